@@ -1,0 +1,52 @@
+"""The boot line: what is executed on the host, and the agent that is fed to it. Pure text and bytes."""
+
+from __future__ import annotations
+
+import shlex
+import zlib
+from functools import cache
+from pathlib import Path
+
+READY = "READY 1"
+
+# Prints READY before it reads anything: with a wrong sudo password, sudo would take the payload for further attempts.
+_BOOT = """\
+import sys,zlib,linecache
+print("READY 1",flush=True)
+i=sys.stdin.buffer
+n=int(i.readline() or 0)
+t=zlib.decompress(i.read(n)).decode() if n else ""
+linecache.cache["agent.py"]=(len(t),None,t.splitlines(True),"agent.py")
+exec(compile(t,"agent.py","exec"),{"__name__":"__main__"})
+"""
+
+
+def boot_command(*, python: str, sudo: bool, prompt: str, ask_password: bool) -> str:
+    """The command line for the remote shell. `prompt` is the token that sudo prints when it wants the password."""
+    words = [python, "-I", "-c", _one_line(_BOOT)]
+    return shlex.join(_elevated(words, sudo=sudo, prompt=prompt, ask_password=ask_password))
+
+
+def elevated_command(words: list[str], *, sudo: bool, prompt: str, ask_password: bool) -> str:
+    """Any other command, run as root in the same way."""
+    return shlex.join(_elevated(words, sudo=sudo, prompt=prompt, ask_password=ask_password))
+
+
+def _one_line(source: str) -> str:
+    """`source` as one expression without line breaks, single quotes or doubled backslashes: sh, csh and fish quote it alike."""
+    return 'exec("' + source.replace('"', "`").replace("\n", "\\n") + '".replace("`",chr(34)))'
+
+
+def _elevated(words: list[str], *, sudo: bool, prompt: str, ask_password: bool) -> list[str]:
+    if not sudo:
+        return words
+    # -p is found as a substring: sudo-rs wraps the prompt in words of its own. -n: never ask when there is nothing to answer.
+    return ["sudo", *(["-S", "-p", prompt] if ask_password else ["-n"]), "--", *words]
+
+
+@cache
+def agent_payload() -> bytes:
+    """The agent as the boot line reads it: its length, a line break, its compressed source."""
+    source = (Path(__file__).parent.parent / "files" / "agent.py").read_bytes()
+    packed = zlib.compress(source, 9)
+    return b"%d\n" % len(packed) + packed

@@ -1,0 +1,163 @@
+"""Resources in, plan out: order, selection, and the JSON that the agent reads. Pure, but for hashing shipped files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.resource import Content, Resource
+from inventory.errors import DerpfleetError
+
+Mode = Literal["check", "apply"]
+_TRIGGERS = ("restart_on", "reload_on", "on_change")
+_CONTENT = {"content", "archive", "rules"}
+
+
+class PlanError(DerpfleetError):
+    """The roles contradict themselves: an id twice, two owners of one path, a need of nobody, a circle."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An ordered plan. `blobs` maps sha256 (hex) to the content that has it."""
+
+    mode: Mode
+    resources: tuple[Resource, ...]
+    specs: tuple[Mapping[str, Any], ...]
+    blobs: Mapping[str, Content]
+
+    def message(self) -> dict[str, Any]:
+        """What the agent is sent."""
+        return {"plan": 1, "mode": self.mode, "id": self.id, "resources": list(self.specs)}
+
+    @property
+    def id(self) -> str:
+        """`sha256…` of the wanted state: the same for check and apply."""
+        return "sha256:" + hashlib.sha256(json.dumps(self.specs, sort_keys=True).encode()).hexdigest()
+
+
+def compile_plan(resources: Iterable[Resource], *, mode: Mode, only: Sequence[str] = ()) -> Plan:
+    """The plan for `resources`; `only` keeps these ids or `role:NAME`s and all that they need.
+
+    Raises PlanError naming the resources at fault.
+    """
+    ordered = _order(_unique(resources))
+    if only:
+        ordered = _select(ordered, only)
+    blobs: dict[str, Content] = {}
+    return Plan(mode, tuple(ordered), tuple(_spec(resource, blobs) for resource in ordered), blobs)
+
+
+def sha256(content: Content) -> str:
+    """Hex digest of bytes, or of a file (remembered by its path, size and time)."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    info = content.stat()
+    return _file_sha256(content, info.st_size, info.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _file_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unique(resources: Iterable[Resource]) -> dict[str, Resource]:
+    found: dict[str, Resource] = {}
+    owners: dict[str, Resource] = {}
+    for resource in resources:
+        other = found.get(resource.id)
+        path = getattr(resource, "path", None)
+        if other is None and path is not None:
+            other = owners.get(path)
+        if other is not None:
+            raise PlanError(f"{resource.id} of role {resource.role} and {other.id} of role {other.role} own the same thing")
+        found[resource.id] = resource
+        if path is not None:
+            owners[path] = resource
+    return found
+
+
+def _before(resource: Resource) -> tuple[str, ...]:
+    """The ids that come before `resource`."""
+    return resource.needs + tuple(name for key in _TRIGGERS for name in getattr(resource, key, ()))
+
+
+def _order(found: Mapping[str, Resource]) -> list[Resource]:
+    """Needs first; otherwise the order in which the roles gave them."""
+    ordered: list[Resource] = []
+    state: dict[str, str] = {}
+
+    def visit(resource: Resource, path: tuple[str, ...]) -> None:
+        if state.get(resource.id) == "done":
+            return
+        if state.get(resource.id) == "open":
+            raise PlanError("resources need each other in a circle", why=" -> ".join((*path[path.index(resource.id) :], resource.id)))
+        state[resource.id] = "open"
+        for name in _before(resource):
+            if name not in found:
+                raise PlanError(f"{resource.id} of role {resource.role} needs {name}, which no role gives")
+            visit(found[name], (*path, resource.id))
+        state[resource.id] = "done"
+        ordered.append(resource)
+
+    for resource in found.values():
+        visit(resource, ())
+    return ordered
+
+
+def _select(ordered: Sequence[Resource], only: Sequence[str]) -> list[Resource]:
+    by_id = {resource.id: resource for resource in ordered}
+    wanted: set[str] = set()
+    for name in only:
+        hits = [r.id for r in ordered if name in (r.id, f"role:{r.role}")]
+        if not hits:
+            roles = sorted({f"role:{resource.role}" for resource in ordered})
+            why = "the roles are " + ", ".join(roles)
+            raise PlanError(f"--only {name}: no such resource or role", why=why, next="invoke check lists every id")
+        wanted.update(hits)
+    queue = list(wanted)
+    while queue:
+        for name in by_id[queue.pop()].needs:
+            if name not in wanted:
+                wanted.add(name)
+                queue.append(name)
+    kept = [resource for resource in ordered if resource.id in wanted]
+    return [_without_strangers(resource, wanted) for resource in kept]
+
+
+def _without_strangers(resource: Resource, wanted: set[str]) -> Resource:
+    """A selected service no longer listens to changes of what was not selected."""
+    narrowed: dict[str, Any] = {
+        key: tuple(name for name in getattr(resource, key) if name in wanted) for key in _TRIGGERS if getattr(resource, key, ())
+    }
+    return replace(resource, **narrowed) if narrowed else resource
+
+
+def _spec(resource: Resource, blobs: dict[str, Content]) -> dict[str, Any]:
+    spec: dict[str, Any] = {"id": resource.id, "kind": resource.kind}
+    for field in fields(resource):
+        value = getattr(resource, field.name)
+        if field.name in _CONTENT:
+            if value is not None:
+                digest = sha256(value)
+                blobs[digest] = value
+                spec["content_sha256"] = digest
+        else:
+            spec[field.name] = _plain(value)
+    return spec
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        plain = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        kind = getattr(value, "kind", None)
+        return plain | ({"kind": kind} if kind else {})
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

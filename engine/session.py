@@ -1,0 +1,158 @@
+"""One conversation with one host's agent: facts, plan, contents, events. No roles, no printing."""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import json
+import socket
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from engine.facts import Ask, Facts
+from engine.plan import Plan
+from engine.transport import AgentChannel, Login, Unreachable, run_once
+from inventory.errors import DerpfleetError
+
+Event = dict[str, Any]
+OnEvent = Callable[[Event], None]
+
+
+class Locked(DerpfleetError):
+    """Another run has the host's lock."""
+
+    exit_code = 5
+
+
+class AgentCrashed(DerpfleetError):
+    """The agent ended in a way that it should not."""
+
+
+class Session:
+    """Facts are taken and the host's lock is held from entering to leaving.
+
+    `on_event` gets every event of the agent as a dict, in order. Raises Unreachable, NotReady, Locked, AgentCrashed.
+    """
+
+    def __init__(self, login: Login, *, ask: Ask, run_id: str, on_event: OnEvent) -> None:
+        self._login, self._on_event = login, on_event
+        self._channel = AgentChannel(login)
+        try:
+            who = f"{getpass.getuser()}@{socket.gethostname()}"
+            self._send({"hello": 1, "run": run_id, "who": who} | _asked(ask))
+            hello = self._expect("hello")
+            self.facts = Facts.parse(_unpacked(hello))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ask(self, ask: Ask) -> Facts:
+        """The same facts with the answers to another question added. One more turn on the wire."""
+        self._send({"ask": 1} | _asked(ask))
+        more = Facts.parse(_unpacked(self._expect("facts")))
+        files, commands = {**self.facts.files, **more.files}, {**self.facts.commands, **more.commands}
+        self.facts = Facts(**{**vars(self.facts), "files": files, "commands": commands})
+        return self.facts
+
+    def apply(self, plan: Plan) -> Mapping[str, int]:
+        """Carries out (or in check mode, compares) the plan. Returns how many resources ended in each status."""
+        self._send(plan.message())
+        for digest in self._expect("want")["blobs"]:
+            self._send_blob(digest, plan)
+        return dict(self._expect("done")["counts"])
+
+    def stop(self) -> None:
+        """Asks the agent to finish the resource in hand and no more. May be called from any thread."""
+        self._send({"stop": 1})
+
+    def close(self) -> None:
+        """Lets the host's lock go."""
+        self._channel.close()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        self._channel.send(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+    def _send_blob(self, digest: str, plan: Plan) -> None:
+        content = plan.blobs[digest]
+        if isinstance(content, bytes):
+            packed = zlib.compress(content)
+            self._channel.send(b'{"blob":"%s","size":%d,"z":1}\n' % (digest.encode(), len(packed)) + packed)
+            return
+        size, sent = content.stat().st_size, 0
+        self._channel.send(b'{"blob":"%s","size":%d}\n' % (digest.encode(), size))
+        with content.open("rb") as file:
+            while piece := file.read(1 << 18):
+                self._channel.send(piece)
+                sent += len(piece)
+                self._on_event({"event": "sending", "blob": digest, "sent": sent, "size": size})
+
+    def _expect(self, wanted: str) -> Event:
+        """Events up to the wanted one, each shown to `on_event`."""
+        while True:
+            line = self._channel.read_line()
+            try:
+                event: Event = json.loads(line)
+                kind = event["event"]
+            except (ValueError, KeyError, TypeError):
+                raise self._crashed(line) from None
+            if kind == "locked":
+                since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["since"]))
+                raise Locked(
+                    f"the host is locked by {event['who']} since {since}",
+                    host=self._login.name,
+                    why="another run is at work there",
+                    next="wait for it; the lock goes with its connection",
+                )
+            if kind == "crash":
+                raise AgentCrashed(
+                    "the agent crashed",
+                    host=self._login.name,
+                    where="files/agent.py",
+                    why=event["traceback"],
+                    next="this is a defect: please report it",
+                )
+            self._on_event(event)
+            if kind == "confirm":
+                self._confirm(event)
+            if kind == wanted:
+                return event
+
+    def _confirm(self, event: Event) -> None:
+        """Proves with a second, fresh connection that the new firewall lets us in; the agent takes it back otherwise."""
+        try:
+            status, output = run_once(self._login, ["rm", "-f", "--", event["path"]])
+        except DerpfleetError as error:
+            self._on_event({"event": "output", "text": f"second connection: {error.what}: {error.why}"})
+        else:
+            if status:
+                self._on_event({"event": "output", "text": f"second connection: {output}"})
+
+    def _crashed(self, line: bytes) -> DerpfleetError:
+        words = self._channel.last_words()
+        if not line and not words:
+            return Unreachable(
+                "the connection was lost",
+                host=self._login.name,
+                why="the agent's output ended before its work did",
+                next="the agent finishes what it has in hand; run the same command again",
+            )
+        return AgentCrashed(
+            "the agent ended early", host=self._login.name, where="files/agent.py", why=(line.decode(errors="replace") + words)[-2000:]
+        )
+
+
+def _asked(ask: Ask) -> dict[str, Any]:
+    return {"files": list(ask.files), "commands": {name: list(argv) for name, argv in ask.commands.items()}}
+
+
+def _unpacked(event: Event) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(event.pop("z"))))
+    return facts
