@@ -1,0 +1,399 @@
+"""A delaying proxy, TCP and UDP: distance between two ends on one machine.
+
+Each direction is held for half the round trip. A TCP connection first pays for its own handshake, as on a real path: the caller's
+first byte leaves one round trip after it connected, and arrives half a round trip later. Order is kept and nothing is lost; bandwidth
+is that of loopback, so figures show what waiting costs, not what a thin line costs.
+
+What is counted, at the caller's end of the path:
+
+- a **turn** is a round trip that had to be waited for. Each burst of the caller stands one higher in a chain than what the caller had
+  heard before it sent; what the far end sends stands as high as the highest burst that has reached it. Turns are the height of
+  what the caller has heard, plus one for a TCP handshake. So further chunks, acknowledgements that nobody waits for and a last
+  farewell do not count, and one connection never has more turns than it lasted round trips. Summed over the proxy's connections.
+- bytes and chunks, each way.
+
+As a library: `DelayProxy` inside an event loop, `delaying()` for blocking code (it runs the proxy in a thread of its own).
+As a program: `python -m lab.delay --listen 127.0.0.1:PORT --to HOST:PORT --rtt 100ms [--udp]` prints one JSON line when it
+listens, one on each SIGUSR1, and one with the final counts when it ends (SIGINT, SIGTERM).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import re
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+Address = tuple[str, int]
+T = TypeVar("T")
+_Entered = Callable[[int], int]  # size -> height
+_Left = Callable[[int, int], None]  # height, size
+
+CHUNK = 1 << 16
+IN_FLIGHT = 8 << 20  # bytes held per direction before the sender has to wait: a generous TCP window
+
+
+@dataclass
+class Counts:
+    """What went over the wire. `up` is away from the caller, `down` towards it. For UDP, `connections` are caller addresses."""
+
+    connections: int = 0
+    turns: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    chunks_up: int = 0
+    chunks_down: int = 0
+
+
+class _Chain:
+    """Who had heard what of one conversation when it spoke: the height of the chain of round trips."""
+
+    def __init__(self, counts: Counts) -> None:
+        self.counts = counts
+        self.heard = self.far_heard = 0
+
+    def said(self, size: int) -> int:
+        """The caller sends: the height of this burst."""
+        self.counts.bytes_up += size
+        self.counts.chunks_up += 1
+        return self.heard + 1
+
+    def arrived(self, height: int, _: int) -> None:
+        """It has reached the far end."""
+        self.far_heard = max(self.far_heard, height)
+
+    def answered(self, _: int) -> int:
+        """The far end sends: the height of what it answers, or 0 when it speaks first."""
+        return self.far_heard
+
+    def heard_back(self, height: int, size: int) -> None:
+        """The caller has it."""
+        if height > self.heard:
+            self.counts.turns += height - self.heard
+            self.heard = height
+        self.counts.bytes_down += size
+        self.counts.chunks_down += 1
+
+
+class DelayProxy:
+    """A proxy to one address. `async with DelayProxy(("127.0.0.1", 22), rtt_s=0.1) as proxy: connect to proxy.address`.
+
+    `udp` makes it one for datagrams. `cut()` breaks every connection at once, as a dying line does; `freeze()` lets nothing through any
+    more without closing anything, until `thaw()`.
+    """
+
+    def __init__(self, to: Address, *, rtt_s: float, listen: Address = ("127.0.0.1", 0), udp: bool = False) -> None:
+        self.to = to
+        self.rtt_s = rtt_s
+        self.listen = listen
+        self.udp = udp
+        self.counts = Counts()
+        self.address: Address = listen
+        self._server: asyncio.Server | None = None
+        self._front: asyncio.DatagramTransport | None = None
+        self._open: set[asyncio.WriteTransport] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
+    async def __aenter__(self) -> DelayProxy:
+        if self.udp:
+            loop = asyncio.get_running_loop()
+            self._front, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=self.listen)
+            self.address = self._front.get_extra_info("sockname")[:2]
+        else:
+            self._server = await asyncio.start_server(self._accept, *self.listen)
+            self.address = self._server.sockets[0].getsockname()[:2]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server:
+            self._server.close()
+        if self._front:
+            self._front.close()
+        self.cut()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def cut(self) -> None:
+        """Break every open connection now; what is on its way is lost. New ones are accepted."""
+        for transport in list(self._open):
+            transport.abort()
+
+    def freeze(self) -> None:
+        """Let nothing through and close nothing, as a path that loses every packet."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+        self._flowing.set()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with self._ours():
+            await self._carry(reader, writer)
+
+    @contextlib.contextmanager
+    def _ours(self) -> Iterator[None]:
+        """The current task is one that `__aexit__` ends."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # only tasks come here
+        self._tasks.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            pass  # by __aexit__; nobody awaits a connection's task, and asyncio's streams would print it
+        finally:
+            self._tasks.discard(task)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer.transport)
+        self.counts.connections += 1
+        self.counts.turns += 1  # SYN, SYN+ACK
+        chain = _Chain(self.counts)
+        far_writer = None
+        try:
+            await asyncio.sleep(self.rtt_s)
+            arrival = asyncio.get_running_loop().time() + self.rtt_s / 2
+            up = _Held(reader, self, chain.said, chain.arrived)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(up.fill())
+                await asyncio.sleep(arrival - asyncio.get_running_loop().time())
+                far_reader, far_writer = await asyncio.open_connection(*self.to)
+                self._open.add(far_writer.transport)
+                down = _Held(far_reader, self, chain.answered, chain.heard_back)
+                group.create_task(up.drain(far_writer))
+                group.create_task(down.fill())
+                group.create_task(down.drain(writer))
+        except* OSError:
+            writer.transport.abort()  # one end broke: so does the other
+            if far_writer:
+                far_writer.transport.abort()
+        finally:
+            for end in filter(None, (writer, far_writer)):
+                end.close()
+                self._open.discard(end.transport)
+
+    async def _hold(self, deadline: float) -> None:
+        await asyncio.sleep(max(0.0, deadline - asyncio.get_running_loop().time()))
+        await self._flowing.wait()
+
+
+class _Held:
+    """One direction of one connection: what was read waits here until it is due."""
+
+    def __init__(self, source: asyncio.StreamReader, proxy: DelayProxy, entered: _Entered, left: _Left) -> None:
+        self.source, self.proxy, self.entered, self.left = source, proxy, entered, left
+        self.line: deque[tuple[float, int, bytes]] = deque()
+        self.held = 0
+        self.moved = asyncio.Condition()
+
+    async def fill(self) -> None:
+        clock = asyncio.get_running_loop().time
+        data = b"-"
+        while data:
+            async with self.moved:
+                await self.moved.wait_for(lambda: self.held < IN_FLIGHT)
+            data = await self.source.read(CHUNK)
+            height = self.entered(len(data)) if data else 0
+            async with self.moved:
+                self.line.append((clock() + self.proxy.rtt_s / 2, height, data))
+                self.held += len(data)
+                self.moved.notify_all()
+
+    async def drain(self, sink: asyncio.StreamWriter) -> None:
+        data = b"-"
+        while data:
+            async with self.moved:
+                await self.moved.wait_for(lambda: bool(self.line))
+                due, height, data = self.line.popleft()
+            await self.proxy._hold(due)
+            if data:
+                self.left(height, len(data))
+                sink.write(data)
+                await sink.drain()
+            elif sink.can_write_eof():
+                sink.write_eof()
+            async with self.moved:
+                self.held -= len(data)
+                self.moved.notify_all()
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """The side that callers send to. Each caller gets a socket of its own towards the far end, so that the far end tells them apart."""
+
+    def __init__(self, proxy: DelayProxy) -> None:
+        self.proxy = proxy
+        self.front: asyncio.DatagramTransport | None = None
+        self.callers: dict[Address, tuple[_Chain, asyncio.Future[asyncio.DatagramTransport]]] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.front = transport  # type: ignore[assignment]  # a datagram endpoint makes no other kind
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for _, opening in self.callers.values():
+            if opening.done() and not opening.cancelled() and not opening.exception():
+                opening.result().close()
+
+    def datagram_received(self, data: bytes, caller: Address) -> None:
+        if caller not in self.callers:
+            self.proxy.counts.connections += 1
+            self.callers[caller] = (_Chain(self.proxy.counts), asyncio.ensure_future(self._open(caller)))
+        chain, opening = self.callers[caller]
+        self._later(self._send(data, chain, chain.said(len(data)), opening))
+
+    async def _open(self, caller: Address) -> asyncio.DatagramTransport:
+        far, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Far(self, caller), remote_addr=self.proxy.to)
+        return far
+
+    async def _send(self, data: bytes, chain: _Chain, height: int, opening: asyncio.Future[asyncio.DatagramTransport]) -> None:
+        await self.proxy._hold(asyncio.get_running_loop().time() + self.proxy.rtt_s / 2)
+        chain.arrived(height, len(data))
+        (await opening).sendto(data)
+
+    async def _answer(self, data: bytes, caller: Address) -> None:
+        chain = self.callers[caller][0]
+        height = chain.answered(len(data))
+        await self.proxy._hold(asyncio.get_running_loop().time() + self.proxy.rtt_s / 2)
+        if self.front and not self.front.is_closing():
+            chain.heard_back(height, len(data))
+            self.front.sendto(data, caller)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self.proxy._tasks.add(task)
+        task.add_done_callback(self.proxy._tasks.discard)
+
+
+class _Far(asyncio.DatagramProtocol):
+    def __init__(self, near: _Datagrams, caller: Address) -> None:
+        self.near, self.caller = near, caller
+
+    def datagram_received(self, data: bytes, _: Address) -> None:
+        self.near._later(self.near._answer(data, self.caller))
+
+    def error_received(self, exc: Exception) -> None:
+        """Nobody listens there: as on a real path, the caller hears nothing."""
+
+
+class Delaying:
+    """A `DelayProxy` in a thread of its own, for blocking callers. Made by `delaying()`."""
+
+    def __init__(self, proxy: DelayProxy, loop: asyncio.AbstractEventLoop) -> None:
+        self._proxy, self._loop = proxy, loop
+
+    @property
+    def address(self) -> Address:
+        """Where to connect to."""
+        return self._proxy.address
+
+    @property
+    def port(self) -> int:
+        """The port of `address`."""
+        return self._proxy.address[1]
+
+    def counts(self, *, reset: bool = False) -> Counts:
+        """The counts so far; `reset` starts them anew."""
+
+        def take() -> Counts:
+            now = Counts(**asdict(self._proxy.counts))
+            if reset:
+                for name in asdict(now):
+                    setattr(self._proxy.counts, name, 0)
+            return now
+
+        return self._call(take)
+
+    def cut(self) -> None:
+        """See `DelayProxy.cut`."""
+        self._call(self._proxy.cut)
+
+    def freeze(self) -> None:
+        """See `DelayProxy.freeze`."""
+        self._call(self._proxy.freeze)
+
+    def thaw(self) -> None:
+        """See `DelayProxy.thaw`."""
+        self._call(self._proxy.thaw)
+
+    def _call(self, work: Callable[[], T]) -> T:
+        async def there() -> T:
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(there(), self._loop).result(10)
+
+
+@contextlib.contextmanager
+def delaying(to: Address, *, rtt_s: float, listen: Address = ("127.0.0.1", 0), udp: bool = False) -> Iterator[Delaying]:
+    """A delaying proxy to `to` for the length of a `with` block, run in a thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="delay", daemon=True)
+    thread.start()
+
+    def run(work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(10)
+
+    try:
+        proxy = DelayProxy(to, rtt_s=rtt_s, listen=listen, udp=udp)
+        run(proxy.__aenter__())
+        try:
+            yield Delaying(proxy, loop)
+        finally:
+            run(proxy.__aexit__())
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+def parse_address(text: str) -> Address:
+    """`127.0.0.1:22`, `[::1]:22` or `name:22` as a pair. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def parse_seconds(text: str) -> float:
+    """`100ms`, `1.5s` or `0.1` (seconds) as seconds. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|)", text)
+    if not match:
+        raise ValueError(f"{text!r} is not a time such as 100ms")
+    return float(match[1]) / (1000 if match[2] == "ms" else 1)
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    def tell(**more: object) -> None:
+        print(json.dumps({**more, "rtt_ms": proxy.rtt_s * 1000, **asdict(proxy.counts)}), flush=True)
+
+    async with DelayProxy(arguments.to, rtt_s=arguments.rtt, listen=arguments.listen, udp=arguments.udp) as proxy:
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ended.set)
+        loop.add_signal_handler(signal.SIGUSR1, tell)
+        tell(listening=f"{proxy.address[0]}:{proxy.address[1]}")
+        await ended.wait()
+    tell()
+
+
+def main() -> None:
+    """The program: see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m lab.delay", description="hold TCP (or UDP) back by a round trip and count the turns")
+    parser.add_argument("--listen", type=parse_address, default=("127.0.0.1", 0), metavar="HOST:PORT")
+    parser.add_argument("--to", type=parse_address, required=True, metavar="HOST:PORT")
+    parser.add_argument("--rtt", type=parse_seconds, default=0.1, metavar="TIME", help="100ms, 0.1s; default 100ms")
+    parser.add_argument("--udp", action="store_true", help="datagrams instead of connections")
+    asyncio.run(_serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

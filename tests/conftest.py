@@ -1,0 +1,25 @@
+"""Fixtures that several packages share. A package's own stand in its own conftest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.sshd import Sshd, start_sshd
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """One server with the usual accounts, for tests that leave nothing behind on it."""
+    with start_sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def new_sshd(tmp_path: Path) -> Iterator[Callable[..., Sshd]]:
+    """`new_sshd(**options of start_sshd)` gives a server of the test's own; as many as it wants."""
+    with ExitStack() as servers:
+        yield lambda **options: servers.enter_context(start_sshd(tmp_path / f"sshd-{len(list(tmp_path.iterdir()))}", **options))
