@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nacl.bindings import crypto_scalarmult_base
+from relay.handshake import make_private_key, public_key
 
 
 class KeyFileError(Exception):
@@ -29,15 +29,12 @@ class NodeKey:
 
     @classmethod
     def of(cls, private: bytes) -> NodeKey:
-        return cls(private, crypto_scalarmult_base(private))
+        return cls(private, public_key(private))
 
     @classmethod
     def generate(cls) -> NodeKey:
         """A new key, clamped as Tailscale stores them."""
-        raw = bytearray(secrets.token_bytes(32))
-        raw[0] &= 248
-        raw[31] = raw[31] & 127 | 64
-        return cls.of(bytes(raw))
+        return cls.of(make_private_key())
 
 
 def parse_hex_key(text: str, prefix: str = "") -> bytes:
