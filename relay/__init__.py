@@ -1,3 +1,3 @@
-"""A DERP and STUN relay for Tailscale clients: `python -m relay -h`."""
+"""A DERP and STUN relay that Tailscale clients use. `python -m relay -help` lists its flags, which are derper's."""
 
 __version__ = "0.1.0"

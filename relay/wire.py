@@ -1,0 +1,255 @@
+"""DERP on the wire: frame types, limits, packing and parsing. No I/O, no clock; imports nothing of the relay.
+
+The whole protocol in one comment
+---------------------------------
+A client opens TCP (usually TLS), sends one HTTP request `GET /derp` with `Upgrade: DERP`, gets `101`, and from then on
+both sides send frames over the same byte stream:
+
+    type (1 byte) | length (4 bytes, big endian) | payload (length bytes)
+
+    client                                   server
+      <------------- SERVER_KEY --------------  magic and the server's public key
+      -------------- CLIENT_INFO ------------>  client's public key, nonce, NaCl box of JSON
+      <------------- SERVER_INFO -------------  nonce, NaCl box of JSON: the client is admitted
+      -------------- SEND_PACKET ------------>  destination key, packet
+      <------------- RECV_PACKET -------------  source key, packet
+      <------------- KEEP_ALIVE --------------  every 60 to 65 s; a client gives up after 120 s of silence
+      <----- PING, PONG, NOTE_PREFERRED ----->  signs of life; "you are my home relay"
+      <--- PEER_GONE, HEALTH, RESTARTING -----  what a client may want to know
+
+A connection that proves knowledge of the relay's mesh key may also send WATCH_CONNS (and is then told about every
+client with PEER_PRESENT and PEER_GONE), FORWARD_PACKET and CLOSE_PEER. Packets are opaque to the relay: WireGuard or
+disco, both encrypted end to end. There is no error frame: whoever breaks a rule is hung up on. Unknown frame types
+are skipped, so that either side may be older.
+
+A SEND_PACKET and the RECV_PACKET that it becomes have the same length; only the type and the key differ. That is what
+the relay's hot path lives on (session.py). Sources: derp/derp.go and derp/derpserver of tailscale 1.104.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from struct import Struct
+from typing import Final
+
+PROTOCOL_VERSION: Final = 2
+MAGIC: Final = b"DERP\xf0\x9f\x94\x91"
+DISCO_MAGIC: Final = b"TS\xf0\x9f\x92\xac"
+
+KEY_LEN: Final = 32
+NONCE_LEN: Final = 24
+HEADER_LEN: Final = 5
+PACKET_HEAD_LEN: Final = HEADER_LEN + KEY_LEN  # type, length and key of SEND_PACKET and RECV_PACKET
+MAX_PACKET: Final = 65_536  # payload behind the keys
+MAX_UNKNOWN: Final = MAX_PACKET + KEY_LEN  # a longer frame of unknown type closes
+MAX_CLIENT_INFO: Final = 256 * 1024
+MIN_CLIENT_INFO: Final = KEY_LEN + NONCE_LEN
+MAX_PING: Final = 1000
+MAX_TO_CLIENT: Final = 1024 * 1024  # what a client accepts
+MAX_GREETING: Final = 1024  # what a client accepts as SERVER_KEY
+MIN_DISCO: Final = 62  # magic, key, nonce
+MAX_APP_NAME: Final = 32
+
+SERVER_KEY: Final = 0x01
+CLIENT_INFO: Final = 0x02
+SERVER_INFO: Final = 0x03
+SEND_PACKET: Final = 0x04
+RECV_PACKET: Final = 0x05
+KEEP_ALIVE: Final = 0x06
+NOTE_PREFERRED: Final = 0x07
+PEER_GONE: Final = 0x08
+PEER_PRESENT: Final = 0x09
+FORWARD_PACKET: Final = 0x0A
+WATCH_CONNS: Final = 0x10
+CLOSE_PEER: Final = 0x11
+PING: Final = 0x12
+PONG: Final = 0x13
+HEALTH: Final = 0x14
+RESTARTING: Final = 0x15
+
+GONE_DISCONNECTED: Final = 0x00
+GONE_NOT_HERE: Final = 0x01
+
+PRESENT_REGULAR: Final = 1
+PRESENT_MESH_PEER: Final = 2
+PRESENT_PROBER: Final = 4
+PRESENT_NOT_IDEAL: Final = 8
+
+HEADER: Final = Struct(">BI")
+_PRESENT_FIXED: Final = Struct(">32s16sHBB")
+_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
+
+KEEP_ALIVE_FRAME: Final = HEADER.pack(KEEP_ALIVE, 0)
+WATCH_CONNS_FRAME: Final = HEADER.pack(WATCH_CONNS, 0)
+
+
+class ProtocolError(Exception):
+    """The peer broke a rule; the only answer is to hang up. `reason` is a short constant word: it is a metric's label."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def is_disco(packet: bytes | bytearray | memoryview) -> bool:
+    """Whether a packet looks like Tailscale's NAT traversal (disco/disco.go: LooksLikeDiscoWrapper)."""
+    return len(packet) >= MIN_DISCO and packet[:6] == DISCO_MAGIC
+
+
+def is_app_name(name: str) -> bool:
+    """Whether `name` may stand in a client's ClientInfo: at most 32 characters of printable ASCII, or none."""
+    return len(name) <= MAX_APP_NAME and all(" " <= char <= "~" for char in name)
+
+
+def pack_frame(kind: int, payload: bytes = b"") -> bytes:
+    """Any frame."""
+    return HEADER.pack(kind, len(payload)) + payload
+
+
+def pack_server_key(public: bytes) -> bytes:
+    """The greeting, always the server's first frame."""
+    return pack_frame(SERVER_KEY, MAGIC + public)
+
+
+def parse_server_key(payload: bytes) -> bytes:
+    """The server's public key out of the greeting's payload; bytes behind it belong to the future."""
+    if not 40 <= len(payload) <= MAX_GREETING or payload[:8] != MAGIC:
+        raise ProtocolError("bad_server_key")
+    return payload[8:40]
+
+
+def pack_send_packet(destination: bytes, packet: bytes) -> bytes:
+    """Client to server. `packet` is at most MAX_PACKET bytes."""
+    return pack_frame(SEND_PACKET, destination + packet)
+
+
+def pack_recv_packet(source: bytes, packet: bytes) -> bytes:
+    """Server to client."""
+    return pack_frame(RECV_PACKET, source + packet)
+
+
+def pack_forward_packet(source: bytes, destination: bytes, packet: bytes) -> bytes:
+    """Mesh peer to server."""
+    return pack_frame(FORWARD_PACKET, source + destination + packet)
+
+
+def pack_note_preferred(home: bool) -> bytes:
+    """Client to server: this relay is (not) my home."""
+    return pack_frame(NOTE_PREFERRED, b"\1" if home else b"\0")
+
+
+def pack_ping(data: bytes) -> bytes:
+    """Either way; `data` is 8 bytes that come back in the pong."""
+    return pack_frame(PING, data)
+
+
+def pack_pong(data: bytes) -> bytes:
+    """The answer to a ping with the same 8 bytes."""
+    return pack_frame(PONG, data)
+
+
+def pack_close_peer(key: bytes) -> bytes:
+    """Mesh peer to server: hang up on every connection of `key`."""
+    return pack_frame(CLOSE_PEER, key)
+
+
+def pack_peer_gone(key: bytes, reason: int) -> bytes:
+    """Server to client: `key` left (GONE_DISCONNECTED) or was never here (GONE_NOT_HERE)."""
+    return pack_frame(PEER_GONE, key + bytes((reason,)))
+
+
+def parse_peer_gone(payload: bytes) -> tuple[bytes, int]:
+    """(key, reason); a missing reason means GONE_DISCONNECTED."""
+    if len(payload) < KEY_LEN:
+        raise ProtocolError("short_peer_gone")
+    return payload[:KEY_LEN], payload[KEY_LEN] if len(payload) > KEY_LEN else GONE_DISCONNECTED
+
+
+def pack_health(problem: str) -> bytes:
+    """Server to client: what is wrong with this connection, or nothing any more."""
+    return pack_frame(HEALTH, problem.encode())
+
+
+def pack_restarting(reconnect_in_ms: int, try_for_ms: int) -> bytes:
+    """Server to client: wait so long before reconnecting, then keep trying for so long."""
+    return pack_frame(RESTARTING, reconnect_in_ms.to_bytes(4, "big") + try_for_ms.to_bytes(4, "big"))
+
+
+def parse_restarting(payload: bytes) -> tuple[int, int]:
+    """(reconnect_in_ms, try_for_ms)."""
+    if len(payload) < 8:
+        raise ProtocolError("short_restarting")
+    return int.from_bytes(payload[:4], "big"), int.from_bytes(payload[4:8], "big")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPresent:
+    """A client of the relay, as watchers are told. `address` is None and `port` 0 when unknown."""
+
+    key: bytes
+    address: IPv4Address | IPv6Address | None = None
+    port: int = 0
+    flags: int = 0
+    app_name: str = ""
+
+
+def pack_peer_present(peer: PeerPresent) -> bytes:
+    """Server to watcher, in the layout of 1.104: key, IPv6 or mapped IPv4, port, flags, length and text of the app name."""
+    name = peer.app_name.encode()
+    fixed = _PRESENT_FIXED.pack(peer.key, _pack_address(peer.address), peer.port, peer.flags, len(name))
+    return pack_frame(PEER_PRESENT, fixed + name)
+
+
+def parse_peer_present(payload: bytes) -> PeerPresent:
+    """Every layout there was: key alone (32 bytes), with address (50), with flags (51), with app name (52 and more)."""
+    size = len(payload)
+    if size < KEY_LEN:
+        raise ProtocolError("short_peer_present")
+    if size < 50:
+        return PeerPresent(payload[:KEY_LEN])
+    port = int.from_bytes(payload[48:50], "big")
+    flags = payload[50] if size > 50 else 0
+    name = payload[52 : 52 + payload[51]] if size > 51 else b""
+    return PeerPresent(payload[:KEY_LEN], _parse_address(payload[32:48]), port, flags, name.decode("ascii", "replace"))
+
+
+def _pack_address(address: IPv4Address | IPv6Address | None) -> bytes:
+    if address is None:
+        return b"\0" * 16
+    return address.packed if address.version == 6 else _MAPPED + address.packed
+
+
+def _parse_address(packed: bytes) -> IPv4Address | IPv6Address | None:
+    if packed == b"\0" * 16:
+        return None
+    return ip_address(packed[12:] if packed[:12] == _MAPPED else packed)
+
+
+class FrameReader:
+    """Cuts a byte stream into frames for whoever reads at leisure (clients, mesh links). The server's reader is session.py.
+
+    A declared length above `limit` raises ProtocolError("frame_too_long") before any of it is kept.
+    """
+
+    def __init__(self, limit: int = MAX_TO_CLIENT) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+
+    def receive(self, data: bytes | bytearray | memoryview) -> list[tuple[int, bytes]]:
+        """(type, payload) of every frame that `data` completes."""
+        buffer = self._buffer
+        buffer += data
+        frames: list[tuple[int, bytes]] = []
+        start = 0
+        while len(buffer) - start >= HEADER_LEN:
+            kind, length = HEADER.unpack_from(buffer, start)
+            if length > self._limit:
+                raise ProtocolError("frame_too_long")
+            end = start + HEADER_LEN + length
+            if len(buffer) < end:
+                break
+            frames.append((kind, bytes(buffer[start + HEADER_LEN : end])))
+            start = end
+        del buffer[:start]
+        return frames
