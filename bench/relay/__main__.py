@@ -1,0 +1,77 @@
+"""Measure the relay beside derper: `python -m bench.relay [--only NAME] [--runs 5] [--seconds 5]`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import ssl
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.relay import generator, report, servers
+from bench.relay.regimes import REGIMES, Regime
+
+HERE = Path(__file__).parent
+
+
+def arguments() -> argparse.Namespace:
+    names = [regime.name for regime in REGIMES]
+    parser = argparse.ArgumentParser(prog="python -m bench.relay", description=__doc__)
+    parser.add_argument("--only", action="append", choices=names, metavar="REGIME", help=f"one of {', '.join(names)}; may be repeated")
+    parser.add_argument("--servers", default="derper,relay", help="which to run, in this order (default %(default)s)")
+    parser.add_argument("--runs", type=int, default=5, help="alternating runs of each server (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=5, help="length of a timed window (default %(default)s)")
+    parser.add_argument("--scale", type=float, default=1, help="part of the counted work: connections, handshakes (default %(default)s)")
+    parser.add_argument("--server-cpu", type=int, default=0)
+    parser.add_argument("--generator-cpu", type=int, default=1)
+    parser.add_argument("--json", type=Path, default=Path("bench-relay.json"), help="where the readings go (default %(default)s)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
+    loadgen, derper = generator.build()
+    known = {"derper": servers.derper(derper), "relay": servers.relay()}
+    chosen = [known[name] for name in options.servers.split(",")]
+    regimes = [regime for regime in REGIMES if not options.only or regime.name in options.only]
+    results: dict[str, dict[str, list[generator.Run]]] = {}
+    for regime in regimes:
+        for turn in range(options.runs):
+            for server in chosen:
+                print(f"{regime.name}: run {turn + 1} of {options.runs}, {server.name}", file=sys.stderr, flush=True)
+                run = one(regime, server, loadgen, options)
+                results.setdefault(regime.name, {}).setdefault(server.name, []).append(run)
+        print(report.table([regime], results, "derper", "relay"), flush=True)
+    about = {
+        "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "runs": options.runs,
+        "seconds": options.seconds,
+        "scale": options.scale,
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "openssl": ssl.OPENSSL_VERSION,
+        "load_average": os.getloadavg(),
+    }
+    options.json.write_text(json.dumps(report.record(regimes, results, about), indent=1) + "\n")
+    print(report.table(regimes, results, "derper", "relay"))
+    return 0
+
+
+def one(regime: Regime, server: servers.Server, loadgen: Path, options: argparse.Namespace) -> generator.Run:
+    """One run against a server started for it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-relay-") as folder,
+        servers.running(server, Path(folder), options.server_cpu) as target,
+    ):
+        return generator.run(
+            loadgen, regime.argv(options.seconds, options.scale), target, options.generator_cpu, timeout_s=600 * max(options.scale, 0.1)
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

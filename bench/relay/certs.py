@@ -1,0 +1,39 @@
+"""A CA and one P-256 server certificate, as small as a relay's from a public CA is not: both servers get the same."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+
+def make(folder: Path, host: str) -> Path:
+    """Write `<host>.crt` and `<host>.key` under `folder`, as -certmode manual wants them; returns the CA's PEM file."""
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca = _builder("bench CA", ca_key.public_key()).add_extension(x509.BasicConstraints(True, None), critical=True)
+    leaf = _builder(host, key.public_key()).add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{host}.crt").write_bytes(leaf.sign(ca_key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    (folder / f"{host}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (folder / "ca.pem").write_bytes(ca.sign(ca_key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    return folder / "ca.pem"
+
+
+def _builder(subject: str, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench CA")])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=30))
+    )

@@ -1,0 +1,60 @@
+"""One run of the load generator, with the server's usage read at each of its events."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.relay import procfs
+from bench.relay.servers import ROOT, Running
+from lab import golang
+
+SOURCE = Path(__file__).parent / "loadgen"
+DERPER_SOURCE = ROOT / "lab" / "go" / "derper"
+CACHE = ROOT / ".cache"
+
+
+@dataclass(frozen=True)
+class Event:
+    """What the generator said, and what the server had used by then."""
+
+    fields: dict[str, Any]
+    usage: procfs.Usage
+
+
+Run = dict[str, Event]
+
+
+def build() -> tuple[Path, Path]:
+    """The generator and derper, built once from their checked-in sums."""
+    generator = golang.build(SOURCE, cache=CACHE, progress=print, packages=(".",))
+    reference = golang.build(DERPER_SOURCE, cache=CACHE, progress=print)
+    return generator / "loadgen", reference / "derper"
+
+
+def run(program: Path, args: list[str], server: Running, cpu: int, timeout_s: float) -> Run:
+    """Run the generator on one core against `server`; events by name. Raises RuntimeError with what it said when it fails."""
+    argv = ["taskset", "-c", str(cpu), str(program), args[0], *server.generator_flags(), *args[1:]]
+    events: Run = {}
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        killer = threading.Timer(timeout_s, process.kill)
+        killer.start()
+        try:
+            assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+            for line in process.stdout:
+                usage = procfs.read(server.pid)
+                fields = json.loads(line)
+                events[fields.pop("event")] = Event(fields, usage)
+                if fields.get("hold"):
+                    process.stdin.write("\n")
+                    process.stdin.flush()
+            complaint = process.stderr.read()
+        finally:
+            killer.cancel()
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(argv)}: {complaint.strip() or process.returncode}")
+    return events

@@ -1,0 +1,68 @@
+"""Medians, ratios and the table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.relay.generator import Run
+from bench.relay.regimes import Regime
+
+Results = Mapping[str, Mapping[str, Sequence[Run]]]  # regime -> server -> runs
+
+HEAD = "| regime | unit | derper | ours | ratio | goal | met | load, derper / ours |\n|---|---|---|---|---|---|---|---|"
+
+
+def table(regimes: Sequence[Regime], results: Results, reference: str, ours: str) -> str:
+    """The Markdown table. A server that did not run leaves its columns empty."""
+    return "\n".join([HEAD, *(row for regime in regimes if regime.name in results for row in _rows(regime, results, reference, ours))])
+
+
+def _rows(regime: Regime, results: Results, reference: str, ours: str) -> list[str]:
+    runs = results[regime.name]
+    sides = [runs.get(reference, ()), runs.get(ours, ())]
+    loads = " / ".join(_number(_median([regime.load(run) for run in side])) for side in sides)
+    rows = []
+    for figure in regime.figures:
+        a, b = (_median([figure.of(run) for run in side]) for side in sides)
+        goal = f"≤ {_number(figure.limit)}" if figure.limit is not None else ""
+        if figure.goal is not None:
+            goal = f"{'≥' if figure.more_is_better else '≤'} {figure.goal} ×"
+        ratio = met = ""
+        if a is not None and b is not None:
+            ratio = f"{b / a:.2f} ×" if a > 0 else ""
+            met = "yes" if figure.met(a, b) else "**no**"
+        rows.append(f"| {figure.title} | {figure.unit} | {_number(a)} | {_number(b)} | {ratio} | {goal} | {met} | {loads} |")
+    return rows
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def record(regimes: Sequence[Regime], results: Results, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that was read, for the JSON file."""
+    return {
+        "about": dict(about),
+        "regimes": {
+            regime.name: {
+                server: [
+                    {
+                        "figures": {figure.title: figure.of(run) for figure in regime.figures},
+                        "events": {name: {**e.fields, "cpu_s": e.usage.cpu_s, "rss": e.usage.rss} for name, e in run.items()},
+                    }
+                    for run in runs
+                ]
+                for server, runs in results[regime.name].items()
+            }
+            for regime in regimes
+            if regime.name in results
+        },
+    }
