@@ -138,9 +138,9 @@ class User(Resource):
 
 @dataclass(frozen=True, kw_only=True)
 class Command(Resource):
-    """A guarded command. Nothing is done when `creates` exists (if given) and `unless` exits 0 (if given); one of them must be given.
+    """A guarded command: it is done when `creates` exists, or `unless` exits 0, and nothing in `on_change` has changed since it last ran.
 
-    With `on_change`, it also runs when one of those resources changed in this run. `check` runs nothing but `unless`.
+    `always` runs it in every run, for the verbs that a person calls by name (`invoke renew`). `check` runs nothing but `unless`.
     """
 
     kind: ClassVar[str] = "command"
@@ -149,6 +149,7 @@ class Command(Resource):
     creates: str = ""
     unless: tuple[str, ...] = ()
     on_change: tuple[str, ...] = ()
+    always: bool = False
     env: tuple[tuple[str, str], ...] = ()
     timeout_s: int = 120
 

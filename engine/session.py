@@ -36,12 +36,13 @@ class Session:
     `on_event` gets every event of the agent as a dict, in order. Raises Unreachable, NotReady, Locked, AgentCrashed.
     """
 
-    def __init__(self, login: Login, *, ask: Ask, run_id: str, on_event: OnEvent) -> None:
+    def __init__(self, login: Login, *, ask: Ask, run_id: str, on_event: OnEvent, lock: bool = True) -> None:
+        """`lock=False` is for a look that waits for nobody and changes nothing."""
         self._login, self._on_event = login, on_event
         self._channel = AgentChannel(login)
         try:
             who = f"{getpass.getuser()}@{socket.gethostname()}"
-            self._send({"hello": 1, "run": run_id, "who": who} | _asked(ask))
+            self._send({"hello": 1, "run": run_id, "who": who, "lock": lock} | _asked(ask))
             hello = self._expect("hello")
             self.facts = Facts.parse(_unpacked(hello))
         except BaseException:

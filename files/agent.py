@@ -705,11 +705,15 @@ class User(Kind):
 
 
 class Command(Kind):
+    ran = False
+
     def wanted(self):
         return {"done": "yes"}
 
     def present(self):
         spec = self.spec
+        if spec["always"]:
+            return {"done": "yes" if self.ran else "no"}
         if self.host.is_owed(self):
             return {"done": "no, something that it depends on changed"}
         if spec["creates"] and os.path.lexists(self.host.root + spec["creates"]):
@@ -722,6 +726,7 @@ class Command(Kind):
 
     def fix(self, keys):
         must(self.spec["argv"], self.spec["timeout_s"], dict(self.spec["env"]))
+        self.ran = True
         self.host.journal.paid(self.id)
 
 
@@ -791,7 +796,8 @@ class Service(Restartable):
         if state.get("LoadState") in (None, "not-found"):
             enabled = running = "no"
         else:
-            enabled = "yes" if state.get("UnitFileState") in ("enabled", "enabled-runtime", "static", "alias", "indirect", "generated") else "no"
+            at_boot = ("enabled", "enabled-runtime", "static", "alias", "indirect", "generated")
+            enabled = "yes" if state.get("UnitFileState") in at_boot else "no"
             running = "yes" if state.get("ActiveState") in ("active", "reloading") else "no"
             if state.get("UnitFileState") == "static" and not self.spec["enabled"]:
                 enabled = "no"  # static units can be neither
@@ -1181,7 +1187,6 @@ def unit_of(pid):
 
 def take_lock(root, message, wire):
     """The host's lock for this run, or None after saying who holds it."""
-    os.makedirs(root + "/run/derpfleet", mode=0o700, exist_ok=True)
     lock = open(root + "/run/derpfleet/lock", "a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -1280,7 +1285,8 @@ def fetch_blobs(host):
 def serve(wire):
     hello = wire.next()
     root = hello.get("root", "")
-    lock = take_lock(root, hello, wire)
+    os.makedirs(root + "/run/derpfleet", mode=0o700, exist_ok=True)
+    lock = take_lock(root, hello, wire) if hello.get("lock", True) else True
     if lock is None:
         return
     host = Host(wire, root, hello["run"])

@@ -1,0 +1,128 @@
+"""What every verb starts from: the site, where its things lie, and how to run over several hosts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import inventory
+from engine.report import Report
+from engine.session import Session
+from engine.transport import Login
+from inventory.errors import DerpfleetError
+from inventory.model import Host, Site
+
+T = TypeVar("T")
+CHECKOUT = Path(__file__).parent.parent
+PARALLEL = 16
+HEADSCALE = "headscale"  # the headscale host's name in output and under .runs
+
+
+class Interrupted(DerpfleetError):
+    """Ctrl-C."""
+
+    exit_code = 130
+
+
+class NoSuchHost(DerpfleetError):
+    """--host names nobody."""
+
+    exit_code = 4
+
+
+@dataclass
+class Fleet:
+    """A loaded site with a report. `sessions` are those that Ctrl-C has to stop."""
+
+    site: Site
+    report: Report
+    sessions: set[Session] = field(default_factory=set)
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def runs(self) -> Path:
+        """Where logs, proofs and the prover's keys of this site are kept."""
+        return CHECKOUT / ".runs"
+
+    @property
+    def base(self) -> Path:
+        """What relative paths of the site file are relative to."""
+        return Path(self.site.path).parent
+
+    def login(self, host: Host) -> Login:
+        """How to reach a relay host."""
+        address = str(host.ipv4 or host.ipv6 or host.domain)
+        return Login(host.name, host.ssh, address=address, known_hosts=Path(self.site.known_hosts), base=self.base)
+
+    def headscale_login(self) -> Login:
+        """How to reach the headscale host. Raises DerpfleetError when the site has none."""
+        headscale = self.site.headscale
+        if headscale is None:
+            raise DerpfleetError("the site has no headscale host", next="invoke derpmap prints what to paste elsewhere")
+        return Login(
+            HEADSCALE, headscale.ssh, address=headscale.ssh.address or "", known_hosts=Path(self.site.known_hosts), base=self.base
+        )
+
+    def hosts(self, names: Sequence[str]) -> list[Host]:
+        """The named hosts, or all. Raises NoSuchHost."""
+        unknown = [name for name in names if name not in self.site.hosts]
+        if unknown:
+            known = ", ".join(self.site.hosts) or "none"
+            raise NoSuchHost(f"no host named {', '.join(unknown)} in {self.site.path}", why=f"its hosts are: {known}")
+        return [host for name, host in self.site.hosts.items() if not names or name in names]
+
+    def watch(self, session: Session) -> None:
+        """Registers a session that Ctrl-C has to stop."""
+        self.sessions.add(session)
+        if self.stopping.is_set():
+            session.stop()
+
+    def each(self, hosts: Iterable[T], work: Callable[[T], object]) -> None:
+        """`work` for all hosts at once; Ctrl-C stops each after the resource in hand, a second one abandons them.
+
+        Raises Interrupted; an exception of `work` is raised after all have ended.
+        """
+        pool = ThreadPoolExecutor(PARALLEL)
+        futures: set[Future[object]] = {pool.submit(work, host) for host in hosts}
+        errors: list[BaseException] = []
+        try:
+            while futures:
+                done, futures = _wait(futures, self)
+                errors += [error for future in done if (error := future.exception()) is not None]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self.stopping.is_set():
+            raise Interrupted("interrupted", next="run the same command again: it goes on from there")
+        if errors:
+            raise errors[0]
+
+
+def _wait(futures: set[Future[object]], fleet: Fleet) -> tuple[set[Future[object]], set[Future[object]]]:
+    while True:
+        try:
+            done, left = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
+        except KeyboardInterrupt:
+            if fleet.stopping.is_set():
+                raise Interrupted("abandoned", why="the agents finish the resource in hand on their own") from None
+            fleet.stopping.set()
+            fleet.report.say("stopping after the resource in hand; once more to abandon")
+            for session in tuple(fleet.sessions):
+                session.stop()
+            continue
+        if done:
+            return done, left
+
+
+def open_site(path: str) -> Site:
+    """The site, validated offline, and its names looked up: a mistake contacts no host. Raises SiteError."""
+    return inventory.load(Path(path))
+
+
+def stamp(seconds: float | None = None) -> str:
+    """UTC time for people, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))

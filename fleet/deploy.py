@@ -1,0 +1,141 @@
+"""`invoke deploy` and `invoke check`: converge, prove, register, in this order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from threading import Lock
+
+from engine.ship import Shipment, make_shipment
+
+import roles
+from engine.facts import Facts
+from engine.plan import Mode
+from engine.report import closing
+from engine.resource import Resource
+from engine.run import Compile, Failure, Outcome, converge
+from engine.session import Session
+from fleet.context import CHECKOUT, Fleet
+from fleet.prove import prove_hosts, prover
+from fleet.register import check_registration, register
+from inventory.errors import DerpfleetError
+from inventory.model import Host
+
+CHANGES_FOUND = 10
+
+
+class Refused(DerpfleetError):
+    """Something on the host stands in the way; nothing was changed."""
+
+
+class ResourceFailed(DerpfleetError):
+    """A resource did not converge."""
+
+
+def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> int:
+    """Every host in order; stops at the first that fails or is not proved. What is proved gets registered, also then.
+
+    Returns the exit code.
+    """
+    proved: list[Host] = []
+    code = 0
+    for host in hosts:
+        if not run_host(fleet, host, "apply", only=only):
+            code = 1
+            break
+        if not prove_hosts(fleet, [host])[host.name].ok:
+            fleet.report.say(f"{host.name} is deployed but NOT proved: it is not registered, and the hosts after it are left alone")
+            code = 1
+            break
+        proved.append(host)
+    if proved and not only:
+        register(fleet, proved)
+    return code
+
+
+def check(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> int:
+    """Compares all hosts at once and changes nothing. Returns the exit code: 0, or 10 when something would change."""
+    changes, failed, lock = 0, [], Lock()
+
+    def one(host: Host) -> None:
+        nonlocal changes
+        try:
+            outcome = converge_host(fleet, host, "check", only=only)
+        except DerpfleetError as error:
+            error.host = error.host or host.name
+            fleet.report.failure(error)
+            with lock:
+                failed.append((host.name, error.exit_code))
+            return
+        with lock:
+            changes += outcome.counts["changed"]
+
+    fleet.each(hosts, one)
+    if not only and not failed:
+        changes += check_registration(fleet, hosts)
+    closing(fleet.report, [name for name, _ in failed], len(hosts))
+    if failed:
+        return max(code for _, code in failed)
+    return CHANGES_FOUND if changes else 0
+
+
+def run_host(fleet: Fleet, host: Host, mode: Mode, *, only: Sequence[str] = ()) -> bool:
+    """Converges one host and shows what failed. Returns whether it converged."""
+    outcome: list[Outcome] = []
+    fleet.each([host], lambda one: outcome.append(converge_host(fleet, one, mode, only=only)))
+    for failure in outcome[0].failures:
+        fleet.report.failure(_explain(host, failure, outcome[0]), log=str(outcome[0].log), subject=failure.id)
+    return outcome[0].ok
+
+
+def converge_host(fleet: Fleet, host: Host, mode: Mode, *, only: Sequence[str] = ()) -> Outcome:
+    """One run on one relay host. Raises DerpfleetError for everything that is not a failed resource."""
+    started = time.monotonic()
+    fleet.report.doing(host.name, "connecting")
+    try:
+        outcome = converge(
+            fleet.login(host),
+            _compile(fleet, host),
+            ask=roles.ask(host, fleet.site),
+            mode=mode,
+            only=only,
+            runs=fleet.runs,
+            on_event=lambda event: fleet.report.agent_event(host.name, event),
+            on_session=fleet.watch,
+        )
+    except DerpfleetError:
+        fleet.report.doing(host.name, "")
+        raise
+    fleet.report.counts(host.name, outcome.counts, checking=mode == "check", seconds=time.monotonic() - started)
+    return outcome
+
+
+def _compile(fleet: Fleet, host: Host) -> Compile:
+    def compile_(session: Session) -> list[Resource]:
+        facts = session.facts
+        reasons = roles.refusals(host, fleet.site, facts)
+        if reasons:
+            raise Refused("nothing was changed, because something is in the way", host=host.name, why="\n".join(reasons))
+        return roles.compile_host(host, fleet.site, facts, shipment(fleet, host, facts))
+
+    return compile_
+
+
+def shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
+    """What the controller makes for this host: the release for its Python, certbot, the prover's public keys."""
+
+    def progress(text: str) -> None:
+        fleet.report.doing(host.name, text)
+
+    return make_shipment(host, fleet.site, facts, cache=CHECKOUT / ".cache", prover=prover(fleet).public, progress=progress)
+
+
+def _explain(host: Host, failure: Failure, outcome: Outcome) -> ResourceFailed:
+    role = outcome.roles.get(failure.id, "")
+    return ResourceFailed(
+        failure.what,
+        host=host.name,
+        where=f"roles/{role}.py -> {failure.id}",
+        why=failure.why,
+        next=f"mend it, then invoke deploy --host {host.name}: it goes on from there",
+    )

@@ -1,0 +1,46 @@
+"""`invoke logs`: what a run said, and what a relay says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from engine.transport import run_once
+from fleet.context import Fleet
+from inventory.errors import DerpfleetError
+from inventory.model import Host
+
+UNITS = {"python": "derpfleet-relay.service", "docker": "docker.service"}
+
+
+def runs_of(fleet: Fleet, name: str) -> list[Path]:
+    """The logs of a host's runs, oldest first."""
+    return sorted((fleet.runs / name).glob("*.jsonl"))
+
+
+def show_last_run(fleet: Fleet, name: str) -> None:
+    """The events of the last run. Raises DerpfleetError when there was none."""
+    found = runs_of(fleet, name)
+    if not found:
+        raise DerpfleetError(f"no run of {name} is kept under {fleet.runs}", next=f"invoke deploy --host {name}")
+    fleet.report.say(str(found[-1]))
+    for line in found[-1].read_text().splitlines():
+        event = json.loads(line)
+        fleet.report.emit(host=name, **event)
+        kind = event.pop("event")
+        if kind in ("result", "diff", "error", "waiting", "done"):
+            words = "  ".join(f"{key}={event[key]}" for key in ("id", "status", "ms", "what", "why", "reason", "counts") if event.get(key))
+            fleet.report.line(name, kind, words)
+
+
+def show_relay_log(fleet: Fleet, host: Host, *, lines: int) -> None:
+    """The relay's own last lines, read over SSH."""
+    if host.flavour == "docker":
+        argv = ["docker", "logs", "--tail", str(lines), "derpfleet-derper"]
+    else:
+        argv = ["journalctl", "--unit", UNITS["python"], "--lines", str(lines), "--no-pager"]
+    status, output = run_once(fleet.login(host), argv)
+    if status:
+        raise DerpfleetError("the relay's log cannot be read", host=host.name, why=output.strip()[-500:])
+    fleet.report.emit(event="log", host=host.name, text=output)
+    fleet.report.say(output.rstrip("\n"))

@@ -1,0 +1,77 @@
+"""`invoke trust`: look at a host's key and pin it. The only place that writes known_hosts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from paramiko import HostKeys, PKey
+
+from engine.transport import Login, Unreachable, fingerprint, offered_host_key
+from fleet.context import HEADSCALE, Fleet
+
+Confirm = Callable[[str], bool]
+
+
+def logins(fleet: Fleet, names: Sequence[str]) -> list[Login]:
+    """The named hosts, `headscale` among them, or all of the site. Raises NoSuchHost."""
+    relays = [name for name in names if name != HEADSCALE]
+    found = [fleet.login(host) for host in fleet.hosts(relays)] if relays or not names else []
+    if HEADSCALE in names or (not names and fleet.site.headscale):
+        found.append(fleet.headscale_login())
+    return found
+
+
+def ask_person(question: str) -> bool:
+    """A yes on the terminal; no when there is none."""
+    if not sys.stdin.isatty():
+        return False
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def trust(fleet: Fleet, logins: list[Login], *, replace: bool, expected: str, confirm: Confirm) -> int:
+    """Pins the offered key of each host. Returns how many were not pinned.
+
+    A key that differs from a pinned one is refused unless `replace`. `expected` is a fingerprint (`SHA256:…`) that stands in
+    for a person's look.
+    """
+    path = Path(fleet.site.known_hosts)
+    pinned = HostKeys(str(path)) if path.exists() else HostKeys()
+    refused = 0
+    for login in logins:
+        key = offered_host_key(login)
+        known: Mapping[str, PKey] = pinned.lookup(login.key_name) or {}
+        shown = fingerprint(key)
+        if known.get(key.get_name()) == key:
+            fleet.report.line(login.name, "ok", f"{shown} is pinned already")
+        elif known and not replace:
+            why = "pinned: " + ", ".join(fingerprint(other) for other in known.values())
+            raise Unreachable(
+                "the host shows another key than the pinned one",
+                host=login.name,
+                where=login.key_name,
+                why=f"{why}; offered: {shown}",
+                next=f"if the host was reinstalled: invoke trust --host {login.name} --replace",
+            )
+        elif _accepted(login, shown, expected, confirm):
+            _pin(pinned, login.key_name, key, path)
+            fleet.report.line(login.name, "changed", f"{shown} pinned in {path}")
+        else:
+            fleet.report.line(login.name, "skipped", f"{shown} not pinned")
+            refused += 1
+    return refused
+
+
+def _accepted(login: Login, shown: str, expected: str, confirm: Confirm) -> bool:
+    if expected:
+        return shown.endswith(expected)
+    return confirm(f"{login.name} ({login.key_name}) shows {shown}\nCompare it with the provider's console. Is it right?")
+
+
+def _pin(pinned: HostKeys, name: str, key: PKey, path: Path) -> None:
+    if name in pinned:
+        del pinned[name]
+    pinned.add(name, key.get_name(), key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pinned.save(str(path))

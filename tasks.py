@@ -1,0 +1,253 @@
+"""The verbs. Each names what `fleet` or `lab` does; imports happen when a verb is called, so that `invoke --list` is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke import Collection, Context, Exit, task
+
+if TYPE_CHECKING:
+    from fleet.context import Fleet
+
+SITE = "inventory/site.yml"
+HOST = "one host of the site, may be given several times (default: all, in the order of the file)"
+ONLY = "a resource id, or role:NAME; may be given several times"
+FILE = f"the site file (default: $DERPFLEET_SITE, then {SITE})"
+JSON = "JSON lines on standard output, for machines"
+
+
+@contextmanager
+def _reporting(*, json: bool = False, diffs: bool = False) -> Iterator[Any]:
+    """A report; a DerpfleetError inside becomes its words and its exit code."""
+    from engine.report import Report
+    from inventory.errors import DerpfleetError
+
+    with Report(json_lines=json, diffs=diffs) as report:
+        try:
+            yield report
+        except DerpfleetError as error:
+            report.failure(error)
+            raise Exit(code=error.exit_code) from None
+        except KeyboardInterrupt:
+            report.say("interrupted")
+            raise Exit(code=130) from None
+
+
+@contextmanager
+def _fleet(site: str, *, json: bool = False, diffs: bool = False) -> Iterator[Fleet]:
+    """The loaded site with its report."""
+    import os
+
+    from fleet.context import Fleet, open_site
+
+    with _reporting(json=json, diffs=diffs) as report:
+        yield Fleet(open_site(site or os.environ.get("DERPFLEET_SITE", SITE)), report)
+
+
+def _end(code: int) -> None:
+    if code:
+        raise Exit(code=code)
+
+
+@task(
+    iterable=["host", "only"],
+    help={
+        "host": HOST,
+        "site": FILE,
+        "only": ONLY,
+        "dry-run": "change nothing, show what would change",
+        "diff": "show each change as a diff",
+        "json": JSON,
+    },
+)
+def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False, json=False):  # type: ignore[no-untyped-def]
+    """Make hosts be relays, prove them from outside, register them.
+
+    Without --host: all hosts in order, stopping at the first that is not proved. With --only, nothing is registered.
+
+    Examples:
+      invoke deploy --host hk1
+      invoke deploy --host hk1 --only role:nginx --diff
+      invoke deploy --dry-run
+
+    Exit codes: 0 converged and proved, 1 a resource or a proof failed, 3 unreachable, 4 site file wrong, 5 host locked.
+    """
+    from fleet import deploy as verb
+
+    with _fleet(site, json=json, diffs=diff or dry_run) as fleet:
+        act = verb.check if dry_run else verb.deploy
+        _end(act(fleet, fleet.hosts(host or ()), only=only or ()))
+
+
+@task(iterable=["host", "only"], help={"host": HOST, "site": FILE, "only": ONLY, "json": JSON})
+def check(_: Context, host=None, site="", only=None, json=False):  # type: ignore[no-untyped-def]
+    """Connect, change nothing, print a unified diff of what a deploy would change.
+
+    Exit codes: 0 nothing would change, 10 something would, 3 unreachable, 4 site file wrong, 5 host locked.
+    """
+    from fleet import deploy as verb
+
+    with _fleet(site, json=json, diffs=True) as fleet:
+        _end(verb.check(fleet, fleet.hosts(host or ()), only=only or ()))
+
+
+@task(
+    iterable=["host"],
+    help={
+        "host": HOST,
+        "site": FILE,
+        "address": "any DERP server instead: relay.example.org, or relay.example.org:3489",
+        "ca": "a PEM file to trust besides the system's roots, with --address",
+        "pin": "lower-case hex sha256 of the relay's one certificate, with --address",
+        "thorough": "also hold an idle connection past a proxy's time-out (75 s)",
+        "json": JSON,
+    },
+)
+def verify(_: Context, host=None, site="", address="", ca="", pin="", thorough=False, json=False):  # type: ignore[no-untyped-def]
+    """Prove from outside that packets pass: name, TCP, STUN, TLS, upgrade, handshake, two clients.
+
+    The ladder names the first broken rung, its cause and the next command.
+
+    Examples:
+      invoke verify --host hk1 --thorough
+      invoke verify --address relay.example.org:443
+    """
+    from fleet import verify as verb
+
+    if address:
+        with _reporting(json=json) as report:
+            _end(verb.verify_address(report, address, ca=Path(ca) if ca else None, pin=pin or None, thorough=thorough))
+        return
+    with _fleet(site, json=json) as fleet:
+        _end(verb.verify_hosts(fleet, fleet.hosts(host or ()), thorough=thorough))
+
+
+@task(iterable=["host"], help={"host": HOST, "site": FILE, "html": "also write one self-contained page to this file", "json": JSON})
+def status(_: Context, host=None, site="", html="", json=False):  # type: ignore[no-untyped-def]
+    """A table: host, flavour, version, proof, certificate days, clients, last deploy."""
+    from fleet import status as verb
+
+    with _fleet(site, json=json) as fleet:
+        _end(verb.status(fleet, fleet.hosts(host or ()), html=Path(html) if html else None))
+
+
+@task(iterable=["host"], help={"host": HOST, "site": FILE, "force": "renew even if it is not due", "json": JSON})
+def renew(_: Context, host=None, site="", force=False, json=False):  # type: ignore[no-untyped-def]
+    """Renew certificates now, as the timer would, and prove that the new one is served.
+
+    Example: invoke renew --host hk1 --force
+    """
+    from fleet import renew as verb
+
+    with _fleet(site, json=json) as fleet:
+        _end(verb.renew(fleet, fleet.hosts(host or ()), force=force))
+
+
+@task(help={"site": FILE})
+def derpmap(_: Context, site=""):  # type: ignore[no-untyped-def]
+    """Print the regions as JSON for a Tailscale policy file, and on standard error where to paste it."""
+    import json
+    import sys
+
+    from roles import derpmap as pure
+
+    with _fleet(site) as fleet:
+        print(json.dumps(pure.derpmap(fleet.site), indent=2))
+        print(pure.instructions(fleet.site), file=sys.stderr)
+
+
+@task(
+    iterable=["host"],
+    help={
+        "host": HOST + "; `headscale` is the headscale host",
+        "site": FILE,
+        "replace": "accept a key that differs from the pinned one",
+        "fingerprint": "accept exactly this key (SHA256:…) without asking",
+    },
+)
+def trust(_: Context, host=None, site="", replace=False, fingerprint=""):  # type: ignore[no-untyped-def]
+    """Show a host's key, ask, and pin it. Nothing else ever learns a host key.
+
+    Example: invoke trust --host hk1 --fingerprint SHA256:…
+    """
+    from fleet import trust as verb
+
+    with _fleet(site) as fleet:
+        _end(1 if verb.trust(fleet, verb.logins(fleet, host or ()), replace=replace, expected=fingerprint, confirm=verb.ask_person) else 0)
+
+
+@task(
+    help={
+        "host": "a host of the site, or `headscale`",
+        "site": FILE,
+        "relay": "the relay's own log instead of the last run's",
+        "lines": "how many lines",
+    }
+)
+def logs(_: Context, host, site="", relay=False, lines=50):  # type: ignore[no-untyped-def]
+    """The last run's events, or with --relay what the relay itself says.
+
+    Example: invoke logs --host hk1 --relay
+    """
+    from fleet import logs as verb
+
+    with _fleet(site) as fleet:
+        if relay:
+            verb.show_relay_log(fleet, fleet.hosts([host])[0], lines=int(lines))
+        else:
+            verb.show_last_run(fleet, host)
+
+
+@task(help={"path": f"where to write it (default: {SITE})"})
+def init(_: Context, path=SITE):  # type: ignore[no-untyped-def]
+    """Write a commented first site file. Never overwrites one."""
+    from fleet import init as verb
+
+    with _reporting() as report:
+        verb.init(report, Path(path))
+
+
+@task(name="up")
+def lab_up(_: Context):  # type: ignore[no-untyped-def]
+    """Bring the lab up: two bare relay hosts, headscale, an ACME server, DNS, three sites with real clients."""
+    from fleet import lab as verb
+
+    with _reporting() as report:
+        verb.up(report)
+
+
+@task(name="down")
+def lab_down(_: Context):  # type: ignore[no-untyped-def]
+    """Take down what this checkout's lab made, and nothing else."""
+    from fleet import lab as verb
+
+    with _reporting() as report:
+        verb.down(report)
+
+
+@task(name="status")
+def lab_status(_: Context):  # type: ignore[no-untyped-def]
+    """What of the lab runs."""
+    from fleet import lab as verb
+
+    with _reporting() as report:
+        verb.status(report)
+
+
+@task(name="shell", help={"host": "hk1, sg1, hs1, site-a, …; without: the lab's network namespace"})
+def lab_shell(context: Context, host=""):  # type: ignore[no-untyped-def]
+    """A shell inside the lab: on a host, at a client's site, or just in its network.
+
+    Example: invoke lab.shell --host hk1
+    """
+    from fleet import lab as verb
+
+    with _reporting() as report:
+        verb.shell(report, host)
+
+
+lab = Collection("lab", lab_up, lab_down, lab_status, lab_shell)
+namespace = Collection(deploy, check, verify, status, renew, derpmap, trust, logs, init, lab)
