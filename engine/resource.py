@@ -7,7 +7,7 @@ Commands are argv tuples, never shell strings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -52,7 +52,7 @@ class File(_At):
     """
 
     kind: ClassVar[str] = "file"
-    content: Content
+    content: Content = field(repr=False)
     mode: str = "0644"
     owner: str = "root"
     group: str = "root"
@@ -200,10 +200,12 @@ class Service(Resource):
     is put back, the unit restarted again, and the resource has failed.
 
     `before`: argv that must exit 0 before a restart or reload (`nginx -t`).
+    `phase`: tells two resources of one unit apart, where one plan has to reload it at two points; part of the id.
     """
 
     kind: ClassVar[str] = "service"
     unit: str
+    phase: str = ""
     enabled: bool = True
     running: bool = True
     restart_on: tuple[str, ...] = ()
@@ -215,7 +217,7 @@ class Service(Resource):
 
     @property
     def name(self) -> str:
-        return self.unit
+        return f"{self.unit}/{self.phase}" if self.phase else self.unit
 
 
 @dataclass(frozen=True, kw_only=True)
