@@ -1,0 +1,44 @@
+"""What the engine's tests share: a login for an account of the stage, and a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.facts import Ask
+from engine.resource import Resource
+from engine.run import Outcome, converge
+from engine.transport import Login
+from inventory.model import Ssh
+from tests.support.sshd import PASSWORD, Sshd
+
+PYTHON = "/usr/bin/python3"
+
+
+def login_to(server: Sshd, user: str = "root", *, port: int | None = None, known_hosts: Path | None = None, **ssh: Any) -> Login:
+    """A login with the stage's key."""
+    settings = {"address": "127.0.0.1", "port": port or server.port, "user": user, "key": str(server.key), "python": PYTHON} | ssh
+    return Login("hk1", Ssh(**settings), address="127.0.0.1", known_hosts=known_hosts or server.known_hosts, base=Path("/"))
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """`run(login, resources, mode="apply", **more)` is one converge with its log under tmp_path."""
+
+    def one(login: Login, resources: Iterable[Resource], *, mode: str = "apply", ask: Ask = Ask(), only: Sequence[str] = (), **more: Any) -> Outcome:
+        return converge(login, lambda _: list(resources), ask=ask, mode=mode, only=only, runs=tmp_path / "runs", **more)  # type: ignore[arg-type]
+
+    return one
+
+
+@pytest.fixture
+def sudo_password(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A reference to the stage's password."""
+    monkeypatch.setenv("STAGE_PASSWORD", PASSWORD)
+    return "env:STAGE_PASSWORD"

@@ -1,0 +1,206 @@
+"""The transport and the session against a real sshd. Every refusal is named, and nothing is sent before READY."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.facts import Ask
+from engine.resource import Command, Directory, File
+from engine.session import Locked, Session
+from engine.transport import NotReady, Unreachable, offered_host_key
+from lab.delay import delaying
+from tests.engine.conftest import Run, login_to
+from tests.support.sshd import Account, Sshd
+
+NewSshd = Callable[..., Sshd]
+
+
+@pytest.mark.parametrize("user", ["root", "free", "admin"])
+def test_twice_is_no_change(sshd: Sshd, run: Run, user: str, sudo_password: str) -> None:
+    login = login_to(sshd, user, **({"sudo_password": sudo_password} if user == "admin" else {}))
+    folder = f"/var/tmp/twice-{user}"
+    resources = [
+        Directory(path=folder),
+        File(path=f"{folder}/a", content=b"one\n", needs=(f"directory:{folder}",)),
+        Command(title="b", argv=("touch", f"{folder}/b"), creates=f"{folder}/b"),
+    ]
+    before = run(login, resources, mode="check")
+    first, second = run(login, resources), run(login, resources)
+    assert before.counts == {"changed": 3, "failed": 0, "ok": 0, "skipped": 0}
+    assert first.counts == {"changed": 3, "failed": 0, "ok": 0, "skipped": 0}
+    assert second.counts == {"changed": 0, "failed": 0, "ok": 3, "skipped": 0}
+    assert second.facts.python >= (3, 6, 0)
+
+
+def test_asked_files_and_commands_are_facts(sshd: Sshd, run: Run) -> None:
+    ask = Ask(files=("/etc/host*", "/nowhere"), commands={"greet": ("echo", "hi"), "none": ("no-such-program",)})
+    facts = run(login_to(sshd), [], ask=ask).facts
+    assert "/etc/hostname" in facts.files
+    assert facts.commands["greet"].stdout == "hi\n"
+    assert facts.commands["none"].status == 127
+    assert facts.ssh_ports[0] == sshd.port
+
+
+def test_a_second_question_adds_to_the_facts(sshd: Sshd) -> None:
+    with Session(login_to(sshd), ask=Ask(files=("/etc/hostname",)), run_id="q", on_event=lambda _: None) as session:
+        facts = session.ask(Ask(files=("/etc/hosts",)))
+    assert {"/etc/hostname", "/etc/hosts"} <= set(facts.files)
+    assert facts.os_id
+
+
+@pytest.mark.parametrize(
+    ("user", "ssh", "what"),
+    [
+        ("admin", {}, "sudo wants a password"),
+        ("admin", {"sudo_password": "env:WRONG"}, "sudo did not take the password"),
+        ("plain", {}, "sudo wants a password"),
+        ("root", {"python": "/usr/bin/python9"}, "there is no /usr/bin/python9"),
+        ("free", {"python": "/usr/bin/python9"}, "there is no /usr/bin/python9"),
+    ],
+)
+def test_no_root_and_no_python_are_named(
+    sshd: Sshd, user: str, ssh: dict[str, str], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WRONG", "not the password")
+    with pytest.raises(NotReady) as error:
+        Session(login_to(sshd, user, **ssh), ask=Ask(), run_id="x", on_event=lambda _: None)
+    assert error.value.what == what
+    assert error.value.next
+    assert "not the password" not in f"{error.value.why}{error.value.where}"
+
+
+def test_a_host_without_sudo_is_named(new_sshd: NewSshd) -> None:
+    server = new_sshd(without=["/usr/bin/sudo"])
+    with pytest.raises(NotReady) as error:
+        Session(login_to(server, "free"), ask=Ask(), run_id="x", on_event=lambda _: None)
+    assert error.value.what == "there is no sudo"
+
+
+def test_noise_from_the_login_shell_is_named_and_nothing_was_sent(new_sshd: NewSshd) -> None:
+    server = new_sshd(accounts=[Account("noisy", sudo="free", noise="welcome to the machine")])
+    with pytest.raises(NotReady) as error:
+        Session(login_to(server, "noisy"), ask=Ask(), run_id="x", on_event=lambda _: None)
+    assert error.value.what == "the login shell prints to standard output"
+    assert "welcome to the machine" in error.value.why
+
+
+def test_an_unknown_host_key_stops(sshd: Sshd, tmp_path: Path) -> None:
+    with pytest.raises(Unreachable) as error:
+        login_to(sshd, known_hosts=tmp_path / "none").connect()
+    assert error.value.what == "the host key is not known"
+    assert error.value.next.endswith("invoke trust --host hk1")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_changed_host_key_stops(sshd: Sshd, new_sshd: NewSshd, tmp_path: Path) -> None:
+    other = new_sshd().host_key
+    pinned = tmp_path / "known_hosts"
+    pinned.write_text(f"[127.0.0.1]:{sshd.port} {other}\n")
+    with pytest.raises(Unreachable) as error:
+        login_to(sshd, known_hosts=pinned).connect()
+    assert error.value.what == "the host key has CHANGED"
+    assert pinned.read_text().count("\n") == 1
+
+
+def test_the_offered_key_is_the_hosts(sshd: Sshd) -> None:
+    assert offered_host_key(login_to(sshd)).get_base64() == sshd.host_key.split()[1]
+
+
+@pytest.mark.parametrize(("ssh", "what"), [({"port": 1}, "no connection"), ({"user": "nobody-here"}, "login refused")])
+def test_no_login_is_named(sshd: Sshd, ssh: dict[str, object], what: str) -> None:
+    with pytest.raises(Unreachable) as error:
+        login_to(sshd, **ssh).connect()
+    assert error.value.what == what
+
+
+def test_the_second_run_says_who_holds_the_lock(sshd: Sshd) -> None:
+    with Session(login_to(sshd), ask=Ask(), run_id="1", on_event=lambda _: None):
+        with pytest.raises(Locked) as error:
+            Session(login_to(sshd), ask=Ask(), run_id="2", on_event=lambda _: None)
+        assert "@" in error.value.what
+        assert "since 20" in error.value.what
+        assert error.value.exit_code == 5
+        with Session(login_to(sshd), ask=Ask(), run_id="3", on_event=lambda _: None, lock=False) as look:
+            assert look.facts.hostname
+
+
+def test_a_failed_resource_says_why_and_the_rest_is_not_reached(sshd: Sshd, run: Run) -> None:
+    bad = Command(title="bad", argv=("sh", "-c", "echo reason >&2; exit 3"), creates="/nowhere/x")
+    outcome = run(login_to(sshd), [bad, Directory(path="/var/tmp/never")])
+    assert outcome.counts == {"changed": 0, "failed": 1, "ok": 0, "skipped": 1}
+    assert outcome.failures[0].why == "reason"
+    assert not (sshd.root / "var/tmp/never").exists()
+
+
+def test_stop_finishes_the_resource_in_hand(sshd: Sshd, run: Run) -> None:
+    sleepy = [Command(title=f"s{n}", argv=("sh", "-c", f"sleep 0.6; touch /var/tmp/stop-{n}"), creates=f"/var/tmp/stop-{n}") for n in range(3)]
+    begun = threading.Event()
+    sessions: list[Session] = []
+
+    def stop() -> None:
+        begun.wait(10)
+        sessions[0].stop()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    outcome = run(
+        login_to(sshd), sleepy, on_session=sessions.append, on_event=lambda event: begun.set() if event["event"] == "diff" else None
+    )
+    thread.join()
+    assert outcome.counts == {"changed": 1, "failed": 0, "ok": 0, "skipped": 2}
+    assert outcome.stopped
+    assert (sshd.root / "var/tmp/stop-0").exists()
+
+
+def test_a_cut_connection_leaves_a_host_that_converges(sshd: Sshd, run: Run) -> None:
+    steps = [Command(title=f"c{n}", argv=("sh", "-c", f"sleep 0.5; touch /var/tmp/cut-{n}"), creates=f"/var/tmp/cut-{n}") for n in range(3)]
+    with delaying((sshd.address, sshd.port), rtt_s=0.02) as proxy:
+        login = login_to(sshd, port=proxy.port, known_hosts=_renamed(sshd, proxy.port))
+        with pytest.raises(Unreachable) as error:
+            run(login, steps, on_event=lambda event: proxy.cut() if event["event"] == "diff" else None)
+    assert error.value.what == "the connection was lost"
+    deadline = time.monotonic() + 10
+    while not (sshd.root / "var/tmp/cut-0").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    outcome = run(login_to(sshd), steps)
+    assert outcome.counts == {"changed": 2, "failed": 0, "ok": 1, "skipped": 0}
+
+
+def _renamed(server: Sshd, port: int) -> Path:
+    path = server.known_hosts.with_name(f"known_hosts-{port}")
+    path.write_text(f"[127.0.0.1]:{port} {server.host_key}\n")
+    return path
+
+
+def test_a_large_blob_arrives_whole_and_secrets_stay_out_of_the_log(sshd: Sshd, run: Run, tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    big.write_bytes(bytes(range(256)) * 20000)
+    outcome = run(
+        login_to(sshd),
+        [File(path="/var/tmp/big", content=big), File(path="/var/tmp/key", content=b"hush-hush\n", secret=True, mode="0600")],
+    )
+    assert (sshd.root / "var/tmp/big").read_bytes() == big.read_bytes()
+    log = outcome.log.read_text()
+    assert "hush-hush" not in log
+    assert outcome.log.stat().st_mode & 0o777 == 0o600
+    assert json.loads(log.splitlines()[0])["event"] == "hello"
+
+
+def test_turns_on_the_wire_do_not_grow_with_resources(sshd: Sshd, run: Run) -> None:
+    counts = {}
+    for number in (2, 60):
+        resources = [File(path=f"/var/tmp/turns-{n}", content=b"x" * 500) for n in range(number)]
+        run(login_to(sshd), resources)
+        with delaying((sshd.address, sshd.port), rtt_s=0.05) as proxy:
+            login = login_to(sshd, port=proxy.port, known_hosts=_renamed(sshd, proxy.port))
+            assert run(login, resources).counts["ok"] == number
+            counts[number] = proxy.counts().turns
+    assert counts[60] <= counts[2] + 1
+    assert counts[60] <= 12
