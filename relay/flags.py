@@ -132,6 +132,7 @@ class Config:
     drain_s: float = _duration("drain", 10.0, "on SIGTERM, spread the clients' disconnects over so long")
     handshake_timeout_s: float = _duration("handshake-timeout", 10.0, "time limit of the TLS, HTTP and DERP handshakes, each")
     handshakes_in_flight: int = _flag("handshakes-in-flight", 1024, "handshakes under way at once; 0 = no limit")
+    handshakes_per_address: int = _flag("handshakes-per-address", 64, "of these, from one address (IPv6: one /64); 0 = no limit")
     connections_per_address: int = _flag("connections-per-address", 0, "connections of one address (IPv6: one /64); 0 = no limit")
     memory_ceiling_mib: int = _flag("memory-ceiling", 0, "refuse new clients above so many MiB resident; 0 = no limit")
     log_format: str = _flag("log-format", "auto", "plain, json or journal; auto takes journal under systemd, else plain")
@@ -271,6 +272,7 @@ def _check_numbers(config: Config) -> None:
         ("stun_port", 0, 65535),
         ("workers", 1, 256),
         ("handshakes_in_flight", 0, MAX_INT),
+        ("handshakes_per_address", 0, MAX_INT),
         ("connections_per_address", 0, MAX_INT),
         ("memory_ceiling_mib", 0, MAX_INT),
     ):

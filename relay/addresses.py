@@ -1,0 +1,98 @@
+"""How many connections and unfinished handshakes each address has, and when that is too many. No I/O, no clock.
+
+The table holds an entry per address with an open connection and nothing else, so open sockets bound it. An IPv6 host owns
+a whole /64 and counts as that. An address must be the client's own: a proxy's would count everybody behind it.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+
+class TooMany(Exception):
+    """A limit is reached; `reason` is a metric's label: too_many_handshakes, too_many_handshakes_here, too_many_connections."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class AddressTable:
+    """Limits: connections per address, handshakes under way per address, and in all; 0 is no limit."""
+
+    def __init__(self, *, connections: int = 0, handshakes: int = 0, handshakes_in_all: int = 0) -> None:
+        self._connections_limit = connections
+        self._handshakes_limit = handshakes
+        self._in_all_limit = handshakes_in_all
+        self._connections: dict[str, int] = {}
+        self._handshakes: dict[str, int] = {}
+        self.handshakes = 0  # under way, in all
+
+    def __len__(self) -> int:
+        """Addresses with a connection."""
+        return len(self._connections)
+
+    def enter(self, address: str) -> Ticket:
+        """Count a new connection, its handshake still to be done. Raises TooMany, and counts nothing then."""
+        key = network_of(address)
+        if self._in_all_limit and self.handshakes >= self._in_all_limit:
+            raise TooMany("too_many_handshakes")
+        if self._handshakes_limit and self._handshakes.get(key, 0) >= self._handshakes_limit:
+            raise TooMany("too_many_handshakes_here")
+        if self._connections_limit and self._connections.get(key, 0) >= self._connections_limit:
+            raise TooMany("too_many_connections")
+        self.handshakes += 1
+        self._handshakes[key] = self._handshakes.get(key, 0) + 1
+        self._connections[key] = self._connections.get(key, 0) + 1
+        return Ticket(self, key)
+
+    def _settle(self, key: str) -> None:
+        self.handshakes -= 1
+        _decrement(self._handshakes, key)
+
+    def _leave(self, key: str) -> None:
+        _decrement(self._connections, key)
+
+
+class Ticket:
+    """One counted connection. `settle` when its handshake is done, `leave` when it ends; both as often as one likes."""
+
+    __slots__ = ("_here", "_key", "_shaking", "_table")
+
+    def __init__(self, table: AddressTable, key: str) -> None:
+        self._table = table
+        self._key = key
+        self._shaking = True
+        self._here = True
+
+    def settle(self) -> None:
+        if self._shaking:
+            self._shaking = False
+            self._table._settle(self._key)
+
+    def leave(self) -> None:
+        self.settle()
+        if self._here:
+            self._here = False
+            self._table._leave(self._key)
+
+
+def network_of(address: str) -> str:
+    """What counts as one peer: an IPv4 address, or the /64 of an IPv6 one; text that is no address stands for itself."""
+    if ":" not in address:
+        return address
+    try:
+        parsed = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(IPv6Address(int(parsed) >> 64 << 64))
+
+
+def _decrement(counts: dict[str, int], key: str) -> None:
+    left = counts[key] - 1
+    if left:
+        counts[key] = left
+    else:
+        del counts[key]
