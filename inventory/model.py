@@ -2,18 +2,45 @@
 
 A site file is YAML. Every host takes the keys of `defaults` that it does not set itself. Unknown keys are refused.
 Secrets are references (`env:NAME`, `file:PATH`, `cmd:COMMAND`), see `inventory.secrets`.
+What a description says is also what an editor shows (inventory/schema.json), and a pattern's words are those of the refusal.
 """
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from inventory.secrets import SecretRef
 
+
+def _text(pattern: str, words: str, **more: Any) -> Any:
+    """Text of this form; `words` complete the sentence "… is not" (editors know the keyword)."""
+    return Field(pattern=pattern, json_schema_extra={"patternErrorMessage": words}, **more)
+
+
+def _beside_the_site(path: str, info: ValidationInfo) -> str:
+    base = (info.context or {}).get("base")
+    return str(Path(base) / Path(path).expanduser()) if base else path
+
+
+_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+
 Port = Annotated[int, Field(ge=1, le=65535)]
+LocalPath = Annotated[str, Field(min_length=1), AfterValidator(_beside_the_site)]  # on the controller; absolute once loaded
+HostPath = Annotated[str, _text(r"^/[^\x00]*$", "an absolute path")]
+HostName = Annotated[str, _text(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", "a name of letters, digits, dots, underscores and hyphens")]
+Domain = Annotated[
+    str, _text(rf"^({_LABEL}\.)+{_LABEL}$", "a host name: lower case, with a dot, without scheme, port or path", max_length=253)
+]
+Url = Annotated[str, _text(r"^https?://[^/\s]+(/\S*)?$", "a URL, as https://name/path")]
+OpenPort = Annotated[str, _text(r"^[0-9]{1,5}(-[0-9]{1,5})?/(tcp|udp)$", "a port, as 8443/tcp or 60000-61000/udp")]
+Mail = Annotated[str, _text(r"^[^@\s]+@[^@\s]+$", "a mail address")]
+Sha256 = Annotated[str, _text(r"^[0-9a-f]{64}$", "64 lower-case hex digits")]
+ImageRef = Annotated[str, _text(r"^\S+@sha256:[0-9a-f]{64}$", "an image with its digest, name@sha256:…: a tag can change under you")]
+Address = Annotated[str, _text(r"^[^\s@/]+$", "a name or an address, without user, port or path")]
 
 
 class Model(BaseModel):
@@ -25,10 +52,10 @@ class Model(BaseModel):
 class Ssh(Model):
     """How to log in. What is absent comes from ~/.ssh/config and the agent, as with `ssh` itself."""
 
-    address: str | None = Field(None, description="name or address to connect to; default: the host's ipv4, then its domain")
+    address: Address | None = Field(None, description="name or address to connect to; default: the host's ipv4, then its domain")
     port: Port | None = None
     user: str | None = None
-    key: str | None = Field(None, description="path of a private key")
+    key: LocalPath | None = Field(None, description="path of a private key")
     key_passphrase: SecretRef | None = None
     password: SecretRef | None = None
     sudo_password: SecretRef | None = None
@@ -40,7 +67,7 @@ class Region(Model):
     """A DERP region; ids 900 to 999 are set aside for regions of one's own (tailcfg.DERPRegion)."""
 
     id: int = Field(ge=900, le=999)
-    code: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    code: str = _text(r"^[a-z0-9][a-z0-9-]{0,31}$", "a region code: lower-case letters, digits and hyphens, 32 at most")
     name: str = Field(min_length=1, max_length=64)
     latitude: float | None = Field(None, ge=-90, le=90)
     longitude: float | None = Field(None, ge=-180, le=180)
@@ -51,7 +78,7 @@ class Ports(Model):
 
     https: Port = 443
     http: Port = 80
-    stun: Port = 3478
+    stun: Port = Field(3478, description="UDP")
     backend: Port = 81
     metrics: Port = Field(9411, description="loopback port of /metrics and /debug/")
 
@@ -60,28 +87,31 @@ class Certificate(Model):
     """Where the relay's certificate comes from."""
 
     source: Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"] = "letsencrypt"
-    server: str | None = Field(None, description="ACME directory URL, with source: acme")
-    ca: str | None = Field(None, description="path of the PEM bundle that the ACME server's own https is verified with")
-    contact: str | None = Field(None, description="mail address for the ACME account; none registers without")
-    agree_terms: bool = False
+    server: Url | None = Field(None, description="ACME directory URL, with source: acme")
+    ca: LocalPath | None = Field(None, description="path of the PEM bundle that the ACME server's own https is verified with")
+    contact: Mail | None = Field(None, description="mail address for the ACME account; none registers without")
+    agree_terms: bool = Field(False, description="true: the ACME server's terms of service are accepted in your name")
     certbot: Literal["shipped", "distribution"] = "shipped"
     renewal: Literal["timer", "cron"] = "timer"
-    fullchain: str | None = Field(None, description="path of the chain on the controller, with source: manual")
+    fullchain: LocalPath | None = Field(None, description="path of the chain on the controller, with source: manual")
     key: SecretRef | None = Field(None, description="the private key in PEM, with source: manual")
+    pin: Sha256 | None = Field(
+        None, description="SHA-256 of the certificate (DER): clients accept that one certificate and no other, whoever issued it"
+    )
 
 
 class Firewall(Model):
     """`enforce` closes what is not listed; `off` touches nothing."""
 
     mode: Literal["enforce", "off"] = "enforce"
-    allow: tuple[str, ...] = Field((), description="more open ports, such as 8443/tcp or 51820/udp")
+    allow: tuple[OpenPort, ...] = Field((), description="more open ports, such as 8443/tcp or 51820/udp")
     revert_after_s: Annotated[int, Field(ge=10, le=600)] = 30
 
 
 class Relay(Model):
     """Who may use the relay. Derper's flags of the same meaning stand in brackets."""
 
-    verify_client_url: str | None = Field(None, description="[-verify-client-url]; default: the site's headscale, if it has one")
+    verify_client_url: Url | None = Field(None, description="[-verify-client-url]; default: the site's headscale, if it has one")
     verify_fail_open: bool = Field(False, description="[-verify-client-url-fail-open]")
     open: bool = Field(False, description="anyone may use the relay: ask nobody, even with a headscale in the site")
 
@@ -89,21 +119,21 @@ class Relay(Model):
 class Docker(Model):
     """The docker flavour. Exactly one image source: a registry reference with digest, or an archive shipped from the controller."""
 
-    image: str | None = Field(None, description="name@sha256:…, pulled by the host")
-    archive: str | None = Field(None, description="path of a `docker save` or OCI archive on the controller, shipped to the host")
+    image: ImageRef | None = Field(None, description="name@sha256:…, pulled by the host")
+    archive: LocalPath | None = Field(None, description="path of a `docker save` or OCI archive on the controller, shipped to the host")
     packages: Literal["distribution", "docker"] = "distribution"
-    mirror: str | None = Field(None, description="base URL of a mirror of Docker's packages, such as https://mirrors.aliyun.com/docker-ce")
-    registry_mirrors: tuple[str, ...] = ()
+    mirror: Url | None = Field(None, description="base URL of a mirror of Docker's packages, such as https://mirrors.aliyun.com/docker-ce")
+    registry_mirrors: tuple[Url, ...] = ()
 
 
 class Host(Model):
     """A relay host. `name` is its key under `hosts`."""
 
-    name: str
-    domain: str
+    name: HostName
+    domain: Domain = Field(description="the relay's name; with a pinned certificate it may be an IPv4 address")
     region: Region
-    ipv4: IPv4Address | None = None
-    ipv6: IPv6Address | None = None
+    ipv4: IPv4Address | None = Field(None, description="public address; goes into the map, so that clients need no DNS")
+    ipv6: IPv6Address | None = Field(None, description="public address; goes into the map, so that clients need no DNS")
     ssh: Ssh = Ssh()
     ports: Ports = Ports()
     flavour: Literal["python", "docker"] = "python"
@@ -117,26 +147,30 @@ class Host(Model):
 class Headscale(Model):
     """The headscale host, if it is ours to touch."""
 
-    url: str = Field(description="server_url, as clients use it")
-    ssh: Ssh
-    config: str = "/etc/headscale/config.yaml"
-    derp_map: str = Field("/etc/headscale/derp.yaml", description="the file under derp.paths that our regions are merged into")
-    unit: str = "headscale.service"
-    metrics: str = Field("http://127.0.0.1:9090", description="where /debug/derp answers on that host")
-    health: str = Field("http://127.0.0.1:8080/health", description="the /health address as seen on that host")
+    url: str = _text(
+        r"^https?://[^/\s]+/?$", "a URL without a path, as https://headscale.example.org", description="server_url, as clients use it"
+    )
+    ssh: Ssh = Field(Ssh(), description="address: default: the name in `url`")
+    config: HostPath = "/etc/headscale/config.yaml"
+    derp_map: HostPath = Field("/etc/headscale/derp.yaml", description="the file under derp.paths that our regions are merged into")
+    unit: str = _text(r"^\S+\.service$", "a systemd unit, as headscale.service", default="headscale.service")
+    metrics: Url = Field("http://127.0.0.1:9090", description="where /debug/derp answers on that host; default: what its config.yaml says")
+    health: Url = Field(
+        "http://127.0.0.1:8080/health", description="the /health address as seen on that host; default: what its config.yaml says"
+    )
 
 
 class Derpmap(Model):
     """What `invoke derpmap` prints."""
 
-    omit_default_regions: bool = False
+    omit_default_regions: bool = Field(False, description="leave Tailscale's own relays out")
 
 
 class Site(Model):
     """Everything that a site file says. `path` is the file; relative paths in it are relative to its folder."""
 
     path: str
-    hosts: dict[str, Host]
+    hosts: dict[HostName, Host] = Field(min_length=1)
     headscale: Headscale | None = None
     derpmap: Derpmap = Derpmap()
-    known_hosts: str = Field(description="absolute path of the pinned host keys, OpenSSH's format")
+    known_hosts: LocalPath = Field(description="absolute path of the pinned host keys, OpenSSH's format")

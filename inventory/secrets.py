@@ -1,7 +1,7 @@
 """Secrets by reference. A site file never holds a secret, only where it lies.
 
-`env:NAME` an environment variable, `file:PATH` the file's text without its last line break, `cmd:COMMAND` what the
-command prints (run by the shell, as the person who started us).
+`env:NAME` an environment variable, `file:PATH` the file's text, `cmd:COMMAND` what the command prints (run by the shell, as the
+person who started us); line breaks at the end are no part of it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,22 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from pydantic import Field
 
 from inventory.errors import DerpfleetError
 
-SecretRef = Annotated[str, Field(pattern=r"^(env|file|cmd):.+")]
+_COMMAND_S = 60
+
+SecretRef = Annotated[
+    str,
+    Field(
+        pattern=r"^(env|file|cmd):.+",
+        # writeOnly: what a person wrote here by mistake is never shown again
+        json_schema_extra={"patternErrorMessage": "a reference: env:NAME, file:PATH or cmd:COMMAND", "writeOnly": True},
+    ),
+]
 
 
 class Secret:
@@ -35,6 +44,9 @@ class Secret:
 
     __str__ = __repr__
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not written anywhere")
+
 
 class SecretError(DerpfleetError):
     """A secret's reference leads nowhere."""
@@ -45,24 +57,42 @@ class SecretError(DerpfleetError):
 def read_secret(ref: str, *, base: Path) -> Secret:
     """The secret that `ref` names; a relative file is relative to `base`, the site file's folder.
 
-    Raises SecretError when it is not there or is empty.
+    Raises SecretError when it is not there, is no text or is empty.
     """
     kind, _, rest = ref.partition(":")
-    next_step = f"make {ref!r} available, or change the reference in the site file"
-    if kind == "env":
-        value = os.environ.get(rest, "")
-        why = f"the environment has no {rest}"
-    elif kind == "file":
-        path = base / Path(rest).expanduser()
-        try:
-            value, why = path.read_text().rstrip("\n"), f"{path} is empty"
-        except OSError as error:
-            value, why = "", f"{path}: {error.strerror}"
-    else:
-        done = subprocess.run(rest, shell=True, capture_output=True, text=True, cwd=base, timeout=60)  # noqa: S602 - the person's own command
-        value, why = done.stdout.rstrip("\n"), f"exit status {done.returncode}: {done.stderr.strip()[-200:]}"
-        if done.returncode != 0:
-            value = ""
+    try:
+        if kind == "env":
+            value, why = os.environ.get(rest, ""), f"the environment has no {rest}, or an empty one"
+        elif kind == "file":
+            path = base / Path(rest).expanduser()
+            value, why = path.read_text().rstrip("\r\n"), f"{path} is empty"
+        else:
+            value, why = _printed_by(rest, base)
+    except OSError as error:
+        value, why = "", f"{error.filename}: {error.strerror}"
+    except UnicodeDecodeError:
+        value, why = "", "it is no UTF-8 text"
     if not value:
-        raise SecretError(f"secret {ref!r} cannot be read", why=why, next=next_step)
+        raise SecretError(
+            f"secret {ref!r} cannot be read", why=why, next=f"make {ref!r} available, or change the reference in the site file"
+        )
     return Secret(value)
+
+
+def _printed_by(command: str, folder: Path) -> tuple[str, str]:
+    """What the command printed, and why it is nothing. stdin stays the person's own: a password manager may ask."""
+    try:
+        done = subprocess.run(  # noqa: S602 - the person's own command
+            command,
+            shell=True,
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            timeout=_COMMAND_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return "", f"the command did not end within {_COMMAND_S} s"
+    if done.returncode:
+        return "", f"exit status {done.returncode}: {done.stderr.strip()[-200:]}"
+    return done.stdout.rstrip("\r\n"), "the command printed nothing"

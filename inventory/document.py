@@ -1,0 +1,174 @@
+"""YAML text into plain data, with the line of every value. Pure.
+
+YAML 1.2's core types, as editors and headscale read them: `no` is text, `010` is ten, a date is text. PyYAML's own types
+are those of YAML 1.1, which turns the region code `no` into False.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+Path = tuple[str | int, ...]
+
+_MAX_VALUES = 100_000  # aliases of aliases grow without bound
+_TAG = "tag:yaml.org,2002:"
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way to have resolvers of one's own
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.0123456789")),
+    ("merge", r"<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(_TAG + _tag, re.compile(rf"^(?:{_pattern})$"), _first)
+
+
+class NotYaml(ValueError):
+    """The text is no YAML that we read. `line` counts from 1."""
+
+    def __init__(self, line: int | None, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Document:
+    """`data` is made of dict (with keys of text), list, str, int, float, bool and None. `lines` has the line of each value, keyed by
+    its path; a value below a mapping stands where its key does. `faults` are what a reader may not pass over: (path, line, message).
+    """
+
+    data: Any
+    lines: dict[Path, int] = field(default_factory=dict)
+    faults: list[tuple[Path, int, str]] = field(default_factory=list)
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The tree of nodes, each with its place in the text; None for an empty document. Raises NotYaml."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        raise _not_yaml(error) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise NotYaml(line, f"the character U+{ord(text[error.position]):04X} may not stand in YAML") from None
+    except RecursionError:
+        raise NotYaml(None, "values are nested too deeply") from None
+    return node if isinstance(node, yaml.Node) else None
+
+
+def parse(text: str) -> Document:
+    """The document. Raises NotYaml."""
+    document = Document(data=None)
+    node = compose(text)
+    if node is None:
+        return document
+    return Document(_Builder(document).build(node, (), node.start_mark), document.lines, document.faults)
+
+
+def scalar(node: yaml.ScalarNode) -> Any:
+    """The value of a scalar node: str, int, float, bool or None. Raises NotYaml for a tag that we do not read."""
+    kind, text = node.tag.removeprefix(_TAG), node.value
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind == "int":
+        return int(text, {"0x": 16, "0o": 8}.get(text[:2], 10))
+    if kind == "float":
+        return float(re.sub(r"^([-+]?)\.(?=[a-zA-Z])", r"\1", text))
+    if kind in ("str", "merge"):
+        return text
+    raise NotYaml(node.start_mark.line + 1, f"the tag {node.tag!r} means nothing here")
+
+
+def is_merge(node: yaml.Node) -> bool:
+    """Whether this key is `<<`."""
+    return node.tag == _TAG + "merge"
+
+
+class _Builder:
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.open: list[yaml.Node] = []
+
+    def build(self, node: yaml.Node, path: Path, mark: yaml.Mark) -> Any:
+        self.document.lines.setdefault(path, mark.line + 1)
+        if len(self.document.lines) > _MAX_VALUES:
+            raise NotYaml(mark.line + 1, f"there are more than {_MAX_VALUES} values")
+        if node in self.open:
+            raise NotYaml(mark.line + 1, "this alias leads back to itself")
+        self.open.append(node)
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self.mapping(node, path)
+            if isinstance(node, yaml.SequenceNode):
+                return [self.build(item, (*path, index), item.start_mark) for index, item in enumerate(node.value)]
+            assert isinstance(node, yaml.ScalarNode)  # noqa: S101 - there is no fourth kind
+            return scalar(node)
+        finally:
+            self.open.pop()
+
+    def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        first: dict[str, int] = {}
+        merged: list[tuple[yaml.Node, yaml.Node]] = []
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if is_merge(key):
+                merged += self.merged(value)
+                continue
+            name = self.key(key)
+            if name in result:
+                self.document.faults.append(((*path, name), line, f"this key stands here twice, first on line {first[name]}"))
+                continue
+            first[name] = line
+            result[name] = self.build(value, (*path, name), key.start_mark)
+        for key, value in merged:
+            if (name := self.key(key)) not in result:
+                result[name] = self.build(value, (*path, name), key.start_mark)
+        return result
+
+    def merged(self, value: yaml.Node) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+        """The pairs behind `<<:`, a mapping or a list of them, the first of which wins."""
+        for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if not isinstance(source, yaml.MappingNode):
+                raise NotYaml(source.start_mark.line + 1, "<< takes a mapping, or a list of mappings")
+            if source in self.open:
+                raise NotYaml(source.start_mark.line + 1, "this alias leads back to itself")
+            yield from ((key, item) for key, item in source.value if not is_merge(key))
+            for key, item in source.value:
+                if is_merge(key):
+                    yield from self.merged(item)
+
+    @staticmethod
+    def key(node: yaml.Node) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            raise NotYaml(node.start_mark.line + 1, "a key is a word, not a list or a mapping")
+        return str(node.value)
+
+
+def _not_yaml(error: yaml.MarkedYAMLError) -> NotYaml:
+    mark = error.problem_mark or error.context_mark
+    line = mark.line + 1 if mark else None
+    problem = error.problem or "not YAML"
+    if "'\\t'" in problem:
+        problem = "a tab stands where only spaces may: YAML is indented with spaces"
+    elif "expected a single document" in str(error.context):
+        problem = "a second document begins here (---); one file holds one"
+    elif problem == "mapping values are not allowed here":
+        problem = "a colon stands where none may: is the line above indented as it should be, or a value with ': ' not in quotes?"
+    elif error.context:
+        problem = f"{error.context}: {problem}"
+    return NotYaml(line, problem)

@@ -1,0 +1,160 @@
+"""What a site must be beyond the form of its values: rules over one host, and over all. Pure.
+
+Each rule yields findings: the path of the key to change, the message, and the other keys that it looked at; when one of those is
+itself in error, the finding is not reported, for it may be a mere consequence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from inventory.model import Host
+
+Path = tuple[str | int, ...]
+LETSENCRYPT = ("letsencrypt", "letsencrypt-staging")
+ACME = (*LETSENCRYPT, "acme")
+
+
+class Finding(NamedTuple):
+    """`path` and `looked_at` are relative to the host, dotted."""
+
+    path: str
+    message: str
+    looked_at: tuple[str, ...] = ()
+
+
+Rule = Callable[[Host], Iterator[Finding]]
+
+
+def host_findings(host: Host) -> Iterator[Finding]:
+    """Every rule over one host."""
+    for rule in _RULES:
+        yield from rule(host)
+
+
+def _ports_differ(host: Host) -> Iterator[Finding]:
+    # stun is UDP: it may share a number with any of these
+    seen: dict[int, str] = {}
+    used = ["https", "http", "metrics"] + (["backend"] if host.front == "nginx" else [])
+    for name in used:
+        port = getattr(host.ports, name)
+        if port in seen:
+            yield Finding(f"ports.{name}", f"{port} is the {seen[port]} port already", (f"ports.{seen[port]}",))
+        seen.setdefault(port, name)
+
+
+def _derper_speaks_tls(host: Host) -> Iterator[Finding]:
+    # derper serves TLS on port 443 or with -certmode manual; else plain HTTP (tailscale: cmd/derper/derper.go, serveTLS)
+    if host.flavour == "docker" and host.front == "none" and host.ports.https != 443 and host.certificate.source in LETSENCRYPT:
+        yield Finding(
+            "ports.https",
+            f"with its own letsencrypt, derper serves plain HTTP on any port but 443, so also on {host.ports.https}: "
+            "use front: nginx, port 443, or certificate.source: manual",
+            ("flavour", "front", "certificate.source"),
+        )
+
+
+def _letsencrypt_asks_on_80(host: Host) -> Iterator[Finding]:
+    if host.certificate.source in LETSENCRYPT and host.ports.http != 80:
+        yield Finding(
+            "ports.http",
+            f"Let's Encrypt asks on port 80, not on {host.ports.http}. Where 80 is forwarded to it, "
+            "use certificate.source: acme with Let's Encrypt's directory as server",
+            ("certificate.source",),
+        )
+
+
+def _certificate_is_whole(host: Host) -> Iterator[Finding]:
+    certificate, looked_at = host.certificate, ("certificate.source",)
+    if certificate.source in LETSENCRYPT and not certificate.agree_terms:
+        yield Finding("certificate.agree_terms", "must be true: an account at Let's Encrypt needs your agreement to its terms", looked_at)
+    if certificate.source == "acme" and not certificate.server:
+        yield Finding("certificate.server", "is missing: source acme needs the ACME directory's URL", looked_at)
+    if certificate.source == "manual":
+        for key in ("fullchain", "key"):
+            if not getattr(certificate, key):
+                yield Finding(f"certificate.{key}", "is missing: source manual needs fullchain and key", looked_at)
+
+
+def _image_has_one_source(host: Host) -> Iterator[Finding]:
+    if host.flavour != "docker":
+        return
+    if not host.docker.image and not host.docker.archive:
+        yield Finding("docker", "image or archive is missing: flavour docker needs one of them", ("flavour",))
+    if host.docker.image and host.docker.archive:
+        yield Finding("docker.archive", "image and archive are both given: keep one of them", ("docker.image",))
+
+
+def _address_needs_a_pin(host: Host) -> Iterator[Finding]:
+    if not host.domain.rpartition(".")[2].isdigit():
+        return
+    if not re.fullmatch(r"((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}", host.domain):
+        yield Finding("domain", f"'{host.domain}' is neither a host name nor an IPv4 address")
+    elif host.certificate.source in ACME:
+        yield Finding(
+            "domain",
+            f"'{host.domain}' is an address, for which {host.certificate.source} gives no certificate: use certificate.source: self-signed",
+            ("certificate.source",),
+        )
+
+
+def _one_rule_of_admission(host: Host) -> Iterator[Finding]:
+    if host.relay.open and host.relay.verify_client_url:
+        yield Finding("relay.open", "the relay is either open or asks verify_client_url: keep one of them", ("relay.verify_client_url",))
+
+
+def _place_is_whole(host: Host) -> Iterator[Finding]:
+    if (host.region.latitude is None) != (host.region.longitude is None):
+        missing = "longitude" if host.region.longitude is None else "latitude"
+        yield Finding(f"region.{missing}", "is missing: latitude and longitude come together")
+
+
+def _open_ports_are_ports(host: Host) -> Iterator[Finding]:
+    for index, entry in enumerate(host.firewall.allow):
+        first, _, last = entry.partition("/")[0].partition("-")
+        if not 1 <= int(first) <= int(last or first) <= 65535:
+            yield Finding(f"firewall.allow.{index}", f"'{entry}' is no range of ports within 1 to 65535")
+
+
+_RULES: tuple[Rule, ...] = (
+    _ports_differ,
+    _derper_speaks_tls,
+    _letsencrypt_asks_on_80,
+    _certificate_is_whole,
+    _image_has_one_source,
+    _address_needs_a_pin,
+    _one_rule_of_admission,
+    _place_is_whole,
+    _open_ports_are_ports,
+)
+
+Raw = Mapping[str, Any]
+
+# What no two hosts share, by the path that a finding names. Behind one address there may be several hosts, by port or jump host.
+_OF_ONE_HOST: Mapping[Path, tuple[Path, ...]] = {
+    ("domain",): (("domain",),),
+    ("region", "id"): (("region", "id"),),
+    ("region", "code"): (("region", "code"),),
+    ("ssh", "address"): (("ssh", "address"), ("ssh", "port"), ("ssh", "jump")),
+}
+
+
+def duplicates(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
+    """What two hosts share that they must not. Looks at the merged but unvalidated hosts, so that other errors hide none of it."""
+    for path, parts in _OF_ONE_HOST.items():
+        first: dict[tuple[str, ...], str] = {}
+        for name, host in hosts.items():
+            value = tuple(str(_at(host, part)) for part in parts)
+            if _at(host, path) is None:
+                continue
+            if value in first:
+                yield ("hosts", name, *path), f"{value[0]} is taken by hosts.{first[value]}"
+            first.setdefault(value, name)
+
+
+def _at(part: Any, path: Path) -> Any:
+    for step in path:
+        part = part.get(step) if isinstance(part, dict) else None
+    return part

@@ -1,0 +1,220 @@
+"""A site file into a Site, or into all of its problems at once. Reads that one file and speaks to nobody."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from inventory import rules, words
+from inventory.document import Document, NotYaml, parse
+from inventory.document import Path as Keys
+from inventory.model import Host, Site
+from inventory.problems import Problem, SiteError
+from inventory.schema import OF_ONE_HOST, Schema, json_schema, schema_at
+
+Raw = dict[str, Any]
+
+_STAND_IN: Raw = {"name": "x", "domain": "x.invalid", "region": {"id": 999, "code": "x", "name": "x"}}
+
+
+def load(path: str | Path) -> Site:
+    """The site that the file describes, with every relative path made absolute.
+
+    Raises SiteError with every problem of the file.
+    """
+    file = Path(path).expanduser()
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SiteError(file, [Problem("", None, "there is no such file")], next=f"invoke init --site {file}") from None
+    except OSError as error:
+        raise SiteError(file, [Problem("", None, f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SiteError(file, [Problem("", line, "is not UTF-8 text")]) from None
+    site = compile_site(text, file.absolute())
+    if isinstance(site, Site):
+        return site
+    raise SiteError(file, site)
+
+
+def lines_of(site: Site) -> Mapping[Keys, int]:
+    """The line of each value of a site that was loaded; {} when its file is no longer what it was."""
+    try:
+        return parse(Path(site.path).read_text(encoding="utf-8-sig")).lines
+    except (OSError, ValueError):
+        return {}
+
+
+def compile_site(text: str, file: Path) -> Site | list[Problem]:
+    """The site, or what is wrong with it. `file` names it, and its folder is what relative paths are relative to."""
+    try:
+        document = parse(text)
+    except NotYaml as error:
+        return [Problem("", error.line, error.message)]
+    if not isinstance(document.data, dict):
+        return [Problem("", None, "is empty" if document.data is None else "is no mapping: a site file begins with `hosts:`")]
+    return _Reading(document, file).result()
+
+
+class _Reading:
+    """One site file on its way to a Site."""
+
+    def __init__(self, document: Document, file: Path) -> None:
+        self.lines = document.lines
+        self.file = file
+        self.problems: dict[tuple[str, str], Problem] = {}  # a wrong default is told once, not once for each host
+        self.wrong: set[Keys] = set()
+        for path, line, message in document.faults:
+            self.problems[_dotted(path), message] = Problem(_dotted(path), line, message)
+        self.raw = document.data
+
+    def result(self) -> Site | list[Problem]:
+        raw = self._merged(dict(self.raw))
+        site = self._validated(raw)
+        hosts = raw["hosts"] if isinstance(raw.get("hosts"), dict) else {}
+        for path, message in rules.duplicates(hosts):
+            if not self._in_error(path):
+                self._add(path, message)
+        for name, host in hosts.items():
+            self._apply_rules(name, site.hosts[name] if site else self._rest_of(name, host))
+        return list(self.problems.values()) if self.problems or site is None else site
+
+    def _merged(self, raw: Raw) -> Raw:
+        """With the defaults in every host, and with what the loader knows itself."""
+        self._refuse(raw, ("path",), "unknown key")
+        defaults = raw.pop("defaults", None) or {}
+        if not isinstance(defaults, dict):
+            self._add(("defaults",), f"{words.show(defaults)} is not a section: its keys stand on lines of their own, indented")
+            defaults = {}
+        defaults = dict(defaults)
+        self._refuse(defaults, OF_ONE_HOST, "every host has its own: it belongs under hosts.NAME", ("defaults",))
+        if isinstance(hosts := raw.get("hosts"), dict):
+            raw["hosts"] = {name: self._host(name, host, defaults) for name, host in hosts.items()}
+        if isinstance(headscale := raw.get("headscale"), dict):
+            ssh = _merge({"ssh": defaults.get("ssh")}, {"ssh": headscale.get("ssh")})
+            raw["headscale"] = {**headscale, **ssh}
+            _default_address(raw["headscale"], _host_of(headscale.get("url")))
+        return {"path": str(self.file), "known_hosts": "known_hosts", **_without_nothing(raw)}
+
+    def _host(self, name: str, host: Any, defaults: Raw) -> Any:
+        if not isinstance(host, dict | None):
+            return host
+        host = dict(host or {})
+        self._refuse(host, ("name",), f"unknown key; the host's name is its key, {name}", ("hosts", name))
+        host = _merge(defaults, host)
+        _default_address(host, host.get("ipv4") or host.get("domain"))
+        return {**host, "name": name}
+
+    def _refuse(self, section: Raw, keys: tuple[str, ...], message: str, at: Keys = ()) -> None:
+        for key in keys:
+            if key in section:
+                del section[key]
+                self._add((*at, key), message)
+
+    def _validated(self, raw: Raw) -> Site | None:
+        try:
+            # by way of JSON, for that is where pydantic is strict and still makes addresses and tuples
+            return Site.model_validate_json(json.dumps(raw), strict=True, context={"base": self.file.parent})
+        except ValidationError as errors:
+            schema = json_schema()
+            for error in errors.errors(include_url=False):
+                self._add_error(dict(error), schema)
+            return None
+
+    def _add_error(self, error: Mapping[str, Any], schema: Schema) -> None:
+        path = tuple(step for step in error["loc"] if step != "[key]")
+        part = schema_at(schema, path[:-1] if error["type"] == "extra_forbidden" else path)
+        if error["loc"][-1] == "[key]":
+            part = {"patternErrorMessage": "a host's name: letters, digits, dots, underscores and hyphens"}
+        if path[:1] == ("hosts",) and path[2:] == ("name",):
+            return  # the key under `hosts`, which has its own refusal
+        self.wrong.add(path)
+        self._add(path, words.explain(error, part))
+
+    def _rest_of(self, name: str, host: Any) -> Host | None:
+        """The host without its keys in error and with a stand-in for those that it must have, so that the rules see the rest."""
+        for path in self.wrong:
+            if path[:2] == ("hosts", name) and len(path) > 2:
+                host = _without(host, path[2:])
+        try:
+            return Host.model_validate_json(json.dumps(_merge(_STAND_IN, host)), strict=True)
+        except ValidationError:
+            return None
+
+    def _apply_rules(self, name: str, host: Host | None) -> None:
+        for finding in rules.host_findings(host) if host else ():
+            paths = [("hosts", name, *_steps(key)) for key in (finding.path, *finding.looked_at)]
+            if not any(map(self._in_error, paths)):
+                self._add(paths[0], finding.message)
+
+    def _in_error(self, path: Keys) -> bool:
+        """Whether this value, one that it is part of, or one that is part of it has been refused."""
+        return any(wrong[: len(path)] == path[: len(wrong)] for wrong in self.wrong)
+
+    def _add(self, path: Keys, message: str) -> None:
+        """At the path where the value is written: the host's own, or that of `defaults`."""
+        for written in (path, *_in_defaults(path)):
+            if written in self.lines:
+                break
+        else:
+            written = path
+        line = next((self.lines[written[:end]] for end in range(len(written), 0, -1) if written[:end] in self.lines), None)
+        self.problems.setdefault((_dotted(written), message), Problem(_dotted(written), line, message))
+
+
+def _merge(defaults: Any, own: Any) -> Any:
+    """Own keys before those of `defaults`, section by section. A key without a value undoes a default; a section without keys does not."""
+    if not isinstance(defaults, dict) or not isinstance(own, dict | None):
+        return own
+    if own is None:
+        return defaults
+    return {**defaults, **{key: _merge(defaults.get(key), value) if key in defaults else value for key, value in own.items()}}
+
+
+def _without_nothing(part: Any) -> Any:
+    """A key without a value is a key that is not there."""
+    if isinstance(part, dict):
+        return {key: _without_nothing(value) for key, value in part.items() if value is not None}
+    return part
+
+
+def _without(part: Any, path: Keys) -> Any:
+    if not isinstance(part, dict) or path[0] not in part:
+        return part
+    if len(path) == 1:
+        return {key: value for key, value in part.items() if key != path[0]}
+    return {**part, path[0]: _without(part[str(path[0])], path[1:])}
+
+
+def _default_address(section: Raw, address: Any) -> None:
+    ssh = section.get("ssh")
+    if address and isinstance(ssh, dict | None) and not (ssh or {}).get("address"):
+        section["ssh"] = {**(ssh or {}), "address": address}
+
+
+def _host_of(url: Any) -> str | None:
+    try:
+        return urlsplit(url).hostname if isinstance(url, str) else None
+    except ValueError:
+        return None
+
+
+def _in_defaults(path: Keys) -> Iterator[Keys]:
+    if path[:1] == ("hosts",) and len(path) > 2:
+        yield ("defaults", *path[2:])
+    if path[:2] == ("headscale", "ssh"):
+        yield ("defaults", *path[1:])
+
+
+def _steps(dotted: str) -> Keys:
+    return tuple(int(step) if step.isdigit() else step for step in dotted.split("."))
+
+
+def _dotted(path: Keys) -> str:
+    return ".".join(map(str, path))
