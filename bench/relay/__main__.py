@@ -34,8 +34,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
-    loadgen, derper = generator.build()
-    known = {"derper": servers.derper(derper), "relay": servers.relay()}
+    loadgen = generator.build()
+    known = {"derper": servers.derper(generator.build_derper()), "relay": servers.relay()}
     chosen = [known[name] for name in options.servers.split(",")]
     regimes = [regime for regime in REGIMES if not options.only or regime.name in options.only]
     results: dict[str, dict[str, list[generator.Run]]] = {}
@@ -66,7 +66,7 @@ def one(regime: Regime, server: servers.Server, loadgen: Path, options: argparse
     """One run against a server started for it."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-relay-") as folder,
-        servers.running(server, Path(folder), options.server_cpu) as target,
+        servers.running(server, Path(folder), cpu=options.server_cpu) as target,
     ):
         return generator.run(
             loadgen, regime.argv(options.seconds, options.scale), target, options.generator_cpu, timeout_s=600 * max(options.scale, 0.1)

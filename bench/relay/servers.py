@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,9 +30,9 @@ class Server:
     env: dict[str, str] = field(default_factory=dict)
 
 
-def derper(program: Path) -> Server:
+def derper(program: Path, *flags: str) -> Server:
     """The Go relay."""
-    return Server("derper", (str(program),))
+    return Server("derper", (str(program),), flags)
 
 
 def relay(*flags: str, name: str = "relay") -> Server:
@@ -42,61 +42,78 @@ def relay(*flags: str, name: str = "relay") -> Server:
 
 @dataclass(frozen=True)
 class Running:
-    """A server that answers: its process and where the generator finds it."""
+    """A server that answers: its process and where clients find it. `ca` is None on plain HTTP."""
 
-    pid: int
-    address: str
-    stun: str
-    ca: Path
+    process: subprocess.Popen[bytes]
+    port: int
+    stun_port: int
+    ca: Path | None
+    log: Path
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
 
     def generator_flags(self) -> list[str]:
-        return ["-addr", self.address, "-name", HOST, "-ca", str(self.ca), "-stun", self.stun]
+        return ["-addr", self.address, "-name", HOST, "-ca", str(self.ca or ""), "-stun", f"127.0.0.1:{self.stun_port}"]
 
 
 @contextmanager
-def running(server: Server, folder: Path, cpu: int) -> Iterator[Running]:
-    """Start `server` on one core with TLS and STUN on loopback; ends it on leaving. Its log is `folder`/log."""
-    ca = certs.make(folder / "certs", HOST)
-    port, stun_port = _free_port(socket.SOCK_STREAM), _free_port(socket.SOCK_DGRAM)
-    address = f"127.0.0.1:{port}"
-    argv = [*server.argv, "-a", address, "-hostname", HOST, "-certmode", "manual", "-certdir", str(folder / "certs")]
-    argv += ["-c", str(folder / "key.json"), "-http-port", "-1", "-stun", "-stun-port", str(stun_port), *server.flags]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["taskset", "-c", str(cpu), *argv], cwd=folder, env={**os.environ, **server.env}, stdout=log, stderr=subprocess.STDOUT
-        )
+def running(
+    server: Server, folder: Path, *, cpu: int | None = None, tls: bool = True, port: int = 0, ready_s: float = READY_WITHIN_S
+) -> Iterator[Running]:
+    """Start `server` on loopback, on one core if `cpu` is given, with STUN; ends it on leaving.
+
+    What it keeps (key, certificates, log) is under `folder`, so that a second start there is the same relay again.
+    Raises RuntimeError with the end of its log when it does not answer.
+    """
+    ca = None
+    if tls:
+        ca = folder / "certs" / "ca.pem"
+        if not ca.exists():
+            certs.make(folder / "certs", HOST)
+    port, stun_port = port or free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
+    argv = [*(["taskset", "-c", str(cpu)] if cpu is not None else []), *server.argv]
+    argv += ["-a", f"127.0.0.1:{port}", "-hostname", HOST, "-c", str(folder / "key.json"), "-http-port", "-1"]
+    argv += ["-stun", "-stun-port", str(stun_port), *server.flags]
+    argv += ["-certmode", "manual", "-certdir", str(folder / "certs")] if tls else []
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(argv, cwd=folder, env={**os.environ, **server.env}, stdout=log, stderr=subprocess.STDOUT)
+    target = Running(process, port, stun_port, ca, folder / "log")
+    try:
+        _await_ready(target, ready_s)
+        yield target
+    finally:
+        process.terminate()
         try:
-            _await_ready(process, port, ca, folder / "log")
-            yield Running(process.pid, address, f"127.0.0.1:{stun_port}", ca)
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
-def _free_port(kind: int) -> int:
+def free_port(kind: int) -> int:
+    """A port of loopback that nobody had a moment ago."""
     with socket.socket(socket.AF_INET, kind) as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
 
 
-def _await_ready(process: subprocess.Popen[bytes], port: int, ca: Path, log: Path) -> None:
-    context = ssl.create_default_context(cafile=str(ca))
-    deadline = time.monotonic() + READY_WITHIN_S
+def _await_ready(target: Running, within_s: float) -> None:
+    context = ssl.create_default_context(cafile=str(target.ca)) if target.ca else None
+    deadline = time.monotonic() + within_s
     while True:
         try:
-            with (
-                socket.create_connection(("127.0.0.1", port), timeout=2) as tcp,
-                context.wrap_socket(tcp, server_hostname=HOST) as tls,
-            ):
-                tls.sendall(f"GET /derp/probe HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
-                if b" 200 " in tls.recv(4096).split(b"\r\n")[0]:
+            with ExitStack() as stack:
+                s: socket.socket = stack.enter_context(socket.create_connection(("127.0.0.1", target.port), timeout=2))
+                if context is not None:
+                    s = stack.enter_context(context.wrap_socket(s, server_hostname=HOST))
+                s.sendall(f"GET /derp/probe HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
+                if b" 200 " in s.recv(4096).split(b"\r\n")[0]:
                     return
         except OSError:
             pass
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{process.args!r} does not answer:\n{log.read_text(errors='replace')[-2000:]}")
+        if target.process.poll() is not None or time.monotonic() > deadline:
+            log = target.log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{target.process.args!r} does not answer:\n{log}")
         time.sleep(0.02)

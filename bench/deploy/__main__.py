@@ -1,0 +1,115 @@
+"""`python -m bench.deploy --address HOST --key FILE --known-hosts FILE`: every tool makes and keeps the 26 resources, side by side.
+
+Per round and tool: the host is reset, the tool makes everything (first run), the state is compared with what the other tools came to,
+then it runs again several times (no-op). Prints tables for bench/README.md; `--json` keeps every single run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.deploy.measure import Run, measured
+from bench.deploy.tools import CACHE, TOOLS, Target, versions
+from bench.deploy.wanted import RESET, STATE, write_contents
+from lab.delay import delaying, parse_seconds
+
+Runs = dict[str, dict[str, list[Run]]]  # tool -> "first" | "no-op" -> runs
+
+
+def on_host(target: Target, script: str) -> str:
+    """Standard output of a script on the host, directly."""
+    return subprocess.run([*target.ssh(), "sh"], input=script, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def behind(proxy_port: int, target: Target, folder: Path) -> Target:
+    """The same host as seen through the proxy, with its key pinned under that name."""
+    known = folder / "known_hosts"
+    keys = [" ".join(line.split()[1:3]) for line in target.known_hosts.read_text().splitlines() if line.strip()]
+    known.write_text("".join(f"[127.0.0.1]:{proxy_port} {key}\n" for key in keys))
+    return Target("127.0.0.1", proxy_port, target.key, known)
+
+
+def compare(target: Target, *, rtt_s: float, rounds: int, noops: int, tools: Sequence[str]) -> Runs:
+    """All runs. Raises RuntimeError when a tool fails, comes to another state, or changes something in a no-op."""
+    runs: Runs = {tool: {"first": [], "no-op": []} for tool in tools}
+    contents = CACHE / "contents"
+    write_contents(contents)
+    agreed = ""
+    with delaying((target.address, target.port), rtt_s=rtt_s) as proxy, tempfile.TemporaryDirectory() as work:
+        through = behind(proxy.port, target, Path(work))
+        for number in range(rounds):
+            for tool in tools:
+                program = TOOLS[tool](through, Path(work, tool.replace(" ", "")), contents)
+                on_host(target, RESET)
+                runs[tool]["first"].append(measured(program, proxy))
+                state = on_host(target, STATE)
+                agreed = agreed or state
+                if state != agreed:
+                    raise RuntimeError(f"{tool} came to another state:\n{state}\nnot\n{agreed}")
+                for _ in range(noops):
+                    run = measured(program, proxy)
+                    if run.changed:
+                        raise RuntimeError(f"{tool} changed {run.changed} resources in a no-op")
+                    runs[tool]["no-op"].append(run)
+                print(f"round {number + 1}/{rounds}  {tool:18}  " + "  ".join(summary(runs[tool])), file=sys.stderr, flush=True)
+        on_host(target, RESET)
+    return runs
+
+
+def summary(kinds: dict[str, list[Run]]) -> Iterable[str]:
+    """One tool's last runs in words."""
+    for kind, all_runs in kinds.items():
+        last = all_runs[-1]
+        yield f"{kind}: {last.wall_s:.2f} s, {last.turns} turns"
+
+
+def table(runs: Runs, kind: str) -> str:
+    """Medians as a Markdown table; the ratio is wall time against the first tool."""
+    lines = ["| tool | wall s | × | turns | × | connections | KiB sent | KiB received | controller CPU s |", "|" + " --- |" * 9]
+    base_wall = base_turns = 0.0
+    for tool, kinds in runs.items():
+        middle = {name: statistics.median(getattr(run, name) for run in kinds[kind]) for name in asdict(kinds[kind][0])}
+        base_wall, base_turns = base_wall or middle["wall_s"], base_turns or middle["turns"]
+        cells = [
+            tool, f"{middle['wall_s']:.2f}", f"{middle['wall_s'] / base_wall:.1f}",
+            f"{middle['turns']:.0f}", f"{middle['turns'] / base_turns:.1f}", f"{middle['connections']:.0f}",
+            f"{middle['bytes_up'] / 1024:.0f}", f"{middle['bytes_down'] / 1024:.0f}", f"{middle['cpu_s']:.2f}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The program: see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m bench.deploy", description="26 resources by derpfleet, ansible, mitogen and pyinfra")
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--port", type=int, default=22)
+    parser.add_argument("--key", type=lambda text: Path(text).resolve(), required=True)
+    parser.add_argument("--known-hosts", type=lambda text: Path(text).resolve(), required=True, help="the host's keys and no other's")
+    parser.add_argument("--rtt", type=parse_seconds, default=0.1)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--noops", type=int, default=3, help="no-op runs per round")
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS))
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    target = Target(given.address, given.port, given.key, given.known_hosts)
+    runs = compare(target, rtt_s=given.rtt, rounds=given.rounds, noops=given.noops, tools=given.tools)
+    print(f"Round trip {given.rtt * 1000:.0f} ms; medians of {given.rounds} first runs and {given.rounds * given.noops} no-ops; "
+          + ", ".join(f"{name} {version}" for name, version in versions().items()))  # fmt: skip
+    for kind in ("no-op", "first"):
+        print(f"\n{kind}\n\n{table(runs, kind)}")
+    if given.json:
+        raw = {tool: {kind: [asdict(run) for run in all_runs] for kind, all_runs in kinds.items()} for tool, kinds in runs.items()}
+        given.json.write_text(json.dumps({"rtt_ms": given.rtt * 1000, "versions": versions(), "runs": raw}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The four tools: how each is installed, and the command that makes it converge one host."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CHECKOUT = HERE.parent.parent
+CACHE = CHECKOUT / ".cache/bench"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A login as root on one host."""
+
+    address: str
+    port: int
+    key: Path
+    known_hosts: Path
+
+    def ssh(self) -> list[str]:
+        """argv of the OpenSSH client, for what is not measured."""
+        return ["ssh", "-p", str(self.port), *ssh_options(self), f"root@{self.address}"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A command to measure. `changes` reads from its output how many resources it changed."""
+
+    argv: list[str]
+    changes: Callable[[str], int]
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def ssh_options(target: Target) -> list[str]:
+    """Nobody's own ssh configuration takes part."""
+    return [
+        "-F", "none", "-i", str(target.key), "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes", "-o", "LogLevel=ERROR",
+        "-o", f"UserKnownHostsFile={target.known_hosts}", "-o", "GlobalKnownHostsFile=none",
+    ]  # fmt: skip
+
+
+def environment(name: str) -> Path:
+    """The virtual environment of one peer, made from its lock (hashes checked) when the lock has changed."""
+    folder, lock = CACHE / name, HERE / "requirements" / f"{name}.lock"
+    made = folder / "made-from.lock"
+    if not made.exists() or made.read_text() != lock.read_text():
+        print(f"installing {name} from {lock.relative_to(CHECKOUT)} …", file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(folder / "bin/pip"), "-q", "install", "--require-hashes", "--no-deps", "-r", str(lock)], check=True)
+        made.write_text(lock.read_text())
+    return folder
+
+
+def _ansible(target: Target, work: Path, contents: Path) -> Program:
+    work.mkdir(parents=True, exist_ok=True)
+    inventory = work / "hosts.ini"
+    inventory.write_text(f"bench ansible_host={target.address} ansible_port={target.port} ansible_user=root files={contents}\n")
+    persist = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60s"]
+    env = {
+        "ANSIBLE_CONFIG": str(HERE / "peers/ansible.cfg"),
+        "ANSIBLE_HOME": str(work / "home"),
+        "ANSIBLE_SSH_ARGS": " ".join([*ssh_options(target), *persist]),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(work),
+        "LC_ALL": "C.UTF-8",
+    }
+    argv = [str(environment("ansible") / "bin/ansible-playbook"), "-i", str(inventory), str(HERE / "peers/playbook.yml")]
+    return Program(argv, lambda output: int(re.search(r"changed=(\d+)", output)[1]), env)  # type: ignore[index]
+
+
+def _mitogen(target: Target, work: Path, contents: Path) -> Program:
+    plain = _ansible(target, work, contents)
+    plugins = next(environment("ansible").glob("lib/python3*/site-packages/ansible_mitogen/plugins/strategy"))
+    return Program(plain.argv, plain.changes, plain.env | {"ANSIBLE_STRATEGY": "mitogen_linear", "ANSIBLE_STRATEGY_PLUGINS": str(plugins)})
+
+
+def _pyinfra(target: Target, work: Path, contents: Path) -> Program:
+    work.mkdir(parents=True, exist_ok=True)
+    data = {
+        "ssh_hostname": target.address,
+        "ssh_port": target.port,
+        "ssh_user": "root",
+        "ssh_key": str(target.key),
+        "ssh_known_hosts_file": str(target.known_hosts),
+        "ssh_strict_host_key_checking": "yes",
+        "files": str(contents),
+    }
+    (work / "inventory.py").write_text(f"hosts = [('bench', {data!r})]\n")
+    argv = [str(environment("pyinfra") / "bin/pyinfra"), "-y", str(work / "inventory.py"), str(HERE / "peers/pyinfra_deploy.py")]
+    return Program(argv, lambda output: int(re.search(r"Grand total\W+\d+\W+(\d+|-)", output)[1].replace("-", "0")))  # type: ignore[index]
+
+
+def _ours(target: Target, work: Path, contents: Path) -> Program:
+    argv = [
+        sys.executable, "-m", "bench.deploy.ours", "--address", target.address, "--port", str(target.port), "--key", str(target.key),
+        "--known-hosts", str(target.known_hosts), "--contents", str(contents), "--runs", str(work),
+    ]  # fmt: skip
+    return Program(argv, lambda output: json.loads(output.splitlines()[-1])["counts"]["changed"], {"PYTHONPATH": str(CHECKOUT)})
+
+
+TOOLS: dict[str, Callable[[Target, Path, Path], Program]] = {
+    "derpfleet": _ours,
+    "ansible": _ansible,
+    "ansible + mitogen": _mitogen,
+    "pyinfra": _pyinfra,
+}
+
+
+def versions() -> dict[str, str]:
+    """Of the peers, as pinned."""
+    found = {}
+    for lock in (HERE / "requirements").glob("*.lock"):
+        pins = dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), re.M))
+        found |= {name: pins[name] for name in ("ansible-core", "mitogen", "pyinfra") if name in pins}
+    ssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr.split(",")[0]
+    return {**found, "ssh": ssh, "python": sys.version.split()[0], "cores": str(os.cpu_count())}
