@@ -1,0 +1,278 @@
+"""DERP itself: clients of ours are greeted, and let in or kept out. The relay's own client code speaks; the judgements are here."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from dataclasses import dataclass
+
+from inventory.secrets import Secret
+from probe.certificate import Chain
+from probe.net import Flooded, Patience, Wire, within
+from probe.proof import Broken, Found
+from probe.target import Target
+from probe.tcp import dial
+from probe.tls import context
+from probe.web import authority, excerpt
+from relay.client import Admitted, Client, Event, Greeted, Pinged, Refused
+from relay.handshake import ClientInfo, make_private_key
+from relay.wire import ProtocolError
+
+_HEAD = 4096
+_HEADER_KEY = re.compile(rb"(?im)^derp-public-key:[ \t]*(?:nodekey:)?([0-9a-f]{64})[ \t]*\r?$")
+
+
+class HungUp(Exception):
+    """The relay closed the connection."""
+
+
+class Peer:
+    """One DERP client of ours on a stream. `head`: the first bytes that came, with the HTTP answer in them."""
+
+    def __init__(self, wire: Wire, client: Client) -> None:
+        self.wire = wire
+        self.client = client
+        self.head = b""
+        self._events: deque[Event] = deque()
+
+    @property
+    def key(self) -> bytes:
+        """Our public key."""
+        return self.client.public_key
+
+    async def flush(self) -> None:
+        """Sends what the client has queued. Raises HungUp."""
+        try:
+            if data := self.client.outgoing():
+                await self.wire.send(data)
+        except OSError as error:
+            raise HungUp(error.strerror or str(error)) from None
+
+    async def next(self) -> Event:
+        """The next event; the relay's pings are answered on the way. Raises HungUp, ProtocolError, Flooded."""
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                if not isinstance(event, Pinged):
+                    return event
+                self.client.pong(event.data)
+                await self.flush()
+            try:
+                data = await self.wire.read()
+            except OSError as error:
+                raise HungUp(error.strerror or str(error)) from None
+            if len(self.head) < _HEAD:
+                self.head += data[:_HEAD]
+            self._events.extend(self.client.receive(data))
+            if not data:
+                raise HungUp("end of stream")
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Our clients behind the upgrade: a pair that exchanges packets, and a stranger when the pair's keys are known to the relay."""
+
+    pair: tuple[Peer, Peer]
+    stranger: Peer | None
+
+    @property
+    def all(self) -> tuple[Peer, ...]:
+        """Everybody."""
+        return self.pair if self.stranger is None else (*self.pair, self.stranger)
+
+    def close(self) -> None:
+        """Hangs up on all lines."""
+        for peer in self.all:
+            peer.wire.close()
+
+
+async def check_upgrade(target: Target, addresses: tuple[str, ...], chain: Chain, patience: Patience) -> Found[Cast]:
+    """Everyone of the cast is upgraded and greeted with one and the same server key. Raises Broken.
+
+    The first client asks for the upgrade and waits; the second does as real clients do, with the fast start when the relay offers
+    it, and over IPv6 when the relay has it.
+    """
+    mesh = bytes.fromhex(target.prover.mesh_key.reveal()) if target.prover and target.prover.mesh_key else None
+    known = _private(target.prover.keys) if target.prover else None
+    keys = known or (make_private_key(), make_private_key())
+    info = ClientInfo(mesh_key=mesh, is_prober=True)
+    plan = [
+        (addresses[0], Client(keys[0], info)),
+        (addresses[-1], Client(keys[1], info, server_key=chain.derp_key)),
+    ]
+    if known:
+        plan.append((addresses[0], Client(make_private_key(), ClientInfo(is_prober=True))))
+    greetings = await asyncio.gather(*(_greeted(target, address, client, patience) for address, client in plan), return_exceptions=True)
+    peers = [peer for peer in greetings if isinstance(peer, Peer)]
+    faults = [fault for fault in greetings if isinstance(fault, BaseException)]
+    try:
+        if faults:
+            raise faults[0]
+        seen = [_server_key(target, peer, chain) for peer in peers]
+        if len(set(seen)) > 1:
+            raise Broken(
+                f"{len(set(seen))} different server keys in {len(seen)} connections",
+                cause="several relays behind one name: clients of one cannot reach those of the other",
+                next=target.redeploy("nginx", "let one relay serve the name, on both address families"),
+            )
+    except BaseException:
+        for peer in peers:
+            peer.wire.close()
+        raise
+    start = " and by fast start" if chain.derp_key else ""
+    families = f" over {' and '.join(addresses)}" if len(addresses) > 1 else ""
+    return Found(
+        Cast((peers[0], peers[1]), peers[2] if len(peers) > 2 else None),
+        f"101{start}{families}, server key {seen[0].hex()[:16]}…",
+        data={"server_key": seen[0].hex()},
+    )
+
+
+def _private(keys: tuple[Secret, Secret]) -> tuple[bytes, bytes]:
+    first, second = (bytes.fromhex(key.reveal()) for key in keys)
+    return first, second
+
+
+async def _greeted(target: Target, address: str, client: Client, patience: Patience) -> Peer:
+    """A client that has read the server's key. Raises Broken."""
+    fast = client.server_key is not None
+    connection = await dial(address, target.https_port, target, patience)
+    peer: Peer | None = None
+    repair = target.redeploy("nginx", "pass Upgrade and Connection on to the relay, over HTTP/1.1")
+    silent = "no whole answer to the upgrade"
+    try:
+        async with asyncio.timeout(patience.derp_s):
+            wire = await Wire.over(connection, context(target), target.domain, patience.derp_s + 1)
+            peer = Peer(wire, client)
+            client.start(authority(target.domain, target.https_port, 443))
+            await peer.flush()
+            while not isinstance(await peer.next(), Greeted):
+                pass
+            return peer
+    except Refused as refusal:
+        broken = _refused(target, refusal)
+    except ProtocolError as error:
+        broken = Broken(
+            f"the answer to the upgrade is no DERP greeting ({error.reason.replace('_', ' ')}): {excerpt(peer.head if peer else b'')!r}",
+            cause="what answers behind the front is not a DERP server",
+            next=target.redeploy("nginx", "proxy /derp to the relay"),
+        )
+    except Flooded:
+        broken = Broken("the answer to the upgrade never ends", cause="what answers behind the front is not a DERP server", next=repair)
+    except TimeoutError:
+        if fast:
+            silent = "the fast start, which the certificate promises, was not answered"
+        elif peer and b" 101 " in peer.head[:16]:
+            silent = "101, but no server key behind it"
+        broken = Broken(f"{silent} in {patience.derp_s:g} s", cause=_why_silent(fast), next=repair)
+    except (HungUp, OSError) as error:
+        broken = Broken(
+            f"the connection was closed during the upgrade: {error}",
+            cause=_why_silent(fast) if fast else "the front or the relay hung up: too many connections, or a limit",
+            next=target.redeploy("relay", "read the relay's log"),
+        )
+    except BaseException:
+        if peer:
+            peer.wire.close()
+        raise
+    if peer:
+        peer.wire.close()
+    raise broken
+
+
+def _why_silent(fast: bool) -> str:
+    if fast:
+        return "a proxy serves the relay's own extra certificate: clients then wait for no 101, and the proxy waits for one"
+    return "the front accepts the request and its backend hangs, or bytes behind the answer's blank line are lost"
+
+
+def _refused(target: Target, refusal: Refused) -> Broken:
+    detail = f"HTTP {refusal.status} instead of 101: {excerpt(refusal.body.encode())}".rstrip(": ")
+    if refusal.status == 426:
+        return Broken(
+            detail,
+            cause="the proxy drops the headers Upgrade and Connection on the way to the relay",
+            next=target.redeploy("nginx", "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade"),
+        )
+    if refusal.status in {502, 503, 504}:
+        return Broken(
+            detail, cause="the front works, the relay behind it does not answer", next=target.redeploy("relay", "start the relay")
+        )
+    return Broken(
+        detail, cause="another web server, or another site of it, answers /derp", next=target.redeploy("nginx", "proxy /derp to the relay")
+    )
+
+
+def _server_key(target: Target, peer: Peer, chain: Chain) -> bytes:
+    """The key that the relay greeted with, which every other place that names it must agree with."""
+    key = peer.client.server_key
+    assert key is not None  # noqa: S101 - greeted
+    header = _HEADER_KEY.search(peer.head.partition(b"\r\n\r\n")[0])
+    restart = target.redeploy("relay", "restart the relay, so that it makes the certificate anew")
+    if header and bytes.fromhex(header[1].decode()) != key:
+        raise Broken(
+            "the key in the header Derp-Public-Key is not the one in the greeting", cause="two relays answer one request", next=restart
+        )
+    if chain.derp_key and chain.derp_key != key:
+        raise Broken(
+            "the fast start's certificate names another key than the greeting",
+            cause="the certificate is left over from an earlier relay key: clients with TLS 1.3 cannot log in",
+            next=restart,
+        )
+    return key
+
+
+async def check_handshake(target: Target, cast: Cast, patience: Patience) -> Found[bool]:
+    """Who should get in gets in, who should not does not. The value: whether the pair is in. Raises Broken."""
+    verdicts = await asyncio.gather(*(_log_in(target, peer, patience) for peer in cast.all))
+    pair_in = all(verdicts[:2])
+    stranger_in = verdicts[2] if cast.stranger else verdicts[0]
+    known = target.prover is not None
+    if target.expect_admission == "verify" and stranger_in:
+        raise Broken(
+            "a key that was made up a moment ago was admitted",
+            cause="the relay verifies nobody, or lets everybody in while its admission controller is away: whoever finds it may use it",
+            next=target.redeploy("relay", "start it with -verify-client-url and -verify-client-url-fail-open=false"),
+        )
+    if known and not pair_in:
+        raise Broken(
+            "the prover's own keys were refused",
+            cause="the relay's allow-list does not hold them, or its mesh key is another one",
+            next=target.redeploy("relay", "add the prover's public keys to the relay's allow-list"),
+        )
+    if target.expect_admission == "open" and not stranger_in:
+        raise Broken(
+            "the relay greeted a fresh key and hung up on it",
+            cause="it verifies its clients, though it should be open; or its admission controller is away and it fails closed",
+            next=target.redeploy("relay", "drop -verify-client-url and -verify-clients"),
+        )
+    if verdicts[0] != verdicts[1]:
+        raise Broken("one fresh key was admitted, another refused", cause="the relay's admission is not steady", next=target.again)
+    if pair_in:
+        detail = (
+            "two known keys admitted, a stranger refused" if known and not stranger_in else "a stranger's key admitted: open to everybody"
+        )
+        return Found(True, detail, data={"stranger_admitted": stranger_in})
+    return Found(False, "a stranger's key refused: only registered nodes get in", data={"stranger_admitted": False})
+
+
+async def _log_in(target: Target, peer: Peer, patience: Patience) -> bool:
+    """True: admitted; False: hung up on, which is how a relay refuses. Raises Broken."""
+    late = Broken(
+        f"neither admitted nor refused in {patience.derp_s:g} s",
+        cause="the relay waits for its admission controller, which does not answer",
+        next=target.redeploy("relay", "ask -verify-client-url from the relay's host with curl"),
+    )
+    try:
+        async with within(patience.derp_s, late):
+            await peer.flush()
+            return isinstance(await peer.next(), Admitted)
+    except HungUp:
+        return False
+    except (ProtocolError, Flooded) as error:
+        raise Broken(
+            f"the relay's second frame cannot be read: {error}",
+            cause="what answers is no DERP server, or its key is not the one that it named",
+            next=target.redeploy("relay", "read the relay's log"),
+        ) from None

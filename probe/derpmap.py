@@ -1,0 +1,85 @@
+"""The served map against reality. Pure: a decoded map in, a judgement out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from probe.proof import Broken, Found
+from probe.target import Target
+
+_MAP_TEXT = "the map that headscale serves"
+
+
+def plain(value: Any) -> Any:
+    """A map with one spelling of its names: lower case, no underscores.
+
+    The same facts come as Go's JSON (`RegionID`), as a YAML file of headscale (`regionid`) and from its /debug/derp (`region_id`).
+    """
+    if isinstance(value, Mapping):
+        return {str(name).replace("_", "").lower(): plain(member) for name, member in value.items()}
+    return [plain(member) for member in value] if isinstance(value, list | tuple) else value
+
+
+def check_map(target: Target, served: Mapping[str, Any], *, port_80: bool | None) -> Found[None]:
+    """The target's node stands in the served map, and each field that is there is true.
+
+    `served`: the whole map, in any of the spellings of `plain`. `port_80`: whether /generate_204 was proved; None when not tried.
+    Raises Broken.
+    """
+    step = f"invoke deploy --host {target.name}" if target.managed else "correct the map"
+    regions = plain(served).get("regions") or {}
+    region = regions.get(str(target.region_id)) if target.region_id is not None else _region_of(regions, target)
+    if not region:
+        raise Broken(
+            f"{_MAP_TEXT} has no region {target.region_id or 'with ' + target.domain}",
+            cause="the relay was never registered, or headscale has not loaded the file",
+            next=step,
+        )
+    nodes = [node for node in region.get("nodes") or [] if isinstance(node, Mapping)]
+    node = next((each for each in nodes if each.get("hostname") == target.domain), None)
+    if node is None:
+        raise Broken(
+            f"region {region.get('regionid')} is served with {', '.join(str(each.get('hostname')) for each in nodes) or 'no node'}",
+            cause=f"the map sends clients elsewhere than to {target.domain}",
+            next=step,
+        )
+    wrong = [
+        f"{name} is {node[key]!r}, real is {real!r}"
+        for name, key, real, same in _facts(target, port_80)
+        if key in node and not same(node[key])
+    ]
+    if wrong:
+        raise Broken(f"{_MAP_TEXT}: {'; '.join(wrong)}", cause="the map and the relay disagree", next=step)
+    told = [name for name, key, *_ in _facts(target, port_80) if key in node]
+    return Found(None, f"region {region.get('regionid')}: {', '.join(['hostname', *told])} as proved")
+
+
+def _region_of(regions: Mapping[str, Any], target: Target) -> Any:
+    for region in regions.values():
+        if isinstance(region, Mapping) and any(
+            isinstance(n, Mapping) and n.get("hostname") == target.domain for n in region.get("nodes") or []
+        ):
+            return region
+    return None
+
+
+def _facts(target: Target, port_80: bool | None) -> list[tuple[str, str, Any, Any]]:
+    """(name, key, what is real, does the served value say so) of each field of a node that can be wrong."""
+    stun = target.stun_port if target.stun_port is not None else -1
+    facts: list[tuple[str, str, Any, Any]] = [
+        ("port", "derpport", target.https_port, lambda value: (value or 443) == target.https_port),
+        ("STUN port", "stunport", stun, lambda value: (value or 3478) == stun),
+        ("certname", "certname", _certname(target), lambda value: (value or "") == _certname(target)),
+        ("insecurefortests", "insecurefortests", False, lambda value: not value),
+    ]
+    for name, key, real in (("IPv4", "ipv4", target.ipv4), ("IPv6", "ipv6", target.ipv6)):
+        if real is not None:
+            facts.append((name, key, real, lambda value, real=real: value in {real, ""}))
+    if port_80 is not None:
+        facts.append(("canport80", "canport80", port_80, lambda value: not value or port_80))
+    return facts
+
+
+def _certname(target: Target) -> str:
+    return f"sha256-raw:{target.pin}" if target.pin else ""

@@ -1,0 +1,91 @@
+"""The prover's two node keys: made once on the controller, their public halves admitted by our relays."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from inventory.errors import DerpfleetError
+from inventory.secrets import Secret
+from relay.handshake import format_key, make_private_key, public_key
+from relay.wire import KEY_LEN
+
+
+class ProverKeyError(DerpfleetError):
+    """The prover's key file cannot be used."""
+
+
+@dataclass(frozen=True)
+class Prover:
+    """What lets two clients of ours into a relay that verifies.
+
+    `keys`: the two node private keys, 64 hex digits each. `mesh_key`: the relay's mesh key, 64 hex digits; whoever shows it is
+    exempt from verification, which is how one proves packets through a Go derper.
+    """
+
+    keys: tuple[Secret, Secret]
+    mesh_key: Secret | None = None
+
+    @property
+    def public(self) -> tuple[str, str]:
+        """The public halves as a relay's allow-list has them: `nodekey:<64 hex>`."""
+        first, second = (node_public(key) for key in self.keys)
+        return first, second
+
+
+def node_public(private: Secret) -> str:
+    """`nodekey:<hex>` of a private key. Raises ValueError."""
+    raw = bytes.fromhex(private.reveal())
+    if len(raw) != KEY_LEN:
+        raise ValueError("a node key is 64 hex digits")
+    return format_key(public_key(raw))
+
+
+def new_prover() -> Prover:
+    """Two fresh keys that no relay knows."""
+    return Prover((Secret(make_private_key().hex()), Secret(make_private_key().hex())))
+
+
+def read_prover(path: Path, *, mesh_key: Secret | None = None) -> Prover:
+    """The keys in `path`, made on first use: a JSON file, mode 0600, `{"PrivateKeys": ["privkey:<hex>", "privkey:<hex>"]}`.
+
+    Raises ProverKeyError when others may read the file or it holds something else.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return _write(path, new_prover(), mesh_key)
+    except OSError as error:
+        raise ProverKeyError("the prover's keys cannot be read", where=str(path), why=error.strerror or str(error)) from None
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise ProverKeyError("others may read the prover's keys", where=str(path), next=f"chmod 600 {path}")
+    try:
+        first, second = (Secret(key.removeprefix("privkey:")) for key in json.loads(text)["PrivateKeys"])
+        prover = Prover((first, second), mesh_key)
+        prover.public  # noqa: B018 - refuses what is no key
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ProverKeyError(
+            "the prover's key file does not hold two keys", where=str(path), next=f"remove {path}; the next deploy makes new keys"
+        ) from None
+    return prover
+
+
+def _write(path: Path, prover: Prover, mesh_key: Secret | None) -> Prover:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({"PrivateKeys": [f"privkey:{key.reveal()}" for key in prover.keys]}) + "\n"
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temp, path)  # never replaces a file that another run has made in the meantime
+    except FileExistsError:
+        return read_prover(path, mesh_key=mesh_key)
+    finally:
+        temp.unlink()
+    return Prover(prover.keys, mesh_key)

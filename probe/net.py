@@ -1,0 +1,167 @@
+"""Sockets of the proof, bounded in time and size: the peer is whoever answers at that address, and is not trusted.
+
+Nothing here knows what a rung means; the rungs say what a failure is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+
+from probe.proof import Broken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """Seconds that a step may take.
+
+    Real clients give a whole connect 10 s (derphttp_client.go:connect), the server gives the handshake 10 s.
+    """
+
+    name_s: float = 5.0
+    tcp_s: float = 5.0
+    stun_s: float = 2.0
+    tls_s: float = 8.0
+    http_s: float = 5.0
+    derp_s: float = 10.0
+    packets_s: float = 10.0
+    idle_s: float = 70.0
+
+
+MAX_READ = 16 * 1024
+BUDGET = 4 * 1024 * 1024
+"""Bytes that one connection may make us read: several times what the packets' rung needs."""
+
+
+class NoRoute(Exception):
+    """This controller itself has no way out in that address family."""
+
+
+class Flooded(Exception):
+    """The peer sent more than the budget."""
+
+
+def family(address: str) -> socket.AddressFamily:
+    """AF_INET or AF_INET6 of a literal address."""
+    return socket.AF_INET6 if isinstance(ip_address(address), IPv6Address) else socket.AF_INET
+
+
+async def resolve(name: str) -> Sequence[str]:
+    """The addresses of `name`, both families, in the system resolver's order. Raises OSError.
+
+    A daemon thread of its own: the loop's executor would hold up the end of the program for as long as a dead resolver does.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[list[str]] = loop.create_future()
+
+    def settle(addresses: list[str], error: OSError | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(addresses)
+        else:
+            done.set_exception(error)
+
+    def look_up() -> None:
+        addresses: list[str] = []
+        error = None
+        try:
+            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        except OSError as failure:
+            error = failure
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, addresses, error)
+
+    threading.Thread(target=look_up, name=f"resolve {name}", daemon=True).start()
+    return await done
+
+
+async def connect(address: str, port: int) -> socket.socket:
+    """A connected TCP socket. Raises OSError, or NoRoute when the fault is on this side."""
+    connection = socket.socket(family(address), socket.SOCK_STREAM)
+    connection.setblocking(False)
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(connection, (address, port))
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, OSError) and error.errno in {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+            raise NoRoute(f"this controller has no route to {address}") from None
+        raise
+    return connection
+
+
+class Wire:
+    """A byte stream that reads at most `BUDGET` bytes in its life."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._left = BUDGET
+
+    @classmethod
+    async def over(
+        cls, connection: socket.socket, tls: ssl.SSLContext | None = None, server_name: str = "", patience_s: float = 8.0
+    ) -> Wire:
+        """The stream on a connected socket, with TLS if a context is given; an empty server name sends no SNI. Owns the socket.
+
+        Raises ssl.SSLError, OSError (ConnectionError among them).
+        """
+        try:
+            if tls is None:
+                reader, writer = await asyncio.open_connection(sock=connection)
+            else:
+                reader, writer = await asyncio.open_connection(
+                    sock=connection, ssl=tls, server_hostname=server_name, ssl_handshake_timeout=patience_s, ssl_shutdown_timeout=1.0
+                )
+        except BaseException:
+            connection.close()
+            raise
+        return cls(reader, writer)
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """The TLS session, for its certificates."""
+        found: ssl.SSLObject | None = self._writer.get_extra_info("ssl_object")
+        return found
+
+    async def read(self) -> bytes:
+        """Some bytes; b"" at the end of the stream. Raises OSError, Flooded."""
+        chunk = await self._reader.read(MAX_READ)
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise Flooded(f"the peer sent more than {BUDGET >> 20} MiB")
+        return chunk
+
+    async def send(self, data: bytes) -> None:
+        """Writes and waits until the transport takes more. Raises OSError."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def close(self) -> None:
+        """At once, without a farewell: nobody is waiting for one."""
+        self._writer.transport.abort()
+
+    async def __aenter__(self) -> Wire:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextlib.asynccontextmanager
+async def within(seconds: float, late: Broken) -> AsyncIterator[None]:
+    """The body may take that long; then `late` is raised."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise late from None

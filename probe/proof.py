@@ -1,0 +1,122 @@
+"""What a proof is made of. Frozen data, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
+Status = Literal["ok", "failed", "skipped"]
+
+LADDER: Mapping[str, str] = {
+    "name": "name",
+    "tcp": "TCP, https port",
+    "tcp80": "TCP, port 80",
+    "stun4": "STUN, IPv4",
+    "stun6": "STUN, IPv6",
+    "tls": "TLS",
+    "probe": "/derp/probe",
+    "generate_204": "/generate_204",
+    "upgrade": "upgrade to DERP",
+    "handshake": "DERP handshake",
+    "packets": "packets",
+    "idle": "idle hold",
+    "map": "served map",
+}
+"""The rungs in order, and what a person reads. The ids are stable: they are in the JSON."""
+
+
+class Broken(Exception):
+    """A rung does not hold. `cause`: why, in words. `next`: the command or step to take. `detail`: what was seen."""
+
+    def __init__(self, detail: str, *, cause: str, next: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.cause = cause
+        self.next = next
+
+
+class Skip(Exception):
+    """A rung that cannot or need not be climbed here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Found(Generic[T_co]):
+    """A rung that holds: what the next rungs need of it, a line for people, and figures for machines."""
+
+    value: T_co
+    detail: str
+    warning: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of the ladder. `detail`: what was seen. `warning`: holds today, will not for long. `cause`, `next`: when it failed.
+
+    `ms` is how long it took, in milliseconds. `data`: JSON types only.
+    """
+
+    name: str
+    status: Status
+    detail: str = ""
+    cause: str = ""
+    next: str = ""
+    warning: str = ""
+    ms: float = 0.0
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What a person reads for the rung's name."""
+        return LADDER[self.name]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All rungs of one relay, in the ladder's order. `ms`: wall time of the whole; `at`: when it began, RFC 3339, UTC."""
+
+    target: str
+    address: str
+    rungs: tuple[Rung, ...]
+    ms: float
+    at: str
+
+    @property
+    def ok(self) -> bool:
+        """No rung is broken, and the relay was reached at all."""
+        return self.failed_rung is None and self["handshake"].status == "ok"
+
+    @property
+    def failed_rung(self) -> Rung | None:
+        """The first broken rung: the one to mend first."""
+        return next((rung for rung in self.rungs if rung.status == "failed"), None)
+
+    @property
+    def packets_passed(self) -> bool:
+        """Two clients exchanged packets. False on a relay that verifies when we have no key that it admits."""
+        return self["packets"].status == "ok"
+
+    def __getitem__(self, name: str) -> Rung:
+        return next(rung for rung in self.rungs if rung.name == name)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object: target, address, at, ok, packets_passed, failed (a rung's name or null), ms, rungs."""
+        failed = self.failed_rung
+        return {
+            "target": self.target,
+            "address": self.address,
+            "at": self.at,
+            "ok": self.ok,
+            "packets_passed": self.packets_passed,
+            "failed": failed.name if failed else None,
+            "ms": round(self.ms, 1),
+            "rungs": [asdict(rung) | {"ms": round(rung.ms, 1)} for rung in self.rungs],
+        }
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Proof:
+        """The proof that `to_json` was made of. Raises KeyError, TypeError for anything else."""
+        rungs = tuple(Rung(**rung) for rung in kept["rungs"])
+        return cls(kept["target"], kept["address"], rungs, kept["ms"], kept["at"])

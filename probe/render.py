@@ -1,0 +1,38 @@
+"""A proof as lines for a terminal. Pure; colour is the caller's, by the word at the line's start."""
+
+from __future__ import annotations
+
+from probe.proof import LADDER, Proof, Rung
+
+_WIDTH = max(map(len, LADDER.values()))
+_WORDS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
+_INDENT = " " * 9
+
+
+def ladder_lines(proof: Proof) -> list[str]:
+    """One line a rung, with the cause and the next step below a broken one; the verdict last."""
+    lines = [line for rung in proof.rungs for line in rung_lines(rung)]
+    return [*lines, verdict(proof)]
+
+
+def rung_lines(rung: Rung) -> list[str]:
+    """`ok       TLS              TLSv1.3, by R11, 61 of 90 days left (68 %)  · 102 ms`, and what hangs on it."""
+    took = f"  · {rung.ms:.0f} ms" if rung.status != "skipped" else ""
+    lines = [f"{_WORDS[rung.status]:<7}  {rung.title:<{_WIDTH}}  {rung.detail}{took}"]
+    for word, text in (("warning", rung.warning), ("cause", rung.cause), ("next", rung.next)):
+        if text:
+            lines.append(f"{_INDENT}{word:>{_WIDTH}}  {text}")
+    return lines
+
+
+def verdict(proof: Proof) -> str:
+    """What the whole ladder says, in a line."""
+    broken = proof.failed_rung
+    seconds = f"{proof.ms / 1000:.1f} s"
+    if broken is not None:
+        return f"NOT PROVED in {seconds}: {broken.title} is broken ({broken.cause})"
+    if not proof.ok:
+        return f"NOT PROVED in {seconds}: no rung is broken, but the relay was not reached from here"
+    if not proof.packets_passed:
+        return f"proved in {seconds}, except that packets pass: {proof['packets'].detail}"
+    return f"PROVED in {seconds}: packets pass"

@@ -1,0 +1,117 @@
+"""What is to be proved: one relay as the outside sees it. Frozen data, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from inventory.errors import DerpfleetError
+from inventory.model import Host, Site
+from probe.keys import Prover
+
+Admission = Literal["open", "verify", "unknown"]
+Resolve = Callable[[str], Awaitable[Sequence[str]]]
+"""A host name to its addresses as text, both families; raises OSError."""
+
+
+class BadAddress(DerpfleetError):
+    """`--address` names no relay."""
+
+    exit_code = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A relay as clients are told of it.
+
+    `ipv4`, `ipv6`: the addresses that it must have; None: whatever the name resolves to. `http_port`, `stun_port`: None when it
+    offers none. `ca`: PEM bundle of roots that are trusted besides the system's. `pin`: lower-case hex SHA-256 of the one
+    certificate (the map's `sha256-raw:`), instead of a CA. `expect_admission`: may a stranger's key in (`open`), or not
+    (`verify`)? `prover`: what lets our own two clients into a relay that verifies. `managed`: a host of our site, so that
+    `invoke deploy` can mend it. `region_id`: its region in the served map. `resolve`: instead of the system's resolver.
+    """
+
+    name: str
+    domain: str
+    https_port: int = 443
+    http_port: int | None = 80
+    stun_port: int | None = 3478
+    ipv4: str | None = None
+    ipv6: str | None = None
+    ca: Path | None = None
+    pin: str | None = None
+    expect_admission: Admission = "unknown"
+    prover: Prover | None = None
+    managed: bool = False
+    region_id: int | None = None
+    resolve: Resolve | None = None
+
+    @classmethod
+    def from_host(cls, host: Host, site: Site, *, ca: Path | None = None, pin: str | None = None, prover: Prover | None = None) -> Target:
+        """The relay host of a site. `pin` and `ca` are what the deploy learned; `ca` defaults to the ACME server's own bundle.
+
+        The prover's keys are of use where an allow-list may hold them: at our own relay. A Go derper lets our clients in by its
+        mesh key alone.
+        """
+        verifies = not host.relay.open and bool(host.relay.verify_client_url or site.headscale)
+        if ca is None and host.certificate.ca is not None:
+            ca = Path(site.path).parent / Path(host.certificate.ca).expanduser()
+        return cls(
+            name=host.name,
+            domain=host.domain,
+            https_port=host.ports.https,
+            http_port=host.ports.http,
+            stun_port=host.ports.stun,
+            ipv4=str(host.ipv4) if host.ipv4 else None,
+            ipv6=str(host.ipv6) if host.ipv6 else None,
+            ca=ca,
+            pin=pin,
+            expect_admission="verify" if verifies else "open",
+            prover=prover if prover and verifies and (host.flavour == "python" or prover.mesh_key) else None,
+            managed=True,
+            region_id=host.region.id,
+        )
+
+    @classmethod
+    def from_address(cls, address: str, *, ca: Path | None = None, pin: str | None = None, prover: Prover | None = None) -> Target:
+        """Any DERP server: `relay.example.org`, `relay.example.org:3489`, `203.0.113.7:443`, `[2001:db8::7]:443`.
+
+        Raises BadAddress.
+        """
+        bad = BadAddress(
+            f"{address!r} is not the address of a relay",
+            why="it has to be host or host:port",
+            next="invoke verify --address relay.example.org:443",
+        )
+        if "://" in address or "/" in address:
+            raise bad
+        try:
+            parts = urlsplit(f"//{address}")
+            domain, port = parts.hostname or "", parts.port or 443
+        except ValueError:
+            raise bad from None
+        if not domain or parts.username is not None:
+            raise bad
+        return cls(name=address, domain=domain, https_port=port, ca=ca, pin=pin, prover=prover)
+
+    @property
+    def is_address(self) -> bool:
+        """True when clients reach it by a literal address: then they send no server name and there is nothing to resolve."""
+        try:
+            ip_address(self.domain)
+        except ValueError:
+            return False
+        return True
+
+    @property
+    def again(self) -> str:
+        """The command that repeats this proof."""
+        return f"invoke verify --host {self.name}" if self.managed else f"invoke verify --address {self.name}"
+
+    def redeploy(self, role: str, otherwise: str) -> str:
+        """The next command: one role's deploy for a host of ours, else what its owner has to do."""
+        return f"invoke deploy --host {self.name} --only role:{role}" if self.managed else f"{otherwise}, then {self.again}"

@@ -1,0 +1,61 @@
+"""TCP: the ports are open, on every address that the relay has."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import Sequence
+
+from probe.net import NoRoute, Patience, connect, within
+from probe.proof import Broken, Found, Skip
+from probe.target import Target
+
+
+async def dial(address: str, port: int, target: Target, patience: Patience) -> socket.socket:
+    """A connected socket. Raises Broken, or NoRoute when this controller lacks the address family."""
+    where = f"{address} port {port}/tcp"
+    late = Broken(
+        f"{where} did not answer in {patience.tcp_s:g} s",
+        cause="a packet filter drops it: the provider's security group, or the host's firewall",
+        next=f"open {port}/tcp in the provider's console, then {target.redeploy('firewall', 'open it on the host')}",
+    )
+    try:
+        async with within(patience.tcp_s, late):
+            return await connect(address, port)
+    except ConnectionRefusedError:
+        raise Broken(
+            f"{where} refused the connection",
+            cause="the host is up, but nothing listens on that port",
+            next=target.redeploy("nginx", f"start what has to listen on port {port}"),
+        ) from None
+    except OSError as error:
+        cause = "the address is not reachable from here" if error.errno == errno.EHOSTUNREACH else "the connection failed"
+        raise Broken(f"{where}: {error.strerror or error}", cause=cause, next=f"ping {address}, then {target.again}") from None
+
+
+async def check_tcp(target: Target, addresses: Sequence[str], port: int, patience: Patience) -> Found[dict[str, socket.socket]]:
+    """The port is open on each of the addresses: address -> connected socket, which the caller closes. Raises Broken, Skip."""
+
+    async def one(address: str) -> tuple[socket.socket, float]:
+        began = time.perf_counter()
+        return await dial(address, port, target, patience), (time.perf_counter() - began) * 1000
+
+    outcomes = dict(zip(addresses, await asyncio.gather(*map(one, addresses), return_exceptions=True), strict=True))
+    opened = {address: outcome for address, outcome in outcomes.items() if not isinstance(outcome, BaseException)}
+    faults = [outcome for outcome in outcomes.values() if isinstance(outcome, BaseException) and not isinstance(outcome, NoRoute)]
+    if faults or not opened:
+        for connection, _ in opened.values():
+            connection.close()
+        if faults:
+            raise faults[0]
+        raise Skip(str(next(iter(outcomes.values()))))
+    lines = [f"{address} in {ms:.0f} ms" for address, (_, ms) in opened.items()]
+    unproved = [address for address in addresses if address not in opened]
+    return Found(
+        {address: connection for address, (connection, _) in opened.items()},
+        f"port {port} open on {', '.join(lines)}",
+        f"{', '.join(unproved)} not tried: this controller has no route in that address family" if unproved else "",
+        {"connect_ms": {address: round(ms, 2) for address, (_, ms) in opened.items()}},
+    )

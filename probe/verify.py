@@ -1,0 +1,206 @@
+"""The ladder: climbs every rung that can be climbed, at once where they do not need each other, and says which is broken first."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from probe.certificate import Chain
+from probe.derp import check_handshake, check_upgrade
+from probe.derpmap import check_map
+from probe.name import Addresses, check_name, stated
+from probe.net import NoRoute, Patience, Wire
+from probe.packets import check_idle, check_packets
+from probe.proof import LADDER, Broken, Found, Proof, Rung, Skip
+from probe.stun import check_stun
+from probe.target import Target
+from probe.tcp import check_tcp
+from probe.tls import check_tls
+from probe.web import authority, check_generate_204, check_probe
+
+T = TypeVar("T")
+OnRung = Callable[[Rung], None]
+
+
+async def verify(
+    target: Target,
+    *,
+    thorough: bool = False,
+    served: Mapping[str, Any] | None = None,
+    on_rung: OnRung | None = None,
+    patience: Patience = Patience(),  # noqa: B008 - frozen
+) -> Proof:
+    """Climbs the ladder at one relay. Raises nothing for a broken relay: the proof says so.
+
+    `thorough` adds the idle hold of 70 s. `served` is the DERP map that headscale serves, decoded. `on_rung` is called with each
+    rung as soon as it is known, not always in the ladder's order.
+    """
+    return await _Climb(target, thorough, on_rung, patience).all_the_way(served)
+
+
+def prove(
+    targets: Iterable[Target],
+    *,
+    thorough: bool = False,
+    served: Mapping[str, Any] | None = None,
+    on_rung: Callable[[Target, Rung], None] | None = None,
+    patience: Patience = Patience(),  # noqa: B008 - frozen
+) -> list[Proof]:
+    """`verify` for all of them at the same time, from code that is not asynchronous; proofs in the order of the targets."""
+
+    def told(target: Target) -> OnRung | None:
+        return None if on_rung is None else partial(on_rung, target)
+
+    async def everyone() -> list[Proof]:
+        work = (verify(each, thorough=thorough, served=served, on_rung=told(each), patience=patience) for each in targets)
+        return list(await asyncio.gather(*work))
+
+    return asyncio.run(everyone())
+
+
+class _Climb:
+    """One climb: times each rung, keeps what came of it, and goes on wherever the rungs below hold."""
+
+    def __init__(self, target: Target, thorough: bool, on_rung: OnRung | None, patience: Patience) -> None:
+        self._target = target
+        self._thorough = thorough
+        self._on_rung = on_rung
+        self._patience = patience
+        self._rungs: dict[str, Rung] = {}
+
+    async def all_the_way(self, served: Mapping[str, Any] | None) -> Proof:
+        """In round trips, for a healthy relay: 1 look-up, 1 TCP, 1 TLS; then, beside /derp/probe, DERP: 1 TCP, 1 TLS, 1 upgrade,
+        1 handshake, 2 for the small packets and about 4 for those of 64 KiB (TCP's slow start, up and down)."""
+        target, began, at = self._target, time.perf_counter(), datetime.now(UTC)
+        named = await self._rung("name", check_name(target, self._patience))
+        where = named.value if named else stated(target)
+        if where.all:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._stun("stun4", where.ipv4))
+                group.create_task(self._stun("stun6", where.ipv6))
+                group.create_task(self._port_80(where))
+                group.create_task(self._https(where))
+        await self._map(served)
+        return Proof(
+            target=target.name,
+            address=authority(target.domain, target.https_port, 443),
+            rungs=self._in_order(),
+            ms=(time.perf_counter() - began) * 1000,
+            at=at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        )
+
+    async def _rung(self, name: str, work: Awaitable[Found[T]]) -> Found[T] | None:
+        began = time.perf_counter()
+        found = None
+        try:
+            found = await work
+            rung = Rung(name, "ok", found.detail, warning=found.warning, data=found.data)
+        except (Skip, NoRoute) as reason:
+            rung = Rung(name, "skipped", str(reason))
+        except Broken as broken:
+            rung = Rung(name, "failed", broken.detail, cause=broken.cause, next=broken.next)
+        except OSError as error:
+            detail = error.strerror or str(error) or type(error).__name__
+            rung = Rung(name, "failed", detail, cause="the connection failed", next=self._target.again)
+        self._keep(replace(rung, ms=(time.perf_counter() - began) * 1000))
+        return found
+
+    def _skip(self, why: str, *names: str) -> None:
+        for name in names:
+            self._keep(Rung(name, "skipped", why))
+
+    def _keep(self, rung: Rung) -> None:
+        self._rungs[rung.name] = rung
+        if self._on_rung is not None:
+            self._on_rung(rung)
+
+    def _in_order(self) -> tuple[Rung, ...]:
+        """The whole ladder; what was never tried is skipped because of the broken rung that it needs."""
+        for name in LADDER:
+            if name not in self._rungs:
+                self._skip(f"needs {_needed(name, self._rungs)}", name)
+        return tuple(self._rungs[name] for name in LADDER)
+
+    async def _stun(self, name: str, address: str | None) -> None:
+        if self._target.stun_port is None:
+            self._skip("the relay offers no STUN", name)
+        elif address is None:
+            self._skip("the relay has no address of that family", name)
+        else:
+            await self._rung(name, check_stun(self._target, address, self._patience))
+
+    async def _port_80(self, where: Addresses) -> None:
+        port = self._target.http_port
+        if port is None:
+            self._skip("the relay offers no plain HTTP", "tcp80", "generate_204")
+            return
+        opened = await self._rung("tcp80", check_tcp(self._target, where.all, port, self._patience))
+        if opened is not None:
+            address, connection = _first(opened.value)
+            async with await Wire.over(connection) as wire:
+                await self._rung("generate_204", check_generate_204(self._target, wire, address, port, self._patience))
+
+    async def _https(self, where: Addresses) -> None:
+        opened = await self._rung("tcp", check_tcp(self._target, where.all, self._target.https_port, self._patience))
+        if opened is None:
+            return
+        addresses = tuple(opened.value)
+        address, connection = _first(opened.value)
+        session = await self._rung("tls", check_tls(self._target, connection, address, self._patience))
+        if session is None:
+            return
+        wire, chain = session.value
+        async with wire, asyncio.TaskGroup() as group:
+            group.create_task(self._rung("probe", check_probe(self._target, wire, self._patience)))
+            group.create_task(self._derp(addresses, chain))
+
+    async def _derp(self, addresses: tuple[str, ...], chain: Chain) -> None:
+        if not self._thorough:
+            self._skip("only with --thorough", "idle")
+        upgraded = await self._rung("upgrade", check_upgrade(self._target, addresses, chain, self._patience))
+        if upgraded is None:
+            return
+        cast = upgraded.value
+        try:
+            admitted = await self._rung("handshake", check_handshake(self._target, cast, self._patience))
+            if admitted is not None and not admitted.value:
+                why = "the relay admits registered nodes only, and knows no key of ours; that a stranger is refused is proved"
+                self._skip(why, "packets", *(["idle"] if self._thorough else []))
+            elif admitted is not None:
+                passed = await self._rung("packets", check_packets(self._target, cast.pair, self._patience))
+                if passed is not None and self._thorough:
+                    await self._rung("idle", check_idle(self._target, cast.pair, self._patience))
+        finally:
+            cast.close()
+
+    async def _map(self, served: Mapping[str, Any] | None) -> None:
+        if served is None:
+            self._skip("no map given to compare with", "map")
+            return
+        proved = self._rungs.get("generate_204")
+        port_80 = {"ok": True, "failed": False}.get(proved.status) if proved else None
+
+        async def judged() -> Found[None]:
+            return check_map(self._target, served, port_80=port_80)
+
+        await self._rung("map", judged())
+
+
+def _first(opened: Mapping[str, socket.socket]) -> tuple[str, socket.socket]:
+    """The connection to go on with; the others have shown that their family works."""
+    (address, connection), *others = opened.items()
+    for _, other in others:
+        other.close()
+    return address, connection
+
+
+def _needed(name: str, rungs: Mapping[str, Rung]) -> str:
+    """The title of the rung below that keeps `name` from being tried."""
+    below = ("tcp80",) if name == "generate_204" else ("tcp", "tls", "upgrade", "handshake", "packets")
+    return next((LADDER[rung] for rung in below if rung in rungs and rungs[rung].status != "ok"), LADDER["name"])

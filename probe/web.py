@@ -1,0 +1,141 @@
+"""The two plain HTTP answers: /derp/probe behind the front, and port 80's /generate_204 with its challenge."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import h11
+
+from probe.net import Flooded, Patience, Wire, within
+from probe.proof import Broken, Found
+from probe.target import Target
+
+_MAX_HEAD = 16 * 1024
+_MAX_BODY = 16 * 1024
+_TAG = re.compile(r"<[^>]*>")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def words(self) -> str:
+        """The body's first words, for a message."""
+        return excerpt(self.body)
+
+
+def excerpt(body: bytes) -> str:
+    """At most 80 printable characters of a page."""
+    text = " ".join(html.unescape(_TAG.sub(" ", body.decode("utf-8", "replace"))).split())
+    return "".join(char for char in text if char.isprintable())[:80]
+
+
+class BadAnswer(Exception):
+    """The peer's bytes are no HTTP answer, or a boundless one."""
+
+
+async def ask(wire: Wire, host: str, path: str, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+    """GET on an open stream, which stays usable. Raises BadAnswer, OSError."""
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
+    request = h11.Request(method="GET", target=path, headers=[("Host", host), ("User-Agent", "derpfleet"), *headers])
+    await wire.send((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
+    answer: h11.Response | None = None
+    body = b""
+    try:
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                http.receive_data(await wire.read())
+            elif isinstance(event, h11.Response):
+                answer = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > _MAX_BODY:
+                    break
+            elif isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
+                break
+            elif isinstance(event, h11.ConnectionClosed):
+                raise BadAnswer("the connection was closed without an answer")
+    except h11.RemoteProtocolError as error:
+        raise BadAnswer(str(error)) from None
+    except Flooded as error:
+        raise BadAnswer(str(error)) from None
+    if answer is None:
+        raise BadAnswer("no answer, but an upgrade")
+    return Answer(answer.status_code, {name.decode(): value.decode("latin-1") for name, value in answer.headers}, body)
+
+
+def authority(host: str, port: int, default_port: int) -> str:
+    """`host`, with the port unless it is the scheme's own: the Host header as Go's client writes it."""
+    name = f"[{host}]" if ":" in host else host
+    return name if port == default_port else f"{name}:{port}"
+
+
+async def check_probe(target: Target, wire: Wire, patience: Patience) -> Found[None]:
+    """/derp/probe answers as DERP servers do: 200 and any origin allowed. Raises Broken."""
+    host = authority(target.domain, target.https_port, 443)
+    url = f"https://{host}/derp/probe"
+    answer = await _patiently(target, wire, url, (), patience)
+    if answer.status in {502, 503, 504}:
+        raise Broken(
+            f"{url} answered {answer.status}",
+            cause="the front works, the relay behind it does not answer",
+            next=target.redeploy("relay", "start the relay behind the proxy"),
+        )
+    if answer.status != 200:
+        raise Broken(
+            f"{url} answered {answer.status}: {answer.words}".rstrip(": "),
+            cause="another web server, or another site of it, answers for this name",
+            next=target.redeploy("nginx", "proxy / of that name to the relay"),
+        )
+    if answer.headers.get("access-control-allow-origin") != "*":
+        raise Broken(
+            f"{url} answered 200 with {f'a page: {answer.words}' if answer.body else 'nothing that a DERP server would say'}",
+            cause="not a DERP server: another site answers every path (a relay allows any origin here)",
+            next=target.redeploy("nginx", "proxy / of that name to the relay"),
+        )
+    return Found(None, f"200 from {url}")
+
+
+async def check_generate_204(target: Target, wire: Wire, address: str, port: int, patience: Patience) -> Found[None]:
+    """The captive-portal check by address, as clients make it: 204, and the challenge comes back. Raises Broken."""
+    host = authority(address, port, 80)
+    challenge = f"ts_{address}"
+    url = f"http://{host}/generate_204"
+    answer = await _patiently(target, wire, url, (("X-Tailscale-Challenge", challenge),), patience)
+    if answer.status != 204:
+        moved = f" to {answer.headers['location'][:80]}" if "location" in answer.headers else ""
+        raise Broken(
+            f"{url} answered {answer.status}{moved}",
+            cause="the default site of port 80 answers by address, and it is not the relay's: clients will suspect a captive portal",
+            next=target.redeploy("nginx", "make the relay's site the default server of port 80, or set canport80: false in the map"),
+        )
+    if answer.headers.get("x-tailscale-response") != f"response {challenge}":
+        raise Broken(
+            f"{url} answered 204 without X-Tailscale-Response: response {challenge}",
+            cause="a server that answers 204 by itself, not the relay: clients will suspect a captive portal",
+            next=target.redeploy("nginx", "pass /generate_204 on to the relay, with its X-Tailscale-Challenge header"),
+        )
+    return Found(None, f"204 and the challenge from {url}")
+
+
+async def _patiently(target: Target, wire: Wire, url: str, headers: tuple[tuple[str, str], ...], patience: Patience) -> Answer:
+    parts = urlsplit(url)
+    step = target.redeploy("nginx", f"curl -v {url}")
+    late = Broken(f"{url} gave no whole answer in {patience.http_s:g} s", cause="the front hangs, or its backend does", next=step)
+    try:
+        async with within(patience.http_s, late):
+            return await ask(wire, parts.netloc, parts.path, headers)
+    except BadAnswer as error:
+        cause = "what answers there does not speak HTTP, or not within any bounds"
+        raise Broken(f"{url}: {error}", cause=cause, next=step) from None
+    except OSError as error:
+        raise Broken(f"{url}: {error.strerror or error}", cause="the connection was cut instead of answered", next=step) from None
