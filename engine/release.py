@@ -1,0 +1,225 @@
+"""Releases: a program with its locked wheels as one archive for a host's Python, so that the host needs no pip and no index.
+
+The archive holds what an unpacked `site-packages` would, and a `__main__.py`: `python3 -I DIRECTORY` runs it. Same inputs,
+same bytes; the name on the host comes from the bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from engine.facts import Facts
+from engine.plan import sha256
+from inventory.errors import DerpfleetError
+
+CHECKOUT = Path(__file__).parent.parent
+PYTHON_FLOOR = (3, 10)  # the relay's, and that of the locked certbot
+_FORMAT = "1"  # raise it when the same inputs are to give another archive
+_OLDEST_GLIBC_MINOR = 17  # manylinux2014
+_NEVER_RUN = (".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h")
+
+
+class ReleaseError(DerpfleetError):
+    """A release cannot be made on the controller."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What a release is made of: a lock under requirements/, packages of this checkout, and what `__main__.py` says."""
+
+    name: str
+    lock: str
+    packages: tuple[str, ...]
+    main: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """A made release: a tar.gz on the controller and its hex digest."""
+
+    path: Path
+    sha256: str
+
+    @property
+    def id(self) -> str:
+        """The directory's name on the host."""
+        return self.sha256[:16]
+
+
+RELAY = Program(
+    name="relay",
+    lock="relay.lock",
+    packages=("relay",),
+    main='import runpy\n\nrunpy.run_module("relay", run_name="__main__", alter_sys=True)\n',
+)
+CERTBOT = Program(
+    name="certbot",
+    lock="certbot.lock",
+    packages=(),
+    main="import sys\n\nfrom certbot.main import main\n\nsys.exit(main())\n",
+)
+
+
+def build_release(program: Program, facts: Facts, *, cache: Path, progress: Callable[[str], None] = lambda text: None) -> Release:
+    """The release of `program` for the host's Python, architecture and C library, made at most once.
+
+    Raises ReleaseError when the host's platform is not known or pip cannot get a wheel.
+    """
+    platforms, python = wheel_platforms(facts), ".".join(map(str, facts.python[:2]))
+    lock = locked_for(CHECKOUT / "requirements" / program.lock, marker_environment(facts))
+    sources = _sources(program)
+    path = cache / "releases" / f"{program.name}-{_key(program, python, platforms, lock, sources)}.tar.gz"
+    if not path.exists():
+        with alone(path.parent):
+            if not path.exists():
+                progress(f"building the {program.name} release for Python {python} on {facts.arch}")
+                with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                    wheels = _download(Path(folder), lock, python, platforms)
+                    _write(path, program, sources, wheels)
+    return Release(path, sha256(path))
+
+
+def wheel_platforms(facts: Facts) -> tuple[str, ...]:
+    """The platform tags that the host takes, best first (PEP 600). Raises ReleaseError where wheels are not to be had."""
+    libc, version = facts.libc
+    if libc != "glibc":
+        raise ReleaseError(
+            "no wheels for this host's C library",
+            why=f"it has {libc or 'no glibc'}, and releases are made for glibc",
+            next="use flavour: docker with certificate.certbot: distribution",
+        )
+    minor = int(version.split(".")[1])
+    tags = [f"manylinux_2_{number}_{facts.arch}" for number in range(minor, _OLDEST_GLIBC_MINOR - 1, -1)]
+    return (*tags, f"manylinux2014_{facts.arch}")
+
+
+def marker_environment(facts: Facts) -> dict[str, str]:
+    """The host's environment for requirement markers (PEP 508). pip itself evaluates markers for the Python that runs pip."""
+    full = ".".join(map(str, facts.python))
+    return {
+        "implementation_name": "cpython",
+        "implementation_version": full,
+        "os_name": "posix",
+        "platform_machine": facts.arch,
+        "platform_python_implementation": "CPython",
+        "platform_release": facts.kernel,
+        "platform_system": "Linux",
+        "platform_version": "",
+        "python_full_version": full,
+        "python_version": ".".join(map(str, facts.python[:2])),
+        "sys_platform": "linux",
+    }
+
+
+def locked_for(lock: Path, environment: Mapping[str, str]) -> str:
+    """The lines of a lock that apply in `environment`, markers taken off, each on one line with its hashes."""
+    lines = []
+    for line in lock.read_text().replace("\\\n", " ").splitlines():
+        text, *hashes = line.split(" --hash=")
+        if not text.strip() or text.startswith("#"):
+            continue
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement as error:
+            raise ReleaseError(f"{lock.name} cannot be read", why=str(error)) from error
+        if requirement.marker is None or requirement.marker.evaluate(dict(environment)):
+            lines.append(" --hash=".join([f"{requirement.name}{requirement.specifier}", *(item.strip() for item in hashes)]))
+    return "\n".join(lines) + "\n"
+
+
+def _sources(program: Program) -> dict[str, bytes]:
+    found = {}
+    for package in program.packages:
+        for path in sorted((CHECKOUT / package).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                found[str(path.relative_to(CHECKOUT))] = path.read_bytes()
+    return found
+
+
+def _key(program: Program, python: str, platforms: tuple[str, ...], lock: str, sources: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in (_FORMAT, program.name, program.main, python, *platforms, lock):
+        digest.update(part.encode() + b"\0")
+    for name, content in sources.items():
+        digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One builder at a time, over threads and processes: hosts are often alike, and the second then finds it made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _download(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) -> list[Path]:
+    """The wheels of `lock`, their hashes checked by pip."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(lock)
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    argv += ["--only-binary=:all:", "--require-hashes", "--implementation", "cp", "--python-version", python]
+    argv += [word for tag in platforms for word in ("--platform", tag)]
+    done = subprocess.run([*argv, "--dest", str(folder), "--requirement", str(requirements)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ReleaseError(
+            f"pip found no wheels for Python {python} on {platforms[0]}",
+            where="engine/release.py",
+            why="\n".join(done.stderr.strip().splitlines()[-6:]),
+            next="check the controller's way to a package index (pip's own settings count), then run the command again",
+        )
+    return sorted(folder.glob("*.whl"))
+
+
+def _write(path: Path, program: Program, sources: Mapping[str, bytes], wheels: list[Path]) -> None:
+    files = {"__main__.py": program.main.encode(), **sources}
+    for wheel in wheels:
+        files.update(unpacked(wheel))
+    temp = path.with_suffix(f".{os.getpid()}.part")
+    temp.write_bytes(archive(files))
+    temp.rename(path)
+
+
+def unpacked(wheel: Path) -> dict[str, bytes]:
+    """What of a wheel is needed to run: no sources of compiled modules, type stubs, tests, scripts or headers."""
+    found = {}
+    with zipfile.ZipFile(wheel) as content:
+        for name in content.namelist():
+            top, *rest = name.split("/")
+            if top.endswith(".data"):  # <name>.data/{purelib,platlib,scripts,headers,data}/…
+                if rest[0] not in ("purelib", "platlib"):
+                    continue
+                name = "/".join(rest[1:])  # noqa: PLW2901
+            if not name.endswith(("/", *_NEVER_RUN)) and "tests" not in rest:
+                found[name] = content.read(name if not top.endswith(".data") else f"{top}/{'/'.join(rest)}")
+    return found
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """A tar.gz whose bytes depend on nothing but `files`."""
+    out = io.BytesIO()
+    with (
+        gzip.GzipFile(filename="", fileobj=out, mode="wb", mtime=0, compresslevel=9) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for name in sorted(files):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode, info.mtime = len(files[name]), 0o644, 0
+            tar.addfile(info, io.BytesIO(files[name]))
+    return out.getvalue()

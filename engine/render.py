@@ -1,0 +1,27 @@
+"""Text from the templates under files/templates. A value that a template uses and nobody gave is an error, never an empty string."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+TEMPLATES = Path(__file__).parent.parent / "files" / "templates"
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - configuration files, not HTML
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def render(template: str, **values: object) -> bytes:
+    """The template's text in UTF-8. Raises jinja2.UndefinedError for a value that was not given."""
+    return _environment().get_template(template).render(**values).encode()

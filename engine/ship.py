@@ -1,0 +1,62 @@
+"""What the controller makes for a host before the roles speak: releases for its Python, the derper image, secrets.
+
+`Shipment` is data that roles read; `make_shipment` does the work, once for each distinct input, under `cache`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.facts import Facts
+from engine.image import ImageArtefact, import_archive
+from engine.release import CERTBOT, RELAY, Release, build_release
+from inventory.model import Host, Site
+from inventory.rules import ACME
+from inventory.secrets import Secret, read_secret
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipment:
+    """Controller-side artefacts of one host. What its roles do not use is None.
+
+    `secrets`: by their reference in the site file. `prover`: the node keys (`nodekey:<hex>`) that our proof logs in with.
+    """
+
+    relay_release: Release | None = None
+    certbot_release: Release | None = None
+    image: ImageArtefact | None = None
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    prover: tuple[str, ...] = ()
+
+
+def make_shipment(
+    host: Host,
+    site: Site,
+    facts: Facts,
+    *,
+    cache: Path,
+    prover: tuple[str, ...] = (),
+    progress: Callable[[str], None] = lambda text: None,
+) -> Shipment:
+    """Everything that the roles of `host` need; a second call with the same inputs finds it made.
+
+    Raises ReleaseError, ImageError and SecretError.
+    """
+    base = Path(site.path).parent
+    certificate = host.certificate
+    shipped_certbot = certificate.source in ACME and certificate.certbot == "shipped"
+    return Shipment(
+        relay_release=build_release(RELAY, facts, cache=cache, progress=progress) if host.flavour == "python" else None,
+        certbot_release=build_release(CERTBOT, facts, cache=cache, progress=progress) if shipped_certbot else None,
+        image=_image(host, facts, base, cache),
+        secrets={certificate.key: read_secret(certificate.key, base=base)} if certificate.source == "manual" and certificate.key else {},
+        prover=prover,
+    )
+
+
+def _image(host: Host, facts: Facts, base: Path, cache: Path) -> ImageArtefact | None:
+    if host.flavour != "docker" or host.docker.archive is None:
+        return None
+    return import_archive(base / Path(host.docker.archive).expanduser(), arch=facts.arch, cache=cache)
