@@ -1,7 +1,8 @@
-"""The boot line: what is executed on the host, and the agent that is fed to it. Pure text and bytes."""
+"""The boot line: what is executed on the host, and the agent that is fed to it. Pure but for reading files/agent/."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import zlib
 from functools import cache
@@ -11,14 +12,23 @@ READY = "READY 1"
 
 # Prints READY before it reads anything: with a wrong sudo password, sudo would take the payload for further attempts.
 _BOOT = """\
-import sys,zlib,linecache
+import sys,zlib,json,types,linecache
 print("READY 1",flush=True)
 i=sys.stdin.buffer
 n=int(i.readline() or 0)
-t=zlib.decompress(i.read(n)).decode() if n else ""
-linecache.cache["agent.py"]=(len(t),None,t.splitlines(True),"agent.py")
-exec(compile(t,"agent.py","exec"),{"__name__":"__main__"})
+for k,t in json.loads(zlib.decompress(i.read(n)).decode()) if n else ():
+    m=sys.modules[k]=types.ModuleType(k)
+    f=k.replace(".","/")+".py"
+    linecache.cache[f]=(len(t),None,t.splitlines(True),f)
+    exec(compile(t,f,"exec"),m.__dict__)
+n and sys.modules["agent.main"].main()
 """
+
+# In the order of their imports.
+AGENT_MODULES = (
+    *("tools", "wire", "facts", "journal", "kind", "paths", "accounts", "packages", "command"),
+    *("restart", "service", "kernel", "docker", "kinds", "host", "main"),
+)
 
 
 def boot_command(*, python: str, sudo: bool, prompt: str, ask_password: bool) -> str:
@@ -46,7 +56,8 @@ def _elevated(words: list[str], *, sudo: bool, prompt: str, ask_password: bool) 
 
 @cache
 def agent_payload() -> bytes:
-    """The agent as the boot line reads it: its length, a line break, its compressed source."""
-    source = (Path(__file__).parent.parent / "files" / "agent.py").read_bytes()
-    packed = zlib.compress(source, 9)
+    """The agent as the boot line reads it: a length, a line break, and that many bytes of compressed [[module, source], ...]."""
+    folder = Path(__file__).parent.parent / "files" / "agent"
+    modules = [["agent", ""], *([f"agent.{name}", (folder / f"{name}.py").read_text()] for name in AGENT_MODULES)]
+    packed = zlib.compress(json.dumps(modules).encode(), 9)
     return b"%d\n" % len(packed) + packed

@@ -119,7 +119,9 @@ class Report:
         status = "failed" if counts["failed"] else "changed" if counts["changed"] else "ok"
         words = f"{counts['changed']} {verb}, {counts['ok']} ok"
         words += "".join(f", {counts[key]} {key}" for key in ("failed", "skipped") if counts[key])
-        self.line(host, status, words if counts["changed"] or counts["failed"] else f"0 changes ({counts['ok']} resources)", seconds=seconds)
+        if status == "ok":
+            words = f"0 changes ({counts['ok']} resources)"
+        self.line(host, status, words, seconds=seconds)
 
     def failure(self, error: DerpfleetError, *, log: str = "", subject: str = "") -> None:
         """What, where, why, what next."""

@@ -1,6 +1,6 @@
 """Resources: the desired state of one thing on a host, as frozen data. No I/O.
 
-A role returns resources; `engine.plan` turns them into the plan's JSON; `files/agent.py` checks and fixes them.
+A role returns resources; `engine.plan` turns them into the plan's JSON; `files/agent/` checks and fixes them.
 Ids are `kind:name`, the same in `needs`, diffs, logs and `--only`.
 Commands are argv tuples, never shell strings.
 """

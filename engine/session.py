@@ -116,7 +116,7 @@ class Session:
                 raise AgentCrashed(
                     "the agent crashed",
                     host=self._login.name,
-                    where="files/agent.py",
+                    where="files/agent/",
                     why=event["traceback"],
                     next="this is a defect: please report it",
                 )
@@ -146,7 +146,7 @@ class Session:
                 next="the agent finishes what it has in hand; run the same command again",
             )
         return AgentCrashed(
-            "the agent ended early", host=self._login.name, where="files/agent.py", why=(line.decode(errors="replace") + words)[-2000:]
+            "the agent ended early", host=self._login.name, where="files/agent/", why=(line.decode(errors="replace") + words)[-2000:]
         )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.facts import Ask
+from engine.plan import Mode
 from engine.resource import Resource
 from engine.run import Outcome, converge
 from engine.transport import Login
@@ -16,6 +17,7 @@ from inventory.model import Ssh
 from tests.support.sshd import PASSWORD, Sshd
 
 PYTHON = "/usr/bin/python3"
+NOTHING = Ask()
 
 
 def login_to(server: Sshd, user: str = "root", *, port: int | None = None, known_hosts: Path | None = None, **ssh: Any) -> Login:
@@ -31,8 +33,8 @@ Run = Callable[..., Outcome]
 def run(tmp_path: Path) -> Run:
     """`run(login, resources, mode="apply", **more)` is one converge with its log under tmp_path."""
 
-    def one(login: Login, resources: Iterable[Resource], *, mode: str = "apply", ask: Ask = Ask(), only: Sequence[str] = (), **more: Any) -> Outcome:
-        return converge(login, lambda _: list(resources), ask=ask, mode=mode, only=only, runs=tmp_path / "runs", **more)  # type: ignore[arg-type]
+    def one(login: Login, resources: Iterable[Resource], *, mode: Mode = "apply", ask: Ask = NOTHING, **more: Any) -> Outcome:
+        return converge(login, lambda _: list(resources), ask=ask, mode=mode, runs=tmp_path / "runs", **more)
 
     return one
 

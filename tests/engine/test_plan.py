@@ -67,9 +67,8 @@ def test_only_keeps_what_is_needed_and_forgets_strangers() -> None:
 def test_contents_travel_by_hash_and_never_in_the_plan(tmp_path: Path) -> None:
     shipped = tmp_path / "release.tar"
     shipped.write_bytes(b"bytes")
-    plan = compile_plan(
-        [File(path="/a", content=b"secret", secret=True), File(path="/b", content=b"secret"), File(path="/c", content=shipped)], mode="apply"
-    )
+    files = [File(path="/a", content=b"secret", secret=True), File(path="/b", content=b"secret"), File(path="/c", content=shipped)]
+    plan = compile_plan(files, mode="apply")
     message = json.dumps(plan.message())
     assert "secret" not in message.replace('"secret": true', "").replace('"secret": false', "")
     assert plan.blobs == {sha256(b"secret"): b"secret", sha256(b"bytes"): shipped}

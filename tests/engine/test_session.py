@@ -139,7 +139,7 @@ def test_a_failed_resource_says_why_and_the_rest_is_not_reached(sshd: Sshd, run:
 
 
 def test_stop_finishes_the_resource_in_hand(sshd: Sshd, run: Run) -> None:
-    sleepy = [Command(title=f"s{n}", argv=("sh", "-c", f"sleep 0.6; touch /var/tmp/stop-{n}"), creates=f"/var/tmp/stop-{n}") for n in range(3)]
+    sleepy = _slow_steps("stop")
     begun = threading.Event()
     sessions: list[Session] = []
 
@@ -159,7 +159,7 @@ def test_stop_finishes_the_resource_in_hand(sshd: Sshd, run: Run) -> None:
 
 
 def test_a_cut_connection_leaves_a_host_that_converges(sshd: Sshd, run: Run) -> None:
-    steps = [Command(title=f"c{n}", argv=("sh", "-c", f"sleep 0.5; touch /var/tmp/cut-{n}"), creates=f"/var/tmp/cut-{n}") for n in range(3)]
+    steps = _slow_steps("cut")
     with delaying((sshd.address, sshd.port), rtt_s=0.02) as proxy:
         login = login_to(sshd, port=proxy.port, known_hosts=_renamed(sshd, proxy.port))
         with pytest.raises(Unreachable) as error:
@@ -171,6 +171,11 @@ def test_a_cut_connection_leaves_a_host_that_converges(sshd: Sshd, run: Run) -> 
     time.sleep(0.3)
     outcome = run(login_to(sshd), steps)
     assert outcome.counts == {"changed": 2, "failed": 0, "ok": 1, "skipped": 0}
+
+
+def _slow_steps(name: str) -> list[Command]:
+    paths = [f"/var/tmp/{name}-{number}" for number in range(3)]
+    return [Command(title=path, argv=("sh", "-c", f"sleep 0.5; touch {path}"), creates=path) for path in paths]
 
 
 def _renamed(server: Sshd, port: int) -> Path:

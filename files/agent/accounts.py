@@ -1,0 +1,58 @@
+"""group, user."""
+
+import grp
+import os
+import pwd
+
+from agent.kind import Kind
+from agent.tools import must
+
+
+class Group(Kind):
+    def wanted(self):
+        return {"exists": "yes"}
+
+    def present(self):
+        try:
+            grp.getgrnam(self.spec["group"])
+        except KeyError:
+            return {"exists": "no"}
+        return {"exists": "yes"}
+
+    def fix(self, keys):
+        must(["groupadd", "--system", self.spec["group"]])
+
+
+class User(Kind):
+    def wanted(self):
+        wanted = {"exists": "yes", "group": self.spec["group"], "home": self.spec["home"]}
+        wanted.update({"in " + group: "yes" for group in self.spec["groups"]})
+        return wanted
+
+    def present(self):
+        try:
+            entry = pwd.getpwnam(self.spec["user"])
+        except KeyError:
+            return {"exists": "no"}
+        try:
+            group = grp.getgrgid(entry.pw_gid).gr_name
+        except KeyError:
+            group = str(entry.pw_gid)
+        present = {"exists": "yes", "group": group, "home": entry.pw_dir}
+        for name in self.spec["groups"]:
+            try:
+                present["in " + name] = "yes" if entry.pw_name in grp.getgrnam(name).gr_mem else "no"
+            except KeyError:
+                present["in " + name] = "no such group"
+        return present
+
+    def fix(self, keys):
+        spec = self.spec
+        if "exists" in keys:
+            shell = next((path for path in ("/usr/sbin/nologin", "/sbin/nologin") if os.path.exists(path)), "/bin/false")
+            options = ["--system", "--no-create-home", "--gid", spec["group"], "--home-dir", spec["home"], "--shell", shell]
+            must(["useradd"] + options + [spec["user"]])
+        elif "group" in keys or "home" in keys:
+            must(["usermod", "--gid", spec["group"], "--home", spec["home"], spec["user"]])
+        if spec["groups"]:
+            must(["usermod", "--append", "--groups", ",".join(spec["groups"]), spec["user"]])

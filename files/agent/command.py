@@ -1,0 +1,32 @@
+"""command."""
+
+import os
+
+from agent.kind import Kind
+from agent.tools import must, run
+
+
+class Command(Kind):
+    ran = False
+
+    def wanted(self):
+        return {"done": "yes"}
+
+    def present(self):
+        spec = self.spec
+        if spec["always"]:
+            return {"done": "yes" if self.ran else "no"}
+        if self.host.owed(self):
+            return {"done": "no, something that it depends on changed"}
+        if spec["creates"] and os.path.lexists(self.host.root + spec["creates"]):
+            return {"done": "yes"}
+        if spec["unless"] and run(spec["unless"], spec["timeout_s"], dict(spec["env"]))[0] == 0:
+            return {"done": "yes"}
+        if not spec["creates"] and not spec["unless"]:
+            return {"done": "yes"}
+        return {"done": "no"}
+
+    def fix(self, keys):
+        must(self.spec["argv"], self.spec["timeout_s"], dict(self.spec["env"]))
+        self.ran = True
+        self.host.journal.paid(self.id)

@@ -1,0 +1,76 @@
+"""image, container."""
+
+import hashlib
+import json
+
+from agent.kind import Kind
+from agent.restart import Restartable
+from agent.tools import must, run, tail
+
+
+class Image(Kind):
+    def wanted(self):
+        return {"present": "yes"}
+
+    def present(self):
+        return {"present": "no" if run(["docker", "image", "inspect", self.spec["ref"]])[0] else "yes"}
+
+    def blobs(self):
+        archive = self.spec.get("content_sha256")
+        return [archive] if archive and self.present() != self.wanted() else []
+
+    def fix(self, keys):
+        if self.spec.get("content_sha256"):
+            must(["docker", "load", "--input", self.host.blob(self.spec["content_sha256"])], 600)
+        else:
+            must(["docker", "pull", "--quiet", self.spec["ref"]], 1800)
+
+
+class Container(Restartable):
+    LABEL = "derpfleet.definition"
+
+    def _definition(self):
+        parts = [self.spec["image"], self.spec["arguments"], self.spec["command"]]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def wanted(self):
+        if not self.spec["running"]:
+            return {"running": "no"}
+        return {"running": "yes", "definition": self._definition(), "owed": "nothing"}
+
+    def present(self):
+        form = '{{.State.Running}} {{index .Config.Labels "%s"}}' % self.LABEL
+        status, out, _ = run(["docker", "container", "inspect", "--format", form, self.spec["container"]])
+        if status:
+            return {"running": "no", "owed": self.host.owed(self) or "nothing"}
+        running, _, definition = out.strip().partition(" ")
+        if not self.spec["running"]:
+            return {"running": "yes"}  # a stopped container is to be removed as well
+        return {"running": "yes" if running == "true" else "no", "definition": definition, "owed": self.host.owed(self) or "nothing"}
+
+    def fix(self, keys):
+        self._remove()
+        if self.spec["running"]:
+            self.converge(self._start)
+        else:
+            self.host.journal.paid(self.id)
+
+    def _remove(self):
+        run(["docker", "stop", "--time", "10", self.spec["container"]], 30)
+        run(["docker", "rm", "--force", self.spec["container"]], 30)
+
+    def _start(self):
+        label = "%s=%s" % (self.LABEL, self._definition())
+        argv = ["docker", "run", "--detach", "--name", self.spec["container"], "--label", label]
+        must(argv + list(self.spec["arguments"]) + [self.spec["image"]] + list(self.spec["command"]), 120)
+
+    def problem(self):
+        running = run(["docker", "container", "inspect", "--format", "{{.State.Status}}", self.spec["container"]])[1].strip()
+        return "container is %s" % (running or "gone") if running != "running" else Restartable.problem(self)
+
+    def log(self):
+        _, out, err = run(["docker", "logs", "--tail", "12", self.spec["container"]], 10)
+        return tail(out + err)
+
+    def restart_back(self):
+        run(["docker", "restart", self.spec["container"]], 60)

@@ -1,0 +1,135 @@
+"""What this host is: the standard facts, and answers to what the roles ask."""
+
+import base64
+import glob
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import stat
+import sys
+import time
+import zlib
+
+from agent.tools import owner_names, read_text, run, sha256_of
+
+FILE_FACT_MAX = 256 * 1024
+
+
+def os_release():
+    found = {}
+    for line in read_text("/etc/os-release").splitlines():
+        key, _, value = line.partition("=")
+        found[key] = value.strip("\"'")
+    return found
+
+
+def socket_owners():
+    """inode -> (pid, program, unit) of every open socket."""
+    owners = {}
+    for folder in glob.glob("/proc/[0-9]*/fd"):
+        pid = int(folder.split("/")[2])
+        try:
+            links = [os.readlink(os.path.join(folder, name)) for name in os.listdir(folder)]
+        except OSError:
+            continue
+        inodes = [link[8:-1] for link in links if link.startswith("socket:[")]
+        if inodes:
+            program = read_text("/proc/%d/comm" % pid).strip()
+            units = re.findall(r"([^/\n]+\.(?:service|socket))", read_text("/proc/%d/cgroup" % pid))
+            for inode in inodes:
+                owners.setdefault(inode, (pid, program, units[-1] if units else ""))
+    return owners
+
+
+def listeners():
+    owners, found = socket_owners(), []
+    for name, family, listening in (("tcp", 4, "0A"), ("tcp6", 6, "0A"), ("udp", 4, "07"), ("udp6", 6, "07")):
+        for line in read_text("/proc/net/" + name).splitlines()[1:]:
+            parts = line.split()
+            raw, port = parts[1].split(":")
+            if parts[3] != listening:
+                continue
+            # Each 32-bit word of the address is printed in the host's byte order.
+            words = [int(raw[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(raw), 8)]
+            address = socket.inet_ntop(socket.AF_INET if family == 4 else socket.AF_INET6, b"".join(words))
+            pid, program, unit = owners.get(parts[9], (0, "", ""))
+            found.append(dict(proto=name[:3], address=address, port=int(port, 16), pid=pid, program=program, unit=unit))
+    return found
+
+
+def ssh_port():
+    """The host's port of the connection that we came over; sudo hides it from our own environment, not from our parents'."""
+    pid = os.getpid()
+    while pid > 1:
+        match = re.search(r"(?:^|\0)SSH_CONNECTION=\S+ \S+ \S+ (\d+)", read_text("/proc/%d/environ" % pid))
+        if match:
+            return [int(match.group(1))]
+        match = re.search(r"^PPid:\s+(\d+)", read_text("/proc/%d/status" % pid), re.M)
+        pid = int(match.group(1)) if match else 0
+    return []
+
+
+def standard_facts():
+    release, listening = os_release(), listeners()
+    memory = re.search(r"MemTotal:\s+(\d+)", read_text("/proc/meminfo"))
+    ports = ssh_port() + [entry["port"] for entry in listening if entry["program"] == "sshd" or entry["unit"] == "ssh.socket"]
+    names = "apt-get dnf nft ufw firewall-cmd docker nginx certbot systemctl headscale chronyd timedatectl curl".split()
+    _, addresses, _ = run(["ip", "-o", "addr"])
+    return {
+        "hostname": socket.gethostname(),
+        "os_id": release.get("ID", ""),
+        "os_version": release.get("VERSION_ID", ""),
+        "os_codename": release.get("VERSION_CODENAME", ""),
+        "os_like": release.get("ID_LIKE", "").split(),
+        "arch": platform.machine(),
+        "libc": list(platform.libc_ver()),
+        "kernel": platform.release(),
+        "init": read_text("/proc/1/comm").strip(),
+        "python": list(sys.version_info[:3]),
+        "python_executable": sys.executable,
+        "memory_kib": int(memory.group(1)) if memory else 0,
+        "now": time.time(),
+        "addresses": re.findall(r"\sinet6?\s(\S+?)/", addresses),
+        "resolvers": re.findall(r"^nameserver\s+(\S+)", read_text("/etc/resolv.conf"), re.M),
+        "listening": listening,
+        "ssh_ports": list(dict.fromkeys(ports)) or [22],
+        "tools": {name: path for name, path in ((name, shutil.which(name)) for name in names) if path},
+        "congestion_controls": read_text("/proc/sys/net/ipv4/tcp_available_congestion_control").split(),
+    }
+
+
+def file_facts(root, patterns):
+    found = {}
+    for pattern in patterns:
+        for path in sorted(glob.glob(root + pattern)):
+            info = os.stat(path)
+            owner, group = owner_names(info)
+            content, digest = None, ""
+            if stat.S_ISREG(info.st_mode):
+                digest = sha256_of(path)
+                if info.st_size <= FILE_FACT_MAX:
+                    with open(path, "rb") as file:
+                        data = file.read()
+                    try:
+                        content = data.decode()
+                    except UnicodeDecodeError:
+                        content = None
+            mode = "%04o" % stat.S_IMODE(info.st_mode)
+            found[path[len(root) :]] = dict(content=content, sha256=digest, mode=mode, owner=owner, group=group)
+    return found
+
+
+def asked_facts(root, message):
+    commands = {}
+    for name, argv in message.get("commands", {}).items():
+        status, out, err = run(argv, 20)
+        commands[name] = dict(status=status, stdout=out, stderr=err)
+    return {"files": file_facts(root, message.get("files", ())), "commands": commands}
+
+
+def packed(facts):
+    """Facts compressed: an answer that fits the first window of a connection costs no further turn."""
+    return base64.b64encode(zlib.compress(json.dumps(facts).encode())).decode()

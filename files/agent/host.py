@@ -1,0 +1,45 @@
+"""What the resources of one run share."""
+
+import os
+
+from agent.journal import Journal
+from agent.packages import PackageManager
+from agent.service import Units
+from agent.tools import http_get
+
+
+class Host:
+    """The plan's resources, what is read once for all of them, and what has changed so far."""
+
+    def __init__(self, wire, root, run_id):
+        self.wire, self.root = wire, root
+        self.journal = Journal(root, run_id)
+        self.packages = PackageManager(root, wire)
+        self.units = Units()
+        self.resources = []
+        self.changed = set()  # ids that this run changed
+        self.watched = {}  # service id -> [(watch, status before)]
+        self.would_owe = {}  # in check mode: what the changes found so far would lead to
+        self.now_doing = ""
+
+    def dependents(self, resource_id):
+        """(id, action) of every resource that a change of this one makes act."""
+        for resource in self.resources:
+            for key, action in (("restart_on", "restart"), ("reload_on", "reload"), ("on_change", "run")):
+                if resource_id in resource.spec.get(key, ()):
+                    yield resource.id, action
+                    break
+
+    def owed(self, resource):
+        """"restart", "reload", "run" or "": from this run, or left over from one that did not end."""
+        return self.journal.owed(resource.id) or self.would_owe.get(resource.id, "")
+
+    def blob(self, digest):
+        """Where the content with this sha256 lies, once it has arrived."""
+        return os.path.join(self.wire.incoming, digest)
+
+    def record_watched(self):
+        """How the sites that are not ours answer, before anything is changed."""
+        for resource in self.resources:
+            if resource.spec.get("watch"):
+                self.watched[resource.id] = [(watch, http_get(watch)[0]) for watch in resource.spec["watch"]]

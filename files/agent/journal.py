@@ -1,0 +1,95 @@
+"""What was there before, and which restarts are still owed. On disk before anything is touched."""
+
+import glob
+import json
+import os
+import re
+import stat
+from urllib.parse import quote
+
+from agent.tools import file_type, read_text, remove, replace_link, sha256_of, write_atomically
+
+BACKUP_MAX = 4 * 1024 * 1024
+KEEP_JOURNALS = 20
+
+
+class Journal:
+    """What was there before, on disk before it is touched, and which restarts are still owed.
+
+    A restart that a change owes is written down before the change is made: a run that dies between the two leaves the
+    note, and the next run pays it.
+    """
+
+    def __init__(self, root, run_id):
+        self.root, self.run_id = root, run_id
+        self.base = root + "/var/lib/derpfleet"
+        self.owed_dir = self.base + "/owed"
+        self.before = {}  # resource id -> (path, how it was)
+        self.file = None
+
+    def open(self):
+        for name in ("", "/journal", "/backups", "/owed", "/incoming"):
+            os.makedirs(self.base + name, mode=0o700, exist_ok=True)
+        self.file = open("%s/journal/%s.jsonl" % (self.base, self.run_id), "a")
+        self._prune()
+
+    def _prune(self):
+        """Only the newest journals, and the backups that they name, are kept."""
+        journals = sorted(glob.glob(self.base + "/journal/*.jsonl"), key=os.path.getmtime)
+        for old in journals[:-KEEP_JOURNALS]:
+            os.unlink(old)
+        named = set(re.findall(r'"sha256": "([0-9a-f]{64})"', "".join(read_text(path) for path in journals[-KEEP_JOURNALS:])))
+        for path in glob.glob(self.base + "/backups/*"):
+            if os.path.basename(path) not in named:
+                os.unlink(path)
+
+    def note(self, **fields):
+        self.file.write(json.dumps(fields, sort_keys=True) + "\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def remember(self, resource_id, path):
+        """How `path` is now, with its content in the backups when it is a file of moderate size."""
+        was = {"type": "absent"}
+        if os.path.lexists(path):
+            info = os.lstat(path)
+            was = dict(type=file_type(info.st_mode), mode=stat.S_IMODE(info.st_mode), uid=info.st_uid, gid=info.st_gid)
+            if was["type"] == "symlink":
+                was["target"] = os.readlink(path)
+            elif was["type"] == "file" and info.st_size <= BACKUP_MAX:
+                was["sha256"] = sha256_of(path)
+                copy = "%s/backups/%s" % (self.base, was["sha256"])
+                if not os.path.exists(copy):
+                    write_atomically(copy, path, 0o600, (os.getuid(), os.getgid()))
+        self.note(id=resource_id, path=path, was=was)
+        self.before.setdefault(resource_id, (path, was))
+
+    def restore(self, resource_id):
+        """Puts back what this run found. Returns whether it could."""
+        path, was = self.before.get(resource_id, ("", {}))
+        if was.get("type") == "absent":
+            remove(path)
+        elif was.get("type") == "symlink":
+            replace_link(path, was["target"])
+        elif "sha256" in was:
+            write_atomically(path, "%s/backups/%s" % (self.base, was["sha256"]), was["mode"], (was["uid"], was["gid"]))
+        else:
+            return False
+        self.note(id=resource_id, restored=path)
+        return True
+
+    def owed(self, resource_id):
+        return read_text(self._owed_path(resource_id))
+
+    def owe(self, resource_id, action):
+        if self.owed(resource_id) != "restart":  # a restart outranks a reload
+            with open(self._owed_path(resource_id), "w") as file:
+                file.write(action)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def paid(self, resource_id):
+        remove(self._owed_path(resource_id))
+
+    def _owed_path(self, resource_id):
+        return os.path.join(self.owed_dir, quote(resource_id, safe=""))

@@ -1,0 +1,26 @@
+"""The kinds by name, as engine.resource names them."""
+
+from agent.accounts import Group, User
+from agent.command import Command
+from agent.docker import Container, Image
+from agent.kernel import Firewall, Sysctl
+from agent.packages import Package
+from agent.paths import Absent, Directory, File, Symlink, Tree
+from agent.service import Service
+
+KINDS = {
+    "file": File,
+    "directory": Directory,
+    "symlink": Symlink,
+    "absent": Absent,
+    "tree": Tree,
+    "package": Package,
+    "group": Group,
+    "user": User,
+    "command": Command,
+    "service": Service,
+    "sysctl": Sysctl,
+    "firewall": Firewall,
+    "image": Image,
+    "container": Container,
+}

@@ -1,0 +1,183 @@
+"""The agent: makes one host be as a plan says, and tells what it did.
+
+It is sent over one SSH channel and never becomes a file on the host. Standard library only, Python 3.6 and up.
+
+It reads messages from standard input and writes events to standard output, one JSON object a line:
+
+    controller                                       agent
+    {"hello": 1, "files": [...], ...}         ->
+                                              <-     {"event": "hello", "facts": {...}}   or   {"event": "locked", ...}
+    {"ask": 1, "files": [...]}                ->     (as often as needed)
+                                              <-     {"event": "facts", "facts": {...}}
+    {"plan": 1, "mode": "apply", ...}         ->
+                                              <-     {"event": "want", "blobs": ["<sha256>", ...]}
+    {"blob": "<sha256>", "size": n, "z": 0}   ->     followed by n bytes (zlib when z)
+                                              <-     diff, result, heartbeat, waiting, confirm ... done
+    {"stop": 1}                               ->     finish the resource in hand, then done
+    {"bye": 1}                                ->     nothing to do: release the lock and go
+
+For every resource: check() gives wanted and present state as flat dicts, their difference is the diff; fix(keys) mends
+it; check() again proves it. What was there before goes to the journal under /var/lib/derpfleet first. When the
+controller is gone, the resource in hand is finished, and the next run converges from there.
+"""
+
+import fcntl
+import glob
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+from agent.facts import asked_facts, packed, standard_facts
+from agent.host import Host
+from agent.kind import difference
+from agent.kinds import KINDS
+from agent.tools import Failed
+from agent.wire import Gone, Wire
+
+VERSION = 1
+HEARTBEAT_S = 5
+
+
+def take_lock(root, message, wire):
+    """The host's lock for this run, or None after saying who holds it."""
+    lock = open(root + "/run/derpfleet/lock", "a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        try:
+            holder = json.loads(lock.read())
+        except ValueError:
+            holder = {}
+        wire.send("locked", who=holder.get("who", "somebody"), since=holder.get("since", 0))
+        return None
+    lock.truncate(0)
+    lock.write(json.dumps({"who": message.get("who", ""), "since": time.time(), "run": message["run"]}))
+    lock.flush()
+    return lock
+
+
+def converge(host, mode):
+    """Every resource in order. Returns the counts by status."""
+    wire, apply = host.wire, mode == "apply"
+    counts, failed = {"ok": 0, "changed": 0, "failed": 0, "skipped": 0}, ""
+    watched = not apply
+    for resource in host.resources:
+        started = time.time()
+        host.now_doing = resource.id
+        report = {}
+        if failed or wire.stopped:
+            status = "skipped"
+            report["reason"] = "not reached: %s" % ("%s failed" % failed if failed else wire.stopped)
+        else:
+            try:
+                keys = difference(resource)
+                if keys:
+                    wire.send("diff", id=resource.id, keys=keys, text=resource.text_diff())
+                    if apply and not watched:
+                        host.record_watched()
+                        watched = True
+                    if apply:
+                        mend(host, resource, keys)
+                    else:
+                        host.would_owe.update(host.dependents(resource.id))
+                status = "changed" if keys or resource.was_changed_earlier() else "ok"
+            except Failed as failure:
+                status, failed = "failed", resource.id
+                report.update(what=failure.what, why=failure.why)
+            except OSError as error:
+                status, failed = "failed", resource.id
+                report.update(what="%s: %s" % (error.filename or resource.id, error.strerror), why="")
+        counts[status] += 1
+        wire.send("result", id=resource.id, status=status, ms=int((time.time() - started) * 1000), **report)
+        if host.journal.file:
+            host.journal.note(id=resource.id, status=status)
+    host.now_doing = ""
+    return counts
+
+
+def mend(host, resource, keys):
+    for path in resource.touches():
+        host.journal.remember(resource.id, path)
+    for dependent, action in host.dependents(resource.id):
+        host.journal.owe(dependent, action)
+    host.changed.add(resource.id)
+    if any("/systemd/" in path for path in resource.touches()):
+        host.units.dirty = True
+    resource.fix(keys)
+    left = difference(resource)
+    if left:
+        words = ["%s is %r, not %r" % (key, present, wanted) for key, (present, wanted) in sorted(left.items())]
+        raise Failed("still not as wanted after it was mended", "\n".join(words))
+
+
+def heartbeat(host):
+    while True:
+        time.sleep(HEARTBEAT_S)
+        host.wire.send("heartbeat", id=host.now_doing)
+
+
+def fetch_blobs(host):
+    """Asks once for every content that is lacking, and waits for it. Returns whether the plan may go on."""
+    lacking = []
+    for resource in host.resources:
+        for digest in resource.blobs():
+            if digest not in lacking and not os.path.exists(host.blob(digest)):
+                lacking.append(digest)
+    host.wire.send("want", blobs=lacking)
+    for _ in lacking:
+        host.wire.next()
+
+
+def serve(wire):
+    hello = wire.next()
+    root = hello.get("root", "")
+    os.makedirs(root + "/run/derpfleet", mode=0o700, exist_ok=True)
+    lock = take_lock(root, hello, wire) if hello.get("lock", True) else True
+    if lock is None:
+        return
+    host = Host(wire, root, hello["run"])
+    with tempfile.TemporaryDirectory(prefix="derpfleet-", dir=root + "/run/derpfleet") as scratch:
+        wire.incoming = scratch
+        facts = asked_facts(root, hello)
+        facts.update(standard_facts())
+        wire.send("hello", v=VERSION, z=packed(facts))
+        for message in iter(wire.next, None):
+            if "ask" in message:
+                wire.send("facts", z=packed(asked_facts(root, message)))
+            elif "plan" in message:
+                host.resources = [KINDS[spec["kind"]](spec, host) for spec in message["resources"]]
+                if message["mode"] == "apply":
+                    host.journal.open()
+                    wire.incoming = host.journal.base + "/incoming"
+                fetch_blobs(host)
+                threading.Thread(target=heartbeat, args=(host,), daemon=True).start()
+                counts = converge(host, message["mode"])
+                if message["mode"] == "apply" and not wire.stopped and not counts["failed"]:
+                    for path in glob.glob(wire.incoming + "/*"):
+                        os.unlink(path)
+                wire.send("done", counts=counts, stopped=wire.stopped)
+            else:
+                return
+
+
+def main():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.umask(0o022)
+    wire = Wire(sys.stdin.buffer, sys.stdout.buffer)
+    wire.listen()
+    status = 0
+    try:
+        serve(wire)
+    except Gone:
+        status = 1
+    except Exception:  # whatever it is, the controller is told in full
+        wire.send("crash", traceback=traceback.format_exc())
+        status = 1
+    # The reading thread may hang in a read for ever; a normal exit would wait for its lock.
+    os._exit(status)

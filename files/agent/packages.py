@@ -1,0 +1,136 @@
+"""package, through apt or dnf."""
+
+import fcntl
+import glob
+import os
+import re
+import shutil
+import time
+
+from agent.kind import Kind
+from agent.tools import Failed, must, read_text, run
+
+LOCK_WAIT_S = 600
+INDEX_AGE_S = 24 * 3600
+APT_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
+
+
+class Package(Kind):
+    def wanted(self):
+        return {"installed": "yes" if self.spec["installed"] else "no"}
+
+    def present(self):
+        names = [resource.spec["package"] for resource in self.host.resources if isinstance(resource, Package)]
+        return {"installed": "yes" if self.spec["package"] in self.host.packages.installed(names) else "no"}
+
+    def was_changed_earlier(self):
+        return self.spec["package"] in self.host.packages.installed_now
+
+    def fix(self, keys):
+        if self.spec["installed"]:
+            self.host.packages.install(self._batch())
+        else:
+            self.host.packages.remove(self.spec["package"])
+
+    def _batch(self):
+        """This one and every later missing package whose needs are met: one call of the package manager instead of many."""
+        resources = self.host.resources
+        met = {resource.id for resource in resources[: resources.index(self)]}
+        later = [r for r in resources if isinstance(r, Package) and r.spec["installed"] and r is not self and set(r.spec["needs"]) <= met]
+        return [self.spec["package"]] + [r.spec["package"] for r in later if r.present() != r.wanted()]
+
+
+class PackageManager:
+    """apt or dnf, whichever the host has. What is installed is read once and again after each change."""
+
+    def __init__(self, root, wire):
+        self.root, self.wire = root, wire
+        self.installed_now = set()
+        self._installed = None
+        self._updated = False
+
+    def installed(self, names):
+        if self._installed is None:
+            if shutil.which("dpkg-query"):
+                out = run(["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n"] + names)[1]
+                self._installed = {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
+            else:
+                out = run(["rpm", "--query", "--queryformat", "%{NAME}\\n"] + names)[1]
+                self._installed = set(out.split()) & set(names)
+        return self._installed
+
+    def install(self, names):
+        self._installed = None
+        self.installed_now.update(names)
+        if not shutil.which("apt-get"):
+            return must(["dnf", "--assumeyes", "--setopt=install_weak_deps=False", "install"] + names, 1800)
+        if self._index_age_s() > INDEX_AGE_S:
+            self._update()
+        try:
+            return self._apt("install", "--no-install-recommends", *names)
+        except Failed:
+            if self._updated:
+                raise
+            self._update()  # the index may name files that are gone by now
+            return self._apt("install", "--no-install-recommends", *names)
+
+    def remove(self, name):
+        self._installed = None
+        if shutil.which("apt-get"):
+            return self._apt("remove", name)
+        return must(["dnf", "--assumeyes", "remove", name], 600)
+
+    def _update(self):
+        self._apt("update")
+        self._updated = True
+
+    def _apt(self, *words):
+        self._await_lock()
+        options = ["-o", "DPkg::Lock::Timeout=60", "-o", "Dpkg::Options::=--force-confold", "-o", "Acquire::Retries=3"]
+        env = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
+        return must(["apt-get", "--quiet", "--quiet", "--assume-yes"] + options + list(words), 1800, env)
+
+    def _index_age_s(self):
+        times = [os.path.getmtime(path) for path in glob.glob(self.root + "/var/lib/apt/lists/*Packages*")]
+        return time.time() - max(times) if times else float("inf")
+
+    def _await_lock(self):
+        """Waits for whoever holds the package manager's lock, and says for whom."""
+        deadline, told = time.time() + LOCK_WAIT_S, ""
+        while True:
+            holder = self._lock_holder()
+            if not holder:
+                return
+            if time.time() > deadline:
+                raise Failed("the package manager is still locked after %d s" % LOCK_WAIT_S, "held by " + holder)
+            if holder != told:
+                self.wire.send("waiting", reason="the package manager's lock is held by " + holder)
+                told = holder
+            time.sleep(0.5)
+
+    def _lock_holder(self):
+        for name in APT_LOCKS:
+            try:
+                handle = os.open(self.root + name, os.O_RDWR)
+            except OSError:
+                continue
+            try:
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(handle, fcntl.LOCK_UN)
+            except OSError:
+                return holder_of(os.fstat(handle).st_ino)
+            finally:
+                os.close(handle)
+        return ""
+
+
+def holder_of(inode):
+    """`apt-get (pid 123) of cloud-final.service`, from the kernel's table of locks."""
+    for line in read_text("/proc/locks").splitlines():
+        parts = line.split()
+        if len(parts) > 5 and parts[5].endswith(":%d" % inode):
+            pid = parts[4]
+            units = re.findall(r"([^/\n]+\.service)", read_text("/proc/%s/cgroup" % pid))
+            of = " of " + units[-1] if units else ""
+            return "%s (pid %s)%s" % (read_text("/proc/%s/comm" % pid).strip(), pid, of)
+    return "an unknown process"

@@ -1,0 +1,154 @@
+"""file, directory, symlink, absent, tree."""
+
+import difflib
+import os
+import stat
+import tarfile
+
+from agent.kind import Kind
+from agent.tools import (
+    Failed,
+    file_type,
+    owner_ids,
+    owner_names,
+    read_text,
+    remove,
+    replace_link,
+    sha256_of,
+    sync_directory,
+    write_atomically,
+)
+
+DIFF_MAX = 64 * 1024
+TREE_MARK = ".derpfleet-sha256"
+
+
+def text_diff(old, new, name):
+    """A unified diff from the file `old`, if there is one, to the file `new`; both are called `name`."""
+    before_name = name
+    if not os.path.isfile(old):
+        old = before_name = os.devnull
+    if max(os.path.getsize(old), os.path.getsize(new)) > DIFF_MAX:
+        return "(content of %d bytes)\n" % os.path.getsize(new)
+    try:
+        with open(old, encoding="utf-8") as a, open(new, encoding="utf-8") as b:
+            before, after = a.readlines(), b.readlines()
+    except UnicodeDecodeError:
+        return "(binary content)\n"
+    lines = difflib.unified_diff(before, after, before_name, name)
+    return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
+
+
+class Path(Kind):
+    """What file and directory share: type, mode, owner."""
+
+    def wanted(self):
+        spec = self.spec
+        return {"type": spec["kind"], "mode": spec["mode"], "owner": spec["owner"], "group": spec["group"]}
+
+    def present(self):
+        try:
+            info = os.lstat(self.path)
+        except OSError:
+            return {"type": "absent"}
+        owner, group = owner_names(info)
+        return {"type": file_type(info.st_mode), "mode": "%04o" % stat.S_IMODE(info.st_mode), "owner": owner, "group": group}
+
+    def fix_mode_and_owner(self):
+        uid, gid = owner_ids(self.spec["owner"], self.spec["group"])
+        os.chown(self.path, uid, gid)
+        os.chmod(self.path, int(self.spec["mode"], 8))
+
+
+class File(Path):
+    def wanted(self):
+        return dict(Path.wanted(self), content=self.spec["content_sha256"])
+
+    def present(self):
+        state = Path.present(self)
+        if state["type"] == "file":
+            state["content"] = sha256_of(self.path)
+        return state
+
+    def blobs(self):
+        return [self.spec["content_sha256"]] if self.present().get("content") != self.spec["content_sha256"] else []
+
+    def fix(self, keys):
+        if "content" not in keys and "type" not in keys:
+            return self.fix_mode_and_owner()
+        expected = self.spec.get("only_if_sha256")
+        if expected is not None and self.present().get("content", "") != expected:
+            raise Failed("%s was changed by somebody else since it was read" % self.spec["path"], "run the deploy again")
+        if os.path.isdir(self.path) and not os.path.islink(self.path):
+            raise Failed("%s is a directory" % self.spec["path"], "it is not removed for a file; move it away")
+        ids = owner_ids(self.spec["owner"], self.spec["group"])
+        source = self.host.blob(self.spec["content_sha256"])
+        write_atomically(self.path, source, int(self.spec["mode"], 8), ids, self.spec["validate"])
+
+    def text_diff(self):
+        if self.spec["secret"]:
+            return "(secret content)\n"
+        return text_diff(self.path, self.host.blob(self.spec["content_sha256"]), self.spec["path"])
+
+
+class Directory(Path):
+    def fix(self, keys):
+        if "type" in keys:
+            os.makedirs(self.path, exist_ok=True)
+        self.fix_mode_and_owner()
+
+
+class Symlink(Kind):
+    def wanted(self):
+        return {"target": self.spec["target"]}
+
+    def present(self):
+        return {"target": os.readlink(self.path)} if os.path.islink(self.path) else {}
+
+    def fix(self, keys):
+        if os.path.isdir(self.path) and not os.path.islink(self.path):
+            raise Failed("%s is a directory" % self.spec["path"], "it is not removed for a link; move it away")
+        replace_link(self.path, self.spec["target"])
+
+
+class Absent(Kind):
+    def wanted(self):
+        return {"type": "absent"}
+
+    def present(self):
+        return {"type": file_type(os.lstat(self.path).st_mode)} if os.path.lexists(self.path) else {"type": "absent"}
+
+    def fix(self, keys):
+        remove(self.path)
+
+
+class Tree(Kind):
+    """An unpacked archive. The mark inside is written last, so a half-unpacked tree is never taken for a whole one."""
+
+    def wanted(self):
+        return {"archive": self.spec["content_sha256"]}
+
+    def present(self):
+        return {"archive": read_text(os.path.join(self.path, TREE_MARK))}
+
+    def blobs(self):
+        return [self.spec["content_sha256"]] if self.present() != self.wanted() else []
+
+    def fix(self, keys):
+        ids = owner_ids(self.spec["owner"], self.spec["group"])
+        fresh = "%s.derpfleet-new" % self.path
+        remove(fresh)
+        os.makedirs(fresh, mode=0o755)
+        with tarfile.open(self.host.blob(self.spec["content_sha256"])) as archive:
+            if hasattr(tarfile, "data_filter"):
+                archive.extractall(fresh, filter="tar")
+            else:
+                archive.extractall(fresh)
+        for folder, _, names in os.walk(fresh):
+            for path in [folder] + [os.path.join(folder, name) for name in names]:
+                os.lchown(path, *ids)
+        with open(os.path.join(fresh, TREE_MARK), "w") as mark:
+            mark.write(self.spec["content_sha256"])
+        remove(self.path)
+        os.rename(fresh, self.path)
+        sync_directory(os.path.dirname(self.path))

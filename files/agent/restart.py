@@ -1,0 +1,62 @@
+"""What service and container share."""
+
+import time
+
+from agent.kind import Kind
+from agent.tools import Failed, http_get, run, tail
+
+
+class Restartable(Kind):
+    """What service and container share: restarted once when something that they depend on changed, then watched until healthy."""
+
+    def await_health(self):
+        deadline, problem = time.time() + self.spec["timeout_s"], ""
+        while True:
+            problem = self.problem()
+            if not problem:
+                return
+            if time.time() > deadline:
+                what = "%s did not become healthy within %d s" % (self.spec["id"], self.spec["timeout_s"])
+                raise Failed(what, problem + "\n" + self.log())
+            time.sleep(0.1)
+
+    def problem(self):
+        """What is wrong now, or ""."""
+        for condition in self.spec["healthy"]:
+            if condition["kind"] == "exec":
+                status, out, err = run(condition["argv"], 10)
+                if status:
+                    return "%s: status %d: %s" % (" ".join(condition["argv"]), status, tail(err or out, 3))
+                continue
+            status, body, problem = http_get(condition)
+            missing = [text for text in condition["contains"] if text not in body]
+            if status != condition["status"]:
+                return problem or "%s answered %d, not %d" % (condition["url"], status, condition["status"])
+            if missing:
+                return "%s does not contain %s" % (condition["url"], ", ".join(map(repr, missing)))
+        for watch, before in self.host.watched.get(self.id, ()):
+            status, _, problem = http_get(watch)
+            if before and status != before:
+                return "another site stopped answering as before: %s gave %d, now %s" % (watch["url"], before, status or problem)
+        return ""
+
+    def log(self):
+        raise NotImplementedError
+
+    def restart_back(self):
+        raise NotImplementedError
+
+    def converge(self, act):
+        """act(), then health; when that fails, what this run changed is put back and started again, and Failed is raised."""
+        try:
+            act()
+            self.await_health()
+        except Failed as failure:
+            names = list(self.spec["restart_on"]) + list(self.spec.get("reload_on", ()))
+            restored = [name for name in names if name in self.host.changed and self.host.journal.restore(name)]
+            if restored:
+                failure.why += "\nput back: " + ", ".join(restored)
+                self.restart_back()
+                self.host.journal.paid(self.id)
+            raise
+        self.host.journal.paid(self.id)

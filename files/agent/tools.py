@@ -1,0 +1,158 @@
+"""Small tools: programs, files, one HTTP request. Every failure is a `Failed` with a reason, or an OSError."""
+
+import grp
+import hashlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import tempfile
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
+
+
+class Failed(Exception):
+    """A resource that could not be brought to its state: what, and why (the last lines of whoever said so)."""
+
+    def __init__(self, what, why=""):
+        Exception.__init__(self, what)
+        self.what, self.why = what, why
+
+
+def sha256_of(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def run(argv, timeout_s=60, env=None, stdin=None):
+    """(exit status, standard output, standard error); 127 when there is no such program, 124 when it took too long."""
+    full_env = dict(os.environ, LC_ALL="C.UTF-8", **(env or {}))
+    try:
+        pipes = dict(stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(list(argv), env=full_env, start_new_session=True, **pipes)
+    except OSError as error:
+        return 127, "", "%s: %s" % (argv[0], error.strerror)
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        return 124, out.decode(errors="replace"), "no end after %s s" % timeout_s
+    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def must(argv, timeout_s=60, env=None, stdin=None):
+    """Standard output of a command that has to succeed. Raises Failed with its last lines."""
+    status, out, err = run(argv, timeout_s, env, stdin)
+    if status:
+        raise Failed("%s ended with status %d" % (" ".join(argv[:4]), status), tail(err or out))
+    return out
+
+
+def tail(text, lines=12):
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
+def owner_names(info):
+    try:
+        owner = pwd.getpwuid(info.st_uid).pw_name
+    except KeyError:
+        owner = str(info.st_uid)
+    try:
+        return owner, grp.getgrgid(info.st_gid).gr_name
+    except KeyError:
+        return owner, str(info.st_gid)
+
+
+def owner_ids(owner, group):
+    try:
+        return pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise Failed("no such user or group", str(error))
+
+
+def file_type(mode):
+    for test, name in ((stat.S_ISLNK, "symlink"), (stat.S_ISDIR, "directory"), (stat.S_ISREG, "file")):
+        if test(mode):
+            return name
+    return "other"
+
+
+def write_atomically(path, source, mode, ids, validate=()):
+    """`source`, a file, becomes `path`: temp beside it, mode, owner, fsync, validated, renamed, directory synced."""
+    folder = os.path.dirname(path)
+    handle, temp = tempfile.mkstemp(prefix=".%s." % os.path.basename(path), suffix=".derpfleet", dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as out, open(source, "rb") as data:
+            shutil.copyfileobj(data, out)
+            os.fchown(out.fileno(), ids[0], ids[1])
+            os.fchmod(out.fileno(), mode)
+            out.flush()
+            os.fsync(out.fileno())
+        if validate:
+            must([part.replace("{}", temp) for part in validate])
+        os.rename(temp, path)
+    except BaseException:
+        os.unlink(temp)
+        raise
+    sync_directory(folder)
+
+
+def sync_directory(folder):
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path):
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def http_get(spec):
+    """(status, body text, problem). Never raises; the body is read up to 1 MiB."""
+    url = urlsplit(spec["url"])
+    port = url.port or (443 if url.scheme == "https" else 80)
+    host, _, other = (spec.get("connect") or "").rpartition(":")
+    try:
+        sock = socket.create_connection(((host or url.hostname).strip("[]"), int(other or port)), timeout=5)
+        with sock:
+            if url.scheme == "https":
+                context = ssl.create_default_context()
+                if spec.get("insecure", True):
+                    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                sock = context.wrap_socket(sock, server_hostname=url.hostname)
+            connection = HTTPConnection(url.hostname, port, timeout=5)
+            connection.sock = sock
+            target = (url.path or "/") + ("?" + url.query if url.query else "")
+            connection.request("GET", target, headers={"Accept": spec.get("accept", "*/*")})
+            answer = connection.getresponse()
+            return answer.status, answer.read(1 << 20).decode(errors="replace"), ""
+    except (OSError, HTTPException, ValueError) as error:
+        return 0, "", "%s: %s" % (spec["url"], error)
+
+
+def read_text(path):
+    try:
+        with open(path, errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def replace_link(path, target):
+    temp = "%s.derpfleet-%d" % (path, os.getpid())
+    os.symlink(target, temp)
+    os.rename(temp, path)
+    sync_directory(os.path.dirname(path))

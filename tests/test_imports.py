@@ -1,0 +1,79 @@
+"""Who may import whom. The house stays a house only while this holds (docs/ARCHITECTURE.md)."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.boot import AGENT_MODULES
+
+ROOT = Path(__file__).parent.parent
+HOUSE = {"inventory", "engine", "roles", "fleet", "relay", "probe", "lab", "tasks"}
+MAY = {
+    "inventory": set(),
+    "engine": {"inventory"},
+    "roles": {"engine.resource", "engine.facts", "engine.render", "engine.ship", "inventory"},
+    "probe": {"relay", "inventory"},
+    "relay": set(),
+    "lab": {"inventory"},
+    "fleet": HOUSE - {"tasks"},
+}
+PURE = {"relay": ("wire", "handshake", "session", "outbox", "switch", "stun", "http")}
+IMPURE_MODULES = {"asyncio", "socket", "ssl", "time", "logging"}
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, in full, wherever the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def allowed(module: str, package: str) -> bool:
+    top = module.split(".", maxsplit=1)[0]
+    return top not in HOUSE or top == package or any(module == rule or module.startswith(f"{rule}.") for rule in MAY[package])
+
+
+@pytest.mark.parametrize("package", sorted(MAY))
+def test_packages_import_only_what_they_may(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    wrong = [f"{path.relative_to(ROOT)}: {module}" for path in files for module in sorted(imported(path)) if not allowed(module, package)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", PURE["relay"])
+def test_the_relays_core_knows_no_io(name: str) -> None:
+    tops = {module.split(".")[0] for module in imported(ROOT / "relay" / f"{name}.py")}
+    assert tops & IMPURE_MODULES == set()
+
+
+def test_the_agent_needs_nothing_but_python() -> None:
+    tops = {module.split(".")[0] for path in (ROOT / "files" / "agent").glob("*.py") for module in imported(path)}
+    assert tops <= set(sys.stdlib_module_names) | {"agent"}
+
+
+def test_the_agents_modules_are_sent_in_the_order_of_their_imports() -> None:
+    folder = ROOT / "files" / "agent"
+    assert sorted(AGENT_MODULES) == sorted(path.stem for path in folder.glob("*.py"))
+    for number, name in enumerate(AGENT_MODULES):
+        needed = {module.split(".", 2)[1] for module in imported(folder / f"{name}.py") if module.startswith("agent.")}
+        assert needed <= set(AGENT_MODULES[:number]), name
+
+
+def test_only_the_transport_knows_of_ssh() -> None:
+    users = [
+        str(path.relative_to(ROOT))
+        for package in ("engine", "roles", "inventory", "probe")
+        for path in (ROOT / package).rglob("*.py")
+        if {module.split(".")[0] for module in imported(path)} & {"fabric", "paramiko"}
+    ]
+    assert users == ["engine/transport.py"]
