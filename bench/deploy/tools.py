@@ -94,7 +94,13 @@ def _pyinfra(target: Target, work: Path, contents: Path) -> Program:
     }
     (work / "inventory.py").write_text(f"hosts = [('bench', {data!r})]\n")
     argv = [str(environment("pyinfra") / "bin/pyinfra"), "-y", str(work / "inventory.py"), str(HERE / "peers/pyinfra_deploy.py")]
-    return Program(argv, lambda output: int(re.search(r"Grand total\W+\d+\W+(\d+|-)", output)[1].replace("-", "0")))  # type: ignore[index]
+    return Program(argv, _pyinfra_changes)
+
+
+def _pyinfra_changes(output: str) -> int:
+    """The last line of its table: operations, succeeded (that is, changed), failed, no change; "-" stands for none."""
+    _, succeeded, *_ = re.search(r"Grand total\s+(\S.*)", output)[1].split()  # type: ignore[index]
+    return int(succeeded.replace("-", "0"))
 
 
 def _ours(target: Target, work: Path, contents: Path) -> Program:

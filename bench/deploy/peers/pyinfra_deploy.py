@@ -23,8 +23,12 @@ for name, folder in (("relay.json", "/etc/derpbench"), ("map.json", "/etc/derpbe
     files.put(src=str(CONTENTS / name), dest=f"{folder}/{name}", mode="644", user="root", group="root")
 files.put(src=str(CONTENTS / "relay.key"), dest="/etc/derpbench/relay.key", mode="640", user="root", group="derpbench")
 unit = files.put(src=str(CONTENTS / "derpbench.service"), dest="/etc/systemd/system/derpbench.service", mode="644")
-environment = files.template(src=str(CONTENTS / "relay.env.j2"), dest="/etc/derpbench/relay.env", mode="644", **VARIABLES)
-files.template(src=str(CONTENTS / "nginx.conf.j2"), dest="/etc/derpbench/nginx.conf", mode="644", **VARIABLES)
+environment = files.template(
+    src=str(CONTENTS / "relay.env.j2"), dest="/etc/derpbench/relay.env", mode="644", jinja_env_kwargs={"trim_blocks": True}, **VARIABLES
+)
+files.template(
+    src=str(CONTENTS / "nginx.conf.j2"), dest="/etc/derpbench/nginx.conf", mode="644", jinja_env_kwargs={"trim_blocks": True}, **VARIABLES
+)
 files.link(path="/opt/derpbench/current", target="releases")
 files.link(path="/etc/derpbench/enabled.conf", target="nginx.conf")
 for key, value in (("net.ipv4.tcp_keepalive_time", 600), ("net.ipv4.tcp_fin_timeout", 30)):
