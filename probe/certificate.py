@@ -32,8 +32,10 @@ class Leaf:
         return (self.not_after - now) / max(self.not_after - self.not_before, timedelta(seconds=1))
 
     def left(self, now: datetime) -> str:
-        """For people: `61 of 90 days left (68 %)`."""
-        return f"{_span(self.not_after - now)} of {_span(self.not_after - self.not_before)} left ({self.share_left(now):.0%})"
+        """For people: `61 of 90 days left (68 %)`; in hours for those that live less than two days."""
+        life = self.not_after - self.not_before
+        unit, word = (timedelta(days=1), "days") if life >= timedelta(days=2) else (timedelta(hours=1), "hours")
+        return f"{(self.not_after - now) / unit:.0f} of {life / unit:.0f} {word} left ({100 * self.share_left(now):.0f} %)"
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,3 @@ def _common_name(name: x509.Name) -> str:
         for attribute in name.get_attributes_for_oid(oid):
             return str(attribute.value)
     return name.rfc4514_string()
-
-
-def _span(time: timedelta) -> str:
-    hours = time.total_seconds() / 3600
-    return f"{hours / 24:.0f} days" if abs(hours) >= 48 else f"{hours:.0f} hours"

@@ -11,7 +11,7 @@ from typing import Any
 
 from probe.derp import HungUp, Peer
 from probe.net import Flooded, Patience
-from probe.proof import Broken, Found
+from probe.proof import Broken, Found, milliseconds
 from probe.target import Target
 from relay.client import Alive, Gone, Received
 from relay.wire import ProtocolError
@@ -29,7 +29,7 @@ async def check_packets(target: Target, pair: tuple[Peer, Peer], patience: Patie
     for size, count in ROUNDS:
         times = await _exchange(target, pair, size, count, patience.packets_s)
         figures[str(size)] = {"packets": len(times), "min_ms": round(min(times), 2), "median_ms": round(statistics.median(times), 2)}
-    lines = [f"{_size(int(size))} {each['min_ms']:.0f}/{each['median_ms']:.0f}" for size, each in figures.items()]
+    lines = [f"{_size(int(size))} {milliseconds(each['min_ms'])}/{milliseconds(each['median_ms'])}" for size, each in figures.items()]
     return Found(None, f"both ways, min/median ms: {', '.join(lines)}", data={"bytes": figures})
 
 
@@ -141,7 +141,7 @@ async def _hold(target: Target, peer: Peer, seconds: float) -> Sequence[float]:
         silence = time.perf_counter() - last
         raise Broken(
             f"an idle connection was cut after {silence:.1f} s of silence: {error}",
-            cause="a proxy's idle time-out is shorter than the relay's keep-alive of 60 to 65 s; nginx's proxy_read_timeout is 60 s unless set",
+            cause="a proxy's idle time-out is shorter than the relay's keep-alive of 60 to 65 s (nginx's proxy_read_timeout is 60 s)",
             next=target.redeploy("nginx", "set proxy_read_timeout 1h in the relay's location"),
         ) from None
 

@@ -12,7 +12,7 @@ Status = Literal["ok", "failed", "skipped"]
 LADDER: Mapping[str, str] = {
     "name": "name",
     "tcp": "TCP, https port",
-    "tcp80": "TCP, port 80",
+    "tcp80": "TCP, http port",
     "stun4": "STUN, IPv4",
     "stun6": "STUN, IPv6",
     "tls": "TLS",
@@ -120,3 +120,10 @@ class Proof:
         """The proof that `to_json` was made of. Raises KeyError, TypeError for anything else."""
         rungs = tuple(Rung(**rung) for rung in kept["rungs"])
         return cls(kept["target"], kept["address"], rungs, kept["ms"], kept["at"])
+
+
+def milliseconds(value: float) -> str:
+    """Two significant digits below ten, none behind the point above: 0.42, 8.1, 104."""
+    if value >= 10:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probe.proof import LADDER, Proof, Rung
+from probe.proof import LADDER, Proof, Rung, milliseconds
 
 _WIDTH = max(map(len, LADDER.values()))
 _WORDS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
@@ -17,7 +17,7 @@ def ladder_lines(proof: Proof) -> list[str]:
 
 def rung_lines(rung: Rung) -> list[str]:
     """`ok       TLS              TLSv1.3, by R11, 61 of 90 days left (68 %)  · 102 ms`, and what hangs on it."""
-    took = f"  · {rung.ms:.0f} ms" if rung.status != "skipped" else ""
+    took = f"  · {milliseconds(rung.ms)} ms" if rung.status != "skipped" else ""
     lines = [f"{_WORDS[rung.status]:<7}  {rung.title:<{_WIDTH}}  {rung.detail}{took}"]
     for word, text in (("warning", rung.warning), ("cause", rung.cause), ("next", rung.next)):
         if text:

@@ -1,0 +1,147 @@
+"""Real servers on loopback for the proof to judge: a relay (ours, or Go's derper) and an nginx of our own in front of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probe.target import Target
+from tests.probe.authority import Issued
+
+DOMAIN = "relay.test"
+LOOPBACK = "127.0.0.1"
+OURS = (sys.executable, "-m", "relay")
+
+
+async def here(_: str) -> Sequence[str]:
+    """The resolver of the tests: every name is this machine."""
+    return [LOOPBACK]
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A port that was free a moment ago."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def program(argv: Sequence[str], log: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A server while the block runs; ready when `port` accepts."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2])
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 0.2):
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{argv[0]} did not start: {log.read_text()[-2000:]}")
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A relay in plain HTTP on loopback, as it stands behind a front."""
+
+    port: int
+    stun: int
+
+
+@contextlib.contextmanager
+def backend(command: Sequence[str], folder: Path, *flags: str) -> Iterator[Backend]:
+    """A relay behind nothing yet; flags are derper's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, stun = free_port(), free_port(socket.SOCK_DGRAM)
+    argv = [*command, "-a", f"{LOOPBACK}:{port}", "-hostname", DOMAIN, "-c", str(folder / "relay.key"), "-http-port", "-1"]
+    with program([*argv, "-stun", "-stun-port", str(stun), *flags], folder / "relay.log", port):
+        yield Backend(port, stun)
+
+
+UPGRADE = "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $derp_connection;"
+
+
+@dataclass(frozen=True)
+class Front:
+    """What is in an nginx that stands before a relay; each field is a place where a fault can be."""
+
+    chain: Path
+    key: Path
+    location: str = UPGRADE
+    root: str = ""  # instead of proxying: what `location /` does
+    tls: str = "ssl"
+    port_80: str = "location = /generate_204 { proxy_pass http://127.0.0.1:BACKEND; }"
+
+    @classmethod
+    def of(cls, issued: Issued, **fields: str) -> Front:
+        return cls(issued.chain, issued.key, **fields)
+
+
+@contextlib.contextmanager
+def nginx(front: Front, behind: Backend, folder: Path) -> Iterator[tuple[int, int]]:
+    """(https port, http port) of a real nginx with its own configuration, pid and ports."""
+    folder.mkdir(parents=True, exist_ok=True)
+    https, http = free_port(), free_port()
+    inner = front.root or f"proxy_pass http://127.0.0.1:{behind.port}; {front.location}"
+    temp = "\n".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    (folder / "nginx.conf").write_text(f"""
+        daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
+        {"user root;" if os.geteuid() == 0 else ""}
+        events {{ worker_connections 256; }}
+        http {{
+          access_log off; ssl_protocols TLSv1.2 TLSv1.3; {temp}
+          map $http_upgrade $derp_connection {{ default upgrade; '' close; }}
+          server {{
+            listen {LOOPBACK}:{http} default_server;
+            {front.port_80.replace("BACKEND", str(behind.port))}
+            location / {{ return 301 https://$host$request_uri; }}
+          }}
+          server {{
+            listen {LOOPBACK}:{https} {front.tls} default_server;
+            {f"ssl_certificate {front.chain}; ssl_certificate_key {front.key};" if front.tls else ""}
+            location / {{ {inner} }}
+          }}
+        }}
+    """)
+    with program(
+        [
+            shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin") or "nginx",
+            "-c",
+            str(folder / "nginx.conf"),
+            "-e",
+            str(folder / "error.log"),
+        ],
+        folder / "out.log",
+        https,
+    ):
+        yield https, http
+
+
+def target(https: int, http: int | None, stun: int | None, ca: Path | None, **fields: object) -> Target:
+    """The relay as the proof is told of it."""
+    told: dict[str, object] = {
+        "name": "hk1",
+        "domain": DOMAIN,
+        "ipv4": LOOPBACK,
+        "expect_admission": "open",
+        "managed": True,
+        "region_id": 900,
+    }
+    return Target(**(told | {"https_port": https, "http_port": http, "stun_port": stun, "ca": ca, "resolve": here} | fields))  # type: ignore[arg-type]
