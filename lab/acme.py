@@ -1,0 +1,81 @@
+"""The ACME server: Debian's Pebble, a real one that issues certificates after a real HTTP-01 validation.
+
+It makes a new root at every start, so `restart` writes the CA bundle anew, and certificates from before are no longer trusted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import netns
+from lab.certificates import make_server_certificate
+from lab.files import write_tree
+from lab.process import Processes, run, wait_for
+from lab.state import State
+from lab.topology import ACME, ACME_AT, DNS_AT, DOMAIN
+
+PORT, MANAGEMENT_PORT = 14000, 15000
+MACHINE_CAS = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+@dataclass(frozen=True)
+class Acme:
+    """Pebble in the lab's own namespace. `folder` holds its files; `bundle` is where the roots that clients trust are written."""
+
+    state: State
+    processes: Processes
+    folder: Path
+    bundle: Path
+
+    @property
+    def directory_url(self) -> str:
+        """What an ACME client is pointed at."""
+        return f"https://{ACME}.{DOMAIN}:{PORT}/dir"
+
+    @property
+    def ca(self) -> Path:
+        """What the ACME server's own https is verified with."""
+        return self.folder / "ca.pem"
+
+    def start(self, *, reliable: bool = True) -> None:
+        """Start it. Not `reliable`: validations take seconds and some nonces are refused, by which Pebble tries a client's patience."""
+        topology, address = self.state.topology, self.state.topology.address(ACME_AT)
+        authority, certificate, key = make_server_certificate(f"{ACME}.{DOMAIN}", address)
+        settings = {
+            "listenAddress": f"{address}:{PORT}",
+            "managementListenAddress": f"{address}:{MANAGEMENT_PORT}",
+            "certificate": str(self.folder / "server.pem"),
+            "privateKey": str(self.folder / "server.key"),
+            "httpPort": 80,
+            "tlsPort": 443,
+            "ocspResponderURL": "",
+            "externalAccountBindingRequired": False,
+        }
+        write_tree(self.folder, {"ca.pem": authority, "server.pem": certificate, "pebble.json": json.dumps({"pebble": settings}, indent=1)})
+        write_tree(self.folder, {"server.key": key}, mode=0o600)
+        self.processes.start(
+            ACME,
+            [
+                "nsenter", f"--net={netns.FOLDER / topology.namespace}",
+                "pebble", "-config", str(self.folder / "pebble.json"), "-dnsserver", f"{topology.address(DNS_AT)}:53",
+            ],
+            environment={"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"} if reliable else {},
+        )  # fmt: skip
+        root = wait_for(self._root, timeout_s=10, what="the ACME server did not come up", why=lambda: self.processes.tail(ACME))
+        machine = Path(os.environ.get("SSL_CERT_FILE", MACHINE_CAS))
+        self.bundle.write_text((machine.read_text().rstrip("\n") + "\n" if machine.is_file() else "") + root)
+
+    def restart(self, *, reliable: bool = True) -> None:
+        """As a new server: it has forgotten accounts, orders and its root."""
+        self.processes.stop(ACME)
+        self.start(reliable=reliable)
+
+    def _root(self) -> str | None:
+        address = self.state.topology.address(ACME_AT)
+        url = f"https://{address}:{MANAGEMENT_PORT}/roots/0"
+        fetch = f"curl --silent --fail --max-time 2 --cacert {self.ca} {url} || true"
+        pem = run(["nsenter", f"--net={netns.FOLDER / self.state.topology.namespace}", "sh", "-c", fetch])
+        return pem if "BEGIN CERTIFICATE" in pem else None

@@ -1,0 +1,76 @@
+"""A control group for each host, so that the service managers of several hosts never meet in one.
+
+On a machine that runs systemd, systemd-nspawn asks systemd for one. Elsewhere (a machine with another process 1, cgroup v1 or
+v2) they are made here, below the group that we run in, so that our own limits hold for the hosts as well.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.state import State
+
+
+def systemd_is_init() -> bool:
+    """As sd_booted(3) finds it out."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def make(state: State, part: str) -> list[Path]:
+    """One folder in every hierarchy for this part's processes; none where systemd takes care of that."""
+    if systemd_is_init():
+        return []
+    made = []
+    for hierarchy in _own_groups(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()):
+        lab = hierarchy / state.topology.namespace
+        for folder in (lab, lab / part):
+            state.will_make("cgroup", str(folder))
+            folder.mkdir(exist_ok=True)
+            for setting in ("cpuset.cpus", "cpuset.mems"):  # v1: empty at first, and then no process may enter
+                if (folder / setting).exists() and not (folder / setting).read_text().strip():
+                    (folder / setting).write_text((folder.parent / setting).read_text())
+        made.append(lab / part)
+    return made
+
+
+def remove(state: State) -> None:
+    """Remove the folders, whatever lies below them included. Their processes must have ended."""
+    for name in state.things("cgroup"):
+        top = Path(name)
+        for folder in [*sorted((p for p in top.rglob("*") if p.is_dir()), reverse=True), top]:
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    deadline = time.monotonic() + 5
+    while folder.is_dir():
+        try:
+            folder.rmdir()
+        except OSError as error:  # a process that was killed leaves its group a moment later
+            if time.monotonic() > deadline:
+                raise LabError(f"the control group {folder} cannot be removed", why=str(error)) from None
+            time.sleep(0.02)
+
+
+def _own_groups(mountinfo: str, memberships: str) -> list[Path]:
+    """Where this process stands in every mounted hierarchy: the texts of /proc/self/mountinfo and /proc/self/cgroup (cgroups(7))."""
+    own = {}
+    for line in memberships.splitlines():
+        _, controllers, path = line.split(":", 2)
+        own[controllers] = path
+    groups = []
+    for line in mountinfo.splitlines():
+        mounted, _, kind = line.partition(" - ")
+        fields, (fstype, _, options) = mounted.split(), kind.split(maxsplit=2)
+        if fstype == "cgroup2":
+            path = own.get("", "/")
+        elif fstype == "cgroup":
+            path = next((p for names, p in own.items() if names and set(names.split(",")) <= set(options.split(","))), "/")
+        else:
+            continue
+        point = Path(re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), fields[4]))
+        groups.append(point / path.lstrip("/"))
+    return groups

@@ -1,0 +1,115 @@
+"""A bare Debian 12, as a VPS provider hands it over: systemd, sshd, Python, and nothing that a relay needs.
+
+Made once by mmdebstrap and kept unpacked in `.cache/lab/base-<key>`; every host gets a copy. How the machine reaches package
+servers (mirror, proxy, CA certificates) is carried into the hosts, whatever it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import time
+from pathlib import Path
+
+from lab.cache import Progress, made_once, remove_tree
+from lab.process import run
+
+SUITE = "bookworm"
+PACKAGES = (
+    "systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo", "python3",
+    "ca-certificates", "curl", "iproute2", "iputils-ping", "procps", "less",
+)  # fmt: skip
+# Two logins beside root, as a provider's first-boot script makes them: sudo asks the one for its password.
+ADMIN, ADMIN_WITHOUT_PASSWORD = "ops", "auto"
+SETUP = (
+    f"useradd --create-home --shell /bin/bash --groups sudo {ADMIN}",
+    f"useradd --create-home --shell /bin/bash --groups sudo {ADMIN_WITHOUT_PASSWORD}",
+    f"echo '{ADMIN_WITHOUT_PASSWORD} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/{ADMIN_WITHOUT_PASSWORD}",
+    "rm -f /etc/ssh/ssh_host_* /etc/hostname /etc/machine-id /var/lib/dbus/machine-id",
+    # Nothing of its own accord at a random time; a test that wants a busy apt starts one.
+    "systemctl disable --quiet apt-daily.timer apt-daily-upgrade.timer",
+)
+CA_BUNDLE = Path("etc/ssl/certs/ca-certificates.crt")
+OWN_CAS = Path("usr/local/share/ca-certificates")
+ARCHIVES = Path("var/cache/apt/archives")
+_CARRIED = re.compile(r"^Acquire::(https?|ftp|Check-|Retries|Force|Languages|GzipIndexes)")
+_STANDARD = re.compile(rf"^(?P<uri>\S+) (?P<suite>{SUITE}|{SUITE}-updates|{SUITE}-security) Debian$", re.MULTILINE)
+
+
+def base(*, cache: Path, progress: Progress) -> Path:
+    """The folder of the bare root, made if it is not there. Two callers at once make it once. Raises LabError."""
+
+    def make(partial: Path) -> None:
+        began = time.monotonic()
+        progress("Debian 12 root: fetching and unpacking packages (about half a minute)")
+        argv = ["mmdebstrap", "--quiet", "--variant=minbase", "--format=directory", f"--include={','.join(PACKAGES)}"]
+        argv += [f"--aptopt={line}" for line in apt_options()] + [
+            f'--customize-hook=chroot "$1" sh -c {shlex.quote(step)}' for step in SETUP
+        ]
+        run([*argv, SUITE, str(partial), *sources()], timeout_s=900, what="the hosts' Debian root could not be made")
+        progress(f"Debian 12 root: made in {time.monotonic() - began:.0f} s")
+
+    key = hashlib.sha256("\0".join([SUITE, *PACKAGES, *SETUP]).encode()).hexdigest()[:12]
+    return made_once(cache / "lab" / f"base-{key}", make)
+
+
+def copy(base_root: Path, root: Path, *, cache: Path) -> None:
+    """A root of a host's own: a copy of the base that can reach package servers, and has those packages that earlier hosts fetched."""
+    remove_tree(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    run(["cp", "-a", "--reflink=auto", str(base_root), str(root)], timeout_s=300)
+    (root / "etc/apt/apt.conf.d/90lab").write_text("\n".join(apt_options()) + "\n")
+    if lines := sources():
+        (root / "etc/apt/sources.list").write_text("\n".join(lines) + "\n")
+    _carry_ca_certificates(root)
+    for package in _archives(cache).glob("*.deb"):
+        _link(package, root / ARCHIVES)
+
+
+def keep_packages(root: Path, *, cache: Path) -> None:
+    """Put what a host has fetched by apt where the next host finds it."""
+    kept = _archives(cache)
+    for package in (root / ARCHIVES).glob("*.deb"):
+        if not (kept / package.name).exists():
+            _link(package, kept)
+
+
+def apt_options() -> list[str]:
+    """How this machine's apt reaches its servers: proxies, time-outs, checks; lines for apt.conf."""
+    return [line for line in run(["apt-config", "dump", "Acquire"]).splitlines() if _CARRIED.match(line) and not line.endswith(' "";')]
+
+
+def sources() -> list[str]:
+    """`deb` lines of the servers that this machine takes Debian 12 from; none if it is another system, and then Debian's own serve."""
+    wanted = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(ORIGIN)", "Identifier: Packages"]
+    found = {m["suite"]: m["uri"] for m in _STANDARD.finditer(run(wanted))}
+    complete = {SUITE, f"{SUITE}-updates", f"{SUITE}-security"} <= found.keys()
+    return [f"deb {uri} {suite} main" for suite, uri in sorted(found.items())] if complete else []
+
+
+def _carry_ca_certificates(root: Path) -> None:
+    bundle = Path(os.environ.get("SSL_CERT_FILE", f"/{CA_BUNDLE}"))
+    if bundle.is_file():
+        shutil.copyfile(bundle, root / CA_BUNDLE)
+    own = Path("/") / OWN_CAS
+    if own.is_dir():
+        shutil.copytree(own, root / OWN_CAS, dirs_exist_ok=True)
+
+
+def _archives(cache: Path) -> Path:
+    folder = cache / "lab" / "packages"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _link(file: Path, folder: Path) -> None:
+    """A second name for a file that nobody changes in place; a copy where the file system has no such thing."""
+    try:
+        os.link(file, folder / file.name)
+    except FileExistsError:
+        pass
+    except OSError:
+        shutil.copyfile(file, folder / file.name)

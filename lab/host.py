@@ -1,0 +1,156 @@
+"""A host of the lab: a bare Debian with systemd and sshd, booted by systemd-nspawn in a network namespace of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import cgroup, debian, netns
+from lab.errors import LabError
+from lab.files import write_tree
+from lab.process import Processes, kill, payload_of, run, wait_for
+from lab.state import State
+from lab.topology import DNS_AT, DOMAIN, HostSpec
+
+BOOT_TIMEOUT_S = 60
+# Docker makes control groups of its own; systemd-nspawn mounts those of cgroup v1 read-only.
+WRITABLE_CGROUPS = """[Unit]
+Description=Writable control groups, as on a machine of one's own
+DefaultDependencies=no
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'mount -o remount,rw /sys/fs/cgroup; for c in /sys/fs/cgroup/*/; do mount -o remount,bind,rw "$c"; done; true'
+[Install]
+WantedBy=sysinit.target
+"""
+# A machine without systemd has a plain folder at /run/systemd, which systemd-nspawn refuses; the tmpfs is seen by it alone.
+LAUNCH = """for group in $1; do echo $$ >"$group/cgroup.procs" || exit; done
+[ -d /run/systemd/system ] || mount -t tmpfs -o mode=0755 tmpfs /run/systemd || exit
+shift
+exec "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host. `root` is its file system as seen from here, `keys` the folder of the lab's ssh keys."""
+
+    spec: HostSpec
+    state: State
+    processes: Processes
+    root: Path
+    keys: Path
+
+    @property
+    def name(self) -> str:
+        """Its name in the site file."""
+        return self.spec.name
+
+    @property
+    def init(self) -> int | None:
+        """The pid of its process 1, None when it is down."""
+        supervisor = self.processes.pid(self.name)
+        return None if supervisor is None else payload_of(supervisor)
+
+    @property
+    def known_hosts_line(self) -> str:
+        """Its line of OpenSSH's known_hosts."""
+        names = [self.spec.domain, str(self.state.topology.ipv4(self.name))]
+        if six := self.state.topology.ipv6(self.name):
+            names.append(str(six))
+        kind, key = self._host_key.with_suffix(".pub").read_text().split()[:2]
+        return f"{','.join(names)} {kind} {key}"
+
+    def prepare(self, base: Path, *, cache: Path) -> None:
+        """Lay out its root: a copy of the base, its name, its keys, its logins."""
+        debian.copy(base, self.root, cache=cache)
+        topology, domain = self.state.topology, self.spec.domain
+        authorized = (self.keys / "id_ed25519.pub").read_text()
+        write_tree(
+            self.root,
+            {
+                "etc/hostname": f"{self.name}\n",
+                "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {domain} {self.name}\n::1 localhost ip6-localhost ip6-loopback\n",
+                "etc/resolv.conf": f"search {DOMAIN}\nnameserver {topology.address(DNS_AT)}\n",
+                "etc/machine-id": f"{uuid.uuid4().hex}\n",
+                "etc/systemd/system/lab-cgroups.service": WRITABLE_CGROUPS,
+            },
+        )
+        wanted = self.root / "etc/systemd/system/sysinit.target.wants"
+        wanted.mkdir(parents=True, exist_ok=True)
+        (wanted / "lab-cgroups.service").symlink_to("/etc/systemd/system/lab-cgroups.service")
+        for home in ("root", f"home/{debian.ADMIN}", f"home/{debian.ADMIN_WITHOUT_PASSWORD}"):
+            owner = (self.root / home).stat()
+            write_tree(
+                self.root, {f"{home}/.ssh/authorized_keys": authorized}, mode=0o600, folder_mode=0o700, owner=(owner.st_uid, owner.st_gid)
+            )
+        password = (self.keys / f"{debian.ADMIN}.password").read_text().strip()
+        run(["chroot", str(self.root), "chpasswd"], input=f"{debian.ADMIN}:{password}\n")
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", domain, "-f", str(self._host_key)])
+
+    def boot(self) -> None:
+        """Start it and wait until its services are up. Raises LabError with the last lines of its console."""
+        namespace = netns.add_host(self.state, self.spec)
+        groups = cgroup.make(self.state, self.name)
+        nspawn = [
+            "systemd-nspawn", "--quiet", f"--directory={self.root}", f"--machine={namespace}", f"--hostname={self.name}", "--register=no",
+            f"--network-namespace-path={netns.FOLDER / namespace}", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
+            "--console=pipe", "--capability=all", "--system-call-filter=@keyring bpf",
+            *([] if cgroup.systemd_is_init() else ["--keep-unit"]), "--boot",
+        ]  # fmt: skip
+        launch = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", LAUNCH, "sh", " ".join(map(str, groups))]
+        # Its own /proc/sys/net is writable, as on a machine of its own; the rest of /proc/sys is the machine's.
+        self.processes.start(self.name, [*launch, *nspawn], environment={"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"})
+        wait_for(self._is_up, timeout_s=BOOT_TIMEOUT_S, what=f"{self.name} did not boot", why=lambda: self.processes.tail(self.name))
+
+    def stop(self) -> None:
+        """Switch it off, as by its plug. Its root stays."""
+        if (init := self.init) is not None:
+            kill(init)
+        self.processes.stop(self.name)
+
+    def run(
+        self, argv: Sequence[str], *, input: str | None = None, timeout_s: float = 60, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on the host as root, not over ssh. Raises LabError when it is down, and with `check` when the command fails."""
+        init = self.init
+        if init is None:
+            raise LabError(f"{self.name} is not up", why=self.processes.tail(self.name), next="invoke lab.up")
+        done = subprocess.run(
+            [*self._enter(init), *argv], input=input, capture_output=True, text=True, timeout=timeout_s, check=False
+        )  # fmt: skip
+        if check and done.returncode != 0:
+            raise LabError(
+                f"{argv[0]} failed on {self.name}", where=" ".join(argv), why=(done.stderr.strip() or done.stdout.strip())[-800:]
+            )
+        return done
+
+    def enter(self) -> list[str]:
+        """An argv prefix that runs a command on the host as root. Raises LabError when it is down."""
+        if (init := self.init) is None:
+            raise LabError(f"{self.name} is not up", next="invoke lab.up")
+        return self._enter(init)
+
+    def write(self, files: Mapping[str, str], *, mode: int = 0o644) -> None:
+        """Write files on the host; paths are relative to its root."""
+        write_tree(self.root, files, mode=mode)
+
+    @property
+    def _host_key(self) -> Path:
+        return self.root / "etc/ssh/ssh_host_ed25519_key"
+
+    def _is_up(self) -> bool:
+        """Whether its service manager has done all that boot asks for. A unit that failed is told by the tests, not by the lab."""
+        if self.init is None:
+            return False
+        return self.run(["systemctl", "is-system-running", "--wait"], check=False).stdout.strip() in {"running", "degraded"}
+
+    @staticmethod
+    def _enter(init: int) -> list[str]:
+        clean = ["env", "-i", "HOME=/root", "USER=root", "LANG=C.UTF-8", "TERM=xterm-256color"]
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        return ["nsenter", f"--target={init}", "--all", "--wd=/", *clean, path]

@@ -1,0 +1,137 @@
+"""A lab that is up: its hosts, its services, its client sites."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lab import dns, golang, netns
+from lab.acme import Acme
+from lab.client import Client
+from lab.errors import LabError
+from lab.headscale import Headscale
+from lab.host import Host
+from lab.process import Processes
+from lab.state import State
+from lab.topology import HOSTS, NETWORK, SITES, Topology
+
+CONTROLLER = "controller"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The lab in the folder `state.root`; `cache` holds what labs share. Made by `up` and `load`."""
+
+    state: State
+    cache: Path
+
+    @property
+    def root(self) -> Path:
+        """The lab's folder."""
+        return self.state.root
+
+    @property
+    def topology(self) -> Topology:
+        """Its names and addresses."""
+        return self.state.topology
+
+    @property
+    def site_file(self) -> Path:
+        """A site file with the lab's hosts."""
+        return self.root / "site.yml"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The hosts' keys, known because the lab made them."""
+        return self.root / "known_hosts"
+
+    @property
+    def ssh_key(self) -> Path:
+        """The private key that every host's root, ops and auto accept."""
+        return self.root / "ssh" / "id_ed25519"
+
+    @property
+    def ca(self) -> Path:
+        """The machine's roots and that of the lab's ACME server."""
+        return self.root / "ca.pem"
+
+    @property
+    def enter(self) -> list[str]:
+        """An argv prefix that runs a command in the lab's own namespace, where a controller can reach everything."""
+        return [str(self.root / "enter")]
+
+    @cached_property
+    def processes(self) -> Processes:
+        """Its processes on this machine."""
+        return Processes(self.root, self.root / "log")
+
+    @cached_property
+    def hosts(self) -> Mapping[str, Host]:
+        """Its hosts, up or not."""
+        folder = self.root / "hosts"
+        return {n: Host(spec, self.state, self.processes, folder / n / "root", self.root / "ssh") for n, spec in HOSTS.items()}
+
+    @cached_property
+    def acme(self) -> Acme:
+        """Its ACME server."""
+        return Acme(self.state, self.processes, self.root / "acme", self.ca)
+
+    @cached_property
+    def headscale(self) -> Headscale:
+        """Its control server."""
+        return Headscale(self.hosts["hs1"])
+
+    @cached_property
+    def clients(self) -> Mapping[str, Client]:
+        """The tailscale clients of its sites, running or not."""
+        programs = golang.built_in(golang.SOURCES / "ts", cache=self.cache)
+        etc, folder = self.root / "etc" / "site", self.root / "sites"
+        return {
+            name: Client(spec, self.state, self.processes, folder / name, etc, self.ca, programs, self.headscale)
+            for name, spec in SITES.items()
+        }
+
+    def run_in(
+        self, place: str, argv: Sequence[str], *, input: str | None = None, timeout_s: float = 60, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on a host, on a site, or as the "controller" in the lab's own namespace.
+
+        Raises LabError when there is no such place, when it is down, and with `check` when the command fails.
+        """
+        where = self._place(place)
+        if where is not None:
+            return where.run(argv, input=input, timeout_s=timeout_s, check=check)
+        done = subprocess.run([*self.enter, *argv], input=input, capture_output=True, text=True, timeout=timeout_s, check=False)
+        if check and done.returncode != 0:
+            raise LabError(f"{argv[0]} failed in the lab", where=" ".join(argv), why=(done.stderr or done.stdout).strip()[-800:])
+        return done
+
+    def enter_in(self, place: str) -> list[str]:
+        """An argv prefix that runs a command on a host, on a site, or as the "controller"."""
+        where = self._place(place)
+        return self.enter if where is None else where.enter()
+
+    def alive(self) -> dict[str, bool]:
+        """Whether each part that was raised still runs. A site is alive while its namespace is there."""
+        running, spaces = self.processes.names(), set(netns.namespaces())
+        needs = {NETWORK: {netns.WAY_OUT, dns.NAME}}
+        return {
+            part: self.topology.namespace_of(part) in spaces if part in SITES else needs.get(part, {part}) <= running
+            for part in self.state.ready
+        }
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is up, and all that was raised still runs."""
+        return NETWORK in self.state.ready and all(self.alive().values())
+
+    def _place(self, place: str) -> Host | Client | None:
+        if place == CONTROLLER:
+            return None
+        found: Host | Client | None = self.hosts.get(place) or self.clients.get(place)
+        if found is None:
+            raise LabError(f"the lab has no {place!r}", next=f"one of {', '.join([*HOSTS, *SITES, CONTROLLER])}")
+        return found

@@ -1,0 +1,187 @@
+"""A lab comes and goes.
+
+`up` may find no lab, a whole one, one that lacks a part, or what a crash has left; it ends with a whole one or with none.
+`down` removes what this lab made and nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lab import cgroup, debian, dns, golang, netns, sitefile, state
+from lab.cache import CACHE, Progress, remove_tree
+from lab.errors import LabError
+from lab.files import make_keys
+from lab.lab import Lab
+from lab.process import Processes
+from lab.topology import ACME, HOSTS, NETWORK, PARTS, SITES
+
+PACKAGES = Path(__file__).parent / "packages.txt"
+OWN_FILES = ("hosts", "sites", "etc", "acme", "ssh", "log", "site.yml", "known_hosts", "ca.pem", "enter", state.FILE)
+
+
+def up(root: Path, *, progress: Progress, only: Iterable[str] = PARTS, cache: Path = CACHE) -> Lab:
+    """A lab in this folder with at least these parts (hk1 sg1 hs1 acme site-a site-b site-c).
+
+    A lab that is up is kept, and what it lacks is added; one of which anything has died is cleared away first.
+    Raises LabError; then nothing of a new lab is left but its logs.
+    """
+    wanted = [part for part in PARTS if part in set(only)]
+    if unknown := set(only) - set(PARTS):
+        raise LabError(f"the lab has no {', '.join(sorted(unknown))}", next=f"any of {', '.join(PARTS)}")
+    _check_machine()
+    root, cache, said = root.resolve(), cache.resolve(), _one_at_a_time(progress)
+    with _only_one(root):
+        lab = load(root, cache=cache)
+        if lab is not None and lab.whole:
+            if missing := [part for part in wanted if part not in lab.state.ready]:
+                _raise(lab, missing, said)
+            return lab
+        _clear(root, cache=cache)
+        lab = Lab(state.State(root, netns.choose(root, [line.split()[1] for line in debian.sources()])), cache)
+        try:
+            _raise(lab, wanted, said)
+        except BaseException:
+            _clear(root, cache=cache, keep=("log",))
+            raise
+        return lab
+
+
+def load(root: Path, *, cache: Path = CACHE) -> Lab | None:
+    """The lab in this folder, None where there is none."""
+    found = state.read(root.resolve())
+    return None if found is None else Lab(found, cache.resolve())
+
+
+def down(root: Path, *, cache: Path = CACHE) -> None:
+    """Remove the lab in this folder, whole, half-made or crashed. Packages that its hosts fetched stay in the cache. Raises LabError."""
+    _check_root()
+    root = root.resolve()
+    if root.is_dir():
+        with _only_one(root):
+            _clear(root, cache=cache.resolve())
+        (root / "lock").unlink(missing_ok=True)
+        if not any(root.iterdir()):
+            root.rmdir()
+
+
+def status(root: Path) -> dict[str, Any]:
+    """What is there: {"up": bool, "namespace": str, "network": str, "parts": {part: {"alive": bool, "address": str, "domain": str}}}."""
+    lab = load(root)
+    if lab is None:
+        return {"up": False, "parts": {}}
+    alive = lab.alive()
+    parts = {
+        part: {"alive": alive[part]} | ({"address": str(lab.topology.ipv4(part)), "domain": HOSTS[part].domain} if part in HOSTS else {})
+        for part in lab.state.ready
+        if part != NETWORK
+    }
+    return {
+        "up": lab.whole,
+        "namespace": lab.topology.namespace,
+        "network": str(lab.topology.network),
+        "parts": parts,
+    }
+
+
+def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
+    """Make what is missing: the Debian root, the Go programs and the hosts side by side."""
+    began = time.monotonic()
+    if NETWORK not in lab.state.ready:
+        lab.root.mkdir(parents=True, exist_ok=True)
+        lab.state.write()
+        make_keys(lab.root / "ssh")
+        netns.make(lab.state, lab.processes)
+        dns.start(lab.state, lab.processes, lab.root / "etc")
+        lab.state.is_ready(NETWORK)
+    with ThreadPoolExecutor() as pool, ThreadPoolExecutor(1) as compiler:
+
+        def compiled(name: str) -> Future[Path]:
+            return compiler.submit(golang.build, golang.SOURCES / name, cache=lab.cache, progress=progress)
+
+        programs = {name: compiled(name) for name, users in (("hs", {"hs1"}), ("ts", set(SITES))) if users & set(parts)}
+        base = pool.submit(debian.base, cache=lab.cache, progress=progress)
+
+        def raise_part(part: str) -> None:
+            since = time.monotonic()
+            if part in HOSTS:
+                lab.hosts[part].stop()  # what an earlier attempt left
+                lab.hosts[part].prepare(base.result(), cache=lab.cache)
+                if part == lab.headscale.host.name:
+                    lab.headscale.lay_out(programs["hs"].result() / "headscale")
+                lab.hosts[part].boot()
+                if part == lab.headscale.host.name:
+                    lab.headscale.start()
+            elif part == ACME:
+                lab.acme.start()
+            else:
+                netns.add_site(lab.state, SITES[part])
+                programs["ts"].result()
+            lab.state.is_ready(part)
+            progress(f"{part}: up ({time.monotonic() - since:.1f} s)")
+
+        for future in [pool.submit(raise_part, part) for part in parts]:
+            future.result()
+    hosts = [host for host in lab.hosts.values() if host.name in lab.state.ready]
+    sitefile.write(lab.root, lab.topology, acme=lab.acme, headscale=lab.headscale, hosts=hosts)
+    progress(f"lab: up in {time.monotonic() - began:.1f} s")
+
+
+def _clear(root: Path, *, cache: Path, keep: tuple[str, ...] = ()) -> None:
+    """Processes, namespaces, control groups, files, in this order. Works without a state file as well: names derive from the folder."""
+    found = state.read(root) or state.State(root, netns.nowhere(root))
+    lab = Lab(found, cache)
+    for host in lab.hosts.values():
+        host.stop()
+        if host.root.is_dir():
+            debian.keep_packages(host.root, cache=cache)
+    Processes(root, root / "log").stop_all()
+    netns.remove(found)
+    cgroup.remove(found)
+    for name in OWN_FILES:
+        if name not in keep and (root / name).exists():
+            remove_tree(root / name)
+
+
+def _check_root() -> None:
+    if os.geteuid() != 0:
+        raise LabError("the lab needs root", why="it makes network namespaces and boots containers", next="sudo the same command")
+
+
+def _check_machine() -> None:
+    _check_root()
+    rows = [line.split(maxsplit=2) for line in PACKAGES.read_text().splitlines() if line and not line.startswith("#")]
+    if missing := [package for package, program, _ in rows if shutil.which(program) is None]:
+        raise LabError("Debian packages are missing", why=", ".join(missing), next=f"apt-get install {' '.join(missing)}")
+    if not Path("/dev/net/tun").exists():
+        raise LabError("this machine has no /dev/net/tun", why="the lab's way out needs it", next="modprobe tun")
+
+
+@contextmanager
+def _only_one(root: Path) -> Iterator[None]:
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError("this lab is being raised or taken down by another command", where=str(root), next="wait for it") from None
+        yield
+
+
+def _one_at_a_time(progress: Progress) -> Callable[[str], None]:
+    lock = threading.Lock()
+
+    def say(line: str) -> None:
+        with lock:
+            progress(line)
+
+    return say
