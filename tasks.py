@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SITE = "inventory/site.yml"
 HOST = "one host of the site, may be given several times (default: all, in the order of the file)"
 ONLY = "a resource id, or role:NAME; may be given several times"
-FILE = f"the site file (default: $DERPFLEET_SITE, then {SITE})"
+FILE = f"the site file (default: $DERPFLEET_SITE, then {SITE}, then the lab's)"
 JSON = "JSON lines on standard output, for machines"
 
 
@@ -41,10 +41,15 @@ def _fleet(site: str, *, json: bool = False, diffs: bool = False) -> Iterator[Fl
     """The loaded site with its report."""
     import os
 
+    from fleet import lab
     from fleet.context import Fleet, open_site
 
+    path = Path(site or os.environ.get("DERPFLEET_SITE") or SITE)
+    if not (site or path.exists()) and lab.SITE.exists():
+        path = lab.SITE
+    lab.enter_network_of(path)
     with _reporting(json=json, diffs=diffs) as report:
-        yield Fleet(open_site(site or os.environ.get("DERPFLEET_SITE", SITE)), report)
+        yield Fleet(open_site(path), report)
 
 
 def _end(code: int) -> None:
@@ -79,7 +84,7 @@ def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False,
 
     with _fleet(site, json=json, diffs=diff or dry_run) as fleet:
         act = verb.check if dry_run else verb.deploy
-        _end(act(fleet, fleet.hosts(host or ()), only=only or ()))
+        _end(act(fleet, fleet.resolved(host or ()), only=only or ()))
 
 
 @task(iterable=["host", "only"], help={"host": HOST, "site": FILE, "only": ONLY, "json": JSON})
@@ -91,7 +96,7 @@ def check(_: Context, host=None, site="", only=None, json=False):  # type: ignor
     from fleet import deploy as verb
 
     with _fleet(site, json=json, diffs=True) as fleet:
-        _end(verb.check(fleet, fleet.hosts(host or ()), only=only or ()))
+        _end(verb.check(fleet, fleet.resolved(host or ()), only=only or ()))
 
 
 @task(

@@ -51,8 +51,9 @@ class Login:
         self._known_hosts = known_hosts
         self._base = base
         self._config = _ssh_config()
-        found = self._config.lookup(ssh.address or address)
-        self.address = found.get("hostname", ssh.address or address)
+        self._alias = ssh.address or address
+        found = self._config.lookup(self._alias)
+        self.address = found.get("hostname", self._alias)
         self.port = ssh.port or int(found.get("port", 22))
         self.user = ssh.user or found.get("user", "root")
         self.jump = ssh.jump or found.get("proxyjump")
@@ -75,24 +76,30 @@ class Login:
 
     def connect(self) -> Connection:
         """An open connection. Raises Unreachable, saying which of the many reasons it was."""
-        connection = Connection(
-            self.address,
-            user=self.user,
-            port=self.port,
-            config=Config(overrides={"load_ssh_configs": False}, ssh_config=self._config),
-            connect_timeout=CONNECT_S,
-            connect_kwargs=self._credentials(),
-            gateway=self._gateway(),
-        )
-        self._pin(connection)
+        connection = self._connection(self._alias, user=self.user, port=self.port, gateway=self._gateway())
         try:
             connection.open()
         except Exception as error:
             connection.close()
             raise self._explain(error) from error
-        transport = connection.client.get_transport()
-        transport.set_keepalive(15)
+        connection.client.get_transport().set_keepalive(15)
         return connection
+
+    def _connection(self, host: str, **where: Any) -> Connection:
+        """Not yet open, and willing to meet pinned keys only."""
+        config = Config(overrides={"load_ssh_configs": False}, ssh_config=self._config)
+        connection = Connection(host, config=config, connect_timeout=CONNECT_S, connect_kwargs=self._credentials(), **where)
+        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        if self._known_hosts.exists():
+            connection.client.load_host_keys(str(self._known_hosts))
+        return connection
+
+    def _gateway(self) -> Connection | None:
+        """The jump host, through the ones before it."""
+        gateway = None
+        for hop in self.jump.split(",") if self.jump else ():
+            gateway = self._connection(hop.strip(), gateway=gateway)
+        return gateway
 
     def _credentials(self) -> dict[str, Any]:
         ssh = self._ssh
@@ -108,21 +115,6 @@ class Login:
         if ssh.password:
             kwargs |= {"password": secret(ssh.password), "look_for_keys": False, "allow_agent": False}
         return kwargs
-
-    def _gateway(self) -> Connection | None:
-        if not self.jump:
-            return None
-        gateway = Connection(
-            self.jump, config=Config(overrides={"load_ssh_configs": False}, ssh_config=self._config), connect_timeout=CONNECT_S
-        )
-        self._pin(gateway)
-        return gateway
-
-    def _pin(self, connection: Connection) -> None:
-        client = connection.client
-        client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        if self._known_hosts.exists():
-            client.load_host_keys(str(self._known_hosts))
 
     def _explain(self, error: Exception) -> Unreachable:
         where = f"{self.user}@{self.address}:{self.port}"
@@ -314,7 +306,7 @@ def run_once(login: Login, argv: list[str]) -> tuple[int, str]:
         channel = connection.client.get_transport().open_session(timeout=CONNECT_S)
         channel.settimeout(CONNECT_S)
         channel.set_combine_stderr(True)
-        channel.exec_command(elevated_command(argv, sudo=login.sudo, prompt="[sudo]", ask_password=password is not None))
+        channel.exec_command(elevated_command(argv, sudo=login.sudo, prompt="", ask_password=password is not None))
         if password is not None:
             channel.sendall((password + "\n").encode())
         channel.shutdown_write()

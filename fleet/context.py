@@ -76,6 +76,14 @@ class Fleet:
             raise NoSuchHost(f"no host named {', '.join(unknown)} in {self.site.path}", why=f"its hosts are: {known}")
         return [host for name, host in self.site.hosts.items() if not names or name in names]
 
+    def resolved(self, names: Sequence[str]) -> list[Host]:
+        """The same, after their names were looked up: a name that leads elsewhere contacts no host. Raises SiteError."""
+        hosts = self.hosts(names)
+        problems = inventory.resolve_problems(self.site, only=[host.name for host in hosts])
+        if problems:
+            raise inventory.SiteError(Path(self.site.path), problems)
+        return hosts
+
     def watch(self, session: Session) -> None:
         """Registers a session that Ctrl-C has to stop."""
         self.sessions.add(session)
@@ -118,9 +126,9 @@ def _wait(futures: set[Future[object]], fleet: Fleet) -> tuple[set[Future[object
             return done, left
 
 
-def open_site(path: str) -> Site:
-    """The site, validated offline, and its names looked up: a mistake contacts no host. Raises SiteError."""
-    return inventory.load(Path(path))
+def open_site(path: Path) -> Site:
+    """The site, validated, and its names looked up: a mistake contacts no host. Raises SiteError."""
+    return inventory.load(path)
 
 
 def stamp(seconds: float | None = None) -> str:

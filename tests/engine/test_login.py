@@ -1,0 +1,82 @@
+"""Ways in: password, jump host, ~/.ssh/config; and how keys are pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.report import Report
+from engine.transport import Login, Unreachable, run_once
+from fleet.context import Fleet
+from fleet.trust import trust
+from inventory.model import Host, Region, Site, Ssh
+from tests.engine.conftest import PYTHON, login_to
+from tests.support.sshd import Sshd
+
+NewSshd = Callable[..., Sshd]
+
+
+def test_password_login(new_sshd: NewSshd, sudo_password: str) -> None:
+    server = new_sshd(password_login=True)
+    ssh = Ssh(address="127.0.0.1", port=server.port, user="admin", password=sudo_password, python=PYTHON)
+    login = Login("hk1", ssh, address="", known_hosts=server.known_hosts, base=Path("/"))
+    assert run_once(login, ["id", "-un"]) == (0, "root\n")
+
+
+def test_a_jump_host_with_an_unknown_key_stops(sshd: Sshd, tmp_path: Path) -> None:
+    login = login_to(sshd, jump=f"root@127.0.0.1:{sshd.port}", known_hosts=tmp_path / "none")
+    with pytest.raises(Unreachable) as error:
+        login.connect()
+    assert error.value.what == "the host key is not known"
+
+
+def test_ssh_config_is_read(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text(
+        f"Host relay-one\n  HostName 127.0.0.1\n  Port {sshd.port}\n  User root\n  IdentityFile {sshd.key}\n"
+    )
+    login = Login("hk1", Ssh(address="relay-one"), address="", known_hosts=sshd.known_hosts, base=tmp_path)
+    assert run_once(login, ["echo", "configured"]) == (0, "configured\n")
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    host = Host(name="hk1", domain="hk1.example.org", region=Region(id=901, code="hk", name="Hong Kong"))
+    site = Site(path=str(tmp_path / "site.yml"), hosts={"hk1": host}, known_hosts=str(tmp_path / "pins" / "known_hosts"))
+    return Fleet(site, Report(json_lines=True))
+
+
+def pinned(fleet: Fleet, server: Sshd) -> Login:
+    return login_to(server, known_hosts=Path(fleet.site.known_hosts))
+
+
+def test_trust_pins_only_what_a_person_accepted(sshd: Sshd, fleet: Fleet) -> None:
+    login = pinned(fleet, sshd)
+    assert trust(fleet, [login], replace=False, expected="", confirm=lambda _: False) == 1
+    assert not Path(fleet.site.known_hosts).exists()
+    assert trust(fleet, [login], replace=False, expected="", confirm=lambda _: True) == 0
+    assert run_once(login, ["true"])[0] == 0
+
+
+def test_trust_takes_a_fingerprint_for_an_answer(sshd: Sshd, fleet: Fleet) -> None:
+    login = pinned(fleet, sshd)
+
+    def never(_: str) -> bool:
+        raise AssertionError("asked")
+
+    assert trust(fleet, [login], replace=False, expected="SHA256:somethingelse", confirm=never) == 1
+    assert not Path(fleet.site.known_hosts).exists()
+
+
+def test_trust_refuses_a_changed_key_until_told(sshd: Sshd, new_sshd: NewSshd, fleet: Fleet) -> None:
+    pins = Path(fleet.site.known_hosts)
+    pins.parent.mkdir()
+    pins.write_text(f"[127.0.0.1]:{sshd.port} {new_sshd().host_key}\n")
+    with pytest.raises(Unreachable) as error:
+        trust(fleet, [pinned(fleet, sshd)], replace=False, expected="", confirm=lambda _: True)
+    assert error.value.what == "the host shows another key than the pinned one"
+    assert trust(fleet, [pinned(fleet, sshd)], replace=True, expected="", confirm=lambda _: True) == 0
+    assert sshd.host_key.split()[1] in pins.read_text()
