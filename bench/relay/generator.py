@@ -39,9 +39,10 @@ def build_derper() -> Path:
     return golang.build(DERPER_SOURCE, cache=CACHE, progress=print) / "derper"
 
 
-def run(program: Path, args: list[str], server: Running, cpu: int, timeout_s: float) -> Run:
-    """Run the generator on one core against `server`; events by name. Raises RuntimeError with what it said when it fails."""
-    argv = ["taskset", "-c", str(cpu), str(program), args[0], *server.generator_flags(), *args[1:]]
+def run(program: Path, args: list[str], server: Running, cpu: int | None, timeout_s: float) -> Run:
+    """Run the generator against `server`, on one core if `cpu` is given; its events by name. Raises RuntimeError with its complaint."""
+    pinned = ["taskset", "-c", str(cpu)] if cpu is not None else []
+    argv = [*pinned, str(program), args[0], *server.generator_flags(), *args[1:]]
     events: Run = {}
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         killer = threading.Timer(timeout_s, process.kill)

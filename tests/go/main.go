@@ -30,6 +30,7 @@ var (
 	transport = flag.String("transport", "plain", "plain, tls12 (ordinary upgrade), tls13 (fast start), websocket")
 	serverKey = flag.String("server-key", "", "the relay's public key, 64 hex digits, to hold the greeting against")
 	meshKey   = flag.String("mesh-key", "", "64 hex digits; without it the mesh checks are skipped")
+	hold      = flag.Duration("steady", 0, "no checks: keep a pair talking for so long, and tell what it saw")
 	only      = flag.String("only", "", "run just the check of this name")
 )
 
@@ -62,6 +63,13 @@ func main() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "goclient:", err)
 		os.Exit(2)
+	}
+	if *hold > 0 {
+		if err := steady(r, *hold); err != nil {
+			fmt.Fprintln(os.Stderr, "goclient:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	failed := false
 	for _, c := range checks {

@@ -11,19 +11,17 @@ from typing import Any
 import pytest
 
 from bench.relay import generator, servers
-from lab import golang
+from tests.relay import goclient
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
-SOURCE = Path(__file__).parents[1] / "go"
 MESH_KEY = "0123456789abcdef" * 4
 TRANSPORTS = ["plain", "tls12", "tls13", "websocket", "websocket-tls"]
 
 
 @pytest.fixture(scope="module")
-def goclient() -> Path:
-    packages = ("-tags=ts_debug_websockets", ".")
-    return golang.build(SOURCE, cache=generator.CACHE, progress=print, packages=packages) / "go"
+def program() -> Path:
+    return goclient.build()
 
 
 def _server(name: str, folder: Path) -> servers.Server:
@@ -35,20 +33,17 @@ def _server(name: str, folder: Path) -> servers.Server:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("name", ["relay", "derper"])
-def test_stock_go_client(name: str, transport: str, goclient: Path, tmp_path: Path) -> None:
+def test_stock_go_client(name: str, transport: str, program: Path, tmp_path: Path) -> None:
     over_tls = transport not in ("plain", "websocket")
     with servers.running(_server(name, tmp_path), tmp_path, tls=over_tls) as target:
-        results = _checks(goclient, transport, target)
+        results = _checks(program, transport, target)
     failures = [f"{r['check']}: {r['why']}" for r in results if not r["ok"]]
     assert failures == []
     assert len(results) == (12 if "websocket" in transport else 16)
 
 
-def _checks(goclient: Path, transport: str, target: servers.Running) -> list[dict[str, Any]]:
-    url = f"{'https' if target.ca else 'http'}://{servers.HOST}:{target.port}/derp"
-    argv = [str(goclient), "-url", url, "-dial", target.address, "-transport", transport.removesuffix("-tls"), "-mesh-key", MESH_KEY]
-    if target.ca:
-        argv += ["-ca", str(target.ca)]
+def _checks(program: Path, transport: str, target: servers.Running) -> list[dict[str, Any]]:
+    argv = [*goclient.argv(program, target, transport.removesuffix("-tls")), "-mesh-key", MESH_KEY]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=400, check=False)
     assert done.stdout, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -10,10 +10,12 @@ import (
 //
 //	kind         part of bursts   packets   bytes each
 //	interactive  60 %             1–3       64–300
-//	bulk         25 %             4–24      1,200–1,400, the last one of any size
+//	bulk         25 %             4–24      1,200–1,392, the last one of any size
 //	acks         15 %             2–12      64–112
+//
+// Sizes are multiples of 16, as WireGuard pads them.
 const (
-	maxTraceSize   = 1400
+	maxTraceSize   = 1392
 	meanTraceBurst = 0.60*2 + 0.25*14 + 0.15*7
 )
 
@@ -52,10 +54,10 @@ func (t *trace) next() burst {
 	}
 	b.sizes = t.sizes[:n]
 	for i := range b.sizes {
-		b.sizes[i] = t.between(lo, hi)
+		b.sizes[i] = t.between(lo, hi) &^ 15
 	}
 	if lo == 1200 {
-		b.sizes[n-1] = t.between(64, maxTraceSize)
+		b.sizes[n-1] = t.between(64, maxTraceSize) &^ 15
 	}
 	return b
 }

@@ -1,0 +1,22 @@
+"""The Go test program of `tests/go`, and how it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.relay import generator, servers
+from lab import golang
+
+SOURCE = Path(__file__).parents[1] / "go"
+
+
+def build() -> Path:
+    """The program, built once from its checked-in sums, with the library's WebSocket client in it."""
+    return golang.build(SOURCE, cache=generator.CACHE, progress=print, packages=("-tags=ts_debug_websockets", ".")) / "go"
+
+
+def argv(program: Path, target: servers.Running, transport: str) -> list[str]:
+    """Its arguments for a relay; `transport` as its flag has it."""
+    url = f"{'https' if target.ca else 'http'}://{servers.HOST}:{target.port}/derp"
+    call = [str(program), "-url", url, "-dial", target.address, "-transport", transport]
+    return [*call, "-ca", str(target.ca)] if target.ca else call
