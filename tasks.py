@@ -41,13 +41,13 @@ def _fleet(site: str, *, json: bool = False, diffs: bool = False) -> Iterator[Fl
     """The loaded site with its report."""
     import os
 
-    from fleet import lab
+    from fleet import stage
     from fleet.context import Fleet, open_site
 
     path = Path(site or os.environ.get("DERPFLEET_SITE") or SITE)
-    if not (site or path.exists()) and lab.SITE.exists():
-        path = lab.SITE
-    lab.enter_network_of(path)
+    if not (site or path.exists()) and stage.SITE.exists():
+        path = stage.SITE
+    stage.enter_network_of(path)
     with _reporting(json=json, diffs=diffs) as report:
         yield Fleet(open_site(path), report)
 

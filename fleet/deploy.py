@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from threading import Lock
 
-from engine.ship import Shipment, make_shipment
-
 import roles
 from engine.facts import Facts
 from engine.plan import Mode
@@ -15,6 +13,7 @@ from engine.report import closing
 from engine.resource import Resource
 from engine.run import Compile, Failure, Outcome, converge
 from engine.session import Session
+from engine.ship import Shipment, make_shipment
 from fleet.context import CHECKOUT, Fleet
 from fleet.prove import prove_hosts, prover
 from fleet.register import check_registration, register

@@ -6,15 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from probe.render import ladder_lines
-from probe.verify import prove
-
 from engine.report import Report
 from fleet.context import Fleet
 from inventory.model import Host
 from probe.keys import Prover, read_prover
 from probe.proof import Proof, Rung
+from probe.render import ladder_lines
 from probe.target import Target
+from probe.verify import prove
 
 
 def prover(fleet: Fleet) -> Prover:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from probe.verify import prove
-
 from engine.report import Report, closing
 from fleet.context import Fleet
 from fleet.prove import prove_hosts, show
 from inventory.model import Host
 from probe.target import Target
+from probe.verify import prove
 
 
 def verify_hosts(fleet: Fleet, hosts: Sequence[Host], *, thorough: bool) -> int:
