@@ -97,7 +97,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line: time (RFC 3339, UTC), level, part, message, and the fields, which cannot replace these."""
 
     def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created, timezone.utc)  # noqa: UP017  Python 3.10 has no datetime.UTC
+        time = datetime.fromtimestamp(record.created, timezone.utc)
         head = {
             "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),

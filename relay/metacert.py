@@ -56,7 +56,7 @@ def build_meta_cert(server_public: bytes, seed: bytes, not_before: datetime, not
 
 def new_meta_cert(server_public: bytes, now_unix_s: float) -> bytes:
     """The certificate in DER for this run of the relay, signed with a key that is thrown away at once."""
-    now = datetime.fromtimestamp(now_unix_s, timezone.utc)  # noqa: UP017  Python 3.10 has no datetime.UTC
+    now = datetime.fromtimestamp(now_unix_s, timezone.utc)
     return build_meta_cert(server_public, secrets.token_bytes(32), now - VALIDITY, now + VALIDITY)
 
 

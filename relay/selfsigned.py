@@ -47,7 +47,7 @@ def make_self_signed(address: str, now_unix_s: float) -> tuple[bytes, bytes]:
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
-    now = datetime.fromtimestamp(now_unix_s, timezone.utc)  # noqa: UP017  Python 3.10 has no datetime.UTC
+    now = datetime.fromtimestamp(now_unix_s, timezone.utc)
     builder = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(hours=1), now + LIFETIME)
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)

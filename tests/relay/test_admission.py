@@ -1,0 +1,303 @@
+import asyncio
+import json
+
+import pytest
+
+from relay import admission, flags
+from relay.admission import Admission, AllowFileCheck, Cached, TailscaledCheck, UrlCheck, Verdict
+from relay.allowfile import AllowFile
+from tests.relay.httpserver import Script, serving
+from tests.relay.test_httpclient import asynchronous
+
+A, B = bytes(range(32)), bytes(range(32, 64))
+
+
+class Scripted:
+    """A check that answers as told and remembers what it was asked; `gate` holds answers back."""
+
+    def __init__(self, *verdicts, gate=None):
+        self.verdicts = list(verdicts)
+        self.asked = []
+        self.gate = gate
+        self.under_way = self.most_under_way = 0
+
+    async def ask(self, key, address):
+        self.asked.append((key, address))
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        if self.gate:
+            await self.gate.wait()
+        self.under_way -= 1
+        return self.verdicts.pop(0) if len(self.verdicts) > 1 else self.verdicts[0]
+
+
+YES, NO, UNCLEAR = Verdict(True, "yes"), Verdict(False, "no"), Verdict(False, "unreachable", clear=False)
+
+
+# The admission controller
+
+
+@pytest.mark.parametrize(
+    "answer, allowed, reason, clear",
+    [
+        ((200, b'{"Allow": true}'), True, "verify_url_allowed", True),
+        ((200, b'{"allow":true,"x":1}'), True, "verify_url_allowed", True),
+        ((200, b'{"Allow": false}'), False, "verify_url_refused", True),
+        ((200, b"{}"), False, "verify_url_refused", True),
+        ((200, b"yes"), False, "verify_url_bad_answer", False),
+        ((200, b"[true]"), False, "verify_url_bad_answer", False),
+        ((200, b'{"Allow": 1}'), False, "verify_url_bad_answer", False),
+        ((200, b"[" * 4000), False, "verify_url_bad_answer", False),
+        ((200, b'{"Allow": true' + b" " * 5000 + b"}"), False, "verify_url_bad_answer", False),
+        ((204, b""), False, "verify_url_status", False),
+        ((403, b'{"Allow": true}'), False, "verify_url_status", False),
+        ((500, b""), False, "verify_url_status", False),
+        ((302, b"", [("Location", "/")]), False, "verify_url_status", False),
+    ],
+)
+@pytest.mark.parametrize("fail_open", [False, True])
+@asynchronous
+async def test_what_a_controller_answers(answer, allowed, reason, clear, fail_open):
+    """The same with fail-open: it is about transport errors, not about answers."""
+    async with serving(Script(answer)) as base:
+        check = UrlCheck(f"{base}/verify", fail_open=fail_open)
+        verdict = await check.ask(A, "203.0.113.7")
+        check._client.close()
+    assert (verdict.allowed, verdict.reason, verdict.clear) == (allowed, reason, clear)
+
+
+@asynchronous
+async def test_what_a_controller_is_asked():
+    script = Script((200, b'{"Allow":true}'))
+    async with serving(script) as base:
+        check = UrlCheck(f"{base}/verify?token=x")
+        await check.ask(A, "203.0.113.7")
+        check._client.close()
+    ((method, target, _, body),) = script.requests
+    assert (method, target) == ("POST", "/verify?token=x")
+    assert json.loads(body) == {"NodePublic": f"nodekey:{A.hex()}", "Source": "203.0.113.7"}
+    assert b" " not in body
+
+
+@asynchronous
+async def test_a_controller_that_cannot_be_reached(monkeypatch):
+    async with serving(Script((200, b""))) as base:
+        pass
+    closed = await UrlCheck(base).ask(A, "")
+    opened = await UrlCheck(base, fail_open=True).ask(A, "")
+    assert (closed.allowed, closed.reason, closed.clear) == (False, "verify_url_unreachable", False) and closed.detail
+    assert (opened.allowed, opened.reason, opened.clear) == (True, "verify_url_failed_open", False)
+
+    async def never():
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(admission, "LIMIT_S", 0.05)
+    async with serving(Script((200, b""), before_answer=never)) as base:
+        assert (await UrlCheck(base).ask(A, "")).reason == "verify_url_timeout"
+        assert (await UrlCheck(base, fail_open=True).ask(A, "")).reason == "verify_url_failed_open"
+
+
+# tailscaled
+
+
+@pytest.mark.parametrize(
+    "answer, allowed, reason, clear",
+    [
+        ((200, b'{"Node":{}}'), True, "tailscaled_known", True),
+        ((404, b"no match"), False, "tailscaled_unknown", True),
+        ((403, b""), False, "tailscaled_error", False),
+        ((500, b""), False, "tailscaled_error", False),
+        ((400, b"invalid 'addr' parameter"), False, "tailscaled_error", False),
+    ],
+)
+@asynchronous
+async def test_what_tailscaled_answers(tmp_path, answer, allowed, reason, clear):
+    script = Script(answer)
+    async with serving(script, unix_path=str(tmp_path / "s")) as path:
+        check = TailscaledCheck(path)
+        verdict = await check.ask(A, "203.0.113.7")
+        check._client.close()
+    assert (verdict.allowed, verdict.reason, verdict.clear) == (allowed, reason, clear)
+    assert ("too old" in verdict.detail) is (answer[0] == 400)
+    ((method, target, headers, _),) = script.requests
+    assert (method, target) == ("GET", f"/localapi/v0/whois?addr=nodekey%3A{A.hex()}")
+    assert headers["host"] == "local-tailscaled.sock" and headers["tailscale-cap"] == "145"
+    assert not {"origin", "referer"} & set(headers)
+
+
+@asynchronous
+async def test_no_tailscaled(tmp_path):
+    verdict = await TailscaledCheck(str(tmp_path / "none")).ask(A, "")
+    assert (verdict.allowed, verdict.reason, verdict.clear) == (False, "tailscaled_unreachable", False)
+    assert TailscaledCheck()._client._unix_path == "/var/run/tailscale/tailscaled.sock"
+
+
+# Asking once
+
+
+@asynchronous
+async def test_clear_answers_are_remembered_for_a_while(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+    check = Scripted(YES, NO)
+    cached = Cached(check, 10)
+    assert [(await cached.ask(A, "x")).reason for _ in range(3)] == ["yes"] * 3
+    now = 109.9
+    assert (await cached.ask(A, "x")).allowed
+    assert not (await cached.ask(A, "y")).allowed, "the controller sees the address, so it may matter"
+    now = 110.0
+    assert not (await cached.ask(A, "x")).allowed
+    assert len(check.asked) == 3
+
+
+@asynchronous
+async def test_unclear_answers_are_not():
+    check = Scripted(UNCLEAR, YES)
+    cached = Cached(check, 10)
+    assert (await cached.ask(A, "x")).reason == "unreachable"
+    assert (await cached.ask(A, "x")).reason == "yes"
+
+
+@asynchronous
+async def test_one_question_per_key_at_a_time_and_its_answer_is_for_all_who_wait():
+    for verdict in (YES, UNCLEAR):
+        check = Scripted(verdict, gate=asyncio.Event())
+        cached = Cached(check, 0)
+        clients = [asyncio.ensure_future(cached.ask(A, "x")) for _ in range(20)]
+        other = asyncio.ensure_future(cached.ask(B, "x"))
+        await asyncio.sleep(0.01)
+        assert check.asked == [(A, "x"), (B, "x")]
+        clients[0].cancel()  # the one whose question it is hangs up: another asks
+        await asyncio.sleep(0.01)
+        check.gate.set()
+        assert {v.reason for v in await asyncio.gather(*clients[1:], other)} == {verdict.reason}
+        assert check.asked == [(A, "x"), (B, "x"), (A, "x")]
+        assert len(cached._locks) == 0
+        await cached.ask(A, "x")
+        assert len(check.asked) == 4, "remembered for 0 s"
+
+
+@asynchronous
+async def test_one_key_from_two_addresses_asks_twice_but_not_at_once():
+    check = Scripted(YES, gate=asyncio.Event())
+    cached = Cached(check, 10)
+    both = asyncio.gather(cached.ask(A, "x"), cached.ask(A, "y"))
+    await asyncio.sleep(0.01)
+    check.gate.set()
+    await both
+    assert check.asked == [(A, "x"), (A, "y")] and check.most_under_way == 1
+
+
+@asynchronous
+async def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(admission, "MAX_CACHED", 3)
+    check = Scripted(YES)
+    cached = Cached(check, 1000)
+    for address in "abcd":
+        await cached.ask(A, address)
+    assert len(cached._answers) == 3
+    await cached.ask(A, "d")
+    assert len(check.asked) == 4
+    await cached.ask(A, "a")
+    assert len(check.asked) == 5, "the oldest went"
+
+
+# All together
+
+
+@asynchronous
+async def test_open():
+    everybody = Admission([])
+    assert everybody.is_open and (await everybody.admit(A, "x")).allowed
+    assert [x async for x in everybody.revoked(lambda: [(A, "x")])] == []
+    assert everybody.counts == {"open": 1}
+
+
+@asynchronous
+async def test_checks_add_up(tmp_path):
+    (tmp_path / "allow").write_text(A.hex())
+    file = AllowFile(str(tmp_path / "allow"))
+    remote = Scripted(YES, NO)
+    both = Admission([AllowFileCheck(file), remote])
+    assert not both.is_open
+    assert [(await both.admit(key, "x")).reason for key in (A, A, B)] == ["yes", "no", "not_in_allow_file"]
+    assert len(remote.asked) == 2, "a refusal costs no further question"
+    assert both.counts == {"yes": 1, "no": 1, "not_in_allow_file": 1}
+    assert (await AllowFileCheck(file).ask(A, "")).reason == "in_allow_file"
+
+
+async def collect(admission_, connected, count, within_s=5.0):
+    found = []
+
+    async def run():
+        async for entry in admission_.revoked(connected):
+            found.append(entry)
+            if len(found) == count:
+                break
+
+    await asyncio.wait_for(run(), within_s)
+    return found
+
+
+@asynchronous
+async def test_a_key_taken_off_the_list_is_found_within_a_tick(tmp_path, monkeypatch):
+    monkeypatch.setattr(admission, "TICK_S", 0.01)
+    path = tmp_path / "allow"
+    path.write_text(f"{A.hex()}\n{B.hex()}")
+    file = AllowFile(str(path))
+    both = Admission([AllowFileCheck(file)], allow_file=file)
+    search = asyncio.ensure_future(collect(both, lambda: [(A, "x"), (B, "y")], 1))
+    await asyncio.sleep(0.05)
+    path.write_text(A.hex())
+    assert await search == [(B, "y", Verdict(False, "not_in_allow_file"))]
+    assert both.counts == {"revoked": 1}
+
+
+@asynchronous
+async def test_everybody_is_asked_about_again_spread_over_time(monkeypatch):
+    monkeypatch.setattr(admission, "TICK_S", 0.01)
+    check = Scripted(YES)
+    clients = [(bytes((i,)) * 32, "x") for i in range(10)]
+
+    class NoToFive:
+        async def ask(self, key, address):
+            await check.ask(key, address)
+            return NO if key[0] == 5 else UNCLEAR if key[0] == 6 else YES
+
+    asked_again = Admission([NoToFive()], recheck_s=0.1)
+    began = asyncio.get_running_loop().time()
+    found = await collect(asked_again, lambda: clients, 2)
+    assert [entry[0][0] for entry in found] == [5, 5], "an unclear answer throws nobody out"
+    assert asyncio.get_running_loop().time() - began >= 0.2, "one round in 0.1 s, and none at the start"
+    assert check.most_under_way <= 2
+
+
+@asynchronous
+async def test_no_rechecks_where_none_are_wanted(monkeypatch):
+    monkeypatch.setattr(admission, "TICK_S", 0.001)
+    check = Scripted(NO)
+    with pytest.raises(asyncio.TimeoutError):
+        await collect(Admission([check], recheck_s=0), lambda: [(A, "x")], 1, within_s=0.1)
+    assert check.asked == []
+
+
+def test_what_the_flags_make(tmp_path):
+    (tmp_path / "allow").write_text(A.hex())
+    base = ["-c=k", "-certmode=manual"]
+    assert admission.from_config(flags.parse(base)).is_open
+    made = admission.from_config(
+        flags.parse(
+            [
+                *base,
+                f"-allow-file={tmp_path}/allow",
+                "-verify-clients",
+                "-socket=/s",
+                "-verify-client-url=http://h/v",
+                "-verify-client-url-fail-open",
+            ]
+        )
+    )
+    first, second, third = made._checks
+    assert isinstance(first, AllowFileCheck)
+    assert isinstance(second._check, TailscaledCheck) and second._check._client._unix_path == "/s"
+    assert third._check._url == "http://h/v" and third._check._fail_open and third._for_s == 10 and made._recheck_s == 300
