@@ -145,9 +145,8 @@ def locked_for(lock: Path, environment: Mapping[str, str]) -> str:
 def _sources(program: Program) -> dict[str, bytes]:
     found = {}
     for package in program.packages:
-        for path in sorted((CHECKOUT / package).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                found[str(path.relative_to(CHECKOUT))] = path.read_bytes()
+        for path in sorted((CHECKOUT / package).rglob("*.py")):
+            found[str(path.relative_to(CHECKOUT))] = path.read_bytes()
     return found
 
 

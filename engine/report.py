@@ -101,6 +101,8 @@ class Report:
         if not self.diffs:
             return
         keys = {key: pair for key, pair in event["keys"].items() if not (event["text"] and key in ("content", "rules"))}
+        if keys.get("type", [""])[0] == "absent":
+            keys = {"type": keys["type"]}  # mode and owner of what is not there say nothing
         for key, (present, wanted) in sorted(keys.items()):
             self.line(host, "", f"{event['id']}  {key}: {present or 'nothing'} -> {wanted}")
         if event["text"]:

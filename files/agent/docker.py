@@ -51,7 +51,7 @@ class Container(Restartable):
     def fix(self, keys):
         self._remove()
         if self.spec["running"]:
-            self.converge(self._start)
+            self.converge("start")
         else:
             self.host.journal.paid(self.id)
 
@@ -59,7 +59,7 @@ class Container(Restartable):
         run(["docker", "stop", "--time", "10", self.spec["container"]], 30)
         run(["docker", "rm", "--force", self.spec["container"]], 30)
 
-    def _start(self):
+    def act(self, verb):
         label = "%s=%s" % (self.LABEL, self._definition())
         argv = ["docker", "run", "--detach", "--name", self.spec["container"], "--label", label]
         must(argv + list(self.spec["arguments"]) + [self.spec["image"]] + list(self.spec["command"]), 120)
@@ -72,5 +72,5 @@ class Container(Restartable):
         _, out, err = run(["docker", "logs", "--tail", "12", self.spec["container"]], 10)
         return tail(out + err)
 
-    def restart_back(self):
+    def undo(self, verb):
         run(["docker", "restart", self.spec["container"]], 60)

@@ -40,23 +40,29 @@ class Restartable(Kind):
                 return "another site stopped answering as before: %s gave %d, now %s" % (watch["url"], before, status or problem)
         return ""
 
+    def act(self, verb):
+        """start, restart or reload. Raises Failed."""
+        raise NotImplementedError
+
+    def undo(self, verb):
+        """The same again, after the previous files were put back. Never raises."""
+        raise NotImplementedError
+
     def log(self):
+        """The last lines that it logged."""
         raise NotImplementedError
 
-    def restart_back(self):
-        raise NotImplementedError
-
-    def converge(self, act):
-        """act(), then health; when that fails, what this run changed is put back and started again, and Failed is raised."""
+    def converge(self, verb):
+        """act(), then health; when that fails, what this run changed is put back, and Failed is raised."""
         try:
-            act()
+            self.act(verb)
             self.await_health()
         except Failed as failure:
             names = list(self.spec["restart_on"]) + list(self.spec.get("reload_on", ()))
             restored = [name for name in names if name in self.host.changed and self.host.journal.restore(name)]
             if restored:
                 failure.why += "\nput back: " + ", ".join(restored)
-                self.restart_back()
+                self.undo(verb)
                 self.host.journal.paid(self.id)
             raise
         self.host.journal.paid(self.id)

@@ -38,7 +38,7 @@ class Service(Restartable):
             return self.host.journal.paid(self.id)
         if owed or "running" in keys:
             verb = "start" if "running" in keys else owed
-            self.converge(lambda: self.act(verb))
+            self.converge(verb)
         return None
 
     def act(self, verb):
@@ -56,11 +56,12 @@ class Service(Restartable):
     def log(self):
         return tail(run(["journalctl", "--unit", self.spec["unit"], "--lines", "12", "--no-pager", "--output", "cat"], 10)[1])
 
-    def restart_back(self):
+    def undo(self, verb):
         self.host.units.dirty = True
         self.host.units.reload_if_dirty()
         run(["systemctl", "reset-failed", self.spec["unit"]])
-        run(["systemctl", "restart", self.spec["unit"]], self.spec["timeout_s"] + 60)
+        # What was only reloaded still runs, with clients on it: a restart would cut them off.
+        run(["systemctl", "reload-or-restart" if verb == "reload" else "restart", self.spec["unit"]], self.spec["timeout_s"] + 60)
 
 
 class Units:

@@ -1,0 +1,305 @@
+#!/usr/bin/env python3
+"""Gets, renews and serves one host's certificate. Lands on hosts as /opt/derpfleet/bin/certificate; standard library only.
+
+    certificate valid             exit 0 when the certificate is there, from this ACME server, for this name, and not overdue
+    certificate obtain [--force]  asks the ACME server when it has to (certbot decides), or in any case
+    certificate copied | copy     are the relay's own copies the certificate? make them so
+    certificate served | deploy   does the host serve what is on disk? copy, reload, and wait until it does
+    certificate renew [--force]   obtain, deploy if something else is served, and fail loudly if that does not help
+    certificate younger SECONDS   exit 0 when the certificate's file was written after that moment
+
+`deploy --hook` is what certbot runs after each new certificate: it copies and reloads, and leaves the verdict to others.
+The configuration is written by roles/certificate.py.
+"""
+
+import argparse
+import hashlib
+import ipaddress
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+
+CONFIG = "/etc/derpfleet/certificate.json"
+OVERDUE = 0.25  # of the lifetime left; certbot renews at a third, so below this it has failed for a while
+BUSY_S = 120  # how long to wait for another certbot
+SERVED_S = 15
+
+ADVICE = {
+    "dns": "look at the A and AAAA records of the name: both must lead to this host, or not exist",
+    "connection": "port 80 must be reachable from everywhere: look at the provider's firewall, and at the name's AAAA record",
+    "unauthorized": "the name leads to another machine, or something in front of this host answers port 80",
+    "caa": "the domain's CAA record does not allow this certificate authority",
+    "rateLimited": "wait until the time that it names, or rehearse with certificate.source: letsencrypt-staging",
+    "rejectedIdentifier": "the certificate authority does not give certificates for this name",
+    "externalAccountRequired": "this ACME server wants an account of its own (EAB), which is not supported: use another one",
+    "invalidContact": "mend certificate.contact",
+    "userActionRequired": "the certificate authority has new terms: read them, then deploy again",
+    "serverInternal": "the certificate authority has a fault of its own: try again later",
+}
+# What certbot prints when it prints no type.
+SPOKEN = (
+    ("too many", "rateLimited"),
+    ("rate limit", "rateLimited"),
+    ("CERTIFICATE_VERIFY_FAILED", "tls"),
+    ("Unable to register an account", "userActionRequired"),
+)
+ADVICE["tls"] = "the ACME server's own certificate is not trusted here: name its CA with certificate.ca"
+
+
+class Problem(Exception):
+    """What is wrong, in a person's words."""
+
+
+def run(argv, env=None):
+    """(exit status, output of both kinds)."""
+    try:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
+    except OSError as error:
+        return 127, "%s: %s" % (argv[0], error.strerror)
+    output = process.communicate()[0]
+    return process.returncode, output.decode(errors="replace")
+
+
+def leaf(path):
+    """The first certificate of a PEM file, in DER. Raises Problem."""
+    try:
+        with open(path) as file:
+            text = file.read()
+    except OSError as error:
+        raise Problem("%s: %s" % (path, error.strerror))
+    match = re.search(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", text, re.S)
+    if not match:
+        raise Problem("%s holds no certificate" % path)
+    return ssl.PEM_cert_to_DER_cert(match.group(0))
+
+
+def fingerprint(der):
+    return hashlib.sha256(der).hexdigest()
+
+
+class Certificate:
+    """The certificate that the configuration speaks of."""
+
+    def __init__(self, config):
+        self.domain, self.fullchain, self.key = config["domain"], config["fullchain"], config["key"]
+        self.acme, self.copies, self.reloads = config["acme"], config["copies"], config["reload"]
+        self.https_port = config["https_port"]
+
+    # what is on disk
+
+    def problem(self):
+        """Why another certificate is needed, or ""."""
+        try:
+            leaf(self.fullchain)
+        except Problem as problem:
+            return str(problem)
+        status, text = run(["openssl", "x509", "-noout", "-dates", "-ext", "subjectAltName", "-in", self.fullchain])
+        dates = dict(re.findall(r"^(notBefore|notAfter)=(.*)$", text, re.M))
+        if status or len(dates) != 2:
+            return "%s cannot be read: %s" % (self.fullchain, text.strip())
+        if self.domain.lower() not in [name.lower() for name in re.findall(r"DNS:([^,\s]+)", text)]:
+            return "%s is not for %s" % (self.fullchain, self.domain)
+        start, end = (ssl.cert_time_to_seconds(dates[key]) for key in ("notBefore", "notAfter"))
+        if end - time.time() < OVERDUE * (end - start):
+            return "%s ends on %s" % (self.fullchain, dates["notAfter"])
+        if self.issuer() != self.acme["server"]:
+            return "%s is from %s, not from %s" % (self.fullchain, self.issuer() or "somewhere else", self.acme["server"])
+        return ""
+
+    def issuer(self):
+        """The ACME server that certbot has written down for this certificate, or ""."""
+        folder = os.path.dirname(self.fullchain)
+        saved = os.path.join(os.path.dirname(os.path.dirname(folder)), "renewal", os.path.basename(folder) + ".conf")
+        try:
+            with open(saved) as file:
+                match = re.search(r"^server\s*=\s*(\S+)", file.read(), re.M)
+        except OSError:
+            return ""
+        return match.group(1) if match else ""
+
+    # asking for one
+
+    def obtain(self, force):
+        """Runs certbot, which orders only when it has to. Raises Problem with the ACME server's reason."""
+        # A certificate that is good for certbot and not for us (another server's) has to be replaced.
+        force = force or (os.path.exists(self.fullchain) and bool(self.problem()))
+        argv = self.acme["certbot"] + ["certonly", "--non-interactive", "--agree-tos", "--server", self.acme["server"]]
+        argv += ["--email", self.acme["contact"]] if self.acme["contact"] else ["--register-unsafely-without-email"]
+        argv += ["--cert-name", self.domain, "--domain", self.domain] + self.acme["authenticator"]
+        argv += ["--deploy-hook", "%s deploy --hook" % self.acme["hook"]]
+        argv += ["--force-renewal"] if force else ["--keep-until-expiring"]
+        env = dict(os.environ, **({"REQUESTS_CA_BUNDLE": self.acme["ca"]} if self.acme["ca"] else {}))
+        deadline = time.time() + BUSY_S
+        while True:
+            status, output = run(argv, env)
+            if "Another instance of Certbot is already running" not in output or time.time() > deadline:
+                break
+            time.sleep(3)
+        if status:
+            raise Problem(explain(output))
+        if self.problem():
+            raise Problem("certbot said nothing is wrong, and yet: %s" % self.problem())
+
+    # the relay's own copies, for a relay that terminates TLS itself
+
+    def pairs(self):
+        """(file, its copy) of chain and key."""
+        if not self.copies:
+            return []
+        base = os.path.join(self.copies["directory"], self.domain)
+        return [(self.fullchain, base + ".crt"), (self.key, base + ".key")]
+
+    def copied(self):
+        return all(read(source) == read(copy) is not None for source, copy in self.pairs())
+
+    def copy(self):
+        for source, copy in self.pairs():
+            content = read(source)
+            if content is None:
+                raise Problem("%s is not there" % source)
+            handle, temp = tempfile.mkstemp(dir=os.path.dirname(copy))
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                os.fchmod(file.fileno(), 0o640)
+                file.flush()
+                os.fsync(file.fileno())
+            shutil.chown(temp, group=self.copies["group"])
+            os.rename(temp, copy)
+
+    # what is served
+
+    def mismatch(self):
+        """What is wrong with what the host serves, or ""."""
+        wanted = fingerprint(leaf(self.fullchain))
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            with socket.create_connection(("127.0.0.1", self.https_port), timeout=5) as plain:
+                with context.wrap_socket(plain, server_hostname=self.name_sent()) as tls:
+                    served = fingerprint(tls.getpeercert(binary_form=True))
+        except OSError as error:
+            return "port %d of this host: %s" % (self.https_port, error)
+        if served != wanted:
+            return "port %d serves the certificate %s…, on disk is %s…" % (self.https_port, served[:16], wanted[:16])
+        return ""
+
+    def name_sent(self):
+        """The server name that clients send: none when the relay has an address for a name."""
+        try:
+            ipaddress.ip_address(self.domain)
+        except ValueError:
+            return self.domain
+        return None
+
+    def deploy(self, hook):
+        """Copies and reloads; unless a hook, also waits until the new certificate is served. Raises Problem."""
+        self.copy()
+        said = []
+        for argv in self.reloads:
+            status, output = run(argv)
+            if status:
+                said.append("%s: %s" % (" ".join(argv), output.strip()))
+        if hook:
+            return
+        deadline = time.time() + SERVED_S
+        while self.mismatch() and time.time() < deadline:
+            time.sleep(0.2)
+        if self.mismatch():
+            raise Problem("\n".join(["the new certificate is NOT served: " + self.mismatch()] + said))
+
+
+def read(path):
+    """Content, or None when there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def explain(output):
+    """The ACME server's reason in words, out of what certbot printed."""
+    kinds = re.findall(r"^\s*Type:\s*(\S+)", output, re.M) + re.findall(r"urn:ietf:params:acme:error:(\w+)", output)
+    kinds += [kind for text, kind in SPOKEN if text in output]
+    details = [detail.strip() for detail in re.findall(r"^\s*Detail:\s*(.*)$", output, re.M)]
+    noise = (
+        "Saving debug log",
+        "Ask for help",
+        "Some challenges",
+        "- - -",
+        "Requesting a certificate",
+        "Renewing an existing",
+        "Account reg",
+    )
+    if not details:
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        details = [line for line in lines if not line.startswith(noise)][-4:]
+    lines = ["no certificate: " + (kinds[0] + ": " if kinds else "") + " ".join(details)]
+    if kinds and kinds[0] in ADVICE:
+        lines.append("change: " + ADVICE[kinds[0]])
+    lines.append("what was served before is still served; certbot's own account is in /var/log/letsencrypt/letsencrypt.log")
+    return "\n".join(lines)
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(prog="certificate", description="one host's certificate")
+    parser.add_argument("--config", default=CONFIG)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    verbs.required = True
+    for name in ("valid", "copied", "copy", "served"):
+        verbs.add_parser(name)
+    verbs.add_parser("obtain").add_argument("--force", action="store_true")
+    verbs.add_parser("deploy").add_argument("--hook", action="store_true")
+    verbs.add_parser("younger").add_argument("seconds", type=float)
+    renew = verbs.add_parser("renew")
+    renew.add_argument("--force", action="store_true")
+    renew.add_argument("--within", type=float, default=0, help="first sleep a random part of so many seconds")
+    return parser.parse_args(argv)
+
+
+def act(words, certificate):
+    """Carries out a verb. Raises Problem."""
+    problem = ""
+    if words.verb == "valid":
+        problem = certificate.problem()
+    elif words.verb == "obtain":
+        certificate.obtain(words.force)
+    elif words.verb == "copied":
+        problem = "" if certificate.copied() else "the relay's copies differ"
+    elif words.verb == "copy":
+        certificate.copy()
+    elif words.verb == "served":
+        problem = certificate.mismatch()
+    elif words.verb == "deploy":
+        certificate.deploy(words.hook)
+    elif words.verb == "younger":
+        problem = "" if os.stat(certificate.fullchain).st_mtime > words.seconds else "it is older"
+    else:
+        time.sleep(random.uniform(0, words.within))
+        certificate.obtain(words.force)
+        if certificate.mismatch():
+            certificate.deploy(hook=False)
+    if problem:
+        raise Problem(problem)
+
+
+def main(argv):
+    words = parse(argv)
+    with open(words.config) as file:
+        certificate = Certificate(json.load(file))
+    try:
+        act(words, certificate)
+    except Problem as problem:
+        sys.exit(str(problem))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
