@@ -1,0 +1,207 @@
+"""The headscale host: proved relays go into its map, all at once or not at all, and other people's regions stay. Pure.
+
+The transaction: what was read is what is replaced (`only_if_sha256`), the file is written whole, headscale takes it up and must then be
+healthy and say itself that it serves these regions; otherwise the agent puts the previous files back and restarts it. SIGHUP does not
+make headscale read its map again and `headscale configtest` does not load it, so neither proves anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
+
+from engine.facts import Facts, FileFact
+from engine.resource import File, Http, Resource, Service
+from inventory.model import Host, Site
+from roles.derpmap import Pins, yaml_region
+from roles.headscale_config import BadConfig, with_path
+from roles.headscale_look import STRICT_SINCE, VERIFY_SINCE, HeadscaleRefused, Look, ask, look
+from roles.headscale_map import hostnames, is_of, merge, plan_registration, renumbered
+from roles.headscale_reader import BadMap, Region
+
+__all__ = ["HeadscaleRefused", "ask", "refusals", "resources", "to_withdraw", "warnings"]
+
+ROLE = "headscale"
+_TICK_MAX_S = 60  # a map that is read this often is waited for; else headscale is restarted
+_START_S, _URL_S = 30, 30  # how long a start may take, and headscale's own limit for each URL that it fetches at the start
+
+
+def resources(
+    site: Site, facts: Facts, proved: Sequence[Host], withdrawn: Sequence[Host] = (), *, pins: Pins | None = None
+) -> list[Resource]:
+    """The map file, config.yaml with that file under derp.paths, and headscale itself.
+
+    `proved`: hosts whose region goes in. `withdrawn`: hosts whose region comes out; their relay is to be stopped before (see
+    `roles.headscale_map.plan_registration`). A region whose id was changed in the site file stays until `to_withdraw` is passed here.
+    Raises HeadscaleRefused.
+    """
+    seen = look(site, facts)
+    if reasons := list(_refusals(site, seen, proved, withdrawn)):
+        raise HeadscaleRefused("headscale's map was not touched", why="\n".join(reasons), next="clear this up, then deploy again")
+    steps = plan_registration(seen.regions, proved, pins=pins)
+    put = {host.region.id: yaml_region(host, pin=(pins or {}).get(host.name)) for host in proved}
+    try:
+        map_text = merge(seen.map_text, put=put, remove=[host.region.id for host in withdrawn])
+        config_text = with_path(seen.config_text, seen.headscale.derp_map)
+    except (BadMap, BadConfig) as error:
+        raise HeadscaleRefused("headscale's map was not touched", why=str(error)) from None
+    map_file = _file(seen.headscale.derp_map, map_text, seen.map_file, like=seen.config_file)
+    config_file = _file(seen.headscale.config, config_text, seen.config_file, like=seen.config_file)
+    only_added = not any(step.action == "change" for step in steps) and not _present(seen, withdrawn)
+    return [map_file, config_file, _service(seen, map_file, config_file, put, only_added=only_added)]
+
+
+def refusals(site: Site, facts: Facts, proved: Sequence[Host], withdrawn: Sequence[Host] = ()) -> list[str]:
+    """Why the map may not be changed, each a sentence. Raises HeadscaleRefused when not even that can be told."""
+    return list(_refusals(site, look(site, facts), proved, withdrawn))
+
+
+def to_withdraw(site: Site, facts: Facts) -> list[Host]:
+    """Hosts under the ids that the site gave up but the map has: for `resources`, as `withdrawn`, once their relay was stopped."""
+    return [
+        host.model_copy(update={"region": host.region.model_copy(update={"id": id})})
+        for id, host in renumbered(look(site, facts).regions, tuple(site.hosts.values())).items()
+    ]
+
+
+def warnings(site: Site, facts: Facts) -> list[str]:
+    """What works and will hurt one day, each a sentence."""
+    seen = look(site, facts)
+    config = seen.headscale.config
+    found = []
+    if seen.config.urls:
+        found.append(
+            f"{config}: derp.urls is fetched at every start ({', '.join(seen.config.urls)}). "
+            + ("headscale does not start when that fails" if seen.version >= STRICT_SINCE else "When that fails, regions are missing")
+            + ", as in mainland China or when DNS comes up late; with relays of your own, `urls: []` avoids it."
+        )
+        if site.derpmap.omit_default_regions:
+            found.append(
+                f"{config}: derpmap.omit_default_regions is set in the site file, but derp.urls brings regions of others into the map."
+            )
+    if seen.config.update_s is None:
+        found.append(
+            f"{config}: derp.auto_update_enabled is off, so each change of the map restarts headscale. Traffic goes on, and nodes see the "
+            "new map some 10 s later. With auto_update_enabled: true and update_frequency: 30s, a new region needs no restart."
+        )
+    if seen.version < STRICT_SINCE:
+        number = ".".join(map(str, seen.version))
+        found.append(
+            f"headscale {number} starts even when a file or URL of the map cannot be read, and then lacks its regions. 0.27 does not."
+        )
+    if seen.served(()) is None:
+        found.append("headscale shows nowhere which map it serves (metrics_listen_addr, 0.26 or newer): only its /health is waited for.")
+    found += [
+        f"{config}: {path} under derp.paths was not read: a region in it that clashes with ours cannot be seen." for path in seen.unseen
+    ]
+    return found
+
+
+def _refusals(site: Site, seen: Look, proved: Sequence[Host], withdrawn: Sequence[Host]) -> Iterator[str]:
+    headscale = seen.headscale
+    if seen.unit.get("LoadState") == "not-found":
+        yield f"There is no unit {headscale.unit} on the headscale host: set headscale.unit in the site file."
+    if twice := {host.name for host in proved} & {host.name for host in withdrawn if host.region == site.hosts[host.name].region}:
+        yield f"{', '.join(sorted(twice))} cannot be registered and withdrawn at once."
+    for host in proved:
+        yield from _clashes(site, seen, host)
+    for host in (*proved, *withdrawn):
+        region = seen.regions.get(host.region.id)
+        if region is not None and not is_of(region, host):
+            yield (
+                f"Region {host.region.id} in {headscale.derp_map} is {_called(region)}, which is not {host.name}: "
+                f"give {host.name} another id, or take that region out of the file."
+            )
+    gone = {host.region.id for host in withdrawn}
+    left = [id for id, region in seen.regions.items() if region and id not in gone] or proved
+    if gone and not (left or seen.config.urls or seen.config.embedded or any(seen.elsewhere.values()) or seen.unseen):
+        yield "No region would be left, and headscale does not start with none: register another relay first."
+
+
+def _clashes(site: Site, seen: Look, host: Host) -> Iterator[str]:
+    id, code, domain, path = host.region.id, host.region.code, host.domain, seen.headscale.derp_map
+    node_name = yaml_region(host)["nodes"][0]["name"]
+    ours = {other.region.id for other in site.hosts.values()}
+    embedded = seen.config.embedded
+    if embedded and embedded.id == id:
+        yield f"Region {id} is that of headscale's own relay (derp.server.region_id): give {host.name} another id."
+    if embedded and embedded.code == code:
+        yield f"The code {code} is that of headscale's own relay (derp.server.region_code): give {host.name} another code."
+    if seen.config.base_domain and f".{domain}".endswith(f".{seen.config.base_domain}"):
+        yield (
+            f"{domain} lies under dns.base_domain {seen.config.base_domain}: nodes would ask MagicDNS for it, through the tunnel that "
+            "needs the relay. Give the relay a name outside of it."
+        )
+    if seen.version < VERIFY_SINCE and not host.relay.open and not host.relay.verify_client_url:
+        yield (
+            f"headscale {'.'.join(map(str, seen.version))} has no /verify, so {host.name} would refuse everybody: "
+            f"upgrade headscale to 0.24 or newer, or set hosts.{host.name}.relay.open or .verify_client_url."
+        )
+    for other_path, other_id, region in _others(seen, id):
+        where = f"region {other_id} ({_called(region)}) in {other_path}"
+        if other_id == id:
+            yield (
+                f"Region {id} is in {other_path}, too, and of two files headscale takes the last: take it out there, "
+                "or set headscale.derp_map to that file."
+            )
+        elif other_path == path and domain in hostnames(region) and other_id not in ours:
+            continue  # the host's own, under an id that the site gave up
+        elif other_path == path and other_id in ours:
+            continue  # another host of the site, which has rules of its own
+        elif region.get("regioncode") == code:
+            yield f"The code {code} of {host.name} is taken by {where}: give {host.name} another one."
+        elif domain in hostnames(region):
+            yield f"{domain} is in the map already, as {where}: take it out there."
+        elif any(node.get("name") == node_name for node in region["nodes"]):
+            yield f"The node name {node_name} of {host.name} is taken by {where}: give {host.name} another region id."
+
+
+def _others(seen: Look, id: int) -> Iterator[tuple[str, int, Region]]:
+    """Every region but this one of the map file, with its file and id."""
+    for path, regions in ({seen.headscale.derp_map: seen.regions} | dict(seen.elsewhere)).items():
+        for other_id, region in regions.items():
+            if region is not None and (path, other_id) != (seen.headscale.derp_map, id):
+                yield path, other_id, region
+
+
+def _called(region: Region) -> str:
+    return f"'{region.get('regioncode', '')}' at {', '.join(hostnames(region))}"
+
+
+def _present(seen: Look, withdrawn: Sequence[Host]) -> bool:
+    return any(host.region.id in seen.regions for host in withdrawn)
+
+
+def _file(path: str, text: str, found: FileFact | None, *, like: FileFact) -> File:
+    """Mode and owner stay; a new file gets those of config.yaml, which headscale's user evidently may read."""
+    owned = found or like
+    return File(
+        path=path,
+        content=text.encode(),
+        mode=owned.mode,
+        owner=owned.owner,
+        group=owned.group,
+        only_if_sha256=found.sha256 if found else "",
+        role=ROLE,
+    )
+
+
+def _service(seen: Look, map_file: File, config_file: File, put: Mapping[int, Region], *, only_added: bool) -> Service:
+    contains = tuple(text for id, region in sorted(put.items()) for text in (f'"{id}":', *(f'"{name}"' for name in hostnames(region))))
+    served = seen.served(contains)
+    healthy: tuple[Http, ...] = (seen.health,) if served is None else (seen.health, served)
+    loads_s = _URL_S * len(seen.config.urls)
+    # What headscale reads anew by itself in a moment needs no restart, if we can see it arrive: so additions only.
+    tick_s = seen.config.update_s
+    ticks = tick_s is not None and tick_s <= _TICK_MAX_S and seen.version >= STRICT_SINCE and seen.unit.get("CanReload") == "yes"
+    waits = ticks and only_added and served is not None
+    return Service(
+        unit=seen.headscale.unit,
+        enabled=seen.unit.get("UnitFileState") != "disabled",
+        restart_on=(config_file.id,) if waits else (map_file.id, config_file.id),
+        reload_on=(map_file.id,) if waits else (),  # reads the policy again, not the map; it is what makes the agent wait
+        healthy=healthy,
+        timeout_s=_START_S + loads_s + (ceil(tick_s) if waits and tick_s is not None else 0),
+        needs=(map_file.id, config_file.id),
+        role=ROLE,
+    )

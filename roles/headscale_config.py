@@ -1,0 +1,144 @@
+"""headscale's config.yaml: what in it concerns the map, and our file's place in `derp.paths`. Pure.
+
+headscale reads its configuration through viper, which ignores the case of keys; so do we.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from inventory.document import NotYaml, compose
+from roles.yaml_text import CannotPatch, patch, plain
+
+_WORKING_DIRECTORY = "/var/lib/headscale"  # of the unit that headscale ships; relative names in derp.paths are relative to it
+_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+class BadConfig(ValueError):
+    """The configuration cannot be read, or not be changed, in these words."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The region of headscale's own relay."""
+
+    id: int
+    code: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """`health` and `metrics` are as seen on the host; `metrics` is "" when that listener is off. `base_domain` is "" without MagicDNS.
+
+    `update_s`: seconds between two readings of the map; None when it is read at the start only.
+    """
+
+    paths: tuple[str, ...]
+    urls: tuple[str, ...]
+    update_s: float | None
+    embedded: Embedded | None
+    base_domain: str
+    listen: str
+    tls: bool
+    metrics: str
+
+
+def parse_config(text: str) -> Config:
+    """Raises BadConfig."""
+    config = _lower(_plain(text))
+    derp, dns = _section(config, "derp"), _section(config, "dns") or _section(config, "dns_config")
+    server = _section(derp, "server")
+    metrics = config.get("metrics_listen_addr", "127.0.0.1:9090")
+    return Config(
+        paths=tuple(map(_absolute, _texts(derp, "paths"))),
+        urls=tuple(_texts(derp, "urls")),
+        update_s=_duration_s(derp.get("update_frequency", "3h")) if derp.get("auto_update_enabled") is True else None,
+        embedded=Embedded(server.get("region_id", 0), str(server.get("region_code", ""))) if server.get("enabled") is True else None,
+        base_domain=str(dns.get("base_domain") or "").strip(".").lower() if dns.get("magic_dns", True) is not False else "",
+        listen=_loopback(str(config.get("listen_addr") or "127.0.0.1:8080")),
+        tls=bool(config.get("tls_cert_path") or config.get("tls_letsencrypt_hostname")),
+        metrics=_loopback(str(metrics)) if metrics else "",
+    )
+
+
+def with_path(text: str, path: str) -> str:
+    """The same configuration with `path` under derp.paths. Raises BadConfig."""
+    if path in parse_config(text).paths:
+        return text
+    wanted = _plain(text)
+    derp = _in(wanted, "derp", {})
+    paths = _in(derp, "paths", [])
+    name = _name(derp, "paths")
+    derp[name] = [*(paths.split() if isinstance(paths, str) else paths), path]
+    try:
+        return patch(text, wanted)
+    except (CannotPatch, NotYaml) as error:
+        raise BadConfig(f"{error}: add {path} to derp.paths by hand, restart headscale, and deploy again") from None
+
+
+def _plain(text: str) -> dict[str, Any]:
+    try:
+        config = plain(compose(text))
+    except NotYaml as error:
+        raise BadConfig(f"line {error.line}: {error.message}") from None
+    if not isinstance(config, dict):
+        raise BadConfig("it is no mapping")
+    return config
+
+
+def _lower(value: Any) -> Any:
+    return {str(key).lower(): _lower(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _name(section: dict[str, Any], key: str) -> str:
+    """The key as the section spells it."""
+    return next((name for name in section if str(name).lower() == key), key)
+
+
+def _in(section: dict[str, Any], key: str, default: Any) -> Any:
+    """The value under `key`, put there when there is none."""
+    name = _name(section, key)
+    if section.get(name) is None:
+        section[name] = default
+    return section[name]
+
+
+def _section(config: dict[str, Any], key: str) -> dict[str, Any]:
+    part = config.get(key) or {}
+    if not isinstance(part, dict):
+        raise BadConfig(f"{key} is no section")
+    return part
+
+
+def _texts(section: dict[str, Any], key: str) -> list[str]:
+    value = section.get(key) or []
+    if isinstance(value, str):
+        return value.split()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise BadConfig(f"derp.{key} is no list of texts")
+    return value
+
+
+def _absolute(path: str) -> str:
+    return posixpath.normpath(posixpath.join(_WORKING_DIRECTORY, path))
+
+
+def _duration_s(text: Any) -> float | None:
+    """Go's time.ParseDuration, as 1h30m; a bare number is nanoseconds. None when it is neither, or not positive."""
+    if isinstance(text, int):
+        seconds = text * 1e-9
+    else:
+        parts = re.findall(r"([0-9]*\.?[0-9]+)(h|ms|us|µs|ns|m|s)", str(text))
+        if "".join(number + unit for number, unit in parts) != text:
+            return None
+        seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    return seconds if seconds > 0 else None
+
+
+def _loopback(listen: str) -> str:
+    """Where to connect to on the host itself for what listens here."""
+    host, _, port = listen.rpartition(":")
+    return f"127.0.0.1:{port}" if host in ("", "0.0.0.0", "[::]") else listen  # noqa: S104 - compared, not bound

@@ -1,0 +1,76 @@
+"""Our regions in the map file under headscale's derp.paths: which are ours, how they go in, and in which order they come and go. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from inventory.document import NotYaml, compose
+from inventory.model import Host
+from roles.derpmap import Pins, yaml_region
+from roles.headscale_reader import BadMap, Region, Regions, parse_map
+from roles.yaml_text import CannotPatch, patch, plain
+
+
+def merge(text: str, *, put: Mapping[int, Region], remove: Sequence[int] = ()) -> str:
+    """The file with these regions put in (or changed) and those taken out; nothing else of it changes. Raises BadMap."""
+    regions = {id: region for id, region in parse_map(text).items() if id not in remove} | dict(sorted(put.items()))
+    try:
+        data = plain(compose(text)) or {}
+        return patch(text, {**data, "regions": regions}) if regions or data.get("regions") else text
+    except (CannotPatch, NotYaml) as error:
+        raise BadMap([f"{error}: write it in block style, one key to a line"]) from None
+
+
+def is_of(region: Region | None, host: Host) -> bool:
+    """Whether a region of this host's id is the host's own, though it may have moved or been renamed: its code or its name is the same."""
+    return region is not None and (region.get("regioncode") == host.region.code or host.domain in hostnames(region))
+
+
+def hostnames(region: Region | None) -> list[str]:
+    """The names of a region's nodes."""
+    return [str(node["hostname"]) for node in (region or {}).get("nodes", ())]
+
+
+def renumbered(current: Regions, hosts: Sequence[Host]) -> dict[int, Host]:
+    """Regions under ids that the site no longer uses, whose relay is a host of the site: the host once had that id."""
+    ids = {host.region.id for host in hosts}
+    return {id: host for id, region in current.items() if id not in ids for host in hosts if host.domain in hostnames(region)}
+
+
+Action = Literal["add", "change", "stop", "remove", "start"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a registration. `add`, `change` and `remove` concern the map, `stop` and `start` the relay of `host`."""
+
+    action: Action
+    host: str
+    region_id: int
+    why: str
+
+
+def plan_registration(current: Regions, wanted: Sequence[Host], *, pins: Pins | None = None) -> list[Step]:
+    """The steps from the regions in the file to those of the wanted hosts, in an order that cuts no client off.
+
+    What was measured with tailscaled 1.102.5: adding a region disturbs nobody. The same id with another address makes clients redial at
+    once, 1.4 to 2.6 s without a packet. One id replaced by another in one edit leaves a node on the removed region for 52 to 150 s:
+    it counts frames from the old relay as life and never looks whether the region exists. So a region goes only after its relay was
+    stopped whole, TCP and STUN; with both dead, nodes move within 8 s. The steps from the first `stop` on are a later, explicit act.
+    """
+    now, later = [], []
+    for host in wanted:
+        id, region = host.region.id, yaml_region(host, pin=(pins or {}).get(host.name))
+        if current.get(id) is None:
+            now.append(Step("add", host.name, id, "a new region disturbs nobody"))
+        elif current[id] != region:
+            now.append(Step("change", host.name, id, "clients redial a region whose address changed at once"))
+    for id, host in renumbered(current, wanted).items():
+        later += [
+            Step("stop", host.name, id, f"while it answers, nodes hold on to region {id}"),
+            Step("remove", host.name, id, f"the host is region {host.region.id} now"),
+            Step("start", host.name, host.region.id, f"nodes find it again as region {host.region.id}"),
+        ]
+    return now + later

@@ -1,0 +1,202 @@
+"""A map file of headscale's, read strictly. Pure.
+
+headscale decodes such a file with yaml.v3 into structs that have JSON tags only (tailscale: tailcfg/derpmap.go), so a key that is not the
+Go name in lower case is skipped without a word, and ids that contradict each other are taken as they are. Here each of these is an error,
+with its line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import yaml
+
+from inventory.document import NotYaml, compose, is_merge
+from roles.yaml_text import plain
+
+Region = dict[str, Any]
+Regions = Mapping[int, Region | None]  # None: the file takes a region of Tailscale's away
+
+_INT, _TEXT, _FLOAT, _BOOL = "a whole number", "text", "a number", "true or false"
+_REGION = {
+    "regionid": _INT,
+    "regioncode": _TEXT,
+    "regionname": _TEXT,
+    "latitude": _FLOAT,
+    "longitude": _FLOAT,
+    "avoid": _BOOL,
+    "nomeasurenohome": _BOOL,
+    "nodes": "a list",
+}
+_NODE = {
+    "name": _TEXT,
+    "regionid": _INT,
+    "hostname": _TEXT,
+    "certname": _TEXT,
+    "ipv4": _TEXT,
+    "ipv6": _TEXT,
+    "stunport": _INT,
+    "stunonly": _BOOL,
+    "derpport": _INT,
+    "insecurefortests": _BOOL,
+    "stuntestip": _TEXT,
+    "canport80": _BOOL,
+}
+_TOP = {"regions": "a mapping", "omitdefaultregions": _BOOL, "homeparams": "a mapping"}  # headscale reads the first and drops the others
+_PORTS = {"derpport": 0, "stunport": -1}  # and their lowest value
+
+
+class BadMap(ValueError):
+    """The file holds what headscale would skip or choke on. `complaints`: one sentence each, with the line."""
+
+    def __init__(self, complaints: Sequence[str]) -> None:
+        super().__init__("; ".join(complaints))
+        self.complaints = tuple(complaints)
+
+
+def parse_map(text: str) -> Regions:
+    """The regions of a file by id. Raises BadMap with everything that is wrong with it."""
+    reader = _Reader()
+    try:
+        node = compose(text)
+        if node is not None and not reader.is_nothing(node):
+            reader.top(node)
+        if not reader.complaints:
+            data = plain(node) or {}
+    except NotYaml as error:
+        raise BadMap([f"line {error.line}: {error.message}"]) from None
+    if reader.complaints:
+        raise BadMap(reader.complaints)
+    return data.get("regions") or {}
+
+
+class _Reader:
+    """Walks the tree of one file and gathers complaints."""
+
+    def __init__(self) -> None:
+        self.complaints: list[str] = []
+        self.names: dict[str, int] = {}
+        self.codes: dict[str, int] = {}
+
+    def complain(self, node: yaml.Node, words: str) -> None:
+        self.complaints.append(f"line {node.start_mark.line + 1}: {words}")
+
+    @staticmethod
+    def is_nothing(node: yaml.Node) -> bool:
+        return isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")
+
+    def top(self, node: yaml.Node) -> None:
+        values = self.section(node, _TOP, "the file")
+        regions = values.get("regions")
+        if regions is None:
+            return
+        if not isinstance(regions, yaml.MappingNode):
+            self.complain(regions, "regions is no mapping: each region stands under its id")
+            return
+        for key, value in self.pairs(regions):
+            id = self.text(key)
+            if not re.fullmatch("[1-9][0-9]*", id):
+                self.complain(key, f"{id!r} is no region id: ids are bare numbers here")
+            elif not key.tag.endswith(":int"):
+                self.complain(key, f"the region id {id} is in quotes: headscale stops at it, ids are bare numbers here")
+            elif not self.is_nothing(value):
+                self.region(value, int(id))
+
+    def region(self, node: yaml.Node, id: int) -> None:
+        values = self.section(node, _REGION, f"region {id}")
+        self.same_id(node, values, id, f"region {id}")
+        self.unique(values.get("regioncode"), self.codes, "regioncode", id)
+        nodes = values.get("nodes")
+        if not isinstance(nodes, yaml.SequenceNode) or not nodes.value:
+            if isinstance(node, yaml.MappingNode):
+                self.complain(node if nodes is None else nodes, f"region {id} has no list of nodes")
+            return
+        for item in nodes.value:
+            self.node(item, id)
+
+    def node(self, node: yaml.Node, id: int) -> None:
+        values = self.section(node, _NODE, f"a node of region {id}")
+        if not isinstance(node, yaml.MappingNode):
+            return
+        self.same_id(node, values, id, f"a node of region {id}")
+        for key in ("name", "hostname"):
+            if key not in values or not self.text(values[key]):
+                self.complain(node, f"a node of region {id} has no {key}")
+        self.unique(values.get("name"), self.names, "name", id)
+        hostname = self.text(values.get("hostname"))
+        if any(sign in hostname for sign in "/: "):
+            self.complain(values["hostname"], f"hostname {hostname!r} is a name only, without scheme, port or path")
+        for key, lowest in _PORTS.items():
+            port = self.text(values.get(key))
+            if port.lstrip("-").isdigit() and not lowest <= int(port) <= 65535:
+                self.complain(values[key], f"{key} {port} is not between {lowest} and 65535")
+
+    def same_id(self, node: yaml.Node, values: Mapping[str, yaml.Node], id: int, what: str) -> None:
+        own = values.get("regionid")
+        if own is None and isinstance(node, yaml.MappingNode):
+            self.complain(node, f"{what} has no regionid: clients then measure nothing")
+        elif own is not None and self.text(own).isdigit() and int(self.text(own)) != id:
+            self.complain(own, f"regionid {self.text(own)} stands under {id}")
+
+    def unique(self, node: yaml.Node | None, seen: dict[str, int], key: str, id: int) -> None:
+        value = self.text(node)
+        if node is None or not value:
+            return
+        if value in seen:
+            self.complain(node, f"{key} {value!r} of region {id} is taken by region {seen[value]}")
+        seen.setdefault(value, id)
+
+    @staticmethod
+    def text(node: yaml.Node | None) -> str:
+        return str(node.value) if isinstance(node, yaml.ScalarNode) else ""
+
+    def section(self, node: yaml.Node, known: Mapping[str, str], what: str) -> dict[str, yaml.Node]:
+        """The values of a mapping by key, once the keys and the kinds of the values are checked."""
+        if not isinstance(node, yaml.MappingNode):
+            self.complain(node, f"{what} is no mapping")
+            return {}
+        values: dict[str, yaml.Node] = {}
+        for key, value in self.pairs(node):
+            name = str(getattr(key, "value", ""))
+            if name not in known:
+                self.complain(key, _unknown(name, known))
+            elif name in values:
+                self.complain(key, f"{name} stands twice in {what}")
+            elif not self.is_nothing(value):
+                values[name] = value
+                self.kind(value, name, known[name])
+        return values
+
+    def pairs(self, node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+        for key, value in node.value:
+            if is_merge(key):
+                self.complain(key, "<< is not supported here: write the keys out")
+            else:
+                yield key, value
+
+    def kind(self, node: yaml.Node, name: str, kind: str) -> None:
+        if kind not in _KINDS:
+            return
+        if not isinstance(node, yaml.ScalarNode) or not _KINDS[kind](node):
+            shown = f"'{node.value}'" if isinstance(node, yaml.ScalarNode) else "what stands here"
+            quoted = " in quotes" if isinstance(node, yaml.ScalarNode) and node.style in ("'", '"') else ""
+            self.complain(node, f"{name}: {shown}{quoted} is not {kind}")
+
+
+# What yaml.v3 takes for each type; text takes any scalar, and a boolean also YAML 1.1's words.
+_KINDS: Mapping[str, Callable[[yaml.ScalarNode], bool]] = {
+    _INT: lambda node: node.tag.endswith(":int"),
+    _FLOAT: lambda node: node.tag.endswith((":int", ":float")),
+    _BOOL: lambda node: not node.style and node.value.lower() in ("true", "false", "yes", "no", "on", "off", "y", "n"),
+    _TEXT: lambda node: True,
+}
+
+
+def _unknown(name: str, known: Mapping[str, str]) -> str:
+    if name.lower().replace("_", "") in known:
+        return f"headscale skips {name!r}: here it is {name.lower().replace('_', '')!r}"
+    near = get_close_matches(name.lower(), known, n=1)
+    return f"headscale skips {name!r}, which it does not know{f'; did you mean {near[0]!r}?' if near else ''}"
