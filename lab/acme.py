@@ -62,7 +62,7 @@ class Acme:
                 "nsenter", f"--net={netns.FOLDER / topology.namespace}",
                 "pebble", "-config", str(self.folder / "pebble.json"), "-dnsserver", f"{topology.address(DNS_AT)}:53",
             ],
-            environment={"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"} if reliable else {},
+            environment={**os.environ, **({"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"} if reliable else {})},
         )  # fmt: skip
         root = wait_for(self._root, timeout_s=10, what="the ACME server did not come up", why=lambda: self.processes.tail(ACME))
         machine = Path(os.environ.get("SSL_CERT_FILE", MACHINE_CAS))

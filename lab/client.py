@@ -11,6 +11,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class Client:
             f"--socks5-server=127.0.0.1:{SOCKS_PORT}", "--no-logs-no-support",
         ]  # fmt: skip
         self.processes.start(
-            self._daemon, [*self.enter(), *argv], environment={**self._trust, "TS_LOGS_DIR": str(self.folder)}, cwd=self.folder
+            self._daemon, [*self.enter(), *argv], environment={**self._environment, "TS_LOGS_DIR": str(self.folder)}, cwd=self.folder
         )
         wait_for(
             lambda: (self.folder / SOCKET).exists() and self.tailscale("status", "--json", check=False).returncode == 0,
@@ -162,13 +163,22 @@ class Client:
         (served / "data").write_bytes(data)
         server = f"{self.name}-files"
         self.processes.start(
-            server, [*self.enter(), "python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(served), str(FILE_PORT)]
+            server, [*self.enter(), sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(served), str(FILE_PORT)]
         )
         try:
             ready = ["curl", "--silent", "--fail", "--output", "/dev/null", "--head", f"http://127.0.0.1:{FILE_PORT}/data"]
             wait_for(lambda: self.run(ready, check=False).returncode == 0, timeout_s=10, what=f"{server} did not come up")
             received, began = other.folder / "received", time.monotonic()
-            fetch = ["curl", "--silent", "--show-error", "--fail", f"--max-time={timeout_s:g}", f"--socks5-hostname=127.0.0.1:{SOCKS_PORT}"]
+            fetch = [
+                "curl",
+                "--silent",
+                "--show-error",
+                "--fail",
+                "--max-time",
+                f"{timeout_s:g}",
+                "--socks5-hostname",
+                f"127.0.0.1:{SOCKS_PORT}",
+            ]
             other.run([*fetch, "--output", str(received), f"http://{self.ipv4}:{FILE_PORT}/data"], timeout_s=timeout_s + 5)
             seconds = time.monotonic() - began
             arrived = hashlib.sha256(received.read_bytes()).hexdigest()
@@ -190,7 +200,7 @@ class Client:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on the site's network, in the site's folder. With `check`, raises LabError when it fails."""
         done = subprocess.run(
-            [*self.enter(), *argv], env={**os.environ, **self._trust}, cwd=self.folder, input=input,
+            [*self.enter(), *argv], env=self._environment, cwd=self.folder, input=input,
             capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
         if check and done.returncode != 0:
@@ -210,6 +220,11 @@ class Client:
     @property
     def _trust(self) -> dict[str, str]:
         return {"SSL_CERT_FILE": str(self.ca), "SSL_CERT_DIR": "/nonexistent"}
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        """This machine's, less its proxies: a site has no way to them."""
+        return {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")} | self._trust
 
     def _health(self) -> str:
         lines = self.status().get("Health") or []

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from lab import netns
@@ -15,31 +19,63 @@ NAME = "dns"
 NSSWITCH = Path("/etc/nsswitch.conf")
 
 
-def start(state: State, processes: Processes, folder: Path) -> None:
-    """Start dnsmasq and lay out `controller/` and `site/`, which stand in for /etc there (`netns.inside`)."""
-    topology = state.topology
-    nsswitch = re.sub(r"(?m)^hosts:.*$", "hosts: files dns", NSSWITCH.read_text())
-    resolver = topology.address(DNS_AT)
-    write_tree(
-        folder,
-        {
-            "names": topology.hosts_file(),
-            "controller/resolv.conf": f"search {DOMAIN}\nnameserver {resolver}\n",
-            "controller/nsswitch.conf": nsswitch,
-            # No resolver: what is not of the lab is refused at once instead of after seconds.
-            "site/resolv.conf": "nameserver 127.0.0.1\n",
-            "site/nsswitch.conf": nsswitch,
-            "site/hosts": f"127.0.0.1 localhost\n{topology.hosts_file()}",
-        },
-    )
-    namespace = f"--net={netns.FOLDER / topology.namespace}"
-    processes.start(
-        NAME,
-        [
-            "nsenter", namespace, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--group=root", "--pid-file=",
-            "--log-facility=-", "--no-resolv", f"--server={netns.way_out_resolver(topology)}", f"--local=/{DOMAIN}/", "--no-hosts",
-            f"--addn-hosts={folder / 'names'}", "--bind-interfaces", f"--listen-address={resolver}", "--cache-size=1000",
-        ],
-    )  # fmt: skip
-    listening = ["nsenter", namespace, "ss", "--numeric", "--listening", "--udp", "src", f"{resolver}:53"]
-    wait_for(lambda: str(resolver) in run(listening), timeout_s=10, what="the lab's DNS did not come up", why=lambda: processes.tail(NAME))
+@dataclass(frozen=True)
+class Dns:
+    """dnsmasq in the lab's own namespace. `folder` also holds `controller/` and `site/`, which stand in for /etc there (`netns.inside`)."""
+
+    state: State
+    processes: Processes
+    folder: Path
+
+    def start(self) -> None:
+        """Start it, and lay out the files by which controller and sites resolve names."""
+        topology = self.state.topology
+        resolver = topology.address(DNS_AT)
+        nsswitch = re.sub(r"(?m)^hosts:.*$", "hosts: files dns", NSSWITCH.read_text())
+        write_tree(
+            self.folder,
+            {
+                "controller/resolv.conf": f"search {DOMAIN}\nnameserver {resolver}\n",
+                "controller/nsswitch.conf": nsswitch,
+                # No resolver: what is not of the lab is refused at once instead of after seconds.
+                "site/resolv.conf": "nameserver 127.0.0.1\n",
+                "site/nsswitch.conf": nsswitch,
+            },
+        )
+        self._write(topology.hosts_file())
+        namespace = f"--net={netns.FOLDER / topology.namespace}"
+        self.processes.start(
+            NAME,
+            [
+                "nsenter", namespace, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--group=root",
+                "--pid-file=", "--log-facility=-", "--no-resolv", f"--server={netns.way_out_resolver(topology)}", f"--local=/{DOMAIN}/",
+                "--no-hosts", f"--addn-hosts={self._names}", "--bind-interfaces", f"--listen-address={resolver}", "--cache-size=1000",
+            ],
+        )  # fmt: skip
+        wait_for(
+            lambda: str(resolver) in run(["nsenter", namespace, "ss", "--numeric", "--listening", "--udp", "src", f"{resolver}:53"]),
+            timeout_s=10, what="the lab's DNS did not come up", why=lambda: self.processes.tail(NAME),
+        )  # fmt: skip
+
+    def point(self, name: str, *addresses: IPv4Address | IPv6Address) -> None:
+        """From now on `name` means these addresses and no others; none at all, and it does not exist."""
+        kept = [line for line in self._names.read_text().splitlines() if name not in line.split()[1:]]
+        self._write("\n".join([*kept, *(f"{address} {name}" for address in addresses)]) + "\n")
+        self._reload()
+
+    def restore(self) -> None:
+        """The names that the lab began with."""
+        self._write(self.state.topology.hosts_file())
+        self._reload()
+
+    @property
+    def _names(self) -> Path:
+        return self.folder / "names"
+
+    def _write(self, names: str) -> None:
+        """In place: the sites' copy is mounted over /etc/hosts of programs that run."""
+        write_tree(self.folder, {"names": names, "site/hosts": f"127.0.0.1 localhost\n{names}"})
+
+    def _reload(self) -> None:
+        if (pid := self.processes.pid(NAME)) is not None:
+            os.kill(pid, signal.SIGHUP)

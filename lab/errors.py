@@ -7,3 +7,6 @@ from inventory.errors import DerpfleetError
 
 class LabError(DerpfleetError):
     """The lab cannot do what was asked of it."""
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (self.what, self.where, self.why, self.next)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
@@ -104,7 +105,7 @@ class Host:
         ]  # fmt: skip
         launch = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", LAUNCH, "sh", " ".join(map(str, groups))]
         # Its own /proc/sys/net is writable, as on a machine of its own; the rest of /proc/sys is the machine's.
-        self.processes.start(self.name, [*launch, *nspawn], environment={"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"})
+        self.processes.start(self.name, [*launch, *nspawn], environment={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"})
         wait_for(self._is_up, timeout_s=BOOT_TIMEOUT_S, what=f"{self.name} did not boot", why=lambda: self.processes.tail(self.name))
 
     def stop(self) -> None:

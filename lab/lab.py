@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lab import dns, golang, netns
+from lab import golang, netns
 from lab.acme import Acme
 from lab.client import Client
+from lab.dns import NAME as DNS
+from lab.dns import Dns
 from lab.errors import LabError
 from lab.headscale import Headscale
 from lab.host import Host
@@ -75,6 +77,11 @@ class Lab:
         return {n: Host(spec, self.state, self.processes, folder / n / "root", self.root / "ssh") for n, spec in HOSTS.items()}
 
     @cached_property
+    def dns(self) -> Dns:
+        """Its names."""
+        return Dns(self.state, self.processes, self.root / "etc")
+
+    @cached_property
     def acme(self) -> Acme:
         """Its ACME server."""
         return Acme(self.state, self.processes, self.root / "acme", self.ca)
@@ -117,7 +124,7 @@ class Lab:
     def alive(self) -> dict[str, bool]:
         """Whether each part that was raised still runs. A site is alive while its namespace is there."""
         running, spaces = self.processes.names(), set(netns.namespaces())
-        needs = {NETWORK: {netns.WAY_OUT, dns.NAME}}
+        needs = {NETWORK: {netns.WAY_OUT, DNS}}
         return {
             part: self.topology.namespace_of(part) in spaces if part in SITES else needs.get(part, {part}) <= running
             for part in self.state.ready

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab import cgroup, debian, dns, golang, netns, sitefile, state
+from lab import cgroup, debian, golang, netns, sitefile, state
 from lab.cache import CACHE, Progress, remove_tree
 from lab.errors import LabError
 from lab.files import make_keys
@@ -101,7 +101,7 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
         lab.state.write()
         make_keys(lab.root / "ssh")
         netns.make(lab.state, lab.processes)
-        dns.start(lab.state, lab.processes, lab.root / "etc")
+        lab.dns.start()
         lab.state.is_ready(NETWORK)
     with ThreadPoolExecutor() as pool, ThreadPoolExecutor(1) as compiler:
 

@@ -54,11 +54,14 @@ class Processes:
         self.logs = logs
 
     def start(self, name: str, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
-        """Start `argv` in a session of its own, output appended to `<logs>/<name>.log`. The pid. `argv` must exec, not fork away."""
+        """Start `argv`, which must not fork away, in a session of its own. Its pid. Raises LabError with its output when it ends at once.
+
+        Output is appended to `<logs>/<name>.log`; `environment` replaces ours.
+        """
         self.logs.mkdir(parents=True, exist_ok=True)
         with self.log(name).open("ab") as log:
             subprocess.run(
-                ["setsid", "--fork", *argv], env={**os.environ, **(environment or {}), MARK: self._mark(name)}, cwd=cwd,
+                ["setsid", "--fork", *argv], env={**(os.environ if environment is None else environment), MARK: self._mark(name)}, cwd=cwd,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, timeout=10,
             )  # fmt: skip
         return wait_for(lambda: self.pid(name), timeout_s=5, what=f"{name} ended at once", why=lambda: self.tail(name))
