@@ -139,46 +139,49 @@ async def _greeted(target: Target, address: str, client: Client, patience: Patie
     fast = client.server_key is not None
     connection = await dial(address, target.https_port, target, patience)
     peer: Peer | None = None
-    repair = target.redeploy("nginx", "pass Upgrade and Connection on to the relay, over HTTP/1.1")
-    silent = "no whole answer to the upgrade"
     try:
         async with asyncio.timeout(patience.derp_s):
-            wire = await Wire.over(connection, context(target), target.domain, patience.derp_s + 1)
-            peer = Peer(wire, client)
+            peer = Peer(await Wire.over(connection, context(target), target.domain, patience.derp_s + 1), client)
             client.start(authority(target.domain, target.https_port, 443))
             await peer.flush()
             while not isinstance(await peer.next(), Greeted):
                 pass
             return peer
-    except Refused as refusal:
-        broken = _refused(target, refusal)
-    except ProtocolError as error:
-        broken = Broken(
-            f"the answer to the upgrade is no DERP greeting ({error.reason.replace('_', ' ')}): {excerpt(peer.head if peer else b'')!r}",
+    except BaseException as error:
+        if peer:
+            peer.wire.close()
+        if isinstance(error, ProtocolError | Flooded | HungUp | OSError):  # TimeoutError is an OSError
+            raise _not_greeted(target, error, peer.head if peer else b"", fast, patience) from None
+        raise
+
+
+def _not_greeted(target: Target, error: Exception, head: bytes, fast: bool, patience: Patience) -> Broken:
+    """What it means that no greeting came; `head` is what did."""
+    repair = target.redeploy("nginx", "pass Upgrade and Connection on to the relay, over HTTP/1.1")
+    if isinstance(error, Refused):
+        return _refused(target, error)
+    if fast and not isinstance(error, TimeoutError) and (head.startswith(b"HTTP/") or isinstance(error, HungUp)):
+        return Broken(f"the fast start was answered with {excerpt(head) or 'a hang-up'!r}", cause=_why_silent(fast), next=repair)
+    if isinstance(error, ProtocolError):
+        return Broken(
+            f"the answer to the upgrade is no DERP greeting ({error.reason.replace('_', ' ')}): {excerpt(head)!r}",
             cause="what answers behind the front is not a DERP server",
             next=target.redeploy("nginx", "proxy /derp to the relay"),
         )
-    except Flooded:
-        broken = Broken("the answer to the upgrade never ends", cause="what answers behind the front is not a DERP server", next=repair)
-    except TimeoutError:
+    if isinstance(error, Flooded):
+        return Broken("the answer to the upgrade never ends", cause="what answers behind the front is not a DERP server", next=repair)
+    if isinstance(error, TimeoutError):
+        silent = "no whole answer to the upgrade"
         if fast:
             silent = "the fast start, which the certificate promises, was not answered"
-        elif peer and b" 101 " in peer.head[:16]:
+        elif b"\r\n\r\n" in head:
             silent = "101, but no server key behind it"
-        broken = Broken(f"{silent} in {patience.derp_s:g} s", cause=_why_silent(fast), next=repair)
-    except (HungUp, OSError) as error:
-        broken = Broken(
-            f"the connection was closed during the upgrade: {error}",
-            cause=_why_silent(fast) if fast else "the front or the relay hung up: too many connections, or a limit",
-            next=target.redeploy("relay", "read the relay's log"),
-        )
-    except BaseException:
-        if peer:
-            peer.wire.close()
-        raise
-    if peer:
-        peer.wire.close()
-    raise broken
+        return Broken(f"{silent} in {patience.derp_s:g} s", cause=_why_silent(fast), next=repair)
+    return Broken(
+        f"the connection was closed during the upgrade: {error}",
+        cause="the front or the relay hung up: too many connections, or a limit",
+        next=target.redeploy("relay", "read the relay's log"),
+    )
 
 
 def _why_silent(fast: bool) -> str:

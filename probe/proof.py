@@ -18,8 +18,8 @@ LADDER: Mapping[str, str] = {
     "tls": "TLS",
     "probe": "/derp/probe",
     "generate_204": "/generate_204",
-    "upgrade": "upgrade to DERP",
-    "handshake": "DERP handshake",
+    "upgrade": "upgrade",
+    "handshake": "handshake",
     "packets": "packets",
     "idle": "idle hold",
     "map": "served map",
@@ -127,3 +127,8 @@ def milliseconds(value: float) -> str:
     if value >= 10:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def duration(ms: float) -> str:
+    """`8.1 ms`, `104 ms`, `1.3 s`."""
+    return f"{milliseconds(ms)} ms" if ms < 1000 else f"{ms / 1000:.1f} s"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probe.proof import LADDER, Proof, Rung, milliseconds
+from probe.proof import LADDER, Proof, Rung, duration
 
 _WIDTH = max(map(len, LADDER.values()))
 _WORDS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
@@ -17,7 +17,7 @@ def ladder_lines(proof: Proof) -> list[str]:
 
 def rung_lines(rung: Rung) -> list[str]:
     """`ok       TLS              TLSv1.3, by R11, 61 of 90 days left (68 %)  · 102 ms`, and what hangs on it."""
-    took = f"  · {milliseconds(rung.ms)} ms" if rung.status != "skipped" else ""
+    took = f"  · {duration(rung.ms)}" if rung.status != "skipped" else ""
     lines = [f"{_WORDS[rung.status]:<7}  {rung.title:<{_WIDTH}}  {rung.detail}{took}"]
     for word, text in (("warning", rung.warning), ("cause", rung.cause), ("next", rung.next)):
         if text:
@@ -28,11 +28,11 @@ def rung_lines(rung: Rung) -> list[str]:
 def verdict(proof: Proof) -> str:
     """What the whole ladder says, in a line."""
     broken = proof.failed_rung
-    seconds = f"{proof.ms / 1000:.1f} s"
+    took = duration(proof.ms)
     if broken is not None:
-        return f"NOT PROVED in {seconds}: {broken.title} is broken ({broken.cause})"
+        return f"NOT PROVED in {took}: {broken.title} is broken ({broken.cause})"
     if not proof.ok:
-        return f"NOT PROVED in {seconds}: no rung is broken, but the relay was not reached from here"
+        return f"NOT PROVED in {took}: no rung is broken, but the relay was not reached from here"
     if not proof.packets_passed:
-        return f"proved in {seconds}, except that packets pass: {proof['packets'].detail}"
-    return f"PROVED in {seconds}: packets pass"
+        return f"proved in {took}, except that packets pass: {proof['packets'].detail}"
+    return f"PROVED in {took}: packets pass"

@@ -8,7 +8,7 @@ import time
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from probe.net import NoRoute, Patience, family
-from probe.proof import Broken, Found, Skip, milliseconds
+from probe.proof import Broken, Found, Skip, duration
 from probe.target import Target
 from relay.stun import TXID_LEN, pack_request, parse_response
 from relay.wire import ProtocolError
@@ -118,7 +118,7 @@ async def check_stun(target: Target, address: str, patience: Patience) -> Found[
         raise Broken(
             f"{where} says that we are {seen}", cause=why, next=target.redeploy("relay", "let the relay listen on the host's own network")
         )
-    return Found(ms, f"{milliseconds(ms)} ms, sees us as {seen}", data={"rtt_ms": round(ms, 2), "mapped": str(mapped[0])})
+    return Found(ms, f"{duration(ms)}, sees us as {seen}", data={"rtt_ms": round(ms, 2), "mapped": str(mapped[0])})
 
 
 def _untrue(mapped: tuple[Address, int], own: tuple[Address, int], relay: Address) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from probe.net import NoRoute, Patience, connect, within
-from probe.proof import Broken, Found, Skip, milliseconds
+from probe.proof import Broken, Found, Skip, duration
 from probe.target import Target
 
 
@@ -51,7 +51,7 @@ async def check_tcp(target: Target, addresses: Sequence[str], port: int, patienc
         if faults:
             raise faults[0]
         raise Skip(str(next(iter(outcomes.values()))))
-    lines = [f"{address} in {milliseconds(ms)} ms" for address, (_, ms) in opened.items()]
+    lines = [f"{address} in {duration(ms)}" for address, (_, ms) in opened.items()]
     unproved = [address for address in addresses if address not in opened]
     return Found(
         {address: connection for address, (connection, _) in opened.items()},

@@ -1,0 +1,81 @@
+"""The status page: one self-contained HTML file with the regions, their distances and their ladders. Data in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from probe.latency import Latencies, rows
+from probe.proof import Proof, Rung, duration
+
+_TIME = "%Y-%m-%d %H:%M UTC"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One relay. `version`, `last_deploy` and `clients` are empty or None when unknown; `proof` is None before the first one."""
+
+    host: str
+    domain: str
+    region_id: int
+    region_code: str
+    region_name: str
+    flavour: str
+    version: str = ""
+    clients: int | None = None
+    last_deploy: str = ""
+    proof: Proof | None = None
+
+    @property
+    def state(self) -> str:
+        """proved, reached (only that packets pass is unproved), broken or unknown."""
+        if self.proof is None:
+            return "unknown"
+        if not self.proof.ok:
+            return "broken"
+        return "proved" if self.proof.packets_passed else "reached"
+
+    @property
+    def certificate(self) -> Rung | None:
+        """The TLS rung, when it holds."""
+        rung = self.proof["tls"] if self.proof else None
+        return rung if rung and rung.status == "ok" else None
+
+    @property
+    def proved_at(self) -> str:
+        """When the proof began."""
+        return datetime.fromisoformat(self.proof.at).strftime(_TIME) if self.proof else ""
+
+
+def render_page(cards: Sequence[Card], latencies: Latencies, *, title: str, made: datetime) -> str:
+    """The whole page. `title` names the site; `made` is when, with its time zone."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["duration"] = duration
+    places = {"": "this controller"} | {card.host: card.region_name for card in cards}
+    return templates.get_template("page.html").render(
+        cards=cards,
+        places=places,
+        matrix=rows(latencies, [card.host for card in cards]),
+        shade=_shade(latencies),
+        title=title,
+        made=made.astimezone(UTC).strftime(_TIME),
+        proved=sum(card.state == "proved" for card in cards),
+        broken=[card for card in cards if card.state == "broken"],
+    )
+
+
+def _shade(latencies: Latencies) -> object:
+    """How dark a cell is, 0 to 100: the share of the longest distance on the page."""
+    known = [each.ms for each in latencies.here.values() if each.ms is not None] + list(latencies.between.values())
+    most = max(known, default=1.0) or 1.0
+    return lambda value: round(100 * min(value / most, 1.0))
