@@ -1,0 +1,54 @@
+"""WHAT: the desired state of hosts. Pure functions from a host, its site and its facts to resources; no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Protocol
+
+from engine.facts import Ask, Facts
+from engine.resource import Resource
+from engine.ship import Shipment
+from inventory.model import Host, Site
+from roles import base, certificate, firewall, front, nginx, relay
+
+
+class Role(Protocol):
+    """A module of this package. It may also have `refusals(host, site, facts) -> list[str]`."""
+
+    ASK: Ask
+    __name__: str
+
+    def resources(self, host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]: ...
+
+
+# In this order, but for what needs something else first: with no front, the relay waits for its certificate.
+RELAY_HOST: tuple[Role, ...] = (base, firewall, relay, nginx, certificate, front)
+
+
+def compile_host(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
+    """The desired state of a relay host."""
+    return [
+        replace(resource, role=role.__name__.rpartition(".")[2])
+        for role in RELAY_HOST
+        for resource in role.resources(host, site, facts, ship)
+    ]
+
+
+def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
+    """What stands in the way, found before anything is changed: full sentences that say what to do."""
+    return [sentence for role in RELAY_HOST if hasattr(role, "refusals") for sentence in role.refusals(host, site, facts)]
+
+
+def ask(host: Host, site: Site) -> Ask:
+    """What the roles want to know of a relay host."""
+    return _union(role.ASK for role in RELAY_HOST)
+
+
+def _union(asks: Iterable[Ask]) -> Ask:
+    files: list[str] = []
+    commands: dict[str, tuple[str, ...]] = {}
+    for one in asks:
+        files += [name for name in one.files if name not in files]
+        commands.update(one.commands)
+    return Ask(files=tuple(files), commands=commands)

@@ -1,0 +1,14 @@
+"""Who may use the relay, as the site file says."""
+
+from __future__ import annotations
+
+from inventory.model import Host, Site
+
+
+def verify_url(host: Host, site: Site) -> str:
+    """The URL that the relay asks for every client; "" when it asks nobody."""
+    if host.relay.open:
+        return ""
+    if host.relay.verify_client_url:
+        return host.relay.verify_client_url
+    return f"{site.headscale.url.rstrip('/')}/verify" if site.headscale else ""

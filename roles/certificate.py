@@ -1,0 +1,233 @@
+"""The relay's certificate: from an ACME server through certbot, brought along, or made on the host. And its renewal."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from ipaddress import ip_address
+from pathlib import Path
+from zlib import crc32
+
+from engine.facts import Ask, Facts
+from engine.release import PYTHON_FLOOR
+from engine.render import render
+from engine.resource import Absent, Command, Directory, File, Package, Resource, Service, Symlink, Tree
+from engine.ship import Shipment
+from inventory.model import Host, Site
+from inventory.rules import ACME
+from roles import nginx, paths
+
+_LETSENCRYPT = {
+    "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
+    "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
+}
+_PROGRAM = Path(__file__).parent.parent / "files" / "certificate.py"
+_ACME_CA = f"{paths.ETC}/acme-ca.pem"
+_OBTAINED = "command:certificate"
+_COPIED = "command:relay's copy of the certificate"
+_TIMER = "derpfleet-certificate.timer"
+_SERVICE = "derpfleet-certificate.service"
+_CRON = "/etc/cron.d/derpfleet-certificate"
+
+ASK = Ask(files=(f"{paths.CERTBOT}/*",))
+
+
+def files(host: Host) -> tuple[str, str]:
+    """Where chain and key lie on the host."""
+    folder = "/etc/letsencrypt/live" if host.certificate.source in ACME else f"{paths.ETC}/certificates"
+    return f"{folder}/{host.domain}/fullchain.pem", f"{folder}/{host.domain}/privkey.pem"
+
+
+def ready(host: Host) -> tuple[str, ...]:
+    """The ids that have put chain and key there."""
+    if host.certificate.source == "manual":
+        return tuple(f"file:{path}" for path in files(host))
+    return (_OBTAINED,)
+
+
+def for_relay(host: Host, facts: Facts) -> tuple[str, ...]:
+    """The ids that a relay needs before it can listen where nothing stands in front of it: its certificate, and nginx gone."""
+    if host.front == "nginx":
+        return ()
+    return (_COPIED, nginx.GONE) if nginx.leave(host, facts) else (_COPIED,)
+
+
+def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
+    source = {"manual": _manual, "self-signed": _self_signed}.get(host.certificate.source, _acme)
+    found = [*_program(host, facts), *source(host, site, facts, ship)]
+    if host.front == "none":
+        program = paths.CERTIFICATE_PROGRAM
+        needs = (*ready(host), f"file:{paths.CERTIFICATE_CONFIG}", f"file:{program}", f"directory:{paths.RELAY_CERTS}")
+        found.append(Command(title=_COPIED.removeprefix("command:"), argv=(program, "copy"), unless=(program, "copied"), needs=needs))
+    return found
+
+
+@cache
+def _program_text() -> bytes:
+    return _PROGRAM.read_bytes().split(b"\n", 1)[1]
+
+
+def _program(host: Host, facts: Facts) -> list[Resource]:
+    content = b"#!%s -I\n%s" % (facts.python_executable.encode(), _program_text())
+    config = json.dumps(_config(host, facts), indent=2, sort_keys=True).encode() + b"\n"
+    return [
+        File(path=paths.CERTIFICATE_PROGRAM, content=content, mode="0755"),
+        File(path=paths.CERTIFICATE_CONFIG, content=config),
+    ]
+
+
+def _config(host: Host, facts: Facts) -> dict[str, object]:
+    fullchain, key = files(host)
+    config: dict[str, object] = {
+        "domain": host.domain,
+        "fullchain": fullchain,
+        "key": key,
+        "https_port": host.ports.https,
+        "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if host.front == "none" else None,
+        "reload": [list(_reload(host))],
+        "acme": None,
+    }
+    if host.certificate.source in ACME:
+        config["acme"] = {
+            "server": server(host),
+            "contact": host.certificate.contact,
+            "ca": _ACME_CA if host.certificate.ca else None,
+            "certbot": [facts.python_executable, "-I", f"{paths.CERTBOT}/current"] if _is_shipped(host) else ["certbot"],
+            "authenticator": ["--webroot", "--webroot-path", paths.WEBROOT]
+            if host.front == "nginx"
+            else ["--standalone", "--http-01-port", str(host.ports.http)],
+            "hook": paths.CERTIFICATE_PROGRAM,
+        }
+    return config
+
+
+def _reload(host: Host) -> tuple[str, ...]:
+    """What makes the new certificate be served. Only derper has to be restarted for it; nginx and our relay keep their clients."""
+    if host.front == "nginx":
+        return ("systemctl", "try-reload-or-restart", nginx.UNIT)
+    if host.flavour == "python":
+        return ("systemctl", "try-reload-or-restart", paths.SERVICE)
+    return ("docker", "restart", paths.CONTAINER)
+
+
+def server(host: Host) -> str:
+    """The ACME directory's URL."""
+    return _LETSENCRYPT.get(host.certificate.source) or host.certificate.server or ""
+
+
+def _is_shipped(host: Host) -> bool:
+    return host.certificate.certbot == "shipped"
+
+
+def _acme(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
+    found: list[Resource] = _certbot(facts, ship) if _is_shipped(host) else [Package(package="certbot")]
+    needs = [resource.id for resource in found if isinstance(resource, Symlink | Package)]
+    if host.certificate.ca:
+        found.append(File(path=_ACME_CA, content=Path(site.path).parent / Path(host.certificate.ca).expanduser()))
+        needs.append(found[-1].id)
+    needs += [f"file:{paths.CERTIFICATE_PROGRAM}", f"file:{paths.CERTIFICATE_CONFIG}", "package:openssl"]
+    if host.front == "nginx":
+        needs.append(nginx.HTTP_READY)
+    elif nginx.leave(host, facts):
+        needs.append(nginx.GONE)
+    obtain = Command(
+        title=_OBTAINED.removeprefix("command:"),
+        argv=(paths.CERTIFICATE_PROGRAM, "obtain"),
+        unless=(paths.CERTIFICATE_PROGRAM, "valid"),
+        timeout_s=300,
+        needs=tuple(needs),
+    )
+    return [*found, obtain, *_renewal(host)]
+
+
+def _certbot(facts: Facts, ship: Shipment) -> list[Resource]:
+    release = ship.certbot_release
+    assert release is not None  # noqa: S101 - make_shipment builds it for a shipped certbot
+    tree = Tree(path=f"{paths.CERTBOT}/{release.id}", archive=release.path, needs=(f"directory:{paths.CERTBOT}",))
+    link = Symlink(path=f"{paths.CERTBOT}/current", target=release.id, needs=(tree.id,))
+    kept = {tree.path, link.path}
+    old = [Absent(path=path, needs=(link.id,)) for path in sorted(facts.files) if path.startswith(f"{paths.CERTBOT}/") and path not in kept]
+    return [Directory(path=paths.CERTBOT), tree, link, *old]
+
+
+def _renewal(host: Host) -> list[Resource]:
+    """A systemd timer, or a cron line if asked; never both."""
+    timer, service = f"{paths.SYSTEMD}/{_TIMER}", f"{paths.SYSTEMD}/{_SERVICE}"
+    if host.certificate.renewal == "cron":
+        minute = crc32(host.name.encode()) % 60
+        return [
+            Package(package="cron"),
+            File(path=_CRON, content=render("certificate.cron.j2", host=host, program=paths.CERTIFICATE_PROGRAM, minute=minute)),
+            Service(unit=_TIMER, enabled=False, running=False),
+            Absent(path=timer),
+            Absent(path=service),
+        ]
+    return [
+        Absent(path=_CRON),
+        File(path=service, content=render("certificate.service.j2", host=host, program=paths.CERTIFICATE_PROGRAM)),
+        File(path=timer, content=render("certificate.timer.j2", host=host)),
+        Service(unit=_TIMER, restart_on=(f"file:{timer}",), needs=(f"file:{service}",)),
+    ]
+
+
+def _manual(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
+    fullchain, key = files(host)
+    chain, reference = host.certificate.fullchain, host.certificate.key
+    assert chain and reference  # noqa: S101 - inventory.rules refuses a manual certificate without them
+    secret = ship.secrets[reference].reveal().encode() + b"\n"
+    return [
+        *_own_folder(host),
+        File(path=fullchain, content=Path(site.path).parent / Path(chain).expanduser()),
+        File(path=key, content=secret, mode="0600", secret=True),
+        *_no_renewal(),
+    ]
+
+
+def _self_signed(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
+    """One certificate for ten years, made on the host: clients know it by its fingerprint, so it must not change."""
+    fullchain, key = files(host)
+    try:
+        kind = "IP" if ip_address(host.domain) else ""
+    except ValueError:
+        kind = "DNS"
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "3650"]
+    argv += ["-subj", f"/CN={host.domain}", "-addext", f"subjectAltName={kind}:{host.domain}", "-keyout", key, "-out", fullchain]
+    valid = ("openssl", "x509", "-noout", "-checkend", str(30 * 86400), "-in", fullchain)
+    folders = _own_folder(host)
+    needs = (folders[-1].id, "package:openssl")
+    return [*folders, Command(title=_OBTAINED.removeprefix("command:"), argv=tuple(argv), unless=valid, needs=needs), *_no_renewal()]
+
+
+def _own_folder(host: Host) -> list[Resource]:
+    folder = files(host)[0].rpartition("/")[0]
+    return [Directory(path=f"{paths.ETC}/certificates", mode="0700"), Directory(path=folder, mode="0700")]
+
+
+def _no_renewal() -> list[Resource]:
+    return [
+        Absent(path=_CRON),
+        Service(unit=_TIMER, enabled=False, running=False),
+        Absent(path=f"{paths.SYSTEMD}/{_TIMER}"),
+        Absent(path=f"{paths.SYSTEMD}/{_SERVICE}"),
+    ]
+
+
+def renewal(host: Host, facts: Facts, *, force: bool) -> list[Resource]:
+    """What `invoke renew` runs: an order when one is due, or with `force` in any case, and the proof that its result is served."""
+    program = paths.CERTIFICATE_PROGRAM
+    fresh = (program, "younger", str(facts.now)) if force else (program, "valid")
+    argv = (program, "renew", "--force") if force else (program, "renew")
+    renew = Command(title="renewal", argv=argv, unless=fresh, timeout_s=400, role="certificate")
+    served = Command(
+        title="served certificate", argv=(program, "deploy"), unless=(program, "served"), needs=(renew.id,), role="certificate"
+    )
+    return [renew, served]
+
+
+def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
+    if host.certificate.source in ACME and _is_shipped(host) and facts.python[:2] < PYTHON_FLOOR:
+        return [
+            f"{host.name} has Python {'.'.join(map(str, facts.python))}, and the certbot that is shipped needs "
+            f"{'.'.join(map(str, PYTHON_FLOOR))}: set hosts.{host.name}.certificate.certbot to distribution."
+        ]
+    return []

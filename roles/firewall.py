@@ -1,0 +1,92 @@
+"""One nftables table of our own: what the relay needs is open, what the site file allows is open, all else is closed."""
+
+from __future__ import annotations
+
+from engine.facts import Ask, Facts
+from engine.render import render
+from engine.resource import Absent, File, Firewall, Package, Resource, Service
+from engine.ship import Shipment
+from inventory.model import Host, Site
+from roles import paths, ports
+
+_UNIT = "derpfleet-firewall.service"
+_UNIT_FILE = f"{paths.SYSTEMD}/{_UNIT}"
+_UFW = "/etc/ufw/ufw.conf"
+
+ASK = Ask(files=(paths.FIREWALL_RULES, _UFW), commands={"firewalls": ("systemctl", "is-active", "ufw.service", "firewalld.service")})
+
+
+def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
+    if host.firewall.mode == "off":  # the unit's stop takes our table down
+        return [
+            Service(unit=_UNIT, enabled=False, running=False),
+            Absent(path=_UNIT_FILE),
+            Absent(path=paths.FIREWALL_RULES),
+        ]
+    opened = open_ports(host, facts)
+    tcp, udp = ([port for proto, port in opened if proto == wanted] for wanted in ("tcp", "udp"))
+    firewall = Firewall(
+        table="derpfleet",
+        path=paths.FIREWALL_RULES,
+        rules=render("firewall.nft.j2", tcp=tcp, udp=udp),
+        revert_after_s=host.firewall.revert_after_s,
+        needs=("package:nftables", f"directory:{paths.ETC}"),
+    )
+    unit = File(path=_UNIT_FILE, content=render("firewall.service.j2", rules=paths.FIREWALL_RULES))
+    return [Package(package="nftables"), firewall, unit, Service(unit=_UNIT, needs=(firewall.id, unit.id))]
+
+
+def open_ports(host: Host, facts: Facts) -> list[tuple[str, str]]:
+    """(protocol, port or range) of everything that is let in from outside: ssh as in use, the relay's, and what the site file allows."""
+    found = {("tcp", str(port)) for port in facts.ssh_ports}
+    found |= {(use.proto, str(use.port)) for use in ports.uses(host) if use.public}
+    for entry in host.firewall.allow:
+        port, _, proto = entry.partition("/")
+        found.add((proto, port))
+    return sorted(found, key=lambda item: (item[0], int(item[1].partition("-")[0])))
+
+
+def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
+    if host.firewall.mode == "off":
+        return []
+    found = [_other_firewall(host, facts, name) for name in _active_firewalls(facts)]
+    if paths.FIREWALL_RULES not in facts.files:  # the first time: afterwards all else is closed already
+        for listener in ports.strangers(host, facts, _single_ports(open_ports(host, facts))):
+            entry = f"{listener.port}/{listener.proto}"
+            found.append(
+                f"{ports.who(listener)} listens on {entry} of {host.name}, which the firewall would close: add {entry} to "
+                f"hosts.{host.name}.firewall.allow, stop that program, or set firewall.mode to off."
+            )
+    return found
+
+
+def _active_firewalls(facts: Facts) -> list[str]:
+    states = facts.commands["firewalls"].stdout.split() if "firewalls" in facts.commands else []
+    ufw = facts.files.get(_UFW)
+    found = []
+    if states[:1] == ["active"] and ufw is not None and "ENABLED=yes" in (ufw.content or ""):
+        found.append("ufw")
+    if states[1:2] == ["active"]:
+        found.append("firewalld")
+    return found
+
+
+def _other_firewall(host: Host, facts: Facts, name: str) -> str:
+    opened = [f"{port}/{proto}" for proto, port in open_ports(host, facts)]
+    if name == "ufw":
+        disable, allow = "ufw disable", " && ".join(f"ufw allow {entry.replace('-', ':')}" for entry in opened)
+    else:
+        disable = "systemctl disable --now firewalld"
+        allow = "firewall-cmd --permanent " + " ".join(f"--add-port={entry}" for entry in opened) + " && firewall-cmd --reload"
+    return (
+        f"{name} is active on {host.name}, and two firewalls would close each other's ports. Either keep {name}: set "
+        f"hosts.{host.name}.firewall.mode to off and run on the host: {allow}. Or let derpfleet do it: run on the host: {disable}."
+    )
+
+
+def _single_ports(opened: list[tuple[str, str]]) -> set[tuple[str, int]]:
+    found = set()
+    for proto, entry in opened:
+        first, _, last = entry.partition("-")
+        found |= {(proto, port) for port in range(int(first), int(last or first) + 1)}
+    return found

@@ -1,0 +1,122 @@
+"""nginx itself and port 80: certificate challenges and the captive-portal check. What others serve there stays as it is."""
+
+from __future__ import annotations
+
+from engine.facts import Facts
+from engine.render import render
+from engine.resource import Absent, Directory, Exec, File, Http, Package, Resource, Service
+from engine.ship import Shipment
+from inventory.model import Host, Site
+from roles import paths, ports, sites
+
+UNIT = "nginx.service"
+HTTP_READY = f"service:{UNIT}/http"
+GONE = f"service:{UNIT}/gone"
+_CHALLENGES = "/.well-known/acme-challenge"
+_READY = f"{_CHALLENGES}/derpfleet"
+_OURS = "Written by derpfleet"
+
+ASK = sites.ASK
+
+
+def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
+    return _serve(host, facts) if host.front == "nginx" else leave(host, facts)
+
+
+def _serve(host: Host, facts: Facts) -> list[Resource]:
+    http = f"{sites.folder(facts)}/{sites.HTTP_NAME}"
+    listens = sites.listens(facts, host.ports.http, sites.HTTP_NAME, tls=False)
+    files: list[Resource] = [
+        *_main(facts),
+        *_placeholder(facts),
+        File(path=http, content=render("nginx-http.conf.j2", host=host, listens=listens, webroot=paths.WEBROOT)),
+    ]
+    return [
+        Package(package="nginx"),
+        Directory(path=paths.WEBROOT),
+        Directory(path=f"{paths.WEBROOT}/.well-known"),
+        Directory(path=f"{paths.WEBROOT}{_CHALLENGES}"),
+        File(path=f"{paths.WEBROOT}{_READY}", content=b"ready\n"),
+        *files,
+        Service(
+            unit=UNIT,
+            phase="http",
+            reload_on=tuple(file.id for file in files),
+            before=("nginx", "-t"),
+            healthy=(Http(url=f"http://{host.domain}:{host.ports.http}{_READY}", connect=connect(facts, host.ports.http)),),
+            watch=sites.watches(facts),
+            needs=("package:nginx", f"file:{paths.WEBROOT}{_READY}"),
+        ),
+    ]
+
+
+def connect(facts: Facts, port: int) -> str:
+    """Where this host reaches its own nginx: loopback, or the address that its servers are bound to."""
+    beside = [listen for server in sites.others(facts) for listen in server.listens if listen.port == port]
+    bound = [listen.address for listen in beside if listen.address not in ("*", "[::]")]
+    return f"{bound[0] if bound and len(bound) == len(beside) else '127.0.0.1'}:{port}"
+
+
+def _main(facts: Facts) -> list[Resource]:
+    """nginx.conf with room for many clients, where it is the package's or ours and serves nobody else."""
+    now = facts.files.get(sites.MAIN)
+    fresh = not sites.nginx_was_there(facts)
+    ours = now is not None and _OURS in (now.content or "")
+    if fresh or ours or (sites.is_as_packaged(facts, sites.MAIN) and not sites.others(facts)):
+        return [File(path=sites.MAIN, content=render("nginx.conf.j2"))]
+    return []
+
+
+def _placeholder(facts: Facts) -> list[Resource]:
+    """Debian's welcome page would answer what comes by address."""
+    if not sites.nginx_was_there(facts) or sites.is_as_packaged(facts, sites.STOCK_LINK, sites.STOCK_SITE):
+        return [Absent(path=sites.STOCK_LINK)]
+    return []
+
+
+def leave(host: Host, facts: Facts) -> list[Resource]:
+    """Takes our servers out of nginx, and nginx off its ports when it serves nobody else."""
+    files = [Absent(path=path) for path in sorted(facts.files) if path.endswith((sites.HTTP_NAME, sites.HTTPS_NAME))]
+    if not files:
+        return []
+    if not sites.others(facts):
+        return [*files, Service(unit=UNIT, phase="gone", enabled=False, running=False)]
+    wanted = [use.port for use in ports.uses(host) if use.proto == "tcp" and use.public]
+    free = "import socket, sys\nfor port in sys.argv[1:]:\n    socket.create_server(('', int(port))).close()"
+    return [
+        *files,
+        Service(
+            unit=UNIT,
+            phase="gone",
+            reload_on=tuple(file.id for file in files),
+            before=("nginx", "-t"),
+            healthy=(Exec(argv=(facts.python_executable, "-I", "-c", free, *map(str, wanted))),),
+            watch=sites.watches(facts),
+        ),
+    ]
+
+
+def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
+    output = facts.commands.get("nginx")
+    if host.front != "nginx" or output is None or output.status in (0, 127) or _is_our_fault(output.stderr):
+        return _stream(host, facts)
+    said = [line for line in output.stderr.splitlines() if "[emerg]" in line] or output.stderr.splitlines()[-1:]
+    return [
+        f"nginx's configuration on {host.name} was broken before we came, and is left as it is: {' '.join(said)}. "
+        "Mend it until nginx -t is content."
+    ]
+
+
+def _is_our_fault(said: str) -> bool:
+    return any(name in said for name in (sites.HTTP_NAME, sites.HTTPS_NAME))
+
+
+def _stream(host: Host, facts: Facts) -> list[str]:
+    wanted = {host.ports.https, host.ports.http} if host.front == "nginx" else set()
+    return [
+        f"nginx on {host.name} hands port {listen.port} on as a stream ({server.file}): give that stream another port, or set "
+        f"hosts.{host.name}.ports to others."
+        for server in sites.others(facts)
+        for listen in server.listens
+        if server.stream and listen.port in wanted and "udp" not in listen.options
+    ]

@@ -1,0 +1,160 @@
+"""What `nginx -T` prints, read: the servers of a configuration, in the file each stands in. Pure.
+
+Only as much of nginx's grammar as that needs: words, quotes, comments, blocks, includes, and Lua blocks skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from posixpath import dirname, join
+
+_SECTION = re.compile(r"^# configuration file (\S+):$", re.M)
+_TOKEN = re.compile(
+    r"""\s+|#[^\n]*|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>(?:\\.|[^'\\])*)'|(?P<mark>[{};])|(?P<word>(?:\\.|\$\{|[^\s{};\\])+)""", re.S
+)
+
+
+class NginxConfigError(ValueError):
+    """The text is not an nginx configuration."""
+
+
+@dataclass(frozen=True)
+class Directive:
+    """`name args;` or `name args { block }`, and the file that it stands in."""
+
+    name: str
+    args: tuple[str, ...]
+    file: str
+    block: tuple[Directive, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listen:
+    """One `listen`: address "*", "[::]", an address as written, or "unix:…" (then port 0)."""
+
+    address: str
+    port: int
+    options: tuple[str, ...] = ()
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Whether the address is one of IPv6."""
+        return self.address.startswith("[")
+
+
+@dataclass(frozen=True)
+class Server:
+    """One `server` block of http, or with `stream` of stream."""
+
+    file: str
+    names: tuple[str, ...]
+    listens: tuple[Listen, ...]
+    stream: bool = False
+
+
+def servers(dump: str) -> tuple[Server, ...]:
+    """Every server block in nginx's own order. Raises NginxConfigError."""
+    found = []
+    for top in parse_dump(dump):
+        if top.name in ("http", "stream"):
+            found += [_server(inner, top.name == "stream") for inner in top.block if inner.name == "server"]
+    return tuple(found)
+
+
+def included_patterns(dump: str) -> tuple[str, ...]:
+    """The absolute patterns that the http block of the main file includes, in order."""
+    files = _sections(dump)
+    main = next(iter(files), "")
+    http = [d for d in _parse(files.get(main, ""), main) if d.name == "http"]
+    return tuple(join(dirname(main), d.args[0]) for block in http for d in block.block if d.name == "include" and d.args)
+
+
+def parse_dump(dump: str) -> tuple[Directive, ...]:
+    """The directives of the main file, includes put in place. Raises NginxConfigError."""
+    files = _sections(dump)
+    if not files:
+        return ()
+    main = next(iter(files))
+    parsed = {name: _parse(text, name) for name, text in files.items()}
+
+    def expand(directives: tuple[Directive, ...], depth: int) -> Iterator[Directive]:
+        if depth > 20:
+            raise NginxConfigError("includes go round in a circle")
+        for directive in directives:
+            if directive.name == "include" and directive.args:
+                pattern = join(dirname(main), directive.args[0])
+                for name in sorted(name for name in parsed if fnmatch(name, pattern)):
+                    yield from expand(parsed[name], depth + 1)
+            else:
+                yield Directive(directive.name, directive.args, directive.file, tuple(expand(directive.block, depth)))
+
+    return tuple(expand(parsed[main], 0))
+
+
+def _sections(dump: str) -> dict[str, str]:
+    parts = _SECTION.split(dump)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _parse(text: str, file: str) -> tuple[Directive, ...]:
+    """The directives of one file."""
+    stack: list[tuple[tuple[str, ...], list[Directive]]] = [((), [])]
+    words: list[str] = []
+    position = 0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise NginxConfigError(f"{file}: cannot be read at {text[position : position + 20]!r}")
+        position, kind = match.end(), match.lastgroup
+        if kind is None:
+            continue
+        if kind != "mark":
+            words.append(match[kind])
+        elif match["mark"] == ";":
+            if words:
+                stack[-1][1].append(Directive(words[0], tuple(words[1:]), file))
+            words = []
+        elif match["mark"] == "{":
+            if words and words[0].endswith("_by_lua_block"):
+                position, words = _end_of_lua(text, position, file), []
+            else:
+                stack.append((tuple(words), []))
+                words = []
+        else:
+            head, block = stack.pop()
+            if not stack or not head or words:
+                raise NginxConfigError(f"{file}: a }} that closes nothing")
+            stack[-1][1].append(Directive(head[0], head[1:], file, tuple(block)))
+    if len(stack) != 1 or words:
+        raise NginxConfigError(f"{file}: ends in the middle of a directive")
+    return tuple(stack[0][1])
+
+
+def _end_of_lua(text: str, position: int, file: str) -> int:
+    depth = 1
+    for match in re.compile(r"[{}]").finditer(text, position):
+        depth += 1 if match[0] == "{" else -1
+        if depth == 0:
+            return match.end()
+    raise NginxConfigError(f"{file}: a Lua block has no end")
+
+
+def _server(directive: Directive, stream: bool) -> Server:
+    names = tuple(name for inner in directive.block if inner.name == "server_name" for name in inner.args)
+    listens = tuple(_listen(inner.args) for inner in directive.block if inner.name == "listen" and inner.args)
+    return Server(directive.file, names, listens or (Listen("*", 80),), stream)
+
+
+def _listen(args: tuple[str, ...]) -> Listen:
+    where, options = args[0], args[1:]
+    if where.startswith("unix:"):
+        return Listen(where, 0, options)
+    if where.isdigit():
+        return Listen("*", int(where), options)
+    address, _, port = where.rpartition(":") if not where.endswith("]") else (where, "", "")
+    if not port.isdigit():
+        address, port = where, "80"
+    return Listen(address or "*", int(port), options)

@@ -1,0 +1,23 @@
+"""Where things lie on a relay host. Every path that two files have to agree on."""
+
+from __future__ import annotations
+
+ETC = "/etc/derpfleet"
+OPT = "/opt/derpfleet"
+STATE = "/var/lib/derpfleet-relay"  # the relay's own: its key, its copies of the certificate
+KEY = f"{STATE}/derper.key"  # derper's format and derper's file name, so that both flavours find it
+RELAY_CERTS = f"{STATE}/certs"
+WEBROOT = "/var/www/derpfleet"  # ACME challenges
+
+CERTIFICATE_PROGRAM = f"{OPT}/bin/certificate"
+CERTIFICATE_CONFIG = f"{ETC}/certificate.json"
+CERTBOT = f"{OPT}/certbot"
+RELEASES = f"{OPT}/releases"
+CURRENT = f"{OPT}/current"
+FIREWALL_RULES = f"{ETC}/firewall.nft"
+
+USER = "derpfleet-relay"
+CONTAINER = "derpfleet-derper"
+SERVICE = "derpfleet-relay.service"
+SOCKET = "derpfleet-relay.socket"
+SYSTEMD = "/etc/systemd/system"

@@ -1,0 +1,148 @@
+"""Who listens where on a relay host, and what stands in the way. Found before anything is changed. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engine.facts import Ask, Facts, Listener
+from inventory.model import Host
+from inventory.rules import ACME
+from roles import paths, sites
+
+ASK = Ask(
+    files=(f"{paths.SYSTEMD}/{paths.SOCKET}",),
+    commands={"container": ("docker", "container", "inspect", "--format", "{{json .HostConfig}}", paths.CONTAINER)},
+)
+
+
+@dataclass(frozen=True)
+class Use:
+    """A port that the deployed host uses. `public`: on every address, else on loopback. `key`: where the site file says so."""
+
+    proto: str
+    port: int
+    program: str  # "nginx" | "relay" | "certbot"
+    purpose: str
+    key: str
+    public: bool = True
+
+
+def uses(host: Host) -> tuple[Use, ...]:
+    """Every port that the host's configuration asks for."""
+    ports, nginx = host.ports, host.front == "nginx"
+    front = "nginx" if nginx else "relay"
+    found = [
+        Use("tcp", ports.https, front, f"{front} is to serve https", "ports.https"),
+        Use("udp", ports.stun, "relay", "the relay is to answer STUN", "ports.stun"),
+    ]
+    if nginx:
+        found.append(Use("tcp", ports.http, "nginx", "nginx is to answer certificate challenges and captive-portal checks", "ports.http"))
+        found.append(Use("tcp", ports.backend, "relay", "the relay is to listen behind nginx", "ports.backend", public=False))
+    elif relay_serves_http(host):
+        found.append(Use("tcp", ports.http, "relay", "the relay is to answer captive-portal checks", "ports.http"))
+    else:
+        found.append(Use("tcp", ports.http, "certbot", "certbot is to answer certificate challenges", "ports.http"))
+    if host.flavour == "python":
+        found.append(Use("tcp", ports.metrics, "relay", "the relay is to serve its metrics", "ports.metrics", public=False))
+    return tuple(found)
+
+
+def relay_serves_http(host: Host) -> bool:
+    """Whether the relay itself listens on the http port: with no front, where certbot does not need that port for itself."""
+    return host.front == "none" and host.certificate.source not in ACME
+
+
+def taken(host: Host, facts: Facts) -> list[str]:
+    """A sentence for each wanted port that somebody else has."""
+    return [
+        f"port {use.port}/{use.proto} of {host.name}, where {use.purpose}, is taken by {who(listener)}: "
+        f"stop that program, or set hosts.{host.name}.{use.key} to another port."
+        for use in uses(host)
+        for listener in _in_the_way(use, facts)[:1]
+    ]
+
+
+def strangers(host: Host, facts: Facts, allowed: set[tuple[str, int]]) -> list[Listener]:
+    """Public listeners of others that a closed firewall would cut off."""
+    found: dict[tuple[str, int], Listener] = {}
+    for listener in facts.listening:
+        key = (listener.proto, listener.port)
+        if not (_is_loopback(listener) or key in allowed or is_ours(listener, facts) or _needs_no_port(listener)):
+            found.setdefault(key, listener)
+    return [found[key] for key in sorted(found)]
+
+
+def who(listener: Listener) -> str:
+    """The program in words."""
+    if not listener.program:
+        return "something in the kernel or in a namespace of its own"
+    return f"{listener.program} (pid {listener.pid}{', ' + listener.unit if listener.unit else ''})"
+
+
+def is_ours(listener: Listener, facts: Facts) -> bool:
+    """Whether a listener is the relay's, of either flavour."""
+    key = (listener.proto, listener.port)
+    if listener.unit.startswith("derpfleet-"):
+        return True
+    if listener.program == "systemd":  # it holds our sockets for us
+        return key in _socket_ports(facts)
+    return listener.program in ("docker-proxy", "derper") and (key in _container_ports(facts) or _in_host_network(facts))
+
+
+def _in_the_way(use: Use, facts: Facts) -> list[Listener]:
+    other_sites = {(listen.port) for server in sites.others(facts) for listen in server.listens}
+    return [
+        listener
+        for listener in facts.listening
+        if (listener.proto, listener.port) == (use.proto, use.port)
+        and not is_ours(listener, facts)
+        and (use.public or _meets_loopback(listener))
+        and not (listener.unit == "nginx.service" and (use.program == "nginx" or use.port not in other_sites))
+    ]
+
+
+def _is_loopback(listener: Listener) -> bool:
+    return listener.address.startswith("127.") or listener.address in ("::1", "::ffff:127.0.0.1")
+
+
+def _meets_loopback(listener: Listener) -> bool:
+    return listener.address in ("0.0.0.0", "::", "127.0.0.1")  # noqa: S104 - compared, not bound
+
+
+def _needs_no_port(listener: Listener) -> bool:
+    """Clients' sockets: answers to what they asked are let in anyway. And discovery on the link, which nobody on the internet needs."""
+    if listener.proto == "tcp":
+        return listener.port == 5355
+    return listener.port >= 32768 or listener.port in (68, 123, 323, 546, 5353, 5355)
+
+
+def _socket_ports(facts: Facts) -> set[tuple[str, int]]:
+    unit = facts.files.get(f"{paths.SYSTEMD}/{paths.SOCKET}")
+    text = (unit.content or "") if unit else ""
+    kinds = {"Stream": "tcp", "Datagram": "udp"}
+    return {(kinds[kind], int(port)) for kind, port in re.findall(r"^Listen(Stream|Datagram)=(?:\S*:)?(\d+)$", text, re.M)}
+
+
+def _container(facts: Facts) -> dict[str, object]:
+    output = facts.commands.get("container")
+    if output is None or output.status != 0:
+        return {}
+    config = json.loads(output.stdout)
+    return config if isinstance(config, dict) else {}
+
+
+def _container_ports(facts: Facts) -> set[tuple[str, int]]:
+    return set(_published(_container(facts).get("PortBindings") or {}))
+
+
+def _published(bindings: object) -> Iterator[tuple[str, int]]:
+    for inside, places in bindings.items() if isinstance(bindings, dict) else ():
+        for place in places or ():
+            yield inside.partition("/")[2], int(place["HostPort"])
+
+
+def _in_host_network(facts: Facts) -> bool:
+    return _container(facts).get("NetworkMode") == "host"

@@ -1,0 +1,64 @@
+"""The relay, in one of two flavours that share user, key and ports. Of the one that is not wanted nothing is left listening."""
+
+from __future__ import annotations
+
+from engine.facts import Ask, Facts
+from engine.release import PYTHON_FLOOR
+from engine.resource import Command, Resource
+from engine.ship import Shipment
+from inventory.model import Host, Site
+from roles import docker, paths, ports, relay_docker, relay_python
+
+ASK = Ask(
+    files=(*ports.ASK.files, *docker.ASK.files, *relay_python.ASK.files),
+    commands=ports.ASK.commands,
+)
+
+# derper's own key file when there is one, so that a relay that was set up by hand keeps its public key; else a new key.
+_MAKE_KEY = """\
+import json, os, pwd, shutil, sys
+path, user, old = sys.argv[1:]
+temp = path + ".new"
+if os.path.exists(old):
+    shutil.copyfile(old, temp)
+else:
+    key = bytearray(os.urandom(32))
+    key[0] &= 248
+    key[31] = key[31] & 127 | 64
+    with open(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump({"PrivateKey": "privkey:" + key.hex()}, file)
+os.chmod(temp, 0o600)
+entry = pwd.getpwnam(user)
+os.chown(temp, entry.pw_uid, entry.pw_gid)
+os.rename(temp, path)
+"""
+_OLD_KEY = "/var/lib/derper/derper.key"
+
+
+def unit_id(host: Host) -> str:
+    """The resource that stands for the running relay."""
+    return f"container:{paths.CONTAINER}" if host.flavour == "docker" else f"service:{paths.SERVICE}"
+
+
+def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
+    key = Command(
+        title="relay key",
+        argv=(facts.python_executable, "-I", "-c", _MAKE_KEY, paths.KEY, paths.USER, _OLD_KEY),
+        creates=paths.KEY,
+        needs=(f"directory:{paths.STATE}", f"user:{paths.USER}"),
+    )
+    if host.flavour == "docker":
+        return [key, *relay_docker.resources(host, site, facts, ship, after=key.id)]
+    return [key, *relay_python.resources(host, site, facts, ship, after=key.id)]
+
+
+def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
+    found = ports.taken(host, facts)
+    if host.flavour == "docker":
+        return [*found, *docker.refusals(host, facts), *relay_docker.refusals(host, site)]
+    if facts.python[:2] < PYTHON_FLOOR:
+        found.append(
+            f"{host.name} has Python {'.'.join(map(str, facts.python))}, and our relay needs {'.'.join(map(str, PYTHON_FLOOR))}: "
+            f"set hosts.{host.name}.flavour to docker, or hosts.{host.name}.ssh.python to a newer one."
+        )
+    return found

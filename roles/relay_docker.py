@@ -1,0 +1,95 @@
+"""Go's derper in a container, told what to do by the environment variables that the common derper images know."""
+
+from __future__ import annotations
+
+from engine.facts import Facts
+from engine.resource import Absent, Container, Image, Resource, Service
+from engine.ship import Shipment
+from inventory.model import Host, Site
+from roles import certificate, docker, paths, ports, relay_python
+from roles.admission import verify_url
+
+_CERTS = "/app/certs"
+
+
+def resources(host: Host, site: Site, facts: Facts, ship: Shipment, *, after: str) -> list[Resource]:
+    installed = docker.resources(host, facts)
+    image = _image(host, ship)
+    former = [
+        Service(unit=paths.SERVICE, enabled=False, running=False, needs=(image.id,)),
+        Service(unit=paths.SOCKET, enabled=False, running=False, needs=(image.id,)),
+        Absent(path=f"{paths.SYSTEMD}/{paths.SERVICE}", needs=(f"service:{paths.SERVICE}",)),
+        Absent(path=f"{paths.SYSTEMD}/{paths.SOCKET}", needs=(f"service:{paths.SOCKET}",)),
+        Absent(path=paths.CURRENT, needs=(f"service:{paths.SERVICE}",)),
+        Absent(path=paths.RELEASES, needs=(f"service:{paths.SERVICE}",)),
+    ]
+    container = Container(
+        container=paths.CONTAINER,
+        image=image.ref,
+        arguments=arguments(host, site),
+        healthy=(relay_python.health(host),),
+        needs=(after, image.id, *(resource.id for resource in former), *certificate.for_relay(host, facts)),
+    )
+    return [*installed, image, *former, container]
+
+
+def _image(host: Host, ship: Shipment) -> Image:
+    needs = (f"service:{docker.UNIT}",)
+    if host.docker.image:
+        return Image(ref=host.docker.image, needs=needs)
+    assert ship.image is not None  # noqa: S101 - make_shipment reads it where docker.archive is given
+    return Image(ref=ship.image.ref, archive=ship.image.path, needs=needs)
+
+
+def arguments(host: Host, site: Site) -> tuple[str, ...]:
+    """What `docker run` is given. Ports keep their numbers inside, so that the variables say what the site file says."""
+    words = ["--restart", "always", "--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE", "--cap-add", "NET_BIND_SERVICE"]
+    words += ["--security-opt", "no-new-privileges", "--ulimit", "nofile=1048576:1048576"]
+    words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"]
+    for name, value in environment(host, site).items():
+        words += ["--env", f"{name}={value}"]
+    for published in _published(host):
+        words += ["--publish", published]
+    words += ["--volume", f"{paths.STATE}:/var/lib/derper"]
+    # The host's trust store, so that a private CA that is trusted there counts when derper asks headscale.
+    words += ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro"]
+    if host.front == "none":
+        words += ["--volume", f"{paths.RELAY_CERTS}:{_CERTS}:ro"]
+    return tuple(words)
+
+
+def environment(host: Host, site: Site) -> dict[str, str]:
+    """The variables of fredliang44/derper-docker, which others follow; one more for the flag that it lacks."""
+    behind = host.front == "nginx"
+    return {
+        "DERP_DOMAIN": host.domain,
+        "DERP_ADDR": f":{host.ports.backend if behind else host.ports.https}",
+        # Behind nginx derper speaks plain HTTP: it serves TLS on port 443 or with manual certificates only.
+        "DERP_CERT_MODE": "letsencrypt" if behind else "manual",
+        "DERP_CERT_DIR": _CERTS,
+        "DERP_HTTP_PORT": str(host.ports.http) if ports.relay_serves_http(host) else "-1",
+        "DERP_STUN": "true",
+        "DERP_STUN_PORT": str(host.ports.stun),
+        "DERP_VERIFY_CLIENTS": "false",
+        "DERP_VERIFY_CLIENT_URL": verify_url(host, site),
+        "DERP_VERIFY_CLIENT_URL_FAIL_OPEN": str(host.relay.verify_fail_open).lower(),
+    }
+
+
+def _published(host: Host) -> list[str]:
+    backend, https, stun = host.ports.backend, host.ports.https, host.ports.stun
+    found = [f"127.0.0.1:{backend}:{backend}"] if host.front == "nginx" else [f"{https}:{https}"]
+    if ports.relay_serves_http(host):
+        found.append(f"{host.ports.http}:{host.ports.http}")
+    return [*found, f"{stun}:{stun}/udp"]
+
+
+def refusals(host: Host, site: Site) -> list[str]:
+    """An image from a registry cannot be told to refuse everybody while headscale does not answer."""
+    url = verify_url(host, site)
+    if not host.docker.image or not url or host.relay.verify_fail_open:
+        return []
+    return [
+        f"A derper image from a registry cannot be told to refuse clients while {url} does not answer: derper's default admits them "
+        f"then. Set hosts.{host.name}.relay.verify_fail_open to true if that will do, or ship our own image with docker.archive."
+    ]

@@ -1,0 +1,96 @@
+"""Our relay as a systemd service: a release directory, sockets that systemd holds, a user that may do nothing else."""
+
+from __future__ import annotations
+
+from engine.facts import Ask, Facts
+from engine.render import render
+from engine.resource import Absent, Command, Container, Directory, File, Health, Http, Resource, Service, Symlink, Tree
+from engine.ship import Shipment
+from inventory.model import Host, Site
+from roles import certificate, paths, ports
+from roles.admission import verify_url
+
+_UNIT_FILE = f"{paths.SYSTEMD}/{paths.SERVICE}"
+_SOCKET_FILE = f"{paths.SYSTEMD}/{paths.SOCKET}"
+
+ASK = Ask(files=(f"{paths.RELEASES}/*",))
+
+
+def resources(host: Host, site: Site, facts: Facts, ship: Shipment, *, after: str) -> list[Resource]:
+    release = ship.relay_release
+    assert release is not None  # noqa: S101 - make_shipment builds it for this flavour
+    path = f"{paths.RELEASES}/{release.id}"
+    tree = Tree(path=path, archive=release.path, needs=(f"directory:{paths.RELEASES}",))
+    # The service cannot write there, and without compiled modules it takes twice as long to start.
+    argv = (facts.python_executable, "-I", "-m", "compileall", "-q", path)
+    compiled = Command(title=f"compiled {release.id}", argv=argv, creates=f"{path}/relay/__pycache__", on_change=(tree.id,))
+    link = Symlink(path=paths.CURRENT, target=path, needs=(compiled.id,))
+    sockets = File(path=_SOCKET_FILE, content=render("relay.socket.j2", host=host, streams=_streams(host), datagrams=[host.ports.stun]))
+    unit = File(
+        path=_UNIT_FILE,
+        content=render(
+            "relay.service.j2",
+            host=host,
+            python=facts.python_executable,
+            current=paths.CURRENT,
+            socket=paths.SOCKET,
+            user=paths.USER,
+            flags=flags(host, site),
+        ),
+    )
+    socket = Service(
+        unit=paths.SOCKET,
+        restart_on=(sockets.id,),
+        needs=(unit.id, f"container:{paths.CONTAINER}", *certificate.for_relay(host, facts)),
+    )
+    service = Service(
+        unit=paths.SERVICE,
+        restart_on=(unit.id, link.id, socket.id),
+        healthy=(health(host),),
+        needs=(after,),
+    )
+    return [
+        Directory(path=paths.RELEASES),
+        tree,
+        compiled,
+        link,
+        sockets,
+        unit,
+        Container(container=paths.CONTAINER, running=False),
+        socket,
+        service,
+        *_outdated(facts, path, service.id),
+    ]
+
+
+def _outdated(facts: Facts, kept: str, after: str) -> list[Resource]:
+    """Former releases go when the new one has proved to start."""
+    there = sorted(path for path in facts.files if path.startswith(f"{paths.RELEASES}/") and path != kept)
+    return [Absent(path=path, needs=(after,)) for path in there]
+
+
+def _streams(host: Host) -> list[str]:
+    if host.front == "nginx":
+        return [f"127.0.0.1:{host.ports.backend}"]
+    return [str(host.ports.https), *([str(host.ports.http)] if ports.relay_serves_http(host) else [])]
+
+
+def flags(host: Host, site: Site) -> list[str]:
+    """The relay's command line, one flag with its value a line."""
+    found = [f"-c {paths.KEY}", f"-hostname {host.domain}", f"-stun-port {host.ports.stun}"]
+    if host.front == "nginx":
+        found += [f"-a 127.0.0.1:{host.ports.backend}", "-http-port -1", "-trusted-proxies 127.0.0.1"]
+    else:
+        http = host.ports.http if ports.relay_serves_http(host) else -1
+        found += [f"-a :{host.ports.https}", f"-http-port {http}", "-certmode manual", f"-certdir {paths.RELAY_CERTS}"]
+    url = verify_url(host, site)
+    if url:
+        found += [f"-verify-client-url {url}", f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}"]
+    return [*found, f"-metrics-listen 127.0.0.1:{host.ports.metrics}"]
+
+
+def health(host: Host) -> Health:
+    """The relay answers for itself, front or no front."""
+    if host.front == "nginx":
+        return Http(url=f"http://127.0.0.1:{host.ports.backend}/derp/probe")
+    return Http(url=f"https://{host.domain}:{host.ports.https}/derp/probe", connect=f"127.0.0.1:{host.ports.https}", insecure=True)

@@ -1,0 +1,109 @@
+"""The web sites that share a host's nginx with the relay: who they are, and how our servers listen beside them. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from engine.facts import Ask, Facts
+from engine.resource import Watch
+from roles.nginx_config import Listen, Server, included_patterns, servers
+
+# The last in its folder: a server of ours in front would become the default for names that nobody serves.
+HTTP_NAME, HTTPS_NAME = "zz-derpfleet-http.conf", "zz-derpfleet-https.conf"
+MAIN = "/etc/nginx/nginx.conf"
+STOCK_LINK = "/etc/nginx/sites-enabled/default"
+STOCK_SITE = "/etc/nginx/sites-available/default"
+FOLDERS = ("/etc/nginx/sites-enabled", "/etc/nginx/conf.d")
+
+ASK = Ask(
+    files=(MAIN, STOCK_LINK, *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS)),
+    commands={
+        "nginx": ("nginx", "-T"),
+        "nginx_conffiles": ("dpkg-query", "--show", "--showformat", "${Conffiles}\\n", "nginx-common"),
+    },
+)
+
+
+def nginx_was_there(facts: Facts) -> bool:
+    """Whether the host had nginx when the run began."""
+    return "nginx" in facts.tools
+
+
+def dump(facts: Facts) -> str:
+    """What `nginx -T` printed, or ""."""
+    output = facts.commands.get("nginx")
+    return output.stdout if output and output.status == 0 else ""
+
+
+def folder(facts: Facts) -> str:
+    """The folder that our servers are written to: the last one that the http block includes, so that we stand last."""
+    ours = [name for name in FOLDERS if f"{name}/{HTTP_NAME}" in facts.files]
+    if ours:
+        return ours[0]
+    known = FOLDERS[:1] if not nginx_was_there(facts) else ()  # Debian's nginx, about to be installed
+    patterns = included_patterns(dump(facts))
+    included = [name for pattern in patterns for name in FOLDERS if pattern in (f"{name}/*", f"{name}/*.conf")]
+    return (included or list(known) or [FOLDERS[1]])[-1]
+
+
+def is_as_packaged(facts: Facts, path: str, conffile: str = "") -> bool:
+    """Whether the file at `path` is what the package brought as `conffile` (default: that path)."""
+    fact, packaged = facts.files.get(path), facts.commands.get("nginx_conffiles")
+    if fact is None or fact.content is None or packaged is None:
+        return False
+    digest = hashlib.md5(fact.content.encode(), usedforsecurity=False).hexdigest()
+    return bool(re.search(rf"^\s*{re.escape(conffile or path)} {digest}\b", packaged.stdout, re.M))
+
+
+def others(facts: Facts) -> tuple[Server, ...]:
+    """The servers that are neither ours nor the distribution's placeholder, http's and stream's."""
+    placeholder = STOCK_LINK if is_as_packaged(facts, STOCK_LINK, STOCK_SITE) else ""
+    ours = {f"{name}/{file}" for name in FOLDERS for file in (HTTP_NAME, HTTPS_NAME)}
+    return tuple(server for server in servers(dump(facts)) if server.file not in ours | {placeholder})
+
+
+def watches(facts: Facts) -> tuple[Watch, ...]:
+    """One for each name and port that others serve: they must answer after the change as they did before."""
+    found = {}
+    for server in others(facts):
+        names = [name for name in server.names if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", name)]
+        for listen in server.listens if not server.stream else ():
+            for name in names:
+                if listen.port:
+                    scheme = "https" if "ssl" in listen.options else "http"
+                    address = listen.address.replace("*", "127.0.0.1").replace("[::]", "[::1]")
+                    found[scheme, name, listen.port] = Watch(url=f"{scheme}://{name}:{listen.port}/", connect=f"{address}:{listen.port}")
+    return tuple(found[key] for key in sorted(found))
+
+
+def has_ipv6(facts: Facts) -> bool:
+    """Whether the host has an IPv6 address beyond its links."""
+    return any(":" in address and not address.startswith(("fe80:", "::1")) for address in facts.addresses)
+
+
+def listens(facts: Facts, port: int, name: str, *, tls: bool) -> list[str]:
+    """The `listen` values of our server in file `name`: beside others exactly where they listen, else everywhere and as the default.
+
+    A default that we hold already is kept until somebody else claims it.
+    """
+    ours = facts.files.get(f"{folder(facts)}/{name}")
+    held = ours is not None and "default_server" in (ours.content or "")
+    found = []
+    there = [listen for server in others(facts) if not server.stream for listen in server.listens if listen.port == port]
+    for wildcard, ipv6 in (("", False), ("[::]:", True)):
+        beside = [listen for listen in there if listen.is_ipv6 == ipv6]
+        covered = not ipv6 and any("ipv6only=off" in listen.options for listen in there)
+        if covered or (ipv6 and not beside and not has_ipv6(facts)):
+            continue
+        default = not beside or (held and not any(_claims_default(listen) for listen in beside))
+        tail = (" ssl" if tls else "") + (" default_server" if default else "")
+        # Only one server of an address may set socket options.
+        tail += " so_keepalive=60s:15s:4" if default and tls else ""
+        places = sorted({"" if listen.address == "*" else f"{listen.address}:" for listen in beside}) or [wildcard]
+        found += [f"{place}{port}{tail}" for place in places]
+    return found
+
+
+def _claims_default(listen: Listen) -> bool:
+    return bool({"default_server", "default"} & set(listen.options))
