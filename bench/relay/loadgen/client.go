@@ -110,7 +110,9 @@ func (e *endpoint) stock(ctx context.Context) (*client, error) {
 }
 
 // corked connects with derp.Client over a writer that can hold frames back, so that several of them leave in one write.
-func (e *endpoint) corked(ctx context.Context) (*client, error) { return e.corkedAs(ctx, key.NewNode()) }
+func (e *endpoint) corked(ctx context.Context) (*client, error) {
+	return e.corkedAs(ctx, key.NewNode())
+}
 
 func (e *endpoint) corkedAs(ctx context.Context, priv key.NodePrivate) (*client, error) {
 	conn, err := e.dial(ctx, "", "")
