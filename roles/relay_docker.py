@@ -44,7 +44,7 @@ def _image(host: Host, ship: Shipment) -> Image:
 def arguments(host: Host, site: Site) -> tuple[str, ...]:
     """What `docker run` is given. Ports keep their numbers inside, so that the variables say what the site file says."""
     words = ["--restart", "always", "--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE", "--cap-add", "NET_BIND_SERVICE"]
-    words += ["--security-opt", "no-new-privileges", "--ulimit", "nofile=1048576:1048576"]
+    words += ["--security-opt", "no-new-privileges"]
     words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"]
     for name, value in environment(host, site).items():
         words += ["--env", f"{name}={value}"]
