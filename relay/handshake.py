@@ -17,6 +17,8 @@ from nacl.utils import random as random_bytes
 
 from relay.wire import (
     CLIENT_INFO,
+    HEADER,
+    HEADER_LEN,
     KEY_LEN,
     MAX_CLIENT_INFO,
     MIN_CLIENT_INFO,
@@ -99,6 +101,22 @@ def pack_client_info(private: bytes, server_public: bytes, info: ClientInfo, non
     if info.app_name:
         fields["AppName"] = info.app_name
     return pack_frame(CLIENT_INFO, public_key(private) + _seal(agree(server_public, private), fields, nonce))
+
+
+def cut_client_info(stream: bytes | bytearray) -> bytes | None:
+    """The payload of the CLIENT_INFO frame that a client's stream begins with, or None while it is incomplete.
+
+    Its frame ends HEADER_LEN + len(payload) bytes into the stream. Raises ProtocolError, at the header already:
+    no_client_info, bad_client_info_length.
+    """
+    if len(stream) < HEADER_LEN:
+        return None
+    kind, length = HEADER.unpack_from(stream)
+    if kind != CLIENT_INFO:
+        raise ProtocolError("no_client_info")
+    if not MIN_CLIENT_INFO <= length <= MAX_CLIENT_INFO:
+        raise ProtocolError("bad_client_info_length")
+    return bytes(stream[HEADER_LEN : HEADER_LEN + length]) if len(stream) >= HEADER_LEN + length else None
 
 
 def parse_client_info(payload: bytes, private: bytes) -> Introduction:

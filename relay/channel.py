@@ -1,0 +1,121 @@
+"""TLS on memory BIOs that all connections share, and the certificate it serves.
+
+The BIOs are empty between any two calls, because OpenSSL takes what it needs of a partial record into its own buffer. A
+pair per connection would keep the size of its largest burst for ever (measured after 1 MB each: 279 kB per connection;
+shared: 14 kB, as if idle). Whoever writes to INCOMING must leave it empty, also after an error.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+INCOMING: Final = ssl.MemoryBIO()
+OUTGOING: Final = ssl.MemoryBIO()
+RECORD: Final = 16 * 1024
+
+
+class ChannelClosed(Exception):
+    """The peer ended the TLS session, or broke it; `reason` is a metric's label, `last` is to be sent before closing."""
+
+    def __init__(self, reason: str, last: bytes = b"") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.last = last
+
+
+class Channel:
+    """What lies between the socket's bytes and the plain ones: here, nothing."""
+
+    __slots__ = ()
+    tls: ssl.SSLObject | None = None
+
+    def unseal(self, data: bytes | memoryview) -> bytes:
+        """The plain bytes that `data` completes."""
+        return bytes(data)
+
+    def seal(self, data: bytes | bytearray) -> bytes | bytearray:
+        """What to write to the socket for plain `data`."""
+        return data
+
+    def goodbye(self) -> bytes:
+        """What to write last."""
+        return b""
+
+
+class TlsChannel(Channel):
+    """TLS, for everything that is not hot (link.py has the same in the shape that is)."""
+
+    __slots__ = ("_shaken", "tls")
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.tls: ssl.SSLObject = context.wrap_bio(INCOMING, OUTGOING, server_side=True)
+        self._shaken = False
+
+    @property
+    def shaken(self) -> bool:
+        """Whether the TLS handshake is done."""
+        return self._shaken
+
+    def take_reply(self) -> bytes:
+        """What the last `unseal` wants written: the handshake's own bytes."""
+        return OUTGOING.read()
+
+    def unseal(self, data: bytes | memoryview) -> bytes:
+        """Plain bytes; call `take_reply` after it. Raises ChannelClosed: tls_closed, tls_handshake_failed, tls_error."""
+        INCOMING.write(data)
+        plain = bytearray()
+        try:
+            if not self._shaken:
+                self.tls.do_handshake()
+                self._shaken = True
+            while INCOMING.pending:
+                part = self.tls.read(RECORD)
+                if not part:
+                    raise ChannelClosed("tls_closed")
+                plain += part
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:
+            raise ChannelClosed("tls_error" if self._shaken else "tls_handshake_failed", OUTGOING.read()) from None
+        finally:
+            INCOMING.read()
+        return bytes(plain)
+
+    def seal(self, data: bytes | bytearray) -> bytes:
+        view = memoryview(data)
+        while view:
+            view = view[self.tls.write(view) :]
+        return OUTGOING.read()
+
+    def goodbye(self) -> bytes:
+        """close_notify, so that the client sees a proper end."""
+        with suppress(ssl.SSLError):  # it would wait for the client's own
+            self.tls.unwrap()
+        return OUTGOING.read()
+
+
+def make_server_context(chain: Path, key: Path, meta_certificate: str) -> ssl.SSLContext:
+    """Serve `chain` with the fast start's certificate behind it. Raises OSError and ssl.SSLError (an OSError) if unreadable.
+
+    The client's preference decides the cipher: Tailscale's clients ask for AES-128-GCM. Session tickets would cost more
+    than they save, because those clients do not resume.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    context.set_alpn_protocols(["http/1.1"])
+    text = chain.read_text("ascii")
+    # The ssl module loads chains from files only; this one is never on a disk.
+    descriptor = os.memfd_create("chain")
+    try:
+        os.write(descriptor, f"{text.rstrip()}\n{meta_certificate}".encode())
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}", key)
+    finally:
+        os.close(descriptor)
+    return context

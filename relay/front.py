@@ -1,0 +1,248 @@
+"""A connection before its client is admitted: PROXY header, TLS, HTTP, DERP's handshake, admission. None of it is hot.
+
+Each stage is a method that takes plain bytes; the next stage gets what the last one left over. Everything is bounded in
+time (`deadline`, swept by the server) and in size before anything is trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
+
+from relay import http
+from relay.addresses import Ticket, TooMany
+from relay.channel import Channel, ChannelClosed, TlsChannel
+from relay.handshake import Introduction, ServerInfo, cut_client_info, pack_server_info, parse_client_info
+from relay.link import CIPHER, Link, TlsLink, WebSocketLink
+from relay.proxyproto import ProxyHeaderError, parse_proxy_header
+from relay.websocket import WebSocket
+from relay.wire import HEADER_LEN, MAX_CLIENT_INFO, ProtocolError, pack_server_key
+
+if TYPE_CHECKING:
+    import ssl
+
+    from relay.server import Relay
+
+HTTP_IDLE_S: Final = 30.0  # derper's read timeout
+MAX_EARLY: Final = MAX_CLIENT_INFO + 64 * 1024  # bytes that a client may send before it is admitted
+
+
+class Front(asyncio.BufferedProtocol):
+    """One connection until it is admitted, or gone."""
+
+    def __init__(self, relay: Relay, *, answer: Callable[[http.Request, http.Site], http.Response], context: ssl.SSLContext | None) -> None:
+        self.deadline = 0.0
+        self._relay = relay
+        self._channel: Channel = TlsChannel(context) if context is not None else Channel()
+        self._answer = answer
+        self._transport: asyncio.Transport
+        self._ticket: Ticket | None = None
+        self._peer = ""  # the TCP peer's address
+        self._client = ("", 0)  # the client's own
+        self._websocket: WebSocket | None = None
+        self._not_ideal = False
+        self._early = bytearray()  # what came, and no stage has taken yet
+        self._waiting_for = "http" if context is None else "tls"
+        self._conversation: http.Conversation | None = None
+        self._behind_proxy: Channel | None = None  # the channel that begins after the PROXY header
+        self._stage: Callable[[bytes], None] = self._converse
+        self._done = False
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        address = transport.get_extra_info("peername") or ("", 0)
+        self._client = (str(address[0]), int(address[1])) if isinstance(address, tuple) else ("", 0)
+        self._peer = self._client[0]
+        self.deadline = self._relay.loop.time() + self._relay.handshake_timeout_s
+        self._relay.fronts.add(self)
+        through_proxy = self._relay.proxies.trusts(self._peer)
+        if reason := self._relay.refuses_connection(encrypted=self._channel.tls is not None):
+            self._refuse(reason)
+        elif not through_proxy:
+            self._enter()
+        elif self._relay.proxy_protocol:
+            self._stage, self._channel, self._behind_proxy = self._read_proxy_header, Channel(), self._channel
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return CIPHER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._arrived(CIPHER[:nbytes])
+
+    def eof_received(self) -> None:
+        self._end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+
+    # What the relay calls.
+
+    def expire(self) -> None:
+        """The deadline passed."""
+        self._refuse(f"timeout_{self._waiting_for}")
+
+    # Stages.
+
+    def _arrived(self, data: bytes | memoryview) -> None:
+        if self._done:
+            return
+        channel = self._channel
+        try:
+            was_shaking = isinstance(channel, TlsChannel) and not channel.shaken
+            plain = channel.unseal(data)
+            if isinstance(channel, TlsChannel):
+                if reply := channel.take_reply():
+                    self._transport.write(reply)
+                if was_shaking and channel.shaken:
+                    self._shaken(channel)
+            if plain:
+                self._stage(plain)
+        except ChannelClosed as closed:
+            if closed.last:
+                self._transport.write(closed.last)
+            self._refuse(closed.reason)
+        except (ProtocolError, ProxyHeaderError, TooMany) as error:
+            self._refuse(error.reason)
+
+    def _shaken(self, channel: TlsChannel) -> None:
+        self.deadline = self._relay.loop.time() + HTTP_IDLE_S
+        self._waiting_for = "http"
+        self._relay.tls_versions[str(channel.tls.version()).removeprefix("TLSv")] += 1
+
+    def _read_proxy_header(self, data: bytes) -> None:
+        self._early += data
+        header = parse_proxy_header(bytes(self._early))
+        if header is None:
+            return
+        if header.source is not None:
+            self._client = header.source
+            self._peer = header.source[0]
+        self._enter()
+        rest = bytes(self._early[header.size :])
+        self._early.clear()
+        self._channel, self._stage = self._behind_proxy or self._channel, self._converse
+        if rest and not self._done:
+            self._arrived(rest)
+
+    def _converse(self, data: bytes) -> None:
+        """HTTP, until the upgrade."""
+        if self._conversation is None:
+            self._conversation = http.Conversation(self._relay.site, self._answer, encrypted=self._channel.tls is not None, peer=self._peer)
+        self.deadline = self._relay.loop.time() + HTTP_IDLE_S
+        said = self._conversation.receive(data)
+        if isinstance(said, bytes):
+            if said:
+                self._send(said)
+            if self._conversation.closing:
+                self._end()
+            return
+        self._client = (said.request.client, self._client[1] if said.request.client == self._peer else 0)
+        if self._ticket is None:
+            self._enter()
+        self._greet(said)
+
+    def _greet(self, upgrade: http.Upgrade) -> None:
+        """The connection speaks DERP from here on: name our key, and expect the client's."""
+        relay = self._relay
+        relay.switch.counts["accepts"] += 1
+        self.deadline = relay.loop.time() + relay.handshake_timeout_s
+        self._not_ideal = upgrade.not_ideal
+        greeting = pack_server_key(relay.key.public)
+        if upgrade.is_websocket:
+            relay.switch.counts["websocket_accepts"] += 1
+            self._websocket = WebSocket()
+            greeting = self._websocket.pack(greeting)
+        self._send(upgrade.answer + greeting)
+        self._stage, self._waiting_for = self._read_introduction, "client_info"
+        if upgrade.rest:
+            self._read_introduction(upgrade.rest)
+
+    def _read_introduction(self, data: bytes) -> None:
+        if self._websocket is not None:
+            data, reply = self._websocket.feed(data)
+            if reply:
+                self._send(reply)
+            if self._websocket.closed:
+                self._refuse(f"websocket_closed_{self._websocket.closed}")
+                return
+        self._early += data
+        payload = cut_client_info(self._early)
+        if payload is None:
+            return
+        introduction = parse_client_info(payload, self._relay.key.private)
+        del self._early[: HEADER_LEN + len(payload)]
+        self._stage, self._waiting_for = self._wait, "admission"
+        is_mesh = self._relay.is_mesh_peer(introduction.info)
+        if introduction.info.app_name in self._relay.disallowed_app_names and not is_mesh:
+            raise ProtocolError("disallowed_app_name")
+        if is_mesh or self._relay.admission.is_open:
+            self._admit(introduction, is_mesh=is_mesh)
+        else:
+            self._transport.pause_reading()
+            self._relay.spawn(self._ask(introduction))
+
+    def _wait(self, data: bytes) -> None:
+        """Bytes that were read before admission paused the reading."""
+        self._early += data
+        if len(self._early) > MAX_EARLY:
+            raise ProtocolError("too_early")
+
+    async def _ask(self, introduction: Introduction) -> None:
+        verdict = await self._relay.admission.admit(introduction.key, self._client[0])
+        if self._done:
+            return
+        if not verdict.allowed:
+            self._relay.log.info(
+                "client refused", key=introduction.key.hex(), address=self._client[0], reason=verdict.reason, detail=verdict.detail
+            )
+            self._refuse(verdict.reason)
+            return
+        self._admit(introduction, is_mesh=False)
+        self._transport.resume_reading()
+
+    def _admit(self, introduction: Introduction, *, is_mesh: bool) -> None:
+        """Hand the connection over to a link, which lives as long as the client stays."""
+        link: Link
+        if self._websocket is not None:
+            link = WebSocketLink(self._relay, self._transport, self._channel, self._websocket)
+        elif isinstance(self._channel, TlsChannel):
+            link = TlsLink(self._relay, self._transport, self._channel)
+        else:
+            link = Link(self._relay, self._transport, self._channel)
+        ticket, self._ticket = self._ticket, None
+        self._leave()
+        link.write(pack_server_info(introduction.shared, ServerInfo()))
+        session = self._relay.admit(link, introduction, ticket, address=self._client, is_mesh=is_mesh, not_ideal=self._not_ideal)
+        link.start(session, bytes(self._early))
+
+    # Endings.
+
+    def _enter(self) -> None:
+        try:
+            self._ticket = self._relay.addresses.enter(self._client[0])
+        except TooMany as refused:
+            self._refuse(refused.reason)
+
+    def _send(self, data: bytes) -> None:
+        self._transport.write(self._channel.seal(data))
+
+    def _refuse(self, reason: str) -> None:
+        """Hang up after what was written; the reason is counted, the client is not told (there is no frame for it)."""
+        if not self._done:
+            self._relay.refusals[reason] += 1
+            self._end()
+
+    def _end(self) -> None:
+        if not self._done:
+            self._leave()
+            self._transport.close()
+
+    def _leave(self) -> None:
+        self._done = True
+        self._relay.fronts.discard(self)
+        if self._ticket is not None:
+            self._ticket.leave()
+            self._ticket = None

@@ -1,0 +1,317 @@
+"""The I/O of admitted connections: bytes in to the session, outboxes out to the socket, at the end of each tick.
+
+Together with session.py this is the hot path. The loop reads every ready socket (`buffer_updated`), sessions put slices
+into outboxes, and `Tick.flush`, scheduled with the first slice, runs when all ready sockets have been read: one joined
+write per destination, whatever number of sources it has packets from, and no timer that an idle relay would wait for.
+
+All connections share one read buffer for bytes off the socket, one for plain bytes, and the BIOs of channel.py; a
+connection keeps only the unfinished frame at its end, so that an idle one costs the same before and after a burst.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
+
+from relay.channel import INCOMING, OUTGOING, Channel, ChannelClosed, TlsChannel
+from relay.outbox import Chunk
+from relay.websocket import WebSocket
+from relay.wire import MAX_PACKET, PACKET_HEAD_LEN, ProtocolError
+
+if TYPE_CHECKING:
+    from relay.outbox import Outbox
+    from relay.session import Session
+    from relay.switch import Switch
+
+READ_SIZE: Final = 128 * 1024
+TAIL_SIZE: Final = MAX_PACKET + 1024  # more than the longest unfinished frame
+BACKLOG: Final = 256 * 1024  # bytes that wait for the end of the tick at most, and one read
+HIGH_WATER: Final = 128 * 1024  # bytes in a transport that are not the kernel's yet; more, and its packets queue
+QUEUE_WEIGHT: Final = 0.1  # of the newest value in the average time in queue
+
+CIPHER: Final = memoryview(bytearray(READ_SIZE))
+_PLAIN: Final = bytearray(TAIL_SIZE + READ_SIZE + PACKET_HEAD_LEN)
+_PLAIN_VIEW: Final = memoryview(_PLAIN)
+_PLAIN_WINDOW: Final = _PLAIN_VIEW[:READ_SIZE]
+_take_cipher: Final = OUTGOING.read
+_put_cipher: Final = INCOMING.write
+
+
+class Tick:
+    """Writes what one tick of the loop put into outboxes, and ends the connections that are to end."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, switch: Switch) -> None:
+        self.armed = False
+        self.queue_ms = 0.0  # moving average of the time that packets spent in queues
+        self.flushes = 0
+        self._loop = loop
+        self._switch = switch
+
+    def arm(self) -> None:
+        """Run `flush` when this tick's sockets are read."""
+        if not self.armed:
+            self.armed = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """One write per outbox that has something to write."""
+        self.armed = False
+        switch = self._switch
+        switch.backlog = 0
+        outboxes = switch.dirty[:]
+        switch.dirty.clear()
+        self.flushes += len(outboxes)
+        for outbox in outboxes:
+            if outbox.special:
+                self._flush_special(outbox)
+                continue
+            pending = outbox.pending
+            if pending:
+                chunk = pending[0] if len(pending) == 1 else b"".join(pending)
+                pending.clear()
+                outbox.link.write(chunk)
+        while switch.hangups:
+            session = switch.hangups.pop()
+            cast(Link, session.outbox.link).end(session.reason)
+
+    def _flush_special(self, outbox: Outbox) -> None:
+        if not outbox.writable:
+            return  # it comes back with unblock()
+        chunk, waited_s = outbox.take(self._loop.time())
+        if waited_s:
+            self.queue_ms += QUEUE_WEIGHT * (waited_s * 1000 - self.queue_ms)
+        if chunk:
+            outbox.link.write(chunk)
+        if outbox.waiting and outbox.writable:
+            self._switch.dirty.append(outbox)
+            self.arm()
+
+
+class Owner:
+    """What a link tells the server of."""
+
+    tick: Tick
+    switch: Switch
+    loop: asyncio.AbstractEventLoop
+
+    def link_ended(self, link: Link, reason: str) -> None:
+        """The connection is over; its session must be unregistered."""
+        raise NotImplementedError
+
+    def link_blocked(self, link: Link) -> None:
+        """The transport takes no more bytes for now."""
+        raise NotImplementedError
+
+    def link_unblocked(self, link: Link) -> None:
+        """The transport takes bytes again."""
+        raise NotImplementedError
+
+
+class Link(asyncio.BufferedProtocol):
+    """An admitted client on plain TCP (or behind a front that speaks TLS)."""
+
+    __slots__ = ("_channel", "_feed", "_owner", "_switch", "_tail", "_tick", "_write", "keep_alive_s", "session", "transport")
+
+    def __init__(self, owner: Owner, transport: asyncio.Transport, channel: Channel) -> None:
+        self.transport = transport
+        self._channel = channel
+        self.session: Session | None = None
+        self.keep_alive_s = 0.0
+        self._owner = owner
+        self._tick = owner.tick
+        self._switch = owner.switch
+        self._tail = b""
+        self._write = transport.write
+        transport.set_write_buffer_limits(HIGH_WATER, HIGH_WATER // 4)
+
+    def start(self, session: Session, rest: bytes) -> None:
+        """Take over the connection; `rest` arrived behind the handshake."""
+        self.session = session
+        self._feed: Callable[[bytearray, int], int] = session.feed
+        self.transport.set_protocol(self)
+        self.receive(rest)
+
+    # What the loop calls.
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        tail = self._tail
+        if not tail:
+            return _PLAIN_WINDOW
+        _PLAIN[: len(tail)] = tail
+        return _PLAIN_VIEW[len(tail) : len(tail) + READ_SIZE]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._process(len(self._tail) + nbytes)
+
+    def pause_writing(self) -> None:
+        if self.session is not None:
+            self.session.outbox.block()
+            self._owner.link_blocked(self)
+
+    def resume_writing(self) -> None:
+        if self.session is not None:
+            self._owner.link_unblocked(self)
+            self.session.outbox.unblock()
+            self._tick.arm()
+
+    def eof_received(self) -> None:
+        self.end("closed_by_client")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end("connection_lost" if exc is not None else "closed")
+
+    # What the relay calls.
+
+    def write(self, chunk: Chunk) -> None:
+        """Write whole frames."""
+        self._write(chunk)
+
+    def receive(self, data: bytes) -> None:
+        """Plain bytes that did not come through the read buffer."""
+        for start in range(0, len(data), READ_SIZE):
+            part = data[start : start + READ_SIZE]
+            tail = self._tail
+            size = len(tail) + len(part)
+            _PLAIN[:size] = tail + part
+            self._process(size)
+
+    def say_goodbye(self) -> None:
+        """End once everything written has left; with TLS, tell the client that this is the end."""
+        self._write(self._channel.goodbye())
+        self.end("drained", abort=False)
+
+    def end(self, reason: str, *, abort: bool = True) -> None:
+        """End the connection. `reason` is a metric's label. Does nothing the second time."""
+        if self.session is None:
+            return
+        self._owner.link_ended(self, reason)
+        self.session = None
+        if abort:
+            self.transport.abort()
+        else:
+            self.transport.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Senders may remember this connection's outbox for a while; what is large must not live as long."""
+        self._channel = Channel()
+        self._tail = b""
+
+    def _process(self, end: int) -> None:
+        """Hand the first `end` bytes of the plain buffer to the session, and keep what it leaves."""
+        session = self.session
+        if session is None:
+            return
+        try:
+            position = self._feed(_PLAIN, end)
+        except ProtocolError as error:
+            self.end(error.reason)
+            position = end
+        self._tail = _PLAIN_VIEW[position:end].tobytes() if position < end else b""
+        switch = self._switch
+        if switch.backlog > BACKLOG:
+            self._tick.flush()
+        elif not self._tick.armed and (switch.dirty or switch.hangups):
+            self._tick.arm()
+        if session.wait_s:
+            self._pause(session.wait_s)
+
+    def _pause(self, wait_s: float) -> None:
+        self.transport.pause_reading()
+        self._owner.loop.call_later(wait_s, self._resume)
+
+    def _resume(self) -> None:
+        """The rate limit lets the next frame pass."""
+        if self.session is None:
+            return
+        tail = self._tail
+        _PLAIN[: len(tail)] = tail
+        self._process(len(tail))
+        if self.session is not None and not self.session.wait_s:
+            self.transport.resume_reading()
+
+
+class TlsLink(Link):
+    """An admitted client on TLS, which happens right here: asyncio's own layer would buffer once more in each direction."""
+
+    __slots__ = ("_encrypt", "_read")
+
+    def __init__(self, owner: Owner, transport: asyncio.Transport, channel: TlsChannel) -> None:
+        super().__init__(owner, transport, channel)
+        self._read = channel.tls.read
+        self._encrypt = channel.tls.write
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return CIPHER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        _put_cipher(CIPHER[:nbytes])
+        tail = self._tail
+        end = len(tail)
+        if tail:
+            _PLAIN[:end] = tail
+        read = self._read
+        try:
+            while INCOMING.pending:
+                count = cast(int, read(READ_SIZE, _PLAIN_VIEW[end:]))
+                if not count:
+                    self.end("closed_by_client")
+                    break
+                end += count
+        except ssl.SSLWantReadError:
+            pass  # the record's rest is still to come
+        except ssl.SSLError:
+            self.end("tls_error")
+        if INCOMING.pending:
+            INCOMING.read()  # of a connection that ended; the next one must find nothing
+        self._process(end)
+
+    def write(self, chunk: Chunk) -> None:
+        try:
+            sent = self._encrypt(chunk)
+            while sent < len(chunk):
+                sent += self._encrypt(memoryview(chunk)[sent:])
+        except ssl.SSLError:
+            _take_cipher()
+            self.end("tls_error")
+        else:
+            self._write(_take_cipher())
+
+    def _let_go(self) -> None:
+        super()._let_go()
+        del self._read, self._encrypt
+
+
+class WebSocketLink(Link):
+    """An admitted browser: DERP's bytes in binary messages, on plain TCP or TLS."""
+
+    __slots__ = ("_websocket",)
+
+    def __init__(self, owner: Owner, transport: asyncio.Transport, channel: Channel, websocket: WebSocket) -> None:
+        super().__init__(owner, transport, channel)
+        self._websocket = websocket
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return CIPHER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            arrived, reply = self._websocket.feed(self._channel.unseal(CIPHER[:nbytes]))
+        except ChannelClosed as closed:
+            self.end(closed.reason)
+            return
+        if reply:
+            self._write(self._channel.seal(reply))
+        if arrived:
+            self.receive(arrived)
+        if self._websocket.closed:
+            self.end(f"websocket_closed_{self._websocket.closed}", abort=False)
+
+    def write(self, chunk: Chunk) -> None:
+        self._write(self._channel.seal(self._websocket.pack(memoryview(chunk))))
+
+    def say_goodbye(self) -> None:
+        self._write(self._channel.seal(self._websocket.close(1001)))
+        super().say_goodbye()

@@ -1,0 +1,82 @@
+"""Listening sockets, with the options that derper sets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from relay.flags import Config
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A server that accepts, and its address."""
+
+    server: asyncio.AbstractServer
+    address: tuple[Any, ...]
+
+    def close(self) -> None:
+        """Accept no more."""
+        self.server.close()
+
+
+def open_tcp(host: str, port: int, config: Config) -> list[socket.socket]:
+    """Listening sockets for `host`, or for every IPv4 and IPv6 address if it is empty. Raises OSError.
+
+    Accepted connections inherit keep-alive and user timeout: DERP has its own keep-alive, so TCP's is rare, and unacknowledged
+    data ends a connection fast.
+    """
+    sockets = _open(host, port, socket.SOCK_STREAM, reuse_port=config.workers > 1)
+    for sock in sockets:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(config.tcp_keepalive_time_s)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(config.tcp_user_timeout_s * 1000))
+        sock.listen(1024)
+    return sockets
+
+
+def open_udp(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
+    """Bound sockets for `host`, or for every IPv4 and IPv6 address if it is empty. Raises OSError."""
+    return _open(host, port, socket.SOCK_DGRAM, reuse_port=reuse_port)
+
+
+def _open(host: str, port: int, kind: int, *, reuse_port: bool) -> list[socket.socket]:
+    """IPv6 may be absent where no address was asked for."""
+    wanted = [host] if host else ["0.0.0.0", "::"]  # noqa: S104  (every address is what an empty host means)
+    sockets: list[socket.socket] = []
+    for address in wanted:
+        try:
+            family, _, _, _, where = socket.getaddrinfo(address, port, type=kind, flags=socket.AI_PASSIVE)[0]
+            sock = socket.socket(family, kind)
+        except OSError:
+            if sockets:
+                continue
+            raise
+        try:
+            sock.setblocking(False)
+            if kind == socket.SOCK_STREAM:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(where)
+        except OSError as error:
+            sock.close()
+            if not host and family == socket.AF_INET6 and sockets and not _is_taken(error):
+                continue
+            with suppress(OSError):
+                for other in sockets:
+                    other.close()
+            raise OSError(error.errno, f"cannot listen on {address} port {port}: {error.strerror}") from error
+        sockets.append(sock)
+    return sockets
+
+
+def _is_taken(error: OSError) -> bool:
+    import errno  # noqa: PLC0415
+
+    return error.errno == errno.EADDRINUSE

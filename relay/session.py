@@ -1,0 +1,358 @@
+"""One admitted client: what its bytes mean. This is the relay's hot path. No I/O, no clock of its own.
+
+Why it looks as it does. Written the obvious way (parse a frame, look up its destination, make a frame, write it) Python
+relays half of what derper does per CPU-second; in this shape two to three times as much. What matters, by weight:
+
+1. No object per packet. A SEND_PACKET and the RECV_PACKET that it becomes have the same length, so the type byte and
+   the key are overwritten where they stand in the read buffer, and what goes out is a slice of what came in.
+2. Runs. Consecutive frames with the same first 37 bytes (type, length, destination) leave as one slice. Those 37 bytes
+   are also the key of a small table per connection that gives the rewritten ones, so a known header costs one look-up.
+3. Nothing is written here: slices collect in the destination's outbox until the end of the loop's tick, across all
+   sources, and leave in one write (server.py).
+
+Everything that is not a packet to a local, known client leaves the loop of `feed` for a method that can be read at leisure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+from struct import Struct
+from typing import Final
+
+from relay import wire
+from relay.bucket import Bucket, Limiter
+from relay.handshake import ClientInfo
+from relay.outbox import Outbox, Writer
+from relay.switch import SETTLING_S, Link, Switch
+from relay.wire import DISCO_MAGIC, HEADER, HEADER_LEN, KEY_LEN, MIN_DISCO, PACKET_HEAD_LEN, PeerPresent, ProtocolError
+
+MAX_ROUTES: Final = 256  # known headers per connection
+NOT_HERE_RATE: Final = 1.0  # PEER_GONE(NOT_HERE) per second and connection
+NOT_HERE_BURST: Final = 3.0
+MAX_CHARGE: Final = wire.MAX_PACKET + KEY_LEN  # what a frame costs at most under a rate limit
+
+DISCO_FIRST: Final = DISCO_MAGIC[0]
+_HEAD: Final = Struct(f"{PACKET_HEAD_LEN}s")
+_RECV_HEAD: Final = Struct(">BI32s")
+_FORWARD_HEAD_LEN: Final = PACKET_HEAD_LEN + KEY_LEN
+_FORWARD_HEAD: Final = Struct(f"{_FORWARD_HEAD_LEN}s")
+_MIN_DISCO_FRAME: Final = PACKET_HEAD_LEN + MIN_DISCO
+
+Route = tuple[Outbox, bytes, int]  # the destination, the rewritten 37 bytes, the frame's size
+
+
+class Session:
+    """One admitted connection. `feed` is given what arrived; what leaves goes through `outbox`."""
+
+    __slots__ = (
+        "_bucket", "_forward_routes", "_paid", "_routes", "address", "connected_at", "heard", "home", "info", "is_mesh", "key",
+        "limiter", "not_ideal", "outbox", "port", "reason", "rivals", "rx_bytes", "rx_disco", "rx_forwarded", "rx_packets",
+        "serial", "sibling", "switch", "wait_s",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        switch: Switch,
+        key: bytes,
+        info: ClientInfo,
+        link: Writer,
+        *,
+        serial: int = 0,
+        is_mesh: bool = False,
+        sibling: bool = False,
+        not_ideal: bool = False,
+        address: IPv4Address | IPv6Address | None = None,
+        port: int = 0,
+    ) -> None:
+        self.switch = switch
+        self.key = key
+        self.info = info
+        self.is_mesh = is_mesh
+        self.sibling = sibling  # another worker process of this relay
+        self.not_ideal = not_ideal
+        self.address = address
+        self.port = port
+        self.serial = serial
+        self.connected_at = switch.clock()
+        self.outbox: Outbox = Outbox(switch.dirty, switch.drop, link)
+        self.home = False
+        self.rivals = False  # the key has other connections
+        self.heard: set[bytes] | None = None  # keys that this connection got packets from
+        self.limiter: Limiter | None = None
+        self.wait_s = 0.0  # how long to pause reading before what is left is fed again
+        self.reason = ""  # why it is to be hung up on
+        self.rx_packets: int = 0
+        self.rx_bytes: int = 0  # payloads
+        self.rx_disco: int = 0  # packets that look like disco
+        self.rx_forwarded: int = 0  # packets that came as FORWARD_PACKET
+        self._routes: dict[bytes, Route] = {}
+        self._forward_routes: dict[bytes, Route] | None = None
+        self._bucket: Bucket | None = None
+        self._paid = False  # the first frame of what is fed next has been charged for
+
+    def feed(self, buffer: bytearray, end: int) -> int:  # noqa: PLR0912  (one loop, on purpose: a call per packet costs a tenth)
+        """Handle the whole frames in buffer[:end], which is overwritten. Returns where the first unfinished one starts.
+
+        `buffer` must be at least PACKET_HEAD_LEN longer than `end`. With a rate limit, frames that must wait are left
+        too, and `wait_s` says how long. Raises ProtocolError when the client breaks a rule.
+        """
+        if self.rivals and end >= HEADER_LEN:
+            self.switch.note_activity(self)
+        if self.limiter is not None:
+            end = self._affordable(self.limiter, buffer, end)
+        position = packets = total = 0
+        routes, head_at, rewrite = self._routes, _HEAD.unpack_from, _HEAD.pack_into
+        try:
+            while end - position >= HEADER_LEN:
+                head = head_at(buffer, position)[0]
+                route = routes.get(head) if end - position >= PACKET_HEAD_LEN else None
+                if route is None:
+                    after = self._handle(buffer, position, end)
+                    if after < 0:
+                        break
+                    position = after
+                    continue
+                outbox, rewritten, size = route
+                first, last = position, end - size
+                if first > last:
+                    break
+                ready = outbox.ready
+                if not ready and not outbox.current:
+                    del routes[head]  # that connection is not its key's any more
+                    continue
+                while True:
+                    rewrite(buffer, position, rewritten)
+                    position += size
+                    if position > last or head_at(buffer, position)[0] != head:
+                        break
+                octets = position - first
+                count = octets // size
+                packets += count
+                total += octets
+                if size >= _MIN_DISCO_FRAME and DISCO_FIRST in buffer[first + PACKET_HEAD_LEN : position : size]:
+                    self._count_disco(buffer, first, position, size)
+                if ready:
+                    if not outbox.pending:
+                        outbox.dirty.append(outbox)
+                    outbox.pending.append(buffer[first:position])
+                    outbox.packets += count
+                    outbox.octets += octets
+                else:
+                    outbox.queue(buffer[first:position], size, self.key, self.switch.clock())
+        finally:  # what went before a breach of the rules has been relayed, and counts
+            if packets:
+                self.rx_packets += packets
+                self.rx_bytes += total - packets * PACKET_HEAD_LEN
+                self.switch.backlog += total
+        return position
+
+    def hang_up(self, reason: str) -> None:
+        """End this connection soon; the I/O layer does it."""
+        if not self.reason:
+            self.reason = reason
+            self.switch.hangups.append(self)
+
+    def trim(self) -> None:
+        """Forget what an idle connection need not remember."""
+        self._routes.clear()
+        self._forward_routes = None
+
+    def present(self) -> PeerPresent:
+        """How watchers are told of this connection."""
+        flags = (
+            (wire.PRESENT_MESH_PEER if self.is_mesh else 0)
+            | (wire.PRESENT_PROBER if self.info.is_prober else 0)
+            | (wire.PRESENT_NOT_IDEAL if self.not_ideal else 0)
+        )
+        return PeerPresent(self.key, self.address, self.port, flags or wire.PRESENT_REGULAR, self.info.app_name)
+
+    # Frames outside the hot loop. Each handler gets the frame at `position` and returns where the next one starts, or -1
+    # when the frame is not whole yet.
+
+    def _handle(self, buffer: bytearray, position: int, end: int) -> int:
+        kind, length = _header_at(buffer, position)
+        after = position + HEADER_LEN + length
+        if kind == wire.SEND_PACKET:
+            _check_length("send_packet", length, KEY_LEN, KEY_LEN + wire.MAX_PACKET)
+            return self._send(buffer, position, after) if after <= end else -1
+        if kind == wire.FORWARD_PACKET:
+            self._check_mesh()
+            _check_length("forward_packet", length, 2 * KEY_LEN, 2 * KEY_LEN + wire.MAX_PACKET)
+            return self._forwarded(buffer, position, end, after - position) if after <= end else -1
+        rule = _RULES.get(kind)
+        if rule is None:
+            if length > wire.MAX_UNKNOWN:
+                raise ProtocolError("unknown_frame_too_long")
+        else:
+            mesh_only, least, most, name, handler = rule
+            if mesh_only:
+                self._check_mesh()
+            _check_length(name, length, least, most)
+        if after > end:
+            return -1
+        if rule is None:
+            self.switch.counts["unknown_frames"] += 1
+        else:
+            handler(self, bytes(buffer[position + HEADER_LEN : after]))
+        return after
+
+    def _check_mesh(self) -> None:
+        if not self.is_mesh:
+            raise ProtocolError("not_a_mesh_peer")
+
+    def _send(self, buffer: bytearray, position: int, after: int) -> int:
+        """A packet whose header is not in the table: find its way."""
+        head = bytes(buffer[position : position + PACKET_HEAD_LEN])
+        peer = self.switch.peers.get(head[HEADER_LEN:])
+        receiver = peer.active if peer is not None else None
+        if receiver is not None:
+            self.switch.subscribe(receiver, self.key)
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.clear()
+            length = after - position - HEADER_LEN
+            self._routes[head] = (receiver.outbox, _RECV_HEAD.pack(wire.RECV_PACKET, length, self.key), length + HEADER_LEN)
+            return position  # the hot loop takes it from here
+        packet = bytes(buffer[position + PACKET_HEAD_LEN : after])
+        is_disco = wire.is_disco(packet)
+        self.rx_packets += 1
+        self.rx_bytes += len(packet)
+        self.rx_disco += is_disco
+        if peer is not None and peer.link is not None:
+            self._forward(peer.link, self.key, head[HEADER_LEN:], packet)
+        else:
+            self._lost("unknown_dest", self.key, head[HEADER_LEN:], packet)
+        return after
+
+    def _forward(self, link: Link, source: bytes, destination: bytes, packet: bytes) -> None:
+        frame = wire.pack_forward_packet(source, destination, packet)
+        self.switch.backlog += len(frame)
+        if link.outbox.ready:
+            link.outbox.put(frame, 1)
+        else:
+            link.outbox.queue(frame, len(frame), source, self.switch.clock())
+
+    def _forwarded(self, buffer: bytearray, position: int, end: int, size: int) -> int:
+        """Packets from a mesh peer, a run of them with the same 69 bytes in front."""
+        head = _FORWARD_HEAD.unpack_from(buffer, position)[0]
+        route = self._forward_route(head, size)
+        if route is None:
+            packet = bytes(buffer[position + _FORWARD_HEAD_LEN : position + size])
+            self._forward_on(head[5:37], head[37:], packet)
+            return position + size
+        outbox, rewritten, _ = route
+        pieces: list[bytes | bytearray] = []
+        last = end - size
+        while True:
+            pieces += (rewritten, buffer[position + _FORWARD_HEAD_LEN : position + size])
+            position += size
+            if position > last or _FORWARD_HEAD.unpack_from(buffer, position)[0] != head:
+                break
+        chunk = b"".join(pieces)
+        self.rx_forwarded += len(pieces) // 2
+        self.switch.backlog += len(chunk)
+        if outbox.ready:
+            outbox.put(chunk, len(pieces) // 2)
+        else:
+            outbox.queue(chunk, size - KEY_LEN, head[5:37], self.switch.clock())
+        return position
+
+    def _forward_route(self, head: bytes, size: int) -> Route | None:
+        """The way of a mesh peer's packet to a local client; None when there is none, or the packet names no sender."""
+        routes = self._forward_routes
+        if routes is None:
+            routes = self._forward_routes = {}
+        route = routes.get(head)
+        if route is not None and route[0].current:
+            return route
+        source, peer = head[5:37], self.switch.peers.get(head[37:])
+        if peer is None or peer.active is None or not any(source):
+            return None
+        self.switch.subscribe(peer.active, source)
+        if len(routes) >= MAX_ROUTES:
+            routes.clear()
+        rewritten = _RECV_HEAD.pack(wire.RECV_PACKET, size - HEADER_LEN - KEY_LEN, source)
+        route = routes[head] = (peer.active.outbox, rewritten, size)
+        return route
+
+    def _forward_on(self, source: bytes, destination: bytes, packet: bytes) -> None:
+        """A mesh peer's packet for nobody here. One that came from outside may still be for another worker of ours."""
+        self.rx_forwarded += 1
+        peer = self.switch.peers.get(destination)
+        sibling = next((link for link in peer.links if link.sibling), None) if peer and not self.sibling else None
+        if sibling is not None and any(source):
+            self._forward(sibling, source, destination, packet)
+        else:
+            self._lost("unknown_dest_on_fwd", source, destination, packet)
+
+    def _lost(self, reason: str, source: bytes, destination: bytes, packet: bytes) -> None:
+        """Nobody has this key. Whoever tries NAT traversal with it is told, at most once a second or so."""
+        is_disco = wire.is_disco(packet)
+        self.switch.drop(reason, source, is_disco, 1, len(packet))
+        if not is_disco:
+            return
+        now = self.switch.clock()
+        if self._bucket is None:
+            self._bucket = Bucket(NOT_HERE_RATE, NOT_HERE_BURST, now)
+        if self._bucket.allow(now):
+            self.switch.counts["peer_gone_not_here_frames"] += 1
+            self.outbox.control(wire.pack_peer_gone(destination, wire.GONE_NOT_HERE))
+
+    def _count_disco(self, buffer: bytearray, first: int, after: int, size: int) -> None:
+        starts = range(first + PACKET_HEAD_LEN, after, size)
+        self.rx_disco += sum(buffer.startswith(DISCO_MAGIC, start) for start in starts)
+
+    def _affordable(self, limiter: Limiter, buffer: bytearray, end: int) -> int:
+        """Where the frames end that the rate limit lets pass now; the first one behind is paid for, and waits `wait_s`."""
+        self.wait_s = 0.0
+        position, now = 0, self.switch.clock()
+        while end - position >= HEADER_LEN:
+            length = _header_at(buffer, position)[1]
+            if not self._paid:
+                self.wait_s = limiter.take(min(length, MAX_CHARGE), 1, now)
+                self._paid = True
+                if self.wait_s:
+                    return position
+            if length > MAX_CHARGE + KEY_LEN or position + HEADER_LEN + length > end:
+                break  # not whole yet, or about to be refused
+            position += HEADER_LEN + length
+            self._paid = False
+        return end
+
+    def _note_preferred(self, payload: bytes) -> None:
+        home = payload != b"\0"
+        if home is self.home:
+            return
+        self.home = home
+        if self.switch.clock() - self.connected_at > SETTLING_S:
+            self.switch.counts["home_moves_in" if home else "home_moves_out"] += 1
+
+    def _ping(self, payload: bytes) -> None:
+        self.switch.counts["got_ping"] += 1
+        if self.outbox.pong(payload[:8]):
+            self.switch.counts["sent_pong"] += 1
+
+    def _watch(self, _payload: bytes) -> None:
+        self.switch.watch(self)
+
+    def _close_peer(self, payload: bytes) -> None:
+        self.switch.close_peer(payload, siblings_too=not self.sibling)
+
+
+def _header_at(buffer: bytearray, position: int) -> tuple[int, int]:
+    kind, length = HEADER.unpack_from(buffer, position)
+    return kind, length
+
+
+def _check_length(name: str, length: int, least: int, most: int) -> None:
+    if not least <= length <= most:
+        raise ProtocolError(f"bad_{name}_length")
+
+
+# Frame type -> (mesh peers only, least and most length, name in reasons, what to do with the payload).
+_RULES: Final[dict[int, tuple[bool, int, int, str, Callable[[Session, bytes], None]]]] = {
+    wire.NOTE_PREFERRED: (False, 1, 1, "note_preferred", Session._note_preferred),
+    wire.PING: (False, 8, wire.MAX_PING, "ping", Session._ping),
+    wire.WATCH_CONNS: (True, 0, 0, "watch_conns", Session._watch),
+    wire.CLOSE_PEER: (True, KEY_LEN, KEY_LEN, "close_peer", Session._close_peer),
+}
