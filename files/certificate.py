@@ -61,7 +61,7 @@ class Problem(Exception):
 def run(argv, env=None):
     """(exit status, output of both kinds)."""
     try:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd="/")
     except OSError as error:
         return 127, "%s: %s" % (argv[0], error.strerror)
     output = process.communicate()[0]
@@ -245,7 +245,7 @@ def explain(output):
     lines = ["no certificate: " + (kinds[0] + ": " if kinds else "") + " ".join(details)]
     if kinds and kinds[0] in ADVICE:
         lines.append("change: " + ADVICE[kinds[0]])
-    lines.append("what was served before is still served; certbot's own account is in /var/log/letsencrypt/letsencrypt.log")
+    lines.append("what was served before is still served; certbot's log is /var/log/letsencrypt/letsencrypt.log")
     return "\n".join(lines)
 
 
