@@ -134,6 +134,8 @@ class _Reading:
             part = {"patternErrorMessage": "a host's name: letters, digits, dots, underscores and hyphens"}
         if path[:1] == ("hosts",) and path[2:] == ("name",):
             return  # the key under `hosts`, which has its own refusal
+        if path[-2:] == ("ssh", "address") and path not in self.lines and ("defaults", "ssh", "address") not in self.lines:
+            return  # taken from a value that has its own refusal
         self.wrong.add(path)
         self._add(path, words.explain(error, part))
 
@@ -158,12 +160,8 @@ class _Reading:
         return any(wrong[: len(path)] == path[: len(wrong)] for wrong in self.wrong)
 
     def _add(self, path: Keys, message: str) -> None:
-        """At the path where the value is written: the host's own, or that of `defaults`."""
-        for written in (path, *_in_defaults(path)):
-            if written in self.lines:
-                break
-        else:
-            written = path
+        """At the path where the value is written: the host's own, that of `defaults`, or what the address for ssh was taken from."""
+        written = next((place for place in (path, *_elsewhere(path)) if place in self.lines), path)
         line = next((self.lines[written[:end]] for end in range(len(written), 0, -1) if written[:end] in self.lines), None)
         self.problems.setdefault((_dotted(written), message), Problem(_dotted(written), line, message))
 
@@ -205,11 +203,14 @@ def _host_of(url: Any) -> str | None:
         return None
 
 
-def _in_defaults(path: Keys) -> Iterator[Keys]:
+def _elsewhere(path: Keys) -> Iterator[Keys]:
+    """Where else than at `path` its value may be written."""
     if path[:1] == ("hosts",) and len(path) > 2:
         yield ("defaults", *path[2:])
     if path[:2] == ("headscale", "ssh"):
         yield ("defaults", *path[1:])
+    if path[-2:] == ("ssh", "address"):
+        yield from ((*path[:-2], key) for key in ("ipv4", "domain", "url"))
 
 
 def _steps(dotted: str) -> Keys:

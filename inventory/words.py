@@ -32,6 +32,8 @@ def explain(error: Mapping[str, Any], part: Schema) -> str:
             sentence = f"{shown} is not {part['patternErrorMessage']}"
         case "greater_than_equal" | "less_than_equal" if "minimum" in part and "maximum" in part:
             sentence = f"{shown} is not between {show(part['minimum'])} and {show(part['maximum'])}"
+        case "value_error" if part.get("format") in _FORMATS:
+            sentence = f"{shown} is not {_FORMATS[part['format']]}"
         case "string_too_long":
             sentence = f"{shown} is longer than {limits['max_length']} characters"
         case "string_too_short" | "too_short":
@@ -52,9 +54,8 @@ _TYPES = {
     "dict_type": "a section: its keys stand on lines of their own, indented",
     "tuple_type": "a list: each entry stands on a line of its own behind a hyphen",
     "list_type": "a list: each entry stands on a line of its own behind a hyphen",
-    "ip_v4_address": "an IPv4 address",
-    "ip_v6_address": "an IPv6 address",
 }
+_FORMATS = {"ipv4": "an IPv4 address", "ipv6": "an IPv6 address"}
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:

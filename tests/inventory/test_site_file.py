@@ -1,0 +1,388 @@
+"""A site file: what is taken, and every refusal in its exact words."""
+# ruff: noqa: E501 - a rule and its message stand on one line
+
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from textwrap import indent
+
+import pytest
+
+import inventory
+from inventory.model import Region, Site
+from inventory.site_file import compile_site
+
+FILE = Path("/site/of/ours.yml")
+GOOD = """\
+hosts:
+  hk1:
+    domain: hk1.example.org
+    region: {id: 900, code: hk, name: Hong Kong}
+    certificate: {agree_terms: true}
+"""
+
+
+def compiled(text):
+    site = compile_site(text, FILE)
+    assert isinstance(site, Site), [str(problem) for problem in site]
+    return site
+
+
+def problems(text):
+    found = compile_site(text, FILE)
+    assert not isinstance(found, Site)
+    return sorted(str(problem) for problem in found)
+
+
+def host(lines):
+    """GOOD with these lines in hk1, the first of which is line 6 of the file."""
+    return GOOD + indent(lines, "    ") + "\n"
+
+
+def test_a_host_has_the_defaults_of_the_model():
+    hk1 = compiled(GOOD).hosts["hk1"]
+    assert (hk1.name, hk1.domain, hk1.region) == ("hk1", "hk1.example.org", Region(id=900, code="hk", name="Hong Kong"))
+    assert (hk1.flavour, hk1.front, hk1.ports.https, hk1.ports.stun) == ("python", "nginx", 443, 3478)
+
+
+def test_defaults_fill_what_a_host_does_not_set_section_by_section():
+    site = compiled("""\
+        defaults:
+          ssh: {user: admin, port: 2200, jump: bastion}
+          ports: {https: 3489}
+          certificate: {agree_terms: true, contact: a@example.org}
+          firewall: {allow: [51820/udp]}
+        hosts:
+          hk1:
+            domain: hk1.example.org
+            ipv4: 203.0.113.10
+            region: {id: 900, code: hk, name: Hong Kong}
+            ssh: {port: 22, jump:}
+            certificate:
+          sg1:
+            domain: sg1.example.org
+            region: {id: 901, code: sg, name: Singapore}
+            firewall: {allow: []}
+            ports: {stun: 443}
+        """)
+    hk1, sg1 = site.hosts["hk1"], site.hosts["sg1"]
+    assert (hk1.ssh.user, hk1.ssh.port, hk1.ssh.jump) == ("admin", 22, None)  # a key without a value undoes a default
+    assert hk1.certificate.contact == "a@example.org"  # a section without keys does not
+    assert (hk1.firewall.allow, sg1.firewall.allow) == (("51820/udp",), ())
+    assert (hk1.ports.https, sg1.ports.https, sg1.ports.stun) == (3489, 3489, 443)
+
+
+@pytest.mark.parametrize(
+    ("lines", "address"),
+    [
+        ("ipv4: 203.0.113.10", "203.0.113.10"),
+        ("ipv6: 2001:db8::1", "hk1.example.org"),
+        ("ssh: {user: root}", "hk1.example.org"),
+        ("ipv4: 203.0.113.10\nssh: {address: 10.0.0.1}", "10.0.0.1"),
+    ],
+)
+def test_the_address_for_ssh(lines, address):
+    assert compiled(host(lines)).hosts["hk1"].ssh.address == address
+
+
+def test_the_headscale_host_is_reached_by_its_url_and_the_default_login():
+    site = compiled("defaults: {ssh: {user: admin}}\n" + GOOD + "headscale: {url: 'https://hs.example.org:8443'}\n")
+    assert site.headscale is not None
+    assert (site.headscale.ssh.address, site.headscale.ssh.user) == ("hs.example.org", "admin")
+
+
+def test_paths_are_relative_to_the_site_file():
+    site = compiled(
+        host("ssh: {key: keys/id}\ndocker: {archive: /images/derper.tar}\n").replace(
+            "agree_terms: true", "source: acme, server: 'https://ca/dir', ca: ca.pem"
+        )
+    )
+    hk1 = site.hosts["hk1"]
+    assert (hk1.ssh.key, hk1.docker.archive, hk1.certificate.ca) == ("/site/of/keys/id", "/images/derper.tar", "/site/of/ca.pem")
+    assert (site.known_hosts, site.path) == ("/site/of/known_hosts", str(FILE))
+    assert compiled("known_hosts: ~/pins\n" + GOOD).known_hosts == str(Path("~/pins").expanduser())
+
+
+def test_anchors_and_merge_keys():
+    site = compiled("""\
+        defaults: {certificate: {agree_terms: true}}
+        hosts:
+          hk1: &hk1
+            domain: hk1.example.org
+            region: &region {id: 900, code: hk, name: Hong Kong}
+            ports: {https: 3489}
+          hk2:
+            <<: *hk1
+            domain: hk2.example.org
+            region:
+              <<: *region
+              id: 901
+              code: hk2
+        """)
+    assert site.hosts["hk2"].region == Region(id=901, code="hk2", name="Hong Kong")
+    assert site.hosts["hk2"].ports.https == 3489
+
+
+def test_addresses_are_addresses():
+    hk1 = compiled(host("ipv4: 203.0.113.10\nipv6: '2001:db8::1'")).hosts["hk1"]
+    assert (hk1.ipv4, hk1.ipv6) == (IPv4Address("203.0.113.10"), IPv6Address("2001:db8::1"))
+
+
+def test_words_of_old_yaml_are_text():
+    assert compiled(GOOD.replace("code: hk", "code: no")).hosts["hk1"].region.code == "no"
+    assert compiled(GOOD.replace("Hong Kong", "2024-01-01")).hosts["hk1"].region.name == "2024-01-01"
+
+
+RULES = [
+    # form
+    ("region: {id: 900}", "line 6: hosts.hk1.region: this key stands here twice, first on line 4"),
+    ("flavor: docker", "line 6: hosts.hk1.flavor: unknown key; did you mean flavour?"),
+    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, ssh, ports, flavour, front, certificate, firewall, relay, docker"),
+    ("name: other", "line 6: hosts.hk1.name: unknown key; the host's name is its key, hk1"),
+    ("flavour: podman", "line 6: hosts.hk1.flavour: 'podman' is none of python, docker"),
+    ("flavour: Docker", "line 6: hosts.hk1.flavour: 'Docker' is none of python, docker; did you mean docker?"),
+    ("ports: {https: 0}", "line 6: hosts.hk1.ports.https: 0 is not between 1 and 65535"),
+    ("ports: {https: '443'}", "line 6: hosts.hk1.ports.https: '443' is not a whole number"),
+    ("ports: {https: 443.5}", "line 6: hosts.hk1.ports.https: 443.5 is not a whole number"),
+    ("ports: {https: true}", "line 6: hosts.hk1.ports.https: true is not a whole number"),
+    ("ports: 443", "line 6: hosts.hk1.ports: 443 is not a section: its keys stand on lines of their own, indented"),
+    ("firewall:\n  allow: 443", "line 7: hosts.hk1.firewall.allow: 443 is not a list: each entry stands on a line of its own behind a hyphen"),
+    ("firewall:\n  allow:\n  - 443", "line 8: hosts.hk1.firewall.allow.0: 443 is not text: put it in quotes"),
+    ("firewall:\n  allow:\n  - 443/sctp", "line 8: hosts.hk1.firewall.allow.0: '443/sctp' is not a port, as 8443/tcp or 60000-61000/udp"),
+    ("firewall:\n  allow:\n  - 70000/tcp", "line 8: hosts.hk1.firewall.allow.0: '70000/tcp' is no range of ports within 1 to 65535"),
+    ("firewall:\n  allow: [9-1/tcp]", "line 7: hosts.hk1.firewall.allow.0: '9-1/tcp' is no range of ports within 1 to 65535"),
+    ("firewall: {revert_after_s: 5}", "line 6: hosts.hk1.firewall.revert_after_s: 5 is not between 10 and 600"),
+    ("relay: {open: yes}", "line 6: hosts.hk1.relay.open: 'yes' is not true or false"),
+    ("ipv4: 203.0.113", "line 6: hosts.hk1.ipv4: '203.0.113' is not an IPv4 address"),
+    ("ipv6: 203.0.113.1", "line 6: hosts.hk1.ipv6: '203.0.113.1' is not an IPv6 address"),
+    ("ssh: {address: 'root@hk1'}", "line 6: hosts.hk1.ssh.address: 'root@hk1' is not a name or an address, without user, port or path"),
+    ("relay: {verify_client_url: hs.example.org}", "line 6: hosts.hk1.relay.verify_client_url: 'hs.example.org' is not a URL, as https://name/path"),
+    # secrets are never shown
+    ("ssh: {password: hunter2}", "line 6: hosts.hk1.ssh.password: what stands here is not a reference: env:NAME, file:PATH or cmd:COMMAND"),
+    ("ssh: {password: 12345}", "line 6: hosts.hk1.ssh.password: what stands here is not text: put it in quotes"),
+    # rules over one host
+    ("ports: {https: 80}", "line 6: hosts.hk1.ports.http: 80 is the https port already"),
+    ("ports: {backend: 443}", "line 6: hosts.hk1.ports.backend: 443 is the https port already"),
+    ("ports: {metrics: 81}", "line 6: hosts.hk1.ports.backend: 81 is the metrics port already"),
+    (
+        "ports: {http: 8080}",
+        "line 6: hosts.hk1.ports.http: Let's Encrypt asks on port 80, not on 8080. Where 80 is forwarded to it, "
+        "use certificate.source: acme with Let's Encrypt's directory as server",
+    ),
+    (
+        f"flavour: docker\nfront: none\nports: {{https: 3489}}\ndocker: {{image: 'derper@sha256:{'0' * 64}'}}",
+        "line 8: hosts.hk1.ports.https: with its own letsencrypt, derper serves plain HTTP on any port but 443, so also on 3489: "
+        "use front: nginx, port 443, or certificate.source: manual",
+    ),
+    ("flavour: docker", "line 2: hosts.hk1.docker: image or archive is missing: flavour docker needs one of them"),
+    ("docker: {image: 'derper:latest'}", "line 6: hosts.hk1.docker.image: 'derper:latest' is not an image with its digest, name@sha256:…: a tag can change under you"),
+    (
+        f"flavour: docker\ndocker: {{archive: a.tar, image: 'derper@sha256:{'0' * 64}'}}",
+        "line 7: hosts.hk1.docker.archive: image and archive are both given: keep one of them",
+    ),
+    (
+        "relay: {open: true, verify_client_url: 'https://hs/verify'}",
+        "line 6: hosts.hk1.relay.open: the relay is either open or asks verify_client_url: keep one of them",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "message"), RULES, ids=[lines for lines, _ in RULES])
+def test_refused_in_one_host(lines, message):
+    assert problems(host(lines)) == [message]
+
+
+REPLACED = [
+    ("id: 900", "id: 9000", "line 4: hosts.hk1.region.id: 9000 is not between 900 and 999"),
+    ("id: 900", "id: '900'", "line 4: hosts.hk1.region.id: '900' is not a whole number"),
+    ("id: 900, ", "", "line 4: hosts.hk1.region.id: is missing"),
+    ("code: hk", "code: HK 1", "line 4: hosts.hk1.region.code: 'HK 1' is not a region code: lower-case letters, digits and hyphens, 32 at most"),
+    ("name: Hong Kong", "name: ''", "line 4: hosts.hk1.region.name: is empty"),
+    ("Hong Kong", "x" * 65, f"line 4: hosts.hk1.region.name: '{'x' * 56}…' is longer than 64 characters"),
+    ("Hong Kong}", "Hong Kong, latitude: 91, longitude: 1}", "line 4: hosts.hk1.region.latitude: 91 is not between -90 and 90"),
+    ("Hong Kong}", "Hong Kong, latitude: 22.3}", "line 4: hosts.hk1.region.longitude: is missing: latitude and longitude come together"),
+    ("domain: hk1.example.org", "domain: 'https://hk1.example.org'",
+     "line 3: hosts.hk1.domain: 'https://hk1.example.org' is not a host name: lower case, with a dot, without scheme, port or path"),
+    ("domain: hk1.example.org", "domain: hk1", "line 3: hosts.hk1.domain: 'hk1' is not a host name: lower case, with a dot, without scheme, port or path"),
+    ("domain: hk1.example.org", "domain: 203.0.113.300", "line 3: hosts.hk1.domain: '203.0.113.300' is neither a host name nor an IPv4 address"),
+    ("domain: hk1.example.org", "domain: 203.0.113.10",
+     "line 3: hosts.hk1.domain: '203.0.113.10' is an address, for which letsencrypt gives no certificate: use certificate.source: self-signed"),
+    ("    domain: hk1.example.org\n", "", "line 2: hosts.hk1.domain: is missing (the relay's name; with a pinned certificate it may be an IPv4 address)"),
+    ("agree_terms: true", "source: letsencrypt",
+     "line 5: hosts.hk1.certificate.agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms"),
+    ("agree_terms: true", "source: letsencrypt-staging",
+     "line 5: hosts.hk1.certificate.agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms"),
+    ("agree_terms: true", "source: acme", "line 5: hosts.hk1.certificate.server: is missing: source acme needs the ACME directory's URL"),
+    ("agree_terms: true", "source: manual, key: 'file:k'", "line 5: hosts.hk1.certificate.fullchain: is missing: source manual needs fullchain and key"),
+    ("agree_terms: true", "source: manual, fullchain: f", "line 5: hosts.hk1.certificate.key: is missing: source manual needs fullchain and key"),
+    ("agree_terms: true", "source: self-signed, pin: AB", "line 5: hosts.hk1.certificate.pin: 'AB' is not 64 lower-case hex digits"),
+    ("agree_terms: true", "agree_terms: true, contact: me", "line 5: hosts.hk1.certificate.contact: 'me' is not a mail address"),
+    ("hk1:", "h k:", "line 2: hosts.h k: 'h k' is not a host's name: letters, digits, dots, underscores and hyphens"),
+    ("hk1.example.org", "CHANGE-ME",
+     "line 3: hosts.hk1.domain: CHANGE-ME is only a placeholder: write your own (the relay's name; with a pinned certificate it may be an IPv4 address)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message"), REPLACED, ids=[f"{new}" for _, new, _ in REPLACED])
+def test_refused_instead(old, new, message):
+    assert problems(GOOD.replace(old, new, 1)) == [message]
+
+
+WHOLE = [
+    ("", [" is empty"]),
+    ("# nothing yet\n", [" is empty"]),
+    ("- hk1\n", [" is no mapping: a site file begins with `hosts:`"]),
+    ("hosts:\n", ["line 1: hosts: is missing"]),
+    ("hosts: {}\n", ["line 1: hosts: is empty"]),
+    ("hosts: [hk1]\n", ["line 1: hosts: [\"hk1\"] is not a section: its keys stand on lines of their own, indented"]),
+    ("hosts: {hk1: 7}\n", ["line 1: hosts.hk1: 7 is not a section: its keys stand on lines of their own, indented"]),
+    ("hosts: {hk1: }\n", [
+        "line 1: hosts.hk1.certificate.agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms",
+        "line 1: hosts.hk1.domain: is missing (the relay's name; with a pinned certificate it may be an IPv4 address)",
+        "line 1: hosts.hk1.region: is missing (a section with id, code, name)",
+    ]),
+    ("hosts:\n\thk1:\n", ["line 2: a tab stands where only spaces may: YAML is indented with spaces"]),
+    ("hosts: {hk1: [}\n", ["line 1: while parsing a flow node: expected the node content, but found '}'"]),
+    ("hosts:\n  hk1: a: b\n", ["line 2: a colon stands where none may: is the line above indented as it should be, or a value with ': ' not in quotes?"]),
+    ("a: 1\n---\nb: 2\n", ["line 2: a second document begins here (---); one file holds one"]),
+    ("a: &x\n  b: *x\n", ["line 2: this alias leads back to itself"]),
+    ("a: *x\n", ["line 1: found undefined alias 'x'"]),
+    ("a: !!python/object:os.system x\n", ["line 1: the tag 'tag:yaml.org,2002:python/object:os.system' means nothing here"]),
+    ("a: \x07\n", ["line 1: the character U+0007 may not stand in YAML"]),
+    ("[a]: 1\n", ["line 1: a key is a word, not a list or a mapping"]),
+    ("<<: 1\n", ["line 1: << takes a mapping, or a list of mappings"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "messages"), WHOLE, ids=[text for text, _ in WHOLE])
+def test_refused_as_a_whole(text, messages):
+    assert problems(text) == [message.lstrip() for message in messages]
+
+
+TOP = [
+    ("defaults: 7\n", "line 6: defaults: 7 is not a section: its keys stand on lines of their own, indented"),
+    ("defaults: {domain: x.example.org}\n", "line 6: defaults.domain: every host has its own: it belongs under hosts.NAME"),
+    ("defaults: {ports: {htps: 1}}\n", "line 6: defaults.ports.htps: unknown key; did you mean https?"),
+    ("defalts: {}\n", "line 6: defalts: unknown key; did you mean defaults?"),
+    ("path: /x\n", "line 6: path: unknown key"),
+    ("headscale: {}\n", "line 6: headscale.url: is missing (server_url, as clients use it)"),
+    ("headscale: {url: 'https://hs.example.org/x'}\n",
+     "line 6: headscale.url: 'https://hs.example.org/x' is not a URL without a path, as https://headscale.example.org"),
+    ("headscale: {url: 'https://hs', derp_map: derp.yaml}\n", "line 6: headscale.derp_map: 'derp.yaml' is not an absolute path"),
+    ("headscale: {url: 'https://hs', unit: headscale}\n", "line 6: headscale.unit: 'headscale' is not a systemd unit, as headscale.service"),
+    ("derpmap: {omit_default_regions: 1}\n", "line 6: derpmap.omit_default_regions: 1 is not true or false"),
+    ("known_hosts: []\n", "line 6: known_hosts: [] is not text: put it in quotes"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), TOP, ids=[text for text, _ in TOP])
+def test_refused_beside_the_hosts(text, message):
+    assert problems(GOOD + text) == [message]
+
+
+SECOND = """\
+  sg1:
+    domain: sg1.example.org
+    region: {id: 901, code: sg, name: Singapore}
+    certificate: {agree_terms: true}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "messages"),
+    [
+        ("id: 901", "id: 900", ["line 8: hosts.sg1.region.id: 900 is taken by hosts.hk1"]),
+        ("code: sg", "code: hk", ["line 8: hosts.sg1.region.code: hk is taken by hosts.hk1"]),
+        (
+            "sg1.example.org",
+            "hk1.example.org",
+            ["line 7: hosts.sg1.domain: hk1.example.org is taken by hosts.hk1"],
+        ),
+        ("domain: sg1", "ssh: {address: hk1.example.org}\n    domain: sg1", ["line 7: hosts.sg1.ssh.address: hk1.example.org is taken by hosts.hk1"]),
+        # one error hides no other
+        (
+            "id: 901, code: sg",
+            "id: 900, code: S G",
+            [
+                "line 8: hosts.sg1.region.code: 'S G' is not a region code: lower-case letters, digits and hyphens, 32 at most",
+                "line 8: hosts.sg1.region.id: 900 is taken by hosts.hk1",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_what_two_hosts_may_not_share(old, new, messages):
+    assert problems(GOOD + SECOND.replace(old, new)) == messages
+
+
+def test_hosts_behind_one_address_differ_by_port_or_jump_host():
+    compiled(host("ssh: {address: 10.0.0.1}") + SECOND + "    ssh: {address: 10.0.0.1, port: 2200}\n")
+    compiled(host("ssh: {address: 10.0.0.1}") + SECOND + "    ssh: {address: 10.0.0.1, jump: bastion}\n")
+
+
+def test_everything_is_told_at_once_and_a_wrong_default_once():
+    text = """\
+        defaults:
+          ports: {https: 70000}
+          certificate: {agree_terms: false}
+        hosts:
+          hk1: {domain: hk1.example.org, region: {id: 9000, code: hk, name: Hong Kong}, flavour: dcker}
+          sg1: {domain: sg1.example.org, region: {id: 901, code: hk, name: Singapore}, flavour: docker}
+        headscale: {}
+        """
+    assert problems(text) == [
+        "line 2: defaults.ports.https: 70000 is not between 1 and 65535",
+        "line 3: defaults.certificate.agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms",
+        "line 5: hosts.hk1.flavour: 'dcker' is none of python, docker; did you mean docker?",
+        "line 5: hosts.hk1.region.id: 9000 is not between 900 and 999",
+        "line 6: hosts.sg1.docker: image or archive is missing: flavour docker needs one of them",
+        "line 6: hosts.sg1.region.code: hk is taken by hosts.hk1",
+        "line 7: headscale.url: is missing (server_url, as clients use it)",
+    ]
+
+
+def test_a_rule_is_silent_about_what_is_in_error_itself():
+    assert problems(host("docker: {imge: x}\nflavour: docker")) == ["line 6: hosts.hk1.docker.imge: unknown key; did you mean image?"]
+
+
+def test_load_reads_a_file(tmp_path):
+    file = tmp_path / "site.yml"
+    file.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    site = inventory.load(file)
+    assert site.path == str(file)
+    assert site.known_hosts == str(tmp_path / "known_hosts")
+
+
+def test_the_error_has_every_problem_in_the_order_of_their_lines(tmp_path):
+    file = tmp_path / "site.yml"
+    file.write_text(host("ports: {https: 0}\nflavour: x"))
+    with pytest.raises(inventory.SiteError) as caught:
+        inventory.load(file)
+    error = caught.value
+    assert (error.exit_code, error.what, error.where) == (4, "the site file has 2 problems; no host was contacted", str(file))
+    assert error.problems == (
+        inventory.Problem("hosts.hk1.ports.https", 6, "0 is not between 1 and 65535"),
+        inventory.Problem("hosts.hk1.flavour", 7, "'x' is none of python, docker"),
+    )
+    assert (
+        error.why == "line 6: hosts.hk1.ports.https: 0 is not between 1 and 65535\nline 7: hosts.hk1.flavour: 'x' is none of python, docker"
+    )
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(inventory.SiteError) as caught:
+        inventory.load(tmp_path / "none.yml")
+    assert (caught.value.why, caught.value.next) == ("there is no such file", f"invoke init --site {tmp_path / 'none.yml'}")
+    with pytest.raises(inventory.SiteError, match="a problem"):
+        inventory.load(tmp_path)
+    (tmp_path / "latin.yml").write_bytes(b"a: 1\nb: \xe4\n")
+    with pytest.raises(inventory.SiteError) as caught:
+        inventory.load(tmp_path / "latin.yml")
+    assert caught.value.why == "line 2: is not UTF-8 text"
+
+
+def test_aliases_of_aliases_do_not_grow_without_bound():
+    text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 8))
+    assert "there are more than 100000 values" in problems(text)[0]
+
+
+def test_deep_nesting_is_refused():
+    assert problems("[" * 5000) == ["values are nested too deeply"]
