@@ -28,6 +28,7 @@ class Authority:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._issued = 0
         self.ca = folder / "ca.pem"
         self._root_key, self._key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         self._root = _certificate("Test Root", None, self._root_key, self._root_key, (), -DAY, 3650 * DAY, ca=True)
@@ -42,14 +43,13 @@ class Authority:
         end: timedelta = 80 * DAY,
         full: bool = True,
         self_signed: bool = False,
-        label: str = "",
     ) -> Issued:
         """A leaf for one DNS name or address, valid from now+start to now+end; `full`: with the intermediate behind it."""
         key = ec.generate_private_key(ec.SECP256R1())
         issuer, issuer_key = (None, key) if self_signed else (self._intermediate, self._key)
         leaf = _certificate(name, issuer, issuer_key, key, (name,), start, end)
-        stem = self.folder / f"{name}-{label or 'leaf'}"
-        chain, key_path = stem.with_suffix(".chain"), stem.with_suffix(".key")
+        self._issued += 1
+        chain, key_path = (self.folder / f"{self._issued}-{name}.{suffix}" for suffix in ("chain", "key"))
         chain.write_bytes(_pem(leaf) + (_pem(self._intermediate) if full and not self_signed else b""))
         key_path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
         return Issued(chain, key_path)

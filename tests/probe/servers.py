@@ -18,7 +18,7 @@ from tests.probe.authority import Issued
 
 DOMAIN = "relay.test"
 LOOPBACK = "127.0.0.1"
-OURS = (sys.executable, "-m", "relay")
+OURS = (os.environ["PROBE_TEST_RELAY"],) if "PROBE_TEST_RELAY" in os.environ else (sys.executable, "-m", "relay")
 
 
 async def here(_: str) -> Sequence[str]:
@@ -87,6 +87,7 @@ class Front:
     location: str = UPGRADE
     root: str = ""  # instead of proxying: what `location /` does
     tls: str = "ssl"
+    tls_more: str = ""
     port_80: str = "location = /generate_204 { proxy_pass http://127.0.0.1:BACKEND; }"
 
     @classmethod
@@ -95,8 +96,8 @@ class Front:
 
 
 @contextlib.contextmanager
-def nginx(front: Front, behind: Backend, folder: Path) -> Iterator[tuple[int, int]]:
-    """(https port, http port) of a real nginx with its own configuration, pid and ports."""
+def nginx(front: Front, behind: Backend, folder: Path, *also: str) -> Iterator[tuple[int, int]]:
+    """(https port, http port) of a real nginx with its own configuration, pid and ports; `also` listens on other addresses."""
     folder.mkdir(parents=True, exist_ok=True)
     https, http = free_port(), free_port()
     inner = front.root or f"proxy_pass http://127.0.0.1:{behind.port}; {front.location}"
@@ -109,13 +110,14 @@ def nginx(front: Front, behind: Backend, folder: Path) -> Iterator[tuple[int, in
           access_log off; ssl_protocols TLSv1.2 TLSv1.3; {temp}
           map $http_upgrade $derp_connection {{ default upgrade; '' close; }}
           server {{
-            listen {LOOPBACK}:{http} default_server;
+            {"".join(f"listen {each}:{http} default_server;" for each in (LOOPBACK, *also))}
             {front.port_80.replace("BACKEND", str(behind.port))}
             location / {{ return 301 https://$host$request_uri; }}
           }}
           server {{
-            listen {LOOPBACK}:{https} {front.tls} default_server;
+            {"".join(f"listen {each}:{https} {front.tls} default_server;" for each in (LOOPBACK, *also))}
             {f"ssl_certificate {front.chain}; ssl_certificate_key {front.key};" if front.tls else ""}
+            {front.tls_more}
             location / {{ {inner} }}
           }}
         }}
@@ -134,8 +136,8 @@ def nginx(front: Front, behind: Backend, folder: Path) -> Iterator[tuple[int, in
         yield https, http
 
 
-def target(https: int, http: int | None, stun: int | None, ca: Path | None, **fields: object) -> Target:
-    """The relay as the proof is told of it."""
+def target(https: int, http: int | None, stun: int | None, **fields: object) -> Target:
+    """The relay as the proof is told of it; `fields` are told besides or otherwise."""
     told: dict[str, object] = {
         "name": "hk1",
         "domain": DOMAIN,
@@ -144,4 +146,5 @@ def target(https: int, http: int | None, stun: int | None, ca: Path | None, **fi
         "managed": True,
         "region_id": 900,
     }
-    return Target(**(told | {"https_port": https, "http_port": http, "stun_port": stun, "ca": ca, "resolve": here} | fields))  # type: ignore[arg-type]
+    told |= {"https_port": https, "http_port": http, "stun_port": stun, "resolve": here}
+    return Target(**(told | fields))  # type: ignore[arg-type]

@@ -1,0 +1,113 @@
+"""The status page: everything it has to say is in it, nothing is fetched, nothing that a peer said is markup."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import pytest
+
+from probe.latency import Latencies, Latency
+from probe.page import Card, render_page
+from probe.proof import LADDER, Proof, Rung
+
+MADE = datetime(2026, 11, 22, 10, 30, tzinfo=UTC)
+TLS = Rung("tls", "ok", "TLSv1.3", data={"days_left": 61.2, "share_left": 0.68})
+PROVED = Proof(
+    "hk1",
+    "hk1.example.org",
+    tuple(TLS if name == "tls" else Rung(name, "ok", "fine", ms=2) for name in LADDER),
+    1310,
+    "2026-11-22T10:00:00Z",
+)
+BROKEN = replace(
+    PROVED,
+    rungs=tuple(
+        Rung(n, "failed", "<script>alert(1)</script>", cause="a <b>cause", next="invoke x") if n == "probe" else r
+        for n, r in zip(LADDER, PROVED.rungs, strict=True)
+    ),
+)
+HK1 = Card(
+    host="hk1",
+    domain="hk1.example.org",
+    region_id=900,
+    region_code="hkg",
+    region_name="Hong Kong",
+    flavour="python",
+    version="0.1.0",
+    clients=3,
+    proof=PROVED,
+)
+SG1 = replace(HK1, host="sg1", region_id=901, region_code="sin", region_name="Singapore", proof=BROKEN, clients=None)
+LATENCIES = Latencies(here={"hk1": Latency(34.2, None)}, between={("hk1", "sg1"): 33.0})
+
+
+class Page(HTMLParser):
+    """Text, and whatever a browser would fetch or run."""
+
+    VOID = frozenset({"meta", "link", "br", "img"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text = ""
+        self.fetches: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag in {"script", "link", "img", "iframe"}:
+            self.fetches.append(tag)
+        self.fetches += [f"{name}={value}" for name, value in attrs if name in {"src", "href"} and not str(value).startswith("#")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += " " + " ".join(data.split())
+
+
+def page(*cards: Card) -> Page:
+    return Page(render_page(cards, LATENCIES, title="site.yml", made=MADE))
+
+
+def test_regions_distances_and_rungs_are_there() -> None:
+    shown = page(HK1, SG1)
+    assert shown.open == [] and shown.fetches == []
+    for words in (
+        "sg1 is broken",
+        "2026-11-22 10:30 UTC",
+        "Hong Kong",
+        "region 901 · sin",
+        "34 ms",
+        "33 ms",
+        "61 days left",
+        "took 1.3 s",
+        "invoke x",
+    ):
+        assert words in shown.text
+    for title in LADDER.values():
+        assert shown.text.count(f" {title} ") >= 2
+
+
+def test_what_a_peer_said_is_text() -> None:
+    shown = page(SG1)
+    assert "<script>alert(1)</script>" in shown.text
+    assert "a <b>cause" in shown.text
+
+
+@pytest.mark.parametrize(
+    ("cards", "headline"),
+    [
+        ((), "No relays yet"),
+        ((HK1,), "The relay is proved: packets pass"),
+        ((HK1, replace(HK1, host="fr1")), "Every relay is proved: packets pass"),
+        ((HK1, replace(HK1, host="fr1", proof=None)), "1 of 2 relays proved"),
+        ((SG1, replace(SG1, host="fr1")), "sg1, fr1 are broken"),
+    ],
+)
+def test_the_headline(cards: tuple[Card, ...], headline: str) -> None:
+    assert headline in page(*cards).text

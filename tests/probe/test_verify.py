@@ -1,0 +1,210 @@
+"""A healthy relay proves, whatever stands before it and however it admits; and what comes of many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from inventory.secrets import Secret
+from lab.delay import delaying
+from probe import packets
+from probe.keys import new_prover
+from probe.latency import measure_all
+from probe.net import NoRoute, Patience
+from probe.proof import LADDER, Proof, Rung
+from probe.target import Target
+from probe.verify import prove, verify
+from tests.probe.actors import Quack, serving
+from tests.probe.authority import Authority, Issued
+from tests.probe.servers import DOMAIN, LOOPBACK, OURS, Backend, Front, backend, nginx, target
+
+ALWAYS_SKIPPED = {"stun6": "no address of that family", "idle": "--thorough", "map": "no map given"}
+VERIFYING = ("-verify-client-url", "http://127.0.0.1:9/verify", "-verify-client-url-fail-open=false")
+
+
+def status(proof: Proof) -> dict[str, str]:
+    return {rung.name: rung.status for rung in proof.rungs}
+
+
+@pytest.fixture
+def healthy(fronted: tuple[int, int], relay: Backend, authority: Authority) -> Target:
+    return target(*fronted, relay.stun, ca=authority.ca)
+
+
+def test_a_relay_behind_nginx(healthy: Target) -> None:
+    seen: list[Rung] = []
+    proof = asyncio.run(verify(healthy, on_rung=seen.append))
+    assert proof.ok, proof.to_json()
+    assert proof.packets_passed
+    assert [rung.name for rung in proof.rungs] == list(LADDER)
+    assert {rung.name: rung.detail for rung in proof.rungs if rung.status != "ok"}.keys() == ALWAYS_SKIPPED.keys()
+    assert all(ALWAYS_SKIPPED[rung.name] in rung.detail for rung in proof.rungs if rung.status != "ok")
+    assert sorted(rung.name for rung in seen) == sorted(LADDER)
+    figures = proof["packets"].data["bytes"]
+    assert [(size, each["packets"]) for size, each in figures.items()] == [("1", 10), ("1280", 10), ("65536", 2)]
+    assert all(0 < each["min_ms"] <= each["median_ms"] for each in figures.values())
+    assert proof["stun4"].data["mapped"] == LOOPBACK
+    assert proof["tls"].data["certificates"] == 2
+    assert 79 < proof["tls"].data["days_left"] <= 80
+
+
+def test_a_proof_survives_json(healthy: Target) -> None:
+    [proof] = prove([healthy])
+    again = Proof.from_json(json.loads(json.dumps(proof.to_json())))
+    assert again.to_json() == proof.to_json()
+    assert again.ok
+
+
+def test_a_relay_with_tls_of_its_own_and_the_fast_start(authority: Authority, good: Issued, tmp_path: Path) -> None:
+    (tmp_path / f"{DOMAIN}.crt").write_bytes(good.chain.read_bytes())
+    (tmp_path / f"{DOMAIN}.key").write_bytes(good.key.read_bytes())
+    with backend(OURS, tmp_path / "relay", "-certmode", "manual", "-certdir", str(tmp_path)) as running:
+        [proof] = prove([target(running.port, None, running.stun, ca=authority.ca)])
+    assert proof.ok, proof.to_json()
+    assert proof.packets_passed
+    assert proof["tls"].data["fast_start"]
+    assert "fast start" in proof["upgrade"].detail
+    assert proof["generate_204"].status == proof["tcp80"].status == "skipped"
+
+
+def test_a_pinned_certificate(authority: Authority, relay: Backend, tmp_path: Path) -> None:
+    import hashlib
+    import ssl
+
+    lone = authority.issue(LOOPBACK, self_signed=True)
+    pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(lone.chain.read_text())).hexdigest()
+    with nginx(Front.of(lone), relay, tmp_path / "front") as (https, http):
+        [proof] = prove([target(https, http, relay.stun, domain=LOOPBACK, pin=pin)])
+    assert proof.ok, proof.to_json()
+    assert "pinned" in proof["tls"].detail
+
+
+def test_both_families_at_once(authority: Authority, good: Issued, relay: Backend, tmp_path: Path) -> None:
+    with nginx(Front.of(good), relay, tmp_path / "front", "[::1]") as (https, http):
+        [proof] = prove([target(https, http, relay.stun, ca=authority.ca, ipv6="::1", resolve=both)])
+    assert "::1" in proof["upgrade"].detail
+    assert proof["packets"].status == "ok"
+
+
+async def both(_: str) -> list[str]:
+    return [LOOPBACK, "::1"]
+
+
+def test_no_ipv6_on_this_controller_is_no_fault_of_the_relay(healthy: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    from probe import tcp
+
+    real = tcp.connect
+
+    async def connect(address: str, port: int) -> socket.socket:
+        if ":" in address:
+            raise NoRoute(f"this controller has no route to {address}")
+        return await real(address, port)
+
+    async def named(_: str) -> list[str]:
+        return [LOOPBACK, "2001:db8::1"]
+
+    monkeypatch.setattr(tcp, "connect", connect)
+    [proof] = prove([replace(healthy, ipv6="2001:db8::1", resolve=named, stun_port=None)])
+    assert proof.ok, proof.to_json()
+    assert proof["tcp"].warning == "2001:db8::1 not tried: this controller has no route in that address family"
+    assert "2001:db8::1" not in proof["upgrade"].detail
+
+
+def test_the_prover_enters_a_verifying_relay_by_the_mesh_key(authority: Authority, good: Issued, tmp_path: Path) -> None:
+    key = "0123456789abcdef" * 4
+    (tmp_path / "mesh.key").write_text(key + "\n")
+    prover = replace(new_prover(), mesh_key=Secret(key))
+    with ExitStack() as stack:
+        running = stack.enter_context(backend(OURS, tmp_path / "relay", *VERIFYING, "-mesh-psk-file", str(tmp_path / "mesh.key")))
+        https, http = stack.enter_context(nginx(Front.of(good), running, tmp_path / "front"))
+        told = target(https, http, running.stun, ca=authority.ca, expect_admission="verify")
+        with_key, without = prove([replace(told, prover=prover), told])
+    assert with_key.ok and with_key.packets_passed, with_key.to_json()
+    assert with_key["handshake"].detail == "two known keys admitted, a stranger refused"
+    assert without.ok and not without.packets_passed
+    assert "registered nodes only" in without["packets"].detail
+
+
+def test_an_unknown_relay_may_be_open_or_not(healthy: Target, closed: Backend, good: Issued, tmp_path: Path) -> None:
+    with nginx(Front.of(good), closed, tmp_path / "front") as (https, http):
+        told = replace(healthy, expect_admission="unknown", managed=False)
+        one, other = prove([told, replace(told, https_port=https, http_port=http, stun_port=closed.stun)])
+    assert one.ok and one.packets_passed
+    assert other.ok and not other.packets_passed
+    assert other["handshake"].detail.startswith("a stranger's key refused")
+
+
+def test_thorough_holds_the_line(healthy: Target) -> None:
+    [proof] = prove([healthy], thorough=True, patience=Patience(idle_s=1.0))
+    assert proof["idle"].status == "ok"
+    assert proof["idle"].detail.startswith("1 s of silence survived")
+
+
+def test_a_relay_without_keep_alives_is_found(healthy: Target, good: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packets, "_KEEP_ALIVE_S", 0.2)
+
+    async def climb() -> Proof:
+        async with serving(Quack(), good) as port:
+            return await verify(replace(healthy, https_port=port), thorough=True, patience=Patience(idle_s=0.4))
+
+    proof = asyncio.run(climb())
+    assert proof.failed_rung is not None
+    assert (proof.failed_rung.name, "no keep-alive" in proof.failed_rung.detail) == ("idle", True)
+
+
+def test_the_served_map_is_compared_with_what_was_proved(healthy: Target) -> None:
+    node = {
+        "Name": "900a",
+        "RegionID": 900,
+        "HostName": DOMAIN,
+        "DERPPort": healthy.https_port,
+        "STUNPort": healthy.stun_port,
+        "CanPort80": True,
+    }
+    served = {"Regions": {"900": {"RegionID": 900, "Nodes": [node]}}}
+    [right] = prove([healthy], served=served)
+    assert right["map"].status == "ok", right["map"]
+    node["STUNPort"] = 0
+    [wrong] = prove([healthy], served=served)
+    assert wrong.failed_rung is not None
+    assert wrong.failed_rung.name == "map"
+    assert f"STUN port is 0, real is {healthy.stun_port}" in wrong.failed_rung.detail
+
+
+@pytest.fixture
+def far(healthy: Target) -> Iterator[tuple[Target, list[object]]]:
+    """The healthy relay 100 ms away, and the proxies that count."""
+    assert healthy.http_port and healthy.stun_port
+    with ExitStack() as stack:
+        https = stack.enter_context(delaying((LOOPBACK, healthy.https_port), rtt_s=0.1))
+        http = stack.enter_context(delaying((LOOPBACK, healthy.http_port), rtt_s=0.1))
+        stun = stack.enter_context(delaying((LOOPBACK, healthy.stun_port), rtt_s=0.1, udp=True))
+        yield replace(healthy, https_port=https.port, http_port=http.port, stun_port=stun.port), [https, http, stun]
+
+
+def test_round_trips_are_few(far: tuple[Target, list[object]]) -> None:
+    """Three connections to the https port: TCP, TLS, /derp/probe; and twice TCP, TLS, upgrade, login and three sizes of packets."""
+    told, (https, http, _) = far
+    [proof] = prove([told])
+    assert proof.ok, proof.to_json()
+    counts = https.counts()  # type: ignore[attr-defined]
+    assert (counts.connections, http.counts().connections) == (3, 1)  # type: ignore[attr-defined]
+    assert counts.turns <= 3 + 2 * 7
+    assert proof["packets"].data["bytes"]["1"]["min_ms"] >= 100
+    assert measure_all([told])["hk1"].stun_ms >= 100  # type: ignore[operator]
+
+
+def test_many_at_once(healthy: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = [replace(healthy, name=f"hk{number}") for number in range(20)]
+    told: list[tuple[str, str]] = []
+    proofs = prove(targets, on_rung=lambda one, rung: told.append((one.name, rung.name)))
+    assert [proof.target for proof in proofs] == [one.name for one in targets]
+    assert all(proof.ok for proof in proofs)
+    assert len(told) == 20 * len(LADDER)
