@@ -39,8 +39,10 @@ class Inside:
     read_stats: Callable[[], Stats]  # of all workers
     rates: Rates
     offset_s: float
-    started_unix_s: float
     about: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.started_s = self.switch.clock()
 
 
 def may_debug(request: Request) -> bool:
@@ -94,7 +96,7 @@ def _index(request: Request, inside: Inside) -> Response:
     if request.path != "/debug/":
         return error(404, "no such debug page")
     stats = inside.read_stats()
-    uptime_s = inside.switch.clock() + inside.offset_s - inside.started_unix_s
+    uptime_s = inside.switch.clock() - inside.started_s
     about = {"version": __version__, "uptime": format_duration(round(uptime_s)), **inside.about}
     return _html_response(index_page(about, stats, inside.rates, [link.name for link in inside.switch.links if not link.sibling]))
 

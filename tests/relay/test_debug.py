@@ -84,6 +84,7 @@ def test_the_index_tells_how_it_goes(house):
     house.inside.rates.note(0.0, house.room.switch.totals())
     house.room.say(a, 9, b"lost")
     house.inside.rates.note(5.0, house.room.switch.totals())
+    house.room.now += 100
     house.tally.labelled["closes", "<eof>"] += 1
     house.room.switch.add_link(Link("fra2.example", Outbox([], house.room.switch.drop, None, mesh=True)))
     _, text = house.get("/debug/")
