@@ -24,7 +24,7 @@ def make(state: State, part: str) -> list[Path]:
     if systemd_is_init():
         return []
     made = []
-    for hierarchy in _own_groups(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()):
+    for hierarchy in own_groups(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()):
         lab = hierarchy / state.topology.namespace
         for folder in (lab, lab / part):
             state.will_make("cgroup", str(folder))
@@ -55,7 +55,7 @@ def _remove(folder: Path) -> None:
             time.sleep(0.02)
 
 
-def _own_groups(mountinfo: str, memberships: str) -> list[Path]:
+def own_groups(mountinfo: str, memberships: str) -> list[Path]:
     """Where this process stands in every mounted hierarchy: the texts of /proc/self/mountinfo and /proc/self/cgroup (cgroups(7))."""
     own = {}
     for line in memberships.splitlines():

@@ -77,11 +77,15 @@ class Client:
         """Whether tailscaled runs."""
         return self.processes.pid(self._daemon) is not None
 
+    def prepare(self) -> None:
+        """Make the site's network and folder."""
+        netns.add_site(self.state, self.spec)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
     def start(self) -> None:
         """Start tailscaled; nothing happens when it runs already."""
         if self.running:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         argv = [
             str(self.programs / "tailscaled"), "--tun=userspace-networking", "--statedir=.", f"--socket={SOCKET}", "--port=0",
             f"--socks5-server=127.0.0.1:{SOCKS_PORT}", "--no-logs-no-support",

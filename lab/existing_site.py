@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lab.certificates import make_server_certificate
 from lab.lab import Lab
+from lab.process import wait_for
 
 # As people write them: one redirects http to https and keeps a folder for another ACME client, all share the two ports.
 SERVER = """\
@@ -57,6 +58,8 @@ def install(lab: Lab, host: str, domain: str, *, default: bool = False, http2: b
     if default:  # two servers cannot both be it
         there.run(["rm", "-f", "/etc/nginx/sites-enabled/default"])
     there.run(["nginx", "-t"])
-    there.run(["systemctl", "reload-or-restart", "nginx"])
+    there.run(["systemctl", "restart", "nginx"])
+    ask = ["curl", "--silent", "--insecure", "--resolve", f"{domain}:443:127.0.0.1", f"https://{domain}/"]
+    wait_for(lambda: there.run(ask, check=False).stdout == text, timeout_s=10, what=f"the site of {domain} does not answer")
     lab.dns.point(domain, lab.topology.ipv4(host))
     return ExistingSite(domain, text, authority.decode())

@@ -66,8 +66,8 @@ class Headscale:
         made = json.loads(self.command("preauthkeys", "create", "--user", str(users[0]["id"]), "--ephemeral", "--expiration", "1h"))
         return str(made["key"])
 
-    def derp_map(self) -> dict[str, object]:
-        """The DERP map that it serves now, as its debug page tells it (Go's names: Regions, RegionID …)."""
+    def regions(self) -> dict[str, object]:
+        """The regions that it serves now, by their number as text, as its debug page tells them (region_id, region_name, nodes …)."""
         page = ["curl", "--silent", "--fail", "--max-time", "2", "-H", "Accept: application/json", "http://127.0.0.1:9090/debug/derp"]
-        found: dict[str, object] = json.loads(self.host.run(page).stdout)
+        found: dict[str, object] = json.loads(self.host.run(page).stdout)["regions"]
         return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from lab import cgroup, debian, netns
 from lab.errors import LabError
 from lab.files import write_tree
-from lab.process import Processes, kill, payload_of, run, wait_for
+from lab.process import Processes, kill, run, wait_for
 from lab.state import State
 from lab.topology import DNS_AT, DOMAIN, HostSpec
 
@@ -32,7 +32,9 @@ WantedBy=sysinit.target
 LAUNCH = """for group in $1; do echo $$ >"$group/cgroup.procs" || exit; done
 [ -d /run/systemd/system ] || mount -t tmpfs -o mode=0755 tmpfs /run/systemd || exit
 shift
-exec "$@"
+status=133
+while [ $status = 133 ]; do "$@"; status=$?; done  # how systemd-nspawn tells that the host wants to reboot
+exit $status
 """
 
 
@@ -54,8 +56,7 @@ class Host:
     @property
     def init(self) -> int | None:
         """The pid of its process 1, None when it is down."""
-        supervisor = self.processes.pid(self.name)
-        return None if supervisor is None else payload_of(supervisor)
+        return self.processes.container(self.name)
 
     @property
     def known_hosts_line(self) -> str:
@@ -106,7 +107,7 @@ class Host:
         launch = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", LAUNCH, "sh", " ".join(map(str, groups))]
         # Its own /proc/sys/net is writable, as on a machine of its own; the rest of /proc/sys is the machine's.
         self.processes.start(self.name, [*launch, *nspawn], environment={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"})
-        wait_for(self._is_up, timeout_s=BOOT_TIMEOUT_S, what=f"{self.name} did not boot", why=lambda: self.processes.tail(self.name))
+        wait_for(self.is_up, timeout_s=BOOT_TIMEOUT_S, what=f"{self.name} did not boot", why=lambda: self.processes.tail(self.name))
 
     def stop(self) -> None:
         """Switch it off, as by its plug. Its root stays."""
@@ -144,7 +145,7 @@ class Host:
     def _host_key(self) -> Path:
         return self.root / "etc/ssh/ssh_host_ed25519_key"
 
-    def _is_up(self) -> bool:
+    def is_up(self) -> bool:
         """Whether its service manager has done all that boot asks for. A unit that failed is told by the tests, not by the lab."""
         if self.init is None:
             return False
@@ -154,4 +155,4 @@ class Host:
     def _enter(init: int) -> list[str]:
         clean = ["env", "-i", "HOME=/root", "USER=root", "LANG=C.UTF-8", "TERM=xterm-256color"]
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return ["nsenter", f"--target={init}", "--all", "--wd=/", *clean, path]
+        return ["nsenter", f"--target={init}", "--all", *clean, path]

@@ -124,7 +124,7 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
             elif part == ACME:
                 lab.acme.start()
             else:
-                netns.add_site(lab.state, SITES[part])
+                lab.clients[part].prepare()
                 programs["ts"].result()
             lab.state.is_ready(part)
             progress(f"{part}: up ({time.monotonic() - since:.1f} s)")

@@ -18,6 +18,7 @@ from typing import TypeVar
 from lab.errors import LabError
 
 T = TypeVar("T")
+START_TIMEOUT_S = 5.0
 MARK = "DERPFLEET_LAB_PROCESS"
 
 
@@ -64,11 +65,26 @@ class Processes:
                 ["setsid", "--fork", *argv], env={**(os.environ if environment is None else environment), MARK: self._mark(name)}, cwd=cwd,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, timeout=10,
             )  # fmt: skip
-        return wait_for(lambda: self.pid(name), timeout_s=5, what=f"{name} ended at once", why=lambda: self.tail(name))
+        return wait_for(lambda: self.pid(name), timeout_s=START_TIMEOUT_S, what=f"{name} ended at once", why=lambda: self.tail(name))
 
     def pid(self, name: str) -> int | None:
         """The process of that name: the first of its kind, should it have children."""
         return min(self._marked(self._mark(name), whole=True), default=None)
+
+    def container(self, name: str) -> int | None:
+        """The pid, seen from here, of process 1 of the container that `name` runs."""
+        supervisors = {str(pid) for pid in self._marked(self._mark(name), whole=True)}
+        for folder in Path("/proc").iterdir() if supervisors else ():
+            if not folder.name.isdigit():
+                continue
+            try:
+                status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
+            except OSError:
+                continue
+            numbers = status.get("NSpid", "").split()
+            if status.get("PPid", "").strip() in supervisors and len(numbers) > 1 and numbers[-1] == "1":
+                return int(folder.name)
+        return None
 
     def names(self) -> set[str]:
         """The names of all processes that run."""
@@ -116,21 +132,6 @@ class Processes:
                 if time.monotonic() > deadline:
                     break
                 time.sleep(0.02)
-
-
-def payload_of(supervisor: int) -> int | None:
-    """The pid, seen from here, of process 1 of the container that `supervisor` runs."""
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
-        except OSError:
-            continue
-        numbers = status.get("NSpid", "").split()
-        if status.get("PPid", "").strip() == str(supervisor) and len(numbers) > 1 and numbers[-1] == "1":
-            return int(folder.name)
-    return None
 
 
 def kill(pid: int) -> None:
