@@ -68,8 +68,8 @@ def _main(facts: Facts) -> list[Resource]:
 
 
 def _placeholder(facts: Facts) -> list[Resource]:
-    """Debian's welcome page would answer what comes by address."""
-    if not sites.nginx_was_there(facts) or sites.is_as_packaged(facts, sites.STOCK_LINK, sites.STOCK_SITE):
+    """Debian's welcome page would answer what comes by address. A default site of somebody's own stays."""
+    if sites.STOCK_LINK not in facts.files or sites.is_placeholder(facts):
         return [Absent(path=sites.STOCK_LINK)]
     return []
 

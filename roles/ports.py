@@ -68,9 +68,10 @@ def taken(host: Host, facts: Facts) -> list[str]:
 def strangers(host: Host, facts: Facts, allowed: set[tuple[str, int]]) -> list[Listener]:
     """Public listeners of others that a closed firewall would cut off."""
     found: dict[tuple[str, int], Listener] = {}
+    told = [listener for use in uses(host) for listener in _in_the_way(use, facts)]
     for listener in facts.listening:
         key = (listener.proto, listener.port)
-        if not (_is_loopback(listener) or key in allowed or is_ours(listener, facts) or _needs_no_port(listener)):
+        if not (_is_loopback(listener) or key in allowed or listener in told or is_ours(listener, facts) or _needs_no_port(listener)):
             found.setdefault(key, listener)
     return [found[key] for key in sorted(found)]
 
@@ -113,10 +114,11 @@ def _meets_loopback(listener: Listener) -> bool:
 
 
 def _needs_no_port(listener: Listener) -> bool:
-    """Clients' sockets: answers to what they asked are let in anyway. And discovery on the link, which nobody on the internet needs."""
+    """Clients' sockets: answers to what they asked are let in anyway (a tunnel of the kernel's has no program, and is a server).
+    And discovery on the link, which nobody on the internet needs."""
     if listener.proto == "tcp":
         return listener.port == 5355
-    return listener.port >= 32768 or listener.port in (68, 123, 323, 546, 5353, 5355)
+    return (listener.port >= 32768 and bool(listener.program)) or listener.port in (68, 123, 323, 546, 5353, 5355)
 
 
 def _socket_ports(facts: Facts) -> set[tuple[str, int]]:

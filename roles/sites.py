@@ -58,14 +58,19 @@ def is_as_packaged(facts: Facts, path: str, conffile: str = "") -> bool:
 
 def others(facts: Facts) -> tuple[Server, ...]:
     """The servers that are neither ours nor the distribution's placeholder, http's and stream's."""
-    placeholder = STOCK_LINK if is_as_packaged(facts, STOCK_LINK, STOCK_SITE) else ""
     ours = {f"{name}/{file}" for name in FOLDERS for file in (HTTP_NAME, HTTPS_NAME)}
+    placeholder = STOCK_LINK if is_placeholder(facts) else ""
     return tuple(server for server in servers(dump(facts)) if server.file not in ours | {placeholder})
+
+
+def is_placeholder(facts: Facts) -> bool:
+    """Whether Debian's welcome page is on, as it came."""
+    return is_as_packaged(facts, STOCK_LINK, STOCK_SITE)
 
 
 def watches(facts: Facts) -> tuple[Watch, ...]:
     """One for each name and port that others serve: they must answer after the change as they did before."""
-    found = {}
+    found: dict[tuple[str, str, int], Watch] = {}
     for server in others(facts):
         names = [name for name in server.names if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", name)]
         for listen in server.listens if not server.stream else ():
@@ -73,7 +78,8 @@ def watches(facts: Facts) -> tuple[Watch, ...]:
                 if listen.port:
                     scheme = "https" if "ssl" in listen.options else "http"
                     address = listen.address.replace("*", "127.0.0.1").replace("[::]", "[::1]")
-                    found[scheme, name, listen.port] = Watch(url=f"{scheme}://{name}:{listen.port}/", connect=f"{address}:{listen.port}")
+                    watch = Watch(url=f"{scheme}://{name}:{listen.port}/", connect=f"{address}:{listen.port}")
+                    found.setdefault((scheme, name, listen.port), watch)
     return tuple(found[key] for key in sorted(found))
 
 
@@ -85,10 +91,10 @@ def has_ipv6(facts: Facts) -> bool:
 def listens(facts: Facts, port: int, name: str, *, tls: bool) -> list[str]:
     """The `listen` values of our server in file `name`: beside others exactly where they listen, else everywhere and as the default.
 
-    A default that we hold already is kept until somebody else claims it.
+    A default that we hold already, or that the placeholder held, is ours until somebody else claims it.
     """
     ours = facts.files.get(f"{folder(facts)}/{name}")
-    held = ours is not None and "default_server" in (ours.content or "")
+    held = (ours is not None and "default_server" in (ours.content or "")) or (is_placeholder(facts) and port == 80)
     found = []
     there = [listen for server in others(facts) if not server.stream for listen in server.listens if listen.port == port]
     for wildcard, ipv6 in (("", False), ("[::]:", True)):

@@ -1,0 +1,108 @@
+"""Cases without Python: site.yml + facts.json -> plan.json, one folder each.
+
+`python -m tests.roles.cases` writes the plans of today over those that are there; review the difference, then commit it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import inventory
+import roles
+from engine.facts import Facts
+from engine.image import ImageArtefact
+from engine.plan import compile_plan
+from engine.release import Release
+from engine.resource import Resource
+from engine.ship import Shipment
+from inventory.secrets import Secret
+
+FOLDER = Path(__file__).parent / "cases"
+CHECKOUT = Path(__file__).parent.parent.parent
+PROGRAM = (CHECKOUT / "files" / "certificate.py").read_bytes().split(b"\n", 1)[1]
+
+
+def names() -> list[str]:
+    """Every case."""
+    return sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
+
+
+def plan_of(name: str) -> dict[str, Any]:
+    """What the roles make of a case: refusals, and the resources in the order in which they are carried out."""
+    folder = FOLDER / name
+    site = inventory.load(folder / "site.yml")
+    (host,) = site.hosts.values()
+    facts = Facts.parse(_joined(json.loads((folder / "facts.json").read_text())))
+    resources = compile_plan(roles.compile_host(host, site, facts, shipment(host.certificate.key)), mode="check").resources
+    return {"refusals": roles.refusals(host, site, facts), "resources": [_shown(resource, folder) for resource in resources]}
+
+
+def _joined(raw: Any) -> Any:
+    """Long texts stand in facts.json as lists of lines."""
+    if isinstance(raw, dict):
+        texts = {key: "".join(f"{line}\n" for line in raw[key]) for key in ("stdout", "content") if isinstance(raw.get(key), list)}
+        return {key: _joined(value) for key, value in raw.items()} | texts
+    return raw
+
+
+def shipment(secret: str | None) -> Shipment:
+    """Artefacts that are only named; the files are stand-ins."""
+    locks = CHECKOUT / "requirements"
+    return Shipment(
+        relay_release=Release(locks / "relay.lock", "a1" * 32),
+        certbot_release=Release(locks / "certbot.lock", "b2" * 32),
+        image=ImageArtefact("derpfleet/derper:0123456789ab", locks / "relay.in"),
+        secrets={secret: Secret("SECRET-VALUE")} if secret else {},
+        prover=("nodekey:" + "11" * 32, "nodekey:" + "22" * 32),
+    )
+
+
+def text_of(plan: dict[str, Any]) -> str:
+    """As it is kept: one key a line, so that a difference reads well."""
+    return json.dumps(plan, indent=1, ensure_ascii=False) + "\n"
+
+
+def _shown(resource: Resource, folder: Path) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": resource.id, "role": resource.role}
+    for field in fields(resource):
+        value = getattr(resource, field.name)
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if field.name != "role" and value != default and str(value) not in resource.id:
+            shown[field.name] = _plain(value, folder)
+    if shown.get("secret"):
+        assert resource.content == b"SECRET-VALUE\n"
+        shown["content"] = "(secret)"
+    return shown
+
+
+def _plain(value: Any, folder: Path) -> Any:
+    if isinstance(value, bytes):
+        if value.endswith(PROGRAM):
+            return [value.split(b"\n", 1)[0].decode(), "(files/certificate.py)"]
+        return value.decode().splitlines()
+    if isinstance(value, Path):
+        root = folder if value.is_relative_to(folder) else CHECKOUT
+        return f"({value.relative_to(root) if value.is_absolute() else value})"
+    if is_dataclass(value):
+        plain = {field.name: _plain(getattr(value, field.name), folder) for field in fields(value)}
+        return {key: item for key, item in plain.items() if item not in ("", [], False, None, "*/*", 200)}
+    if isinstance(value, tuple):
+        return [_plain(item, folder) for item in value]
+    return value
+
+
+def main() -> None:
+    for name in sys.argv[1:] or names():
+        path = FOLDER / name / "plan.json"
+        text = text_of(plan_of(name))
+        before = path.read_text() if path.exists() else ""
+        path.write_text(text)
+        print(f"{'same   ' if text == before else 'CHANGED'} {name}")
+
+
+if __name__ == "__main__":
+    main()

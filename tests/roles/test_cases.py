@@ -1,0 +1,36 @@
+"""Each case's plan is the one that was reviewed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import roles
+from tests.roles.cases import FOLDER, names, plan_of, text_of
+
+
+@pytest.mark.parametrize("name", names())
+def test_plan_is_the_reviewed_one(name: str) -> None:
+    assert text_of(plan_of(name)) == (FOLDER / name / "plan.json").read_text(), "review it with: python -m tests.roles.cases"
+
+
+@pytest.mark.parametrize("name", names())
+def test_no_secret_is_in_what_people_see(name: str) -> None:
+    assert "SECRET-VALUE" not in (FOLDER / name / "plan.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("bare", "bare-deployed"), ("docker", "docker-deployed"), ("shared-nginx", "shared-nginx-deployed")],
+)
+def test_what_a_deploy_changes_asks_for_nothing_new(before: str, after: str) -> None:
+    """The facts of a deployed host give the plan that it was deployed with, or a second deploy would not be empty."""
+    assert (FOLDER / before / "site.yml").read_text() == (FOLDER / after / "site.yml").read_text()
+    first, second = ({r["id"]: r for r in json.loads((FOLDER / name / "plan.json").read_text())["resources"]} for name in (before, after))
+    assert first == second
+
+
+def test_every_role_of_the_plan_is_known() -> None:
+    found = {r["role"] for name in names() for r in plan_of(name)["resources"]}
+    assert found == {role.__name__.rpartition(".")[2] for role in roles.RELAY_HOST}
