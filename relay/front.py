@@ -110,7 +110,7 @@ class Front(asyncio.BufferedProtocol):
     def _shaken(self, channel: TlsChannel) -> None:
         self.deadline = self._relay.loop.time() + HTTP_IDLE_S
         self._waiting_for = "http"
-        self._relay.tls_versions[str(channel.tls.version()).removeprefix("TLSv")] += 1
+        self._relay.tally.labelled["tls_request_version", str(channel.tls.version()).removeprefix("TLSv")] += 1
 
     def _read_proxy_header(self, data: bytes) -> None:
         self._early += data
@@ -147,12 +147,12 @@ class Front(asyncio.BufferedProtocol):
     def _greet(self, upgrade: http.Upgrade) -> None:
         """The connection speaks DERP from here on: name our key, and expect the client's."""
         relay = self._relay
-        relay.switch.counts["accepts"] += 1
+        relay.tally.counts["accepts"] += 1
         self.deadline = relay.loop.time() + relay.handshake_timeout_s
         self._not_ideal = upgrade.not_ideal
         greeting = pack_server_key(relay.key.public)
         if upgrade.is_websocket:
-            relay.switch.counts["websocket_accepts"] += 1
+            relay.tally.counts["websocket_accepts"] += 1
             self._websocket = WebSocket()
             greeting = self._websocket.pack(greeting)
         self._send(upgrade.answer + greeting)
@@ -232,7 +232,7 @@ class Front(asyncio.BufferedProtocol):
     def _refuse(self, reason: str) -> None:
         """Hang up after what was written; the reason is counted, the client is not told (there is no frame for it)."""
         if not self._done:
-            self._relay.refusals[reason] += 1
+            self._relay.tally.labelled["refusals", reason] += 1
             self._end()
 
     def _end(self) -> None:

@@ -23,13 +23,13 @@ from relay.wire import MAX_PACKET, PACKET_HEAD_LEN, ProtocolError
 if TYPE_CHECKING:
     from relay.outbox import Outbox
     from relay.session import Session
+    from relay.stats import Tally
     from relay.switch import Switch
 
 READ_SIZE: Final = 128 * 1024
 TAIL_SIZE: Final = MAX_PACKET + 1024  # more than the longest unfinished frame
 BACKLOG: Final = 256 * 1024  # bytes that wait for the end of the tick at most, and one read
 HIGH_WATER: Final = 128 * 1024  # bytes in a transport that are not the kernel's yet; more, and its packets queue
-QUEUE_WEIGHT: Final = 0.1  # of the newest value in the average time in queue
 
 CIPHER: Final = memoryview(bytearray(READ_SIZE))
 _PLAIN: Final = bytearray(TAIL_SIZE + READ_SIZE + PACKET_HEAD_LEN)
@@ -42,12 +42,11 @@ _put_cipher: Final = INCOMING.write
 class Tick:
     """Writes what one tick of the loop put into outboxes, and ends the connections that are to end."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, switch: Switch) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, switch: Switch, tally: Tally) -> None:
         self.armed = False
-        self.queue_ms = 0.0  # moving average of the time that packets spent in queues
-        self.flushes = 0
         self._loop = loop
         self._switch = switch
+        self._tally = tally
 
     def arm(self) -> None:
         """Run `flush` when this tick's sockets are read."""
@@ -62,7 +61,7 @@ class Tick:
         switch.backlog = 0
         outboxes = switch.dirty[:]
         switch.dirty.clear()
-        self.flushes += len(outboxes)
+        self._tally.counts["writes"] += len(outboxes)
         for outbox in outboxes:
             if outbox.special:
                 self._flush_special(outbox)
@@ -81,7 +80,7 @@ class Tick:
             return  # it comes back with unblock()
         chunk, waited_s = outbox.take(self._loop.time())
         if waited_s:
-            self.queue_ms += QUEUE_WEIGHT * (waited_s * 1000 - self.queue_ms)
+            self._tally.note_queue_time(waited_s)
         if chunk:
             outbox.link.write(chunk)
         if outbox.waiting and outbox.writable:

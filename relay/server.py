@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import ssl
 import time
-from collections import Counter
 from collections.abc import Coroutine
 from email.utils import formatdate
 from heapq import heappop, heappush
@@ -18,7 +18,7 @@ from pathlib import Path
 from random import uniform
 from typing import Any, Final
 
-from relay import admission, http, metacert, selfsigned
+from relay import admission, debug, http, metacert, selfsigned
 from relay.addresses import AddressTable, Ticket
 from relay.bucket import Bucket, RateConfig, parse_rate_config
 from relay.channel import make_server_context
@@ -31,6 +31,7 @@ from relay.listen import Listener, open_tcp, open_udp
 from relay.log import Log
 from relay.proxyproto import TrustedProxies
 from relay.session import Session
+from relay.stats import Rates, Stats, Tally, snapshot
 from relay.switch import Switch
 from relay.udp import StunSocket
 from relay.wire import KEEP_ALIVE_FRAME, pack_restarting
@@ -52,7 +53,6 @@ class Relay(Owner):
         self.log = Log("server")
         self.key = NodeKey.generate() if config.dev else read_or_create_key(config.key_file)
         self.switch = Switch(loop.time, self.key.public)
-        self.tick = Tick(loop, self.switch)
         self.admission = admission.from_config(config)
         self.proxies = TrustedProxies(config.trusted_proxies)
         self.proxy_protocol = config.proxy_protocol
@@ -65,16 +65,19 @@ class Relay(Owner):
         self.disallowed_app_names = frozenset(config.disallow_app_names)
         self.fronts: set[Front] = set()
         self.links: dict[int, Link] = {}  # by serial number
-        self.refusals: Counter[str] = Counter()
-        self.closes: Counter[str] = Counter()
-        self.tls_versions: Counter[str] = Counter()
+        self.tally = Tally()
+        self.tick = Tick(loop, self.switch, self.tally)
+        self.rates = Rates()
         self.front_ok = True
+        self.offset_s = time.time() - loop.time()  # from the loop's clock to Unix time
+        inside = debug.Inside(self.switch, self.read_stats, self.rates, self.offset_s, {"hostname": config.hostname})
         self.site = http.Site(
             public_key=self.key.public,
             date=lambda: formatdate(usegmt=True),
             client_of=self.proxies.client_of,
             derp=config.derp,
             home=config.home,
+            pages=debug.make_pages(inside),
         )
         self.stun: list[StunSocket] = []
         self.listeners: list[Listener] = []
@@ -84,6 +87,7 @@ class Relay(Owner):
         self._rates = RateConfig()
         self._accepts = Bucket(config.accept_connection_limit, config.accept_connection_burst, loop.time())
         self._serial = 0
+        self._started_at = time.time()
         self._tickets: dict[int, Ticket] = {}
         self._keep_alives: list[tuple[float, int]] = []  # heap of (due, serial)
         self._blocked: dict[Link, tuple[float, int]] = {}  # since when, with how many bytes in the transport
@@ -137,10 +141,10 @@ class Relay(Owner):
                 self._rates = parse_rate_config(Path(self.config.rate_config).read_bytes())
                 self._apply_rates()
         except (OSError, ValueError) as error:
-            self.switch.counts["reload_failures"] += 1
+            self.tally.counts["reload_failures"] += 1
             self.log.error("reload failed, the old certificate and limits stay", error=error)
         else:
-            self.switch.counts["reloads"] += 1
+            self.tally.counts["reloads"] += 1
             self.log.info("reloaded")
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -149,15 +153,35 @@ class Relay(Owner):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def read_stats(self) -> Stats:
+        """Everything that is counted, now."""
+        tally = self.tally
+        tally.counts["stun_silenced"] = sum(stun.silenced for stun in self.stun)
+        for stun in self.stun:
+            tally.labelled["stun_addrfamily", stun.family] = stun.requests["success"]
+        for disposition in ("success", "not_stun", "read_error", "write_error"):
+            tally.labelled["stun_requests", disposition] = sum(stun.requests[disposition] for stun in self.stun)
+        for reason, count in self.admission.counts.items():
+            tally.labelled["admissions", reason] = count
+        gauges = {
+            "process_start_unix_time": self._started_at,
+            "handshakes": len(self.fronts),
+            "front_ok": self.front_ok,
+            "current_file_descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208  (the names are enough)
+            "rate_limit_per_client_bytes_per_second": self._rates.bytes_per_s,
+            "rate_limit_per_client_burst_bytes": self._rates.burst_bytes,
+        }
+        return snapshot(self.switch, tally, gauges)
+
     # Connections, for Front.
 
     def refuses_connection(self, *, encrypted: bool) -> str:
         """Why a new connection is not wanted, or ""."""
         if encrypted:
             if not self._accepts.allow(self.loop.time()):
-                self.switch.counts["tls_listener_rejected_connections"] += 1
+                self.tally.counts["tls_listener_rejected_connections"] += 1
                 return "accept_limit"
-            self.switch.counts["tls_listener_accepted_connections"] += 1
+            self.tally.counts["tls_listener_accepted_connections"] += 1
         return "memory_ceiling" if self._full else ""
 
     def is_mesh_peer(self, info: ClientInfo) -> bool:
@@ -198,7 +222,7 @@ class Relay(Owner):
     def link_ended(self, link: Link, reason: str) -> None:
         session = link.session
         assert session is not None  # noqa: S101  (for the type checker)
-        self.closes[reason] += 1
+        self.tally.labelled["closes", reason] += 1
         del self.links[session.serial]
         self._blocked.pop(link, None)
         if ticket := self._tickets.pop(session.serial, None):
@@ -246,7 +270,7 @@ class Relay(Owner):
         is_mesh = link.session is not None and link.session.is_mesh
         limit = MESH_WRITE_TIMEOUT_S if is_mesh else self.config.tcp_write_timeout_s
         if limit and now - since >= limit:
-            self.switch.counts["sclient_write_timeouts"] += 1
+            self.tally.counts["sclient_write_timeouts"] += 1
             link.end("write_timeout")
 
     async def _watch_admission(self) -> None:
