@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import golang
 from tests.probe.authority import Authority, Issued
 from tests.probe.servers import DOMAIN, OURS, Backend, Front, backend, nginx
 
@@ -43,3 +44,12 @@ def fronted(relay: Backend, good: Issued, tmp_path_factory: pytest.TempPathFacto
     folder: Path = tmp_path_factory.mktemp("front")
     with nginx(Front.of(good), relay, folder) as ports:
         yield ports
+
+
+@pytest.fixture(params=["ours", pytest.param("derper", marks=[pytest.mark.lab, pytest.mark.timeout(900)])])
+def command(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The relay's program: ours, or Go's, built from its sums."""
+    if request.param == "ours":
+        return OURS
+    cache = Path(__file__).parents[2] / ".cache"
+    return (str(golang.build(golang.SOURCES / "derper", cache=cache, progress=print) / "derper"),)

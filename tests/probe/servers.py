@@ -18,7 +18,7 @@ from tests.probe.authority import Issued
 
 DOMAIN = "relay.test"
 LOOPBACK = "127.0.0.1"
-OURS = (os.environ["PROBE_TEST_RELAY"],) if "PROBE_TEST_RELAY" in os.environ else (sys.executable, "-m", "relay")
+OURS = (sys.executable, "-m", "relay")
 
 
 async def here(_: str) -> Sequence[str]:
@@ -105,7 +105,7 @@ def nginx(front: Front, behind: Backend, folder: Path, *also: str) -> Iterator[t
     (folder / "nginx.conf").write_text(f"""
         daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
         {"user root;" if os.geteuid() == 0 else ""}
-        events {{ worker_connections 256; }}
+        events {{ worker_connections 4096; }}
         http {{
           access_log off; ssl_protocols TLSv1.2 TLSv1.3; {temp}
           map $http_upgrade $derp_connection {{ default upgrade; '' close; }}

@@ -23,7 +23,7 @@ from probe.target import Target
 from probe.verify import prove, verify
 from tests.probe.actors import Quack, serving
 from tests.probe.authority import Authority, Issued
-from tests.probe.servers import DOMAIN, LOOPBACK, OURS, Backend, Front, backend, nginx, target
+from tests.probe.servers import DOMAIN, LOOPBACK, Backend, Front, backend, nginx, target
 
 ALWAYS_SKIPPED = {"stun6": "no address of that family", "idle": "--thorough", "map": "no map given"}
 VERIFYING = ("-verify-client-url", "http://127.0.0.1:9/verify", "-verify-client-url-fail-open=false")
@@ -62,16 +62,24 @@ def test_a_proof_survives_json(healthy: Target) -> None:
     assert again.ok
 
 
-def test_a_relay_with_tls_of_its_own_and_the_fast_start(authority: Authority, good: Issued, tmp_path: Path) -> None:
+def test_a_relay_with_tls_of_its_own_and_the_fast_start(
+    command: tuple[str, ...], authority: Authority, good: Issued, tmp_path: Path
+) -> None:
     (tmp_path / f"{DOMAIN}.crt").write_bytes(good.chain.read_bytes())
     (tmp_path / f"{DOMAIN}.key").write_bytes(good.key.read_bytes())
-    with backend(OURS, tmp_path / "relay", "-certmode", "manual", "-certdir", str(tmp_path)) as running:
+    with backend(command, tmp_path / "relay", "-certmode", "manual", "-certdir", str(tmp_path)) as running:
         [proof] = prove([target(running.port, None, running.stun, ca=authority.ca)])
     assert proof.ok, proof.to_json()
     assert proof.packets_passed
     assert proof["tls"].data["fast_start"]
     assert "fast start" in proof["upgrade"].detail
     assert proof["generate_204"].status == proof["tcp80"].status == "skipped"
+
+
+def test_a_relay_behind_nginx_whoever_wrote_it(command: tuple[str, ...], authority: Authority, good: Issued, tmp_path: Path) -> None:
+    with backend(command, tmp_path / "relay") as running, nginx(Front.of(good), running, tmp_path / "front") as (https, http):
+        [proof] = prove([target(https, http, running.stun, ca=authority.ca)])
+    assert proof.ok and proof.packets_passed, proof.to_json()
 
 
 def test_a_pinned_certificate(authority: Authority, relay: Backend, tmp_path: Path) -> None:
@@ -117,12 +125,14 @@ def test_no_ipv6_on_this_controller_is_no_fault_of_the_relay(healthy: Target, mo
     assert "2001:db8::1" not in proof["upgrade"].detail
 
 
-def test_the_prover_enters_a_verifying_relay_by_the_mesh_key(authority: Authority, good: Issued, tmp_path: Path) -> None:
+def test_the_prover_enters_a_verifying_relay_by_the_mesh_key(
+    command: tuple[str, ...], authority: Authority, good: Issued, tmp_path: Path
+) -> None:
     key = "0123456789abcdef" * 4
     (tmp_path / "mesh.key").write_text(key + "\n")
     prover = replace(new_prover(), mesh_key=Secret(key))
     with ExitStack() as stack:
-        running = stack.enter_context(backend(OURS, tmp_path / "relay", *VERIFYING, "-mesh-psk-file", str(tmp_path / "mesh.key")))
+        running = stack.enter_context(backend(command, tmp_path / "relay", *VERIFYING, "-mesh-psk-file", str(tmp_path / "mesh.key")))
         https, http = stack.enter_context(nginx(Front.of(good), running, tmp_path / "front"))
         told = target(https, http, running.stun, ca=authority.ca, expect_admission="verify")
         with_key, without = prove([replace(told, prover=prover), told])
