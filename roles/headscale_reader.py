@@ -96,8 +96,13 @@ class _Reader:
         if not isinstance(regions, yaml.MappingNode):
             self.complain(regions, "regions is no mapping: each region stands under its id")
             return
+        seen: set[str] = set()
         for key, value in self.pairs(regions):
             id = self.text(key)
+            if id in seen:
+                self.complain(key, f"region {id} stands here twice")
+                continue
+            seen.add(id)
             if not re.fullmatch("[1-9][0-9]*", id):
                 self.complain(key, f"{id!r} is no region id: ids are bare numbers here")
             elif not key.tag.endswith(":int"):
