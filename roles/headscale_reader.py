@@ -79,7 +79,6 @@ class _Reader:
     def __init__(self) -> None:
         self.complaints: list[str] = []
         self.names: dict[str, int] = {}
-        self.codes: dict[str, int] = {}
 
     def complain(self, node: yaml.Node, words: str) -> None:
         self.complaints.append(f"line {node.start_mark.line + 1}: {words}")
@@ -113,7 +112,6 @@ class _Reader:
     def region(self, node: yaml.Node, id: int) -> None:
         values = self.section(node, _REGION, f"region {id}")
         self.same_id(node, values, id, f"region {id}")
-        self.unique(values.get("regioncode"), self.codes, "regioncode", id)
         nodes = values.get("nodes")
         if not isinstance(nodes, yaml.SequenceNode) or not nodes.value:
             if isinstance(node, yaml.MappingNode):
@@ -130,7 +128,11 @@ class _Reader:
         for key in ("name", "hostname"):
             if key not in values or not self.text(values[key]):
                 self.complain(node, f"a node of region {id} has no {key}")
-        self.unique(values.get("name"), self.names, "name", id)
+        name = self.text(values.get("name"))
+        if name in self.names:
+            self.complain(values["name"], f"name {name!r} of region {id} is taken by region {self.names[name]}")
+        elif name:
+            self.names[name] = id
         hostname = self.text(values.get("hostname"))
         if any(sign in hostname for sign in "/: "):
             self.complain(values["hostname"], f"hostname {hostname!r} is a name only, without scheme, port or path")
@@ -145,14 +147,6 @@ class _Reader:
             self.complain(node, f"{what} has no regionid: clients then measure nothing")
         elif own is not None and self.text(own).isdigit() and int(self.text(own)) != id:
             self.complain(own, f"regionid {self.text(own)} stands under {id}")
-
-    def unique(self, node: yaml.Node | None, seen: dict[str, int], key: str, id: int) -> None:
-        value = self.text(node)
-        if node is None or not value:
-            return
-        if value in seen:
-            self.complain(node, f"{key} {value!r} of region {id} is taken by region {seen[value]}")
-        seen.setdefault(value, id)
 
     @staticmethod
     def text(node: yaml.Node | None) -> str:

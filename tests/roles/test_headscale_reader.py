@@ -103,7 +103,7 @@ WHOLE = [
     ("x: &x {}\nregions:\n  <<: *x\n", ["line 1: headscale skips 'x', which it does not know", "line 3: << is not supported here: write the keys out"]),
     (GOOD + "regions: {}\n", ["line 10: regions stands twice in the file"]),
     (GOOD + GOOD.removeprefix("regions:\n"), ["line 10: region 900 stands here twice"]),
-    (GOOD + GOOD.removeprefix("regions:\n").replace("900", "901"), ["line 12: regioncode 'hk' of region 901 is taken by region 900"]),
+    (GOOD + GOOD.removeprefix("regions:\n").replace("900", "901").replace("901a", "900a"), ["line 14: name '900a' of region 901 is taken by region 900"]),
     ('{"regions": {"900": {"regionid": 900}}}', [
         "line 1: the region id 900 is in quotes: headscale stops at it, ids are bare numbers here",
     ]),
