@@ -140,7 +140,7 @@ class User(Resource):
 class Command(Resource):
     """A guarded command: it is done when `creates` exists, or `unless` exits 0, and nothing in `on_change` has changed since it last ran.
 
-    `always` runs it in every run, for the verbs that a person calls by name (`invoke renew`). `check` runs nothing but `unless`.
+    `check` runs nothing but `unless`.
     """
 
     kind: ClassVar[str] = "command"
@@ -149,7 +149,6 @@ class Command(Resource):
     creates: str = ""
     unless: tuple[str, ...] = ()
     on_change: tuple[str, ...] = ()
-    always: bool = False
     env: tuple[tuple[str, str], ...] = ()
     timeout_s: int = 120
 

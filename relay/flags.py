@@ -58,9 +58,9 @@ def default_cert_dir() -> str:
 
 
 def default_mesh_psk_file() -> str:
-    """The first of derper's two well-known mesh key files that exists, else empty."""
+    """The first of derper's two well-known mesh key files that exists and may be looked at, else empty."""
     candidates = ["/home/derp/keys/derp-mesh.key", os.environ.get("HOME", "") + "/keys/derp-mesh.key"]
-    return next((path for path in candidates if Path(path).exists()), "")
+    return next((path for path in candidates if os.access(path, os.F_OK)), "")
 
 
 @dataclass(frozen=True, kw_only=True)

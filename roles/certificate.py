@@ -25,6 +25,7 @@ _PROGRAM = Path(__file__).parent.parent / "files" / "certificate.py"
 _ACME_CA = f"{paths.ETC}/acme-ca.pem"
 _OBTAINED = "command:certificate"
 _COPIED = "command:relay's copy of the certificate"
+_WRITABLE = ("/etc/letsencrypt", "/var/lib/letsencrypt", "/var/log/letsencrypt", paths.WEBROOT, paths.RELAY_CERTS)
 _TIMER = "derpfleet-certificate.timer"
 _SERVICE = "derpfleet-certificate.service"
 _CRON = "/etc/cron.d/derpfleet-certificate"
@@ -153,18 +154,19 @@ def _certbot(facts: Facts, ship: Shipment) -> list[Resource]:
 def _renewal(host: Host) -> list[Resource]:
     """A systemd timer, or a cron line if asked; never both."""
     timer, service = f"{paths.SYSTEMD}/{_TIMER}", f"{paths.SYSTEMD}/{_SERVICE}"
+    program = paths.CERTIFICATE_PROGRAM
     if host.certificate.renewal == "cron":
         minute = crc32(host.name.encode()) % 60
         return [
             Package(package="cron"),
-            File(path=_CRON, content=render("certificate.cron.j2", host=host, program=paths.CERTIFICATE_PROGRAM, minute=minute)),
+            File(path=_CRON, content=render("certificate.cron.j2", host=host, program=program, minute=minute)),
             Service(unit=_TIMER, enabled=False, running=False),
             Absent(path=timer),
             Absent(path=service),
         ]
     return [
         Absent(path=_CRON),
-        File(path=service, content=render("certificate.service.j2", host=host, program=paths.CERTIFICATE_PROGRAM)),
+        File(path=service, content=render("certificate.service.j2", host=host, program=program, writable=_WRITABLE)),
         File(path=timer, content=render("certificate.timer.j2", host=host)),
         Service(unit=_TIMER, restart_on=(f"file:{timer}",), needs=(f"file:{service}",)),
     ]

@@ -7,15 +7,11 @@ from agent.tools import must, run
 
 
 class Command(Kind):
-    ran = False
-
     def wanted(self):
         return {"done": "yes"}
 
     def present(self):
         spec = self.spec
-        if spec["always"]:
-            return {"done": "yes" if self.ran else "no"}
         if self.host.owed(self):
             return {"done": "no, something that it depends on changed"}
         if spec["creates"] and os.path.lexists(self.host.root + spec["creates"]):
@@ -28,5 +24,4 @@ class Command(Kind):
 
     def fix(self, keys):
         must(self.spec["argv"], self.spec["timeout_s"], dict(self.spec["env"]))
-        self.ran = True
         self.host.journal.paid(self.id)

@@ -1,0 +1,87 @@
+"""A look at a running host: what it says of itself, without its lock and without changing anything."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.facts import Ask, Facts
+from engine.session import Session
+from fleet.context import Fleet
+from inventory.errors import DerpfleetError
+from inventory.model import Host
+from roles import paths
+
+VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
+CLIENTS = re.compile(r"^derp_gauge_clients_local (\d+)", re.M)
+STAMP = re.compile(r"^(\d{4}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z", re.M)
+
+# Runs on the host. The least of three connects is the distance; the rest is waiting.
+_DISTANCES = """
+import json,socket,sys,time
+found={}
+for word in sys.argv[1:]:
+    name,address,port=word.split(",")
+    best=None
+    for _ in range(3):
+        began=time.time()
+        try: socket.create_connection((address,int(port)),2).close()
+        except OSError: continue
+        ms=(time.time()-began)*1000
+        best=ms if best is None else min(best,ms)
+    found[name]=best
+print(json.dumps(found))
+"""
+_FETCH = "import sys,urllib.request as u;print(u.urlopen(sys.argv[1],timeout=3).read().decode())"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a host says. Empty or None: it does not say. `distances_ms`: to the other hosts, by TCP. `trouble`: why there is nothing."""
+
+    version: str = ""
+    clients: int | None = None
+    last_deploy: str = ""
+    distances_ms: Mapping[str, float] = field(default_factory=dict)
+    trouble: DerpfleetError | None = None
+
+
+def look(fleet: Fleet, host: Host, others: Sequence[Host]) -> Look:
+    """Asks one host. Never raises: what stands in the way is in `trouble`."""
+    run_id = time.strftime("look-%Y-%m-%dT%H-%M-%SZ", time.gmtime())
+    try:
+        with Session(fleet.login(host), ask=_ask(host, others), run_id=run_id, on_event=lambda _: None, lock=False) as session:
+            return _read(session.facts)
+    except DerpfleetError as error:
+        error.host = error.host or host.name
+        return Look(trouble=error)
+
+
+def _ask(host: Host, others: Sequence[Host]) -> Ask:
+    python = (host.ssh.python, "-I", "-c")
+    places = [f"{other.name},{other.ipv4 or other.ipv6 or other.domain},{other.ports.https}" for other in others if other.name != host.name]
+    return Ask(
+        commands={
+            "metrics": (*python, _FETCH, f"http://127.0.0.1:{host.ports.metrics}/metrics"),
+            "image": ("docker", "container", "inspect", "--format", "{{.Config.Image}}", paths.CONTAINER),
+            "journal": ("ls", "-1r", "/var/lib/derpfleet/journal"),
+            "distances": (*python, _DISTANCES, *places),
+        }
+    )
+
+
+def _read(facts: Facts) -> Look:
+    metrics, image = facts.commands["metrics"].stdout, facts.commands["image"].stdout.strip()
+    version, clients = VERSION.search(metrics), CLIENTS.search(metrics)
+    deployed = STAMP.search(facts.commands["journal"].stdout)
+    distances: dict[str, Any] = json.loads(facts.commands["distances"].stdout or "{}")
+    return Look(
+        version=version[1] if version else image,
+        clients=int(clients[1]) if clients else None,
+        last_deploy=f"{deployed[1]} {deployed[2]}:{deployed[3]}:{deployed[4]}" if deployed else "",
+        distances_ms={name: ms for name, ms in distances.items() if ms is not None},
+    )

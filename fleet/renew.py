@@ -1,0 +1,55 @@
+"""`invoke renew`: what the host's timer does, now, and the proof that the new certificate is served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.facts import Ask
+from engine.run import converge
+from fleet.context import Fleet
+from fleet.deploy import ResourceFailed
+from fleet.prove import prove_hosts
+from inventory.errors import DerpfleetError
+from inventory.model import Host
+from inventory.rules import ACME
+from roles import certificate
+
+
+def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
+    """Every host with an ACME certificate, one after the other: an ACME server counts failures. Returns the exit code."""
+    renewable = [host for host in hosts if host.certificate.source in ACME]
+    for host in hosts:
+        if host not in renewable:
+            fleet.report.line(host.name, "skipped", f"certificate.source is {host.certificate.source}: nothing to renew")
+    code = 0
+    for host in renewable:
+        try:
+            _renew(fleet, host, force=force)
+        except DerpfleetError as error:
+            fleet.report.failure(error)
+            code = max(code, error.exit_code)
+            continue
+        if not prove_hosts(fleet, [host])[host.name].ok:
+            code = code or 1
+    return code
+
+
+def _renew(fleet: Fleet, host: Host, *, force: bool) -> None:
+    fleet.report.doing(host.name, "renewing")
+    outcome = converge(
+        fleet.login(host),
+        lambda session: certificate.renewal(host, session.facts, force=force),
+        ask=Ask(),
+        mode="apply",
+        runs=fleet.runs,
+        on_event=lambda event: fleet.report.agent_event(host.name, event),
+        on_session=fleet.watch,
+    )
+    for failure in outcome.failures:
+        raise ResourceFailed(
+            "the certificate was not renewed; the old one is still served",
+            host=host.name,
+            where=failure.id,
+            why=f"{failure.what}\n{failure.why}",
+            next=f"mend the cause, then invoke renew --host {host.name}",
+        )

@@ -1,0 +1,110 @@
+"""`invoke status`: a table for people, JSON for machines, and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.table import Table
+
+from fleet.context import Fleet
+from fleet.look import Look, look
+from fleet.prove import target
+from inventory.model import Host
+from probe.latency import Latencies, measure_all
+from probe.page import Card, render_page
+from probe.proof import Proof
+from probe.verify import prove
+
+
+def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> int:
+    """Proves and asks all hosts at once. Returns the exit code: 0 when every one is proved."""
+    targets = [target(fleet, host) for host in hosts]
+    looks: dict[str, Look] = {}
+    proofs: dict[str, Proof] = {}
+
+    def ask(host: Host | None) -> None:
+        if host is None:
+            proofs.update(zip((one.name for one in targets), prove(targets), strict=True))
+        else:
+            looks[host.name] = look(fleet, host, hosts)
+
+    fleet.report.doing("site", "asking and proving")
+    fleet.each([None, *hosts], ask)
+    fleet.report.doing("site", "")
+    cards = [_card(host, looks[host.name], proofs[host.name]) for host in hosts]
+    for card in cards:
+        fleet.report.emit(event="status", **_row(card, looks[card.host]))
+    if not fleet.report.json_lines:
+        fleet.report.console.print(_table(cards))
+    for each in looks.values():
+        if each.trouble is not None:
+            fleet.report.failure(each.trouble)
+    if html is not None:
+        between = {(start, end): ms for start, one in looks.items() for end, ms in one.distances_ms.items()}
+        page = render_page(cards, Latencies(measure_all(targets), between), title=Path(fleet.site.path).name, made=datetime.now(UTC))
+        html.write_text(page)
+        fleet.report.say(f"page: {html}")
+    return 0 if all(card.state in ("proved", "reached") for card in cards) else 1
+
+
+def _card(host: Host, seen: Look, proof: Proof) -> Card:
+    return Card(
+        host=host.name,
+        domain=host.domain,
+        region_id=host.region.id,
+        region_code=host.region.code,
+        region_name=host.region.name,
+        flavour=host.flavour,
+        version=seen.version,
+        clients=seen.clients,
+        last_deploy=seen.last_deploy,
+        proof=proof,
+    )
+
+
+def days_left(card: Card) -> float | None:
+    """Days that the served certificate is still valid, or None when none was seen."""
+    days = card.certificate.data.get("days_left") if card.certificate else None
+    return float(days) if days is not None else None
+
+
+def _proof_words(card: Card) -> str:
+    broken = card.proof.failed_rung if card.proof else None
+    return f"BROKEN: {broken.title}" if broken else card.state
+
+
+def _row(card: Card, seen: Look) -> Mapping[str, object]:
+    return {
+        "host": card.host,
+        "region": card.region_id,
+        "flavour": card.flavour,
+        "version": card.version,
+        "proof": card.state,
+        "broken": card.proof.failed_rung.name if card.proof and card.proof.failed_rung else None,
+        "certificate_days": days_left(card),
+        "clients": card.clients,
+        "last_deploy": card.last_deploy,
+        "trouble": seen.trouble.what if seen.trouble else None,
+    }
+
+
+def _table(cards: Sequence[Card]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("host", "region", "flavour", "version", "proof", "certificate", "clients", "last deploy"):
+        table.add_column(title, justify="right" if title in ("certificate", "clients") else "left", no_wrap=True)
+    colours = {"proved": "green", "reached": "green", "broken": "bold red", "unknown": "dim"}
+    for card in cards:
+        days = days_left(card)
+        table.add_row(
+            card.host,
+            f"{card.region_code} ({card.region_id})",
+            card.flavour,
+            card.version[:24] or "-",
+            f"[{colours[card.state]}]{_proof_words(card)}[/]",
+            f"{days:.0f} days" if days is not None else "-",
+            str(card.clients) if card.clients is not None else "-",
+            card.last_deploy or "-",
+        )
+    return table
