@@ -85,13 +85,13 @@ def index_page(about: Mapping[str, str], stats: Stats, rates: Rates, links: Sequ
             ("accepts", "handshakes"),
         )
     ]
-    drops = [(reason, count, stats.dropped_bytes.get(reason, 0)) for reason, count in sorted(stats.dropped_packets.items())]
+    drops = [(reason, count, stats.dropped_bytes.get(reason, 0)) for reason, count in sorted(stats.dropped_packets.items()) if count]
     parts = [
         faults,
         _table(("this relay", ""), list(about.items())),
         _table(("per second", "last 5 s", "last 60 s", "in all"), speeds),
-        _table(("now", ""), sorted(stats.gauges.items())),
-        _table(("dropped", "packets", "bytes"), drops),
+        _table(("now", ""), [(name, value) for name, value in sorted(stats.gauges.items()) if "unix_time" not in name]),
+        _table(("dropped", "packets", "bytes"), drops or [("nothing", 0, 0)]),
         *(_table((name, "count"), sorted(stats.labelled[name].items())) for name in ("closes", "refusals") if stats.labelled.get(name)),
         _table(("mesh links",), [(name,) for name in links]) if links else "",
         "<ul>",
