@@ -48,7 +48,7 @@ class Report:
         """`hk1  changed  file:/etc/x  0.2 s`."""
         if self.json_lines:
             return
-        shown = Text.assemble((f"{host:<6}", "bold"), " ", (f"{status:<12}", STYLES.get(status, "")), " ", text)
+        shown = Text.assemble((f"{host:<6}", "bold"), "  ", (f"{status:<12} " if status else "", STYLES.get(status, "")), text)
         if seconds is not None:
             shown.append(f"  {seconds:.1f} s", "dim")
         self.console.print(shown)
