@@ -13,7 +13,9 @@ from posixpath import dirname, join
 
 _SECTION = re.compile(r"^# configuration file (\S+):$", re.M)
 _TOKEN = re.compile(
-    r"""\s+|#[^\n]*|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>(?:\\.|[^'\\])*)'|(?P<mark>[{};])|(?P<word>(?:\\.|\$\{|[^\s{};\\])+)""", re.S
+    r"""\s+|\#[^\n]*|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>(?:\\.|[^'\\])*)'"""
+    r"""|(?P<mark>[{};])|(?P<word>(?:\\.|\$\{[^{}]*\}|[^\s{};\\])+)""",
+    re.S,
 )
 
 

@@ -1,0 +1,110 @@
+"""The reader of `nginx -T`."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roles.nginx_config import Directive, Listen, NginxConfigError, Server, included_patterns, parse_dump, servers
+
+MAIN = "/etc/nginx/nginx.conf"
+
+
+def dump(**files: str) -> str:
+    """`nginx -T`'s form; `_` in a name stands for a slash."""
+    names = {"main": MAIN} | {name: f"/etc/nginx/{name.replace('_', '/')}" for name in files if name != "main"}
+    return "".join(f"# configuration file {names[name]}:\n{text}\n\n" for name, text in files.items())
+
+
+def http(text: str) -> str:
+    return dump(main=f"http {{ {text} }}")
+
+
+@pytest.mark.parametrize(
+    ("text", "listens"),
+    [
+        ("", [Listen("*", 80)]),
+        ("listen 8080;", [Listen("*", 8080)]),
+        ("listen *:81;", [Listen("*", 81)]),
+        ("listen 192.0.2.1;", [Listen("192.0.2.1", 80)]),
+        ("listen 192.0.2.1:443 ssl http2;", [Listen("192.0.2.1", 443, ("ssl", "http2"))]),
+        ("listen [::]:443 ssl ipv6only=off;", [Listen("[::]", 443, ("ssl", "ipv6only=off"))]),
+        ("listen [2001:db8::1];", [Listen("[2001:db8::1]", 80)]),
+        ("listen localhost:8000;", [Listen("localhost", 8000)]),
+        ("listen unix:/run/x.sock;", [Listen("unix:/run/x.sock", 0)]),
+    ],
+)
+def test_listen(text: str, listens: list[Listen]) -> None:
+    assert servers(http(f"server {{ {text} }}")) == (Server(MAIN, (), tuple(listens)),)
+
+
+def test_includes_are_put_in_place_and_keep_their_file() -> None:
+    text = dump(
+        main="events {} http { include mime.types; include /etc/nginx/conf.d/*.conf; include sites/*; }",
+        **{"mime.types": "types { text/html html; }", "conf.d_b.conf": "server { server_name b; }", "conf.d_a.conf": "server { server_name a; }"},
+        sites_x="server { listen 443 ssl; server_name x y; }",
+    )  # fmt: skip
+    assert [(server.file, server.names) for server in servers(text)] == [
+        ("/etc/nginx/conf.d/a.conf", ("a",)),
+        ("/etc/nginx/conf.d/b.conf", ("b",)),
+        ("/etc/nginx/sites/x", ("x", "y")),
+    ]
+    assert included_patterns(text) == ("/etc/nginx/mime.types", "/etc/nginx/conf.d/*.conf", "/etc/nginx/sites/*")
+
+
+def test_stream_servers_are_told_apart() -> None:
+    text = dump(
+        main="stream { server { listen 443; proxy_pass 127.0.0.1:8443; } } http { server { listen 80; } } mail { server { listen 25; } }"
+    )
+    assert [(server.stream, server.listens[0].port) for server in servers(text)] == [(True, 443), (False, 80)]
+
+
+@pytest.mark.parametrize(
+    ("text", "args"),
+    [
+        ("x a b;", ("a", "b")),
+        ('x "a b" c;', ("a b", "c")),
+        ("x 'it is; {so}';", ("it is; {so}",)),
+        ('x "say \\"hi\\"";', ('say \\"hi\\"',)),
+        ("x a#b; # a comment; with } marks\n", ("a#b",)),
+        ("x ~^/(?<id>\\d{2})$;", None),  # nginx wants such a brace quoted as well
+        ("x ${a}b $c;", ("${a}b", "$c")),
+        ("x a\\;b;", ("a\\;b",)),
+    ],
+)
+def test_words(text: str, args: tuple[str, ...] | None) -> None:
+    if args is None:
+        with pytest.raises(NginxConfigError):
+            parse_dump(dump(main=text))
+    else:
+        assert parse_dump(dump(main=text)) == (Directive("x", args, MAIN),)
+
+
+def test_lua_blocks_are_passed_over() -> None:
+    text = http('server { location / { content_by_lua_block { ngx.say("it\'s {fine}") if x then { y } end } } listen 81; }')
+    assert servers(text)[0].listens == (Listen("*", 81),)
+
+
+@pytest.mark.parametrize("text", ["http {", "http }", "}", "{ }", "a b", "server { listen 80 }", '"', "x_by_lua_block {"])
+def test_what_is_no_configuration_is_refused(text: str) -> None:
+    with pytest.raises(NginxConfigError):
+        parse_dump(dump(main=text))
+
+
+def test_a_circle_of_includes_is_refused() -> None:
+    with pytest.raises(NginxConfigError, match="circle"):
+        parse_dump(dump(main="include nginx.conf;"))
+
+
+def test_nothing_has_no_servers() -> None:
+    assert servers("") == ()
+    assert included_patterns("") == ()
+
+
+@given(st.text(alphabet="ab ;{}\"'#\\\n$*:[]0/", max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        servers(dump(main=text))
+    except NginxConfigError:
+        return

@@ -1,0 +1,166 @@
+"""Our server blocks in a real nginx, in front of our relay, with real DERP clients."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
+
+import pytest
+
+from engine.facts import Facts
+from engine.resource import File
+from engine.ship import Shipment
+from inventory.model import Host, Site
+from relay.client import Connection
+from relay.handshake import make_private_key, public_key
+from roles import certificate, front, nginx, paths
+from tests.support.debian import program
+
+DOMAIN = "hk1.example.org"
+CHECKOUT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Front:
+    """A running nginx with a running relay behind it."""
+
+    http: int
+    https: int
+    trust: ssl.SSLContext
+    folder: Path
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    numbers = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return numbers
+
+
+def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+    raise AssertionError(f"nobody listens on {port}; exit status {process.poll()}")
+
+
+def write_configuration(folder: Path, host: Host) -> Path:
+    """What the roles write, with this machine's places for the host's."""
+    site = Site(path=str(folder / "site.yml"), hosts={host.name: host}, known_hosts="none")
+    resources = [*nginx.resources(host, site, Facts(), Shipment()), *front.resources(host, site, Facts(), Shipment())]
+    conf = "".join(r.content.decode() for r in resources if isinstance(r, File) and isinstance(r.content, bytes) and "/zz-" in r.path)
+    fullchain, key = certificate.files(host)
+    for there, here in ((fullchain, "chain.pem"), (key, "key.pem"), (paths.WEBROOT, "webroot")):
+        assert there in conf
+        conf = conf.replace(there, str(folder / here))
+    places = "".join(f"    {name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    path = folder / "nginx.conf"
+    user = "user root; " if os.geteuid() == 0 else ""  # pytest's folders are its user's own
+    path.write_text(f"{user}daemon off; worker_processes 1; pid {folder}/pid; error_log stderr;\nevents {{}}\nhttp {{\n{places}{conf}}}\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    folder = tmp_path_factory.mktemp("nginx")
+    http, https, backend = free_ports(3)
+    host = Host(
+        name="hk1",
+        domain=DOMAIN,
+        region={"id": 901, "code": "hk", "name": "HK"},
+        ports={"http": http, "https": https, "backend": backend},
+        certificate={"source": "self-signed"},
+    )
+    challenge = folder / "webroot/.well-known/acme-challenge"
+    challenge.mkdir(parents=True)
+    (challenge / "token").write_text("token.thumbprint")
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={DOMAIN}"]
+    make += ["-addext", f"subjectAltName=DNS:{DOMAIN}", "-keyout", str(folder / "key.pem"), "-out", str(folder / "chain.pem")]
+    subprocess.run(make, check=True, capture_output=True)
+    conf, binary = write_configuration(folder, host), program("nginx", "nginx")
+    subprocess.run([binary, "-t", "-q", "-p", str(folder), "-c", str(conf)], check=True)
+    flags = ["-a", f"127.0.0.1:{backend}", "-http-port", "-1", "-stun=false", "-hostname", DOMAIN, "-c", str(folder / "key.json")]
+    relay = subprocess.Popen([sys.executable, "-m", "relay", *flags, "-trusted-proxies", "127.0.0.1"], cwd=CHECKOUT)
+    server = subprocess.Popen([binary, "-p", str(folder), "-c", str(conf)])
+    try:
+        await_port(backend, relay)
+        await_port(https, server)
+        yield Front(http, https, ssl.create_default_context(cafile=str(folder / "chain.pem")), folder)
+    finally:
+        for process in (server, relay):
+            process.terminate()
+            process.wait(20)
+
+
+def get(running: Front, path: str, *, tls: bool = True, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
+    plain = socket.create_connection(("127.0.0.1", running.https if tls else running.http), timeout=5)
+    connection: HTTPConnection = HTTPSConnection(DOMAIN) if tls else HTTPConnection(DOMAIN)
+    connection.sock = running.trust.wrap_socket(plain, server_hostname=DOMAIN) if tls else plain
+    connection.request("GET", path, headers=headers or {})
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, dict(answer.getheaders()), body
+
+
+def test_challenges_are_answered(running: Front) -> None:
+    assert get(running, "/.well-known/acme-challenge/token", tls=False)[::2] == (200, b"token.thumbprint")
+    assert get(running, "/.well-known/acme-challenge/other", tls=False)[0] == 404
+
+
+def test_the_captive_portal_check_reaches_the_relay(running: Front) -> None:
+    status, headers, _ = get(running, "/generate_204", tls=False, headers={"X-Tailscale-Challenge": "ts_hk1", "Host": "203.0.113.10"})
+    assert (status, headers["X-Tailscale-Response"]) == (204, "response ts_hk1")
+
+
+def test_everything_else_on_http_is_sent_to_https(running: Front) -> None:
+    status, headers, _ = get(running, "/derp?x=1", tls=False)
+    assert (status, headers["Location"]) == (301, f"https://{DOMAIN}:{running.https}/derp?x=1")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/derp/probe", 200), ("/debug/", 404), ("/debug/clients/", 404), ("/metrics", 404), ("/derp", 426)]
+)
+def test_what_the_front_passes_on(running: Front, path: str, status: int) -> None:
+    assert get(running, path)[0] == status
+
+
+def test_only_modern_tls(running: Front) -> None:
+    for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
+        context = ssl.create_default_context(cafile=str(running.folder / "chain.pem"))
+        context.minimum_version = context.maximum_version = version
+        with context.wrap_socket(socket.create_connection(("127.0.0.1", running.https)), server_hostname=DOMAIN) as tls:
+            assert tls.version() == name
+            assert "GCM" in tls.cipher()[0] or "CHACHA" in tls.cipher()[0]
+    # This OpenSSL may not offer TLS 1.1 any more, so the hello is written by hand.
+    old_hello = bytes.fromhex("16030100310100002d0302" + "00" * 32 + "000006c013c014002f0100")
+    with socket.create_connection(("127.0.0.1", running.https)) as sock:
+        sock.sendall(old_hello)
+        assert sock.recv(7)[:1] in (b"\x15", b"")
+
+
+def test_two_clients_exchange_packets_through_it(running: Front) -> None:
+    async def exchange() -> None:
+        alice, bob = make_private_key(), make_private_key()
+        where = {"address": "127.0.0.1", "port": running.https, "tls": running.trust, "server_name": DOMAIN}
+        async with await Connection.open(private_key=alice, **where) as a, await Connection.open(private_key=bob, **where) as b:
+            for size in (1, 1280, 65536):
+                await a.send(public_key(bob), b"x" * size)
+                packet = await b.receive_packet()
+                assert (packet.source, packet.packet) == (public_key(alice), b"x" * size)
+
+    asyncio.run(asyncio.wait_for(exchange(), 10))

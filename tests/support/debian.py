@@ -1,0 +1,24 @@
+"""Programs of Debian packages that must not be installed for a test's sake: nginx would take port 80 of a person's machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+CACHE = Path(__file__).parent.parent.parent / ".cache" / "packages"
+
+
+def program(package: str, name: str) -> str:
+    """The path of a program: this machine's, or one out of its package, unpacked and not installed."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if found:
+        return found
+    folder = CACHE / package
+    unpacked = folder / "usr" / "sbin" / name
+    if not unpacked.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package], cwd=folder, check=True)
+        (archive,) = folder.glob("*.deb")
+        subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], check=True)
+    return str(unpacked)
