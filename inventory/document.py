@@ -16,6 +16,7 @@ import yaml
 Path = tuple[str | int, ...]
 
 _MAX_VALUES = 100_000  # aliases of aliases grow without bound
+_MAX_DIGITS = 100
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -84,8 +85,10 @@ def scalar(node: yaml.ScalarNode) -> Any:
         return None
     if kind == "bool":
         return text.lower() == "true"
+    if kind == "int" and len(text) > _MAX_DIGITS:
+        raise NotYaml(node.start_mark.line + 1, f"a number has more than {_MAX_DIGITS} digits")
     if kind == "int":
-        return int(text, {"0x": 16, "0o": 8}.get(text[:2], 10))
+        return int(text.removeprefix("0o").removeprefix("0x"), {"0x": 16, "0o": 8}.get(text[:2], 10))
     if kind == "float":
         return float(re.sub(r"^([-+]?)\.(?=[a-zA-Z])", r"\1", text))
     if kind in ("str", "merge"):

@@ -7,6 +7,7 @@ What a description says is also what an editor shows (inventory/schema.json), an
 
 from __future__ import annotations
 
+import os
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +24,7 @@ def _text(pattern: str, words: str, **more: Any) -> Any:
 
 def _beside_the_site(path: str, info: ValidationInfo) -> str:
     base = (info.context or {}).get("base")
-    return str(Path(base) / Path(path).expanduser()) if base else path
+    return str(Path(base) / os.path.expanduser(path)) if base else path  # noqa: PTH111 - Path's own raises where ~name is nobody
 
 
 _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -68,7 +69,7 @@ class Region(Model):
 
     id: int = Field(ge=900, le=999)
     code: str = _text(r"^[a-z0-9][a-z0-9-]{0,31}$", "a region code: lower-case letters, digits and hyphens, 32 at most")
-    name: str = Field(min_length=1, max_length=64)
+    name: str = _text(r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$", "one line of text", min_length=1, max_length=64)
     latitude: float | None = Field(None, ge=-90, le=90)
     longitude: float | None = Field(None, ge=-180, le=180)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def load(path: str | Path) -> Site:
 
     Raises SiteError with every problem of the file.
     """
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises where ~name is nobody
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -65,14 +65,18 @@ def warnings(site: Site, *, pins: Pins | None = None) -> list[str]:
             "derpmap.omit_default_regions leaves clients with a single relay: when it is down, nodes without a direct path are cut off. "
             "Deploy a second host first."
         )
-    found += [
-        f"hosts.{name}: the certificate is self-signed and no pin is known, so no client will accept it. "
-        f"Set hosts.{name}.certificate.pin to what `openssl s_client -connect {host.domain}:{host.ports.https} </dev/null | "
+    return found + [problem for host in site.hosts.values() if (problem := missing_pin(host, pins))]
+
+
+def missing_pin(host: Host, pins: Pins | None = None) -> str:
+    """What to do when clients could not tell the host's certificate from any other; "" when they can."""
+    if host.certificate.source != "self-signed" or host.certificate.pin or host.name in (pins or {}):
+        return ""
+    return (
+        f"The certificate of {host.name} is self-signed and its SHA-256 is not known, so no client would accept it: "
+        f"set hosts.{host.name}.certificate.pin to what `openssl s_client -connect {host.domain}:{host.ports.https} </dev/null | "
         "openssl x509 -outform DER | sha256sum` prints."
-        for name, host in site.hosts.items()
-        if host.certificate.source == "self-signed" and not host.certificate.pin and name not in (pins or {})
-    ]
-    return found
+    )
 
 
 def instructions(site: Site, *, pins: Pins | None = None) -> str:
@@ -81,7 +85,7 @@ def instructions(site: Site, *, pins: Pins | None = None) -> str:
     codes = ", ".join(host.region.code for _, host in sorted(site.hosts.items(), key=_by_id))
     first = min(site.hosts.values(), key=lambda host: host.region.id)
     return f"""\
-This site has no headscale host, so the last step is yours. Take the one that fits.
+{_opening(site)}
 
 Tailscale's own control server
   Open https://login.tailscale.com/admin/acls/file and paste what stands between the outermost braces into the policy, beside the keys
@@ -106,6 +110,12 @@ Then, on any node
     tailscale debug derp {first.region.code:<17}connects to the relay
     tailscale netcheck                    measures every region
 {_notes(warnings(site, pins=pins))}"""
+
+
+def _opening(site: Site) -> str:
+    if site.headscale is None:
+        return "This site has no headscale host, so the last step is yours. Take the one that fits."
+    return f"{site.headscale.url} gets these regions from `invoke deploy`. To have them elsewhere as well, take the one that fits."
 
 
 def _without_default_regions(site: Site) -> str:

@@ -13,7 +13,7 @@ from math import ceil
 from engine.facts import Facts, FileFact
 from engine.resource import File, Http, Resource, Service
 from inventory.model import Host, Site
-from roles.derpmap import Pins, yaml_region
+from roles.derpmap import Pins, missing_pin, yaml_region
 from roles.headscale_config import BadConfig, with_path
 from roles.headscale_look import STRICT_SINCE, VERIFY_SINCE, HeadscaleRefused, Look, ask, look
 from roles.headscale_map import hostnames, is_of, merge, plan_registration, renumbered
@@ -36,7 +36,7 @@ def resources(
     Raises HeadscaleRefused.
     """
     seen = look(site, facts)
-    if reasons := list(_refusals(site, seen, proved, withdrawn)):
+    if reasons := list(_refusals(site, seen, proved, withdrawn, pins)):
         raise HeadscaleRefused("headscale's map was not touched", why="\n".join(reasons), next="clear this up, then deploy again")
     steps = plan_registration(seen.regions, proved, pins=pins)
     put = {host.region.id: yaml_region(host, pin=(pins or {}).get(host.name)) for host in proved}
@@ -51,9 +51,9 @@ def resources(
     return [map_file, config_file, _service(seen, map_file, config_file, put, only_added=only_added)]
 
 
-def refusals(site: Site, facts: Facts, proved: Sequence[Host], withdrawn: Sequence[Host] = ()) -> list[str]:
+def refusals(site: Site, facts: Facts, proved: Sequence[Host], withdrawn: Sequence[Host] = (), *, pins: Pins | None = None) -> list[str]:
     """Why the map may not be changed, each a sentence. Raises HeadscaleRefused when not even that can be told."""
-    return list(_refusals(site, look(site, facts), proved, withdrawn))
+    return list(_refusals(site, look(site, facts), proved, withdrawn, pins))
 
 
 def to_withdraw(site: Site, facts: Facts) -> list[Host]:
@@ -97,7 +97,7 @@ def warnings(site: Site, facts: Facts) -> list[str]:
     return found
 
 
-def _refusals(site: Site, seen: Look, proved: Sequence[Host], withdrawn: Sequence[Host]) -> Iterator[str]:
+def _refusals(site: Site, seen: Look, proved: Sequence[Host], withdrawn: Sequence[Host], pins: Pins | None) -> Iterator[str]:
     headscale = seen.headscale
     if seen.unit.get("LoadState") == "not-found":
         yield f"There is no unit {headscale.unit} on the headscale host: set headscale.unit in the site file."
@@ -105,6 +105,8 @@ def _refusals(site: Site, seen: Look, proved: Sequence[Host], withdrawn: Sequenc
         yield f"{', '.join(sorted(twice))} cannot be registered and withdrawn at once."
     for host in proved:
         yield from _clashes(site, seen, host)
+        if problem := missing_pin(host, pins):
+            yield problem
     for host in (*proved, *withdrawn):
         region = seen.regions.get(host.region.id)
         if region is not None and not is_of(region, host):

@@ -102,7 +102,7 @@ class _Reader:
                 self.complain(key, f"region {id} stands here twice")
                 continue
             seen.add(id)
-            if not re.fullmatch("[1-9][0-9]*", id):
+            if not re.fullmatch("[1-9][0-9]{0,8}", id):
                 self.complain(key, f"{id!r} is no region id: ids are bare numbers here")
             elif not key.tag.endswith(":int"):
                 self.complain(key, f"the region id {id} is in quotes: headscale stops at it, ids are bare numbers here")
@@ -138,14 +138,14 @@ class _Reader:
             self.complain(values["hostname"], f"hostname {hostname!r} is a name only, without scheme, port or path")
         for key, lowest in _PORTS.items():
             port = self.text(values.get(key))
-            if port.lstrip("-").isdigit() and not lowest <= int(port) <= 65535:
+            if re.fullmatch("-?[0-9]{1,9}", port) and not lowest <= int(port) <= 65535:
                 self.complain(values[key], f"{key} {port} is not between {lowest} and 65535")
 
     def same_id(self, node: yaml.Node, values: Mapping[str, yaml.Node], id: int, what: str) -> None:
         own = values.get("regionid")
         if own is None and isinstance(node, yaml.MappingNode):
             self.complain(node, f"{what} has no regionid: clients then measure nothing")
-        elif own is not None and self.text(own).isdigit() and int(self.text(own)) != id:
+        elif own is not None and own.tag.endswith(":int") and self.text(own) != str(id):
             self.complain(own, f"regionid {self.text(own)} stands under {id}")
 
     @staticmethod

@@ -20,11 +20,16 @@ class CannotPatch(ValueError):
 
 
 def plain(node: yaml.Node | None) -> Any:
-    """The node's data; keys keep their type (headscale's region ids are integers). Raises NotYaml for a key that stands twice."""
-    if node is None:
-        return None
+    """The node's data; keys keep their type (headscale's region ids are integers). Raises NotYaml, also for a key that stands twice."""
+    try:
+        return None if node is None else _plain(node)
+    except RecursionError:
+        raise NotYaml(None, "an alias leads back to itself") from None
+
+
+def _plain(node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
-        return [plain(item) for item in node.value]
+        return [_plain(item) for item in node.value]
     if isinstance(node, yaml.ScalarNode):
         return scalar(node)
     result: dict[Any, Any] = {}
@@ -36,11 +41,13 @@ def plain(node: yaml.Node | None) -> Any:
         name = scalar(key)
         if name in result:
             raise NotYaml(key.start_mark.line + 1, f"the key {key.value} stands here twice")
-        result[name] = plain(value)
+        result[name] = _plain(value)
     for key, value in node.value:
         if is_merge(key):
             for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                result = {**plain(source), **result}
+                if not isinstance(source, yaml.MappingNode):
+                    raise NotYaml(source.start_mark.line + 1, "<< takes a mapping, or a list of mappings")
+                result = {**_plain(source), **result}
     return result
 
 

@@ -32,6 +32,7 @@ def test_from_a_command_run_beside_the_site(tmp_path):
     [
         ("env:NOT_THERE", "the environment has no NOT_THERE, or an empty one"),
         ("file:none", "{base}/none: No such file or directory"),
+        ("file:~nobody-of-that-name/pw", "{base}/~nobody-of-that-name/pw: No such file or directory"),
         ("file:.", "{base}: Is a directory"),
         ("file:empty", "{base}/empty is empty"),
         ("file:binary", "it is no UTF-8 text"),

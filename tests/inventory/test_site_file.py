@@ -6,6 +6,8 @@ from pathlib import Path
 from textwrap import indent
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import inventory
 from inventory.model import Region, Site
@@ -196,6 +198,7 @@ REPLACED = [
     ("id: 900", "id: '900'", "line 4: hosts.hk1.region.id: '900' is not a whole number"),
     ("id: 900, ", "", "line 4: hosts.hk1.region.id: is missing"),
     ("code: hk", "code: HK 1", "line 4: hosts.hk1.region.code: 'HK 1' is not a region code: lower-case letters, digits and hyphens, 32 at most"),
+    ("name: Hong Kong", 'name: "Hong\\nKong"', "line 4: hosts.hk1.region.name: 'Hong\nKong' is not one line of text"),
     ("name: Hong Kong", "name: ''", "line 4: hosts.hk1.region.name: is empty"),
     ("Hong Kong", "x" * 65, f"line 4: hosts.hk1.region.name: '{'x' * 56}…' is longer than 64 characters"),
     ("Hong Kong}", "Hong Kong, latitude: 91, longitude: 1}", "line 4: hosts.hk1.region.latitude: 91 is not between -90 and 90"),
@@ -382,6 +385,17 @@ def test_a_file_that_cannot_be_read(tmp_path):
 def test_aliases_of_aliases_do_not_grow_without_bound():
     text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 8))
     assert "there are more than 100000 values" in problems(text)[0]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_no_text_at_all_does_anything_but_name_problems(data):
+    text = host("ports: {https: 3489}\nssh: &ssh {key: ~/id}\nipv4: 203.0.113.1") + SECOND + "headscale: {url: https://hs}\n"
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        text = text[:at] + data.draw(st.text(max_size=3)) + text[at + data.draw(st.integers(0, 9)) :]
+    found = compile_site(text, FILE)
+    assert isinstance(found, Site) or (found and all(problem.message for problem in found))
 
 
 def test_deep_nesting_is_refused():

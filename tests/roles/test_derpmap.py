@@ -124,8 +124,9 @@ def test_headscales_spelling_is_the_same_in_lower_case(site):
 
 def test_warnings(site, tmp_path):
     assert warnings(site) == [
-        "hosts.ip1: the certificate is self-signed and no pin is known, so no client will accept it. Set hosts.ip1.certificate.pin to what "
-        "`openssl s_client -connect 203.0.113.30:443 </dev/null | openssl x509 -outform DER | sha256sum` prints."
+        "The certificate of ip1 is self-signed and its SHA-256 is not known, so no client would accept it: "
+        "set hosts.ip1.certificate.pin to what `openssl s_client -connect 203.0.113.30:443 </dev/null | "
+        "openssl x509 -outform DER | sha256sum` prints."
     ]
     assert warnings(site, pins={"ip1": "ab" * 32}) == []
     alone = site_of(
@@ -146,7 +147,13 @@ def test_what_to_paste_where_is_what_the_map_is(site):
     lines = text[text.index("    regions:") : text.index("\n  Name the file")].splitlines()
     assert "\n".join(line.removeprefix("    ") for line in lines).strip("\n") == yaml_map(site).strip("\n")
     assert "urls: []" not in text
-    assert "no pin is known" in text
+    assert "its SHA-256 is not known" in text
+    assert text.startswith("This site has no headscale host")
+
+
+def test_a_site_with_headscale_is_not_told_that_it_has_none(tmp_path):
+    text = instructions(site_of(SITE + "headscale: {url: 'https://headscale.example.org'}\n", tmp_path))
+    assert text.startswith("https://headscale.example.org gets these regions from `invoke deploy`.")
 
 
 def test_headscale_leaves_default_regions_out_by_having_no_urls(tmp_path):

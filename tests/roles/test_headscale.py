@@ -231,6 +231,16 @@ def test_refused_before_anything_is_changed(seen, sentence):
     assert caught.value.why == sentence
 
 
+def test_a_self_signed_certificate_needs_a_pin():
+    site = site_of(SITE.replace("agree_terms: true", "source: self-signed", 1))
+    hk1 = site.hosts["hk1"]
+    assert [sentence.partition(":")[0] for sentence in refusals(site, facts(), [hk1])] == [
+        "The certificate of hk1 is self-signed and its SHA-256 is not known, so no client would accept it"
+    ]
+    map_file = resources(site, facts(), [hk1], pins={"hk1": "ab" * 32})[0]
+    assert parse_map(map_file.content.decode())[900]["nodes"][0]["certname"] == "sha256-raw:" + "ab" * 32
+
+
 def test_all_reasons_are_told_at_once():
     seen = facts(map=MAP.replace("office", "hk"), config=CONFIG.replace("tail.example.net", "example.org"), version="v0.23.0")
     assert len(refusals(site_of(), seen, [site_of().hosts["hk1"]])) == 3

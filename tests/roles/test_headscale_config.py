@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from roles.headscale_config import BadConfig, Config, Embedded, parse_config, with_path
 
@@ -108,3 +110,16 @@ def test_what_cannot_be_changed_in_place_is_left_to_a_person():
     text = "x: &none []\nderp: {paths: *none}\n"
     with pytest.raises(BadConfig, match="by hand, restart headscale"):
         with_path(text, OURS)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_no_text_at_all_does_anything_but_say_what_is_wrong(data):
+    text = SAMPLE[SAMPLE.index("derp:") : SAMPLE.index("database:")]
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        text = text[:at] + data.draw(st.text(max_size=3)) + text[at + data.draw(st.integers(0, 9)) :]
+    try:
+        assert OURS in parse_config(with_path(text, OURS)).paths
+    except BadConfig as error:
+        assert str(error)

@@ -4,6 +4,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from roles.headscale_reader import BadMap, parse_map
 
@@ -113,3 +115,16 @@ WHOLE = [
 @pytest.mark.parametrize(("text", "said"), WHOLE, ids=range(len(WHOLE)))
 def test_refused_as_a_whole(text, said):
     assert complaints(text) == said
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_no_text_at_all_does_anything_but_raise_complaints(data):
+    text = GOOD
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        text = text[:at] + data.draw(st.text(max_size=3)) + text[at + data.draw(st.integers(0, 9)) :]
+    try:
+        assert all(isinstance(id, int) for id in parse_map(text))
+    except BadMap as error:
+        assert error.complaints

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inventory.document import compose
+from inventory.document import NotYaml, compose
 from roles.yaml_text import CannotPatch, _same, block, flow, patch, plain
 
 SAMPLES = Path(__file__).parent / "headscale"
@@ -93,6 +93,24 @@ def test_what_is_no_mapping_is_refused(text):
 def test_what_an_alias_would_change_elsewhere_is_refused():
     with pytest.raises(CannotPatch):
         patch("a: &x [1]\nb: *x\n", {"a": [1], "b": [1, 2]})
+
+
+def test_an_alias_that_leads_back_to_itself_is_refused():
+    with pytest.raises(NotYaml, match="leads back"):
+        read("a: &x {b: *x}\n")
+
+
+def test_a_merge_key_takes_mappings():
+    with pytest.raises(NotYaml, match="<< takes a mapping"):
+        read("<<: 3\n")
+
+
+def test_merge_keys_are_read():
+    assert read("a: &x {b: 1, c: 1}\nd: {<<: *x, c: 2}\ne: {<<: [*x, {f: 3}]}\n") == {
+        "a": {"b": 1, "c": 1},
+        "d": {"b": 1, "c": 2},
+        "e": {"b": 1, "c": 1, "f": 3},
+    }
 
 
 names = st.text("abcdefgh", min_size=1, max_size=3)
