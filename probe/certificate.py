@@ -49,8 +49,12 @@ class Chain:
 
 def read_chain(ders: Sequence[bytes]) -> Chain:
     """The presented certificates, leaf first. Raises ValueError when the leaf is none."""
+    try:
+        leaf = _read_leaf(ders[0])
+    except (TypeError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise ValueError(str(error)) from None
     ordinary = [der for der in ders if find_meta_key([der]) is None]
-    return Chain(_read_leaf(ders[0]), len(ordinary), find_meta_key(ders))
+    return Chain(leaf, len(ordinary), find_meta_key(ders))
 
 
 def _read_leaf(der: bytes) -> Leaf:

@@ -270,7 +270,9 @@ async def _log_in(target: Target, peer: Peer, patience: Patience) -> bool:
     try:
         async with within(patience.derp_s, late):
             await peer.flush()
-            return isinstance(await peer.next(), Admitted)
+            while not isinstance(await peer.next(), Admitted):
+                pass
+            return True
     except HungUp:
         return False
     except (ProtocolError, Flooded) as error:

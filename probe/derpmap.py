@@ -28,15 +28,15 @@ def check_map(target: Target, served: Mapping[str, Any], *, port_80: bool | None
     Raises Broken.
     """
     step = f"invoke deploy --host {target.name}" if target.managed else "correct the map"
-    regions = plain(served).get("regions") or {}
-    region = regions.get(str(target.region_id)) if target.region_id is not None else _region_of(regions, target)
+    regions = plain(served).get("regions")
+    region = _region_of(regions if isinstance(regions, Mapping) else {}, target)
     if not region:
         raise Broken(
             f"{_MAP_TEXT} has no region {target.region_id or 'with ' + target.domain}",
             cause="the relay was never registered, or headscale has not loaded the file",
             next=step,
         )
-    nodes = [node for node in region.get("nodes") or [] if isinstance(node, Mapping)]
+    nodes = _nodes(region)
     node = next((each for each in nodes if each.get("hostname") == target.domain), None)
     if node is None:
         raise Broken(
@@ -55,13 +55,17 @@ def check_map(target: Target, served: Mapping[str, Any], *, port_80: bool | None
     return Found(None, f"region {region.get('regionid')}: {', '.join(['hostname', *told])} as proved")
 
 
-def _region_of(regions: Mapping[str, Any], target: Target) -> Any:
-    for region in regions.values():
-        if isinstance(region, Mapping) and any(
-            isinstance(n, Mapping) and n.get("hostname") == target.domain for n in region.get("nodes") or []
-        ):
-            return region
-    return None
+def _region_of(regions: Mapping[str, Any], target: Target) -> Mapping[str, Any] | None:
+    """The target's region: by its id if that is known, else by its name among the nodes."""
+    found = {number: region for number, region in regions.items() if isinstance(region, Mapping)}
+    if target.region_id is not None:
+        return found.get(str(target.region_id))
+    return next((region for region in found.values() if any(node.get("hostname") == target.domain for node in _nodes(region))), None)
+
+
+def _nodes(region: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    nodes = region.get("nodes")
+    return [node for node in nodes if isinstance(node, Mapping)] if isinstance(nodes, list) else []
 
 
 def _facts(target: Target, port_80: bool | None) -> list[tuple[str, str, Any, Any]]:
@@ -75,7 +79,7 @@ def _facts(target: Target, port_80: bool | None) -> list[tuple[str, str, Any, An
     ]
     for name, key, real in (("IPv4", "ipv4", target.ipv4), ("IPv6", "ipv6", target.ipv6)):
         if real is not None:
-            facts.append((name, key, real, lambda value, real=real: value in {real, ""}))
+            facts.append((name, key, real, lambda value, real=real: value in (real, "")))
     if port_80 is not None:
         facts.append(("canport80", "canport80", port_80, lambda value: not value or port_80))
     return facts

@@ -28,13 +28,17 @@ LADDER: Mapping[str, str] = {
 
 
 class Broken(Exception):
-    """A rung does not hold. `cause`: why, in words. `next`: the command or step to take. `detail`: what was seen."""
+    """A rung does not hold. `cause`: why, in words. `next`: the command or step to take. `detail`: what was seen.
 
-    def __init__(self, detail: str, *, cause: str, next: str) -> None:
+    `inconclusive`: it may be the consequence of a later rung's fault, which then is the one to mend.
+    """
+
+    def __init__(self, detail: str, *, cause: str, next: str, inconclusive: bool = False) -> None:
         super().__init__(detail)
         self.detail = detail
         self.cause = cause
         self.next = next
+        self.inconclusive = inconclusive
 
 
 class Skip(Exception):

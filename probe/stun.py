@@ -101,7 +101,8 @@ async def check_stun(target: Target, address: str, patience: Patience) -> Found[
         raise Broken(
             f"{where} did not answer in {patience.stun_s:g} s",
             cause=f"{port}/udp is closed in the provider's security group or the host's firewall, or STUN listens on another port or on "
-            "loopback only, or the relay keeps silent because its own front does not work (then a later rung is broken too)",
+            "loopback only",
+            inconclusive=True,  # our relay answers no STUN while its own front does not work, or clients would choose it
             next=f"open {port}/udp in the provider's console, then {target.redeploy('firewall', 'open it on the host')}",
         ) from None
     except OSError as error:

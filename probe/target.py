@@ -32,7 +32,8 @@ class Target:
     offers none. `ca`: PEM bundle of roots that are trusted besides the system's. `pin`: lower-case hex SHA-256 of the one
     certificate (the map's `sha256-raw:`), instead of a CA. `expect_admission`: may a stranger's key in (`open`), or not
     (`verify`)? `prover`: what lets our own two clients into a relay that verifies. `managed`: a host of our site, so that
-    `invoke deploy` can mend it. `region_id`: its region in the served map. `resolve`: instead of the system's resolver.
+    `invoke deploy` can mend it; `fronted`: an nginx of ours stands before it. `region_id`: its region in the served map.
+    `resolve`: instead of the system's resolver.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Target:
     expect_admission: Admission = "unknown"
     prover: Prover | None = None
     managed: bool = False
+    fronted: bool = True
     region_id: int | None = None
     resolve: Resolve | None = None
 
@@ -73,6 +75,7 @@ class Target:
             expect_admission="verify" if verifies else "open",
             prover=prover if prover and verifies and (host.flavour == "python" or prover.mesh_key) else None,
             managed=True,
+            fronted=host.front == "nginx",
             region_id=host.region.id,
         )
 
@@ -114,4 +117,6 @@ class Target:
 
     def redeploy(self, role: str, otherwise: str) -> str:
         """The next command: one role's deploy for a host of ours, else what its owner has to do."""
+        if role == "nginx" and not self.fronted:
+            role = "relay"
         return f"invoke deploy --host {self.name} --only role:{role}" if self.managed else f"{otherwise}, then {self.again}"

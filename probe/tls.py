@@ -6,6 +6,7 @@ import contextlib
 import functools
 import socket
 import ssl
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -98,7 +99,9 @@ def presented(wire: Wire) -> Chain:
     assert wire.tls is not None  # noqa: S101 - the stream was opened with TLS
     # Public since Python 3.13; before, only the inner object has it, and it gives objects that have to be asked for their DER (2).
     source = wire.tls if hasattr(wire.tls, "get_unverified_chain") else wire.tls._sslobj  # type: ignore[attr-defined]
-    return read_chain([entry if isinstance(entry, bytes) else entry.public_bytes(2) for entry in source.get_unverified_chain()])
+    chain = read_chain([entry if isinstance(entry, bytes) else entry.public_bytes(2) for entry in source.get_unverified_chain()])
+    # Clients make the fast start in TLS 1.3 only, where the certificates came encrypted.
+    return chain if wire.tls.version() == "TLSv1.3" else replace(chain, derp_key=None)
 
 
 def _check_pin(target: Target, chain: Chain, now: datetime) -> None:

@@ -73,6 +73,7 @@ class _Climb:
         self._on_rung = on_rung
         self._patience = patience
         self._rungs: dict[str, Rung] = {}
+        self._inconclusive: set[str] = set()
 
     async def all_the_way(self, served: Mapping[str, Any] | None) -> Proof:
         """In round trips, for a healthy relay: 1 look-up, 1 TCP, 1 TLS; then, beside /derp/probe, DERP: 1 TCP, 1 TLS, 1 upgrade,
@@ -105,6 +106,8 @@ class _Climb:
             rung = Rung(name, "skipped", str(reason))
         except Broken as broken:
             rung = Rung(name, "failed", broken.detail, cause=broken.cause, next=broken.next)
+            if broken.inconclusive:
+                self._inconclusive.add(name)
         except OSError as error:
             detail = error.strerror or str(error) or type(error).__name__
             rung = Rung(name, "failed", detail, cause="the connection failed", next=self._target.again)
@@ -125,6 +128,10 @@ class _Climb:
         for name in LADDER:
             if name not in self._rungs:
                 self._skip(f"needs {_needed(name, self._rungs)}", name)
+        front = next((LADDER[name] for name in ("tls", "probe", "upgrade") if self._rungs[name].status == "failed"), "")
+        for name in self._inconclusive if front else ():
+            why = f"no answer, which says nothing yet: a relay whose front does not work keeps silent, see {front}"
+            self._rungs[name] = replace(self._rungs[name], status="skipped", detail=why, cause="", next="")
         return tuple(self._rungs[name] for name in LADDER)
 
     async def _stun(self, name: str, address: str | None) -> None:
@@ -140,11 +147,21 @@ class _Climb:
         if port is None:
             self._skip("the relay offers no plain HTTP", "tcp80", "generate_204")
             return
-        opened = await self._rung("tcp80", check_tcp(self._target, where.all, port, self._patience))
+        opened = await self._rung("tcp80", self._needed_here(check_tcp(self._target, where.all, port, self._patience)))
         if opened is not None:
             address, connection = _first(opened.value)
             async with await Wire.over(connection) as wire:
-                await self._rung("generate_204", check_generate_204(self._target, wire, address, port, self._patience))
+                check = check_generate_204(self._target, wire, address, port, self._patience)
+                await self._rung("generate_204", self._needed_here(check))
+
+    async def _needed_here(self, work: Awaitable[Found[T]]) -> Found[T]:
+        """Another's relay may do without port 80, as long as its map says so."""
+        try:
+            return await work
+        except Broken as broken:
+            if self._target.managed:
+                raise
+            raise Skip(f"{broken.detail}: right only if the map says canport80: false") from None
 
     async def _https(self, where: Addresses) -> None:
         opened = await self._rung("tcp", check_tcp(self._target, where.all, self._target.https_port, self._patience))

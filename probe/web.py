@@ -47,30 +47,21 @@ async def ask(wire: Wire, host: str, path: str, headers: tuple[tuple[str, str], 
     http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
     request = h11.Request(method="GET", target=path, headers=[("Host", host), ("User-Agent", "derpfleet"), *headers])
     await wire.send((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
-    answer: h11.Response | None = None
-    body = b""
+    status, fields, body = 0, {}, b""
     try:
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
                 http.receive_data(await wire.read())
             elif isinstance(event, h11.Response):
-                answer = event
+                status = event.status_code
+                fields = {name.decode(): value.decode("latin-1") for name, value in event.headers}
             elif isinstance(event, h11.Data):
                 body += event.data
-                if len(body) > _MAX_BODY:
-                    break
-            elif isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
-                break
-            elif isinstance(event, h11.ConnectionClosed):
-                raise BadAnswer("the connection was closed without an answer")
-    except h11.RemoteProtocolError as error:
+            if isinstance(event, h11.EndOfMessage) or len(body) > _MAX_BODY:
+                return Answer(status, fields, body)
+    except (h11.RemoteProtocolError, Flooded) as error:
         raise BadAnswer(str(error)) from None
-    except Flooded as error:
-        raise BadAnswer(str(error)) from None
-    if answer is None:
-        raise BadAnswer("no answer, but an upgrade")
-    return Answer(answer.status_code, {name.decode(): value.decode("latin-1") for name, value in answer.headers}, body)
 
 
 def authority(host: str, port: int, default_port: int) -> str:

@@ -124,9 +124,13 @@ class Quack:
     after_info: Callable[[Introduction], bytes] | None = None  # instead of ServerInfo
     deliver: Callable[[bytes], bytes | None] | None = None  # what becomes of a packet
     most: int = wire.MAX_PACKET  # packets above it vanish
+    pings: bool = False  # pings its clients with every packet
+    alive_s: float = 0  # sends one keep-alive after so long
+    loses: bool = False  # says that the receiver is not there
 
     def __post_init__(self) -> None:
         self.key = self.key or make_private_key()
+        self.pongs = 0
         self._clients: dict[bytes, asyncio.StreamWriter] = {}
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -148,8 +152,16 @@ class Quack:
             return
         self._clients[who.key] = writer
         writer.write(pack_server_info(who.shared, ServerInfo()))
+        if self.alive_s:
+            asyncio.get_running_loop().call_later(self.alive_s, writer.write, wire.KEEP_ALIVE_FRAME)
         while True:
             kind, payload = await _frame(reader)
+            if kind == wire.SEND_PACKET and self.loses:
+                writer.write(wire.pack_peer_gone(payload[: wire.KEY_LEN], wire.GONE_NOT_HERE))
+                continue
+            if kind == wire.SEND_PACKET and self.pings:
+                writer.write(wire.pack_ping(b"are you?"))
+            self.pongs += kind == wire.PONG and payload == b"are you?"
             packet = payload[wire.KEY_LEN :]
             if kind == wire.SEND_PACKET and len(packet) <= self.most:
                 delivered = self.deliver(packet) if self.deliver else packet

@@ -33,6 +33,7 @@ class Authority:
         self._root_key, self._key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         self._root = _certificate("Test Root", None, self._root_key, self._root_key, (), -DAY, 3650 * DAY, ca=True)
         self._intermediate = _certificate("Test Intermediate", self._root, self._root_key, self._key, (), -DAY, 365 * DAY, ca=True)
+        self._stale = _certificate("Test Intermediate", self._root, self._root_key, self._key, (), -99 * DAY, -DAY, ca=True)
         self.ca.write_bytes(_pem(self._root))
 
     def issue(
@@ -42,15 +43,20 @@ class Authority:
         start: timedelta = -10 * DAY,
         end: timedelta = 80 * DAY,
         full: bool = True,
+        stale: bool = False,
         self_signed: bool = False,
     ) -> Issued:
-        """A leaf for one DNS name or address, valid from now+start to now+end; `full`: with the intermediate behind it."""
+        """A leaf for one DNS name or address, valid from now+start to now+end.
+
+        `full`: with the intermediate behind it; `stale`: with one that has expired.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        issuer, issuer_key = (None, key) if self_signed else (self._intermediate, self._key)
+        between = self._stale if stale else self._intermediate
+        issuer, issuer_key = (None, key) if self_signed else (between, self._key)
         leaf = _certificate(name, issuer, issuer_key, key, (name,), start, end)
         self._issued += 1
         chain, key_path = (self.folder / f"{self._issued}-{name}.{suffix}" for suffix in ("chain", "key"))
-        chain.write_bytes(_pem(leaf) + (_pem(self._intermediate) if full and not self_signed else b""))
+        chain.write_bytes(_pem(leaf) + (_pem(between) if full and not self_signed else b""))
         key_path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
         return Issued(chain, key_path)
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +64,10 @@ class Stage:
         (certs / f"{DOMAIN}.key").write_bytes(issued.key.read_bytes())
         running = self.open.enter_context(backend(OURS, self.folder, "-certmode", "manual", "-certdir", str(certs)))
         return target(running.port, None, running.stun, ca=self.authority.ca)
+
+    def pinned_front(self, name: str = DOMAIN, **fields: object) -> Target:
+        issued = self.issued(name, self_signed=True, **fields)
+        return replace(self.front(issued), pin=pin_of(issued))
 
     async def instead(self, script: Script, issued: Issued | None = None, **fields: object) -> Target:
         """A scripted server where the https port should be."""
@@ -127,6 +131,9 @@ FRESH = make_private_key()
 HUGE_HEAD = b"HTTP/1.1 200 OK\r\n" + b"X-Filler: " + b"x" * 400_000
 GREETING_WITH_WRONG_MAGIC = SWITCH + b"\r\n" + pack_frame(1, b"DERQ" + bytes(36))
 HUGE_FRAME = SWITCH + b"\r\n" + b"\x01\xff\xff\xff\xff" + b"x" * 100_000
+
+
+FLOOD = pack_frame(0x7F, bytes(60_000)) * 80
 
 
 async def full_backlog(stage: Stage) -> Target:
@@ -200,6 +207,19 @@ FAULTS: dict[str, tuple[Seed, str, str, str]] = {
     "expired": (lambda s: s.front(s.issued(start=-90 * DAY, end=-DAY)), "tls", "not renewed", "invoke renew --host hk1"),
     "not yet valid": (lambda s: s.front(s.issued(start=DAY)), "tls", "clock", "timedatectl"),
     "missing intermediate": (lambda s: s.front(s.issued(full=False)), "tls", "intermediate certificate is missing", "role:certificate"),
+    "an expired intermediate": (lambda s: s.front(s.issued(stale=True)), "tls", "not renewed with the leaf", "invoke renew"),
+    "a pinned certificate that has expired": (
+        lambda s: s.pinned_front(start=-9 * DAY, end=-DAY),
+        "tls",
+        "pinned .* has expired",
+        "role:certificate",
+    ),
+    "a pinned certificate for another name": (
+        lambda s: s.pinned_front("other.test"),
+        "tls",
+        "does not name relay.test",
+        "role:certificate",
+    ),
     "self-signed": (lambda s: s.front(s.issued(self_signed=True)), "tls", "without a pin", "role:certificate"),
     "unknown authority": (lambda s: s.healthy(ca=None), "tls", "private or staging CA", "certificate.ca"),
     "no CA bundle": (lambda s: s.healthy(ca=s.folder / "absent.pem"), "tls", "not there", "certificate.ca"),
@@ -287,7 +307,7 @@ FAULTS: dict[str, tuple[Seed, str, str, str]] = {
     "a stranger admitted where verification is expected": (stranger, "handshake", "verifies nobody", "role:relay"),
     "a stranger refused where the relay should be open": (lambda s: s.front(behind=s.closed), "handshake", "should be open", "role:relay"),
     "the prover's keys refused": (
-        lambda s: _expecting(s.front(behind=s.closed), expect_admission="verify", prover=new_prover()),
+        lambda s: replace(s.front(behind=s.closed), expect_admission="verify", prover=new_prover()),
         "handshake",
         "allow-list",
         "role:relay",
@@ -299,7 +319,9 @@ FAULTS: dict[str, tuple[Seed, str, str, str]] = {
         "no DERP server",
         "role:relay",
     ),
+    "a flood instead of ServerInfo": (lambda s: s.quacks(after_info=lambda _: FLOOD), "handshake", "no DERP server", "role:relay"),
     # packets
+    "a relay that loses its clients": (lambda s: s.quacks(loses=True), "packets", "lost a client", "role:nginx"),
     "a relay that swallows packets": (lambda s: s.quacks(deliver=lambda _: None), "packets", "drops their packets", "role:relay"),
     "a relay that changes packets": (lambda s: s.quacks(deliver=lambda p: p[:-1] + b"!"), "packets", "as they are", "role:relay"),
     "large packets get stuck": (lambda s: s.quacks(most=10_000), "packets", "path MTU", "role:relay"),
@@ -312,12 +334,6 @@ FAULTS: dict[str, tuple[Seed, str, str, str]] = {
         "role:nginx",
     ),
 }
-
-
-def _expecting(told: Target, **fields: object) -> Target:
-    from dataclasses import replace
-
-    return replace(told, **fields)  # type: ignore[arg-type]
 
 
 def _crash(_: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,9 +22,10 @@ from probe.net import NoRoute, Patience
 from probe.proof import LADDER, Proof, Rung
 from probe.target import Target
 from probe.verify import prove, verify
-from tests.probe.actors import Quack, serving
+from relay.metacert import new_meta_cert, pem_of
+from tests.probe.actors import Quack, answering, serving
 from tests.probe.authority import Authority, Issued
-from tests.probe.servers import DOMAIN, LOOPBACK, Backend, Front, backend, nginx, target
+from tests.probe.servers import DOMAIN, LOOPBACK, Backend, Front, backend, free_port, nginx, target
 
 ALWAYS_SKIPPED = {"stun6": "no address of that family", "idle": "--thorough", "map": "no map given"}
 VERIFYING = ("-verify-client-url", "http://127.0.0.1:9/verify", "-verify-client-url-fail-open=false")
@@ -151,22 +153,83 @@ def test_an_unknown_relay_may_be_open_or_not(healthy: Target, closed: Backend, g
     assert other["handshake"].detail.startswith("a stranger's key refused")
 
 
+def test_pings_of_the_relay_are_answered(healthy: Target, good: Issued) -> None:
+    relay = Quack(pings=True)
+
+    async def climb() -> Proof:
+        async with serving(relay, good) as port:
+            return await verify(replace(healthy, https_port=port))
+
+    assert asyncio.run(climb()).ok
+    assert relay.pongs > 10
+
+
+def test_a_network_failure_of_any_kind_is_a_broken_rung(healthy: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("probe.verify.check_probe", fail)
+    [proof] = prove([healthy])
+    assert proof.failed_rung is not None
+    assert (proof.failed_rung.name, proof.failed_rung.detail) == ("probe", "Input/output error")
+
+
+def test_a_silent_stun_is_no_fault_of_its_own_while_the_front_is_broken(healthy: Target) -> None:
+    async def climb() -> Proof:
+        async with answering(lambda *_: None) as silent:
+            return await verify(replace(healthy, stun_port=silent, ca=None), patience=Patience(stun_s=0.3))
+
+    proof = asyncio.run(climb())
+    assert proof.failed_rung is not None
+    assert proof.failed_rung.name == "tls"
+    assert proof["stun4"].status == "skipped"
+    assert proof["stun4"].detail.endswith("keeps silent, see TLS")
+
+
+def test_clients_make_no_fast_start_in_tls_12(authority: Authority, good: Issued, relay: Backend, tmp_path: Path) -> None:
+    """So a proxy that serves the fast start's certificate does no harm there."""
+    chain = tmp_path / "meta.chain"
+    chain.write_text(good.chain.read_text() + pem_of(new_meta_cert(bytes(range(32)), 1.8e9)))
+    front = Front(chain, good.key, tls_more="ssl_protocols TLSv1.2;")
+    with nginx(front, relay, tmp_path / "front") as (https, http):
+        [proof] = prove([target(https, http, relay.stun, ca=authority.ca)])
+    assert proof.ok, proof.to_json()
+    assert proof["tls"].data["version"] == "TLSv1.2"
+    assert not proof["tls"].data["fast_start"]
+
+
+def test_another_ones_relay_may_do_without_port_80(healthy: Target) -> None:
+    [proof] = prove([replace(healthy, managed=False, http_port=free_port())])
+    assert proof.ok
+    assert proof["tcp80"].detail.endswith("right only if the map says canport80: false")
+    assert proof["generate_204"].detail == "needs TCP, http port"
+
+
+def test_without_a_front_it_is_the_relay_that_has_to_be_mended(healthy: Target) -> None:
+    [proof] = prove([replace(healthy, fronted=False, https_port=free_port())])
+    assert proof.failed_rung is not None
+    assert proof.failed_rung.next == "invoke deploy --host hk1 --only role:relay"
+
+
 def test_thorough_holds_the_line(healthy: Target) -> None:
     [proof] = prove([healthy], thorough=True, patience=Patience(idle_s=1.0))
     assert proof["idle"].status == "ok"
     assert proof["idle"].detail.startswith("1 s of silence survived")
 
 
-def test_a_relay_without_keep_alives_is_found(healthy: Target, good: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("alive_s", "detail"), [(0.3, "keep-alive after 0.[1-4] s, packets still pass"), (0, "no keep-alive in 0 s")])
+def test_keep_alives_are_heard_or_missed(
+    alive_s: float, detail: str, healthy: Target, good: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(packets, "_KEEP_ALIVE_S", 0.2)
 
     async def climb() -> Proof:
-        async with serving(Quack(), good) as port:
+        async with serving(Quack(alive_s=alive_s), good) as port:
             return await verify(replace(healthy, https_port=port), thorough=True, patience=Patience(idle_s=0.4))
 
     proof = asyncio.run(climb())
-    assert proof.failed_rung is not None
-    assert (proof.failed_rung.name, "no keep-alive" in proof.failed_rung.detail) == ("idle", True)
+    assert (proof["idle"].status == "ok") == (alive_s > 0)
+    assert re.search(detail, proof["idle"].detail)
 
 
 def test_the_served_map_is_compared_with_what_was_proved(healthy: Target) -> None:
