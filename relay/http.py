@@ -231,8 +231,10 @@ def answer_plain(request: Request, site: Site) -> Response:
         return page(request)
     if request.method not in ("GET", "HEAD"):
         return error(400, "Use HTTPS")
-    host = request.header(b"host").decode("latin-1")
-    return Response(302, b"", (("Location", f"https://{host}{request.target}"),))
+    location = f"https://{request.header(b'host').decode('latin-1')}{request.target}"
+    if not location.isascii():  # which no header of ours may be
+        return error(400, "bad request")
+    return Response(302, b"", (("Location", location),))
 
 
 def _no_content(request: Request, _site: Site) -> Response:
