@@ -1,0 +1,53 @@
+"""Every checked-in case of every fuzz target, a moment of fuzzing, and that the fuzzer finds what is there to be found."""
+
+import pytest
+
+from relay import websocket
+from tests.relay import fuzz
+from tests.relay.fuzz_targets import TARGETS, Target
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_corpus_holds(name):
+    target = TARGETS[name]
+    seeds = fuzz.seeds_of(name)
+    assert len(seeds) >= 2
+    for case in seeds:
+        try:
+            target.call(case)
+        except target.allowed:
+            continue
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_moment_of_fuzzing(name):
+    cases, pairs, finding = fuzz.fuzz(TARGETS[name], 0.2, seed=1)
+    assert finding is None, finding
+    assert cases > len(fuzz.seeds_of(name)) and pairs > 20
+
+
+def test_the_fuzzer_finds_a_bug_behind_two_branches():
+    def fragile(data):
+        side = websocket.WebSocket()
+        side.feed(data)
+        assert side.closed != websocket.TOO_BIG, "found"
+
+    target = Target("websocket", fragile, [websocket], words=TARGETS["websocket"].words)
+    finding = fuzz.fuzz(target, 20, seed=2)[2]
+    assert finding is not None and "found" in str(finding)
+    with pytest.raises(AssertionError):
+        fragile(finding.case)
+
+
+def test_the_verb(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz, "CORPUS", tmp_path)
+    assert fuzz.main(["proxy", "json", "-seconds", "0.2", "-seed", "7"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("seed 7\n") and out.count("line pairs") == 2
+    broken = Target("broken", lambda data: {}[data], [websocket])
+    monkeypatch.setitem(TARGETS, "broken", broken)
+    assert fuzz.main(["broken", "-seconds", "0.1"]) == 1
+    (kept,) = (tmp_path / "broken").iterdir()
+    assert kept.name.startswith("found-") and "KeyError" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        fuzz.main(["nonsense"])
