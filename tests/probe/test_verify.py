@@ -217,7 +217,7 @@ def test_thorough_holds_the_line(healthy: Target) -> None:
     assert proof["idle"].detail.startswith("1 s of silence survived")
 
 
-@pytest.mark.parametrize(("alive_s", "detail"), [(0.3, "keep-alive after 0.[1-4] s, packets still pass"), (0, "no keep-alive in 0 s")])
+@pytest.mark.parametrize(("alive_s", "detail"), [(0.3, "keep-alive after 0 s, packets still pass"), (0, "no keep-alive in 0 s")])
 def test_keep_alives_are_heard_or_missed(
     alive_s: float, detail: str, healthy: Target, good: Issued, monkeypatch: pytest.MonkeyPatch
 ) -> None:
