@@ -127,7 +127,9 @@ class Live:
     def wrap(self, sock: socket.socket) -> socket.socket:
         if self.running.ca is None:
             return sock
-        return ssl.create_default_context(cafile=str(self.running.ca)).wrap_socket(sock, server_hostname=servers.HOST)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.running.ca)
+        return context.wrap_socket(sock, server_hostname=servers.HOST)
 
     def connect(self, key: bytes = b"", info: ClientInfo | None = None, *, small_window: bool = False) -> Peer:
         return Peer(self.open(small_window=small_window), key, info).login()
@@ -217,7 +219,7 @@ class Steady:
     def _receive(self) -> None:
         while not (self._stop.is_set() and self._stream.received >= self._stream.sent):
             try:
-                got = self._bob.expect(derp.Received, 1)
+                got = self._bob.expect(derp.Received, 0.05)
             except TimeoutError:
                 if self._stop.is_set():
                     return

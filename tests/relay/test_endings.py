@@ -37,7 +37,7 @@ def _half_hello(live: Live) -> socket.socket:
     sock = live.tcp()
     if live.running.ca is not None:
         out = ssl.MemoryBIO()
-        tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname=servers.HOST)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), out, server_hostname=servers.HOST)
         with pytest.raises(ssl.SSLWantReadError):
             tls.do_handshake()
         sock.sendall(out.read()[:100])
