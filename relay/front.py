@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from relay.server import Relay
 
-HTTP_IDLE_S: Final = 30.0  # derper's read timeout
+HTTP_IDLE_S: Final = 30.0  # derper's read timeout, here between requests
 MAX_EARLY: Final = MAX_CLIENT_INFO + 64 * 1024  # bytes that a client may send before it is admitted
 
 
@@ -57,7 +57,7 @@ class Front(asyncio.BufferedProtocol):
         self._client = (str(address[0]), int(address[1])) if isinstance(address, tuple) else ("", 0)
         self._peer = self._client[0]
         self.deadline = self._relay.loop.time() + self._relay.handshake_timeout_s
-        self._relay.fronts.add(self)
+        self._relay.fronts[self] = None
         through_proxy = self._relay.proxies.trusts(self._peer)
         if reason := self._relay.refuses_connection(encrypted=self._channel.tls is not None):
             self._refuse(reason)
@@ -73,10 +73,10 @@ class Front(asyncio.BufferedProtocol):
         self._arrived(CIPHER[:nbytes])
 
     def eof_received(self) -> None:
-        self._end()
+        self._gone()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end()
+        self._gone()
 
     # What the relay calls.
 
@@ -108,7 +108,7 @@ class Front(asyncio.BufferedProtocol):
             self._refuse(error.reason)
 
     def _shaken(self, channel: TlsChannel) -> None:
-        self.deadline = self._relay.loop.time() + HTTP_IDLE_S
+        self.deadline = self._relay.loop.time() + self._relay.handshake_timeout_s
         self._waiting_for = "http"
         self._relay.tally.labelled["tls_request_version", str(channel.tls.version()).removeprefix("TLSv")] += 1
 
@@ -131,11 +131,11 @@ class Front(asyncio.BufferedProtocol):
         """HTTP, until the upgrade."""
         if self._conversation is None:
             self._conversation = http.Conversation(self._relay.site, self._answer, encrypted=self._channel.tls is not None, peer=self._peer)
-        self.deadline = self._relay.loop.time() + HTTP_IDLE_S
         said = self._conversation.receive(data)
         if isinstance(said, bytes):
             if said:
                 self._send(said)
+                self.deadline = self._relay.loop.time() + HTTP_IDLE_S
             if self._conversation.closing:
                 self._end()
             return
@@ -221,10 +221,27 @@ class Front(asyncio.BufferedProtocol):
     # Endings.
 
     def _enter(self) -> None:
+        """Be counted. Where too many are unfinished already the oldest of them goes: a client needs a moment only."""
+        relay, address = self._relay, self._client[0]
         try:
-            self._ticket = self._relay.addresses.enter(self._client[0])
+            self._ticket = relay.addresses.enter(address)
         except TooMany as refused:
-            self._refuse(refused.reason)
+            oldest = relay.oldest_front(address if refused.reason == "too_many_handshakes_here" else "")
+            if refused.reason == "too_many_connections" or oldest is None:
+                self._refuse(refused.reason)
+                return
+            oldest._refuse(refused.reason)
+            self._enter()
+
+    @property
+    def holds_handshake(self) -> bool:
+        """Whether this one counts among the handshakes under way."""
+        return self._ticket is not None
+
+    @property
+    def address(self) -> str:
+        """The client's own address, as far as it is known yet."""
+        return self._client[0]
 
     def _send(self, data: bytes) -> None:
         self._transport.write(self._channel.seal(data))
@@ -235,6 +252,13 @@ class Front(asyncio.BufferedProtocol):
             self._relay.tally.labelled["refusals", reason] += 1
             self._end()
 
+    def _gone(self) -> None:
+        """The client hung up, which is how every conversation over HTTP ends."""
+        if self._waiting_for == "http":
+            self._end()
+        else:
+            self._refuse(f"closed_in_{self._waiting_for}")
+
     def _end(self) -> None:
         if not self._done:
             self._leave()
@@ -242,7 +266,12 @@ class Front(asyncio.BufferedProtocol):
 
     def _leave(self) -> None:
         self._done = True
-        self._relay.fronts.discard(self)
+        self._relay.fronts.pop(self, None)
+        self._stage = _ignore  # no bound method of our own: no cycle to collect
         if self._ticket is not None:
             self._ticket.leave()
             self._ticket = None
+
+
+def _ignore(_data: bytes) -> None:
+    """The stage of a connection that is over."""

@@ -197,6 +197,7 @@ class Link(asyncio.BufferedProtocol):
         """Senders may remember this connection's outbox for a while; what is large must not live as long."""
         self._channel = Channel()
         self._tail = b""
+        del self._feed
 
     def _process(self, end: int) -> None:
         """Hand the first `end` bytes of the plain buffer to the session, and keep what it leaves."""

@@ -19,7 +19,7 @@ from random import uniform
 from typing import Any, Final
 
 from relay import admission, debug, http, metacert, selfsigned
-from relay.addresses import AddressTable, Ticket
+from relay.addresses import AddressTable, Ticket, network_of
 from relay.bucket import Bucket, RateConfig, parse_rate_config
 from relay.channel import make_server_context
 from relay.flags import Config
@@ -63,7 +63,7 @@ class Relay(Owner):
         )
         self.handshake_timeout_s = config.handshake_timeout_s
         self.disallowed_app_names = frozenset(config.disallow_app_names)
-        self.fronts: set[Front] = set()
+        self.fronts: dict[Front, None] = {}  # in the order in which they came
         self.links: dict[int, Link] = {}  # by serial number
         self.tally = Tally()
         self.tick = Tick(loop, self.switch, self.tally)
@@ -183,6 +183,11 @@ class Relay(Owner):
                 return "accept_limit"
             self.tally.counts["tls_listener_accepted_connections"] += 1
         return "memory_ceiling" if self._full else ""
+
+    def oldest_front(self, address: str) -> Front | None:
+        """The oldest unfinished handshake, of one address (or its network) if one is given."""
+        network = network_of(address)
+        return next((f for f in self.fronts if f.holds_handshake and (not address or network_of(f.address) == network)), None)
 
     def is_mesh_peer(self, info: ClientInfo) -> bool:
         """Whether a client proved that it knows this relay's mesh key."""

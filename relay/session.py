@@ -28,6 +28,8 @@ from relay.switch import SETTLING_S, Link, Switch
 from relay.wire import DISCO_MAGIC, HEADER, HEADER_LEN, KEY_LEN, MIN_DISCO, PACKET_HEAD_LEN, PeerPresent, ProtocolError
 
 MAX_ROUTES: Final = 256  # known headers per connection
+MAX_COLD: Final = 256  # frames that are no packets for anybody, per turn; then the others get theirs
+COLD_WAIT_S: Final = 0.005
 NOT_HERE_RATE: Final = 1.0  # PEER_GONE(NOT_HERE) per second and connection
 NOT_HERE_BURST: Final = 3.0
 MAX_CHARGE: Final = wire.MAX_PACKET + KEY_LEN  # what a frame costs at most under a rate limit
@@ -46,7 +48,7 @@ class Session:
     """One admitted connection. `feed` is given what arrived; what leaves goes through `outbox`."""
 
     __slots__ = (
-        "_bucket", "_forward_routes", "_paid", "_routes", "address", "connected_at", "heard", "home", "info", "is_mesh", "key",
+        "_bucket", "_cold", "_forward_routes", "_paid", "_routes", "address", "connected_at", "heard", "home", "info", "is_mesh", "key",
         "limiter", "not_ideal", "outbox", "port", "reason", "rivals", "rx_bytes", "rx_disco", "rx_forwarded", "rx_packets",
         "serial", "sibling", "switch", "wait_s",
     )  # fmt: skip
@@ -89,14 +91,18 @@ class Session:
         self._routes: dict[bytes, Route] = {}
         self._forward_routes: dict[bytes, Route] | None = None
         self._bucket: Bucket | None = None
+        self._cold = 0  # frames in this turn that are no packets for anybody
         self._paid = False  # the first frame of what is fed next has been charged for
 
-    def feed(self, buffer: bytearray, end: int) -> int:  # noqa: PLR0912  (one loop, on purpose: a call per packet costs a tenth)
+    def feed(self, buffer: bytearray, end: int) -> int:  # noqa: PLR0912, PLR0915  (a call per packet costs a tenth)
         """Handle the whole frames in buffer[:end], which is overwritten. Returns where the first unfinished one starts.
 
-        `buffer` must be at least PACKET_HEAD_LEN longer than `end`. With a rate limit, frames that must wait are left
-        too, and `wait_s` says how long. Raises ProtocolError when the client breaks a rule.
+        `buffer` must be at least PACKET_HEAD_LEN longer than `end`. Frames that must wait, because of a rate limit or in a
+        flood of pings and the like, are left too, and `wait_s` says how long. Raises ProtocolError when the client breaks
+        a rule.
         """
+        self.wait_s = 0.0
+        self._cold = 0
         if self.rivals and end >= HEADER_LEN:
             self.switch.note_activity(self)
         if self.limiter is not None:
@@ -174,12 +180,14 @@ class Session:
         kind, length = _header_at(buffer, position)
         after = position + HEADER_LEN + length
         if kind == wire.SEND_PACKET:
-            _check_length("send_packet", length, KEY_LEN, KEY_LEN + wire.MAX_PACKET)
+            _check_packet_length(length, KEY_LEN)
             return self._send(buffer, position, after) if after <= end else -1
         if kind == wire.FORWARD_PACKET:
             self._check_mesh()
-            _check_length("forward_packet", length, 2 * KEY_LEN, 2 * KEY_LEN + wire.MAX_PACKET)
+            _check_packet_length(length, 2 * KEY_LEN)
             return self._forwarded(buffer, position, end, after - position) if after <= end else -1
+        if self._is_too_cold():
+            return -1
         rule = _RULES.get(kind)
         if rule is None:
             if length > wire.MAX_UNKNOWN:
@@ -188,7 +196,8 @@ class Session:
             mesh_only, least, most, name, handler = rule
             if mesh_only:
                 self._check_mesh()
-            _check_length(name, length, least, most)
+            if not least <= length <= most:
+                raise ProtocolError(f"bad_{name}_length")
         if after > end:
             return -1
         if rule is None:
@@ -196,6 +205,15 @@ class Session:
         else:
             handler(self, bytes(buffer[position + HEADER_LEN : after]))
         return after
+
+    def _is_too_cold(self) -> bool:
+        """Count a frame that is no packet for anybody; whether it must wait for the next turn."""
+        self._cold += 1
+        if self._cold <= MAX_COLD:
+            return False
+        self._cold = 0
+        self.wait_s = COLD_WAIT_S
+        return True
 
     def _check_mesh(self) -> None:
         if not self.is_mesh:
@@ -213,6 +231,8 @@ class Session:
             length = after - position - HEADER_LEN
             self._routes[head] = (receiver.outbox, _RECV_HEAD.pack(wire.RECV_PACKET, length, self.key), length + HEADER_LEN)
             return position  # the hot loop takes it from here
+        if (peer is None or peer.link is None) and self._is_too_cold():
+            return -1
         packet = bytes(buffer[position + PACKET_HEAD_LEN : after])
         is_disco = wire.is_disco(packet)
         self.rx_packets += 1
@@ -304,7 +324,6 @@ class Session:
 
     def _affordable(self, limiter: Limiter, buffer: bytearray, end: int) -> int:
         """Where the frames end that the rate limit lets pass now; the first one behind is paid for, and waits `wait_s`."""
-        self.wait_s = 0.0
         position, now = 0, self.switch.clock()
         while end - position >= HEADER_LEN:
             length = _header_at(buffer, position)[1]
@@ -344,9 +363,11 @@ def _header_at(buffer: bytearray, position: int) -> tuple[int, int]:
     return kind, length
 
 
-def _check_length(name: str, length: int, least: int, most: int) -> None:
-    if not least <= length <= most:
-        raise ProtocolError(f"bad_{name}_length")
+def _check_packet_length(length: int, keys: int) -> None:
+    if length < keys:
+        raise ProtocolError("short_packet")
+    if length > keys + wire.MAX_PACKET:
+        raise ProtocolError("oversized_packet")
 
 
 # Frame type -> (mesh peers only, least and most length, name in reasons, what to do with the payload).
