@@ -217,11 +217,14 @@ class Steady:
             time.sleep(self._gap)
 
     def _receive(self) -> None:
+        give_up = float("inf")
         while not (self._stop.is_set() and self._stream.received >= self._stream.sent):
             try:
                 got = self._bob.expect(derp.Received, 0.05)
             except TimeoutError:
                 if self._stop.is_set():
+                    give_up = min(give_up, time.monotonic() + 2)
+                if time.monotonic() > give_up:
                     return
                 continue
             number, at = struct.unpack(">Qd", got.packet)
