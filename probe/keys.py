@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inventory.errors import DerpfleetError
@@ -34,6 +35,14 @@ class Prover:
         """The public halves as a relay's allow-list has them: `nodekey:<64 hex>`."""
         first, second = (node_public(key) for key in self.keys)
         return first, second
+
+    def at(self, relay: str) -> Prover:
+        """The same keys with the mesh key that the relay of that name has to be given (`-mesh-psk-file`).
+
+        Derived, so that there is one secret to keep, and another mesh key for each relay: what one host gives away opens no other.
+        """
+        derived = hmac.digest(bytes.fromhex(self.keys[0].reveal()), b"derpfleet mesh key of " + relay.encode(), "sha256")
+        return replace(self, mesh_key=Secret(derived.hex()))
 
 
 def node_public(private: Secret) -> str:

@@ -33,7 +33,7 @@ from tests.probe.actors import (
 from tests.probe.authority import DAY, Authority, Issued
 from tests.probe.servers import DOMAIN, LOOPBACK, OURS, UPGRADE, Backend, Front, backend, free_port, nginx, target
 
-HASTE = Patience(name_s=0.5, tcp_s=0.5, stun_s=0.5, tls_s=1.0, http_s=1.0, derp_s=1.5, packets_s=1.0, idle_s=2.5)
+HASTE = Patience(name_s=0.8, tcp_s=0.8, stun_s=0.8, tls_s=1.5, http_s=1.5, derp_s=2.0, packets_s=2.0, idle_s=2.5)
 
 
 @dataclass

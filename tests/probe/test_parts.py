@@ -245,6 +245,15 @@ def test_keys_are_made_once_and_for_our_eyes_only(tmp_path: Path) -> None:
     assert sorted(path.parent.iterdir()) == [path]
 
 
+def test_each_relay_has_a_mesh_key_of_its_own() -> None:
+    prover = new_prover()
+    hk1, again, sg1 = prover.at("hk1"), prover.at("hk1"), prover.at("sg1")
+    assert hk1.mesh_key and again.mesh_key and sg1.mesh_key
+    assert len(hk1.mesh_key.reveal()) == 64
+    assert hk1.mesh_key.reveal() == again.mesh_key.reveal() != sg1.mesh_key.reveal()
+    assert hk1.public == prover.public
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "{}", "[]", '{"PrivateKeys": ["privkey:00"]}', '{"PrivateKeys": ["privkey:zz", "privkey:00"]}', '{"PrivateKeys": [1, 2]}'],

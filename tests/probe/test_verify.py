@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from inventory.secrets import Secret
 from lab.delay import delaying
 from probe import packets
 from probe.keys import new_prover
@@ -130,9 +129,9 @@ def test_no_ipv6_on_this_controller_is_no_fault_of_the_relay(healthy: Target, mo
 def test_the_prover_enters_a_verifying_relay_by_the_mesh_key(
     command: tuple[str, ...], authority: Authority, good: Issued, tmp_path: Path
 ) -> None:
-    key = "0123456789abcdef" * 4
-    (tmp_path / "mesh.key").write_text(key + "\n")
-    prover = replace(new_prover(), mesh_key=Secret(key))
+    prover = new_prover().at("hk1")
+    assert prover.mesh_key
+    (tmp_path / "mesh.key").write_text(prover.mesh_key.reveal() + "\n")
     with ExitStack() as stack:
         running = stack.enter_context(backend(command, tmp_path / "relay", *VERIFYING, "-mesh-psk-file", str(tmp_path / "mesh.key")))
         https, http = stack.enter_context(nginx(Front.of(good), running, tmp_path / "front"))
