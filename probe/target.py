@@ -80,7 +80,15 @@ class Target:
         )
 
     @classmethod
-    def from_address(cls, address: str, *, ca: Path | None = None, pin: str | None = None, prover: Prover | None = None) -> Target:
+    def from_address(
+        cls,
+        address: str,
+        *,
+        stun_port: int | None = 3478,
+        ca: Path | None = None,
+        pin: str | None = None,
+        prover: Prover | None = None,
+    ) -> Target:
         """Any DERP server: `relay.example.org`, `relay.example.org:3489`, `203.0.113.7:443`, `[2001:db8::7]:443`.
 
         Raises BadAddress.
@@ -99,7 +107,7 @@ class Target:
             raise bad from None
         if not domain or parts.username is not None:
             raise bad
-        return cls(name=address, domain=domain, https_port=port, ca=ca, pin=pin, prover=prover)
+        return cls(name=address, domain=domain, https_port=port, stun_port=stun_port, ca=ca, pin=pin, prover=prover)
 
     @property
     def is_address(self) -> bool:
