@@ -14,8 +14,7 @@ from lab import netns
 from lab.certificates import make_server_certificate
 from lab.files import write_tree
 from lab.process import Processes, run, wait_for
-from lab.state import State
-from lab.topology import ACME, ACME_AT, DNS_AT, DOMAIN
+from lab.topology import ACME, ACME_AT, DNS_AT, DOMAIN, Topology
 
 PORT, MANAGEMENT_PORT = 14000, 15000
 MACHINE_CAS = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -25,7 +24,7 @@ MACHINE_CAS = Path("/etc/ssl/certs/ca-certificates.crt")
 class Acme:
     """Pebble in the lab's own namespace. `folder` holds its files; `bundle` is where the roots that clients trust are written."""
 
-    state: State
+    topology: Topology
     processes: Processes
     folder: Path
     bundle: Path
@@ -42,7 +41,7 @@ class Acme:
 
     def start(self, *, reliable: bool = True) -> None:
         """Start it. Not `reliable`: validations take seconds and some nonces are refused, by which Pebble tries a client's patience."""
-        topology, address = self.state.topology, self.state.topology.address(ACME_AT)
+        topology, address = self.topology, self.topology.address(ACME_AT)
         authority, certificate, key = make_server_certificate(f"{ACME}.{DOMAIN}", address)
         settings = {
             "listenAddress": f"{address}:{PORT}",
@@ -74,8 +73,8 @@ class Acme:
         self.start(reliable=reliable)
 
     def _root(self) -> str | None:
-        address = self.state.topology.address(ACME_AT)
+        address = self.topology.address(ACME_AT)
         url = f"https://{address}:{MANAGEMENT_PORT}/roots/0"
         fetch = f"curl --silent --fail --max-time 2 --cacert {self.ca} {url} || true"
-        pem = run(["nsenter", f"--net={netns.FOLDER / self.state.topology.namespace}", "sh", "-c", fetch])
+        pem = run(["nsenter", f"--net={netns.FOLDER / self.topology.namespace}", "sh", "-c", fetch])
         return pem if "BEGIN CERTIFICATE" in pem else None

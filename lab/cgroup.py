@@ -6,12 +6,15 @@ v2) they are made here, below the group that we run in, so that our own limits h
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.state import State
+from lab.topology import Topology
+
+MOUNTED = Path("/sys/fs/cgroup")
 
 
 def systemd_is_init() -> bool:
@@ -19,15 +22,14 @@ def systemd_is_init() -> bool:
     return Path("/run/systemd/system").is_dir()
 
 
-def make(state: State, part: str) -> list[Path]:
+def make(topology: Topology, part: str) -> list[Path]:
     """One folder in every hierarchy for this part's processes; none where systemd takes care of that."""
     if systemd_is_init():
         return []
     made = []
     for hierarchy in own_groups(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()):
-        lab = hierarchy / state.topology.namespace
+        lab = hierarchy / topology.namespace
         for folder in (lab, lab / part):
-            state.will_make("cgroup", str(folder))
             folder.mkdir(exist_ok=True)
             for setting in ("cpuset.cpus", "cpuset.mems"):  # v1: empty at first, and then no process may enter
                 if (folder / setting).exists() and not (folder / setting).read_text().strip():
@@ -36,12 +38,13 @@ def make(state: State, part: str) -> list[Path]:
     return made
 
 
-def remove(state: State) -> None:
-    """Remove the folders, whatever lies below them included. Their processes must have ended."""
-    for name in state.things("cgroup"):
-        top = Path(name)
-        for folder in [*sorted((p for p in top.rglob("*") if p.is_dir()), reverse=True), top]:
-            _remove(folder)
+def remove(topology: Topology) -> None:
+    """Remove the lab's groups, wherever it was when it made them. Their processes must have ended. Raises LabError."""
+    for place, folders, _ in os.walk(MOUNTED):
+        if topology.namespace in folders:
+            folders.remove(topology.namespace)
+            for inner, _, _ in os.walk(Path(place) / topology.namespace, topdown=False):
+                _remove(Path(inner))
 
 
 def _remove(folder: Path) -> None:

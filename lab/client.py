@@ -21,9 +21,8 @@ from typing import Any
 from lab import netns
 from lab.errors import LabError
 from lab.headscale import Headscale
-from lab.process import Processes, wait_for
-from lab.state import State
-from lab.topology import SiteSpec
+from lab.process import Processes, execute, wait_for
+from lab.topology import SiteSpec, Topology
 
 SOCKS_PORT, FILE_PORT = 1055, 8000
 SOCKET = "tailscaled.sock"  # relative to the site's folder: the name of a unix socket may have 107 bytes at most
@@ -59,7 +58,7 @@ class Client:
     """The tailscale client of one site. `programs` holds `tailscale` and `tailscaled`, `ca` the roots that it trusts."""
 
     spec: SiteSpec
-    state: State
+    topology: Topology
     processes: Processes
     folder: Path
     etc: Path
@@ -79,7 +78,7 @@ class Client:
 
     def prepare(self) -> None:
         """Make the site's network and folder."""
-        netns.add_site(self.state, self.spec)
+        netns.add_site(self.topology, self.spec)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> None:
@@ -203,19 +202,14 @@ class Client:
         self, argv: Sequence[str], *, input: str | None = None, timeout_s: float = 60, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on the site's network, in the site's folder. With `check`, raises LabError when it fails."""
-        done = subprocess.run(
-            [*self.enter(), *argv], env=self._environment, cwd=self.folder, input=input,
-            capture_output=True, text=True, timeout=timeout_s, check=False,
+        return execute(
+            [*self.enter(), *argv], input=input, timeout_s=timeout_s, check=check, what=f"{Path(argv[0]).name} failed on {self.name}",
+            environment=self._environment, cwd=self.folder,
         )  # fmt: skip
-        if check and done.returncode != 0:
-            raise LabError(
-                f"{Path(argv[0]).name} failed on {self.name}", where=" ".join(argv), why=(done.stderr or done.stdout).strip()[-800:]
-            )
-        return done
 
     def enter(self) -> list[str]:
         """An argv prefix that runs a command on the site's network."""
-        return netns.inside(self.state.topology.namespace_of(self.name), self.etc)
+        return netns.inside(self.topology.namespace_of(self.name), self.etc)
 
     @property
     def _daemon(self) -> str:

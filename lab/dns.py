@@ -12,8 +12,7 @@ from pathlib import Path
 from lab import netns
 from lab.files import write_tree
 from lab.process import Processes, run, wait_for
-from lab.state import State
-from lab.topology import DNS_AT, DOMAIN
+from lab.topology import DNS_AT, DOMAIN, Topology
 
 NAME = "dns"
 NSSWITCH = Path("/etc/nsswitch.conf")
@@ -23,13 +22,13 @@ NSSWITCH = Path("/etc/nsswitch.conf")
 class Dns:
     """dnsmasq in the lab's own namespace. `folder` also holds `controller/` and `site/`, which stand in for /etc there (`netns.inside`)."""
 
-    state: State
+    topology: Topology
     processes: Processes
     folder: Path
 
     def start(self) -> None:
         """Start it, and lay out the files by which controller and sites resolve names."""
-        topology = self.state.topology
+        topology = self.topology
         resolver = topology.address(DNS_AT)
         nsswitch = re.sub(r"(?m)^hosts:.*$", "hosts: files dns", NSSWITCH.read_text())
         write_tree(
@@ -65,7 +64,7 @@ class Dns:
 
     def restore(self) -> None:
         """The names that the lab began with."""
-        self._write(self.state.topology.hosts_file())
+        self._write(self.topology.hosts_file())
         self._reload()
 
     @property

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lab.cache import Progress, made_once
 from lab.errors import LabError
-from lab.process import run
+from lab.process import WITH_US, execute, run
 
 SOURCES = Path(__file__).parent / "go"
 TOOLCHAIN_LOCK = SOURCES / "toolchain.lock"
@@ -69,15 +69,13 @@ def _compile(go: Path, source: Path, packages: tuple[str, ...], into: Path, prog
     environment.setdefault("HOME", str(into.parent))
     name, began = source.name, time.monotonic()
     progress(f"Go programs ({name}): fetching modules")
-    listed = subprocess.run(
-        [str(go), "list", "-deps", *packages], cwd=source, env=environment, capture_output=True, text=True, timeout=1800, check=False
-    )
+    listed = execute([str(go), "list", "-deps", *packages], cwd=source, environment=environment, timeout_s=1800, check=False)
     if listed.returncode != 0:
         raise _failed(name, listed.stderr)
     total, tail, told = len(listed.stdout.splitlines()), [""], time.monotonic()
     # -v names each package as it is compiled; those in the build cache are not named.
     process = subprocess.Popen(
-        ["nice", str(go), "build", "-v", "-o", f"{into}/", *packages],
+        [*WITH_US, "nice", str(go), "build", "-v", "-o", f"{into}/", *packages],
         cwd=source, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert process.stderr is not None  # noqa: S101 - it was asked for

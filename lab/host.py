@@ -12,9 +12,8 @@ from pathlib import Path
 from lab import cgroup, debian, netns
 from lab.errors import LabError
 from lab.files import write_tree
-from lab.process import Processes, kill, run, wait_for
-from lab.state import State
-from lab.topology import DNS_AT, DOMAIN, HostSpec
+from lab.process import Processes, execute, kill, run, wait_for
+from lab.topology import DNS_AT, DOMAIN, HostSpec, Topology
 
 BOOT_TIMEOUT_S = 60
 # Docker makes control groups of its own; systemd-nspawn mounts those of cgroup v1 read-only.
@@ -43,7 +42,7 @@ class Host:
     """One host. `root` is its file system as seen from here, `keys` the folder of the lab's ssh keys."""
 
     spec: HostSpec
-    state: State
+    topology: Topology
     processes: Processes
     root: Path
     keys: Path
@@ -61,8 +60,8 @@ class Host:
     @property
     def known_hosts_line(self) -> str:
         """Its line of OpenSSH's known_hosts."""
-        names = [self.spec.domain, str(self.state.topology.ipv4(self.name))]
-        if six := self.state.topology.ipv6(self.name):
+        names = [self.spec.domain, str(self.topology.ipv4(self.name))]
+        if six := self.topology.ipv6(self.name):
             names.append(str(six))
         kind, key = self._host_key.with_suffix(".pub").read_text().split()[:2]
         return f"{','.join(names)} {kind} {key}"
@@ -70,7 +69,7 @@ class Host:
     def prepare(self, base: Path, *, cache: Path) -> None:
         """Lay out its root: a copy of the base, its name, its keys, its logins."""
         debian.copy(base, self.root, cache=cache)
-        topology, domain = self.state.topology, self.spec.domain
+        topology, domain = self.topology, self.spec.domain
         authorized = (self.keys / "id_ed25519.pub").read_text()
         write_tree(
             self.root,
@@ -96,8 +95,8 @@ class Host:
 
     def boot(self) -> None:
         """Start it and wait until its services are up. Raises LabError with the last lines of its console."""
-        namespace = netns.add_host(self.state, self.spec)
-        groups = cgroup.make(self.state, self.name)
+        namespace = netns.add_host(self.topology, self.spec)
+        groups = cgroup.make(self.topology, self.name)
         nspawn = [
             "systemd-nspawn", "--quiet", f"--directory={self.root}", f"--machine={namespace}", f"--hostname={self.name}", "--register=no",
             f"--network-namespace-path={netns.FOLDER / namespace}", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
@@ -119,23 +118,15 @@ class Host:
         self, argv: Sequence[str], *, input: str | None = None, timeout_s: float = 60, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on the host as root, not over ssh. Raises LabError when it is down, and with `check` when the command fails."""
-        init = self.init
-        if init is None:
-            raise LabError(f"{self.name} is not up", why=self.processes.tail(self.name), next="invoke lab.up")
-        done = subprocess.run(
-            [*self._enter(init), *argv], input=input, capture_output=True, text=True, timeout=timeout_s, check=False
-        )  # fmt: skip
-        if check and done.returncode != 0:
-            raise LabError(
-                f"{argv[0]} failed on {self.name}", where=" ".join(argv), why=(done.stderr.strip() or done.stdout.strip())[-800:]
-            )
-        return done
+        return execute([*self.enter(), *argv], input=input, timeout_s=timeout_s, check=check, what=f"{argv[0]} failed on {self.name}")
 
     def enter(self) -> list[str]:
         """An argv prefix that runs a command on the host as root. Raises LabError when it is down."""
         if (init := self.init) is None:
-            raise LabError(f"{self.name} is not up", next="invoke lab.up")
-        return self._enter(init)
+            raise LabError(f"{self.name} is not up", why=self.processes.tail(self.name), next="invoke lab.up")
+        clean = ["env", "-i", "HOME=/root", "USER=root", "LANG=C.UTF-8", "TERM=xterm-256color"]
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        return ["nsenter", f"--target={init}", "--all", *clean, path]
 
     def write(self, files: Mapping[str, str], *, mode: int = 0o644) -> None:
         """Write files on the host; paths are relative to its root."""
@@ -150,9 +141,3 @@ class Host:
         if self.init is None:
             return False
         return self.run(["systemctl", "is-system-running", "--wait"], check=False).stdout.strip() in {"running", "degraded"}
-
-    @staticmethod
-    def _enter(init: int) -> list[str]:
-        clean = ["env", "-i", "HOME=/root", "USER=root", "LANG=C.UTF-8", "TERM=xterm-256color"]
-        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return ["nsenter", f"--target={init}", "--all", *clean, path]

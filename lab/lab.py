@@ -16,7 +16,7 @@ from lab.dns import Dns
 from lab.errors import LabError
 from lab.headscale import Headscale
 from lab.host import Host
-from lab.process import Processes
+from lab.process import Processes, execute
 from lab.state import State
 from lab.topology import HOSTS, NETWORK, SITES, Topology
 
@@ -74,17 +74,17 @@ class Lab:
     def hosts(self) -> Mapping[str, Host]:
         """Its hosts, up or not."""
         folder = self.root / "hosts"
-        return {n: Host(spec, self.state, self.processes, folder / n / "root", self.root / "ssh") for n, spec in HOSTS.items()}
+        return {n: Host(spec, self.topology, self.processes, folder / n / "root", self.root / "ssh") for n, spec in HOSTS.items()}
 
     @cached_property
     def dns(self) -> Dns:
         """Its names."""
-        return Dns(self.state, self.processes, self.root / "etc")
+        return Dns(self.topology, self.processes, self.root / "etc")
 
     @cached_property
     def acme(self) -> Acme:
         """Its ACME server."""
-        return Acme(self.state, self.processes, self.root / "acme", self.ca)
+        return Acme(self.topology, self.processes, self.root / "acme", self.ca)
 
     @cached_property
     def headscale(self) -> Headscale:
@@ -97,7 +97,7 @@ class Lab:
         programs = golang.built_in(golang.SOURCES / "ts", cache=self.cache)
         etc, folder = self.root / "etc" / "site", self.root / "sites"
         return {
-            name: Client(spec, self.state, self.processes, folder / name, etc, self.ca, programs, self.headscale)
+            name: Client(spec, self.topology, self.processes, folder / name, etc, self.ca, programs, self.headscale)
             for name, spec in SITES.items()
         }
 
@@ -111,10 +111,7 @@ class Lab:
         where = self._place(place)
         if where is not None:
             return where.run(argv, input=input, timeout_s=timeout_s, check=check)
-        done = subprocess.run([*self.enter, *argv], input=input, capture_output=True, text=True, timeout=timeout_s, check=False)
-        if check and done.returncode != 0:
-            raise LabError(f"{argv[0]} failed in the lab", where=" ".join(argv), why=(done.stderr or done.stdout).strip()[-800:])
-        return done
+        return execute([*self.enter, *argv], input=input, timeout_s=timeout_s, check=check, what=f"{argv[0]} failed in the lab")
 
     def enter_in(self, place: str) -> list[str]:
         """An argv prefix that runs a command on a host, on a site, or as the "controller"."""

@@ -11,8 +11,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def up(root: Path, *, progress: Progress, only: Iterable[str] = PARTS, cache: Pa
         raise LabError(f"the lab has no {', '.join(sorted(unknown))}", next=f"any of {', '.join(PARTS)}")
     _check_machine()
     root, cache, said = root.resolve(), cache.resolve(), _one_at_a_time(progress)
-    with _only_one(root):
+    with alone(root):
         lab = load(root, cache=cache)
         if lab is not None and lab.whole:
             if missing := [part for part in wanted if part not in lab.state.ready]:
@@ -67,7 +67,7 @@ def down(root: Path, *, cache: Path = CACHE) -> None:
     _check_root()
     root = root.resolve()
     if root.is_dir():
-        with _only_one(root):
+        with alone(root):
             _clear(root, cache=cache.resolve())
         (root / "lock").unlink(missing_ok=True)
         if not any(root.iterdir()):
@@ -100,10 +100,10 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
         lab.root.mkdir(parents=True, exist_ok=True)
         lab.state.write()
         make_keys(lab.root / "ssh")
-        netns.make(lab.state, lab.processes)
+        netns.make(lab.topology, lab.processes)
         lab.dns.start()
         lab.state.is_ready(NETWORK)
-    with ThreadPoolExecutor() as pool, ThreadPoolExecutor(1) as compiler:
+    with _pool() as pool, _pool(1) as compiler:
 
         def compiled(name: str) -> Future[Path]:
             return compiler.submit(golang.build, golang.SOURCES / name, cache=lab.cache, progress=progress)
@@ -114,13 +114,7 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
         def raise_part(part: str) -> None:
             since = time.monotonic()
             if part in HOSTS:
-                lab.hosts[part].stop()  # what an earlier attempt left
-                lab.hosts[part].prepare(base.result(), cache=lab.cache)
-                if part == lab.headscale.host.name:
-                    lab.headscale.lay_out(programs["hs"].result() / "headscale")
-                lab.hosts[part].boot()
-                if part == lab.headscale.host.name:
-                    lab.headscale.start()
+                _raise_host(lab, part, base, programs)
             elif part == ACME:
                 lab.acme.start()
             else:
@@ -129,11 +123,34 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
             lab.state.is_ready(part)
             progress(f"{part}: up ({time.monotonic() - since:.1f} s)")
 
-        for future in [pool.submit(raise_part, part) for part in parts]:
+        for future in as_completed([pool.submit(raise_part, part) for part in parts]):
             future.result()
     hosts = [host for host in lab.hosts.values() if host.name in lab.state.ready]
     sitefile.write(lab.root, lab.topology, acme=lab.acme, headscale=lab.headscale, hosts=hosts)
     progress(f"lab: up in {time.monotonic() - began:.1f} s")
+
+
+def _raise_host(lab: Lab, name: str, base: Future[Path], programs: Mapping[str, Future[Path]]) -> None:
+    host = lab.hosts[name]
+    host.stop()  # what an earlier attempt left
+    host.prepare(base.result(), cache=lab.cache)
+    if host is not lab.headscale.host:
+        host.boot()
+        return
+    lab.headscale.lay_out(programs["hs"].result() / "headscale")
+    host.boot()
+    lab.headscale.start()
+
+
+@contextmanager
+def _pool(workers: int | None = None) -> Iterator[ThreadPoolExecutor]:
+    """Threads; after a failure those that have not begun never do."""
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _clear(root: Path, *, cache: Path, keep: tuple[str, ...] = ()) -> None:
@@ -145,8 +162,8 @@ def _clear(root: Path, *, cache: Path, keep: tuple[str, ...] = ()) -> None:
         if host.root.is_dir():
             debian.keep_packages(host.root, cache=cache)
     Processes(root, root / "log").stop_all()
-    netns.remove(found)
-    cgroup.remove(found)
+    netns.remove(found.topology)
+    cgroup.remove(found.topology)
     for name in OWN_FILES:
         if name not in keep and (root / name).exists():
             remove_tree(root / name)
@@ -167,7 +184,7 @@ def _check_machine() -> None:
 
 
 @contextmanager
-def _only_one(root: Path) -> Iterator[None]:
+def alone(root: Path) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
     with (root / "lock").open("w") as file:
         try:

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 from lab.errors import LabError
 from lab.process import Processes, run, wait_for
-from lab.state import State
 from lab.topology import (
     ACME_AT,
     BRIDGE,
@@ -53,10 +52,10 @@ def nowhere(root: Path) -> Topology:
     return Topology(lab_id(root), INNER_NETWORKS[0], WAY_OUT_NETWORKS[0])
 
 
-def make(state: State, processes: Processes) -> None:
+def make(topology: Topology, processes: Processes) -> None:
     """The lab's own namespace with its bridge and the way out."""
-    topology, name = state.topology, state.topology.namespace
-    _make_namespace(state, name)
+    name = topology.namespace
+    _make_namespace(name)
     run(["ip", "-n", name, "link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0"])
     for at in (DNS_AT, ACME_AT):
         run(["ip", "-n", name, "address", "add", f"{topology.address(at)}/{topology.network.prefixlen}", "dev", BRIDGE])
@@ -72,28 +71,28 @@ def make(state: State, processes: Processes) -> None:
     _nft(name, f"table ip lab {{\n  chain out {{ type nat hook postrouting priority srcnat; oifname {WAY_OUT_DEVICE} masquerade; }}\n}}")
 
 
-def add_host(state: State, spec: HostSpec) -> str:
+def add_host(topology: Topology, spec: HostSpec) -> str:
     """The namespace of a host, its interface up and addressed. Its name."""
-    topology, name = state.topology, state.topology.namespace_of(spec.name)
-    _plug_in(state, name, spec.name, spec.at)
+    name = topology.namespace_of(spec.name)
+    _plug_in(topology, name, spec.name, spec.at)
     if six := topology.ipv6(spec.name):
         run(["ip", "-n", name, "address", "add", f"{six}/64", "dev", "eth0", "nodad"])
     run(["ip", "-n", name, "route", "add", "default", "via", str(topology.address(DNS_AT))])
     return name
 
 
-def add_site(state: State, spec: SiteSpec) -> str:
+def add_site(topology: Topology, spec: SiteSpec) -> str:
     """A site's namespace and its NAT's. The site's name. The NAT forwards to the lab's hosts and nowhere else."""
-    nat, name = state.topology.namespace_of(spec.nat), state.topology.namespace_of(spec.name)
-    _plug_in(state, nat, spec.nat, spec.at)
-    _make_namespace(state, name)
+    nat, name = topology.namespace_of(spec.nat), topology.namespace_of(spec.name)
+    _plug_in(topology, nat, spec.nat, spec.at)
+    _make_namespace(name)
     run(["ip", "-n", nat, "link", "add", "lan0", "type", "veth", "peer", "name", "eth0", "netns", name])
     for namespace, device, address in ((nat, "lan0", spec.lan[1]), (name, "eth0", spec.lan[2])):
         run(["ip", "-n", namespace, "address", "add", f"{address}/{spec.lan.prefixlen}", "dev", device])
         run(["ip", "-n", namespace, "link", "set", device, "up"])
     run(["ip", "-n", name, "route", "add", "default", "via", str(spec.lan[1])])
     _forward(nat)
-    hosts = ", ".join(str(state.topology.ipv4(host)) for host in HOSTS)
+    hosts = ", ".join(str(topology.ipv4(host)) for host in HOSTS)
     _nft(
         nat,
         f"""table ip nat {{
@@ -109,11 +108,10 @@ def add_site(state: State, spec: SiteSpec) -> str:
     return name
 
 
-def remove(state: State) -> None:
-    """Delete the lab's namespaces with all that is in them, also those that no state file tells of."""
-    prefix = state.topology.namespace
-    for name in {*state.things("netns"), *(n for n in namespaces() if n == prefix or n.startswith(f"{prefix}-"))}:
-        if (FOLDER / name).exists():
+def remove(topology: Topology) -> None:
+    """Delete the lab's namespaces with all that is in them."""
+    for name in namespaces():
+        if name == topology.namespace or name.startswith(f"{topology.namespace}-"):
             run(["ip", "netns", "delete", name])
 
 
@@ -133,18 +131,17 @@ def way_out_resolver(topology: Topology) -> str:
     return str(topology.way_out[3])
 
 
-def _make_namespace(state: State, name: str) -> None:
-    state.will_make("netns", name)
+def _make_namespace(name: str) -> None:
     if name in namespaces():  # of an attempt that failed
         run(["ip", "netns", "delete", name])
     run(["ip", "netns", "add", name])
     run(["ip", "-n", name, "link", "set", "lo", "up"])
 
 
-def _plug_in(state: State, name: str, part: str, at: int) -> None:
+def _plug_in(topology: Topology, name: str, part: str, at: int) -> None:
     """A new namespace whose eth0 is on the bridge."""
-    topology, lab = state.topology, state.topology.namespace
-    _make_namespace(state, name)
+    lab = topology.namespace
+    _make_namespace(name)
     run(["ip", "-n", lab, "link", "add", f"v-{part}", "type", "veth", "peer", "name", "eth0", "netns", name])
     run(["ip", "-n", lab, "link", "set", f"v-{part}", "master", BRIDGE, "up"])
     run(["ip", "-n", name, "address", "add", f"{topology.address(at)}/{topology.network.prefixlen}", "dev", "eth0"])

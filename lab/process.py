@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -19,22 +20,39 @@ from lab.errors import LabError
 
 T = TypeVar("T")
 START_TIMEOUT_S = 5.0
+WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
 MARK = "DERPFLEET_LAB_PROCESS"
 
 
-def run(argv: Sequence[str], *, input: str | None = None, timeout_s: float = 60, what: str = "") -> str:
-    """Standard output of a command that must succeed. Raises LabError with its last words."""
+def execute(
+    argv: Sequence[str],
+    *,
+    input: str | None = None,
+    timeout_s: float = 60,
+    check: bool = True,
+    what: str = "",
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end. Raises LabError `what` when it does not end in time and, with `check`, when it fails.
+
+    It dies with us: a command whose lab was killed writes nothing into the next one.
+    """
+    what = what or f"{Path(argv[0]).name} failed"
     try:
-        done = subprocess.run(list(argv), input=input, capture_output=True, text=True, timeout=timeout_s, check=False)
-    except FileNotFoundError:
-        raise LabError(
-            f"{argv[0]} is not installed", where=what, next="./quickstart installs what the lab needs (lab/packages.txt)"
-        ) from None
+        done = subprocess.run(
+            [*WITH_US, *argv], input=input, timeout=timeout_s, env=environment, cwd=cwd, capture_output=True, text=True, check=False
+        )
     except subprocess.TimeoutExpired:
-        raise LabError(what or f"{argv[0]} failed", where=" ".join(argv), why=f"it did not end within {timeout_s:g} s") from None
-    if done.returncode != 0:
-        raise LabError(what or f"{argv[0]} failed", where=" ".join(argv), why=(done.stderr.strip() or done.stdout.strip())[-800:])
-    return done.stdout
+        raise LabError(what, where=shlex.join(argv), why=f"it did not end within {timeout_s:g} s") from None
+    if check and done.returncode != 0:
+        raise LabError(what, where=shlex.join(argv), why=(done.stderr.strip() or done.stdout.strip())[-800:])
+    return done
+
+
+def run(argv: Sequence[str], *, input: str | None = None, timeout_s: float = 60, what: str = "") -> str:
+    """Standard output of a command that must succeed."""
+    return execute(argv, input=input, timeout_s=timeout_s, what=what).stdout
 
 
 def wait_for(find: Callable[[], T | None], *, timeout_s: float, what: str, why: Callable[[], str] = lambda: "") -> T:

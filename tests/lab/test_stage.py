@@ -192,7 +192,12 @@ def test_faults_of_the_network_come_and_go(stage: Lab) -> None:
         assert stage.run_in("sg1", ["ping", "-c", "1", "-W", "1", address], check=False).returncode != 0
     with faults.offline(stage, "hk1"):
         assert (
-            stage.run_in("hk1", ["apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any"], check=False, timeout_s=120).returncode
+            stage.run_in(
+                "hk1",
+                ["apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any", "-o", "Acquire::Retries=0"],
+                check=False,
+                timeout_s=120,
+            ).returncode
             != 0
         )
     assert reaches_quickly(stage, address)

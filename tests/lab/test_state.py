@@ -11,23 +11,19 @@ from lab.topology import INNER_NETWORKS, WAY_OUT_NETWORKS, Topology
 TOPOLOGY = Topology("abc123", INNER_NETWORKS[1], WAY_OUT_NETWORKS[2])
 
 
-def test_what_is_about_to_be_made_is_on_disk_before_it_is_made(tmp_path: Path) -> None:
+def test_what_was_chosen_and_what_is_up_is_read_back(tmp_path: Path) -> None:
     kept = state.State(tmp_path, TOPOLOGY)
-    kept.will_make("netns", "dfl-abc123")
-    kept.will_make("cgroup", "/sys/fs/cgroup/a:b")
-    kept.will_make("netns", "dfl-abc123-hk1")
-    kept.will_make("netns", "dfl-abc123")
-    kept.is_ready("hk1")
+    kept.write()
+    for part in ("sg1", "hk1", "sg1"):
+        kept.is_ready(part)
     again = state.read(tmp_path)
     assert again is not None
     assert again.topology == TOPOLOGY
-    assert again.things("netns") == ["dfl-abc123-hk1", "dfl-abc123"]
-    assert again.things("cgroup") == ["/sys/fs/cgroup/a:b"]
-    assert again.ready == ["hk1"]
+    assert again.ready == ["sg1", "hk1"]
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"version": 1}', '{"version": 1, "id": "x", "network": "no", "way_out": "", "made": [], "ready": []}']
+    "text", ["", "{", "[]", "{}", '{"version": 1}', '{"version": 1, "id": "x", "network": "no", "way_out": "", "ready": []}']
 )
 def test_a_file_that_says_nothing_is_no_state(tmp_path: Path, text: str) -> None:
     (tmp_path / state.FILE).write_text(text)
