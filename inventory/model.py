@@ -149,7 +149,9 @@ class Headscale(Model):
     """The headscale host, if it is ours to touch."""
 
     url: str = _text(
-        r"^https?://[^/\s]+/?$", "a URL without a path, as https://headscale.example.org", description="server_url, as clients use it"
+        r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$",
+        "a URL without a path, as https://headscale.example.org",
+        description="server_url, as clients use it",
     )
     ssh: Ssh = Field(Ssh(), description="address: default: the name in `url`")
     config: HostPath = "/etc/headscale/config.yaml"

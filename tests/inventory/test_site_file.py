@@ -109,9 +109,9 @@ def test_anchors_and_merge_keys():
         defaults: {certificate: {agree_terms: true}}
         hosts:
           hk1: &hk1
+            <<: {flavour: python, <<: {ports: {https: 3489}}}
             domain: hk1.example.org
             region: &region {id: 900, code: hk, name: Hong Kong}
-            ports: {https: 3489}
           hk2:
             <<: *hk1
             domain: hk2.example.org
@@ -202,6 +202,7 @@ REPLACED = [
     ("name: Hong Kong", "name: ''", "line 4: hosts.hk1.region.name: is empty"),
     ("Hong Kong", "x" * 65, f"line 4: hosts.hk1.region.name: '{'x' * 56}…' is longer than 64 characters"),
     ("Hong Kong}", "Hong Kong, latitude: 91, longitude: 1}", "line 4: hosts.hk1.region.latitude: 91 is not between -90 and 90"),
+    ("Hong Kong}", "Hong Kong, latitude: 91.0, longitude: 1}", "line 4: hosts.hk1.region.latitude: 91 is not between -90 and 90"),
     ("Hong Kong}", "Hong Kong, latitude: 22.3}", "line 4: hosts.hk1.region.longitude: is missing: latitude and longitude come together"),
     ("domain: hk1.example.org", "domain: 'https://hk1.example.org'",
      "line 3: hosts.hk1.domain: 'https://hk1.example.org' is not a host name: lower case, with a dot, without scheme, port or path"),
@@ -252,6 +253,8 @@ WHOLE = [
     ("a: !!python/object:os.system x\n", ["line 1: the tag 'tag:yaml.org,2002:python/object:os.system' means nothing here"]),
     ("a: \x07\n", ["line 1: the character U+0007 may not stand in YAML"]),
     ("[a]: 1\n", ["line 1: a key is a word, not a list or a mapping"]),
+    ("a: &x {b: {<<: *x}}\n", ["line 1: this alias leads back to itself"]),
+    (f"a: {'9' * 101}\n", ["line 1: a number has more than 100 digits"]),
     ("<<: 1\n", ["line 1: << takes a mapping, or a list of mappings"]),
 ]  # fmt: skip
 
@@ -270,8 +273,10 @@ TOP = [
     ("headscale: {}\n", "line 6: headscale.url: is missing (server_url, as clients use it)"),
     ("headscale: {url: 'https://hs.example.org/x'}\n",
      "line 6: headscale.url: 'https://hs.example.org/x' is not a URL without a path, as https://headscale.example.org"),
+    ("headscale: {url: 'https://[::1'}\n", "line 6: headscale.url: 'https://[::1' is not a URL without a path, as https://headscale.example.org"),
     ("headscale: {url: 'https://hs', derp_map: derp.yaml}\n", "line 6: headscale.derp_map: 'derp.yaml' is not an absolute path"),
     ("headscale: {url: 'https://hs', unit: headscale}\n", "line 6: headscale.unit: 'headscale' is not a systemd unit, as headscale.service"),
+    ("defaults: {ssh: {port: 0}}\nheadscale: {url: 'https://hs'}\n", "line 6: defaults.ssh.port: 0 is not between 1 and 65535"),
     ("derpmap: {omit_default_regions: 1}\n", "line 6: derpmap.omit_default_regions: 1 is not true or false"),
     ("known_hosts: []\n", "line 6: known_hosts: [] is not text: put it in quotes"),
 ]  # fmt: skip

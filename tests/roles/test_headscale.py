@@ -310,6 +310,12 @@ def test_what_cannot_even_be_read(seen, what, why):
     assert (caught.value.what, caught.value.why) == (what, why)
 
 
+def test_what_cannot_be_changed_in_place():
+    with pytest.raises(HeadscaleRefused) as caught:
+        made(map="homeparams: &none {}\nregions: *none\n")
+    assert "cannot be changed in place" in caught.value.why
+
+
 def test_a_file_that_is_no_text():
     seen = Facts(files={CONFIG_PATH: file(CONFIG, content=None)})
     with pytest.raises(HeadscaleRefused, match="no text file"):

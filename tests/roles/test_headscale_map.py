@@ -73,6 +73,11 @@ def test_a_malformed_file_is_refused():
         merge("Regions: {}\n", put=regions_of(HK))
 
 
+def test_a_file_that_cannot_be_changed_in_place_is_left_to_a_person():
+    with pytest.raises(BadMap, match="write it in block style"):
+        merge("homeparams: &none {}\nregions: *none\n", put=regions_of(HK))
+
+
 REGION = st.builds(
     lambda id, name, nodes: {
         "regionid": id,

@@ -53,6 +53,7 @@ CASES = {
     ),
     "a block scalar at the end": ("a:\n  b: |\n    text\n    more\n\nc: 1\n", lambda d: d["a"].__setitem__("n", 1), ["+   n: 1"]),
     "a list item": ("a:\n  - name: x   # ex\n    b: 1\n", lambda d: d["a"][0].update(b=2, c=3), ["-     b: 1", "+     b: 2", "+     c: 3"]),
+    "a shorter list": ("a:\n  - x\n  - y # why\n  - z\nb: 1\n", lambda d: d["a"].__delitem__(slice(1, None)), ["-   - y # why", "-   - z"]),
     "windows line ends": ("a: 1\r\nb: 2\r\n", lambda d: d.__setitem__("c", 3), ["+ c: 3"]),
 }
 
@@ -103,6 +104,11 @@ def test_an_alias_that_leads_back_to_itself_is_refused():
 def test_a_merge_key_takes_mappings():
     with pytest.raises(NotYaml, match="<< takes a mapping"):
         read("<<: 3\n")
+
+
+def test_a_key_is_a_word():
+    with pytest.raises(NotYaml, match="a key is a word"):
+        read("[a]: 1\n")
 
 
 def test_merge_keys_are_read():
