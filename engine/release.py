@@ -88,9 +88,7 @@ def build_release(program: Program, facts: Facts, *, cache: Path, progress: Call
         with alone(path.parent):
             if not path.exists():
                 progress(f"building the {program.name} release for Python {python} on {facts.arch}")
-                with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                    wheels = _download(Path(folder), lock, python, platforms)
-                    _write(path, program, sources, wheels)
+                _write(path, program, sources, _wheels(cache / "wheels", lock, python, platforms))
     return Release(path, sha256(path))
 
 
@@ -168,8 +166,19 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _download(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) -> list[Path]:
-    """The wheels of `lock`, their hashes checked by pip."""
+def _wheels(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) -> list[Path]:
+    """The wheels of `lock`, kept, because the relay's own sources change more often than what it stands on."""
+    kept = folder / hashlib.sha256("\0".join((lock, python, *platforms)).encode()).hexdigest()[:16]
+    if not kept.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temp:
+            _download(Path(temp), lock, python, platforms)
+            Path(temp).rename(kept)
+    return sorted(kept.glob("*.whl"))
+
+
+def _download(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) -> None:
+    """Fetches the wheels of `lock`; pip checks their hashes. Raises ReleaseError."""
     requirements = folder / "requirements.txt"
     requirements.write_text(lock)
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"]
@@ -183,7 +192,6 @@ def _download(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) 
             why="\n".join(done.stderr.strip().splitlines()[-6:]),
             next="check the controller's way to a package index (pip's own settings count), then run the command again",
         )
-    return sorted(folder.glob("*.whl"))
 
 
 def _write(path: Path, program: Program, sources: Mapping[str, bytes], wheels: list[Path]) -> None:
@@ -214,7 +222,7 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     """A tar.gz whose bytes depend on nothing but `files`."""
     out = io.BytesIO()
     with (
-        gzip.GzipFile(filename="", fileobj=out, mode="wb", mtime=0, compresslevel=9) as packed,
+        gzip.GzipFile(filename="", fileobj=out, mode="wb", mtime=0, compresslevel=6) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
         for name in sorted(files):

@@ -29,8 +29,8 @@ import time
 
 CONFIG = "/etc/derpfleet/certificate.json"
 OVERDUE = 0.25  # of the lifetime left; certbot renews at a third, so below this it has failed for a while
-BUSY_S = 120  # how long to wait for another certbot
-SERVED_S = 15
+PASSING = ("Another instance of Certbot is already running", "invalid anti-replay nonce")  # certbot retries a nonce only once
+PASSING_S = 90  # for how long what passes is waited for
 
 ADVICE = {
     "dns": "look at the A and AAAA records of the name: both must lead to this host, or not exist",
@@ -91,7 +91,7 @@ class Certificate:
     def __init__(self, config):
         self.domain, self.fullchain, self.key = config["domain"], config["fullchain"], config["key"]
         self.acme, self.copies, self.reloads = config["acme"], config["copies"], config["reload"]
-        self.https_port = config["https_port"]
+        self.https_port, self.patience_s = config["https_port"], config["patience_s"]
 
     # what is on disk
 
@@ -137,12 +137,11 @@ class Certificate:
         argv += ["--deploy-hook", "%s deploy --hook" % self.acme["hook"]]
         argv += ["--force-renewal"] if force else ["--keep-until-expiring"]
         env = dict(os.environ, **({"REQUESTS_CA_BUNDLE": self.acme["ca"]} if self.acme["ca"] else {}))
-        deadline = time.time() + BUSY_S
-        while True:
-            status, output = run(argv, env)
-            if "Another instance of Certbot is already running" not in output or time.time() > deadline:
-                break
+        deadline = time.time() + PASSING_S
+        status, output = run(argv, env)
+        while status and any(text in output for text in PASSING) and time.time() < deadline:
             time.sleep(3)
+            status, output = run(argv, env)
         if status:
             raise Problem(explain(output))
         if self.problem():
@@ -209,7 +208,7 @@ class Certificate:
                 said.append("%s: %s" % (" ".join(argv), output.strip()))
         if hook:
             return
-        deadline = time.time() + SERVED_S
+        deadline = time.time() + self.patience_s
         while self.mismatch() and time.time() < deadline:
             time.sleep(0.2)
         if self.mismatch():

@@ -84,6 +84,7 @@ def _config(host: Host, facts: Facts) -> dict[str, object]:
         "fullchain": fullchain,
         "key": key,
         "https_port": host.ports.https,
+        "patience_s": 15,
         "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if host.front == "none" else None,
         "reload": [list(_reload(host))],
         "acme": None,

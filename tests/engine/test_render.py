@@ -1,0 +1,24 @@
+"""Templates."""
+
+from __future__ import annotations
+
+import pytest
+from jinja2 import UndefinedError
+
+from engine.render import TEMPLATES, render
+
+
+def test_a_value_that_nobody_gave_is_an_error() -> None:
+    with pytest.raises(UndefinedError):
+        render("firewall.service.j2")
+
+
+def test_nothing_is_escaped_and_the_last_line_ends() -> None:
+    assert b"nft -f /a&b<c>\n" in render("firewall.service.j2", rules="/a&b<c>")
+    assert render("firewall.service.j2", rules="x").endswith(b"\n")
+
+
+def test_every_template_is_read_by_a_role() -> None:
+    roles = TEMPLATES.parent.parent / "roles"
+    text = "".join(path.read_text() for path in roles.glob("*.py"))
+    assert [path.name for path in TEMPLATES.iterdir() if f'"{path.name}"' not in text] == []

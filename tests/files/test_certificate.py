@@ -1,0 +1,309 @@
+"""files/certificate.py as a host runs it: our shipped certbot, a real ACME server, a real nginx."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.facts import Facts
+from engine.release import CERTBOT, build_release
+from tests.support.acme import Pebble, free_ports, pebble
+from tests.support.debian import program
+
+CHECKOUT = Path(__file__).parent.parent.parent
+PROGRAM = CHECKOUT / "files" / "certificate.py"
+DOMAIN = "hk1.example.org"
+NGINX = """\
+{user}daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
+events {{}}
+http {{
+{places}
+    server {{
+        listen 127.0.0.1:{http};
+        location ^~ /.well-known/acme-challenge/ {{ root {folder}/webroot; }}
+    }}
+    include {folder}/https*.conf;
+}}
+"""
+HTTPS = "server {{ listen 127.0.0.1:{https} ssl; ssl_certificate {live}/fullchain.pem; ssl_certificate_key {live}/privkey.pem; }}\n"
+
+
+@pytest.fixture(scope="session")
+def certbot(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Certbot out of a release made for the Python that runs the tests."""
+    facts = Facts(python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())
+    release = build_release(CERTBOT, facts, cache=CHECKOUT / ".cache")
+    folder = tmp_path_factory.mktemp("certbot")
+    subprocess.run(["tar", "-xzf", str(release.path), "-C", str(folder)], check=True)
+    return [sys.executable, "-I", str(folder)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
+    with pebble(tmp_path_factory.mktemp("pebble")) as running:
+        yield running
+
+
+@dataclass
+class Stage:
+    """One host's certificate: a folder in place of its /etc, and an nginx in front."""
+
+    folder: Path
+    certbot: list[str]
+    server: Pebble
+    https: int
+    stack: ExitStack
+    binary: str = field(default_factory=lambda: program("nginx", "nginx"))
+
+    @property
+    def live(self) -> Path:
+        return self.folder / "letsencrypt" / "live" / DOMAIN
+
+    def configure(self, **changed: Any) -> None:
+        """The configuration as the role writes it; `acme` is merged, the rest replaced."""
+        dirs = [word for name in ("config", "work", "logs") for word in (f"--{name}-dir", str(self.folder / "letsencrypt"))]
+        acme = {
+            "server": self.server.url,
+            "contact": None,
+            "ca": str(self.server.ca),
+            "certbot": [*self.certbot, *dirs],
+            "authenticator": ["--webroot", "--webroot-path", str(self.folder / "webroot")],
+            "hook": f"{sys.executable} {PROGRAM} --config {self.folder / 'certificate.json'}",
+        } | changed.pop("acme", {})
+        config = {
+            "domain": DOMAIN,
+            "fullchain": str(self.live / "fullchain.pem"),
+            "key": str(self.live / "privkey.pem"),
+            "https_port": self.https,
+            "patience_s": 3,
+            "copies": None,
+            "reload": [[self.binary, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-s", "reload"]],
+            "acme": acme,
+        } | changed
+        (self.folder / "certificate.json").write_text(json.dumps(config))
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, str(PROGRAM), "--config", str(self.folder / "certificate.json"), *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=110)
+
+    def serial(self) -> str:
+        return subprocess.run(
+            ["openssl", "x509", "-noout", "-serial", "-in", str(self.live / "fullchain.pem")], capture_output=True, text=True, check=True
+        ).stdout
+
+    def start_nginx(self) -> None:
+        places = "".join(f"    {name}_temp_path {self.folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        user = "user root; " if os.geteuid() == 0 else ""
+        text = NGINX.format(user=user, folder=self.folder, http=self.server.http_port, places=places)
+        (self.folder / "nginx.conf").write_text(text)
+        process = subprocess.Popen([self.binary, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")])
+        self.stack.callback(process.wait)
+        self.stack.callback(process.terminate)
+        deadline = time.monotonic() + 10
+        while not (self.folder / "nginx.pid").exists() or not (self.folder / "nginx.pid").read_text():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+
+    def serve_https(self) -> None:
+        (self.folder / "https.conf").write_text(HTTPS.format(https=self.https, live=self.live))
+        os.kill(int((self.folder / "nginx.pid").read_text()), signal.SIGHUP)
+
+
+@pytest.fixture
+def stage(tmp_path: Path, certbot: list[str], server: Pebble) -> Iterator[Stage]:
+    (tmp_path / "webroot").mkdir()
+    (https,) = free_ports(1)
+    with ExitStack() as stack:
+        made = Stage(tmp_path, certbot, server, https, stack)
+        made.configure()
+        yield made
+
+
+def succeeded(done: subprocess.CompletedProcess[str]) -> bool:
+    assert done.returncode == 0, done.stderr
+    return True
+
+
+def test_first_certificate_then_reuse(stage: Stage) -> None:
+    stage.start_nginx()
+    assert "No such file" in stage.run("valid").stderr
+    assert succeeded(stage.run("obtain"))
+    assert succeeded(stage.run("valid"))
+    first = stage.serial()
+    assert succeeded(stage.run("obtain"))
+    assert stage.serial() == first
+
+
+def test_a_forced_renewal_is_served_without_a_restart(stage: Stage) -> None:
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    stage.serve_https()
+    assert succeeded(stage.run("deploy"))
+    first, pid, began = stage.serial(), (stage.folder / "nginx.pid").read_text(), time.time()
+    assert stage.run("younger", str(began)).returncode == 1
+    assert succeeded(stage.run("renew", "--force"))
+    assert succeeded(stage.run("served"))
+    assert succeeded(stage.run("younger", str(began)))
+    assert stage.serial() != first
+    assert (stage.folder / "nginx.pid").read_text() == pid
+
+
+def test_a_certificate_that_is_not_served_is_a_loud_failure(stage: Stage) -> None:
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    stage.serve_https()
+    assert succeeded(stage.run("deploy"))
+    stage.configure(reload=[["false"]])
+    done = stage.run("renew", "--force")
+    assert done.returncode == 1
+    assert re.search(r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\nfalse: ", done.stderr)
+
+
+def test_nothing_listening_is_said(stage: Stage) -> None:
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    assert f"port {stage.https} of this host: [Errno 111]" in stage.run("served").stderr
+
+
+def test_a_refusal_is_told_in_words_and_the_old_certificate_stays(stage: Stage) -> None:
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    first = stage.serial()
+    stage.configure(acme={"authenticator": ["--webroot", "--webroot-path", str(stage.folder)]})  # nginx serves another folder
+    done = stage.run("obtain", "--force")
+    assert done.returncode == 1
+    assert done.stderr.startswith("no certificate: unauthorized: ")
+    assert "\nchange: the name leads to another machine, or something in front of this host answers port 80\n" in done.stderr
+    assert stage.serial() == first
+
+
+def test_nobody_on_port_80(stage: Stage) -> None:
+    done = stage.run("obtain")
+    assert done.returncode == 1
+    assert done.stderr.startswith('no certificate: connection: Get "http://hk1.example.org:')
+    assert "\nchange: port 80 must be reachable from everywhere" in done.stderr
+
+
+def test_an_untrusted_acme_server_is_told(stage: Stage) -> None:
+    stage.configure(acme={"ca": None})
+    done = stage.run("obtain")
+    assert done.returncode == 1
+    assert "certificate.ca" in done.stderr
+
+
+def test_another_acme_server_replaces_the_certificate(stage: Stage) -> None:
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    first, other = stage.serial(), stage.server.url.replace("localhost", "127.0.0.1")
+    stage.configure(acme={"server": other})
+    assert stage.run("valid").stderr.strip().endswith(f"is from {stage.server.url}, not from {other}")
+    assert succeeded(stage.run("obtain"))
+    assert succeeded(stage.run("valid"))
+    assert stage.serial() != first
+
+
+def test_standalone_and_the_relays_own_copies(stage: Stage) -> None:
+    folder, port = stage.folder / "copies", stage.server.http_port
+    folder.mkdir()
+    group = stage.folder.stat().st_gid
+    stage.configure(
+        copies={"directory": str(folder), "group": group}, acme={"authenticator": ["--standalone", "--http-01-port", str(port)]}
+    )
+    assert succeeded(stage.run("obtain"))  # its hook copies
+    assert succeeded(stage.run("copied"))
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {f"{DOMAIN}.crt": 0o640, f"{DOMAIN}.key": 0o640}
+    (folder / f"{DOMAIN}.key").write_text("damaged")
+    assert stage.run("copied").returncode == 1
+    assert succeeded(stage.run("copy"))
+    assert succeeded(stage.run("copied"))
+    ssl.create_default_context().load_cert_chain(folder / f"{DOMAIN}.crt", folder / f"{DOMAIN}.key")
+
+
+def test_a_moody_acme_server_is_borne_with(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pebble(tmp_path_factory.mktemp("moody"), moody=True) as moody:
+        stage.server = moody
+        stage.configure()
+        stage.start_nginx()
+        assert succeeded(stage.run("obtain"))
+
+
+@pytest.mark.parametrize(
+    ("days", "left", "words"),
+    [(90, 30, ""), (90, 10, "ends on"), (6, 3, ""), (6, 1, "ends on")],
+)
+def test_overdue_is_a_share_of_the_lifetime(stage: Stage, days: int, left: int, words: str) -> None:
+    stage.live.mkdir(parents=True)
+    write_certificate(stage.live, days=days, left=left)
+    problem = stage.run("valid").stderr
+    assert (words or "is from somewhere else") in problem
+
+
+def test_another_name_is_noticed(stage: Stage) -> None:
+    stage.live.mkdir(parents=True)
+    write_certificate(stage.live, days=90, left=80, name="other.example.org")
+    assert f"is not for {DOMAIN}" in stage.run("valid").stderr
+
+
+@pytest.mark.parametrize(
+    ("printed", "kind"),
+    [
+        (
+            "An unexpected error occurred:\nError creating new order :: too many certificates (5) already issued for this exact set",
+            "rateLimited",
+        ),
+        ("  Type:   dns\n  Detail: DNS problem: NXDOMAIN looking up A for hk1.example.org", "dns"),
+        ("  Type:   caa\n  Detail: CAA record for example.org prevents issuance", "caa"),
+        (
+            "urn:ietf:params:acme:error:externalAccountRequired :: The request must include a value for the EAB field",
+            "externalAccountRequired",
+        ),
+    ],
+)
+def test_reasons(printed: str, kind: str) -> None:
+    program_ = load_program()
+    told = program_["explain"]("Saving debug log to /x\n" + printed)
+    assert told.startswith(f"no certificate: {kind}: ")
+    assert f"\nchange: {program_['ADVICE'][kind]}\n" in told
+    assert "Saving debug log" not in told
+
+
+@pytest.mark.parametrize("python", sorted(Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python3")), ids=lambda path: path.parts[-3])
+def test_every_python_reads_it(python: Path) -> None:
+    done = subprocess.run([str(python), "-I", "-B", str(PROGRAM), "--help"], capture_output=True, text=True, check=True)
+    assert "one host's certificate" in done.stdout
+
+
+def load_program() -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "certificate"}
+    exec(compile(PROGRAM.read_text(), str(PROGRAM), "exec"), names)
+    return names
+
+
+def write_certificate(folder: Path, *, days: int, left: int, name: str = DOMAIN) -> None:
+    """A certificate of a lifetime of `days` with `left` to go."""
+    end = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + left * 86400))
+    start = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + (left - days) * 86400))
+    config = f"[ca]\ndefault_ca=x\n[x]\ndatabase={folder}/db\nnew_certs_dir={folder}\nserial={folder}/serial\ndefault_md=sha256\npolicy=p\n"
+    config += f"copy_extensions=copy\n[p]\ncommonName=supplied\n[req]\ndistinguished_name=n\n[n]\n[e]\nsubjectAltName=DNS:{name}\n"
+    (folder / "openssl.cnf").write_text(config)
+    (folder / "db").write_text("")
+    (folder / "serial").write_text("01\n")
+    key, request, conf = str(folder / "key.pem"), str(folder / "request.pem"), ["-config", str(folder / "openssl.cnf")]
+    ask = ["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", request, "-subj", f"/CN={name}", "-reqexts", "e"]
+    sign = ["ca", "-batch", "-selfsign", "-keyfile", key, "-in", request, "-out", str(folder / "fullchain.pem"), "-notext"]
+    for words in (ask, [*sign, "-startdate", start, "-enddate", end]):
+        subprocess.run(["openssl", *words, *conf], check=True, capture_output=True)

@@ -1,0 +1,86 @@
+"""A real ACME server on loopback: Debian's Pebble, with its own DNS that says 127.0.0.1 to every name."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from lab.certificates import make_server_certificate
+
+
+@dataclass(frozen=True)
+class Pebble:
+    """`url` is its directory, `ca` what its own https is verified with, `http_port` where it asks for challenges."""
+
+    url: str
+    ca: Path
+    http_port: int
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports of loopback that nobody has now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    numbers = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return numbers
+
+
+@contextmanager
+def pebble(folder: Path, *, moody: bool = False) -> Iterator[Pebble]:
+    """Runs one in `folder`. `moody`: it refuses some nonces and takes its time, by which it tries a client's patience."""
+    listen, management, http, dns, dns_management = free_ports(5)
+    authority, certificate, key = make_server_certificate("localhost", IPv4Address("127.0.0.1"))
+    for name, content in (("ca.pem", authority), ("server.pem", certificate), ("server.key", key)):
+        (folder / name).write_bytes(content)
+    settings = {
+        "listenAddress": f"127.0.0.1:{listen}",
+        "managementListenAddress": f"127.0.0.1:{management}",
+        "certificate": str(folder / "server.pem"),
+        "privateKey": str(folder / "server.key"),
+        "httpPort": http,
+        "tlsPort": 1,
+        "ocspResponderURL": "",
+        "externalAccountBindingRequired": False,
+    }
+    (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
+    calm = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"}
+    tried = {"PEBBLE_VA_SLEEPTIME": "2", "PEBBLE_WFE_NONCEREJECT": "15", "PEBBLE_AUTHZREUSE": "0"}
+    off = [word for name in ("http01", "https01", "tlsalpn01") for word in (f"-{name}", "")]
+    names = ["pebble-challtestsrv", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-dns01", f"127.0.0.1:{dns}", *off]
+    programs = [
+        [*names, "-management", f"127.0.0.1:{dns_management}"],
+        ["pebble", "-config", str(folder / "pebble.json"), "-dnsserver", f"127.0.0.1:{dns}"],
+    ]
+    processes: list[subprocess.Popen[bytes]] = []
+    with (folder / "pebble.log").open("wb") as log:
+        try:
+            for argv in programs:
+                processes.append(subprocess.Popen(argv, stdout=log, stderr=log, env={**os.environ, **(tried if moody else calm)}))
+            _await(listen, folder / "ca.pem", folder / "pebble.log")
+            yield Pebble(f"https://localhost:{listen}/dir", folder / "ca.pem", http)
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+
+
+def _await(port: int, ca: Path, log: Path) -> None:
+    context, deadline = ssl.create_default_context(cafile=ca), time.monotonic() + 10
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain, server_hostname="localhost"):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"Pebble did not come up: {error}\n{log.read_text()[-2000:]}") from error
+            time.sleep(0.05)
