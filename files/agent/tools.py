@@ -10,7 +10,6 @@ import socket
 import ssl
 import stat
 import subprocess
-import tempfile
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
@@ -87,8 +86,8 @@ def file_type(mode):
 
 def write_atomically(path, source, mode, ids, validate=()):
     """`source`, a file, becomes `path`: temp beside it, mode, owner, fsync, validated, renamed, directory synced."""
-    folder = os.path.dirname(path)
-    handle, temp = tempfile.mkstemp(prefix=".%s." % os.path.basename(path), suffix=".derpfleet", dir=folder)
+    temp = beside(path)
+    handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "wb") as out, open(source, "rb") as data:
             shutil.copyfileobj(data, out)
@@ -102,7 +101,14 @@ def write_atomically(path, source, mode, ids, validate=()):
     except BaseException:
         os.unlink(temp)
         raise
-    sync_directory(folder)
+    sync_directory(os.path.dirname(path))
+
+
+def beside(path):
+    """The temporary name of what is to become `path`, free. It is always the same, so that a killed run leaves nothing for ever."""
+    temp = os.path.join(os.path.dirname(path), ".%s.derpfleet" % os.path.basename(path))
+    remove(temp)
+    return temp
 
 
 def sync_directory(folder):
@@ -152,7 +158,7 @@ def read_text(path):
 
 
 def replace_link(path, target):
-    temp = "%s.derpfleet-%d" % (path, os.getpid())
+    temp = beside(path)
     os.symlink(target, temp)
     os.rename(temp, path)
     sync_directory(os.path.dirname(path))

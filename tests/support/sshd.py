@@ -74,10 +74,14 @@ class Sshd:
         flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
         return ["ssh", "-F", "none", "-p", str(self.port), "-i", str(self.key), *flags, f"{account}@{self.address}"]
 
+    @property
+    def enter(self) -> list[str]:
+        """An argv prefix that runs a program on the stage as root, not through SSH."""
+        return ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--net", "--uts", "--root", "--wd"]
+
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run a program on the stage as root, not through SSH."""
-        enter = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--net", "--uts", "--root", "--wd=/"]
-        return subprocess.run([*enter, *argv], capture_output=True, text=True, check=False)
+        return subprocess.run([*self.enter, *argv], capture_output=True, text=True, check=False)
 
     def stop(self) -> None:
         """End it: every process on the stage dies with its process 1. May be called twice."""

@@ -1,0 +1,38 @@
+"""The plan that the agent's tests converge to."""
+
+from __future__ import annotations
+
+import tarfile
+from io import BytesIO
+
+from engine.resource import Absent, Command, Directory, File, Firewall, Group, Package, Resource, Service, Symlink, Sysctl, Tree, User
+
+
+def relay_host(*, setting: str = "one", fin_timeout_s: int = 31) -> list[Resource]:
+    """A plan with every kind but Docker's two: a small relay host."""
+    archive = BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name in ("relay/__init__.py", "relay/server.py"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(name)
+            tar.addfile(entry, BytesIO(name.encode()))
+    unit = File(path="/etc/systemd/system/relay.service", content=b"[Service]\nExecStart=/bin/true\n")
+    environment = File(path="/etc/relay/relay.env", content=f"SETTING={setting}\n".encode(), validate=("grep", "-q", "SETTING", "{}"))
+    return [
+        Package(package="nginx"),
+        Package(package="nftables"),
+        Group(group="relay"),
+        User(user="relay", group="relay", groups=("adm",)),
+        Directory(path="/etc/relay", mode="0750", group="relay"),
+        Tree(path="/srv/relay", archive=archive.getvalue()),
+        File(path="/etc/relay/relay.key", content=b"privkey:00\n", mode="0640", group="relay", secret=True),
+        environment,
+        Symlink(path="/srv/current", target="relay"),
+        Absent(path="/etc/relay/old.conf"),
+        Sysctl(key="net.ipv4.tcp_fin_timeout", value=str(fin_timeout_s)),
+        Firewall(table="relay", path="/etc/relay.nft", rules=b"table inet relay { chain in { type filter hook input priority 0; }; }\n"),
+        Command(title="first copy", argv=("cp", "/etc/relay/relay.env", "/srv/first"), creates="/srv/first"),
+        Command(title="copy", argv=("cp", "/etc/relay/relay.env", "/srv/copy"), on_change=(environment.id,)),
+        unit,
+        Service(unit="relay.service", restart_on=(unit.id, environment.id), timeout_s=1),
+    ]
