@@ -21,14 +21,14 @@ from inventory.secrets import Secret, read_secret
 class Shipment:
     """Controller-side artefacts of one host. What its roles do not use is None.
 
-    `secrets`: by their reference in the site file. `prover`: the node keys (`nodekey:<hex>`) that our proof logs in with.
+    `secrets`: by their reference in the site file. `mesh_key`: what lets our proof into a relay that asks headscale, 64 hex digits.
     """
 
     relay_release: Release | None = None
     certbot_release: Release | None = None
     image: ImageArtefact | None = None
     secrets: Mapping[str, Secret] = field(default_factory=dict)
-    prover: tuple[str, ...] = ()
+    mesh_key: Secret | None = None
 
 
 def make_shipment(
@@ -37,7 +37,7 @@ def make_shipment(
     facts: Facts,
     *,
     cache: Path,
-    prover: tuple[str, ...] = (),
+    mesh_key: Secret | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Shipment:
     """Everything that the roles of `host` need; a second call with the same inputs finds it made.
@@ -52,7 +52,7 @@ def make_shipment(
         certbot_release=build_release(CERTBOT, facts, cache=cache, progress=progress) if shipped_certbot else None,
         image=_image(host, facts, base, cache),
         secrets={certificate.key: read_secret(certificate.key, base=base)} if certificate.source == "manual" and certificate.key else {},
-        prover=prover,
+        mesh_key=mesh_key,
     )
 
 

@@ -126,7 +126,7 @@ def shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
     def progress(text: str) -> None:
         fleet.report.doing(host.name, text)
 
-    return make_shipment(host, fleet.site, facts, cache=CHECKOUT / ".cache", prover=prover(fleet).public, progress=progress)
+    return make_shipment(host, fleet.site, facts, cache=CHECKOUT / ".cache", mesh_key=prover(fleet, host).mesh_key, progress=progress)
 
 
 def _explain(host: Host, failure: Failure, outcome: Outcome) -> ResourceFailed:

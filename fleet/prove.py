@@ -16,14 +16,14 @@ from probe.target import Target
 from probe.verify import prove
 
 
-def prover(fleet: Fleet) -> Prover:
-    """The site's two prover keys, made on first use."""
-    return read_prover(fleet.runs / "prover.json")
+def prover(fleet: Fleet, host: Host) -> Prover:
+    """The site's two prover keys, made on first use, and the mesh key that they have at this host's relay."""
+    return read_prover(fleet.runs / "prover.json").at(host.name)
 
 
 def target(fleet: Fleet, host: Host) -> Target:
     """What the outside has to see of a host."""
-    return Target.from_host(host, fleet.site, prover=prover(fleet))
+    return Target.from_host(host, fleet.site, prover=prover(fleet, host))
 
 
 def prove_hosts(fleet: Fleet, hosts: Sequence[Host], *, thorough: bool = False) -> dict[str, Proof]:

@@ -23,13 +23,20 @@ class Listener:
         self.server.close()
 
 
-def open_tcp(host: str, port: int, config: Config) -> list[socket.socket]:
+def take(handed: list[socket.socket], kind: socket.SocketKind, port: int) -> list[socket.socket]:
+    """The sockets for this port among those that systemd handed over; they are taken out of `handed`."""
+    found = [sock for sock in handed if sock.type == kind and sock.getsockname()[1] == port]
+    handed[:] = [sock for sock in handed if sock not in found]
+    return found
+
+
+def open_tcp(host: str, port: int, config: Config, handed: list[socket.socket]) -> list[socket.socket]:
     """Listening sockets for `host`, or for every IPv4 and IPv6 address if it is empty. Raises OSError.
 
-    Accepted connections inherit keep-alive and user timeout: DERP has its own keep-alive, so TCP's is rare, and unacknowledged
-    data ends a connection fast.
+    Those that were handed over for this port are taken instead. Accepted connections inherit keep-alive and user timeout: DERP
+    has its own keep-alive, so TCP's is rare, and unacknowledged data ends a connection fast.
     """
-    sockets = _open(host, port, socket.SOCK_STREAM, reuse_port=config.workers > 1)
+    sockets = take(handed, socket.SOCK_STREAM, port) or _open(host, port, socket.SOCK_STREAM, reuse_port=config.workers > 1)
     for sock in sockets:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(config.tcp_keepalive_time_s)))
@@ -38,9 +45,9 @@ def open_tcp(host: str, port: int, config: Config) -> list[socket.socket]:
     return sockets
 
 
-def open_udp(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
-    """Bound sockets for `host`, or for every IPv4 and IPv6 address if it is empty. Raises OSError."""
-    return _open(host, port, socket.SOCK_DGRAM, reuse_port=reuse_port)
+def open_udp(host: str, port: int, handed: list[socket.socket], *, reuse_port: bool = False) -> list[socket.socket]:
+    """Bound sockets for `host`, or for every IPv4 and IPv6 address if it is empty; those that were handed over instead. Raises OSError."""
+    return take(handed, socket.SOCK_DGRAM, port) or _open(host, port, socket.SOCK_DGRAM, reuse_port=reuse_port)
 
 
 def _open(host: str, port: int, kind: int, *, reuse_port: bool) -> list[socket.socket]:

@@ -18,12 +18,13 @@ from pathlib import Path
 from random import uniform
 from typing import Any, Final
 
-from relay import admission, debug, http, metacert, selfsigned
+from relay import admission, debug, http, metacert, selfsigned, systemd
 from relay.addresses import AddressTable, Ticket, network_of
 from relay.bucket import Bucket, RateConfig, parse_rate_config
 from relay.channel import make_server_context
 from relay.flags import Config
 from relay.front import Front
+from relay.goflag import split_host_port
 from relay.handshake import ClientInfo, Introduction
 from relay.keyfile import NodeKey, read_mesh_key, read_or_create_key
 from relay.link import Link, Owner, Tick
@@ -79,6 +80,7 @@ class Relay(Owner):
             home=config.home,
             pages=debug.make_pages(inside),
         )
+        self.systemd = systemd.Notifier(os.environ.get("NOTIFY_SOCKET", ""))
         self.stun: list[StunSocket] = []
         self.listeners: list[Listener] = []
         self._context: ssl.SSLContext | None = None
@@ -106,22 +108,34 @@ class Relay(Owner):
             self._context = self._load_certificate()
         if config.rate_config:
             self._rates = parse_rate_config(Path(config.rate_config).read_bytes())
+        handed = [sock for _, sock in systemd.take_sockets(os.environ, os.getpid())]
         host, port = config.listen
-        for sock in open_tcp(host, port, config):
+        for sock in open_tcp(host, port, config, handed):
             self.listeners.append(await self._listen(sock, http.answer, encrypted=config.serve_tls))
         if config.serve_tls and config.http_port >= 0:
-            for sock in open_tcp(host, config.http_port, config):
+            for sock in open_tcp(host, config.http_port, config, handed):
                 self.listeners.append(await self._listen(sock, http.answer_plain, encrypted=False))
         if config.stun:
-            self.stun = [StunSocket(self.loop, sock, self._is_silent) for sock in open_udp(host, config.stun_port)]
+            self.stun = [StunSocket(self.loop, sock, self._is_silent) for sock in open_udp(host, config.stun_port, handed)]
+        if config.metrics_listen:
+            host, service = split_host_port(config.metrics_listen)
+            for sock in open_tcp(host, int(service), config, handed):
+                self.listeners.append(await self._listen(sock, http.answer, encrypted=False))
+        for stray in handed:
+            self.log.warning("systemd handed over a socket that no flag asks for", address=stray.getsockname())
+            stray.close()
         if not self.admission.is_open:
             self.spawn(self._watch_admission())
+        if interval_s := systemd.watchdog_interval_s(os.environ, os.getpid()):
+            self.spawn(self._feed_watchdog(interval_s))
         self._sweep()
         self.log.info("listening", address=config.addr, tls=config.serve_tls, stun=config.stun_port if config.stun else "off")
+        self.systemd.ready()
 
     async def run(self) -> None:
         """Serve until `stop`, then drain."""
         await self._stopping
+        self.systemd.stopping("draining")
         await self._drain()
 
     def stop(self) -> None:
@@ -134,6 +148,7 @@ class Relay(Owner):
 
     def reload(self) -> None:
         """Read certificate and limits again; what cannot be read stays as it was, and the log says so."""
+        self.systemd.reloading()
         try:
             if self.config.serve_tls:
                 self._context = self._load_certificate()
@@ -146,6 +161,7 @@ class Relay(Owner):
         else:
             self.tally.counts["reloads"] += 1
             self.log.info("reloaded")
+        self.systemd.ready()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside the connections; it is cancelled at the end."""
@@ -277,6 +293,11 @@ class Relay(Owner):
         if limit and now - since >= limit:
             self.tally.counts["sclient_write_timeouts"] += 1
             link.end("write_timeout")
+
+    async def _feed_watchdog(self, interval_s: float) -> None:
+        while True:
+            self.systemd.alive()
+            await asyncio.sleep(interval_s)
 
     async def _watch_admission(self) -> None:
         """Hang up on clients that lost their admission."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inventory.model import Host, Site
+from roles import paths
 
 
 def verify_url(host: Host, site: Site) -> str:
@@ -12,3 +13,8 @@ def verify_url(host: Host, site: Site) -> str:
     if host.relay.verify_client_url:
         return host.relay.verify_client_url
     return f"{site.headscale.url.rstrip('/')}/verify" if site.headscale else ""
+
+
+def mesh_key_id(host: Host, site: Site) -> str:
+    """The resource that stands for the mesh key, or for its absence."""
+    return f"{'file' if verify_url(host, site) else 'absent'}:{paths.MESH_KEY}"

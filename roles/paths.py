@@ -6,6 +6,8 @@ ETC = "/etc/derpfleet"
 OPT = "/opt/derpfleet"
 STATE = "/var/lib/derpfleet-relay"  # the relay's own: its key, its copies of the certificate
 KEY = f"{STATE}/derper.key"  # derper's format and derper's file name, so that both flavours find it
+MESH_KEYS = f"{STATE}/keys"
+MESH_KEY = f"{MESH_KEYS}/derp-mesh.key"  # the name that derper looks for by itself
 RELAY_CERTS = f"{STATE}/certs"
 WEBROOT = "/var/www/derpfleet"  # ACME challenges
 

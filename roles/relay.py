@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from engine.facts import Ask, Facts
 from engine.release import PYTHON_FLOOR
-from engine.resource import Command, Resource
+from engine.resource import Absent, Command, Directory, File, Resource
 from engine.ship import Shipment
 from inventory.model import Host, Site
 from roles import docker, paths, ports, relay_docker, relay_python
+from roles.admission import verify_url
 
 ASK = Ask(
     files=(*ports.ASK.files, *docker.ASK.files, *relay_python.ASK.files),
@@ -47,9 +48,20 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
         creates=paths.KEY,
         needs=(f"directory:{paths.STATE}", f"user:{paths.USER}"),
     )
-    if host.flavour == "docker":
-        return [key, *relay_docker.resources(host, site, facts, ship, after=key.id)]
-    return [key, *relay_python.resources(host, site, facts, ship, after=key.id)]
+    flavour = relay_docker if host.flavour == "docker" else relay_python
+    return [key, *_mesh_key(host, site, ship), *flavour.resources(host, site, facts, ship, after=key.id)]
+
+
+def _mesh_key(host: Host, site: Site, ship: Shipment) -> list[Resource]:
+    """Where headscale decides who gets in, our proof has no node key that it knows; the relay's own mesh key lets it in to be proved."""
+    if not verify_url(host, site):
+        return [Absent(path=paths.MESH_KEY)]
+    assert ship.mesh_key is not None  # noqa: S101 - fleet derives one for every host
+    content = ship.mesh_key.reveal().encode() + b"\n"
+    return [
+        Directory(path=paths.MESH_KEYS, mode="0700", owner=paths.USER, group=paths.USER, needs=(f"directory:{paths.STATE}",)),
+        File(path=paths.MESH_KEY, content=content, mode="0600", owner=paths.USER, group=paths.USER, secret=True),
+    ]
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:

@@ -7,7 +7,7 @@ from engine.resource import Absent, Container, Image, Resource, Service
 from engine.ship import Shipment
 from inventory.model import Host, Site
 from roles import certificate, docker, paths, ports, relay_python
-from roles.admission import verify_url
+from roles.admission import mesh_key_id, verify_url
 
 _CERTS = "/app/certs"
 
@@ -27,6 +27,7 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, *, after: st
         container=paths.CONTAINER,
         image=image.ref,
         arguments=arguments(host, site),
+        restart_on=(mesh_key_id(host, site),),
         healthy=(relay_python.health(host),),
         needs=(after, image.id, *(resource.id for resource in former), *certificate.for_relay(host, facts)),
     )
@@ -51,6 +52,8 @@ def arguments(host: Host, site: Site) -> tuple[str, ...]:
     for published in _published(host):
         words += ["--publish", published]
     words += ["--volume", f"{paths.STATE}:/var/lib/derper"]
+    if verify_url(host, site):  # derper looks for a mesh key there, whatever its image
+        words += ["--volume", f"{paths.MESH_KEYS}:/home/derp/keys:ro"]
     # The host's trust store, so that a private CA that is trusted there counts when derper asks headscale.
     words += ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro"]
     if host.front == "none":

@@ -7,8 +7,8 @@ from engine.render import render
 from engine.resource import Absent, Command, Container, Directory, File, Health, Http, Resource, Service, Symlink, Tree
 from engine.ship import Shipment
 from inventory.model import Host, Site
-from roles import certificate, paths, ports
-from roles.admission import verify_url
+from roles import certificate, paths, ports, sites
+from roles.admission import mesh_key_id, verify_url
 
 _UNIT_FILE = f"{paths.SYSTEMD}/{paths.SERVICE}"
 _SOCKET_FILE = f"{paths.SYSTEMD}/{paths.SOCKET}"
@@ -25,7 +25,8 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, *, after: st
     argv = (facts.python_executable, "-I", "-m", "compileall", "-q", path)
     compiled = Command(title=f"compiled {release.id}", argv=argv, creates=f"{path}/relay/__pycache__", on_change=(tree.id,))
     link = Symlink(path=paths.CURRENT, target=path, needs=(compiled.id,))
-    sockets = File(path=_SOCKET_FILE, content=render("relay.socket.j2", host=host, streams=_streams(host), datagrams=[host.ports.stun]))
+    streams, datagrams = _streams(host, facts), _everywhere(host.ports.stun, facts)
+    sockets = File(path=_SOCKET_FILE, content=render("relay.socket.j2", host=host, streams=streams, datagrams=datagrams))
     unit = File(
         path=_UNIT_FILE,
         content=render(
@@ -45,7 +46,7 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, *, after: st
     )
     service = Service(
         unit=paths.SERVICE,
-        restart_on=(unit.id, link.id, socket.id),
+        restart_on=(unit.id, link.id, socket.id, mesh_key_id(host, site)),
         healthy=(health(host),),
         needs=(after,),
     )
@@ -69,10 +70,16 @@ def _outdated(facts: Facts, kept: str, after: str) -> list[Resource]:
     return [Absent(path=path, needs=(after,)) for path in there]
 
 
-def _streams(host: Host) -> list[str]:
+def _streams(host: Host, facts: Facts) -> list[str]:
     if host.front == "nginx":
         return [f"127.0.0.1:{host.ports.backend}"]
-    return [str(host.ports.https), *([str(host.ports.http)] if ports.relay_serves_http(host) else [])]
+    numbers = [host.ports.https, *([host.ports.http] if ports.relay_serves_http(host) else [])]
+    return [place for number in numbers for place in _everywhere(number, facts)]
+
+
+def _everywhere(port: int, facts: Facts) -> list[str]:
+    """A socket for each family: on one for both, clients of IPv4 would have addresses of IPv6."""
+    return [f"0.0.0.0:{port}", *([f"[::]:{port}"] if sites.has_ipv6(facts) else [])]
 
 
 def flags(host: Host, site: Site) -> list[str]:
@@ -86,6 +93,7 @@ def flags(host: Host, site: Site) -> list[str]:
     url = verify_url(host, site)
     if url:
         found += [f"-verify-client-url {url}", f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}"]
+        found.append(f"-mesh-psk-file {paths.MESH_KEY}")
     return [*found, f"-metrics-listen 127.0.0.1:{host.ports.metrics}"]
 
 

@@ -1,0 +1,107 @@
+"""A lab of the e2e tests' own, the verbs as a person types them, and two real tailscale nodes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import lab
+from engine.image import write_derper_image
+from lab import golang
+
+CHECKOUT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One verb that ran. `events` are its JSON lines."""
+
+    code: int
+    events: list[dict[str, Any]]
+    errors: str
+
+    def of(self, kind: str, host: str = "") -> list[dict[str, Any]]:
+        return [event for event in self.events if event.get("event") == kind and (not host or event.get("host") == host)]
+
+    def counts(self, host: str) -> dict[str, int]:
+        return dict(self.of("done", host)[-1]["counts"])
+
+    def changed(self, host: str) -> list[str]:
+        return [event["id"] for event in self.of("result", host) if event["status"] == "changed"]
+
+    def proof(self, host: str) -> dict[str, Any]:
+        return self.of("proof", host)[-1]
+
+    def failure(self) -> dict[str, Any]:
+        return self.of("failure")[-1]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a person has: the lab's site file, and the verbs."""
+
+    stage: lab.Lab
+
+    def invoke(self, *words: str, timeout_s: float = 300) -> Ran:
+        """`invoke WORDS --json` in the lab's network."""
+        done = subprocess.run(
+            [str(self.stage.root / "enter"), str(Path(sys.executable).parent / "invoke"), *words, "--json", "--site", str(self.stage.site_file)],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        return Ran(done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr)
+
+    def edit(self, host: str, **settings: Any) -> None:
+        """Changes a host's settings in the site file; None takes one away."""
+        site = yaml.safe_load(self.stage.site_file.read_text())
+        for key, value in settings.items():
+            site["hosts"][host].pop(key, None) if value is None else site["hosts"][host].update({key: value})
+        self.stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
+
+    def listening(self, host: str) -> set[str]:
+        """`tcp/443`, … of everything that listens on other than loopback."""
+        lines = self.stage.run_in(host, ["ss", "--no-header", "--listening", "--tcp", "--udp", "--numeric"]).stdout.splitlines()
+        pairs = [(parts[0], parts[4]) for parts in map(str.split, lines)]
+        return {f"{proto}/{address.rpartition(':')[2]}" for proto, address in pairs if not address.startswith(("127.", "[::1]"))}
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
+    root = tmp_path_factory.mktemp("e2e") / "lab"
+    try:
+        yield lab.up(root, progress=print)
+    finally:
+        lab.down(root)
+
+
+@pytest.fixture(scope="session")
+def desk(stage: lab.Lab) -> Desk:
+    return Desk(stage)
+
+
+@pytest.fixture(scope="session")
+def derper_archive(stage: lab.Lab) -> str:
+    """Our image of Go's derper, beside the site file."""
+    derper = golang.built_in(golang.SOURCES / "derper", cache=stage.cache) / "derper"
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+    write_derper_image(stage.root / "derper.tar", derper=derper, busybox=Path("/bin/busybox"), ca_bundle=bundle)
+    return "derper.tar"
+
+
+@pytest.fixture
+def edited(desk: Desk) -> Iterator[Callable[..., None]]:
+    """`edited(host, **settings)` for one test; the site file comes back."""
+    before = desk.stage.site_file.read_text()
+    yield desk.edit
+    desk.stage.site_file.write_text(before)

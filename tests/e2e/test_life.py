@@ -1,0 +1,162 @@
+"""The life of two relays, in order: each test goes on from where the one before it ended. Run the file as a whole."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from lab.client import Client
+from tests.e2e.conftest import Desk
+
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("e2e")]
+MEBIBYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def nodes(desk: Desk) -> tuple[Client, Client]:
+    """Two nodes that can meet only through a relay."""
+    return desk.stage.clients["site-a"], desk.stage.clients["site-b"]
+
+
+def exchange(nodes: tuple[Client, Client], code: str) -> None:
+    """Both ways through the relay of this code: a ping, and a file that arrives whole."""
+    for one, other in (nodes, nodes[::-1]):
+        one.wait_for_home(code, timeout_s=60)
+        assert one.ping(other, timeout_s=40).relay == code
+        transfer = one.send(other, 4 * MEBIBYTE)
+        assert transfer.ok
+        assert transfer.relay == code
+
+
+def test_check_says_what_would_change_and_changes_nothing(desk: Desk) -> None:
+    before = desk.listening("hk1")
+    ran = desk.invoke("check", "--host", "hk1")
+    assert ran.code == 10
+    assert ran.counts("hk1")["changed"] > 20
+    assert ran.counts("hk1")["failed"] == 0
+    assert desk.listening("hk1") == before
+    assert desk.invoke("check", "--host", "hk1").counts("hk1") == ran.counts("hk1")
+
+
+def test_deploy_ends_with_a_proved_and_registered_relay(desk: Desk) -> None:
+    ran = desk.invoke("deploy", "--host", "hk1")
+    assert ran.code == 0, ran.of("failure")
+    assert ran.proof("hk1")["ok"]
+    assert ran.proof("hk1")["packets_passed"]
+    assert "file:/etc/headscale/derp.yaml" in ran.changed("headscale")
+    assert {"tcp/80", "tcp/443", "udp/3478"} <= desk.listening("hk1")
+    assert "tcp/81" not in desk.listening("hk1")
+
+
+def test_deploy_again_changes_nothing(desk: Desk) -> None:
+    ran = desk.invoke("deploy", "--host", "hk1")
+    assert ran.code == 0
+    assert ran.changed("hk1") == ran.changed("headscale") == []
+    assert desk.invoke("check", "--host", "hk1").code == 0
+
+
+def test_two_nodes_exchange_data_through_our_relay(desk: Desk, nodes: tuple[Client, Client]) -> None:
+    for node in nodes:
+        node.join()
+    assert {901, 910} <= set(nodes[0].regions())  # ours, and somebody else's that was there before
+    exchange(nodes, "hk")
+
+
+def test_deploy_of_all_hosts_adds_the_second_region(desk: Desk, nodes: tuple[Client, Client]) -> None:
+    ran = desk.invoke("deploy")
+    assert ran.code == 0, ran.of("failure")
+    assert ran.changed("hk1") == []
+    assert ran.proof("sg1")["packets_passed"]
+    deadline = time.monotonic() + 30
+    while 902 not in nodes[0].regions() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert {901, 902, 910} <= set(nodes[0].regions())
+
+
+def test_two_nodes_exchange_data_through_the_second_relay(nodes: tuple[Client, Client]) -> None:
+    for node in nodes:
+        node.tailscale("debug", "force-prefer-derp", "902")
+    exchange(nodes, "sg")
+    for node in nodes:
+        node.tailscale("debug", "force-prefer-derp", "901")
+    exchange(nodes, "hk")
+
+
+def test_renewal_under_traffic_cuts_nobody_off(desk: Desk, nodes: tuple[Client, Client]) -> None:
+    one, other = nodes
+    before = desk.invoke("verify", "--host", "hk1").proof("hk1")
+    longest, stop = [0.0], threading.Event()
+
+    def ping() -> None:
+        while not stop.is_set():
+            began = time.monotonic()
+            one.ping(other)
+            longest[0] = max(longest[0], time.monotonic() - began)
+
+    pinging = threading.Thread(target=ping)
+    pinging.start()
+    try:
+        ran = desk.invoke("renew", "--host", "hk1", "--force")
+    finally:
+        stop.set()
+        pinging.join()
+    assert ran.code == 0, ran.of("failure")
+    assert _leaf(ran.proof("hk1")) != _leaf(before)
+    assert longest[0] < 2
+    assert desk.invoke("deploy", "--host", "hk1").changed("hk1") == []
+
+
+def _leaf(proof: dict[str, object]) -> object:
+    rungs = {rung["name"]: rung for rung in proof["rungs"]}  # type: ignore[attr-defined]
+    return rungs["tls"]["data"]["sha256"]
+
+
+def test_another_https_port_lands_in_the_map(desk: Desk, nodes: tuple[Client, Client]) -> None:
+    desk.edit("hk1", ports={"https": 3489})
+    ran = desk.invoke("deploy", "--host", "hk1")
+    assert ran.code == 0, ran.of("failure")
+    assert "tcp/3489" in desk.listening("hk1")
+    assert "tcp/443" not in desk.listening("hk1")
+    exchange(nodes, "hk")
+    desk.edit("hk1", ports=None)
+    assert desk.invoke("deploy", "--host", "hk1").code == 0
+    exchange(nodes, "hk")
+
+
+def test_a_flavour_is_switched_by_one_edit_and_back(desk: Desk, nodes: tuple[Client, Client], derper_archive: str) -> None:
+    before = desk.listening("hk1")
+    key = _server_key(desk)
+    desk.edit("hk1", flavour="docker", docker={"archive": derper_archive})
+    ran = desk.invoke("deploy", "--host", "hk1", timeout_s=600)
+    assert ran.code == 0, ran.of("failure")
+    assert ran.proof("hk1")["packets_passed"]
+    assert desk.listening("hk1") == before
+    assert desk.stage.run_in("hk1", ["systemctl", "is-active", "derpfleet-relay.service"], check=False).stdout.strip() != "active"
+    assert _server_key(desk) == key
+    exchange(nodes, "hk")
+    assert desk.invoke("deploy", "--host", "hk1").changed("hk1") == []
+    desk.edit("hk1", flavour=None, docker=None)
+    ran = desk.invoke("deploy", "--host", "hk1")
+    assert ran.code == 0, ran.of("failure")
+    assert desk.stage.run_in("hk1", ["docker", "ps", "--quiet"], check=False).stdout == ""
+    assert desk.listening("hk1") == before
+    exchange(nodes, "hk")
+
+
+def _server_key(desk: Desk) -> object:
+    rungs = {rung["name"]: rung for rung in desk.invoke("verify", "--host", "hk1").proof("hk1")["rungs"]}
+    return rungs["upgrade"]["data"]["server_key"]
+
+
+def test_status_and_its_page(desk: Desk) -> None:
+    page = desk.stage.root / "status.html"
+    ran = desk.invoke("status", "--html", str(page))
+    assert ran.code == 0
+    rows = {row["host"]: row for row in ran.of("status")}
+    assert rows["hk1"]["proof"] == rows["sg1"]["proof"] == "proved"
+    assert rows["hk1"]["clients"] >= 2
+    assert rows["hk1"]["certificate_days"] > 30
+    assert rows["hk1"]["last_deploy"]
+    assert "Hong Kong" in page.read_text()
