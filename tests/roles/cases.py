@@ -57,7 +57,7 @@ def shipment(secret: str | None) -> Shipment:
         certbot_release=Release(locks / "certbot.lock", "b2" * 32),
         image=ImageArtefact("derpfleet/derper:0123456789ab", locks / "relay.in"),
         secrets={secret: Secret("SECRET-VALUE")} if secret else {},
-        prover=("nodekey:" + "11" * 32, "nodekey:" + "22" * 32),
+        mesh_key=Secret("SECRET-VALUE"),
     )
 
 
