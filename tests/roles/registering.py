@@ -1,0 +1,40 @@
+"""One registration as `invoke deploy` does it, from within a lab: `python -m tests.roles.registering '{"site": …, "proved": […]}'`.
+
+Prints what came of it as JSON. `spoil` makes the map one that headscale chokes on, behind the back of our own checks.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import inventory
+from engine.run import converge
+from engine.transport import Login
+from roles import headscale
+
+
+def main(site_file, mode, proved, withdrawn=(), ports=None, spoil=False):
+    site = inventory.load(site_file)
+    hosts = {
+        name: host.model_copy(update={"ports": host.ports.model_copy(update=(ports or {}).get(name, {}))})
+        for name, host in site.hosts.items()
+    }
+
+    def compile_(session):
+        map_file, config, service = headscale.resources(
+            site, session.facts, [hosts[name] for name in proved], [hosts[name] for name in withdrawn]
+        )
+        if spoil:
+            map_file = replace(map_file, content=map_file.content.replace(b"derpport: 443", b"derpport: x"))
+            service = replace(service, restart_on=(map_file.id, config.id), reload_on=(), timeout_s=5)
+        return [map_file, config, service]
+
+    ssh = site.headscale.ssh
+    login = Login("headscale", ssh, address=ssh.address, known_hosts=Path(site.known_hosts), base=Path(site.path).parent)
+    outcome = converge(login, compile_, ask=headscale.ask(site), mode=mode, runs=Path(site.path).parent / "runs")
+    return {"changed": outcome.changed, "failed": [[failure.id, failure.what, failure.why] for failure in outcome.failures]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(**json.loads(sys.argv[1]))))
