@@ -151,7 +151,7 @@ class _Traffic:
     def _busiest(self) -> dict[str, Any]:
         moved, since_s = self._moved()
         by_serial = {session.serial: session for session in self._inside.switch.sessions}
-        busy = sorted((n for n, both in moved.items() if any(both)), key=lambda n: -sum(moved[n]))
+        busy = sorted((n for n, both in moved.items() if any(both)), key=lambda n: (-sum(moved[n]), n))
         rows = [
             {"Key": format_key(by_serial[n].key), "Recv": moved[n][0], "Sent": moved[n][1], "UniqueSenders": len(by_serial[n].heard or ())}
             for n in busy[:LISTED]
