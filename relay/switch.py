@@ -103,7 +103,8 @@ class Switch:
         peer.sessions.append(session)
         session.outbox.set_current(True)
         self._mark_rivals(peer)
-        self._tell_watchers(pack_peer_present(session.present()))
+        if not session.sibling:
+            self._tell_watchers(pack_peer_present(session.present()))
 
     def unregister(self, session: Session) -> None:
         """A connection ended, however. Its queued packets are dropped; who must know that the key is gone is told."""
@@ -121,7 +122,9 @@ class Switch:
             peer.active.outbox.set_current(True)
             self._mark_rivals(peer)
             return
-        self._tell_watchers(pack_peer_gone(peer.key, GONE_DISCONNECTED), external_too=not any(link.sibling for link in peer.links))
+        if not session.sibling:
+            elsewhere = any(link.sibling for link in peer.links)
+            self._tell_watchers(pack_peer_gone(peer.key, GONE_DISCONNECTED), external_too=not elsewhere)
         self._forget_if_gone(peer)
 
     def note_activity(self, session: Session) -> None:
@@ -256,7 +259,7 @@ class Switch:
     def _present(self, peer: Peer, *, external: bool) -> PeerPresent | None:
         """How watchers see a key: local clients, and for relays other than our own workers also those of our workers."""
         if peer.active is not None:
-            return peer.active.present()
+            return None if peer.active.sibling else peer.active.present()
         if external:
             return next((present for link, present in peer.links.items() if link.sibling), None)
         return None

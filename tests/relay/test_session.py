@@ -1,0 +1,374 @@
+"""What a client's bytes do, in any chunking and in any company."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay import wire
+from relay.bucket import RateConfig
+from relay.handshake import ClientInfo
+from relay.session import MAX_COLD, MAX_ROUTES
+from relay.wire import ProtocolError
+from tests.relay import vectors as v
+from tests.relay.world import SERVER, Client, World, key
+
+PING = wire.pack_ping(b"12345678")
+
+
+@pytest.fixture
+def world():
+    world = World()
+    yield world
+    assert world.switch.consistency_check() == []
+
+
+@pytest.fixture
+def alice(world):
+    return world.connect("alice")
+
+
+@pytest.fixture
+def bob(world):
+    return world.connect("bob")
+
+
+def test_a_packet_reaches_exactly_its_addressee(world, alice, bob):
+    carol = world.connect("carol")
+    alice.sends(bob, b"hello")
+    assert bob.hears() == [(wire.RECV_PACKET, alice.key + b"hello")]
+    assert carol.hears() == alice.hears() == []
+
+
+def test_the_bytes_are_those_of_the_reference(world):
+    c, d = Client(world, v.C), Client(world, v.D)
+    world.switch.register(c.session)
+    world.switch.register(d.session)
+    c.says(v.SEND_FRAME)
+    world.tick()
+    assert d.socket.written == [v.RECV_FRAME]
+
+
+def test_empty_packets_and_packets_to_oneself_pass(world, alice, bob):
+    alice.sends(bob, b"")
+    alice.sends(alice, b"me")
+    assert bob.gets() == [(alice.key, b"")]
+    assert alice.gets() == [(alice.key, b"me")]
+
+
+def test_one_read_becomes_one_write_per_destination(world, alice, bob):
+    carol = world.connect("carol")
+    frames = [wire.pack_send_packet(to.key, bytes([n]) * 100) for n in range(5) for to in (bob, carol)]
+    alice.says(*frames)
+    carol.says(*[wire.pack_send_packet(bob.key, b"%d" % n) for n in range(3)])
+    world.tick()
+    assert [len(c.socket.written) for c in (bob, carol)] == [1, 1]
+    assert bob.gets() == [(alice.key, bytes([n]) * 100) for n in range(5)] + [(carol.key, b"%d" % n) for n in range(3)]
+
+
+def test_what_is_counted(world, alice, bob):
+    alice.says(*[wire.pack_send_packet(bob.key, packet) for packet in (b"abc", v.SMALLEST_DISCO, v.SMALLEST_DISCO, b"T" * 62)])
+    alice.sends(key("nobody"), b"12")
+    bob.hears()
+    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (5, 3 + 3 * 62 + 2, 2)
+    assert (bob.outbox.packets, bob.outbox.payload_octets) == (4, 3 + 3 * 62)
+    totals = world.switch.totals()
+    assert (totals["packets_received"], totals["packets_sent"], totals["bytes_sent"]) == (5, 4, 189)
+    alice.leaves()
+    assert world.switch.totals()["packets_received"] == 5
+
+
+def test_unknown_frames_are_skipped_up_to_a_size(world, alice, bob):
+    alice.says(wire.pack_frame(0x77, bytes(wire.MAX_UNKNOWN)), wire.pack_pong(b"12345678"), wire.pack_frame(wire.CLIENT_INFO, b"again"))
+    alice.sends(bob, b"still here")
+    assert bob.gets() == [(alice.key, b"still here")]
+    assert world.switch.counts["unknown_frames"] == 3
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (wire.HEADER.pack(wire.SEND_PACKET, 31), "short_packet"),
+        (wire.HEADER.pack(wire.SEND_PACKET, wire.MAX_PACKET + 33), "oversized_packet"),
+        (wire.HEADER.pack(wire.FORWARD_PACKET, 64), "not_a_mesh_peer"),
+        (wire.HEADER.pack(wire.WATCH_CONNS, 0), "not_a_mesh_peer"),
+        (wire.HEADER.pack(wire.CLOSE_PEER, 32), "not_a_mesh_peer"),
+        (wire.HEADER.pack(wire.NOTE_PREFERRED, 2), "bad_note_preferred_length"),
+        (wire.HEADER.pack(wire.PING, 7), "bad_ping_length"),
+        (wire.HEADER.pack(wire.PING, 1001), "bad_ping_length"),
+        (wire.HEADER.pack(0x77, wire.MAX_UNKNOWN + 1), "unknown_frame_too_long"),
+    ],
+)
+def test_a_broken_rule_ends_it_at_the_header(world, alice, bob, frame, reason):
+    """What stood before it has been relayed."""
+    with pytest.raises(ProtocolError) as error:
+        alice.says(wire.pack_send_packet(bob.key, b"before"), frame)
+    assert error.value.reason == reason
+    assert bob.gets() == [(alice.key, b"before")]
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (wire.HEADER.pack(wire.FORWARD_PACKET, 63), "short_packet"),
+        (wire.HEADER.pack(wire.FORWARD_PACKET, wire.MAX_PACKET + 65), "oversized_packet"),
+        (wire.HEADER.pack(wire.WATCH_CONNS, 1), "bad_watch_conns_length"),
+        (wire.HEADER.pack(wire.CLOSE_PEER, 33), "bad_close_peer_length"),
+    ],
+)
+def test_a_mesh_peer_keeps_the_rules_too(world, frame, reason):
+    with pytest.raises(ProtocolError, match=reason):
+        world.connect("relay", is_mesh=True).says(frame)
+
+
+def test_pings_are_answered_one_at_a_time(world, alice):
+    alice.says(wire.pack_ping(b"first 8b" + b"and more"), PING)
+    assert alice.hears() == [(wire.PONG, b"first 8b")]
+    alice.says(PING)
+    assert alice.hears() == [(wire.PONG, b"12345678")]
+    assert (world.switch.counts["got_ping"], world.switch.counts["sent_pong"]) == (3, 2)
+
+
+def test_a_flood_of_pings_waits_for_its_turn(world, alice, bob):
+    alice.says(*[PING] * (MAX_COLD + 10), wire.pack_send_packet(bob.key, b"behind"))
+    assert alice.session.wait_s > 0
+    assert bob.gets() == []
+    alice.says()
+    assert alice.session.wait_s == 0
+    assert bob.gets() == [(alice.key, b"behind")]
+
+
+def test_so_does_a_flood_to_nobody(world, alice):
+    alice.says(*[wire.pack_send_packet(key("nobody"), b"x")] * (MAX_COLD + 1))
+    assert alice.session.wait_s > 0
+    alice.says()
+    assert world.dropped("unknown_dest") == MAX_COLD + 1
+
+
+def test_home_is_noted_and_moves_are_counted_after_a_while(world, alice):
+    alice.says(wire.pack_note_preferred(True), wire.pack_note_preferred(True))
+    assert alice.session.home
+    world.now += 6
+    alice.says(wire.pack_note_preferred(False), wire.pack_note_preferred(False))
+    alice.says(wire.pack_frame(wire.NOTE_PREFERRED, b"\7"))
+    assert (world.switch.counts["home_moves_in"], world.switch.counts["home_moves_out"]) == (1, 1)
+
+
+def test_whoever_tries_disco_with_nobody_is_told_but_not_often(world, alice):
+    """Six at once give three answers, then one per second; packets that are not disco give none."""
+    nobody = key("nobody")
+    for _ in range(6):
+        alice.sends(nobody, v.SMALLEST_DISCO)
+    alice.sends(nobody, b"data")
+    gone = (wire.PEER_GONE, nobody + bytes([wire.GONE_NOT_HERE]))
+    assert alice.hears() == [gone] * 3
+    world.now += 1.05
+    alice.sends(nobody, v.SMALLEST_DISCO)
+    alice.sends(nobody, v.SMALLEST_DISCO)
+    assert alice.hears() == [gone]
+    assert (world.dropped("unknown_dest", "disco"), world.dropped("unknown_dest")) == (8, 1)
+    assert world.switch.counts["peer_gone_not_here_frames"] == 4
+
+
+def test_the_table_of_headers_is_bounded(world, alice, bob):
+    for size in range(MAX_ROUTES + 20):
+        alice.sends(bob, bytes(size))
+    assert len(bob.gets()) == MAX_ROUTES + 20
+    assert len(alice.session._routes) == 20
+    alice.session.trim()
+    assert not alice.session._routes
+
+
+def test_a_known_header_follows_its_key_to_a_new_connection(world, alice, bob):
+    alice.sends(bob, b"1")
+    again = world.connect("bob")
+    alice.sends(bob, b"2")
+    bob.says(PING)  # the older connection speaks: packets go there again
+    alice.sends(bob, b"3")
+    assert bob.gets() == [(alice.key, b"1"), (alice.key, b"3")]
+    bob.leaves()
+    alice.sends(bob, b"4")
+    assert again.gets() == [(alice.key, b"2"), (alice.key, b"4")]
+    alice.sends(bob, b"5")
+    again.leaves()
+    alice.sends(bob, b"6")
+    assert (world.dropped("gone_disconnected"), world.dropped("unknown_dest")) == (1, 1)
+
+
+def test_presence_flags_combine_and_regular_stands_alone(world):
+    def flags(**options):
+        return Client(world, key("x"), **options).session.present().flags
+
+    assert flags() == wire.PRESENT_REGULAR
+    assert flags(is_mesh=True, not_ideal=True, info=ClientInfo(is_prober=True)) == 14
+    assert Client(world, key("x"), info=ClientInfo(app_name="tsnet")).session.present().app_name == "tsnet"
+
+
+# Rate limits.
+
+
+def limited(world, **limits) -> Client:
+    client = world.connect("alice")
+    client.session.limiter = RateConfig(**limits).limiter(world.now)
+    return client
+
+
+def test_a_rate_limit_lets_frames_wait(world, bob):
+    """100,000 B/s with a burst of 65,568: frames of 60,032 pass after 0, 0.545, 1.145 and 1.746 s."""
+    alice = limited(world, bytes_per_s=100_000, burst_bytes=65_568)
+    frame = wire.pack_send_packet(bob.key, bytes(60_000))
+    began, at = world.now, []
+    alice.says(frame * 3)
+    for _ in range(3):
+        at += [round(world.now - began, 3)] * len(bob.gets())
+        world.now += alice.session.wait_s
+        alice.says(frame if len(at) == 2 else b"")
+    at += [round(world.now - began, 3)] * len(bob.gets())
+    assert at == [0.0, 0.545, 1.145, 1.746]
+
+
+def test_a_rate_limit_counts_a_frame_once_however_it_comes(world, bob):
+    alice = limited(world, packets_per_s=1, burst_packets=2)
+    frame = wire.pack_send_packet(bob.key, b"abc")
+    for byte in frame * 2:
+        alice.says(bytes([byte]))
+        assert alice.session.wait_s == 0
+    alice.says(frame)
+    assert alice.session.wait_s == 1
+    assert len(bob.gets()) == 2
+
+
+def test_a_rate_limit_does_not_hide_a_broken_rule(world):
+    with pytest.raises(ProtocolError, match="oversized_packet"):
+        limited(world, bytes_per_s=1000, burst_bytes=65_568).says(wire.HEADER.pack(wire.SEND_PACKET, 2**32 - 1))
+
+
+# Mesh peers.
+
+
+@pytest.fixture
+def relay(world):
+    return world.connect("relay", is_mesh=True)
+
+
+def test_a_forwarded_packet_shows_its_first_sender(world, relay, bob):
+    far = key("far")
+    relay.says(*[wire.pack_forward_packet(far, bob.key, bytes([n]) * 50) for n in range(3)])
+    relay.says(wire.pack_forward_packet(far, bob.key, b"other size"))
+    relay.says(wire.pack_forward_packet(far, bob.key, b"other again"), wire.pack_forward_packet(far, bob.key, b"other size"))
+    assert bob.gets() == [(far, bytes([n]) * 50) for n in range(3)] + [
+        (far, b"other size"),
+        (far, b"other again"),
+        (far, b"other size"),
+    ]
+    assert relay.session.rx_forwarded == 6
+
+
+def test_a_forwarded_packet_waits_in_the_receivers_queue(world, relay, bob):
+    bob.outbox.block()
+    relay.says(wire.pack_forward_packet(key("far"), bob.key, b"later"))
+    bob.outbox.unblock()
+    assert bob.gets() == [(key("far"), b"later")]
+
+
+def test_a_forwarded_packet_for_nobody_goes_back_as_not_here(world, relay):
+    relay.says(wire.pack_forward_packet(key("far"), key("nobody"), v.SMALLEST_DISCO))
+    relay.says(wire.pack_forward_packet(key("far"), key("nobody"), b"data"))
+    assert relay.hears() == [(wire.PEER_GONE, key("nobody") + b"\x01")]
+    assert (world.dropped("unknown_dest_on_fwd", "disco"), world.dropped("unknown_dest_on_fwd")) == (1, 1)
+
+
+def test_a_forwarded_packet_that_names_no_sender_is_dropped(world, relay, bob):
+    relay.says(wire.pack_forward_packet(bytes(32), bob.key, b"who?"))
+    assert bob.gets() == []
+    assert world.dropped("unknown_dest_on_fwd") == 1
+
+
+def test_the_table_of_forwarded_headers_is_bounded(world, relay, bob):
+    for size in range(MAX_ROUTES + 1):
+        relay.says(wire.pack_forward_packet(key("far"), bob.key, bytes(size)))
+    assert len(relay.session._forward_routes) == 1
+    assert len(bob.gets()) == MAX_ROUTES + 1
+
+
+def test_a_forward_waits_for_its_last_byte(world, relay, bob):
+    frame = wire.pack_forward_packet(key("far"), bob.key, b"split")
+    relay.says(frame[:-1])
+    assert bob.gets() == []
+    relay.says(frame[-1:])
+    assert bob.gets() == [(key("far"), b"split")]
+
+
+def test_packets_for_another_relays_client_are_forwarded(world, alice):
+    link = world.link("other")
+    link.has("far")
+    alice.sends(key("far"), b"over there")
+    assert link.hears() == [(wire.FORWARD_PACKET, alice.key + key("far") + b"over there")]
+    link.link.outbox.block()
+    alice.sends(key("far"), b"later")
+    assert link.hears() == []
+    link.link.outbox.unblock()
+    assert link.hears() == [(wire.FORWARD_PACKET, alice.key + key("far") + b"later")]
+    assert world.switch.totals()["packets_forwarded_out"] == 2
+
+
+def test_a_packet_from_outside_may_go_on_to_another_worker_but_no_further(world, relay):
+    worker = world.link("worker 2", sibling=True)
+    worker.has("far")
+    relay.says(wire.pack_forward_packet(key("x"), key("far"), b"one more hop"))
+    assert worker.hears() == [(wire.FORWARD_PACKET, key("x") + key("far") + b"one more hop")]
+    sibling = world.connect("sibling", is_mesh=True, sibling=True)
+    sibling.says(wire.pack_forward_packet(key("x"), key("far"), b"not from a worker"))
+    relay.says(wire.pack_forward_packet(bytes(32), key("far"), b"nor from nobody"))
+    assert worker.hears() == []
+    assert world.dropped("unknown_dest_on_fwd") == 2
+
+
+def test_close_peer_hangs_up_on_every_connection(world, relay, bob):
+    again = world.connect("bob")
+    relay.says(wire.pack_close_peer(bob.key), wire.pack_close_peer(bob.key), wire.pack_close_peer(key("nobody")))
+    assert world.switch.hangups == [bob.session, again.session]
+    assert bob.session.reason == "closed_by_mesh_peer"
+
+
+def test_a_watcher_that_is_the_relay_itself_hears_nothing(world):
+    myself = Client(world, SERVER, is_mesh=True)
+    world.switch.register(myself.session)
+    myself.says(wire.WATCH_CONNS_FRAME)
+    assert myself.hears() == []
+
+
+# Properties.
+
+packets = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([b"", b"a", b"b" * 7, b"b" * 7, v.SMALLEST_DISCO])), max_size=30)
+
+
+@given(packets, st.lists(st.integers(1, 200), max_size=40))
+def test_what_arrives_does_not_depend_on_how_the_stream_was_cut(packets, cuts):
+    world = World()
+    alice, receivers = world.connect("alice"), [world.connect(name) for name in ("bob", "carol", "dave")]
+    targets = [*receivers, key("nobody")]
+    stream = b"".join(wire.pack_send_packet(getattr(t := targets[to], "key", t), packet) for to, packet in packets)
+    for cut in [*cuts, len(stream)]:
+        alice.says(stream[:cut])
+        stream = stream[cut:]
+    for n, receiver in enumerate(receivers):
+        assert receiver.gets() == [(alice.key, packet) for to, packet in packets if to == n]
+    assert world.switch.consistency_check() == []
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.binary(max_size=60) | st.integers(0, 255).map(lambda kind: wire.pack_frame(kind, bytes(40))), max_size=10), st.booleans()
+)
+def test_garbage_gives_a_reason_and_nothing_else(chunks, is_mesh):
+    world = World()
+    mallory = world.connect("mallory", is_mesh=is_mesh)
+    try:
+        for chunk in chunks:
+            mallory.says(chunk)
+    except ProtocolError as error:
+        assert error.reason.isidentifier()
+    mallory.leaves()
+    assert world.switch.consistency_check() == []

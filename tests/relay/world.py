@@ -1,0 +1,128 @@
+"""A switch with clients and no sockets: what the tests of the core stand on."""
+
+from __future__ import annotations
+
+from relay import wire
+from relay.handshake import ClientInfo
+from relay.outbox import Chunk, Outbox
+from relay.session import Session
+from relay.switch import Link, Switch
+
+SERVER = b"S" * 32
+
+
+def key(name: str) -> bytes:
+    """A readable key of 32 bytes."""
+    return name.encode().ljust(32, b".")
+
+
+class Socket:
+    """Where a connection's bytes end up."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.reader = wire.FrameReader()
+
+    def write(self, chunk: Chunk) -> None:
+        self.written.append(bytes(chunk))
+
+    def frames(self) -> list[tuple[int, bytes]]:
+        """What arrived since the last call."""
+        data = b"".join(self.written)
+        self.written.clear()
+        return self.reader.receive(data)
+
+
+class World:
+    """A switch, a clock that stands still, and the loop's part of the work."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.switch = Switch(lambda: self.now, SERVER)
+
+    def connect(self, name: str, **options: object) -> Client:
+        client = Client(self, key(name), **options)
+        self.switch.register(client.session)
+        return client
+
+    def link(self, name: str, *, sibling: bool = False) -> MeshLink:
+        link = MeshLink(self, name, sibling=sibling)
+        self.switch.add_link(link.link)
+        return link
+
+    def tick(self) -> None:
+        """The end of a tick: everything pending is written."""
+        self.switch.backlog = 0
+        outboxes = self.switch.dirty[:]
+        self.switch.dirty.clear()
+        for outbox in outboxes:
+            if not outbox.writable:
+                continue
+            chunk, _ = outbox.take(self.now)
+            if chunk:
+                outbox.link.write(chunk)
+            if outbox.waiting:
+                self.switch.dirty.append(outbox)
+
+    def dropped(self, reason: str, kind: str = "other") -> int:
+        return self.switch.drops[reason, kind][0]
+
+
+class Client:
+    """A local connection: `says` bytes, `hears` frames."""
+
+    def __init__(self, world: World, key: bytes, *, info: ClientInfo | None = None, **options: object) -> None:
+        self.world = world
+        self.key = key
+        self.socket = Socket()
+        self.session = Session(world.switch, key, info or ClientInfo(), self.socket, **options)
+        self._tail = b""
+
+    @property
+    def outbox(self) -> Outbox:
+        return self.session.outbox
+
+    def says(self, *frames: bytes) -> None:
+        """One read off the socket, after what the last one left over."""
+        data = self._tail + b"".join(frames)
+        buffer = bytearray(data) + bytearray(wire.PACKET_HEAD_LEN)
+        end = self.session.feed(buffer, len(data))
+        self._tail = bytes(buffer[end : len(data)])
+
+    def sends(self, to: Client | bytes, packet: bytes) -> None:
+        self.says(wire.pack_send_packet(to if isinstance(to, bytes) else to.key, packet))
+
+    def hears(self) -> list[tuple[int, bytes]]:
+        """The frames that left for this client, a tick having ended."""
+        self.world.tick()
+        return self.socket.frames()
+
+    def gets(self) -> list[tuple[bytes, bytes]]:
+        """(source, packet) of the packets among them."""
+        return [(payload[:32], payload[32:]) for kind, payload in self.hears() if kind == wire.RECV_PACKET]
+
+    def leaves(self) -> None:
+        self.world.switch.unregister(self.session)
+
+
+class MeshLink:
+    """A link to another relay."""
+
+    def __init__(self, world: World, name: str, *, sibling: bool) -> None:
+        self.world = world
+        self.socket = Socket()
+        outbox = Outbox(world.switch.dirty, world.switch.drop, self.socket, mesh=True)
+        self.link = Link(name, outbox, sibling=sibling)
+
+    def has(self, name: str) -> None:
+        self.world.switch.announce(self.link, wire.PeerPresent(key(name), None, 0, wire.PRESENT_REGULAR))
+
+    def lost(self, name: str) -> None:
+        self.world.switch.withdraw(self.link, key(name))
+
+    def hears(self) -> list[tuple[int, bytes]]:
+        self.world.tick()
+        return self.socket.frames()
+
+    def breaks(self) -> None:
+        self.world.switch.remove_link(self.link)
