@@ -52,8 +52,9 @@ class Desk:
 
     def invoke(self, *words: str, timeout_s: float = 300) -> Ran:
         """`invoke WORDS --json` in the lab's network."""
+        verb = [str(Path(sys.executable).parent / "invoke"), *words, "--json", "--site", str(self.stage.site_file)]
         done = subprocess.run(
-            [str(self.stage.root / "enter"), str(Path(sys.executable).parent / "invoke"), *words, "--json", "--site", str(self.stage.site_file)],
+            [str(self.stage.root / "enter"), *verb],
             cwd=CHECKOUT,
             capture_output=True,
             text=True,
