@@ -176,4 +176,4 @@ class Site(Model):
     hosts: dict[HostName, Host] = Field(min_length=1)
     headscale: Headscale | None = None
     derpmap: Derpmap = Derpmap()
-    known_hosts: LocalPath = Field(description="absolute path of the pinned host keys, OpenSSH's format")
+    known_hosts: LocalPath = Field(description="the pinned host keys, in OpenSSH's format; default: known_hosts beside the site file")

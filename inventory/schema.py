@@ -24,6 +24,7 @@ def json_schema() -> Schema:
     _drop(host, "name")
     _drop(schema, "path")
     schema["required"] = ["hosts"]
+    schema["properties"]["hosts"]["additionalProperties"] = False
     schema["properties"]["defaults"] = {"$ref": "#/$defs/Defaults"}
     schema["$defs"]["Defaults"] = {
         **deepcopy(host),

@@ -21,6 +21,7 @@ def test_it_describes_the_file_and_not_the_model():
     assert schema["required"] == ["hosts"]
     assert schema["$defs"]["Host"]["required"] == ["domain", "region"]
     assert "name" not in schema["$defs"]["Host"]["properties"]
+    assert schema["properties"]["hosts"]["additionalProperties"] is False
     defaults = schema["$defs"]["Defaults"]
     assert defaults["required"] == []
     assert not {"domain", "region", "ipv4", "ipv6"} & set(defaults["properties"])
