@@ -234,6 +234,8 @@ def _check(config: Config) -> None:
             raise FlagError(f"{name} is derper's alone: run this relay without it")
     if config.home not in ("", "blank") and not config.home.startswith(("http://", "https://")):
         raise FlagError(f"unknown --home value {goflag.quote(config.home)}")
+    if any("/" in name for name in config.unpublished_bootstrap_dns_names):
+        raise FlagError("-unpublished-bootstrap-dns-names: staged roll-out by a TXT record (name/record) is derper's alone")
     if config.mesh_with and not config.mesh_psk_file and not config.dev:
         raise FlagError("--mesh-with requires --mesh-psk-file")
     for name in ("verify_client_url", "front_check"):

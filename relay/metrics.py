@@ -47,6 +47,10 @@ COUNTERS: Final[dict[str, tuple[str, str]]] = {
     "tls_listener_accepted_connections": ("tls_listener_accepted_connections", "TCP connections accepted"),
     "tls_listener_rejected_connections": ("tls_listener_rejected_connections", "TCP connections beyond the accept limit"),
     "bootstrap_dns_requests": ("bootstrap_dns_requests", "Requests for /bootstrap-dns"),
+    "bootstrap_dns_published_hits": ("bootstrap_dns_published_hits", "Of these, for a published name that is known"),
+    "bootstrap_dns_published_misses": ("bootstrap_dns_published_misses", "For a published name that did not resolve yet"),
+    "bootstrap_dns_unpublished_hits": ("bootstrap_dns_unpublished_hits", "For an unpublished name"),
+    "bootstrap_dns_unpublished_misses": ("bootstrap_dns_unpublished_misses", "For a name that is not here"),
     # Ours.
     "writes": ("relay_writes", "Writes to clients; packets per write is how much is joined"),
     "stun_silenced": ("relay_stun_silenced", "STUN requests left unanswered because the relay's front does not work"),

@@ -67,6 +67,7 @@ def test_tls_is_decided_as_derper_decides_it(addr, mode, listen, tls):
         ([*BASE, "-acme-ip-certs"], "-acme-ip-certs is derper's alone"),
         ([*BASE, "-ace"], "-ace is derper's alone"),
         ([*BASE, "-home=welcome"], 'unknown --home value "welcome"'),
+        ([*BASE, "-unpublished-bootstrap-dns-names=a,b/c"], "staged roll-out by a TXT record"),
         ([*BASE, "-mesh-psk-file=", "-mesh-with=a"], "--mesh-with requires --mesh-psk-file"),
         ([*BASE, "-verify-client-url=headscale/verify"], "not an http:// or https:// URL"),
         ([*BASE, "-front-check=x"], "-front-check"),

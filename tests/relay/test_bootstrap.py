@@ -1,0 +1,80 @@
+import asyncio
+import json
+import socket
+from collections import Counter
+
+import pytest
+
+from relay import bootstrap
+from relay.bootstrap import BootstrapDns
+from relay.http import Request
+from tests.relay.test_httpclient import asynchronous
+
+TABLE = {
+    "control.example": ["203.0.113.1", "2001:db8::1", "203.0.113.1"],
+    "log.example": ["203.0.113.2"],
+    "secret.example": ["203.0.113.3"],
+}
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """The loop's resolver answers from a table; whatever is not in it does not exist."""
+    entries = {name: list(addresses) for name, addresses in TABLE.items()}
+
+    async def getaddrinfo(self, host, port, **_):
+        if host not in entries:
+            raise socket.gaierror(-2, "Name or service not known")
+        return [(0, 0, 0, "", (address, port)) for address in entries[host]]
+
+    monkeypatch.setattr(asyncio.base_events.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(bootstrap, "REFRESH_S", 0.01)
+    return entries
+
+
+def get(dns, query=""):
+    response = dns.page(Request("GET", "/bootstrap-dns" + query, (), False, "203.0.113.9", "203.0.113.9"))
+    assert response.status == 200
+    return json.loads(response.body), dict(response.headers)
+
+
+async def fresh(dns, for_s=0.03):
+    try:
+        await asyncio.wait_for(dns.keep_fresh(), for_s)
+    except TimeoutError:
+        return
+
+
+@asynchronous
+async def test_what_is_published_and_what_must_be_asked_for(table):
+    counts = Counter()
+    dns = BootstrapDns(["control.example", "log.example"], ["secret.example", "gone.example"], counts)
+    assert get(dns)[0] == {}, "an object, and not nothing, before the first answer"
+    await fresh(dns)
+    document, headers = get(dns)
+    assert {name: sorted(addresses) for name, addresses in document.items()} == {
+        "control.example": ["2001:db8::1", "203.0.113.1"],
+        "log.example": ["203.0.113.2"],
+    }
+    assert headers["Connection"] == "close" and headers["Content-Type"] == "application/json"
+    assert get(dns, "?q=secret.example")[0] == {"secret.example": ["203.0.113.3"]}
+    assert get(dns, "?q=log.example")[0] == get(dns, "?q=nobody.example")[0] == get(dns, "?q=gone.example")[0] == document
+    assert counts == {
+        "bootstrap_dns_requests": 6,
+        "bootstrap_dns_unpublished_hits": 1,
+        "bootstrap_dns_published_hits": 1,
+        "bootstrap_dns_unpublished_misses": 2,
+    }
+
+
+@asynchronous
+async def test_a_name_that_stops_resolving_keeps_its_answer(table, caplog):
+    counts = Counter()
+    dns = BootstrapDns(["log.example", "never.example"], [], counts)
+    await fresh(dns)
+    del table["log.example"]
+    await fresh(dns)
+    assert get(dns, "?q=log.example")[0] == {"log.example": ["203.0.113.2"]}
+    assert get(dns, "?q=never.example")[0] == {"log.example": ["203.0.113.2"]}
+    assert counts["bootstrap_dns_published_misses"] == 1
+    assert "bootstrap name does not resolve" in caplog.text
