@@ -28,6 +28,11 @@ class Finding(NamedTuple):
 Rule = Callable[[Host], Iterator[Finding]]
 
 
+def answers_http(host: Host) -> bool:
+    """Whether something always answers on the http port: nginx, or a relay with no front, unless certbot needs that port for its orders."""
+    return host.front == "nginx" or host.certificate.source not in ACME
+
+
 def host_findings(host: Host) -> Iterator[Finding]:
     """Every rule over one host."""
     for rule in _RULES:

@@ -91,7 +91,7 @@ class _Reading:
         self._refuse(raw, ("path",), "unknown key")
         defaults = raw.pop("defaults", None) or {}
         if not isinstance(defaults, dict):
-            self._add(("defaults",), f"{words.show(defaults)} is not a section: its keys stand on lines of their own, indented")
+            self._add(("defaults",), words.explain({"type": "dict_type", "input": defaults}, {}))
             defaults = {}
         defaults = dict(defaults)
         self._refuse(defaults, OF_ONE_HOST, "every host has its own: it belongs under hosts.NAME", ("defaults",))

@@ -20,7 +20,8 @@ def explain(error: Mapping[str, Any], part: Schema) -> str:
     kind, value, limits = error["type"], error["input"], error.get("ctx", {})
     if isinstance(value, str) and PLACEHOLDER in value:
         return f"{PLACEHOLDER} is only a placeholder: write your own{_description(part)}"
-    shown = "what stands here" if part.get("writeOnly") else show(value)
+    # neither a secret that was written by mistake is shown, nor what stands in place of a section, which may hold one
+    shown = "what stands here" if part.get("writeOnly") or kind in _SECTIONS else show(value)
     match kind:
         case "missing":
             sentence = f"is missing{_description(part)}"
@@ -43,15 +44,14 @@ def explain(error: Mapping[str, Any], part: Schema) -> str:
     return sentence
 
 
+_SECTIONS = ("model_type", "model_attributes_type", "dict_type")
 _TYPES = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text: put it in quotes",
-    "model_type": "a section: its keys stand on lines of their own, indented",
-    "model_attributes_type": "a section: its keys stand on lines of their own, indented",
-    "dict_type": "a section: its keys stand on lines of their own, indented",
+    **dict.fromkeys(_SECTIONS, "a section: its keys stand on lines of their own, indented"),
     "tuple_type": "a list: each entry stands on a line of its own behind a hyphen",
     "list_type": "a list: each entry stands on a line of its own behind a hyphen",
 }

@@ -146,7 +146,7 @@ RULES = [
     ("ports: {https: '443'}", "line 6: hosts.hk1.ports.https: '443' is not a whole number"),
     ("ports: {https: 443.5}", "line 6: hosts.hk1.ports.https: 443.5 is not a whole number"),
     ("ports: {https: true}", "line 6: hosts.hk1.ports.https: true is not a whole number"),
-    ("ports: 443", "line 6: hosts.hk1.ports: 443 is not a section: its keys stand on lines of their own, indented"),
+    ("ports: 443", "line 6: hosts.hk1.ports: what stands here is not a section: its keys stand on lines of their own, indented"),
     ("firewall:\n  allow: 443", "line 7: hosts.hk1.firewall.allow: 443 is not a list: each entry stands on a line of its own behind a hyphen"),
     ("firewall:\n  allow:\n  - 443", "line 8: hosts.hk1.firewall.allow.0: 443 is not text: put it in quotes"),
     ("firewall:\n  allow:\n  - 443/sctp", "line 8: hosts.hk1.firewall.allow.0: '443/sctp' is not a port, as 8443/tcp or 60000-61000/udp"),
@@ -237,8 +237,8 @@ WHOLE = [
     ("- hk1\n", [" is no mapping: a site file begins with `hosts:`"]),
     ("hosts:\n", ["line 1: hosts: is missing"]),
     ("hosts: {}\n", ["line 1: hosts: is empty"]),
-    ("hosts: [hk1]\n", ["line 1: hosts: [\"hk1\"] is not a section: its keys stand on lines of their own, indented"]),
-    ("hosts: {hk1: 7}\n", ["line 1: hosts.hk1: 7 is not a section: its keys stand on lines of their own, indented"]),
+    ("hosts: [hk1]\n", ["line 1: hosts: what stands here is not a section: its keys stand on lines of their own, indented"]),
+    ("hosts: {hk1: 7}\n", ["line 1: hosts.hk1: what stands here is not a section: its keys stand on lines of their own, indented"]),
     ("hosts: {hk1: }\n", [
         "line 1: hosts.hk1.certificate.agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms",
         "line 1: hosts.hk1.domain: is missing (the relay's name; with a pinned certificate it may be an IPv4 address)",
@@ -265,7 +265,7 @@ def test_refused_as_a_whole(text, messages):
 
 
 TOP = [
-    ("defaults: 7\n", "line 6: defaults: 7 is not a section: its keys stand on lines of their own, indented"),
+    ("defaults: 7\n", "line 6: defaults: what stands here is not a section: its keys stand on lines of their own, indented"),
     ("defaults: {domain: x.example.org}\n", "line 6: defaults.domain: every host has its own: it belongs under hosts.NAME"),
     ("defaults: {ports: {htps: 1}}\n", "line 6: defaults.ports.htps: unknown key; did you mean https?"),
     ("defalts: {}\n", "line 6: defalts: unknown key; did you mean defaults?"),
