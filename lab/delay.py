@@ -28,7 +28,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 Address = tuple[str, int]
@@ -42,8 +42,12 @@ IN_FLIGHT = 8 << 20  # bytes held per direction before the sender has to wait: a
 
 @dataclass
 class Counts:
-    """What went over the wire. `up` is away from the caller, `down` towards it. For UDP, `connections` are caller addresses."""
+    """What went over the wire. `up` is away from the caller, `down` towards it. For UDP, `connections` are caller addresses.
 
+    `wire_s` is the time from the first connection to the last byte that left the caller or reached it.
+    """
+
+    wire_s: float = 0.0
     connections: int = 0
     turns: int = 0
     bytes_up: int = 0
@@ -55,14 +59,16 @@ class Counts:
 class _Chain:
     """Who had heard what of one conversation when it spoke: the height of the chain of round trips."""
 
-    def __init__(self, counts: Counts) -> None:
-        self.counts = counts
+    def __init__(self, proxy: DelayProxy) -> None:
+        self.proxy = proxy
         self.heard = self.far_heard = 0
+        proxy.now.connections += 1
 
     def said(self, size: int) -> int:
         """The caller sends: the height of this burst."""
-        self.counts.bytes_up += size
-        self.counts.chunks_up += 1
+        counts = self.proxy.now
+        counts.bytes_up += size
+        counts.chunks_up += 1
         return self.heard + 1
 
     def arrived(self, height: int, _: int) -> None:
@@ -75,11 +81,12 @@ class _Chain:
 
     def heard_back(self, height: int, size: int) -> None:
         """The caller has it."""
+        counts = self.proxy.now
         if height > self.heard:
-            self.counts.turns += height - self.heard
+            counts.turns += height - self.heard
             self.heard = height
-        self.counts.bytes_down += size
-        self.counts.chunks_down += 1
+        counts.bytes_down += size
+        counts.chunks_down += 1
 
 
 class DelayProxy:
@@ -94,7 +101,8 @@ class DelayProxy:
         self.rtt_s = rtt_s
         self.listen = listen
         self.udp = udp
-        self.counts = Counts()
+        self._counts = Counts()
+        self._began: float | None = None
         self.address: Address = listen
         self._server: asyncio.Server | None = None
         self._front: asyncio.DatagramTransport | None = None
@@ -123,6 +131,24 @@ class DelayProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def counts(self) -> Counts:
+        """What went over the wire since the last `reset`."""
+        return replace(self._counts)
+
+    def reset(self) -> None:
+        """Count anew."""
+        self._counts, self._began = Counts(), None
+
+    @property
+    def now(self) -> Counts:
+        """The running counts, for what happens now."""
+        clock = asyncio.get_running_loop().time()
+        if self._began is None:
+            self._began = clock
+        self._counts.wire_s = clock - self._began
+        return self._counts
 
     def cut(self) -> None:
         """Break every open connection now; what is on its way is lost. New ones are accepted."""
@@ -156,9 +182,8 @@ class DelayProxy:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer.transport)
-        self.counts.connections += 1
-        self.counts.turns += 1  # SYN, SYN+ACK
-        chain = _Chain(self.counts)
+        chain = _Chain(self)
+        self.now.turns += 1  # SYN, SYN+ACK
         far_writer = None
         try:
             await asyncio.sleep(self.rtt_s)
@@ -245,8 +270,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, caller: Address) -> None:
         if caller not in self.callers:
-            self.proxy.counts.connections += 1
-            self.callers[caller] = (_Chain(self.proxy.counts), asyncio.ensure_future(self._open(caller)))
+            self.callers[caller] = (_Chain(self.proxy), asyncio.ensure_future(self._open(caller)))
         chain, opening = self.callers[caller]
         self._later(self._send(data, chain, chain.said(len(data)), opening))
 
@@ -304,11 +328,10 @@ class Delaying:
         """The counts so far; `reset` starts them anew."""
 
         def take() -> Counts:
-            now = Counts(**asdict(self._proxy.counts))
+            counts = self._proxy.counts
             if reset:
-                for name in asdict(now):
-                    setattr(self._proxy.counts, name, 0)
-            return now
+                self._proxy.reset()
+            return counts
 
         return self._call(take)
 

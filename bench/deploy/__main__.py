@@ -72,17 +72,17 @@ def summary(kinds: dict[str, list[Run]]) -> Iterable[str]:
 
 
 def table(runs: Runs, kind: str) -> str:
-    """Medians as a Markdown table; the ratio is wall time against the first tool."""
-    lines = ["| tool | wall s | × | turns | × | connections | KiB sent | KiB received | controller CPU s |", "|" + " --- |" * 9]
-    base_wall = base_turns = 0.0
+    """Medians as a Markdown table; each × is against the first tool."""
+    heads = ("tool", "program s", "×", "on the wire s", "×", "turns", "×", "KiB sent", "KiB received", "controller CPU s")
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    base: dict[str, float] = {}
     for tool, kinds in runs.items():
         middle = {name: statistics.median(getattr(run, name) for run in kinds[kind]) for name in asdict(kinds[kind][0])}
-        base_wall, base_turns = base_wall or middle["wall_s"], base_turns or middle["turns"]
-        cells = [
-            tool, f"{middle['wall_s']:.2f}", f"{middle['wall_s'] / base_wall:.1f}",
-            f"{middle['turns']:.0f}", f"{middle['turns'] / base_turns:.1f}", f"{middle['connections']:.0f}",
-            f"{middle['bytes_up'] / 1024:.0f}", f"{middle['bytes_down'] / 1024:.0f}", f"{middle['cpu_s']:.2f}",
-        ]  # fmt: skip
+        base = base or middle
+        cells = [tool]
+        for name, digits in (("wall_s", 2), ("wire_s", 2), ("turns", 0)):
+            cells += [f"{middle[name]:.{digits}f}", f"{middle[name] / base[name]:.1f}"]
+        cells += [f"{middle['bytes_up'] / 1024:.0f}", f"{middle['bytes_down'] / 1024:.0f}", f"{middle['cpu_s']:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

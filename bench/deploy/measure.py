@@ -20,9 +20,13 @@ PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 @dataclass(frozen=True)
 class Run:
-    """`cpu_s` is that of every process on the controller's side: the program, its children, and ssh masters that it leaves behind."""
+    """`wall_s` is the whole program's time, `wire_s` the part of it from the first connection to the last byte.
+
+    `cpu_s` is that of every process on the controller's side: the program, its children, and ssh masters that it leaves behind.
+    """
 
     wall_s: float
+    wire_s: float
     cpu_s: float
     turns: int
     bytes_up: int
@@ -44,7 +48,7 @@ def measured(program: Program, proxy: Delaying) -> Run:
     if done.returncode:
         raise RuntimeError(f"{' '.join(program.argv)} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     changed = program.changes(done.stdout + done.stderr if "pyinfra" in program.argv[0] else done.stdout)
-    return Run(wall_s, cpu_s, counts.turns, counts.bytes_up, counts.bytes_down, counts.connections, changed)
+    return Run(wall_s, counts.wire_s, cpu_s, counts.turns, counts.bytes_up, counts.bytes_down, counts.connections, changed)
 
 
 def adopt_orphans() -> None:

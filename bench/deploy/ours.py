@@ -56,7 +56,7 @@ def resources(contents: Path) -> list[Resource]:
             creates="/var/lib/derpbench/first.json",
         ),
         Service(unit="ssh.service"),
-        Service(unit="systemd-networkd.service"),
+        Service(unit="dpkg-db-backup.timer"),
         Service(unit="derpbench.service", restart_on=(unit.id, environment.id)),
     ]
 

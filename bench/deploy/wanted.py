@@ -9,7 +9,7 @@
 | template | 2 | relay.env, nginx.conf |
 | symbolic link | 2 | current, enabled.conf |
 | kernel setting, also at boot | 2 | net.ipv4.tcp_keepalive_time, net.ipv4.tcp_fin_timeout |
-| service, enabled and running | 3 | ssh, systemd-networkd, derpbench (restarted when its unit or environment changed) |
+| service, enabled and running | 3 | ssh, dpkg-db-backup.timer, derpbench (restarted when its unit or environment changed) |
 | guarded command | 1 | a copy that is made once |
 """
 
@@ -61,5 +61,5 @@ for f in $(find etc/derpbench opt/derpbench var/lib/derpbench etc/systemd/system
 done
 sysctl net.ipv4.tcp_keepalive_time net.ipv4.tcp_fin_timeout
 cat /etc/sysctl.d/*derp* | grep -o 'net[^#]*' | tr -d ' ' | sort
-for u in ssh systemd-networkd derpbench; do systemctl is-enabled $u; systemctl is-active $u; done
+for u in ssh dpkg-db-backup.timer derpbench; do systemctl is-enabled $u; systemctl is-active $u; done
 """

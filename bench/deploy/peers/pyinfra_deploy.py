@@ -35,7 +35,7 @@ for key, value in (("net.ipv4.tcp_keepalive_time", 600), ("net.ipv4.tcp_fin_time
     server.sysctl(key=key, value=value, persist=True, persist_file="/etc/sysctl.d/60-derpbench.conf")
 if not host.get_fact(File, path="/var/lib/derpbench/first.json"):
     server.shell(commands=["cp /etc/derpbench/relay.json /var/lib/derpbench/first.json"])
-for name in ("ssh.service", "systemd-networkd.service"):
+for name in ("ssh.service", "dpkg-db-backup.timer"):
     systemd.service(service=name, enabled=True, running=True)
 systemd.service(
     service="derpbench.service", enabled=True, running=True, daemon_reload=unit.changed, restarted=unit.changed or environment.changed
