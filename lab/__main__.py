@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> int:
             lab.up(root, only=parts or PARTS, progress=lambda line: print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True))
         case ["down"]:
             lab.down(root)
+            print(f"no lab in {root.resolve()}")
         case ["status"]:
             print(json.dumps(lab.status(root), indent=1))
         case ["shell", *place] if len(place) <= 1:

@@ -17,6 +17,8 @@ from lab.process import Processes, run, wait_for
 from lab.topology import ACME, ACME_AT, DNS_AT, DOMAIN, Topology
 
 PORT, MANAGEMENT_PORT = 14000, 15000
+LIFETIME_S = 90 * 86400  # Let's Encrypt's
+RELIABLE = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"}
 MACHINE_CAS = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -39,8 +41,12 @@ class Acme:
         """What the ACME server's own https is verified with."""
         return self.folder / "ca.pem"
 
-    def start(self, *, reliable: bool = True) -> None:
-        """Start it. Not `reliable`: validations take seconds and some nonces are refused, by which Pebble tries a client's patience."""
+    def start(self, *, reliable: bool = True, lifetime_s: int = LIFETIME_S) -> None:
+        """Start it. Certificates live for `lifetime_s`.
+
+        Not `reliable`: validations take seconds, some good nonces are refused and some validations of before are good enough,
+        by which Pebble tries a client's patience.
+        """
         topology, address = self.topology, self.topology.address(ACME_AT)
         authority, certificate, key = make_server_certificate(f"{ACME}.{DOMAIN}", address)
         settings = {
@@ -52,6 +58,7 @@ class Acme:
             "tlsPort": 443,
             "ocspResponderURL": "",
             "externalAccountBindingRequired": False,
+            "certificateValidityPeriod": lifetime_s,
         }
         write_tree(self.folder, {"ca.pem": authority, "server.pem": certificate, "pebble.json": json.dumps({"pebble": settings}, indent=1)})
         write_tree(self.folder, {"server.key": key}, mode=0o600)
@@ -61,16 +68,16 @@ class Acme:
                 "nsenter", f"--net={netns.FOLDER / topology.namespace}",
                 "pebble", "-config", str(self.folder / "pebble.json"), "-dnsserver", f"{topology.address(DNS_AT)}:53",
             ],
-            environment={**os.environ, **({"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"} if reliable else {})},
+            environment={**os.environ, **(RELIABLE if reliable else {})},
         )  # fmt: skip
         root = wait_for(self._root, timeout_s=10, what="the ACME server did not come up", why=lambda: self.processes.tail(ACME))
         machine = Path(os.environ.get("SSL_CERT_FILE", MACHINE_CAS))
         self.bundle.write_text((machine.read_text().rstrip("\n") + "\n" if machine.is_file() else "") + root)
 
-    def restart(self, *, reliable: bool = True) -> None:
+    def restart(self, *, reliable: bool = True, lifetime_s: int = LIFETIME_S) -> None:
         """As a new server: it has forgotten accounts, orders and its root."""
         self.processes.stop(ACME)
-        self.start(reliable=reliable)
+        self.start(reliable=reliable, lifetime_s=lifetime_s)
 
     def _root(self) -> str | None:
         address = self.topology.address(ACME_AT)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -74,25 +73,21 @@ def _compile(go: Path, source: Path, packages: tuple[str, ...], into: Path, prog
         raise _failed(name, listed.stderr)
     total, tail, told = len(listed.stdout.splitlines()), [""], time.monotonic()
     # -v names each package as it is compiled; those in the build cache are not named.
-    process = subprocess.Popen(
-        [*WITH_US, "nice", str(go), "build", "-v", "-o", f"{into}/", *packages],
-        cwd=source, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None  # noqa: S101 - it was asked for
-    for count, line in enumerate(process.stderr, start=1):
-        tail = [*tail[-20:], line]
-        if time.monotonic() - told >= TELL_EVERY_S:
-            told = time.monotonic()
-            progress(f"Go programs ({name}): {min(count, total)} of {total} packages, {told - began:.0f} s")
-    if process.wait() != 0:
-        shutil.rmtree(into, ignore_errors=True)
+    build = [*WITH_US, "nice", str(go), "build", "-v", "-o", f"{into}/", *packages]
+    with subprocess.Popen(build, cwd=source, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        for count, line in enumerate(process.stderr or (), start=1):
+            tail = [*tail[-20:], line]
+            if time.monotonic() - told >= TELL_EVERY_S:
+                told = time.monotonic()
+                progress(f"Go programs ({name}): {min(count, total)} of {total} packages, {told - began:.0f} s")
+    if process.returncode != 0:
         raise _failed(name, "".join(tail))
     progress(f"Go programs ({name}): built in {time.monotonic() - began:.0f} s")
 
 
 def _failed(name: str, output: str) -> LabError:
     return LabError(
-        f"the Go programs of lab/go/{name} did not build",
+        f"the Go program {name} did not build",
         why=output.strip()[-600:],
         next="check that the Go module index is reached (go env GOPROXY), then try again",
     )

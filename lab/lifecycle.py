@@ -75,16 +75,20 @@ def down(root: Path, *, cache: Path = CACHE) -> None:
 
 
 def status(root: Path) -> dict[str, Any]:
-    """What is there: {"up": bool, "namespace": str, "network": str, "parts": {part: {"alive": bool, "address": str, "domain": str}}}."""
+    """What is there: {"up": bool, "namespace": str, "network": str, "parts": {part: {"alive": bool, …}}}.
+
+    A host also has its "address" and "domain", a site says whether its "client" runs.
+    """
     lab = load(root)
     if lab is None:
         return {"up": False, "parts": {}}
     alive = lab.alive()
-    parts = {
-        part: {"alive": alive[part]} | ({"address": str(lab.topology.ipv4(part)), "domain": HOSTS[part].domain} if part in HOSTS else {})
-        for part in lab.state.ready
-        if part != NETWORK
-    }
+    parts: dict[str, dict[str, Any]] = {part: {"alive": alive[part]} for part in lab.state.ready if part != NETWORK}
+    for part, told in parts.items():
+        if part in HOSTS:
+            told |= {"address": str(lab.topology.ipv4(part)), "domain": HOSTS[part].domain}
+        elif part in SITES:
+            told["client"] = lab.clients[part].running
     return {
         "up": lab.whole,
         "namespace": lab.topology.namespace,

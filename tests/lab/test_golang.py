@@ -1,0 +1,57 @@
+"""A program built as the lab's are, with the pinned toolchain."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab import LabError, golang
+from lab.cache import CACHE
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "hello"
+    folder.mkdir()
+    (folder / "go.mod").write_text("module hello\n\ngo 1.27\n")
+    (folder / "main.go").write_text('package main\n\nfunc main() { println("hello") }\n')
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A cache of the test's own that has the toolchain already."""
+    shared = golang.toolchain(cache=CACHE, progress=print).parents[2]
+    own = tmp_path / "cache"
+    (own / "go").mkdir(parents=True)
+    (own / "go" / shared.name).symlink_to(shared)
+    return own
+
+
+def test_it_is_built_once_and_tells_its_progress(source: Path, cache: Path) -> None:
+    told: list[str] = []
+    home = golang.build(source, cache=cache, progress=told.append, packages=(".",))
+    assert home == golang.built_in(source, cache=cache, packages=(".",))
+    assert subprocess.run([home / "hello"], capture_output=True, text=True, check=True).stderr == "hello\n"
+    assert "built in" in told[-1]
+    told.clear()
+    assert golang.build(source, cache=cache, progress=told.append, packages=(".",)) == home
+    assert told == []
+
+
+def test_what_does_not_compile_says_so_and_leaves_nothing(source: Path, cache: Path) -> None:
+    (source / "main.go").write_text("package main\n\nfunc main() { nonsense() }\n")
+    with pytest.raises(LabError, match="undefined: nonsense"):
+        golang.build(source, cache=cache, progress=print, packages=(".",))
+    assert not golang.built_in(source, cache=cache, packages=(".",)).exists()
+
+
+def test_a_module_whose_sum_is_not_checked_in_is_refused(source: Path, cache: Path) -> None:
+    (source / "go.mod").write_text("module hello\n\ngo 1.27\n\nrequire golang.org/x/sys v0.49.0\n")
+    (source / "main.go").write_text('package main\n\nimport _ "golang.org/x/sys/cpu"\n\nfunc main() {}\n')
+    with pytest.raises(LabError, match=r"missing go\.sum entry"):
+        golang.build(source, cache=cache, progress=print, packages=(".",))
