@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
+from inventory.rules import answers_http
 from probe.keys import Prover
 
 Admission = Literal["open", "verify", "unknown"]
@@ -66,7 +67,7 @@ class Target:
             name=host.name,
             domain=host.domain,
             https_port=host.ports.https,
-            http_port=host.ports.http,
+            http_port=host.ports.http if answers_http(host) else None,
             stun_port=host.ports.stun,
             ipv4=str(host.ipv4) if host.ipv4 else None,
             ipv6=str(host.ipv6) if host.ipv6 else None,

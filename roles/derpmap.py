@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from inventory.model import Host, Site
+from inventory.rules import answers_http
 from roles.yaml_text import block
 
 Pins = Mapping[str, str]  # host name -> SHA-256 of its certificate (DER), in hex
@@ -27,7 +28,7 @@ def region_node(host: Host, *, pin: str | None = None) -> dict[str, Any]:
         node["CertName"] = f"sha256-raw:{pin}"
     if host.ipv4 or host.ipv6:
         node |= {"IPv4": str(host.ipv4 or "none"), "IPv6": str(host.ipv6 or "none")}
-    return node | {"DERPPort": host.ports.https, "STUNPort": host.ports.stun, "CanPort80": host.ports.http == 80}
+    return node | {"DERPPort": host.ports.https, "STUNPort": host.ports.stun, "CanPort80": host.ports.http == 80 and answers_http(host)}
 
 
 def region(host: Host, *, pin: str | None = None) -> dict[str, Any]:

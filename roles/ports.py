@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from engine.facts import Ask, Facts, Listener
 from inventory.model import Host
-from inventory.rules import ACME
+from inventory.rules import answers_http
 from roles import paths, sites
 
 ASK = Ask(
@@ -41,7 +41,7 @@ def uses(host: Host) -> tuple[Use, ...]:
     if nginx:
         found.append(Use("tcp", ports.http, "nginx", "nginx is to answer certificate challenges and captive-portal checks", "ports.http"))
         found.append(Use("tcp", ports.backend, "relay", "the relay is to listen behind nginx", "ports.backend", public=False))
-    elif relay_serves_http(host):
+    elif answers_http(host):
         found.append(Use("tcp", ports.http, "relay", "the relay is to answer captive-portal checks", "ports.http"))
     else:
         found.append(Use("tcp", ports.http, "certbot", "certbot is to answer certificate challenges", "ports.http"))
@@ -51,8 +51,8 @@ def uses(host: Host) -> tuple[Use, ...]:
 
 
 def relay_serves_http(host: Host) -> bool:
-    """Whether the relay itself listens on the http port: with no front, where certbot does not need that port for itself."""
-    return host.front == "none" and host.certificate.source not in ACME
+    """Whether the relay itself listens on the http port."""
+    return host.front == "none" and answers_http(host)
 
 
 def taken(host: Host, facts: Facts) -> list[str]:

@@ -49,8 +49,10 @@ def arguments(host: Host, site: Site) -> tuple[str, ...]:
     words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"]
     for name, value in environment(host, site).items():
         words += ["--env", f"{name}={value}"]
-    for published in _published(host):
-        words += ["--publish", published]
+    if in_host_network(host):
+        words += ["--network", "host"]
+    else:
+        words += [word for published in _published(host) for word in ("--publish", published)]
     words += ["--volume", f"{paths.STATE}:/var/lib/derper"]
     if verify_url(host, site):  # derper looks for a mesh key there, whatever its image
         words += ["--volume", f"{paths.MESH_KEYS}:/home/derp/keys:ro"]
@@ -79,6 +81,11 @@ def environment(host: Host, site: Site) -> dict[str, str]:
     }
 
 
+def in_host_network(host: Host) -> bool:
+    """Docker passes IPv6 on through a proxy of its own, and STUN would tell every client the address of Docker's bridge."""
+    return host.ipv6 is not None
+
+
 def _published(host: Host) -> list[str]:
     backend, https, stun = host.ports.backend, host.ports.https, host.ports.stun
     found = [f"127.0.0.1:{backend}:{backend}"] if host.front == "nginx" else [f"{https}:{https}"]
@@ -88,11 +95,15 @@ def _published(host: Host) -> list[str]:
 
 
 def refusals(host: Host, site: Site) -> list[str]:
-    """An image from a registry cannot be told to refuse everybody while headscale does not answer."""
-    url = verify_url(host, site)
-    if not host.docker.image or not url or host.relay.verify_fail_open:
-        return []
-    return [
-        f"A derper image from a registry cannot be told to refuse clients while {url} does not answer: derper's default admits them "
-        f"then. Set hosts.{host.name}.relay.verify_fail_open to true if that will do, or ship our own image with docker.archive."
-    ]
+    found, url = [], verify_url(host, site)
+    if host.docker.image and url and not host.relay.verify_fail_open:
+        found.append(
+            f"A derper image from a registry cannot be told to refuse clients while {url} does not answer: derper's default admits them "
+            f"then. Set hosts.{host.name}.relay.verify_fail_open to true if that will do, or ship our own image with docker.archive."
+        )
+    if in_host_network(host) and host.front == "nginx" and host.firewall.mode == "off":
+        found.append(
+            f"With IPv6, derper runs in the network of {host.name} itself and listens on port {host.ports.backend} for everybody, which "
+            f"only the firewall closes: set hosts.{host.name}.firewall.mode to enforce, or leave out hosts.{host.name}.ipv6."
+        )
+    return found
