@@ -120,7 +120,7 @@ class Session:
                     why=event["traceback"],
                     next="this is a defect: please report it",
                 )
-            self._on_event(event)
+            self._on_event({key: value for key, value in event.items() if key != "z"})
             if kind == "confirm":
                 self._confirm(event)
             if kind == wanted:

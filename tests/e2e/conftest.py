@@ -43,6 +43,11 @@ class Ran:
     def failure(self) -> dict[str, Any]:
         return self.of("failure")[-1]
 
+    def why(self) -> list[Any]:
+        """What went wrong, for an assertion's message."""
+        broken = [rung for proof in self.of("proof") for rung in proof["rungs"] if rung["status"] == "failed"]
+        return [*self.of("failure"), *broken, self.errors[-2000:]]
+
 
 @dataclass(frozen=True)
 class Desk:

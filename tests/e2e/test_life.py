@@ -47,7 +47,7 @@ def test_check_says_what_would_change_and_changes_nothing(desk: Desk) -> None:
 
 def test_deploy_ends_with_a_proved_and_registered_relay(desk: Desk) -> None:
     ran = desk.invoke("deploy", "--host", "hk1")
-    assert ran.code == 0, ran.of("failure")
+    assert ran.code == 0, ran.why()
     assert ran.proof("hk1")["ok"]
     assert ran.proof("hk1")["packets_passed"]
     assert "file:/etc/headscale/derp.yaml" in ran.changed("headscale")
@@ -71,7 +71,7 @@ def test_two_nodes_exchange_data_through_our_relay(desk: Desk, nodes: tuple[Clie
 
 def test_deploy_of_all_hosts_adds_the_second_region(desk: Desk, nodes: tuple[Client, Client]) -> None:
     ran = desk.invoke("deploy")
-    assert ran.code == 0, ran.of("failure")
+    assert ran.code == 0, ran.why()
     assert ran.changed("hk1") == []
     assert ran.proof("sg1")["packets_passed"]
     deadline = time.monotonic() + 30
@@ -107,7 +107,7 @@ def test_renewal_under_traffic_cuts_nobody_off(desk: Desk, nodes: tuple[Client, 
     finally:
         stop.set()
         pinging.join()
-    assert ran.code == 0, ran.of("failure")
+    assert ran.code == 0, ran.why()
     assert _leaf(ran.proof("hk1")) != _leaf(before)
     assert longest[0] < 2
     assert desk.invoke("deploy", "--host", "hk1").changed("hk1") == []
@@ -121,7 +121,7 @@ def _leaf(proof: dict[str, object]) -> object:
 def test_another_https_port_lands_in_the_map(desk: Desk, nodes: tuple[Client, Client]) -> None:
     desk.edit("hk1", ports={"https": 3489})
     ran = desk.invoke("deploy", "--host", "hk1")
-    assert ran.code == 0, ran.of("failure")
+    assert ran.code == 0, ran.why()
     assert "tcp/3489" in desk.listening("hk1")
     assert "tcp/443" not in desk.listening("hk1")
     exchange(nodes, "hk")
@@ -135,7 +135,7 @@ def test_a_flavour_is_switched_by_one_edit_and_back(desk: Desk, nodes: tuple[Cli
     key = _server_key(desk)
     desk.edit("hk1", flavour="docker", docker={"archive": derper_archive})
     ran = desk.invoke("deploy", "--host", "hk1", timeout_s=600)
-    assert ran.code == 0, ran.of("failure")
+    assert ran.code == 0, ran.why()
     assert ran.proof("hk1")["packets_passed"]
     assert desk.listening("hk1") == before
     assert desk.stage.run_in("hk1", ["systemctl", "is-active", "derpfleet-relay.service"], check=False).stdout.strip() != "active"
@@ -144,7 +144,7 @@ def test_a_flavour_is_switched_by_one_edit_and_back(desk: Desk, nodes: tuple[Cli
     assert desk.invoke("deploy", "--host", "hk1").changed("hk1") == []
     desk.edit("hk1", flavour=None, docker=None)
     ran = desk.invoke("deploy", "--host", "hk1")
-    assert ran.code == 0, ran.of("failure")
+    assert ran.code == 0, ran.why()
     assert desk.stage.run_in("hk1", ["docker", "ps", "--quiet"], check=False).stdout == ""
     assert desk.listening("hk1") == before
     exchange(nodes, "hk")
