@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from posixpath import dirname
 from typing import Protocol
 
 from engine.facts import Ask, Facts
-from engine.resource import Resource
+from engine.resource import Absent, Group, Resource, Service
 from engine.ship import Shipment
 from inventory.model import Host, Site
-from roles import base, certificate, firewall, front, nginx, relay
+from roles import base, certificate, firewall, front, nginx, paths, relay
 
 
 class Role(Protocol):
@@ -28,11 +29,24 @@ RELAY_HOST: tuple[Role, ...] = (base, firewall, relay, nginx, certificate, front
 
 def compile_host(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
     """The desired state of a relay host."""
-    return [
+    found = [
         replace(resource, role=role.__name__.rpartition(".")[2])
         for role in RELAY_HOST
         for resource in role.resources(host, site, facts, ship)
     ]
+    ids = {resource.id for resource in found}
+    return [replace(resource, needs=(*resource.needs, *_implied(resource, ids))) for resource in found]
+
+
+def _implied(resource: Resource, ids: set[str]) -> list[str]:
+    """What goes without saying: a path needs its directory, an owner has to exist, and a unit needs its file."""
+    owner, group = getattr(resource, "owner", ""), getattr(resource, "group", "")
+    wanted = [f"user:{owner}", f"group:{group}"] if not isinstance(resource, Group) else []
+    if isinstance(resource, Service):
+        wanted.append(f"file:{paths.SYSTEMD}/{resource.unit}")
+    elif hasattr(resource, "path") and not isinstance(resource, Absent):
+        wanted.append(f"directory:{dirname(resource.path)}")
+    return [name for name in wanted if name in ids and name not in resource.needs]
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:

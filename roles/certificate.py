@@ -145,7 +145,7 @@ def _acme(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource
 def _certbot(facts: Facts, ship: Shipment) -> list[Resource]:
     release = ship.certbot_release
     assert release is not None  # noqa: S101 - make_shipment builds it for a shipped certbot
-    tree = Tree(path=f"{paths.CERTBOT}/{release.id}", archive=release.path, needs=(f"directory:{paths.CERTBOT}",))
+    tree = Tree(path=f"{paths.CERTBOT}/{release.id}", archive=release.path)
     link = Symlink(path=f"{paths.CERTBOT}/current", target=release.id, needs=(tree.id,))
     kept = {tree.path, link.path}
     old = [Absent(path=path, needs=(link.id,)) for path in sorted(facts.files) if path.startswith(f"{paths.CERTBOT}/") and path not in kept]

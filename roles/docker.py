@@ -47,7 +47,7 @@ def _packages(host: Host, facts: Facts) -> list[Resource]:
         return [Package(package=name) for name in wanted]
     base = (host.docker.mirror or _OFFICIAL).rstrip("/")
     system = "ubuntu" if facts.os_id == "ubuntu" or "ubuntu" in facts.os_like else "debian"
-    key = File(path=_KEY, content=_KEY_SOURCE, needs=(f"directory:{_KEYRINGS}",))
+    key = File(path=_KEY, content=_KEY_SOURCE)
     source = File(
         path=_SOURCES,
         content=render("docker.sources.j2", base=base, os_id=system, codename=facts.os_codename, key=_KEY),

@@ -30,10 +30,10 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
         path=paths.FIREWALL_RULES,
         rules=render("firewall.nft.j2", tcp=tcp, udp=udp),
         revert_after_s=host.firewall.revert_after_s,
-        needs=("package:nftables", f"directory:{paths.ETC}"),
+        needs=("package:nftables",),
     )
     unit = File(path=_UNIT_FILE, content=render("firewall.service.j2", rules=paths.FIREWALL_RULES))
-    return [Package(package="nftables"), firewall, unit, Service(unit=_UNIT, needs=(firewall.id, unit.id))]
+    return [Package(package="nftables"), firewall, unit, Service(unit=_UNIT, needs=(firewall.id,))]
 
 
 def open_ports(host: Host, facts: Facts) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ def _serve(host: Host, facts: Facts) -> list[Resource]:
     files: list[Resource] = [
         *_main(facts),
         *_placeholder(facts),
-        File(path=http, content=render("nginx-http.conf.j2", host=host, listens=listens, webroot=paths.WEBROOT)),
+        File(path=http, content=render("nginx-http.conf.j2", host=host, listens=listens, webroot=paths.WEBROOT), needs=("package:nginx",)),
     ]
     return [
         Package(package="nginx"),
@@ -63,7 +63,7 @@ def _main(facts: Facts) -> list[Resource]:
     fresh = not sites.nginx_was_there(facts)
     ours = now is not None and _OURS in (now.content or "")
     if fresh or ours or (sites.is_as_packaged(facts, sites.MAIN) and not sites.others(facts)):
-        return [File(path=sites.MAIN, content=render("nginx.conf.j2"))]
+        return [File(path=sites.MAIN, content=render("nginx.conf.j2"), needs=("package:nginx",))]
     return []
 
 

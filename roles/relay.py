@@ -59,7 +59,7 @@ def _mesh_key(host: Host, site: Site, ship: Shipment) -> list[Resource]:
     assert ship.mesh_key is not None  # noqa: S101 - fleet derives one for every host
     content = ship.mesh_key.reveal().encode() + b"\n"
     return [
-        Directory(path=paths.MESH_KEYS, mode="0700", owner=paths.USER, group=paths.USER, needs=(f"directory:{paths.STATE}",)),
+        Directory(path=paths.MESH_KEYS, mode="0700", owner=paths.USER, group=paths.USER),
         File(path=paths.MESH_KEY, content=content, mode="0600", owner=paths.USER, group=paths.USER, secret=True),
     ]
 

@@ -20,7 +20,7 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, *, after: st
     release = ship.relay_release
     assert release is not None  # noqa: S101 - make_shipment builds it for this flavour
     path = f"{paths.RELEASES}/{release.id}"
-    tree = Tree(path=path, archive=release.path, needs=(f"directory:{paths.RELEASES}",))
+    tree = Tree(path=path, archive=release.path)
     # The service cannot write there, and without compiled modules it takes twice as long to start.
     argv = (facts.python_executable, "-I", "-m", "compileall", "-q", path)
     compiled = Command(title=f"compiled {release.id}", argv=argv, creates=f"{path}/relay/__pycache__", on_change=(tree.id,))
