@@ -4,42 +4,75 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
+import socket
 import sys
+from collections.abc import Callable
 
 import uvloop
 
-from relay import log
+from relay import log, systemd
 from relay.flags import Config, parse_or_exit
-from relay.keyfile import KeyFileError
+from relay.keyfile import KeyFileError, NodeKey, read_or_create_key
 from relay.server import Relay
+from relay.workers import Worker, supervise
 
 
 def main() -> None:
     """Run until SIGTERM or SIGINT. Exits 1 with one sentence when the relay cannot start."""
     config = parse_or_exit()
     log.set_up(config.log_format)
+    notifier = systemd.Notifier(os.environ.get("NOTIFY_SOCKET", ""))
+    try:
+        key = NodeKey.generate() if config.dev else read_or_create_key(config.key_file)
+        handed = [sock for _, sock in systemd.take_sockets(os.environ, os.getpid())]
+    except (OSError, KeyFileError) as error:
+        sys.exit(f"relay: {error}")
+    if config.workers == 1:
+        run(config, key, handed, notifier)
+        return
+
+    def work(worker: Worker, ready: Callable[[], None]) -> None:
+        run(config, key, handed, systemd.Notifier(), worker=worker, ready=ready)
+
+    # The parent answers systemd: only it is the service's main process.
+    watchdog_s = systemd.watchdog_interval_s(os.environ, os.getpid())
+    sys.exit(supervise(config.workers, work, notifier, watchdog_s))
+
+
+def run(
+    config: Config,
+    key: NodeKey,
+    handed: list[socket.socket],
+    notifier: systemd.Notifier,
+    *,
+    worker: Worker | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """One relay process on a loop of its own. Raises SystemExit with one sentence when it cannot start."""
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(serve(config, loop))
+        relay = Relay(config, loop, key, worker=worker, handed=handed, notifier=notifier)
+        loop.run_until_complete(serve(relay, ready))
     except (OSError, ValueError, KeyFileError) as error:
         sys.exit(f"relay: {error}")
     finally:
         loop.close()
 
 
-async def serve(config: Config, loop: asyncio.AbstractEventLoop) -> None:
-    """One relay, from start to drained."""
-    relay = Relay(config, loop)
+async def serve(relay: Relay, ready: Callable[[], None]) -> None:
+    """From start to drained."""
     await relay.start()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, relay.stop)
-    loop.add_signal_handler(signal.SIGHUP, relay.reload)
+        relay.loop.add_signal_handler(number, relay.stop)
+    relay.loop.add_signal_handler(signal.SIGHUP, relay.reload)
     # What start-up made lives for ever: the collector need not look at it. Connections leave no cycles behind.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    ready()
     await relay.run()
 
 

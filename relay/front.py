@@ -179,7 +179,7 @@ class Front(asyncio.BufferedProtocol):
         if introduction.info.app_name in self._relay.disallowed_app_names and not is_mesh:
             raise ProtocolError("disallowed_app_name")
         if is_mesh or self._relay.admission.is_open:
-            self._admit(introduction, is_mesh=is_mesh)
+            self._admit(introduction)
         else:
             self._transport.pause_reading()
             self._relay.spawn(self._ask(introduction))
@@ -200,10 +200,10 @@ class Front(asyncio.BufferedProtocol):
             )
             self._refuse(verdict.reason)
             return
-        self._admit(introduction, is_mesh=False)
+        self._admit(introduction)
         self._transport.resume_reading()
 
-    def _admit(self, introduction: Introduction, *, is_mesh: bool) -> None:
+    def _admit(self, introduction: Introduction) -> None:
         """Hand the connection over to a link, which lives as long as the client stays."""
         link: Link
         if self._websocket is not None:
@@ -215,7 +215,7 @@ class Front(asyncio.BufferedProtocol):
         ticket, self._ticket = self._ticket, None
         self._leave()
         link.write(pack_server_info(introduction.shared, ServerInfo()))
-        session = self._relay.admit(link, introduction, ticket, address=self._client, is_mesh=is_mesh, not_ideal=self._not_ideal)
+        session = self._relay.admit(link, introduction, ticket, address=self._client, not_ideal=self._not_ideal)
         link.start(session, bytes(self._early))
 
     # Endings.

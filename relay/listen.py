@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,8 +47,18 @@ def open_tcp(host: str, port: int, config: Config, handed: list[socket.socket]) 
 
 
 def open_udp(host: str, port: int, handed: list[socket.socket], *, reuse_port: bool = False) -> list[socket.socket]:
-    """Bound sockets for `host`, or for every IPv4 and IPv6 address if it is empty; those that were handed over instead. Raises OSError."""
+    """Bound sockets as `open_tcp` has them. Raises OSError."""
     return take(handed, socket.SOCK_DGRAM, port) or _open(host, port, socket.SOCK_DGRAM, reuse_port=reuse_port)
+
+
+def open_unix(path: str) -> socket.socket:
+    """A listening unix socket; one that a dead process left behind makes room. Raises OSError."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108  (a socket's path is text)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.bind(path)
+    return sock
 
 
 def _open(host: str, port: int, kind: int, *, reuse_port: bool) -> list[socket.socket]:

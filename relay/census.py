@@ -1,0 +1,73 @@
+"""What all of the relay's processes counted: each writes its own figures beside its socket, whoever is asked adds them up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from relay.stats import Stats, merge, snapshot
+
+if TYPE_CHECKING:
+    from relay.server import Relay
+
+WRITE_EVERY_S: Final = 2.0
+RATES_EVERY_S: Final = 5.0
+_DISPOSITIONS: Final = ("success", "not_stun", "read_error", "write_error")
+
+
+class Census:
+    """Reads one relay's counters; with several workers, everybody's."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def own(self) -> Stats:
+        """This process, now."""
+        relay = self._relay
+        tally = relay.tally
+        tally.counts["stun_silenced"] = sum(stun.silenced for stun in relay.stun)
+        for stun in relay.stun:
+            tally.labelled["stun_addrfamily", stun.family] = stun.requests["success"]
+        for disposition in _DISPOSITIONS:
+            tally.labelled["stun_requests", disposition] = sum(stun.requests[disposition] for stun in relay.stun)
+        for reason, count in relay.admission.counts.items():
+            tally.labelled["admissions", reason] = count
+        gauges = {
+            "process_start_unix_time": relay.started_at,
+            "handshakes": len(relay.fronts),
+            "front_ok": relay.front_ok,
+            "current_file_descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208  (the names are enough)
+            "rate_limit_per_client_bytes_per_second": relay.rate_limits.bytes_per_s,
+            "rate_limit_per_client_burst_bytes": relay.rate_limits.burst_bytes,
+        }
+        return snapshot(relay.switch, tally, gauges)
+
+    def all(self) -> Stats:
+        """All workers; the others' figures are up to WRITE_EVERY_S old."""
+        worker = self._relay.worker
+        if worker is None:
+            return self.own()
+        parts = [self.own()]
+        for number in worker.others:
+            with suppress(OSError, ValueError):  # it is just being started
+                parts.append(Stats(**json.loads(worker.stats_path(number).read_bytes())))
+        return merge(parts)
+
+    async def keep_writing(self) -> None:
+        """Let the other workers know, for ever."""
+        worker = self._relay.worker
+        while worker is not None:
+            path = worker.stats_path(worker.number)
+            new = path.with_suffix(".new")
+            new.write_text(json.dumps(self.own().to_json()), "ascii")
+            new.replace(path)
+            await asyncio.sleep(WRITE_EVERY_S)
+
+    async def keep_rates(self) -> None:
+        """Remember a minute of totals, for ever."""
+        while True:
+            self._relay.rates.note(self._relay.loop.time(), self.all().counters)
+            await asyncio.sleep(RATES_EVERY_S)

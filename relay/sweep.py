@@ -1,0 +1,87 @@
+"""Twice a second: keep-alives, handshakes that ran out of time, and clients that take no bytes."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from pathlib import Path
+from random import uniform
+from typing import TYPE_CHECKING, Final
+
+from relay.wire import KEEP_ALIVE_FRAME
+
+if TYPE_CHECKING:
+    from relay.link import Link
+    from relay.server import Relay
+
+PERIOD_S: Final = 0.5
+KEEP_ALIVE_S: Final = 60.0
+KEEP_ALIVE_JITTER_S: Final = 5.0  # drawn once per connection, so that ten thousand of them do not speak at once
+MESH_WRITE_TIMEOUT_S: Final = 30.0
+PAGE: Final = 4096
+
+
+class Sweep:
+    """One timer for all connections."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.full = False  # above the memory ceiling
+        self._relay = relay
+        self._keep_alives: list[tuple[float, int]] = []  # heap of (due, link's serial number)
+        self._blocked: dict[Link, tuple[float, int]] = {}  # since when, with how many bytes in the transport
+
+    def start(self) -> None:
+        """Begin, and go on for ever."""
+        self._relay.loop.call_later(PERIOD_S, self.start)
+        self.run(self._relay.loop.time())
+
+    def add(self, link: Link, serial: int) -> None:
+        """Keep a new client alive."""
+        link.keep_alive_s = KEEP_ALIVE_S + uniform(0, KEEP_ALIVE_JITTER_S)  # noqa: S311  (spreads load, hides nothing)
+        heappush(self._keep_alives, (self._relay.loop.time() + link.keep_alive_s, serial))
+
+    def block(self, link: Link) -> None:
+        """The kernel takes no more bytes for this client."""
+        self._blocked[link] = (self._relay.loop.time(), link.transport.get_write_buffer_size())
+
+    def unblock(self, link: Link) -> None:
+        """It does again, or the client is gone."""
+        self._blocked.pop(link, None)
+
+    def run(self, now: float) -> None:
+        """One round."""
+        relay = self._relay
+        for front in [front for front in relay.fronts if front.deadline < now]:
+            front.expire()
+        for link, (since, size) in [*self._blocked.items()]:
+            self._check_blocked(link, since, size, now)
+        while self._keep_alives and self._keep_alives[0][0] <= now:
+            self._keep_alive(heappop(self._keep_alives)[1], now)
+        if ceiling := relay.config.memory_ceiling_mib:
+            self.full = _resident_bytes() > ceiling * 2**20
+        if relay.switch.dirty or relay.switch.hangups:
+            relay.tick.arm()
+
+    def _keep_alive(self, serial: int, now: float) -> None:
+        link = self._relay.links.get(serial)
+        if link is None or link.session is None:
+            return
+        link.session.outbox.control(KEEP_ALIVE_FRAME)
+        link.session.trim()
+        heappush(self._keep_alives, (now + link.keep_alive_s, serial))
+
+    def _check_blocked(self, link: Link, since: float, size: int, now: float) -> None:
+        """Hang up when the kernel took nothing for the write timeout."""
+        left = link.transport.get_write_buffer_size()
+        if left < size:
+            self._blocked[link] = (now, left)
+            return
+        is_mesh = link.session is not None and link.session.is_mesh
+        limit_s = MESH_WRITE_TIMEOUT_S if is_mesh else self._relay.config.tcp_write_timeout_s
+        if limit_s and now - since >= limit_s:
+            self._relay.tally.counts["sclient_write_timeouts"] += 1
+            link.end("write_timeout")
+
+
+def _resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * PAGE

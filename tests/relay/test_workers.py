@@ -1,0 +1,138 @@
+"""Several processes on one port: two clients reach each other whichever workers they land on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from bench.relay import servers
+from relay import client as derp
+from relay import wire
+from relay.handshake import make_private_key
+from tests.relay.live import HungUp, Live, eventually, relay
+
+
+def children(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with relay(tmp_path_factory.mktemp("relay"), "-workers", "3", "-drain", "1s", tls=request.param == "tls") as running:
+        eventually(lambda: running.metrics()["relay_workers"] == 3)
+        yield running
+        running.assert_undisturbed()
+
+
+def spread(live: Live, stack: ExitStack, count: int = 12) -> list[derp.Client]:
+    """Clients enough that no worker has none."""
+    peers = [stack.enter_context(live.connect()) for _ in range(count)]
+    time.sleep(0.1)  # until the workers have told each other
+    return peers
+
+
+def test_everybody_reaches_everybody_in_order(live: Live) -> None:
+    with ExitStack() as stack:
+        peers = spread(live, stack)
+        for sender in peers:
+            for receiver in peers:
+                for n in range(3):
+                    sender.client.send(receiver.key, bytes([n]) + bytes(500))
+            sender.flush()
+        for receiver in peers:
+            got: dict[bytes, list[int]] = {}
+            for _ in range(3 * len(peers)):
+                packet = receiver.expect(derp.Received)
+                got.setdefault(packet.source, []).append(packet.packet[0])
+            assert got == {sender.key: [0, 1, 2] for sender in peers}
+
+
+def test_who_leaves_is_gone_for_all(live: Live) -> None:
+    with ExitStack() as stack:
+        alice, *others = spread(live, stack)
+        for other in others:
+            alice.send(other.key, b"hello")
+        for other in others:
+            other.expect(derp.Received)
+        alice.close()
+        for other in others:
+            assert other.expect(derp.Gone) == derp.Gone(alice.key, wire.GONE_DISCONNECTED)
+
+
+def test_figures_add_up_over_the_workers(live: Live) -> None:
+    with ExitStack() as stack:
+        peers = spread(live, stack)
+        eventually(lambda: live.metrics()["derp_current_connections"] == len(peers), 6)
+        assert live.metrics()["derp_clients_remote"] == 0
+        assert "okay" in live.get("/debug/check")
+
+
+def test_a_worker_that_dies_is_started_again(live: Live) -> None:
+    victim = sorted(children(live.pid))[0]
+    with ExitStack() as stack:
+        peers = spread(live, stack)
+        os.kill(victim, signal.SIGKILL)
+        left = []
+        for peer in peers:
+            try:
+                peer.client.ping(b"12345678")
+                peer.flush()
+                peer.expect(derp.Ponged)
+                left.append(peer)
+            except HungUp:
+                pass
+        assert left
+        eventually(lambda: len(children(live.pid)) == 3 and victim not in children(live.pid))
+        time.sleep(1.5)  # the newcomer listens, and the others have found it
+        newcomers = spread(live, stack)
+        for sender in newcomers:
+            for receiver in (*left, *newcomers):
+                sender.send(receiver.key, b"again")
+        for receiver in (*left, *newcomers):
+            assert {receiver.expect(derp.Received).source for _ in newcomers} == {sender.key for sender in newcomers}
+
+
+def test_a_key_that_comes_back_to_another_worker(live: Live) -> None:
+    key = make_private_key()
+    with ExitStack() as stack:
+        others = spread(live, stack)
+        for _ in range(6):
+            twin = live.connect(key)
+            time.sleep(0.05)
+            for other in others:
+                other.send(twin.key, b"?")
+            for _ in others:
+                twin.expect(derp.Received)
+            twin.close()
+            time.sleep(0.05)
+
+
+def test_terminating_the_parent_ends_all_and_leaves_nothing(tmp_path: Path) -> None:
+    with relay(tmp_path, "-workers", "2", "-drain", "1s", tls=False) as live:
+        workers = children(live.pid)
+        with live.connect() as peer:
+            live.signal(signal.SIGHUP)
+            live.signal(signal.SIGTERM)
+            assert peer.expect(derp.Restarting).try_for_ms > 0
+            peer.wait_hangup()
+        assert live.running.process.wait(10) == 0
+        assert len(workers) == 2
+        assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_workers_that_cannot_start_say_why(tmp_path: Path) -> None:
+    with relay(tmp_path, tls=False) as live:
+        argv = [sys.executable, "-m", "relay", "-a", f"127.0.0.1:{live.running.port}", "-c", str(tmp_path / "key.json"), "-workers", "2"]
+        ended = subprocess.run(argv, cwd=servers.ROOT, capture_output=True, text=True, timeout=20, check=False)
+    assert ended.returncode == 1
+    assert "relay: " in ended.stderr
+    assert f"cannot listen on 127.0.0.1 port {live.running.port}" in ended.stderr
+    assert "Traceback" not in ended.stderr
