@@ -1,4 +1,4 @@
-"""`python -m bench.deploy --address HOST --key FILE --known-hosts FILE`: every tool makes and keeps the 26 resources, side by side.
+"""`python -m bench.deploy`: every tool makes and keeps the 26 resources of `wanted.py` on one host, side by side.
 
 Per round and tool: the host is reset, the tool makes everything (first run), the state is compared with what the other tools came to,
 then it runs again several times (no-op). Prints tables for bench/README.md; `--json` keeps every single run.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.deploy.measure import Run, measured
-from bench.deploy.tools import CACHE, TOOLS, Target, versions
+from bench.deploy.stage import run_in_lab
+from bench.deploy.tools import CACHE, TOOLS, Target, add_login, behind, versions
 from bench.deploy.wanted import RESET, STATE, write_contents
 from lab.delay import delaying, parse_seconds
 
@@ -29,14 +31,6 @@ def on_host(target: Target, script: str) -> str:
     return subprocess.run([*target.ssh(), "sh"], input=script, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-def behind(proxy_port: int, target: Target, folder: Path) -> Target:
-    """The same host as seen through the proxy, with its key pinned under that name."""
-    known = folder / "known_hosts"
-    keys = [" ".join(line.split()[1:3]) for line in target.known_hosts.read_text().splitlines() if line.strip()]
-    known.write_text("".join(f"[127.0.0.1]:{proxy_port} {key}\n" for key in keys))
-    return Target("127.0.0.1", proxy_port, target.key, known)
-
-
 def compare(target: Target, *, rtt_s: float, rounds: int, noops: int, tools: Sequence[str]) -> Runs:
     """All runs. Raises RuntimeError when a tool fails, comes to another state, or changes something in a no-op."""
     runs: Runs = {tool: {"first": [], "no-op": []} for tool in tools}
@@ -44,7 +38,7 @@ def compare(target: Target, *, rtt_s: float, rounds: int, noops: int, tools: Seq
     write_contents(contents)
     agreed = ""
     with delaying((target.address, target.port), rtt_s=rtt_s) as proxy, tempfile.TemporaryDirectory() as work:
-        through = behind(proxy.port, target, Path(work))
+        through = behind(target, proxy.port, Path(work, "known_hosts"))
         for number in range(rounds):
             for tool in tools:
                 program = TOOLS[tool](through, Path(work, tool.replace(" ", "")), contents)
@@ -90,20 +84,19 @@ def table(runs: Runs, kind: str) -> str:
 def main() -> None:
     """The program: see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m bench.deploy", description="26 resources by derpfleet, ansible, mitogen and pyinfra")
-    parser.add_argument("--address", required=True)
-    parser.add_argument("--port", type=int, default=22)
-    parser.add_argument("--key", type=lambda text: Path(text).resolve(), required=True)
-    parser.add_argument("--known-hosts", type=lambda text: Path(text).resolve(), required=True, help="the host's keys and no other's")
+    add_login(parser)
     parser.add_argument("--rtt", type=parse_seconds, default=0.1)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--noops", type=int, default=3, help="no-op runs per round")
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    if not given.address:
+        sys.exit(run_in_lab("bench.deploy", sys.argv[1:]))
     target = Target(given.address, given.port, given.key, given.known_hosts)
     runs = compare(target, rtt_s=given.rtt, rounds=given.rounds, noops=given.noops, tools=given.tools)
     print(f"Round trip {given.rtt * 1000:.0f} ms; medians of {given.rounds} first runs and {given.rounds * given.noops} no-ops; "
-          + ", ".join(f"{name} {version}" for name, version in versions().items()))  # fmt: skip
+          f"load average {os.getloadavg()[2]:.1f}; " + ", ".join(f"{name} {version}" for name, version in versions().items()))  # fmt: skip
     for kind in ("no-op", "first"):
         print(f"\n{kind}\n\n{table(runs, kind)}")
     if given.json:

@@ -61,6 +61,13 @@ def resources(contents: Path) -> list[Resource]:
     ]
 
 
+def login_to(name: str, address: str, port: int, key: str, known_hosts: str) -> Login:
+    """Root on that host."""
+    return Login(
+        name, Ssh(address=address, port=port, user="root", key=key), address=address, known_hosts=Path(known_hosts), base=Path("/")
+    )
+
+
 def main() -> int:
     """Converges the host that the arguments name; prints the counts as JSON."""
     parser = argparse.ArgumentParser()
@@ -68,8 +75,7 @@ def main() -> int:
         parser.add_argument(name, required=True)
     parser.add_argument("--port", type=int, required=True)
     given = parser.parse_args()
-    ssh = Ssh(address=given.address, port=given.port, user="root", key=given.key)
-    login = Login("bench", ssh, address=given.address, known_hosts=Path(given.known_hosts), base=Path("/"))
+    login = login_to("bench", given.address, given.port, given.key, given.known_hosts)
     outcome = converge(login, lambda _: resources(Path(given.contents)), ask=Ask(), mode="apply", runs=Path(given.runs))
     print(json.dumps({"counts": outcome.counts, "failures": [failure.what for failure in outcome.failures]}))
     return 0 if outcome.ok else 1

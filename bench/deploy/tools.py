@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -28,6 +29,24 @@ class Target:
     def ssh(self) -> list[str]:
         """argv of the OpenSSH client, for what is not measured."""
         return ["ssh", "-p", str(self.port), *ssh_options(self), f"root@{self.address}"]
+
+
+def add_login(parser: argparse.ArgumentParser) -> None:
+    """The options that name the host."""
+    group = parser.add_argument_group("host", "without --address: one of a lab of its own, raised for this and taken down")
+    group.add_argument("--address")
+    group.add_argument("--port", type=int, default=22)
+    group.add_argument("--key", type=lambda text: Path(text).resolve())
+    group.add_argument("--known-hosts", type=lambda text: Path(text).resolve())
+
+
+def behind(target: Target, port: int, known_hosts: Path) -> Target:
+    """The same host as seen through a proxy on this port of 127.0.0.1, its key pinned in the new file `known_hosts`."""
+    lines = [line.split() for line in target.known_hosts.read_text().splitlines() if line.strip()]
+    known_hosts.write_text(
+        "".join(f"[127.0.0.1]:{port} {kind} {key}\n" for names, kind, key, *_ in lines if target.address in names.split(","))
+    )
+    return Target("127.0.0.1", port, target.key, known_hosts)
 
 
 @dataclass(frozen=True)

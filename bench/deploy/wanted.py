@@ -40,6 +40,7 @@ def write_contents(folder: Path) -> None:
 
 # Run on the host by `sh`, not through the proxy. Takes back everything but the packages.
 RESET = r"""
+exec >/dev/null 2>&1
 systemctl disable --now derpbench.service
 rm -rf /etc/derpbench /opt/derpbench /var/lib/derpbench /etc/systemd/system/derpbench.service /etc/sysctl.d/*derpbench*.conf
 rm -rf /etc/sysctl.d/60-derpfleet-*.conf /var/lib/derpfleet /run/derpfleet /root/.ansible /tmp/pyinfra*

@@ -1,0 +1,1 @@
+"""How long the controller takes before it does anything."""
