@@ -41,7 +41,7 @@ def get(dns, query=""):
 async def fresh(dns, for_s=0.03):
     try:
         await asyncio.wait_for(dns.keep_fresh(), for_s)
-    except TimeoutError:
+    except asyncio.TimeoutError:
         return
 
 
