@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from probe.proof import Broken, Found
+from probe.proof import Broken, Found, Proof, Rung
 from probe.target import Target
 
 _MAP_TEXT = "the map that headscale serves"
@@ -19,6 +20,23 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name).replace("_", "").lower(): plain(member) for name, member in value.items()}
     return [plain(member) for member in value] if isinstance(value, list | tuple) else value
+
+
+def with_map(proof: Proof, target: Target, served: Mapping[str, Any] | str) -> Proof:
+    """A proof with its last rung climbed: for a map that is known only when the rest is proved, or why it is not known."""
+    rung = map_rung(target, served, {each.name: each for each in proof.rungs})
+    return replace(proof, rungs=tuple(rung if each.name == "map" else each for each in proof.rungs))
+
+
+def map_rung(target: Target, served: Mapping[str, Any] | str, rungs: Mapping[str, Rung]) -> Rung:
+    """The rung `map`. `served`: see `check_map`, or why it is not known. `rungs`: those below that were climbed."""
+    if isinstance(served, str):
+        return Rung("map", "skipped", served)
+    port_80 = {"ok": True, "failed": False}.get(rungs["generate_204"].status) if "generate_204" in rungs else None
+    try:
+        return Rung("map", "ok", check_map(target, served, port_80=port_80).detail)
+    except Broken as broken:
+        return Rung("map", "failed", broken.detail, cause=broken.cause, next=broken.next)
 
 
 def check_map(target: Target, served: Mapping[str, Any], *, port_80: bool | None) -> Found[None]:

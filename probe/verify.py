@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from probe.certificate import Chain
 from probe.derp import check_handshake, check_upgrade
-from probe.derpmap import check_map
+from probe.derpmap import map_rung
 from probe.name import Addresses, check_name, stated
 from probe.net import NoRoute, Patience, Wire
 from probe.packets import check_idle, check_packets
@@ -87,7 +87,7 @@ class _Climb:
                 group.create_task(self._stun("stun6", where.ipv6))
                 group.create_task(self._port_80(where))
                 group.create_task(self._https(where))
-        await self._map(served)
+        self._keep(map_rung(target, "no map given to compare with" if served is None else served, self._rungs))
         return Proof(
             target=target.name,
             address=authority(target.domain, target.https_port, 443),
@@ -195,18 +195,6 @@ class _Climb:
                     await self._rung("idle", check_idle(self._target, cast.pair, self._patience))
         finally:
             cast.close()
-
-    async def _map(self, served: Mapping[str, Any] | None) -> None:
-        if served is None:
-            self._skip("no map given to compare with", "map")
-            return
-        proved = self._rungs.get("generate_204")
-        port_80 = {"ok": True, "failed": False}.get(proved.status) if proved else None
-
-        async def judged() -> Found[None]:
-            return check_map(self._target, served, port_80=port_80)
-
-        await self._rung("map", judged())
 
 
 def _first(opened: Mapping[str, socket.socket]) -> tuple[str, socket.socket]:
