@@ -29,7 +29,8 @@ class Report:
 
     def __init__(self, *, json_lines: bool = False, diffs: bool = False, console: Console | None = None) -> None:
         self.json_lines, self.diffs = json_lines, diffs
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        # A pipe has no width: lines and tables are whole there.
+        self.console = console or Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
         self.started = time.monotonic()
         self._lock = threading.Lock()
         self._tasks: dict[str, TaskID] = {}

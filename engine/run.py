@@ -31,7 +31,7 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """What a run did. `counts` has the keys ok, changed, failed, skipped."""
+    """What a run did. `counts` has the keys ok, changed, failed, skipped. `facts`: those of before, and what was asked afterwards."""
 
     host: str
     mode: Mode
@@ -82,13 +82,15 @@ def converge(
     mode: Mode,
     runs: Path,
     only: Sequence[str] = (),
+    afterwards: Callable[[Facts], Ask] | None = None,
     on_event: OnEvent | None = None,
     on_session: Callable[[Session], None] | None = None,
 ) -> Outcome:
     """Makes the host as `compile_` says, or in check mode compares it.
 
     `compile_` gets the session, with the facts that `ask` asked for, and may ask further or raise a DerpfleetError before
-    anything is changed. `on_session` gets the session as soon as there is one, so that it can be stopped from outside.
+    anything is changed. `afterwards`: what to ask once everything is applied, given the facts of before; the outcome's facts then hold
+    the answers. `on_session` gets the session as soon as there is one, so that it can be stopped from outside.
     Raises what Session and compile_plan raise; a resource that fails is in the outcome.
     """
     with RunLog(runs, login.name) as log:
@@ -114,4 +116,6 @@ def converge(
             outcome = Outcome(login.name, mode, {}, session.facts, log.path, roles=roles)
             hear({"event": "plan", "id": plan.id, "mode": mode, "resources": len(plan.resources), "roles": roles})
             outcome.counts = session.apply(plan)
+            if afterwards is not None and outcome.ok:
+                outcome.facts = session.ask(afterwards(session.facts))
         return outcome

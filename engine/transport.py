@@ -1,4 +1,4 @@
-"""SSH: the only file that knows of fabric and paramiko. One connection, strict host keys, one channel at a time.
+"""SSH: with `eager`, the only file that knows of fabric and paramiko. One connection, strict host keys, one channel at a time.
 
 Fabric takes any host key by default. Here a key is pinned in the site's known_hosts, learnt only by `invoke trust`.
 """
@@ -20,6 +20,7 @@ from fabric import Config, Connection
 from paramiko.config import SSHConfig
 
 from engine.boot import READY, agent_payload, boot_command, elevated_command
+from engine.eager import eager, first_channel
 from inventory.errors import DerpfleetError
 from inventory.model import Ssh
 from inventory.secrets import read_secret
@@ -74,9 +75,12 @@ class Login:
         ref = self._ssh.sudo_password or self._ssh.password
         return read_secret(ref, base=self._base).reveal() if ref and self.sudo else None
 
-    def connect(self) -> Connection:
-        """An open connection. Raises Unreachable, saying which of the many reasons it was."""
-        connection = self._connection(self._alias, user=self.user, port=self.port, gateway=self._gateway())
+    def connect(self, command: str = "") -> Connection:
+        """An open connection; `command` is sent along with the login where the server allows it, see `first_channel`.
+
+        Raises Unreachable, saying which of the many reasons it was.
+        """
+        connection = self._connection(self._alias, command, user=self.user, port=self.port, gateway=self._gateway())
         try:
             connection.open()
         except Exception as error:
@@ -85,10 +89,11 @@ class Login:
         connection.client.get_transport().set_keepalive(15)
         return connection
 
-    def _connection(self, host: str, **where: Any) -> Connection:
+    def _connection(self, host: str, command: str = "", **where: Any) -> Connection:
         """Not yet open, and willing to meet pinned keys only."""
         config = Config(overrides={"load_ssh_configs": False}, ssh_config=self._config)
-        connection = Connection(host, config=config, connect_timeout=CONNECT_S, connect_kwargs=self._credentials(), **where)
+        kwargs = self._credentials() | {"transport_factory": eager(command)}
+        connection = Connection(host, config=config, connect_timeout=CONNECT_S, connect_kwargs=kwargs, **where)
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         if self._known_hosts.exists():
             connection.client.load_host_keys(str(self._known_hosts))
@@ -184,24 +189,22 @@ class AgentChannel:
     def __init__(self, login: Login, *, trace: Callable[[str], None] | None = None) -> None:
         """Connects, becomes root, waits for READY, and only then sends the agent. Raises Unreachable, NotReady."""
         self.login = login
-        self.connection = login.connect()
         password = login.sudo_password()
         self._token = f"[derpfleet-{secrets.token_hex(8)}]"
+        command = boot_command(python=login.python, sudo=login.sudo, prompt=self._token, ask_password=password is not None)
+        self.connection = login.connect(command)
         self._password = password
         self._prompts = 0
         self._noise: deque[str] = deque(maxlen=20)
-        self._channel = self.connection.client.get_transport().open_session(timeout=CONNECT_S)
-        self._channel.settimeout(SILENCE_S)
         try:
-            self._channel.exec_command(
-                boot_command(python=login.python, sudo=login.sudo, prompt=self._token, ask_password=password is not None)
-            )
+            self._channel = first_channel(self.connection.client.get_transport(), command)
+            self._channel.settimeout(SILENCE_S)
             self._stderr = threading.Thread(target=self._watch_stderr, name=f"{login.name} stderr", daemon=True)
             self._stderr.start()
             self._stdout: BinaryIO = self._channel.makefile("rb")
             self._await_ready()
         except BaseException:
-            self.close()
+            self.connection.close()
             raise
         self.send(agent_payload())
 
@@ -300,13 +303,13 @@ class AgentChannel:
 
 def run_once(login: Login, argv: list[str]) -> tuple[int, str]:
     """(exit status, output) of one command as root on a fresh connection. Raises Unreachable."""
-    connection = login.connect()
+    password = login.sudo_password()
+    command = elevated_command(argv, sudo=login.sudo, prompt="", ask_password=password is not None)
+    connection = login.connect(command)
     try:
-        password = login.sudo_password()
-        channel = connection.client.get_transport().open_session(timeout=CONNECT_S)
+        channel = first_channel(connection.client.get_transport(), command)
         channel.settimeout(CONNECT_S)
         channel.set_combine_stderr(True)
-        channel.exec_command(elevated_command(argv, sudo=login.sudo, prompt="", ask_password=password is not None))
         if password is not None:
             channel.sendall((password + "\n").encode())
         channel.shutdown_write()

@@ -17,7 +17,7 @@ from inventory.model import Host
 from roles import paths
 
 VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
-CLIENTS = re.compile(r"^derp_gauge_clients_local (\d+)", re.M)
+CLIENTS = re.compile(r"^derp_clients_local (\d+)", re.M)
 STAMP = re.compile(r"^(\d{4}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z", re.M)
 
 # Runs on the host. The least of three connects is the distance; the rest is waiting.

@@ -6,7 +6,9 @@ import time
 from collections.abc import Sequence
 
 from engine.plan import Mode
+from engine.resource import Resource
 from engine.run import Outcome, converge
+from engine.session import Session
 from fleet.context import HEADSCALE, Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -38,6 +40,14 @@ def register(fleet: Fleet, proved: Sequence[Host], *, withdrawn: Sequence[Host] 
     fleet.report.line(HEADSCALE, "ok", f"serves {codes}")
 
 
+def _compile(fleet: Fleet, session: Session, proved: Sequence[Host], withdrawn: Sequence[Host]) -> list[Resource]:
+    """What config.yaml names under derp.paths is known only when it was read: the second question costs a turn."""
+    facts = session.ask(headscale.ask(fleet.site, session.facts))
+    for warning in headscale.warnings(fleet.site, facts):
+        fleet.report.line(HEADSCALE, "warning", warning)
+    return headscale.resources(fleet.site, facts, proved, withdrawn)
+
+
 def check_registration(fleet: Fleet, hosts: Sequence[Host]) -> int:
     """How many resources on the headscale host a registration of these hosts would change."""
     return _converge(fleet, "check", hosts, ()).counts["changed"] if fleet.site.headscale else 0
@@ -48,7 +58,7 @@ def _converge(fleet: Fleet, mode: Mode, proved: Sequence[Host], withdrawn: Seque
     fleet.report.doing(HEADSCALE, "connecting")
     outcome = converge(
         fleet.headscale_login(),
-        lambda session: headscale.resources(fleet.site, session.facts, proved, withdrawn),
+        lambda session: _compile(fleet, session, proved, withdrawn),
         ask=headscale.ask(fleet.site),
         mode=mode,
         runs=fleet.runs,

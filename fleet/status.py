@@ -91,7 +91,7 @@ def _row(card: Card, seen: Look) -> Mapping[str, object]:
 
 
 def _table(cards: Sequence[Card]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1))
     for title in ("host", "region", "flavour", "version", "proof", "certificate", "clients", "last deploy"):
         table.add_column(title, justify="right" if title in ("certificate", "clients") else "left", no_wrap=True)
     colours = {"proved": "green", "reached": "green", "broken": "bold red", "unknown": "dim"}
