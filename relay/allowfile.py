@@ -13,14 +13,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from relay.keyfile import parse_hex_key
+from relay.keyfile import KeyFileError, parse_hex_key
 from relay.log import Log
 
 MAX_SIZE: Final = 16 * 1024 * 1024
 _log = Log("admission")
 
 
-class AllowFileError(Exception):
+class AllowFileError(KeyFileError):
     """An allow file that cannot be used; names the file and the line."""
 
 

@@ -6,7 +6,6 @@ Such a relay is reached by its IP address, and its certificate is pinned in the 
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import ipaddress
 import json
@@ -14,13 +13,13 @@ import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from relay.certinfo import first_certificate
 from relay.keyfile import write_new
 
 # derper takes one year, after which every pinned client refuses it and the map must change. Nothing but the pin is
 # trusted here, so the pin may live as long as the relay.
 LIFETIME = timedelta(days=3650)
 _NOT_IN_FILE_NAMES = re.compile(r"[^a-zA-Z0-9.-]")
-_FIRST_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 
 
 def cert_paths(cert_dir: str, hostname: str) -> tuple[Path, Path]:
@@ -74,10 +73,7 @@ def ensure_self_signed(cert_dir: str, hostname: str, now_unix_s: float) -> bool:
 
 def pin_of(pem: str) -> str:
     """`sha256-raw:<hex>` of the first certificate in PEM text: what `CertName` in the DERP map is. Raises ValueError."""
-    match = _FIRST_CERTIFICATE.search(pem)
-    if match is None:
-        raise ValueError("no certificate in this PEM text")
-    return "sha256-raw:" + hashlib.sha256(base64.b64decode(match[1])).hexdigest()
+    return "sha256-raw:" + hashlib.sha256(first_certificate(pem)).hexdigest()
 
 
 def map_node(hostname: str, pin: str) -> str:
