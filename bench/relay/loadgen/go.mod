@@ -4,6 +4,7 @@ go 1.27.3
 
 require (
 	golang.org/x/net v0.60.0
+	golang.org/x/sys v0.49.0
 	tailscale.com v1.104.5
 )
 
@@ -19,7 +20,7 @@ require (
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/exp v0.0.0-20260908205506-85c1c2202aba // indirect
 	golang.org/x/sync v0.24.0 // indirect
-	golang.org/x/sys v0.49.0 // indirect
+
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
 )

@@ -184,28 +184,35 @@ func (t *traffic) pace(s *sender, size int, rate float64) {
 	pkt := randomBytes(size)
 	gap := time.Duration(float64(time.Second) / rate)
 	next := time.Now().Add(rand.N(gap))
-	for !t.stopping.Load() {
-		time.Sleep(time.Until(next))
-		if err := s.send(pkt); err != nil {
-			t.fail(fmt.Errorf("sender: %w", err))
-			return
-		}
-		next = next.Add(gap)
-	}
+	t.onTime(func() time.Time { next = next.Add(gap); return next }, func() error { return s.send(pkt) })
 }
 
 // replay sends the bursts of a modelled trace at their times.
 func (t *traffic) replay(s *sender, model *trace) {
 	pkt := randomBytes(maxTraceSize)
+	var b burst
 	next := time.Now()
-	for !t.stopping.Load() {
-		b := model.next()
-		next = next.Add(b.after)
-		time.Sleep(time.Until(next))
-		err := s.burst(len(b.sizes), func(i int) []byte {
+	t.onTime(func() time.Time { b = model.next(); next = next.Add(b.after); return next }, func() error {
+		return s.burst(len(b.sizes), func(i int) []byte {
 			s.next = b.peer
 			return pkt[:b.sizes[i]]
 		})
+	})
+}
+
+// onTime calls send at each time that next returns, until the traffic stops.
+func (t *traffic) onTime(next func() time.Time, send func() error) {
+	p, err := newPacer()
+	if err != nil {
+		t.fail(err)
+		return
+	}
+	defer p.close()
+	for !t.stopping.Load() {
+		err := p.until(next())
+		if err == nil {
+			err = send()
+		}
 		if err != nil {
 			t.fail(fmt.Errorf("sender: %w", err))
 			return
