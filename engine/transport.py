@@ -76,7 +76,7 @@ class Login:
         return read_secret(ref, base=self._base).reveal() if ref and self.sudo else None
 
     def connect(self, command: str = "") -> Connection:
-        """An open connection; `command` is sent along with the login where the server allows it, see `first_channel`.
+        """An open connection; `command` is sent along with the login, see `channel`.
 
         Raises Unreachable, saying which of the many reasons it was.
         """
@@ -88,6 +88,13 @@ class Login:
             raise self._explain(error) from error
         connection.client.get_transport().set_keepalive(15)
         return connection
+
+    def channel(self, connection: Connection, command: str) -> Any:
+        """The channel on which `command` runs, on a connection made for it. Raises Unreachable."""
+        try:
+            return first_channel(connection.client.get_transport(), command)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self._explain(error) from error
 
     def _connection(self, host: str, command: str = "", **where: Any) -> Connection:
         """Not yet open, and willing to meet pinned keys only."""
@@ -197,7 +204,7 @@ class AgentChannel:
         self._prompts = 0
         self._noise: deque[str] = deque(maxlen=20)
         try:
-            self._channel = first_channel(self.connection.client.get_transport(), command)
+            self._channel = login.channel(self.connection, command)
             self._channel.settimeout(SILENCE_S)
             self._stderr = threading.Thread(target=self._watch_stderr, name=f"{login.name} stderr", daemon=True)
             self._stderr.start()
@@ -307,7 +314,7 @@ def run_once(login: Login, argv: list[str]) -> tuple[int, str]:
     command = elevated_command(argv, sudo=login.sudo, prompt="", ask_password=password is not None)
     connection = login.connect(command)
     try:
-        channel = first_channel(connection.client.get_transport(), command)
+        channel = login.channel(connection, command)
         channel.settimeout(CONNECT_S)
         channel.set_combine_stderr(True)
         if password is not None:
