@@ -14,7 +14,7 @@ class Host:
     def __init__(self, wire, root, run_id):
         self.wire, self.root = wire, root
         self.journal = Journal(root, run_id)
-        self.packages = PackageManager(root, wire)
+        self.packages = PackageManager(self)
         self.units = Units()
         self.resources = []
         self.changed = set()  # ids that this run changed

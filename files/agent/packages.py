@@ -43,8 +43,8 @@ class Package(Kind):
 class PackageManager:
     """apt or dnf, whichever the host has. What is installed is read once and again after each change."""
 
-    def __init__(self, root, wire):
-        self.root, self.wire = root, wire
+    def __init__(self, host):
+        self.host, self.root = host, host.root
         self.installed_now = set()
         self._installed = None
         self._updated = False
@@ -95,16 +95,18 @@ class PackageManager:
         return time.time() - max(times) if times else float("inf")
 
     def _await_lock(self):
-        """Waits for whoever holds the package manager's lock, and says for whom."""
+        """Waits for whoever holds the package manager's lock, and says for whom. Nothing is in hand yet, so a stop ends the wait."""
         deadline, told = time.time() + LOCK_WAIT_S, ""
         while True:
             holder = self._lock_holder()
             if not holder:
                 return
+            if self.host.wire.stopped:
+                raise Failed("stopped while the package manager was locked", "held by " + holder)
             if time.time() > deadline:
                 raise Failed("the package manager is still locked after %d s" % LOCK_WAIT_S, "held by " + holder)
             if holder != told:
-                self.wire.send("waiting", reason="the package manager's lock is held by " + holder)
+                self.host.wire.send("waiting", id=self.host.now_doing, reason="the package manager's lock is held by " + holder)
                 told = holder
             time.sleep(0.5)
 

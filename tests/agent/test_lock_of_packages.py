@@ -1,0 +1,79 @@
+"""The package manager's lock in another program's hands: it is waited for, the holder is named, and the wait has an end."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from engine.report import Report
+from engine.resource import Package
+from engine.session import Session
+from tests.agent.driver import Agent
+
+OnStage = Callable[..., Agent]
+WANTED = [Package(package="nginx")]
+WAITS_1_S = "from agent import packages\npackages.LOCK_WAIT_S = 1\n"
+HOLD = """
+import fcntl, os, sys
+open("/proc/self/comm", "w").write("unattended-upgr")
+os.makedirs(os.path.dirname(sys.argv[1]), exist_ok=True)
+lock = open(sys.argv[1], "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(agent: Agent, path: str = "/var/lib/dpkg/lock-frontend") -> Iterator[subprocess.Popen[bytes]]:
+    """The lock, as apt and dpkg take it, by a process of the stage; closing its input lets it go."""
+    argv = [*agent.stage.enter, "/usr/bin/python3", "-c", HOLD, path]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout and holder.stdin
+        assert holder.stdout.readline() == b"held\n"
+        yield holder
+        holder.stdin.close()
+
+
+def test_the_holder_is_named_and_waited_for(on_stage: OnStage) -> None:
+    agent, shown = on_stage(), io.StringIO()
+    report = Report(console=Console(file=shown, width=200))
+    with held(agent) as holder:
+
+        def hear(event: dict[str, Any]) -> None:
+            report.agent_event("hk1", event)
+            if event["event"] == "waiting" and holder.stdin:
+                holder.stdin.close()
+
+        assert agent.run(WANTED, on_event=hear).changed == ["package:nginx"]
+    [waiting] = [line for line in shown.getvalue().splitlines() if "waiting" in line]
+    assert waiting.startswith("hk1     waiting      package:nginx: the package manager's lock is held by unattended-upgr (pid ")
+
+
+@pytest.mark.parametrize("path", ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock"])
+def test_the_wait_has_an_end(on_stage: OnStage, path: str) -> None:
+    agent = on_stage()
+    agent.extra = WAITS_1_S
+    with held(agent, path):
+        [failure] = agent.run(WANTED).failures
+    assert failure.what == "the package manager is still locked after 1 s"
+    assert failure.why.startswith("held by unattended-upgr (pid ")
+    assert agent.log() == []
+
+
+def test_a_stop_ends_the_wait(on_stage: OnStage) -> None:
+    agent, sessions = on_stage(), list[Session]()
+    with held(agent):
+        outcome = agent.run(
+            WANTED, on_session=sessions.append, on_event=lambda event: sessions[0].stop() if event["event"] == "waiting" else None
+        )
+    assert outcome.counts == {"ok": 0, "changed": 0, "failed": 1, "skipped": 0}
+    assert outcome.stopped
+    assert outcome.failures[0].what == "stopped while the package manager was locked"
+    assert agent.log() == []
