@@ -56,12 +56,13 @@ def run(argv: Sequence[str], *, input: str | None = None, timeout_s: float = 60,
 
 
 def wait_for(find: Callable[[], T | None], *, timeout_s: float, what: str, why: Callable[[], str] = lambda: "") -> T:
-    """The first truthy answer of `find`, asked every 20 ms. Raises LabError `what` after the timeout."""
-    deadline = time.monotonic() + timeout_s
+    """The first truthy answer of `find`, asked every 20 ms at first, later every 0.2 s. Raises LabError `what` after the timeout."""
+    deadline, pause_s = time.monotonic() + timeout_s, 0.02
     while not (found := find()):
         if time.monotonic() > deadline:
             raise LabError(what, why=why() or f"not within {timeout_s:g} s")
-        time.sleep(0.02)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.3, 0.2)
     return found
 
 
@@ -71,9 +72,10 @@ class Processes:
     def __init__(self, owner: Path, logs: Path) -> None:
         self.owner = owner
         self.logs = logs
+        self._known: dict[str, int] = {}
 
     def start(self, name: str, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
-        """Start `argv`, which must not fork away, in a session of its own. Its pid. Raises LabError with its output when it ends at once.
+        """Start `argv`, which must not fork away, in a session of its own. Its pid. Raises LabError with its output when it is never seen.
 
         Output is appended to `<logs>/<name>.log`; `environment` replaces ours.
         """
@@ -87,37 +89,37 @@ class Processes:
 
     def pid(self, name: str) -> int | None:
         """The process of that name: the first of its kind, should it have children."""
-        return min(self._marked(self._mark(name), whole=True), default=None)
+        mark, known = self._mark(name), self._known.get(name)
+        if known is not None and _mark_of(known) == mark:
+            return known
+        found = min(self._marked(lambda carried: carried == mark), default=None)
+        if found is not None:
+            self._known[name] = found
+        return found
 
     def container(self, name: str) -> int | None:
         """The pid, seen from here, of process 1 of the container that `name` runs."""
-        supervisors = {str(pid) for pid in self._marked(self._mark(name), whole=True)}
-        for folder in Path("/proc").iterdir() if supervisors else ():
-            if not folder.name.isdigit():
-                continue
-            try:
-                status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
-            except OSError:
-                continue
-            numbers = status.get("NSpid", "").split()
-            if status.get("PPid", "").strip() in supervisors and len(numbers) > 1 and numbers[-1] == "1":
-                return int(folder.name)
+        below = [] if (supervisor := self.pid(name)) is None else _children(supervisor)
+        while below:
+            child = below.pop()
+            numbers = _pids_of(child)  # one for each pid namespace, from ours inwards
+            if len(numbers) > 1 and numbers[-1] == 1:
+                return child
+            below += _children(child)
         return None
 
     def names(self) -> set[str]:
         """The names of all processes that run."""
         prefix = self._mark("")
-        return {
-            mark.removeprefix(prefix) for pid in self._marked(prefix, whole=False) if (mark := _mark_of(pid)) and mark.startswith(prefix)
-        }
+        return {_mark_of(pid).removeprefix(prefix) for pid in self._marked(lambda carried: carried.startswith(prefix))} - {""}
 
     def stop(self, name: str, *, grace_s: float = 3) -> None:
         """SIGTERM, and SIGKILL after the grace."""
-        self._end(lambda: self._marked(self._mark(name), whole=True), grace_s)
+        self._end(lambda carried: carried == self._mark(name), grace_s)
 
     def stop_all(self) -> None:
         """SIGKILL to everything that carries this lab's mark."""
-        self._end(lambda: self._marked(self._mark(""), whole=False), 0)
+        self._end(lambda carried: carried.startswith(self._mark("")), 0)
 
     def log(self, name: str) -> Path:
         """Where the output of `name` goes."""
@@ -133,45 +135,48 @@ class Processes:
     def _mark(self, name: str) -> str:
         return f"{self.owner}#{name}"
 
-    def _marked(self, mark: str, *, whole: bool) -> Iterator[int]:
-        wanted = f"\0{MARK}={mark}".encode() + (b"\0" if whole else b"")
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit() and wanted in _environment(folder):
-                yield int(folder.name)
+    @staticmethod
+    def _marked(wanted: Callable[[str], bool]) -> Iterator[int]:
+        pids = (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
+        return (pid for pid in pids if (carried := _mark_of(pid)) and wanted(carried))
 
-    def _end(self, find: Callable[[], Iterator[int]], grace_s: float) -> None:
+    def _end(self, wanted: Callable[[str], bool], grace_s: float) -> None:
         for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
-            if patience_s == 0:
-                continue
             deadline = time.monotonic() + patience_s
-            while pids := list(find()):
+            while patience_s and (pids := list(self._marked(wanted))):
                 for pid in pids:
-                    _signal(pid, number)
+                    kill(pid, number)
                 if time.monotonic() > deadline:
                     break
                 time.sleep(0.02)
 
 
-def kill(pid: int) -> None:
-    """SIGKILL, if it is still there."""
-    _signal(pid, signal.SIGKILL)
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
+def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal, if the process is still there."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
-def _environment(folder: Path) -> bytes:
-    """Empty for a process that has ended, zombies included."""
-    try:
-        return b"\0" + (folder / "environ").read_bytes()
-    except OSError:
-        return b""
-
-
 def _mark_of(pid: int) -> str:
-    for entry in _environment(Path("/proc") / str(pid)).split(b"\0"):
-        if entry.startswith(MARK.encode() + b"="):
-            return entry.decode().partition("=")[2]
-    return ""
+    """The mark that a process carries, "" for none; a process that has ended carries none, zombies included."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    prefix = f"{MARK}=".encode()
+    return next((entry.removeprefix(prefix).decode() for entry in environment if entry.startswith(prefix)), "")
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(number) for task in Path(f"/proc/{pid}/task").iterdir() for number in (task / "children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _pids_of(pid: int) -> list[int]:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return []
+    return next(([int(number) for number in line.split()[1:]] for line in lines if line.startswith("NSpid:")), [])

@@ -59,8 +59,9 @@ def test_children_and_what_ignores_a_polite_request_end_too(processes: Processes
     assert all(gone(int(number)) for number in child)
 
 
-def test_what_ends_at_once_is_an_error_with_its_own_words(processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.process.START_TIMEOUT_S", 0.2)
+def test_what_ends_before_it_is_seen_is_an_error_with_its_own_words(processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.process.START_TIMEOUT_S", 1.5)
+    monkeypatch.setattr(processes, "pid", lambda _: None)
     with pytest.raises(LabError) as caught:
         processes.start("brief", ["sh", "-c", "echo no such luck >&2; exit 3"])
     assert "no such luck" in caught.value.why
