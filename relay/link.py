@@ -240,7 +240,7 @@ class TlsLink(Link):
 
     def __init__(self, owner: Owner, transport: asyncio.Transport, channel: TlsChannel) -> None:
         super().__init__(owner, transport, channel)
-        self._read = channel.tls.read
+        self._read = cast(Callable[[int, memoryview], int], channel.tls.read)  # with a buffer it returns a count
         self._encrypt = channel.tls.write
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -254,12 +254,13 @@ class TlsLink(Link):
             _PLAIN[:end] = tail
         read = self._read
         try:
-            while INCOMING.pending:
-                count = cast(int, read(READ_SIZE, _PLAIN_VIEW[end:]))
-                if not count:
-                    self.end("closed_by_client")
-                    break
+            while True:
+                count = read(READ_SIZE, _PLAIN_VIEW[end:] if end else _PLAIN_VIEW)
                 end += count
+                if not INCOMING.pending or not count:
+                    break
+            if not count:
+                self.end("closed_by_client")
         except ssl.SSLWantReadError:
             pass  # the record's rest is still to come
         except ssl.SSLError:

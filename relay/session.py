@@ -15,7 +15,8 @@ Everything that is not a packet to a local, known client leaves the loop of `fee
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
 from typing import Final
@@ -28,6 +29,7 @@ from relay.switch import SETTLING_S, Link, Switch
 from relay.wire import DISCO_MAGIC, HEADER, HEADER_LEN, KEY_LEN, MIN_DISCO, PACKET_HEAD_LEN, PeerPresent, ProtocolError
 
 MAX_ROUTES: Final = 256  # known headers per connection
+LONG_RUN: Final = 8  # frames; from here on `_heads_of` pays (100 B packets: 0.26 µs instead of 0.30 µs each)
 MAX_COLD: Final = 256  # frames that are no packets for anybody, per turn; then the others get theirs
 COLD_WAIT_S: Final = 0.005
 NOT_HERE_RATE: Final = 1.0  # PEER_GONE(NOT_HERE) per second and connection
@@ -41,7 +43,8 @@ _FORWARD_HEAD_LEN: Final = PACKET_HEAD_LEN + KEY_LEN
 _FORWARD_HEAD: Final = Struct(f"{_FORWARD_HEAD_LEN}s")
 _MIN_DISCO_FRAME: Final = PACKET_HEAD_LEN + MIN_DISCO
 
-Route = tuple[Outbox, bytes, int]  # the destination, the rewritten 37 bytes, the frame's size
+Heads = Callable[[memoryview], Iterator[tuple[bytes]]]
+Route = tuple[Outbox, bytes, int, Heads]  # the destination, the rewritten 37 bytes, the frame's size, how to walk along such frames
 
 
 class Session:
@@ -110,38 +113,52 @@ class Session:
         position = packets = total = 0
         routes, head_at, rewrite = self._routes, _HEAD.unpack_from, _HEAD.pack_into
         try:
-            while end - position >= HEADER_LEN:
-                head = head_at(buffer, position)[0]
-                route = routes.get(head) if end - position >= PACKET_HEAD_LEN else None
+            while position < end:
+                # Where fewer than 37 bytes are left this reads what stood there before. It does no harm: a frame with a
+                # known header is longer than that, so it is not whole, and any other is looked at again.
+                (head,) = head_at(buffer, position)
+                route = routes.get(head)
                 if route is None:
                     after = self._handle(buffer, position, end)
                     if after < 0:
                         break
                     position = after
                     continue
-                outbox, rewritten, size = route
-                first, last = position, end - size
-                if first > last:
+                outbox, rewritten, size, heads = route
+                if end - position < size:
                     break
                 ready = outbox.ready
                 if not ready and not outbox.current:
                     del routes[head]  # that connection is not its key's any more
                     continue
-                while True:
+                first = position
+                rewrite(buffer, position, rewritten)
+                position += size
+                while end - position >= size and head_at(buffer, position)[0] == head:
                     rewrite(buffer, position, rewritten)
                     position += size
-                    if position > last or head_at(buffer, position)[0] != head:
-                        break
+                    if end - position > LONG_RUN * size:
+                        run = position
+                        for (found,) in heads(memoryview(buffer)[run : end - (end - run) % size]):
+                            if found != head:
+                                break
+                            position += size
+                        for at in range(run, position, size):
+                            rewrite(buffer, at, rewritten)
                 octets = position - first
                 count = octets // size
                 packets += count
                 total += octets
-                if size >= _MIN_DISCO_FRAME and DISCO_FIRST in buffer[first + PACKET_HEAD_LEN : position : size]:
+                if size >= _MIN_DISCO_FRAME and (
+                    buffer[first + PACKET_HEAD_LEN] == DISCO_FIRST
+                    or (count > 1 and DISCO_FIRST in buffer[first + PACKET_HEAD_LEN + size : position : size])
+                ):
                     self._count_disco(buffer, first, position, size)
                 if ready:
-                    if not outbox.pending:
+                    pending = outbox.pending
+                    if not pending:
                         outbox.dirty.append(outbox)
-                    outbox.pending.append(buffer[first:position])
+                    pending.append(buffer[first:position])
                     outbox.packets += count
                     outbox.octets += octets
                 else:
@@ -177,6 +194,8 @@ class Session:
     # when the frame is not whole yet.
 
     def _handle(self, buffer: bytearray, position: int, end: int) -> int:
+        if end - position < HEADER_LEN:
+            return -1
         kind, length = _header_at(buffer, position)
         after = position + HEADER_LEN + length
         if kind == wire.SEND_PACKET:
@@ -229,7 +248,8 @@ class Session:
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()
             length = after - position - HEADER_LEN
-            self._routes[head] = (receiver.outbox, _RECV_HEAD.pack(wire.RECV_PACKET, length, self.key), length + HEADER_LEN)
+            size = length + HEADER_LEN
+            self._routes[head] = (receiver.outbox, _RECV_HEAD.pack(wire.RECV_PACKET, length, self.key), size, _heads_of(size))
             return position  # the hot loop takes it from here
         if (peer is None or peer.link is None) and self._is_too_cold():
             return -1
@@ -260,7 +280,7 @@ class Session:
             packet = bytes(buffer[position + _FORWARD_HEAD_LEN : position + size])
             self._forward_on(head[5:37], head[37:], packet)
             return position + size
-        outbox, rewritten, _ = route
+        outbox, rewritten, _, _ = route
         pieces: list[bytes | bytearray] = []
         last = end - size
         while True:
@@ -292,7 +312,7 @@ class Session:
         if len(routes) >= MAX_ROUTES:
             routes.clear()
         rewritten = _RECV_HEAD.pack(wire.RECV_PACKET, size - HEADER_LEN - KEY_LEN, source)
-        route = routes[head] = (peer.active.outbox, rewritten, size)
+        route = routes[head] = (peer.active.outbox, rewritten, size, _heads_of(size))
         return route
 
     def _forward_on(self, source: bytes, destination: bytes, packet: bytes) -> None:
@@ -356,6 +376,12 @@ class Session:
 
     def _close_peer(self, payload: bytes) -> None:
         self.switch.close_peer(payload, siblings_too=not self.sibling)
+
+
+@lru_cache(maxsize=2048)
+def _heads_of(size: int) -> Heads:
+    """Walks along frames of `size` bytes and gives the first 37 of each."""
+    return Struct(f"{PACKET_HEAD_LEN}s{size - PACKET_HEAD_LEN}x").iter_unpack
 
 
 def _header_at(buffer: bytearray, position: int) -> tuple[int, int]:
