@@ -43,6 +43,8 @@ class Census:
             "rate_limit_per_client_bytes_per_second": relay.rate_limits.bytes_per_s,
             "rate_limit_per_client_burst_bytes": relay.rate_limits.burst_bytes,
         }
+        if relay.certificate is not None:
+            gauges["certificate_not_after_unix_time"] = relay.certificate.not_after
         return snapshot(relay.switch, tally, gauges)
 
     def all(self) -> Stats:

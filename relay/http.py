@@ -98,10 +98,11 @@ class Site:
     home: str = ""
     pages: Mapping[str, Page] = field(default_factory=dict)
 
-    def find_page(self, path: str) -> Page | None:
-        """The page for a path; the longest prefix wins."""
-        fitting = [name for name in self.pages if path == name or (name.endswith("/") and path.startswith(name))]
-        return self.pages[max(fitting, key=len)] if fitting else None
+
+def find_page(pages: Mapping[str, Page], path: str) -> Page | None:
+    """The page for a path; the longest prefix wins."""
+    fitting = [name for name in pages if path == name or (name.endswith("/") and path.startswith(name))]
+    return pages[max(fitting, key=len)] if fitting else None
 
 
 class Conversation:
@@ -219,7 +220,7 @@ def answer(request: Request, site: Site) -> Response:
     fixed = _FIXED.get(request.path)
     if fixed is not None:
         return fixed(request, site)
-    page = site.find_page(request.path)
+    page = find_page(site.pages, request.path)
     return page(request) if page is not None else _home(site)
 
 
@@ -227,7 +228,7 @@ def answer_plain(request: Request, site: Site) -> Response:
     """The answer of the plain-HTTP listener beside TLS: the captive-portal check, and the way to https."""
     if request.path == "/generate_204":
         return _no_content(request, site)
-    if request.path.startswith("/debug/") and (page := site.find_page(request.path)) is not None:
+    if request.path.startswith("/debug/") and (page := find_page(site.pages, request.path)) is not None:
         return page(request)
     if request.method not in ("GET", "HEAD"):
         return error(400, "Use HTTPS")

@@ -19,8 +19,10 @@ from typing import Any, Final
 
 from relay import admission, debug, http, mesh, metacert, selfsigned, systemd
 from relay.addresses import AddressTable, Ticket, network_of
+from relay.bootstrap import BootstrapDns
 from relay.bucket import Bucket, RateConfig, parse_rate_config
 from relay.census import Census
+from relay.certinfo import CertInfo, first_certificate, parse_certificate
 from relay.channel import make_server_context
 from relay.drain import drain
 from relay.flags import Config
@@ -85,6 +87,9 @@ class Relay(Owner):
         self.started_at = time.time()
         self.census = Census(self)
         self.rates = Rates()
+        self.bootstrap = BootstrapDns(config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names, self.tally.counts)
+        self.certificate: CertInfo | None = None
+        self._inside = self._make_inside()
         self.site = self._make_site()
         self._handed = list(handed)
         self._notifier = notifier or systemd.Notifier()
@@ -107,14 +112,15 @@ class Relay(Owner):
                 self._tell_pin()
             self._context = self._load_certificate()
         if config.rate_config:
-            self.rate_limits = parse_rate_config(Path(config.rate_config).read_bytes())
+            self.rate_limits = _read_rate_config(config.rate_config)
         host, port = config.listen
         await self._listen(open_tcp(host, port, config, self._handed), http.answer, encrypted=config.serve_tls)
         if config.serve_tls and config.http_port >= 0:
             await self._listen(open_tcp(host, config.http_port, config, self._handed), http.answer_plain)
-        if config.metrics_listen and (self.worker is None or self.worker.number == 0):
+        if config.metrics_listen:  # worker 0 on the port that is named, the others on those behind it
             metrics_host, service = split_host_port(config.metrics_listen)
-            await self._listen(open_tcp(metrics_host, int(service), config, self._handed), http.answer)
+            number = self.worker.number if self.worker is not None else 0
+            await self._listen(open_tcp(metrics_host, int(service) + number, config, self._handed), self._answer_inside)
         if self.worker is not None:
             await self._listen([open_unix(self.worker.socket_path(self.worker.number))], http.answer)
         if config.stun:
@@ -157,7 +163,7 @@ class Relay(Owner):
             if self.config.serve_tls:
                 self._context = self._load_certificate()
             if self.config.rate_config:
-                self.rate_limits = parse_rate_config(Path(self.config.rate_config).read_bytes())
+                self.rate_limits = _read_rate_config(self.config.rate_config)
                 self._apply_rates()
         except (OSError, ValueError) as error:
             self.tally.counts["reload_failures"] += 1
@@ -264,6 +270,8 @@ class Relay(Owner):
             for entry in config.mesh_with:
                 self.spawn(mesh.keep(self, mesh.outside(entry, self.key.private, self._mesh_key, tls)))
         self.spawn(self.census.keep_rates())
+        if config.bootstrap_dns_names or config.unpublished_bootstrap_dns_names:
+            self.spawn(self.bootstrap.keep_fresh())
 
     async def _feed_watchdog(self, interval_s: float) -> None:
         while True:
@@ -289,21 +297,41 @@ class Relay(Owner):
 
     # Certificates, limits, listeners.
 
-    def _make_site(self) -> http.Site:
+    def _make_inside(self) -> dict[str, http.Page]:
+        """The debug pages: for loopback on every listener, or for whoever reaches the address that has them."""
         offset_s = time.time() - self.loop.time()  # from the loop's clock to Unix time
-        inside = debug.Inside(self.switch, self.census.all, self.rates, offset_s, {"hostname": self.config.hostname})
+        about = {"hostname": self.config.hostname}
+        if self.worker is not None:
+            about["worker"] = f"{self.worker.number} of {self.worker.count}; clients and traffic are of this one, figures of all"
+        inside = debug.Inside(self.switch, self.census.all, self.rates, offset_s, about)
+        return debug.make_pages(inside, anyone=bool(self.config.metrics_listen))
+
+    def _answer_inside(self, request: http.Request, _site: http.Site) -> http.Response:
+        page = http.find_page(self._inside, request.path)
+        return page(request) if page is not None else http.error(404, "metrics are at /metrics, all else is under /debug/")
+
+    def _make_site(self) -> http.Site:
+        pages = {} if self.config.metrics_listen else dict(self._inside)
+        if self.config.bootstrap_dns_names or self.config.unpublished_bootstrap_dns_names:
+            pages["/bootstrap-dns"] = self.bootstrap.page
         return http.Site(
             public_key=self.key.public,
             date=lambda: formatdate(usegmt=True),
             client_of=self.proxies.client_of,
             derp=self.config.derp,
             home=self.config.home,
-            pages=debug.make_pages(inside),
+            pages=pages,
         )
 
     def _load_certificate(self) -> ssl.SSLContext:
+        """The certificate as it lies there now. Raises OSError, and ValueError if it is not for this relay's name."""
         chain, key = selfsigned.cert_paths(self.config.cert_dir, self.config.hostname)
-        return make_server_context(chain, key, self._meta_certificate)
+        certificate = parse_certificate(first_certificate(chain.read_text("ascii")))
+        if not certificate.is_for(self.config.hostname):
+            raise ValueError(f"{chain} is for {', '.join(certificate.names) or 'nobody'}, not for {self.config.hostname}")
+        context = make_server_context(chain, key, self._meta_certificate)
+        self.certificate = certificate
+        return context
 
     def _tell_pin(self) -> None:
         chain, _ = selfsigned.cert_paths(self.config.cert_dir, self.config.hostname)
@@ -323,6 +351,13 @@ class Relay(Owner):
         for sock in sockets:
             open_server = self.loop.create_unix_server if sock.family == socket.AF_UNIX else self.loop.create_server
             self.listeners.append(Listener(await open_server(make_front, sock=sock, backlog=1024), sock.getsockname()))
+
+
+def _read_rate_config(path: str) -> RateConfig:
+    try:
+        return parse_rate_config(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"rate config {path} {error}") from None
 
 
 def _read_mesh_key(config: Config) -> bytes | None:

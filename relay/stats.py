@@ -14,7 +14,11 @@ from typing import Any, Final
 from relay.switch import Switch
 
 RTT_BUCKETS_MS: Final = (10, 20, 50, 100, 150, 250, 500)  # derper's
-_HIGHEST: Final = frozenset({"clients_remote", "average_queue_duration_ms", "process_start_unix_time"})
+# What workers see alike counts once, and where they differ the worse one.
+_HIGHEST: Final = frozenset(
+    {"clients_remote", "average_queue_duration_ms", "rate_limit_per_client_bytes_per_second", "rate_limit_per_client_burst_bytes"}
+)
+_LOWEST: Final = frozenset({"front_ok", "certificate_not_after_unix_time", "process_start_unix_time"})
 
 
 @dataclass
@@ -93,7 +97,7 @@ def _gauges(switch: Switch) -> dict[str, float]:
 
 
 def merge(parts: Iterable[Stats]) -> Stats:
-    """Several workers as one relay. What each of them sees alike (clients of other relays) counts once."""
+    """Several workers as one relay."""
     counters: Counter[str] = Counter()
     labelled: dict[str, Counter[str]] = {}
     packets: Counter[str] = Counter()
@@ -108,7 +112,8 @@ def merge(parts: Iterable[Stats]) -> Stats:
         for name, by_label in part.labelled.items():
             labelled.setdefault(name, Counter()).update(by_label)
         for name, value in part.gauges.items():
-            gauges[name] = max(gauges.get(name, value), value) if name in _HIGHEST else gauges.get(name, 0) + value
+            pick = max if name in _HIGHEST else min if name in _LOWEST else None
+            gauges[name] = pick(gauges.get(name, value), value) if pick else gauges.get(name, 0) + value
         problems += part.problems
         workers += part.workers
     return Stats(dict(counters), {name: dict(c) for name, c in labelled.items()}, dict(packets), dict(octets), gauges, problems, workers)

@@ -49,12 +49,12 @@ def test_another_workers_clients_are_not_remote():
 
 
 def test_workers_add_up_but_what_each_sees_alike_counts_once():
-    part = Stats({"accepts": 2}, {"closes": {"eof": 1}}, {"x/other": 1}, {"x/other": 9}, {"clients_local": 2, "clients_remote": 5}, ["odd"])
-    other = Stats({"accepts": 3, "got_ping": 1}, {"closes": {"eof": 1, "idle": 4}}, {}, {}, {"clients_local": 1, "clients_remote": 5})
+    part = Stats({"accepts": 2}, {"closes": {"eof": 1}}, {"x/other": 1}, {"x/other": 9}, {"clients_local": 2, "clients_remote": 5, "front_ok": 1}, ["odd"])
+    other = Stats({"accepts": 3, "got_ping": 1}, {"closes": {"eof": 1, "idle": 4}}, {}, {}, {"clients_local": 1, "clients_remote": 5, "front_ok": 0})
     both = merge([part, other])
     assert both == Stats(
         {"accepts": 5, "got_ping": 1}, {"closes": {"eof": 2, "idle": 4}}, {"x/other": 1}, {"x/other": 9},
-        {"clients_local": 3, "clients_remote": 5}, ["odd"], 2,
+        {"clients_local": 3, "clients_remote": 5, "front_ok": 0}, ["odd"], 2,
     )  # fmt: skip
     assert merge([]).workers == 0
 
