@@ -86,6 +86,8 @@ class File(Path):
         write_atomically(self.path, source, int(self.spec["mode"], 8), ids, self.spec["validate"])
 
     def text_diff(self):
+        if not self.blobs():
+            return ""  # only its mode or owner differ
         if self.spec["secret"]:
             return "(secret content)\n"
         return text_diff(self.path, self.host.blob(self.spec["content_sha256"]), self.spec["path"])

@@ -66,6 +66,7 @@ class Agent:
     python: str
     runs: Path
     extra: str = ""
+    way_in: bool = True  # whether a second connection gets through, when the agent wants one
 
     def run(self, resources: Iterable[Resource], *, mode: Mode = "apply", ask: Ask | None = None, **more: Any) -> Outcome:
         """One converge. Raises what `converge` raises; Unreachable when the agent died."""
@@ -118,6 +119,8 @@ class Agent:
             return pipes[-1]
 
         def run_once(_: Login, argv: list[str]) -> tuple[int, str]:
+            if not self.way_in:
+                raise Unreachable("no connection")
             done = self.stage.run(*argv)
             return done.returncode, done.stdout + done.stderr
 

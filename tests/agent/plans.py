@@ -7,6 +7,11 @@ from io import BytesIO
 
 from engine.resource import Absent, Command, Directory, File, Firewall, Group, Package, Resource, Service, Symlink, Sysctl, Tree, User
 
+RULES = b"""table inet relay
+delete table inet relay
+table inet relay { chain in { type filter hook input priority 0; policy accept; }; }
+"""
+
 
 def relay_host(*, setting: str = "one", fin_timeout_s: int = 31) -> list[Resource]:
     """A plan with every kind but Docker's two: a small relay host."""
@@ -30,7 +35,7 @@ def relay_host(*, setting: str = "one", fin_timeout_s: int = 31) -> list[Resourc
         Symlink(path="/srv/current", target="relay"),
         Absent(path="/etc/relay/old.conf"),
         Sysctl(key="net.ipv4.tcp_fin_timeout", value=str(fin_timeout_s)),
-        Firewall(table="relay", path="/etc/relay.nft", rules=b"table inet relay { chain in { type filter hook input priority 0; }; }\n"),
+        Firewall(table="relay", path="/etc/relay.nft", rules=RULES),
         Command(title="first copy", argv=("cp", "/etc/relay/relay.env", "/srv/first"), creates="/srv/first"),
         Command(title="copy", argv=("cp", "/etc/relay/relay.env", "/srv/copy"), on_change=(environment.id,)),
         unit,

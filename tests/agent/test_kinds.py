@@ -1,0 +1,249 @@
+"""What single kinds do when things are not as they should be, on the newest Python at hand."""
+
+from __future__ import annotations
+
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from subprocess import PIPE, Popen
+from threading import Timer
+from typing import Any
+
+import pytest
+
+from engine.plan import sha256
+from engine.resource import Absent, Command, Directory, Exec, File, Firewall, Group, Package, Service, Symlink, Tree, User
+from engine.run import Outcome
+from tests.agent.driver import Agent
+from tests.agent.plans import RULES
+
+OnStage = Callable[..., Agent]
+UNIT = File(path="/etc/systemd/system/relay.service", content=b"[Service]\nExecStart=/bin/true\n")
+FOLDER = Directory(path="/etc/relay")
+
+
+def environment(content: bytes) -> File:
+    return File(path="/etc/relay/relay.env", content=content)
+
+
+def service(**more: Any) -> Service:
+    return Service(**({"unit": "relay.service", "restart_on": (UNIT.id, "file:/etc/relay/relay.env"), "timeout_s": 1} | more))
+
+
+def failure(outcome: Outcome) -> tuple[str, str, str]:
+    (only,) = outcome.failures
+    return only.id, only.what, only.why
+
+
+def test_drift_of_mode_and_owner_is_mended_without_writing_the_content_again(on_stage: OnStage) -> None:
+    agent, wanted = on_stage(), [File(path="/srv/x", content=b"x", mode="0640", group="adm")]
+    agent.run(wanted)
+    path = agent.stage.root / "srv/x"
+    before = path.stat().st_ino
+    path.chmod(0o666)
+    agent.stage.run("chown", "1:1", "/srv/x")
+    assert agent.run(wanted).changed == ["file:/srv/x"]
+    info = path.stat()
+    assert (oct(info.st_mode), info.st_uid, path.group(), info.st_ino) == ("0o100640", 0, "adm", before)
+
+
+def test_a_content_that_does_not_validate_never_becomes_the_file(on_stage: OnStage) -> None:
+    agent = on_stage()
+    agent.run([File(path="/srv/x", content=b"good\n")])
+    wrong = File(path="/srv/x", content=b"bad\n", validate=("sh", "-c", "echo line 1 is bad >&2; ! grep -q bad {}"))
+    what, why = failure(agent.run([wrong]))[1:]
+    assert what.startswith("sh -c") and why == "line 1 is bad"
+    assert (agent.stage.root / "srv/x").read_text() == "good\n"
+    assert [path.name for path in (agent.stage.root / "srv").iterdir()] == ["x"]
+
+
+def test_a_file_that_somebody_else_changed_since_it_was_read_is_left(on_stage: OnStage) -> None:
+    agent = on_stage()
+    (agent.stage.root / "srv/map").write_text("theirs\n")
+    ours = File(path="/srv/map", content=b"ours\n", only_if_sha256=sha256(b"read earlier\n"))
+    assert "changed by somebody else" in failure(agent.run([ours]))[1]
+    assert (agent.stage.root / "srv/map").read_text() == "theirs\n"
+    assert agent.run([replace(ours, only_if_sha256=sha256(b"theirs\n"))]).changed == ["file:/srv/map"]
+    assert "changed by somebody else" in failure(agent.run([File(path="/srv/new", content=b"", only_if_sha256=sha256(b"x"))]))[1]
+    assert agent.run([File(path="/srv/new", content=b"", only_if_sha256="")]).ok
+
+
+@pytest.mark.parametrize("other", [File(path="/srv/d", content=b""), Symlink(path="/srv/d", target="x")])
+def test_a_directory_is_never_removed_for_a_file_or_link(on_stage: OnStage, other: File | Symlink) -> None:
+    agent = on_stage()
+    (agent.stage.root / "srv/d").mkdir()
+    (agent.stage.root / "srv/d/precious").write_text("")
+    assert "/srv/d is a directory" in failure(agent.run([other]))[1]
+    assert agent.run([Absent(path="/srv/d")]).changed == ["absent:/srv/d"]
+    assert not (agent.stage.root / "srv/d").exists()
+
+
+def test_a_secret_is_in_no_event_and_no_log_and_its_backup_is_private(on_stage: OnStage) -> None:
+    agent, events = on_stage(), []
+    for word in (b"first-secret", b"second-secret"):
+        outcome = agent.run([File(path="/srv/key", content=word, mode="0600", secret=True)], on_event=events.append)
+        assert outcome.ok
+    assert [event["text"] for event in events if event["event"] == "diff"] == ["(secret content)\n"] * 2
+    assert "-secret" not in str(events) + "".join(path.read_text() for path in agent.runs.rglob("*.jsonl"))
+    kept = agent.stage.root / "var/lib/derpfleet"
+    assert "-secret" not in "".join(path.read_text() for path in (kept / "journal").iterdir())
+    assert list((kept / "incoming").iterdir()) == []
+    (backup,) = (kept / "backups").iterdir()
+    assert (backup.read_bytes(), oct(backup.stat().st_mode), oct(kept.stat().st_mode)) == (b"first-secret", "0o100600", "0o40700")
+
+
+def test_what_a_failed_restart_came_from_is_put_back(on_stage: OnStage) -> None:
+    agent, good = on_stage(), [FOLDER, environment(b"good\n"), UNIT, service()]
+    assert agent.run(good).ok
+    agent.forget()
+
+    id_, what, why = failure(agent.run([FOLDER, environment(b"broken\n"), UNIT, service()]))
+
+    assert (id_, what) == ("service:relay.service", "relay.service did not restart")
+    assert "the configuration is broken" in why
+    assert why.endswith("put back: file:/etc/relay/relay.env")
+    assert (agent.stage.root / "etc/relay/relay.env").read_text() == "good\n"
+    assert (
+        agent.stage.run("/var/fake/bin/systemctl", "show", "--property", "x", "relay.service").stdout.splitlines()[1]
+        == "ActiveState=active"
+    )
+    assert agent.run(good).counts["ok"] == len(good)
+    assert agent.run([FOLDER, environment(b"better\n"), UNIT, service()]).changed == ["file:/etc/relay/relay.env", "service:relay.service"]
+
+
+def test_a_service_that_starts_but_is_not_healthy_has_failed(on_stage: OnStage) -> None:
+    agent = on_stage()
+    unhealthy = service(healthy=(Exec(argv=("sh", "-c", "echo no answer >&2; exit 3")),))
+    what, why = failure(agent.run([FOLDER, environment(b"x\n"), UNIT, unhealthy]))[1:]
+    assert what == "service:relay.service did not become healthy within 1 s"
+    assert why.startswith("sh -c echo no answer >&2; exit 3: status 3: no answer")
+
+
+def test_two_changes_are_one_restart_and_a_reload_is_no_restart(on_stage: OnStage) -> None:
+    agent = on_stage()
+    units = {"restart_on": (UNIT.id,), "reload_on": ("file:/etc/relay/relay.env",)}
+    assert agent.run([FOLDER, environment(b"1\n"), UNIT, service(**units)]).ok
+    agent.forget()
+    changed = replace(UNIT, content=b"[Service]\nExecStart=/bin/false\n")
+    agent.run([FOLDER, environment(b"2\n"), changed, service(**units)])
+    assert agent.log() == ["systemctl daemon-reload ", "systemctl restart relay.service"]
+    agent.forget()
+    agent.run([FOLDER, environment(b"3\n"), changed, service(**units)])
+    assert agent.log() == ["systemctl reload relay.service"]
+    agent.forget()
+    agent.run([FOLDER, environment(b"3\n"), changed, service(enabled=False, running=False)])
+    assert agent.log() == ["systemctl disable relay.service", "systemctl stop relay.service"]
+
+
+def test_missing_packages_are_one_call_and_each_counts_as_changed(on_stage: OnStage) -> None:
+    agent = on_stage()
+    wanted = [Package(package="one"), Package(package="two"), Package(package="gone", installed=False)]
+    assert agent.run(wanted).changed == ["package:one", "package:two"]
+    calls = [line.split() for line in agent.log() if " install " in line]
+    assert [call[-2:] for call in calls] == [["one", "two"]]
+    assert agent.run([Package(package="two", installed=False)]).changed == ["package:two"]
+    assert agent.run(wanted).changed == ["package:two"]
+
+
+def test_a_held_package_lock_is_waited_for_and_its_holder_named(on_stage: OnStage) -> None:
+    agent, events = on_stage(), []
+    hold = (
+        "import fcntl,sys;f=open('/var/lib/dpkg/lock-frontend','w');fcntl.lockf(f,fcntl.LOCK_EX);print('held',flush=True);sys.stdin.read()"
+    )
+    with Popen([*agent.stage.enter, "/usr/bin/python3", "-c", hold], stdin=PIPE, stdout=PIPE) as holder:
+        assert holder.stdout and holder.stdin
+        assert holder.stdout.readline() == b"held\n"
+        Timer(1, holder.stdin.close).start()
+        assert agent.run([Package(package="one")], on_event=events.append).ok
+    (waiting,) = [event for event in events if event["event"] == "waiting"]
+    assert "held by python3 (pid " in waiting["reason"]
+
+
+def test_rules_that_lock_us_out_are_taken_back(on_stage: OnStage) -> None:
+    agent = on_stage()
+    old = Firewall(table="relay", path="/etc/relay.nft", rules=RULES)
+    assert agent.run([old]).ok
+    before = agent.stage.run("nft", "list", "ruleset").stdout
+
+    agent.way_in = False
+    what = failure(agent.run([replace(old, rules=RULES.replace(b"accept", b"drop"), revert_after_s=1)]))[1]
+    assert what == "the new rules were taken back"
+    assert agent.stage.run("nft", "list", "ruleset").stdout == before
+    assert (agent.stage.root / "etc/relay.nft").read_bytes() == RULES
+    assert agent.run([old]).counts["ok"] == 1
+
+
+def test_rules_changed_by_hand_are_found_and_others_tables_left(on_stage: OnStage) -> None:
+    agent, wanted = on_stage(), [Firewall(table="relay", path="/etc/relay.nft", rules=RULES)]
+    assert agent.stage.run("nft", "add", "table", "inet", "theirs").returncode == 0
+    agent.run(wanted)
+    assert agent.stage.run("nft", "add", "rule", "inet", "relay", "in", "tcp", "dport", "22", "drop").returncode == 0
+    assert agent.run(wanted).changed == ["firewall:relay"]
+    rules = agent.stage.run("nft", "list", "ruleset").stdout
+    assert "dport" not in rules and "table inet theirs" in rules
+    assert agent.run(wanted).counts["ok"] == 1
+
+
+def test_a_tree_is_replaced_as_a_whole(on_stage: OnStage) -> None:
+    def archive(*names: str) -> bytes:
+        packed = BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:xz") as tar:
+            for name in names:
+                tar.addfile(tarfile.TarInfo(name))
+        return packed.getvalue()
+
+    agent = on_stage()
+    agent.run([Tree(path="/srv/tree", archive=archive("a", "b"))])
+    assert agent.run([Tree(path="/srv/tree", archive=archive("b", "c"))]).changed == ["tree:/srv/tree"]
+    assert sorted(path.name for path in (agent.stage.root / "srv/tree").glob("[!.]*")) == ["b", "c"]
+
+
+def test_a_user_gets_what_it_lacks_and_keeps_what_it_has(on_stage: OnStage) -> None:
+    agent = on_stage()
+    agent.stage.run("useradd", "--groups", "adm", "relay")
+    wanted = [Group(group="derp"), User(user="relay", group="derp", home="/srv", groups=("video",))]
+    assert agent.run(wanted).changed == ["group:derp", "user:relay"]
+    assert agent.stage.run("id", "-Gn", "relay").stdout.split() == ["derp", "adm", "video"]
+    assert agent.run(wanted).counts["ok"] == 2
+
+
+def test_a_failed_command_is_quoted_and_what_comes_after_is_not_reached(on_stage: OnStage) -> None:
+    agent, events = on_stage(), []
+    broken = Command(title="broken", argv=("sh", "-c", "echo out of luck >&2; exit 4"), creates="/srv/never")
+    id_, what, why = failure(agent.run([broken, FOLDER], on_event=events.append))
+    assert (id_, what, why) == ("command:broken", "sh -c echo out of luck >&2; exit 4 ended with status 4", "out of luck")
+    assert [event.get("reason") for event in events if event.get("id") == FOLDER.id] == ["not reached: command:broken failed"]
+    assert not (agent.stage.root / "etc/relay").exists()
+
+
+def test_a_command_that_takes_too_long_is_ended(on_stage: OnStage) -> None:
+    agent, started = on_stage(), time.monotonic()
+    slow = Command(title="slow", argv=("sleep", "60"), creates="/srv/never", timeout_s=1)
+    assert failure(agent.run([slow]))[1:] == ("sleep 60 ended with status 124", "no end after 1 s")
+    assert time.monotonic() - started < 30
+    assert "sleep 60" not in agent.stage.run("ps", "-eo", "args").stdout
+
+
+def test_a_defect_of_the_agent_is_told_with_its_traceback(on_stage: OnStage) -> None:
+    agent = on_stage()
+    agent.extra = "from agent import paths\npaths.Absent.present = lambda self: 1 / 0\n"
+    with pytest.raises(Exception, match="the agent crashed") as crashed:
+        agent.run([Absent(path="/srv/x")])
+    assert "ZeroDivisionError" in crashed.value.why  # type: ignore[attr-defined]
+
+
+def test_only_the_newest_journals_and_their_backups_are_kept(on_stage: OnStage) -> None:
+    agent = on_stage()
+    kept = agent.stage.root / "var/lib/derpfleet"
+    agent.run([File(path="/srv/x", content=b"0")])
+    for number in range(30):
+        old = kept / f"journal/2020-01-{number:02}.jsonl"
+        old.write_text("")
+        agent.stage.run("touch", "-d", f"2020-01-01 00:{number:02}", f"/var/lib/derpfleet/journal/{old.name}")
+    (kept / "backups" / ("0" * 64)).write_text("of a journal that is gone")
+    agent.run([File(path="/srv/x", content=b"1")])
+    assert len(list((kept / "journal").iterdir())) == 20
+    assert [path.name for path in Path(kept / "backups").iterdir()] == [sha256(b"0")]
