@@ -1,0 +1,91 @@
+"""Where the debug pages are, /bootstrap-dns, and how a relay says that it cannot start: real processes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from bench.relay import certs, servers
+from tests.relay import live
+
+
+def fetch(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, refusal.read().decode()
+
+
+def test_with_an_address_of_their_own_they_are_nowhere_else(tmp_path: Path) -> None:
+    port = servers.free_port(socket.SOCK_STREAM)
+    with live.relay(tmp_path, "-metrics-listen", f"127.0.0.1:{port}", tls=False) as relay:
+        inside, outside = f"http://127.0.0.1:{port}", f"http://{relay.running.address}"
+        assert "derp_accepts 0" in fetch(f"{inside}/metrics")[1]
+        assert fetch(f"{inside}/debug/clients/?format=json") == (200, '{\n\t"conns": 0,\n\t"keys": 0\n}\n')
+        assert fetch(f"{inside}/derp")[0] == fetch(f"{inside}/")[0] == 404
+        for path in ("/metrics", "/debug/", "/debug/vars"):
+            assert "derp_accepts" not in fetch(outside + path)[1]
+
+
+def test_every_worker_has_pages_of_its_own(tmp_path: Path) -> None:
+    port = servers.free_port(socket.SOCK_STREAM)
+    with live.relay(tmp_path, "-metrics-listen", f"127.0.0.1:{port}", "-workers", "2", tls=False) as relay, relay.connect() as client:
+        listings = [json.loads(fetch(f"http://127.0.0.1:{port + n}/debug/clients/?all&format=json")[1])["clients"] for n in range(2)]
+        key = f"nodekey:{client.key.hex()}"
+        assert sum(entry["key"] == key for listing in listings for entry in listing) == 1
+        for n in range(2):
+            assert f"{n} of 2" in fetch(f"http://127.0.0.1:{port + n}/debug/")[1]
+
+
+def test_the_certificates_end_is_a_metric(tmp_path: Path) -> None:
+    with live.relay(tmp_path) as relay:
+        metrics = relay.metrics()
+        assert metrics["relay_certificate_not_after_unix_time"] > metrics["process_start_unix_time"]
+        assert metrics["relay_front_ok"] == metrics["relay_consistent"] == 1
+
+
+def test_bootstrap_dns(tmp_path: Path) -> None:
+    names = ["-bootstrap-dns-names", "localhost", "-unpublished-bootstrap-dns-names", "ip6-localhost"]
+    with live.relay(tmp_path, *names, tls=False) as relay:
+        url = f"http://{relay.running.address}/bootstrap-dns"
+        live.eventually(lambda: "localhost" in json.loads(fetch(url)[1]))
+        assert set(json.loads(fetch(url)[1])["localhost"]) <= {"127.0.0.1", "::1"}
+        assert relay.counted({}, "^bootstrap_dns_requests") >= 2
+    with live.relay(tmp_path, tls=False) as relay:
+        assert "<h1>DERP</h1>" in fetch(f"http://{relay.running.address}/bootstrap-dns")[1]
+
+
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        (["-hostname", "other.example"], "is for derp.bench.test, not for other.example"),
+        (["-allow-file", "nowhere"], "relay: nowhere: No such file or directory"),
+        (["-allow-file", "junk"], "relay: junk: line 1 "),
+        (["-rate-config", "junk"], "relay: rate config junk is not JSON"),
+        (["-rate-config", "nowhere"], "No such file or directory: 'nowhere'"),
+        (["-c", "junk"], "relay: key file junk is not JSON; put the right one there"),
+        (["-mesh-psk-file", "junk"], "relay: mesh key file junk has "),
+        (["-a", "203.0.113.7:443"], "cannot listen on 203.0.113.7 port 443"),
+    ],
+)
+def test_a_relay_that_cannot_start_says_why_in_one_line(tmp_path: Path, flags: list[str], says: str) -> None:
+    certs.make(tmp_path / "certs", servers.HOST)
+    (tmp_path / "certs/other.example.crt").write_text((tmp_path / "certs" / f"{servers.HOST}.crt").read_text())
+    (tmp_path / "certs/other.example.key").write_text((tmp_path / "certs" / f"{servers.HOST}.key").read_text())
+    (tmp_path / "junk").write_text("junk")
+    argv = [sys.executable, "-m", "relay", "-a", f"127.0.0.1:{servers.free_port(socket.SOCK_STREAM)}", "-http-port", "-1", "-stun=false"]
+    argv += ["-hostname", servers.HOST, "-certmode", "manual", "-certdir", "certs", "-c", "key", *flags]
+    done = subprocess.run(
+        argv, cwd=tmp_path, env={"PYTHONPATH": str(servers.ROOT)}, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1
+    assert says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
