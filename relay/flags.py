@@ -126,7 +126,9 @@ class Config:
     verify_cache_s: float = _duration("verify-cache", 10.0, "remember an admission answer so long; 0 = not at all")
     trusted_proxies: tuple[str, ...] = _list("trusted-proxies", "addresses or CIDRs whose X-Forwarded-For or PROXY header is believed")
     proxy_protocol: bool = _flag("proxy-protocol", False, "connections from -trusted-proxies begin with a PROXY header, v1 or v2")
-    metrics_listen: str = _flag("metrics-listen", "", "address for /metrics and /debug/ (empty: on -a, for direct loopback peers only)")
+    metrics_listen: str = _flag(
+        "metrics-listen", "", "address for /metrics and /debug/, worker n on its port + n (empty: on -a, for direct loopback peers only)"
+    )
     front_check: str = _flag("front-check", "", "URL that must answer through the relay's own front, or STUN falls silent")
     drain_s: float = _duration("drain", 10.0, "on SIGTERM, spread the clients' disconnects over so long")
     handshake_timeout_s: float = _duration("handshake-timeout", 10.0, "time limit of the TLS, HTTP and DERP handshakes, each")

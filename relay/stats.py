@@ -37,8 +37,8 @@ class Tally:
         self.queue_average_ms += 0.1 * (waited_s * 1000 - self.queue_average_ms)
 
     def note_rtt(self, rtt_us: int) -> None:
-        """One connection's round trip time, from TCP_INFO."""
-        bucket = next((f"{limit}ms" for limit in RTT_BUCKETS_MS if rtt_us < limit * 1000), "inf")
+        """One connection's round trip time, from tcpinfo.py; negative where there is none."""
+        bucket = "non-tcp" if rtt_us < 0 else next((f"{limit}ms" for limit in RTT_BUCKETS_MS if rtt_us < limit * 1000), "inf")
         self.labelled["tcp_rtt", bucket] += 1
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from random import uniform
 from typing import TYPE_CHECKING, Final
 
+from relay.tcpinfo import read_rtt_us
 from relay.wire import KEEP_ALIVE_FRAME
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Sweep:
             return
         link.session.outbox.control(KEEP_ALIVE_FRAME)
         link.session.trim()
+        self._relay.tally.note_rtt(read_rtt_us(link.transport.get_extra_info("socket")))
         heappush(self._keep_alives, (now + link.keep_alive_s, serial))
 
     def _check_blocked(self, link: Link, since: float, size: int, now: float) -> None:

@@ -49,8 +49,17 @@ def test_another_workers_clients_are_not_remote():
 
 
 def test_workers_add_up_but_what_each_sees_alike_counts_once():
-    part = Stats({"accepts": 2}, {"closes": {"eof": 1}}, {"x/other": 1}, {"x/other": 9}, {"clients_local": 2, "clients_remote": 5, "front_ok": 1}, ["odd"])
-    other = Stats({"accepts": 3, "got_ping": 1}, {"closes": {"eof": 1, "idle": 4}}, {}, {}, {"clients_local": 1, "clients_remote": 5, "front_ok": 0})
+    part = Stats(
+        {"accepts": 2},
+        {"closes": {"eof": 1}},
+        {"x/other": 1},
+        {"x/other": 9},
+        {"clients_local": 2, "clients_remote": 5, "front_ok": 1},
+        ["odd"],
+    )
+    other = Stats(
+        {"accepts": 3, "got_ping": 1}, {"closes": {"eof": 1, "idle": 4}}, {}, {}, {"clients_local": 1, "clients_remote": 5, "front_ok": 0}
+    )
     both = merge([part, other])
     assert both == Stats(
         {"accepts": 5, "got_ping": 1}, {"closes": {"eof": 2, "idle": 4}}, {"x/other": 1}, {"x/other": 9},
@@ -59,7 +68,9 @@ def test_workers_add_up_but_what_each_sees_alike_counts_once():
     assert merge([]).workers == 0
 
 
-@pytest.mark.parametrize("rtt_us, bucket", [(0, "10ms"), (9_999, "10ms"), (10_000, "20ms"), (499_999, "500ms"), (500_000, "inf")])
+@pytest.mark.parametrize(
+    "rtt_us, bucket", [(-1, "non-tcp"), (0, "10ms"), (9_999, "10ms"), (10_000, "20ms"), (499_999, "500ms"), (500_000, "inf")]
+)
 def test_round_trip_buckets(rtt_us, bucket):
     tally = Tally()
     tally.note_rtt(rtt_us)

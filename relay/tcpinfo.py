@@ -1,0 +1,21 @@
+"""What the kernel knows of a TCP connection. Linux."""
+
+from __future__ import annotations
+
+import socket
+from struct import Struct
+from typing import Any, Final
+
+_RTT: Final = Struct("=68xI")  # struct tcp_info: eight bytes, then 32-bit fields, of which tcpi_rtt is the sixteenth
+
+
+def read_rtt_us(sock: Any) -> int:
+    """The smoothed round trip time in microseconds; -1 if this is no TCP connection, or not any more.
+
+    `sock` is a socket, or what a transport's get_extra_info("socket") gives.
+    """
+    try:
+        (rtt_us,) = _RTT.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.size))
+    except (OSError, AttributeError):
+        return -1
+    return int(rtt_us)
