@@ -163,7 +163,7 @@ class _Traffic:
         switch = self._inside.switch
         peer = switch.peers.get(key) or Peer(key)
         heard = {source for session in peer.sessions for source in session.heard or ()}
-        told = {session.key for session in peer.receivers}
+        told = {session.key for session in switch.receivers.get(key, ())}
         return {
             "key": format_key(key),
             "known": bool(peer.sessions or peer.links),

@@ -46,13 +46,12 @@ class Link:
 class Peer:
     """Everything known of one key. `sessions` are its local connections, the one that spoke last at the end."""
 
-    __slots__ = ("dropped", "key", "links", "receivers", "sessions")
+    __slots__ = ("dropped", "key", "links", "sessions")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.sessions: list[Session] = []
         self.links: dict[Link, PeerPresent] = {}  # in the order in which they announced the key
-        self.receivers: set[Session] = set()  # who got packets from this key, and will be told when it is gone
         self.dropped = 0  # packets from this key that were dropped
 
     @property
@@ -73,6 +72,7 @@ class Switch:
         self.clock = clock
         self.public_key = public_key
         self.peers: dict[bytes, Peer] = {}
+        self.receivers: dict[bytes, set[Session]] = {}  # who got packets from a key, and will be told when it is gone
         self.watchers: set[Session] = set()
         self.dirty: list[Outbox] = []
         self.hangups: list[Session] = []
@@ -114,8 +114,7 @@ class Switch:
         for name, amount in TOTALS.items():
             self.counts[name] += amount(session)
         for key in session.heard or ():
-            if key in self.peers:
-                self.peers[key].receivers.discard(session)
+            self._unsubscribe(session, key)
         peer = self.peers[session.key]
         peer.sessions.remove(session)
         if peer.active is not None:
@@ -140,9 +139,9 @@ class Switch:
         """`receiver` gets packets from `source`; once in its life it is told when that key is gone."""
         if receiver.heard is None:
             receiver.heard = set()
-        if source not in receiver.heard and (peer := self.peers.get(source)) is not None:
+        if source not in receiver.heard:
             receiver.heard.add(source)
-            peer.receivers.add(receiver)
+            self.receivers.setdefault(source, set()).add(receiver)
 
     def close_peer(self, key: bytes, *, siblings_too: bool) -> None:
         """Hang up on every connection of a key, those to other workers of this relay too."""
@@ -226,6 +225,9 @@ class Switch:
             problems += self._check_peer(peer)
         if not self.watchers <= self.sessions:
             problems.append("a watcher is not connected")
+        for key, receivers in self.receivers.items():
+            if any(key not in (receiver.heard or ()) or receiver not in self.sessions for receiver in receivers):
+                problems.append(f"{key.hex()} has a receiver that does not know it")
         totals = self.totals()
         arrived = totals["packets_received"] + totals["packets_forwarded_in"]
         left = totals["packets_sent"] + totals["packets_forwarded_out"]
@@ -243,8 +245,6 @@ class Switch:
             yield f"{name} has a wrong active connection"
         if any(session.rivals is not (len(peer.sessions) > 1) for session in peer.sessions):
             yield f"{name} has a wrong mark of duplicates"
-        if any(peer.key not in (receiver.heard or ()) or receiver not in self.sessions for receiver in peer.receivers):
-            yield f"{name} has a receiver that does not know it"
 
     def _peer(self, key: bytes) -> Peer:
         peer = self.peers.get(key)
@@ -274,7 +274,13 @@ class Switch:
         if peer.sessions or peer.links:
             return
         del self.peers[peer.key]
-        frame = pack_peer_gone(peer.key, GONE_DISCONNECTED)
-        self.counts["peer_gone_disconnected_frames"] += len(peer.receivers)
-        for receiver in peer.receivers:
-            receiver.outbox.control(frame)
+        receivers = self.receivers.pop(peer.key, set())
+        self.counts["peer_gone_disconnected_frames"] += len(receivers)
+        for receiver in receivers:
+            receiver.outbox.control(pack_peer_gone(peer.key, GONE_DISCONNECTED))
+
+    def _unsubscribe(self, receiver: Session, source: bytes) -> None:
+        receivers = self.receivers.get(source, set())
+        receivers.discard(receiver)
+        if not receivers:
+            self.receivers.pop(source, None)
