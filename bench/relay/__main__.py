@@ -22,7 +22,7 @@ def arguments() -> argparse.Namespace:
     names = [regime.name for regime in REGIMES]
     parser = argparse.ArgumentParser(prog="python -m bench.relay", description=__doc__)
     parser.add_argument("--only", action="append", choices=names, metavar="REGIME", help=f"one of {', '.join(names)}; may be repeated")
-    parser.add_argument("--servers", default="derper,relay", help="which to run, in this order (default %(default)s)")
+    parser.add_argument("--servers", default="derper,relay,two-workers", help="which to run, where a regime has them (default %(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="alternating runs of each server (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=5, help="length of a timed window (default %(default)s)")
     parser.add_argument("--scale", type=float, default=1, help="part of the counted work: connections, handshakes (default %(default)s)")
@@ -35,17 +35,20 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     options = arguments()
     loadgen = generator.build()
-    known = {"derper": servers.derper(generator.build_derper()), "relay": servers.relay()}
-    chosen = [known[name] for name in options.servers.split(",")]
+    known = {
+        "derper": servers.derper(generator.build_derper()),
+        "relay": servers.relay(),
+        "two-workers": servers.relay(name="two-workers", workers=2),
+    }
+    chosen = options.servers.split(",")
     regimes = [regime for regime in REGIMES if not options.only or regime.name in options.only]
     results: dict[str, dict[str, list[generator.Run]]] = {}
     for regime in regimes:
         for turn in range(options.runs):
-            for server in chosen:
-                print(f"{regime.name}: run {turn + 1} of {options.runs}, {server.name}", file=sys.stderr, flush=True)
-                run = one(regime, server, loadgen, options)
-                results.setdefault(regime.name, {}).setdefault(server.name, []).append(run)
-        print(report.table([regime], results, "derper", "relay"), flush=True)
+            for name in [name for name in regime.sides if name in chosen]:
+                print(f"{regime.name}: run {turn + 1} of {options.runs}, {name}", file=sys.stderr, flush=True)
+                run = one(regime, known[name], loadgen, options)
+                results.setdefault(regime.name, {}).setdefault(name, []).append(run)
     about = {
         "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "runs": options.runs,
@@ -58,7 +61,7 @@ def main() -> int:
         "load_average": os.getloadavg(),
     }
     options.json.write_text(json.dumps(report.record(regimes, results, about), indent=1) + "\n")
-    print(report.table(regimes, results, "derper", "relay"))
+    print(report.table(regimes, results))
     return 0
 
 

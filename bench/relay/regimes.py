@@ -35,6 +35,7 @@ class Regime:
     figures: tuple[Figure, ...]
     load: Callable[[Run], float]  # packets (or what else) a second that came through: ratios hold only between equal loads
     counted: tuple[tuple[str, int], ...] = ()  # flags whose value is an amount of work
+    sides: tuple[str, str] = ("derper", "relay")  # the servers that are compared
 
     def argv(self, seconds: float, scale: float) -> list[str]:
         amounts = [arg for flag, n in self.counted for arg in (flag, str(max(2, int(n * scale))))]
@@ -64,8 +65,8 @@ def _throughput(title: str, goal: float | None) -> Figure:
     return Figure(title, "packets per CPU-second", packets_per_cpu_second, more_is_better=True, goal=goal)
 
 
-def _pairs(name: str, title: str, goal: float | None, *args: str) -> Regime:
-    return Regime(name, ("pairs", *args), (_throughput(title, goal),), delivered_per_second)
+def _pairs(name: str, title: str, goal: float | None, *args: str, sides: tuple[str, str] = ("derper", "relay")) -> Regime:
+    return Regime(name, ("pairs", *args), (_throughput(title, goal),), delivered_per_second, sides=sides)
 
 
 def _paced(rate: int, goal: float) -> Regime:
@@ -100,7 +101,9 @@ REGIMES = (
     _pairs("saturated-1200", "saturated by batching senders, 1,200 B", 2.2, "-size", "1200"),
     _pairs("saturated-100", "the same, 100 B", 1.6, "-size", "100"),
     _pairs("rotating", "the same, 1,200 B, each sender rotating over 20 receivers", 1.7, "-rotate"),
-    _pairs("stock", "saturated by the stock client (one write per packet)", 1.0, "-batch", "0"),
+    _pairs("small-batches", "the same, 1,200 B, half the batch", None, "-batch", "16", "-window", "32"),
+    _pairs("stock", "saturated by the stock client (one write per packet), 32 under way", 1.0, "-batch", "0", "-window", "32"),
+    _pairs("stock-2", "the same, 2 under way", 1.0, "-batch", "0", "-window", "2"),
     _paced(2000, 1.5),
     _paced(10000, 1.2),
     Regime(
@@ -160,4 +163,6 @@ REGIMES = (
         ),
         lambda run: run["stalled.end"].fields["delivered"] / run["stalled.end"].fields["seconds"],
     ),
+    _pairs("workers-same", "two workers, each pair on one of them, 1,200 B", 0.9, "-place", "same", sides=("relay", "two-workers")),
+    _pairs("workers-across", "two workers, each pair across both", 0.6, "-place", "across", sides=("relay", "two-workers")),
 )

@@ -11,17 +11,23 @@ from bench.relay.regimes import Regime
 
 Results = Mapping[str, Mapping[str, Sequence[Run]]]  # regime -> server -> runs
 
-HEAD = "| regime | unit | derper | ours | ratio | goal | met | load, derper / ours |\n|---|---|---|---|---|---|---|---|"
+NAMES = {"derper": "derper", "relay": "ours", "two-workers": "two workers"}
 
 
-def table(regimes: Sequence[Regime], results: Results, reference: str, ours: str) -> str:
-    """The Markdown table. A server that did not run leaves its columns empty."""
-    return "\n".join([HEAD, *(row for regime in regimes if regime.name in results for row in _rows(regime, results, reference, ours))])
+def table(regimes: Sequence[Regime], results: Results) -> str:
+    """The Markdown tables, one for each pair of servers that was compared. A server that did not run leaves its columns empty."""
+    measured = [regime for regime in regimes if regime.name in results]
+    tables = []
+    for sides in dict.fromkeys(regime.sides for regime in measured):
+        left, right = ("one worker" if sides[1] == "two-workers" else NAMES[sides[0]], NAMES[sides[1]])
+        head = f"| regime | unit | {left} | {right} | ratio | goal | met | load, {left} / {right} |\n|{'---|' * 8}"
+        tables.append("\n".join([head, *(row for regime in measured if regime.sides == sides for row in _rows(regime, results))]))
+    return "\n\n".join(tables)
 
 
-def _rows(regime: Regime, results: Results, reference: str, ours: str) -> list[str]:
+def _rows(regime: Regime, results: Results) -> list[str]:
     runs = results[regime.name]
-    sides = [runs.get(reference, ()), runs.get(ours, ())]
+    sides = [runs.get(name, ()) for name in regime.sides]
     loads = " / ".join(_number(_median([regime.load(run) for run in side])) for side in sides)
     rows = []
     for figure in regime.figures:

@@ -22,12 +22,16 @@ READY_WITHIN_S = 15.0
 
 @dataclass(frozen=True)
 class Server:
-    """A relay program: `argv` is what comes before derper's flags, `flags` what it gets beside them."""
+    """A relay program: `argv` is what comes before derper's flags, `flags` what it gets beside them.
+
+    With several `workers` (ours only), each one's debug page gets a port of its own.
+    """
 
     name: str
     argv: tuple[str, ...]
     flags: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
+    workers: int = 1
 
 
 def derper(program: Path, *flags: str) -> Server:
@@ -35,9 +39,9 @@ def derper(program: Path, *flags: str) -> Server:
     return Server("derper", (str(program),), flags)
 
 
-def relay(*flags: str, name: str = "relay") -> Server:
+def relay(*flags: str, name: str = "relay", workers: int = 1) -> Server:
     """This checkout's relay."""
-    return Server(name, (sys.executable, "-m", "relay"), flags, {"PYTHONPATH": str(ROOT)})
+    return Server(name, (sys.executable, "-m", "relay"), flags, {"PYTHONPATH": str(ROOT)}, workers)
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,15 @@ class Running:
     stun_port: int
     ca: Path | None
     log: Path
+    debug: tuple[str, ...] = ()  # the workers' debug pages, if there are several
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
     def generator_flags(self) -> list[str]:
-        return ["-addr", self.address, "-name", HOST, "-ca", str(self.ca or ""), "-stun", f"127.0.0.1:{self.stun_port}"]
+        flags = ["-addr", self.address, "-name", HOST, "-ca", str(self.ca or ""), "-stun", f"127.0.0.1:{self.stun_port}"]
+        return [*flags, "-debug", ",".join(self.debug)]
 
 
 @contextmanager
@@ -77,9 +83,14 @@ def running(
     argv += ["-a", f"127.0.0.1:{port}", "-hostname", HOST, "-c", str(folder / "key.json"), "-http-port", "-1"]
     argv += ["-stun", "-stun-port", str(stun_port), *server.flags]
     argv += ["-certmode", "manual", "-certdir", str(folder / "certs")] if tls else []
+    debug: tuple[str, ...] = ()
+    if server.workers > 1:
+        first = free_port(socket.SOCK_STREAM)
+        debug = tuple(f"127.0.0.1:{first + n}" for n in range(server.workers))
+        argv += ["-workers", str(server.workers), "-metrics-listen", debug[0]]
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(argv, cwd=folder, env={**os.environ, **server.env}, stdout=log, stderr=subprocess.STDOUT)
-    target = Running(process, port, stun_port, ca, folder / "log")
+    target = Running(process, port, stun_port, ca, folder / "log", debug)
     try:
         _await_ready(target, ready_s)
         yield target

@@ -15,34 +15,46 @@ func (e *endpoint) connect(ctx context.Context) (*client, error) {
 	return e.corked(ctx)
 }
 
-// addPairs connects n senders and n receivers; sender i sends to receiver i, or to all of them in turn.
+// addPairs connects n senders and n receivers; sender i sends to receiver i, or to all of them in turn. A relay that
+// is one process is the measure for -place, and has no workers to choose from.
 func (t *traffic) addPairs(ctx context.Context, e *endpoint, n int, rotate bool) error {
-	var keys []key.NodePublic
-	for range n {
-		c, err := e.connect(ctx)
-		if err != nil {
-			return fmt.Errorf("receiver: %w", err)
-		}
-		t.addReceiver(c)
-		keys = append(keys, c.pub)
+	connect := connectPairs
+	if *place != "" && *debugAt != "" {
+		connect = connectPlaced
 	}
-	for i := range n {
-		c, err := e.connect(ctx)
-		if err != nil {
-			return fmt.Errorf("sender: %w", err)
-		}
+	senders, receivers, err := connect(ctx, e, n)
+	if err != nil {
+		return err
+	}
+	var keys []key.NodePublic
+	for _, c := range receivers {
+		keys = append(keys, c.pub)
+		r := t.addReceiver(c)
+		t.goRun(func() { t.receive(r) })
+	}
+	for i, c := range senders {
 		s := t.addSender(c, keys[i])
 		if rotate {
 			s.to, s.next = keys, i
 		}
-	}
-	for _, r := range t.receivers {
-		t.goRun(func() { t.receive(r) })
-	}
-	for _, s := range t.senders {
-		t.goRun(func() { t.drain(s.client) })
+		t.goRun(func() { t.drain(c) })
 	}
 	return nil
+}
+
+func connectPairs(ctx context.Context, e *endpoint, n int) (senders, receivers []*client, err error) {
+	for range n {
+		r, err := e.connect(ctx)
+		if err != nil {
+			return nil, nil, fmt.Errorf("receiver: %w", err)
+		}
+		s, err := e.connect(ctx)
+		if err != nil {
+			return nil, nil, fmt.Errorf("sender: %w", err)
+		}
+		senders, receivers = append(senders, s), append(receivers, r)
+	}
+	return senders, receivers, nil
 }
 
 func runPairs(ctx context.Context, e *endpoint) error {
