@@ -20,12 +20,15 @@ JSON = "JSON lines on standard output, for machines"
 
 
 @contextmanager
-def _reporting(*, json: bool = False, diffs: bool = False) -> Iterator[Any]:
-    """A report; a DerpfleetError inside becomes its words and its exit code."""
+def _reporting(*, json: bool = False, diffs: bool = False, aside: bool = False) -> Iterator[Any]:
+    """A report; a DerpfleetError inside becomes its words and its exit code. `aside`: on standard error, the other being the verb's own."""
+    from rich.console import Console
+
     from engine.report import Report
     from inventory.errors import DerpfleetError
 
-    with Report(json_lines=json, diffs=diffs) as report:
+    console = Console(stderr=True, highlight=False, soft_wrap=True) if aside else None
+    with Report(json_lines=json, diffs=diffs, console=console) as report:
         try:
             yield report
         except DerpfleetError as error:
@@ -37,7 +40,7 @@ def _reporting(*, json: bool = False, diffs: bool = False) -> Iterator[Any]:
 
 
 @contextmanager
-def _fleet(site: str, *, json: bool = False, diffs: bool = False) -> Iterator[Fleet]:
+def _fleet(site: str, *, json: bool = False, diffs: bool = False, aside: bool = False) -> Iterator[Fleet]:
     """The loaded site with its report."""
     import os
 
@@ -48,7 +51,7 @@ def _fleet(site: str, *, json: bool = False, diffs: bool = False) -> Iterator[Fl
     if not (site or path.exists()) and stage.SITE.exists():
         path = stage.SITE
     stage.enter_network_of(path)
-    with _reporting(json=json, diffs=diffs) as report:
+    with _reporting(json=json, diffs=diffs, aside=aside) as report:
         yield Fleet(open_site(path), report)
 
 
@@ -107,24 +110,28 @@ def check(_: Context, host=None, site="", only=None, json=False):  # type: ignor
         "address": "any DERP server instead: relay.example.org, or relay.example.org:3489",
         "ca": "a PEM file to trust besides the system's roots, with --address",
         "pin": "lower-case hex sha256 of the relay's one certificate, with --address",
+        "stun-port": "UDP port of its STUN, 0 when it offers none, with --address (default: 3478)",
         "thorough": "also hold an idle connection past a proxy's time-out (75 s)",
         "json": JSON,
     },
 )
-def verify(_: Context, host=None, site="", address="", ca="", pin="", thorough=False, json=False):  # type: ignore[no-untyped-def]
+def verify(_: Context, host=None, site="", address="", ca="", pin="", stun_port=3478, thorough=False, json=False):  # type: ignore[no-untyped-def]
     """Prove from outside that packets pass: name, TCP, STUN, TLS, upgrade, handshake, two clients.
 
     The ladder names the first broken rung, its cause and the next command.
 
     Examples:
       invoke verify --host hk1 --thorough
-      invoke verify --address relay.example.org:443
+      invoke verify --address relay.example.org:443 --stun-port 3479
     """
     from fleet import verify as verb
 
     if address:
+        from probe.target import Target
+
         with _reporting(json=json) as report:
-            _end(verb.verify_address(report, address, ca=Path(ca) if ca else None, pin=pin or None, thorough=thorough))
+            target = Target.from_address(address, stun_port=stun_port or None, ca=Path(ca) if ca else None, pin=pin or None)
+            _end(verb.verify_address(report, target, thorough=thorough))
         return
     with _fleet(site, json=json) as fleet:
         _end(verb.verify_hosts(fleet, fleet.hosts(host or ()), thorough=thorough))
@@ -151,17 +158,33 @@ def renew(_: Context, host=None, site="", force=False, json=False):  # type: ign
         _end(verb.renew(fleet, fleet.hosts(host or ()), force=force))
 
 
+@task(help={"host": "the host", "site": FILE, "json": JSON})
+def withdraw(_: Context, host, site="", json=False):  # type: ignore[no-untyped-def]
+    """Take a relay out of service so that no client is cut off: stop it, see every node move, take its regions out of the map.
+
+    Also the way to give up a former region id. Needs another proved relay in the map. A deploy brings the relay back.
+
+    Example: invoke withdraw --host sg1
+    """
+    from fleet import withdraw as verb
+
+    with _fleet(site, json=json) as fleet:
+        _end(verb.withdraw(fleet, fleet.hosts([host])[0]))
+
+
 @task(help={"site": FILE})
 def derpmap(_: Context, site=""):  # type: ignore[no-untyped-def]
     """Print the regions as JSON for a Tailscale policy file, and on standard error where to paste it."""
     import json
     import sys
 
+    from fleet import pins
     from roles import derpmap as pure
 
-    with _fleet(site) as fleet:
-        print(json.dumps(pure.derpmap(fleet.site), indent=2))
-        print(pure.instructions(fleet.site), file=sys.stderr)
+    with _fleet(site, aside=True) as fleet:
+        told = pins.known(fleet, fleet.hosts(()))
+        print(json.dumps(pure.derpmap(fleet.site, pins=told), indent=2))
+        print(pure.instructions(fleet.site, pins=told), file=sys.stderr)
 
 
 @task(
@@ -255,4 +278,4 @@ def lab_shell(context: Context, host=""):  # type: ignore[no-untyped-def]
 
 
 lab = Collection("lab", lab_up, lab_down, lab_status, lab_shell)
-namespace = Collection(deploy, check, verify, status, renew, derpmap, trust, logs, init, lab)
+namespace = Collection(deploy, check, verify, status, renew, withdraw, derpmap, trust, logs, init, lab)

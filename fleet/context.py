@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import inventory
+from engine.facts import Ask
 from engine.report import Report
 from engine.session import Session
 from engine.transport import Login
@@ -67,6 +68,11 @@ class Fleet:
         return Login(
             HEADSCALE, headscale.ssh, address=headscale.ssh.address or "", known_hosts=Path(self.site.known_hosts), base=self.base
         )
+
+    def look(self, login: Login, ask: Ask) -> Session:
+        """A conversation for looking: it waits for no lock and changes nothing. Raises DerpfleetError."""
+        run_id = time.strftime("look-%Y-%m-%dT%H-%M-%SZ", time.gmtime())
+        return Session(login, ask=ask, run_id=run_id, on_event=lambda _: None, lock=False)
 
     def hosts(self, names: Sequence[str]) -> list[Host]:
         """The named hosts, or all. Raises NoSuchHost."""

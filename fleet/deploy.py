@@ -14,11 +14,14 @@ from engine.resource import Resource
 from engine.run import Compile, Failure, Outcome, converge
 from engine.session import Session
 from engine.ship import Shipment, make_shipment
+from fleet import pins
 from fleet.context import CHECKOUT, Fleet
-from fleet.prove import prove_hosts, prover
+from fleet.prove import compare_map, prove_hosts, prover
 from fleet.register import check_registration, register
+from fleet.served import NO_HEADSCALE
 from inventory.errors import DerpfleetError
 from inventory.model import Host
+from probe.proof import Proof
 
 CHANGES_FOUND = 10
 
@@ -36,20 +39,31 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> 
 
     Returns the exit code.
     """
-    proved: list[Host] = []
+    proved: dict[str, Proof] = {}
     code = 0
     for host in hosts:
         if not run_host(fleet, host, "apply", only=only):
             code = 1
             break
-        if not prove_hosts(fleet, [host])[host.name].ok:
+        proofs = prove_hosts(fleet, [host], served=lambda fleet: _not_yet(fleet, only))
+        if not proofs[host.name].ok:
             fleet.report.say(f"{host.name} is deployed but NOT proved: it is not registered, and the hosts after it are left alone")
             code = 1
             break
-        proved.append(host)
+        proved |= proofs
     if proved and not only:
-        register(fleet, proved)
+        registered = [host for host in hosts if host.name in proved]
+        served = register(fleet, registered)
+        if fleet.site.headscale and not compare_map(fleet, registered, proved, served):
+            code = 1
     return code
+
+
+def _not_yet(fleet: Fleet, only: Sequence[str]) -> str:
+    """Why the served map is not compared while a host is proved."""
+    if fleet.site.headscale is None:
+        return NO_HEADSCALE
+    return "nothing is registered with --only" if only else "compared when it is registered"
 
 
 def check(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> int:
@@ -99,12 +113,15 @@ def converge_host(fleet: Fleet, host: Host, mode: Mode, *, only: Sequence[str] =
             mode=mode,
             only=only,
             runs=fleet.runs,
+            afterwards=(lambda _: pins.ask(host)) if mode == "apply" and pins.needed(host) else None,
             on_event=lambda event: fleet.report.agent_event(host.name, event),
             on_session=fleet.watch,
         )
     except DerpfleetError:
         fleet.report.doing(host.name, "")
         raise
+    if mode == "apply" and pins.needed(host):
+        pins.learn(fleet, host, outcome.facts)
     fleet.report.counts(host.name, outcome.counts, checking=mode == "check", seconds=time.monotonic() - started)
     return outcome
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.facts import Ask, Facts
-from engine.session import Session
 from fleet.context import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -52,9 +50,8 @@ class Look:
 
 def look(fleet: Fleet, host: Host, others: Sequence[Host]) -> Look:
     """Asks one host. Never raises: what stands in the way is in `trouble`."""
-    run_id = time.strftime("look-%Y-%m-%dT%H-%M-%SZ", time.gmtime())
     try:
-        with Session(fleet.login(host), ask=_ask(host, others), run_id=run_id, on_event=lambda _: None, lock=False) as session:
+        with fleet.look(fleet.login(host), _ask(host, others)) as session:
             return _read(session.facts)
     except DerpfleetError as error:
         error.host = error.host or host.name

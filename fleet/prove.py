@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from engine.report import Report
+from fleet import pins
 from fleet.context import Fleet
+from fleet.served import Served, served_map
 from inventory.model import Host
+from probe.derpmap import with_map
 from probe.keys import Prover, read_prover
 from probe.proof import Proof, Rung
-from probe.render import ladder_lines
+from probe.render import ladder_lines, rung_lines
 from probe.target import Target
 from probe.verify import prove
+from probe.web import authority
 
 
 def prover(fleet: Fleet, host: Host) -> Prover:
@@ -21,23 +26,43 @@ def prover(fleet: Fleet, host: Host) -> Prover:
     return read_prover(fleet.runs / "prover.json").at(host.name)
 
 
-def target(fleet: Fleet, host: Host) -> Target:
-    """What the outside has to see of a host."""
-    return Target.from_host(host, fleet.site, prover=prover(fleet, host))
+def targets(fleet: Fleet, hosts: Sequence[Host]) -> list[Target]:
+    """What the outside has to see of these hosts."""
+    told = pins.known(fleet, hosts)
+    return [Target.from_host(host, fleet.site, pin=told.get(host.name), prover=prover(fleet, host)) for host in hosts]
 
 
-def prove_hosts(fleet: Fleet, hosts: Sequence[Host], *, thorough: bool = False) -> dict[str, Proof]:
-    """Proves all at once, shows each ladder, keeps each proof under .runs. Returns them by the host's name."""
-    targets = [target(fleet, host) for host in hosts]
+def prove_hosts(
+    fleet: Fleet, hosts: Sequence[Host], *, served: Callable[[Fleet], Served] = served_map, thorough: bool = False
+) -> dict[str, Proof]:
+    """Proves all at once, shows each ladder, keeps each proof under .runs. Returns them by the host's name.
+
+    `served` gives the map to compare with; it is called meanwhile.
+    """
+    wanted = targets(fleet, hosts)
 
     def climbed(one: Target, rung: Rung) -> None:
         fleet.report.doing(one.name, f"proof: {rung.title}")
 
-    proofs = dict(zip((one.name for one in targets), prove(targets, thorough=thorough, on_rung=climbed), strict=True))
-    for name, proof in proofs.items():
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(served, fleet)
+        proofs = prove(wanted, thorough=thorough, on_rung=climbed)
+    found = {one.name: with_map(proof, one, asked.result()) for one, proof in zip(wanted, proofs, strict=True)}
+    for name, proof in found.items():
         show(fleet.report, name, proof)
         keep(fleet, name, proof)
-    return proofs
+    return found
+
+
+def compare_map(fleet: Fleet, hosts: Sequence[Host], proofs: Mapping[str, Proof], served: Served) -> bool:
+    """Completes kept proofs by the map that headscale serves now, shows that rung and keeps them. Returns whether all hold."""
+    whole = {one.name: with_map(proofs[one.name], one, served) for one in targets(fleet, hosts)}
+    for name, proof in whole.items():
+        fleet.report.emit(event="proof", host=name, **proof.to_json())
+        for line in rung_lines(proof["map"]):
+            fleet.report.line(name, "", line)
+        keep(fleet, name, proof)
+    return all(proof.ok for proof in whole.values())
 
 
 def show(report: Report, name: str, proof: Proof) -> None:
@@ -60,3 +85,17 @@ def keep(fleet: Fleet, name: str, proof: Proof) -> None:
     temp = path.with_suffix(".new")
     temp.write_text(json.dumps(proof.to_json(), indent=1) + "\n")
     temp.replace(path)
+
+
+def forget(fleet: Fleet, host: Host) -> None:
+    """The last proof of a host no longer says anything."""
+    proof_path(fleet, host.name).unlink(missing_ok=True)
+
+
+def was_proved(fleet: Fleet, host: Host) -> bool:
+    """Whether the last proof that was kept of a host holds, and is of this host as the site file has it."""
+    try:
+        proof = Proof.from_json(json.loads(proof_path(fleet, host.name).read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return proof.ok and proof.address == authority(host.domain, host.ports.https, 443)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from engine.facts import Facts
 from engine.plan import Mode
 from engine.resource import Resource
 from engine.run import Outcome, converge
 from engine.session import Session
+from fleet import pins
 from fleet.context import HEADSCALE, Fleet
+from fleet.prove import was_proved
+from fleet.served import NO_HEADSCALE, Served, ask_map, read_map
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import derpmap, headscale
@@ -19,15 +23,67 @@ class RegistrationFailed(DerpfleetError):
     """The map was not taken; headscale has the one that it had."""
 
 
-def register(fleet: Fleet, proved: Sequence[Host], *, withdrawn: Sequence[Host] = ()) -> None:
-    """Merges proved relays into the map that headscale serves. Raises RegistrationFailed; the previous map is then in force.
+def register(fleet: Fleet, proved: Sequence[Host]) -> Served:
+    """Merges proved relays into the map that headscale serves, and returns that map. Raises RegistrationFailed.
 
     A site with no headscale host is told what to paste where.
     """
     if fleet.site.headscale is None:
-        fleet.report.say(derpmap.instructions(fleet.site))
-        return
-    outcome = _converge(fleet, "apply", proved, withdrawn)
+        _hand_over(fleet)
+        return NO_HEADSCALE
+    outcome = _converge(fleet, "apply", proved, withdraw=())
+    fleet.report.line(HEADSCALE, "ok", f"serves {_codes(proved)}")
+    for left in headscale.to_withdraw(fleet.site, outcome.facts):
+        fleet.report.line(
+            HEADSCALE,
+            "",
+            f"{left.name} is in the map as region {left.region.id}, too, which the site file gave up. Nodes hold on to it: "
+            f"invoke withdraw --host {left.name}, then invoke deploy --host {left.name}",
+        )
+    return read_map(outcome.facts)
+
+
+def take_out(fleet: Fleet, host: Host) -> bool:
+    """Takes every region of a stopped relay out of the map. Returns whether there was one. Raises RegistrationFailed."""
+    outcome = _converge(fleet, "apply", (), withdraw=(host,))
+    fleet.report.line(HEADSCALE, "ok", f"serves no region of {host.name}")
+    return bool(outcome.changed)
+
+
+def check_registration(fleet: Fleet, hosts: Sequence[Host]) -> int:
+    """How many resources on the headscale host a registration of these hosts would change."""
+    if fleet.site.headscale is None:
+        return 0
+    told = pins.known(fleet, hosts)
+    nameless = [host for host in hosts if pins.needed(host) and host.name not in told]
+    for host in nameless:
+        fleet.report.line(HEADSCALE, "would change", f"region {host.region.id}, once the certificate of {host.name} is there")
+    named = [host for host in hosts if host not in nameless]
+    return len(nameless) + (_converge(fleet, "check", named, withdraw=()).counts["changed"] if named else 0)
+
+
+def regions_of(fleet: Fleet, host: Host, facts: Facts) -> list[Host]:
+    """The host, once for each region that it may have in the map: the one of the site file, and those that the site gave up.
+
+    `facts` are the headscale host's.
+    """
+    return [host, *(left for left in headscale.to_withdraw(fleet.site, facts) if left.name == host.name)]
+
+
+def _converge(fleet: Fleet, mode: Mode, proved: Sequence[Host], *, withdraw: Sequence[Host]) -> Outcome:
+    started = time.monotonic()
+    fleet.report.doing(HEADSCALE, "connecting")
+    outcome = converge(
+        fleet.headscale_login(),
+        lambda session: _compile(fleet, session, proved, withdraw),
+        ask=headscale.ask(fleet.site),
+        mode=mode,
+        runs=fleet.runs,
+        afterwards=(lambda facts: ask_map(fleet.site, facts)) if mode == "apply" else None,
+        on_event=lambda event: fleet.report.agent_event(HEADSCALE, event),
+        on_session=fleet.watch,
+    )
+    fleet.report.counts(HEADSCALE, outcome.counts, checking=mode == "check", seconds=time.monotonic() - started)
     for failure in outcome.failures:
         raise RegistrationFailed(
             f"headscale did not take the map: {failure.what}",
@@ -36,34 +92,26 @@ def register(fleet: Fleet, proved: Sequence[Host], *, withdrawn: Sequence[Host] 
             why=failure.why,
             next="the previous map is in force; mend the cause and deploy again",
         )
-    codes = ", ".join(f"{host.region.code} ({host.region.id})" for host in proved)
-    fleet.report.line(HEADSCALE, "ok", f"serves {codes}")
+    return outcome
 
 
-def _compile(fleet: Fleet, session: Session, proved: Sequence[Host], withdrawn: Sequence[Host]) -> list[Resource]:
+def _compile(fleet: Fleet, session: Session, proved: Sequence[Host], withdraw: Sequence[Host]) -> list[Resource]:
     """What config.yaml names under derp.paths is known only when it was read: the second question costs a turn."""
     facts = session.ask(headscale.ask(fleet.site, session.facts))
     for warning in headscale.warnings(fleet.site, facts):
         fleet.report.line(HEADSCALE, "warning", warning)
-    return headscale.resources(fleet.site, facts, proved, withdrawn)
+    gone = [region for host in withdraw for region in regions_of(fleet, host, facts)]
+    return headscale.resources(fleet.site, facts, proved, gone, pins=pins.known(fleet, proved))
 
 
-def check_registration(fleet: Fleet, hosts: Sequence[Host]) -> int:
-    """How many resources on the headscale host a registration of these hosts would change."""
-    return _converge(fleet, "check", hosts, ()).counts["changed"] if fleet.site.headscale else 0
+def _hand_over(fleet: Fleet) -> None:
+    """Says what to paste where: the relays that are proved, by this run or an earlier one."""
+    proved = {name: host for name, host in fleet.site.hosts.items() if was_proved(fleet, host)}
+    site = fleet.site.model_copy(update={"hosts": proved})
+    told = pins.known(fleet, list(proved.values()))
+    fleet.report.emit(event="derpmap", derpmap=derpmap.derpmap(site, pins=told))
+    fleet.report.say(derpmap.instructions(site, pins=told))
 
 
-def _converge(fleet: Fleet, mode: Mode, proved: Sequence[Host], withdrawn: Sequence[Host]) -> Outcome:
-    started = time.monotonic()
-    fleet.report.doing(HEADSCALE, "connecting")
-    outcome = converge(
-        fleet.headscale_login(),
-        lambda session: _compile(fleet, session, proved, withdrawn),
-        ask=headscale.ask(fleet.site),
-        mode=mode,
-        runs=fleet.runs,
-        on_event=lambda event: fleet.report.agent_event(HEADSCALE, event),
-        on_session=fleet.watch,
-    )
-    fleet.report.counts(HEADSCALE, outcome.counts, checking=mode == "check", seconds=time.monotonic() - started)
-    return outcome
+def _codes(hosts: Sequence[Host]) -> str:
+    return ", ".join(f"{host.region.code} ({host.region.id})" for host in hosts)

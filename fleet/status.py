@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rich.table import Table
 
 from fleet.context import Fleet
 from fleet.look import Look, look
-from fleet.prove import target
+from fleet.prove import targets
+from fleet.served import Served, served_map
 from inventory.model import Host
+from probe.derpmap import with_map
 from probe.latency import Latencies, measure_all
 from probe.page import Card, render_page
 from probe.proof import Proof
@@ -20,20 +23,21 @@ from probe.verify import prove
 
 def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> int:
     """Proves and asks all hosts at once. Returns the exit code: 0 when every one is proved."""
-    targets = [target(fleet, host) for host in hosts]
+    wanted = targets(fleet, hosts)
     looks: dict[str, Look] = {}
-    proofs: dict[str, Proof] = {}
+    proofs: list[Proof] = []
+    served: list[Served] = []
 
-    def ask(host: Host | None) -> None:
-        if host is None:
-            proofs.update(zip((one.name for one in targets), prove(targets), strict=True))
-        else:
-            looks[host.name] = look(fleet, host, hosts)
+    def see(host: Host) -> None:
+        looks[host.name] = look(fleet, host, hosts)
 
     fleet.report.doing("site", "asking and proving")
-    fleet.each([None, *hosts], ask)
+    work: list[Callable[[], object]] = [lambda: proofs.extend(prove(wanted)), lambda: served.append(served_map(fleet))]
+    work += [partial(see, host) for host in hosts]
+    fleet.each(work, lambda one: one())
     fleet.report.doing("site", "")
-    cards = [_card(host, looks[host.name], proofs[host.name]) for host in hosts]
+    whole = {one.name: with_map(proof, one, served[0]) for one, proof in zip(wanted, proofs, strict=True)}
+    cards = [_card(host, looks[host.name], whole[host.name]) for host in hosts]
     for card in cards:
         fleet.report.emit(event="status", **_row(card, looks[card.host]))
     if not fleet.report.json_lines:
@@ -43,7 +47,7 @@ def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> 
             fleet.report.failure(each.trouble)
     if html is not None:
         between = {(start, end): ms for start, one in looks.items() for end, ms in one.distances_ms.items()}
-        page = render_page(cards, Latencies(measure_all(targets), between), title=Path(fleet.site.path).name, made=datetime.now(UTC))
+        page = render_page(cards, Latencies(measure_all(wanted), between), title=Path(fleet.site.path).name, made=datetime.now(UTC))
         html.write_text(page)
         fleet.report.say(f"page: {html}")
     return 0 if all(card.state in ("proved", "reached") for card in cards) else 1

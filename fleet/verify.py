@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from engine.report import Report, closing
 from fleet.context import Fleet
@@ -21,9 +20,8 @@ def verify_hosts(fleet: Fleet, hosts: Sequence[Host], *, thorough: bool) -> int:
     return 1 if failed else 0
 
 
-def verify_address(report: Report, address: str, *, ca: Path | None, pin: str | None, thorough: bool) -> int:
-    """Proves any DERP server. Returns the exit code. Raises BadAddress."""
-    target = Target.from_address(address, ca=ca, pin=pin)
+def verify_address(report: Report, target: Target, *, thorough: bool) -> int:
+    """Proves any DERP server. Returns the exit code."""
     [proof] = prove([target], thorough=thorough, on_rung=lambda one, rung: report.doing(one.name, f"proof: {rung.title}"))
-    show(report, address, proof)
+    show(report, target.name, proof)
     return 0 if proof.ok else 1

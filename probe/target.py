@@ -122,7 +122,10 @@ class Target:
     @property
     def again(self) -> str:
         """The command that repeats this proof."""
-        return f"invoke verify --host {self.name}" if self.managed else f"invoke verify --address {self.name}"
+        if self.managed:
+            return f"invoke verify --host {self.name}"
+        given = (("ca", self.ca), ("pin", self.pin), ("stun-port", (self.stun_port or 0) if self.stun_port != 3478 else None))
+        return " ".join([f"invoke verify --address {self.name}", *(f"--{name} {value}" for name, value in given if value is not None)])
 
     def redeploy(self, role: str, otherwise: str) -> str:
         """The next command: one role's deploy for a host of ours, else what its owner has to do."""

@@ -19,7 +19,7 @@ Version = tuple[int, int, int]
 
 NEWEST: Version = (99, 0, 0)  # what a development build, which tells no number, is taken for
 VERIFY_SINCE: Version = (0, 24, 0)  # POST /verify
-STRICT_SINCE: Version = (0, 27, 0)  # a map that does not load stops the start; /debug/derp; a file wins over a URL
+STRICT_SINCE: Version = (0, 27, 0)  # a map that does not load stops the start; /debug/derp, /debug/nodestore; a file wins over a URL
 _DEBUG_SINCE: Version = (0, 26, 0)  # /debug/derpmap
 
 
@@ -62,14 +62,20 @@ class Look:
             url=f"https://{name}/health", connect=self.config.listen, insecure=True
         )  # loopback: its own certificate's name is not at stake
 
-    def served(self, contains: tuple[str, ...]) -> Http | None:
+    def served(self, contains: tuple[str, ...] = ()) -> Http | None:
         """headscale's own account of the map that it serves; None when this version or configuration has none."""
+        page = self._debug("derp" if self.version >= STRICT_SINCE else "derpmap", since=_DEBUG_SINCE)
+        return Http(url=page, accept="application/json", contains=contains) if page else None
+
+    @property
+    def nodes(self) -> str:
+        """The URL of all that headscale knows of its nodes, in JSON; "" when this version or configuration has none."""
+        return self._debug("nodestore", since=STRICT_SINCE)
+
+    def _debug(self, page: str, *, since: Version) -> str:
         explicit = "metrics" in self.headscale.model_fields_set
         base = self.headscale.metrics if explicit else f"http://{self.config.metrics}" if self.config.metrics else ""
-        if not base or self.version < _DEBUG_SINCE:
-            return None
-        path = "/debug/derp" if self.version >= STRICT_SINCE else "/debug/derpmap"
-        return Http(url=base.rstrip("/") + path, accept="application/json", contains=contains)
+        return f"{base.rstrip('/')}/debug/{page}" if base and self.version >= since else ""
 
 
 def ask(site: Site, facts: Facts | None = None) -> Ask:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.facts import Ask, Facts
 from engine.release import PYTHON_FLOOR
-from engine.resource import Absent, Command, Directory, File, Resource
+from engine.resource import Absent, Command, Container, Directory, File, Resource, Service
 from engine.ship import Shipment
 from inventory.model import Host, Site
 from roles import docker, paths, ports, relay_docker, relay_python
@@ -50,6 +50,12 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
     )
     flavour = relay_docker if host.flavour == "docker" else relay_python
     return [key, *_mesh_key(host, site, ship), *flavour.resources(host, site, facts, ship, after=key.id)]
+
+
+def stopped() -> list[Resource]:
+    """Of neither flavour anything listens any more, now and after a reboot. What is installed stays."""
+    units = [Service(unit=unit, enabled=False, running=False, role="relay") for unit in (paths.SOCKET, paths.SERVICE)]
+    return [*units, Container(container=paths.CONTAINER, running=False, role="relay")]
 
 
 def _mesh_key(host: Host, site: Site, ship: Shipment) -> list[Resource]:

@@ -1,0 +1,82 @@
+"""The SHA-256 of self-signed certificates, by which alone clients know them.
+
+Learnt from the file on the host, over SSH: what a port shows could be anybody's. Kept under .runs, and learnt again by each deploy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.facts import Ask, Facts
+from fleet.context import Fleet
+from inventory.errors import DerpfleetError
+from inventory.model import Host
+from roles import certificate
+from roles.derpmap import Pins
+
+_FIRST = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.S)
+
+
+def needed(host: Host) -> bool:
+    """Whether clients have to be told which certificate it is, and the site file does not say so."""
+    return host.certificate.source == "self-signed" and host.certificate.pin is None
+
+
+def ask(host: Host) -> Ask:
+    """What to ask the host, for `learn`."""
+    return Ask(files=(certificate.files(host)[0],))
+
+
+def learn(fleet: Fleet, host: Host, facts: Facts) -> str | None:
+    """The pin out of the answer to `ask`, which is also kept; None when the host has no certificate yet."""
+    file = facts.files.get(certificate.files(host)[0])
+    found = _FIRST.search((file.content or "") if file else "")
+    if found is None:
+        return None
+    pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(found[0])).hexdigest()
+    path = _path(fleet, host)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temp = path.with_suffix(".new")
+    temp.write_text(json.dumps({"domain": host.domain, "pin": pin}) + "\n")
+    temp.replace(path)
+    return pin
+
+
+def known(fleet: Fleet, hosts: Sequence[Host]) -> Pins:
+    """The pins of those hosts that have one: from the site file, from .runs, or else from the hosts themselves.
+
+    A host that cannot be asked is told, and left out.
+    """
+    found = {host.name: pin for host in hosts if (pin := host.certificate.pin or _kept(fleet, host))}
+
+    def look(host: Host) -> None:
+        try:
+            with fleet.look(fleet.login(host), ask(host)) as session:
+                pin = learn(fleet, host, session.facts)
+        except DerpfleetError as error:
+            fleet.report.line(host.name, "skipped", f"the pin of its self-signed certificate is not known, and it cannot be asked: {error}")
+            return
+        if pin is not None:
+            found[host.name] = pin
+
+    fleet.each([host for host in hosts if needed(host) and host.name not in found], look)
+    return found
+
+
+def _path(fleet: Fleet, host: Host) -> Path:
+    return fleet.runs / host.name / "pin.json"
+
+
+def _kept(fleet: Fleet, host: Host) -> str | None:
+    if not needed(host):
+        return None
+    try:
+        kept = json.loads(_path(fleet, host).read_text())
+    except (OSError, ValueError):
+        return None
+    return str(kept["pin"]) if kept.get("domain") == host.domain else None

@@ -1,0 +1,90 @@
+"""What headscale itself says, asked over SSH on its host: the map that it serves, and whose home is where. No lock, no change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from engine.facts import Ask, Facts, Output
+from engine.session import Session
+from fleet.context import Fleet
+from inventory.errors import DerpfleetError
+from inventory.model import Site
+from roles import headscale_look
+
+Served = Mapping[str, Any] | str
+"""The map that headscale serves, or why it is not known."""
+
+NO_HEADSCALE = "the site has no headscale host"
+_NOWHERE = "headscale shows nowhere which map it serves (metrics_listen_addr, 0.26 or newer)"
+
+# These run on the headscale host. The pages answer on loopback alone, and what they know of nodes and keys stays there.
+_OPEN = """
+import json,sys,urllib.request as u
+page=u.Request(sys.argv[1],headers={"Accept":"application/json"})
+found=json.loads(u.build_opener(u.ProxyHandler({})).open(page,timeout=5).read().decode())
+"""
+_MAP = _OPEN + "print(json.dumps(found))"
+_HOMES = (
+    _OPEN
+    + """
+regions=set(map(int,sys.argv[2:]))
+def home(node): return ((node.get("Hostinfo") or {}).get("NetInfo") or {}).get("PreferredDERP")
+print(json.dumps(sorted(n["GivenName"] for n in found.values() if n.get("IsOnline") and home(n) in regions)))
+"""
+)
+
+
+def headscale_session(fleet: Fleet) -> Session:
+    """A conversation with the headscale host for looking at it. Raises DerpfleetError."""
+    return fleet.look(fleet.headscale_login(), headscale_look.ask(fleet.site))
+
+
+def served_map(fleet: Fleet) -> Served:
+    """Asks headscale. Never raises."""
+    if fleet.site.headscale is None:
+        return NO_HEADSCALE
+    try:
+        with headscale_session(fleet) as session:
+            return read_map(session.ask(ask_map(fleet.site, session.facts)))
+    except DerpfleetError as error:
+        return f"headscale cannot be asked: {error}{f' ({error.why})' if error.why else ''}"
+
+
+def ask_map(site: Site, facts: Facts) -> Ask:
+    """What to ask headscale's host, given a first look at it. Raises HeadscaleRefused."""
+    page = headscale_look.look(site, facts).served()
+    return Ask(commands={"served": _python(facts, _MAP, page.url)} if page else {})
+
+
+def read_map(facts: Facts) -> Served:
+    """The answer to `ask_map`."""
+    said = facts.commands.get("served")
+    if said is None:
+        return _NOWHERE
+    return _decoded(said) if said.status == 0 else f"headscale does not tell its map: {_last_line(said)}"
+
+
+def nodes_at_home(session: Session, site: Site, regions: Iterable[int]) -> list[str] | None:
+    """The nodes that are online and whose home is one of these regions; None when headscale does not tell.
+
+    Raises HeadscaleRefused, Unreachable.
+    """
+    page = headscale_look.look(site, session.facts).nodes
+    if not page:
+        return None
+    said = session.ask(Ask(commands={"homes": _python(session.facts, _HOMES, page, *map(str, regions))})).commands["homes"]
+    return list(_decoded(said)) if said.status == 0 else None
+
+
+def _python(facts: Facts, script: str, *arguments: str) -> tuple[str, ...]:
+    return (facts.python_executable, "-I", "-c", script, *arguments)
+
+
+def _decoded(said: Output) -> Any:
+    return json.loads(said.stdout)
+
+
+def _last_line(said: Output) -> str:
+    return (said.stderr.strip().splitlines() or [f"exit status {said.status}"])[-1]
