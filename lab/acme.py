@@ -1,6 +1,6 @@
 """The ACME server: Debian's Pebble, a real one that issues certificates after a real HTTP-01 validation.
 
-It makes a new root at every start, so `restart` writes the CA bundle anew, and certificates from before are no longer trusted.
+It makes a new root at every start, so that the CA bundle is written anew, and certificates from before are no longer trusted.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class Acme:
         return self.folder / "ca.pem"
 
     def start(self, *, reliable: bool = True, lifetime_s: int = LIFETIME_S) -> None:
-        """Start it. Certificates live for `lifetime_s`.
+        """Start it, as a new server: one that runs already is ended, with its accounts, orders and root.
 
+        Certificates live for `lifetime_s`.
         Not `reliable`: validations take seconds, some good nonces are refused and some validations of before are good enough,
         by which Pebble tries a client's patience.
         """
@@ -73,11 +74,6 @@ class Acme:
         root = wait_for(self._root, timeout_s=10, what="the ACME server did not come up", why=lambda: self.processes.tail(ACME))
         machine = Path(os.environ.get("SSL_CERT_FILE", MACHINE_CAS))
         self.bundle.write_text((machine.read_text().rstrip("\n") + "\n" if machine.is_file() else "") + root)
-
-    def restart(self, *, reliable: bool = True, lifetime_s: int = LIFETIME_S) -> None:
-        """As a new server: it has forgotten accounts, orders and its root."""
-        self.processes.stop(ACME)
-        self.start(reliable=reliable, lifetime_s=lifetime_s)
 
     def _root(self) -> str | None:
         address = self.topology.address(ACME_AT)

@@ -1,7 +1,7 @@
 """A bare Debian 12, as a VPS provider hands it over: systemd, sshd, Python, and nothing that a relay needs.
 
-Made once by mmdebstrap and kept unpacked in `.cache/lab/base-<key>`; every host gets a copy. How the machine reaches package
-servers (mirror, proxy, CA certificates) is carried into the hosts, whatever it is.
+Made once by mmdebstrap and kept unpacked in `.cache/lab/base-<key>`, the lower layer of every host's overlay. How the machine
+reaches package servers (mirror, proxy, CA certificates) is carried into the hosts, whatever it is.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from lab.cache import Progress, made_once, remove_tree
+from lab.files import write_tree
 from lab.process import run
 
 SUITE = "bookworm"
@@ -32,8 +33,8 @@ SETUP = (
     # Nothing of its own accord at a random time; a test that wants a busy apt starts one.
     "systemctl disable --quiet apt-daily.timer apt-daily-upgrade.timer",
 )
-CA_BUNDLE = Path("etc/ssl/certs/ca-certificates.crt")
-OWN_CAS = Path("usr/local/share/ca-certificates")
+CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
+OWN_CAS = Path("/usr/local/share/ca-certificates")
 ARCHIVES = Path("var/cache/apt/archives")
 _CARRIED = re.compile(r"^Acquire::(https?|ftp|Check-|Retries|Force|Languages|GzipIndexes)")
 _STANDARD = re.compile(rf"^(?P<uri>\S+) (?P<suite>{SUITE}|{SUITE}-updates|{SUITE}-security) Debian$", re.MULTILINE)
@@ -56,23 +57,29 @@ def base(*, cache: Path, progress: Progress) -> Path:
     return made_once(cache / "lab" / f"base-{key}", make)
 
 
-def copy(base_root: Path, root: Path, *, cache: Path) -> None:
-    """A root of a host's own: a copy of the base that can reach package servers, and has those packages that earlier hosts fetched."""
-    remove_tree(root)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    run(["cp", "-a", "--reflink=auto", str(base_root), str(root)], timeout_s=300)
-    (root / "etc/apt/apt.conf.d/90lab").write_text("\n".join(apt_options()) + "\n")
+def lay_out(base_root: Path, folder: Path, *, cache: Path) -> None:
+    """The parts of one host's file system, as `lab.host` mounts them: `base`, which all hosts share, `upper` with what is the
+    host's own, `work` and `root` for the mount, and `var`, a copy, since Docker wants no overlay below its own.
+
+    The host can reach package servers, and has those packages that earlier hosts fetched.
+    """
+    remove_tree(folder)
+    for name in ("upper", "work", "root"):
+        (folder / name).mkdir(parents=True)
+    (folder / "base").symlink_to(base_root)
+    run(["cp", "-a", "--reflink=auto", str(base_root / "var"), str(folder / "var")], timeout_s=300)
+    carried: dict[str, str | bytes] = {"etc/apt/apt.conf.d/90lab": "\n".join(apt_options()) + "\n"}
     if lines := sources():
-        (root / "etc/apt/sources.list").write_text("\n".join(lines) + "\n")
-    _carry_ca_certificates(root)
+        carried["etc/apt/sources.list"] = "\n".join(lines) + "\n"
+    write_tree(folder / "upper", carried | _ca_certificates(), like=base_root)
     for package in _archives(cache).glob("*.deb"):
-        _link(package, root / ARCHIVES)
+        _link(package, folder / ARCHIVES)
 
 
-def keep_packages(root: Path, *, cache: Path) -> None:
+def keep_packages(folder: Path, *, cache: Path) -> None:
     """Put what a host has fetched by apt where the next host finds it."""
     kept = _archives(cache)
-    for package in (root / ARCHIVES).glob("*.deb"):
+    for package in (folder / ARCHIVES).glob("*.deb"):
         if not (kept / package.name).exists():
             _link(package, kept)
 
@@ -90,13 +97,11 @@ def sources() -> list[str]:
     return [f"deb {uri} {suite} main" for suite, uri in sorted(found.items())] if complete else []
 
 
-def _carry_ca_certificates(root: Path) -> None:
+def _ca_certificates() -> dict[str, bytes]:
+    """What this machine trusts: by path, the bundle and the certificates that somebody added to it."""
     bundle = Path(os.environ.get("SSL_CERT_FILE", f"/{CA_BUNDLE}"))
-    if bundle.is_file():
-        shutil.copyfile(bundle, root / CA_BUNDLE)
-    own = Path("/") / OWN_CAS
-    if own.is_dir():
-        shutil.copytree(own, root / OWN_CAS, dirs_exist_ok=True)
+    found = {CA_BUNDLE: bundle.read_bytes()} if bundle.is_file() else {}
+    return found | {str(path.relative_to("/")): path.read_bytes() for path in OWN_CAS.rglob("*.crt")}
 
 
 def _archives(cache: Path) -> Path:

@@ -1,7 +1,7 @@
 """Things that go wrong, each for the time of a `with` block. They are made in the lab's own network: the host does not see them coming.
 
 A fault of a service is made on the host itself (`Lab.run_in`), a power cut with `Host.stop`, a wrong name with `Dns.point`,
-an ACME server in a bad mood with `Acme.restart(reliable=False)`, distance with `lab.delay`.
+an ACME server in a bad mood with `Acme.start(reliable=False)`, distance with `lab.delay`.
 """
 
 from __future__ import annotations

@@ -1,36 +1,34 @@
-"""Small files that the lab lays out."""
+"""Files laid out in a tree."""
 
 from __future__ import annotations
 
 import os
-import secrets
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from lab.debian import ADMIN
-from lab.process import run
 
+def write_tree(root: Path, files: Mapping[str, str | bytes], *, mode: int = 0o644, like: Path | None = None) -> None:
+    """Write files below `root`. Folders that are not there are made, with mode and owner of the same folder below `like`.
 
-def make_keys(folder: Path) -> None:
-    """The lab's ssh key, and the password of the login that has one."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not (folder / "id_ed25519").exists():
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(folder / "id_ed25519")])
-    password = folder / f"{ADMIN}.password"
-    password.touch(mode=0o600)
-    password.write_text(f"{secrets.token_urlsafe(12)}\n")
-
-
-def write_tree(
-    root: Path, files: Mapping[str, str | bytes], *, mode: int = 0o644, folder_mode: int = 0o755, owner: tuple[int, int] = (0, 0)
-) -> None:
-    """Write files below `root`; folders that are not there are made, with the owner of the files."""
+    A file belongs to the owner of its folder, as in a person's home.
+    """
     for name, content in files.items():
         path = root / name
         missing = [folder for folder in path.parents if (folder == root or root in folder.parents) and not folder.exists()]
         for folder in reversed(missing):
-            folder.mkdir(mode=folder_mode)
-            os.chown(folder, *owner)
+            model = None if like is None else like / folder.relative_to(root)
+            _make_folder(folder, model if model is not None and model.is_dir() else None)
+        path.touch(mode=mode)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         path.chmod(mode)
-        os.chown(path, *owner)
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _make_folder(folder: Path, model: Path | None) -> None:
+    """Without a model it belongs to the owner of the folder that it is in."""
+    folder.mkdir()
+    wanted = (model or folder.parent).stat()
+    folder.chmod(stat.S_IMODE(wanted.st_mode) if model else 0o755)
+    os.chown(folder, wanted.st_uid, wanted.st_gid)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.files import write_tree
 from lab.host import Host
-from lab.process import run, wait_for
+from lab.process import wait_for
 
 PORT = 8080
 USER = "lab"
@@ -28,27 +26,18 @@ class Headscale:
         return f"http://{self.host.spec.domain}:{PORT}"
 
     def lay_out(self, binary: Path) -> None:
-        """Put program, configuration and unit into the host's root, which must not be running."""
-        root = self.host.root
-        home = ["--home-dir", "/var/lib/headscale", "--create-home", "--shell", "/usr/sbin/nologin"]
-        run(["chroot", str(root), "useradd", "--system", "--user-group", *home, "headscale"])
-        shutil.copyfile(binary, root / "usr/bin/headscale")
-        (root / "usr/bin/headscale").chmod(0o755)
+        """Put program, configuration and unit into the host's file system, before it boots."""
+        self.host.lay({"usr/bin/headscale": binary.read_bytes()}, mode=0o755)
         config = (TEMPLATES / "config.yaml").read_text().replace("http://127.0.0.1:8080", self.url)
-        write_tree(
-            root,
-            {
-                "etc/headscale/config.yaml": config,
-                "etc/headscale/derp.yaml": (TEMPLATES / "derp.yaml").read_text(),
-                "etc/systemd/system/headscale.service": (TEMPLATES / "headscale.service").read_text(),
-            },
-        )
-        wanted = root / "etc/systemd/system/multi-user.target.wants"
-        wanted.mkdir(parents=True, exist_ok=True)
-        (wanted / "headscale.service").symlink_to("/etc/systemd/system/headscale.service")
+        derp_map, unit = ((TEMPLATES / name).read_text() for name in ("derp.yaml", "headscale.service"))
+        files = {"etc/headscale/config.yaml": config, "etc/headscale/derp.yaml": derp_map, "etc/systemd/system/headscale.service": unit}
+        self.host.lay(files)
 
     def start(self) -> None:
-        """Wait until it answers, and make the user that the clients belong to."""
+        """Start it, wait until it answers, and make the user that the clients belong to."""
+        home = ["--home-dir", "/var/lib/headscale", "--create-home", "--shell", "/usr/sbin/nologin"]
+        self.host.run(["useradd", "--system", "--user-group", *home, "headscale"])
+        self.host.run(["systemctl", "enable", "--quiet", "--now", "headscale"])
         health = ["curl", "--silent", "--fail", "--max-time", "1", f"http://127.0.0.1:{PORT}/health"]
         wait_for(
             lambda: self.host.run(health, check=False).returncode == 0, timeout_s=20,

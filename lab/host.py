@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from lab.process import Processes, execute, kill, run, wait_for
 from lab.topology import DNS_AT, DOMAIN, HostSpec, Topology
 
 BOOT_TIMEOUT_S = 60
+PASSWORD_FILE = f"{debian.ADMIN}.password"
 # Docker makes control groups of its own; systemd-nspawn mounts those of cgroup v1 read-only.
 WRITABLE_CGROUPS = """[Unit]
 Description=Writable control groups, as on a machine of one's own
@@ -24,27 +26,27 @@ DefaultDependencies=no
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/bin/sh -c 'mount -o remount,rw /sys/fs/cgroup; for c in /sys/fs/cgroup/*/; do mount -o remount,bind,rw "$c"; done; true'
-[Install]
-WantedBy=sysinit.target
 """
-# A machine without systemd has a plain folder at /run/systemd, which systemd-nspawn refuses; the tmpfs is seen by it alone.
+# What is mounted here is seen by this host alone and goes with it. A machine without systemd has a plain folder at /run/systemd,
+# which systemd-nspawn refuses. With status 133 it tells that the host wants to reboot.
 LAUNCH = """for group in $1; do echo $$ >"$group/cgroup.procs" || exit; done
 [ -d /run/systemd/system ] || mount -t tmpfs -o mode=0755 tmpfs /run/systemd || exit
+mount -t overlay -o lowerdir=base,upperdir=upper,workdir=work,redirect_dir=on overlay root && mount --bind var root/var || exit
 shift
 status=133
-while [ $status = 133 ]; do "$@"; status=$?; done  # how systemd-nspawn tells that the host wants to reboot
+while [ $status = 133 ]; do "$@"; status=$?; done
 exit $status
 """
 
 
 @dataclass(frozen=True)
 class Host:
-    """One host. `root` is its file system as seen from here, `keys` the folder of the lab's ssh keys."""
+    """One host. `folder` holds its file system's parts, `keys` the lab's ssh key and the password of the login that has one."""
 
     spec: HostSpec
     topology: Topology
     processes: Processes
-    root: Path
+    folder: Path
     keys: Path
 
     @property
@@ -58,6 +60,11 @@ class Host:
         return self.processes.container(self.name)
 
     @property
+    def root(self) -> Path:
+        """Its file system as seen from here, while it is up. Raises LabError."""
+        return Path(f"/proc/{self._init_or_error()}/root")
+
+    @property
     def known_hosts_line(self) -> str:
         """Its line of OpenSSH's known_hosts."""
         names = [self.spec.domain, str(self.topology.ipv4(self.name))]
@@ -67,46 +74,44 @@ class Host:
         return f"{','.join(names)} {kind} {key}"
 
     def prepare(self, base: Path, *, cache: Path) -> None:
-        """Lay out its root: a copy of the base, its name, its keys, its logins."""
-        debian.copy(base, self.root, cache=cache)
-        topology, domain = self.topology, self.spec.domain
-        authorized = (self.keys / "id_ed25519.pub").read_text()
-        write_tree(
-            self.root,
+        """Lay out its file system: the base, its name, its keys, its logins."""
+        debian.lay_out(base, self.folder, cache=cache)
+        domain, authorized = self.spec.domain, (self.keys / "id_ed25519.pub").read_text()
+        self.lay(
             {
                 "etc/hostname": f"{self.name}\n",
                 "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {domain} {self.name}\n::1 localhost ip6-localhost ip6-loopback\n",
-                "etc/resolv.conf": f"search {DOMAIN}\nnameserver {topology.address(DNS_AT)}\n",
+                "etc/resolv.conf": f"search {DOMAIN}\nnameserver {self.topology.address(DNS_AT)}\n",
                 "etc/machine-id": f"{uuid.uuid4().hex}\n",
                 "etc/systemd/system/lab-cgroups.service": WRITABLE_CGROUPS,
-            },
+                "etc/systemd/system/sysinit.target.d/lab.conf": "[Unit]\nWants=lab-cgroups.service\n",
+            }
         )
-        wanted = self.root / "etc/systemd/system/sysinit.target.wants"
-        wanted.mkdir(parents=True, exist_ok=True)
-        (wanted / "lab-cgroups.service").symlink_to("/etc/systemd/system/lab-cgroups.service")
-        for home in ("root", f"home/{debian.ADMIN}", f"home/{debian.ADMIN_WITHOUT_PASSWORD}"):
-            owner = (self.root / home).stat()
-            write_tree(
-                self.root, {f"{home}/.ssh/authorized_keys": authorized}, mode=0o600, folder_mode=0o700, owner=(owner.st_uid, owner.st_gid)
-            )
-        password = (self.keys / f"{debian.ADMIN}.password").read_text().strip()
-        run(["chroot", str(self.root), "chpasswd"], input=f"{debian.ADMIN}:{password}\n")
+        homes = ("root", f"home/{debian.ADMIN}", f"home/{debian.ADMIN_WITHOUT_PASSWORD}")
+        self.lay({f"{home}/.ssh/authorized_keys": authorized for home in homes}, mode=0o600)
+        self._host_key.parent.mkdir(parents=True, exist_ok=True)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", domain, "-f", str(self._host_key)])
+
+    def lay(self, files: Mapping[str, str | bytes], *, mode: int = 0o644) -> None:
+        """Put files into the file system of a host that has not booted yet; paths are relative to its root, and not below var."""
+        write_tree(self.folder / "upper", files, mode=mode, like=self.folder / "base")
 
     def boot(self) -> None:
         """Start it and wait until its services are up. Raises LabError with the last lines of its console."""
         namespace = netns.add_host(self.topology, self.spec)
         groups = cgroup.make(self.topology, self.name)
         nspawn = [
-            "systemd-nspawn", "--quiet", f"--directory={self.root}", f"--machine={namespace}", f"--hostname={self.name}", "--register=no",
-            f"--network-namespace-path={netns.FOLDER / namespace}", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
-            "--console=pipe", "--capability=all", "--system-call-filter=@keyring bpf",
+            "systemd-nspawn", "--quiet", f"--directory={self.folder / 'root'}", f"--machine={namespace}", f"--hostname={self.name}",
+            "--register=no", f"--network-namespace-path={netns.FOLDER / namespace}", "--resolv-conf=off", "--timezone=off",
+            "--link-journal=no", "--console=pipe", "--capability=all", "--system-call-filter=@keyring bpf",
             *([] if cgroup.systemd_is_init() else ["--keep-unit"]), "--boot",
         ]  # fmt: skip
         launch = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", LAUNCH, "sh", " ".join(map(str, groups))]
         # Its own /proc/sys/net is writable, as on a machine of its own; the rest of /proc/sys is the machine's.
-        self.processes.start(self.name, [*launch, *nspawn], environment={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"})
+        settings = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
+        self.processes.start(self.name, [*launch, *nspawn], environment=settings, cwd=self.folder)
         wait_for(self.is_up, timeout_s=BOOT_TIMEOUT_S, what=f"{self.name} did not boot", why=lambda: self.processes.tail(self.name))
+        self.run(["chpasswd"], input=f"{debian.ADMIN}:{(self.keys / PASSWORD_FILE).read_text()}")
 
     def stop(self) -> None:
         """Switch it off, as by its plug. Its root stays."""
@@ -122,22 +127,35 @@ class Host:
 
     def enter(self) -> list[str]:
         """An argv prefix that runs a command on the host as root. Raises LabError when it is down."""
-        if (init := self.init) is None:
-            raise LabError(f"{self.name} is not up", why=self.processes.tail(self.name), next="invoke lab.up")
         clean = ["env", "-i", "HOME=/root", "USER=root", "LANG=C.UTF-8", "TERM=xterm-256color"]
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return ["nsenter", f"--target={init}", "--all", *clean, path]
+        return ["nsenter", f"--target={self._init_or_error()}", "--all", *clean, path]
 
-    def write(self, files: Mapping[str, str], *, mode: int = 0o644) -> None:
-        """Write files on the host; paths are relative to its root."""
+    def write(self, files: Mapping[str, str | bytes], *, mode: int = 0o644) -> None:
+        """Write files on the host, which is up; paths are relative to its root."""
         write_tree(self.root, files, mode=mode)
 
     @property
     def _host_key(self) -> Path:
-        return self.root / "etc/ssh/ssh_host_ed25519_key"
+        return self.folder / "upper/etc/ssh/ssh_host_ed25519_key"
+
+    def _init_or_error(self) -> int:
+        if (init := self.init) is None:
+            raise LabError(f"{self.name} is not up", why=self.processes.tail(self.name), next="invoke lab.up")
+        return init
 
     def is_up(self) -> bool:
         """Whether its service manager has done all that boot asks for. A unit that failed is told by the tests, not by the lab."""
         if self.init is None:
             return False
         return self.run(["systemctl", "is-system-running", "--wait"], check=False).stdout.strip() in {"running", "degraded"}
+
+
+def make_keys(folder: Path) -> None:
+    """The lab's ssh key, and the password of the login that has one."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (folder / "id_ed25519").exists():
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(folder / "id_ed25519")])
+        password = folder / PASSWORD_FILE
+        password.touch(mode=0o600)
+        password.write_text(f"{secrets.token_urlsafe(12)}\n")

@@ -74,7 +74,7 @@ class Lab:
     def hosts(self) -> Mapping[str, Host]:
         """Its hosts, up or not."""
         folder = self.root / "hosts"
-        return {n: Host(spec, self.topology, self.processes, folder / n / "root", self.root / "ssh") for n, spec in HOSTS.items()}
+        return {n: Host(spec, self.topology, self.processes, folder / n, self.root / "ssh") for n, spec in HOSTS.items()}
 
     @cached_property
     def dns(self) -> Dns:

@@ -20,7 +20,7 @@ from typing import Any
 from lab import cgroup, debian, golang, netns, sitefile, state
 from lab.cache import CACHE, Progress, remove_tree
 from lab.errors import LabError
-from lab.files import make_keys
+from lab.host import make_keys
 from lab.lab import Lab
 from lab.process import Processes
 from lab.topology import ACME, HOSTS, NETWORK, PARTS, SITES
@@ -163,8 +163,7 @@ def _clear(root: Path, *, cache: Path, keep: tuple[str, ...] = ()) -> None:
     lab = Lab(found, cache)
     for host in lab.hosts.values():
         host.stop()
-        if host.root.is_dir():
-            debian.keep_packages(host.root, cache=cache)
+        debian.keep_packages(host.folder, cache=cache)
     Processes(root, root / "log").stop_all()
     netns.remove(found.topology)
     cgroup.remove(found.topology)

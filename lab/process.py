@@ -77,8 +77,9 @@ class Processes:
     def start(self, name: str, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
         """Start `argv`, which must not fork away, in a session of its own. Its pid. Raises LabError with its output when it is never seen.
 
-        Output is appended to `<logs>/<name>.log`; `environment` replaces ours.
+        Output is appended to `<logs>/<name>.log`; `environment` replaces ours. One of that name that runs already is ended first.
         """
+        self.stop(name)
         self.logs.mkdir(parents=True, exist_ok=True)
         with self.log(name).open("ab") as log:
             subprocess.run(

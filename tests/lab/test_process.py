@@ -39,6 +39,13 @@ def test_a_process_is_found_by_its_name_and_only_by_it(processes: Processes) -> 
     assert processes.names() == set()
 
 
+def test_a_second_of_that_name_takes_the_place_of_the_first(processes: Processes) -> None:
+    first = processes.start("one", SLEEP)
+    second = processes.start("one", SLEEP)
+    assert gone(first)
+    assert processes.pid("one") == second
+
+
 def test_a_lab_touches_nothing_of_another_whose_folder_begins_alike(processes: Processes, tmp_path: Path) -> None:
     other = Processes(tmp_path.with_name(tmp_path.name + "0"), tmp_path / "other")
     try:

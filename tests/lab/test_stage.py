@@ -94,8 +94,8 @@ def test_the_acme_server_answers_and_is_trusted_by_its_own_ca_only(stage: Lab) -
     assert {"newAccount", "newOrder", "newNonce"} <= directory.keys()
     assert stage.run_in("controller", [*fetch, str(stage.ca), stage.acme.directory_url], check=False).returncode == 60
     before = stage.ca.read_text()
-    stage.acme.restart(reliable=False)
-    stage.acme.restart()
+    stage.acme.start(reliable=False)
+    stage.acme.start()
     assert stage.ca.read_text() != before
     assert stage.ca.read_text().count("BEGIN CERTIFICATE") == before.count("BEGIN CERTIFICATE")
 
