@@ -7,13 +7,13 @@ from engine.render import render
 from engine.resource import Absent, File, Firewall, Package, Resource, Service
 from engine.ship import Shipment
 from inventory.model import Host, Site
-from roles import paths, ports
+from roles import paths, ports, sites
 
 _UNIT = "derpfleet-firewall.service"
 _UNIT_FILE = f"{paths.SYSTEMD}/{_UNIT}"
 _UFW = "/etc/ufw/ufw.conf"
 
-ASK = Ask(files=(paths.FIREWALL_RULES, _UFW), commands={"firewalls": ("systemctl", "is-active", "ufw.service", "firewalld.service")})
+ASK = Ask(files=(paths.FIREWALL_RULES, _UFW), commands={"firewalld": ("systemctl", "is-active", "firewalld.service")})
 
 
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
@@ -37,9 +37,10 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
 
 
 def open_ports(host: Host, facts: Facts) -> list[tuple[str, str]]:
-    """(protocol, port or range) of everything that is let in from outside: ssh as in use, the relay's, and what the site file allows."""
+    """(protocol, port or range) of what is let in from outside: ssh as in use, the relay's, nginx's other sites, the site file's."""
     found = {("tcp", str(port)) for port in facts.ssh_ports}
     found |= {(use.proto, str(use.port)) for use in ports.uses(host) if use.public}
+    found |= {(proto, str(port)) for proto, port in sites.public_ports(facts)}
     for entry in host.firewall.allow:
         port, _, proto = entry.partition("/")
         found.add((proto, port))
@@ -61,12 +62,11 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
 
 
 def _active_firewalls(facts: Facts) -> list[str]:
-    states = facts.commands["firewalls"].stdout.split() if "firewalls" in facts.commands else []
-    ufw = facts.files.get(_UFW)
+    ufw, firewalld = facts.files.get(_UFW), facts.commands.get("firewalld")
     found = []
-    if states[:1] == ["active"] and ufw is not None and "ENABLED=yes" in (ufw.content or ""):
+    if ufw is not None and "ENABLED=yes" in (ufw.content or ""):  # its unit is active from the next boot on only
         found.append("ufw")
-    if states[1:2] == ["active"]:
+    if firewalld is not None and firewalld.status == 0:
         found.append("firewalld")
     return found
 

@@ -83,6 +83,13 @@ def watches(facts: Facts) -> tuple[Watch, ...]:
     return tuple(found[key] for key in sorted(found))
 
 
+def public_ports(facts: Facts) -> set[tuple[str, int]]:
+    """(protocol, port) of what others serve beyond loopback."""
+    listens = [listen for server in others(facts) for listen in server.listens if listen.port]
+    beyond = [listen for listen in listens if not listen.address.startswith(("127.", "localhost", "[::1]"))]
+    return {("udp" if "udp" in listen.options else "tcp", listen.port) for listen in beyond}
+
+
 def has_ipv6(facts: Facts) -> bool:
     """Whether the host has an IPv6 address beyond its links."""
     return any(":" in address and not address.startswith(("fe80:", "::1")) for address in facts.addresses)

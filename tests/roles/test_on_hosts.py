@@ -1,0 +1,263 @@
+"""The roles on real hosts of a small lab: what stands in the way, neighbours in nginx, every way to change one's mind, a reboot.
+
+In the order of the file; each test says what it expects to find on the host.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import lab
+from engine.image import write_derper_image
+from lab import existing_site, faults, golang
+from lab.process import wait_for
+from tests.e2e.conftest import Desk, Ran
+
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("roles")]
+SSH = {"tcp/22"}
+FRONTED = SSH | {"tcp/80", "tcp/443", "udp/3478"}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """Two bare hosts and an ACME server; the site has no headscale."""
+    root = tmp_path_factory.mktemp("roles") / "lab"
+    try:
+        stage = lab.up(root, only=("acme", "hk1", "sg1"), progress=print)
+        site = yaml.safe_load(stage.site_file.read_text())
+        del site["headscale"]
+        stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
+        derper = golang.built_in(golang.SOURCES / "derper", cache=stage.cache) / "derper"
+        bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+        write_derper_image(root / "derper.tar.gz", derper=derper, busybox=Path("/bin/busybox"), ca_bundle=bundle)
+        yield Desk(stage)
+    finally:
+        lab.down(root)
+
+
+def run(desk: Desk, host: str, *argv: str, check: bool = True) -> str:
+    return desk.stage.run_in(host, ["env", "-C", "/", *argv], check=check, timeout_s=300).stdout
+
+
+@contextmanager
+def program(desk: Desk, host: str, name: str, *argv: str) -> Iterator[None]:
+    """Something of somebody's that runs on the host."""
+    run(desk, host, "systemd-run", "--quiet", f"--unit={name}", *argv)
+    try:
+        yield
+    finally:
+        run(desk, host, "systemctl", "stop", name)
+
+
+def listener(kind: str, port: int) -> tuple[str, ...]:
+    listen = "s.listen(); " if kind == "STREAM" else ""
+    script = f"import socket, time; s = socket.socket(type=socket.SOCK_{kind}); s.bind(('', {port})); {listen}time.sleep(999)"
+    return ("python3", "-c", script)
+
+
+def reasons(ran: Ran) -> str:
+    assert ran.code == 1, ran.why()
+    return str(ran.failure()["why"])
+
+
+def site(desk: Desk, host: str, settings: dict[str, Any], *, keep: tuple[str, ...] = ("domain", "ipv4", "ipv6", "region")) -> None:
+    """The host's settings from now on: these, and who it is."""
+    document = yaml.safe_load(desk.stage.site_file.read_text())
+    document["hosts"][host] = {key: value for key, value in document["hosts"][host].items() if key in keep} | settings
+    desk.stage.site_file.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+# What stands in the way.
+
+
+def test_ports_that_others_have_are_named_before_anything_is_changed(desk: Desk) -> None:
+    with program(desk, "hk1", "squatter", *listener("STREAM", 443)), program(desk, "hk1", "turner", *listener("DGRAM", 3478)):
+        why = reasons(desk.invoke("deploy", "--host", "hk1"))
+    assert re.search(r"port 443/tcp of hk1, where nginx is to serve https, is taken by python3 \(pid \d+, squatter\.service\)", why)
+    assert re.search(r"port 3478/udp of hk1, where the relay is to answer STUN, is taken by python3 \(pid \d+, turner\.service\)", why)
+    assert desk.listening("hk1") == SSH
+    assert run(desk, "hk1", "ls", "/etc/derpfleet", "/opt/derpfleet", check=False) == ""
+
+
+def test_a_listener_that_the_firewall_would_close_is_named(desk: Desk) -> None:
+    with program(desk, "hk1", "shop", *listener("STREAM", 8443)):
+        why = reasons(desk.invoke("deploy", "--host", "hk1"))
+        assert re.search(
+            r"python3 \(pid \d+, shop\.service\) listens on 8443/tcp of hk1, which the firewall would close: add 8443/tcp", why
+        )
+        site(desk, "hk1", {"firewall": {"allow": ["8443/tcp"]}})
+        assert desk.invoke("check", "--host", "hk1").code == 10
+    site(desk, "hk1", {})
+
+
+def test_another_firewall_is_named_with_what_to_run(desk: Desk) -> None:
+    install = "apt-get -qq update && apt-get -qq install --no-install-recommends ufw >/dev/null"
+    run(desk, "hk1", "sh", "-c", f"{install} && ufw allow 22/tcp && ufw --force enable")
+    try:
+        why = reasons(desk.invoke("deploy", "--host", "hk1"))
+        assert "ufw is active on hk1" in why
+        assert "ufw allow 443/tcp && ufw allow 3478/udp" in why
+        assert desk.listening("hk1") == SSH
+    finally:
+        run(desk, "hk1", "ufw", "disable")
+    assert desk.invoke("check", "--host", "hk1").code == 10
+
+
+def test_a_refusal_of_the_acme_server_is_told_in_words(desk: Desk) -> None:
+    with faults.blocked(desk.stage, "hk1", 80):
+        ran = desk.invoke("deploy", "--host", "hk1")
+    assert ran.code == 1
+    failure = ran.failure()
+    assert failure["subject"] == "command:certificate"
+    assert "no certificate: connection: " in failure["why"]
+    assert "\nchange: port 80 must be reachable from everywhere" in failure["why"]
+
+
+# Changing one's mind: each step is one edit and one deploy, and leaves nothing of the last one listening.
+
+DOCKER = {"flavour": "docker", "docker": {"archive": "derper.tar.gz"}}
+STEPS: list[tuple[dict[str, Any], set[str]]] = [
+    ({}, FRONTED),
+    ({"ports": {"https": 3489, "stun": 3479, "backend": 3340, "metrics": 9412}}, SSH | {"tcp/80", "tcp/3489", "udp/3479"}),
+    ({"certificate": {"renewal": "cron"}}, FRONTED),
+    (DOCKER, FRONTED | {"tcp/81"}),  # in the host's network, because of IPv6; the firewall closes 81
+    ({"front": "none"}, SSH | {"tcp/443", "udp/3478"}),
+    ({"front": "none", **DOCKER, "certificate": {"source": "self-signed"}}, FRONTED),
+    ({}, FRONTED),
+]
+
+
+@pytest.mark.parametrize("step", range(len(STEPS)))
+def test_every_change_is_one_deploy_and_the_next_is_empty(desk: Desk, step: int) -> None:
+    settings, listening = STEPS[step]
+    site(desk, "hk1", settings)
+    first = desk.invoke("deploy", "--host", "hk1", timeout_s=600)
+    assert first.of("done", "hk1"), first.why()
+    assert first.counts("hk1")["failed"] == 0, first.why()
+    assert first.proof("hk1")["ok"] or _only_lacks_a_pin(first), first.why()
+    assert desk.listening("hk1") == listening
+    second = desk.invoke("check", "--host", "hk1")
+    assert second.changed("hk1") == []
+    assert second.code == 0, second.why()
+    assert run(desk, "hk1", "systemctl", "--failed", "--no-legend", "--plain") == ""
+    assert _server_key(first) == _server_key_of.setdefault("hk1", _server_key(first)), "the key is kept over flavours"
+
+
+_server_key_of: dict[str, str] = {}
+
+
+def _only_lacks_a_pin(ran: Ran) -> bool:
+    failed = [rung["name"] for rung in ran.proof("hk1")["rungs"] if rung["status"] == "failed"]
+    return failed == ["tls"] and "signed by itself" in str(ran.why())
+
+
+def _server_key(ran: Ran) -> str:
+    rungs = {rung["name"]: rung for rung in ran.proof("hk1")["rungs"]}
+    return str(rungs.get("upgrade", {}).get("data", {}).get("server_key") or _server_key_of.get("hk1"))
+
+
+def test_what_is_closed_is_closed_from_outside(desk: Desk) -> None:
+    ask = "import socket,sys; socket.create_connection(('198.51.100.11', int(sys.argv[1])), 2)"
+    address = str(desk.stage.topology.ipv4("hk1"))
+    with program(desk, "hk1", "late", *listener("STREAM", 8443)):
+        for port, reached in ((443, True), (8443, False), (81, False)):
+            done = desk.stage.run_in("controller", ["python3", "-c", ask.replace("198.51.100.11", address), str(port)], check=False)
+            assert (done.returncode == 0) == reached, port
+
+
+def test_the_services_are_shut_in_as_systemd_sees_them(desk: Desk) -> None:
+    said = run(desk, "hk1", "systemd-analyze", "security", "derpfleet-relay.service", "--no-pager")
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    assert found is not None
+    assert float(found[1]) <= 1.3
+    assert run(desk, "hk1", "ps", "-o", "user=", "-C", "python3").split()[0].startswith("derpflee")
+
+
+def test_after_a_reboot_all_is_as_it_was(desk: Desk) -> None:
+    before = desk.listening("hk1")
+    host = desk.stage.hosts["hk1"]
+    born = host.init
+    host.run(["systemctl", "reboot"], check=False)
+    wait_for(lambda: host.init not in (None, born) and host.is_up(), timeout_s=60, what="hk1 did not come back")
+    ran = desk.invoke("deploy", "--host", "hk1")
+    assert ran.code == 0, ran.why()
+    assert ran.changed("hk1") == []
+    assert desk.listening("hk1") == before
+    assert "policy drop" in run(desk, "hk1", "nft", "list", "table", "inet", "derpfleet")
+
+
+def test_the_firewall_can_be_given_back(desk: Desk) -> None:
+    run(desk, "hk1", "nft", "add", "table", "inet", "mine")
+    site(desk, "hk1", {"firewall": {"mode": "off"}})
+    ran = desk.invoke("deploy", "--host", "hk1")
+    assert ran.code == 0, ran.why()
+    tables = run(desk, "hk1", "nft", "list", "tables")
+    assert "inet derpfleet" not in tables
+    assert "inet mine" in tables
+    site(desk, "hk1", {})
+
+
+# Neighbours.
+
+
+def test_other_sites_are_shared_with_and_go_on_answering(desk: Desk) -> None:
+    blog = existing_site.install(desk.stage, "sg1", "blog.derp.lab")
+    shop = existing_site.install(desk.stage, "sg1", "shop.derp.lab", http2=True)
+    ran = desk.invoke("deploy", "--host", "sg1")
+    assert ran.code == 0, ran.why()
+    assert desk.invoke("check", "--host", "sg1").code == 0
+    address = str(desk.stage.topology.ipv4("sg1"))
+    for neighbour in (blog, shop):
+        assert ask(desk, f"https://{neighbour.domain}/") == neighbour.text
+    # Who asks by address on 443 gets whom they got before; on 80 the welcome page made room for the captive-portal check.
+    assert ask(desk, f"https://{address}/") == blog.text
+    assert ask(desk, f"http://{address}/generate_204", "--write-out", "%{http_code}") == "204"
+
+
+def test_a_neighbour_that_stops_answering_rolls_us_back(desk: Desk) -> None:
+    conf = "/etc/nginx/sites-available/blog.derp.lab"
+    run(desk, "sg1", "sed", "-i", "s|root /var/www/blog.derp.lab;|return 500;|", conf)  # an edit that nobody has loaded yet
+    site(desk, "sg1", {"ports": {"https": 3489}})
+    ran = desk.invoke("deploy", "--host", "sg1")
+    assert ran.code == 1
+    assert "another site stopped answering as before: https://blog.derp.lab:443/ gave 200, now 500" in ran.failure()["why"]
+    assert "put back: file:/etc/nginx/sites-enabled/zz-derpfleet-https.conf" in ran.failure()["why"]
+    assert "tcp/3489" not in desk.listening("sg1")
+    assert "tcp/443" in desk.listening("sg1")
+    run(desk, "sg1", "sed", "-i", "s|return 500;|root /var/www/blog.derp.lab;|", conf)
+    run(desk, "sg1", "systemctl", "reload", "nginx")
+    ran = desk.invoke("deploy", "--host", "sg1")
+    assert ran.code == 0, ran.why()
+    assert ask(desk, "https://blog.derp.lab/").startswith("The site of blog.derp.lab")  # on 443, which is theirs now
+
+
+def test_an_nginx_that_was_broken_before_is_told_and_not_touched(desk: Desk) -> None:
+    run(desk, "sg1", "sh", "-c", "echo 'server { prxy_pass x; }' > /etc/nginx/conf.d/mine.conf")
+    site(desk, "sg1", {})
+    before = run(desk, "sg1", "sh", "-c", "cat /etc/nginx/sites-enabled/* | sha256sum")
+    why = reasons(desk.invoke("deploy", "--host", "sg1"))
+    assert "was broken before we came, and is left as it is: " in why
+    assert 'unknown directive "prxy_pass" in /etc/nginx/conf.d/mine.conf:1' in why
+    assert run(desk, "sg1", "sh", "-c", "cat /etc/nginx/sites-enabled/* | sha256sum") == before
+    run(desk, "sg1", "rm", "/etc/nginx/conf.d/mine.conf")
+    assert desk.invoke("deploy", "--host", "sg1").code == 0
+
+
+def test_the_relay_can_leave_and_the_neighbours_stay(desk: Desk) -> None:
+    site(desk, "sg1", {"front": "none", "ports": {"https": 3489, "http": 8080}, "certificate": {"source": "self-signed"}})
+    ran = desk.invoke("deploy", "--host", "sg1")
+    assert ran.counts("sg1")["failed"] == 0, ran.why()
+    assert ask(desk, "https://blog.derp.lab/").startswith("The site of blog.derp.lab")
+    assert run(desk, "sg1", "sh", "-c", "ls /etc/nginx/sites-enabled") == "blog.derp.lab\nshop.derp.lab\n"
+    assert {"tcp/443", "tcp/80", "tcp/3489", "tcp/8080"} <= desk.listening("sg1")
+
+
+def ask(desk: Desk, url: str, *words: str) -> str:
+    return desk.stage.run_in("controller", ["curl", "--silent", "--insecure", "--max-time", "5", *words, url], check=False).stdout
