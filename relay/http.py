@@ -182,8 +182,6 @@ class Conversation:
 
     def _refuse(self, status: int) -> bytes:
         self.closing = True
-        if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return b""
         return self._write(Response(status, b"bad request\n", (TEXT,)), is_head=False)
 
     def _write(self, response: Response, *, is_head: bool) -> bytes:

@@ -140,3 +140,23 @@ def test_garbage_gives_a_reason_and_nothing_else(text):
         h.decode_client_info(text)
     except ProtocolError as error:
         assert error.reason in {"bad_client_info", "bad_app_name"}
+
+
+def test_the_first_frame_is_cut_out_of_whatever_has_come():
+    payload = v.CLIENT_INFO_FRAME[5:]
+    for end in range(len(v.CLIENT_INFO_FRAME)):
+        assert h.cut_client_info(v.CLIENT_INFO_FRAME[:end]) is None
+    assert h.cut_client_info(v.CLIENT_INFO_FRAME + b"more") == payload
+
+
+@pytest.mark.parametrize(
+    ("stream", "reason"),
+    [
+        (v.SEND_FRAME, "no_client_info"),
+        (b"\2\0\0\0\x37", "bad_client_info_length"),
+        (b"\2\0\4\0\1", "bad_client_info_length"),
+    ],
+)
+def test_another_first_frame_is_refused_at_its_header(stream, reason):
+    with pytest.raises(ProtocolError, match=reason):
+        h.cut_client_info(stream)

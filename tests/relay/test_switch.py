@@ -182,6 +182,7 @@ def test_the_relays_own_key_is_nobodys_client(world):
 
 
 def test_relays_outside_see_the_workers_as_one(world):
+    world.link("far away").has("remote")
     outside, inside = watch(world, "outside"), watch(world, "inside", sibling=True)
     worker, second, far = world.link("worker", sibling=True), world.link("second", sibling=True), world.link("far")
     assert present(outside.hears()) == ["outside"]

@@ -1,0 +1,82 @@
+"""What a conversation over HTTP does beside the reference's answers: odd requests, odd endings."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay import http
+from tests.relay import vectors as v
+
+HOST = b"Host: derp.example.org\r\n"
+
+
+def conversation(answer=http.answer, **options) -> http.Conversation:
+    site = http.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, **options)
+    return http.Conversation(site, answer, encrypted=True, peer="192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"", b"Connection header does not contain Upgrade"),
+        (b"Connection: Upgrade\r\n", b"only 13 is supported"),
+    ],
+)
+def test_a_websocket_upgrade_that_breaks_the_rfc_is_refused_with_words(head, words):
+    said = conversation().receive(
+        b"GET /derp HTTP/1.1\r\n" + HOST + b"Upgrade: websocket\r\nSec-WebSocket-Protocol: derp\r\n" + head + b"\r\n"
+    )
+    assert said.startswith(b"HTTP/1.1 4")
+    assert words in said
+
+
+def test_a_websocket_upgrade_without_the_subprotocol_is_a_raw_one():
+    said = conversation().receive(b"GET /derp HTTP/1.1\r\n" + HOST + b"Upgrade: WebSocket\r\n\r\n")
+    assert (said.answer, said.is_websocket) == (v.ANSWER_101, False)
+
+
+def test_a_body_is_passed_over_up_to_a_size():
+    talk = conversation()
+    said = talk.receive(b"POST /robots.txt HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello")
+    assert said.startswith(b"HTTP/1.1 200 OK")
+    assert not talk.closing
+    assert talk.receive(b"POST /robots.txt HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n") == b""
+    assert talk.receive(bytes(http.MAX_BODY + 1)) == b""
+    assert talk.closing
+
+
+def test_http_1_0_and_connection_close_end_after_the_answer():
+    for request in (b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"):
+        talk = conversation()
+        assert b"Connection: close" in talk.receive(request)
+        assert talk.closing
+
+
+def test_the_end_of_the_stream_ends_it():
+    talk = conversation()
+    assert talk.receive(b"") == b""
+    assert talk.closing
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x16\x03\x01\x02\x00garbage\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nX:" + b"y" * 20_000]
+)
+def test_garbage_is_a_bad_request(garbage):
+    talk = conversation()
+    assert talk.receive(garbage).startswith(b"HTTP/1.1 4")
+    assert talk.closing
+
+
+def test_pages_answer_their_paths_and_what_is_below():
+    def page(name):
+        return lambda request: http.Response(200, f"{name} {request.query}".encode())
+
+    talk = conversation(pages={"/metrics": page("metrics"), "/debug/": page("index"), "/debug/clients/": page("clients")})
+    for target, body in [
+        ("/metrics?x", b"metrics x"),
+        ("/debug/", b"index "),
+        ("/debug/x", b"index "),
+        ("/debug/clients/?all", b"clients all"),
+    ]:
+        assert talk.receive(f"GET {target} HTTP/1.1\r\n".encode() + HOST + b"\r\n").endswith(body)
+    assert b"<h1>DERP</h1>" in talk.receive(b"GET /metrics/x HTTP/1.1\r\n" + HOST + b"\r\n")
