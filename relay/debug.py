@@ -21,6 +21,7 @@ from relay.handshake import format_key
 from relay.http import BROWSER_HEADERS, HTML, TEXT, Headers, Page, Request, Response, error
 from relay.keyfile import parse_hex_key
 from relay.metrics import CONTENT_TYPE, make_registry, render
+from relay.proxyproto import TrustedProxies
 from relay.stats import Rates, Stats
 from relay.switch import Peer, Switch
 
@@ -56,8 +57,11 @@ def may_debug(request: Request) -> bool:
     return (getattr(peer, "ipv4_mapped", None) or peer).is_loopback
 
 
-def make_pages(inside: Inside, *, anyone: bool = False) -> dict[str, Page]:
-    """Path to page, for `http.Site`. `anyone`: the listener's address is the permission, who reaches it may look."""
+def make_pages(inside: Inside, *, anyone: bool = False, proxies: TrustedProxies | None = None) -> dict[str, Page]:
+    """Path to page, for `http.Site`. `anyone`: the listener's address is the permission, who reaches it may look.
+
+    Whatever `proxies` send is refused, on loopback as well: they may forget to say for whom they ask.
+    """
     registry = make_registry(inside.read_stats)
     traffic = _Traffic(inside)
 
@@ -74,12 +78,13 @@ def make_pages(inside: Inside, *, anyone: bool = False) -> dict[str, Page]:
         "/debug/clients": lambda _: Response(302, b"", (("Location", "/debug/clients/"),)),
         "/debug/traffic": traffic.answer,
     }
-    return {path: page if anyone else _guarded(page) for path, page in pages.items()}
+    return pages if anyone else {path: _guarded(page, proxies or TrustedProxies([])) for path, page in pages.items()}
 
 
-def _guarded(page: Page) -> Page:
+def _guarded(page: Page, proxies: TrustedProxies) -> Page:
     def guarded(request: Request) -> Response:
-        return page(request) if may_debug(request) else error(403, "debug access denied")
+        allowed = may_debug(request) and not proxies.trusts(request.peer)
+        return page(request) if allowed else error(403, "debug access denied")
 
     return guarded
 

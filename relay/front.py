@@ -31,9 +31,12 @@ MAX_EARLY: Final = MAX_CLIENT_INFO + 64 * 1024  # bytes that a client may send b
 class Front(asyncio.BufferedProtocol):
     """One connection until it is admitted, or gone."""
 
-    def __init__(self, relay: Relay, *, answer: Callable[[http.Request, http.Site], http.Response], context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, relay: Relay, *, answer: Callable[[http.Request, http.Site], http.Response], context: ssl.SSLContext | None, proxied: bool
+    ) -> None:
         self.deadline = 0.0
         self._relay = relay
+        self._proxied = proxied  # this listener may have a proxy in front
         self._channel: Channel = TlsChannel(context) if context is not None else Channel()
         self._answer = answer
         self._transport: asyncio.Transport
@@ -58,7 +61,7 @@ class Front(asyncio.BufferedProtocol):
         self._peer = self._client[0]
         self.deadline = self._relay.loop.time() + self._relay.handshake_timeout_s
         self._relay.fronts[self] = None
-        through_proxy = self._relay.proxies.trusts(self._peer)
+        through_proxy = self._proxied and self._relay.proxies.trusts(self._peer)
         if reason := self._relay.refuses_connection(encrypted=self._channel.tls is not None):
             self._refuse(reason)
         elif not through_proxy:

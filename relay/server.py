@@ -120,7 +120,7 @@ class Relay(Owner):
         if config.metrics_listen:  # worker 0 on the port that is named, the others on those behind it
             metrics_host, service = split_host_port(config.metrics_listen)
             number = self.worker.number if self.worker is not None else 0
-            await self._listen(open_tcp(metrics_host, int(service) + number, config, self._handed), self._answer_inside)
+            await self._listen(open_tcp(metrics_host, int(service) + number, config, self._handed), self._answer_inside, proxied=False)
         if self.worker is not None:
             await self._listen([open_unix(self.worker.socket_path(self.worker.number))], http.answer)
         if config.stun:
@@ -304,7 +304,7 @@ class Relay(Owner):
         if self.worker is not None:
             about["worker"] = f"{self.worker.number} of {self.worker.count}; clients and traffic are of this one, figures of all"
         inside = debug.Inside(self.switch, self.census.all, self.rates, offset_s, about)
-        return debug.make_pages(inside, anyone=bool(self.config.metrics_listen))
+        return debug.make_pages(inside, anyone=bool(self.config.metrics_listen), proxies=self.proxies)
 
     def _answer_inside(self, request: http.Request, _site: http.Site) -> http.Response:
         page = http.find_page(self._inside, request.path)
@@ -344,9 +344,11 @@ class Relay(Owner):
             if not session.is_mesh:
                 session.limiter = self.rate_limits.limiter(now)
 
-    async def _listen(self, sockets: list[socket.socket], answer: Answer, *, encrypted: bool = False) -> None:
+    async def _listen(self, sockets: list[socket.socket], answer: Answer, *, encrypted: bool = False, proxied: bool = True) -> None:
+        """Accept on these. `proxied`: trusted proxies may be in front, and begin with a PROXY header if there is one at all."""
+
         def make_front() -> Front:
-            return Front(self, answer=answer, context=self._context if encrypted else None)
+            return Front(self, answer=answer, context=self._context if encrypted else None, proxied=proxied)
 
         for sock in sockets:
             open_server = self.loop.create_unix_server if sock.family == socket.AF_UNIX else self.loop.create_server

@@ -6,6 +6,7 @@ from relay import __version__
 from relay.debug import Inside, make_pages, may_debug
 from relay.http import Request
 from relay.outbox import Outbox
+from relay.proxyproto import TrustedProxies
 from relay.stats import Rates, Tally, snapshot
 from relay.switch import Link
 from relay.wire import PeerPresent
@@ -70,6 +71,11 @@ def test_loopback_only_and_never_through_a_proxy(house, peer, headers, allowed):
 
 def test_a_listener_of_its_own_is_permission_enough():
     assert House(anyone=True).get("/metrics", peer="10.0.0.5")[0] == 200
+
+
+def test_what_a_proxy_on_loopback_passes_on_is_a_strangers():
+    house = House(proxies=TrustedProxies(["127.0.0.1"]))
+    assert house.get("/metrics")[0] == 403 and house.get("/metrics", peer="::1")[0] == 200
 
 
 def test_every_page_of_a_relay_with_nobody(house):
