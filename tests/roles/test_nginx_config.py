@@ -42,7 +42,11 @@ def test_listen(text: str, listens: list[Listen]) -> None:
 def test_includes_are_put_in_place_and_keep_their_file() -> None:
     text = dump(
         main="events {} http { include mime.types; include /etc/nginx/conf.d/*.conf; include sites/*; }",
-        **{"mime.types": "types { text/html html; }", "conf.d_b.conf": "server { server_name b; }", "conf.d_a.conf": "server { server_name a; }"},
+        **{
+            "mime.types": "types { text/html html; }",
+            "conf.d_b.conf": "server { server_name b; }",
+            "conf.d_a.conf": "server { server_name a; }",
+        },
         sites_x="server { listen 443 ssl; server_name x y; }",
     )  # fmt: skip
     assert [(server.file, server.names) for server in servers(text)] == [
