@@ -81,10 +81,10 @@ def _keep_memory() -> None:
 
 async def serve(relay: Relay, ready: Callable[[], None]) -> None:
     """From start to drained."""
-    await relay.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         relay.loop.add_signal_handler(number, relay.stop)
     relay.loop.add_signal_handler(signal.SIGHUP, relay.reload)
+    await relay.start()  # says that the relay is ready, and a signal may be the answer
     # What start-up made lives for ever: the collector need not look at it. Connections leave no cycles behind.
     gc.collect()
     gc.freeze()
