@@ -6,9 +6,11 @@ import base64
 import getpass
 import json
 import socket
+import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from engine.facts import Ask, Facts
@@ -26,6 +28,12 @@ class Locked(DerpfleetError):
     exit_code = 5
 
 
+class Stopped(DerpfleetError):
+    """Stopped from outside before the agent had begun."""
+
+    exit_code = 130
+
+
 class AgentCrashed(DerpfleetError):
     """The agent ended in a way that it should not."""
 
@@ -39,6 +47,8 @@ class Session:
     def __init__(self, login: Login, *, ask: Ask, run_id: str, on_event: OnEvent, lock: bool = True) -> None:
         """`lock=False` is for a look that waits for nobody and changes nothing."""
         self._login, self._on_event = login, on_event
+        self._stopping, self._agent_acts = threading.Event(), threading.Event()
+        self.is_open = True
         self._channel = AgentChannel(login)
         try:
             who = f"{getpass.getuser()}@{socket.gethostname()}"
@@ -64,18 +74,29 @@ class Session:
         return self.facts
 
     def apply(self, plan: Plan) -> Mapping[str, int]:
-        """Carries out (or in check mode, compares) the plan. Returns how many resources ended in each status."""
+        """Carries out (or in check mode, compares) the plan. Returns how many resources ended in each status.
+
+        Raises Stopped when `stop` was called before the agent had all that it needs.
+        """
+        self._raise_when_stopped()
         self._send(plan.message())
         for digest in self._expect("want")["blobs"]:
             self._send_blob(digest, plan)
+        self._agent_acts.set()
+        if self._stopping.is_set():
+            self.stop()
         return dict(self._expect("done")["counts"])
 
     def stop(self) -> None:
         """Asks the agent to finish the resource in hand and no more. May be called from any thread."""
-        self._send({"stop": 1})
+        self._stopping.set()
+        if self._agent_acts.is_set():  # before that, the message might get into the middle of a content
+            with suppress(Unreachable):
+                self._send({"stop": 1})
 
     def close(self) -> None:
-        """Lets the host's lock go."""
+        """Lets the host's lock go. An agent at work finishes the resource in hand. May be called from any thread."""
+        self.is_open = False
         self._channel.close()
 
     def _send(self, message: Mapping[str, Any]) -> None:
@@ -91,9 +112,14 @@ class Session:
         self._channel.send(b'{"blob":"%s","size":%d}\n' % (digest.encode(), size))
         with content.open("rb") as file:
             while piece := file.read(1 << 18):
+                self._raise_when_stopped()
                 self._channel.send(piece)
                 sent += len(piece)
                 self._on_event({"event": "sending", "blob": digest, "sent": sent, "size": size})
+
+    def _raise_when_stopped(self) -> None:
+        if self._stopping.is_set():
+            raise Stopped("stopped before anything was changed", host=self._login.name)
 
     def _expect(self, wanted: str) -> Event:
         """Events up to the wanted one, each shown to `on_event`."""
@@ -110,7 +136,7 @@ class Session:
                     f"the host is locked by {event['who']} since {since}",
                     host=self._login.name,
                     why="another run is at work there",
-                    next="wait for it; the lock goes with its connection",
+                    next="wait for it; a run whose connection was lost ends after the resource in hand",
                 )
             if kind == "crash":
                 raise AgentCrashed(

@@ -12,6 +12,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -234,8 +235,9 @@ class AgentChannel:
         return "\n".join(self._noise)
 
     def close(self) -> None:
-        """Ends the channel and the connection."""
-        self._channel.close()
+        """Ends the channel and the connection. May be called from any thread, and on a connection that is gone."""
+        with suppress(OSError, EOFError):
+            self._channel.close()
         self.connection.close()
 
     def _lost(self, error: BaseException) -> Unreachable:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.facts import Ask
 from engine.resource import Command, Directory, File
-from engine.session import Locked, Session
+from engine.session import Locked, Session, Stopped
 from engine.transport import NotReady, Unreachable, offered_host_key
 from lab.delay import delaying
 from tests.engine.conftest import Run, login_to
@@ -64,9 +66,7 @@ def test_a_second_question_adds_to_the_facts(sshd: Sshd) -> None:
         ("free", {"python": "/usr/bin/python9"}, "there is no /usr/bin/python9"),
     ],
 )
-def test_no_root_and_no_python_are_named(
-    sshd: Sshd, user: str, ssh: dict[str, str], what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_root_and_no_python_are_named(sshd: Sshd, user: str, ssh: dict[str, str], what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WRONG", "not the password")
     with pytest.raises(NotReady) as error:
         Session(login_to(sshd, user, **ssh), ask=Ask(), run_id="x", on_event=lambda _: None)
@@ -156,6 +156,42 @@ def test_stop_finishes_the_resource_in_hand(sshd: Sshd, run: Run) -> None:
     assert outcome.counts == {"changed": 1, "failed": 0, "ok": 0, "skipped": 2}
     assert outcome.stopped
     assert (sshd.root / "var/tmp/stop-0").exists()
+
+
+@pytest.mark.parametrize("moment", ["planning", "sending"])
+def test_a_stop_before_the_agent_has_begun_changes_nothing(sshd: Sshd, run: Run, tmp_path: Path, moment: str) -> None:
+    big = tmp_path / "big"
+    big.write_bytes(random.randbytes(5_000_000))
+    wanted, sessions = [File(path=f"/var/tmp/stopped-{moment}", content=big)], list[Session]()
+
+    def stop_while(now: str) -> None:
+        if now == moment:
+            sessions[0].stop()
+
+    def begin(session: Session) -> None:
+        sessions.append(session)
+        stop_while("planning")
+
+    with pytest.raises(Stopped) as error:
+        run(login_to(sshd), wanted, on_session=begin, on_event=lambda event: stop_while(event["event"]))
+    assert error.value.exit_code == 130
+    assert not (sshd.root / wanted[0].path.lstrip("/")).exists()
+    assert run(login_to(sshd), wanted).counts["changed"] == 1
+
+
+def test_closing_a_session_from_another_thread_ends_its_run(new_sshd: NewSshd, run: Run) -> None:
+    long = Command(title="long", argv=("sh", "-c", "sleep 5; touch /var/tmp/long"), creates="/var/tmp/long")
+    sessions: list[Session] = []
+
+    def close_soon(event: dict[str, Any]) -> None:
+        if event["event"] == "diff":
+            threading.Timer(0.2, sessions[0].close).start()
+
+    began = time.monotonic()
+    with pytest.raises(Unreachable):
+        run(login_to(new_sshd()), [long], on_session=sessions.append, on_event=close_soon)
+    assert time.monotonic() - began < 4
+    assert not sessions[0].is_open
 
 
 def test_a_cut_connection_leaves_a_host_that_converges(sshd: Sshd, run: Run) -> None:
