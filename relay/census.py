@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +36,9 @@ class Census:
             tally.labelled["stun_requests", disposition] = sum(stun.requests[disposition] for stun in relay.stun)
         for reason, count in relay.admission.counts.items():
             tally.labelled["admissions", reason] = count
+        versions = Counter(link.tls_version for link in relay.links.values())
+        for version in ("1.2", "1.3"):
+            tally.labelled["tls_active_version", version] = versions[version]
         gauges = {
             "process_start_unix_time": relay.started_at,
             "handshakes": len(relay.fronts),

@@ -132,6 +132,12 @@ class Link(asyncio.BufferedProtocol):
         self.transport.set_protocol(self)
         self.receive(rest)
 
+    @property
+    def tls_version(self) -> str:
+        """`1.2` or `1.3`, empty without TLS."""
+        tls = self._channel.tls
+        return str(tls.version()).removeprefix("TLSv") if tls is not None else ""
+
     # What the loop calls.
 
     def get_buffer(self, sizehint: int) -> memoryview:

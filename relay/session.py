@@ -351,6 +351,7 @@ class Session:
                 self.wait_s = limiter.take(min(length, MAX_CHARGE), 1, now)
                 self._paid = True
                 if self.wait_s:
+                    self.switch.counts["rate_limit_per_client_waited"] += 1
                     return position
             if length > MAX_CHARGE + KEY_LEN or position + HEADER_LEN + length > end:
                 break  # not whole yet, or about to be refused

@@ -51,6 +51,9 @@ def test_the_certificates_end_is_a_metric(tmp_path: Path) -> None:
         metrics = relay.metrics()
         assert metrics["relay_certificate_not_after_unix_time"] > metrics["process_start_unix_time"]
         assert metrics["relay_front_ok"] == metrics["relay_consistent"] == 1
+        with relay.connect(), relay.connect():
+            assert relay.metrics()['derper_tls_active_version{version="1.3"}'] == 2
+        live.eventually(lambda: relay.metrics()['derper_tls_active_version{version="1.3"}'] == 0)
 
 
 def test_bootstrap_dns(tmp_path: Path) -> None:
