@@ -8,6 +8,7 @@ The host's key has been checked before any of it is sent. A command that follows
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -81,10 +82,8 @@ class EagerTransport(ServiceRequestingTransport):
             self._opening.start()
 
     def _open_first(self) -> None:
-        try:
+        with contextlib.suppress(SSHException, EOFError):  # a refused login says so itself
             self._first = self.open_session(timeout=OPEN_S)
-        except (SSHException, EOFError):
-            self._first = None  # the login was refused, and says so itself
 
     def _send_user_message(self, data: Message) -> None:
         super()._send_user_message(data)  # type: ignore[misc]
