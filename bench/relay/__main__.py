@@ -28,12 +28,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1, help="part of the counted work: connections, handshakes (default %(default)s)")
     parser.add_argument("--server-cpu", type=int, default=0)
     parser.add_argument("--generator-cpu", type=int, default=1)
+    parser.add_argument("--realtime", action="store_true", help="SCHED_FIFO for server and generator: for a machine that others use too")
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     parser.add_argument("--json", type=Path, default=Path("bench-relay.json"), help="where the readings go (default %(default)s)")
     return parser.parse_args()
 
 
 def main() -> int:
     options = arguments()
+    if options.realtime:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # inherited by whatever is started from here
     loadgen = generator.build()
     known = {
         "derper": servers.derper(generator.build_derper()),
@@ -54,6 +58,7 @@ def main() -> int:
         "runs": options.runs,
         "seconds": options.seconds,
         "scale": options.scale,
+        "realtime": options.realtime,
         "kernel": platform.release(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
@@ -61,7 +66,10 @@ def main() -> int:
         "load_average": os.getloadavg(),
     }
     options.json.write_text(json.dumps(report.record(regimes, results, about), indent=1) + "\n")
-    print(report.table(regimes, results))
+    text = f"{report.conditions(about)}\n\n{report.table(regimes, results)}"
+    print(text)
+    if options.readme:
+        report.insert(HERE / "README.md", text)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bench.relay.generator import Run
@@ -11,6 +12,7 @@ from bench.relay.regimes import Regime
 
 Results = Mapping[str, Mapping[str, Sequence[Run]]]  # regime -> server -> runs
 
+BEGIN, END = "<!-- table -->", "<!-- end -->"
 NAMES = {"derper": "derper", "relay": "ours", "two-workers": "two workers"}
 
 
@@ -51,6 +53,23 @@ def _number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def conditions(about: Mapping[str, Any]) -> str:
+    """One line that says how the figures came about."""
+    load = about["load_average"][1]
+    return (
+        f"{about['when'][:10]}, medians of {about['runs']} alternating runs of {about['seconds']:g} s, counted work × {about['scale']:g}"
+        f"{', real-time priority' if about['realtime'] else ''}. {about['cores']} cores, Linux {about['kernel']}, "
+        f"Python {about['python']}, {about['openssl']}; load average {load:.1f} (below 2 when alone)."
+    )
+
+
+def insert(readme: Path, text: str) -> None:
+    """Replace what stands between the markers of `readme`."""
+    before, _, rest = readme.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 def record(regimes: Sequence[Regime], results: Results, about: Mapping[str, Any]) -> dict[str, Any]:

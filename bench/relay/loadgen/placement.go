@@ -60,7 +60,9 @@ func clientsAt(address string) (map[key.NodePublic]bool, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	var page struct{ Clients []struct{ Key key.NodePublic } }
+	var page struct {
+		Clients []struct{ Key key.NodePublic }
+	}
 	if err := json.NewDecoder(resp.Body).Decode(&page); err != nil {
 		return nil, fmt.Errorf("%s: %w", address, err)
 	}
