@@ -17,7 +17,7 @@ NewSshd = Callable[..., Sshd]
 
 
 def turns_of_a_command(sshd: Sshd, tmp_path: Path) -> int:
-    with delaying(("127.0.0.1", sshd.port), rtt_s=0.05) as proxy:
+    with delaying(("127.0.0.1", sshd.port), rtt_s=0.25) as proxy:
         known_hosts = tmp_path / "known_hosts"
         known_hosts.write_text(f"[127.0.0.1]:{proxy.port} {sshd.host_key}\n")
         assert run_once(login_to(sshd, port=proxy.port, known_hosts=known_hosts), ["echo", "here"]) == (0, "here\n")

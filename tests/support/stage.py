@@ -27,10 +27,15 @@ def enter_copy() -> None:
     """Make this machine's root, written to memory only, our root. Kernel settings that are not this network's own become read-only."""
     base = Path("/mnt")  # covered in our mount namespace only
     mount("-t", "tmpfs", "stage", str(base))
-    for name in ("upper", "work", "root"):
-        (base / name).mkdir()
     root = base / "root"
-    mount("-t", "overlay", "stage", "-o", f"lowerdir=/,upperdir={base}/upper,workdir={base}/work", str(root))
+    root.mkdir()
+    for number, disk in enumerate(("/", *other_disks())):
+        upper, work = base / f"upper{number}", base / f"work{number}"
+        upper.mkdir()
+        work.mkdir()
+        where = root / disk.lstrip("/")
+        mount("-t", "overlay", "stage", "-o", f"lowerdir={disk},upperdir={upper},workdir={work}", str(where))
+        where.chmod(Path(disk).stat().st_mode & 0o7777)  # a new upper layer has the mode of its own top
     for name, kind in (("dev", "tmpfs"), ("run", "tmpfs"), ("tmp", "tmpfs"), ("proc", "proc")):
         mount("-t", kind, "stage", str(root / name), *(["-o", "mode=1777"] if name == "tmp" else []))
     mount("--bind", str(root / "proc/sys"), str(root / "proc/sys"))
@@ -48,6 +53,13 @@ def enter_copy() -> None:
     os.chdir("/")
     socket.sethostname("stage")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def other_disks() -> list[str]:
+    """Where this machine has mounted more file systems that lie on disks, such as /usr or /var; an overlay does not look into them."""
+    mounts = [line.split()[:2] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    found = [where.encode().decode("unicode_escape") for device, where in mounts if device.startswith("/dev/") and where != "/"]
+    return sorted({where for where in found if Path(where).is_dir()})
 
 
 def append(path: str, line: str) -> None:
