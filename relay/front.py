@@ -16,7 +16,7 @@ from relay.channel import Channel, ChannelClosed, TlsChannel
 from relay.handshake import Introduction, ServerInfo, cut_client_info, pack_server_info, parse_client_info
 from relay.link import CIPHER, Link, TlsLink, WebSocketLink
 from relay.proxyproto import ProxyHeaderError, parse_proxy_header
-from relay.websocket import WebSocket
+from relay.websocket import WebSocket, offers_derp
 from relay.wire import HEADER_LEN, MAX_CLIENT_INFO, ProtocolError, pack_server_key
 
 if TYPE_CHECKING:
@@ -156,6 +156,10 @@ class Front(asyncio.BufferedProtocol):
         greeting = pack_server_key(relay.key.public)
         if upgrade.is_websocket:
             relay.tally.counts["websocket_accepts"] += 1
+            if not offers_derp(upgrade.request.headers):
+                self._send(upgrade.answer)  # which ends with a close frame
+                self._refuse("websocket_without_derp")
+                return
             self._websocket = WebSocket()
             greeting = self._websocket.pack(greeting)
         self._send(upgrade.answer + greeting)
