@@ -63,15 +63,14 @@ def load(root: Path, *, cache: Path = CACHE) -> Lab | None:
 
 
 def down(root: Path, *, cache: Path = CACHE) -> None:
-    """Remove the lab in this folder, whole, half-made or crashed. Packages that its hosts fetched stay in the cache. Raises LabError."""
+    """Remove the lab of this folder, whole, half-made or crashed. Packages that its hosts fetched stay in the cache. Raises LabError."""
     _check_root()
     root = root.resolve()
-    if root.is_dir():
-        with alone(root):
-            _clear(root, cache=cache.resolve())
-        (root / "lock").unlink(missing_ok=True)
-        if not any(root.iterdir()):
-            root.rmdir()
+    with alone(root):  # also where the folder is gone: what it stood for may still run
+        _clear(root, cache=cache.resolve())
+        (root / "lock").unlink()
+    if not any(root.iterdir()):
+        root.rmdir()
 
 
 def status(root: Path) -> dict[str, Any]:
@@ -188,6 +187,7 @@ def _check_machine() -> None:
 
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
+    """While no other command raises this lab or takes it down. Raises LabError when one does."""
     root.mkdir(parents=True, exist_ok=True)
     with (root / "lock").open("w") as file:
         try:
