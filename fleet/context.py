@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import threading
+import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import TypeVar
 
 import inventory
@@ -43,7 +45,7 @@ class Fleet:
     site: Site
     report: Report
     sessions: set[Session] = field(default_factory=set)
-    stopping: threading.Event = field(default_factory=threading.Event)
+    stopping: Event = field(default_factory=Event)
 
     @property
     def runs(self) -> Path:
@@ -65,9 +67,7 @@ class Fleet:
         headscale = self.site.headscale
         if headscale is None:
             raise DerpfleetError("the site has no headscale host", next="invoke derpmap prints what to paste elsewhere")
-        return Login(
-            HEADSCALE, headscale.ssh, address=headscale.ssh.address or "", known_hosts=Path(self.site.known_hosts), base=self.base
-        )
+        return Login(HEADSCALE, headscale.ssh, address=headscale.ssh.address or "", known_hosts=Path(self.site.known_hosts), base=self.base)
 
     def look(self, login: Login, ask: Ask) -> Session:
         """A conversation for looking: it waits for no lock and changes nothing. Raises DerpfleetError."""
@@ -96,40 +96,60 @@ class Fleet:
         if self.stopping.is_set():
             session.stop()
 
-    def each(self, hosts: Iterable[T], work: Callable[[T], object]) -> None:
-        """`work` for all hosts at once; Ctrl-C stops each after the resource in hand, a second one abandons them.
+    def each(self, items: Iterable[T], work: Callable[[T], object]) -> None:
+        """`work` for all at once. Ctrl-C stops each after the resource in hand, and at once where there is none; a second one abandons all.
 
         Raises Interrupted; an exception of `work` is raised after all have ended.
         """
-        pool = ThreadPoolExecutor(PARALLEL)
-        futures: set[Future[object]] = {pool.submit(work, host) for host in hosts}
-        errors: list[BaseException] = []
-        try:
-            while futures:
-                done, futures = _wait(futures, self)
-                errors += [error for future in done if (error := future.exception()) is not None]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        todo, happened, errors = SimpleQueue[T](), SimpleQueue[str](), list[BaseException]()
+        for item in items:
+            todo.put(item)
+
+        def go_on() -> None:
+            with suppress(Empty):
+                while not self.stopping.is_set():
+                    item = todo.get_nowait()
+                    try:
+                        work(item)
+                    except BaseException as error:
+                        errors.append(error)
+            happened.put("ended")
+
+        at_work = min(PARALLEL, todo.qsize())
+        with _on_ctrl_c(lambda: happened.put("pressed")):
+            for _ in range(at_work):  # daemons: what hangs, as a connection to a host that is down, does not keep us once it is abandoned
+                Thread(target=go_on, daemon=True).start()
+            while at_work and not (self.stopping.is_set() and not any(session.is_open for session in self.sessions)):
+                with suppress(Empty):
+                    if happened.get(timeout=0.2) == "ended":
+                        at_work -= 1
+                    else:
+                        self._interrupt()
         if self.stopping.is_set():
             raise Interrupted("interrupted", next="run the same command again: it goes on from there")
         if errors:
             raise errors[0]
 
+    def _interrupt(self) -> None:
+        sessions = tuple(self.sessions)
+        if self.stopping.is_set():
+            for session in sessions:
+                session.close()
+            raise Interrupted("abandoned", why="the agents finish the resource in hand on their own")
+        self.stopping.set()
+        self.report.say("stopping after the resource in hand; once more to abandon")
+        for session in sessions:
+            session.stop()
 
-def _wait(futures: set[Future[object]], fleet: Fleet) -> tuple[set[Future[object]], set[Future[object]]]:
-    while True:
-        try:
-            done, left = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
-        except KeyboardInterrupt:
-            if fleet.stopping.is_set():
-                raise Interrupted("abandoned", why="the agents finish the resource in hand on their own") from None
-            fleet.stopping.set()
-            fleet.report.say("stopping after the resource in hand; once more to abandon")
-            for session in tuple(fleet.sessions):
-                session.stop()
-            continue
-        if done:
-            return done, left
+
+@contextmanager
+def _on_ctrl_c(tell: Callable[[], object]) -> Iterator[None]:
+    """Ctrl-C tells, instead of raising KeyboardInterrupt at any point of what runs."""
+    before = signal.signal(signal.SIGINT, lambda *_: tell())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def open_site(path: Path) -> Site:
