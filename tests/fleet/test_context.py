@@ -1,0 +1,116 @@
+"""Many hosts at once, and what Ctrl-C does to them."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import time
+from pathlib import Path
+from threading import Event
+
+import pytest
+from rich.console import Console
+
+from engine.report import Report
+from fleet.context import Fleet, Interrupted
+from inventory.model import Host, Region, Site
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+class Talk:
+    """A conversation in place of `engine.session.Session`; the agent at its end takes its time."""
+
+    def __init__(self) -> None:
+        self.is_open, self.asked, self.ended = True, [], Event()
+
+    def stop(self) -> None:
+        self.asked.append("stop")
+
+    def close(self) -> None:
+        self.asked.append("close")
+        self.is_open = False
+        self.ended.set()
+
+
+@pytest.fixture
+def shown() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def fleet(shown: io.StringIO, tmp_path: Path) -> Fleet:
+    host = Host(name="hk1", domain="hk1.example.org", region=Region(id=901, code="hk", name="Hong Kong"))
+    site = Site(path=str(tmp_path / "site.yml"), hosts={"hk1": host}, known_hosts=str(tmp_path / "known_hosts"))
+    return Fleet(site, Report(console=Console(file=shown, width=200)))
+
+
+def test_all_are_done_before_an_error_is_raised(fleet: Fleet) -> None:
+    done = []
+
+    def work(number: int) -> None:
+        if number == 3:
+            raise ValueError("three")
+        time.sleep(0.01)
+        done.append(number)
+
+    with pytest.raises(ValueError, match="three"):
+        fleet.each(range(40), work)
+    assert sorted(done) == [number for number in range(40) if number != 3]
+
+
+def test_the_agent_at_work_is_stopped_and_waited_for(fleet: Fleet, shown: io.StringIO) -> None:
+    talk, ends = Talk(), []
+
+    def work(_: str) -> None:
+        fleet.watch(talk)  # type: ignore[arg-type]
+        press_ctrl_c()
+        talk.ended.wait(0.5)
+        ends.append(list(talk.asked))
+        talk.is_open = False
+
+    with pytest.raises(Interrupted) as error:
+        fleet.each(["hk1"], work)
+    assert ends == [["stop"]]
+    assert error.value.exit_code == 130
+    assert error.value.next == "run the same command again: it goes on from there"
+    assert "stopping after the resource in hand; once more to abandon" in shown.getvalue()
+
+
+def test_pressed_twice_all_are_abandoned(fleet: Fleet) -> None:
+    talk = Talk()
+
+    def work(_: str) -> None:
+        fleet.watch(talk)  # type: ignore[arg-type]
+        press_ctrl_c()
+        while not talk.asked:
+            time.sleep(0.01)
+        press_ctrl_c()
+        talk.ended.wait(30)
+
+    began = time.monotonic()
+    with pytest.raises(Interrupted) as error:
+        fleet.each(["hk1"], work)
+    assert time.monotonic() - began < 5
+    assert error.value.what == "abandoned"
+    assert talk.asked == ["stop", "close"]
+
+
+def test_where_nothing_is_in_hand_nothing_is_waited_for(fleet: Fleet) -> None:
+    connecting, begun = Event(), []
+
+    def work(name: str) -> None:
+        begun.append(name)
+        if len(begun) == 16:
+            press_ctrl_c()
+        connecting.wait(30)
+
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        fleet.each([f"hk{number}" for number in range(20)], work)
+    assert time.monotonic() - began < 5
+    connecting.set()
+    assert len(begun) == 16
