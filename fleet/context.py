@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import inventory
 from engine.facts import Ask
+from engine.plan import Mode
 from engine.report import Report
-from engine.session import Session
+from engine.run import Compile, Outcome, converge
+from engine.session import Event, Session
 from engine.transport import Login
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
@@ -45,7 +47,7 @@ class Fleet:
     site: Site
     report: Report
     sessions: set[Session] = field(default_factory=set)
-    stopping: Event = field(default_factory=Event)
+    stopping: threading.Event = field(default_factory=threading.Event)
 
     @property
     def runs(self) -> Path:
@@ -96,6 +98,14 @@ class Fleet:
         if self.stopping.is_set():
             session.stop()
 
+    def converge(self, login: Login, compile_: Compile, *, ask: Ask, mode: Mode = "apply", **more: Any) -> Outcome:
+        """`engine.run.converge`, shown in the report, kept under `runs`, and stopped by Ctrl-C."""
+
+        def show(event: Event) -> None:
+            self.report.agent_event(login.name, event)
+
+        return converge(login, compile_, ask=ask, mode=mode, runs=self.runs, on_event=show, on_session=self.watch, **more)
+
     def each(self, items: Iterable[T], work: Callable[[T], object]) -> None:
         """`work` for all at once. Ctrl-C stops each after the resource in hand, and at once where there is none; a second one abandons all.
 
@@ -118,7 +128,7 @@ class Fleet:
         at_work = min(PARALLEL, todo.qsize())
         with _on_ctrl_c(lambda: happened.put("pressed")):
             for _ in range(at_work):  # daemons: what hangs, as a connection to a host that is down, does not keep us once it is abandoned
-                Thread(target=go_on, daemon=True).start()
+                threading.Thread(target=go_on, daemon=True).start()
             while at_work and not (self.stopping.is_set() and not any(session.is_open for session in self.sessions)):
                 with suppress(Empty):
                     if happened.get(timeout=0.2) == "ended":
@@ -129,6 +139,12 @@ class Fleet:
             raise Interrupted("interrupted", next="run the same command again: it goes on from there")
         if errors:
             raise errors[0]
+
+    def alone(self, work: Callable[[], T]) -> T:
+        """The same for one piece of work, whose result it returns."""
+        found: list[T] = []
+        self.each([work], lambda one: found.append(one()))
+        return found[0]
 
     def _interrupt(self) -> None:
         sessions = tuple(self.sessions)
@@ -144,7 +160,10 @@ class Fleet:
 
 @contextmanager
 def _on_ctrl_c(tell: Callable[[], object]) -> Iterator[None]:
-    """Ctrl-C tells, instead of raising KeyboardInterrupt at any point of what runs."""
+    """Ctrl-C tells, instead of raising KeyboardInterrupt at any point of what runs. Off the main thread, it is that one's affair."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGINT, lambda *_: tell())
     try:
         yield

@@ -11,11 +11,11 @@ from engine.facts import Facts
 from engine.plan import Mode
 from engine.report import closing
 from engine.resource import Resource
-from engine.run import Compile, Failure, Outcome, converge
+from engine.run import Compile, Failure, Outcome
 from engine.session import Session
 from engine.ship import Shipment, make_shipment
 from fleet import pins
-from fleet.context import CHECKOUT, Fleet
+from fleet.context import CHECKOUT, Fleet, Interrupted
 from fleet.prove import compare_map, prove_hosts, prover
 from fleet.register import check_registration, register
 from fleet.served import NO_HEADSCALE
@@ -42,8 +42,15 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> 
     proved: dict[str, Proof] = {}
     code = 0
     for host in hosts:
-        if not run_host(fleet, host, "apply", only=only):
-            code = 1
+        try:
+            if not run_host(fleet, host, "apply", only=only):
+                code = 1
+                break
+        except Interrupted:
+            raise
+        except DerpfleetError as error:
+            fleet.report.failure(error)
+            code = error.exit_code
             break
         proofs = prove_hosts(fleet, [host], served=lambda fleet: _not_yet(fleet, only))
         if not proofs[host.name].ok:
@@ -94,11 +101,10 @@ def check(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> i
 
 def run_host(fleet: Fleet, host: Host, mode: Mode, *, only: Sequence[str] = ()) -> bool:
     """Converges one host and shows what failed. Returns whether it converged."""
-    outcome: list[Outcome] = []
-    fleet.each([host], lambda one: outcome.append(converge_host(fleet, one, mode, only=only)))
-    for failure in outcome[0].failures:
-        fleet.report.failure(_explain(host, failure, outcome[0]), log=str(outcome[0].log), subject=failure.id)
-    return outcome[0].ok
+    outcome = fleet.alone(lambda: converge_host(fleet, host, mode, only=only))
+    for failure in outcome.failures:
+        fleet.report.failure(_explain(host, failure, outcome), log=str(outcome.log), subject=failure.id)
+    return outcome.ok
 
 
 def converge_host(fleet: Fleet, host: Host, mode: Mode, *, only: Sequence[str] = ()) -> Outcome:
@@ -106,16 +112,13 @@ def converge_host(fleet: Fleet, host: Host, mode: Mode, *, only: Sequence[str] =
     started = time.monotonic()
     fleet.report.doing(host.name, "connecting")
     try:
-        outcome = converge(
+        outcome = fleet.converge(
             fleet.login(host),
             _compile(fleet, host),
             ask=roles.ask(host, fleet.site),
             mode=mode,
             only=only,
-            runs=fleet.runs,
             afterwards=(lambda _: pins.ask(host)) if mode == "apply" and pins.needed(host) else None,
-            on_event=lambda event: fleet.report.agent_event(host.name, event),
-            on_session=fleet.watch,
         )
     except DerpfleetError:
         fleet.report.doing(host.name, "")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from engine.facts import Facts
 from engine.plan import Mode
 from engine.resource import Resource
-from engine.run import Outcome, converge
+from engine.run import Outcome
 from engine.session import Session
 from fleet import pins
 from fleet.context import HEADSCALE, Fleet
@@ -73,15 +73,14 @@ def regions_of(fleet: Fleet, host: Host, facts: Facts) -> list[Host]:
 def _converge(fleet: Fleet, mode: Mode, proved: Sequence[Host], *, withdraw: Sequence[Host]) -> Outcome:
     started = time.monotonic()
     fleet.report.doing(HEADSCALE, "connecting")
-    outcome = converge(
-        fleet.headscale_login(),
-        lambda session: _compile(fleet, session, proved, withdraw),
-        ask=headscale.ask(fleet.site),
-        mode=mode,
-        runs=fleet.runs,
-        afterwards=(lambda facts: ask_map(fleet.site, facts)) if mode == "apply" else None,
-        on_event=lambda event: fleet.report.agent_event(HEADSCALE, event),
-        on_session=fleet.watch,
+    outcome = fleet.alone(
+        lambda: fleet.converge(
+            fleet.headscale_login(),
+            lambda session: _compile(fleet, session, proved, withdraw),
+            ask=headscale.ask(fleet.site),
+            mode=mode,
+            afterwards=(lambda facts: ask_map(fleet.site, facts)) if mode == "apply" else None,
+        )
     )
     fleet.report.counts(HEADSCALE, outcome.counts, checking=mode == "check", seconds=time.monotonic() - started)
     for failure in outcome.failures:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.facts import Ask
-from engine.run import converge
-from fleet.context import Fleet
+from fleet.context import Fleet, Interrupted
 from fleet.deploy import ResourceFailed
 from fleet.prove import prove_hosts
 from inventory.errors import DerpfleetError
@@ -25,6 +24,8 @@ def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
     for host in renewable:
         try:
             _renew(fleet, host, force=force)
+        except Interrupted:
+            raise
         except DerpfleetError as error:
             fleet.report.failure(error)
             code = max(code, error.exit_code)
@@ -36,14 +37,12 @@ def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
 
 def _renew(fleet: Fleet, host: Host, *, force: bool) -> None:
     fleet.report.doing(host.name, "renewing")
-    outcome = converge(
-        fleet.login(host),
-        lambda session: certificate.renewal(host, session.facts, force=force),
-        ask=Ask(),
-        mode="apply",
-        runs=fleet.runs,
-        on_event=lambda event: fleet.report.agent_event(host.name, event),
-        on_session=fleet.watch,
+    outcome = fleet.alone(
+        lambda: fleet.converge(
+            fleet.login(host),
+            lambda session: certificate.renewal(host, session.facts, force=force),
+            ask=Ask(),
+        )
     )
     for failure in outcome.failures:
         raise ResourceFailed(

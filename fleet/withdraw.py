@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 
 from engine.facts import Ask
-from engine.run import converge
 from engine.session import Session
 from engine.transport import Unreachable
 from fleet.context import HEADSCALE, Fleet
@@ -77,14 +76,12 @@ def _stop(fleet: Fleet, host: Host) -> None:
     fleet.report.doing(host.name, "stopping the relay")
     started = time.monotonic()
     try:
-        outcome = converge(
-            fleet.login(host),
-            lambda _: relay.stopped(),
-            ask=Ask(),
-            mode="apply",
-            runs=fleet.runs,
-            on_event=lambda event: fleet.report.agent_event(host.name, event),
-            on_session=fleet.watch,
+        outcome = fleet.alone(
+            lambda: fleet.converge(
+                fleet.login(host),
+                lambda _: relay.stopped(),
+                ask=Ask(),
+            )
         )
     except Unreachable as error:
         if _answers(fleet, host):
