@@ -229,7 +229,7 @@ def test_a_neighbour_that_stops_answering_rolls_us_back(desk: Desk) -> None:
     assert ran.code == 1
     assert "another site stopped answering as before: https://blog.derp.lab:443/ gave 200, now 500" in ran.failure()["why"]
     assert "put back: file:/etc/nginx/sites-enabled/zz-derpfleet-https.conf" in ran.failure()["why"]
-    assert "tcp/3489" not in desk.listening("sg1")
+    wait_for(lambda: "tcp/3489" not in desk.listening("sg1"), timeout_s=10, what="nginx still listens where it did not before")
     assert "tcp/443" in desk.listening("sg1")
     run(desk, "sg1", "sed", "-i", "s|return 500;|root /var/www/blog.derp.lab;|", conf)
     run(desk, "sg1", "systemctl", "reload", "nginx")
