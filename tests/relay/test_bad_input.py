@@ -231,7 +231,7 @@ def test_a_frozen_process_goes_on(live: Live) -> None:
     with live.connect() as alice, live.connect() as bob:
         live.signal(signal.SIGSTOP)
         alice.send(bob.key, b"while it slept")
-        time.sleep(3)
+        time.sleep(1.5)
         live.signal(signal.SIGCONT)
         assert bob.expect(derp.Received).packet == b"while it slept"
         alice.send(bob.key, b"and after")
