@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lab.errors import LabError
-from lab.process import Processes, run, wait_for
+from lab.process import Processes, execute, run, wait_for
 from lab.topology import (
     ACME_AT,
     BRIDGE,
@@ -142,6 +142,8 @@ def _plug_in(topology: Topology, name: str, part: str, at: int) -> None:
     """A new namespace whose eth0 is on the bridge."""
     lab = topology.namespace
     _make_namespace(name)
+    # The kernel takes its time with the interfaces of a namespace that is gone.
+    execute(["ip", "-n", lab, "link", "delete", f"v-{part}"], check=False)
     run(["ip", "-n", lab, "link", "add", f"v-{part}", "type", "veth", "peer", "name", "eth0", "netns", name])
     run(["ip", "-n", lab, "link", "set", f"v-{part}", "master", BRIDGE, "up"])
     run(["ip", "-n", name, "address", "add", f"{topology.address(at)}/{topology.network.prefixlen}", "dev", "eth0"])
