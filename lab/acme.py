@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import netns
-from lab.certificates import make_server_certificate
+from lab.certificates import machine_bundle, make_server_certificate
 from lab.files import write_tree
 from lab.process import Processes, run, wait_for
 from lab.topology import ACME, ACME_AT, DNS_AT, DOMAIN, Topology
@@ -19,17 +19,18 @@ from lab.topology import ACME, ACME_AT, DNS_AT, DOMAIN, Topology
 PORT, MANAGEMENT_PORT = 14000, 15000
 LIFETIME_S = 90 * 86400  # Let's Encrypt's
 RELIABLE = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"}
-MACHINE_CAS = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 @dataclass(frozen=True)
 class Acme:
-    """Pebble in the lab's own namespace. `folder` holds its files; `bundle` is where the roots that clients trust are written."""
+    """Pebble in the lab's own namespace. `folder` holds its files; `bundle` is where the roots that clients trust are written,
+    `other_root` among them."""
 
     topology: Topology
     processes: Processes
     folder: Path
     bundle: Path
+    other_root: Path
 
     @property
     def directory_url(self) -> str:
@@ -72,8 +73,7 @@ class Acme:
             environment={**os.environ, **(RELIABLE if reliable else {})},
         )  # fmt: skip
         root = wait_for(self._root, timeout_s=10, what="the ACME server did not come up", why=lambda: self.processes.tail(ACME))
-        machine = Path(os.environ.get("SSL_CERT_FILE", MACHINE_CAS))
-        self.bundle.write_text((machine.read_text().rstrip("\n") + "\n" if machine.is_file() else "") + root)
+        self.bundle.write_text(machine_bundle() + self.other_root.read_text() + root)
 
     def _root(self) -> str | None:
         address = self.topology.address(ACME_AT)

@@ -1,14 +1,24 @@
-"""The lab's own certificate authority. It signs the ACME server's own https certificate, and nothing else."""
+"""Certificate authorities of the lab's own, for the https of the ACME server, of headscale and of sites that were there before."""
 
 from __future__ import annotations
 
 import datetime
+import os
 from ipaddress import IPv4Address
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+MACHINE_CAS = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+def machine_bundle() -> str:
+    """The roots that this machine trusts, in PEM; "" when it has no bundle."""
+    bundle = Path(os.environ.get("SSL_CERT_FILE", MACHINE_CAS))
+    return bundle.read_text().rstrip("\n") + "\n" if bundle.is_file() else ""
 
 
 def make_server_certificate(name: str, address: IPv4Address) -> tuple[bytes, bytes, bytes]:

@@ -142,8 +142,12 @@ class Client:
 
     def regions(self) -> dict[int, str]:
         """The regions of the map that it has now: id -> code."""
+        return {number: region["RegionCode"] for number, region in self.derp_map().items()}
+
+    def derp_map(self) -> dict[int, dict[str, Any]]:
+        """The regions of the map that it has now, by id, as tailcfg.DERPRegion."""
         regions = json.loads(self.tailscale("debug", "derp-map").stdout)["Regions"]
-        return {int(number): region["RegionCode"] for number, region in regions.items()}
+        return {int(number): region for number, region in regions.items()}
 
     def ping(self, other: Client, *, timeout_s: float = 20) -> Pong:
         """One disco ping, repeated until it is answered; a first one often is not, while the peer still dials its relay."""

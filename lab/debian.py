@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from lab.cache import Progress, made_once, remove_tree
+from lab.certificates import machine_bundle
 from lab.files import write_tree
 from lab.process import run
 
@@ -57,11 +58,11 @@ def base(*, cache: Path, progress: Progress) -> Path:
     return made_once(cache / "lab" / f"base-{key}", make)
 
 
-def lay_out(base_root: Path, folder: Path, *, cache: Path) -> None:
+def lay_out(base_root: Path, folder: Path, *, cache: Path, ca: Path) -> None:
     """The parts of one host's file system, as `lab.host` mounts them: `base`, which all hosts share, `upper` with what is the
     host's own, `work` and `root` for the mount, and `var`, a copy, since Docker wants no overlay below its own.
 
-    The host can reach package servers, and has those packages that earlier hosts fetched.
+    The host can reach package servers, has those packages that earlier hosts fetched, and trusts `ca` besides what this machine trusts.
     """
     remove_tree(folder)
     for name in ("upper", "work", "root"):
@@ -71,7 +72,7 @@ def lay_out(base_root: Path, folder: Path, *, cache: Path) -> None:
     carried: dict[str, str | bytes] = {"etc/apt/apt.conf.d/90lab": "\n".join(apt_options()) + "\n"}
     if lines := sources():
         carried["etc/apt/sources.list"] = "\n".join(lines) + "\n"
-    write_tree(folder / "upper", carried | _ca_certificates(), like=base_root)
+    write_tree(folder / "upper", carried | _ca_certificates(ca), like=base_root)
     for package in _archives(cache).glob("*.deb"):
         _link(package, folder / ARCHIVES)
 
@@ -97,11 +98,12 @@ def sources() -> list[str]:
     return [f"deb {uri} {suite} main" for suite, uri in sorted(found.items())] if complete else []
 
 
-def _ca_certificates() -> dict[str, bytes]:
-    """What this machine trusts: by path, the bundle and the certificates that somebody added to it."""
-    bundle = Path(os.environ.get("SSL_CERT_FILE", f"/{CA_BUNDLE}"))
-    found = {CA_BUNDLE: bundle.read_bytes()} if bundle.is_file() else {}
-    return found | {str(path.relative_to("/")): path.read_bytes() for path in OWN_CAS.rglob("*.crt")}
+def _ca_certificates(ca: Path) -> dict[str, str | bytes]:
+    """What a host trusts: by path, the bundle, the certificates that somebody added to this machine's, and `ca`, as if added there, too."""
+    own: dict[str, str | bytes] = {str(path.relative_to("/")): path.read_bytes() for path in OWN_CAS.rglob("*.crt")}
+    added, root = f"{OWN_CAS.relative_to('/')}/derp-lab.crt", ca.read_text()
+    by_hash = f"etc/ssl/certs/{run(['openssl', 'x509', '-noout', '-hash', '-in', str(ca)]).strip()}.0"
+    return own | {CA_BUNDLE: machine_bundle() + root, added: root, by_hash: root}
 
 
 def _archives(cache: Path) -> Path:

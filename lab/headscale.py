@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.certificates import make_server_certificate
+from lab.files import write_tree
 from lab.host import Host
 from lab.process import wait_for
 
@@ -16,29 +18,43 @@ TEMPLATES = Path(__file__).parent / "templates" / "headscale"
 
 @dataclass(frozen=True)
 class Headscale:
-    """headscale on `host`."""
+    """headscale on `host`. `folder` holds the files of its https."""
 
     host: Host
+    folder: Path
 
     @property
     def url(self) -> str:
-        """Its server_url."""
-        return f"http://{self.host.spec.domain}:{PORT}"
+        """Its server_url. https: a client that has lost a plain one insists on port 443 for two minutes after each attempt, so for ever."""
+        return f"https://{self.host.spec.domain}:{PORT}"
+
+    @property
+    def ca(self) -> Path:
+        """What its https is verified with."""
+        return self.folder / "ca.pem"
+
+    def make_certificate(self) -> None:
+        """Make the files of its https."""
+        authority, certificate, key = make_server_certificate(self.host.spec.domain, self.host.topology.ipv4(self.host.name))
+        write_tree(self.folder, {"ca.pem": authority, "server.pem": certificate})
+        write_tree(self.folder, {"server.key": key}, mode=0o600)
 
     def lay_out(self, binary: Path) -> None:
         """Put program, configuration and unit into the host's file system, before it boots."""
         self.host.lay({"usr/bin/headscale": binary.read_bytes()}, mode=0o755)
-        config = (TEMPLATES / "config.yaml").read_text().replace("http://127.0.0.1:8080", self.url)
+        config = (TEMPLATES / "config.yaml").read_text().replace("https://127.0.0.1:8080", self.url)
         derp_map, unit = ((TEMPLATES / name).read_text() for name in ("derp.yaml", "headscale.service"))
         files = {"etc/headscale/config.yaml": config, "etc/headscale/derp.yaml": derp_map, "etc/systemd/system/headscale.service": unit}
-        self.host.lay(files)
+        self.host.lay(files | {"etc/headscale/tls.pem": (self.folder / "server.pem").read_text()})
+        self.host.lay({"etc/headscale/tls.key": (self.folder / "server.key").read_text()}, mode=0o600)
 
     def start(self) -> None:
         """Start it, wait until it answers, and make the user that the clients belong to."""
         home = ["--home-dir", "/var/lib/headscale", "--create-home", "--shell", "/usr/sbin/nologin"]
         self.host.run(["useradd", "--system", "--user-group", *home, "headscale"])
+        self.host.run(["chown", "headscale:", "/etc/headscale/tls.key"])
         self.host.run(["systemctl", "enable", "--quiet", "--now", "headscale"])
-        health = ["curl", "--silent", "--fail", "--max-time", "1", f"http://127.0.0.1:{PORT}/health"]
+        health = ["curl", "--silent", "--fail", "--insecure", "--max-time", "1", f"https://127.0.0.1:{PORT}/health"]
         wait_for(
             lambda: self.host.run(health, check=False).returncode == 0, timeout_s=20,
             what="headscale did not come up", why=lambda: self.host.run(["journalctl", "-u", "headscale", "-n", "5", "-o", "cat"]).stdout,

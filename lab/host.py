@@ -73,9 +73,9 @@ class Host:
         kind, key = self._host_key.with_suffix(".pub").read_text().split()[:2]
         return f"{','.join(names)} {kind} {key}"
 
-    def prepare(self, base: Path, *, cache: Path) -> None:
-        """Lay out its file system: the base, its name, its keys, its logins."""
-        debian.lay_out(base, self.folder, cache=cache)
+    def prepare(self, base: Path, *, cache: Path, ca: Path) -> None:
+        """Lay out its file system: the base, its name, its keys, its logins, `ca` among what it trusts."""
+        debian.lay_out(base, self.folder, cache=cache, ca=ca)
         domain, authorized = self.spec.domain, (self.keys / "id_ed25519.pub").read_text()
         self.lay(
             {

@@ -57,7 +57,7 @@ class Lab:
 
     @property
     def ca(self) -> Path:
-        """The machine's roots and that of the lab's ACME server."""
+        """The machine's roots, headscale's, and that of the lab's ACME server."""
         return self.root / "ca.pem"
 
     @property
@@ -84,12 +84,12 @@ class Lab:
     @cached_property
     def acme(self) -> Acme:
         """Its ACME server."""
-        return Acme(self.topology, self.processes, self.root / "acme", self.ca)
+        return Acme(self.topology, self.processes, self.root / "acme", self.ca, self.headscale.ca)
 
     @cached_property
     def headscale(self) -> Headscale:
         """Its control server."""
-        return Headscale(self.hosts["hs1"])
+        return Headscale(self.hosts["hs1"], self.root / "headscale")
 
     @cached_property
     def clients(self) -> Mapping[str, Client]:

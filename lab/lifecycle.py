@@ -19,6 +19,7 @@ from typing import Any
 
 from lab import cgroup, debian, golang, netns, sitefile, state
 from lab.cache import CACHE, Progress, remove_tree
+from lab.certificates import machine_bundle
 from lab.errors import LabError
 from lab.host import make_keys
 from lab.lab import Lab
@@ -26,7 +27,7 @@ from lab.process import Processes
 from lab.topology import ACME, HOSTS, NETWORK, PARTS, SITES
 
 PACKAGES = Path(__file__).parent / "packages.txt"
-OWN_FILES = ("hosts", "sites", "etc", "acme", "ssh", "log", "site.yml", "known_hosts", "ca.pem", "enter", state.FILE)
+OWN_FILES = ("hosts", "sites", "etc", "acme", "headscale", "ssh", "log", "site.yml", "known_hosts", "ca.pem", "enter", state.FILE)
 
 
 def up(root: Path, *, progress: Progress, only: Iterable[str] = PARTS, cache: Path = CACHE) -> Lab:
@@ -103,6 +104,8 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
         lab.root.mkdir(parents=True, exist_ok=True)
         lab.state.write()
         make_keys(lab.root / "ssh")
+        lab.headscale.make_certificate()
+        lab.ca.write_text(machine_bundle() + lab.headscale.ca.read_text())
         netns.make(lab.topology, lab.processes)
         lab.dns.start()
         lab.state.is_ready(NETWORK)
@@ -136,7 +139,7 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
 def _raise_host(lab: Lab, name: str, base: Future[Path], programs: Mapping[str, Future[Path]]) -> None:
     host = lab.hosts[name]
     host.stop()  # what an earlier attempt left
-    host.prepare(base.result(), cache=lab.cache)
+    host.prepare(base.result(), cache=lab.cache, ca=lab.headscale.ca)
     if host is not lab.headscale.host:
         host.boot()
         return

@@ -57,16 +57,14 @@ class Desk:
 
     def invoke(self, *words: str, timeout_s: float = 300) -> Ran:
         """`invoke WORDS --json` in the lab's network."""
-        verb = [str(Path(sys.executable).parent / "invoke"), *words, "--json", "--site", str(self.stage.site_file)]
-        done = subprocess.run(
-            [str(self.stage.root / "enter"), *verb],
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        done = self.run(*words, "--json", timeout_s=timeout_s)
         return Ran(done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr)
+
+    def run(self, *words: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        """`invoke WORDS` in the lab's network, as text."""
+        verb = [str(Path(sys.executable).parent / "invoke"), *words, "--site", str(self.stage.site_file)]
+        argv = [str(self.stage.root / "enter"), *verb]
+        return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=timeout_s, check=False)
 
     def edit(self, host: str, **settings: Any) -> None:
         """Changes a host's settings in the site file; None takes one away."""
@@ -99,7 +97,7 @@ def desk(stage: lab.Lab) -> Desk:
 @pytest.fixture(scope="session")
 def derper_archive(stage: lab.Lab) -> str:
     """Our image of Go's derper, beside the site file."""
-    derper = golang.built_in(golang.SOURCES / "derper", cache=stage.cache) / "derper"
+    derper = golang.build(golang.SOURCES / "derper", cache=stage.cache, progress=print) / "derper"
     bundle = Path("/etc/ssl/certs/ca-certificates.crt")
     write_derper_image(stage.root / "derper.tar", derper=derper, busybox=Path("/bin/busybox"), ca_bundle=bundle)
     return "derper.tar"
