@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 READ_SIZE: Final = 128 * 1024
 TAIL_SIZE: Final = MAX_PACKET + 1024  # more than the longest unfinished frame
-BACKLOG: Final = 256 * 1024  # bytes that wait for the end of the tick at most, and one read
+BACKLOG: Final = 1024 * 1024  # bytes that wait for the end of the tick at most, and one read
 HIGH_WATER: Final = 128 * 1024  # bytes in a transport that are not the kernel's yet; more, and its packets queue
 
 CIPHER: Final = memoryview(bytearray(READ_SIZE))
@@ -70,6 +70,7 @@ class Tick:
             if pending:
                 chunk = pending[0] if len(pending) == 1 else b"".join(pending)
                 pending.clear()
+                outbox.octets += len(chunk)
                 outbox.link.write(chunk)
         while switch.hangups:
             session = switch.hangups.pop()

@@ -61,7 +61,7 @@ class Outbox:
         self.writable = True
         self.pending: list[Chunk] = []
         self.packets = 0  # put into pending so far
-        self.octets = 0  # their frames' bytes
+        self.octets = 0  # their frames' bytes, as soon as they have left; what else leaves is taken off beforehand
         self._drop = drop
         self._depth = MESH_DEPTH if mesh else DEPTH
         self._payload_at = PACKET_HEAD_LEN + (KEY_LEN if mesh else 0)
@@ -73,7 +73,7 @@ class Outbox:
     @property
     def payload_octets(self) -> int:
         """Bytes of the packets put into `pending` so far, without headers and keys."""
-        return self.octets - self.packets * self._payload_at
+        return self.octets + sum(map(len, self.pending)) - self.packets * self._payload_at
 
     @property
     def waiting(self) -> int:
@@ -102,7 +102,6 @@ class Outbox:
             self.dirty.append(self)
         self.pending.append(chunk)
         self.packets += packets
-        self.octets += len(chunk)
 
     def control(self, frame: bytes) -> None:
         """Add a frame that carries no packet; it is never dropped."""
@@ -110,6 +109,7 @@ class Outbox:
             if not self.pending:
                 self.dirty.append(self)
             self.pending.append(frame)
+            self.octets -= len(frame)
         else:
             if self._control is None:
                 self._control = []
@@ -143,11 +143,13 @@ class Outbox:
         pending, longest = self.pending, 0.0
         if self._control is not None:
             pending[:0] = self._control
+            self.octets -= sum(map(len, self._control))
             self._control = None
         if self._data or self._disco:
             longest = self._take_waiting(now)
         chunk = pending[0] if len(pending) == 1 else b"".join(pending)
         pending.clear()
+        self.octets += len(chunk)
         self._pong_waits = False
         self.special = self.waiting > 0
         return chunk, longest
@@ -155,6 +157,7 @@ class Outbox:
     def discard(self) -> None:
         """The connection ended: every packet that is still here is dropped."""
         self.current = self.ready = self.writable = False
+        self.octets += sum(map(len, self.pending))
         for frame in _frames(self.pending):
             self.packets -= 1
             self.octets -= len(frame)
@@ -192,7 +195,6 @@ class Outbox:
             longest = max(longest, now - since)
             self.pending.append(frame)
             self.packets += 1
-            self.octets += len(frame)
             room -= len(frame)
         self._data, self._disco = self._data or None, self._disco or None  # an empty deque costs 600 bytes
         self._refresh()

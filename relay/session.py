@@ -5,8 +5,8 @@ relays half of what derper does per CPU-second; in this shape two to three times
 
 1. No object per packet. A SEND_PACKET and the RECV_PACKET that it becomes have the same length, so the type byte and
    the key are overwritten where they stand in the read buffer, and what goes out is a slice of what came in.
-2. Runs. Consecutive frames with the same first 37 bytes (type, length, destination) leave as one slice. Those 37 bytes
-   are also the key of a small table per connection that gives the rewritten ones, so a known header costs one look-up.
+2. Runs. Consecutive frames of the same length to the same destination leave as one slice. Where destinations are is kept
+   in a small table per connection, so that a packet costs one look-up of its own and no method call.
 3. Nothing is written here: slices collect in the destination's outbox until the end of the loop's tick, across all
    sources, and leave in one write (server.py).
 
@@ -26,10 +26,21 @@ from relay.bucket import Bucket, Limiter
 from relay.handshake import ClientInfo
 from relay.outbox import Outbox, Writer
 from relay.switch import SETTLING_S, Link, Switch
-from relay.wire import DISCO_MAGIC, HEADER, HEADER_LEN, KEY_LEN, MIN_DISCO, PACKET_HEAD_LEN, PeerPresent, ProtocolError
+from relay.wire import (
+    DISCO_MAGIC,
+    HEADER,
+    HEADER_LEN,
+    KEY_LEN,
+    MIN_DISCO,
+    PACKET_HEAD_LEN,
+    RECV_PACKET,
+    SEND_PACKET,
+    PeerPresent,
+    ProtocolError,
+)
 
-MAX_ROUTES: Final = 256  # known headers per connection
-LONG_RUN: Final = 8  # frames; from here on `_heads_of` pays (100 B packets: 0.26 µs instead of 0.30 µs each)
+MAX_ROUTES: Final = 1024  # known destinations per connection
+LONG_RUN: Final = 8  # frames; from here on _rewrite_run pays
 MAX_COLD: Final = 256  # frames that are no packets for anybody, per turn; then the others get theirs
 COLD_WAIT_S: Final = 0.005
 NOT_HERE_RATE: Final = 1.0  # PEER_GONE(NOT_HERE) per second and connection
@@ -38,13 +49,10 @@ MAX_CHARGE: Final = wire.MAX_PACKET + KEY_LEN  # what a frame costs at most unde
 
 DISCO_FIRST: Final = DISCO_MAGIC[0]
 _HEAD: Final = Struct(f"{PACKET_HEAD_LEN}s")
-_RECV_HEAD: Final = Struct(">BI32s")
+_FRONT: Final = Struct(">BI32s")
 _FORWARD_HEAD_LEN: Final = PACKET_HEAD_LEN + KEY_LEN
 _FORWARD_HEAD: Final = Struct(f"{_FORWARD_HEAD_LEN}s")
-_MIN_DISCO_FRAME: Final = PACKET_HEAD_LEN + MIN_DISCO
-
-Heads = Callable[[memoryview], Iterator[tuple[bytes]]]
-Route = tuple[Outbox, bytes, int, Heads]  # the destination, the rewritten 37 bytes, the frame's size, how to walk along such frames
+_MIN_DISCO_LEN: Final = KEY_LEN + MIN_DISCO
 
 
 class Session:
@@ -91,8 +99,8 @@ class Session:
         self.rx_bytes: int = 0  # payloads
         self.rx_disco: int = 0  # packets that look like disco
         self.rx_forwarded: int = 0  # packets that came as FORWARD_PACKET
-        self._routes: dict[bytes, Route] = {}
-        self._forward_routes: dict[bytes, Route] | None = None
+        self._routes: dict[bytes, Outbox] = {}  # destination -> its active connection, when last looked
+        self._forward_routes: dict[tuple[bytes, bytes], Outbox] = {}
         self._bucket: Bucket | None = None
         self._cold = 0  # frames in this turn that are no packets for anybody
         self._paid = False  # the first frame of what is fed next has been charged for
@@ -111,45 +119,40 @@ class Session:
         if self.limiter is not None:
             end = self._affordable(self.limiter, buffer, end)
         position = packets = total = 0
-        routes, head_at, rewrite = self._routes, _HEAD.unpack_from, _HEAD.pack_into
+        routes, me, front_at, rewrite = self._routes, self.key, _FRONT.unpack_from, _FRONT.pack_into
+        # Where fewer than 37 bytes are left, `key` ends with what stood there before, and with fewer than 5 the length does.
+        # Then the frame is not whole, whatever these say: _handle looks again.
+        kind, length, key = front_at(buffer, 0)
         try:
             while position < end:
-                # Where fewer than 37 bytes are left this reads what stood there before. It does no harm: a frame with a
-                # known header is longer than that, so it is not whole, and any other is looked at again.
-                (head,) = head_at(buffer, position)
-                route = routes.get(head)
-                if route is None:
+                size = length + HEADER_LEN
+                outbox = routes.get(key)
+                if outbox is None or kind != SEND_PACKET or not PACKET_HEAD_LEN <= size <= end - position:
                     after = self._handle(buffer, position, end)
                     if after < 0:
                         break
                     position = after
+                    kind, length, key = front_at(buffer, position)
                     continue
-                outbox, rewritten, size, heads = route
-                if end - position < size:
-                    break
                 ready = outbox.ready
                 if not ready and not outbox.current:
-                    del routes[head]  # that connection is not its key's any more
+                    del routes[key]  # that connection is not its key's any more
                     continue
-                first = position
-                rewrite(buffer, position, rewritten)
+                first, destination = position, key
+                rewrite(buffer, position, RECV_PACKET, length, me)
                 position += size
-                while end - position >= size and head_at(buffer, position)[0] == head:
-                    rewrite(buffer, position, rewritten)
+                kind, following, key = front_at(buffer, position)
+                while key == destination and following == length and kind == SEND_PACKET and end - position >= size:
+                    rewrite(buffer, position, RECV_PACKET, length, me)
                     position += size
                     if end - position > LONG_RUN * size:
-                        run = position
-                        for (found,) in heads(memoryview(buffer)[run : end - (end - run) % size]):
-                            if found != head:
-                                break
-                            position += size
-                        for at in range(run, position, size):
-                            rewrite(buffer, at, rewritten)
+                        position = self._rewrite_run(buffer, position, end, length, destination)
+                    kind, following, key = front_at(buffer, position)
                 octets = position - first
                 count = octets // size
                 packets += count
                 total += octets
-                if size >= _MIN_DISCO_FRAME and (
+                if length >= _MIN_DISCO_LEN and (
                     buffer[first + PACKET_HEAD_LEN] == DISCO_FIRST
                     or (count > 1 and DISCO_FIRST in buffer[first + PACKET_HEAD_LEN + size : position : size])
                 ):
@@ -160,14 +163,28 @@ class Session:
                         outbox.dirty.append(outbox)
                     pending.append(buffer[first:position])
                     outbox.packets += count
-                    outbox.octets += octets
                 else:
-                    outbox.queue(buffer[first:position], size, self.key, self.switch.clock())
+                    outbox.queue(buffer[first:position], size, me, self.switch.clock())
+                length = following
         finally:  # what went before a breach of the rules has been relayed, and counts
             if packets:
                 self.rx_packets += packets
                 self.rx_bytes += total - packets * PACKET_HEAD_LEN
                 self.switch.backlog += total
+        return position
+
+    def _rewrite_run(self, buffer: bytearray, position: int, end: int, length: int, destination: bytes) -> int:
+        """Overwrite the heads of a long run at once; where it ends. For 100 B packets 0.26 instead of 0.30 µs each."""
+        head = _FRONT.pack(SEND_PACKET, length, destination)
+        rewritten = _FRONT.pack(RECV_PACKET, length, self.key)
+        size, start = length + HEADER_LEN, position
+        for (found,) in _heads_of(size)(memoryview(buffer)[start : end - (end - start) % size]):
+            if found != head:
+                break
+            position += size
+        rewrite = _HEAD.pack_into
+        for at in range(start, position, size):
+            rewrite(buffer, at, rewritten)
         return position
 
     def hang_up(self, reason: str) -> None:
@@ -179,7 +196,7 @@ class Session:
     def trim(self) -> None:
         """Forget what an idle connection need not remember."""
         self._routes.clear()
-        self._forward_routes = None
+        self._forward_routes.clear()
 
     def present(self) -> PeerPresent:
         """How watchers are told of this connection."""
@@ -198,7 +215,7 @@ class Session:
             return -1
         kind, length = _header_at(buffer, position)
         after = position + HEADER_LEN + length
-        if kind == wire.SEND_PACKET:
+        if kind == SEND_PACKET:
             _check_packet_length(length, KEY_LEN)
             return self._send(buffer, position, after) if after <= end else -1
         if kind == wire.FORWARD_PACKET:
@@ -239,17 +256,15 @@ class Session:
             raise ProtocolError("not_a_mesh_peer")
 
     def _send(self, buffer: bytearray, position: int, after: int) -> int:
-        """A packet whose header is not in the table: find its way."""
-        head = bytes(buffer[position : position + PACKET_HEAD_LEN])
-        peer = self.switch.peers.get(head[HEADER_LEN:])
+        """A packet whose destination is not in the table: find its way."""
+        destination = bytes(buffer[position + HEADER_LEN : position + PACKET_HEAD_LEN])
+        peer = self.switch.peers.get(destination)
         receiver = peer.active if peer is not None else None
         if receiver is not None:
             self.switch.subscribe(receiver, self.key)
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()
-            length = after - position - HEADER_LEN
-            size = length + HEADER_LEN
-            self._routes[head] = (receiver.outbox, _RECV_HEAD.pack(wire.RECV_PACKET, length, self.key), size, _heads_of(size))
+            self._routes[destination] = receiver.outbox
             return position  # the hot loop takes it from here
         if (peer is None or peer.link is None) and self._is_too_cold():
             return -1
@@ -259,9 +274,9 @@ class Session:
         self.rx_bytes += len(packet)
         self.rx_disco += is_disco
         if peer is not None and peer.link is not None:
-            self._forward(peer.link, self.key, head[HEADER_LEN:], packet)
+            self._forward(peer.link, self.key, destination, packet)
         else:
-            self._lost("unknown_dest", self.key, head[HEADER_LEN:], packet)
+            self._lost("unknown_dest", self.key, destination, packet)
         return after
 
     def _forward(self, link: Link, source: bytes, destination: bytes, packet: bytes) -> None:
@@ -275,12 +290,12 @@ class Session:
     def _forwarded(self, buffer: bytearray, position: int, end: int, size: int) -> int:
         """Packets from a mesh peer, a run of them with the same 69 bytes in front."""
         head = _FORWARD_HEAD.unpack_from(buffer, position)[0]
-        route = self._forward_route(head, size)
-        if route is None:
-            packet = bytes(buffer[position + _FORWARD_HEAD_LEN : position + size])
-            self._forward_on(head[5:37], head[37:], packet)
+        source, destination = head[HEADER_LEN:PACKET_HEAD_LEN], head[PACKET_HEAD_LEN:]
+        outbox = self._forward_route(source, destination)
+        if outbox is None:
+            self._forward_on(source, destination, bytes(buffer[position + _FORWARD_HEAD_LEN : position + size]))
             return position + size
-        outbox, rewritten, _, _ = route
+        rewritten = _FRONT.pack(RECV_PACKET, size - HEADER_LEN - KEY_LEN, source)
         pieces: list[bytes | bytearray] = []
         last = end - size
         while True:
@@ -294,26 +309,23 @@ class Session:
         if outbox.ready:
             outbox.put(chunk, len(pieces) // 2)
         else:
-            outbox.queue(chunk, size - KEY_LEN, head[5:37], self.switch.clock())
+            outbox.queue(chunk, size - KEY_LEN, source, self.switch.clock())
         return position
 
-    def _forward_route(self, head: bytes, size: int) -> Route | None:
+    def _forward_route(self, source: bytes, destination: bytes) -> Outbox | None:
         """The way of a mesh peer's packet to a local client; None when there is none, or the packet names no sender."""
         routes = self._forward_routes
-        if routes is None:
-            routes = self._forward_routes = {}
-        route = routes.get(head)
-        if route is not None and route[0].current:
-            return route
-        source, peer = head[5:37], self.switch.peers.get(head[37:])
+        outbox = routes.get((source, destination))
+        if outbox is not None and outbox.current:
+            return outbox
+        peer = self.switch.peers.get(destination)
         if peer is None or peer.active is None or not any(source):
             return None
         self.switch.subscribe(peer.active, source)
         if len(routes) >= MAX_ROUTES:
             routes.clear()
-        rewritten = _RECV_HEAD.pack(wire.RECV_PACKET, size - HEADER_LEN - KEY_LEN, source)
-        route = routes[head] = (peer.active.outbox, rewritten, size, _heads_of(size))
-        return route
+        routes[source, destination] = peer.active.outbox
+        return peer.active.outbox
 
     def _forward_on(self, source: bytes, destination: bytes, packet: bytes) -> None:
         """A mesh peer's packet for nobody here. One that came from outside may still be for another worker of ours."""
@@ -380,7 +392,7 @@ class Session:
 
 
 @lru_cache(maxsize=2048)
-def _heads_of(size: int) -> Heads:
+def _heads_of(size: int) -> Callable[[memoryview], Iterator[tuple[bytes]]]:
     """Walks along frames of `size` bytes and gives the first 37 of each."""
     return Struct(f"{PACKET_HEAD_LEN}s{size - PACKET_HEAD_LEN}x").iter_unpack
 
