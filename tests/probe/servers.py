@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from probe.target import Target
 from tests.probe.authority import Issued
+from tests.support import debian
 
 DOMAIN = "relay.test"
 LOOPBACK = "127.0.0.1"
@@ -124,7 +124,7 @@ def nginx(front: Front, behind: Backend, folder: Path, *also: str) -> Iterator[t
     """)
     with program(
         [
-            shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin") or "nginx",
+            debian.program("nginx", "nginx"),
             "-c",
             str(folder / "nginx.conf"),
             "-e",
