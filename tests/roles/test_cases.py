@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+import inventory
 import roles
 from tests.roles.cases import FOLDER, names, plan_of, text_of
 
@@ -34,3 +35,16 @@ def test_what_a_deploy_changes_asks_for_nothing_new(before: str, after: str) -> 
 def test_every_role_of_the_plan_is_known() -> None:
     found = {r["role"] for name in names() for r in plan_of(name)["resources"]}
     assert found == {role.__name__.rpartition(".")[2] for role in roles.RELAY_HOST}
+
+
+def test_what_the_roles_ask_is_asked_once() -> None:
+    site = inventory.load(FOLDER / "bare" / "site.yml")
+    asked = roles.ask(site.hosts["hk1"], site)
+    assert len(asked.files) == len(set(asked.files))
+    assert {name: argv[0] for name, argv in asked.commands.items()} == {
+        "clocks": "systemctl",
+        "container": "docker",
+        "firewalld": "systemctl",
+        "nginx": "nginx",
+        "nginx_conffiles": "dpkg-query",
+    }

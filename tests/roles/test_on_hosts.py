@@ -17,6 +17,7 @@ import yaml
 import lab
 from engine.image import write_derper_image
 from lab import existing_site, faults, golang
+from lab.certificates import make_server_certificate
 from lab.process import wait_for
 from tests.e2e.conftest import Desk, Ran
 
@@ -123,6 +124,7 @@ def test_a_refusal_of_the_acme_server_is_told_in_words(desk: Desk) -> None:
 # Changing one's mind: each step is one edit and one deploy, and leaves nothing of the last one listening.
 
 DOCKER = {"flavour": "docker", "docker": {"archive": "derper.tar.gz"}}
+REGISTRY = "{version: 0.1, http: {addr: 127.0.0.1:5000}, storage: {filesystem: {rootdirectory: /var/lib/registry}}}"
 STEPS: list[tuple[dict[str, Any], set[str]]] = [
     ({}, FRONTED),
     ({"ports": {"https": 3489, "stun": 3479, "backend": 3340, "metrics": 9412}}, SSH | {"tcp/80", "tcp/3489", "udp/3479"}),
@@ -161,6 +163,55 @@ def _only_lacks_a_pin(ran: Ran) -> bool:
 def _server_key(ran: Ran) -> str:
     rungs = {rung["name"]: rung for rung in ran.proof("hk1")["rungs"]}
     return str(rungs.get("upgrade", {}).get("data", {}).get("server_key") or _server_key_of.get("hk1"))
+
+
+def test_the_distributions_certbot_does_as_well(desk: Desk) -> None:
+    acme = yaml.safe_load(desk.stage.site_file.read_text())["defaults"]["certificate"]
+    site(desk, "hk1", {"certificate": {**acme, "certbot": "distribution"}})
+    run(desk, "hk1", "rm", "-rf", "/etc/letsencrypt/live", "/etc/letsencrypt/renewal", "/etc/letsencrypt/archive")
+    ran = desk.invoke("deploy", "--host", "hk1")
+    assert ran.code == 0, ran.why()
+    assert {"package:certbot", "command:certificate"} <= set(ran.changed("hk1"))
+    assert desk.invoke("renew", "--host", "hk1", "--force").code == 0
+    assert desk.invoke("check", "--host", "hk1").code == 0
+
+
+def test_a_certificate_of_ones_own_is_served_and_its_key_is_told_to_nobody(desk: Desk) -> None:
+    authority, chain, key = make_server_certificate("hk1.derp.lab", desk.stage.topology.ipv4("hk1"))
+    for name, content in (("own-ca.pem", authority), ("own.pem", chain), ("own.key", key)):
+        (desk.stage.root / name).write_bytes(content)
+    site(desk, "hk1", {"certificate": {"source": "manual", "ca": "own-ca.pem", "fullchain": "own.pem", "key": "file:own.key"}})
+    ran = desk.invoke("deploy", "--host", "hk1")
+    assert ran.code == 0, ran.why()
+    assert ran.proof("hk1")["ok"]
+    secret = key.decode().splitlines()[1]
+    assert secret not in str(ran.events) + ran.errors
+    assert run(desk, "hk1", "stat", "-c", "%a %U", "/etc/derpfleet/certificates/hk1.derp.lab/privkey.pem") == "600 root\n"
+    assert desk.invoke("check", "--host", "hk1").code == 0
+
+
+def test_an_image_is_pulled_from_a_registry_by_its_digest(desk: Desk) -> None:
+    site(desk, "hk1", DOCKER)
+    assert desk.invoke("deploy", "--host", "hk1").code == 0
+    run(desk, "hk1", "apt-get", "-qq", "install", "--no-install-recommends", "docker-registry")
+    run(desk, "hk1", "systemctl", "disable", "--now", "docker-registry")  # Debian's asks for a password
+    run(desk, "hk1", "sh", "-c", f"echo '{REGISTRY}' > /etc/docker/registry/mine.yml")
+    run(desk, "hk1", "systemd-run", "--quiet", "--unit=registry", "docker-registry", "serve", "/etc/docker/registry/mine.yml")
+    wait_for(lambda: "127.0.0.1:5000" in run(desk, "hk1", "ss", "-Hltn"), timeout_s=10, what="no registry")
+    image = run(desk, "hk1", "docker", "container", "inspect", "--format", "{{.Config.Image}}", "derpfleet-derper").strip()
+    run(desk, "hk1", "docker", "tag", image, "127.0.0.1:5000/derper:x")
+    run(desk, "hk1", "docker", "push", "--quiet", "127.0.0.1:5000/derper:x")
+    pulled = run(desk, "hk1", "docker", "image", "inspect", "--format", "{{index .RepoDigests 0}}", image).strip()
+    run(desk, "hk1", "docker", "rm", "--force", "derpfleet-derper")
+    run(desk, "hk1", "docker", "rmi", "--force", "127.0.0.1:5000/derper:x", image)
+    site(desk, "hk1", {"flavour": "docker", "docker": {"image": pulled}})
+    ran = desk.invoke("deploy", "--host", "hk1")
+    assert ran.code == 0, ran.why()
+    assert {f"image:{pulled}", "container:derpfleet-derper"} <= set(ran.changed("hk1"))
+    assert desk.invoke("check", "--host", "hk1").code == 0
+    run(desk, "hk1", "systemctl", "stop", "registry")
+    site(desk, "hk1", {})
+    assert desk.invoke("deploy", "--host", "hk1").code == 0
 
 
 def test_what_is_closed_is_closed_from_outside(desk: Desk) -> None:

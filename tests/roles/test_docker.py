@@ -1,0 +1,44 @@
+"""What is shipped so that apt takes Docker's own packages, as gpg and apt read it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from tests.roles.cases import CHECKOUT, FOLDER
+
+FINGERPRINT = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"  # Docker Release (CE deb)
+
+
+def resources(case: str) -> dict[str, dict[str, object]]:
+    return {r["id"]: r for r in json.loads((FOLDER / case / "plan.json").read_text())["resources"]}
+
+
+def test_the_key_is_dockers(tmp_path: Path) -> None:
+    argv = ["gpg", "--homedir", str(tmp_path), "--batch", "--with-colons", "--show-keys", str(CHECKOUT / "files" / "docker.asc")]
+    out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    keys = [line.split(":") for line in out.splitlines()]
+    assert next(parts[9] for parts in keys if parts[0] == "fpr") == FINGERPRINT
+    assert [parts[9] for parts in keys if parts[0] == "uid"] == ["Docker Release (CE deb) <docker@docker.com>"]
+
+
+def test_apt_reads_the_source(tmp_path: Path) -> None:
+    lines = resources("no-front-docker-self-signed")["file:/etc/apt/sources.list.d/derpfleet-docker.sources"]["content"]
+    assert isinstance(lines, list)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "x.sources").write_text("\n".join(lines) + "\n")
+    places = {"Dir::Etc::SourceList": "/dev/null", "Dir::Etc::SourceParts": str(tmp_path / "parts"), "Dir::State::Lists": str(tmp_path)}
+    options = [word for place in places.items() for word in ("-o", "=".join(place))]
+    done = subprocess.run(["apt-get", "update", "--print-uris", *options], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == "'https://mirrors.aliyun.com/docker-ce/linux/ubuntu/dists/noble/InRelease'"
+    assert "Signed-By: /etc/apt/keyrings/derpfleet-docker.asc" in lines
+
+
+def test_what_stands_in_daemon_json_stays() -> None:
+    content = resources("no-front-docker-self-signed")["file:/etc/docker/daemon.json"]["content"]
+    assert isinstance(content, list)
+    assert json.loads("\n".join(content)) == {
+        "log-driver": "local",
+        "registry-mirrors": ["https://mirror.example.org", "https://old.example.org"],
+    }
