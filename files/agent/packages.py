@@ -88,7 +88,14 @@ class PackageManager:
         self._await_lock()
         options = ["-o", "DPkg::Lock::Timeout=60", "-o", "Dpkg::Options::=--force-confold", "-o", "Acquire::Retries=3"]
         env = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
+        if any(name.isdigit() for name in self._unfinished()):  # after a power cut; apt refuses all work before it is done
+            must(["dpkg", "--force-confold", "--configure", "--pending"], 1800, env)
         return must(["apt-get", "--quiet", "--quiet", "--assume-yes"] + options + list(words), 1800, env)
+
+    def _unfinished(self):
+        """What dpkg had begun and not written down whole."""
+        folder = self.root + "/var/lib/dpkg/updates"
+        return os.listdir(folder) if os.path.isdir(folder) else []
 
     def _index_age_s(self):
         times = [os.path.getmtime(path) for path in glob.glob(self.root + "/var/lib/apt/lists/*Packages*")]

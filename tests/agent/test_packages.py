@@ -1,4 +1,4 @@
-"""The package manager's lock in another program's hands: it is waited for, the holder is named, and the wait has an end."""
+"""A package manager that cannot be used at once: another program has its lock, or a power cut interrupted it."""
 
 from __future__ import annotations
 
@@ -77,3 +77,14 @@ def test_a_stop_ends_the_wait(on_stage: OnStage) -> None:
     assert outcome.stopped
     assert outcome.failures[0].what == "stopped while the package manager was locked"
     assert agent.log() == []
+
+
+def test_what_a_power_cut_interrupted_is_finished_first(on_stage: OnStage) -> None:
+    agent = on_stage(files={"/var/fake/bin/dpkg": '#!/bin/sh\necho "dpkg $*" >>/var/fake/log\nrm /var/lib/dpkg/updates/*\n'})
+    (agent.stage.root / "var/lib/dpkg/updates/0003").write_text("Package: nginx\n")
+    assert agent.run(WANTED).changed == ["package:nginx"]
+    assert agent.log()[0] == "dpkg --force-confold --configure --pending"
+    assert "install" in agent.log()[-1]
+    agent.forget()
+    assert agent.run([Package(package="nftables")]).changed == ["package:nftables"]
+    assert not any(line.startswith("dpkg ") for line in agent.log())
