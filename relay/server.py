@@ -43,6 +43,7 @@ from relay.udp import StunSocket
 from relay.workers import Worker
 
 DEV_MESH_KEY: Final = "TAILSCALE_DERPER_MESH_KEY"  # derper's environment variable for -dev
+JOIN_S: Final = 3.0
 Answer = Callable[[http.Request, http.Site], http.Response]
 
 
@@ -113,6 +114,8 @@ class Relay(Owner):
             self._context = self._load_certificate()
         if config.rate_config:
             self.rate_limits = _read_rate_config(config.rate_config)
+        if self.worker is not None:
+            await self._join(self.worker)
         host, port = config.listen
         await self._listen(open_tcp(host, port, config, self._handed), http.answer, encrypted=config.serve_tls)
         if config.serve_tls and config.http_port >= 0:
@@ -121,8 +124,6 @@ class Relay(Owner):
             metrics_host, service = split_host_port(config.metrics_listen)
             number = self.worker.number if self.worker is not None else 0
             await self._listen(open_tcp(metrics_host, int(service) + number, config, self._handed), self._answer_inside, proxied=False)
-        if self.worker is not None:
-            await self._listen([open_unix(self.worker.socket_path(self.worker.number))], http.answer)
         if config.stun:
             sockets = open_udp(host, config.stun_port, self._handed, reuse_port=config.workers > 1)
             self.stun = [StunSocket(self.loop, sock, self._is_silent) for sock in sockets]
@@ -250,20 +251,30 @@ class Relay(Owner):
     def link_unblocked(self, link: Link) -> None:
         self.sweep.unblock(link)
 
+    async def _join(self, worker: Worker) -> None:
+        """Know the other workers, and be known to them, before clients come: theirs and ours could not reach each other yet."""
+        await self._listen([open_unix(worker.socket_path(worker.number))], http.answer)
+        for other in worker.others:
+            place = mesh.sibling(f"worker {other}", worker.socket_path(other), worker.private_key, worker.secret)
+            self.spawn(mesh.keep(self, place))
+        deadline = self.loop.time() + JOIN_S  # one of them may be dead
+        while self.loop.time() < deadline:
+            known = sum(link.sibling for link in self.switch.links), sum(watcher.sibling for watcher in self.switch.watchers)
+            if known == (len(worker.others),) * 2:
+                break
+            await asyncio.sleep(0.01)
+
     # Beside the connections.
 
     def _spawn_all(self) -> None:
-        config, worker = self.config, self.worker
+        config = self.config
         if not self.admission.is_open:
             self.spawn(self._watch_admission())
         if config.front_check:
             self.spawn(watch_front(config.front_check, self._set_front_ok))
         if interval_s := systemd.watchdog_interval_s(os.environ, os.getpid()):
             self.spawn(self._feed_watchdog(interval_s))
-        if worker is not None:
-            for other in worker.others:
-                place = mesh.sibling(f"worker {other}", worker.socket_path(other), worker.private_key, worker.secret)
-                self.spawn(mesh.keep(self, place))
+        if self.worker is not None:
             self.spawn(self.census.keep_writing())
         if config.mesh_with and self._mesh_key is not None:
             tls = ssl.create_default_context()

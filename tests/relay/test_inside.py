@@ -6,8 +6,10 @@ import json
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,14 @@ def test_a_relay_that_cannot_start_says_why_in_one_line(tmp_path: Path, flags: l
     )
     assert done.returncode == 1
     assert says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_workers_know_each_other_before_clients_come(tmp_path: Path) -> None:
+    with live.relay(tmp_path, "-workers", "3", tls=False) as relay, ExitStack() as stack:
+        peers = [stack.enter_context(relay.connect()) for _ in range(9)]
+        time.sleep(0.1)  # this much the mesh of a region may take to hear of a client
+        for sender in peers:
+            for receiver in peers:
+                sender.send(receiver.key, b"at once")
+        for receiver in peers:
+            assert {receiver.expect(live.derp.Received).source for _ in peers} == {sender.key for sender in peers}
