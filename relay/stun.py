@@ -27,8 +27,12 @@ _CRC_XOR: Final = 0x5354554E
 _TAILNODE: Final = b"tailnode"
 _REQUEST_HEAD: Final = bytes.fromhex("000100142112a442")
 _REQUEST_TAIL: Final = bytes.fromhex("802200087461696c6e6f646580280004")
-_USUAL_LEN: Final = 40
+_USUAL: Final = Struct(">8s12s16sI")  # header, transaction id, attributes, value of the fingerprint
+_SOFTWARE_TAILNODE: Final = _REQUEST_TAIL[:12]
+_HEAD_CRC: Final = crc32(_REQUEST_HEAD)
 _ATTRIBUTE: Final = Struct(">HH")
+_PORT_MASK: Final = COOKIE >> 16
+_WORD: Final = Struct(">I")
 _ANSWER4: Final = Struct(">8s12s6sHI")
 _ANSWER4_HEAD: Final = bytes.fromhex("0101000c2112a442")
 _ANSWER4_ATTR: Final = bytes.fromhex("002000080001")
@@ -43,13 +47,18 @@ def pack_request(txid: bytes) -> bytes:
     return body + _fingerprint(body[:32])
 
 
-def parse_request(request: bytes) -> bytes:
-    """The transaction id of a request that deserves an answer. Raises ProtocolError("not_stun") for every other datagram."""
-    if len(request) == _USUAL_LEN and request[:8] == _REQUEST_HEAD and request[20:36] == _REQUEST_TAIL:
-        if request[36:] == _fingerprint(request[:32]):
-            return request[8:20]
-        raise ProtocolError("not_stun")
-    return _parse_unusual(request)
+def parse_request(request: bytes | bytearray, size: int | None = None) -> bytes:
+    """The transaction id of a request that deserves an answer. Raises ProtocolError("not_stun") for every other datagram.
+
+    `size`: only so many bytes of `request` are the datagram (a receive buffer that is used again and again).
+    """
+    if (len(request) if size is None else size) == _USUAL.size:
+        head, txid, tail, fingerprint = _USUAL.unpack_from(request)
+        if head == _REQUEST_HEAD and tail == _REQUEST_TAIL:
+            if crc32(_SOFTWARE_TAILNODE, crc32(txid, _HEAD_CRC)) ^ _CRC_XOR != fingerprint:
+                raise ProtocolError("not_stun")
+            return bytes(txid)
+    return _parse_unusual(bytes(request[:size]))
 
 
 def pack_response(txid: bytes, address: bytes, port: int) -> bytes:
@@ -58,11 +67,10 @@ def pack_response(txid: bytes, address: bytes, port: int) -> bytes:
         if address[:12] != _IPV4_MAPPED:
             mask = _REQUEST_HEAD[4:] + txid
             masked = int.from_bytes(address, "big") ^ int.from_bytes(mask, "big")
-            port_bytes = (port ^ (COOKIE >> 16)).to_bytes(2, "big")
+            port_bytes = (port ^ _PORT_MASK).to_bytes(2, "big")
             return _ANSWER6_HEAD + txid + _ANSWER6_ATTR + port_bytes + masked.to_bytes(16, "big")
         address = address[12:]
-    masked = int.from_bytes(address, "big") ^ COOKIE
-    return _ANSWER4.pack(_ANSWER4_HEAD, txid, _ANSWER4_ATTR, port ^ (COOKIE >> 16), masked)
+    return _ANSWER4.pack(_ANSWER4_HEAD, txid, _ANSWER4_ATTR, port ^ _PORT_MASK, _WORD.unpack(address)[0] ^ COOKIE)
 
 
 def parse_response(response: bytes, txid: bytes) -> tuple[IPv4Address | IPv6Address, int]:

@@ -24,6 +24,7 @@ class StunSocket:
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, silent: Callable[[], bool]) -> None:
         self.requests: Counter[str] = Counter()  # by disposition
         self.silenced = 0
+        self._buffer = bytearray(MAX_DATAGRAM)
         self._loop = loop
         self._socket = sock
         self._silent = silent
@@ -46,19 +47,19 @@ class StunSocket:
         self._socket.close()
 
     def _read(self) -> None:
-        receive, send, requests = self._socket.recvfrom, self._socket.sendto, self.requests
+        receive, send, requests, buffer = self._socket.recvfrom_into, self._socket.sendto, self.requests, self._buffer
         parse, pack, is_ipv4 = stun.parse_request, stun.pack_response, self._is_ipv4
         silent = self._silent()
         for _ in range(MAX_PER_WAKE):
             try:
-                datagram, source = receive(MAX_DATAGRAM)
+                size, source = receive(buffer)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
                 requests["read_error"] += 1
                 return
             try:
-                txid = parse(datagram)
+                txid = parse(buffer, size)
             except ProtocolError:
                 requests["not_stun"] += 1
                 continue
