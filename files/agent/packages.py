@@ -12,6 +12,7 @@ from agent.tools import Failed, must, read_text, run
 
 LOCK_WAIT_S = 600
 INDEX_AGE_S = 24 * 3600
+QUIETLY = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
 APT_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
 
 
@@ -86,16 +87,22 @@ class PackageManager:
 
     def _apt(self, *words):
         self._await_lock()
-        options = ["-o", "DPkg::Lock::Timeout=60", "-o", "Dpkg::Options::=--force-confold", "-o", "Acquire::Retries=3"]
-        env = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
-        if any(name.isdigit() for name in self._unfinished()):  # after a power cut; apt refuses all work before it is done
-            must(["dpkg", "--force-confold", "--configure", "--pending"], 1800, env)
-        return must(["apt-get", "--quiet", "--quiet", "--assume-yes"] + options + list(words), 1800, env)
+        self._finish_interrupted()
+        return self._apt_get(*words)
 
-    def _unfinished(self):
-        """What dpkg had begun and not written down whole."""
-        folder = self.root + "/var/lib/dpkg/updates"
-        return os.listdir(folder) if os.path.isdir(folder) else []
+    def _apt_get(self, *words):
+        options = ["-o", "DPkg::Lock::Timeout=60", "-o", "Dpkg::Options::=--force-confold", "-o", "Acquire::Retries=3"]
+        return must(["apt-get", "--quiet", "--quiet", "--assume-yes"] + options + list(words), 1800, QUIETLY)
+
+    def _finish_interrupted(self):
+        """After a power cut, apt refuses all work until dpkg has finished its own, and what was half unpacked is there anew."""
+        updates = self.root + "/var/lib/dpkg/updates"
+        if os.path.isdir(updates) and any(name.isdigit() for name in os.listdir(updates)):
+            run(["dpkg", "--force-confold", "--configure", "--pending"], 1800, QUIETLY)
+        out = run(["dpkg-query", "--show", "--showformat", "${binary:Package} ${db:Status-Eflag}\\n"])[1]
+        torn = [line.split()[0] for line in out.splitlines() if line.endswith(" reinstreq")]
+        if torn:
+            self._apt_get("install", "--reinstall", *torn)
 
     def _index_age_s(self):
         times = [os.path.getmtime(path) for path in glob.glob(self.root + "/var/lib/apt/lists/*Packages*")]

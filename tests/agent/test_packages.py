@@ -88,3 +88,10 @@ def test_what_a_power_cut_interrupted_is_finished_first(on_stage: OnStage) -> No
     agent.forget()
     assert agent.run([Package(package="nftables")]).changed == ["package:nftables"]
     assert not any(line.startswith("dpkg ") for line in agent.log())
+
+
+def test_what_was_half_unpacked_is_put_there_anew(on_stage: OnStage) -> None:
+    agent = on_stage(files={"/var/fake/torn": "libc6:amd64 ok\nlibnftnl11:amd64 reinstreq\n"})
+    assert agent.run(WANTED).changed == ["package:nginx"]
+    installs = [line.split() for line in agent.log() if " install " in line]
+    assert [words[-2:] for words in installs] == [["--reinstall", "libnftnl11:amd64"], ["--no-install-recommends", "nginx"]]
