@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.facts import Facts
 from engine.render import render
-from engine.resource import Absent, Directory, Exec, File, Http, Package, Resource, Service
+from engine.resource import Absent, Command, Directory, Exec, File, Http, Package, Resource, Service
 from engine.ship import Shipment
 from inventory.model import Host, Site
 from roles import paths, ports, sites
@@ -31,8 +31,10 @@ def _serve(host: Host, facts: Facts) -> list[Resource]:
         *_placeholder(facts),
         File(path=http, content=render("nginx-http.conf.j2", host=host, listens=listens, webroot=paths.WEBROOT), needs=("package:nginx",)),
     ]
+    mended = _mended(facts)
     return [
         Package(package="nginx"),
+        *mended,
         Directory(path=paths.WEBROOT),
         Directory(path=f"{paths.WEBROOT}/.well-known"),
         Directory(path=f"{paths.WEBROOT}{_CHALLENGES}"),
@@ -45,9 +47,17 @@ def _serve(host: Host, facts: Facts) -> list[Resource]:
             before=("nginx", "-t"),
             healthy=(Http(url=f"http://{host.domain}:{host.ports.http}{_READY}", connect=connect(facts, host.ports.http)),),
             watch=sites.watches(facts),
-            needs=("package:nginx", f"file:{paths.WEBROOT}{_READY}"),
+            needs=("package:nginx", f"file:{paths.WEBROOT}{_READY}", *(command.id for command in mended)),
         ),
     ]
+
+
+def _mended(facts: Facts) -> list[Command]:
+    """Without its certificate our https server breaks all of nginx: it is taken out until there is a new one."""
+    https = f"{sites.folder(facts)}/{sites.HTTPS_NAME}"
+    if https not in facts.files or not sites.is_broken_by_us(facts):
+        return []
+    return [Command(title="https server taken out", argv=("rm", https), unless=("test", "!", "-e", https), needs=("package:nginx",))]
 
 
 def connect(facts: Facts, port: int) -> str:
@@ -62,7 +72,7 @@ def _main(facts: Facts) -> list[Resource]:
     now = facts.files.get(sites.MAIN)
     fresh = not sites.nginx_was_there(facts)
     ours = now is not None and _OURS in (now.content or "")
-    if fresh or ours or (sites.is_as_packaged(facts, sites.MAIN) and not sites.others(facts)):
+    if fresh or ours or (sites.dump(facts) and sites.is_as_packaged(facts, sites.MAIN) and not sites.others(facts)):
         return [File(path=sites.MAIN, content=render("nginx.conf.j2"), needs=("package:nginx",))]
     return []
 
@@ -97,18 +107,12 @@ def leave(host: Host, facts: Facts) -> list[Resource]:
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
-    output = facts.commands.get("nginx")
-    if host.front != "nginx" or output is None or output.status in (0, 127) or _is_our_fault(output.stderr):
+    if host.front != "nginx" or not sites.breakage(facts) or sites.is_broken_by_us(facts):
         return _stream(host, facts)
-    said = [line for line in output.stderr.splitlines() if "[emerg]" in line] or output.stderr.splitlines()[-1:]
     return [
-        f"nginx's configuration on {host.name} was broken before we came, and is left as it is: {' '.join(said)}. "
+        f"nginx's configuration on {host.name} was broken before we came, and is left as it is: {sites.breakage(facts)}. "
         "Mend it until nginx -t is content."
     ]
-
-
-def _is_our_fault(said: str) -> bool:
-    return any(name in said for name in (sites.HTTP_NAME, sites.HTTPS_NAME))
 
 
 def _stream(host: Host, facts: Facts) -> list[str]:

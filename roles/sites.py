@@ -47,6 +47,22 @@ def folder(facts: Facts) -> str:
     return (included or list(known) or [FOLDERS[1]])[-1]
 
 
+def breakage(facts: Facts) -> str:
+    """What `nginx -t` says is wrong with the configuration that is there, or ""."""
+    output = facts.commands.get("nginx")
+    if output is None or output.status in (0, 127):
+        return ""
+    lines = output.stderr.splitlines()
+    return " ".join([line for line in lines if "[emerg]" in line] or lines[-1:]) or f"nginx -T ended with status {output.status}"
+
+
+def is_broken_by_us(facts: Facts) -> bool:
+    """Whether what is wrong is in a file of ours, or in one that only ours names, such as a certificate that was removed."""
+    ours = {path: fact.content or "" for path, fact in facts.files.items() if path.endswith((HTTP_NAME, HTTPS_NAME))}
+    named = re.findall(r'"(/[^"]+)"', breakage(facts))
+    return any(path in breakage(facts) or any(name in text for name in named) for path, text in ours.items())
+
+
 def is_as_packaged(facts: Facts, path: str, conffile: str = "") -> bool:
     """Whether the file at `path` is what the package brought as `conffile` (default: that path)."""
     fact, packaged = facts.files.get(path), facts.commands.get("nginx_conffiles")
@@ -101,6 +117,8 @@ def listens(facts: Facts, port: int, name: str, *, tls: bool) -> list[str]:
     A default that we hold already, or that the placeholder held, is ours until somebody else claims it.
     """
     ours = facts.files.get(f"{folder(facts)}/{name}")
+    if ours is not None and breakage(facts):  # nobody can say who else is there: stay where we are
+        return re.findall(r"^\s*listen (.*);$", ours.content or "", re.M)
     held = (ours is not None and "default_server" in (ours.content or "")) or (is_placeholder(facts) and port == 80)
     found = []
     there = [listen for server in others(facts) if not server.stream for listen in server.listens if listen.port == port]
