@@ -47,9 +47,9 @@ class Front(asyncio.BufferedProtocol):
         self._not_ideal = False
         self._early = bytearray()  # what came, and no stage has taken yet
         self._waiting_for = "http" if context is None else "tls"
-        self._conversation: http.Conversation | None = None
+        self._conversation: http.Conversation
         self._behind_proxy: Channel | None = None  # the channel that begins after the PROXY header
-        self._stage: Callable[[bytes], None] = self._converse
+        self._stage: Callable[[bytes], None] = self._open
         self._done = False
 
     # What the loop calls.
@@ -126,26 +126,39 @@ class Front(asyncio.BufferedProtocol):
         self._enter()
         rest = bytes(self._early[header.size :])
         self._early.clear()
-        self._channel, self._stage = self._behind_proxy or self._channel, self._converse
+        self._channel, self._stage = self._behind_proxy or self._channel, self._open
         if rest and not self._done:
             self._arrived(rest)
 
+    def _open(self, data: bytes) -> None:
+        """The first plain bytes: nearly always a stock client's upgrade."""
+        encrypted = self._channel.tls is not None
+        if self._answer is http.answer:
+            upgrade = http.match_stock_upgrade(data, self._relay.site, encrypted=encrypted, peer=self._peer)
+            if upgrade is not None:
+                self._upgrade(upgrade)
+                return
+        self._conversation = http.Conversation(self._relay.site, self._answer, encrypted=encrypted, peer=self._peer)
+        self._stage = self._converse
+        self._converse(data)
+
     def _converse(self, data: bytes) -> None:
         """HTTP, until the upgrade."""
-        if self._conversation is None:
-            self._conversation = http.Conversation(self._relay.site, self._answer, encrypted=self._channel.tls is not None, peer=self._peer)
         said = self._conversation.receive(data)
-        if isinstance(said, bytes):
-            if said:
-                self._send(said)
-                self.deadline = self._relay.loop.time() + HTTP_IDLE_S
-            if self._conversation.closing:
-                self._end()
+        if isinstance(said, http.Upgrade):
+            self._upgrade(said)
             return
-        self._client = (said.request.client, self._client[1] if said.request.client == self._peer else 0)
+        if said:
+            self._send(said)
+            self.deadline = self._relay.loop.time() + HTTP_IDLE_S
+        if self._conversation.closing:
+            self._end()
+
+    def _upgrade(self, upgrade: http.Upgrade) -> None:
+        self._client = (upgrade.request.client, self._client[1] if upgrade.request.client == self._peer else 0)
         if self._ticket is None:
             self._enter()
-        self._greet(said)
+        self._greet(upgrade)
 
     def _greet(self, upgrade: http.Upgrade) -> None:
         """The connection speaks DERP from here on: name our key, and expect the client's."""

@@ -186,7 +186,7 @@ def parse_mesh_key(text: str) -> bytes:
 
 def _seal(shared: bytes, fields: dict[str, object], nonce: bytes | None) -> bytes:
     nonce = nonce or random_bytes(NONCE_LEN)
-    text = json.dumps(fields, separators=(",", ":")).encode()
+    text = _ENCODER.encode(fields).encode()
     return nonce + bytes(crypto_box_afternm(text, nonce, shared))
 
 
@@ -202,7 +202,7 @@ def _open(shared: bytes, sealed: bytes) -> bytes:
 def _decode(text: bytes) -> dict[str, Any]:
     """A JSON object with its names in lower case, or {} for `null`. Raises ValueError, whatever is wrong with the text."""
     try:
-        value = json.loads(text.decode("utf-8", "replace"), parse_int=_bounded_int, parse_constant=_refuse)
+        value = _DECODER.decode(text.decode("utf-8", "replace"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if value is None:
@@ -242,3 +242,8 @@ def _text(value: object, *, null: bool = True) -> str:
     if not isinstance(value, str):
         raise ValueError("not a string")
     return value
+
+
+# Made once: json.dumps and json.loads with options make a new one for each call.
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+_DECODER: Final = json.JSONDecoder(parse_int=_bounded_int, parse_constant=_refuse)

@@ -18,6 +18,11 @@ MAX_CHALLENGE: Final = 64
 MAX_BODY: Final = 64 * 1024  # no request of ours has one; more than this is hung up on
 _CHALLENGE: Final = re.compile(rb"[a-zA-Z0-9.\-_:]{1,64}")
 
+_STOCK_UPGRADE: Final = re.compile(
+    rb"GET /derp HTTP/1\.1\r\nHost: [A-Za-z0-9.:\[\]-]+\r\nUser-Agent: Go-http-client/1\.1\r\nConnection: Upgrade\r\n"
+    rb"(?P<fast>Derp-Fast-Start: 1\r\n)?(?:Ideal-Node: (?P<ideal>[A-Za-z0-9.-]+)\r\n)?Upgrade: DERP\r\n\r\n"
+)
+
 Headers = tuple[tuple[str, str], ...]
 
 BROWSER_HEADERS: Final[Headers] = (
@@ -103,6 +108,19 @@ def find_page(pages: Mapping[str, Page], path: str) -> Page | None:
     """The page for a path; the longest prefix wins."""
     fitting = [name for name in pages if path == name or (name.endswith("/") and path.startswith(name))]
     return pages[max(fitting, key=len)] if fitting else None
+
+
+def match_stock_upgrade(data: bytes, site: Site, *, encrypted: bool, peer: str) -> Upgrade | None:
+    """The upgrade, if `data` begins with the very bytes that Tailscale's Go client sends; None is for `Conversation` to read.
+
+    This is every client's first word, and h11 takes 28 µs to say the same: a tenth of what a handshake costs.
+    """
+    stock = _STOCK_UPGRADE.match(data)
+    if stock is None or not site.derp:
+        return None
+    request = Request("GET", "/derp", (), encrypted, peer, site.client_of(peer, []))
+    said = b"" if stock["fast"] else pack_switching(site.public_key)
+    return Upgrade(said, data[stock.end() :], False, stock["ideal"] is not None, request)
 
 
 class Conversation:

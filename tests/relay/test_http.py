@@ -35,6 +35,23 @@ def test_a_websocket_upgrade_without_the_subprotocol_is_a_raw_one():
     assert (said.answer, said.is_websocket) == (v.ANSWER_101, False)
 
 
+@pytest.mark.parametrize("fast", [b"", b"Derp-Fast-Start: 1\r\n"])
+@pytest.mark.parametrize("ideal", [b"", b"Ideal-Node: 900a\r\n"])
+def test_the_short_cut_for_stock_clients_says_what_h11_says(fast, ideal):
+    head = b"GET /derp HTTP/1.1\r\n" + HOST + b"User-Agent: Go-http-client/1.1\r\nConnection: Upgrade\r\n"
+    request = head + fast + ideal + b"Upgrade: DERP\r\n\r\n"
+    site = http.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
+    short = http.match_stock_upgrade(request + b"rest", site, encrypted=True, peer="192.0.2.1")
+    long = conversation().receive(request + b"rest")
+    fields = ("answer", "rest", "is_websocket", "not_ideal")
+    assert [getattr(short, name) for name in fields] == [getattr(long, name) for name in fields]
+    assert (short.request.client, short.request.path) == (long.request.client, long.request.path)
+    for other in (request[:-1], request.replace(b"derp HTTP", b"derp/ HTTP"), request.replace(HOST, HOST + b"X-Forwarded-For: ::1\r\n")):
+        assert http.match_stock_upgrade(other, site, encrypted=True, peer="192.0.2.1") is None
+    switched_off = http.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, derp=False)
+    assert http.match_stock_upgrade(request, switched_off, encrypted=True, peer="192.0.2.1") is None
+
+
 def test_a_body_is_passed_over_up_to_a_size():
     talk = conversation()
     said = talk.receive(b"POST /robots.txt HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello")
