@@ -16,8 +16,13 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
     if host.front == "none":
         return [_served(relay.unit_id(host))]
     fullchain, key = certificate.files(host)
+    path = f"{sites.folder(facts)}/{sites.HTTPS_NAME}"
+    after = (*certificate.ready(host), nginx.HTTP_READY)
+    # Moved back, not written anew: the agent is only sent what was not there when the run began.
+    back = [Command(title="https server put back", argv=("mv", nginx.ASIDE, path), unless=("test", "-e", path), needs=after)]
+    mended = back if nginx.taken_out(facts) else []
     conf = File(
-        path=f"{sites.folder(facts)}/{sites.HTTPS_NAME}",
+        path=path,
         content=render(
             "nginx-https.conf.j2",
             host=host,
@@ -25,18 +30,18 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
             fullchain=fullchain,
             key=key,
         ),
-        needs=(*certificate.ready(host), nginx.HTTP_READY),
+        needs=(*after, *(command.id for command in mended)),
     )
     probe = f"https://{host.domain}:{host.ports.https}/derp/probe"
     service = Service(
         unit=nginx.UNIT,
-        reload_on=(conf.id, *certificate.ready(host)),
+        reload_on=(conf.id, *certificate.ready(host), *(command.id for command in mended)),
         before=("nginx", "-t"),
         healthy=(Http(url=probe, connect=nginx.connect(facts, host.ports.https), insecure=True),),
         watch=sites.watches(facts),
         needs=(relay.unit_id(host),),
     )
-    return [conf, service, _served(service.id)]
+    return [*mended, conf, service, _served(service.id)]
 
 
 def _served(after: str) -> Command:

@@ -14,6 +14,7 @@ HTTP_READY = f"service:{UNIT}/http"
 GONE = f"service:{UNIT}/gone"
 _CHALLENGES = "/.well-known/acme-challenge"
 _READY = f"{_CHALLENGES}/derpfleet"
+ASIDE = f"{paths.ETC}/{sites.HTTPS_NAME}"
 _OURS = "Written by derpfleet"
 
 ASK = sites.ASK
@@ -52,12 +53,17 @@ def _serve(host: Host, facts: Facts) -> list[Resource]:
     ]
 
 
+def taken_out(facts: Facts) -> bool:
+    """Whether our https server has lost its certificate: it breaks all of nginx then, and stands aside until there is a new one."""
+    return f"{sites.folder(facts)}/{sites.HTTPS_NAME}" in facts.files and sites.is_broken_by_us(facts)
+
+
 def _mended(facts: Facts) -> list[Command]:
-    """Without its certificate our https server breaks all of nginx: it is taken out until there is a new one."""
-    https = f"{sites.folder(facts)}/{sites.HTTPS_NAME}"
-    if https not in facts.files or not sites.is_broken_by_us(facts):
+    if not taken_out(facts):
         return []
-    return [Command(title="https server taken out", argv=("rm", https), unless=("test", "!", "-e", https), needs=("package:nginx",))]
+    https = f"{sites.folder(facts)}/{sites.HTTPS_NAME}"
+    argv, gone = ("mv", https, ASIDE), ("test", "!", "-e", https)
+    return [Command(title="https server taken out", argv=argv, unless=gone, needs=("package:nginx", f"directory:{paths.ETC}"))]
 
 
 def connect(facts: Facts, port: int) -> str:
