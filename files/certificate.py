@@ -114,12 +114,15 @@ class Certificate:
             return "%s is from %s, not from %s" % (self.fullchain, self.issuer() or "somewhere else", self.acme["server"])
         return ""
 
+    def saved(self):
+        """Where certbot keeps how this certificate is renewed."""
+        folder = os.path.dirname(self.fullchain)
+        return os.path.join(os.path.dirname(os.path.dirname(folder)), "renewal", os.path.basename(folder) + ".conf")
+
     def issuer(self):
         """The ACME server that certbot has written down for this certificate, or ""."""
-        folder = os.path.dirname(self.fullchain)
-        saved = os.path.join(os.path.dirname(os.path.dirname(folder)), "renewal", os.path.basename(folder) + ".conf")
         try:
-            with open(saved) as file:
+            with open(self.saved()) as file:
                 match = re.search(r"^server\s*=\s*(\S+)", file.read(), re.M)
         except OSError:
             return ""
@@ -144,6 +147,12 @@ class Certificate:
             status, output = run(argv, env)
         if status:
             raise Problem(explain(output))
+        saved = re.search(r"^Certificate is saved at:\s*(\S+)", output, re.M)
+        if saved and os.path.normpath(saved.group(1)) != os.path.normpath(self.fullchain):
+            words = (
+                "certbot saved the new certificate as %s, and not as %s, which is what is served\nchange: certbot cannot read %s: mend it"
+            )
+            raise Problem(words % (saved.group(1), self.fullchain, self.saved()))
         if self.problem():
             raise Problem("certbot said nothing is wrong, and yet: %s" % self.problem())
 
@@ -237,6 +246,7 @@ def explain(output):
         "Requesting a certificate",
         "Renewing an existing",
         "Account reg",
+        "An unexpected error occurred",
     )
     if not details:
         lines = [line.strip() for line in output.splitlines() if line.strip()]

@@ -216,6 +216,20 @@ def test_another_acme_server_replaces_the_certificate(stage: Stage) -> None:
     assert stage.serial() != first
 
 
+def test_a_renewal_that_goes_elsewhere_is_a_loud_failure(stage: Stage) -> None:
+    """certbot passes over a renewal file that it cannot read, and starts anew beside it: what is served would end unrenewed."""
+    stage.configure()
+    stage.start_nginx()
+    assert stage.run("obtain").returncode == 0
+    saved, before = stage.folder / "letsencrypt" / "renewal" / f"{DOMAIN}.conf", stage.serial()
+    saved.write_text(saved.read_text().replace("version =", "version = 1\nversion ="))
+    ran = stage.run("renew")
+    assert ran.returncode != 0
+    assert f"{DOMAIN}-0001/fullchain.pem" in ran.stderr
+    assert f"renewal/{DOMAIN}.conf" in ran.stderr
+    assert stage.serial() == before
+
+
 def test_standalone_and_the_relays_own_copies(stage: Stage) -> None:
     folder, port = stage.folder / "copies", stage.server.http_port
     folder.mkdir()
