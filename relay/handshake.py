@@ -8,6 +8,7 @@ Sources: derp/derp_client.go, derp/derpserver/derpserver.go (recvClientKey, send
 from __future__ import annotations
 
 import json
+from binascii import unhexlify
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -179,9 +180,10 @@ def decode_client_info(text: bytes) -> ClientInfo:
 def parse_mesh_key(text: str) -> bytes:
     """32 bytes from 64 hex digits of either case, white space around them allowed. Raises ValueError."""
     digits = text.strip()
+    # unhexlify, because bytes.fromhex would skip white space inside.
     if len(digits) != 2 * KEY_LEN:
         raise ValueError("a mesh key is 64 hex digits")
-    return bytes.fromhex(digits)
+    return unhexlify(digits)
 
 
 def _seal(shared: bytes, fields: dict[str, object], nonce: bytes | None) -> bytes:
