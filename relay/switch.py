@@ -103,7 +103,7 @@ class Switch:
         peer.sessions.append(session)
         session.outbox.set_current(True)
         self._mark_rivals(peer)
-        if not session.sibling:
+        if self.watchers and not session.sibling:
             self._tell_watchers(pack_peer_present(session.present()))
 
     def unregister(self, session: Session) -> None:
