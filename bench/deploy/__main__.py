@@ -66,17 +66,19 @@ def summary(kinds: dict[str, list[Run]]) -> Iterable[str]:
 
 
 def table(runs: Runs, kind: str) -> str:
-    """Medians as a Markdown table; each × is against the first tool."""
+    """A Markdown table of the best run (in brackets the median); each × compares with the first tool's."""
     heads = ("tool", "program s", "×", "on the wire s", "×", "turns", "×", "KiB sent", "KiB received", "controller CPU s")
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     base: dict[str, float] = {}
     for tool, kinds in runs.items():
-        middle = {name: statistics.median(getattr(run, name) for run in kinds[kind]) for name in asdict(kinds[kind][0])}
-        base = base or middle
+        values = {name: [getattr(run, name) for run in kinds[kind]] for name in asdict(kinds[kind][0])}
+        best, middle = ({name: pick(numbers) for name, numbers in values.items()} for pick in (min, statistics.median))
+        base = base or best
         cells = [tool]
-        for name, digits in (("wall_s", 2), ("wire_s", 2), ("turns", 0)):
-            cells += [f"{middle[name]:.{digits}f}", f"{middle[name] / base[name]:.1f}"]
-        cells += [f"{middle['bytes_up'] / 1024:.0f}", f"{middle['bytes_down'] / 1024:.0f}", f"{middle['cpu_s']:.2f}"]
+        for name in ("wall_s", "wire_s"):
+            cells += [f"{best[name]:.2f} ({middle[name]:.2f})", f"{best[name] / base[name]:.1f}"]
+        cells += [f"{best['turns']}", f"{best['turns'] / base['turns']:.1f}"]
+        cells += [f"{best['bytes_up'] / 1024:.0f}", f"{best['bytes_down'] / 1024:.0f}", f"{best['cpu_s']:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -95,7 +97,7 @@ def main() -> None:
         sys.exit(run_in_lab("bench.deploy", sys.argv[1:]))
     target = Target(given.address, given.port, given.key, given.known_hosts)
     runs = compare(target, rtt_s=given.rtt, rounds=given.rounds, noops=given.noops, tools=given.tools)
-    print(f"Round trip {given.rtt * 1000:.0f} ms; medians of {given.rounds} first runs and {given.rounds * given.noops} no-ops; "
+    print(f"Round trip {given.rtt * 1000:.0f} ms; {given.rounds} first runs and {given.rounds * given.noops} no-ops each; "
           f"load average {os.getloadavg()[2]:.1f}; " + ", ".join(f"{name} {version}" for name, version in versions().items()))  # fmt: skip
     for kind in ("no-op", "first"):
         print(f"\n{kind}\n\n{table(runs, kind)}")
