@@ -1,4 +1,4 @@
-"""SSH: with `eager`, the only file that knows of fabric and paramiko. One connection, strict host keys, one channel at a time.
+"""SSH: the only file that knows of fabric and paramiko. One connection, strict host keys, one channel at a time.
 
 Fabric takes any host key by default. Here a key is pinned in the site's known_hosts, learnt only by `invoke trust`.
 """
@@ -15,13 +15,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import paramiko
 from fabric import Config, Connection
 from paramiko.config import SSHConfig
 
 from engine.boot import READY, agent_payload, boot_command, elevated_command
-from engine.eager import eager, first_channel
 from inventory.errors import DerpfleetError
 from inventory.model import Ssh
 from inventory.secrets import read_secret
@@ -46,9 +46,13 @@ class NotReady(DerpfleetError):
 class Login:
     """How to reach one host: made from the site, connects as often as asked."""
 
-    def __init__(self, name: str, ssh: Ssh, *, address: str, known_hosts: Path, base: Path) -> None:
-        """`address` is what to connect to when the site says nothing else; `base` is the folder of the site file."""
+    def __init__(self, name: str, ssh: Ssh, *, address: str, known_hosts: Path, base: Path, is_hop: bool = False) -> None:
+        """`address` is what to connect to when the site says nothing else; `base` is the folder of the site file.
+
+        `is_hop`: it is a jump host on the way to the host called `name`.
+        """
         self.name = name
+        self._is_hop = is_hop
         self._ssh = ssh
         self._known_hosts = known_hosts
         self._base = base
@@ -76,12 +80,12 @@ class Login:
         ref = self._ssh.sudo_password or self._ssh.password
         return read_secret(ref, base=self._base).reveal() if ref and self.sudo else None
 
-    def connect(self, command: str = "") -> Connection:
-        """An open connection; `command` is sent along with the login, see `channel`.
+    def connect(self) -> Connection:
+        """An open connection.
 
         Raises Unreachable, saying which of the many reasons it was.
         """
-        connection = self._connection(self._alias, command, user=self.user, port=self.port, gateway=self._gateway())
+        connection = self._connection(self._alias, user=self.user, port=self.port, gateway=self._gateway())
         try:
             connection.open()
         except Exception as error:
@@ -91,27 +95,44 @@ class Login:
         return connection
 
     def channel(self, connection: Connection, command: str) -> Any:
-        """The channel on which `command` runs, on a connection made for it. Raises Unreachable."""
+        """A channel on which `command` runs. Raises Unreachable."""
         try:
-            return first_channel(connection.client.get_transport(), command)
+            channel = connection.client.get_transport().open_session(timeout=CONNECT_S)
+            channel.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._explain(error) from error
+        return channel
 
-    def _connection(self, host: str, command: str = "", **where: Any) -> Connection:
+    def _connection(self, host: str, **where: Any) -> Connection:
         """Not yet open, and willing to meet pinned keys only."""
         config = Config(overrides={"load_ssh_configs": False}, ssh_config=self._config)
-        kwargs = self._credentials() | {"transport_factory": eager(command)}
-        connection = Connection(host, config=config, connect_timeout=CONNECT_S, connect_kwargs=kwargs, **where)
+        connection = Connection(host, config=config, connect_timeout=CONNECT_S, connect_kwargs=self._credentials(), **where)
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         if self._known_hosts.exists():
             connection.client.load_host_keys(str(self._known_hosts))
         return connection
 
+    def hops(self) -> list[Login]:
+        """The jump hosts, in the order in which they are passed; each is reached through those before it."""
+        words = [word.strip() for word in self.jump.split(",")] if self.jump else []
+        found = []
+        for number, word in enumerate(words):
+            place = urlsplit(f"//{word}")
+            changed = {"address": place.hostname, "user": place.username, "port": place.port, "jump": ",".join(words[:number]) or None}
+            ssh = self._ssh.model_copy(update=changed)
+            found.append(Login(self.name, ssh, address="", known_hosts=self._known_hosts, base=self._base, is_hop=True))
+        return found
+
     def _gateway(self) -> Connection | None:
-        """The jump host, through the ones before it."""
+        """The last jump host, open, through the ones before it. Raises Unreachable, which tells of the hop at fault."""
         gateway = None
-        for hop in self.jump.split(",") if self.jump else ():
-            gateway = self._connection(hop.strip(), gateway=gateway)
+        for hop in self.hops():
+            gateway = hop._connection(hop._alias, user=hop.user, port=hop.port, gateway=gateway)
+            try:
+                gateway.open()
+            except Exception as error:
+                gateway.close()
+                raise hop._explain(error) from error
         return gateway
 
     def _credentials(self) -> dict[str, Any]:
@@ -130,11 +151,12 @@ class Login:
         return kwargs
 
     def _explain(self, error: Exception) -> Unreachable:
+        host, prefix = ("jump host's", "jump host: ") if self._is_hop else ("host", "")
         where = f"{self.user}@{self.address}:{self.port}"
         trust = f"invoke trust --host {self.name}"
         if isinstance(error, paramiko.BadHostKeyException):
             return Unreachable(
-                "the host key has CHANGED",
+                f"the {host} key has CHANGED",
                 where=where,
                 host=self.name,
                 why=f"pinned {fingerprint(error.expected_key)}, offered {fingerprint(error.key)}: "
@@ -143,7 +165,7 @@ class Login:
             )
         if "not found in known_hosts" in str(error):
             return Unreachable(
-                "the host key is not known",
+                f"the {host} key is not known",
                 where=where,
                 host=self.name,
                 why=f"{self._known_hosts} has no entry for {self.key_name}",
@@ -158,7 +180,7 @@ class Login:
             what, step = "the private key cannot be read", "check ssh.key of the host"
         elif isinstance(error, paramiko.PasswordRequiredException):
             what, step = "the private key has a passphrase", "give ssh.key_passphrase, or add the key to your agent"
-        return Unreachable(what, where=where, host=self.name, why=str(error) or type(error).__name__, next=step)
+        return Unreachable(prefix + what, where=where, host=self.name, why=str(error) or type(error).__name__, next=step)
 
 
 def _ssh_config() -> SSHConfig:
@@ -177,7 +199,6 @@ def offered_host_key(login: Login) -> paramiko.PKey:
     try:
         gateway = login._gateway()
         if gateway is not None:
-            gateway.open()
             sock: Any = gateway.transport.open_channel("direct-tcpip", (login.address, login.port), ("", 0))
         else:
             sock = socket.create_connection((login.address, login.port), CONNECT_S)
@@ -200,7 +221,7 @@ class AgentChannel:
         password = login.sudo_password()
         self._token = f"[derpfleet-{secrets.token_hex(8)}]"
         command = boot_command(python=login.python, sudo=login.sudo, prompt=self._token, ask_password=password is not None)
-        self.connection = login.connect(command)
+        self.connection = login.connect()
         self._password = password
         self._prompts = 0
         self._noise: deque[str] = deque(maxlen=20)
@@ -314,7 +335,7 @@ def run_once(login: Login, argv: list[str]) -> tuple[int, str]:
     """(exit status, output) of one command as root on a fresh connection. Raises Unreachable."""
     password = login.sudo_password()
     command = elevated_command(argv, sudo=login.sudo, prompt="", ask_password=password is not None)
-    connection = login.connect(command)
+    connection = login.connect()
     try:
         channel = login.channel(connection, command)
         channel.settimeout(CONNECT_S)

@@ -10,7 +10,7 @@ import pytest
 from engine.report import Report
 from engine.transport import Login, Unreachable, run_once
 from fleet.context import Fleet
-from fleet.trust import trust
+from fleet.trust import logins, trust
 from inventory.model import Host, Region, Site, Ssh
 from tests.engine.conftest import PYTHON, login_to
 from tests.support.sshd import Sshd
@@ -25,11 +25,35 @@ def test_password_login(new_sshd: NewSshd, sudo_password: str) -> None:
     assert run_once(login, ["id", "-un"]) == (0, "root\n")
 
 
-def test_a_jump_host_with_an_unknown_key_stops(sshd: Sshd, tmp_path: Path) -> None:
-    login = login_to(sshd, jump=f"root@127.0.0.1:{sshd.port}", known_hosts=tmp_path / "none")
-    with pytest.raises(Unreachable) as error:
-        login.connect()
-    assert error.value.what == "the host key is not known"
+def test_a_jump_host_is_blamed_for_what_it_did_itself(sshd: Sshd, tmp_path: Path) -> None:
+    def refused(jump: str, known_hosts: Path) -> Unreachable:
+        ssh = Ssh(address="hk1.example.org", user="root", key=str(sshd.key), jump=jump, python=PYTHON)
+        with pytest.raises(Unreachable) as error:
+            Login("hk1", ssh, address="", known_hosts=known_hosts, base=Path("/")).connect()
+        return error.value
+
+    unknown = refused(f"root@127.0.0.1:{sshd.port}", tmp_path / "none")
+    assert (unknown.what, unknown.where) == ("the jump host's key is not known", f"root@127.0.0.1:{sshd.port}")
+    assert f"has no entry for [127.0.0.1]:{sshd.port}" in unknown.why
+    assert unknown.next == "look at it and accept it with: invoke trust --host hk1"
+    stranger = refused(f"nobody-here@127.0.0.1:{sshd.port}", sshd.known_hosts)
+    assert stranger.what == "jump host: login refused"
+    assert stranger.where == f"nobody-here@127.0.0.1:{sshd.port}"
+
+
+def test_a_jump_host_is_trusted_as_a_host_is(sshd: Sshd, fleet: Fleet) -> None:
+    [hop] = login_to(sshd, jump=f"root@127.0.0.1:{sshd.port}", known_hosts=Path(fleet.site.known_hosts)).hops()
+    assert trust(fleet, [hop], replace=False, expected="", confirm=lambda _: True) == 0
+    assert run_once(hop, ["echo", "there"]) == (0, "there\n")
+
+
+def test_the_site_knows_its_jump_hosts(fleet: Fleet) -> None:
+    host = fleet.site.hosts["hk1"].model_copy(
+        update={"ssh": Ssh(address="192.0.2.7", user="root", jump="a@192.0.2.1,b@[2001:db8::1]:2200")}
+    )
+    site = fleet.site.model_copy(update={"hosts": {"hk1": host}})
+    found = logins(Fleet(site, fleet.report), ["hk1"])
+    assert [(one.user, one.key_name) for one in found] == [("a", "192.0.2.1"), ("b", "[2001:db8::1]:2200"), ("root", "192.0.2.7")]
 
 
 def test_ssh_config_is_read(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
