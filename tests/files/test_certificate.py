@@ -220,7 +220,9 @@ def test_a_renewal_that_goes_elsewhere_is_a_loud_failure(stage: Stage) -> None:
     """certbot passes over a renewal file that it cannot read, and starts anew beside it: what is served would end unrenewed."""
     stage.configure()
     stage.start_nginx()
-    assert stage.run("obtain").returncode == 0
+    assert succeeded(stage.run("obtain"))
+    stage.serve_https()
+    assert succeeded(stage.run("deploy"))
     saved, before = stage.folder / "letsencrypt" / "renewal" / f"{DOMAIN}.conf", stage.serial()
     saved.write_text(saved.read_text().replace("version =", "version = 1\nversion ="))
     ran = stage.run("renew")
