@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -38,8 +38,17 @@ def test_with_an_address_of_their_own_they_are_nowhere_else(tmp_path: Path) -> N
             assert "derp_accepts" not in fetch(outside + path)[1]
 
 
+def two_free_ports() -> int:
+    """The first of two ports in a row that nobody has."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first, suppress(OSError):
+            port = int(first.getsockname()[1])
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return port
+
+
 def test_every_worker_has_pages_of_its_own(tmp_path: Path) -> None:
-    port = servers.free_port(socket.SOCK_STREAM)
+    port = two_free_ports()
     with live.relay(tmp_path, "-metrics-listen", f"127.0.0.1:{port}", "-workers", "2", tls=False) as relay, relay.connect() as client:
         listings = [json.loads(fetch(f"http://127.0.0.1:{port + n}/debug/clients/?all&format=json")[1])["clients"] for n in range(2)]
         key = f"nodekey:{client.key.hex()}"
