@@ -1,5 +1,21 @@
 """What bad input and bad luck get, a row of the table after the other. The tests go on from one another: run the file as a whole."""
 
+# Every row has a test. Those that need no lab are elsewhere:
+#
+#   wrong site file                every rule: tests/inventory/test_site_file.py, test_names.py; exit 4 and no host contacted, through
+#                                  the verbs: tests/fleet/test_wrong_site.py
+#   host key unknown, changed      here; tests/engine/test_session.py, test_login.py (trust, jump hosts)
+#   sudo, no Python, noise         a wrong password here; the rest, and that nothing was sent: tests/engine/test_session.py
+#   the lock of apt                here; its deadline, every lock file, a stop meanwhile: tests/agent/test_packages.py
+#   a port taken                   here; every port and program: tests/roles/cases/ports-taken
+#   cut, killed, power cut         here; at every step on every Python: tests/agent/test_every_python.py; the map: here
+#   other people's nginx           here; tests/roles/cases/nginx-broken
+#   ACME refuses                   here; every reason in words: tests/files/test_certificate.py
+#   headscale does not come back   here; the transaction alone: tests/roles/test_headscale_transaction.py
+#   two deploys at once            here; tests/engine/test_session.py
+#   Ctrl-C                         here; several hosts, and pressed twice: tests/fleet/test_context.py; before the agent has begun:
+#                                  tests/engine/test_session.py
+
 from __future__ import annotations
 
 import contextlib
@@ -9,12 +25,18 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
 import lab
-from lab import faults
+from lab import existing_site, faults
+from lab.acme import PORT
+from lab.certificates import make_server_certificate
+from lab.files import write_tree
 from lab.process import wait_for
+from lab.topology import ACME, ACME_AT, DOMAIN
 from tests.e2e.conftest import Desk, Ran
 from tests.e2e.underway import Underway, terminal, told
 
@@ -34,6 +56,23 @@ FREEZE_DPKG = """
 until pids=$(pgrep -x dpkg) && kill -STOP $pids && ls /var/lib/dpkg/updates | grep -q '^[0-9]'; do
   kill -CONT $pids; sleep 0.005
 done 2>/dev/null
+"""
+LIMITED = """
+user root; daemon off; master_process off; pid {folder}/pid; error_log stderr;
+events {{}}
+http {{
+  access_log off; {places}
+  server {{
+    listen {address}:14001 ssl;
+    ssl_certificate {folder}/chain.pem; ssl_certificate_key {folder}/key.pem;
+    location = /order-plz {{
+      default_type application/problem+json;
+      return 429 '{{"type": "urn:ietf:params:acme:error:rateLimited", "status": 429,
+        "detail": "too many certificates already issued for derp.lab: retry after 2030-01-01T00:00:00Z"}}';
+    }}
+    location / {{ proxy_pass https://{address}:{to}; proxy_set_header Host $http_host; }}
+  }}
+}}
 """
 LISTEN = """
 import socket, time
@@ -72,7 +111,8 @@ def unit(stage: lab.Lab, host: str, name: str, program: str) -> Iterator[None]:
 
 def state(stage: lab.Lab, host: str) -> str:
     """Everything on the host that a deploy might change: files with their times, units, firewall, sockets."""
-    files = "find /etc /opt /usr /root /var/lib/dpkg /var/lib/derpfleet -xdev -printf '%p %C@ %s\\n' 2>/dev/null | sort"
+    printed = "\\( -type d -printf '%p\\n' -o -printf '%p %C@ %s\\n' \\)"  # the times of directories are not the overlay's own
+    files = f"find /etc /opt /usr /root /var/lib/dpkg /var/lib/derpfleet -xdev {printed} 2>/dev/null | sort"
     script = f"{files}; systemctl list-unit-files --no-legend; nft list ruleset 2>/dev/null; ss -Hltun"
     return stage.run_in(host, ["sh", "-c", script]).stdout
 
@@ -107,6 +147,31 @@ def await_agent(stage: lab.Lab, host: str) -> None:
 def words(text: str) -> str:
     """Without line breaks, to be searched."""
     return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def elsewhere(stage: lab.Lab, host: str) -> Iterator[None]:
+    """The host's name leads to another machine, which answers nothing."""
+    stage.dns.point(f"{host}.derp.lab", stage.topology.ipv4("hs1"))
+    try:
+        yield
+    finally:
+        stage.dns.restore()
+
+
+@contextlib.contextmanager
+def rate_limited(stage: lab.Lab) -> Iterator[tuple[str, Path]]:
+    """The lab's ACME server behind an nginx that refuses new orders. Its directory's URL, and the CA to trust."""
+    folder, address = stage.root / "limited", stage.topology.address(ACME_AT)
+    authority, certificate, key = make_server_certificate(f"{ACME}.{DOMAIN}", address)
+    places = "".join(f"{name}_temp_path {folder}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    conf = LIMITED.format(folder=folder, places=places, address=address, to=PORT)
+    write_tree(folder, {"ca.pem": authority, "chain.pem": certificate, "key.pem": key, "nginx.conf": conf})
+    stage.processes.start("limited", [*stage.enter, "nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")])
+    try:
+        yield f"https://{ACME}.{DOMAIN}:{PORT + 1}/dir", folder / "ca.pem"
+    finally:
+        stage.processes.stop("limited")
 
 
 def regions(stage: lab.Lab) -> set[str]:
@@ -204,7 +269,7 @@ def test_the_second_of_two_deploys_says_who_is_at_work_and_since_when(stage: lab
 
 def test_a_lock_of_cloud_init_is_waited_for_and_named(stage: lab.Lab) -> None:
     """The deadline of this wait is shown in tests/agent/test_packages.py."""
-    with terminal(stage, "deploy", "--host", "sg1") as deploy:
+    with terminal(stage, "deploy", "--host", "sg1", "--only", "package:nginx", "--only", "package:nftables") as deploy:
         with unit(stage, "sg1", CLOUD_INIT, HOLD_LOCK):
             deploy.until(" of cloud-final.service")
             time.sleep(3)
@@ -326,3 +391,198 @@ def test_the_next_deploy_converges_from_all_of_that(stage: lab.Lab) -> None:
     again = deployed(stage, "hk1")
     assert again.code == 0
     assert again.changed("hk1") == again.changed("headscale") == []
+
+
+# The row of refused certificates: hk1 has one by now
+
+
+def leaf(stage: lab.Lab, host: str) -> str:
+    """The fingerprint of the certificate that is served."""
+    place = f"{stage.topology.ipv4(host)}:443"
+    script = (
+        f"openssl s_client -connect {place} -servername {host}.derp.lab </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256"
+    )
+    found = stage.run_in("controller", ["sh", "-c", script]).stdout
+    assert "Fingerprint=" in found
+    return found
+
+
+def test_a_name_that_leads_elsewhere_contacts_no_host(stage: lab.Lab) -> None:
+    before = leaf(stage, "hk1")
+    with elsewhere(stage, "hk1"):
+        code, text = told(stage, "deploy", "--host", "hk1")
+    assert code == 4
+    assert "hosts.hk1.domain: hk1.derp.lab leads to" in text
+    assert "correct the DNS record" in text
+    assert leaf(stage, "hk1") == before
+
+
+def test_acme_refuses_a_name_that_leads_elsewhere(stage: lab.Lab) -> None:
+    before = leaf(stage, "hk1")
+    with elsewhere(stage, "hk1"):
+        code, text = told(stage, "renew", "--host", "hk1", "--force")
+    assert code == 1
+    assert "the certificate was not renewed; the old one is still served" in text
+    assert "no certificate: " in text
+    assert re.search(r"change: (the name leads to another machine|port 80 must be reachable|look at the A and AAAA)", text)
+    assert leaf(stage, "hk1") == before
+
+
+def test_acme_refuses_a_closed_port_80(stage: lab.Lab) -> None:
+    before = leaf(stage, "hk1")
+    with faults.blocked(stage, "hk1", 80):
+        code, text = told(stage, "renew", "--host", "hk1", "--force")
+    assert code == 1
+    assert "no certificate: connection: " in text
+    assert "change: port 80 must be reachable from everywhere: look at the provider's firewall" in text
+    assert leaf(stage, "hk1") == before
+
+
+def test_acme_refuses_for_its_rate_limit(stage: lab.Lab, edited: Callable[..., None]) -> None:
+    """Pebble has no limits: nginx in front of it answers new orders as Let's Encrypt does, and passes on all else."""
+    before = leaf(stage, "hk1")
+    with rate_limited(stage) as (url, ca):
+        certificate = yaml.safe_load(stage.site_file.read_text())["defaults"]["certificate"]
+        edited("hk1", certificate={**certificate, "server": url, "ca": str(ca)})
+        code, text = told(stage, "deploy", "--host", "hk1")
+    assert code == 1
+    assert "no certificate: rateLimited: too many certificates already issued for derp.lab" in words(text)
+    assert "change: wait until the time that it names" in text
+    assert leaf(stage, "hk1") == before
+    assert Desk(stage).invoke("verify", "--host", "hk1").proof("hk1")["ok"]
+
+
+# The row of headscale's return
+
+
+def test_headscale_that_does_not_come_back_gets_its_map_back(stage: lab.Lab, edited: Callable[..., None]) -> None:
+    before, served = the_map(stage), regions(stage)
+    drop_in = "/run/systemd/system/headscale.service.d/refuse.conf"
+    refuse = "[Service]\nExecStartPre=/bin/sh -c '! grep -q Refused /etc/headscale/derp.yaml'\n"
+    stage.run_in("hs1", ["sh", "-c", f"mkdir -p {drop_in.rpartition('/')[0]}; cat >{drop_in}; systemctl daemon-reload"], input=refuse)
+    try:
+        edited("hk1", region={"id": 901, "code": "hk", "name": "Refused"})
+        code, text = told(stage, "deploy", "--host", "hk1")
+    finally:
+        stage.run_in("hs1", ["sh", "-c", f"rm {drop_in}; systemctl daemon-reload"])
+    assert code == 1
+    assert "headscale did not take the map: " in text
+    assert "put back: file:/etc/headscale/derp.yaml" in words(text)
+    assert "the previous map is in force" in text
+    assert the_map(stage) == before
+    assert stage.run_in("hs1", ["systemctl", "is-active", "headscale"]).stdout == "active\n"
+    assert regions(stage) == served
+
+
+# The map: unchanged or complete, never between
+
+
+@pytest.mark.parametrize(
+    "moment", ["diff file:/etc/headscale/derp.yaml", "result file:/etc/headscale/derp.yaml", "diff service:headscale.service"]
+)
+@pytest.mark.parametrize("fate", ["killed", "cut"])
+def test_the_map_is_unchanged_or_complete(stage: lab.Lab, edited: Callable[..., None], moment: str, fate: str) -> None:
+    before = the_map(stage)
+    name = f"Hong Kong {moment.split(maxsplit=1)[0]} {fate}"
+    complete = before.replace(_name_in(before), name)
+    edited("hk1", region={"id": 901, "code": "hk", "name": name})
+    with Underway(stage, "deploy", "--host", "hk1") as deploy:
+        deploy.until(lambda event: event.get("host") == "headscale" and f"{event['event']} {event.get('id')}" == moment)
+        if fate == "killed":
+            kill_agent(stage, "hs1")
+        else:
+            faults.hang_up(stage, "hs1", 22)
+        ran = deploy.end()
+    assert ran.code == 3
+    await_agent(stage, "hs1")
+    assert the_map(stage) in (before, complete)
+    ran = Desk(stage).invoke("deploy", "--host", "hk1")
+    assert ran.code == 0, ran.of("failure")
+    assert the_map(stage) == complete
+    assert stage.headscale.regions()["901"]["region_name"] == name  # type: ignore[index]
+
+
+def test_the_map_after_a_power_cut_of_the_headscale_host(stage: lab.Lab, edited: Callable[..., None]) -> None:
+    before, host = the_map(stage), stage.hosts["hs1"]
+    complete = before.replace(_name_in(before), "Hong Kong after the cut")
+    edited("hk1", region={"id": 901, "code": "hk", "name": "Hong Kong after the cut"})
+    with Underway(stage, "deploy", "--host", "hk1") as deploy:
+        deploy.until(lambda event: event.get("host") == "headscale" and event["event"] == "diff")
+        host.stop()
+        assert deploy.end().code == 3
+    host.boot()
+    assert the_map(stage) in (before, complete)
+    ran = Desk(stage).invoke("deploy", "--host", "hk1")
+    assert ran.code == 0, ran.of("failure")
+    assert the_map(stage) == complete
+
+
+def test_what_is_proved_is_registered_also_when_a_later_host_is_out_of_reach(stage: lab.Lab, edited: Callable[..., None]) -> None:
+    edited("hk1", region={"id": 901, "code": "hk", "name": "Hong Kong alone"})
+    with faults.blocked(stage, "sg1", 22):
+        ran = Desk(stage).invoke("deploy")
+    assert ran.code == 3
+    assert ran.failure()["host"] == "sg1"
+    assert stage.headscale.regions()["901"]["region_name"] == "Hong Kong alone"  # type: ignore[index]
+
+
+def the_map(stage: lab.Lab) -> str:
+    """The map file of the headscale host."""
+    return stage.run_in("hs1", ["cat", "/etc/headscale/derp.yaml"]).stdout
+
+
+def _name_in(text: str) -> str:
+    """What region 901 is called there."""
+    return str(yaml.safe_load(text)["regions"][901]["regionname"])
+
+
+# The row of nginx and other people's sites: sg1, where nothing was deployed
+
+
+def test_a_broken_configuration_of_another_site_is_told_and_not_touched(stage: lab.Lab) -> None:
+    blog = existing_site.install(stage, "sg1", "blog.example.net")
+    broken = "/etc/nginx/sites-enabled/shop.example.net"
+    stage.run_in("sg1", ["sh", "-c", f"cat >{broken}"], input="server { listen 80; server_nam shop.example.net; }\n")
+    before = state(stage, "sg1")
+    code, text = told(stage, "deploy", "--host", "sg1")
+    assert code == 1
+    assert "nothing was changed, because something is in the way" in text
+    assert "nginx's configuration on sg1 was broken before we came, and is left as it is" in text
+    assert f'unknown directive "server_nam" in {broken}:1' in text
+    assert state(stage, "sg1") == before
+    assert page(stage, blog.domain) == (200, blog.text)
+    stage.run_in("sg1", ["rm", broken])
+
+
+def test_another_site_that_stops_answering_because_of_us_comes_back(stage: lab.Lab) -> None:
+    """It shows what answers by address on port 80: the distribution's page, whose place we take."""
+    site = existing_site.install(stage, "sg1", "shop.example.net")
+    path = f"/etc/nginx/sites-available/{site.domain}"
+    written = stage.run_in("sg1", ["cat", path]).stdout
+    head, root, tail = written.rpartition(f"root /var/www/{site.domain};")
+    assert root
+    stage.run_in("sg1", ["sh", "-c", f"cat >{path}"], input=f"{head}location / {{ proxy_pass http://127.0.0.1/; }}{tail}")
+    stage.run_in("sg1", ["systemctl", "reload", "nginx"])
+    wait_for(lambda: "Welcome to nginx" in page(stage, site.domain)[1], timeout_s=5, what="the site does not show that page")
+    before, folder = page(stage, site.domain), "ls -l /etc/nginx/sites-enabled /etc/nginx/sites-available; cat /etc/nginx/nginx.conf"
+    configured = stage.run_in("sg1", ["sh", "-c", folder]).stdout
+    code, text = told(stage, "deploy", "--host", "sg1")
+    assert code == 1
+    assert "another site stopped answering as before: https://shop.example.net:443/ gave 200, now " in words(text)
+    assert "put back: " in text
+    assert page(stage, site.domain) == before
+    assert page(stage, "blog.example.net")[0] == 200
+    assert stage.run_in("sg1", ["nginx", "-t"], check=False).returncode == 0
+    assert _without_times(stage.run_in("sg1", ["sh", "-c", folder]).stdout) == _without_times(configured)
+
+
+def page(stage: lab.Lab, domain: str) -> tuple[int, str]:
+    """Status and text of a site on sg1."""
+    fetch = ["curl", "--silent", "--insecure", "--max-time", "5", "--write-out", "\n%{http_code}", "--resolve"]
+    found = stage.run_in("controller", [*fetch, f"{domain}:443:{stage.topology.ipv4('sg1')}", f"https://{domain}/"], check=False).stdout
+    text, _, status = found.rpartition("\n")
+    return int(status), text
+
+
+def _without_times(listing: str) -> str:
+    return re.sub(r"[A-Z][a-z]{2} +\d+ \d\d:\d\d", "", listing)

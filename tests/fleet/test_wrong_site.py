@@ -1,0 +1,79 @@
+"""A wrong site file, through the verbs as a person types them: exit 4, every problem with path and line, and no host contacted."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent.parent
+SITE = """\
+hosts:
+  hk1:
+    domain: {domain}
+    ipv4: 127.0.0.1
+    region: {{id: 901, code: hk, name: Hong Kong}}
+    ssh: {{port: {port}}}
+    certificate: {{source: self-signed}}
+"""
+SECOND = """\
+  sg1:
+    domain: sg1.example.org
+    ipv4: 127.0.0.1
+    ssh: {{port: {port}}}
+    region: {{id: 901, code: sg, name: Singapore}}
+    certificate: {{source: letsencrypt, agree_terms: true}}
+    flavour: docker
+    front: none
+    flavor: docker
+    ports: {{https: 3489}}
+    docker: {{image: 'derper@sha256:{digest}'}}
+"""
+
+
+@pytest.fixture
+def host() -> Iterator[socket.socket]:
+    """What would be contacted."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        yield listener
+
+
+def invoke(site: Path, verb: str) -> subprocess.CompletedProcess[str]:
+    argv = [str(Path(sys.executable).parent / "invoke"), verb, "--site", str(site)]
+    environment = {**os.environ, "COLUMNS": "400"}
+    return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60, env=environment)
+
+
+def assert_not_contacted(host: socket.socket) -> None:
+    with pytest.raises(BlockingIOError):
+        host.accept()
+
+
+@pytest.mark.parametrize("verb", ["deploy", "check", "verify", "status", "renew"])
+def test_every_problem_is_listed_and_no_host_is_contacted(host: socket.socket, tmp_path: Path, verb: str) -> None:
+    site, port = tmp_path / "site.yml", host.getsockname()[1]
+    site.write_text((SITE + SECOND).format(domain="hk1.example.org", port=port, digest="0" * 64))
+    done = invoke(site, verb)
+    said = done.stdout + done.stderr
+    assert done.returncode == 4
+    assert "line 12: hosts.sg1.region.id: 901 is taken by hosts.hk1" in said
+    assert "line 16: hosts.sg1.flavor: unknown key; did you mean flavour?" in said
+    assert "line 17: hosts.sg1.ports.https: with its own letsencrypt, derper serves plain HTTP on any port but 443, so also on 3489" in said
+    assert "Traceback" not in said
+    assert_not_contacted(host)
+
+
+@pytest.mark.parametrize("verb", ["deploy", "check"])
+def test_a_name_that_does_not_resolve_contacts_no_host(host: socket.socket, tmp_path: Path, verb: str) -> None:
+    site = tmp_path / "site.yml"
+    site.write_text(SITE.format(domain="hk1.nowhere.invalid", port=host.getsockname()[1]))
+    done = invoke(site, verb)
+    assert done.returncode == 4
+    assert "line 3: hosts.hk1.domain: hk1.nowhere.invalid does not resolve: " in done.stdout + done.stderr
+    assert_not_contacted(host)
