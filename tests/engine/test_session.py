@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from engine.boot import agent_payload
 from engine.facts import Ask
 from engine.resource import Command, Directory, File
 from engine.session import Locked, Session, Stopped
@@ -21,6 +22,7 @@ from tests.engine.conftest import Run, login_to
 from tests.support.sshd import Account, Sshd
 
 NewSshd = Callable[..., Sshd]
+LOGIN_BYTES = 8000  # more than a login and the boot line take, and less than the agent
 
 
 @pytest.mark.parametrize("user", ["root", "free", "admin"])
@@ -68,26 +70,38 @@ def test_a_second_question_adds_to_the_facts(sshd: Sshd) -> None:
 )
 def test_no_root_and_no_python_are_named(sshd: Sshd, user: str, ssh: dict[str, str], what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WRONG", "not the password")
-    with pytest.raises(NotReady) as error:
-        Session(login_to(sshd, user, **ssh), ask=Ask(), run_id="x", on_event=lambda _: None)
-    assert error.value.what == what
-    assert error.value.next
-    assert "not the password" not in f"{error.value.why}{error.value.where}"
+    error = _refused(sshd, user, **ssh)
+    assert error.what == what
+    assert error.next
+    assert "not the password" not in f"{error.why}{error.where}"
 
 
 def test_a_host_without_sudo_is_named(new_sshd: NewSshd) -> None:
-    server = new_sshd(without=["/usr/bin/sudo"])
-    with pytest.raises(NotReady) as error:
-        Session(login_to(server, "free"), ask=Ask(), run_id="x", on_event=lambda _: None)
-    assert error.value.what == "there is no sudo"
+    assert _refused(new_sshd(without=["/usr/bin/sudo"]), "free").what == "there is no sudo"
 
 
-def test_noise_from_the_login_shell_is_named_and_nothing_was_sent(new_sshd: NewSshd) -> None:
+def test_noise_from_the_login_shell_is_named(new_sshd: NewSshd) -> None:
     server = new_sshd(accounts=[Account("noisy", sudo="free", noise="welcome to the machine")])
-    with pytest.raises(NotReady) as error:
-        Session(login_to(server, "noisy"), ask=Ask(), run_id="x", on_event=lambda _: None)
-    assert error.value.what == "the login shell prints to standard output"
-    assert "welcome to the machine" in error.value.why
+    error = _refused(server, "noisy")
+    assert error.what == "the login shell prints to standard output"
+    assert "welcome to the machine" in error.why
+
+
+def test_the_payload_is_larger_than_all_that_a_refused_login_sends(sshd: Sshd) -> None:
+    with delaying((sshd.address, sshd.port), rtt_s=0.002) as proxy:
+        login = login_to(sshd, port=proxy.port, known_hosts=_renamed(sshd, proxy.port))
+        with Session(login, ask=Ask(), run_id="x", on_event=lambda _: None):
+            assert proxy.counts().bytes_up > len(agent_payload()) > LOGIN_BYTES
+
+
+def _refused(server: Sshd, user: str, **ssh: str) -> NotReady:
+    """How a login without an agent is refused. The payload was not sent: there is no room for it in what went over the wire."""
+    with delaying((server.address, server.port), rtt_s=0.002) as proxy:
+        login = login_to(server, user, port=proxy.port, known_hosts=_renamed(server, proxy.port), **ssh)
+        with pytest.raises(NotReady) as error:
+            Session(login, ask=Ask(), run_id="x", on_event=lambda _: None)
+        assert 0 < proxy.counts().bytes_up < LOGIN_BYTES
+    return error.value
 
 
 def test_an_unknown_host_key_stops(sshd: Sshd, tmp_path: Path) -> None:
