@@ -46,9 +46,9 @@ class Firewall(Kind):
 
     REVERT = (
         "import os,subprocess,sys,time\n"
-        "token,old,table,wait=sys.argv[1:5]\n"
+        "token,old,table,wait,run=sys.argv[1:6]\n"
         "time.sleep(float(wait))\n"
-        "if os.path.exists(token):\n"
+        "if os.path.exists(token) and open(token).read()==run:\n"  # else a run that was killed had armed us
         "    subprocess.call(['nft','delete','table','inet',table])\n"
         "    if os.path.getsize(old): subprocess.call(['nft','-f',old])\n"
         "    os.rename(token,token+'.reverted')\n"
@@ -77,16 +77,16 @@ class Firewall(Kind):
     def fix(self, keys):
         must(["nft", "--check", "--file", self.host.blob(self.spec["content_sha256"])])
         old = self._listed()
-        folder = self.host.root + "/run/derpfleet"
+        folder, run_id = self.host.root + "/run/derpfleet", self.host.journal.run_id
         os.makedirs(folder, mode=0o700, exist_ok=True)
         token, saved = "%s/armed-%s" % (folder, self.spec["table"]), "%s/before-%s.nft" % (folder, self.spec["table"])
         remove(token + ".reverted")
-        for path, text in ((saved, old), (token, "")):
+        for path, text in ((saved, old), (token, run_id)):
             with open(path, "w") as file:
                 file.write(text)
         wait_s = self.spec["revert_after_s"]
         quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        reverter = [sys.executable, "-I", "-c", self.REVERT, token, saved, self.spec["table"], str(wait_s)]
+        reverter = [sys.executable, "-I", "-c", self.REVERT, token, saved, self.spec["table"], str(wait_s), run_id]
         subprocess.Popen(reverter, start_new_session=True, **quiet)
         must(["nft", "--file", self.host.blob(self.spec["content_sha256"])])
         self.host.wire.send("confirm", id=self.id, path=token, within_s=wait_s)

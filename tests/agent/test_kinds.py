@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from subprocess import PIPE, Popen
+from subprocess import PIPE, CompletedProcess, Popen
 from threading import Timer
 from typing import Any
 
@@ -21,6 +21,16 @@ from tests.agent.driver import Agent
 from tests.agent.plans import RULES
 
 OnStage = Callable[..., Agent]
+DIE_AT_CONFIRM = """
+import os
+from agent import wire
+send = wire.Wire.send
+def send_or_die(self, event, **fields):
+    if event == "confirm":
+        os.kill(os.getpid(), 9)
+    send(self, event, **fields)
+wire.Wire.send = send_or_die
+"""
 UNIT = File(path="/etc/systemd/system/relay.service", content=b"[Service]\nExecStart=/bin/true\n")
 FOLDER = Directory(path="/etc/relay")
 
@@ -174,6 +184,23 @@ def test_rules_that_lock_us_out_are_taken_back(on_stage: OnStage) -> None:
     assert agent.stage.run("nft", "list", "ruleset").stdout == before
     assert (agent.stage.root / "etc/relay.nft").read_bytes() == RULES
     assert agent.run([old]).counts["ok"] == 1
+
+
+def test_rules_that_a_killed_run_had_armed_do_not_take_back_those_of_the_next(on_stage: OnStage) -> None:
+    agent, old = on_stage(), Firewall(table="relay", path="/etc/relay.nft", rules=RULES, revert_after_s=3)
+    assert agent.dies([old], DIE_AT_CONFIRM)
+    time.sleep(2)
+    prove = agent.stage.run
+
+    def prove_late(*argv: str) -> CompletedProcess[str]:
+        """While this run waits for its second connection, the time of the one before it is over."""
+        if argv[0] == "rm":
+            time.sleep(2)
+        return prove(*argv)
+
+    agent.stage.run = prove_late  # type: ignore[method-assign]
+    assert agent.run([replace(old, revert_after_s=30)]).failures == []
+    assert "table inet relay" in prove("nft", "list", "tables").stdout
 
 
 def test_rules_changed_by_hand_are_found_and_others_tables_left(on_stage: OnStage) -> None:
