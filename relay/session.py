@@ -217,7 +217,7 @@ class Session:
         after = position + HEADER_LEN + length
         if kind == SEND_PACKET:
             _check_packet_length(length, KEY_LEN)
-            return self._send(buffer, position, after) if after <= end else -1
+            return self._send(buffer, position, end, after - position) if after <= end else -1
         if kind == wire.FORWARD_PACKET:
             self._check_mesh()
             _check_packet_length(length, 2 * KEY_LEN)
@@ -255,7 +255,7 @@ class Session:
         if not self.is_mesh:
             raise ProtocolError("not_a_mesh_peer")
 
-    def _send(self, buffer: bytearray, position: int, after: int) -> int:
+    def _send(self, buffer: bytearray, position: int, end: int, size: int) -> int:
         """A packet whose destination is not in the table: find its way."""
         destination = bytes(buffer[position + HEADER_LEN : position + PACKET_HEAD_LEN])
         peer = self.switch.peers.get(destination)
@@ -266,51 +266,59 @@ class Session:
                 self._routes.clear()
             self._routes[destination] = receiver.outbox
             return position  # the hot loop takes it from here
-        if (peer is None or peer.link is None) and self._is_too_cold():
+        link = peer.link if peer is not None else None
+        if link is None and self._is_too_cold():
             return -1
-        packet = bytes(buffer[position + PACKET_HEAD_LEN : after])
-        is_disco = wire.is_disco(packet)
-        self.rx_packets += 1
-        self.rx_bytes += len(packet)
-        self.rx_disco += is_disco
-        if peer is not None and peer.link is not None:
-            self._forward(peer.link, self.key, destination, packet)
+        after = position + size
+        if link is not None:
+            front = HEADER.pack(wire.FORWARD_PACKET, size - HEADER_LEN + KEY_LEN) + self.key + destination
+            after = self._relay_run(link.outbox, self.key, buffer, position, end, size=size, old=_HEAD, front=front)
         else:
-            self._lost("unknown_dest", self.key, destination, packet)
+            self._lost("unknown_dest", self.key, destination, bytes(buffer[position + PACKET_HEAD_LEN : after]))
+        packets = (after - position) // size
+        self.rx_packets += packets
+        self.rx_bytes += packets * (size - PACKET_HEAD_LEN)
+        if size >= HEADER_LEN + _MIN_DISCO_LEN:
+            self._count_disco(buffer, position, after, size)
         return after
 
-    def _forward(self, link: Link, source: bytes, destination: bytes, packet: bytes) -> None:
-        frame = wire.pack_forward_packet(source, destination, packet)
-        self.switch.backlog += len(frame)
-        if link.outbox.ready:
-            link.outbox.put(frame, 1)
-        else:
-            link.outbox.queue(frame, len(frame), source, self.switch.clock())
-
     def _forwarded(self, buffer: bytearray, position: int, end: int, size: int) -> int:
-        """Packets from a mesh peer, a run of them with the same 69 bytes in front."""
+        """Packets from a mesh peer, for a local client. What came from outside may still be for another worker of ours."""
         head = _FORWARD_HEAD.unpack_from(buffer, position)[0]
         source, destination = head[HEADER_LEN:PACKET_HEAD_LEN], head[PACKET_HEAD_LEN:]
         outbox = self._forward_route(source, destination)
-        if outbox is None:
-            self._forward_on(source, destination, bytes(buffer[position + _FORWARD_HEAD_LEN : position + size]))
-            return position + size
-        rewritten = _FRONT.pack(RECV_PACKET, size - HEADER_LEN - KEY_LEN, source)
+        after = position + size
+        if outbox is not None:
+            front = _FRONT.pack(RECV_PACKET, size - HEADER_LEN - KEY_LEN, source)
+            after = self._relay_run(outbox, source, buffer, position, end, size=size, old=_FORWARD_HEAD, front=front)
+        elif (link := self._sibling_of(destination)) is not None and any(source):
+            after = self._relay_run(link.outbox, source, buffer, position, end, size=size, old=_FORWARD_HEAD, front=head)
+        else:
+            self._lost("unknown_dest_on_fwd", source, destination, bytes(buffer[position + _FORWARD_HEAD_LEN : after]))
+        self.rx_forwarded += (after - position) // size
+        return after
+
+    def _relay_run(
+        self, outbox: Outbox, source: bytes, buffer: bytearray, position: int, end: int, *, size: int, old: Struct, front: bytes
+    ) -> int:
+        """Pass on a run of frames whose length changes: each has the same `old` head and gets `front` for it. Where it ends."""
+        (head,) = old.unpack_from(buffer, position)
         pieces: list[bytes | bytearray] = []
-        last = end - size
-        while True:
-            pieces += (rewritten, buffer[position + _FORWARD_HEAD_LEN : position + size])
+        while end - position >= size and old.unpack_from(buffer, position)[0] == head:
+            pieces += (front, buffer[position + old.size : position + size])
             position += size
-            if position > last or _FORWARD_HEAD.unpack_from(buffer, position)[0] != head:
-                break
         chunk = b"".join(pieces)
-        self.rx_forwarded += len(pieces) // 2
         self.switch.backlog += len(chunk)
         if outbox.ready:
             outbox.put(chunk, len(pieces) // 2)
         else:
-            outbox.queue(chunk, size - KEY_LEN, source, self.switch.clock())
+            outbox.queue(chunk, size - old.size + len(front), source, self.switch.clock())
         return position
+
+    def _sibling_of(self, destination: bytes) -> Link | None:
+        """The link to another worker of this relay that has the key; none for what a worker sent: one hop is enough."""
+        peer = self.switch.peers.get(destination)
+        return next((link for link in peer.links if link.sibling), None) if peer and not self.sibling else None
 
     def _forward_route(self, source: bytes, destination: bytes) -> Outbox | None:
         """The way of a mesh peer's packet to a local client; None when there is none, or the packet names no sender."""
@@ -326,16 +334,6 @@ class Session:
             routes.clear()
         routes[source, destination] = peer.active.outbox
         return peer.active.outbox
-
-    def _forward_on(self, source: bytes, destination: bytes, packet: bytes) -> None:
-        """A mesh peer's packet for nobody here. One that came from outside may still be for another worker of ours."""
-        self.rx_forwarded += 1
-        peer = self.switch.peers.get(destination)
-        sibling = next((link for link in peer.links if link.sibling), None) if peer and not self.sibling else None
-        if sibling is not None and any(source):
-            self._forward(sibling, source, destination, packet)
-        else:
-            self._lost("unknown_dest_on_fwd", source, destination, packet)
 
     def _lost(self, reason: str, source: bytes, destination: bytes, packet: bytes) -> None:
         """Nobody has this key. Whoever tries NAT traversal with it is told, at most once a second or so."""

@@ -315,6 +315,16 @@ def test_packets_for_another_relays_client_are_forwarded(world, alice):
     assert world.switch.totals()["packets_forwarded_out"] == 2
 
 
+def test_runs_of_packets_are_forwarded_and_counted(world, alice, bob):
+    link, far = world.link("other"), key("far")
+    link.has("far")
+    packets = [bytes([n]) * 62 for n in range(3)] + [v.SMALLEST_DISCO, b"short"]
+    alice.says(*[wire.pack_send_packet(far, packet) for packet in packets], wire.pack_send_packet(bob.key, b"near"))
+    assert link.hears() == [(wire.FORWARD_PACKET, alice.key + far + packet) for packet in packets]
+    assert bob.gets() == [(alice.key, b"near")]
+    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (6, 4 * 62 + 5 + 4, 1)
+
+
 def test_a_packet_from_outside_may_go_on_to_another_worker_but_no_further(world, relay):
     worker = world.link("worker 2", sibling=True)
     worker.has("far")
