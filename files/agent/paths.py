@@ -151,6 +151,7 @@ class Tree(Kind):
                 os.lchown(path, *ids)
         with open(os.path.join(fresh, TREE_MARK), "w") as mark:
             mark.write(self.spec["content_sha256"])
+        os.sync()  # a power cut must not leave the mark and take the files; one by one it takes longer
         remove(self.path)
         os.rename(fresh, self.path)
         sync_directory(os.path.dirname(self.path))

@@ -18,9 +18,22 @@ from engine.plan import sha256
 from engine.resource import Absent, Command, Directory, Exec, File, Firewall, Group, Package, Service, Symlink, Tree, User
 from engine.run import Outcome
 from tests.agent.driver import Agent
-from tests.agent.plans import RULES
+from tests.agent.plans import RULES, relay_host
 
 OnStage = Callable[..., Agent]
+LOG_SYNC_AND_RENAME = """
+import os
+def logged(name):
+    real = getattr(os, name)
+    def call(*arguments):
+        os.makedirs("/var/fake", exist_ok=True)
+        with open("/var/fake/log", "a") as log:
+            log.write(" ".join((name,) + arguments) + chr(10))
+        return real(*arguments)
+    setattr(os, name, call)
+logged("sync")
+logged("rename")
+"""
 DIE_AT_CONFIRM = """
 import os
 from agent import wire
@@ -226,6 +239,15 @@ def test_a_tree_is_replaced_as_a_whole(on_stage: OnStage) -> None:
     agent.run([Tree(path="/srv/tree", archive=archive("a", "b"))])
     assert agent.run([Tree(path="/srv/tree", archive=archive("b", "c"))]).changed == ["tree:/srv/tree"]
     assert sorted(path.name for path in (agent.stage.root / "srv/tree").glob("[!.]*")) == ["b", "c"]
+
+
+def test_a_tree_is_on_disk_before_it_is_there(on_stage: OnStage) -> None:
+    """What a power cut takes is what was not yet on disk, in any order: the mark must not outlive the files."""
+    agent = on_stage()
+    agent.extra = LOG_SYNC_AND_RENAME
+    assert agent.run(relay_host()[5:6]).changed == ["tree:/srv/relay"]
+    log = agent.log()
+    assert log.index("sync") < log.index("rename /srv/relay.derpfleet-new /srv/relay")
 
 
 def test_a_user_gets_what_it_lacks_and_keeps_what_it_has(on_stage: OnStage) -> None:
