@@ -22,6 +22,7 @@ from fleet.served import NO_HEADSCALE
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.proof import Proof
+from roles import sites
 
 CHANGES_FOUND = 10
 
@@ -135,9 +136,18 @@ def _compile(fleet: Fleet, host: Host) -> Compile:
         reasons = roles.refusals(host, fleet.site, facts)
         if reasons:
             raise Refused("nothing was changed, because something is in the way", host=host.name, why="\n".join(reasons))
+        _tell_neighbours(fleet, host, facts)
         return roles.compile_host(host, fleet.site, facts, shipment(fleet, host, facts))
 
     return compile_
+
+
+def _tell_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
+    """Lists what others serve with the host's nginx, before anything is changed."""
+    urls = [watch.url for watch in sites.watches(facts)]
+    if urls:
+        fleet.report.emit(event="neighbours", host=host.name, urls=urls)
+        fleet.report.line(host.name, "", f"its nginx serves others, too, who have to answer as before: {', '.join(urls)}")
 
 
 def shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
