@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,16 +56,18 @@ class Desk:
 
     stage: lab.Lab
 
-    def invoke(self, *words: str, timeout_s: float = 300) -> Ran:
+    def invoke(self, *words: str, timeout_s: float = 300, env: Mapping[str, str] | None = None) -> Ran:
         """`invoke WORDS --json` in the lab's network."""
-        done = self.run(*words, "--json", timeout_s=timeout_s)
+        done = self.run(*words, "--json", timeout_s=timeout_s, env=env)
         return Ran(done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr)
 
-    def run(self, *words: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, timeout_s: float = 300, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """`invoke WORDS` in the lab's network, as text."""
         verb = [str(Path(sys.executable).parent / "invoke"), *words, "--site", str(self.stage.site_file)]
         argv = [str(self.stage.root / "enter"), *verb]
-        return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=timeout_s, check=False)
+        return subprocess.run(
+            argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=timeout_s, check=False, env={**os.environ, **(env or {})}
+        )
 
     def edit(self, host: str, **settings: Any) -> None:
         """Changes a host's settings in the site file; None takes one away."""

@@ -5,16 +5,25 @@ Each test starts from what the one before it left on the host, so that the way f
 
 from __future__ import annotations
 
+import hashlib
 import json
+import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import lab
+from lab import existing_site
+from lab.certificates import make_server_certificate
 from lab.client import Client
 from lab.process import wait_for
-from tests.e2e.conftest import Desk, Ran
+from tests.e2e.conftest import CHECKOUT, Desk, Ran
 from tests.e2e.nodes import exchange
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("matrix"), pytest.mark.timeout(900)]
@@ -119,3 +128,271 @@ def test_self_signed_and_pinned(desk: Desk, nodes: tuple[Client, Client], edited
         assert desk.invoke(verb, "--host", "hk1").code == 0
     [status] = desk.invoke("status", "--host", "hk1").of("status")
     assert status["proof"] == "proved"
+    for given, code in ((pin, 0), (pin[::-1], 1)):
+        assert desk.invoke("verify", "--address", f"{name}:443", "--pin", given).code == code
+
+
+def test_manual_certificate_whose_key_is_shown_nowhere(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
+    _, chain, key = make_server_certificate("hk1.derp.lab", desk.stage.topology.ipv4("hk1"))
+    (desk.stage.root / "hk1.pem").write_bytes(chain)
+    (desk.stage.root / "hk1.key").write_bytes(key)
+    pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(chain.decode())).hexdigest()
+    edited("hk1", certificate={"source": "manual", "fullchain": "hk1.pem", "key": "file:hk1.key", "pin": pin})
+    checked = desk.run("check", "--host", "hk1")
+    deployed = desk.run("deploy", "--host", "hk1", "--diff")
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    ran = settled(desk)
+    assert rung(ran, "tls")["data"]["sha256"] == pin
+    assert meet(desk, nodes)["CertName"] == f"sha256-raw:{pin}"
+    inside = key.decode().splitlines()[1]
+    said = checked.stdout + checked.stderr + deployed.stdout + deployed.stderr + json.dumps(ran.events) + ran.errors
+    assert inside not in said
+    assert not [path for path in (CHECKOUT / ".runs").rglob("*") if path.is_file() and inside in path.read_text()]
+    assert inside not in desk.stage.run_in("hk1", ["journalctl", "--no-pager"]).stdout
+    where = ["grep", "--recursive", "--files-with-matches", "--fixed-strings", "--", inside, "/etc", "/opt", "/tmp", "/var"]
+    holders = desk.stage.run_in("hk1", where, check=False).stdout.split()
+    assert "/etc/derpfleet/certificates/hk1.derp.lab/privkey.pem" in holders
+    modes = desk.stage.run_in("hk1", ["stat", "--format=%a %U", *holders]).stdout.splitlines()
+    assert set(modes) == {"600 root"}, dict(zip(holders, modes, strict=True))
+
+
+@pytest.mark.parametrize(("certbot", "front"), [("shipped", "nginx"), ("distribution", "nginx"), ("distribution", "none")])
+def test_the_timers_own_service_renews(desk: Desk, nodes: tuple[Client, Client], edited: Edit, certbot: str, front: str) -> None:
+    edited("hk1", front=front, certificate={"certbot": certbot})
+    settled(desk)
+    assert desk.stage.run_in("hk1", ["systemctl", "is-active", "derpfleet-certificate.timer"]).stdout.strip() == "active"
+    start = ["systemctl", "start", "derpfleet-certificate.service"]
+    before = served_leaf(desk)
+    desk.stage.run_in("hk1", start, timeout_s=180)
+    assert served_leaf(desk) == before  # not due
+    with due(desk):
+        desk.stage.run_in("hk1", start, timeout_s=180)
+    assert served_leaf(desk) != before
+    meet(desk, nodes)
+    assert desk.invoke("deploy", "--host", "hk1").changed("hk1") == []
+
+
+def test_cron_instead_of_the_timer(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
+    edited("hk1", certificate={"renewal": "cron"})
+    settled(desk)
+    assert desk.stage.run_in("hk1", ["systemctl", "is-active", "cron"]).stdout.strip() == "active"
+    assert desk.stage.run_in("hk1", ["systemctl", "is-active", "derpfleet-certificate.timer"], check=False).stdout.strip() != "active"
+    table = desk.stage.run_in("hk1", ["cat", "/etc/cron.d/derpfleet-certificate"]).stdout
+    [line] = [line for line in table.splitlines() if " root " in line]
+    before = served_leaf(desk)
+    # Its own command, every minute and without its hours of patience.
+    often = line.replace(line.split(" root ")[0], "* * * * *").replace("--within 39600", "--within 1")
+    with due(desk):
+        desk.stage.run_in("hk1", ["sh", "-c", "cat >/etc/cron.d/often"], input=f"PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{often}\n")
+        try:
+            wait_for(lambda: served_leaf(desk) != before, timeout_s=150, what="cron did not renew")
+        finally:
+            desk.stage.run_in("hk1", ["rm", "/etc/cron.d/often"])
+
+
+@contextmanager
+def due(desk: Desk) -> Iterator[None]:
+    """Meanwhile certbot thinks that the certificate of hk1 ends soon."""
+    path, line = "/etc/letsencrypt/renewal/hk1.derp.lab.conf", "renew_before_expiry = 100 days"
+    desk.stage.run_in("hk1", ["sed", "-i", f"1i {line}", path])
+    try:
+        yield
+    finally:
+        desk.stage.run_in("hk1", ["sed", "-i", "/^renew_before_expiry/d", path])
+
+
+def test_logins(desk: Desk, edited: Edit) -> None:
+    key = {"key": "ssh/id_ed25519"}
+    edited("hk1", certificate=None)
+    settled(desk)
+    for ssh in (
+        {"user": "ops", **key, "sudo_password": "file:ssh/ops.password"},
+        {"user": "auto", **key},
+        {"user": "root", **key, "jump": "root@sg1.derp.lab"},
+        {"user": "ops", **key, "sudo_password": "file:ssh/ops.password", "jump": "auto@sg1.derp.lab:22"},
+    ):
+        edited("hk1", ssh=ssh)
+        ran = desk.invoke("deploy", "--host", "hk1")
+        assert ran.code == 0, (ssh, ran.why())
+        assert ran.changed("hk1") == [], ssh
+
+
+def test_a_jump_host_with_another_key_is_refused(desk: Desk, edited: Edit) -> None:
+    edited("hk1", ssh={"jump": "root@sg1.derp.lab"})
+    before = desk.stage.known_hosts.read_text()
+    desk.stage.known_hosts.write_text("".join(line for line in before.splitlines(keepends=True) if "sg1" not in line))
+    try:
+        ran = desk.invoke("deploy", "--host", "hk1")
+        public = desk.stage.run_in("sg1", ["ssh-keygen", "-l", "-f", "/etc/ssh/ssh_host_ed25519_key.pub"]).stdout.split()[1]
+        desk.run("trust", "--host", "hk1", "--fingerprint", public)
+        trusted = desk.invoke("deploy", "--host", "hk1")
+    finally:
+        desk.stage.known_hosts.write_text(before)
+    assert trusted.code == 0, trusted.why()
+    assert ran.code == 3
+    assert ran.failure()["what"] == "the jump host's key is not known"
+    assert "sg1.derp.lab" in ran.failure()["where"]
+
+
+def test_an_alias_of_ssh_config(desk: Desk, edited: Edit, tmp_path: Path) -> None:
+    config = tmp_path / ".ssh" / "config"
+    config.parent.mkdir()
+    config.write_text(
+        f"Host relay-of-hk\n  HostName {desk.stage.topology.ipv4('hk1')}\n  User auto\n  IdentityFile {desk.stage.ssh_key}\n"
+        f"  ProxyJump gate\nHost gate\n  HostName sg1.derp.lab\n  User root\n  IdentityFile {desk.stage.ssh_key}\n"
+    )
+    edited("hk1", ssh={"address": "relay-of-hk"})
+    site = yaml.safe_load(desk.stage.site_file.read_text())
+    del site["defaults"]["ssh"]
+    desk.stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
+    ran = desk.invoke("deploy", "--host", "hk1", env={"HOME": str(tmp_path)})
+    assert ran.code == 0, ran.why()
+    assert ran.changed("hk1") == []
+
+
+def test_firewall_off_and_more_ports_allowed(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
+    serve = "systemd-run --quiet --unit=other python3 -m http.server 8443"
+    desk.stage.run_in("hk1", ["sh", "-c", serve])
+    try:
+        edited("hk1", firewall={"allow": ["8443/tcp", "60000-60010/udp"]})
+        settled(desk)
+        wait_for(lambda: reaches(desk, 8443), timeout_s=10, what="the allowed port is closed")
+        assert "60000-60010" in desk.stage.run_in("hk1", ["nft", "list", "ruleset"]).stdout
+        edited("hk1", firewall={"mode": "enforce"})
+        assert desk.invoke("deploy", "--host", "hk1").code == 0
+        assert not reaches(desk, 8443)
+        edited("hk1", firewall={"mode": "off"})
+        settled(desk)
+        assert reaches(desk, 8443)
+        assert "derpfleet" not in desk.stage.run_in("hk1", ["nft", "list", "ruleset"]).stdout
+        meet(desk, nodes)
+    finally:
+        desk.stage.run_in("hk1", ["systemctl", "stop", "other"])
+
+
+def reaches(desk: Desk, port: int) -> bool:
+    ask = ["curl", "--silent", "--output", "/dev/null", "--max-time", "2", f"http://hk1.derp.lab:{port}/"]
+    return desk.stage.run_in("controller", ask, check=False).returncode == 0
+
+
+def test_any_relay_by_its_address(desk: Desk, edited: Edit) -> None:
+    edited("hk1", firewall=None, ports={"stun": 3490})
+    settled(desk)
+    ca, words = str(desk.stage.ca), ("verify", "--address", "hk1.derp.lab:443")
+    ran = desk.invoke(*words, "--ca", ca, "--stun-port", "3490")
+    assert ran.code == 0, ran.why()
+    assert rung(ran, "stun4", "hk1.derp.lab:443")["status"] == "ok"
+    silent = desk.invoke(*words, "--ca", ca)
+    assert silent.code == 1
+    assert silent.proof("hk1.derp.lab:443")["failed"] == "stun4"
+    assert desk.invoke(*words, "--ca", ca, "--stun-port", "0").code == 0
+    # Clients want a pinned certificate to come alone, and an ACME server's comes with its issuer.
+    chain = desk.invoke(*words, "--stun-port", "3490", "--pin", served_leaf(desk))
+    assert chain.proof("hk1.derp.lab:443")["failed"] == "tls"
+
+
+def test_the_served_map_is_asked(desk: Desk, edited: Edit) -> None:
+    edited("hk1", ports=None)
+    settled(desk)
+    assert rung(desk.invoke("verify", "--host", "hk1"), "map")["status"] == "ok"
+    edited("hk1", ports={"stun": 3499})  # not deployed: the map says otherwise
+    assert rung(desk.invoke("verify", "--host", "hk1"), "map")["status"] == "failed"
+    edited("hk1", ports=None)
+    site = yaml.safe_load(desk.stage.site_file.read_text())
+    site["headscale"]["ssh"]["port"] = 2
+    desk.stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
+    ran = desk.invoke("verify", "--host", "hk1")
+    assert ran.code == 0
+    assert rung(ran, "map")["status"] == "skipped"
+    assert "headscale cannot be asked" in rung(ran, "map")["detail"]
+
+
+def test_a_site_without_headscale(desk: Desk, edited: Edit) -> None:
+    edited("hk1", relay={"open": True})
+    site = yaml.safe_load(desk.stage.site_file.read_text())
+    del site["headscale"]
+    desk.stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
+    ran = desk.run("deploy", "--host", "hk1")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for words in ("login.tailscale.com/admin/acls", '"derpMap"', "/etc/headscale/derp.yaml", "hk1.derp.lab"):
+        assert words in ran.stdout
+    assert "sg1.derp.lab" not in ran.stdout  # never proved, so not to be pasted
+    again = desk.invoke("deploy", "--host", "hk1")
+    assert again.changed("hk1") == []
+    [told] = again.of("derpmap")
+    assert list(told["derpmap"]["Regions"]) == ["901"]
+    printed = json.loads(desk.run("derpmap").stdout)
+    assert printed["Regions"]["901"] == told["derpmap"]["Regions"]["901"]
+    assert printed["OmitDefaultRegions"] is True
+
+
+def test_a_host_with_sites_of_others(desk: Desk) -> None:
+    sites = [existing_site.install(desk.stage, "sg1", name) for name in ("www.neighbour.lab", "shop.neighbour.lab")]
+
+    def answers() -> list[str]:
+        return [desk.stage.run_in("controller", ["curl", "--silent", "--insecure", f"https://{site.domain}/"]).stdout for site in sites]
+
+    assert answers() == [site.text for site in sites]
+    shown = desk.run("check", "--host", "sg1").stdout
+    assert all(f"https://{site.domain}:443/" in shown for site in sites)
+    settled(desk, "sg1")
+    assert answers() == [site.text for site in sites]
+    listeners = desk.stage.run_in("sg1", ["ss", "--no-header", "-tlnp", "sport = :443"]).stdout
+    assert "nginx" in listeners and "python" not in listeners
+
+
+def test_a_region_gets_another_id(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
+    settled(desk)
+    settled(desk, "sg1")
+    edited("sg1", region={"id": 922, "code": "sg", "name": "Singapore"})
+    settled(desk, "sg1")
+    assert {"901", "902", "922"} <= desk.stage.headscale.regions().keys()
+    assert "withdraw --host sg1" in desk.run("deploy", "--host", "sg1").stdout
+    ran = desk.invoke("withdraw", "--host", "sg1")
+    assert ran.code == 0, ran.why()
+    assert not {"902", "922"} & desk.stage.headscale.regions().keys()
+    assert not {"udp/3478"} & desk.listening("sg1")
+    settled(desk, "sg1")
+    assert {"901", "922"} <= desk.stage.headscale.regions().keys()
+    assert "902" not in desk.stage.headscale.regions()
+    exchange(nodes, "hk")
+
+
+def test_a_relay_is_withdrawn_and_comes_back(desk: Desk, nodes: tuple[Client, Client]) -> None:
+    settled(desk)
+    settled(desk, "sg1")
+    for node in nodes:
+        wait_for(lambda node=node: set(node.regions().values()) >= {"hk", "sg"}, timeout_s=60, what=f"{node.name} lacks a region")
+        node.tailscale("debug", "force-prefer-derp", "901")
+    exchange(nodes, "hk")
+    for node in nodes:
+        node.tailscale("debug", "force-prefer-derp", "0")
+    longest, stop = [0.0], threading.Event()
+
+    def ping() -> None:
+        while not stop.is_set():
+            began = time.monotonic()
+            nodes[0].ping(nodes[1], timeout_s=60)
+            longest[0] = max(longest[0], time.monotonic() - began)
+
+    pinging = threading.Thread(target=ping)
+    pinging.start()
+    try:
+        ran = desk.invoke("withdraw", "--host", "hk1")
+    finally:
+        stop.set()
+        pinging.join()
+    assert ran.code == 0, ran.why()
+    assert longest[0] < 20  # 5 to 8 s were measured with nothing else running
+    assert "901" not in desk.stage.headscale.regions()
+    assert "udp/3478" not in desk.listening("hk1")
+    exchange(nodes, "sg")
+    again = desk.invoke("withdraw", "--host", "hk1")
+    assert again.code == 0
+    assert again.changed("hk1") == again.changed("headscale") == []
+    last = desk.invoke("withdraw", "--host", "sg1")
+    assert last.code == 1
+    assert "only relay" in last.failure()["what"]
+    assert "udp/3478" in desk.listening("sg1")
+    assert desk.invoke("deploy", "--host", "hk1").code == 0
+    assert "901" in desk.stage.headscale.regions()
