@@ -12,6 +12,8 @@ from relay import client as derp
 from tests.relay.live import HungUp, Live, Peer, Steady, relay
 
 MB = 1_000_000
+# Half of what a write may wait for a receiver that reads nothing, and far above what a busy machine adds. Latency itself is the bench's.
+UNDISTURBED_S = 1.0
 
 
 @pytest.fixture(scope="module", params=["plain", "tls"])
@@ -31,15 +33,16 @@ def _flood(sender: Peer, to: bytes, packets: int, size: int) -> None:
 def test_alice_to_bob_while_carol_reads_nothing(live: Live) -> None:
     with live.connect() as alice, live.connect() as bob, live.connect() as dave, live.connect(small_window=True) as carol:
         steady = Steady(alice, bob)
+        _flood(dave, carol.key, 4000, 1200)  # the allocator has what a flood takes once and for all
         before = live.usage().rss
-        _flood(dave, carol.key, 4000, 1200)  # 4.8 MB towards somebody who takes a few kB
+        _flood(dave, carol.key, 16000, 1200)  # 19.2 MB towards somebody who takes a few kB
         dave.client.ping(b"still me")
         dave.flush()
         dave.expect(derp.Ponged)  # dave was not held up either
         grown = live.usage().rss - before
         stream = steady.finish()
     assert stream.received == stream.sent
-    assert stream.p99_s() < 0.1
+    assert stream.p99_s() < UNDISTURBED_S
     assert grown < 4 * MB
 
 
@@ -113,7 +116,7 @@ def test_a_ping_flood_costs_the_others_nothing(live: Live) -> None:
         grown = live.usage().rss - before
         stream = steady.finish()
     assert stream.received == stream.sent
-    assert stream.p99_s() < 0.15
+    assert stream.p99_s() < UNDISTURBED_S
     assert grown < 4 * MB
 
 
@@ -130,5 +133,5 @@ def test_many_senders_to_one_stalled_receiver(live: Live) -> None:
         grown = live.usage().rss - before
         stream = steady.finish()
     assert stream.received == stream.sent
-    assert stream.p99_s() < 0.1
+    assert stream.p99_s() < UNDISTURBED_S
     assert grown < 4 * MB
