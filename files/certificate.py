@@ -101,6 +101,8 @@ class Certificate:
             leaf(self.fullchain)
         except Problem as problem:
             return str(problem)
+        if not read(self.key):
+            return "%s holds no key" % self.key
         status, text = run(["openssl", "x509", "-noout", "-dates", "-ext", "subjectAltName", "-in", self.fullchain])
         dates = dict(re.findall(r"^(notBefore|notAfter)=(.*)$", text, re.M))
         if status or len(dates) != 2:
@@ -130,6 +132,15 @@ class Certificate:
 
     # asking for one
 
+    def torn(self):
+        """What certbot cannot go on from: its files when one of them is empty, as a power cut leaves what was not yet on disk."""
+        live = os.path.dirname(self.fullchain)
+        files = [self.saved()] + [os.path.join(live, name + ".pem") for name in ("fullchain", "cert", "chain", "privkey")]
+        if all(read(path) != b"" for path in files):
+            return []
+        archive = os.path.join(os.path.dirname(os.path.dirname(live)), "archive", os.path.basename(live))
+        return [path for path in (self.saved(), live, archive) if os.path.lexists(path)]
+
     def obtain(self, force):
         """Runs certbot, which orders only when it has to. Raises Problem with the ACME server's reason."""
         # A certificate that is good for certbot and not for us (another server's) has to be replaced.
@@ -140,11 +151,21 @@ class Certificate:
         argv += ["--deploy-hook", "%s deploy --hook" % self.acme["hook"]]
         argv += ["--force-renewal"] if force else ["--keep-until-expiring"]
         env = dict(os.environ, **({"REQUESTS_CA_BUNDLE": self.acme["ca"]} if self.acme["ca"] else {}))
+        aside = [(path, path + ".torn") for path in self.torn()]
+        for path, torn in aside:
+            remove(torn)
+            os.rename(path, torn)
         deadline = time.time() + PASSING_S
         status, output = run(argv, env)
         while status and any(text in output for text in PASSING) and time.time() < deadline:
             time.sleep(3)
             status, output = run(argv, env)
+        for path, torn in aside:
+            if status:
+                remove(path)
+                os.rename(torn, path)
+            else:
+                remove(torn)
         if status:
             raise Problem(explain(output))
         saved = re.search(r"^Certificate is saved at:\s*(\S+)", output, re.M)
@@ -231,6 +252,14 @@ def read(path):
             return file.read()
     except OSError:
         return None
+
+
+def remove(path):
+    """Whatever is there, if anything is."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
 
 
 def explain(output):

@@ -232,6 +232,45 @@ def test_a_renewal_that_goes_elsewhere_is_a_loud_failure(stage: Stage) -> None:
     assert stage.serial() == before
 
 
+TORN = {
+    "the renewal file is empty": ["renewal/{}.conf"],
+    "the certificate is empty": ["archive/{}/fullchain1.pem", "archive/{}/cert1.pem"],
+    "the key is empty": ["archive/{}/privkey1.pem"],
+    "the renewal file and the certificate are empty": ["renewal/{}.conf", "archive/{}/fullchain1.pem", "archive/{}/privkey1.pem"],
+}
+
+
+@pytest.mark.parametrize("names", TORN.values(), ids=TORN.keys())
+def test_what_a_power_cut_left_of_a_first_order_is_replaced(stage: Stage, names: list[str]) -> None:
+    """certbot does not wait for the disk: after a power cut its newest files may be there and empty."""
+    stage.configure()
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    certbot_s, before = stage.folder / "letsencrypt", stage.serial()
+    for name in names:
+        (certbot_s / name.format(DOMAIN)).write_text("")
+    assert stage.run("valid").returncode == 1
+    assert succeeded(stage.run("obtain"))
+    assert succeeded(stage.run("valid"))
+    assert stage.serial() != before
+    assert not list(certbot_s.rglob("*.torn"))
+    assert [path.name for path in (certbot_s / "live").iterdir() if path.is_dir()] == [DOMAIN]
+
+
+def test_what_a_power_cut_left_stays_when_there_is_no_certificate_to_replace_it(stage: Stage) -> None:
+    stage.configure()
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    before, saved = stage.serial(), stage.folder / "letsencrypt" / "renewal" / f"{DOMAIN}.conf"
+    saved.write_text("")
+    stage.configure(acme={"authenticator": ["--webroot", "--webroot-path", str(stage.folder)]})  # nginx serves another folder
+    assert stage.run("obtain").stderr.startswith("no certificate: unauthorized: ")
+    assert stage.serial() == before
+    stage.configure()
+    assert succeeded(stage.run("obtain"))
+    assert stage.serial() != before
+
+
 def test_standalone_and_the_relays_own_copies(stage: Stage) -> None:
     folder, port = stage.folder / "copies", stage.server.http_port
     folder.mkdir()
@@ -318,7 +357,7 @@ def write_certificate(folder: Path, *, days: int, left: int, name: str = DOMAIN)
     (folder / "openssl.cnf").write_text(config)
     (folder / "db").write_text("")
     (folder / "serial").write_text("01\n")
-    key, request, conf = str(folder / "key.pem"), str(folder / "request.pem"), ["-config", str(folder / "openssl.cnf")]
+    key, request, conf = str(folder / "privkey.pem"), str(folder / "request.pem"), ["-config", str(folder / "openssl.cnf")]
     ask = ["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", request, "-subj", f"/CN={name}", "-reqexts", "e"]
     sign = ["ca", "-batch", "-selfsign", "-keyfile", key, "-in", request, "-out", str(folder / "fullchain.pem"), "-notext"]
     for words in (ask, [*sign, "-startdate", start, "-enddate", end]):
