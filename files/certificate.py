@@ -99,10 +99,10 @@ class Certificate:
         """Why another certificate is needed, or ""."""
         try:
             leaf(self.fullchain)
+            if not read(self.key):
+                raise Problem("%s holds no key" % self.key)
         except Problem as problem:
             return str(problem)
-        if not read(self.key):
-            return "%s holds no key" % self.key
         status, text = run(["openssl", "x509", "-noout", "-dates", "-ext", "subjectAltName", "-in", self.fullchain])
         dates = dict(re.findall(r"^(notBefore|notAfter)=(.*)$", text, re.M))
         if status or len(dates) != 2:
