@@ -8,7 +8,7 @@ import shutil
 import time
 
 from agent.kind import Kind
-from agent.tools import Failed, must, read_text, run
+from agent.tools import Failed, must, read_text, run, sha256_of
 
 LOCK_WAIT_S = 600
 INDEX_AGE_S = 24 * 3600
@@ -48,7 +48,7 @@ class PackageManager:
         self.host, self.root = host, host.root
         self.installed_now = set()
         self._installed = None
-        self._updated = False
+        self._read = None  # the sources that the index was made of in this run
 
     def installed(self, names):
         if self._installed is None:
@@ -65,12 +65,13 @@ class PackageManager:
         self.installed_now.update(names)
         if not shutil.which("apt-get"):
             return must(["dnf", "--assumeyes", "--setopt=install_weak_deps=False", "install"] + names, 1800)
-        if self._index_age_s() > INDEX_AGE_S:
+        read_before_a_change = self._read is not None and self._read != self._sources()
+        if read_before_a_change or (self._read is None and self._index_age_s() > INDEX_AGE_S):
             self._update()
         try:
             return self._apt("install", "--no-install-recommends", *names)
         except Failed:
-            if self._updated:
+            if self._read is not None:
                 raise
             self._update()  # the index may name files that are gone by now
             return self._apt("install", "--no-install-recommends", *names)
@@ -83,7 +84,7 @@ class PackageManager:
 
     def _update(self):
         self._apt("update")
-        self._updated = True
+        self._read = self._sources()
 
     def _apt(self, *words):
         self._await_lock()
@@ -103,6 +104,11 @@ class PackageManager:
         torn = [line.split()[0] for line in out.splitlines() if line.endswith(" reinstreq")]
         if torn:
             self._apt_get("install", "--reinstall", *torn)
+
+    def _sources(self):
+        """Where packages come from, as it stands in apt's files now: a resource of the same run may have added to it."""
+        paths = glob.glob(self.root + "/etc/apt/sources.list") + glob.glob(self.root + "/etc/apt/sources.list.d/*")
+        return {path: sha256_of(path) for path in paths if os.path.isfile(path)}
 
     def _index_age_s(self):
         times = [os.path.getmtime(path) for path in glob.glob(self.root + "/var/lib/apt/lists/*Packages*")]

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from engine.report import Report
-from engine.resource import Package
+from engine.resource import File, Package
 from engine.session import Session
 from tests.agent.driver import Agent
 
@@ -95,3 +95,14 @@ def test_what_was_half_unpacked_is_put_there_anew(on_stage: OnStage) -> None:
     assert agent.run(WANTED).changed == ["package:nginx"]
     installs = [line.split() for line in agent.log() if " install " in line]
     assert [words[-2:] for words in installs] == [["--reinstall", "libnftnl11:amd64"], ["--no-install-recommends", "nginx"]]
+
+
+def test_a_source_that_came_in_the_same_run_is_read(on_stage: OnStage) -> None:
+    agent = on_stage()
+    for index in (agent.stage.root / "var/lib/apt/lists").glob("*Packages*"):
+        index.unlink()
+    source = File(path="/etc/apt/sources.list.d/docker.sources", content=b"Types: deb\n")
+    wanted = [Package(package="nginx"), source, Package(package="docker-ce", needs=(source.id,))]
+    assert "package:docker-ce" in agent.run(wanted).changed
+    verbs = [next(word for word in line.split() if word in ("update", "install")) for line in agent.log()]
+    assert verbs == ["update", "install", "update", "install"]
