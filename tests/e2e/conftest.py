@@ -100,6 +100,11 @@ def desk(stage: lab.Lab) -> Desk:
 @pytest.fixture(scope="session")
 def derper_archive(stage: lab.Lab) -> str:
     """Our image of Go's derper, beside the site file."""
+    return derper_image(stage)
+
+
+def derper_image(stage: lab.Lab) -> str:
+    """Makes it; returns its name for the site file."""
     derper = golang.build(golang.SOURCES / "derper", cache=stage.cache, progress=print) / "derper"
     bundle = Path("/etc/ssl/certs/ca-certificates.crt")
     write_derper_image(stage.root / "derper.tar", derper=derper, busybox=Path("/bin/busybox"), ca_bundle=bundle)
