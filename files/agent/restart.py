@@ -5,6 +5,8 @@ import time
 from agent.kind import Kind
 from agent.tools import Failed, http_get, run, tail
 
+OTHERS_WAIT_S = 5  # a reload takes a moment to be felt
+
 
 class Restartable(Kind):
     """What service and container share: restarted once when something that they depend on changed, then watched until healthy."""
@@ -34,11 +36,22 @@ class Restartable(Kind):
                 return problem or "%s answered %d, not %d" % (condition["url"], status, condition["status"])
             if missing:
                 return "%s does not contain %s" % (condition["url"], ", ".join(map(repr, missing)))
+        return self.others_problem()
+
+    def others_problem(self):
+        """Which site that is not ours answers otherwise than before this run, or ""."""
         for watch, before in self.host.watched.get(self.id, ()):
             status, _, problem = http_get(watch)
             if before and status != before:
                 return "another site stopped answering as before: %s gave %d, now %s" % (watch["url"], before, status or problem)
         return ""
+
+    def await_others(self):
+        """Until they answer as before, for some seconds. What is still wrong then, or ""."""
+        deadline = time.time() + OTHERS_WAIT_S
+        while self.others_problem() and time.time() < deadline:
+            time.sleep(0.1)
+        return self.others_problem()
 
     def act(self, verb):
         """start, restart or reload. Raises Failed."""
@@ -64,5 +77,7 @@ class Restartable(Kind):
                 failure.why += "\nput back: " + ", ".join(restored)
                 self.undo(verb)
                 self.host.journal.paid(self.id)
+                left = self.await_others()
+                failure.why += "\nand that did not help: " + left if left else ""
             raise
         self.host.journal.paid(self.id)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from engine.plan import sha256
-from engine.resource import Absent, Command, Directory, Exec, File, Firewall, Group, Package, Service, Symlink, Tree, User
+from engine.resource import Absent, Command, Directory, Exec, File, Firewall, Group, Package, Service, Symlink, Tree, User, Watch
 from engine.run import Outcome
 from tests.agent.driver import Agent
 from tests.agent.plans import RULES, relay_host
@@ -135,6 +135,24 @@ def test_what_a_failed_restart_came_from_is_put_back(on_stage: OnStage) -> None:
     )
     assert agent.run(good).counts["ok"] == len(good)
     assert agent.run([FOLDER, environment(b"better\n"), UNIT, service()]).changed == ["file:/etc/relay/relay.env", "service:relay.service"]
+
+
+def test_another_site_that_stays_away_after_all_was_put_back_is_told(on_stage: OnStage) -> None:
+    agent = on_stage()
+    serve = [*agent.stage.enter, "/usr/bin/python3", "-u", "-m", "http.server", "8089"]
+    watched = service(watch=(Watch(url="http://shop.example.net:8089/", connect="127.0.0.1:8089"),))
+    with Popen(serve, stdout=PIPE, stderr=PIPE) as site:
+        assert site.stdout and b"Serving" in site.stdout.readline()
+
+        def switch_off(event: dict[str, Any]) -> None:
+            if event["event"] == "result":
+                site.kill()
+                site.wait()
+
+        why = failure(agent.run([FOLDER, UNIT, environment(b"SETTING=one\n"), watched], on_event=switch_off))[2]
+    assert "another site stopped answering as before: http://shop.example.net:8089/ gave 200, now" in why
+    assert "put back: " in why
+    assert "and that did not help: another site" in why
 
 
 def test_a_service_that_starts_but_is_not_healthy_has_failed(on_stage: OnStage) -> None:
