@@ -194,7 +194,8 @@ def _self_signed(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[R
     except ValueError:
         kind = "DNS"
     argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "3650"]
-    argv += ["-subj", f"/CN={host.domain}", "-addext", f"subjectAltName={kind}:{host.domain}", "-keyout", key, "-out", fullchain]
+    # A common name has 64 characters at most; what clients look at is the alternative name.
+    argv += ["-subj", f"/CN={host.domain[:64]}", "-addext", f"subjectAltName={kind}:{host.domain}", "-keyout", key, "-out", fullchain]
     valid = ("openssl", "x509", "-noout", "-checkend", str(30 * 86400), "-in", fullchain)
     folders = _own_folder(host)
     needs = (folders[-1].id, "package:openssl")

@@ -79,6 +79,11 @@ def warnings(site: Site, facts: Facts) -> list[str]:
             found.append(
                 f"{config}: derpmap.omit_default_regions is set in the site file, but derp.urls brings regions of others into the map."
             )
+    if seen.headscale.url.startswith("http://"):
+        found.append(
+            f"{seen.headscale.url} is not https: a node that loses such a server insists on port 443 for two minutes after each attempt, "
+            "so that after a restart of headscale it may stay away until it is restarted itself. Give headscale a certificate."
+        )
     if seen.config.update_s is None:
         found.append(
             f"{config}: derp.auto_update_enabled is off, so each change of the map restarts headscale. Traffic goes on, and nodes see the "

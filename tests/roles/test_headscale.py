@@ -351,3 +351,8 @@ WARNINGS = [
 @pytest.mark.parametrize(("more", "seen", "said"), WARNINGS, ids=range(len(WARNINGS)))
 def test_warnings(more, seen, said):
     assert warnings(site_of(SITE + more), facts(**seen)) == said
+
+
+def test_a_plain_control_server_loses_its_nodes():
+    [said] = warnings(site_of(SITE.replace("https://headscale", "http://headscale")), facts(config=QUIET))
+    assert said.startswith("http://headscale.example.org is not https: ")

@@ -1,0 +1,66 @@
+"""Which certificates are known by their SHA-256, and from where."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from engine.facts import Facts, FileFact
+from engine.report import Report
+from fleet import pins
+from fleet.context import Fleet
+from inventory.model import Certificate, Host, Region, Site, Ssh
+from lab.certificates import make_server_certificate
+
+DOMAIN = "hk1.example.org"
+CHAIN = f"/etc/derpfleet/certificates/{DOMAIN}/fullchain.pem"
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    monkeypatch.setattr(Fleet, "runs", tmp_path / "runs")
+    return Fleet(site(host(), tmp_path), Report(json_lines=True))
+
+
+def site(one: Host, folder: Path) -> Site:
+    return Site(path=str(folder / "site.yml"), hosts={one.name: one}, known_hosts=str(folder / "known_hosts"))
+
+
+def host(*, domain: str = DOMAIN, source: str = "self-signed", pin: str | None = None) -> Host:
+    certificate = Certificate(source=source, pin=pin)  # type: ignore[arg-type]
+    region = Region(id=901, code="hk", name="Hong Kong")
+    nobody = Ssh(address="127.0.0.1", port=9)  # nothing listens there: who asks it fails
+    return Host(name="hk1", domain=domain, region=region, certificate=certificate, ssh=nobody)
+
+
+def seen(content: str | None) -> Facts:
+    return Facts(files={CHAIN: FileFact(content=content, sha256="", mode="0644", owner="root", group="root")})
+
+
+def test_the_first_certificate_of_the_file_counts_and_is_kept(fleet: Fleet) -> None:
+    authority, leaf, _ = make_server_certificate(DOMAIN, IPv4Address("192.0.2.1"))
+    wanted = hashlib.sha256(ssl.PEM_cert_to_DER_cert(leaf.decode())).hexdigest()
+    assert pins.learn(fleet, host(), seen((leaf + authority).decode())) == wanted
+    assert pins.known(fleet, [host()]) == {"hk1": wanted}
+
+
+@pytest.mark.parametrize("facts", [Facts(), seen(None), seen("no certificate")])
+def test_where_there_is_no_certificate_nothing_is_learnt(fleet: Fleet, facts: Facts) -> None:
+    assert pins.learn(fleet, host(), facts) is None
+    assert not fleet.runs.exists()
+
+
+def test_what_was_kept_of_another_name_does_not_count(fleet: Fleet) -> None:
+    _, leaf, _ = make_server_certificate(DOMAIN, IPv4Address("192.0.2.1"))
+    pins.learn(fleet, host(), seen(leaf.decode()))
+    assert pins.known(fleet, [host(domain="hk2.example.org")]) == {}  # asked, and out of reach: told, not raised
+
+
+@pytest.mark.parametrize(("given", "told"), [(host(pin="ab" * 32), {"hk1": "ab" * 32}), (host(source="letsencrypt"), {})])
+def test_the_site_file_decides_without_asking_anybody(fleet: Fleet, given: Host, told: dict[str, str]) -> None:
+    assert not pins.needed(given)
+    assert pins.known(fleet, [given]) == told

@@ -1,0 +1,31 @@
+"""The self-signed certificate as openssl makes it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from engine.facts import Facts
+from engine.resource import Command
+from engine.ship import Shipment
+from inventory.model import Certificate, Host, Region, Site
+from roles import certificate
+
+LONG = f"{'a' * 63}.{'b' * 63}.example.org"
+
+
+@pytest.mark.parametrize("domain", ["hk1.example.org", "192.0.2.7", LONG])
+def test_it_is_for_the_name_that_clients_use(domain: str, tmp_path: Path) -> None:
+    region = Region(id=901, code="hk", name="Hong Kong")
+    host = Host(name="hk1", domain=domain, region=region, certificate=Certificate(source="self-signed"))
+    site = Site(path="/site.yml", hosts={"hk1": host}, known_hosts="/known_hosts")
+    [made] = [r for r in certificate.resources(host, site, Facts(), Shipment()) if isinstance(r, Command) and "openssl" in r.argv]
+    folder = str(Path(certificate.files(host)[0]).parent)
+    subprocess.run([word.replace(folder, str(tmp_path)) for word in made.argv], check=True, capture_output=True)
+    found = x509.load_pem_x509_certificate((tmp_path / "fullchain.pem").read_bytes())
+    [name] = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert str(name.value) == domain
+    assert (tmp_path / "privkey.pem").stat().st_mode & 0o077 == 0
