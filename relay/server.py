@@ -120,10 +120,8 @@ class Relay(Owner):
         await self._listen(open_tcp(host, port, config, self._handed), http.answer, encrypted=config.serve_tls)
         if config.serve_tls and config.http_port >= 0:
             await self._listen(open_tcp(host, config.http_port, config, self._handed), http.answer_plain)
-        if config.metrics_listen:  # worker 0 on the port that is named, the others on those behind it
-            metrics_host, service = split_host_port(config.metrics_listen)
-            number = self.worker.number if self.worker is not None else 0
-            await self._listen(open_tcp(metrics_host, int(service) + number, config, self._handed), self._answer_inside, proxied=False)
+        if config.metrics_listen:
+            await self._listen_inside(config.metrics_listen)
         if config.stun:
             sockets = open_udp(host, config.stun_port, self._handed, reuse_port=config.workers > 1)
             self.stun = [StunSocket(self.loop, sock, self._is_silent) for sock in sockets]
@@ -316,6 +314,19 @@ class Relay(Owner):
             about["worker"] = f"{self.worker.number} of {self.worker.count}; clients and traffic are of this one, figures of all"
         inside = debug.Inside(self.switch, self.census.all, self.rates, offset_s, about)
         return debug.make_pages(inside, anyone=bool(self.config.metrics_listen), proxies=self.proxies)
+
+    async def _listen_inside(self, address: str) -> None:
+        """The metrics: worker 0 on the port that is named, the others on those behind it, if nobody else has them."""
+        host, service = split_host_port(address)
+        number = self.worker.number if self.worker is not None else 0
+        try:
+            sockets = open_tcp(host, int(service) + number, self.config, self._handed)
+        except OSError as error:
+            if number == 0:
+                raise
+            self.log.warning("no metrics of this worker alone; worker 0 has those of all", error=error)
+        else:
+            await self._listen(sockets, self._answer_inside, proxied=False)
 
     def _answer_inside(self, request: http.Request, _site: http.Site) -> http.Response:
         page = http.find_page(self._inside, request.path)

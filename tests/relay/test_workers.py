@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -136,3 +138,23 @@ def test_workers_that_cannot_start_say_why(tmp_path: Path) -> None:
     assert "relay: " in ended.stderr
     assert f"cannot listen on 127.0.0.1 port {live.running.port}" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_taken_port_behind_the_metrics_port_stops_nobody(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1] - 1
+        argv = [sys.executable, "-m", "relay", "-a", f"127.0.0.1:{servers.free_port(socket.SOCK_STREAM)}", "-stun=false"]
+        argv += ["-c", str(tmp_path / "key.json"), "-workers", "2", "-metrics-listen", f"127.0.0.1:{port}"]
+        log = tmp_path / "log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(argv, cwd=servers.ROOT, stdout=out, stderr=out)
+        try:
+            eventually(lambda: "no metrics of this worker alone" in log.read_text(), 10)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                assert answer.status == 200
+            assert process.poll() is None
+        finally:
+            process.terminate()
+            assert process.wait(15) == 0
