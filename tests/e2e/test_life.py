@@ -9,30 +9,15 @@ import pytest
 
 from lab.client import Client
 from tests.e2e.conftest import Desk
+from tests.e2e.nodes import exchange
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("e2e")]
-MEBIBYTE = 1 << 20
 
 
 @pytest.fixture(scope="module")
 def nodes(desk: Desk) -> tuple[Client, Client]:
     """Two nodes that can meet only through a relay."""
     return desk.stage.clients["site-a"], desk.stage.clients["site-b"]
-
-
-def exchange(nodes: tuple[Client, Client], code: str) -> None:
-    """Both ways through the relay of this code: a ping, and a file that arrives whole."""
-    for node in nodes:
-        node.wait_for_home(code, timeout_s=60)
-    for one, other in (nodes, nodes[::-1]):
-        # A node sends to the home that it last heard of: headscale tells it of the new one a moment later.
-        deadline = time.monotonic() + 40
-        while one.ping(other).relay != code:
-            assert time.monotonic() < deadline, f"{one.name} does not reach {other.name} through {code}"
-            time.sleep(0.5)
-        transfer = one.send(other, 4 * MEBIBYTE)
-        assert transfer.ok
-        assert transfer.relay == code
 
 
 def test_check_says_what_would_change_and_changes_nothing(desk: Desk) -> None:
