@@ -28,7 +28,7 @@ SIBLING_RETRY_S: Final = 0.2
 CONNECT_S: Final = 10.0
 SILENCE_S: Final = 120.0  # a relay sends a keep-alive every minute
 WRITE_TIMEOUT_S: Final = 30.0
-HIGH_WATER: Final = 512 * 1024
+HIGH_WATER: Final = 4 * 1024 * 1024  # other relays are trusted to take what they asked for, if late
 LOG: Final = Log("mesh")
 
 

@@ -9,7 +9,7 @@ Packets that wait stay in front of newer ones, so the order between two clients 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import getrandbits
 from typing import Final, Protocol
 
@@ -96,11 +96,11 @@ class Outbox:
         if self._control is not None or self.waiting:
             self.dirty.append(self)
 
-    def put(self, chunk: Chunk, packets: int) -> None:
-        """Add whole frames, `packets` packets. Only while `ready`."""
+    def put(self, pieces: Sequence[Chunk], packets: int) -> None:
+        """Add whole frames, in any number of pieces, that hold `packets` packets. Only while `ready`."""
         if not self.pending:
             self.dirty.append(self)
-        self.pending.append(chunk)
+        self.pending += pieces
         self.packets += packets
 
     def control(self, frame: bytes) -> None:
@@ -157,8 +157,9 @@ class Outbox:
     def discard(self) -> None:
         """The connection ended: every packet that is still here is dropped."""
         self.current = self.ready = self.writable = False
-        self.octets += sum(map(len, self.pending))
-        for frame in _frames(self.pending):
+        left = b"".join(self.pending)
+        self.octets += len(left)
+        for frame in _frames(left):
             self.packets -= 1
             self.octets -= len(frame)
             self._drop_one("gone_disconnected", frame)
@@ -217,13 +218,12 @@ def _source(frame: bytes) -> bytes:
     return frame[HEADER_LEN:PACKET_HEAD_LEN]
 
 
-def _frames(chunks: list[Chunk]) -> Iterator[bytes]:
-    """The packets' frames in chunks of whole frames."""
-    for chunk in chunks:
-        start = 0
-        while start < len(chunk):
-            kind, length = HEADER.unpack_from(chunk, start)
-            end = start + HEADER_LEN + length
-            if kind in (RECV_PACKET, FORWARD_PACKET):
-                yield bytes(chunk[start:end])
-            start = end
+def _frames(stream: bytes) -> Iterator[bytes]:
+    """The packets' frames in a stream of whole frames."""
+    start = 0
+    while start < len(stream):
+        kind, length = HEADER.unpack_from(stream, start)
+        end = start + HEADER_LEN + length
+        if kind in (RECV_PACKET, FORWARD_PACKET):
+            yield stream[start:end]
+        start = end

@@ -303,17 +303,18 @@ class Session:
     ) -> int:
         """Pass on a run of frames whose length changes: each has the same `old` head and gets `front` for it. Where it ends."""
         (head,) = old.unpack_from(buffer, position)
-        pieces: list[bytes | bytearray] = []
-        while end - position >= size and old.unpack_from(buffer, position)[0] == head:
-            pieces += (front, buffer[position + old.size : position + size])
-            position += size
-        chunk = b"".join(pieces)
-        self.switch.backlog += len(chunk)
+        pieces: list[bytes] = []
+        for found, body in _heads_and_bodies(old.size, size)(memoryview(buffer)[position : end - (end - position) % size]):
+            if found != head:
+                break
+            pieces += (front, body)
+        count = len(pieces) // 2
+        self.switch.backlog += count * (size - old.size + len(front))
         if outbox.ready:
-            outbox.put(chunk, len(pieces) // 2)
+            outbox.put(pieces, count)
         else:
-            outbox.queue(chunk, size - old.size + len(front), source, self.switch.clock())
-        return position
+            outbox.queue(b"".join(pieces), size - old.size + len(front), source, self.switch.clock())
+        return position + count * size
 
     def _sibling_of(self, destination: bytes) -> Link | None:
         """The link to another worker of this relay that has the key; none for what a worker sent: one hop is enough."""
@@ -393,6 +394,12 @@ class Session:
 def _heads_of(size: int) -> Callable[[memoryview], Iterator[tuple[bytes]]]:
     """Walks along frames of `size` bytes and gives the first 37 of each."""
     return Struct(f"{PACKET_HEAD_LEN}s{size - PACKET_HEAD_LEN}x").iter_unpack
+
+
+@lru_cache(maxsize=2048)
+def _heads_and_bodies(head: int, size: int) -> Callable[[memoryview], Iterator[tuple[bytes, bytes]]]:
+    """Walks along frames of `size` bytes and gives their first `head` bytes and the rest."""
+    return Struct(f"{head}s{size - head}s").iter_unpack
 
 
 def _header_at(buffer: bytearray, position: int) -> tuple[int, int]:

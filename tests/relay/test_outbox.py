@@ -107,8 +107,8 @@ def test_it_asks_to_be_written_once(drops):
     box = Outbox(dirty, drops, Socket())
     box.set_current(True)
     assert box.ready
-    box.put(packets(b"a"), 1)
-    box.put(packets(b"b"), 1)
+    box.put([packets(b"a")], 1)
+    box.put([packets(b"b")], 1)
     box.control(wire.KEEP_ALIVE_FRAME)
     assert dirty == [box]
     taken(box)
@@ -119,7 +119,7 @@ def test_it_asks_to_be_written_once(drops):
 def test_what_is_left_at_the_end_is_dropped(drops):
     box = Outbox([], drops, Socket())
     box.set_current(True)
-    box.put(packets(b"pending"), 1)
+    box.put([packets(b"pending")], 1)
     box.control(wire.KEEP_ALIVE_FRAME)
     box.queue(packets(b"waiting"), 44, SOURCE, 0.0)
     box.queue(packets(v.SMALLEST_DISCO), 99, SOURCE, 0.0)
