@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, CompletedProcess, Popen
+from subprocess import PIPE, CompletedProcess, Popen
 from threading import Timer
 from typing import Any
 
@@ -21,13 +21,6 @@ from tests.agent.driver import Agent
 from tests.agent.plans import RULES, relay_host
 
 OnStage = Callable[..., Agent]
-SERVE_UNTIL_CLOSED = """
-import sys, threading, http.server as http
-server = http.ThreadingHTTPServer(("127.0.0.1", 8089), http.SimpleHTTPRequestHandler)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-print("up", flush=True)
-sys.stdin.read()
-"""
 LOG_SYNC_AND_RENAME = """
 import os
 def logged(name):
@@ -152,9 +145,9 @@ def test_another_site_that_stays_away_after_all_was_put_back_is_told(on_stage: O
         assert site.stdout and b"Serving" in site.stdout.readline()
 
         def switch_off(event: dict[str, Any]) -> None:
-            if event["event"] == "result" and site.stdin:
-                site.stdin.close()
-                site.wait(10)
+            if event["event"] == "result":
+                site.kill()
+                site.wait()
 
         why = failure(agent.run([FOLDER, UNIT, environment(b"SETTING=one\n"), watched], on_event=switch_off))[2]
     assert "another site stopped answering as before: http://shop.example.net:8089/ gave 200, now" in why
