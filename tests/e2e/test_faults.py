@@ -511,6 +511,8 @@ def test_the_map_after_a_power_cut_of_the_headscale_host(stage: lab.Lab, edited:
         host.stop()
         assert deploy.end().code == 3
     host.boot()
+    answers = "until ssh-keyscan -T 2 hs1.derp.lab 2>/dev/null | grep -q ssh-; do sleep 0.5; done"
+    stage.run_in("controller", ["sh", "-c", answers], timeout_s=90)  # its old hardware address may be remembered for a while
     assert the_map(stage) in (before, complete)
     ran = Desk(stage).invoke("deploy", "--host", "hk1")
     assert ran.code == 0, ran.of("failure")
