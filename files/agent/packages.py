@@ -65,6 +65,7 @@ class PackageManager:
         self.installed_now.update(names)
         if not shutil.which("apt-get"):
             return must(["dnf", "--assumeyes", "--setopt=install_weak_deps=False", "install"] + names, 1800)
+        self._await_lock()  # its end is no reason to try again
         read_before_a_change = self._read is not None and self._read != self._sources()
         if read_before_a_change or (self._read is None and self._index_age_s() > INDEX_AGE_S):
             self._update()

@@ -58,10 +58,17 @@ def test_the_holder_is_named_and_waited_for(on_stage: OnStage) -> None:
 
 @pytest.mark.parametrize("path", ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock"])
 def test_the_wait_has_an_end(on_stage: OnStage, path: str) -> None:
-    agent = on_stage()
+    agent, waits = on_stage(), list[dict[str, Any]]()
     agent.extra = WAITS_1_S
+    agent.stage.run("sh", "-c", "touch /var/lib/apt/lists/fresh_Packages")
+
+    def hear(event: dict[str, Any]) -> None:
+        if event["event"] == "waiting":
+            waits.append(event)
+
     with held(agent, path):
-        [failure] = agent.run(WANTED).failures
+        [failure] = agent.run(WANTED, on_event=hear).failures
+    assert len(waits) == 1
     assert failure.what == "the package manager is still locked after 1 s"
     assert failure.why.startswith("held by unattended-upgr (pid ")
     assert agent.log() == []
