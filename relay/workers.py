@@ -85,11 +85,13 @@ class _Supervisor:
         for number in range(self._count):
             self._start(number)
         os.close(self._writer)
+        self._writer = -1  # a worker that is started again has nobody to tell
         started = b""
         while len(started) < self._count and (more := os.read(self._reader, self._count)):
             started += more
         failed = len(started) < self._count
         if failed:
+            LOG.error("a worker could not start, so none does", ready=len(started), wanted=self._count)
             self._stop(signal.SIGTERM)
         else:
             self._notifier.ready(f"{self._count} workers")
@@ -116,12 +118,10 @@ class _Supervisor:
             os._exit(code)
 
     def _tell_ready(self) -> None:
-        """In a worker: it listens. One that was started again has nobody to tell."""
-        try:
+        """In a worker: it listens."""
+        if self._writer >= 0:
             os.write(self._writer, b"1")
             os.close(self._writer)
-        except OSError:
-            pass
 
     def _wait(self) -> None:
         """Until a signal comes, a worker is to be started again, or the watchdog is hungry."""

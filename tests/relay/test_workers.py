@@ -140,21 +140,40 @@ def test_workers_that_cannot_start_say_why(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def two_neighbours() -> tuple[socket.socket, int]:
+    """A port in use, and the free one before it."""
+    for _ in range(100):
+        port = servers.free_port(socket.SOCK_STREAM)
+        taken = socket.socket()
+        try:
+            taken.bind(("127.0.0.1", port + 1))
+            taken.listen()
+        except OSError:
+            taken.close()
+            continue
+        return taken, port
+    raise AssertionError("no two free ports beside each other")
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
 def test_a_taken_port_behind_the_metrics_port_stops_nobody(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1] - 1
-        argv = [sys.executable, "-m", "relay", "-a", f"127.0.0.1:{servers.free_port(socket.SOCK_STREAM)}", "-stun=false"]
-        argv += ["-c", str(tmp_path / "key.json"), "-workers", "2", "-metrics-listen", f"127.0.0.1:{port}"]
-        log = tmp_path / "log"
-        with log.open("wb") as out:
-            process = subprocess.Popen(argv, cwd=servers.ROOT, stdout=out, stderr=out)
+    taken, port = two_neighbours()
+    argv = [sys.executable, "-m", "relay", "-a", f"127.0.0.1:{servers.free_port(socket.SOCK_STREAM)}", "-stun=false"]
+    argv += ["-c", str(tmp_path / "key.json"), "-workers", "2", "-metrics-listen", f"127.0.0.1:{port}"]
+    log = tmp_path / "log"
+    with taken, log.open("wb") as out:
+        process = subprocess.Popen(argv, cwd=servers.ROOT, stdout=out, stderr=out)
         try:
             eventually(lambda: "no metrics of this worker alone" in log.read_text(), 10)
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-                assert answer.status == 200
-            assert process.poll() is None
+            eventually(lambda: answers(f"http://127.0.0.1:{port}/metrics"), 10)
         finally:
             process.terminate()
-            assert process.wait(15) == 0
+            code = process.wait(15)
+    assert code == 0, log.read_text()
