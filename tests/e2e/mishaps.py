@@ -1,0 +1,184 @@
+"""What goes wrong on the hosts of the lab, and what is then to be seen there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+import lab
+from lab.acme import PORT
+from lab.certificates import make_server_certificate
+from lab.files import write_tree
+from lab.process import wait_for
+from lab.topology import ACME, ACME_AT, DOMAIN
+from tests.e2e.conftest import Desk, Ran
+
+# A unit of this name is what installs packages when a VPS boots for the first time.
+CLOUD_INIT = "cloud-final"
+HOLD_LOCK = """
+import fcntl, time
+lock = open("/var/lib/dpkg/lock-frontend", "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+time.sleep(3600)
+"""
+# In the middle: something is begun that dpkg has not written down whole.
+FREEZE_DPKG = """
+until pids=$(pgrep -x dpkg) && kill -STOP $pids && ls /var/lib/dpkg/updates | grep -q '^[0-9]'; do
+  kill -CONT $pids; sleep 0.005
+done 2>/dev/null
+"""
+LIMITED = """
+user root; daemon off; master_process off; pid {folder}/pid; error_log stderr;
+events {{}}
+http {{
+  access_log off; {places}
+  server {{
+    listen {address}:14001 ssl;
+    ssl_certificate {folder}/chain.pem; ssl_certificate_key {folder}/key.pem;
+    location = /order-plz {{
+      default_type application/problem+json;
+      return 429 '{{"type": "urn:ietf:params:acme:error:rateLimited", "status": 429,
+        "detail": "too many certificates already issued for derp.lab: retry after 2030-01-01T00:00:00Z"}}';
+    }}
+    location / {{ proxy_pass https://{address}:{to}; proxy_set_header Host $http_host; }}
+  }}
+}}
+"""
+LISTEN = """
+import socket, time
+kind = socket.SOCK_{kind}
+sock = socket.socket(socket.AF_INET, kind)
+sock.bind(("0.0.0.0", {port}))
+if kind == socket.SOCK_STREAM: sock.listen()
+time.sleep(3600)
+"""
+
+
+@contextlib.contextmanager
+def unit(stage: lab.Lab, host: str, name: str, program: str) -> Iterator[None]:
+    """A Python program as a transient unit of this name on a host."""
+    stage.run_in(host, ["systemd-run", f"--unit={name}", "--quiet", "--collect", "python3", "-c", program])
+    try:
+        yield
+    finally:
+        stage.run_in(host, ["systemctl", "stop", f"{name}.service"], check=False)
+
+
+def state(stage: lab.Lab, host: str) -> str:
+    """Everything on the host that a deploy might change: files with their times, units, firewall, sockets."""
+    printed = "\\( -type d -printf '%p\\n' -o -printf '%p %C@ %s\\n' \\)"  # the times of directories are not the overlay's own
+    files = f"find /etc /opt /usr /root /var/lib/dpkg /var/lib/derpfleet -xdev {printed} 2>/dev/null | sort"
+    script = f"{files}; systemctl list-unit-files --no-legend; nft list ruleset 2>/dev/null; ss -Hltun"
+    return stage.run_in(host, ["sh", "-c", script]).stdout
+
+
+def installed(stage: lab.Lab, host: str) -> set[str]:
+    """Those of the packages in question that a host has whole."""
+    asked = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", "nginx", "nginx-common", "nftables"]
+    lines = stage.run_in(host, asked, check=False).stdout.splitlines()
+    return {line.split()[0] for line in lines if line.endswith(" installed")}
+
+
+def purge(stage: lab.Lab, host: str) -> None:
+    """Takes those packages away again, where they are."""
+    if found := sorted(installed(stage, host)):
+        stage.run_in(host, ["apt-get", "purge", "-qq", "-y", "--auto-remove", *found], timeout_s=120)
+
+
+def journal(stage: lab.Lab, host: str) -> dict[str, list[str]]:
+    """What the last run on a host did, as its agent wrote it down there: ids by status."""
+    script = "cat $(ls -t /var/lib/derpfleet/journal/*.jsonl | head -1)"
+    lines = [json.loads(line) for line in stage.run_in(host, ["sh", "-c", script]).stdout.splitlines()]
+    return {status: [line["id"] for line in lines if line.get("status") == status] for status in ("ok", "changed", "skipped", "failed")}
+
+
+def await_agent(stage: lab.Lab, host: str) -> None:
+    """Until no agent is left on the host."""
+    wait_for(
+        lambda: stage.run_in(host, ["pgrep", "--full", "READY 1"], check=False).returncode == 1, timeout_s=60, what="the agent does not end"
+    )
+
+
+def words(text: str) -> str:
+    """Without line breaks, to be searched."""
+    return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def elsewhere(stage: lab.Lab, host: str) -> Iterator[None]:
+    """The host's name leads to another machine, which answers nothing."""
+    stage.dns.point(f"{host}.derp.lab", stage.topology.ipv4("hs1"))
+    try:
+        yield
+    finally:
+        stage.dns.restore()
+
+
+@contextlib.contextmanager
+def rate_limited(stage: lab.Lab) -> Iterator[tuple[str, Path]]:
+    """The lab's ACME server behind an nginx that refuses new orders. Its directory's URL, and the CA to trust."""
+    folder, address = stage.root / "limited", stage.topology.address(ACME_AT)
+    authority, certificate, key = make_server_certificate(f"{ACME}.{DOMAIN}", address)
+    places = "".join(f"{name}_temp_path {folder}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    conf = LIMITED.format(folder=folder, places=places, address=address, to=PORT)
+    write_tree(folder, {"ca.pem": authority, "chain.pem": certificate, "key.pem": key, "nginx.conf": conf})
+    stage.processes.start("limited", [*stage.enter, "nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")])
+    try:
+        yield f"https://{ACME}.{DOMAIN}:{PORT + 1}/dir", folder / "ca.pem"
+    finally:
+        stage.processes.stop("limited")
+
+
+def regions(stage: lab.Lab) -> set[str]:
+    """The ids that headscale serves now."""
+    return set(stage.headscale.regions())
+
+
+def kill_agent(stage: lab.Lab, host: str) -> None:
+    """SIGKILL to the agent's Python and to nothing else."""
+    pids = stage.run_in(host, ["pgrep", "--full", "READY 1"]).stdout.split()
+    stage.run_in(host, ["kill", "-KILL", *pids], check=False)
+
+
+def deployed(stage: lab.Lab, host: str) -> Ran:
+    """A deploy, once the agent of a run that was cut off has ended by itself."""
+    await_agent(stage, host)
+    return Desk(stage).invoke("deploy", "--host", host, timeout_s=600)
+
+
+def leaf(stage: lab.Lab, host: str) -> str:
+    """The fingerprint of the certificate that is served."""
+    place = f"{stage.topology.ipv4(host)}:443"
+    script = (
+        f"openssl s_client -connect {place} -servername {host}.derp.lab </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256"
+    )
+    found = stage.run_in("controller", ["sh", "-c", script]).stdout
+    assert "Fingerprint=" in found
+    return found
+
+
+def the_map(stage: lab.Lab) -> str:
+    """The map file of the headscale host."""
+    return stage.run_in("hs1", ["cat", "/etc/headscale/derp.yaml"]).stdout
+
+
+def name_in(text: str) -> str:
+    """What region 901 is called there."""
+    return str(yaml.safe_load(text)["regions"][901]["regionname"])
+
+
+def page(stage: lab.Lab, domain: str) -> tuple[int, str]:
+    """Status and text of a site on sg1."""
+    fetch = ["curl", "--silent", "--insecure", "--max-time", "5", "--write-out", "\n%{http_code}", "--resolve"]
+    found = stage.run_in("controller", [*fetch, f"{domain}:443:{stage.topology.ipv4('sg1')}", f"https://{domain}/"], check=False).stdout
+    text, _, status = found.rpartition("\n")
+    return int(status), text
+
+
+def without_times(listing: str) -> str:
+    return re.sub(r"[A-Z][a-z]{2} +\d+ \d\d:\d\d", "", listing)
