@@ -50,7 +50,7 @@ class Outcome:
 
 
 class RunLog:
-    """`.runs/<host>/<time>.jsonl`: every event of a run, readable by its owner only."""
+    """`<runs>/<host>/<time>.jsonl`: every event of a run, readable by its owner only."""
 
     def __init__(self, folder: Path, host: str) -> None:
         self.started = time.time()

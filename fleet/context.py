@@ -51,8 +51,9 @@ class Fleet:
 
     @property
     def runs(self) -> Path:
-        """Where logs, proofs and the prover's keys of this site are kept."""
-        return CHECKOUT / ".runs"
+        """Where logs, proofs and the prover's keys are kept: a folder for each site file, as two may have a host of one name."""
+        path = Path(self.site.path).resolve()
+        return CHECKOUT / ".runs" / path.relative_to(CHECKOUT if path.is_relative_to(CHECKOUT) else "/")
 
     @property
     def base(self) -> Path:

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from engine.report import Report
-from fleet.context import Fleet, Interrupted
+from fleet.context import CHECKOUT, Fleet, Interrupted
 from inventory.model import Host, Region, Site
 
 
@@ -114,3 +114,12 @@ def test_where_nothing_is_in_hand_nothing_is_waited_for(fleet: Fleet) -> None:
     assert time.monotonic() - began < 5
     connecting.set()
     assert len(begun) == 16
+
+
+def test_what_is_kept_of_two_sites_never_meets(fleet: Fleet, tmp_path: Path) -> None:
+    def kept(path: Path) -> Path:
+        return Fleet(fleet.site.model_copy(update={"path": str(path)}), fleet.report).runs
+
+    assert kept(CHECKOUT / "inventory/site.yml") == CHECKOUT / ".runs/inventory/site.yml"
+    assert kept(CHECKOUT / "site.yml") != kept(CHECKOUT / "other.yml")
+    assert kept(tmp_path / "site.yml").is_relative_to(CHECKOUT / ".runs")
