@@ -44,9 +44,17 @@ class Service(Restartable):
     def act(self, verb):
         if self.spec["before"]:
             must(self.spec["before"])
-        status, out, err = run(["systemctl", verb, self.spec["unit"]], self.spec["timeout_s"] + 60)
+        argv = ["systemctl", verb, self.spec["unit"]]
+        status, out, err = run(argv, self.spec["timeout_s"] + 60)
+        if status and self._is_refused_for_often():
+            run(["systemctl", "reset-failed", self.spec["unit"]])
+            status, out, err = run(argv, self.spec["timeout_s"] + 60)
         if status:
             raise Failed("%s did not %s" % (self.spec["unit"], verb), tail(err or out, 3) + "\n" + self.log())
+
+    def _is_refused_for_often(self):
+        """systemd's limit is for units that crash in a loop; it counts restarts that somebody asked for as well."""
+        return run(["systemctl", "show", "--property", "Result", "--value", self.spec["unit"]])[1].strip() == "start-limit-hit"
 
     def problem(self):
         self.host.units.forget()

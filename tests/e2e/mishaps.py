@@ -69,6 +69,17 @@ def unit(stage: lab.Lab, host: str, name: str, program: str) -> Iterator[None]:
         stage.run_in(host, ["systemctl", "stop", f"{name}.service"], check=False)
 
 
+@contextlib.contextmanager
+def drop_in(stage: lab.Lab, host: str, name: str, text: str) -> Iterator[None]:
+    """More settings for a unit of a host."""
+    path = f"/run/systemd/system/{name}.d/mishap.conf"
+    stage.run_in(host, ["sh", "-c", f"mkdir -p {path.rpartition('/')[0]}; cat >{path}; systemctl daemon-reload"], input=text)
+    try:
+        yield
+    finally:
+        stage.run_in(host, ["sh", "-c", f"rm {path}; systemctl daemon-reload; systemctl reset-failed {name}"])
+
+
 def state(stage: lab.Lab, host: str) -> str:
     """Everything on the host that a deploy might change: files with their times, units, firewall, sockets."""
     printed = "\\( -type d -printf '%p\\n' -o -printf '%p %C@ %s\\n' \\)"  # the times of directories are not the overlay's own

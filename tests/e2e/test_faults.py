@@ -38,6 +38,7 @@ from tests.e2e.mishaps import (
     LISTEN,
     await_agent,
     deployed,
+    drop_in,
     elsewhere,
     installed,
     journal,
@@ -327,14 +328,9 @@ def test_acme_refuses_for_its_rate_limit(stage: lab.Lab, edited: Callable[..., N
 
 def test_headscale_that_does_not_come_back_gets_its_map_back(stage: lab.Lab, edited: Callable[..., None]) -> None:
     before, served = the_map(stage), regions(stage)
-    drop_in = "/run/systemd/system/headscale.service.d/refuse.conf"
-    refuse = "[Service]\nExecStartPre=/bin/sh -c '! grep -q Refused /etc/headscale/derp.yaml'\n"
-    stage.run_in("hs1", ["sh", "-c", f"mkdir -p {drop_in.rpartition('/')[0]}; cat >{drop_in}; systemctl daemon-reload"], input=refuse)
-    try:
-        edited("hk1", region={"id": 901, "code": "hk", "name": "Refused"})
+    edited("hk1", region={"id": 901, "code": "hk", "name": "Refused"})
+    with drop_in(stage, "hs1", "headscale.service", "[Service]\nExecStartPre=/bin/sh -c '! grep -q Refused /etc/headscale/derp.yaml'\n"):
         code, text = told(stage, "deploy", "--host", "hk1")
-    finally:
-        stage.run_in("hs1", ["sh", "-c", f"rm {drop_in}; systemctl daemon-reload"])
     assert code == 1
     assert "headscale did not take the map: " in text
     assert "put back: file:/etc/headscale/derp.yaml" in words(text)
@@ -342,6 +338,15 @@ def test_headscale_that_does_not_come_back_gets_its_map_back(stage: lab.Lab, edi
     assert the_map(stage) == before
     assert stage.run_in("hs1", ["systemctl", "is-active", "headscale"]).stdout == "active\n"
     assert regions(stage) == served
+
+
+def test_headscale_that_was_restarted_too_often_for_systemd_takes_the_map(stage: lab.Lab, edited: Callable[..., None]) -> None:
+    edited("hk1", region={"id": 901, "code": "hk", "name": "Hong Kong often"})
+    with drop_in(stage, "hs1", "headscale.service", "[Unit]\nStartLimitIntervalSec=600\nStartLimitBurst=5\n"):
+        stage.run_in("hs1", ["sh", "-c", "for n in 1 2 3 4 5; do systemctl restart headscale; done"], check=False)
+        ran = Desk(stage).invoke("deploy", "--host", "hk1")
+    assert ran.code == 0, ran.of("failure")
+    assert stage.headscale.regions()["901"]["region_name"] == "Hong Kong often"  # type: ignore[index]
 
 
 # The map: unchanged or complete, never between
