@@ -34,6 +34,7 @@ from relay.keyfile import NodeKey, read_mesh_key
 from relay.link import Link, Owner, Tick
 from relay.listen import Listener, open_tcp, open_udp, open_unix
 from relay.log import Log
+from relay.mmsg import open_stun
 from relay.proxyproto import TrustedProxies
 from relay.session import Session
 from relay.stats import Rates, Tally
@@ -124,7 +125,7 @@ class Relay(Owner):
             await self._listen_inside(config.metrics_listen)
         if config.stun:
             sockets = open_udp(host, config.stun_port, self._handed, reuse_port=config.workers > 1)
-            self.stun = [StunSocket(self.loop, sock, self._is_silent) for sock in sockets]
+            self.stun = [open_stun(self.loop, sock, self._is_silent) for sock in sockets]
         for stray in self._handed:
             self.log.warning("systemd handed over a socket that no flag asks for", address=stray.getsockname())
             stray.close()

@@ -1,6 +1,7 @@
 """The STUN socket: two system calls per answer, as many answers per wake-up as are asked for.
 
-An asyncio datagram protocol costs a fifth more CPU per answer (measured: 180 k against 203 k answers per CPU-second).
+An asyncio datagram protocol costs a fifth more CPU per answer (measured: 180 k against 203 k answers per CPU-second). Where
+the C library has system calls for many datagrams at once, mmsg.py is what serves.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ class StunSocket:
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, silent: Callable[[], bool]) -> None:
         self.requests: Counter[str] = Counter()  # by disposition
         self.silenced = 0
-        self._buffer = bytearray(MAX_DATAGRAM)
         self._loop = loop
         self._socket = sock
         self._silent = silent
         self._is_ipv4 = sock.family == socket.AF_INET
+        self._prepare()
         loop.add_reader(sock.fileno(), self._read)
 
     @property
@@ -45,6 +46,9 @@ class StunSocket:
         """Stop answering."""
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
+
+    def _prepare(self) -> None:
+        self._buffer = bytearray(MAX_DATAGRAM)
 
     def _read(self) -> None:
         receive, send, requests, buffer = self._socket.recvfrom_into, self._socket.sendto, self.requests, self._buffer

@@ -32,6 +32,7 @@ def test_datagrams_that_the_reference_drops(name):
 
 
 HEAD = bytes.fromhex("2112a442") + v.TXID
+DATAGRAMS = [v.STUN_REQUEST, *map(bytes.fromhex, [*v.STUN_ANSWERED.values(), *v.STUN_DROPPED.values()])]
 
 
 def response(attributes: str, *, length: int | None = None, extra: bytes = b"") -> bytes:
@@ -95,3 +96,27 @@ def test_garbage_is_not_stun(datagram):
             parse(datagram)
         except ProtocolError as error:
             assert error.reason in {"not_stun", "wrong_txid", "stun_error", "no_address"}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.binary(min_size=12, max_size=12).map(stun.pack_request), st.sampled_from(DATAGRAMS), st.binary(max_size=80)),
+            st.binary(min_size=4, max_size=4),
+            st.integers(0, 65535),
+        ),
+        max_size=8,
+    )
+)
+def test_a_batch_is_answered_as_its_datagrams_are(asked):
+    requests, sources, answers = bytearray(8 * stun.SLOT), bytearray(8 * stun.SOURCE4), bytearray(8 * stun.ANSWER4)
+    for slot, (datagram, address, port) in enumerate(asked):
+        requests[slot * stun.SLOT : slot * stun.SLOT + len(datagram)] = datagram
+        sources[slot * stun.SOURCE4 + 2 : slot * stun.SOURCE4 + 8] = port.to_bytes(2, "big") + address
+    views = memoryview(requests)[: len(asked) * stun.SLOT], memoryview(sources)[: len(asked) * stun.SOURCE4]
+    unusual = stun.answer_batch4(views[0], [len(datagram) for datagram, _, _ in asked], views[1], answers)
+    for slot, (datagram, address, port) in enumerate(asked):
+        answer = bytes(answers[slot * stun.ANSWER4 : (slot + 1) * stun.ANSWER4])
+        is_usual = len(datagram) == 40 and datagram == stun.pack_request(datagram[8:20])
+        assert is_usual is (slot not in unusual)
+        assert answer == (stun.pack_response(datagram[8:20], address, port) if is_usual else bytes(stun.ANSWER4))

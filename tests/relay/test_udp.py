@@ -1,0 +1,264 @@
+"""The STUN sockets on loopback: both ways of reading and answering, on IPv4, IPv6 and IPv6 that takes IPv4 too."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from ipaddress import IPv6Address, ip_address
+
+import pytest
+
+from relay import mmsg, stun, udp
+from tests.relay import vectors as v
+
+UNUSUAL = bytes.fromhex(next(iter(v.STUN_ANSWERED.values())))
+BATCHED = pytest.param(
+    mmsg.BatchedStunSocket, marks=pytest.mark.skipif(mmsg._recvmmsg is None, reason="this C library cannot read many at once")
+)
+KINDS = pytest.mark.parametrize("kind", [udp.StunSocket, BATCHED])
+FAMILIES = pytest.mark.parametrize(("where", "client"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")])
+
+
+class Asked:
+    """A STUN socket that reads when it is told to, and a client of it."""
+
+    def __init__(self, kind: type[udp.StunSocket], where: str = "127.0.0.1", client: str = "127.0.0.1") -> None:
+        self.loop = asyncio.new_event_loop()
+        server = bound(where)
+        self.client = bound(client)
+        self.client.connect((client, server.getsockname()[1]))
+        self.is_silent = False
+        self.socket = kind(self.loop, server, lambda: self.is_silent)
+        self.requests = self.socket.requests
+
+    def send(self, *datagrams: bytes) -> None:
+        for datagram in datagrams:
+            self.client.send(datagram)
+
+    def send_from_port_0(self) -> None:
+        request = stun.pack_request(os.urandom(12))
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+            raw.sendto(struct.pack(">HHHH", 0, self.socket.port, 8 + len(request), 0) + request, ("127.0.0.1", 0))
+
+    def wake(self) -> None:
+        self.socket._read()
+
+    def answers(self) -> list[bytes]:
+        found = []
+        with suppress(BlockingIOError):
+            while True:
+                found.append(self.client.recv(2000))
+        return found
+
+    def assert_answered(self, txids: list[bytes]) -> None:
+        """Exactly these were answered, in this order, with the client's own address."""
+        answers = self.answers()
+        assert len(answers) == len(txids)
+        host, port = self.client.getsockname()[:2]
+        for answer, txid in zip(answers, txids, strict=True):
+            assert stun.parse_response(answer, txid) == (ip_address(host), port)
+            assert len(answer) == (44 if ip_address(host).version == 6 else 32)
+
+    def close(self) -> None:
+        self.socket.close()
+        self.client.close()
+        self.loop.close()
+
+
+def bound(host: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    if host == "::":
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    sock.bind((host, 0))
+    sock.setblocking(False)
+    return sock
+
+
+@pytest.fixture
+def ask() -> Iterator[Callable[..., Asked]]:
+    made: list[Asked] = []
+
+    def make(*args: object) -> Asked:
+        made.append(Asked(*args))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for asked in made:
+        asked.close()
+
+
+def txids(count: int) -> list[bytes]:
+    return [os.urandom(12) for _ in range(count)]
+
+
+@KINDS
+@FAMILIES
+@pytest.mark.parametrize("count", [1, 5, 32, 33, 100])
+def test_every_request_is_answered_with_its_senders_address(ask, kind, where, client, count):
+    asked, wanted = ask(kind, where, client), txids(count)
+    asked.send(*map(stun.pack_request, wanted))
+    asked.wake()
+    asked.assert_answered(wanted)
+    assert asked.requests == {"success": count}
+    asked.wake()  # nothing there any more
+    assert asked.requests == {"success": count}
+
+
+@KINDS
+@FAMILIES
+def test_bad_datagrams_in_the_middle_get_nothing_and_disturb_nobody(ask, kind, where, client):
+    asked, wanted = ask(kind, where, client), txids(9)
+    good = [stun.pack_request(txid) for txid in wanted]
+    wrong = good[0][:-1] + bytes([good[0][-1] ^ 1])
+    asked.send(
+        b"", *good[:3], wrong, b"\0" * 40, good[3], b"x" * 1500, *good[4:8], os.urandom(1400), good[8], good[8] + b"more", good[8][:39]
+    )
+    asked.wake()
+    asked.assert_answered(wanted)
+    assert asked.requests == {"success": 9, "not_stun": 7}
+
+
+@KINDS
+@FAMILIES
+def test_unusual_requests_are_answered_among_usual_ones(ask, kind, where, client):
+    asked, wanted = ask(kind, where, client), txids(3)
+    usual = [stun.pack_request(txid) for txid in wanted]
+    asked.send(usual[0], UNUSUAL, usual[1], b"no", UNUSUAL, usual[2])
+    asked.wake()
+    asked.assert_answered([wanted[0], v.TXID, wanted[1], v.TXID, wanted[2]])
+    assert asked.requests == {"success": 5, "not_stun": 1}
+
+
+@KINDS
+def test_what_stood_in_a_slot_before_is_never_answered_again(ask, kind):
+    asked, wanted = ask(kind), txids(4)
+    asked.send(*map(stun.pack_request, wanted))
+    asked.wake()
+    asked.assert_answered(wanted)
+    asked.send(b"", stun.pack_request(wanted[0])[:39], stun.pack_request(wanted[0])[:8])
+    asked.wake()
+    asked.assert_answered([])
+    assert asked.requests == {"success": 4, "not_stun": 3}
+
+
+@KINDS
+def test_answers_of_both_lengths_in_one_socket(ask, kind):
+    asked = ask(kind, "::", "127.0.0.1")
+    with bound("::1") as six:
+        six.connect(("::1", asked.socket.port))
+        for _ in range(3):
+            wanted = txids(4)
+            for txid in wanted[:2]:
+                asked.client.send(stun.pack_request(txid))
+                six.send(stun.pack_request(txid))
+            for txid in wanted[2:]:
+                six.send(stun.pack_request(txid))
+                asked.client.send(stun.pack_request(txid))
+            asked.wake()
+            asked.assert_answered(wanted)
+            for txid in wanted:
+                assert stun.parse_response(six.recv(2000), txid) == (IPv6Address("::1"), six.getsockname()[1])
+
+
+@KINDS
+@pytest.mark.parametrize("where", ["127.0.0.1", "::1"])
+def test_silence_is_counted_and_ends(ask, kind, where):
+    asked, wanted = ask(kind, where, where), txids(3)
+    asked.is_silent = True
+    asked.send(*map(stun.pack_request, wanted), b"no", UNUSUAL)
+    asked.wake()
+    asked.assert_answered([])
+    assert (asked.requests, asked.socket.silenced) == ({"not_stun": 1}, 4)
+    asked.is_silent = False
+    asked.send(stun.pack_request(wanted[0]))
+    asked.wake()
+    asked.assert_answered(wanted[:1])
+
+
+@KINDS
+def test_a_flood_lets_go_of_the_loop(ask, kind):
+    asked, wanted = ask(kind), txids(300)
+    asked.send(*map(stun.pack_request, wanted))
+    asked.wake()
+    assert asked.requests == {"success": udp.MAX_PER_WAKE}
+    asked.wake()
+    asked.assert_answered(wanted)
+
+
+@KINDS
+@pytest.mark.skipif(os.geteuid() != 0, reason="a raw socket is needed to send from port 0")
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_an_answer_that_cannot_be_sent_costs_only_itself(ask, kind, before):
+    asked, wanted = ask(kind), txids(5)
+    requests = [stun.pack_request(txid) for txid in wanted]
+    asked.send(*requests[:before])
+    asked.send_from_port_0()
+    asked.send_from_port_0()
+    asked.send(*requests[before:])
+    asked.send_from_port_0()
+    asked.wake()
+    asked.assert_answered(wanted)
+    assert asked.requests == {"success": 5, "write_error": 3}
+
+
+@pytest.mark.skipif(mmsg._recvmmsg is None, reason="this C library cannot read many at once")
+def test_a_kernel_that_takes_a_part_is_given_the_rest(ask):
+    asked, wanted = ask(mmsg.BatchedStunSocket), txids(20)
+    send, takes = asked.socket._send, iter([3, 0, 1, 7])
+
+    def reluctant(fd: int, messages: int, count: int, flags: int) -> int:
+        at_most = next(takes, count)
+        if at_most == 0:
+            ctypes.set_errno(errno.EAGAIN)
+            return -1
+        return send(fd, messages, min(count, at_most), flags)
+
+    asked.socket._send = reluctant
+    asked.send(*map(stun.pack_request, wanted))
+    asked.wake()
+    asked.assert_answered(wanted[:3] + wanted[4:])
+    assert asked.requests == {"success": 19, "write_error": 1}
+
+
+@pytest.mark.skipif(mmsg._recvmmsg is None, reason="this C library cannot read many at once")
+@pytest.mark.parametrize(("number", "counted"), [(errno.EAGAIN, {}), (errno.EINTR, {}), (errno.ENOBUFS, {"read_error": 1})])
+def test_a_read_that_fails_is_counted_unless_there_was_nothing(ask, number, counted):
+    asked = ask(mmsg.BatchedStunSocket)
+
+    def broken(*_: object) -> int:
+        ctypes.set_errno(number)
+        return -1
+
+    asked.socket._receive = broken
+    asked.wake()
+    assert asked.requests == counted
+
+
+@KINDS
+def test_the_loop_wakes_it(ask, kind):
+    asked = ask(kind)
+    asked.send(stun.pack_request(v.TXID))
+    asked.loop.run_until_complete(asyncio.sleep(0.05))
+    asked.assert_answered([v.TXID])
+    assert asked.socket.family == "ipv4"
+
+
+@pytest.mark.parametrize("call", ["_recvmmsg", "_sendmmsg"])
+@pytest.mark.parametrize("state", ["absent", "refused"])
+def test_where_the_system_has_no_batches_datagrams_come_singly(monkeypatch, call, state):
+    loop = asyncio.new_event_loop()
+    with bound("127.0.0.1") as sock:
+        if mmsg._recvmmsg is not None:
+            assert type(mmsg.open_stun(loop, sock, bool)) is mmsg.BatchedStunSocket
+        monkeypatch.setattr(mmsg, call, None if state == "absent" else lambda *_: -1)
+        assert type(mmsg.open_stun(loop, sock, bool)) is udp.StunSocket
+        loop.remove_reader(sock.fileno())
+    loop.close()
+    assert mmsg._find("no_such_call") is None
