@@ -128,7 +128,7 @@ class _Climb:
         for name in LADDER:
             if name not in self._rungs:
                 self._skip(f"needs {_needed(name, self._rungs)}", name)
-        front = next((LADDER[name] for name in ("tls", "probe", "upgrade") if self._rungs[name].status == "failed"), "")
+        front = next((LADDER[name] for name in ("tcp", "tls", "probe", "upgrade") if self._rungs[name].status == "failed"), "")
         for name in self._inconclusive if front else ():
             why = f"no answer, which says nothing yet: a relay whose front does not work keeps silent, see {front}"
             self._rungs[name] = replace(self._rungs[name], status="skipped", detail=why, cause="", next="")

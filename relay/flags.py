@@ -129,7 +129,11 @@ class Config:
     metrics_listen: str = _flag(
         "metrics-listen", "", "address for /metrics and /debug/, worker n on its port + n (empty: on -a, for direct loopback peers only)"
     )
-    front_check: str = _flag("front-check", "", "URL that must answer through the relay's own front, or STUN falls silent")
+    front_check: str = _flag(
+        "front-check",
+        "",
+        "host:port of the relay's own TLS front; STUN is silent while clients of -hostname would not get to this relay there",
+    )
     drain_s: float = _duration("drain", 10.0, "on SIGTERM, spread the clients' disconnects over so long")
     handshake_timeout_s: float = _duration("handshake-timeout", 10.0, "time limit of the TLS, HTTP and DERP handshakes, each")
     handshakes_in_flight: int = _flag("handshakes-in-flight", 1024, "handshakes under way at once; 0 = no limit")
@@ -146,6 +150,15 @@ class Config:
         except ValueError as e:
             raise FlagError(f"invalid server address: {e}") from None
         return host, _port(port)
+
+    @property
+    def front(self) -> tuple[str, int]:
+        """Host and port of -front-check. Raises FlagError."""
+        try:
+            host, port = goflag.split_host_port(self.front_check)
+        except ValueError as e:
+            raise FlagError(str(e)) from None
+        return host or "127.0.0.1", _port(port)
 
     @property
     def serve_tls(self) -> bool:
@@ -240,10 +253,9 @@ def _check(config: Config) -> None:
         raise FlagError("-unpublished-bootstrap-dns-names: staged roll-out by a TXT record (name/record) is derper's alone")
     if config.mesh_with and not config.mesh_psk_file and not config.dev:
         raise FlagError("--mesh-with requires --mesh-psk-file")
-    for name in ("verify_client_url", "front_check"):
-        url = getattr(config, name)
-        if url and not url.startswith(("http://", "https://")):
-            raise FlagError(f"-{name.replace('_', '-')} {goflag.quote(url)}: not an http:// or https:// URL")
+    url = config.verify_client_url
+    if url and not url.startswith(("http://", "https://")):
+        raise FlagError(f"-verify-client-url {goflag.quote(url)}: not an http:// or https:// URL")
     if config.log_format not in ("auto", "plain", "json", "journal"):
         raise FlagError(f"-log-format {goflag.quote(config.log_format)}: choose auto, plain, json or journal")
     _check_addresses(config)
@@ -256,6 +268,11 @@ def _check_addresses(config: Config) -> None:
             _port(goflag.split_host_port(config.metrics_listen)[1])
         except ValueError as e:
             raise FlagError(f"-metrics-listen: {str(e).removeprefix('invalid server address: ')}") from None
+    if config.front_check:
+        try:
+            config.front  # noqa: B018  raises
+        except FlagError as e:
+            raise FlagError(f"-front-check: {str(e).removeprefix('invalid server address: ')}") from None
     for entry in config.trusted_proxies:
         try:
             ipaddress.ip_network(entry, strict=False)

@@ -1,49 +1,95 @@
-"""Does this relay answer at its own published address? While it does not, its STUN must not say that it works.
+"""Does this relay's own front lead clients to this relay? While it does not, its STUN must not say that the relay works.
 
-Clients keep a relay as their home whose STUN answers though its TLS is dead: so the check goes the way that clients go,
-through name, front, certificate and all, with a fresh connection each time.
+Clients keep a relay as their home whose STUN answers though its TLS is dead. So each check is what a client does, on a fresh
+connection: TLS under the relay's name, the upgrade, and the key that the relay names, which has to be ours. The certificate
+must be for that name and in force. Whether clients trust who issued it (an authority, one of one's own, a fingerprint in the
+map) is for them to say, and so is nothing here that a renewal could make stale. The connection ends without a log-in: it counts
+as `closed_in_client_info` among the refusals.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-from relay.httpclient import HttpClient, HttpError, Request
+from relay import client as derp
+from relay.certinfo import parse_certificate
+from relay.handshake import make_private_key
 from relay.log import Log
+from relay.wire import ProtocolError
 
-WELL_S: Final = 15.0  # between checks
-ILL_S: Final = 5.0
+WELL_S: Final = 10.0  # between checks
+ILL_S: Final = 1.0  # a front that works again is known before a prover, or a client, gives up asking
 LIMIT_S: Final = 5.0
 PATIENCE: Final = 2  # failures in a row before a front that worked counts as broken
 LOG: Final = Log("front")
 
 
-async def watch_front(url: str, tell: Callable[[bool], None]) -> None:
-    """Ask for `url` for ever, and `tell` whether it answers whenever that changes; the first answer counts at once."""
-    known, failures = True, PATIENCE - 1
+@dataclass(frozen=True)
+class Front:
+    """Where it is dialled, the name that it serves, and the key of the relay that has to be behind it."""
+
+    address: str
+    port: int
+    hostname: str
+    key: bytes
+
+
+async def watch_front(front: Front, tell: Callable[[bool], None]) -> None:
+    """Check for ever, and `tell` whether it works whenever that changes; until the first check has passed it does not."""
+    well, failures = False, PATIENCE - 1
     while True:
-        problem = await check_front(url)
+        problem = await check_front(front)
         failures = failures + 1 if problem else 0
-        well = failures < PATIENCE
-        if well is not known:
-            known = well
+        if well != (failures < PATIENCE) or failures == PATIENCE:
+            well = failures < PATIENCE
             tell(well)
             if well:
-                LOG.info("the front answers again, so does STUN", url=url)
+                LOG.info("the relay's own front works, STUN answers", front=f"{front.address}:{front.port}")
             else:
-                LOG.error("the relay's own front does not answer, STUN falls silent", url=url, problem=problem)
-        await asyncio.sleep(WELL_S if known and not failures else ILL_S)
+                LOG.error("the relay's own front does not work, STUN is silent", front=f"{front.address}:{front.port}", problem=problem)
+        await asyncio.sleep(ILL_S if failures else WELL_S)
 
 
-async def check_front(url: str) -> str:
-    """What is wrong with the answer, or ""."""
-    client = HttpClient()
+async def check_front(front: Front) -> str:
+    """What keeps clients from reaching this relay through its front, or ""."""
     try:
-        response = await client.send(Request("GET", url), LIMIT_S)
-    except HttpError as error:
-        return str(error)
+        return await asyncio.wait_for(_look(front), LIMIT_S)
+    except asyncio.TimeoutError:
+        return f"no answer within {LIMIT_S:g} s"
+    except (OSError, ProtocolError) as error:
+        return str(error) or type(error).__name__
+
+
+async def _look(front: Front) -> str:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection(front.address, front.port, ssl=context, server_hostname=front.hostname)
+    try:
+        if problem := _fault_of(writer.get_extra_info("ssl_object").getpeercert(binary_form=True), front.hostname):
+            return problem
+        client = derp.Client(make_private_key())
+        client.start(front.hostname if front.port == 443 else f"{front.hostname}:{front.port}")
+        writer.write(client.outgoing())
+        while client.server_key is None:
+            client.receive(await reader.read(4096))
+        return "" if client.server_key == front.key else "another relay is behind it"
     finally:
-        client.close()
-    return "" if 200 <= response.status < 300 else f"HTTP {response.status}"
+        writer.transport.abort()
+
+
+def _fault_of(leaf: bytes, hostname: str) -> str:
+    """What clients would not like about a certificate, whoever issued it, or ""."""
+    try:
+        certificate = parse_certificate(leaf)
+    except ValueError as error:
+        return str(error)
+    if not certificate.is_for(hostname):
+        return f"its certificate is for {', '.join(certificate.names) or 'nobody'}, not for {hostname}"
+    if not certificate.not_before <= time.time() <= certificate.not_after:
+        return "its certificate is not in force: see its dates, and this host's clock"
+    return ""

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 request at a time over asyncio: what admission and the front's check need, and no more.
+"""One HTTP/1.1 request at a time over asyncio: what admission needs, and no more.
 
 TCP, TLS (the system's trust store, or SSL_CERT_FILE) or a unix socket. One idle connection is kept, because a TLS
 handshake per admitted client would cost more than all the rest of its handshake. Redirects that keep the method (307,

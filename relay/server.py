@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Final
 
-from relay import admission, debug, http, mesh, metacert, selfsigned, systemd
+from relay import admission, debug, frontcheck, http, mesh, metacert, selfsigned, systemd
 from relay.addresses import AddressTable, Ticket, network_of
 from relay.bootstrap import BootstrapDns
 from relay.bucket import Bucket, RateConfig, parse_rate_config
@@ -27,7 +27,6 @@ from relay.channel import make_server_context
 from relay.drain import drain
 from relay.flags import Config
 from relay.front import Front
-from relay.frontcheck import watch_front
 from relay.goflag import split_host_port
 from relay.handshake import ClientInfo, Introduction, parse_mesh_key
 from relay.keyfile import NodeKey, read_mesh_key
@@ -85,7 +84,7 @@ class Relay(Owner):
         self.links: dict[int, Link] = {}  # by serial number
         self.stun: list[StunSocket] = []
         self.listeners: list[Listener] = []
-        self.front_ok = True
+        self.front_ok = not config.front_check  # until a check has passed
         self.started_at = time.time()
         self.census = Census(self)
         self.rates = Rates()
@@ -270,7 +269,8 @@ class Relay(Owner):
         if not self.admission.is_open:
             self.spawn(self._watch_admission())
         if config.front_check:
-            self.spawn(watch_front(config.front_check, self._set_front_ok))
+            own = frontcheck.Front(*config.front, config.hostname, self.key.public)
+            self.spawn(frontcheck.watch_front(own, self._set_front_ok))
         if interval_s := systemd.watchdog_interval_s(os.environ, os.getpid()):
             self.spawn(self._feed_watchdog(interval_s))
         if self.worker is not None:

@@ -7,7 +7,7 @@ from engine.render import render
 from engine.resource import Absent, Command, Container, Directory, File, Health, Http, Resource, Service, Symlink, Tree
 from engine.ship import Shipment
 from inventory.model import Host, Site
-from roles import certificate, paths, ports, sites
+from roles import certificate, nginx, paths, ports, sites
 from roles.admission import mesh_key_id, verify_url
 
 _UNIT_FILE = f"{paths.SYSTEMD}/{paths.SERVICE}"
@@ -36,7 +36,7 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, *, after: st
             current=paths.CURRENT,
             socket=paths.SOCKET,
             user=paths.USER,
-            flags=flags(host, site),
+            flags=flags(host, site, facts),
         ),
     )
     socket = Service(
@@ -82,7 +82,7 @@ def _everywhere(port: int, facts: Facts) -> list[str]:
     return [f"0.0.0.0:{port}", *([f"[::]:{port}"] if sites.has_ipv6(facts) else [])]
 
 
-def flags(host: Host, site: Site) -> list[str]:
+def flags(host: Host, site: Site, facts: Facts) -> list[str]:
     """The relay's command line, one flag with its value a line."""
     found = [f"-c {paths.KEY}", f"-hostname {host.domain}", f"-stun-port {host.ports.stun}"]
     if host.front == "nginx":
@@ -90,6 +90,8 @@ def flags(host: Host, site: Site) -> list[str]:
     else:
         http = host.ports.http if ports.relay_serves_http(host) else -1
         found += [f"-a :{host.ports.https}", f"-http-port {http}", "-certmode manual", f"-certdir {paths.RELAY_CERTS}"]
+    # Through loopback, not by name: not every provider lets a host reach its own public address.
+    found.append(f"-front-check {nginx.connect(facts, host.ports.https) if host.front == 'nginx' else f'127.0.0.1:{host.ports.https}'}")
     url = verify_url(host, site)
     if url:
         found += [f"-verify-client-url {url}", f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}"]

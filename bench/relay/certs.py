@@ -12,11 +12,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 
-def make(folder: Path, host: str) -> Path:
-    """Write `<host>.crt` and `<host>.key` under `folder`, as -certmode manual wants them; returns the CA's PEM file."""
+def make(folder: Path, host: str, *, begin_days: float = -1) -> Path:
+    """Write `<host>.crt` and `<host>.key` under `folder`, as -certmode manual wants them; returns the CA's PEM file.
+
+    They are in force for 31 days, from `begin_days` after now on.
+    """
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca = _builder("bench CA", ca_key.public_key()).add_extension(x509.BasicConstraints(True, None), critical=True)
-    leaf = _builder(host, key.public_key()).add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+    ca = _builder("bench CA", ca_key.public_key(), begin_days).add_extension(x509.BasicConstraints(True, None), critical=True)
+    leaf = _builder(host, key.public_key(), begin_days).add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{host}.crt").write_bytes(leaf.sign(ca_key, hashes.SHA256()).public_bytes(Encoding.PEM))
     (folder / f"{host}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -24,8 +27,8 @@ def make(folder: Path, host: str) -> Path:
     return folder / "ca.pem"
 
 
-def _builder(subject: str, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.timezone.utc)  # noqa: UP017 - live tests of the relay run on 3.10 too
+def _builder(subject: str, key: ec.EllipticCurvePublicKey, begin_days: float) -> x509.CertificateBuilder:
+    begin = dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=begin_days)  # noqa: UP017 - live tests of the relay run on 3.10 too
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench CA")])
     return (
@@ -34,6 +37,6 @@ def _builder(subject: str, key: ec.EllipticCurvePublicKey) -> x509.CertificateBu
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=30))
+        .not_valid_before(begin)
+        .not_valid_after(begin + dt.timedelta(days=31))
     )

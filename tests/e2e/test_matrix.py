@@ -90,6 +90,31 @@ def served_leaf(desk: Desk, port: int = 443) -> str:
     return desk.stage.run_in("controller", ["sh", "-c", script]).stdout.split()[0]
 
 
+def test_stun_is_silent_while_nginx_does_not_work(desk: Desk) -> None:
+    settled(desk)
+    for _ in range(3):
+        desk.stage.run_in("hk1", ["systemctl", "reload", "nginx"])
+        assert rung(desk.invoke("verify", "--host", "hk1"), "stun4")["status"] == "ok"
+    desk.stage.run_in("hk1", ["systemctl", "stop", "nginx"])
+    try:
+        wait_for(lambda: front_ok(desk) == "0", timeout_s=20, what="the relay does not see that its front is gone")
+        ran = desk.invoke("verify", "--host", "hk1")
+    finally:
+        desk.stage.run_in("hk1", ["systemctl", "start", "nginx"])
+    assert ran.proof("hk1")["failed"] == "tcp"
+    assert rung(ran, "stun4")["status"] == "skipped"
+    assert "a relay whose front does not work keeps silent, see TCP, https port" in rung(ran, "stun4")["detail"]
+    again = desk.invoke("verify", "--host", "hk1")  # at once: the relay asks every second while its front is broken
+    assert again.code == 0, again.why()
+    assert front_ok(desk) == "1"
+
+
+def front_ok(desk: Desk) -> str:
+    """What the relay on hk1 says of its front."""
+    page = desk.stage.run_in("hk1", ["curl", "--silent", "http://127.0.0.1:9411/metrics"]).stdout
+    return next(line.split()[1] for line in page.splitlines() if line.startswith("relay_front_ok "))
+
+
 def test_other_ports(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
     edited("hk1", ports={"https": 3489, "stun": 3490})
     ran = settled(desk)

@@ -174,16 +174,19 @@ def test_a_network_failure_of_any_kind_is_a_broken_rung(healthy: Target, monkeyp
     assert (proof.failed_rung.name, proof.failed_rung.detail) == ("probe", "Input/output error")
 
 
-def test_a_silent_stun_is_no_fault_of_its_own_while_the_front_is_broken(healthy: Target) -> None:
+@pytest.mark.parametrize(("broken", "see"), [("tls", "TLS"), ("tcp", "TCP, https port")])
+def test_a_silent_stun_is_no_fault_of_its_own_while_the_front_is_broken(healthy: Target, broken: str, see: str) -> None:
+    faults = {"tls": {"ca": None}, "tcp": {"https_port": free_port()}}
+
     async def climb() -> Proof:
         async with answering(lambda *_: None) as silent:
-            return await verify(replace(healthy, stun_port=silent, ca=None), patience=Patience(stun_s=0.3))
+            return await verify(replace(healthy, stun_port=silent, **faults[broken]), patience=Patience(stun_s=0.3))
 
     proof = asyncio.run(climb())
     assert proof.failed_rung is not None
-    assert proof.failed_rung.name == "tls"
+    assert proof.failed_rung.name == broken
     assert proof["stun4"].status == "skipped"
-    assert proof["stun4"].detail.endswith("keeps silent, see TLS")
+    assert proof["stun4"].detail.endswith(f"keeps silent, see {see}")
 
 
 def test_clients_make_no_fast_start_in_tls_12(authority: Authority, good: Issued, relay: Backend, tmp_path: Path) -> None:
