@@ -19,7 +19,7 @@ from lab.process import wait_for
 from tests.e2e.conftest import CHECKOUT, Desk, derper_image
 from tests.e2e.nodes import exchange
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("docker"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 REGISTRY = "hs1.derp.lab:5000"
 REGISTRY_CONFIG = """\
 version: 0.1

@@ -57,7 +57,7 @@ from tests.e2e.mishaps import (
 )
 from tests.e2e.underway import Underway, terminal, told
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("faults"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from lab.client import Client
 from tests.e2e.conftest import Desk
 from tests.e2e.nodes import exchange
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.lab]
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from lab.process import wait_for
 from tests.e2e.conftest import CHECKOUT, Desk, Ran
 from tests.e2e.nodes import exchange
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("matrix"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 Edit = Callable[..., None]
 
 

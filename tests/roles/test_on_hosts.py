@@ -21,7 +21,7 @@ from lab.certificates import make_server_certificate
 from lab.process import wait_for
 from tests.e2e.conftest import Desk, Ran
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("roles")]
+pytestmark = [pytest.mark.lab]
 SSH = {"tcp/22"}
 FRONTED = SSH | {"tcp/80", "tcp/443", "udp/3478"}
 
