@@ -76,5 +76,15 @@ class Dns:
         write_tree(self.folder, {"names": names, "site/hosts": f"127.0.0.1 localhost\n{names}"})
 
     def _reload(self) -> None:
-        if (pid := self.processes.pid(NAME)) is not None:
-            os.kill(pid, signal.SIGHUP)
+        """Until it has read the names: it says so in its log."""
+        if (pid := self.processes.pid(NAME)) is None:
+            return
+        before = self._readings()
+        os.kill(pid, signal.SIGHUP)
+        wait_for(
+            lambda: self._readings() > before,
+            timeout_s=10, what="the lab's DNS did not read its names", why=lambda: self.processes.tail(NAME),
+        )  # fmt: skip
+
+    def _readings(self) -> int:
+        return self.processes.log(NAME).read_text().count(f"read {self._names}")
