@@ -1,4 +1,7 @@
-"""What all of the relay's processes counted: each writes its own figures beside its socket, whoever is asked adds them up."""
+"""What all of the relay's processes counted: each writes its own figures beside its socket, whoever is asked adds them up.
+
+What is not worth writing down, such as who is connected, they ask each other for.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,19 @@ import json
 import os
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from relay.httpclient import HttpClient, HttpError, Request
 from relay.stats import Stats, merge, snapshot
 
 if TYPE_CHECKING:
     from relay.server import Relay
+    from relay.workers import Worker
 
 WRITE_EVERY_S: Final = 2.0
 RATES_EVERY_S: Final = 5.0
+ASK_WITHIN_S: Final = 2.0
+MAX_PART: Final = 2**24  # bytes that one worker may say
 _DISPOSITIONS: Final = ("success", "not_stun", "read_error", "write_error")
 
 
@@ -77,3 +84,20 @@ class Census:
         while True:
             self._relay.rates.note(self._relay.loop.time(), self.all().counters)
             await asyncio.sleep(RATES_EVERY_S)
+
+
+async def ask_others(worker: Worker, target: str) -> list[Any]:
+    """What the other workers say to a path and query, as JSON; of one that says nothing in time there is nothing."""
+    said = await asyncio.gather(*(_ask(worker.socket_path(number), target) for number in worker.others))
+    return [document for document in said if document is not None]
+
+
+async def _ask(path: str, target: str) -> Any:
+    client = HttpClient(unix_path=path)
+    try:
+        response = await client.send(Request("GET", f"http://worker{target}", max_body=MAX_PART), ASK_WITHIN_S)
+        return json.loads(response.body) if response.status == 200 else None
+    except (HttpError, ValueError):
+        return None
+    finally:
+        client.close()

@@ -1,32 +1,37 @@
-"""The `/debug/` pages and `/metrics`: what the relay does right now, for whoever runs it. No I/O; reads the switch.
+"""The `/debug/` pages and `/metrics`: what the relay does right now, for whoever runs it. Reads the switch.
 
 Only for peers on loopback whose request no proxy passed on, or on the address that `-metrics-listen` names: node keys and
 addresses are in there. Same paths as derper where it has them; `traffic` looks at one peer, or at the busiest.
+
+Several workers look like one relay: whichever is asked asks the others for their part (`Whole`) and joins the parts. The
+figures come from the census, which keeps them without asking.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from relay import __version__
-from relay.debug_clients import describe, list_clients, parse_query
+from relay.debug_clients import Query, find_clients, join_clients, parse_query
 from relay.debug_html import clients_index_page, clients_page, index_page, traffic_page
+from relay.debug_traffic import PAGE, Traffic, join_traffic, row
 from relay.goflag import format_duration
-from relay.handshake import format_key
-from relay.http import BROWSER_HEADERS, HTML, TEXT, Headers, Page, Request, Response, error
+from relay.http import BROWSER_HEADERS, HTML, TEXT, Answer, Headers, Page, Request, Response, error
 from relay.keyfile import parse_hex_key
 from relay.metrics import CONTENT_TYPE, make_registry, render
 from relay.proxyproto import TrustedProxies
 from relay.stats import Rates, Stats
-from relay.switch import Peer, Switch
+from relay.switch import Switch
 
 JSON: Final = ("Content-Type", "application/json")
-LISTED: Final = 100  # peers, or connections, in one traffic page
+STREAM_EVERY_S: Final = 2.0  # derper's
 _HEADERS: Final[Headers] = tuple(
     (name, value + "; style-src 'self' 'unsafe-inline'" if name == "Content-Security-Policy" else value) for name, value in BROWSER_HEADERS
 )
@@ -41,9 +46,11 @@ class Inside:
     rates: Rates
     offset_s: float
     about: Mapping[str, str] = field(default_factory=dict)
+    ask_others: Callable[[str], Awaitable[list[Any]]] | None = None  # what the other workers say to a path and query
 
     def __post_init__(self) -> None:
         self.started_s = self.switch.clock()
+        self.wholes: tuple[Whole, ...] = (_Clients(self), _Traffic(self), _Check(self))
 
 
 def may_debug(request: Request) -> bool:
@@ -63,7 +70,6 @@ def make_pages(inside: Inside, *, anyone: bool = False, proxies: TrustedProxies 
     Whatever `proxies` send is refused, on loopback as well: they may forget to say for whom they ask.
     """
     registry = make_registry(inside.read_stats)
-    traffic = _Traffic(inside)
 
     def metrics(_request: Request) -> Response:
         return Response(200, render(registry.collect()), (("Content-Type", CONTENT_TYPE),))
@@ -73,16 +79,19 @@ def make_pages(inside: Inside, *, anyone: bool = False, proxies: TrustedProxies 
         "/debug/": lambda request: _index(request, inside),
         "/debug/varz": metrics,
         "/debug/vars": lambda _: _json_response(inside.read_stats().to_json()),
-        "/debug/check": lambda _: _check(inside.switch),
-        "/debug/clients/": lambda request: _clients(request, inside),
         "/debug/clients": lambda _: Response(302, b"", (("Location", "/debug/clients/"),)),
-        "/debug/traffic": traffic.answer,
+        **{whole.path: whole.answer for whole in inside.wholes},
     }
     return pages if anyone else {path: _guarded(page, proxies or TrustedProxies([])) for path, page in pages.items()}
 
 
+def make_parts(inside: Inside) -> dict[str, Page]:
+    """Path to page, for the other workers: what this one says of itself."""
+    return {whole.path: whole.answer_part for whole in inside.wholes}
+
+
 def _guarded(page: Page, proxies: TrustedProxies) -> Page:
-    def guarded(request: Request) -> Response:
+    def guarded(request: Request) -> Answer:
         allowed = may_debug(request) and not proxies.trusts(request.peer)
         return page(request) if allowed else error(403, "debug access denied")
 
@@ -106,83 +115,134 @@ def _index(request: Request, inside: Inside) -> Response:
     return _html_response(index_page(about, stats, inside.rates, [link.name for link in inside.switch.links if not link.sibling]))
 
 
-def _check(switch: Switch) -> Response:
-    problems = switch.consistency_check()
-    if problems:
-        return Response(500, ("\n".join(problems) + "\n").encode(), (*_HEADERS, TEXT))
-    return Response(200, b"derp.Server ConsistencyCheck okay", (*_HEADERS, TEXT))
+class Whole:
+    """A page about all workers: `look` is one worker's part, as JSON has it, `join` the answer to all of them."""
 
-
-def _clients(request: Request, inside: Inside) -> Response:
-    clock_s = inside.switch.clock()
-    try:
-        query = parse_query(request.query, clock_s + inside.offset_s)
-    except ValueError as e:
-        return error(400, str(e))
-    if query is None:
-        counts = {"conns": len(inside.switch.sessions), "keys": len({session.key for session in inside.switch.sessions})}
-        wants_json = parse_qs(request.query).get("format") == ["json"]
-        return _json_response(counts) if wants_json else _html_response(clients_index_page(**counts))
-    listing = list_clients(query, inside.switch.sessions, clock_s, inside.offset_s)
-    return _json_response(listing.to_json(query)) if query.json else _html_response(clients_page(query, listing))
-
-
-class _Traffic:
-    """`/debug/traffic`: what moved since the page was last looked at; with `?key=` everything about one peer."""
+    path = ""
 
     def __init__(self, inside: Inside) -> None:
         self._inside = inside
-        self._last: dict[int, tuple[int, int]] = {}  # connection's number -> bytes from it, bytes to it
-        self._last_at = inside.switch.clock()
 
-    def answer(self, request: Request) -> Response:
-        fields = parse_qs(request.query)
-        wants_json = fields.get("format") == ["json"]
-        key = fields.get("key", [""])[0]
+    def look(self, query: str) -> Any:
+        """Raises ValueError with words for whoever asked."""
+        raise NotImplementedError
+
+    def join(self, request: Request, parts: Sequence[Any]) -> Response:
+        raise NotImplementedError
+
+    def answer(self, request: Request) -> Answer:
+        """For a reader."""
         try:
-            document = self._peer(parse_hex_key(key.removeprefix("nodekey:"))) if key else self._busiest()
+            own = self.look(request.query)
         except ValueError as e:
-            return error(400, f"bad key: {e}")
-        return _json_response(document) if wants_json else _html_response(traffic_page(document))
+            return error(400, str(e))
+        if self._inside.ask_others is None:
+            return self.join(request, [own])
+        return self._ask_and_join(request, own)
 
-    def _moved(self) -> tuple[dict[int, tuple[int, int]], float]:
-        """Bytes from and to each connection since the last look, and how long ago that was."""
-        now = self._inside.switch.clock()
-        totals = {session.serial: (session.rx_bytes, session.outbox.payload_octets) for session in self._inside.switch.sessions}
-        before, since = self._last, now - self._last_at
-        self._last, self._last_at = totals, now
-        return {n: (rx - before.get(n, (0, 0))[0], tx - before.get(n, (0, 0))[1]) for n, (rx, tx) in totals.items()}, since
+    async def _ask_and_join(self, request: Request, own: Any) -> Response:
+        return self.join(request, [own, *await self._others(request.query)])
 
-    def _busiest(self) -> dict[str, Any]:
-        moved, since_s = self._moved()
-        by_serial = {session.serial: session for session in self._inside.switch.sessions}
-        busy = sorted((n for n, both in moved.items() if any(both)), key=lambda n: (-sum(moved[n]), n))
-        rows = [
-            {"Key": format_key(by_serial[n].key), "Recv": moved[n][0], "Sent": moved[n][1], "UniqueSenders": len(by_serial[n].heard or ())}
-            for n in busy[:LISTED]
-        ]
-        return {"since_s": round(since_s, 3), "connections": len(busy), "busiest": rows}
+    async def _others(self, query: str) -> list[Any]:
+        ask = self._inside.ask_others
+        return await ask(f"{self.path}?{query}") if ask is not None else []
 
-    def _peer(self, key: bytes) -> dict[str, Any]:
-        moved, since_s = self._moved()
-        switch = self._inside.switch
-        peer = switch.peers.get(key) or Peer(key)
-        heard = {source for session in peer.sessions for source in session.heard or ()}
-        told = {session.key for session in switch.receivers.get(key, ())}
-        return {
-            "key": format_key(key),
-            "known": bool(peer.sessions or peer.links),
-            "since_s": round(since_s, 3),
-            "received_bytes": sum(moved[session.serial][0] for session in peer.sessions),
-            "sent_bytes": sum(moved[session.serial][1] for session in peer.sessions),
-            "waiting": sum(session.outbox.waiting for session in peer.sessions),
-            "dropped": peer.dropped,
-            "links": [link.name for link in peer.links],
-            "heard_from": _keys(heard),
-            "sent_to": _keys(told),
-            "connections": [describe(session, self._inside.offset_s, switch.clock()) for session in reversed(peer.sessions)],
-        }
+    def answer_part(self, request: Request) -> Response:
+        """For another worker, which has looked at the query before."""
+        return _json_response(self.look(request.query))
 
 
-def _keys(keys: Iterable[bytes]) -> list[str]:
-    return [format_key(key) for key in sorted(keys)[:LISTED]]
+class _Check(Whole):
+    """`/debug/check`, with derper's sentence."""
+
+    path = "/debug/check"
+
+    def look(self, query: str) -> list[str]:
+        return self._inside.switch.consistency_check()
+
+    def join(self, request: Request, parts: Sequence[list[str]]) -> Response:
+        problems = [problem for part in parts for problem in part]
+        if problems:
+            return Response(500, ("\n".join(problems) + "\n").encode(), (*_HEADERS, TEXT))
+        return Response(200, b"derp.Server ConsistencyCheck okay", (*_HEADERS, TEXT))
+
+
+class _Clients(Whole):
+    """`/debug/clients/`: debug_clients.py has the queries."""
+
+    path = "/debug/clients/"
+
+    def look(self, query: str) -> dict[str, Any]:
+        inside, switch = self._inside, self._inside.switch
+        clock_s = switch.clock()
+        wanted = parse_query(query, clock_s + inside.offset_s) or Query(limit=0)
+        return find_clients(wanted, (s for s in switch.sessions if not s.sibling), clock_s, inside.offset_s, self._is_elsewhere)
+
+    def join(self, request: Request, parts: Sequence[dict[str, Any]]) -> Response:
+        query = parse_query(request.query, self._inside.switch.clock() + self._inside.offset_s)
+        listing = join_clients(query or Query(limit=0), parts)
+        if query is not None:
+            return _json_response(listing.to_json(query)) if query.json else _html_response(clients_page(query, listing))
+        counts = {"conns": listing.connections, "keys": listing.keys}
+        return _json_response(counts) if _form(request) == "json" else _html_response(clients_index_page(**counts))
+
+    def _is_elsewhere(self, key: bytes) -> bool:
+        peer = self._inside.switch.peers.get(key)
+        return peer is not None and any(link.sibling for link in peer.links)
+
+
+class _Traffic(Whole):
+    """`/debug/traffic`: a page for browsers, `format=json` for programs, and for all else derper's endless stream."""
+
+    path = "/debug/traffic"
+
+    def __init__(self, inside: Inside) -> None:
+        super().__init__(inside)
+        self._traffic = Traffic(inside.switch, inside.offset_s)
+
+    def look(self, query: str) -> dict[str, Any]:
+        fields = parse_qs(query)
+        viewer, key = (fields.get(name, [""])[0] for name in ("viewer", "key"))
+        if not key:
+            return self._traffic.busiest(viewer)
+        try:
+            return self._traffic.peer(viewer, parse_hex_key(key.removeprefix("nodekey:")))
+        except ValueError as e:
+            raise ValueError(f"bad key: {e}") from None
+
+    def join(self, request: Request, parts: Sequence[dict[str, Any]]) -> Response:
+        document = join_traffic(parts)
+        return _json_response(document) if _form(request) == "json" else _html_response(traffic_page(document))
+
+    def answer(self, request: Request) -> Answer:
+        wants_stream = not _form(request) and b"text/html" not in request.header(b"accept")
+        if request.method != "GET" or not wants_stream:
+            return super().answer(request)
+        viewer, key = secrets.token_hex(8), parse_qs(request.query).get("key", [PAGE])[0]
+        query = urlencode({"viewer": viewer, "key": key})
+        try:
+            self.look(query)  # from here on it counts
+        except ValueError as e:
+            return error(400, str(e))
+        return self._begin(query)
+
+    async def _begin(self, query: str) -> Response:
+        await self._others(query)
+        return Response(200, self._lines(query), (*_HEADERS, JSON))
+
+    async def _lines(self, query: str) -> AsyncGenerator[bytes, None]:
+        """One JSON object per line and connection that moved bytes, b"" for a round in which none did."""
+        while True:
+            await asyncio.sleep(STREAM_EVERY_S)
+            document = join_traffic([self.look(query), *await self._others(query)])
+            rows = document["busiest"] if "busiest" in document else _rows_of_peer(document)
+            yield b"".join(json.dumps(each).encode() + b"\n" for each in rows)
+
+
+def _rows_of_peer(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    received, sent = document["received_bytes"], document["sent_bytes"]
+    return [row(document["key"], received, sent, len(document["heard_from"]))] if received or sent else []
+
+
+def _form(request: Request) -> str:
+    return parse_qs(request.query).get("format", [""])[0]

@@ -7,14 +7,15 @@
     ?after=X&afterconn=N  where the page begins: behind this value of the order's field; the next page's link has both
     ?format=json
 
-Pages begin behind a value and not at a number, so that connections that come and go in between shift nothing. Pure: reads
-sessions, makes dicts and text. Source: derp/derpserver/debugclients.go.
+Pages begin behind a value and not at a number, so that connections that come and go in between shift nothing. Each worker
+says what it has by `find_clients`, and `join_clients` makes one page of that. Pure: reads sessions, makes dicts and text.
+Source: derp/derpserver/debugclients.go.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -199,18 +200,57 @@ class Listing:
         return {**document, **({"next": self.next} if self.next else {}), "clients": self.clients}
 
 
-def list_clients(query: Query, sessions: Iterable[Session], clock_s: float, offset_s: float) -> Listing:
-    """The page that a query asks for. `clock_s` is the sessions' clock now; with `offset_s`, which must not change, Unix time."""
+def find_clients(
+    query: Query,
+    sessions: Iterable[Session],
+    clock_s: float,
+    offset_s: float,
+    is_elsewhere: Callable[[bytes], bool] = lambda key: False,
+) -> dict[str, Any]:
+    """One worker's part of the page that a query asks for, as JSON has it.
+
+    `clock_s` is the sessions' clock now; with `offset_s`, which must not change, Unix time. `is_elsewhere` says whether another
+    worker has that key as well: such keys are named, so that nobody counts them twice.
+    """
     order_of = _order(query.sort, offset_s)
     matching = [session for session in sessions if query.matches(session)]
     entries = [(order_of(session), session.serial, session) for session in matching]
     ahead = [entry for entry in entries if _is_past(query, entry)]
-    select = heapq.nlargest if query.descending else heapq.nsmallest
-    page = select(query.limit, ahead, key=lambda entry: entry[:2])
-    remaining = len(ahead) - len(page)
-    keys = len({session.key for session in matching})
+    page = _select(query, ahead)
+    keys = {session.key for session in matching}
+    return {
+        "connections": len(matching),
+        "keys": len(keys),
+        "elsewhere": [format_key(key) for key in keys if is_elsewhere(key)],
+        "ahead": len(ahead),
+        "page": [
+            [_plain(value), serial, describe(session, offset_s, clock_s, elsewhere=is_elsewhere(session.key))]
+            for value, serial, session in page
+        ],
+    }
+
+
+def join_clients(query: Query, parts: Sequence[Mapping[str, Any]]) -> Listing:
+    """The page of all workers together."""
+    page = _select(query, [entry for part in parts for entry in part["page"]])
+    remaining = sum(part["ahead"] for part in parts) - len(page)
+    named = [key for part in parts for key in part["elsewhere"]]
+    keys = sum(part["keys"] for part in parts) - len(named) + len(set(named))
     following = _next_link(query, page[-1]) if page and remaining else ""
-    return Listing([describe(entry[2], offset_s, clock_s) for entry in page], len(matching), keys, remaining, following)
+    return Listing([client for _, _, client in page], sum(part["connections"] for part in parts), keys, remaining, following)
+
+
+def _select(query: Query, entries: list[Any]) -> list[Any]:
+    """The first ones in the query's order, of (value, serial number, whatever)."""
+    select = heapq.nlargest if query.descending else heapq.nsmallest
+    return select(query.limit, entries, key=lambda entry: (entry[0], entry[1]))
+
+
+def _plain(value: Value) -> Value:
+    """An order's value as JSON has it; the order stays the same."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _order(sort: str, offset_s: float) -> Callable[[Session], Value]:
@@ -236,9 +276,9 @@ def _is_past(query: Query, entry: tuple[Value, int, Session]) -> bool:
     return serial < query.after_conn if query.descending else serial > query.after_conn
 
 
-def _next_link(query: Query, last: tuple[Value, int, Session]) -> str:
-    value, serial, session = last
-    after = {"key": lambda: format_key(session.key), "ip": lambda: remote_of(session)}.get(query.sort, lambda: str(value))()
+def _next_link(query: Query, last: tuple[Value, int, Mapping[str, Any]]) -> str:
+    value, serial, client = last
+    after = client["key" if query.sort == "key" else "remote"] if query.sort in ("key", "ip") else str(value)
     return query.link(f"-{query.sort}" if query.descending else query.sort, after, "" if query.sort == "conn" else str(serial))
 
 
@@ -249,8 +289,11 @@ def remote_of(session: Session) -> str:
     return f"[{session.address}]:{session.port}" if session.address.version == 6 else f"{session.address}:{session.port}"
 
 
-def describe(session: Session, offset_s: float, clock_s: float) -> dict[str, Any]:
-    """One connection under derper's names. `connected` is in nanoseconds, whole seconds of them."""
+def describe(session: Session, offset_s: float, clock_s: float, *, elsewhere: bool = False) -> dict[str, Any]:
+    """One connection under derper's names. `connected` is in nanoseconds, whole seconds of them.
+
+    `elsewhere`: another worker has the key too, so this is not its only connection.
+    """
     connected_at = datetime.fromtimestamp(session.connected_at + offset_s, timezone.utc)
     return {
         "connNum": session.serial,
@@ -259,7 +302,7 @@ def describe(session: Session, offset_s: float, clock_s: float) -> dict[str, Any
         "connectedAt": connected_at.isoformat().replace("+00:00", "Z"),
         "connected": round(clock_s - session.connected_at) * _NS,
         "active": session.outbox.current,
-        "dup": session.rivals,
+        "dup": session.rivals or elsewhere,
         "disabled": False,
         "home": session.home,
         "meshPeer": session.is_mesh,

@@ -7,7 +7,8 @@ time (`deadline`, swept by the server) and in size before anything is trusted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, cast
 
 from relay import http
@@ -32,7 +33,7 @@ class Front(asyncio.BufferedProtocol):
     """One connection until it is admitted, or gone."""
 
     def __init__(
-        self, relay: Relay, *, answer: Callable[[http.Request, http.Site], http.Response], context: ssl.SSLContext | None, proxied: bool
+        self, relay: Relay, *, answer: Callable[[http.Request, http.Site], http.Answer], context: ssl.SSLContext | None, proxied: bool
     ) -> None:
         self.deadline = 0.0
         self._relay = relay
@@ -144,15 +145,50 @@ class Front(asyncio.BufferedProtocol):
 
     def _converse(self, data: bytes) -> None:
         """HTTP, until the upgrade."""
-        said = self._conversation.receive(data)
+        self._say(self._conversation.receive(data))
+
+    def _say(self, said: http.Said) -> None:
         if isinstance(said, http.Upgrade):
             self._upgrade(said)
             return
+        if isinstance(said, http.Later):
+            self._stage = self._wait
+            self._relay.spawn(self._answer_later(said.response))
+            said = said.said
         if said:
             self._send(said)
             self.deadline = self._relay.loop.time() + HTTP_IDLE_S
         if self._conversation.closing:
             self._end()
+
+    async def _answer_later(self, answer: Awaitable[http.Response]) -> None:
+        """A page that asks the other workers, or one that goes on for ever."""
+        response = await answer
+        if self._done:
+            return
+        if not isinstance(response.body, bytes):
+            await self._stream(response, response.body)
+            return
+        self._stage = self._converse
+        early = bytes(self._early)
+        self._early.clear()
+        try:
+            self._say(self._conversation.resume(response))
+            if early:
+                self._stage(early)
+        except (ProtocolError, TooMany) as error:
+            self._refuse(error.reason)
+
+    async def _stream(self, response: http.Response, parts: AsyncGenerator[bytes, None]) -> None:
+        """Until the reader leaves; one that is slow misses parts."""
+        self._send(self._conversation.stream(response))
+        async with aclosing(parts):
+            async for part in parts:
+                if self._done:
+                    return
+                self.deadline = self._relay.loop.time() + HTTP_IDLE_S
+                if part and not self._transport.get_write_buffer_size():
+                    self._send(self._conversation.part(part))
 
     def _upgrade(self, upgrade: http.Upgrade) -> None:
         self._client = (upgrade.request.client, self._client[1] if upgrade.request.client == self._peer else 0)

@@ -6,7 +6,7 @@ Sources of the answers: derp/derpserver/handler.go, cmd/derper/derper.go, tsweb/
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -71,10 +71,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer. `Content-Length` and `Date` are added when it is written."""
+    """One answer. `Content-Length` and `Date` are added when it is written. A body that comes in parts comes for ever."""
 
     status: int
-    body: bytes = b""
+    body: bytes | AsyncGenerator[bytes, None] = b""
     headers: Headers = ()
 
 
@@ -89,7 +89,17 @@ class Upgrade:
     request: Request
 
 
-Page = Callable[[Request], Response]
+@dataclass(frozen=True, slots=True)
+class Later:
+    """An answer that others have to be asked for: send `said` now, and what `response` brings by `Conversation.resume` or `stream`."""
+
+    said: bytes
+    response: Awaitable[Response]
+
+
+Said = bytes | Upgrade | Later
+Answer = Response | Awaitable[Response]
+Page = Callable[[Request], Answer]
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,7 @@ def match_stock_upgrade(data: bytes, site: Site, *, encrypted: bool, peer: str) 
 class Conversation:
     """One HTTP connection: `receive` takes what arrived and gives what to send, until it ends or is upgraded."""
 
-    def __init__(self, site: Site, answer: Callable[[Request, Site], Response], *, encrypted: bool, peer: str) -> None:
+    def __init__(self, site: Site, answer: Callable[[Request, Site], Answer], *, encrypted: bool, peer: str) -> None:
         self.closing = False
         self._site = site
         self._answer = answer
@@ -136,11 +146,27 @@ class Conversation:
         self._request: Request | None = None
         self._body = 0
 
-    def receive(self, data: bytes) -> bytes | Upgrade:
-        """Bytes to send (b"" while a request is incomplete), or the upgrade. `closing` says to end after sending."""
-        out: list[bytes] = []
+    def receive(self, data: bytes) -> Said:
+        """Bytes to send (b"" while a request is incomplete), the upgrade, or an answer to wait for. `closing` says to end after sending."""
+        return self._go_on([], data)
+
+    def resume(self, response: Response) -> Said:
+        """The answer that was waited for, and what there is to say to whatever came behind its request."""
+        return self._go_on([self._settle(response)])
+
+    def stream(self, response: Response) -> bytes:
+        """The head of an answer whose body comes in parts."""
+        head = h11.Response(status_code=response.status, headers=[*response.headers, ("Date", self._site.date())], reason=b"OK")
+        return self._http.send(head) or b""
+
+    def part(self, data: bytes) -> bytes:
+        """One part of such a body."""
+        return self._http.send(h11.Data(data=data)) or b""
+
+    def _go_on(self, out: list[bytes], data: bytes | None = None) -> Said:
         try:
-            self._http.receive_data(data)
+            if data is not None:
+                self._http.receive_data(data)
             while not self.closing:
                 event = self._http.next_event()
                 if isinstance(event, h11.Request):
@@ -152,6 +178,8 @@ class Conversation:
                     done = self._finish()
                     if isinstance(done, Upgrade):
                         return done
+                    if isinstance(done, Later):
+                        return Later(b"".join(out), done.response)
                     out.append(done)
                 else:
                     self.closing = isinstance(event, h11.ConnectionClosed)
@@ -166,17 +194,22 @@ class Conversation:
         client = self._site.client_of(self._peer, request.every(b"x-forwarded-for"))
         return Request(request.method, request.target, headers, self._encrypted, self._peer, client)
 
-    def _finish(self) -> bytes | Upgrade:
+    def _finish(self) -> Said:
         """Answer the request that is now complete."""
         request = self._request
         assert request is not None  # noqa: S101  (h11 gives a Request before its EndOfMessage; for the type checker)
         response = self._answer(request, self._site)
-        if response is UPGRADE:
-            upgrade = self._upgrade(request)
-            if isinstance(upgrade, Upgrade):
-                return upgrade
-            response = upgrade
-        sent = self._write(response, is_head=request.method == "HEAD")
+        if not isinstance(response, Response):
+            return Later(b"", response)
+        if response is not UPGRADE:
+            return self._settle(response)
+        upgrade = self._upgrade(request)
+        return upgrade if isinstance(upgrade, Upgrade) else self._settle(upgrade)
+
+    def _settle(self, response: Response) -> bytes:
+        """Write the answer, and be ready for the next request."""
+        assert self._request is not None  # noqa: S101  (as above)
+        sent = self._write(response, is_head=self._request.method == "HEAD")
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
             self._body = 0
@@ -203,6 +236,7 @@ class Conversation:
         return self._write(Response(status, b"bad request\n", (TEXT,)), is_head=False)
 
     def _write(self, response: Response, *, is_head: bool) -> bytes:
+        assert isinstance(response.body, bytes)  # noqa: S101  (what comes in parts is streamed; for the type checker)
         headers = [*response.headers, ("Date", self._site.date())]
         if response.status >= 200 and response.status != 204:
             headers.append(("Content-Length", str(len(response.body))))
@@ -229,7 +263,7 @@ def pack_switching(public_key: bytes) -> bytes:
     return ("\r\n".join(lines) + f"\r\nDerp-Public-Key: {public_key.hex()}\r\n\r\n").encode()
 
 
-def answer(request: Request, site: Site) -> Response:
+def answer(request: Request, site: Site) -> Answer:
     """The main listener's answer; `UPGRADE` when the connection is to become DERP's."""
     if request.encrypted and request.method == "CONNECT":
         return error(403, "CONNECT not enabled")
@@ -240,7 +274,7 @@ def answer(request: Request, site: Site) -> Response:
     return page(request) if page is not None else _home(site)
 
 
-def answer_plain(request: Request, site: Site) -> Response:
+def answer_plain(request: Request, site: Site) -> Answer:
     """The answer of the plain-HTTP listener beside TLS: the captive-portal check, and the way to https."""
     if request.path == "/generate_204":
         return _no_content(request, site)

@@ -13,7 +13,9 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from email.utils import formatdate
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +23,7 @@ from relay import admission, debug, frontcheck, http, mesh, metacert, selfsigned
 from relay.addresses import AddressTable, Ticket, network_of
 from relay.bootstrap import BootstrapDns
 from relay.bucket import Bucket, RateConfig, parse_rate_config
-from relay.census import Census
+from relay.census import Census, ask_others
 from relay.certinfo import CertInfo, first_certificate, parse_certificate
 from relay.channel import make_server_context
 from relay.drain import drain
@@ -44,7 +46,7 @@ from relay.workers import Worker
 
 DEV_MESH_KEY: Final = "TAILSCALE_DERPER_MESH_KEY"  # derper's environment variable for -dev
 JOIN_S: Final = 3.0
-Answer = Callable[[http.Request, http.Site], http.Response]
+Answer = Callable[[http.Request, http.Site], http.Answer]
 
 
 class Relay(Owner):
@@ -90,7 +92,9 @@ class Relay(Owner):
         self.rates = Rates()
         self.bootstrap = BootstrapDns(config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names, self.tally.counts)
         self.certificate: CertInfo | None = None
-        self._inside = self._make_inside()
+        inside = self._make_inside()
+        self._inside = debug.make_pages(inside, anyone=bool(config.metrics_listen), proxies=self.proxies)
+        self._parts = debug.make_parts(inside)
         self.site = self._make_site()
         self._handed = list(handed)
         self._notifier = notifier or systemd.Notifier()
@@ -98,7 +102,8 @@ class Relay(Owner):
         self._mesh_key = _read_mesh_key(config)
         self._meta_certificate = metacert.pem_of(metacert.new_meta_cert(key.public, time.time()))
         self._accepts = Bucket(config.accept_connection_limit, config.accept_connection_burst, loop.time())
-        self._serial = 0
+        # Of all workers no two give a connection the same number.
+        self._serials = count(1) if worker is None else count(1 + worker.number, worker.count)
         self._tickets: dict[int, Ticket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = loop.create_future()
@@ -205,8 +210,7 @@ class Relay(Owner):
 
     def admit(self, link: Link, who: Introduction, ticket: Ticket | None, *, address: tuple[str, int], not_ideal: bool) -> Session:
         """Register a client; SERVER_INFO has been written."""
-        self._serial += 1
-        serial = self._serial
+        serial = next(self._serials)
         session = Session(
             self.switch,
             who.key,
@@ -251,7 +255,7 @@ class Relay(Owner):
 
     async def _join(self, worker: Worker) -> None:
         """Know the other workers, and be known to them, before clients come: theirs and ours could not reach each other yet."""
-        await self._listen([open_unix(worker.socket_path(worker.number))], http.answer)
+        await self._listen([open_unix(worker.socket_path(worker.number))], self._answer_worker)
         for other in worker.others:
             place = mesh.sibling(f"worker {other}", worker.socket_path(other), worker.private_key, worker.secret)
             self.spawn(mesh.keep(self, place))
@@ -307,14 +311,14 @@ class Relay(Owner):
 
     # Certificates, limits, listeners.
 
-    def _make_inside(self) -> dict[str, http.Page]:
-        """The debug pages: for loopback on every listener, or for whoever reaches the address that has them."""
+    def _make_inside(self) -> debug.Inside:
+        """What the debug pages look at. They are for loopback on every listener, or for whoever reaches the address that has them."""
         offset_s = time.time() - self.loop.time()  # from the loop's clock to Unix time
         about = {"hostname": self.config.hostname}
-        if self.worker is not None:
-            about["worker"] = f"{self.worker.number} of {self.worker.count}; clients and traffic are of this one, figures of all"
-        inside = debug.Inside(self.switch, self.census.all, self.rates, offset_s, about)
-        return debug.make_pages(inside, anyone=bool(self.config.metrics_listen), proxies=self.proxies)
+        if self.worker is None:
+            return debug.Inside(self.switch, self.census.all, self.rates, offset_s, about)
+        about["worker"] = f"{self.worker.number} of {self.worker.count}; the pages are of all"
+        return debug.Inside(self.switch, self.census.all, self.rates, offset_s, about, partial(ask_others, self.worker))
 
     async def _listen_inside(self, address: str) -> None:
         """The metrics: worker 0 on the port that is named, the others on those behind it, if nobody else has them."""
@@ -329,7 +333,11 @@ class Relay(Owner):
         else:
             await self._listen(sockets, self._answer_inside, proxied=False)
 
-    def _answer_inside(self, request: http.Request, _site: http.Site) -> http.Response:
+    def _answer_worker(self, request: http.Request, site: http.Site) -> http.Answer:
+        page = self._parts.get(request.path)
+        return page(request) if page is not None else http.answer(request, site)
+
+    def _answer_inside(self, request: http.Request, _site: http.Site) -> http.Answer:
         page = http.find_page(self._inside, request.path)
         return page(request) if page is not None else http.error(404, "metrics are at /metrics, all else is under /debug/")
 

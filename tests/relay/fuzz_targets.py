@@ -204,7 +204,7 @@ def debug_query(data: bytes) -> None:
         room.join(number, app="a" * number)
     query = debug_clients.parse_query(data.decode("latin-1"), 1.79e9)
     if query is not None:
-        listing = debug_clients.list_clients(query, room.switch.sessions, room.now, 1.79e9)
+        listing = debug_clients.join_clients(query, [debug_clients.find_clients(query, room.switch.sessions, room.now, 1.79e9)])
         if listing.next:
             assert debug_clients.parse_query(listing.next[1:], 1.79e9) is not None
 

@@ -15,8 +15,11 @@ from tests.relay.people import Room, key_of
 KEY = f"nodekey:{key_of(1).hex()}"
 
 
+BROWSER = ((b"accept", b"text/html,*/*"),)
+
+
 def request(target, *, peer="127.0.0.1", headers=()):
-    return Request("GET", target, tuple(headers), False, peer, peer)
+    return Request("GET", target, (*headers, *BROWSER), False, peer, peer)
 
 
 class House:

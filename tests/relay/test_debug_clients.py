@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.debug_clients import MAX_LIMIT, Query, describe, list_clients, parse_query, remote_of
+from relay.debug_clients import MAX_LIMIT, Query, describe, find_clients, join_clients, parse_query, remote_of
 from tests.relay.people import Room, key_of
 
 OFFSET = 1_790_000_000.0 - 1000.0
@@ -25,7 +25,7 @@ def room():
 
 def page(room, text):
     query = parse_query(text, room.now + OFFSET)
-    return list_clients(query, room.switch.sessions, room.now, OFFSET)
+    return join_clients(query, [find_clients(query, room.switch.sessions, room.now, OFFSET)])
 
 
 def serials(room, text):
@@ -103,7 +103,7 @@ def test_the_next_links_walk_over_everybody_once(sort):
     text, seen, left = f"app=a+b%26c&sort={sort}&limit=7&format=json", [], 50
     while text:
         query = parse_query(text, room.now + OFFSET)
-        listing = list_clients(query, room.switch.sessions, room.now, OFFSET)
+        listing = join_clients(query, [find_clients(query, room.switch.sessions, room.now, OFFSET)])
         seen += [client["connNum"] for client in listing.clients]
         left -= len(listing.clients)
         assert (listing.connections, listing.keys, listing.remaining) == (50, 20, left)
@@ -185,4 +185,4 @@ def test_any_query_is_parsed_or_refused(text):
     if query:
         room = Room()
         room.join(1)
-        list_clients(query, room.switch.sessions, room.now, OFFSET)
+        join_clients(query, [find_clients(query, room.switch.sessions, room.now, OFFSET)])

@@ -97,3 +97,37 @@ def test_pages_answer_their_paths_and_what_is_below():
     ]:
         assert talk.receive(f"GET {target} HTTP/1.1\r\n".encode() + HOST + b"\r\n").endswith(body)
     assert b"<h1>DERP</h1>" in talk.receive(b"GET /metrics/x HTTP/1.1\r\n" + HOST + b"\r\n")
+
+
+def test_an_answer_that_takes_a_while_keeps_its_place():
+    async def later():
+        return http.Response(200, b"later")
+
+    def answer(request, site):
+        return later() if request.path == "/later" else http.answer(request, site)
+
+    talk = conversation(answer)
+    said = talk.receive(
+        b"".join(b"GET /%s HTTP/1.1\r\n%s\r\n" % (path, HOST) for path in (b"robots.txt", b"later", b"later", b"generate_204"))
+    )
+    assert b"Disallow" in said.said
+    for _ in range(2):
+        with pytest.raises(StopIteration) as stop:
+            said.response.send(None)
+        said = talk.resume(stop.value.value)
+        before = said.said if isinstance(said, http.Later) else said
+        assert before.startswith(b"HTTP/1.1 200 OK") and b"later" in before
+    assert b"HTTP/1.1 204" in said
+    assert not talk.closing
+
+
+def test_an_answer_in_parts():
+    async def endless():
+        return http.Response(200, object(), (http.TEXT,))
+
+    talk = conversation(lambda _request, _site: endless())
+    said = talk.receive(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+    with pytest.raises(StopIteration) as stop:
+        said.response.send(None)
+    assert b"Transfer-Encoding: chunked" in talk.stream(stop.value.value)
+    assert talk.part(b"part\n") == b"5\r\npart\n\r\n"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -55,6 +57,71 @@ def test_everybody_reaches_everybody_in_order(live: Live) -> None:
                 packet = receiver.expect(derp.Received)
                 got.setdefault(packet.source, []).append(packet.packet[0])
             assert got == {sender.key: [0, 1, 2] for sender in peers}
+
+
+def listed(live: Live, query: str) -> list[dict[str, object]]:
+    """Every client of a listing, page after page, each page from whichever worker answers."""
+    found: list[dict[str, object]] = []
+    link: str | None = f"?{query}&limit=5&format=json"
+    while link:
+        page = json.loads(live.get(f"/debug/clients/{link}"))
+        found += page["clients"]
+        link = page.get("next")
+        assert page["remaining"] == page["conns"] - len(found)
+    return found
+
+
+@pytest.mark.parametrize("order", ["conn", "-conn", "key", "-key", "ip", "connected", "rx", "-tx", "rxpkts"])
+def test_clients_of_all_workers_are_on_one_page(live: Live, order: str) -> None:
+    with ExitStack() as stack:
+        peers = spread(live, stack)
+        for number, peer in enumerate(peers):
+            peer.send(peers[0].key, bytes(number))
+            peers[0].expect(derp.Received)
+        clients = listed(live, f"all&sort={order}")
+        assert sorted(str(client["key"]) for client in clients) == sorted(f"nodekey:{peer.key.hex()}" for peer in peers)
+        assert len({client["connNum"] for client in clients}) == len(peers)
+        field = {"conn": "connNum", "connected": "connectedAt", "rx": "rxBytes", "tx": "txBytes", "rxpkts": "rxPkts"}.get(order.strip("-"))
+        values = [str(client["remote"]).rpartition(":")[2] if order == "ip" else client[field or "key"] for client in clients]
+        values = [int(value) for value in values] if order == "ip" else values
+        assert values == sorted(values, reverse=order.startswith("-"))  # type: ignore[type-var]
+        assert "12 matching connections (12 node keys)" in live.get("/debug/clients/?all&limit=2").replace("2 of ", "")
+
+
+def test_a_key_on_several_workers_counts_once(live: Live) -> None:
+    key = make_private_key()
+    with ExitStack() as stack:
+        for _ in range(12):
+            stack.enter_context(live.connect(key))
+        time.sleep(0.1)
+        assert json.loads(live.get("/debug/clients/?format=json")) == {"conns": 12, "keys": 1}
+        assert all(client["dup"] for client in listed(live, "all"))
+
+
+def test_figures_are_of_all_workers(live: Live) -> None:
+    with ExitStack() as stack:
+        peers = spread(live, stack)
+        eventually(lambda: live.metrics()["derp_current_connections"] == len(peers))
+        before = live.metrics()["derp_packets_received"]
+        for peer in peers:
+            peer.send(peer.key, b"to itself")
+            peer.expect(derp.Received)
+        eventually(lambda: live.metrics()["derp_packets_received"] == before + len(peers))
+        assert live.get("/debug/check") == "derp.Server ConsistencyCheck okay"
+
+
+def test_one_peers_traffic_streams_whichever_worker_it_is_on(live: Live) -> None:
+    with ExitStack() as stack:
+        alice, bob = spread(live, stack, 2)
+        for key, want in ((alice.key, (7, 0)), (bob.key, (0, 7))):
+            sock = stack.enter_context(live.open())
+            sock.sendall(f"GET /debug/traffic?key={key.hex()} HTTP/1.1\r\nHost: {servers.HOST}\r\n\r\n".encode())
+            sock.settimeout(10)
+            assert b" 200 OK" in sock.recv(65536)
+            alice.send(bob.key, b"counted")
+            bob.expect(derp.Received)
+            line = json.loads(re.search(rb"{.*}", sock.recv(65536))[0])  # type: ignore[index]
+            assert line == {"Key": f"nodekey:{key.hex()}", "Recv": want[0], "Sent": want[1], "UniqueSenders": int(key == bob.key)}
 
 
 def test_who_leaves_is_gone_for_all(live: Live) -> None:
