@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from engine.resource import Content, Resource
 from inventory.errors import DerpfleetError
+from inventory.secrets import Secret
 
 Mode = Literal["check", "apply"]
 _TRIGGERS = ("restart_on", "reload_on", "on_change")
@@ -53,8 +54,14 @@ def compile_plan(resources: Iterable[Resource], *, mode: Mode, only: Sequence[st
     return Plan(mode, tuple(ordered), tuple(_spec(resource, blobs) for resource in ordered), blobs)
 
 
+def revealed(content: Content) -> bytes | Path:
+    """What goes over the wire: a secret as the text file that it becomes."""
+    return content.reveal().encode() + b"\n" if isinstance(content, Secret) else content
+
+
 def sha256(content: Content) -> str:
-    """Hex digest of bytes, or of a file (remembered by its path, size and time)."""
+    """Hex digest of what goes over the wire; that of a file is remembered by its path, size and time."""
+    content = revealed(content)
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
     info = content.stat()

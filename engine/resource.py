@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-Content = bytes | Path
+from inventory.secrets import Secret
+
+Content = bytes | Path | Secret
+"""Bytes, a file of the controller, or a secret: one text, that becomes a file with a line break at its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ class File(_At):
     """A file with this content. Written as temp + fsync + mode + rename.
 
     `validate`: argv run on the temp file before the rename; "{}" stands for its path.
-    `secret`: neither content nor diff is ever shown.
+    `secret`: neither content nor diff is ever shown; what holds a Secret has to say so.
     `only_if_sha256`: refuse to write when the file on the host is no longer the one that was read ("" = absent).
     """
 
@@ -59,6 +62,10 @@ class File(_At):
     secret: bool = False
     validate: tuple[str, ...] = ()
     only_if_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.content, Secret) and not self.secret:
+            raise TypeError(f"{self.id} holds a secret and would show it")
 
 
 @dataclass(frozen=True, kw_only=True)

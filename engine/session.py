@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from engine.facts import Ask, Facts
-from engine.plan import Plan
+from engine.plan import Plan, revealed
 from engine.transport import AgentChannel, Login, Unreachable, run_once
 from inventory.errors import DerpfleetError
 
@@ -103,7 +103,7 @@ class Session:
         self._channel.send(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
     def _send_blob(self, digest: str, plan: Plan) -> None:
-        content = plan.blobs[digest]
+        content = revealed(plan.blobs[digest])
         if isinstance(content, bytes):
             packed = zlib.compress(content)
             self._channel.send(b'{"blob":"%s","size":%d,"z":1}\n' % (digest.encode(), len(packed)) + packed)

@@ -177,11 +177,10 @@ def _manual(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resour
     fullchain, key = files(host)
     chain, reference = host.certificate.fullchain, host.certificate.key
     assert chain and reference  # noqa: S101 - inventory.rules refuses a manual certificate without them
-    secret = ship.secrets[reference].reveal().encode() + b"\n"
     return [
         *_own_folder(host),
         File(path=fullchain, content=Path(site.path).parent / Path(chain).expanduser()),
-        File(path=key, content=secret, mode="0600", secret=True),
+        File(path=key, content=ship.secrets[reference], mode="0600", secret=True),
         *_no_renewal(),
     ]
 

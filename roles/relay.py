@@ -63,10 +63,9 @@ def _mesh_key(host: Host, site: Site, ship: Shipment) -> list[Resource]:
     if not verify_url(host, site):
         return [Absent(path=paths.MESH_KEY)]
     assert ship.mesh_key is not None  # noqa: S101 - fleet derives one for every host
-    content = ship.mesh_key.reveal().encode() + b"\n"
     return [
         Directory(path=paths.MESH_KEYS, mode="0700", owner=paths.USER, group=paths.USER),
-        File(path=paths.MESH_KEY, content=content, mode="0600", owner=paths.USER, group=paths.USER, secret=True),
+        File(path=paths.MESH_KEY, content=ship.mesh_key, mode="0600", owner=paths.USER, group=paths.USER, secret=True),
     ]
 
 

@@ -17,6 +17,7 @@ import pytest
 from engine.plan import sha256
 from engine.resource import Absent, Command, Directory, Exec, File, Firewall, Group, Package, Service, Symlink, Tree, User, Watch
 from engine.run import Outcome
+from inventory.secrets import Secret
 from tests.agent.driver import Agent
 from tests.agent.plans import RULES, relay_host
 
@@ -106,16 +107,18 @@ def test_a_directory_is_never_removed_for_a_file_or_link(on_stage: OnStage, othe
 
 def test_a_secret_is_in_no_event_and_no_log_and_its_backup_is_private(on_stage: OnStage) -> None:
     agent, events = on_stage(), []
-    for word in (b"first-secret", b"second-secret"):
-        outcome = agent.run([File(path="/srv/key", content=word, mode="0600", secret=True)], on_event=events.append)
-        assert outcome.ok
-    assert [event["text"] for event in events if event["event"] == "diff"] == ["(secret content)\n"] * 2
+    for word in ("first-secret", "second-secret"):
+        for mode in ("check", "apply"):
+            outcome = agent.run([File(path="/srv/key", content=Secret(word), mode="0600", secret=True)], mode=mode, on_event=events.append)
+            assert outcome.ok
+            assert "-secret" not in repr(outcome)
+    assert [event["text"] for event in events if event["event"] == "diff"] == ["(secret content)\n"] * 4
     assert "-secret" not in str(events) + "".join(path.read_text() for path in agent.runs.rglob("*.jsonl"))
     kept = agent.stage.root / "var/lib/derpfleet"
     assert "-secret" not in "".join(path.read_text() for path in (kept / "journal").iterdir())
     assert list((kept / "incoming").iterdir()) == []
     (backup,) = (kept / "backups").iterdir()
-    assert (backup.read_bytes(), oct(backup.stat().st_mode), oct(kept.stat().st_mode)) == (b"first-secret", "0o100600", "0o40700")
+    assert (backup.read_bytes(), oct(backup.stat().st_mode), oct(kept.stat().st_mode)) == (b"first-secret\n", "0o100600", "0o40700")
 
 
 def test_what_a_failed_restart_came_from_is_put_back(on_stage: OnStage) -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.plan import PlanError, compile_plan, sha256
+from engine.plan import PlanError, compile_plan, revealed, sha256
 from engine.resource import Command, Container, Directory, File, Http, Resource, Service, Watch
+from inventory.secrets import Secret
 
 
 def directory(name: str, *needs: str) -> Directory:
@@ -72,6 +73,20 @@ def test_contents_travel_by_hash_and_never_in_the_plan(tmp_path: Path) -> None:
     message = json.dumps(plan.message())
     assert "secret" not in message.replace('"secret": true', "").replace('"secret": false', "")
     assert plan.blobs == {sha256(b"secret"): b"secret", sha256(b"bytes"): shipped}
+
+
+def test_a_secret_is_unwrapped_at_the_wire_and_shown_nowhere_before() -> None:
+    key = File(path="/key", content=Secret("line one\ns3cret"), mode="0600", secret=True)
+    plan = compile_plan([key], mode="apply")
+    digest = sha256(b"line one\ns3cret\n")
+    assert plan.specs[0]["content_sha256"] == digest
+    assert revealed(plan.blobs[digest]) == b"line one\ns3cret\n"
+    assert "s3cret" not in json.dumps(plan.message()) + repr(plan) + str(plan.blobs) + repr(key)
+
+
+def test_a_secret_that_would_be_shown_is_refused() -> None:
+    with pytest.raises(TypeError, match="file:/key holds a secret and would show it"):
+        File(path="/key", content=Secret("s3cret"), mode="0600")
 
 
 def test_the_same_state_has_the_same_id_in_check_and_apply() -> None:

@@ -74,7 +74,7 @@ def _shown(resource: Resource, folder: Path) -> dict[str, Any]:
         if field.name != "role" and value != default and str(value) not in resource.id:
             shown[field.name] = _plain(value, folder)
     if shown.get("secret"):
-        assert resource.content == b"SECRET-VALUE\n"
+        assert isinstance(resource.content, Secret)  # unwrapped at the wire
         shown["content"] = "(secret)"
     return shown
 
