@@ -17,6 +17,7 @@ import yaml
 import lab
 from engine.image import write_derper_image
 from lab import golang
+from tests.support.labs import own_lab
 
 CHECKOUT = Path(__file__).parent.parent.parent
 
@@ -85,11 +86,8 @@ class Desk:
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
-    root = tmp_path_factory.mktemp("e2e") / "lab"
-    try:
-        yield lab.up(root, progress=print)
-    finally:
-        lab.down(root)
+    with own_lab(tmp_path_factory, "e2e") as own:
+        yield own
 
 
 @pytest.fixture(scope="session")

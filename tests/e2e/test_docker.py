@@ -18,6 +18,7 @@ from lab.certificates import make_server_certificate
 from lab.process import wait_for
 from tests.e2e.conftest import CHECKOUT, Desk, derper_image
 from tests.e2e.nodes import exchange
+from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 REGISTRY = "hs1.derp.lab:5000"
@@ -40,11 +41,8 @@ program.run()
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
     """A lab of this file's own: its hosts have no Docker yet."""
-    root = tmp_path_factory.mktemp("docker") / "lab"
-    try:
-        yield lab.up(root, progress=print)
-    finally:
-        lab.down(root)
+    with own_lab(tmp_path_factory, "docker") as own:
+        yield own
 
 
 @pytest.fixture(scope="module")

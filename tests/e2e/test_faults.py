@@ -56,6 +56,7 @@ from tests.e2e.mishaps import (
     words,
 )
 from tests.e2e.underway import Underway, terminal, told
+from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -63,11 +64,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
     """A lab of this file's own: its first tests want bare hosts."""
-    root = tmp_path_factory.mktemp("faults") / "lab"
-    try:
-        yield lab.up(root, progress=print, only=["hk1", "sg1", "hs1", "acme"])
-    finally:
-        lab.down(root)
+    with own_lab(tmp_path_factory, "faults", only=["hk1", "sg1", "hs1", "acme"]) as own:
+        yield own
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from lab.client import Client
 from lab.process import wait_for
 from tests.e2e.conftest import CHECKOUT, Desk, Ran
 from tests.e2e.nodes import exchange
+from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 Edit = Callable[..., None]
@@ -33,11 +34,8 @@ Edit = Callable[..., None]
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
     """A lab of this file's own."""
-    root = tmp_path_factory.mktemp("matrix") / "lab"
-    try:
-        yield lab.up(root, progress=print)
-    finally:
-        lab.down(root)
+    with own_lab(tmp_path_factory, "matrix") as own:
+        yield own
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 import lab
+from tests.support.labs import own_lab
 
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
     """A whole lab. Tests leave its hosts and names as they found them."""
-    root = tmp_path_factory.mktemp("lab") / "lab"
-    try:
-        yield lab.up(root, progress=print)
-    finally:
-        lab.down(root)
-        assert not root.exists()
+    with own_lab(tmp_path_factory, "lab") as own:
+        yield own
+    assert not own.root.exists()

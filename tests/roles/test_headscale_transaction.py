@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import lab
+from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -17,11 +17,8 @@ CHECKOUT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    root = tmp_path_factory.mktemp("headscale") / "lab"
-    try:
-        yield lab.up(root, only=["hs1"], progress=lambda text: None)
-    finally:
-        lab.down(root)
+    with own_lab(tmp_path_factory, "headscale", only=["hs1"]) as own:
+        yield own
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from inventory.model import Host, Site
 from relay.client import Connection
 from relay.handshake import make_private_key, public_key
 from roles import certificate, front, nginx, paths
+from tests.support.acme import free_ports
 from tests.support.debian import program
 
 DOMAIN = "hk1.example.org"
@@ -37,14 +38,6 @@ class Front:
     https: int
     trust: ssl.SSLContext
     folder: Path
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    numbers = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return numbers
 
 
 def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
