@@ -91,7 +91,7 @@ class Certificate:
     def __init__(self, config):
         self.domain, self.fullchain, self.key = config["domain"], config["fullchain"], config["key"]
         self.acme, self.copies, self.reloads = config["acme"], config["copies"], config["reload"]
-        self.https_port, self.patience_s = config["https_port"], config["patience_s"]
+        self.https_port, self.patience_s, self.withdrawal = config["https_port"], config["patience_s"], config["withdrawal"]
 
     # what is on disk
 
@@ -205,9 +205,15 @@ class Certificate:
 
     # what is served
 
+    def withdrawn(self):
+        """Whether the relay that would serve it was taken out of service, which is another thing than being down."""
+        return bool(self.withdrawal) and run(self.withdrawal["argv"])[1].strip() == self.withdrawal["says"]
+
     def mismatch(self):
-        """What is wrong with what the host serves, or ""."""
+        """What is wrong with what the host serves, or "". A relay that was withdrawn serves nothing, and is not wrong."""
         wanted = fingerprint(leaf(self.fullchain))
+        if self.withdrawn():
+            return ""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:

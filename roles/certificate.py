@@ -87,6 +87,7 @@ def _config(host: Host, facts: Facts) -> dict[str, object]:
         "patience_s": 15,
         "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if host.front == "none" else None,
         "reload": [list(_reload(host))],
+        "withdrawal": _withdrawal(host),
         "acme": None,
     }
     if host.certificate.source in ACME:
@@ -110,6 +111,15 @@ def _reload(host: Host) -> tuple[str, ...]:
     if host.flavour == "python":
         return ("systemctl", "try-reload-or-restart", paths.SERVICE)
     return ("docker", "restart", paths.CONTAINER)
+
+
+def _withdrawal(host: Host) -> dict[str, object] | None:
+    """How to ask whether the relay was withdrawn (`roles.relay.stopped`). nginx goes on serving the certificate then; a relay does not."""
+    if host.front == "nginx":
+        return None
+    if host.flavour == "python":
+        return {"argv": ["systemctl", "is-enabled", paths.SERVICE], "says": "disabled"}
+    return {"argv": ["docker", "container", "ls", "--all", "--quiet", "--filter", f"name=^{paths.CONTAINER}$"], "says": ""}
 
 
 def server(host: Host) -> str:

@@ -92,6 +92,7 @@ class Stage:
             "patience_s": 3,
             "copies": None,
             "reload": [[self.binary, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-s", "reload"]],
+            "withdrawal": None,
             "acme": acme,
         } | changed
         (self.folder / "certificate.json").write_text(json.dumps(config))
@@ -177,6 +178,18 @@ def test_nothing_listening_is_said(stage: Stage) -> None:
     stage.start_nginx()
     assert succeeded(stage.run("obtain"))
     assert f"port {stage.https} of this host: [Errno 111]" in stage.run("served").stderr
+
+
+@pytest.mark.parametrize(("says", "words"), [("disabled", ""), ("enabled", "is NOT served: port")])
+def test_of_a_withdrawn_relay_nothing_is_wanted_but_of_one_that_is_down(stage: Stage, says: str, words: str) -> None:
+    stage.configure(withdrawal={"argv": ["echo", says], "says": "disabled"})
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    first = stage.serial()
+    renewed = stage.run("renew", "--force")
+    assert stage.serial() != first
+    assert words in renewed.stderr
+    assert (renewed.returncode, stage.run("served").returncode) == ((1, 1) if words else (0, 0))
 
 
 def test_a_refusal_is_told_in_words_and_the_old_certificate_stays(stage: Stage) -> None:
