@@ -7,11 +7,13 @@ happens in any other order was measured (`roles.headscale_map.plan_registration`
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from engine.facts import Ask
 from engine.session import Session
 from engine.transport import Unreachable
-from fleet.context import HEADSCALE, Fleet
+from fleet.context import HEADSCALE, Fleet, Interrupted
 from fleet.deploy import ResourceFailed
 from fleet.prove import forget, prove_hosts, targets
 from fleet.register import regions_of, take_out
@@ -23,6 +25,7 @@ from roles import headscale_look, relay
 
 MOVING_S = 90  # nodes that were watched took 5 to 8 s
 SETTLING_S = 20  # how long nodes are given when nobody tells where they are
+BETWEEN = "the relay is stopped, its region is still in the map"
 
 
 class NoOtherRelay(DerpfleetError):
@@ -36,39 +39,43 @@ class StillAtHome(DerpfleetError):
 def withdraw(fleet: Fleet, host: Host) -> int:
     """Stops the relay and takes its regions out of the map. Does what is left to do when some of it is done already.
 
-    Returns the exit code. Raises NoOtherRelay, StillAtHome, RegistrationFailed, ResourceFailed, Unreachable.
+    Returns the exit code. Raises NoOtherRelay, StillAtHome, RegistrationFailed, ResourceFailed, Unreachable, Interrupted.
     """
     if fleet.site.headscale is None:
-        _need_another(fleet, host, NO_HEADSCALE)
+        _need_another(fleet, host, _others(fleet, host), NO_HEADSCALE)
         _stop(fleet, host)
-        _settle(fleet)
+        with _told_when_interrupted(host):
+            _settle(fleet)
         fleet.report.say(f"Take region {host.region.id} ({host.region.code}) out of the map of your control server now.")
         return _ended(fleet, host)
     with headscale_session(fleet) as session:
         seen = headscale_look.look(fleet.site, session.facts)
         there = [id for region in regions_of(fleet, host, session.facts) if (id := region.region.id) in seen.regions]
         if there:
-            _need_another(fleet, host, read_map(session.ask(ask_map(fleet.site, session.facts))))
+            in_file = [other for other in _others(fleet, host) if other.region.id in seen.regions]
+            _need_another(fleet, host, in_file, read_map(session.ask(ask_map(fleet.site, session.facts))))
         _stop(fleet, host)
         if there:
-            _await_move(fleet, host, session, there)
+            with _told_when_interrupted(host):
+                _await_move(fleet, host, session, there)
     take_out(fleet, host)
     return _ended(fleet, host)
 
 
-def _need_another(fleet: Fleet, host: Host, served: Served) -> None:
-    """Raises NoOtherRelay unless another relay of the site proves, and is in the map as it is."""
-    if isinstance(served, str) and served != NO_HEADSCALE:
-        raise NoOtherRelay("nothing was changed", host=host.name, why=f"which relays the map has is not known: {served}")
-    others = [other for other in fleet.site.hosts.values() if other.name != host.name]
-    proofs = prove_hosts(fleet, others, served=lambda _: served)
-    if not any(proof.ok for proof in proofs.values()):
-        raise NoOtherRelay(
-            "nothing was changed: it is the only relay that nodes have",
-            host=host.name,
-            why="no other relay of this site is proved and in the map" if others else "the site has no other host",
-            next="deploy another host first",
-        )
+def _others(fleet: Fleet, host: Host) -> list[Host]:
+    return [other for other in fleet.site.hosts.values() if other.name != host.name]
+
+
+def _need_another(fleet: Fleet, host: Host, others: Sequence[Host], served: Served) -> None:
+    """Raises NoOtherRelay unless one of `others`, whose regions are in the map, proves; as that map has it, where that is known."""
+    if any(proof.ok for proof in prove_hosts(fleet, others, served=lambda _: served).values()):
+        return
+    raise NoOtherRelay(
+        "nothing was changed: it is the only relay that nodes have",
+        host=host.name,
+        why="no other relay of this site is proved and in the map" if _others(fleet, host) else "the site has no other host",
+        next="deploy another host first",
+    )
 
 
 def _stop(fleet: Fleet, host: Host) -> None:
@@ -85,6 +92,7 @@ def _stop(fleet: Fleet, host: Host) -> None:
         )
     except Unreachable as error:
         if _answers(fleet, host):
+            error.why = f"{error.why}\nIts relay still answers, so it is not out of service; nothing was taken out of the map.".strip()
             raise
         fleet.report.line(host.name, "ok", f"not reachable ({error}), and nothing of its relay answers")
         return
@@ -103,22 +111,37 @@ def _answers(fleet: Fleet, host: Host) -> bool:
 def _await_move(fleet: Fleet, host: Host, session: Session, regions: list[int]) -> None:
     """Until no node that is online has one of these regions for its home. Raises StillAtHome."""
     started = time.monotonic()
-    while (left := nodes_at_home(session, fleet.site, regions)) and time.monotonic() < started + MOVING_S:
-        fleet.report.doing(HEADSCALE, f"{len(left)} nodes have yet to find another home: {', '.join(left[:5])}")
-        time.sleep(1)
-    fleet.report.doing(HEADSCALE, "")
+    left = nodes_at_home(session, fleet.site, regions)
     if left is None:
         _settle(fleet)
-    elif left:
+        return
+    while left and time.monotonic() < started + MOVING_S:
+        fleet.report.doing(HEADSCALE, f"{len(left)} nodes have yet to find another home: {', '.join(left[:5])}")
+        time.sleep(1)
+        now = nodes_at_home(session, fleet.site, regions)
+        left = left if now is None else now  # an answer that did not come is none
+    fleet.report.doing(HEADSCALE, "")
+    if left:
         raise StillAtHome(
             f"{', '.join(left)} did not find another home within {MOVING_S} s",
             host=host.name,
-            why="the relay is stopped, its region is still in the map",
-            next=f"`tailscale debug restun` on that node, then invoke withdraw --host {host.name}; or take it back: "
-            f"invoke deploy --host {host.name}",
+            why=BETWEEN,
+            next=f"`tailscale debug restun` on that node, then {_on_or_back(host)}",
         )
-    else:
-        fleet.report.line(HEADSCALE, "ok", "every node that is online has another home", seconds=time.monotonic() - started)
+    fleet.report.line(HEADSCALE, "ok", "every node that is online has another home", seconds=time.monotonic() - started)
+
+
+def _on_or_back(host: Host) -> str:
+    return f"invoke withdraw --host {host.name}, which goes on from there; or take it back: invoke deploy --host {host.name}"
+
+
+@contextmanager
+def _told_when_interrupted(host: Host) -> Iterator[None]:
+    """Between the two halves Ctrl-C leaves something that a person has to know of. Raises Interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted while nodes move", host=host.name, why=BETWEEN, next=_on_or_back(host)) from None
 
 
 def _settle(fleet: Fleet) -> None:

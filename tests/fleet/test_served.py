@@ -1,0 +1,127 @@
+"""What headscale says of itself: the scripts that ask it, run for real against a page on loopback, and what is made of their answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from engine.facts import Ask, Facts, Output
+from engine.report import Report
+from engine.transport import Unreachable
+from fleet import served
+from fleet.context import Fleet
+from inventory.model import Site
+from tests.roles.test_headscale import facts as seen
+from tests.roles.test_headscale import site_of
+
+NODES = {
+    "1": {"GivenName": "phone", "IsOnline": True, "Hostinfo": {"NetInfo": {"PreferredDERP": 900}}},
+    "2": {"GivenName": "laptop", "IsOnline": True, "Hostinfo": {"NetInfo": {"PreferredDERP": 901}}},
+    "3": {"GivenName": "asleep", "IsOnline": False, "Hostinfo": {"NetInfo": {"PreferredDERP": 900}}},
+    "4": {"GivenName": "new", "IsOnline": True, "Hostinfo": None},
+    "5": {"GivenName": "desk", "IsOnline": True, "Hostinfo": {"NetInfo": {"PreferredDERP": 902}}},
+}
+
+
+class Talk:
+    """A session whose host is this machine: what it is asked to run is run."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = replace(facts, python_executable=sys.executable)
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def ask(self, ask: Ask) -> Facts:
+        ran = {name: subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30) for name, argv in ask.commands.items()}
+        said = {name: Output(status=done.returncode, stdout=done.stdout, stderr=done.stderr) for name, done in ran.items()}
+        self.facts = replace(self.facts, commands={**self.facts.commands, **said})
+        return self.facts
+
+
+@pytest.fixture
+def page() -> Iterator[Callable[[bytes], Site]]:
+    """`page(body)`: a site whose headscale answers that to everything."""
+    servers = []
+
+    def start(body: bytes) -> Site:
+        class Page(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Page)
+        servers.append(server)
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        site = site_of()
+        assert site.headscale is not None
+        metrics = f"http://127.0.0.1:{server.server_port}"
+        given = site.headscale.model_copy(update={"metrics": metrics})
+        given.model_fields_set.add("metrics")
+        return site.model_copy(update={"headscale": given})
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def fleet_of(site: Site, monkeypatch: pytest.MonkeyPatch, session: Callable[[], Talk]) -> Fleet:
+    monkeypatch.setattr(served, "headscale_session", lambda _: session())
+    return Fleet(site, Report(json_lines=True))
+
+
+@pytest.mark.parametrize(("regions", "homes"), [([900], ["phone"]), ([900, 902], ["desk", "phone"]), ([999], [])])
+def test_who_is_online_and_at_home_there(page: Callable[[bytes], Site], regions: list[int], homes: list[str]) -> None:
+    site = page(json.dumps(NODES).encode())
+    assert served.nodes_at_home(Talk(seen()), site, regions) == homes  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"1": {}}', b""])
+def test_a_page_that_cannot_be_read_tells_no_homes(page: Callable[[bytes], Site], body: bytes) -> None:
+    site = page(body.replace(b"{}", b'{"IsOnline": true, "Hostinfo": {"NetInfo": {"PreferredDERP": 900}}}'))
+    assert served.nodes_at_home(Talk(seen()), site, [900]) is None  # type: ignore[arg-type]
+
+
+def test_a_headscale_that_has_no_such_page_is_not_asked() -> None:
+    assert served.nodes_at_home(Talk(seen(version="v0.26.1")), site_of(), [900]) is None  # type: ignore[arg-type]
+
+
+def test_the_map_is_what_it_serves(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    site = page(b'{"Regions": {"900": {}}}')
+    assert served.served_map(fleet_of(site, monkeypatch, lambda: Talk(seen()))) == {"Regions": {"900": {}}}
+
+
+def test_why_the_map_is_not_known(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(site: Site, session: Callable[[], Talk]) -> served.Served:
+        return served.served_map(fleet_of(site, monkeypatch, session))
+
+    def gone() -> Talk:
+        raise Unreachable("cannot connect", why="no route to host")
+
+    site = page(b"<html>")
+    assert asked(site.model_copy(update={"headscale": None}), gone) == "the site has no headscale host"
+    assert asked(site, gone) == "headscale cannot be asked: cannot connect (no route to host)"
+    assert asked(site, lambda: Talk(seen(version="v0.25.1"))) == served._NOWHERE
+    assert str(asked(site, lambda: Talk(seen()))).startswith("headscale does not tell its map: json.decoder.JSONDecodeError")
+    assert str(asked(site, lambda: Talk(seen(config=None)))).startswith("headscale cannot be asked: there is no /etc/headscale/config.yaml")
+
+
+def test_pages_are_asked_past_a_proxy(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert served.nodes_at_home(Talk(seen()), page(json.dumps(NODES).encode()), [901]) == ["laptop"]  # type: ignore[arg-type]

@@ -1,0 +1,246 @@
+"""Taking a relay out of service, whatever state it and the others are in: never so that a node is left without one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from engine.facts import Facts, Output
+from engine.report import Report
+from engine.run import Failure
+from engine.transport import Unreachable
+from fleet import register, withdraw
+from fleet.context import Fleet, Interrupted
+from fleet.deploy import ResourceFailed
+from fleet.withdraw import NoOtherRelay, StillAtHome
+from inventory.model import Site
+from probe.proof import LADDER, Proof, Rung
+from tests.roles.test_headscale import facts as seen
+from tests.roles.test_headscale import site_of
+
+MAP = """\
+regions:
+  900:
+    regionid: 900
+    regioncode: hk
+    regionname: Hong Kong
+    nodes: [{name: 900a, regionid: 900, hostname: hk1.example.org}]
+  901:
+    regionid: 901
+    regioncode: sg
+    regionname: Singapore
+    nodes: [{name: 901a, regionid: 901, hostname: sg1.example.org}]
+"""
+ONLY_SG = MAP[: MAP.index("  900:")] + MAP[MAP.index("  901:") :]
+
+
+def proof(name: str, *, ok: bool) -> Proof:
+    rungs = tuple(Rung(rung, "ok" if ok else "failed") for rung in LADDER)
+    return Proof(target=name, address=name, rungs=rungs, ms=1.0, at="2026-01-01T00:00:00Z")
+
+
+@dataclass
+class World:
+    """Stand-ins for the hosts: what was done is in `done`, in order. `homes`: what headscale says at each question of who is at home."""
+
+    fleet: Fleet
+    shown: io.StringIO
+    map: str = MAP
+    shows_map: bool = True
+    homes: list[list[str] | type[BaseException] | None] = field(default_factory=lambda: [[]])
+    proved: set[str] = field(default_factory=lambda: {"sg1"})
+    out_of_reach: bool = False
+    answers: bool = False
+    failure: Failure | None = None
+    done: list[str] = field(default_factory=list)
+    slept: float = 0
+
+    def facts(self) -> Facts:
+        return seen(map=self.map)
+
+    def converge(self, login: Any, compile_: Callable[[Any], Iterable[Any]], **_: Any) -> Any:
+        if login.name == "headscale":
+            session = SimpleNamespace(facts=self.facts(), ask=lambda _: self.facts())
+            resources = list(compile_(session))
+            text = next(resource.content.decode() for resource in resources if resource.id == "file:/etc/headscale/derp.yaml")
+            self.done.append("map" if text != self.map else "map as it is")
+            self.map = text
+        elif self.out_of_reach:
+            raise Unreachable("cannot connect", host=login.name, why="no route to host")
+        else:
+            self.done.append(f"stop {login.name}")
+        failures = [self.failure] if self.failure and login.name != "headscale" else []
+        counts = {"ok": 1, "changed": 0, "failed": len(failures), "skipped": 0}
+        return SimpleNamespace(counts=counts, failures=failures, facts=self.facts(), changed=[])
+
+    def at_home(self, *_: Any) -> list[str] | None:
+        said = self.homes.pop(0) if len(self.homes) > 1 else self.homes[0]
+        if isinstance(said, type):
+            raise said
+        return said
+
+    def withdraw(self, name: str = "hk1") -> int:
+        return withdraw.withdraw(self.fleet, self.fleet.site.hosts[name])
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return make_world(site_of(), tmp_path, monkeypatch)
+
+
+def make_world(site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    shown = io.StringIO()
+    fleet = Fleet(site, Report(console=Console(file=shown, width=400)))
+    world = World(fleet, shown)
+
+    class Session(SimpleNamespace):
+        def __enter__(self) -> Session:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def ask(self, _: Any) -> Facts:
+            page = {"served": Output(status=0, stdout="{}", stderr="")} if world.shows_map else {}
+            return replace(self.facts, commands={**self.facts.commands, **page})
+
+    def sleep(seconds: float) -> None:
+        world.slept += seconds
+
+    def prove_hosts(_: Fleet, hosts: Any, **__: Any) -> dict[str, Proof]:
+        return {host.name: proof(host.name, ok=host.name in world.proved) for host in hosts}
+
+    monkeypatch.setattr(Fleet, "runs", folder)
+    monkeypatch.setattr(Fleet, "converge", lambda _, *arguments, **more: world.converge(*arguments, **more))
+    monkeypatch.setattr(register.pins, "known", lambda *_: {})
+    monkeypatch.setattr(withdraw, "headscale_session", lambda _: Session(facts=world.facts()))
+    monkeypatch.setattr(withdraw, "nodes_at_home", world.at_home)
+    monkeypatch.setattr(withdraw, "prove_hosts", prove_hosts)
+    monkeypatch.setattr(withdraw, "targets", lambda *_: [])
+    monkeypatch.setattr(withdraw, "prove", lambda _: [proof("hk1", ok=world.answers)])
+    monkeypatch.setattr(withdraw, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: world.slept))
+    return world
+
+
+def test_the_relay_stops_nodes_move_and_then_its_region_goes(world: World) -> None:
+    world.homes = [["laptop", "phone"], ["phone"], []]
+    assert world.withdraw() == 0
+    assert world.done == ["stop hk1", "map"]
+    assert "900" not in world.map
+    assert "sg1.example.org" in world.map
+    assert world.slept == 2
+    assert "hk1     ok           withdrawn; invoke deploy --host hk1 brings it back" in world.shown.getvalue()
+
+
+def test_a_kept_proof_is_forgotten(world: World) -> None:
+    kept = world.fleet.runs / "hk1" / "proof.json"
+    kept.parent.mkdir()
+    kept.write_text("{}")
+    assert world.withdraw() == 0
+    assert not kept.exists()
+
+
+def test_withdrawn_twice_changes_nothing_and_needs_no_other_relay(world: World) -> None:
+    world.map, world.proved = ONLY_SG, set()
+    assert world.withdraw() == 0
+    assert world.done == ["stop hk1", "map as it is"]
+    assert world.slept == 0
+
+
+@pytest.mark.parametrize(("map_text", "proved"), [(MAP, set()), (ONLY_SG.replace("901", "900").replace("sg", "hk"), {"sg1"})])
+def test_the_only_relay_that_nodes_have_stays(world: World, map_text: str, proved: set[str]) -> None:
+    world.map, world.proved = map_text, proved
+    with pytest.raises(NoOtherRelay, match="nothing was changed: it is the only relay") as error:
+        world.withdraw()
+    assert error.value.why == "no other relay of this site is proved and in the map"
+    assert (world.done, world.map) == ([], map_text)
+
+
+def test_a_headscale_that_does_not_show_its_map_is_taken_at_its_files_word(world: World) -> None:
+    world.shows_map = False
+    assert world.withdraw() == 0
+    assert world.done == ["stop hk1", "map"]
+
+
+def test_nodes_that_do_not_move_keep_the_region(world: World) -> None:
+    world.homes = [["phone"]]
+    with pytest.raises(StillAtHome, match="phone did not find another home within 90 s") as error:
+        world.withdraw()
+    assert world.done == ["stop hk1"]
+    assert error.value.why == "the relay is stopped, its region is still in the map"
+    assert "invoke withdraw --host hk1" in error.value.next
+    assert "invoke deploy --host hk1" in error.value.next
+
+
+def test_an_answer_that_does_not_come_is_not_taken_for_nobody(world: World) -> None:
+    world.homes = [["phone"], None, None, []]
+    assert world.withdraw() == 0
+    assert world.slept == 3
+    world.map, world.homes, world.done = MAP, [["phone"], None], []
+    with pytest.raises(StillAtHome):
+        world.withdraw()
+    assert world.done == ["stop hk1"]
+
+
+def test_where_headscale_tells_no_homes_nodes_are_given_time(world: World) -> None:
+    world.homes = [None]
+    assert world.withdraw() == 0
+    assert world.slept == withdraw.SETTLING_S
+
+
+def test_a_host_that_is_gone_counts_as_stopped(world: World) -> None:
+    world.out_of_reach = True
+    assert world.withdraw() == 0
+    assert world.done == ["map"]
+    assert "nothing of its relay answers" in world.shown.getvalue()
+
+
+def test_a_host_that_cannot_be_reached_and_still_relays_is_not_withdrawn(world: World) -> None:
+    world.out_of_reach = world.answers = True
+    with pytest.raises(Unreachable) as error:
+        world.withdraw()
+    assert world.done == []
+    assert error.value.why.startswith("no route to host\nIts relay still answers")
+
+
+def test_a_relay_that_does_not_stop_keeps_its_region(world: World) -> None:
+    world.failure = Failure("service:derpfleet-relay.service", "did not stop", "a job is running")
+    with pytest.raises(ResourceFailed, match="did not stop") as error:
+        world.withdraw()
+    assert error.value.where == "roles/relay.py -> service:derpfleet-relay.service"
+    assert world.map == MAP
+
+
+def test_ctrl_c_while_nodes_move_says_where_that_leaves_things(world: World) -> None:
+    world.homes = [["phone"], KeyboardInterrupt]
+    with pytest.raises(Interrupted) as error:
+        world.withdraw()
+    assert error.value.exit_code == 130
+    assert error.value.why == "the relay is stopped, its region is still in the map"
+    assert "invoke deploy --host hk1" in error.value.next
+    assert world.done == ["stop hk1"]
+
+
+def test_without_a_headscale_of_ours_it_is_told_what_to_do_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(site_of().model_copy(update={"headscale": None}), tmp_path, monkeypatch)
+    assert world.withdraw() == 0
+    assert world.done == ["stop hk1"]
+    assert world.slept == withdraw.SETTLING_S
+    assert "Take region 900 (hk) out of the map of your control server now." in world.shown.getvalue()
+
+
+def test_the_only_host_of_a_site_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = site_of()
+    alone = site.model_copy(update={"headscale": None, "hosts": {"hk1": site.hosts["hk1"]}})
+    world = make_world(alone, tmp_path, monkeypatch)
+    with pytest.raises(NoOtherRelay) as error:
+        world.withdraw()
+    assert error.value.why == "the site has no other host"
+    assert world.done == []
