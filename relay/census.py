@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -48,6 +49,7 @@ class Census:
             tally.labelled["tls_active_version", version] = versions[version]
         gauges = {
             "process_start_unix_time": relay.started_at,
+            "uptime_sec": int(time.time() - relay.started_at),
             "handshakes": len(relay.fronts),
             "front_ok": relay.front_ok,
             "current_file_descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208  (the names are enough)

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from relay import __version__
-from relay.stats import Stats
+from relay.stats import RTT_BUCKETS_MS, Stats
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
 CONTENT_TYPE: Final = "text/plain;version=0.0.4;charset=utf-8"
+_RTT_BUCKETS: Final = (*(f"{limit}ms" for limit in RTT_BUCKETS_MS), "inf", "non-tcp", "error")
 
 # Name in Stats.counters -> (metric, help). Those of the first part are derper's.
 COUNTERS: Final[dict[str, tuple[str, str]]] = {
@@ -60,7 +61,7 @@ COUNTERS: Final[dict[str, tuple[str, str]]] = {
 # Name in Stats.labelled -> (metric, label, type, help, label values that are there from the start).
 LABELLED: Final[dict[str, tuple[str, str, str, str, tuple[str, ...]]]] = {
     "packets_received_kind": ("derp_packets_received_kind", "kind", "counter", "Packets from clients by kind", ("disco", "other")),
-    "tcp_rtt": ("derp_tcp_rtt", "le", "counter", "Round trip times by bucket, not cumulative", ()),
+    "tcp_rtt": ("derp_tcp_rtt", "le", "counter", "Round trip times by bucket, not cumulative", _RTT_BUCKETS),
     "stun_requests": (
         "stun_requests", "disposition", "counter", "STUN requests", ("success", "not_stun", "read_error", "write_error"),
     ),
@@ -115,6 +116,7 @@ def series_of(stats: Stats) -> Iterator[Series]:
     for name, (metric, text) in GAUGES.items():
         if name in stats.gauges:
             yield Series(metric, "gauge", text, [({}, stats.gauges[name])])
+    yield Series("uptime_sec", "counter", "Seconds since the relay started", [({}, stats.gauges.get("uptime_sec", 0))])
     total = stats.gauges.get("clients_local", 0) + stats.gauges.get("clients_remote", 0)
     yield Series("derp_clients_total", "gauge", "Keys known in the region", [({}, total)])
     for name, (metric, label, kind, text, always) in LABELLED.items():

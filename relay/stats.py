@@ -16,7 +16,13 @@ from relay.switch import Switch
 RTT_BUCKETS_MS: Final = (10, 20, 50, 100, 150, 250, 500)  # derper's
 # What workers see alike counts once, and where they differ the worse one.
 _HIGHEST: Final = frozenset(
-    {"clients_remote", "average_queue_duration_ms", "rate_limit_per_client_bytes_per_second", "rate_limit_per_client_burst_bytes"}
+    {
+        "clients_remote",
+        "average_queue_duration_ms",
+        "rate_limit_per_client_bytes_per_second",
+        "rate_limit_per_client_burst_bytes",
+        "uptime_sec",
+    }
 )
 _LOWEST: Final = frozenset({"front_ok", "certificate_not_after_unix_time", "process_start_unix_time"})
 
