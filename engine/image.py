@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from engine.cache import alone, prune, used, write
 from engine.plan import sha256
-from engine.release import alone
 from inventory.errors import DerpfleetError
 
 ENTRYPOINT = Path(__file__).parent.parent / "files" / "derper-entrypoint.sh"
@@ -54,13 +54,15 @@ def import_archive(source: Path, *, arch: str, cache: Path) -> ImageArtefact:
     except OSError as error:
         raise ImageError(f"{source} cannot be read", why=error.strerror or "", next="mend docker.archive in the site file") from error
     path, ref_path = cache / "images" / f"{key[:16]}-{arch}.tar.gz", cache / "images" / f"{key[:16]}-{arch}.ref"
-    if not ref_path.exists():
-        with alone(path.parent):
+    with alone(path.parent):
+        if not (path.exists() and ref_path.exists()):
             config, layers = _read(source, GO_ARCH.get(arch, arch))
             ref, content = write_image(config, layers)
-            path.write_bytes(content)
-            ref_path.write_text(ref)
-    return ImageArtefact(ref_path.read_text(), path)
+            write(path, content)
+            write(ref_path, ref.encode())
+            prune(path.parent, "*.tar.gz*")
+            prune(path.parent, "*.ref*")
+        return ImageArtefact(used(ref_path).read_text(), used(path))
 
 
 def write_derper_image(out: Path, *, derper: Path, busybox: Path, ca_bundle: Path, arch: str = "x86_64") -> str:

@@ -6,23 +6,20 @@ same bytes; the name on the host comes from the bytes.
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import hashlib
 import io
-import os
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from engine.cache import alone, prune, used, write
 from engine.facts import Facts
 from engine.plan import sha256
 from inventory.errors import DerpfleetError
@@ -83,13 +80,25 @@ def build_release(program: Program, facts: Facts, *, cache: Path, progress: Call
     platforms, python = wheel_platforms(facts), ".".join(map(str, facts.python[:2]))
     lock = locked_for(CHECKOUT / "requirements" / program.lock, marker_environment(facts))
     sources = _sources(program)
-    path = cache / "releases" / f"{program.name}-{_key(program, python, platforms, lock, sources)}.tar.gz"
-    if not path.exists():
-        with alone(path.parent):
-            if not path.exists():
-                progress(f"building the {program.name} release for Python {python} on {facts.arch}")
-                _write(path, program, sources, _wheels(cache / "wheels", lock, python, platforms))
-    return Release(path, sha256(path))
+    folder, name = cache / "releases", f"{program.name}-{_key(program, python, platforms, lock, sources)}"
+    with alone(folder):
+        path = _made(folder, name)
+        if path is None:
+            progress(f"building the {program.name} release for Python {python} on {facts.arch}")
+            content = _content(program, sources, _wheels(cache / "wheels", lock, python, platforms))
+            path = folder / f"{name}-{sha256(content)[:16]}.tar.gz"
+            write(path, content)
+            prune(folder, f"{program.name}-*")
+        return Release(used(path), sha256(path))
+
+
+def _made(folder: Path, name: str) -> Path | None:
+    """The release that was made under this name, if its content is what the file's name says."""
+    for path in folder.glob(f"{name}-*.tar.gz"):
+        if path.name == f"{name}-{sha256(path)[:16]}.tar.gz":
+            return path
+        path.unlink()
+    return None
 
 
 def wheel_platforms(facts: Facts) -> tuple[str, ...]:
@@ -157,24 +166,18 @@ def _key(program: Program, python: str, platforms: tuple[str, ...], lock: str, s
     return digest.hexdigest()[:16]
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One builder at a time, over threads and processes: hosts are often alike, and the second then finds it made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _wheels(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) -> list[Path]:
     """The wheels of `lock`, kept, because the relay's own sources change more often than what it stands on."""
     kept = folder / hashlib.sha256("\0".join((lock, python, *platforms)).encode()).hexdigest()[:16]
-    if not kept.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temp:
-            _download(Path(temp), lock, python, platforms)
-            Path(temp).rename(kept)
-    return sorted(kept.glob("*.whl"))
+    kept.mkdir(parents=True, exist_ok=True)
+    wanted = [line.split(" --hash=sha256:")[1:] for line in lock.split("\n") if line]
+    whole = [path for path in kept.glob("*.whl") if any(sha256(path) in hashes for hashes in wanted)]
+    for path in {*kept.iterdir()}.difference(whole):
+        path.unlink()
+    if len(whole) < len(wanted):
+        _download(kept, lock, python, platforms)
+        prune(folder, "*")
+    return sorted(used(kept).glob("*.whl"))
 
 
 def _download(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) -> None:
@@ -194,13 +197,11 @@ def _download(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) 
         )
 
 
-def _write(path: Path, program: Program, sources: Mapping[str, bytes], wheels: list[Path]) -> None:
+def _content(program: Program, sources: Mapping[str, bytes], wheels: list[Path]) -> bytes:
     files = {"__main__.py": program.main.encode(), **sources}
     for wheel in wheels:
         files.update(unpacked(wheel))
-    temp = path.with_suffix(f".{os.getpid()}.part")
-    temp.write_bytes(archive(files))
-    temp.rename(path)
+    return archive(files)
 
 
 def unpacked(wheel: Path) -> dict[str, bytes]:

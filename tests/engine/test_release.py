@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import platform
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -117,6 +120,97 @@ def test_a_release_is_made_once_and_changes_with_its_sources(tmp_path: Path, mon
     with tarfile.open(second.path) as tar:
         tar.extractall(folder, filter="data")
     assert subprocess.run([sys.executable, "-I", str(folder)], capture_output=True, text=True, check=True).stdout == "two\n"
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    return Shelf(tmp_path, monkeypatch)
+
+
+class Shelf:
+    """A program that needs one wheel, and an index in place of pip's; `downloads` counts how often it was asked."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cache, self.downloads, self.source = folder / "cache", 0, folder / "hello" / "__init__.py"
+        self.wheel = b"PK\x05\x06" + bytes(18)  # an empty zip
+        (folder / "requirements").mkdir()
+        self.source.parent.mkdir()
+        self.source.write_text("print('one')")
+        (folder / "requirements" / "one.lock").write_text(f"x==1 --hash=sha256:{hashlib.sha256(self.wheel).hexdigest()}\n")
+        monkeypatch.setattr(release, "CHECKOUT", folder)
+        monkeypatch.setattr(release, "_download", self.download)
+        self.program = Program(name="hello", lock="one.lock", packages=("hello",), main="import hello\n")
+
+    def download(self, folder: Path, *_: object) -> None:
+        self.downloads += 1
+        (folder / "x-1-py3-none-any.whl").write_bytes(self.wheel)
+
+    def build(self, source: str, facts: Facts = HERE) -> release.Release:
+        self.source.write_text(source)
+        return build_release(self.program, facts, cache=self.cache)
+
+    def kept(self) -> set[str]:
+        return {path.name for path in (self.cache / "releases").glob("*.tar.gz")}
+
+
+def test_wheels_are_fetched_once_for_a_lock_a_python_and_a_platform(shelf: Shelf) -> None:
+    for source in ("one", "two", "one"):
+        shelf.build(source)
+    assert shelf.downloads == 1
+    shelf.build("one", Facts(python=(3, 12, 1)))
+    assert shelf.downloads == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x05\x06" + bytes(17) + b"x"])
+def test_a_kept_wheel_that_was_damaged_is_fetched_again(shelf: Shelf, damage: bytes) -> None:
+    first = shelf.build("one")
+    (wheel,) = shelf.cache.glob("wheels/*/*.whl")
+    wheel.write_bytes(damage)
+    (wheel.parent / "stranger-1-py3-none-any.whl").write_bytes(shelf.wheel[:-1])
+    shelf.build("two")
+    assert (shelf.downloads, wheel.read_bytes()) == (2, shelf.wheel)
+    assert [path.name for path in wheel.parent.iterdir()] == [wheel.name]
+    assert shelf.build("one") == first
+
+
+def test_a_kept_release_that_was_damaged_is_made_again(shelf: Shelf) -> None:
+    first = shelf.build("one")
+    good = first.path.read_bytes()
+    first.path.write_bytes(good[:-9])
+    assert shelf.build("one") == first
+    assert first.path.read_bytes() == good
+
+
+def test_the_name_of_a_kept_release_is_that_on_the_host(shelf: Shelf) -> None:
+    made = shelf.build("one")
+    assert made.path.name.endswith(f"-{made.id}.tar.gz")
+
+
+def test_old_releases_go_but_for_the_last_used_and_what_a_run_may_have_in_hand(shelf: Shelf) -> None:
+    def idle(made: release.Release, seconds: float) -> None:
+        os.utime(made.path, (time.time() - seconds,) * 2)
+
+    made = [shelf.build(str(number)) for number in range(12)]
+    assert shelf.kept() == {one.path.name for one in made}  # all of them in this hour
+    for number, one in enumerate(made):
+        idle(one, 7200 + number)
+    shelf.build("11")  # used again
+    newest = shelf.build("new")
+    assert shelf.kept() == {one.path.name for one in [newest, made[11], *made[:6]]}
+    for one in made[:6]:
+        idle(one, 40 * 86400)
+    another = shelf.build("another")
+    assert shelf.kept() == {newest.path.name, made[11].path.name, another.path.name}
+
+
+def test_two_that_build_at_once_fetch_once_and_leave_no_parts(shelf: Shelf) -> None:
+    shelf.source.write_text("one")
+    with ThreadPoolExecutor(6) as pool:
+        pythons = [(3, 10, 1), (3, 11, 1), (3, 12, 1)] * 2
+        made = list(pool.map(lambda python: build_release(shelf.program, Facts(python=python), cache=shelf.cache), pythons))
+    assert shelf.downloads == 3
+    assert len({one.sha256 for one in made}) == 1
+    assert not list(shelf.cache.rglob("*.part"))
 
 
 def test_pip_that_finds_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
