@@ -1,7 +1,7 @@
 """What the relay knows of itself at one moment, as plain data: for /metrics, /debug/ and between worker processes.
 
 `Tally` is where the I/O layer counts what the switch does not see. `snapshot` reads switch and tally, `merge` adds up the
-workers' snapshots, `Rates` remembers a minute of totals. Nothing here costs anything while nobody looks.
+workers' snapshots, `Rates` remembers a minute of totals.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Stats:
         return asdict(self)
 
 
-def snapshot(switch: Switch, tally: Tally, gauges: Mapping[str, float]) -> Stats:
-    """Now. `gauges` are the caller's own: file descriptors, certificate's end, start time…"""
+def snapshot(switch: Switch, tally: Tally, gauges: Mapping[str, float], problems: list[str]) -> Stats:
+    """Now. `gauges` are the caller's own (file descriptors, certificate's end…), `problems` what its last consistency check found."""
     totals = switch.totals()
     totals.update(tally.counts)
     received, disco = totals["packets_received"], totals.pop("packets_received_disco")
@@ -78,7 +78,7 @@ def snapshot(switch: Switch, tally: Tally, gauges: Mapping[str, float]) -> Stats
         dropped_packets={f"{reason}/{kind}": cell[0] for (reason, kind), cell in switch.drops.items()},
         dropped_bytes={f"{reason}/{kind}": cell[1] for (reason, kind), cell in switch.drops.items()},
         gauges={**_gauges(switch), "average_queue_duration_ms": tally.queue_average_ms, **gauges},
-        problems=switch.consistency_check(),
+        problems=problems,
     )
 
 

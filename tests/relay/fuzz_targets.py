@@ -89,7 +89,7 @@ def session_frames(data: bytes) -> None:
 def _site() -> http.Site:
     room = Room()
     room.join(1, app="tailcat")
-    inside = debug.Inside(room.switch, lambda: snapshot(room.switch, Tally(), {}), Rates(), 1.79e9)
+    inside = debug.Inside(room.switch, lambda: snapshot(room.switch, Tally(), {}, []), Rates(), 1.79e9)
     trusted = proxyproto.TrustedProxies(["127.0.0.1"])
     return http.Site(v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", trusted.client_of, pages=debug.make_pages(inside))
 

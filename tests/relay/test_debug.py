@@ -30,7 +30,7 @@ class House:
         self.tally = Tally()
         self.inside = Inside(
             self.room.switch,
-            lambda: snapshot(self.room.switch, self.tally, {}),
+            lambda: snapshot(self.room.switch, self.tally, {}, self.room.switch.consistency_check()),
             Rates(),
             100.0,
             {"TLS host name": "derp.example"},

@@ -27,7 +27,7 @@ def scrape(read):
 def room_stats():
     room = Room()
     room.say(room.join(1), 9, b"lost")
-    return snapshot(room.switch, Tally(), {"process_start_unix_time": 1_790_000_000.5})
+    return snapshot(room.switch, Tally(), {"process_start_unix_time": 1_790_000_000.5}, [])
 
 
 def test_derpers_names_are_all_there_and_the_text_is_valid():

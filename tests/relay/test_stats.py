@@ -26,7 +26,7 @@ def test_a_snapshot_of_a_room():
     tally.counts["accepts"] += 3
     tally.labelled["stun_requests", "success"] += 2
     tally.note_queue_time(0.010)
-    stats = snapshot(room.switch, tally, {"current_file_descriptors": 7})
+    stats = snapshot(room.switch, tally, {"current_file_descriptors": 7}, room.switch.consistency_check())
     assert stats.counters["packets_received"] == 2 and stats.counters["packets_sent"] == 1 and stats.counters["accepts"] == 3
     assert stats.counters["bytes_received"] == 104 and stats.counters["bytes_sent"] == 100
     assert stats.labelled == {"packets_received_kind": {"disco": 0, "other": 2}, "stun_requests": {"success": 2}}
@@ -44,7 +44,7 @@ def test_another_workers_clients_are_not_remote():
     sibling, foreign = link(room, "worker 1", sibling=True), link(room, "fra2")
     for number, by in ((1, sibling), (2, foreign), (3, foreign), (3, sibling)):
         room.switch.announce(by, PeerPresent(key_of(number)))
-    gauges = snapshot(room.switch, Tally(), {}).gauges
+    gauges = snapshot(room.switch, Tally(), {}, []).gauges
     assert gauges["clients_remote"] == 1 and gauges["clients_local"] == 0 and gauges["mesh_links"] == 1
 
 
