@@ -87,7 +87,7 @@ def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False,
 
     with _fleet(site, json=json, diffs=diff or dry_run) as fleet:
         act = verb.check if dry_run else verb.deploy
-        _end(act(fleet, fleet.resolved(host or ()), only=only or ()))
+        _end(act(fleet, fleet.equipped(host or (), resolve=True), only=only or ()))
 
 
 @task(iterable=["host", "only"], help={"host": HOST, "site": FILE, "only": ONLY, "json": JSON})
@@ -99,7 +99,7 @@ def check(_: Context, host=None, site="", only=None, json=False):  # type: ignor
     from fleet import deploy as verb
 
     with _fleet(site, json=json, diffs=True) as fleet:
-        _end(verb.check(fleet, fleet.resolved(host or ()), only=only or ()))
+        _end(verb.check(fleet, fleet.equipped(host or (), resolve=True), only=only or ()))
 
 
 @task(
@@ -155,7 +155,7 @@ def renew(_: Context, host=None, site="", force=False, json=False):  # type: ign
     from fleet import renew as verb
 
     with _fleet(site, json=json) as fleet:
-        _end(verb.renew(fleet, fleet.hosts(host or ()), force=force))
+        _end(verb.renew(fleet, fleet.equipped(host or ()), force=force))
 
 
 @task(help={"host": "the host", "site": FILE, "json": JSON})
@@ -169,7 +169,7 @@ def withdraw(_: Context, host, site="", json=False):  # type: ignore[no-untyped-
     from fleet import withdraw as verb
 
     with _fleet(site, json=json) as fleet:
-        _end(verb.withdraw(fleet, fleet.hosts([host])[0]))
+        _end(verb.withdraw(fleet, fleet.equipped([host])[0]))
 
 
 @task(help={"site": FILE})
@@ -224,7 +224,7 @@ def logs(_: Context, host, site="", relay=False, lines=50):  # type: ignore[no-u
 
     with _fleet(site) as fleet:
         if relay:
-            verb.show_relay_log(fleet, fleet.hosts([host])[0], lines=int(lines))
+            verb.show_relay_log(fleet, fleet.equipped([host])[0], lines=int(lines))
         else:
             verb.show_last_run(fleet, host)
 

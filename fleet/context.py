@@ -85,10 +85,16 @@ class Fleet:
             raise NoSuchHost(f"no host named {', '.join(unknown)} in {self.site.path}", why=f"its hosts are: {known}")
         return [host for name, host in self.site.hosts.items() if not names or name in names]
 
-    def resolved(self, names: Sequence[str]) -> list[Host]:
-        """The same, after their names were looked up: a name that leads elsewhere contacts no host. Raises SiteError."""
+    def equipped(self, names: Sequence[str], *, resolve: bool = False) -> list[Host]:
+        """The same, when every file that is named for them here can be read, and with `resolve` when their names lead to them.
+
+        Otherwise no host is contacted. Raises SiteError with every problem.
+        """
         hosts = self.hosts(names)
-        problems = inventory.resolve_problems(self.site, only=[host.name for host in hosts])
+        chosen = [host.name for host in hosts]
+        problems = inventory.file_problems(self.site, only=chosen)
+        if resolve:
+            problems += inventory.resolve_problems(self.site, only=chosen)
         if problems:
             raise inventory.SiteError(Path(self.site.path), problems)
         return hosts

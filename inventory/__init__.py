@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inventory.example import init_text as init_text
+    from inventory.files import file_problems as file_problems
     from inventory.names import resolve_problems as resolve_problems
     from inventory.problems import Problem as Problem
     from inventory.problems import SiteError as SiteError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "load": "site_file",
+    "file_problems": "files",
     "resolve_problems": "names",
     "Problem": "problems",
     "SiteError": "problems",

@@ -64,7 +64,7 @@ def read_secret(ref: str, *, base: Path) -> Secret:
         if kind == "env":
             value, why = os.environ.get(rest, ""), f"the environment has no {rest}, or an empty one"
         elif kind == "file":
-            path = base / os.path.expanduser(rest)  # noqa: PTH111 - Path's own raises where ~name is nobody
+            path = file_of(ref, base=base)
             value, why = path.read_text().rstrip("\r\n"), f"{path} is empty"
         else:
             value, why = _printed_by(rest, base)
@@ -77,6 +77,11 @@ def read_secret(ref: str, *, base: Path) -> Secret:
             f"secret {ref!r} cannot be read", why=why, next=f"make {ref!r} available, or change the reference in the site file"
         )
     return Secret(value)
+
+
+def file_of(ref: str, *, base: Path) -> Path:
+    """The file that a `file:` reference names."""
+    return base / os.path.expanduser(ref.removeprefix("file:"))  # noqa: PTH111 - Path's own raises where ~name is nobody
 
 
 def _printed_by(command: str, folder: Path) -> tuple[str, str]:

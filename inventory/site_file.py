@@ -52,6 +52,12 @@ def lines_of(site: Site) -> Mapping[Keys, int]:
         return {}
 
 
+def written_at(lines: Mapping[Keys, int], path: Keys) -> tuple[Keys, int | None]:
+    """Where the value at `path` is written: the host's own, that of `defaults`, or what it was taken from. And the line, if known."""
+    written = next((place for place in (path, *_elsewhere(path)) if place in lines), path)
+    return written, next((lines[written[:end]] for end in range(len(written), 0, -1) if written[:end] in lines), None)
+
+
 def compile_site(text: str, file: Path) -> Site | list[Problem]:
     """The site, or what is wrong with it. `file` names it, and its folder is what relative paths are relative to."""
     try:
@@ -161,9 +167,7 @@ class _Reading:
         return any(wrong[: len(path)] == path[: len(wrong)] for wrong in self.wrong)
 
     def _add(self, path: Keys, message: str) -> None:
-        """At the path where the value is written: the host's own, that of `defaults`, or what the address for ssh was taken from."""
-        written = next((place for place in (path, *_elsewhere(path)) if place in self.lines), path)
-        line = next((self.lines[written[:end]] for end in range(len(written), 0, -1) if written[:end] in self.lines), None)
+        written, line = written_at(self.lines, path)
         self.problems.setdefault((_dotted(written), message), Problem(_dotted(written), line, message))
 
 

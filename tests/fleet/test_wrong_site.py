@@ -44,8 +44,8 @@ def host() -> Iterator[socket.socket]:
         yield listener
 
 
-def invoke(site: Path, verb: str) -> subprocess.CompletedProcess[str]:
-    argv = [str(Path(sys.executable).parent / "invoke"), verb, "--site", str(site)]
+def invoke(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [str(Path(sys.executable).parent / "invoke"), *words, "--site", str(site)]
     environment = {**os.environ, "COLUMNS": "400"}
     return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60, env=environment)
 
@@ -76,4 +76,19 @@ def test_a_name_that_does_not_resolve_contacts_no_host(host: socket.socket, tmp_
     done = invoke(site, verb)
     assert done.returncode == 4
     assert "line 3: hosts.hk1.domain: hk1.nowhere.invalid does not resolve: " in done.stdout + done.stderr
+    assert_not_contacted(host)
+
+
+@pytest.mark.parametrize(
+    "words", [("deploy",), ("check",), ("renew",), ("withdraw", "--host", "hk1"), ("logs", "--host", "hk1", "--relay")]
+)
+def test_a_key_that_is_not_there_contacts_no_host(host: socket.socket, tmp_path: Path, words: tuple[str, ...]) -> None:
+    site = tmp_path / "site.yml"
+    text = SITE.format(domain="localhost.localdomain", port=host.getsockname()[1])
+    site.write_text(text.replace("ssh: {", "ssh: {key: none, password: 'file:none-either', "))
+    done = invoke(site, *words)
+    said = done.stdout + done.stderr
+    assert done.returncode == 4
+    assert f"line 6: hosts.hk1.ssh.key: {tmp_path}/none: No such file or directory" in said
+    assert f"line 6: hosts.hk1.ssh.password: {tmp_path}/none-either: No such file or directory" in said
     assert_not_contacted(host)

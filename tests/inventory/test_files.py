@@ -1,0 +1,87 @@
+"""What the site names on this machine is looked for before any host is contacted."""
+
+import os
+
+import pytest
+
+import inventory
+
+SITE = """\
+defaults:
+  ssh: {key: keys/id, sudo_password: 'env:DERPFLEET_TEST_SUDO'}
+  docker: {archive: derper.tar}
+hosts:
+  hk1:
+    domain: hk1.example.org
+    region: {id: 900, code: hk, name: Hong Kong}
+    certificate: {source: manual, fullchain: hk1.pem, key: 'file:hk1.key'}
+  sg1:
+    domain: sg1.example.org
+    region: {id: 901, code: sg, name: Singapore}
+    certificate: {source: acme, server: 'https://acme.example.org/dir', ca: acme.pem}
+    flavour: docker
+    ssh: {key_passphrase: 'cmd:exit 1'}
+headscale:
+  url: https://hs.example.org
+  ssh: {password: 'file:hs.password'}
+"""
+FILES = ("keys/id", "derper.tar", "hk1.pem", "hk1.key", "acme.pem", "hs.password")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("DERPFLEET_TEST_SUDO", "x")
+    (tmp_path / "keys").mkdir()
+    for name in FILES:
+        (tmp_path / name).write_text("x")
+    (tmp_path / "site.yml").write_text(SITE)
+    return tmp_path
+
+
+def told(folder, **options):
+    site = inventory.load(folder / "site.yml")
+    error = inventory.SiteError("x", inventory.file_problems(site, **options))
+    return [str(problem).replace(f"{folder}/", "") for problem in error.problems]
+
+
+def test_all_is_there(folder):
+    assert told(folder) == []
+
+
+def test_all_that_is_missing_is_told_once_where_it_is_written(folder, monkeypatch):
+    monkeypatch.delenv("DERPFLEET_TEST_SUDO")
+    for name in FILES:
+        (folder / name).unlink()
+    assert told(folder) == [
+        "line 2: defaults.ssh.key: keys/id: No such file or directory",
+        "line 2: defaults.ssh.sudo_password: the environment has no DERPFLEET_TEST_SUDO, or an empty one",
+        "line 3: defaults.docker.archive: derper.tar: No such file or directory",
+        "line 8: hosts.hk1.certificate.fullchain: hk1.pem: No such file or directory",
+        "line 8: hosts.hk1.certificate.key: hk1.key: No such file or directory",
+        "line 12: hosts.sg1.certificate.ca: acme.pem: No such file or directory",
+        "line 17: headscale.ssh.password: hs.password: No such file or directory",
+    ]
+
+
+def test_only_what_the_chosen_hosts_use(folder):
+    for name in ("derper.tar", "hk1.pem", "acme.pem"):
+        (folder / name).unlink()
+    assert told(folder, only=["hk1"]) == ["line 8: hosts.hk1.certificate.fullchain: hk1.pem: No such file or directory"]
+
+
+def test_what_is_no_readable_file(folder, monkeypatch):
+    (folder / "hk1.pem").write_text("")
+    (folder / "hk1.key").unlink()
+    (folder / "hk1.key").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _: path.name != "acme.pem")
+    assert told(folder) == [
+        "line 8: hosts.hk1.certificate.fullchain: hk1.pem is empty",
+        "line 8: hosts.hk1.certificate.key: hk1.key is a directory",
+        "line 12: hosts.sg1.certificate.ca: acme.pem: you may not read it",
+    ]
+
+
+def test_a_pipe_is_left_to_who_reads_it(folder):
+    (folder / "hk1.key").unlink()
+    os.mkfifo(folder / "hk1.key")
+    assert told(folder) == []
