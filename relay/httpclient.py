@@ -2,21 +2,23 @@
 
 TCP, TLS (the system's trust store, or SSL_CERT_FILE) or a unix socket. One idle connection is kept, because a TLS
 handshake per admitted client would cost more than all the rest of its handshake. Redirects that keep the method (307,
-308) are followed; proxies in the environment are not used. h11 does the parsing, and limits the head to 16 KiB.
+308) are followed, and proxies that the environment names are used (httpproxy.py). h11 does the parsing, and limits the head
+to 16 KiB.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
+import os
 import ssl
 from dataclasses import dataclass, field, replace
 from typing import Final
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import h11
 
 from relay import __version__
+from relay.httpproxy import Proxy, basic_authorization, find_proxy, open_tunnel
 
 IDLE_S: Final = 30.0  # headscale and the usual proxies hang up later than this
 MAX_REDIRECTS: Final = 5
@@ -53,6 +55,7 @@ class _Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     origin: tuple[str, str]
+    proxy: Proxy | None = None  # which reads our requests; one that only tunnels is not seen
     idle_since: float = 0.0
     http: h11.Connection = field(default_factory=lambda: h11.Connection(h11.CLIENT))
 
@@ -114,19 +117,23 @@ class HttpClient:
         return kept
 
     async def _connect(self, url: SplitResult) -> _Connection:
+        origin = (url.scheme, url.netloc)
         if self._unix_path:
-            streams = await asyncio.open_unix_connection(self._unix_path)
-        elif url.scheme == "https":
-            self._context = self._context or ssl.create_default_context()
-            streams = await asyncio.open_connection(url.hostname, url.port or 443, ssl=self._context)
-        else:
-            streams = await asyncio.open_connection(url.hostname, url.port or 80)
-        return _Connection(*streams, origin=(url.scheme, url.netloc))
+            return _Connection(*await asyncio.open_unix_connection(self._unix_path), origin)
+        proxy, host = find_proxy(url, os.environ), url.hostname or ""
+        if url.scheme == "http":
+            place = (proxy.host, proxy.port) if proxy else (host, url.port or 80)
+            return _Connection(*await asyncio.open_connection(*place), origin, proxy)
+        self._context = self._context or ssl.create_default_context()
+        if proxy is None:
+            return _Connection(*await asyncio.open_connection(host, url.port or 443, ssl=self._context), origin)
+        tunnel = await open_tunnel(proxy, host, url.port or 443)
+        return _Connection(*await asyncio.open_connection(sock=tunnel, ssl=self._context, server_hostname=host), origin)
 
     async def _exchange(self, connection: _Connection, request: Request, url: SplitResult) -> Response:
         """One request and its answer; afterwards the connection is kept, or closed."""
         try:
-            connection.writer.write(_pack_request(connection.http, request, url))
+            connection.writer.write(_pack_request(connection, request, url))
             await connection.writer.drain()
             response = await _read_response(connection, request.max_body)
         except BaseException:
@@ -141,16 +148,13 @@ class HttpClient:
         return response
 
 
-def _pack_request(http: h11.Connection, request: Request, url: SplitResult) -> bytes:
-    headers = [
-        ("Host", url.netloc.rpartition("@")[2]),
-        ("User-Agent", f"derp-relay/{__version__}"),
-        ("Content-Length", str(len(request.body))),
-    ]
-    if url.username:
-        login = f"{unquote(url.username)}:{unquote(url.password or '')}"
-        headers.append(("Authorization", "Basic " + base64.b64encode(login.encode()).decode()))
-    target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+def _pack_request(connection: _Connection, request: Request, url: SplitResult) -> bytes:
+    http, proxy = connection.http, connection.proxy
+    host = url.netloc.rpartition("@")[2]
+    headers = [("Host", host), ("User-Agent", f"derp-relay/{__version__}"), ("Content-Length", str(len(request.body)))]
+    logins = {"Authorization": basic_authorization(url), "Proxy-Authorization": proxy.authorization if proxy else ""}
+    headers += [(name, value) for name, value in logins.items() if value]
+    target = (f"http://{host}" if proxy else "") + (url.path or "/") + (f"?{url.query}" if url.query else "")
     head = http.send(h11.Request(method=request.method, target=target, headers=[*headers, *request.headers]))
     return (head or b"") + (http.send(h11.Data(data=request.body)) or b"") + (http.send(h11.EndOfMessage()) or b"")
 

@@ -1,0 +1,118 @@
+"""Which proxy a URL is asked through, by HTTP_PROXY, HTTPS_PROXY and NO_PROXY: the rules of Go's ProxyFromEnvironment.
+
+derper asks its admission controller with Go's default transport, which follows them. In either letter case; the capital one wins.
+Loopback is never asked through a proxy. Here a proxy speaks plain HTTP (`http://[name:password@]host[:port]`, or without the
+scheme); one by TLS or SOCKS is an error and not passed by. Source: golang.org/x/net/http/httpproxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import h11
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """Where it is, and the value of the Proxy-Authorization header, or ""."""
+
+    host: str
+    port: int
+    authorization: str = ""
+
+
+def find_proxy(url: SplitResult, environ: Mapping[str, str]) -> Proxy | None:
+    """None for a direct connection. Raises ValueError when the variable names no proxy of ours."""
+    name = f"{url.scheme}_proxy"
+    text = environ.get(name.upper()) or environ.get(name) or ""
+    host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+    if not text or _is_loopback(host) or _is_exempt(host, port, environ.get("NO_PROXY") or environ.get("no_proxy") or ""):
+        return None
+    proxy = urlsplit(text if "://" in text else f"http://{text}")
+    if proxy.scheme != "http" or not proxy.hostname:
+        raise ValueError(f"{name.upper()} is not http://host:port")
+    return Proxy(proxy.hostname, proxy.port or 80, basic_authorization(proxy))
+
+
+def basic_authorization(url: SplitResult) -> str:
+    """The header's value for the name and password in a URL; "" without."""
+    if not url.username:
+        return ""
+    login = f"{unquote(url.username)}:{unquote(url.password or '')}"
+    return "Basic " + base64.b64encode(login.encode()).decode()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
+    """Whether one of the comma-separated entries fits: `*`, an address, a CIDR, `name` with what is below it, `.name` for only that."""
+    return any(_fits(entry.strip().lower(), host.lower().rstrip("."), port) for entry in no_proxy.split(","))
+
+
+def _fits(entry: str, host: str, port: int) -> bool:
+    if entry == "*":
+        return True
+    try:
+        return ip_address(host) in ip_network(entry, strict=False)
+    except ValueError:
+        pass  # one of them is a name, or has a port
+    name, colon, number = entry.rpartition(":")
+    if colon and number.isdecimal():
+        if int(number) != port:
+            return False
+        entry = name.strip("[]")
+    entry = entry[1:] if entry.startswith("*.") else entry
+    below = entry if entry.startswith(".") else f".{entry}"
+    return bool(entry) and (host == entry or host.endswith(below))
+
+
+async def open_tunnel(proxy: Proxy, host: str, port: int) -> socket.socket:
+    """A connected, non-blocking socket that leads through the proxy. Raises OSError, h11.RemoteProtocolError."""
+    loop = asyncio.get_running_loop()
+    sock = await _connect(proxy)
+    try:
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        login = [("Proxy-Authorization", proxy.authorization)] if proxy.authorization else []
+        http = h11.Connection(h11.CLIENT)
+        asked = http.send(h11.Request(method="CONNECT", target=where, headers=[("Host", where), *login])) or b""
+        await loop.sock_sendall(sock, asked + (http.send(h11.EndOfMessage()) or b""))
+        while (event := http.next_event()) is h11.NEED_DATA:
+            http.receive_data(await loop.sock_recv(sock, 4096))
+        if not isinstance(event, h11.Response) or not 200 <= event.status_code < 300:
+            status = event.status_code if isinstance(event, h11.Response) else "nothing"
+            raise OSError(f"the proxy {proxy.host}:{proxy.port} answers {status} to CONNECT {where}")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _connect(proxy: Proxy) -> socket.socket:
+    """To the first of its addresses that can be reached."""
+    loop = asyncio.get_running_loop()
+    failure = OSError(f"the proxy {proxy.host} has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure
