@@ -1,13 +1,18 @@
-"""A switch with connected clients, for tests of what is shown of them."""
+"""A switch with connected clients, and what a test says to them and hears from them."""
 
 from ipaddress import ip_address
 
+from relay import wire
 from relay.handshake import ClientInfo
+from relay.outbox import Outbox
 from relay.session import Session
-from relay.switch import Switch
-from relay.wire import pack_send_packet
+from relay.switch import Link, Switch
+from relay.wire import FrameReader, pack_send_packet
+from tests.relay import vectors as v
 
 SERVER = b"\xee" * 32
+DISCO = v.SMALLEST_DISCO
+NOT_DISCO = DISCO[:61]  # one byte short of looking like it
 
 
 def key_of(number):
@@ -47,3 +52,52 @@ class Room:
     def flush(self):
         while self.switch.dirty:
             self.switch.dirty.pop().take(self.now)
+
+
+def feed(session, data):
+    """What arrived, whole frames only; what it set off is taken from the outboxes by `frames`."""
+    buffer = bytearray(data + bytes(wire.PACKET_HEAD_LEN))
+    return session.feed(buffer, len(data))
+
+
+def frames(room, session):
+    """(type, payload) of everything that leaves for a session now."""
+    room.switch.dirty.clear()
+    data = b""
+    while chunk := session.outbox.take(room.now)[0]:
+        data += chunk
+    return FrameReader().receive(data)
+
+
+def drops(room):
+    """Packets by reason and kind, those that there are."""
+    return {f"{reason}/{kind}": cell[0] for (reason, kind), cell in room.switch.drops.items() if cell[0]}
+
+
+def link(room, name, **more):
+    """A mesh link of that name, up."""
+    made = Link(name, Outbox(room.switch.dirty, room.switch.drop, None, mesh=True), **more)
+    room.switch.add_link(made)
+    return made
+
+
+def watch(room, number, **more):
+    """A mesh peer that watches."""
+    watcher = room.join(number, is_mesh=True, **more)
+    feed(watcher, wire.WATCH_CONNS_FRAME)
+    return watcher
+
+
+def presents(given):
+    """Who was told to be there, out of what `frames` gives."""
+    return [wire.parse_peer_present(payload) for kind, payload in given if kind == wire.PEER_PRESENT]
+
+
+def send(number, packet):
+    """The frame that sends a packet to somebody."""
+    return wire.pack_send_packet(key_of(number), packet)
+
+
+def received(number, packet):
+    """The frame that brings a packet of somebody's."""
+    return (wire.RECV_PACKET, key_of(number) + packet)
