@@ -1,6 +1,7 @@
 """Where packets go, what waits and what is dropped, as derper has it.
 
-From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a room of clients without sockets: `blocked` ones take no bytes, as a receiver that stopped reading.
+From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a room of clients without
+sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
 """
 
 import pytest
