@@ -9,8 +9,7 @@ from engine.transport import run_once
 from fleet.context import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-
-UNITS = {"python": "derpfleet-relay.service", "docker": "docker.service"}
+from roles import paths
 
 
 def runs_of(fleet: Fleet, name: str) -> list[Path]:
@@ -36,9 +35,9 @@ def show_last_run(fleet: Fleet, name: str) -> None:
 def show_relay_log(fleet: Fleet, host: Host, *, lines: int) -> None:
     """The relay's own last lines, read over SSH."""
     if host.flavour == "docker":
-        argv = ["docker", "logs", "--tail", str(lines), "derpfleet-derper"]
+        argv = ["docker", "logs", "--tail", str(lines), paths.CONTAINER]
     else:
-        argv = ["journalctl", "--unit", UNITS["python"], "--lines", str(lines), "--no-pager"]
+        argv = ["journalctl", "--unit", paths.SERVICE, "--lines", str(lines), "--no-pager"]
     status, output = run_once(fleet.login(host), argv)
     if status:
         raise DerpfleetError("the relay's log cannot be read", host=host.name, why=output.strip()[-500:])
