@@ -71,6 +71,9 @@ class Firewall(Kind):
     def blobs(self):
         return [self.spec["content_sha256"]] if self.present() != self.wanted() else []
 
+    def shown_blobs(self):
+        return self.blobs()
+
     def text_diff(self):
         return text_diff(self.path, self.host.blob(self.spec["content_sha256"]), self.spec["path"])
 

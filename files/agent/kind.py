@@ -22,6 +22,10 @@ class Kind:
         """The contents that fix() would need now: [sha256, ...]."""
         return []
 
+    def shown_blobs(self):
+        """Those of them that text_diff() shows, which is all that a check needs."""
+        return []
+
     def was_changed_earlier(self):
         """Whether the fix of another resource of this run mended this one too."""
         return False

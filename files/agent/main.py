@@ -122,11 +122,11 @@ def heartbeat(host):
         host.wire.send("heartbeat", id=host.now_doing)
 
 
-def fetch_blobs(host):
-    """Asks once for every content that is lacking, and waits for it. Returns whether the plan may go on."""
+def fetch_blobs(host, mode):
+    """Asks once for every content that is lacking, and waits for it: for what will be mended, or in check mode, shown."""
     lacking = []
     for resource in host.resources:
-        for digest in resource.blobs():
+        for digest in resource.blobs() if mode == "apply" else resource.shown_blobs():
             if digest not in lacking and not os.path.exists(host.blob(digest)):
                 lacking.append(digest)
     host.wire.send("want", blobs=lacking)
@@ -155,7 +155,7 @@ def serve(wire):
                 if message["mode"] == "apply":
                     host.journal.open()
                     wire.incoming = host.journal.base + "/incoming"
-                fetch_blobs(host)
+                fetch_blobs(host, message["mode"])
                 threading.Thread(target=heartbeat, args=(host,), daemon=True).start()
                 counts = converge(host, message["mode"])
                 if message["mode"] == "apply" and not wire.stopped and not counts["failed"]:

@@ -73,6 +73,9 @@ class File(Path):
     def blobs(self):
         return [self.spec["content_sha256"]] if self.present().get("content") != self.spec["content_sha256"] else []
 
+    def shown_blobs(self):
+        return [] if self.spec["secret"] else self.blobs()
+
     def fix(self, keys):
         if "content" not in keys and "type" not in keys:
             return self.fix_mode_and_owner()

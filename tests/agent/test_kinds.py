@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from engine.plan import sha256
+from engine import run
+from engine.plan import Plan, sha256
 from engine.resource import Absent, Command, Directory, Exec, File, Firewall, Group, Package, Service, Symlink, Tree, User, Watch
 from engine.run import Outcome
+from engine.session import Session
 from inventory.secrets import Secret
 from tests.agent.driver import Agent
 from tests.agent.plans import RULES, relay_host
@@ -103,6 +105,28 @@ def test_a_directory_is_never_removed_for_a_file_or_link(on_stage: OnStage, othe
     assert "/srv/d is a directory" in failure(agent.run([other]))[1]
     assert agent.run([Absent(path="/srv/d")]).changed == ["absent:/srv/d"]
     assert not (agent.stage.root / "srv/d").exists()
+
+
+def test_a_check_is_sent_what_it_shows_and_neither_archives_nor_secrets(on_stage: OnStage, tmp_path: Path) -> None:
+    agent, archive, sent = on_stage(), tmp_path / "release.tar", []
+    with tarfile.open(archive, "w") as tar:
+        tar.addfile(tarfile.TarInfo("x"), BytesIO())
+    key = File(path="/srv/key", content=Secret("s3cret"), mode="0600", secret=True)
+    wanted = [File(path="/srv/x", content=b"shown\n"), key, Tree(path="/srv/tree", archive=archive)]
+    events: list[Any] = []
+
+    class Watched(Session):
+        def _send_blob(self, digest: str, plan: Plan) -> None:
+            sent.append(digest)
+            super()._send_blob(digest, plan)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "Session", Watched)
+        assert agent.run(wanted, mode="check", on_event=events.append).counts["changed"] == 3
+        assert sent == [sha256(b"shown\n")]
+        assert "+shown" in next(event["text"] for event in events if event["event"] == "diff" and event["id"] == "file:/srv/x")
+        assert agent.run(wanted).counts["changed"] == 3
+    assert len(sent) == 4
 
 
 def test_a_secret_is_in_no_event_and_no_log_and_its_backup_is_private(on_stage: OnStage) -> None:
