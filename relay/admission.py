@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 
 from relay.allowfile import AllowFile
 from relay.flags import Config
+from relay.gojson import parse_object
 from relay.handshake import format_key
 from relay.httpclient import HttpClient, HttpError, HttpTimeout, Request
 
@@ -91,12 +92,9 @@ class UrlCheck:
 def _parse_allow(body: bytes) -> bool | None:
     """`Allow` of `{"Allow": true}` in any letter case, False if it is missing, None if the answer is something else."""
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        allow = parse_object(body).get("allow", False)
+    except ValueError:
         return None
-    if not isinstance(document, dict):
-        return None
-    allow = next((value for name, value in document.items() if name.lower() == "allow"), False)
     return allow if isinstance(allow, bool) else None
 
 

@@ -6,9 +6,10 @@ in derper (`derpserver.rateLimit`). Counted is a frame's length field, at most 6
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Final
+
+from relay.gojson import parse_object
 
 MIN_BURST: Final = 65_568  # 65,536 + 32: the largest frame that an ordinary client may send
 
@@ -71,25 +72,15 @@ _FIELDS = {
     "PerClientRateLimitPacketsPerSec": "packets_per_s",
     "PerClientRateBurstPackets": "burst_packets",
 }
-_BY_NAME = {name.lower(): field for name, field in _FIELDS.items()}  # Go matches names in any letter case
 
 
 def parse_rate_config(data: bytes) -> RateConfig:
     """The JSON of `-rate-config`; bursts are raised to the least that lets every frame pass. Raises ValueError."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        raise ValueError("is not JSON") from None
-    if not isinstance(document, dict):
-        raise ValueError("is not a JSON object")
-    values = dict.fromkeys(_FIELDS.values(), 0)
-    for name, value in document.items():
-        field = _BY_NAME.get(name.lower())
-        if field is None:
-            continue
-        if type(value) is not int or not 0 <= value < 2**64:
+    document = parse_object(data)
+    values = {field: document.get(name.lower(), 0) for name, field in _FIELDS.items()}
+    for name, field in _FIELDS.items():
+        if type(values[field]) is not int or not 0 <= values[field] < 2**64:
             raise ValueError(f"{name} is not a whole number from 0 to 2^64 - 1")
-        values[field] = value
     values["burst_bytes"] = max(values["burst_bytes"], MIN_BURST) if values["bytes_per_s"] else 0
     values["burst_packets"] = max(values["burst_packets"], 1) if values["packets_per_s"] else 0
     return RateConfig(**values)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from relay.gojson import parse_object
 from relay.handshake import make_private_key, public_key
 
 
@@ -55,14 +56,7 @@ def parse_hex_key(text: str, prefix: str = "") -> bytes:
 
 def parse_key_file(data: bytes) -> NodeKey:
     """derper's key file as a key pair. Raises ValueError."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        raise ValueError("is not JSON") from None
-    if not isinstance(document, dict):
-        raise ValueError("is not a JSON object")
-    # Go matches member names in any letter case.
-    text = next((value for name, value in document.items() if name.lower() == "privatekey"), None)
+    text = parse_object(data).get("privatekey")
     if not isinstance(text, str):
         raise ValueError('has no "PrivateKey"')
     try:
