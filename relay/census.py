@@ -41,6 +41,7 @@ class Census:
         """This process, now."""
         relay = self._relay
         tally = relay.tally
+        tally.counts["writes"] = relay.tick.writes
         tally.counts["stun_silenced"] = sum(stun.silenced for stun in relay.stun)
         for stun in relay.stun:
             tally.labelled["stun_addrfamily", stun.family] = stun.requests["success"]

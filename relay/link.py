@@ -3,6 +3,7 @@
 Together with session.py this is the hot path. The loop reads every ready socket (`buffer_updated`), sessions put slices
 into outboxes, and `Tick.flush`, scheduled with the first slice, runs when all ready sockets have been read: one joined
 write per destination, whatever number of sources it has packets from, and no timer that an idle relay would wait for.
+While ticks have a single outbox to write, most reads do not even wait for the tick's end.
 
 All connections share one read buffer for bytes off the socket, one for plain bytes, and the BIOs of channel.py; a
 connection keeps only the unfinished frame at its end, so that an idle one costs the same before and after a burst.
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 READ_SIZE: Final = 128 * 1024
 TAIL_SIZE: Final = MAX_PACKET + 1024  # more than the longest unfinished frame
 BACKLOG: Final = 1024 * 1024  # bytes that wait for the end of the tick at most, and one read
+LONE_READS: Final = 16  # after a tick with one outbox; a lone packet is 4 of 72 µs less on its way
 HIGH_WATER: Final = 128 * 1024  # bytes in a transport that are not the kernel's yet; more, and its packets queue
 
 CIPHER: Final = memoryview(bytearray(READ_SIZE))
@@ -44,6 +46,8 @@ class Tick:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, switch: Switch, tally: Tally) -> None:
         self.armed = False
+        self.writes = 0  # no Counter: that would be 0.2 µs for each
+        self._lone_reads = 0  # so many will not wait for the end of their tick
         self._loop = loop
         self._switch = switch
         self._tally = tally
@@ -54,6 +58,20 @@ class Tick:
             self.armed = True
             self._loop.call_soon(self.flush)
 
+    def arm_or_flush(self) -> None:
+        """After a read: run `flush` when this tick's sockets are read, or at once if the ticks before had nothing to join."""
+        if self._lone_reads and not self._switch.hangups:
+            self._lone_reads -= 1
+            self.flush()
+        else:
+            self.armed = True
+            self._loop.call_soon(self._end)
+
+    def _end(self) -> None:
+        if len(self._switch.dirty) == 1:
+            self._lone_reads = LONE_READS
+        self.flush()
+
     def flush(self) -> None:
         """One write per outbox that has something to write."""
         self.armed = False
@@ -61,7 +79,7 @@ class Tick:
         switch.backlog = 0
         outboxes = switch.dirty[:]
         switch.dirty.clear()
-        self._tally.counts["writes"] += len(outboxes)
+        self.writes += len(outboxes)
         for outbox in outboxes:
             if outbox.special:
                 self._flush_special(outbox)
@@ -216,12 +234,15 @@ class Link(asyncio.BufferedProtocol):
         except ProtocolError as error:
             self.end(error.reason)
             position = end
-        self._tail = _PLAIN_VIEW[position:end].tobytes() if position < end else b""
-        switch = self._switch
+        if position < end:
+            self._tail = _PLAIN_VIEW[position:end].tobytes()
+        elif self._tail:
+            self._tail = b""
+        switch, tick = self._switch, self._tick
         if switch.backlog > BACKLOG:
-            self._tick.flush()
-        elif not self._tick.armed and (switch.dirty or switch.hangups):
-            self._tick.arm()
+            tick.flush()
+        elif not tick.armed and (switch.dirty or switch.hangups):
+            tick.arm_or_flush()
         if session.wait_s:
             self._pause(session.wait_s)
 
@@ -247,8 +268,10 @@ class TlsLink(Link):
 
     def __init__(self, owner: Owner, transport: asyncio.Transport, channel: TlsChannel) -> None:
         super().__init__(owner, transport, channel)
-        self._read = cast(Callable[[int, memoryview], int], channel.tls.read)  # with a buffer it returns a count
-        self._encrypt = channel.tls.write
+        # The C object's own methods: SSLObject's are a Python call more each, 0.3 µs per packet where each is read alone.
+        tls = cast(ssl.SSLObject, getattr(channel.tls, "_sslobj", channel.tls))
+        self._read = cast(Callable[[int, memoryview], int], tls.read)  # with a buffer it returns a count
+        self._encrypt = tls.write
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return CIPHER
@@ -261,25 +284,25 @@ class TlsLink(Link):
             _PLAIN[:end] = tail
         read = self._read
         try:
-            while True:
-                count = read(READ_SIZE, _PLAIN_VIEW[end:] if end else _PLAIN_VIEW)
+            count = read(READ_SIZE, _PLAIN_VIEW[end:] if end else _PLAIN_VIEW)
+            end += count
+            while INCOMING.pending and count:
+                count = read(READ_SIZE, _PLAIN_VIEW[end:])
                 end += count
-                if not INCOMING.pending or not count:
-                    break
             if not count:
+                INCOMING.read()
                 self.end("closed_by_client")
         except ssl.SSLWantReadError:
             pass  # the record's rest is still to come
         except ssl.SSLError:
             self.end("tls_error")
-        if INCOMING.pending:
-            INCOMING.read()  # of a connection that ended; the next one must find nothing
+            INCOMING.read()  # the next connection must find nothing
         self._process(end)
 
     def write(self, chunk: Chunk) -> None:
         try:
             sent = self._encrypt(chunk)
-            while sent < len(chunk):
+            while sent != len(chunk):
                 sent += self._encrypt(memoryview(chunk)[sent:])
         except ssl.SSLError:
             _take_cipher()

@@ -5,8 +5,8 @@ relays half of what derper does per CPU-second; in this shape two to three times
 
 1. No object per packet. A SEND_PACKET and the RECV_PACKET that it becomes have the same length, so the type byte and
    the key are overwritten where they stand in the read buffer, and what goes out is a slice of what came in.
-2. Runs. Consecutive frames of the same length to the same destination leave as one slice. Where destinations are is kept
-   in a small table per connection, so that a packet costs one look-up of its own and no method call.
+2. Runs. Consecutive frames to the same destination leave as one slice. Where destinations are is kept in a small table
+   per connection, so that a packet costs one look-up of its own at most, and no method call.
 3. Nothing is written here: slices collect in the destination's outbox until the end of the loop's tick, across all
    sources, and leave in one write (server.py).
 
@@ -123,9 +123,25 @@ class Session:
         # Where fewer than 37 bytes are left, `key` ends with what stood there before, and with fewer than 5 the length does.
         # Then the frame is not whole, whatever these say: _handle looks again.
         kind, length, key = front_at(buffer, 0)
+        size = length + HEADER_LEN
+        if size == end and kind == SEND_PACKET and size >= PACKET_HEAD_LEN:
+            # One packet and no more, as a stock client's writes often come: 0.4 of 5 µs less than through the loop.
+            outbox = routes.get(key)
+            if outbox is not None and outbox.ready:
+                rewrite(buffer, 0, RECV_PACKET, length, me)
+                if length >= _MIN_DISCO_LEN and buffer[PACKET_HEAD_LEN] == DISCO_FIRST:
+                    self._count_disco(buffer, 0, end, size)
+                pending = outbox.pending
+                if not pending:
+                    outbox.dirty.append(outbox)
+                pending.append(buffer[:end])
+                outbox.packets += 1
+                self.rx_packets += 1
+                self.rx_bytes += end - PACKET_HEAD_LEN
+                self.switch.backlog += end
+                return end
         try:
             while position < end:
-                size = length + HEADER_LEN
                 outbox = routes.get(key)
                 if outbox is None or kind != SEND_PACKET or not PACKET_HEAD_LEN <= size <= end - position:
                     after = self._handle(buffer, position, end)
@@ -133,39 +149,44 @@ class Session:
                         break
                     position = after
                     kind, length, key = front_at(buffer, position)
+                    size = length + HEADER_LEN
                     continue
                 ready = outbox.ready
                 if not ready and not outbox.current:
                     del routes[key]  # that connection is not its key's any more
                     continue
-                first, destination = position, key
-                rewrite(buffer, position, RECV_PACKET, length, me)
-                position += size
-                kind, following, key = front_at(buffer, position)
-                while key == destination and following == length and kind == SEND_PACKET and end - position >= size:
+                first, destination, run = position, key, 0
+                while True:  # once for each length in the run
+                    start = position
                     rewrite(buffer, position, RECV_PACKET, length, me)
                     position += size
-                    if end - position > LONG_RUN * size:
-                        position = self._rewrite_run(buffer, position, end, length, destination)
                     kind, following, key = front_at(buffer, position)
-                octets = position - first
-                count = octets // size
-                packets += count
-                total += octets
-                if length >= _MIN_DISCO_LEN and (
-                    buffer[first + PACKET_HEAD_LEN] == DISCO_FIRST
-                    or (count > 1 and DISCO_FIRST in buffer[first + PACKET_HEAD_LEN + size : position : size])
-                ):
-                    self._count_disco(buffer, first, position, size)
+                    while key == destination and following == length and kind == SEND_PACKET and end - position >= size:
+                        rewrite(buffer, position, RECV_PACKET, length, me)
+                        position += size
+                        if end - position > LONG_RUN * size:
+                            position = self._rewrite_run(buffer, position, end, length, destination)
+                        kind, following, key = front_at(buffer, position)
+                    count = (position - start) // size
+                    run += count
+                    if length >= _MIN_DISCO_LEN and (
+                        buffer[start + PACKET_HEAD_LEN] == DISCO_FIRST
+                        or (count > 1 and DISCO_FIRST in buffer[start + PACKET_HEAD_LEN + size : position : size])
+                    ):
+                        self._count_disco(buffer, start, position, size)
+                    length, size = following, following + HEADER_LEN
+                    if key != destination or kind != SEND_PACKET or not ready or not PACKET_HEAD_LEN <= size <= end - position:
+                        break
+                packets += run
+                total += position - first
                 if ready:
                     pending = outbox.pending
                     if not pending:
                         outbox.dirty.append(outbox)
                     pending.append(buffer[first:position])
-                    outbox.packets += count
+                    outbox.packets += run
                 else:
-                    outbox.queue(buffer[first:position], size, me, self.switch.clock())
-                length = following
+                    outbox.queue(buffer[first:position], (position - first) // run, me, self.switch.clock())
         finally:  # what went before a breach of the rules has been relayed, and counts
             if packets:
                 self.rx_packets += packets

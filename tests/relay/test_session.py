@@ -315,6 +315,34 @@ def test_packets_for_another_relays_client_are_forwarded(world, alice):
     assert world.switch.totals()["packets_forwarded_out"] == 2
 
 
+def test_runs_to_one_peer_leave_in_one_piece_whatever_their_sizes(world, alice, bob):
+    packets = [b"", b"ab", b"cd", v.SMALLEST_DISCO, b"x" * 62, b"y", *[b"z" * 40] * 12]
+    alice.sends(bob, b"first")
+    alice.says(*[wire.pack_send_packet(bob.key, packet) for packet in packets])
+    assert len(bob.outbox.pending) == 2
+    assert bob.gets() == [(alice.key, packet) for packet in [b"first", *packets]]
+    assert (alice.session.rx_packets, alice.session.rx_disco, bob.outbox.packets) == (19, 1, 19)
+
+
+def test_a_blocked_peer_keeps_what_it_can_of_runs_of_several_sizes(world, alice, bob):
+    alice.sends(bob, b"first")
+    assert bob.gets() == [(alice.key, b"first")]
+    bob.outbox.block()
+    packets = [b"a" * 10, b"b" * 10, v.SMALLEST_DISCO, b"c" * 20, b""]
+    alice.says(*[wire.pack_send_packet(bob.key, packet) for packet in packets])
+    assert bob.outbox.waiting == 5
+    bob.outbox.unblock()
+    assert sorted(bob.gets()) == sorted((alice.key, packet) for packet in packets)
+
+
+def test_a_single_packet_is_counted_like_any_other(world, alice, bob):
+    for packet in (b"plain", v.SMALLEST_DISCO, b"T" * 62):
+        alice.sends(bob, packet)
+        alice.sends(bob, packet)
+        assert bob.gets() == [(alice.key, packet)] * 2
+    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (6, 4 * 62 + 2 * 5, 2)
+
+
 def test_runs_of_packets_are_forwarded_and_counted(world, alice, bob):
     link, far = world.link("other"), key("far")
     link.has("far")
@@ -323,6 +351,23 @@ def test_runs_of_packets_are_forwarded_and_counted(world, alice, bob):
     assert link.hears() == [(wire.FORWARD_PACKET, alice.key + far + packet) for packet in packets]
     assert bob.gets() == [(alice.key, b"near")]
     assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (6, 4 * 62 + 5 + 4, 1)
+
+
+def test_runs_for_two_clients_of_another_relay_are_told_apart(world, alice):
+    link = world.link("other")
+    link.has("far")
+    link.has("farther")
+    alice.says(*[wire.pack_send_packet(key(name), b"ten bytes.") for name in ("far", "farther", "far", "far", "farther")])
+    destinations = [payload[32:64] for _, payload in link.hears()]
+    assert destinations == [key("far"), key("farther"), key("far"), key("far"), key("farther")]
+
+
+def test_a_frame_that_is_no_packet_may_come_in_pieces(world, alice):
+    for at in range(1, len(PING)):
+        alice.says(PING[:at])
+        assert alice.hears() == []
+        alice.says(PING[at:])
+        assert alice.hears() == [(wire.PONG, b"12345678")]
 
 
 def test_a_packet_from_outside_may_go_on_to_another_worker_but_no_further(world, relay):
