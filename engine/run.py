@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from engine.facts import Ask, Facts
+from engine.login import Login
 from engine.plan import Mode, compile_plan
 from engine.resource import Resource
 from engine.session import Event, OnEvent, Session
-from engine.transport import Login
 
 Compile = Callable[[Session], Iterable[Resource]]
 

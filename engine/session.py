@@ -14,8 +14,9 @@ from contextlib import suppress
 from typing import Any
 
 from engine.facts import Ask, Facts
+from engine.login import Login, Unreachable
 from engine.plan import Plan, revealed
-from engine.transport import AgentChannel, Login, Unreachable, run_once
+from engine.transport import AgentChannel, run_once
 from inventory.errors import DerpfleetError
 
 Event = dict[str, Any]

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 import inventory
 from engine.facts import Ask
+from engine.login import Login
 from engine.plan import Mode
 from engine.report import Report
 from engine.run import Compile, Outcome, converge
 from engine.session import Event, Session
-from engine.transport import Login
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
 

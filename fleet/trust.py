@@ -8,7 +8,8 @@ from pathlib import Path
 
 from paramiko import HostKeys, PKey
 
-from engine.transport import Login, Unreachable, fingerprint, offered_host_key
+from engine.login import Login, Unreachable
+from engine.ssh import fingerprint, offered_host_key
 from fleet.context import HEADSCALE, Fleet
 
 Confirm = Callable[[str], bool]

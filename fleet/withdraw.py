@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from engine.facts import Ask
+from engine.login import Unreachable
 from engine.session import Session
-from engine.transport import Unreachable
 from fleet.context import HEADSCALE, Fleet, Interrupted
 from fleet.deploy import ResourceFailed
 from fleet.prove import forget, prove_hosts, targets

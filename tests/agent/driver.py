@@ -21,10 +21,10 @@ import pytest
 
 from engine import boot, session
 from engine.facts import Ask
+from engine.login import Login, Unreachable
 from engine.plan import Mode
 from engine.resource import Resource
 from engine.run import Outcome, converge
-from engine.transport import Login, Unreachable
 from inventory.model import Ssh
 from tests.support.sshd import Sshd
 

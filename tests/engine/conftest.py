@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from engine.facts import Ask
+from engine.login import Login
 from engine.plan import Mode
 from engine.resource import Resource
 from engine.run import Outcome, converge
-from engine.transport import Login
 from inventory.model import Ssh
 from tests.support.sshd import PASSWORD, Sshd
 

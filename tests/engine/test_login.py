@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.login import Login, Unreachable
 from engine.report import Report
-from engine.transport import Login, Unreachable, run_once
+from engine.transport import run_once
 from fleet.context import Fleet
 from fleet.trust import logins, trust
 from inventory.model import Host, Region, Site, Ssh
@@ -29,7 +30,7 @@ def test_a_jump_host_is_blamed_for_what_it_did_itself(sshd: Sshd, tmp_path: Path
     def refused(jump: str, known_hosts: Path) -> Unreachable:
         ssh = Ssh(address="hk1.example.org", user="root", key=str(sshd.key), jump=jump, python=PYTHON)
         with pytest.raises(Unreachable) as error:
-            Login("hk1", ssh, address="", known_hosts=known_hosts, base=Path("/")).connect()
+            run_once(Login("hk1", ssh, address="", known_hosts=known_hosts, base=Path("/")), ["true"])
         return error.value
 
     unknown = refused(f"root@127.0.0.1:{sshd.port}", tmp_path / "none")

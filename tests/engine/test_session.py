@@ -14,9 +14,11 @@ import pytest
 
 from engine.boot import agent_payload
 from engine.facts import Ask
+from engine.login import Unreachable
 from engine.resource import Command, Directory, File
 from engine.session import Locked, Session, Stopped
-from engine.transport import NotReady, Unreachable, offered_host_key
+from engine.ssh import offered_host_key
+from engine.transport import NotReady, run_once
 from lab.delay import delaying
 from tests.engine.conftest import Run, login_to
 from tests.support.sshd import Account, Sshd
@@ -106,7 +108,7 @@ def _refused(server: Sshd, user: str, **ssh: str) -> NotReady:
 
 def test_an_unknown_host_key_stops(sshd: Sshd, tmp_path: Path) -> None:
     with pytest.raises(Unreachable) as error:
-        login_to(sshd, known_hosts=tmp_path / "none").connect()
+        run_once(login_to(sshd, known_hosts=tmp_path / "none"), ["true"])
     assert error.value.what == "the host key is not known"
     assert error.value.next.endswith("invoke trust --host hk1")
     assert not (tmp_path / "none").exists()
@@ -117,7 +119,7 @@ def test_a_changed_host_key_stops(sshd: Sshd, new_sshd: NewSshd, tmp_path: Path)
     pinned = tmp_path / "known_hosts"
     pinned.write_text(f"[127.0.0.1]:{sshd.port} {other}\n")
     with pytest.raises(Unreachable) as error:
-        login_to(sshd, known_hosts=pinned).connect()
+        run_once(login_to(sshd, known_hosts=pinned), ["true"])
     assert error.value.what == "the host key has CHANGED"
     assert pinned.read_text().count("\n") == 1
 
@@ -129,7 +131,7 @@ def test_the_offered_key_is_the_hosts(sshd: Sshd) -> None:
 @pytest.mark.parametrize(("ssh", "what"), [({"port": 1}, "no connection"), ({"user": "nobody-here"}, "login refused")])
 def test_no_login_is_named(sshd: Sshd, ssh: dict[str, object], what: str) -> None:
     with pytest.raises(Unreachable) as error:
-        login_to(sshd, **ssh).connect()
+        run_once(login_to(sshd, **ssh), ["true"])
     assert error.value.what == what
 
 

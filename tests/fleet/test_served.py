@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from engine.facts import Ask, Facts, Output
+from engine.login import Unreachable
 from engine.report import Report
-from engine.transport import Unreachable
 from fleet import served
 from fleet.context import Fleet
 from inventory.model import Site

@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from engine.facts import Facts, Output
+from engine.login import Unreachable
 from engine.report import Report
 from engine.run import Failure
-from engine.transport import Unreachable
 from fleet import register, withdraw
 from fleet.context import Fleet, Interrupted
 from fleet.deploy import ResourceFailed

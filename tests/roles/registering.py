@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import inventory
+from engine.login import Login
 from engine.run import converge
-from engine.transport import Login
 from roles import headscale
 
 

@@ -178,6 +178,7 @@ def _listen() -> socket.socket:
 
 def _config(*, password_login: bool, force_command: str, more: Sequence[str]) -> str:
     lines = [
+        *more,  # sshd takes the first value that it is given
         "HostKey /run/stage/host_key",
         "PidFile none",
         "StrictModes no",
@@ -191,6 +192,5 @@ def _config(*, password_login: bool, force_command: str, more: Sequence[str]) ->
         "KbdInteractiveAuthentication no",
         "AuthorizedKeysFile .ssh/authorized_keys",
         *([f"ForceCommand {force_command}"] if force_command else []),
-        *more,
     ]
     return "\n".join(lines) + "\n"
