@@ -10,10 +10,12 @@ from pathlib import Path
 
 READY = "READY 1"
 
-# Prints READY before it reads anything: with a wrong sudo password, sudo would take the payload for further attempts.
+# Prints READY before it reads anything: with a wrong sudo password, sudo would take the payload for further attempts. What the agent
+# imports of Python's own and takes long is imported while the agent is on its way.
 _BOOT = """\
 import sys,zlib,json,types,linecache
 print("READY 1",flush=True)
+import difflib,glob,hashlib,http.client,platform,queue,shutil,ssl,subprocess,tarfile,tempfile
 i=sys.stdin.buffer
 n=int(i.readline() or 0)
 for k,t in json.loads(zlib.decompress(i.read(n)).decode()) if n else ():
@@ -33,7 +35,7 @@ AGENT_MODULES = (
 
 def boot_command(*, python: str, sudo: bool, prompt: str, ask_password: bool) -> str:
     """The command line for the remote shell. `prompt` is the token that sudo prints when it wants the password."""
-    words = [python, "-I", "-c", _one_line(_BOOT)]
+    words = [python, "-I", "-S", "-c", _one_line(_BOOT)]
     return shlex.join(_elevated(words, sudo=sudo, prompt=prompt, ask_password=ask_password))
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from engine.facts import Ask
+from engine.login import Login
 from engine.resource import Command, Directory, File, Group, Package, Resource, Service, Symlink, Sysctl, User
 from engine.run import converge
-from engine.transport import Login
 from inventory.model import Ssh
 
 
 def resources(contents: Path) -> list[Resource]:
     """What `wanted.py` lists, from the contents in that folder."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  # while the host is waited for
+
     variables = json.loads((contents / "variables.json").read_text())
     templates = Environment(
         loader=FileSystemLoader(contents), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True, autoescape=False
@@ -76,7 +77,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, required=True)
     given = parser.parse_args()
     login = login_to("bench", given.address, given.port, given.key, given.known_hosts)
-    outcome = converge(login, lambda _: resources(Path(given.contents)), ask=Ask(), mode="apply", runs=Path(given.runs))
+    with ThreadPoolExecutor(1) as pool:
+        wanted = pool.submit(resources, Path(given.contents))
+        outcome = converge(login, lambda _: wanted.result(), ask=Ask(), mode="apply", runs=Path(given.runs))
     print(json.dumps({"counts": outcome.counts, "failures": [failure.what for failure in outcome.failures]}))
     return 0 if outcome.ok else 1
 
