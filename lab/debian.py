@@ -1,7 +1,7 @@
-"""A bare Debian 12, as a VPS provider hands it over: systemd, sshd, Python, and nothing that a relay needs.
+"""A bare Debian, as a VPS provider hands it over: systemd, sshd, Python, and nothing that a relay needs.
 
-Made once by mmdebstrap and kept unpacked in `.cache/lab/base-<key>`, the lower layer of every host's overlay. How the machine
-reaches package servers (mirror, proxy, CA certificates) is carried into the hosts, whatever it is.
+Made once for each release by mmdebstrap and kept unpacked in `.cache/lab/base-<key>`, the lower layer of its hosts' overlays. How the
+machine reaches package servers (mirror, proxy, CA certificates) is carried into the hosts, whatever it is.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from lab.certificates import machine_bundle
 from lab.files import write_tree
 from lab.process import run
 
-SUITE = "bookworm"
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo", "python3",
-    "ca-certificates", "curl", "iproute2", "iputils-ping", "procps", "less",
+    "ca-certificates", "curl", "iproute2", "iputils-ping", "kmod", "procps", "less",
 )  # fmt: skip
 # Two logins beside root, as a provider's first-boot script makes them: sudo asks the one for its password.
 ADMIN, ADMIN_WITHOUT_PASSWORD = "ops", "auto"
@@ -38,27 +37,27 @@ CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 OWN_CAS = Path("/usr/local/share/ca-certificates")
 ARCHIVES = Path("var/cache/apt/archives")
 _CARRIED = re.compile(r"^Acquire::(https?|ftp|Check-|Retries|Force|Languages|GzipIndexes)")
-_STANDARD = re.compile(rf"^(?P<uri>\S+) (?P<suite>{SUITE}|{SUITE}-updates|{SUITE}-security) Debian$", re.MULTILINE)
+_STANDARD = re.compile(r"^(?P<uri>\S+) (?P<suite>[a-z]+)(?P<part>|-updates|-security) Debian$", re.MULTILINE)
 
 
-def base(*, cache: Path, progress: Progress) -> Path:
-    """The folder of the bare root, made if it is not there. Two callers at once make it once. Raises LabError."""
+def base(suite: str, *, cache: Path, progress: Progress) -> Path:
+    """The folder of a release's bare root, made if it is not there. Two callers at once make it once. Raises LabError."""
 
     def make(partial: Path) -> None:
         began = time.monotonic()
-        progress("Debian 12 root: fetching and unpacking packages (about half a minute)")
+        progress(f"Debian {suite} root: fetching and unpacking packages (about half a minute)")
         argv = ["mmdebstrap", "--quiet", "--variant=minbase", "--format=directory", f"--include={','.join(PACKAGES)}"]
         argv += [f"--aptopt={line}" for line in apt_options()] + [
             f'--customize-hook=chroot "$1" sh -c {shlex.quote(step)}' for step in SETUP
         ]
-        run([*argv, SUITE, str(partial), *sources()], timeout_s=900, what="the hosts' Debian root could not be made")
-        progress(f"Debian 12 root: made in {time.monotonic() - began:.0f} s")
+        run([*argv, suite, str(partial), *sources(suite)], timeout_s=900, what="the hosts' Debian root could not be made")
+        progress(f"Debian {suite} root: made in {time.monotonic() - began:.0f} s")
 
-    key = hashlib.sha256("\0".join([SUITE, *PACKAGES, *SETUP]).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\0".join([suite, *PACKAGES, *SETUP]).encode()).hexdigest()[:12]
     return made_once(cache / "lab" / f"base-{key}", make)
 
 
-def lay_out(base_root: Path, folder: Path, *, cache: Path, ca: Path) -> None:
+def lay_out(base_root: Path, folder: Path, *, suite: str, cache: Path, ca: Path) -> None:
     """The parts of one host's file system, as `lab.host` mounts them: `base`, which all hosts share, `upper` with what is the
     host's own, `work` and `root` for the mount, and `var`, a copy, since Docker wants no overlay below its own.
 
@@ -70,16 +69,16 @@ def lay_out(base_root: Path, folder: Path, *, cache: Path, ca: Path) -> None:
     (folder / "base").symlink_to(base_root)
     run(["cp", "-a", "--reflink=auto", str(base_root / "var"), str(folder / "var")], timeout_s=300)
     carried: dict[str, str | bytes] = {"etc/apt/apt.conf.d/90lab": "\n".join(apt_options()) + "\n"}
-    if lines := sources():
+    if lines := sources(suite):
         carried["etc/apt/sources.list"] = "\n".join(lines) + "\n"
     write_tree(folder / "upper", carried | _ca_certificates(ca), like=base_root)
-    for package in _archives(cache).glob("*.deb"):
+    for package in _archives(cache, suite).glob("*.deb"):
         _link(package, folder / ARCHIVES)
 
 
-def keep_packages(folder: Path, *, cache: Path) -> None:
-    """Put what a host has fetched by apt where the next host finds it."""
-    kept = _archives(cache)
+def keep_packages(folder: Path, *, suite: str, cache: Path) -> None:
+    """Put what a host has fetched by apt where the next host of its release finds it."""
+    kept = _archives(cache, suite)
     for package in (folder / ARCHIVES).glob("*.deb"):
         if not (kept / package.name).exists():
             _link(package, kept)
@@ -90,12 +89,16 @@ def apt_options() -> list[str]:
     return [line for line in run(["apt-config", "dump", "Acquire"]).splitlines() if _CARRIED.match(line) and not line.endswith(' "";')]
 
 
-def sources() -> list[str]:
-    """`deb` lines of the servers that this machine takes Debian 12 from; none if it is another system, and then Debian's own serve."""
+def servers() -> dict[str, str]:
+    """Where this machine takes Debian from: {"": URI, "-updates": URI, "-security": URI}; empty if it is another system."""
     wanted = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(ORIGIN)", "Identifier: Packages"]
-    found = {m["suite"]: m["uri"] for m in _STANDARD.finditer(run(wanted))}
-    complete = {SUITE, f"{SUITE}-updates", f"{SUITE}-security"} <= found.keys()
-    return [f"deb {uri} {suite} main" for suite, uri in sorted(found.items())] if complete else []
+    found = {match["part"]: match["uri"] for match in _STANDARD.finditer(run(wanted))}
+    return found if len(found) == 3 else {}
+
+
+def sources(suite: str) -> list[str]:
+    """`deb` lines of a release from this machine's servers; without any, Debian's own serve."""
+    return [f"deb {uri} {suite}{part} main" for part, uri in sorted(servers().items())]
 
 
 def _ca_certificates(ca: Path) -> dict[str, str | bytes]:
@@ -106,8 +109,8 @@ def _ca_certificates(ca: Path) -> dict[str, str | bytes]:
     return own | {CA_BUNDLE: machine_bundle() + root, added: root, by_hash: root}
 
 
-def _archives(cache: Path) -> Path:
-    folder = cache / "lab" / "packages"
+def _archives(cache: Path, suite: str) -> Path:
+    folder = cache / "lab" / "packages" / suite
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -75,7 +75,7 @@ class Host:
 
     def prepare(self, base: Path, *, cache: Path, ca: Path) -> None:
         """Lay out its file system: the base, its name, its keys, its logins, `ca` among what it trusts."""
-        debian.lay_out(base, self.folder, cache=cache, ca=ca)
+        debian.lay_out(base, self.folder, suite=self.spec.suite, cache=cache, ca=ca)
         domain, authorized = self.spec.domain, (self.keys / "id_ed25519.pub").read_text()
         self.lay(
             {

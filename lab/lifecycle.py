@@ -48,7 +48,7 @@ def up(root: Path, *, progress: Progress, only: Iterable[str] = PARTS, cache: Pa
                 _raise(lab, missing, said)
             return lab
         _clear(root, cache=cache)
-        lab = Lab(state.State(root, netns.choose(root, [line.split()[1] for line in debian.sources()])), cache)
+        lab = Lab(state.State(root, netns.choose(root, list(debian.servers().values()))), cache)
         try:
             _raise(lab, wanted, said)
         except BaseException:
@@ -115,12 +115,13 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
             return compiler.submit(golang.build, golang.SOURCES / name, cache=lab.cache, progress=progress)
 
         programs = {name: compiled(name) for name, users in (("hs", {"hs1"}), ("ts", set(SITES))) if users & set(parts)}
-        base = pool.submit(debian.base, cache=lab.cache, progress=progress)
+        suites = {HOSTS[part].suite for part in parts if part in HOSTS}
+        bases = {suite: pool.submit(debian.base, suite, cache=lab.cache, progress=progress) for suite in suites}
 
         def raise_part(part: str) -> None:
             since = time.monotonic()
             if part in HOSTS:
-                _raise_host(lab, part, base, programs)
+                _raise_host(lab, part, bases[HOSTS[part].suite], programs)
             elif part == ACME:
                 lab.acme.start()
             else:
@@ -165,7 +166,7 @@ def _clear(root: Path, *, cache: Path, keep: tuple[str, ...] = ()) -> None:
     lab = Lab(found, cache)
     for host in lab.hosts.values():
         host.stop()
-        debian.keep_packages(host.folder, cache=cache)
+        debian.keep_packages(host.folder, suite=host.spec.suite, cache=cache)
     Processes(root, root / "log").stop_all()
     netns.remove(found.topology)
     cgroup.remove(found.topology)

@@ -38,6 +38,7 @@ class HostSpec:
     name: str
     kind: Literal["relay", "headscale"]
     at: int
+    suite: str = "bookworm"  # the release
     ipv6: bool = False
     region: tuple[int, str, str] | None = None  # id, code, name
 
@@ -61,7 +62,7 @@ HOSTS: Mapping[str, HostSpec] = {
     spec.name: spec
     for spec in (
         HostSpec("hk1", "relay", 11, ipv6=True, region=(901, "hk", "Hong Kong")),
-        HostSpec("sg1", "relay", 12, region=(902, "sg", "Singapore")),
+        HostSpec("sg1", "relay", 12, suite="trixie", region=(902, "sg", "Singapore")),
         HostSpec("hs1", "headscale", 21),
     )
 }

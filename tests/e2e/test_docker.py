@@ -16,6 +16,7 @@ import pytest
 import lab
 from lab.certificates import make_server_certificate
 from lab.process import wait_for
+from lab.topology import HOSTS
 from tests.e2e.conftest import CHECKOUT, Desk, derper_image
 from tests.e2e.nodes import exchange
 from tests.support.labs import own_lab
@@ -126,7 +127,7 @@ def serving(stage: lab.Lab, folder: Path) -> Iterator[str]:
         server.wait(10)
 
 
-def make_repository(folder: Path, home: Path, docker: Path) -> Path:
+def make_repository(folder: Path, home: Path, docker: Path, suite: str) -> Path:
     """An apt repository laid out as Docker's, signed. Its docker-ce is Debian's package (`docker`) by another name. Returns the key."""
     gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--yes"]
     home.mkdir(mode=0o700)
@@ -134,7 +135,7 @@ def make_repository(folder: Path, home: Path, docker: Path) -> Path:
     key = home / "key.asc"
     subprocess.run([*gpg, "--armor", "--output", str(key), "--export"], check=True, capture_output=True)
     base = folder / "docker-ce" / "linux" / "debian"
-    pool, binary = base / "pool", base / "dists" / "bookworm" / "stable" / "binary-amd64"
+    pool, binary = base / "pool", base / "dists" / suite / "stable" / "binary-amd64"
     for place in (pool, binary):
         place.mkdir(parents=True)
     index = ""
@@ -155,9 +156,9 @@ def make_repository(folder: Path, home: Path, docker: Path) -> Path:
         index += f"{control}Filename: pool/{deb.name}\nSize: {len(data)}\nSHA256: {hashlib.sha256(data).hexdigest()}\n\n"
     (binary / "Packages").write_text(index)
     digest = hashlib.sha256(index.encode()).hexdigest()
-    release = base / "dists" / "bookworm" / "Release"
+    release = base / "dists" / suite / "Release"
     release.write_text(
-        "Origin: Docker\nSuite: bookworm\nCodename: bookworm\nArchitectures: amd64\nComponents: stable\n"
+        f"Origin: Docker\nSuite: {suite}\nCodename: {suite}\nArchitectures: amd64\nComponents: stable\n"
         f"Date: Sun, 22 Nov 2026 00:00:00 UTC\nSHA256:\n {digest} {len(index)} stable/binary-amd64/Packages\n"
     )
     subprocess.run([*gpg, "--clearsign", "--output", str(release.with_name("InRelease")), str(release)], check=True, capture_output=True)
@@ -167,7 +168,7 @@ def make_repository(folder: Path, home: Path, docker: Path) -> Path:
 def test_dockers_own_packages_from_a_mirror(desk: Desk, tmp_path: Path) -> None:
     stage = desk.stage
     [docker] = (stage.hosts["hk1"].root / "var/cache/apt/archives").glob("docker.io_*.deb")
-    key = make_repository(tmp_path / "www", tmp_path / "gpg", docker)
+    key = make_repository(tmp_path / "www", tmp_path / "gpg", docker, HOSTS["sg1"].suite)
     direct = 'Acquire::http::Proxy::controller.derp.lab "DIRECT";\n'
     stage.run_in("sg1", ["sh", "-c", "cat >/etc/apt/apt.conf.d/99direct"], input=direct)
     with serving(stage, tmp_path / "www") as mirror:
