@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,24 @@ FILE = f"the site file (default: $DERPFLEET_SITE, then {SITE}, then the lab's)"
 JSON = "JSON lines on standard output, for machines"
 
 
+def _number(text: str, option: str) -> int:
+    """A number that a person typed. Raises DerpfleetError."""
+    from inventory.errors import DerpfleetError
+
+    if not text.isdecimal():
+        raise DerpfleetError(f"{option} takes a number, not {text!r}")
+    return int(text)
+
+
+def _refuse_bare(words: Sequence[str]) -> None:
+    """An option without its value, as `--host $HOST` is when HOST is empty, would pass for all hosts. Raises DerpfleetError."""
+    from inventory.errors import DerpfleetError
+
+    for word, following in pairwise([*words, "-"]):
+        if word in ("--host", "-h", "--only") and following.startswith("-"):
+            raise DerpfleetError(f"{word} needs a value", why="without one it would mean all of them", next=f"give one, or no {word}")
+
+
 @contextmanager
 def _reporting(*, json: bool = False, diffs: bool = False, aside: bool = False) -> Iterator[Any]:
     """A report; a DerpfleetError inside becomes its words and its exit code. `aside`: on standard error, the other being the verb's own."""
@@ -28,15 +48,17 @@ def _reporting(*, json: bool = False, diffs: bool = False, aside: bool = False) 
     from inventory.errors import DerpfleetError
 
     console = Console(stderr=True, highlight=False, soft_wrap=True) if aside else None
-    with Report(json_lines=json, diffs=diffs, console=console) as report:
-        try:
+    report = Report(json_lines=json, diffs=diffs, console=console)
+    try:
+        with report:
+            _refuse_bare(sys.argv[1:])
             yield report
-        except DerpfleetError as error:
-            report.failure(error)
-            raise Exit(code=error.exit_code) from None
-        except KeyboardInterrupt:
-            report.say("interrupted")
-            raise Exit(code=130) from None
+    except DerpfleetError as error:
+        report.failure(error)
+        raise Exit(code=error.exit_code) from None
+    except KeyboardInterrupt:
+        report.say("interrupted")
+        raise Exit(code=130) from None
 
 
 @contextmanager
@@ -94,6 +116,10 @@ def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False,
 def check(_: Context, host=None, site="", only=None, json=False):  # type: ignore[no-untyped-def]
     """Connect, change nothing, print a unified diff of what a deploy would change.
 
+    Examples:
+      invoke check
+      invoke check --host hk1 --only role:nginx
+
     Exit codes: 0 nothing would change, 10 something would, 3 unreachable, 4 site file wrong, 5 host locked.
     """
     from fleet import deploy as verb
@@ -115,7 +141,7 @@ def check(_: Context, host=None, site="", only=None, json=False):  # type: ignor
         "json": JSON,
     },
 )
-def verify(_: Context, host=None, site="", address="", ca="", pin="", stun_port=3478, thorough=False, json=False):  # type: ignore[no-untyped-def]
+def verify(_: Context, host=None, site="", address="", ca="", pin="", stun_port="3478", thorough=False, json=False):  # type: ignore[no-untyped-def]
     """Prove from outside that packets pass: name, TCP, STUN, TLS, upgrade, handshake, two clients.
 
     The ladder names the first broken rung, its cause and the next command.
@@ -123,6 +149,8 @@ def verify(_: Context, host=None, site="", address="", ca="", pin="", stun_port=
     Examples:
       invoke verify --host hk1 --thorough
       invoke verify --address relay.example.org:443 --stun-port 3479
+
+    Exit codes: 0 proved, 1 not proved, 4 site file wrong.
     """
     from fleet import verify as verb
 
@@ -130,7 +158,9 @@ def verify(_: Context, host=None, site="", address="", ca="", pin="", stun_port=
         from probe.target import Target
 
         with _reporting(json=json) as report:
-            target = Target.from_address(address, stun_port=stun_port or None, ca=Path(ca) if ca else None, pin=pin or None)
+            target = Target.from_address(
+                address, stun_port=_number(stun_port, "--stun-port") or None, ca=Path(ca) if ca else None, pin=pin or None
+            )
             _end(verb.verify_address(report, target, thorough=thorough))
         return
     with _fleet(site, json=json) as fleet:
@@ -139,7 +169,14 @@ def verify(_: Context, host=None, site="", address="", ca="", pin="", stun_port=
 
 @task(iterable=["host"], help={"host": HOST, "site": FILE, "html": "also write one self-contained page to this file", "json": JSON})
 def status(_: Context, host=None, site="", html="", json=False):  # type: ignore[no-untyped-def]
-    """A table: host, flavour, version, proof, certificate days, clients, last deploy."""
+    """A table: host, flavour, version, proof, certificate days, clients, last deploy.
+
+    Examples:
+      invoke status
+      invoke status --html status.html
+
+    Exit codes: 0 every host is proved, 1 one is not, 4 site file wrong.
+    """
     from fleet import status as verb
 
     with _fleet(site, json=json) as fleet:
@@ -151,6 +188,8 @@ def renew(_: Context, host=None, site="", force=False, json=False):  # type: ign
     """Renew certificates now, as the timer would, and prove that the new one is served.
 
     Example: invoke renew --host hk1 --force
+
+    Exit codes: 0 renewed or not due, and proved; 1 not renewed or not proved, 3 unreachable, 4 site file wrong, 5 host locked.
     """
     from fleet import renew as verb
 
@@ -165,6 +204,8 @@ def withdraw(_: Context, host, site="", json=False):  # type: ignore[no-untyped-
     Also the way to give up a former region id. Needs another proved relay in the map. A deploy brings the relay back.
 
     Example: invoke withdraw --host sg1
+
+    Exit codes: 0 withdrawn, 1 it is the only relay or nodes did not move, 3 unreachable, 4 site file wrong, 5 host locked.
     """
     from fleet import withdraw as verb
 
@@ -174,9 +215,11 @@ def withdraw(_: Context, host, site="", json=False):  # type: ignore[no-untyped-
 
 @task(help={"site": FILE})
 def derpmap(_: Context, site=""):  # type: ignore[no-untyped-def]
-    """Print the regions as JSON for a Tailscale policy file, and on standard error where to paste it."""
+    """Print the regions as JSON for a Tailscale policy file, and on standard error where to paste it.
+
+    Example: invoke derpmap > derpmap.json
+    """
     import json
-    import sys
 
     from fleet import pins
     from roles import derpmap as pure
@@ -199,7 +242,9 @@ def derpmap(_: Context, site=""):  # type: ignore[no-untyped-def]
 def trust(_: Context, host=None, site="", replace=False, fingerprint=""):  # type: ignore[no-untyped-def]
     """Show a host's key, ask, and pin it. Nothing else ever learns a host key.
 
-    Example: invoke trust --host hk1 --fingerprint SHA256:…
+    Examples:
+      invoke trust --host hk1
+      invoke trust --host headscale --fingerprint SHA256:…
     """
     from fleet import trust as verb
 
@@ -212,26 +257,30 @@ def trust(_: Context, host=None, site="", replace=False, fingerprint=""):  # typ
         "host": "a host of the site, or `headscale`",
         "site": FILE,
         "relay": "the relay's own log instead of the last run's",
-        "lines": "how many lines",
+        "lines": "how many lines of the relay's own (default: 50)",
+        "json": JSON,
     }
 )
-def logs(_: Context, host, site="", relay=False, lines=50):  # type: ignore[no-untyped-def]
+def logs(_: Context, host, site="", relay=False, lines="50", json=False):  # type: ignore[no-untyped-def]
     """The last run's events, or with --relay what the relay itself says.
 
     Example: invoke logs --host hk1 --relay
     """
     from fleet import logs as verb
 
-    with _fleet(site) as fleet:
+    with _fleet(site, json=json) as fleet:
         if relay:
-            verb.show_relay_log(fleet, fleet.equipped([host])[0], lines=int(lines))
+            verb.show_relay_log(fleet, fleet.equipped([host])[0], lines=_number(lines, "--lines"))
         else:
             verb.show_last_run(fleet, host)
 
 
 @task(help={"path": f"where to write it (default: {SITE})"})
 def init(_: Context, path=SITE):  # type: ignore[no-untyped-def]
-    """Write a commented first site file. Never overwrites one."""
+    """Write a commented first site file. Never overwrites one.
+
+    Example: invoke init --path elsewhere.yml
+    """
     from fleet import init as verb
 
     with _reporting() as report:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax
 from rich.text import Text
 
 from inventory.errors import DerpfleetError
 
-STYLES = {"ok": "green", "changed": "yellow", "failed": "bold red", "skipped": "dim", "would change": "yellow"}
+STYLES = {"ok": "green", "changed": "yellow", "failed": "bold red", "skipped": "dim", "would change": "yellow", "warning": "yellow"}
+_TOLD_S = 0.05  # what took less is not told
+_RUNGS = {"ok": "green", "skipped": "dim", "FAILED": "bold red", "PROVED": "bold green", "NOT PROVED": "bold red"}
+_NARROWEST = 24  # columns; below that, what is left beside the names is no place to break lines in
 
 
 class Report:
@@ -31,28 +35,65 @@ class Report:
         self.json_lines, self.diffs = json_lines, diffs
         # A pipe has no width: lines and tables are whole there.
         self.console = console or Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
-        self.started = time.monotonic()
         self._lock = threading.Lock()
+        self._held: dict[str, list[RenderableType]] = {}  # what is shown of a host at once when it has ended
         self._tasks: dict[str, TaskID] = {}
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         live = self.console.is_terminal and not json_lines
         self._progress = Progress(*columns, console=self.console, transient=True, disable=not live)
 
     def __enter__(self) -> Report:
-        self._progress.start()
+        try:
+            self._progress.start()
+        except BaseException:  # Ctrl-C while it begins: the cursor is hidden already
+            self._progress.stop()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for host in tuple(self._held):
+            self._release(host)
         self._progress.stop()
 
-    def line(self, host: str, status: str, text: str, *, seconds: float | None = None) -> None:
+    def line(self, host: str, status: str, text: str, *, seconds: float = 0.0) -> None:
         """`hk1  changed  file:/etc/x  0.2 s`."""
+        first = Text.assemble((f"{host:<6}", "bold"), "  ", (f"{status:<12} " if status else "", STYLES.get(status, "")))
+        rest = Text.assemble(text, (f"  {seconds:.1f} s" if seconds >= _TOLD_S else "", "dim"))
+        self._show(host, self._hung(first, rest))
+
+    def rung(self, host: str, text: str, *, hang: int) -> None:
+        """A line of a proof, coloured by the words that it begins with; what does not fit goes on in column `hang` of the text."""
+        style = next((style for word, style in _RUNGS.items() if text.startswith(word)), "")
+        begins = hang if text[hang - 2 : hang] == "  " else 0  # a verdict has no columns
+        first = Text.assemble((f"{host:<6}", "bold"), "  ", (text[:begins], style))
+        self._show(host, self._hung(first, Text(text[begins:], "" if begins else style)))
+
+    def _hung(self, first: Text, rest: Text) -> Text:
+        """Both; on a terminal, what does not fit goes on below `rest`, broken between words."""
+        room = self.console.width - first.cell_len
+        if not self.console.is_terminal or room < _NARROWEST:
+            return first + rest
+        lines = rest.wrap(self.console, room)
+        for line in lines:
+            line.rstrip()
+        return first + Text("\n" + " " * first.cell_len).join(lines)
+
+    def _show(self, host: str, what: RenderableType) -> None:
+        """Prints, or keeps it until the host has ended, so that what hosts say at the same time stays apart."""
         if self.json_lines:
             return
-        shown = Text.assemble((f"{host:<6}", "bold"), "  ", (f"{status:<12} " if status else "", STYLES.get(status, "")), text)
-        if seconds is not None:
-            shown.append(f"  {seconds:.1f} s", "dim")
-        self.console.print(shown)
+        with self._lock:
+            held = self._held.get(host)
+            if held is not None:
+                held.append(what)
+                return
+        self.console.print(what)
+
+    def _release(self, host: str) -> None:
+        with self._lock:
+            held = self._held.pop(host, [])
+        if held:
+            self.console.print(Group(*held))
 
     def say(self, text: str) -> None:
         """A line for people that belongs to no host."""
@@ -72,7 +113,7 @@ class Report:
             if host not in self._tasks:
                 self._tasks[host] = self._progress.add_task("", total=None)
             task = self._tasks[host]
-            self._progress.update(task, description=f"[bold]{host}[/] {text}", visible=bool(text))
+            self._progress.update(task, description=f"[bold]{host}[/] {escape(text)}", visible=bool(text))
 
     def agent_event(self, host: str, event: Mapping[str, Any]) -> None:
         """An event of a host's agent (`engine.session`)."""
@@ -83,6 +124,8 @@ class Report:
 
     def _on_plan(self, host: str, event: Mapping[str, Any]) -> None:
         self._mode = event["mode"]
+        if self._mode == "check":
+            self._held[host] = []
         self.doing(host, f"{event['resources']} resources")
 
     def _on_sending(self, host: str, event: Mapping[str, Any]) -> None:
@@ -105,9 +148,9 @@ class Report:
         if keys.get("type", [""])[0] == "absent":
             keys = {"type": keys["type"]}  # mode and owner of what is not there say nothing
         for key, (present, wanted) in sorted(keys.items()):
-            self.line(host, "", f"{event['id']}  {key}: {present or 'nothing'} -> {wanted}")
+            self.line(host, "", f"{event['id']}  {key}: {_short(present) or 'nothing'} -> {_short(wanted)}")
         if event["text"]:
-            self.console.print(Syntax(event["text"].rstrip("\n"), "diff", background_color="default", word_wrap=False))
+            self._show(host, Syntax(event["text"].rstrip("\n"), "diff", background_color="default", word_wrap=False))
 
     def _on_result(self, host: str, event: Mapping[str, Any]) -> None:
         self.doing(host, event["id"])
@@ -125,6 +168,7 @@ class Report:
         if status == "ok":
             words = f"0 changes ({counts['ok']} resources)"
         self.line(host, status, words, seconds=seconds)
+        self._release(host)
 
     def failure(self, error: DerpfleetError, *, log: str = "", subject: str = "") -> None:
         """What, where, why, what next."""
@@ -132,16 +176,20 @@ class Report:
         self.emit(event="failure", host=error.host, subject=subject, **fields)
         if self.json_lines:
             return
-        title = Text.assemble((f"{error.host:<6} " if error.host else "", "bold"), ("FAILED", STYLES["failed"]), f"  {subject}")
-        self.console.print(title)
+        title = Text.assemble(
+            (f"{error.host:<6} " if error.host else "", "bold"), ("FAILED", STYLES["failed"]), f"  {subject}" * bool(subject)
+        )
+        lines = [title]
         for key, value in fields.items():
             for number, line in enumerate(str(value).splitlines()):
-                self.console.print(Text.assemble((f"  {key if number == 0 else '':<6}", "bold"), line))
+                lines.append(self._hung(Text(f"  {key if number == 0 else '':<6}", "bold"), Text(line)))
+        self._release(error.host)
+        self.console.print(Group(*lines))
 
 
-def seconds_since(start: float) -> float:
-    """Seconds since a `time.monotonic()`."""
-    return time.monotonic() - start
+def _short(value: object) -> str:
+    """As it is, but for digests, of which nobody reads 64 digits."""
+    return re.sub(r"\b([0-9a-f]{16})[0-9a-f]{48}\b", r"\1…", str(value or ""))
 
 
 def closing(report: Report, failed: Sequence[str], total: int) -> None:

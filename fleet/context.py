@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -81,8 +82,12 @@ class Fleet:
         """The named hosts, or all. Raises NoSuchHost."""
         unknown = [name for name in names if name not in self.site.hosts]
         if unknown:
-            known = ", ".join(self.site.hosts) or "none"
-            raise NoSuchHost(f"no host named {', '.join(unknown)} in {self.site.path}", why=f"its hosts are: {known}")
+            like = get_close_matches(unknown[0], self.site.hosts, 1)
+            raise NoSuchHost(
+                f"no host named {', '.join(unknown)} in {self.site.path}",
+                why=f"its hosts are: {', '.join(self.site.hosts)}",
+                next=f"did you mean --host {like[0]}?" if like else "give one of them, or none for all",
+            )
         return [host for name, host in self.site.hosts.items() if not names or name in names]
 
     def equipped(self, names: Sequence[str], *, resolve: bool = False) -> list[Host]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from engine.transport import run_once
-from fleet.context import Fleet
+from fleet.context import HEADSCALE, Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import paths
@@ -18,7 +18,9 @@ def runs_of(fleet: Fleet, name: str) -> list[Path]:
 
 
 def show_last_run(fleet: Fleet, name: str) -> None:
-    """The events of the last run. Raises DerpfleetError when there was none."""
+    """The events of the last run. Raises DerpfleetError when there was none, or no such host."""
+    if name != HEADSCALE:
+        fleet.hosts([name])
     found = runs_of(fleet, name)
     if not found:
         raise DerpfleetError(f"no run of {name} is kept under {fleet.runs}", next=f"invoke deploy --host {name}")

@@ -15,7 +15,7 @@ from inventory.model import Host
 from probe.derpmap import with_map
 from probe.keys import Prover, read_prover
 from probe.proof import Proof, Rung
-from probe.render import ladder_lines, rung_lines
+from probe.render import DETAIL, ladder_lines, rung_lines
 from probe.target import Target
 from probe.verify import prove
 from probe.web import authority
@@ -60,7 +60,7 @@ def compare_map(fleet: Fleet, hosts: Sequence[Host], proofs: Mapping[str, Proof]
     for name, proof in whole.items():
         fleet.report.emit(event="proof", host=name, **proof.to_json())
         for line in rung_lines(proof["map"]):
-            fleet.report.line(name, "", line)
+            fleet.report.rung(name, line, hang=DETAIL)
         keep(fleet, name, proof)
     return all(proof.ok for proof in whole.values())
 
@@ -70,7 +70,7 @@ def show(report: Report, name: str, proof: Proof) -> None:
     report.doing(name, "")
     report.emit(event="proof", host=name, **proof.to_json())
     for line in ladder_lines(proof):
-        report.line(name, "", line)
+        report.rung(name, line, hang=DETAIL)
 
 
 def proof_path(fleet: Fleet, name: str) -> Path:

@@ -13,6 +13,7 @@ from fleet.context import Fleet
 from fleet.look import Look, look
 from fleet.prove import targets
 from fleet.served import Served, served_map
+from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.derpmap import with_map
 from probe.latency import Latencies, measure_all
@@ -21,8 +22,15 @@ from probe.proof import Proof
 from probe.verify import prove
 
 
+class CannotWrite(DerpfleetError):
+    """There is no place for the page."""
+
+
+_WHOLE = ("host", "region", "flavour", "clients")  # the other columns are folded where the terminal is narrow
+
+
 def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> int:
-    """Proves and asks all hosts at once. Returns the exit code: 0 when every one is proved."""
+    """Proves and asks all hosts at once. Returns the exit code: 0 when every one is proved. Raises CannotWrite."""
     wanted = targets(fleet, hosts)
     looks: dict[str, Look] = {}
     proofs: list[Proof] = []
@@ -48,7 +56,10 @@ def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> 
     if html is not None:
         between = {(start, end): ms for start, one in looks.items() for end, ms in one.distances_ms.items()}
         page = render_page(cards, Latencies(measure_all(wanted), between), title=Path(fleet.site.path).name, made=datetime.now(UTC))
-        html.write_text(page)
+        try:
+            html.write_text(page)
+        except OSError as error:
+            raise CannotWrite(f"{html} cannot be written", why=error.strerror or "", next="invoke status --html FILE") from None
         fleet.report.say(f"page: {html}")
     return 0 if all(card.state in ("proved", "reached") for card in cards) else 1
 
@@ -97,7 +108,7 @@ def _row(card: Card, seen: Look) -> Mapping[str, object]:
 def _table(cards: Sequence[Card]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1))
     for title in ("host", "region", "flavour", "version", "proof", "certificate", "clients", "last deploy"):
-        table.add_column(title, justify="right" if title in ("certificate", "clients") else "left", no_wrap=True)
+        table.add_column(title, justify="right" if title in ("certificate", "clients") else "left", no_wrap=title in _WHOLE)
     colours = {"proved": "green", "reached": "green", "broken": "bold red", "unknown": "dim"}
     for card in cards:
         days = days_left(card)

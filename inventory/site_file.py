@@ -32,7 +32,7 @@ def load(path: str | Path) -> Site:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise SiteError(file, [Problem("", None, "there is no such file")], next=f"invoke init --site {file}") from None
+        raise SiteError(file, [Problem("", None, "there is no such file")], next=f"invoke init --path {file}") from None
     except OSError as error:
         raise SiteError(file, [Problem("", None, f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:

@@ -7,6 +7,7 @@ from probe.proof import LADDER, Proof, Rung, duration
 _WIDTH = max(map(len, LADDER.values()))
 _WORDS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 _INDENT = " " * 9
+DETAIL = len(_INDENT) + _WIDTH + 2  # the column in which details begin
 
 
 def ladder_lines(proof: Proof) -> list[str]:

@@ -92,3 +92,47 @@ def test_a_key_that_is_not_there_contacts_no_host(host: socket.socket, tmp_path:
     assert f"line 6: hosts.hk1.ssh.key: {tmp_path}/none: No such file or directory" in said
     assert f"line 6: hosts.hk1.ssh.password: {tmp_path}/none-either: No such file or directory" in said
     assert_not_contacted(host)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("deploy --host", "--host needs a value"),  # `--host $HOST` with no HOST: not all of them
+        ("check --host --json", "--host needs a value"),
+        ("deploy --only", "--only needs a value"),
+        ("deploy --host hk2", "did you mean --host hk1?"),
+        ("logs --host elsewhere", "no host named elsewhere"),
+        ("logs --host hk1 --relay --lines many", "--lines takes a number, not 'many'"),
+        ("verify --address relay.example.org --stun-port many", "--stun-port takes a number, not 'many'"),
+        ("status --html /nowhere/status.html", "/nowhere/status.html cannot be written"),
+    ],
+)
+def test_what_was_typed_wrong_is_told_in_words(tmp_path: Path, words: str, told: str) -> None:
+    site = tmp_path / "site.yml"
+    site.write_text(SITE.format(domain="localhost.localdomain", port=9))
+    verb, *rest = words.split()
+    argv = [str(Path(sys.executable).parent / "invoke"), verb, "--site", str(site), *rest]
+    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60)
+    said = done.stdout + done.stderr
+    assert done.returncode in (1, 4)
+    assert told in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\xef\xbb\xbfhosts:\r\n  hk1:\r\n    region: 9\r\n", "line 3: hosts.hk1.region"),
+        (b"hosts:\n\thk1:\n", "line 2: a tab stands where only spaces may"),
+        (b"", "is empty"),
+        (b"\xff\xfe\x00", "line 1: is not UTF-8 text"),
+        (None, "next  invoke init --path "),
+    ],
+)
+def test_a_site_file_of_another_make(tmp_path: Path, content: bytes | None, told: str) -> None:
+    site = tmp_path / "site.yml"
+    if content is not None:
+        site.write_bytes(content)
+    done = invoke(site, "check")
+    assert done.returncode == 4
+    assert told in done.stdout + done.stderr

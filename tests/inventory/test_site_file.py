@@ -378,7 +378,7 @@ def test_the_error_has_every_problem_in_the_order_of_their_lines(tmp_path):
 def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(inventory.SiteError) as caught:
         inventory.load(tmp_path / "none.yml")
-    assert (caught.value.why, caught.value.next) == ("there is no such file", f"invoke init --site {tmp_path / 'none.yml'}")
+    assert (caught.value.why, caught.value.next) == ("there is no such file", f"invoke init --path {tmp_path / 'none.yml'}")
     with pytest.raises(inventory.SiteError, match="a problem"):
         inventory.load(tmp_path)
     (tmp_path / "latin.yml").write_bytes(b"a: 1\nb: \xe4\n")

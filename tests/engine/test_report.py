@@ -1,0 +1,121 @@
+"""What a person sees: on a narrow terminal, of several hosts at once, in a pipe."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from engine.report import Report
+from inventory.errors import DerpfleetError
+
+PLAN = {"event": "plan", "mode": "check", "resources": 2}
+
+
+def diff(name: str, text: str = "", **keys: list[str]) -> dict[str, Any]:
+    return {"event": "diff", "id": name, "keys": keys, "text": text}
+
+
+def result(name: str, ms: int = 0) -> dict[str, Any]:
+    return {"event": "result", "id": name, "status": "changed", "ms": ms}
+
+
+@pytest.fixture
+def shown() -> io.StringIO:
+    return io.StringIO()
+
+
+def report(shown: io.StringIO, *, width: int = 80, terminal: bool = False, **more: Any) -> Report:
+    console = Console(file=shown, width=width, force_terminal=terminal, highlight=False, soft_wrap=True, color_system=None)
+    return Report(console=console, **more)
+
+
+def test_a_line_that_does_not_fit_goes_on_below_its_own_column(shown: io.StringIO) -> None:
+    report(shown, width=48, terminal=True).line("hk1", "changed", "file:/etc/a of some length that goes on and on", seconds=0.2)
+    assert shown.getvalue().splitlines() == [
+        "hk1     changed      file:/etc/a of some length",
+        "                     that goes on and on  0.2 s",
+    ]
+
+
+def test_a_rung_goes_on_below_its_detail_and_a_verdict_below_itself(shown: io.StringIO) -> None:
+    ours = report(shown, width=47, terminal=True)
+    ours.rung("hk1", "ok       TLS   TLSv1.3, by R11, 61 of 90 days left", hang=15)
+    ours.rung("hk1", "NOT PROVED in 1 ms: the name is broken, it leads nowhere", hang=15)
+    assert shown.getvalue().splitlines() == [
+        "hk1     ok       TLS   TLSv1.3, by R11, 61 of",
+        "                       90 days left",
+        "hk1     NOT PROVED in 1 ms: the name is broken,",
+        "        it leads nowhere",
+    ]
+
+
+def test_in_a_pipe_lines_are_whole(shown: io.StringIO) -> None:
+    report(shown, width=40).line("hk1", "changed", "x" * 100)
+    assert shown.getvalue() == f"hk1     changed      {'x' * 100}\n"
+
+
+def test_what_took_no_time_is_not_timed_and_digests_are_short(shown: io.StringIO) -> None:
+    ours = report(shown, width=200, diffs=True)
+    ours.agent_event("hk1", diff("tree:/x", archive=["", "ab" * 32]))
+    ours.agent_event("hk1", result("tree:/x", ms=12))
+    assert shown.getvalue() == f"hk1     tree:/x  archive: nothing -> {'ab' * 8}…\nhk1     changed      tree:/x\n"
+
+
+def test_what_hosts_say_at_once_in_a_check_stays_apart(shown: io.StringIO) -> None:
+    ours = report(shown, width=200, diffs=True)
+    for host in ("hk1", "sg1"):
+        ours.agent_event(host, PLAN)
+    for step in (diff("file:/x", "+one\n", content=["", "1"]), result("file:/x")):
+        for host in ("hk1", "sg1"):
+            ours.agent_event(host, step)
+    assert shown.getvalue() == ""
+    counts = {"ok": 1, "changed": 1, "failed": 0, "skipped": 0}
+    ours.counts("sg1", counts, checking=True, seconds=1.0)
+    ours.failure(DerpfleetError("lost", host="hk1"))
+    assert [line.split()[0] for line in shown.getvalue().splitlines()] == ["+one", "sg1", "sg1", "+one", "hk1", "hk1", "what"]
+
+
+def test_what_was_held_is_shown_when_the_command_ends(shown: io.StringIO) -> None:
+    with report(shown, diffs=True) as ours:
+        ours.agent_event("hk1", PLAN)
+        ours.agent_event("hk1", result("file:/x"))
+    assert "would change file:/x" in shown.getvalue()
+
+
+def test_a_failure_says_what_where_why_and_what_next(shown: io.StringIO) -> None:
+    report(shown).failure(DerpfleetError("it broke", where="here", why="one\ntwo", next="mend it"))
+    assert shown.getvalue() == "FAILED\n  what  it broke\n  where here\n  why   one\n        two\n  next  mend it\n"
+
+
+def test_names_are_no_markup(shown: io.StringIO) -> None:
+    with report(shown, terminal=True) as ours:
+        ours.doing("hk1", "file:/etc/[bold]x[/nothing]")
+        ours.line("hk1", "ok", "[red]as it is")
+    assert "[red]as it is" in shown.getvalue()
+    assert "file:/etc/[bold]x[/nothing]" in shown.getvalue()
+
+
+def test_json_lines_are_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with Report(json_lines=True) as ours:
+        ours.say("people's")
+        ours.line("hk1", "ok", "people's")
+        ours.rung("hk1", "ok       people's", hang=9)
+        ours.agent_event("hk1", result("file:/x"))
+        ours.failure(DerpfleetError("lost", host="hk1"))
+    said = capsys.readouterr()
+    assert [json.loads(line)["event"] for line in said.out.splitlines()] == ["result", "failure"]
+    assert said.err == ""
+
+
+def test_ctrl_c_while_it_begins_leaves_the_cursor(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("rich.live.Live.refresh", pressed)
+        report(shown, terminal=True).__enter__()
+    assert shown.getvalue().rindex("\x1b[?25h") > shown.getvalue().rindex("\x1b[?25l")
