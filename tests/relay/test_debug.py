@@ -1,9 +1,10 @@
+import asyncio
 import json
 
 import pytest
 
 from relay import __version__
-from relay.debug import Inside, make_pages, may_debug
+from relay.debug import Inside, make_pages, make_parts, may_debug
 from relay.http import Request
 from relay.outbox import Outbox
 from relay.proxyproto import TrustedProxies
@@ -181,6 +182,70 @@ def test_the_busiest(house):
     room.say(a, 2, b"x")
     assert [row["Recv"] for row in house.get("/debug/traffic?format=json")[1]["busiest"]] == [1, 0]
     assert "node key" in house.get("/debug/traffic")[1]
+
+
+def house_of_two(answers=True):
+    """One worker's pages, and another worker that answers it, or does not."""
+    one, other = House(), House()
+
+    async def ask(target):
+        response = make_parts(other.inside)[target.partition("?")[0]](request(target))
+        return [json.loads(response.body)] if answers else []
+
+    one.inside.ask_others = ask
+    return one, other
+
+
+def joined(house, target, **more):
+    """What a page says when it has heard the others."""
+    return asyncio.run(house.pages[target.partition("?")[0]](request(target, **more)))
+
+
+def test_two_workers_are_one_relay():
+    one, other = house_of_two()
+    for room in (one.room, other.room):
+        room.say(room.join(1), 2, b"lost")
+    other.room.join(2).outbox.current = False
+    assert joined(one, "/debug/check").status == 500
+    assert json.loads(joined(one, "/debug/clients/?format=json").body) == {"conns": 3, "keys": 3}
+    busiest = json.loads(joined(one, "/debug/traffic?format=json").body)
+    assert busiest["connections"] == 2 and [row["Recv"] for row in busiest["busiest"]] == [4, 4]
+    peer = json.loads(joined(one, f"/debug/traffic?key={KEY}&format=json").body)
+    assert peer["known"] and peer["dropped"] == 2 and len(peer["connections"]) == 2
+    assert one.pages["/debug/clients/"](request("/debug/clients/?all&sort=no")).status == 400
+
+
+def test_a_worker_that_does_not_answer_is_left_out():
+    one, other = house_of_two(answers=False)
+    other.room.join(1)
+    assert json.loads(joined(one, "/debug/clients/?format=json").body) == {"conns": 0, "keys": 0}
+    assert joined(one, "/debug/check").status == 200
+
+
+@pytest.mark.parametrize("key", ["", key_of(1).hex()])
+def test_traffic_streams_what_moved_since_the_round_before(monkeypatch, key):
+    monkeypatch.setattr("relay.debug.STREAM_EVERY_S", 0)
+    one, other = house_of_two()
+    here, there = one.room.join(1), other.room.join(1)
+    one.room.say(here, 9, b"before the stream")
+
+    async def read():
+        response = await one.pages["/debug/traffic"](Request("GET", f"/debug/traffic?key={key}", (), False, "127.0.0.1", "127.0.0.1"))
+        lines = [await response.body.__anext__()]
+        one.room.say(here, 9, b"12345")
+        other.room.say(there, 9, b"123")
+        lines += [await response.body.__anext__() for _ in range(2)]
+        await response.body.aclose()
+        return lines
+
+    quiet, busy, after = asyncio.run(read())
+    assert quiet == after == b""
+    assert sorted(json.loads(line)["Recv"] for line in busy.splitlines()) == ([8] if key else [3, 5])
+
+
+def test_a_stream_of_a_bad_key(house):
+    answer = house.pages["/debug/traffic"](Request("GET", "/debug/traffic?key=12", (), False, "127.0.0.1", "127.0.0.1"))
+    assert (answer.status, answer.body) == (400, b"bad key: has 2 hex digits, not 64\n")
 
 
 def test_pages_keep_browsers_from_doing_anything_else(house):
