@@ -77,7 +77,7 @@ class Census:
         return merge([self.own(), *self._others()]) if self._relay.worker is not None else self.own()
 
     def totals(self) -> Counter[str]:
-        """Counters alone, of all workers: a tenth of the work."""
+        """Counters alone, of all workers: a fraction of the work."""
         totals = self._relay.switch.totals() + self._relay.tally.counts
         for part in self._others():
             totals.update(part.counters)
