@@ -10,16 +10,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from inventory.errors import DerpfleetError
+
 KEPT = 8
 IN_HAND_S = 3600  # another run may be about to ship it
 FORGOTTEN_S = 30 * 86400
 
 
+class CacheError(DerpfleetError):
+    """There is no place for what is made."""
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """One maker at a time, over threads and processes: hosts are often alike, and the second then finds it made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    """One maker at a time, over threads and processes: hosts are often alike, and the second then finds it made.
+
+    Raises CacheError where nothing can be kept, as where somebody else made the folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise CacheError(
+            f"{folder} cannot be written", why=error.strerror or "", next=f"make it yours, or remove it: {folder.parent}"
+        ) from None
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from engine import release
+from engine.cache import CacheError
 from engine.facts import Facts
 from engine.release import (
     CERTBOT,
@@ -211,6 +212,13 @@ def test_two_that_build_at_once_fetch_once_and_leave_no_parts(shelf: Shelf) -> N
     assert shelf.downloads == 3
     assert len({one.sha256 for one in made}) == 1
     assert not list(shelf.cache.rglob("*.part"))
+
+
+def test_a_cache_of_somebody_else_is_told(shelf: Shelf) -> None:
+    shelf.cache.write_text("no folder")
+    with pytest.raises(CacheError, match="releases cannot be written") as caught:
+        shelf.build("one")
+    assert caught.value.next.endswith(str(shelf.cache))
 
 
 def test_pip_that_finds_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
