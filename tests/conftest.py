@@ -7,8 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.sshd import Sshd, start_sshd
+
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no timed tests
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

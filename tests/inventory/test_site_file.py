@@ -392,7 +392,7 @@ def test_aliases_of_aliases_do_not_grow_without_bound():
     assert "there are more than 100000 values" in problems(text)[0]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_no_text_at_all_does_anything_but_name_problems(data):
     text = host("ports: {https: 3489}\nssh: &ssh {key: ~/id}\nipv4: 203.0.113.1") + SECOND + "headscale: {url: https://hs}\n"

@@ -32,7 +32,7 @@ ANY_JSON = st.recursive(
     max_leaves=12,
 )
 QUICK = Patience(stun_s=0.5, tls_s=1.0, http_s=0.5, derp_s=0.5, packets_s=0.5)
-IN_FIXTURES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+IN_FIXTURES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @given(ANY_JSON, st.booleans())

@@ -112,7 +112,7 @@ def test_what_cannot_be_changed_in_place_is_left_to_a_person():
         with_path(text, OURS)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_no_text_at_all_does_anything_but_say_what_is_wrong(data):
     text = SAMPLE[SAMPLE.index("derp:") : SAMPLE.index("database:")]

@@ -91,7 +91,7 @@ REGION = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(REGION, max_size=4, unique_by=lambda region: region["regionid"]), st.integers(1, 4), st.data())
 def test_whatever_others_wrote_stays_to_the_byte(regions, width, data):
     text = "# head\nregions:\n" if regions else "# head\n"

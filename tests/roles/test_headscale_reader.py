@@ -117,7 +117,7 @@ def test_refused_as_a_whole(text, said):
     assert complaints(text) == said
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_no_text_at_all_does_anything_but_raise_complaints(data):
     text = GOOD

@@ -140,14 +140,14 @@ def printable(value):
     return not isinstance(value, str) or (value.isprintable() and "\ufeff" not in value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(documents.filter(printable))
 def test_what_block_writes_is_read_back(document):
     assert _same(read("\n".join(block(document))) or {}, document)
     assert _same(read(flow(document)), document)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(documents.filter(bool).filter(printable), documents.filter(bool).filter(printable))
 def test_any_document_becomes_any_other_and_its_comments_stay(before, after):
     lines = ["# head", *(f"{line}  # {number}" for number, line in enumerate(block(before))), "# foot"]
