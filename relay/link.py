@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, cast
 from relay.channel import INCOMING, OUTGOING, Channel, ChannelClosed, TlsChannel
 from relay.outbox import Chunk
 from relay.websocket import WebSocket
-from relay.wire import MAX_PACKET, PACKET_HEAD_LEN, ProtocolError
+from relay.wire import MAX_RUN, PACKET_HEAD_LEN, ProtocolError
 
 if TYPE_CHECKING:
     from relay.outbox import Outbox
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from relay.switch import Switch
 
 READ_SIZE: Final = 128 * 1024
-TAIL_SIZE: Final = MAX_PACKET + 1024  # more than the longest unfinished frame
+TAIL_SIZE: Final = MAX_RUN + 1024  # more than the longest unfinished frame
 BACKLOG: Final = 1024 * 1024  # bytes that wait for the end of the tick at most, and one read
 LONE_READS: Final = 16  # after a tick with one outbox; a lone packet is 4 of 72 µs less on its way
 HIGH_WATER: Final = 128 * 1024  # bytes in a transport that are not the kernel's yet; more, and its packets queue

@@ -134,7 +134,7 @@ class MeshProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         if self._link is not None:
-            self._link.outbox.block()
+            self._link.block()
         self._write_timer = self._relay.loop.call_later(WRITE_TIMEOUT_S, self._end, "write_timeout")
 
     def resume_writing(self) -> None:

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from relay.wire import (
     DISCO_MAGIC,
     FORWARD_PACKET,
+    FORWARD_RUN,
     HEADER,
     HEADER_LEN,
     KEY_LEN,
@@ -159,7 +160,7 @@ class Outbox:
         self.current = self.ready = self.writable = False
         left = b"".join(self.pending)
         self.octets += len(left)
-        for frame in _frames(left):
+        for frame in frames_in(left):
             self.packets -= 1
             self.octets -= len(frame)
             self._drop_one("gone_disconnected", frame)
@@ -213,12 +214,36 @@ class Outbox:
         self._drop(reason, _source(frame), self._is_disco(frame), 1, len(frame) - self._payload_at)
 
 
+class Remote(Outbox):
+    """What is on its way to a client of another worker; `carrier` is the outbox of the link to that worker.
+
+    For the hot path this is a destination like any other: frames become what the client is to get, right here, and each run
+    of them travels behind one head. It takes packets while the link does; then it is let go of, and `current` no more.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self, carrier: Outbox, key: bytes) -> None:
+        super().__init__(carrier.dirty, carrier._drop, carrier.link)
+        self._key = key
+        self.special = True
+        self.set_current(True)
+
+    def take(self, now: float) -> tuple[Chunk, float]:
+        pieces: list[Chunk] = []
+        for run in self.pending:
+            pieces += (HEADER.pack(FORWARD_RUN, KEY_LEN + len(run)) + self._key, run)
+            self.octets += len(run)
+        self.pending.clear()
+        return b"".join(pieces), 0.0
+
+
 def _source(frame: bytes) -> bytes:
     """The sender's key; it stands at the same place in RECV_PACKET and FORWARD_PACKET."""
     return frame[HEADER_LEN:PACKET_HEAD_LEN]
 
 
-def _frames(stream: bytes) -> Iterator[bytes]:
+def frames_in(stream: bytes) -> Iterator[bytes]:
     """The packets' frames in a stream of whole frames."""
     start = 0
     while start < len(stream):

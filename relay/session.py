@@ -24,7 +24,7 @@ from typing import Final
 from relay import wire
 from relay.bucket import Bucket, Limiter
 from relay.handshake import ClientInfo
-from relay.outbox import Outbox, Writer
+from relay.outbox import Outbox, Writer, frames_in
 from relay.switch import SETTLING_S, Link, Switch
 from relay.wire import (
     DISCO_MAGIC,
@@ -243,8 +243,15 @@ class Session:
             self._check_mesh()
             _check_packet_length(length, 2 * KEY_LEN)
             return self._forwarded(buffer, position, end, after - position) if after <= end else -1
+        if kind == wire.FORWARD_RUN and self.sibling:
+            return self._forwarded_run(buffer, position, end, after)
+        return self._handle_cold(kind, buffer, position, end, after)
+
+    def _handle_cold(self, kind: int, buffer: bytearray, position: int, end: int, after: int) -> int:
+        """A frame that carries no packet."""
         if self._is_too_cold():
             return -1
+        length = after - position - HEADER_LEN
         rule = _RULES.get(kind)
         if rule is None:
             if length > wire.MAX_UNKNOWN:
@@ -283,11 +290,10 @@ class Session:
         receiver = peer.active if peer is not None else None
         if receiver is not None:
             self.switch.subscribe(receiver, self.key)
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes.clear()
-            self._routes[destination] = receiver.outbox
-            return position  # the hot loop takes it from here
+            return self._remember(destination, receiver.outbox, position)
         link = peer.link if peer is not None else None
+        if link is not None and link.sibling and link.outbox.ready:
+            return self._remember(destination, link.remote(destination), position)
         if link is None and self._is_too_cold():
             return -1
         after = position + size
@@ -301,6 +307,40 @@ class Session:
         self.rx_bytes += packets * (size - PACKET_HEAD_LEN)
         if size >= HEADER_LEN + _MIN_DISCO_LEN:
             self._count_disco(buffer, position, after, size)
+        return after
+
+    def _remember(self, destination: bytes, outbox: Outbox, position: int) -> int:
+        """From now on the hot loop knows the way, and it takes the packet at `position` from here."""
+        if len(self._routes) >= MAX_ROUTES:
+            self._routes.clear()
+        self._routes[destination] = outbox
+        return position
+
+    def _forwarded_run(self, buffer: bytearray, position: int, end: int, after: int) -> int:
+        """What another worker's `Remote` made: frames of one source that a client of ours gets as they are."""
+        first = position + PACKET_HEAD_LEN
+        if after - first > wire.MAX_RUN:
+            raise ProtocolError("oversized_run")
+        if after > end:
+            return -1
+        destination, source = bytes(buffer[position + HEADER_LEN : first]), bytes(buffer[first + HEADER_LEN : first + PACKET_HEAD_LEN])
+        packets, at, header_at = 0, first, HEADER.unpack_from
+        while at < after:
+            at += HEADER_LEN + header_at(buffer, at)[1]
+            packets += 1
+        if at != after:
+            raise ProtocolError("bad_run")
+        outbox, run = self._forward_route(source, destination), buffer[first:after]
+        if outbox is not None and outbox.ready:
+            outbox.put((run,), packets)
+            self.switch.backlog += len(run)
+        else:
+            for frame in frames_in(bytes(run)):
+                if outbox is not None:
+                    outbox.queue(frame, len(frame), source, self.switch.clock())
+                else:
+                    self._lost("unknown_dest_on_fwd", source, destination, frame[PACKET_HEAD_LEN:])
+        self.rx_forwarded += packets
         return after
 
     def _forwarded(self, buffer: bytearray, position: int, end: int, size: int) -> int:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from relay.outbox import Outbox
+from relay.outbox import Outbox, Remote
 from relay.wire import GONE_DISCONNECTED, PeerPresent, pack_close_peer, pack_peer_gone, pack_peer_present
 
 if TYPE_CHECKING:
@@ -34,13 +34,40 @@ SETTLING_S: Final = 5.0  # a first choice of home within this time is no move
 class Link:
     """A mesh link to another relay, or to another worker process of this one (`sibling`)."""
 
-    __slots__ = ("name", "outbox", "sibling")
+    __slots__ = ("_forwarded", "name", "outbox", "remotes", "sibling")
 
     def __init__(self, name: str, outbox: Outbox, *, sibling: bool = False) -> None:
         self.name = name
         self.outbox = outbox
         self.sibling = sibling
+        self.remotes: dict[bytes, Remote] = {}  # clients of a sibling that packets are under way to
+        self._forwarded = 0  # packets of remotes that were let go of
         outbox.set_current(True)
+
+    @property
+    def packets(self) -> int:
+        """Packets forwarded so far."""
+        return self.outbox.packets + self._forwarded + sum(remote.packets for remote in self.remotes.values())
+
+    def remote(self, key: bytes) -> Remote:
+        """The way to a sibling's client, while the link takes packets."""
+        remote = self.remotes.get(key)
+        if remote is None:
+            remote = self.remotes[key] = Remote(self.outbox, key)
+        return remote
+
+    def let_go(self, key: bytes) -> None:
+        """Packets for this key go another way from now on; those in `pending` still leave."""
+        remote = self.remotes.pop(key, None)
+        if remote is not None:
+            remote.set_current(False)
+            self._forwarded += remote.packets
+
+    def block(self) -> None:
+        """The link takes no more bytes: packets wait in its own outbox, which drops the oldest."""
+        self.outbox.block()
+        for key in [*self.remotes]:
+            self.let_go(key)
 
 
 class Peer:
@@ -102,6 +129,8 @@ class Switch:
             peer.sessions[-1].outbox.set_current(False)
         peer.sessions.append(session)
         session.outbox.set_current(True)
+        for link in peer.links:
+            link.let_go(peer.key)
         self._mark_rivals(peer)
         if self.watchers and not session.sibling:
             self._tell_watchers(pack_peer_present(session.present()))
@@ -191,6 +220,7 @@ class Switch:
             self.counts["packet_forwarder_delete_other_value"] += 1
             return
         del peer.links[link]
+        link.let_go(key)
         if len(peer.links) == 1:
             self.counts["multiforwarder_deleted"] += 1
         if link.sibling and self._present(peer, external=True) is None:
@@ -200,10 +230,12 @@ class Switch:
     def remove_link(self, link: Link) -> None:
         """A mesh link broke: whoever was reachable through it alone is gone."""
         self.links.discard(link)
+        for remote in link.remotes.values():
+            remote.discard()
         for key in [peer.key for peer in self.peers.values() if link in peer.links]:
             self.withdraw(link, key)
         link.outbox.discard()
-        self.counts["packets_forwarded_out"] += link.outbox.packets
+        self.counts["packets_forwarded_out"] += link.packets
 
     # Looking at it.
 
@@ -212,7 +244,7 @@ class Switch:
         totals = self.counts.copy()
         for name, amount in TOTALS.items():
             totals[name] += sum(map(amount, self.sessions))
-        totals["packets_forwarded_out"] += sum(link.outbox.packets for link in self.links)
+        totals["packets_forwarded_out"] += sum(link.packets for link in self.links)
         return totals
 
     def consistency_check(self) -> list[str]:

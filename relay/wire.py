@@ -47,6 +47,7 @@ MAX_CLIENT_INFO: Final = 256 * 1024
 MIN_CLIENT_INFO: Final = KEY_LEN + NONCE_LEN
 MAX_PING: Final = 1000
 MAX_TO_CLIENT: Final = 1024 * 1024  # what a client accepts
+MAX_RUN: Final = 256 * 1024  # more than what one read of a client leaves at most
 MAX_GREETING: Final = 1024  # what a client accepts as SERVER_KEY
 MIN_DISCO: Final = 62  # magic, key, nonce
 MAX_APP_NAME: Final = 32
@@ -67,6 +68,7 @@ PING: Final = 0x12
 PONG: Final = 0x13
 HEALTH: Final = 0x14
 RESTARTING: Final = 0x15
+FORWARD_RUN: Final = 0x7F  # between the workers of one relay only: destination, then RECV_PACKET frames of one source
 
 GONE_DISCONNECTED: Final = 0x00
 GONE_NOT_HERE: Final = 0x01

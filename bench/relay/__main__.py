@@ -36,11 +36,11 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
-    if options.realtime:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # inherited by whatever is started from here
-    loadgen = generator.build()
+    loadgen, derper = generator.build(), generator.build_derper()
+    if options.realtime:  # inherited by whatever is started from here; not by the compiler, whose threads would starve each other
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     known = {
-        "derper": servers.derper(generator.build_derper()),
+        "derper": servers.derper(derper),
         "relay": servers.relay(),
         "two-workers": servers.relay(name="two-workers", workers=2),
     }

@@ -12,7 +12,7 @@ import (
 
 // connectPlaced connects n senders and n receivers to a relay of two workers, so that each pair is on one worker
 // (-place same) or on both (-place across), evenly in both directions. The kernel chooses the worker of a connection,
-// so more are made than are needed, and each worker's debug page tells which it got.
+// so more are made than are needed, and the debug page tells which worker got which: they number connections in turn.
 func connectPlaced(ctx context.Context, e *endpoint, n int) (senders, receivers []*client, err error) {
 	var on [2][]*client
 	for len(on[0]) < 2*n || len(on[1]) < 2*n {
@@ -24,15 +24,13 @@ func connectPlaced(ctx context.Context, e *endpoint, n int) (senders, receivers 
 			}
 			fresh = append(fresh, c)
 		}
-		for worker, at := range strings.Split(*debugAt, ",") {
-			there, err := clientsAt(at)
-			if err != nil {
-				return nil, nil, err
-			}
-			for _, c := range fresh {
-				if there[c.pub] {
-					on[worker] = append(on[worker], c)
-				}
+		workers, err := workersOf(strings.Split(*debugAt, ",")[0], len(on))
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, c := range fresh {
+			if worker, known := workers[c.pub]; known {
+				on[worker] = append(on[worker], c)
 			}
 		}
 	}
@@ -53,22 +51,25 @@ func connectPlaced(ctx context.Context, e *endpoint, n int) (senders, receivers 
 	return senders, receivers, nil
 }
 
-// clientsAt asks one worker for the keys of its clients.
-func clientsAt(address string) (map[key.NodePublic]bool, error) {
+// workersOf asks the relay for its clients' keys, and which of n workers has each.
+func workersOf(address string, n int) (map[key.NodePublic]int, error) {
 	resp, err := http.Get("http://" + address + "/debug/clients/?all&limit=1000&format=json")
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
 	var page struct {
-		Clients []struct{ Key key.NodePublic }
+		Clients []struct {
+			Key     key.NodePublic
+			ConnNum int
+		}
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&page); err != nil {
 		return nil, fmt.Errorf("%s: %w", address, err)
 	}
-	keys := map[key.NodePublic]bool{}
+	workers := map[key.NodePublic]int{}
 	for _, c := range page.Clients {
-		keys[c.Key] = true
+		workers[c.Key] = (c.ConnNum - 1) % n
 	}
-	return keys, nil
+	return workers, nil
 }
