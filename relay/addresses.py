@@ -6,7 +6,8 @@ a whole /64 and counts as that. An address must be the client's own: a proxy's w
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 
 class TooMany(Exception):
@@ -75,6 +76,16 @@ class Ticket:
         if self._here:
             self._here = False
             self._table._leave(self._key)
+
+
+@lru_cache(maxsize=64)
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address, mapped IPv4 as IPv4, or None. Remembered for a moment: a handshake asks four times, at 8 µs each."""
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
 def network_of(address: str) -> str:

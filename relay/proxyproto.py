@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from struct import Struct
 from typing import Final
+
+from relay.addresses import parse_address
 
 MAX_V1: Final = 107  # the longest line, its CR LF included
 MAX_V2_BODY: Final = 2048  # addresses and TLVs; the field itself goes to 65,535
@@ -76,11 +78,7 @@ def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
-    try:
-        parsed = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed
+    return parse_address(text)
 
 
 def parse_proxy_header(data: bytes) -> ProxyHeader | None:

@@ -14,13 +14,12 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from email.utils import formatdate
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 from relay import admission, debug, frontcheck, http, mesh, metacert, selfsigned, systemd
-from relay.addresses import AddressTable, Ticket, network_of
+from relay.addresses import AddressTable, Ticket, network_of, parse_address
 from relay.bootstrap import BootstrapDns
 from relay.bucket import Bucket, RateConfig, parse_rate_config
 from relay.census import Census, ask_others
@@ -220,7 +219,7 @@ class Relay(Owner):
             is_mesh=self.is_mesh_peer(who.info),
             sibling=self.is_sibling(who.info),
             not_ideal=not_ideal,
-            address=_parse_address(address[0]),
+            address=parse_address(address[0]),
             port=address[1],
         )
         if not session.is_mesh:
@@ -397,11 +396,3 @@ def _read_mesh_key(config: Config) -> bytes | None:
     if config.dev and (text := os.environ.get(DEV_MESH_KEY)):
         return parse_mesh_key(text)
     return read_mesh_key(config.mesh_psk_file) if config.mesh_psk_file else None
-
-
-def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
