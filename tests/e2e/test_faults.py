@@ -161,8 +161,9 @@ def test_a_lock_of_cloud_init_is_waited_for_and_named(stage: lab.Lab) -> None:
         with unit(stage, "sg1", CLOUD_INIT, HOLD_LOCK):
             deploy.until(" of cloud-final.service")
             time.sleep(3)
-            [told] = [line for line in deploy.screen().lines if "waiting" in line]
-            assert re.search(r"package:\S+: the package manager's lock is held by python3 \(pid \d+\) of cloud-final.service", told)
+            shown = words("\n".join(deploy.screen().lines))
+            assert shown.count("waiting") == 1
+            assert re.search(r"package:\S+: the package manager's lock is held by python3 \(pid \d+\) of cloud-final.service", shown)
             assert installed(stage, "sg1") == set()
         deploy.until("package:nginx")
         assert installed(stage, "sg1") >= {"nginx", "nftables"}
