@@ -45,6 +45,7 @@ MAX_COLD: Final = 256  # frames that are no packets for anybody, per turn; then 
 COLD_WAIT_S: Final = 0.005
 NOT_HERE_RATE: Final = 1.0  # PEER_GONE(NOT_HERE) per second and connection
 NOT_HERE_BURST: Final = 3.0
+MAX_SIZE: Final = PACKET_HEAD_LEN + wire.MAX_PACKET  # the largest SEND_PACKET; _handle refuses what is larger
 MAX_CHARGE: Final = wire.MAX_PACKET + KEY_LEN  # what a frame costs at most under a rate limit
 
 DISCO_FIRST: Final = DISCO_MAGIC[0]
@@ -124,7 +125,7 @@ class Session:
         # Then the frame is not whole, whatever these say: _handle looks again.
         kind, length, key = front_at(buffer, 0)
         size = length + HEADER_LEN
-        if size == end and kind == SEND_PACKET and size >= PACKET_HEAD_LEN:
+        if size == end and kind == SEND_PACKET and PACKET_HEAD_LEN <= size <= MAX_SIZE:
             # One packet and no more, as a stock client's writes often come: 0.4 of 5 µs less than through the loop.
             outbox = routes.get(key)
             if outbox is not None and outbox.ready:
@@ -143,7 +144,7 @@ class Session:
         try:
             while position < end:
                 outbox = routes.get(key)
-                if outbox is None or kind != SEND_PACKET or not PACKET_HEAD_LEN <= size <= end - position:
+                if outbox is None or kind != SEND_PACKET or not PACKET_HEAD_LEN <= size <= MAX_SIZE or size > end - position:
                     after = self._handle(buffer, position, end)
                     if after < 0:
                         break
@@ -175,7 +176,9 @@ class Session:
                     ):
                         self._count_disco(buffer, start, position, size)
                     length, size = following, following + HEADER_LEN
-                    if key != destination or kind != SEND_PACKET or not ready or not PACKET_HEAD_LEN <= size <= end - position:
+                    if key != destination or kind != SEND_PACKET or not ready:
+                        break
+                    if not PACKET_HEAD_LEN <= size <= MAX_SIZE or size > end - position:
                         break
                 packets += run
                 total += position - first

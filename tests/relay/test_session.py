@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -106,6 +108,23 @@ def test_a_broken_rule_ends_it_at_the_header(world, alice, bob, frame, reason):
         alice.says(wire.pack_send_packet(bob.key, b"before"), frame)
     assert error.value.reason == reason
     assert bob.gets() == [(alice.key, b"before")]
+
+
+@pytest.mark.parametrize("before", [[], [b"before"], [b"before", b"and longer"]])
+def test_a_known_destination_gets_no_oversized_packet_either(world, alice, bob, before):
+    """Alone in its read, the first of several, or at the end of a run; the largest that may pass does."""
+    largest = bytes(wire.MAX_PACKET)
+    alice.sends(bob, largest)
+    alice.sends(bob, largest)
+    frames = [wire.pack_send_packet(bob.key, packet) for packet in [*before, largest]]
+    oversized = wire.pack_frame(wire.SEND_PACKET, bob.key + largest + b"!")
+    alice.says(*frames)
+    with pytest.raises(ProtocolError, match="oversized_packet"):
+        alice.says(*(frames if before else []), oversized)
+    assert bob.gets() == [(alice.key, packet) for packet in [largest] * 2 + ([*before, largest] * 2 if before else [largest])]
+    with pytest.raises(ProtocolError, match="oversized_packet"):
+        alice.says(oversized, *frames)
+    assert bob.gets() == []
 
 
 @pytest.mark.parametrize(
@@ -401,15 +420,18 @@ def test_a_watcher_that_is_the_relay_itself_hears_nothing(world):
 packets = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([b"", b"a", b"b" * 7, b"b" * 7, v.SMALLEST_DISCO])), max_size=30)
 
 
-@given(packets, st.lists(st.integers(1, 200), max_size=40))
-def test_what_arrives_does_not_depend_on_how_the_stream_was_cut(packets, cuts):
+@given(packets, st.lists(st.integers(1, 200), max_size=40), st.booleans())
+def test_what_arrives_does_not_depend_on_how_the_stream_was_cut(packets, cuts, ends_oversized):
     world = World()
     alice, receivers = world.connect("alice"), [world.connect(name) for name in ("bob", "carol", "dave")]
     targets = [*receivers, key("nobody")]
     stream = b"".join(wire.pack_send_packet(getattr(t := targets[to], "key", t), packet) for to, packet in packets)
-    for cut in [*cuts, len(stream)]:
-        alice.says(stream[:cut])
-        stream = stream[cut:]
+    if ends_oversized:
+        stream += wire.pack_frame(wire.SEND_PACKET, receivers[0].key + bytes(wire.MAX_PACKET + 1))
+    with pytest.raises(ProtocolError, match="oversized_packet") if ends_oversized else nullcontext():
+        for cut in [*cuts, len(stream)]:
+            alice.says(stream[:cut])
+            stream = stream[cut:]
     for n, receiver in enumerate(receivers):
         assert receiver.gets() == [(alice.key, packet) for to, packet in packets if to == n]
     assert world.switch.consistency_check() == []
