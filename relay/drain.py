@@ -29,6 +29,8 @@ async def drain(relay: Relay) -> None:
     relay.tick.flush()
     started = relay.loop.time()
     for number, link in enumerate(links):
+        if link.session is None:  # it left meanwhile
+            continue
         link.say_goodbye()
         ahead_s = started + spread_s * number / len(links) - relay.loop.time()
         if ahead_s > 0:

@@ -202,9 +202,14 @@ class Link(asyncio.BufferedProtocol):
             self._process(size)
 
     def say_goodbye(self) -> None:
-        """End once everything written has left; with TLS, tell the client that this is the end."""
-        self._write(self._channel.goodbye())
+        """End once everything written has left, and tell the client that this is the end. Does nothing if it has ended."""
+        if self.session is None:
+            return  # its transport must not be written to
+        self._write(self._farewell())
         self.end("drained", abort=False)
+
+    def _farewell(self) -> bytes:
+        return self._channel.goodbye()
 
     def end(self, reason: str, *, abort: bool = True) -> None:
         """End the connection. `reason` is a metric's label. Does nothing the second time."""
@@ -343,6 +348,5 @@ class WebSocketLink(Link):
     def write(self, chunk: Chunk) -> None:
         self._write(self._channel.seal(self._websocket.pack(memoryview(chunk))))
 
-    def say_goodbye(self) -> None:
-        self._write(self._channel.seal(self._websocket.close(1001)))
-        super().say_goodbye()
+    def _farewell(self) -> bytes:
+        return b"".join((self._channel.seal(self._websocket.close(1001)), super()._farewell()))
