@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,20 @@ FORGOTTEN_S = 30 * 86400
 
 class CacheError(DerpfleetError):
     """There is no place for what is made."""
+
+
+@contextmanager
+def ours(folder: Path) -> Iterator[None]:
+    """What is read and written below `folder`. Raises CacheError where that cannot be, as where root made the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            "what is kept on this controller cannot be read or written",
+            where=str(error.filename or folder),
+            why=error.strerror or str(error),
+            next=f"make it yours: sudo chown -R $(id -u) {folder}",
+        ) from None
 
 
 @contextmanager
@@ -46,9 +61,12 @@ def used(path: Path) -> Path:
 
 
 def write(path: Path, content: bytes) -> None:
-    """The whole content or nothing, also when two write it or the power goes."""
+    """The whole content or nothing, also when two write it or the power goes. What was there keeps its mode, and a link its place."""
+    path = path.resolve()
     temp = path.with_name(f"{path.name}.{os.getpid()}.part")
     with temp.open("wb") as file:
+        if path.exists():
+            os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

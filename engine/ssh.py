@@ -16,6 +16,7 @@ from typing import Any
 import paramiko
 from fabric import Config, Connection
 
+from engine import known_hosts
 from engine.eager import EagerTransport
 from engine.login import CONNECT_S, Login, Unreachable
 
@@ -48,8 +49,7 @@ def _open(login: Login, command: str = "", line: socket.socket | None = None) ->
     connection = Connection(login.alias, login.user, login.port, config=config, **way)
     connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
     try:
-        if login.known_hosts.exists():
-            connection.client.load_host_keys(str(login.known_hosts))
+        connection.client.get_host_keys().update(known_hosts.read(login.known_hosts))
         connection.open()
     except Exception as error:
         _close(connection)

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from paramiko import HostKeys, PKey
+from paramiko import PKey
 
+from engine import cache, known_hosts
 from engine.login import Login, Unreachable
 from engine.ssh import fingerprint, offered_host_key
 from fleet.context import HEADSCALE, Fleet
@@ -33,17 +34,17 @@ def ask_person(question: str) -> bool:
 
 
 def trust(fleet: Fleet, logins: list[Login], *, replace: bool, expected: str, confirm: Confirm) -> int:
-    """Pins the offered key of each host. Returns how many were not pinned.
+    """Pins the offered key of each host. Returns how many were not pinned. Raises Unreachable, CacheError.
 
     A key that differs from a pinned one is refused unless `replace`. `expected` is a fingerprint (`SHA256:…`) that stands in
     for a person's look.
     """
     path = Path(fleet.site.known_hosts)
-    pinned = HostKeys(str(path)) if path.exists() else HostKeys()
     refused = 0
     for login in logins:
         key = offered_host_key(login)
-        known: Mapping[str, PKey] = pinned.lookup(login.key_name) or {}
+        with cache.ours(path.parent):
+            known: Mapping[str, PKey] = known_hosts.read(path).lookup(login.key_name) or {}
         shown = fingerprint(key)
         if known.get(key.get_name()) == key:
             fleet.report.line(login.name, "ok", f"{shown} is pinned already")
@@ -57,7 +58,7 @@ def trust(fleet: Fleet, logins: list[Login], *, replace: bool, expected: str, co
                 next=f"if the host was reinstalled: invoke trust --host {login.name} --replace",
             )
         elif _accepted(login, shown, expected, confirm):
-            _pin(pinned, login.key_name, key, path)
+            _pin(path, login.key_name, key)
             fleet.report.line(login.name, "changed", f"{shown} pinned in {path}")
         else:
             fleet.report.line(login.name, "skipped", f"{shown} not pinned")
@@ -67,13 +68,12 @@ def trust(fleet: Fleet, logins: list[Login], *, replace: bool, expected: str, co
 
 def _accepted(login: Login, shown: str, expected: str, confirm: Confirm) -> bool:
     if expected:
-        return shown.endswith(expected)
+        return expected in (shown, shown.split()[1])
     return confirm(f"{login.name} ({login.key_name}) shows {shown}\nCompare it with the provider's console. Is it right?")
 
 
-def _pin(pinned: HostKeys, name: str, key: PKey, path: Path) -> None:
-    if name in pinned:
-        del pinned[name]
-    pinned.add(name, key.get_name(), key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pinned.save(str(path))
+def _pin(path: Path, name: str, key: PKey) -> None:
+    with cache.ours(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_bytes().decode(errors="surrogateescape") if path.exists() else ""
+        cache.write(path, known_hosts.pin(text, name, key).encode(errors="surrogateescape"))

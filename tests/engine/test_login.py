@@ -9,6 +9,7 @@ import pytest
 
 from engine.login import Login, Unreachable
 from engine.report import Report
+from engine.ssh import fingerprint, offered_host_key
 from engine.transport import run_once
 from fleet.context import Fleet
 from fleet.trust import logins, trust
@@ -92,16 +93,25 @@ def test_trust_takes_a_fingerprint_for_an_answer(sshd: Sshd, fleet: Fleet) -> No
     def never(_: str) -> bool:
         raise AssertionError("asked")
 
-    assert trust(fleet, [login], replace=False, expected="SHA256:somethingelse", confirm=never) == 1
-    assert not Path(fleet.site.known_hosts).exists()
+    shown = fingerprint(offered_host_key(login))
+    kind, digest = shown.split()
+    for other in ("SHA256:somethingelse", digest[-1], digest[1:], digest.removeprefix("SHA256:"), kind):
+        assert trust(fleet, [login], replace=False, expected=other, confirm=never) == 1
+        assert not Path(fleet.site.known_hosts).exists()
+    for right in (digest, shown):
+        Path(fleet.site.known_hosts).unlink(missing_ok=True)
+        assert trust(fleet, [login], replace=False, expected=right, confirm=never) == 0
+        assert run_once(login, ["true"])[0] == 0
 
 
 def test_trust_refuses_a_changed_key_until_told(sshd: Sshd, new_sshd: NewSshd, fleet: Fleet) -> None:
     pins = Path(fleet.site.known_hosts)
     pins.parent.mkdir()
-    pins.write_text(f"[127.0.0.1]:{sshd.port} {new_sshd().host_key}\n")
+    others = f"# ours\n@cert-authority *.org ssh-rsa AAAA\na.org {sshd.host_key}\n"
+    pins.write_text(f"{others}[127.0.0.1]:{sshd.port} {new_sshd().host_key}\n")
     with pytest.raises(Unreachable) as error:
         trust(fleet, [pinned(fleet, sshd)], replace=False, expected="", confirm=lambda _: True)
     assert error.value.what == "the host shows another key than the pinned one"
     assert trust(fleet, [pinned(fleet, sshd)], replace=True, expected="", confirm=lambda _: True) == 0
-    assert sshd.host_key.split()[1] in pins.read_text()
+    assert pins.read_text() == f"{others}[127.0.0.1]:{sshd.port} {sshd.host_key}\n"
+    assert run_once(pinned(fleet, sshd), ["true"])[0] == 0

@@ -1,0 +1,60 @@
+"""Pinned host keys: OpenSSH's file, read and edited line by line. It may be a person's own, with marks, comments and keys that paramiko
+does not know: those are neither used nor lost.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paramiko import HostKeys, PKey, SSHException
+from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
+
+
+def read(path: Path) -> HostKeys:
+    """The keys that `path` pins; none when there is no such file. Raises OSError."""
+    return parse(path.read_text(errors="surrogateescape")) if path.exists() else HostKeys()
+
+
+def parse(text: str) -> HostKeys:
+    """The keys of the lines that can be used; where a host has two of a kind, the first."""
+    keys = HostKeys()
+    for line in text.splitlines():
+        if (entry := _entry(line)) is None:
+            continue
+        for name in entry.hostnames:
+            if entry.key.get_name() not in (keys.lookup(name) or {}):
+                keys.add(name, entry.key.get_name(), entry.key)
+    return keys
+
+
+def pin(text: str, name: str, key: PKey) -> str:
+    """The file's text with `key` as the one key of the host `name`; what it says of other hosts stays as it is, to the byte."""
+    lines, place = [], None
+    for line in text.splitlines(keepends=True):
+        names = entry.hostnames if (entry := _entry(line)) else []
+        left = [other for other in names if not _is(other, name)]
+        if left == names:
+            lines.append(line)
+            continue
+        place = len(lines) if place is None else place
+        if left:
+            lines.append(line.replace(line.split(maxsplit=1)[0], ",".join(left), 1))
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"
+    lines.insert(len(lines) if place is None else place, f"{name} {key.get_name()} {key.get_base64()}\n")
+    return "".join(lines)
+
+
+def _entry(line: str) -> HostKeyEntry | None:
+    """A line that pins a key of a kind that paramiko knows; no comment, and none with a mark (`@cert-authority`, `@revoked`)."""
+    words = line.split()
+    if not words or words[0].startswith(("#", "@")):
+        return None
+    try:
+        return HostKeyEntry.from_line(" ".join(words))
+    except (SSHException, InvalidHostKey):
+        return None
+
+
+def _is(written: str, name: str) -> bool:
+    return written == name or (written.startswith("|1|") and HostKeys.hash_host(name, written) == written)
