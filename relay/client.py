@@ -171,6 +171,8 @@ class Client:
             if upgraded is None:
                 return []
             data = upgraded
+        elif not data and self.server_key is None:
+            raise ProtocolError("closed_before_greeting")
         events: list[Event] = []
         for kind, payload in self._frames.receive(data):
             event = self._event(kind, payload)

@@ -121,6 +121,14 @@ def test_what_is_not_derp_is_refused(stream, reason):
     assert error.value.reason == reason
 
 
+@pytest.mark.parametrize("begun", [b"", v.SERVER_KEY_FRAME[:20]])
+def test_a_stream_that_ends_before_the_greeting_is_an_error(begun):
+    client = started()
+    client.receive(v.ANSWER_101 + begun)
+    with pytest.raises(ProtocolError, match="closed_before_greeting"):
+        client.receive(b"")
+
+
 def test_the_meta_certificate_names_the_relays_key():
     assert c.find_meta_key([b"leaf", b"..derpkey" + v.SERVER.hex().upper().encode() + b".."]) == v.SERVER
     assert c.find_meta_key([b"leaf"]) is None

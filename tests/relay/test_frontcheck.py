@@ -124,7 +124,16 @@ def test_a_relay_without_a_front_checks_itself(tmp_path: Path, port: int) -> Non
         eventually(lambda: answers_stun(live), 2)
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", b"gibberish\r\n\r\n"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
+        b"gibberish\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n\x01\0",
+    ],
+)
 def test_what_else_a_front_may_say(port: int, tmp_path: Path, said: bytes) -> None:
     certs.make(tmp_path, servers.HOST)
     with socket.create_server(("127.0.0.1", 0)) as backend:
