@@ -11,6 +11,7 @@ import os
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
@@ -27,6 +28,23 @@ def _beside_the_site(path: str, info: ValidationInfo) -> str:
     return str(Path(base) / os.path.expanduser(path)) if base else path  # noqa: PTH111 - Path's own raises where ~name is nobody
 
 
+def _authority(text: str) -> str:
+    """`[user@]host[:port]`, unchanged. Raises ValueError when it is none."""
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname or parts.port == 0:
+        raise ValueError(text)
+    return text
+
+
+def _leads_somewhere(url: str) -> str:
+    _authority(urlsplit(url).netloc)
+    return url
+
+
+def _hops(text: str) -> str:
+    return ",".join(_authority(word.strip()) for word in text.split(","))
+
+
 _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -36,7 +54,8 @@ HostName = Annotated[str, _text(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", "a name of
 Domain = Annotated[
     str, _text(rf"^({_LABEL}\.)+{_LABEL}$", "a host name: lower case, with a dot, without scheme, port or path", max_length=253)
 ]
-Url = Annotated[str, _text(r"^https?://[^/\s]+(/\S*)?$", "a URL, as https://name/path")]
+Url = Annotated[str, _text(r"^https?://[^/\s]+(/\S*)?$", "a URL, as https://name/path"), AfterValidator(_leads_somewhere)]
+Jump = Annotated[str, _text(r"^[^\s/]+(\s*,\s*[^\s/]+)*$", "jump hosts, as user@host:port with commas between"), AfterValidator(_hops)]
 OpenPort = Annotated[str, _text(r"^[0-9]{1,5}(-[0-9]{1,5})?/(tcp|udp)$", "a port, as 8443/tcp or 60000-61000/udp")]
 Mail = Annotated[str, _text(r"^[^@\s]+@[^@\s]+$", "a mail address")]
 Sha256 = Annotated[str, _text(r"^[0-9a-f]{64}$", "64 lower-case hex digits")]
@@ -60,7 +79,7 @@ class Ssh(Model):
     key_passphrase: SecretRef | None = None
     password: SecretRef | None = None
     sudo_password: SecretRef | None = None
-    jump: str | None = Field(None, description="user@host:port of a jump host")
+    jump: Jump | None = Field(None, description="user@host:port of a jump host, several with commas between; none: no jump host")
     python: str = Field("python3", description="Python 3.6 or newer on the host")
 
 
@@ -148,7 +167,7 @@ class Host(Model):
 class Headscale(Model):
     """The headscale host, if it is ours to touch."""
 
-    url: str = _text(
+    url: Annotated[str, AfterValidator(_leads_somewhere)] = _text(
         r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$",
         "a URL without a path, as https://headscale.example.org",
         description="server_url, as clients use it",

@@ -29,7 +29,7 @@ def explain(error: Mapping[str, Any], part: Schema) -> str:
             sentence = unknown_key(str(error["loc"][-1]), part.get("properties", {}))
         case "literal_error":
             sentence = f"{shown} is none of {', '.join(part['enum'])}{_did_you_mean(value, part['enum'])}"
-        case "string_pattern_mismatch" if "patternErrorMessage" in part:
+        case "string_pattern_mismatch" | "value_error" if "patternErrorMessage" in part:
             sentence = f"{shown} is not {part['patternErrorMessage']}"
         case "greater_than_equal" | "less_than_equal" if "minimum" in part and "maximum" in part:
             sentence = f"{shown} is not between {show(part['minimum'])} and {show(part['maximum'])}"

@@ -128,10 +128,10 @@ def remove(path):
 
 def http_get(spec):
     """(status, body text, problem). Never raises; the body is read up to 1 MiB."""
-    url = urlsplit(spec["url"])
-    port = url.port or (443 if url.scheme == "https" else 80)
     host, _, other = (spec.get("connect") or "").rpartition(":")
     try:
+        url = urlsplit(spec["url"])
+        port = url.port or (443 if url.scheme == "https" else 80)
         sock = socket.create_connection(((host or url.hostname).strip("[]"), int(other or port)), timeout=5)
         with sock:
             if url.scheme == "https":

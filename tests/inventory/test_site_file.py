@@ -104,6 +104,11 @@ def test_paths_are_relative_to_the_site_file():
     assert compiled("known_hosts: ~/pins\n" + GOOD).known_hosts == str(Path("~/pins").expanduser())
 
 
+@pytest.mark.parametrize("jump", ["bastion", "you@bastion.example.org:22", "a@192.0.2.1,b@[2001:db8::1]:2200", "none"])
+def test_jump_hosts(jump):
+    assert compiled(host(f"ssh: {{jump: '{jump}'}}")).hosts["hk1"].ssh.jump == jump
+
+
 def test_anchors_and_merge_keys():
     site = compiled("""\
         defaults: {certificate: {agree_terms: true}}
@@ -158,6 +163,14 @@ RULES = [
     ("ipv6: 203.0.113.1", "line 6: hosts.hk1.ipv6: '203.0.113.1' is not an IPv6 address"),
     ("ssh: {address: 'root@hk1'}", "line 6: hosts.hk1.ssh.address: 'root@hk1' is not a name or an address, without user, port or path"),
     ("relay: {verify_client_url: hs.example.org}", "line 6: hosts.hk1.relay.verify_client_url: 'hs.example.org' is not a URL, as https://name/path"),
+    *(
+        (f"relay: {{verify_client_url: '{url}'}}", f"line 6: hosts.hk1.relay.verify_client_url: '{url}' is not a URL, as https://name/path")
+        for url in ("http://[::1", "http://h:99999999/", "http://h:0/", "http://h:port/x", "http://:80/")
+    ),
+    *(
+        (f"ssh: {{jump: '{jump}'}}", f"line 6: hosts.hk1.ssh.jump: '{jump}' is not jump hosts, as user@host:port with commas between")
+        for jump in ("u@h:notaport", "u@h:70000", "a,b@h:0", "a,,b", "u@[::1", "two words", "u@", "ssh://h")
+    ),
     # secrets are never shown
     ("ssh: {password: hunter2}", "line 6: hosts.hk1.ssh.password: what stands here is not a reference: env:NAME, file:PATH or cmd:COMMAND"),
     ("ssh: {password: 12345}", "line 6: hosts.hk1.ssh.password: what stands here is not text: put it in quotes"),
@@ -274,6 +287,8 @@ TOP = [
     ("headscale: {url: 'https://hs.example.org/x'}\n",
      "line 6: headscale.url: 'https://hs.example.org/x' is not a URL without a path, as https://headscale.example.org"),
     ("headscale: {url: 'https://[::1'}\n", "line 6: headscale.url: 'https://[::1' is not a URL without a path, as https://headscale.example.org"),
+    ("headscale: {url: 'https://hs:70000'}\n", "line 6: headscale.url: 'https://hs:70000' is not a URL without a path, as https://headscale.example.org"),
+    ("headscale: {url: 'https://hs', health: 'http://h:99999999/'}\n", "line 6: headscale.health: 'http://h:99999999/' is not a URL, as https://name/path"),
     ("headscale: {url: 'https://hs', derp_map: derp.yaml}\n", "line 6: headscale.derp_map: 'derp.yaml' is not an absolute path"),
     ("headscale: {url: 'https://hs', unit: headscale}\n", "line 6: headscale.unit: 'headscale' is not a systemd unit, as headscale.service"),
     ("defaults: {ssh: {port: 0}}\nheadscale: {url: 'https://hs'}\n", "line 6: defaults.ssh.port: 0 is not between 1 and 65535"),
