@@ -31,7 +31,7 @@ def build(source: Path, *, cache: Path, progress: Progress, packages: tuple[str,
     """
 
     def make(partial: Path) -> None:
-        _compile(toolchain(cache=cache, progress=progress), source, packages, partial, progress)
+        _compile(toolchain(cache=cache, progress=progress), source, packages, partial, cache=cache.resolve(), progress=progress)
 
     return made_once(built_in(source, cache=cache, packages=packages), make)
 
@@ -56,11 +56,14 @@ def toolchain(*, cache: Path, progress: Progress) -> Path:
     return made_once(cache.resolve() / "go" / f"toolchain-{key}", make) / "go" / "bin" / "go"
 
 
-def _compile(go: Path, source: Path, packages: tuple[str, ...], into: Path, progress: Progress) -> None:
+def _compile(go: Path, source: Path, packages: tuple[str, ...], into: Path, *, cache: Path, progress: Progress) -> None:
     environment = {
+        # Nothing leaves the checkout, unless the person has a place for it.
+        "GOMODCACHE": str(cache / "go" / "modules"),
+        "GOCACHE": str(cache / "go" / "objects"),
         **os.environ,
         "CGO_ENABLED": "0",
-        "GOFLAGS": "-mod=readonly -buildvcs=false -trimpath",
+        "GOFLAGS": "-mod=readonly -modcacherw -buildvcs=false -trimpath",
         "GOROOT": str(go.parent.parent),
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",
