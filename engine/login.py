@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from inventory.errors import DerpfleetError
-from inventory.model import Ssh
+from inventory.model import Ssh, jump_hosts
 from inventory.secrets import read_secret
 
 if TYPE_CHECKING:
     from paramiko.config import SSHConfig
 
 CONNECT_S = 15
+CONFIG = "~/.ssh/config"
+NONE = "none"  # OpenSSH's word for no jump host
 
 
 class Unreachable(DerpfleetError):
@@ -23,13 +27,19 @@ class Unreachable(DerpfleetError):
     exit_code = 3
 
 
+class SshConfigWrong(DerpfleetError):
+    """~/.ssh/config cannot be used; nothing was contacted."""
+
+    exit_code = 4
+
+
 class Login:
     """How to reach one host: made from the site, connects as often as asked."""
 
     def __init__(self, name: str, ssh: Ssh, *, address: str, known_hosts: Path, base: Path, is_hop: bool = False) -> None:
         """`address` is what to connect to when the site says nothing else; `base` is the folder of the site file.
 
-        `is_hop`: it is a jump host on the way to the host called `name`.
+        `is_hop`: it is a jump host on the way to the host called `name`. Raises SshConfigWrong.
         """
         self.name = name
         self.is_hop = is_hop
@@ -37,13 +47,15 @@ class Login:
         self._ssh = ssh
         self._base = base
         self.alias = ssh.address or address
-        self.config = _ssh_config()
-        found: dict[str, Any] = self.config.lookup(self.alias) if self.config else {}
-        self.address: str = found.get("hostname", self.alias)
-        self.port = ssh.port or int(found.get("port", 22))
-        self.user: str = ssh.user or found.get("user", "root")
-        self.jump: str | None = ssh.jump or found.get("proxyjump")
-        self.is_direct = not self.jump and "proxycommand" not in found
+        with _reading_config(name):
+            self.config = _ssh_config()
+            found: dict[str, Any] = self.config.lookup(self.alias) if self.config else {}
+            self.address: str = found.get("hostname", self.alias)
+            self.port = ssh.port or int(found.get("port", 22))
+            self.user: str = ssh.user or found.get("user", "root")
+            jump = ssh.jump or found.get("proxyjump", NONE)
+            self.jump = jump_hosts(jump.replace("ssh://", "")) if jump != NONE else None
+            self.is_direct = not self.jump and not found.get("proxycommand")
         self.python = ssh.python
 
     @property
@@ -74,7 +86,7 @@ class Login:
 
     def hops(self) -> list[Login]:
         """The jump hosts, in the order in which they are passed; each is reached through those before it."""
-        words = [word.strip() for word in self.jump.split(",")] if self.jump else []
+        words = self.jump.split(",") if self.jump else []
         found = []
         for number, word in enumerate(words):
             place = urlsplit(f"//{word}")
@@ -88,7 +100,7 @@ class Login:
         ssh = self._ssh
         found: dict[str, Any] = {}
         if ssh.key:
-            found |= {"key_filename": str(self._base / Path(ssh.key).expanduser()), "look_for_keys": False, "allow_agent": False}
+            found |= {"key_filename": ssh.key, "look_for_keys": False, "allow_agent": False}
         if ssh.key_passphrase:
             found["passphrase"] = self._secret(ssh.key_passphrase)
         if ssh.password:
@@ -99,8 +111,18 @@ class Login:
         return read_secret(ref, base=self._base).reveal()
 
 
+@contextmanager
+def _reading_config(host: str) -> Iterator[None]:
+    """The only file here that the site's loader has not looked at. Its parser is not named, as it may not be imported."""
+    try:
+        yield
+    except Exception as error:
+        why = str(error) or type(error).__name__
+        raise SshConfigWrong(f"{CONFIG} cannot be used", host=host, why=why, next=f"mend it: ssh -G {host} says where") from error
+
+
 def _ssh_config() -> SSHConfig | None:
-    path = Path("~/.ssh/config").expanduser()
+    path = Path(CONFIG).expanduser()
     if not path.exists():
         return None
     from paramiko.config import SSHConfig  # noqa: PLC0415  # takes longer to import than all else here

@@ -41,7 +41,8 @@ def _leads_somewhere(url: str) -> str:
     return url
 
 
-def _hops(text: str) -> str:
+def jump_hosts(text: str) -> str:
+    """`[user@]host[:port]`, with commas between and without spaces. Raises ValueError when it is something else."""
     return ",".join(_authority(word.strip()) for word in text.split(","))
 
 
@@ -55,7 +56,7 @@ Domain = Annotated[
     str, _text(rf"^({_LABEL}\.)+{_LABEL}$", "a host name: lower case, with a dot, without scheme, port or path", max_length=253)
 ]
 Url = Annotated[str, _text(r"^https?://[^/\s]+(/\S*)?$", "a URL, as https://name/path"), AfterValidator(_leads_somewhere)]
-Jump = Annotated[str, _text(r"^[^\s/]+(\s*,\s*[^\s/]+)*$", "jump hosts, as user@host:port with commas between"), AfterValidator(_hops)]
+Jump = Annotated[str, _text(r"^[^\s/]+(\s*,\s*[^\s/]+)*$", "jump hosts, as user@host:port with commas between"), AfterValidator(jump_hosts)]
 OpenPort = Annotated[str, _text(r"^[0-9]{1,5}(-[0-9]{1,5})?/(tcp|udp)$", "a port, as 8443/tcp or 60000-61000/udp")]
 Mail = Annotated[str, _text(r"^[^@\s]+@[^@\s]+$", "a mail address")]
 Sha256 = Annotated[str, _text(r"^[0-9a-f]{64}$", "64 lower-case hex digits")]

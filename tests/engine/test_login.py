@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engine.login import Login, Unreachable
+from engine.login import Login, SshConfigWrong, Unreachable
 from engine.report import Report
 from engine.ssh import fingerprint, offered_host_key
 from engine.transport import run_once
@@ -66,6 +67,38 @@ def test_ssh_config_is_read(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.Monk
     )
     login = Login("hk1", Ssh(address="relay-one"), address="", known_hosts=sshd.known_hosts, base=tmp_path)
     assert run_once(login, ["echo", "configured"]) == (0, "configured\n")
+
+
+def configured(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **ssh: Any) -> Login:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text(text)
+    return Login("hk1", Ssh(address="relay-one", **ssh), address="", known_hosts=tmp_path / "none", base=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "jump", "hops"),
+    [
+        ("Host *\n  ProxyJump bastion\n", None, ["bastion"]),
+        ("Host *\n  ProxyJump ssh://you@bastion:2200\n", None, ["[bastion]:2200"]),
+        ("Host relay-one\n  ProxyJump none\nHost *\n  ProxyJump bastion\n", None, []),
+        ("Host *\n  ProxyJump bastion\n", "none", []),  # the site's word counts
+        ("Host *\n  ProxyCommand none\n", None, []),
+    ],
+)
+def test_none_is_no_jump_host(text: str, jump: str | None, hops: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    login = configured(text.replace("Host *", "Host relay-*"), tmp_path, monkeypatch, jump=jump)
+    assert [hop.key_name for hop in login.hops()] == hops
+    assert login.is_direct == (not hops)
+
+
+@pytest.mark.parametrize("text", ["nonsense\n", "Host relay-*\n  Port many\n", "Host relay-*\n  ProxyJump you@bastion:many\n"])
+def test_a_config_that_ssh_would_refuse_is_told(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SshConfigWrong) as error:
+        configured(text, tmp_path, monkeypatch)
+    assert (error.value.exit_code, error.value.host, error.value.what) == (4, "hk1", "~/.ssh/config cannot be used")
+    assert error.value.why
+    assert error.value.next
 
 
 @pytest.fixture
