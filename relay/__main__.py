@@ -61,6 +61,8 @@ def run(
     try:
         relay = Relay(config, loop, key, worker=worker, handed=handed, notifier=notifier)
         loop.run_until_complete(serve(relay, ready))
+        if relay.failure:
+            sys.exit(f"relay: {relay.failure}")
     except (OSError, ValueError, KeyFileError) as error:
         sys.exit(f"relay: {error}")
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -57,7 +58,7 @@ class Census:
             "uptime_sec": int(time.time() - relay.started_at),
             "handshakes": len(relay.fronts),
             "front_ok": relay.front_ok,
-            "current_file_descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208  (the names are enough)
+            "current_file_descriptors": _count_descriptors(),
             "rate_limit_per_client_bytes_per_second": relay.rate_limits.bytes_per_s,
             "rate_limit_per_client_burst_bytes": relay.rate_limits.burst_bytes,
         }
@@ -97,8 +98,9 @@ class Census:
         while worker is not None:
             path = worker.stats_path(worker.number)
             new = path.with_suffix(".new")
-            new.write_text(json.dumps(self.own().to_json()), "ascii")
-            new.replace(path)
+            with suppress(OSError):  # a full disk, no descriptor left; the parent sees how old the last ones are
+                new.write_text(json.dumps(self.own().to_json()), "ascii")
+                new.replace(path)
             await asyncio.sleep(WRITE_EVERY_S)
 
     async def keep_rates(self) -> None:
@@ -106,6 +108,14 @@ class Census:
         while True:
             self._relay.rates.note(self._relay.loop.time(), self.totals())
             await asyncio.sleep(RATES_EVERY_S)
+
+
+def _count_descriptors() -> int:
+    """Open file descriptors of this process. Looking takes one; when there is none, all that are allowed are open."""
+    try:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  (the names are enough)
+    except OSError:
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 async def ask_others(worker: Worker, target: str) -> list[Any]:

@@ -49,6 +49,10 @@ class Log:
     def error(self, message: str, **fields: object) -> None:
         self._logger.error(message, extra={"fields": fields})
 
+    def exception(self, message: str, error: BaseException, **fields: object) -> None:
+        """An error with the traceback of what nobody foresaw."""
+        self._logger.error(message, exc_info=error, extra={"fields": fields})
+
 
 def set_up(form: str, *, level: int = logging.INFO, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ) -> None:
     """Send all logging of this process to `stream` (stderr) or the journal. `form`: auto, plain, json or journal."""

@@ -86,6 +86,7 @@ class Relay(Owner):
         self.stun: list[StunSocket] = []
         self.listeners: list[Listener] = []
         self.front_ok = not config.front_check  # until a check has passed
+        self.failure = ""  # what made it end, if it was no signal
         self.started_at = time.time()
         self.census = Census(self)
         self.rates = Rates()
@@ -176,11 +177,26 @@ class Relay(Owner):
             self.log.info("reloaded")
         self._notifier.ready()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the connections; it is cancelled at the end."""
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something for one connection; it is cancelled at the end, and an error that it does not expect is logged."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._tell_error)
+        return task
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that the relay needs as long as it lives: should it fail, the relay drains and ends, with `failure` set."""
+        self.spawn(work).add_done_callback(self._fail)
+
+    def _tell_error(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self.log.exception("a background task failed", error)
+
+    def _fail(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) and not self._stopping.done():
+            self.failure = f"{getattr(task.get_coro(), '__name__', 'a task')} ended: {error}"
+            self.stop()
 
     # Connections, for Front.
 
@@ -257,7 +273,7 @@ class Relay(Owner):
         await self._listen([open_unix(worker.socket_path(worker.number))], self._answer_worker)
         for other in worker.others:
             place = mesh.sibling(f"worker {other}", worker.socket_path(other), worker.private_key, worker.secret)
-            self.spawn(mesh.keep(self, place))
+            self.keep(mesh.keep(self, place))
         deadline = self.loop.time() + JOIN_S  # one of them may be dead
         while self.loop.time() < deadline:
             known = sum(link.sibling for link in self.switch.links), sum(watcher.sibling for watcher in self.switch.watchers)
@@ -270,21 +286,21 @@ class Relay(Owner):
     def _spawn_all(self) -> None:
         config = self.config
         if not self.admission.is_open:
-            self.spawn(self._watch_admission())
+            self.keep(self._watch_admission())
         if config.front_check:
             own = frontcheck.Front(*config.front, config.hostname, self.key.public)
-            self.spawn(frontcheck.watch_front(own, self._set_front_ok))
+            self.keep(frontcheck.watch_front(own, self._set_front_ok))
         if interval_s := systemd.watchdog_interval_s(os.environ, os.getpid()):
-            self.spawn(self._feed_watchdog(interval_s))
+            self.keep(self._feed_watchdog(interval_s))
         if self.worker is not None:
-            self.spawn(self.census.keep_writing())
+            self.keep(self.census.keep_writing())
         if config.mesh_with and self._mesh_key is not None:
             tls = ssl.create_default_context()
             for entry in config.mesh_with:
-                self.spawn(mesh.keep(self, mesh.outside(entry, self.key.private, self._mesh_key, tls)))
-        self.spawn(self.census.keep_rates())
+                self.keep(mesh.keep(self, mesh.outside(entry, self.key.private, self._mesh_key, tls)))
+        self.keep(self.census.keep_rates())
         if config.bootstrap_dns_names or config.unpublished_bootstrap_dns_names:
-            self.spawn(self.bootstrap.keep_fresh())
+            self.keep(self.bootstrap.keep_fresh())
 
     async def _feed_watchdog(self, interval_s: float) -> None:
         while True:

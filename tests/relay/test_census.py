@@ -1,12 +1,15 @@
 """What keeping the figures costs a relay that many are connected to."""
 
 import asyncio
+import json
+import os
 
 import pytest
 
 from relay.flags import parse
 from relay.keyfile import NodeKey
 from relay.server import Relay
+from relay.workers import Worker
 
 
 @pytest.fixture
@@ -37,3 +40,29 @@ def test_the_consistency_check_runs_once_a_minute_however_often_one_looks(relay,
     monkeypatch.setattr("relay.census.CHECK_EVERY_S", 0)
     relay.census.all()
     assert relay.checks == 2
+
+
+def test_figures_that_cannot_be_written_now_are_written_later(relay, monkeypatch, tmp_path):
+    """A full disk, or no descriptor left, passes; the parent kills a worker that writes no more."""
+    monkeypatch.setattr("relay.census.WRITE_EVERY_S", 0.01)
+    relay.worker = Worker(0, 1, tmp_path / "later", b"", b"")
+
+    async def run():
+        writing = asyncio.create_task(relay.census.keep_writing())
+        await asyncio.sleep(0.05)
+        assert not writing.done()
+        relay.worker.folder.mkdir()
+        await asyncio.sleep(0.1)
+        assert json.loads(relay.worker.stats_path(0).read_bytes())["gauges"]["handshakes"] == 0
+        writing.cancel()
+
+    relay.loop.run_until_complete(run())
+
+
+def test_the_count_of_descriptors_needs_none(relay, monkeypatch):
+    def listdir(path):
+        raise OSError(24, "Too many open files")
+
+    assert relay.census.own().gauges["current_file_descriptors"] == pytest.approx(len(os.listdir("/proc/self/fd")), abs=2)
+    monkeypatch.setattr("os.listdir", listdir)
+    assert relay.census.own().gauges["current_file_descriptors"] >= 256

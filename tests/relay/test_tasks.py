@@ -1,0 +1,54 @@
+"""What runs beside the connections: an end that nobody foresaw is told, and the relay does not go on as half of itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from relay.flags import parse
+from relay.keyfile import NodeKey
+from relay.server import Relay
+
+
+@pytest.fixture
+def relay() -> Iterator[Relay]:
+    """One that has not started."""
+    loop = asyncio.new_event_loop()
+    yield Relay(parse(["-dev"]), loop, NodeKey.generate())
+    loop.close()
+
+
+async def _fails() -> None:
+    raise OSError(28, "No space left on device")
+
+
+async def _ends() -> None:
+    pass
+
+
+def _run_for_a_moment(relay: Relay) -> None:
+    relay.loop.run_until_complete(asyncio.sleep(0.01))
+
+
+def test_without_what_it_needs_a_relay_drains_and_fails(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+    relay.keep(_fails())
+    relay.loop.run_until_complete(asyncio.wait_for(relay.run(), 5))
+    assert relay.failure == "_fails ended: [Errno 28] No space left on device"
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [OSError]
+
+
+def test_what_has_nothing_more_to_do_may_end(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+    relay.keep(_ends())
+    relay.spawn(_ends())
+    _run_for_a_moment(relay)
+    assert not relay.failure
+    assert not caplog.records
+
+
+def test_one_connections_failure_is_told_and_stops_nobody(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+    relay.spawn(_fails())
+    _run_for_a_moment(relay)
+    assert not relay.failure
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [OSError]
