@@ -1,9 +1,10 @@
 """The STUN socket with many requests and many answers per system call: recvmmsg(2) and sendmmsg(2), through ctypes.
 
 Half of what recvfrom and sendto cost is the two system calls, a quarter Python's addresses: text made of the kernel's bytes,
-and bytes made of that text. Here the kernel writes a sender's address where it later reads the receiver's, so nobody parses
-it, and answers are packed into buffers that are described to the kernel once. Answers per CPU-second, same run: 199 k with
-recvfrom and sendto (udp.py), 320 k so, derper 315 k. ctypes has nothing to do per datagram, two calls per batch only.
+and bytes made of that text. Here the kernel writes a sender's address where it later reads the receiver's, and the address
+that was asked where it later reads the one to answer from, so nobody parses them, and answers are packed into buffers that
+are described to the kernel once. Answers per CPU-second, same run: 199 k with recvfrom and sendto (udp.py), 320 k so, derper
+315 k. ctypes has nothing to do per datagram, two calls per batch only.
 
 macOS and old C libraries lack the calls, and a sandbox may refuse them: `open_stun` takes the other one there.
 """
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from relay import stun
+from relay.pktinfo import Asked, Asked4, Asked6
 from relay.stun import ANSWER4, SLOT, SOURCE4
 from relay.udp import MAX_PER_WAKE, StunSocket
 from relay.wire import ProtocolError
@@ -25,6 +27,9 @@ from relay.wire import ProtocolError
 BATCH: Final = 32  # datagrams per system call; larger ones gain 2 % and keep TCP waiting longer
 _SOURCE6: Final = 28  # bytes of a struct sockaddr_in6
 _ANSWER6: Final = 44
+_ANY_INTERFACE: Final = memoryview(bytes(4 * BATCH)).cast("I")
+_INTERFACE4: Final = (Asked4.interface.offset,)
+_INTERFACES6: Final = (Asked.six.offset + Asked6.interface.offset, Asked.four.offset + Asked4.interface.offset)
 
 
 class _Iovec(ctypes.Structure):
@@ -79,19 +84,22 @@ def _is_served(sock: socket.socket) -> bool:
 
 
 class _Batch:
-    """BATCH messages for the kernel, every `stride` bytes of `data`; each one's address stands in `names`."""
+    """BATCH messages for the kernel, every `stride` bytes of `data`; their addresses and control messages stand in the others."""
 
-    def __init__(self, stride: int, names: bytearray) -> None:
+    def __init__(self, stride: int, names: bytearray, controls: bytearray) -> None:
         self.data = bytearray(BATCH * stride)
         start, name_start, name_size = _address(self.data), _address(names), len(names) // BATCH
+        control_start, control_size = _address(controls), len(controls) // BATCH
         self._parts = (_Iovec * BATCH)()
         self._messages = (_Message * BATCH)()
         for n, (part, message) in enumerate(zip(self._parts, self._messages, strict=True)):
             part.base, part.size = start + n * stride, stride
-            message.header = _Header(name_start + n * name_size, name_size, ctypes.addressof(part), 1)
+            name, control = name_start + n * name_size, control_start + n * control_size
+            message.header = _Header(name, name_size, ctypes.addressof(part), 1, control, control_size)
         self.address: Final = ctypes.addressof(self._messages)
-        words = ctypes.sizeof(_Message) // 4
-        self.sizes: Final = memoryview(self._messages).cast("B").cast("I")[_Message.size.offset // 4 :: words]
+        messages = memoryview(self._messages).cast("B")
+        self.sizes: Final = _every(messages.cast("I"), _Message.size.offset, ctypes.sizeof(_Message))
+        self.control_sizes: Final = _every(messages.cast("L"), _Header.control_size.offset, ctypes.sizeof(_Message))
 
     def resize(self, slot: int, size: int) -> None:
         """Send so many bytes of a slot."""
@@ -106,13 +114,19 @@ class BatchedStunSocket(StunSocket):
         self._receive, self._send = _recvmmsg, _sendmmsg
         self._fd = self._socket.fileno()
         self._sources = bytearray(BATCH * (SOURCE4 if self._is_ipv4 else _SOURCE6))
-        self._requests = _Batch(SLOT, self._sources)
-        self._answers = _Batch(ANSWER4 if self._is_ipv4 else _ANSWER6, self._sources)
+        control_size = ctypes.sizeof(Asked4 if self._is_ipv4 else Asked)
+        controls = bytearray(BATCH * control_size)
+        self._requests = _Batch(SLOT, self._sources, controls)
+        self._answers = _Batch(ANSWER4 if self._is_ipv4 else _ANSWER6, self._sources, controls)
+        self._control_room = memoryview(bytearray(self._requests.control_sizes)).cast("L")
+        words = memoryview(controls).cast("I")
+        self._interfaces = [_every(words, offset, control_size) for offset in (_INTERFACE4 if self._is_ipv4 else _INTERFACES6)]
         self._request_view, self._source_view = memoryview(self._requests.data), memoryview(self._sources)
 
     def _read(self) -> None:
         silent = self._silent()
         for _ in range(MAX_PER_WAKE // BATCH):
+            self._requests.control_sizes[:] = self._control_room  # the kernel puts there how much of it was taken
             count = self._receive(self._fd, self._requests.address, BATCH, socket.MSG_DONTWAIT, None)
             if count < 0:
                 if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
@@ -129,6 +143,9 @@ class BatchedStunSocket(StunSocket):
     def _answer(self, sizes: list[int]) -> None:
         """Answer the datagrams of these sizes, in runs between those that deserve none."""
         count = len(sizes)
+        self._answers.control_sizes[:] = self._requests.control_sizes
+        for interfaces in self._interfaces:
+            interfaces[:] = _ANY_INTERFACE
         unusual: Iterable[int] = range(count)
         if self._is_ipv4:
             requests, sources = self._request_view[: count * SLOT], self._source_view[: count * SOURCE4]
@@ -175,6 +192,11 @@ class BatchedStunSocket(StunSocket):
             else:
                 self.requests["write_error"] += 1
                 first += 1
+
+
+def _every(view: memoryview, offset: int, stride: int) -> memoryview:
+    """The items of a view that stand at an offset in bytes and, from there, every stride bytes."""
+    return view[offset // view.itemsize :: stride // view.itemsize]
 
 
 def _address(buffer: bytearray) -> int:

@@ -7,20 +7,25 @@ the C library has system calls for many datagrams at once, mmsg.py is what serve
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import socket
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from relay import stun
+from relay import pktinfo, stun
 from relay.wire import ProtocolError
 
 MAX_DATAGRAM: Final = 1500
 MAX_PER_WAKE: Final = 256  # then TCP gets its turn
+_CONTROL_SIZE: Final = ctypes.sizeof(pktinfo.Asked)
 
 
 class StunSocket:
-    """Answers STUN on one bound, non-blocking socket. `silent()` says when not to: the relay itself does not work."""
+    """Answers STUN on one bound, non-blocking socket, from the address that was asked.
+
+    `silent()` says when not to: the relay itself does not work.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, silent: Callable[[], bool]) -> None:
         self.requests: Counter[str] = Counter()  # by disposition
@@ -29,6 +34,7 @@ class StunSocket:
         self._socket = sock
         self._silent = silent
         self._is_ipv4 = sock.family == socket.AF_INET
+        pktinfo.enable(sock)
         self._prepare()
         loop.add_reader(sock.fileno(), self._read)
 
@@ -51,12 +57,12 @@ class StunSocket:
         self._buffer = bytearray(MAX_DATAGRAM)
 
     def _read(self) -> None:
-        receive, send, requests, buffer = self._socket.recvfrom_into, self._socket.sendto, self.requests, self._buffer
+        receive, send, requests, buffer = self._socket.recvmsg_into, self._socket.sendmsg, self.requests, self._buffer
         parse, pack, is_ipv4 = stun.parse_request, stun.pack_response, self._is_ipv4
         silent = self._silent()
         for _ in range(MAX_PER_WAKE):
             try:
-                size, source = receive(buffer)
+                size, asked, _, source = receive([buffer], _CONTROL_SIZE)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -73,7 +79,7 @@ class StunSocket:
             host = source[0]
             packed = socket.inet_aton(host) if is_ipv4 else socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
             try:
-                send(pack(txid, packed, source[1]), source)
+                send([pack(txid, packed, source[1])], pktinfo.reply(asked), 0, source)
             except OSError:
                 requests["write_error"] += 1  # port 0, or the kernel's buffer is full: nobody waits for it
                 continue

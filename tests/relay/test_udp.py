@@ -8,19 +8,22 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
+from typing import NoReturn
 
 import pytest
 
-from relay import mmsg, stun, udp
+from relay import mmsg, pktinfo, stun, udp
 from tests.relay import vectors as v
 
 UNUSUAL = bytes.fromhex(next(iter(v.STUN_ANSWERED.values())))
 BATCHED = pytest.param(
     mmsg.BatchedStunSocket, marks=pytest.mark.skipif(mmsg._recvmmsg is None, reason="this C library cannot read many at once")
 )
+SO_TIMESTAMP = 29  # Linux; Python has no name for it
 KINDS = pytest.mark.parametrize("kind", [udp.StunSocket, BATCHED])
 FAMILIES = pytest.mark.parametrize(("where", "client"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")])
 
@@ -167,6 +170,66 @@ def test_answers_of_both_lengths_in_one_socket(ask, kind):
                 assert stun.parse_response(six.recv(2000), txid) == (IPv6Address("::1"), six.getsockname()[1])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which address was asked")
+@KINDS
+@pytest.mark.parametrize(
+    ("where", "asked_addresses"),
+    [
+        ("0.0.0.0", ["127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.1"]),
+        ("::", ["127.0.0.2", "::1", "127.0.0.3", "::1", "127.0.0.2", "127.0.0.3"]),
+        ("127.0.0.2", ["127.0.0.2"]),
+    ],
+)
+def test_the_address_that_was_asked_answers(ask, kind, where, asked_addresses):
+    asked = ask(kind, where, "127.0.0.1")
+    clients = {4: bound("127.0.0.1"), 6: bound("::1")}
+    with clients[4], clients[6]:
+        for _ in range(3):
+            wanted = [(ip_address(host), txid) for host, txid in zip(asked_addresses * 7, txids(len(asked_addresses) * 7), strict=True)]
+            for host, txid in wanted:
+                clients[host.version].sendto(stun.pack_request(txid), (str(host), asked.socket.port))
+            asked.wake()
+            for host, txid in wanted:
+                client = clients[host.version]
+                answer, source = client.recvfrom(2000)
+                assert (ip_address(source[0]), source[1]) == (host, asked.socket.port)
+                assert stun.parse_response(answer, txid)[1] == client.getsockname()[1]
+    assert asked.requests == {"success": 3 * 7 * len(asked_addresses)}
+
+
+@KINDS
+def test_where_the_kernel_does_not_tell_the_address_that_was_asked_it_chooses(ask, kind):
+    asked, wanted = ask(kind, "::", "127.0.0.1"), txids(3)
+    for level, option in ((socket.IPPROTO_IP, pktinfo.IP_PKTINFO), (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)):
+        for is_on in (0, 1):  # nothing told, and then again
+            asked.socket._socket.setsockopt(level, option, is_on)
+            asked.send(*map(stun.pack_request, wanted))
+            asked.wake()
+            asked.assert_answered(wanted)
+        asked.socket._socket.setsockopt(level, option, 0)
+    assert asked.requests == {"success": 12}
+
+
+def test_only_the_messages_about_the_address_are_replied_with():
+    about = [(socket.IPPROTO_IP, pktinfo.IP_PKTINFO, b"\2\0\0\0" + bytes(range(8)))]
+    six = [(socket.IPPROTO_IPV6, pktinfo.IPV6_PKTINFO, bytes(range(16)) + b"\2\0\0\0")]
+    other = [(socket.SOL_SOCKET, SO_TIMESTAMP, bytes(16))]
+    assert pktinfo.reply(six + other + about) == [
+        (socket.IPPROTO_IPV6, pktinfo.IPV6_PKTINFO, bytes(range(16)) + bytes(4)),
+        (socket.IPPROTO_IP, pktinfo.IP_PKTINFO, bytes(4) + bytes(range(8))),
+    ]
+
+
+def test_a_system_without_them_serves_all_the_same(monkeypatch):
+    with bound("127.0.0.1") as sock:
+        monkeypatch.setattr(sys, "platform", "darwin")
+        pktinfo.enable(sock)
+        assert sock.getsockopt(socket.IPPROTO_IP, pktinfo.IP_PKTINFO) == 0
+        monkeypatch.undo()
+        pktinfo.enable(sock)
+        assert sock.getsockopt(socket.IPPROTO_IP, pktinfo.IP_PKTINFO) == 1
+
+
 @KINDS
 @pytest.mark.parametrize("where", ["127.0.0.1", "::1"])
 def test_silence_is_counted_and_ends(ask, kind, where):
@@ -239,6 +302,28 @@ def test_a_read_that_fails_is_counted_unless_there_was_nothing(ask, number, coun
     asked.socket._receive = broken
     asked.wake()
     assert asked.requests == counted
+
+
+@pytest.mark.parametrize(
+    ("error", "counted"),
+    [(BlockingIOError(), {}), (InterruptedError(), {}), (OSError(errno.ENOBUFS, "No buffer space available"), {"read_error": 1})],
+)
+def test_a_single_read_that_fails_is_counted_unless_there_was_nothing(ask, error, counted):
+    asked = ask(udp.StunSocket)
+
+    class Broken(socket.socket):
+        def recvmsg_into(self, *_: object) -> NoReturn:
+            raise error
+
+    whole = asked.socket._socket
+    with Broken(fileno=os.dup(whole.fileno())) as asked.socket._socket:
+        asked.send(stun.pack_request(v.TXID))
+        asked.wake()
+        assert asked.requests == counted
+    asked.socket._socket = whole
+    asked.wake()  # the next time all is well
+    asked.assert_answered([v.TXID])
+    assert asked.requests == {**counted, "success": 1}
 
 
 @KINDS
