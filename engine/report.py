@@ -1,4 +1,7 @@
-"""What people and machines see of runs: plain lines, a live line a host on a terminal, or JSON lines. The only file that prints."""
+"""What people and machines see of runs: plain lines, a live line a host on a terminal, or JSON lines. The only file that prints.
+
+What is printed was often said by others: by a host, by whoever answers at an address. It goes to the terminal as text, never as orders.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderableType, RenderHook
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 from rich.syntax import Syntax
 from rich.text import Text
 
@@ -22,6 +25,32 @@ STYLES = {"ok": "green", "changed": "yellow", "failed": "bold red", "skipped": "
 _TOLD_S = 0.05  # what took less is not told
 _RUNGS = {"ok": "green", "skipped": "dim", "FAILED": "bold red", "PROVED": "bold green", "NOT PROVED": "bold red"}
 _NARROWEST = 24  # columns; below that, what is left beside the names is no place to break lines in
+# Controls, by which a text could clear the screen or rewrite what was said: C0 and DEL as their pictures, C1, which has none, as �.
+_SHOWN: dict[int, int | str] = {**{code: 0x2400 + code for code in range(32)}, 0x7F: 0x2421, **dict.fromkeys(range(0x80, 0xA0), "\ufffd")}
+del _SHOWN[ord("\n")], _SHOWN[ord("\t")]
+
+
+def plain(text: str) -> str:
+    """`text` with its controls made visible, all but line breaks and tabs."""
+    return text.translate(_SHOWN)
+
+
+class _Plain:
+    """A renderable whose text is plain. The controls that rich itself sends are no text of it."""
+
+    def __init__(self, inner: ConsoleRenderable) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._inner, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+
+
+class _AllPlain(RenderHook):
+    """Everything that is printed on a console passes here."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Plain(each) for each in renderables]
 
 
 class Report:
@@ -35,10 +64,12 @@ class Report:
         self.json_lines, self.diffs = json_lines, diffs
         # A pipe has no width: lines and tables are whole there.
         self.console = console or Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
+        self.console.push_render_hook(_AllPlain())
         self._lock = threading.Lock()
         self._held: dict[str, list[RenderableType]] = {}  # what is shown of a host at once when it has ended
         self._tasks: dict[str, TaskID] = {}
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        words = TextColumn("{task.fields[host]}", style="bold", markup=False), TextColumn("{task.description}", markup=False)
+        columns = (SpinnerColumn(), *words, TimeElapsedColumn())
         live = self.console.is_terminal and not json_lines
         self._progress = Progress(*columns, console=self.console, transient=True, disable=not live)
 
@@ -98,7 +129,7 @@ class Report:
     def say(self, text: str) -> None:
         """A line for people that belongs to no host."""
         if not self.json_lines:
-            self.console.print(text, markup=False)
+            self.console.print(Text(text))
 
     def emit(self, **event: Any) -> None:
         """An event for machines only."""
@@ -111,9 +142,10 @@ class Report:
         """The live line of a host; an empty text ends it."""
         with self._lock:
             if host not in self._tasks:
-                self._tasks[host] = self._progress.add_task("", total=None)
+                self._tasks[host] = self._progress.add_task("", total=None, host=host)
             task = self._tasks[host]
-            self._progress.update(task, description=f"[bold]{host}[/] {escape(text)}", visible=bool(text))
+            # The live line is drawn by rich itself, past what is printed.
+            self._progress.update(task, description=plain(text), visible=bool(text))
 
     def agent_event(self, host: str, event: Mapping[str, Any]) -> None:
         """An event of a host's agent (`engine.session`)."""

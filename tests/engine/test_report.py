@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import unicodedata
 from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from engine.report import Report
 from inventory.errors import DerpfleetError
@@ -97,6 +99,41 @@ def test_names_are_no_markup(shown: io.StringIO) -> None:
         ours.line("hk1", "ok", "[red]as it is")
     assert "[red]as it is" in shown.getvalue()
     assert "file:/etc/[bold]x[/nothing]" in shown.getvalue()
+
+
+HOSTILE = "a\x1b[2J\x1b]0;title\x07b\x9b31mc\x7fd\tend"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_others_say_orders_the_terminal_nothing(shown: io.StringIO, terminal: bool) -> None:
+    """Every way to print, the diff's and a caller's own table among them. What rich sends to draw its live line is its own."""
+    ours = report(shown, width=200, terminal=terminal, diffs=True)
+    table = Table()
+    table.add_row(HOSTILE)
+    ours.say(HOSTILE)
+    ours.line("hk1", HOSTILE, HOSTILE)
+    ours.rung("hk1", "ok       " + HOSTILE, hang=9)
+    ours.agent_event("hk1", diff(HOSTILE, f"+{HOSTILE}\n", mode=["", HOSTILE]))
+    ours.agent_event("hk1", {"event": "output", "text": HOSTILE})
+    ours.agent_event("hk1", {"event": "waiting", "id": "x", "reason": HOSTILE})
+    ours.failure(DerpfleetError(HOSTILE, why=HOSTILE, where=HOSTILE, next=HOSTILE), log=HOSTILE, subject=HOSTILE)
+    ours.console.print(table)
+    assert {each for each in shown.getvalue() if unicodedata.category(each) == "Cc"} <= {"\n", "\t"}
+    assert shown.getvalue().count("a␛[2J␛]0;title") == 16
+
+
+def test_the_live_line_shows_controls(shown: io.StringIO) -> None:
+    with report(shown, width=200, terminal=True) as ours:
+        ours.doing("hk1", HOSTILE)
+    assert "a␛[2J␛]0;title␇b\ufffd31mc␡d" in shown.getvalue()
+
+
+def test_part_of_an_address_is_no_emoji(shown: io.StringIO) -> None:
+    with report(shown, terminal=True) as ours:
+        ours.say("from fd7a::ab:100:1 [red]as it is")
+        ours.doing("hk1", "asking fd7a::ab:100:1")
+    assert "from fd7a::ab:100:1 [red]as it is" in shown.getvalue()
+    assert "asking fd7a::ab:100:1" in shown.getvalue()
 
 
 def test_json_lines_are_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
