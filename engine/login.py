@@ -53,9 +53,9 @@ class Login:
             self.address: str = found.get("hostname", self.alias)
             self.port = ssh.port or int(found.get("port", 22))
             self.user: str = ssh.user or found.get("user", "root")
-            jump = ssh.jump or found.get("proxyjump", NONE)
-            self.jump = jump_hosts(jump.replace("ssh://", "")) if jump != NONE else None
-            self.is_direct = not self.jump and not found.get("proxycommand")
+            self.jump = _jump(ssh.jump, found.get("proxyjump", NONE), self.alias)
+            self.proxy_command: str | None = None if self.jump else found.get("proxycommand")
+            self.is_direct = not (self.jump or self.proxy_command)
         self.python = ssh.python
 
     @property
@@ -119,6 +119,13 @@ def _reading_config(host: str) -> Iterator[None]:
     except Exception as error:
         why = str(error) or type(error).__name__
         raise SshConfigWrong(f"{CONFIG} cannot be used", host=host, why=why, next=f"mend it: ssh -G {host} says where") from error
+
+
+def _jump(own: str | None, configured: str, alias: str) -> str | None:
+    """The site's word, or the configured one; but as with ssh, `Host *` makes nobody his own jump host. Raises ValueError."""
+    hops = own or jump_hosts(configured.replace("ssh://", ""))
+    circle = not own and alias in [urlsplit(f"//{hop}").hostname for hop in hops.split(",")]
+    return None if circle or hops == NONE else hops
 
 
 def _ssh_config() -> SSHConfig | None:

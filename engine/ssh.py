@@ -45,7 +45,7 @@ def _open(login: Login, command: str = "", line: socket.socket | None = None) ->
     options = {"transport_factory": partial(EagerTransport, command=command), "banner_timeout": CONNECT_S, "auth_timeout": CONNECT_S}
     options |= login.credentials() | ({"sock": line} if line else {})
     config = Config(overrides={"load_ssh_configs": False}, ssh_config=login.config or paramiko.SSHConfig())
-    way = {"gateway": _gateway(login), "connect_timeout": CONNECT_S, "connect_kwargs": options}
+    way = {"gateway": _gateway(login) or login.proxy_command or False, "connect_timeout": CONNECT_S, "connect_kwargs": options}
     connection = Connection(login.alias, login.user, login.port, config=config, **way)
     connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
     try:

@@ -84,12 +84,21 @@ def configured(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **ssh
         ("Host relay-one\n  ProxyJump none\nHost *\n  ProxyJump bastion\n", None, []),
         ("Host *\n  ProxyJump bastion\n", "none", []),  # the site's word counts
         ("Host *\n  ProxyCommand none\n", None, []),
+        ("Host *\n  ProxyJump relay-one\n", None, []),  # nobody is his own
     ],
 )
 def test_none_is_no_jump_host(text: str, jump: str | None, hops: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     login = configured(text.replace("Host *", "Host relay-*"), tmp_path, monkeypatch, jump=jump)
     assert [hop.key_name for hop in login.hops()] == hops
     assert login.is_direct == (not hops)
+
+
+def test_no_jump_host_and_no_proxy_command_is_a_direct_connection(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"port": sshd.port, "user": "root", "key": str(sshd.key)}
+    text = "Host relay-one\n  HostName 127.0.0.1\n  ProxyJump none\n  ProxyCommand none\nHost *\n  ProxyJump nowhere.invalid\n"
+    login = configured(text, tmp_path, monkeypatch, **settings)
+    login.known_hosts = sshd.known_hosts
+    assert run_once(login, ["echo", "direct"]) == (0, "direct\n")
 
 
 @pytest.mark.parametrize("text", ["nonsense\n", "Host relay-*\n  Port many\n", "Host relay-*\n  ProxyJump you@bastion:many\n"])
