@@ -18,24 +18,26 @@ OUTGOING: Final = ssl.MemoryBIO()
 RECORD: Final = 16 * 1024
 
 
-class ChannelClosed(Exception):
-    """The peer ended the TLS session, or broke it; `reason` is a metric's label, `last` is to be sent before closing."""
-
-    def __init__(self, reason: str, last: bytes = b"") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.last = last
+CLOSED: Final = "closed_by_client"
 
 
 class Channel:
-    """What lies between the socket's bytes and the plain ones: here, nothing."""
+    """What lies between the socket's bytes and the plain ones: here, nothing.
+
+    `closed`: why nothing can come any more, a metric's label; empty while the peer has neither ended nor broken its TLS.
+    """
 
     __slots__ = ()
     tls: ssl.SSLObject | None = None
+    closed: str = ""
 
     def unseal(self, data: bytes | memoryview) -> bytes:
-        """The plain bytes that `data` completes."""
+        """The plain bytes that `data` completes. Look at `take_reply` and `closed` after it."""
         return bytes(data)
+
+    def take_reply(self) -> bytes:
+        """What the last `unseal` wants written: TLS's own bytes."""
+        return b""
 
     def seal(self, data: bytes | bytearray) -> bytes | bytearray:
         """What to write to the socket for plain `data`."""
@@ -49,11 +51,12 @@ class Channel:
 class TlsChannel(Channel):
     """TLS, for everything that is not hot (link.py has the same in the shape that is)."""
 
-    __slots__ = ("_shaken", "tls")
+    __slots__ = ("_shaken", "closed", "tls")
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.tls: ssl.SSLObject = context.wrap_bio(INCOMING, OUTGOING, server_side=True)
         self._shaken = False
+        self.closed = ""
 
     @property
     def shaken(self) -> bool:
@@ -61,11 +64,9 @@ class TlsChannel(Channel):
         return self._shaken
 
     def take_reply(self) -> bytes:
-        """What the last `unseal` wants written: the handshake's own bytes."""
         return OUTGOING.read()
 
     def unseal(self, data: bytes | memoryview) -> bytes:
-        """Plain bytes; call `take_reply` after it. Raises ChannelClosed: tls_closed, tls_handshake_failed, tls_error."""
         INCOMING.write(data)
         plain = bytearray()
         try:
@@ -75,14 +76,14 @@ class TlsChannel(Channel):
             while INCOMING.pending:
                 part = self.tls.read(RECORD)
                 if not part:
-                    raise ChannelClosed("tls_closed")
+                    self.closed = CLOSED
+                    break
                 plain += part
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError:
-            raise ChannelClosed("tls_error" if self._shaken else "tls_handshake_failed", OUTGOING.read()) from None
-        finally:
-            INCOMING.read()
+            self.closed = "tls_error" if self._shaken else "tls_handshake_failed"
+        INCOMING.read()
         return bytes(plain)
 
     def seal(self, data: bytes | bytearray) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from relay import http
 from relay.addresses import Ticket, TooMany
-from relay.channel import Channel, ChannelClosed, TlsChannel
+from relay.channel import CLOSED, Channel, TlsChannel
 from relay.handshake import Introduction, ServerInfo, cut_client_info, pack_server_info, parse_client_info
 from relay.link import CIPHER, Link, TlsLink, WebSocketLink
 from relay.proxyproto import ProxyHeaderError, parse_proxy_header
@@ -97,17 +97,16 @@ class Front(asyncio.BufferedProtocol):
         try:
             was_shaking = isinstance(channel, TlsChannel) and not channel.shaken
             plain = channel.unseal(data)
-            if isinstance(channel, TlsChannel):
-                if reply := channel.take_reply():
-                    self._transport.write(reply)
-                if was_shaking and channel.shaken:
-                    self._shaken(channel)
+            if reply := channel.take_reply():
+                self._transport.write(reply)
+            if isinstance(channel, TlsChannel) and was_shaking and channel.shaken:
+                self._shaken(channel)
             if plain:
                 self._stage(plain)
-        except ChannelClosed as closed:
-            if closed.last:
-                self._transport.write(closed.last)
-            self._refuse(closed.reason)
+            if channel.closed == CLOSED:
+                self._gone()
+            elif channel.closed:
+                self._refuse(channel.closed)
         except (ProtocolError, ProxyHeaderError, TooMany) as error:
             self._refuse(error.reason)
 

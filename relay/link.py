@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
-from relay.channel import INCOMING, OUTGOING, Channel, ChannelClosed, TlsChannel
+from relay.channel import CLOSED, INCOMING, OUTGOING, Channel, TlsChannel
 from relay.outbox import Chunk
 from relay.websocket import WebSocket
 from relay.wire import MAX_RUN, PACKET_HEAD_LEN, ProtocolError
@@ -150,6 +150,8 @@ class Link(asyncio.BufferedProtocol):
         self._feed: Callable[[bytearray, int], int] = session.feed
         self.transport.set_protocol(self)
         self.receive(rest)
+        if self._channel.closed:
+            self.end(self._channel.closed)
 
     @property
     def tls_version(self) -> str:
@@ -181,7 +183,7 @@ class Link(asyncio.BufferedProtocol):
             self._tick.arm()
 
     def eof_received(self) -> None:
-        self.end("closed_by_client")
+        self.end(CLOSED)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.end("connection_lost" if exc is not None else "closed")
@@ -287,7 +289,7 @@ class TlsLink(Link):
         end = len(tail)
         if tail:
             _PLAIN[:end] = tail
-        read = self._read
+        read, closed = self._read, ""
         try:
             count = read(READ_SIZE, _PLAIN_VIEW[end:] if end else _PLAIN_VIEW)
             end += count
@@ -295,14 +297,18 @@ class TlsLink(Link):
                 count = read(READ_SIZE, _PLAIN_VIEW[end:])
                 end += count
             if not count:
-                INCOMING.read()
-                self.end("closed_by_client")
+                closed = CLOSED
         except ssl.SSLWantReadError:
             pass  # the record's rest is still to come
         except ssl.SSLError:
-            self.end("tls_error")
-            INCOMING.read()  # the next connection must find nothing
+            closed = "tls_error"
+        if OUTGOING.pending:  # an alert; the next connection must find nothing, neither here nor there
+            self._write(_take_cipher())
+        if closed:
+            INCOMING.read()
         self._process(end)
+        if closed:
+            self.end(closed)
 
     def write(self, chunk: Chunk) -> None:
         try:
@@ -333,16 +339,18 @@ class WebSocketLink(Link):
         return CIPHER
 
     def buffer_updated(self, nbytes: int) -> None:
-        try:
-            arrived, reply = self._websocket.feed(self._channel.unseal(CIPHER[:nbytes]))
-        except ChannelClosed as closed:
-            self.end(closed.reason)
-            return
-        if reply:
-            self._write(self._channel.seal(reply))
+        channel = self._channel
+        plain = channel.unseal(CIPHER[:nbytes])
+        if alert := channel.take_reply():
+            self._write(alert)
+        arrived, reply = self._websocket.feed(plain)
+        if reply and not channel.closed:
+            self._write(channel.seal(reply))
         if arrived:
             self.receive(arrived)
-        if self._websocket.closed:
+        if channel.closed:
+            self.end(channel.closed)
+        elif self._websocket.closed:
             self.end(f"websocket_closed_{self._websocket.closed}", abort=False)
 
     def write(self, chunk: Chunk) -> None:

@@ -1,0 +1,154 @@
+"""Clients on TLS, whose connections share their buffers: what one does is never another's loss, and its last bytes count."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from relay import channel, wire
+from relay.channel import TlsChannel, make_server_context
+from relay.handshake import ClientInfo
+from relay.link import Link, Owner, Tick, TlsLink, WebSocketLink
+from relay.selfsigned import ensure_self_signed
+from relay.session import Session
+from relay.stats import Tally
+from relay.switch import Switch
+from relay.websocket import WebSocket
+from tests.relay.world import key
+
+ADDRESS = "192.0.2.1"
+GARBAGE = b"\x17\x03\x03\x00\x40" + bytes(64)  # a record that no key opens
+
+
+class Office(Owner):
+    """A relay without sockets."""
+
+    def __init__(self, context: ssl.SSLContext, version: ssl.TLSVersion) -> None:
+        self.soon: list[Callable[[], None]] = []
+        self.loop = cast(asyncio.AbstractEventLoop, SimpleNamespace(call_soon=self.soon.append, time=lambda: 0.0))
+        self.switch = Switch(lambda: 0.0, bytes(32))
+        self.tick = Tick(self.loop, self.switch, Tally())
+        self.ended: list[tuple[bytes, str]] = []
+        self.context = context
+        self.version = version
+
+    def link_ended(self, link: Link, reason: str) -> None:
+        assert link.session is not None
+        self.ended.append((link.session.key, reason))
+        self.switch.unregister(link.session)
+        self.tick.arm()
+
+    def end_tick(self) -> None:
+        while self.soon:
+            self.soon.pop(0)()
+
+
+class Client:
+    """A client and its connection, from the client's TLS to the relay's link."""
+
+    def __init__(self, office: Office, name: str, *, browser: bool = False, starts: Callable[[Client], bytes] | None = None) -> None:
+        self.office, self.key = office, key(name)
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusting.check_hostname, trusting.verify_mode, trusting.maximum_version = False, ssl.CERT_NONE, office.version
+        self.tls = trusting.wrap_bio(self.incoming, self.outgoing)
+        self.channel = TlsChannel(office.context)
+        while not self.channel.shaken:
+            self._shake()
+        self._shake()
+        silent = {name: lambda *_: None for name in ("abort", "close", "set_protocol", "set_write_buffer_limits")}
+        transport = cast(asyncio.Transport, SimpleNamespace(write=self.incoming.write, **silent))
+        self.ws = WebSocket(client=True) if browser else None
+        link = WebSocketLink(office, transport, self.channel, WebSocket()) if browser else TlsLink(office, transport, self.channel)
+        self.session = Session(office.switch, self.key, ClientInfo(), link)
+        office.switch.register(self.session)
+        self.link: Link = link
+        link.start(self.session, self.channel.unseal(starts(self)) if starts else b"")
+
+    def _shake(self) -> None:
+        with suppress(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+        self.channel.unseal(self.outgoing.read())
+        self.incoming.write(self.channel.take_reply())
+
+    def seal(self, data: bytes) -> None:
+        """Encrypt, to be sent with the next bytes."""
+        self.tls.write(self.ws.pack(data) if self.ws else data)
+
+    def says(self, data: bytes) -> None:
+        self.seal(data)
+        self.raw(self.outgoing.read())
+
+    def closes(self) -> bytes:
+        """What was sealed, and the end of the TLS session."""
+        with pytest.raises(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        return self.outgoing.read()
+
+    def raw(self, data: bytes) -> None:
+        self.link.get_buffer(-1)[: len(data)] = data
+        self.link.buffer_updated(len(data))
+        self.office.end_tick()
+
+    def hears(self) -> list[tuple[int, bytes]]:
+        data = b""
+        while self.incoming.pending:
+            data += self.tls.read(65536)
+        return wire.FrameReader().receive(self.ws.feed(data)[0] if self.ws else data)
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    folder: Path = tmp_path_factory.mktemp("certificates")
+    ensure_self_signed(str(folder), ADDRESS, time.time())
+    return make_server_context(folder / f"{ADDRESS}.crt", folder / f"{ADDRESS}.key", "")
+
+
+@pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+def office(request: pytest.FixtureRequest, context: ssl.SSLContext) -> Iterator[Office]:
+    office = Office(context, request.param)
+    yield office
+    assert office.switch.consistency_check() == []
+    assert channel.INCOMING.pending == channel.OUTGOING.pending == 0
+
+
+@pytest.fixture(params=[False, True], ids=["derp", "websocket"])
+def browser(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def test_one_that_breaks_its_tls_breaks_nobody_elses(office: Office, browser: bool) -> None:
+    mallory, alice, bob = Client(office, "mallory", browser=browser), Client(office, "alice"), Client(office, "bob", browser=browser)
+    mallory.raw(GARBAGE)
+    assert office.ended == [(mallory.key, "tls_error")]
+    alice.says(wire.pack_send_packet(bob.key, b"unharmed"))
+    assert bob.hears() == [(wire.RECV_PACKET, alice.key + b"unharmed")]
+
+
+@pytest.mark.parametrize(("broken", "reason"), [(False, "closed_by_client"), (True, "tls_error")])
+def test_what_comes_before_the_end_of_tls_is_relayed(office: Office, browser: bool, broken: bool, reason: str) -> None:
+    alice, bob = Client(office, "alice", browser=browser), Client(office, "bob")
+    for packet in (b"last but one", b"last"):
+        alice.seal(wire.pack_send_packet(bob.key, packet))
+    alice.raw(alice.outgoing.read() + GARBAGE if broken else alice.closes())
+    packets = [(wire.RECV_PACKET, alice.key + packet) for packet in (b"last but one", b"last")]
+    assert bob.hears() == [*packets, (wire.PEER_GONE, alice.key + bytes([wire.GONE_DISCONNECTED]))]
+    assert alice.session.rx_packets == 2
+    assert office.ended == [(alice.key, reason)]
+
+
+def test_a_client_that_ends_tls_with_its_first_bytes_is_not_kept(office: Office) -> None:
+    """They all came with the handshake, so that no read of the link's own will tell it."""
+    bob = Client(office, "bob")
+    alice = Client(office, "alice", starts=lambda alice: alice.seal(wire.pack_send_packet(bob.key, b"only")) or alice.closes())
+    office.end_tick()
+    assert (wire.RECV_PACKET, alice.key + b"only") in bob.hears()
+    assert office.ended == [(alice.key, "closed_by_client")]
