@@ -6,6 +6,7 @@ workers reach each other: no second routing scheme. The sockets lie in a folder 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -26,6 +27,7 @@ SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal
 RESTART_S: Final = 1.0  # a worker that died is started again after this long
 FRESH_S: Final = 10.0  # a worker that has not written its figures for so long hangs
 LOG: Final = Log("workers")
+_PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class _Supervisor:
     def _start(self, number: int) -> None:
         worker = Worker(number, self._count, self._folder, self._secret, make_private_key())
         sys.stdout.flush()
+        parent = os.getpid()
         pid = os.fork()
         if pid:
             self._running[pid] = number
@@ -110,6 +113,7 @@ class _Supervisor:
         code = 1
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            _follow(parent)
             self._work(worker, self._tell_ready)
             code = 0
         except SystemExit as leave:
@@ -165,3 +169,10 @@ class _Supervisor:
         oldest = time.time() - FRESH_S
         paths = [self._folder / f"{number}.json" for number in range(self._count)]
         return all(path.exists() and path.stat().st_mtime > oldest for path in paths)
+
+
+def _follow(parent: int) -> None:
+    """End as by SIGTERM when the parent ends, however it does: see prctl(2). Raises SystemExit if it has ended already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit("relay: the process that started this worker is gone")

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import os
+from pathlib import Path
 
 import pytest
 
@@ -60,9 +60,9 @@ def test_figures_that_cannot_be_written_now_are_written_later(relay, monkeypatch
 
 
 def test_the_count_of_descriptors_needs_none(relay, monkeypatch):
-    def listdir(path):
+    def listdir(_path):
         raise OSError(24, "Too many open files")
 
-    assert relay.census.own().gauges["current_file_descriptors"] == pytest.approx(len(os.listdir("/proc/self/fd")), abs=2)
+    assert relay.census.own().gauges["current_file_descriptors"] == pytest.approx(len([*Path("/proc/self/fd").iterdir()]), abs=2)
     monkeypatch.setattr("os.listdir", listdir)
     assert relay.census.own().gauges["current_file_descriptors"] >= 256

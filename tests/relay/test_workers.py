@@ -199,6 +199,21 @@ def test_terminating_the_parent_ends_all_and_leaves_nothing(tmp_path: Path) -> N
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would share the port with the next relay, as strangers to its workers."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # for the sockets' folder, which nobody is left to remove
+    with relay(tmp_path, "-workers", "2", "-drain", "1s", tls=False) as live:
+        workers = children(live.pid)
+        with live.connect() as peer:
+            live.signal(signal.SIGKILL)
+            assert peer.expect(derp.Restarting).try_for_ms > 0
+            peer.wait_hangup()
+        assert len(workers) == 2
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+        with pytest.raises(ConnectionRefusedError):
+            live.tcp()
+
+
 def test_workers_that_cannot_start_say_why(tmp_path: Path) -> None:
     with relay(tmp_path, tls=False) as live:
         argv = [sys.executable, "-m", "relay", "-a", f"127.0.0.1:{live.running.port}", "-c", str(tmp_path / "key.json"), "-workers", "2"]
