@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from heapq import heappop, heappush
-from pathlib import Path
 from random import uniform
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +18,18 @@ PERIOD_S: Final = 0.5
 KEEP_ALIVE_S: Final = 60.0
 KEEP_ALIVE_JITTER_S: Final = 5.0  # drawn once per connection, so that ten thousand of them do not speak at once
 MESH_WRITE_TIMEOUT_S: Final = 30.0
-PAGE: Final = 4096
+
+
+class ResidentMemory:
+    """Memory of this process that is in RAM. One descriptor, opened early: there may be none left when it matters."""
+
+    def __init__(self) -> None:
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self._page = os.sysconf("SC_PAGE_SIZE")
+
+    def read(self) -> int:
+        """In bytes."""
+        return int(os.pread(self._statm, 128, 0).split()[1]) * self._page
 
 
 class Sweep:
@@ -27,6 +38,7 @@ class Sweep:
     def __init__(self, relay: Relay) -> None:
         self.full = False  # above the memory ceiling
         self._relay = relay
+        self._memory = ResidentMemory() if relay.config.memory_ceiling_mib else None
         self._keep_alives: list[tuple[float, int]] = []  # heap of (due, link's serial number)
         self._blocked: dict[Link, tuple[float, int]] = {}  # since when, with how many bytes in the transport
 
@@ -57,8 +69,8 @@ class Sweep:
             self._check_blocked(link, since, size, now)
         while self._keep_alives and self._keep_alives[0][0] <= now:
             self._keep_alive(heappop(self._keep_alives)[1], now)
-        if ceiling := relay.config.memory_ceiling_mib:
-            self.full = _resident_bytes() > ceiling * 2**20
+        if self._memory is not None:
+            self.full = self._memory.read() > relay.config.memory_ceiling_mib * 2**20
         if relay.switch.dirty or relay.switch.hangups:
             relay.tick.arm()
 
@@ -82,8 +94,3 @@ class Sweep:
         if limit_s and now - since >= limit_s:
             self._relay.tally.counts["sclient_write_timeouts"] += 1
             link.end("write_timeout")
-
-
-def _resident_bytes() -> int:
-    """Memory of this process that is in RAM."""
-    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * PAGE
