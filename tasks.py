@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -21,13 +21,22 @@ FILE = f"the site file (default: $DERPFLEET_SITE, then {SITE}, then the lab's)"
 JSON = "JSON lines on standard output, for machines"
 
 
-def _number(text: str, option: str) -> int:
-    """A number that a person typed. Raises DerpfleetError."""
+def _number(text: str, option: str, *, most: int) -> int:
+    """A number that a person typed, 0 to `most`. Raises DerpfleetError."""
     from inventory.errors import DerpfleetError
 
-    if not text.isdecimal():
-        raise DerpfleetError(f"{option} takes a number, not {text!r}")
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= most):
+        raise DerpfleetError(f"{option} takes a number up to {most}, not {text!r}")
     return int(text)
+
+
+def _refuse(reason: str, given: Mapping[str, object]) -> None:
+    """Options that would be passed over in silence. Raises DerpfleetError."""
+    from inventory.errors import DerpfleetError
+
+    for option, value in given.items():
+        if value:
+            raise DerpfleetError(f"{option} {reason}")
 
 
 def _refuse_bare(words: Sequence[str]) -> None:
@@ -35,7 +44,7 @@ def _refuse_bare(words: Sequence[str]) -> None:
     from inventory.errors import DerpfleetError
 
     for word, following in pairwise([*words, "-"]):
-        if word in ("--host", "-h", "--only") and following.startswith("-"):
+        if word in ("--host", "-h", "--only", "-o") and following.startswith("-"):
             raise DerpfleetError(f"{word} needs a value", why="without one it would mean all of them", next=f"give one, or no {word}")
 
 
@@ -103,7 +112,8 @@ def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False,
       invoke deploy --host hk1 --only role:nginx --diff
       invoke deploy --dry-run
 
-    Exit codes: 0 converged and proved, 1 a resource or a proof failed, 3 unreachable, 4 site file wrong, 5 host locked.
+    Exit codes: 0 converged and proved, 1 a resource or a proof failed, 3 unreachable, 4 site file wrong, 5 host locked;
+    with --dry-run as those of check: 10 something would change.
     """
     from fleet import deploy as verb
 
@@ -137,11 +147,11 @@ def check(_: Context, host=None, site="", only=None, json=False):  # type: ignor
         "ca": "a PEM file to trust besides the system's roots, with --address",
         "pin": "lower-case hex sha256 of the relay's one certificate, with --address",
         "stun-port": "UDP port of its STUN, 0 when it offers none, with --address (default: 3478)",
-        "thorough": "also hold an idle connection past a proxy's time-out (75 s)",
+        "thorough": "also hold an idle connection past a proxy's time-out (70 s)",
         "json": JSON,
     },
 )
-def verify(_: Context, host=None, site="", address="", ca="", pin="", stun_port="3478", thorough=False, json=False):  # type: ignore[no-untyped-def]
+def verify(_: Context, host=None, site="", address="", ca="", pin="", stun_port="", thorough=False, json=False):  # type: ignore[no-untyped-def]
     """Prove from outside that packets pass: name, TCP, STUN, TLS, upgrade, handshake, two clients.
 
     The ladder names the first broken rung, its cause and the next command.
@@ -158,12 +168,13 @@ def verify(_: Context, host=None, site="", address="", ca="", pin="", stun_port=
         from probe.target import Target
 
         with _reporting(json=json) as report:
-            target = Target.from_address(
-                address, stun_port=_number(stun_port, "--stun-port") or None, ca=Path(ca) if ca else None, pin=pin or None
-            )
+            _refuse("names a host of the site, --address any other server: give one of them", {"--host": host})
+            stun = _number(stun_port or "3478", "--stun-port", most=65535)
+            target = Target.from_address(address, stun_port=stun or None, ca=Path(ca) if ca else None, pin=pin or None)
             _end(verb.verify_address(report, target, thorough=thorough))
         return
     with _fleet(site, json=json) as fleet:
+        _refuse("goes with --address: the site file says it of its hosts", {"--ca": ca, "--pin": pin, "--stun-port": stun_port})
         _end(verb.verify_hosts(fleet, fleet.hosts(host or ()), thorough=thorough))
 
 
@@ -270,7 +281,7 @@ def logs(_: Context, host, site="", relay=False, lines="50", json=False):  # typ
 
     with _fleet(site, json=json) as fleet:
         if relay:
-            verb.show_relay_log(fleet, fleet.equipped([host])[0], lines=_number(lines, "--lines"))
+            verb.show_relay_log(fleet, fleet.equipped([host])[0], lines=_number(lines, "--lines", most=1_000_000))
         else:
             verb.show_last_run(fleet, host)
 
