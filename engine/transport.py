@@ -5,26 +5,51 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from engine.boot import READY, agent_payload, boot_command, elevated_command
-from engine.login import CONNECT_S, Login, Unreachable
+from engine.login import Login, Unreachable
 from inventory.errors import DerpfleetError
 
 if TYPE_CHECKING:
     from engine.ssh import Running
 
-SILENCE_S = 60  # the agent sends a heartbeat every 5 s while it works
+SILENCE_S = 60  # the agent sends a heartbeat every 5 s while it works; a journal of years takes a slow disk its time
 NOISE_MAX = 2000
+WRONG_PASSWORD, PASSWORD_STEP = "sudo did not take the password", "check ssh.sudo_password of the host"
 
 
 class NotReady(DerpfleetError):
     """A login, but no agent: sudo, Python, or noise from the login shell. Nothing was sent to the host."""
 
     exit_code = 3
+
+
+class _Sudo:
+    """sudo's password for one command. It is sent once, and only when sudo asks: whatever else reads there would get it otherwise."""
+
+    def __init__(self, login: Login) -> None:
+        self._password = login.sudo_password()
+        self._asked = 0
+        self.prompt = f"[derpfleet-{secrets.token_hex(8)}]"  # what nothing else says
+
+    @property
+    def has_password(self) -> bool:
+        return self._password is not None
+
+    @property
+    def refused(self) -> bool:
+        """Whether sudo asked again."""
+        return self._asked > 1
+
+    def answer(self, channel: Any) -> bool:
+        """To be called for each prompt that was seen. False: there is no answer."""
+        self._asked += 1
+        if self.refused or self._password is None:
+            return False
+        channel.sendall((self._password + "\n").encode())
+        return True
 
 
 def start(login: Login, command: str) -> Running:
@@ -46,14 +71,11 @@ def start(login: Login, command: str) -> Running:
 class AgentChannel:
     """The agent's two streams on one host, from READY on: `send` bytes, read `lines`."""
 
-    def __init__(self, login: Login, *, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(self, login: Login) -> None:
         """Connects, becomes root, waits for READY, and only then sends the agent. Raises Unreachable, NotReady."""
         self.login = login
-        password = login.sudo_password()
-        self._token = f"[derpfleet-{secrets.token_hex(8)}]"
-        command = boot_command(python=login.python, sudo=login.sudo, prompt=self._token, ask_password=password is not None)
-        self._password = password
-        self._prompts = 0
+        self._sudo = _Sudo(login)
+        command = boot_command(python=login.python, sudo=login.sudo, prompt=self._sudo.prompt, ask_password=self._sudo.has_password)
         self._noise: deque[str] = deque(maxlen=20)
         self._running = start(login, command)
         try:
@@ -112,17 +134,15 @@ class AgentChannel:
             if not data:
                 return
             pending += data.decode(errors="replace")
-            while self._token in pending:
-                before, _, pending = pending.partition(self._token)
+            while self._sudo.prompt in pending:
+                before, _, pending = pending.partition(self._sudo.prompt)
                 self._keep(before)
-                self._prompts += 1
-                if self._prompts > 1 or self._password is None:
+                if not self._sudo.answer(self._channel):
                     self._channel.close()
                     return
-                self._channel.sendall((self._password + "\n").encode())
             *lines, pending = pending[-NOISE_MAX:].split("\n")
             self._keep("\n".join(lines))
-            if pending and self._token[:1] not in pending:
+            if pending and self._sudo.prompt[:1] not in pending:
                 self._keep(pending)
                 pending = ""
 
@@ -143,8 +163,8 @@ class AgentChannel:
         if line:
             what, why = "the login shell prints to standard output", f"before the agent was started it said: {line!r}"
             step = f"silence it for non-interactive logins (~/.bashrc of {login.user}); nothing was sent to the host"
-        elif self._prompts > 1:
-            what, why, step = "sudo did not take the password", words, "check ssh.sudo_password of the host"
+        elif self._sudo.refused:
+            what, why, step = WRONG_PASSWORD, words, PASSWORD_STEP
         elif login.sudo and ("password is required" in words or "a terminal is required" in words):
             what, why, step = "sudo wants a password", words, "give ssh.sudo_password, or let this user use sudo without one"
         elif "not in the sudoers" in words or "may not run sudo" in words or "not allowed to execute" in words:
@@ -161,21 +181,36 @@ class AgentChannel:
 
 
 def run_once(login: Login, argv: list[str]) -> tuple[int, str]:
-    """(exit status, output) of one command as root on a fresh connection. Raises Unreachable."""
-    password = login.sudo_password()
-    command = elevated_command(argv, sudo=login.sudo, prompt="", ask_password=password is not None)
-    running = start(login, command)
+    """(exit status, output) of one command, which reads no input, as root on a fresh connection. Raises Unreachable, NotReady."""
+    sudo = _Sudo(login)
+    running = start(login, elevated_command(argv, sudo=login.sudo, prompt=sudo.prompt, ask_password=sudo.has_password))
     channel: Any = running.channel
     try:
-        channel.settimeout(CONNECT_S)
+        channel.settimeout(SILENCE_S)
         channel.set_combine_stderr(True)
-        if password is not None:
-            with suppress(OSError):  # the command has ended already, and its output says why
-                channel.sendall((password + "\n").encode())
-        channel.shutdown_write()
-        output = channel.makefile("rb").read().decode(errors="replace")
-        return channel.recv_exit_status(), output
+        if not sudo.has_password:
+            channel.shutdown_write()
+        output = _output(login, channel, sudo)
+        return channel.recv_exit_status(), output.decode(errors="replace")
+    except TimeoutError as error:
+        why = f"nothing was heard for {SILENCE_S} s"
+        raise Unreachable(f"{argv[0]} does not end", where=login.where, host=login.name, why=why) from error
     except OSError as error:
         raise Unreachable("the connection was lost", where=login.where, host=login.name, why=str(error)) from error
     finally:
         running.close()
+
+
+def _output(login: Login, channel: Any, sudo: _Sudo) -> bytearray:
+    """What the command prints, without what sudo says before it."""
+    output, prompt = bytearray(), sudo.prompt.encode()
+    while piece := channel.recv(1 << 16):
+        output += piece
+        if prompt not in output[-len(piece) - len(prompt) :]:
+            continue
+        if not sudo.answer(channel):
+            why = bytes(output).partition(prompt)[0].decode(errors="replace").strip()
+            raise NotReady(WRONG_PASSWORD, where=login.where, host=login.name, why=why, next=PASSWORD_STEP)
+        channel.shutdown_write()
+        output.clear()
+    return output

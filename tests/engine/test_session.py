@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from engine import transport
 from engine.boot import agent_payload
 from engine.facts import Ask
 from engine.login import Unreachable
@@ -21,7 +22,7 @@ from engine.ssh import offered_host_key
 from engine.transport import NotReady, run_once
 from lab.delay import delaying
 from tests.engine.conftest import Run, login_to
-from tests.support.sshd import Account, Sshd
+from tests.support.sshd import PASSWORD, Account, Sshd
 
 NewSshd = Callable[..., Sshd]
 LOGIN_BYTES = 8000  # more than a login and the boot line take, and less than the agent
@@ -133,6 +134,30 @@ def test_no_login_is_named(sshd: Sshd, ssh: dict[str, object], what: str) -> Non
     with pytest.raises(Unreachable) as error:
         run_once(login_to(sshd, **ssh), ["true"])
     assert error.value.what == what
+
+
+def test_a_single_command_gets_sudos_password_when_sudo_asks(new_sshd: NewSshd, sudo_password: str) -> None:
+    """Not before: the login shell's own files may read what comes."""
+    reads = 'read -r -t 1 stolen; echo "got:$stolen" > /tmp/stolen\n'
+    server = new_sshd(accounts=[Account("admin", PASSWORD, sudo="password", bashrc=reads)])
+    assert run_once(login_to(server, "admin", sudo_password=sudo_password), ["id", "-un"]) == (0, "root\n")
+    assert (server.root / "tmp/stolen").read_text() == "got:\n"
+
+
+def test_a_single_command_says_that_sudos_password_is_wrong(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WRONG", "not the password")
+    with pytest.raises(NotReady) as error:
+        run_once(login_to(sshd, "admin", sudo_password="env:WRONG"), ["true"])
+    assert error.value.what == "sudo did not take the password"
+    assert "derpfleet" not in error.value.why
+
+
+def test_a_single_command_that_is_silent_is_no_lost_connection(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "SILENCE_S", 0.3)
+    with pytest.raises(Unreachable) as error:
+        run_once(login_to(sshd), ["sleep", "5"])
+    assert error.value.what == "sleep does not end"
+    assert error.value.why == "nothing was heard for 0.3 s"
 
 
 def test_the_second_run_says_who_holds_the_lock(sshd: Sshd) -> None:
