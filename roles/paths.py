@@ -4,7 +4,9 @@ from __future__ import annotations
 
 ETC = "/etc/derpfleet"
 OPT = "/opt/derpfleet"
-STATE = "/var/lib/derpfleet-relay"  # the relay's own: its key, its copies of the certificate
+# What the relay reads: its keys, its copies of the certificate. All of it is root's, and the relay writes nowhere at all: what it could
+# write, whoever takes it over would let root follow at the next deploy.
+STATE = "/var/lib/derpfleet-relay"
 KEY = f"{STATE}/derper.key"  # derper's format and derper's file name, so that both flavours find it
 MESH_KEYS = f"{STATE}/keys"
 MESH_KEY = f"{MESH_KEYS}/derp-mesh.key"  # the name that derper looks for by itself

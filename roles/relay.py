@@ -15,22 +15,29 @@ ASK = Ask(
     commands=ports.ASK.commands,
 )
 
-# derper's own key file when there is one, so that a relay that was set up by hand keeps its public key; else a new key.
-_MAKE_KEY = """\
-import json, os, pwd, shutil, sys
-path, user, old = sys.argv[1:]
-temp = path + ".new"
-if os.path.exists(old):
-    shutil.copyfile(old, temp)
+# The key of a relay that was set up by hand when there is one, so that its public key stays; else a new one. Of a file that lies where
+# others may write only a key is taken over: a link in its place would show the relay what only root may read.
+MAKE_KEY = """\
+import grp, json, os, re, sys, tempfile
+path, group, old = sys.argv[1:]
+if os.path.lexists(old):
+    try:
+        with open(os.open(old, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+            text = re.fullmatch("privkey:[0-9a-fA-F]{64}", json.load(file)["PrivateKey"]).group()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        sys.exit(old + " is not a derper key: put the right one there, or remove it to get a new key")
 else:
     key = bytearray(os.urandom(32))
     key[0] &= 248
     key[31] = key[31] & 127 | 64
-    with open(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump({"PrivateKey": "privkey:" + key.hex()}, file)
-os.chmod(temp, 0o600)
-entry = pwd.getpwnam(user)
-os.chown(temp, entry.pw_uid, entry.pw_gid)
+    text = "privkey:" + key.hex()
+handle, temp = tempfile.mkstemp(dir=os.path.dirname(path))
+with open(handle, "w") as file:
+    json.dump({"PrivateKey": text}, file)
+    os.fchown(handle, -1, grp.getgrnam(group).gr_gid)
+    os.fchmod(handle, 0o640)
+    file.flush()
+    os.fsync(handle)
 os.rename(temp, path)
 """
 _OLD_KEY = "/var/lib/derper/derper.key"
@@ -44,9 +51,9 @@ def unit_id(host: Host) -> str:
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
     key = Command(
         title="relay key",
-        argv=(facts.python_executable, "-I", "-c", _MAKE_KEY, paths.KEY, paths.USER, _OLD_KEY),
+        argv=(facts.python_executable, "-I", "-c", MAKE_KEY, paths.KEY, paths.USER, _OLD_KEY),
         creates=paths.KEY,
-        needs=(f"directory:{paths.STATE}", f"user:{paths.USER}"),
+        needs=(f"directory:{paths.STATE}", f"group:{paths.USER}"),
     )
     flavour = relay_docker if host.flavour == "docker" else relay_python
     return [key, *_mesh_key(host, site, ship), *flavour.resources(host, site, facts, ship, after=key.id)]
@@ -64,8 +71,8 @@ def _mesh_key(host: Host, site: Site, ship: Shipment) -> list[Resource]:
         return [Absent(path=paths.MESH_KEY)]
     assert ship.mesh_key is not None  # noqa: S101 - fleet derives one for every host
     return [
-        Directory(path=paths.MESH_KEYS, mode="0700", owner=paths.USER, group=paths.USER),
-        File(path=paths.MESH_KEY, content=ship.mesh_key, mode="0600", owner=paths.USER, group=paths.USER, secret=True),
+        Directory(path=paths.MESH_KEYS, mode="0750", group=paths.USER),
+        File(path=paths.MESH_KEY, content=ship.mesh_key, mode="0640", group=paths.USER, secret=True),
     ]
 
 

@@ -53,7 +53,7 @@ def arguments(host: Host, site: Site) -> tuple[str, ...]:
         words += ["--network", "host"]
     else:
         words += [word for published in _published(host) for word in ("--publish", published)]
-    words += ["--volume", f"{paths.STATE}:/var/lib/derper"]
+    words += ["--volume", f"{paths.STATE}:/var/lib/derper:ro"]
     if verify_url(host, site):  # derper looks for a mesh key there, whatever its image
         words += ["--volume", f"{paths.MESH_KEYS}:/home/derp/keys:ro"]
     # The host's trust store, so that a private CA that is trusted there counts when derper asks headscale.

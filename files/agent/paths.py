@@ -55,9 +55,14 @@ class Path(Kind):
         return {"type": file_type(info.st_mode), "mode": "%04o" % stat.S_IMODE(info.st_mode), "owner": owner, "group": group}
 
     def fix_mode_and_owner(self):
+        """Of the path itself: a link that somebody put there would give away what it leads to."""
         uid, gid = owner_ids(self.spec["owner"], self.spec["group"])
-        os.chown(self.path, uid, gid)
-        os.chmod(self.path, int(self.spec["mode"], 8))
+        handle = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            os.fchown(handle, uid, gid)
+            os.fchmod(handle, int(self.spec["mode"], 8))
+        finally:
+            os.close(handle)
 
 
 class File(Path):
@@ -98,6 +103,8 @@ class File(Path):
 
 class Directory(Path):
     def fix(self, keys):
+        if os.path.islink(self.path):
+            raise Failed("%s is a link" % self.spec["path"], "it is not followed; find out who put it there")
         if "type" in keys:
             os.makedirs(self.path, exist_ok=True)
         self.fix_mode_and_owner()

@@ -107,6 +107,19 @@ def test_a_directory_is_never_removed_for_a_file_or_link(on_stage: OnStage, othe
     assert not (agent.stage.root / "srv/d").exists()
 
 
+@pytest.mark.parametrize("target", ["/srv/theirs", "/srv/nothing"])
+def test_a_link_in_the_place_of_a_directory_is_not_followed(on_stage: OnStage, target: str) -> None:
+    agent = on_stage()
+    theirs = agent.stage.root / "srv/theirs"
+    theirs.mkdir(mode=0o700)
+    before = theirs.stat()
+    (agent.stage.root / "srv/d").symlink_to(target)
+    what, why = failure(agent.run([Directory(path="/srv/d", mode="0777", group="adm")]))[1:]
+    assert (what, why.startswith("it is not followed")) == ("/srv/d is a link", True)
+    assert theirs.stat() == before
+    assert not (agent.stage.root / "srv/nothing").exists()
+
+
 def test_a_check_is_sent_what_it_shows_and_neither_archives_nor_secrets(on_stage: OnStage, tmp_path: Path) -> None:
     agent, archive, sent = on_stage(), tmp_path / "release.tar", []
     with tarfile.open(archive, "w") as tar:

@@ -231,6 +231,16 @@ def test_the_services_are_shut_in_as_systemd_sees_them(desk: Desk) -> None:
     assert run(desk, "hk1", "ps", "-o", "user=", "-C", "python3").split()[0].startswith("derpflee")
 
 
+def test_the_relay_can_write_nowhere_that_root_works_in_even_where_it_once_could(desk: Desk) -> None:
+    state, as_relay = "/var/lib/derpfleet-relay", ("runuser", "-u", "derpfleet-relay", "--")
+    run(desk, "hk1", "chown", "--recursive", "derpfleet-relay:derpfleet-relay", state)
+    ran = desk.invoke("deploy", "--host", "hk1")
+    assert ran.code == 0, ran.why()
+    assert f"directory:{state}" in ran.changed("hk1")
+    assert run(desk, "hk1", *as_relay, "find", state, "/etc/derpfleet", "/opt/derpfleet", "-type", "d", "-writable") == ""
+    assert desk.invoke("check", "--host", "hk1").code == 0
+
+
 def test_after_a_reboot_all_is_as_it_was(desk: Desk) -> None:
     before = desk.listening("hk1")
     host = desk.stage.hosts["hk1"]

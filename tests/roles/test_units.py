@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,19 @@ def test_nft_tells_what_is_open(tmp_path: Path) -> None:
     text = rules("other-ports-manual") or ""
     assert "tcp dport { 22, 2222, 3489, 8000-8010, 8080 } accept" in text
     assert "udp dport { 3479, 51820 } accept" in text
+
+
+def owned_folders(case: str) -> list[str]:
+    plan = json.loads((FOLDER / case / "plan.json").read_text())
+    return [r["id"] for r in plan["resources"] if r["id"].startswith(("directory:", "file:", "tree:")) and r.get("owner", "root") != "root"]
+
+
+@pytest.mark.parametrize("case", names())
+def test_root_never_works_where_the_relay_may_write(case: str) -> None:
+    """Who takes the relay over could plant links there, and root would follow them at the next deploy."""
+    assert owned_folders(case) == []
+    assert "StateDirectory" not in units(case).get("derpfleet-relay.service", "")
+    plan = json.loads((FOLDER / case / "plan.json").read_text())
+    words = [word for r in plan["resources"] for word in r.get("arguments", ())]
+    volumes = [word for flag, word in pairwise(words) if flag == "--volume"]
+    assert [volume for volume in volumes if not volume.endswith(":ro")] == []
