@@ -50,7 +50,7 @@ class Log:
         self._logger.error(message, extra={"fields": fields})
 
     def exception(self, message: str, error: BaseException, **fields: object) -> None:
-        """An error with the traceback of what nobody foresaw."""
+        """An error that nobody foresaw; its type and text are a field."""
         self._logger.error(message, exc_info=error, extra={"fields": fields})
 
 
