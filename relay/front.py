@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from relay.server import Relay
 
 HTTP_IDLE_S: Final = 30.0  # derper's read timeout, here between requests
+MAX_UNREAD: Final = 64 * 1024  # bytes of answers that wait for their reader when it asks for more
 MAX_EARLY: Final = MAX_CLIENT_INFO + 64 * 1024  # bytes that a client may send before it is admitted
 
 
@@ -81,12 +82,16 @@ class Front(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone()
+        self._relay.fronts.pop(self, None)
 
     # What the relay calls.
 
     def expire(self) -> None:
-        """The deadline passed."""
-        self._refuse(f"timeout_{self._waiting_for}")
+        """The deadline passed; if all is said already, nobody reads it."""
+        if self._done:
+            self._transport.abort()
+        else:
+            self._refuse(f"timeout_{self._waiting_for}")
 
     # Stages.
 
@@ -144,6 +149,10 @@ class Front(asyncio.BufferedProtocol):
 
     def _converse(self, data: bytes) -> None:
         """HTTP, until the upgrade."""
+        if self._transport.get_write_buffer_size() > MAX_UNREAD:
+            self._refuse("slow_reader")
+            self._transport.abort()
+            return
         self._say(self._conversation.receive(data))
 
     def _say(self, said: http.Said) -> None:
@@ -269,6 +278,7 @@ class Front(asyncio.BufferedProtocol):
             link = Link(self._relay, self._transport, self._channel)
         ticket, self._ticket = self._ticket, None
         self._leave()
+        del self._relay.fronts[self]
         link.write(pack_server_info(introduction.shared, ServerInfo()))
         session = self._relay.admit(link, introduction, ticket, address=self._client, not_ideal=self._not_ideal)
         link.start(session, bytes(self._early))
@@ -315,13 +325,13 @@ class Front(asyncio.BufferedProtocol):
             self._refuse(f"closed_in_{self._waiting_for}")
 
     def _end(self) -> None:
+        """Close when everything is written, and until then remain in `fronts`: this too has a deadline."""
         if not self._done:
             self._leave()
             self._transport.close()
 
     def _leave(self) -> None:
         self._done = True
-        self._relay.fronts.pop(self, None)
         self._stage = _ignore  # no bound method of our own: no cycle to collect
         if self._ticket is not None:
             self._ticket.leave()

@@ -16,6 +16,7 @@ from relay import websocket
 
 MAX_CHALLENGE: Final = 64
 MAX_BODY: Final = 64 * 1024  # no request of ours has one; more than this is hung up on
+MAX_PIPELINED: Final = 8  # requests of one read that are answered; no client of ours sends a second before it has the answer
 _CHALLENGE: Final = re.compile(rb"[a-zA-Z0-9.\-_:]{1,64}")
 
 _STOCK_UPGRADE: Final = re.compile(
@@ -145,9 +146,11 @@ class Conversation:
         self._http = h11.Connection(h11.SERVER)
         self._request: Request | None = None
         self._body = 0
+        self._answered = 0  # requests of this read
 
     def receive(self, data: bytes) -> Said:
         """Bytes to send (b"" while a request is incomplete), the upgrade, or an answer to wait for. `closing` says to end after sending."""
+        self._answered = 0
         return self._go_on([], data)
 
     def resume(self, response: Response) -> Said:
@@ -209,6 +212,9 @@ class Conversation:
     def _settle(self, response: Response) -> bytes:
         """Write the answer, and be ready for the next request."""
         assert self._request is not None  # noqa: S101  (as above)
+        self._answered += 1
+        if self._answered == MAX_PIPELINED:
+            self.closing = True
         sent = self._write(response, is_head=self._request.method == "HEAD")
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()

@@ -285,6 +285,15 @@ def test_http_messes(live: Live, undisturbed: None, mess: bytes) -> None:
         assert live.usage().rss - before < 5_000_000
 
 
+def test_one_that_asks_for_pages_and_never_reads(live: Live, undisturbed: None) -> None:
+    before = live.metrics()
+    with live.open(small_window=True) as sock, pytest.raises(OSError):
+        for _ in range(2000):
+            sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.005)
+    eventually(lambda: _refused(live, before, "slow_reader") == 1)
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/debug/", "/debug/clients/"])
 def test_debug_pages_are_not_for_proxied_peers(live: Live, path: str) -> None:
     with live.open() as sock:

@@ -69,6 +69,18 @@ def test_http_1_0_and_connection_close_end_after_the_answer():
         assert talk.closing
 
 
+def test_no_more_than_a_few_requests_are_answered_at_once():
+    request = b"GET /robots.txt HTTP/1.1\r\n" + HOST + b"\r\n"
+    talk = conversation()
+    for _ in range(3):
+        assert talk.receive(request * (http.MAX_PIPELINED - 1)).count(b"HTTP/1.1 200 OK") == http.MAX_PIPELINED - 1
+    assert not talk.closing
+    said = talk.receive(request * 1000)
+    assert said.count(b"HTTP/1.1 200 OK") == http.MAX_PIPELINED
+    assert said.count(b"Connection: close") == 1
+    assert talk.closing
+
+
 def test_the_end_of_the_stream_ends_it():
     talk = conversation()
     assert talk.receive(b"") == b""
