@@ -49,8 +49,8 @@ class Log:
     def error(self, message: str, **fields: object) -> None:
         self._logger.error(message, extra={"fields": fields})
 
-    def exception(self, message: str, error: BaseException, **fields: object) -> None:
-        """An error that nobody foresaw; its type and text are a field."""
+    def unforeseen(self, message: str, error: BaseException, **fields: object) -> None:
+        """An error with what was raised; its type and text are a field."""
         self._logger.error(message, exc_info=error, extra={"fields": fields})
 
 

@@ -55,9 +55,8 @@ COUNTERS: Final[dict[str, tuple[str, str]]] = {
     # Ours.
     "writes": ("relay_writes", "Writes to clients; packets per write is how much is joined"),
     "stun_silenced": ("relay_stun_silenced", "STUN requests left unanswered because the relay's front does not work"),
-    "reloads": ("relay_reloads", "Reloads of certificates and limits"),
-    "reload_failures": ("relay_reload_failures", "Reloads that failed; the old ones stay in force"),
 }
+_RELOADED: Final = ("certificate", "limits")
 # Name in Stats.labelled -> (metric, label, type, help, label values that are there from the start).
 LABELLED: Final[dict[str, tuple[str, str, str, str, tuple[str, ...]]]] = {
     "packets_received_kind": ("derp_packets_received_kind", "kind", "counter", "Packets from clients by kind", ("disco", "other")),
@@ -70,6 +69,8 @@ LABELLED: Final[dict[str, tuple[str, str, str, str, tuple[str, ...]]]] = {
     "tls_active_version": ("derper_tls_active_version", "version", "gauge", "Connections by TLS version", ()),
     "refusals": ("relay_refusals", "reason", "counter", "Connections refused before they were clients", ()),
     "admissions": ("relay_admissions", "reason", "counter", "Answers to the question whether a client may come in", ()),
+    "reloads": ("relay_reloads", "part", "counter", "Reloads of the certificate and of limits", _RELOADED),
+    "reload_failures": ("relay_reload_failures", "part", "counter", "Reloads that failed; the old one stays in force", _RELOADED),
     "closes": ("relay_closes", "reason", "counter", "Client connections ended", ()),
 }  # fmt: skip
 # Name in Stats.gauges -> (metric, help).

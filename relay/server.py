@@ -161,21 +161,23 @@ class Relay(Owner):
             self._stopping.set_result(None)
 
     def reload(self) -> None:
-        """Read certificate and limits again; what cannot be read stays as it was, and the log says so."""
+        """Read certificate and limits again; what cannot be read stays as it was, whatever becomes of the other."""
         self._notifier.reloading()
-        try:
-            if self.config.serve_tls:
-                self._context = self._load_certificate()
-            if self.config.rate_config:
-                self.rate_limits = _read_rate_config(self.config.rate_config)
-                self._apply_rates()
-        except (OSError, ValueError) as error:
-            self.tally.counts["reload_failures"] += 1
-            self.log.error("reload failed, the old certificate and limits stay", error=error)
-        else:
-            self.tally.counts["reloads"] += 1
-            self.log.info("reloaded")
+        if self.config.serve_tls:
+            self._reload("certificate", self._reload_certificate)
+        if self.config.rate_config:
+            self._reload("limits", self._reload_limits)
         self._notifier.ready()
+
+    def _reload(self, part: str, read: Callable[[], None]) -> None:
+        try:
+            read()
+        except (OSError, ValueError) as error:
+            self.tally.labelled["reload_failures", part] += 1
+            self.log.error("reload failed, the old one stays in force", part=part, error=error)
+        else:
+            self.tally.labelled["reloads", part] += 1
+            self.log.info("reloaded", part=part)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something for one connection; it is cancelled at the end, and an error that it does not expect is logged."""
@@ -191,7 +193,7 @@ class Relay(Owner):
 
     def _tell_error(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
-            self.log.exception("a background task failed", error)
+            self.log.unforeseen("a background task failed", error)
 
     def _fail(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) and not self._stopping.done():
@@ -384,7 +386,11 @@ class Relay(Owner):
         pin = selfsigned.pin_of(chain.read_text("ascii"))
         self.log.info("made a self-signed certificate; DERP map node", node=selfsigned.map_node(self.config.hostname, pin))
 
-    def _apply_rates(self) -> None:
+    def _reload_certificate(self) -> None:
+        self._context = self._load_certificate()
+
+    def _reload_limits(self) -> None:
+        self.rate_limits = _read_rate_config(self.config.rate_config)
         now = self.loop.time()
         for session in self.switch.sessions:
             if not session.is_mesh:

@@ -62,3 +62,23 @@ def test_a_bad_certificate_leaves_the_old_one(live: Live, tmp_path: Path, damage
     certs.make(tmp_path / "certs", servers.HOST)  # and a good one is taken again
     live.signal(signal.SIGHUP)
     eventually(lambda: _served(live) != old)
+
+
+@pytest.mark.parametrize(("good", "bad"), [("certificate", "limits"), ("limits", "certificate")])
+def test_what_is_good_is_taken_though_the_other_is_bad(tmp_path: Path, good: str, bad: str) -> None:
+    limits = tmp_path / "limits.json"
+    limits.write_text('{"PerClientRateLimitBytesPerSec": 1000000}')
+    with relay(tmp_path, "-rate-config", str(limits)) as live:
+        old = _served(live)
+        if good == "certificate":
+            limits.write_text("{")
+            certs.make(tmp_path / "certs", servers.HOST)
+        else:
+            limits.write_text('{"PerClientRateLimitBytesPerSec": 2000000}')
+            (tmp_path / "certs" / f"{servers.HOST}.crt").unlink()
+        live.signal(signal.SIGHUP)
+        eventually(lambda: f"reloaded part={good}" in live.log() and f"stays in force part={bad}" in live.log())
+        counts = live.metrics()
+        assert counts[f'relay_reloads{{part="{good}"}}'] == counts[f'relay_reload_failures{{part="{bad}"}}'] == 1
+        assert (_served(live) != old) == (good == "certificate")
+        assert counts["derp_rate_limit_per_client_bytes_per_second"] == (2_000_000 if good == "limits" else 1_000_000)
