@@ -11,8 +11,10 @@ SITE = ROOT / "site.yml"
 
 
 def enter_network_of(site: Path) -> None:
-    """Starts this very command again inside the lab's network, when the site is a lab's and we are not in there yet."""
-    root = site.resolve().parent
-    enter = root / "enter"
-    if enter.exists() and os.environ.get("DERPFLEET_LAB") != str(root):
+    """Starts this very command again inside the lab's network, when the site lies in this checkout's lab and we are not in there yet.
+
+    No other folder's `enter` is run: a site file is data, whoever sent it.
+    """
+    enter = ROOT / "enter"
+    if site.resolve().parent == ROOT.resolve() and enter.exists() and os.environ.get("DERPFLEET_LAB") != str(ROOT):
         os.execv(enter, [str(enter), sys.executable, *sys.argv])  # noqa: S606 - our own script, our own words

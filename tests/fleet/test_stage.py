@@ -1,0 +1,40 @@
+"""Into the lab's network, and into no other."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from fleet import stage
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    found: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, argv: found.append(argv))
+    monkeypatch.delenv("DERPFLEET_LAB", raising=False)
+    return found
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    (path / "enter").write_text("#!/bin/sh\n")
+    return path / "site.yml"
+
+
+def test_a_program_beside_a_site_file_is_not_run(tmp_path: Path, started: list[list[str]]) -> None:
+    stage.enter_network_of(folder(tmp_path / "sent"))
+    assert started == []
+
+
+def test_the_labs_own_is_run_once(tmp_path: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    site = folder(tmp_path / ".lab")
+    monkeypatch.setattr(stage, "ROOT", site.parent)
+    stage.enter_network_of(site)
+    assert started == [[str(site.parent / "enter"), sys.executable, *sys.argv]]
+    monkeypatch.setenv("DERPFLEET_LAB", str(site.parent))
+    stage.enter_network_of(site)
+    assert len(started) == 1
