@@ -75,15 +75,16 @@ def _fleet(site: str, *, json: bool = False, diffs: bool = False, aside: bool = 
     """The loaded site with its report."""
     import os
 
+    import inventory
     from fleet import stage
-    from fleet.context import Fleet, open_site
+    from fleet.context import Fleet
 
     path = Path(site or os.environ.get("DERPFLEET_SITE") or SITE)
     if not (site or path.exists()) and stage.SITE.exists():
         path = stage.SITE
     stage.enter_network_of(path)
     with _reporting(json=json, diffs=diffs, aside=aside) as report:
-        yield Fleet(open_site(path), report)
+        yield Fleet(inventory.load(path), report)
 
 
 def _end(code: int) -> None:

@@ -22,11 +22,11 @@ from engine.run import Compile, Outcome, converge
 from engine.session import Event, Session
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
+from inventory.rules import HEADSCALE
 
 T = TypeVar("T")
 CHECKOUT = Path(__file__).parent.parent
 PARALLEL = 16
-HEADSCALE = "headscale"  # the headscale host's name in output and under .runs
 
 
 class Interrupted(DerpfleetError):
@@ -181,13 +181,3 @@ def _on_ctrl_c(tell: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def open_site(path: Path) -> Site:
-    """The site, validated, and its names looked up: a mistake contacts no host. Raises SiteError."""
-    return inventory.load(path)
-
-
-def stamp(seconds: float | None = None) -> str:
-    """UTC time for people, to the second."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 from engine.transport import run_once
-from fleet.context import HEADSCALE, Fleet
+from fleet.context import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
+from inventory.rules import HEADSCALE
 from roles import paths
 
 

@@ -12,6 +12,7 @@ from fleet import pins
 from fleet.context import Fleet
 from fleet.served import Served, served_map
 from inventory.model import Host
+from inventory.rules import PROVER_FILE
 from probe.derpmap import with_map
 from probe.keys import Prover, read_prover
 from probe.proof import Proof, Rung
@@ -23,7 +24,7 @@ from probe.web import authority
 
 def prover(fleet: Fleet, host: Host) -> Prover:
     """The site's two prover keys, made on first use, and the mesh key that they have at this host's relay."""
-    return read_prover(fleet.runs / "prover.json").at(host.name)
+    return read_prover(fleet.runs / PROVER_FILE).at(host.name)
 
 
 def targets(fleet: Fleet, hosts: Sequence[Host]) -> list[Target]:
@@ -75,7 +76,7 @@ def show(report: Report, name: str, proof: Proof) -> None:
 
 def proof_path(fleet: Fleet, name: str) -> Path:
     """Where the last proof of a host lies."""
-    return fleet.runs / name.replace("/", "_") / "proof.json"
+    return fleet.runs / name / "proof.json"
 
 
 def keep(fleet: Fleet, name: str, proof: Proof) -> None:

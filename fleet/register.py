@@ -11,11 +11,12 @@ from engine.resource import Resource
 from engine.run import Outcome
 from engine.session import Session
 from fleet import pins
-from fleet.context import HEADSCALE, Fleet
+from fleet.context import Fleet
 from fleet.prove import was_proved
 from fleet.served import NO_HEADSCALE, Served, ask_map, read_map
 from inventory.errors import DerpfleetError
 from inventory.model import Host
+from inventory.rules import HEADSCALE
 from roles import derpmap, headscale
 
 

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from engine.facts import Ask
 from engine.login import Unreachable
 from engine.session import Session
-from fleet.context import HEADSCALE, Fleet, Interrupted
+from fleet.context import Fleet, Interrupted
 from fleet.deploy import ResourceFailed
 from fleet.prove import forget, prove_hosts, targets
 from fleet.register import regions_of, take_out
 from fleet.served import NO_HEADSCALE, Served, ask_map, headscale_session, nodes_at_home, read_map
 from inventory.errors import DerpfleetError
 from inventory.model import Host
+from inventory.rules import HEADSCALE
 from probe.verify import prove
 from roles import headscale_look, relay
 

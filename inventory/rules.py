@@ -15,6 +15,11 @@ from inventory.model import Host
 Path = tuple[str | int, ...]
 LETSENCRYPT = ("letsencrypt", "letsencrypt-staging")
 ACME = (*LETSENCRYPT, "acme")
+HEADSCALE = "headscale"
+"""The headscale host's name in output, for --host, and under .runs."""
+PROVER_FILE = "prover.json"
+"""The prover's keys, beside the hosts' folders under .runs."""
+RESERVED = {HEADSCALE: "it is the headscale host's own", PROVER_FILE: "a file of that name lies among the hosts' folders"}
 
 
 class Finding(NamedTuple):
@@ -144,6 +149,13 @@ _OF_ONE_HOST: Mapping[Path, tuple[Path, ...]] = {
     ("region", "code"): (("region", "code"),),
     ("ssh", "address"): (("ssh", "address"), ("ssh", "port"), ("ssh", "jump")),
 }
+
+
+def reserved(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
+    """Hosts that would be taken for something else, in whatever case: some file systems know none."""
+    for name in hosts:
+        if name.lower() in RESERVED:
+            yield ("hosts", name), f"'{name}' is no name for a relay: {RESERVED[name.lower()]}"
 
 
 def duplicates(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:

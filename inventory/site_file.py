@@ -85,6 +85,8 @@ class _Reading:
         raw = self._merged(dict(self.raw))
         site = self._validated(raw)
         hosts = raw["hosts"] if isinstance(raw.get("hosts"), dict) else {}
+        for path, message in rules.reserved(hosts):
+            self._add(path, message)
         for path, message in rules.duplicates(hosts):
             if not self._in_error(path):
                 self._add(path, message)

@@ -234,6 +234,8 @@ REPLACED = [
     ("agree_terms: true", "source: self-signed, pin: AB", "line 5: hosts.hk1.certificate.pin: 'AB' is not 64 lower-case hex digits"),
     ("agree_terms: true", "agree_terms: true, contact: me", "line 5: hosts.hk1.certificate.contact: 'me' is not a mail address"),
     ("hk1:", "h k:", "line 2: hosts.h k: 'h k' is not a host's name: letters, digits, dots, underscores and hyphens"),
+    ("hk1:", "Headscale:", "line 2: hosts.Headscale: 'Headscale' is no name for a relay: it is the headscale host's own"),
+    ("hk1:", "prover.json:", "line 2: hosts.prover.json: 'prover.json' is no name for a relay: a file of that name lies among the hosts' folders"),
     ("hk1.example.org", "CHANGE-ME",
      "line 3: hosts.hk1.domain: CHANGE-ME is only a placeholder: write your own (the relay's name; with a pinned certificate it may be an IPv4 address)"),
 ]  # fmt: skip
