@@ -9,18 +9,22 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from engine.facts import Ask, Facts
 from engine.login import Login, Unreachable
 from engine.plan import Plan, revealed
-from engine.transport import AgentChannel, run_once
+from engine.transport import LINE_MAX, AgentChannel, run_once
 from inventory.errors import DerpfleetError
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
+STATUSES = ("ok", "changed", "failed", "skipped")
+FACTS_MAX = 32 << 20  # unpacked: a hundred files of 256 KiB, and more than any `nginx -T` prints
+_NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, zlib.error)
 
 
 class Locked(DerpfleetError):
@@ -54,8 +58,7 @@ class Session:
         try:
             who = f"{getpass.getuser()}@{socket.gethostname()}"
             self._send({"hello": 1, "run": run_id, "who": who, "lock": lock} | _asked(ask))
-            hello = self._expect("hello")
-            self.facts = Facts.parse(_unpacked(hello))
+            self.facts = self._facts("hello")
         except BaseException:
             self.close()
             raise
@@ -69,7 +72,7 @@ class Session:
     def ask(self, ask: Ask) -> Facts:
         """The same facts with the answers to another question added. One more turn on the wire."""
         self._send({"ask": 1} | _asked(ask))
-        more = Facts.parse(_unpacked(self._expect("facts")))
+        more = self._facts("facts")
         files, commands = {**self.facts.files, **more.files}, {**self.facts.commands, **more.commands}
         self.facts = Facts(**{**vars(self.facts), "files": files, "commands": commands})
         return self.facts
@@ -81,12 +84,17 @@ class Session:
         """
         self._raise_when_stopped()
         self._send(plan.message())
-        for digest in self._expect("want")["blobs"]:
-            self._send_blob(digest, plan)
+        want = self._expect("want")
+        with self._sense():
+            lacking = {digest: plan.blobs[digest] for digest in want["blobs"]}
+        for digest, content in lacking.items():
+            self._send_blob(digest, revealed(content))
         self._agent_acts.set()
         if self._stopping.is_set():
             self.stop()
-        return dict(self._expect("done")["counts"])
+        done = self._expect("done")
+        with self._sense():
+            return {status: int(done["counts"][status]) for status in STATUSES}
 
     def stop(self) -> None:
         """Asks the agent to finish the resource in hand and no more. May be called from any thread."""
@@ -103,8 +111,7 @@ class Session:
     def _send(self, message: Mapping[str, Any]) -> None:
         self._channel.send(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
-    def _send_blob(self, digest: str, plan: Plan) -> None:
-        content = revealed(plan.blobs[digest])
+    def _send_blob(self, digest: str, content: bytes | Path) -> None:
         if isinstance(content, bytes):
             packed = zlib.compress(content)
             self._channel.send(b'{"blob":"%s","size":%d,"z":1}\n' % (digest.encode(), len(packed)) + packed)
@@ -129,29 +136,47 @@ class Session:
             try:
                 event: Event = json.loads(line)
                 kind = event["event"]
-            except (ValueError, KeyError, TypeError):
+            except _NONSENSE:
                 raise self._crashed(line) from None
-            if kind == "locked":
-                since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["since"]))
-                raise Locked(
-                    f"the host is locked by {event['who']} since {since}",
-                    host=self._login.name,
-                    why="another run is at work there",
-                    next="wait for it; a run whose connection was lost ends after the resource in hand",
-                )
-            if kind == "crash":
-                raise AgentCrashed(
-                    "the agent crashed",
-                    host=self._login.name,
-                    where="files/agent/",
-                    why=event["traceback"],
-                    next="this is a defect: please report it",
-                )
+            with self._sense():
+                self._raise_refusal(kind, event)
             self._on_event({key: value for key, value in event.items() if key != "z"})
             if kind == "confirm":
                 self._confirm(event)
             if kind == wanted:
                 return event
+
+    def _raise_refusal(self, kind: str, event: Event) -> None:
+        if kind == "locked":
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["since"]))
+            raise Locked(
+                f"the host is locked by {event['who']} since {since}",
+                host=self._login.name,
+                why="another run is at work there",
+                next="wait for it; a run whose connection was lost ends after the resource in hand",
+            )
+        if kind == "crash":
+            raise AgentCrashed(
+                "the agent crashed",
+                host=self._login.name,
+                where="files/agent/",
+                why=event["traceback"],
+                next="this is a defect: please report it",
+            )
+
+    def _facts(self, kind: str) -> Facts:
+        event = self._expect(kind)
+        with self._sense():
+            return Facts.parse(_unpacked(event["z"]))
+
+    @contextmanager
+    def _sense(self) -> Iterator[None]:
+        """For reading what an event says: a host that is not what it was may say anything. Raises AgentCrashed."""
+        try:
+            yield
+        except _NONSENSE as error:
+            why = f"{type(error).__name__}: {error}"
+            raise AgentCrashed("the agent's answer makes no sense", host=self._login.name, where="files/agent/", why=why) from error
 
     def _confirm(self, event: Event) -> None:
         """Proves with a second, fresh connection that the new firewall lets us in; the agent takes it back otherwise."""
@@ -172,15 +197,21 @@ class Session:
                 why="the agent's output ended before its work did",
                 next="the agent finishes what it has in hand; run the same command again",
             )
-        return AgentCrashed(
-            "the agent ended early", host=self._login.name, where="files/agent/", why=(line.decode(errors="replace") + words)[-2000:]
-        )
+        what, why = "the agent ended early", (line[-2000:].decode(errors="replace") + words)[-2000:]
+        if len(line) >= LINE_MAX:
+            what, why = "the agent's answer makes no sense", f"a line of more than {LINE_MAX} bytes"
+        return AgentCrashed(what, host=self._login.name, where="files/agent/", why=why)
 
 
 def _asked(ask: Ask) -> dict[str, Any]:
     return {"files": list(ask.files), "commands": {name: list(argv) for name, argv in ask.commands.items()}}
 
 
-def _unpacked(event: Event) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(event.pop("z"))))
+def _unpacked(packed: str) -> dict[str, Any]:
+    """Raises ValueError, zlib.error."""
+    inflate = zlib.decompressobj()
+    text = inflate.decompress(base64.b64decode(packed), FACTS_MAX)
+    if not inflate.eof:
+        raise ValueError(f"facts of more than {FACTS_MAX} bytes, or cut ones")
+    facts: dict[str, Any] = json.loads(text)
     return facts

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 SILENCE_S = 60  # the agent sends a heartbeat every 5 s while it works; a journal of years takes a slow disk its time
 NOISE_MAX = 2000
+# An event's diff shows files of up to 64 KiB; facts, packed, hold some dozens of files of up to 256 KiB and what `nginx -T` prints.
+LINE_MAX = 16 << 20
+OUTPUT_MAX = 64 << 20  # a million lines of a journal
 WRONG_PASSWORD, PASSWORD_STEP = "sudo did not take the password", "check ssh.sudo_password of the host"
 
 
@@ -98,9 +101,9 @@ class AgentChannel:
             raise self._lost(error) from error
 
     def read_line(self) -> bytes:
-        """The next line of standard output, or b"" at its end. Raises Unreachable when the connection is gone or silent."""
+        """The next line of standard output, cut at LINE_MAX; b"" at its end. Raises Unreachable when the connection is gone or silent."""
         try:
-            return self._stdout.readline()
+            return self._stdout.readline(LINE_MAX)
         except (OSError, EOFError) as error:
             raise self._lost(error) from error
 
@@ -156,7 +159,7 @@ class AgentChannel:
         status = self._channel.recv_exit_status() if not line else None
         self._stderr.join(2)
         words = self.last_words()
-        raise self._not_ready(line.decode(errors="replace").rstrip(), status, words)
+        raise self._not_ready(line[:NOISE_MAX].decode(errors="replace").rstrip(), status, words)
 
     def _not_ready(self, line: str, status: int | None, words: str) -> NotReady:
         login = self.login
@@ -181,7 +184,10 @@ class AgentChannel:
 
 
 def run_once(login: Login, argv: list[str]) -> tuple[int, str]:
-    """(exit status, output) of one command, which reads no input, as root on a fresh connection. Raises Unreachable, NotReady."""
+    """(exit status, output) of one command, which reads no input, as root on a fresh connection.
+
+    Raises Unreachable, NotReady, DerpfleetError when it says more than OUTPUT_MAX.
+    """
     sudo = _Sudo(login)
     running = start(login, elevated_command(argv, sudo=login.sudo, prompt=sudo.prompt, ask_password=sudo.has_password))
     channel: Any = running.channel
@@ -206,6 +212,8 @@ def _output(login: Login, channel: Any, sudo: _Sudo) -> bytearray:
     output, prompt = bytearray(), sudo.prompt.encode()
     while piece := channel.recv(1 << 16):
         output += piece
+        if len(output) > OUTPUT_MAX:
+            raise DerpfleetError("the command's output does not end", host=login.name, why=f"it is longer than {OUTPUT_MAX} bytes")
         if prompt not in output[-len(piece) - len(prompt) :]:
             continue
         if not sudo.answer(channel):
