@@ -240,8 +240,8 @@ class Front(asyncio.BufferedProtocol):
         del self._early[: HEADER_LEN + len(payload)]
         self._stage, self._waiting_for = self._wait, "admission"
         is_mesh = self._relay.is_mesh_peer(introduction.info)
-        if introduction.info.app_name in self._relay.disallowed_app_names and not is_mesh:
-            raise ProtocolError("disallowed_app_name")
+        if not is_mesh and (reason := self._relay.refuses_client(introduction.info)):
+            raise ProtocolError(reason)
         if is_mesh or self._relay.admission.is_open:
             self._admit(introduction)
         else:

@@ -79,7 +79,7 @@ class Relay(Owner):
             handshakes_in_all=config.handshakes_in_flight,
         )
         self.handshake_timeout_s = config.handshake_timeout_s
-        self.disallowed_app_names = frozenset(config.disallow_app_names)
+        self._disallowed_app_names = frozenset(config.disallow_app_names)
         self.rate_limits = RateConfig()
         self.fronts: dict[Front, None] = {}  # in the order in which they came
         self.links: dict[int, Link] = {}  # by serial number
@@ -209,6 +209,12 @@ class Relay(Owner):
                 self.tally.counts["tls_listener_rejected_connections"] += 1
                 return "accept_limit"
             self.tally.counts["tls_listener_accepted_connections"] += 1
+        return ""
+
+    def refuses_client(self, info: ClientInfo) -> str:
+        """Why a new client is not wanted, whoever it is, or ""; mesh peers always are."""
+        if info.app_name in self._disallowed_app_names:
+            return "disallowed_app_name"
         return "memory_ceiling" if self.sweep.full else ""
 
     def oldest_front(self, address: str) -> Front | None:

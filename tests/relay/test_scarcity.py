@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import resource
+import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from bench.relay import servers
 from relay import client as derp
 from relay.sweep import PERIOD_S, ResidentMemory
-from tests.relay.live import relay
+from tests.relay.live import HungUp, eventually, relay
 
 
 @pytest.mark.parametrize("flags", [("-memory-ceiling", "4096"), ("-workers", "2")], ids=["ceiling", "workers"])
@@ -31,6 +34,19 @@ def test_without_a_descriptor_left_it_goes_on(tmp_path: Path, flags: tuple[str, 
             for pid in pids:
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
         live.assert_undisturbed()
+
+
+def test_above_the_memory_ceiling_only_new_clients_are_refused(tmp_path: Path) -> None:
+    """Not the operator, who wants to see it; not the other workers; not the relay's look at its own front."""
+    port = servers.free_port(socket.SOCK_STREAM)
+    flags = ["-memory-ceiling", "1", "-workers", "2", "-front-check", f"127.0.0.1:{port}"]
+    with relay(tmp_path, *flags, port=port) as live:
+        with pytest.raises(HungUp):
+            live.connect()
+        eventually(lambda: live.metrics().get('relay_refusals{reason="memory_ceiling"}') == 1)
+        eventually(lambda: live.metrics()["relay_front_ok"] == 1)
+        assert live.log().count("mesh link up") == 2
+        assert not re.search("Traceback|exception=", live.log())
 
 
 def test_resident_memory_is_what_the_kernel_says() -> None:
