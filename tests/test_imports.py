@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,12 @@ def test_packages_import_only_what_they_may(package: str) -> None:
 def test_the_relays_core_knows_no_io(name: str) -> None:
     tops = {module.split(".")[0] for module in imported(ROOT / "relay" / f"{name}.py")}
     assert tops & IMPURE_MODULES == set()
+
+
+def test_the_relays_core_is_what_coverage_is_asked_of() -> None:
+    coverage = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["coverage"]
+    assert set(coverage["run"]["include"]) == {f"relay/{name}.py" for name in PURE["relay"]}
+    assert coverage["report"]["fail_under"] == 100
 
 
 def test_the_agent_needs_nothing_but_python() -> None:

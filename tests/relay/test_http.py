@@ -96,6 +96,12 @@ def test_garbage_is_a_bad_request(garbage):
     assert talk.closing
 
 
+def test_a_way_to_https_that_no_header_may_carry_is_a_bad_request():
+    said = conversation(http.answer_plain).receive(b"GET / HTTP/1.1\r\nHost: derp\xe9.example.org\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"Location" not in said
+
+
 def test_pages_answer_their_paths_and_what_is_below():
     def page(name):
         return lambda request: http.Response(200, f"{name} {request.query}".encode())
