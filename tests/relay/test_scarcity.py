@@ -14,7 +14,7 @@ import pytest
 from bench.relay import servers
 from relay import client as derp
 from relay.sweep import PERIOD_S, ResidentMemory
-from tests.relay.live import HungUp, eventually, relay
+from tests.relay.live import HungUp, Peer, eventually, relay
 
 
 @pytest.mark.parametrize("flags", [("-memory-ceiling", "4096"), ("-workers", "2")], ids=["ceiling", "workers"])
@@ -41,8 +41,8 @@ def test_above_the_memory_ceiling_only_new_clients_are_refused(tmp_path: Path) -
     port = servers.free_port(socket.SOCK_STREAM)
     flags = ["-memory-ceiling", "1", "-workers", "2", "-front-check", f"127.0.0.1:{port}"]
     with relay(tmp_path, *flags, port=port) as live:
-        with pytest.raises(HungUp):
-            live.connect()
+        with live.open() as sock, pytest.raises(HungUp):
+            Peer(sock).login()
         eventually(lambda: live.metrics().get('relay_refusals{reason="memory_ceiling"}') == 1)
         eventually(lambda: live.metrics()["relay_front_ok"] == 1)
         assert live.log().count("mesh link up") == 2
