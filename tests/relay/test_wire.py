@@ -104,6 +104,13 @@ def test_frames_do_not_depend_on_how_the_stream_is_cut(frames, cuts):
     assert read == frames
 
 
+def test_a_frame_whose_payload_is_on_its_way_waits_for_it():
+    frame = wire.pack_frame(wire.PING, b"12345678")
+    reader = FrameReader()
+    assert reader.receive(frame[:-1]) == []
+    assert reader.receive(frame[-1:] + frame) == [(wire.PING, b"12345678")] * 2
+
+
 def test_a_frame_above_the_limit_is_refused_at_its_header():
     assert FrameReader(limit=5).receive(b"\x01\0\0\0\x05hello") == [(1, b"hello")]
     with pytest.raises(ProtocolError, match="frame_too_long"):
