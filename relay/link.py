@@ -81,18 +81,21 @@ class Tick:
         switch.dirty.clear()
         self.writes += len(outboxes)
         for outbox in outboxes:
-            if outbox.special:
-                self._flush_special(outbox)
-                continue
-            pending = outbox.pending
-            if pending:
-                chunk = pending[0] if len(pending) == 1 else b"".join(pending)
-                pending.clear()
-                outbox.octets += len(chunk)
-                outbox.link.write(chunk)
+            try:
+                if outbox.special:
+                    self._flush_special(outbox)
+                    continue
+                pending = outbox.pending
+                if pending:
+                    chunk = pending[0] if len(pending) == 1 else b"".join(pending)
+                    pending.clear()
+                    outbox.octets += len(chunk)
+                    outbox.link.write(chunk)
+            except RuntimeError:  # uvloop's answer where the transport is closed; the others' packets must leave
+                outbox.link.end("write_error")
         while switch.hangups:
             session = switch.hangups.pop()
-            cast(Link, session.outbox.link).end(session.reason)
+            session.outbox.link.end(session.reason)
 
     def _flush_special(self, outbox: Outbox) -> None:
         if not outbox.writable:

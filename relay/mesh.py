@@ -125,7 +125,7 @@ class MeshProtocol(asyncio.Protocol):
             for event in self._client.receive(data):
                 self._handle(event)
         except ProtocolError as error:
-            self._end(str(error))
+            self.end(str(error))
             return
         if out := self._client.outgoing():
             self._transport.write(out)
@@ -135,7 +135,7 @@ class MeshProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self._link is not None:
             self._link.block()
-        self._write_timer = self._relay.loop.call_later(WRITE_TIMEOUT_S, self._end, "write_timeout")
+        self._write_timer = self._relay.loop.call_later(WRITE_TIMEOUT_S, self.end, "write_timeout")
 
     def resume_writing(self) -> None:
         if self._write_timer is not None:
@@ -160,10 +160,15 @@ class MeshProtocol(asyncio.Protocol):
         """Write whole frames: the outbox of this link."""
         self._transport.write(chunk)
 
+    def end(self, reason: str) -> None:
+        """Break the link, and try again later."""
+        self._reason = reason
+        self._transport.abort()
+
     def _handle(self, event: derp.Event) -> None:
         switch = self._relay.switch
         if isinstance(event, derp.Greeted) and event.server_key == self._relay.key.public and not self._place.sibling:
-            self._end(MYSELF)
+            self.end(MYSELF)
         elif isinstance(event, derp.Admitted):
             self._client.watch()
             outbox = Outbox(switch.dirty, switch.drop, self, mesh=True)
@@ -181,17 +186,13 @@ class MeshProtocol(asyncio.Protocol):
 
     def _check_login(self) -> None:
         if self._link is None:
-            self._end("not_admitted")
+            self.end("not_admitted")
 
     def _check_silence(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         silent_s = self._relay.loop.time() - self._heard_at
         if silent_s > SILENCE_S:
-            self._end("silent")
+            self.end("silent")
         else:
             self._timer = self._relay.loop.call_later(SILENCE_S - silent_s + 1, self._check_silence)
-
-    def _end(self, reason: str) -> None:
-        self._reason = reason
-        self._transport.abort()

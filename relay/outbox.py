@@ -39,6 +39,7 @@ class Writer(Protocol):
     """What writes an outbox's bytes; the core never calls it."""
 
     def write(self, chunk: Chunk) -> None: ...
+    def end(self, reason: str) -> None: ...
 
 
 class Outbox:
@@ -221,10 +222,11 @@ class Remote(Outbox):
     of them travels behind one head. It takes packets while the link does; then it is let go of, and `current` no more.
     """
 
-    __slots__ = ("_key",)
+    __slots__ = ("_key", "carrier")
 
     def __init__(self, carrier: Outbox, key: bytes) -> None:
         super().__init__(carrier.dirty, carrier._drop, carrier.link)
+        self.carrier = carrier
         self._key = key
         self.special = True
         self.set_current(True)

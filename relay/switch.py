@@ -62,12 +62,24 @@ class Link:
         if remote is not None:
             remote.set_current(False)
             self._forwarded += remote.packets
+            remote.packets = 0
 
     def block(self) -> None:
         """The link takes no more bytes: packets wait in its own outbox, which drops the oldest."""
         self.outbox.block()
         for key in [*self.remotes]:
             self.let_go(key)
+
+    def discard(self) -> None:
+        """The link is gone, and with it every packet that has not left, also of remotes that were let go of."""
+        for key in [*self.remotes]:
+            self.let_go(key)
+        for outbox in self.outbox.dirty:
+            if isinstance(outbox, Remote) and outbox.carrier is self.outbox:
+                outbox.discard()
+                self._forwarded += outbox.packets  # below 0: so many had been counted too many
+                outbox.packets = 0
+        self.outbox.discard()
 
 
 class Peer:
@@ -230,11 +242,9 @@ class Switch:
     def remove_link(self, link: Link) -> None:
         """A mesh link broke: whoever was reachable through it alone is gone."""
         self.links.discard(link)
-        for remote in link.remotes.values():
-            remote.discard()
+        link.discard()
         for key in [peer.key for peer in self.peers.values() if link in peer.links]:
             self.withdraw(link, key)
-        link.outbox.discard()
         self.counts["packets_forwarded_out"] += link.packets
 
     # Looking at it.

@@ -79,6 +79,21 @@ def test_after_a_tick_with_one_outbox_reads_are_written_at_once(world: World) ->
     assert world.end_tick() == [("bob", b"4")]
 
 
+def test_a_transport_that_is_closed_already_costs_its_own_connection_alone(world: World) -> None:
+    alice, bob, carol = (world.outbox(name) for name in ("alice", "bob", "carol"))
+
+    def refuse(_chunk: bytes) -> None:
+        raise RuntimeError("the handler is closed")
+
+    cast(SimpleNamespace, bob.link).write = refuse
+    for n in range(2):
+        for outbox in (alice, bob, carol):
+            world.put(outbox, b"%d" % n)
+        bob.special = bool(n)
+        assert world.end_tick() == [("alice", b"%d" % n), ("carol", b"%d" % n)]
+    assert world.ended == ["write_error", "write_error"]
+
+
 def test_a_hangup_waits_for_the_end_of_the_tick(world: World) -> None:
     alice = world.outbox("alice")
     world.put(alice, b"first")

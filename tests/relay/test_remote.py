@@ -117,6 +117,22 @@ def test_what_a_broken_link_leaves_behind_is_counted(world, alice, worker):
     assert world.dropped("unknown_dest") == 1
 
 
+@pytest.mark.parametrize("blocked", [False, True])
+def test_so_is_what_was_on_its_way_when_its_receiver_came_here(world, alice, worker, blocked):
+    alice.sends(FAR, b"left")
+    assert len(runs(worker)) == 1
+    alice.sends(FAR, b"lost")
+    if blocked:
+        worker.link.block()
+    far = world.connect("far")
+    worker.breaks()
+    alice.sends(FAR, b"here")
+    assert worker.hears() == []
+    assert far.gets() == [(alice.key, b"here")]
+    assert world.dropped("gone_disconnected") == 1
+    assert world.switch.totals()["packets_forwarded_out"] == 1
+
+
 def test_the_table_of_ways_is_bounded(world, alice, worker):
     for n in range(MAX_ROUTES + 2):
         worker.has(f"far {n}")
