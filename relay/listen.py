@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from relay.flags import Config
+
+BACKLOG: Final = 4096  # connections that wait to be accepted; the kernel takes the lower of this and net.core.somaxconn
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def open_tcp(host: str, port: int, config: Config, handed: list[socket.socket]) 
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(config.tcp_keepalive_time_s)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(config.tcp_user_timeout_s * 1000))
-        sock.listen(1024)
+        sock.listen(BACKLOG)
     return sockets
 
 
@@ -84,7 +87,7 @@ def _open(host: str, port: int, kind: int, *, reuse_port: bool) -> list[socket.s
             sock.bind(where)
         except OSError as error:
             sock.close()
-            if not host and family == socket.AF_INET6 and sockets and not _is_taken(error):
+            if not host and family == socket.AF_INET6 and sockets and error.errno != errno.EADDRINUSE:
                 continue
             with suppress(OSError):
                 for other in sockets:
@@ -92,9 +95,3 @@ def _open(host: str, port: int, kind: int, *, reuse_port: bool) -> list[socket.s
             raise OSError(error.errno, f"cannot listen on {address} port {port}: {error.strerror}") from error
         sockets.append(sock)
     return sockets
-
-
-def _is_taken(error: OSError) -> bool:
-    import errno  # noqa: PLC0415
-
-    return error.errno == errno.EADDRINUSE

@@ -32,7 +32,7 @@ from relay.goflag import split_host_port
 from relay.handshake import ClientInfo, Introduction, parse_mesh_key
 from relay.keyfile import NodeKey, read_mesh_key
 from relay.link import Link, Owner, Tick
-from relay.listen import Listener, open_tcp, open_udp, open_unix
+from relay.listen import BACKLOG, Listener, open_tcp, open_udp, open_unix
 from relay.log import Log
 from relay.mmsg import open_stun
 from relay.proxyproto import TrustedProxies
@@ -410,7 +410,7 @@ class Relay(Owner):
 
         for sock in sockets:
             open_server = self.loop.create_unix_server if sock.family == socket.AF_UNIX else self.loop.create_server
-            self.listeners.append(Listener(await open_server(make_front, sock=sock, backlog=1024), sock.getsockname()))
+            self.listeners.append(Listener(await open_server(make_front, sock=sock, backlog=BACKLOG), sock.getsockname()))
 
 
 def _read_rate_config(path: str) -> RateConfig:
