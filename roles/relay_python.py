@@ -94,9 +94,15 @@ def flags(host: Host, site: Site, facts: Facts) -> list[str]:
     found.append(f"-front-check {nginx.connect(facts, host.ports.https) if host.front == 'nginx' else f'127.0.0.1:{host.ports.https}'}")
     url = verify_url(host, site)
     if url:
-        found += [f"-verify-client-url {url}", f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}"]
+        found += [f"-verify-client-url {_word(url)}", f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}"]
         found.append(f"-mesh-psk-file {paths.MESH_KEY}")
     return [*found, f"-metrics-listen 127.0.0.1:{host.ports.metrics}"]
+
+
+def _word(text: str) -> str:
+    """A text of somebody's as one word of ExecStart: systemd would expand its % and $, and take quotes and backslashes away."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"' if escaped != text or "'" in text else text
 
 
 def health(host: Host) -> Health:

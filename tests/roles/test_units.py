@@ -20,7 +20,7 @@ def units(case: str) -> dict[str, str]:
     return {name.rpartition("/")[2]: "\n".join(lines) + "\n" for name, lines in found.items()}
 
 
-@pytest.mark.parametrize("case", ["bare", "docker", "no-front-acme", "other-ports-manual"])
+@pytest.mark.parametrize("case", ["bare", "docker", "no-front-acme", "other-ports-manual", "verify-url-with-signs"])
 def test_systemd_understands_every_line(case: str, tmp_path: Path) -> None:
     folder = tmp_path / "system"
     folder.mkdir()
