@@ -85,18 +85,32 @@ def is_placeholder(facts: Facts) -> bool:
 
 
 def watches(facts: Facts) -> tuple[Watch, ...]:
-    """One for each name and port that others serve: they must answer after the change as they did before."""
+    """One for each name and port that others serve, and for what they answer by address: they must answer after the change as before."""
     found: dict[tuple[str, str, int], Watch] = {}
-    for server in others(facts):
-        names = [name for name in server.names if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", name)]
-        for listen in server.listens if not server.stream else ():
-            for name in names:
-                if listen.port:
-                    scheme = "https" if "ssl" in listen.options else "http"
-                    address = listen.address.replace("*", "127.0.0.1").replace("[::]", "[::1]")
-                    watch = Watch(url=f"{scheme}://{name}:{listen.port}/", connect=f"{address}:{listen.port}")
-                    found.setdefault((scheme, name, listen.port), watch)
+    there = [(server, listen) for server in servers(dump(facts)) if not server.stream for listen in server.listens if listen.port]
+    first = {(listen.address, listen.port): server for server, listen in reversed(there)}
+    defaults = first | {(listen.address, listen.port): server for server, listen in there if _claims_default(listen)}
+    theirs = others(facts)
+    for server, listen in there:
+        if server not in theirs:
+            continue
+        scheme = "https" if "ssl" in listen.options else "http"
+        address = listen.address.replace("*", "127.0.0.1").replace("[::]", "[::1]")
+        names = [name for name in map(_asked, server.names) if name]
+        # Who has no name that one can ask for is reached only as the default of an address.
+        if not names and defaults[listen.address, listen.port] == server:
+            names = [address]
+        for name in names:
+            watch = Watch(url=f"{scheme}://{name}:{listen.port}/", connect=f"{address}:{listen.port}")
+            found.setdefault((scheme, name, listen.port), watch)
     return tuple(found[key] for key in sorted(found))
+
+
+def _asked(name: str) -> str:
+    """A name that nginx gives to the server with this `server_name`, or "" when none can be told (a catch-all, a regular expression)."""
+    name = re.sub(r"^\*(?=\.)", "derpfleet", name)
+    name = re.sub(r"(?<=\.)\*$", "example", name).removeprefix(".")
+    return name if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", name) else ""
 
 
 def public_ports(facts: Facts) -> set[tuple[str, int]]:
