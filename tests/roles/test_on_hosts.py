@@ -237,7 +237,8 @@ def test_the_relay_can_write_nowhere_that_root_works_in_even_where_it_once_could
     ran = desk.invoke("deploy", "--host", "hk1")
     assert ran.code == 0, ran.why()
     assert f"directory:{state}" in ran.changed("hk1")
-    assert run(desk, "hk1", *as_relay, "find", state, "/etc/derpfleet", "/opt/derpfleet", "-type", "d", "-writable") == ""
+    writable = ("-type", "d", "(", "-writable", "-print", "-o", "!", "-readable", "-prune", ")")
+    assert run(desk, "hk1", *as_relay, "find", state, "/etc/derpfleet", "/opt/derpfleet", *writable) == ""
     assert desk.invoke("check", "--host", "hk1").code == 0
 
 
