@@ -71,7 +71,7 @@ def _close(connection: Connection | None) -> None:
         if transport is not None and isinstance(transport.sock, socket.socket):
             with suppress(OSError):  # paramiko's thread would keep the line for up to 0.1 s, and the host its lock
                 transport.sock.shutdown(socket.SHUT_RDWR)
-        connection.close()
+        connection.client.close()  # fabric leaves it alone when the host has hung up, and with it the line to the ssh-agent
         connection = connection.gateway if isinstance(connection.gateway, Connection) else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from paramiko import Message
 from engine import eager
 from engine.eager import EagerTransport
 from engine.login import CONNECT_S, Unreachable
+from engine.ssh import Running
 from engine.transport import run_once
 from lab.delay import delaying
 from tests.engine.conftest import login_to
@@ -106,7 +107,9 @@ def test_an_rsa_key_logs_in(new_sshd: NewSshd, tmp_path: Path) -> None:
     assert run_once(login_to(server, key=str(key)), ["echo", "here"]) == (0, "here\n")
 
 
-def test_the_agents_keys_are_tried_in_turn(sshd: Sshd, new_sshd: NewSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def ssh_agent(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One that holds a stranger's key, and then the right one."""
     make_key(tmp_path / "stranger")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
@@ -115,9 +118,24 @@ def test_the_agents_keys_are_tried_in_turn(sshd: Sshd, new_sshd: NewSshd, tmp_pa
             while not (tmp_path / "agent").exists():
                 time.sleep(0.01)
             subprocess.run(["ssh-add", "-q", str(tmp_path / "stranger"), str(sshd.key)], check=True)
-            assert run_once(login_to(sshd, key=None), ["sh", "-c", "echo ran >> /run/agent-ran; cat /run/agent-ran"]) == (0, "ran\n")
+            yield
         finally:
             agent.terminate()
+
+
+@pytest.mark.usefixtures("ssh_agent")
+def test_the_agents_keys_are_tried_in_turn(sshd: Sshd) -> None:
+    assert run_once(login_to(sshd, key=None), ["sh", "-c", "echo ran >> /run/agent-ran; cat /run/agent-ran"]) == (0, "ran\n")
+
+
+@pytest.mark.usefixtures("ssh_agent")
+def test_the_line_to_the_agent_is_closed_although_the_host_has_hung_up(sshd: Sshd) -> None:
+    running = Running(login_to(sshd, key=None), "kill $PPID")
+    while running._connection.is_connected:
+        time.sleep(0.01)
+    to_the_agent = running._connection.client._agent._conn
+    running.close()
+    assert to_the_agent.fileno() == -1
 
 
 def test_a_password_asked_for_at_the_keyboard(new_sshd: NewSshd, monkeypatch: pytest.MonkeyPatch) -> None:
