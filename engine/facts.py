@@ -62,13 +62,11 @@ class Facts:
     init: str = "systemd"
     python: tuple[int, int, int] = (3, 11, 2)
     python_executable: str = "/usr/bin/python3"
-    memory_kib: int = 0
     now: float = 0.0  # the host's clock, seconds since the epoch
     addresses: tuple[str, ...] = ()
-    resolvers: tuple[str, ...] = ()
     listening: tuple[Listener, ...] = ()
     ssh_ports: tuple[int, ...] = (22,)  # the port of this very connection first, then those that sshd listens on
-    tools: Mapping[str, str] = field(default_factory=dict)  # name -> path: nft ufw firewall-cmd docker nginx certbot …
+    tools: Mapping[str, str] = field(default_factory=dict)  # name -> path, of docker and nginx
     congestion_controls: tuple[str, ...] = ()  # net.ipv4.tcp_available_congestion_control
     files: Mapping[str, FileFact] = field(default_factory=dict)  # those asked for that exist
     commands: Mapping[str, Output] = field(default_factory=dict)

@@ -126,7 +126,9 @@ def _select(ordered: Sequence[Resource], only: Sequence[str]) -> list[Resource]:
         if not hits:
             roles = sorted({f"role:{resource.role}" for resource in ordered})
             why = "the roles are " + ", ".join(roles)
-            raise PlanError(f"--only {name}: no such resource or role", why=why, next="invoke check lists every id")
+            raise PlanError(
+                f"--only {name}: no such resource or role", why=why, next="invoke check --json lists every id, in its event plan"
+            )
         wanted.update(hits)
     queue = list(wanted)
     while queue:

@@ -22,7 +22,6 @@ class Leaf:
 
     names: tuple[str, ...]
     issuer: str
-    self_signed: bool
     not_before: datetime
     not_after: datetime
     sha256: str
@@ -67,7 +66,6 @@ def _read_leaf(der: bytes) -> Leaf:
     return Leaf(
         found,
         _common_name(certificate.issuer),
-        certificate.issuer == certificate.subject,
         certificate.not_valid_before_utc,
         certificate.not_valid_after_utc,
         hashlib.sha256(der).hexdigest(),

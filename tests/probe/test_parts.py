@@ -73,7 +73,7 @@ def test_the_system_resolver_is_asked_without_holding_up_the_loop() -> None:
 
 
 def leaf(start: timedelta, end: timedelta) -> Leaf:
-    return Leaf(("hk1.example.org",), "R11", False, NOW + start, NOW + end, "ab" * 32)
+    return Leaf(("hk1.example.org",), "R11", NOW + start, NOW + end, "ab" * 32)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_host_of_the_site(fields: dict[str, object], headscale: bool, admissio
         domain="hk1.example.org",
         region=Region(id=900, code="hkg", name="Hong Kong"),
         ipv4="198.51.100.11",
-        certificate=Certificate(source="acme", ca="acme.pem"),
+        certificate=Certificate(source="acme", ca=str(tmp_path / "acme.pem")),
         **fields,
     )
     target = Target.from_host(host, site(tmp_path, host, headscale), prover=new_prover())
