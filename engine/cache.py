@@ -28,11 +28,12 @@ def ours(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        there = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110 - Path's own raises where it may not look
         raise CacheError(
             "what is kept on this controller cannot be read or written",
             where=str(error.filename or folder),
             why=error.strerror or str(error),
-            next=f"make it yours: sudo chown -R $(id -u) {folder}",
+            next=f"make it yours: sudo chown -R $(id -u) {there}",
         ) from None
 
 
@@ -42,13 +43,9 @@ def alone(folder: Path) -> Iterator[None]:
 
     Raises CacheError where nothing can be kept, as where somebody else made the folder.
     """
-    try:
+    with ours(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise CacheError(
-            f"{folder} cannot be written", why=error.strerror or "", next=f"make it yours, or remove it: {folder.parent}"
-        ) from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

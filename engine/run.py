@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from engine import cache
 from engine.facts import Ask, Facts
 from engine.login import Login
 from engine.plan import Mode, compile_plan
@@ -50,15 +51,17 @@ class Outcome:
 
 
 class RunLog:
-    """`<runs>/<host>/<time>.jsonl`: every event of a run, readable by its owner only."""
+    """`<runs>/<host>/<time>-<verb>-<pid>.jsonl`: every event of a run, readable by its owner only."""
 
-    def __init__(self, folder: Path, host: str) -> None:
+    def __init__(self, folder: Path, host: str, verb: str) -> None:
+        """Raises CacheError where it cannot be written."""
         self.started = time.time()
         stamp = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(self.started))
-        self.run_id = f"{stamp}-{os.getpid()}"
+        self.run_id = f"{stamp}-{verb}-{os.getpid()}"
         self.path = folder / host / f"{self.run_id}.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file: TextIO = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w")
+        with cache.ours(folder):
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file: TextIO = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w")
 
     def write(self, event: Mapping[str, Any]) -> None:
         """One line a call, flushed, so that a run that is cut leaves what it saw."""
@@ -81,6 +84,7 @@ def converge(
     ask: Ask,
     mode: Mode,
     runs: Path,
+    verb: str = "run",
     only: Sequence[str] = (),
     afterwards: Callable[[Facts], Ask] | None = None,
     on_event: OnEvent | None = None,
@@ -90,10 +94,11 @@ def converge(
 
     `compile_` gets the session, with the facts that `ask` asked for, and may ask further or raise a DerpfleetError before
     anything is changed. `afterwards`: what to ask once everything is applied, given the facts of before; the outcome's facts then hold
-    the answers. `on_session` gets the session as soon as there is one, so that it can be stopped from outside.
-    Raises what Session and compile_plan raise; a resource that fails is in the outcome.
+    the answers. `verb`: what a person asked for; the run is named by it. `on_session` gets the session as soon as there is one, so that
+    it can be stopped from outside.
+    Raises CacheError and what Session and compile_plan raise; a resource that fails is in the outcome.
     """
-    with RunLog(runs, login.name) as log:
+    with RunLog(runs, login.name, verb) as log:
         outcome: Outcome
 
         def hear(event: Event) -> None:

@@ -50,13 +50,13 @@ def make_shipment(
     return Shipment(
         relay_release=build_release(RELAY, facts, cache=cache, progress=progress) if host.flavour == "python" else None,
         certbot_release=build_release(CERTBOT, facts, cache=cache, progress=progress) if shipped_certbot else None,
-        image=_image(host, facts, base, cache),
+        image=_image(host, facts, cache),
         secrets={certificate.key: read_secret(certificate.key, base=base)} if certificate.source == "manual" and certificate.key else {},
         mesh_key=mesh_key,
     )
 
 
-def _image(host: Host, facts: Facts, base: Path, cache: Path) -> ImageArtefact | None:
+def _image(host: Host, facts: Facts, cache: Path) -> ImageArtefact | None:
     if host.flavour != "docker" or host.docker.archive is None:
         return None
-    return import_archive(base / Path(host.docker.archive).expanduser(), arch=facts.arch, cache=cache)
+    return import_archive(Path(host.docker.archive), arch=facts.arch, cache=cache)

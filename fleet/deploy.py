@@ -15,7 +15,7 @@ from engine.run import Compile, Failure, Outcome
 from engine.session import Session
 from engine.ship import Shipment, make_shipment
 from fleet import pins
-from fleet.context import CHECKOUT, Fleet, Interrupted
+from fleet.context import CHECKOUT, DEPLOY, Fleet, Interrupted
 from fleet.prove import compare_map, prove_hosts, prover
 from fleet.register import check_registration, register
 from fleet.served import NO_HEADSCALE
@@ -117,6 +117,7 @@ def converge_host(fleet: Fleet, host: Host, mode: Mode, *, only: Sequence[str] =
             fleet.login(host),
             _compile(fleet, host),
             ask=roles.ask(host, fleet.site),
+            verb="check" if mode == "check" else DEPLOY,
             mode=mode,
             only=only,
             afterwards=(lambda _: pins.ask(host)) if mode == "apply" and pins.needed(host) else None,

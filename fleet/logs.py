@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from engine import cache
 from engine.transport import run_once
 from fleet.context import Fleet
 from inventory.errors import DerpfleetError
@@ -26,8 +27,13 @@ def show_last_run(fleet: Fleet, name: str) -> None:
     if not found:
         raise DerpfleetError(f"no run of {name} is kept under {fleet.runs}", next=f"invoke deploy --host {name}")
     fleet.report.say(str(found[-1]))
-    for line in found[-1].read_text().splitlines():
-        event = json.loads(line)
+    with cache.ours(found[-1]):
+        lines = found[-1].read_text(errors="replace").splitlines()
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # the run was cut while it wrote this line, the last
         fleet.report.emit(host=name, **event)
         kind = event.pop("event")
         if kind in ("result", "diff", "error", "waiting", "done"):

@@ -6,17 +6,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from engine.facts import Ask, Facts
-from fleet.context import Fleet
+from fleet.context import DEPLOY, Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import paths
 
 VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
-CLIENTS = re.compile(r"^derp_clients_local (\d+)", re.M)
-STAMP = re.compile(r"^(\d{4}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z", re.M)
+CLIENTS = re.compile(r"^derp_clients_local (\d{1,9})\b", re.M | re.A)
+STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-{DEPLOY}-", re.M | re.A)
 
 # Runs on the host. The least of three connects is the distance; the rest is waiting.
 _DISTANCES = """
@@ -72,13 +71,22 @@ def _ask(host: Host, others: Sequence[Host]) -> Ask:
 
 
 def _read(facts: Facts) -> Look:
-    metrics, image = facts.commands["metrics"].stdout, facts.commands["image"].stdout.strip()
+    said = {name: output.stdout for name, output in facts.commands.items()}
+    metrics, image = said.get("metrics", ""), said.get("image", "").strip()
     version, clients = VERSION.search(metrics), CLIENTS.search(metrics)
-    deployed = STAMP.search(facts.commands["journal"].stdout)
-    distances: dict[str, Any] = json.loads(facts.commands["distances"].stdout or "{}")
+    deployed = STAMP.search(said.get("journal", ""))
     return Look(
         version=version[1] if version else image,
         clients=int(clients[1]) if clients else None,
         last_deploy=f"{deployed[1]} {deployed[2]}:{deployed[3]}:{deployed[4]}" if deployed else "",
-        distances_ms={name: ms for name, ms in distances.items() if ms is not None},
+        distances_ms=_distances(said.get("distances", "")),
     )
+
+
+def _distances(text: str) -> dict[str, float]:
+    """What the script printed, or nothing where a host's Python prints something else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return {name: ms for name, ms in found.items() if isinstance(ms, float)} if isinstance(found, dict) else {}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from engine import cache
 from engine.report import Report
 from fleet import pins
 from fleet.context import Fleet
@@ -82,15 +83,15 @@ def proof_path(fleet: Fleet, name: str) -> Path:
 def keep(fleet: Fleet, name: str, proof: Proof) -> None:
     """Remembers a proof for `invoke status`."""
     path = proof_path(fleet, name)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temp = path.with_suffix(".new")
-    temp.write_text(json.dumps(proof.to_json(), indent=1) + "\n")
-    temp.replace(path)
+    with cache.ours(fleet.runs):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        cache.write(path, (json.dumps(proof.to_json(), indent=1) + "\n").encode())
 
 
 def forget(fleet: Fleet, host: Host) -> None:
     """The last proof of a host no longer says anything."""
-    proof_path(fleet, host.name).unlink(missing_ok=True)
+    with cache.ours(fleet.runs):
+        proof_path(fleet, host.name).unlink(missing_ok=True)
 
 
 def was_proved(fleet: Fleet, host: Host) -> bool:

@@ -79,6 +79,7 @@ def _converge(fleet: Fleet, mode: Mode, proved: Sequence[Host], *, withdraw: Seq
             fleet.headscale_login(),
             lambda session: _compile(fleet, session, proved, withdraw),
             ask=headscale.ask(fleet.site),
+            verb="check" if mode == "check" else "withdraw" if withdraw else "register",
             mode=mode,
             afterwards=(lambda facts: ask_map(fleet.site, facts)) if mode == "apply" else None,
         )

@@ -42,6 +42,7 @@ def _renew(fleet: Fleet, host: Host, *, force: bool) -> None:
             fleet.login(host),
             lambda session: certificate.renewal(host, session.facts, force=force),
             ask=Ask(),
+            verb="renew",
         )
     )
     for failure in outcome.failures:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from fleet.context import Fleet
 from fleet.look import Look, look
@@ -116,8 +117,8 @@ def _table(cards: Sequence[Card]) -> Table:
             card.host,
             f"{card.region_code} ({card.region_id})",
             card.flavour,
-            card.version[:24] or "-",
-            f"[{colours[card.state]}]{_proof_words(card)}[/]",
+            Text(card.version[:24] or "-"),  # a host's own words: no markup
+            Text(_proof_words(card), style=colours[card.state]),
             f"{days:.0f} days" if days is not None else "-",
             str(card.clients) if card.clients is not None else "-",
             card.last_deploy or "-",

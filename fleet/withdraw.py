@@ -89,6 +89,7 @@ def _stop(fleet: Fleet, host: Host) -> None:
                 fleet.login(host),
                 lambda _: relay.stopped(),
                 ask=Ask(),
+                verb="withdraw",
             )
         )
     except Unreachable as error:

@@ -66,9 +66,12 @@ def read_prover(path: Path, *, mesh_key: Secret | None = None) -> Prover:
     try:
         text = path.read_text()
     except FileNotFoundError:
-        return _write(path, new_prover(), mesh_key)
+        try:
+            return _write(path, new_prover(), mesh_key)
+        except OSError as error:
+            raise _no_access("written", path, error) from None
     except OSError as error:
-        raise ProverKeyError("the prover's keys cannot be read", where=str(path), why=error.strerror or str(error)) from None
+        raise _no_access("read", path, error) from None
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ProverKeyError("others may read the prover's keys", where=str(path), next=f"chmod 600 {path}")
     try:
@@ -80,6 +83,11 @@ def read_prover(path: Path, *, mesh_key: Secret | None = None) -> Prover:
             "the prover's key file does not hold two keys", where=str(path), next=f"remove {path}; the next deploy makes new keys"
         ) from None
     return prover
+
+
+def _no_access(done: str, path: Path, error: OSError) -> ProverKeyError:
+    why = error.strerror or str(error)
+    return ProverKeyError(f"the prover's keys cannot be {done}", where=str(path), why=why, next="make the folders on that path yours")
 
 
 def _write(path: Path, prover: Prover, mesh_key: Secret | None) -> Prover:

@@ -62,7 +62,7 @@ class Target:
         """
         verifies = not host.relay.open and bool(host.relay.verify_client_url or site.headscale)
         if ca is None and host.certificate.ca is not None:
-            ca = Path(site.path).parent / Path(host.certificate.ca).expanduser()
+            ca = Path(host.certificate.ca)
         return cls(
             name=host.name,
             domain=host.domain,

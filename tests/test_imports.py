@@ -76,7 +76,7 @@ def test_the_agents_modules_are_sent_in_the_order_of_their_imports() -> None:
         assert needed <= set(AGENT_MODULES[:number]), name
 
 
-def test_three_files_know_of_ssh() -> None:
+def test_these_files_know_of_ssh() -> None:
     users = [
         str(path.relative_to(ROOT))
         for package in ("engine", "roles", "inventory", "probe")

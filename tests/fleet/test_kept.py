@@ -1,0 +1,102 @@
+"""What is kept under .runs, and what an odd host or a cut run makes of it: words, never a traceback."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from engine.cache import CacheError
+from engine.facts import Facts, Output
+from engine.report import Report
+from engine.run import RunLog
+from fleet import logs, prove, status
+from fleet.context import Fleet
+from fleet.look import _read
+from inventory.model import Host, Region, Site
+from probe.keys import ProverKeyError
+from probe.page import Card
+from probe.proof import Proof
+
+HOST = Host(name="hk1", domain="hk1.example.org", region=Region(id=901, code="hk", name="Hong Kong"))
+CARD = Card(host="hk1", domain=HOST.domain, region_id=901, region_code="hk", region_name="Hong Kong", flavour="python")
+
+
+@pytest.fixture
+def shown() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def fleet(shown: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    monkeypatch.setattr("fleet.context.CHECKOUT", tmp_path)
+    site = Site(path=str(tmp_path / "site.yml"), hosts={"hk1": HOST}, known_hosts=str(tmp_path / "known_hosts"))
+    return Fleet(site, Report(console=Console(file=shown, width=200)))
+
+
+def said(**words: str) -> Facts:
+    return Facts(commands={name: Output(status=0, stdout=text, stderr="") for name, text in words.items()})
+
+
+def test_the_last_deploy_is_no_other_run() -> None:
+    names = "2026-03-04T05-06-07Z-renew-9.jsonl\n2026-03-02T05-06-07Z-deploy-7.jsonl\n2026-03-01T05-06-07Z-deploy-8.jsonl\n"
+    assert _read(said(journal=names)).last_deploy == "2026-03-02 05:06:07"
+    assert _read(said(journal="2026-03-04T05-06-07Z-withdraw-9.jsonl\n")).last_deploy == ""
+
+
+def test_a_run_is_named_by_its_verb(tmp_path: Path) -> None:
+    with RunLog(tmp_path, "hk1", "deploy") as log:
+        pass
+    assert _read(said(journal=f"{log.run_id}.jsonl\n")).last_deploy
+    assert log.path.stem == log.run_id
+
+
+@pytest.mark.parametrize("noise", ["", "Welcome!\n{}", "[1]", "null", '{"sg1": "far"}', '{"sg1": null}', "[" * 100_000])
+def test_noise_is_no_distance(noise: str) -> None:
+    assert _read(said(distances=noise)).distances_ms == {}
+
+
+def test_a_host_that_says_nothing_is_looked_at() -> None:
+    assert _read(said()).version == ""
+    assert _read(said(distances='{"sg1": 12.5}')).distances_ms == {"sg1": 12.5}
+    assert _read(said(metrics="derp_clients_local " + "9" * 5000)).clients is None
+
+
+def test_a_version_is_no_markup(fleet: Fleet, shown: io.StringIO) -> None:
+    seen = _read(said(metrics='version{version="1.0[/][red]"} 1\n'))
+    fleet.report.console.print(status._table([Card(**{**CARD.__dict__, "version": seen.version})]))
+    assert "1.0[/][red]" in shown.getvalue()
+
+
+def test_a_log_that_was_cut_is_shown_up_to_there(fleet: Fleet, shown: io.StringIO) -> None:
+    path = fleet.runs / "hk1" / "2026-03-04T05-06-07Z-deploy-9.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(json.dumps({"event": "error", "what": "line gone"}).encode() + b'\n{"event": "res\xe2')
+    logs.show_last_run(fleet, "hk1")
+    assert "line gone" in shown.getvalue()
+
+
+def proof() -> Proof:
+    return Proof(target="hk1", address=HOST.domain, rungs=(), at="2026-03-04T05:06:07+00:00", ms=0)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda fleet: RunLog(fleet.runs, "hk1", "deploy"),
+        lambda fleet: prove.keep(fleet, "hk1", proof()),
+        lambda fleet: prove.forget(fleet, HOST),
+        lambda fleet: prove.prover(fleet, HOST),
+    ],
+)
+def test_a_folder_that_is_not_ours_is_told(write: Callable[[Fleet], object], fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / ".runs").write_text("in the way, also for root")
+    with pytest.raises((CacheError, ProverKeyError)) as error:
+        write(fleet)
+    assert error.value.why == "Not a directory"
+    assert str(tmp_path / ".runs") in error.value.where
+    assert error.value.next
