@@ -6,18 +6,17 @@ It reads messages from standard input and writes events to standard output, one 
 
     controller                                       agent
     {"hello": 1, "files": [...], ...}         ->
-                                              <-     {"event": "hello", "facts": {...}}   or   {"event": "locked", ...}
+                                              <-     {"event": "hello", "z": "<facts>", ...}   or   {"event": "locked", ...}
     {"ask": 1, "files": [...]}                ->     (as often as needed)
-                                              <-     {"event": "facts", "facts": {...}}
+                                              <-     {"event": "facts", "z": "<facts>"}
     {"plan": 1, "mode": "apply", ...}         ->
                                               <-     {"event": "want", "blobs": ["<sha256>", ...]}
     {"blob": "<sha256>", "size": n, "z": 0}   ->     followed by n bytes (zlib when z)
                                               <-     diff, result, heartbeat, waiting, confirm ... done
     {"stop": 1}                               ->     finish the resource in hand, then done
-    {"bye": 1}                                ->     nothing to do: release the lock and go
 
-For every resource: check() gives wanted and present state as flat dicts, their difference is the diff; fix(keys) mends
-it; check() again proves it. What was there before goes to the journal under /var/lib/derpfleet first. When the
+Facts are JSON, zlib, base64. For every resource: wanted() and present() give its state as flat dicts, their difference is the diff;
+fix(keys) mends it; present() again proves it. What was there before goes to the journal under /var/lib/derpfleet first. When the
 controller is gone, the resource in hand is finished, and the next run converges from there.
 """
 
