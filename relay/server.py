@@ -135,7 +135,7 @@ class Relay(Owner):
             stray.close()
         self._spawn_all()
         self.sweep.start()
-        self.log.info("listening", address=config.addr, tls=config.serve_tls, stun=config.stun_port if config.stun else "off")
+        self.log.info("listening", address=f"{host}:{port}", tls=config.serve_tls, stun=config.stun_port if config.stun else "off")
         self._notifier.ready()
 
     async def run(self) -> None:

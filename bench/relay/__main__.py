@@ -30,7 +30,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--generator-cpu", type=int, default=1)
     parser.add_argument("--realtime", action="store_true", help="SCHED_FIFO for server and generator: for a machine that others use too")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
-    parser.add_argument("--json", type=Path, default=Path("bench-relay.json"), help="where the readings go (default %(default)s)")
+    parser.add_argument("--json", type=Path, default=Path(".cache/bench-relay.json"), help="where the readings go (default %(default)s)")
     return parser.parse_args()
 
 

@@ -1,10 +1,9 @@
-"""package, through apt or dnf."""
+"""package, through apt."""
 
 import fcntl
 import glob
 import os
 import re
-import shutil
 import time
 
 from agent.kind import Kind
@@ -42,7 +41,7 @@ class Package(Kind):
 
 
 class PackageManager:
-    """apt or dnf, whichever the host has. What is installed is read once and again after each change."""
+    """What is installed is read once and again after each change."""
 
     def __init__(self, host):
         self.host, self.root = host, host.root
@@ -52,19 +51,13 @@ class PackageManager:
 
     def installed(self, names):
         if self._installed is None:
-            if shutil.which("dpkg-query"):
-                out = run(["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n"] + names)[1]
-                self._installed = {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
-            else:
-                out = run(["rpm", "--query", "--queryformat", "%{NAME}\\n"] + names)[1]
-                self._installed = set(out.split()) & set(names)
+            out = run(["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n"] + names)[1]
+            self._installed = {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
         return self._installed
 
     def install(self, names):
         self._installed = None
         self.installed_now.update(names)
-        if not shutil.which("apt-get"):
-            return must(["dnf", "--assumeyes", "--setopt=install_weak_deps=False", "install"] + names, 1800)
         self._await_lock()  # its end is no reason to try again
         read_before_a_change = self._read is not None and self._read != self._sources()
         if read_before_a_change or (self._read is None and self._index_age_s() > INDEX_AGE_S):
@@ -79,9 +72,7 @@ class PackageManager:
 
     def remove(self, name):
         self._installed = None
-        if shutil.which("apt-get"):
-            return self._apt("remove", name)
-        return must(["dnf", "--assumeyes", "remove", name], 600)
+        return self._apt("remove", name)
 
     def _update(self):
         self._apt("update")
