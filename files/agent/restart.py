@@ -5,7 +5,7 @@ import time
 from agent.kind import Kind
 from agent.tools import Failed, http_get, run, tail
 
-OTHERS_WAIT_S = 5  # a reload takes a moment to be felt
+FELT_S = 5  # a reload, or a start, takes a moment to be felt
 
 
 class Restartable(Kind):
@@ -46,9 +46,16 @@ class Restartable(Kind):
                 return "another site stopped answering as before: %s gave %d, now %s" % (watch["url"], before, status or problem)
         return ""
 
+    def await_answers(self):
+        """Until what was put back answers, for some seconds. How it does is no matter: only the new files may have what is asked for."""
+        asked = [condition for condition in self.spec["healthy"] if condition["kind"] == "http"]
+        deadline = time.time() + FELT_S
+        while not all(http_get(condition)[0] for condition in asked) and time.time() < deadline:
+            time.sleep(0.1)
+
     def await_others(self):
         """Until they answer as before, for some seconds. What is still wrong then, or ""."""
-        deadline = time.time() + OTHERS_WAIT_S
+        deadline = time.time() + FELT_S
         while self.others_problem() and time.time() < deadline:
             time.sleep(0.1)
         return self.others_problem()
@@ -77,6 +84,7 @@ class Restartable(Kind):
                 failure.why += "\nput back: " + ", ".join(restored)
                 self.undo(verb)
                 self.host.journal.paid(self.id)
+                self.await_answers()
                 left = self.await_others()
                 failure.why += "\nand that did not help: " + left if left else ""
             raise
