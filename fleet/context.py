@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import inventory
+from engine import cache
 from engine.facts import Ask
 from engine.login import Login
 from engine.plan import Mode
@@ -56,6 +58,12 @@ class Fleet:
         """Where logs, proofs and the prover's keys are kept: a folder for each site file, as two may have a host of one name."""
         path = Path(self.site.path).resolve()
         return CHECKOUT / ".runs" / path.relative_to(CHECKOUT if path.is_relative_to(CHECKOUT) else "/")
+
+    def keep(self, path: Path, record: Mapping[str, Any]) -> None:
+        """Writes a record to a file below `runs`, as JSON. Raises CacheError."""
+        with cache.ours(self.runs):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            cache.write(path, (json.dumps(record, indent=1) + "\n").encode())
 
     @property
     def base(self) -> Path:

@@ -12,7 +12,6 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine import cache
 from engine.facts import Ask, Facts
 from fleet.context import Fleet
 from inventory.errors import DerpfleetError
@@ -40,10 +39,7 @@ def learn(fleet: Fleet, host: Host, facts: Facts) -> str | None:
     if found is None:
         return None
     pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(found[0])).hexdigest()
-    path = _path(fleet, host)
-    with cache.ours(fleet.runs):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        cache.write(path, (json.dumps({"domain": host.domain, "pin": pin}) + "\n").encode())
+    fleet.keep(_path(fleet, host), {"domain": host.domain, "pin": pin})
     return pin
 
 

@@ -82,10 +82,7 @@ def proof_path(fleet: Fleet, name: str) -> Path:
 
 def keep(fleet: Fleet, name: str, proof: Proof) -> None:
     """Remembers a proof for `invoke status`."""
-    path = proof_path(fleet, name)
-    with cache.ours(fleet.runs):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        cache.write(path, (json.dumps(proof.to_json(), indent=1) + "\n").encode())
+    fleet.keep(proof_path(fleet, name), proof.to_json())
 
 
 def forget(fleet: Fleet, host: Host) -> None:

@@ -84,18 +84,18 @@ class Desk:
         return {f"{proto}/{address.rpartition(':')[2]}" for proto, address in pairs if not address.startswith(("127.", "[::1]"))}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
     with own_lab(tmp_path_factory, "e2e") as own:
         yield own
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def desk(stage: lab.Lab) -> Desk:
     return Desk(stage)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def derper_archive(stage: lab.Lab) -> str:
     """Our image of Go's derper, beside the site file."""
     return derper_image(stage)

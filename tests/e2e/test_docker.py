@@ -47,11 +47,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
 
 
 @pytest.fixture(scope="module")
-def desk(stage: lab.Lab) -> Desk:
-    return Desk(stage)
-
-
-@pytest.fixture(scope="module")
 def registry(stage: lab.Lab) -> str:
     """Debian's docker-registry on hs1, with https that the lab's hosts trust."""
     install = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends", "docker-registry"]

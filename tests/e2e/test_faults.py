@@ -68,11 +68,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
         yield own
 
 
-@pytest.fixture(scope="module")
-def desk(stage: lab.Lab) -> Desk:
-    return Desk(stage)
-
-
 # The row of host keys
 
 

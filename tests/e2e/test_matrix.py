@@ -39,11 +39,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
 
 
 @pytest.fixture(scope="module")
-def desk(stage: lab.Lab) -> Desk:
-    return Desk(stage)
-
-
-@pytest.fixture(scope="module")
 def nodes(desk: Desk) -> tuple[Client, Client]:
     """Two nodes that can meet only through hk1, which is deployed as the lab's site file says."""
     settled(desk)

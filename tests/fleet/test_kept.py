@@ -20,7 +20,7 @@ from fleet.look import _read
 from inventory.model import Host, Region, Site
 from probe.keys import ProverKeyError
 from probe.page import Card
-from probe.proof import Proof
+from probe.proof import LADDER, Proof, Rung
 
 HOST = Host(name="hk1", domain="hk1.example.org", region=Region(id=901, code="hk", name="Hong Kong"))
 CARD = Card(host="hk1", domain=HOST.domain, region_id=901, region_code="hk", region_name="Hong Kong", flavour="python")
@@ -81,7 +81,7 @@ def test_a_log_that_was_cut_is_shown_up_to_there(fleet: Fleet, shown: io.StringI
 
 
 def proof() -> Proof:
-    return Proof(target="hk1", address=HOST.domain, rungs=(), at="2026-03-04T05:06:07+00:00", ms=0)
+    return Proof(target="hk1", address=HOST.domain, rungs=tuple(Rung(name, "ok") for name in LADDER), at="2026-03-04T05:06:07+00:00", ms=0)
 
 
 @pytest.mark.parametrize(

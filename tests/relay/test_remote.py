@@ -16,18 +16,6 @@ FAR = key("far")
 
 
 @pytest.fixture
-def world():
-    world = World()
-    yield world
-    assert world.switch.consistency_check() == []
-
-
-@pytest.fixture
-def alice(world):
-    return world.connect("alice")
-
-
-@pytest.fixture
 def worker(world):
     worker = world.link("worker 2", sibling=True)
     worker.has("far")

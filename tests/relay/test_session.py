@@ -20,18 +20,6 @@ PING = wire.pack_ping(b"12345678")
 
 
 @pytest.fixture
-def world():
-    world = World()
-    yield world
-    assert world.switch.consistency_check() == []
-
-
-@pytest.fixture
-def alice(world):
-    return world.connect("alice")
-
-
-@pytest.fixture
 def bob(world):
     return world.connect("bob")
 

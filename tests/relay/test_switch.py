@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -14,13 +13,6 @@ from relay.wire import PeerPresent
 from tests.relay.world import SERVER, World, key
 
 GONE = bytes([wire.GONE_DISCONNECTED])
-
-
-@pytest.fixture
-def world():
-    world = World()
-    yield world
-    assert world.switch.consistency_check() == []
 
 
 def watch(world, name="watcher", **options):
