@@ -12,11 +12,10 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-import uvloop
-
 from relay import log, systemd
 from relay.flags import Config, parse_or_exit
 from relay.keyfile import KeyFileError, NodeKey, read_or_create_key
+from relay.loop import Loop
 from relay.server import Relay
 from relay.workers import Worker, supervise
 
@@ -56,7 +55,7 @@ def run(
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """One relay process on a loop of its own. Raises SystemExit with one sentence when it cannot start."""
-    loop = uvloop.new_event_loop()
+    loop = Loop()
     asyncio.set_event_loop(loop)
     try:
         relay = Relay(config, loop, key, worker=worker, handed=handed, notifier=notifier)

@@ -6,10 +6,9 @@ time (`deadline`, swept by the server) and in size before anything is trusted.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from relay import http
 from relay.addresses import Ticket, TooMany
@@ -17,6 +16,7 @@ from relay.channel import CLOSED, Channel, TlsChannel
 from relay.handshake import Introduction, ServerInfo, cut_client_info, pack_server_info, parse_client_info
 from relay.link import CIPHER, Link, TlsLink, WebSocketLink
 from relay.proxyproto import ProxyHeaderError, parse_proxy_header
+from relay.stream import Receiver, Stream
 from relay.websocket import WebSocket, offers_derp
 from relay.wire import HEADER_LEN, MAX_CLIENT_INFO, ProtocolError, pack_server_key
 
@@ -30,21 +30,28 @@ MAX_UNREAD: Final = 64 * 1024  # bytes of answers that wait for their reader whe
 MAX_EARLY: Final = MAX_CLIENT_INFO + 64 * 1024  # bytes that a client may send before it is admitted
 
 
-class Front(asyncio.BufferedProtocol):
+class Front(Receiver):
     """One connection until it is admitted, or gone."""
 
+    buffer = CIPHER
+
     def __init__(
-        self, relay: Relay, *, answer: Callable[[http.Request, http.Site], http.Answer], context: ssl.SSLContext | None, proxied: bool
+        self,
+        relay: Relay,
+        stream: Stream,
+        address: tuple[str, int],
+        *,
+        answer: Callable[[http.Request, http.Site], http.Answer],
+        context: ssl.SSLContext | None,
+        proxied: bool,
     ) -> None:
-        self.deadline = 0.0
         self._relay = relay
-        self._proxied = proxied  # this listener may have a proxy in front
+        self._stream = stream
         self._channel: Channel = TlsChannel(context) if context is not None else Channel()
         self._answer = answer
-        self._transport: asyncio.Transport
         self._ticket: Ticket | None = None
-        self._peer = ""  # the TCP peer's address
-        self._client = ("", 0)  # the client's own
+        self._client = address  # the client's own, as far as it is known
+        self._peer = address[0]  # the TCP peer's
         self._websocket: WebSocket | None = None
         self._not_ideal = False
         self._early = bytearray()  # what came, and no stage has taken yet
@@ -53,26 +60,18 @@ class Front(asyncio.BufferedProtocol):
         self._behind_proxy: Channel | None = None  # the channel that begins after the PROXY header
         self._stage: Callable[[bytes], None] = self._open
         self._done = False
-
-    # What the loop calls.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        address = transport.get_extra_info("peername") or ("", 0)
-        self._client = (str(address[0]), int(address[1])) if isinstance(address, tuple) else ("", 0)
-        self._peer = self._client[0]
-        self.deadline = self._relay.loop.time() + self._relay.handshake_timeout_s
-        self._relay.fronts[self] = None
-        through_proxy = self._proxied and self._relay.proxies.trusts(self._peer)
-        if reason := self._relay.refuses_connection(encrypted=self._channel.tls is not None):
+        self.deadline = relay.loop.time() + relay.handshake_timeout_s
+        relay.fronts[self] = None
+        stream.set_receiver(self)
+        through_proxy = proxied and relay.proxies.trusts(self._peer)
+        if reason := relay.refuses_connection(encrypted=context is not None):
             self._refuse(reason)
         elif not through_proxy:
             self._enter()
-        elif self._relay.proxy_protocol:
+        elif relay.proxy_protocol:
             self._stage, self._channel, self._behind_proxy = self._read_proxy_header, Channel(), self._channel
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return CIPHER
+    # What the stream calls.
 
     def buffer_updated(self, nbytes: int) -> None:
         self._arrived(CIPHER[:nbytes])
@@ -89,7 +88,7 @@ class Front(asyncio.BufferedProtocol):
     def expire(self) -> None:
         """The deadline passed; if all is said already, nobody reads it."""
         if self._done:
-            self._transport.abort()
+            self._stream.abort()
         else:
             self._refuse(f"timeout_{self._waiting_for}")
 
@@ -103,7 +102,7 @@ class Front(asyncio.BufferedProtocol):
             was_shaking = isinstance(channel, TlsChannel) and not channel.shaken
             plain = channel.unseal(data)
             if reply := channel.take_reply():
-                self._transport.write(reply)
+                self._stream.write(reply)
             if isinstance(channel, TlsChannel) and was_shaking and channel.shaken:
                 self._shaken(channel)
             if plain:
@@ -149,9 +148,9 @@ class Front(asyncio.BufferedProtocol):
 
     def _converse(self, data: bytes) -> None:
         """HTTP, until the upgrade."""
-        if self._transport.get_write_buffer_size() > MAX_UNREAD:
+        if self._stream.unsent > MAX_UNREAD:
             self._refuse("slow_reader")
-            self._transport.abort()
+            self._stream.abort()
             return
         self._say(self._conversation.receive(data))
 
@@ -175,7 +174,7 @@ class Front(asyncio.BufferedProtocol):
         if self._done:
             return
         if not isinstance(response.body, bytes):
-            await self._stream(response, response.body)
+            await self._answer_in_parts(response, response.body)
             return
         self._stage = self._converse
         early = bytes(self._early)
@@ -187,7 +186,7 @@ class Front(asyncio.BufferedProtocol):
         except (ProtocolError, TooMany) as error:
             self._refuse(error.reason)
 
-    async def _stream(self, response: http.Response, parts: AsyncGenerator[bytes, None]) -> None:
+    async def _answer_in_parts(self, response: http.Response, parts: AsyncGenerator[bytes, None]) -> None:
         """Until the reader leaves; one that is slow misses parts."""
         self._send(self._conversation.stream(response))
         async with aclosing(parts):
@@ -195,7 +194,7 @@ class Front(asyncio.BufferedProtocol):
                 if self._done:
                     return
                 self.deadline = self._relay.loop.time() + HTTP_IDLE_S
-                if part and not self._transport.get_write_buffer_size():
+                if part and not self._stream.unsent:
                     self._send(self._conversation.part(part))
 
     def _upgrade(self, upgrade: http.Upgrade) -> None:
@@ -245,7 +244,7 @@ class Front(asyncio.BufferedProtocol):
         if is_mesh or self._relay.admission.is_open:
             self._admit(introduction)
         else:
-            self._transport.pause_reading()
+            self._stream.pause_reading()
             self._relay.spawn(self._ask(introduction))
 
     def _wait(self, data: bytes) -> None:
@@ -265,17 +264,17 @@ class Front(asyncio.BufferedProtocol):
             self._refuse(verdict.reason)
             return
         self._admit(introduction)
-        self._transport.resume_reading()
+        self._stream.resume_reading()
 
     def _admit(self, introduction: Introduction) -> None:
         """Hand the connection over to a link, which lives as long as the client stays."""
         link: Link
         if self._websocket is not None:
-            link = WebSocketLink(self._relay, self._transport, self._channel, self._websocket)
+            link = WebSocketLink(self._relay, self._stream, self._channel, self._websocket)
         elif isinstance(self._channel, TlsChannel):
-            link = TlsLink(self._relay, self._transport, self._channel)
+            link = TlsLink(self._relay, self._stream, self._channel)
         else:
-            link = Link(self._relay, self._transport, self._channel)
+            link = Link(self._relay, self._stream, self._channel)
         ticket, self._ticket = self._ticket, None
         self._leave()
         del self._relay.fronts[self]
@@ -309,7 +308,7 @@ class Front(asyncio.BufferedProtocol):
         return self._client[0]
 
     def _send(self, data: bytes) -> None:
-        self._transport.write(self._channel.seal(data))
+        self._stream.write(self._channel.seal(data))
 
     def _refuse(self, reason: str) -> None:
         """Hang up after what was written; the reason is counted, the client is not told (there is no frame for it)."""
@@ -328,7 +327,7 @@ class Front(asyncio.BufferedProtocol):
         """Close when everything is written, and until then remain in `fronts`: this too has a deadline."""
         if not self._done:
             self._leave()
-            self._transport.close()
+            self._stream.close()
 
     def _leave(self) -> None:
         self._done = True

@@ -1,9 +1,8 @@
-"""The I/O of admitted connections: bytes in to the session, outboxes out to the socket, at the end of each tick.
+"""The I/O of admitted connections: bytes in to the session, outboxes out to the socket, at the end of each round of the loop.
 
-Together with session.py this is the hot path. The loop reads every ready socket (`buffer_updated`), sessions put slices
-into outboxes, and `Tick.flush`, scheduled with the first slice, runs when all ready sockets have been read: one joined
-write per destination, whatever number of sources it has packets from, and no timer that an idle relay would wait for.
-While ticks have a single outbox to write, most reads do not even wait for the tick's end.
+Together with session.py and loop.py this is the hot path. The loop reads every ready socket (`buffer_updated`), sessions put
+slices into outboxes, and `Tick.flush` runs when all ready sockets have been read: one joined write per destination, whatever
+number of sources it has packets from, and no timer that an idle relay would wait for.
 
 All connections share one read buffer for bytes off the socket, one for plain bytes, and the BIOs of channel.py; a
 connection keeps only the unfinished frame at its end, so that an idle one costs the same before and after a burst.
@@ -11,103 +10,79 @@ connection keeps only the unfinished frame at its end, so that an idle one costs
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
-from relay.channel import CLOSED, INCOMING, OUTGOING, Channel, TlsChannel
+from relay.channel import CLOSED, INCOMING, OUTGOING, RECORD, Channel, TlsChannel
 from relay.outbox import Chunk
+from relay.stream import Receiver, Stream
 from relay.websocket import WebSocket
 from relay.wire import MAX_RUN, PACKET_HEAD_LEN, ProtocolError
 
 if TYPE_CHECKING:
+    from relay.loop import Loop
     from relay.outbox import Outbox
     from relay.session import Session
     from relay.stats import Tally
     from relay.switch import Switch
 
 READ_SIZE: Final = 128 * 1024
-TAIL_SIZE: Final = MAX_RUN + 1024  # more than the longest unfinished frame
-BACKLOG: Final = 1024 * 1024  # bytes that wait for the end of the tick at most, and one read
-LONE_READS: Final = 16  # after a tick with one outbox; a lone packet is 4 of 72 µs less on its way
-HIGH_WATER: Final = 128 * 1024  # bytes in a transport that are not the kernel's yet; more, and its packets queue
+TAIL_SIZE: Final = MAX_RUN + READ_SIZE  # more than an unfinished frame, or what came with the handshake and a rate limit holds back
+BACKLOG: Final = 1024 * 1024  # bytes that wait for the end of the round at most, and one read
 
 CIPHER: Final = memoryview(bytearray(READ_SIZE))
-_PLAIN: Final = bytearray(TAIL_SIZE + READ_SIZE + PACKET_HEAD_LEN)
+# What was left of the last read stands right before the plain bytes of this one.
+_PLAIN: Final = bytearray(TAIL_SIZE + READ_SIZE + RECORD + PACKET_HEAD_LEN)
 _PLAIN_VIEW: Final = memoryview(_PLAIN)
-_PLAIN_WINDOW: Final = _PLAIN_VIEW[:READ_SIZE]
+_PLAIN_WINDOW: Final = _PLAIN_VIEW[TAIL_SIZE:-PACKET_HEAD_LEN]  # a read may complete a record that OpenSSL has most of
 _take_cipher: Final = OUTGOING.read
 _put_cipher: Final = INCOMING.write
 
 
 class Tick:
-    """Writes what one tick of the loop put into outboxes, and ends the connections that are to end."""
+    """Writes what one round of the loop put into outboxes, and ends the connections that are to end."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, switch: Switch, tally: Tally) -> None:
-        self.armed = False
+    def __init__(self, clock: Callable[[], float], switch: Switch, tally: Tally) -> None:
         self.writes = 0  # no Counter: that would be 0.2 µs for each
-        self._lone_reads = 0  # so many will not wait for the end of their tick
-        self._loop = loop
+        self._clock = clock
         self._switch = switch
         self._tally = tally
 
-    def arm(self) -> None:
-        """Run `flush` when this tick's sockets are read."""
-        if not self.armed:
-            self.armed = True
-            self._loop.call_soon(self.flush)
-
-    def arm_or_flush(self) -> None:
-        """After a read: run `flush` when this tick's sockets are read, or at once if the ticks before had nothing to join."""
-        if self._lone_reads and not self._switch.hangups:
-            self._lone_reads -= 1
-            self.flush()
-        else:
-            self.armed = True
-            self._loop.call_soon(self._end)
-
-    def _end(self) -> None:
-        if len(self._switch.dirty) == 1:
-            self._lone_reads = LONE_READS
-        self.flush()
-
-    def flush(self) -> None:
-        """One write per outbox that has something to write."""
-        self.armed = False
+    def flush(self) -> bool:
+        """One write per outbox that has something to write; whether some have more."""
         switch = self._switch
+        if not switch.dirty and not switch.hangups:
+            return False
         switch.backlog = 0
         outboxes = switch.dirty[:]
         switch.dirty.clear()
         self.writes += len(outboxes)
         for outbox in outboxes:
-            try:
-                if outbox.special:
-                    self._flush_special(outbox)
-                    continue
-                pending = outbox.pending
-                if pending:
-                    chunk = pending[0] if len(pending) == 1 else b"".join(pending)
-                    pending.clear()
-                    outbox.octets += len(chunk)
-                    outbox.link.write(chunk)
-            except RuntimeError:  # uvloop's answer where the transport is closed; the others' packets must leave
-                outbox.link.end("write_error")
+            if outbox.special:
+                self._flush_special(outbox)
+                continue
+            pending = outbox.pending
+            if pending:
+                chunk = pending[0] if len(pending) == 1 else b"".join(pending)
+                pending.clear()
+                outbox.octets += len(chunk)
+                outbox.link.write(chunk)
         while switch.hangups:
             session = switch.hangups.pop()
             session.outbox.link.end(session.reason)
+        return bool(switch.dirty)
 
     def _flush_special(self, outbox: Outbox) -> None:
         if not outbox.writable:
             return  # it comes back with unblock()
-        chunk, waited_s = outbox.take(self._loop.time())
+        chunk, waited_s = outbox.take(self._clock())
         if waited_s:
             self._tally.note_queue_time(waited_s)
         if chunk:
             outbox.link.write(chunk)
         if outbox.waiting and outbox.writable:
             self._switch.dirty.append(outbox)
-            self.arm()
 
 
 class Owner:
@@ -115,28 +90,29 @@ class Owner:
 
     tick: Tick
     switch: Switch
-    loop: asyncio.AbstractEventLoop
+    loop: Loop
 
     def link_ended(self, link: Link, reason: str) -> None:
         """The connection is over; its session must be unregistered."""
         raise NotImplementedError
 
     def link_blocked(self, link: Link) -> None:
-        """The transport takes no more bytes for now."""
+        """The kernel takes no more bytes for now."""
         raise NotImplementedError
 
     def link_unblocked(self, link: Link) -> None:
-        """The transport takes bytes again."""
+        """The kernel takes bytes again."""
         raise NotImplementedError
 
 
-class Link(asyncio.BufferedProtocol):
+class Link(Receiver):
     """An admitted client on plain TCP (or behind a front that speaks TLS)."""
 
-    __slots__ = ("_channel", "_feed", "_owner", "_switch", "_tail", "_tick", "_write", "keep_alive_s", "session", "transport")
+    __slots__ = ("_channel", "_feed", "_owner", "_switch", "_tail", "_tick", "_write", "keep_alive_s", "session", "stream")
+    buffer = _PLAIN_WINDOW
 
-    def __init__(self, owner: Owner, transport: asyncio.Transport, channel: Channel) -> None:
-        self.transport = transport
+    def __init__(self, owner: Owner, stream: Stream, channel: Channel) -> None:
+        self.stream = stream
         self._channel = channel
         self.session: Session | None = None
         self.keep_alive_s = 0.0
@@ -144,14 +120,13 @@ class Link(asyncio.BufferedProtocol):
         self._tick = owner.tick
         self._switch = owner.switch
         self._tail = b""
-        self._write = transport.write
-        transport.set_write_buffer_limits(HIGH_WATER, HIGH_WATER // 4)
+        self._write = stream.write
 
     def start(self, session: Session, rest: bytes) -> None:
         """Take over the connection; `rest` arrived behind the handshake."""
         self.session = session
-        self._feed: Callable[[bytearray, int], int] = session.feed
-        self.transport.set_protocol(self)
+        self._feed: Callable[[bytearray, int, int], int] = session.feed
+        self.stream.set_receiver(self)
         self.receive(rest)
         if self._channel.closed:
             self.end(self._channel.closed)
@@ -162,17 +137,10 @@ class Link(asyncio.BufferedProtocol):
         tls = self._channel.tls
         return str(tls.version()).removeprefix("TLSv") if tls is not None else ""
 
-    # What the loop calls.
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        tail = self._tail
-        if not tail:
-            return _PLAIN_WINDOW
-        _PLAIN[: len(tail)] = tail
-        return _PLAIN_VIEW[len(tail) : len(tail) + READ_SIZE]
+    # What the stream calls.
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._process(len(self._tail) + nbytes)
+        self._process(nbytes)
 
     def pause_writing(self) -> None:
         if self.session is not None:
@@ -183,7 +151,6 @@ class Link(asyncio.BufferedProtocol):
         if self.session is not None:
             self._owner.link_unblocked(self)
             self.session.outbox.unblock()
-            self._tick.arm()
 
     def eof_received(self) -> None:
         self.end(CLOSED)
@@ -201,15 +168,13 @@ class Link(asyncio.BufferedProtocol):
         """Plain bytes that did not come through the read buffer."""
         for start in range(0, len(data), READ_SIZE):
             part = data[start : start + READ_SIZE]
-            tail = self._tail
-            size = len(tail) + len(part)
-            _PLAIN[:size] = tail + part
-            self._process(size)
+            _PLAIN_WINDOW[: len(part)] = part
+            self._process(len(part))
 
     def say_goodbye(self) -> None:
         """End once everything written has left, and tell the client that this is the end. Does nothing if it has ended."""
         if self.session is None:
-            return  # its transport must not be written to
+            return
         self._write(self._farewell())
         self.end("drained", abort=False)
 
@@ -223,9 +188,9 @@ class Link(asyncio.BufferedProtocol):
         self._owner.link_ended(self, reason)
         self.session = None
         if abort:
-            self.transport.abort()
+            self.stream.abort()
         else:
-            self.transport.close()
+            self.stream.close()
         self._let_go()
 
     def _let_go(self) -> None:
@@ -234,70 +199,59 @@ class Link(asyncio.BufferedProtocol):
         self._tail = b""
         del self._feed
 
-    def _process(self, end: int) -> None:
-        """Hand the first `end` bytes of the plain buffer to the session, and keep what it leaves."""
+    def _process(self, count: int) -> None:
+        """Hand what was left, and `count` bytes in the plain buffer, to the session; keep what it leaves."""
         session = self.session
         if session is None:
             return
+        tail, start, end = self._tail, TAIL_SIZE, TAIL_SIZE + count
+        if tail:
+            start -= len(tail)
+            _PLAIN[start:TAIL_SIZE] = tail
         try:
-            position = self._feed(_PLAIN, end)
+            position = self._feed(_PLAIN, start, end)
         except ProtocolError as error:
             self.end(error.reason)
             position = end
         if position < end:
             self._tail = _PLAIN_VIEW[position:end].tobytes()
-        elif self._tail:
+        elif tail:
             self._tail = b""
-        switch, tick = self._switch, self._tick
-        if switch.backlog > BACKLOG:
-            tick.flush()
-        elif not tick.armed and (switch.dirty or switch.hangups):
-            tick.arm_or_flush()
+        if self._switch.backlog > BACKLOG:
+            self._tick.flush()
         if session.wait_s:
-            self._pause(session.wait_s)
-
-    def _pause(self, wait_s: float) -> None:
-        self.transport.pause_reading()
-        self._owner.loop.call_later(wait_s, self._resume)
+            self.stream.pause_reading()
+            self._owner.loop.call_later(session.wait_s, self._resume)
 
     def _resume(self) -> None:
         """The rate limit lets the next frame pass."""
         if self.session is None:
             return
-        tail = self._tail
-        _PLAIN[: len(tail)] = tail
-        self._process(len(tail))
+        self._process(0)
         if self.session is not None and not self.session.wait_s:
-            self.transport.resume_reading()
+            self.stream.resume_reading()
 
 
 class TlsLink(Link):
     """An admitted client on TLS, which happens right here: asyncio's own layer would buffer once more in each direction."""
 
     __slots__ = ("_encrypt", "_read")
+    buffer = CIPHER
 
-    def __init__(self, owner: Owner, transport: asyncio.Transport, channel: TlsChannel) -> None:
-        super().__init__(owner, transport, channel)
+    def __init__(self, owner: Owner, stream: Stream, channel: TlsChannel) -> None:
+        super().__init__(owner, stream, channel)
         # The C object's own methods: SSLObject's are a Python call more each, 0.3 µs per packet where each is read alone.
         tls = cast(ssl.SSLObject, getattr(channel.tls, "_sslobj", channel.tls))
         self._read = cast(Callable[[int, memoryview], int], tls.read)  # with a buffer it returns a count
         self._encrypt = tls.write
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return CIPHER
-
     def buffer_updated(self, nbytes: int) -> None:
         _put_cipher(CIPHER[:nbytes])
-        tail = self._tail
-        end = len(tail)
-        if tail:
-            _PLAIN[:end] = tail
-        read, closed = self._read, ""
+        read, closed, end = self._read, "", 0
         try:
-            count = read(READ_SIZE, _PLAIN_VIEW[end:] if end else _PLAIN_VIEW)
-            end += count
+            count = end = read(READ_SIZE, _PLAIN_WINDOW)
             while INCOMING.pending and count:
-                count = read(READ_SIZE, _PLAIN_VIEW[end:])
+                count = read(READ_SIZE, _PLAIN_WINDOW[end:])
                 end += count
             if not count:
                 closed = CLOSED
@@ -309,7 +263,8 @@ class TlsLink(Link):
             self._write(_take_cipher())
         if closed:
             INCOMING.read()
-        self._process(end)
+        if end:
+            self._process(end)
         if closed:
             self.end(closed)
 
@@ -333,13 +288,11 @@ class WebSocketLink(Link):
     """An admitted browser: DERP's bytes in binary messages, on plain TCP or TLS."""
 
     __slots__ = ("_websocket",)
+    buffer = CIPHER
 
-    def __init__(self, owner: Owner, transport: asyncio.Transport, channel: Channel, websocket: WebSocket) -> None:
-        super().__init__(owner, transport, channel)
+    def __init__(self, owner: Owner, stream: Stream, channel: Channel, websocket: WebSocket) -> None:
+        super().__init__(owner, stream, channel)
         self._websocket = websocket
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return CIPHER
 
     def buffer_updated(self, nbytes: int) -> None:
         channel = self._channel

@@ -1,30 +1,65 @@
-"""Listening sockets, with the options that derper sets."""
+"""Listening sockets, with the options that derper sets, and what is accepted on them."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from relay.flags import Config
+from relay.log import Log
+from relay.loop import Loop
+from relay.stream import Stream
 
 BACKLOG: Final = 4096  # connections that wait to be accepted; the kernel takes the lower of this and net.core.somaxconn
 
 
-@dataclass(frozen=True)
-class Listener:
-    """A server that accepts, and its address."""
+MAX_ACCEPTS: Final = 64  # per round of the loop; those who are connected want their turn
+RETRY_S: Final = 1.0  # after an accept that found no descriptor or no memory
+LOG: Final = Log("listen")
 
-    server: asyncio.AbstractServer
-    address: tuple[Any, ...]
+
+class Listener:
+    """Accepts on one socket. `welcome` gets each connection with its peer's address and port; those of a unix socket are empty."""
+
+    def __init__(self, loop: Loop, sock: socket.socket, welcome: Callable[[Stream, tuple[str, int]], object]) -> None:
+        self._loop = loop
+        self._socket = sock
+        self._welcome = welcome
+        self._loop.poller.call(sock.fileno(), self._accept)
+        self._is_waiting = True
 
     def close(self) -> None:
         """Accept no more."""
-        self.server.close()
+        self._pause()
+        self._socket.close()
+
+    def _accept(self) -> None:
+        for _ in range(MAX_ACCEPTS):
+            try:
+                sock, address = self._socket.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                LOG.warning("cannot accept, and tries again", error=error, seconds=RETRY_S)
+                self._pause()
+                self._loop.call_later(RETRY_S, self._resume)
+                return
+            sock.setblocking(False)
+            self._welcome(Stream(self._loop, sock), address[:2] if isinstance(address, tuple) else ("", 0))
+
+    def _pause(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            self._loop.poller.forget(self._socket.fileno())
+
+    def _resume(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._is_waiting = True
+            self._loop.poller.call(self._socket.fileno(), self._accept)
 
 
 def take(handed: list[socket.socket], kind: socket.SocketKind, port: int) -> list[socket.socket]:
@@ -37,7 +72,7 @@ def take(handed: list[socket.socket], kind: socket.SocketKind, port: int) -> lis
 def open_tcp(host: str, port: int, config: Config, handed: list[socket.socket]) -> list[socket.socket]:
     """Listening sockets for `host`, or for every IPv4 and IPv6 address if it is empty. Raises OSError.
 
-    Those that were handed over for this port are taken instead. Accepted connections inherit keep-alive and user timeout: DERP
+    Those that were handed over for this port are taken instead. Accepted connections inherit the options: DERP
     has its own keep-alive, so TCP's is rare, and unacknowledged data ends a connection fast.
     """
     sockets = take(handed, socket.SOCK_STREAM, port) or _open(host, port, socket.SOCK_STREAM, reuse_port=config.workers > 1)
@@ -45,6 +80,7 @@ def open_tcp(host: str, port: int, config: Config, handed: list[socket.socket]) 
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(config.tcp_keepalive_time_s)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(config.tcp_user_timeout_s * 1000))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.listen(BACKLOG)
     return sockets
 
@@ -61,6 +97,7 @@ def open_unix(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     sock.bind(path)
+    sock.listen(BACKLOG)
     return sock
 
 

@@ -129,8 +129,6 @@ class MeshProtocol(asyncio.Protocol):
             return
         if out := self._client.outgoing():
             self._transport.write(out)
-        if self._relay.switch.dirty:
-            self._relay.tick.arm()
 
     def pause_writing(self) -> None:
         if self._link is not None:
@@ -142,7 +140,6 @@ class MeshProtocol(asyncio.Protocol):
             self._write_timer.cancel()
         if self._link is not None:
             self._link.outbox.unblock()
-            self._relay.tick.arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._timer, self._write_timer):
@@ -150,7 +147,6 @@ class MeshProtocol(asyncio.Protocol):
                 timer.cancel()
         if self._link is not None:
             self._relay.switch.remove_link(self._link)
-            self._relay.tick.arm()
         if not self._ended.done():
             self._ended.set_result(str(exc) if exc else self._reason)
 

@@ -11,7 +11,6 @@ macOS and old C libraries lack the calls, and a sandbox may refuse them: `open_s
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import errno
 import socket
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from relay import stun
+from relay.loop import Loop
 from relay.pktinfo import Asked, Asked4, Asked6
 from relay.stun import ANSWER4, SLOT, SOURCE4
 from relay.udp import MAX_PER_WAKE, StunSocket
@@ -70,7 +70,7 @@ _recvmmsg: Final = _find("recvmmsg", ctypes.c_void_p)
 _sendmmsg: Final = _find("sendmmsg")
 
 
-def open_stun(loop: asyncio.AbstractEventLoop, sock: socket.socket, silent: Callable[[], bool]) -> StunSocket:
+def open_stun(loop: Loop, sock: socket.socket, silent: Callable[[], bool]) -> StunSocket:
     """Answer STUN on a bound, non-blocking socket, in the best way that this system has."""
     return (BatchedStunSocket if _is_served(sock) else StunSocket)(loop, sock, silent)
 

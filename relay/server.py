@@ -32,12 +32,14 @@ from relay.goflag import split_host_port
 from relay.handshake import ClientInfo, Introduction, parse_mesh_key
 from relay.keyfile import NodeKey, read_mesh_key
 from relay.link import Link, Owner, Tick
-from relay.listen import BACKLOG, Listener, open_tcp, open_udp, open_unix
+from relay.listen import Listener, open_tcp, open_udp, open_unix
 from relay.log import Log
+from relay.loop import Loop
 from relay.mmsg import open_stun
 from relay.proxyproto import TrustedProxies
 from relay.session import Session
 from relay.stats import Rates, Tally
+from relay.stream import Stream
 from relay.sweep import Sweep
 from relay.switch import Switch
 from relay.udp import StunSocket
@@ -54,7 +56,7 @@ class Relay(Owner):
     def __init__(
         self,
         config: Config,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         key: NodeKey,
         *,
         worker: Worker | None = None,
@@ -68,7 +70,8 @@ class Relay(Owner):
         self.log = Log("server")
         self.switch = Switch(loop.time, key.public)
         self.tally = Tally()
-        self.tick = Tick(loop, self.switch, self.tally)
+        self.tick = Tick(loop.time, self.switch, self.tally)
+        loop.poller.end_of_round = self.tick.flush
         self.sweep = Sweep(self)
         self.admission = admission.from_config(config)
         self.proxies = TrustedProxies(config.trusted_proxies)
@@ -122,11 +125,11 @@ class Relay(Owner):
         if self.worker is not None:
             await self._join(self.worker)
         host, port = config.listen
-        await self._listen(open_tcp(host, port, config, self._handed), http.answer, encrypted=config.serve_tls)
+        self._listen(open_tcp(host, port, config, self._handed), http.answer, encrypted=config.serve_tls)
         if config.serve_tls and config.http_port >= 0:
-            await self._listen(open_tcp(host, config.http_port, config, self._handed), http.answer_plain)
+            self._listen(open_tcp(host, config.http_port, config, self._handed), http.answer_plain)
         if config.metrics_listen:
-            await self._listen_inside(config.metrics_listen)
+            self._listen_inside(config.metrics_listen)
         if config.stun:
             sockets = open_udp(host, config.stun_port, self._handed, reuse_port=config.workers > 1)
             self.stun = [open_stun(self.loop, sock, self._is_silent) for sock in sockets]
@@ -254,7 +257,6 @@ class Relay(Owner):
         self.links[serial] = link
         self.sweep.add(link, serial)
         self.switch.register(session)
-        self.tick.arm()
         return session
 
     # Connections, for Link.
@@ -268,7 +270,6 @@ class Relay(Owner):
         if ticket := self._tickets.pop(session.serial, None):
             ticket.leave()
         self.switch.unregister(session)
-        self.tick.arm()
 
     def link_blocked(self, link: Link) -> None:
         self.sweep.block(link)
@@ -278,7 +279,7 @@ class Relay(Owner):
 
     async def _join(self, worker: Worker) -> None:
         """Know the other workers, and be known to them, before clients come: theirs and ours could not reach each other yet."""
-        await self._listen([open_unix(worker.socket_path(worker.number))], self._answer_worker)
+        self._listen([open_unix(worker.socket_path(worker.number))], self._answer_worker)
         for other in worker.others:
             place = mesh.sibling(f"worker {other}", worker.socket_path(other), worker.private_key, worker.secret)
             self.keep(mesh.keep(self, place))
@@ -321,7 +322,6 @@ class Relay(Owner):
             peer = self.switch.peers.get(key)
             for session in [*peer.sessions] if peer else ():
                 session.hang_up(f"revoked_{verdict.reason}")
-            self.tick.arm()
 
     def _clients(self) -> list[tuple[bytes, str]]:
         return [(session.key, str(session.address or "")) for session in self.switch.sessions if not session.is_mesh]
@@ -343,7 +343,7 @@ class Relay(Owner):
         about["worker"] = f"{self.worker.number} of {self.worker.count}; the pages are of all"
         return debug.Inside(self.switch, self.census.all, self.rates, offset_s, about, partial(ask_others, self.worker))
 
-    async def _listen_inside(self, address: str) -> None:
+    def _listen_inside(self, address: str) -> None:
         """The metrics: worker 0 on the port that is named, the others on those behind it, if nobody else has them."""
         host, service = split_host_port(address)
         number = self.worker.number if self.worker is not None else 0
@@ -354,7 +354,7 @@ class Relay(Owner):
                 raise
             self.log.warning("no metrics of this worker alone; worker 0 has those of all", error=error)
         else:
-            await self._listen(sockets, self._answer_inside, proxied=False)
+            self._listen(sockets, self._answer_inside, proxied=False)
 
     def _answer_worker(self, request: http.Request, site: http.Site) -> http.Answer:
         page = self._parts.get(request.path)
@@ -402,15 +402,13 @@ class Relay(Owner):
             if not session.is_mesh:
                 session.limiter = self.rate_limits.limiter(now)
 
-    async def _listen(self, sockets: list[socket.socket], answer: Answer, *, encrypted: bool = False, proxied: bool = True) -> None:
+    def _listen(self, sockets: list[socket.socket], answer: Answer, *, encrypted: bool = False, proxied: bool = True) -> None:
         """Accept on these. `proxied`: trusted proxies may be in front, and begin with a PROXY header if there is one at all."""
 
-        def make_front() -> Front:
-            return Front(self, answer=answer, context=self._context if encrypted else None, proxied=proxied)
+        def welcome(stream: Stream, address: tuple[str, int]) -> None:
+            Front(self, stream, address, answer=answer, context=self._context if encrypted else None, proxied=proxied)
 
-        for sock in sockets:
-            open_server = self.loop.create_unix_server if sock.family == socket.AF_UNIX else self.loop.create_server
-            self.listeners.append(Listener(await open_server(make_front, sock=sock, backlog=BACKLOG), sock.getsockname()))
+        self.listeners += [Listener(self.loop, sock, welcome) for sock in sockets]
 
 
 def _read_rate_config(path: str) -> RateConfig:

@@ -106,8 +106,8 @@ class Session:
         self._cold = 0  # frames in this turn that are no packets for anybody
         self._paid = False  # the first frame of what is fed next has been charged for
 
-    def feed(self, buffer: bytearray, end: int) -> int:  # noqa: PLR0912, PLR0915  (a call per packet costs a tenth)
-        """Handle the whole frames in buffer[:end], which is overwritten. Returns where the first unfinished one starts.
+    def feed(self, buffer: bytearray, start: int, end: int) -> int:  # noqa: PLR0912, PLR0915  (a call per packet costs a tenth)
+        """Handle the whole frames in buffer[start:end], which is overwritten. Returns where the first unfinished one starts.
 
         `buffer` must be at least PACKET_HEAD_LEN longer than `end`. Frames that must wait, because of a rate limit or in a
         flood of pings and the like, are left too, and `wait_s` says how long. Raises ProtocolError when the client breaks
@@ -115,31 +115,31 @@ class Session:
         """
         self.wait_s = 0.0
         self._cold = 0
-        if self.rivals and end >= HEADER_LEN:
+        if self.rivals and end - start >= HEADER_LEN:
             self.switch.note_activity(self)
         if self.limiter is not None:
-            end = self._affordable(self.limiter, buffer, end)
-        position = packets = total = 0
+            end = self._affordable(self.limiter, buffer, start, end)
+        position, packets, total = start, 0, 0
         routes, me, front_at, rewrite = self._routes, self.key, _FRONT.unpack_from, _FRONT.pack_into
         # Where fewer than 37 bytes are left, `key` ends with what stood there before, and with fewer than 5 the length does.
         # Then the frame is not whole, whatever these say: _handle looks again.
-        kind, length, key = front_at(buffer, 0)
+        kind, length, key = front_at(buffer, start)
         size = length + HEADER_LEN
-        if size == end and kind == SEND_PACKET and PACKET_HEAD_LEN <= size <= MAX_SIZE:
+        if size == end - start and kind == SEND_PACKET and PACKET_HEAD_LEN <= size <= MAX_SIZE:
             # One packet and no more, as a stock client's writes often come: 0.4 of 5 µs less than through the loop.
             outbox = routes.get(key)
             if outbox is not None and outbox.ready:
-                rewrite(buffer, 0, RECV_PACKET, length, me)
-                if length >= _MIN_DISCO_LEN and buffer[PACKET_HEAD_LEN] == DISCO_FIRST:
-                    self._count_disco(buffer, 0, end, size)
+                rewrite(buffer, start, RECV_PACKET, length, me)
+                if length >= _MIN_DISCO_LEN and buffer[start + PACKET_HEAD_LEN] == DISCO_FIRST:
+                    self._count_disco(buffer, start, end, size)
                 pending = outbox.pending
                 if not pending:
                     outbox.dirty.append(outbox)
-                pending.append(buffer[:end])
+                pending.append(buffer[start:end])
                 outbox.packets += 1
                 self.rx_packets += 1
-                self.rx_bytes += end - PACKET_HEAD_LEN
-                self.switch.backlog += end
+                self.rx_bytes += size - PACKET_HEAD_LEN
+                self.switch.backlog += size
                 return end
         try:
             while position < end:
@@ -158,7 +158,7 @@ class Session:
                     continue
                 first, destination, run = position, key, 0
                 while True:  # once for each length in the run
-                    start = position
+                    begin = position
                     rewrite(buffer, position, RECV_PACKET, length, me)
                     position += size
                     kind, following, key = front_at(buffer, position)
@@ -168,13 +168,13 @@ class Session:
                         if end - position > LONG_RUN * size:
                             position = self._rewrite_run(buffer, position, end, length, destination)
                         kind, following, key = front_at(buffer, position)
-                    count = (position - start) // size
+                    count = (position - begin) // size
                     run += count
                     if length >= _MIN_DISCO_LEN and (
-                        buffer[start + PACKET_HEAD_LEN] == DISCO_FIRST
-                        or (count > 1 and DISCO_FIRST in buffer[start + PACKET_HEAD_LEN + size : position : size])
+                        buffer[begin + PACKET_HEAD_LEN] == DISCO_FIRST
+                        or (count > 1 and DISCO_FIRST in buffer[begin + PACKET_HEAD_LEN + size : position : size])
                     ):
-                        self._count_disco(buffer, start, position, size)
+                        self._count_disco(buffer, begin, position, size)
                     length, size = following, following + HEADER_LEN
                     if key != destination or kind != SEND_PACKET or not ready:
                         break
@@ -417,9 +417,9 @@ class Session:
         starts = range(first + PACKET_HEAD_LEN, after, size)
         self.rx_disco += sum(buffer.startswith(DISCO_MAGIC, start) for start in starts)
 
-    def _affordable(self, limiter: Limiter, buffer: bytearray, end: int) -> int:
+    def _affordable(self, limiter: Limiter, buffer: bytearray, start: int, end: int) -> int:
         """Where the frames end that the rate limit lets pass now; the first one behind is paid for, and waits `wait_s`."""
-        position, now = 0, self.switch.clock()
+        position, now = start, self.switch.clock()
         while end - position >= HEADER_LEN:
             length = _header_at(buffer, position)[1]
             if not self._paid:

@@ -40,7 +40,7 @@ class Sweep:
         self._relay = relay
         self._memory = ResidentMemory() if relay.config.memory_ceiling_mib else None
         self._keep_alives: list[tuple[float, int]] = []  # heap of (due, link's serial number)
-        self._blocked: dict[Link, tuple[float, int]] = {}  # since when, with how many bytes in the transport
+        self._blocked: dict[Link, tuple[float, int]] = {}  # since when, with how many bytes unsent
 
     def start(self) -> None:
         """Begin, and go on for ever."""
@@ -54,7 +54,7 @@ class Sweep:
 
     def block(self, link: Link) -> None:
         """The kernel takes no more bytes for this client."""
-        self._blocked[link] = (self._relay.loop.time(), link.transport.get_write_buffer_size())
+        self._blocked[link] = (self._relay.loop.time(), link.stream.unsent)
 
     def unblock(self, link: Link) -> None:
         """It does again, or the client is gone."""
@@ -71,8 +71,6 @@ class Sweep:
             self._keep_alive(heappop(self._keep_alives)[1], now)
         if self._memory is not None:
             self.full = self._memory.read() > relay.config.memory_ceiling_mib * 2**20
-        if relay.switch.dirty or relay.switch.hangups:
-            relay.tick.arm()
 
     def _keep_alive(self, serial: int, now: float) -> None:
         link = self._relay.links.get(serial)
@@ -80,12 +78,12 @@ class Sweep:
             return
         link.session.outbox.control(KEEP_ALIVE_FRAME)
         link.session.trim()
-        self._relay.tally.note_rtt(read_rtt_us(link.transport.get_extra_info("socket")))
+        self._relay.tally.note_rtt(read_rtt_us(link.stream.socket))
         heappush(self._keep_alives, (now + link.keep_alive_s, serial))
 
     def _check_blocked(self, link: Link, since: float, size: int, now: float) -> None:
         """Hang up when the kernel took nothing for the write timeout."""
-        left = link.transport.get_write_buffer_size()
+        left = link.stream.unsent
         if left < size:
             self._blocked[link] = (now, left)
             return

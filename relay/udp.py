@@ -6,7 +6,6 @@ has system calls for many datagrams at once, mmsg.py is what serves, with half t
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import socket
 from collections import Counter
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from relay import pktinfo, stun
+from relay.loop import Loop
 from relay.wire import ProtocolError
 
 MAX_DATAGRAM: Final = 1500
@@ -27,7 +27,7 @@ class StunSocket:
     `silent()` says when not to: the relay itself does not work.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, silent: Callable[[], bool]) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, silent: Callable[[], bool]) -> None:
         self.requests: Counter[str] = Counter()  # by disposition
         self.silenced = 0
         self._loop = loop
@@ -36,7 +36,7 @@ class StunSocket:
         self._is_ipv4 = sock.family == socket.AF_INET
         pktinfo.enable(sock)
         self._prepare()
-        loop.add_reader(sock.fileno(), self._read)
+        loop.poller.call(sock.fileno(), self._read)
 
     @property
     def family(self) -> str:
@@ -50,7 +50,7 @@ class StunSocket:
 
     def close(self) -> None:
         """Stop answering."""
-        self._loop.remove_reader(self._socket.fileno())
+        self._loop.poller.forget(self._socket.fileno())
         self._socket.close()
 
     def _prepare(self) -> None:

@@ -7,7 +7,7 @@ import datetime as dt
 import json
 import os
 import platform
-import ssl
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +26,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5, help="alternating runs of each server (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=5, help="length of a timed window (default %(default)s)")
     parser.add_argument("--scale", type=float, default=1, help="part of the counted work: connections, handshakes (default %(default)s)")
+    parser.add_argument("--python", default=servers.hosts_python(), help="which runs our relay (default %(default)s)")
     parser.add_argument("--server-cpu", type=int, default=0)
     parser.add_argument("--generator-cpu", type=int, default=1)
     parser.add_argument("--realtime", action="store_true", help="SCHED_FIFO for server and generator: for a machine that others use too")
@@ -41,8 +42,8 @@ def main() -> int:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     known = {
         "derper": servers.derper(derper),
-        "relay": servers.relay(),
-        "two-workers": servers.relay(name="two-workers", workers=2),
+        "relay": servers.relay(python=options.python),
+        "two-workers": servers.relay(name="two-workers", workers=2, python=options.python),
     }
     chosen = options.servers.split(",")
     regimes = [regime for regime in REGIMES if not options.only or regime.name in options.only]
@@ -61,8 +62,7 @@ def main() -> int:
         "realtime": options.realtime,
         "kernel": platform.release(),
         "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "openssl": ssl.OPENSSL_VERSION,
+        **_versions(options.python),
         "load_average": os.getloadavg(),
     }
     options.json.write_text(json.dumps(report.record(regimes, results, about), indent=1) + "\n")
@@ -71,6 +71,13 @@ def main() -> int:
     if options.readme:
         report.insert(HERE / "README.md", text)
     return 0
+
+
+def _versions(python: str) -> dict[str, str]:
+    """What our relay runs on."""
+    program = "import json, platform, ssl; print(json.dumps({'python': platform.python_version(), 'openssl': ssl.OPENSSL_VERSION}))"
+    said: dict[str, str] = json.loads(subprocess.run([python, "-c", program], capture_output=True, check=True).stdout)
+    return {**said, "python_path": python}
 
 
 def one(regime: Regime, server: servers.Server, loadgen: Path, options: argparse.Namespace) -> generator.Run:

@@ -58,10 +58,11 @@ def _number(value: float | None) -> str:
 def conditions(about: Mapping[str, Any]) -> str:
     """One line that says how the figures came about."""
     load = about["load_average"][1]
+    whose = "the distribution's " if about["python_path"].startswith("/usr/bin/") else ""
     return (
         f"{about['when'][:10]}, medians of {about['runs']} alternating runs of {about['seconds']:g} s, counted work × {about['scale']:g}"
         f"{', real-time priority' if about['realtime'] else ''}. {about['cores']} cores, Linux {about['kernel']}, "
-        f"Python {about['python']}, {about['openssl']}; load average {load:.1f} (below 2 when alone)."
+        f"{whose}Python {about['python']}, {about['openssl']}; load average {load:.1f} (below 2 when alone)."
     )
 
 

@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -39,9 +40,24 @@ def derper(program: Path, *flags: str) -> Server:
     return Server("derper", (str(program),), flags)
 
 
-def relay(*flags: str, name: str = "relay", workers: int = 1) -> Server:
-    """This checkout's relay."""
-    return Server(name, (sys.executable, "-m", "relay"), flags, {"PYTHONPATH": str(ROOT)}, workers)
+def relay(*flags: str, name: str = "relay", workers: int = 1, python: str = sys.executable) -> Server:
+    """This checkout's relay, with this environment's packages."""
+    path = f"{ROOT}{os.pathsep}{sysconfig.get_path('platlib')}"
+    return Server(name, (python, "-m", "relay"), flags, {"PYTHONPATH": path}, workers)
+
+
+def hosts_python() -> str:
+    """The distribution's Python, on which relays run, if it takes this environment's packages; else the one that runs this.
+
+    One that a version manager built, without the distribution's optimizations, carries a tenth to a fifth less.
+    """
+    version = "import sys; print(*sys.version_info[:2])"
+    found = "/usr/bin/python3"
+    try:
+        theirs = subprocess.run([found, "-c", version], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return sys.executable
+    return found if theirs.split() == [str(part) for part in sys.version_info[:2]] else sys.executable
 
 
 @dataclass(frozen=True)

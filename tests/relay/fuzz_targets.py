@@ -66,7 +66,7 @@ def _feed(pieces: Sequence[bytes], *, mesh: bool) -> tuple[Any, ...]:
         for piece in pieces:
             kept += piece
             buffer = bytearray(kept + bytes(wire.PACKET_HEAD_LEN))
-            kept = kept[speaker.feed(buffer, len(kept)) :]
+            kept = kept[speaker.feed(buffer, 0, len(kept)) :]
             assert len(kept) < MAX_KEPT
     except ProtocolError as error:
         reason = error.reason

@@ -46,7 +46,7 @@ class Room:
     def say(self, session, number, payload):
         frame = pack_send_packet(key_of(number), payload)
         buffer = bytearray(frame + bytes(64))
-        assert session.feed(buffer, len(frame)) == len(frame)
+        assert session.feed(buffer, 0, len(frame)) == len(frame)
         self.flush()
 
     def flush(self):
@@ -57,7 +57,7 @@ class Room:
 def feed(session, data):
     """What arrived, whole frames only; what it set off is taken from the outboxes by `frames`."""
     buffer = bytearray(data + bytes(wire.PACKET_HEAD_LEN))
-    return session.feed(buffer, len(data))
+    return session.feed(buffer, 0, len(data))
 
 
 def frames(room, session):

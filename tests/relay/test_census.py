@@ -8,6 +8,7 @@ import pytest
 
 from relay.flags import parse
 from relay.keyfile import NodeKey
+from relay.loop import Loop
 from relay.server import Relay
 from relay.workers import Worker
 
@@ -15,7 +16,7 @@ from relay.workers import Worker
 @pytest.fixture
 def relay():
     """One that has not started, and counts its consistency checks."""
-    loop = asyncio.new_event_loop()
+    loop = Loop()
     relay = Relay(parse(["-dev"]), loop, NodeKey.generate())
     relay.checks = 0
 

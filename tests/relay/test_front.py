@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,19 +15,16 @@ from tests.relay import vectors as v
 REQUEST = b"GET /robots.txt HTTP/1.1\r\nHost: derp.example\r\n\r\n"
 
 
-class Transport:
-    """The kernel takes nothing while `unread` is not 0."""
+class Connection:
+    """A stream whose kernel takes nothing while `unsent` is not 0."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
-        self.unread = 0
+        self.unsent = 0
         self.ended: list[str] = []
 
-    def get_extra_info(self, _name: str) -> tuple[str, int]:
-        return "192.0.2.7", 5
-
-    def get_write_buffer_size(self) -> int:
-        return self.unread
+    def set_receiver(self, receiver: Front) -> None:
+        pass
 
     def write(self, data: bytes) -> None:
         self.written.append(bytes(data))
@@ -61,41 +57,39 @@ def office() -> Office:
 
 
 @pytest.fixture
-def transport() -> Transport:
-    return Transport()
+def stream() -> Connection:
+    return Connection()
 
 
 @pytest.fixture
-def front(office: Office, transport: Transport) -> Front:
-    front = Front(cast(Any, office), answer=http.answer, context=None, proxied=False)
-    front.connection_made(cast(asyncio.Transport, transport))
-    return front
+def front(office: Office, stream: Connection) -> Front:
+    return Front(cast(Any, office), cast(Any, stream), ("192.0.2.7", 5), answer=http.answer, context=None, proxied=False)
 
 
 def ask(front: Front, data: bytes) -> None:
-    front.get_buffer(-1)[: len(data)] = data
+    front.buffer[: len(data)] = data
     front.buffer_updated(len(data))
 
 
-def test_one_that_asks_and_does_not_read_is_hung_up_on(office: Office, front: Front, transport: Transport) -> None:
+def test_one_that_asks_and_does_not_read_is_hung_up_on(office: Office, front: Front, stream: Connection) -> None:
     ask(front, REQUEST)
-    transport.unread = MAX_UNREAD
+    stream.unsent = MAX_UNREAD
     ask(front, REQUEST)
-    assert (len(transport.written), transport.ended) == (2, [])
-    transport.unread += 1
+    assert (len(stream.written), stream.ended) == (2, [])
+    stream.unsent += 1
     ask(front, REQUEST)
-    assert len(transport.written) == 2
-    assert transport.ended[-1] == "aborted"
+    assert len(stream.written) == 2
+    assert stream.ended[-1] == "aborted"
     assert office.tally.labelled["refusals", "slow_reader"] == 1
 
 
-def test_a_last_answer_that_nobody_reads_does_not_stay_for_ever(office: Office, front: Front, transport: Transport) -> None:
-    transport.unread = 100
+def test_a_last_answer_that_nobody_reads_does_not_stay_for_ever(office: Office, front: Front, stream: Connection) -> None:
+    stream.unsent = 100
     ask(front, REQUEST * 100)
-    assert transport.ended == ["closed"]  # which waits for the answer to leave
+    assert stream.ended == ["closed"]  # which waits for the answer to leave
     assert [front.deadline for front in office.fronts] == [1000.0 + HTTP_IDLE_S]
     front.expire()
-    assert transport.ended == ["closed", "aborted"]
+    assert stream.ended == ["closed", "aborted"]
     front.connection_lost(None)
     assert not office.fronts
     assert not [reason for kind, reason in office.tally.labelled if kind == "refusals"]

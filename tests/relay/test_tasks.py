@@ -9,13 +9,14 @@ import pytest
 
 from relay.flags import parse
 from relay.keyfile import NodeKey
+from relay.loop import Loop
 from relay.server import Relay
 
 
 @pytest.fixture
 def relay() -> Iterator[Relay]:
     """One that has not started."""
-    loop = asyncio.new_event_loop()
+    loop = Loop()
     yield Relay(parse(["-dev"]), loop, NodeKey.generate())
     loop.close()
 

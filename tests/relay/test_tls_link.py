@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from relay.link import Link, Owner, Tick, TlsLink, WebSocketLink
 from relay.selfsigned import ensure_self_signed
 from relay.session import Session
 from relay.stats import Tally
+from relay.stream import Stream
 from relay.switch import Switch
 from relay.websocket import WebSocket
 from tests.relay.world import key
@@ -32,10 +32,8 @@ class Office(Owner):
     """A relay without sockets."""
 
     def __init__(self, context: ssl.SSLContext, version: ssl.TLSVersion) -> None:
-        self.soon: list[Callable[[], None]] = []
-        self.loop = cast(asyncio.AbstractEventLoop, SimpleNamespace(call_soon=self.soon.append, time=lambda: 0.0))
         self.switch = Switch(lambda: 0.0, bytes(32))
-        self.tick = Tick(self.loop, self.switch, Tally())
+        self.tick = Tick(lambda: 0.0, self.switch, Tally())
         self.ended: list[tuple[bytes, str]] = []
         self.context = context
         self.version = version
@@ -44,11 +42,10 @@ class Office(Owner):
         assert link.session is not None
         self.ended.append((link.session.key, reason))
         self.switch.unregister(link.session)
-        self.tick.arm()
 
     def end_tick(self) -> None:
-        while self.soon:
-            self.soon.pop(0)()
+        while self.tick.flush():
+            pass
 
 
 class Client:
@@ -64,10 +61,10 @@ class Client:
         while not self.channel.shaken:
             self._shake()
         self._shake()
-        silent = {name: lambda *_: None for name in ("abort", "close", "set_protocol", "set_write_buffer_limits")}
-        transport = cast(asyncio.Transport, SimpleNamespace(write=self.incoming.write, **silent))
+        silent = {name: lambda *_: None for name in ("abort", "close", "set_receiver")}
+        stream = cast(Stream, SimpleNamespace(write=self.incoming.write, **silent))
         self.ws = WebSocket(client=True) if browser else None
-        link = WebSocketLink(office, transport, self.channel, WebSocket()) if browser else TlsLink(office, transport, self.channel)
+        link = WebSocketLink(office, stream, self.channel, WebSocket()) if browser else TlsLink(office, stream, self.channel)
         self.session = Session(office.switch, self.key, ClientInfo(), link)
         office.switch.register(self.session)
         self.link: Link = link
@@ -94,7 +91,7 @@ class Client:
         return self.outgoing.read()
 
     def raw(self, data: bytes) -> None:
-        self.link.get_buffer(-1)[: len(data)] = data
+        self.link.buffer[: len(data)] = data
         self.link.buffer_updated(len(data))
         self.office.end_tick()
 

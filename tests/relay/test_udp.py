@@ -17,6 +17,7 @@ from typing import NoReturn
 import pytest
 
 from relay import mmsg, pktinfo, stun, udp
+from relay.loop import Loop
 from tests.relay import vectors as v
 
 UNUSUAL = bytes.fromhex(next(iter(v.STUN_ANSWERED.values())))
@@ -32,7 +33,7 @@ class Asked:
     """A STUN socket that reads when it is told to, and a client of it."""
 
     def __init__(self, kind: type[udp.StunSocket], where: str = "127.0.0.1", client: str = "127.0.0.1") -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = Loop()
         server = bound(where)
         self.client = bound(client)
         self.client.connect((client, server.getsockname()[1]))
@@ -338,12 +339,12 @@ def test_the_loop_wakes_it(ask, kind):
 @pytest.mark.parametrize("call", ["_recvmmsg", "_sendmmsg"])
 @pytest.mark.parametrize("state", ["absent", "refused"])
 def test_where_the_system_has_no_batches_datagrams_come_singly(monkeypatch, call, state):
-    loop = asyncio.new_event_loop()
+    loop = Loop()
     with bound("127.0.0.1") as sock:
         if mmsg._recvmmsg is not None:
             assert type(mmsg.open_stun(loop, sock, bool)) is mmsg.BatchedStunSocket
+            loop.poller.forget(sock.fileno())
         monkeypatch.setattr(mmsg, call, None if state == "absent" else lambda *_: -1)
         assert type(mmsg.open_stun(loop, sock, bool)) is udp.StunSocket
-        loop.remove_reader(sock.fileno())
     loop.close()
     assert mmsg._find("no_such_call") is None

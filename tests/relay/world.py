@@ -33,6 +33,9 @@ class Socket:
         return self.reader.receive(data)
 
 
+BEFORE = 11  # bytes of the buffer that are nobody's
+
+
 class World:
     """A switch, a clock that stands still, and the loop's part of the work."""
 
@@ -85,9 +88,10 @@ class Client:
     def says(self, *frames: bytes) -> None:
         """One read off the socket, after what the last one left over."""
         data = self._tail + b"".join(frames)
-        buffer = bytearray(data) + bytearray(wire.PACKET_HEAD_LEN)
-        end = self.session.feed(buffer, len(data))
-        self._tail = bytes(buffer[end : len(data)])
+        start, end = BEFORE, BEFORE + len(data)
+        buffer = bytearray(BEFORE) + bytearray(data) + bytearray(wire.PACKET_HEAD_LEN)
+        position = self.session.feed(buffer, start, end)
+        self._tail = bytes(buffer[position:end])
 
     def sends(self, to: Client | bytes, packet: bytes) -> None:
         self.says(wire.pack_send_packet(to if isinstance(to, bytes) else to.key, packet))

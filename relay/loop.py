@@ -1,0 +1,199 @@
+"""asyncio's own event loop, on a selector that reads the relay's sockets itself. Linux.
+
+A ready socket of the relay costs one look-up, one receive into a shared buffer and one call; asyncio makes a handle for each,
+uvloop a callback through libuv. When every ready socket was read, `end_of_round` runs, once: there the outboxes are written,
+with one write per destination. A round that finds nothing for asyncio goes straight to the next one. Timers, tasks, signals
+and what other modules connect to are asyncio's, as everywhere.
+
+The same relay on uvloop carried 0.83 of the packets per CPU-second that came one by one, and 0.86 of those that rotate over
+receivers (bench/relay).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Callable, Mapping
+from contextvars import Context
+from select import EPOLLIN, EPOLLOUT, epoll
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Ts = TypeVarTuple("Ts")
+
+MAX_EVENTS: Final = 1024  # ready sockets of one round; the others get theirs in the next
+_ASYNCIO: Final = ((selectors.EVENT_READ, EPOLLIN), (selectors.EVENT_WRITE, EPOLLOUT))
+
+
+class Reader(Protocol):
+    """What the loop reads for."""
+
+    def is_readable(self, event: int) -> bool:
+        """Handle all of an epoll event but its bytes; whether these are to be read."""
+
+    def ended(self) -> None:
+        """No more bytes come."""
+
+    def lost(self, error: OSError) -> None:
+        """The connection broke."""
+
+    def failed(self, error: Exception) -> None:
+        """Whoever got the bytes raised what nobody foresaw."""
+
+
+# How one socket is read: receive into the buffer, tell how many bytes came; and whom all else is told.
+Reading = tuple[Callable[[memoryview], int], memoryview, Callable[[int], None], Reader]
+
+
+class Poller(selectors.BaseSelector):
+    """One epoll for all: what asyncio registers is reported, what the relay registers is read and called right here."""
+
+    def __init__(self, tell: Callable[[Exception], None]) -> None:
+        self.interrupted = False  # asyncio has something to run
+        self.end_of_round: Callable[[], bool] = bool  # whether the next round must not wait
+        self._tell = tell  # of an exception that nobody foresaw
+        self._epoll = epoll()
+        self._readings: dict[int, Reading] = {}
+        self._calls: dict[int, Callable[[], None]] = {}
+        self._keys: dict[int, selectors.SelectorKey] = {}
+
+    # For the relay.
+
+    def read(self, fd: int, reading: Reading) -> None:
+        """Read a registered socket like this from now on."""
+        self._readings[fd] = reading
+
+    def watch(self, fd: int, events: int, *, known: bool = True) -> None:
+        """Wait for these epoll events on a socket that is `known` already, or not yet."""
+        (self._epoll.modify if known else self._epoll.register)(fd, events)
+
+    def call(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call whenever there is something to read."""
+        self._calls[fd] = callback
+        self._epoll.register(fd, EPOLLIN)
+
+    def forget(self, fd: int) -> None:
+        """Before a socket of `read` or `call` is closed. What epoll has found already is passed over."""
+        self._readings.pop(fd, None)
+        self._calls.pop(fd, None)
+        self._epoll.unregister(fd)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Rounds, until asyncio has something to do: what it registered is ready, `timeout` seconds passed, or it was interrupted."""
+        self.interrupted = False
+        deadline = None if timeout is None else time.monotonic() + timeout
+        ready: list[tuple[selectors.SelectorKey, int]] = []
+        wait = 0 if self.end_of_round() else timeout
+        while True:
+            self._read_all(wait, ready)
+            again = self.end_of_round()
+            if ready or self.interrupted:
+                return ready
+            if again:
+                wait = 0
+            elif deadline is not None:
+                wait = deadline - time.monotonic()
+                if wait <= 0:
+                    return ready
+            else:
+                wait = None
+
+    def _read_all(self, wait: float | None, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+        """One round: wait for any socket, and serve those that are ready; what is asyncio's is added to `ready`."""
+        readings = self._readings
+        for fd, event in self._epoll.poll(wait, MAX_EVENTS):
+            reading = readings.get(fd)
+            if reading is None:
+                self._other(fd, event, ready)
+                continue
+            receive, buffer, arrived, reader = reading
+            try:
+                if event != EPOLLIN and not reader.is_readable(event):
+                    continue
+                try:
+                    size = receive(buffer)
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    reader.lost(error)
+                    continue
+                if size:
+                    arrived(size)
+                else:
+                    reader.ended()
+            except Exception as error:  # one connection's failure is not the others'
+                reader.failed(error)
+
+    def _other(self, fd: int, event: int, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+        if callback := self._calls.get(fd):
+            try:
+                callback()
+            except Exception as error:
+                self._tell(error)
+        elif key := self._keys.get(fd):
+            mask = (selectors.EVENT_READ if event & ~EPOLLOUT else 0) | (selectors.EVENT_WRITE if event & ~EPOLLIN else 0)
+            ready.append((key, mask & key.events))
+
+    # For asyncio; selectors.BaseSelector tells what they do.
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = self._keep(fileobj, events, data)
+        self._epoll.register(key.fd, _mask_of(events))
+        return key
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = self._keep(fileobj, events, data)
+        self._epoll.modify(key.fd, _mask_of(events))
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        key = self._keys.pop(_fd_of(fileobj))
+        self._epoll.unregister(key.fd)
+        return key
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._keys[_fd_of(fileobj)]
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._keys
+
+    def close(self) -> None:
+        self._epoll.close()
+
+    def _keep(self, fileobj: Any, events: int, data: Any) -> selectors.SelectorKey:
+        key = selectors.SelectorKey(fileobj, _fd_of(fileobj), events, data)
+        self._keys[key.fd] = key
+        return key
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """The relay's event loop. Its `poller` reads; what is made for asyncio to run ends the poller's rounds."""
+
+    def __init__(self) -> None:
+        self.poller = Poller(self.tell)
+        super().__init__(self.poller)
+
+    def tell(self, error: Exception) -> None:
+        """Log an exception that nobody foresaw."""
+        self.call_exception_handler({"message": "a callback failed", "exception": error})
+
+    def call_soon(self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None) -> asyncio.Handle:
+        self.poller.interrupted = True
+        return super().call_soon(callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        self.poller.interrupted = True  # it may be due before all others
+        return super().call_at(when, callback, *args, context=context)
+
+
+def _mask_of(events: int) -> int:
+    return sum(mask for event, mask in _ASYNCIO if events & event)
+
+
+def _fd_of(fileobj: Any) -> int:
+    return fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
