@@ -8,14 +8,26 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Protocol
+
+
+class Holder(Protocol):
+    """Whose handshake is counted."""
+
+    def give_up(self, reason: str) -> None:
+        """Make room for another."""
 
 
 class TooMany(Exception):
-    """A limit is reached; `reason` is a metric's label: too_many_handshakes, too_many_handshakes_here, too_many_connections."""
+    """A limit is reached; `reason` is a metric's label: too_many_handshakes, too_many_handshakes_here, too_many_connections.
 
-    def __init__(self, reason: str) -> None:
+    `oldest` is whose handshake has been under way for longest among those that fill this limit; None if it is of connections.
+    """
+
+    def __init__(self, reason: str, oldest: Holder | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.oldest = oldest
 
 
 class AddressTable:
@@ -26,50 +38,64 @@ class AddressTable:
         self._handshakes_limit = handshakes
         self._in_all_limit = handshakes_in_all
         self._connections: dict[str, int] = {}
-        self._handshakes: dict[str, int] = {}
-        self.handshakes = 0  # under way, in all
+        self._handshakes: dict[str, dict[Ticket, None]] = {}  # in the order in which they began
+        self._handshakes_in_all: dict[Ticket, None] = {}
 
     def __len__(self) -> int:
         """Addresses with a connection."""
         return len(self._connections)
 
-    def enter(self, address: str) -> Ticket:
+    @property
+    def handshakes(self) -> int:
+        """Under way, in all."""
+        return len(self._handshakes_in_all)
+
+    def enter(self, address: str, holder: Holder) -> Ticket:
         """Count a new connection, its handshake still to be done. Raises TooMany, and counts nothing then."""
         key = network_of(address)
+        here = self._handshakes.get(key, {})
         if self._in_all_limit and self.handshakes >= self._in_all_limit:
-            raise TooMany("too_many_handshakes")
-        if self._handshakes_limit and self._handshakes.get(key, 0) >= self._handshakes_limit:
-            raise TooMany("too_many_handshakes_here")
+            raise TooMany("too_many_handshakes", _first(self._handshakes_in_all))
+        if self._handshakes_limit and len(here) >= self._handshakes_limit:
+            raise TooMany("too_many_handshakes_here", _first(here))
         if self._connections_limit and self._connections.get(key, 0) >= self._connections_limit:
             raise TooMany("too_many_connections")
-        self.handshakes += 1
-        self._handshakes[key] = self._handshakes.get(key, 0) + 1
+        ticket = Ticket(self, key, holder)
+        self._handshakes_in_all[ticket] = None
+        self._handshakes.setdefault(key, here)[ticket] = None
         self._connections[key] = self._connections.get(key, 0) + 1
-        return Ticket(self, key)
+        return ticket
 
-    def _settle(self, key: str) -> None:
-        self.handshakes -= 1
-        _decrement(self._handshakes, key)
+    def _settle(self, ticket: Ticket, key: str) -> None:
+        del self._handshakes_in_all[ticket]
+        here = self._handshakes[key]
+        del here[ticket]
+        if not here:
+            del self._handshakes[key]
 
     def _leave(self, key: str) -> None:
-        _decrement(self._connections, key)
+        left = self._connections[key] - 1
+        if left:
+            self._connections[key] = left
+        else:
+            del self._connections[key]
 
 
 class Ticket:
     """One counted connection. `settle` when its handshake is done, `leave` when it ends; both as often as one likes."""
 
-    __slots__ = ("_here", "_key", "_shaking", "_table")
+    __slots__ = ("_here", "_key", "_table", "holder")
 
-    def __init__(self, table: AddressTable, key: str) -> None:
+    def __init__(self, table: AddressTable, key: str, holder: Holder) -> None:
+        self.holder: Holder | None = holder  # while its handshake is under way
         self._table = table
         self._key = key
-        self._shaking = True
         self._here = True
 
     def settle(self) -> None:
-        if self._shaking:
-            self._shaking = False
-            self._table._settle(self._key)
+        if self.holder is not None:
+            self.holder = None
+            self._table._settle(self, self._key)
 
     def leave(self) -> None:
         self.settle()
@@ -101,9 +127,5 @@ def network_of(address: str) -> str:
     return str(IPv6Address(int(parsed) >> 64 << 64))
 
 
-def _decrement(counts: dict[str, int], key: str) -> None:
-    left = counts[key] - 1
-    if left:
-        counts[key] = left
-    else:
-        del counts[key]
+def _first(tickets: dict[Ticket, None]) -> Holder | None:
+    return next(iter(tickets)).holder

@@ -86,11 +86,15 @@ class Front(Receiver):
     # What the relay calls.
 
     def expire(self) -> None:
-        """The deadline passed; if all is said already, nobody reads it."""
+        """The deadline passed."""
+        self.give_up(f"timeout_{self._waiting_for}")
+
+    def give_up(self, reason: str) -> None:
+        """Hang up; if all is said already, nobody reads it."""
         if self._done:
             self._stream.abort()
         else:
-            self._refuse(f"timeout_{self._waiting_for}")
+            self._refuse(reason)
 
     # Stages.
 
@@ -286,26 +290,14 @@ class Front(Receiver):
 
     def _enter(self) -> None:
         """Be counted. Where too many are unfinished already the oldest of them goes: a client needs a moment only."""
-        relay, address = self._relay, self._client[0]
         try:
-            self._ticket = relay.addresses.enter(address)
+            self._ticket = self._relay.addresses.enter(self._client[0], self)
         except TooMany as refused:
-            oldest = relay.oldest_front(address if refused.reason == "too_many_handshakes_here" else "")
-            if refused.reason == "too_many_connections" or oldest is None:
+            if refused.oldest is None:
                 self._refuse(refused.reason)
                 return
-            oldest._refuse(refused.reason)
+            refused.oldest.give_up(refused.reason)
             self._enter()
-
-    @property
-    def holds_handshake(self) -> bool:
-        """Whether this one counts among the handshakes under way."""
-        return self._ticket is not None
-
-    @property
-    def address(self) -> str:
-        """The client's own address, as far as it is known yet."""
-        return self._client[0]
 
     def _send(self, data: bytes) -> None:
         self._stream.write(self._channel.seal(data))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from relay import admission, debug, frontcheck, http, mesh, metacert, selfsigned, systemd
-from relay.addresses import AddressTable, Ticket, network_of, parse_address
+from relay.addresses import AddressTable, Ticket, parse_address
 from relay.bootstrap import BootstrapDns
 from relay.bucket import Bucket, RateConfig, parse_rate_config
 from relay.census import Census, ask_others
@@ -150,7 +150,7 @@ class Relay(Owner):
         for stun in self.stun:
             stun.close()
         for front in [*self.fronts]:
-            front.expire()
+            front.give_up("draining")
         await drain(self)
         for task in self._tasks:
             task.cancel()
@@ -219,11 +219,6 @@ class Relay(Owner):
         if info.app_name in self._disallowed_app_names:
             return "disallowed_app_name"
         return "memory_ceiling" if self.sweep.full else ""
-
-    def oldest_front(self, address: str) -> Front | None:
-        """The oldest unfinished handshake, of one address (or its network) if one is given."""
-        network = network_of(address)
-        return next((f for f in self.fronts if f.holds_handshake and (not address or network_of(f.address) == network)), None)
 
     def is_sibling(self, info: ClientInfo) -> bool:
         """Whether a client proved to be another worker of this relay."""

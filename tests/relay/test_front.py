@@ -44,7 +44,7 @@ class Office:
         self.handshake_timeout_s = 8.0
         self.fronts: dict[Front, None] = {}
         self.tally = Tally()
-        self.addresses = SimpleNamespace(enter=lambda _address: SimpleNamespace(leave=bool))
+        self.addresses = SimpleNamespace(enter=lambda _address, _holder: SimpleNamespace(leave=bool))
         self.site = http.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
 
     def refuses_connection(self, *, encrypted: bool) -> str:

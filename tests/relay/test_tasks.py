@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
 
@@ -53,3 +54,12 @@ def test_one_connections_failure_is_told_and_stops_nobody(relay: Relay, caplog: 
     _run_for_a_moment(relay)
     assert not relay.failure
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [OSError]
+
+
+def test_a_handshake_that_the_end_cuts_is_no_timeout(relay: Relay) -> None:
+    """Each refusal counts under the reason that it has."""
+    front = Mock(deadline=0.0)
+    relay.fronts[front] = None
+    relay.stop()
+    relay.loop.run_until_complete(asyncio.wait_for(relay.run(), 5))
+    front.give_up.assert_called_once_with("draining")
