@@ -279,7 +279,7 @@ class Session:
         if self._cold <= MAX_COLD:
             return False
         self._cold = 0
-        self.wait_s = COLD_WAIT_S
+        self.wait_s = max(self.wait_s, COLD_WAIT_S)  # the rate limit may want more
         return True
 
     def _check_mesh(self) -> None:

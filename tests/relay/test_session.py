@@ -248,6 +248,20 @@ def test_a_rate_limit_counts_a_frame_once_however_it_comes(world, bob):
     assert len(bob.gets()) == 2
 
 
+def test_of_two_waits_the_longer_counts(world):
+    alice = limited(world, packets_per_s=1, burst_packets=MAX_COLD + 1)
+    alice.says(PING * (MAX_COLD + 2))  # one too many for this turn, and one too many for the limit
+    assert alice.session.wait_s == 1
+
+
+def test_a_rate_limit_counts_a_frame_once_also_when_a_turn_ends_before_it(world, bob):
+    alice = limited(world, packets_per_s=1, burst_packets=2 * MAX_COLD)
+    alice.says(PING * (2 * MAX_COLD - 1) + wire.pack_send_packet(bob.key, b"behind"))
+    alice.says()
+    assert bob.gets() == [(alice.key, b"behind")]
+    assert alice.session.wait_s == 0
+
+
 def test_a_rate_limit_does_not_hide_a_broken_rule(world):
     with pytest.raises(ProtocolError, match="oversized_packet"):
         limited(world, bytes_per_s=1000, burst_bytes=65_568).says(wire.HEADER.pack(wire.SEND_PACKET, 2**32 - 1))
