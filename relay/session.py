@@ -60,8 +60,8 @@ class Session:
     """One admitted connection. `feed` is given what arrived; what leaves goes through `outbox`."""
 
     __slots__ = (
-        "_bucket", "_cold", "_forward_routes", "_paid", "_routes", "address", "connected_at", "heard", "home", "info", "is_mesh", "key",
-        "limiter", "not_ideal", "outbox", "port", "reason", "rivals", "rx_bytes", "rx_disco", "rx_forwarded", "rx_packets",
+        "_bucket", "_cold", "_forward_routes", "_paid", "_passed", "_routes", "address", "connected_at", "heard", "home", "info", "is_mesh",
+        "key", "limiter", "not_ideal", "outbox", "port", "reason", "rivals", "rx_bytes", "rx_disco", "rx_forwarded", "rx_packets",
         "serial", "sibling", "switch", "wait_s",
     )  # fmt: skip
 
@@ -104,7 +104,8 @@ class Session:
         self._forward_routes: dict[tuple[bytes, bytes], Outbox] = {}
         self._bucket: Bucket | None = None
         self._cold = 0  # frames in this turn that are no packets for anybody
-        self._paid = False  # the first frame of what is fed next has been charged for
+        self._passed = 0  # where in this turn the frames end that the rate limit let pass
+        self._paid = 0  # bytes of what is fed next whose frames have been charged for
 
     def feed(self, buffer: bytearray, start: int, end: int) -> int:  # noqa: PLR0912, PLR0915  (a call per packet costs a tenth)
         """Handle the whole frames in buffer[start:end], which is overwritten. Returns where the first unfinished one starts.
@@ -252,7 +253,7 @@ class Session:
 
     def _handle_cold(self, kind: int, buffer: bytearray, position: int, end: int, after: int) -> int:
         """A frame that carries no packet."""
-        if self._is_too_cold():
+        if self._is_too_cold(position):
             return -1
         length = after - position - HEADER_LEN
         rule = _RULES.get(kind)
@@ -273,12 +274,13 @@ class Session:
             handler(self, bytes(buffer[position + HEADER_LEN : after]))
         return after
 
-    def _is_too_cold(self) -> bool:
+    def _is_too_cold(self, position: int) -> bool:
         """Count a frame that is no packet for anybody; whether it must wait for the next turn."""
         self._cold += 1
         if self._cold <= MAX_COLD:
             return False
         self._cold = 0
+        self._paid += self._passed - position  # what is left had been let pass already
         self.wait_s = max(self.wait_s, COLD_WAIT_S)  # the rate limit may want more
         return True
 
@@ -297,7 +299,7 @@ class Session:
         link = peer.link if peer is not None else None
         if link is not None and link.sibling and link.outbox.ready:
             return self._remember(destination, link.remote(destination), position)
-        if link is None and self._is_too_cold():
+        if link is None and self._is_too_cold(position):
             return -1
         after = position + size
         if link is not None:
@@ -419,19 +421,21 @@ class Session:
 
     def _affordable(self, limiter: Limiter, buffer: bytearray, start: int, end: int) -> int:
         """Where the frames end that the rate limit lets pass now; the first one behind is paid for, and waits `wait_s`."""
-        position, now = start, self.switch.clock()
+        position, paid, now = start, start + self._paid, self.switch.clock()
         while end - position >= HEADER_LEN:
             length = _header_at(buffer, position)[1]
-            if not self._paid:
+            after = position + HEADER_LEN + length
+            if position >= paid:
+                paid = after
                 self.wait_s = limiter.take(min(length, MAX_CHARGE), 1, now)
-                self._paid = True
                 if self.wait_s:
                     self.switch.counts["rate_limit_per_client_waited"] += 1
-                    return position
-            if length > MAX_CHARGE + KEY_LEN or position + HEADER_LEN + length > end:
+                    end = position
+                    break
+            if length > MAX_CHARGE + KEY_LEN or after > end:
                 break  # not whole yet, or about to be refused
-            position += HEADER_LEN + length
-            self._paid = False
+            position = after
+        self._passed, self._paid = position, paid - position
         return end
 
     def _note_preferred(self, payload: bytes) -> None:
