@@ -13,7 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from relay.keyfile import KeyFileError, parse_hex_key
+from relay.handshake import parse_hex_key
+from relay.keyfile import KeyFileError
 from relay.log import Log
 
 MAX_SIZE: Final = 16 * 1024 * 1024

@@ -23,8 +23,8 @@ from relay.debug_clients import Query, find_clients, join_clients, parse_query
 from relay.debug_html import clients_index_page, clients_page, index_page, traffic_page
 from relay.debug_traffic import PAGE, Traffic, join_traffic, row
 from relay.goflag import format_duration
+from relay.handshake import parse_hex_key
 from relay.http import BROWSER_HEADERS, HTML, TEXT, Answer, Headers, Page, Request, Response, error
-from relay.keyfile import parse_hex_key
 from relay.metrics import CONTENT_TYPE, make_registry, render
 from relay.proxyproto import TrustedProxies
 from relay.stats import Rates, Stats

@@ -23,8 +23,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlencode
 
 from relay.goflag import parse_duration, quote
-from relay.handshake import format_key
-from relay.keyfile import parse_hex_key
+from relay.handshake import format_key, parse_hex_key
 from relay.session import Session
 
 DEFAULT_LIMIT: Final = 100

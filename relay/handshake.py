@@ -81,6 +81,19 @@ def format_key(public: bytes) -> str:
     return "nodekey:" + public.hex()
 
 
+def parse_hex_key(text: str, prefix: str = "") -> bytes:
+    """The 32 bytes of `<prefix><64 hex digits>`, in either case. Raises ValueError, without repeating the text."""
+    if not text.startswith(prefix):
+        raise ValueError(f"does not start with {prefix}")
+    digits = text[len(prefix) :]
+    if len(digits) != 2 * KEY_LEN:
+        raise ValueError(f"has {len(digits)} hex digits, not 64")
+    try:
+        return unhexlify(digits)  # bytes.fromhex would skip white space inside
+    except ValueError:
+        raise ValueError("is not hexadecimal") from None
+
+
 def agree(public: bytes, private: bytes) -> bytes:
     """The key of all boxes between two parties. Raises ProtocolError("bad_key") for the zero key and low-order points."""
     if public == ZERO_KEY:
@@ -178,12 +191,8 @@ def decode_client_info(text: bytes) -> ClientInfo:
 
 
 def parse_mesh_key(text: str) -> bytes:
-    """32 bytes from 64 hex digits of either case, white space around them allowed. Raises ValueError."""
-    digits = text.strip()
-    # unhexlify, because bytes.fromhex would skip white space inside.
-    if len(digits) != 2 * KEY_LEN:
-        raise ValueError("a mesh key is 64 hex digits")
-    return unhexlify(digits)
+    """32 bytes from 64 hex digits, white space around them allowed. Raises ValueError."""
+    return parse_hex_key(text.strip())
 
 
 def _seal(shared: bytes, fields: dict[str, object], nonce: bytes | None) -> bytes:

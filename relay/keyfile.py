@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relay.gojson import parse_object
-from relay.handshake import make_private_key, public_key
+from relay.handshake import make_private_key, parse_hex_key, parse_mesh_key, public_key
 
 
 class KeyFileError(Exception):
@@ -36,22 +36,6 @@ class NodeKey:
     def generate(cls) -> NodeKey:
         """A new key, clamped as Tailscale stores them."""
         return cls.of(make_private_key())
-
-
-def parse_hex_key(text: str, prefix: str = "") -> bytes:
-    """The 32 bytes of `<prefix><64 hex digits>`, in either case. Raises ValueError, without repeating the text."""
-    if not text.startswith(prefix):
-        raise ValueError(f"does not start with {prefix}")
-    digits = text[len(prefix) :]
-    if len(digits) != 64:
-        raise ValueError(f"has {len(digits)} hex digits, not 64")
-    try:
-        raw = bytes.fromhex(digits)
-    except ValueError:
-        raw = b""
-    if len(raw) != 32:
-        raise ValueError("is not hexadecimal")
-    return raw
 
 
 def parse_key_file(data: bytes) -> NodeKey:
@@ -107,11 +91,6 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
             os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def parse_mesh_key(text: str) -> bytes:
-    """A mesh key's 32 bytes from 64 hex digits; white space around them is ignored. Raises ValueError."""
-    return parse_hex_key(text.strip())
 
 
 def read_mesh_key(path: str | os.PathLike[str]) -> bytes:

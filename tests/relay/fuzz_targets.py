@@ -192,7 +192,7 @@ def files(data: bytes) -> None:
         except ValueError:
             continue
     text = data.decode("utf-8", "replace")
-    for parse_text in (allowfile.parse_allow_list, keyfile.parse_mesh_key):
+    for parse_text in (allowfile.parse_allow_list, handshake.parse_mesh_key):
         try:
             parsed = parse_text(text)
         except ValueError:

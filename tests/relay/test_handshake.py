@@ -118,6 +118,20 @@ def test_mesh_keys_are_64_digits(text):
     assert h.parse_mesh_key(text) == v.MESH_KEY
 
 
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("0123456789abcdef" * 4, "does not start with privkey:"),
+        ("privkey:" + "0123456789abcdef" * 3, "has 48 hex digits, not 64"),
+        ("privkey:" + "0 1 2 3 4 5 6 78" * 4, "is not hexadecimal"),
+        ("privkey:" + "ä" * 64, "is not hexadecimal"),
+    ],
+)
+def test_what_is_no_key_is_told(text, says):
+    with pytest.raises(ValueError, match=says):
+        h.parse_hex_key(text, "privkey:")
+
+
 infos = st.builds(
     ClientInfo,
     version=st.integers(0, 2**62),
