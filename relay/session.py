@@ -10,7 +10,8 @@ relays half of what derper does per CPU-second; in this shape two to three times
 3. Nothing is written here: slices collect in the destination's outbox until the end of the loop's tick, across all
    sources, and leave in one write (server.py).
 
-Everything that is not a packet to a local, known client leaves the loop of `feed` for a method that can be read at leisure.
+Everything that is not a packet to a local, known client leaves the loop of `feed` for code that can be read at leisure:
+below it, in control.py (frames that carry no packet) and in forward.py (packets between relays).
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
 from typing import Final
 
-from relay import wire
+from relay import control, forward, wire
 from relay.bucket import Bucket, Limiter
 from relay.handshake import ClientInfo
-from relay.outbox import Outbox, Writer, frames_in
-from relay.switch import SETTLING_S, Link, Switch
+from relay.outbox import Outbox, Writer
+from relay.switch import MAX_ROUTES, Switch
 from relay.wire import (
     DISCO_MAGIC,
     HEADER,
@@ -39,7 +40,6 @@ from relay.wire import (
     ProtocolError,
 )
 
-MAX_ROUTES: Final = 1024  # known destinations per connection
 LONG_RUN: Final = 8  # frames; from here on _rewrite_run pays
 MAX_COLD: Final = 256  # frames that are no packets for anybody, per turn; then the others get theirs
 COLD_WAIT_S: Final = 0.005
@@ -51,8 +51,6 @@ MAX_CHARGE: Final = wire.MAX_PACKET + KEY_LEN  # what a frame costs at most unde
 DISCO_FIRST: Final = DISCO_MAGIC[0]
 _HEAD: Final = Struct(f"{PACKET_HEAD_LEN}s")
 _FRONT: Final = Struct(">BI32s")
-_FORWARD_HEAD_LEN: Final = PACKET_HEAD_LEN + KEY_LEN
-_FORWARD_HEAD: Final = Struct(f"{_FORWARD_HEAD_LEN}s")
 _MIN_DISCO_LEN: Final = KEY_LEN + MIN_DISCO
 
 
@@ -60,7 +58,7 @@ class Session:
     """One admitted connection. `feed` is given what arrived; what leaves goes through `outbox`."""
 
     __slots__ = (
-        "_bucket", "_cold", "_forward_routes", "_paid", "_passed", "_routes", "address", "connected_at", "heard", "home", "info", "is_mesh",
+        "_bucket", "_cold", "_paid", "_passed", "_routes", "address", "connected_at", "forward_routes", "heard", "home", "info", "is_mesh",
         "key", "limiter", "not_ideal", "outbox", "port", "reason", "rivals", "rx_bytes", "rx_disco", "rx_forwarded", "rx_packets",
         "serial", "sibling", "switch", "wait_s",
     )  # fmt: skip
@@ -100,8 +98,8 @@ class Session:
         self.rx_bytes: int = 0  # payloads
         self.rx_disco: int = 0  # packets that look like disco
         self.rx_forwarded: int = 0  # packets that came as FORWARD_PACKET
+        self.forward_routes: dict[tuple[bytes, bytes], Outbox] = {}  # what forward.py knows of a mesh peer's (source, destination)
         self._routes: dict[bytes, Outbox] = {}  # destination -> its active connection, when last looked
-        self._forward_routes: dict[tuple[bytes, bytes], Outbox] = {}
         self._bucket: Bucket | None = None
         self._cold = 0  # frames in this turn that are no packets for anybody
         self._passed = 0  # where in this turn the frames end that the rate limit let pass
@@ -212,6 +210,8 @@ class Session:
             rewrite(buffer, at, rewritten)
         return position
 
+    # Outside the hot loop.
+
     def hang_up(self, reason: str) -> None:
         """End this connection soon; the I/O layer does it."""
         if not self.reason:
@@ -221,7 +221,7 @@ class Session:
     def trim(self) -> None:
         """Forget what an idle connection need not remember."""
         self._routes.clear()
-        self._forward_routes.clear()
+        self.forward_routes.clear()
 
     def present(self) -> PeerPresent:
         """How watchers are told of this connection."""
@@ -232,10 +232,26 @@ class Session:
         )
         return PeerPresent(self.key, self.address, self.port, flags or wire.PRESENT_REGULAR, self.info.app_name)
 
-    # Frames outside the hot loop. Each handler gets the frame at `position` and returns where the next one starts, or -1
-    # when the frame is not whole yet.
+    def check_mesh(self) -> None:
+        """Raise ProtocolError unless this is a mesh peer."""
+        if not self.is_mesh:
+            raise ProtocolError("not_a_mesh_peer")
+
+    def lost(self, reason: str, source: bytes, destination: bytes, packet: bytes) -> None:
+        """Nobody has this key. Whoever tries NAT traversal with it is told, at most once a second or so."""
+        is_disco = wire.is_disco(packet)
+        self.switch.drop(reason, source, is_disco, 1, len(packet))
+        if not is_disco:
+            return
+        now = self.switch.clock()
+        if self._bucket is None:
+            self._bucket = Bucket(NOT_HERE_RATE, NOT_HERE_BURST, now)
+        if self._bucket.allow(now):
+            self.switch.counts["peer_gone_not_here_frames"] += 1
+            self.outbox.control(wire.pack_peer_gone(destination, wire.GONE_NOT_HERE))
 
     def _handle(self, buffer: bytearray, position: int, end: int) -> int:
+        """The frame at `position`, whatever it is: where the next one starts, or -1 when this one is not whole yet, or must wait."""
         if end - position < HEADER_LEN:
             return -1
         kind, length = _header_at(buffer, position)
@@ -244,34 +260,15 @@ class Session:
             _check_packet_length(length, KEY_LEN)
             return self._send(buffer, position, end, after - position) if after <= end else -1
         if kind == wire.FORWARD_PACKET:
-            self._check_mesh()
+            self.check_mesh()
             _check_packet_length(length, 2 * KEY_LEN)
-            return self._forwarded(buffer, position, end, after - position) if after <= end else -1
+            return forward.from_relay(self, buffer, position, end, after - position) if after <= end else -1
         if kind == wire.FORWARD_RUN and self.sibling:
-            return self._forwarded_run(buffer, position, end, after)
-        return self._handle_cold(kind, buffer, position, end, after)
-
-    def _handle_cold(self, kind: int, buffer: bytearray, position: int, end: int, after: int) -> int:
-        """A frame that carries no packet."""
-        if self._is_too_cold(position):
+            return forward.from_worker(self, buffer, position, end, after)
+        act = None if self._is_too_cold(position) else control.action(self, kind, length)
+        if act is None or after > end:
             return -1
-        length = after - position - HEADER_LEN
-        rule = _RULES.get(kind)
-        if rule is None:
-            if length > wire.MAX_UNKNOWN:
-                raise ProtocolError("unknown_frame_too_long")
-        else:
-            mesh_only, least, most, name, handler = rule
-            if mesh_only:
-                self._check_mesh()
-            if not least <= length <= most:
-                raise ProtocolError(f"bad_{name}_length")
-        if after > end:
-            return -1
-        if rule is None:
-            self.switch.counts["unknown_frames"] += 1
-        else:
-            handler(self, bytes(buffer[position + HEADER_LEN : after]))
+        act(self, bytes(buffer[position + HEADER_LEN : after]))
         return after
 
     def _is_too_cold(self, position: int) -> bool:
@@ -283,10 +280,6 @@ class Session:
         self._paid += self._passed - position  # what is left had been let pass already
         self.wait_s = max(self.wait_s, COLD_WAIT_S)  # the rate limit may want more
         return True
-
-    def _check_mesh(self) -> None:
-        if not self.is_mesh:
-            raise ProtocolError("not_a_mesh_peer")
 
     def _send(self, buffer: bytearray, position: int, end: int, size: int) -> int:
         """A packet whose destination is not in the table: find its way."""
@@ -303,10 +296,9 @@ class Session:
             return -1
         after = position + size
         if link is not None:
-            front = HEADER.pack(wire.FORWARD_PACKET, size - HEADER_LEN + KEY_LEN) + self.key + destination
-            after = self._relay_run(link.outbox, self.key, buffer, position, end, size=size, old=_HEAD, front=front)
+            after = forward.to_relay(self, link, buffer, position, end, size=size)
         else:
-            self._lost("unknown_dest", self.key, destination, bytes(buffer[position + PACKET_HEAD_LEN : after]))
+            self.lost("unknown_dest", self.key, destination, bytes(buffer[position + PACKET_HEAD_LEN : after]))
         packets = (after - position) // size
         self.rx_packets += packets
         self.rx_bytes += packets * (size - PACKET_HEAD_LEN)
@@ -320,100 +312,6 @@ class Session:
             self._routes.clear()
         self._routes[destination] = outbox
         return position
-
-    def _forwarded_run(self, buffer: bytearray, position: int, end: int, after: int) -> int:
-        """What another worker's `Remote` made: frames of one source that a client of ours gets as they are."""
-        first = position + PACKET_HEAD_LEN
-        if after - first > wire.MAX_RUN:
-            raise ProtocolError("oversized_run")
-        if after > end:
-            return -1
-        destination, source = bytes(buffer[position + HEADER_LEN : first]), bytes(buffer[first + HEADER_LEN : first + PACKET_HEAD_LEN])
-        packets, at, header_at = 0, first, HEADER.unpack_from
-        while at < after:
-            at += HEADER_LEN + header_at(buffer, at)[1]
-            packets += 1
-        if at != after:
-            raise ProtocolError("bad_run")
-        outbox, run = self._forward_route(source, destination), buffer[first:after]
-        if outbox is not None and outbox.ready:
-            outbox.put((run,), packets)
-            self.switch.backlog += len(run)
-        else:
-            for frame in frames_in(bytes(run)):
-                if outbox is not None:
-                    outbox.queue(frame, len(frame), source, self.switch.clock())
-                else:
-                    self._lost("unknown_dest_on_fwd", source, destination, frame[PACKET_HEAD_LEN:])
-        self.rx_forwarded += packets
-        return after
-
-    def _forwarded(self, buffer: bytearray, position: int, end: int, size: int) -> int:
-        """Packets from a mesh peer, for a local client. What came from outside may still be for another worker of ours."""
-        head = _FORWARD_HEAD.unpack_from(buffer, position)[0]
-        source, destination = head[HEADER_LEN:PACKET_HEAD_LEN], head[PACKET_HEAD_LEN:]
-        outbox = self._forward_route(source, destination)
-        after = position + size
-        if outbox is not None:
-            front = _FRONT.pack(RECV_PACKET, size - HEADER_LEN - KEY_LEN, source)
-            after = self._relay_run(outbox, source, buffer, position, end, size=size, old=_FORWARD_HEAD, front=front)
-        elif (link := self._sibling_of(destination)) is not None and any(source):
-            after = self._relay_run(link.outbox, source, buffer, position, end, size=size, old=_FORWARD_HEAD, front=head)
-        else:
-            self._lost("unknown_dest_on_fwd", source, destination, bytes(buffer[position + _FORWARD_HEAD_LEN : after]))
-        self.rx_forwarded += (after - position) // size
-        return after
-
-    def _relay_run(
-        self, outbox: Outbox, source: bytes, buffer: bytearray, position: int, end: int, *, size: int, old: Struct, front: bytes
-    ) -> int:
-        """Pass on a run of frames whose length changes: each has the same `old` head and gets `front` for it. Where it ends."""
-        (head,) = old.unpack_from(buffer, position)
-        pieces: list[bytes] = []
-        for found, body in _heads_and_bodies(old.size, size)(memoryview(buffer)[position : end - (end - position) % size]):
-            if found != head:
-                break
-            pieces += (front, body)
-        count = len(pieces) // 2
-        self.switch.backlog += count * (size - old.size + len(front))
-        if outbox.ready:
-            outbox.put(pieces, count)
-        else:
-            outbox.queue(b"".join(pieces), size - old.size + len(front), source, self.switch.clock())
-        return position + count * size
-
-    def _sibling_of(self, destination: bytes) -> Link | None:
-        """The link to another worker of this relay that has the key; none for what a worker sent: one hop is enough."""
-        peer = self.switch.peers.get(destination)
-        return next((link for link in peer.links if link.sibling), None) if peer and not self.sibling else None
-
-    def _forward_route(self, source: bytes, destination: bytes) -> Outbox | None:
-        """The way of a mesh peer's packet to a local client; None when there is none, or the packet names no sender."""
-        routes = self._forward_routes
-        outbox = routes.get((source, destination))
-        if outbox is not None and outbox.current:
-            return outbox
-        peer = self.switch.peers.get(destination)
-        if peer is None or peer.active is None or not any(source):
-            return None
-        self.switch.subscribe(peer.active, source)
-        if len(routes) >= MAX_ROUTES:
-            routes.clear()
-        routes[source, destination] = peer.active.outbox
-        return peer.active.outbox
-
-    def _lost(self, reason: str, source: bytes, destination: bytes, packet: bytes) -> None:
-        """Nobody has this key. Whoever tries NAT traversal with it is told, at most once a second or so."""
-        is_disco = wire.is_disco(packet)
-        self.switch.drop(reason, source, is_disco, 1, len(packet))
-        if not is_disco:
-            return
-        now = self.switch.clock()
-        if self._bucket is None:
-            self._bucket = Bucket(NOT_HERE_RATE, NOT_HERE_BURST, now)
-        if self._bucket.allow(now):
-            self.switch.counts["peer_gone_not_here_frames"] += 1
-            self.outbox.control(wire.pack_peer_gone(destination, wire.GONE_NOT_HERE))
 
     def _count_disco(self, buffer: bytearray, first: int, after: int, size: int) -> None:
         starts = range(first + PACKET_HEAD_LEN, after, size)
@@ -438,36 +336,11 @@ class Session:
         self._passed, self._paid = position, paid - position
         return end
 
-    def _note_preferred(self, payload: bytes) -> None:
-        home = payload != b"\0"
-        if home is self.home:
-            return
-        self.home = home
-        if self.switch.clock() - self.connected_at > SETTLING_S:
-            self.switch.counts["home_moves_in" if home else "home_moves_out"] += 1
-
-    def _ping(self, payload: bytes) -> None:
-        self.switch.counts["got_ping"] += 1
-        if self.outbox.pong(payload[:8]):
-            self.switch.counts["sent_pong"] += 1
-
-    def _watch(self, _payload: bytes) -> None:
-        self.switch.watch(self)
-
-    def _close_peer(self, payload: bytes) -> None:
-        self.switch.close_peer(payload, siblings_too=not self.sibling)
-
 
 @lru_cache(maxsize=2048)
 def _heads_of(size: int) -> Callable[[memoryview], Iterator[tuple[bytes]]]:
     """Walks along frames of `size` bytes and gives the first 37 of each."""
     return Struct(f"{PACKET_HEAD_LEN}s{size - PACKET_HEAD_LEN}x").iter_unpack
-
-
-@lru_cache(maxsize=2048)
-def _heads_and_bodies(head: int, size: int) -> Callable[[memoryview], Iterator[tuple[bytes, bytes]]]:
-    """Walks along frames of `size` bytes and gives their first `head` bytes and the rest."""
-    return Struct(f"{head}s{size - head}s").iter_unpack
 
 
 def _header_at(buffer: bytearray, position: int) -> tuple[int, int]:
@@ -480,12 +353,3 @@ def _check_packet_length(length: int, keys: int) -> None:
         raise ProtocolError("short_packet")
     if length > keys + wire.MAX_PACKET:
         raise ProtocolError("oversized_packet")
-
-
-# Frame type -> (mesh peers only, least and most length, name in reasons, what to do with the payload).
-_RULES: Final[dict[int, tuple[bool, int, int, str, Callable[[Session, bytes], None]]]] = {
-    wire.NOTE_PREFERRED: (False, 1, 1, "note_preferred", Session._note_preferred),
-    wire.PING: (False, 8, wire.MAX_PING, "ping", Session._ping),
-    wire.WATCH_CONNS: (True, 0, 0, "watch_conns", Session._watch),
-    wire.CLOSE_PEER: (True, KEY_LEN, KEY_LEN, "close_peer", Session._close_peer),
-}

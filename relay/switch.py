@@ -28,6 +28,7 @@ TOTALS: Final[dict[str, Callable[[Session], int]]] = {  # what a connection coun
     "packets_sent": lambda session: session.outbox.packets,
     "bytes_sent": lambda session: session.outbox.payload_octets,
 }
+MAX_ROUTES: Final = 1024  # ways that a connection remembers
 SETTLING_S: Final = 5.0  # a first choice of home within this time is no move
 
 

@@ -22,7 +22,7 @@ MAY = {
     "lab": {"inventory"},
     "fleet": HOUSE - {"tasks"},
 }
-PURE = {"relay": ("wire", "handshake", "session", "outbox", "switch", "stun", "http")}
+PURE = {"relay": ("wire", "handshake", "session", "control", "forward", "outbox", "switch", "stun", "http")}
 IMPURE_MODULES = {"asyncio", "socket", "ssl", "time", "logging"}
 
 

@@ -12,9 +12,11 @@ from relay import (
     allowfile,
     bucket,
     client,
+    control,
     debug,
     debug_clients,
     flags,
+    forward,
     goflag,
     handshake,
     http,
@@ -271,7 +273,7 @@ _FLAG_WORDS = [f"-{name}={value}\n".encode() for name in _FLAGS for value in (""
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("session", session_frames, [session], words=_FRAME_WORDS),
+        Target("session", session_frames, [session, control, forward], words=_FRAME_WORDS),
         Target("http", http_requests, [http], words=_HTTP_WORDS),
         Target(
             "websocket",
@@ -310,7 +312,7 @@ TARGETS: dict[str, Target] = {
         Target(
             "files",
             files,
-            [keyfile, bucket, allowfile],
+            [keyfile, handshake, bucket, allowfile],
             words=[*_JSON_WORDS, b'"PrivateKey":"privkey:', b"nodekey:", b"0" * 64, b"\n", b"#"],
         ),
         Target("flags", command_line, [flags, goflag], (goflag.FlagError,), _FLAG_WORDS),

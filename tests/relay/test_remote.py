@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import wire
-from relay.session import MAX_ROUTES
+from relay.switch import MAX_ROUTES
 from relay.wire import ProtocolError
 from tests.relay import vectors as v
 from tests.relay.world import MeshLink, World, key

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from relay import wire
 from relay.bucket import RateConfig
 from relay.handshake import ClientInfo
-from relay.session import MAX_COLD, MAX_ROUTES
+from relay.session import MAX_COLD
+from relay.switch import MAX_ROUTES
 from relay.wire import ProtocolError
 from tests.relay import vectors as v
 from tests.relay.world import SERVER, Client, World, key
@@ -311,7 +312,7 @@ def test_a_forwarded_packet_that_names_no_sender_is_dropped(world, relay, bob):
 def test_the_table_of_forwards_is_bounded(world, relay, bob):
     for n in range(MAX_ROUTES + 1):
         relay.says(wire.pack_forward_packet(key(str(n)), bob.key, b"x"))
-    assert len(relay.session._forward_routes) == 1
+    assert len(relay.session.forward_routes) == 1
     assert len(bob.gets()) == MAX_ROUTES + 1
 
 
