@@ -201,7 +201,8 @@ class Conversation:
         """Answer the request that is now complete."""
         request = self._request
         assert request is not None  # noqa: S101  (h11 gives a Request before its EndOfMessage; for the type checker)
-        response = self._answer(request, self._site)
+        # Nobody gets a tunnel, and h11 would take any 2xx answer for the beginning of one.
+        response = error(403, "CONNECT not enabled") if request.method == "CONNECT" else self._answer(request, self._site)
         if not isinstance(response, Response):
             return Later(b"", response)
         if response is not UPGRADE:
@@ -271,8 +272,6 @@ def pack_switching(public_key: bytes) -> bytes:
 
 def answer(request: Request, site: Site) -> Answer:
     """The main listener's answer; `UPGRADE` when the connection is to become DERP's."""
-    if request.encrypted and request.method == "CONNECT":
-        return error(403, "CONNECT not enabled")
     fixed = _FIXED.get(request.path)
     if fixed is not None:
         return fixed(request, site)

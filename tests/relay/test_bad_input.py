@@ -268,6 +268,7 @@ HTTP_MESSES = {
     "chunks": b"POST /derp HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
     "nul": b"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n",
     "old": b"GET /derp HTTP/0.9\r\n\r\n",
+    "tunnel": b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n",
     "h2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "pipelined": b"GET /derp/probe HTTP/1.1\r\nHost: x\r\n\r\n" * 500,
 }
