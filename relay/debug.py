@@ -79,7 +79,7 @@ def make_pages(inside: Inside, *, anyone: bool = False, proxies: TrustedProxies 
         "/debug/": lambda request: _index(request, inside),
         "/debug/varz": metrics,
         "/debug/vars": lambda _: _json_response(inside.read_stats().to_json()),
-        "/debug/clients": lambda _: Response(302, b"", (("Location", "/debug/clients/"),)),
+        **{path: _move_to(f"{path}/") for path in ("/debug", "/debug/clients")},
         **{whole.path: whole.answer for whole in inside.wholes},
     }
     return pages if anyone else {path: _guarded(page, proxies or TrustedProxies([])) for path, page in pages.items()}
@@ -88,6 +88,10 @@ def make_pages(inside: Inside, *, anyone: bool = False, proxies: TrustedProxies 
 def make_parts(inside: Inside) -> dict[str, Page]:
     """Path to page, for the other workers: what this one says of itself."""
     return {whole.path: whole.answer_part for whole in inside.wholes}
+
+
+def _move_to(path: str) -> Page:
+    return lambda _: Response(302, b"", (("Location", path),))
 
 
 def _guarded(page: Page, proxies: TrustedProxies) -> Page:

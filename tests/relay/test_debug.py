@@ -85,8 +85,9 @@ def test_what_a_proxy_on_loopback_passes_on_is_a_strangers():
 def test_every_page_of_a_relay_with_nobody(house):
     for path in house.pages:
         status, _ = house.get(path)
-        assert status == (302 if path == "/debug/clients" else 200)
+        assert status == (302 if path in ("/debug", "/debug/clients") else 200)
     assert house.get("/debug/nonsense")[0] == 404
+    assert house.get("/debug")[0] == 302
 
 
 def test_the_index_tells_how_it_goes(house):
