@@ -22,6 +22,7 @@ from relay.goflag import FlagError, HelpWanted
 
 DEFAULT_KEY_FILE = "/var/lib/derper/derper.key"  # derper's, when it runs as root without -c
 DEV_ADDRESS = ":3340"
+DEV_MESH_KEY = "TAILSCALE_DERPER_MESH_KEY"  # derper's environment variable for -dev
 MAX_INT = 2**63 - 1
 _PORTS = {"http": 80, "https": 443}
 _KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
@@ -112,7 +113,9 @@ class Config:
 
     # Limits.
     accept_connection_limit: float = _flag("accept-connection-limit", float("inf"), "new TLS connections per second")
-    accept_connection_burst: int = _flag("accept-connection-burst", MAX_INT, "burst for -accept-connection-limit")
+    accept_connection_burst: int = _flag(
+        "accept-connection-burst", MAX_INT, "burst for -accept-connection-limit, which never acts without one (nor does derper's)"
+    )
     rate_config: str = _flag("rate-config", "", "JSON file with limits per client; read again on SIGHUP")
     tcp_keepalive_time_s: float = _duration("tcp-keepalive-time", 600.0, "TCP keep-alive time; long, to spare batteries")
     tcp_user_timeout_s: float = _duration("tcp-user-timeout", 15.0, "TCP user timeout")
@@ -251,7 +254,7 @@ def _check(config: Config) -> None:
         raise FlagError(f"unknown --home value {goflag.quote(config.home)}")
     if any("/" in name for name in config.unpublished_bootstrap_dns_names):
         raise FlagError("-unpublished-bootstrap-dns-names: staged roll-out by a TXT record (name/record) is derper's alone")
-    if config.mesh_with and not config.mesh_psk_file and not config.dev:
+    if config.mesh_with and not config.mesh_psk_file and not (config.dev and os.environ.get(DEV_MESH_KEY)):
         raise FlagError("--mesh-with requires --mesh-psk-file")
     url = config.verify_client_url
     if url and not url.startswith(("http://", "https://")):
@@ -291,6 +294,7 @@ def _check_numbers(config: Config) -> None:
         ("http_port", -1, 65535),
         ("stun_port", 0, 65535),
         ("workers", 1, 256),
+        ("accept_connection_burst", 1, MAX_INT),
         ("handshakes_in_flight", 0, MAX_INT),
         ("handshakes_per_address", 0, MAX_INT),
         ("connections_per_address", 0, MAX_INT),

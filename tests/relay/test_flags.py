@@ -69,6 +69,7 @@ def test_tls_is_decided_as_derper_decides_it(addr, mode, listen, tls):
         ([*BASE, "-home=welcome"], 'unknown --home value "welcome"'),
         ([*BASE, "-unpublished-bootstrap-dns-names=a,b/c"], "staged roll-out by a TXT record"),
         ([*BASE, "-mesh-psk-file=", "-mesh-with=a"], "--mesh-with requires --mesh-psk-file"),
+        (["-dev", "-mesh-psk-file=", "-mesh-with=a"], "--mesh-with requires --mesh-psk-file"),
         ([*BASE, "-verify-client-url=headscale/verify"], "not an http:// or https:// URL"),
         ([*BASE, "-front-check=x"], "-front-check: address x: missing port in address"),
         ([*BASE, "-metrics-listen=9090"], "-metrics-listen: address 9090: missing port in address"),
@@ -81,6 +82,7 @@ def test_tls_is_decided_as_derper_decides_it(addr, mode, listen, tls):
         ([*BASE, "-memory-ceiling=-1"], "-memory-ceiling must be at least 0"),
         ([*BASE, "-http-port=70000"], "-http-port must be at least -1 and at most 65535"),
         ([*BASE, "-accept-connection-limit=0"], "-accept-connection-limit must be more than 0"),
+        ([*BASE, "-accept-connection-burst=0"], "-accept-connection-burst must be at least 1"),
         ([*BASE, "-accept-connection-limit=nan"], "-accept-connection-limit must be more than 0"),
     ],
 )
@@ -93,6 +95,11 @@ def test_what_cannot_be_served_is_refused_with_words(argv, says):
 def test_well_formed_extras_pass():
     c = parse([*BASE, "-metrics-listen=127.0.0.1:9090", "-trusted-proxies=127.0.0.1, 10.0.0.0/8,::1", "-proxy-protocol", "-home=https://x"])
     assert c.trusted_proxies == ("127.0.0.1", "10.0.0.0/8", "::1") and c.proxy_protocol
+
+
+def test_a_relay_in_development_has_its_mesh_key_from_the_environment(monkeypatch):
+    monkeypatch.setenv(flags.DEV_MESH_KEY, "0" * 64)
+    assert parse(["-dev", "-mesh-psk-file=", "-mesh-with=a"]).mesh_with == ("a",)
 
 
 def test_key_file_default():
