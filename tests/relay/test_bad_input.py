@@ -177,11 +177,18 @@ def test_a_websocket_with_text_frames(live: Live, undisturbed: None) -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
-    [b"\x82\x05hello", b"\xf2\x80\0\0\0\0", b"\x83\x80\0\0\0\0", b"\x89\xfe\x00\x7e" + bytes(130), b"\x82\xff" + b"\xff" * 8 + bytes(4)],
+    ("data", "code"),
+    [
+        (b"\x82\x05hello", 1002),
+        (b"\xf2\x80\0\0\0\0", 1002),
+        (b"\x83\x80\0\0\0\0", 1002),
+        (b"\x89\xfe\x00\x7e" + bytes(130), 1002),
+        (b"\x82\xff" + b"\xff" * 8 + bytes(4), 1009),
+    ],
     ids=["unmasked", "reserved bits", "unknown opcode", "long ping", "2^64 bytes"],
 )
-def test_a_websocket_that_breaks_the_rules(live: Live, undisturbed: None, data: bytes) -> None:
+def test_a_websocket_that_breaks_the_rules(live: Live, undisturbed: None, data: bytes, code: int) -> None:
+    before = live.metrics()
     sock = _websocket(live)
     sock.sendall(data)
     try:
@@ -190,6 +197,7 @@ def test_a_websocket_that_breaks_the_rules(live: Live, undisturbed: None, data: 
     except ConnectionResetError:
         pass
     sock.close()
+    eventually(lambda: _refused(live, before, f"websocket_closed_{code}") == 1)
 
 
 def _ask_stun(live: Live, packet: bytes) -> bytes | None:
@@ -202,12 +210,18 @@ def _ask_stun(live: Live, packet: bytes) -> bytes | None:
             return None
 
 
+def _stun_counted(live: Live, before: dict[str, float], disposition: str) -> float:
+    return live.counted(before, f'^stun_requests{{disposition="{disposition}"}}$')
+
+
 def test_stun_with_a_wrong_fingerprint(live: Live) -> None:
+    before = live.metrics()
     request = stun.pack_request(os.urandom(12))
     assert _ask_stun(live, request) is not None
     assert _ask_stun(live, request[:-1] + bytes([request[-1] ^ 1])) is None
     assert _ask_stun(live, request[:19]) is None
     assert _ask_stun(live, os.urandom(40)) is None
+    eventually(lambda: _stun_counted(live, before, "not_stun") == 3)
 
 
 def test_stun_is_never_an_amplifier(live: Live) -> None:
@@ -218,12 +232,14 @@ def test_stun_is_never_an_amplifier(live: Live) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a raw socket is needed to send from port 0")
 def test_stun_from_port_0(live: Live) -> None:
+    before = live.metrics()
     request = stun.pack_request(os.urandom(12))
     udp = struct.pack(">HHHH", 0, live.running.stun_port, 8 + len(request), 0) + request
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
         for _ in range(20):
             raw.sendto(udp, ("127.0.0.1", 0))
     assert _ask_stun(live, request) is not None
+    eventually(lambda: _stun_counted(live, before, "write_error") == 20)
 
 
 def test_a_frozen_process_goes_on(live: Live) -> None:

@@ -55,7 +55,7 @@ def test_a_bad_certificate_leaves_the_old_one(live: Live, tmp_path: Path, damage
     else:
         key.write_bytes(b"\0\1\2")
     live.signal(signal.SIGHUP)
-    eventually(lambda: "certificate" in live.log()[logged:])  # it says so
+    eventually(lambda: "the old one stays in force part=certificate" in live.log()[logged:])
     assert _served(live) == old
     assert live.running.process.poll() is None
 
