@@ -135,10 +135,14 @@ def match_stock_upgrade(data: bytes, site: Site, *, encrypted: bool, peer: str) 
 
 
 class Conversation:
-    """One HTTP connection: `receive` takes what arrived and gives what to send, until it ends or is upgraded."""
+    """One HTTP connection: `receive` takes what arrived and gives what to send, until it ends or is upgraded.
+
+    `fault`: why it ends, if it is for what the client did; the word is a metric's label.
+    """
 
     def __init__(self, site: Site, answer: Callable[[Request, Site], Answer], *, encrypted: bool, peer: str) -> None:
         self.closing = False
+        self.fault = ""
         self._site = site
         self._answer = answer
         self._encrypted = encrypted
@@ -176,7 +180,8 @@ class Conversation:
                     self._request = self._read(event)
                 elif isinstance(event, h11.Data):
                     self._body += len(event.data)
-                    self.closing = self._body > MAX_BODY
+                    if self._body > MAX_BODY:
+                        self._blame("http_body_too_long")
                 elif isinstance(event, h11.EndOfMessage):
                     done = self._finish()
                     if isinstance(done, Upgrade):
@@ -215,7 +220,7 @@ class Conversation:
         assert self._request is not None  # noqa: S101  (as above)
         self._answered += 1
         if self._answered == MAX_PIPELINED:
-            self.closing = True
+            self._blame("too_many_http_requests")
         sent = self._write(response, is_head=self._request.method == "HEAD")
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
@@ -238,8 +243,11 @@ class Conversation:
         fast = request.header(b"derp-fast-start") == b"1"
         return Upgrade(b"" if fast else pack_switching(self._site.public_key), rest, False, not_ideal, request)
 
+    def _blame(self, fault: str) -> None:
+        self.closing, self.fault = True, fault
+
     def _refuse(self, status: int) -> bytes:
-        self.closing = True
+        self._blame("bad_http")
         return self._write(Response(status, b"bad request\n", (TEXT,)), is_head=False)
 
     def _write(self, response: Response, *, is_head: bool) -> bytes:

@@ -70,7 +70,7 @@ def test_a_body_is_passed_over_up_to_a_size():
     assert not talk.closing
     assert talk.receive(b"POST /robots.txt HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n") == b""
     assert talk.receive(bytes(http.MAX_BODY + 1)) == b""
-    assert talk.closing
+    assert (talk.closing, talk.fault) == (True, "http_body_too_long")
 
 
 def test_http_1_0_and_connection_close_end_after_the_answer():
@@ -89,13 +89,13 @@ def test_no_more_than_a_few_requests_are_answered_at_once():
     said = talk.receive(request * 1000)
     assert said.count(b"HTTP/1.1 200 OK") == http.MAX_PIPELINED
     assert said.count(b"Connection: close") == 1
-    assert talk.closing
+    assert (talk.closing, talk.fault) == (True, "too_many_http_requests")
 
 
 def test_the_end_of_the_stream_ends_it():
     talk = conversation()
     assert talk.receive(b"") == b""
-    assert talk.closing
+    assert (talk.closing, talk.fault) == (True, "")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_the_end_of_the_stream_ends_it():
 def test_garbage_is_a_bad_request(garbage):
     talk = conversation()
     assert talk.receive(garbage).startswith(b"HTTP/1.1 4")
-    assert talk.closing
+    assert (talk.closing, talk.fault) == (True, "bad_http")
 
 
 def test_a_way_to_https_that_no_header_may_carry_is_a_bad_request():
