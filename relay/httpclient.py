@@ -85,11 +85,11 @@ class HttpClient:
         for _ in range(MAX_REDIRECTS):
             try:
                 response = await self._ask(request)
+                if response.status not in (307, 308) or not response.location:
+                    return response
+                request = replace(request, url=urljoin(request.url, response.location))
             except (OSError, h11.ProtocolError, ValueError) as e:
                 raise HttpError(str(e) or type(e).__name__) from e
-            if response.status not in (307, 308) or not response.location:
-                return response
-            request = replace(request, url=urljoin(request.url, response.location))
         raise HttpError(f"more than {MAX_REDIRECTS} redirects")
 
     async def _ask(self, request: Request) -> Response:

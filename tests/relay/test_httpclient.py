@@ -110,6 +110,9 @@ async def test_redirects_that_keep_the_method_are_followed():
         script.answers = [(308, b"", [("Location", "file:///etc/passwd")])]
         with pytest.raises(HttpError, match="not an http"):
             await client.send(Request("GET", base), 5)
+        script.answers = [(308, b"", [("Location", "http://[nowhere/")])]
+        with pytest.raises(HttpError, match="Invalid IPv6"):
+            await client.send(Request("GET", base), 5)
         script.answers = [(302, b"", [("Location", "/login")])]
         assert (await client.send(Request("GET", base), 5)).location == "/login"
         client.close()
