@@ -64,7 +64,7 @@ class Front(Receiver):
         relay.fronts[self] = None
         stream.set_receiver(self)
         through_proxy = proxied and relay.proxies.trusts(self._peer)
-        if reason := relay.refuses_connection(encrypted=context is not None):
+        if reason := relay.refuses_connection(main=proxied and answer is http.answer):
             self._refuse(reason)
         elif not through_proxy:
             self._enter()
@@ -169,7 +169,9 @@ class Front(Receiver):
         if said:
             self._send(said)
             self.deadline = self._relay.loop.time() + HTTP_IDLE_S
-        if self._conversation.closing:
+        if fault := self._conversation.fault:
+            self._refuse(fault)
+        elif self._conversation.closing:
             self._end()
 
     async def _answer_later(self, answer: Awaitable[http.Response]) -> None:

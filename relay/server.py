@@ -26,7 +26,7 @@ from relay.census import Census, ask_others
 from relay.certinfo import CertInfo, first_certificate, parse_certificate
 from relay.channel import make_server_context
 from relay.drain import drain
-from relay.flags import Config
+from relay.flags import DEV_MESH_KEY, Config
 from relay.front import Front
 from relay.goflag import split_host_port
 from relay.handshake import ClientInfo, Introduction, parse_mesh_key
@@ -45,7 +45,6 @@ from relay.switch import Switch
 from relay.udp import StunSocket
 from relay.workers import Worker
 
-DEV_MESH_KEY: Final = "TAILSCALE_DERPER_MESH_KEY"  # derper's environment variable for -dev
 JOIN_S: Final = 3.0
 Answer = Callable[[http.Request, http.Site], http.Answer]
 
@@ -205,9 +204,9 @@ class Relay(Owner):
 
     # Connections, for Front.
 
-    def refuses_connection(self, *, encrypted: bool) -> str:
-        """Why a new connection is not wanted, or ""."""
-        if encrypted:
+    def refuses_connection(self, *, main: bool) -> str:
+        """Why a new connection is not wanted, or "". The main listener has the limit, also where a proxy does its TLS."""
+        if main:
             if not self._accepts.allow(self.loop.time()):
                 self.tally.counts["tls_listener_rejected_connections"] += 1
                 return "accept_limit"
@@ -415,5 +414,8 @@ def _read_rate_config(path: str) -> RateConfig:
 
 def _read_mesh_key(config: Config) -> bytes | None:
     if config.dev and (text := os.environ.get(DEV_MESH_KEY)):
-        return parse_mesh_key(text)
+        try:
+            return parse_mesh_key(text)
+        except ValueError as error:
+            raise ValueError(f"{DEV_MESH_KEY} {error}") from None
     return read_mesh_key(config.mesh_psk_file) if config.mesh_psk_file else None

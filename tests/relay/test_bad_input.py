@@ -275,24 +275,24 @@ def test_a_wall_clock_that_jumps(tmp_path: Path) -> None:
         live.assert_undisturbed()
 
 
-HTTP_MESSES = {
-    "no host": b"GET /derp HTTP/1.1\r\nUpgrade: DERP\r\n\r\n",
-    "endless header": b"GET /derp HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000,
-    "many headers": b"GET /derp HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 20_000,
-    "two lengths": b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-    "endless body": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n" + b"a" * 200_000,
-    "chunks": b"POST /derp HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
-    "nul": b"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "old": b"GET /derp HTTP/0.9\r\n\r\n",
-    "tunnel": b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "h2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "pipelined": b"GET /derp/probe HTTP/1.1\r\nHost: x\r\n\r\n" * 500,
+HTTP_MESSES = {  # name: (what comes, the reason that it is counted under)
+    "no host": (b"GET /derp HTTP/1.1\r\nUpgrade: DERP\r\n\r\n", "bad_http"),
+    "endless header": (b"GET /derp HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000, "bad_http"),
+    "many headers": (b"GET /derp HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 20_000, "bad_http"),
+    "two lengths": (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "bad_http"),
+    "endless body": (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n" + b"a" * 200_000, "http_body_too_long"),
+    "chunks": (b"POST /derp HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", ""),
+    "nul": (b"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n", "bad_http"),
+    "old": (b"GET /derp HTTP/0.9\r\n\r\n", ""),
+    "tunnel": (b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n", ""),
+    "h2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "bad_http"),
+    "pipelined": (b"GET /derp/probe HTTP/1.1\r\nHost: x\r\n\r\n" * 500, "too_many_http_requests"),
 }
 
 
-@pytest.mark.parametrize("mess", HTTP_MESSES.values(), ids=HTTP_MESSES.keys())
-def test_http_messes(live: Live, undisturbed: None, mess: bytes) -> None:
-    before = live.usage().rss
+@pytest.mark.parametrize(("mess", "reason"), HTTP_MESSES.values(), ids=HTTP_MESSES.keys())
+def test_http_messes(live: Live, undisturbed: None, mess: bytes, reason: str) -> None:
+    before, counted = live.usage().rss, live.metrics()
     with ExitStack() as stack:
         for _ in range(10):
             sock = stack.enter_context(live.open())
@@ -300,6 +300,7 @@ def test_http_messes(live: Live, undisturbed: None, mess: bytes) -> None:
                 sock.sendall(mess)
         time.sleep(0.2)
         assert live.usage().rss - before < 5_000_000
+        eventually(lambda: _refused(live, counted, reason) == (10 if reason else 0))
 
 
 def test_one_that_asks_for_pages_and_never_reads(live: Live, undisturbed: None) -> None:

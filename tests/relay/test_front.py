@@ -47,7 +47,7 @@ class Office:
         self.addresses = SimpleNamespace(enter=lambda _address, _holder: SimpleNamespace(leave=bool))
         self.site = http.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
 
-    def refuses_connection(self, *, encrypted: bool) -> str:
+    def refuses_connection(self, *, main: bool) -> str:
         return ""
 
 
@@ -92,4 +92,5 @@ def test_a_last_answer_that_nobody_reads_does_not_stay_for_ever(office: Office, 
     assert stream.ended == ["closed", "aborted"]
     front.connection_lost(None)
     assert not office.fronts
-    assert not [reason for kind, reason in office.tally.labelled if kind == "refusals"]
+    refusals = {reason: count for (kind, reason), count in office.tally.labelled.items() if kind == "refusals"}
+    assert refusals == {"too_many_http_requests": 1}, "counted once, whatever comes after it"

@@ -138,3 +138,12 @@ def test_debug_pages_are_not_for_what_a_proxy_passes_on(tmp_path: Path) -> None:
     with live.relay(tmp_path, "-trusted-proxies", PROXY, tls=False) as relay:
         assert get(relay.running.port, "/debug/check", source=PROXY) == "debug access denied\n"
         assert "okay" in get(relay.running.port, "/debug/check")
+
+
+def test_a_proxys_connections_are_under_the_accept_limit(tmp_path: Path) -> None:
+    flags = ("-trusted-proxies", PROXY, "-accept-connection-limit", "0.01", "-accept-connection-burst", "3")
+    port = servers.free_port(socket.SOCK_STREAM)
+    with live.relay(tmp_path, *flags, "-metrics-listen", f"127.0.0.1:{port}", tls=False) as relay, ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(from_proxy(relay, b"GET /derp/probe HTTP/1.1\r\nHost: x\r\n\r\n"))
+        live.eventually(lambda: 'relay_refusals{reason="accept_limit"}' in get(port, "/metrics"))
