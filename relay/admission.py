@@ -24,6 +24,7 @@ from relay.flags import Config
 from relay.gojson import parse_object
 from relay.handshake import format_key
 from relay.httpclient import HttpClient, HttpError, HttpTimeout, Request
+from relay.log import Log
 
 LIMIT_S: Final = 5.0  # derper's, for the controller
 MAX_ANSWER: Final = 4096  # derper's
@@ -44,6 +45,7 @@ class Verdict:
 
 
 OPEN: Final = Verdict(True, "open")
+LOG: Final = Log("admission")
 
 
 class Check(Protocol):
@@ -199,7 +201,11 @@ class Admission:
     async def _ask_all(self, key: bytes, address: str) -> Verdict:
         verdict = OPEN
         for check in self._checks:
-            verdict = await check.ask(key, address)
+            try:
+                verdict = await check.ask(key, address)
+            except Exception as error:  # what one answer sets off must not end the asking about all
+                LOG.unforeseen("an admission check failed", error)
+                verdict = Verdict(False, "check_failed", clear=False)
             if not verdict.allowed:
                 break
         return verdict

@@ -140,13 +140,12 @@ class Front(Receiver):
 
     def _open(self, data: bytes) -> None:
         """The first plain bytes: nearly always a stock client's upgrade."""
-        encrypted = self._channel.tls is not None
         if self._answer is http.answer:
-            upgrade = http.match_stock_upgrade(data, self._relay.site, encrypted=encrypted, peer=self._peer)
+            upgrade = http.match_stock_upgrade(data, self._relay.site, peer=self._peer)
             if upgrade is not None:
                 self._upgrade(upgrade)
                 return
-        self._conversation = http.Conversation(self._relay.site, self._answer, encrypted=encrypted, peer=self._peer)
+        self._conversation = http.Conversation(self._relay.site, self._answer, peer=self._peer)
         self._stage = self._converse
         self._converse(data)
 

@@ -47,7 +47,6 @@ class Request:
     method: str
     target: str
     headers: tuple[tuple[bytes, bytes], ...]
-    encrypted: bool
     peer: str
     client: str
 
@@ -121,7 +120,7 @@ def find_page(pages: Mapping[str, Page], path: str) -> Page | None:
     return pages[max(fitting, key=len)] if fitting else None
 
 
-def match_stock_upgrade(data: bytes, site: Site, *, encrypted: bool, peer: str) -> Upgrade | None:
+def match_stock_upgrade(data: bytes, site: Site, *, peer: str) -> Upgrade | None:
     """The upgrade, if `data` begins with the very bytes that Tailscale's Go client sends; None is for `Conversation` to read.
 
     This is every client's first word, and h11 takes 28 µs to say the same: a tenth of what a handshake costs.
@@ -129,7 +128,7 @@ def match_stock_upgrade(data: bytes, site: Site, *, encrypted: bool, peer: str) 
     stock = _STOCK_UPGRADE.match(data)
     if stock is None or not site.derp:
         return None
-    request = Request("GET", "/derp", (), encrypted, peer, site.client_of(peer, []))
+    request = Request("GET", "/derp", (), peer, site.client_of(peer, []))
     said = b"" if stock["fast"] else pack_switching(site.public_key)
     return Upgrade(said, data[stock.end() :], False, stock["ideal"] is not None, request)
 
@@ -140,12 +139,11 @@ class Conversation:
     `fault`: why it ends, if it is for what the client did; the word is a metric's label.
     """
 
-    def __init__(self, site: Site, answer: Callable[[Request, Site], Answer], *, encrypted: bool, peer: str) -> None:
+    def __init__(self, site: Site, answer: Callable[[Request, Site], Answer], *, peer: str) -> None:
         self.closing = False
         self.fault = ""
         self._site = site
         self._answer = answer
-        self._encrypted = encrypted
         self._peer = peer
         self._http = h11.Connection(h11.SERVER)
         self._request: Request | None = None
@@ -198,9 +196,9 @@ class Conversation:
 
     def _read(self, event: h11.Request) -> Request:
         headers = tuple(event.headers)
-        request = Request(event.method.decode("ascii"), event.target.decode("latin-1"), headers, self._encrypted, self._peer, self._peer)
+        request = Request(event.method.decode("ascii"), event.target.decode("latin-1"), headers, self._peer, self._peer)
         client = self._site.client_of(self._peer, request.every(b"x-forwarded-for"))
-        return Request(request.method, request.target, headers, self._encrypted, self._peer, client)
+        return Request(request.method, request.target, headers, self._peer, client)
 
     def _finish(self) -> Said:
         """Answer the request that is now complete."""

@@ -8,7 +8,7 @@ relays half of what derper does per CPU-second; in this shape two to three times
 2. Runs. Consecutive frames to the same destination leave as one slice. Where destinations are is kept in a small table
    per connection, so that a packet costs one look-up of its own at most, and no method call.
 3. Nothing is written here: slices collect in the destination's outbox until the end of the loop's tick, across all
-   sources, and leave in one write (server.py).
+   sources, and leave in one write (link.py).
 
 Everything that is not a packet to a local, known client leaves the loop of `feed` for code that can be read at leisure:
 below it, in control.py (frames that carry no packet) and in forward.py (packets between relays).

@@ -97,8 +97,8 @@ def _site() -> http.Site:
     return http.Site(v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", trusted.client_of, pages=debug.make_pages(inside))
 
 
-def _converse(pieces: Sequence[bytes], answer: Any, *, encrypted: bool) -> tuple[bytes, bool, Any]:
-    conversation = http.Conversation(_site(), answer, encrypted=encrypted, peer="127.0.0.1")
+def _converse(pieces: Sequence[bytes], answer: Any) -> tuple[bytes, bool, Any]:
+    conversation = http.Conversation(_site(), answer, peer="127.0.0.1")
     said = b""
     for number, piece in enumerate(pieces):
         part = conversation.receive(piece)
@@ -115,11 +115,11 @@ def _converse(pieces: Sequence[bytes], answer: Any, *, encrypted: bool) -> tuple
 
 
 def http_requests(data: bytes) -> None:
-    for answer, encrypted in ((http.answer, True), (http.answer, False), (http.answer_plain, False)):
-        said, closing, upgrade = _converse([data], answer, encrypted=encrypted)
+    for answer in (http.answer, http.answer_plain):
+        said, closing, upgrade = _converse([data], answer)
         if said.count(b"HTTP/1.1 ") >= http.MAX_PIPELINED:
             continue  # too many at once, in pieces they are not
-        chunked = _converse(_pieces(data), answer, encrypted=encrypted)
+        chunked = _converse(_pieces(data), answer)
         assert chunked[2] == upgrade and (chunked[1] == closing or upgrade is None)
 
 

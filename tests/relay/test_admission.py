@@ -226,6 +226,24 @@ async def test_checks_add_up(tmp_path):
     assert (await AllowFileCheck(file).ask(A, "")).reason == "in_allow_file"
 
 
+class Broken:
+    """A check with a bug for one key."""
+
+    async def ask(self, key, address):
+        if key == A:
+            raise ZeroDivisionError
+        return NO
+
+
+@asynchronous
+async def test_a_check_that_fails_refuses_and_ends_nothing(caplog, monkeypatch):
+    monkeypatch.setattr(admission, "TICK_S", 0.01)
+    broken = Admission([Broken()], recheck_s=0.01)
+    assert await broken.admit(A, "x") == Verdict(False, "check_failed", clear=False)
+    assert await collect(broken, lambda: [(A, "x"), (B, "y")], 2) == [(B, "y", NO)] * 2, "again, and whom it cannot tell of stays"
+    assert {record.exc_info[0] for record in caplog.records} == {ZeroDivisionError}
+
+
 async def collect(admission_, connected, count, within_s=5.0):
     found = []
 

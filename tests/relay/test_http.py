@@ -10,9 +10,9 @@ from tests.relay import vectors as v
 HOST = b"Host: derp.example.org\r\n"
 
 
-def conversation(answer=http.answer, *, encrypted=True, **options) -> http.Conversation:
+def conversation(answer=http.answer, **options) -> http.Conversation:
     site = http.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, **options)
-    return http.Conversation(site, answer, encrypted=encrypted, peer="192.0.2.1")
+    return http.Conversation(site, answer, peer="192.0.2.1")
 
 
 @pytest.mark.parametrize(
@@ -41,23 +41,22 @@ def test_the_short_cut_for_stock_clients_says_what_h11_says(fast, ideal):
     head = b"GET /derp HTTP/1.1\r\n" + HOST + b"User-Agent: Go-http-client/1.1\r\nConnection: Upgrade\r\n"
     request = head + fast + ideal + b"Upgrade: DERP\r\n\r\n"
     site = http.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
-    short = http.match_stock_upgrade(request + b"rest", site, encrypted=True, peer="192.0.2.1")
+    short = http.match_stock_upgrade(request + b"rest", site, peer="192.0.2.1")
     long = conversation().receive(request + b"rest")
     fields = ("answer", "rest", "is_websocket", "not_ideal")
     assert [getattr(short, name) for name in fields] == [getattr(long, name) for name in fields]
     assert (short.request.client, short.request.path) == (long.request.client, long.request.path)
     for other in (request[:-1], request.replace(b"derp HTTP", b"derp/ HTTP"), request.replace(HOST, HOST + b"X-Forwarded-For: ::1\r\n")):
-        assert http.match_stock_upgrade(other, site, encrypted=True, peer="192.0.2.1") is None
+        assert http.match_stock_upgrade(other, site, peer="192.0.2.1") is None
     switched_off = http.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, derp=False)
-    assert http.match_stock_upgrade(request, switched_off, encrypted=True, peer="192.0.2.1") is None
+    assert http.match_stock_upgrade(request, switched_off, peer="192.0.2.1") is None
 
 
 @pytest.mark.parametrize("answer", [http.answer, http.answer_plain])
 @pytest.mark.parametrize("target", [b"example.org:443", b"/generate_204", b"/derp"])
-@pytest.mark.parametrize("encrypted", [True, False])
-def test_nobody_gets_a_tunnel(answer, target, encrypted):
+def test_nobody_gets_a_tunnel(answer, target):
     """Whatever the page: h11 would take any 2xx answer for the beginning of one."""
-    talk = conversation(answer, encrypted=encrypted)
+    talk = conversation(answer)
     said = talk.receive(b"CONNECT " + target + b" HTTP/1.1\r\n" + HOST + b"Upgrade: DERP\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 403 ")
     assert talk.receive(b"GET /robots.txt HTTP/1.1\r\n" + HOST + b"\r\n").startswith((b"HTTP/1.1 200", b"HTTP/1.1 302"))

@@ -49,3 +49,5 @@ def test_sdist_and_wheel(tmp_path):
     assert "Log in to a DERP relay twice" in run("user/bin/python", "-I", "-m", "relay.probe", "-h")
     installed = {path.name for path in (tmp_path / "user").glob("lib/python*/site-packages/relay/*")}
     assert {path.name for path in (ROOT / "relay").glob("*.py")} | {"py.typed"} <= installed
+    (license_file,) = (tmp_path / "user").glob("lib/python*/site-packages/derpfleet_relay-*/**/LICENSE")
+    assert license_file.read_text() == (ROOT / "LICENSE").read_text()

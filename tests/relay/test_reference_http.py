@@ -14,7 +14,7 @@ def site(**more):
 
 def converse(data, *, plain=False, **more):
     """What comes back: bytes, or the Upgrade."""
-    conversation = http.Conversation(site(**more), http.answer_plain if plain else http.answer, encrypted=not plain, peer="203.0.113.9")
+    conversation = http.Conversation(site(**more), http.answer_plain if plain else http.answer, peer="203.0.113.9")
     return conversation.receive(data)
 
 
@@ -57,7 +57,7 @@ def test_a_fast_start_gets_no_answer_at_all(value, fast):
 @pytest.mark.parametrize("cut", range(1, 120, 7))
 def test_bytes_behind_the_request_survive_any_cut(cut):
     data = b"GET /derp HTTP/1.1\r\nHost: derp.example\r\nDerp-Fast-Start: 1\r\nUpgrade: DERP\r\n\r\n" + v.CLIENT_INFO_FRAME
-    conversation = http.Conversation(site(), http.answer, encrypted=True, peer="203.0.113.9")
+    conversation = http.Conversation(site(), http.answer, peer="203.0.113.9")
     first = conversation.receive(data[:cut])
     if isinstance(first, http.Upgrade):
         assert first.rest + data[cut:] == v.CLIENT_INFO_FRAME
