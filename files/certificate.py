@@ -90,7 +90,7 @@ class Certificate:
 
     def __init__(self, config):
         self.domain, self.fullchain, self.key = config["domain"], config["fullchain"], config["key"]
-        self.acme, self.copies, self.reloads = config["acme"], config["copies"], config["reload"]
+        self.acme, self.copies, self.test, self.reload = config["acme"], config["copies"], config["test"], config["reload"]
         self.https_port, self.patience_s, self.withdrawal = config["https_port"], config["patience_s"], config["withdrawal"]
 
     # what is on disk
@@ -237,18 +237,27 @@ class Certificate:
     def deploy(self, hook):
         """Copies and reloads; unless a hook, also waits until the new certificate is served. Raises Problem."""
         self.copy()
-        said = []
-        for argv in self.reloads:
-            status, output = run(argv)
-            if status:
-                said.append("%s: %s" % (" ".join(argv), output.strip()))
+        said = broken = self.breakage()
+        if not broken:
+            status, output = run(self.reload)
+            said = "%s: %s" % (" ".join(self.reload), output.strip()) if status else ""
         if hook:
             return
-        deadline = time.time() + self.patience_s
+        deadline = time.time() + (0 if broken else self.patience_s)
         while self.mismatch() and time.time() < deadline:
             time.sleep(0.2)
         if self.mismatch():
-            raise Problem("\n".join(["the new certificate is NOT served: " + self.mismatch()] + said))
+            raise Problem("the new certificate is NOT served: %s" % self.mismatch() + ("\n" + said if said else ""))
+
+    def breakage(self):
+        """Why what stands in front must not be reloaded now, or ""."""
+        if not self.test or not run(self.test["argv"])[0]:
+            return ""
+        said = run(self.test["words"])[1].strip()
+        reason = ([line for line in said.splitlines() if "[emerg]" in line] or [said])[-1]
+        words = "nginx was not reloaded, because its configuration is broken:\n%s\n"
+        words += "change: mend it until `nginx -t` is content; until then the old certificate is served"
+        return words % reason
 
 
 def read(path):

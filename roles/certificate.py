@@ -29,6 +29,9 @@ _WRITABLE = ("/etc/letsencrypt", "/var/lib/letsencrypt", "/var/log/letsencrypt",
 _TIMER = "derpfleet-certificate.timer"
 _SERVICE = "derpfleet-certificate.service"
 _CRON = "/etc/cron.d/derpfleet-certificate"
+# `nginx -t` opens logs, keys and the pid file of everybody's sites: in a unit of its own, as the renewal's is shut in.
+_NGINX_TEST = f"{paths.SYSTEMD}/derpfleet-nginx-test.service"
+_JOURNAL = ("journalctl", "--identifier", "nginx", "--lines", "3", "--since", "-1min", "--output", "cat", "--no-pager", "--unit")
 
 ASK = Ask(files=(f"{paths.CERTBOT}/*",))
 
@@ -74,6 +77,7 @@ def _program(host: Host, facts: Facts) -> list[Resource]:
     return [
         File(path=paths.CERTIFICATE_PROGRAM, content=content, mode="0755"),
         File(path=paths.CERTIFICATE_CONFIG, content=config),
+        File(path=_NGINX_TEST, content=render("nginx-test.service.j2")) if host.front == "nginx" else Absent(path=_NGINX_TEST),
     ]
 
 
@@ -86,7 +90,8 @@ def _config(host: Host, facts: Facts) -> dict[str, object]:
         "https_port": host.ports.https,
         "patience_s": 15,
         "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if host.front == "none" else None,
-        "reload": [list(_reload(host))],
+        "test": _test(host),
+        "reload": list(_reload(host)),
         "withdrawal": _withdrawal(host),
         "acme": None,
     }
@@ -102,6 +107,12 @@ def _config(host: Host, facts: Facts) -> dict[str, object]:
             "hook": paths.CERTIFICATE_PROGRAM,
         }
     return config
+
+
+def _test(host: Host) -> dict[str, object] | None:
+    """What asks whether a reload would go well, and where the words are when it would not."""
+    unit = _NGINX_TEST.rpartition("/")[2]
+    return {"argv": ["systemctl", "start", unit], "words": [*_JOURNAL, unit]} if host.front == "nginx" else None
 
 
 def _reload(host: Host) -> tuple[str, ...]:
@@ -139,7 +150,7 @@ def _acme(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource
         needs.append(found[-1].id)
     needs += [f"file:{paths.CERTIFICATE_PROGRAM}", f"file:{paths.CERTIFICATE_CONFIG}", "package:openssl"]
     if host.front == "nginx":
-        needs.append(nginx.HTTP_READY)
+        needs += [f"file:{_NGINX_TEST}", nginx.HTTP_READY]
     elif nginx.leave(host, facts):
         needs.append(nginx.GONE)
     obtain = Command(

@@ -31,6 +31,7 @@ NGINX = """\
 {user}daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
 events {{}}
 http {{
+    access_log off;
 {places}
     server {{
         listen 127.0.0.1:{http};
@@ -76,6 +77,7 @@ class Stage:
     def configure(self, **changed: Any) -> None:
         """The configuration as the role writes it; `acme` is merged, the rest replaced."""
         dirs = [word for name in ("config", "work", "logs") for word in (f"--{name}-dir", str(self.folder / "letsencrypt"))]
+        nginx = [self.binary, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
         acme = {
             "server": self.server.url,
             "contact": None,
@@ -91,7 +93,8 @@ class Stage:
             "https_port": self.https,
             "patience_s": 3,
             "copies": None,
-            "reload": [[self.binary, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-s", "reload"]],
+            "test": {"argv": [*nginx, "-t"], "words": [*nginx, "-t"]},
+            "reload": [*nginx, "-s", "reload"],
             "withdrawal": None,
             "acme": acme,
         } | changed
@@ -168,10 +171,31 @@ def test_a_certificate_that_is_not_served_is_a_loud_failure(stage: Stage) -> Non
     assert succeeded(stage.run("obtain"))
     stage.serve_https()
     assert succeeded(stage.run("deploy"))
-    stage.configure(reload=[["false"]])
+    stage.configure(test=None, reload=["false"])
     done = stage.run("renew", "--force")
     assert done.returncode == 1
     assert re.search(r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\nfalse: ", done.stderr)
+
+
+def test_nginx_is_not_reloaded_while_its_configuration_is_broken(stage: Stage) -> None:
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    stage.serve_https()
+    assert succeeded(stage.run("deploy"))
+    foreign, reloaded = stage.folder / "https-foreign.conf", stage.folder / "reloaded"
+    foreign.write_text("servr {}\n")
+    stage.configure(reload=["touch", str(reloaded)])
+    done = stage.run("renew", "--force")
+    assert done.returncode == 1
+    assert re.match(r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\n", done.stderr)
+    said = re.escape("nginx was not reloaded, because its configuration is broken:") + r"\n.*\[emerg\] .*unknown directive \"servr\" in "
+    assert re.search(said + re.escape(str(foreign)), done.stderr)
+    assert "\nchange: mend it until `nginx -t` is content; until then the old certificate is served" in done.stderr
+    assert not reloaded.exists()
+    foreign.unlink()
+    stage.configure()
+    assert succeeded(stage.run("renew"))
+    assert succeeded(stage.run("served"))
 
 
 def test_nothing_listening_is_said(stage: Stage) -> None:
