@@ -25,8 +25,10 @@ STYLES = {"ok": "green", "changed": "yellow", "failed": "bold red", "skipped": "
 _TOLD_S = 0.05  # what took less is not told
 _RUNGS = {"ok": "green", "skipped": "dim", "FAILED": "bold red", "PROVED": "bold green", "NOT PROVED": "bold red"}
 _NARROWEST = 24  # columns; below that, what is left beside the names is no place to break lines in
-# Controls, by which a text could clear the screen or rewrite what was said: C0 and DEL as their pictures, C1, which has none, as �.
-_SHOWN: dict[int, int | str] = {**{code: 0x2400 + code for code in range(32)}, 0x7F: 0x2421, **dict.fromkeys(range(0x80, 0xA0), "\ufffd")}
+# Controls, by which a text could clear the screen or rewrite what was said: C0 and DEL as their pictures; C1, which has none, and halves
+# of characters, which no terminal can be sent, as �.
+_SHOWN: dict[int, int | str] = {**{code: 0x2400 + code for code in range(32)}, 0x7F: 0x2421}
+_SHOWN |= dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], "\ufffd")
 del _SHOWN[ord("\n")], _SHOWN[ord("\t")]
 
 

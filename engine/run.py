@@ -12,11 +12,12 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from engine import cache
+from engine.events import Event
 from engine.facts import Ask, Facts
 from engine.login import Login
 from engine.plan import Mode, compile_plan
 from engine.resource import Resource
-from engine.session import Event, OnEvent, Session
+from engine.session import OnEvent, Session
 
 Compile = Callable[[Session], Iterable[Resource]]
 

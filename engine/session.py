@@ -9,20 +9,19 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from engine.events import STATUSES, Event, understood
 from engine.facts import Ask, Facts
 from engine.login import Login, Unreachable
 from engine.plan import Plan, revealed
 from engine.transport import LINE_MAX, AgentChannel, run_once
 from inventory.errors import DerpfleetError
 
-Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
-STATUSES = ("ok", "changed", "failed", "skipped")
 FACTS_MAX = 32 << 20  # unpacked: a hundred files of 256 KiB, and more than any `nginx -T` prints
 _NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, zlib.error)
 
@@ -54,6 +53,7 @@ class Session:
         self._login, self._on_event = login, on_event
         self._stopping, self._agent_acts = threading.Event(), threading.Event()
         self.is_open = True
+        self._ids: Collection[str] | None = None  # those of the plan
         self._channel = AgentChannel(login)
         try:
             who = f"{getpass.getuser()}@{socket.gethostname()}"
@@ -84,6 +84,7 @@ class Session:
         """
         self._raise_when_stopped()
         self._send(plan.message())
+        self._ids = {resource.id for resource in plan.resources}
         want = self._expect("want")
         with self._sense():
             lacking = {digest: plan.blobs[digest] for digest in want["blobs"]}
@@ -93,8 +94,7 @@ class Session:
         if self._stopping.is_set():
             self.stop()
         done = self._expect("done")
-        with self._sense():
-            return {status: int(done["counts"][status]) for status in STATUSES}
+        return {status: done["counts"][status] for status in STATUSES}
 
     def stop(self) -> None:
         """Asks the agent to finish the resource in hand and no more. May be called from any thread."""
@@ -134,11 +134,12 @@ class Session:
         while True:
             line = self._channel.read_line()
             try:
-                event: Event = json.loads(line)
-                kind = event["event"]
+                said = json.loads(line)
             except _NONSENSE:
                 raise self._crashed(line) from None
             with self._sense():
+                event = understood(said, ids=self._ids)
+                kind = event["event"]
                 self._raise_refusal(kind, event)
             self._on_event({key: value for key, value in event.items() if key != "z"})
             if kind == "confirm":

@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 import inventory
 from engine import cache
+from engine.events import Event
 from engine.facts import Ask
 from engine.login import Login
 from engine.plan import Mode
 from engine.report import Report
 from engine.run import Compile, Outcome, converge
-from engine.session import Event, Session
+from engine.session import Session
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
 from inventory.rules import HEADSCALE

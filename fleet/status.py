@@ -58,7 +58,7 @@ def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> 
         between = {(start, end): ms for start, one in looks.items() for end, ms in one.distances_ms.items()}
         page = render_page(cards, Latencies(measure_all(wanted), between), title=Path(fleet.site.path).name, made=datetime.now(UTC))
         try:
-            html.write_text(page)
+            html.write_text(page, encoding="utf-8", errors="replace")  # a host may say halves of characters
         except OSError as error:
             raise CannotWrite(f"{html} cannot be written", why=error.strerror or "", next="invoke status --html FILE") from None
         fleet.report.say(f"page: {html}")

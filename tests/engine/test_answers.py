@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import zlib
 from collections.abc import Callable
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from engine import session, transport
 from engine.facts import Ask
 from engine.login import Login
 from engine.plan import compile_plan
+from engine.report import Report
 from engine.resource import File
+from engine.run import converge
 from engine.session import AgentCrashed, Session
 from engine.transport import run_once
 from inventory.errors import DerpfleetError
@@ -31,10 +35,10 @@ def packed(data: bytes) -> str:
 
 
 def event(kind: str, **fields: Any) -> bytes:
-    return json.dumps({"event": kind, **fields}).encode() + b"\n"
+    return json.dumps({"event": kind, "seq": 1, "t": 0.1, **fields}).encode() + b"\n"
 
 
-HELLO = event("hello", z=packed(b"{}"))
+HELLO = event("hello", v=1, z=packed(b"{}"))
 
 
 class Said:
@@ -58,7 +62,7 @@ class Said:
 
 @pytest.fixture
 def hear(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Session]:
-    """`hear(*lines)`: a session whose agent says those lines."""
+    """`hear(*lines)`: a session whose agent says those lines, as the next ones do."""
 
     def begin(*lines: bytes) -> Session:
         monkeypatch.setattr(session, "AgentChannel", lambda _: Said(*lines))
@@ -71,13 +75,13 @@ def hear(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Session]:
     "line",
     [
         event("hello"),
-        event("hello", z="no base64!"),
-        event("hello", z=base64.b64encode(b"not packed").decode()),
-        event("hello", z=packed(b"{not json")),
-        event("hello", z=packed(b"[]")),
-        event("hello", z=packed(b'{"listening": [{"port": 1}]}')),
-        event("hello", z=packed(b'{"files": 1}')),
-        event("hello", z=packed(b"{}")[:8]),
+        event("hello", v=1, z="no base64!"),
+        event("hello", v=1, z=base64.b64encode(b"not packed").decode()),
+        event("hello", v=1, z=packed(b"{not json")),
+        event("hello", v=1, z=packed(b"[]")),
+        event("hello", v=1, z=packed(b'{"listening": [{"port": 1}]}')),
+        event("hello", v=1, z=packed(b'{"files": 1}')),
+        event("hello", v=1, z=packed(b"{}")[:8]),
         event("locked"),
         event("locked", who="x", since=1e300),
         event("crash"),
@@ -92,25 +96,81 @@ def test_an_answer_that_makes_no_sense_is_a_crash(hear: Callable[..., Session], 
     assert error.value.why
 
 
+WANT = event("want", blobs=[])
+COUNTS = {"ok": 0, "changed": 1, "failed": 0, "skipped": 0}
+ID = "file:/etc/x"
+
+
 @pytest.mark.parametrize(
-    "lines",
+    "line",
     [
-        (event("want"),),
-        (event("want", blobs=["0" * 64]),),
-        (event("want", blobs=[]), event("done")),
-        (event("want", blobs=[]), event("done", counts={"ok": 1})),
+        event("want"),
+        event("want", blobs=7),
+        event("done", counts=COUNTS),
+        event("done", counts={"ok": 1}, stopped=""),
+        event("done", counts={**COUNTS, "ok": "1"}, stopped=""),
+        event("done", counts=COUNTS, stopped=None),
+        event("result", id=ID),
+        event("result", id=ID, status="well", ms=1),
+        event("result", id=ID, status=[], ms=1),
+        event("result", id=ID, status="ok", ms=10**400),
+        event("result", id=ID, status="failed", ms=1),
+        event("result", id=ID, status="failed", ms=1, what="it is", why={}),
+        event("result", id="file:/etc/other", status="ok", ms=1),
+        event("result", id=7, status="ok", ms=1),
+        event("diff", id=ID, keys=[], text=""),
+        event("diff", id=ID, keys={"mode": "0644"}, text=""),
+        event("diff", id=ID, keys={"mode": ["0644", {}]}, text=""),
+        event("diff", id=ID, keys={}, text=None),
+        event("diff", keys={}, text=""),
+        event("waiting", id=ID),
+        event("heartbeat"),
+        event("confirm", id=ID, within_s=1),
+        event("plan", mode="check", resources=1),
+        event("sending", sent=1, size=2),
+        event("output", text=7),
+        event("unheard of"),
+        b'{"event": ["done"], "seq": 1, "t": 0}\n',
+        b'["done"]\n',
     ],
 )
-def test_an_end_that_makes_no_sense_is_a_crash(hear: Callable[..., Session], lines: tuple[bytes, ...]) -> None:
+def test_what_is_no_event_is_a_crash_and_reaches_nobody(hear: Callable[..., Session], line: bytes, tmp_path: Path) -> None:
+    heard = io.StringIO()
+    report = Report(console=Console(file=heard), diffs=True)
+    wanted = [File(path="/etc/x", content=b"x")]
+    with pytest.raises(AgentCrashed, match="makes no sense") as error:
+        hear(HELLO, WANT, line)
+        converge(LOGIN, lambda _: wanted, ask=Ask(), mode="apply", runs=tmp_path, on_event=lambda one: report.agent_event("hk1", one))
+    assert error.value.host == "hk1"
+    assert heard.getvalue() == ""
+
+
+def test_a_content_that_the_plan_has_not_is_a_crash(hear: Callable[..., Session]) -> None:
     with pytest.raises(AgentCrashed, match="makes no sense"):
-        hear(HELLO, *lines).apply(compile_plan([File(path="/etc/x", content=b"x")], mode="apply"))
+        hear(HELLO, event("want", blobs=["0" * 64])).apply(compile_plan([File(path="/etc/x", content=b"x")], mode="apply"))
+
+
+@pytest.mark.parametrize("line", [event("done", counts=COUNTS, stopped=""), event("result", id=ID, status="changed", ms=1), WANT])
+def test_work_before_there_is_a_plan_is_a_crash(hear: Callable[..., Session], line: bytes) -> None:
+    with pytest.raises(AgentCrashed, match="makes no sense"):
+        hear(line)
+
+
+def test_fields_that_nobody_asked_for_do_not_pass(hear: Callable[..., Session], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(json_lines=True)
+    wanted = [File(path="/etc/x", content=b"x")]
+    more = {"host": "sg1", "at": "never", "mode": "check"}
+    hear(HELLO, WANT, event("result", id=ID, status="changed", ms=1, **more), event("done", counts=COUNTS, stopped=""))
+    converge(LOGIN, lambda _: wanted, ask=Ask(), mode="apply", runs=tmp_path, on_event=lambda one: report.agent_event("hk1", one))
+    result = next(one for one in map(json.loads, capsys.readouterr().out.splitlines()) if one["event"] == "result")
+    assert result == {"event": "result", "host": "hk1", "id": ID, "status": "changed", "ms": 1, "seq": 1, "t": 0.1}
 
 
 def test_facts_that_unpack_to_too_much_are_not_unpacked(hear: Callable[..., Session], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "FACTS_MAX", 100_000)
-    assert hear(event("hello", z=packed(b'{"kernel": "%s"}' % (b"x" * 99_000)))).facts.kernel == "x" * 99_000
+    assert hear(event("hello", v=1, z=packed(b'{"kernel": "%s"}' % (b"x" * 99_000)))).facts.kernel == "x" * 99_000
     with pytest.raises(AgentCrashed, match="makes no sense") as error:
-        hear(event("hello", z=packed(b'{"kernel": "%s"}' % (b"x" * 100_000))))
+        hear(event("hello", v=1, z=packed(b'{"kernel": "%s"}' % (b"x" * 100_000))))
     assert error.value.why == "ValueError: facts of more than 100000 bytes, or cut ones"
 
 
