@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Collection, Context, Exit, task
 
+from fleet import interrupt
+
 if TYPE_CHECKING:
     from fleet.context import Fleet
+
+interrupt.leave_at_once()
 
 SITE = "inventory/site.yml"
 HOST = "one host of the site, may be given several times (default: all, in the order of the file)"
@@ -59,7 +63,7 @@ def _reporting(*, json: bool = False, diffs: bool = False, aside: bool = False) 
     console = Console(stderr=True, highlight=False, soft_wrap=True) if aside else None
     report = Report(json_lines=json, diffs=diffs, console=console)
     try:
-        with report:
+        with interrupt.raised(), report:
             _refuse_bare(sys.argv[1:])
             yield report
     except DerpfleetError as error:
@@ -67,7 +71,7 @@ def _reporting(*, json: bool = False, diffs: bool = False, aside: bool = False) 
         raise Exit(code=error.exit_code) from None
     except KeyboardInterrupt:
         report.say("interrupted")
-        raise Exit(code=130) from None
+        raise Exit(code=interrupt.CODE) from None
 
 
 @contextmanager

@@ -8,6 +8,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / ".lab"
 SITE = ROOT / "site.yml"
+# What .venv/bin/invoke does, and Ctrl-C ends it without a word while that is imported. `signal` itself would be imported too long.
+_AGAIN = """
+import _signal, sys
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+sys.path[0] = sys.argv[1]
+del sys.argv[:2]
+from invoke.main import program
+program.run()
+"""
 
 
 def enter_network_of(site: Path) -> None:
@@ -17,4 +27,4 @@ def enter_network_of(site: Path) -> None:
     """
     enter = ROOT / "enter"
     if site.resolve().parent == ROOT.resolve() and enter.exists() and os.environ.get("DERPFLEET_LAB") != str(ROOT):
-        os.execv(enter, [str(enter), sys.executable, *sys.argv])  # noqa: S606 - our own script, our own words
+        os.execv(enter, [str(enter), sys.executable, "-c", _AGAIN, str(ROOT.parent), *sys.argv])  # noqa: S606 - our own script, our own words

@@ -34,7 +34,8 @@ def test_the_labs_own_is_run_once(tmp_path: Path, started: list[list[str]], monk
     site = folder(tmp_path / ".lab")
     monkeypatch.setattr(stage, "ROOT", site.parent)
     stage.enter_network_of(site)
-    assert started == [[str(site.parent / "enter"), sys.executable, *sys.argv]]
+    [[enter, python, *_, checkout], words] = [started[0][: -len(sys.argv)], started[0][-len(sys.argv) :]]
+    assert (enter, python, checkout, words) == (str(site.parent / "enter"), sys.executable, str(tmp_path), sys.argv)
     monkeypatch.setenv("DERPFLEET_LAB", str(site.parent))
     stage.enter_network_of(site)
     assert len(started) == 1
