@@ -205,7 +205,9 @@ def renew(_: Context, host=None, site="", force=False, json=False):  # type: ign
 
     Example: invoke renew --host hk1 --force
 
-    Exit codes: 0 renewed or not due, and proved; 1 not renewed or not proved, 3 unreachable, 4 site file wrong, 5 host locked.
+    Of a withdrawn relay the certificate is renewed, too; there is nothing to prove then.
+
+    Exit codes: 0 renewed or not due, and proved or withdrawn; 1 not renewed or not proved, 3 unreachable, 4 site file wrong, 5 host locked.
     """
     from fleet import renew as verb
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.facts import Ask
 from fleet.context import Fleet, Interrupted
 from fleet.deploy import ResourceFailed
 from fleet.prove import prove_hosts
@@ -23,25 +22,29 @@ def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
     code = 0
     for host in renewable:
         try:
-            _renew(fleet, host, force=force)
+            withdrawn = _renew(fleet, host, force=force)
         except Interrupted:
             raise
         except DerpfleetError as error:
             fleet.report.failure(error)
             code = max(code, error.exit_code)
             continue
-        if not prove_hosts(fleet, [host], served=lambda _: "not asked for after a renewal")[host.name].ok:
+        if withdrawn:
+            fleet.report.emit(event="withdrawn", host=host.name)
+            fleet.report.line(host.name, "ok", f"withdrawn: there is no relay to prove; invoke deploy --host {host.name} brings it back")
+        elif not prove_hosts(fleet, [host], served=lambda _: "not asked for after a renewal")[host.name].ok:
             code = code or 1
     return code
 
 
-def _renew(fleet: Fleet, host: Host, *, force: bool) -> None:
+def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
+    """Returns whether the host is withdrawn. Raises ResourceFailed, Unreachable, Interrupted."""
     fleet.report.doing(host.name, "renewing")
     outcome = fleet.alone(
         lambda: fleet.converge(
             fleet.login(host),
             lambda session: certificate.renewal(host, session.facts, force=force),
-            ask=Ask(),
+            ask=certificate.ask_withdrawn(host),
             verb="renew",
         )
     )
@@ -53,3 +56,4 @@ def _renew(fleet: Fleet, host: Host, *, force: bool) -> None:
             why=f"{failure.what}\n{failure.why}",
             next=f"mend the cause, then invoke renew --host {host.name}",
         )
+    return certificate.is_withdrawn(host, outcome.facts)

@@ -6,6 +6,7 @@ import json
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 from engine.facts import Ask, Facts
@@ -92,7 +93,7 @@ def _config(host: Host, facts: Facts) -> dict[str, object]:
         "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if host.front == "none" else None,
         "test": _test(host),
         "reload": list(_reload(host)),
-        "withdrawal": _withdrawal(host),
+        "withdrawal": None if host.front == "nginx" else _withdrawal(host),  # nginx goes on serving the certificate
         "acme": None,
     }
     if host.certificate.source in ACME:
@@ -124,13 +125,22 @@ def _reload(host: Host) -> tuple[str, ...]:
     return ("docker", "restart", paths.CONTAINER)
 
 
-def _withdrawal(host: Host) -> dict[str, object] | None:
-    """How to ask whether the relay was withdrawn (`roles.relay.stopped`). nginx goes on serving the certificate then; a relay does not."""
-    if host.front == "nginx":
-        return None
+def _withdrawal(host: Host) -> dict[str, Any]:
+    """How to ask whether the relay was withdrawn (`roles.relay.stopped`), and what is said then."""
     if host.flavour == "python":
         return {"argv": ["systemctl", "is-enabled", paths.SERVICE], "says": "disabled"}
     return {"argv": ["docker", "container", "ls", "--all", "--quiet", "--filter", f"name=^{paths.CONTAINER}$"], "says": ""}
+
+
+def ask_withdrawn(host: Host) -> Ask:
+    """What `is_withdrawn` needs."""
+    return Ask(commands={"withdrawn": tuple(_withdrawal(host)["argv"])})
+
+
+def is_withdrawn(host: Host, facts: Facts) -> bool:
+    """Whether the relay was taken out of service, which is another thing than being down."""
+    said = facts.commands.get("withdrawn")
+    return said is not None and (said.stdout + said.stderr).strip() == _withdrawal(host)["says"]
 
 
 def server(host: Host) -> str:

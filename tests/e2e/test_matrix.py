@@ -405,6 +405,8 @@ def test_a_relay_is_withdrawn_and_comes_back(desk: Desk, nodes: tuple[Client, Cl
     assert "901" not in desk.stage.headscale.regions()
     assert "udp/3478" not in desk.listening("hk1")
     exchange(nodes, "sg")
+    renewed = desk.invoke("renew", "--host", "hk1", "--force")
+    assert (renewed.code, renewed.of("proof"), len(renewed.of("withdrawn"))) == (0, [], 1), renewed.why()
     again = desk.invoke("withdraw", "--host", "hk1")
     assert again.code == 0
     assert again.changed("hk1") == again.changed("headscale") == []

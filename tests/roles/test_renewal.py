@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import inventory
-from engine.facts import Facts
+from engine.facts import Facts, Output
 from engine.plan import compile_plan
 from engine.resource import Command
 from roles import certificate
@@ -24,3 +24,21 @@ def test_renewal(force: bool, argv: tuple[str, ...], unless: tuple[str, ...]) ->
     assert (renew.argv[1:], renew.unless[1:]) == (argv, unless)
     assert (served.argv[1:], served.unless[1:]) == (("deploy",), ("served",))
     assert served.needs == (renew.id,)
+
+
+@pytest.mark.parametrize(
+    ("case", "output", "withdrawn"),
+    [
+        ("bare", Output(status=1, stdout="disabled\n", stderr=""), True),
+        ("bare", Output(status=0, stdout="enabled\n", stderr=""), False),
+        ("bare", Output(status=1, stdout="", stderr="Failed to get unit file state"), False),  # it was never deployed
+        ("docker", Output(status=0, stdout="", stderr=""), True),
+        ("docker", Output(status=0, stdout="5c1ab0\n", stderr=""), False),
+        ("docker", Output(status=1, stdout="", stderr="Cannot connect to the Docker daemon"), False),
+        ("docker", Output(status=127, stdout="", stderr="docker: No such file or directory"), False),
+    ],
+)
+def test_a_withdrawn_relay_is_told_from_one_that_is_down(case: str, output: Output, withdrawn: bool) -> None:
+    host = inventory.load(FOLDER / case / "site.yml").hosts["hk1"]
+    assert set(certificate.ask_withdrawn(host).commands) == {"withdrawn"}
+    assert certificate.is_withdrawn(host, Facts(commands={"withdrawn": output})) is withdrawn

@@ -1,0 +1,50 @@
+"""What `invoke renew` makes of what the hosts said. The renewal itself: tests/files/test_certificate.py and tests/e2e."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from engine.facts import Facts, Output
+from engine.report import Report
+from engine.run import Outcome
+from fleet import renew
+from fleet.context import Fleet
+from inventory.model import Certificate, Host, Region, Site
+
+
+@pytest.fixture
+def shown() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def fleet(shown: io.StringIO, tmp_path: Path) -> Fleet:
+    region, certificate = Region(id=901, code="hk", name="Hong Kong"), Certificate(source="letsencrypt")
+    host = Host(name="hk1", domain="hk1.example.org", region=region, certificate=certificate)
+    site = Site(path=str(tmp_path / "site.yml"), hosts={"hk1": host}, known_hosts=str(tmp_path / "known_hosts"))
+    return Fleet(site, Report(console=Console(file=shown, width=200)))
+
+
+@pytest.mark.parametrize(("unit", "proved", "code"), [("disabled", False, 0), ("enabled", False, 1), ("enabled", True, 0)])
+def test_a_withdrawn_host_has_no_proof_to_fail(
+    fleet: Fleet, shown: io.StringIO, monkeypatch: pytest.MonkeyPatch, unit: str, proved: bool, code: int
+) -> None:
+    facts = Facts(commands={"withdrawn": Output(status=0, stdout=unit + "\n", stderr="")})
+    counts = {"ok": 2, "changed": 0, "failed": 0, "skipped": 0}
+    asked: list[str] = []
+
+    def prove(_: Fleet, hosts: list[Host], **__: Any) -> dict[str, SimpleNamespace]:
+        asked.extend(host.name for host in hosts)
+        return {"hk1": SimpleNamespace(ok=proved)}
+
+    monkeypatch.setattr(Fleet, "converge", lambda *_, **__: Outcome("hk1", "apply", counts, facts, Path("/dev/null")))
+    monkeypatch.setattr(renew, "prove_hosts", prove)
+    assert renew.renew(fleet, fleet.hosts(()), force=False) == code
+    assert asked == ([] if unit == "disabled" else ["hk1"])
+    assert ("withdrawn: there is no relay to prove; invoke deploy --host hk1 brings it back" in shown.getvalue()) is (unit == "disabled")
