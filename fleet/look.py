@@ -33,7 +33,24 @@ for word in sys.argv[1:]:
     found[name]=best
 print(json.dumps(found))
 """
-_FETCH = "import sys,urllib.request as u;print(u.urlopen(sys.argv[1],timeout=3).read().decode())"
+# Runs on the host: GET of a path from loopback. derper gives its certificate to who asks for its name only.
+_FETCH = """
+import http.client,socket,ssl,sys
+scheme,name,port,path=sys.argv[1:]
+line=socket.create_connection(("127.0.0.1",int(port)),3)
+if scheme=="https": line=ssl._create_unverified_context().wrap_socket(line,server_hostname=name)
+talk=http.client.HTTPConnection("127.0.0.1",int(port))
+talk.sock=line
+talk.request("GET",path)
+print(talk.getresponse().read().decode())
+"""
+# derper tells loopback only, which is the container's own unless it has the host's network. Nothing is run in the container.
+_FROM_WITHIN = """
+import os,subprocess,sys
+name,*fetch=sys.argv[1:]
+pid=subprocess.check_output(["docker","container","inspect","--format","{{.State.Pid}}",name]).decode().strip()
+os.execvp("nsenter",["nsenter","--target",pid,"--net",sys.executable,"-I","-c",*fetch])
+"""
 
 
 @dataclass(frozen=True)
@@ -62,12 +79,20 @@ def _ask(host: Host, others: Sequence[Host]) -> Ask:
     places = [f"{other.name},{other.ipv4 or other.ipv6 or other.domain},{other.ports.https}" for other in others if other.name != host.name]
     return Ask(
         commands={
-            "metrics": (*python, _FETCH, f"http://127.0.0.1:{host.ports.metrics}/metrics"),
+            "metrics": (*python, *_metrics(host)),
             "image": ("docker", "container", "inspect", "--format", "{{.Config.Image}}", paths.CONTAINER),
             "journal": ("ls", "-1r", "/var/lib/derpfleet/journal"),
             "distances": (*python, _DISTANCES, *places),
         }
     )
+
+
+def _metrics(host: Host) -> tuple[str, ...]:
+    """What prints a relay's metrics, which are called the same in both flavours."""
+    if host.flavour == "python":
+        return (_FETCH, "http", host.domain, str(host.ports.metrics), "/metrics")
+    scheme, port = ("http", host.ports.backend) if host.front == "nginx" else ("https", host.ports.https)
+    return (_FROM_WITHIN, paths.CONTAINER, _FETCH, scheme, host.domain, str(port), "/debug/varz")
 
 
 def _read(facts: Facts) -> Look:

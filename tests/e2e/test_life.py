@@ -127,6 +127,8 @@ def test_a_flavour_is_switched_by_one_edit_and_back(desk: Desk, nodes: tuple[Cli
     assert desk.stage.run_in("hk1", ["systemctl", "is-active", "derpfleet-relay.service"], check=False).stdout.strip() != "active"
     assert _server_key(desk) == key
     exchange(nodes, "hk")
+    [row] = desk.invoke("status", "--host", "hk1").of("status")
+    assert row["clients"] >= 2
     assert desk.invoke("deploy", "--host", "hk1").changed("hk1") == []
     desk.edit("hk1", flavour=None, docker=None)
     ran = desk.invoke("deploy", "--host", "hk1")

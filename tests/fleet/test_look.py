@@ -1,0 +1,79 @@
+"""What a host is asked to say of its relay, run here: over HTTP and TLS, and from within a container's network."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from engine.facts import Facts, Output
+from fleet import look
+from inventory.model import Docker, Host, Ports, Region
+from lab.certificates import make_server_certificate
+
+DOMAIN = "hk1.example.org"
+VARZ = '# TYPE derp_clients_local gauge\nderp_clients_local 7\n# TYPE version gauge\nversion{version="1.90.0",binary="derper"} 1\n'
+
+
+class Says(BaseHTTPRequestHandler):
+    """derper's metrics, or another relay's."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path in ("/debug/varz", "/metrics") else 404)
+        self.end_headers()
+        self.wfile.write(VARZ.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPServer]:
+    with HTTPServer(("127.0.0.1", 0), Says) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield serving
+        serving.shutdown()
+
+
+def shut_to_strangers(server: HTTPServer, folder: Path) -> None:
+    """TLS as derper has it: no certificate for who does not ask for the name."""
+    _, chain, key = make_server_certificate(DOMAIN, IPv4Address("127.0.0.1"))
+    (folder / "pair.pem").write_bytes(chain + key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "pair.pem")
+    context.sni_callback = lambda _, name, __: None if name == DOMAIN else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+
+
+@pytest.mark.parametrize(("flavour", "front"), [("python", "nginx"), ("python", "none"), ("docker", "nginx"), ("docker", "none")])
+def test_clients_and_version_of_either_flavour(
+    server: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flavour: str, front: str
+) -> None:
+    port = server.server_port
+    which = {"metrics": port} if flavour == "python" else {"backend": port} if front == "nginx" else {"https": port}
+    host = Host(
+        name="hk1",
+        domain=DOMAIN,
+        region=Region(id=901, code="hk", name="Hong Kong"),
+        flavour=flavour,
+        front=front,
+        ports=Ports(**which),
+        docker=Docker(archive="derper.tar"),
+    )
+    if (flavour, front) == ("docker", "none"):
+        shut_to_strangers(server, tmp_path)
+    docker = tmp_path / "docker"  # the container is this test's own network
+    docker.write_text(f"#!/bin/sh\necho {os.getpid()}\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    argv = look._ask(host, [host]).commands["metrics"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20)
+    said = look._read(Facts(commands={"metrics": Output(status=0, stdout=done.stdout, stderr="")}))
+    assert (said.clients, said.version) == (7, "1.90.0")
