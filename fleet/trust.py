@@ -47,7 +47,10 @@ def trust(fleet: Fleet, logins: list[Login], *, replace: bool, expected: str, co
         with cache.ours(path.parent):
             known: Mapping[str, PKey] = known_hosts.read(path).lookup(login.key_name) or {}
         shown = fingerprint(key)
-        if known.get(key.get_name()) == key:
+        if expected and not _is(shown, expected):
+            fleet.report.line(login.name, "failed", f"shows {shown}, which is not {expected}")
+            refused += 1
+        elif known.get(key.get_name()) == key:
             fleet.report.line(login.name, "ok", f"{shown} is pinned already")
         elif known and not replace:
             why = "pinned: " + ", ".join(fingerprint(other) for other in known.values())
@@ -58,7 +61,7 @@ def trust(fleet: Fleet, logins: list[Login], *, replace: bool, expected: str, co
                 why=f"{why}; offered: {shown}",
                 next=f"if the host was reinstalled: invoke trust --host {login.name} --replace",
             )
-        elif _accepted(login, shown, expected, confirm):
+        elif expected or confirm(f"{login.name} ({login.key_name}) shows {shown}\nCompare it with the provider's console. Is it right?"):
             _pin(path, login.key_name, key)
             fleet.report.line(login.name, "changed", f"{shown} pinned in {path}")
         else:
@@ -67,10 +70,8 @@ def trust(fleet: Fleet, logins: list[Login], *, replace: bool, expected: str, co
     return refused
 
 
-def _accepted(login: Login, shown: str, expected: str, confirm: Confirm) -> bool:
-    if expected:
-        return expected in (shown, shown.split()[1])
-    return confirm(f"{login.name} ({login.key_name}) shows {shown}\nCompare it with the provider's console. Is it right?")
+def _is(shown: str, expected: str) -> bool:
+    return expected in (shown, shown.split()[1])
 
 
 def _pin(path: Path, name: str, key: PKey) -> None:

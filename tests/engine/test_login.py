@@ -143,6 +143,7 @@ def test_trust_takes_a_fingerprint_for_an_answer(sshd: Sshd, fleet: Fleet) -> No
     for right in (digest, shown):
         Path(fleet.site.known_hosts).unlink(missing_ok=True)
         assert trust(fleet, [login], replace=False, expected=right, confirm=never) == 0
+        assert trust(fleet, [login], replace=False, expected=other, confirm=never) == 1  # also when another one is pinned
         assert run_once(login, ["true"])[0] == 0
 
 
