@@ -75,12 +75,7 @@ async def check_probe(target: Target, wire: Wire, patience: Patience) -> Found[N
     host = authority(target.domain, target.https_port, 443)
     url = f"https://{host}/derp/probe"
     answer = await _patiently(target, wire, url, (), patience)
-    if answer.status in {502, 503, 504}:
-        raise Broken(
-            f"{url} answered {answer.status}",
-            cause="the front works, the relay behind it does not answer",
-            next=target.redeploy("relay", "start the relay behind the proxy"),
-        )
+    _behind(target, url, answer)
     if answer.status != 200:
         raise Broken(
             f"{url} answered {answer.status}: {answer.words}".rstrip(": "),
@@ -102,6 +97,7 @@ async def check_generate_204(target: Target, wire: Wire, address: str, port: int
     challenge = f"ts_{address}"
     url = f"http://{host}/generate_204"
     answer = await _patiently(target, wire, url, (("X-Tailscale-Challenge", challenge),), patience)
+    _behind(target, url, answer)
     if answer.status != 204:
         moved = f" to {answer.headers['location'][:80]}" if "location" in answer.headers else ""
         raise Broken(
@@ -116,6 +112,16 @@ async def check_generate_204(target: Target, wire: Wire, address: str, port: int
             next=target.redeploy("nginx", "pass /generate_204 on to the relay, with its X-Tailscale-Challenge header"),
         )
     return Found(None, f"204 and the challenge from {url}")
+
+
+def _behind(target: Target, url: str, answer: Answer) -> None:
+    """Raises Broken when it was only the front that answered."""
+    if answer.status in {502, 503, 504}:
+        raise Broken(
+            f"{url} answered {answer.status}",
+            cause="the front works, the relay behind it does not answer",
+            next=target.redeploy("relay", "start the relay behind the proxy"),
+        )
 
 
 async def _patiently(target: Target, wire: Wire, url: str, headers: tuple[tuple[str, str], ...], patience: Patience) -> Answer:

@@ -252,6 +252,12 @@ FAULTS: dict[str, tuple[Seed, str, str, str]] = {
     "huge headers": (lambda s: s.instead(saying(HUGE_HEAD), s.good), "probe", "bounds", "role:nginx"),
     "no answer at all": (lambda s: s.instead(saying(b""), s.good), "probe", "does not speak HTTP|cut instead", "role:nginx"),
     "port 80 only redirects": (lambda s: s.front(port_80=""), "generate_204", "default site of port 80", "role:nginx"),
+    "the relay behind port 80 is down": (
+        lambda s: s.front(port_80=f"location = /generate_204 {{ proxy_pass http://127.0.0.1:{free_port()}; }}"),
+        "generate_204",
+        "relay behind it",
+        "role:relay",
+    ),
     "a 204 without the challenge": (
         lambda s: s.front(port_80="location = /generate_204 { return 204; }"),
         "generate_204",
