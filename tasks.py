@@ -48,8 +48,12 @@ def _refuse_bare(words: Sequence[str]) -> None:
     from inventory.errors import DerpfleetError
 
     for word, following in pairwise([*words, "-"]):
-        if word in ("--host", "-h", "--only", "-o") and following.startswith("-"):
-            raise DerpfleetError(f"{word} needs a value", why="without one it would mean all of them", next=f"give one, or no {word}")
+        bare = word in ("--host", "-h", "--only", "-o") and following.startswith("-")
+        if bare or (word.startswith("-") and not following) or (word.startswith("--") and word.endswith("=")):
+            option = word.rstrip("=")
+            raise DerpfleetError(
+                f"{option} needs a value", why="without one it would be as if it had not been given", next=f"give one, or no {option}"
+            )
 
 
 @contextmanager

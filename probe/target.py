@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -108,6 +109,8 @@ class Target:
             raise bad from None
         if not domain or parts.username is not None:
             raise bad
+        if pin is not None and not re.fullmatch("[0-9a-f]{64}", pin):
+            raise BadAddress(f"{pin!r} is not a pin", why="it has to be a sha256 of 64 hex digits, in lower case")
         return cls(name=address, domain=domain, https_port=port, stun_port=stun_port, ca=ca, pin=pin, prover=prover)
 
     @property

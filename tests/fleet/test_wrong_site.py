@@ -103,6 +103,8 @@ def test_a_key_that_is_not_there_contacts_no_host(host: socket.socket, tmp_path:
         ("check -o", "-o needs a value"),
         ("check -o -j", "-o needs a value"),
         ("check -h", "-h needs a value"),
+        ("verify --address=", "--address needs a value"),
+        ("verify --address relay.example.org --pin abc", "'abc' is not a pin"),
         ("deploy --host hk2", "did you mean --host hk1?"),
         ("logs --host elsewhere", "no host named elsewhere"),
         ("logs --host hk1 --relay --lines many", "--lines takes a number up to 1000000, not 'many'"),
@@ -125,6 +127,15 @@ def test_what_was_typed_wrong_is_told_in_words(tmp_path: Path, words: str, told:
     assert done.returncode in (1, 4)
     assert told in said
     assert "Traceback" not in said
+
+
+def test_an_empty_word_is_no_value(tmp_path: Path) -> None:
+    """`--address "$ADDRESS"` with no ADDRESS: not the hosts of the site."""
+    site = tmp_path / "site.yml"
+    site.write_text(SITE.format(domain="localhost.localdomain", port=9))
+    done = invoke(site, "verify", "--address", "")
+    assert done.returncode == 1
+    assert "--address needs a value" in done.stdout
 
 
 @pytest.mark.parametrize(
