@@ -31,8 +31,15 @@ def down(report: Report) -> None:
 
 def status(report: Report) -> None:
     """What runs, a line each."""
-    for name, value in lab.status(ROOT).items():
-        report.line(name, "", str(value))
+    found = lab.status(ROOT)
+    if not found["parts"]:
+        report.say("there is no lab here: invoke lab.up")
+        return
+    for name, part in found["parts"].items():
+        words = [part[key] for key in ("domain", "address") if key in part]
+        words += ["tailscale client " + ("runs" if part["client"] else "not started")] if "client" in part else []
+        report.line(name, "up" if part["alive"] else "down", "  ".join(words))
+    report.say(f"network {found['network']} in the namespace {found['namespace']}")
 
 
 def shell(report: Report, host: str) -> None:
