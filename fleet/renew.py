@@ -38,7 +38,7 @@ def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
 
 
 def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
-    """Returns whether the host is withdrawn. Raises ResourceFailed, Unreachable, Interrupted."""
+    """Says when nothing was due. Returns whether the host is withdrawn. Raises ResourceFailed, Unreachable, Interrupted."""
     fleet.report.doing(host.name, "renewing")
     outcome = fleet.alone(
         lambda: fleet.converge(
@@ -56,4 +56,6 @@ def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
             why=f"{failure.what}\n{failure.why}",
             next=f"mend the cause, then invoke renew --host {host.name}",
         )
+    if not outcome.changed:
+        fleet.report.line(host.name, "ok", "its certificate is not due; --force renews it all the same")
     return certificate.is_withdrawn(host, outcome.facts)
