@@ -195,7 +195,7 @@ def status(_: Context, host=None, site="", html="", json=False):  # type: ignore
       invoke status
       invoke status --html status.html
 
-    Exit codes: 0 every host is proved, 1 one is not, 4 site file wrong.
+    Exit codes: 0 every host is proved, or withdrawn; 1 one is not, 4 site file wrong.
     """
     from fleet import status as verb
 

@@ -11,7 +11,7 @@ from engine.facts import Ask, Facts
 from fleet.context import DEPLOY, Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from roles import paths
+from roles import certificate, paths
 
 VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
 CLIENTS = re.compile(r"^derp_clients_local (\d{1,9})\b", re.M | re.A)
@@ -60,6 +60,7 @@ class Look:
     version: str = ""
     clients: int | None = None
     last_deploy: str = ""
+    withdrawn: bool = False
     distances_ms: Mapping[str, float] = field(default_factory=dict)
     trouble: DerpfleetError | None = None
 
@@ -68,7 +69,7 @@ def look(fleet: Fleet, host: Host, others: Sequence[Host]) -> Look:
     """Asks one host. Never raises: what stands in the way is in `trouble`."""
     try:
         with fleet.look(fleet.login(host), _ask(host, others)) as session:
-            return _read(session.facts)
+            return _read(host, session.facts)
     except DerpfleetError as error:
         error.host = error.host or host.name
         return Look(trouble=error)
@@ -83,6 +84,7 @@ def _ask(host: Host, others: Sequence[Host]) -> Ask:
             "image": ("docker", "container", "inspect", "--format", "{{.Config.Image}}", paths.CONTAINER),
             "journal": ("ls", "-1r", "/var/lib/derpfleet/journal"),
             "distances": (*python, _DISTANCES, *places),
+            **certificate.ask_withdrawn(host).commands,
         }
     )
 
@@ -95,7 +97,7 @@ def _metrics(host: Host) -> tuple[str, ...]:
     return (_FROM_WITHIN, paths.CONTAINER, _FETCH, scheme, host.domain, str(port), "/debug/varz")
 
 
-def _read(facts: Facts) -> Look:
+def _read(host: Host, facts: Facts) -> Look:
     said = {name: output.stdout for name, output in facts.commands.items()}
     metrics, image = said.get("metrics", ""), said.get("image", "").strip()
     version, clients = VERSION.search(metrics), CLIENTS.search(metrics)
@@ -104,6 +106,7 @@ def _read(facts: Facts) -> Look:
         version=version[1] if version else image,
         clients=int(clients[1]) if clients else None,
         last_deploy=f"{deployed[1]} {deployed[2]}:{deployed[3]}:{deployed[4]}" if deployed else "",
+        withdrawn=certificate.is_withdrawn(host, facts),
         distances_ms=_distances(said.get("distances", "")),
     )
 

@@ -19,7 +19,7 @@ from inventory.model import Host
 from probe.derpmap import with_map
 from probe.latency import Latencies, measure_all
 from probe.page import Card, render_page
-from probe.proof import Proof
+from probe.proof import Proof, Rung
 from probe.verify import prove
 
 
@@ -31,7 +31,7 @@ _WHOLE = ("host", "region", "flavour", "clients")  # the other columns are folde
 
 
 def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> int:
-    """Proves and asks all hosts at once. Returns the exit code: 0 when every one is proved. Raises CannotWrite."""
+    """Proves and asks all hosts at once. Returns the exit code: 0 when every one is proved, or withdrawn. Raises CannotWrite."""
     wanted = targets(fleet, hosts)
     looks: dict[str, Look] = {}
     proofs: list[Proof] = []
@@ -62,7 +62,7 @@ def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> 
         except OSError as error:
             raise CannotWrite(f"{html} cannot be written", why=error.strerror or "", next="invoke status --html FILE") from None
         fleet.report.say(f"page: {html}")
-    return 0 if all(card.state in ("proved", "reached") for card in cards) else 1
+    return 0 if all(card.state in ("proved", "reached", "withdrawn") for card in cards) else 1
 
 
 def _card(host: Host, seen: Look, proof: Proof) -> Card:
@@ -76,6 +76,7 @@ def _card(host: Host, seen: Look, proof: Proof) -> Card:
         version=seen.version,
         clients=seen.clients,
         last_deploy=seen.last_deploy,
+        withdrawn=seen.withdrawn,
         proof=proof,
     )
 
@@ -87,18 +88,24 @@ def days_left(card: Card) -> float | None:
 
 
 def _proof_words(card: Card) -> str:
-    broken = card.proof.failed_rung if card.proof else None
+    broken = _broken(card)
     return f"BROKEN: {broken.title}" if broken else card.state
 
 
+def _broken(card: Card) -> Rung | None:
+    """The first broken rung of a relay that is not withdrawn."""
+    return card.proof.failed_rung if card.proof and card.state == "broken" else None
+
+
 def _row(card: Card, seen: Look) -> Mapping[str, object]:
+    broken = _broken(card)
     return {
         "host": card.host,
         "region": card.region_id,
         "flavour": card.flavour,
         "version": card.version,
         "proof": card.state,
-        "broken": card.proof.failed_rung.name if card.proof and card.proof.failed_rung else None,
+        "broken": broken.name if broken else None,
         "certificate_days": days_left(card),
         "clients": card.clients,
         "last_deploy": card.last_deploy,
@@ -110,7 +117,7 @@ def _table(cards: Sequence[Card]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1))
     for title in ("host", "region", "flavour", "version", "proof", "certificate", "clients", "last deploy"):
         table.add_column(title, justify="right" if title in ("certificate", "clients") else "left", no_wrap=title in _WHOLE)
-    colours = {"proved": "green", "reached": "green", "broken": "bold red", "unknown": "dim"}
+    colours = {"proved": "green", "reached": "green", "broken": "bold red", "withdrawn": "dim", "unknown": "dim"}
     for card in cards:
         days = days_left(card)
         table.add_row(

@@ -28,15 +28,16 @@ class Card:
     version: str = ""
     clients: int | None = None
     last_deploy: str = ""
+    withdrawn: bool = False  # its host says so
     proof: Proof | None = None
 
     @property
     def state(self) -> str:
-        """proved, reached (only that packets pass is unproved), broken or unknown."""
+        """proved, reached (only that packets pass is unproved), broken, withdrawn (broken on purpose) or unknown."""
         if self.proof is None:
             return "unknown"
         if not self.proof.ok:
-            return "broken"
+            return "withdrawn" if self.withdrawn else "broken"
         return "proved" if self.proof.packets_passed else "reached"
 
     @property

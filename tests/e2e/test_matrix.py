@@ -407,6 +407,8 @@ def test_a_relay_is_withdrawn_and_comes_back(desk: Desk, nodes: tuple[Client, Cl
     exchange(nodes, "sg")
     renewed = desk.invoke("renew", "--host", "hk1", "--force")
     assert (renewed.code, renewed.of("proof"), len(renewed.of("withdrawn"))) == (0, [], 1), renewed.why()
+    seen = desk.invoke("status", "--host", "hk1")
+    assert (seen.code, [row["proof"] for row in seen.of("status")]) == (0, ["withdrawn"])
     again = desk.invoke("withdraw", "--host", "hk1")
     assert again.code == 0
     assert again.changed("hk1") == again.changed("headscale") == []

@@ -44,30 +44,30 @@ def said(**words: str) -> Facts:
 
 def test_the_last_deploy_is_no_other_run() -> None:
     names = "2026-03-04T05-06-07Z-renew-9.jsonl\n2026-03-02T05-06-07Z-deploy-7.jsonl\n2026-03-01T05-06-07Z-deploy-8.jsonl\n"
-    assert _read(said(journal=names)).last_deploy == "2026-03-02 05:06:07"
-    assert _read(said(journal="2026-03-04T05-06-07Z-withdraw-9.jsonl\n")).last_deploy == ""
+    assert _read(HOST, said(journal=names)).last_deploy == "2026-03-02 05:06:07"
+    assert _read(HOST, said(journal="2026-03-04T05-06-07Z-withdraw-9.jsonl\n")).last_deploy == ""
 
 
 def test_a_run_is_named_by_its_verb(tmp_path: Path) -> None:
     with RunLog(tmp_path, "hk1", "deploy") as log:
         pass
-    assert _read(said(journal=f"{log.run_id}.jsonl\n")).last_deploy
+    assert _read(HOST, said(journal=f"{log.run_id}.jsonl\n")).last_deploy
     assert log.path.stem == log.run_id
 
 
 @pytest.mark.parametrize("noise", ["", "Welcome!\n{}", "[1]", "null", '{"sg1": "far"}', '{"sg1": null}', "[" * 100_000])
 def test_noise_is_no_distance(noise: str) -> None:
-    assert _read(said(distances=noise)).distances_ms == {}
+    assert _read(HOST, said(distances=noise)).distances_ms == {}
 
 
 def test_a_host_that_says_nothing_is_looked_at() -> None:
-    assert _read(said()).version == ""
-    assert _read(said(distances='{"sg1": 12.5}')).distances_ms == {"sg1": 12.5}
-    assert _read(said(metrics="derp_clients_local " + "9" * 5000)).clients is None
+    assert _read(HOST, said()).version == ""
+    assert _read(HOST, said(distances='{"sg1": 12.5}')).distances_ms == {"sg1": 12.5}
+    assert _read(HOST, said(metrics="derp_clients_local " + "9" * 5000)).clients is None
 
 
 def test_a_version_is_no_markup(fleet: Fleet, shown: io.StringIO) -> None:
-    seen = _read(said(metrics='version{version="1.0[/][red]"} 1\n'))
+    seen = _read(HOST, said(metrics='version{version="1.0[/][red]"} 1\n'))
     fleet.report.console.print(status._table([Card(**{**CARD.__dict__, "version": seen.version})]))
     assert "1.0[/][red]" in shown.getvalue()
 

@@ -75,5 +75,5 @@ def test_clients_and_version_of_either_flavour(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     argv = look._ask(host, [host]).commands["metrics"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20)
-    said = look._read(Facts(commands={"metrics": Output(status=0, stdout=done.stdout, stderr="")}))
+    said = look._read(host, Facts(commands={"metrics": Output(status=0, stdout=done.stdout, stderr="")}))
     assert (said.clients, said.version) == (7, "1.90.0")

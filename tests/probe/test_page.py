@@ -43,6 +43,13 @@ SG1 = replace(HK1, host="sg1", region_id=901, region_code="sin", region_name="Si
 LATENCIES = Latencies(here={"hk1": Latency(34.2, None)}, between={("hk1", "sg1"): 33.0})
 
 
+def test_a_withdrawn_relay_is_not_called_broken() -> None:
+    page = render_page([replace(SG1, withdrawn=True)], LATENCIES, title="site.yml", made=MADE)
+    assert "– withdrawn" in page
+    assert "✗ broken" not in page
+    assert replace(HK1, withdrawn=True).state == "proved"
+
+
 class Page(HTMLParser):
     """Text, and whatever a browser would fetch or run."""
 
