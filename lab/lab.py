@@ -94,7 +94,7 @@ class Lab:
     @cached_property
     def clients(self) -> Mapping[str, Client]:
         """The tailscale clients of its sites, running or not."""
-        programs = golang.built_in(golang.SOURCES / "ts", cache=self.cache)
+        programs = golang.built_in(golang.SOURCES / "tailnet", cache=self.cache)
         etc, folder = self.root / "etc" / "site", self.root / "sites"
         return {
             name: Client(spec, self.topology, self.processes, folder / name, etc, self.ca, programs, self.headscale)

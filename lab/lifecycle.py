@@ -109,12 +109,11 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
         netns.make(lab.topology, lab.processes)
         lab.dns.start()
         lab.state.is_ready(NETWORK)
-    with _pool() as pool, _pool(1) as compiler:
-
-        def compiled(name: str) -> Future[Path]:
-            return compiler.submit(golang.build, golang.SOURCES / name, cache=lab.cache, progress=progress)
-
-        programs = {name: compiled(name) for name, users in (("hs", {"hs1"}), ("ts", set(SITES))) if users & set(parts)}
+    with _pool() as pool:
+        programs: dict[str, Future[Path]] = {}
+        if users := [part for part in parts if part == lab.headscale.host.name or part in SITES]:
+            built = pool.submit(golang.build, golang.SOURCES / "tailnet", cache=lab.cache, progress=progress)
+            programs = dict.fromkeys(users, built)
         suites = {HOSTS[part].suite for part in parts if part in HOSTS}
         bases = {suite: pool.submit(debian.base, suite, cache=lab.cache, progress=progress) for suite in suites}
 
@@ -126,7 +125,7 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
                 lab.acme.start()
             else:
                 lab.clients[part].prepare()
-                programs["ts"].result()
+                programs[part].result()
             lab.state.is_ready(part)
             progress(f"{part}: up ({time.monotonic() - since:.1f} s)")
 
@@ -144,15 +143,15 @@ def _raise_host(lab: Lab, name: str, base: Future[Path], programs: Mapping[str, 
     if host is not lab.headscale.host:
         host.boot()
         return
-    lab.headscale.lay_out(programs["hs"].result() / "headscale")
+    lab.headscale.lay_out(programs[name].result() / "headscale")
     host.boot()
     lab.headscale.start()
 
 
 @contextmanager
-def _pool(workers: int | None = None) -> Iterator[ThreadPoolExecutor]:
+def _pool() -> Iterator[ThreadPoolExecutor]:
     """Threads; after a failure those that have not begun never do."""
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor() as pool:
         try:
             yield pool
         except BaseException:

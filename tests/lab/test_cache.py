@@ -64,4 +64,13 @@ def test_programs_are_kept_by_everything_that_decides_their_bytes(tmp_path: Path
     second = place()
     assert second != first
     (source / "main.go").write_text("package main\n")
-    assert place() not in {first, second}
+    third = place()
+    assert third not in {first, second}
+    (source / "tags.txt").write_text("one\n")
+    assert place() not in {first, second, third}
+
+
+def test_programs_are_kept_by_how_they_are_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = golang.built_in(tmp_path, cache=tmp_path)
+    monkeypatch.setattr(golang, "FLAGS", (*golang.FLAGS, "-race"))
+    assert golang.built_in(tmp_path, cache=tmp_path) != first

@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "go"
 
 def build() -> Path:
     """The program, built once from its checked-in sums, with the library's WebSocket client in it."""
-    return golang.build(SOURCE, cache=generator.CACHE, progress=print, packages=("-tags=ts_debug_websockets", ".")) / "go"
+    return golang.build(SOURCE, cache=generator.CACHE, progress=print, packages=(".",)) / "go"
 
 
 def argv(program: Path, target: servers.Running, transport: str) -> list[str]:

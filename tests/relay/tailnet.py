@@ -41,8 +41,8 @@ class Programs:
 
 def build() -> Programs:
     """All of them, built once from the lab's sums."""
-    hs, ts, derp = (golang.build(LAB_GO / name, cache=generator.CACHE, progress=print) for name in ("hs", "ts", "derper"))
-    return Programs(hs / "headscale", ts / "tailscale", ts / "tailscaled", derp / "derpprobe")
+    net, derp = (golang.build(LAB_GO / name, cache=generator.CACHE, progress=print) for name in ("tailnet", "derper"))
+    return Programs(net / "headscale", net / "tailscale", net / "tailscaled", derp / "derpprobe")
 
 
 @dataclass
