@@ -46,9 +46,8 @@ def test_it_is_built_once_and_tells_its_progress(source: Path, cache: Path) -> N
 def test_it_is_built_with_its_tags(source: Path, cache: Path) -> None:
     (source / "tags.txt").write_text("# why\nloud polite  # both\n\nunused\n")
     (source / "main.go").write_text("package main\n\nfunc main() { println(greeting) }\n")
-    for constraint, greeting in (("loud && polite", "HELLO"), ("!(loud && polite)", "hello")):
-        file = source / f"{greeting}_.go"
-        file.write_text(f'//go:build {constraint}\n\npackage main\n\nconst greeting = "{greeting}"\n')
+    for name, constraint, greeting in (("with", "loud && polite", "HELLO"), ("without", "!(loud && polite)", "hello")):
+        (source / f"{name}.go").write_text(f'//go:build {constraint}\n\npackage main\n\nconst greeting = "{greeting}"\n')
     home = golang.build(source, cache=cache, progress=print, packages=(".",))
     assert subprocess.run([home / "hello"], capture_output=True, text=True, check=True).stderr == "HELLO\n"
 
