@@ -22,7 +22,7 @@ from lab.process import WITH_US, execute, run
 SOURCES = Path(__file__).parent / "go"
 TOOLCHAIN_LOCK = SOURCES / "toolchain.lock"
 TAGS = "tags.txt"  # with blanks between; "#" begins a comment
-# Nobody debugs these programs, and what a debugger reads costs a sixth of the time that they take to build. Their code stays as it is.
+# Nobody debugs these programs, and what a debugger reads takes its time to build. Their code stays as it is.
 FLAGS = ("-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false", "-ldflags=-w")
 TELL_EVERY_S = 10.0
 
@@ -65,7 +65,7 @@ def _compile(go: Path, source: Path, packages: tuple[str, ...], into: Path, *, c
         # Nothing leaves the checkout, unless the person has a place for it.
         "GOMODCACHE": str(cache / "go" / "modules"),
         "GOCACHE": str(cache / "go" / "objects"),
-        # The compiler collects its garbage less often: a quarter less work, and 1.5 GB of memory at most, on two cores.
+        # The compiler collects its garbage less often: up to a quarter less work for a package, 1.5 GB of memory at most on two cores.
         "GOGC": "400",
         **os.environ,
         "CGO_ENABLED": "0",

@@ -27,7 +27,9 @@ from lab.process import Processes
 from lab.topology import ACME, HOSTS, NETWORK, PARTS, SITES
 
 PACKAGES = Path(__file__).parent / "packages.txt"
-OWN_FILES = ("hosts", "sites", "etc", "acme", "headscale", "ssh", "log", "site.yml", "known_hosts", "ca.pem", "enter", state.FILE)
+OWN_FILES = (
+    "hosts", "sites", "etc", "acme", "headscale", "ssh", "log", "site.yml", "known_hosts", "ca.pem", "enter", "status.html", state.FILE,
+)  # fmt: skip
 
 
 def up(root: Path, *, progress: Progress, only: Iterable[str] = PARTS, cache: Path = CACHE) -> Lab:

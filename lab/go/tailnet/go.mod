@@ -1,4 +1,4 @@
-// headscale and the nodes in one module: three quarters of what they are made of is the same and built once. headscale so gets the
+// headscale and the nodes in one module: most of what the nodes are made of is headscale's too, and built once. headscale so gets the
 // nodes' release of tailscale.com, which is a little newer than the one that it asks for.
 module derpfleet/lab/go/tailnet
 
