@@ -59,11 +59,11 @@ def _why_not(value: str, base: Path) -> str:
         except SecretError as error:
             return error.why
         return ""
-    return _unreadable(file_of(value, base=base) if value.startswith("file:") else Path(value))
+    return why_unreadable(file_of(value, base=base) if value.startswith("file:") else Path(value))
 
 
-def _unreadable(path: Path) -> str:
-    """It is not opened: what is in a pipe can be read but once."""
+def why_unreadable(path: Path) -> str:
+    """Why a file cannot be used, or "". It is not opened: what is in a pipe can be read but once."""
     try:
         info = path.stat()
     except OSError as error:

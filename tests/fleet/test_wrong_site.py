@@ -105,6 +105,7 @@ def test_a_key_that_is_not_there_contacts_no_host(host: socket.socket, tmp_path:
         ("check -h", "-h needs a value"),
         ("verify --address=", "--address needs a value"),
         ("verify --address relay.example.org --pin abc", "'abc' is not a pin"),
+        ("verify --address relay.example.org --ca /nowhere/ca.pem", "/nowhere/ca.pem: No such file"),
         ("deploy --host hk2", "did you mean --host hk1?"),
         ("logs --host elsewhere", "no host named elsewhere"),
         ("logs --host hk1 --relay --lines many", "--lines takes a number up to 1000000, not 'many'"),
