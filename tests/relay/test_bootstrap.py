@@ -33,7 +33,7 @@ def table(monkeypatch):
 
 
 def get(dns, query=""):
-    response = dns.page(Request("GET", "/bootstrap-dns" + query, (), False, "203.0.113.9", "203.0.113.9"))
+    response = dns.page(Request("GET", "/bootstrap-dns" + query, (), "203.0.113.9", "203.0.113.9"))
     assert response.status == 200
     return json.loads(response.body), dict(response.headers)
 

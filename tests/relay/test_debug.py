@@ -20,7 +20,7 @@ BROWSER = ((b"accept", b"text/html,*/*"),)
 
 
 def request(target, *, peer="127.0.0.1", headers=()):
-    return Request("GET", target, (*headers, *BROWSER), False, peer, peer)
+    return Request("GET", target, (*headers, *BROWSER), peer, peer)
 
 
 class House:
@@ -231,7 +231,7 @@ def test_traffic_streams_what_moved_since_the_round_before(monkeypatch, key):
     one.room.say(here, 9, b"before the stream")
 
     async def read():
-        response = await one.pages["/debug/traffic"](Request("GET", f"/debug/traffic?key={key}", (), False, "127.0.0.1", "127.0.0.1"))
+        response = await one.pages["/debug/traffic"](Request("GET", f"/debug/traffic?key={key}", (), "127.0.0.1", "127.0.0.1"))
         lines = [await response.body.__anext__()]
         one.room.say(here, 9, b"12345")
         other.room.say(there, 9, b"123")
@@ -245,7 +245,7 @@ def test_traffic_streams_what_moved_since_the_round_before(monkeypatch, key):
 
 
 def test_a_stream_of_a_bad_key(house):
-    answer = house.pages["/debug/traffic"](Request("GET", "/debug/traffic?key=12", (), False, "127.0.0.1", "127.0.0.1"))
+    answer = house.pages["/debug/traffic"](Request("GET", "/debug/traffic?key=12", (), "127.0.0.1", "127.0.0.1"))
     assert (answer.status, answer.body) == (400, b"bad key: has 2 hex digits, not 64\n")
 
 
