@@ -268,8 +268,8 @@ class Front(Receiver):
             )
             self._refuse(verdict.reason)
             return
+        self._stream.resume_reading()  # unless the link pauses it at once
         self._admit(introduction)
-        self._stream.resume_reading()
 
     def _admit(self, introduction: Introduction) -> None:
         """Hand the connection over to a link, which lives as long as the client stays."""

@@ -11,6 +11,7 @@ connection keeps only the unfinished frame at its end, so that an idle one costs
 from __future__ import annotations
 
 import ssl
+from asyncio import TimerHandle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
@@ -43,9 +44,10 @@ _put_cipher: Final = INCOMING.write
 class Tick:
     """Writes what one round of the loop put into outboxes, and ends the connections that are to end."""
 
-    def __init__(self, clock: Callable[[], float], switch: Switch, tally: Tally) -> None:
+    def __init__(self, clock: Callable[[], float], tell: Callable[[Exception], None], switch: Switch, tally: Tally) -> None:
         self.writes = 0  # no Counter: that would be 0.2 µs for each
         self._clock = clock
+        self._tell = tell  # of an exception that nobody foresaw
         self._switch = switch
         self._tally = tally
 
@@ -59,15 +61,19 @@ class Tick:
         switch.dirty.clear()
         self.writes += len(outboxes)
         for outbox in outboxes:
-            if outbox.special:
-                self._flush_special(outbox)
-                continue
-            pending = outbox.pending
-            if pending:
-                chunk = pending[0] if len(pending) == 1 else b"".join(pending)
-                pending.clear()
-                outbox.octets += len(chunk)
-                outbox.link.write(chunk)
+            try:
+                if outbox.special:
+                    self._flush_special(outbox)
+                    continue
+                pending = outbox.pending
+                if pending:
+                    chunk = pending[0] if len(pending) == 1 else b"".join(pending)
+                    pending.clear()
+                    outbox.octets += len(chunk)
+                    outbox.link.write(chunk)
+            except Exception as error:  # the others' packets must leave
+                self._tell(error)
+                outbox.link.end("failed")
         while switch.hangups:
             session = switch.hangups.pop()
             session.outbox.link.end(session.reason)
@@ -108,8 +114,8 @@ class Owner:
 class Link(Receiver):
     """An admitted client on plain TCP (or behind a front that speaks TLS)."""
 
-    __slots__ = ("_channel", "_feed", "_owner", "_switch", "_tail", "_tick", "_write", "keep_alive_s", "session", "stream")
-    buffer = _PLAIN_WINDOW
+    __slots__ = ("_channel", "_feed", "_owner", "_pause", "_switch", "_tail", "_tick", "_write", "keep_alive_s", "session", "stream")
+    buffer = _PLAIN_WINDOW[:READ_SIZE]
 
     def __init__(self, owner: Owner, stream: Stream, channel: Channel) -> None:
         self.stream = stream
@@ -120,6 +126,7 @@ class Link(Receiver):
         self._tick = owner.tick
         self._switch = owner.switch
         self._tail = b""
+        self._pause: TimerHandle | None = None  # its end
         self._write = stream.write
 
     def start(self, session: Session, rest: bytes) -> None:
@@ -197,6 +204,8 @@ class Link(Receiver):
         """Senders may remember this connection's outbox for a while; what is large must not live as long."""
         self._channel = Channel()
         self._tail = b""
+        if self._pause is not None:
+            self._pause.cancel()
         del self._feed
 
     def _process(self, count: int) -> None:
@@ -219,16 +228,15 @@ class Link(Receiver):
             self._tail = b""
         if self._switch.backlog > BACKLOG:
             self._tick.flush()
-        if session.wait_s:
+        if session.wait_s and self._pause is None:
             self.stream.pause_reading()
-            self._owner.loop.call_later(session.wait_s, self._resume)
+            self._pause = self._owner.loop.call_later(session.wait_s, self._resume)
 
     def _resume(self) -> None:
         """The rate limit lets the next frame pass."""
-        if self.session is None:
-            return
+        self._pause = None
         self._process(0)
-        if self.session is not None and not self.session.wait_s:
+        if self._pause is None:
             self.stream.resume_reading()
 
 
@@ -307,10 +315,15 @@ class WebSocketLink(Link):
         if channel.closed:
             self.end(channel.closed)
         elif self._websocket.closed:
-            self.end(f"websocket_closed_{self._websocket.closed}", abort=False)
+            self.end(f"websocket_closed_{self._websocket.closed}", abort=self.stream.unsent > 0)  # who closed reads no more
 
     def write(self, chunk: Chunk) -> None:
-        self._write(self._channel.seal(self._websocket.pack(memoryview(chunk))))
+        try:
+            sealed = self._channel.seal(self._websocket.pack(memoryview(chunk)))
+        except ssl.SSLError:
+            self.end("tls_error")
+        else:
+            self._write(sealed)
 
     def _farewell(self) -> bytes:
         return b"".join((self._channel.seal(self._websocket.close(1001)), super()._farewell()))

@@ -15,6 +15,7 @@ import asyncio
 import selectors
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import Context
 from select import EPOLLIN, EPOLLOUT, epoll
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -31,8 +32,8 @@ _ASYNCIO: Final = ((selectors.EVENT_READ, EPOLLIN), (selectors.EVENT_WRITE, EPOL
 class Reader(Protocol):
     """What the loop reads for."""
 
-    def is_readable(self, event: int) -> bool:
-        """Handle all of an epoll event but its bytes; whether these are to be read."""
+    def react(self, event: int) -> bool:
+        """Do what an epoll event asks for; whether its bytes are to be read then."""
 
     def ended(self) -> None:
         """No more bytes come."""
@@ -53,7 +54,7 @@ class Poller(selectors.BaseSelector):
 
     def __init__(self, tell: Callable[[Exception], None]) -> None:
         self.interrupted = False  # asyncio has something to run
-        self.end_of_round: Callable[[], bool] = bool  # whether the next round must not wait
+        self.end_of_round: Callable[[], bool] = lambda: False  # whether the next round must not wait; must not raise
         self._tell = tell  # of an exception that nobody foresaw
         self._epoll = epoll()
         self._readings: dict[int, Reading] = {}
@@ -63,12 +64,14 @@ class Poller(selectors.BaseSelector):
     # For the relay.
 
     def read(self, fd: int, reading: Reading) -> None:
-        """Read a registered socket like this from now on."""
+        """Read a socket like this from now on, whenever there is something to read."""
+        if fd not in self._readings:
+            self._epoll.register(fd, EPOLLIN)
         self._readings[fd] = reading
 
-    def watch(self, fd: int, events: int, *, known: bool = True) -> None:
-        """Wait for these epoll events on a socket that is `known` already, or not yet."""
-        (self._epoll.modify if known else self._epoll.register)(fd, events)
+    def watch(self, fd: int, events: int) -> None:
+        """Wait for these epoll events on a socket of `read`."""
+        self._epoll.modify(fd, events)
 
     def call(self, fd: int, callback: Callable[[], None]) -> None:
         """Call whenever there is something to read."""
@@ -86,20 +89,16 @@ class Poller(selectors.BaseSelector):
         self.interrupted = False
         deadline = None if timeout is None else time.monotonic() + timeout
         ready: list[tuple[selectors.SelectorKey, int]] = []
-        wait = 0 if self.end_of_round() else timeout
+        again, left = self.end_of_round(), timeout
         while True:
-            self._read_all(wait, ready)
+            self._read_all(0 if again or self.interrupted else left, ready)
             again = self.end_of_round()
             if ready or self.interrupted:
                 return ready
-            if again:
-                wait = 0
-            elif deadline is not None:
-                wait = deadline - time.monotonic()
-                if wait <= 0:
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
                     return ready
-            else:
-                wait = None
 
     def _read_all(self, wait: float | None, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         """One round: wait for any socket, and serve those that are ready; what is asyncio's is added to `ready`."""
@@ -111,7 +110,7 @@ class Poller(selectors.BaseSelector):
                 continue
             receive, buffer, arrived, reader = reading
             try:
-                if event != EPOLLIN and not reader.is_readable(event):
+                if event != EPOLLIN and not reader.react(event):
                     continue
                 try:
                     size = receive(buffer)
@@ -151,7 +150,8 @@ class Poller(selectors.BaseSelector):
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         key = self._keys.pop(_fd_of(fileobj))
-        self._epoll.unregister(key.fd)
+        with suppress(OSError):  # it may be closed already
+            self._epoll.unregister(key.fd)
         return key
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:

@@ -69,7 +69,7 @@ class Relay(Owner):
         self.log = Log("server")
         self.switch = Switch(loop.time, key.public)
         self.tally = Tally()
-        self.tick = Tick(loop.time, self.switch, self.tally)
+        self.tick = Tick(loop.time, loop.tell, self.switch, self.tally)
         loop.poller.end_of_round = self.tick.flush
         self.sweep = Sweep(self)
         self.admission = admission.from_config(config)

@@ -59,14 +59,17 @@ class Stream:
         self._receiver: Receiver | None = None
 
     def set_receiver(self, receiver: Receiver) -> None:
-        """Who gets what comes from now on."""
+        """Who gets what comes from now on. One that comes too late is told that the connection is lost."""
         if self._fd < 0:
+            self._loop.call_soon(receiver.connection_lost, ConnectionResetError("before it was handed over"))
             return
         if self._receiver is None:
             self._events = EPOLLIN
-            self._loop.poller.watch(self._fd, EPOLLIN, known=False)
         self._receiver = receiver
         self._loop.poller.read(self._fd, (self.socket.recv_into, receiver.buffer, receiver.buffer_updated, self))
+        self._wait()
+        if self._blocked:
+            receiver.pause_writing()
 
     @property
     def unsent(self) -> int:
@@ -80,7 +83,7 @@ class Stream:
                 sent = self._send(data)
             except BlockingIOError:
                 sent = 0
-            except OSError as error:
+            except OSError as error:  # also of a socket that is closed
                 self.lost(error)
                 return
             if sent == len(data):
@@ -89,9 +92,10 @@ class Stream:
             self._wait()
         else:
             self._unsent += data
-        if len(self._unsent) > HIGH_WATER and not self._blocked and self._receiver is not None:
+        if len(self._unsent) > HIGH_WATER and not self._blocked:
             self._blocked = True
-            self._receiver.pause_writing()
+            if self._receiver is not None:
+                self._receiver.pause_writing()
 
     def pause_reading(self) -> None:
         """Leave what comes to the kernel."""
@@ -117,7 +121,7 @@ class Stream:
 
     # What the loop calls; see relay.loop.Reader.
 
-    def is_readable(self, event: int) -> bool:
+    def react(self, event: int) -> bool:
         if self._unsent is not None and event & ~EPOLLIN:
             self._send_more(self._unsent)
         if event & (EPOLLERR | EPOLLHUP) and not self._reading:
@@ -150,14 +154,15 @@ class Stream:
                 self._end(None)
                 return
             self._wait()
-        if self._blocked and len(unsent) <= LOW_WATER and self._receiver is not None:
+        if self._blocked and len(unsent) <= LOW_WATER:
             self._blocked = False
-            self._receiver.resume_writing()
+            if self._receiver is not None:
+                self._receiver.resume_writing()
 
     def _wait(self) -> None:
         """For what there is to wait for now."""
         events = (EPOLLIN if self._reading else 0) | (EPOLLOUT if self._unsent is not None else 0)
-        if self._fd >= 0 and events != self._events:
+        if self._receiver is not None and events != self._events:
             self._events = events
             self._loop.poller.watch(self._fd, events)
 

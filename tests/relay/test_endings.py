@@ -122,6 +122,19 @@ def test_nothing_stays(live: Live, reach: Callable[[Live], socket.socket], end: 
     eventually(lambda: _open_files(live) <= files, 8)
 
 
+def test_one_who_is_gone_when_admitted_is_no_client(live: Live) -> None:
+    """All that a login needs comes at once, and the answers find nobody."""
+    with live.connect() as peer:
+        server_key = peer.client.server_key
+    for _ in range(20):
+        client = derp.Client(make_private_key(), server_key=server_key)
+        client.start(servers.HOST)
+        sock = live.open()
+        sock.sendall(client.outgoing())
+        _rst(sock)
+    eventually(lambda: live.metrics()["derp_current_connections"] == 0)
+
+
 def test_silence_before_login_ends_the_connection(live: Live) -> None:
     """In whatever state a client falls silent: all of them at once here, as each takes the whole time limit."""
     began, ended = time.monotonic(), {}

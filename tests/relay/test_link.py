@@ -20,8 +20,9 @@ class World:
     def __init__(self) -> None:
         self.written: list[tuple[str, bytes]] = []
         self.ended: list[str] = []
+        self.told: list[Exception] = []
         self.switch = Switch(lambda: 0.0, bytes(32))
-        self.tick = Tick(lambda: 0.0, self.switch, Tally())
+        self.tick = Tick(lambda: 0.0, self.told.append, self.switch, Tally())
 
     def outbox(self, name: str) -> Outbox:
         link = SimpleNamespace(write=lambda chunk: self.written.append((name, bytes(chunk))), end=self.ended.append)
@@ -71,3 +72,19 @@ def test_a_hangup_waits_for_the_end_of_the_round(world: World) -> None:
     assert not world.ended
     assert world.flush() == [("alice", b"last")]
     assert world.ended == ["enough"]
+
+
+def test_a_connection_that_cannot_be_written_costs_nobody_elses_packets(world: World) -> None:
+    alice, bob, carol = (world.outbox(name) for name in ("alice", "bob", "carol"))
+
+    def fail(_chunk: bytes) -> None:
+        raise ZeroDivisionError
+
+    cast(SimpleNamespace, bob.link).write = fail
+    for special in (False, True):
+        for outbox in (alice, bob, carol):
+            outbox.put([b"x"], 1)
+        bob.special = special
+        assert world.flush() == [("alice", b"x"), ("carol", b"x")]
+    assert world.ended == ["failed", "failed"]
+    assert [type(error) for error in world.told] == [ZeroDivisionError] * 2

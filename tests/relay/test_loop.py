@@ -103,6 +103,20 @@ def test_what_is_left_at_the_end_of_a_round_is_not_waited_with(loop: Loop) -> No
     assert not left
 
 
+def test_asyncio_gets_its_turn_though_every_round_leaves_something(loop: Loop) -> None:
+    loop.poller.end_of_round = lambda: True
+    loop.run_until_complete(asyncio.wait_for(asyncio.sleep(0.01), 5))
+
+
+def test_what_is_written_before_the_loop_waits_may_call_asyncio(loop: Loop) -> None:
+    """A connection that breaks then has its owner told at once, not when something else wakes the loop."""
+    done = loop.create_future()
+    calls = iter([lambda: loop.call_soon(done.set_result, None)])
+    loop.poller.end_of_round = lambda: bool(next(calls, bool)()) and False
+    loop.call_later(30, bool)
+    loop.run_until_complete(asyncio.wait_for(done, 5))
+
+
 @pytest.mark.parametrize("make", ["task", "timer", "thread", "signal"])
 def test_asyncio_gets_its_turn_while_sockets_are_always_ready(loop: Loop, connect: Connect, make: str) -> None:
     """Timers, tasks, threads and signals that come up in a round, though the next round would have something to read as well."""
@@ -242,6 +256,41 @@ def test_a_write_to_nobody_loses_the_connection(loop: Loop, connect: Connect) ->
     stream.write(b"x")
     rounds(loop)
     assert receiver.said == [BrokenPipeError]
+
+
+def test_a_receiver_that_comes_too_late_is_told(loop: Loop, connect: Connect) -> None:
+    first, late = Heard(), Heard()
+    stream, other = connect(first)
+    other.close()
+    stream.write(b"x")
+    stream.set_receiver(late)
+    rounds(loop)
+    assert (first.said, late.said) == ([BrokenPipeError], [ConnectionResetError])
+
+
+def test_a_receiver_learns_that_the_stream_it_gets_is_blocked(loop: Loop, connect: Connect) -> None:
+    first, second = Heard(), Heard()
+    stream, other = connect(first)
+    fill(stream)
+    stream.set_receiver(second)
+    drain(loop, other, stream)
+    assert (first.said, second.said) == (["pause"], ["pause", "resume"])
+
+
+def test_a_stream_is_written_and_paused_before_it_has_a_receiver(loop: Loop, sockets: list[socket.socket]) -> None:
+    ours, theirs = socket.socketpair()
+    sockets += [ours, theirs]
+    ours.setblocking(False)
+    stream, receiver = Stream(loop, ours), Heard()
+    written = fill(stream)
+    stream.pause_reading()
+    theirs.send(b"x")
+    stream.set_receiver(receiver)
+    assert drain(loop, theirs, stream) <= written
+    assert receiver.said == ["pause", "resume"]
+    stream.resume_reading()
+    rounds(loop)
+    assert receiver.said == ["pause", "resume", b"x"]
 
 
 def fill(stream: Stream) -> int:

@@ -32,8 +32,9 @@ class Office(Owner):
     """A relay without sockets."""
 
     def __init__(self, context: ssl.SSLContext, version: ssl.TLSVersion) -> None:
+        self.told: list[Exception] = []
         self.switch = Switch(lambda: 0.0, bytes(32))
-        self.tick = Tick(lambda: 0.0, self.switch, Tally())
+        self.tick = Tick(lambda: 0.0, self.told.append, self.switch, Tally())
         self.ended: list[tuple[bytes, str]] = []
         self.context = context
         self.version = version
@@ -114,6 +115,7 @@ def office(request: pytest.FixtureRequest, context: ssl.SSLContext) -> Iterator[
     office = Office(context, request.param)
     yield office
     assert office.switch.consistency_check() == []
+    assert office.told == []
     assert channel.INCOMING.pending == channel.OUTGOING.pending == 0
 
 
