@@ -15,8 +15,6 @@ from relay.loop import Loop
 from relay.stream import Stream
 
 BACKLOG: Final = 4096  # connections that wait to be accepted; the kernel takes the lower of this and net.core.somaxconn
-
-
 MAX_ACCEPTS: Final = 64  # per round of the loop; those who are connected want their turn
 RETRY_S: Final = 1.0  # after an accept that found no descriptor or no memory
 LOG: Final = Log("listen")
