@@ -207,6 +207,7 @@ class Steady:
     def __init__(self, alice: Peer, bob: Peer, rate: float = 200) -> None:
         self._alice, self._bob, self._gap = alice, bob, 1 / rate
         self._stop = threading.Event()
+        self._sent_all = threading.Event()
         self._stream = Stream(0, 0, [])
         self._errors: list[BaseException] = []
         self._threads = [threading.Thread(target=self._guard, args=(f,), daemon=True) for f in (self._send, self._receive)]
@@ -227,11 +228,11 @@ class Steady:
 
     def _receive(self) -> None:
         give_up = float("inf")
-        while not (self._stop.is_set() and self._stream.received >= self._stream.sent):
+        while not (self._sent_all.is_set() and self._stream.received >= self._stream.sent):
             try:
                 got = self._bob.expect(derp.Received, 0.05)
             except TimeoutError:
-                if self._stop.is_set():
+                if self._sent_all.is_set():
                     give_up = min(give_up, time.monotonic() + 2)
                 if time.monotonic() > give_up:
                     return
@@ -243,8 +244,8 @@ class Steady:
 
     def finish(self) -> Stream:
         """Stop, and raise what either thread ran into."""
-        self._stop.set()
-        for thread in self._threads:
+        for event, thread in zip((self._stop, self._sent_all), self._threads, strict=True):
+            event.set()
             thread.join(10)
         for error in self._errors:
             raise error

@@ -308,7 +308,7 @@ def test_one_that_asks_for_pages_and_never_reads(live: Live, undisturbed: None) 
     with live.open(small_window=True) as sock, pytest.raises(OSError):
         for _ in range(2000):
             sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-            time.sleep(0.005)
+            time.sleep(0.02)  # one after the other: many at once would be hung up on for that
     eventually(lambda: _refused(live, before, "slow_reader") == 1)
 
 
