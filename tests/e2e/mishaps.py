@@ -17,6 +17,7 @@ from lab.files import write_tree
 from lab.process import wait_for
 from lab.topology import ACME, ACME_AT, DOMAIN
 from tests.e2e.conftest import Desk, Ran
+from tests.support.debian import program
 
 # A unit of this name is what installs packages when a VPS boots for the first time.
 CLOUD_INIT = "cloud-final"
@@ -138,8 +139,9 @@ def rate_limited(stage: lab.Lab) -> Iterator[tuple[str, Path]]:
     places = "".join(f"{name}_temp_path {folder}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     conf = LIMITED.format(folder=folder, places=places, address=address, to=PORT)
     write_tree(folder, {"ca.pem": authority, "chain.pem": certificate, "key.pem": key, "nginx.conf": conf})
-    stage.processes.start("limited", [*stage.enter, "nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")])
+    stage.processes.start("limited", [*stage.enter, program("nginx", "nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")])
     try:
+        wait_for((folder / "pid").exists, timeout_s=10, what="nginx does not listen", why=lambda: stage.processes.tail("limited"))
         yield f"https://{ACME}.{DOMAIN}:{PORT + 1}/dir", folder / "ca.pem"
     finally:
         stage.processes.stop("limited")

@@ -29,7 +29,7 @@ OTHERS = (SAMPLES / "derp.yaml").read_text()
 
 @pytest.fixture(scope="session")
 def program():
-    return build(SOURCES / "hs", cache=CACHE, progress=lambda text: None) / "headscale"
+    return build(SOURCES / "tailnet", cache=CACHE, progress=lambda text: None) / "headscale"
 
 
 def free_port():
