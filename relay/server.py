@@ -275,7 +275,7 @@ class Relay(Owner):
         """Know the other workers, and be known to them, before clients come: theirs and ours could not reach each other yet."""
         self._listen([open_unix(worker.socket_path(worker.number))], self._answer_worker)
         for other in worker.others:
-            place = mesh.sibling(f"worker {other}", worker.socket_path(other), worker.private_key, worker.secret)
+            place = mesh.sibling(self.loop, f"worker {other}", worker.socket_path(other), worker.private_key, worker.secret)
             self.keep(mesh.keep(self, place))
         deadline = self.loop.time() + JOIN_S  # one of them may be dead
         while self.loop.time() < deadline:

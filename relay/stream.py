@@ -12,8 +12,7 @@ from typing import Final
 
 from relay.loop import Loop
 
-HIGH_WATER: Final = 128 * 1024  # bytes that are not the kernel's yet; above, the receiver is told to pause, and to go on below a quarter
-LOW_WATER: Final = HIGH_WATER // 4
+HIGH_WATER: Final = 128 * 1024  # bytes that are not the kernel's yet; above, the receiver is told to pause, and to go on at a quarter
 
 
 class Receiver:
@@ -35,19 +34,20 @@ class Receiver:
         raise NotImplementedError
 
     def pause_writing(self) -> None:
-        """More than HIGH_WATER bytes wait for the kernel."""
+        """More bytes than the high-water mark wait for the kernel."""
 
     def resume_writing(self) -> None:
-        """Less than LOW_WATER bytes do."""
+        """No more than a quarter of that do."""
 
 
 class Stream:
     """Reads for its receiver as soon as it has one."""
 
-    __slots__ = ("_blocked", "_closing", "_events", "_fd", "_loop", "_reading", "_receiver", "_send", "_unsent", "socket")
+    __slots__ = ("_blocked", "_closing", "_events", "_fd", "_high_water", "_loop", "_reading", "_receiver", "_send", "_unsent", "socket")
 
-    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, *, high_water: int = HIGH_WATER) -> None:
         self.socket = sock
+        self._high_water = high_water
         self._loop = loop
         self._fd = sock.fileno()  # -1 when it is closed
         self._send = sock.send
@@ -92,7 +92,7 @@ class Stream:
             self._wait()
         else:
             self._unsent += data
-        if len(self._unsent) > HIGH_WATER and not self._blocked:
+        if len(self._unsent) > self._high_water and not self._blocked:
             self._blocked = True
             if self._receiver is not None:
                 self._receiver.pause_writing()
@@ -154,7 +154,7 @@ class Stream:
                 self._end(None)
                 return
             self._wait()
-        if self._blocked and len(unsent) <= LOW_WATER:
+        if self._blocked and len(unsent) <= self._high_water // 4:
             self._blocked = False
             if self._receiver is not None:
                 self._receiver.resume_writing()
