@@ -33,6 +33,7 @@ CONNECT_S: Final = 10.0
 SILENCE_S: Final = 120.0  # a relay sends a keep-alive every minute
 WRITE_TIMEOUT_S: Final = 30.0
 HIGH_WATER: Final = 4 * 1024 * 1024  # other relays are trusted to take what they asked for, if late
+SEND_BUFFER: Final = 1024 * 1024  # what one round of the loop has for a sibling, if the system allows so much
 LOG: Final = Log("mesh")
 
 
@@ -74,6 +75,7 @@ def sibling(loop: Loop, name: str, path: str, private_key: bytes, secret: bytes)
 
     async def connect(protocol: MeshProtocol) -> None:
         sock = socket.socket(socket.AF_UNIX)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         sock.setblocking(False)
         try:
             await loop.sock_connect(sock, path)
