@@ -209,7 +209,7 @@ class MeshProtocol(asyncio.Protocol):
 
 
 class Sibling(Receiver):
-    """Stands between a stream to another worker and the protocol: asyncio's own transport carries a quarter less."""
+    """Stands between a stream to another worker and the protocol: with asyncio's own transport links carried 7 % less."""
 
     __slots__ = ("_protocol", "_stream")
     buffer = CIPHER
