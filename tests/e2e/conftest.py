@@ -1,92 +1,21 @@
-"""A lab of the e2e tests' own, the verbs as a person types them, and two real tailscale nodes."""
+"""A lab of each file's own, the site file beside it, and two real tailscale nodes."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
-import yaml
 
 import lab
-from engine.image import write_derper_image
-from lab import golang
+from lab.client import Client
+from tests.e2e.desk import Desk
+from tests.e2e.steps import derper_image, exchange, settled
 from tests.support.labs import own_lab
-
-CHECKOUT = Path(__file__).parent.parent.parent
-
-
-@dataclass(frozen=True)
-class Ran:
-    """One verb that ran. `events` are its JSON lines."""
-
-    code: int
-    events: list[dict[str, Any]]
-    errors: str
-
-    def of(self, kind: str, host: str = "") -> list[dict[str, Any]]:
-        return [event for event in self.events if event.get("event") == kind and (not host or event.get("host") == host)]
-
-    def counts(self, host: str) -> dict[str, int]:
-        return dict(self.of("done", host)[-1]["counts"])
-
-    def changed(self, host: str) -> list[str]:
-        return [event["id"] for event in self.of("result", host) if event["status"] == "changed"]
-
-    def proof(self, host: str) -> dict[str, Any]:
-        return self.of("proof", host)[-1]
-
-    def failure(self) -> dict[str, Any]:
-        return self.of("failure")[-1]
-
-    def why(self) -> list[Any]:
-        """What went wrong, for an assertion's message."""
-        broken = [rung for proof in self.of("proof") for rung in proof["rungs"] if rung["status"] == "failed"]
-        return [*self.of("failure"), *broken, self.errors[-2000:]]
-
-
-@dataclass(frozen=True)
-class Desk:
-    """What a person has: the lab's site file, and the verbs."""
-
-    stage: lab.Lab
-
-    def invoke(self, *words: str, timeout_s: float = 300, env: Mapping[str, str] | None = None) -> Ran:
-        """`invoke WORDS --json` in the lab's network."""
-        done = self.run(*words, "--json", timeout_s=timeout_s, env=env)
-        return Ran(done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr)
-
-    def run(self, *words: str, timeout_s: float = 300, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """`invoke WORDS` in the lab's network, as text."""
-        verb = [str(Path(sys.executable).parent / "invoke"), *words, "--site", str(self.stage.site_file)]
-        argv = [str(self.stage.root / "enter"), *verb]
-        return subprocess.run(
-            argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=timeout_s, check=False, env={**os.environ, **(env or {})}
-        )
-
-    def edit(self, host: str, **settings: Any) -> None:
-        """Changes a host's settings in the site file; None takes one away."""
-        site = yaml.safe_load(self.stage.site_file.read_text())
-        for key, value in settings.items():
-            site["hosts"][host].pop(key, None) if value is None else site["hosts"][host].update({key: value})
-        self.stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
-
-    def listening(self, host: str) -> set[str]:
-        """`tcp/443`, … of everything that listens on other than loopback."""
-        lines = self.stage.run_in(host, ["ss", "--no-header", "--listening", "--tcp", "--udp", "--numeric"]).stdout.splitlines()
-        pairs = [(parts[0], parts[4]) for parts in map(str.split, lines)]
-        return {f"{proto}/{address.rpartition(':')[2]}" for proto, address in pairs if not address.startswith(("127.", "[::1]"))}
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
-    with own_lab(tmp_path_factory, "e2e") as own:
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
+    with own_lab(tmp_path_factory, request.module.__name__.rpartition(".test_")[2]) as own:
         yield own
 
 
@@ -96,17 +25,20 @@ def desk(stage: lab.Lab) -> Desk:
 
 
 @pytest.fixture(scope="module")
+def nodes(desk: Desk) -> tuple[Client, Client]:
+    """Two nodes that can meet only through hk1, which is deployed as the lab's site file says."""
+    settled(desk)
+    found = desk.stage.clients["site-a"], desk.stage.clients["site-b"]
+    for node in found:
+        node.join()
+    exchange(found, "hk")
+    return found
+
+
+@pytest.fixture(scope="module")
 def derper_archive(stage: lab.Lab) -> str:
     """Our image of Go's derper, beside the site file."""
     return derper_image(stage)
-
-
-def derper_image(stage: lab.Lab) -> str:
-    """Makes it; returns its name for the site file."""
-    derper = golang.build(golang.SOURCES / "derper", cache=stage.cache, progress=print) / "derper"
-    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
-    write_derper_image(stage.root / "derper.tar", derper=derper, busybox=Path("/bin/busybox"), ca_bundle=bundle)
-    return "derper.tar"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from lab.certificates import make_server_certificate
 from lab.files import write_tree
 from lab.process import wait_for
 from lab.topology import ACME, ACME_AT, DOMAIN
-from tests.e2e.conftest import Desk, Ran
+from tests.e2e.desk import Desk, Ran
 from tests.support.debian import program
 
 # A unit of this name is what installs packages when a VPS boots for the first time.

@@ -17,9 +17,8 @@ import lab
 from lab.certificates import make_server_certificate
 from lab.process import wait_for
 from lab.topology import HOSTS
-from tests.e2e.conftest import CHECKOUT, Desk, derper_image
-from tests.e2e.nodes import exchange
-from tests.support.labs import own_lab
+from tests.e2e.desk import CHECKOUT, Desk
+from tests.e2e.steps import derper_image, exchange
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 REGISTRY = "hs1.derp.lab:5000"
@@ -37,13 +36,6 @@ roles.docker._KEY_SOURCE = Path(sys.argv.pop(1))
 from invoke.main import program
 program.run()
 """
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
-    """A lab of this file's own: its hosts have no Docker yet."""
-    with own_lab(tmp_path_factory, "docker") as own:
-        yield own
 
 
 @pytest.fixture(scope="module")

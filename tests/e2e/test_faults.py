@@ -30,7 +30,7 @@ import yaml
 import lab
 from lab import existing_site, faults
 from lab.process import wait_for
-from tests.e2e.conftest import Desk
+from tests.e2e.desk import Desk
 from tests.e2e.mishaps import (
     CLOUD_INIT,
     FREEZE_DPKG,

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from lab.client import Client
-from tests.e2e.conftest import Desk
-from tests.e2e.nodes import exchange
+from tests.e2e.desk import Desk
+from tests.e2e.steps import exchange
 
 pytestmark = [pytest.mark.lab]
 

@@ -1,86 +1,27 @@
-"""The matrix of configurations: one edit of the site file, one deploy that is proved, a second one that changes nothing.
+"""The matrix of configurations, but for certificates: an edit of the site file, a deploy that is proved, another that changes nothing.
 
 Each test starts from what the one before it left on the host, so that the way from any setting to the next is tested as well.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-import lab
 from lab import existing_site
-from lab.certificates import make_server_certificate
 from lab.client import Client
 from lab.process import wait_for
-from tests.e2e.conftest import CHECKOUT, Desk, Ran
-from tests.e2e.nodes import exchange
-from tests.support.labs import own_lab
+from tests.e2e.desk import Desk
+from tests.e2e.steps import exchange, meet, rung, served_leaf, settled
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 Edit = Callable[..., None]
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
-    """A lab of this file's own."""
-    with own_lab(tmp_path_factory, "matrix") as own:
-        yield own
-
-
-@pytest.fixture(scope="module")
-def nodes(desk: Desk) -> tuple[Client, Client]:
-    """Two nodes that can meet only through hk1, which is deployed as the lab's site file says."""
-    settled(desk)
-    found = desk.stage.clients["site-a"], desk.stage.clients["site-b"]
-    for node in found:
-        node.join()
-    exchange(found, "hk")
-    return found
-
-
-def settled(desk: Desk, host: str = "hk1") -> Ran:
-    """Deployed, proved, registered; and again, with nothing to do."""
-    ran = desk.invoke("deploy", "--host", host, timeout_s=600)
-    assert ran.code == 0, ran.why()
-    assert ran.proof(host)["packets_passed"]
-    again = desk.invoke("deploy", "--host", host)
-    assert again.code == 0, again.why()
-    assert again.changed(host) == again.changed("headscale") == []
-    return ran
-
-
-def meet(desk: Desk, nodes: tuple[Client, Client]) -> dict[str, Any]:
-    """The nodes have the map that `invoke derpmap` prints, dial the relay anew, and exchange data. Returns the relay's node in that map."""
-    region = json.loads(desk.run("derpmap").stdout)["Regions"]["901"]
-    wanted = {key: value for key, value in region["Nodes"][0].items() if value}
-    for node in nodes:
-        what = f"{node.name} has another map than {wanted}"
-        wait_for(lambda node=node: node.derp_map()[901]["Nodes"] == [wanted], timeout_s=60, what=what)
-        node.tailscale("debug", "break-derp-conns")
-    exchange(nodes, "hk")
-    return wanted
-
-
-def rung(ran: Ran, name: str, host: str = "hk1") -> dict[str, Any]:
-    return next(rung for rung in ran.proof(host)["rungs"] if rung["name"] == name)
-
-
-def served_leaf(desk: Desk, port: int = 443) -> str:
-    """SHA-256 of the certificate that hk1 shows to the controller."""
-    show = f"openssl s_client -connect hk1.derp.lab:{port} -servername hk1.derp.lab </dev/null 2>/dev/null"
-    script = f"{show} | openssl x509 -outform DER | sha256sum"
-    return desk.stage.run_in("controller", ["sh", "-c", script]).stdout.split()[0]
 
 
 def test_stun_is_silent_while_nginx_does_not_work(desk: Desk) -> None:
@@ -115,108 +56,6 @@ def test_other_ports(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> 
     assert {"tcp/3489", "udp/3490"} <= desk.listening("hk1")
     assert not {"tcp/443", "udp/3478"} & desk.listening("hk1")
     meet(desk, nodes)
-
-
-def test_our_relay_terminates_tls_itself(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
-    edited("hk1", front="none")
-    ran = settled(desk)
-    assert "service:nginx.service/gone" in ran.changed("hk1")
-    assert desk.stage.run_in("hk1", ["systemctl", "is-active", "nginx"], check=False).stdout.strip() != "active"
-    meet(desk, nodes)
-    before = served_leaf(desk)
-    renewed = desk.invoke("renew", "--host", "hk1", "--force")
-    assert renewed.code == 0, renewed.why()
-    assert served_leaf(desk) != before
-    meet(desk, nodes)
-
-
-@pytest.mark.parametrize("domain", ["hk1.derp.lab", "its address"])
-@pytest.mark.parametrize("front", ["none", "nginx"])
-def test_self_signed_and_pinned(desk: Desk, nodes: tuple[Client, Client], edited: Edit, front: str, domain: str) -> None:
-    name = str(desk.stage.topology.ipv4("hk1")) if domain == "its address" else domain
-    edited("hk1", front=front, domain=name, certificate={"source": "self-signed"})
-    assert desk.invoke("check", "--host", "hk1").code == 10
-    ran = settled(desk)
-    on_disk = f"/etc/derpfleet/certificates/{name}/fullchain.pem"
-    script = f"openssl x509 -outform DER -in {on_disk} | sha256sum"
-    pin = desk.stage.run_in("hk1", ["sh", "-c", script]).stdout.split()[0]
-    assert rung(ran, "tls")["data"]["sha256"] == pin
-    assert meet(desk, nodes)["CertName"] == f"sha256-raw:{pin}"
-    for verb in ("verify", "check"):
-        assert desk.invoke(verb, "--host", "hk1").code == 0
-    [status] = desk.invoke("status", "--host", "hk1").of("status")
-    assert status["proof"] == "proved"
-    for given, code in ((pin, 0), (pin[::-1], 1)):
-        assert desk.invoke("verify", "--address", f"{name}:443", "--pin", given).code == code
-
-
-def test_manual_certificate_whose_key_is_shown_nowhere(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
-    _, chain, key = make_server_certificate("hk1.derp.lab", desk.stage.topology.ipv4("hk1"))
-    (desk.stage.root / "hk1.pem").write_bytes(chain)
-    (desk.stage.root / "hk1.key").write_bytes(key)
-    pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(chain.decode())).hexdigest()
-    edited("hk1", certificate={"source": "manual", "fullchain": "hk1.pem", "key": "file:hk1.key", "pin": pin})
-    checked = desk.run("check", "--host", "hk1")
-    deployed = desk.run("deploy", "--host", "hk1", "--diff")
-    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-    ran = settled(desk)
-    assert rung(ran, "tls")["data"]["sha256"] == pin
-    assert meet(desk, nodes)["CertName"] == f"sha256-raw:{pin}"
-    inside = key.decode().splitlines()[1]
-    said = checked.stdout + checked.stderr + deployed.stdout + deployed.stderr + json.dumps(ran.events) + ran.errors
-    assert inside not in said
-    assert not [path for path in (CHECKOUT / ".runs").rglob("*") if path.is_file() and inside in path.read_text()]
-    assert inside not in desk.stage.run_in("hk1", ["journalctl", "--no-pager"]).stdout
-    where = ["grep", "--recursive", "--files-with-matches", "--fixed-strings", "--", inside, "/etc", "/opt", "/tmp", "/var"]
-    holders = desk.stage.run_in("hk1", where, check=False).stdout.split()
-    assert "/etc/derpfleet/certificates/hk1.derp.lab/privkey.pem" in holders
-    modes = desk.stage.run_in("hk1", ["stat", "--format=%a %U", *holders]).stdout.splitlines()
-    assert set(modes) == {"600 root"}, dict(zip(holders, modes, strict=True))
-
-
-@pytest.mark.parametrize(("certbot", "front"), [("shipped", "nginx"), ("distribution", "nginx"), ("distribution", "none")])
-def test_the_timers_own_service_renews(desk: Desk, nodes: tuple[Client, Client], edited: Edit, certbot: str, front: str) -> None:
-    edited("hk1", front=front, certificate={"certbot": certbot})
-    settled(desk)
-    assert desk.stage.run_in("hk1", ["systemctl", "is-active", "derpfleet-certificate.timer"]).stdout.strip() == "active"
-    start = ["systemctl", "start", "derpfleet-certificate.service"]
-    before = served_leaf(desk)
-    desk.stage.run_in("hk1", start, timeout_s=180)
-    assert served_leaf(desk) == before  # not due
-    with due(desk):
-        desk.stage.run_in("hk1", start, timeout_s=180)
-    assert served_leaf(desk) != before
-    meet(desk, nodes)
-    assert desk.invoke("deploy", "--host", "hk1").changed("hk1") == []
-
-
-def test_cron_instead_of_the_timer(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
-    edited("hk1", certificate={"renewal": "cron"})
-    settled(desk)
-    assert desk.stage.run_in("hk1", ["systemctl", "is-active", "cron"]).stdout.strip() == "active"
-    assert desk.stage.run_in("hk1", ["systemctl", "is-active", "derpfleet-certificate.timer"], check=False).stdout.strip() != "active"
-    table = desk.stage.run_in("hk1", ["cat", "/etc/cron.d/derpfleet-certificate"]).stdout
-    [line] = [line for line in table.splitlines() if " root " in line]
-    before = served_leaf(desk)
-    # Its own command, every minute and without its hours of patience.
-    often = line.replace(line.split(" root ")[0], "* * * * *").replace("--within 39600", "--within 1")
-    with due(desk):
-        desk.stage.run_in("hk1", ["sh", "-c", "cat >/etc/cron.d/often"], input=f"PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{often}\n")
-        try:
-            wait_for(lambda: served_leaf(desk) != before, timeout_s=150, what="cron did not renew")
-        finally:
-            desk.stage.run_in("hk1", ["rm", "/etc/cron.d/often"])
-
-
-@contextmanager
-def due(desk: Desk) -> Iterator[None]:
-    """Meanwhile certbot thinks that the certificate of hk1 ends soon."""
-    path, line = "/etc/letsencrypt/renewal/hk1.derp.lab.conf", "renew_before_expiry = 100 days"
-    desk.stage.run_in("hk1", ["sed", "-i", f"1i {line}", path])
-    try:
-        yield
-    finally:
-        desk.stage.run_in("hk1", ["sed", "-i", "/^renew_before_expiry/d", path])
 
 
 def test_logins(desk: Desk, edited: Edit) -> None:

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from lab import Lab
-from tests.e2e.conftest import CHECKOUT, Ran
+from tests.e2e.desk import CHECKOUT, Ran
 
 Event = dict[str, Any]
 ROWS, COLUMNS = 40, 400

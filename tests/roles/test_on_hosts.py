@@ -19,7 +19,7 @@ from engine.image import write_derper_image
 from lab import existing_site, faults, golang
 from lab.certificates import make_server_certificate
 from lab.process import wait_for
-from tests.e2e.conftest import Desk, Ran
+from tests.e2e.desk import Desk, Ran
 
 pytestmark = [pytest.mark.lab]
 SSH = {"tcp/22"}

@@ -1,0 +1,75 @@
+"""What several files do with a desk: deploy until nothing is left to do, have two real tailscale nodes meet, look at what is served."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lab
+from engine.image import write_derper_image
+from lab import golang
+from lab.client import Client
+from lab.process import wait_for
+from tests.e2e.desk import Desk, Ran
+
+MEBIBYTE = 1 << 20
+
+
+def exchange(nodes: tuple[Client, Client], code: str) -> None:
+    """Both ways through the relay of this code: a ping, and a file that arrives whole."""
+    for node in nodes:
+        node.wait_for_home(code, timeout_s=120)
+    for one, other in (nodes, nodes[::-1]):
+        # A node sends to the home that it last heard of, and answers where it last heard from the other: two that talk keep each other
+        # on the old relay for up to a minute.
+        deadline = time.monotonic() + 150
+        while one.ping(other).relay != code:
+            assert time.monotonic() < deadline, f"{one.name} does not reach {other.name} through {code}"
+            time.sleep(0.5)
+        transfer = one.send(other, 4 * MEBIBYTE)
+        assert transfer.ok
+        assert transfer.relay == code
+
+
+def settled(desk: Desk, host: str = "hk1") -> Ran:
+    """Deployed, proved, registered; and again, with nothing to do."""
+    ran = desk.invoke("deploy", "--host", host, timeout_s=600)
+    assert ran.code == 0, ran.why()
+    assert ran.proof(host)["packets_passed"]
+    again = desk.invoke("deploy", "--host", host)
+    assert again.code == 0, again.why()
+    assert again.changed(host) == again.changed("headscale") == []
+    return ran
+
+
+def meet(desk: Desk, nodes: tuple[Client, Client]) -> dict[str, Any]:
+    """The nodes have the map that `invoke derpmap` prints, dial the relay anew, and exchange data. Returns the relay's node in that map."""
+    region = json.loads(desk.run("derpmap").stdout)["Regions"]["901"]
+    wanted = {key: value for key, value in region["Nodes"][0].items() if value}
+    for node in nodes:
+        what = f"{node.name} has another map than {wanted}"
+        wait_for(lambda node=node: node.derp_map()[901]["Nodes"] == [wanted], timeout_s=60, what=what)
+        node.tailscale("debug", "break-derp-conns")
+    exchange(nodes, "hk")
+    return wanted
+
+
+def rung(ran: Ran, name: str, host: str = "hk1") -> dict[str, Any]:
+    return next(rung for rung in ran.proof(host)["rungs"] if rung["name"] == name)
+
+
+def served_leaf(desk: Desk, port: int = 443) -> str:
+    """SHA-256 of the certificate that hk1 shows to the controller."""
+    show = f"openssl s_client -connect hk1.derp.lab:{port} -servername hk1.derp.lab </dev/null 2>/dev/null"
+    script = f"{show} | openssl x509 -outform DER | sha256sum"
+    return desk.stage.run_in("controller", ["sh", "-c", script]).stdout.split()[0]
+
+
+def derper_image(stage: lab.Lab) -> str:
+    """Makes our image of Go's derper beside the site file; returns its name there."""
+    derper = golang.build(golang.SOURCES / "derper", cache=stage.cache, progress=print) / "derper"
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+    write_derper_image(stage.root / "derper.tar", derper=derper, busybox=Path("/bin/busybox"), ca_bundle=bundle)
+    return "derper.tar"
