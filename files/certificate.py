@@ -101,13 +101,10 @@ class Certificate:
             leaf(self.fullchain)
             if not read(self.key):
                 raise Problem("%s holds no key" % self.key)
+            dates, names = self.shown()
         except Problem as problem:
             return str(problem)
-        status, text = run(["openssl", "x509", "-noout", "-dates", "-ext", "subjectAltName", "-in", self.fullchain])
-        dates = dict(re.findall(r"^(notBefore|notAfter)=(.*)$", text, re.M))
-        if status or len(dates) != 2:
-            return "%s cannot be read: %s" % (self.fullchain, text.strip())
-        if self.domain.lower() not in [name.lower() for name in re.findall(r"DNS:([^,\s]+)", text)]:
+        if self.domain.lower() not in names:
             return "%s is not for %s" % (self.fullchain, self.domain)
         start, end = (ssl.cert_time_to_seconds(dates[key]) for key in ("notBefore", "notAfter"))
         if end - time.time() < OVERDUE * (end - start):
@@ -115,6 +112,21 @@ class Certificate:
         if self.issuer() != self.acme["server"]:
             return "%s is from %s, not from %s" % (self.fullchain, self.issuer() or "somewhere else", self.acme["server"])
         return ""
+
+    def shown(self):
+        """(its notBefore and notAfter, the names that it is for) of the certificate on disk. Raises Problem."""
+        status, text = run(["openssl", "x509", "-noout", "-dates", "-ext", "subjectAltName", "-in", self.fullchain])
+        dates = dict(re.findall(r"^(notBefore|notAfter)=(.*)$", text, re.M))
+        if status or len(dates) != 2:
+            raise Problem("%s cannot be read: %s" % (self.fullchain, text.strip()))
+        return dates, [name.lower() for name in re.findall(r"DNS:([^,\s]+)", text)]
+
+    def shared_with(self):
+        """The other names that the certificate on disk is for: somebody else ordered it, for sites of theirs."""
+        try:
+            return [name for name in self.shown()[1] if name != self.domain.lower()]
+        except Problem:
+            return []
 
     def saved(self):
         """Where certbot keeps how this certificate is renewed."""
@@ -143,6 +155,9 @@ class Certificate:
 
     def obtain(self, force):
         """Runs certbot, which orders only when it has to. Raises Problem with the ACME server's reason."""
+        if self.shared_with():
+            self.leave_to_others(force)
+            return
         # A certificate that is good for certbot and not for us (another server's) has to be replaced.
         force = force or (os.path.exists(self.fullchain) and bool(self.problem()))
         argv = self.acme["certbot"] + ["certonly", "--non-interactive", "--agree-tos", "--server", self.acme["server"]]
@@ -176,6 +191,17 @@ class Certificate:
             raise Problem(words % (saved.group(1), self.fullchain, self.saved()))
         if self.problem():
             raise Problem("certbot said nothing is wrong, and yet: %s" % self.problem())
+
+    def leave_to_others(self, force):
+        """Orders nothing: for our name alone, it would take the others' certificate away. Raises Problem when a new one is needed."""
+        problem = self.problem() or ("a new one was asked for" if force else "")
+        if problem:
+            words = (
+                "%s: it is for %s, too, and is left to whoever ordered it\n"
+                "change: renew it as it was ordered (certbot renew --cert-name %s); or, if nothing else serves it, "
+                "take it away (certbot delete --cert-name %s) and deploy again"
+            )
+            raise Problem(words % (problem, ", ".join(self.shared_with()), self.domain, self.domain))
 
     # the relay's own copies, for a relay that terminates TLS itself
 

@@ -350,6 +350,26 @@ def test_another_name_is_noticed(stage: Stage) -> None:
     assert f"is not for {DOMAIN}" in stage.run("valid").stderr
 
 
+def test_a_certificate_of_others_names_too_is_used_and_left_to_them(stage: Stage) -> None:
+    """Ordered for our name alone, the one that they serve would not be for theirs any more."""
+    stage.start_nginx()
+    acme = json.loads((stage.folder / "certificate.json").read_text())["acme"]
+    names = ["--cert-name", DOMAIN, "--domain", DOMAIN, "--domain", "www.example.org"]
+    order = ["certonly", "--non-interactive", "--agree-tos", "--register-unsafely-without-email", "--server", acme["server"]]
+    argv = [*acme["certbot"], *order, *names, *acme["authenticator"]]
+    subprocess.run(argv, check=True, capture_output=True, env={**os.environ, "REQUESTS_CA_BUNDLE": acme["ca"]})
+    stage.serve_https()
+    assert succeeded(stage.run("valid"))
+    theirs = stage.serial()
+    assert succeeded(stage.run("deploy"))
+    assert succeeded(stage.run("renew"))
+    refused = stage.run("renew", "--force")
+    assert refused.returncode == 1
+    assert "a new one was asked for: it is for www.example.org, too, and is left to whoever ordered it" in refused.stderr
+    assert f"certbot renew --cert-name {DOMAIN}" in refused.stderr
+    assert stage.serial() == theirs
+
+
 @pytest.mark.parametrize(
     ("printed", "kind"),
     [
