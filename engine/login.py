@@ -85,13 +85,13 @@ class Login:
         return line
 
     def hops(self) -> list[Login]:
-        """The jump hosts, in the order in which they are passed; each is reached through those before it."""
+        """The jump hosts, in the order in which they are passed; each is reached through those before it, and by key alone."""
         words = self.jump.split(",") if self.jump else []
         found = []
         for number, word in enumerate(words):
             place = urlsplit(f"//{word}")
             changed = {"address": place.hostname, "user": place.username, "port": place.port, "jump": ",".join(words[:number]) or None}
-            ssh = self._ssh.model_copy(update=changed)
+            ssh = self._ssh.model_copy(update={**changed, "password": None, "sudo_password": None})  # the host's own business
             found.append(Login(self.name, ssh, address="", known_hosts=self.known_hosts, base=self._base, is_hop=True))
         return found
 
@@ -100,7 +100,9 @@ class Login:
         ssh = self._ssh
         found: dict[str, Any] = {}
         if ssh.key:
-            found |= {"key_filename": ssh.key, "look_for_keys": False, "allow_agent": False}
+            found["key_filename"] = ssh.key
+        if ssh.key and not self.is_hop:  # a jump host often knows another one of the person's keys
+            found |= {"look_for_keys": False, "allow_agent": False}
         if ssh.key_passphrase:
             found["passphrase"] = self._secret(ssh.key_passphrase)
         if ssh.password:

@@ -80,7 +80,7 @@ class Ssh(Model):
     key_passphrase: SecretRef | None = None
     password: SecretRef | None = None
     sudo_password: SecretRef | None = None
-    jump: Jump | None = Field(None, description="user@host:port of a jump host, several with commas between; none: no jump host")
+    jump: Jump | None = Field(None, description="user@host:port of a jump host, entered by key; several with commas; none: no jump host")
     python: str = Field("python3", description="Python 3.6 or newer on the host")
 
 

@@ -50,6 +50,15 @@ def test_a_jump_host_is_trusted_as_a_host_is(sshd: Sshd, fleet: Fleet) -> None:
     assert run_once(hop, ["echo", "there"]) == (0, "there\n")
 
 
+def test_a_jump_host_gets_no_password_of_the_host(tmp_path: Path) -> None:
+    ssh = Ssh(address="192.0.2.7", user="admin", key="key", key_passphrase="cmd:echo p", password="cmd:echo s", jump="me@192.0.2.1")
+    login = Login("hk1", ssh, address="", known_hosts=tmp_path / "known_hosts", base=tmp_path)
+    [hop] = login.hops()
+    assert login.credentials()["password"] == login.sudo_password() == "s"
+    assert hop.credentials() == {"key_filename": "key", "passphrase": "p"}
+    assert hop.sudo_password() is None
+
+
 def test_the_site_knows_its_jump_hosts(fleet: Fleet) -> None:
     host = fleet.site.hosts["hk1"].model_copy(
         update={"ssh": Ssh(address="192.0.2.7", user="root", jump="a@192.0.2.1,b@[2001:db8::1]:2200")}
