@@ -55,7 +55,9 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> 
             break
         proofs = prove_hosts(fleet, [host], served=lambda fleet: _not_yet(fleet, only))
         if not proofs[host.name].ok:
-            fleet.report.say(f"{host.name} is deployed but NOT proved: it is not registered, and the hosts after it are left alone")
+            fleet.report.say(f"{host.name} is deployed but NOT proved: it is not registered, and the hosts after it are left alone.")
+            if fleet.site.headscale:
+                fleet.report.say(f"A region that it has in the map from before stays there until: invoke withdraw --host {host.name}")
             code = 1
             break
         proved |= proofs

@@ -400,6 +400,18 @@ def test_what_is_proved_is_registered_also_when_a_later_host_is_out_of_reach(sta
     assert stage.headscale.regions()["901"]["region_name"] == "Hong Kong alone"  # type: ignore[index]
 
 
+def test_what_is_not_proved_is_not_registered_and_ends_the_rollout(stage: lab.Lab, edited: Callable[..., None]) -> None:
+    before = the_map(stage)
+    edited("hk1", region={"id": 901, "code": "hk", "name": "Hong Kong without STUN"})
+    with faults.blocked(stage, "hk1", 3478, "udp"):
+        code, text = told(stage, "deploy")
+    assert code == 1
+    assert "hk1 is deployed but NOT proved: it is not registered, and the hosts after it are left alone" in words(text)
+    assert "stays there until: invoke withdraw --host hk1" in words(text)
+    assert not re.search(r"^sg1 ", text, re.M)
+    assert the_map(stage) == before
+
+
 # The row of nginx and other people's sites: sg1, where nothing was deployed
 
 
