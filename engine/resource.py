@@ -51,7 +51,8 @@ class File(_At):
 
     `validate`: argv run on the temp file before the rename; "{}" stands for its path.
     `secret`: neither content nor diff is ever shown; what holds a Secret has to say so.
-    `only_if_sha256`: refuse to write when the file on the host is no longer the one that was read ("" = absent).
+    `only_if_sha256`: refuse to write when the file on the host is no longer the one that was read ("" = absent). It is for files that
+    others write, too: their diff shows what changes and nothing around it.
     """
 
     kind: ClassVar[str] = "file"

@@ -77,7 +77,8 @@ def _daemon(host: Host, facts: Facts) -> list[Resource]:
         content = json.dumps(config, indent=2).encode() + b"\n"
     if not content:
         return []
-    return [Directory(path="/etc/docker"), File(path=_DAEMON, content=content, only_if_sha256=there.sha256 if there else "")]
+    mode = there.mode if there else "0644"
+    return [Directory(path="/etc/docker"), File(path=_DAEMON, content=content, mode=mode, only_if_sha256=there.sha256 if there else "")]
 
 
 def _read(facts: Facts) -> dict[str, list[str]] | None:

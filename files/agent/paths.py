@@ -23,8 +23,8 @@ DIFF_MAX = 64 * 1024
 TREE_MARK = ".derpfleet-sha256"
 
 
-def text_diff(old, new, name):
-    """A unified diff from the file `old`, if there is one, to the file `new`; both are called `name`."""
+def text_diff(old, new, name, context=3):
+    """A unified diff from the file `old`, if there is one, to the file `new`; both are called `name`. `context`: lines around a change."""
     before_name = name
     if not os.path.isfile(old):
         old = before_name = os.devnull
@@ -35,7 +35,7 @@ def text_diff(old, new, name):
             before, after = a.readlines(), b.readlines()
     except UnicodeDecodeError:
         return "(binary content)\n"
-    lines = difflib.unified_diff(before, after, before_name, name)
+    lines = difflib.unified_diff(before, after, before_name, name, n=context)
     return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
 
 
@@ -98,7 +98,8 @@ class File(Path):
             return ""  # only its mode or owner differ
         if self.spec["secret"]:
             return "(secret content)\n"
-        return text_diff(self.path, self.host.blob(self.spec["content_sha256"]), self.spec["path"])
+        context = 3 if self.spec.get("only_if_sha256") is None else 0  # what others wrote around our lines may be secret
+        return text_diff(self.path, self.host.blob(self.spec["content_sha256"]), self.spec["path"], context)
 
 
 class Directory(Path):

@@ -142,6 +142,16 @@ def test_a_check_is_sent_what_it_shows_and_neither_archives_nor_secrets(on_stage
     assert len(sent) == 4
 
 
+def test_of_a_file_of_others_only_what_changes_is_shown(on_stage: OnStage) -> None:
+    agent, events = on_stage(), []
+    theirs = b"oidc:\n  client_secret: theirs\nderp:\n  paths: []\n  more: theirs\n"
+    agent.run([File(path="/srv/config.yaml", content=theirs)])
+    ours = File(path="/srv/config.yaml", content=theirs.replace(b"[]", b"[/srv/map]"), only_if_sha256=sha256(theirs))
+    agent.run([ours], mode="check", on_event=events.append)
+    [text] = [event["text"] for event in events if event["event"] == "diff"]
+    assert text.splitlines()[2:] == ["@@ -4 +4 @@", "-  paths: []", "+  paths: [/srv/map]"]
+
+
 def test_a_secret_is_in_no_event_and_no_log_and_its_backup_is_private(on_stage: OnStage) -> None:
     agent, events = on_stage(), []
     for word in ("first-secret", "second-secret"):

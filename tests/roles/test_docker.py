@@ -36,8 +36,10 @@ def test_apt_reads_the_source(tmp_path: Path) -> None:
 
 
 def test_what_stands_in_daemon_json_stays() -> None:
-    content = resources("no-front-docker-self-signed")["file:/etc/docker/daemon.json"]["content"]
+    file = resources("no-front-docker-self-signed")["file:/etc/docker/daemon.json"]
+    content = file["content"]
     assert isinstance(content, list)
+    assert file["mode"] == "0600"  # as it was: it may hold a proxy's password
     assert json.loads("\n".join(content)) == {
         "log-driver": "local",
         "registry-mirrors": ["https://mirror.example.org", "https://old.example.org"],
