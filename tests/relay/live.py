@@ -233,7 +233,7 @@ class Steady:
                 got = self._bob.expect(derp.Received, 0.05)
             except TimeoutError:
                 if self._sent_all.is_set():
-                    give_up = min(give_up, time.monotonic() + 2)
+                    give_up = min(give_up, time.monotonic() + 20)  # a crowd that leaves at once is served first
                 if time.monotonic() > give_up:
                     return
                 continue
@@ -246,7 +246,7 @@ class Steady:
         """Stop, and raise what either thread ran into."""
         for event, thread in zip((self._stop, self._sent_all), self._threads, strict=True):
             event.set()
-            thread.join(10)
+            thread.join(30)
         for error in self._errors:
             raise error
         return self._stream
