@@ -35,7 +35,7 @@ from agent.facts import asked_facts, packed, standard_facts
 from agent.host import Host
 from agent.kind import difference
 from agent.kinds import KINDS
-from agent.tools import Failed
+from agent.tools import Failed, sha256_of
 from agent.wire import Gone, Wire
 
 VERSION = 1
@@ -121,12 +121,22 @@ def heartbeat(host):
         host.wire.send("heartbeat", id=host.now_doing)
 
 
+def is_whole(path, digest):
+    """Whether the content lies there. What an earlier run left need not be what it received, after a power cut, and is removed then."""
+    if not os.path.exists(path):
+        return False
+    if sha256_of(path) == digest:
+        return True
+    os.unlink(path)
+    return False
+
+
 def fetch_blobs(host, mode):
     """Asks once for every content that is lacking, and waits for it: for what will be mended, or in check mode, shown."""
     lacking = []
     for resource in host.resources:
         for digest in resource.blobs() if mode == "apply" else resource.shown_blobs():
-            if digest not in lacking and not os.path.exists(host.blob(digest)):
+            if digest not in lacking and not is_whole(host.blob(digest), digest):
                 lacking.append(digest)
     host.wire.send("want", blobs=lacking)
     for _ in lacking:

@@ -56,6 +56,8 @@ class Wire:
                 out.write(inflate.decompress(piece) if inflate else piece)
             if inflate:
                 out.write(inflate.flush())
+            out.flush()
+            os.fsync(out.fileno())
         if sha256_of(path + ".part") != message["blob"]:
             raise ValueError("blob %s arrived damaged" % message["blob"][:12])
         os.rename(path + ".part", path)

@@ -30,12 +30,13 @@ def logged(name):
     real = getattr(os, name)
     def call(*arguments):
         os.makedirs("/var/fake", exist_ok=True)
+        paths = [os.readlink("/proc/self/fd/%d" % each) if isinstance(each, int) else each for each in arguments]
         with open("/var/fake/log", "a") as log:
-            log.write(" ".join((name,) + arguments) + chr(10))
+            log.write(" ".join([name] + paths) + chr(10))
         return real(*arguments)
     setattr(os, name, call)
-logged("sync")
-logged("rename")
+for name in ("sync", "fsync", "rename"):
+    logged(name)
 """
 DIE_AT_CONFIRM = """
 import os
@@ -316,6 +317,32 @@ def test_a_tree_is_on_disk_before_it_is_there(on_stage: OnStage) -> None:
     assert agent.run(relay_host()[5:6]).changed == ["tree:/srv/relay"]
     log = agent.log()
     assert log.index("sync") < log.index("rename /srv/relay.derpfleet-new /srv/relay")
+
+
+def test_a_content_is_on_disk_before_it_is_taken_for_one(on_stage: OnStage) -> None:
+    agent, incoming = on_stage(), f"/var/lib/derpfleet/incoming/{sha256(b'x')}"
+    agent.extra = LOG_SYNC_AND_RENAME
+    assert agent.run([File(path="/srv/x", content=b"x")]).ok
+    log = agent.log()
+    assert log.index(f"fsync {incoming}.part") < log.index(f"rename {incoming}.part {incoming}")
+
+
+def test_a_content_that_a_power_cut_emptied_is_asked_for_anew(on_stage: OnStage) -> None:
+    agent, wanted = on_stage(), [File(path="/srv/x", content=b"x")]
+    incoming = agent.stage.root / "var/lib/derpfleet/incoming"
+    incoming.mkdir(parents=True)
+    (incoming / sha256(b"x")).write_bytes(b"")
+    assert agent.run(wanted).failures == []
+    assert (agent.stage.root / "srv/x").read_bytes() == b"x"
+
+
+def test_a_content_that_an_earlier_run_left_whole_is_not_asked_for(on_stage: OnStage) -> None:
+    agent, events = on_stage(), []
+    incoming = agent.stage.root / "var/lib/derpfleet/incoming"
+    incoming.mkdir(parents=True)
+    (incoming / sha256(b"x")).write_bytes(b"x")
+    assert agent.run([File(path="/srv/x", content=b"x")], on_event=events.append).changed == ["file:/srv/x"]
+    assert [event["blobs"] for event in events if event["event"] == "want"] == [[]]
 
 
 def test_a_user_gets_what_it_lacks_and_keeps_what_it_has(on_stage: OnStage) -> None:
