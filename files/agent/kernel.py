@@ -93,8 +93,8 @@ class Firewall(Kind):
         subprocess.Popen(reverter, start_new_session=True, **quiet)
         must(["nft", "--file", self.host.blob(self.spec["content_sha256"])])
         self.host.wire.send("confirm", id=self.id, path=token, within_s=wait_s)
-        deadline = time.time() + wait_s + 5
-        while os.path.exists(token) and time.time() < deadline:
+        deadline = time.monotonic() + wait_s + 5
+        while os.path.exists(token) and time.monotonic() < deadline:
             time.sleep(0.02)
         if os.path.exists(token + ".reverted") or os.path.exists(token):
             raise Failed(

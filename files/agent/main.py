@@ -67,7 +67,7 @@ def converge(host, mode):
     counts, failed = {"ok": 0, "changed": 0, "failed": 0, "skipped": 0}, ""
     watched = not apply
     for resource in host.resources:
-        started = time.time()
+        started = time.monotonic()
         host.now_doing = resource.id
         report = {}
         if failed or wire.stopped:
@@ -93,7 +93,7 @@ def converge(host, mode):
                 status, failed = "failed", resource.id
                 report.update(what="%s: %s" % (error.filename or resource.id, error.strerror), why="")
         counts[status] += 1
-        wire.send("result", id=resource.id, status=status, ms=int((time.time() - started) * 1000), **report)
+        wire.send("result", id=resource.id, status=status, ms=int((time.monotonic() - started) * 1000), **report)
         if host.journal.file:
             host.journal.note(id=resource.id, status=status)
     host.now_doing = ""

@@ -108,14 +108,14 @@ class PackageManager:
 
     def _await_lock(self):
         """Waits for whoever holds the package manager's lock, and says for whom. Nothing is in hand yet, so a stop ends the wait."""
-        deadline, told = time.time() + LOCK_WAIT_S, ""
+        deadline, told = time.monotonic() + LOCK_WAIT_S, ""
         while True:
             holder = self._lock_holder()
             if not holder:
                 return
             if self.host.wire.stopped:
                 raise Failed("stopped while the package manager was locked", "held by " + holder)
-            if time.time() > deadline:
+            if time.monotonic() > deadline:
                 raise Failed("the package manager is still locked after %d s" % LOCK_WAIT_S, "held by " + holder)
             if holder != told:
                 self.host.wire.send("waiting", id=self.host.now_doing, reason="the package manager's lock is held by " + holder)

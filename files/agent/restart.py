@@ -12,12 +12,12 @@ class Restartable(Kind):
     """What service and container share: restarted once when something that they depend on changed, then watched until healthy."""
 
     def await_health(self):
-        deadline, problem = time.time() + self.spec["timeout_s"], ""
+        deadline, problem = time.monotonic() + self.spec["timeout_s"], ""
         while True:
             problem = self.problem()
             if not problem:
                 return
-            if time.time() > deadline:
+            if time.monotonic() > deadline:
                 what = "%s did not become healthy within %d s" % (self.spec["id"], self.spec["timeout_s"])
                 raise Failed(what, problem + "\n" + self.log())
             time.sleep(0.1)
@@ -49,14 +49,14 @@ class Restartable(Kind):
     def await_answers(self):
         """Until what was put back answers, for some seconds. How it does is no matter: only the new files may have what is asked for."""
         asked = [condition for condition in self.spec["healthy"] if condition["kind"] == "http"]
-        deadline = time.time() + FELT_S
-        while not all(http_get(condition)[0] for condition in asked) and time.time() < deadline:
+        deadline = time.monotonic() + FELT_S
+        while not all(http_get(condition)[0] for condition in asked) and time.monotonic() < deadline:
             time.sleep(0.1)
 
     def await_others(self):
         """Until they answer as before, for some seconds. What is still wrong then, or ""."""
-        deadline = time.time() + FELT_S
-        while self.others_problem() and time.time() < deadline:
+        deadline = time.monotonic() + FELT_S
+        while self.others_problem() and time.monotonic() < deadline:
             time.sleep(0.1)
         return self.others_problem()
 

@@ -22,7 +22,7 @@ class Wire:
         self.stopped = ""  # why no further resource is to be begun
         self.messages = queue.Queue()
         self.lock = threading.Lock()
-        self.seq, self.started = 0, time.time()
+        self.seq, self.started = 0, time.monotonic()
         self.incoming = None  # where blobs are written; set once the lock is held
 
     def listen(self):
@@ -71,7 +71,7 @@ class Wire:
     def send(self, event, **fields):
         with self.lock:
             self.seq += 1
-            fields.update(event=event, seq=self.seq, t=round(time.time() - self.started, 3))
+            fields.update(event=event, seq=self.seq, t=round(time.monotonic() - self.started, 3))
             try:
                 self.stdout.write(json.dumps(fields, sort_keys=True).encode() + b"\n")
                 self.stdout.flush()

@@ -38,6 +38,11 @@ def logged(name):
 for name in ("sync", "fsync", "rename"):
     logged(name)
 """
+STEPPED_CLOCK = """
+import itertools, time
+real, steps = time.time, itertools.count(0, %d)
+time.time = lambda: real() + next(steps)
+"""
 DIE_AT_CONFIRM = """
 import os
 from agent import wire
@@ -343,6 +348,21 @@ def test_a_content_that_an_earlier_run_left_whole_is_not_asked_for(on_stage: OnS
     (incoming / sha256(b"x")).write_bytes(b"x")
     assert agent.run([File(path="/srv/x", content=b"x")], on_event=events.append).changed == ["file:/srv/x"]
     assert [event["blobs"] for event in events if event["event"] == "want"] == [[]]
+
+
+@pytest.mark.parametrize("step_s", [-3600, 3600])
+def test_a_clock_that_is_set_while_we_wait_makes_no_wait_longer_or_shorter(on_stage: OnStage, step_s: int) -> None:
+    """As time sync does it, which the first deploy begins."""
+    agent, events = on_stage(), []
+    late = Exec(argv=("sh", "-c", "test -e /srv/asked || { touch /srv/asked; exit 1; }"))
+    wanted = [
+        Package(package="nginx"), Firewall(table="relay", path="/etc/relay.nft", rules=RULES),
+        FOLDER, environment(b"x\n"), UNIT, service(healthy=(late,), timeout_s=20),
+    ]  # fmt: skip
+    agent.extra = STEPPED_CLOCK % step_s
+    outcome = agent.run(wanted, on_event=events.append)
+    assert (outcome.failures, outcome.counts["changed"]) == ([], len(wanted))
+    assert all(0 <= event["ms"] < 60_000 for event in events if event["event"] == "result")
 
 
 def test_a_user_gets_what_it_lacks_and_keeps_what_it_has(on_stage: OnStage) -> None:
