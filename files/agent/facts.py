@@ -12,6 +12,7 @@ import stat
 import sys
 import time
 import zlib
+from contextlib import suppress
 
 from agent.tools import owner_names, read_text, run, sha256_of
 
@@ -100,22 +101,27 @@ def standard_facts():
 def file_facts(root, patterns):
     found = {}
     for pattern in patterns:
-        for path in sorted(glob.glob(root + pattern)):
-            info = os.stat(path)
-            owner, group = owner_names(info)
-            content, digest = None, ""
-            if stat.S_ISREG(info.st_mode):
-                digest = sha256_of(path)
-                if info.st_size <= FILE_FACT_MAX:
-                    with open(path, "rb") as file:
-                        data = file.read()
-                    try:
-                        content = data.decode()
-                    except UnicodeDecodeError:
-                        content = None
-            mode = "%04o" % stat.S_IMODE(info.st_mode)
-            found[path[len(root) :]] = dict(content=content, sha256=digest, mode=mode, owner=owner, group=group)
+        for path in sorted(filter(os.path.exists, glob.glob(root + pattern))):  # glob lists links that lead nowhere, too
+            with suppress(FileNotFoundError):  # gone since it was listed
+                found[path[len(root) :]] = file_fact(path)
     return found
+
+
+def file_fact(path):
+    """What engine.facts.FileFact holds. Raises OSError."""
+    info = os.stat(path)
+    owner, group = owner_names(info)
+    content, digest = None, ""
+    if stat.S_ISREG(info.st_mode):
+        digest = sha256_of(path)
+        if info.st_size <= FILE_FACT_MAX:
+            with open(path, "rb") as file:
+                data = file.read()
+            try:
+                content = data.decode()
+            except UnicodeDecodeError:
+                content = None
+    return dict(content=content, sha256=digest, mode="%04o" % stat.S_IMODE(info.st_mode), owner=owner, group=group)
 
 
 def asked_facts(root, message):

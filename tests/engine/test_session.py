@@ -54,6 +54,17 @@ def test_asked_files_and_commands_are_facts(sshd: Sshd, run: Run) -> None:
     assert facts.ssh_ports[0] == sshd.port
 
 
+def test_links_that_lead_nowhere_are_no_files(new_sshd: NewSshd, run: Run) -> None:
+    server = new_sshd()
+    sites = server.root / "etc/sites"
+    sites.mkdir()
+    (sites / "there").write_text("x")
+    (sites / "default").symlink_to("/etc/nothing")
+    (sites / "round").symlink_to("round")
+    facts = run(login_to(server), [], ask=Ask(files=("/etc/sites/*", "/etc/sites/default"))).facts
+    assert list(facts.files) == ["/etc/sites/there"]
+
+
 def test_a_second_question_adds_to_the_facts(sshd: Sshd) -> None:
     with Session(login_to(sshd), ask=Ask(files=("/etc/hostname",)), run_id="q", on_event=lambda _: None) as session:
         facts = session.ask(Ask(files=("/etc/hosts",)))
