@@ -40,6 +40,7 @@ _TALK: Mapping[str, _Fields] = {
     "hello": {"v": _count, "z": _text},
     "locked": {"who": _text, "since": _number},
     "facts": {"z": _text},
+    "refused": {"what": _text, "where": _text, "why": _text},
     "crash": {"traceback": _text},
 }
 _WORK: Mapping[str, _Fields] = {  # these come only after a plan

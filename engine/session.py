@@ -80,7 +80,7 @@ class Session:
     def apply(self, plan: Plan) -> Mapping[str, int]:
         """Carries out (or in check mode, compares) the plan. Returns how many resources ended in each status.
 
-        Raises Stopped when `stop` was called before the agent had all that it needs.
+        Raises Stopped when `stop` was called before the agent had all that it needs, and DerpfleetError when it cannot keep that.
         """
         self._raise_when_stopped()
         self._send(plan.message())
@@ -88,8 +88,13 @@ class Session:
         want = self._expect("want")
         with self._sense():
             lacking = {digest: plan.blobs[digest] for digest in want["blobs"]}
-        for digest, content in lacking.items():
-            self._send_blob(digest, revealed(content))
+        try:
+            for digest, content in lacking.items():
+                self._send_blob(digest, revealed(content))
+        except Unreachable:
+            with suppress(Unreachable):
+                self._expect("done")  # it hangs up on what it cannot keep, and has said why
+            raise
         self._agent_acts.set()
         if self._stopping.is_set():
             self.stop()
@@ -155,6 +160,14 @@ class Session:
                 host=self._login.name,
                 why="another run is at work there",
                 next="wait for it; a run whose connection was lost ends after the resource in hand",
+            )
+        if kind == "refused":
+            raise DerpfleetError(
+                event["what"],
+                host=self._login.name,
+                where=event["where"],
+                why=event["why"],
+                next="look whether the host's disk is full (df -h) or broken (dmesg), then run the same command again",
             )
         if kind == "crash":
             raise AgentCrashed(

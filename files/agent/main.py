@@ -12,6 +12,7 @@ It reads messages from standard input and writes events to standard output, one 
     {"plan": 1, "mode": "apply", ...}         ->
                                               <-     {"event": "want", "blobs": ["<sha256>", ...]}
     {"blob": "<sha256>", "size": n, "z": 0}   ->     followed by n bytes (zlib when z)
+                                              <-     {"event": "refused", "why": "...", ...}   when it cannot be kept; otherwise
                                               <-     diff, result, heartbeat, waiting, confirm ... done
     {"stop": 1}                               ->     finish the resource in hand, then done
 
@@ -36,7 +37,7 @@ from agent.host import Host
 from agent.kind import difference
 from agent.kinds import KINDS
 from agent.tools import Failed, sha256_of
-from agent.wire import Gone, Wire
+from agent.wire import Gone, Refused, Wire
 
 VERSION = 1
 HEARTBEAT_S = 5
@@ -184,6 +185,9 @@ def main():
     try:
         serve(wire)
     except Gone:
+        status = 1
+    except Refused as refused:
+        wire.send("refused", what=refused.what, where=refused.where, why=refused.why)
         status = 1
     except Exception:  # whatever it is, the controller is told in full
         wire.send("crash", traceback=traceback.format_exc())

@@ -7,11 +7,22 @@ import threading
 import time
 import zlib
 
-from agent.tools import sha256_of
+from agent.tools import remove, sha256_of
 
 
 class Gone(Exception):
     """The controller hung up."""
+
+    def __init__(self):
+        Exception.__init__(self, "the controller is gone")
+
+
+class Refused(Exception):
+    """What was sent is of no use; the controller is told what, where and why."""
+
+    def __init__(self, what, where, why):
+        Exception.__init__(self, what)
+        self.what, self.where, self.why = what, where, why
 
 
 class Wire:
@@ -38,34 +49,48 @@ class Wire:
                 if "blob" in message:
                     self._read_blob(message)
                 self.messages.put(message)
-        except (ValueError, OSError, zlib.error) as error:
-            self.stopped = "message not understood: %s" % error
-        self.stopped = self.stopped or "the controller is gone"
-        self.messages.put(None)
+            end = Gone()
+        except (Gone, Refused) as error:
+            end = error
+        except (ValueError, OSError) as error:
+            end = Refused("a message was not understood", "", str(error))
+        self.stopped = self.stopped or str(end)
+        self.messages.put(end)
 
     def _read_blob(self, message):
-        path, left = os.path.join(self.incoming, message["blob"]), message["size"]
-        inflate = zlib.decompressobj() if message.get("z") else None
-        with open(path + ".part", "wb") as out:
+        """Keeps a content that follows its message. Raises Gone, Refused; then nothing of it takes room."""
+        path = os.path.join(self.incoming, message["blob"])
+        part = path + ".part"
+        try:
+            self._receive(part, message)
+            if sha256_of(part) != message["blob"]:
+                raise ValueError("it arrived damaged, or was changed while it was sent: its sha256 is not %s..." % message["blob"][:12])
+            os.rename(part, path)
+        except (ValueError, OSError, zlib.error) as error:
+            raise Refused("a content cannot be kept", self.incoming, str(error))
+        finally:
+            remove(part)
+
+    def _receive(self, path, message):
+        left, inflate = message["size"], zlib.decompressobj() if message.get("z") else None
+        with open(path, "wb") as out:
             os.fchmod(out.fileno(), 0o600)
             while left:
                 piece = self.stdin.read(min(left, 1 << 16))
                 if not piece:
-                    raise OSError("cut in the middle of a blob")
+                    raise Gone()
                 left -= len(piece)
                 out.write(inflate.decompress(piece) if inflate else piece)
             if inflate:
                 out.write(inflate.flush())
             out.flush()
             os.fsync(out.fileno())
-        if sha256_of(path + ".part") != message["blob"]:
-            raise ValueError("blob %s arrived damaged" % message["blob"][:12])
-        os.rename(path + ".part", path)
 
     def next(self):
+        """The next message. Raises Gone, Refused when there is none to come."""
         message = self.messages.get()
-        if message is None:
-            raise Gone(self.stopped)
+        if isinstance(message, Exception):
+            raise message
         return message
 
     def send(self, event, **fields):

@@ -85,6 +85,7 @@ def hear(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Session]:
         event("locked"),
         event("locked", who="x", since=1e300),
         event("crash"),
+        event("refused", what="x"),
         b"[" * 100_000 + b"\n",
         b"7\n",
     ],

@@ -16,10 +16,12 @@ from engine import transport
 from engine.boot import agent_payload
 from engine.facts import Ask
 from engine.login import Unreachable
+from engine.plan import sha256
 from engine.resource import Command, Directory, File
 from engine.session import Locked, Session, Stopped
 from engine.ssh import offered_host_key
 from engine.transport import NotReady, run_once
+from inventory.errors import DerpfleetError
 from lab.delay import delaying
 from tests.engine.conftest import Run, login_to
 from tests.support.sshd import PASSWORD, Account, Sshd
@@ -229,6 +231,40 @@ def test_a_stop_before_the_agent_has_begun_changes_nothing(sshd: Sshd, run: Run,
     assert error.value.exit_code == 130
     assert not (sshd.root / wanted[0].path.lstrip("/")).exists()
     assert run(login_to(sshd), wanted).counts["changed"] == 1
+
+
+def test_a_full_disk_is_told_while_contents_are_sent(new_sshd: NewSshd, run: Run, tmp_path: Path) -> None:
+    """The one that does not fit is given up in its middle, and takes no room."""
+    server, big = new_sshd(), tmp_path / "big"
+    big.write_bytes(random.randbytes(20_000_000))
+    wanted = [File(path="/srv/small", content=b"small"), File(path="/srv/big", content=big), File(path="/srv/last", content=b"last")]
+    incoming = "/var/lib/derpfleet/incoming"
+    assert server.run("mkdir", "-p", incoming).returncode == 0
+    assert server.run("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", incoming).returncode == 0
+    with pytest.raises(DerpfleetError) as error:
+        run(login_to(server), wanted)
+    assert (error.value.what, error.value.host, error.value.where) == ("a content cannot be kept", "hk1", incoming)
+    assert (error.value.why, error.value.exit_code) == ("[Errno 28] No space left on device", 1)
+    assert "df -h" in error.value.next
+    assert [path.name for path in (server.root / incoming.lstrip("/")).iterdir()] == [sha256(b"small")]
+    assert server.run("umount", incoming).returncode == 0
+    assert run(login_to(server), wanted).counts["changed"] == 3
+
+
+def test_a_content_that_changes_while_it_is_sent_is_told(sshd: Sshd, run: Run, tmp_path: Path) -> None:
+    changing = tmp_path / "changing"
+    changing.write_bytes(bytes(100_000))
+
+    def change(event: dict[str, Any]) -> None:
+        if event["event"] == "want":
+            changing.write_bytes(bytes(99_999) + b"1")
+
+    with pytest.raises(DerpfleetError) as error:
+        run(login_to(sshd), [File(path="/var/tmp/changing", content=changing)], on_event=change)
+    assert error.value.what == "a content cannot be kept"
+    assert error.value.why.startswith("it arrived damaged, or was changed while it was sent: ")
+    assert error.value.exit_code == 1
+    assert not (sshd.root / "var/tmp/changing").exists()
 
 
 def test_closing_a_session_from_another_thread_ends_its_run(new_sshd: NewSshd, run: Run) -> None:
