@@ -48,6 +48,7 @@ class PackageManager:
         self.installed_now = set()
         self._installed = None
         self._read = None  # the sources that the index was made of in this run
+        self._unread = ""  # why it was made of less than all of them
 
     def installed(self, names):
         if self._installed is None:
@@ -63,25 +64,39 @@ class PackageManager:
         if read_before_a_change or (self._read is None and self._index_age_s() > INDEX_AGE_S):
             self._update()
         try:
-            return self._apt("install", "--no-install-recommends", *names)
+            return self._apt_install(names)
         except Failed:
             if self._read is not None:
                 raise
             self._update()  # the index may name files that are gone by now
-            return self._apt("install", "--no-install-recommends", *names)
+            return self._apt_install(names)
 
     def remove(self, name):
         self._installed = None
-        return self._apt("remove", name)
+        self._make_ready()
+        return self._apt_get("remove", name)
 
     def _update(self):
-        self._apt("update")
+        """A source that is dead is remembered, and no reason to stop: what is wanted may come from another."""
+        self._make_ready()
+        self._unread = ""
+        try:
+            self._apt_get("update")
+        except Failed as failure:
+            self._unread = "\nbefore that, apt-get update had failed:\n" + failure.why
         self._read = self._sources()
 
-    def _apt(self, *words):
+    def _apt_install(self, names):
+        self._make_ready()
+        try:
+            return self._apt_get("install", "--no-install-recommends", *names)
+        except Failed as failure:
+            failure.why += self._unread
+            raise
+
+    def _make_ready(self):
         self._await_lock()
         self._finish_interrupted()
-        return self._apt_get(*words)
 
     def _apt_get(self, *words):
         options = ["-o", "DPkg::Lock::Timeout=60", "-o", "Dpkg::Options::=--force-confold", "-o", "Acquire::Retries=3"]

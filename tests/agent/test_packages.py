@@ -105,11 +105,32 @@ def test_what_was_half_unpacked_is_put_there_anew(on_stage: OnStage) -> None:
 
 
 def test_a_source_that_came_in_the_same_run_is_read(on_stage: OnStage) -> None:
-    agent = on_stage()
-    for index in (agent.stage.root / "var/lib/apt/lists").glob("*Packages*"):
-        index.unlink()
+    agent = without_index(on_stage())
     source = File(path="/etc/apt/sources.list.d/docker.sources", content=b"Types: deb\n")
     wanted = [Package(package="nginx"), source, Package(package="docker-ce", needs=(source.id,))]
     assert "package:docker-ce" in agent.run(wanted).changed
     verbs = [next(word for word in line.split() if word in ("update", "install")) for line in agent.log()]
     assert verbs == ["update", "install", "update", "install"]
+
+
+DEAD = "E: The repository 'http://dead.example stable Release' no longer has a Release file.\n"
+
+
+def test_a_dead_source_of_others_stops_nothing(on_stage: OnStage) -> None:
+    agent = without_index(on_stage(files={"/var/fake/update.fails": DEAD}))
+    assert agent.run(WANTED).changed == ["package:nginx"]
+
+
+def test_a_dead_source_is_told_with_the_package_that_does_not_come(on_stage: OnStage) -> None:
+    missing = "E: Unable to locate package nginx\n"
+    agent = without_index(on_stage(files={"/var/fake/update.fails": DEAD, "/var/fake/install.fails": missing}))
+    [failure] = agent.run(WANTED).failures
+    assert failure.what == "apt-get --quiet --quiet --assume-yes ended with status 100"
+    assert failure.why == f"{missing}before that, apt-get update had failed:\n{DEAD.strip()}"
+
+
+def without_index(agent: Agent) -> Agent:
+    """So that the package manager's lists are read anew."""
+    for index in (agent.stage.root / "var/lib/apt/lists").glob("*Packages*"):
+        index.unlink()
+    return agent
