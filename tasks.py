@@ -114,7 +114,8 @@ def _end(code: int) -> None:
 def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False, json=False):  # type: ignore[no-untyped-def]
     """Make hosts be relays, prove them from outside, register them.
 
-    Without --host: all hosts in order, stopping at the first that is not proved. With --only, nothing is registered.
+    Without --host: all hosts in order, stopping at the first that is not proved. With --only, nothing is registered,
+    and services left out get the restarts that they are owed from the next deploy that has them.
 
     Examples:
       invoke deploy --host hk1

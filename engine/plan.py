@@ -25,16 +25,20 @@ class PlanError(DerpfleetError):
 
 @dataclass(frozen=True)
 class Plan:
-    """An ordered plan. `blobs` maps sha256 (hex) to the content that has it."""
+    """An ordered plan. `blobs` maps sha256 (hex) to the content that has it.
+
+    `left_out` is what was not selected and acts when something of the plan changes, as `{"id": …, "restart_on": …, …}`: it will owe that.
+    """
 
     mode: Mode
     resources: tuple[Resource, ...]
     specs: tuple[Mapping[str, Any], ...]
+    left_out: tuple[Mapping[str, Any], ...]
     blobs: Mapping[str, Content]
 
     def message(self) -> dict[str, Any]:
         """What the agent is sent."""
-        return {"plan": 1, "mode": self.mode, "id": self.id, "resources": list(self.specs)}
+        return {"plan": 1, "mode": self.mode, "id": self.id, "resources": list(self.specs), "left_out": list(self.left_out)}
 
     @property
     def id(self) -> str:
@@ -47,11 +51,11 @@ def compile_plan(resources: Iterable[Resource], *, mode: Mode, only: Sequence[st
 
     Raises PlanError naming the resources at fault.
     """
-    ordered = _order(_unique(resources))
+    ordered, left_out = _order(_unique(resources)), list[Mapping[str, Any]]()
     if only:
-        ordered = _select(ordered, only)
+        ordered, left_out = _select(ordered, only)
     blobs: dict[str, Content] = {}
-    return Plan(mode, tuple(ordered), tuple(_spec(resource, blobs) for resource in ordered), blobs)
+    return Plan(mode, tuple(ordered), tuple(_spec(resource, blobs) for resource in ordered), tuple(left_out), blobs)
 
 
 def revealed(content: Content) -> bytes | Path:
@@ -118,7 +122,8 @@ def _order(found: Mapping[str, Resource]) -> list[Resource]:
     return ordered
 
 
-def _select(ordered: Sequence[Resource], only: Sequence[str]) -> list[Resource]:
+def _select(ordered: Sequence[Resource], only: Sequence[str]) -> tuple[list[Resource], list[Mapping[str, Any]]]:
+    """What `only` names and all that it needs; and of the rest, what a change of that makes act. Raises PlanError."""
     by_id = {resource.id: resource for resource in ordered}
     wanted: set[str] = set()
     for name in only:
@@ -136,16 +141,14 @@ def _select(ordered: Sequence[Resource], only: Sequence[str]) -> list[Resource]:
             if name not in wanted:
                 wanted.add(name)
                 queue.append(name)
-    kept = [resource for resource in ordered if resource.id in wanted]
-    return [_without_strangers(resource, wanted) for resource in kept]
+    kept = [replace(resource, **_triggers(resource, wanted)) for resource in ordered if resource.id in wanted]
+    rest = {resource.id: _triggers(resource, wanted) for resource in ordered if resource.id not in wanted}
+    return kept, [{"id": id, **triggers} for id, triggers in rest.items() if any(triggers.values())]
 
 
-def _without_strangers(resource: Resource, wanted: set[str]) -> Resource:
-    """A selected service no longer listens to changes of what was not selected."""
-    narrowed: dict[str, Any] = {
-        key: tuple(name for name in getattr(resource, key) if name in wanted) for key in _TRIGGERS if getattr(resource, key, ())
-    }
-    return replace(resource, **narrowed) if narrowed else resource
+def _triggers(resource: Resource, wanted: set[str]) -> dict[str, Any]:
+    """What of the wanted makes `resource` act: a change of what was not selected does not come in this run."""
+    return {key: tuple(name for name in getattr(resource, key) if name in wanted) for key in _TRIGGERS if hasattr(resource, key)}
 
 
 def _spec(resource: Resource, blobs: dict[str, Content]) -> dict[str, Any]:

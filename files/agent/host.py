@@ -17,6 +17,7 @@ class Host:
         self.packages = PackageManager(self)
         self.units = Units()
         self.resources = []
+        self.left_out = []  # {"id", "restart_on", ...} of what the plan leaves out and a change of this run makes act later
         self.changed = set()  # ids that this run changed
         self.watched = {}  # service id -> [(watch, status before)]
         self.would_owe = {}  # in check mode: what the changes found so far would lead to
@@ -24,10 +25,10 @@ class Host:
 
     def dependents(self, resource_id):
         """(id, action) of every resource that a change of this one makes act."""
-        for resource in self.resources:
+        for spec in [resource.spec for resource in self.resources] + self.left_out:
             for key, action in (("restart_on", "restart"), ("reload_on", "reload"), ("on_change", "run")):
-                if resource_id in resource.spec.get(key, ()):
-                    yield resource.id, action
+                if resource_id in spec.get(key, ()):
+                    yield spec["id"], action
                     break
 
     def owed(self, resource):

@@ -19,6 +19,9 @@ It reads messages from standard input and writes events to standard output, one 
 Facts are JSON, zlib, base64. For every resource: wanted() and present() give its state as flat dicts, their difference is the diff;
 fix(keys) mends it; present() again proves it. What was there before goes to the journal under /var/lib/derpfleet first. When the
 controller is gone, the resource in hand is finished, and the next run converges from there.
+
+A plan has the specs of its resources, and "left_out": [{"id": ..., "restart_on": [...], "reload_on": [...], "on_change": [...]}, ...],
+what --only kept out of it but changes of it make act. Such a restart is owed on disk like any other, and paid by a run that has it.
 """
 
 import fcntl
@@ -162,6 +165,7 @@ def serve(wire):
                 wire.send("facts", z=packed(asked_facts(root, message)))
             elif "plan" in message:
                 host.resources = [KINDS[spec["kind"]](spec, host) for spec in message["resources"]]
+                host.left_out = message["left_out"]
                 if message["mode"] == "apply":
                     host.journal.open()
                     wire.incoming = host.journal.base + "/incoming"

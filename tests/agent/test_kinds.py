@@ -235,6 +235,21 @@ def test_two_changes_are_one_restart_and_a_reload_is_no_restart(on_stage: OnStag
     assert agent.log() == ["systemctl disable relay.service", "systemctl stop relay.service"]
 
 
+def test_what_only_leaves_out_is_owed_its_restart(on_stage: OnStage) -> None:
+    agent, changed = on_stage(), environment(b"two\n")
+    copy = Command(title="copy", argv=("cp", "/etc/relay/relay.env", "/srv/copy"), on_change=(changed.id,))
+    assert agent.run([FOLDER, environment(b"one\n"), UNIT, copy, service()]).ok
+    wanted = [FOLDER, changed, UNIT, copy, service()]
+    agent.forget()
+    assert agent.run(wanted, only=[changed.id]).changed == [changed.id]
+    assert agent.log() == []
+    assert agent.run(wanted, mode="check").changed == [copy.id, service().id]
+    assert agent.run(wanted).changed == [copy.id, service().id]
+    assert agent.log() == ["systemctl restart relay.service"]
+    assert (agent.stage.root / "srv/copy").read_text() == "two\n"
+    assert agent.run(wanted).counts["ok"] == len(wanted)
+
+
 def test_missing_packages_are_one_call_and_each_counts_as_changed(on_stage: OnStage) -> None:
     agent = on_stage()
     wanted = [Package(package="one"), Package(package="two"), Package(package="gone", installed=False)]

@@ -60,9 +60,26 @@ def test_only_keeps_what_is_needed_and_forgets_strangers() -> None:
     plan = compile_plan(resources, mode="apply", only=["role:x"])
     assert [resource.id for resource in plan.resources] == ["directory:/etc", "file:/etc/x", "service:x"]
     assert plan.specs[-1]["restart_on"] == ["file:/etc/x"]
+    assert plan.left_out == ()
     with pytest.raises(PlanError) as error:
         compile_plan(resources, mode="apply", only=["role:z"])
     assert error.value.why == "the roles are role:r, role:x, role:y"
+
+
+def test_only_says_what_of_the_rest_acts_on_its_changes() -> None:
+    resources: list[Resource] = [
+        File(path="/etc/x", content=b"1"),
+        File(path="/etc/y", content=b"1"),
+        Service(unit="x", restart_on=("file:/etc/x", "file:/etc/y")),
+        Service(unit="y", reload_on=("file:/etc/y",)),
+        Command(title="x", argv=("true",), on_change=("file:/etc/x",)),
+    ]
+    plan = compile_plan(resources, mode="apply", only=["file:/etc/x"])
+    assert json.loads(json.dumps(plan.message()))["left_out"] == [
+        {"id": "service:x", "restart_on": ["file:/etc/x"], "reload_on": []},
+        {"id": "command:x", "on_change": ["file:/etc/x"]},
+    ]
+    assert compile_plan(resources, mode="apply").left_out == ()
 
 
 def test_contents_travel_by_hash_and_never_in_the_plan(tmp_path: Path) -> None:
