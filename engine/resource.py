@@ -49,7 +49,6 @@ class _At(Resource):
 class File(_At):
     """A file with this content. Written as temp + fsync + mode + rename.
 
-    `validate`: argv run on the temp file before the rename; "{}" stands for its path.
     `secret`: neither content nor diff is ever shown; what holds a Secret has to say so.
     `only_if_sha256`: refuse to write when the file on the host is no longer the one that was read ("" = absent). It is for files that
     others write, too: their diff shows what changes and nothing around it.
@@ -61,7 +60,6 @@ class File(_At):
     owner: str = "root"
     group: str = "root"
     secret: bool = False
-    validate: tuple[str, ...] = ()
     only_if_sha256: str | None = None
 
     def __post_init__(self) -> None:
@@ -106,11 +104,10 @@ class Tree(_At):
 
 @dataclass(frozen=True, kw_only=True)
 class Package(Resource):
-    """A distribution package: installed, or with `installed=False` not. The host's own package manager decides the version."""
+    """A distribution package, installed. The host's own package manager decides the version."""
 
     kind: ClassVar[str] = "package"
     package: str
-    installed: bool = True
 
     @property
     def name(self) -> str:
@@ -131,13 +128,12 @@ class Group(Resource):
 
 @dataclass(frozen=True, kw_only=True)
 class User(Resource):
-    """A system user with no login; `groups` are added, never taken away."""
+    """A system user with no login."""
 
     kind: ClassVar[str] = "user"
     user: str
     group: str
     home: str = "/nonexistent"
-    groups: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -157,7 +153,6 @@ class Command(Resource):
     creates: str = ""
     unless: tuple[str, ...] = ()
     on_change: tuple[str, ...] = ()
-    env: tuple[tuple[str, str], ...] = ()
     timeout_s: int = 120
 
     @property

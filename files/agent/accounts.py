@@ -25,9 +25,7 @@ class Group(Kind):
 
 class User(Kind):
     def wanted(self):
-        wanted = {"exists": "yes", "group": self.spec["group"], "home": self.spec["home"]}
-        wanted.update({"in " + group: "yes" for group in self.spec["groups"]})
-        return wanted
+        return {"exists": "yes", "group": self.spec["group"], "home": self.spec["home"]}
 
     def present(self):
         try:
@@ -38,13 +36,7 @@ class User(Kind):
             group = grp.getgrgid(entry.pw_gid).gr_name
         except KeyError:
             group = str(entry.pw_gid)
-        present = {"exists": "yes", "group": group, "home": entry.pw_dir}
-        for name in self.spec["groups"]:
-            try:
-                present["in " + name] = "yes" if entry.pw_name in grp.getgrnam(name).gr_mem else "no"
-            except KeyError:
-                present["in " + name] = "no such group"
-        return present
+        return {"exists": "yes", "group": group, "home": entry.pw_dir}
 
     def fix(self, keys):
         spec = self.spec
@@ -52,7 +44,5 @@ class User(Kind):
             shell = next((path for path in ("/usr/sbin/nologin", "/sbin/nologin") if os.path.exists(path)), "/bin/false")
             options = ["--system", "--no-create-home", "--gid", spec["group"], "--home-dir", spec["home"], "--shell", shell]
             must(["useradd"] + options + [spec["user"]])
-        elif "group" in keys or "home" in keys:
+        else:
             must(["usermod", "--gid", spec["group"], "--home", spec["home"], spec["user"]])
-        if spec["groups"]:
-            must(["usermod", "--append", "--groups", ",".join(spec["groups"]), spec["user"]])

@@ -16,12 +16,12 @@ class Command(Kind):
             return {"done": "no, something that it depends on changed"}
         if spec["creates"] and os.path.lexists(self.host.root + spec["creates"]):
             return {"done": "yes"}
-        if spec["unless"] and run(spec["unless"], spec["timeout_s"], dict(spec["env"]))[0] == 0:
+        if spec["unless"] and run(spec["unless"], spec["timeout_s"])[0] == 0:
             return {"done": "yes"}
         if not spec["creates"] and not spec["unless"]:
             return {"done": "yes"}
         return {"done": "no"}
 
     def fix(self, keys):
-        must(self.spec["argv"], self.spec["timeout_s"], dict(self.spec["env"]))
+        must(self.spec["argv"], self.spec["timeout_s"])
         self.host.journal.paid(self.id)

@@ -17,7 +17,7 @@ APT_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/
 
 class Package(Kind):
     def wanted(self):
-        return {"installed": "yes" if self.spec["installed"] else "no"}
+        return {"installed": "yes"}
 
     def present(self):
         names = [resource.spec["package"] for resource in self.host.resources if isinstance(resource, Package)]
@@ -27,16 +27,13 @@ class Package(Kind):
         return self.spec["package"] in self.host.packages.installed_now
 
     def fix(self, keys):
-        if self.spec["installed"]:
-            self.host.packages.install(self._batch())
-        else:
-            self.host.packages.remove(self.spec["package"])
+        self.host.packages.install(self._batch())
 
     def _batch(self):
         """This one and every later missing package whose needs are met: one call of the package manager instead of many."""
         resources = self.host.resources
         met = {resource.id for resource in resources[: resources.index(self)]}
-        later = [r for r in resources if isinstance(r, Package) and r.spec["installed"] and r is not self and set(r.spec["needs"]) <= met]
+        later = [r for r in resources if isinstance(r, Package) and r is not self and set(r.spec["needs"]) <= met]
         return [self.spec["package"]] + [r.spec["package"] for r in later if r.present() != r.wanted()]
 
 
@@ -70,11 +67,6 @@ class PackageManager:
                 raise
             self._update()  # the index may name files that are gone by now
             return self._apt_install(names)
-
-    def remove(self, name):
-        self._installed = None
-        self._make_ready()
-        return self._apt_get("remove", name)
 
     def _update(self):
         """A source that is dead is remembered, and no reason to stop: what is wanted may come from another."""

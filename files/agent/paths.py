@@ -91,7 +91,7 @@ class File(Path):
             raise Failed("%s is a directory" % self.spec["path"], "it is not removed for a file; move it away")
         ids = owner_ids(self.spec["owner"], self.spec["group"])
         source = self.host.blob(self.spec["content_sha256"])
-        write_atomically(self.path, source, int(self.spec["mode"], 8), ids, self.spec["validate"])
+        write_atomically(self.path, source, int(self.spec["mode"], 8), ids)
 
     def text_diff(self):
         if not self.blobs():

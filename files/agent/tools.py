@@ -30,11 +30,11 @@ def sha256_of(path):
     return digest.hexdigest()
 
 
-def run(argv, timeout_s=60, env=None, stdin=None):
+def run(argv, timeout_s=60, env=None):
     """(exit status, standard output, standard error); 127 when there is no such program, 124 when it took too long."""
     full_env = dict(os.environ, LC_ALL="C.UTF-8", **(env or {}))
     try:
-        pipes = dict(stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         process = subprocess.Popen(list(argv), env=full_env, start_new_session=True, **pipes)
     except OSError as error:
         return 127, "", "%s: %s" % (argv[0], error.strerror)
@@ -47,9 +47,9 @@ def run(argv, timeout_s=60, env=None, stdin=None):
     return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
 
 
-def must(argv, timeout_s=60, env=None, stdin=None):
+def must(argv, timeout_s=60, env=None):
     """Standard output of a command that has to succeed. Raises Failed with its last lines."""
-    status, out, err = run(argv, timeout_s, env, stdin)
+    status, out, err = run(argv, timeout_s, env)
     if status:
         raise Failed("%s ended with status %d" % (" ".join(argv[:4]), status), tail(err or out))
     return out
@@ -84,8 +84,8 @@ def file_type(mode):
     return "other"
 
 
-def write_atomically(path, source, mode, ids, validate=()):
-    """`source`, a file, becomes `path`: temp beside it, mode, owner, fsync, validated, renamed, directory synced."""
+def write_atomically(path, source, mode, ids):
+    """`source`, a file, becomes `path`: temp beside it, mode, owner, fsync, renamed, directory synced."""
     temp = beside(path)
     handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -95,8 +95,6 @@ def write_atomically(path, source, mode, ids, validate=()):
             os.fchmod(out.fileno(), mode)
             out.flush()
             os.fsync(out.fileno())
-        if validate:
-            must([part.replace("{}", temp) for part in validate])
         os.rename(temp, path)
     except BaseException:
         os.unlink(temp)
