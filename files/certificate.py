@@ -170,9 +170,9 @@ class Certificate:
         for path, torn in aside:
             remove(torn)
             os.rename(path, torn)
-        deadline = time.time() + PASSING_S
+        deadline = time.monotonic() + PASSING_S
         status, output = run(argv, env)
-        while status and any(text in output for text in PASSING) and time.time() < deadline:
+        while status and any(text in output for text in PASSING) and time.monotonic() < deadline:
             time.sleep(3)
             status, output = run(argv, env)
         for path, torn in aside:
@@ -269,8 +269,8 @@ class Certificate:
             said = "%s: %s" % (" ".join(self.reload), output.strip()) if status else ""
         if hook:
             return
-        deadline = time.time() + (0 if broken else self.patience_s)
-        while self.mismatch() and time.time() < deadline:
+        deadline = time.monotonic() + (0 if broken else self.patience_s)
+        while self.mismatch() and time.monotonic() < deadline:
             time.sleep(0.2)
         if self.mismatch():
             raise Problem("the new certificate is NOT served: %s" % self.mismatch() + ("\n" + said if said else ""))

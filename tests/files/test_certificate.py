@@ -177,6 +177,17 @@ def test_a_certificate_that_is_not_served_is_a_loud_failure(stage: Stage) -> Non
     assert re.search(r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\nfalse: ", done.stderr)
 
 
+def test_a_clock_that_is_set_ahead_does_not_end_the_wait_for_what_is_served(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    (stage.folder / "https.conf").write_text(HTTPS.format(https=stage.https, live=stage.live))
+    stage.configure(reload=["sh", "-c", f"(sleep 1; kill -HUP $(cat {stage.folder}/nginx.pid)) >/dev/null 2>&1 &"])
+    stepped = "import itertools, time\nreal, steps = time.time, itertools.count(0, 10)\ntime.time = lambda: real() + next(steps)\n"
+    (stage.folder / "sitecustomize.py").write_text(stepped)
+    monkeypatch.setenv("PYTHONPATH", str(stage.folder))
+    assert succeeded(stage.run("deploy"))
+
+
 def test_nginx_is_not_reloaded_while_its_configuration_is_broken(stage: Stage) -> None:
     stage.start_nginx()
     assert succeeded(stage.run("obtain"))
