@@ -24,6 +24,7 @@ A plan has the specs of its resources, and "left_out": [{"id": ..., "restart_on"
 what --only kept out of it but changes of it make act. Such a restart is owed on disk like any other, and paid by a run that has it.
 """
 
+import errno
 import fcntl
 import glob
 import json
@@ -44,6 +45,7 @@ from agent.wire import Gone, Refused, Wire
 
 VERSION = 1
 HEARTBEAT_S = 5
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the journal has no room: no fault of ours
 
 
 def take_lock(root, message, wire):
@@ -193,8 +195,11 @@ def main():
     except Refused as refused:
         wire.send("refused", what=refused.what, where=refused.where, why=refused.why)
         status = 1
-    except Exception:  # whatever it is, the controller is told in full
-        wire.send("crash", traceback=traceback.format_exc())
+    except Exception as error:  # whatever it is, the controller is told in full
+        if isinstance(error, OSError) and error.errno in FULL:
+            wire.send("refused", what="the host's disk takes nothing more", where=error.filename or "", why=error.strerror)
+        else:
+            wire.send("crash", traceback=traceback.format_exc())
         status = 1
     # The reading thread may hang in a read for ever; a normal exit would wait for its lock.
     os._exit(status)

@@ -251,6 +251,20 @@ def test_a_full_disk_is_told_while_contents_are_sent(new_sshd: NewSshd, run: Run
     assert run(login_to(server), wanted).counts["changed"] == 3
 
 
+def test_a_full_disk_is_told_when_the_journal_has_no_room(new_sshd: NewSshd, run: Run) -> None:
+    server, folder = new_sshd(), "/var/lib/derpfleet/journal"
+    assert server.run("mkdir", "-p", folder).returncode == 0
+    assert server.run("mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder).returncode == 0
+    (server.root / folder.lstrip("/") / "full").write_bytes(bytes(4096))
+    with pytest.raises(DerpfleetError) as error:
+        run(login_to(server), [Directory(path="/srv/kept")])
+    assert (error.value.what, error.value.why) == ("the host's disk takes nothing more", "No space left on device")
+    assert "df -h" in error.value.next
+    assert not (server.root / "srv/kept").exists()
+    assert server.run("umount", folder).returncode == 0
+    assert run(login_to(server), [Directory(path="/srv/kept")]).counts["changed"] == 1
+
+
 def test_a_content_that_changes_while_it_is_sent_is_told(sshd: Sshd, run: Run, tmp_path: Path) -> None:
     changing = tmp_path / "changing"
     changing.write_bytes(bytes(100_000))
