@@ -103,7 +103,8 @@ async def check_generate_204(target: Target, wire: Wire, address: str, port: int
         raise Broken(
             f"{url} answered {answer.status}{moved}",
             cause="the default site of port 80 answers by address, and it is not the relay's: clients will suspect a captive portal",
-            next=target.redeploy("nginx", "make the relay's site the default server of port 80, or set canport80: false in the map"),
+            next=_name_it(target, address)
+            + target.redeploy("nginx", "make the relay's site the default server of port 80, or set canport80: false in the map"),
         )
     if answer.headers.get("x-tailscale-response") != f"response {challenge}":
         raise Broken(
@@ -112,6 +113,15 @@ async def check_generate_204(target: Target, wire: Wire, address: str, port: int
             next=target.redeploy("nginx", "pass /generate_204 on to the relay, with its X-Tailscale-Challenge header"),
         )
     return Found(None, f"204 and the challenge from {url}")
+
+
+def _name_it(target: Target, address: str) -> str:
+    """What has to be done before a deploy helps: our server is asked by the addresses of the site file, unless another has nothing else."""
+    if not (target.managed and target.fronted):
+        return ""
+    if address not in (target.ipv4, target.ipv6, target.domain):
+        return f"set hosts.{target.name}.{'ipv6' if ':' in address else 'ipv4'} to {address}, then "
+    return "give that site a server_name of its own, or let it pass /generate_204 on to the relay, then "
 
 
 def _behind(target: Target, url: str, answer: Answer) -> None:

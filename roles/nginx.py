@@ -26,12 +26,16 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
 
 def _serve(host: Host, facts: Facts) -> list[Resource]:
     http = f"{sites.folder(facts)}/{sites.HTTP_NAME}"
-    listens = sites.listens(facts, host.ports.http, sites.HTTP_NAME, tls=False)
-    files: list[Resource] = [
-        *_main(facts),
-        *_placeholder(facts),
-        File(path=http, content=render("nginx-http.conf.j2", host=host, listens=listens, webroot=paths.WEBROOT), needs=("package:nginx",)),
-    ]
+    addresses, instead = sites.by_address(host, facts)
+    content = render(
+        "nginx-http.conf.j2",
+        host=host,
+        listens=sites.listens(facts, host.ports.http, sites.HTTP_NAME, tls=False),
+        names=(host.domain, *addresses),
+        instead=instead,
+        webroot=paths.WEBROOT,
+    )
+    files: list[Resource] = [*_main(facts), *_placeholder(facts), File(path=http, content=content, needs=("package:nginx",))]
     mended = _mended(facts)
     return [
         Package(package="nginx"),

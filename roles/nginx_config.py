@@ -49,12 +49,13 @@ class Listen:
 
 @dataclass(frozen=True)
 class Server:
-    """One `server` block of http, or with `stream` of stream."""
+    """One `server` block of http, or with `stream` of stream. `returns`: what its own `return` says, before any location is looked at."""
 
     file: str
     names: tuple[str, ...]
     listens: tuple[Listen, ...]
     stream: bool = False
+    returns: tuple[str, ...] = ()
 
 
 def servers(dump: str) -> tuple[Server, ...]:
@@ -147,7 +148,8 @@ def _end_of_lua(text: str, position: int, file: str) -> int:
 def _server(directive: Directive, stream: bool) -> Server:
     names = tuple(name for inner in directive.block if inner.name == "server_name" for name in inner.args)
     listens = tuple(_listen(inner.args) for inner in directive.block if inner.name == "listen" and inner.args)
-    return Server(directive.file, names, listens or (Listen("*", 80),), stream)
+    returns = next((inner.args for inner in directive.block if inner.name == "return"), ())
+    return Server(directive.file, names, listens or (Listen("*", 80),), stream, returns)
 
 
 def _listen(args: tuple[str, ...]) -> Listen:

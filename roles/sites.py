@@ -7,6 +7,7 @@ import re
 
 from engine.facts import Ask, Facts
 from engine.resource import Watch
+from inventory.model import Host
 from roles.nginx_config import Listen, Server, included_patterns, servers
 
 # The last in its folder: a server of ours in front would become the default for names that nobody serves.
@@ -15,6 +16,8 @@ MAIN = "/etc/nginx/nginx.conf"
 STOCK_LINK = "/etc/nginx/sites-enabled/default"
 STOCK_SITE = "/etc/nginx/sites-available/default"
 FOLDERS = ("/etc/nginx/sites-enabled", "/etc/nginx/conf.d")
+# Words of a `return` that mean the same in another server.
+_SAME_ANYWHERE = re.compile(r"([\w:/.-]|\$(host|http_host|request_uri|scheme)\b)+")
 
 ASK = Ask(
     files=(MAIN, STOCK_LINK, *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS)),
@@ -87,10 +90,8 @@ def is_placeholder(facts: Facts) -> bool:
 def watches(facts: Facts) -> tuple[Watch, ...]:
     """One for each name and port that others serve, and for what they answer by address: they must answer after the change as before."""
     found: dict[tuple[str, str, int], Watch] = {}
-    there = [(server, listen) for server in servers(dump(facts)) if not server.stream for listen in server.listens if listen.port]
-    first = {(listen.address, listen.port): server for server, listen in reversed(there)}
-    defaults = first | {(listen.address, listen.port): server for server, listen in there if _claims_default(listen)}
-    theirs = others(facts)
+    there, theirs = _bound(facts), others(facts)
+    defaults = _defaults(facts)
     for server, listen in there:
         if server not in theirs:
             continue
@@ -104,6 +105,46 @@ def watches(facts: Facts) -> tuple[Watch, ...]:
             watch = Watch(url=f"{scheme}://{name}:{listen.port}/", connect=f"{address}:{listen.port}")
             found.setdefault((scheme, name, listen.port), watch)
     return tuple(found[key] for key in sorted(found))
+
+
+def _bound(facts: Facts) -> list[tuple[Server, Listen]]:
+    """Every server of http, ours and the placeholder as well, with each place that it listens at."""
+    return [(server, listen) for server in servers(dump(facts)) if not server.stream for listen in server.listens if listen.port]
+
+
+def _defaults(facts: Facts) -> dict[tuple[str, int], Server]:
+    """(address, port) -> who answers there for names that nobody has: who claims that, else the first."""
+    there = _bound(facts)
+    first = {(listen.address, listen.port): server for server, listen in reversed(there)}
+    return first | {(listen.address, listen.port): server for server, listen in there if _claims_default(listen)}
+
+
+def by_address(host: Host, facts: Facts) -> tuple[tuple[str, ...], str]:
+    """The addresses that our http server answers to as to names, and what it returns for all there that is not ours ("": as by name).
+
+    The captive-portal check asks by address, and nginx looks for what was asked among the names before it turns to the default. So
+    somebody's default site is asked by address no more: who comes so is answered with the `return` that is all of that site, or sent
+    to its name. Not passed on to it: from loopback it might show what it hides from strangers. A site with neither is reached by
+    address only, and keeps that. The relay's check has to be handed on by it then, and the proof says so.
+    """
+    ours = facts.files.get(f"{folder(facts)}/{HTTP_NAME}")
+    if ours is not None and breakage(facts):  # as in `listens`
+        names, said = (re.search(pattern, ours.content or "", re.M) for pattern in (r"^\s*server_name \S+(.*);$", r"!= .*\s+return (.*);$"))
+        return tuple(names[1].split()) if names else (), said[1] if said else ""
+    theirs, defaults = others(facts), _defaults(facts).items()
+    instead = [_answer_by_address(server, port) for (_, port), server in defaults if port == host.ports.http and server in theirs]
+    addresses = [str(host.ipv4 or ""), f"[{host.ipv6}]" if host.ipv6 else ""]
+    taken = {host.domain, "", *(name for server in theirs for name in server.names)}
+    wanted = tuple(address for address in addresses if address not in taken)
+    return (wanted, next(iter(instead), "")) if wanted and all(instead) else ((), "")
+
+
+def _answer_by_address(server: Server, port: int) -> str:
+    """The arguments of a `return` for who asks a default site by address, or ""."""
+    if server.returns and all(_SAME_ANYWHERE.fullmatch(word) for word in server.returns):
+        return " ".join(server.returns)
+    names = [name for name in map(_asked, server.names) if name in server.names and re.search(r"\.[a-z]", name)]
+    return f"302 http://{names[0]}{f':{port}' if port != 80 else ''}$request_uri" if names else ""
 
 
 def _asked(name: str) -> str:

@@ -321,5 +321,20 @@ def test_the_relay_can_leave_and_the_neighbours_stay(desk: Desk) -> None:
     assert {"tcp/443", "tcp/80", "tcp/3489", "tcp/8080"} <= desk.listening("sg1")
 
 
+def test_a_neighbour_that_is_the_default_of_port_80_leaves_the_captive_portal_check_to_us(desk: Desk) -> None:
+    blog = existing_site.install(desk.stage, "sg1", "blog.derp.lab", default=True)
+    site(desk, "sg1", {})
+    ran = desk.invoke("deploy", "--host", "sg1")
+    assert ran.code == 0, ran.why()
+    assert desk.invoke("check", "--host", "sg1").code == 0
+    address, answer = str(desk.stage.topology.ipv4("sg1")), ("--write-out", "%{http_code} %{redirect_url}", "--output", "/dev/null")
+    assert ask(desk, f"http://{address}/generate_204", *answer) == "204 "
+    assert ask(desk, f"http://{address}/about", *answer) == "302 http://blog.derp.lab/about"
+    assert ask(desk, f"https://{address}/") == blog.text
+    nobody = ("--resolve", f"nobodys.derp.lab:80:{address}", *answer)
+    assert ask(desk, "http://nobodys.derp.lab/about", *nobody) == "301 https://nobodys.derp.lab/about"
+    assert ask(desk, f"https://{blog.domain}/") == blog.text
+
+
 def ask(desk: Desk, url: str, *words: str) -> str:
     return desk.stage.run_in("controller", ["curl", "--silent", "--insecure", "--max-time", "5", *words, url], check=False).stdout
