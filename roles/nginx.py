@@ -117,12 +117,19 @@ def leave(host: Host, facts: Facts) -> list[Resource]:
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
-    if host.front != "nginx" or not sites.breakage(facts) or sites.is_broken_by_us(facts):
-        return _stream(host, facts)
-    return [
-        f"nginx's configuration on {host.name} was broken before we came, and is left as it is: {sites.breakage(facts)}. "
-        "Mend it until nginx -t is content."
-    ]
+    if host.front != "nginx" and not leave(host, facts):
+        return []
+    if problem := sites.unreadable(facts):
+        return [
+            f"nginx's configuration on {host.name} says what derpfleet cannot read, so nobody can tell whom else it serves: {problem}. "
+            f"Write that place more simply, or set hosts.{host.name}.front to none, with ports that nginx does not have."
+        ]
+    if sites.breakage(facts) and not sites.is_broken_by_us(facts):
+        return [
+            f"nginx's configuration on {host.name} was broken before we came, and is left as it is: {sites.breakage(facts)}. "
+            "Mend it until nginx -t is content."
+        ]
+    return _stream(host, facts)
 
 
 def _stream(host: Host, facts: Facts) -> list[str]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import lru_cache
 from posixpath import dirname, join
 
 _SECTION = re.compile(r"^# configuration file (\S+):$", re.M)
@@ -18,9 +19,15 @@ _TOKEN = re.compile(
     re.S,
 )
 
+# What Lua code is made of, as far as braces go: none counts in a comment or a string, short or [==[ long ]==].
+_LUA = re.compile(
+    r"""(--)?\[(?P<level>=*)\[.*?\](?P=level)\]|--[^\n]*|"(\\.|[^"\\])*"|'(\\.|[^'\\])*'|(?P<brace>[{}])""",
+    re.S,
+)
+
 
 class NginxConfigError(ValueError):
-    """The text is not an nginx configuration."""
+    """The text is not an nginx configuration, or one that we cannot read: file, line, and what is there."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Server:
     returns: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=1)
 def servers(dump: str) -> tuple[Server, ...]:
     """Every server block in nginx's own order. Raises NginxConfigError."""
     found = []
@@ -99,7 +107,7 @@ def parse_dump(dump: str) -> tuple[Directive, ...]:
 
 def _sections(dump: str) -> dict[str, str]:
     parts = _SECTION.split(dump)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+    return dict(zip(parts[1::2], (text.removeprefix("\n") for text in parts[2::2]), strict=True))
 
 
 def _parse(text: str, file: str) -> tuple[Directive, ...]:
@@ -110,7 +118,7 @@ def _parse(text: str, file: str) -> tuple[Directive, ...]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise NginxConfigError(f"{file}: cannot be read at {text[position : position + 20]!r}")
+            raise _unread(file, text, position, f"nothing known begins with {text[position : position + 20]!r}")
         position, kind = match.end(), match.lastgroup
         if kind is None:
             continue
@@ -129,20 +137,24 @@ def _parse(text: str, file: str) -> tuple[Directive, ...]:
         else:
             head, block = stack.pop()
             if not stack or not head or words:
-                raise NginxConfigError(f"{file}: a }} that closes nothing")
+                raise _unread(file, text, position, "a } that closes nothing")
             stack[-1][1].append(Directive(head[0], head[1:], file, tuple(block)))
     if len(stack) != 1 or words:
-        raise NginxConfigError(f"{file}: ends in the middle of a directive")
+        raise _unread(file, text, len(text), "the end, in the middle of a directive")
     return tuple(stack[0][1])
 
 
 def _end_of_lua(text: str, position: int, file: str) -> int:
     depth = 1
-    for match in re.compile(r"[{}]").finditer(text, position):
-        depth += 1 if match[0] == "{" else -1
+    for match in _LUA.finditer(text, position):
+        depth += {"{": 1, "}": -1}.get(match["brace"], 0)
         if depth == 0:
             return match.end()
-    raise NginxConfigError(f"{file}: a Lua block has no end")
+    raise _unread(file, text, position, "a Lua block without an end")
+
+
+def _unread(file: str, text: str, position: int, what: str) -> NginxConfigError:
+    return NginxConfigError(f"{file}:{text.count(chr(10), 0, position) + 1}: {what}")
 
 
 def _server(directive: Directive, stream: bool) -> Server:

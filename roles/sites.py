@@ -8,7 +8,7 @@ import re
 from engine.facts import Ask, Facts
 from engine.resource import Watch
 from inventory.model import Host
-from roles.nginx_config import Listen, Server, included_patterns, servers
+from roles.nginx_config import Listen, NginxConfigError, Server, included_patterns, servers
 
 # The last in its folder: a server of ours in front would become the default for names that nobody serves.
 HTTP_NAME, HTTPS_NAME = "zz-derpfleet-http.conf", "zz-derpfleet-https.conf"
@@ -34,9 +34,22 @@ def nginx_was_there(facts: Facts) -> bool:
 
 
 def dump(facts: Facts) -> str:
-    """What `nginx -T` printed, or ""."""
+    """What `nginx -T` printed, or "": also when it is nothing that we can read, see `unreadable`."""
+    return "" if unreadable(facts) else _printed(facts)
+
+
+def _printed(facts: Facts) -> str:
     output = facts.commands.get("nginx")
     return output.stdout if output and output.status == 0 else ""
+
+
+def unreadable(facts: Facts) -> str:
+    """Where and why we cannot read a configuration that nginx itself takes, or ""."""
+    try:
+        servers(_printed(facts))
+    except NginxConfigError as error:
+        return str(error)
+    return ""
 
 
 def folder(facts: Facts) -> str:

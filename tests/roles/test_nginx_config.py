@@ -90,6 +90,36 @@ def test_lua_blocks_are_passed_over() -> None:
     assert servers(text)[0].listens == (Listen("*", 81),)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        'ngx.say("}")',
+        "ngx.say('{', \"it's \\\" {\")",
+        "-- it's a } in a comment",
+        "--[[ } \n } ]] x()",
+        "x = [[ } ]] y = [==[ ]] } ]==]",
+        "t = { a = { [b[1]] = '}' } }",
+        "",
+    ],
+)
+def test_braces_in_the_strings_and_comments_of_lua_do_not_count(code: str) -> None:
+    text = http(f"server {{ location / {{ content_by_lua_block {{ {code}\n }} }} listen 81; }}")
+    assert servers(text) == (Server(MAIN, (), (Listen("*", 81),)),)
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("http {\n  server { listen 80 }\n}", r"nginx\.conf:2: a } that closes nothing"),
+        ("x;\ny {\n", r"nginx\.conf:5: the end, in the middle"),
+        ("x;\n\ninit_by_lua_block {\n x = 1\n", r"nginx\.conf:3: a Lua block without an end"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_line(text: str, where: str) -> None:
+    with pytest.raises(NginxConfigError, match=where):
+        servers(dump(main=text))
+
+
 @pytest.mark.parametrize("text", ["http {", "http }", "}", "{ }", "a b", "server { listen 80 }", '"', "x_by_lua_block {"])
 def test_what_is_no_configuration_is_refused(text: str) -> None:
     with pytest.raises(NginxConfigError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from engine.facts import Facts, FileFact, Output
+import roles
+from engine.facts import Facts, FileFact, Listener, Output
 from engine.resource import File
 from engine.ship import Shipment
 from inventory.model import Host, Site
@@ -118,3 +120,34 @@ def test_while_a_lost_certificate_breaks_nginx_what_we_answer_by_address_stays(s
     kept, instead = sites.by_address(host(), broken)
     assert (kept, instead) == sites.by_address(host(), there(*servers))
     assert len(kept) == names - 1
+
+
+LUA = "listen 80; location / { content_by_lua_block { ngx.say([[ } ) }"
+
+
+def told(facts: Facts, **settings: Any) -> list[str]:
+    return roles.refusals(host(**settings), Site(path="", hosts={"hk1": host(**settings)}, known_hosts="none"), facts)
+
+
+def test_a_configuration_that_we_cannot_read_is_told_with_its_place() -> None:
+    (sentence,) = told(there(LUA))
+    assert "what derpfleet cannot read, so nobody can tell whom else it serves: /etc/nginx/conf.d/0.conf:1: " in sentence
+
+
+def test_where_nginx_is_left_alone_nobody_has_to_read_it() -> None:
+    mine = Listener(proto="tcp", address="0.0.0.0", port=443, pid=8, program="nginx", unit="nginx.service")
+    facts = replace(there(LUA), listening=(mine,))
+    alone = {"front": "none", "certificate": {"source": "self-signed"}, "firewall": {"mode": "off"}}
+    assert told(facts, **alone, ports={"https": 3489}) == []
+    assert sites.watches(facts) == ()
+    (sentence,) = told(facts, **alone)
+    assert "port 443/tcp of hk1, where relay is to serve https, is taken by nginx" in sentence
+
+
+@pytest.mark.parametrize(
+    "facts", [there(LUA), replace(there(), commands={"nginx": Output(status=1, stdout="", stderr="nginx: [emerg] x")})]
+)
+def test_nginx_is_not_left_while_nobody_can_tell_whom_else_it_serves(facts: Facts) -> None:
+    fact = FileFact(content="", sha256="", mode="0644", owner="root", group="root")
+    (sentence,) = told(replace(facts, files={OURS: fact}), front="none", certificate={"source": "self-signed"})
+    assert sentence.startswith("nginx's configuration on hk1 ")
