@@ -20,7 +20,9 @@ _OFFICIAL = "https://download.docker.com"
 _INSTALLED = "/var/lib/dpkg/info/docker*.list"
 UNIT = "docker.service"
 
-ASK = Ask(files=(_DAEMON, _INSTALLED))
+_UNIT_FILES = tuple(f"{folder}/systemd/system/{UNIT}" for folder in ("/etc", "/lib"))
+
+ASK = Ask(files=(_DAEMON, _INSTALLED, *_UNIT_FILES))
 
 
 def resources(host: Host, facts: Facts) -> list[Resource]:
@@ -41,8 +43,8 @@ def resources(host: Host, facts: Facts) -> list[Resource]:
 
 def _packages(host: Host, facts: Facts) -> list[Resource]:
     wanted = _names(host, facts)
-    if "docker" in facts.tools and f"/var/lib/dpkg/info/{wanted[0]}.list" not in facts.files:
-        return []  # there from elsewhere: the two cannot both be installed
+    if _is_from_elsewhere(host, facts):
+        return []
     if host.docker.packages == "distribution":
         return [Package(package=name) for name in wanted]
     base = (host.docker.mirror or _OFFICIAL).rstrip("/")
@@ -54,6 +56,11 @@ def _packages(host: Host, facts: Facts) -> list[Resource]:
         needs=(key.id, "package:ca-certificates"),
     )
     return [Directory(path=_KEYRINGS), key, source, *(Package(package=name, needs=(source.id,)) for name in wanted)]
+
+
+def _is_from_elsewhere(host: Host, facts: Facts) -> bool:
+    """Whether the host has another Docker than the one that we would install: the two cannot both be there."""
+    return "docker" in facts.tools and f"/var/lib/dpkg/info/{_names(host, facts)[0]}.list" not in facts.files
 
 
 def _names(host: Host, facts: Facts) -> tuple[str, ...]:
@@ -91,7 +98,15 @@ def _read(facts: Facts) -> dict[str, list[str]] | None:
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:
-    """A daemon.json that cannot be merged."""
+    """A daemon.json that cannot be merged, and a docker that systemd cannot start for us: snap's, podman's, a mere client."""
+    found = []
     if host.docker.registry_mirrors and _read(facts) is None:
-        return [f"{_DAEMON} on {host.name} is not a JSON object, so registry_mirrors cannot be added to it: mend it, or remove it."]
-    return []
+        found.append(f"{_DAEMON} on {host.name} is not a JSON object, so registry_mirrors cannot be added to it: mend it, or remove it.")
+    if _is_from_elsewhere(host, facts) and not facts.files.keys() & set(_UNIT_FILES):
+        path = facts.tools["docker"]
+        found.append(
+            f"{path} on {host.name} comes without a {UNIT}, which the relay's container needs: take it away "
+            f"({'snap remove docker' if path.startswith('/snap/') else f'dpkg -S {path} names its package'}), and the next deploy installs "
+            f"Docker; or set hosts.{host.name}.flavour to python."
+        )
+    return found

@@ -119,6 +119,11 @@ def leave(host: Host, facts: Facts) -> list[Resource]:
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
     if host.front != "nginx" and not leave(host, facts):
         return []
+    if host.front == "nginx" and (path := sites.foreign(facts)):
+        return [
+            f"{path} on {host.name} is no package's, and the distribution's nginx would be installed over it: take it away, or set "
+            f"hosts.{host.name}.front to none, with ports that it does not have."
+        ]
     if problem := sites.unreadable(facts):
         return [
             f"nginx's configuration on {host.name} says what derpfleet cannot read, so nobody can tell whom else it serves: {problem}. "
@@ -128,6 +133,11 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
         return [
             f"nginx's configuration on {host.name} was broken before we came, and is left as it is: {sites.breakage(facts)}. "
             "Mend it until nginx -t is content."
+        ]
+    if host.front == "nginx" and sites.dump(facts) and not sites.included(facts):
+        return [
+            f"nginx.conf on {host.name} includes neither of the folders that a site of ours could stand in: add to its http block the line "
+            f"include {sites.FOLDERS[1]}/*.conf; or set hosts.{host.name}.front to none, with ports that nginx does not have."
         ]
     return _stream(host, facts)
 

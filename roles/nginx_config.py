@@ -76,15 +76,14 @@ def servers(dump: str) -> tuple[Server, ...]:
 
 
 def included_patterns(dump: str) -> tuple[str, ...]:
-    """The absolute patterns that the http block of the main file includes, in order."""
-    files = _sections(dump)
-    main = next(iter(files), "")
-    http = [d for d in _parse(files.get(main, ""), main) if d.name == "http"]
-    return tuple(join(dirname(main), d.args[0]) for block in http for d in block.block if d.name == "include" and d.args)
+    """The absolute patterns that the http block includes, in order. Raises NginxConfigError."""
+    main = next(iter(_sections(dump)), "")
+    http = [top.block for top in parse_dump(dump) if top.name == "http"]
+    return tuple(join(dirname(main), inner.args[0]) for block in http for inner in block if inner.name == "include" and inner.args)
 
 
 def parse_dump(dump: str) -> tuple[Directive, ...]:
-    """The directives of the main file, includes put in place. Raises NginxConfigError."""
+    """The directives of the main file; after each include, what it brings. Raises NginxConfigError."""
     files = _sections(dump)
     if not files:
         return ()
@@ -95,12 +94,11 @@ def parse_dump(dump: str) -> tuple[Directive, ...]:
         if depth > 20:
             raise NginxConfigError("includes go round in a circle")
         for directive in directives:
+            yield Directive(directive.name, directive.args, directive.file, tuple(expand(directive.block, depth)))
             if directive.name == "include" and directive.args:
                 pattern = join(dirname(main), directive.args[0])
                 for name in sorted(name for name in parsed if fnmatch(name, pattern)):
                     yield from expand(parsed[name], depth + 1)
-            else:
-                yield Directive(directive.name, directive.args, directive.file, tuple(expand(directive.block, depth)))
 
     return tuple(expand(parsed[main], 0))
 

@@ -96,13 +96,14 @@ def is_ours(listener: Listener, facts: Facts) -> bool:
 def _in_the_way(use: Use, facts: Facts) -> list[Listener]:
     other_sites = {listen.port for server in sites.others(facts) for listen in server.listens}
     leaves = use.port not in other_sites and not sites.unreadable(facts)
+    known = sites.nginx_was_there(facts)  # else it is one of somebody's own, out of sight, which is not shared with
     return [
         listener
         for listener in facts.listening
         if (listener.proto, listener.port) == (use.proto, use.port)
         and not is_ours(listener, facts)
         and (use.public or _meets_loopback(listener))
-        and not (listener.unit == "nginx.service" and (use.program == "nginx" or leaves))
+        and not (listener.unit == "nginx.service" and known and (use.program == "nginx" or leaves))
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from fnmatch import fnmatch
 
 from engine.facts import Ask, Facts
 from engine.resource import Watch
@@ -16,11 +17,12 @@ MAIN = "/etc/nginx/nginx.conf"
 STOCK_LINK = "/etc/nginx/sites-enabled/default"
 STOCK_SITE = "/etc/nginx/sites-available/default"
 FOLDERS = ("/etc/nginx/sites-enabled", "/etc/nginx/conf.d")
+_PACKAGES = "/var/lib/dpkg/info/nginx*.list"
 # Words of a `return` that mean the same in another server.
 _SAME_ANYWHERE = re.compile(r"([\w:/.-]|\$(host|http_host|request_uri|scheme)\b)+")
 
 ASK = Ask(
-    files=(MAIN, STOCK_LINK, *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS)),
+    files=(MAIN, STOCK_LINK, _PACKAGES, *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS)),
     commands={
         "nginx": ("nginx", "-T"),
         "nginx_conffiles": ("dpkg-query", "--show", "--showformat", "${Conffiles}\\n", "nginx-common"),
@@ -52,15 +54,22 @@ def unreadable(facts: Facts) -> str:
     return ""
 
 
+def foreign(facts: Facts) -> str:
+    """The path of an nginx that no package of the host brought, or "". Debian's would be installed over it."""
+    path = facts.tools.get("nginx", "")
+    lists = [fact.content or "" for name, fact in facts.files.items() if fnmatch(name, _PACKAGES)]
+    return "" if path in ("/usr/sbin/nginx", "/sbin/nginx") and any("/usr/sbin/nginx" in text.split() for text in lists) else path
+
+
 def folder(facts: Facts) -> str:
     """The folder that our servers are written to: the last one that the http block includes, so that we stand last."""
     ours = [name for name in FOLDERS if f"{name}/{HTTP_NAME}" in facts.files]
-    if ours:
-        return ours[0]
-    known = FOLDERS[:1] if not nginx_was_there(facts) else ()  # Debian's nginx, about to be installed
-    patterns = included_patterns(dump(facts))
-    included = [name for pattern in patterns for name in FOLDERS if pattern in (f"{name}/*", f"{name}/*.conf")]
-    return (included or list(known) or [FOLDERS[1]])[-1]
+    return (ours[:1] or included(facts) or FOLDERS[:1])[-1]
+
+
+def included(facts: Facts) -> list[str]:
+    """Which of the folders the http block includes, in its order."""
+    return [name for pattern in included_patterns(dump(facts)) for name in FOLDERS if pattern in (f"{name}/*", f"{name}/*.conf")]
 
 
 def breakage(facts: Facts) -> str:

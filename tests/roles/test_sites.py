@@ -22,7 +22,17 @@ def there(*servers: str, files: tuple[str, ...] = ()) -> Facts:
     paths = files or tuple(f"/etc/nginx/conf.d/{number}.conf" for number in range(len(servers)))
     parts = ["# configuration file /etc/nginx/nginx.conf:\nhttp { include /etc/nginx/conf.d/*.conf; }\n"]
     parts += [f"# configuration file {path}:\nserver {{ {text} }}\n" for path, text in zip(paths, servers, strict=True)]
-    return Facts(tools={"nginx": "/usr/sbin/nginx"}, commands={"nginx": Output(status=0, stdout="".join(parts), stderr="")})
+    return nginx_facts(Output(status=0, stdout="".join(parts), stderr=""))
+
+
+def nginx_facts(said: Output) -> Facts:
+    """A host that has the distribution's nginx, which said this of its configuration."""
+    files = {"/var/lib/dpkg/info/nginx-core.list": a_file("/.\n/usr/sbin/nginx\n")}
+    return Facts(tools={"nginx": "/usr/sbin/nginx"}, files=files, commands={"nginx": said})
+
+
+def a_file(content: str) -> FileFact:
+    return FileFact(content=content, sha256="", mode="0644", owner="root", group="root")
 
 
 def watched(*servers: str, files: tuple[str, ...] = ()) -> list[tuple[str, str]]:
@@ -114,9 +124,8 @@ def test_while_a_lost_certificate_breaks_nginx_what_we_answer_by_address_stays(s
     resources = nginx.resources(host(), Site(path="", hosts={"hk1": host()}, known_hosts="none"), there(*servers), Shipment())
     content = next(r.content for r in resources if isinstance(r, File) and r.path == OURS)
     assert isinstance(content, bytes)
-    fact = FileFact(content=content.decode(), sha256="", mode="0644", owner="root", group="root")
-    emerg = Output(status=1, stdout="", stderr="nginx: [emerg] cannot load certificate")
-    broken = Facts(tools={"nginx": "/usr/sbin/nginx"}, files={OURS: fact}, commands={"nginx": emerg})
+    broken = nginx_facts(Output(status=1, stdout="", stderr="nginx: [emerg] cannot load certificate"))
+    broken = replace(broken, files={**broken.files, OURS: a_file(content.decode())})
     kept, instead = sites.by_address(host(), broken)
     assert (kept, instead) == sites.by_address(host(), there(*servers))
     assert len(kept) == names - 1
@@ -144,10 +153,34 @@ def test_where_nginx_is_left_alone_nobody_has_to_read_it() -> None:
     assert "port 443/tcp of hk1, where relay is to serve https, is taken by nginx" in sentence
 
 
-@pytest.mark.parametrize(
-    "facts", [there(LUA), replace(there(), commands={"nginx": Output(status=1, stdout="", stderr="nginx: [emerg] x")})]
-)
+@pytest.mark.parametrize("facts", [there(LUA), nginx_facts(Output(status=1, stdout="", stderr="nginx: [emerg] x"))])
 def test_nginx_is_not_left_while_nobody_can_tell_whom_else_it_serves(facts: Facts) -> None:
-    fact = FileFact(content="", sha256="", mode="0644", owner="root", group="root")
-    (sentence,) = told(replace(facts, files={OURS: fact}), front="none", certificate={"source": "self-signed"})
+    facts = replace(facts, files={**facts.files, OURS: a_file("")})
+    (sentence,) = told(facts, front="none", certificate={"source": "self-signed"})
     assert sentence.startswith("nginx's configuration on hk1 ")
+
+
+ALONE = {"front": "none", "ports": {"https": 3489, "http": 8080}, "certificate": {"source": "self-signed"}}
+
+
+@pytest.mark.parametrize("path", ["/usr/bin/nginx", "/usr/local/sbin/nginx"])
+def test_an_nginx_of_somebodys_own_making_is_not_installed_over(path: str) -> None:
+    facts = replace(there("listen 80; server_name a.org;"), tools={"nginx": path})
+    (sentence,) = told(facts)
+    assert sentence.startswith(f"{path} on hk1 is no package's, and the distribution's nginx would be installed over it: ")
+    assert told(replace(there(), files={}))
+    assert told(facts, **ALONE) == []
+
+
+def test_an_nginx_that_includes_neither_folder_is_told_what_to_include() -> None:
+    main = "# configuration file /etc/nginx/nginx.conf:\n"
+    (sentence,) = told(nginx_facts(Output(status=0, stdout=f"{main}http {{ include /srv/sites/*.conf; }}\n", stderr="")))
+    assert "add to its http block the line include /etc/nginx/conf.d/*.conf; or set" in sentence
+    by_the_way = f"{main}http {{ include http.conf; }}\n# configuration file /etc/nginx/http.conf:\ninclude sites-enabled/*;\n"
+    assert told(nginx_facts(Output(status=0, stdout=by_the_way, stderr=""))) == []
+
+
+def test_an_nginx_out_of_sight_has_its_ports_for_itself() -> None:
+    panels = Listener(proto="tcp", address="0.0.0.0", port=443, pid=8, program="nginx", unit="nginx.service")
+    (sentence,) = told(Facts(listening=(panels,)))
+    assert "port 443/tcp of hk1, where nginx is to serve https, is taken by nginx" in sentence
