@@ -31,8 +31,11 @@ async def dial(address: str, port: int, target: Target, patience: Patience) -> s
             next=target.redeploy("nginx", f"start what has to listen on port {port}"),
         ) from None
     except OSError as error:
-        cause = "the address is not reachable from here" if error.errno == errno.EHOSTUNREACH else "the connection failed"
-        raise Broken(f"{where}: {error.strerror or error}", cause=cause, next=f"ping {address}, then {target.again}") from None
+        cause, step = "the connection failed", f"ping {address}"
+        if error.errno == errno.EHOSTUNREACH:  # also what -j REJECT --reject-with icmp-host-prohibited comes to
+            cause = "the address is not reachable from here, or the host's own packet filter rejects that port"
+            step += f" and iptables -S INPUT on the host, which has to accept {port}/tcp"
+        raise Broken(f"{where}: {error.strerror or error}", cause=cause, next=f"{step}, then {target.again}") from None
 
 
 async def check_tcp(target: Target, addresses: Sequence[str], port: int, patience: Patience) -> Found[dict[str, socket.socket]]:

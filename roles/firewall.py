@@ -7,13 +7,16 @@ from engine.render import render
 from engine.resource import Absent, File, Firewall, Package, Resource, Service
 from engine.ship import Shipment
 from inventory.model import Host, Site
-from roles import paths, ports, sites
+from roles import iptables, paths, ports, relay_docker, sites
 
 _UNIT = "derpfleet-firewall.service"
 _UNIT_FILE = f"{paths.SYSTEMD}/{_UNIT}"
 _UFW = "/etc/ufw/ufw.conf"
 
-ASK = Ask(files=(paths.FIREWALL_RULES, _UFW), commands={"firewalld": ("systemctl", "is-active", "firewalld.service")})
+# iptables-save, and without a table's name: it prints what is there, where `iptables -S` makes or loads the table that it is asked for.
+_SAVED = {"iptables": ("iptables-save",), "ip6tables": ("ip6tables-save",)}
+
+ASK = Ask(files=(paths.FIREWALL_RULES, _UFW), commands={"firewalld": ("systemctl", "is-active", "firewalld.service"), **_SAVED})
 
 
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
@@ -50,7 +53,7 @@ def open_ports(host: Host, facts: Facts) -> list[tuple[str, str]]:
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
     if host.firewall.mode == "off":
         return []
-    found = [_other_firewall(host, facts, name) for name in _active_firewalls(facts)]
+    found = [_other_firewall(host, facts, name) for name in _active_firewalls(facts)] or _own_rules(host, facts)
     if paths.FIREWALL_RULES not in facts.files:  # the first time: afterwards all else is closed already
         for listener in ports.strangers(host, facts, _single_ports(open_ports(host, facts))):
             entry = f"{listener.port}/{listener.proto}"
@@ -82,6 +85,25 @@ def _other_firewall(host: Host, facts: Facts, name: str) -> str:
         f"{name} is active on {host.name}, and two firewalls would close each other's ports. Either keep {name}: set "
         f"hosts.{host.name}.firewall.mode to off and run on the host: {allow}. Or let derpfleet do it: run on the host: {disable}."
     )
+
+
+def _own_rules(host: Host, facts: Facts) -> list[str]:
+    """For each of the host's address families whose iptables closes what the relay needs: what opens it."""
+    # What Docker publishes is forwarded, and never comes to INPUT.
+    published = host.flavour == "docker" and not relay_docker.in_host_network(host)
+    needed = [use for use in ports.uses(host) if use.public and not (published and use.program == "relay")]
+    found = []
+    for program in _SAVED if host.ipv6 else ("iptables",):
+        output = facts.commands.get(program)
+        closed = [use for use in needed if output is not None and iptables.closes(output.stdout, use.proto, use.port)]
+        if closed:
+            opening = " && ".join(f"{program} -I INPUT -p {use.proto} --dport {use.port} -j ACCEPT" for use in closed)
+            found.append(
+                f"The rules of {host.name}'s own {program} close {', '.join(f'{use.port}/{use.proto}' for use in closed)}, whatever "
+                f"derpfleet's table lets in. Run on the host: {opening}; and to keep that over a reboot, where the package "
+                f"iptables-persistent loads them: netfilter-persistent save. Or set hosts.{host.name}.firewall.mode to off, and see to it."
+            )
+    return found
 
 
 def _single_ports(opened: list[tuple[str, str]]) -> set[tuple[str, int]]:

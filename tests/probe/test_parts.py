@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +16,7 @@ import pytest
 
 from inventory.model import Certificate, Headscale, Host, Region, Relay, Site, Ssh
 from inventory.secrets import Secret
-from probe import net
+from probe import net, tcp
 from probe.certificate import Leaf
 from probe.derpmap import check_map, plain
 from probe.keys import ProverKeyError, new_prover, node_public, read_prover
@@ -27,6 +30,31 @@ from tests.probe.servers import LOOPBACK, free_port
 
 HK1 = Target(name="hk1", domain="hk1.example.org", ipv4="198.51.100.11", ipv6="2001:db8::11", managed=True, region_id=900)
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+# --- TCP
+
+
+@pytest.mark.parametrize(
+    ("number", "cause", "step"),
+    [
+        (
+            errno.EHOSTUNREACH,
+            "or the host's own packet filter rejects that port",
+            "iptables -S INPUT on the host, which has to accept 443/tcp",
+        ),
+        (errno.ENETDOWN, "the connection failed", "ping 198.51.100.11, then invoke verify --host hk1"),
+    ],
+)
+def test_a_connection_that_fails_otherwise(number: int, cause: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(address: str, port: int) -> socket.socket:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tcp, "connect", fails)
+    with pytest.raises(Broken) as caught:
+        asyncio.run(tcp.dial("198.51.100.11", 443, HK1, net.Patience()))
+    assert cause in caught.value.cause
+    assert step in caught.value.next
 
 
 # --- names

@@ -45,6 +45,8 @@ def test_what_the_roles_ask_is_asked_once() -> None:
         "clocks": "systemctl",
         "container": "docker",
         "firewalld": "systemctl",
+        "ip6tables": "ip6tables-save",
+        "iptables": "iptables-save",
         "nginx": "nginx",
         "nginx_conffiles": "dpkg-query",
     }

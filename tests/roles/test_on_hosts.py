@@ -111,6 +111,24 @@ def test_another_firewall_is_named_with_what_to_run(desk: Desk) -> None:
     assert desk.invoke("check", "--host", "hk1").code == 10
 
 
+def test_a_host_whose_own_iptables_rejects_is_told_what_opens_it_and_being_asked_changes_nothing(desk: Desk) -> None:
+    run(desk, "hk1", "sh", "-c", "apt-get -qq update && apt-get -qq install --no-install-recommends iptables nftables >/dev/null")
+    tables = run(desk, "hk1", "nft", "list", "ruleset")
+    assert desk.invoke("check", "--host", "hk1").code == 10
+    assert run(desk, "hk1", "nft", "list", "ruleset") == tables
+    run(desk, "hk1", "iptables", "-A", "INPUT", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT")
+    run(desk, "hk1", "iptables", "-A", "INPUT", "-p", "tcp", "--dport", "22", "-j", "ACCEPT")
+    run(desk, "hk1", "iptables", "-A", "INPUT", "!", "-i", "lo", "-j", "REJECT", "--reject-with", "icmp-host-prohibited")
+    try:
+        why = reasons(desk.invoke("deploy", "--host", "hk1"))
+        told = re.search(r"close 443/tcp, 3478/udp, 80/tcp, whatever .* Run on the host: (iptables .*?);", why)
+        assert told is not None, why
+        run(desk, "hk1", "sh", "-c", told[1])
+        assert desk.invoke("check", "--host", "hk1").code == 10
+    finally:
+        run(desk, "hk1", "iptables", "-F", "INPUT")
+
+
 def test_a_refusal_of_the_acme_server_is_told_in_words(desk: Desk) -> None:
     with faults.blocked(desk.stage, "hk1", 80):
         ran = desk.invoke("deploy", "--host", "hk1")

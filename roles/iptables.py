@@ -1,0 +1,109 @@
+"""What `iptables-save` prints, read: whether a host's own rules close a port to everybody. Pure.
+
+Every base chain of a hook has its say, so an accept of ours opens nothing that these close. Only what is certain counts: a rule that
+may let some in, by source, interface or a match that is not known here, leaves the answer open.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["open", "closed", "return", "unknown"]
+_ENDS: Mapping[str, Verdict] = {"ACCEPT": "open", "DROP": "closed", "REJECT": "closed", "RETURN": "return"}
+_GO_ON = ("", "LOG", "NFLOG", "MARK", "CONNMARK", "TRACE")
+_SAYS_NOTHING = ("-m", "--comment", "--reject-with", "--log-prefix", "--log-level", "--set-mark", "--set-xmark")
+_NOT_FROM_OUTSIDE = ("lo", "tailscale", "wg", "tun", "docker", "br-", "veth", "virbr")
+_TAILNET = re.compile(r"100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.")  # 100.64.0.0/10, nobody's address on the internet
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A rule of a chain: its matches as (option, value, negated), and its target."""
+
+    matches: tuple[tuple[str, str, bool], ...]
+    target: str
+
+
+def closes(saved: str, proto: str, port: int) -> bool:
+    """Whether a stranger's first packet to a port is certain to be dropped or rejected by the chain INPUT of the table filter."""
+    try:
+        policies, chains = _filter_table(saved)
+        verdict = _walk(chains, "INPUT", proto, port, 0)
+    except (ValueError, KeyError):  # no such chain, or a way of printing that is not known here
+        return False
+    return (_ENDS.get(policies["INPUT"]) if verdict == "return" else verdict) == "closed"
+
+
+def _filter_table(saved: str) -> tuple[dict[str, str], dict[str, list[_Rule]]]:
+    """Policy and rules of each chain of the table filter."""
+    policies: dict[str, str] = {}
+    chains: dict[str, list[_Rule]] = {}
+    table = ""
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            table = line[1:].strip()
+        elif table == "filter" and line.startswith(":"):
+            name, policy, *_ = line[1:].split()
+            policies[name], chains[name] = policy, []
+        elif table == "filter" and line.startswith("-A "):
+            _, name, *words = shlex.split(line)
+            chains[name].append(_rule(words))
+    return policies, chains
+
+
+def _rule(words: list[str]) -> _Rule:
+    options = list(_options(words))
+    target = next((value for option, value, _ in options if option in ("-j", "-g")), "")
+    return _Rule(tuple(item for item in options if item[0] not in ("-j", *_SAYS_NOTHING)), target)
+
+
+def _options(words: list[str]) -> Iterator[tuple[str, str, bool]]:
+    """(option, value, negated), as in `! -i lo` or `--dport 22`; an option without a value has ""."""
+    negated, option, values = False, "", list[str]()
+    for word in [*words, "!"]:
+        if word != "!" and not word.startswith("-"):
+            values.append(word)
+            continue
+        if option:
+            yield option, " ".join(values), negated
+        negated, option, values = (True, "", []) if word == "!" else (negated and not option, word, [])
+
+
+def _walk(chains: Mapping[str, list[_Rule]], name: str, proto: str, port: int, depth: int) -> Verdict:
+    if depth > 10:
+        return "unknown"
+    for rule in chains[name]:
+        hits = [_hits(match, proto, port) for match in rule.matches]
+        if False in hits or rule.target in _GO_ON:
+            continue
+        verdict: Verdict = _ENDS.get(rule.target, "unknown")
+        if rule.target in chains:
+            verdict = _walk(chains, rule.target, proto, port, depth + 1)
+            if verdict == "return":
+                continue
+        if None not in hits:
+            return verdict
+        if verdict != "closed":
+            return "unknown"
+    return "return"
+
+
+def _hits(match: tuple[str, str, bool], proto: str, port: int) -> bool | None:
+    """Whether a stranger's first packet matches; None where some may and some may not."""
+    option, value, negated = match
+    found: bool | None = None
+    if option == "-p":
+        found = value in (proto, "all", {"tcp": "6", "udp": "17"}[proto])
+    elif option in ("--dport", "--dports"):
+        found = any(int(first) <= port <= int(last or first) for first, _, last in (part.partition(":") for part in value.split(",")))
+    elif option in ("--sport", "--sports"):
+        found = False  # strangers' ports are any
+    elif option in ("--state", "--ctstate"):
+        found = "NEW" in value.split(",")
+    elif (option == "-i" and value.startswith(_NOT_FROM_OUTSIDE)) or (option == "-s" and _TAILNET.match(value)):
+        found = False
+    return found if found is None else found != negated
