@@ -140,6 +140,9 @@ def _compile(fleet: Fleet, host: Host) -> Compile:
         if reasons:
             raise Refused("nothing was changed, because something is in the way", host=host.name, why="\n".join(reasons))
         _tell_neighbours(fleet, host, facts)
+        for warning in roles.warnings(host, fleet.site, facts):
+            fleet.report.emit(event="warning", host=host.name, text=warning)
+            fleet.report.line(host.name, "warning", warning)
         return roles.compile_host(host, fleet.site, facts, shipment(fleet, host, facts))
 
     return compile_

@@ -15,7 +15,7 @@ from roles import base, certificate, firewall, front, nginx, paths, relay
 
 
 class Role(Protocol):
-    """A module of this package. It may also have `refusals(host, site, facts) -> list[str]`."""
+    """A module of this package. It may also have `refusals` and `warnings`, both (host, site, facts) -> list[str]."""
 
     ASK: Ask
     __name__: str
@@ -52,6 +52,11 @@ def _implied(resource: Resource, ids: set[str]) -> list[str]:
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
     """What stands in the way, found before anything is changed: full sentences that say what to do."""
     return [sentence for role in RELAY_HOST if hasattr(role, "refusals") for sentence in role.refusals(host, site, facts)]
+
+
+def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
+    """What is done all the same, but may not be what somebody wants: each a sentence with what to do."""
+    return [sentence for role in RELAY_HOST if hasattr(role, "warnings") for sentence in role.warnings(host, site, facts)]
 
 
 def ask(host: Host, site: Site) -> Ask:

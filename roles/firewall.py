@@ -64,6 +64,16 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
     return found
 
 
+def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
+    if host.firewall.mode == "off" or paths.FIREWALL_RULES in facts.files:
+        return []
+    return [
+        f"{ports.who(listener)} has {listener.port}/udp open: if others speak to it first, add {listener.port}/udp to "
+        f"hosts.{host.name}.firewall.allow, for the firewall lets in only answers to what it asked itself"
+        for listener in ports.maybe_servers(facts, _single_ports(open_ports(host, facts)))
+    ]
+
+
 def _active_firewalls(facts: Facts) -> list[str]:
     ufw, firewalld = facts.files.get(_UFW), facts.commands.get("firewalld")
     found = []

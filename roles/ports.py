@@ -12,8 +12,15 @@ from inventory.model import Host
 from inventory.rules import answers_http
 from roles import paths, sites
 
+_GIVEN = "/proc/sys/net/ipv4/ip_local_port_range"  # who asks for any port gets one of these; one beyond was chosen
+# Programs of a usual host that ask others from high ports, some from ones that they choose. At most 15 characters, as /proc has them.
+_ONLY_CLIENTS = (
+    *("avahi-daemon", "chronyd", "dhclient", "dhcpcd", "dnsmasq", "named", "ntpd", "rpc.statd", "rpcbind", "rsyslogd"),
+    *("systemd-network", "systemd-resolve", "systemd-timesyn", "unbound"),
+)
+
 ASK = Ask(
-    files=(f"{paths.SYSTEMD}/{paths.SOCKET}",),
+    files=(f"{paths.SYSTEMD}/{paths.SOCKET}", _GIVEN),
     commands={"container": ("docker", "container", "inspect", "--format", "{{json .HostConfig}}", paths.CONTAINER)},
 )
 
@@ -71,7 +78,9 @@ def strangers(host: Host, facts: Facts, allowed: set[tuple[str, int]]) -> list[L
     told = [listener for use in uses(host) for listener in _in_the_way(use, facts)]
     for listener in facts.listening:
         key = (listener.proto, listener.port)
-        if not (_is_loopback(listener) or key in allowed or listener in told or is_ours(listener, facts) or _needs_no_port(listener)):
+        if not (
+            _is_loopback(listener) or key in allowed or listener in told or is_ours(listener, facts) or _needs_no_port(listener, facts)
+        ):
             found.setdefault(key, listener)
     return [found[key] for key in sorted(found)]
 
@@ -115,12 +124,33 @@ def _meets_loopback(listener: Listener) -> bool:
     return listener.address in ("0.0.0.0", "::", "127.0.0.1")  # noqa: S104 - compared, not bound
 
 
-def _needs_no_port(listener: Listener) -> bool:
-    """Clients' sockets: answers to what they asked are let in anyway (a tunnel of the kernel's has no program, and is a server).
-    And discovery on the link, which nobody on the internet needs."""
+def _needs_no_port(listener: Listener, facts: Facts) -> bool:
+    """Discovery on the link, which nobody on the internet needs. And clients' sockets: answers to what they asked are let in anyway
+    (a tunnel of the kernel's has no program, and is a server)."""
     if listener.proto == "tcp":
         return listener.port == 5355
-    return (listener.port >= 32768 and bool(listener.program)) or listener.port in (68, 123, 323, 546, 5353, 5355)
+    return listener.port in (68, 123, 323, 546, 5353, 5355) or _may_be_a_client(listener, facts)
+
+
+def _may_be_a_client(listener: Listener, facts: Facts) -> bool:
+    """Whether the kernel may have picked this port. A range that was widened downwards makes no clients of well-known servers."""
+    given = facts.files.get(_GIVEN)
+    last = int((given.content or "").split()[-1]) if given and given.content else 60999
+    picked = listener.port >= 32768 and (listener.port <= last or listener.program in _ONLY_CLIENTS)
+    return listener.proto == "udp" and picked and bool(listener.program)
+
+
+def maybe_servers(facts: Facts, allowed: set[tuple[str, int]]) -> list[Listener]:
+    """Sockets that may be a client's or a server's: a firewall closes them to whom they did not speak to first, and nobody can tell.
+
+    tailscaled's is one. It speaks to its peers first, so they still meet directly, but for those behind a NAT that changes ports.
+    """
+    found = {
+        (listener.program, listener.port): listener
+        for listener in facts.listening
+        if _may_be_a_client(listener, facts) and not _is_loopback(listener) and not is_ours(listener, facts)
+    }
+    return [found[key] for key in sorted(found) if key[0] not in _ONLY_CLIENTS and ("udp", key[1]) not in allowed]
 
 
 def _socket_ports(facts: Facts) -> set[tuple[str, int]]:

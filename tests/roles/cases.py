@@ -32,13 +32,14 @@ def names() -> list[str]:
 
 
 def plan_of(name: str) -> dict[str, Any]:
-    """What the roles make of a case: refusals, and the resources in the order in which they are carried out."""
+    """What the roles make of a case: refusals, warnings if any, and the resources in the order in which they are carried out."""
     folder = FOLDER / name
     site = inventory.load(folder / "site.yml")
     (host,) = site.hosts.values()
     facts = Facts.parse(_joined(json.loads((folder / "facts.json").read_text())))
     resources = compile_plan(roles.compile_host(host, site, facts, shipment(host.certificate.key)), mode="check").resources
-    return {"refusals": roles.refusals(host, site, facts), "resources": [_shown(resource, folder) for resource in resources]}
+    warnings = {"warnings": found} if (found := roles.warnings(host, site, facts)) else {}
+    return {"refusals": roles.refusals(host, site, facts), **warnings, "resources": [_shown(resource, folder) for resource in resources]}
 
 
 def _joined(raw: Any) -> Any:

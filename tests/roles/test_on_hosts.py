@@ -98,6 +98,14 @@ def test_a_listener_that_the_firewall_would_close_is_named(desk: Desk) -> None:
     site(desk, "hk1", {})
 
 
+def test_a_socket_that_may_be_a_servers_is_told_and_not_refused(desk: Desk) -> None:
+    with program(desk, "hk1", "tuic", *listener("DGRAM", 36712)):
+        ran = desk.invoke("check", "--host", "hk1")
+    assert ran.code == 10, ran.why()
+    (warning,) = ran.of("warning", "hk1")
+    assert "tuic.service) has 36712/udp open: if others speak to it first, add 36712/udp to" in warning["text"]
+
+
 def test_another_firewall_is_named_with_what_to_run(desk: Desk) -> None:
     install = "apt-get -qq update && apt-get -qq install --no-install-recommends ufw >/dev/null"
     run(desk, "hk1", "sh", "-c", f"{install} && ufw allow 22/tcp && ufw --force enable")

@@ -1,0 +1,54 @@
+"""UDP sockets of a host's other programs: whose the firewall would cut off, and whose it may."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.facts import Facts, FileFact, Listener
+from inventory.model import Host, Site
+from roles import firewall, paths
+
+HOST = Host(name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"})
+SITE = Site(path="", hosts={"hk1": HOST}, known_hosts="none")
+RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
+
+
+def facts(program: str, port: int, *, address: str = "0.0.0.0", given: str = "32768\t60999\n", deployed: bool = False) -> Facts:
+    files = {RANGE: given} | ({paths.FIREWALL_RULES: "x"} if deployed else {})
+    listener = Listener(proto="udp", address=address, port=port, pid=9, program=program, unit=f"{program}.service")
+    known = {path: FileFact(content=content, sha256="", mode="0644", owner="root", group="root") for path, content in files.items()}
+    return Facts(listening=(listener,), files=known)
+
+
+@pytest.mark.parametrize(
+    ("program", "port", "refused", "warned"),
+    [
+        ("hysteria", 36712, False, True),
+        ("tailscaled", 41641, False, True),
+        ("wireguard-go", 61820, True, False),
+        ("openvpn", 1194, True, False),
+        ("", 51820, True, False),
+        ("chronyd", 40123, False, False),
+        ("systemd-timesyn", 51234, False, False),
+        ("dhclient", 68, False, False),
+        ("unbound", 64001, False, False),
+    ],
+)
+def test_who_is_refused_and_who_is_told(program: str, port: int, refused: bool, warned: bool) -> None:
+    known = facts(program, port)
+    assert bool(firewall.refusals(HOST, SITE, known)) == refused
+    found = firewall.warnings(HOST, SITE, known)
+    assert bool(found) == warned
+    assert all(f"add {port}/udp to hosts.hk1.firewall.allow" in sentence for sentence in found)
+
+
+def test_a_wider_range_of_the_kernels_makes_nobody_a_client() -> None:
+    assert firewall.refusals(HOST, SITE, facts("openvpn", 1194, given="1024\t65535\n"))
+    assert not firewall.refusals(HOST, SITE, facts("game", 61000, given="1024\t65535\n"))
+
+
+def test_nothing_is_told_that_is_allowed_or_on_loopback_or_was_closed_before() -> None:
+    allowing = HOST.model_copy(update={"firewall": HOST.firewall.model_copy(update={"allow": ("36000-37000/udp",)})})
+    assert firewall.warnings(allowing, SITE, facts("hysteria", 36712)) == []
+    assert firewall.warnings(HOST, SITE, facts("hysteria", 36712, address="127.0.0.1")) == []
+    assert firewall.warnings(HOST, SITE, facts("hysteria", 36712, deployed=True)) == []
