@@ -91,9 +91,10 @@ class Session:
         try:
             for digest, content in lacking.items():
                 self._send_blob(digest, revealed(content))
-        except Unreachable:
-            with suppress(Unreachable):
-                self._expect("done")  # it hangs up on what it cannot keep, and has said why
+        except Unreachable as error:
+            if not isinstance(error.__cause__, TimeoutError):  # it hangs up on what it cannot keep, and has said why
+                with suppress(Unreachable):
+                    self._expect("done")
             raise
         self._agent_acts.set()
         if self._stopping.is_set():

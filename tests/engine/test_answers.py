@@ -15,7 +15,7 @@ from rich.console import Console
 
 from engine import session, transport
 from engine.facts import Ask
-from engine.login import Login
+from engine.login import Login, Unreachable
 from engine.plan import compile_plan
 from engine.report import Report
 from engine.resource import File
@@ -69,6 +69,23 @@ def hear(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Session]:
         return Session(LOGIN, ask=Ask(), run_id="x", on_event=lambda _: None)
 
     return begin
+
+
+REFUSED = event("refused", what="a content cannot be kept", where="/var", why="No space left on device")
+
+
+@pytest.mark.parametrize(("cause", "what"), [(OSError("closed"), "a content cannot be kept"), (TimeoutError(), "the connection was lost")])
+def test_last_words_are_heard_of_an_agent_that_hung_up_but_not_waited_for_on_a_dead_line(
+    hear: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, cause: OSError, what: str
+) -> None:
+    def fail(_: Session, digest: str, content: object) -> None:
+        raise Unreachable("the connection was lost") from cause
+
+    monkeypatch.setattr(Session, "_send_blob", fail)
+    plan = compile_plan([File(path="/srv/x", content=b"x")], mode="apply")
+    with pytest.raises(DerpfleetError) as error:
+        hear(HELLO, event("want", blobs=[*plan.blobs]), REFUSED).apply(plan)
+    assert error.value.what == what
 
 
 @pytest.mark.parametrize(
