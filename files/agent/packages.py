@@ -28,6 +28,7 @@ class Package(Kind):
 
     def fix(self, keys):
         self.host.packages.install(self._batch())
+        self.host.units.forget()  # packages bring units, and start them
 
     def _batch(self):
         """This one and every later missing package whose needs are met: one call of the package manager instead of many."""
