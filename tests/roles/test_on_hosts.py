@@ -19,7 +19,7 @@ from engine.image import write_derper_image
 from lab import existing_site, faults, golang
 from lab.certificates import make_server_certificate
 from lab.process import wait_for
-from tests.e2e.desk import Desk, Ran
+from tests.e2e.desk import CHECKOUT, Desk, Ran
 
 pytestmark = [pytest.mark.lab]
 SSH = {"tcp/22"}
@@ -360,6 +360,17 @@ def test_a_neighbour_that_is_the_default_of_port_80_leaves_the_captive_portal_ch
     nobody = ("--resolve", f"nobodys.derp.lab:80:{address}", *answer)
     assert ask(desk, "http://nobodys.derp.lab/about", *nobody) == "301 https://nobodys.derp.lab/about"
     assert ask(desk, f"https://{blog.domain}/") == blog.text
+
+
+def test_what_the_manual_says_takes_all_of_it_off_a_host(desk: Desk) -> None:
+    manual = (CHECKOUT / "docs" / "OPERATIONS.md").read_text().partition("**Taking it off a host**")[2].partition("\n**")[0]
+    block = "".join(line for line in manual.splitlines(keepends=True) if line.startswith("    "))
+    assert block.count("derpfleet") > 10
+    desk.stage.run_in("sg1", ["sh"], input=block, check=False)
+    assert run(desk, "sg1", "find", "/etc", "/opt", "/usr", "/var/lib", "/var/www", "-name", "*derpfleet*") == ""
+    assert "derpfleet" not in run(desk, "sg1", "sh", "-c", "nft list tables; cat /etc/passwd /etc/group; systemctl list-units --all")
+    assert desk.listening("sg1") == {"tcp/22", "tcp/80", "tcp/443"}
+    assert ask(desk, "https://blog.derp.lab/").startswith("The site of blog.derp.lab")
 
 
 def ask(desk: Desk, url: str, *words: str) -> str:
