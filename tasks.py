@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -81,17 +82,15 @@ def _reporting(*, json: bool = False, diffs: bool = False, aside: bool = False) 
 @contextmanager
 def _fleet(site: str, *, json: bool = False, diffs: bool = False, aside: bool = False) -> Iterator[Fleet]:
     """The loaded site with its report."""
-    import os
-
     import inventory
     from fleet import stage
     from fleet.context import Fleet
 
-    path = Path(site or os.environ.get("DERPFLEET_SITE") or SITE)
-    if not (site or path.exists()) and stage.SITE.exists():
-        path = stage.SITE
+    path = stage.chosen(site or os.environ.get("DERPFLEET_SITE", ""))
     stage.enter_network_of(path)
     with _reporting(json=json, diffs=diffs, aside=aside) as report:
+        if path == stage.SITE:
+            report.say(f"In the lab: {os.path.relpath(path)}, as there is no {SITE} and none was given")
         yield Fleet(inventory.load(path), report)
 
 
@@ -245,10 +244,14 @@ def derpmap(_: Context, site=""):  # type: ignore[no-untyped-def]
     import json
 
     from fleet import pins
+    from fleet.prove import was_proved
     from roles import derpmap as pure
 
     with _fleet(site, aside=True) as fleet:
         told = pins.known(fleet, fleet.hosts(()))
+        for host in fleet.hosts(()):
+            if not was_proved(fleet, host):
+                fleet.report.line(host.name, "warning", f"not proved: before you paste its region, invoke deploy --host {host.name}")
         print(json.dumps(pure.derpmap(fleet.site, pins=told), indent=2))
         print(pure.instructions(fleet.site, pins=told), file=sys.stderr)
 
@@ -290,24 +293,27 @@ def logs(_: Context, host, site="", relay=False, lines="50", json=False):  # typ
     Example: invoke logs --host hk1 --relay
     """
     from fleet import logs as verb
+    from inventory.rules import HEADSCALE
 
     with _fleet(site, json=json) as fleet:
         if relay:
+            _refuse("runs no relay: without --relay, its last run", {f"--host {host}": host == HEADSCALE})
             verb.show_relay_log(fleet, fleet.equipped([host])[0], lines=_number(lines, "--lines", most=1_000_000))
         else:
             verb.show_last_run(fleet, host)
 
 
 @task(help={"path": f"where to write it (default: {SITE})"})
-def init(_: Context, path=SITE):  # type: ignore[no-untyped-def]
+def init(_: Context, path=""):  # type: ignore[no-untyped-def]
     """Write a commented first site file. Never overwrites one.
 
     Example: invoke init --path elsewhere.yml
     """
     from fleet import init as verb
+    from fleet import stage
 
     with _reporting() as report:
-        verb.init(report, Path(path))
+        verb.init(report, Path(path or os.path.relpath(stage.OWN)))
 
 
 @task(name="up")

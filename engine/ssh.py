@@ -95,6 +95,10 @@ def offered_host_key(login: Login) -> paramiko.PKey:
         _close(gateway)
 
 
+# What paramiko says of a key's file, in errors of no kind of their own.
+_BAD_KEY = ("not a valid", "Invalid key", "Unable to parse key", "unpack requires", "encountered RSA key", "Bad password")
+
+
 def explain(login: Login, error: Exception) -> Unreachable:
     """What kept us out, and what to do about it."""
     host, prefix = ("jump host's", "jump host: ") if login.is_hop else ("host", "")
@@ -121,6 +125,8 @@ def explain(login: Login, error: Exception) -> Unreachable:
         what, step = "the private key has a passphrase", "give ssh.key_passphrase, or add the key to your agent"
     elif isinstance(error, paramiko.AuthenticationException):
         what, step = "login refused", f"check ssh.user and ssh.key, or try: ssh -p {login.port} {login.user}@{login.address}"
+    elif any(words in str(error) for words in _BAD_KEY):
+        what, step = "the private key cannot be used", "check ssh.key (the private one, not .pub) and ssh.key_passphrase of the host"
     elif isinstance(error, socket.gaierror):
         what, step = "the name does not resolve", "check ssh.address of the host"
     elif isinstance(error, FileNotFoundError | PermissionError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import inventory
 from engine.report import Report
+from fleet import stage
 from inventory.errors import DerpfleetError
 
 
@@ -15,12 +17,19 @@ class WouldOverwrite(DerpfleetError):
     exit_code = 4
 
 
+class CannotWrite(DerpfleetError):
+    """There is no writing there."""
+
+
 def init(report: Report, path: Path) -> None:
-    """Writes the commented example to `path`. Raises WouldOverwrite."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes the commented example to `path`. Raises WouldOverwrite, CannotWrite."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x") as file:
             file.write(inventory.init_text())
-    except FileExistsError:
-        raise WouldOverwrite(f"{path} exists", next="edit it, or give another name: invoke init --path FILE") from None
-    report.say(f"{path} written. Edit it, then:\n  invoke trust --host NAME\n  invoke deploy --host NAME")
+    except OSError as error:
+        if path.is_file():
+            raise WouldOverwrite(f"{path} exists", next="edit it, or give another name: invoke init --path FILE") from None
+        raise CannotWrite(f"{path} cannot be written: {error.strerror}", next="give another place: invoke init --path FILE") from None
+    site = "" if path.resolve() == stage.OWN else f" --site {shlex.quote(str(path))}"
+    report.say(f"{path} written. Edit it, then:\n  invoke trust --host NAME{site}\n  invoke deploy --host NAME{site}")

@@ -25,7 +25,8 @@ def show_last_run(fleet: Fleet, name: str) -> None:
         fleet.hosts([name])
     found = runs_of(fleet, name)
     if not found:
-        raise DerpfleetError(f"no run of {name} is kept under {fleet.runs}", next=f"invoke deploy --host {name}")
+        makes_one = "invoke deploy" if name == HEADSCALE else f"invoke deploy --host {name}"
+        raise DerpfleetError(f"no run of {name} is kept under {fleet.runs}", next=makes_one)
     fleet.report.say(str(found[-1]))
     with cache.ours(found[-1]):
         lines = found[-1].read_text(errors="replace").splitlines()

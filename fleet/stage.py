@@ -1,4 +1,4 @@
-"""Where the checkout's lab lies, and how a verb gets into its network. Knows nothing else of it, so that it costs no verb anything."""
+"""Which site file is meant, and how a verb gets into the lab's network when it is the lab's. Costs no verb anything."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent / ".lab"
+_CHECKOUT = Path(__file__).parent.parent
+ROOT = _CHECKOUT / ".lab"
 SITE = ROOT / "site.yml"
+OWN = _CHECKOUT / "inventory" / "site.yml"
 # What .venv/bin/invoke does, and Ctrl-C ends it without a word while that is imported. `signal` itself would be imported too long.
 _AGAIN = """
 import _signal, sys
@@ -18,6 +20,13 @@ del sys.argv[:2]
 from invoke.main import program
 program.run()
 """
+
+
+def chosen(given: str) -> Path:
+    """The site file that was given, there or not; else the checkout's own, wherever we stand; else the lab's, when there is one."""
+    if given:
+        return Path(given)
+    return SITE if SITE.exists() and not OWN.exists() else Path(os.path.relpath(OWN))
 
 
 def enter_network_of(site: Path) -> None:

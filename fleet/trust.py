@@ -15,6 +15,7 @@ from fleet.context import Fleet
 from inventory.rules import HEADSCALE
 
 Confirm = Callable[[str], bool]
+_NO_TERMINAL = ": there is no terminal to ask at; once you have compared it, give it with --fingerprint SHA256:…"
 
 
 def logins(fleet: Fleet, names: Sequence[str]) -> list[Login]:
@@ -65,7 +66,7 @@ def trust(fleet: Fleet, logins: list[Login], *, replace: bool, expected: str, co
             _pin(path, login.key_name, key)
             fleet.report.line(login.name, "changed", f"{shown} pinned in {path}")
         else:
-            fleet.report.line(login.name, "skipped", f"{shown} not pinned")
+            fleet.report.line(login.name, "skipped", f"{shown} not pinned{_NO_TERMINAL if not sys.stdin.isatty() else ''}")
             refused += 1
     return refused
 

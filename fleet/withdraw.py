@@ -43,7 +43,8 @@ def withdraw(fleet: Fleet, host: Host) -> int:
     Returns the exit code. Raises NoOtherRelay, StillAtHome, RegistrationFailed, ResourceFailed, Unreachable, Interrupted.
     """
     if fleet.site.headscale is None:
-        _need_another(fleet, host, _others(fleet, host), NO_HEADSCALE)
+        if fleet.site.derpmap.omit_default_regions:  # else nodes have Tailscale's own relays
+            _need_another(fleet, host, _others(fleet, host), NO_HEADSCALE)
         _stop(fleet, host)
         with _told_when_interrupted(host):
             _settle(fleet)
@@ -72,7 +73,7 @@ def _need_another(fleet: Fleet, host: Host, others: Sequence[Host], served: Serv
     if any(proof.ok for proof in prove_hosts(fleet, others, served=lambda _: served).values()):
         return
     raise NoOtherRelay(
-        "nothing was changed: it is the only relay that nodes have",
+        "nothing was changed: it is the only relay of this site that nodes have",
         host=host.name,
         why="no other relay of this site is proved and in the map" if _others(fleet, host) else "the site has no other host",
         next="deploy another host first",

@@ -53,7 +53,12 @@ LocalPath = Annotated[str, Field(min_length=1), AfterValidator(_beside_the_site)
 HostPath = Annotated[str, _text(r"^/[^\x00]*$", "an absolute path")]
 HostName = Annotated[str, _text(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", "a name of letters, digits, dots, underscores and hyphens")]
 Domain = Annotated[
-    str, _text(rf"^({_LABEL}\.)+{_LABEL}$", "a host name: lower case, with a dot, without scheme, port or path", max_length=253)
+    str,
+    _text(
+        rf"^({_LABEL}\.)+{_LABEL}$",
+        "a host name: lower case, with a dot, without scheme, port or path; one with other letters as xn--…",
+        max_length=253,
+    ),
 ]
 Url = Annotated[str, _text(r"^https?://[^/\s]+(/\S*)?$", "a URL, as https://name/path"), AfterValidator(_leads_somewhere)]
 Jump = Annotated[str, _text(r"^[^\s/]+(\s*,\s*[^\s/]+)*$", "jump hosts, as user@host:port with commas between"), AfterValidator(jump_hosts)]

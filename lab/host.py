@@ -127,9 +127,7 @@ class Host:
 
     def enter(self) -> list[str]:
         """An argv prefix that runs a command on the host as root. Raises LabError when it is down."""
-        clean = ["env", "-i", "HOME=/root", "USER=root", "LANG=C.UTF-8", "TERM=xterm-256color"]
-        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return ["nsenter", f"--target={self._init_or_error()}", "--all", *clean, path]
+        return _enter(self._init_or_error())
 
     def write(self, files: Mapping[str, str | bytes], *, mode: int = 0o644) -> None:
         """Write files on the host, which is up; paths are relative to its root."""
@@ -146,9 +144,17 @@ class Host:
 
     def is_up(self) -> bool:
         """Whether its service manager has done all that boot asks for. A unit that failed is told by the tests, not by the lab."""
-        if self.init is None:
+        if (init := self.init) is None:  # while it starts, what was found once need not be found the next moment
             return False
-        return self.run(["systemctl", "is-system-running", "--wait"], check=False).stdout.strip() in {"running", "degraded"}
+        ask = [*_enter(init), "systemctl", "is-system-running", "--wait"]
+        return execute(ask, check=False, what=f"{self.name} does not say whether it is up").stdout.strip() in {"running", "degraded"}
+
+
+def _enter(init: int) -> list[str]:
+    """An argv prefix that runs a command as root where this process 1 is."""
+    clean = ["env", "-i", "HOME=/root", "USER=root", "LANG=C.UTF-8", "TERM=xterm-256color"]
+    path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return ["nsenter", f"--target={init}", "--all", *clean, path]
 
 
 def make_keys(folder: Path) -> None:

@@ -75,8 +75,7 @@ def missing_pin(host: Host, pins: Pins | None = None) -> str:
         return ""
     return (
         f"The certificate of {host.name} is self-signed and its SHA-256 is not known, so no client would accept it: "
-        f"set hosts.{host.name}.certificate.pin to what `openssl s_client -connect {host.domain}:{host.ports.https} </dev/null | "
-        "openssl x509 -outform DER | sha256sum` prints."
+        f"invoke deploy --host {host.name} reads it on the host; or set hosts.{host.name}.certificate.pin, if you know it otherwise."
     )
 
 

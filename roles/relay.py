@@ -76,6 +76,15 @@ def _mesh_key(host: Host, site: Site, ship: Shipment) -> list[Resource]:
     ]
 
 
+def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
+    if verify_url(host, site) or host.relay.open:
+        return []
+    return [
+        "the relay is open to everybody who finds it, as there is no headscale in the site to ask who may use it: set "
+        f"hosts.{host.name}.relay.verify_client_url to one that knows, or hosts.{host.name}.relay.open to true, if that is meant"
+    ]
+
+
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
     found = ports.taken(host, facts)
     if host.flavour == "docker":

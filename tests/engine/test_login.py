@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from engine.report import Report
 from engine.ssh import fingerprint, offered_host_key
 from engine.transport import run_once
 from fleet.context import Fleet
-from fleet.trust import logins, trust
+from fleet.trust import ask_person, logins, trust
 from inventory.model import Host, Region, Site, Ssh
 from tests.engine.conftest import PYTHON, login_to
 from tests.support.sshd import Sshd
@@ -128,6 +129,28 @@ def fleet(tmp_path: Path) -> Fleet:
 
 def pinned(fleet: Fleet, server: Sshd) -> Login:
     return login_to(server, known_hosts=Path(fleet.site.known_hosts))
+
+
+@pytest.mark.parametrize("text", ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA me@example\n", "-----BEGIN OPENSSH PRIVATE KEY-----\nnonsense\n"])
+def test_a_key_file_that_is_no_private_key_is_named(sshd: Sshd, tmp_path: Path, text: str) -> None:
+    (tmp_path / "key").write_text(text)
+    with pytest.raises(Unreachable) as error:
+        run_once(login_to(sshd, key=str(tmp_path / "key")), ["true"])
+    assert (error.value.what, error.value.next[:35]) == ("the private key cannot be used", "check ssh.key (the private one, not")
+
+
+def test_a_passphrase_that_does_not_open_the_key_is_named(sshd: Sshd, tmp_path: Path) -> None:
+    make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "right", "-f", str(tmp_path / "key")]
+    subprocess.run(make, check=True)
+    with pytest.raises(Unreachable) as error:
+        run_once(login_to(sshd, key=str(tmp_path / "key"), key_passphrase="cmd:echo wrong"), ["true"])
+    assert error.value.what == "the private key cannot be used"
+
+
+def test_without_a_terminal_to_ask_at_trust_says_what_to_give_instead(sshd: Sshd, fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    told = Fleet(fleet.site, Report())
+    assert trust(told, [pinned(fleet, sshd)], replace=False, expected="", confirm=ask_person) == 1
+    assert "give it with --fingerprint" in " ".join(capsys.readouterr().out.split())
 
 
 def test_trust_pins_only_what_a_person_accepted(sshd: Sshd, fleet: Fleet) -> None:

@@ -1,4 +1,4 @@
-"""Into the lab's network, and into no other."""
+"""Which site file is meant; into the lab's network, and into no other."""
 
 from __future__ import annotations
 
@@ -23,6 +23,20 @@ def folder(path: Path) -> Path:
     path.mkdir()
     (path / "enter").write_text("#!/bin/sh\n")
     return path / "site.yml"
+
+
+def test_what_was_given_is_meant_and_else_the_checkouts_own_wherever_we_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, labs = tmp_path / "inventory" / "site.yml", folder(tmp_path / ".lab")
+    monkeypatch.setattr(stage, "OWN", own)
+    monkeypatch.setattr(stage, "SITE", labs)
+    own.parent.mkdir()
+    monkeypatch.chdir(own.parent)
+    assert stage.chosen("") == Path("site.yml")
+    labs.touch()
+    assert stage.chosen("") == labs
+    assert stage.chosen("nowhere.yml") == Path("nowhere.yml")
+    own.touch()
+    assert stage.chosen("") == Path("site.yml")
 
 
 def test_a_program_beside_a_site_file_is_not_run(tmp_path: Path, started: list[list[str]]) -> None:

@@ -236,9 +236,17 @@ def test_without_a_headscale_of_ours_it_is_told_what_to_do_there(tmp_path: Path,
     assert "Take region 900 (hk) out of the map of your control server now." in world.shown.getvalue()
 
 
+def test_the_only_host_of_a_site_goes_where_nodes_have_tailscales_own_relays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = site_of()
+    world = make_world(site.model_copy(update={"headscale": None, "hosts": {"hk1": site.hosts["hk1"]}}), tmp_path, monkeypatch)
+    assert world.withdraw() == 0
+    assert world.done == ["stop hk1"]
+
+
 def test_the_only_host_of_a_site_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = site_of()
-    alone = site.model_copy(update={"headscale": None, "hosts": {"hk1": site.hosts["hk1"]}})
+    only_ours = site.derpmap.model_copy(update={"omit_default_regions": True})
+    alone = site.model_copy(update={"headscale": None, "hosts": {"hk1": site.hosts["hk1"]}, "derpmap": only_ours})
     world = make_world(alone, tmp_path, monkeypatch)
     with pytest.raises(NoOtherRelay) as error:
         world.withdraw()

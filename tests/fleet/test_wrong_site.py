@@ -108,6 +108,8 @@ def test_a_key_that_is_not_there_contacts_no_host(host: socket.socket, tmp_path:
         ("verify --address relay.example.org --ca /nowhere/ca.pem", "/nowhere/ca.pem: No such file"),
         ("deploy --host hk2", "did you mean --host hk1?"),
         ("logs --host elsewhere", "no host named elsewhere"),
+        ("logs --host headscale", "next  invoke deploy\n"),
+        ("logs --host headscale --relay", "--host headscale runs no relay"),
         ("logs --host hk1 --relay --lines many", "--lines takes a number up to 1000000, not 'many'"),
         ("verify --address relay.example.org --stun-port many", "--stun-port takes a number up to 65535, not 'many'"),
         ("verify --address relay.example.org --stun-port 70000", "--stun-port takes a number up to 65535, not '70000'"),
@@ -128,6 +130,23 @@ def test_what_was_typed_wrong_is_told_in_words(tmp_path: Path, words: str, told:
     assert done.returncode in (1, 4)
     assert told in said
     assert "Traceback" not in said
+
+
+def test_a_first_site_file_that_cannot_be_written_is_told_in_words(tmp_path: Path) -> None:
+    def init(path: Path) -> tuple[int, str]:
+        argv = [str(Path(sys.executable).parent / "invoke"), "init", "--path", str(path)]
+        done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    site = tmp_path / "new" / "site.yml"
+    code, said = init(site)
+    assert code == 0
+    assert f"invoke trust --host NAME --site {site}" in said
+    assert init(site)[0] == 4
+    code, said = init(site / "below.yml")
+    assert code == 1
+    assert f"{site / 'below.yml'} cannot be written: " in said
 
 
 def test_an_empty_word_is_no_value(tmp_path: Path) -> None:
