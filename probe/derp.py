@@ -16,8 +16,8 @@ from probe.tcp import dial
 from probe.tls import context
 from probe.web import authority, excerpt
 from relay.client import Admitted, Client, Event, Greeted, Pinged, Refused
-from relay.handshake import ClientInfo, make_private_key
-from relay.wire import ProtocolError
+from relay.core.handshake import ClientInfo, make_private_key
+from relay.core.wire import ProtocolError
 
 _HEAD = 4096
 _HEADER_KEY = re.compile(rb"(?im)^derp-public-key:[ \t]*(?:nodekey:)?([0-9a-f]{64})[ \t]*\r?$")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from inventory.errors import DerpfleetError
 from inventory.secrets import Secret
-from relay.handshake import format_key, make_private_key, public_key
-from relay.wire import KEY_LEN
+from relay.core.handshake import format_key, make_private_key, public_key
+from relay.core.wire import KEY_LEN
 
 
 class ProverKeyError(DerpfleetError):

@@ -13,7 +13,7 @@ from probe.net import NoRoute, Patience, connect
 from probe.proof import Broken
 from probe.stun import measure as measure_stun
 from probe.target import Target
-from relay.wire import ProtocolError
+from relay.core.wire import ProtocolError
 
 TRIES = 3
 """The least of so many is taken: what exceeds it is waiting, not distance."""

@@ -14,7 +14,7 @@ from probe.net import Flooded, Patience
 from probe.proof import Broken, Found, milliseconds
 from probe.target import Target
 from relay.client import Alive, Gone, Received
-from relay.wire import ProtocolError
+from relay.core.wire import ProtocolError
 
 ROUNDS = ((1, 5), (1_280, 5), (65_536, 1))
 """(bytes, packets each way): the least, an ordinary WireGuard packet, the most that a relay has to take."""

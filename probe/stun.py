@@ -10,8 +10,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from probe.net import NoRoute, Patience, family
 from probe.proof import Broken, Found, Skip, duration
 from probe.target import Target
-from relay.stun import TXID_LEN, pack_request, parse_response
-from relay.wire import ProtocolError
+from relay.core.stun import TXID_LEN, pack_request, parse_response
+from relay.core.wire import ProtocolError
 
 _RESEND_S = 0.4
 _MAX_JUNK = 32

@@ -14,10 +14,10 @@ from contextlib import suppress
 
 from relay import log, systemd
 from relay.flags import Config, parse_or_exit
-from relay.keyfile import KeyFileError, NodeKey, read_or_create_key
-from relay.loop import Loop
+from relay.io.loop import Loop
+from relay.keys.node_key import KeyFileError, NodeKey, read_or_create_key
+from relay.mesh.workers import Worker, supervise
 from relay.server import Relay
-from relay.workers import Worker, supervise
 
 MIB = 2**20
 

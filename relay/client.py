@@ -16,10 +16,10 @@ from typing import Final
 
 import h11
 
-from relay import wire
-from relay.handshake import ClientInfo, ServerInfo, pack_client_info, parse_server_info
-from relay.handshake import public_key as public_key_of
-from relay.wire import PeerPresent, ProtocolError
+from relay.core import wire
+from relay.core.handshake import ClientInfo, ServerInfo, pack_client_info, parse_server_info
+from relay.core.handshake import public_key as public_key_of
+from relay.core.wire import PeerPresent, ProtocolError
 
 MAX_REFUSAL_BODY: Final = 1024  # as much of a refusal's body as goes into the error
 _META_NAME: Final = re.compile(rb"derpkey([0-9a-fA-F]{64})")

@@ -6,7 +6,7 @@ import asyncio
 from random import uniform
 from typing import TYPE_CHECKING, Final
 
-from relay.wire import pack_restarting
+from relay.core.wire import pack_restarting
 
 if TYPE_CHECKING:
     from relay.server import Relay

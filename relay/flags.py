@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NoReturn
 
-from relay import __version__, goflag
-from relay.goflag import FlagError, HelpWanted
+from relay import __version__
+from relay.golang import flag
+from relay.golang.flag import FlagError, HelpWanted
 
 DEFAULT_KEY_FILE = "/var/lib/derper/derper.key"  # derper's, when it runs as root without -c
 DEV_ADDRESS = ":3340"
@@ -26,12 +27,12 @@ DEV_MESH_KEY = "TAILSCALE_DERPER_MESH_KEY"  # derper's environment variable for 
 MAX_INT = 2**63 - 1
 _PORTS = {"http": 80, "https": 443}
 _KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "bool": (goflag.parse_bool, ""),
-    "int": (goflag.parse_int, "int"),
-    "float": (goflag.parse_float, "float"),
+    "bool": (flag.parse_bool, ""),
+    "int": (flag.parse_int, "int"),
+    "float": (flag.parse_float, "float"),
     "str": (str, "string"),
-    "list": (goflag.parse_list, "list"),
-    "duration": (goflag.parse_duration, "duration"),
+    "list": (flag.parse_list, "list"),
+    "duration": (flag.parse_duration, "duration"),
 }
 
 
@@ -149,7 +150,7 @@ class Config:
     def listen(self) -> tuple[str, int]:
         """Host ("" for every address) and port of the main listener. Raises FlagError."""
         try:
-            host, port = goflag.split_host_port(DEV_ADDRESS if self.dev else self.addr)
+            host, port = flag.split_host_port(DEV_ADDRESS if self.dev else self.addr)
         except ValueError as e:
             raise FlagError(f"invalid server address: {e}") from None
         return host, _port(port)
@@ -158,7 +159,7 @@ class Config:
     def front(self) -> tuple[str, int]:
         """Host and port of -front-check. Raises FlagError."""
         try:
-            host, port = goflag.split_host_port(self.front_check)
+            host, port = flag.split_host_port(self.front_check)
         except ValueError as e:
             raise FlagError(str(e)) from None
         return host or "127.0.0.1", _port(port)
@@ -188,7 +189,7 @@ Examples:
 def _port(text: str) -> int:
     port = _PORTS.get(text) if not text.isdecimal() else int(text)
     if port is None or port > 65535:
-        raise FlagError(f"invalid server address: unknown port {goflag.quote(text)}")
+        raise FlagError(f"invalid server address: unknown port {flag.quote(text)}")
     return port
 
 
@@ -207,9 +208,9 @@ def usage(width: int = 100) -> str:
 
 def _default_note(value: Any, kind: str) -> str:
     if kind == "duration":
-        return f" (default {goflag.format_duration(value)})"
+        return f" (default {flag.format_duration(value)})"
     if kind == "str" and value:
-        return f" (default {goflag.quote(value)})"
+        return f" (default {flag.quote(value)})"
     if kind == "bool":
         return " (default true)" if value else ""
     if value in ((), "", 0, MAX_INT) or value == float("inf"):
@@ -224,9 +225,9 @@ def parse(argv: Sequence[str], *, root: bool | None = None) -> Config:
     is wrong and what to do, and HelpWanted.
     """
     by_flag = {f.metadata["flag"]: f for f in fields(Config)}
-    values, rest = goflag.parse_argv(argv, {name: _KINDS[f.metadata["kind"]][0] for name, f in by_flag.items()})
+    values, rest = flag.parse_argv(argv, {name: _KINDS[f.metadata["kind"]][0] for name, f in by_flag.items()})
     if rest:
-        raise FlagError(f"unexpected argument {goflag.quote(rest[0])}: flags only; a boolean is switched off with -flag=false")
+        raise FlagError(f"unexpected argument {flag.quote(rest[0])}: flags only; a boolean is switched off with -flag=false")
     config = Config(**{by_flag[name].name: value for name, value in values.items()})
     if config.version:
         return config
@@ -251,16 +252,16 @@ def _check(config: Config) -> None:
         if used:
             raise FlagError(f"{name} is derper's alone: run this relay without it")
     if config.home not in ("", "blank") and not config.home.startswith(("http://", "https://")):
-        raise FlagError(f"unknown --home value {goflag.quote(config.home)}")
+        raise FlagError(f"unknown --home value {flag.quote(config.home)}")
     if any("/" in name for name in config.unpublished_bootstrap_dns_names):
         raise FlagError("-unpublished-bootstrap-dns-names: staged roll-out by a TXT record (name/record) is derper's alone")
     if config.mesh_with and not config.mesh_psk_file and not (config.dev and os.environ.get(DEV_MESH_KEY)):
         raise FlagError("--mesh-with requires --mesh-psk-file")
     url = config.verify_client_url
     if url and not url.startswith(("http://", "https://")):
-        raise FlagError(f"-verify-client-url {goflag.quote(url)}: not an http:// or https:// URL")
+        raise FlagError(f"-verify-client-url {flag.quote(url)}: not an http:// or https:// URL")
     if config.log_format not in ("auto", "plain", "json", "journal"):
-        raise FlagError(f"-log-format {goflag.quote(config.log_format)}: choose auto, plain, json or journal")
+        raise FlagError(f"-log-format {flag.quote(config.log_format)}: choose auto, plain, json or journal")
     _check_addresses(config)
     _check_numbers(config)
 
@@ -268,7 +269,7 @@ def _check(config: Config) -> None:
 def _check_addresses(config: Config) -> None:
     if config.metrics_listen:
         try:
-            _port(goflag.split_host_port(config.metrics_listen)[1])
+            _port(flag.split_host_port(config.metrics_listen)[1])
         except ValueError as e:
             raise FlagError(f"-metrics-listen: {str(e).removeprefix('invalid server address: ')}") from None
     if config.front_check:
@@ -280,7 +281,7 @@ def _check_addresses(config: Config) -> None:
         try:
             ipaddress.ip_network(entry, strict=False)
         except ValueError:
-            raise FlagError(f"-trusted-proxies: {goflag.quote(entry)} is neither an address nor a CIDR") from None
+            raise FlagError(f"-trusted-proxies: {flag.quote(entry)} is neither an address nor a CIDR") from None
     if config.proxy_protocol and not config.trusted_proxies:
         raise FlagError("-proxy-protocol needs -trusted-proxies: nobody else's PROXY header is believed")
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from relay import client as derp
-from relay.certinfo import parse_certificate
-from relay.handshake import make_private_key
+from relay.core.handshake import make_private_key
+from relay.core.wire import ProtocolError
+from relay.keys.certificate import parse_certificate
 from relay.log import Log
-from relay.wire import ProtocolError
 
 WELL_S: Final = 10.0  # between checks
 ILL_S: Final = 1.0  # a front that works again is known before a prover, or a client, gives up asking

@@ -21,7 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from relay.bucket import Bucket
+from relay.core.bucket import Bucket
 
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 IDENTIFIER: Final = "derp-relay"

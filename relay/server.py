@@ -1,6 +1,6 @@
 """The relay as a process: configuration, listeners, reload and drain around the switch.
 
-What a connection goes through is in front.py (until it is admitted) and link.py (after that); timers are in sweep.py.
+What a connection goes through is in io/arrival.py (until it is admitted) and link.py (after that); timers are in sweep.py.
 """
 
 from __future__ import annotations
@@ -18,35 +18,40 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from relay import admission, debug, frontcheck, http, mesh, metacert, selfsigned, systemd
-from relay.addresses import AddressTable, Ticket, parse_address
-from relay.bootstrap import BootstrapDns
-from relay.bucket import Bucket, RateConfig, parse_rate_config
-from relay.census import Census, ask_others
-from relay.certinfo import CertInfo, first_certificate, parse_certificate
-from relay.channel import make_server_context
+from relay import frontcheck, systemd
+from relay.admission import admission
+from relay.core.addresses import AddressTable, Ticket, parse_address
+from relay.core.bucket import Bucket, RateConfig, parse_rate_config
+from relay.core.handshake import ClientInfo, Introduction, parse_mesh_key
+from relay.core.session import Session
+from relay.core.stats import Rates, Tally
+from relay.core.switch import Switch
 from relay.drain import drain
 from relay.flags import DEV_MESH_KEY, Config
-from relay.front import Front
-from relay.goflag import split_host_port
-from relay.handshake import ClientInfo, Introduction, parse_mesh_key
-from relay.keyfile import NodeKey, read_mesh_key
-from relay.link import Link, Owner, Tick
-from relay.listen import Listener, open_tcp, open_udp, open_unix
+from relay.golang.flag import split_host_port
+from relay.http import http11
+from relay.http.proxy_header import TrustedProxies
+from relay.io.arrival import Front
+from relay.io.bootstrap_dns import BootstrapDns
+from relay.io.link import Link, Owner, Tick
+from relay.io.listen import Listener, open_tcp, open_udp, open_unix
+from relay.io.loop import Loop
+from relay.io.stream import Stream
+from relay.io.stun_batch import open_stun
+from relay.io.stun_socket import StunSocket
+from relay.io.tls import make_server_context
+from relay.keys import meta_certificate, self_signed
+from relay.keys.certificate import CertInfo, first_certificate, parse_certificate
+from relay.keys.node_key import NodeKey, read_mesh_key
 from relay.log import Log
-from relay.loop import Loop
-from relay.mmsg import open_stun
-from relay.proxyproto import TrustedProxies
-from relay.session import Session
-from relay.stats import Rates, Tally
-from relay.stream import Stream
+from relay.mesh import mesh
+from relay.mesh.workers import Worker
+from relay.observe import pages
+from relay.observe.census import Census, ask_others
 from relay.sweep import Sweep
-from relay.switch import Switch
-from relay.udp import StunSocket
-from relay.workers import Worker
 
 JOIN_S: Final = 3.0
-Answer = Callable[[http.Request, http.Site], http.Answer]
+Answer = Callable[[http11.Request, http11.Site], http11.Answer]
 
 
 class Relay(Owner):
@@ -95,14 +100,14 @@ class Relay(Owner):
         self.bootstrap = BootstrapDns(config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names, self.tally.counts)
         self.certificate: CertInfo | None = None
         inside = self._make_inside()
-        self._inside = debug.make_pages(inside, anyone=bool(config.metrics_listen), proxies=self.proxies)
-        self._parts = debug.make_parts(inside)
+        self._inside = pages.make_pages(inside, anyone=bool(config.metrics_listen), proxies=self.proxies)
+        self._parts = pages.make_parts(inside)
         self.site = self._make_site()
         self._handed = list(handed)
         self._notifier = notifier or systemd.Notifier()
         self._context: ssl.SSLContext | None = None
         self._mesh_key = _read_mesh_key(config)
-        self._meta_certificate = metacert.pem_of(metacert.new_meta_cert(key.public, time.time()))
+        self._meta_certificate = meta_certificate.pem_of(meta_certificate.new_meta_cert(key.public, time.time()))
         self._accepts = Bucket(config.accept_connection_limit, config.accept_connection_burst, loop.time())
         # Of all workers no two give a connection the same number.
         self._serials = count(1) if worker is None else count(1 + worker.number, worker.count)
@@ -116,7 +121,7 @@ class Relay(Owner):
         """Load what is configured and listen. Raises OSError, KeyFileError, ValueError with words for the operator."""
         config = self.config
         if config.serve_tls:
-            if selfsigned.ensure_self_signed(config.cert_dir, config.hostname, time.time()):
+            if self_signed.ensure_self_signed(config.cert_dir, config.hostname, time.time()):
                 self._tell_pin()
             self._context = self._load_certificate()
         if config.rate_config:
@@ -124,9 +129,9 @@ class Relay(Owner):
         if self.worker is not None:
             await self._join(self.worker)
         host, port = config.listen
-        self._listen(open_tcp(host, port, config, self._handed), http.answer, encrypted=config.serve_tls)
+        self._listen(open_tcp(host, port, config, self._handed), http11.answer, encrypted=config.serve_tls)
         if config.serve_tls and config.http_port >= 0:
-            self._listen(open_tcp(host, config.http_port, config, self._handed), http.answer_plain)
+            self._listen(open_tcp(host, config.http_port, config, self._handed), http11.answer_plain)
         if config.metrics_listen:
             self._listen_inside(config.metrics_listen)
         if config.stun:
@@ -328,14 +333,14 @@ class Relay(Owner):
 
     # Certificates, limits, listeners.
 
-    def _make_inside(self) -> debug.Inside:
+    def _make_inside(self) -> pages.Inside:
         """What the debug pages look at. They are for loopback on every listener, or for whoever reaches the address that has them."""
         offset_s = time.time() - self.loop.time()  # from the loop's clock to Unix time
         about = {"hostname": self.config.hostname}
         if self.worker is None:
-            return debug.Inside(self.switch, self.census.all, self.rates, offset_s, about)
+            return pages.Inside(self.switch, self.census.all, self.rates, offset_s, about)
         about["worker"] = f"{self.worker.number} of {self.worker.count}; the pages are of all"
-        return debug.Inside(self.switch, self.census.all, self.rates, offset_s, about, partial(ask_others, self.worker))
+        return pages.Inside(self.switch, self.census.all, self.rates, offset_s, about, partial(ask_others, self.worker))
 
     def _listen_inside(self, address: str) -> None:
         """The metrics: worker 0 on the port that is named, the others on those behind it, if nobody else has them."""
@@ -350,19 +355,19 @@ class Relay(Owner):
         else:
             self._listen(sockets, self._answer_inside, proxied=False)
 
-    def _answer_worker(self, request: http.Request, site: http.Site) -> http.Answer:
+    def _answer_worker(self, request: http11.Request, site: http11.Site) -> http11.Answer:
         page = self._parts.get(request.path)
-        return page(request) if page is not None else http.answer(request, site)
+        return page(request) if page is not None else http11.answer(request, site)
 
-    def _answer_inside(self, request: http.Request, _site: http.Site) -> http.Answer:
-        page = http.find_page(self._inside, request.path)
-        return page(request) if page is not None else http.error(404, "metrics are at /metrics, all else is under /debug/")
+    def _answer_inside(self, request: http11.Request, _site: http11.Site) -> http11.Answer:
+        page = http11.find_page(self._inside, request.path)
+        return page(request) if page is not None else http11.error(404, "metrics are at /metrics, all else is under /debug/")
 
-    def _make_site(self) -> http.Site:
+    def _make_site(self) -> http11.Site:
         pages = {} if self.config.metrics_listen else dict(self._inside)
         if self.config.bootstrap_dns_names or self.config.unpublished_bootstrap_dns_names:
             pages["/bootstrap-dns"] = self.bootstrap.page
-        return http.Site(
+        return http11.Site(
             public_key=self.key.public,
             date=lambda: formatdate(usegmt=True),
             client_of=self.proxies.client_of,
@@ -373,7 +378,7 @@ class Relay(Owner):
 
     def _load_certificate(self) -> ssl.SSLContext:
         """The certificate as it lies there now. Raises OSError, and ValueError if it is not for this relay's name."""
-        chain, key = selfsigned.cert_paths(self.config.cert_dir, self.config.hostname)
+        chain, key = self_signed.cert_paths(self.config.cert_dir, self.config.hostname)
         certificate = parse_certificate(first_certificate(chain.read_text("ascii")))
         if not certificate.is_for(self.config.hostname):
             raise ValueError(f"{chain} is for {', '.join(certificate.names) or 'nobody'}, not for {self.config.hostname}")
@@ -382,9 +387,9 @@ class Relay(Owner):
         return context
 
     def _tell_pin(self) -> None:
-        chain, _ = selfsigned.cert_paths(self.config.cert_dir, self.config.hostname)
-        pin = selfsigned.pin_of(chain.read_text("ascii"))
-        self.log.info("made a self-signed certificate; DERP map node", node=selfsigned.map_node(self.config.hostname, pin))
+        chain, _ = self_signed.cert_paths(self.config.cert_dir, self.config.hostname)
+        pin = self_signed.pin_of(chain.read_text("ascii"))
+        self.log.info("made a self-signed certificate; DERP map node", node=self_signed.map_node(self.config.hostname, pin))
 
     def _reload_certificate(self) -> None:
         self._context = self._load_certificate()

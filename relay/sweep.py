@@ -7,11 +7,11 @@ from heapq import heappop, heappush
 from random import uniform
 from typing import TYPE_CHECKING, Final
 
-from relay.tcpinfo import read_rtt_us
-from relay.wire import KEEP_ALIVE_FRAME
+from relay.core.wire import KEEP_ALIVE_FRAME
+from relay.io.tcpinfo import read_rtt_us
 
 if TYPE_CHECKING:
-    from relay.link import Link
+    from relay.io.link import Link
     from relay.server import Relay
 
 PERIOD_S: Final = 0.5

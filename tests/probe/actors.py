@@ -10,9 +10,9 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from relay import wire
-from relay.handshake import Introduction, ServerInfo, make_private_key, pack_server_info, parse_client_info, public_key
-from relay.stun import pack_response
+from relay.core import wire
+from relay.core.handshake import Introduction, ServerInfo, make_private_key, pack_server_info, parse_client_info, public_key
+from relay.core.stun import pack_response
 from tests.probe.authority import Issued
 from tests.probe.servers import LOOPBACK
 

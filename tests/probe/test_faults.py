@@ -15,9 +15,9 @@ from probe.keys import new_prover
 from probe.net import Patience
 from probe.target import Target
 from probe.verify import verify
-from relay.handshake import make_private_key, public_key
-from relay.metacert import new_meta_cert, pem_of
-from relay.wire import pack_frame
+from relay.core.handshake import make_private_key, public_key
+from relay.core.wire import pack_frame
+from relay.keys.meta_certificate import new_meta_cert, pem_of
 from tests.probe.actors import (
     SWITCH,
     Quack,

@@ -19,7 +19,7 @@ from probe.proof import Broken, Proof
 from probe.target import Target
 from probe.verify import verify
 from probe.web import excerpt
-from relay.wire import pack_frame
+from relay.core.wire import pack_frame
 from tests.probe.actors import SWITCH, Quack, saying, serving
 from tests.probe.authority import Authority, Issued
 from tests.probe.servers import DOMAIN, Backend, target

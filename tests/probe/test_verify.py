@@ -22,7 +22,7 @@ from probe.net import NoRoute, Patience
 from probe.proof import LADDER, Proof, Rung
 from probe.target import Target
 from probe.verify import prove, verify
-from relay.metacert import new_meta_cert, pem_of
+from relay.keys.meta_certificate import new_meta_cert, pem_of
 from tests.probe.actors import Quack, answering, serving
 from tests.probe.authority import Authority, Issued
 from tests.probe.servers import DOMAIN, LOOPBACK, Backend, Front, backend, free_port, nginx, target

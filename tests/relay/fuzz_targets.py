@@ -8,32 +8,20 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from relay import (
-    allowfile,
-    bucket,
-    client,
-    control,
-    debug,
-    debug_clients,
-    flags,
-    forward,
-    goflag,
-    handshake,
-    http,
-    keyfile,
-    proxyproto,
-    session,
-    stun,
-    websocket,
-    wire,
-)
-from relay.addresses import network_of
-from relay.stats import Rates, Tally, snapshot
-from relay.wire import ProtocolError
+from relay import client, flags
+from relay.admission import allow_file
+from relay.core import bucket, control, forward, handshake, session, stun, wire
+from relay.core.addresses import network_of
+from relay.core.stats import Rates, Tally, snapshot
+from relay.core.wire import ProtocolError
+from relay.golang import flag
+from relay.http import http11, proxy_header, websocket
+from relay.keys import node_key
+from relay.observe import clients, pages
 from tests.relay import vectors as v
 from tests.relay.people import Room, key_of
 
-NOT_ASKED = http.Response(200, body=b"nobody was asked\n")
+NOT_ASKED = http11.Response(200, body=b"nobody was asked\n")
 MAX_KEPT = 400_000  # more than any frame that a session waits for
 
 
@@ -89,24 +77,24 @@ def session_frames(data: bytes) -> None:
 # HTTP: any bytes, in any chunking, from anyone.
 
 
-def _site() -> http.Site:
+def _site() -> http11.Site:
     room = Room()
     room.join(1, app="tailcat")
-    inside = debug.Inside(room.switch, lambda: snapshot(room.switch, Tally(), {}, []), Rates(), 1.79e9)
-    trusted = proxyproto.TrustedProxies(["127.0.0.1"])
-    return http.Site(v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", trusted.client_of, pages=debug.make_pages(inside))
+    inside = pages.Inside(room.switch, lambda: snapshot(room.switch, Tally(), {}, []), Rates(), 1.79e9)
+    trusted = proxy_header.TrustedProxies(["127.0.0.1"])
+    return http11.Site(v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", trusted.client_of, pages=pages.make_pages(inside))
 
 
 def _converse(pieces: Sequence[bytes], answer: Any) -> tuple[bytes, bool, Any]:
-    conversation = http.Conversation(_site(), answer, peer="127.0.0.1")
+    conversation = http11.Conversation(_site(), answer, peer="127.0.0.1")
     said = b""
     for number, piece in enumerate(pieces):
         part = conversation.receive(piece)
-        while isinstance(part, http.Later):
+        while isinstance(part, http11.Later):
             said += part.said
             part.response.close()  # nobody is asked: what comes behind it is looked at
             part = conversation.resume(NOT_ASKED)
-        if isinstance(part, http.Upgrade):
+        if isinstance(part, http11.Upgrade):
             return said, False, (part.answer, part.rest + b"".join(pieces[number + 1 :]), part.is_websocket, part.not_ideal)
         said += part
         if conversation.closing:
@@ -115,9 +103,9 @@ def _converse(pieces: Sequence[bytes], answer: Any) -> tuple[bytes, bool, Any]:
 
 
 def http_requests(data: bytes) -> None:
-    for answer in (http.answer, http.answer_plain):
+    for answer in (http11.answer, http11.answer_plain):
         said, closing, upgrade = _converse([data], answer)
-        if said.count(b"HTTP/1.1 ") >= http.MAX_PIPELINED:
+        if said.count(b"HTTP/1.1 ") >= http11.MAX_PIPELINED:
             continue  # too many at once, in pieces they are not
         chunked = _converse(_pieces(data), answer)
         assert chunked[2] == upgrade and (chunked[1] == closing or upgrade is None)
@@ -132,23 +120,23 @@ def websocket_frames(data: bytes) -> None:
         assert len(cut._partial) < 140
 
 
-def proxy_header(data: bytes) -> None:
+def proxy_headers(data: bytes) -> None:
     reason, header = "", None
     try:
-        header = proxyproto.parse_proxy_header(data)
-    except proxyproto.ProxyHeaderError as error:
+        header = proxy_header.parse_proxy_header(data)
+    except proxy_header.ProxyHeaderError as error:
         reason = error.reason
     for end in range(min(len(data), 300)):
         try:
-            early = proxyproto.parse_proxy_header(data[:end])
-        except proxyproto.ProxyHeaderError:
+            early = proxy_header.parse_proxy_header(data[:end])
+        except proxy_header.ProxyHeaderError:
             assert reason, "refused early, and not in the end"
             break
         assert early is None or early == header
 
 
 def forwarded_for(data: bytes) -> None:
-    found = proxyproto.TrustedProxies(["127.0.0.1", "10.0.0.0/8"]).client_of("127.0.0.1", data.decode("latin-1").split("\n"))
+    found = proxy_header.TrustedProxies(["127.0.0.1", "10.0.0.0/8"]).client_of("127.0.0.1", data.decode("latin-1").split("\n"))
     network_of(found)
 
 
@@ -188,13 +176,13 @@ def server_stream(data: bytes) -> None:
 
 def files(data: bytes) -> None:
     """Every file that the relay reads."""
-    for parse in (keyfile.parse_key_file, bucket.parse_rate_config):
+    for parse in (node_key.parse_key_file, bucket.parse_rate_config):
         try:
             parse(data)
         except ValueError:
             continue
     text = data.decode("utf-8", "replace")
-    for parse_text in (allowfile.parse_allow_list, handshake.parse_mesh_key):
+    for parse_text in (allow_file.parse_allow_list, handshake.parse_mesh_key):
         try:
             parsed = parse_text(text)
         except ValueError:
@@ -203,7 +191,7 @@ def files(data: bytes) -> None:
 
 
 def command_line(data: bytes) -> None:
-    with suppress(goflag.HelpWanted):
+    with suppress(flag.HelpWanted):
         flags.parse(data.decode("utf-8", "replace").split("\n"), root=True)
 
 
@@ -211,11 +199,11 @@ def debug_query(data: bytes) -> None:
     room = Room()
     for number in range(3):
         room.join(number, app="a" * number)
-    query = debug_clients.parse_query(data.decode("latin-1"), 1.79e9)
+    query = clients.parse_query(data.decode("latin-1"), 1.79e9)
     if query is not None:
-        listing = debug_clients.join_clients(query, [debug_clients.find_clients(query, room.switch.sessions, room.now, 1.79e9)])
+        listing = clients.join_clients(query, [clients.find_clients(query, room.switch.sessions, room.now, 1.79e9)])
         if listing.next:
-            assert debug_clients.parse_query(listing.next[1:], 1.79e9) is not None
+            assert clients.parse_query(listing.next[1:], 1.79e9) is not None
 
 
 _HTTP_WORDS = [
@@ -274,7 +262,7 @@ TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
         Target("session", session_frames, [session, control, forward], words=_FRAME_WORDS),
-        Target("http", http_requests, [http], words=_HTTP_WORDS),
+        Target("http", http_requests, [http11], words=_HTTP_WORDS),
         Target(
             "websocket",
             websocket_frames,
@@ -283,14 +271,14 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             "proxy",
-            proxy_header,
-            [proxyproto],
+            proxy_headers,
+            [proxy_header],
             words=[b"PROXY TCP4 ", b"PROXY TCP6 ", b"\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11", b" 1.2.3.4", b" ::1"],
         ),
         Target(
             "forwarded",
             forwarded_for,
-            [proxyproto],
+            [proxy_header],
             words=[b"127.0.0.1", b"10.1.2.3", b",", b"[::1]:80", b"::ffff:1.2.3.4", b"\n", b"%eth0"],
         ),
         Target("client_info", client_info, [handshake], (ProtocolError,), [v.C, bytes(32), wire.HEADER.pack(2, 104)]),
@@ -312,14 +300,14 @@ TARGETS: dict[str, Target] = {
         Target(
             "files",
             files,
-            [keyfile, handshake, bucket, allowfile],
+            [node_key, handshake, bucket, allow_file],
             words=[*_JSON_WORDS, b'"PrivateKey":"privkey:', b"nodekey:", b"0" * 64, b"\n", b"#"],
         ),
-        Target("flags", command_line, [flags, goflag], (goflag.FlagError,), _FLAG_WORDS),
+        Target("flags", command_line, [flags, flag], (flag.FlagError,), _FLAG_WORDS),
         Target(
             "query",
             debug_query,
-            [debug_clients],
+            [clients],
             (ValueError,),
             [b"all", b"&", b"key=", b"ip=", b"cidr=", b"sort=-rx", b"after=", b"afterconn=1", b"limit=1", b"app=", b"format=json"],
         ),

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from bench.relay import procfs, servers
 from relay import client as derp
-from relay.handshake import ClientInfo, make_private_key
+from relay.core.handshake import ClientInfo, make_private_key
 
 E = TypeVar("E", bound=derp.Event)
 

@@ -2,12 +2,12 @@
 
 from ipaddress import ip_address
 
-from relay import wire
-from relay.handshake import ClientInfo
-from relay.outbox import Outbox
-from relay.session import Session
-from relay.switch import Link, Switch
-from relay.wire import FrameReader, pack_send_packet
+from relay.core import wire
+from relay.core.handshake import ClientInfo
+from relay.core.outbox import Outbox
+from relay.core.session import Session
+from relay.core.switch import Link, Switch
+from relay.core.wire import FrameReader, pack_send_packet
 from tests.relay import vectors as v
 
 SERVER = b"\xee" * 32

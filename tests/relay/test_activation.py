@@ -16,7 +16,7 @@ import pytest
 
 from bench.relay import servers
 from relay import client as derp
-from relay.wire import ProtocolError
+from relay.core.wire import ProtocolError
 from tests.relay.live import HungUp, Peer
 
 TRAMPOLINE = """
@@ -146,7 +146,7 @@ def test_a_restart_refuses_no_connection(manager: Manager) -> None:
 
 
 def test_stun_answers_on_the_socket_that_was_handed_over(manager: Manager) -> None:
-    from relay import stun
+    from relay.core import stun
 
     manager.start()
     manager.hear("READY=1")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.addresses import AddressTable, TooMany, network_of
+from relay.core.addresses import AddressTable, TooMany, network_of
 
 
 class Holder:

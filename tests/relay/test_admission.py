@@ -3,9 +3,10 @@ import json
 
 import pytest
 
-from relay import admission, flags
-from relay.admission import Admission, AllowFileCheck, Cached, TailscaledCheck, UrlCheck, Verdict
-from relay.allowfile import AllowFile
+from relay import flags
+from relay.admission import admission
+from relay.admission.admission import Admission, AllowFileCheck, Cached, TailscaledCheck, UrlCheck, Verdict
+from relay.admission.allow_file import AllowFile
 from tests.relay.httpserver import Script, serving
 from tests.relay.test_httpclient import asynchronous
 

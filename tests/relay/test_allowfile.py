@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from relay.allowfile import MAX_SIZE, AllowFile, AllowFileError, parse_allow_list
+from relay.admission.allow_file import MAX_SIZE, AllowFile, AllowFileError, parse_allow_list
 
 A, B = bytes(range(32)), bytes(range(32, 64))
 

@@ -19,7 +19,8 @@ import pytest
 
 from bench.relay import servers
 from relay import client as derp
-from relay import stun, websocket, wire
+from relay.core import stun, wire
+from relay.http import websocket
 from tests.relay.live import HungUp, Live, Steady, eventually, relay
 
 UPGRADE = f"GET /derp HTTP/1.1\r\nHost: {servers.HOST}\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n\r\n".encode()

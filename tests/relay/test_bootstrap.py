@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from relay import bootstrap
-from relay.bootstrap import BootstrapDns
-from relay.http import Request
+from relay.http.http11 import Request
+from relay.io import bootstrap_dns
+from relay.io.bootstrap_dns import BootstrapDns
 from tests.relay.test_httpclient import asynchronous
 
 TABLE = {
@@ -28,7 +28,7 @@ def table(monkeypatch):
         return [(0, 0, 0, "", (address, port)) for address in entries[host]]
 
     monkeypatch.setattr(asyncio.base_events.BaseEventLoop, "getaddrinfo", getaddrinfo)
-    monkeypatch.setattr(bootstrap, "REFRESH_S", 0.01)
+    monkeypatch.setattr(bootstrap_dns, "REFRESH_S", 0.01)
     return entries
 
 

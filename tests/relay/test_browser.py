@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay import wire
-from relay.handshake import ClientInfo, make_private_key, pack_client_info, parse_server_info, public_key
-from relay.websocket import WebSocket, accept_token, make_key, pack_upgrade
+from relay.core import wire
+from relay.core.handshake import ClientInfo, make_private_key, pack_client_info, parse_server_info, public_key
+from relay.http.websocket import WebSocket, accept_token, make_key, pack_upgrade
 from tests.relay import live
 from tests.relay.live import Live
 

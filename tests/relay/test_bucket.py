@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.bucket import MIN_BURST, Bucket, RateConfig, parse_rate_config
+from relay.core.bucket import MIN_BURST, Bucket, RateConfig, parse_rate_config
 
 
 def test_the_reference_vector():

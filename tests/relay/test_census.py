@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from relay.flags import parse
-from relay.keyfile import NodeKey
-from relay.loop import Loop
+from relay.io.loop import Loop
+from relay.keys.node_key import NodeKey
+from relay.mesh.workers import Worker
 from relay.server import Relay
-from relay.workers import Worker
 
 
 @pytest.fixture
@@ -38,14 +38,14 @@ def test_totals_check_nothing(relay):
 def test_the_consistency_check_runs_once_a_minute_however_often_one_looks(relay, monkeypatch):
     assert [relay.census.all().problems for _ in range(10)] == [["odd"]] * 10
     assert relay.checks == 1
-    monkeypatch.setattr("relay.census.CHECK_EVERY_S", 0)
+    monkeypatch.setattr("relay.observe.census.CHECK_EVERY_S", 0)
     relay.census.all()
     assert relay.checks == 2
 
 
 def test_figures_that_cannot_be_written_now_are_written_later(relay, monkeypatch, tmp_path):
     """A full disk, or no descriptor left, passes; the parent kills a worker that writes no more."""
-    monkeypatch.setattr("relay.census.WRITE_EVERY_S", 0.01)
+    monkeypatch.setattr("relay.observe.census.WRITE_EVERY_S", 0.01)
     relay.worker = Worker(0, 1, tmp_path / "later", b"", b"")
 
     async def run():

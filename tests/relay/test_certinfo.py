@@ -10,9 +10,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.certinfo import first_certificate, parse_certificate
-from relay.metacert import new_meta_cert
-from relay.selfsigned import make_self_signed
+from relay.keys.certificate import first_certificate, parse_certificate
+from relay.keys.meta_certificate import new_meta_cert
+from relay.keys.self_signed import make_self_signed
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 

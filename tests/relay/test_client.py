@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import client as c
-from relay import handshake as h
-from relay import wire
 from relay.client import Client
-from relay.wire import ProtocolError
+from relay.core import handshake as h
+from relay.core import wire
+from relay.core.wire import ProtocolError
 from tests.relay import vectors as v
 
 ANSWER = v.ANSWER_101 + v.SERVER_KEY_FRAME

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.metrics import COUNTERS, GAUGES, LABELLED, make_registry
-from relay.stats import Stats
+from relay.core.stats import Stats
+from relay.observe.metrics import COUNTERS, GAUGES, LABELLED, make_registry
 
 DASHBOARD = json.loads((Path(__file__).resolve().parents[2] / "files/grafana/derpfleet-relay.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]

@@ -4,13 +4,13 @@ import json
 import pytest
 
 from relay import __version__
-from relay.debug import Inside, make_pages, make_parts, may_debug
-from relay.http import Request
-from relay.outbox import Outbox
-from relay.proxyproto import TrustedProxies
-from relay.stats import Rates, Tally, snapshot
-from relay.switch import Link
-from relay.wire import PeerPresent
+from relay.core.outbox import Outbox
+from relay.core.stats import Rates, Tally, snapshot
+from relay.core.switch import Link
+from relay.core.wire import PeerPresent
+from relay.http.http11 import Request
+from relay.http.proxy_header import TrustedProxies
+from relay.observe.pages import Inside, make_pages, make_parts, may_debug
 from tests.relay.people import Room, key_of
 
 KEY = f"nodekey:{key_of(1).hex()}"
@@ -225,7 +225,7 @@ def test_a_worker_that_does_not_answer_is_left_out():
 
 @pytest.mark.parametrize("key", ["", key_of(1).hex()])
 def test_traffic_streams_what_moved_since_the_round_before(monkeypatch, key):
-    monkeypatch.setattr("relay.debug.STREAM_EVERY_S", 0)
+    monkeypatch.setattr("relay.observe.pages.STREAM_EVERY_S", 0)
     one, other = house_of_two()
     here, there = one.room.join(1), other.room.join(1)
     one.room.say(here, 9, b"before the stream")

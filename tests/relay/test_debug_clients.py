@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.debug_clients import MAX_LIMIT, Query, describe, find_clients, join_clients, parse_query, remote_of
+from relay.observe.clients import MAX_LIMIT, Query, describe, find_clients, join_clients, parse_query, remote_of
 from tests.relay.people import Room, key_of
 
 OFFSET = 1_790_000_000.0 - 1000.0

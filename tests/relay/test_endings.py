@@ -15,8 +15,8 @@ import pytest
 
 from bench.relay import servers
 from relay import client as derp
-from relay import wire
-from relay.handshake import make_private_key
+from relay.core import wire
+from relay.core.handshake import make_private_key
 from tests.relay.live import Live, Peer, eventually, relay
 
 TIMEOUT_S = 1.5  # -handshake-timeout of the relay under test

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from relay import http
-from relay.front import HTTP_IDLE_S, MAX_UNREAD, Front
-from relay.stats import Tally
+from relay.core.stats import Tally
+from relay.http import http11
+from relay.io.arrival import HTTP_IDLE_S, MAX_UNREAD, Front
 from tests.relay import vectors as v
 
 REQUEST = b"GET /robots.txt HTTP/1.1\r\nHost: derp.example\r\n\r\n"
@@ -45,7 +45,7 @@ class Office:
         self.fronts: dict[Front, None] = {}
         self.tally = Tally()
         self.addresses = SimpleNamespace(enter=lambda _address, _holder: SimpleNamespace(leave=bool))
-        self.site = http.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
+        self.site = http11.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
 
     def refuses_connection(self, *, main: bool) -> str:
         return ""
@@ -63,7 +63,7 @@ def stream() -> Connection:
 
 @pytest.fixture
 def front(office: Office, stream: Connection) -> Front:
-    return Front(cast(Any, office), cast(Any, stream), ("192.0.2.7", 5), answer=http.answer, context=None, proxied=False)
+    return Front(cast(Any, office), cast(Any, stream), ("192.0.2.7", 5), answer=http11.answer, context=None, proxied=False)
 
 
 def ask(front: Front, data: bytes) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bench.relay import certs, servers
-from relay import stun
+from relay.core import stun
 from relay.frontcheck import Front, check_front
 from tests.relay.live import Live, eventually, relay
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay import websocket
+from relay.http import websocket
 from tests.relay import fuzz
 from tests.relay.fuzz_targets import TARGETS, Target
 

@@ -1,9 +1,9 @@
 import pytest
 
-from relay import goflag
-from relay.goflag import FlagError, HelpWanted
+from relay.golang import flag
+from relay.golang.flag import FlagError, HelpWanted
 
-SETTERS = {"b": goflag.parse_bool, "n": goflag.parse_int, "s": str, "d": goflag.parse_duration, "f": goflag.parse_float}
+SETTERS = {"b": flag.parse_bool, "n": flag.parse_int, "s": str, "d": flag.parse_duration, "f": flag.parse_float}
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ SETTERS = {"b": goflag.parse_bool, "n": goflag.parse_int, "s": str, "d": goflag.
     ],
 )
 def test_syntax_is_gos(argv, values, rest):
-    assert goflag.parse_argv(argv, SETTERS) == (values, rest)
+    assert flag.parse_argv(argv, SETTERS) == (values, rest)
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,14 @@ def test_syntax_is_gos(argv, values, rest):
 )
 def test_errors_have_gos_words(argv, text):
     with pytest.raises(FlagError) as e:
-        goflag.parse_argv(argv, SETTERS)
+        flag.parse_argv(argv, SETTERS)
     assert str(e.value) == text
 
 
 @pytest.mark.parametrize("argv", [["-h"], ["--help"], ["-b", "-help"]])
 def test_help_is_wanted(argv):
     with pytest.raises(HelpWanted):
-        goflag.parse_argv(argv, SETTERS)
+        flag.parse_argv(argv, SETTERS)
 
 
 @pytest.mark.parametrize(
@@ -63,20 +63,20 @@ def test_help_is_wanted(argv):
     [("0", 0), ("-1", -1), ("+7", 7), ("0x1F", 31), ("0b101", 5), ("0o17", 15), ("017", 15), ("-017", -15), ("1_000", 1000), ("00", 0)],
 )
 def test_integers_in_gos_literal_forms(text, value):
-    assert goflag.parse_int(text) == value
+    assert flag.parse_int(text) == value
 
 
 @pytest.mark.parametrize("text", ["", " 1", "1 ", "1.0", "0x", "1__0", "_1", "08", "٣"])
 def test_no_integers(text):
     with pytest.raises(ValueError, match="parse error"):
-        goflag.parse_int(text)
+        flag.parse_int(text)
 
 
 @pytest.mark.parametrize(
     "text, value", [("1", 1.0), (".5", 0.5), ("2.", 2.0), ("1e3", 1000.0), ("+Inf", float("inf")), ("-inf", float("-inf"))]
 )
 def test_floats(text, value):
-    assert goflag.parse_float(text) == value
+    assert flag.parse_float(text) == value
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_floats(text, value):
     ],
 )
 def test_durations(text, seconds):
-    assert goflag.parse_duration(text) == pytest.approx(seconds, rel=1e-12)
+    assert flag.parse_duration(text) == pytest.approx(seconds, rel=1e-12)
 
 
 @pytest.mark.parametrize("text", ["", "s", "1", "1d", ".s", "1 s", "--1s", "3000000h", "+-0"])
 def test_no_durations(text):
     with pytest.raises(ValueError, match="parse error"):
-        goflag.parse_duration(text)
+        flag.parse_duration(text)
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_no_durations(text):
     [(0, "0s"), (1.5, "1.5s"), (600, "10m0s"), (5400, "1h30m0s"), (0.25, "250ms"), (3e-6, "3µs"), (5e-9, "5ns"), (-2, "-2s")],
 )
 def test_durations_print_as_in_go(seconds, text):
-    assert goflag.format_duration(seconds) == text
+    assert flag.format_duration(seconds) == text
 
 
 def test_lists_ignore_blanks():
-    assert goflag.parse_list(" a, b,,c ,") == ("a", "b", "c")
-    assert goflag.parse_list("") == ()
+    assert flag.parse_list(" a, b,,c ,") == ("a", "b", "c")
+    assert flag.parse_list("") == ()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_lists_ignore_blanks():
     [(":443", ("", "443")), ("1.2.3.4:80", ("1.2.3.4", "80")), ("[::1]:80", ("::1", "80")), ("host:https", ("host", "https"))],
 )
 def test_split_host_port(address, parts):
-    assert goflag.split_host_port(address) == parts
+    assert flag.split_host_port(address) == parts
 
 
 @pytest.mark.parametrize(
@@ -138,4 +138,4 @@ def test_split_host_port(address, parts):
 )
 def test_no_host_port(address, text):
     with pytest.raises(ValueError, match=f"{text}$"):
-        goflag.split_host_port(address)
+        flag.split_host_port(address)

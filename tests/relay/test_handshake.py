@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import handshake as h
-from relay.handshake import ClientInfo, ServerInfo
-from relay.wire import ProtocolError
+from relay.core import handshake as h
+from relay.core.handshake import ClientInfo, ServerInfo
+from relay.core.wire import ProtocolError
 from tests.relay import vectors as v
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from relay import http
+from relay.http import http11
 from tests.relay import vectors as v
 
 HOST = b"Host: derp.example.org\r\n"
 
 
-def conversation(answer=http.answer, **options) -> http.Conversation:
-    site = http.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, **options)
-    return http.Conversation(site, answer, peer="192.0.2.1")
+def conversation(answer=http11.answer, **options) -> http11.Conversation:
+    site = http11.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, **options)
+    return http11.Conversation(site, answer, peer="192.0.2.1")
 
 
 @pytest.mark.parametrize(
@@ -40,19 +40,19 @@ def test_a_websocket_upgrade_without_the_subprotocol_is_a_raw_one():
 def test_the_short_cut_for_stock_clients_says_what_h11_says(fast, ideal):
     head = b"GET /derp HTTP/1.1\r\n" + HOST + b"User-Agent: Go-http-client/1.1\r\nConnection: Upgrade\r\n"
     request = head + fast + ideal + b"Upgrade: DERP\r\n\r\n"
-    site = http.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
-    short = http.match_stock_upgrade(request + b"rest", site, peer="192.0.2.1")
+    site = http11.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
+    short = http11.match_stock_upgrade(request + b"rest", site, peer="192.0.2.1")
     long = conversation().receive(request + b"rest")
     fields = ("answer", "rest", "is_websocket", "not_ideal")
     assert [getattr(short, name) for name in fields] == [getattr(long, name) for name in fields]
     assert (short.request.client, short.request.path) == (long.request.client, long.request.path)
     for other in (request[:-1], request.replace(b"derp HTTP", b"derp/ HTTP"), request.replace(HOST, HOST + b"X-Forwarded-For: ::1\r\n")):
-        assert http.match_stock_upgrade(other, site, peer="192.0.2.1") is None
-    switched_off = http.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, derp=False)
-    assert http.match_stock_upgrade(request, switched_off, peer="192.0.2.1") is None
+        assert http11.match_stock_upgrade(other, site, peer="192.0.2.1") is None
+    switched_off = http11.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, derp=False)
+    assert http11.match_stock_upgrade(request, switched_off, peer="192.0.2.1") is None
 
 
-@pytest.mark.parametrize("answer", [http.answer, http.answer_plain])
+@pytest.mark.parametrize("answer", [http11.answer, http11.answer_plain])
 @pytest.mark.parametrize("target", [b"example.org:443", b"/generate_204", b"/derp"])
 def test_nobody_gets_a_tunnel(answer, target):
     """Whatever the page: h11 would take any 2xx answer for the beginning of one."""
@@ -68,7 +68,7 @@ def test_a_body_is_passed_over_up_to_a_size():
     assert said.startswith(b"HTTP/1.1 200 OK")
     assert not talk.closing
     assert talk.receive(b"POST /robots.txt HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n") == b""
-    assert talk.receive(bytes(http.MAX_BODY + 1)) == b""
+    assert talk.receive(bytes(http11.MAX_BODY + 1)) == b""
     assert (talk.closing, talk.fault) == (True, "http_body_too_long")
 
 
@@ -83,10 +83,10 @@ def test_no_more_than_a_few_requests_are_answered_at_once():
     request = b"GET /robots.txt HTTP/1.1\r\n" + HOST + b"\r\n"
     talk = conversation()
     for _ in range(3):
-        assert talk.receive(request * (http.MAX_PIPELINED - 1)).count(b"HTTP/1.1 200 OK") == http.MAX_PIPELINED - 1
+        assert talk.receive(request * (http11.MAX_PIPELINED - 1)).count(b"HTTP/1.1 200 OK") == http11.MAX_PIPELINED - 1
     assert not talk.closing
     said = talk.receive(request * 1000)
-    assert said.count(b"HTTP/1.1 200 OK") == http.MAX_PIPELINED
+    assert said.count(b"HTTP/1.1 200 OK") == http11.MAX_PIPELINED
     assert said.count(b"Connection: close") == 1
     assert (talk.closing, talk.fault) == (True, "too_many_http_requests")
 
@@ -107,14 +107,14 @@ def test_garbage_is_a_bad_request(garbage):
 
 
 def test_a_way_to_https_that_no_header_may_carry_is_a_bad_request():
-    said = conversation(http.answer_plain).receive(b"GET / HTTP/1.1\r\nHost: derp\xe9.example.org\r\n\r\n")
+    said = conversation(http11.answer_plain).receive(b"GET / HTTP/1.1\r\nHost: derp\xe9.example.org\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"Location" not in said
 
 
 def test_pages_answer_their_paths_and_what_is_below():
     def page(name):
-        return lambda request: http.Response(200, f"{name} {request.query}".encode())
+        return lambda request: http11.Response(200, f"{name} {request.query}".encode())
 
     talk = conversation(pages={"/metrics": page("metrics"), "/debug/": page("index"), "/debug/clients/": page("clients")})
     for target, body in [
@@ -129,10 +129,10 @@ def test_pages_answer_their_paths_and_what_is_below():
 
 def test_an_answer_that_takes_a_while_keeps_its_place():
     async def later():
-        return http.Response(200, b"later")
+        return http11.Response(200, b"later")
 
     def answer(request, site):
-        return later() if request.path == "/later" else http.answer(request, site)
+        return later() if request.path == "/later" else http11.answer(request, site)
 
     talk = conversation(answer)
     said = talk.receive(
@@ -143,7 +143,7 @@ def test_an_answer_that_takes_a_while_keeps_its_place():
         with pytest.raises(StopIteration) as stop:
             said.response.send(None)
         said = talk.resume(stop.value.value)
-        before = said.said if isinstance(said, http.Later) else said
+        before = said.said if isinstance(said, http11.Later) else said
         assert before.startswith(b"HTTP/1.1 200 OK") and b"later" in before
     assert b"HTTP/1.1 204" in said
     assert not talk.closing
@@ -151,7 +151,7 @@ def test_an_answer_that_takes_a_while_keeps_its_place():
 
 def test_an_answer_in_parts():
     async def endless():
-        return http.Response(200, object(), (http.TEXT,))
+        return http11.Response(200, object(), (http11.TEXT,))
 
     talk = conversation(lambda _request, _site: endless())
     said = talk.receive(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")

@@ -3,8 +3,8 @@ import functools
 
 import pytest
 
-from relay.httpclient import HttpClient, HttpError, HttpTimeout, Request
-from relay.selfsigned import make_self_signed
+from relay.io.http_client import HttpClient, HttpError, HttpTimeout, Request
+from relay.keys.self_signed import make_self_signed
 from tests.relay.httpserver import Script, serving, tls_context
 
 
@@ -70,7 +70,7 @@ async def test_idle_connections_age_and_belong_to_one_origin(monkeypatch):
         await client.send(Request("GET", base), 5)
         assert (await client.send(Request("GET", elsewhere), 5)).body == b"b"
         await client.send(Request("GET", base), 5)
-        monkeypatch.setattr("relay.httpclient.IDLE_S", -1)
+        monkeypatch.setattr("relay.io.http_client.IDLE_S", -1)
         await client.send(Request("GET", base), 5)
         assert script.connections == 3
         client.close()

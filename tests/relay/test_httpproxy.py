@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from relay.httpclient import HttpClient, HttpError, Request
-from relay.httpproxy import Proxy, find_proxy
-from relay.selfsigned import make_self_signed
+from relay.io.http_client import HttpClient, HttpError, Request
+from relay.io.http_proxy import Proxy, find_proxy
+from relay.keys.self_signed import make_self_signed
 from tests.relay.httpserver import Script, serving, tls_context
 from tests.relay.test_httpclient import asynchronous
 
@@ -94,7 +94,7 @@ async def tunnelling(answer=b"HTTP/1.1 200 Connection established\r\n\r\n", to=0
 @pytest.fixture
 def unproxied(monkeypatch):
     """The test's servers are on loopback, which would never be asked through a proxy."""
-    monkeypatch.setattr("relay.httpproxy._is_loopback", lambda host: False)
+    monkeypatch.setattr("relay.io.http_proxy._is_loopback", lambda host: False)
 
 
 @asynchronous

@@ -3,8 +3,8 @@ import stat
 
 import pytest
 
-from relay import keyfile
-from relay.keyfile import KeyFileError, NodeKey, parse_key_file, read_mesh_key, read_or_create_key
+from relay.keys import node_key
+from relay.keys.node_key import KeyFileError, NodeKey, parse_key_file, read_mesh_key, read_or_create_key
 
 # The matching pair of Tailscale's own tests, and the S key of the protocol notes' vectors.
 PAIRS = [
@@ -36,7 +36,7 @@ def test_the_private_half_is_not_in_repr():
 
 def test_render_is_what_derper_writes():
     key = NodeKey.of(bytes.fromhex(PAIRS[0][0]))
-    assert keyfile.render_key_file(key) == b'{\n\t"PrivateKey": "privkey:%s"\n}' % PAIRS[0][0].encode()
+    assert node_key.render_key_file(key) == b'{\n\t"PrivateKey": "privkey:%s"\n}' % PAIRS[0][0].encode()
 
 
 def test_new_keys_are_clamped():
@@ -57,7 +57,7 @@ def test_created_once_then_read(tmp_path):
 def test_a_file_made_meanwhile_wins(tmp_path):
     path = tmp_path / "k"
     path.write_bytes(b"theirs")
-    keyfile.write_new(path, b"ours", 0o600)
+    node_key.write_new(path, b"ours", 0o600)
     assert path.read_bytes() == b"theirs" and list(tmp_path.iterdir()) == [path]
 
 

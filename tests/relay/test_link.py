@@ -7,11 +7,11 @@ from typing import cast
 
 import pytest
 
-from relay.link import Link, Tick
-from relay.outbox import Outbox
-from relay.session import Session
-from relay.stats import Tally
-from relay.switch import Switch
+from relay.core.outbox import Outbox
+from relay.core.session import Session
+from relay.core.stats import Tally
+from relay.core.switch import Switch
+from relay.io.link import Link, Tick
 
 
 class World:

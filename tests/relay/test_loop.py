@@ -12,8 +12,8 @@ from contextlib import suppress
 
 import pytest
 
-from relay.loop import Loop
-from relay.stream import HIGH_WATER, Receiver, Stream
+from relay.io.loop import Loop
+from relay.io.stream import HIGH_WATER, Receiver, Stream
 
 BUFFER = memoryview(bytearray(65536))
 

@@ -14,9 +14,10 @@ import pytest
 
 from bench.relay import certs, generator, servers
 from relay import client as derp
-from relay import mesh, wire
-from relay.handshake import ClientInfo
-from relay.keyfile import NodeKey, render_key_file
+from relay.core import wire
+from relay.core.handshake import ClientInfo
+from relay.keys.node_key import NodeKey, render_key_file
+from relay.mesh import mesh
 from tests.relay.live import Live, Peer, eventually
 
 MESH_KEY = bytes(range(32))

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from cryptography import x509
 
-from relay.metacert import build_meta_cert, new_meta_cert, pem_of
+from relay.keys.meta_certificate import build_meta_cert, new_meta_cert, pem_of
 
 S_PUBLIC = bytes.fromhex("07a37cbc142093c8b755dc1b10e86cb426374ad16aa853ed0bdfc0b2b86d1c7c")
 VECTOR = bytes.fromhex(

@@ -2,9 +2,9 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from relay import metrics
-from relay.metrics import make_registry, render, series_of
-from relay.stats import Stats, Tally, snapshot
+from relay.core.stats import Stats, Tally, snapshot
+from relay.observe import metrics
+from relay.observe.metrics import make_registry, render, series_of
 from tests.relay.people import Room
 
 # Section 10 of the protocol notes, without what only Go's runtime has.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from relay import outbox as o
-from relay import wire
-from relay.outbox import DEPTH, Outbox
+from relay.core import outbox as o
+from relay.core import wire
+from relay.core.outbox import DEPTH, Outbox
 from tests.relay import vectors as v
 from tests.relay.world import Socket, key
 

@@ -46,7 +46,7 @@ def test_sdist_and_wheel(tmp_path):
     run("user/bin/pip", "install", "-q", str(wheel))
     assert run("user/bin/python", "-I", "-m", "relay", "-version") == run("user/bin/derp-relay", "-version") == f"{__version__}\n"
     assert "Examples:" in run("user/bin/derp-relay", "-h")
-    assert "Log in to a DERP relay twice" in run("user/bin/python", "-I", "-m", "relay.probe", "-h")
+    assert "Log in to a DERP relay twice" in run("user/bin/python", "-I", "-m", "relay.selftest", "-h")
     installed = {path.name for path in (tmp_path / "user").glob("lib/python*/site-packages/relay/*")}
     assert {path.name for path in (ROOT / "relay").glob("*.py")} | {"py.typed"} <= installed
     (license_file,) = (tmp_path / "user").glob("lib/python*/site-packages/derpfleet_relay-*/**/LICENSE")

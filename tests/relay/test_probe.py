@@ -1,16 +1,16 @@
-"""`python -m relay.probe` against real relays."""
+"""`python -m relay.selftest` against real relays."""
 
 import pytest
 
 from bench.relay import servers
-from relay import probe
-from relay.keyfile import NodeKey, render_key_file
-from relay.selfsigned import pin_of
+from relay import selftest
+from relay.keys.node_key import NodeKey, render_key_file
+from relay.keys.self_signed import pin_of
 from tests.relay import live
 
 
 def run(*argv):
-    probe.main([*argv, "-timeout", "5", "-count", "3"])
+    selftest.main([*argv, "-timeout", "5", "-count", "3"])
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from bench.relay import servers
-from relay.handshake import make_private_key
+from relay.core.handshake import make_private_key
 from tests.relay import live
 from tests.relay.httpserver import Script, serving
 from tests.relay.live import HungUp, Live, Peer

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.proxyproto import ProxyHeader, ProxyHeaderError, TrustedProxies, parse_proxy_header
+from relay.http.proxy_header import ProxyHeader, ProxyHeaderError, TrustedProxies, parse_proxy_header
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 LOCAL = TrustedProxies(["127.0.0.1", "::1", "10.0.0.0/8"])

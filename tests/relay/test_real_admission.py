@@ -67,7 +67,7 @@ def test_nodes_come_in_strangers_do_not_and_the_deleted_go(net: Tailnet, who: st
         f"PYTHONPATH={servers.ROOT}",
         sys.executable,
         "-m",
-        "relay.probe",
+        "relay.selftest",
         f"https://{servers.HOST}",
     )
     assert stranger.returncode == 1 and "the relay hung up" in stranger.stderr, stranger

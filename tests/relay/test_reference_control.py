@@ -6,9 +6,9 @@ sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
 
 import pytest
 
-from relay import wire
-from relay.handshake import decode_client_info
-from relay.wire import ProtocolError
+from relay.core import wire
+from relay.core.handshake import decode_client_info
+from relay.core.wire import ProtocolError
 from tests.relay.people import Room, feed, frames, received, send
 
 # Pings, notes, unknown frames (2, 4.6, 4.7)

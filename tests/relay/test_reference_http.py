@@ -2,19 +2,19 @@
 
 import pytest
 
-from relay import http
+from relay.http import http11
 from tests.relay import vectors as v
 
 CHALLENGE = "X-Tailscale-Challenge"
 
 
 def site(**more):
-    return http.Site(v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", lambda peer, _: peer, **more)
+    return http11.Site(v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", lambda peer, _: peer, **more)
 
 
 def converse(data, *, plain=False, **more):
     """What comes back: bytes, or the Upgrade."""
-    conversation = http.Conversation(site(**more), http.answer_plain if plain else http.answer, peer="203.0.113.9")
+    conversation = http11.Conversation(site(**more), http11.answer_plain if plain else http11.answer, peer="203.0.113.9")
     return conversation.receive(data)
 
 
@@ -43,7 +43,7 @@ def ask(target, *headers, method="GET", **more):
 )
 def test_a_normal_upgrade(lines):
     upgrade = converse("\r\n".join([*lines, "", ""]).encode() + v.CLIENT_INFO_FRAME)
-    assert isinstance(upgrade, http.Upgrade)
+    assert isinstance(upgrade, http11.Upgrade)
     assert upgrade.answer == v.ANSWER_101, "these headers and no other, no Date, no Server"
     assert upgrade.rest == v.CLIENT_INFO_FRAME and not upgrade.is_websocket and not upgrade.not_ideal
 
@@ -57,9 +57,9 @@ def test_a_fast_start_gets_no_answer_at_all(value, fast):
 @pytest.mark.parametrize("cut", range(1, 120, 7))
 def test_bytes_behind_the_request_survive_any_cut(cut):
     data = b"GET /derp HTTP/1.1\r\nHost: derp.example\r\nDerp-Fast-Start: 1\r\nUpgrade: DERP\r\n\r\n" + v.CLIENT_INFO_FRAME
-    conversation = http.Conversation(site(), http.answer, peer="203.0.113.9")
+    conversation = http11.Conversation(site(), http11.answer, peer="203.0.113.9")
     first = conversation.receive(data[:cut])
-    if isinstance(first, http.Upgrade):
+    if isinstance(first, http11.Upgrade):
         assert first.rest + data[cut:] == v.CLIENT_INFO_FRAME
     else:
         assert first == b""
@@ -166,5 +166,5 @@ def test_the_plain_listener_sends_everybody_to_https():
 
 
 def test_the_plain_listener_has_the_debug_pages_too():
-    pages = {"/debug/": lambda _: http.Response(200, b"debug")}
+    pages = {"/debug/": lambda _: http11.Response(200, b"debug")}
     assert ask("/debug/clients/", plain=True, pages=pages)[2] == b"debug"

@@ -4,8 +4,8 @@ From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), 
 sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
 """
 
-from relay import wire
-from relay.wire import PeerPresent
+from relay.core import wire
+from relay.core.wire import PeerPresent
 from tests.relay.people import DISCO, Room, drops, feed, frames, key_of, link, received, send
 
 

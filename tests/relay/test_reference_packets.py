@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import wire
-from relay.bucket import RateConfig
-from relay.wire import ProtocolError
+from relay.core import wire
+from relay.core.bucket import RateConfig
+from relay.core.wire import ProtocolError
 from tests.relay.people import DISCO, NOT_DISCO, Room, drops, feed, frames, key_of, received, send
 
 # Routing (4.2)

@@ -8,8 +8,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from relay import wire
-from relay.wire import PeerPresent, ProtocolError
+from relay.core import wire
+from relay.core.wire import PeerPresent, ProtocolError
 from tests.relay import vectors as v
 from tests.relay.people import SERVER, Room, feed, frames, key_of, presents, received, send, watch
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import wire
-from relay.switch import MAX_ROUTES
-from relay.wire import ProtocolError
+from relay.core import wire
+from relay.core.switch import MAX_ROUTES
+from relay.core.wire import ProtocolError
 from tests.relay import vectors as v
 from tests.relay.world import MeshLink, World, key
 

@@ -6,8 +6,8 @@ import stat
 import pytest
 from cryptography import x509
 
-from relay import selfsigned
-from relay.selfsigned import cert_paths, ensure_self_signed, make_self_signed, pin_of
+from relay.keys import self_signed
+from relay.keys.self_signed import cert_paths, ensure_self_signed, make_self_signed, pin_of
 
 
 def test_files_are_named_as_derper_names_them(tmp_path):
@@ -49,6 +49,6 @@ def test_the_pin_is_the_lower_case_hash_of_the_leaf(tmp_path):
     other = make_self_signed("203.0.113.8", 0)[0].decode()
     pin = "sha256-raw:" + hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
     assert pin_of(pem + other) == pin
-    assert json.loads(selfsigned.map_node("203.0.113.7", pin))["CertName"] == pin
+    assert json.loads(self_signed.map_node("203.0.113.7", pin))["CertName"] == pin
     with pytest.raises(ValueError, match="no certificate"):
         pin_of("-----BEGIN PRIVATE KEY-----")

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay import wire
-from relay.bucket import RateConfig
-from relay.handshake import ClientInfo
-from relay.session import MAX_COLD
-from relay.switch import MAX_ROUTES
-from relay.wire import ProtocolError
+from relay.core import wire
+from relay.core.bucket import RateConfig
+from relay.core.handshake import ClientInfo
+from relay.core.session import MAX_COLD
+from relay.core.switch import MAX_ROUTES
+from relay.core.wire import ProtocolError
 from tests.relay import vectors as v
 from tests.relay.world import SERVER, Client, World, key
 

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from relay.outbox import Outbox
-from relay.stats import Rates, Stats, Tally, merge, snapshot
-from relay.switch import Link
-from relay.wire import PeerPresent
+from relay.core.outbox import Outbox
+from relay.core.stats import Rates, Stats, Tally, merge, snapshot
+from relay.core.switch import Link
+from relay.core.wire import PeerPresent
 from tests.relay.people import Room, key_of
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import stun
-from relay.wire import ProtocolError
+from relay.core import stun
+from relay.core.wire import ProtocolError
 from tests.relay import vectors as v
 
 

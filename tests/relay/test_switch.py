@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from relay import wire
-from relay.wire import PeerPresent
+from relay.core import wire
+from relay.core.wire import PeerPresent
 from tests.relay.world import SERVER, World, key
 
 GONE = bytes([wire.GONE_DISCONNECTED])

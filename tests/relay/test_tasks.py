@@ -9,8 +9,8 @@ from unittest.mock import Mock
 import pytest
 
 from relay.flags import parse
-from relay.keyfile import NodeKey
-from relay.loop import Loop
+from relay.io.loop import Loop
+from relay.keys.node_key import NodeKey
 from relay.server import Relay
 
 

@@ -1,6 +1,6 @@
 import socket
 
-from relay.tcpinfo import read_rtt_us
+from relay.io.tcpinfo import read_rtt_us
 
 
 def test_a_connection_of_loopback_is_fast():

@@ -12,16 +12,17 @@ from typing import cast
 
 import pytest
 
-from relay import channel, wire
-from relay.channel import TlsChannel, make_server_context
-from relay.handshake import ClientInfo
-from relay.link import Link, Owner, Tick, TlsLink, WebSocketLink
-from relay.selfsigned import ensure_self_signed
-from relay.session import Session
-from relay.stats import Tally
-from relay.stream import Stream
-from relay.switch import Switch
-from relay.websocket import WebSocket
+from relay.core import wire
+from relay.core.handshake import ClientInfo
+from relay.core.session import Session
+from relay.core.stats import Tally
+from relay.core.switch import Switch
+from relay.http.websocket import WebSocket
+from relay.io import tls
+from relay.io.link import Link, Owner, Tick, TlsLink, WebSocketLink
+from relay.io.stream import Stream
+from relay.io.tls import TlsChannel, make_server_context
+from relay.keys.self_signed import ensure_self_signed
 from tests.relay.world import key
 
 ADDRESS = "192.0.2.1"
@@ -116,7 +117,7 @@ def office(request: pytest.FixtureRequest, context: ssl.SSLContext) -> Iterator[
     yield office
     assert office.switch.consistency_check() == []
     assert office.told == []
-    assert channel.INCOMING.pending == channel.OUTGOING.pending == 0
+    assert tls.INCOMING.pending == tls.OUTGOING.pending == 0
 
 
 @pytest.fixture(params=[False, True], ids=["derp", "websocket"])

@@ -16,23 +16,24 @@ from typing import NoReturn
 
 import pytest
 
-from relay import mmsg, pktinfo, stun, udp
-from relay.loop import Loop
+from relay.core import stun
+from relay.io import pktinfo, stun_batch, stun_socket
+from relay.io.loop import Loop
 from tests.relay import vectors as v
 
 UNUSUAL = bytes.fromhex(next(iter(v.STUN_ANSWERED.values())))
 BATCHED = pytest.param(
-    mmsg.BatchedStunSocket, marks=pytest.mark.skipif(mmsg._recvmmsg is None, reason="this C library cannot read many at once")
+    stun_batch.BatchedStunSocket, marks=pytest.mark.skipif(stun_batch._recvmmsg is None, reason="this C library cannot read many at once")
 )
 SO_TIMESTAMP = 29  # Linux; Python has no name for it
-KINDS = pytest.mark.parametrize("kind", [udp.StunSocket, BATCHED])
+KINDS = pytest.mark.parametrize("kind", [stun_socket.StunSocket, BATCHED])
 FAMILIES = pytest.mark.parametrize(("where", "client"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")])
 
 
 class Asked:
     """A STUN socket that reads when it is told to, and a client of it."""
 
-    def __init__(self, kind: type[udp.StunSocket], where: str = "127.0.0.1", client: str = "127.0.0.1") -> None:
+    def __init__(self, kind: type[stun_socket.StunSocket], where: str = "127.0.0.1", client: str = "127.0.0.1") -> None:
         self.loop = Loop()
         server = bound(where)
         self.client = bound(client)
@@ -251,7 +252,7 @@ def test_a_flood_lets_go_of_the_loop(ask, kind):
     asked, wanted = ask(kind), txids(300)
     asked.send(*map(stun.pack_request, wanted))
     asked.wake()
-    assert asked.requests == {"success": udp.MAX_PER_WAKE}
+    assert asked.requests == {"success": stun_socket.MAX_PER_WAKE}
     asked.wake()
     asked.assert_answered(wanted)
 
@@ -272,9 +273,9 @@ def test_an_answer_that_cannot_be_sent_costs_only_itself(ask, kind, before):
     assert asked.requests == {"success": 5, "write_error": 3}
 
 
-@pytest.mark.skipif(mmsg._recvmmsg is None, reason="this C library cannot read many at once")
+@pytest.mark.skipif(stun_batch._recvmmsg is None, reason="this C library cannot read many at once")
 def test_a_kernel_that_takes_a_part_is_given_the_rest(ask):
-    asked, wanted = ask(mmsg.BatchedStunSocket), txids(20)
+    asked, wanted = ask(stun_batch.BatchedStunSocket), txids(20)
     send, takes = asked.socket._send, iter([3, 0, 1, 7])
 
     def reluctant(fd: int, messages: int, count: int, flags: int) -> int:
@@ -291,10 +292,10 @@ def test_a_kernel_that_takes_a_part_is_given_the_rest(ask):
     assert asked.requests == {"success": 19, "write_error": 1}
 
 
-@pytest.mark.skipif(mmsg._recvmmsg is None, reason="this C library cannot read many at once")
+@pytest.mark.skipif(stun_batch._recvmmsg is None, reason="this C library cannot read many at once")
 @pytest.mark.parametrize(("number", "counted"), [(errno.EAGAIN, {}), (errno.EINTR, {}), (errno.ENOBUFS, {"read_error": 1})])
 def test_a_read_that_fails_is_counted_unless_there_was_nothing(ask, number, counted):
-    asked = ask(mmsg.BatchedStunSocket)
+    asked = ask(stun_batch.BatchedStunSocket)
 
     def broken(*_: object) -> int:
         ctypes.set_errno(number)
@@ -310,7 +311,7 @@ def test_a_read_that_fails_is_counted_unless_there_was_nothing(ask, number, coun
     [(BlockingIOError(), {}), (InterruptedError(), {}), (OSError(errno.ENOBUFS, "No buffer space available"), {"read_error": 1})],
 )
 def test_a_single_read_that_fails_is_counted_unless_there_was_nothing(ask, error, counted):
-    asked = ask(udp.StunSocket)
+    asked = ask(stun_socket.StunSocket)
 
     class Broken(socket.socket):
         def recvmsg_into(self, *_: object) -> NoReturn:
@@ -341,10 +342,10 @@ def test_the_loop_wakes_it(ask, kind):
 def test_where_the_system_has_no_batches_datagrams_come_singly(monkeypatch, call, state):
     loop = Loop()
     with bound("127.0.0.1") as sock:
-        if mmsg._recvmmsg is not None:
-            assert type(mmsg.open_stun(loop, sock, bool)) is mmsg.BatchedStunSocket
+        if stun_batch._recvmmsg is not None:
+            assert type(stun_batch.open_stun(loop, sock, bool)) is stun_batch.BatchedStunSocket
             loop.poller.forget(sock.fileno())
-        monkeypatch.setattr(mmsg, call, None if state == "absent" else lambda *_: -1)
-        assert type(mmsg.open_stun(loop, sock, bool)) is udp.StunSocket
+        monkeypatch.setattr(stun_batch, call, None if state == "absent" else lambda *_: -1)
+        assert type(stun_batch.open_stun(loop, sock, bool)) is stun_socket.StunSocket
     loop.close()
-    assert mmsg._find("no_such_call") is None
+    assert stun_batch._find("no_such_call") is None

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import websocket
-from relay.websocket import (
+from relay.http import websocket
+from relay.http.websocket import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import wire
-from relay.wire import FrameReader, PeerPresent, ProtocolError
+from relay.core import wire
+from relay.core.wire import FrameReader, PeerPresent, ProtocolError
 from tests.relay import vectors as v
 
 

@@ -19,9 +19,9 @@ import pytest
 
 from bench.relay import servers
 from relay import client as derp
-from relay import wire
-from relay.census import WRITE_EVERY_S
-from relay.handshake import make_private_key
+from relay.core import wire
+from relay.core.handshake import make_private_key
+from relay.observe.census import WRITE_EVERY_S
 from tests.relay.live import HungUp, Live, eventually, relay
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from relay import wire
-from relay.handshake import ClientInfo
-from relay.outbox import Chunk, Outbox
-from relay.session import Session
-from relay.switch import Link, Switch
+from relay.core import wire
+from relay.core.handshake import ClientInfo
+from relay.core.outbox import Chunk, Outbox
+from relay.core.session import Session
+from relay.core.switch import Link, Switch
 
 SERVER = b"S" * 32
 

@@ -21,7 +21,7 @@ from engine.resource import File
 from engine.ship import Shipment
 from inventory.model import Host, Site
 from relay.client import Connection
-from relay.handshake import make_private_key, public_key
+from relay.core.handshake import make_private_key, public_key
 from roles import certificate, front, nginx, paths
 from tests.support.acme import free_ports
 from tests.support.debian import program

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.keyfile import parse_key_file, read_or_create_key
+from relay.keys.node_key import parse_key_file, read_or_create_key
 from roles.relay import MAKE_KEY
 
 GROUP = grp.getgrgid(os.getgid()).gr_name

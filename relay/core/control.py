@@ -1,0 +1,67 @@
+"""Frames that carry no packet: what each may be, and what it does. Unknown ones are skipped. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from relay.core import wire
+from relay.core.switch import SETTLING_S
+from relay.core.wire import KEY_LEN, ProtocolError
+
+if TYPE_CHECKING:
+    from relay.core.session import Session
+
+
+Action = Callable[["Session", bytes], None]
+
+
+def action(session: Session, kind: int, length: int) -> Action:
+    """What to do with the payload of such a frame. Raises ProtocolError if its header breaks a rule already."""
+    rule = _RULES.get(kind)
+    if rule is None:
+        if length > wire.MAX_UNKNOWN:
+            raise ProtocolError("unknown_frame_too_long")
+        return _skip
+    mesh_only, least, most, name, act = rule
+    if mesh_only:
+        session.check_mesh()
+    if not least <= length <= most:
+        raise ProtocolError(f"bad_{name}_length")
+    return act
+
+
+def _skip(session: Session, _payload: bytes) -> None:
+    session.switch.counts["unknown_frames"] += 1
+
+
+def _note_preferred(session: Session, payload: bytes) -> None:
+    home = payload != b"\0"
+    if home is session.home:
+        return
+    session.home = home
+    if session.switch.clock() - session.connected_at > SETTLING_S:
+        session.switch.counts["home_moves_in" if home else "home_moves_out"] += 1
+
+
+def _ping(session: Session, payload: bytes) -> None:
+    session.switch.counts["got_ping"] += 1
+    if session.outbox.pong(payload[:8]):
+        session.switch.counts["sent_pong"] += 1
+
+
+def _watch(session: Session, _payload: bytes) -> None:
+    session.switch.watch(session)
+
+
+def _close_peer(session: Session, payload: bytes) -> None:
+    session.switch.close_peer(payload, siblings_too=not session.sibling)
+
+
+# Frame type -> (mesh peers only, least and most length, name in reasons, action).
+_RULES: Final[dict[int, tuple[bool, int, int, str, Action]]] = {
+    wire.NOTE_PREFERRED: (False, 1, 1, "note_preferred", _note_preferred),
+    wire.PING: (False, 8, wire.MAX_PING, "ping", _ping),
+    wire.WATCH_CONNS: (True, 0, 0, "watch_conns", _watch),
+    wire.CLOSE_PEER: (True, KEY_LEN, KEY_LEN, "close_peer", _close_peer),
+}

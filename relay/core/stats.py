@@ -1,0 +1,147 @@
+"""What the relay knows of itself at one moment, as plain data: for /metrics, /debug/ and between worker processes.
+
+`Tally` is where the I/O layer counts what the switch does not see. `snapshot` reads switch and tally, `merge` adds up the
+workers' snapshots, `Rates` remembers a minute of totals.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from relay.core.switch import Switch
+
+RTT_BUCKETS_MS: Final = (10, 20, 50, 100, 150, 250, 500)  # derper's
+# What workers see alike counts once, and where they differ the worse one.
+_HIGHEST: Final = frozenset(
+    {
+        "clients_remote",
+        "average_queue_duration_ms",
+        "rate_limit_per_client_bytes_per_second",
+        "rate_limit_per_client_burst_bytes",
+        "uptime_sec",
+    }
+)
+_LOWEST: Final = frozenset({"front_ok", "certificate_not_after_unix_time", "process_start_unix_time"})
+
+
+@dataclass
+class Tally:
+    """Counters of the I/O layer. The names of `counts` and of `labelled`'s first half are metrics.py's keys.
+
+    `labelled` counts by one label: ("stun_requests", "success"), ("closes", "write_timeout"), ("refusals", "not_in_allow_file").
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    labelled: Counter[tuple[str, str]] = field(default_factory=Counter)
+    queue_average_ms: float = 0.0
+
+    def note_queue_time(self, waited_s: float) -> None:
+        """A packet left its queue, or was dropped from its head; derper's moving average."""
+        self.queue_average_ms += 0.1 * (waited_s * 1000 - self.queue_average_ms)
+
+    def note_rtt(self, rtt_us: int) -> None:
+        """One connection's round trip time, from tcpinfo.py; negative where there is none."""
+        bucket = "non-tcp" if rtt_us < 0 else next((f"{limit}ms" for limit in RTT_BUCKETS_MS if rtt_us < limit * 1000), "inf")
+        self.labelled["tcp_rtt", bucket] += 1
+
+
+@dataclass(frozen=True)
+class Stats:
+    """One process at one moment, or several added up. Counters only grow; `gauges` go up and down."""
+
+    counters: dict[str, int] = field(default_factory=dict)
+    labelled: dict[str, dict[str, int]] = field(default_factory=dict)
+    dropped_packets: dict[str, int] = field(default_factory=dict)  # "reason/kind"
+    dropped_bytes: dict[str, int] = field(default_factory=dict)
+    gauges: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)  # what the consistency check found
+    workers: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def snapshot(switch: Switch, tally: Tally, gauges: Mapping[str, float], problems: list[str]) -> Stats:
+    """Now. `gauges` are the caller's own (file descriptors, certificate's end…), `problems` what its last consistency check found."""
+    totals = switch.totals()
+    totals.update(tally.counts)
+    received, disco = totals["packets_received"], totals.pop("packets_received_disco")
+    labelled: dict[str, dict[str, int]] = {"packets_received_kind": {"disco": disco, "other": received - disco}}
+    for (name, label), count in tally.labelled.items():
+        labelled.setdefault(name, {})[label] = count
+    return Stats(
+        counters=dict(totals),
+        labelled=labelled,
+        dropped_packets={f"{reason}/{kind}": cell[0] for (reason, kind), cell in switch.drops.items()},
+        dropped_bytes={f"{reason}/{kind}": cell[1] for (reason, kind), cell in switch.drops.items()},
+        gauges={**_gauges(switch), "average_queue_duration_ms": tally.queue_average_ms, **gauges},
+        problems=problems,
+    )
+
+
+def _gauges(switch: Switch) -> dict[str, float]:
+    sessions = switch.sessions
+    local = [peer for peer in switch.peers.values() if peer.sessions]
+    duplicates = [len(peer.sessions) for peer in local if len(peer.sessions) > 1]
+    # Another worker's clients are this relay's, not a remote one's.
+    remote = sum(not peer.sessions and not any(link.sibling for link in peer.links) for peer in switch.peers.values())
+    return {
+        "current_connections": sum(not session.sibling for session in sessions),
+        "current_home_connections": sum(session.home for session in sessions),
+        "current_notideal_connections": sum(session.not_ideal for session in sessions),
+        "clients_local": sum(any(not session.sibling for session in peer.sessions) for peer in local),
+        "clients_remote": remote,
+        "watchers": sum(not watcher.sibling for watcher in switch.watchers),
+        "current_dup_client_keys": len(duplicates),
+        "current_dup_client_conns": sum(duplicates),
+        "mesh_links": sum(not link.sibling for link in switch.links),
+        "packets_waiting": sum(session.outbox.waiting for session in sessions),
+    }
+
+
+def merge(parts: Iterable[Stats]) -> Stats:
+    """Several workers as one relay."""
+    counters: Counter[str] = Counter()
+    labelled: dict[str, Counter[str]] = {}
+    packets: Counter[str] = Counter()
+    octets: Counter[str] = Counter()
+    gauges: dict[str, float] = {}
+    problems: list[str] = []
+    workers = 0
+    for part in parts:
+        counters.update(part.counters)
+        packets.update(part.dropped_packets)
+        octets.update(part.dropped_bytes)
+        for name, by_label in part.labelled.items():
+            labelled.setdefault(name, Counter()).update(by_label)
+        for name, value in part.gauges.items():
+            pick = max if name in _HIGHEST else min if name in _LOWEST else None
+            gauges[name] = pick(gauges.get(name, value), value) if pick else gauges.get(name, 0) + value
+        problems += part.problems
+        workers += part.workers
+    return Stats(dict(counters), {name: dict(c) for name, c in labelled.items()}, dict(packets), dict(octets), gauges, problems, workers)
+
+
+class Rates:
+    """Totals of the last minute: `note` them every few seconds, and ask how fast they grow."""
+
+    KEPT_S: Final = 65.0
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, dict[str, int]]] = deque()
+
+    def note(self, now: float, totals: Mapping[str, int]) -> None:
+        self._samples.append((now, dict(totals)))
+        while now - self._samples[0][0] > self.KEPT_S:
+            self._samples.popleft()
+
+    def per_second(self, name: str, over_s: float) -> float:
+        """How much a counter grew per second over about the last `over_s` seconds; 0 while there are not two samples."""
+        if len(self._samples) < 2:
+            return 0.0
+        last_at, last = self._samples[-1]
+        since, then = next(sample for sample in self._samples if last_at - sample[0] <= over_s or sample is self._samples[-2])
+        return (last.get(name, 0) - then.get(name, 0)) / (last_at - since) if last_at > since else 0.0

@@ -1,0 +1,329 @@
+"""Who is connected, and where packets for a key go. No I/O; time comes from the clock that is handed in.
+
+One `Switch` per process. A key may have several connections (a laptop that changed networks, a cloned key): packets go to
+the one that connected or spoke last, the others stay. A key may also be known through mesh links to other relays of the
+region; a local connection always wins over those. Source of the rules: derp/derpserver/derpserver.go of tailscale.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from relay.core.outbox import Outbox, Remote
+from relay.core.wire import GONE_DISCONNECTED, PeerPresent, pack_close_peer, pack_peer_gone, pack_peer_present
+
+if TYPE_CHECKING:
+    from relay.core.session import Session
+
+DROP_REASONS: Final = (
+    "unknown_dest", "unknown_dest_on_fwd", "gone_disconnected", "queue_head", "queue_tail", "write_error", "dup_client",
+)  # fmt: skip
+TOTALS: Final[dict[str, Callable[[Session], int]]] = {  # what a connection counts itself
+    "packets_received": lambda session: session.rx_packets,
+    "bytes_received": lambda session: session.rx_bytes,
+    "packets_received_disco": lambda session: session.rx_disco,
+    "packets_forwarded_in": lambda session: session.rx_forwarded,
+    "packets_sent": lambda session: session.outbox.packets,
+    "bytes_sent": lambda session: session.outbox.payload_octets,
+}
+MAX_ROUTES: Final = 1024  # ways that a connection remembers
+SETTLING_S: Final = 5.0  # a first choice of home within this time is no move
+
+
+class Link:
+    """A mesh link to another relay, or to another worker process of this one (`sibling`)."""
+
+    __slots__ = ("_forwarded", "name", "outbox", "remotes", "sibling")
+
+    def __init__(self, name: str, outbox: Outbox, *, sibling: bool = False) -> None:
+        self.name = name
+        self.outbox = outbox
+        self.sibling = sibling
+        self.remotes: dict[bytes, Remote] = {}  # clients of a sibling that packets are under way to
+        self._forwarded = 0  # packets of remotes that were let go of
+        outbox.set_current(True)
+
+    @property
+    def packets(self) -> int:
+        """Packets forwarded so far."""
+        return self.outbox.packets + self._forwarded + sum(remote.packets for remote in self.remotes.values())
+
+    def remote(self, key: bytes) -> Remote:
+        """The way to a sibling's client, while the link takes packets."""
+        remote = self.remotes.get(key)
+        if remote is None:
+            remote = self.remotes[key] = Remote(self.outbox, key)
+        return remote
+
+    def let_go(self, key: bytes) -> None:
+        """Packets for this key go another way from now on; those in `pending` still leave."""
+        remote = self.remotes.pop(key, None)
+        if remote is not None:
+            remote.set_current(False)
+            self._forwarded += remote.packets
+            remote.packets = 0
+
+    def block(self) -> None:
+        """The link takes no more bytes: packets wait in its own outbox, which drops the oldest."""
+        self.outbox.block()
+        for key in [*self.remotes]:
+            self.let_go(key)
+
+    def discard(self) -> None:
+        """The link is gone, and with it every packet that has not left, also of remotes that were let go of."""
+        for key in [*self.remotes]:
+            self.let_go(key)
+        for outbox in self.outbox.dirty:
+            if isinstance(outbox, Remote) and outbox.carrier is self.outbox:
+                outbox.discard()
+                self._forwarded += outbox.packets  # below 0: so many had been counted too many
+                outbox.packets = 0
+        self.outbox.discard()
+
+
+class Peer:
+    """Everything known of one key. `sessions` are its local connections, the one that spoke last at the end."""
+
+    __slots__ = ("dropped", "key", "links", "sessions")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.sessions: list[Session] = []
+        self.links: dict[Link, PeerPresent] = {}  # in the order in which they announced the key
+        self.dropped = 0  # packets from this key that were dropped
+
+    @property
+    def active(self) -> Session | None:
+        """The local connection that packets go to."""
+        return self.sessions[-1] if self.sessions else None
+
+    @property
+    def link(self) -> Link | None:
+        """The mesh link that packets go to when there is no local connection: the oldest that knows the key."""
+        return next(iter(self.links), None)
+
+
+class Switch:
+    """The tables. The I/O layer reads `dirty` (outboxes to write) and `hangups` (sessions to end) after every call."""
+
+    def __init__(self, clock: Callable[[], float], public_key: bytes) -> None:
+        self.clock = clock
+        self.public_key = public_key
+        self.peers: dict[bytes, Peer] = {}
+        self.receivers: dict[bytes, set[Session]] = {}  # who got packets from a key, and will be told when it is gone
+        self.watchers: set[Session] = set()
+        self.dirty: list[Outbox] = []
+        self.hangups: list[Session] = []
+        self.backlog = 0  # bytes put into outboxes in this tick
+        self.counts: Counter[str] = Counter()
+        self.drops = {(reason, kind): [0, 0] for reason in DROP_REASONS for kind in ("disco", "other")}  # packets, bytes
+        self.sessions: set[Session] = set()
+        self.links: set[Link] = set()
+
+    def drop(self, reason: str, source: bytes, is_disco: bool, packets: int, payload_bytes: int) -> None:
+        """Account for packets that go nowhere."""
+        cell = self.drops[reason, "disco" if is_disco else "other"]
+        cell[0] += packets
+        cell[1] += payload_bytes
+        peer = self.peers.get(source)
+        if peer is not None:
+            peer.dropped += packets
+
+    # Local connections.
+
+    def register(self, session: Session) -> None:
+        """A client was admitted: it is the active connection of its key from now on, and watchers are told."""
+        peer = self._peer(session.key)
+        self.sessions.add(session)
+        if peer.sessions:
+            self.counts["total_dup_client_conns"] += 1
+            peer.sessions[-1].outbox.set_current(False)
+        peer.sessions.append(session)
+        session.outbox.set_current(True)
+        for link in peer.links:
+            link.let_go(peer.key)
+        self._mark_rivals(peer)
+        if self.watchers and not session.sibling:
+            self._tell_watchers(pack_peer_present(session.present()))
+
+    def unregister(self, session: Session) -> None:
+        """A connection ended, however. Its queued packets are dropped; who must know that the key is gone is told."""
+        self.sessions.remove(session)
+        self.watchers.discard(session)
+        session.outbox.discard()
+        for name, amount in TOTALS.items():
+            self.counts[name] += amount(session)
+        for key in session.heard or ():
+            self._unsubscribe(session, key)
+        peer = self.peers[session.key]
+        peer.sessions.remove(session)
+        if peer.active is not None:
+            peer.active.outbox.set_current(True)
+            self._mark_rivals(peer)
+            return
+        if not session.sibling:
+            elsewhere = any(link.sibling for link in peer.links)
+            self._tell_watchers(pack_peer_gone(peer.key, GONE_DISCONNECTED), external_too=not elsewhere)
+        self._forget_if_gone(peer)
+
+    def note_activity(self, session: Session) -> None:
+        """One of several connections of a key spoke: packets go to it from now on."""
+        sessions = self.peers[session.key].sessions
+        if sessions[-1] is not session:
+            sessions[-1].outbox.set_current(False)
+            sessions.remove(session)
+            sessions.append(session)
+            session.outbox.set_current(True)
+
+    def subscribe(self, receiver: Session, source: bytes) -> None:
+        """`receiver` gets packets from `source`; once in its life it is told when that key is gone."""
+        if receiver.heard is None:
+            receiver.heard = set()
+        if source not in receiver.heard:
+            receiver.heard.add(source)
+            self.receivers.setdefault(source, set()).add(receiver)
+
+    def close_peer(self, key: bytes, *, siblings_too: bool) -> None:
+        """Hang up on every connection of a key, those to other workers of this relay too."""
+        peer = self.peers.get(key)
+        if peer is None:
+            return
+        for session in peer.sessions:
+            session.hang_up("closed_by_mesh_peer")
+        for link in peer.links:
+            if link.sibling and siblings_too:
+                link.outbox.control(pack_close_peer(key))
+
+    def watch(self, watcher: Session) -> None:
+        """Tell a mesh peer of every client now and of every change from now on."""
+        if watcher.key == self.public_key:
+            return  # this relay, connected to itself
+        self.watchers.add(watcher)
+        for peer in self.peers.values():
+            present = self._present(peer, external=not watcher.sibling)
+            if present is not None:
+                watcher.outbox.control(pack_peer_present(present))
+
+    # Clients of other relays, as their mesh links announce them.
+
+    def add_link(self, link: Link) -> None:
+        """A mesh link is up."""
+        self.links.add(link)
+
+    def announce(self, link: Link, present: PeerPresent) -> None:
+        """The relay behind `link` has this client."""
+        if present.key == self.public_key:
+            return
+        peer = self._peer(present.key)
+        if link in peer.links:
+            return
+        if len(peer.links) == 1:
+            self.counts["multiforwarder_created"] += 1
+        known = self._present(peer, external=True) is not None
+        peer.links[link] = present
+        if link.sibling and not known:
+            self._tell_watchers(pack_peer_present(present), siblings_too=False)
+
+    def withdraw(self, link: Link, key: bytes) -> None:
+        """The relay behind `link` no longer has this client."""
+        peer = self.peers.get(key)
+        if peer is None or link not in peer.links:
+            self.counts["packet_forwarder_delete_other_value"] += 1
+            return
+        del peer.links[link]
+        link.let_go(key)
+        if len(peer.links) == 1:
+            self.counts["multiforwarder_deleted"] += 1
+        if link.sibling and self._present(peer, external=True) is None:
+            self._tell_watchers(pack_peer_gone(key, GONE_DISCONNECTED), siblings_too=False)
+        self._forget_if_gone(peer)
+
+    def remove_link(self, link: Link) -> None:
+        """A mesh link broke: whoever was reachable through it alone is gone."""
+        self.links.discard(link)
+        link.discard()
+        for key in [peer.key for peer in self.peers.values() if link in peer.links]:
+            self.withdraw(link, key)
+        self.counts["packets_forwarded_out"] += link.packets
+
+    # Looking at it.
+
+    def totals(self) -> Counter[str]:
+        """Every counter over the whole life of the process; what live connections count themselves is added here."""
+        totals = self.counts.copy()
+        for name, amount in TOTALS.items():
+            totals[name] += sum(map(amount, self.sessions))
+        totals["packets_forwarded_out"] += sum(link.packets for link in self.links)
+        return totals
+
+    def consistency_check(self) -> list[str]:
+        """What does not add up, one sentence each; empty when all is well."""
+        problems: list[str] = []
+        local = [session for peer in self.peers.values() for session in peer.sessions]
+        if set(local) != self.sessions or len(local) != len(self.sessions):
+            problems.append(f"{len(self.sessions)} connections, but {len(local)} under their keys")
+        for peer in self.peers.values():
+            problems += self._check_peer(peer)
+        if not self.watchers <= self.sessions:
+            problems.append("a watcher is not connected")
+        for key, receivers in self.receivers.items():
+            if any(key not in (receiver.heard or ()) or receiver not in self.sessions for receiver in receivers):
+                problems.append(f"{key.hex()} has a receiver that does not know it")
+        totals = self.totals()
+        arrived = totals["packets_received"] + totals["packets_forwarded_in"]
+        left = totals["packets_sent"] + totals["packets_forwarded_out"]
+        dropped = sum(packets for packets, _ in self.drops.values())
+        waiting = sum(member.outbox.waiting for members in (self.sessions, self.links) for member in members)
+        if arrived != left + dropped + waiting:
+            problems.append(f"{arrived} packets arrived, but {left} left, {dropped} were dropped and {waiting} wait")
+        return problems
+
+    def _check_peer(self, peer: Peer) -> Iterable[str]:
+        name = peer.key.hex()
+        if not peer.sessions and not peer.links:
+            yield f"{name} is known, but not connected"
+        if any(session.outbox.current is not (session is peer.active) for session in peer.sessions):
+            yield f"{name} has a wrong active connection"
+        if any(session.rivals is not (len(peer.sessions) > 1) for session in peer.sessions):
+            yield f"{name} has a wrong mark of duplicates"
+
+    def _peer(self, key: bytes) -> Peer:
+        peer = self.peers.get(key)
+        if peer is None:
+            peer = self.peers[key] = Peer(key)
+        return peer
+
+    def _mark_rivals(self, peer: Peer) -> None:
+        for session in peer.sessions:
+            session.rivals = len(peer.sessions) > 1
+
+    def _present(self, peer: Peer, *, external: bool) -> PeerPresent | None:
+        """How watchers see a key: local clients, and for relays other than our own workers also those of our workers."""
+        if peer.active is not None:
+            return None if peer.active.sibling else peer.active.present()
+        if external:
+            return next((present for link, present in peer.links.items() if link.sibling), None)
+        return None
+
+    def _tell_watchers(self, frame: bytes, *, external_too: bool = True, siblings_too: bool = True) -> None:
+        for watcher in self.watchers:
+            if siblings_too if watcher.sibling else external_too:
+                watcher.outbox.control(frame)
+
+    def _forget_if_gone(self, peer: Peer) -> None:
+        """The key left the region: tell those who got packets from it."""
+        if peer.sessions or peer.links:
+            return
+        del self.peers[peer.key]
+        receivers = self.receivers.pop(peer.key, set())
+        self.counts["peer_gone_disconnected_frames"] += len(receivers)
+        for receiver in receivers:
+            receiver.outbox.control(pack_peer_gone(peer.key, GONE_DISCONNECTED))
+
+    def _unsubscribe(self, receiver: Session, source: bytes) -> None:
+        receivers = self.receivers.get(source, set())
+        receivers.discard(receiver)
+        if not receivers:
+            self.receivers.pop(source, None)

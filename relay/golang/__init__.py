@@ -1,0 +1,1 @@
+"""Go's flag syntax and JSON field rules, which derper's users rely on."""

@@ -1,0 +1,1 @@
+"""HTTP/1.1, WebSocket and PROXY headers, without I/O."""

@@ -1,0 +1,137 @@
+"""The client's own address behind a proxy: X-Forwarded-For, or a PROXY protocol header (v1 and v2). Sans-IO, bounded.
+
+Both are believed from trusted peers only; anybody can write them. Source of the PROXY protocol: haproxy's
+doc/proxy-protocol.txt, sections 2.1 and 2.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from struct import Struct
+from typing import Final
+
+from relay.core.addresses import parse_address
+
+MAX_V1: Final = 107  # the longest line, its CR LF included
+MAX_V2_BODY: Final = 2048  # addresses and TLVs; the field itself goes to 65,535
+MAX_FORWARDED_FOR: Final = 4096  # characters that are looked at, from the end
+_SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
+_V2_HEAD: Final = 16
+_V2_INET: Final = Struct(">4s4sHH")
+_V2_INET6: Final = Struct(">16s16sHH")
+
+
+class ProxyHeaderError(Exception):
+    """A PROXY header that is none; the only answer is to hang up. `reason` is a metric's label."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class ProxyHeader:
+    """`size` bytes of header, and whom it names; `source` is None where the proxy speaks for itself (health checks)."""
+
+    size: int
+    source: tuple[str, int] | None
+
+
+class TrustedProxies:
+    """Peers whose word on a client's address is taken: addresses and CIDRs. Raises ValueError for anything else."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks: list[IPv4Network | IPv6Network] = [ip_network(text, strict=False) for text in networks]
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def trusts(self, address: str) -> bool:
+        """Whether this peer is one of them; IPv4 in IPv6 counts as IPv4."""
+        parsed = _parse_address(address)
+        return parsed is not None and any(parsed in network for network in self._networks)
+
+    def client_of(self, peer: str, forwarded_for: Iterable[str]) -> str:
+        """The client's address, given the TCP peer's and the X-Forwarded-For headers in their order.
+
+        Read from the end, where our own proxy wrote: the first address that is no trusted proxy is the client. What
+        stands before that, the client could have written itself. Something that is no address ends the search.
+        """
+        client = peer
+        if not self.trusts(peer):
+            return client
+        for entry in reversed(",".join(forwarded_for)[-MAX_FORWARDED_FOR:].split(",")):
+            parsed = _parse_address(entry.strip())
+            if parsed is None:
+                break
+            client = str(parsed)
+            if not self.trusts(client):
+                break
+        return client
+
+
+def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address, as it is, in brackets, or with a port; mapped IPv4 as IPv4."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    return parse_address(text)
+
+
+def parse_proxy_header(data: bytes) -> ProxyHeader | None:
+    """The header at the beginning of a connection, or None while more bytes are needed. Raises ProxyHeaderError."""
+    if data.startswith(_SIGNATURE):
+        return _parse_v2(data)
+    if data.startswith(b"PROXY "):
+        return _parse_v1(data)
+    if _SIGNATURE.startswith(data) or b"PROXY ".startswith(data):
+        return None
+    raise ProxyHeaderError("no_proxy_header")
+
+
+def _parse_v1(data: bytes) -> ProxyHeader | None:
+    end = data.find(b"\r\n", 0, MAX_V1)
+    if end < 0:
+        if len(data) < MAX_V1:
+            return None
+        raise ProxyHeaderError("bad_proxy_header")
+    words = data[:end].split(b" ")
+    if words[1] == b"UNKNOWN":
+        return ProxyHeader(end + 2, None)
+    family = {b"TCP4": IPv4Address, b"TCP6": IPv6Address}.get(words[1])
+    if family is None or len(words) != 6:
+        raise ProxyHeaderError("bad_proxy_header")
+    try:
+        source, _ = (family(word.decode("ascii")) for word in words[2:4])
+        port, _ = (_parse_port(word) for word in words[4:])
+    except ValueError:
+        raise ProxyHeaderError("bad_proxy_header") from None
+    return ProxyHeader(end + 2, (str(source), port))
+
+
+def _parse_port(word: bytes) -> int:
+    if not word.isdigit() or len(word) > 5 or (len(word) > 1 and word.startswith(b"0")) or int(word) > 65535:
+        raise ValueError
+    return int(word)
+
+
+def _parse_v2(data: bytes) -> ProxyHeader | None:
+    if len(data) < _V2_HEAD:
+        return None
+    version_command, family = data[12], data[13]
+    length = int.from_bytes(data[14:16], "big")
+    if version_command not in (0x20, 0x21) or length > MAX_V2_BODY:
+        raise ProxyHeaderError("bad_proxy_header")
+    size = _V2_HEAD + length
+    if len(data) < size:
+        return None
+    if version_command == 0x20 or family not in (0x11, 0x21):  # LOCAL, or nothing over TCP: the address is the peer's
+        return ProxyHeader(size, None)
+    layout, kind = (_V2_INET, IPv4Address) if family == 0x11 else (_V2_INET6, IPv6Address)
+    if length < layout.size:
+        raise ProxyHeaderError("bad_proxy_header")
+    source, _, port, _ = layout.unpack_from(data, _V2_HEAD)
+    return ProxyHeader(size, (str(kind(source)), port))

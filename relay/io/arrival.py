@@ -1,0 +1,334 @@
+"""A connection before its client is admitted: PROXY header, TLS, HTTP, DERP's handshake, admission. None of it is hot.
+
+Each stage is a method that takes plain bytes; the next stage gets what the last one left over. Everything is bounded in
+time (`deadline`, swept by the server) and in size before anything is trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
+
+from relay.core.addresses import Ticket, TooMany
+from relay.core.handshake import Introduction, ServerInfo, cut_client_info, pack_server_info, parse_client_info
+from relay.core.wire import HEADER_LEN, MAX_CLIENT_INFO, ProtocolError, pack_server_key
+from relay.http import http11
+from relay.http.proxy_header import ProxyHeaderError, parse_proxy_header
+from relay.http.websocket import WebSocket, offers_derp
+from relay.io.link import CIPHER, Link, TlsLink, WebSocketLink
+from relay.io.stream import Receiver, Stream
+from relay.io.tls import CLOSED, Channel, TlsChannel
+
+if TYPE_CHECKING:
+    import ssl
+
+    from relay.server import Relay
+
+HTTP_IDLE_S: Final = 30.0  # derper's read timeout, here between requests
+MAX_UNREAD: Final = 64 * 1024  # bytes of answers that wait for their reader when it asks for more
+MAX_EARLY: Final = MAX_CLIENT_INFO + 64 * 1024  # bytes that a client may send before it is admitted
+
+
+class Front(Receiver):
+    """One connection until it is admitted, or gone."""
+
+    buffer = CIPHER
+
+    def __init__(
+        self,
+        relay: Relay,
+        stream: Stream,
+        address: tuple[str, int],
+        *,
+        answer: Callable[[http11.Request, http11.Site], http11.Answer],
+        context: ssl.SSLContext | None,
+        proxied: bool,
+    ) -> None:
+        self._relay = relay
+        self._stream = stream
+        self._channel: Channel = TlsChannel(context) if context is not None else Channel()
+        self._answer = answer
+        self._ticket: Ticket | None = None
+        self._client = address  # the client's own, as far as it is known
+        self._peer = address[0]  # the TCP peer's
+        self._websocket: WebSocket | None = None
+        self._not_ideal = False
+        self._early = bytearray()  # what came, and no stage has taken yet
+        self._waiting_for = "http" if context is None else "tls"
+        self._conversation: http11.Conversation
+        self._behind_proxy: Channel | None = None  # the channel that begins after the PROXY header
+        self._stage: Callable[[bytes], None] = self._open
+        self._done = False
+        self.deadline = relay.loop.time() + relay.handshake_timeout_s
+        relay.fronts[self] = None
+        stream.set_receiver(self)
+        through_proxy = proxied and relay.proxies.trusts(self._peer)
+        if reason := relay.refuses_connection(main=proxied and answer is http11.answer):
+            self._refuse(reason)
+        elif not through_proxy:
+            self._enter()
+        elif relay.proxy_protocol:
+            self._stage, self._channel, self._behind_proxy = self._read_proxy_header, Channel(), self._channel
+
+    # What the stream calls.
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._arrived(CIPHER[:nbytes])
+
+    def eof_received(self) -> None:
+        self._gone()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone()
+        self._relay.fronts.pop(self, None)
+
+    # What the relay calls.
+
+    def expire(self) -> None:
+        """The deadline passed."""
+        self.give_up(f"timeout_{self._waiting_for}")
+
+    def give_up(self, reason: str) -> None:
+        """Hang up; if all is said already, nobody reads it."""
+        if self._done:
+            self._stream.abort()
+        else:
+            self._refuse(reason)
+
+    # Stages.
+
+    def _arrived(self, data: bytes | memoryview) -> None:
+        if self._done:
+            return
+        channel = self._channel
+        try:
+            was_shaking = isinstance(channel, TlsChannel) and not channel.shaken
+            plain = channel.unseal(data)
+            if reply := channel.take_reply():
+                self._stream.write(reply)
+            if isinstance(channel, TlsChannel) and was_shaking and channel.shaken:
+                self._shaken(channel)
+            if plain:
+                self._stage(plain)
+            if channel.closed == CLOSED:
+                self._gone()
+            elif channel.closed:
+                self._refuse(channel.closed)
+        except (ProtocolError, ProxyHeaderError, TooMany) as error:
+            self._refuse(error.reason)
+
+    def _shaken(self, channel: TlsChannel) -> None:
+        self.deadline = self._relay.loop.time() + self._relay.handshake_timeout_s
+        self._waiting_for = "http"
+        self._relay.tally.labelled["tls_request_version", str(channel.tls.version()).removeprefix("TLSv")] += 1
+
+    def _read_proxy_header(self, data: bytes) -> None:
+        self._early += data
+        header = parse_proxy_header(bytes(self._early))
+        if header is None:
+            return
+        if header.source is not None:
+            self._client = header.source
+            self._peer = header.source[0]
+        self._enter()
+        rest = bytes(self._early[header.size :])
+        self._early.clear()
+        self._channel, self._stage = self._behind_proxy or self._channel, self._open
+        if rest and not self._done:
+            self._arrived(rest)
+
+    def _open(self, data: bytes) -> None:
+        """The first plain bytes: nearly always a stock client's upgrade."""
+        if self._answer is http11.answer:
+            upgrade = http11.match_stock_upgrade(data, self._relay.site, peer=self._peer)
+            if upgrade is not None:
+                self._upgrade(upgrade)
+                return
+        self._conversation = http11.Conversation(self._relay.site, self._answer, peer=self._peer)
+        self._stage = self._converse
+        self._converse(data)
+
+    def _converse(self, data: bytes) -> None:
+        """HTTP, until the upgrade."""
+        if self._stream.unsent > MAX_UNREAD:
+            self._refuse("slow_reader")
+            self._stream.abort()
+            return
+        self._say(self._conversation.receive(data))
+
+    def _say(self, said: http11.Said) -> None:
+        if isinstance(said, http11.Upgrade):
+            self._upgrade(said)
+            return
+        if isinstance(said, http11.Later):
+            self._stage = self._wait
+            self._relay.spawn(self._answer_later(said.response))
+            said = said.said
+        if said:
+            self._send(said)
+            self.deadline = self._relay.loop.time() + HTTP_IDLE_S
+        if fault := self._conversation.fault:
+            self._refuse(fault)
+        elif self._conversation.closing:
+            self._end()
+
+    async def _answer_later(self, answer: Awaitable[http11.Response]) -> None:
+        """A page that asks the other workers, or one that goes on for ever."""
+        response = await answer
+        if self._done:
+            return
+        if not isinstance(response.body, bytes):
+            await self._answer_in_parts(response, response.body)
+            return
+        self._stage = self._converse
+        early = bytes(self._early)
+        self._early.clear()
+        try:
+            self._say(self._conversation.resume(response))
+            if early:
+                self._stage(early)
+        except (ProtocolError, TooMany) as error:
+            self._refuse(error.reason)
+
+    async def _answer_in_parts(self, response: http11.Response, parts: AsyncGenerator[bytes, None]) -> None:
+        """Until the reader leaves; one that is slow misses parts."""
+        self._send(self._conversation.stream(response))
+        async with aclosing(parts):
+            async for part in parts:
+                if self._done:
+                    return
+                self.deadline = self._relay.loop.time() + HTTP_IDLE_S
+                if part and not self._stream.unsent:
+                    self._send(self._conversation.part(part))
+
+    def _upgrade(self, upgrade: http11.Upgrade) -> None:
+        self._client = (upgrade.request.client, self._client[1] if upgrade.request.client == self._peer else 0)
+        if self._ticket is None:
+            self._enter()
+        self._greet(upgrade)
+
+    def _greet(self, upgrade: http11.Upgrade) -> None:
+        """The connection speaks DERP from here on: name our key, and expect the client's."""
+        relay = self._relay
+        relay.tally.counts["accepts"] += 1
+        self.deadline = relay.loop.time() + relay.handshake_timeout_s
+        self._not_ideal = upgrade.not_ideal
+        greeting = pack_server_key(relay.key.public)
+        if upgrade.is_websocket:
+            relay.tally.counts["websocket_accepts"] += 1
+            if not offers_derp(upgrade.request.headers):
+                self._send(upgrade.answer)  # which ends with a close frame
+                self._refuse("websocket_without_derp")
+                return
+            self._websocket = WebSocket()
+            greeting = self._websocket.pack(greeting)
+        self._send(upgrade.answer + greeting)
+        self._stage, self._waiting_for = self._read_introduction, "client_info"
+        if upgrade.rest:
+            self._read_introduction(upgrade.rest)
+
+    def _read_introduction(self, data: bytes) -> None:
+        if self._websocket is not None:
+            data, reply = self._websocket.feed(data)
+            if reply:
+                self._send(reply)
+            if self._websocket.closed:
+                self._refuse(f"websocket_closed_{self._websocket.closed}")
+                return
+        self._early += data
+        payload = cut_client_info(self._early)
+        if payload is None:
+            return
+        introduction = parse_client_info(payload, self._relay.key.private)
+        del self._early[: HEADER_LEN + len(payload)]
+        self._stage, self._waiting_for = self._wait, "admission"
+        is_mesh = self._relay.is_mesh_peer(introduction.info)
+        if not is_mesh and (reason := self._relay.refuses_client(introduction.info)):
+            raise ProtocolError(reason)
+        if is_mesh or self._relay.admission.is_open:
+            self._admit(introduction)
+        else:
+            self._stream.pause_reading()
+            self._relay.spawn(self._ask(introduction))
+
+    def _wait(self, data: bytes) -> None:
+        """Bytes that were read before admission paused the reading."""
+        self._early += data
+        if len(self._early) > MAX_EARLY:
+            raise ProtocolError("too_early")
+
+    async def _ask(self, introduction: Introduction) -> None:
+        verdict = await self._relay.admission.admit(introduction.key, self._client[0])
+        if self._done:
+            return
+        if not verdict.allowed:
+            self._relay.log.info(
+                "client refused", key=introduction.key.hex(), address=self._client[0], reason=verdict.reason, detail=verdict.detail
+            )
+            self._refuse(verdict.reason)
+            return
+        self._stream.resume_reading()  # unless the link pauses it at once
+        self._admit(introduction)
+
+    def _admit(self, introduction: Introduction) -> None:
+        """Hand the connection over to a link, which lives as long as the client stays."""
+        link: Link
+        if self._websocket is not None:
+            link = WebSocketLink(self._relay, self._stream, self._channel, self._websocket)
+        elif isinstance(self._channel, TlsChannel):
+            link = TlsLink(self._relay, self._stream, self._channel)
+        else:
+            link = Link(self._relay, self._stream, self._channel)
+        ticket, self._ticket = self._ticket, None
+        self._leave()
+        del self._relay.fronts[self]
+        link.write(pack_server_info(introduction.shared, ServerInfo()))
+        session = self._relay.admit(link, introduction, ticket, address=self._client, not_ideal=self._not_ideal)
+        link.start(session, bytes(self._early))
+
+    # Endings.
+
+    def _enter(self) -> None:
+        """Be counted. Where too many are unfinished already the oldest of them goes: a client needs a moment only."""
+        try:
+            self._ticket = self._relay.addresses.enter(self._client[0], self)
+        except TooMany as refused:
+            if refused.oldest is None:
+                self._refuse(refused.reason)
+                return
+            refused.oldest.give_up(refused.reason)
+            self._enter()
+
+    def _send(self, data: bytes) -> None:
+        self._stream.write(self._channel.seal(data))
+
+    def _refuse(self, reason: str) -> None:
+        """Hang up after what was written; the reason is counted, the client is not told (there is no frame for it)."""
+        if not self._done:
+            self._relay.tally.labelled["refusals", reason] += 1
+            self._end()
+
+    def _gone(self) -> None:
+        """The client hung up, which is how every conversation over HTTP ends."""
+        if self._waiting_for == "http":
+            self._end()
+        else:
+            self._refuse(f"closed_in_{self._waiting_for}")
+
+    def _end(self) -> None:
+        """Close when everything is written, and until then remain in `fronts`: this too has a deadline."""
+        if not self._done:
+            self._leave()
+            self._stream.close()
+
+    def _leave(self) -> None:
+        self._done = True
+        self._stage = _ignore  # no bound method of our own: no cycle to collect
+        if self._ticket is not None:
+            self._ticket.leave()
+            self._ticket = None
+
+
+def _ignore(_data: bytes) -> None:
+    """The stage of a connection that is over."""

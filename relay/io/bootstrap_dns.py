@@ -1,0 +1,71 @@
+"""`/bootstrap-dns`: names that clients with broken DNS may ask a relay for. Source: cmd/derper/bootstrap_dns.go.
+
+Published names are given to everybody; unpublished ones only to those who ask for them by name (`?q=name`). What a name
+resolves to is refreshed every ten minutes; when that fails, the last answer stays. derper's staged roll-out by TXT record
+is not here: flags.py refuses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import parse_qs
+
+from relay.http.http11 import BROWSER_HEADERS, Request, Response
+from relay.log import Log
+
+REFRESH_S: Final = 600.0
+RESOLVE_S: Final = 60.0
+_log = Log("bootstrap-dns")
+
+Addresses = dict[str, list[str]]
+
+
+class BootstrapDns:
+    """The page, and what keeps it fresh. `counts` gets derper's counters."""
+
+    def __init__(self, published: Iterable[str], unpublished: Iterable[str], counts: Counter[str]) -> None:
+        self._names = tuple(published)
+        self._hidden_names = tuple(unpublished)
+        self._published: Addresses = {}
+        self._hidden: Addresses = {}
+        self._counts = counts
+
+    def page(self, request: Request) -> Response:
+        """The published names, or the one unpublished name that is asked for."""
+        self._counts["bootstrap_dns_requests"] += 1
+        wanted = parse_qs(request.query).get("q", [""])[0]
+        answer = self._published
+        if self._hidden.get(wanted):
+            self._counts["bootstrap_dns_unpublished_hits"] += 1
+            answer = {wanted: self._hidden[wanted]}
+        elif wanted in self._names:
+            self._counts["bootstrap_dns_published_hits" if self._published.get(wanted) else "bootstrap_dns_published_misses"] += 1
+        elif wanted:
+            self._counts["bootstrap_dns_unpublished_misses"] += 1
+        # Such requests come from far away and once: a connection kept open would wait for nothing.
+        headers = (*BROWSER_HEADERS, ("Content-Type", "application/json"), ("Connection", "close"))
+        return Response(200, json.dumps(answer, indent="\t").encode(), headers)
+
+    async def keep_fresh(self) -> None:
+        """Resolve everything now and every ten minutes, for ever."""
+        while True:
+            for names, addresses in ((self._names, self._published), (self._hidden_names, self._hidden)):
+                for name in names:
+                    await self._resolve(name, addresses)
+            await asyncio.sleep(REFRESH_S)
+
+    async def _resolve(self, name: str, addresses: Addresses) -> None:
+        try:
+            found = await asyncio.wait_for(asyncio.get_running_loop().getaddrinfo(name, 0, type=socket.SOCK_STREAM), RESOLVE_S)
+        except (OSError, UnicodeError, asyncio.TimeoutError) as e:
+            _log.warning("bootstrap name does not resolve, the last answer stays", name=name, why=e or type(e).__name__)
+            return
+        fresh = sorted({str(where[0]) for *_, where in found})
+        random.shuffle(fresh)  # so that clients do not all prefer one family
+        addresses[name] = fresh

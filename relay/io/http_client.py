@@ -1,0 +1,176 @@
+"""One HTTP/1.1 request at a time over asyncio: what admission needs, and no more.
+
+TCP, TLS (the system's trust store, or SSL_CERT_FILE) or a unix socket. One idle connection is kept, because a TLS
+handshake per admitted client would cost more than all the rest of its handshake. Redirects that keep the method (307,
+308) are followed, and proxies that the environment names are used (http_proxy.py). h11 does the parsing, and limits the head
+to 16 KiB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from dataclasses import dataclass, field, replace
+from typing import Final
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import h11
+
+from relay import __version__
+from relay.io.http_proxy import Proxy, basic_authorization, find_proxy, open_tunnel
+
+IDLE_S: Final = 30.0  # headscale and the usual proxies hang up later than this
+MAX_REDIRECTS: Final = 5
+
+
+class HttpError(Exception):
+    """No answer: not connected, not HTTP. The text says which."""
+
+
+class HttpTimeout(HttpError):
+    """No answer in time."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """`max_body` bytes of the answer's body are read. Name and password in the URL become basic authentication."""
+
+    method: str
+    url: str
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+    max_body: int = 4096
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    body: bytes
+    location: str = ""
+
+
+@dataclass
+class _Connection:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    origin: tuple[str, str]
+    proxy: Proxy | None = None  # which reads our requests; one that only tunnels is not seen
+    idle_since: float = 0.0
+    http: h11.Connection = field(default_factory=lambda: h11.Connection(h11.CLIENT))
+
+
+class HttpClient:
+    """`unix_path` makes every request go to that socket; otherwise the URL says where."""
+
+    def __init__(self, *, unix_path: str = "") -> None:
+        self._unix_path = unix_path
+        self._idle: _Connection | None = None
+        self._context: ssl.SSLContext | None = None
+
+    async def send(self, request: Request, timeout_s: float) -> Response:
+        """Ask and wait for the answer; the limit is for everything together. Raises HttpError, HttpTimeout."""
+        try:
+            return await asyncio.wait_for(self._follow(request), timeout_s)
+        except asyncio.TimeoutError:  # no TimeoutError before Python 3.11
+            raise HttpTimeout(f"no answer within {timeout_s:g} s") from None
+
+    def close(self) -> None:
+        """Hang up the idle connection."""
+        if self._idle:
+            self._idle.writer.close()
+            self._idle = None
+
+    async def _follow(self, request: Request) -> Response:
+        for _ in range(MAX_REDIRECTS):
+            try:
+                response = await self._ask(request)
+                if response.status not in (307, 308) or not response.location:
+                    return response
+                request = replace(request, url=urljoin(request.url, response.location))
+            except (OSError, h11.ProtocolError, ValueError) as e:
+                raise HttpError(str(e) or type(e).__name__) from e
+        raise HttpError(f"more than {MAX_REDIRECTS} redirects")
+
+    async def _ask(self, request: Request) -> Response:
+        url = urlsplit(request.url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("not an http:// or https:// URL")
+        kept = self._take_idle(url)
+        if kept:
+            try:
+                return await self._exchange(kept, request, url)
+            except (ConnectionError, h11.RemoteProtocolError):
+                pass  # it hung up while our request was on the way; a fresh connection tells what it thinks
+        return await self._exchange(await self._connect(url), request, url)
+
+    def _take_idle(self, url: SplitResult) -> _Connection | None:
+        """The idle connection, if it leads there and is fresh enough."""
+        kept = self._idle
+        if kept is None:
+            return None
+        age_s = asyncio.get_running_loop().time() - kept.idle_since
+        if kept.origin != (url.scheme, url.netloc) or age_s > IDLE_S or kept.reader.at_eof():
+            self.close()
+            return None
+        self._idle = None
+        return kept
+
+    async def _connect(self, url: SplitResult) -> _Connection:
+        origin = (url.scheme, url.netloc)
+        if self._unix_path:
+            return _Connection(*await asyncio.open_unix_connection(self._unix_path), origin)
+        proxy, host = find_proxy(url, os.environ), url.hostname or ""
+        if url.scheme == "http":
+            place = (proxy.host, proxy.port) if proxy else (host, url.port or 80)
+            return _Connection(*await asyncio.open_connection(*place), origin, proxy)
+        self._context = self._context or ssl.create_default_context()
+        if proxy is None:
+            return _Connection(*await asyncio.open_connection(host, url.port or 443, ssl=self._context), origin)
+        tunnel = await open_tunnel(proxy, host, url.port or 443)
+        return _Connection(*await asyncio.open_connection(sock=tunnel, ssl=self._context, server_hostname=host), origin)
+
+    async def _exchange(self, connection: _Connection, request: Request, url: SplitResult) -> Response:
+        """One request and its answer; afterwards the connection is kept, or closed."""
+        try:
+            connection.writer.write(_pack_request(connection, request, url))
+            await connection.writer.drain()
+            response = await _read_response(connection, request.max_body)
+        except BaseException:
+            connection.writer.close()
+            raise
+        if connection.http.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE} and self._idle is None:
+            connection.http.start_next_cycle()
+            connection.idle_since = asyncio.get_running_loop().time()
+            self._idle = connection
+        else:
+            connection.writer.close()
+        return response
+
+
+def _pack_request(connection: _Connection, request: Request, url: SplitResult) -> bytes:
+    http, proxy = connection.http, connection.proxy
+    host = url.netloc.rpartition("@")[2]
+    headers = [("Host", host), ("User-Agent", f"derp-relay/{__version__}"), ("Content-Length", str(len(request.body)))]
+    logins = {"Authorization": basic_authorization(url), "Proxy-Authorization": proxy.authorization if proxy else ""}
+    headers += [(name, value) for name, value in logins.items() if value]
+    target = (f"http://{host}" if proxy else "") + (url.path or "/") + (f"?{url.query}" if url.query else "")
+    head = http.send(h11.Request(method=request.method, target=target, headers=[*headers, *request.headers]))
+    return (head or b"") + (http.send(h11.Data(data=request.body)) or b"") + (http.send(h11.EndOfMessage()) or b"")
+
+
+async def _read_response(connection: _Connection, max_body: int) -> Response:
+    """The answer; one whose body is longer is left unfinished. Raises h11.RemoteProtocolError, OSError."""
+    status, location, body = 0, "", bytearray()
+    while len(body) < max_body:
+        event = connection.http.next_event()
+        if event is h11.NEED_DATA:
+            connection.http.receive_data(await connection.reader.read(65_536))
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+            location = next((value.decode("latin-1") for name, value in event.headers if name == b"location"), "")
+        elif isinstance(event, h11.Data):
+            body += event.data
+        elif isinstance(event, h11.EndOfMessage):
+            break
+    return Response(status, bytes(body[:max_body]), location)

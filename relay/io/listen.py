@@ -1,0 +1,132 @@
+"""Listening sockets, with the options that derper sets, and what is accepted on them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from relay.flags import Config
+from relay.io.loop import Loop
+from relay.io.stream import Stream
+from relay.log import Log
+
+BACKLOG: Final = 4096  # connections that wait to be accepted; the kernel takes the lower of this and net.core.somaxconn
+MAX_ACCEPTS: Final = 64  # per round of the loop; those who are connected want their turn
+RETRY_S: Final = 1.0  # after an accept that found no descriptor or no memory
+LOG: Final = Log("listen")
+
+
+class Listener:
+    """Accepts on one socket. `welcome` gets each connection with its peer's address and port; those of a unix socket are empty."""
+
+    def __init__(self, loop: Loop, sock: socket.socket, welcome: Callable[[Stream, tuple[str, int]], object]) -> None:
+        self._loop = loop
+        self._socket = sock
+        self._welcome = welcome
+        self._loop.poller.call(sock.fileno(), self._accept)
+        self._is_waiting = True
+
+    def close(self) -> None:
+        """Accept no more."""
+        self._pause()
+        self._socket.close()
+
+    def _accept(self) -> None:
+        for _ in range(MAX_ACCEPTS):
+            try:
+                sock, address = self._socket.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                LOG.warning("cannot accept, and tries again", error=error, seconds=RETRY_S)
+                self._pause()
+                self._loop.call_later(RETRY_S, self._resume)
+                return
+            sock.setblocking(False)
+            self._welcome(Stream(self._loop, sock), address[:2] if isinstance(address, tuple) else ("", 0))
+
+    def _pause(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            self._loop.poller.forget(self._socket.fileno())
+
+    def _resume(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._is_waiting = True
+            self._loop.poller.call(self._socket.fileno(), self._accept)
+
+
+def take(handed: list[socket.socket], kind: socket.SocketKind, port: int) -> list[socket.socket]:
+    """The sockets for this port among those that systemd handed over; they are taken out of `handed`."""
+    found = [sock for sock in handed if sock.type == kind and sock.getsockname()[1] == port]
+    handed[:] = [sock for sock in handed if sock not in found]
+    return found
+
+
+def open_tcp(host: str, port: int, config: Config, handed: list[socket.socket]) -> list[socket.socket]:
+    """Listening sockets for `host`, or for every IPv4 and IPv6 address if it is empty. Raises OSError.
+
+    Those that were handed over for this port are taken instead. Accepted connections inherit the options: DERP
+    has its own keep-alive, so TCP's is rare, and unacknowledged data ends a connection fast.
+    """
+    sockets = take(handed, socket.SOCK_STREAM, port) or _open(host, port, socket.SOCK_STREAM, reuse_port=config.workers > 1)
+    for sock in sockets:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(config.tcp_keepalive_time_s)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(config.tcp_user_timeout_s * 1000))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.listen(BACKLOG)
+    return sockets
+
+
+def open_udp(host: str, port: int, handed: list[socket.socket], *, reuse_port: bool = False) -> list[socket.socket]:
+    """Bound sockets as `open_tcp` has them. Raises OSError."""
+    return take(handed, socket.SOCK_DGRAM, port) or _open(host, port, socket.SOCK_DGRAM, reuse_port=reuse_port)
+
+
+def open_unix(path: str) -> socket.socket:
+    """A listening unix socket; one that a dead process left behind makes room. Raises OSError."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108  (a socket's path is text)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.bind(path)
+    sock.listen(BACKLOG)
+    return sock
+
+
+def _open(host: str, port: int, kind: int, *, reuse_port: bool) -> list[socket.socket]:
+    """IPv6 may be absent where no address was asked for."""
+    wanted = [host] if host else ["0.0.0.0", "::"]  # noqa: S104  (every address is what an empty host means)
+    sockets: list[socket.socket] = []
+    for address in wanted:
+        try:
+            family, _, _, _, where = socket.getaddrinfo(address, port, type=kind, flags=socket.AI_PASSIVE)[0]
+            sock = socket.socket(family, kind)
+        except OSError:
+            if sockets:
+                continue
+            raise
+        try:
+            sock.setblocking(False)
+            if kind == socket.SOCK_STREAM:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(where)
+        except OSError as error:
+            sock.close()
+            if not host and family == socket.AF_INET6 and sockets and error.errno != errno.EADDRINUSE:
+                continue
+            with suppress(OSError):
+                for other in sockets:
+                    other.close()
+            raise OSError(error.errno, f"cannot listen on {address} port {port}: {error.strerror}") from error
+        sockets.append(sock)
+    return sockets

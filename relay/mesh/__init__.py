@@ -1,0 +1,1 @@
+"""Links to other relays and to other worker processes."""

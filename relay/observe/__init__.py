@@ -1,0 +1,1 @@
+"""Counters over all workers, metrics and the debug pages."""

@@ -1,0 +1,135 @@
+"""What all of the relay's processes counted: each writes its own figures beside its socket, whoever is asked adds them up.
+
+What is not worth writing down, such as who is connected, they ask each other for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from relay.core.stats import Stats, merge, snapshot
+from relay.io.http_client import HttpClient, HttpError, Request
+
+if TYPE_CHECKING:
+    from relay.mesh.workers import Worker
+    from relay.server import Relay
+
+WRITE_EVERY_S: Final = 2.0
+RATES_EVERY_S: Final = 5.0
+CHECK_EVERY_S: Final = 60.0  # with ten thousand clients a check holds everybody up for 50 ms (measured)
+ASK_WITHIN_S: Final = 2.0
+MAX_PART: Final = 2**24  # bytes that one worker may say
+_DISPOSITIONS: Final = ("success", "not_stun", "read_error", "write_error")
+
+
+class Census:
+    """Reads one relay's counters; with several workers, everybody's."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._problems: list[str] = []
+        self._checked_at = float("-inf")
+
+    def own(self) -> Stats:
+        """This process, now."""
+        relay = self._relay
+        tally = relay.tally
+        tally.counts["writes"] = relay.tick.writes
+        tally.counts["stun_silenced"] = sum(stun.silenced for stun in relay.stun)
+        for stun in relay.stun:
+            tally.labelled["stun_addrfamily", stun.family] = stun.requests["success"]
+        for disposition in _DISPOSITIONS:
+            tally.labelled["stun_requests", disposition] = sum(stun.requests[disposition] for stun in relay.stun)
+        for reason, count in relay.admission.counts.items():
+            tally.labelled["admissions", reason] = count
+        versions = Counter(link.tls_version for link in relay.links.values())
+        for version in ("1.2", "1.3"):
+            tally.labelled["tls_active_version", version] = versions[version]
+        gauges = {
+            "process_start_unix_time": relay.started_at,
+            "uptime_sec": int(time.time() - relay.started_at),
+            "handshakes": len(relay.fronts),
+            "front_ok": relay.front_ok,
+            "current_file_descriptors": _count_descriptors(),
+            "rate_limit_per_client_bytes_per_second": relay.rate_limits.bytes_per_s,
+            "rate_limit_per_client_burst_bytes": relay.rate_limits.burst_bytes,
+        }
+        if relay.certificate is not None:
+            gauges["certificate_not_after_unix_time"] = relay.certificate.not_after
+        return snapshot(relay.switch, tally, gauges, self._check())
+
+    def _check(self) -> list[str]:
+        """What the last consistency check found; `/debug/check` always makes a new one."""
+        now = self._relay.loop.time()
+        if now - self._checked_at >= CHECK_EVERY_S:
+            self._checked_at, self._problems = now, self._relay.switch.consistency_check()
+        return self._problems
+
+    def all(self) -> Stats:
+        """All workers; the others' figures are up to WRITE_EVERY_S old."""
+        return merge([self.own(), *self._others()]) if self._relay.worker is not None else self.own()
+
+    def totals(self) -> Counter[str]:
+        """Counters alone, of all workers: a fraction of the work."""
+        totals = self._relay.switch.totals() + self._relay.tally.counts
+        for part in self._others():
+            totals.update(part.counters)
+        return totals
+
+    def _others(self) -> Iterator[Stats]:
+        worker = self._relay.worker
+        if worker is None:
+            return
+        for number in worker.others:
+            with suppress(OSError, ValueError):  # it is just being started
+                yield Stats(**json.loads(worker.stats_path(number).read_bytes()))
+
+    async def keep_writing(self) -> None:
+        """Let the other workers know, for ever."""
+        worker = self._relay.worker
+        while worker is not None:
+            path = worker.stats_path(worker.number)
+            new = path.with_suffix(".new")
+            with suppress(OSError):  # a full disk, no descriptor left; the parent sees how old the last ones are
+                new.write_text(json.dumps(self.own().to_json()), "ascii")
+                new.replace(path)
+            await asyncio.sleep(WRITE_EVERY_S)
+
+    async def keep_rates(self) -> None:
+        """Remember a minute of totals, for ever."""
+        while True:
+            self._relay.rates.note(self._relay.loop.time(), self.totals())
+            await asyncio.sleep(RATES_EVERY_S)
+
+
+def _count_descriptors() -> int:
+    """Open file descriptors of this process. Looking takes one; when there is none, all that are allowed are open."""
+    try:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  (the names are enough)
+    except OSError:
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+async def ask_others(worker: Worker, target: str) -> list[Any]:
+    """What the other workers say to a path and query, as JSON; of one that says nothing in time there is nothing."""
+    said = await asyncio.gather(*(_ask(worker.socket_path(number), target) for number in worker.others))
+    return [document for document in said if document is not None]
+
+
+async def _ask(path: str, target: str) -> Any:
+    client = HttpClient(unix_path=path)
+    try:
+        response = await client.send(Request("GET", f"http://worker{target}", max_body=MAX_PART), ASK_WITHIN_S)
+        return json.loads(response.body) if response.status == 200 else None
+    except (HttpError, ValueError):
+        return None
+    finally:
+        client.close()
