@@ -30,7 +30,7 @@ LOG: Final = Log("front")
 
 
 @dataclass(frozen=True)
-class Front:
+class FrontAddress:
     """Where it is dialled, the name that it serves, and the key of the relay that has to be behind it."""
 
     address: str
@@ -39,7 +39,7 @@ class Front:
     key: bytes
 
 
-async def watch_front(front: Front, tell: Callable[[bool], None]) -> None:
+async def watch_front(front: FrontAddress, tell: Callable[[bool], None]) -> None:
     """Check for ever, and `tell` whether it works whenever that changes; until the first check has passed it does not."""
     well, failures = False, PATIENCE - 1
     while True:
@@ -55,7 +55,7 @@ async def watch_front(front: Front, tell: Callable[[bool], None]) -> None:
         await asyncio.sleep(ILL_S if failures else WELL_S)
 
 
-async def check_front(front: Front) -> str:
+async def check_front(front: FrontAddress) -> str:
     """What keeps clients from reaching this relay through its front, or ""."""
     try:
         return await asyncio.wait_for(_look(front), LIMIT_S)
@@ -65,7 +65,7 @@ async def check_front(front: Front) -> str:
         return str(error) or type(error).__name__
 
 
-async def _look(front: Front) -> str:
+async def _look(front: FrontAddress) -> str:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     reader, writer = await asyncio.open_connection(front.address, front.port, ssl=context, server_hostname=front.hostname)

@@ -31,7 +31,7 @@ from relay.flags import DEV_MESH_KEY, Config
 from relay.golang.flag import split_host_port
 from relay.http import http11
 from relay.http.proxy_header import TrustedProxies
-from relay.io.arrival import Front
+from relay.io.arrival import Arrival
 from relay.io.bootstrap_dns import BootstrapDns
 from relay.io.link import Link, Owner, Tick
 from relay.io.listen import Listener, open_tcp, open_udp, open_unix
@@ -51,7 +51,7 @@ from relay.observe.census import Census, ask_others
 from relay.sweep import Sweep
 
 JOIN_S: Final = 3.0
-Answer = Callable[[http11.Request, http11.Site], http11.Answer]
+Answer = Callable[[http11.Request, http11.Pages], http11.Answer]
 
 
 class Relay(Owner):
@@ -88,7 +88,7 @@ class Relay(Owner):
         self.handshake_timeout_s = config.handshake_timeout_s
         self._disallowed_app_names = frozenset(config.disallow_app_names)
         self.rate_limits = RateConfig()
-        self.fronts: dict[Front, None] = {}  # in the order in which they came
+        self.arrivals: dict[Arrival, None] = {}  # in the order in which they came
         self.links: dict[int, Link] = {}  # by serial number
         self.stun: list[StunSocket] = []
         self.listeners: list[Listener] = []
@@ -102,7 +102,7 @@ class Relay(Owner):
         inside = self._make_inside()
         self._inside = pages.make_pages(inside, anyone=bool(config.metrics_listen), proxies=self.proxies)
         self._parts = pages.make_parts(inside)
-        self.site = self._make_site()
+        self.pages = self._make_pages()
         self._handed = list(handed)
         self._notifier = notifier or systemd.Notifier()
         self._context: ssl.SSLContext | None = None
@@ -153,8 +153,8 @@ class Relay(Owner):
             listener.close()
         for stun in self.stun:
             stun.close()
-        for front in [*self.fronts]:
-            front.give_up("draining")
+        for arrival in [*self.arrivals]:
+            arrival.give_up("draining")
         await drain(self)
         for task in self._tasks:
             task.cancel()
@@ -207,7 +207,7 @@ class Relay(Owner):
             self.failure = f"{getattr(task.get_coro(), '__name__', 'a task')} ended: {error}"
             self.stop()
 
-    # Connections, for Front.
+    # Connections, for Arrival.
 
     def refuses_connection(self, *, main: bool) -> str:
         """Why a new connection is not wanted, or "". The main listener has the limit, also where a proxy does its TLS."""
@@ -284,7 +284,7 @@ class Relay(Owner):
             self.keep(mesh.keep(self, place))
         deadline = self.loop.time() + JOIN_S  # one of them may be dead
         while self.loop.time() < deadline:
-            known = sum(link.sibling for link in self.switch.links), sum(watcher.sibling for watcher in self.switch.watchers)
+            known = sum(link.sibling for link in self.switch.mesh_links), sum(watcher.sibling for watcher in self.switch.watchers)
             if known == (len(worker.others),) * 2:
                 break
             await asyncio.sleep(0.01)
@@ -296,7 +296,7 @@ class Relay(Owner):
         if not self.admission.is_open:
             self.keep(self._watch_admission())
         if config.front_check:
-            own = frontcheck.Front(*config.front, config.hostname, self.key.public)
+            own = frontcheck.FrontAddress(*config.front, config.hostname, self.key.public)
             self.keep(frontcheck.watch_front(own, self._set_front_ok))
         if interval_s := systemd.watchdog_interval_s(os.environ, os.getpid()):
             self.keep(self._feed_watchdog(interval_s))
@@ -355,19 +355,19 @@ class Relay(Owner):
         else:
             self._listen(sockets, self._answer_inside, proxied=False)
 
-    def _answer_worker(self, request: http11.Request, site: http11.Site) -> http11.Answer:
+    def _answer_worker(self, request: http11.Request, pages: http11.Pages) -> http11.Answer:
         page = self._parts.get(request.path)
-        return page(request) if page is not None else http11.answer(request, site)
+        return page(request) if page is not None else http11.answer(request, pages)
 
-    def _answer_inside(self, request: http11.Request, _site: http11.Site) -> http11.Answer:
+    def _answer_inside(self, request: http11.Request, _pages: http11.Pages) -> http11.Answer:
         page = http11.find_page(self._inside, request.path)
         return page(request) if page is not None else http11.error(404, "metrics are at /metrics, all else is under /debug/")
 
-    def _make_site(self) -> http11.Site:
+    def _make_pages(self) -> http11.Pages:
         pages = {} if self.config.metrics_listen else dict(self._inside)
         if self.config.bootstrap_dns_names or self.config.unpublished_bootstrap_dns_names:
             pages["/bootstrap-dns"] = self.bootstrap.page
-        return http11.Site(
+        return http11.Pages(
             public_key=self.key.public,
             date=lambda: formatdate(usegmt=True),
             client_of=self.proxies.client_of,
@@ -405,7 +405,7 @@ class Relay(Owner):
         """Accept on these. `proxied`: trusted proxies may be in front, and begin with a PROXY header if there is one at all."""
 
         def welcome(stream: Stream, address: tuple[str, int]) -> None:
-            Front(self, stream, address, answer=answer, context=self._context if encrypted else None, proxied=proxied)
+            Arrival(self, stream, address, answer=answer, context=self._context if encrypted else None, proxied=proxied)
 
         self.listeners += [Listener(self.loop, sock, welcome) for sock in sockets]
 

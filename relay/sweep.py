@@ -63,8 +63,8 @@ class Sweep:
     def run(self, now: float) -> None:
         """One round."""
         relay = self._relay
-        for front in [front for front in relay.fronts if front.deadline < now]:
-            front.expire()
+        for arrival in [arrival for arrival in relay.arrivals if arrival.deadline < now]:
+            arrival.expire()
         for link, (since, size) in [*self._blocked.items()]:
             self._check_blocked(link, since, size, now)
         while self._keep_alives and self._keep_alives[0][0] <= now:

@@ -19,14 +19,14 @@ from relay.core.wire import HEADER, HEADER_LEN, KEY_LEN, PACKET_HEAD_LEN, Protoc
 
 if TYPE_CHECKING:
     from relay.core.session import Session
-    from relay.core.switch import Link
+    from relay.core.switch import MeshLink
 
 _FORWARD_HEAD_LEN: Final = PACKET_HEAD_LEN + KEY_LEN
 _HEAD: Final = Struct(f"{PACKET_HEAD_LEN}s")
 _FORWARD_HEAD: Final = Struct(f"{_FORWARD_HEAD_LEN}s")
 
 
-def to_relay(session: Session, link: Link, buffer: bytearray, position: int, end: int, *, size: int) -> int:
+def to_relay(session: Session, link: MeshLink, buffer: bytearray, position: int, end: int, *, size: int) -> int:
     """A client's packets, in frames of `size` bytes, for a client of the relay behind `link`."""
     destination = buffer[position + HEADER_LEN : position + PACKET_HEAD_LEN]
     front = HEADER.pack(wire.FORWARD_PACKET, size - HEADER_LEN + KEY_LEN) + session.key + destination
@@ -113,7 +113,7 @@ def _way(session: Session, source: bytes, destination: bytes) -> Outbox | None:
     return peer.active.outbox
 
 
-def _sibling_of(session: Session, destination: bytes) -> Link | None:
+def _sibling_of(session: Session, destination: bytes) -> MeshLink | None:
     """The link to another worker of this relay that has the key; none for what a worker sent: one hop is enough."""
     peer = session.switch.peers.get(destination)
     return next((link for link in peer.links if link.sibling), None) if peer and not session.sibling else None

@@ -97,7 +97,7 @@ def _gauges(switch: Switch) -> dict[str, float]:
         "watchers": sum(not watcher.sibling for watcher in switch.watchers),
         "current_dup_client_keys": len(duplicates),
         "current_dup_client_conns": sum(duplicates),
-        "mesh_links": sum(not link.sibling for link in switch.links),
+        "mesh_links": sum(not link.sibling for link in switch.mesh_links),
         "packets_waiting": sum(session.outbox.waiting for session in sessions),
     }
 

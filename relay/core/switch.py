@@ -32,7 +32,7 @@ MAX_ROUTES: Final = 1024  # ways that a connection remembers
 SETTLING_S: Final = 5.0  # a first choice of home within this time is no move
 
 
-class Link:
+class MeshLink:
     """A mesh link to another relay, or to another worker process of this one (`sibling`)."""
 
     __slots__ = ("_forwarded", "name", "outbox", "remotes", "sibling")
@@ -91,7 +91,7 @@ class Peer:
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.sessions: list[Session] = []
-        self.links: dict[Link, PeerPresent] = {}  # in the order in which they announced the key
+        self.links: dict[MeshLink, PeerPresent] = {}  # in the order in which they announced the key
         self.dropped = 0  # packets from this key that were dropped
 
     @property
@@ -100,7 +100,7 @@ class Peer:
         return self.sessions[-1] if self.sessions else None
 
     @property
-    def link(self) -> Link | None:
+    def link(self) -> MeshLink | None:
         """The mesh link that packets go to when there is no local connection: the oldest that knows the key."""
         return next(iter(self.links), None)
 
@@ -120,7 +120,7 @@ class Switch:
         self.counts: Counter[str] = Counter()
         self.drops = {(reason, kind): [0, 0] for reason in DROP_REASONS for kind in ("disco", "other")}  # packets, bytes
         self.sessions: set[Session] = set()
-        self.links: set[Link] = set()
+        self.mesh_links: set[MeshLink] = set()
 
     def drop(self, reason: str, source: bytes, is_disco: bool, packets: int, payload_bytes: int) -> None:
         """Account for packets that go nowhere."""
@@ -208,11 +208,11 @@ class Switch:
 
     # Clients of other relays, as their mesh links announce them.
 
-    def add_link(self, link: Link) -> None:
+    def add_link(self, link: MeshLink) -> None:
         """A mesh link is up."""
-        self.links.add(link)
+        self.mesh_links.add(link)
 
-    def announce(self, link: Link, present: PeerPresent) -> None:
+    def announce(self, link: MeshLink, present: PeerPresent) -> None:
         """The relay behind `link` has this client."""
         if present.key == self.public_key:
             return
@@ -226,7 +226,7 @@ class Switch:
         if link.sibling and not known:
             self._tell_watchers(pack_peer_present(present), siblings_too=False)
 
-    def withdraw(self, link: Link, key: bytes) -> None:
+    def withdraw(self, link: MeshLink, key: bytes) -> None:
         """The relay behind `link` no longer has this client."""
         peer = self.peers.get(key)
         if peer is None or link not in peer.links:
@@ -240,9 +240,9 @@ class Switch:
             self._tell_watchers(pack_peer_gone(key, GONE_DISCONNECTED), siblings_too=False)
         self._forget_if_gone(peer)
 
-    def remove_link(self, link: Link) -> None:
+    def remove_link(self, link: MeshLink) -> None:
         """A mesh link broke: whoever was reachable through it alone is gone."""
-        self.links.discard(link)
+        self.mesh_links.discard(link)
         link.discard()
         for key in [peer.key for peer in self.peers.values() if link in peer.links]:
             self.withdraw(link, key)
@@ -255,7 +255,7 @@ class Switch:
         totals = self.counts.copy()
         for name, amount in TOTALS.items():
             totals[name] += sum(map(amount, self.sessions))
-        totals["packets_forwarded_out"] += sum(link.packets for link in self.links)
+        totals["packets_forwarded_out"] += sum(link.packets for link in self.mesh_links)
         return totals
 
     def consistency_check(self) -> list[str]:
@@ -275,7 +275,7 @@ class Switch:
         arrived = totals["packets_received"] + totals["packets_forwarded_in"]
         left = totals["packets_sent"] + totals["packets_forwarded_out"]
         dropped = sum(packets for packets, _ in self.drops.values())
-        waiting = sum(member.outbox.waiting for members in (self.sessions, self.links) for member in members)
+        waiting = sum(member.outbox.waiting for members in (self.sessions, self.mesh_links) for member in members)
         if arrived != left + dropped + waiting:
             problems.append(f"{arrived} packets arrived, but {left} left, {dropped} were dropped and {waiting} wait")
         return problems

@@ -103,7 +103,7 @@ Page = Callable[[Request], Answer]
 
 
 @dataclass(frozen=True)
-class Site:
+class Pages:
     """What the relay serves over HTTP. `pages` maps a path, or a prefix that ends with `/`, to what answers it."""
 
     public_key: bytes
@@ -120,16 +120,16 @@ def find_page(pages: Mapping[str, Page], path: str) -> Page | None:
     return pages[max(fitting, key=len)] if fitting else None
 
 
-def match_stock_upgrade(data: bytes, site: Site, *, peer: str) -> Upgrade | None:
+def match_stock_upgrade(data: bytes, pages: Pages, *, peer: str) -> Upgrade | None:
     """The upgrade, if `data` begins with the very bytes that Tailscale's Go client sends; None is for `Conversation` to read.
 
     This is every client's first word, and h11 takes 28 µs to say the same: a tenth of what a handshake costs.
     """
     stock = _STOCK_UPGRADE.match(data)
-    if stock is None or not site.derp:
+    if stock is None or not pages.derp:
         return None
-    request = Request("GET", "/derp", (), peer, site.client_of(peer, []))
-    said = b"" if stock["fast"] else pack_switching(site.public_key)
+    request = Request("GET", "/derp", (), peer, pages.client_of(peer, []))
+    said = b"" if stock["fast"] else pack_switching(pages.public_key)
     return Upgrade(said, data[stock.end() :], False, stock["ideal"] is not None, request)
 
 
@@ -139,10 +139,10 @@ class Conversation:
     `fault`: why it ends, if it is for what the client did; the word is a metric's label.
     """
 
-    def __init__(self, site: Site, answer: Callable[[Request, Site], Answer], *, peer: str) -> None:
+    def __init__(self, pages: Pages, answer: Callable[[Request, Pages], Answer], *, peer: str) -> None:
         self.closing = False
         self.fault = ""
-        self._site = site
+        self._pages = pages
         self._answer = answer
         self._peer = peer
         self._http = h11.Connection(h11.SERVER)
@@ -161,7 +161,7 @@ class Conversation:
 
     def stream(self, response: Response) -> bytes:
         """The head of an answer whose body comes in parts."""
-        head = h11.Response(status_code=response.status, headers=[*response.headers, ("Date", self._site.date())], reason=b"OK")
+        head = h11.Response(status_code=response.status, headers=[*response.headers, ("Date", self._pages.date())], reason=b"OK")
         return self._http.send(head) or b""
 
     def part(self, data: bytes) -> bytes:
@@ -197,7 +197,7 @@ class Conversation:
     def _read(self, event: h11.Request) -> Request:
         headers = tuple(event.headers)
         request = Request(event.method.decode("ascii"), event.target.decode("latin-1"), headers, self._peer, self._peer)
-        client = self._site.client_of(self._peer, request.every(b"x-forwarded-for"))
+        client = self._pages.client_of(self._peer, request.every(b"x-forwarded-for"))
         return Request(request.method, request.target, headers, self._peer, client)
 
     def _finish(self) -> Said:
@@ -205,7 +205,7 @@ class Conversation:
         request = self._request
         assert request is not None  # noqa: S101  (h11 gives a Request before its EndOfMessage; for the type checker)
         # Nobody gets a tunnel, and h11 would take any 2xx answer for the beginning of one.
-        response = error(403, "CONNECT not enabled") if request.method == "CONNECT" else self._answer(request, self._site)
+        response = error(403, "CONNECT not enabled") if request.method == "CONNECT" else self._answer(request, self._pages)
         if not isinstance(response, Response):
             return Later(b"", response)
         if response is not UPGRADE:
@@ -239,7 +239,7 @@ class Conversation:
                 return Response(refused.status, f"{refused}\n".encode(), (TEXT, *refused.headers))
             return Upgrade(answer, rest, True, False, request)
         fast = request.header(b"derp-fast-start") == b"1"
-        return Upgrade(b"" if fast else pack_switching(self._site.public_key), rest, False, not_ideal, request)
+        return Upgrade(b"" if fast else pack_switching(self._pages.public_key), rest, False, not_ideal, request)
 
     def _blame(self, fault: str) -> None:
         self.closing, self.fault = True, fault
@@ -250,7 +250,7 @@ class Conversation:
 
     def _write(self, response: Response, *, is_head: bool) -> bytes:
         assert isinstance(response.body, bytes)  # noqa: S101  (what comes in parts is streamed; for the type checker)
-        headers = [*response.headers, ("Date", self._site.date())]
+        headers = [*response.headers, ("Date", self._pages.date())]
         if response.status >= 200 and response.status != 204:
             headers.append(("Content-Length", str(len(response.body))))
         if self.closing:
@@ -276,20 +276,20 @@ def pack_switching(public_key: bytes) -> bytes:
     return ("\r\n".join(lines) + f"\r\nDerp-Public-Key: {public_key.hex()}\r\n\r\n").encode()
 
 
-def answer(request: Request, site: Site) -> Answer:
+def answer(request: Request, pages: Pages) -> Answer:
     """The main listener's answer; `UPGRADE` when the connection is to become DERP's."""
     fixed = _FIXED.get(request.path)
     if fixed is not None:
-        return fixed(request, site)
-    page = find_page(site.pages, request.path)
-    return page(request) if page is not None else _home(site)
+        return fixed(request, pages)
+    page = find_page(pages.pages, request.path)
+    return page(request) if page is not None else _home(pages)
 
 
-def answer_plain(request: Request, site: Site) -> Answer:
+def answer_plain(request: Request, pages: Pages) -> Answer:
     """The answer of the plain-HTTP listener beside TLS: the captive-portal check, and the way to https."""
     if request.path == "/generate_204":
-        return _no_content(request, site)
-    if request.path.startswith("/debug/") and (page := find_page(site.pages, request.path)) is not None:
+        return _no_content(request, pages)
+    if request.path.startswith("/debug/") and (page := find_page(pages.pages, request.path)) is not None:
         return page(request)
     if request.method not in ("GET", "HEAD"):
         return error(400, "Use HTTPS")
@@ -299,7 +299,7 @@ def answer_plain(request: Request, site: Site) -> Answer:
     return Response(302, b"", (("Location", location),))
 
 
-def _no_content(request: Request, _site: Site) -> Response:
+def _no_content(request: Request, _pages: Pages) -> Response:
     """How clients find captive portals: 204, and their challenge back if it is well-formed."""
     challenge = request.header(b"x-tailscale-challenge")
     if _CHALLENGE.fullmatch(challenge):
@@ -312,30 +312,30 @@ def error(status: int, text: str) -> Response:
     return Response(status, f"{text}\n".encode(), (TEXT, ("X-Content-Type-Options", "nosniff")))
 
 
-def _derp(request: Request, site: Site) -> Response:
-    if not site.derp:
+def _derp(request: Request, pages: Pages) -> Response:
+    if not pages.derp:
         return error(404, "derp server disabled")
     if request.header(b"upgrade").lower() in (b"derp", b"websocket"):
         return UPGRADE
     return error(426, "DERP requires connection upgrade")
 
 
-def _robots(_request: Request, _site: Site) -> Response:
+def _robots(_request: Request, _pages: Pages) -> Response:
     return Response(200, b"User-agent: *\nDisallow: /\n", (*BROWSER_HEADERS, TEXT))
 
 
-def _probe(request: Request, _site: Site) -> Response:
+def _probe(request: Request, _pages: Pages) -> Response:
     if request.method not in ("GET", "HEAD"):
         return error(405, "bogus probe method")
     return Response(200, headers=(("Access-Control-Allow-Origin", "*"),))
 
 
-def _home(site: Site) -> Response:
-    if site.home.startswith(("http://", "https://")):
-        return Response(302, b"", (*BROWSER_HEADERS, ("Location", site.home)))
-    if site.home == "blank":
+def _home(pages: Pages) -> Response:
+    if pages.home.startswith(("http://", "https://")):
+        return Response(302, b"", (*BROWSER_HEADERS, ("Location", pages.home)))
+    if pages.home == "blank":
         return Response(200, b"", (*BROWSER_HEADERS, HTML))
-    status = "" if site.derp else "<p>Status: <b>disabled</b></p>\n"
+    status = "" if pages.derp else "<p>Status: <b>disabled</b></p>\n"
     return Response(200, HOME_PAGE.format(status=status).encode(), (*BROWSER_HEADERS, HTML))
 
 

@@ -30,7 +30,7 @@ MAX_UNREAD: Final = 64 * 1024  # bytes of answers that wait for their reader whe
 MAX_EARLY: Final = MAX_CLIENT_INFO + 64 * 1024  # bytes that a client may send before it is admitted
 
 
-class Front(Receiver):
+class Arrival(Receiver):
     """One connection until it is admitted, or gone."""
 
     buffer = CIPHER
@@ -41,7 +41,7 @@ class Front(Receiver):
         stream: Stream,
         address: tuple[str, int],
         *,
-        answer: Callable[[http11.Request, http11.Site], http11.Answer],
+        answer: Callable[[http11.Request, http11.Pages], http11.Answer],
         context: ssl.SSLContext | None,
         proxied: bool,
     ) -> None:
@@ -61,7 +61,7 @@ class Front(Receiver):
         self._stage: Callable[[bytes], None] = self._open
         self._done = False
         self.deadline = relay.loop.time() + relay.handshake_timeout_s
-        relay.fronts[self] = None
+        relay.arrivals[self] = None
         stream.set_receiver(self)
         through_proxy = proxied and relay.proxies.trusts(self._peer)
         if reason := relay.refuses_connection(main=proxied and answer is http11.answer):
@@ -81,7 +81,7 @@ class Front(Receiver):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone()
-        self._relay.fronts.pop(self, None)
+        self._relay.arrivals.pop(self, None)
 
     # What the relay calls.
 
@@ -141,11 +141,11 @@ class Front(Receiver):
     def _open(self, data: bytes) -> None:
         """The first plain bytes: nearly always a stock client's upgrade."""
         if self._answer is http11.answer:
-            upgrade = http11.match_stock_upgrade(data, self._relay.site, peer=self._peer)
+            upgrade = http11.match_stock_upgrade(data, self._relay.pages, peer=self._peer)
             if upgrade is not None:
                 self._upgrade(upgrade)
                 return
-        self._conversation = http11.Conversation(self._relay.site, self._answer, peer=self._peer)
+        self._conversation = http11.Conversation(self._relay.pages, self._answer, peer=self._peer)
         self._stage = self._converse
         self._converse(data)
 
@@ -282,7 +282,7 @@ class Front(Receiver):
             link = Link(self._relay, self._stream, self._channel)
         ticket, self._ticket = self._ticket, None
         self._leave()
-        del self._relay.fronts[self]
+        del self._relay.arrivals[self]
         link.write(pack_server_info(introduction.shared, ServerInfo()))
         session = self._relay.admit(link, introduction, ticket, address=self._client, not_ideal=self._not_ideal)
         link.start(session, bytes(self._early))
@@ -317,7 +317,7 @@ class Front(Receiver):
             self._refuse(f"closed_in_{self._waiting_for}")
 
     def _end(self) -> None:
-        """Close when everything is written, and until then remain in `fronts`: this too has a deadline."""
+        """Close when everything is written, and until then remain in `arrivals`: this too has a deadline."""
         if not self._done:
             self._leave()
             self._stream.close()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 from relay import client as derp
 from relay.core.handshake import ClientInfo
 from relay.core.outbox import Chunk, Outbox
-from relay.core.switch import Link
+from relay.core.switch import MeshLink
 from relay.core.wire import ProtocolError
 from relay.io.link import CIPHER
 from relay.io.stream import Receiver, Stream
@@ -118,7 +118,7 @@ class MeshProtocol(asyncio.Protocol):
         self._ended = ended
         self._client = derp.Client(place.private_key, ClientInfo(mesh_key=place.mesh_key))
         self._transport: asyncio.Transport | Stream
-        self._link: Link | None = None
+        self._link: MeshLink | None = None
         self._reason = "closed"
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -182,7 +182,7 @@ class MeshProtocol(asyncio.Protocol):
         elif isinstance(event, derp.Admitted):
             self._client.watch()
             outbox = Outbox(switch.dirty, switch.drop, self, mesh=True)
-            self._link = Link(self._place.name, outbox, sibling=self._place.sibling)
+            self._link = MeshLink(self._place.name, outbox, sibling=self._place.sibling)
             switch.add_link(self._link)
             LOG.info("mesh link up", relay=self._place.name)
             self._check_silence()

@@ -56,7 +56,7 @@ class Census:
         gauges = {
             "process_start_unix_time": relay.started_at,
             "uptime_sec": int(time.time() - relay.started_at),
-            "handshakes": len(relay.fronts),
+            "handshakes": len(relay.arrivals),
             "front_ok": relay.front_ok,
             "current_file_descriptors": _count_descriptors(),
             "rate_limit_per_client_bytes_per_second": relay.rate_limits.bytes_per_s,

@@ -65,7 +65,7 @@ def may_debug(request: Request) -> bool:
 
 
 def make_pages(inside: Inside, *, anyone: bool = False, proxies: TrustedProxies | None = None) -> dict[str, Page]:
-    """Path to page, for `http.Site`. `anyone`: the listener's address is the permission, who reaches it may look.
+    """Path to page, for `http11.Pages`. `anyone`: the listener's address is the permission, who reaches it may look.
 
     Whatever `proxies` send is refused, on loopback as well: they may forget to say for whom they ask.
     """
@@ -116,7 +116,7 @@ def _index(request: Request, inside: Inside) -> Response:
     stats = inside.read_stats()
     uptime_s = inside.switch.clock() - inside.started_s
     about = {"version": __version__, "uptime": format_duration(round(uptime_s)), **inside.about}
-    return _html_response(index_page(about, stats, inside.rates, [link.name for link in inside.switch.links if not link.sibling]))
+    return _html_response(index_page(about, stats, inside.rates, [link.name for link in inside.switch.mesh_links if not link.sibling]))
 
 
 class Whole:

@@ -77,12 +77,12 @@ def session_frames(data: bytes) -> None:
 # HTTP: any bytes, in any chunking, from anyone.
 
 
-def _site() -> http11.Site:
+def _site() -> http11.Pages:
     room = Room()
     room.join(1, app="tailcat")
     inside = pages.Inside(room.switch, lambda: snapshot(room.switch, Tally(), {}, []), Rates(), 1.79e9)
     trusted = proxy_header.TrustedProxies(["127.0.0.1"])
-    return http11.Site(v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", trusted.client_of, pages=pages.make_pages(inside))
+    return http11.Pages(v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", trusted.client_of, pages=pages.make_pages(inside))
 
 
 def _converse(pieces: Sequence[bytes], answer: Any) -> tuple[bytes, bool, Any]:

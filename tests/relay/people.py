@@ -6,7 +6,7 @@ from relay.core import wire
 from relay.core.handshake import ClientInfo
 from relay.core.outbox import Outbox
 from relay.core.session import Session
-from relay.core.switch import Link, Switch
+from relay.core.switch import MeshLink, Switch
 from relay.core.wire import FrameReader, pack_send_packet
 from tests.relay import vectors as v
 
@@ -76,7 +76,7 @@ def drops(room):
 
 def link(room, name, **more):
     """A mesh link of that name, up."""
-    made = Link(name, Outbox(room.switch.dirty, room.switch.drop, None, mesh=True), **more)
+    made = MeshLink(name, Outbox(room.switch.dirty, room.switch.drop, None, mesh=True), **more)
     room.switch.add_link(made)
     return made
 

@@ -8,7 +8,7 @@ from relay.admission import admission
 from relay.admission.admission import Admission, AllowFileCheck, Cached, TailscaledCheck, UrlCheck, Verdict
 from relay.admission.allow_file import AllowFile
 from tests.relay.httpserver import Script, serving
-from tests.relay.test_httpclient import asynchronous
+from tests.relay.test_http_client import asynchronous
 
 A, B = bytes(range(32)), bytes(range(32, 64))
 

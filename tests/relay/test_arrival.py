@@ -1,4 +1,4 @@
-"""What a connection over HTTP may cost before anybody is admitted, on a front without sockets."""
+"""What a connection over HTTP may cost before anybody is admitted, on a arrival without sockets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from relay.core.stats import Tally
 from relay.http import http11
-from relay.io.arrival import HTTP_IDLE_S, MAX_UNREAD, Front
+from relay.io.arrival import HTTP_IDLE_S, MAX_UNREAD, Arrival
 from tests.relay import vectors as v
 
 REQUEST = b"GET /robots.txt HTTP/1.1\r\nHost: derp.example\r\n\r\n"
@@ -23,7 +23,7 @@ class Connection:
         self.unsent = 0
         self.ended: list[str] = []
 
-    def set_receiver(self, receiver: Front) -> None:
+    def set_receiver(self, receiver: Arrival) -> None:
         pass
 
     def write(self, data: bytes) -> None:
@@ -37,15 +37,15 @@ class Connection:
 
 
 class Office:
-    """What a front asks of its relay."""
+    """What a arrival asks of its relay."""
 
     def __init__(self) -> None:
         self.loop = SimpleNamespace(time=lambda: 1000.0)
         self.handshake_timeout_s = 8.0
-        self.fronts: dict[Front, None] = {}
+        self.arrivals: dict[Arrival, None] = {}
         self.tally = Tally()
         self.addresses = SimpleNamespace(enter=lambda _address, _holder: SimpleNamespace(leave=bool))
-        self.site = http11.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
+        self.pages = http11.Pages(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
 
     def refuses_connection(self, *, main: bool) -> str:
         return ""
@@ -62,35 +62,35 @@ def stream() -> Connection:
 
 
 @pytest.fixture
-def front(office: Office, stream: Connection) -> Front:
-    return Front(cast(Any, office), cast(Any, stream), ("192.0.2.7", 5), answer=http11.answer, context=None, proxied=False)
+def arrival(office: Office, stream: Connection) -> Arrival:
+    return Arrival(cast(Any, office), cast(Any, stream), ("192.0.2.7", 5), answer=http11.answer, context=None, proxied=False)
 
 
-def ask(front: Front, data: bytes) -> None:
-    front.buffer[: len(data)] = data
-    front.buffer_updated(len(data))
+def ask(arrival: Arrival, data: bytes) -> None:
+    arrival.buffer[: len(data)] = data
+    arrival.buffer_updated(len(data))
 
 
-def test_one_that_asks_and_does_not_read_is_hung_up_on(office: Office, front: Front, stream: Connection) -> None:
-    ask(front, REQUEST)
+def test_one_that_asks_and_does_not_read_is_hung_up_on(office: Office, arrival: Arrival, stream: Connection) -> None:
+    ask(arrival, REQUEST)
     stream.unsent = MAX_UNREAD
-    ask(front, REQUEST)
+    ask(arrival, REQUEST)
     assert (len(stream.written), stream.ended) == (2, [])
     stream.unsent += 1
-    ask(front, REQUEST)
+    ask(arrival, REQUEST)
     assert len(stream.written) == 2
     assert stream.ended[-1] == "aborted"
     assert office.tally.labelled["refusals", "slow_reader"] == 1
 
 
-def test_a_last_answer_that_nobody_reads_does_not_stay_for_ever(office: Office, front: Front, stream: Connection) -> None:
+def test_a_last_answer_that_nobody_reads_does_not_stay_for_ever(office: Office, arrival: Arrival, stream: Connection) -> None:
     stream.unsent = 100
-    ask(front, REQUEST * 100)
+    ask(arrival, REQUEST * 100)
     assert stream.ended == ["closed"]  # which waits for the answer to leave
-    assert [front.deadline for front in office.fronts] == [1000.0 + HTTP_IDLE_S]
-    front.expire()
+    assert [arrival.deadline for arrival in office.arrivals] == [1000.0 + HTTP_IDLE_S]
+    arrival.expire()
     assert stream.ended == ["closed", "aborted"]
-    front.connection_lost(None)
-    assert not office.fronts
+    arrival.connection_lost(None)
+    assert not office.arrivals
     refusals = {reason: count for (kind, reason), count in office.tally.labelled.items() if kind == "refusals"}
     assert refusals == {"too_many_http_requests": 1}, "counted once, whatever comes after it"

@@ -8,7 +8,7 @@ import pytest
 from relay.http.http11 import Request
 from relay.io import bootstrap_dns
 from relay.io.bootstrap_dns import BootstrapDns
-from tests.relay.test_httpclient import asynchronous
+from tests.relay.test_http_client import asynchronous
 
 TABLE = {
     "control.example": ["203.0.113.1", "2001:db8::1", "203.0.113.1"],

@@ -6,7 +6,7 @@ import pytest
 from relay import __version__
 from relay.core.outbox import Outbox
 from relay.core.stats import Rates, Tally, snapshot
-from relay.core.switch import Link
+from relay.core.switch import MeshLink
 from relay.core.wire import PeerPresent
 from relay.http.http11 import Request
 from relay.http.proxy_header import TrustedProxies
@@ -97,7 +97,7 @@ def test_the_index_tells_how_it_goes(house):
     house.inside.rates.note(5.0, house.room.switch.totals())
     house.room.now += 100
     house.tally.labelled["closes", "<eof>"] += 1
-    house.room.switch.add_link(Link("fra2.example", Outbox([], house.room.switch.drop, None, mesh=True)))
+    house.room.switch.add_link(MeshLink("fra2.example", Outbox([], house.room.switch.drop, None, mesh=True)))
     _, text = house.get("/debug/")
     for expected in (
         __version__,
@@ -163,7 +163,7 @@ def test_one_peers_traffic(house):
 
 
 def test_a_peer_of_another_relay_and_one_of_none(house):
-    link = Link("fra2", Outbox([], house.room.switch.drop, None, mesh=True))
+    link = MeshLink("fra2", Outbox([], house.room.switch.drop, None, mesh=True))
     house.room.switch.announce(link, PeerPresent(key_of(1)))
     assert house.get(f"/debug/traffic?key={key_of(1).hex()}&format=json")[1]["links"] == ["fra2"]
     unknown = house.get(f"/debug/traffic?key={key_of(7).hex()}&format=json")[1]

@@ -16,7 +16,7 @@ import pytest
 
 from bench.relay import certs, servers
 from relay.core import stun
-from relay.frontcheck import Front, check_front
+from relay.frontcheck import FrontAddress, check_front
 from tests.relay.live import Live, eventually, relay
 
 
@@ -100,7 +100,7 @@ def test_another_relay_behind_the_front(live: Live, port: int, tmp_path: Path) -
     with relay(tmp_path / "other", tls=False) as other, tls_front(port, other.running.port, tmp_path / "certs"):
         time.sleep(1.2)
         assert not answers_stun(live)
-        asked = Front("127.0.0.1", port, servers.HOST, bytes(32))
+        asked = FrontAddress("127.0.0.1", port, servers.HOST, bytes(32))
         assert asyncio.run(check_front(asked)) == "another relay is behind it"
 
 
@@ -147,11 +147,12 @@ def test_what_else_a_front_may_say(port: int, tmp_path: Path, said: bytes) -> No
         thread = threading.Thread(target=serve)
         thread.start()
         with tls_front(port, backend.getsockname()[1], tmp_path):
-            assert asyncio.run(check_front(Front("127.0.0.1", port, servers.HOST, bytes(32)))) not in ("", "another relay is behind it")
+            said = asyncio.run(check_front(FrontAddress("127.0.0.1", port, servers.HOST, bytes(32))))
+            assert said not in ("", "another relay is behind it")
         thread.join()
 
 
 def test_a_front_that_only_accepts(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.frontcheck.LIMIT_S", 0.1)
     with socket.create_server(("127.0.0.1", port)):
-        assert asyncio.run(check_front(Front("127.0.0.1", port, servers.HOST, bytes(32)))) == "no answer within 0.1 s"
+        assert asyncio.run(check_front(FrontAddress("127.0.0.1", port, servers.HOST, bytes(32)))) == "no answer within 0.1 s"

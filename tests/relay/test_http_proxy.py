@@ -10,7 +10,7 @@ from relay.io.http_client import HttpClient, HttpError, Request
 from relay.io.http_proxy import Proxy, find_proxy
 from relay.keys.self_signed import make_self_signed
 from tests.relay.httpserver import Script, serving, tls_context
-from tests.relay.test_httpclient import asynchronous
+from tests.relay.test_http_client import asynchronous
 
 PROXY = {"HTTPS_PROXY": "http://proxy.example:3128", "HTTP_PROXY": "plain.example:8080"}
 

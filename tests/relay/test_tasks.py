@@ -58,8 +58,8 @@ def test_one_connections_failure_is_told_and_stops_nobody(relay: Relay, caplog: 
 
 def test_a_handshake_that_the_end_cuts_is_no_timeout(relay: Relay) -> None:
     """Each refusal counts under the reason that it has."""
-    front = Mock(deadline=0.0)
-    relay.fronts[front] = None
+    arrival = Mock(deadline=0.0)
+    relay.arrivals[arrival] = None
     relay.stop()
     relay.loop.run_until_complete(asyncio.wait_for(relay.run(), 5))
-    front.give_up.assert_called_once_with("draining")
+    arrival.give_up.assert_called_once_with("draining")

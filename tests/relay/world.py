@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from relay.core import wire
+from relay.core import switch, wire
 from relay.core.handshake import ClientInfo
 from relay.core.outbox import Chunk, Outbox
 from relay.core.session import Session
-from relay.core.switch import Link, Switch
 
 SERVER = b"S" * 32
 
@@ -41,7 +40,7 @@ class World:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.switch = Switch(lambda: self.now, SERVER)
+        self.switch = switch.Switch(lambda: self.now, SERVER)
 
     def connect(self, name: str, **options: object) -> Client:
         client = Client(self, key(name), **options)
@@ -116,7 +115,7 @@ class MeshLink:
         self.world = world
         self.socket = Socket()
         outbox = Outbox(world.switch.dirty, world.switch.drop, self.socket, mesh=True)
-        self.link = Link(name, outbox, sibling=sibling)
+        self.link = switch.MeshLink(name, outbox, sibling=sibling)
 
     def has(self, name: str) -> None:
         self.world.switch.announce(self.link, wire.PeerPresent(key(name), None, 0, wire.PRESENT_REGULAR))

@@ -4,13 +4,13 @@ import pytest
 
 from relay.core.outbox import Outbox
 from relay.core.stats import Rates, Stats, Tally, merge, snapshot
-from relay.core.switch import Link
+from relay.core.switch import MeshLink
 from relay.core.wire import PeerPresent
 from tests.relay.people import Room, key_of
 
 
 def link(room, name, *, sibling=False):
-    made = Link(name, Outbox(room.switch.dirty, room.switch.drop, None, mesh=True), sibling=sibling)
+    made = MeshLink(name, Outbox(room.switch.dirty, room.switch.drop, None, mesh=True), sibling=sibling)
     room.switch.add_link(made)
     return made
 

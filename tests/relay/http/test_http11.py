@@ -11,8 +11,8 @@ HOST = b"Host: derp.example.org\r\n"
 
 
 def conversation(answer=http11.answer, **options) -> http11.Conversation:
-    site = http11.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, **options)
-    return http11.Conversation(site, answer, peer="192.0.2.1")
+    pages = http11.Pages(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, **options)
+    return http11.Conversation(pages, answer, peer="192.0.2.1")
 
 
 @pytest.mark.parametrize(
@@ -40,15 +40,15 @@ def test_a_websocket_upgrade_without_the_subprotocol_is_a_raw_one():
 def test_the_short_cut_for_stock_clients_says_what_h11_says(fast, ideal):
     head = b"GET /derp HTTP/1.1\r\n" + HOST + b"User-Agent: Go-http-client/1.1\r\nConnection: Upgrade\r\n"
     request = head + fast + ideal + b"Upgrade: DERP\r\n\r\n"
-    site = http11.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
-    short = http11.match_stock_upgrade(request + b"rest", site, peer="192.0.2.1")
+    pages = http11.Pages(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
+    short = http11.match_stock_upgrade(request + b"rest", pages, peer="192.0.2.1")
     long = conversation().receive(request + b"rest")
     fields = ("answer", "rest", "is_websocket", "not_ideal")
     assert [getattr(short, name) for name in fields] == [getattr(long, name) for name in fields]
     assert (short.request.client, short.request.path) == (long.request.client, long.request.path)
     for other in (request[:-1], request.replace(b"derp HTTP", b"derp/ HTTP"), request.replace(HOST, HOST + b"X-Forwarded-For: ::1\r\n")):
-        assert http11.match_stock_upgrade(other, site, peer="192.0.2.1") is None
-    switched_off = http11.Site(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, derp=False)
+        assert http11.match_stock_upgrade(other, pages, peer="192.0.2.1") is None
+    switched_off = http11.Pages(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, derp=False)
     assert http11.match_stock_upgrade(request, switched_off, peer="192.0.2.1") is None
 
 
@@ -131,8 +131,8 @@ def test_an_answer_that_takes_a_while_keeps_its_place():
     async def later():
         return http11.Response(200, b"later")
 
-    def answer(request, site):
-        return later() if request.path == "/later" else http11.answer(request, site)
+    def answer(request, pages):
+        return later() if request.path == "/later" else http11.answer(request, pages)
 
     talk = conversation(answer)
     said = talk.receive(

@@ -8,13 +8,13 @@ from tests.relay import vectors as v
 CHALLENGE = "X-Tailscale-Challenge"
 
 
-def site(**more):
-    return http11.Site(v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", lambda peer, _: peer, **more)
+def pages(**more):
+    return http11.Pages(v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", lambda peer, _: peer, **more)
 
 
 def converse(data, *, plain=False, **more):
     """What comes back: bytes, or the Upgrade."""
-    conversation = http11.Conversation(site(**more), http11.answer_plain if plain else http11.answer, peer="203.0.113.9")
+    conversation = http11.Conversation(pages(**more), http11.answer_plain if plain else http11.answer, peer="203.0.113.9")
     return conversation.receive(data)
 
 
@@ -57,7 +57,7 @@ def test_a_fast_start_gets_no_answer_at_all(value, fast):
 @pytest.mark.parametrize("cut", range(1, 120, 7))
 def test_bytes_behind_the_request_survive_any_cut(cut):
     data = b"GET /derp HTTP/1.1\r\nHost: derp.example\r\nDerp-Fast-Start: 1\r\nUpgrade: DERP\r\n\r\n" + v.CLIENT_INFO_FRAME
-    conversation = http11.Conversation(site(), http11.answer, peer="203.0.113.9")
+    conversation = http11.Conversation(pages(), http11.answer, peer="203.0.113.9")
     first = conversation.receive(data[:cut])
     if isinstance(first, http11.Upgrade):
         assert first.rest + data[cut:] == v.CLIENT_INFO_FRAME
