@@ -19,9 +19,10 @@ from typing import Any, cast
 
 from engine.cache import alone, prune, used, write
 from engine.plan import sha256
+from inventory.checkout import CHECKOUT
 from inventory.errors import DerpfleetError
 
-ENTRYPOINT = Path(__file__).parent.parent / "files" / "derper-entrypoint.sh"
+ENTRYPOINT = CHECKOUT / "files" / "derper-entrypoint.sh"
 REPOSITORY = "derpfleet/derper"
 GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}  # uname -m -> GOARCH, as images name it
 _CONFIG = "application/vnd.oci.image.config.v1+json"

@@ -22,9 +22,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from engine.cache import alone, prune, used, write
 from engine.facts import Facts
 from engine.plan import sha256
+from inventory.checkout import CHECKOUT
 from inventory.errors import DerpfleetError
 
-CHECKOUT = Path(__file__).parent.parent
 PYTHON_FLOOR = (3, 10)  # the relay's, and that of the locked certbot
 _FORMAT = "1"  # raise it when the same inputs are to give another archive
 _OLDEST_GLIBC_MINOR = 17  # manylinux2014

@@ -9,8 +9,6 @@ from pathlib import Path
 from lab.process import run
 
 Progress = Callable[[str], None]
-CHECKOUT = Path(__file__).parent.parent
-CACHE = CHECKOUT / ".cache"
 
 
 def made_once(home: Path, make: Callable[[Path], None]) -> Path:

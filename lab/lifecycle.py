@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from inventory.checkout import CACHE
 from lab import cgroup, debian, golang, netns, sitefile, state
-from lab.cache import CACHE, Progress, remove_tree
+from lab.cache import Progress, remove_tree
 from lab.certificates import machine_bundle
 from lab.errors import LabError
 from lab.host import make_keys

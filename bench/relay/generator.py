@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.relay import procfs
-from bench.relay.servers import ROOT, Running
+from bench.relay.servers import Running
+from inventory.checkout import CACHE, CHECKOUT
 from lab import golang
 
 SOURCE = Path(__file__).parent / "loadgen"
-DERPER_SOURCE = ROOT / "lab" / "go" / "derper"
-CACHE = ROOT / ".cache"
+DERPER_SOURCE = CHECKOUT / "lab" / "go" / "derper"
 
 
 @dataclass(frozen=True)

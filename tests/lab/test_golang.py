@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from inventory.checkout import CACHE
 from lab import LabError, golang
-from lab.cache import CACHE
 
 pytestmark = pytest.mark.lab
 

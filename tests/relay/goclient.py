@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.relay import generator, servers
+from bench.relay import servers
+from inventory.checkout import CACHE
 from lab import golang
 
 SOURCE = Path(__file__).parents[1] / "go"
@@ -12,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "go"
 
 def build() -> Path:
     """The program, built once from its checked-in sums, with the library's WebSocket client in it."""
-    return golang.build(SOURCE, cache=generator.CACHE, progress=print, packages=(".",)) / "go"
+    return golang.build(SOURCE, cache=CACHE, progress=print, packages=(".",)) / "go"
 
 
 def argv(program: Path, target: servers.Running, transport: str) -> list[str]:

@@ -19,14 +19,15 @@ from typing import Any
 
 import yaml
 
-from bench.relay import certs, generator, servers
+from bench.relay import certs, servers
+from inventory.checkout import CACHE, CHECKOUT
 from lab import golang
 
 ADDRESS = "10.99.0.1"
 ADDRESS_6 = "fd99::1"
 HEADSCALE_URL = f"http://{ADDRESS}:8080"
 NODES = ("a", "b")
-LAB_GO = servers.ROOT / "lab" / "go"
+LAB_GO = CHECKOUT / "lab" / "go"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Programs:
 
 def build() -> Programs:
     """All of them, built once from the lab's sums."""
-    net, derp = (golang.build(LAB_GO / name, cache=generator.CACHE, progress=print) for name in ("tailnet", "derper"))
+    net, derp = (golang.build(LAB_GO / name, cache=CACHE, progress=print) for name in ("tailnet", "derper"))
     return Programs(net / "headscale", net / "tailscale", net / "tailscaled", derp / "derpprobe")
 
 
