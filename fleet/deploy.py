@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from threading import Lock
 
 import roles
+from artefacts.shipment import Shipment, make_shipment
 from engine.facts import Facts
 from engine.plan import Mode
 from engine.report import closing
 from engine.resource import Resource
 from engine.run import Compile, Failure, Outcome
 from engine.session import Session
-from engine.ship import Shipment, make_shipment
 from fleet import pins
 from fleet.context import DEPLOY, Fleet, Interrupted
 from fleet.prove import compare_map, prove_hosts, prover

@@ -16,13 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import release
-from engine.cache import CacheError
-from engine.facts import Facts
-from engine.release import (
-    CERTBOT,
-    RELAY,
-    Program,
+from artefacts import release
+from artefacts.programs import CERTBOT, RELAY, Program
+from artefacts.release import (
     ReleaseError,
     archive,
     build_release,
@@ -31,6 +27,8 @@ from engine.release import (
     unpacked,
     wheel_platforms,
 )
+from engine.cache import CacheError
+from engine.facts import Facts
 from inventory.checkout import CACHE, CHECKOUT
 
 HERE = Facts(python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())

@@ -208,8 +208,8 @@ def _plain(layer: bytes, source: Path) -> bytes:
 
 
 def main() -> None:
-    """`python -m engine.image DERPER OUT`: our image from a static derper."""
-    parser = argparse.ArgumentParser(prog="python -m engine.image", description=main.__doc__)
+    """`python -m artefacts.image DERPER OUT`: our image from a static derper."""
+    parser = argparse.ArgumentParser(prog="python -m artefacts.image", description=main.__doc__)
     parser.add_argument("derper", type=Path, help="a static build: CGO_ENABLED=0 go build tailscale.com/cmd/derper")
     parser.add_argument("out", type=Path, help="the archive to write, for docker.archive in the site file")
     parser.add_argument("--busybox", type=Path, default=Path("/bin/busybox"), help="a static BusyBox (Debian: busybox-static)")
