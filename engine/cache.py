@@ -6,13 +6,15 @@ import fcntl
 import os
 import shutil
 import stat
+import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from inventory.errors import DerpfleetError
 
+Progress = Callable[[str], None]
 KEPT = 8
 IN_HAND_S = 3600  # another run may be about to ship it
 FORGOTTEN_S = 30 * 86400
@@ -38,17 +40,45 @@ def ours(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One maker at a time, over threads and processes: hosts are often alike, and the second then finds it made.
+def locked(lock: Path) -> Iterator[None]:
+    """Holds a lock, over threads and processes, so that there is one maker at a time: what many want is made once and then found.
 
     Raises CacheError where nothing can be kept, as where somebody else made the folder.
     """
-    with ours(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ours(lock.parent):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def alone(folder: Path) -> AbstractContextManager[None]:
+    """Makes us the one maker in this folder. Raises CacheError."""
+    return locked(folder / ".lock")
+
+
+def make_once(home: Path, make: Callable[[Path], None]) -> Path:
+    """Makes the folder `home` if it is not there: `make(partial)` makes it under another name, and it is renamed when whole.
+
+    Has a lock of its own, so that `make` may make another thing beside it. Raises CacheError.
+    """
+    if home.is_dir():
+        return home
+    with locked(home.with_name(f"{home.name}.lock")):
+        if not home.is_dir():
+            partial = home.with_name(f"{home.name}.partial")
+            _remove_partial(partial)
+            make(partial)
+            partial.rename(home)
+    return home
+
+
+def _remove_partial(folder: Path) -> None:
+    """Removes what a maker left that was cut short, but nothing that is mounted there."""
+    done = subprocess.run(["rm", "-rf", "--one-file-system", str(folder)], capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        raise CacheError("what is left of an earlier try cannot be removed", where=str(folder), why=done.stderr.strip()[-800:])
 
 
 def used(path: Path) -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-TEMPLATES = Path(__file__).parent.parent / "files" / "templates"
+from inventory.checkout import CHECKOUT
+
+TEMPLATES = CHECKOUT / "files" / "templates"
 
 
 @cache

@@ -23,12 +23,12 @@ from engine.plan import Mode
 from engine.report import Report
 from engine.run import Compile, Outcome, converge
 from engine.session import Session
+from inventory.checkout import CHECKOUT, RUNS
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
 from inventory.rules import HEADSCALE
 
 T = TypeVar("T")
-CHECKOUT = Path(__file__).parent.parent
 PARALLEL = 16
 DEPLOY = "deploy"  # by which a host's journal tells deploys from other runs
 
@@ -58,7 +58,7 @@ class Fleet:
     def runs(self) -> Path:
         """Where logs, proofs and the prover's keys are kept: a folder for each site file, as two may have a host of one name."""
         path = Path(self.site.path).resolve()
-        return CHECKOUT / ".runs" / path.relative_to(CHECKOUT if path.is_relative_to(CHECKOUT) else "/")
+        return RUNS / path.relative_to(CHECKOUT if path.is_relative_to(CHECKOUT) else "/")
 
     def keep(self, path: Path, record: Mapping[str, Any]) -> None:
         """Writes a record to a file below `runs`, as JSON. Raises CacheError."""

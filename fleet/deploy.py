@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from threading import Lock
 
 import roles
+from artefacts.shipment import Shipment, make_shipment
 from engine.facts import Facts
 from engine.plan import Mode
 from engine.report import closing
 from engine.resource import Resource
 from engine.run import Compile, Failure, Outcome
 from engine.session import Session
-from engine.ship import Shipment, make_shipment
 from fleet import pins
-from fleet.context import CHECKOUT, DEPLOY, Fleet, Interrupted
+from fleet.context import DEPLOY, Fleet, Interrupted
 from fleet.prove import compare_map, prove_hosts, prover
 from fleet.register import check_registration, register
 from fleet.served import NO_HEADSCALE
+from inventory.checkout import CACHE
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.proof import Proof
@@ -162,7 +163,7 @@ def shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
     def progress(text: str) -> None:
         fleet.report.doing(host.name, text)
 
-    return make_shipment(host, fleet.site, facts, cache=CHECKOUT / ".cache", mesh_key=prover(fleet, host).mesh_key, progress=progress)
+    return make_shipment(host, fleet.site, facts, cache=CACHE, mesh_key=prover(fleet, host).mesh_key, progress=progress)
 
 
 def _explain(host: Host, failure: Failure, outcome: Outcome) -> ResourceFailed:

@@ -6,10 +6,11 @@ import os
 import sys
 from pathlib import Path
 
-_CHECKOUT = Path(__file__).parent.parent
-ROOT = _CHECKOUT / ".lab"
+from inventory.checkout import CHECKOUT
+
+ROOT = CHECKOUT / ".lab"
 SITE = ROOT / "site.yml"
-OWN = _CHECKOUT / "inventory" / "site.yml"
+OWN = CHECKOUT / "inventory" / "site.yml"
 # What .venv/bin/invoke does, and Ctrl-C ends it without a word while that is imported. `signal` itself would be imported too long.
 _AGAIN = """
 import _signal, sys

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import lab
+from inventory.errors import DerpfleetError
 from lab.topology import PARTS
 
 
@@ -38,6 +39,6 @@ def main(arguments: list[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except lab.LabError as error:
+    except DerpfleetError as error:
         print(*filter(None, (error.what, error.where, error.why, error.next)), sep="\n  ", file=sys.stderr)
         sys.exit(error.exit_code)

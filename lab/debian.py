@@ -14,9 +14,9 @@ import shutil
 import time
 from pathlib import Path
 
-from lab.cache import Progress, made_once, remove_tree
+from engine.cache import Progress, make_once
 from lab.certificates import machine_bundle
-from lab.files import write_tree
+from lab.files import remove_tree, write_tree
 from lab.process import run
 
 PACKAGES = (
@@ -41,7 +41,7 @@ _STANDARD = re.compile(r"^(?P<uri>\S+) (?P<suite>[a-z]+)(?P<part>|-updates|-secu
 
 
 def base(suite: str, *, cache: Path, progress: Progress) -> Path:
-    """The folder of a release's bare root, made if it is not there. Two callers at once make it once. Raises LabError."""
+    """The folder of a release's bare root, made if it is not there. Two callers at once make it once. Raises LabError, CacheError."""
 
     def make(partial: Path) -> None:
         began = time.monotonic()
@@ -54,7 +54,7 @@ def base(suite: str, *, cache: Path, progress: Progress) -> Path:
         progress(f"Debian {suite} root: made in {time.monotonic() - began:.0f} s")
 
     key = hashlib.sha256("\0".join([suite, *PACKAGES, *SETUP]).encode()).hexdigest()[:12]
-    return made_once(cache / "lab" / f"base-{key}", make)
+    return make_once(cache / "lab" / f"base-{key}", make)
 
 
 def lay_out(base_root: Path, folder: Path, *, suite: str, cache: Path, ca: Path) -> None:

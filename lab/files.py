@@ -1,4 +1,4 @@
-"""Files laid out in a tree."""
+"""Files laid out in a tree, and trees removed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+
+from lab.process import run
 
 
 def write_tree(root: Path, files: Mapping[str, str | bytes], *, mode: int = 0o644, like: Path | None = None) -> None:
@@ -24,6 +26,11 @@ def write_tree(root: Path, files: Mapping[str, str | bytes], *, mode: int = 0o64
         path.chmod(mode)
         owner = path.parent.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and what is in it, but nothing that is mounted there."""
+    run(["rm", "-rf", "--one-file-system", str(folder)], timeout_s=300)
 
 
 def _make_folder(folder: Path, model: Path | None) -> None:

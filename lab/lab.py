@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lab import golang, netns
+from artefacts import go
+from lab import netns
 from lab.acme import Acme
 from lab.client import Client
 from lab.dns import NAME as DNS
@@ -17,6 +18,7 @@ from lab.errors import LabError
 from lab.headscale import Headscale
 from lab.host import Host
 from lab.process import Processes, execute
+from lab.programs import TAILNET
 from lab.state import State
 from lab.topology import HOSTS, NETWORK, SITES, Topology
 
@@ -94,7 +96,7 @@ class Lab:
     @cached_property
     def clients(self) -> Mapping[str, Client]:
         """The tailscale clients of its sites, running or not."""
-        programs = golang.built_in(golang.SOURCES / "tailnet", cache=self.cache)
+        programs = go.built_in(TAILNET, cache=self.cache)
         etc, folder = self.root / "etc" / "site", self.root / "sites"
         return {
             name: Client(spec, self.topology, self.processes, folder / name, etc, self.ca, programs, self.headscale)

@@ -17,13 +17,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab import cgroup, debian, golang, netns, sitefile, state
-from lab.cache import CACHE, Progress, remove_tree
+from artefacts import go
+from engine.cache import Progress
+from inventory.checkout import CACHE
+from lab import cgroup, debian, netns, sitefile, state
 from lab.certificates import machine_bundle
 from lab.errors import LabError
+from lab.files import remove_tree
 from lab.host import make_keys
 from lab.lab import Lab
 from lab.process import Processes
+from lab.programs import TAILNET
 from lab.topology import ACME, HOSTS, NETWORK, PARTS, SITES
 
 PACKAGES = Path(__file__).parent / "packages.txt"
@@ -114,7 +118,7 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
     with _pool() as pool:
         programs: dict[str, Future[Path]] = {}
         if users := [part for part in parts if part == lab.headscale.host.name or part in SITES]:
-            built = pool.submit(golang.build, golang.SOURCES / "tailnet", cache=lab.cache, progress=progress)
+            built = pool.submit(go.build, TAILNET, cache=lab.cache, progress=progress)
             programs = dict.fromkeys(users, built)
         suites = {HOSTS[part].suite for part in parts if part in HOSTS}
         bases = {suite: pool.submit(debian.base, suite, cache=lab.cache, progress=progress) for suite in suites}

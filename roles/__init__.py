@@ -7,9 +7,9 @@ from dataclasses import replace
 from posixpath import dirname
 from typing import Protocol
 
+from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Absent, Group, Resource, Service
-from engine.ship import Shipment
 from inventory.model import Host, Site
 from roles import base, certificate, firewall, front, nginx, paths, relay
 

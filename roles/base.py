@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Directory, Group, Package, Resource, Service, Sysctl, User
-from engine.ship import Shipment
 from inventory.model import Host, Site
 from roles import paths
 

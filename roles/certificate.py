@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from artefacts.programs import PYTHON_FLOOR
+from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.release import PYTHON_FLOOR
 from engine.render import render
 from engine.resource import Absent, Command, Directory, File, Package, Resource, Service, Symlink, Tree
-from engine.ship import Shipment
 from inventory.model import Host, Site
 from inventory.rules import ACME
 from roles import nginx, paths

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.render import render
 from engine.resource import Command, File, Http, Resource, Service
-from engine.ship import Shipment
 from inventory.model import Host, Site
 from roles import certificate, nginx, paths, relay, sites
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from artefacts.programs import PYTHON_FLOOR
+from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.release import PYTHON_FLOOR
 from engine.resource import Absent, Command, Container, Directory, File, Resource, Service
-from engine.ship import Shipment
 from inventory.model import Host, Site
 from roles import docker, paths, ports, relay_docker, relay_python
 from roles.admission import verify_url

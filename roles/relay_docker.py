@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from artefacts.shipment import Shipment
 from engine.facts import Facts
 from engine.resource import Absent, Container, Image, Resource, Service
-from engine.ship import Shipment
 from inventory.model import Host, Site
 from roles import certificate, docker, paths, ports, relay_python
 from roles.admission import mesh_key_id, verify_url

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.render import render
 from engine.resource import Absent, Command, Container, Directory, File, Health, Http, Resource, Service, Symlink, Tree
-from engine.ship import Shipment
 from inventory.model import Host, Site
 from roles import certificate, nginx, paths, ports, sites
 from roles.admission import mesh_key_id, verify_url

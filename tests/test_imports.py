@@ -12,14 +12,15 @@ import pytest
 from engine.boot import AGENT_MODULES
 
 ROOT = Path(__file__).parent.parent
-HOUSE = {"inventory", "engine", "roles", "fleet", "relay", "probe", "lab", "tasks"}
+HOUSE = {"inventory", "engine", "artefacts", "roles", "fleet", "relay", "probe", "lab", "tasks"}
 MAY = {
     "inventory": set(),
     "engine": {"inventory"},
-    "roles": {"engine.resource", "engine.facts", "engine.render", "engine.ship", "engine.release.PYTHON_FLOOR", "inventory"},
+    "artefacts": {"engine", "inventory"},
+    "roles": {"engine.resource", "engine.facts", "engine.render", "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "inventory"},
     "probe": {"relay", "inventory"},
     "relay": set(),
-    "lab": {"inventory"},
+    "lab": {"artefacts", "engine.cache", "inventory"},
     "fleet": HOUSE - {"tasks"},
 }
 # The relay's rooms, lowest first: each imports only what is before it, for types, too. The modules at its top stand where they are named.
@@ -112,7 +113,7 @@ def test_the_agents_modules_are_sent_in_the_order_of_their_imports() -> None:
 def test_these_files_know_of_ssh() -> None:
     users = [
         str(path.relative_to(ROOT))
-        for package in ("engine", "roles", "inventory", "probe")
+        for package in ("engine", "artefacts", "roles", "inventory", "probe")
         for path in (ROOT / package).rglob("*.py")
         if {module.split(".")[0] for module in imported(path)} & {"fabric", "paramiko"}
     ]

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inventory import checkout
+from inventory.checkout import CHECKOUT
+
 HERE = Path(__file__).parent
-CHECKOUT = HERE.parent.parent
-CACHE = CHECKOUT / ".cache/bench"
+CACHE = checkout.CACHE / "bench"
 
 
 @dataclass(frozen=True)

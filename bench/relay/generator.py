@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from artefacts import go
 from bench.relay import procfs
-from bench.relay.servers import ROOT, Running
-from lab import golang
+from bench.relay.servers import Running
+from inventory.checkout import CACHE
+from lab.programs import DERPER
 
 SOURCE = Path(__file__).parent / "loadgen"
-DERPER_SOURCE = ROOT / "lab" / "go" / "derper"
-CACHE = ROOT / ".cache"
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ Run = dict[str, Event]
 
 def build() -> Path:
     """The generator, built once from its checked-in sums."""
-    return golang.build(SOURCE, cache=CACHE, progress=print, packages=(".",)) / "loadgen"
+    return go.build(SOURCE, cache=CACHE, progress=print, packages=(".",)) / "loadgen"
 
 
 def build_derper() -> Path:
     """derper, built once from the lab's sums."""
-    return golang.build(DERPER_SOURCE, cache=CACHE, progress=print) / "derper"
+    return go.build(DERPER, cache=CACHE, progress=print) / "derper"
 
 
 def run(program: Path, args: list[str], server: Running, cpu: int | None, timeout_s: float) -> Run:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.relay import certs
+from inventory.checkout import CHECKOUT
 
 HOST = "derp.bench.test"
-ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 15.0
 
 
@@ -42,7 +42,7 @@ def derper(program: Path, *flags: str) -> Server:
 
 def relay(*flags: str, name: str = "relay", workers: int = 1, python: str = sys.executable) -> Server:
     """This checkout's relay, with this environment's packages."""
-    path = f"{ROOT}{os.pathsep}{sysconfig.get_path('platlib')}"
+    path = f"{CHECKOUT}{os.pathsep}{sysconfig.get_path('platlib')}"
     return Server(name, (python, "-m", "relay"), flags, {"PYTHONPATH": path}, workers)
 
 

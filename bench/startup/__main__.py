@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parent.parent.parent
+from inventory.checkout import CHECKOUT
 
 
 def main() -> None:

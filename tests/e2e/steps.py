@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import lab
-from engine.image import write_derper_image
-from lab import golang
+from artefacts import go
+from artefacts.image import write_derper_image
 from lab.client import Client
 from lab.process import wait_for
+from lab.programs import DERPER
 from tests.e2e.desk import Desk, Ran
 
 MEBIBYTE = 1 << 20
@@ -69,7 +70,7 @@ def served_leaf(desk: Desk, port: int = 443) -> str:
 
 def derper_image(stage: lab.Lab) -> str:
     """Makes our image of Go's derper beside the site file; returns its name there."""
-    derper = golang.build(golang.SOURCES / "derper", cache=stage.cache, progress=print) / "derper"
+    derper = go.build(DERPER, cache=stage.cache, progress=print) / "derper"
     bundle = Path("/etc/ssl/certs/ca-certificates.crt")
     write_derper_image(stage.root / "derper.tar", derper=derper, busybox=Path("/bin/busybox"), ca_bundle=bundle)
     return "derper.tar"

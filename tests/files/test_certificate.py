@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
+from artefacts.programs import CERTBOT
+from artefacts.release import build_release
 from engine.facts import Facts
-from engine.release import CERTBOT, build_release
 from tests.support.acme import Pebble, free_ports, pebble
 from tests.support.debian import program
 

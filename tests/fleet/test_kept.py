@@ -33,7 +33,7 @@ def shown() -> io.StringIO:
 
 @pytest.fixture
 def fleet(shown: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    monkeypatch.setattr("fleet.context.CHECKOUT", tmp_path)
+    monkeypatch.setattr("fleet.context.RUNS", tmp_path / ".runs")
     site = Site(path=str(tmp_path / "site.yml"), hosts={"hk1": HOST}, known_hosts=str(tmp_path / "known_hosts"))
     return Fleet(site, Report(console=Console(file=shown, width=200)))
 

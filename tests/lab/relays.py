@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 
-from lab import Lab, golang
+from artefacts import go
+from lab import Lab
 from lab.certificates import make_server_certificate
 from lab.process import wait_for
+from lab.programs import DERPER
 from lab.topology import HOSTS
 
 REGIONS = {name: spec.region for name, spec in HOSTS.items() if spec.region}
@@ -15,7 +17,7 @@ REGIONS = {name: spec.region for name, spec in HOSTS.items() if spec.region}
 def start(lab: Lab, name: str) -> None:
     """Start derper on a host; it admits who is known to the lab's headscale."""
     host = lab.hosts[name]
-    program = golang.build(golang.SOURCES / "derper", cache=lab.cache, progress=print) / "derper"
+    program = go.build(DERPER, cache=lab.cache, progress=print) / "derper"
     shutil.copyfile(program, host.root / "usr/local/bin/derper")
     (host.root / "usr/local/bin/derper").chmod(0o755)
     _, certificate, key = make_server_certificate(host.spec.domain, lab.topology.ipv4(name))

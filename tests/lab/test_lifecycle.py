@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 import lab
+from inventory.checkout import CHECKOUT
 from lab import lifecycle, netns
 from lab.acme import Acme
-from lab.cache import CHECKOUT
 from lab.process import MARK, wait_for
 from lab.topology import lab_id
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lab import golang
+from artefacts import go
+from lab.programs import DERPER
 from tests.probe.authority import Authority, Issued
 from tests.probe.servers import DOMAIN, OURS, Backend, Front, backend, nginx
 
@@ -52,4 +53,4 @@ def command(request: pytest.FixtureRequest) -> tuple[str, ...]:
     if request.param == "ours":
         return OURS
     cache = Path(__file__).parents[2] / ".cache"
-    return (str(golang.build(golang.SOURCES / "derper", cache=cache, progress=print) / "derper"),)
+    return (str(go.build(DERPER, cache=cache, progress=print) / "derper"),)

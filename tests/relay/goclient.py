@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.relay import generator, servers
-from lab import golang
+from artefacts import go
+from bench.relay import servers
+from inventory.checkout import CACHE
 
 SOURCE = Path(__file__).parents[1] / "go"
 
 
 def build() -> Path:
     """The program, built once from its checked-in sums, with the library's WebSocket client in it."""
-    return golang.build(SOURCE, cache=generator.CACHE, progress=print, packages=(".",)) / "go"
+    return go.build(SOURCE, cache=CACHE, progress=print, packages=(".",)) / "go"
 
 
 def argv(program: Path, target: servers.Running, transport: str) -> list[str]:

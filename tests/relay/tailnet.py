@@ -19,14 +19,15 @@ from typing import Any
 
 import yaml
 
-from bench.relay import certs, generator, servers
-from lab import golang
+from artefacts import go
+from bench.relay import certs, servers
+from inventory.checkout import CACHE
+from lab.programs import DERPER, TAILNET
 
 ADDRESS = "10.99.0.1"
 ADDRESS_6 = "fd99::1"
 HEADSCALE_URL = f"http://{ADDRESS}:8080"
 NODES = ("a", "b")
-LAB_GO = servers.ROOT / "lab" / "go"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Programs:
 
 def build() -> Programs:
     """All of them, built once from the lab's sums."""
-    net, derp = (golang.build(LAB_GO / name, cache=generator.CACHE, progress=print) for name in ("tailnet", "derper"))
+    net, derp = (go.build(source, cache=CACHE, progress=print) for source in (TAILNET, DERPER))
     return Programs(net / "headscale", net / "tailscale", net / "tailscaled", derp / "derpprobe")
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import inventory
 import roles
+from artefacts.image import ImageArtefact
+from artefacts.release import Release
+from artefacts.shipment import Shipment
 from engine.facts import Facts
-from engine.image import ImageArtefact
 from engine.plan import compile_plan
-from engine.release import Release
 from engine.resource import Resource
-from engine.ship import Shipment
 from inventory.secrets import Secret
 
 FOLDER = Path(__file__).parent / "cases"

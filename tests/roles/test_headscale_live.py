@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from artefacts.go import build
 from engine.facts import Facts, FileFact, Output
 from engine.resource import Http
 from inventory.model import Headscale, Host, Region, Site
-from lab.golang import SOURCES, build
+from lab.programs import TAILNET
 from roles.headscale import resources
 from roles.headscale_config import parse_config
 from roles.headscale_reader import BadMap, parse_map
@@ -29,7 +30,7 @@ OTHERS = (SAMPLES / "derp.yaml").read_text()
 
 @pytest.fixture(scope="session")
 def program():
-    return build(SOURCES / "tailnet", cache=CACHE, progress=lambda text: None) / "headscale"
+    return build(TAILNET, cache=CACHE, progress=lambda text: None) / "headscale"
 
 
 def free_port():

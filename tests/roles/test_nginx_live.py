@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from artefacts.shipment import Shipment
 from engine.facts import Facts
 from engine.resource import File
-from engine.ship import Shipment
 from inventory.model import Host, Site
 from relay.client import Connection
 from relay.core.handshake import make_private_key, public_key

@@ -15,10 +15,12 @@ import pytest
 import yaml
 
 import lab
-from engine.image import write_derper_image
-from lab import existing_site, faults, golang
+from artefacts import go
+from artefacts.image import write_derper_image
+from lab import existing_site, faults
 from lab.certificates import make_server_certificate
 from lab.process import wait_for
+from lab.programs import DERPER
 from tests.e2e.desk import CHECKOUT, Desk, Ran
 
 pytestmark = [pytest.mark.lab]
@@ -35,7 +37,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         site = yaml.safe_load(stage.site_file.read_text())
         del site["headscale"]
         stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
-        derper = golang.built_in(golang.SOURCES / "derper", cache=stage.cache) / "derper"
+        derper = go.built_in(DERPER, cache=stage.cache) / "derper"
         bundle = Path("/etc/ssl/certs/ca-certificates.crt")
         write_derper_image(root / "derper.tar.gz", derper=derper, busybox=Path("/bin/busybox"), ca_bundle=bundle)
         yield Desk(stage)

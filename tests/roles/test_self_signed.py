@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from artefacts.shipment import Shipment
 from engine.facts import Facts
 from engine.resource import Command
-from engine.ship import Shipment
 from inventory.model import Certificate, Host, Region, Site
 from roles import certificate
 

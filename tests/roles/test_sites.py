@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import roles
+from artefacts.shipment import Shipment
 from engine.facts import Facts, FileFact, Listener, Output
 from engine.resource import File
-from engine.ship import Shipment
 from inventory.model import Host, Site
 from roles import nginx, sites
 

@@ -16,13 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import release
-from engine.cache import CacheError
-from engine.facts import Facts
-from engine.release import (
-    CERTBOT,
-    RELAY,
-    Program,
+from artefacts import release
+from artefacts.programs import CERTBOT, RELAY, Program
+from artefacts.release import (
     ReleaseError,
     archive,
     build_release,
@@ -31,8 +27,10 @@ from engine.release import (
     unpacked,
     wheel_platforms,
 )
+from engine.cache import CacheError
+from engine.facts import Facts
+from inventory.checkout import CACHE, CHECKOUT
 
-CACHE = release.CHECKOUT / ".cache"
 HERE = Facts(python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())
 
 
@@ -56,7 +54,7 @@ def test_no_glibc_no_wheels() -> None:
     ],
 )
 def test_markers_are_the_hosts_not_the_controllers(python: tuple[int, int, int], wanted: set[str]) -> None:
-    lines = locked_for(release.CHECKOUT / "requirements" / "certbot.lock", marker_environment(Facts(python=python))).splitlines()
+    lines = locked_for(CHECKOUT / "requirements" / "certbot.lock", marker_environment(Facts(python=python))).splitlines()
     names = {line.split(" --hash=")[0] for line in lines}
     assert {name for name in names if name.startswith(("pyrfc3339", "typing-extensions"))} == wanted
     assert not any("pywin32" in name or ";" in name for name in names)

@@ -19,9 +19,10 @@ from typing import Any, cast
 
 from engine.cache import alone, prune, used, write
 from engine.plan import sha256
+from inventory.checkout import CHECKOUT
 from inventory.errors import DerpfleetError
 
-ENTRYPOINT = Path(__file__).parent.parent / "files" / "derper-entrypoint.sh"
+ENTRYPOINT = CHECKOUT / "files" / "derper-entrypoint.sh"
 REPOSITORY = "derpfleet/derper"
 GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}  # uname -m -> GOARCH, as images name it
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -207,8 +208,8 @@ def _plain(layer: bytes, source: Path) -> bytes:
 
 
 def main() -> None:
-    """`python -m engine.image DERPER OUT`: our image from a static derper."""
-    parser = argparse.ArgumentParser(prog="python -m engine.image", description=main.__doc__)
+    """`python -m artefacts.image DERPER OUT`: our image from a static derper."""
+    parser = argparse.ArgumentParser(prog="python -m artefacts.image", description=main.__doc__)
     parser.add_argument("derper", type=Path, help="a static build: CGO_ENABLED=0 go build tailscale.com/cmd/derper")
     parser.add_argument("out", type=Path, help="the archive to write, for docker.archive in the site file")
     parser.add_argument("--busybox", type=Path, default=Path("/bin/busybox"), help="a static BusyBox (Debian: busybox-static)")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import LabError, golang
-from lab.cache import CACHE
+from artefacts import go
+from artefacts.go import GoError
+from inventory.checkout import CACHE
 
 pytestmark = pytest.mark.lab
 
@@ -25,7 +26,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     """A cache of the test's own that has the toolchain already."""
-    shared = golang.toolchain(cache=CACHE, progress=print).parents[2]
+    shared = go.toolchain(cache=CACHE, progress=print).parents[2]
     own = tmp_path / "cache"
     (own / "go").mkdir(parents=True)
     (own / "go" / shared.name).symlink_to(shared)
@@ -34,12 +35,12 @@ def cache(tmp_path: Path) -> Path:
 
 def test_it_is_built_once_and_tells_its_progress(source: Path, cache: Path) -> None:
     told: list[str] = []
-    home = golang.build(source, cache=cache, progress=told.append, packages=(".",))
-    assert home == golang.built_in(source, cache=cache, packages=(".",))
+    home = go.build(source, cache=cache, progress=told.append, packages=(".",))
+    assert home == go.built_in(source, cache=cache, packages=(".",))
     assert subprocess.run([home / "hello"], capture_output=True, text=True, check=True).stderr == "hello\n"
     assert "built in" in told[-1]
     told.clear()
-    assert golang.build(source, cache=cache, progress=told.append, packages=(".",)) == home
+    assert go.build(source, cache=cache, progress=told.append, packages=(".",)) == home
     assert told == []
 
 
@@ -48,19 +49,19 @@ def test_it_is_built_with_its_tags(source: Path, cache: Path) -> None:
     (source / "main.go").write_text("package main\n\nfunc main() { println(greeting) }\n")
     for name, constraint, greeting in (("with", "loud && polite", "HELLO"), ("without", "!(loud && polite)", "hello")):
         (source / f"{name}.go").write_text(f'//go:build {constraint}\n\npackage main\n\nconst greeting = "{greeting}"\n')
-    home = golang.build(source, cache=cache, progress=print, packages=(".",))
+    home = go.build(source, cache=cache, progress=print, packages=(".",))
     assert subprocess.run([home / "hello"], capture_output=True, text=True, check=True).stderr == "HELLO\n"
 
 
 def test_what_does_not_compile_says_so_and_leaves_nothing(source: Path, cache: Path) -> None:
     (source / "main.go").write_text("package main\n\nfunc main() { nonsense() }\n")
-    with pytest.raises(LabError, match="undefined: nonsense"):
-        golang.build(source, cache=cache, progress=print, packages=(".",))
-    assert not golang.built_in(source, cache=cache, packages=(".",)).exists()
+    with pytest.raises(GoError, match="undefined: nonsense"):
+        go.build(source, cache=cache, progress=print, packages=(".",))
+    assert not go.built_in(source, cache=cache, packages=(".",)).exists()
 
 
 def test_a_module_whose_sum_is_not_checked_in_is_refused(source: Path, cache: Path) -> None:
-    (source / "go.mod").write_text("module hello\n\ngo 1.27\n\nrequire golang.org/x/sys v0.49.0\n")
-    (source / "main.go").write_text('package main\n\nimport _ "golang.org/x/sys/cpu"\n\nfunc main() {}\n')
-    with pytest.raises(LabError, match=r"missing go\.sum entry"):
-        golang.build(source, cache=cache, progress=print, packages=(".",))
+    (source / "go.mod").write_text("module hello\n\ngo 1.27\n\nrequire go.org/x/sys v0.49.0\n")
+    (source / "main.go").write_text('package main\n\nimport _ "go.org/x/sys/cpu"\n\nfunc main() {}\n')
+    with pytest.raises(GoError, match=r"missing go\.sum entry"):
+        go.build(source, cache=cache, progress=print, packages=(".",))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from engine.image import ENTRYPOINT, ImageError, import_archive, write_derper_image, write_image
+from artefacts.image import ENTRYPOINT, ImageError, import_archive, write_derper_image, write_image
 
 CONFIG = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
 

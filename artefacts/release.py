@@ -19,13 +19,13 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from artefacts.programs import Program
 from engine.cache import alone, prune, used, write
 from engine.facts import Facts
 from engine.plan import sha256
+from inventory.checkout import CHECKOUT
 from inventory.errors import DerpfleetError
 
-CHECKOUT = Path(__file__).parent.parent
-PYTHON_FLOOR = (3, 10)  # the relay's, and that of the locked certbot
 _FORMAT = "1"  # raise it when the same inputs are to give another archive
 _OLDEST_GLIBC_MINOR = 17  # manylinux2014
 _NEVER_RUN = (".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h")
@@ -33,16 +33,6 @@ _NEVER_RUN = (".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h")
 
 class ReleaseError(DerpfleetError):
     """A release cannot be made on the controller."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Program:
-    """What a release is made of: a lock under requirements/, packages of this checkout, and what `__main__.py` says."""
-
-    name: str
-    lock: str
-    packages: tuple[str, ...]
-    main: str
 
 
 @dataclass(frozen=True)
@@ -56,20 +46,6 @@ class Release:
     def id(self) -> str:
         """The directory's name on the host."""
         return self.sha256[:16]
-
-
-RELAY = Program(
-    name="relay",
-    lock="relay.lock",
-    packages=("relay",),
-    main='import runpy\n\nrunpy.run_module("relay", run_name="__main__", alter_sys=True)\n',
-)
-CERTBOT = Program(
-    name="certbot",
-    lock="certbot.lock",
-    packages=(),
-    main="import sys\n\nfrom certbot.main import main\n\nsys.exit(main())\n",
-)
 
 
 def build_release(program: Program, facts: Facts, *, cache: Path, progress: Callable[[str], None] = lambda text: None) -> Release:
@@ -191,7 +167,7 @@ def _download(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) 
     if done.returncode:
         raise ReleaseError(
             f"pip found no wheels for Python {python} on {platforms[0]}",
-            where="engine/release.py",
+            where="artefacts/release.py",
             why="\n".join(done.stderr.strip().splitlines()[-6:]),
             next="check the controller's way to a package index (pip's own settings count), then run the command again",
         )

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from artefacts.image import ImageArtefact, import_archive
+from artefacts.programs import CERTBOT, RELAY
+from artefacts.release import Release, build_release
 from engine.facts import Facts
-from engine.image import ImageArtefact, import_archive
-from engine.release import CERTBOT, RELAY, Release, build_release
 from inventory.model import Host, Site
 from inventory.rules import ACME
 from inventory.secrets import Secret, read_secret

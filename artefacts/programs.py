@@ -1,0 +1,31 @@
+"""Says what the programs that travel to hosts are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PYTHON_FLOOR = (3, 10)  # the relay's, and that of the locked certbot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What a release is made of: a lock under requirements/, packages of this checkout, and what `__main__.py` says."""
+
+    name: str
+    lock: str
+    packages: tuple[str, ...]
+    main: str
+
+
+RELAY = Program(
+    name="relay",
+    lock="relay.lock",
+    packages=("relay",),
+    main='import runpy\n\nrunpy.run_module("relay", run_name="__main__", alter_sys=True)\n',
+)
+CERTBOT = Program(
+    name="certbot",
+    lock="certbot.lock",
+    packages=(),
+    main="import sys\n\nfrom certbot.main import main\n\nsys.exit(main())\n",
+)

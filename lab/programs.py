@@ -1,0 +1,9 @@
+"""Names the sources of the lab's Go programs: folders that `artefacts.go` builds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_SOURCES = Path(__file__).parent / "go"
+TAILNET = _SOURCES / "tailnet"  # headscale, and tailscale's client
+DERPER = _SOURCES / "derper"
