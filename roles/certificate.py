@@ -14,14 +14,10 @@ from engine.release import PYTHON_FLOOR
 from engine.render import render
 from engine.resource import Absent, Command, Directory, File, Package, Resource, Service, Symlink, Tree
 from engine.ship import Shipment
+from inventory.choices import source_of
 from inventory.model import Host, Site
-from inventory.rules import ACME
 from roles import nginx, paths
 
-_LETSENCRYPT = {
-    "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
-    "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
-}
 _PROGRAM = Path(__file__).parent.parent / "files" / "certificate.py"
 _ACME_CA = f"{paths.ETC}/acme-ca.pem"
 _OBTAINED = "command:certificate"
@@ -39,13 +35,13 @@ ASK = Ask(files=(f"{paths.CERTBOT}/*",))
 
 def files(host: Host) -> tuple[str, str]:
     """Where chain and key lie on the host."""
-    folder = "/etc/letsencrypt/live" if host.certificate.source in ACME else f"{paths.ETC}/certificates"
+    folder = "/etc/letsencrypt/live" if source_of(host).is_acme else f"{paths.ETC}/certificates"
     return f"{folder}/{host.domain}/fullchain.pem", f"{folder}/{host.domain}/privkey.pem"
 
 
 def ready(host: Host) -> tuple[str, ...]:
     """The ids that have put chain and key there."""
-    if host.certificate.source == "manual":
+    if source_of(host).needs_files:
         return tuple(f"file:{path}" for path in files(host))
     return (_OBTAINED,)
 
@@ -96,7 +92,7 @@ def _config(host: Host, facts: Facts) -> dict[str, object]:
         "withdrawal": None if host.front == "nginx" else _withdrawal(host),  # nginx goes on serving the certificate
         "acme": None,
     }
-    if host.certificate.source in ACME:
+    if source_of(host).is_acme:
         config["acme"] = {
             "server": server(host),
             "contact": host.certificate.contact,
@@ -145,7 +141,7 @@ def is_withdrawn(host: Host, facts: Facts) -> bool:
 
 def server(host: Host) -> str:
     """The ACME directory's URL."""
-    return _LETSENCRYPT.get(host.certificate.source) or host.certificate.server or ""
+    return source_of(host).directory or host.certificate.server or ""
 
 
 def _is_shipped(host: Host) -> bool:
@@ -259,7 +255,7 @@ def renewal(host: Host, facts: Facts, *, force: bool) -> list[Resource]:
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
-    if host.certificate.source in ACME and _is_shipped(host) and facts.python[:2] < PYTHON_FLOOR:
+    if source_of(host).is_acme and _is_shipped(host) and facts.python[:2] < PYTHON_FLOOR:
         return [
             f"{host.name} has Python {'.'.join(map(str, facts.python))}, and the certbot that is shipped needs "
             f"{'.'.join(map(str, PYTHON_FLOOR))}: set hosts.{host.name}.certificate.certbot to distribution."

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.facts import Ask, Facts, Listener
+from inventory.choices import answers_http
 from inventory.model import Host
-from inventory.rules import answers_http
 from roles import paths, sites
 
 _GIVEN = "/proc/sys/net/ipv4/ip_local_port_range"  # who asks for any port gets one of these; one beyond was chosen
