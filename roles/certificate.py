@@ -14,9 +14,10 @@ from engine.release import PYTHON_FLOOR
 from engine.render import render
 from engine.resource import Absent, Command, Directory, File, Package, Resource, Service, Symlink, Tree
 from engine.ship import Shipment
-from inventory.choices import source_of
+from inventory.choices import flavour_of, source_of
 from inventory.model import Host, Site
 from roles import nginx, paths
+from roles.wiring import wire
 
 _PROGRAM = Path(__file__).parent.parent / "files" / "certificate.py"
 _ACME_CA = f"{paths.ETC}/acme-ca.pem"
@@ -48,15 +49,14 @@ def ready(host: Host) -> tuple[str, ...]:
 
 def for_relay(host: Host, facts: Facts) -> tuple[str, ...]:
     """The ids that a relay needs before it can listen where nothing stands in front of it: its certificate, and nginx gone."""
-    if host.front == "nginx":
+    if not wire(host).relay_has_tls:
         return ()
     return (_COPIED, nginx.GONE) if nginx.leave(host, facts) else (_COPIED,)
 
 
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
-    source = {"manual": _manual, "self-signed": _self_signed}.get(host.certificate.source, _acme)
-    found = [*_program(host, facts), *source(host, site, facts, ship)]
-    if host.front == "none":
+    found = [*_program(host, facts), *_SOURCES[host.certificate.source](host, site, facts, ship)]
+    if wire(host).relay_has_tls:
         program = paths.CERTIFICATE_PROGRAM
         needs = (*ready(host), f"file:{paths.CERTIFICATE_CONFIG}", f"file:{program}", f"directory:{paths.RELAY_CERTS}")
         found.append(Command(title=_COPIED.removeprefix("command:"), argv=(program, "copy"), unless=(program, "copied"), needs=needs))
@@ -74,22 +74,23 @@ def _program(host: Host, facts: Facts) -> list[Resource]:
     return [
         File(path=paths.CERTIFICATE_PROGRAM, content=content, mode="0755"),
         File(path=paths.CERTIFICATE_CONFIG, content=config),
-        File(path=_NGINX_TEST, content=render("nginx-test.service.j2")) if host.front == "nginx" else Absent(path=_NGINX_TEST),
+        File(path=_NGINX_TEST, content=render("nginx-test.service.j2")) if not wire(host).relay_has_tls else Absent(path=_NGINX_TEST),
     ]
 
 
 def _config(host: Host, facts: Facts) -> dict[str, object]:
     fullchain, key = files(host)
+    wiring = wire(host)
     config: dict[str, object] = {
         "domain": host.domain,
         "fullchain": fullchain,
         "key": key,
         "https_port": host.ports.https,
         "patience_s": 15,
-        "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if host.front == "none" else None,
+        "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if wiring.relay_has_tls else None,
         "test": _test(host),
         "reload": list(_reload(host)),
-        "withdrawal": None if host.front == "nginx" else _withdrawal(host),  # nginx goes on serving the certificate
+        "withdrawal": _withdrawal(host) if wiring.relay_has_tls else None,  # nginx goes on serving the certificate
         "acme": None,
     }
     if source_of(host).is_acme:
@@ -99,7 +100,7 @@ def _config(host: Host, facts: Facts) -> dict[str, object]:
             "ca": _ACME_CA if host.certificate.ca else None,
             "certbot": [facts.python_executable, "-I", f"{paths.CERTBOT}/current"] if _is_shipped(host) else ["certbot"],
             "authenticator": ["--webroot", "--webroot-path", paths.WEBROOT]
-            if host.front == "nginx"
+            if wiring.http_by == "front"
             else ["--standalone", "--http-01-port", str(host.ports.http)],
             "hook": paths.CERTIFICATE_PROGRAM,
         }
@@ -109,21 +110,21 @@ def _config(host: Host, facts: Facts) -> dict[str, object]:
 def _test(host: Host) -> dict[str, object] | None:
     """What asks whether a reload would go well, and where the words are when it would not."""
     unit = _NGINX_TEST.rpartition("/")[2]
-    return {"argv": ["systemctl", "start", unit], "words": [*_JOURNAL, unit]} if host.front == "nginx" else None
+    return {"argv": ["systemctl", "start", unit], "words": [*_JOURNAL, unit]} if not wire(host).relay_has_tls else None
 
 
 def _reload(host: Host) -> tuple[str, ...]:
     """What makes the new certificate be served. Only derper has to be restarted for it; nginx and our relay keep their clients."""
-    if host.front == "nginx":
+    if not wire(host).relay_has_tls:
         return ("systemctl", "try-reload-or-restart", nginx.UNIT)
-    if host.flavour == "python":
+    if not flavour_of(host).in_container:
         return ("systemctl", "try-reload-or-restart", paths.SERVICE)
     return ("docker", "restart", paths.CONTAINER)
 
 
 def _withdrawal(host: Host) -> dict[str, Any]:
     """How to ask whether the relay was withdrawn (`roles.relay.stopped`), and what is said then."""
-    if host.flavour == "python":
+    if not flavour_of(host).in_container:
         return {"argv": ["systemctl", "is-enabled", paths.SERVICE], "says": "disabled"}
     return {"argv": ["docker", "container", "ls", "--all", "--quiet", "--filter", f"name=^{paths.CONTAINER}$"], "says": ""}
 
@@ -155,7 +156,7 @@ def _acme(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource
         found.append(File(path=_ACME_CA, content=Path(site.path).parent / Path(host.certificate.ca).expanduser()))
         needs.append(found[-1].id)
     needs += [f"file:{paths.CERTIFICATE_PROGRAM}", f"file:{paths.CERTIFICATE_CONFIG}", "package:openssl"]
-    if host.front == "nginx":
+    if wire(host).http_by == "front":
         needs += [f"file:{_NGINX_TEST}", nginx.HTTP_READY]
     elif nginx.leave(host, facts):
         needs.append(nginx.GONE)
@@ -240,6 +241,9 @@ def _no_renewal() -> list[Resource]:
         Absent(path=f"{paths.SYSTEMD}/{_TIMER}"),
         Absent(path=f"{paths.SYSTEMD}/{_SERVICE}"),
     ]
+
+
+_SOURCES = {"letsencrypt": _acme, "letsencrypt-staging": _acme, "acme": _acme, "manual": _manual, "self-signed": _self_signed}
 
 
 def renewal(host: Host, facts: Facts, *, force: bool) -> list[Resource]:

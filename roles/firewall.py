@@ -6,8 +6,10 @@ from engine.facts import Ask, Facts
 from engine.render import render
 from engine.resource import Absent, File, Firewall, Package, Resource, Service
 from engine.ship import Shipment
+from inventory.choices import firewall_of
 from inventory.model import Host, Site
-from roles import iptables, paths, ports, relay_docker, sites
+from roles import iptables, paths, ports, sites
+from roles.wiring import wire
 
 _UNIT = "derpfleet-firewall.service"
 _UNIT_FILE = f"{paths.SYSTEMD}/{_UNIT}"
@@ -20,7 +22,7 @@ ASK = Ask(files=(paths.FIREWALL_RULES, _UFW), commands={"firewalld": ("systemctl
 
 
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
-    if host.firewall.mode == "off":  # the unit's stop takes our table down
+    if not firewall_of(host).closes:  # the unit's stop takes our table down
         return [
             Service(unit=_UNIT, enabled=False, running=False),
             Absent(path=_UNIT_FILE),
@@ -42,7 +44,7 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
 def open_ports(host: Host, facts: Facts) -> list[tuple[str, str]]:
     """(protocol, port or range) of what is let in from outside: ssh as in use, the relay's, nginx's other sites, the site file's."""
     found = {("tcp", str(port)) for port in facts.ssh_ports}
-    found |= {(use.proto, str(use.port)) for use in ports.uses(host) if use.public}
+    found |= {(use.proto, str(use.port)) for use in wire(host).uses if use.public}
     found |= {(proto, str(port)) for proto, port in sites.public_ports(facts)}
     for entry in host.firewall.allow:
         port, _, proto = entry.partition("/")
@@ -51,7 +53,7 @@ def open_ports(host: Host, facts: Facts) -> list[tuple[str, str]]:
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
-    if host.firewall.mode == "off":
+    if not firewall_of(host).closes:
         return []
     found = [_other_firewall(host, facts, name) for name in _active_firewalls(facts)] or _own_rules(host, facts)
     if paths.FIREWALL_RULES not in facts.files:  # the first time: afterwards all else is closed already
@@ -65,7 +67,7 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
 
 
 def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
-    if host.firewall.mode == "off" or paths.FIREWALL_RULES in facts.files:
+    if not firewall_of(host).closes or paths.FIREWALL_RULES in facts.files:
         return []
     return [
         f"{ports.who(listener)} has {listener.port}/udp open: if others speak to it first, add {listener.port}/udp to "
@@ -99,9 +101,8 @@ def _other_firewall(host: Host, facts: Facts, name: str) -> str:
 
 def _own_rules(host: Host, facts: Facts) -> list[str]:
     """For each of the host's address families whose iptables closes what the relay needs: what opens it."""
-    # What Docker publishes is forwarded, and never comes to INPUT.
-    published = host.flavour == "docker" and not relay_docker.in_host_network(host)
-    needed = [use for use in ports.uses(host) if use.public and not (published and use.program == "relay")]
+    wiring = wire(host)
+    needed = [use for use in wiring.uses if use.public and not (wiring.relay_is_published and use.program == "relay")]
     found = []
     for program in _SAVED if host.ipv6 else ("iptables",):
         output = facts.commands.get(program)
