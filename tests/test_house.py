@@ -14,7 +14,7 @@ PRODUCT = ("inventory", "engine", "roles", "probe", "fleet", "lab", "tasks.py")
 CHOICE = re.compile(r"(^|\.)(host|relay_host)\.(flavour|front)$|(^|\.)certificate\.source$|(^|\.)firewall\.mode$")
 
 # Where a choice is a key into a table of what it implies or of the modules that carry it out.
-TABLES = {"inventory/choices.py", "roles/certificate.py"}
+TABLES = {"inventory/choices.py", "roles/certificate.py", "roles/firewall/__init__.py"}
 # Files that still compare a choice. This set may only shrink.
 COMPARING: set[str] = set()
 
