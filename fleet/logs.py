@@ -8,6 +8,7 @@ from pathlib import Path
 from engine import cache
 from engine.transport import run_once
 from fleet.context import Fleet
+from inventory.choices import flavour_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rules import HEADSCALE
@@ -44,7 +45,7 @@ def show_last_run(fleet: Fleet, name: str) -> None:
 
 def show_relay_log(fleet: Fleet, host: Host, *, lines: int) -> None:
     """The relay's own last lines, read over SSH."""
-    if host.flavour == "docker":
+    if flavour_of(host).in_container:
         argv = ["docker", "logs", "--tail", str(lines), paths.CONTAINER]
     else:
         argv = ["journalctl", "--unit", paths.SERVICE, "--lines", str(lines), "--no-pager"]

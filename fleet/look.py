@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 
 from engine.facts import Ask, Facts
 from fleet.context import DEPLOY, Fleet
+from inventory.choices import flavour_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import certificate, paths
+from roles.wiring import wire
 
 VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
 CLIENTS = re.compile(r"^derp_clients_local (\d{1,9})\b", re.M | re.A)
@@ -91,10 +93,11 @@ def _ask(host: Host, others: Sequence[Host]) -> Ask:
 
 def _metrics(host: Host) -> tuple[str, ...]:
     """What prints a relay's metrics, which are called the same in both flavours."""
-    if host.flavour == "python":
+    if flavour_of(host).has_metrics_port:
         return (_FETCH, "http", host.domain, str(host.ports.metrics), "/metrics")
-    scheme, port = ("http", host.ports.backend) if host.front == "nginx" else ("https", host.ports.https)
-    return (_FROM_WITHIN, paths.CONTAINER, _FETCH, scheme, host.domain, str(port), "/debug/varz")
+    wiring = wire(host)
+    scheme = "https" if wiring.relay_has_tls else "http"
+    return (_FROM_WITHIN, paths.CONTAINER, _FETCH, scheme, host.domain, str(wiring.relay.port), "/debug/varz")
 
 
 def _read(host: Host, facts: Facts) -> Look:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engine.facts import Ask, Facts
 from fleet.context import Fleet
+from inventory.choices import source_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import certificate
@@ -24,7 +25,7 @@ _FIRST = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", r
 
 def needed(host: Host) -> bool:
     """Whether clients have to be told which certificate it is, and the site file does not say so."""
-    return host.certificate.source == "self-signed" and host.certificate.pin is None
+    return source_of(host).needs_pin and host.certificate.pin is None
 
 
 def ask(host: Host) -> Ask:

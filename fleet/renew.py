@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from fleet.context import Fleet, Interrupted
 from fleet.deploy import ResourceFailed
 from fleet.prove import prove_hosts
+from inventory.choices import source_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from inventory.rules import ACME
 from roles import certificate
 
 
 def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
     """Every host with an ACME certificate, one after the other: an ACME server counts failures. Returns the exit code."""
-    renewable = [host for host in hosts if host.certificate.source in ACME]
+    renewable = [host for host in hosts if source_of(host).is_acme]
     for host in hosts:
         if host not in renewable:
             fleet.report.line(host.name, "skipped", f"certificate.source is {host.certificate.source}: nothing to renew")

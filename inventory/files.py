@@ -7,6 +7,7 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from inventory.choices import flavour_of, source_of
 from inventory.document import Path as Keys
 from inventory.model import Host, Site, Ssh
 from inventory.problems import Problem
@@ -42,10 +43,10 @@ def _of_login(ssh: Ssh) -> Iterator[tuple[Keys, str | None]]:
 
 def _of_host(host: Host) -> Iterator[tuple[Keys, str | None]]:
     yield ("certificate", "ca"), host.certificate.ca
-    if host.certificate.source == "manual":
+    if source_of(host).needs_files:
         yield ("certificate", "fullchain"), host.certificate.fullchain
         yield ("certificate", "key"), host.certificate.key
-    if host.flavour == "docker":
+    if flavour_of(host).in_container:
         yield ("docker", "archive"), host.docker.archive
 
 

@@ -68,6 +68,12 @@ Sha256 = Annotated[str, _text(r"^[0-9a-f]{64}$", "64 lower-case hex digits")]
 ImageRef = Annotated[str, _text(r"^\S+@sha256:[0-9a-f]{64}$", "an image with its digest, name@sha256:…: a tag can change under you")]
 Address = Annotated[str, _text(r"^[^\s@/]+$", "a name or an address, without user, port or path")]
 
+# The four choices of a host. What each word implies is in inventory/choices.py.
+FlavourName = Literal["python", "docker"]
+FrontName = Literal["nginx", "none"]
+SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
+FirewallModeName = Literal["enforce", "off"]
+
 
 class Model(BaseModel):
     """A frozen part of the site that refuses unknown keys."""
@@ -112,7 +118,7 @@ class Ports(Model):
 class Certificate(Model):
     """Where the relay's certificate comes from."""
 
-    source: Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"] = "letsencrypt"
+    source: SourceName = "letsencrypt"
     server: Url | None = Field(None, description="ACME directory URL, with source: acme")
     ca: LocalPath | None = Field(None, description="path of the PEM bundle that the ACME server's own https is verified with")
     contact: Mail | None = Field(None, description="mail address for the ACME account; none registers without")
@@ -129,7 +135,7 @@ class Certificate(Model):
 class Firewall(Model):
     """`enforce` closes what is not listed; `off` touches nothing."""
 
-    mode: Literal["enforce", "off"] = "enforce"
+    mode: FirewallModeName = "enforce"
     allow: tuple[OpenPort, ...] = Field((), description="more open ports, such as 8443/tcp or 51820/udp")
     revert_after_s: Annotated[int, Field(ge=10, le=600)] = 30
 
@@ -162,8 +168,8 @@ class Host(Model):
     ipv6: IPv6Address | None = Field(None, description="public address; goes into the map, so that clients need no DNS")
     ssh: Ssh = Ssh()
     ports: Ports = Ports()
-    flavour: Literal["python", "docker"] = "python"
-    front: Literal["nginx", "none"] = "nginx"
+    flavour: FlavourName = "python"
+    front: FrontName = "nginx"
     certificate: Certificate = Certificate()
     firewall: Firewall = Firewall()
     relay: Relay = Relay()

@@ -10,11 +10,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from inventory.choices import flavour_of, front_of, source_of
 from inventory.model import Host
 
 Path = tuple[str | int, ...]
-LETSENCRYPT = ("letsencrypt", "letsencrypt-staging")
-ACME = (*LETSENCRYPT, "acme")
 HEADSCALE = "headscale"
 """The headscale host's name in output, for --host, and under .runs."""
 PROVER_FILE = "prover.json"
@@ -33,11 +32,6 @@ class Finding(NamedTuple):
 Rule = Callable[[Host], Iterator[Finding]]
 
 
-def answers_http(host: Host) -> bool:
-    """Whether something always answers on the http port: nginx, or a relay with no front, unless certbot needs that port for its orders."""
-    return host.front == "nginx" or host.certificate.source not in ACME
-
-
 def host_findings(host: Host) -> Iterator[Finding]:
     """Every rule over one host."""
     for rule in _RULES:
@@ -47,7 +41,7 @@ def host_findings(host: Host) -> Iterator[Finding]:
 def _ports_differ(host: Host) -> Iterator[Finding]:
     # stun is UDP: it may share a number with any of these
     seen: dict[int, str] = {}
-    used = ["https", "http", "metrics"] + (["backend"] if host.front == "nginx" else [])
+    used = ["https", "http", "metrics"] + (["backend"] if front_of(host).hides_relay else [])
     for name in used:
         port = getattr(host.ports, name)
         if port in seen:
@@ -57,7 +51,8 @@ def _ports_differ(host: Host) -> Iterator[Finding]:
 
 def _derper_speaks_tls(host: Host) -> Iterator[Finding]:
     # derper serves TLS on port 443 or with -certmode manual; else plain HTTP (tailscale: cmd/derper/derper.go, serveTLS)
-    if host.flavour == "docker" and host.front == "none" and host.ports.https != 443 and host.certificate.source in LETSENCRYPT:
+    speaks_tls = not front_of(host).terminates_tls
+    if flavour_of(host).tls_only_on_443 and speaks_tls and host.ports.https != 443 and source_of(host).is_letsencrypt:
         yield Finding(
             "ports.https",
             f"with its own letsencrypt, derper serves plain HTTP on any port but 443, so also on {host.ports.https}: "
@@ -67,7 +62,7 @@ def _derper_speaks_tls(host: Host) -> Iterator[Finding]:
 
 
 def _letsencrypt_asks_on_80(host: Host) -> Iterator[Finding]:
-    if host.certificate.source in LETSENCRYPT and host.ports.http != 80:
+    if source_of(host).is_letsencrypt and host.ports.http != 80:
         yield Finding(
             "ports.http",
             f"Let's Encrypt asks on port 80, not on {host.ports.http}. Where 80 is forwarded to it, "
@@ -77,19 +72,19 @@ def _letsencrypt_asks_on_80(host: Host) -> Iterator[Finding]:
 
 
 def _certificate_is_whole(host: Host) -> Iterator[Finding]:
-    certificate, looked_at = host.certificate, ("certificate.source",)
-    if certificate.source in LETSENCRYPT and not certificate.agree_terms:
+    certificate, source, looked_at = host.certificate, source_of(host), ("certificate.source",)
+    if source.is_letsencrypt and not certificate.agree_terms:
         yield Finding("certificate.agree_terms", "must be true: an account at Let's Encrypt needs your agreement to its terms", looked_at)
-    if certificate.source == "acme" and not certificate.server:
+    if source.is_acme and not source.directory and not certificate.server:
         yield Finding("certificate.server", "is missing: source acme needs the ACME directory's URL", looked_at)
-    if certificate.source == "manual":
+    if source.needs_files:
         for key in ("fullchain", "key"):
             if not getattr(certificate, key):
                 yield Finding(f"certificate.{key}", "is missing: source manual needs fullchain and key", looked_at)
 
 
 def _image_has_one_source(host: Host) -> Iterator[Finding]:
-    if host.flavour != "docker":
+    if not flavour_of(host).in_container:
         return
     if not host.docker.image and not host.docker.archive:
         yield Finding("docker", "image or archive is missing: flavour docker needs one of them", ("flavour",))
@@ -102,7 +97,7 @@ def _address_needs_a_pin(host: Host) -> Iterator[Finding]:
         return
     if not re.fullmatch(r"((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}", host.domain):
         yield Finding("domain", f"'{host.domain}' is neither a host name nor an IPv4 address")
-    elif host.certificate.source in ACME:
+    elif source_of(host).is_acme:
         yield Finding(
             "domain",
             f"'{host.domain}' is an address, for which {host.certificate.source} gives no certificate: use certificate.source: self-signed",

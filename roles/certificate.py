@@ -14,14 +14,11 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.render import render
 from engine.resource import Absent, Command, Directory, File, Package, Resource, Service, Symlink, Tree
+from inventory.choices import flavour_of, source_of
 from inventory.model import Host, Site
-from inventory.rules import ACME
 from roles import nginx, paths
+from roles.wiring import wire
 
-_LETSENCRYPT = {
-    "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
-    "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
-}
 _PROGRAM = Path(__file__).parent.parent / "files" / "certificate.py"
 _ACME_CA = f"{paths.ETC}/acme-ca.pem"
 _OBTAINED = "command:certificate"
@@ -39,28 +36,27 @@ ASK = Ask(files=(f"{paths.CERTBOT}/*",))
 
 def files(host: Host) -> tuple[str, str]:
     """Where chain and key lie on the host."""
-    folder = "/etc/letsencrypt/live" if host.certificate.source in ACME else f"{paths.ETC}/certificates"
+    folder = "/etc/letsencrypt/live" if source_of(host).is_acme else f"{paths.ETC}/certificates"
     return f"{folder}/{host.domain}/fullchain.pem", f"{folder}/{host.domain}/privkey.pem"
 
 
 def ready(host: Host) -> tuple[str, ...]:
     """The ids that have put chain and key there."""
-    if host.certificate.source == "manual":
+    if source_of(host).needs_files:
         return tuple(f"file:{path}" for path in files(host))
     return (_OBTAINED,)
 
 
 def for_relay(host: Host, facts: Facts) -> tuple[str, ...]:
     """The ids that a relay needs before it can listen where nothing stands in front of it: its certificate, and nginx gone."""
-    if host.front == "nginx":
+    if not wire(host).relay_has_tls:
         return ()
     return (_COPIED, nginx.GONE) if nginx.leave(host, facts) else (_COPIED,)
 
 
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
-    source = {"manual": _manual, "self-signed": _self_signed}.get(host.certificate.source, _acme)
-    found = [*_program(host, facts), *source(host, site, facts, ship)]
-    if host.front == "none":
+    found = [*_program(host, facts), *_SOURCES[host.certificate.source](host, site, facts, ship)]
+    if wire(host).relay_has_tls:
         program = paths.CERTIFICATE_PROGRAM
         needs = (*ready(host), f"file:{paths.CERTIFICATE_CONFIG}", f"file:{program}", f"directory:{paths.RELAY_CERTS}")
         found.append(Command(title=_COPIED.removeprefix("command:"), argv=(program, "copy"), unless=(program, "copied"), needs=needs))
@@ -78,32 +74,33 @@ def _program(host: Host, facts: Facts) -> list[Resource]:
     return [
         File(path=paths.CERTIFICATE_PROGRAM, content=content, mode="0755"),
         File(path=paths.CERTIFICATE_CONFIG, content=config),
-        File(path=_NGINX_TEST, content=render("nginx-test.service.j2")) if host.front == "nginx" else Absent(path=_NGINX_TEST),
+        File(path=_NGINX_TEST, content=render("nginx-test.service.j2")) if not wire(host).relay_has_tls else Absent(path=_NGINX_TEST),
     ]
 
 
 def _config(host: Host, facts: Facts) -> dict[str, object]:
     fullchain, key = files(host)
+    wiring = wire(host)
     config: dict[str, object] = {
         "domain": host.domain,
         "fullchain": fullchain,
         "key": key,
         "https_port": host.ports.https,
         "patience_s": 15,
-        "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if host.front == "none" else None,
+        "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if wiring.relay_has_tls else None,
         "test": _test(host),
         "reload": list(_reload(host)),
-        "withdrawal": None if host.front == "nginx" else _withdrawal(host),  # nginx goes on serving the certificate
+        "withdrawal": _withdrawal(host) if wiring.relay_has_tls else None,  # nginx goes on serving the certificate
         "acme": None,
     }
-    if host.certificate.source in ACME:
+    if source_of(host).is_acme:
         config["acme"] = {
             "server": server(host),
             "contact": host.certificate.contact,
             "ca": _ACME_CA if host.certificate.ca else None,
             "certbot": [facts.python_executable, "-I", f"{paths.CERTBOT}/current"] if _is_shipped(host) else ["certbot"],
             "authenticator": ["--webroot", "--webroot-path", paths.WEBROOT]
-            if host.front == "nginx"
+            if wiring.http_by == "front"
             else ["--standalone", "--http-01-port", str(host.ports.http)],
             "hook": paths.CERTIFICATE_PROGRAM,
         }
@@ -113,21 +110,21 @@ def _config(host: Host, facts: Facts) -> dict[str, object]:
 def _test(host: Host) -> dict[str, object] | None:
     """What asks whether a reload would go well, and where the words are when it would not."""
     unit = _NGINX_TEST.rpartition("/")[2]
-    return {"argv": ["systemctl", "start", unit], "words": [*_JOURNAL, unit]} if host.front == "nginx" else None
+    return {"argv": ["systemctl", "start", unit], "words": [*_JOURNAL, unit]} if not wire(host).relay_has_tls else None
 
 
 def _reload(host: Host) -> tuple[str, ...]:
     """What makes the new certificate be served. Only derper has to be restarted for it; nginx and our relay keep their clients."""
-    if host.front == "nginx":
+    if not wire(host).relay_has_tls:
         return ("systemctl", "try-reload-or-restart", nginx.UNIT)
-    if host.flavour == "python":
+    if not flavour_of(host).in_container:
         return ("systemctl", "try-reload-or-restart", paths.SERVICE)
     return ("docker", "restart", paths.CONTAINER)
 
 
 def _withdrawal(host: Host) -> dict[str, Any]:
     """How to ask whether the relay was withdrawn (`roles.relay.stopped`), and what is said then."""
-    if host.flavour == "python":
+    if not flavour_of(host).in_container:
         return {"argv": ["systemctl", "is-enabled", paths.SERVICE], "says": "disabled"}
     return {"argv": ["docker", "container", "ls", "--all", "--quiet", "--filter", f"name=^{paths.CONTAINER}$"], "says": ""}
 
@@ -145,7 +142,7 @@ def is_withdrawn(host: Host, facts: Facts) -> bool:
 
 def server(host: Host) -> str:
     """The ACME directory's URL."""
-    return _LETSENCRYPT.get(host.certificate.source) or host.certificate.server or ""
+    return source_of(host).directory or host.certificate.server or ""
 
 
 def _is_shipped(host: Host) -> bool:
@@ -159,7 +156,7 @@ def _acme(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource
         found.append(File(path=_ACME_CA, content=Path(site.path).parent / Path(host.certificate.ca).expanduser()))
         needs.append(found[-1].id)
     needs += [f"file:{paths.CERTIFICATE_PROGRAM}", f"file:{paths.CERTIFICATE_CONFIG}", "package:openssl"]
-    if host.front == "nginx":
+    if wire(host).http_by == "front":
         needs += [f"file:{_NGINX_TEST}", nginx.HTTP_READY]
     elif nginx.leave(host, facts):
         needs.append(nginx.GONE)
@@ -246,6 +243,9 @@ def _no_renewal() -> list[Resource]:
     ]
 
 
+_SOURCES = {"letsencrypt": _acme, "letsencrypt-staging": _acme, "acme": _acme, "manual": _manual, "self-signed": _self_signed}
+
+
 def renewal(host: Host, facts: Facts, *, force: bool) -> list[Resource]:
     """What `invoke renew` runs: an order when one is due, or with `force` in any case, and the proof that its result is served."""
     program = paths.CERTIFICATE_PROGRAM
@@ -259,7 +259,7 @@ def renewal(host: Host, facts: Facts, *, force: bool) -> list[Resource]:
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
-    if host.certificate.source in ACME and _is_shipped(host) and facts.python[:2] < PYTHON_FLOOR:
+    if source_of(host).is_acme and _is_shipped(host) and facts.python[:2] < PYTHON_FLOOR:
         return [
             f"{host.name} has Python {'.'.join(map(str, facts.python))}, and the certbot that is shipped needs "
             f"{'.'.join(map(str, PYTHON_FLOOR))}: set hosts.{host.name}.certificate.certbot to distribution."

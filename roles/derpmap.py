@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from inventory.choices import answers_http, source_of
 from inventory.model import Host, Site
-from inventory.rules import answers_http
 from roles.yaml_text import block
 
 Pins = Mapping[str, str]  # host name -> SHA-256 of its certificate (DER), in hex
@@ -71,7 +71,7 @@ def warnings(site: Site, *, pins: Pins | None = None) -> list[str]:
 
 def missing_pin(host: Host, pins: Pins | None = None) -> str:
     """What to do when clients could not tell the host's certificate from any other; "" when they can."""
-    if host.certificate.source != "self-signed" or host.certificate.pin or host.name in (pins or {}):
+    if not source_of(host).needs_pin or host.certificate.pin or host.name in (pins or {}):
         return ""
     return (
         f"The certificate of {host.name} is self-signed and its SHA-256 is not known, so no client would accept it: "

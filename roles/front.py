@@ -8,12 +8,13 @@ from engine.render import render
 from engine.resource import Command, File, Http, Resource, Service
 from inventory.model import Host, Site
 from roles import certificate, nginx, paths, relay, sites
+from roles.wiring import wire
 
 ASK = Ask()
 
 
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
-    if host.front == "none":
+    if wire(host).relay_has_tls:
         return [_served(relay.unit_id(host))]
     fullchain, key = certificate.files(host)
     path = f"{sites.folder(facts)}/{sites.HTTPS_NAME}"

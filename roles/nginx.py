@@ -7,7 +7,8 @@ from engine.facts import Facts
 from engine.render import render
 from engine.resource import Absent, Command, Directory, Exec, File, Http, Package, Resource, Service
 from inventory.model import Host, Site
-from roles import paths, ports, sites
+from roles import paths, sites
+from roles.wiring import wire
 
 UNIT = "nginx.service"
 HTTP_READY = f"service:{UNIT}/http"
@@ -21,7 +22,7 @@ ASK = sites.ASK
 
 
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
-    return _serve(host, facts) if host.front == "nginx" else leave(host, facts)
+    return _serve(host, facts) if wire(host).relay_is_hidden else leave(host, facts)
 
 
 def _serve(host: Host, facts: Facts) -> list[Resource]:
@@ -101,7 +102,7 @@ def leave(host: Host, facts: Facts) -> list[Resource]:
         return []
     if not sites.others(facts):
         return [*files, Service(unit=UNIT, phase="gone", enabled=False, running=False)]
-    wanted = [use.port for use in ports.uses(host) if use.proto == "tcp" and use.public]
+    wanted = [use.port for use in wire(host).uses if use.proto == "tcp" and use.public]
     free = "import socket, sys\nfor port in sys.argv[1:]:\n    socket.create_server(('', int(port))).close()"
     return [
         *files,
@@ -117,9 +118,10 @@ def leave(host: Host, facts: Facts) -> list[Resource]:
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
-    if host.front != "nginx" and not leave(host, facts):
+    fronted = wire(host).relay_is_hidden
+    if not fronted and not leave(host, facts):
         return []
-    if host.front == "nginx" and (path := sites.foreign(facts)):
+    if fronted and (path := sites.foreign(facts)):
         return [
             f"{path} on {host.name} is no package's, and the distribution's nginx would be installed over it: take it away, or set "
             f"hosts.{host.name}.front to none, with ports that it does not have."
@@ -134,7 +136,7 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
             f"nginx's configuration on {host.name} was broken before we came, and is left as it is: {sites.breakage(facts)}. "
             "Mend it until nginx -t is content."
         ]
-    if host.front == "nginx" and sites.dump(facts) and not sites.included(facts):
+    if fronted and sites.dump(facts) and not sites.included(facts):
         return [
             f"nginx.conf on {host.name} includes neither of the folders that a site of ours could stand in: add to its http block the line "
             f"include {sites.FOLDERS[1]}/*.conf; or set hosts.{host.name}.front to none, with ports that nginx does not have."
@@ -143,7 +145,7 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
 
 
 def _stream(host: Host, facts: Facts) -> list[str]:
-    wanted = {host.ports.https, host.ports.http} if host.front == "nginx" else set()
+    wanted = {host.ports.https, host.ports.http} if wire(host).relay_is_hidden else set()
     return [
         f"nginx on {host.name} hands port {listen.port} on as a stream ({server.file}): give that stream another port, or set "
         f"hosts.{host.name}.ports to others."

@@ -1,16 +1,15 @@
-"""Who listens where on a relay host, and what stands in the way. Found before anything is changed. Pure."""
+"""Who listens on a relay host already, and which of them stand in the way. Found before anything is changed. Pure."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from engine.facts import Ask, Facts, Listener
 from inventory.model import Host
-from inventory.rules import answers_http
 from roles import paths, sites
+from roles.wiring import Use, wire
 
 _GIVEN = "/proc/sys/net/ipv4/ip_local_port_range"  # who asks for any port gets one of these; one beyond was chosen
 # Programs of a usual host that ask others from high ports, some from ones that they choose. At most 15 characters, as /proc has them.
@@ -25,49 +24,12 @@ ASK = Ask(
 )
 
 
-@dataclass(frozen=True)
-class Use:
-    """A port that the deployed host uses. `public`: on every address, else on loopback. `key`: where the site file says so."""
-
-    proto: str
-    port: int
-    program: str  # "nginx" | "relay" | "certbot"
-    purpose: str
-    key: str
-    public: bool = True
-
-
-def uses(host: Host) -> tuple[Use, ...]:
-    """Every port that the host's configuration asks for."""
-    ports, nginx = host.ports, host.front == "nginx"
-    front = "nginx" if nginx else "relay"
-    found = [
-        Use("tcp", ports.https, front, f"{front} is to serve https", "ports.https"),
-        Use("udp", ports.stun, "relay", "the relay is to answer STUN", "ports.stun"),
-    ]
-    if nginx:
-        found.append(Use("tcp", ports.http, "nginx", "nginx is to answer certificate challenges and captive-portal checks", "ports.http"))
-        found.append(Use("tcp", ports.backend, "relay", "the relay is to listen behind nginx", "ports.backend", public=False))
-    elif answers_http(host):
-        found.append(Use("tcp", ports.http, "relay", "the relay is to answer captive-portal checks", "ports.http"))
-    else:
-        found.append(Use("tcp", ports.http, "certbot", "certbot is to answer certificate challenges", "ports.http"))
-    if host.flavour == "python":
-        found.append(Use("tcp", ports.metrics, "relay", "the relay is to serve its metrics", "ports.metrics", public=False))
-    return tuple(found)
-
-
-def relay_serves_http(host: Host) -> bool:
-    """Whether the relay itself listens on the http port."""
-    return host.front == "none" and answers_http(host)
-
-
 def taken(host: Host, facts: Facts) -> list[str]:
     """A sentence for each wanted port that somebody else has."""
     return [
         f"port {use.port}/{use.proto} of {host.name}, where {use.purpose}, is taken by {who(listener)}: "
         f"stop that program, or set hosts.{host.name}.{use.key} to another port."
-        for use in uses(host)
+        for use in wire(host).uses
         for listener in _in_the_way(use, facts)[:1]
     ]
 
@@ -75,7 +37,7 @@ def taken(host: Host, facts: Facts) -> list[str]:
 def strangers(host: Host, facts: Facts, allowed: set[tuple[str, int]]) -> list[Listener]:
     """Public listeners of others that a closed firewall would cut off."""
     found: dict[tuple[str, int], Listener] = {}
-    told = [listener for use in uses(host) for listener in _in_the_way(use, facts)]
+    told = [listener for use in wire(host).uses for listener in _in_the_way(use, facts)]
     for listener in facts.listening:
         key = (listener.proto, listener.port)
         if not (

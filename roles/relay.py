@@ -6,6 +6,7 @@ from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Absent, Command, Container, Directory, File, Resource, Service
+from inventory.choices import flavour_of
 from inventory.model import Host, Site
 from roles import docker, paths, ports, relay_docker, relay_python
 from roles.admission import verify_url
@@ -45,7 +46,7 @@ _OLD_KEY = "/var/lib/derper/derper.key"
 
 def unit_id(host: Host) -> str:
     """The resource that stands for the running relay."""
-    return f"container:{paths.CONTAINER}" if host.flavour == "docker" else f"service:{paths.SERVICE}"
+    return f"container:{paths.CONTAINER}" if flavour_of(host).in_container else f"service:{paths.SERVICE}"
 
 
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
@@ -55,7 +56,7 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
         creates=paths.KEY,
         needs=(f"directory:{paths.STATE}", f"group:{paths.USER}"),
     )
-    flavour = relay_docker if host.flavour == "docker" else relay_python
+    flavour = relay_docker if flavour_of(host).in_container else relay_python
     return [key, *_mesh_key(host, site, ship), *flavour.resources(host, site, facts, ship, after=key.id)]
 
 
@@ -87,7 +88,7 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
     found = ports.taken(host, facts)
-    if host.flavour == "docker":
+    if flavour_of(host).in_container:
         return [*found, *docker.refusals(host, facts), *relay_docker.refusals(host, site)]
     if facts.python[:2] < PYTHON_FLOOR:
         found.append(

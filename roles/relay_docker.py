@@ -5,9 +5,11 @@ from __future__ import annotations
 from artefacts.shipment import Shipment
 from engine.facts import Facts
 from engine.resource import Absent, Container, Image, Resource, Service
+from inventory.choices import firewall_of
 from inventory.model import Host, Site
-from roles import certificate, docker, paths, ports, relay_python
+from roles import certificate, docker, paths, relay_python
 from roles.admission import mesh_key_id, verify_url
+from roles.wiring import Wiring, wire
 
 _CERTS = "/app/certs"
 
@@ -44,35 +46,36 @@ def _image(host: Host, ship: Shipment) -> Image:
 
 def arguments(host: Host, site: Site) -> tuple[str, ...]:
     """What `docker run` is given. Ports keep their numbers inside, so that the variables say what the site file says."""
+    wiring = wire(host)
     words = ["--restart", "always", "--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE", "--cap-add", "NET_BIND_SERVICE"]
     words += ["--security-opt", "no-new-privileges"]
     words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"]
     for name, value in environment(host, site).items():
         words += ["--env", f"{name}={value}"]
-    if in_host_network(host):
-        words += ["--network", "host"]
+    if wiring.relay_is_published:
+        words += [word for published in _published(host, wiring) for word in ("--publish", published)]
     else:
-        words += [word for published in _published(host) for word in ("--publish", published)]
+        words += ["--network", "host"]
     words += ["--volume", f"{paths.STATE}:/var/lib/derper:ro"]
     if verify_url(host, site):  # derper looks for a mesh key there, whatever its image
         words += ["--volume", f"{paths.MESH_KEYS}:/home/derp/keys:ro"]
     # The host's trust store, so that a private CA that is trusted there counts when derper asks headscale.
     words += ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro"]
-    if host.front == "none":
+    if wiring.relay_has_tls:
         words += ["--volume", f"{paths.RELAY_CERTS}:{_CERTS}:ro"]
     return tuple(words)
 
 
 def environment(host: Host, site: Site) -> dict[str, str]:
     """The variables of fredliang44/derper-docker, which others follow; one more for the flag that it lacks."""
-    behind = host.front == "nginx"
+    wiring = wire(host)
     return {
         "DERP_DOMAIN": host.domain,
-        "DERP_ADDR": f":{host.ports.backend if behind else host.ports.https}",
+        "DERP_ADDR": f":{wiring.relay.port}",
         # Behind nginx derper speaks plain HTTP: it serves TLS on port 443 or with manual certificates only.
-        "DERP_CERT_MODE": "letsencrypt" if behind else "manual",
+        "DERP_CERT_MODE": "manual" if wiring.relay_has_tls else "letsencrypt",
         "DERP_CERT_DIR": _CERTS,
-        "DERP_HTTP_PORT": str(host.ports.http) if ports.relay_serves_http(host) else "-1",
+        "DERP_HTTP_PORT": str(wiring.relay_http_port),
         "DERP_STUN": "true",
         "DERP_STUN_PORT": str(host.ports.stun),
         "DERP_VERIFY_CLIENTS": "false",
@@ -81,27 +84,22 @@ def environment(host: Host, site: Site) -> dict[str, str]:
     }
 
 
-def in_host_network(host: Host) -> bool:
-    """Docker passes IPv6 on through a proxy of its own, and STUN would tell every client the address of Docker's bridge."""
-    return host.ipv6 is not None
-
-
-def _published(host: Host) -> list[str]:
-    backend, https, stun = host.ports.backend, host.ports.https, host.ports.stun
-    found = [f"127.0.0.1:{backend}:{backend}"] if host.front == "nginx" else [f"{https}:{https}"]
-    if ports.relay_serves_http(host):
+def _published(host: Host, wiring: Wiring) -> list[str]:
+    relay, stun = wiring.relay, host.ports.stun
+    found = [f"{relay}:{relay.port}".removeprefix(":")]
+    if wiring.http_by == "relay":
         found.append(f"{host.ports.http}:{host.ports.http}")
     return [*found, f"{stun}:{stun}/udp"]
 
 
 def refusals(host: Host, site: Site) -> list[str]:
-    found, url = [], verify_url(host, site)
+    found, url, wiring = [], verify_url(host, site), wire(host)
     if host.docker.image and url and not host.relay.verify_fail_open:
         found.append(
             f"A derper image from a registry cannot be told to refuse clients while {url} does not answer: derper's default admits them "
             f"then. Set hosts.{host.name}.relay.verify_fail_open to true if that will do, or ship our own image with docker.archive."
         )
-    if in_host_network(host) and host.front == "nginx" and host.firewall.mode == "off":
+    if not wiring.relay_is_published and wiring.relay_is_hidden and not firewall_of(host).closes:
         found.append(
             f"With IPv6, derper runs in the network of {host.name} itself and listens on port {host.ports.backend} for everybody, which "
             f"only the firewall closes: set hosts.{host.name}.firewall.mode to enforce, or leave out hosts.{host.name}.ipv6."

@@ -7,8 +7,9 @@ from engine.facts import Ask, Facts
 from engine.render import render
 from engine.resource import Absent, Command, Container, Directory, File, Health, Http, Resource, Service, Symlink, Tree
 from inventory.model import Host, Site
-from roles import certificate, nginx, paths, ports, sites
+from roles import certificate, nginx, paths, sites
 from roles.admission import mesh_key_id, verify_url
+from roles.wiring import LOOPBACK, wire
 
 _UNIT_FILE = f"{paths.SYSTEMD}/{paths.SERVICE}"
 _SOCKET_FILE = f"{paths.SYSTEMD}/{paths.SOCKET}"
@@ -71,9 +72,10 @@ def _outdated(facts: Facts, kept: str, after: str) -> list[Resource]:
 
 
 def _streams(host: Host, facts: Facts) -> list[str]:
-    if host.front == "nginx":
-        return [f"127.0.0.1:{host.ports.backend}"]
-    numbers = [host.ports.https, *([host.ports.http] if ports.relay_serves_http(host) else [])]
+    wiring = wire(host)
+    if wiring.relay.address:
+        return [str(wiring.relay)]
+    numbers = [wiring.relay.port, *([host.ports.http] if wiring.http_by == "relay" else [])]
     return [place for number in numbers for place in _everywhere(number, facts)]
 
 
@@ -85,13 +87,15 @@ def _everywhere(port: int, facts: Facts) -> list[str]:
 def flags(host: Host, site: Site, facts: Facts) -> list[str]:
     """The relay's command line, one flag with its value a line."""
     found = [f"-c {paths.KEY}", f"-hostname {host.domain}", f"-stun-port {host.ports.stun}"]
-    if host.front == "nginx":
-        found += [f"-a 127.0.0.1:{host.ports.backend}", "-http-port -1", "-trusted-proxies 127.0.0.1"]
-    else:
-        http = host.ports.http if ports.relay_serves_http(host) else -1
-        found += [f"-a :{host.ports.https}", f"-http-port {http}", "-certmode manual", f"-certdir {paths.RELAY_CERTS}"]
+    wiring = wire(host)
+    found += [f"-a {wiring.relay}", f"-http-port {wiring.relay_http_port}"]
+    if wiring.relay_is_hidden:
+        found.append(f"-trusted-proxies {LOOPBACK}")
+    if wiring.relay_has_tls:
+        found += ["-certmode manual", f"-certdir {paths.RELAY_CERTS}"]
     # Through loopback, not by name: not every provider lets a host reach its own public address.
-    found.append(f"-front-check {nginx.connect(facts, host.ports.https) if host.front == 'nginx' else f'127.0.0.1:{host.ports.https}'}")
+    port = wiring.public.port
+    found.append(f"-front-check {nginx.connect(facts, port) if wiring.relay_is_hidden else f'{LOOPBACK}:{port}'}")
     url = verify_url(host, site)
     if url:
         found += [f"-verify-client-url {_word(url)}", f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}"]
@@ -107,6 +111,8 @@ def _word(text: str) -> str:
 
 def health(host: Host) -> Health:
     """The relay answers for itself, front or no front."""
-    if host.front == "nginx":
-        return Http(url=f"http://127.0.0.1:{host.ports.backend}/derp/probe")
-    return Http(url=f"https://{host.domain}:{host.ports.https}/derp/probe", connect=f"127.0.0.1:{host.ports.https}", insecure=True)
+    wiring = wire(host)
+    port = wiring.relay.port
+    if not wiring.relay_has_tls:
+        return Http(url=f"http://{LOOPBACK}:{port}/derp/probe")
+    return Http(url=f"https://{host.domain}:{port}/derp/probe", connect=f"{LOOPBACK}:{port}", insecure=True)

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from engine.facts import Ask, Facts
 from engine.resource import Watch
 from inventory.model import Host
-from roles.nginx_config import Listen, NginxConfigError, Server, included_patterns, servers
+from roles.readers.nginx_config import Listen, NginxConfigError, Server, included_patterns, servers
 
 # The last in its folder: a server of ours in front would become the default for names that nobody serves.
 HTTP_NAME, HTTPS_NAME = "zz-derpfleet-http.conf", "zz-derpfleet-https.conf"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.render import render
 from engine.resource import Absent, File, Firewall, Package, Resource, Service
-from inventory.model import Host, Site
-from roles import iptables, paths, ports, relay_docker, sites
+from inventory.model import Host
+from roles import paths, ports, sites
+from roles.readers import iptables
+from roles.wiring import wire
 
 _UNIT = "derpfleet-firewall.service"
 _UNIT_FILE = f"{paths.SYSTEMD}/{_UNIT}"
@@ -19,13 +20,7 @@ _SAVED = {"iptables": ("iptables-save",), "ip6tables": ("ip6tables-save",)}
 ASK = Ask(files=(paths.FIREWALL_RULES, _UFW), commands={"firewalld": ("systemctl", "is-active", "firewalld.service"), **_SAVED})
 
 
-def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
-    if host.firewall.mode == "off":  # the unit's stop takes our table down
-        return [
-            Service(unit=_UNIT, enabled=False, running=False),
-            Absent(path=_UNIT_FILE),
-            Absent(path=paths.FIREWALL_RULES),
-        ]
+def resources(host: Host, facts: Facts) -> list[Resource]:
     opened = open_ports(host, facts)
     tcp, udp = ([port for proto, port in opened if proto == wanted] for wanted in ("tcp", "udp"))
     firewall = Firewall(
@@ -39,10 +34,19 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
     return [Package(package="nftables"), firewall, unit, Service(unit=_UNIT, needs=(firewall.id,))]
 
 
+def absent() -> list[Resource]:
+    """Return what takes our table away: its unit's stop does."""
+    return [
+        Service(unit=_UNIT, enabled=False, running=False),
+        Absent(path=_UNIT_FILE),
+        Absent(path=paths.FIREWALL_RULES),
+    ]
+
+
 def open_ports(host: Host, facts: Facts) -> list[tuple[str, str]]:
     """(protocol, port or range) of what is let in from outside: ssh as in use, the relay's, nginx's other sites, the site file's."""
     found = {("tcp", str(port)) for port in facts.ssh_ports}
-    found |= {(use.proto, str(use.port)) for use in ports.uses(host) if use.public}
+    found |= {(use.proto, str(use.port)) for use in wire(host).uses if use.public}
     found |= {(proto, str(port)) for proto, port in sites.public_ports(facts)}
     for entry in host.firewall.allow:
         port, _, proto = entry.partition("/")
@@ -50,9 +54,7 @@ def open_ports(host: Host, facts: Facts) -> list[tuple[str, str]]:
     return sorted(found, key=lambda item: (item[0], int(item[1].partition("-")[0])))
 
 
-def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
-    if host.firewall.mode == "off":
-        return []
+def refusals(host: Host, facts: Facts) -> list[str]:
     found = [_other_firewall(host, facts, name) for name in _active_firewalls(facts)] or _own_rules(host, facts)
     if paths.FIREWALL_RULES not in facts.files:  # the first time: afterwards all else is closed already
         for listener in ports.strangers(host, facts, _single_ports(open_ports(host, facts))):
@@ -64,8 +66,8 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
     return found
 
 
-def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
-    if host.firewall.mode == "off" or paths.FIREWALL_RULES in facts.files:
+def warnings(host: Host, facts: Facts) -> list[str]:
+    if paths.FIREWALL_RULES in facts.files:
         return []
     return [
         f"{ports.who(listener)} has {listener.port}/udp open: if others speak to it first, add {listener.port}/udp to "
@@ -99,9 +101,8 @@ def _other_firewall(host: Host, facts: Facts, name: str) -> str:
 
 def _own_rules(host: Host, facts: Facts) -> list[str]:
     """For each of the host's address families whose iptables closes what the relay needs: what opens it."""
-    # What Docker publishes is forwarded, and never comes to INPUT.
-    published = host.flavour == "docker" and not relay_docker.in_host_network(host)
-    needed = [use for use in ports.uses(host) if use.public and not (published and use.program == "relay")]
+    wiring = wire(host)
+    needed = [use for use in wiring.uses if use.public and not (wiring.relay_is_published and use.program == "relay")]
     found = []
     for program in _SAVED if host.ipv6 else ("iptables",):
         output = facts.commands.get(program)

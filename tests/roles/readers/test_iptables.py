@@ -9,7 +9,7 @@ import pytest
 from engine.facts import Facts, Output
 from inventory.model import Host, Site
 from roles import firewall
-from roles.iptables import closes
+from roles.readers.iptables import closes
 
 # As Oracle's Ubuntu images come.
 ORACLE = """\

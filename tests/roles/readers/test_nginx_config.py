@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.nginx_config import Directive, Listen, NginxConfigError, Server, included_patterns, parse_dump, servers
+from roles.readers.nginx_config import Directive, Listen, NginxConfigError, Server, included_patterns, parse_dump, servers
 
 MAIN = "/etc/nginx/nginx.conf"
 

@@ -1,0 +1,104 @@
+"""Work out who listens where on a relay host. Roles ask this instead of comparing what the site file says. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from inventory.choices import answers_http, flavour_of, front_of
+from inventory.model import Host
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A TCP port to listen on. `address`: "" for every address of the host."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Use:
+    """A port that the deployed host uses. `public`: on every address, else on loopback. `key`: where the site file says so."""
+
+    proto: str
+    port: int
+    program: str  # "nginx" | "relay" | "certbot"
+    purpose: str
+    key: str
+    public: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wiring:
+    """Who listens where on one host.
+
+    `public`: what clients dial. `relay`: where the relay listens; equal to `public` with no front. `relay_has_tls`: the relay needs
+    the certificate, and the front does not. `relay_is_published`: Docker forwards to the relay's ports, so that no packet for them
+    comes to INPUT. `http_by`: who answers on the http port; certbot does so only during its orders. `uses`: every port that is used.
+    """
+
+    public: Endpoint
+    relay: Endpoint
+    relay_has_tls: bool
+    relay_is_published: bool
+    http_by: Literal["front", "relay", "certbot"]
+    uses: tuple[Use, ...]
+
+    @property
+    def relay_is_hidden(self) -> bool:
+        """Return whether a front is between clients and the relay."""
+        return self.relay != self.public
+
+    @property
+    def relay_http_port(self) -> int:
+        """Return the http port if the relay itself listens on it, else -1, as the relay's flags have it."""
+        http = [use.port for use in self.uses if use.key == "ports.http"]
+        return http[0] if self.http_by == "relay" else -1
+
+
+def wire(host: Host) -> Wiring:
+    """Return the wiring that the host's choices and ports make."""
+    front, flavour = front_of(host), flavour_of(host)
+    public = Endpoint("", host.ports.https)
+    return Wiring(
+        public=public,
+        relay=Endpoint(LOOPBACK, host.ports.backend) if front.hides_relay else public,
+        relay_has_tls=not front.terminates_tls,
+        # Docker passes IPv6 on through a proxy of its own, and STUN would tell every client the address of Docker's bridge.
+        relay_is_published=flavour.in_container and host.ipv6 is None,
+        http_by=_http_by(host),
+        uses=_uses(host),
+    )
+
+
+def _http_by(host: Host) -> Literal["front", "relay", "certbot"]:
+    if front_of(host).answers_http:
+        return "front"
+    return "relay" if answers_http(host) else "certbot"
+
+
+def _uses(host: Host) -> tuple[Use, ...]:
+    """Return every port that the host's configuration asks for."""
+    ports, front = host.ports, front_of(host)
+    http = {
+        "front": (front.program, f"{front.program} is to answer certificate challenges and captive-portal checks"),
+        "relay": ("relay", "the relay is to answer captive-portal checks"),
+        "certbot": ("certbot", "certbot is to answer certificate challenges"),
+    }
+    found = [
+        Use("tcp", ports.https, front.program, f"{front.program} is to serve https", "ports.https"),
+        Use("udp", ports.stun, "relay", "the relay is to answer STUN", "ports.stun"),
+        Use("tcp", ports.http, *http[_http_by(host)], "ports.http"),
+    ]
+    if front.hides_relay:
+        purpose = f"the relay is to listen behind {front.program}"
+        found.append(Use("tcp", ports.backend, "relay", purpose, "ports.backend", public=False))
+    if flavour_of(host).has_metrics_port:
+        found.append(Use("tcp", ports.metrics, "relay", "the relay is to serve its metrics", "ports.metrics", public=False))
+    return tuple(found)

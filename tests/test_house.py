@@ -1,0 +1,74 @@
+"""Rules of the house beyond imports (tests/test_imports.py)."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PRODUCT = ("inventory", "engine", "roles", "probe", "fleet", "lab", "tasks.py")
+CHOICE = re.compile(r"(^|\.)(host|relay_host)\.(flavour|front)$|(^|\.)certificate\.source$|(^|\.)firewall\.mode$")
+
+# Where a choice is a key into a table of what it implies or of the modules that carry it out.
+TABLES = {"inventory/choices.py", "roles/certificate.py", "roles/firewall/__init__.py"}
+# Files that still compare a choice. This set may only shrink.
+COMPARING: set[str] = set()
+
+
+def choices_in(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yield "compared" or "looked up" with the line, for each place where one of the four choices decides something."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            yield from (("compared", node.lineno) for part in (node.left, *node.comparators) if _has_choice(part))
+        elif isinstance(node, ast.Match) and _has_choice(node.subject):
+            yield "compared", node.lineno
+        elif isinstance(node, ast.Subscript) and _is_choice(node.slice):
+            yield "looked up", node.lineno
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and any(map(_is_choice, node.args)):
+            yield "looked up" if node.func.attr == "get" else "compared", node.lineno
+
+
+def _is_choice(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and bool(CHOICE.search(ast.unparse(node)))
+
+
+def _has_choice(node: ast.AST) -> bool:
+    """Return whether the operand is a choice, or a tuple or list that holds one."""
+    return any(map(_is_choice, node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]))
+
+
+def places(kind: str) -> set[str]:
+    """Return the product's files that compare a choice or look one up."""
+    files = [path for name in PRODUCT for path in ([ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py")))]
+    return {str(path.relative_to(ROOT)) for path in files if kind in {found for found, _ in choices_in(ast.parse(path.read_text()))}}
+
+
+def test_no_choice_of_the_site_file_is_compared_by_name() -> None:
+    """Ask `inventory.choices` or `roles.wiring` instead: a comparison with a name does not say which question it asks."""
+    assert places("compared") == COMPARING
+
+
+def test_choices_are_keys_of_the_tables_only() -> None:
+    assert places("looked up") == TABLES
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('host.flavour == "docker"', "compared"),
+        ('"none" != self.host.front', "compared"),
+        ("host.certificate.source not in ACME", "compared"),
+        ("host.firewall.mode.startswith('o') or certificate.source in ('acme',)", "compared"),
+        ("(host.flavour, host.front) == ('docker', 'none')", "compared"),
+        ("('acme',).count(certificate.source)", "compared"),
+        ("match host.front:\n    case _: pass", "compared"),
+        ("TABLE[host.front]", "looked up"),
+        ("TABLE.get(host.certificate.source)", "looked up"),
+    ],
+)
+def test_the_rule_finds(text: str, kind: str) -> None:
+    assert {found for found, _ in choices_in(ast.parse(text))} == {kind}
