@@ -28,7 +28,7 @@ n and sys.modules["agent.main"].main()
 
 # In the order of their imports.
 AGENT_MODULES = (
-    *("tools", "wire", "facts", "journal", "kind", "paths", "accounts", "packages", "command"),
+    *("tools", "wire", "facts", "journal", "kind", "paths", "accounts", "apt", "packages", "command"),
     *("restart", "service", "kernel", "docker", "kinds", "host", "main"),
 )
 

@@ -23,7 +23,7 @@ class Service(Restartable):
         return {"enabled": enabled, "running": running, "owed": owed}
 
     def state(self):
-        names = [resource.spec["unit"] for resource in self.host.resources if isinstance(resource, Service)]
+        names = [resource.spec["unit"] for resource in self.host.alike(self)]
         return self.host.units.state(self.spec["unit"], names)
 
     def fix(self, keys):
