@@ -4,7 +4,7 @@ import os
 
 from agent.journal import Journal
 from agent.packages import Packages
-from agent.service import Units
+from agent.systemd import Systemd
 from agent.tools import http_get
 
 
@@ -15,7 +15,7 @@ class Host:
         self.wire, self.root = wire, root
         self.journal = Journal(root, run_id)
         self.packages = Packages(self)
-        self.units = Units()
+        self.units = Systemd()
         self.resources = []
         self.left_out = []  # {"id", "restart_on", ...} of what the plan leaves out and a change of this run makes act later
         self.changed = set()  # ids that this run changed
