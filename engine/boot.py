@@ -28,8 +28,8 @@ n and sys.modules["agent.main"].main()
 
 # In the order of their imports.
 AGENT_MODULES = (
-    *("tools", "wire", "facts", "journal", "kind", "paths", "accounts", "packages", "command"),
-    *("restart", "service", "kernel", "docker", "kinds", "host", "main"),
+    *("tools", "wire", "facts", "journal", "kind", "paths", "accounts", "apt", "packages", "command"),
+    *("restart", "systemd", "service", "kernel", "nft", "firewalls", "docker", "kinds", "host", "main"),
 )
 
 

@@ -3,8 +3,8 @@
 import os
 
 from agent.journal import Journal
-from agent.packages import PackageManager
-from agent.service import Units
+from agent.packages import Packages
+from agent.systemd import Systemd
 from agent.tools import http_get
 
 
@@ -14,14 +14,18 @@ class Host:
     def __init__(self, wire, root, run_id):
         self.wire, self.root = wire, root
         self.journal = Journal(root, run_id)
-        self.packages = PackageManager(self)
-        self.units = Units()
+        self.packages = Packages(self)
+        self.units = Systemd()
         self.resources = []
         self.left_out = []  # {"id", "restart_on", ...} of what the plan leaves out and a change of this run makes act later
         self.changed = set()  # ids that this run changed
         self.watched = {}  # service id -> [(watch, status before)]
         self.would_owe = {}  # in check mode: what the changes found so far would lead to
         self.now_doing = ""
+
+    def alike(self, resource):
+        """Return the resources of the same kind, in the plan's order."""
+        return [other for other in self.resources if other.spec["kind"] == resource.spec["kind"]]
 
     def dependents(self, resource_id):
         """(id, action) of every resource that a change of this one makes act."""

@@ -3,7 +3,8 @@
 from agent.accounts import Group, User
 from agent.command import Command
 from agent.docker import Container, Image
-from agent.kernel import Firewall, Sysctl
+from agent.firewalls import Firewall
+from agent.kernel import Sysctl
 from agent.packages import Package
 from agent.paths import Absent, Directory, File, Symlink, Tree
 from agent.service import Service

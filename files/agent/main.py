@@ -112,8 +112,7 @@ def mend(host, resource, keys):
     for dependent, action in host.dependents(resource.id):
         host.journal.owe(dependent, action)
     host.changed.add(resource.id)
-    if any("/systemd/" in path for path in resource.touches()):
-        host.units.dirty = True
+    host.units.after_touch(resource.touches())
     resource.fix(keys)
     left = difference(resource)
     if left:

@@ -1,0 +1,67 @@
+"""Packages of Debian and its relatives: apt-get and dpkg."""
+
+import glob
+import os
+import time
+
+from agent.tools import must, run, sha256_of
+
+QUIETLY = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
+OPTIONS = (
+    *("-o", "DPkg::Lock::Timeout=60"),
+    *("-o", "Dpkg::Options::=--force-confold"),
+    *("-o", "Acquire::Retries=3"),
+)
+
+
+class Apt:
+    """The apt family. Its verbs raise Failed, and none waits for a lock."""
+
+    PROGRAM = "apt-get"
+    LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
+
+    def __init__(self, root):
+        self.root = root
+
+    def installed(self, names):
+        """Return the set of those packages among `names` that are installed."""
+        form = "${Package} ${db:Status-Status}\\n"
+        out = run(["dpkg-query", "--show", "--showformat", form] + names)[1]
+        return {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
+
+    def install(self, names):
+        self._apt_get("install", "--no-install-recommends", *names)
+
+    def refresh(self):
+        """Read the index of all sources anew."""
+        self._apt_get("update")
+
+    def sources(self):
+        """Return {path: sha256} of the files that name the sources.
+
+        A resource of the same run may have added one.
+        """
+        paths = glob.glob(self.root + "/etc/apt/sources.list")
+        paths += glob.glob(self.root + "/etc/apt/sources.list.d/*")
+        return {path: sha256_of(path) for path in paths if os.path.isfile(path)}
+
+    def index_age_s(self):
+        times = [os.path.getmtime(path) for path in glob.glob(self.root + "/var/lib/apt/lists/*Packages*")]
+        return time.time() - max(times) if times else float("inf")
+
+    def finish_interrupted(self):
+        """Finish the work that a power cut interrupted, and unpack half unpacked packages again.
+
+        Until then apt refuses all work.
+        """
+        updates = self.root + "/var/lib/dpkg/updates"
+        if os.path.isdir(updates) and any(name.isdigit() for name in os.listdir(updates)):
+            run(["dpkg", "--force-confold", "--configure", "--pending"], 1800, QUIETLY)
+        out = run(["dpkg-query", "--show", "--showformat", "${binary:Package} ${db:Status-Eflag}\\n"])[1]
+        torn = [line.split()[0] for line in out.splitlines() if line.endswith(" reinstreq")]
+        if torn:
+            self._apt_get("install", "--reinstall", *torn)
+
+    def _apt_get(self, *words):
+        argv = ["apt-get", "--quiet", "--quiet", "--assume-yes"] + list(OPTIONS + words)
+        must(argv, 1800, QUIETLY)

@@ -1,0 +1,101 @@
+"""firewall, through the program that holds the host's rules."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+
+from agent.kind import Kind
+from agent.nft import Nft
+from agent.paths import text_diff
+from agent.tools import Failed, read_text, remove, sha256_of, write_atomically
+
+
+class Firewall(Kind):
+    """Our rules. They are taken back unless a second connection confirms them in time.
+
+    The family prints rules in its own words. The text that it prints right after loading is kept,
+    to find drift later.
+    """
+
+    REVERT = (
+        "import json,os,subprocess,sys,time\n"
+        "token,wait,run,commands=sys.argv[1:5]\n"
+        "time.sleep(float(wait))\n"
+        "if os.path.exists(token) and open(token).read()==run:\n"  # else a killed run had armed it
+        "    for argv in json.loads(commands): subprocess.call(argv)\n"
+        "    os.rename(token,token+'.reverted')\n"
+    )
+
+    def __init__(self, spec, host):
+        Kind.__init__(self, spec, host)
+        self.family = Nft(spec["table"])
+
+    def wanted(self):
+        return {"rules": self.spec["content_sha256"], "loaded": "yes"}
+
+    def present(self):
+        rules = sha256_of(self.path) if os.path.isfile(self.path) else "absent"
+        is_loaded = read_text(self._state()).strip() == self._digest()
+        return {"rules": rules, "loaded": "yes" if is_loaded else "no"}
+
+    def _digest(self):
+        return hashlib.sha256(self.family.listed().encode()).hexdigest()
+
+    def _state(self):
+        return "%s/firewall-%s" % (self.host.journal.base, self.spec["table"])
+
+    def blobs(self):
+        return [self.spec["content_sha256"]] if self.present() != self.wanted() else []
+
+    def shown_blobs(self):
+        return self.blobs()
+
+    def text_diff(self):
+        return text_diff(self.path, self._new_rules(), self.spec["path"])
+
+    def _new_rules(self):
+        return self.host.blob(self.spec["content_sha256"])
+
+    def fix(self, keys):
+        self.family.check(self._new_rules())
+        token = self._arm()
+        self.family.load(self._new_rules())
+        self._await_confirmation(token)
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        write_atomically(self.path, self._new_rules(), 0o644, (os.getuid(), os.getgid()))
+        with open(self._state(), "w") as file:
+            file.write(self._digest())
+
+    def _arm(self):
+        """Start the process that brings the rules of now back, and return its token.
+
+        The process does so after `revert_after_s`, unless the token is gone by then.
+        """
+        old, folder = self.family.listed(), self.host.root + "/run/derpfleet"
+        run_id = self.host.journal.run_id
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        token = "%s/armed-%s" % (folder, self.spec["table"])
+        saved = "%s/before-%s.nft" % (folder, self.spec["table"])
+        remove(token + ".reverted")
+        for path, text in ((saved, old), (token, run_id)):
+            with open(path, "w") as file:
+                file.write(text)
+        commands = json.dumps(self.family.way_back(saved, old))
+        argv = [sys.executable, "-I", "-c", self.REVERT, token, str(self.spec["revert_after_s"]), run_id, commands]
+        quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.Popen(argv, start_new_session=True, **quiet)
+        return token
+
+    def _await_confirmation(self, token):
+        """Ask for a second connection, which removes the token. Raises Failed without one."""
+        wait_s = self.spec["revert_after_s"]
+        self.host.wire.send("confirm", id=self.id, path=token, within_s=wait_s)
+        deadline = time.monotonic() + wait_s + 5
+        while os.path.exists(token) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if os.path.exists(token + ".reverted") or os.path.exists(token):
+            why = "no second connection got in within %d s: they would have locked us out" % wait_s
+            raise Failed("the new rules were taken back", why)

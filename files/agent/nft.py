@@ -1,0 +1,27 @@
+"""nftables: one table of rules, as nft reads and prints it."""
+
+from agent.tools import must, run
+
+
+class Nft:
+    """The nftables family of firewalls. Touches no table but its own."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def listed(self):
+        """Return the loaded rules in nft's own words, or "" when there are none."""
+        return run(["nft", "--stateless", "list", "table", "inet", self.table])[1]
+
+    def check(self, path):
+        """Raise Failed when the file at `path` cannot be loaded. Changes nothing."""
+        must(["nft", "--check", "--file", path])
+
+    def load(self, path):
+        """Load the rules of the file at `path`. Raises Failed."""
+        must(["nft", "--file", path])
+
+    def way_back(self, saved, rules):
+        """Return the commands that bring back `rules`, which are in the file `saved`."""
+        delete = ["nft", "delete", "table", "inet", self.table]
+        return [delete, ["nft", "-f", saved]] if rules else [delete]
