@@ -19,9 +19,8 @@ from engine import cache
 from engine.events import Event
 from engine.facts import Ask
 from engine.login import Login
-from engine.plan import Mode
 from engine.report import Report
-from engine.run import Compile, Outcome, converge
+from engine.run import Job, Outcome, converge
 from engine.session import Session
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
@@ -30,7 +29,6 @@ from inventory.rules import HEADSCALE
 T = TypeVar("T")
 CHECKOUT = Path(__file__).parent.parent
 PARALLEL = 16
-DEPLOY = "deploy"  # by which a host's journal tells deploys from other runs
 
 
 class Interrupted(DerpfleetError):
@@ -120,13 +118,13 @@ class Fleet:
         if self.stopping.is_set():
             session.stop()
 
-    def converge(self, login: Login, compile_: Compile, *, ask: Ask, verb: str, mode: Mode = "apply", **more: Any) -> Outcome:
+    def converge(self, login: Login, job: Job) -> Outcome:
         """`engine.run.converge`, shown in the report, kept under `runs`, and stopped by Ctrl-C."""
 
         def show(event: Event) -> None:
             self.report.agent_event(login.name, event)
 
-        return converge(login, compile_, ask=ask, verb=verb, mode=mode, runs=self.runs, on_event=show, on_session=self.watch, **more)
+        return converge(login, job, runs=self.runs, on_event=show, on_session=self.watch)
 
     def each(self, items: Iterable[T], work: Callable[[T], object]) -> None:
         """`work` for all at once. Ctrl-C stops each after the resource in hand, and at once where there is none; a second one abandons all.

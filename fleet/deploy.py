@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from threading import Lock
 
 import roles
-from engine.facts import Facts
+from engine.facts import Ask, Facts
 from engine.plan import Mode
 from engine.report import closing
 from engine.resource import Resource
-from engine.run import Compile, Failure, Outcome
+from engine.run import NOTHING, Failure, Outcome, Verb
 from engine.session import Session
 from engine.ship import Shipment, make_shipment
 from fleet import pins
-from fleet.context import CHECKOUT, DEPLOY, Fleet, Interrupted
+from fleet.context import CHECKOUT, Fleet, Interrupted
 from fleet.prove import compare_map, prove_hosts, prover
 from fleet.register import check_registration, register
 from fleet.served import NO_HEADSCALE
@@ -106,7 +107,7 @@ def run_host(fleet: Fleet, host: Host, mode: Mode, *, only: Sequence[str] = ()) 
     """Converges one host and shows what failed. Returns whether it converged."""
     outcome = fleet.alone(lambda: converge_host(fleet, host, mode, only=only))
     for failure in outcome.failures:
-        fleet.report.failure(_explain(host, failure, outcome), log=str(outcome.log), subject=failure.id)
+        fleet.report.failure(_explain(host, failure), log=str(outcome.log), subject=failure.id)
     return outcome.ok
 
 
@@ -115,15 +116,7 @@ def converge_host(fleet: Fleet, host: Host, mode: Mode, *, only: Sequence[str] =
     started = time.monotonic()
     fleet.report.doing(host.name, "connecting")
     try:
-        outcome = fleet.converge(
-            fleet.login(host),
-            _compile(fleet, host),
-            ask=roles.ask(host, fleet.site),
-            verb="check" if mode == "check" else DEPLOY,
-            mode=mode,
-            only=only,
-            afterwards=(lambda _: pins.ask(host)) if mode == "apply" and pins.needed(host) else None,
-        )
+        outcome = fleet.converge(fleet.login(host), RelayHost(fleet, host, mode, only))
     except DerpfleetError:
         fleet.report.doing(host.name, "")
         raise
@@ -133,9 +126,28 @@ def converge_host(fleet: Fleet, host: Host, mode: Mode, *, only: Sequence[str] =
     return outcome
 
 
-def _compile(fleet: Fleet, host: Host) -> Compile:
-    def compile_(session: Session) -> list[Resource]:
-        facts = session.facts
+@dataclass(frozen=True)
+class RelayHost:
+    """The job: a host as its roles want it. Its certificate is asked for afterwards where clients know it by its pin alone."""
+
+    fleet: Fleet
+    host: Host
+    mode: Mode
+    only: Sequence[str]
+
+    @property
+    def verb(self) -> Verb:
+        """Check and deploy run the same."""
+        return Verb.CHECK if self.mode == "check" else Verb.DEPLOY
+
+    @property
+    def ask(self) -> Ask:
+        """What the roles want to know."""
+        return roles.ask(self.host, self.fleet.site)
+
+    def plan(self, session: Session) -> list[Resource]:
+        """Return the roles' resources. Raises Refused."""
+        fleet, host, facts = self.fleet, self.host, session.facts
         reasons = roles.refusals(host, fleet.site, facts)
         if reasons:
             raise Refused("nothing was changed, because something is in the way", host=host.name, why="\n".join(reasons))
@@ -145,7 +157,9 @@ def _compile(fleet: Fleet, host: Host) -> Compile:
             fleet.report.line(host.name, "warning", warning)
         return roles.compile_host(host, fleet.site, facts, shipment(fleet, host, facts))
 
-    return compile_
+    def afterwards(self, _: Facts) -> Ask:
+        """Ask for the certificate whose pin clients need."""
+        return pins.ask(self.host) if self.mode == "apply" and pins.needed(self.host) else NOTHING
 
 
 def _tell_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
@@ -165,12 +179,11 @@ def shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
     return make_shipment(host, fleet.site, facts, cache=CHECKOUT / ".cache", mesh_key=prover(fleet, host).mesh_key, progress=progress)
 
 
-def _explain(host: Host, failure: Failure, outcome: Outcome) -> ResourceFailed:
-    role = outcome.roles.get(failure.id, "")
+def _explain(host: Host, failure: Failure) -> ResourceFailed:
     return ResourceFailed(
         failure.what,
         host=host.name,
-        where=f"roles/{role}.py -> {failure.id}",
+        where=f"roles/{failure.role}.py -> {failure.id}",
         why=failure.why,
         next=f"mend it, then invoke deploy --host {host.name}: it goes on from there",
     )

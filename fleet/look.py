@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.facts import Ask, Facts
-from fleet.context import DEPLOY, Fleet
+from engine.run import Verb
+from fleet.context import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import certificate, paths
 
 VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
 CLIENTS = re.compile(r"^derp_clients_local (\d{1,9})\b", re.M | re.A)
-STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-{DEPLOY}-", re.M | re.A)
+STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-{Verb.DEPLOY}-", re.M | re.A)
 
 # Runs on the host. The least of three connects is the distance; the rest is waiting.
 _DISTANCES = """

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from engine.facts import Ask, Facts
+from engine.plan import Mode
+from engine.resource import Resource
+from engine.run import NOTHING, Verb
+from engine.session import Session
 from fleet.context import Fleet, Interrupted
 from fleet.deploy import ResourceFailed
 from fleet.prove import prove_hosts
@@ -40,14 +46,7 @@ def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
 def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
     """Says when nothing was due. Returns whether the host is withdrawn. Raises ResourceFailed, Unreachable, Interrupted."""
     fleet.report.doing(host.name, "renewing")
-    outcome = fleet.alone(
-        lambda: fleet.converge(
-            fleet.login(host),
-            lambda session: certificate.renewal(host, session.facts, force=force),
-            ask=certificate.ask_withdrawn(host),
-            verb="renew",
-        )
-    )
+    outcome = fleet.alone(lambda: fleet.converge(fleet.login(host), Renewal(host, force)))
     for failure in outcome.failures:
         raise ResourceFailed(
             "the certificate was not renewed; the old one is still served",
@@ -59,3 +58,27 @@ def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
     if not outcome.changed:
         fleet.report.line(host.name, "ok", "its certificate is not due; --force renews it all the same")
     return certificate.is_withdrawn(host, outcome.facts)
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """The job: what the host's timer does. Whether the relay is withdrawn is asked before."""
+
+    host: Host
+    force: bool
+    verb: Verb = Verb.RENEW
+    mode: Mode = "apply"
+    only: Sequence[str] = ()
+
+    @property
+    def ask(self) -> Ask:
+        """Whether the relay is withdrawn."""
+        return certificate.ask_withdrawn(self.host)
+
+    def plan(self, session: Session) -> list[Resource]:
+        """Return the renewal and what it needs."""
+        return certificate.renewal(self.host, session.facts, force=self.force)
+
+    def afterwards(self, _: Facts) -> Ask:
+        """Ask nothing more."""
+        return NOTHING

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from engine.facts import Ask
 from engine.login import Unreachable
+from engine.run import Fixed, Verb
 from engine.session import Session
 from fleet.context import Fleet, Interrupted
 from fleet.deploy import ResourceFailed
@@ -85,14 +85,7 @@ def _stop(fleet: Fleet, host: Host) -> None:
     fleet.report.doing(host.name, "stopping the relay")
     started = time.monotonic()
     try:
-        outcome = fleet.alone(
-            lambda: fleet.converge(
-                fleet.login(host),
-                lambda _: relay.stopped(),
-                ask=Ask(),
-                verb="withdraw",
-            )
-        )
+        outcome = fleet.alone(lambda: fleet.converge(fleet.login(host), Fixed(resources=relay.stopped(), verb=Verb.WITHDRAW)))
     except Unreachable as error:
         if _answers(fleet, host):
             error.why = f"{error.why}\nIts relay still answers, so it is not out of service; nothing was taken out of the map.".strip()

@@ -13,7 +13,7 @@ from rich.console import Console
 from engine.cache import CacheError
 from engine.facts import Facts, Output
 from engine.report import Report
-from engine.run import RunLog
+from engine.run import RunLog, Verb
 from fleet import logs, prove, status
 from fleet.context import Fleet
 from fleet.look import _read
@@ -49,7 +49,7 @@ def test_the_last_deploy_is_no_other_run() -> None:
 
 
 def test_a_run_is_named_by_its_verb(tmp_path: Path) -> None:
-    with RunLog(tmp_path, "hk1", "deploy") as log:
+    with RunLog(tmp_path, "hk1", Verb.DEPLOY) as log:
         pass
     assert _read(HOST, said(journal=f"{log.run_id}.jsonl\n")).last_deploy
     assert log.path.stem == log.run_id
@@ -87,7 +87,7 @@ def proof() -> Proof:
 @pytest.mark.parametrize(
     "write",
     [
-        lambda fleet: RunLog(fleet.runs, "hk1", "deploy"),
+        lambda fleet: RunLog(fleet.runs, "hk1", Verb.DEPLOY),
         lambda fleet: prove.keep(fleet, "hk1", proof()),
         lambda fleet: prove.forget(fleet, HOST),
         lambda fleet: prove.prover(fleet, HOST),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from rich.console import Console
 from engine.facts import Facts, Output
 from engine.login import Unreachable
 from engine.report import Report
-from engine.run import Failure
+from engine.run import Failure, Job
 from fleet import register, withdraw
 from fleet.context import Fleet, Interrupted
 from fleet.deploy import ResourceFailed
@@ -65,10 +64,10 @@ class World:
     def facts(self) -> Facts:
         return seen(map=self.map)
 
-    def converge(self, login: Any, compile_: Callable[[Any], Iterable[Any]], **_: Any) -> Any:
+    def converge(self, login: Any, job: Job) -> Any:
         if login.name == "headscale":
             session = SimpleNamespace(facts=self.facts(), ask=lambda _: self.facts())
-            resources = list(compile_(session))
+            resources = list(job.plan(session))
             text = next(resource.content.decode() for resource in resources if resource.id == "file:/etc/headscale/derp.yaml")
             self.done.append("map" if text != self.map else "map as it is")
             self.map = text
