@@ -124,10 +124,11 @@ def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False,
     Exit codes: 0 converged and proved, 1 a resource or a proof failed, 3 unreachable, 4 site file wrong, 5 host locked;
     with --dry-run as those of check: 10 something would change.
     """
-    from fleet import deploy as verb
+    from fleet.check import check as compare
+    from fleet.deploy import deploy as apply
 
     with _fleet(site, json=json, diffs=diff or dry_run) as fleet:
-        act = verb.check if dry_run else verb.deploy
+        act = compare if dry_run else apply
         _end(act(fleet, fleet.equipped(host or (), resolve=True), only=only or ()))
 
 
@@ -141,7 +142,7 @@ def check(_: Context, host=None, site="", only=None, json=False):  # type: ignor
 
     Exit codes: 0 nothing would change, 10 something would, 3 unreachable, 4 site file wrong, 5 host locked.
     """
-    from fleet import deploy as verb
+    from fleet import check as verb
 
     with _fleet(site, json=json, diffs=True) as fleet:
         _end(verb.check(fleet, fleet.equipped(host or (), resolve=True), only=only or ()))

@@ -16,12 +16,11 @@ from typing import Any, TypeVar
 
 import inventory
 from engine import cache
-from engine.events import Event
 from engine.facts import Ask
 from engine.login import Login
 from engine.report import Report
-from engine.run import Job, Outcome, converge
 from engine.session import Session
+from fleet.shared.errors import Interrupted, NoSuchHost
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
 from inventory.rules import HEADSCALE
@@ -29,18 +28,6 @@ from inventory.rules import HEADSCALE
 T = TypeVar("T")
 CHECKOUT = Path(__file__).parent.parent
 PARALLEL = 16
-
-
-class Interrupted(DerpfleetError):
-    """Ctrl-C."""
-
-    exit_code = 130
-
-
-class NoSuchHost(DerpfleetError):
-    """--host names nobody."""
-
-    exit_code = 4
 
 
 @dataclass
@@ -117,14 +104,6 @@ class Fleet:
         self.sessions.add(session)
         if self.stopping.is_set():
             session.stop()
-
-    def converge(self, login: Login, job: Job) -> Outcome:
-        """`engine.run.converge`, shown in the report, kept under `runs`, and stopped by Ctrl-C."""
-
-        def show(event: Event) -> None:
-            self.report.agent_event(login.name, event)
-
-        return converge(login, job, runs=self.runs, on_event=show, on_session=self.watch)
 
     def each(self, items: Iterable[T], work: Callable[[T], object]) -> None:
         """`work` for all at once. Ctrl-C stops each after the resource in hand, and at once where there is none; a second one abandons all.

@@ -13,10 +13,10 @@ from rich.text import Text
 from fleet.context import Fleet
 from fleet.look import Look, look
 from fleet.prove import targets
-from fleet.served import Served, served_map
+from fleet.served import served_map
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from probe.derpmap import with_map
+from probe.derpmap import Served, with_map
 from probe.latency import Latencies, measure_all
 from probe.page import Card, render_page
 from probe.proof import Proof, Rung

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from engine.report import Report
-from fleet.context import CHECKOUT, Fleet, Interrupted
+from fleet.context import CHECKOUT, Fleet
+from fleet.shared.errors import Interrupted
 from inventory.model import Host, Region, Site
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.facts import Ask, Facts
 from engine.plan import Mode
 from engine.resource import Resource
-from engine.run import NOTHING, Outcome, Verb
+from engine.run import NOTHING, Failure, Verb
 from engine.session import Session
 from fleet import pins
 from fleet.context import Fleet
 from fleet.prove import was_proved
-from fleet.served import NO_HEADSCALE, Served, ask_map, read_map
+from fleet.served import NO_HEADSCALE, ask_map, read_map
+from fleet.shared.step import step
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rules import HEADSCALE
+from probe.derpmap import Served
 from roles import derpmap, headscale
 
 
@@ -33,7 +34,7 @@ def register(fleet: Fleet, proved: Sequence[Host]) -> Served:
     if fleet.site.headscale is None:
         _hand_over(fleet)
         return NO_HEADSCALE
-    outcome = _converge(fleet, Registration(fleet, proved=proved))
+    outcome = step(fleet, fleet.headscale_login(), Registration(fleet, proved=proved))
     fleet.report.line(HEADSCALE, "ok", f"serves {_codes(proved)}")
     for left in headscale.to_withdraw(fleet.site, outcome.facts):
         fleet.report.line(
@@ -47,7 +48,7 @@ def register(fleet: Fleet, proved: Sequence[Host]) -> Served:
 
 def take_out(fleet: Fleet, host: Host) -> bool:
     """Takes every region of a stopped relay out of the map. Returns whether there was one. Raises RegistrationFailed."""
-    outcome = _converge(fleet, Registration(fleet, stopped=(host,)))
+    outcome = step(fleet, fleet.headscale_login(), Registration(fleet, stopped=(host,)))
     fleet.report.line(HEADSCALE, "ok", f"serves no region of {host.name}")
     return bool(outcome.changed)
 
@@ -61,7 +62,7 @@ def check_registration(fleet: Fleet, hosts: Sequence[Host]) -> int:
     for host in nameless:
         fleet.report.line(HEADSCALE, "would change", f"region {host.region.id}, once the certificate of {host.name} is there")
     named = [host for host in hosts if host not in nameless]
-    return len(nameless) + (_converge(fleet, Registration(fleet, "check", named)).counts["changed"] if named else 0)
+    return len(nameless) + (step(fleet, fleet.headscale_login(), Registration(fleet, "check", named)).counts["changed"] if named else 0)
 
 
 def regions_of(fleet: Fleet, host: Host, facts: Facts) -> list[Host]:
@@ -70,22 +71,6 @@ def regions_of(fleet: Fleet, host: Host, facts: Facts) -> list[Host]:
     `facts` are the headscale host's.
     """
     return [host, *(left for left in headscale.to_withdraw(fleet.site, facts) if left.name == host.name)]
-
-
-def _converge(fleet: Fleet, job: Registration) -> Outcome:
-    started = time.monotonic()
-    fleet.report.doing(HEADSCALE, "connecting")
-    outcome = fleet.alone(lambda: fleet.converge(fleet.headscale_login(), job))
-    fleet.report.counts(HEADSCALE, outcome.counts, checking=job.mode == "check", seconds=time.monotonic() - started)
-    for failure in outcome.failures:
-        raise RegistrationFailed(
-            f"headscale did not take the map: {failure.what}",
-            host=HEADSCALE,
-            where=f"roles/headscale.py -> {failure.id}",
-            why=failure.why,
-            next="the previous map is in force; mend the cause and deploy again",
-        )
-    return outcome
 
 
 @dataclass(frozen=True)
@@ -120,6 +105,16 @@ class Registration:
     def afterwards(self, facts: Facts) -> Ask:
         """Ask for the map that headscale serves then."""
         return ask_map(self.fleet.site, facts) if self.mode == "apply" else NOTHING
+
+    def failed(self, failure: Failure) -> RegistrationFailed:
+        """Say which map is in force."""
+        return RegistrationFailed(
+            f"headscale did not take the map: {failure.what}",
+            host=HEADSCALE,
+            where=f"roles/headscale.py -> {failure.id}",
+            why=failure.why,
+            next="the previous map is in force; mend the cause and deploy again",
+        )
 
 
 def _hand_over(fleet: Fleet) -> None:
