@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Collection, Context, Exit, task
 
-from fleet import interrupt
+from fleet.shared import interrupt
 
 if TYPE_CHECKING:
-    from fleet.context import Fleet
+    from fleet.shared.fleet import Fleet
 
 interrupt.leave_at_once()
 
@@ -83,13 +83,13 @@ def _reporting(*, json: bool = False, diffs: bool = False, aside: bool = False) 
 def _fleet(site: str, *, json: bool = False, diffs: bool = False, aside: bool = False) -> Iterator[Fleet]:
     """The loaded site with its report."""
     import inventory
-    from fleet import stage
-    from fleet.context import Fleet
+    from fleet.shared import site_choice
+    from fleet.shared.fleet import Fleet
 
-    path = stage.chosen(site or os.environ.get("DERPFLEET_SITE", ""))
-    stage.enter_network_of(path)
+    path = site_choice.chosen(site or os.environ.get("DERPFLEET_SITE", ""))
+    site_choice.enter_network_of(path)
     with _reporting(json=json, diffs=diffs, aside=aside) as report:
-        if path == stage.SITE:
+        if path == site_choice.SITE:
             report.say(f"In the lab: {os.path.relpath(path)}, as there is no {SITE} and none was given")
         yield Fleet(inventory.load(path), report)
 
@@ -244,8 +244,8 @@ def derpmap(_: Context, site=""):  # type: ignore[no-untyped-def]
     """
     import json
 
-    from fleet import pins
-    from fleet.prove import was_proved
+    from fleet.shared import pins
+    from fleet.shared.prove import was_proved
     from roles import derpmap as pure
 
     with _fleet(site, aside=True) as fleet:
@@ -311,10 +311,10 @@ def init(_: Context, path=""):  # type: ignore[no-untyped-def]
     Example: invoke init --path elsewhere.yml
     """
     from fleet import init as verb
-    from fleet import stage
+    from fleet.shared import site_choice
 
     with _reporting() as report:
-        verb.init(report, Path(path or os.path.relpath(stage.OWN)))
+        verb.init(report, Path(path or os.path.relpath(site_choice.OWN)))
 
 
 @task(name="up")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from threading import Lock
 
 from engine.report import closing
-from fleet.context import Fleet
+from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import HostJob
 from fleet.shared.registration import check_registration
 from fleet.shared.step import run
@@ -33,7 +33,7 @@ def check(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> i
         with lock:
             changes += outcome.counts["changed"]
 
-    fleet.each(hosts, one)
+    fleet.parallel.each(hosts, one)
     if not only and not failed:
         changes += check_registration(fleet, hosts)
     closing(fleet.report, [name for name, _ in failed], len(hosts))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fleet import pins
-from fleet.context import Fleet
-from fleet.prove import compare_map, prove_hosts
-from fleet.served import NO_HEADSCALE
+from fleet.shared import pins
 from fleet.shared.errors import Interrupted
+from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import HostJob
+from fleet.shared.prove import compare_map, prove_hosts
 from fleet.shared.registration import register
+from fleet.shared.served import NO_HEADSCALE
 from fleet.shared.step import run
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -55,7 +55,7 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> 
 def _converge(fleet: Fleet, host: Host, only: Sequence[str]) -> bool:
     """Converge one host, keep its pin, show each resource that failed. Returns whether it converged."""
     job = HostJob(fleet, host, "apply", only)
-    outcome = fleet.alone(lambda: run(fleet, fleet.login(host), job))
+    outcome = fleet.parallel.run_one(lambda: run(fleet, fleet.login(host), job))
     if pins.needed(host):
         pins.learn(fleet, host, outcome.facts)
     for failure in outcome.failures:

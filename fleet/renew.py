@@ -10,9 +10,9 @@ from engine.plan import Mode
 from engine.resource import Resource
 from engine.run import NOTHING, Failure, Verb
 from engine.session import Session
-from fleet.context import Fleet
-from fleet.prove import prove_hosts
 from fleet.shared.errors import Interrupted, ResourceFailed
+from fleet.shared.fleet import Fleet
+from fleet.shared.prove import prove_hosts
 from fleet.shared.step import step
 from inventory.errors import DerpfleetError
 from inventory.model import Host

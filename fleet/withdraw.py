@@ -17,11 +17,11 @@ from engine.plan import Mode
 from engine.resource import Resource
 from engine.run import NOTHING, Failure, Verb
 from engine.session import Session
-from fleet.context import Fleet
-from fleet.prove import forget, prove_hosts, targets
-from fleet.served import NO_HEADSCALE, ask_map, headscale_session, nodes_at_home, read_map
 from fleet.shared.errors import Interrupted, ResourceFailed
+from fleet.shared.fleet import Fleet
+from fleet.shared.prove import forget, prove_hosts, targets
 from fleet.shared.registration import regions_of, take_out
+from fleet.shared.served import NO_HEADSCALE, ask_map, headscale_session, nodes_at_home, read_map
 from fleet.shared.step import step
 from inventory.errors import DerpfleetError
 from inventory.model import Host

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.deploy.ours import login_to, resources
 from bench.deploy.tools import CACHE
 from engine.run import Fixed, converge
-from fleet.context import PARALLEL
+from fleet.shared.parallel import PARALLEL
 
 
 def converge_all(hosts: list[tuple[str, int, str, str]]) -> None:

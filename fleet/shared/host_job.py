@@ -12,10 +12,11 @@ from engine.resource import Resource
 from engine.run import NOTHING, Failure, Verb
 from engine.session import Session
 from engine.ship import Shipment, make_shipment
-from fleet import pins
-from fleet.context import CHECKOUT, Fleet
-from fleet.prove import prover
+from fleet.shared import pins
 from fleet.shared.errors import Refused, ResourceFailed
+from fleet.shared.fleet import Fleet
+from fleet.shared.prove import prover
+from inventory.checkout import CACHE
 from inventory.model import Host
 from roles import sites
 
@@ -80,4 +81,4 @@ def _shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
     def progress(text: str) -> None:
         fleet.report.doing(host.name, text)
 
-    return make_shipment(host, fleet.site, facts, cache=CHECKOUT / ".cache", mesh_key=prover(fleet, host).mesh_key, progress=progress)
+    return make_shipment(host, fleet.site, facts, cache=CACHE, mesh_key=prover(fleet, host).mesh_key, progress=progress)

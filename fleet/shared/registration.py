@@ -10,10 +10,10 @@ from engine.plan import Mode
 from engine.resource import Resource
 from engine.run import NOTHING, Failure, Verb
 from engine.session import Session
-from fleet import pins
-from fleet.context import Fleet
-from fleet.prove import was_proved
-from fleet.served import NO_HEADSCALE, ask_map, read_map
+from fleet.shared import pins
+from fleet.shared.fleet import Fleet
+from fleet.shared.prove import was_proved
+from fleet.shared.served import NO_HEADSCALE, ask_map, read_map
 from fleet.shared.step import step
 from inventory.errors import DerpfleetError
 from inventory.model import Host

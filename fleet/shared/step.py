@@ -8,7 +8,7 @@ from typing import Protocol
 from engine.events import Event
 from engine.login import Login
 from engine.run import Failure, Job, Outcome, converge
-from fleet.context import Fleet
+from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 
 
@@ -21,14 +21,14 @@ class Step(Job, Protocol):
 
 def step(fleet: Fleet, login: Login, job: Step, *, doing: str = "connecting", counts: bool = True) -> Outcome:
     """Run a job under Ctrl-C, as `run` does. Raises what `job.failed` makes of the first resource that failed."""
-    outcome = fleet.alone(lambda: run(fleet, login, job, doing=doing, counts=counts))
+    outcome = fleet.parallel.run_one(lambda: run(fleet, login, job, doing=doing, counts=counts))
     for failure in outcome.failures:
         raise job.failed(failure)
     return outcome
 
 
 def run(fleet: Fleet, login: Login, job: Job, *, doing: str = "connecting", counts: bool = True) -> Outcome:
-    """Run a job, show its events and its counts, and keep its log. Work for `Fleet.each`, which stops its session on Ctrl-C.
+    """Run a job, show its events and its counts, and keep its log. Work for `Parallel.each`, which stops its session on Ctrl-C.
 
     `doing`: what the live line says until there is something to tell. Raises DerpfleetError for everything that is no failed resource.
     """
@@ -39,7 +39,7 @@ def run(fleet: Fleet, login: Login, job: Job, *, doing: str = "connecting", coun
     started = time.monotonic()
     fleet.report.doing(login.name, doing)
     try:
-        outcome = converge(login, job, runs=fleet.runs, on_event=show, on_session=fleet.watch)
+        outcome = converge(login, job, runs=fleet.runs, on_event=show, on_session=fleet.parallel.watch)
     except DerpfleetError:
         fleet.report.doing(login.name, "")
         raise

@@ -14,9 +14,10 @@ from engine.cache import CacheError
 from engine.facts import Facts, Output
 from engine.report import Report
 from engine.run import RunLog, Verb
-from fleet import logs, prove, status
-from fleet.context import Fleet
-from fleet.look import _read
+from fleet import logs, status
+from fleet.shared import prove
+from fleet.shared.fleet import Fleet
+from fleet.shared.host_status import _read
 from inventory.model import Host, Region, Site
 from probe.keys import ProverKeyError
 from probe.page import Card
@@ -33,7 +34,7 @@ def shown() -> io.StringIO:
 
 @pytest.fixture
 def fleet(shown: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    monkeypatch.setattr("fleet.context.CHECKOUT", tmp_path)
+    monkeypatch.setattr("fleet.shared.records.RUNS", tmp_path / ".runs")
     site = Site(path=str(tmp_path / "site.yml"), hosts={"hk1": HOST}, known_hosts=str(tmp_path / "known_hosts"))
     return Fleet(site, Report(console=Console(file=shown, width=200)))
 

@@ -14,8 +14,8 @@ from engine.facts import Facts, Output
 from engine.report import Report
 from engine.run import Outcome
 from fleet import renew
-from fleet.context import Fleet
 from fleet.shared import step
+from fleet.shared.fleet import Fleet
 from inventory.model import Certificate, Host, Region, Site
 
 

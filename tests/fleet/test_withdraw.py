@@ -16,9 +16,9 @@ from engine.login import Unreachable
 from engine.report import Report
 from engine.run import Failure, Job
 from fleet import withdraw
-from fleet.context import Fleet
 from fleet.shared import registration, step
 from fleet.shared.errors import Interrupted, ResourceFailed
+from fleet.shared.fleet import Fleet
 from fleet.withdraw import NoOtherRelay, StillAtHome
 from inventory.model import Site
 from probe.proof import LADDER, Proof, Rung

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parent.parent.parent
+CHECKOUT = Path(__file__).parent.parent.parent.parent
 
 # As .venv/bin/invoke starts, and Ctrl-C when a certain module is looked for, or the process ends.
 PRESSED = """

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.facts import Ask, Facts, Output
 from engine.session import Session
-from fleet.context import Fleet
+from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Site
 from probe.derpmap import Map, Served, Unknown
@@ -35,8 +35,8 @@ print(json.dumps(sorted(n["GivenName"] for n in found.values() if n.get("IsOnlin
 
 
 def headscale_session(fleet: Fleet) -> Session:
-    """A conversation with the headscale host for looking at it. Raises DerpfleetError."""
-    return fleet.look(fleet.headscale_login(), headscale_look.ask(fleet.site))
+    """A conversation with the headscale host that only reads. Raises DerpfleetError."""
+    return fleet.session_for_reading(fleet.headscale_login(), headscale_look.ask(fleet.site))
 
 
 def served_map(fleet: Fleet) -> Served:

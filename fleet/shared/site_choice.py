@@ -1,4 +1,4 @@
-"""Which site file is meant, and how a verb gets into the lab's network when it is the lab's. Costs no verb anything."""
+"""Find the site file. If it is the lab's, run the verb again inside the lab's network. Imports almost nothing, so verbs start fast."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import sys
 from pathlib import Path
 
-_CHECKOUT = Path(__file__).parent.parent
-ROOT = _CHECKOUT / ".lab"
+from inventory.checkout import CHECKOUT
+
+ROOT = CHECKOUT / ".lab"
 SITE = ROOT / "site.yml"
-OWN = _CHECKOUT / "inventory" / "site.yml"
+OWN = CHECKOUT / "inventory" / "site.yml"
 # What .venv/bin/invoke does, and Ctrl-C ends it without a word while that is imported. `signal` itself would be imported too long.
 _AGAIN = """
 import _signal, sys

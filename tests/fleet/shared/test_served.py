@@ -16,8 +16,8 @@ import pytest
 from engine.facts import Ask, Facts, Output
 from engine.login import Unreachable
 from engine.report import Report
-from fleet import served
-from fleet.context import Fleet
+from fleet.shared import served
+from fleet.shared.fleet import Fleet
 from inventory.model import Site
 from probe.derpmap import Map, Served, Unknown
 from tests.roles.test_headscale import facts as seen

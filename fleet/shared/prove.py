@@ -9,9 +9,9 @@ from pathlib import Path
 
 from engine import cache
 from engine.report import Report
-from fleet import pins
-from fleet.context import Fleet
-from fleet.served import served_map
+from fleet.shared import pins, records
+from fleet.shared.fleet import Fleet
+from fleet.shared.served import served_map
 from inventory.model import Host
 from inventory.rules import PROVER_FILE
 from probe.derpmap import Served, with_map
@@ -80,7 +80,7 @@ def proof_path(fleet: Fleet, name: str) -> Path:
 
 def keep(fleet: Fleet, name: str, proof: Proof) -> None:
     """Remembers a proof for `invoke status`."""
-    fleet.keep(proof_path(fleet, name), proof.to_json())
+    records.keep(fleet.runs, proof_path(fleet, name), proof.to_json())
 
 
 def forget(fleet: Fleet, host: Host) -> None:
