@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Collection, Context, Exit, task
 
-from fleet import interrupt
+from fleet.shared import interrupt
 
 if TYPE_CHECKING:
-    from fleet.context import Fleet
+    from fleet.shared.fleet import Fleet
 
 interrupt.leave_at_once()
 
@@ -83,13 +83,13 @@ def _reporting(*, json: bool = False, diffs: bool = False, aside: bool = False) 
 def _fleet(site: str, *, json: bool = False, diffs: bool = False, aside: bool = False) -> Iterator[Fleet]:
     """The loaded site with its report."""
     import inventory
-    from fleet import stage
-    from fleet.context import Fleet
+    from fleet.shared import site_choice
+    from fleet.shared.fleet import Fleet
 
-    path = stage.chosen(site or os.environ.get("DERPFLEET_SITE", ""))
-    stage.enter_network_of(path)
+    path = site_choice.chosen(site or os.environ.get("DERPFLEET_SITE", ""))
+    site_choice.enter_network_of(path)
     with _reporting(json=json, diffs=diffs, aside=aside) as report:
-        if path == stage.SITE:
+        if path == site_choice.SITE:
             report.say(f"In the lab: {os.path.relpath(path)}, as there is no {SITE} and none was given")
         yield Fleet(inventory.load(path), report)
 
@@ -124,10 +124,11 @@ def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False,
     Exit codes: 0 converged and proved, 1 a resource or a proof failed, 3 unreachable, 4 site file wrong, 5 host locked;
     with --dry-run as those of check: 10 something would change.
     """
-    from fleet import deploy as verb
+    from fleet.check import check as compare
+    from fleet.deploy import deploy as apply
 
     with _fleet(site, json=json, diffs=diff or dry_run) as fleet:
-        act = verb.check if dry_run else verb.deploy
+        act = compare if dry_run else apply
         _end(act(fleet, fleet.equipped(host or (), resolve=True), only=only or ()))
 
 
@@ -141,7 +142,7 @@ def check(_: Context, host=None, site="", only=None, json=False):  # type: ignor
 
     Exit codes: 0 nothing would change, 10 something would, 3 unreachable, 4 site file wrong, 5 host locked.
     """
-    from fleet import deploy as verb
+    from fleet import check as verb
 
     with _fleet(site, json=json, diffs=True) as fleet:
         _end(verb.check(fleet, fleet.equipped(host or (), resolve=True), only=only or ()))
@@ -243,8 +244,8 @@ def derpmap(_: Context, site=""):  # type: ignore[no-untyped-def]
     """
     import json
 
-    from fleet import pins
-    from fleet.prove import was_proved
+    from fleet.shared import pins
+    from fleet.shared.prove import was_proved
     from roles import derpmap as pure
 
     with _fleet(site, aside=True) as fleet:
@@ -310,10 +311,10 @@ def init(_: Context, path=""):  # type: ignore[no-untyped-def]
     Example: invoke init --path elsewhere.yml
     """
     from fleet import init as verb
-    from fleet import stage
+    from fleet.shared import site_choice
 
     with _reporting() as report:
-        verb.init(report, Path(path or os.path.relpath(stage.OWN)))
+        verb.init(report, Path(path or os.path.relpath(site_choice.OWN)))
 
 
 @task(name="up")

@@ -1,4 +1,4 @@
-"""One run on one host: connect, ask, compile, converge, log. The same code for check and deploy."""
+"""One run on one host: connect, ask, compile, converge, log. What is to be run is a `Job`; all verbs are driven here."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from engine import cache
 from engine.events import Event
@@ -19,7 +20,63 @@ from engine.plan import Mode, compile_plan
 from engine.resource import Resource
 from engine.session import OnEvent, Session
 
-Compile = Callable[[Session], Iterable[Resource]]
+NOTHING = Ask()
+
+
+class Verb(StrEnum):
+    """What a person asked for. A run's id ends in its value, and with it the names of its log here and of its journal on the host."""
+
+    RUN = "run"
+    DEPLOY = "deploy"
+    CHECK = "check"
+    REGISTER = "register"
+    RENEW = "renew"
+    WITHDRAW = "withdraw"
+
+
+class Job(Protocol):
+    """What a verb wants of one host."""
+
+    @property
+    def verb(self) -> Verb:
+        """By which the run is named."""
+
+    @property
+    def mode(self) -> Mode:
+        """Whether the host is changed, or compared."""
+
+    @property
+    def ask(self) -> Ask:
+        """What to ask the host before its plan is made."""
+
+    @property
+    def only(self) -> Sequence[str]:
+        """The ids and roles that the plan is reduced to; empty for all."""
+
+    def plan(self, session: Session) -> Iterable[Resource]:
+        """Return the resources, from the facts of the session, which may be asked further. Raises DerpfleetError: nothing is changed."""
+
+    def afterwards(self, facts: Facts) -> Ask:
+        """Return what to ask once everything is applied, given the facts of before; `NOTHING` for no question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed:
+    """A job whose resources are known before the host is asked."""
+
+    resources: Iterable[Resource]
+    verb: Verb = Verb.RUN
+    mode: Mode = "apply"
+    ask: Ask = NOTHING
+    only: Sequence[str] = ()
+
+    def plan(self, _: Session) -> Iterable[Resource]:
+        """Return them."""
+        return self.resources
+
+    def afterwards(self, _: Facts) -> Ask:
+        """Ask nothing more."""
+        return NOTHING
 
 
 @dataclass(frozen=True)
@@ -29,6 +86,7 @@ class Failure:
     id: str
     what: str
     why: str
+    role: str = ""
 
 
 @dataclass
@@ -43,7 +101,6 @@ class Outcome:
     changed: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     stopped: str = ""
-    roles: Mapping[str, str] = field(default_factory=dict)  # resource id -> its role
 
     @property
     def ok(self) -> bool:
@@ -54,7 +111,7 @@ class Outcome:
 class RunLog:
     """`<runs>/<host>/<time>-<verb>-<pid>.jsonl`: every event of a run, readable by its owner only."""
 
-    def __init__(self, folder: Path, host: str, verb: str) -> None:
+    def __init__(self, folder: Path, host: str, verb: Verb) -> None:
         """Raises CacheError where it cannot be written."""
         self.started = time.time()
         stamp = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(self.started))
@@ -80,27 +137,21 @@ class RunLog:
 
 def converge(
     login: Login,
-    compile_: Compile,
+    job: Job,
     *,
-    ask: Ask,
-    mode: Mode,
     runs: Path,
-    verb: str = "run",
-    only: Sequence[str] = (),
-    afterwards: Callable[[Facts], Ask] | None = None,
     on_event: OnEvent | None = None,
     on_session: Callable[[Session], None] | None = None,
 ) -> Outcome:
-    """Makes the host as `compile_` says, or in check mode compares it.
+    """Make the host as `job.plan` says, or in check mode compare it. The run's log goes below `runs`.
 
-    `compile_` gets the session, with the facts that `ask` asked for, and may ask further or raise a DerpfleetError before
-    anything is changed. `afterwards`: what to ask once everything is applied, given the facts of before; the outcome's facts then hold
-    the answers. `verb`: what a person asked for; the run is named by it. `on_session` gets the session as soon as there is one, so that
-    it can be stopped from outside.
-    Raises CacheError and what Session and compile_plan raise; a resource that fails is in the outcome.
+    When everything is applied, what `job.afterwards` wants is asked; the outcome's facts then hold the answers. `on_session` gets the
+    session as soon as there is one, so that it can be stopped from outside.
+    Raises CacheError and what Session, compile_plan and the job raise; a resource that fails is in the outcome.
     """
-    with RunLog(runs, login.name, verb) as log:
+    with RunLog(runs, login.name, job.verb) as log:
         outcome: Outcome
+        roles: dict[str, str]
 
         def hear(event: Event) -> None:
             log.write(event)
@@ -108,20 +159,21 @@ def converge(
                 if event["status"] == "changed":
                     outcome.changed.append(event["id"])
                 elif event["status"] == "failed":
-                    outcome.failures.append(Failure(event["id"], event["what"], event["why"]))
+                    outcome.failures.append(Failure(event["id"], event["what"], event["why"], roles.get(event["id"], "")))
             elif event["event"] == "done":
                 outcome.stopped = event["stopped"]
             if on_event is not None:
                 on_event(event)
 
-        with Session(login, ask=ask, run_id=log.run_id, on_event=hear) as session:
+        with Session(login, ask=job.ask, run_id=log.run_id, on_event=hear) as session:
             if on_session is not None:
                 on_session(session)
-            plan = compile_plan(compile_(session), mode=mode, only=only)
+            plan = compile_plan(job.plan(session), mode=job.mode, only=job.only)
             roles = {resource.id: resource.role for resource in plan.resources}
-            outcome = Outcome(login.name, mode, {}, session.facts, log.path, roles=roles)
-            hear({"event": "plan", "id": plan.id, "mode": mode, "resources": len(plan.resources), "roles": roles})
+            outcome = Outcome(login.name, job.mode, {}, session.facts, log.path)
+            hear({"event": "plan", "id": plan.id, "mode": job.mode, "resources": len(plan.resources), "roles": roles})
             outcome.counts = session.apply(plan)
-            if afterwards is not None and outcome.ok:
-                outcome.facts = session.ask(afterwards(session.facts))
+            more = job.afterwards(session.facts) if outcome.ok else NOTHING
+            if more != NOTHING:
+                outcome.facts = session.ask(more)
         return outcome

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import inventory
 from engine.report import Report
-from fleet import stage
+from fleet.shared import site_choice
 from inventory.errors import DerpfleetError
 
 
@@ -31,5 +31,5 @@ def init(report: Report, path: Path) -> None:
         if path.is_file():
             raise WouldOverwrite(f"{path} exists", next="edit it, or give another name: invoke init --path FILE") from None
         raise CannotWrite(f"{path} cannot be written: {error.strerror}", next="give another place: invoke init --path FILE") from None
-    site = "" if path.resolve() == stage.OWN else f" --site {shlex.quote(str(path))}"
+    site = "" if path.resolve() == site_choice.OWN else f" --site {shlex.quote(str(path))}"
     report.say(f"{path} written. Edit it, then:\n  invoke trust --host NAME{site}\n  invoke deploy --host NAME{site}")

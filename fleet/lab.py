@@ -7,7 +7,7 @@ import time
 
 import lab
 from engine.report import Report
-from fleet.stage import ROOT, SITE
+from fleet.shared.site_choice import ROOT, SITE
 from inventory.checkout import CHECKOUT
 from inventory.errors import DerpfleetError
 

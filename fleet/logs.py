@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine import cache
 from engine.transport import run_once
-from fleet.context import Fleet
+from fleet.shared.fleet import Fleet
 from inventory.choices import flavour_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from fleet.context import Fleet, Interrupted
-from fleet.deploy import ResourceFailed
-from fleet.prove import prove_hosts
+from engine.facts import Ask, Facts
+from engine.plan import Mode
+from engine.resource import Resource
+from engine.run import NOTHING, Failure, Verb
+from engine.session import Session
+from fleet.shared.errors import Interrupted, ResourceFailed
+from fleet.shared.fleet import Fleet
+from fleet.shared.prove import prove_hosts
+from fleet.shared.step import step
 from inventory.choices import source_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
+from probe.derpmap import Unknown
 from roles import certificate
 
 
@@ -32,30 +40,48 @@ def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
         if withdrawn:
             fleet.report.emit(event="withdrawn", host=host.name)
             fleet.report.line(host.name, "ok", f"withdrawn: there is no relay to prove; invoke deploy --host {host.name} brings it back")
-        elif not prove_hosts(fleet, [host], served=lambda _: "not asked for after a renewal")[host.name].ok:
+        elif not prove_hosts(fleet, [host], served=Unknown("not asked for after a renewal"))[host.name].ok:
             code = code or 1
     return code
 
 
 def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
     """Says when nothing was due. Returns whether the host is withdrawn. Raises ResourceFailed, Unreachable, Interrupted."""
-    fleet.report.doing(host.name, "renewing")
-    outcome = fleet.alone(
-        lambda: fleet.converge(
-            fleet.login(host),
-            lambda session: certificate.renewal(host, session.facts, force=force),
-            ask=certificate.ask_withdrawn(host),
-            verb="renew",
-        )
-    )
-    for failure in outcome.failures:
-        raise ResourceFailed(
-            "the certificate was not renewed; the old one is still served",
-            host=host.name,
-            where=failure.id,
-            why=f"{failure.what}\n{failure.why}",
-            next=f"mend the cause, then invoke renew --host {host.name}",
-        )
+    outcome = step(fleet, fleet.login(host), Renewal(host, force), doing="renewing", counts=False)
     if not outcome.changed:
         fleet.report.line(host.name, "ok", "its certificate is not due; --force renews it all the same")
     return certificate.is_withdrawn(host, outcome.facts)
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """The job: what the host's timer does. Whether the relay is withdrawn is asked before."""
+
+    host: Host
+    force: bool
+    verb: Verb = Verb.RENEW
+    mode: Mode = "apply"
+    only: Sequence[str] = ()
+
+    @property
+    def ask(self) -> Ask:
+        """Whether the relay is withdrawn."""
+        return certificate.ask_withdrawn(self.host)
+
+    def plan(self, session: Session) -> list[Resource]:
+        """Return the renewal and what it needs."""
+        return certificate.renewal(self.host, session.facts, force=self.force)
+
+    def afterwards(self, _: Facts) -> Ask:
+        """Ask nothing more."""
+        return NOTHING
+
+    def failed(self, failure: Failure) -> ResourceFailed:
+        """Say which certificate is served."""
+        return ResourceFailed(
+            "the certificate was not renewed; the old one is still served",
+            host=self.host.name,
+            where=failure.id,
+            why=f"{failure.what}\n{failure.why}",
+            next=f"mend the cause, then invoke renew --host {self.host.name}",
+        )

@@ -10,13 +10,13 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from fleet.context import Fleet
-from fleet.look import Look, look
-from fleet.prove import targets
-from fleet.served import Served, served_map
+from fleet.shared.fleet import Fleet
+from fleet.shared.host_status import HostStatus, read_status
+from fleet.shared.prove import targets
+from fleet.shared.served import served_map
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from probe.derpmap import with_map
+from probe.derpmap import Served, with_map
 from probe.latency import Latencies, measure_all
 from probe.page import Card, render_page
 from probe.proof import Proof, Rung
@@ -33,29 +33,29 @@ _WHOLE = ("host", "region", "flavour", "clients")  # the other columns are folde
 def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> int:
     """Proves and asks all hosts at once. Returns the exit code: 0 when every one is proved, or withdrawn. Raises CannotWrite."""
     wanted = targets(fleet, hosts)
-    looks: dict[str, Look] = {}
+    said: dict[str, HostStatus] = {}
     proofs: list[Proof] = []
     served: list[Served] = []
 
     def see(host: Host) -> None:
-        looks[host.name] = look(fleet, host, hosts)
+        said[host.name] = read_status(fleet, host, hosts)
 
     fleet.report.doing("site", "asking and proving")
     work: list[Callable[[], object]] = [lambda: proofs.extend(prove(wanted)), lambda: served.append(served_map(fleet))]
     work += [partial(see, host) for host in hosts]
-    fleet.each(work, lambda one: one())
+    fleet.parallel.each(work, lambda one: one())
     fleet.report.doing("site", "")
     whole = {one.name: with_map(proof, one, served[0]) for one, proof in zip(wanted, proofs, strict=True)}
-    cards = [_card(host, looks[host.name], whole[host.name]) for host in hosts]
+    cards = [_card(host, said[host.name], whole[host.name]) for host in hosts]
     for card in cards:
-        fleet.report.emit(event="status", **_row(card, looks[card.host]))
+        fleet.report.emit(event="status", **_row(card, said[card.host]))
     if not fleet.report.json_lines:
         fleet.report.console.print(_table(cards))
-    for each in looks.values():
+    for each in said.values():
         if each.trouble is not None:
             fleet.report.failure(each.trouble)
     if html is not None:
-        between = {(start, end): ms for start, one in looks.items() for end, ms in one.distances_ms.items()}
+        between = {(start, end): ms for start, one in said.items() for end, ms in one.distances_ms.items()}
         page = render_page(cards, Latencies(measure_all(wanted), between), title=Path(fleet.site.path).name, made=datetime.now(UTC))
         try:
             html.write_text(page, encoding="utf-8", errors="replace")  # a host may say halves of characters
@@ -65,7 +65,7 @@ def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> 
     return 0 if all(card.state in ("proved", "reached", "withdrawn") for card in cards) else 1
 
 
-def _card(host: Host, seen: Look, proof: Proof) -> Card:
+def _card(host: Host, seen: HostStatus, proof: Proof) -> Card:
     return Card(
         host=host.name,
         domain=host.domain,
@@ -97,7 +97,7 @@ def _broken(card: Card) -> Rung | None:
     return card.proof.failed_rung if card.proof and card.state == "broken" else None
 
 
-def _row(card: Card, seen: Look) -> Mapping[str, object]:
+def _row(card: Card, seen: HostStatus) -> Mapping[str, object]:
     broken = _broken(card)
     return {
         "host": card.host,

@@ -11,7 +11,7 @@ from paramiko import PKey
 from engine import cache, known_hosts
 from engine.login import Login, Unreachable
 from engine.ssh import fingerprint, offered_host_key
-from fleet.context import Fleet
+from fleet.shared.fleet import Fleet
 from inventory.rules import HEADSCALE
 
 Confirm = Callable[[str], bool]

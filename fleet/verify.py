@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.report import Report, closing
-from fleet.context import Fleet
-from fleet.prove import prove_hosts, show
+from fleet.shared.fleet import Fleet
+from fleet.shared.prove import prove_hosts, show
 from inventory.files import why_unreadable
 from inventory.model import Host
 from probe.target import BadAddress, Target

@@ -9,18 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from engine.facts import Ask
+from engine.facts import Ask, Facts
 from engine.login import Unreachable
+from engine.plan import Mode
+from engine.resource import Resource
+from engine.run import NOTHING, Failure, Verb
 from engine.session import Session
-from fleet.context import Fleet, Interrupted
-from fleet.deploy import ResourceFailed
-from fleet.prove import forget, prove_hosts, targets
-from fleet.register import regions_of, take_out
-from fleet.served import NO_HEADSCALE, Served, ask_map, headscale_session, nodes_at_home, read_map
+from fleet.shared.errors import Interrupted, ResourceFailed
+from fleet.shared.fleet import Fleet
+from fleet.shared.prove import forget, prove_hosts, targets
+from fleet.shared.registration import regions_of, take_out
+from fleet.shared.served import NO_HEADSCALE, ask_map, headscale_session, nodes_at_home, read_map
+from fleet.shared.step import step
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rules import HEADSCALE
+from probe.derpmap import Served
 from probe.verify import prove
 from roles import headscale_look, relay
 
@@ -70,7 +76,7 @@ def _others(fleet: Fleet, host: Host) -> list[Host]:
 
 def _need_another(fleet: Fleet, host: Host, others: Sequence[Host], served: Served) -> None:
     """Raises NoOtherRelay unless one of `others`, whose regions are in the map, proves; as that map has it, where that is known."""
-    if any(proof.ok for proof in prove_hosts(fleet, others, served=lambda _: served).values()):
+    if any(proof.ok for proof in prove_hosts(fleet, others, served=served).values()):
         return
     raise NoOtherRelay(
         "nothing was changed: it is the only relay of this site that nodes have",
@@ -82,28 +88,36 @@ def _need_another(fleet: Fleet, host: Host, others: Sequence[Host], served: Serv
 
 def _stop(fleet: Fleet, host: Host) -> None:
     """The relay's own processes, TCP and STUN. A host that is gone counts as stopped when nothing of it answers outside."""
-    fleet.report.doing(host.name, "stopping the relay")
-    started = time.monotonic()
     try:
-        outcome = fleet.alone(
-            lambda: fleet.converge(
-                fleet.login(host),
-                lambda _: relay.stopped(),
-                ask=Ask(),
-                verb="withdraw",
-            )
-        )
+        step(fleet, fleet.login(host), Stop(host), doing="stopping the relay")
     except Unreachable as error:
         if _answers(fleet, host):
             error.why = f"{error.why}\nIts relay still answers, so it is not out of service; nothing was taken out of the map.".strip()
             raise
         fleet.report.line(host.name, "ok", f"not reachable ({error}), and nothing of its relay answers")
-        return
-    finally:
-        fleet.report.doing(host.name, "")
-    fleet.report.counts(host.name, outcome.counts, checking=False, seconds=time.monotonic() - started)
-    for failure in outcome.failures:
-        raise ResourceFailed(failure.what, host=host.name, where=f"roles/relay.py -> {failure.id}", why=failure.why)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The job: no process of the relay, in either flavour."""
+
+    host: Host
+    verb: Verb = Verb.WITHDRAW
+    mode: Mode = "apply"
+    ask: Ask = NOTHING
+    only: Sequence[str] = ()
+
+    def plan(self, _: Session) -> list[Resource]:
+        """Return the services as they are to be, stopped."""
+        return relay.stopped()
+
+    def afterwards(self, _: Facts) -> Ask:
+        """Ask nothing more."""
+        return NOTHING
+
+    def failed(self, failure: Failure) -> ResourceFailed:
+        """Name what did not stop."""
+        return ResourceFailed(failure.what, host=self.host.name, where=f"roles/relay.py -> {failure.id}", why=failure.why)
 
 
 def _answers(fleet: Fleet, host: Host) -> bool:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from probe.proof import Broken, Found, Proof, Rung
 from probe.target import Target
 
+
+@dataclass(frozen=True)
+class Map:
+    """The map that headscale serves, decoded and whole, in any of the spellings of `plain`."""
+
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Why the map that headscale serves is not known, or not compared."""
+
+    why: str
+
+
+Served = Map | Unknown
 _MAP_TEXT = "the map that headscale serves"
 
 
@@ -22,19 +38,19 @@ def plain(value: Any) -> Any:
     return [plain(member) for member in value] if isinstance(value, list | tuple) else value
 
 
-def with_map(proof: Proof, target: Target, served: Mapping[str, Any] | str) -> Proof:
-    """A proof with its last rung climbed: for a map that is known only when the rest is proved, or why it is not known."""
+def with_map(proof: Proof, target: Target, served: Served) -> Proof:
+    """A proof with its last rung climbed: for a map that is known only when the rest is proved, if at all."""
     rung = map_rung(target, served, {each.name: each for each in proof.rungs})
     return replace(proof, rungs=tuple(rung if each.name == "map" else each for each in proof.rungs))
 
 
-def map_rung(target: Target, served: Mapping[str, Any] | str, rungs: Mapping[str, Rung]) -> Rung:
-    """The rung `map`. `served`: see `check_map`, or why it is not known. `rungs`: those below that were climbed."""
-    if isinstance(served, str):
-        return Rung("map", "skipped", served)
+def map_rung(target: Target, served: Served, rungs: Mapping[str, Rung]) -> Rung:
+    """The rung `map`. `rungs`: those below that were climbed."""
+    if isinstance(served, Unknown):
+        return Rung("map", "skipped", served.why)
     port_80 = {"ok": True, "failed": False}.get(rungs["generate_204"].status) if "generate_204" in rungs else None
     try:
-        return Rung("map", "ok", check_map(target, served, port_80=port_80).detail)
+        return Rung("map", "ok", check_map(target, served.document, port_80=port_80).detail)
     except Broken as broken:
         return Rung("map", "failed", broken.detail, cause=broken.cause, next=broken.next)
 

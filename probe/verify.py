@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from probe.certificate import Chain
 from probe.derp import check_handshake, check_upgrade
-from probe.derpmap import map_rung
+from probe.derpmap import Map, Unknown, map_rung
 from probe.name import Addresses, check_name, stated
 from probe.net import NoRoute, Patience, Wire
 from probe.packets import check_idle, check_packets
@@ -87,7 +87,7 @@ class _Climb:
                 group.create_task(self._stun("stun6", where.ipv6))
                 group.create_task(self._port_80(where))
                 group.create_task(self._https(where))
-        self._keep(map_rung(target, "no map given to compare with" if served is None else served, self._rungs))
+        self._keep(map_rung(target, Unknown("no map given to compare with") if served is None else Map(served), self._rungs))
         return Proof(
             target=target.name,
             address=authority(target.domain, target.https_port, 443),

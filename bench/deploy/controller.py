@@ -12,9 +12,8 @@ from pathlib import Path
 
 from bench.deploy.ours import login_to, resources
 from bench.deploy.tools import CACHE
-from engine.facts import Ask
-from engine.run import converge
-from fleet.context import PARALLEL
+from engine.run import Fixed, converge
+from fleet.shared.parallel import PARALLEL
 
 
 def converge_all(hosts: list[tuple[str, int, str, str]]) -> None:
@@ -22,10 +21,7 @@ def converge_all(hosts: list[tuple[str, int, str, str]]) -> None:
     start_cpu_s, began = time.process_time(), time.monotonic()
     wanted = resources(CACHE / "contents")
     with tempfile.TemporaryDirectory() as runs, ThreadPoolExecutor(PARALLEL) as pool:
-        futures = [
-            pool.submit(converge, login_to(f"host{host[1]}", *host), lambda _: wanted, ask=Ask(), mode="apply", runs=Path(runs))
-            for host in hosts
-        ]
+        futures = [pool.submit(converge, login_to(f"host{host[1]}", *host), Fixed(resources=wanted), runs=Path(runs)) for host in hosts]
         outcomes = [future.result() for future in futures]
     if failed := [failure for outcome in outcomes for failure in outcome.failures]:
         raise RuntimeError(f"{failed[0].id}: {failed[0].what} {failed[0].why}")

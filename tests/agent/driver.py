@@ -11,7 +11,7 @@ import json
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from engine.facts import Ask
 from engine.login import Login, Unreachable
 from engine.plan import Mode
 from engine.resource import Resource
-from engine.run import Outcome, converge
+from engine.run import Fixed, Outcome, converge
 from inventory.model import Ssh
 from tests.support.sshd import Sshd
 
@@ -68,11 +68,13 @@ class Agent:
     extra: str = ""
     way_in: bool = True  # whether a second connection gets through, when the agent wants one
 
-    def run(self, resources: Iterable[Resource], *, mode: Mode = "apply", ask: Ask | None = None, **more: Any) -> Outcome:
+    def run(
+        self, resources: Iterable[Resource], *, mode: Mode = "apply", ask: Ask | None = None, only: Sequence[str] = (), **more: Any
+    ) -> Outcome:
         """One converge. Raises what `converge` raises; Unreachable when the agent died."""
         login = Login("hk1", Ssh(python=self.python, user="root"), address="stage", known_hosts=Path("/dev/null"), base=Path("/"))
         with self._connected(login):
-            return converge(login, lambda _: list(resources), ask=ask or Ask(), mode=mode, runs=self.runs, **more)
+            return converge(login, Fixed(resources=resources, ask=ask or Ask(), mode=mode, only=only), runs=self.runs, **more)
 
     def dies(self, resources: Iterable[Resource], extra: str) -> bool:
         """One run with that module added; whether it died of it, rather than came to its end."""

@@ -13,7 +13,7 @@
 #   ACME refuses                   here; every reason in words: tests/files/test_certificate.py
 #   headscale does not come back   here; the transaction alone: tests/roles/test_headscale_transaction.py
 #   two deploys at once            here; tests/engine/test_session.py
-#   Ctrl-C                         here; several hosts, and pressed twice: tests/fleet/test_context.py; before the agent has begun:
+#   Ctrl-C                         here; several hosts, and pressed twice: tests/fleet/shared/test_parallel.py; before the agent has begun:
 #                                  tests/engine/test_session.py
 
 from __future__ import annotations

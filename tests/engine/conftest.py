@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ from engine.facts import Ask
 from engine.login import Login
 from engine.plan import Mode
 from engine.resource import Resource
-from engine.run import Outcome, converge
+from engine.run import NOTHING, Fixed, Outcome, converge
 from inventory.model import Ssh
 from tests.support.sshd import PASSWORD, Sshd
 
 PYTHON = "/usr/bin/python3"
-NOTHING = Ask()
 
 
 def login_to(server: Sshd, user: str = "root", *, port: int | None = None, known_hosts: Path | None = None, **ssh: Any) -> Login:
@@ -33,8 +32,10 @@ Run = Callable[..., Outcome]
 def run(tmp_path: Path) -> Run:
     """`run(login, resources, mode="apply", **more)` is one converge with its log under tmp_path."""
 
-    def one(login: Login, resources: Iterable[Resource], *, mode: Mode = "apply", ask: Ask = NOTHING, **more: Any) -> Outcome:
-        return converge(login, lambda _: list(resources), ask=ask, mode=mode, runs=tmp_path / "runs", **more)
+    def one(
+        login: Login, resources: Iterable[Resource], *, mode: Mode = "apply", ask: Ask = NOTHING, only: Sequence[str] = (), **more: Any
+    ) -> Outcome:
+        return converge(login, Fixed(resources=resources, ask=ask, mode=mode, only=only), runs=tmp_path / "runs", **more)
 
     return one
 

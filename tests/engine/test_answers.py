@@ -19,7 +19,7 @@ from engine.login import Login, Unreachable
 from engine.plan import compile_plan
 from engine.report import Report
 from engine.resource import File
-from engine.run import converge
+from engine.run import Fixed, converge
 from engine.session import AgentCrashed, Session
 from engine.transport import run_once
 from inventory.errors import DerpfleetError
@@ -158,7 +158,7 @@ def test_what_is_no_event_is_a_crash_and_reaches_nobody(hear: Callable[..., Sess
     wanted = [File(path="/etc/x", content=b"x")]
     with pytest.raises(AgentCrashed, match="makes no sense") as error:
         hear(HELLO, WANT, line)
-        converge(LOGIN, lambda _: wanted, ask=Ask(), mode="apply", runs=tmp_path, on_event=lambda one: report.agent_event("hk1", one))
+        converge(LOGIN, Fixed(resources=wanted), runs=tmp_path, on_event=lambda one: report.agent_event("hk1", one))
     assert error.value.host == "hk1"
     assert heard.getvalue() == ""
 
@@ -179,7 +179,7 @@ def test_fields_that_nobody_asked_for_do_not_pass(hear: Callable[..., Session], 
     wanted = [File(path="/etc/x", content=b"x")]
     more = {"host": "sg1", "at": "never", "mode": "check"}
     hear(HELLO, WANT, event("result", id=ID, status="changed", ms=1, **more), event("done", counts=COUNTS, stopped=""))
-    converge(LOGIN, lambda _: wanted, ask=Ask(), mode="apply", runs=tmp_path, on_event=lambda one: report.agent_event("hk1", one))
+    converge(LOGIN, Fixed(resources=wanted), runs=tmp_path, on_event=lambda one: report.agent_event("hk1", one))
     result = next(one for one in map(json.loads, capsys.readouterr().out.splitlines()) if one["event"] == "result")
     assert result == {"event": "result", "host": "hk1", "id": ID, "status": "changed", "ms": 1, "seq": 1, "t": 0.1}
 

@@ -13,7 +13,7 @@ from engine.login import Login, SshConfigWrong, Unreachable
 from engine.report import Report
 from engine.ssh import fingerprint, offered_host_key
 from engine.transport import run_once
-from fleet.context import Fleet
+from fleet.shared.fleet import Fleet
 from fleet.trust import ask_person, logins, trust
 from inventory.model import Host, Region, Site, Ssh
 from tests.engine.conftest import PYTHON, login_to

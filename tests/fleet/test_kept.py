@@ -13,10 +13,11 @@ from rich.console import Console
 from engine.cache import CacheError
 from engine.facts import Facts, Output
 from engine.report import Report
-from engine.run import RunLog
-from fleet import logs, prove, status
-from fleet.context import Fleet
-from fleet.look import _read
+from engine.run import RunLog, Verb
+from fleet import logs, status
+from fleet.shared import prove
+from fleet.shared.fleet import Fleet
+from fleet.shared.host_status import _read
 from inventory.model import Host, Region, Site
 from probe.keys import ProverKeyError
 from probe.page import Card
@@ -33,7 +34,7 @@ def shown() -> io.StringIO:
 
 @pytest.fixture
 def fleet(shown: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    monkeypatch.setattr("fleet.context.RUNS", tmp_path / ".runs")
+    monkeypatch.setattr("fleet.shared.records.RUNS", tmp_path / ".runs")
     site = Site(path=str(tmp_path / "site.yml"), hosts={"hk1": HOST}, known_hosts=str(tmp_path / "known_hosts"))
     return Fleet(site, Report(console=Console(file=shown, width=200)))
 
@@ -49,7 +50,7 @@ def test_the_last_deploy_is_no_other_run() -> None:
 
 
 def test_a_run_is_named_by_its_verb(tmp_path: Path) -> None:
-    with RunLog(tmp_path, "hk1", "deploy") as log:
+    with RunLog(tmp_path, "hk1", Verb.DEPLOY) as log:
         pass
     assert _read(HOST, said(journal=f"{log.run_id}.jsonl\n")).last_deploy
     assert log.path.stem == log.run_id
@@ -87,7 +88,7 @@ def proof() -> Proof:
 @pytest.mark.parametrize(
     "write",
     [
-        lambda fleet: RunLog(fleet.runs, "hk1", "deploy"),
+        lambda fleet: RunLog(fleet.runs, "hk1", Verb.DEPLOY),
         lambda fleet: prove.keep(fleet, "hk1", proof()),
         lambda fleet: prove.forget(fleet, HOST),
         lambda fleet: prove.prover(fleet, HOST),

@@ -14,7 +14,8 @@ from engine.facts import Facts, Output
 from engine.report import Report
 from engine.run import Outcome
 from fleet import renew
-from fleet.context import Fleet
+from fleet.shared import step
+from fleet.shared.fleet import Fleet
 from inventory.model import Certificate, Host, Region, Site
 
 
@@ -43,7 +44,7 @@ def test_a_withdrawn_host_has_no_proof_to_fail(
         asked.extend(host.name for host in hosts)
         return {"hk1": SimpleNamespace(ok=proved)}
 
-    monkeypatch.setattr(Fleet, "converge", lambda *_, **__: Outcome("hk1", "apply", counts, facts, Path("/dev/null")))
+    monkeypatch.setattr(step, "converge", lambda *_, **__: Outcome("hk1", "apply", counts, facts, Path("/dev/null")))
     monkeypatch.setattr(renew, "prove_hosts", prove)
     assert renew.renew(fleet, fleet.hosts(()), force=False) == code
     assert "its certificate is not due; --force renews it all the same" in shown.getvalue()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +14,11 @@ from rich.console import Console
 from engine.facts import Facts, Output
 from engine.login import Unreachable
 from engine.report import Report
-from engine.run import Failure
-from fleet import register, withdraw
-from fleet.context import Fleet, Interrupted
-from fleet.deploy import ResourceFailed
+from engine.run import Failure, Job
+from fleet import withdraw
+from fleet.shared import registration, step
+from fleet.shared.errors import Interrupted, ResourceFailed
+from fleet.shared.fleet import Fleet
 from fleet.withdraw import NoOtherRelay, StillAtHome
 from inventory.model import Site
 from probe.proof import LADDER, Proof, Rung
@@ -65,10 +65,10 @@ class World:
     def facts(self) -> Facts:
         return seen(map=self.map)
 
-    def converge(self, login: Any, compile_: Callable[[Any], Iterable[Any]], **_: Any) -> Any:
+    def converge(self, login: Any, job: Job, **_: Any) -> Any:
         if login.name == "headscale":
             session = SimpleNamespace(facts=self.facts(), ask=lambda _: self.facts())
-            resources = list(compile_(session))
+            resources = list(job.plan(session))
             text = next(resource.content.decode() for resource in resources if resource.id == "file:/etc/headscale/derp.yaml")
             self.done.append("map" if text != self.map else "map as it is")
             self.map = text
@@ -118,8 +118,8 @@ def make_world(site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Wor
         return {host.name: proof(host.name, ok=host.name in world.proved) for host in hosts}
 
     monkeypatch.setattr(Fleet, "runs", folder)
-    monkeypatch.setattr(Fleet, "converge", lambda _, *arguments, **more: world.converge(*arguments, **more))
-    monkeypatch.setattr(register.pins, "known", lambda *_: {})
+    monkeypatch.setattr(step, "converge", world.converge)
+    monkeypatch.setattr(registration.pins, "known", lambda *_: {})
     monkeypatch.setattr(withdraw, "headscale_session", lambda _: Session(facts=world.facts()))
     monkeypatch.setattr(withdraw, "nodes_at_home", world.at_home)
     monkeypatch.setattr(withdraw, "prove_hosts", prove_hosts)

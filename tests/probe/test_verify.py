@@ -15,7 +15,7 @@ import pytest
 
 from lab.delay import delaying
 from probe import packets
-from probe.derpmap import with_map
+from probe.derpmap import Map, Unknown, with_map
 from probe.keys import new_prover
 from probe.latency import measure_all
 from probe.net import NoRoute, Patience
@@ -252,8 +252,8 @@ def test_the_served_map_is_compared_with_what_was_proved(healthy: Target) -> Non
     assert wrong.failed_rung is not None
     assert wrong.failed_rung.name == "map"
     assert f"STUN port is 0, real is {healthy.stun_port}" in wrong.failed_rung.detail
-    assert with_map(right, healthy, served)["map"].detail == wrong["map"].detail
-    unknown = with_map(right, healthy, "headscale is out of reach")
+    assert with_map(right, healthy, Map(served))["map"].detail == wrong["map"].detail
+    unknown = with_map(right, healthy, Unknown("headscale is out of reach"))
     assert unknown["map"] == Rung("map", "skipped", "headscale is out of reach")
     assert unknown.ok
 

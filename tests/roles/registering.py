@@ -5,12 +5,12 @@ Prints what came of it as JSON. `spoil` makes the map one that headscale chokes 
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import inventory
 from engine.login import Login
-from engine.run import converge
+from engine.run import Fixed, converge
 from roles import headscale
 
 
@@ -21,7 +21,12 @@ def main(site_file, mode, proved, withdrawn=(), ports=None, spoil=False):
         for name, host in site.hosts.items()
     }
 
-    def compile_(session):
+    @dataclass(frozen=True, kw_only=True)
+    class Registration(Fixed):
+        def plan(self, session):
+            return compiled(session)
+
+    def compiled(session):
         map_file, config, service = headscale.resources(
             site, session.facts, [hosts[name] for name in proved], [hosts[name] for name in withdrawn]
         )
@@ -32,7 +37,7 @@ def main(site_file, mode, proved, withdrawn=(), ports=None, spoil=False):
 
     ssh = site.headscale.ssh
     login = Login("headscale", ssh, address=ssh.address, known_hosts=Path(site.known_hosts), base=Path(site.path).parent)
-    outcome = converge(login, compile_, ask=headscale.ask(site), mode=mode, runs=Path(site.path).parent / "runs")
+    outcome = converge(login, Registration(resources=(), ask=headscale.ask(site), mode=mode), runs=Path(site.path).parent / "runs")
     return {"changed": outcome.changed, "failed": [[failure.id, failure.what, failure.why] for failure in outcome.failures]}
 
 

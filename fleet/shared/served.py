@@ -8,16 +8,14 @@ from typing import Any
 
 from engine.facts import Ask, Facts, Output
 from engine.session import Session
-from fleet.context import Fleet
+from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Site
+from probe.derpmap import Map, Served, Unknown
 from roles import headscale_look
 
-Served = Mapping[str, Any] | str
-"""The map that headscale serves, or why it is not known."""
-
-NO_HEADSCALE = "the site has no headscale host"
-_NOWHERE = "headscale shows nowhere which map it serves (metrics_listen_addr, 0.26 or newer)"
+NO_HEADSCALE = Unknown("the site has no headscale host")
+_NOWHERE = Unknown("headscale shows nowhere which map it serves (metrics_listen_addr, 0.26 or newer)")
 
 # These run on the headscale host. The pages answer on loopback alone, and what they know of nodes and keys stays there.
 _OPEN = """
@@ -37,8 +35,8 @@ print(json.dumps(sorted(n["GivenName"] for n in found.values() if n.get("IsOnlin
 
 
 def headscale_session(fleet: Fleet) -> Session:
-    """A conversation with the headscale host for looking at it. Raises DerpfleetError."""
-    return fleet.look(fleet.headscale_login(), headscale_look.ask(fleet.site))
+    """A conversation with the headscale host that only reads. Raises DerpfleetError."""
+    return fleet.session_for_reading(fleet.headscale_login(), headscale_look.ask(fleet.site))
 
 
 def served_map(fleet: Fleet) -> Served:
@@ -49,7 +47,7 @@ def served_map(fleet: Fleet) -> Served:
         with headscale_session(fleet) as session:
             return read_map(session.ask(ask_map(fleet.site, session.facts)))
     except DerpfleetError as error:
-        return f"headscale cannot be asked: {error}{f' ({error.why})' if error.why else ''}"
+        return Unknown(f"headscale cannot be asked: {error}{f' ({error.why})' if error.why else ''}")
 
 
 def ask_map(site: Site, facts: Facts) -> Ask:
@@ -63,7 +61,10 @@ def read_map(facts: Facts) -> Served:
     said = facts.commands.get("served")
     if said is None:
         return _NOWHERE
-    return _decoded(said) if said.status == 0 else f"headscale does not tell its map: {_last_line(said)}"
+    if said.status != 0:
+        return Unknown(f"headscale does not tell its map: {_last_line(said)}")
+    told = _decoded(said)
+    return Map(told) if isinstance(told, Mapping) else Unknown(f"headscale does not tell its map, but {said.stdout[:80].strip()}")
 
 
 def nodes_at_home(session: Session, site: Site, regions: Iterable[int]) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Which site file is meant, and how a verb gets into the lab's network when it is the lab's. Costs no verb anything."""
+"""Find the site file. If it is the lab's, run the verb again inside the lab's network. Imports almost nothing, so verbs start fast."""
 
 from __future__ import annotations
 

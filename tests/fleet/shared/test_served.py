@@ -16,9 +16,10 @@ import pytest
 from engine.facts import Ask, Facts, Output
 from engine.login import Unreachable
 from engine.report import Report
-from fleet import served
-from fleet.context import Fleet
+from fleet.shared import served
+from fleet.shared.fleet import Fleet
 from inventory.model import Site
+from probe.derpmap import Map, Served, Unknown
 from tests.roles.test_headscale import facts as seen
 from tests.roles.test_headscale import site_of
 
@@ -104,22 +105,27 @@ def test_a_headscale_that_has_no_such_page_is_not_asked() -> None:
 
 def test_the_map_is_what_it_serves(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:
     site = page(b'{"Regions": {"900": {}}}')
-    assert served.served_map(fleet_of(site, monkeypatch, lambda: Talk(seen()))) == {"Regions": {"900": {}}}
+    assert served.served_map(fleet_of(site, monkeypatch, lambda: Talk(seen()))) == Map({"Regions": {"900": {}}})
 
 
 def test_why_the_map_is_not_known(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:
-    def asked(site: Site, session: Callable[[], Talk]) -> served.Served:
+    def asked(site: Site, session: Callable[[], Talk]) -> Served:
         return served.served_map(fleet_of(site, monkeypatch, session))
+
+    def why(told: Served) -> str:
+        assert isinstance(told, Unknown)
+        return told.why
 
     def gone() -> Talk:
         raise Unreachable("cannot connect", why="no route to host")
 
     site = page(b"<html>")
-    assert asked(site.model_copy(update={"headscale": None}), gone) == "the site has no headscale host"
-    assert asked(site, gone) == "headscale cannot be asked: cannot connect (no route to host)"
+    assert asked(site.model_copy(update={"headscale": None}), gone) == Unknown("the site has no headscale host")
+    assert asked(site, gone) == Unknown("headscale cannot be asked: cannot connect (no route to host)")
     assert asked(site, lambda: Talk(seen(version="v0.25.1"))) == served._NOWHERE
-    assert str(asked(site, lambda: Talk(seen()))).startswith("headscale does not tell its map: json.decoder.JSONDecodeError")
-    assert str(asked(site, lambda: Talk(seen(config=None)))).startswith("headscale cannot be asked: there is no /etc/headscale/config.yaml")
+    assert asked(page(b'"closed"'), lambda: Talk(seen())) == Unknown('headscale does not tell its map, but "closed"')
+    assert why(asked(site, lambda: Talk(seen()))).startswith("headscale does not tell its map: json.decoder.JSONDecodeError")
+    assert why(asked(site, lambda: Talk(seen(config=None)))).startswith("headscale cannot be asked: there is no /etc/headscale/config.yaml")
 
 
 def test_pages_are_asked_past_a_proxy(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from engine.facts import Facts, FileFact
 from engine.report import Report
-from fleet import pins
-from fleet.context import Fleet
+from fleet.shared import pins
+from fleet.shared.fleet import Fleet
 from inventory.model import Certificate, Host, Region, Site, Ssh
 from lab.certificates import make_server_certificate
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.facts import Ask, Facts
-from fleet.context import Fleet
+from fleet.shared import records
+from fleet.shared.fleet import Fleet
 from inventory.choices import source_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -40,7 +41,7 @@ def learn(fleet: Fleet, host: Host, facts: Facts) -> str | None:
     if found is None:
         return None
     pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(found[0])).hexdigest()
-    fleet.keep(_path(fleet, host), {"domain": host.domain, "pin": pin})
+    records.keep(fleet.runs, _path(fleet, host), {"domain": host.domain, "pin": pin})
     return pin
 
 
@@ -51,9 +52,9 @@ def known(fleet: Fleet, hosts: Sequence[Host]) -> Pins:
     """
     found = {host.name: pin for host in hosts if (pin := host.certificate.pin or _kept(fleet, host))}
 
-    def look(host: Host) -> None:
+    def read(host: Host) -> None:
         try:
-            with fleet.look(fleet.login(host), ask(host)) as session:
+            with fleet.session_for_reading(fleet.login(host), ask(host)) as session:
                 pin = learn(fleet, host, session.facts)
         except DerpfleetError as error:
             fleet.report.line(host.name, "skipped", f"the pin of its self-signed certificate is not known, and it cannot be asked: {error}")
@@ -61,7 +62,7 @@ def known(fleet: Fleet, hosts: Sequence[Host]) -> Pins:
         if pin is not None:
             found[host.name] = pin
 
-    fleet.each([host for host in hosts if needed(host) and host.name not in found], look)
+    fleet.parallel.each([host for host in hosts if needed(host) and host.name not in found], read)
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet import stage
+from fleet.shared import site_choice
 
 
 @pytest.fixture
@@ -27,29 +27,29 @@ def folder(path: Path) -> Path:
 
 def test_what_was_given_is_meant_and_else_the_checkouts_own_wherever_we_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, labs = tmp_path / "inventory" / "site.yml", folder(tmp_path / ".lab")
-    monkeypatch.setattr(stage, "OWN", own)
-    monkeypatch.setattr(stage, "SITE", labs)
+    monkeypatch.setattr(site_choice, "OWN", own)
+    monkeypatch.setattr(site_choice, "SITE", labs)
     own.parent.mkdir()
     monkeypatch.chdir(own.parent)
-    assert stage.chosen("") == Path("site.yml")
+    assert site_choice.chosen("") == Path("site.yml")
     labs.touch()
-    assert stage.chosen("") == labs
-    assert stage.chosen("nowhere.yml") == Path("nowhere.yml")
+    assert site_choice.chosen("") == labs
+    assert site_choice.chosen("nowhere.yml") == Path("nowhere.yml")
     own.touch()
-    assert stage.chosen("") == Path("site.yml")
+    assert site_choice.chosen("") == Path("site.yml")
 
 
 def test_a_program_beside_a_site_file_is_not_run(tmp_path: Path, started: list[list[str]]) -> None:
-    stage.enter_network_of(folder(tmp_path / "sent"))
+    site_choice.enter_network_of(folder(tmp_path / "sent"))
     assert started == []
 
 
 def test_the_labs_own_is_run_once(tmp_path: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     site = folder(tmp_path / ".lab")
-    monkeypatch.setattr(stage, "ROOT", site.parent)
-    stage.enter_network_of(site)
+    monkeypatch.setattr(site_choice, "ROOT", site.parent)
+    site_choice.enter_network_of(site)
     [[enter, python, *_, checkout], words] = [started[0][: -len(sys.argv)], started[0][-len(sys.argv) :]]
     assert (enter, python, checkout, words) == (str(site.parent / "enter"), sys.executable, str(tmp_path), sys.argv)
     monkeypatch.setenv("DERPFLEET_LAB", str(site.parent))
-    stage.enter_network_of(site)
+    site_choice.enter_network_of(site)
     assert len(started) == 1

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from engine.facts import Facts
+from engine.facts import Ask, Facts
 from engine.plan import Mode
 from engine.resource import Resource
-from engine.run import Outcome
+from engine.run import NOTHING, Failure, Verb
 from engine.session import Session
-from fleet import pins
-from fleet.context import Fleet
-from fleet.prove import was_proved
-from fleet.served import NO_HEADSCALE, Served, ask_map, read_map
+from fleet.shared import pins
+from fleet.shared.fleet import Fleet
+from fleet.shared.prove import was_proved
+from fleet.shared.served import NO_HEADSCALE, ask_map, read_map
+from fleet.shared.step import step
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rules import HEADSCALE
+from probe.derpmap import Served
 from roles import derpmap, headscale
 
 
@@ -32,7 +34,7 @@ def register(fleet: Fleet, proved: Sequence[Host]) -> Served:
     if fleet.site.headscale is None:
         _hand_over(fleet)
         return NO_HEADSCALE
-    outcome = _converge(fleet, "apply", proved, withdraw=())
+    outcome = step(fleet, fleet.headscale_login(), Registration(fleet, proved=proved))
     fleet.report.line(HEADSCALE, "ok", f"serves {_codes(proved)}")
     for left in headscale.to_withdraw(fleet.site, outcome.facts):
         fleet.report.line(
@@ -46,7 +48,7 @@ def register(fleet: Fleet, proved: Sequence[Host]) -> Served:
 
 def take_out(fleet: Fleet, host: Host) -> bool:
     """Takes every region of a stopped relay out of the map. Returns whether there was one. Raises RegistrationFailed."""
-    outcome = _converge(fleet, "apply", (), withdraw=(host,))
+    outcome = step(fleet, fleet.headscale_login(), Registration(fleet, stopped=(host,)))
     fleet.report.line(HEADSCALE, "ok", f"serves no region of {host.name}")
     return bool(outcome.changed)
 
@@ -60,7 +62,7 @@ def check_registration(fleet: Fleet, hosts: Sequence[Host]) -> int:
     for host in nameless:
         fleet.report.line(HEADSCALE, "would change", f"region {host.region.id}, once the certificate of {host.name} is there")
     named = [host for host in hosts if host not in nameless]
-    return len(nameless) + (_converge(fleet, "check", named, withdraw=()).counts["changed"] if named else 0)
+    return len(nameless) + (step(fleet, fleet.headscale_login(), Registration(fleet, "check", named)).counts["changed"] if named else 0)
 
 
 def regions_of(fleet: Fleet, host: Host, facts: Facts) -> list[Host]:
@@ -71,38 +73,48 @@ def regions_of(fleet: Fleet, host: Host, facts: Facts) -> list[Host]:
     return [host, *(left for left in headscale.to_withdraw(fleet.site, facts) if left.name == host.name)]
 
 
-def _converge(fleet: Fleet, mode: Mode, proved: Sequence[Host], *, withdraw: Sequence[Host]) -> Outcome:
-    started = time.monotonic()
-    fleet.report.doing(HEADSCALE, "connecting")
-    outcome = fleet.alone(
-        lambda: fleet.converge(
-            fleet.headscale_login(),
-            lambda session: _compile(fleet, session, proved, withdraw),
-            ask=headscale.ask(fleet.site),
-            verb="check" if mode == "check" else "withdraw" if withdraw else "register",
-            mode=mode,
-            afterwards=(lambda facts: ask_map(fleet.site, facts)) if mode == "apply" else None,
-        )
-    )
-    fleet.report.counts(HEADSCALE, outcome.counts, checking=mode == "check", seconds=time.monotonic() - started)
-    for failure in outcome.failures:
-        raise RegistrationFailed(
+@dataclass(frozen=True)
+class Registration:
+    """The job: headscale's map with the regions of proved relays, and without those of stopped ones. The map is asked for afterwards."""
+
+    fleet: Fleet
+    mode: Mode = "apply"
+    proved: Sequence[Host] = ()
+    stopped: Sequence[Host] = ()
+    only: Sequence[str] = ()
+
+    @property
+    def verb(self) -> Verb:
+        """Which of three verbs it is part of."""
+        return Verb.CHECK if self.mode == "check" else Verb.WITHDRAW if self.stopped else Verb.REGISTER
+
+    @property
+    def ask(self) -> Ask:
+        """What there is of headscale."""
+        return headscale.ask(self.fleet.site)
+
+    def plan(self, session: Session) -> list[Resource]:
+        """What config.yaml names under derp.paths is known only when it was read: the second question costs a turn."""
+        site = self.fleet.site
+        facts = session.ask(headscale.ask(site, session.facts))
+        for warning in headscale.warnings(site, facts):
+            self.fleet.report.line(HEADSCALE, "warning", warning)
+        gone = [region for host in self.stopped for region in regions_of(self.fleet, host, facts)]
+        return headscale.resources(site, facts, self.proved, gone, pins=pins.known(self.fleet, self.proved))
+
+    def afterwards(self, facts: Facts) -> Ask:
+        """Ask for the map that headscale serves then."""
+        return ask_map(self.fleet.site, facts) if self.mode == "apply" else NOTHING
+
+    def failed(self, failure: Failure) -> RegistrationFailed:
+        """Say which map is in force."""
+        return RegistrationFailed(
             f"headscale did not take the map: {failure.what}",
             host=HEADSCALE,
             where=f"roles/headscale.py -> {failure.id}",
             why=failure.why,
             next="the previous map is in force; mend the cause and deploy again",
         )
-    return outcome
-
-
-def _compile(fleet: Fleet, session: Session, proved: Sequence[Host], withdraw: Sequence[Host]) -> list[Resource]:
-    """What config.yaml names under derp.paths is known only when it was read: the second question costs a turn."""
-    facts = session.ask(headscale.ask(fleet.site, session.facts))
-    for warning in headscale.warnings(fleet.site, facts):
-        fleet.report.line(HEADSCALE, "warning", warning)
-    gone = [region for host in withdraw for region in regions_of(fleet, host, facts)]
-    return headscale.resources(fleet.site, facts, proved, gone, pins=pins.known(fleet, proved))
 
 
 def _hand_over(fleet: Fleet) -> None:

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from engine.report import Report
-from fleet.context import Fleet, Interrupted
-from inventory.checkout import CHECKOUT
+from fleet.shared.errors import Interrupted
+from fleet.shared.fleet import Fleet
 from inventory.model import Host, Region, Site
 
 
@@ -59,7 +59,7 @@ def test_all_are_done_before_an_error_is_raised(fleet: Fleet) -> None:
         done.append(number)
 
     with pytest.raises(ValueError, match="three"):
-        fleet.each(range(40), work)
+        fleet.parallel.each(range(40), work)
     assert sorted(done) == [number for number in range(40) if number != 3]
 
 
@@ -67,14 +67,14 @@ def test_the_agent_at_work_is_stopped_and_waited_for(fleet: Fleet, shown: io.Str
     talk, ends = Talk(), []
 
     def work(_: str) -> None:
-        fleet.watch(talk)  # type: ignore[arg-type]
+        fleet.parallel.watch(talk)  # type: ignore[arg-type]
         press_ctrl_c()
         talk.ended.wait(0.5)
         ends.append(list(talk.asked))
         talk.is_open = False
 
     with pytest.raises(Interrupted) as error:
-        fleet.each(["hk1"], work)
+        fleet.parallel.each(["hk1"], work)
     assert ends == [["stop"]]
     assert error.value.exit_code == 130
     assert error.value.next == "run the same command again: it goes on from there"
@@ -85,7 +85,7 @@ def test_pressed_twice_all_are_abandoned(fleet: Fleet) -> None:
     talk = Talk()
 
     def work(_: str) -> None:
-        fleet.watch(talk)  # type: ignore[arg-type]
+        fleet.parallel.watch(talk)  # type: ignore[arg-type]
         press_ctrl_c()
         while not talk.asked:
             time.sleep(0.01)
@@ -94,7 +94,7 @@ def test_pressed_twice_all_are_abandoned(fleet: Fleet) -> None:
 
     began = time.monotonic()
     with pytest.raises(Interrupted) as error:
-        fleet.each(["hk1"], work)
+        fleet.parallel.each(["hk1"], work)
     assert time.monotonic() - began < 5
     assert error.value.what == "abandoned"
     assert talk.asked == ["stop", "close"]
@@ -111,16 +111,7 @@ def test_where_nothing_is_in_hand_nothing_is_waited_for(fleet: Fleet) -> None:
 
     began = time.monotonic()
     with pytest.raises(Interrupted):
-        fleet.each([f"hk{number}" for number in range(20)], work)
+        fleet.parallel.each([f"hk{number}" for number in range(20)], work)
     assert time.monotonic() - began < 5
     connecting.set()
     assert len(begun) == 16
-
-
-def test_what_is_kept_of_two_sites_never_meets(fleet: Fleet, tmp_path: Path) -> None:
-    def kept(path: Path) -> Path:
-        return Fleet(fleet.site.model_copy(update={"path": str(path)}), fleet.report).runs
-
-    assert kept(CHECKOUT / "inventory/site.yml") == CHECKOUT / ".runs/inventory/site.yml"
-    assert kept(CHECKOUT / "site.yml") != kept(CHECKOUT / "other.yml")
-    assert kept(tmp_path / "site.yml").is_relative_to(CHECKOUT / ".runs")

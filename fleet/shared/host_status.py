@@ -1,4 +1,4 @@
-"""A look at a running host: what it says of itself, without its lock and without changing anything."""
+"""Read what a running host says of itself, without its lock and without changing anything."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.facts import Ask, Facts
-from fleet.context import DEPLOY, Fleet
+from engine.run import Verb
+from fleet.shared.fleet import Fleet
 from inventory.choices import flavour_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -17,7 +18,7 @@ from roles.wiring import wire
 
 VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
 CLIENTS = re.compile(r"^derp_clients_local (\d{1,9})\b", re.M | re.A)
-STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-{DEPLOY}-", re.M | re.A)
+STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-{Verb.DEPLOY}-", re.M | re.A)
 
 # Runs on the host. The least of three connects is the distance; the rest is waiting.
 _DISTANCES = """
@@ -56,7 +57,7 @@ os.execvp("nsenter",["nsenter","--target",pid,"--net",sys.executable,"-I","-c",*
 
 
 @dataclass(frozen=True)
-class Look:
+class HostStatus:
     """What a host says. Empty or None: it does not say. `distances_ms`: to the other hosts, by TCP. `trouble`: why there is nothing."""
 
     version: str = ""
@@ -67,14 +68,14 @@ class Look:
     trouble: DerpfleetError | None = None
 
 
-def look(fleet: Fleet, host: Host, others: Sequence[Host]) -> Look:
+def read_status(fleet: Fleet, host: Host, others: Sequence[Host]) -> HostStatus:
     """Asks one host. Never raises: what stands in the way is in `trouble`."""
     try:
-        with fleet.look(fleet.login(host), _ask(host, others)) as session:
+        with fleet.session_for_reading(fleet.login(host), _ask(host, others)) as session:
             return _read(host, session.facts)
     except DerpfleetError as error:
         error.host = error.host or host.name
-        return Look(trouble=error)
+        return HostStatus(trouble=error)
 
 
 def _ask(host: Host, others: Sequence[Host]) -> Ask:
@@ -100,12 +101,12 @@ def _metrics(host: Host) -> tuple[str, ...]:
     return (_FROM_WITHIN, paths.CONTAINER, _FETCH, scheme, host.domain, str(wiring.relay.port), "/debug/varz")
 
 
-def _read(host: Host, facts: Facts) -> Look:
+def _read(host: Host, facts: Facts) -> HostStatus:
     said = {name: output.stdout for name, output in facts.commands.items()}
     metrics, image = said.get("metrics", ""), said.get("image", "").strip()
     version, clients = VERSION.search(metrics), CLIENTS.search(metrics)
     deployed = STAMP.search(said.get("journal", ""))
-    return Look(
+    return HostStatus(
         version=version[1] if version else image,
         clients=int(clients[1]) if clients else None,
         last_deploy=f"{deployed[1]} {deployed[2]}:{deployed[3]}:{deployed[4]}" if deployed else "",

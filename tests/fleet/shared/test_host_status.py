@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.facts import Facts, Output
-from fleet import look
+from fleet.shared import host_status
 from inventory.model import Docker, Host, Ports, Region
 from lab.certificates import make_server_certificate
 
@@ -73,7 +73,7 @@ def test_clients_and_version_of_either_flavour(
     docker.write_text(f"#!/bin/sh\necho {os.getpid()}\n")
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    argv = look._ask(host, [host]).commands["metrics"]
+    argv = host_status._ask(host, [host]).commands["metrics"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20)
-    said = look._read(host, Facts(commands={"metrics": Output(status=0, stdout=done.stdout, stderr="")}))
+    said = host_status._read(host, Facts(commands={"metrics": Output(status=0, stdout=done.stdout, stderr="")}))
     assert (said.clients, said.version) == (7, "1.90.0")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from engine import cache
 from engine.report import Report
-from fleet import pins
-from fleet.context import Fleet
-from fleet.served import Served, served_map
+from fleet.shared import pins, records
+from fleet.shared.fleet import Fleet
+from fleet.shared.served import served_map
 from inventory.model import Host
 from inventory.rules import PROVER_FILE
-from probe.derpmap import with_map
+from probe.derpmap import Served, with_map
 from probe.keys import Prover, read_prover
 from probe.proof import Proof, Rung
 from probe.render import DETAIL, ladder_lines, rung_lines
@@ -34,12 +34,10 @@ def targets(fleet: Fleet, hosts: Sequence[Host]) -> list[Target]:
     return [Target.from_host(host, fleet.site, pin=told.get(host.name), prover=prover(fleet, host)) for host in hosts]
 
 
-def prove_hosts(
-    fleet: Fleet, hosts: Sequence[Host], *, served: Callable[[Fleet], Served] = served_map, thorough: bool = False
-) -> dict[str, Proof]:
+def prove_hosts(fleet: Fleet, hosts: Sequence[Host], *, served: Served | None = None, thorough: bool = False) -> dict[str, Proof]:
     """Proves all at once, shows each ladder, keeps each proof under .runs. Returns them by the host's name.
 
-    `served` gives the map to compare with; it is called meanwhile.
+    `served`: the map to compare with; without it, headscale is asked meanwhile.
     """
     wanted = targets(fleet, hosts)
 
@@ -47,7 +45,7 @@ def prove_hosts(
         fleet.report.doing(one.name, f"proof: {rung.title}")
 
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(served, fleet)
+        asked = pool.submit(lambda: served or served_map(fleet))
         proofs = prove(wanted, thorough=thorough, on_rung=climbed)
     found = {one.name: with_map(proof, one, asked.result()) for one, proof in zip(wanted, proofs, strict=True)}
     for name, proof in found.items():
@@ -82,7 +80,7 @@ def proof_path(fleet: Fleet, name: str) -> Path:
 
 def keep(fleet: Fleet, name: str, proof: Proof) -> None:
     """Remembers a proof for `invoke status`."""
-    fleet.keep(proof_path(fleet, name), proof.to_json())
+    records.keep(fleet.runs, proof_path(fleet, name), proof.to_json())
 
 
 def forget(fleet: Fleet, host: Host) -> None:

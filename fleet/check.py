@@ -1,0 +1,42 @@
+"""`invoke check`, and `invoke deploy --dry-run`: what a deploy would change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Lock
+
+from engine.report import closing
+from fleet.shared.fleet import Fleet
+from fleet.shared.host_job import HostJob
+from fleet.shared.registration import check_registration
+from fleet.shared.step import run
+from inventory.errors import DerpfleetError
+from inventory.model import Host
+
+CHANGES_FOUND = 10
+
+
+def check(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> int:
+    """Compare all hosts at once and change nothing. Returns the exit code: 0, or 10 when something would change."""
+    changes, failed, lock = 0, [], Lock()
+
+    def one(host: Host) -> None:
+        nonlocal changes
+        try:
+            outcome = run(fleet, fleet.login(host), HostJob(fleet, host, "check", only))
+        except DerpfleetError as error:
+            error.host = error.host or host.name
+            fleet.report.failure(error)
+            with lock:
+                failed.append((host.name, error.exit_code))
+            return
+        with lock:
+            changes += outcome.counts["changed"]
+
+    fleet.parallel.each(hosts, one)
+    if not only and not failed:
+        changes += check_registration(fleet, hosts)
+    closing(fleet.report, [name for name, _ in failed], len(hosts))
+    if failed:
+        return max(code for _, code in failed)
+    return CHANGES_FOUND if changes else 0

@@ -1,0 +1,1 @@
+"""What several verbs need. A verb imports from here and from no other verb. Importing this package imports nothing else."""

@@ -1,0 +1,25 @@
+"""Errors that more than one verb raises."""
+
+from __future__ import annotations
+
+from inventory.errors import DerpfleetError
+
+
+class Interrupted(DerpfleetError):
+    """Ctrl-C."""
+
+    exit_code = 130
+
+
+class NoSuchHost(DerpfleetError):
+    """--host names nobody."""
+
+    exit_code = 4
+
+
+class Refused(DerpfleetError):
+    """Something on the host stands in the way; nothing was changed."""
+
+
+class ResourceFailed(DerpfleetError):
+    """A resource did not converge."""

@@ -1,0 +1,86 @@
+"""What every verb starts from: the site, its hosts, and the ways to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+import inventory
+from engine.facts import Ask
+from engine.login import Login
+from engine.report import Report
+from engine.session import Session
+from fleet.shared import records
+from fleet.shared.errors import NoSuchHost
+from fleet.shared.parallel import Parallel
+from inventory.errors import DerpfleetError
+from inventory.model import Host, Site
+from inventory.rules import HEADSCALE
+
+
+@dataclass
+class Fleet:
+    """A loaded site with a report. `parallel` runs work for its hosts."""
+
+    site: Site
+    report: Report
+    parallel: Parallel = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parallel = Parallel(self.report.say)
+
+    @property
+    def runs(self) -> Path:
+        """The folder of what is remembered of this site's hosts."""
+        return records.folder_of(self.site)
+
+    @property
+    def base(self) -> Path:
+        """What relative paths of the site file are relative to."""
+        return Path(self.site.path).parent
+
+    def login(self, host: Host) -> Login:
+        """How to reach a relay host."""
+        address = str(host.ipv4 or host.ipv6 or host.domain)
+        return Login(host.name, host.ssh, address=address, known_hosts=Path(self.site.known_hosts), base=self.base)
+
+    def headscale_login(self) -> Login:
+        """How to reach the headscale host. Raises DerpfleetError when the site has none."""
+        headscale = self.site.headscale
+        if headscale is None:
+            raise DerpfleetError("the site has no headscale host", next="invoke derpmap prints what to paste elsewhere")
+        return Login(HEADSCALE, headscale.ssh, address=headscale.ssh.address or "", known_hosts=Path(self.site.known_hosts), base=self.base)
+
+    def session_for_reading(self, login: Login, ask: Ask) -> Session:
+        """A conversation that only reads: it waits for no lock and changes nothing. Raises DerpfleetError."""
+        run_id = time.strftime("look-%Y-%m-%dT%H-%M-%SZ", time.gmtime())
+        return Session(login, ask=ask, run_id=run_id, on_event=lambda _: None, lock=False)
+
+    def hosts(self, names: Sequence[str]) -> list[Host]:
+        """The named hosts, or all. Raises NoSuchHost."""
+        unknown = [name for name in names if name not in self.site.hosts]
+        if unknown:
+            like = get_close_matches(unknown[0], self.site.hosts, 1)
+            raise NoSuchHost(
+                f"no host named {', '.join(unknown)} in {self.site.path}",
+                why=f"its hosts are: {', '.join(self.site.hosts)}",
+                next=f"did you mean --host {like[0]}?" if like else "give one of them, or none for all",
+            )
+        return [host for name, host in self.site.hosts.items() if not names or name in names]
+
+    def equipped(self, names: Sequence[str], *, resolve: bool = False) -> list[Host]:
+        """The same, when every file that is named for them here can be read, and with `resolve` when their names lead to them.
+
+        Otherwise no host is contacted. Raises SiteError with every problem.
+        """
+        hosts = self.hosts(names)
+        chosen = [host.name for host in hosts]
+        problems = inventory.file_problems(self.site, only=chosen)
+        if resolve:
+            problems += inventory.resolve_problems(self.site, only=chosen)
+        if problems:
+            raise inventory.SiteError(Path(self.site.path), problems)
+        return hosts

@@ -1,0 +1,84 @@
+"""The job of `deploy` and of `check`: one relay host as its roles want it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import roles
+from artefacts.shipment import Shipment, make_shipment
+from engine.facts import Ask, Facts
+from engine.plan import Mode
+from engine.resource import Resource
+from engine.run import NOTHING, Failure, Verb
+from engine.session import Session
+from fleet.shared import pins
+from fleet.shared.errors import Refused, ResourceFailed
+from fleet.shared.fleet import Fleet
+from fleet.shared.prove import prover
+from inventory.checkout import CACHE
+from inventory.model import Host
+from roles import sites
+
+
+@dataclass(frozen=True)
+class HostJob:
+    """A host as its roles want it. Its certificate is asked for afterwards where clients know it by its pin alone."""
+
+    fleet: Fleet
+    host: Host
+    mode: Mode
+    only: Sequence[str]
+
+    @property
+    def verb(self) -> Verb:
+        """Check and deploy run the same."""
+        return Verb.CHECK if self.mode == "check" else Verb.DEPLOY
+
+    @property
+    def ask(self) -> Ask:
+        """What the roles want to know."""
+        return roles.ask(self.host, self.fleet.site)
+
+    def plan(self, session: Session) -> list[Resource]:
+        """Return the roles' resources. Raises Refused."""
+        fleet, host, facts = self.fleet, self.host, session.facts
+        reasons = roles.refusals(host, fleet.site, facts)
+        if reasons:
+            raise Refused("nothing was changed, because something is in the way", host=host.name, why="\n".join(reasons))
+        _tell_neighbours(fleet, host, facts)
+        for warning in roles.warnings(host, fleet.site, facts):
+            fleet.report.emit(event="warning", host=host.name, text=warning)
+            fleet.report.line(host.name, "warning", warning)
+        return roles.compile_host(host, fleet.site, facts, _shipment(fleet, host, facts))
+
+    def afterwards(self, _: Facts) -> Ask:
+        """Ask for the certificate whose pin clients need."""
+        return pins.ask(self.host) if self.mode == "apply" and pins.needed(self.host) else NOTHING
+
+    def failed(self, failure: Failure) -> ResourceFailed:
+        """Name the role's file and the way on."""
+        return ResourceFailed(
+            failure.what,
+            host=self.host.name,
+            where=f"roles/{failure.role}.py -> {failure.id}",
+            why=failure.why,
+            next=f"mend it, then invoke deploy --host {self.host.name}: it goes on from there",
+        )
+
+
+def _tell_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
+    """List what others serve with the host's nginx, before anything is changed."""
+    urls = [watch.url for watch in sites.watches(facts)]
+    if urls:
+        fleet.report.emit(event="neighbours", host=host.name, urls=urls)
+        fleet.report.line(host.name, "", f"its nginx serves others, too, who have to answer as before: {', '.join(urls)}")
+
+
+def _shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
+    """Make what the host gets: the release for its Python, certbot, the prover's public keys."""
+
+    def progress(text: str) -> None:
+        fleet.report.doing(host.name, text)
+
+    return make_shipment(host, fleet.site, facts, cache=CACHE, mesh_key=prover(fleet, host).mesh_key, progress=progress)
