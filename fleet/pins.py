@@ -12,12 +12,12 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
+from control.derpmap import Pins
 from engine.facts import Ask, Facts
 from fleet.context import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import certificate
-from roles.derpmap import Pins
 
 _FIRST = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.S)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from control import derpmap
+from control.headscale import facts as headscale_facts
+from control.headscale import transaction
 from engine.facts import Facts
 from engine.plan import Mode
 from engine.resource import Resource
@@ -17,7 +20,6 @@ from fleet.served import NO_HEADSCALE, Served, ask_map, read_map
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rules import HEADSCALE
-from roles import derpmap, headscale
 
 
 class RegistrationFailed(DerpfleetError):
@@ -34,7 +36,7 @@ def register(fleet: Fleet, proved: Sequence[Host]) -> Served:
         return NO_HEADSCALE
     outcome = _converge(fleet, "apply", proved, withdraw=())
     fleet.report.line(HEADSCALE, "ok", f"serves {_codes(proved)}")
-    for left in headscale.to_withdraw(fleet.site, outcome.facts):
+    for left in transaction.to_withdraw(fleet.site, outcome.facts):
         fleet.report.line(
             HEADSCALE,
             "",
@@ -68,7 +70,7 @@ def regions_of(fleet: Fleet, host: Host, facts: Facts) -> list[Host]:
 
     `facts` are the headscale host's.
     """
-    return [host, *(left for left in headscale.to_withdraw(fleet.site, facts) if left.name == host.name)]
+    return [host, *(left for left in transaction.to_withdraw(fleet.site, facts) if left.name == host.name)]
 
 
 def _converge(fleet: Fleet, mode: Mode, proved: Sequence[Host], *, withdraw: Sequence[Host]) -> Outcome:
@@ -78,7 +80,7 @@ def _converge(fleet: Fleet, mode: Mode, proved: Sequence[Host], *, withdraw: Seq
         lambda: fleet.converge(
             fleet.headscale_login(),
             lambda session: _compile(fleet, session, proved, withdraw),
-            ask=headscale.ask(fleet.site),
+            ask=headscale_facts.ask(fleet.site),
             verb="check" if mode == "check" else "withdraw" if withdraw else "register",
             mode=mode,
             afterwards=(lambda facts: ask_map(fleet.site, facts)) if mode == "apply" else None,
@@ -89,7 +91,7 @@ def _converge(fleet: Fleet, mode: Mode, proved: Sequence[Host], *, withdraw: Seq
         raise RegistrationFailed(
             f"headscale did not take the map: {failure.what}",
             host=HEADSCALE,
-            where=f"roles/headscale.py -> {failure.id}",
+            where=f"control/headscale/transaction.py -> {failure.id}",
             why=failure.why,
             next="the previous map is in force; mend the cause and deploy again",
         )
@@ -98,11 +100,11 @@ def _converge(fleet: Fleet, mode: Mode, proved: Sequence[Host], *, withdraw: Seq
 
 def _compile(fleet: Fleet, session: Session, proved: Sequence[Host], withdraw: Sequence[Host]) -> list[Resource]:
     """What config.yaml names under derp.paths is known only when it was read: the second question costs a turn."""
-    facts = session.ask(headscale.ask(fleet.site, session.facts))
-    for warning in headscale.warnings(fleet.site, facts):
+    facts = session.ask(headscale_facts.ask(fleet.site, session.facts))
+    for warning in transaction.warnings(fleet.site, facts):
         fleet.report.line(HEADSCALE, "warning", warning)
     gone = [region for host in withdraw for region in regions_of(fleet, host, facts)]
-    return headscale.resources(fleet.site, facts, proved, gone, pins=pins.known(fleet, proved))
+    return transaction.resources(fleet.site, facts, proved, gone, pins=pins.known(fleet, proved))
 
 
 def _hand_over(fleet: Fleet) -> None:

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from control.headscale import facts as headscale_facts
 from engine.facts import Ask, Facts, Output
 from engine.session import Session
 from fleet.context import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Site
-from roles import headscale_look
 
 Served = Mapping[str, Any] | str
 """The map that headscale serves, or why it is not known."""
@@ -38,7 +38,7 @@ print(json.dumps(sorted(n["GivenName"] for n in found.values() if n.get("IsOnlin
 
 def headscale_session(fleet: Fleet) -> Session:
     """A conversation with the headscale host for looking at it. Raises DerpfleetError."""
-    return fleet.look(fleet.headscale_login(), headscale_look.ask(fleet.site))
+    return fleet.look(fleet.headscale_login(), headscale_facts.ask(fleet.site))
 
 
 def served_map(fleet: Fleet) -> Served:
@@ -54,7 +54,7 @@ def served_map(fleet: Fleet) -> Served:
 
 def ask_map(site: Site, facts: Facts) -> Ask:
     """What to ask headscale's host, given a first look at it. Raises HeadscaleRefused."""
-    page = headscale_look.look(site, facts).served()
+    page = headscale_facts.read_facts(site, facts).served()
     return Ask(commands={"served": _python(facts, _MAP, page.url)} if page else {})
 
 
@@ -71,7 +71,7 @@ def nodes_at_home(session: Session, site: Site, regions: Iterable[int]) -> list[
 
     Raises HeadscaleRefused, Unreachable.
     """
-    page = headscale_look.look(site, session.facts).nodes
+    page = headscale_facts.read_facts(site, session.facts).nodes
     if not page:
         return None
     said = session.ask(Ask(commands={"homes": _python(session.facts, _HOMES, page, *map(str, regions))})).commands["homes"]

@@ -19,8 +19,8 @@ from engine.report import Report
 from fleet import served
 from fleet.context import Fleet
 from inventory.model import Site
-from tests.roles.test_headscale import facts as seen
-from tests.roles.test_headscale import site_of
+from tests.control.test_headscale import facts as seen
+from tests.control.test_headscale import site_of
 
 NODES = {
     "1": {"GivenName": "phone", "IsOnline": True, "Hostinfo": {"NetInfo": {"PreferredDERP": 900}}},
