@@ -17,7 +17,10 @@ MAY = {
     "inventory": set(),
     "engine": {"inventory"},
     "artefacts": {"engine", "inventory"},
-    "roles": {"engine.resource", "engine.facts", "engine.render", "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "inventory"},
+    "roles": {
+        "engine.resource", "engine.facts", "engine.render", "engine.scripts", "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR",
+        "inventory",
+    },
     "control": {"engine.resource", "engine.facts", "inventory"},
     "probe": {"relay", "inventory"},
     "relay": set(),
@@ -68,6 +71,12 @@ def test_the_relays_core_is_what_coverage_is_asked_of() -> None:
 def test_the_agent_needs_nothing_but_python() -> None:
     tops = {module.split(".")[0] for path in (ROOT / "files" / "agent").glob("*.py") for module in imported(path)}
     assert tops <= set(sys.stdlib_module_names) | {"agent"}
+
+
+def test_the_scripts_need_nothing_but_python() -> None:
+    paths = list((ROOT / "files" / "scripts").glob("*.py"))
+    assert paths
+    assert {module.split(".")[0] for path in paths for module in imported(path)} <= set(sys.stdlib_module_names)
 
 
 def test_the_agents_modules_are_sent_in_the_order_of_their_imports() -> None:
