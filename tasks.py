@@ -244,9 +244,9 @@ def derpmap(_: Context, site=""):  # type: ignore[no-untyped-def]
     """
     import json
 
+    from control import derpmap as pure
     from fleet.shared import pins
     from fleet.shared.prove import was_proved
-    from roles import derpmap as pure
 
     with _fleet(site, aside=True) as fleet:
         told = pins.known(fleet, fleet.hosts(()))

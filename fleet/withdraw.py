@@ -1,7 +1,7 @@
 """`invoke withdraw`: a relay out of service, in the one order that leaves every client a relay.
 
 Another relay is in the map and proved; this one is stopped whole, so that nodes see it and move; only then its region goes. What
-happens in any other order was measured (`roles.headscale_map.plan_registration`).
+happens in any other order was measured (`control.headscale.merge.plan_registration`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from control.headscale import facts as headscale_facts
 from engine.facts import Ask, Facts
 from engine.login import Unreachable
 from engine.plan import Mode
@@ -28,7 +29,7 @@ from inventory.model import Host
 from inventory.rules import HEADSCALE
 from probe.derpmap import Served
 from probe.verify import prove
-from roles import headscale_look, relay
+from roles import relay
 
 MOVING_S = 90  # nodes that were watched took 5 to 8 s
 SETTLING_S = 20  # how long nodes are given when nobody tells where they are
@@ -57,7 +58,7 @@ def withdraw(fleet: Fleet, host: Host) -> int:
         fleet.report.say(f"Take region {host.region.id} ({host.region.code}) out of the map of your control server now.")
         return _ended(fleet, host)
     with headscale_session(fleet) as session:
-        seen = headscale_look.look(fleet.site, session.facts)
+        seen = headscale_facts.read_facts(fleet.site, session.facts)
         there = [id for region in regions_of(fleet, host, session.facts) if (id := region.region.id) in seen.regions]
         if there:
             in_file = [other for other in _others(fleet, host) if other.region.id in seen.regions]

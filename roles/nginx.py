@@ -6,6 +6,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Facts
 from engine.render import render
 from engine.resource import Absent, Command, Directory, Exec, File, Http, Package, Resource, Service
+from engine.scripts import script
 from inventory.model import Host, Site
 from roles import paths, sites
 from roles.wiring import wire
@@ -103,7 +104,6 @@ def leave(host: Host, facts: Facts) -> list[Resource]:
     if not sites.others(facts):
         return [*files, Service(unit=UNIT, phase="gone", enabled=False, running=False)]
     wanted = [use.port for use in wire(host).uses if use.proto == "tcp" and use.public]
-    free = "import socket, sys\nfor port in sys.argv[1:]:\n    socket.create_server(('', int(port))).close()"
     return [
         *files,
         Service(
@@ -111,7 +111,7 @@ def leave(host: Host, facts: Facts) -> list[Resource]:
             phase="gone",
             reload_on=tuple(file.id for file in files),
             before=("nginx", "-t"),
-            healthy=(Exec(argv=(facts.python_executable, "-I", "-c", free, *map(str, wanted))),),
+            healthy=(Exec(argv=(facts.python_executable, "-I", "-c", script("free_ports"), *map(str, wanted))),),
             watch=sites.watches(facts),
         ),
     ]

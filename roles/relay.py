@@ -6,6 +6,7 @@ from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Absent, Command, Container, Directory, File, Resource, Service
+from engine.scripts import script
 from inventory.choices import flavour_of
 from inventory.model import Host, Site
 from roles import docker, paths, ports, relay_docker, relay_python
@@ -16,31 +17,6 @@ ASK = Ask(
     commands=ports.ASK.commands,
 )
 
-# The key of a relay that was set up by hand when there is one, so that its public key stays; else a new one. Of a file that lies where
-# others may write only a key is taken over: a link in its place would show the relay what only root may read.
-MAKE_KEY = """\
-import grp, json, os, re, sys, tempfile
-path, group, old = sys.argv[1:]
-if os.path.lexists(old):
-    try:
-        with open(os.open(old, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
-            text = re.fullmatch("privkey:[0-9a-fA-F]{64}", json.load(file)["PrivateKey"]).group()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        sys.exit(old + " is not a derper key: put the right one there, or remove it to get a new key")
-else:
-    key = bytearray(os.urandom(32))
-    key[0] &= 248
-    key[31] = key[31] & 127 | 64
-    text = "privkey:" + key.hex()
-handle, temp = tempfile.mkstemp(dir=os.path.dirname(path))
-with open(handle, "w") as file:
-    json.dump({"PrivateKey": text}, file)
-    os.fchown(handle, -1, grp.getgrnam(group).gr_gid)
-    os.fchmod(handle, 0o640)
-    file.flush()
-    os.fsync(handle)
-os.rename(temp, path)
-"""
 _OLD_KEY = "/var/lib/derper/derper.key"
 
 
@@ -52,7 +28,7 @@ def unit_id(host: Host) -> str:
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
     key = Command(
         title="relay key",
-        argv=(facts.python_executable, "-I", "-c", MAKE_KEY, paths.KEY, paths.USER, _OLD_KEY),
+        argv=(facts.python_executable, "-I", "-c", script("make_key"), paths.KEY, paths.USER, _OLD_KEY),
         creates=paths.KEY,
         needs=(f"directory:{paths.STATE}", f"group:{paths.USER}"),
     )

@@ -12,12 +12,16 @@ import pytest
 from engine.boot import AGENT_MODULES
 
 ROOT = Path(__file__).parent.parent
-HOUSE = {"inventory", "engine", "artefacts", "roles", "fleet", "relay", "probe", "lab", "tasks"}
+HOUSE = {"inventory", "engine", "artefacts", "roles", "control", "fleet", "relay", "probe", "lab", "tasks"}
 MAY = {
     "inventory": set(),
     "engine": {"inventory"},
     "artefacts": {"engine", "inventory"},
-    "roles": {"engine.resource", "engine.facts", "engine.render", "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "inventory"},
+    "roles": {
+        "engine.resource", "engine.facts", "engine.render", "engine.scripts", "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR",
+        "inventory",
+    },
+    "control": {"engine.resource", "engine.facts", "inventory"},
     "probe": {"relay", "inventory"},
     "relay": set(),
     "lab": {"artefacts", "engine.cache", "inventory"},
@@ -102,6 +106,12 @@ def test_the_agent_needs_nothing_but_python() -> None:
     assert tops <= set(sys.stdlib_module_names) | {"agent"}
 
 
+def test_the_scripts_need_nothing_but_python() -> None:
+    paths = list((ROOT / "files" / "scripts").glob("*.py"))
+    assert paths
+    assert {module.split(".")[0] for path in paths for module in imported(path)} <= set(sys.stdlib_module_names)
+
+
 def test_the_agents_modules_are_sent_in_the_order_of_their_imports() -> None:
     folder = ROOT / "files" / "agent"
     assert sorted(AGENT_MODULES) == sorted(path.stem for path in folder.glob("*.py"))
@@ -113,7 +123,7 @@ def test_the_agents_modules_are_sent_in_the_order_of_their_imports() -> None:
 def test_these_files_know_of_ssh() -> None:
     users = [
         str(path.relative_to(ROOT))
-        for package in ("engine", "artefacts", "roles", "inventory", "probe")
+        for package in ("engine", "artefacts", "roles", "control", "inventory", "probe")
         for path in (ROOT / package).rglob("*.py")
         if {module.split(".")[0] for module in imported(path)} & {"fabric", "paramiko"}
     ]

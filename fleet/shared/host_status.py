@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from engine.facts import Ask, Facts
 from engine.run import Verb
+from engine.scripts import script
 from fleet.shared.fleet import Fleet
 from inventory.choices import flavour_of
 from inventory.errors import DerpfleetError
@@ -19,41 +20,6 @@ from roles.wiring import wire
 VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
 CLIENTS = re.compile(r"^derp_clients_local (\d{1,9})\b", re.M | re.A)
 STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-{Verb.DEPLOY}-", re.M | re.A)
-
-# Runs on the host. The least of three connects is the distance; the rest is waiting.
-_DISTANCES = """
-import json,socket,sys,time
-found={}
-for word in sys.argv[1:]:
-    name,address,port=word.split(",")
-    best=None
-    for _ in range(3):
-        began=time.time()
-        try: socket.create_connection((address,int(port)),2).close()
-        except OSError: continue
-        ms=(time.time()-began)*1000
-        best=ms if best is None else min(best,ms)
-    found[name]=best
-print(json.dumps(found))
-"""
-# Runs on the host: GET of a path from loopback. derper gives its certificate to who asks for its name only.
-_FETCH = """
-import http.client,socket,ssl,sys
-scheme,name,port,path=sys.argv[1:]
-line=socket.create_connection(("127.0.0.1",int(port)),3)
-if scheme=="https": line=ssl._create_unverified_context().wrap_socket(line,server_hostname=name)
-talk=http.client.HTTPConnection("127.0.0.1",int(port))
-talk.sock=line
-talk.request("GET",path)
-print(talk.getresponse().read().decode())
-"""
-# derper tells loopback only, which is the container's own unless it has the host's network. Nothing is run in the container.
-_FROM_WITHIN = """
-import os,subprocess,sys
-name,*fetch=sys.argv[1:]
-pid=subprocess.check_output(["docker","container","inspect","--format","{{.State.Pid}}",name]).decode().strip()
-os.execvp("nsenter",["nsenter","--target",pid,"--net",sys.executable,"-I","-c",*fetch])
-"""
 
 
 @dataclass(frozen=True)
@@ -86,7 +52,7 @@ def _ask(host: Host, others: Sequence[Host]) -> Ask:
             "metrics": (*python, *_metrics(host)),
             "image": ("docker", "container", "inspect", "--format", "{{.Config.Image}}", paths.CONTAINER),
             "journal": ("ls", "-1r", "/var/lib/derpfleet/journal"),
-            "distances": (*python, _DISTANCES, *places),
+            "distances": (*python, script("connect_times"), *places),
             **certificate.ask_withdrawn(host).commands,
         }
     )
@@ -95,10 +61,10 @@ def _ask(host: Host, others: Sequence[Host]) -> Ask:
 def _metrics(host: Host) -> tuple[str, ...]:
     """What prints a relay's metrics, which are called the same in both flavours."""
     if flavour_of(host).has_metrics_port:
-        return (_FETCH, "http", host.domain, str(host.ports.metrics), "/metrics")
+        return (script("fetch"), "http", host.domain, str(host.ports.metrics), "/metrics")
     wiring = wire(host)
     scheme = "https" if wiring.relay_has_tls else "http"
-    return (_FROM_WITHIN, paths.CONTAINER, _FETCH, scheme, host.domain, str(wiring.relay.port), "/debug/varz")
+    return (script("in_container"), paths.CONTAINER, script("fetch"), scheme, host.domain, str(wiring.relay.port), "/debug/varz")
 
 
 def _read(host: Host, facts: Facts) -> HostStatus:

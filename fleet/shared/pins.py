@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
+from control.derpmap import Pins
 from engine.facts import Ask, Facts
 from fleet.shared import records
 from fleet.shared.fleet import Fleet
@@ -19,7 +20,6 @@ from inventory.choices import source_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import certificate
-from roles.derpmap import Pins
 
 _FIRST = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.S)
 

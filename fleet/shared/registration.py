@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from control import derpmap
+from control.headscale import facts as headscale_facts
+from control.headscale import transaction
 from engine.facts import Ask, Facts
 from engine.plan import Mode
 from engine.resource import Resource
@@ -19,7 +22,6 @@ from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rules import HEADSCALE
 from probe.derpmap import Served
-from roles import derpmap, headscale
 
 
 class RegistrationFailed(DerpfleetError):
@@ -36,7 +38,7 @@ def register(fleet: Fleet, proved: Sequence[Host]) -> Served:
         return NO_HEADSCALE
     outcome = step(fleet, fleet.headscale_login(), Registration(fleet, proved=proved))
     fleet.report.line(HEADSCALE, "ok", f"serves {_codes(proved)}")
-    for left in headscale.to_withdraw(fleet.site, outcome.facts):
+    for left in transaction.to_withdraw(fleet.site, outcome.facts):
         fleet.report.line(
             HEADSCALE,
             "",
@@ -70,7 +72,7 @@ def regions_of(fleet: Fleet, host: Host, facts: Facts) -> list[Host]:
 
     `facts` are the headscale host's.
     """
-    return [host, *(left for left in headscale.to_withdraw(fleet.site, facts) if left.name == host.name)]
+    return [host, *(left for left in transaction.to_withdraw(fleet.site, facts) if left.name == host.name)]
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,16 @@ class Registration:
     @property
     def ask(self) -> Ask:
         """What there is of headscale."""
-        return headscale.ask(self.fleet.site)
+        return headscale_facts.ask(self.fleet.site)
 
     def plan(self, session: Session) -> list[Resource]:
         """What config.yaml names under derp.paths is known only when it was read: the second question costs a turn."""
         site = self.fleet.site
-        facts = session.ask(headscale.ask(site, session.facts))
-        for warning in headscale.warnings(site, facts):
+        facts = session.ask(headscale_facts.ask(site, session.facts))
+        for warning in transaction.warnings(site, facts):
             self.fleet.report.line(HEADSCALE, "warning", warning)
         gone = [region for host in self.stopped for region in regions_of(self.fleet, host, facts)]
-        return headscale.resources(site, facts, self.proved, gone, pins=pins.known(self.fleet, self.proved))
+        return transaction.resources(site, facts, self.proved, gone, pins=pins.known(self.fleet, self.proved))
 
     def afterwards(self, facts: Facts) -> Ask:
         """Ask for the map that headscale serves then."""
@@ -111,7 +113,7 @@ class Registration:
         return RegistrationFailed(
             f"headscale did not take the map: {failure.what}",
             host=HEADSCALE,
-            where=f"roles/headscale.py -> {failure.id}",
+            where=f"control/headscale/transaction.py -> {failure.id}",
             why=failure.why,
             next="the previous map is in force; mend the cause and deploy again",
         )

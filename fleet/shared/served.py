@@ -6,37 +6,22 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from control.headscale import facts as headscale_facts
 from engine.facts import Ask, Facts, Output
+from engine.scripts import script
 from engine.session import Session
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Site
 from probe.derpmap import Map, Served, Unknown
-from roles import headscale_look
 
 NO_HEADSCALE = Unknown("the site has no headscale host")
 _NOWHERE = Unknown("headscale shows nowhere which map it serves (metrics_listen_addr, 0.26 or newer)")
 
-# These run on the headscale host. The pages answer on loopback alone, and what they know of nodes and keys stays there.
-_OPEN = """
-import json,sys,urllib.request as u
-page=u.Request(sys.argv[1],headers={"Accept":"application/json"})
-found=json.loads(u.build_opener(u.ProxyHandler({})).open(page,timeout=5).read().decode())
-"""
-_MAP = _OPEN + "print(json.dumps(found))"
-_HOMES = (
-    _OPEN
-    + """
-regions=set(map(int,sys.argv[2:]))
-def home(node): return ((node.get("Hostinfo") or {}).get("NetInfo") or {}).get("PreferredDERP")
-print(json.dumps(sorted(n["GivenName"] for n in found.values() if n.get("IsOnline") and home(n) in regions)))
-"""
-)
-
 
 def headscale_session(fleet: Fleet) -> Session:
     """A conversation with the headscale host that only reads. Raises DerpfleetError."""
-    return fleet.session_for_reading(fleet.headscale_login(), headscale_look.ask(fleet.site))
+    return fleet.session_for_reading(fleet.headscale_login(), headscale_facts.ask(fleet.site))
 
 
 def served_map(fleet: Fleet) -> Served:
@@ -52,8 +37,8 @@ def served_map(fleet: Fleet) -> Served:
 
 def ask_map(site: Site, facts: Facts) -> Ask:
     """What to ask headscale's host, given a first look at it. Raises HeadscaleRefused."""
-    page = headscale_look.look(site, facts).served()
-    return Ask(commands={"served": _python(facts, _MAP, page.url)} if page else {})
+    page = headscale_facts.read_facts(site, facts).served()
+    return Ask(commands={"served": _page(facts, "map", page.url)} if page else {})
 
 
 def read_map(facts: Facts) -> Served:
@@ -72,15 +57,15 @@ def nodes_at_home(session: Session, site: Site, regions: Iterable[int]) -> list[
 
     Raises HeadscaleRefused, Unreachable.
     """
-    page = headscale_look.look(site, session.facts).nodes
+    page = headscale_facts.read_facts(site, session.facts).nodes
     if not page:
         return None
-    said = session.ask(Ask(commands={"homes": _python(session.facts, _HOMES, page, *map(str, regions))})).commands["homes"]
+    said = session.ask(Ask(commands={"homes": _page(session.facts, "homes", page, *map(str, regions))})).commands["homes"]
     return list(_decoded(said)) if said.status == 0 else None
 
 
-def _python(facts: Facts, script: str, *arguments: str) -> tuple[str, ...]:
-    return (facts.python_executable, "-I", "-c", script, *arguments)
+def _page(facts: Facts, *arguments: str) -> tuple[str, ...]:
+    return (facts.python_executable, "-I", "-c", script("headscale_page"), *arguments)
 
 
 def _decoded(said: Output) -> Any:

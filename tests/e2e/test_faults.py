@@ -11,7 +11,7 @@
 #   cut, killed, power cut         here; at every step on every Python: tests/agent/test_every_python.py; the map: here
 #   other people's nginx           here; tests/roles/cases/nginx-broken
 #   ACME refuses                   here; every reason in words: tests/files/test_certificate.py
-#   headscale does not come back   here; the transaction alone: tests/roles/test_headscale_transaction.py
+#   headscale does not come back   here; the transaction alone: tests/control/test_headscale_transaction.py
 #   two deploys at once            here; tests/engine/test_session.py
 #   Ctrl-C                         here; several hosts, and pressed twice: tests/fleet/shared/test_parallel.py; before the agent has begun:
 #                                  tests/engine/test_session.py

@@ -22,8 +22,8 @@ from fleet.shared.fleet import Fleet
 from fleet.withdraw import NoOtherRelay, StillAtHome
 from inventory.model import Site
 from probe.proof import LADDER, Proof, Rung
-from tests.roles.test_headscale import facts as seen
-from tests.roles.test_headscale import site_of
+from tests.control.test_headscale import facts as seen
+from tests.control.test_headscale import site_of
 
 MAP = """\
 regions:

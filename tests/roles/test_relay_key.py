@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from engine.scripts import script
 from relay.keys.node_key import parse_key_file, read_or_create_key
-from roles.relay import MAKE_KEY
 
 GROUP = grp.getgrgid(os.getgid()).gr_name
 
 
 def make(folder: Path, *, old: Path | None = None) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-I", "-c", MAKE_KEY, str(folder / "derper.key"), GROUP, str(old or folder / "none")]
+    argv = [sys.executable, "-I", "-c", script("make_key"), str(folder / "derper.key"), GROUP, str(old or folder / "none")]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 

@@ -20,8 +20,8 @@ from fleet.shared import served
 from fleet.shared.fleet import Fleet
 from inventory.model import Site
 from probe.derpmap import Map, Served, Unknown
-from tests.roles.test_headscale import facts as seen
-from tests.roles.test_headscale import site_of
+from tests.control.test_headscale import facts as seen
+from tests.control.test_headscale import site_of
 
 NODES = {
     "1": {"GivenName": "phone", "IsOnline": True, "Hostinfo": {"NetInfo": {"PreferredDERP": 900}}},

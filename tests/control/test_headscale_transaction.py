@@ -25,7 +25,7 @@ def stage(tmp_path_factory):
 def register(stage):
     def run(*proved, mode="apply", **more):
         request = json.dumps({"site_file": str(stage.site_file), "mode": mode, "proved": proved, **more})
-        argv = [*stage.enter_in("controller"), sys.executable, "-m", "tests.roles.registering", request]
+        argv = [*stage.enter_in("controller"), sys.executable, "-m", "tests.control.registering", request]
         done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from control.yaml_text import block
 from inventory.choices import answers_http, source_of
 from inventory.model import Host, Site
-from roles.yaml_text import block
 
 Pins = Mapping[str, str]  # host name -> SHA-256 of its certificate (DER), in hex
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control.yaml_text import CannotPatch, _same, block, flow, patch, plain
 from inventory.document import NotYaml, compose
-from roles.yaml_text import CannotPatch, _same, block, flow, patch, plain
 
 SAMPLES = Path(__file__).parent / "headscale"
 

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from control.yaml_text import CannotPatch, patch, plain
 from inventory.document import NotYaml, compose
-from roles.yaml_text import CannotPatch, patch, plain
 
 _WORKING_DIRECTORY = "/var/lib/headscale"  # of the unit that headscale ships; relative names in derp.paths are relative to it
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from artefacts.go import build
+from control.headscale.config import parse_config
+from control.headscale.reader import BadMap, parse_map
+from control.headscale.transaction import resources
 from engine.facts import Facts, FileFact, Output
 from engine.resource import Http
 from inventory.model import Headscale, Host, Region, Site
 from lab.programs import TAILNET
-from roles.headscale import resources
-from roles.headscale_config import parse_config
-from roles.headscale_reader import BadMap, parse_map
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 

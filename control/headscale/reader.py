@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
+from control.yaml_text import plain
 from inventory.document import NotYaml, compose, is_merge
-from roles.yaml_text import plain
 
 Region = dict[str, Any]
 Regions = Mapping[int, Region | None]  # None: the file takes a region of Tailscale's away

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from control.derpmap import derpmap, instructions, region_node, warnings, yaml_map, yaml_region
+from control.headscale.reader import parse_map
+from control.yaml_text import plain
 from inventory.document import compose
 from inventory.model import Site
 from inventory.site_file import compile_site
-from roles.derpmap import derpmap, instructions, region_node, warnings, yaml_map, yaml_region
-from roles.headscale_reader import parse_map
-from roles.yaml_text import plain
 
 SITE = """\
 hosts:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roles.headscale_reader import BadMap, parse_map
+from control.headscale.reader import BadMap, parse_map
 
 GOOD = """\
 regions:

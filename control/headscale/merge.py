@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from control.derpmap import Pins, yaml_region
+from control.headscale.reader import BadMap, Region, Regions, parse_map
+from control.yaml_text import CannotPatch, patch, plain
 from inventory.document import NotYaml, compose
 from inventory.model import Host
-from roles.derpmap import Pins, yaml_region
-from roles.headscale_reader import BadMap, Region, Regions, parse_map
-from roles.yaml_text import CannotPatch, patch, plain
 
 
 def merge(text: str, *, put: Mapping[int, Region], remove: Sequence[int] = ()) -> str:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from control.headscale.config import parse_config
+from control.headscale.facts import NEWEST, HeadscaleRefused, ask, parse_version
+from control.headscale.merge import merge
+from control.headscale.reader import parse_map
+from control.headscale.transaction import refusals, resources, to_withdraw, warnings
 from engine.facts import Facts, FileFact, Output
 from engine.plan import compile_plan
 from engine.resource import File, Http, Service
 from inventory.model import Site
 from inventory.site_file import compile_site
-from roles.headscale import HeadscaleRefused, ask, refusals, resources, to_withdraw, warnings
-from roles.headscale_config import parse_config
-from roles.headscale_look import NEWEST, parse_version
-from roles.headscale_map import merge
-from roles.headscale_reader import parse_map
 
 FOLDER = Path(__file__).parent / "headscale"
 CONFIG = (FOLDER / "config.yaml").read_text()

@@ -1,4 +1,4 @@
-"""One registration as `invoke deploy` does it, from within a lab: `python -m tests.roles.registering '{"site": …, "proved": […]}'`.
+"""One registration as `invoke deploy` does it, from within a lab: `python -m tests.control.registering '{"site": …, "proved": […]}'`.
 
 Prints what came of it as JSON. `spoil` makes the map one that headscale chokes on, behind the back of our own checks.
 """
@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import inventory
+from control.headscale import facts, transaction
 from engine.login import Login
 from engine.run import Fixed, converge
-from roles import headscale
 
 
 def main(site_file, mode, proved, withdrawn=(), ports=None, spoil=False):
@@ -27,7 +27,7 @@ def main(site_file, mode, proved, withdrawn=(), ports=None, spoil=False):
             return compiled(session)
 
     def compiled(session):
-        map_file, config, service = headscale.resources(
+        map_file, config, service = transaction.resources(
             site, session.facts, [hosts[name] for name in proved], [hosts[name] for name in withdrawn]
         )
         if spoil:
@@ -37,7 +37,7 @@ def main(site_file, mode, proved, withdrawn=(), ports=None, spoil=False):
 
     ssh = site.headscale.ssh
     login = Login("headscale", ssh, address=ssh.address, known_hosts=Path(site.known_hosts), base=Path(site.path).parent)
-    outcome = converge(login, Registration(resources=(), ask=headscale.ask(site), mode=mode), runs=Path(site.path).parent / "runs")
+    outcome = converge(login, Registration(resources=(), ask=facts.ask(site), mode=mode), runs=Path(site.path).parent / "runs")
     return {"changed": outcome.changed, "failed": [[failure.id, failure.what, failure.why] for failure in outcome.failures]}
 
 

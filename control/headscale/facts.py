@@ -1,4 +1,4 @@
-"""What a look at the headscale host found: version, unit, configuration, the map file and the other files beside it. Pure."""
+"""What is known of the headscale host: version, unit, configuration, the map file and the other files beside it. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from control.headscale.config import BadConfig, Config, parse_config
+from control.headscale.reader import BadMap, Regions, parse_map
 from engine.facts import Ask, Facts, FileFact
 from engine.resource import Http
 from inventory.errors import DerpfleetError
 from inventory.model import Headscale, Site
-from roles.headscale_config import BadConfig, Config, parse_config
-from roles.headscale_reader import BadMap, Regions, parse_map
 
 Version = tuple[int, int, int]
 
@@ -28,7 +28,7 @@ class HeadscaleRefused(DerpfleetError):
 
 
 @dataclass(frozen=True)
-class Look:
+class HeadscaleFacts:
     """`elsewhere`: the regions of the other files in derp.paths, by file; those in `unseen` were not read."""
 
     headscale: Headscale
@@ -93,8 +93,8 @@ def ask(site: Site, facts: Facts | None = None) -> Ask:
     )
 
 
-def look(site: Site, facts: Facts) -> Look:
-    """Raises HeadscaleRefused when a file is missing or malformed, telling all that is wrong with it."""
+def read_facts(site: Site, facts: Facts) -> HeadscaleFacts:
+    """Reads the answers to `ask`. Raises HeadscaleRefused when a file is missing or malformed, telling all that is wrong with it."""
     headscale = _headscale(site)
     config_file = facts.files.get(headscale.config)
     if config_file is None:
@@ -106,7 +106,7 @@ def look(site: Site, facts: Facts) -> Look:
     others = [path for path in config.paths if path != headscale.derp_map]
     seen = [path for path in others if path in facts.files]
     map_file = facts.files.get(headscale.derp_map)
-    return Look(
+    return HeadscaleFacts(
         headscale=headscale,
         version=parse_version(_stdout(facts, "headscale-version")),
         unit=dict(line.split("=", 1) for line in _stdout(facts, "headscale-unit").splitlines() if "=" in line),

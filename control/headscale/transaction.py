@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 
+from control.derpmap import Pins, missing_pin, yaml_region
+from control.headscale.config import BadConfig, with_path
+from control.headscale.facts import STRICT_SINCE, VERIFY_SINCE, HeadscaleFacts, HeadscaleRefused, read_facts
+from control.headscale.merge import hostnames, is_of, merge, plan_registration, renumbered
+from control.headscale.reader import BadMap, Region
 from engine.facts import Facts, FileFact
 from engine.resource import File, Http, Resource, Service
 from inventory.model import Host, Site
-from roles.derpmap import Pins, missing_pin, yaml_region
-from roles.headscale_config import BadConfig, with_path
-from roles.headscale_look import STRICT_SINCE, VERIFY_SINCE, HeadscaleRefused, Look, ask, look
-from roles.headscale_map import hostnames, is_of, merge, plan_registration, renumbered
-from roles.headscale_reader import BadMap, Region
-
-__all__ = ["HeadscaleRefused", "ask", "refusals", "resources", "to_withdraw", "warnings"]
 
 ROLE = "headscale"
 _TICK_MAX_S = 60  # a map that is read this often is waited for; else headscale is restarted
@@ -32,10 +30,10 @@ def resources(
     """The map file, config.yaml with that file under derp.paths, and headscale itself.
 
     `proved`: hosts whose region goes in. `withdrawn`: hosts whose region comes out; their relay is to be stopped before (see
-    `roles.headscale_map.plan_registration`). A region whose id was changed in the site file stays until `to_withdraw` is passed here.
+    `control.headscale.merge.plan_registration`). A region whose id was changed in the site file stays until `to_withdraw` is passed here.
     Raises HeadscaleRefused.
     """
-    seen = look(site, facts)
+    seen = read_facts(site, facts)
     if reasons := list(_refusals(site, seen, proved, withdrawn, pins)):
         raise HeadscaleRefused("headscale's map was not touched", why="\n".join(reasons), next="clear this up, then deploy again")
     steps = plan_registration(seen.regions, proved, pins=pins)
@@ -53,20 +51,20 @@ def resources(
 
 def refusals(site: Site, facts: Facts, proved: Sequence[Host], withdrawn: Sequence[Host] = (), *, pins: Pins | None = None) -> list[str]:
     """Why the map may not be changed, each a sentence. Raises HeadscaleRefused when not even that can be told."""
-    return list(_refusals(site, look(site, facts), proved, withdrawn, pins))
+    return list(_refusals(site, read_facts(site, facts), proved, withdrawn, pins))
 
 
 def to_withdraw(site: Site, facts: Facts) -> list[Host]:
     """Hosts under the ids that the site gave up but the map has: for `resources`, as `withdrawn`, once their relay was stopped."""
     return [
         host.model_copy(update={"region": host.region.model_copy(update={"id": id})})
-        for id, host in renumbered(look(site, facts).regions, tuple(site.hosts.values())).items()
+        for id, host in renumbered(read_facts(site, facts).regions, tuple(site.hosts.values())).items()
     ]
 
 
 def warnings(site: Site, facts: Facts) -> list[str]:
     """What works and will hurt one day, each a sentence."""
-    seen = look(site, facts)
+    seen = read_facts(site, facts)
     config = seen.headscale.config
     found = []
     if seen.config.urls:
@@ -102,7 +100,7 @@ def warnings(site: Site, facts: Facts) -> list[str]:
     return found
 
 
-def _refusals(site: Site, seen: Look, proved: Sequence[Host], withdrawn: Sequence[Host], pins: Pins | None) -> Iterator[str]:
+def _refusals(site: Site, seen: HeadscaleFacts, proved: Sequence[Host], withdrawn: Sequence[Host], pins: Pins | None) -> Iterator[str]:
     headscale = seen.headscale
     if seen.unit.get("LoadState") == "not-found":
         yield f"There is no unit {headscale.unit} on the headscale host: set headscale.unit in the site file."
@@ -125,7 +123,7 @@ def _refusals(site: Site, seen: Look, proved: Sequence[Host], withdrawn: Sequenc
         yield "No region would be left, and headscale does not start with none: register another relay first."
 
 
-def _clashes(site: Site, seen: Look, host: Host) -> Iterator[str]:
+def _clashes(site: Site, seen: HeadscaleFacts, host: Host) -> Iterator[str]:
     id, code, domain, path = host.region.id, host.region.code, host.domain, seen.headscale.derp_map
     node_name = yaml_region(host)["nodes"][0]["name"]
     ours = {other.region.id for other in site.hosts.values()}
@@ -163,7 +161,7 @@ def _clashes(site: Site, seen: Look, host: Host) -> Iterator[str]:
             yield f"The node name {node_name} of {host.name} is taken by {where}: give {host.name} another region id."
 
 
-def _others(seen: Look, id: int) -> Iterator[tuple[str, int, Region]]:
+def _others(seen: HeadscaleFacts, id: int) -> Iterator[tuple[str, int, Region]]:
     """Every region but this one of the map file, with its file and id."""
     for path, regions in ({seen.headscale.derp_map: seen.regions} | dict(seen.elsewhere)).items():
         for other_id, region in regions.items():
@@ -175,7 +173,7 @@ def _called(region: Region) -> str:
     return f"'{region.get('regioncode', '')}' at {', '.join(hostnames(region))}"
 
 
-def _present(seen: Look, withdrawn: Sequence[Host]) -> bool:
+def _present(seen: HeadscaleFacts, withdrawn: Sequence[Host]) -> bool:
     return any(host.region.id in seen.regions for host in withdrawn)
 
 
@@ -193,7 +191,7 @@ def _file(path: str, text: str, found: FileFact | None, *, like: FileFact) -> Fi
     )
 
 
-def _service(seen: Look, map_file: File, config_file: File, put: Mapping[int, Region], *, only_added: bool) -> Service:
+def _service(seen: HeadscaleFacts, map_file: File, config_file: File, put: Mapping[int, Region], *, only_added: bool) -> Service:
     contains = tuple(text for id, region in sorted(put.items()) for text in (f'"{id}":', *(f'"{name}"' for name in hostnames(region))))
     served = seen.served(contains)
     healthy: tuple[Http, ...] = (seen.health,) if served is None else (seen.health, served)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roles.headscale_config import BadConfig, Config, Embedded, parse_config, with_path
+from control.headscale.config import BadConfig, Config, Embedded, parse_config, with_path
 
 SAMPLE = (Path(__file__).parent / "headscale" / "config.yaml").read_text()
 OURS = "/etc/headscale/derp.yaml"

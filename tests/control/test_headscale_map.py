@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control.derpmap import yaml_region
+from control.headscale.merge import Step, is_of, merge, plan_registration, renumbered
+from control.headscale.reader import BadMap, parse_map
 from inventory.model import Host, Region
-from roles.derpmap import yaml_region
-from roles.headscale_map import Step, is_of, merge, plan_registration, renumbered
-from roles.headscale_reader import BadMap, parse_map
 
 SAMPLE = (Path(__file__).parent / "headscale" / "derp.yaml").read_text()
 
