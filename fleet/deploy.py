@@ -170,7 +170,7 @@ def _explain(host: Host, failure: Failure, outcome: Outcome) -> ResourceFailed:
     return ResourceFailed(
         failure.what,
         host=host.name,
-        where=f"roles/{role}.py -> {failure.id}",
+        where=f"{roles.ROLES.get(role, 'roles/')} -> {failure.id}",
         why=failure.why,
         next=f"mend it, then invoke deploy --host {host.name}: it goes on from there",
     )

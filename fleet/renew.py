@@ -10,7 +10,8 @@ from fleet.prove import prove_hosts
 from inventory.choices import source_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from roles import certificate
+from roles import relay
+from roles.certificate import renewal
 
 
 def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
@@ -43,8 +44,8 @@ def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
     outcome = fleet.alone(
         lambda: fleet.converge(
             fleet.login(host),
-            lambda session: certificate.renewal(host, session.facts, force=force),
-            ask=certificate.ask_withdrawn(host),
+            lambda session: renewal.run(host, session.facts, force=force),
+            ask=relay.ask_withdrawn(host),
             verb="renew",
         )
     )
@@ -58,4 +59,4 @@ def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
         )
     if not outcome.changed:
         fleet.report.line(host.name, "ok", "its certificate is not due; --force renews it all the same")
-    return certificate.is_withdrawn(host, outcome.facts)
+    return relay.is_withdrawn(host, outcome.facts)

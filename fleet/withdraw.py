@@ -103,7 +103,7 @@ def _stop(fleet: Fleet, host: Host) -> None:
         fleet.report.doing(host.name, "")
     fleet.report.counts(host.name, outcome.counts, checking=False, seconds=time.monotonic() - started)
     for failure in outcome.failures:
-        raise ResourceFailed(failure.what, host=host.name, where=f"roles/relay.py -> {failure.id}", why=failure.why)
+        raise ResourceFailed(failure.what, host=host.name, where=f"roles/relay/ -> {failure.id}", why=failure.why)
 
 
 def _answers(fleet: Fleet, host: Host) -> bool:

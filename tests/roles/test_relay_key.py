@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from relay.keyfile import parse_key_file, read_or_create_key
-from roles.relay import MAKE_KEY
+from roles.relay.key import MAKE_KEY
 
 GROUP = grp.getgrgid(os.getgid()).gr_name
 
