@@ -18,7 +18,8 @@ from inventory.choices import source_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.derpmap import Unknown
-from roles import certificate
+from roles import relay
+from roles.certificate import renewal
 
 
 def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
@@ -50,7 +51,7 @@ def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
     outcome = step(fleet, fleet.login(host), Renewal(host, force), doing="renewing", counts=False)
     if not outcome.changed:
         fleet.report.line(host.name, "ok", "its certificate is not due; --force renews it all the same")
-    return certificate.is_withdrawn(host, outcome.facts)
+    return relay.is_withdrawn(host, outcome.facts)
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ class Renewal:
     @property
     def ask(self) -> Ask:
         """Whether the relay is withdrawn."""
-        return certificate.ask_withdrawn(self.host)
+        return relay.ask_withdrawn(self.host)
 
     def plan(self, session: Session) -> list[Resource]:
         """Return the renewal and what it needs."""
-        return certificate.renewal(self.host, session.facts, force=self.force)
+        return renewal.run(self.host, session.facts, force=self.force)
 
     def afterwards(self, _: Facts) -> Ask:
         """Ask nothing more."""

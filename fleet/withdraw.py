@@ -118,7 +118,7 @@ class Stop:
 
     def failed(self, failure: Failure) -> ResourceFailed:
         """Name what did not stop."""
-        return ResourceFailed(failure.what, host=self.host.name, where=f"roles/relay.py -> {failure.id}", why=failure.why)
+        return ResourceFailed(failure.what, host=self.host.name, where=f"roles/relay/ -> {failure.id}", why=failure.why)
 
 
 def _answers(fleet: Fleet, host: Host) -> bool:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_imports import imported
+
 ROOT = Path(__file__).parent.parent
 PRODUCT = ("inventory", "engine", "roles", "probe", "fleet", "lab", "tasks.py")
 CHOICE = re.compile(r"(^|\.)(host|relay_host)\.(flavour|front)$|(^|\.)certificate\.source$|(^|\.)firewall\.mode$")
 
 # Where a choice is a key into a table of what it implies or of the modules that carry it out.
-TABLES = {"inventory/choices.py", "roles/certificate.py", "roles/firewall/__init__.py"}
+TABLES = {"inventory/choices.py", *(f"roles/{folder}/__init__.py" for folder in ("certificate", "firewall", "front", "relay"))}
 # Files that still compare a choice. This set may only shrink.
 COMPARING: set[str] = set()
 
@@ -54,6 +56,26 @@ def test_no_choice_of_the_site_file_is_compared_by_name() -> None:
 
 def test_choices_are_keys_of_the_tables_only() -> None:
     assert places("looked up") == TABLES
+
+
+ROLES = ("certificate", "firewall", "front", "relay")
+VARIANTS = {
+    "certificate": ("acme", "brought", "self_signed"),
+    "firewall": ("nftables", "off"),
+    "front": ("direct", "nginx"),
+    "relay": ("derper", "ours"),
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_knows_no_other_and_a_variant_no_sibling(role: str) -> None:
+    """`roles.relay_host` joins the roles, and each role's `__init__` its variants."""
+    others = [f"roles.{name}" for name in (*ROLES, "relay_host") if name != role]
+    for path in sorted((ROOT / "roles" / role).rglob("*.py")):
+        place = path.relative_to(ROOT / "roles" / role).with_suffix("").parts[0]
+        siblings = [f"roles.{role}.{name}" for name in VARIANTS[role] if name != place and place != "__init__"]
+        found = [name for name in imported(path) if any(name == one or name.startswith(f"{one}.") for one in [*others, *siblings])]
+        assert found == [], path
 
 
 @pytest.mark.parametrize(

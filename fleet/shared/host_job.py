@@ -61,7 +61,7 @@ class HostJob:
         return ResourceFailed(
             failure.what,
             host=self.host.name,
-            where=f"roles/{failure.role}.py -> {failure.id}",
+            where=f"{roles.ROLES.get(failure.role, 'roles/')} -> {failure.id}",
             why=failure.why,
             next=f"mend it, then invoke deploy --host {self.host.name}: it goes on from there",
         )

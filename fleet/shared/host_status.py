@@ -14,7 +14,7 @@ from fleet.shared.fleet import Fleet
 from inventory.choices import flavour_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from roles import certificate, paths
+from roles import paths, relay
 from roles.wiring import wire
 
 VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
@@ -53,7 +53,7 @@ def _ask(host: Host, others: Sequence[Host]) -> Ask:
             "image": ("docker", "container", "inspect", "--format", "{{.Config.Image}}", paths.CONTAINER),
             "journal": ("ls", "-1r", "/var/lib/derpfleet/journal"),
             "distances": (*python, script("connect_times"), *places),
-            **certificate.ask_withdrawn(host).commands,
+            **relay.ask_withdrawn(host).commands,
         }
     )
 
@@ -76,7 +76,7 @@ def _read(host: Host, facts: Facts) -> HostStatus:
         version=version[1] if version else image,
         clients=int(clients[1]) if clients else None,
         last_deploy=f"{deployed[1]} {deployed[2]}:{deployed[3]}:{deployed[4]}" if deployed else "",
-        withdrawn=certificate.is_withdrawn(host, facts),
+        withdrawn=relay.is_withdrawn(host, facts),
         distances_ms=_distances(said.get("distances", "")),
     )
 

@@ -214,7 +214,7 @@ def test_a_relay_that_does_not_stop_keeps_its_region(world: World) -> None:
     world.failure = Failure("service:derpfleet-relay.service", "did not stop", "a job is running")
     with pytest.raises(ResourceFailed, match="did not stop") as error:
         world.withdraw()
-    assert error.value.where == "roles/relay.py -> service:derpfleet-relay.service"
+    assert error.value.where == "roles/relay/ -> service:derpfleet-relay.service"
     assert world.map == MAP
 
 

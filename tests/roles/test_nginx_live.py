@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from artefacts.shipment import Shipment
 from engine.facts import Facts
 from engine.resource import File
-from inventory.model import Host, Site
+from inventory.model import Host
 from relay.client import Connection
 from relay.core.handshake import make_private_key, public_key
-from roles import certificate, front, nginx, paths
+from roles import paths
+from roles.front import nginx
 from tests.support.acme import free_ports
 from tests.support.debian import program
 
@@ -53,8 +53,7 @@ def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 def write_configuration(folder: Path, host: Host) -> Path:
     """What the roles write, with this machine's places for the host's."""
-    site = Site(path=str(folder / "site.yml"), hosts={host.name: host}, known_hosts="none")
-    resources = [*nginx.resources(host, site, Facts(), Shipment()), *front.resources(host, site, Facts(), Shipment())]
+    resources = [*nginx.http_resources(host, Facts()), *nginx.https_resources(host, Facts(), certificate.issued(host), "")]
     conf = "".join(r.content.decode() for r in resources if isinstance(r, File) and isinstance(r.content, bytes) and "/zz-" in r.path)
     fullchain, key = certificate.files(host)
     for there, here in ((fullchain, "chain.pem"), (key, "key.pem"), (paths.WEBROOT, "webroot")):

@@ -8,7 +8,8 @@ import inventory
 from engine.facts import Facts, Output
 from engine.plan import compile_plan
 from engine.resource import Command
-from roles import certificate
+from roles import relay
+from roles.certificate import renewal
 from tests.roles.cases import FOLDER
 
 
@@ -18,7 +19,7 @@ from tests.roles.cases import FOLDER
 )
 def test_renewal(force: bool, argv: tuple[str, ...], unless: tuple[str, ...]) -> None:
     host = inventory.load(FOLDER / "bare" / "site.yml").hosts["hk1"]
-    resources = certificate.renewal(host, Facts(now=1795371962.5), force=force)
+    resources = renewal.run(host, Facts(now=1795371962.5), force=force)
     renew, served = compile_plan(resources, mode="apply").resources
     assert isinstance(renew, Command) and isinstance(served, Command)
     assert (renew.argv[1:], renew.unless[1:]) == (argv, unless)
@@ -40,5 +41,5 @@ def test_renewal(force: bool, argv: tuple[str, ...], unless: tuple[str, ...]) ->
 )
 def test_a_withdrawn_relay_is_told_from_one_that_is_down(case: str, output: Output, withdrawn: bool) -> None:
     host = inventory.load(FOLDER / case / "site.yml").hosts["hk1"]
-    assert set(certificate.ask_withdrawn(host).commands) == {"withdrawn"}
-    assert certificate.is_withdrawn(host, Facts(commands={"withdrawn": output})) is withdrawn
+    assert set(relay.ask_withdrawn(host).commands) == {"withdrawn"}
+    assert relay.is_withdrawn(host, Facts(commands={"withdrawn": output})) is withdrawn

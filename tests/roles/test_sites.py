@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import roles
-from artefacts.shipment import Shipment
 from engine.facts import Facts, FileFact, Listener, Output
 from engine.resource import File
 from inventory.model import Host, Site
-from roles import nginx, sites
+from roles import sites
+from roles.front import nginx
 
 OURS = "/etc/nginx/conf.d/zz-derpfleet-http.conf"
 
@@ -121,7 +121,7 @@ def test_where_we_are_the_default_all_that_comes_by_address_is_as_by_name() -> N
 
 @pytest.mark.parametrize(("servers", "names"), [(("listen 80; server_name blog.example.org;",), 2), (("listen 80;",), 1)])
 def test_while_a_lost_certificate_breaks_nginx_what_we_answer_by_address_stays(servers: tuple[str, ...], names: int) -> None:
-    resources = nginx.resources(host(), Site(path="", hosts={"hk1": host()}, known_hosts="none"), there(*servers), Shipment())
+    resources = nginx.http_resources(host(), there(*servers))
     content = next(r.content for r in resources if isinstance(r, File) and r.path == OURS)
     assert isinstance(content, bytes)
     broken = nginx_facts(Output(status=1, stdout="", stderr="nginx: [emerg] cannot load certificate"))

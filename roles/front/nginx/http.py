@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from artefacts.shipment import Shipment
 from engine.facts import Facts
 from engine.render import render
 from engine.resource import Absent, Command, Directory, Exec, File, Http, Package, Resource, Service
 from engine.scripts import script
-from inventory.model import Host, Site
+from inventory.model import Host
 from roles import paths, sites
-from roles.wiring import wire
+from roles.contract import Challenge, ReloadTest
+from roles.wiring import Wiring
 
 UNIT = "nginx.service"
 HTTP_READY = f"service:{UNIT}/http"
@@ -19,14 +19,32 @@ _READY = f"{_CHALLENGES}/derpfleet"
 ASIDE = f"{paths.ETC}/{sites.HTTPS_NAME}"
 _OURS = "Written by derpfleet"
 
+# `nginx -t` opens logs, keys and the pid file of everybody's sites: in a unit of its own, as the renewal's is shut in.
+_TEST_UNIT = "derpfleet-nginx-test.service"
+_TEST_FILE = f"{paths.SYSTEMD}/{_TEST_UNIT}"
+_JOURNAL = ("journalctl", "--identifier", "nginx", "--lines", "3", "--since", "-1min", "--output", "cat", "--no-pager", "--unit")
+
 ASK = sites.ASK
+RELOAD: tuple[str, ...] = ("systemctl", "try-reload-or-restart", UNIT)
+TEST: ReloadTest | None = ReloadTest(argv=("systemctl", "start", _TEST_UNIT), words=(*_JOURNAL, _TEST_UNIT))
 
 
-def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
-    return _serve(host, facts) if wire(host).relay_is_hidden else leave(host, facts)
+def challenge(host: Host) -> Challenge:
+    """Return how challenges are answered: from a folder that nginx serves on the http port."""
+    return Challenge(("--webroot", "--webroot-path", paths.WEBROOT), needs=(f"file:{_TEST_FILE}", HTTP_READY))
 
 
-def _serve(host: Host, facts: Facts) -> list[Resource]:
+def test_units() -> list[Resource]:
+    """Return the unit that `TEST` starts."""
+    return [File(path=_TEST_FILE, content=render("nginx-test.service.j2"))]
+
+
+def absent_test_units() -> list[Resource]:
+    """Return what takes that unit away."""
+    return [Absent(path=_TEST_FILE)]
+
+
+def http_resources(host: Host, facts: Facts) -> list[Resource]:
     http = f"{sites.folder(facts)}/{sites.HTTP_NAME}"
     addresses, instead = sites.by_address(host, facts)
     content = render(
@@ -52,7 +70,7 @@ def _serve(host: Host, facts: Facts) -> list[Resource]:
             phase="http",
             reload_on=tuple(file.id for file in files),
             before=("nginx", "-t"),
-            healthy=(Http(url=f"http://{host.domain}:{host.ports.http}{_READY}", connect=connect(facts, host.ports.http)),),
+            healthy=(Http(url=f"http://{host.domain}:{host.ports.http}{_READY}", connect=reached_at(facts, host.ports.http)),),
             watch=sites.watches(facts),
             needs=("package:nginx", f"file:{paths.WEBROOT}{_READY}", *(command.id for command in mended)),
         ),
@@ -72,7 +90,7 @@ def _mended(facts: Facts) -> list[Command]:
     return [Command(title="https server taken out", argv=argv, unless=gone, needs=("package:nginx", f"directory:{paths.ETC}"))]
 
 
-def connect(facts: Facts, port: int) -> str:
+def reached_at(facts: Facts, port: int) -> str:
     """Where this host reaches its own nginx: loopback, or the address that its servers are bound to."""
     beside = [listen for server in sites.others(facts) for listen in server.listens if listen.port == port]
     bound = [listen.address for listen in beside if listen.address not in ("*", "[::]")]
@@ -96,14 +114,14 @@ def _placeholder(facts: Facts) -> list[Resource]:
     return []
 
 
-def leave(host: Host, facts: Facts) -> list[Resource]:
+def absent(host: Host, wiring: Wiring, facts: Facts) -> list[Resource]:
     """Takes our servers out of nginx, and nginx off its ports when it serves nobody else."""
     files = [Absent(path=path) for path in sorted(facts.files) if path.endswith((sites.HTTP_NAME, sites.HTTPS_NAME))]
     if not files:
         return []
     if not sites.others(facts):
         return [*files, Service(unit=UNIT, phase="gone", enabled=False, running=False)]
-    wanted = [use.port for use in wire(host).uses if use.proto == "tcp" and use.public]
+    wanted = [use.port for use in wiring.uses if use.proto == "tcp" and use.public]
     return [
         *files,
         Service(
@@ -117,15 +135,25 @@ def leave(host: Host, facts: Facts) -> list[Resource]:
     ]
 
 
-def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
-    fronted = wire(host).relay_is_hidden
-    if not fronted and not leave(host, facts):
-        return []
-    if fronted and (path := sites.foreign(facts)):
+def refusals(host: Host, facts: Facts) -> list[str]:
+    """Return what keeps our servers from being added."""
+    if path := sites.foreign(facts):
         return [
             f"{path} on {host.name} is no package's, and the distribution's nginx would be installed over it: take it away, or set "
             f"hosts.{host.name}.front to none, with ports that it does not have."
         ]
+    if found := absence_refusals(host, facts):
+        return found
+    if sites.dump(facts) and not sites.included(facts):
+        return [
+            f"nginx.conf on {host.name} includes neither of the folders that a site of ours could stand in: add to its http block the line "
+            f"include {sites.FOLDERS[1]}/*.conf; or set hosts.{host.name}.front to none, with ports that nginx does not have."
+        ]
+    return _stream(host, facts)
+
+
+def absence_refusals(host: Host, facts: Facts) -> list[str]:
+    """Return what keeps our servers from being taken out: a configuration that cannot be read, or was broken before."""
     if problem := sites.unreadable(facts):
         return [
             f"nginx's configuration on {host.name} says what derpfleet cannot read, so nobody can tell whom else it serves: {problem}. "
@@ -136,16 +164,11 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
             f"nginx's configuration on {host.name} was broken before we came, and is left as it is: {sites.breakage(facts)}. "
             "Mend it until nginx -t is content."
         ]
-    if fronted and sites.dump(facts) and not sites.included(facts):
-        return [
-            f"nginx.conf on {host.name} includes neither of the folders that a site of ours could stand in: add to its http block the line "
-            f"include {sites.FOLDERS[1]}/*.conf; or set hosts.{host.name}.front to none, with ports that nginx does not have."
-        ]
-    return _stream(host, facts)
+    return []
 
 
 def _stream(host: Host, facts: Facts) -> list[str]:
-    wanted = {host.ports.https, host.ports.http} if wire(host).relay_is_hidden else set()
+    wanted = {host.ports.https, host.ports.http}
     return [
         f"nginx on {host.name} hands port {listen.port} on as a stream ({server.file}): give that stream another port, or set "
         f"hosts.{host.name}.ports to others."

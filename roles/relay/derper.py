@@ -4,36 +4,50 @@ from __future__ import annotations
 
 from artefacts.shipment import Shipment
 from engine.facts import Facts
-from engine.resource import Absent, Container, Image, Resource, Service
+from engine.resource import Container, Image, Resource
 from inventory.choices import firewall_of
 from inventory.model import Host, Site
-from roles import certificate, docker, paths, relay_python
+from roles import docker, paths
 from roles.admission import mesh_key_id, verify_url
-from roles.wiring import Wiring, wire
+from roles.contract import Question
+from roles.relay.contract import Given, health
+from roles.wiring import Wiring
 
 _CERTS = "/app/certs"
 
+ASK = docker.ASK
+RUNNING = f"container:{paths.CONTAINER}"
+RELOAD: tuple[str, ...] = ("docker", "restart", paths.CONTAINER)  # derper reads its certificate only once
+WITHDRAWN = Question(("docker", "container", "ls", "--all", "--quiet", "--filter", f"name=^{paths.CONTAINER}$"), says="")
 
-def resources(host: Host, site: Site, facts: Facts, ship: Shipment, *, after: str) -> list[Resource]:
+
+def ready_to_start(host: Host, ship: Shipment) -> tuple[str, ...]:
+    """Return the image's id."""
+    return (_image(host, ship).id,)
+
+
+def resources(host: Host, site: Site, wiring: Wiring, facts: Facts, given: Given) -> list[Resource]:
     installed = docker.resources(host, facts)
-    image = _image(host, ship)
-    former = [
-        Service(unit=paths.SERVICE, enabled=False, running=False, needs=(image.id,)),
-        Service(unit=paths.SOCKET, enabled=False, running=False, needs=(image.id,)),
-        Absent(path=f"{paths.SYSTEMD}/{paths.SERVICE}", needs=(f"service:{paths.SERVICE}",)),
-        Absent(path=f"{paths.SYSTEMD}/{paths.SOCKET}", needs=(f"service:{paths.SOCKET}",)),
-        Absent(path=paths.CURRENT, needs=(f"service:{paths.SERVICE}",)),
-        Absent(path=paths.RELEASES, needs=(f"service:{paths.SERVICE}",)),
-    ]
+    image = _image(host, given.ship)
     container = Container(
         container=paths.CONTAINER,
         image=image.ref,
-        arguments=arguments(host, site),
+        arguments=arguments(host, site, wiring),
         restart_on=(mesh_key_id(host, site),),
-        healthy=(relay_python.health(host),),
-        needs=(after, image.id, *(resource.id for resource in former), *certificate.for_relay(host, facts)),
+        healthy=(health(host, wiring),),
+        needs=(given.key, image.id, *(resource.id for resource in given.former), *given.listens_after),
     )
-    return [*installed, image, *former, container]
+    return [*installed, image, *given.former, container]
+
+
+def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return the container, stopped. Images and Docker itself stay."""
+    return [Container(container=paths.CONTAINER, running=False, needs=needs)]
+
+
+def stopped() -> list[Resource]:
+    """Return the container, stopped."""
+    return absent()
 
 
 def _image(host: Host, ship: Shipment) -> Image:
@@ -44,13 +58,12 @@ def _image(host: Host, ship: Shipment) -> Image:
     return Image(ref=ship.image.ref, archive=ship.image.path, needs=needs)
 
 
-def arguments(host: Host, site: Site) -> tuple[str, ...]:
+def arguments(host: Host, site: Site, wiring: Wiring) -> tuple[str, ...]:
     """What `docker run` is given. Ports keep their numbers inside, so that the variables say what the site file says."""
-    wiring = wire(host)
     words = ["--restart", "always", "--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE", "--cap-add", "NET_BIND_SERVICE"]
     words += ["--security-opt", "no-new-privileges"]
     words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"]
-    for name, value in environment(host, site).items():
+    for name, value in environment(host, site, wiring).items():
         words += ["--env", f"{name}={value}"]
     if wiring.relay_is_published:
         words += [word for published in _published(host, wiring) for word in ("--publish", published)]
@@ -66,9 +79,8 @@ def arguments(host: Host, site: Site) -> tuple[str, ...]:
     return tuple(words)
 
 
-def environment(host: Host, site: Site) -> dict[str, str]:
+def environment(host: Host, site: Site, wiring: Wiring) -> dict[str, str]:
     """The variables of fredliang44/derper-docker, which others follow; one more for the flag that it lacks."""
-    wiring = wire(host)
     return {
         "DERP_DOMAIN": host.domain,
         "DERP_ADDR": f":{wiring.relay.port}",
@@ -92,8 +104,9 @@ def _published(host: Host, wiring: Wiring) -> list[str]:
     return [*found, f"{stun}:{stun}/udp"]
 
 
-def refusals(host: Host, site: Site) -> list[str]:
-    found, url, wiring = [], verify_url(host, site), wire(host)
+def refusals(host: Host, site: Site, wiring: Wiring, facts: Facts) -> list[str]:
+    """Return what keeps Docker from being used, and what derper would do unlike our relay."""
+    found, url = docker.refusals(host, facts), verify_url(host, site)
     if host.docker.image and url and not host.relay.verify_fail_open:
         found.append(
             f"A derper image from a registry cannot be told to refuse clients while {url} does not answer: derper's default admits them "

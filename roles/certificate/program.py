@@ -1,0 +1,47 @@
+"""The program on the host that orders, copies, reloads and checks the certificate (files/certificate.py), and its configuration."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+from engine.facts import Facts
+from engine.resource import File, Resource
+from inventory.model import Host
+from roles import paths
+from roles.contract import ServedBy
+
+_PROGRAM = Path(__file__).parent.parent.parent / "files" / "certificate.py"
+
+
+@cache
+def _program_text() -> bytes:
+    return _PROGRAM.read_bytes().split(b"\n", 1)[1]
+
+
+def resources(host: Host, files: tuple[str, str], facts: Facts, served_by: ServedBy, acme: dict[str, object] | None) -> list[Resource]:
+    """Return program and configuration, and the units that the configuration names. `acme`: its part about orders, if there are any."""
+    content = b"#!%s -I\n%s" % (facts.python_executable.encode(), _program_text())
+    config = json.dumps(_config(host, files, served_by) | {"acme": acme}, indent=2, sort_keys=True).encode() + b"\n"
+    return [
+        File(path=paths.CERTIFICATE_PROGRAM, content=content, mode="0755"),
+        File(path=paths.CERTIFICATE_CONFIG, content=config),
+        *served_by.units,
+    ]
+
+
+def _config(host: Host, files: tuple[str, str], served_by: ServedBy) -> dict[str, object]:
+    fullchain, key = files
+    test, withdrawal = served_by.test, served_by.withdrawal
+    return {
+        "domain": host.domain,
+        "fullchain": fullchain,
+        "key": key,
+        "https_port": host.ports.https,
+        "patience_s": 15,
+        "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if served_by.by_relay else None,
+        "test": {"argv": test.argv, "words": test.words} if test else None,
+        "reload": served_by.reload,
+        "withdrawal": {"argv": withdrawal.argv, "says": withdrawal.says} if withdrawal else None,
+    }

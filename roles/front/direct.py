@@ -1,0 +1,58 @@
+"""No front: clients reach the relay itself, which serves TLS."""
+
+from __future__ import annotations
+
+from engine.facts import Ask, Facts
+from engine.resource import Resource
+from inventory.model import Host
+from roles.contract import Challenge, Issued, ReloadTest
+from roles.wiring import LOOPBACK, Wiring
+
+ASK = Ask()
+RELOAD: tuple[str, ...] = ()
+TEST: ReloadTest | None = None
+
+
+def challenge(host: Host) -> Challenge:
+    """Return how challenges are answered: by certbot, for as long as an order takes."""
+    return Challenge(("--standalone", "--http-01-port", str(host.ports.http)))
+
+
+def http_resources(host: Host, facts: Facts) -> list[Resource]:
+    """Return nothing: the relay or certbot has the http port."""
+    return []
+
+
+def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -> list[Resource]:
+    """Return nothing: the relay serves the certificate."""
+    return []
+
+
+def absent(host: Host, wiring: Wiring, facts: Facts) -> list[Resource]:
+    """Return nothing to take away."""
+    return []
+
+
+def test_units() -> list[Resource]:
+    """Return nothing: there is no `TEST`."""
+    return []
+
+
+def absent_test_units() -> list[Resource]:
+    """Return nothing to take away."""
+    return []
+
+
+def refusals(host: Host, facts: Facts) -> list[str]:
+    """Return nothing: taken ports are the relay's to refuse."""
+    return []
+
+
+def absence_refusals(host: Host, facts: Facts) -> list[str]:
+    """Return nothing, as there is nothing to take away."""
+    return []
+
+
+def reached_at(facts: Facts, port: int) -> str:
+    """Return loopback, where the relay listens as everywhere."""
+    return f"{LOOPBACK}:{port}"
