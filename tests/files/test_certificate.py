@@ -14,16 +14,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.facts import Facts
 from engine.release import CERTBOT, build_release
 from tests.support.acme import Pebble, free_ports, pebble
 from tests.support.debian import program
+from tests.support.facts import DEBIAN_12
 
 CHECKOUT = Path(__file__).parent.parent.parent
 PROGRAM = CHECKOUT / "files" / "certificate.py"
@@ -47,7 +47,7 @@ HTTPS = "server {{ listen 127.0.0.1:{https} ssl; ssl_certificate {live}/fullchai
 @pytest.fixture(scope="session")
 def certbot(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Certbot out of a release made for the Python that runs the tests."""
-    facts = Facts(python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())
+    facts = replace(DEBIAN_12, python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())
     release = build_release(CERTBOT, facts, cache=CHECKOUT / ".cache")
     folder = tmp_path_factory.mktemp("certbot")
     subprocess.run(["tar", "-xzf", str(release.path), "-C", str(folder)], check=True)

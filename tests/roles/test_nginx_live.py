@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.facts import Facts
 from engine.resource import File
 from engine.ship import Shipment
 from inventory.model import Host, Site
@@ -25,6 +24,7 @@ from relay.handshake import make_private_key, public_key
 from roles import certificate, front, nginx, paths
 from tests.support.acme import free_ports
 from tests.support.debian import program
+from tests.support.facts import DEBIAN_12
 
 DOMAIN = "hk1.example.org"
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -54,7 +54,7 @@ def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
 def write_configuration(folder: Path, host: Host) -> Path:
     """What the roles write, with this machine's places for the host's."""
     site = Site(path=str(folder / "site.yml"), hosts={host.name: host}, known_hosts="none")
-    resources = [*nginx.resources(host, site, Facts(), Shipment()), *front.resources(host, site, Facts(), Shipment())]
+    resources = [*nginx.resources(host, site, DEBIAN_12, Shipment()), *front.resources(host, site, DEBIAN_12, Shipment())]
     conf = "".join(r.content.decode() for r in resources if isinstance(r, File) and isinstance(r.content, bytes) and "/zz-" in r.path)
     fullchain, key = certificate.files(host)
     for there, here in ((fullchain, "chain.pem"), (key, "key.pem"), (paths.WEBROOT, "webroot")):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from engine.facts import Facts
 from engine.resource import Command
 from engine.ship import Shipment
 from inventory.model import Certificate, Host, Region, Site
 from roles import certificate
+from tests.support.facts import DEBIAN_12
 
 LONG = f"{'a' * 63}.{'b' * 63}.example.org"
 
@@ -22,7 +22,7 @@ def test_it_is_for_the_name_that_clients_use(domain: str, tmp_path: Path) -> Non
     region = Region(id=901, code="hk", name="Hong Kong")
     host = Host(name="hk1", domain=domain, region=region, certificate=Certificate(source="self-signed"))
     site = Site(path="/site.yml", hosts={"hk1": host}, known_hosts="/known_hosts")
-    [made] = [r for r in certificate.resources(host, site, Facts(), Shipment()) if isinstance(r, Command) and "openssl" in r.argv]
+    [made] = [r for r in certificate.resources(host, site, DEBIAN_12, Shipment()) if isinstance(r, Command) and "openssl" in r.argv]
     folder = str(Path(certificate.files(host)[0]).parent)
     subprocess.run([word.replace(folder, str(tmp_path)) for word in made.argv], check=True, capture_output=True)
     found = x509.load_pem_x509_certificate((tmp_path / "fullchain.pem").read_bytes())
