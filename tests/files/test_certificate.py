@@ -206,7 +206,7 @@ def test_nginx_is_not_reloaded_while_its_configuration_is_broken(stage: Stage) -
     assert re.match(r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\n", done.stderr)
     said = re.escape("nginx was not reloaded, because its configuration is broken:") + r"\n.*\[emerg\] .*unknown directive \"servr\" in "
     assert re.search(said + re.escape(str(foreign)), done.stderr)
-    assert "\nchange: mend it until `nginx -t` is content; until then the old certificate is served" in done.stderr
+    assert "\nchange: fix it until `nginx -t` passes; until then the old certificate is served" in done.stderr
     assert not reloaded.exists()
     foreign.unlink()
     stage.configure()
