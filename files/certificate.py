@@ -3,15 +3,18 @@
 
 Installed on hosts as /opt/derpfleet/bin/certificate. Standard library only.
 
-    certificate valid             exit 0 when the certificate is there, from this ACME server, for this name, and not overdue
-    certificate obtain [--force]  asks the ACME server when it has to (certbot decides), or in any case
-    certificate copied | copy     are the relay's own copies the certificate? make them so
-    certificate served | deploy   does the host serve what is on disk? copy, reload, and wait until it does
-    certificate renew [--force]   obtain, deploy if something else is served, and fail loudly if that does not help
-    certificate younger SECONDS   exit 0 when the certificate's file was written after that moment
+    certificate valid             exit 0 when the certificate on disk is good: right ACME server
+                                  and name, and not overdue
+    certificate obtain [--force]  ask the ACME server when certbot finds it necessary, or always
+    certificate copied | copy     check whether the relay's copies are up to date | update them
+    certificate served | deploy   check whether the host serves the certificate on disk | copy,
+                                  reload, and wait until it does
+    certificate renew [--force]   obtain, deploy if another certificate is served, and fail if
+                                  that does not help
+    certificate younger SECONDS   exit 0 when the certificate was written after that moment
 
-`deploy --hook` is what certbot runs after each new certificate: it copies and reloads, and leaves the verdict to others.
-The configuration is written by roles/certificate.py.
+certbot runs `deploy --hook` after each new certificate. The hook copies and reloads, and checks
+nothing. The configuration is written by roles/certificate.py.
 """
 
 import argparse
@@ -30,7 +33,7 @@ import tempfile
 import time
 
 CONFIG = "/etc/derpfleet/certificate.json"
-OVERDUE = 0.25  # of the lifetime left; certbot renews at a third, so below this it has failed for a while
+OVERDUE = 0.25  # of the lifetime left; certbot renews at a third, so it has failed for a while
 # certbot retries a nonce only once
 TRANSIENT = ("Another instance of Certbot is already running", "invalid anti-replay nonce")
 TRANSIENT_S = 90  # keep retrying transient errors for this long

@@ -1,6 +1,7 @@
 """The agent: bring one host to the state of a plan, and report every change.
 
-It is sent over one SSH channel and never becomes a file on the host. Standard library only, Python 3.6 and up.
+It is sent over one SSH channel and never becomes a file on the host. Standard library only,
+Python 3.6 and up.
 
 It reads messages from standard input and writes events to standard output, one JSON object a line:
 
