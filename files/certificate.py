@@ -205,7 +205,7 @@ class Certificate:
             )
             raise Problem(words % (saved.group(1), self.fullchain, self.saved()))
         if self.problem():
-            raise Problem("certbot said nothing is wrong, and yet: %s" % self.problem())
+            raise Problem("certbot reported no problem, but: %s" % self.problem())
 
     def leave_to_others(self, force):
         """Order nothing: an order for our name alone would replace the certificate of other sites.
@@ -215,7 +215,7 @@ class Certificate:
         problem = self.problem() or ("a new one was asked for" if force else "")
         if problem:
             words = (
-                "%s: it is for %s, too, and is left to whoever ordered it\n"
+                "%s: it is for %s, too, and is left to the program that ordered it\n"
                 "change: renew it as it was ordered (certbot renew --cert-name %s); or, if nothing else serves it, "
                 "take it away (certbot delete --cert-name %s) and deploy again"
             )

@@ -17,12 +17,12 @@ class Host:
         self.packages = Packages(self)
         self.units = Systemd()
         self.resources = []
-        # {"id", "restart_on", ...} of resources that --only left out of the plan: a change of this run
-        # makes them act later.
+        # {"id", "restart_on", ...} of resources that --only left out of the plan.
+        # A change of this run makes them act later.
         self.left_out = []
         self.changed = set()  # ids that this run changed
         self.watched = {}  # service id -> [(watch, status before)]
-        self.would_owe = {}  # in check mode: {id: action} that the differences found so far would cause
+        self.would_owe = {}  # in check mode: {id: action} that the differences so far would cause
         self.now_doing = ""
 
     def alike(self, resource):

@@ -49,7 +49,7 @@ from agent.wire import Gone, Refused, Wire
 
 VERSION = 1
 HEARTBEAT_S = 5
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the journal has no room: not a defect of the agent
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the journal has no room: not our defect
 
 
 def take_lock(root, message, wire):
@@ -141,7 +141,7 @@ def is_whole(path, digest):
 
 
 def fetch_blobs(host, mode):
-    """Ask once for all missing contents that will be used, or in check mode shown. Wait for them."""
+    """Ask once for all missing contents to use, or in check mode to show. Wait for them."""
     lacking = []
     for resource in host.resources:
         for digest in resource.blobs() if mode == "apply" else resource.shown_blobs():

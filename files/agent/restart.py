@@ -57,7 +57,7 @@ class Restartable(Kind):
             time.sleep(0.1)
 
     def await_others(self):
-        """Wait some seconds until other sites answer as before. Return what is still wrong, or ""."""
+        """Wait some seconds until other sites answer as before. Return the problem left, or ""."""
         deadline = time.monotonic() + FELT_S
         while self.others_problem() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -76,7 +76,7 @@ class Restartable(Kind):
         raise NotImplementedError
 
     def converge(self, verb):
-        """Act and wait for health. If that fails, put back the changes of this run and raise Failed."""
+        """Act and wait for health. If that fails, put back this run's changes and raise Failed."""
         try:
             self.act(verb)
             self.await_health()

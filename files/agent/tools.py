@@ -91,7 +91,7 @@ def file_type(mode):
 
 
 def write_atomically(path, source, mode, ids):
-    """Copy the file `source` to `path`: temp beside it, mode, owner, fsync, rename, directory sync."""
+    """Copy the file `source` to `path`: temp beside it, mode, owner, fsync, rename, sync."""
     temp = beside(path)
     handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

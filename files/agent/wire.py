@@ -61,7 +61,7 @@ class Wire:
         self.messages.put(end)
 
     def _read_blob(self, message):
-        """Keep the content that follows its message. Raises Gone, Refused, and keeps nothing then."""
+        """Keep the content that follows its message. Raises Gone, Refused; keeps nothing then."""
         path = os.path.join(self.incoming, message["blob"])
         part = path + ".part"
         try:

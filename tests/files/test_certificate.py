@@ -383,7 +383,7 @@ def test_a_certificate_of_others_names_too_is_used_and_left_to_them(stage: Stage
     assert succeeded(stage.run("renew"))
     refused = stage.run("renew", "--force")
     assert refused.returncode == 1
-    assert "a new one was asked for: it is for www.example.org, too, and is left to whoever ordered it" in refused.stderr
+    assert "a new one was asked for: it is for www.example.org, too, and is left to the program that ordered it" in refused.stderr
     assert f"certbot renew --cert-name {DOMAIN}" in refused.stderr
     assert stage.serial() == theirs
 
