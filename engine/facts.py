@@ -1,15 +1,15 @@
-"""What an agent tells of its host, and what a role may ask for. Data, no I/O."""
+"""Facts that the agent reports of its host, and the questions that a role may ask. Data, no I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """What a role wants to know beyond the standard facts: files (globs) to read, and read-only commands to run, by a name."""
+    """A role's questions beyond the standard facts: files (globs) to read, and read-only commands to run, by a name."""
 
     files: tuple[str, ...] = ()
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class FileFact:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What an asked command printed; `status` is its exit status, 127 when there is no such program."""
+    """The output of an asked command. `status` is its exit status, 127 when there is no such program."""
 
     status: int
     stdout: str
@@ -49,36 +49,50 @@ class Listener:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The facts of one host at the start of a run, taken under the host's lock."""
+    """The facts of one host at the start of a run, taken under the host's lock. The agent reports them all."""
 
-    hostname: str = ""
-    os_id: str = "debian"
-    os_version: str = "12"
-    os_codename: str = "bookworm"
-    os_like: tuple[str, ...] = ()
-    arch: str = "x86_64"  # uname -m
-    libc: tuple[str, str] = ("glibc", "2.36")
-    kernel: str = ""
-    init: str = "systemd"
-    python: tuple[int, int, int] = (3, 11, 2)
-    python_executable: str = "/usr/bin/python3"
-    now: float = 0.0  # the host's clock, seconds since the epoch
-    addresses: tuple[str, ...] = ()
-    listening: tuple[Listener, ...] = ()
-    ssh_ports: tuple[int, ...] = (22,)  # the port of this very connection first, then those that sshd listens on
-    tools: Mapping[str, str] = field(default_factory=dict)  # name -> path, of docker and nginx
-    congestion_controls: tuple[str, ...] = ()  # net.ipv4.tcp_available_congestion_control
-    files: Mapping[str, FileFact] = field(default_factory=dict)  # those asked for that exist
-    commands: Mapping[str, Output] = field(default_factory=dict)
+    hostname: str
+    os_id: str
+    os_version: str
+    os_codename: str
+    os_like: tuple[str, ...]
+    arch: str  # uname -m
+    libc: tuple[str, str]
+    kernel: str
+    init: str
+    python: tuple[int, int, int]
+    python_executable: str
+    now: float  # the host's clock, seconds since the epoch
+    addresses: tuple[str, ...]
+    listening: tuple[Listener, ...]
+    ssh_ports: tuple[int, ...]  # the port of this very connection first, then those that sshd listens on
+    tools: Mapping[str, str]  # name -> path, of docker and nginx
+    congestion_controls: tuple[str, ...]  # net.ipv4.tcp_available_congestion_control
+    files: Mapping[str, FileFact]  # those asked for that exist
+    commands: Mapping[str, Output]
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Facts:
-        """Facts from the agent's hello event. Unknown keys are ignored, so that an older controller reads a newer agent."""
+        """Return the facts of the agent's hello event. Unknown keys are ignored: an older controller reads a newer agent.
+
+        Raises TypeError and others when something is missing or malformed.
+        """
         known = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
         for name, value in known.items():
             if isinstance(value, list):
                 known[name] = tuple(value)
-        known["listening"] = tuple(Listener(**item) for item in raw.get("listening", ()))
-        known["files"] = {path: FileFact(**item) for path, item in raw.get("files", {}).items()}
-        known["commands"] = {name: Output(**item) for name, item in raw.get("commands", {}).items()}
-        return cls(**known)
+        known["listening"] = tuple(Listener(**item) for item in raw["listening"])
+        return cls(**known | _answers(raw))
+
+    def extended(self, raw: Mapping[str, Any]) -> Facts:
+        """Return these facts with the answers of a facts event added. Raises as `parse` does."""
+        more = _answers(raw)
+        return replace(self, files={**self.files, **more["files"]}, commands={**self.commands, **more["commands"]})
+
+
+def _answers(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answers to an Ask: the fields `files` and `commands`."""
+    return {
+        "files": {path: FileFact(**item) for path, item in raw["files"].items()},
+        "commands": {name: Output(**item) for name, item in raw["commands"].items()},
+    }

@@ -58,7 +58,9 @@ class Session:
         try:
             who = f"{getpass.getuser()}@{socket.gethostname()}"
             self._send({"hello": 1, "run": run_id, "who": who, "lock": lock} | _asked(ask))
-            self.facts = self._facts("hello")
+            hello = self._expect("hello")
+            with self._sense():
+                self.facts = Facts.parse(_unpacked(hello["z"]))
         except BaseException:
             self.close()
             raise
@@ -72,9 +74,9 @@ class Session:
     def ask(self, ask: Ask) -> Facts:
         """The same facts with the answers to another question added. One more turn on the wire."""
         self._send({"ask": 1} | _asked(ask))
-        more = self._facts("facts")
-        files, commands = {**self.facts.files, **more.files}, {**self.facts.commands, **more.commands}
-        self.facts = Facts(**{**vars(self.facts), "files": files, "commands": commands})
+        more = self._expect("facts")
+        with self._sense():
+            self.facts = self.facts.extended(_unpacked(more["z"]))
         return self.facts
 
     def apply(self, plan: Plan) -> Mapping[str, int]:
@@ -178,11 +180,6 @@ class Session:
                 why=event["traceback"],
                 next="this is a defect: please report it",
             )
-
-    def _facts(self, kind: str) -> Facts:
-        event = self._expect(kind)
-        with self._sense():
-            return Facts.parse(_unpacked(event["z"]))
 
     @contextmanager
     def _sense(self) -> Iterator[None]:

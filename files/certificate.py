@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
-"""Gets, renews and serves one host's certificate. Lands on hosts as /opt/derpfleet/bin/certificate; standard library only.
+"""Get, renew and serve one host's certificate.
 
-    certificate valid             exit 0 when the certificate is there, from this ACME server, for this name, and not overdue
-    certificate obtain [--force]  asks the ACME server when it has to (certbot decides), or in any case
-    certificate copied | copy     are the relay's own copies the certificate? make them so
-    certificate served | deploy   does the host serve what is on disk? copy, reload, and wait until it does
-    certificate renew [--force]   obtain, deploy if something else is served, and fail loudly if that does not help
-    certificate younger SECONDS   exit 0 when the certificate's file was written after that moment
+Installed on hosts as /opt/derpfleet/bin/certificate. Standard library only.
 
-`deploy --hook` is what certbot runs after each new certificate: it copies and reloads, and leaves the verdict to others.
-The configuration is written by roles/certificate.py.
+    certificate valid             exit 0 when the certificate on disk is good: right ACME server
+                                  and name, and not overdue
+    certificate obtain [--force]  ask the ACME server when certbot finds it necessary, or always
+    certificate copied | copy     check whether the relay's copies are up to date | update them
+    certificate served | deploy   check whether the host serves the certificate on disk | copy,
+                                  reload, and wait until it does
+    certificate renew [--force]   obtain, deploy if another certificate is served, and fail if
+                                  that does not help
+    certificate younger SECONDS   exit 0 when the certificate was written after that moment
+
+certbot runs `deploy --hook` after each new certificate. The hook copies and reloads, and checks
+nothing. The configuration is written by roles/certificate.py.
 """
 
 import argparse
@@ -28,9 +33,10 @@ import tempfile
 import time
 
 CONFIG = "/etc/derpfleet/certificate.json"
-OVERDUE = 0.25  # of the lifetime left; certbot renews at a third, so below this it has failed for a while
-PASSING = ("Another instance of Certbot is already running", "invalid anti-replay nonce")  # certbot retries a nonce only once
-PASSING_S = 90  # for how long what passes is waited for
+OVERDUE = 0.25  # of the lifetime left; certbot renews at a third, so it has failed for a while
+# certbot retries a nonce only once
+TRANSIENT = ("Another instance of Certbot is already running", "invalid anti-replay nonce")
+TRANSIENT_S = 90  # keep retrying transient errors for this long
 
 ADVICE = {
     "dns": "look at the A and AAAA records of the name: both must lead to this host, or not exist",
@@ -40,11 +46,11 @@ ADVICE = {
     "rateLimited": "wait until the time that it names, or rehearse with certificate.source: letsencrypt-staging",
     "rejectedIdentifier": "the certificate authority does not give certificates for this name",
     "externalAccountRequired": "this ACME server wants an account of its own (EAB), which is not supported: use another one",
-    "invalidContact": "mend certificate.contact",
+    "invalidContact": "fix certificate.contact",
     "userActionRequired": "the certificate authority has new terms: read them, then deploy again",
     "serverInternal": "the certificate authority has a fault of its own: try again later",
 }
-# What certbot prints when it prints no type.
+# Words that certbot prints when it prints no type.
 SPOKEN = (
     ("too many", "rateLimited"),
     ("rate limit", "rateLimited"),
@@ -55,11 +61,11 @@ ADVICE["tls"] = "the ACME server's own certificate is not trusted here: name its
 
 
 class Problem(Exception):
-    """What is wrong, in a person's words."""
+    """The problem, in plain words."""
 
 
 def run(argv, env=None):
-    """(exit status, output of both kinds)."""
+    """Return (exit status, standard output and error together)."""
     try:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd="/")
     except OSError as error:
@@ -69,7 +75,7 @@ def run(argv, env=None):
 
 
 def leaf(path):
-    """The first certificate of a PEM file, in DER. Raises Problem."""
+    """Return the first certificate of a PEM file, in DER. Raises Problem."""
     try:
         with open(path) as file:
             text = file.read()
@@ -86,7 +92,7 @@ def fingerprint(der):
 
 
 class Certificate:
-    """The certificate that the configuration speaks of."""
+    """The certificate that the configuration names."""
 
     def __init__(self, config):
         self.domain, self.fullchain, self.key = config["domain"], config["fullchain"], config["key"]
@@ -96,7 +102,7 @@ class Certificate:
     # what is on disk
 
     def problem(self):
-        """Why another certificate is needed, or ""."""
+        """Return why another certificate is needed, or ""."""
         try:
             leaf(self.fullchain)
             if not read(self.key):
@@ -114,7 +120,10 @@ class Certificate:
         return ""
 
     def shown(self):
-        """(its notBefore and notAfter, the names that it is for) of the certificate on disk. Raises Problem."""
+        """Return the dates and names of the certificate on disk. Raises Problem.
+
+        The dates are a dict of notBefore and notAfter.
+        """
         status, text = run(["openssl", "x509", "-noout", "-dates", "-ext", "subjectAltName", "-in", self.fullchain])
         dates = dict(re.findall(r"^(notBefore|notAfter)=(.*)$", text, re.M))
         if status or len(dates) != 2:
@@ -122,19 +131,19 @@ class Certificate:
         return dates, [name.lower() for name in re.findall(r"DNS:([^,\s]+)", text)]
 
     def shared_with(self):
-        """The other names that the certificate on disk is for: somebody else ordered it, for sites of theirs."""
+        """Return other names of the certificate on disk: it was ordered for other sites as well."""
         try:
             return [name for name in self.shown()[1] if name != self.domain.lower()]
         except Problem:
             return []
 
     def saved(self):
-        """Where certbot keeps how this certificate is renewed."""
+        """Return the path of certbot's renewal configuration for this certificate."""
         folder = os.path.dirname(self.fullchain)
         return os.path.join(os.path.dirname(os.path.dirname(folder)), "renewal", os.path.basename(folder) + ".conf")
 
     def issuer(self):
-        """The ACME server that certbot has written down for this certificate, or ""."""
+        """Return the ACME server in certbot's renewal configuration, or ""."""
         try:
             with open(self.saved()) as file:
                 match = re.search(r"^server\s*=\s*(\S+)", file.read(), re.M)
@@ -145,7 +154,10 @@ class Certificate:
     # asking for one
 
     def torn(self):
-        """What certbot cannot go on from: its files when one of them is empty, as a power cut leaves what was not yet on disk."""
+        """Return the paths to move away so that certbot can start again, or [].
+
+        A power cut can leave one of its files empty, and certbot cannot go on from that.
+        """
         live = os.path.dirname(self.fullchain)
         files = [self.saved()] + [os.path.join(live, name + ".pem") for name in ("fullchain", "cert", "chain", "privkey")]
         if all(read(path) != b"" for path in files):
@@ -154,11 +166,14 @@ class Certificate:
         return [path for path in (self.saved(), live, archive) if os.path.lexists(path)]
 
     def obtain(self, force):
-        """Runs certbot, which orders only when it has to. Raises Problem with the ACME server's reason."""
+        """Run certbot, which orders only when it has to.
+
+        Raises Problem with the ACME server's reason.
+        """
         if self.shared_with():
             self.leave_to_others(force)
             return
-        # A certificate that is good for certbot and not for us (another server's) has to be replaced.
+        # certbot may accept a certificate that we replace, such as one of another server.
         force = force or (os.path.exists(self.fullchain) and bool(self.problem()))
         argv = self.acme["certbot"] + ["certonly", "--non-interactive", "--agree-tos", "--server", self.acme["server"]]
         argv += ["--email", self.acme["contact"]] if self.acme["contact"] else ["--register-unsafely-without-email"]
@@ -170,9 +185,9 @@ class Certificate:
         for path, torn in aside:
             remove(torn)
             os.rename(path, torn)
-        deadline = time.monotonic() + PASSING_S
+        deadline = time.monotonic() + TRANSIENT_S
         status, output = run(argv, env)
-        while status and any(text in output for text in PASSING) and time.monotonic() < deadline:
+        while status and any(text in output for text in TRANSIENT) and time.monotonic() < deadline:
             time.sleep(3)
             status, output = run(argv, env)
         for path, torn in aside:
@@ -186,18 +201,21 @@ class Certificate:
         saved = re.search(r"^Certificate is saved at:\s*(\S+)", output, re.M)
         if saved and os.path.normpath(saved.group(1)) != os.path.normpath(self.fullchain):
             words = (
-                "certbot saved the new certificate as %s, and not as %s, which is what is served\nchange: certbot cannot read %s: mend it"
+                "certbot saved the new certificate as %s, and not as %s, which is what is served\nchange: certbot cannot read %s: fix it"
             )
             raise Problem(words % (saved.group(1), self.fullchain, self.saved()))
         if self.problem():
-            raise Problem("certbot said nothing is wrong, and yet: %s" % self.problem())
+            raise Problem("certbot reported no problem, but: %s" % self.problem())
 
     def leave_to_others(self, force):
-        """Orders nothing: for our name alone, it would take the others' certificate away. Raises Problem when a new one is needed."""
+        """Order nothing: an order for our name alone would replace the certificate of other sites.
+
+        Raises Problem when a new one is needed.
+        """
         problem = self.problem() or ("a new one was asked for" if force else "")
         if problem:
             words = (
-                "%s: it is for %s, too, and is left to whoever ordered it\n"
+                "%s: it is for %s, too, and is left to the program that ordered it\n"
                 "change: renew it as it was ordered (certbot renew --cert-name %s); or, if nothing else serves it, "
                 "take it away (certbot delete --cert-name %s) and deploy again"
             )
@@ -206,7 +224,7 @@ class Certificate:
     # the relay's own copies, for a relay that terminates TLS itself
 
     def pairs(self):
-        """(file, its copy) of chain and key."""
+        """Return (file, its copy) of chain and key."""
         if not self.copies:
             return []
         base = os.path.join(self.copies["directory"], self.domain)
@@ -232,11 +250,14 @@ class Certificate:
     # what is served
 
     def withdrawn(self):
-        """Whether the relay that would serve it was taken out of service, which is another thing than being down."""
+        """Whether the relay was taken out of service on purpose, rather than being down."""
         return bool(self.withdrawal) and run(self.withdrawal["argv"])[1].strip() == self.withdrawal["says"]
 
     def mismatch(self):
-        """What is wrong with what the host serves, or "". A relay that was withdrawn serves nothing, and is not wrong."""
+        """Return why the host does not serve the certificate on disk, or "".
+
+        A withdrawn relay serves nothing, and that is not a problem.
+        """
         wanted = fingerprint(leaf(self.fullchain))
         if self.withdrawn():
             return ""
@@ -253,7 +274,7 @@ class Certificate:
         return ""
 
     def name_sent(self):
-        """The server name that clients send: none when the relay has an address for a name."""
+        """Return the server name that clients send, or None for a relay with a bare address."""
         try:
             ipaddress.ip_address(self.domain)
         except ValueError:
@@ -261,7 +282,10 @@ class Certificate:
         return None
 
     def deploy(self, hook):
-        """Copies and reloads; unless a hook, also waits until the new certificate is served. Raises Problem."""
+        """Copy and reload. Unless run as a hook, wait until the new certificate is served.
+
+        Raises Problem.
+        """
         self.copy()
         said = broken = self.breakage()
         if not broken:
@@ -276,18 +300,18 @@ class Certificate:
             raise Problem("the new certificate is NOT served: %s" % self.mismatch() + ("\n" + said if said else ""))
 
     def breakage(self):
-        """Why what stands in front must not be reloaded now, or ""."""
+        """Return why the front must not be reloaded now, or ""."""
         if not self.test or not run(self.test["argv"])[0]:
             return ""
         said = run(self.test["words"])[1].strip()
         reason = ([line for line in said.splitlines() if "[emerg]" in line] or [said])[-1]
         words = "nginx was not reloaded, because its configuration is broken:\n%s\n"
-        words += "change: mend it until `nginx -t` is content; until then the old certificate is served"
+        words += "change: fix it until `nginx -t` passes; until then the old certificate is served"
         return words % reason
 
 
 def read(path):
-    """Content, or None when there is no such file."""
+    """Return the content, or None when there is no such file."""
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -296,7 +320,7 @@ def read(path):
 
 
 def remove(path):
-    """Whatever is there, if anything is."""
+    """Remove the file, link or folder at `path`, if there is one."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     elif os.path.lexists(path):
@@ -304,7 +328,7 @@ def remove(path):
 
 
 def explain(output):
-    """The ACME server's reason in words, out of what certbot printed."""
+    """Return the ACME server's reason in words, taken from certbot's output."""
     kinds = re.findall(r"^\s*Type:\s*(\S+)", output, re.M) + re.findall(r"urn:ietf:params:acme:error:(\w+)", output)
     kinds += [kind for text, kind in SPOKEN if text in output]
     details = [detail.strip() for detail in re.findall(r"^\s*Detail:\s*(.*)$", output, re.M)]
@@ -345,7 +369,7 @@ def parse(argv):
 
 
 def act(words, certificate):
-    """Carries out a verb. Raises Problem."""
+    """Carry out a verb. Raises Problem."""
     problem = ""
     if words.verb == "valid":
         problem = certificate.problem()

@@ -1,4 +1,4 @@
-"""What this host is: the standard facts, and answers to what the roles ask."""
+"""Facts of this host: the standard ones, and answers to the roles' questions."""
 
 import base64
 import glob
@@ -28,7 +28,7 @@ def os_release():
 
 
 def socket_owners():
-    """inode -> (pid, program, unit) of every open socket."""
+    """Return {inode: (pid, program, unit)} of every open socket."""
     owners = {}
     for folder in glob.glob("/proc/[0-9]*/fd"):
         pid = int(folder.split("/")[2])
@@ -62,7 +62,10 @@ def listeners():
 
 
 def ssh_port():
-    """The host's port of the connection that we came over; sudo hides it from our own environment, not from our parents'."""
+    """Return [the host's port of this SSH connection], or [].
+
+    sudo hides it from our own environment, but not from that of our parents.
+    """
     pid = os.getpid()
     while pid > 1:
         match = re.search(r"(?:^|\0)SSH_CONNECTION=\S+ \S+ \S+ (\d+)", read_text("/proc/%d/environ" % pid))
@@ -101,14 +104,14 @@ def standard_facts():
 def file_facts(root, patterns):
     found = {}
     for pattern in patterns:
-        for path in sorted(filter(os.path.exists, glob.glob(root + pattern))):  # glob lists links that lead nowhere, too
+        for path in sorted(filter(os.path.exists, glob.glob(root + pattern))):  # glob also lists dangling links
             with suppress(FileNotFoundError):  # gone since it was listed
                 found[path[len(root) :]] = file_fact(path)
     return found
 
 
 def file_fact(path):
-    """What engine.facts.FileFact holds. Raises OSError."""
+    """Return the fields of engine.facts.FileFact. Raises OSError."""
     info = os.stat(path)
     owner, group = owner_names(info)
     content, digest = None, ""
@@ -133,5 +136,8 @@ def asked_facts(root, message):
 
 
 def packed(facts):
-    """Facts compressed: an answer that fits the first window of a connection costs no further turn."""
+    """Return the facts compressed.
+
+    An answer that fits the first window of a connection costs no further turn.
+    """
     return base64.b64encode(zlib.compress(json.dumps(facts).encode())).decode()

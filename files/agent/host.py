@@ -1,4 +1,4 @@
-"""What the resources of one run share."""
+"""State that the resources of one run share."""
 
 import os
 
@@ -9,7 +9,7 @@ from agent.tools import http_get
 
 
 class Host:
-    """The plan's resources, what is read once for all of them, and what has changed so far."""
+    """The plan's resources, the state that is read once for all of them, and the changes so far."""
 
     def __init__(self, wire, root, run_id):
         self.wire, self.root = wire, root
@@ -17,10 +17,12 @@ class Host:
         self.packages = Packages(self)
         self.units = Systemd()
         self.resources = []
-        self.left_out = []  # {"id", "restart_on", ...} of what the plan leaves out and a change of this run makes act later
+        # {"id", "restart_on", ...} of resources that --only left out of the plan.
+        # A change of this run makes them act later.
+        self.left_out = []
         self.changed = set()  # ids that this run changed
         self.watched = {}  # service id -> [(watch, status before)]
-        self.would_owe = {}  # in check mode: what the changes found so far would lead to
+        self.would_owe = {}  # in check mode: {id: action} that the differences so far would cause
         self.now_doing = ""
 
     def alike(self, resource):
@@ -28,7 +30,7 @@ class Host:
         return [other for other in self.resources if other.spec["kind"] == resource.spec["kind"]]
 
     def dependents(self, resource_id):
-        """(id, action) of every resource that a change of this one makes act."""
+        """Yield (id, action) of every resource that acts when this one changes."""
         for spec in [resource.spec for resource in self.resources] + self.left_out:
             for key, action in (("restart_on", "restart"), ("reload_on", "reload"), ("on_change", "run")):
                 if resource_id in spec.get(key, ()):
@@ -36,15 +38,15 @@ class Host:
                     break
 
     def owed(self, resource):
-        """"restart", "reload", "run" or "": from this run, or left over from one that did not end."""
+        """Return "restart", "reload", "run" or "", owed by this run or by one that did not end."""
         return self.journal.owed(resource.id) or self.would_owe.get(resource.id, "")
 
     def blob(self, digest):
-        """Where the content with this sha256 lies, once it has arrived."""
+        """Return the path of the content with this sha256, for when it has arrived."""
         return os.path.join(self.wire.incoming, digest)
 
     def record_watched(self):
-        """How the sites that are not ours answer, before anything is changed."""
+        """Note how other sites answer before anything is changed."""
         for resource in self.resources:
             if resource.spec.get("watch"):
                 self.watched[resource.id] = [(watch, http_get(watch)[0]) for watch in resource.spec["watch"]]

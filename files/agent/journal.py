@@ -1,4 +1,4 @@
-"""What was there before, and which restarts are still owed. On disk before anything is touched."""
+"""The journal: previous states and owed restarts, on disk before anything is touched."""
 
 import glob
 import json
@@ -14,10 +14,10 @@ KEEP_JOURNALS = 20
 
 
 class Journal:
-    """What was there before, on disk before it is touched, and which restarts are still owed.
+    """Previous states of paths, and the restarts that are still owed.
 
-    A restart that a change owes is written down before the change is made: a run that dies between the two leaves the
-    note, and the next run pays it.
+    A restart is written down before the change that causes it. A run that dies between the two
+    leaves the note, and the next run pays it.
     """
 
     def __init__(self, root, run_id):
@@ -34,7 +34,7 @@ class Journal:
         self._prune()
 
     def _prune(self):
-        """Only the newest journals, and the backups that they name, are kept."""
+        """Keep only the newest journals and the backups that they name."""
         journals = sorted(glob.glob(self.base + "/journal/*.jsonl"), key=os.path.getmtime)
         for old in journals[:-KEEP_JOURNALS]:
             os.unlink(old)
@@ -49,7 +49,7 @@ class Journal:
         os.fsync(self.file.fileno())
 
     def remember(self, resource_id, path):
-        """How `path` is now, with its content in the backups when it is a file of moderate size."""
+        """Note the state of `path`. The content of a file up to BACKUP_MAX goes to the backups."""
         was = {"type": "absent"}
         if os.path.lexists(path):
             info = os.lstat(path)
@@ -65,7 +65,7 @@ class Journal:
         self.before.setdefault(resource_id, (path, was))
 
     def restore(self, resource_id):
-        """Puts back what this run found. Returns whether it could."""
+        """Put back the state that this run found. Return whether that was possible."""
         path, was = self.before.get(resource_id, ("", {}))
         if was.get("type") == "absent":
             remove(path)

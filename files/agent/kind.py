@@ -1,8 +1,11 @@
-"""What every kind of resource is."""
+"""The contract of every kind of resource."""
 
 
 class Kind:
-    """One resource of the plan. Subclasses say what is wanted, what is present, and how to mend the keys that differ."""
+    """One resource of the plan.
+
+    Subclasses define the wanted state, the present state, and the fix of the keys that differ.
+    """
 
     def __init__(self, spec, host):
         self.spec, self.host = spec, host
@@ -19,27 +22,27 @@ class Kind:
         raise NotImplementedError
 
     def blobs(self):
-        """The contents that fix() would need now: [sha256, ...]."""
+        """Return [sha256, ...] of the contents that fix() would need now."""
         return []
 
     def shown_blobs(self):
-        """Those of them that text_diff() shows, which is all that a check needs."""
+        """Return those of blobs() that text_diff() shows. A check needs no others."""
         return []
 
     def was_changed_earlier(self):
-        """Whether the fix of another resource of this run mended this one too."""
+        """Whether the fix of another resource of this run fixed this one as well."""
         return False
 
     def text_diff(self):
-        """A unified diff for people, or ""."""
+        """Return a unified diff for people, or ""."""
         return ""
 
     def touches(self):
-        """The paths that fix() may change."""
+        """Return the paths that fix() may change."""
         return [self.path] if self.path else []
 
 
 def difference(resource):
-    """{key: [present, wanted]} of what differs."""
+    """Return {key: [present, wanted]} of the keys that differ."""
     wanted, present = resource.wanted(), resource.present()
     return {key: [present.get(key, ""), value] for key, value in wanted.items() if present.get(key, "") != value}

@@ -1,6 +1,7 @@
-"""The agent: makes one host be as a plan says, and tells what it did.
+"""The agent: bring one host to the state of a plan, and report every change.
 
-It is sent over one SSH channel and never becomes a file on the host. Standard library only, Python 3.6 and up.
+It is sent over one SSH channel and never becomes a file on the host. Standard library only,
+Python 3.6 and up.
 
 It reads messages from standard input and writes events to standard output, one JSON object a line:
 
@@ -12,16 +13,19 @@ It reads messages from standard input and writes events to standard output, one 
     {"plan": 1, "mode": "apply", ...}         ->
                                               <-     {"event": "want", "blobs": ["<sha256>", ...]}
     {"blob": "<sha256>", "size": n, "z": 0}   ->     followed by n bytes (zlib when z)
-                                              <-     {"event": "refused", "why": "...", ...}   when it cannot be kept; otherwise
+                                              <-     {"event": "refused", "why": "...", ...}   when it cannot be kept, else
                                               <-     diff, result, heartbeat, waiting, confirm ... done
     {"stop": 1}                               ->     finish the resource in hand, then done
 
-Facts are JSON, zlib, base64. For every resource: wanted() and present() give its state as flat dicts, their difference is the diff;
-fix(keys) mends it; present() again proves it. What was there before goes to the journal under /var/lib/derpfleet first. When the
-controller is gone, the resource in hand is finished, and the next run converges from there.
+Facts are JSON, zlib, base64. For every resource, wanted() and present() return flat dicts. Their
+difference is the diff. fix(keys) removes it, and present() again proves that. The previous state
+goes to the journal under /var/lib/derpfleet first. When the controller is gone, the agent finishes
+the resource in hand, and the next run converges from there.
 
-A plan has the specs of its resources, and "left_out": [{"id": ..., "restart_on": [...], "reload_on": [...], "on_change": [...]}, ...],
-what --only kept out of it but changes of it make act. Such a restart is owed on disk like any other, and paid by a run that has it.
+A plan has the specs of its resources, and
+"left_out": [{"id": ..., "restart_on": [...], "reload_on": [...], "on_change": [...]}, ...],
+the resources that --only keeps out of the plan although changes in it make them act. Their restarts
+are owed on disk like any other, and paid by a run that has them.
 """
 
 import errno
@@ -45,11 +49,11 @@ from agent.wire import Gone, Refused, Wire
 
 VERSION = 1
 HEARTBEAT_S = 5
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the journal has no room: no fault of ours
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the journal has no room: not our defect
 
 
 def take_lock(root, message, wire):
-    """The host's lock for this run, or None after saying who holds it."""
+    """Return the host's lock for this run, or None after reporting its holder."""
     lock = open(root + "/run/derpfleet/lock", "a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,7 +72,7 @@ def take_lock(root, message, wire):
 
 
 def converge(host, mode):
-    """Every resource in order. Returns the counts by status."""
+    """Converge every resource in order. Return the counts by status."""
     wire, apply = host.wire, mode == "apply"
     counts, failed = {"ok": 0, "changed": 0, "failed": 0, "skipped": 0}, ""
     watched = not apply
@@ -88,7 +92,7 @@ def converge(host, mode):
                         host.record_watched()
                         watched = True
                     if apply:
-                        mend(host, resource, keys)
+                        fix(host, resource, keys)
                     else:
                         host.would_owe.update(host.dependents(resource.id))
                 status = "changed" if keys or resource.was_changed_earlier() else "ok"
@@ -106,7 +110,7 @@ def converge(host, mode):
     return counts
 
 
-def mend(host, resource, keys):
+def fix(host, resource, keys):
     for path in resource.touches():
         host.journal.remember(resource.id, path)
     for dependent, action in host.dependents(resource.id):
@@ -117,7 +121,7 @@ def mend(host, resource, keys):
     left = difference(resource)
     if left:
         words = ["%s is %r, not %r" % (key, present, wanted) for key, (present, wanted) in sorted(left.items())]
-        raise Failed("still not as wanted after it was mended", "\n".join(words))
+        raise Failed("still not in the desired state after the fix", "\n".join(words))
 
 
 def heartbeat(host):
@@ -127,7 +131,7 @@ def heartbeat(host):
 
 
 def is_whole(path, digest):
-    """Whether the content lies there. What an earlier run left need not be what it received, after a power cut, and is removed then."""
+    """Whether the content is at `path`. Other content, as a power cut leaves it, is removed."""
     if not os.path.exists(path):
         return False
     if sha256_of(path) == digest:
@@ -137,7 +141,7 @@ def is_whole(path, digest):
 
 
 def fetch_blobs(host, mode):
-    """Asks once for every content that is lacking, and waits for it: for what will be mended, or in check mode, shown."""
+    """Ask once for all missing contents to use, or in check mode to show. Wait for them."""
     lacking = []
     for resource in host.resources:
         for digest in resource.blobs() if mode == "apply" else resource.shown_blobs():
@@ -194,11 +198,11 @@ def main():
     except Refused as refused:
         wire.send("refused", what=refused.what, where=refused.where, why=refused.why)
         status = 1
-    except Exception as error:  # whatever it is, the controller is told in full
+    except Exception as error:  # the controller gets every error in full
         if isinstance(error, OSError) and error.errno in FULL:
             wire.send("refused", what="the host's disk takes nothing more", where=error.filename or "", why=error.strerror)
         else:
             wire.send("crash", traceback=traceback.format_exc())
         status = 1
-    # The reading thread may hang in a read for ever; a normal exit would wait for its lock.
+    # The reading thread may be blocked in a read; a normal exit would wait for its lock.
     os._exit(status)

@@ -90,7 +90,7 @@ class Packages:
             self._install(names)
 
     def _refresh(self):
-        """Read the index again. Remember a failure and go on: another source may have the package."""
+        """Read the index again. Remember a failure and go on: other sources may do."""
         self._make_ready()
         self._unread = ""
         try:

@@ -24,7 +24,10 @@ TREE_MARK = ".derpfleet-sha256"
 
 
 def text_diff(old, new, name, context=3):
-    """A unified diff from the file `old`, if there is one, to the file `new`; both are called `name`. `context`: lines around a change."""
+    """Return a unified diff from the file `old`, if there is one, to the file `new`.
+
+    Both are called `name` in it. `context`: lines around a change.
+    """
     before_name = name
     if not os.path.isfile(old):
         old = before_name = os.devnull
@@ -40,7 +43,7 @@ def text_diff(old, new, name, context=3):
 
 
 class Path(Kind):
-    """What file and directory share: type, mode, owner."""
+    """Base of file and directory: type, mode, owner."""
 
     def wanted(self):
         spec = self.spec
@@ -55,7 +58,7 @@ class Path(Kind):
         return {"type": file_type(info.st_mode), "mode": "%04o" % stat.S_IMODE(info.st_mode), "owner": owner, "group": group}
 
     def fix_mode_and_owner(self):
-        """Of the path itself: a link that somebody put there would give away what it leads to."""
+        """Change the path itself, never the target of a link that another program put there."""
         uid, gid = owner_ids(self.spec["owner"], self.spec["group"])
         handle = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
@@ -86,7 +89,7 @@ class File(Path):
             return self.fix_mode_and_owner()
         expected = self.spec.get("only_if_sha256")
         if expected is not None and self.present().get("content", "") != expected:
-            raise Failed("%s was changed by somebody else since it was read" % self.spec["path"], "run the deploy again")
+            raise Failed("%s was changed by another program since it was read" % self.spec["path"], "run the deploy again")
         if os.path.isdir(self.path) and not os.path.islink(self.path):
             raise Failed("%s is a directory" % self.spec["path"], "it is not removed for a file; move it away")
         ids = owner_ids(self.spec["owner"], self.spec["group"])
@@ -98,7 +101,8 @@ class File(Path):
             return ""  # only its mode or owner differ
         if self.spec["secret"]:
             return "(secret content)\n"
-        context = 3 if self.spec.get("only_if_sha256") is None else 0  # what others wrote around our lines may be secret
+        # The lines of others around ours may be secret.
+        context = 3 if self.spec.get("only_if_sha256") is None else 0
         return text_diff(self.path, self.host.blob(self.spec["content_sha256"]), self.spec["path"], context)
 
 
@@ -136,7 +140,10 @@ class Absent(Kind):
 
 
 class Tree(Kind):
-    """An unpacked archive. The mark inside is written last, so a half-unpacked tree is never taken for a whole one."""
+    """An unpacked archive.
+
+    The mark inside is written last, so a half-unpacked tree never counts as a whole one.
+    """
 
     def wanted(self):
         return {"archive": self.spec["content_sha256"]}

@@ -1,15 +1,15 @@
-"""What service and container share."""
+"""Base of service and container."""
 
 import time
 
 from agent.kind import Kind
 from agent.tools import Failed, http_get, run, tail
 
-FELT_S = 5  # a reload, or a start, takes a moment to be felt
+FELT_S = 5  # a reload or a start takes effect after a moment
 
 
 class Restartable(Kind):
-    """What service and container share: restarted once when something that they depend on changed, then watched until healthy."""
+    """Restarted once when one of its dependencies changed, then watched until healthy."""
 
     def await_health(self):
         deadline, problem = time.monotonic() + self.spec["timeout_s"], ""
@@ -23,7 +23,7 @@ class Restartable(Kind):
             time.sleep(0.1)
 
     def problem(self):
-        """What is wrong now, or ""."""
+        """Return the present problem, or ""."""
         for condition in self.spec["healthy"]:
             if condition["kind"] == "exec":
                 status, out, err = run(condition["argv"], 10)
@@ -39,7 +39,7 @@ class Restartable(Kind):
         return self.others_problem()
 
     def others_problem(self):
-        """Which site that is not ours answers otherwise than before this run, or ""."""
+        """Return which other site answers differently than before this run, or ""."""
         for watch, before in self.host.watched.get(self.id, ()):
             status, _, problem = http_get(watch)
             if before and status != before:
@@ -47,33 +47,36 @@ class Restartable(Kind):
         return ""
 
     def await_answers(self):
-        """Until what was put back answers, for some seconds. How it does is no matter: only the new files may have what is asked for."""
+        """Wait some seconds until the previous version answers.
+
+        Any answer will do: only the new version may have the page that is asked for.
+        """
         asked = [condition for condition in self.spec["healthy"] if condition["kind"] == "http"]
         deadline = time.monotonic() + FELT_S
         while not all(http_get(condition)[0] for condition in asked) and time.monotonic() < deadline:
             time.sleep(0.1)
 
     def await_others(self):
-        """Until they answer as before, for some seconds. What is still wrong then, or ""."""
+        """Wait some seconds until other sites answer as before. Return the problem left, or ""."""
         deadline = time.monotonic() + FELT_S
         while self.others_problem() and time.monotonic() < deadline:
             time.sleep(0.1)
         return self.others_problem()
 
     def act(self, verb):
-        """start, restart or reload. Raises Failed."""
+        """Start, restart or reload, as `verb` says. Raises Failed."""
         raise NotImplementedError
 
     def undo(self, verb):
-        """The same again, after the previous files were put back. Never raises."""
+        """Do the same again with the previous files."""
         raise NotImplementedError
 
     def log(self):
-        """The last lines that it logged."""
+        """Return the last lines of its log."""
         raise NotImplementedError
 
     def converge(self, verb):
-        """act(), then health; when that fails, what this run changed is put back, and Failed is raised."""
+        """Act and wait for health. If that fails, put back this run's changes and raise Failed."""
         try:
             self.act(verb)
             self.await_health()

@@ -1,4 +1,7 @@
-"""Small tools: programs, files, one HTTP request. Every failure is a `Failed` with a reason, or an OSError."""
+"""Small tools: programs, files, one HTTP request.
+
+Every failure is a `Failed` with a reason, or an OSError.
+"""
 
 import grp
 import hashlib
@@ -15,7 +18,7 @@ from urllib.parse import urlsplit
 
 
 class Failed(Exception):
-    """A resource that could not be brought to its state: what, and why (the last lines of whoever said so)."""
+    """A resource could not be brought to its state: what failed, and why (last lines of output)."""
 
     def __init__(self, what, why=""):
         Exception.__init__(self, what)
@@ -31,7 +34,10 @@ def sha256_of(path):
 
 
 def run(argv, timeout_s=60, env=None):
-    """(exit status, standard output, standard error); 127 when there is no such program, 124 when it took too long."""
+    """Return (exit status, standard output, standard error).
+
+    The status is 127 when there is no such program, 124 when it took too long.
+    """
     full_env = dict(os.environ, LC_ALL="C.UTF-8", **(env or {}))
     try:
         pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -48,7 +54,7 @@ def run(argv, timeout_s=60, env=None):
 
 
 def must(argv, timeout_s=60, env=None):
-    """Standard output of a command that has to succeed. Raises Failed with its last lines."""
+    """Return the output of a command that has to succeed. Raises Failed with its last lines."""
     status, out, err = run(argv, timeout_s, env)
     if status:
         raise Failed("%s ended with status %d" % (" ".join(argv[:4]), status), tail(err or out))
@@ -85,7 +91,7 @@ def file_type(mode):
 
 
 def write_atomically(path, source, mode, ids):
-    """`source`, a file, becomes `path`: temp beside it, mode, owner, fsync, renamed, directory synced."""
+    """Copy the file `source` to `path`: temp beside it, mode, owner, fsync, rename, sync."""
     temp = beside(path)
     handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -103,7 +109,10 @@ def write_atomically(path, source, mode, ids):
 
 
 def beside(path):
-    """The temporary name of what is to become `path`, free. It is always the same, so that a killed run leaves nothing for ever."""
+    """Return the temporary name of a file that will become `path`, and free it.
+
+    The name is always the same, so the next run removes a killed run's file.
+    """
     temp = os.path.join(os.path.dirname(path), ".%s.derpfleet" % os.path.basename(path))
     remove(temp)
     return temp
@@ -125,7 +134,7 @@ def remove(path):
 
 
 def http_get(spec):
-    """(status, body text, problem). Never raises; the body is read up to 1 MiB."""
+    """Return (status, body text, problem). Never raises. The body is read up to 1 MiB."""
     host, _, other = (spec.get("connect") or "").rpartition(":")
     try:
         url = urlsplit(spec["url"])

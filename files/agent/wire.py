@@ -18,7 +18,7 @@ class Gone(Exception):
 
 
 class Refused(Exception):
-    """What was sent is of no use; the controller is told what, where and why."""
+    """A message cannot be used: what, where and why, for the controller."""
 
     def __init__(self, what, where, why):
         Exception.__init__(self, what)
@@ -26,11 +26,14 @@ class Refused(Exception):
 
 
 class Wire:
-    """Events out, messages in. A thread reads standard input, so that a stop or a hang-up is noticed at any time."""
+    """Events out, messages in.
+
+    A thread reads standard input, so a stop or a hang-up is noticed at any time.
+    """
 
     def __init__(self, stdin, stdout):
         self.stdin, self.stdout = stdin, stdout
-        self.stopped = ""  # why no further resource is to be begun
+        self.stopped = ""  # why no further resource is started
         self.messages = queue.Queue()
         self.lock = threading.Lock()
         self.seq, self.started = 0, time.monotonic()
@@ -58,7 +61,7 @@ class Wire:
         self.messages.put(end)
 
     def _read_blob(self, message):
-        """Keeps a content that follows its message. Raises Gone, Refused; then nothing of it takes room."""
+        """Keep the content that follows its message. Raises Gone, Refused; keeps nothing then."""
         path = os.path.join(self.incoming, message["blob"])
         part = path + ".part"
         try:
@@ -87,7 +90,7 @@ class Wire:
             os.fsync(out.fileno())
 
     def next(self):
-        """The next message. Raises Gone, Refused when there is none to come."""
+        """Return the next message. Raises Gone, Refused when no more will come."""
         message = self.messages.get()
         if isinstance(message, Exception):
             raise message
@@ -100,5 +103,5 @@ class Wire:
             try:
                 self.stdout.write(json.dumps(fields, sort_keys=True).encode() + b"\n")
                 self.stdout.flush()
-            except (OSError, ValueError):  # nobody listens any more; what is in hand is still finished
+            except (OSError, ValueError):  # the resource in hand is still finished
                 self.stopped = self.stopped or "the controller is gone"

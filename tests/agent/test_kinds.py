@@ -86,10 +86,10 @@ def test_a_file_that_somebody_else_changed_since_it_was_read_is_left(on_stage: O
     agent = on_stage()
     (agent.stage.root / "srv/map").write_text("theirs\n")
     ours = File(path="/srv/map", content=b"ours\n", only_if_sha256=sha256(b"read earlier\n"))
-    assert "changed by somebody else" in failure(agent.run([ours]))[1]
+    assert "changed by another program" in failure(agent.run([ours]))[1]
     assert (agent.stage.root / "srv/map").read_text() == "theirs\n"
     assert agent.run([replace(ours, only_if_sha256=sha256(b"theirs\n"))]).changed == ["file:/srv/map"]
-    assert "changed by somebody else" in failure(agent.run([File(path="/srv/new", content=b"", only_if_sha256=sha256(b"x"))]))[1]
+    assert "changed by another program" in failure(agent.run([File(path="/srv/new", content=b"", only_if_sha256=sha256(b"x"))]))[1]
     assert agent.run([File(path="/srv/new", content=b"", only_if_sha256="")]).ok
 
 

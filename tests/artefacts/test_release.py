@@ -12,6 +12,7 @@ import tarfile
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,18 +31,19 @@ from artefacts.release import (
 from engine.cache import CacheError
 from engine.facts import Facts
 from inventory.checkout import CACHE, CHECKOUT
+from tests.support.facts import DEBIAN_12
 
-HERE = Facts(python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())
+HERE = replace(DEBIAN_12, python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())
 
 
 def test_platforms_go_down_to_the_oldest_that_wheels_are_made_for() -> None:
-    tags = wheel_platforms(Facts(libc=("glibc", "2.19"), arch="aarch64"))
+    tags = wheel_platforms(replace(DEBIAN_12, libc=("glibc", "2.19"), arch="aarch64"))
     assert tags == ("manylinux_2_19_aarch64", "manylinux_2_18_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 
 
 def test_no_glibc_no_wheels() -> None:
     with pytest.raises(ReleaseError, match="no wheels for this host's C library") as caught:
-        wheel_platforms(Facts(libc=("", "")))
+        wheel_platforms(replace(DEBIAN_12, libc=("", "")))
     assert "flavour: docker" in caught.value.next
 
 
@@ -54,7 +56,8 @@ def test_no_glibc_no_wheels() -> None:
     ],
 )
 def test_markers_are_the_hosts_not_the_controllers(python: tuple[int, int, int], wanted: set[str]) -> None:
-    lines = locked_for(CHECKOUT / "requirements" / "certbot.lock", marker_environment(Facts(python=python))).splitlines()
+    environment = marker_environment(replace(DEBIAN_12, python=python))
+    lines = locked_for(CHECKOUT / "requirements" / "certbot.lock", environment).splitlines()
     names = {line.split(" --hash=")[0] for line in lines}
     assert {name for name in names if name.startswith(("pyrfc3339", "typing-extensions"))} == wanted
     assert not any("pywin32" in name or ";" in name for name in names)
@@ -65,7 +68,7 @@ def test_a_lock_that_is_none_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     path.write_text("not a requirement !!\n")
     with pytest.raises(ReleaseError, match=r"x\.lock cannot be read"):
-        locked_for(path, marker_environment(Facts()))
+        locked_for(path, marker_environment(DEBIAN_12))
 
 
 def test_what_of_a_wheel_travels(tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_a_release_is_made_once_and_changes_with_its_sources(tmp_path: Path, mon
         first, *others = pool.map(lambda _: build(), range(4))
     assert others == [first] * 3
     assert len(said) == 1
-    assert build(Facts(python=(3, 12, 1))).sha256 == first.sha256  # another key, the same bytes
+    assert build(replace(DEBIAN_12, python=(3, 12, 1))).sha256 == first.sha256  # another key, the same bytes
     (tmp_path / "hello" / "__init__.py").write_text("print('two')")
     second = build()
     assert second.id != first.id
@@ -161,7 +164,7 @@ def test_wheels_are_fetched_once_for_a_lock_a_python_and_a_platform(shelf: Shelf
     for source in ("one", "two", "one"):
         shelf.build(source)
     assert shelf.downloads == 1
-    shelf.build("one", Facts(python=(3, 12, 1)))
+    shelf.build("one", replace(DEBIAN_12, python=(3, 12, 1)))
     assert shelf.downloads == 2
 
 
@@ -211,7 +214,7 @@ def test_two_that_build_at_once_fetch_once_and_leave_no_parts(shelf: Shelf) -> N
     shelf.source.write_text("one")
     with ThreadPoolExecutor(6) as pool:
         pythons = [(3, 10, 1), (3, 11, 1), (3, 12, 1)] * 2
-        made = list(pool.map(lambda python: build_release(shelf.program, Facts(python=python), cache=shelf.cache), pythons))
+        made = list(pool.map(lambda python: build_release(shelf.program, replace(DEBIAN_12, python=python), cache=shelf.cache), pythons))
     assert shelf.downloads == 3
     assert len({one.sha256 for one in made}) == 1
     assert not list(shelf.cache.rglob("*.part"))
@@ -229,7 +232,7 @@ def test_pip_that_finds_nothing_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(ReleaseError, match=r"pip found no wheels for Python 3\.11 on manylinux_2_36_x86_64") as caught:
-        build_release(RELAY, Facts(python=(3, 11, 99)), cache=tmp_path)
+        build_release(RELAY, replace(DEBIAN_12, python=(3, 11, 99)), cache=tmp_path)
     assert "No matching distribution" in caught.value.why
     assert not list(tmp_path.rglob("*.tar.gz"))
 

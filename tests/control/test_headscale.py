@@ -2,6 +2,7 @@
 # ruff: noqa: E501 - a case and its sentence stand together
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from control.headscale.facts import NEWEST, HeadscaleRefused, ask, parse_version
 from control.headscale.merge import merge
 from control.headscale.reader import parse_map
 from control.headscale.transaction import refusals, resources, to_withdraw, warnings
-from engine.facts import Facts, FileFact, Output
+from engine.facts import FileFact, Output
 from engine.plan import compile_plan
 from engine.resource import File, Http, Service
 from inventory.model import Site
 from inventory.site_file import compile_site
+from tests.support.facts import DEBIAN_12
 
 FOLDER = Path(__file__).parent / "headscale"
 CONFIG = (FOLDER / "config.yaml").read_text()
@@ -59,7 +61,8 @@ def facts(
     **files,
 ):
     there = {CONFIG_PATH: config, MAP_PATH: map, **files}
-    return Facts(
+    return replace(
+        DEBIAN_12,
         files={path: file(text) for path, text in there.items() if text is not None},
         commands={
             "headscale-version": Output(status=0 if version else 127, stdout=version, stderr=""),
@@ -317,7 +320,7 @@ def test_what_cannot_be_changed_in_place():
 
 
 def test_a_file_that_is_no_text():
-    seen = Facts(files={CONFIG_PATH: file(CONFIG, content=None)})
+    seen = replace(DEBIAN_12, files={CONFIG_PATH: file(CONFIG, content=None)})
     with pytest.raises(HeadscaleRefused, match="no text file"):
         refusals(site_of(), seen, [])
 

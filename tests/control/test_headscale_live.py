@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ from artefacts.go import build
 from control.headscale.config import parse_config
 from control.headscale.reader import BadMap, parse_map
 from control.headscale.transaction import resources
-from engine.facts import Facts, FileFact, Output
+from engine.facts import FileFact, Output
 from engine.resource import Http
 from inventory.model import Headscale, Host, Region, Site
 from lab.programs import TAILNET
+from tests.support.facts import DEBIAN_12
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -63,7 +65,8 @@ class Running:
     def facts(self):
         version = subprocess.run([self.program, "version"], capture_output=True, text=True, check=True).stdout
         there = [path for path in (self.config, self.map) if path.exists()]
-        return Facts(
+        return replace(
+            DEBIAN_12,
             files={
                 str(path): FileFact(
                     content=path.read_text(), sha256=hashlib.sha256(path.read_bytes()).hexdigest(), mode="0600", owner="root", group="root"

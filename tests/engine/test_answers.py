@@ -7,6 +7,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from engine.transport import run_once
 from inventory.errors import DerpfleetError
 from inventory.model import Ssh
 from tests.engine.conftest import login_to
+from tests.support.facts import DEBIAN_12
 from tests.support.sshd import Sshd
 
 LOGIN = Login("hk1", Ssh(), address="stage", known_hosts=Path("/dev/null"), base=Path("/"))
@@ -38,7 +40,12 @@ def event(kind: str, **fields: Any) -> bytes:
     return json.dumps({"event": kind, "seq": 1, "t": 0.1, **fields}).encode() + b"\n"
 
 
-HELLO = event("hello", v=1, z=packed(b"{}"))
+def facts(**fields: Any) -> str:
+    """A whole host's facts as the agent packs them, with some fields of them replaced."""
+    return packed(json.dumps(asdict(DEBIAN_12) | fields).encode())
+
+
+HELLO = event("hello", v=1, z=facts())
 
 
 class Said:
@@ -96,9 +103,10 @@ def test_last_words_are_heard_of_an_agent_that_hung_up_but_not_waited_for_on_a_d
         event("hello", v=1, z=base64.b64encode(b"not packed").decode()),
         event("hello", v=1, z=packed(b"{not json")),
         event("hello", v=1, z=packed(b"[]")),
-        event("hello", v=1, z=packed(b'{"listening": [{"port": 1}]}')),
-        event("hello", v=1, z=packed(b'{"files": 1}')),
-        event("hello", v=1, z=packed(b"{}")[:8]),
+        event("hello", v=1, z=facts(listening=[{"port": 1}])),
+        event("hello", v=1, z=facts(files=1)),
+        event("hello", v=1, z=facts()[:8]),
+        event("hello", v=1, z=packed(b"{}")),
         event("locked"),
         event("locked", who="x", since=1e300),
         event("crash"),
@@ -186,9 +194,9 @@ def test_fields_that_nobody_asked_for_do_not_pass(hear: Callable[..., Session], 
 
 def test_facts_that_unpack_to_too_much_are_not_unpacked(hear: Callable[..., Session], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "FACTS_MAX", 100_000)
-    assert hear(event("hello", v=1, z=packed(b'{"kernel": "%s"}' % (b"x" * 99_000)))).facts.kernel == "x" * 99_000
+    assert hear(event("hello", v=1, z=facts(kernel="x" * 99_000))).facts.kernel == "x" * 99_000
     with pytest.raises(AgentCrashed, match="makes no sense") as error:
-        hear(event("hello", v=1, z=packed(b'{"kernel": "%s"}' % (b"x" * 100_000))))
+        hear(event("hello", v=1, z=facts(kernel="x" * 100_000)))
     assert error.value.why == "ValueError: facts of more than 100000 bytes, or cut ones"
 
 

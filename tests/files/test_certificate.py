@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ import pytest
 
 from artefacts.programs import CERTBOT
 from artefacts.release import build_release
-from engine.facts import Facts
 from tests.support.acme import Pebble, free_ports, pebble
 from tests.support.debian import program
+from tests.support.facts import DEBIAN_12
 
 CHECKOUT = Path(__file__).parent.parent.parent
 PROGRAM = CHECKOUT / "files" / "certificate.py"
@@ -48,7 +48,7 @@ HTTPS = "server {{ listen 127.0.0.1:{https} ssl; ssl_certificate {live}/fullchai
 @pytest.fixture(scope="session")
 def certbot(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Certbot out of a release made for the Python that runs the tests."""
-    facts = Facts(python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())
+    facts = replace(DEBIAN_12, python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())
     release = build_release(CERTBOT, facts, cache=CHECKOUT / ".cache")
     folder = tmp_path_factory.mktemp("certbot")
     subprocess.run(["tar", "-xzf", str(release.path), "-C", str(folder)], check=True)
@@ -207,7 +207,7 @@ def test_nginx_is_not_reloaded_while_its_configuration_is_broken(stage: Stage) -
     assert re.match(r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\n", done.stderr)
     said = re.escape("nginx was not reloaded, because its configuration is broken:") + r"\n.*\[emerg\] .*unknown directive \"servr\" in "
     assert re.search(said + re.escape(str(foreign)), done.stderr)
-    assert "\nchange: mend it until `nginx -t` is content; until then the old certificate is served" in done.stderr
+    assert "\nchange: fix it until `nginx -t` passes; until then the old certificate is served" in done.stderr
     assert not reloaded.exists()
     foreign.unlink()
     stage.configure()
@@ -384,7 +384,7 @@ def test_a_certificate_of_others_names_too_is_used_and_left_to_them(stage: Stage
     assert succeeded(stage.run("renew"))
     refused = stage.run("renew", "--force")
     assert refused.returncode == 1
-    assert "a new one was asked for: it is for www.example.org, too, and is left to whoever ordered it" in refused.stderr
+    assert "a new one was asked for: it is for www.example.org, too, and is left to the program that ordered it" in refused.stderr
     assert f"certbot renew --cert-name {DOMAIN}" in refused.stderr
     assert stage.serial() == theirs
 

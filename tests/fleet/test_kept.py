@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from inventory.model import Host, Region, Site
 from probe.keys import ProverKeyError
 from probe.page import Card
 from probe.proof import LADDER, Proof, Rung
+from tests.support.facts import DEBIAN_12
 
 HOST = Host(name="hk1", domain="hk1.example.org", region=Region(id=901, code="hk", name="Hong Kong"))
 CARD = Card(host="hk1", domain=HOST.domain, region_id=901, region_code="hk", region_name="Hong Kong", flavour="python")
@@ -40,7 +42,7 @@ def fleet(shown: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def said(**words: str) -> Facts:
-    return Facts(commands={name: Output(status=0, stdout=text, stderr="") for name, text in words.items()})
+    return replace(DEBIAN_12, commands={name: Output(status=0, stdout=text, stderr="") for name, text in words.items()})
 
 
 def test_the_last_deploy_is_no_other_run() -> None:

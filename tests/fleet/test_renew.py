@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from engine.facts import Facts, Output
+from engine.facts import Output
 from engine.report import Report
 from engine.run import Outcome
 from fleet import renew
 from fleet.shared import step
 from fleet.shared.fleet import Fleet
 from inventory.model import Certificate, Host, Region, Site
+from tests.support.facts import DEBIAN_12
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def fleet(shown: io.StringIO, tmp_path: Path) -> Fleet:
 def test_a_withdrawn_host_has_no_proof_to_fail(
     fleet: Fleet, shown: io.StringIO, monkeypatch: pytest.MonkeyPatch, unit: str, proved: bool, code: int
 ) -> None:
-    facts = Facts(commands={"withdrawn": Output(status=0, stdout=unit + "\n", stderr="")})
+    facts = replace(DEBIAN_12, commands={"withdrawn": Output(status=0, stdout=unit + "\n", stderr="")})
     counts = {"ok": 2, "changed": 0, "failed": 0, "skipped": 0}
     asked: list[str] = []
 

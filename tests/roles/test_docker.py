@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine.facts import Facts, FileFact
+from engine.facts import FileFact
 from inventory.model import Host
 from roles import docker
 from tests.roles.cases import CHECKOUT, FOLDER
+from tests.support.facts import DEBIAN_12
 
 FINGERPRINT = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"  # Docker Release (CE deb)
 
@@ -54,10 +56,10 @@ def test_what_stands_in_daemon_json_stays() -> None:
 @pytest.mark.parametrize(("path", "remedy"), [("/snap/bin/docker", "snap remove docker"), ("/usr/bin/docker", "dpkg -S /usr/bin/docker")])
 def test_a_docker_without_its_unit_is_refused_with_what_to_do(path: str, remedy: str) -> None:
     host = Host(name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"}, flavour="docker")
-    (sentence,) = docker.refusals(host, Facts(tools={"docker": path}))
+    (sentence,) = docker.refusals(host, replace(DEBIAN_12, tools={"docker": path}))
     assert sentence.startswith(f"{path} on hk1 comes without a docker.service, ")
     assert remedy in sentence
     unit = FileFact(content="", sha256="", mode="0644", owner="root", group="root")
-    assert docker.refusals(host, Facts(tools={"docker": path}, files={"/etc/systemd/system/docker.service": unit})) == []
-    assert docker.refusals(host, Facts(tools={"docker": path}, files={"/var/lib/dpkg/info/docker.io.list": unit})) == []
-    assert docker.refusals(host, Facts()) == []
+    assert docker.refusals(host, replace(DEBIAN_12, tools={"docker": path}, files={"/etc/systemd/system/docker.service": unit})) == []
+    assert docker.refusals(host, replace(DEBIAN_12, tools={"docker": path}, files={"/var/lib/dpkg/info/docker.io.list": unit})) == []
+    assert docker.refusals(host, DEBIAN_12) == []

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from engine.facts import Facts
 from engine.resource import File
 from inventory.model import Host
 from relay.client import Connection
 from relay.core.handshake import make_private_key, public_key
-from roles import paths
+from roles import certificate, paths
 from roles.front import nginx
 from tests.support.acme import free_ports
 from tests.support.debian import program
+from tests.support.facts import DEBIAN_12
 
 DOMAIN = "hk1.example.org"
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -53,7 +53,7 @@ def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 def write_configuration(folder: Path, host: Host) -> Path:
     """What the roles write, with this machine's places for the host's."""
-    resources = [*nginx.http_resources(host, Facts()), *nginx.https_resources(host, Facts(), certificate.issued(host), "")]
+    resources = [*nginx.http_resources(host, DEBIAN_12), *nginx.https_resources(host, DEBIAN_12, certificate.issued(host), "")]
     conf = "".join(r.content.decode() for r in resources if isinstance(r, File) and isinstance(r.content, bytes) and "/zz-" in r.path)
     fullchain, key = certificate.files(host)
     for there, here in ((fullchain, "chain.pem"), (key, "key.pem"), (paths.WEBROOT, "webroot")):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from engine.facts import Facts, FileFact, Listener
 from inventory.model import Host, Site
 from roles import firewall, paths
+from tests.support.facts import DEBIAN_12
 
 HOST = Host(name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"})
 SITE = Site(path="", hosts={"hk1": HOST}, known_hosts="none")
@@ -17,7 +20,7 @@ def facts(program: str, port: int, *, address: str = "0.0.0.0", given: str = "32
     files = {RANGE: given} | ({paths.FIREWALL_RULES: "x"} if deployed else {})
     listener = Listener(proto="udp", address=address, port=port, pid=9, program=program, unit=f"{program}.service")
     known = {path: FileFact(content=content, sha256="", mode="0644", owner="root", group="root") for path, content in files.items()}
-    return Facts(listening=(listener,), files=known)
+    return replace(DEBIAN_12, listening=(listener,), files=known)
 
 
 @pytest.mark.parametrize(

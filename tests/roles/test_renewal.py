@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import inventory
-from engine.facts import Facts, Output
+from engine.facts import Output
 from engine.plan import compile_plan
 from engine.resource import Command
 from roles import relay
 from roles.certificate import renewal
 from tests.roles.cases import FOLDER
+from tests.support.facts import DEBIAN_12
 
 
 @pytest.mark.parametrize(
@@ -19,7 +22,7 @@ from tests.roles.cases import FOLDER
 )
 def test_renewal(force: bool, argv: tuple[str, ...], unless: tuple[str, ...]) -> None:
     host = inventory.load(FOLDER / "bare" / "site.yml").hosts["hk1"]
-    resources = renewal.run(host, Facts(now=1795371962.5), force=force)
+    resources = renewal.run(host, replace(DEBIAN_12, now=1795371962.5), force=force)
     renew, served = compile_plan(resources, mode="apply").resources
     assert isinstance(renew, Command) and isinstance(served, Command)
     assert (renew.argv[1:], renew.unless[1:]) == (argv, unless)
@@ -42,4 +45,4 @@ def test_renewal(force: bool, argv: tuple[str, ...], unless: tuple[str, ...]) ->
 def test_a_withdrawn_relay_is_told_from_one_that_is_down(case: str, output: Output, withdrawn: bool) -> None:
     host = inventory.load(FOLDER / case / "site.yml").hosts["hk1"]
     assert set(relay.ask_withdrawn(host).commands) == {"withdrawn"}
-    assert relay.is_withdrawn(host, Facts(commands={"withdrawn": output})) is withdrawn
+    assert relay.is_withdrawn(host, replace(DEBIAN_12, commands={"withdrawn": output})) is withdrawn

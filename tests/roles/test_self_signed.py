@@ -9,12 +9,12 @@ import pytest
 from cryptography import x509
 
 from artefacts.shipment import Shipment
-from engine.facts import Facts
 from engine.resource import Command
 from inventory.model import Certificate, Host, Region, Site
 from roles import certificate
 from roles.certificate import self_signed
 from roles.contract import Challenge
+from tests.support.facts import DEBIAN_12
 
 LONG = f"{'a' * 63}.{'b' * 63}.example.org"
 
@@ -24,9 +24,8 @@ def test_it_is_for_the_name_that_clients_use(domain: str, tmp_path: Path) -> Non
     region = Region(id=901, code="hk", name="Hong Kong")
     host = Host(name="hk1", domain=domain, region=region, certificate=Certificate(source="self-signed"))
     site = Site(path="/site.yml", hosts={"hk1": host}, known_hosts="/known_hosts")
-    [made] = [
-        r for r in self_signed.resources(host, site, Facts(), Shipment(), Challenge(())) if isinstance(r, Command) and "openssl" in r.argv
-    ]
+    found = self_signed.resources(host, site, DEBIAN_12, Shipment(), Challenge(()))
+    [made] = [r for r in found if isinstance(r, Command) and "openssl" in r.argv]
     folder = str(Path(certificate.files(host)[0]).parent)
     subprocess.run([word.replace(folder, str(tmp_path)) for word in made.argv], check=True, capture_output=True)
     found = x509.load_pem_x509_certificate((tmp_path / "fullchain.pem").read_bytes())

@@ -13,6 +13,7 @@ from engine.resource import File
 from inventory.model import Host, Site
 from roles import sites
 from roles.front import nginx
+from tests.support.facts import DEBIAN_12
 
 OURS = "/etc/nginx/conf.d/zz-derpfleet-http.conf"
 
@@ -28,7 +29,7 @@ def there(*servers: str, files: tuple[str, ...] = ()) -> Facts:
 def nginx_facts(said: Output) -> Facts:
     """A host that has the distribution's nginx, which said this of its configuration."""
     files = {"/var/lib/dpkg/info/nginx-core.list": a_file("/.\n/usr/sbin/nginx\n")}
-    return Facts(tools={"nginx": "/usr/sbin/nginx"}, files=files, commands={"nginx": said})
+    return replace(DEBIAN_12, tools={"nginx": "/usr/sbin/nginx"}, files=files, commands={"nginx": said})
 
 
 def a_file(content: str) -> FileFact:
@@ -114,9 +115,9 @@ def test_a_site_that_is_reached_by_address_only_keeps_it(default: str) -> None:
 def test_where_we_are_the_default_all_that_comes_by_address_is_as_by_name() -> None:
     servers = ("listen 80; server_name blog.example.org;", "listen 80 default_server; server_name hk1.example.org;")
     assert sites.by_address(host(), there(*servers, files=("/etc/nginx/conf.d/a.conf", OURS))) == (("203.0.113.10",), "")
-    assert sites.by_address(host(), Facts()) == (("203.0.113.10",), "")
-    assert sites.by_address(host(ipv4=None), Facts()) == ((), "")
-    assert sites.by_address(host(domain="203.0.113.10"), Facts()) == ((), "")
+    assert sites.by_address(host(), DEBIAN_12) == (("203.0.113.10",), "")
+    assert sites.by_address(host(ipv4=None), DEBIAN_12) == ((), "")
+    assert sites.by_address(host(domain="203.0.113.10"), DEBIAN_12) == ((), "")
 
 
 @pytest.mark.parametrize(("servers", "names"), [(("listen 80; server_name blog.example.org;",), 2), (("listen 80;",), 1)])
@@ -182,5 +183,5 @@ def test_an_nginx_that_includes_neither_folder_is_told_what_to_include() -> None
 
 def test_an_nginx_out_of_sight_has_its_ports_for_itself() -> None:
     panels = Listener(proto="tcp", address="0.0.0.0", port=443, pid=8, program="nginx", unit="nginx.service")
-    (sentence,) = told(Facts(listening=(panels,)))
+    (sentence,) = told(replace(DEBIAN_12, listening=(panels,)))
     assert "port 443/tcp of hk1, where nginx is to serve https, is taken by nginx" in sentence

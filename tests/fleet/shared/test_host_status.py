@@ -7,16 +7,18 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
-from engine.facts import Facts, Output
+from engine.facts import Output
 from fleet.shared import host_status
 from inventory.model import Docker, Host, Ports, Region
 from lab.certificates import make_server_certificate
+from tests.support.facts import DEBIAN_12
 
 DOMAIN = "hk1.example.org"
 VARZ = '# TYPE derp_clients_local gauge\nderp_clients_local 7\n# TYPE version gauge\nversion{version="1.90.0",binary="derper"} 1\n'
@@ -75,5 +77,5 @@ def test_clients_and_version_of_either_flavour(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     argv = host_status._ask(host, [host]).commands["metrics"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20)
-    said = host_status._read(host, Facts(commands={"metrics": Output(status=0, stdout=done.stdout, stderr="")}))
+    said = host_status._read(host, replace(DEBIAN_12, commands={"metrics": Output(status=0, stdout=done.stdout, stderr="")}))
     assert (said.clients, said.version) == (7, "1.90.0")

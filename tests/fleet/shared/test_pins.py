@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fleet.shared import pins
 from fleet.shared.fleet import Fleet
 from inventory.model import Certificate, Host, Region, Site, Ssh
 from lab.certificates import make_server_certificate
+from tests.support.facts import DEBIAN_12
 
 DOMAIN = "hk1.example.org"
 CHAIN = f"/etc/derpfleet/certificates/{DOMAIN}/fullchain.pem"
@@ -38,7 +40,7 @@ def host(*, domain: str = DOMAIN, source: str = "self-signed", pin: str | None =
 
 
 def seen(content: str | None) -> Facts:
-    return Facts(files={CHAIN: FileFact(content=content, sha256="", mode="0644", owner="root", group="root")})
+    return replace(DEBIAN_12, files={CHAIN: FileFact(content=content, sha256="", mode="0644", owner="root", group="root")})
 
 
 def test_the_first_certificate_of_the_file_counts_and_is_kept(fleet: Fleet) -> None:
@@ -48,7 +50,7 @@ def test_the_first_certificate_of_the_file_counts_and_is_kept(fleet: Fleet) -> N
     assert pins.known(fleet, [host()]) == {"hk1": wanted}
 
 
-@pytest.mark.parametrize("facts", [Facts(), seen(None), seen("no certificate")])
+@pytest.mark.parametrize("facts", [DEBIAN_12, seen(None), seen("no certificate")])
 def test_where_there_is_no_certificate_nothing_is_learnt(fleet: Fleet, facts: Facts) -> None:
     assert pins.learn(fleet, host(), facts) is None
     assert not fleet.runs.exists()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from engine.facts import Facts, Output
+from engine.facts import Output
 from inventory.model import Host, Site
 from roles import firewall
 from roles.readers.iptables import closes
+from tests.support.facts import DEBIAN_12
 
 # As Oracle's Ubuntu images come.
 ORACLE = """\
@@ -130,7 +132,7 @@ def test_no_rules_close_nothing(saved: str) -> None:
 
 def refused(commands: dict[str, str], **settings: Any) -> list[str]:
     host = Host(name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"}, **settings)
-    facts = Facts(commands={name: Output(status=0, stdout=stdout, stderr="") for name, stdout in commands.items()})
+    facts = replace(DEBIAN_12, commands={name: Output(status=0, stdout=stdout, stderr="") for name, stdout in commands.items()})
     return firewall.refusals(host, Site(path="", hosts={"hk1": host}, known_hosts="none"), facts)
 
 

@@ -1,0 +1,28 @@
+"""Facts for tests: a host to `replace` fields of, so that each test states what matters to it."""
+
+from __future__ import annotations
+
+from engine.facts import Facts
+
+# An empty Debian 12: no program of ours, nothing listens, no question was asked.
+DEBIAN_12 = Facts(
+    hostname="",
+    os_id="debian",
+    os_version="12",
+    os_codename="bookworm",
+    os_like=(),
+    arch="x86_64",
+    libc=("glibc", "2.36"),
+    kernel="",
+    init="systemd",
+    python=(3, 11, 2),
+    python_executable="/usr/bin/python3",
+    now=0.0,
+    addresses=(),
+    listening=(),
+    ssh_ports=(22,),
+    tools={},
+    congestion_controls=(),
+    files={},
+    commands={},
+)
