@@ -12,7 +12,7 @@ import pytest
 from engine.boot import AGENT_MODULES
 
 ROOT = Path(__file__).parent.parent
-HOUSE = {"inventory", "engine", "roles", "fleet", "relay", "probe", "lab", "tasks"}
+HOUSE = {"inventory", "engine", "roles", "fleet", "relay", "probe", "lab", "tasks", "lab_tasks"}
 MAY = {
     "inventory": set(),
     "engine": {"inventory"},
@@ -20,7 +20,7 @@ MAY = {
     "probe": {"relay", "inventory"},
     "relay": set(),
     "lab": {"inventory"},
-    "fleet": HOUSE - {"tasks"},
+    "fleet": HOUSE - {"tasks", "lab_tasks"},
 }
 PURE = {"relay": ("wire", "handshake", "session", "control", "forward", "outbox", "switch", "stun", "http")}
 IMPURE_MODULES = {"asyncio", "socket", "ssl", "time", "logging"}
