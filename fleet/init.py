@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -21,8 +22,9 @@ class CannotWrite(DerpfleetError):
     """There is no writing there."""
 
 
-def init(report: Report, path: Path) -> None:
-    """Writes the commented example to `path`. Raises WouldOverwrite, CannotWrite."""
+def init(report: Report, path: Path | None) -> None:
+    """Write the commented example to `path`, or to the checkout's own place. Raises WouldOverwrite, CannotWrite."""
+    path = path or Path(os.path.relpath(site_choice.OWN))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x") as file:

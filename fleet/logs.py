@@ -8,11 +8,21 @@ from pathlib import Path
 from engine import cache
 from engine.transport import run_once
 from fleet.shared.fleet import Fleet
+from fleet.shared.options import number, refuse
 from inventory.choices import flavour_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rules import HEADSCALE
 from roles import paths
+
+
+def logs(fleet: Fleet, name: str, *, relay: bool, lines: str) -> None:
+    """Show the last run on a host, or with `relay` the last lines of the relay's own log."""
+    if not relay:
+        show_last_run(fleet, name)
+        return
+    refuse("runs no relay: without --relay, its last run", {f"--host {name}": name == HEADSCALE})
+    show_relay_log(fleet, fleet.equipped([name])[0], lines=number(lines, "--lines", most=1_000_000))
 
 
 def runs_of(fleet: Fleet, name: str) -> list[Path]:

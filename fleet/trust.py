@@ -18,6 +18,11 @@ Confirm = Callable[[str], bool]
 _NO_TERMINAL = ": there is no terminal to ask at; once you have compared it, give it with --fingerprint SHA256:…"
 
 
+def trust_hosts(fleet: Fleet, names: Sequence[str], *, replace: bool, expected: str) -> int:
+    """Pin the keys of the named hosts, asking on the terminal. Returns the exit code: 0 when all are pinned. Raises as `trust` does."""
+    return 1 if trust(fleet, logins(fleet, names), replace=replace, expected=expected, confirm=ask_person) else 0
+
+
 def logins(fleet: Fleet, names: Sequence[str]) -> list[Login]:
     """The named hosts, `headscale` among them, or all of the site; before each the jump hosts on the way. Raises NoSuchHost."""
     relays = [name for name in names if name != HEADSCALE]

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from engine.report import Report, closing
 from fleet.shared.fleet import Fleet
+from fleet.shared.options import number, refuse
 from fleet.shared.prove import prove_hosts, show
 from inventory.files import why_unreadable
-from inventory.model import Host
 from probe.target import BadAddress, Target
 from probe.verify import prove
 
 
-def verify_hosts(fleet: Fleet, hosts: Sequence[Host], *, thorough: bool) -> int:
-    """Proves hosts of the site. Returns the exit code."""
+def verify_hosts(fleet: Fleet, names: Sequence[str], *, thorough: bool, ca: str, pin: str, stun_port: str) -> int:
+    """Prove hosts of the site, which says all of them that the last three options would. Returns the exit code."""
+    refuse("goes with --address: the site file says it of its hosts", {"--ca": ca, "--pin": pin, "--stun-port": stun_port})
+    hosts = fleet.hosts(names)
     proofs = prove_hosts(fleet, hosts, thorough=thorough)
     failed = [name for name, proof in proofs.items() if not proof.ok]
     closing(fleet.report, failed, len(hosts))
     return 1 if failed else 0
 
 
-def verify_address(report: Report, target: Target, *, thorough: bool) -> int:
-    """Proves any DERP server. Returns the exit code. Raises BadAddress when the roots that it is to trust cannot be read."""
+def verify_address(report: Report, address: str, names: Sequence[str], *, thorough: bool, ca: str, pin: str, stun_port: str) -> int:
+    """Prove any DERP server. Returns the exit code. Raises BadAddress when the roots that it is to trust cannot be read."""
+    refuse("names a host of the site, --address any other server: give one of them", {"--host": names})
+    stun = number(stun_port or "3478", "--stun-port", most=65535)
+    target = Target.from_address(address, stun_port=stun or None, ca=Path(ca) if ca else None, pin=pin or None)
     if target.ca and (why := why_unreadable(target.ca)):
         raise BadAddress("the file of --ca cannot be read", why=why, next="give a PEM file, or none where the system's roots will do")
     [proof] = prove([target], thorough=thorough, on_rung=lambda one, rung: report.doing(one.name, f"proof: {rung.title}"))
