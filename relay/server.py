@@ -397,9 +397,9 @@ class Relay(Owner):
     def _reload_limits(self) -> None:
         self.rate_limits = _read_rate_config(self.config.rate_config)
         now = self.loop.time()
-        for session in self.switch.sessions:
-            if not session.is_mesh:
-                session.limiter = self.rate_limits.limiter(now)
+        for link in self.links.values():
+            if link.session is not None and not link.session.is_mesh:
+                link.session.limiter = self.rate_limits.limiter(now)
 
     def _listen(self, sockets: list[socket.socket], answer: Answer, *, encrypted: bool = False, proxied: bool = True) -> None:
         """Accept on these. `proxied`: trusted proxies may be in front, and begin with a PROXY header if there is one at all."""
