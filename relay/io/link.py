@@ -1,8 +1,8 @@
 """The I/O of admitted connections: bytes in to the session, outboxes out to the socket, at the end of each round of the loop.
 
-Together with session.py and loop.py this is the hot path. The loop reads every ready socket (`buffer_updated`), sessions put
-slices into outboxes, and `Tick.flush` (tick.py) runs when all ready sockets have been read: one joined write per destination, whatever
-number of sources it has packets from, and no timer that an idle relay would wait for.
+Together with session.py, loop.py and tick.py this is the hot path. The loop reads every ready socket (`buffer_updated`),
+sessions put slices into outboxes, and `Tick.flush` runs when all ready sockets have been read: one joined write per
+destination, whatever number of sources it has packets from, and no timer that an idle relay would wait for.
 
 All connections share one read buffer for bytes off the socket, one for plain bytes, and the BIOs of tls.py; a
 connection keeps only the unfinished frame at its end, so that an idle one costs the same before and after a burst.

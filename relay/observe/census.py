@@ -55,11 +55,11 @@ class Census:
     def __init__(
         self, clients: Connections, stun: Collection[StunSocket], gauges: Callable[[], Mapping[str, float]], worker: Worker | None
     ) -> None:
+        self.worker = worker
         self.rates = Rates()
         self._clients = clients
         self._stun = stun
         self._gauges = gauges
-        self.worker = worker
         self._started_at = time.time()
         self._problems: list[str] = []
         self._checked_at = float("-inf")
