@@ -60,8 +60,8 @@ def run(
     try:
         relay = Relay(config, loop, key, worker=worker, handed=handed, notifier=notifier)
         loop.run_until_complete(serve(relay, ready))
-        if relay.failure:
-            sys.exit(f"relay: {relay.failure}")
+        if relay.tasks.failure:
+            sys.exit(f"relay: {relay.tasks.failure}")
     except (OSError, ValueError, KeyFileError) as error:
         sys.exit(f"relay: {error}")
     finally:

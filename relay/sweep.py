@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
 from heapq import heappop, heappush
 from random import uniform
 from typing import TYPE_CHECKING, Final
@@ -11,8 +12,10 @@ from relay.core.wire import KEEP_ALIVE_FRAME
 from relay.io.tcpinfo import read_rtt_us
 
 if TYPE_CHECKING:
+    from relay.core.stats import Tally
+    from relay.io.arrival import Arrival
     from relay.io.link import Link
-    from relay.server import Relay
+    from relay.io.loop import Loop
 
 PERIOD_S: Final = 0.5
 KEEP_ALIVE_S: Final = 60.0
@@ -35,26 +38,40 @@ class ResidentMemory:
 class Sweep:
     """One timer for all connections."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        tally: Tally,
+        arrivals: Collection[Arrival],
+        links: Mapping[int, Link],
+        *,
+        memory_ceiling_mib: int,
+        write_timeout_s: float,
+    ) -> None:
         self.full = False  # above the memory ceiling
-        self._relay = relay
-        self._memory = ResidentMemory() if relay.config.memory_ceiling_mib else None
+        self._loop = loop
+        self._tally = tally
+        self._arrivals = arrivals
+        self._links = links  # by serial number
+        self._memory = ResidentMemory() if memory_ceiling_mib else None
+        self._memory_ceiling = memory_ceiling_mib * 2**20
+        self._write_timeout_s = write_timeout_s
         self._keep_alives: list[tuple[float, int]] = []  # heap of (due, link's serial number)
         self._blocked: dict[Link, tuple[float, int]] = {}  # since when, with how many bytes unsent
 
     def start(self) -> None:
         """Begin, and go on for ever."""
-        self._relay.loop.call_later(PERIOD_S, self.start)
-        self.run(self._relay.loop.time())
+        self._loop.call_later(PERIOD_S, self.start)
+        self.run(self._loop.time())
 
     def add(self, link: Link, serial: int) -> None:
         """Keep a new client alive."""
         link.keep_alive_s = KEEP_ALIVE_S + uniform(0, KEEP_ALIVE_JITTER_S)  # noqa: S311  (spreads load, hides nothing)
-        heappush(self._keep_alives, (self._relay.loop.time() + link.keep_alive_s, serial))
+        heappush(self._keep_alives, (self._loop.time() + link.keep_alive_s, serial))
 
     def block(self, link: Link) -> None:
         """The kernel takes no more bytes for this client."""
-        self._blocked[link] = (self._relay.loop.time(), link.stream.unsent)
+        self._blocked[link] = (self._loop.time(), link.stream.unsent)
 
     def unblock(self, link: Link) -> None:
         """It does again, or the client is gone."""
@@ -62,23 +79,22 @@ class Sweep:
 
     def run(self, now: float) -> None:
         """One round."""
-        relay = self._relay
-        for arrival in [arrival for arrival in relay.arrivals if arrival.deadline < now]:
+        for arrival in [arrival for arrival in self._arrivals if arrival.deadline < now]:
             arrival.expire()
         for link, (since, size) in [*self._blocked.items()]:
             self._check_blocked(link, since, size, now)
         while self._keep_alives and self._keep_alives[0][0] <= now:
             self._keep_alive(heappop(self._keep_alives)[1], now)
         if self._memory is not None:
-            self.full = self._memory.read() > relay.config.memory_ceiling_mib * 2**20
+            self.full = self._memory.read() > self._memory_ceiling
 
     def _keep_alive(self, serial: int, now: float) -> None:
-        link = self._relay.links.get(serial)
+        link = self._links.get(serial)
         if link is None or link.session is None:
             return
         link.session.outbox.control(KEEP_ALIVE_FRAME)
         link.session.trim()
-        self._relay.tally.note_rtt(read_rtt_us(link.stream.socket))
+        self._tally.note_rtt(read_rtt_us(link.stream.socket))
         heappush(self._keep_alives, (now + link.keep_alive_s, serial))
 
     def _check_blocked(self, link: Link, since: float, size: int, now: float) -> None:
@@ -88,7 +104,7 @@ class Sweep:
             self._blocked[link] = (now, left)
             return
         is_mesh = link.session is not None and link.session.is_mesh
-        limit_s = MESH_WRITE_TIMEOUT_S if is_mesh else self._relay.config.tcp_write_timeout_s
+        limit_s = MESH_WRITE_TIMEOUT_S if is_mesh else self._write_timeout_s
         if limit_s and now - since >= limit_s:
-            self._relay.tally.counts["sclient_write_timeouts"] += 1
+            self._tally.counts["sclient_write_timeouts"] += 1
             link.end("write_timeout")

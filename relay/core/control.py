@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay.core import wire
-from relay.core.switch import SETTLING_S
 from relay.core.wire import KEY_LEN, ProtocolError
 
 if TYPE_CHECKING:
     from relay.core.session import Session
 
+SETTLING_S: Final = 5.0  # a first choice of home within this time is no move
 
 Action = Callable[["Session", bytes], None]
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from relay.core import wire
 from relay.core.outbox import Outbox, frames_in
-from relay.core.switch import MAX_ROUTES
 from relay.core.wire import HEADER, HEADER_LEN, KEY_LEN, PACKET_HEAD_LEN, ProtocolError
 
 if TYPE_CHECKING:
     from relay.core.session import Session
     from relay.core.switch import MeshLink
 
+MAX_ROUTES: Final = 1024  # ways that a connection remembers, here and in session.py
 _FORWARD_HEAD_LEN: Final = PACKET_HEAD_LEN + KEY_LEN
 _HEAD: Final = Struct(f"{PACKET_HEAD_LEN}s")
 _FORWARD_HEAD: Final = Struct(f"{_FORWARD_HEAD_LEN}s")

@@ -24,9 +24,10 @@ from typing import Final
 
 from relay.core import control, forward, wire
 from relay.core.bucket import Bucket, Limiter
+from relay.core.forward import MAX_ROUTES
 from relay.core.handshake import ClientInfo
 from relay.core.outbox import Outbox, Writer
-from relay.core.switch import MAX_ROUTES, Switch
+from relay.core.switch import Switch
 from relay.core.wire import (
     DISCO_MAGIC,
     HEADER,

@@ -9,18 +9,48 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, Protocol
 
+from relay.core.handshake import ClientInfo
 from relay.core.outbox import Outbox, Remote
 from relay.core.wire import GONE_DISCONNECTED, PeerPresent, pack_close_peer, pack_peer_gone, pack_peer_present
-
-if TYPE_CHECKING:
-    from relay.core.session import Session
 
 DROP_REASONS: Final = (
     "unknown_dest", "unknown_dest_on_fwd", "gone_disconnected", "queue_head", "queue_tail", "write_error", "dup_client",
 )  # fmt: skip
-TOTALS: Final[dict[str, Callable[[Session], int]]] = {  # what a connection counts itself
+
+
+class Member(Protocol):
+    """A local connection, as the tables and their readers see it. session.py has the one implementation."""
+
+    key: bytes
+    info: ClientInfo
+    is_mesh: bool
+    sibling: bool
+    not_ideal: bool
+    address: IPv4Address | IPv6Address | None
+    port: int
+    serial: int
+    connected_at: float
+    outbox: Outbox
+    home: bool
+    rivals: bool
+    heard: set[bytes] | None
+    reason: str
+    rx_packets: int
+    rx_bytes: int
+    rx_disco: int
+    rx_forwarded: int
+
+    def present(self) -> PeerPresent:
+        """Describe the connection to watchers."""
+
+    def hang_up(self, reason: str) -> None:
+        """Ask the I/O layer to end the connection."""
+
+
+TOTALS: Final[dict[str, Callable[[Member], int]]] = {  # what a connection counts itself
     "packets_received": lambda session: session.rx_packets,
     "bytes_received": lambda session: session.rx_bytes,
     "packets_received_disco": lambda session: session.rx_disco,
@@ -28,8 +58,6 @@ TOTALS: Final[dict[str, Callable[[Session], int]]] = {  # what a connection coun
     "packets_sent": lambda session: session.outbox.packets,
     "bytes_sent": lambda session: session.outbox.payload_octets,
 }
-MAX_ROUTES: Final = 1024  # ways that a connection remembers
-SETTLING_S: Final = 5.0  # a first choice of home within this time is no move
 
 
 class MeshLink:
@@ -90,12 +118,12 @@ class Peer:
 
     def __init__(self, key: bytes) -> None:
         self.key = key
-        self.sessions: list[Session] = []
+        self.sessions: list[Member] = []
         self.links: dict[MeshLink, PeerPresent] = {}  # in the order in which they announced the key
         self.dropped = 0  # packets from this key that were dropped
 
     @property
-    def active(self) -> Session | None:
+    def active(self) -> Member | None:
         """The local connection that packets go to."""
         return self.sessions[-1] if self.sessions else None
 
@@ -112,14 +140,14 @@ class Switch:
         self.clock = clock
         self.public_key = public_key
         self.peers: dict[bytes, Peer] = {}
-        self.receivers: dict[bytes, set[Session]] = {}  # who got packets from a key, and will be told when it is gone
-        self.watchers: set[Session] = set()
+        self.receivers: dict[bytes, set[Member]] = {}  # who got packets from a key, and will be told when it is gone
+        self.watchers: set[Member] = set()
         self.dirty: list[Outbox] = []
-        self.hangups: list[Session] = []
+        self.hangups: list[Member] = []
         self.backlog = 0  # bytes put into outboxes in this tick
         self.counts: Counter[str] = Counter()
         self.drops = {(reason, kind): [0, 0] for reason in DROP_REASONS for kind in ("disco", "other")}  # packets, bytes
-        self.sessions: set[Session] = set()
+        self.sessions: set[Member] = set()
         self.mesh_links: set[MeshLink] = set()
 
     def drop(self, reason: str, source: bytes, is_disco: bool, packets: int, payload_bytes: int) -> None:
@@ -133,7 +161,7 @@ class Switch:
 
     # Local connections.
 
-    def register(self, session: Session) -> None:
+    def register(self, session: Member) -> None:
         """A client was admitted: it is the active connection of its key from now on, and watchers are told."""
         peer = self._peer(session.key)
         self.sessions.add(session)
@@ -148,7 +176,7 @@ class Switch:
         if self.watchers and not session.sibling:
             self._tell_watchers(pack_peer_present(session.present()))
 
-    def unregister(self, session: Session) -> None:
+    def unregister(self, session: Member) -> None:
         """A connection ended, however. Its queued packets are dropped; who must know that the key is gone is told."""
         self.sessions.remove(session)
         self.watchers.discard(session)
@@ -168,7 +196,7 @@ class Switch:
             self._tell_watchers(pack_peer_gone(peer.key, GONE_DISCONNECTED), external_too=not elsewhere)
         self._forget_if_gone(peer)
 
-    def note_activity(self, session: Session) -> None:
+    def note_activity(self, session: Member) -> None:
         """One of several connections of a key spoke: packets go to it from now on."""
         sessions = self.peers[session.key].sessions
         if sessions[-1] is not session:
@@ -177,7 +205,7 @@ class Switch:
             sessions.append(session)
             session.outbox.set_current(True)
 
-    def subscribe(self, receiver: Session, source: bytes) -> None:
+    def subscribe(self, receiver: Member, source: bytes) -> None:
         """`receiver` gets packets from `source`; once in its life it is told when that key is gone."""
         if receiver.heard is None:
             receiver.heard = set()
@@ -196,7 +224,7 @@ class Switch:
             if link.sibling and siblings_too:
                 link.outbox.control(pack_close_peer(key))
 
-    def watch(self, watcher: Session) -> None:
+    def watch(self, watcher: Member) -> None:
         """Tell a mesh peer of every client now and of every change from now on."""
         if watcher.key == self.public_key:
             return  # this relay, connected to itself
@@ -322,7 +350,7 @@ class Switch:
         for receiver in receivers:
             receiver.outbox.control(pack_peer_gone(peer.key, GONE_DISCONNECTED))
 
-    def _unsubscribe(self, receiver: Session, source: bytes) -> None:
+    def _unsubscribe(self, receiver: Member, source: bytes) -> None:
         receivers = self.receivers.get(source, set())
         receivers.discard(receiver)
         if not receivers:

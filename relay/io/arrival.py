@@ -6,9 +6,9 @@ time (`deadline`, swept by the server) and in size before anything is trusted.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from relay.core.addresses import Ticket, TooMany
 from relay.core.handshake import Introduction, ServerInfo, cut_client_info, pack_server_info, parse_client_info
@@ -16,18 +16,83 @@ from relay.core.wire import HEADER_LEN, MAX_CLIENT_INFO, ProtocolError, pack_ser
 from relay.http import http11
 from relay.http.proxy_header import ProxyHeaderError, parse_proxy_header
 from relay.http.websocket import WebSocket, offers_derp
-from relay.io.link import CIPHER, Link, TlsLink, WebSocketLink
+from relay.io.link import CIPHER, Link, Owner, TlsLink, WebSocketLink
 from relay.io.stream import Receiver, Stream
 from relay.io.tls import CLOSED, Channel, TlsChannel
+from relay.log import Log
 
 if TYPE_CHECKING:
     import ssl
 
-    from relay.server import Relay
+    from relay.core.addresses import AddressTable
+    from relay.core.handshake import ClientInfo
+    from relay.core.session import Session
+    from relay.core.stats import Tally
+    from relay.http.proxy_header import TrustedProxies
+    from relay.keys.node_key import NodeKey
 
 HTTP_IDLE_S: Final = 30.0  # derper's read timeout, here between requests
 MAX_UNREAD: Final = 64 * 1024  # bytes of answers that wait for their reader when it asks for more
 MAX_EARLY: Final = MAX_CLIENT_INFO + 64 * 1024  # bytes that a client may send before it is admitted
+LOG: Final = Log("server")
+
+
+class Verdict(Protocol):
+    """What a gate says of a client."""
+
+    @property
+    def allowed(self) -> bool:
+        """Tell whether the client may stay."""
+
+    @property
+    def reason(self) -> str:
+        """Name why, as a metric's label."""
+
+    @property
+    def detail(self) -> str:
+        """Say more for the log."""
+
+
+class Gate(Protocol):
+    """Who decides whether a client is admitted."""
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether everybody is admitted."""
+
+    async def admit(self, key: bytes, address: str) -> Verdict:
+        """Decide on one client."""
+
+
+class Reception(Owner, Protocol):
+    """What a connection needs before its client is admitted; its link needs the rest."""
+
+    key: NodeKey
+    tally: Tally
+    arrivals: dict[Arrival, None]
+    addresses: AddressTable
+    proxies: TrustedProxies
+    proxy_protocol: bool
+    handshake_timeout_s: float
+
+    @property
+    def admission(self) -> Gate:
+        """Ask whether a client is admitted."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> object:
+        """Run something for one connection."""
+
+    def refuses_connection(self, *, main: bool) -> str:
+        """Tell why a new connection is not wanted, or ""."""
+
+    def refuses_client(self, info: ClientInfo) -> str:
+        """Tell why a new client is not wanted, or ""."""
+
+    def is_mesh_peer(self, info: ClientInfo) -> bool:
+        """Tell whether a client proved that it knows the mesh key."""
+
+    def admit(self, link: Link, who: Introduction, ticket: Ticket | None, *, address: tuple[str, int], not_ideal: bool) -> Session:
+        """Register a client."""
 
 
 class Arrival(Receiver):
@@ -37,17 +102,19 @@ class Arrival(Receiver):
 
     def __init__(
         self,
-        relay: Relay,
+        reception: Reception,
         stream: Stream,
         address: tuple[str, int],
         *,
+        pages: http11.Pages,
         answer: Callable[[http11.Request, http11.Pages], http11.Answer],
         context: ssl.SSLContext | None,
         proxied: bool,
     ) -> None:
-        self._relay = relay
+        self._reception = reception
         self._stream = stream
         self._channel: Channel = TlsChannel(context) if context is not None else Channel()
+        self._pages = pages
         self._answer = answer
         self._ticket: Ticket | None = None
         self._client = address  # the client's own, as far as it is known
@@ -60,15 +127,15 @@ class Arrival(Receiver):
         self._behind_proxy: Channel | None = None  # the channel that begins after the PROXY header
         self._stage: Callable[[bytes], None] = self._open
         self._done = False
-        self.deadline = relay.loop.time() + relay.handshake_timeout_s
-        relay.arrivals[self] = None
+        self.deadline = reception.loop.time() + reception.handshake_timeout_s
+        reception.arrivals[self] = None
         stream.set_receiver(self)
-        through_proxy = proxied and relay.proxies.trusts(self._peer)
-        if reason := relay.refuses_connection(main=proxied and answer is http11.answer):
+        through_proxy = proxied and reception.proxies.trusts(self._peer)
+        if reason := reception.refuses_connection(main=proxied and answer is http11.answer):
             self._refuse(reason)
         elif not through_proxy:
             self._enter()
-        elif relay.proxy_protocol:
+        elif reception.proxy_protocol:
             self._stage, self._channel, self._behind_proxy = self._read_proxy_header, Channel(), self._channel
 
     # What the stream calls.
@@ -81,7 +148,7 @@ class Arrival(Receiver):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone()
-        self._relay.arrivals.pop(self, None)
+        self._reception.arrivals.pop(self, None)
 
     # What the relay calls.
 
@@ -119,9 +186,9 @@ class Arrival(Receiver):
             self._refuse(error.reason)
 
     def _shaken(self, channel: TlsChannel) -> None:
-        self.deadline = self._relay.loop.time() + self._relay.handshake_timeout_s
+        self.deadline = self._reception.loop.time() + self._reception.handshake_timeout_s
         self._waiting_for = "http"
-        self._relay.tally.labelled["tls_request_version", str(channel.tls.version()).removeprefix("TLSv")] += 1
+        self._reception.tally.labelled["tls_request_version", str(channel.tls.version()).removeprefix("TLSv")] += 1
 
     def _read_proxy_header(self, data: bytes) -> None:
         self._early += data
@@ -141,11 +208,11 @@ class Arrival(Receiver):
     def _open(self, data: bytes) -> None:
         """The first plain bytes: nearly always a stock client's upgrade."""
         if self._answer is http11.answer:
-            upgrade = http11.match_stock_upgrade(data, self._relay.pages, peer=self._peer)
+            upgrade = http11.match_stock_upgrade(data, self._pages, peer=self._peer)
             if upgrade is not None:
                 self._upgrade(upgrade)
                 return
-        self._conversation = http11.Conversation(self._relay.pages, self._answer, peer=self._peer)
+        self._conversation = http11.Conversation(self._pages, self._answer, peer=self._peer)
         self._stage = self._converse
         self._converse(data)
 
@@ -163,11 +230,11 @@ class Arrival(Receiver):
             return
         if isinstance(said, http11.Later):
             self._stage = self._wait
-            self._relay.spawn(self._answer_later(said.response))
+            self._reception.spawn(self._answer_later(said.response))
             said = said.said
         if said:
             self._send(said)
-            self.deadline = self._relay.loop.time() + HTTP_IDLE_S
+            self.deadline = self._reception.loop.time() + HTTP_IDLE_S
         if fault := self._conversation.fault:
             self._refuse(fault)
         elif self._conversation.closing:
@@ -198,7 +265,7 @@ class Arrival(Receiver):
             async for part in parts:
                 if self._done:
                     return
-                self.deadline = self._relay.loop.time() + HTTP_IDLE_S
+                self.deadline = self._reception.loop.time() + HTTP_IDLE_S
                 if part and not self._stream.unsent:
                     self._send(self._conversation.part(part))
 
@@ -210,13 +277,13 @@ class Arrival(Receiver):
 
     def _greet(self, upgrade: http11.Upgrade) -> None:
         """The connection speaks DERP from here on: name our key, and expect the client's."""
-        relay = self._relay
-        relay.tally.counts["accepts"] += 1
-        self.deadline = relay.loop.time() + relay.handshake_timeout_s
+        reception = self._reception
+        reception.tally.counts["accepts"] += 1
+        self.deadline = reception.loop.time() + reception.handshake_timeout_s
         self._not_ideal = upgrade.not_ideal
-        greeting = pack_server_key(relay.key.public)
+        greeting = pack_server_key(reception.key.public)
         if upgrade.is_websocket:
-            relay.tally.counts["websocket_accepts"] += 1
+            reception.tally.counts["websocket_accepts"] += 1
             if not offers_derp(upgrade.request.headers):
                 self._send(upgrade.answer)  # which ends with a close frame
                 self._refuse("websocket_without_derp")
@@ -240,17 +307,17 @@ class Arrival(Receiver):
         payload = cut_client_info(self._early)
         if payload is None:
             return
-        introduction = parse_client_info(payload, self._relay.key.private)
+        introduction = parse_client_info(payload, self._reception.key.private)
         del self._early[: HEADER_LEN + len(payload)]
         self._stage, self._waiting_for = self._wait, "admission"
-        is_mesh = self._relay.is_mesh_peer(introduction.info)
-        if not is_mesh and (reason := self._relay.refuses_client(introduction.info)):
+        is_mesh = self._reception.is_mesh_peer(introduction.info)
+        if not is_mesh and (reason := self._reception.refuses_client(introduction.info)):
             raise ProtocolError(reason)
-        if is_mesh or self._relay.admission.is_open:
+        if is_mesh or self._reception.admission.is_open:
             self._admit(introduction)
         else:
             self._stream.pause_reading()
-            self._relay.spawn(self._ask(introduction))
+            self._reception.spawn(self._ask(introduction))
 
     def _wait(self, data: bytes) -> None:
         """Bytes that were read before admission paused the reading."""
@@ -259,13 +326,11 @@ class Arrival(Receiver):
             raise ProtocolError("too_early")
 
     async def _ask(self, introduction: Introduction) -> None:
-        verdict = await self._relay.admission.admit(introduction.key, self._client[0])
+        verdict = await self._reception.admission.admit(introduction.key, self._client[0])
         if self._done:
             return
         if not verdict.allowed:
-            self._relay.log.info(
-                "client refused", key=introduction.key.hex(), address=self._client[0], reason=verdict.reason, detail=verdict.detail
-            )
+            LOG.info("client refused", key=introduction.key.hex(), address=self._client[0], reason=verdict.reason, detail=verdict.detail)
             self._refuse(verdict.reason)
             return
         self._stream.resume_reading()  # unless the link pauses it at once
@@ -275,16 +340,16 @@ class Arrival(Receiver):
         """Hand the connection over to a link, which lives as long as the client stays."""
         link: Link
         if self._websocket is not None:
-            link = WebSocketLink(self._relay, self._stream, self._channel, self._websocket)
+            link = WebSocketLink(self._reception, self._stream, self._channel, self._websocket)
         elif isinstance(self._channel, TlsChannel):
-            link = TlsLink(self._relay, self._stream, self._channel)
+            link = TlsLink(self._reception, self._stream, self._channel)
         else:
-            link = Link(self._relay, self._stream, self._channel)
+            link = Link(self._reception, self._stream, self._channel)
         ticket, self._ticket = self._ticket, None
         self._leave()
-        del self._relay.arrivals[self]
+        del self._reception.arrivals[self]
         link.write(pack_server_info(introduction.shared, ServerInfo()))
-        session = self._relay.admit(link, introduction, ticket, address=self._client, not_ideal=self._not_ideal)
+        session = self._reception.admit(link, introduction, ticket, address=self._client, not_ideal=self._not_ideal)
         link.start(session, bytes(self._early))
 
     # Endings.
@@ -292,7 +357,7 @@ class Arrival(Receiver):
     def _enter(self) -> None:
         """Be counted. Where too many are unfinished already the oldest of them goes: a client needs a moment only."""
         try:
-            self._ticket = self._relay.addresses.enter(self._client[0], self)
+            self._ticket = self._reception.addresses.enter(self._client[0], self)
         except TooMany as refused:
             if refused.oldest is None:
                 self._refuse(refused.reason)
@@ -306,7 +371,7 @@ class Arrival(Receiver):
     def _refuse(self, reason: str) -> None:
         """Hang up after what was written; the reason is counted, the client is not told (there is no frame for it)."""
         if not self._done:
-            self._relay.tally.labelled["refusals", reason] += 1
+            self._reception.tally.labelled["refusals", reason] += 1
             self._end()
 
     def _gone(self) -> None:

@@ -1,8 +1,8 @@
 """The I/O of admitted connections: bytes in to the session, outboxes out to the socket, at the end of each round of the loop.
 
-Together with session.py and loop.py this is the hot path. The loop reads every ready socket (`buffer_updated`), sessions put
-slices into outboxes, and `Tick.flush` runs when all ready sockets have been read: one joined write per destination, whatever
-number of sources it has packets from, and no timer that an idle relay would wait for.
+Together with session.py, loop.py and tick.py this is the hot path. The loop reads every ready socket (`buffer_updated`),
+sessions put slices into outboxes, and `Tick.flush` runs when all ready sockets have been read: one joined write per
+destination, whatever number of sources it has packets from, and no timer that an idle relay would wait for.
 
 All connections share one read buffer for bytes off the socket, one for plain bytes, and the BIOs of tls.py; a
 connection keeps only the unfinished frame at its end, so that an idle one costs the same before and after a burst.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import ssl
 from asyncio import TimerHandle
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from relay.core.outbox import Chunk
 from relay.core.wire import MAX_RUN, PACKET_HEAD_LEN, ProtocolError
@@ -22,11 +22,10 @@ from relay.io.stream import Receiver, Stream
 from relay.io.tls import CLOSED, INCOMING, OUTGOING, RECORD, Channel, TlsChannel
 
 if TYPE_CHECKING:
-    from relay.core.outbox import Outbox
     from relay.core.session import Session
-    from relay.core.stats import Tally
     from relay.core.switch import Switch
     from relay.io.loop import Loop
+    from relay.io.tick import Tick
 
 READ_SIZE: Final = 128 * 1024
 TAIL_SIZE: Final = MAX_RUN + READ_SIZE  # more than an unfinished frame, or what came with the handshake and a rate limit holds back
@@ -41,74 +40,21 @@ _take_cipher: Final = OUTGOING.read
 _put_cipher: Final = INCOMING.write
 
 
-class Tick:
-    """Writes what one round of the loop put into outboxes, and ends the connections that are to end."""
-
-    def __init__(self, clock: Callable[[], float], tell: Callable[[Exception], None], switch: Switch, tally: Tally) -> None:
-        self.writes = 0  # no Counter: that would be 0.2 µs for each
-        self._clock = clock
-        self._tell = tell  # of an exception that nobody foresaw
-        self._switch = switch
-        self._tally = tally
-
-    def flush(self) -> bool:
-        """One write per outbox that has something to write; whether some have more."""
-        switch = self._switch
-        if not switch.dirty and not switch.hangups:
-            return False
-        switch.backlog = 0
-        outboxes = switch.dirty[:]
-        switch.dirty.clear()
-        self.writes += len(outboxes)
-        for outbox in outboxes:
-            try:
-                if outbox.special:
-                    self._flush_special(outbox)
-                    continue
-                pending = outbox.pending
-                if pending:
-                    chunk = pending[0] if len(pending) == 1 else b"".join(pending)
-                    pending.clear()
-                    outbox.octets += len(chunk)
-                    outbox.link.write(chunk)
-            except Exception as error:  # the others' packets must leave
-                self._tell(error)
-                outbox.link.end("failed")
-        while switch.hangups:
-            session = switch.hangups.pop()
-            session.outbox.link.end(session.reason)
-        return bool(switch.dirty)
-
-    def _flush_special(self, outbox: Outbox) -> None:
-        if not outbox.writable:
-            return  # it comes back with unblock()
-        chunk, waited_s = outbox.take(self._clock())
-        if waited_s:
-            self._tally.note_queue_time(waited_s)
-        if chunk:
-            outbox.link.write(chunk)
-        if outbox.waiting and outbox.writable:
-            self._switch.dirty.append(outbox)
-
-
-class Owner:
-    """What a link tells the server of."""
+class Owner(Protocol):
+    """What a link tells the relay, and what it uses of it."""
 
     tick: Tick
     switch: Switch
     loop: Loop
 
     def link_ended(self, link: Link, reason: str) -> None:
-        """The connection is over; its session must be unregistered."""
-        raise NotImplementedError
+        """Unregister the session: the connection is over."""
 
     def link_blocked(self, link: Link) -> None:
-        """The kernel takes no more bytes for now."""
-        raise NotImplementedError
+        """Note that the kernel takes no more bytes for now."""
 
     def link_unblocked(self, link: Link) -> None:
-        """The kernel takes bytes again."""
-        raise NotImplementedError
+        """Note that the kernel takes bytes again."""
 
 
 class Link(Receiver):

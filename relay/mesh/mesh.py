@@ -24,8 +24,8 @@ from relay.io.stream import Receiver, Stream
 from relay.log import Log
 
 if TYPE_CHECKING:
+    from relay.core.switch import Switch
     from relay.io.loop import Loop
-    from relay.server import Relay
 
 RETRY_S: Final = 5.0
 SIBLING_RETRY_S: Final = 0.2
@@ -89,11 +89,11 @@ def sibling(loop: Loop, name: str, path: str, private_key: bytes, secret: bytes)
     return Place(name, "worker", connect, private_key, secret, sibling=True)
 
 
-async def keep(relay: Relay, place: Place) -> None:
+async def keep(loop: Loop, switch: Switch, public_key: bytes, place: Place) -> None:
     """Hold the link to one place up, for ever; ends when the place turns out to be this relay itself."""
     while True:
-        ended = asyncio.get_running_loop().create_future()
-        protocol = MeshProtocol(relay, place, ended)
+        ended = loop.create_future()
+        protocol = MeshProtocol(loop, switch, public_key, place, ended)
         try:
             await asyncio.wait_for(place.connect(protocol), CONNECT_S)
             reason = await ended
@@ -106,14 +106,26 @@ async def keep(relay: Relay, place: Place) -> None:
         await asyncio.sleep(SIBLING_RETRY_S if place.sibling else RETRY_S)
 
 
+async def meet(loop: Loop, switch: Switch, siblings: int, within_s: float) -> None:
+    """Wait until so many other workers are known here and know this one, or the time is over: one of them may be dead."""
+    deadline = loop.time() + within_s
+    while loop.time() < deadline:
+        known = sum(link.sibling for link in switch.mesh_links), sum(watcher.sibling for watcher in switch.watchers)
+        if known == (siblings,) * 2:
+            break
+        await asyncio.sleep(0.01)
+
+
 MYSELF: Final = "myself"
 
 
 class MeshProtocol(asyncio.Protocol):
     """One connection to another relay. `ended` gets the reason when it is over."""
 
-    def __init__(self, relay: Relay, place: Place, ended: asyncio.Future[str]) -> None:
-        self._relay = relay
+    def __init__(self, loop: Loop, switch: Switch, public_key: bytes, place: Place, ended: asyncio.Future[str]) -> None:
+        self._loop = loop
+        self._switch = switch
+        self._public_key = public_key
         self._place = place
         self._ended = ended
         self._client = derp.Client(place.private_key, ClientInfo(mesh_key=place.mesh_key))
@@ -130,11 +142,11 @@ class MeshProtocol(asyncio.Protocol):
         self._transport = cast("asyncio.Transport | Stream", transport)
         self._client.start(self._place.host)
         self._transport.write(self._client.outgoing())
-        self._heard_at = self._relay.loop.time()
-        self._timer = self._relay.loop.call_later(CONNECT_S, self._check_login)
+        self._heard_at = self._loop.time()
+        self._timer = self._loop.call_later(CONNECT_S, self._check_login)
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self._relay.loop.time()
+        self._heard_at = self._loop.time()
         try:
             for event in self._client.receive(data):
                 self._handle(event)
@@ -147,7 +159,7 @@ class MeshProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self._link is not None:
             self._link.block()
-        self._write_timer = self._relay.loop.call_later(WRITE_TIMEOUT_S, self.end, "write_timeout")
+        self._write_timer = self._loop.call_later(WRITE_TIMEOUT_S, self.end, "write_timeout")
 
     def resume_writing(self) -> None:
         if self._write_timer is not None:
@@ -160,7 +172,7 @@ class MeshProtocol(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         if self._link is not None:
-            self._relay.switch.remove_link(self._link)
+            self._switch.remove_link(self._link)
         if not self._ended.done():
             self._ended.set_result(str(exc) if exc else self._reason)
 
@@ -176,8 +188,8 @@ class MeshProtocol(asyncio.Protocol):
         self._transport.abort()
 
     def _handle(self, event: derp.Event) -> None:
-        switch = self._relay.switch
-        if isinstance(event, derp.Greeted) and event.server_key == self._relay.key.public and not self._place.sibling:
+        switch = self._switch
+        if isinstance(event, derp.Greeted) and event.server_key == self._public_key and not self._place.sibling:
             self.end(MYSELF)
         elif isinstance(event, derp.Admitted):
             self._client.watch()
@@ -201,11 +213,11 @@ class MeshProtocol(asyncio.Protocol):
     def _check_silence(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        silent_s = self._relay.loop.time() - self._heard_at
+        silent_s = self._loop.time() - self._heard_at
         if silent_s > SILENCE_S:
             self.end("silent")
         else:
-            self._timer = self._relay.loop.call_later(SILENCE_S - silent_s + 1, self._check_silence)
+            self._timer = self._loop.call_later(SILENCE_S - silent_s + 1, self._check_silence)
 
 
 class Sibling(Receiver):

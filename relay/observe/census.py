@@ -11,16 +11,23 @@ import os
 import resource
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from relay.core.stats import Stats, merge, snapshot
+from relay.core.stats import Rates, Stats, merge, snapshot
 from relay.io.http_client import HttpClient, HttpError, Request
 
 if TYPE_CHECKING:
+    from relay.admission.admission import Admission
+    from relay.core.stats import Tally
+    from relay.core.switch import Switch
+    from relay.io.arrival import Arrival
+    from relay.io.link import Link
+    from relay.io.loop import Loop
+    from relay.io.stun_socket import StunSocket
+    from relay.io.tick import Tick
     from relay.mesh.workers import Worker
-    from relay.server import Relay
 
 WRITE_EVERY_S: Final = 2.0
 RATES_EVERY_S: Final = 5.0
@@ -30,62 +37,77 @@ MAX_PART: Final = 2**24  # bytes that one worker may say
 _DISPOSITIONS: Final = ("success", "not_stun", "read_error", "write_error")
 
 
-class Census:
-    """Reads one relay's counters; with several workers, everybody's."""
+class Connections(Protocol):
+    """What is counted: the relay's clients."""
 
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
+    loop: Loop
+    switch: Switch
+    tally: Tally
+    tick: Tick
+    admission: Admission
+    arrivals: dict[Arrival, None]
+    links: dict[int, Link]
+
+
+class Census:
+    """Reads one relay's counters; with several workers, everybody's. `gauges` are those that nobody else knows of."""
+
+    def __init__(
+        self, clients: Connections, stun: Collection[StunSocket], gauges: Callable[[], Mapping[str, float]], worker: Worker | None
+    ) -> None:
+        self.worker = worker
+        self.rates = Rates()
+        self._clients = clients
+        self._stun = stun
+        self._gauges = gauges
+        self._started_at = time.time()
         self._problems: list[str] = []
         self._checked_at = float("-inf")
 
     def own(self) -> Stats:
         """This process, now."""
-        relay = self._relay
-        tally = relay.tally
-        tally.counts["writes"] = relay.tick.writes
-        tally.counts["stun_silenced"] = sum(stun.silenced for stun in relay.stun)
-        for stun in relay.stun:
+        clients = self._clients
+        tally = clients.tally
+        tally.counts["writes"] = clients.tick.writes
+        tally.counts["stun_silenced"] = sum(stun.silenced for stun in self._stun)
+        for stun in self._stun:
             tally.labelled["stun_addrfamily", stun.family] = stun.requests["success"]
         for disposition in _DISPOSITIONS:
-            tally.labelled["stun_requests", disposition] = sum(stun.requests[disposition] for stun in relay.stun)
-        for reason, count in relay.admission.counts.items():
+            tally.labelled["stun_requests", disposition] = sum(stun.requests[disposition] for stun in self._stun)
+        for reason, count in clients.admission.counts.items():
             tally.labelled["admissions", reason] = count
-        versions = Counter(link.tls_version for link in relay.links.values())
+        versions = Counter(link.tls_version for link in clients.links.values())
         for version in ("1.2", "1.3"):
             tally.labelled["tls_active_version", version] = versions[version]
         gauges = {
-            "process_start_unix_time": relay.started_at,
-            "uptime_sec": int(time.time() - relay.started_at),
-            "handshakes": len(relay.arrivals),
-            "front_ok": relay.front_ok,
+            "process_start_unix_time": self._started_at,
+            "uptime_sec": int(time.time() - self._started_at),
+            "handshakes": len(clients.arrivals),
             "current_file_descriptors": _count_descriptors(),
-            "rate_limit_per_client_bytes_per_second": relay.rate_limits.bytes_per_s,
-            "rate_limit_per_client_burst_bytes": relay.rate_limits.burst_bytes,
+            **self._gauges(),
         }
-        if relay.certificate is not None:
-            gauges["certificate_not_after_unix_time"] = relay.certificate.not_after
-        return snapshot(relay.switch, tally, gauges, self._check())
+        return snapshot(clients.switch, tally, gauges, self._check())
 
     def _check(self) -> list[str]:
         """What the last consistency check found; `/debug/check` always makes a new one."""
-        now = self._relay.loop.time()
+        now = self._clients.loop.time()
         if now - self._checked_at >= CHECK_EVERY_S:
-            self._checked_at, self._problems = now, self._relay.switch.consistency_check()
+            self._checked_at, self._problems = now, self._clients.switch.consistency_check()
         return self._problems
 
     def all(self) -> Stats:
         """All workers; the others' figures are up to WRITE_EVERY_S old."""
-        return merge([self.own(), *self._others()]) if self._relay.worker is not None else self.own()
+        return merge([self.own(), *self._others()]) if self.worker is not None else self.own()
 
     def totals(self) -> Counter[str]:
         """Counters alone, of all workers: a fraction of the work."""
-        totals = self._relay.switch.totals() + self._relay.tally.counts
+        totals = self._clients.switch.totals() + self._clients.tally.counts
         for part in self._others():
             totals.update(part.counters)
         return totals
 
     def _others(self) -> Iterator[Stats]:
-        worker = self._relay.worker
+        worker = self.worker
         if worker is None:
             return
         for number in worker.others:
@@ -94,7 +116,7 @@ class Census:
 
     async def keep_writing(self) -> None:
         """Let the other workers know, for ever."""
-        worker = self._relay.worker
+        worker = self.worker
         while worker is not None:
             path = worker.stats_path(worker.number)
             new = path.with_suffix(".new")
@@ -106,7 +128,7 @@ class Census:
     async def keep_rates(self) -> None:
         """Remember a minute of totals, for ever."""
         while True:
-            self._relay.rates.note(self._relay.loop.time(), self.totals())
+            self.rates.note(self._clients.loop.time(), self.totals())
             await asyncio.sleep(RATES_EVERY_S)
 
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlencode
 
 from relay.core.handshake import format_key, parse_hex_key
-from relay.core.session import Session
+from relay.core.switch import Member
 from relay.golang.flag import parse_duration, quote
 
 DEFAULT_LIMIT: Final = 100
@@ -37,7 +37,7 @@ def _address_order(address: IPv4Address | IPv6Address | None, port: int) -> tupl
     return (address.version, int(address), port) if address else (0, 0, 0)
 
 
-_COUNTERS: Final[dict[str, Callable[[Session], int]]] = {
+_COUNTERS: Final[dict[str, Callable[[Member], int]]] = {
     "rx": lambda s: s.rx_bytes,
     "tx": lambda s: s.outbox.payload_octets,
     "rxpkts": lambda s: s.rx_packets,
@@ -71,7 +71,7 @@ class Query:
             text = "all clients"
         return text if self.apps is None else f"{text} with app {' or '.join(app or '(none)' for app in self.apps)}"
 
-    def matches(self, session: Session) -> bool:
+    def matches(self, session: Member) -> bool:
         if self.key and session.key != self.key:
             return False
         if self.network and (session.address is None or _unmapped(session.address) not in self.network):
@@ -201,7 +201,7 @@ class Listing:
 
 def find_clients(
     query: Query,
-    sessions: Iterable[Session],
+    sessions: Iterable[Member],
     clock_s: float,
     offset_s: float,
     is_elsewhere: Callable[[bytes], bool] = lambda key: False,
@@ -252,7 +252,7 @@ def _plain(value: Value) -> Value:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _order(sort: str, offset_s: float) -> Callable[[Session], Value]:
+def _order(sort: str, offset_s: float) -> Callable[[Member], Value]:
     if sort == "key":
         return lambda session: session.key
     if sort == "ip":
@@ -264,7 +264,7 @@ def _order(sort: str, offset_s: float) -> Callable[[Session], Value]:
     return _COUNTERS[sort]
 
 
-def _is_past(query: Query, entry: tuple[Value, int, Session]) -> bool:
+def _is_past(query: Query, entry: tuple[Value, int, Member]) -> bool:
     if query.after is None:
         return True
     value, serial, _ = entry
@@ -281,14 +281,14 @@ def _next_link(query: Query, last: tuple[Value, int, Mapping[str, Any]]) -> str:
     return query.link(f"-{query.sort}" if query.descending else query.sort, after, "" if query.sort == "conn" else str(serial))
 
 
-def remote_of(session: Session) -> str:
+def remote_of(session: Member) -> str:
     """`1.2.3.4:567` or `[2001:db8::7]:567`; empty if unknown."""
     if session.address is None:
         return ""
     return f"[{session.address}]:{session.port}" if session.address.version == 6 else f"{session.address}:{session.port}"
 
 
-def describe(session: Session, offset_s: float, clock_s: float, *, elsewhere: bool = False) -> dict[str, Any]:
+def describe(session: Member, offset_s: float, clock_s: float, *, elsewhere: bool = False) -> dict[str, Any]:
     """One connection under derper's names. `connected` is in nanoseconds, whole seconds of them.
 
     `elsewhere`: another worker has the key too, so this is not its only connection.

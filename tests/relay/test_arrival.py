@@ -45,7 +45,6 @@ class Office:
         self.arrivals: dict[Arrival, None] = {}
         self.tally = Tally()
         self.addresses = SimpleNamespace(enter=lambda _address, _holder: SimpleNamespace(leave=bool))
-        self.pages = http11.Pages(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
 
     def refuses_connection(self, *, main: bool) -> str:
         return ""
@@ -63,7 +62,8 @@ def stream() -> Connection:
 
 @pytest.fixture
 def arrival(office: Office, stream: Connection) -> Arrival:
-    return Arrival(cast(Any, office), cast(Any, stream), ("192.0.2.7", 5), answer=http11.answer, context=None, proxied=False)
+    pages = http11.Pages(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
+    return Arrival(cast(Any, office), cast(Any, stream), ("192.0.2.7", 5), pages=pages, answer=http11.answer, context=None, proxied=False)
 
 
 def ask(arrival: Arrival, data: bytes) -> None:

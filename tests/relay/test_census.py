@@ -24,13 +24,13 @@ def relay():
         relay.checks += 1
         return ["odd"]
 
-    relay.switch.consistency_check = check
+    relay.clients.switch.consistency_check = check
     yield relay
     loop.close()
 
 
 def test_totals_check_nothing(relay):
-    relay.tally.counts["accepts"] += 3
+    relay.clients.tally.counts["accepts"] += 3
     assert relay.census.totals()["accepts"] == 3
     assert relay.checks == 0
 
@@ -46,15 +46,15 @@ def test_the_consistency_check_runs_once_a_minute_however_often_one_looks(relay,
 def test_figures_that_cannot_be_written_now_are_written_later(relay, monkeypatch, tmp_path):
     """A full disk, or no descriptor left, passes; the parent kills a worker that writes no more."""
     monkeypatch.setattr("relay.observe.census.WRITE_EVERY_S", 0.01)
-    relay.worker = Worker(0, 1, tmp_path / "later", b"", b"")
+    relay.census.worker = Worker(0, 1, tmp_path / "later", b"", b"")
 
     async def run():
         writing = asyncio.create_task(relay.census.keep_writing())
         await asyncio.sleep(0.05)
         assert not writing.done()
-        relay.worker.folder.mkdir()
+        relay.census.worker.folder.mkdir()
         await asyncio.sleep(0.1)
-        assert json.loads(relay.worker.stats_path(0).read_bytes())["gauges"]["handshakes"] == 0
+        assert json.loads(relay.census.worker.stats_path(0).read_bytes())["gauges"]["handshakes"] == 0
         writing.cancel()
 
     relay.loop.run_until_complete(run())

@@ -11,7 +11,8 @@ from relay.core.outbox import Outbox
 from relay.core.session import Session
 from relay.core.stats import Tally
 from relay.core.switch import Switch
-from relay.io.link import Link, Tick
+from relay.io.link import Link
+from relay.io.tick import Tick
 
 
 class World:

@@ -35,31 +35,31 @@ def _run_for_a_moment(relay: Relay) -> None:
 
 
 def test_without_what_it_needs_a_relay_drains_and_fails(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
-    relay.keep(_fails())
+    relay.tasks.keep(_fails())
     relay.loop.run_until_complete(asyncio.wait_for(relay.run(), 5))
-    assert relay.failure == "_fails ended: [Errno 28] No space left on device"
+    assert relay.tasks.failure == "_fails ended: [Errno 28] No space left on device"
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [OSError]
 
 
 def test_what_has_nothing_more_to_do_may_end(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
-    relay.keep(_ends())
-    relay.spawn(_ends())
+    relay.tasks.keep(_ends())
+    relay.tasks.spawn(_ends())
     _run_for_a_moment(relay)
-    assert not relay.failure
+    assert not relay.tasks.failure
     assert not caplog.records
 
 
 def test_one_connections_failure_is_told_and_stops_nobody(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
-    relay.spawn(_fails())
+    relay.tasks.spawn(_fails())
     _run_for_a_moment(relay)
-    assert not relay.failure
+    assert not relay.tasks.failure
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [OSError]
 
 
 def test_a_handshake_that_the_end_cuts_is_no_timeout(relay: Relay) -> None:
     """Each refusal counts under the reason that it has."""
     arrival = Mock(deadline=0.0)
-    relay.arrivals[arrival] = None
+    relay.clients.arrivals[arrival] = None
     relay.stop()
     relay.loop.run_until_complete(asyncio.wait_for(relay.run(), 5))
     arrival.give_up.assert_called_once_with("draining")

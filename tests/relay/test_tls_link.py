@@ -19,8 +19,9 @@ from relay.core.stats import Tally
 from relay.core.switch import Switch
 from relay.http.websocket import WebSocket
 from relay.io import tls
-from relay.io.link import Link, Owner, Tick, TlsLink, WebSocketLink
+from relay.io.link import Link, Owner, TlsLink, WebSocketLink
 from relay.io.stream import Stream
+from relay.io.tick import Tick
 from relay.io.tls import TlsChannel, make_server_context
 from relay.keys.self_signed import ensure_self_signed
 from tests.relay.world import key

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core import wire
-from relay.core.switch import MAX_ROUTES
+from relay.core.forward import MAX_ROUTES
 from relay.core.wire import ProtocolError
 from tests.relay import vectors as v
 from tests.relay.world import MeshLink, World, key

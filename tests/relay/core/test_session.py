@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from relay.core import wire
 from relay.core.bucket import RateConfig
+from relay.core.forward import MAX_ROUTES
 from relay.core.handshake import ClientInfo
 from relay.core.session import MAX_COLD
-from relay.core.switch import MAX_ROUTES
 from relay.core.wire import ProtocolError
 from tests.relay import vectors as v
 from tests.relay.world import SERVER, Client, World, key

@@ -1,0 +1,177 @@
+"""Who is connected: connections from their arrival to their end, and who of them is let in."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Coroutine
+from itertools import count
+from typing import Any
+
+from relay.admission import admission
+from relay.core.addresses import AddressTable, Ticket, parse_address
+from relay.core.bucket import Bucket, RateConfig
+from relay.core.handshake import ClientInfo, Introduction
+from relay.core.session import Session
+from relay.core.stats import Tally
+from relay.core.switch import Switch
+from relay.flags import Config
+from relay.http.proxy_header import TrustedProxies
+from relay.io.arrival import Arrival
+from relay.io.link import Link
+from relay.io.loop import Loop
+from relay.io.tick import Tick
+from relay.keys.node_key import NodeKey
+from relay.mesh.workers import Worker
+from relay.sweep import Sweep
+
+
+class Secrets:
+    """What other relays of the region, and other workers of this one, prove themselves with; None where there are none."""
+
+    def __init__(self, mesh_key: bytes | None, worker: Worker | None) -> None:
+        self.mesh_key = mesh_key
+        self._sibling = worker.secret if worker is not None else None
+
+    def is_sibling(self, info: ClientInfo) -> bool:
+        """Tell whether a client proved to be another worker of this relay."""
+        return _is_same(self._sibling, info.mesh_key)
+
+    def is_mesh_peer(self, info: ClientInfo) -> bool:
+        """Tell whether a client proved that it knows this relay's mesh key, or is another worker."""
+        return _is_same(self.mesh_key, info.mesh_key) or self.is_sibling(info)
+
+
+class Clients:
+    """The connections of one relay process: what arrivals (io.arrival.Reception) and links (io.link.Owner) ask for and tell."""
+
+    def __init__(
+        self,
+        config: Config,
+        loop: Loop,
+        key: NodeKey,
+        secrets: Secrets,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        *,
+        worker: Worker | None = None,
+    ) -> None:
+        self.loop = loop
+        self.key = key
+        self.secrets = secrets
+        self.spawn = spawn
+        self.switch = Switch(loop.time, key.public)
+        self.tally = Tally()
+        self.tick = Tick(loop.time, loop.tell, self.switch, self.tally)
+        self.arrivals: dict[Arrival, None] = {}  # in the order in which they came
+        self.links: dict[int, Link] = {}  # by serial number
+        self.admission = admission.from_config(config)
+        self.addresses = AddressTable(
+            connections=config.connections_per_address,
+            handshakes=config.handshakes_per_address,
+            handshakes_in_all=config.handshakes_in_flight,
+        )
+        self.proxies = TrustedProxies(config.trusted_proxies)
+        self.proxy_protocol = config.proxy_protocol
+        self.handshake_timeout_s = config.handshake_timeout_s
+        self.limits = RateConfig()
+        self.sweep = Sweep(
+            loop,
+            self.tally,
+            self.arrivals,
+            self.links,
+            memory_ceiling_mib=config.memory_ceiling_mib,
+            write_timeout_s=config.tcp_write_timeout_s,
+        )
+        self._disallowed_app_names = frozenset(config.disallow_app_names)
+        self._accepts = Bucket(config.accept_connection_limit, config.accept_connection_burst, loop.time())
+        # Of all workers no two give a connection the same number.
+        self._serials = count(1) if worker is None else count(1 + worker.number, worker.count)
+        self._tickets: dict[int, Ticket] = {}
+
+    def limit(self, limits: RateConfig) -> None:
+        """Put other limits in force, for those who are connected, too."""
+        self.limits = limits
+        now = self.loop.time()
+        for link in self.links.values():
+            if link.session is not None and not link.session.is_mesh:
+                link.session.limiter = limits.limiter(now)
+
+    async def watch_admission(self) -> None:
+        """Hang up on clients that lost their admission, for ever."""
+        async for key, _address, verdict in self.admission.revoked(self._who_and_where):
+            peer = self.switch.peers.get(key)
+            for session in [*peer.sessions] if peer else ():
+                session.hang_up(f"revoked_{verdict.reason}")
+
+    def _who_and_where(self) -> list[tuple[bytes, str]]:
+        return [(session.key, str(session.address or "")) for session in self.switch.sessions if not session.is_mesh]
+
+    # For arrivals.
+
+    def refuses_connection(self, *, main: bool) -> str:
+        """Tell why a new connection is not wanted, or "". The main listener has the limit, also where a proxy does its TLS."""
+        if main:
+            if not self._accepts.allow(self.loop.time()):
+                self.tally.counts["tls_listener_rejected_connections"] += 1
+                return "accept_limit"
+            self.tally.counts["tls_listener_accepted_connections"] += 1
+        return ""
+
+    def refuses_client(self, info: ClientInfo) -> str:
+        """Tell why a new client is not wanted, whoever it is, or ""; mesh peers always are."""
+        if info.app_name in self._disallowed_app_names:
+            return "disallowed_app_name"
+        return "memory_ceiling" if self.sweep.full else ""
+
+    def is_mesh_peer(self, info: ClientInfo) -> bool:
+        """Tell whether a client proved that it knows this relay's mesh key."""
+        return self.secrets.is_mesh_peer(info)
+
+    def admit(self, link: Link, who: Introduction, ticket: Ticket | None, *, address: tuple[str, int], not_ideal: bool) -> Session:
+        """Register a client; SERVER_INFO has been written."""
+        serial = next(self._serials)
+        session = Session(
+            self.switch,
+            who.key,
+            who.info,
+            link,
+            serial=serial,
+            is_mesh=self.secrets.is_mesh_peer(who.info),
+            sibling=self.secrets.is_sibling(who.info),
+            not_ideal=not_ideal,
+            address=parse_address(address[0]),
+            port=address[1],
+        )
+        if not session.is_mesh:
+            session.limiter = self.limits.limiter(self.loop.time())
+        if ticket is not None:
+            ticket.settle()
+            self._tickets[serial] = ticket
+        self.links[serial] = link
+        self.sweep.add(link, serial)
+        self.switch.register(session)
+        return session
+
+    # For links.
+
+    def link_ended(self, link: Link, reason: str) -> None:
+        """Unregister the session, count why, and let go of the rest."""
+        session = link.session
+        assert session is not None  # noqa: S101  (for the type checker)
+        self.tally.labelled["closes", reason] += 1
+        del self.links[session.serial]
+        self.sweep.unblock(link)
+        if ticket := self._tickets.pop(session.serial, None):
+            ticket.leave()
+        self.switch.unregister(session)
+
+    def link_blocked(self, link: Link) -> None:
+        """Watch for how long the kernel takes no bytes."""
+        self.sweep.block(link)
+
+    def link_unblocked(self, link: Link) -> None:
+        """Watch no longer."""
+        self.sweep.unblock(link)
+
+
+def _is_same(ours: bytes | None, theirs: bytes | None) -> bool:
+    return ours is not None and theirs is not None and hmac.compare_digest(theirs, ours)

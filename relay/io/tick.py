@@ -1,0 +1,61 @@
+"""The end of each round of the loop: what the round put into outboxes is written. A part of the hot path, like link.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relay.core.outbox import Outbox
+    from relay.core.stats import Tally
+    from relay.core.switch import Switch
+
+
+class Tick:
+    """Writes what one round of the loop put into outboxes, and ends the connections that are to end."""
+
+    def __init__(self, clock: Callable[[], float], tell: Callable[[Exception], None], switch: Switch, tally: Tally) -> None:
+        self.writes = 0  # no Counter: that would be 0.2 µs for each
+        self._clock = clock
+        self._tell = tell  # of an exception that nobody foresaw
+        self._switch = switch
+        self._tally = tally
+
+    def flush(self) -> bool:
+        """One write per outbox that has something to write; whether some have more."""
+        switch = self._switch
+        if not switch.dirty and not switch.hangups:
+            return False
+        switch.backlog = 0
+        outboxes = switch.dirty[:]
+        switch.dirty.clear()
+        self.writes += len(outboxes)
+        for outbox in outboxes:
+            try:
+                if outbox.special:
+                    self._flush_special(outbox)
+                    continue
+                pending = outbox.pending
+                if pending:
+                    chunk = pending[0] if len(pending) == 1 else b"".join(pending)
+                    pending.clear()
+                    outbox.octets += len(chunk)
+                    outbox.link.write(chunk)
+            except Exception as error:  # the others' packets must leave
+                self._tell(error)
+                outbox.link.end("failed")
+        while switch.hangups:
+            session = switch.hangups.pop()
+            session.outbox.link.end(session.reason)
+        return bool(switch.dirty)
+
+    def _flush_special(self, outbox: Outbox) -> None:
+        if not outbox.writable:
+            return  # it comes back with unblock()
+        chunk, waited_s = outbox.take(self._clock())
+        if waited_s:
+            self._tally.note_queue_time(waited_s)
+        if chunk:
+            outbox.link.write(chunk)
+        if outbox.waiting and outbox.writable:
+            self._switch.dirty.append(outbox)
