@@ -174,7 +174,10 @@ class _Edits:
     def value(self, node: yaml.Node, wanted: Any, *, colon: int | None, in_flow: bool) -> None:
         """Replaces a value, going down as far as both are collections of one kind. `colon`: the end of the key that it stands behind."""
         if isinstance(node, yaml.MappingNode) and isinstance(wanted, dict) and wanted and (node.value or in_flow):
-            return self.mapping(node, wanted)
+            # An item of a sequence of which no key stays is written anew: without its first line the dash would be gone, too.
+            loses_dash = colon is None and not in_flow and not any(scalar(key) in wanted for key, _ in node.value)
+            if not loses_dash:
+                return self.mapping(node, wanted)
         if isinstance(node, yaml.SequenceNode) and isinstance(wanted, list) and wanted and (node.value or node.flow_style):
             return self.sequence(node, wanted)
         start, end = node.start_mark.index, self.end(node)
@@ -192,9 +195,13 @@ class _Edits:
 
     def remove(self, starts: list[yaml.Node], ends: list[yaml.Node], index: int, *, flow_style: bool) -> None:
         """Entry `index` of a collection whose entries begin with `starts` and end with `ends`."""
+        start = starts[index].start_mark.index
         if not flow_style:
-            first = self.text.rfind("\n", 0, starts[index].start_mark.index) + 1
-            self.spans.append((first, self.line_end(self.end(ends[index])), ""))
+            first = self.text.rfind("\n", 0, start) + 1
+            if self.text[first:start].strip() and index + 1 < len(starts) and starts is not ends:  # the dash stays, for the next key
+                self.spans.append((start, starts[index + 1].start_mark.index, ""))
+            else:
+                self.spans.append((first, self.line_end(self.end(ends[index])), ""))
         elif index + 1 < len(starts):
             self.spans.append((starts[index].start_mark.index, starts[index + 1].start_mark.index, ""))
         else:
