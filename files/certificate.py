@@ -14,7 +14,7 @@ Installed on hosts as /opt/derpfleet/bin/certificate. Standard library only.
     certificate younger SECONDS   exit 0 when the certificate was written after that moment
 
 certbot runs `deploy --hook` after each new certificate. The hook copies and reloads, and checks
-nothing. The configuration is written by roles/certificate.py.
+nothing. The configuration is written by roles/certificate/program.py.
 """
 
 import argparse
