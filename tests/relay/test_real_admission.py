@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.relay import servers
+from inventory.checkout import CHECKOUT
 from tests.relay import tailnet
 from tests.relay.tailnet import Tailnet
 
@@ -64,7 +65,7 @@ def test_nodes_come_in_strangers_do_not_and_the_deleted_go(net: Tailnet, who: st
         "srv",
         "env",
         f"SSL_CERT_FILE={net.ca}",
-        f"PYTHONPATH={servers.ROOT}",
+        f"PYTHONPATH={CHECKOUT}",
         sys.executable,
         "-m",
         "relay.selftest",
