@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.relay import servers
+from inventory.checkout import CHECKOUT
 from relay import client as derp
 from relay.core.wire import ProtocolError
 from tests.relay.live import HungUp, Peer
@@ -49,7 +49,7 @@ class Manager:
 
     def start(self, *flags: str, watchdog_s: float = 0) -> None:
         fds = [self.tcp.fileno(), self.udp.fileno()]
-        environ = {**os.environ, "PYTHONPATH": str(servers.ROOT), "NOTIFY_SOCKET": str(self.folder / "notify"), "LISTEN_FDS": "2"}
+        environ = {**os.environ, "PYTHONPATH": str(CHECKOUT), "NOTIFY_SOCKET": str(self.folder / "notify"), "LISTEN_FDS": "2"}
         environ |= {"LISTEN_FDNAMES": "main:stun"}
         if watchdog_s:
             environ["WATCHDOG_USEC"] = str(int(watchdog_s * 1e6))

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bench.relay import certs, servers
+from inventory.checkout import CHECKOUT
 from tests.relay import live
 
 
@@ -99,7 +100,7 @@ def test_a_relay_that_cannot_start_says_why_in_one_line(tmp_path: Path, flags: l
     argv = [sys.executable, "-m", "relay", "-a", f"127.0.0.1:{servers.free_port(socket.SOCK_STREAM)}", "-http-port", "-1", "-stun=false"]
     argv += ["-hostname", servers.HOST, "-certmode", "manual", "-certdir", "certs", "-c", "key", *flags]
     done = subprocess.run(
-        argv, cwd=tmp_path, env={"PYTHONPATH": str(servers.ROOT)}, capture_output=True, text=True, timeout=30, check=False
+        argv, cwd=tmp_path, env={"PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 1
     assert says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr

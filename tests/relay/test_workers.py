@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from bench.relay import servers
+from inventory.checkout import CHECKOUT
 from relay import client as derp
 from relay.core import wire
 from relay.core.handshake import make_private_key
@@ -217,7 +218,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path, monkeypatch: pyt
 def test_workers_that_cannot_start_say_why(tmp_path: Path) -> None:
     with relay(tmp_path, tls=False) as live:
         argv = [sys.executable, "-m", "relay", "-a", f"127.0.0.1:{live.running.port}", "-c", str(tmp_path / "key.json"), "-workers", "2"]
-        ended = subprocess.run(argv, cwd=servers.ROOT, capture_output=True, text=True, timeout=20, check=False)
+        ended = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 1
     assert "relay: " in ended.stderr
     assert f"cannot listen on 127.0.0.1 port {live.running.port}" in ended.stderr
@@ -253,7 +254,7 @@ def test_a_taken_port_behind_the_metrics_port_stops_nobody(tmp_path: Path) -> No
     argv += ["-c", str(tmp_path / "key.json"), "-workers", "2", "-metrics-listen", f"127.0.0.1:{port}"]
     log = tmp_path / "log"
     with taken, log.open("wb") as out:
-        process = subprocess.Popen(argv, cwd=servers.ROOT, stdout=out, stderr=out)
+        process = subprocess.Popen(argv, cwd=CHECKOUT, stdout=out, stderr=out)
         try:
             eventually(lambda: "no metrics of this worker alone" in log.read_text(), 10)
             eventually(lambda: answers(f"http://127.0.0.1:{port}/metrics"), 10)
