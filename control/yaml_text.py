@@ -148,13 +148,8 @@ class _Edits:
                 self.value(value, wanted[name], colon=key.end_mark.index, in_flow=node.flow_style)
         have = plain(node)
         added = {name: value for name, value in wanted.items() if name not in have}
-        if not added:
-            return
-        if node.flow_style:
-            self.extend_flow(node, flow(added)[1:-1])
-        else:
-            column = node.start_mark.column
-            self.insert(self.end_of_entry(node, column), "\n".join(block(added, column)))
+        if added:
+            self.extend(node, flow(added), block(added, node.start_mark.column))
 
     def sequence(self, node: yaml.SequenceNode, wanted: list[Any]) -> None:
         for item, value in zip(node.value, wanted, strict=False):
@@ -163,13 +158,8 @@ class _Edits:
         for index in range(len(wanted), len(node.value)):
             self.remove(node.value, node.value, index, flow_style=node.flow_style)
         added = wanted[len(node.value) :]
-        if not added:
-            return
-        if node.flow_style:
-            self.extend_flow(node, flow(added)[1:-1])
-        else:
-            column = node.start_mark.column
-            self.insert(self.end_of_entry(node, column), "\n".join(line for item in added for line in _item(item, column)))
+        if added:
+            self.extend(node, flow(added), [line for item in added for line in _item(item, node.start_mark.column)])
 
     def value(self, node: yaml.Node, wanted: Any, *, colon: int | None, in_flow: bool) -> None:
         """Replaces a value, going down as far as both are collections of one kind. `colon`: the end of the key that it stands behind."""
@@ -207,9 +197,13 @@ class _Edits:
         else:
             self.spans.append((self.end(ends[index - 1]) if index else starts[index].start_mark.index, self.end(ends[index]), ""))
 
-    def extend_flow(self, node: yaml.CollectionNode, entries: str) -> None:
+    def extend(self, node: yaml.CollectionNode, on_one_line: str, lines: list[str]) -> None:
+        """Add entries to a collection, in its own style: `on_one_line` with its brackets, or `lines` of block YAML."""
+        if not node.flow_style:
+            return self.insert(self.end_of_entry(node, node.start_mark.column), "\n".join(lines))
         at = self.end(_last(node)) if node.value else node.start_mark.index + 1
-        self.spans.append((at, at, f", {entries}" if node.value else entries))
+        entries = on_one_line[1:-1]
+        return self.spans.append((at, at, f", {entries}" if node.value else entries))
 
     def end_of_entry(self, node: yaml.Node, column: int) -> int:
         """Where the line behind the node begins; comments that are indented deeper than `column` still belong to it."""
