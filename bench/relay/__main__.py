@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from bench.relay import generator, report, servers
-from bench.relay.regimes import REGIMES, Regime
+from bench.relay.regimes import REGIMES, Regime, before, beside_before
 
 HERE = Path(__file__).parent
 
@@ -23,6 +23,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.relay", description=__doc__)
     parser.add_argument("--only", action="append", choices=names, metavar="REGIME", help=f"one of {', '.join(names)}; may be repeated")
     parser.add_argument("--servers", default="derper,relay,two-workers", help="which to run, where a regime has them (default %(default)s)")
+    parser.add_argument(
+        "--before", type=Path, metavar="CHECKOUT", help="compare with the relay of another checkout, e.g. of an older commit"
+    )
     parser.add_argument("--runs", type=int, default=5, help="alternating runs of each server (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=5, help="length of a timed window (default %(default)s)")
     parser.add_argument("--scale", type=float, default=1, help="part of the counted work: connections, handshakes (default %(default)s)")
@@ -37,16 +40,21 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
-    loadgen, derper = generator.build(), generator.build_derper()
+    loadgen = generator.build()
     if options.realtime:  # inherited by whatever is started from here; not by the compiler, whose threads would starve each other
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     known = {
-        "derper": servers.derper(derper),
         "relay": servers.relay(python=options.python),
         "two-workers": servers.relay(name="two-workers", workers=2, python=options.python),
     }
-    chosen = options.servers.split(",")
     regimes = [regime for regime in REGIMES if not options.only or regime.name in options.only]
+    if options.before:
+        known |= {before(name): servers.of_checkout(server, options.before) for name, server in known.items()}
+        regimes = [beside_before(regime) for regime in regimes]
+        chosen = list(known)
+    else:
+        known["derper"] = servers.derper(generator.build_derper())
+        chosen = options.servers.split(",")
     results: dict[str, dict[str, list[generator.Run]]] = {}
     for regime in regimes:
         for turn in range(options.runs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.relay.generator import Run
 
@@ -166,3 +166,15 @@ REGIMES = (
     _pairs("workers-same", "two workers, each pair on one of them, 1,200 B", 0.9, "-place", "same", sides=("relay", "two-workers")),
     _pairs("workers-across", "two workers, each pair across both", 0.6, "-place", "across", sides=("relay", "two-workers")),
 )
+
+
+def before(name: str) -> str:
+    """Return the name of another checkout's server beside our server `name`."""
+    return f"{name} before"
+
+
+def beside_before(regime: Regime, share: float = 0.02) -> Regime:
+    """Return `regime` between another checkout's relay and ours. The goal of each figure is to lose at most `share`."""
+    ours = regime.sides[1]
+    figures = tuple(replace(f, goal=1 - share if f.more_is_better else 1 + share, limit=None) for f in regime.figures)
+    return replace(regime, figures=figures, sides=(before(ours), ours))

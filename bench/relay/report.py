@@ -21,7 +21,8 @@ def table(regimes: Sequence[Regime], results: Results) -> str:
     measured = [regime for regime in regimes if regime.name in results]
     tables = []
     for sides in dict.fromkeys(regime.sides for regime in measured):
-        left, right = ("one worker" if sides[1] == "two-workers" else NAMES[sides[0]], NAMES[sides[1]])
+        left, right = (NAMES.get(name, name) for name in sides)
+        left = "one worker" if sides == ("relay", "two-workers") else left
         head = f"| regime | unit | {left} | {right} | ratio | goal | met | load, {left} / {right} |\n|{'---|' * 8}"
         tables.append("\n".join([head, *(row for regime in measured if regime.sides == sides for row in _rows(regime, results))]))
     return "\n\n".join(tables)

@@ -11,7 +11,7 @@ import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.relay import certs
@@ -41,9 +41,14 @@ def derper(program: Path, *flags: str) -> Server:
 
 
 def relay(*flags: str, name: str = "relay", workers: int = 1, python: str = sys.executable) -> Server:
-    """This checkout's relay, with this environment's packages."""
-    path = f"{CHECKOUT}{os.pathsep}{sysconfig.get_path('platlib')}"
-    return Server(name, (python, "-m", "relay"), flags, {"PYTHONPATH": path}, workers)
+    """Return this checkout's relay, with this environment's packages."""
+    return of_checkout(Server(name, (python, "-m", "relay"), flags, workers=workers), CHECKOUT)
+
+
+def of_checkout(server: Server, checkout: Path) -> Server:
+    """Return our relay `server` with the code of `checkout`, which may be another commit's, and this environment's packages."""
+    path = f"{checkout.absolute()}{os.pathsep}{sysconfig.get_path('platlib')}"
+    return replace(server, env={**server.env, "PYTHONPATH": path})
 
 
 def hosts_python() -> str:
