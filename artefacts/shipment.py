@@ -13,7 +13,7 @@ from artefacts.image import ImageArtefact, import_archive
 from artefacts.programs import CERTBOT, RELAY
 from artefacts.release import Release, build_release
 from engine.facts import Facts
-from inventory.choices import flavour_of, source_of
+from inventory.choices import program_of, runner_of, source_of
 from inventory.model import Host, Site
 from inventory.secrets import Secret, read_secret
 
@@ -49,7 +49,7 @@ def make_shipment(
     certificate = host.certificate
     shipped_certbot = source_of(host).is_acme and certificate.certbot == "shipped"
     return Shipment(
-        relay_release=build_release(RELAY, facts, cache=cache, progress=progress) if not flavour_of(host).in_container else None,
+        relay_release=build_release(RELAY, facts, cache=cache, progress=progress) if program_of(host).is_release else None,
         certbot_release=build_release(CERTBOT, facts, cache=cache, progress=progress) if shipped_certbot else None,
         image=_image(host, facts, cache),
         secrets={certificate.key: read_secret(certificate.key, base=base)} if source_of(host).needs_files and certificate.key else {},
@@ -58,6 +58,6 @@ def make_shipment(
 
 
 def _image(host: Host, facts: Facts, cache: Path) -> ImageArtefact | None:
-    if not flavour_of(host).in_container or host.docker.archive is None:
+    if not runner_of(host).in_container or host.docker.archive is None:
         return None
     return import_archive(Path(host.docker.archive), arch=facts.arch, cache=cache)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
+from inventory.choices import combination_of_flavour
 from inventory.secrets import SecretRef
 
 
@@ -68,8 +69,10 @@ Sha256 = Annotated[str, _text(r"^[0-9a-f]{64}$", "64 lower-case hex digits")]
 ImageRef = Annotated[str, _text(r"^\S+@sha256:[0-9a-f]{64}$", "an image with its digest, name@sha256:…: a tag can change under you")]
 Address = Annotated[str, _text(r"^[^\s@/]+$", "a name or an address, without user, port or path")]
 
-# The four choices of a host. What each word implies is in inventory/choices.py.
+# The choices of a host. inventory/choices.py has the meaning of each word.
 FlavourName = Literal["python", "docker"]
+ProgramName = Literal["python", "derper"]
+RunnerName = Literal["systemd", "docker"]
 FrontName = Literal["nginx", "none"]
 SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
 FirewallModeName = Literal["enforce", "off"]
@@ -141,15 +144,17 @@ class Firewall(Model):
 
 
 class Relay(Model):
-    """Who may use the relay. Derper's flags of the same meaning stand in brackets."""
+    """Which program the relay is, what keeps it running, and who may use it. Derper's flags of the same meaning are in brackets."""
 
+    program: ProgramName | None = Field(None, description="python: our relay; derper: Go's; default: as `flavour` says")
+    under: RunnerName | None = Field(None, description="what keeps it running; default: as `flavour` says")
     verify_client_url: Url | None = Field(None, description="[-verify-client-url]; default: the site's headscale, if it has one")
     verify_fail_open: bool = Field(False, description="[-verify-client-url-fail-open]")
     open: bool = Field(False, description="anyone may use the relay: ask nobody, even with a headscale in the site")
 
 
 class Docker(Model):
-    """The docker flavour. Exactly one image source: a registry reference with digest, or an archive shipped from the controller."""
+    """For a relay under docker. Exactly one image source: a registry reference with digest, or an archive shipped from the controller."""
 
     image: ImageRef | None = Field(None, description="name@sha256:…, pulled by the host")
     archive: LocalPath | None = Field(None, description="path of a `docker save` or OCI archive on the controller, shipped to the host")
@@ -168,12 +173,22 @@ class Host(Model):
     ipv6: IPv6Address | None = Field(None, description="public address; goes into the map, so that clients need no DNS")
     ssh: Ssh = Ssh()
     ports: Ports = Ports()
-    flavour: FlavourName = "python"
+    flavour: FlavourName = Field("python", description="python: short for relay.program python under systemd; docker: derper under docker")
     front: FrontName = "nginx"
     certificate: Certificate = Certificate()
     firewall: Firewall = Firewall()
     relay: Relay = Relay()
     docker: Docker = Docker()
+
+    @property
+    def program(self) -> ProgramName:
+        """Return which program the relay is, in whichever form the site file says so."""
+        return self.relay.program or combination_of_flavour(self).program
+
+    @property
+    def runner(self) -> RunnerName:
+        """Return what keeps the relay running, in whichever form the site file says so."""
+        return self.relay.under or combination_of_flavour(self).under
 
 
 class Headscale(Model):

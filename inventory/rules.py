@@ -10,7 +10,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from inventory.choices import flavour_of, front_of, source_of
+from inventory.choices import (
+    FLAVOURS,
+    PROGRAMS,
+    combination_of,
+    combination_of_flavour,
+    front_of,
+    program_of,
+    runner_of,
+    source_of,
+)
 from inventory.model import Host
 
 Path = tuple[str | int, ...]
@@ -49,15 +58,37 @@ def _ports_differ(host: Host) -> Iterator[Finding]:
         seen.setdefault(port, name)
 
 
+def _program_and_runner_fit(host: Host) -> Iterator[Finding]:
+    flavour, long_form = combination_of_flavour(host), {"program": host.relay.program, "under": host.relay.under}
+    differing = [key for key, word in long_form.items() if word and word != getattr(flavour, key)]
+    if "flavour" in host.model_fields_set and differing:
+        yield Finding(
+            f"relay.{differing[0]}",
+            f"'{long_form[differing[0]]}' contradicts flavour: {host.flavour}, which is short for program {flavour.program} "
+            f"under {flavour.under}: keep either flavour, or relay.program with relay.under",
+            ("flavour",),
+        )
+    elif differing and combination_of(host) not in FLAVOURS.values():
+        program, under = combination_of(host)
+        its_runner = next(one.under for one in FLAVOURS.values() if one.program == program)
+        its_program = next(one.program for one in FLAVOURS.values() if one.under == under)
+        yield Finding(
+            f"relay.{differing[0]}",
+            f"program {program} does not run under {under} yet, as it is shipped only as {PROGRAMS[program].shipped_as}: "
+            f"set relay.under to {its_runner}, or relay.program to {its_program}",
+            ("relay.program", "relay.under"),
+        )
+
+
 def _derper_speaks_tls(host: Host) -> Iterator[Finding]:
     # derper serves TLS on port 443 or with -certmode manual; else plain HTTP (tailscale: cmd/derper/derper.go, serveTLS)
     speaks_tls = not front_of(host).terminates_tls
-    if flavour_of(host).tls_only_on_443 and speaks_tls and host.ports.https != 443 and source_of(host).is_letsencrypt:
+    if program_of(host).tls_only_on_443 and speaks_tls and host.ports.https != 443 and source_of(host).is_letsencrypt:
         yield Finding(
             "ports.https",
             f"with its own letsencrypt, derper serves plain HTTP on any port but 443, so also on {host.ports.https}: "
             "use front: nginx, port 443, or certificate.source: manual",
-            ("flavour", "front", "certificate.source"),
+            ("flavour", "relay.program", "front", "certificate.source"),
         )
 
 
@@ -84,10 +115,11 @@ def _certificate_is_whole(host: Host) -> Iterator[Finding]:
 
 
 def _image_has_one_source(host: Host) -> Iterator[Finding]:
-    if not flavour_of(host).in_container:
+    if not runner_of(host).in_container:
         return
     if not host.docker.image and not host.docker.archive:
-        yield Finding("docker", "image or archive is missing: flavour docker needs one of them", ("flavour",))
+        said_by = f"relay.under {host.relay.under}" if host.relay.under else "flavour docker"
+        yield Finding("docker", f"image or archive is missing: {said_by} needs one of them", ("flavour", "relay.under"))
     if host.docker.image and host.docker.archive:
         yield Finding("docker.archive", "image and archive are both given: keep one of them", ("docker.image",))
 
@@ -125,6 +157,7 @@ def _open_ports_are_ports(host: Host) -> Iterator[Finding]:
 
 _RULES: tuple[Rule, ...] = (
     _ports_differ,
+    _program_and_runner_fit,
     _derper_speaks_tls,
     _letsencrypt_asks_on_80,
     _certificate_is_whole,

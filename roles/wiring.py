@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from inventory.choices import answers_http, flavour_of, front_of
+from inventory.choices import answers_http, front_of, program_of, runner_of
 from inventory.model import Host
 
 LOOPBACK = "127.0.0.1"
@@ -64,14 +64,14 @@ class Wiring:
 
 def wire(host: Host) -> Wiring:
     """Return the wiring that the host's choices and ports make."""
-    front, flavour = front_of(host), flavour_of(host)
+    front = front_of(host)
     public = Endpoint("", host.ports.https)
     return Wiring(
         public=public,
         relay=Endpoint(LOOPBACK, host.ports.backend) if front.hides_relay else public,
         relay_has_tls=not front.terminates_tls,
         # Docker passes IPv6 on through a proxy of its own, and STUN would tell every client the address of Docker's bridge.
-        relay_is_published=flavour.in_container and host.ipv6 is None,
+        relay_is_published=runner_of(host).in_container and host.ipv6 is None,
         http_by=_http_by(host),
         uses=_uses(host),
     )
@@ -99,6 +99,6 @@ def _uses(host: Host) -> tuple[Use, ...]:
     if front.hides_relay:
         purpose = f"the relay is to listen behind {front.program}"
         found.append(Use("tcp", ports.backend, "relay", purpose, "ports.backend", public=False))
-    if flavour_of(host).has_metrics_port:
+    if program_of(host).has_metrics_port:
         found.append(Use("tcp", ports.metrics, "relay", "the relay is to serve its metrics", "ports.metrics", public=False))
     return tuple(found)

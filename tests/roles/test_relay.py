@@ -1,0 +1,103 @@
+"""The relay's programs and runners: their tables, and that everything that is there can be removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import pytest
+
+import inventory
+import roles
+from engine.facts import Facts
+from engine.plan import compile_plan
+from engine.resource import Absent, Command, Container, Image, Resource, Service
+from inventory.model import FirewallModeName, FrontName, ProgramName, RunnerName, SourceName
+from roles import certificate, docker, firewall, front, paths, relay
+from tests.roles.cases import FOLDER, facts_of, names, plan_of, shipment
+
+TABLES = [
+    (relay.PROGRAMS, ProgramName),
+    (relay.RUNNERS, RunnerName),
+    (front.FRONTS, FrontName),
+    (certificate.SOURCES, SourceName),
+    (firewall.MODES, FirewallModeName),
+]
+
+
+@pytest.mark.parametrize(("table", "words"), TABLES, ids=["programs", "runners", "fronts", "sources", "modes"])
+def test_a_table_has_the_words_of_its_literal(table: Mapping[str, Any], words: Any) -> None:
+    assert tuple(table) == get_args(words)
+
+
+@pytest.mark.parametrize(("folder", "table"), [("programs", relay.PROGRAMS), ("runners", relay.RUNNERS)])
+def test_every_module_of_a_folder_is_in_its_table(folder: str, table: Mapping[str, ModuleType]) -> None:
+    there = {path.stem for path in (Path(relay.__file__).parent / folder).glob("*.py")} - {"__init__"}
+    assert {module.__name__ for module in table.values()} == {f"roles.relay.{folder}.{name}" for name in there}
+
+
+def test_the_long_form_of_a_flavour_makes_the_same_plan() -> None:
+    short, long = ((FOLDER / name / "site.yml").read_text() for name in ("docker", "docker-long-form"))
+    assert short.replace("flavour: docker", "relay: {program: derper, under: docker}") == long
+    assert plan_of("docker-long-form") == plan_of("docker")
+
+
+def of_the_relay(case: str) -> tuple[Facts, list[Resource]]:
+    """Return the case's facts, and the relay's own resources: without images, and without Docker."""
+    site = inventory.load(FOLDER / case / "site.yml")
+    (host,) = site.hosts.values()
+    facts = facts_of(case)
+    resources = roles.compile_host(host, site, facts, shipment(host.certificate.key))
+    of_docker = {resource.id for resource in docker.resources(host, facts)}
+    own = [one for one in resources if one.role == "relay" and one.id not in of_docker and not isinstance(one, Image)]
+    return facts, own
+
+
+@pytest.mark.parametrize("case", names())
+def test_all_of_a_relay_can_be_removed(case: str) -> None:
+    _, own = of_the_relay(case)
+    gone = {resource.id: resource for resource in compile_plan(relay.absent(), mode="check").resources}
+    folders = [resource.path for resource in gone.values() if isinstance(resource, Absent)]
+    for resource in own:
+        if isinstance(resource, Service | Container):
+            there = gone[resource.id]
+            assert isinstance(there, Service | Container) and not there.running
+            assert isinstance(there, Container) or not there.enabled
+        else:
+            path = resource.creates if isinstance(resource, Command) else getattr(resource, "path", None)
+            assert any(f"{path}/".startswith(f"{folder}/") for folder in folders), resource.id
+
+
+def test_a_relay_is_stopped_before_its_files_are_removed() -> None:
+    order = [resource.id for resource in compile_plan(relay.absent(), mode="check").resources]
+    last_stop = max(order.index(runner.RUNNING) for runner in relay.RUNNERS.values())
+    removed = [order.index(f"absent:{path}") for path in (paths.RELEASES, paths.CURRENT, paths.KEY, paths.MESH_KEYS)]
+    assert last_stop < min(removed)
+    assert order.index(f"service:{paths.SOCKET}") < order.index(f"absent:{paths.SYSTEMD}/{paths.SOCKET}")
+
+
+def test_what_removes_the_relay_waits_for_its_needs() -> None:
+    former = Absent(path="/former")
+    order = [resource.id for resource in compile_plan([*relay.absent(needs=(former.id,)), former], mode="check").resources]
+    assert order[0] == former.id
+
+
+def test_a_relay_that_is_stopped_keeps_its_files() -> None:
+    assert {resource.id for resource in relay.stopped()} == {
+        f"service:{paths.SERVICE}",
+        f"service:{paths.SOCKET}",
+        f"container:{paths.CONTAINER}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("case", "argv"),
+    [
+        ("bare", ("journalctl", "--unit", "derpfleet-relay.service", "--lines", "20", "--no-pager")),
+        ("docker", ("docker", "logs", "--tail", "20", "derpfleet-derper")),
+    ],
+)
+def test_the_command_that_prints_the_log(case: str, argv: tuple[str, ...]) -> None:
+    assert relay.log(inventory.load(FOLDER / case / "site.yml").hosts["hk1"], 20) == argv
