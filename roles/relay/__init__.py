@@ -1,4 +1,7 @@
-"""The relay: a program under a runner, with its keys. `PROGRAMS` and `RUNNERS` are the tables; the others are removed."""
+"""The relay: a program under a runner, with its keys.
+
+`PROGRAMS` and `RUNNERS` are the tables. The programs and runners that are not chosen are removed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,11 @@ from roles.wiring import Wiring, wire
 
 PROGRAMS: Mapping[ProgramName, Program] = {"python": ours, "derper": derper}
 RUNNERS: Mapping[RunnerName, Runner] = {"systemd": systemd, "docker": docker}
-_ASKS = (ports.ASK, *(program.ASK for program in PROGRAMS.values()), *(runner.ASK for runner in RUNNERS.values()))
+_ASKS = (
+    ports.ASK,
+    *(program.ASK for program in PROGRAMS.values()),
+    *(runner.ASK for runner in RUNNERS.values()),
+)
 ASK = Ask(files=tuple(name for ask in _ASKS for name in ask.files), commands=ports.ASK.commands)
 
 
@@ -35,9 +42,19 @@ def runner_of(host: Host) -> Runner:
 
 
 def resources(
-    host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, listens_after: tuple[str, ...], front_at: str
+    host: Host,
+    site: Site,
+    wiring: Wiring,
+    facts: Facts,
+    ship: Shipment,
+    *,
+    listens_after: tuple[str, ...],
+    front_at: str,
 ) -> list[Resource]:
-    """Return the relay with its keys. `listens_after`: as in `Given`. `front_at`: as for `Program.start`."""
+    """Return the relay with its keys.
+
+    `listens_after`: as in `Given`. `front_at`: as for `Program.start`.
+    """
     program, runner, made = program_of(host), runner_of(host), key.made(facts)
     start = program.start(host, site, wiring, facts, ship, front_at=front_at)
     former = _absent(
@@ -64,20 +81,27 @@ def _absent(programs: list[Program], runners: list[Runner], *, needs: tuple[str,
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return the removal of the whole relay after `needs`: every runner, every program, and the keys."""
+    """Return the removal of all runners, programs and keys after `needs`. Docker's images stay."""
     stopped = tuple(runner.RUNNING for runner in RUNNERS.values())
-    return [*_absent(list(PROGRAMS.values()), list(RUNNERS.values()), needs=needs), *key.absent(needs=stopped)]
+    every = _absent(list(PROGRAMS.values()), list(RUNNERS.values()), needs=needs)
+    return [*every, *key.absent(needs=stopped)]
 
 
 def stopped() -> list[Resource]:
-    """Return the resources that keep every relay from listening, now and after a reboot. Its installation stays."""
-    return [replace(resource, role="relay") for runner in RUNNERS.values() for resource in runner.stopped()]
+    """Return every relay, stopped now and after a reboot. Its installation stays."""
+    return [
+        replace(resource, role="relay") for runner in RUNNERS.values() for resource in runner.stopped()
+    ]
 
 
 def metrics(host: Host) -> tuple[str, ...]:
-    """Return the words behind `python3 -I -c` that print the relay's metrics, named alike by every program."""
+    """Return the words behind `python3 -I -c` that print the relay's metrics.
+
+    Every program gives its metrics the same names.
+    """
     page = program_of(host).metrics(host, wire(host))
-    return runner_of(host).in_its_network((script("fetch"), page.scheme, host.domain, str(page.port), page.path))
+    program = (script("fetch"), page.scheme, host.domain, str(page.port), page.path)
+    return runner_of(host).in_its_network(program)
 
 
 def log(host: Host, lines: int) -> tuple[str, ...]:
@@ -97,18 +121,18 @@ def is_withdrawn(host: Host, facts: Facts) -> bool:
 
 
 def warnings(host: Host, site: Site) -> list[str]:
-    """Return a sentence if the relay is open to everybody and the site file does not ask for that."""
+    """Return a sentence if the relay is open to everybody without `relay.open`."""
     if verify_url(host, site) or host.relay.open:
         return []
     return [
-        "the relay is open to everybody who finds it, as there is no headscale in the site to ask who may use it: set "
-        f"hosts.{host.name}.relay.verify_client_url to one that knows, or hosts.{host.name}.relay.open to true, "
-        "if that is meant"
+        "the relay is open to everybody who finds it, as there is no headscale in the site to ask who may "
+        f"use it: set hosts.{host.name}.relay.verify_client_url to one that knows, or "
+        f"hosts.{host.name}.relay.open to true, if that is meant"
     ]
 
 
 def refusals(host: Host, site: Site, wiring: Wiring, facts: Facts) -> list[str]:
-    """Return the reasons why the relay cannot be deployed: taken ports, and those of its runner and its program."""
+    """Return the reasons against the relay: taken ports, and those of its runner and program."""
     return [
         *ports.taken(host, facts),
         *runner_of(host).refusals(host, wiring, facts),

@@ -1,4 +1,4 @@
-"""The two parts of a relay: a program, and a runner that keeps it alive. Each is a module of its folder.
+"""The two parts of a relay: a program, and a runner that keeps it alive. Each is a module.
 
 A program knows no runner and a runner no program: `Start` is all that passes between them.
 """
@@ -30,11 +30,13 @@ class Page:
 class Start:
     """How a program is installed and started, in terms that do not depend on the runner.
 
-    `installed`: the resources that put it on the host. `artefact`: the id of the one that is run. `ready`: the ids after which
-    the former relay may stop, so that the time between the two is short. `outdated`: its former artefacts, to be removed once
-    the new one runs. `image`: the image to run, or `command`: the program, and `flags`: its flags, each with its values.
-    `mounts`: paths of the host that it reads, each with the path where it looks for it. `reads`: the ids of files that it reads
-    at its start only. `reload_signal`: the signal after which it serves a new certificate, without SIG.
+    `installed`: the resources that put it on the host. `artefact`: the id of the one that is run.
+    `ready`: the ids after which the former relay may stop: the later, the shorter is the outage.
+    `outdated`: its former artefacts, to be removed once the new one runs.
+    `image`: the image to run; else `command`: the program, and `flags`: each with its values.
+    `mounts`: paths of the host that it reads, each with the path where it looks for it.
+    `reads`: the ids of files that it reads at its start only.
+    `reload_signal`: the signal after which it serves a new certificate, without SIG; "": none.
     """
 
     installed: tuple[Resource, ...]
@@ -56,8 +58,13 @@ class Program(Protocol):
 
     ASK: Ask
 
-    def start(self, host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:
-        """Return how it is started. `front_at`: where this host reaches the port that clients dial, as address:port."""
+    def start(
+        self, host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str
+    ) -> Start:
+        """Return how it is started.
+
+        `front_at`: where this host reaches the port that clients dial, as address:port.
+        """
 
     def metrics(self, host: Host, wiring: Wiring) -> Page:
         """Return the page with its metrics."""
@@ -66,15 +73,16 @@ class Program(Protocol):
         """Return the resources that remove what `Start.installed` has put there, after `needs`."""
 
     def refusals(self, host: Host, site: Site, facts: Facts) -> list[str]:
-        """Return the reasons why it cannot be used on this host, as sentences that say what to do."""
+        """Return the reasons why it cannot be used here, as sentences that say what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
     """The other roles' part of a running relay.
 
-    `key`: the id of its key. `former`: the resources that remove the other programs and runners. `listens_after`: the ids that
-    have to be done before it can listen.
+    `key`: the id of its key.
+    `former`: the resources that remove the other programs and runners.
+    `listens_after`: the ids that have to be done before it can listen.
     """
 
     key: str
@@ -90,23 +98,28 @@ class Runner(Protocol):
     RELOAD: tuple[str, ...]  # the command after which a new certificate is served
     WITHDRAWN: Question  # whether the relay was taken out of service
 
-    def resources(self, host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:
-        """Return the resources that make the relay run; `start.installed` and `given.former` are among them."""
+    def resources(
+        self, host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given
+    ) -> list[Resource]:
+        """Return the running relay, with `start.installed` and `given.former`."""
 
     def log(self, lines: int) -> tuple[str, ...]:
         """Return the command that prints the last lines of the relay's log."""
 
     def in_its_network(self, program: tuple[str, ...]) -> tuple[str, ...]:
-        """Return `program` so that it runs where the relay's loopback is. Both are the words behind `python3 -I -c`."""
+        """Return `program` so that it runs where the relay's loopback is.
+
+        Both are the words behind `python3 -I -c`.
+        """
 
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
-        """Return the resources that stop the relay and remove what the runner itself has put there, after `needs`."""
+        """Return the relay, stopped after `needs`, and the removal of the runner's own files."""
 
     def stopped(self) -> list[Resource]:
-        """Return the resources that keep the relay from listening, now and after a reboot. Its installation stays."""
+        """Return the relay, stopped now and after a reboot. Its installation stays."""
 
     def refusals(self, host: Host, wiring: Wiring, facts: Facts) -> list[str]:
-        """Return the reasons why it cannot be used on this host, as sentences that say what to do."""
+        """Return the reasons why it cannot be used here, as sentences that say what to do."""
 
 
 def health(host: Host, wiring: Wiring) -> Health:

@@ -1,4 +1,4 @@
-"""The relay's keys: the one that it is known by, and the mesh key that lets our proof in. Every program uses the same."""
+"""The relay's keys, which every program uses: its own, and the mesh key that lets our proof in."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from inventory.model import Host, Site
 from roles import paths
 from roles.admission import verify_url
 
-# Reuse the key of a relay set up by hand, so that its public key stays the same. Others may be able to write to that
-# directory, so follow no link and accept nothing but a key: a planted link could expose a file that only root may read.
+# Reuse the key of a relay set up by hand, so that its public key stays the same. Others may be
+# able to write to that directory, so follow no link and accept nothing but a key: a planted link
+# could expose a file that only root may read.
 _OLD_KEY = "/var/lib/derper/derper.key"
 
 
@@ -40,5 +41,5 @@ def of_mesh(host: Host, site: Site, ship: Shipment) -> list[Resource]:
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return the removal of both keys after `needs`. A relay that is deployed later has a new public key."""
+    """Return the removal of both keys after `needs`: a later deploy makes a new public key."""
     return [Absent(path=path, needs=needs) for path in (paths.MESH_KEYS, paths.KEY)]

@@ -16,7 +16,10 @@ ASK = Ask(files=(f"{paths.RELEASES}/*",))
 
 
 def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:
-    """Return the release and its command line. It needs no `ready`: the runner starts it just after the former relay's end."""
+    """Return the release and its command line.
+
+    There is nothing in `ready`: the runner removes the former relay just before this one starts.
+    """
     release = ship.relay_release
     assert release is not None  # noqa: S101 - make_shipment builds it for this program
     path = f"{paths.RELEASES}/{release.id}"

@@ -14,14 +14,15 @@ from roles.wiring import Wiring
 
 ASK = docker.ASK
 RUNNING = f"container:{paths.CONTAINER}"
-RELOAD: tuple[str, ...] = ("docker", "restart", paths.CONTAINER)  # also for programs without `reload_signal`
+# derper reads its certificate only once, and a restart serves every program.
+RELOAD: tuple[str, ...] = ("docker", "restart", paths.CONTAINER)
 WITHDRAWN = Question(
     ("docker", "container", "ls", "--all", "--quiet", "--filter", f"name=^{paths.CONTAINER}$"), says=""
 )
 
 
 def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:
-    """Return Docker and the container. The former relay is removed just before the container starts."""
+    """Return Docker and the container. The former relay is removed just before it starts."""
     container = Container(
         container=paths.CONTAINER,
         image=start.image,
@@ -35,7 +36,8 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
 
 def _arguments(host: Host, wiring: Wiring, start: Start) -> tuple[str, ...]:
     """Return the arguments of `docker run`."""
-    words = ["--restart", "always", "--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE", "--cap-add", "NET_BIND_SERVICE"]
+    words = ["--restart", "always", "--cap-drop", "ALL"]
+    words += ["--cap-add", "DAC_OVERRIDE", "--cap-add", "NET_BIND_SERVICE"]
     words += ["--security-opt", "no-new-privileges"]
     words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"]
     for name, value in start.environment.items():
@@ -63,7 +65,7 @@ def log(lines: int) -> tuple[str, ...]:
 
 
 def in_its_network(program: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the program, to be run in the container's network: published ports do not lead to its loopback."""
+    """Return the program in the container's network: no published port leads to its loopback."""
     return (script("in_container"), paths.CONTAINER, *program)
 
 
@@ -73,17 +75,17 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
 
 
 def stopped() -> list[Resource]:
-    """Return the removal of the container: a container that is only stopped would start again with Docker."""
+    """Return the removal of the container: Docker would start a stopped one with itself."""
     return absent()
 
 
 def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
-    """Return the reasons why Docker cannot be used, and a sentence if it would leave a hidden port open."""
+    """Return the reasons against Docker, and a sentence if a hidden port would be open."""
     found = docker.refusals(host, facts)
     if not wiring.relay_is_published and wiring.relay_is_hidden and not firewall_of(host).closes:
         found.append(
             f"With IPv6, {host.program} runs in the network of {host.name} itself and listens on port "
-            f"{host.ports.backend} for everybody, which only the firewall closes: set hosts.{host.name}.firewall.mode "
-            f"to enforce, or leave out hosts.{host.name}.ipv6."
+            f"{host.ports.backend} for everybody, which only the firewall closes: "
+            f"set hosts.{host.name}.firewall.mode to enforce, or leave out hosts.{host.name}.ipv6."
         )
     return found

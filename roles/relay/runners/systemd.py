@@ -1,4 +1,4 @@
-"""The relay as a systemd service: sockets that systemd holds over a restart, and a user with no other rights."""
+"""The relay as a systemd service with its own user. systemd holds its sockets over a restart."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ _SOCKET_FILE = f"{paths.SYSTEMD}/{paths.SOCKET}"
 
 ASK = Ask()
 RUNNING = f"service:{paths.SERVICE}"
-RELOAD: tuple[str, ...] = ("systemctl", "try-reload-or-restart", paths.SERVICE)  # a reload keeps the clients
+# A reload keeps the clients. systemd restarts a unit that has none.
+RELOAD: tuple[str, ...] = ("systemctl", "try-reload-or-restart", paths.SERVICE)
 WITHDRAWN = Question(("systemctl", "is-enabled", paths.SERVICE), says="disabled")
 
 
 def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:
     """Return the units. The former relay is removed just before the sockets are opened."""
     streams, datagrams = _streams(host, wiring, facts), _everywhere(host.ports.stun, facts)
-    sockets = File(path=_SOCKET_FILE, content=render("relay.socket.j2", host=host, streams=streams, datagrams=datagrams))
+    sockets = File(
+        path=_SOCKET_FILE, content=render("relay.socket.j2", host=host, streams=streams, datagrams=datagrams)
+    )
     unit = File(
         path=_UNIT_FILE,
         content=render(
@@ -58,7 +61,7 @@ def _streams(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
 
 
 def _everywhere(port: int, facts: Facts) -> list[str]:
-    """Return a socket for each family: on one for both, clients of IPv4 would have addresses of IPv6."""
+    """Return a socket for each family: on a common one, IPv4 clients would have IPv6 addresses."""
     return [f"0.0.0.0:{port}", *([f"[::]:{port}"] if sites.has_ipv6(facts) else [])]
 
 
