@@ -1,7 +1,7 @@
 """The meaning of each word of the site file's choices. Pure data, read by roles, probe and fleet.
 
-Code asks a property of the choice instead of comparing its name, so that a new word is one more row of a table here. Each
-table has a row for every word of its Literal in `inventory.model`.
+Code asks a property of the choice instead of comparing its name, so that a new word is one more row
+of a table here. Each table has a row for every word of its Literal in `inventory.model`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # the model needs pydantic, and these tables do not
-    from inventory.model import FirewallModeName, FlavourName, FrontName, Host, ProgramName, RunnerName, SourceName
+    from inventory.model import (
+        FirewallModeName,
+        FlavourName,
+        FrontName,
+        Host,
+        ProgramName,
+        RunnerName,
+        SourceName,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Front:
-    """What is in front of the relay."""
+    """A program in front of the relay, or none."""
 
-    program: str  # the program that clients reach: what a listener is called in messages
+    program: str  # the program that clients reach, for messages
     terminates_tls: bool  # else the relay does
     answers_http: bool  # port 80: certificate challenges and the captive-portal check
     hides_relay: bool  # the relay listens on loopback, at ports.backend
@@ -30,7 +38,7 @@ class RelayProgram:
 
     shipped_as: str  # in words
     is_release: bool  # a directory for the host's own Python; else an image
-    has_metrics_port: bool  # serves metrics on ports.metrics, on loopback; else beside DERP, to its own loopback
+    has_metrics_port: bool  # on loopback, at ports.metrics; else beside DERP, for loopback only
     has_allow_list: bool  # may hold the prover's keys; else only the mesh key lets the prover in
     tls_only_on_443: bool  # with its own Let's Encrypt it serves plain HTTP on every other port
 
@@ -39,7 +47,7 @@ class RelayProgram:
 class RelayRunner:
     """The keeper of the relay's process."""
 
-    in_container: bool  # from an image, with ports that Docker publishes; else in the host's own network
+    in_container: bool  # runs an image, with ports that Docker publishes
 
 
 class Combination(NamedTuple):
@@ -51,22 +59,22 @@ class Combination(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CertificateSource:
-    """Where the certificate comes from."""
+    """The source of the certificate."""
 
     is_acme: bool = False  # certbot orders and renews it
-    directory: str = ""  # of the ACME server, where the source is one; else certificate.server names it
+    directory: str = ""  # the ACME server's URL, unless certificate.server has it
     needs_files: bool = False  # the controller sends certificate.fullchain and certificate.key
     needs_pin: bool = False  # no CA vouches for it, so that clients have to know its SHA-256
 
     @property
     def is_letsencrypt(self) -> bool:
-        """Return whether it is Let's Encrypt's, which wants its terms accepted and asks on port 80 only."""
+        """Whether it is Let's Encrypt: its terms must be accepted, and it asks on port 80 only."""
         return bool(self.directory)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirewallMode:
-    """What happens to ports that are not listed."""
+    """The treatment of ports that are not listed."""
 
     closes: bool
 
@@ -101,8 +109,12 @@ FLAVOURS: Mapping[FlavourName, Combination] = {
     "docker": Combination("derper", "docker"),
 }
 SOURCES: Mapping[SourceName, CertificateSource] = {
-    "letsencrypt": CertificateSource(is_acme=True, directory="https://acme-v02.api.letsencrypt.org/directory"),
-    "letsencrypt-staging": CertificateSource(is_acme=True, directory="https://acme-staging-v02.api.letsencrypt.org/directory"),
+    "letsencrypt": CertificateSource(
+        is_acme=True, directory="https://acme-v02.api.letsencrypt.org/directory"
+    ),
+    "letsencrypt-staging": CertificateSource(
+        is_acme=True, directory="https://acme-staging-v02.api.letsencrypt.org/directory"
+    ),
     "acme": CertificateSource(is_acme=True),
     "manual": CertificateSource(needs_files=True),
     "self-signed": CertificateSource(needs_pin=True),
@@ -139,7 +151,7 @@ def combination_of(host: Host) -> Combination:
 
 
 def flavour_name(host: Host) -> FlavourName:
-    """Return the short form of the host's program and runner, in whichever form the site file says so."""
+    """Return the short form of the host's program and runner, whichever form the site file has."""
     return next(name for name, combination in FLAVOURS.items() if combination == combination_of(host))
 
 
@@ -154,8 +166,8 @@ def firewall_of(host: Host) -> FirewallMode:
 
 
 def answers_http(host: Host) -> bool:
-    """Return whether something always answers on the http port: the front, or the relay itself.
+    """Whether something always answers on the http port: a front, or an unfronted relay.
 
-    With an ACME certificate, a relay with no front leaves that port to certbot.
+    With an ACME certificate an unfronted relay leaves the port to certbot.
     """
     return front_of(host).answers_http or not source_of(host).is_acme

@@ -1,4 +1,7 @@
-"""The JSON Schema of a site file, for editors. `python -m inventory.schema` writes inventory/schema.json."""
+"""The JSON Schema of a site file, for editors.
+
+`python -m inventory.schema` writes inventory/schema.json.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,11 @@ Schema = dict[str, Any]
 
 
 def json_schema() -> Schema:
-    """The file's schema: the model's, without what the loader fills in, and with `defaults`. A key without a value counts as absent."""
+    """Return the schema of the file.
+
+    It is the model's, without the keys that the loader sets, and with `defaults`. A key without a
+    value counts as absent.
+    """
     schema = _tidy(Site.model_json_schema())
     host = schema["$defs"]["Host"]
     _drop(host, "name")
@@ -28,15 +35,18 @@ def json_schema() -> Schema:
     schema["properties"]["defaults"] = {"$ref": "#/$defs/Defaults"}
     schema["$defs"]["Defaults"] = {
         **deepcopy(host),
-        "description": "What every host has that does not set it itself; `ssh` holds for the headscale host, too.",
+        "description": (
+            "The keys of every host that does not set them itself; `ssh` is for the headscale host, too."
+        ),
         "properties": {key: value for key, value in host["properties"].items() if key not in OF_ONE_HOST},
         "required": [],
     }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "derpfleet site file", **schema}
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, "title": "derpfleet site file", **schema}
 
 
 def schema_at(schema: Schema, path: tuple[str | int, ...]) -> Schema:
-    """The part of `schema` that describes the value at `path`; {} when it describes none."""
+    """Return the part of `schema` that describes the value at `path`; {} if there is none."""
     part = schema
     for step in path:
         part = _plain(schema, part)
@@ -45,13 +55,17 @@ def schema_at(schema: Schema, path: tuple[str | int, ...]) -> Schema:
         elif step in part.get("properties", {}):
             part = part["properties"][step]
         else:
-            beside = part.get("additionalProperties")
-            part = next(iter(part.get("patternProperties", {}).values()), beside if isinstance(beside, dict) else {})
+            more = part.get("additionalProperties")
+            by_pattern = iter(part.get("patternProperties", {}).values())
+            part = next(by_pattern, more if isinstance(more, dict) else {})
     return _plain(schema, part)
 
 
 def _plain(schema: Schema, part: Schema) -> Schema:
-    """Without `$ref`, and without the `null` of an optional value; what stands beside them (description, default) is kept."""
+    """Return the part without `$ref`, and without the `null` of an optional value.
+
+    Their siblings (description, default) are kept.
+    """
     for option in part.get("anyOf", ()):
         if option.get("type") != "null":
             part = {**option, **part}
@@ -61,9 +75,10 @@ def _plain(schema: Schema, part: Schema) -> Schema:
 
 
 def _tidy(part: Any) -> Any:
-    """Without the titles, which say the key again."""
+    """Return the part without titles, which only repeat the key."""
     if isinstance(part, dict):
-        return {key: _tidy(value) for key, value in part.items() if not (key == "title" and isinstance(value, str))}
+        titles = [key for key, value in part.items() if key == "title" and isinstance(value, str)]
+        return {key: _tidy(value) for key, value in part.items() if key not in titles}
     return [_tidy(item) for item in part] if isinstance(part, list) else part
 
 
@@ -73,7 +88,7 @@ def _drop(part: Schema, key: str) -> None:
 
 
 def main() -> None:
-    """Writes the file that editors read."""
+    """Write the file that editors read."""
     FILE.write_text(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")
 
 

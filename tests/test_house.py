@@ -76,8 +76,8 @@ def test_a_role_knows_no_other_and_a_variant_no_sibling(role: str) -> None:
     others = [f"roles.{name}" for name in (*ROLES, "relay_host") if name != role]
     for path in sorted((ROOT / "roles" / role).rglob("*.py")):
         place = ".".join(path.relative_to(ROOT / "roles" / role).with_suffix("").parts)
-        beside = [name for name in VARIANTS[role] if not f"{place}.".startswith(f"{name}.") and place != "__init__"]
-        siblings = [f"roles.{role}.{name}" for name in beside]
+        beside = [name for name in VARIANTS[role] if not f"{place}.".startswith(f"{name}.")]
+        siblings = [f"roles.{role}.{name}" for name in beside] if place != "__init__" else []
         found = [name for name in imported(path) if any(name == one or name.startswith(f"{one}.") for one in [*others, *siblings])]
         assert found == [], path
 

@@ -31,14 +31,20 @@ TABLES = [
 
 
 @pytest.mark.parametrize(("table", "words", "model", "key"), TABLES, ids=[key for *_, key in TABLES])
-def test_a_table_has_the_words_of_its_literal(table: Mapping[str, Any], words: Any, model: Any, key: str) -> None:
+def test_a_table_has_the_words_of_its_literal(
+    table: Mapping[str, Any], words: Any, model: Any, key: str
+) -> None:
     assert tuple(table) == get_args(words) == get_args(model.model_fields[key].annotation)
 
 
 @pytest.mark.parametrize(
-    ("table", "words", "key"), [(PROGRAMS, ProgramName, "program"), (RUNNERS, RunnerName, "under")], ids=["program", "under"]
+    ("table", "words", "key"),
+    [(PROGRAMS, ProgramName, "program"), (RUNNERS, RunnerName, "under")],
+    ids=["program", "under"],
 )
-def test_a_table_of_the_relays_parts_has_the_words_of_its_literal(table: Mapping[str, Any], words: Any, key: str) -> None:
+def test_a_table_of_the_relays_parts_has_the_words_of_its_literal(
+    table: Mapping[str, Any], words: Any, key: str
+) -> None:
     assert tuple(table) == get_args(words)
     assert Relay.model_fields[key].annotation == words | None
 
@@ -53,6 +59,6 @@ def test_the_short_and_the_long_form_are_the_same_relay(flavour: FlavourName) ->
 
 
 def test_each_program_and_each_runner_is_part_of_a_flavour() -> None:
-    """The rules' advice for a combination that does not work names one that does."""
+    """Whether the rules can name a combination that works instead of one that does not."""
     assert {one.program for one in FLAVOURS.values()} == set(PROGRAMS)
     assert {one.under for one in FLAVOURS.values()} == set(RUNNERS)

@@ -1,4 +1,4 @@
-"""The relay's programs and runners: their tables, and that everything that is there can be removed."""
+"""The relay's programs and runners: their tables, and the removal of everything they install."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 
 import inventory
 import roles
-from engine.facts import Facts
 from engine.plan import compile_plan
 from engine.resource import Absent, Command, Container, Image, Resource, Service
 from inventory.model import FirewallModeName, FrontName, ProgramName, RunnerName, SourceName
@@ -27,15 +26,18 @@ TABLES = [
 ]
 
 
-@pytest.mark.parametrize(("table", "words"), TABLES, ids=["programs", "runners", "fronts", "sources", "modes"])
+@pytest.mark.parametrize(
+    ("table", "words"), TABLES, ids=["programs", "runners", "fronts", "sources", "modes"]
+)
 def test_a_table_has_the_words_of_its_literal(table: Mapping[str, Any], words: Any) -> None:
     assert tuple(table) == get_args(words)
 
 
 @pytest.mark.parametrize(("folder", "table"), [("programs", relay.PROGRAMS), ("runners", relay.RUNNERS)])
 def test_every_module_of_a_folder_is_in_its_table(folder: str, table: Mapping[str, ModuleType]) -> None:
-    there = {path.stem for path in (Path(relay.__file__).parent / folder).glob("*.py")} - {"__init__"}
-    assert {module.__name__ for module in table.values()} == {f"roles.relay.{folder}.{name}" for name in there}
+    names = {path.stem for path in (Path(relay.__file__).parent / folder).glob("*.py")} - {"__init__"}
+    modules = {f"{relay.__name__}.{folder}.{name}" for name in names}
+    assert {module.__name__ for module in table.values()} == modules
 
 
 def test_the_long_form_of_a_flavour_makes_the_same_plan() -> None:
@@ -44,23 +46,22 @@ def test_the_long_form_of_a_flavour_makes_the_same_plan() -> None:
     assert plan_of("docker-long-form") == plan_of("docker")
 
 
-def of_the_relay(case: str) -> tuple[Facts, list[Resource]]:
-    """Return the case's facts, and the relay's own resources: without images, and without Docker."""
+def of_the_relay(case: str) -> list[Resource]:
+    """Return the relay's own resources: without images, and without Docker."""
     site = inventory.load(FOLDER / case / "site.yml")
     (host,) = site.hosts.values()
     facts = facts_of(case)
     resources = roles.compile_host(host, site, facts, shipment(host.certificate.key))
     of_docker = {resource.id for resource in docker.resources(host, facts)}
-    own = [one for one in resources if one.role == "relay" and one.id not in of_docker and not isinstance(one, Image)]
-    return facts, own
+    own = [resource for resource in resources if resource.role == "relay" and resource.id not in of_docker]
+    return [resource for resource in own if not isinstance(resource, Image)]
 
 
 @pytest.mark.parametrize("case", names())
 def test_all_of_a_relay_can_be_removed(case: str) -> None:
-    _, own = of_the_relay(case)
     gone = {resource.id: resource for resource in compile_plan(relay.absent(), mode="check").resources}
     folders = [resource.path for resource in gone.values() if isinstance(resource, Absent)]
-    for resource in own:
+    for resource in of_the_relay(case):
         if isinstance(resource, Service | Container):
             there = gone[resource.id]
             assert isinstance(there, Service | Container) and not there.running
@@ -73,15 +74,15 @@ def test_all_of_a_relay_can_be_removed(case: str) -> None:
 def test_a_relay_is_stopped_before_its_files_are_removed() -> None:
     order = [resource.id for resource in compile_plan(relay.absent(), mode="check").resources]
     last_stop = max(order.index(runner.RUNNING) for runner in relay.RUNNERS.values())
-    removed = [order.index(f"absent:{path}") for path in (paths.RELEASES, paths.CURRENT, paths.KEY, paths.MESH_KEYS)]
-    assert last_stop < min(removed)
+    files = (paths.RELEASES, paths.CURRENT, paths.KEY, paths.MESH_KEYS)
+    assert last_stop < min(order.index(f"absent:{path}") for path in files)
     assert order.index(f"service:{paths.SOCKET}") < order.index(f"absent:{paths.SYSTEMD}/{paths.SOCKET}")
 
 
-def test_what_removes_the_relay_waits_for_its_needs() -> None:
+def test_the_removal_of_a_relay_waits_for_its_needs() -> None:
     former = Absent(path="/former")
-    order = [resource.id for resource in compile_plan([*relay.absent(needs=(former.id,)), former], mode="check").resources]
-    assert order[0] == former.id
+    resources = [*relay.absent(needs=(former.id,)), former]
+    assert compile_plan(resources, mode="check").resources[0].id == former.id
 
 
 def test_a_relay_that_is_stopped_keeps_its_files() -> None:
