@@ -16,7 +16,15 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
-from inventory.choices import combination_of_flavour
+from inventory.choices import (
+    FirewallModeName,
+    FlavourName,
+    FrontName,
+    ProgramName,
+    RunnerName,
+    SourceName,
+    combination_of_flavour,
+)
 from inventory.secrets import SecretRef
 
 
@@ -98,14 +106,6 @@ ImageRef = Annotated[
     ),
 ]
 Address = Annotated[str, _text(r"^[^\s@/]+$", "a name or an address, without user, port or path")]
-
-# The choices of a host. inventory/choices.py has the meaning of each word.
-FlavourName = Literal["python", "docker"]
-ProgramName = Literal["python", "derper"]
-RunnerName = Literal["systemd", "docker"]
-FrontName = Literal["nginx", "none"]
-SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
-FirewallModeName = Literal["enforce", "off"]
 
 
 class Model(BaseModel):

@@ -12,7 +12,8 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Resource
 from engine.scripts import script
-from inventory.model import Host, ProgramName, RunnerName, Site
+from inventory.choices import ProgramName, RunnerName
+from inventory.model import Host, Site
 from roles import ports
 from roles.admission import verify_url
 from roles.relay import key
@@ -81,7 +82,7 @@ def _absent(programs: list[Program], runners: list[Runner], *, needs: tuple[str,
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return the removal of all runners, programs and keys after `needs`. Docker's images stay."""
+    """Return the removal of all runners, programs and keys after `needs`, but not of Docker."""
     stopped = tuple(runner.RUNNING for runner in RUNNERS.values())
     every = _absent(list(PROGRAMS.values()), list(RUNNERS.values()), needs=needs)
     return [*every, *key.absent(needs=stopped)]

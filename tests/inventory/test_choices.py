@@ -7,20 +7,22 @@ from typing import Any, get_args
 
 import pytest
 
-from inventory.choices import FIREWALLS, FLAVOURS, FRONTS, PROGRAMS, RUNNERS, SOURCES, flavour_name
-from inventory.model import (
-    Certificate,
-    Firewall,
+from inventory.choices import (
+    FIREWALLS,
+    FLAVOURS,
+    FRONTS,
+    PROGRAMS,
+    RUNNERS,
+    SOURCES,
     FirewallModeName,
     FlavourName,
     FrontName,
-    Host,
     ProgramName,
-    Region,
-    Relay,
     RunnerName,
     SourceName,
+    flavour_name,
 )
+from inventory.model import Certificate, Firewall, Host, Region, Relay
 
 TABLES = [
     (FRONTS, FrontName, Host, "front"),

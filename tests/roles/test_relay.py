@@ -13,7 +13,7 @@ import inventory
 import roles
 from engine.plan import compile_plan
 from engine.resource import Absent, Command, Container, Image, Resource, Service
-from inventory.model import FirewallModeName, FrontName, ProgramName, RunnerName, SourceName
+from inventory.choices import FirewallModeName, FrontName, ProgramName, RunnerName, SourceName
 from roles import certificate, docker, firewall, front, paths, relay
 from tests.roles.cases import FOLDER, facts_of, names, plan_of, shipment
 

@@ -81,7 +81,7 @@ def metrics(host: Host, wiring: Wiring) -> Page:
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return nothing: like packages, images stay on the host."""
+    """Return nothing: images are left to `roles.docker`, as Docker itself is."""
     return []
 
 
