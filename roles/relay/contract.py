@@ -31,7 +31,7 @@ class Start:
     """How a program is installed and started, in terms that do not depend on the runner.
 
     `installed`: the resources that put it on the host. `artefact`: the id of the one that is run.
-    `ready`: the ids after which the former relay may stop: the later, the shorter is the outage.
+    `ready`: the ids after which the former relay may stop, so that the outage is short.
     `outdated`: its former artefacts, to be removed once the new one runs.
     `image`: the image to run; else `command`: the program, and `flags`: each with its values.
     `mounts`: paths of the host that it reads, each with the path where it looks for it.

@@ -12,10 +12,13 @@ import pytest
 import inventory
 import roles
 from engine.plan import compile_plan
-from engine.resource import Absent, Command, Container, Image, Resource, Service
+from engine.resource import Absent, Command, Container, File, Http, Image, Resource, Service
 from inventory.choices import FirewallModeName, FrontName, ProgramName, RunnerName, SourceName
 from roles import certificate, docker, firewall, front, paths, relay
+from roles.relay.contract import Given, Start
+from roles.wiring import wire
 from tests.roles.cases import FOLDER, facts_of, names, plan_of, shipment
+from tests.support.facts import DEBIAN_12
 
 TABLES = [
     (relay.PROGRAMS, ProgramName),
@@ -44,6 +47,31 @@ def test_the_long_form_of_a_flavour_makes_the_same_plan() -> None:
     short, long = ((FOLDER / name / "site.yml").read_text() for name in ("docker", "docker-long-form"))
     assert short.replace("flavour: docker", "relay: {program: derper, under: docker}") == long
     assert plan_of("docker-long-form") == plan_of("docker")
+
+
+@pytest.mark.parametrize(("signal", "reloads"), [("HUP", ["ExecReload=/bin/kill -HUP $MAINPID"]), ("", [])])
+def test_systemd_runs_any_program_by_its_start(signal: str, reloads: list[str]) -> None:
+    host = inventory.load(FOLDER / "bare" / "site.yml").hosts["hk1"]
+    start = Start(
+        installed=(),
+        artefact="tree:/opt/x",
+        reads=("file:/etc/x.key",),
+        healthy=Http(url="http://127.0.0.1:81/"),
+        command=("/opt/x", "run"),
+        flags=(("-name", "a b%"), ("-plain",)),
+        reload_signal=signal,
+    )
+    given = Given(key="command:key", former=(), listens_after=())
+    found = relay.RUNNERS["systemd"].resources(host, wire(host), DEBIAN_12, start, given)
+    unit = next(one for one in found if isinstance(one, File) and one.path.endswith("relay.service"))
+    assert isinstance(unit.content, bytes)
+    lines = unit.content.decode().splitlines()
+    at = lines.index("ExecStart=/opt/x run \\")
+    assert lines[at + 1 : at + 3] == ['    -name "a b%%" \\', "    -plain"]
+    assert [line for line in lines if line.startswith("ExecReload")] == reloads
+    service = next(one for one in found if one.id == relay.RUNNERS["systemd"].RUNNING)
+    assert isinstance(service, Service)
+    assert {start.artefact, *start.reads} < set(service.restart_on)
 
 
 def of_the_relay(case: str) -> list[Resource]:
