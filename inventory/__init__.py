@@ -1,7 +1,7 @@
 """The site: who the hosts are. Nothing here speaks to a host.
 
-`inventory.load(path)` gives a Site or raises a SiteError that lists every problem. Each name is
-imported when it is first used, so that a command without a site imports none of it.
+`inventory.load(path)` gives a Site or raises a SiteError that lists every problem. Each name is imported when it is first
+used, so that a command that needs no site pays for none of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Check the controller's side of a site: keys, certificates, images, and secrets are there."""
+"""Whether what the site names on this machine is there: keys, certificates, images, secrets in files and in the environment."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from inventory.site_file import lines_of, written_at
 
 
 def file_problems(site: Site, *, only: Collection[str] | None = None) -> list[Problem]:
-    """Return a problem for each file or secret that will be used and cannot be read.
+    """What is not there or cannot be read, of all that will be used. Commands that print secrets are not run.
 
-    Commands that print secrets are not run. `only`: the hosts to look at, by name; all when None.
+    `only`: the hosts to look at, by name; all when None.
     """
     named = [
         (("hosts", name, *path), value)
@@ -28,11 +28,9 @@ def file_problems(site: Site, *, only: Collection[str] | None = None) -> list[Pr
     ]
     if site.headscale is not None:
         named += [(("headscale", *path), value) for path, value in _of_login(site.headscale.ssh)]
-    base = Path(site.path).parent
-    wrong = [(path, why) for path, value in named if value and (why := _why_not(value, base))]
+    wrong = [(path, why) for path, value in named if value and (why := _why_not(value, Path(site.path).parent))]
     lines = lines_of(site) if wrong else {}
-    # A wrong default is reported once, not once for each host.
-    found = dict.fromkeys((*written_at(lines, path), why) for path, why in wrong)
+    found = dict.fromkeys((*written_at(lines, path), why) for path, why in wrong)  # a wrong default is told once
     return [Problem(".".join(map(str, path)), line, why) for path, line, why in found]
 
 
@@ -53,7 +51,7 @@ def _of_host(host: Host) -> Iterator[tuple[Keys, str | None]]:
 
 
 def _why_not(value: str, base: Path) -> str:
-    """Return why an absolute path or a secret's reference cannot be used, or ""."""
+    """Why a path (absolute, as the loader makes them) or a secret's reference cannot be used, or ""."""
     if value.startswith("cmd:"):
         return ""
     if value.startswith("env:"):
@@ -66,7 +64,7 @@ def _why_not(value: str, base: Path) -> str:
 
 
 def why_unreadable(path: Path) -> str:
-    """Return why a file cannot be used, or "". It is not opened: a pipe can be read only once."""
+    """Why a file cannot be used, or "". It is not opened: what is in a pipe can be read but once."""
     try:
         info = path.stat()
     except OSError as error:

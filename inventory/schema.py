@@ -1,7 +1,4 @@
-"""The JSON Schema of a site file, for editors.
-
-`python -m inventory.schema` writes inventory/schema.json.
-"""
+"""The JSON Schema of a site file, for editors. `python -m inventory.schema` writes inventory/schema.json."""
 
 from __future__ import annotations
 
@@ -21,11 +18,7 @@ Schema = dict[str, Any]
 
 
 def json_schema() -> Schema:
-    """Return the schema of the file.
-
-    It is the model's, without the keys that the loader sets, and with `defaults`. A key without a
-    value counts as absent.
-    """
+    """The file's schema: the model's, without what the loader fills in, and with `defaults`. A key without a value counts as absent."""
     schema = _tidy(Site.model_json_schema())
     host = schema["$defs"]["Host"]
     _drop(host, "name")
@@ -35,18 +28,15 @@ def json_schema() -> Schema:
     schema["properties"]["defaults"] = {"$ref": "#/$defs/Defaults"}
     schema["$defs"]["Defaults"] = {
         **deepcopy(host),
-        "description": (
-            "The keys of every host that does not set them itself; `ssh` is for the headscale host, too."
-        ),
+        "description": "What every host has that does not set it itself; `ssh` holds for the headscale host, too.",
         "properties": {key: value for key, value in host["properties"].items() if key not in OF_ONE_HOST},
         "required": [],
     }
-    dialect = "https://json-schema.org/draft/2020-12/schema"
-    return {"$schema": dialect, "title": "derpfleet site file", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "derpfleet site file", **schema}
 
 
 def schema_at(schema: Schema, path: tuple[str | int, ...]) -> Schema:
-    """Return the part of `schema` that describes the value at `path`; {} if there is none."""
+    """The part of `schema` that describes the value at `path`; {} when it describes none."""
     part = schema
     for step in path:
         part = _plain(schema, part)
@@ -55,17 +45,13 @@ def schema_at(schema: Schema, path: tuple[str | int, ...]) -> Schema:
         elif step in part.get("properties", {}):
             part = part["properties"][step]
         else:
-            more = part.get("additionalProperties")
-            by_pattern = iter(part.get("patternProperties", {}).values())
-            part = next(by_pattern, more if isinstance(more, dict) else {})
+            beside = part.get("additionalProperties")
+            part = next(iter(part.get("patternProperties", {}).values()), beside if isinstance(beside, dict) else {})
     return _plain(schema, part)
 
 
 def _plain(schema: Schema, part: Schema) -> Schema:
-    """Return the part without `$ref`, and without the `null` of an optional value.
-
-    Their siblings (description, default) are kept.
-    """
+    """Without `$ref`, and without the `null` of an optional value; what stands beside them (description, default) is kept."""
     for option in part.get("anyOf", ()):
         if option.get("type") != "null":
             part = {**option, **part}
@@ -75,10 +61,9 @@ def _plain(schema: Schema, part: Schema) -> Schema:
 
 
 def _tidy(part: Any) -> Any:
-    """Return the part without titles, which only repeat the key."""
+    """Without the titles, which say the key again."""
     if isinstance(part, dict):
-        titles = [key for key, value in part.items() if key == "title" and isinstance(value, str)]
-        return {key: _tidy(value) for key, value in part.items() if key not in titles}
+        return {key: _tidy(value) for key, value in part.items() if not (key == "title" and isinstance(value, str))}
     return [_tidy(item) for item in part] if isinstance(part, list) else part
 
 
@@ -88,7 +73,7 @@ def _drop(part: Schema, key: str) -> None:
 
 
 def main() -> None:
-    """Write the file that editors read."""
+    """Writes the file that editors read."""
     FILE.write_text(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")
 
 

@@ -1,7 +1,7 @@
-"""Secrets by reference. A site file never holds a secret, only a reference to it.
+"""Secrets by reference. A site file never holds a secret, only where it lies.
 
-`env:NAME` is an environment variable, `file:PATH` the file's text, `cmd:COMMAND` the command's
-output (run by the shell, as the user who started us). Line breaks at the end are no part of it.
+`env:NAME` an environment variable, `file:PATH` the file's text, `cmd:COMMAND` what the command prints (run by the shell, as the
+person who started us); line breaks at the end are no part of it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,8 @@ SecretRef = Annotated[
     str,
     Field(
         pattern=r"^(env|file|cmd):.+",
-        # writeOnly: a secret that was written here by mistake is never shown again
-        json_schema_extra={
-            "patternErrorMessage": "a reference: env:NAME, file:PATH or cmd:COMMAND",
-            "writeOnly": True,
-        },
+        # writeOnly: what a person wrote here by mistake is never shown again
+        json_schema_extra={"patternErrorMessage": "a reference: env:NAME, file:PATH or cmd:COMMAND", "writeOnly": True},
     ),
 ]
 
@@ -39,7 +36,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """Return the value itself."""
+        """The value itself."""
         return self._value
 
     def __repr__(self) -> str:
@@ -58,9 +55,9 @@ class SecretError(DerpfleetError):
 
 
 def read_secret(ref: str, *, base: Path) -> Secret:
-    """Read the secret that `ref` names. A relative file is relative to `base`, the site's folder.
+    """The secret that `ref` names; a relative file is relative to `base`, the site file's folder.
 
-    Raises SecretError if it is not there, is no text or is empty.
+    Raises SecretError when it is not there, is no text or is empty.
     """
     kind, _, rest = ref.partition(":")
     try:
@@ -77,26 +74,20 @@ def read_secret(ref: str, *, base: Path) -> Secret:
         value, why = "", "it is no UTF-8 text"
     if not value:
         raise SecretError(
-            f"secret {ref!r} cannot be read",
-            why=why,
-            next=f"make {ref!r} available, or change the reference in the site file",
+            f"secret {ref!r} cannot be read", why=why, next=f"make {ref!r} available, or change the reference in the site file"
         )
     return Secret(value)
 
 
 def file_of(ref: str, *, base: Path) -> Path:
-    """Return the file that a `file:` reference names."""
-    path = ref.removeprefix("file:")
-    return base / os.path.expanduser(path)  # noqa: PTH111 - Path's own raises for unknown ~name
+    """The file that a `file:` reference names."""
+    return base / os.path.expanduser(ref.removeprefix("file:"))  # noqa: PTH111 - Path's own raises where ~name is nobody
 
 
 def _printed_by(command: str, folder: Path) -> tuple[str, str]:
-    """Return the command's output, and a reason in case that is empty.
-
-    The command has our stdin: a password manager may ask for input.
-    """
+    """What the command printed, and why it is nothing. stdin stays the person's own: a password manager may ask."""
     try:
-        done = subprocess.run(  # noqa: S602 - the user's own command
+        done = subprocess.run(  # noqa: S602 - the person's own command
             command,
             shell=True,
             capture_output=True,

@@ -1,4 +1,4 @@
-"""Turn a site file into a Site, or into all of its problems at once. It reads only that file."""
+"""A site file into a Site, or into all of its problems at once. Reads that one file and speaks to nobody."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ _STAND_IN: Raw = {"name": "x", "domain": "x.invalid", "region": {"id": 999, "cod
 
 
 def load(path: str | Path) -> Site:
-    """Return the site that the file describes, with every relative path made absolute.
+    """The site that the file describes, with every relative path made absolute.
 
     Raises SiteError with every problem of the file.
     """
-    file = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises for unknown ~name
+    file = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises where ~name is nobody
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        problem = Problem("", None, "there is no such file")
-        raise SiteError(file, [problem], next=f"invoke init --path {file}") from None
+        raise SiteError(file, [Problem("", None, "there is no such file")], next=f"invoke init --path {file}") from None
     except OSError as error:
         raise SiteError(file, [Problem("", None, f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
@@ -46,7 +45,7 @@ def load(path: str | Path) -> Site:
 
 
 def lines_of(site: Site) -> Mapping[Keys, int]:
-    """Return the line of each value of a loaded site; {} if its file is gone or no longer YAML."""
+    """The line of each value of a site that was loaded; {} when its file is no longer what it was."""
     try:
         return parse(Path(site.path).read_text(encoding="utf-8-sig")).lines
     except (OSError, ValueError):
@@ -54,24 +53,19 @@ def lines_of(site: Site) -> Mapping[Keys, int]:
 
 
 def written_at(lines: Mapping[Keys, int], path: Keys) -> tuple[Keys, int | None]:
-    """Return where the value at `path` is written, and the line, if known.
-
-    That is the host's own key, the one of `defaults`, or the key that it was taken from.
-    """
+    """Where the value at `path` is written: the host's own, that of `defaults`, or what it was taken from. And the line, if known."""
     written = next((place for place in (path, *_elsewhere(path)) if place in lines), path)
-    parents = (written[:end] for end in range(len(written), 0, -1))
-    return written, next((lines[parent] for parent in parents if parent in lines), None)
+    return written, next((lines[written[:end]] for end in range(len(written), 0, -1) if written[:end] in lines), None)
 
 
 def compile_site(text: str, file: Path) -> Site | list[Problem]:
-    """Return the site, or its problems. Relative paths are relative to the folder of `file`."""
+    """The site, or what is wrong with it. `file` names it, and its folder is what relative paths are relative to."""
     try:
         document = parse(text)
     except NotYaml as error:
         return [Problem("", error.line, error.message)]
     if not isinstance(document.data, dict):
-        no_mapping = "is no mapping: a site file begins with `hosts:`"
-        return [Problem("", None, "is empty" if document.data is None else no_mapping)]
+        return [Problem("", None, "is empty" if document.data is None else "is no mapping: a site file begins with `hosts:`")]
     return _Reading(document, file).result()
 
 
@@ -81,8 +75,7 @@ class _Reading:
     def __init__(self, document: Document, file: Path) -> None:
         self.lines = document.lines
         self.file = file
-        # By path and message: a wrong default is reported once, not once for each host.
-        self.problems: dict[tuple[str, str], Problem] = {}
+        self.problems: dict[tuple[str, str], Problem] = {}  # a wrong default is told once, not once for each host
         self.wrong: set[Keys] = set()
         for path, line, message in document.faults:
             self.problems[_dotted(path), message] = Problem(_dotted(path), line, message)
@@ -102,15 +95,14 @@ class _Reading:
         return list(self.problems.values()) if self.problems or site is None else site
 
     def _merged(self, raw: Raw) -> Raw:
-        """Return the site with defaults in every host, and with the keys that the loader sets."""
+        """With the defaults in every host, and with what the loader knows itself."""
         self._refuse(raw, ("path",), "unknown key")
         defaults = raw.pop("defaults", None) or {}
         if not isinstance(defaults, dict):
             self._add(("defaults",), words.explain({"type": "dict_type", "input": defaults}, {}))
             defaults = {}
         defaults = dict(defaults)
-        message = "every host has its own: write it under hosts.NAME"
-        self._refuse(defaults, OF_ONE_HOST, message, ("defaults",))
+        self._refuse(defaults, OF_ONE_HOST, "every host has its own: it belongs under hosts.NAME", ("defaults",))
         if isinstance(hosts := raw.get("hosts"), dict):
             raw["hosts"] = {name: self._host(name, host, defaults) for name, host in hosts.items()}
         if isinstance(headscale := raw.get("headscale"), dict):
@@ -136,7 +128,7 @@ class _Reading:
 
     def _validated(self, raw: Raw) -> Site | None:
         try:
-            # From JSON, because only there pydantic is strict and still makes addresses and tuples.
+            # by way of JSON, for that is where pydantic is strict and still makes addresses and tuples
             return Site.model_validate_json(json.dumps(raw), strict=True, context={"base": self.file.parent})
         except ValidationError as errors:
             schema = json_schema()
@@ -151,17 +143,13 @@ class _Reading:
             part = {"patternErrorMessage": "a host's name: letters, digits, dots, underscores and hyphens"}
         if path[:1] == ("hosts",) and path[2:] == ("name",):
             return  # the key under `hosts`, which has its own refusal
-        written = {path, ("defaults", "ssh", "address")} & self.lines.keys()
-        if path[-2:] == ("ssh", "address") and not written:
+        if path[-2:] == ("ssh", "address") and path not in self.lines and ("defaults", "ssh", "address") not in self.lines:
             return  # taken from a value that has its own refusal
         self.wrong.add(path)
         self._add(path, words.explain(error, part))
 
     def _rest_of(self, name: str, host: Any) -> Host | None:
-        """Return the host without its keys in error, so that the rules see the rest.
-
-        The keys that it must have get a valid value if they are missing.
-        """
+        """The host without its keys in error and with a stand-in for those that it must have, so that the rules see the rest."""
         for path in self.wrong:
             if path[:2] == ("hosts", name) and len(path) > 2:
                 host = _without(host, path[2:])
@@ -177,7 +165,7 @@ class _Reading:
                 self._add(paths[0], finding.message)
 
     def _in_error(self, path: Keys) -> bool:
-        """Whether this value, one that contains it, or one within it has been refused."""
+        """Whether this value, one that it is part of, or one that is part of it has been refused."""
         return any(wrong[: len(path)] == path[: len(wrong)] for wrong in self.wrong)
 
     def _add(self, path: Keys, message: str) -> None:
@@ -186,20 +174,16 @@ class _Reading:
 
 
 def _merge(defaults: Any, own: Any) -> Any:
-    """Return `own` over `defaults`, section by section.
-
-    A key without a value undoes a default; a section without keys does not.
-    """
+    """Own keys before those of `defaults`, section by section. A key without a value undoes a default; a section without keys does not."""
     if not isinstance(defaults, dict) or not isinstance(own, dict | None):
         return own
     if own is None:
         return defaults
-    merged = {key: _merge(defaults[key], value) if key in defaults else value for key, value in own.items()}
-    return {**defaults, **merged}
+    return {**defaults, **{key: _merge(defaults.get(key), value) if key in defaults else value for key, value in own.items()}}
 
 
 def _without_nothing(part: Any) -> Any:
-    """Return the part without keys that have no value: they count as absent."""
+    """A key without a value is a key that is not there."""
     if isinstance(part, dict):
         return {key: _without_nothing(value) for key, value in part.items() if value is not None}
     return part
@@ -227,7 +211,7 @@ def _host_of(url: Any) -> str | None:
 
 
 def _elsewhere(path: Keys) -> Iterator[Keys]:
-    """Yield the other places where the value at `path` may be written."""
+    """Where else than at `path` its value may be written."""
     if path[:1] == ("hosts",) and len(path) > 2:
         yield ("defaults", *path[2:])
     if path[:2] == ("headscale", "ssh"):

@@ -1,4 +1,4 @@
-"""Files and secrets of the site on this machine are checked before any host is contacted."""
+"""What the site names on this machine is looked for before any host is contacted."""
 
 import os
 
@@ -38,21 +38,21 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def reported(folder, **options):
+def told(folder, **options):
     site = inventory.load(folder / "site.yml")
     error = inventory.SiteError("x", inventory.file_problems(site, **options))
     return [str(problem).replace(f"{folder}/", "") for problem in error.problems]
 
 
 def test_all_is_there(folder):
-    assert reported(folder) == []
+    assert told(folder) == []
 
 
-def test_all_that_is_missing_is_reported_once_where_it_is_written(folder, monkeypatch):
+def test_all_that_is_missing_is_told_once_where_it_is_written(folder, monkeypatch):
     monkeypatch.delenv("DERPFLEET_TEST_SUDO")
     for name in FILES:
         (folder / name).unlink()
-    assert reported(folder) == [
+    assert told(folder) == [
         "line 2: defaults.ssh.key: keys/id: No such file or directory",
         "line 2: defaults.ssh.sudo_password: the environment has no DERPFLEET_TEST_SUDO, or an empty one",
         "line 3: defaults.docker.archive: derper.tar: No such file or directory",
@@ -66,9 +66,7 @@ def test_all_that_is_missing_is_reported_once_where_it_is_written(folder, monkey
 def test_only_what_the_chosen_hosts_use(folder):
     for name in ("derper.tar", "hk1.pem", "acme.pem"):
         (folder / name).unlink()
-    assert reported(folder, only=["hk1"]) == [
-        "line 8: hosts.hk1.certificate.fullchain: hk1.pem: No such file or directory"
-    ]
+    assert told(folder, only=["hk1"]) == ["line 8: hosts.hk1.certificate.fullchain: hk1.pem: No such file or directory"]
 
 
 def test_what_is_no_readable_file(folder, monkeypatch):
@@ -76,7 +74,7 @@ def test_what_is_no_readable_file(folder, monkeypatch):
     (folder / "hk1.key").unlink()
     (folder / "hk1.key").mkdir()
     monkeypatch.setattr(os, "access", lambda path, _: path.name != "acme.pem")
-    assert reported(folder) == [
+    assert told(folder) == [
         "line 8: hosts.hk1.certificate.fullchain: hk1.pem is empty",
         "line 8: hosts.hk1.certificate.key: hk1.key is a directory",
         "line 12: hosts.sg1.certificate.ca: acme.pem: you may not read it",
@@ -86,4 +84,4 @@ def test_what_is_no_readable_file(folder, monkeypatch):
 def test_a_pipe_is_left_to_who_reads_it(folder):
     (folder / "hk1.key").unlink()
     os.mkfifo(folder / "hk1.key")
-    assert reported(folder) == []
+    assert told(folder) == []

@@ -31,8 +31,7 @@ def test_every_value_is_found_by_its_path():
     schema = json_schema()
     assert schema_at(schema, ("hosts", "hk1", "region", "id"))["maximum"] == 999
     assert schema_at(schema, ("defaults", "ssh", "port"))["minimum"] == 1
-    port = schema_at(schema, ("hosts", "hk1", "firewall", "allow", 0))
-    assert port["patternErrorMessage"] == "a port, as 8443/tcp or 60000-61000/udp"
+    assert schema_at(schema, ("hosts", "hk1", "firewall", "allow", 0))["patternErrorMessage"] == "a port, as 8443/tcp or 60000-61000/udp"
     assert schema_at(schema, ("hosts", "hk1", "nonsense", "x")) == {}
 
 
@@ -53,8 +52,7 @@ def test_every_pattern_has_words():
 def test_the_example_is_a_site(tmp_path):
     site = compile_site(EXAMPLE.read_text(), tmp_path / "site.yml")
     assert isinstance(site, Site)
-    assert site.hosts["hk1"].domain == "hk1.example.org"
-    assert site.headscale.url == "https://headscale.example.org"
+    assert (site.hosts["hk1"].domain, site.headscale.url) == ("hk1.example.org", "https://headscale.example.org")
 
 
 def test_the_first_site_file_lacks_only_what_a_person_must_write(tmp_path):
@@ -67,14 +65,10 @@ def test_the_first_site_file_lacks_only_what_a_person_must_write(tmp_path):
     ]
 
 
-COMMENTS = [line for line in EXAMPLE.read_text().splitlines() if line.lstrip().startswith("# ")]
-
-
-@pytest.mark.parametrize("line", [line for line in COMMENTS if ":" in line])
+@pytest.mark.parametrize("line", [line for line in EXAMPLE.read_text().splitlines() if line.lstrip().startswith("# ") and ":" in line])
 def test_what_the_example_shows_in_comments_exists(line):
-    """Whether a commented line that looks like YAML has a key that the schema knows."""
+    """A commented line that looks like YAML names a key that the schema knows."""
     key = line.lstrip().removeprefix("#").strip().partition(":")[0]
-    parts = [json_schema(), *json_schema()["$defs"].values()]
-    known = {name for part in parts for name in part.get("properties", {})}
+    known = {name for part in [json_schema(), *json_schema()["$defs"].values()] for name in part.get("properties", {})}
     if key.isidentifier() and line.count("#") <= 2 and not key[0].isupper():
         assert key in known | {"sg1"}

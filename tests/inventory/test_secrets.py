@@ -58,8 +58,7 @@ def test_a_command_that_hangs_is_given_up(tmp_path, monkeypatch):
 
 def test_shows_itself_nowhere():
     secret = Secret("s3cret")
-    by_percent = "%s" % secret  # noqa: UP031
-    shown = [str(secret), repr(secret), f"{secret}", by_percent, str([secret]), str(vars(type(secret)))]
+    shown = [str(secret), repr(secret), f"{secret}", "%s" % secret, str([secret]), str(vars(type(secret)))]  # noqa: UP031
     assert not any("s3cret" in text for text in shown)
     with pytest.raises(TypeError, match="not written anywhere"):
         pickle.dumps(secret)
