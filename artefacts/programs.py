@@ -1,4 +1,4 @@
-"""Says what the programs that travel to hosts are made of."""
+"""The parts that the programs for hosts are made of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ PYTHON_FLOOR = (3, 10)  # the relay's, and that of the locked certbot
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What a release is made of: a lock under requirements/, packages of this checkout, and what `__main__.py` says."""
+    """The parts of a release.
+
+    `lock`: a file under requirements/. `packages`: those of this checkout.
+    `main`: the text of `__main__.py`.
+    """
 
     name: str
     lock: str

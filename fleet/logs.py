@@ -9,11 +9,10 @@ from engine import cache
 from engine.transport import run_once
 from fleet.shared.fleet import Fleet
 from fleet.shared.options import number, refuse
-from inventory.choices import flavour_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rules import HEADSCALE
-from roles import paths
+from roles.relay import log as log_command
 
 
 def logs(fleet: Fleet, name: str, *, relay: bool, lines: str) -> None:
@@ -55,11 +54,7 @@ def show_last_run(fleet: Fleet, name: str) -> None:
 
 def show_relay_log(fleet: Fleet, host: Host, *, lines: int) -> None:
     """The relay's own last lines, read over SSH."""
-    if flavour_of(host).in_container:
-        argv = ["docker", "logs", "--tail", str(lines), paths.CONTAINER]
-    else:
-        argv = ["journalctl", "--unit", paths.SERVICE, "--lines", str(lines), "--no-pager"]
-    status, output = run_once(fleet.login(host), argv)
+    status, output = run_once(fleet.login(host), list(log_command(host, lines)))
     if status:
         raise DerpfleetError("the relay's log cannot be read", host=host.name, why=output.strip()[-500:])
     fleet.report.emit(event="log", host=host.name, text=output)

@@ -14,6 +14,7 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.host_status import HostStatus, read_status
 from fleet.shared.prove import targets
 from fleet.shared.served import served_map
+from inventory.choices import flavour_name
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.derpmap import Served, with_map
@@ -72,7 +73,7 @@ def _card(host: Host, seen: HostStatus, proof: Proof) -> Card:
         region_id=host.region.id,
         region_code=host.region.code,
         region_name=host.region.name,
-        flavour=host.flavour,
+        flavour=flavour_name(host),
         version=seen.version,
         clients=seen.clients,
         last_deploy=seen.last_deploy,

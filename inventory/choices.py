@@ -1,57 +1,79 @@
-"""Say what each word of the site file's four choices implies. Pure data, read by roles, probe and fleet.
+"""The meaning of each word of the site file's choices. Pure data, read by roles, probe and fleet.
 
-Code asks a property of the choice instead of comparing its name, so that a new word is one more row of a table here. Each
-table has a row for every word of its Literal in `inventory.model`.
+Code asks a property of the choice instead of comparing its name, so that a new word is one more row
+of a table here. Each table has a row for every word of its Literal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:  # the model needs pydantic, and these tables do not
-    from inventory.model import FirewallModeName, FlavourName, FrontName, Host, SourceName
+    from inventory.model import Host
+
+FlavourName = Literal["python", "docker"]
+ProgramName = Literal["python", "derper"]
+RunnerName = Literal["systemd", "docker"]
+FrontName = Literal["nginx", "none"]
+SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
+FirewallModeName = Literal["enforce", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Front:
-    """What is in front of the relay."""
+    """A program in front of the relay, or none."""
 
-    program: str  # the program that clients reach: what a listener is called in messages
+    program: str  # the program that clients reach, for messages
     terminates_tls: bool  # else the relay does
     answers_http: bool  # port 80: certificate challenges and the captive-portal check
     hides_relay: bool  # the relay listens on loopback, at ports.backend
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flavour:
-    """Which program the relay is, and what keeps it alive."""
+class RelayProgram:
+    """The program that the relay is."""
 
-    in_container: bool  # from an image, with ports that Docker publishes; else our release under systemd
-    has_metrics_port: bool  # serves metrics on ports.metrics, on loopback; else beside DERP, to its own loopback
+    shipped_as: str  # in words
+    is_release: bool  # a directory for the host's own Python; else an image
+    has_metrics_port: bool  # on loopback, at ports.metrics; else beside DERP, for loopback only
     has_allow_list: bool  # may hold the prover's keys; else only the mesh key lets the prover in
     tls_only_on_443: bool  # with its own Let's Encrypt it serves plain HTTP on every other port
 
 
 @dataclass(frozen=True, kw_only=True)
+class RelayRunner:
+    """The keeper of the relay's process."""
+
+    in_container: bool  # runs an image, with ports that Docker publishes
+
+
+class Combination(NamedTuple):
+    """A program under a runner."""
+
+    program: ProgramName
+    under: RunnerName
+
+
+@dataclass(frozen=True, kw_only=True)
 class CertificateSource:
-    """Where the certificate comes from."""
+    """The source of the certificate."""
 
     is_acme: bool = False  # certbot orders and renews it
-    directory: str = ""  # of the ACME server, where the source is one; else certificate.server names it
+    directory: str = ""  # the ACME server's URL, unless certificate.server has it
     needs_files: bool = False  # the controller sends certificate.fullchain and certificate.key
     needs_pin: bool = False  # no CA vouches for it, so that clients have to know its SHA-256
 
     @property
     def is_letsencrypt(self) -> bool:
-        """Return whether it is Let's Encrypt's, which wants its terms accepted and asks on port 80 only."""
+        """Whether it is Let's Encrypt: its terms must be accepted, and it asks on port 80 only."""
         return bool(self.directory)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirewallMode:
-    """What happens to ports that are not listed."""
+    """The treatment of ports that are not listed."""
 
     closes: bool
 
@@ -60,13 +82,38 @@ FRONTS: Mapping[FrontName, Front] = {
     "nginx": Front(program="nginx", terminates_tls=True, answers_http=True, hides_relay=True),
     "none": Front(program="relay", terminates_tls=False, answers_http=False, hides_relay=False),
 }
-FLAVOURS: Mapping[FlavourName, Flavour] = {
-    "python": Flavour(in_container=False, has_metrics_port=True, has_allow_list=True, tls_only_on_443=False),
-    "docker": Flavour(in_container=True, has_metrics_port=False, has_allow_list=False, tls_only_on_443=True),
+PROGRAMS: Mapping[ProgramName, RelayProgram] = {
+    "python": RelayProgram(
+        shipped_as="a release for the host's own Python",
+        is_release=True,
+        has_metrics_port=True,
+        has_allow_list=True,
+        tls_only_on_443=False,
+    ),
+    "derper": RelayProgram(
+        shipped_as="an image for a container",
+        is_release=False,
+        has_metrics_port=False,
+        has_allow_list=False,
+        tls_only_on_443=True,
+    ),
+}
+RUNNERS: Mapping[RunnerName, RelayRunner] = {
+    "systemd": RelayRunner(in_container=False),
+    "docker": RelayRunner(in_container=True),
+}
+# The short form of each combination that works; the rules refuse every other.
+FLAVOURS: Mapping[FlavourName, Combination] = {
+    "python": Combination("python", "systemd"),
+    "docker": Combination("derper", "docker"),
 }
 SOURCES: Mapping[SourceName, CertificateSource] = {
-    "letsencrypt": CertificateSource(is_acme=True, directory="https://acme-v02.api.letsencrypt.org/directory"),
-    "letsencrypt-staging": CertificateSource(is_acme=True, directory="https://acme-staging-v02.api.letsencrypt.org/directory"),
+    "letsencrypt": CertificateSource(
+        is_acme=True, directory="https://acme-v02.api.letsencrypt.org/directory"
+    ),
+    "letsencrypt-staging": CertificateSource(
+        is_acme=True, directory="https://acme-staging-v02.api.letsencrypt.org/directory"
+    ),
     "acme": CertificateSource(is_acme=True),
     "manual": CertificateSource(needs_files=True),
     "self-signed": CertificateSource(needs_pin=True),
@@ -82,9 +129,29 @@ def front_of(host: Host) -> Front:
     return FRONTS[host.front]
 
 
-def flavour_of(host: Host) -> Flavour:
-    """Return what the host's flavour implies."""
+def combination_of_flavour(host: Host) -> Combination:
+    """Return the program and runner for which the host's flavour is short."""
     return FLAVOURS[host.flavour]
+
+
+def program_of(host: Host) -> RelayProgram:
+    """Return the properties of the host's relay program."""
+    return PROGRAMS[host.program]
+
+
+def runner_of(host: Host) -> RelayRunner:
+    """Return the properties of the keeper of the host's relay."""
+    return RUNNERS[host.runner]
+
+
+def combination_of(host: Host) -> Combination:
+    """Return the host's program and runner."""
+    return Combination(host.program, host.runner)
+
+
+def flavour_name(host: Host) -> FlavourName:
+    """Return the short form of the host's program and runner, whichever form the site file has."""
+    return next(name for name, combination in FLAVOURS.items() if combination == combination_of(host))
 
 
 def source_of(host: Host) -> CertificateSource:
@@ -98,8 +165,8 @@ def firewall_of(host: Host) -> FirewallMode:
 
 
 def answers_http(host: Host) -> bool:
-    """Return whether something always answers on the http port: the front, or the relay itself.
+    """Whether something always answers on the http port: a front, or an unfronted relay.
 
-    With an ACME certificate, a relay with no front leaves that port to certbot.
+    With an ACME certificate an unfronted relay leaves the port to certbot.
     """
     return front_of(host).answers_http or not source_of(host).is_acme

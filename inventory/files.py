@@ -7,7 +7,7 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from inventory.choices import flavour_of, source_of
+from inventory.choices import runner_of, source_of
 from inventory.document import Path as Keys
 from inventory.model import Host, Site, Ssh
 from inventory.problems import Problem
@@ -46,7 +46,7 @@ def _of_host(host: Host) -> Iterator[tuple[Keys, str | None]]:
     if source_of(host).needs_files:
         yield ("certificate", "fullchain"), host.certificate.fullchain
         yield ("certificate", "key"), host.certificate.key
-    if flavour_of(host).in_container:
+    if runner_of(host).in_container:
         yield ("docker", "archive"), host.docker.archive
 
 

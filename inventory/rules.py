@@ -1,7 +1,8 @@
-"""What a site must be beyond the form of its values: rules over one host, and over all. Pure.
+"""Rules beyond the form of values: over one host, and over all. Pure.
 
-Each rule yields findings: the path of the key to change, the message, and the other keys that it looked at; when one of those is
-itself in error, the finding is not reported, for it may be a mere consequence.
+Each rule yields findings: the path of the key to change, the message, and the other keys that it
+looked at. If one of those is itself in error, the finding is not reported, because it may be a mere
+consequence.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from inventory.choices import flavour_of, front_of, source_of
+from inventory.choices import (
+    FLAVOURS,
+    PROGRAMS,
+    combination_of,
+    combination_of_flavour,
+    front_of,
+    program_of,
+    runner_of,
+    source_of,
+)
 from inventory.model import Host
 
 Path = tuple[str | int, ...]
@@ -18,7 +28,10 @@ HEADSCALE = "headscale"
 """The headscale host's name in output, for --host, and under .runs."""
 PROVER_FILE = "prover.json"
 """The prover's keys, beside the hosts' folders under .runs."""
-RESERVED = {HEADSCALE: "it is the headscale host's own", PROVER_FILE: "a file of that name lies among the hosts' folders"}
+RESERVED = {
+    HEADSCALE: "it is the headscale host's own",
+    PROVER_FILE: "a file of that name is among the hosts' folders",
+}
 
 
 class Finding(NamedTuple):
@@ -33,7 +46,7 @@ Rule = Callable[[Host], Iterator[Finding]]
 
 
 def host_findings(host: Host) -> Iterator[Finding]:
-    """Every rule over one host."""
+    """Yield the findings of every rule over one host."""
     for rule in _RULES:
         yield from rule(host)
 
@@ -45,19 +58,47 @@ def _ports_differ(host: Host) -> Iterator[Finding]:
     for name in used:
         port = getattr(host.ports, name)
         if port in seen:
-            yield Finding(f"ports.{name}", f"{port} is the {seen[port]} port already", (f"ports.{seen[port]}",))
+            other = seen[port]
+            yield Finding(f"ports.{name}", f"{port} is the {other} port already", (f"ports.{other}",))
         seen.setdefault(port, name)
 
 
+def _program_and_runner_fit(host: Host) -> Iterator[Finding]:
+    flavour = combination_of_flavour(host)
+    long_form = {"program": host.relay.program, "under": host.relay.under}
+    differing = [key for key, word in long_form.items() if word and word != getattr(flavour, key)]
+    if "flavour" in host.model_fields_set and differing:
+        key = differing[0]
+        yield Finding(
+            f"relay.{key}",
+            f"'{long_form[key]}' contradicts flavour: {host.flavour}, which is short for program "
+            f"{flavour.program} under {flavour.under}: "
+            "keep either flavour, or relay.program with relay.under",
+            ("flavour",),
+        )
+    elif differing and combination_of(host) not in FLAVOURS.values():
+        program, under = combination_of(host)
+        its_runner = next(one.under for one in FLAVOURS.values() if one.program == program)
+        its_program = next(one.program for one in FLAVOURS.values() if one.under == under)
+        yield Finding(
+            f"relay.{differing[0]}",
+            f"program {program} does not run under {under} yet, as it is shipped only as "
+            f"{PROGRAMS[program].shipped_as}: "
+            f"set relay.under to {its_runner}, or relay.program to {its_program}",
+            ("relay.program", "relay.under"),
+        )
+
+
 def _derper_speaks_tls(host: Host) -> Iterator[Finding]:
-    # derper serves TLS on port 443 or with -certmode manual; else plain HTTP (tailscale: cmd/derper/derper.go, serveTLS)
-    speaks_tls = not front_of(host).terminates_tls
-    if flavour_of(host).tls_only_on_443 and speaks_tls and host.ports.https != 443 and source_of(host).is_letsencrypt:
+    # derper serves TLS on port 443 or with -certmode manual; else plain HTTP
+    # (tailscale: cmd/derper/derper.go, serveTLS)
+    speaks_tls = program_of(host).tls_only_on_443 and not front_of(host).terminates_tls
+    if speaks_tls and host.ports.https != 443 and source_of(host).is_letsencrypt:
         yield Finding(
             "ports.https",
-            f"with its own letsencrypt, derper serves plain HTTP on any port but 443, so also on {host.ports.https}: "
-            "use front: nginx, port 443, or certificate.source: manual",
-            ("flavour", "front", "certificate.source"),
+            "with its own letsencrypt, derper serves plain HTTP on any port but 443, so also on "
+            f"{host.ports.https}: use front: nginx, port 443, or certificate.source: manual",
+            ("flavour", "relay.program", "front", "certificate.source"),
         )
 
 
@@ -74,22 +115,28 @@ def _letsencrypt_asks_on_80(host: Host) -> Iterator[Finding]:
 def _certificate_is_whole(host: Host) -> Iterator[Finding]:
     certificate, source, looked_at = host.certificate, source_of(host), ("certificate.source",)
     if source.is_letsencrypt and not certificate.agree_terms:
-        yield Finding("certificate.agree_terms", "must be true: an account at Let's Encrypt needs your agreement to its terms", looked_at)
+        message = "must be true: an account at Let's Encrypt needs your agreement to its terms"
+        yield Finding("certificate.agree_terms", message, looked_at)
     if source.is_acme and not source.directory and not certificate.server:
-        yield Finding("certificate.server", "is missing: source acme needs the ACME directory's URL", looked_at)
+        message = "is missing: source acme needs the ACME directory's URL"
+        yield Finding("certificate.server", message, looked_at)
     if source.needs_files:
         for key in ("fullchain", "key"):
             if not getattr(certificate, key):
-                yield Finding(f"certificate.{key}", "is missing: source manual needs fullchain and key", looked_at)
+                message = "is missing: source manual needs fullchain and key"
+                yield Finding(f"certificate.{key}", message, looked_at)
 
 
 def _image_has_one_source(host: Host) -> Iterator[Finding]:
-    if not flavour_of(host).in_container:
+    if not runner_of(host).in_container:
         return
     if not host.docker.image and not host.docker.archive:
-        yield Finding("docker", "image or archive is missing: flavour docker needs one of them", ("flavour",))
+        said_by = f"relay.under {host.relay.under}" if host.relay.under else "flavour docker"
+        message = f"image or archive is missing: {said_by} needs one of them"
+        yield Finding("docker", message, ("flavour", "relay.under"))
     if host.docker.image and host.docker.archive:
-        yield Finding("docker.archive", "image and archive are both given: keep one of them", ("docker.image",))
+        message = "image and archive are both given: keep one of them"
+        yield Finding("docker.archive", message, ("docker.image",))
 
 
 def _address_needs_a_pin(host: Host) -> Iterator[Finding]:
@@ -100,14 +147,16 @@ def _address_needs_a_pin(host: Host) -> Iterator[Finding]:
     elif source_of(host).is_acme:
         yield Finding(
             "domain",
-            f"'{host.domain}' is an address, for which {host.certificate.source} gives no certificate: use certificate.source: self-signed",
+            f"'{host.domain}' is an address, for which {host.certificate.source} gives no certificate: "
+            "use certificate.source: self-signed",
             ("certificate.source",),
         )
 
 
 def _one_rule_of_admission(host: Host) -> Iterator[Finding]:
     if host.relay.open and host.relay.verify_client_url:
-        yield Finding("relay.open", "the relay is either open or asks verify_client_url: keep one of them", ("relay.verify_client_url",))
+        message = "the relay is either open or asks verify_client_url: keep one of them"
+        yield Finding("relay.open", message, ("relay.verify_client_url",))
 
 
 def _place_is_whole(host: Host) -> Iterator[Finding]:
@@ -125,6 +174,7 @@ def _open_ports_are_ports(host: Host) -> Iterator[Finding]:
 
 _RULES: tuple[Rule, ...] = (
     _ports_differ,
+    _program_and_runner_fit,
     _derper_speaks_tls,
     _letsencrypt_asks_on_80,
     _certificate_is_whole,
@@ -137,7 +187,8 @@ _RULES: tuple[Rule, ...] = (
 
 Raw = Mapping[str, Any]
 
-# What no two hosts share, by the path that a finding names. Behind one address there may be several hosts, by port or jump host.
+# Values that no two hosts share, by the path that a finding names. Several hosts may be behind one
+# address, by port or jump host.
 _OF_ONE_HOST: Mapping[Path, tuple[Path, ...]] = {
     ("domain",): (("domain",),),
     ("region", "id"): (("region", "id"),),
@@ -147,14 +198,17 @@ _OF_ONE_HOST: Mapping[Path, tuple[Path, ...]] = {
 
 
 def reserved(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
-    """Hosts that would be taken for something else, in whatever case: some file systems know none."""
+    """Yield the hosts with a reserved name, in any case, as some file systems ignore case."""
     for name in hosts:
         if name.lower() in RESERVED:
             yield ("hosts", name), f"'{name}' is no name for a relay: {RESERVED[name.lower()]}"
 
 
 def duplicates(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
-    """What two hosts share that they must not. Looks at the merged but unvalidated hosts, so that other errors hide none of it."""
+    """Yield the values that two hosts share and must not.
+
+    It reads the merged but unvalidated hosts, so that other errors hide none of them.
+    """
     for path, parts in _OF_ONE_HOST.items():
         first: dict[tuple[str, ...], str] = {}
         for name, host in hosts.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from inventory.choices import answers_http, flavour_of, front_of
+from inventory.choices import answers_http, front_of, program_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
 from probe.keys import Prover
@@ -75,7 +75,7 @@ class Target:
             ca=ca,
             pin=pin,
             expect_admission="verify" if verifies else "open",
-            prover=prover if prover and verifies and (flavour_of(host).has_allow_list or prover.mesh_key) else None,
+            prover=prover if prover and verifies and (program_of(host).has_allow_list or prover.mesh_key) else None,
             managed=True,
             fronted=front_of(host).hides_relay,
             region_id=host.region.id,

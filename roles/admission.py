@@ -1,4 +1,4 @@
-"""Who may use the relay, as the site file says."""
+"""The clients that may use the relay, as the site file says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from roles import paths
 
 
 def verify_url(host: Host, site: Site) -> str:
-    """The URL that the relay asks for every client; "" when it asks nobody."""
+    """Return the URL that the relay asks for every client; "" if every client may use it."""
     if host.relay.open:
         return ""
     if host.relay.verify_client_url:
@@ -16,5 +16,5 @@ def verify_url(host: Host, site: Site) -> str:
 
 
 def mesh_key_id(host: Host, site: Site) -> str:
-    """The resource that stands for the mesh key, or for its absence."""
+    """Return the id of the mesh key, or of its removal."""
     return f"{'file' if verify_url(host, site) else 'absent'}:{paths.MESH_KEY}"

@@ -1,4 +1,7 @@
-"""Who listens on a relay host already, and which of them stand in the way. Found before anything is changed. Pure."""
+"""Find other programs' listeners on a relay host, and those on ports that we need. Pure.
+
+They are found before anything is changed.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,25 @@ from inventory.model import Host
 from roles import paths, sites
 from roles.wiring import Use, wire
 
-_GIVEN = "/proc/sys/net/ipv4/ip_local_port_range"  # who asks for any port gets one of these; one beyond was chosen
-# Programs of a usual host that ask others from high ports, some from ones that they choose. At most 15 characters, as /proc has them.
+# The kernel's ephemeral range; a port outside it was chosen on purpose.
+_GIVEN = "/proc/sys/net/ipv4/ip_local_port_range"
+# Common programs that send requests from high ports, some of them from ports that they choose.
+# Cut to 15 characters, as in /proc.
 _ONLY_CLIENTS = (
-    *("avahi-daemon", "chronyd", "dhclient", "dhcpcd", "dnsmasq", "named", "ntpd", "rpc.statd", "rpcbind", "rsyslogd"),
-    *("systemd-network", "systemd-resolve", "systemd-timesyn", "unbound"),
+    *("avahi-daemon", "chronyd", "dhclient", "dhcpcd", "dnsmasq", "named", "ntpd", "rpc.statd"),
+    *("rpcbind", "rsyslogd", "systemd-network", "systemd-resolve", "systemd-timesyn", "unbound"),
 )
 
 ASK = Ask(
     files=(f"{paths.SYSTEMD}/{paths.SOCKET}", _GIVEN),
-    commands={"container": ("docker", "container", "inspect", "--format", "{{json .HostConfig}}", paths.CONTAINER)},
+    commands={
+        "container": ("docker", "container", "inspect", "--format", "{{json .HostConfig}}", paths.CONTAINER)
+    },
 )
 
 
 def taken(host: Host, facts: Facts) -> list[str]:
-    """A sentence for each wanted port that somebody else has."""
+    """Return a sentence for each port that we need and another program has."""
     return [
         f"port {use.port}/{use.proto} of {host.name}, where {use.purpose}, is taken by {who(listener)}: "
         f"stop that program, or set hosts.{host.name}.{use.key} to another port."
@@ -35,39 +42,45 @@ def taken(host: Host, facts: Facts) -> list[str]:
 
 
 def strangers(host: Host, facts: Facts, allowed: set[tuple[str, int]]) -> list[Listener]:
-    """Public listeners of others that a closed firewall would cut off."""
+    """Return other programs' public listeners that a closed firewall would cut off."""
     found: dict[tuple[str, int], Listener] = {}
-    told = [listener for use in wire(host).uses for listener in _in_the_way(use, facts)]
+    refused = [listener for use in wire(host).uses for listener in _in_the_way(use, facts)]
     for listener in facts.listening:
         key = (listener.proto, listener.port)
         if not (
-            _is_loopback(listener) or key in allowed or listener in told or is_ours(listener, facts) or _needs_no_port(listener, facts)
+            _is_loopback(listener)
+            or key in allowed
+            or listener in refused
+            or is_ours(listener, facts)
+            or _needs_no_port(listener, facts)
         ):
             found.setdefault(key, listener)
     return [found[key] for key in sorted(found)]
 
 
 def who(listener: Listener) -> str:
-    """The program in words."""
+    """Return the listener's program in words."""
     if not listener.program:
         return "something in the kernel or in a namespace of its own"
     return f"{listener.program} (pid {listener.pid}{', ' + listener.unit if listener.unit else ''})"
 
 
 def is_ours(listener: Listener, facts: Facts) -> bool:
-    """Whether a listener is the relay's, of either flavour."""
+    """Whether a listener is the relay's, under any runner."""
     key = (listener.proto, listener.port)
     if listener.unit.startswith("derpfleet-"):
         return True
-    if listener.program == "systemd":  # it holds our sockets for us
+    if listener.program == "systemd":  # it holds the relay's sockets
         return key in _socket_ports(facts)
-    return listener.program in ("docker-proxy", "derper") and (key in _container_ports(facts) or _in_host_network(facts))
+    in_container = listener.program in ("docker-proxy", "derper")
+    return in_container and (key in _container_ports(facts) or _in_host_network(facts))
 
 
 def _in_the_way(use: Use, facts: Facts) -> list[Listener]:
     other_sites = {listen.port for server in sites.others(facts) for listen in server.listens}
     leaves = use.port not in other_sites and not sites.unreadable(facts)
-    known = sites.nginx_was_there(facts)  # else it is one of somebody's own, out of sight, which is not shared with
+    # Without an nginx command its sites cannot be read, so no port is shared with it.
+    known = sites.nginx_was_there(facts)
     return [
         listener
         for listener in facts.listening
@@ -87,15 +100,21 @@ def _meets_loopback(listener: Listener) -> bool:
 
 
 def _needs_no_port(listener: Listener, facts: Facts) -> bool:
-    """Discovery on the link, which nobody on the internet needs. And clients' sockets: answers to what they asked are let in anyway
-    (a tunnel of the kernel's has no program, and is a server)."""
+    """Whether a firewall may close this listener's port without harm.
+
+    Discovery on the link is of no use to the internet. A client's socket gets the answers to its
+    requests through any firewall. A tunnel of the kernel's has no program, and is a server.
+    """
     if listener.proto == "tcp":
         return listener.port == 5355
     return listener.port in (68, 123, 323, 546, 5353, 5355) or _may_be_a_client(listener, facts)
 
 
 def _may_be_a_client(listener: Listener, facts: Facts) -> bool:
-    """Whether the kernel may have picked this port. A range that was widened downwards makes no clients of well-known servers."""
+    """Whether the kernel may have picked this port.
+
+    Ports below 32768 count as servers' even where the range was widened to include them.
+    """
     given = facts.files.get(_GIVEN)
     last = int((given.content or "").split()[-1]) if given and given.content else 60999
     picked = listener.port >= 32768 and (listener.port <= last or listener.program in _ONLY_CLIENTS)
@@ -103,23 +122,28 @@ def _may_be_a_client(listener: Listener, facts: Facts) -> bool:
 
 
 def maybe_servers(facts: Facts, allowed: set[tuple[str, int]]) -> list[Listener]:
-    """Sockets that may be a client's or a server's: a firewall closes them to whom they did not speak to first, and nobody can tell.
+    """Return the sockets that may be a client's or a server's.
 
-    tailscaled's is one. It speaks to its peers first, so they still meet directly, but for those behind a NAT that changes ports.
+    A firewall closes them to every peer to which they did not send first. tailscaled's is one. It
+    sends to its peers first, so they still connect directly, except those behind a NAT that changes
+    ports.
     """
     found = {
         (listener.program, listener.port): listener
         for listener in facts.listening
         if _may_be_a_client(listener, facts) and not _is_loopback(listener) and not is_ours(listener, facts)
     }
-    return [found[key] for key in sorted(found) if key[0] not in _ONLY_CLIENTS and ("udp", key[1]) not in allowed]
+    return [
+        found[key] for key in sorted(found) if key[0] not in _ONLY_CLIENTS and ("udp", key[1]) not in allowed
+    ]
 
 
 def _socket_ports(facts: Facts) -> set[tuple[str, int]]:
     unit = facts.files.get(f"{paths.SYSTEMD}/{paths.SOCKET}")
     text = (unit.content or "") if unit else ""
     kinds = {"Stream": "tcp", "Datagram": "udp"}
-    return {(kinds[kind], int(port)) for kind, port in re.findall(r"^Listen(Stream|Datagram)=(?:\S*:)?(\d+)$", text, re.M)}
+    listens = re.findall(r"^Listen(Stream|Datagram)=(?:\S*:)?(\d+)$", text, re.M)
+    return {(kinds[kind], int(port)) for kind, port in listens}
 
 
 def _container(facts: Facts) -> dict[str, object]:

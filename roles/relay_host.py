@@ -33,7 +33,7 @@ def compile_host(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[R
 
 
 def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[tuple[str, list[Resource]]]:
-    wiring, chosen, flavour = wire(host), front.chosen(host), relay.chosen(host)
+    wiring, chosen, runner = wire(host), front.chosen(host), relay.runner_of(host)
     former = front.absent_others(host, wiring, facts)
     free = tuple(resource.id for resource in former if isinstance(resource, Service))
     yield "base", base.resources(host, site, facts, ship)
@@ -52,20 +52,20 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     )
     yield "nginx", [*former, *chosen.http_resources(host, facts)]
     yield "certificate", certificate.resources(host, site, facts, ship, _served_by(host, wiring, free))
-    served = chosen.https_resources(host, facts, certificate.issued(host), flavour.RUNNING)
-    yield "front", [*served, certificate.served(served[-1].id if served else flavour.RUNNING)]
+    served = chosen.https_resources(host, facts, certificate.issued(host), runner.RUNNING)
+    yield "front", [*served, certificate.served(served[-1].id if served else runner.RUNNING)]
 
 
 def _served_by(host: Host, wiring: Wiring, free: tuple[str, ...]) -> ServedBy:
     """Return who serves the certificate. `free`: the ids after which the ports are free of former fronts."""
-    chosen, flavour = front.chosen(host), relay.chosen(host)
+    chosen, runner = front.chosen(host), relay.runner_of(host)
     challenge = chosen.challenge(host)
     return ServedBy(
         challenge=Challenge(challenge.authenticator, needs=(*challenge.needs, *free)),
-        reload=flavour.RELOAD if wiring.relay_has_tls else chosen.RELOAD,
+        reload=runner.RELOAD if wiring.relay_has_tls else chosen.RELOAD,
         test=chosen.TEST,
         units=tuple(front.test_units(host)),
-        withdrawal=flavour.WITHDRAWN if wiring.relay_has_tls else None,  # a front goes on serving the certificate
+        withdrawal=runner.WITHDRAWN if wiring.relay_has_tls else None,  # a front goes on serving the certificate
         by_relay=wiring.relay_has_tls,
     )
 

@@ -1,11 +1,14 @@
-"""Work out who listens where on a relay host. Roles ask this instead of comparing what the site file says. Pure."""
+"""Work out which program listens where on a relay host. Pure.
+
+Roles read a `Wiring` instead of comparing the words of the site file.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from inventory.choices import answers_http, flavour_of, front_of
+from inventory.choices import answers_http, front_of, program_of, runner_of
 from inventory.model import Host
 
 LOOPBACK = "127.0.0.1"
@@ -24,7 +27,10 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Use:
-    """A port that the deployed host uses. `public`: on every address, else on loopback. `key`: where the site file says so."""
+    """A port that the deployed host uses.
+
+    `key`: where the site file has it. `public`: on every address, else on loopback.
+    """
 
     proto: str
     port: int
@@ -36,11 +42,14 @@ class Use:
 
 @dataclass(frozen=True, kw_only=True)
 class Wiring:
-    """Who listens where on one host.
+    """The listeners of one host.
 
-    `public`: what clients dial. `relay`: where the relay listens; equal to `public` with no front. `relay_has_tls`: the relay needs
-    the certificate, and the front does not. `relay_is_published`: Docker forwards to the relay's ports, so that no packet for them
-    comes to INPUT. `http_by`: who answers on the http port; certbot does so only during its orders. `uses`: every port that is used.
+    `public`: the port that clients dial.
+    `relay`: where the relay listens; equal to `public` with no front.
+    `relay_has_tls`: the relay needs the certificate, and the front does not.
+    `relay_is_published`: Docker forwards to the relay's ports: INPUT sees no packet for them.
+    `http_by`: the program that answers on the http port; certbot does so only during its orders.
+    `uses`: every port that is used.
     """
 
     public: Endpoint
@@ -57,21 +66,22 @@ class Wiring:
 
     @property
     def relay_http_port(self) -> int:
-        """Return the http port if the relay itself listens on it, else -1, as the relay's flags have it."""
+        """Return the http port if the relay itself listens on it, else -1, as in its flags."""
         http = [use.port for use in self.uses if use.key == "ports.http"]
         return http[0] if self.http_by == "relay" else -1
 
 
 def wire(host: Host) -> Wiring:
     """Return the wiring that the host's choices and ports make."""
-    front, flavour = front_of(host), flavour_of(host)
+    front = front_of(host)
     public = Endpoint("", host.ports.https)
     return Wiring(
         public=public,
         relay=Endpoint(LOOPBACK, host.ports.backend) if front.hides_relay else public,
         relay_has_tls=not front.terminates_tls,
-        # Docker passes IPv6 on through a proxy of its own, and STUN would tell every client the address of Docker's bridge.
-        relay_is_published=flavour.in_container and host.ipv6 is None,
+        # Docker forwards IPv6 through its own proxy: STUN would answer every client with the
+        # address of Docker's bridge.
+        relay_is_published=runner_of(host).in_container and host.ipv6 is None,
         http_by=_http_by(host),
         uses=_uses(host),
     )
@@ -87,7 +97,9 @@ def _uses(host: Host) -> tuple[Use, ...]:
     """Return every port that the host's configuration asks for."""
     ports, front = host.ports, front_of(host)
     http = {
-        "front": (front.program, f"{front.program} is to answer certificate challenges and captive-portal checks"),
+        "front": (
+            front.program, f"{front.program} is to answer certificate challenges and captive-portal checks"
+        ),
         "relay": ("relay", "the relay is to answer captive-portal checks"),
         "certbot": ("certbot", "certbot is to answer certificate challenges"),
     }
@@ -99,6 +111,7 @@ def _uses(host: Host) -> tuple[Use, ...]:
     if front.hides_relay:
         purpose = f"the relay is to listen behind {front.program}"
         found.append(Use("tcp", ports.backend, "relay", purpose, "ports.backend", public=False))
-    if flavour_of(host).has_metrics_port:
-        found.append(Use("tcp", ports.metrics, "relay", "the relay is to serve its metrics", "ports.metrics", public=False))
+    if program_of(host).has_metrics_port:
+        purpose = "the relay is to serve its metrics"
+        found.append(Use("tcp", ports.metrics, "relay", purpose, "ports.metrics", public=False))
     return tuple(found)

@@ -13,7 +13,10 @@ from tests.test_imports import imported
 
 ROOT = Path(__file__).parent.parent
 PRODUCT = ("inventory", "engine", "roles", "probe", "fleet", "lab", "tasks.py")
-CHOICE = re.compile(r"(^|\.)(host|relay_host)\.(flavour|front)$|(^|\.)certificate\.source$|(^|\.)firewall\.mode$")
+CHOICE = re.compile(
+    r"(^|\.)(host|relay_host)\.(flavour|program|runner|front)$"
+    r"|(^|\.)relay\.(program|under)$|(^|\.)certificate\.source$|(^|\.)firewall\.mode$"
+)
 
 # Where a choice is a key into a table of what it implies or of the modules that carry it out.
 TABLES = {"inventory/choices.py", *(f"roles/{folder}/__init__.py" for folder in ("certificate", "firewall", "front", "relay"))}
@@ -22,7 +25,7 @@ COMPARING: set[str] = set()
 
 
 def choices_in(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Yield "compared" or "looked up" with the line, for each place where one of the four choices decides something."""
+    """Yield "compared" or "looked up" with the line, for each place where one of the choices decides something."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
             yield from (("compared", node.lineno) for part in (node.left, *node.comparators) if _has_choice(part))
@@ -63,7 +66,7 @@ VARIANTS = {
     "certificate": ("acme", "brought", "self_signed"),
     "firewall": ("nftables", "off"),
     "front": ("direct", "nginx"),
-    "relay": ("derper", "ours"),
+    "relay": ("programs.derper", "programs.ours", "runners.docker", "runners.systemd"),
 }
 
 
@@ -72,8 +75,9 @@ def test_a_role_knows_no_other_and_a_variant_no_sibling(role: str) -> None:
     """`roles.relay_host` joins the roles, and each role's `__init__` its variants."""
     others = [f"roles.{name}" for name in (*ROLES, "relay_host") if name != role]
     for path in sorted((ROOT / "roles" / role).rglob("*.py")):
-        place = path.relative_to(ROOT / "roles" / role).with_suffix("").parts[0]
-        siblings = [f"roles.{role}.{name}" for name in VARIANTS[role] if name != place and place != "__init__"]
+        place = ".".join(path.relative_to(ROOT / "roles" / role).with_suffix("").parts)
+        beside = [name for name in VARIANTS[role] if not f"{place}.".startswith(f"{name}.")]
+        siblings = [f"roles.{role}.{name}" for name in beside] if place != "__init__" else []
         found = [name for name in imported(path) if any(name == one or name.startswith(f"{one}.") for one in [*others, *siblings])]
         assert found == [], path
 
@@ -86,6 +90,9 @@ def test_a_role_knows_no_other_and_a_variant_no_sibling(role: str) -> None:
         ("host.certificate.source not in ACME", "compared"),
         ("host.firewall.mode.startswith('o') or certificate.source in ('acme',)", "compared"),
         ("(host.flavour, host.front) == ('docker', 'none')", "compared"),
+        ('host.relay.program == "derper" or relay.under in ("docker",)', "compared"),
+        ('self.host.runner == "docker"', "compared"),
+        ("PROGRAMS[host.program]", "looked up"),
         ("('acme',).count(certificate.source)", "compared"),
         ("match host.front:\n    case _: pass", "compared"),
         ("TABLE[host.front]", "looked up"),

@@ -11,11 +11,9 @@ from engine.facts import Ask, Facts
 from engine.run import Verb
 from engine.scripts import script
 from fleet.shared.fleet import Fleet
-from inventory.choices import flavour_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import paths, relay
-from roles.wiring import wire
 
 VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
 CLIENTS = re.compile(r"^derp_clients_local (\d{1,9})\b", re.M | re.A)
@@ -49,22 +47,13 @@ def _ask(host: Host, others: Sequence[Host]) -> Ask:
     places = [f"{other.name},{other.ipv4 or other.ipv6 or other.domain},{other.ports.https}" for other in others if other.name != host.name]
     return Ask(
         commands={
-            "metrics": (*python, *_metrics(host)),
+            "metrics": (*python, *relay.metrics(host)),
             "image": ("docker", "container", "inspect", "--format", "{{.Config.Image}}", paths.CONTAINER),
             "journal": ("ls", "-1r", "/var/lib/derpfleet/journal"),
             "distances": (*python, script("connect_times"), *places),
             **relay.ask_withdrawn(host).commands,
         }
     )
-
-
-def _metrics(host: Host) -> tuple[str, ...]:
-    """What prints a relay's metrics, which are called the same in both flavours."""
-    if flavour_of(host).has_metrics_port:
-        return (script("fetch"), "http", host.domain, str(host.ports.metrics), "/metrics")
-    wiring = wire(host)
-    scheme = "https" if wiring.relay_has_tls else "http"
-    return (script("in_container"), paths.CONTAINER, script("fetch"), scheme, host.domain, str(wiring.relay.port), "/debug/varz")
 
 
 def _read(host: Host, facts: Facts) -> HostStatus:

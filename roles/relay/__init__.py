@@ -1,4 +1,7 @@
-"""The relay in one of its flavours, which share user, key and ports. `FLAVOURS` is the table; the other flavours are taken away."""
+"""The relay: a program under a runner, with its keys.
+
+`PROGRAMS` and `RUNNERS` are the tables. The programs and runners that are not chosen are removed.
+"""
 
 from __future__ import annotations
 
@@ -8,59 +11,131 @@ from dataclasses import replace
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Resource
-from inventory.model import FlavourName, Host, Site
-from roles import docker, ports
+from engine.scripts import script
+from inventory.choices import ProgramName, RunnerName
+from inventory.model import Host, Site
+from roles import ports
 from roles.admission import verify_url
-from roles.relay import derper, key, ours
-from roles.relay.contract import Flavour, Given
-from roles.wiring import Wiring
+from roles.relay import key
+from roles.relay.contract import Given, Program, Runner
+from roles.relay.programs import derper, ours
+from roles.relay.runners import docker, systemd
+from roles.wiring import Wiring, wire
 
-FLAVOURS: Mapping[FlavourName, Flavour] = {"python": ours, "docker": derper}
-ASK = Ask(files=(*ports.ASK.files, *docker.ASK.files, *ours.ASK.files), commands=ports.ASK.commands)
+PROGRAMS: Mapping[ProgramName, Program] = {"python": ours, "derper": derper}
+RUNNERS: Mapping[RunnerName, Runner] = {"systemd": systemd, "docker": docker}
+_ASKS = (
+    ports.ASK,
+    *(program.ASK for program in PROGRAMS.values()),
+    *(runner.ASK for runner in RUNNERS.values()),
+)
+ASK = Ask(files=tuple(name for ask in _ASKS for name in ask.files), commands=ports.ASK.commands)
 
 
-def chosen(host: Host) -> Flavour:
-    """Return the module of the host's flavour."""
-    return FLAVOURS[host.flavour]
+def program_of(host: Host) -> Program:
+    """Return the module of the host's program."""
+    return PROGRAMS[host.program]
+
+
+def runner_of(host: Host) -> Runner:
+    """Return the module of the host's runner."""
+    return RUNNERS[host.runner]
 
 
 def resources(
-    host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, listens_after: tuple[str, ...], front_at: str
+    host: Host,
+    site: Site,
+    wiring: Wiring,
+    facts: Facts,
+    ship: Shipment,
+    *,
+    listens_after: tuple[str, ...],
+    front_at: str,
 ) -> list[Resource]:
-    """Return the relay with its keys. `listens_after`, `front_at`: as in `Given`."""
-    flavour, made = chosen(host), key.made(facts)
-    needs = flavour.ready_to_start(host, ship)
-    former = tuple(resource for other in FLAVOURS.values() if other is not flavour for resource in other.absent(needs=needs))
-    given = Given(ship=ship, key=made.id, former=former, listens_after=listens_after, front_at=front_at)
-    return [made, *key.of_mesh(host, site, ship), *flavour.resources(host, site, wiring, facts, given)]
+    """Return the relay with its keys.
+
+    `listens_after`: as in `Given`. `front_at`: as for `Program.start`.
+    """
+    program, runner, made = program_of(host), runner_of(host), key.made(facts)
+    start = program.start(host, site, wiring, facts, ship, front_at=front_at)
+    former = _absent(
+        [other for other in PROGRAMS.values() if other is not program],
+        [other for other in RUNNERS.values() if other is not runner],
+        needs=start.ready,
+    )
+    given = Given(key=made.id, former=tuple(former), listens_after=listens_after)
+    return [
+        made,
+        *key.of_mesh(host, site, ship),
+        *runner.resources(host, wiring, facts, start, given),
+        *(replace(gone, needs=(runner.RUNNING,)) for gone in start.outdated),
+    ]
+
+
+def _absent(programs: list[Program], runners: list[Runner], *, needs: tuple[str, ...]) -> list[Resource]:
+    """Return the removal of these runners after `needs`, and then of these programs."""
+    stopped = tuple(runner.RUNNING for runner in runners)
+    return [
+        *(resource for runner in runners for resource in runner.absent(needs=needs)),
+        *(resource for program in programs for resource in program.absent(needs=stopped)),
+    ]
+
+
+def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return the removal of all runners, programs and keys after `needs`, but not of Docker."""
+    stopped = tuple(runner.RUNNING for runner in RUNNERS.values())
+    every = _absent(list(PROGRAMS.values()), list(RUNNERS.values()), needs=needs)
+    return [*every, *key.absent(needs=stopped)]
 
 
 def stopped() -> list[Resource]:
-    """Return what keeps every flavour from listening, now and after a reboot. What is installed stays."""
-    return [replace(resource, role="relay") for flavour in FLAVOURS.values() for resource in flavour.stopped()]
+    """Return every relay, stopped now and after a reboot. Its installation stays."""
+    return [
+        replace(resource, role="relay") for runner in RUNNERS.values() for resource in runner.stopped()
+    ]
+
+
+def metrics(host: Host) -> tuple[str, ...]:
+    """Return the words behind `python3 -I -c` that print the relay's metrics.
+
+    Every program gives its metrics the same names.
+    """
+    page = program_of(host).metrics(host, wire(host))
+    program = (script("fetch"), page.scheme, host.domain, str(page.port), page.path)
+    return runner_of(host).in_its_network(program)
+
+
+def log(host: Host, lines: int) -> tuple[str, ...]:
+    """Return the command that prints the last lines of the relay's log."""
+    return runner_of(host).log(lines)
 
 
 def ask_withdrawn(host: Host) -> Ask:
-    """Return what `is_withdrawn` needs."""
-    return Ask(commands={"withdrawn": chosen(host).WITHDRAWN.argv})
+    """Return the facts that `is_withdrawn` needs."""
+    return Ask(commands={"withdrawn": runner_of(host).WITHDRAWN.argv})
 
 
 def is_withdrawn(host: Host, facts: Facts) -> bool:
     """Return whether the relay was taken out of service, which is another thing than being down."""
     said = facts.commands.get("withdrawn")
-    return said is not None and (said.stdout + said.stderr).strip() == chosen(host).WITHDRAWN.says
+    return said is not None and (said.stdout + said.stderr).strip() == runner_of(host).WITHDRAWN.says
 
 
 def warnings(host: Host, site: Site) -> list[str]:
-    """Return a sentence when the relay is open to everybody, but nobody said that it should be."""
+    """Return a sentence if the relay is open to everybody without `relay.open`."""
     if verify_url(host, site) or host.relay.open:
         return []
     return [
-        "the relay is open to everybody who finds it, as there is no headscale in the site to ask who may use it: set "
-        f"hosts.{host.name}.relay.verify_client_url to one that knows, or hosts.{host.name}.relay.open to true, if that is meant"
+        "the relay is open to everybody who finds it, as there is no headscale in the site to ask who may "
+        f"use it: set hosts.{host.name}.relay.verify_client_url to one that knows, or "
+        f"hosts.{host.name}.relay.open to true, if that is meant"
     ]
 
 
 def refusals(host: Host, site: Site, wiring: Wiring, facts: Facts) -> list[str]:
-    """Return what stands in the way of the relay: ports that are taken, and what its flavour lacks."""
-    return [*ports.taken(host, facts), *chosen(host).refusals(host, site, wiring, facts)]
+    """Return the reasons against the relay: taken ports, and those of its runner and program."""
+    return [
+        *ports.taken(host, facts),
+        *runner_of(host).refusals(host, wiring, facts),
+        *program_of(host).refusals(host, site, facts),
+    ]

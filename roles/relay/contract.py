@@ -1,60 +1,129 @@
-"""What each flavour of the relay provides. A flavour is a module of this folder."""
+"""The two parts of a relay: a program, and a runner that keeps it alive. Each is a module.
+
+A program knows no runner and a runner no program: `Start` is all that passes between them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.resource import Health, Http, Resource
+from engine.resource import Absent, Health, Http, Resource
 from inventory.model import Host, Site
 from roles.contract import Question
 from roles.wiring import LOOPBACK, Wiring
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
-    """What others provide for the relay.
+class Page:
+    """A page that the running program serves to its own loopback."""
 
-    `ship`: what the controller made. `key`: the id of its key. `former`: the resources that take the other flavours away.
-    `listens_after`: the ids that have to be done before it can listen. `front_at`: where this host reaches what clients dial, as
-    address:port.
+    scheme: Literal["http", "https"]
+    port: int
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """How a program is installed and started, in terms that do not depend on the runner.
+
+    `installed`: the resources that put it on the host. `artefact`: the id of the one that is run.
+    `ready`: the ids after which the former relay may stop, so that the outage is short.
+    `outdated`: its former artefacts, to be removed once the new one runs.
+    `image`: the image to run; else `command`: the program, and `flags`: each with its values.
+    `mounts`: paths of the host that it reads, each with the path where it looks for it.
+    `reads`: the ids of files that it reads at its start only.
+    `reload_signal`: the signal after which it serves a new certificate, without SIG; "": none.
     """
 
-    ship: Shipment
+    installed: tuple[Resource, ...]
+    artefact: str
+    reads: tuple[str, ...]
+    healthy: Health
+    ready: tuple[str, ...] = ()
+    outdated: tuple[Absent, ...] = ()
+    image: str = ""
+    command: tuple[str, ...] = ()
+    flags: tuple[tuple[str, ...], ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    reload_signal: str = ""
+
+
+class Program(Protocol):
+    """A DERP relay's program."""
+
+    ASK: Ask
+
+    def start(
+        self, host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str
+    ) -> Start:
+        """Return how it is started.
+
+        `front_at`: where this host reaches the port that clients dial, as address:port.
+        """
+
+    def metrics(self, host: Host, wiring: Wiring) -> Page:
+        """Return the page with its metrics."""
+
+    def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
+        """Return the resources that remove what `Start.installed` has put there, after `needs`."""
+
+    def refusals(self, host: Host, site: Site, facts: Facts) -> list[str]:
+        """Return the reasons why it cannot be used here, as sentences that say what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """The other roles' part of a running relay.
+
+    `key`: the id of its key.
+    `former`: the resources that remove the other programs and runners.
+    `listens_after`: the ids that have to be done before it can listen.
+    """
+
     key: str
     former: tuple[Resource, ...]
     listens_after: tuple[str, ...]
-    front_at: str
 
 
-class Flavour(Protocol):
-    """One way to run a relay."""
+class Runner(Protocol):
+    """A keeper of the relay's process: it starts the program at boot and after a crash."""
 
     ASK: Ask
-    RUNNING: str  # the id of the resource that stands for the running relay
+    RUNNING: str  # the id of the resource that is the running relay
     RELOAD: tuple[str, ...]  # the command after which a new certificate is served
     WITHDRAWN: Question  # whether the relay was taken out of service
 
-    def ready_to_start(self, host: Host, ship: Shipment) -> tuple[str, ...]:
-        """Return the ids after which the former flavour may stop, so that the time between them is short."""
+    def resources(
+        self, host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given
+    ) -> list[Resource]:
+        """Return the running relay, with `start.installed` and `given.former`."""
 
-    def resources(self, host: Host, site: Site, wiring: Wiring, facts: Facts, given: Given) -> list[Resource]:
-        """Return what makes the relay run; `given.former` is among it."""
+    def log(self, lines: int) -> tuple[str, ...]:
+        """Return the command that prints the last lines of the relay's log."""
+
+    def in_its_network(self, program: tuple[str, ...]) -> tuple[str, ...]:
+        """Return `program` so that it runs where the relay's loopback is.
+
+        Both are the words behind `python3 -I -c`.
+        """
 
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
-        """Return what takes the relay away, after `needs`."""
+        """Return the relay, stopped after `needs`, and the removal of the runner's own files."""
 
     def stopped(self) -> list[Resource]:
-        """Return what keeps the relay from listening, now and after a reboot. What is installed stays."""
+        """Return the relay, stopped now and after a reboot. Its installation stays."""
 
-    def refusals(self, host: Host, site: Site, wiring: Wiring, facts: Facts) -> list[str]:
-        """Return what stands in the way of this flavour, as sentences that say what to do."""
+    def refusals(self, host: Host, wiring: Wiring, facts: Facts) -> list[str]:
+        """Return the reasons why it cannot be used here, as sentences that say what to do."""
 
 
 def health(host: Host, wiring: Wiring) -> Health:
-    """Return the question whether the relay answers for itself, front or no front."""
+    """Return the check that the relay itself answers, with or without a front."""
     port = wiring.relay.port
     if not wiring.relay_has_tls:
         return Http(url=f"http://{LOOPBACK}:{port}/derp/probe")

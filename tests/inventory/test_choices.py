@@ -7,8 +7,22 @@ from typing import Any, get_args
 
 import pytest
 
-from inventory.choices import FIREWALLS, FLAVOURS, FRONTS, SOURCES
-from inventory.model import Certificate, Firewall, FirewallModeName, FlavourName, FrontName, Host, SourceName
+from inventory.choices import (
+    FIREWALLS,
+    FLAVOURS,
+    FRONTS,
+    PROGRAMS,
+    RUNNERS,
+    SOURCES,
+    FirewallModeName,
+    FlavourName,
+    FrontName,
+    ProgramName,
+    RunnerName,
+    SourceName,
+    flavour_name,
+)
+from inventory.model import Certificate, Firewall, Host, Region, Relay
 
 TABLES = [
     (FRONTS, FrontName, Host, "front"),
@@ -19,5 +33,34 @@ TABLES = [
 
 
 @pytest.mark.parametrize(("table", "words", "model", "key"), TABLES, ids=[key for *_, key in TABLES])
-def test_a_table_has_the_words_of_its_literal(table: Mapping[str, Any], words: Any, model: Any, key: str) -> None:
+def test_a_table_has_the_words_of_its_literal(
+    table: Mapping[str, Any], words: Any, model: Any, key: str
+) -> None:
     assert tuple(table) == get_args(words) == get_args(model.model_fields[key].annotation)
+
+
+@pytest.mark.parametrize(
+    ("table", "words", "key"),
+    [(PROGRAMS, ProgramName, "program"), (RUNNERS, RunnerName, "under")],
+    ids=["program", "under"],
+)
+def test_a_table_of_the_relays_parts_has_the_words_of_its_literal(
+    table: Mapping[str, Any], words: Any, key: str
+) -> None:
+    assert tuple(table) == get_args(words)
+    assert Relay.model_fields[key].annotation == words | None
+
+
+@pytest.mark.parametrize("flavour", get_args(FlavourName))
+def test_the_short_and_the_long_form_are_the_same_relay(flavour: FlavourName) -> None:
+    region, combination = Region(id=901, code="hk", name="HK"), FLAVOURS[flavour]
+    short = Host(name="hk1", domain="hk1.example.org", region=region, flavour=flavour)
+    long = Host(name="hk1", domain="hk1.example.org", region=region, relay=Relay(**combination._asdict()))
+    assert (short.program, short.runner) == (long.program, long.runner) == combination
+    assert flavour_name(short) == flavour_name(long) == flavour
+
+
+def test_each_program_and_each_runner_is_part_of_a_flavour() -> None:
+    """Whether the rules can name a combination that works instead of one that does not."""
+    assert {one.program for one in FLAVOURS.values()} == set(PROGRAMS)
+    assert {one.under for one in FLAVOURS.values()} == set(RUNNERS)

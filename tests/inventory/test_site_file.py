@@ -74,6 +74,34 @@ def test_defaults_fill_what_a_host_does_not_set_section_by_section():
 
 
 @pytest.mark.parametrize(
+    ("lines", "relay"),
+    [
+        ("flavour: docker", ("derper", "docker")),
+        ("relay: {program: derper, under: docker}", ("derper", "docker")),
+        ("flavour: docker\nrelay: {program: derper}", ("derper", "docker")),
+        ("flavour: docker\nrelay: {under: docker}", ("derper", "docker")),
+        ("flavour: python\nrelay: {program: python, under: systemd}", ("python", "systemd")),
+        ("relay: {program: python}", ("python", "systemd")),
+        ("relay: {program: , under: }", ("python", "systemd")),
+    ],
+)
+def test_the_short_and_the_long_form_of_a_relay(lines, relay):
+    hk1 = compiled(host(f"docker: {{archive: a.tar}}\n{lines}")).hosts["hk1"]
+    assert (hk1.program, hk1.runner) == relay
+
+
+def test_a_host_undoes_the_default_flavour_to_use_the_long_form():
+    default = "defaults: {flavour: docker, docker: {archive: a.tar}}\n"
+    long_form = "relay: {program: python, under: systemd}"
+    hk1 = compiled(default + host(f"flavour:\n{long_form}")).hosts["hk1"]
+    assert (hk1.program, hk1.runner) == ("python", "systemd")
+    assert problems(default + host(long_form)) == [
+        "line 7: hosts.hk1.relay.program: 'python' contradicts flavour: docker, which is short for program "
+        "derper under docker: keep either flavour, or relay.program with relay.under"
+    ]
+
+
+@pytest.mark.parametrize(
     ("lines", "address"),
     [
         ("ipv4: 203.0.113.10", "203.0.113.10"),
@@ -189,6 +217,47 @@ RULES = [
         "use front: nginx, port 443, or certificate.source: manual",
     ),
     ("flavour: docker", "line 2: hosts.hk1.docker: image or archive is missing: flavour docker needs one of them"),
+    (
+        "relay: {program: derper, under: docker}",
+        "line 2: hosts.hk1.docker: image or archive is missing: relay.under docker needs one of them",
+    ),
+    (
+        "relay: {program: derper, under: docker}\nfront: none\nports: {https: 3489}\n"
+        f"docker: {{image: 'derper@sha256:{'0' * 64}'}}",
+        "line 8: hosts.hk1.ports.https: with its own letsencrypt, derper serves plain HTTP on any port but 443, "
+        "so also on 3489: use front: nginx, port 443, or certificate.source: manual",
+    ),
+    ("relay: {program: go}", "line 6: hosts.hk1.relay.program: 'go' is none of python, derper"),
+    (
+        "relay: {under: Systemd}",
+        "line 6: hosts.hk1.relay.under: 'Systemd' is none of systemd, docker; did you mean systemd?",
+    ),
+    *(
+        (
+            f"relay: {words}",
+            "line 6: hosts.hk1.relay.program: program derper does not run under systemd yet, as it is shipped "
+            "only as an image for a container: set relay.under to docker, or relay.program to python",
+        )
+        for words in ("{program: derper}", "{program: derper, under: systemd}")
+    ),
+    *(
+        (
+            f"docker: {{archive: a.tar}}\nrelay: {words}",
+            "line 7: hosts.hk1.relay.under: program python does not run under docker yet, as it is shipped only "
+            "as a release for the host's own Python: set relay.under to systemd, or relay.program to derper",
+        )
+        for words in ("{under: docker}", "{program: python, under: docker}")
+    ),
+    (
+        "flavour: docker\ndocker: {archive: a.tar}\nrelay: {program: python, under: systemd}",
+        "line 8: hosts.hk1.relay.program: 'python' contradicts flavour: docker, which is short for program "
+        "derper under docker: keep either flavour, or relay.program with relay.under",
+    ),
+    (
+        "flavour: python\nrelay: {under: docker}\ndocker: {archive: a.tar}",
+        "line 7: hosts.hk1.relay.under: 'docker' contradicts flavour: python, which is short for program "
+        "python under systemd: keep either flavour, or relay.program with relay.under",
+    ),
     ("docker: {image: 'derper:latest'}", "line 6: hosts.hk1.docker.image: 'derper:latest' is not an image with its digest, name@sha256:…: a tag can change under you"),
     (
         f"flavour: docker\ndocker: {{archive: a.tar, image: 'derper@sha256:{'0' * 64}'}}",
@@ -235,7 +304,7 @@ REPLACED = [
     ("agree_terms: true", "agree_terms: true, contact: me", "line 5: hosts.hk1.certificate.contact: 'me' is not a mail address"),
     ("hk1:", "h k:", "line 2: hosts.h k: 'h k' is not a host's name: letters, digits, dots, underscores and hyphens"),
     ("hk1:", "Headscale:", "line 2: hosts.Headscale: 'Headscale' is no name for a relay: it is the headscale host's own"),
-    ("hk1:", "prover.json:", "line 2: hosts.prover.json: 'prover.json' is no name for a relay: a file of that name lies among the hosts' folders"),
+    ("hk1:", "prover.json:", "line 2: hosts.prover.json: 'prover.json' is no name for a relay: a file of that name is among the hosts' folders"),
     ("hk1.example.org", "CHANGE-ME",
      "line 3: hosts.hk1.domain: CHANGE-ME is only a placeholder: write your own (the relay's name; with a pinned certificate it may be an IPv4 address)"),
 ]  # fmt: skip

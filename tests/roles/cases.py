@@ -36,10 +36,15 @@ def plan_of(name: str) -> dict[str, Any]:
     folder = FOLDER / name
     site = inventory.load(folder / "site.yml")
     (host,) = site.hosts.values()
-    facts = Facts.parse(_joined(json.loads((folder / "facts.json").read_text())))
+    facts = facts_of(name)
     resources = compile_plan(roles.compile_host(host, site, facts, shipment(host.certificate.key)), mode="check").resources
     warnings = {"warnings": found} if (found := roles.warnings(host, site, facts)) else {}
     return {"refusals": roles.refusals(host, site, facts), **warnings, "resources": [_shown(resource, folder) for resource in resources]}
+
+
+def facts_of(name: str) -> Facts:
+    """Return the facts of a case."""
+    return Facts.parse(_joined(json.loads((FOLDER / name / "facts.json").read_text())))
 
 
 def _joined(raw: Any) -> Any:

@@ -1,4 +1,4 @@
-"""UDP sockets of a host's other programs: whose the firewall would cut off, and whose it may."""
+"""UDP sockets of a host's other programs: which of them the firewall may close."""
 
 from __future__ import annotations
 
@@ -16,10 +16,21 @@ SITE = Site(path="", hosts={"hk1": HOST}, known_hosts="none")
 RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
-def facts(program: str, port: int, *, address: str = "0.0.0.0", given: str = "32768\t60999\n", deployed: bool = False) -> Facts:
+def facts(
+    program: str,
+    port: int,
+    *,
+    address: str = "0.0.0.0",
+    given: str = "32768\t60999\n",
+    deployed: bool = False,
+) -> Facts:
     files = {RANGE: given} | ({paths.FIREWALL_RULES: "x"} if deployed else {})
-    listener = Listener(proto="udp", address=address, port=port, pid=9, program=program, unit=f"{program}.service")
-    known = {path: FileFact(content=content, sha256="", mode="0644", owner="root", group="root") for path, content in files.items()}
+    unit = f"{program}.service"
+    listener = Listener(proto="udp", address=address, port=port, pid=9, program=program, unit=unit)
+    known = {
+        path: FileFact(content=content, sha256="", mode="0644", owner="root", group="root")
+        for path, content in files.items()
+    }
     return replace(DEBIAN_12, listening=(listener,), files=known)
 
 
@@ -37,7 +48,9 @@ def facts(program: str, port: int, *, address: str = "0.0.0.0", given: str = "32
         ("unbound", 64001, False, False),
     ],
 )
-def test_who_is_refused_and_who_is_told(program: str, port: int, refused: bool, warned: bool) -> None:
+def test_programs_that_are_refused_and_that_are_warned_of(
+    program: str, port: int, refused: bool, warned: bool
+) -> None:
     known = facts(program, port)
     assert bool(firewall.refusals(HOST, SITE, known)) == refused
     found = firewall.warnings(HOST, SITE, known)
@@ -45,13 +58,14 @@ def test_who_is_refused_and_who_is_told(program: str, port: int, refused: bool, 
     assert all(f"add {port}/udp to hosts.hk1.firewall.allow" in sentence for sentence in found)
 
 
-def test_a_wider_range_of_the_kernels_makes_nobody_a_client() -> None:
+def test_a_wider_ephemeral_range_makes_no_server_a_client() -> None:
     assert firewall.refusals(HOST, SITE, facts("openvpn", 1194, given="1024\t65535\n"))
     assert not firewall.refusals(HOST, SITE, facts("game", 61000, given="1024\t65535\n"))
 
 
-def test_nothing_is_told_that_is_allowed_or_on_loopback_or_was_closed_before() -> None:
-    allowing = HOST.model_copy(update={"firewall": HOST.firewall.model_copy(update={"allow": ("36000-37000/udp",)})})
+def test_no_warning_of_a_port_that_is_allowed_or_on_loopback_or_was_closed_before() -> None:
+    open_ports = HOST.firewall.model_copy(update={"allow": ("36000-37000/udp",)})
+    allowing = HOST.model_copy(update={"firewall": open_ports})
     assert firewall.warnings(allowing, SITE, facts("hysteria", 36712)) == []
     assert firewall.warnings(HOST, SITE, facts("hysteria", 36712, address="127.0.0.1")) == []
     assert firewall.warnings(HOST, SITE, facts("hysteria", 36712, deployed=True)) == []

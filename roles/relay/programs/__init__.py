@@ -1,0 +1,1 @@
+"""The programs that a relay may be: each a module that fits `roles.relay.contract.Program`."""

@@ -1,0 +1,97 @@
+"""Go's derper from an image, configured by the variables that the common derper images know."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from artefacts.shipment import Shipment
+from engine.facts import Ask, Facts
+from engine.resource import Image, Resource
+from inventory.model import Host, Site
+from roles import docker, paths
+from roles.admission import mesh_key_id, verify_url
+from roles.relay.contract import Page, Start, health
+from roles.wiring import Wiring
+
+_CERTS = "/app/certs"
+
+ASK = Ask()
+
+
+def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:
+    """Return the image and its environment. The former relay runs until the image is there."""
+    image = _image(host, ship)
+    return Start(
+        installed=(image,),
+        artefact=image.id,
+        ready=(image.id,),
+        reads=(mesh_key_id(host, site),),
+        healthy=health(host, wiring),
+        image=image.ref,
+        environment=_environment(host, site, wiring),
+        mounts=_mounts(host, site, wiring),
+    )
+
+
+def _image(host: Host, ship: Shipment) -> Image:
+    needs = (f"service:{docker.UNIT}",)
+    if host.docker.image:
+        return Image(ref=host.docker.image, needs=needs)
+    assert ship.image is not None  # noqa: S101 - make_shipment reads it from docker.archive
+    return Image(ref=ship.image.ref, archive=ship.image.path, needs=needs)
+
+
+def _environment(host: Host, site: Site, wiring: Wiring) -> dict[str, str]:
+    """Return the variables of fredliang44/derper-docker, which other images know, too.
+
+    One more is for the flag that it lacks. Ports have the same numbers inside the container, so
+    that the variables have the site file's values.
+    """
+    return {
+        "DERP_DOMAIN": host.domain,
+        "DERP_ADDR": f":{wiring.relay.port}",
+        # Behind nginx derper speaks plain HTTP: it serves TLS only on port 443, or with manual
+        # certificates.
+        "DERP_CERT_MODE": "manual" if wiring.relay_has_tls else "letsencrypt",
+        "DERP_CERT_DIR": _CERTS,
+        "DERP_HTTP_PORT": str(wiring.relay_http_port),
+        "DERP_STUN": "true",
+        "DERP_STUN_PORT": str(host.ports.stun),
+        "DERP_VERIFY_CLIENTS": "false",
+        "DERP_VERIFY_CLIENT_URL": verify_url(host, site),
+        "DERP_VERIFY_CLIENT_URL_FAIL_OPEN": str(host.relay.verify_fail_open).lower(),
+    }
+
+
+def _mounts(host: Host, site: Site, wiring: Wiring) -> dict[str, str]:
+    found = {paths.STATE: "/var/lib/derper"}
+    if verify_url(host, site):  # derper looks for a mesh key there, whatever its image
+        found[paths.MESH_KEYS] = "/home/derp/keys"
+    # The host's trust store: derper then trusts the host's private CAs when it asks headscale.
+    found["/etc/ssl/certs"] = "/etc/ssl/certs"
+    if wiring.relay_has_tls:
+        found[paths.RELAY_CERTS] = _CERTS
+    return found
+
+
+def metrics(host: Host, wiring: Wiring) -> Page:
+    """Return derper's debug page, served on its DERP port and only to its own loopback."""
+    scheme: Literal["http", "https"] = "https" if wiring.relay_has_tls else "http"
+    return Page(scheme=scheme, port=wiring.relay.port, path="/debug/varz")
+
+
+def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return nothing: images are left to `roles.docker`, as Docker itself is."""
+    return []
+
+
+def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
+    """Return a sentence if derper would admit clients that our relay refuses."""
+    url = verify_url(host, site)
+    if not host.docker.image or not url or host.relay.verify_fail_open:
+        return []
+    return [
+        f"A derper image from a registry cannot be told to refuse clients while {url} does not answer: "
+        f"derper's default admits them then. Set hosts.{host.name}.relay.verify_fail_open to true if that "
+        "will do, or ship our own image with docker.archive."
+    ]

@@ -1,0 +1,90 @@
+"""Our relay: a release directory for the host's own Python."""
+
+from __future__ import annotations
+
+from artefacts.programs import PYTHON_FLOOR
+from artefacts.shipment import Shipment
+from engine.facts import Ask, Facts
+from engine.resource import Absent, Command, Directory, Resource, Symlink, Tree
+from inventory.model import Host, Site
+from roles import paths
+from roles.admission import mesh_key_id, verify_url
+from roles.relay.contract import Page, Start, health
+from roles.wiring import LOOPBACK, Wiring
+
+ASK = Ask(files=(f"{paths.RELEASES}/*",))
+
+
+def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:
+    """Return the release and its command line.
+
+    There is nothing in `ready`: the runner removes the former relay just before this one starts.
+    """
+    release = ship.relay_release
+    assert release is not None  # noqa: S101 - make_shipment builds it for this program
+    path = f"{paths.RELEASES}/{release.id}"
+    tree = Tree(path=path, archive=release.path)
+    # The service cannot write there, and without compiled modules it takes twice as long to start.
+    argv = (facts.python_executable, "-I", "-m", "compileall", "-q", path)
+    compiled = Command(
+        title=f"compiled {release.id}", argv=argv, creates=f"{path}/relay/__pycache__", on_change=(tree.id,)
+    )
+    link = Symlink(path=paths.CURRENT, target=path, needs=(compiled.id,))
+    return Start(
+        installed=(Directory(path=paths.RELEASES), tree, compiled, link),
+        artefact=link.id,
+        reads=(mesh_key_id(host, site),),
+        healthy=health(host, wiring),
+        outdated=_outdated(facts, path),
+        command=(facts.python_executable, "-I", paths.CURRENT),
+        flags=_flags(host, site, wiring, front_at),
+        reload_signal="HUP",
+    )
+
+
+def _outdated(facts: Facts, kept: str) -> tuple[Absent, ...]:
+    there = sorted(path for path in facts.files if path.startswith(f"{paths.RELEASES}/") and path != kept)
+    return tuple(Absent(path=path) for path in there)
+
+
+def _flags(host: Host, site: Site, wiring: Wiring, front_at: str) -> tuple[tuple[str, ...], ...]:
+    found: list[tuple[str, ...]] = [
+        ("-c", paths.KEY),
+        ("-hostname", host.domain),
+        ("-stun-port", str(host.ports.stun)),
+        ("-a", str(wiring.relay)),
+        ("-http-port", str(wiring.relay_http_port)),
+    ]
+    if wiring.relay_is_hidden:
+        found.append(("-trusted-proxies", LOOPBACK))
+    if wiring.relay_has_tls:
+        found += [("-certmode", "manual"), ("-certdir", paths.RELAY_CERTS)]
+    # Through loopback, not by name: not every provider lets a host reach its own public address.
+    found.append(("-front-check", front_at))
+    url = verify_url(host, site)
+    if url:
+        found.append(("-verify-client-url", url))
+        found.append((f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}",))
+        found.append(("-mesh-psk-file", paths.MESH_KEY))
+    return (*found, ("-metrics-listen", f"{LOOPBACK}:{host.ports.metrics}"))
+
+
+def metrics(host: Host, wiring: Wiring) -> Page:
+    """Return the page on the metrics port."""
+    return Page(scheme="http", port=host.ports.metrics, path="/metrics")
+
+
+def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return the removal of every release."""
+    return [Absent(path=paths.CURRENT, needs=needs), Absent(path=paths.RELEASES, needs=needs)]
+
+
+def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
+    """Return a sentence if the host's Python is too old."""
+    if facts.python[:2] >= PYTHON_FLOOR:
+        return []
+    return [
+        f"{host.name} has Python {'.'.join(map(str, facts.python))}, and our relay needs "
+        f"{'.'.join(map(str, PYTHON_FLOOR))}: "
+        f"set hosts.{host.name}.flavour to docker, or hosts.{host.name}.ssh.python to a newer one."
+    ]

@@ -1,0 +1,1 @@
+"""Keepers of a relay's process: each a module that fits `roles.relay.contract.Runner`."""

@@ -1,0 +1,91 @@
+"""The relay as a Docker container, which Docker restarts. Docker itself is `roles.docker`."""
+
+from __future__ import annotations
+
+from engine.facts import Facts
+from engine.resource import Container, Resource
+from engine.scripts import script
+from inventory.choices import firewall_of
+from inventory.model import Host
+from roles import docker, paths
+from roles.contract import Question
+from roles.relay.contract import Given, Start
+from roles.wiring import Wiring
+
+ASK = docker.ASK
+RUNNING = f"container:{paths.CONTAINER}"
+# derper reads its certificate only once, and a restart serves every program.
+RELOAD: tuple[str, ...] = ("docker", "restart", paths.CONTAINER)
+WITHDRAWN = Question(
+    ("docker", "container", "ls", "--all", "--quiet", "--filter", f"name=^{paths.CONTAINER}$"), says=""
+)
+
+
+def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:
+    """Return Docker and the container. The former relay is removed just before it starts."""
+    container = Container(
+        container=paths.CONTAINER,
+        image=start.image,
+        arguments=_arguments(host, wiring, start),
+        restart_on=start.reads,
+        healthy=(start.healthy,),
+        needs=(given.key, start.artefact, *(resource.id for resource in given.former), *given.listens_after),
+    )
+    return [*docker.resources(host, facts), *start.installed, *given.former, container]
+
+
+def _arguments(host: Host, wiring: Wiring, start: Start) -> tuple[str, ...]:
+    """Return the arguments of `docker run`."""
+    words = ["--restart", "always", "--cap-drop", "ALL"]
+    words += ["--cap-add", "DAC_OVERRIDE", "--cap-add", "NET_BIND_SERVICE"]
+    words += ["--security-opt", "no-new-privileges"]
+    words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"]
+    for name, value in start.environment.items():
+        words += ["--env", f"{name}={value}"]
+    if wiring.relay_is_published:
+        words += [word for published in _published(host, wiring) for word in ("--publish", published)]
+    else:
+        words += ["--network", "host"]
+    for source, inside in start.mounts.items():
+        words += ["--volume", f"{source}:{inside}:ro"]
+    return tuple(words)
+
+
+def _published(host: Host, wiring: Wiring) -> list[str]:
+    relay, stun = wiring.relay, host.ports.stun
+    found = [f"{relay}:{relay.port}".removeprefix(":")]
+    if wiring.http_by == "relay":
+        found.append(f"{host.ports.http}:{host.ports.http}")
+    return [*found, f"{stun}:{stun}/udp"]
+
+
+def log(lines: int) -> tuple[str, ...]:
+    """Return `docker logs` for the container."""
+    return ("docker", "logs", "--tail", str(lines), paths.CONTAINER)
+
+
+def in_its_network(program: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the program in the container's network: no published port leads to its loopback."""
+    return (script("in_container"), paths.CONTAINER, *program)
+
+
+def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return the removal of the container. Docker itself stays."""
+    return [Container(container=paths.CONTAINER, running=False, needs=needs)]
+
+
+def stopped() -> list[Resource]:
+    """Return the removal of the container: Docker would start a stopped one with itself."""
+    return absent()
+
+
+def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
+    """Return the reasons against Docker, and a sentence if a hidden port would be open."""
+    found = docker.refusals(host, facts)
+    if not wiring.relay_is_published and wiring.relay_is_hidden and not firewall_of(host).closes:
+        found.append(
+            f"With IPv6, {host.program} runs in the network of {host.name} itself and listens on port "
+            f"{host.ports.backend} for everybody, which only the firewall closes: "
+            f"set hosts.{host.name}.firewall.mode to enforce, or leave out hosts.{host.name}.ipv6."
+        )
+    return found

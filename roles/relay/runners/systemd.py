@@ -1,0 +1,109 @@
+"""The relay as a systemd service with its own user. systemd holds its sockets over a restart."""
+
+from __future__ import annotations
+
+from engine.facts import Ask, Facts
+from engine.render import render
+from engine.resource import Absent, File, Resource, Service
+from inventory.model import Host
+from roles import paths, sites
+from roles.contract import Question
+from roles.relay.contract import Given, Start
+from roles.wiring import Wiring
+
+_UNIT_FILE = f"{paths.SYSTEMD}/{paths.SERVICE}"
+_SOCKET_FILE = f"{paths.SYSTEMD}/{paths.SOCKET}"
+
+ASK = Ask()
+RUNNING = f"service:{paths.SERVICE}"
+# A reload keeps the clients. systemd restarts a unit that has none.
+RELOAD: tuple[str, ...] = ("systemctl", "try-reload-or-restart", paths.SERVICE)
+WITHDRAWN = Question(("systemctl", "is-enabled", paths.SERVICE), says="disabled")
+
+
+def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:
+    """Return the units. The former relay is removed just before the sockets are opened."""
+    streams, datagrams = _streams(host, wiring, facts), _everywhere(host.ports.stun, facts)
+    sockets = File(
+        path=_SOCKET_FILE, content=render("relay.socket.j2", host=host, streams=streams, datagrams=datagrams)
+    )
+    unit = File(
+        path=_UNIT_FILE,
+        content=render(
+            "relay.service.j2",
+            host=host,
+            socket=paths.SOCKET,
+            user=paths.USER,
+            command=_line(start.command),
+            flags=[_line(flag) for flag in start.flags],
+            reload_signal=start.reload_signal,
+        ),
+    )
+    socket = Service(
+        unit=paths.SOCKET,
+        restart_on=(sockets.id,),
+        needs=(unit.id, *(resource.id for resource in given.former), *given.listens_after),
+    )
+    service = Service(
+        unit=paths.SERVICE,
+        restart_on=(unit.id, start.artefact, socket.id, *start.reads),
+        healthy=(start.healthy,),
+        needs=(given.key,),
+    )
+    return [*start.installed, sockets, unit, *given.former, socket, service]
+
+
+def _streams(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
+    if wiring.relay.address:
+        return [str(wiring.relay)]
+    numbers = [wiring.relay.port, *([host.ports.http] if wiring.http_by == "relay" else [])]
+    return [place for number in numbers for place in _everywhere(number, facts)]
+
+
+def _everywhere(port: int, facts: Facts) -> list[str]:
+    """Return a socket for each family: on a common one, IPv4 clients would have IPv6 addresses."""
+    return [f"0.0.0.0:{port}", *([f"[::]:{port}"] if sites.has_ipv6(facts) else [])]
+
+
+def _line(words: tuple[str, ...]) -> str:
+    """Return the words as a part of ExecStart."""
+    return " ".join(map(_word, words))
+
+
+def _word(text: str) -> str:
+    """Return a text from the site file as one word of ExecStart.
+
+    systemd would expand its % and $, and remove quotes and backslashes.
+    """
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"' if escaped != text or "'" in text else text
+
+
+def log(lines: int) -> tuple[str, ...]:
+    """Return journalctl for the unit."""
+    return ("journalctl", "--unit", paths.SERVICE, "--lines", str(lines), "--no-pager")
+
+
+def in_its_network(program: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the program as it is: the service has the host's network."""
+    return program
+
+
+def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return both units, stopped, and the removal of their files."""
+    return [
+        Service(unit=paths.SERVICE, enabled=False, running=False, needs=needs),
+        Service(unit=paths.SOCKET, enabled=False, running=False, needs=needs),
+        Absent(path=_UNIT_FILE, needs=(f"service:{paths.SERVICE}",)),
+        Absent(path=_SOCKET_FILE, needs=(f"service:{paths.SOCKET}",)),
+    ]
+
+
+def stopped() -> list[Resource]:
+    """Return both units, disabled and stopped."""
+    return [Service(unit=unit, enabled=False, running=False) for unit in (paths.SOCKET, paths.SERVICE)]
+
+
+def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
+    """Return nothing: every relay host has systemd (`roles.base`)."""
+    return []

@@ -1,0 +1,132 @@
+"""The relay's programs and runners: their tables, and the removal of everything they install."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import pytest
+
+import inventory
+import roles
+from engine.plan import compile_plan
+from engine.resource import Absent, Command, Container, File, Http, Image, Resource, Service
+from inventory.choices import FirewallModeName, FrontName, ProgramName, RunnerName, SourceName
+from roles import certificate, docker, firewall, front, paths, relay
+from roles.relay.contract import Given, Start
+from roles.wiring import wire
+from tests.roles.cases import FOLDER, facts_of, names, plan_of, shipment
+from tests.support.facts import DEBIAN_12
+
+TABLES = [
+    (relay.PROGRAMS, ProgramName),
+    (relay.RUNNERS, RunnerName),
+    (front.FRONTS, FrontName),
+    (certificate.SOURCES, SourceName),
+    (firewall.MODES, FirewallModeName),
+]
+
+
+@pytest.mark.parametrize(
+    ("table", "words"), TABLES, ids=["programs", "runners", "fronts", "sources", "modes"]
+)
+def test_a_table_has_the_words_of_its_literal(table: Mapping[str, Any], words: Any) -> None:
+    assert tuple(table) == get_args(words)
+
+
+@pytest.mark.parametrize(("folder", "table"), [("programs", relay.PROGRAMS), ("runners", relay.RUNNERS)])
+def test_every_module_of_a_folder_is_in_its_table(folder: str, table: Mapping[str, ModuleType]) -> None:
+    names = {path.stem for path in (Path(relay.__file__).parent / folder).glob("*.py")} - {"__init__"}
+    modules = {f"{relay.__name__}.{folder}.{name}" for name in names}
+    assert {module.__name__ for module in table.values()} == modules
+
+
+def test_the_long_form_of_a_flavour_makes_the_same_plan() -> None:
+    short, long = ((FOLDER / name / "site.yml").read_text() for name in ("docker", "docker-long-form"))
+    assert short.replace("flavour: docker", "relay: {program: derper, under: docker}") == long
+    assert plan_of("docker-long-form") == plan_of("docker")
+
+
+@pytest.mark.parametrize(("signal", "reloads"), [("HUP", ["ExecReload=/bin/kill -HUP $MAINPID"]), ("", [])])
+def test_systemd_runs_any_program_by_its_start(signal: str, reloads: list[str]) -> None:
+    host = inventory.load(FOLDER / "bare" / "site.yml").hosts["hk1"]
+    start = Start(
+        installed=(),
+        artefact="tree:/opt/x",
+        reads=("file:/etc/x.key",),
+        healthy=Http(url="http://127.0.0.1:81/"),
+        command=("/opt/x", "run"),
+        flags=(("-name", "a b%"), ("-plain",)),
+        reload_signal=signal,
+    )
+    given = Given(key="command:key", former=(), listens_after=())
+    found = relay.RUNNERS["systemd"].resources(host, wire(host), DEBIAN_12, start, given)
+    unit = next(one for one in found if isinstance(one, File) and one.path.endswith("relay.service"))
+    assert isinstance(unit.content, bytes)
+    lines = unit.content.decode().splitlines()
+    at = lines.index("ExecStart=/opt/x run \\")
+    assert lines[at + 1 : at + 3] == ['    -name "a b%%" \\', "    -plain"]
+    assert [line for line in lines if line.startswith("ExecReload")] == reloads
+    service = next(one for one in found if one.id == relay.RUNNERS["systemd"].RUNNING)
+    assert isinstance(service, Service)
+    assert {start.artefact, *start.reads} < set(service.restart_on)
+
+
+def of_the_relay(case: str) -> list[Resource]:
+    """Return the relay's own resources: without images, and without Docker."""
+    site = inventory.load(FOLDER / case / "site.yml")
+    (host,) = site.hosts.values()
+    facts = facts_of(case)
+    resources = roles.compile_host(host, site, facts, shipment(host.certificate.key))
+    of_docker = {resource.id for resource in docker.resources(host, facts)}
+    own = [resource for resource in resources if resource.role == "relay" and resource.id not in of_docker]
+    return [resource for resource in own if not isinstance(resource, Image)]
+
+
+@pytest.mark.parametrize("case", names())
+def test_all_of_a_relay_can_be_removed(case: str) -> None:
+    gone = {resource.id: resource for resource in compile_plan(relay.absent(), mode="check").resources}
+    folders = [resource.path for resource in gone.values() if isinstance(resource, Absent)]
+    for resource in of_the_relay(case):
+        if isinstance(resource, Service | Container):
+            there = gone[resource.id]
+            assert isinstance(there, Service | Container) and not there.running
+            assert isinstance(there, Container) or not there.enabled
+        else:
+            path = resource.creates if isinstance(resource, Command) else getattr(resource, "path", None)
+            assert any(f"{path}/".startswith(f"{folder}/") for folder in folders), resource.id
+
+
+def test_a_relay_is_stopped_before_its_files_are_removed() -> None:
+    order = [resource.id for resource in compile_plan(relay.absent(), mode="check").resources]
+    last_stop = max(order.index(runner.RUNNING) for runner in relay.RUNNERS.values())
+    files = (paths.RELEASES, paths.CURRENT, paths.KEY, paths.MESH_KEYS)
+    assert last_stop < min(order.index(f"absent:{path}") for path in files)
+    assert order.index(f"service:{paths.SOCKET}") < order.index(f"absent:{paths.SYSTEMD}/{paths.SOCKET}")
+
+
+def test_the_removal_of_a_relay_waits_for_its_needs() -> None:
+    former = Absent(path="/former")
+    resources = [*relay.absent(needs=(former.id,)), former]
+    assert compile_plan(resources, mode="check").resources[0].id == former.id
+
+
+def test_a_relay_that_is_stopped_keeps_its_files() -> None:
+    assert {resource.id for resource in relay.stopped()} == {
+        f"service:{paths.SERVICE}",
+        f"service:{paths.SOCKET}",
+        f"container:{paths.CONTAINER}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("case", "argv"),
+    [
+        ("bare", ("journalctl", "--unit", "derpfleet-relay.service", "--lines", "20", "--no-pager")),
+        ("docker", ("docker", "logs", "--tail", "20", "derpfleet-derper")),
+    ],
+)
+def test_the_command_that_prints_the_log(case: str, argv: tuple[str, ...]) -> None:
+    assert relay.log(inventory.load(FOLDER / case / "site.yml").hosts["hk1"], 20) == argv
