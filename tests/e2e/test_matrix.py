@@ -37,7 +37,7 @@ def test_stun_is_silent_while_nginx_does_not_work(desk: Desk) -> None:
         desk.stage.run_in("hk1", ["systemctl", "start", "nginx"])
     assert ran.proof("hk1")["failed"] == "tcp"
     assert rung(ran, "stun4")["status"] == "skipped"
-    assert "a relay whose front does not work keeps silent, see TCP, https port" in rung(ran, "stun4")["detail"]
+    assert "a relay whose front is broken keeps silent, see TCP, https port" in rung(ran, "stun4")["detail"]
     again = desk.invoke("verify", "--host", "hk1")  # at once: the relay asks every second while its front is broken
     assert again.code == 0, again.why()
     assert front_ok(desk) == "1"
