@@ -11,6 +11,7 @@ import pytest
 from artefacts import go
 from lab.programs import DERPER
 from tests.probe.authority import Authority, Issued
+from tests.probe.seeding import Stage
 from tests.probe.servers import DOMAIN, OURS, Backend, Front, backend, nginx
 
 
@@ -57,3 +58,15 @@ def command(request: pytest.FixtureRequest) -> tuple[str, ...]:
         return OURS
     cache = Path(__file__).parents[2] / ".cache"
     return (str(go.build(DERPER, cache=cache, progress=print) / "derper"),)
+
+
+@pytest.fixture
+def stage(
+    authority: Authority,
+    good: Issued,
+    relay: Backend,
+    closed: Backend,
+    fronted: tuple[int, int],
+    tmp_path: Path,
+) -> Stage:
+    return Stage(authority, good, relay, closed, fronted, tmp_path / "front")
