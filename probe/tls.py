@@ -12,6 +12,7 @@ import ssl
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from probe.certificate import LOW_SHARE, Chain, read_chain
 from probe.net import Flooded, NoRoute, Patience, Wire, within
@@ -117,7 +118,7 @@ def presented(wire: Wire) -> Chain:
     # Public since Python 3.13. Before, only the inner object has it, and it returns objects whose
     # DER is `public_bytes(2)`.
     public = hasattr(wire.tls, "get_unverified_chain")
-    source = wire.tls if public else wire.tls._sslobj  # type: ignore[attr-defined]
+    source: Any = wire.tls if public else wire.tls._sslobj  # type: ignore[attr-defined]
     entries = source.get_unverified_chain()
     chain = read_chain([entry if isinstance(entry, bytes) else entry.public_bytes(2) for entry in entries])
     # Clients make the fast start in TLS 1.3 only, where the certificates came encrypted.
@@ -269,7 +270,7 @@ def _untrusted(
 
 
 async def _not_tls(target: Target, address: str, error: ssl.SSLError, patience: Patience) -> Broken:
-    """Find out what a port speaks on which OpenSSL gave up."""
+    """Find out the protocol of a port on which OpenSSL gave up."""
     where = f"{address} port {target.https_port}"
     reason = (error.reason or "").upper()
     if "ALERT" in reason or "UNRECOGNIZED_NAME" in reason:

@@ -21,7 +21,8 @@ from bench.deploy.measure import Run, measured
 from bench.deploy.stage import run_in_lab
 from bench.deploy.tools import CACHE, TOOLS, Target, add_login, behind, versions
 from bench.deploy.wanted import RESET, STATE, write_contents
-from lab.delay import delaying, parse_seconds
+from lab.delay import parse_seconds
+from lab.delaying import delaying
 
 Runs = dict[str, dict[str, list[Run]]]  # tool -> "first" | "no-op" -> runs
 

@@ -20,7 +20,8 @@ from bench.deploy.stage import run_in_lab
 from bench.deploy.tools import CACHE, Target, add_login, behind
 from bench.deploy.wanted import RESET, write_contents
 from inventory.checkout import CHECKOUT
-from lab.delay import delaying, parse_seconds
+from lab.delay import parse_seconds
+from lab.delaying import delaying
 
 FIRST_PORT = 3001
 START = """

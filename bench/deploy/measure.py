@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.deploy.tools import Program
-from lab.delay import Delaying
+from lab.delaying import Delaying
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from lab.delay import delaying
+from lab.delaying import delaying
 from probe.proof import LADDER, Proof
 from probe.verify import prove
 from tests.probe.authority import Authority

@@ -17,7 +17,8 @@ from dataclasses import replace
 
 import pytest
 
-from lab.delay import Counts, DelayProxy, delaying, parse_address, parse_seconds
+from lab.delay import Counts, DelayProxy, parse_address, parse_seconds
+from lab.delaying import delaying
 
 RTT_S = 0.04
 

@@ -167,7 +167,7 @@ def test_files_that_are_not_the_labs_stay(root: Path) -> None:
 
 @pytest.mark.lab
 def test_two_commands_at_once_do_not_tread_on_each_other(root: Path) -> None:
-    with lifecycle.alone(root), pytest.raises(lab.LabError, match="by another command"):
+    with lifecycle.exclusive(root), pytest.raises(lab.LabError, match="by another command"):
         lab.down(root)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fleet.shared.parts import deploy_part
-from lab.delay import delaying
+from lab.delaying import delaying
 from probe import packets
 from probe.derpmap import Map, Unknown, with_map
 from probe.keys import new_prover
