@@ -1,8 +1,8 @@
 """The ACME server: Debian's Pebble, a real one that issues certificates after a real HTTP-01
 validation.
 
-It makes a new root at every start. The CA bundle is then written anew, and earlier certificates are
-no longer trusted.
+It makes a new root at every start. The CA bundle is then written again, and earlier certificates
+are no longer trusted.
 """
 
 from __future__ import annotations

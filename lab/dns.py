@@ -34,7 +34,7 @@ class Dns:
     folder: Path
 
     def start(self) -> None:
-        """Start it, and lay out the files by which controller and sites resolve names."""
+        """Start it, and write the files by which controller and sites resolve names."""
         topology = self.topology
         resolver = topology.address(DNS_AT)
         nsswitch = re.sub(r"(?m)^hosts:.*$", "hosts: files dns", NSSWITCH.read_text())

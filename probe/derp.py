@@ -263,7 +263,7 @@ def _server_key(target: Target, peer: Peer, chain: Chain) -> bytes:
     key = peer.client.server_key
     assert key is not None  # noqa: S101 - greeted
     header = _HEADER_KEY.search(peer.head.partition(b"\r\n\r\n")[0])
-    restart = target.redeploy(Part.RELAY, "restart the relay, so that it makes the certificate anew")
+    restart = target.redeploy(Part.RELAY, "restart the relay, so that it makes a new certificate")
     if header and bytes.fromhex(header[1].decode()) != key:
         raise Broken(
             "the key in the header Derp-Public-Key is not the one in the greeting",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from probe.net import Patience, resolve, within
@@ -75,13 +76,9 @@ async def check_name(target: Target, patience: Patience) -> Found[Addresses]:
         cause="the resolver of this controller does not answer",
         next=f"dig {target.domain}",
     )
-    try:
-        async with within(patience.name_s, late):
-            found = [
-                ip_address(text.split("%")[0]) for text in await (target.resolve or resolve)(target.domain)
-            ]
-    except OSError as error:
-        raise _unresolved(target, error) from None
+    async with within(patience.name_s, late, partial(_unresolved, target)):
+        answer = await (target.resolve or resolve)(target.domain)
+    found = [ip_address(text.split("%")[0]) for text in answer]
     if not found:
         raise _unresolved(target, socket.gaierror(socket.EAI_NONAME, "no address"))
     return judge(target, found)

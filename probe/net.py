@@ -12,7 +12,7 @@ import errno
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
@@ -176,10 +176,16 @@ class Wire:
 
 
 @contextlib.asynccontextmanager
-async def within(seconds: float, late: Broken) -> AsyncIterator[None]:
-    """Raise `late` when the body takes longer than `seconds`."""
+async def within(
+    seconds: float, late: Broken, failed: Callable[[OSError], Broken] | None = None
+) -> AsyncIterator[None]:
+    """Raise `late` when the body takes longer than `seconds`, and `failed`'s answer to its OSError."""
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
         raise late from None
+    except OSError as error:
+        if failed is None:
+            raise
+        raise failed(error) from None

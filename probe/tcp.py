@@ -7,6 +7,7 @@ import errno
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from probe.net import NoRoute, Patience, connect, within
 from probe.proof import Broken, Found, Skip, duration
@@ -27,26 +28,24 @@ async def dial(address: str, port: int, target: Target, patience: Patience) -> s
             f"{target.redeploy(Part.FIREWALL, 'open it on the host')}"
         ),
     )
-    try:
-        async with within(patience.tcp_s, late):
-            return await connect(address, port)
-    except ConnectionRefusedError:
-        raise Broken(
+    async with within(patience.tcp_s, late, partial(_unconnected, target, address, port)):
+        return await connect(address, port)
+
+
+def _unconnected(target: Target, address: str, port: int, error: OSError) -> Broken:
+    """Return the reason why a connection failed."""
+    where = f"{address} port {port}/tcp"
+    if isinstance(error, ConnectionRefusedError):
+        return Broken(
             f"{where} refused the connection",
             cause="the host is up, but nothing listens on that port",
-            next=target.redeploy(Part.FRONT, f"start what has to listen on port {port}"),
-        ) from None
-    except OSError as error:
-        cause, step = "the connection failed", f"ping {address}"
-        if error.errno == errno.EHOSTUNREACH:
-            # also after -j REJECT --reject-with icmp-host-prohibited
-            cause = (
-                "the address is not reachable from here, or the host's own packet filter rejects that port"
-            )
-            step += f" and iptables -S INPUT on the host, which has to accept {port}/tcp"
-        raise Broken(
-            f"{where}: {error.strerror or error}", cause=cause, next=f"{step}, then {target.again}"
-        ) from None
+            next=target.redeploy(Part.FRONT, f"start the program that has to listen on port {port}"),
+        )
+    cause, step = "the connection failed", f"ping {address}"
+    if error.errno == errno.EHOSTUNREACH:  # also after -j REJECT --reject-with icmp-host-prohibited
+        cause = "the address is not reachable from here, or the host's own packet filter rejects that port"
+        step += f" and iptables -S INPUT on the host, which has to accept {port}/tcp"
+    return Broken(f"{where}: {error.strerror or error}", cause=cause, next=f"{step}, then {target.again}")
 
 
 async def check_tcp(

@@ -134,7 +134,7 @@ def _check_pin(target: Target, chain: Chain, now: datetime) -> None:
     if leaf.sha256 != target.pin:
         raise Broken(
             f"the certificate is sha256 {leaf.sha256}",
-            cause=f"it is not the pinned one, {target.pin}: it was made anew, or another server answers",
+            cause=f"it is not the pinned one, {target.pin}: it was made again, or another server answers",
             next=target.redeploy(Part.CERTIFICATE, "put the new fingerprint into the map's certname"),
         )
     if chain.count != 1:

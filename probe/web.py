@@ -172,13 +172,14 @@ async def _patiently(
         cause="the front hangs, or its backend does",
         next=step,
     )
+
+    def cut(error: OSError) -> Broken:
+        cause = "the connection was cut instead of answered"
+        return Broken(f"{url}: {error.strerror or error}", cause=cause, next=step)
+
     try:
-        async with within(patience.http_s, late):
+        async with within(patience.http_s, late, cut):
             return await ask(wire, parts.netloc, parts.path, headers)
     except BadAnswer as error:
         cause = "the server there does not speak HTTP, or its answer exceeds all bounds"
         raise Broken(f"{url}: {error}", cause=cause, next=step) from None
-    except OSError as error:
-        raise Broken(
-            f"{url}: {error.strerror or error}", cause="the connection was cut instead of answered", next=step
-        ) from None
