@@ -197,7 +197,7 @@ def _check_root() -> None:
         raise LabError(
             "the lab needs root",
             why="it makes network namespaces and boots containers",
-            next="sudo the same command",
+            next="run the same command with sudo",
         )
 
 

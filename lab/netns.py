@@ -49,7 +49,7 @@ def choose(root: Path, servers: list[str]) -> Topology:
         raise LabError(
             "no address range is free for the lab",
             why=f"this machine uses addresses in each of {wanted}",
-            next="see lab/topology.py",
+            next="add a free range to lab/topology.py",
         )
     return Topology(lab_id(root), network, way_out)
 

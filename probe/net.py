@@ -179,7 +179,11 @@ class Wire:
 async def within(
     seconds: float, late: Broken, failed: Callable[[OSError], Broken] | None = None
 ) -> AsyncIterator[None]:
-    """Raise `late` when the body takes longer than `seconds`, and `failed`'s answer to its OSError."""
+    """Raise `late` when the body takes longer than `seconds`; turn its OSError into `failed`'s
+    answer.
+
+    Without `failed` an OSError is raised as it is.
+    """
     try:
         async with asyncio.timeout(seconds):
             yield

@@ -15,8 +15,8 @@ from probe.net import Patience
 from probe.target import Target
 from probe.verify import verify
 from relay.keys.meta_certificate import new_meta_cert, pem_of
-from tests.probe.actors import Quack, Script, answering, serving
 from tests.probe.authority import Authority, Issued
+from tests.probe.faulty_servers import FaultyRelay, Script, answering, serving
 from tests.probe.servers import DOMAIN, OURS, Backend, Front, backend, nginx, target
 
 HASTE = Patience(
@@ -66,9 +66,9 @@ class Stage:
         port = await self.open.enter_async_context(serving(script, issued))
         return self.healthy(https_port=port, **fields)
 
-    async def quacks(self, **fields: object) -> Target:
+    async def faulty_relay(self, **fields: object) -> Target:
         """Start a server that looks like a relay up to a point."""
-        return await self.instead(Quack(**fields), self.good)  # type: ignore[arg-type]
+        return await self.instead(FaultyRelay(**fields), self.good)  # type: ignore[arg-type]
 
     async def stun(self, answer: Callable[[bytes, tuple[str, int]], bytes | None]) -> Target:
         return self.healthy(stun_port=await self.open.enter_async_context(answering(answer)))

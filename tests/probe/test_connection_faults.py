@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from probe.target import Target
-from tests.probe.actors import backlog_full, filtering, saying, stun_saying, trickling
 from tests.probe.authority import DAY
+from tests.probe.faulty_servers import backlog_full, filtering, saying, stun_saying, trickling
 from tests.probe.seeding import Fault, Stage, find, pin_of
 from tests.probe.servers import DOMAIN, LOOPBACK, free_port
 

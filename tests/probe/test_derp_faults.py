@@ -10,7 +10,7 @@ from probe.keys import new_prover
 from probe.target import Target
 from relay.core.handshake import make_private_key, public_key
 from relay.core.wire import pack_frame
-from tests.probe.actors import SWITCH, saying, trickling
+from tests.probe.faulty_servers import SWITCH, saying, trickling
 from tests.probe.seeding import Fault, Stage, find
 from tests.probe.servers import UPGRADE, Backend, free_port
 
@@ -96,67 +96,67 @@ FAULTS: dict[str, Fault] = {
         "role:nginx",
     ),
     "no /derp behind the probe": (
-        lambda s: s.quacks(upgrade=saying(b"HTTP/1.1 404 Not Found\r\n\r\n")),
+        lambda s: s.faulty_relay(upgrade=saying(b"HTTP/1.1 404 Not Found\r\n\r\n")),
         "upgrade",
         "another web server",
         "role:nginx",
     ),
     "the backend dies at the upgrade": (
-        lambda s: s.quacks(upgrade=saying(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")),
+        lambda s: s.faulty_relay(upgrade=saying(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")),
         "upgrade",
         "relay behind it",
         "role:relay",
     ),
     "101 and then silence": (
-        lambda s: s.quacks(upgrade=saying(SWITCH + b"\r\n", then=60)),
+        lambda s: s.faulty_relay(upgrade=saying(SWITCH + b"\r\n", then=60)),
         "upgrade",
         "blank line are lost",
         "role:nginx",
     ),
     "101 and then garbage": (
-        lambda s: s.quacks(upgrade=saying(SWITCH + b"\r\ngarbage")),
+        lambda s: s.faulty_relay(upgrade=saying(SWITCH + b"\r\ngarbage")),
         "upgrade",
         "not a DERP server",
         "role:nginx",
     ),
     "a greeting with the wrong magic": (
-        lambda s: s.quacks(upgrade=saying(GREETING_WITH_WRONG_MAGIC)),
+        lambda s: s.faulty_relay(upgrade=saying(GREETING_WITH_WRONG_MAGIC)),
         "upgrade",
         "not a DERP server",
         "role:nginx",
     ),
     "a frame of 4 GiB": (
-        lambda s: s.quacks(upgrade=saying(HUGE_FRAME)),
+        lambda s: s.faulty_relay(upgrade=saying(HUGE_FRAME)),
         "upgrade",
         "not a DERP server",
         "role:nginx",
     ),
     "a trickling upgrade": (
-        lambda s: s.quacks(upgrade=trickling(b"HTTP/1.1 101 Switching Protocols\r\n")),
+        lambda s: s.faulty_relay(upgrade=trickling(b"HTTP/1.1 101 Switching Protocols\r\n")),
         "upgrade",
         "hangs",
         "role:nginx",
     ),
     "huge headers at the upgrade": (
-        lambda s: s.quacks(upgrade=saying(HUGE_HEAD)),
+        lambda s: s.faulty_relay(upgrade=saying(HUGE_HEAD)),
         "upgrade",
         "not a DERP server",
         "role:nginx",
     ),
     "hung up at the upgrade": (
-        lambda s: s.quacks(upgrade=saying(b"")),
+        lambda s: s.faulty_relay(upgrade=saying(b"")),
         "upgrade",
         "hung up|not a DERP server",
         "role:",
     ),
     "the header names another key": (
-        lambda s: s.quacks(header_key=public_key(FRESH)),
+        lambda s: s.faulty_relay(header_key=public_key(FRESH)),
         "upgrade",
         "two relays",
         "role:relay",
     ),
     "two relays behind one name": (
-        lambda s: s.quacks(fresh_key=True),
+        lambda s: s.faulty_relay(fresh_key=True),
         "upgrade",
         "several relays",
         "role:nginx",
@@ -193,45 +193,45 @@ FAULTS: dict[str, Fault] = {
         "role:relay",
     ),
     "the admission controller hangs": (
-        lambda s: s.quacks(after_info=lambda _: b""),
+        lambda s: s.faulty_relay(after_info=lambda _: b""),
         "handshake",
         "waits for its admission",
         "role:relay",
     ),
     "garbage instead of ServerInfo": (
-        lambda s: s.quacks(after_info=lambda _: pack_frame(3, bytes(60))),
+        lambda s: s.faulty_relay(after_info=lambda _: pack_frame(3, bytes(60))),
         "handshake",
         "no DERP server",
         "role:relay",
     ),
     "a flood instead of ServerInfo": (
-        lambda s: s.quacks(after_info=lambda _: FLOOD),
+        lambda s: s.faulty_relay(after_info=lambda _: FLOOD),
         "handshake",
         "no DERP server",
         "role:relay",
     ),
     # packets
     "a relay that loses its clients": (
-        lambda s: s.quacks(loses=True),
+        lambda s: s.faulty_relay(loses=True),
         "packets",
         "lost a client",
         "role:nginx",
     ),
     "a relay that swallows packets": (
-        lambda s: s.quacks(deliver=lambda _: None),
+        lambda s: s.faulty_relay(deliver=lambda _: None),
         "packets",
         "drops their packets",
         "role:relay",
     ),
     "a relay that changes packets": (
-        lambda s: s.quacks(deliver=lambda p: p[:-1] + b"!"),
+        lambda s: s.faulty_relay(deliver=lambda p: p[:-1] + b"!"),
         "packets",
         "as they are",
         "role:relay",
     ),
-    "large packets get stuck": (lambda s: s.quacks(most=10_000), "packets", "path MTU", "role:relay"),
+    "large packets get stuck": (lambda s: s.faulty_relay(most=10_000), "packets", "path MTU", "role:relay"),
     "a relay that hangs up on packets": (
-        lambda s: s.quacks(deliver=_crash),
+        lambda s: s.faulty_relay(deliver=_crash),
         "packets",
         "hung up",
         "role:relay",

@@ -20,8 +20,8 @@ from probe.target import Target
 from probe.verify import verify
 from probe.web import excerpt
 from relay.core.wire import pack_frame
-from tests.probe.actors import SWITCH, Quack, saying, serving
 from tests.probe.authority import Authority, Issued
+from tests.probe.faulty_servers import SWITCH, FaultyRelay, saying, serving
 from tests.probe.servers import DOMAIN, Backend, target
 
 ANY_JSON = st.recursive(
@@ -80,7 +80,7 @@ def healthy(fronted: tuple[int, int], relay: Backend, authority: Authority) -> T
 )
 def test_any_answer_to_the_upgrade(words: bytes, before: bytes, healthy: Target, good: Issued) -> None:
     async def climb() -> Proof:
-        async with serving(Quack(upgrade=saying(before + words)), good) as port:
+        async with serving(FaultyRelay(upgrade=saying(before + words)), good) as port:
             return await verify(replace(healthy, https_port=port, domain=DOMAIN), patience=QUICK)
 
     proof = asyncio.run(climb())

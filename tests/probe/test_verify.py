@@ -25,8 +25,8 @@ from probe.proof import LADDER, Proof, Rung
 from probe.target import Target
 from probe.verify import prove, verify
 from relay.keys.meta_certificate import new_meta_cert, pem_of
-from tests.probe.actors import Quack, answering, serving
 from tests.probe.authority import Authority, Issued
+from tests.probe.faulty_servers import FaultyRelay, answering, serving
 from tests.probe.servers import DOMAIN, HK1, LOOPBACK, Backend, Front, backend, free_port, nginx, target
 
 ALWAYS_SKIPPED = {"stun6": "no address of that family", "idle": "--thorough", "map": "no map given"}
@@ -177,7 +177,7 @@ def test_an_unknown_relay_may_be_open_or_not(
 
 
 def test_pings_of_the_relay_are_answered(healthy: Target, good: Issued) -> None:
-    relay = Quack(pings=True)
+    relay = FaultyRelay(pings=True)
 
     async def climb() -> Proof:
         async with serving(relay, good) as port:
@@ -261,7 +261,7 @@ def test_keep_alives_are_heard_or_missed(
     monkeypatch.setattr(packets, "_KEEP_ALIVE_S", 0.2)
 
     async def climb() -> Proof:
-        async with serving(Quack(alive_s=alive_s), good) as port:
+        async with serving(FaultyRelay(alive_s=alive_s), good) as port:
             return await verify(
                 replace(healthy, https_port=port), thorough=True, patience=Patience(idle_s=0.4)
             )

@@ -126,7 +126,7 @@ SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgr
 
 
 @dataclass
-class Quack:
+class FaultyRelay:
     """A server that looks like a relay up to a point.
 
     Each field is a step that a test may do wrongly.
