@@ -1,4 +1,7 @@
-"""python -m lab up [PART…] | down | status | shell [HOST|SITE|controller]    the lab in ./.lab, or in $DERPFLEET_LAB"""
+"""python -m lab up [PART…] | down | status | shell [HOST|SITE|controller]
+
+Works on the lab in ./.lab, or in $DERPFLEET_LAB.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,15 @@ from lab.topology import PARTS
 
 
 def main(arguments: list[str]) -> int:
-    """Run one verb; the exit status."""
+    """Run one verb; return the exit status."""
     root, began = Path(os.environ.get("DERPFLEET_LAB", ".lab")), time.monotonic()
     match arguments:
         case ["up", *parts]:
-            lab.up(root, only=parts or PARTS, progress=lambda line: print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True))
+            lab.up(
+                root,
+                only=parts or PARTS,
+                progress=lambda line: print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True),
+            )
         case ["down"]:
             lab.down(root)
             print(f"no lab in {root.resolve()}")

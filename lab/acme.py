@@ -1,6 +1,8 @@
-"""The ACME server: Debian's Pebble, a real one that issues certificates after a real HTTP-01 validation.
+"""The ACME server: Debian's Pebble, a real one that issues certificates after a real HTTP-01
+validation.
 
-It makes a new root at every start, so that the CA bundle is written anew, and certificates from before are no longer trusted.
+It makes a new root at every start. The CA bundle is then written again, and earlier certificates
+are no longer trusted.
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ RELIABLE = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUT
 
 @dataclass(frozen=True)
 class Acme:
-    """Pebble in the lab's own namespace. `folder` holds its files; `bundle` is where the roots that clients trust are written,
-    `other_root` among them."""
+    """Pebble in the lab's own namespace.
+
+    `folder` holds its files. The roots that clients trust are written to `bundle`, `other_root`
+    among them.
+    """
 
     topology: Topology
     processes: Processes
@@ -34,20 +39,20 @@ class Acme:
 
     @property
     def directory_url(self) -> str:
-        """What an ACME client is pointed at."""
+        """The URL for ACME clients."""
         return f"https://{ACME}.{DOMAIN}:{PORT}/dir"
 
     @property
     def ca(self) -> Path:
-        """What the ACME server's own https is verified with."""
+        """The root that verifies the ACME server's own https."""
         return self.folder / "ca.pem"
 
     def start(self, *, reliable: bool = True, lifetime_s: int = LIFETIME_S) -> None:
-        """Start it, as a new server: one that runs already is ended, with its accounts, orders and root.
+        """Start it, as a new server: one that runs already is ended, with its accounts, orders and
+        root.
 
-        Certificates live for `lifetime_s`.
-        Not `reliable`: validations take seconds, some good nonces are refused and some validations of before are good enough,
-        by which Pebble tries a client's patience.
+        Certificates live for `lifetime_s`. Not `reliable`: validations take seconds, some good
+        nonces are refused, and some earlier validations are reused, to test a client's retries.
         """
         topology, address = self.topology, self.topology.address(ACME_AT)
         authority, certificate, key = make_server_certificate(f"{ACME}.{DOMAIN}", address)
@@ -62,17 +67,30 @@ class Acme:
             "externalAccountBindingRequired": False,
             "certificateValidityPeriod": lifetime_s,
         }
-        write_tree(self.folder, {"ca.pem": authority, "server.pem": certificate, "pebble.json": json.dumps({"pebble": settings}, indent=1)})
+        write_tree(
+            self.folder,
+            {
+                "ca.pem": authority,
+                "server.pem": certificate,
+                "pebble.json": json.dumps({"pebble": settings}, indent=1),
+            },
+        )
         write_tree(self.folder, {"server.key": key}, mode=0o600)
         self.processes.start(
             ACME,
             [
                 "nsenter", f"--net={netns.FOLDER / topology.namespace}",
-                "pebble", "-config", str(self.folder / "pebble.json"), "-dnsserver", f"{topology.address(DNS_AT)}:53",
+                "pebble", "-config", str(self.folder / "pebble.json"),
+                "-dnsserver", f"{topology.address(DNS_AT)}:53",
             ],
             environment={**os.environ, **(RELIABLE if reliable else {})},
         )  # fmt: skip
-        root = wait_for(self._root, timeout_s=10, what="the ACME server did not come up", why=lambda: self.processes.tail(ACME))
+        root = wait_for(
+            self._root,
+            timeout_s=10,
+            what="the ACME server did not come up",
+            why=lambda: self.processes.tail(ACME),
+        )
         self.bundle.write_text(machine_bundle() + self.other_root.read_text() + root)
 
     def _root(self) -> str | None:

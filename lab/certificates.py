@@ -1,4 +1,5 @@
-"""Certificate authorities of the lab's own, for the https of the ACME server, of headscale and of sites that were there before."""
+"""The lab's own certificate authorities, for the https of the ACME server, of headscale and of
+existing sites."""
 
 from __future__ import annotations
 
@@ -16,13 +17,16 @@ MACHINE_CAS = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def machine_bundle() -> str:
-    """The roots that this machine trusts, in PEM; "" when it has no bundle."""
+    """Return the roots that this machine trusts, in PEM; "" when it has no bundle."""
     bundle = Path(os.environ.get("SSL_CERT_FILE", MACHINE_CAS))
     return bundle.read_text().rstrip("\n") + "\n" if bundle.is_file() else ""
 
 
 def make_server_certificate(name: str, address: IPv4Address) -> tuple[bytes, bytes, bytes]:
-    """A new authority and a certificate for one server: (authority's certificate, server's certificate, server's key), all PEM."""
+    """Make an authority and a certificate for one server.
+
+    Returns (authority's certificate, server's certificate, server's key), all PEM.
+    """
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "derpfleet lab")])
     authority = (
@@ -34,9 +38,13 @@ def make_server_certificate(name: str, address: IPv4Address) -> tuple[bytes, byt
     server = (
         _certificate(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), issuer, key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(address)]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(address)]), critical=False
+        )
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
+        )
         .sign(authority_key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
@@ -45,12 +53,14 @@ def make_server_certificate(name: str, address: IPv4Address) -> tuple[bytes, byt
 
 
 _SIGNS = x509.KeyUsage(
-    digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
-    key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+    digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
+    key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
 )  # fmt: skip
 
 
-def _certificate(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()

@@ -1,7 +1,7 @@
-"""A client site: a network behind a NAT of its own, with a real tailscaled in it.
+"""A client site: a network behind its own NAT, with a real tailscaled in it.
 
-tailscaled runs in userspace mode: what goes into the tailnet enters by its SOCKS5 port, what comes out of it is handed to
-loopback in the site's namespace.
+tailscaled runs in userspace mode: connections into the tailnet enter by its SOCKS5 port, and those
+from it go to loopback in the site's namespace.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ from lab.process import Processes, execute, wait_for
 from lab.topology import SiteSpec, Topology
 
 SOCKS_PORT, FILE_PORT = 1055, 8000
-SOCKET = "tailscaled.sock"  # relative to the site's folder: the name of a unix socket may have 107 bytes at most
+# relative to the site's folder: the name of a unix socket may have 107 bytes at most
+SOCKET = "tailscaled.sock"
 _PONG = re.compile(r"pong from \S+ \(\S+\) via (?P<via>\S+) in (?P<ms>[0-9.]+)(?P<unit>µs|ms|s)")
 
 
 @dataclass(frozen=True)
 class Pong:
-    """An answer to a ping. `relay` is the code of the region that it came through, "" for a direct path."""
+    """An answer to a ping.
+
+    `relay` is the code of the region that it passed, "" for a direct path.
+    """
 
     relay: str
     ms: float
@@ -45,7 +49,7 @@ class Transfer:
     seconds: float
     sha256_sent: str
     sha256_received: str
-    relay: str  # the code of the region that it came through, "" for a direct path
+    relay: str  # the code of the region that it passed, "" for a direct path
 
     @property
     def ok(self) -> bool:
@@ -55,7 +59,10 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Client:
-    """The tailscale client of one site. `programs` holds `tailscale` and `tailscaled`, `ca` the roots that it trusts."""
+    """The tailscale client of one site.
+
+    `programs` holds `tailscale` and `tailscaled`, `ca` its trusted roots.
+    """
 
     spec: SiteSpec
     topology: Topology
@@ -82,31 +89,38 @@ class Client:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> None:
-        """Start tailscaled; nothing happens when it runs already."""
+        """Start tailscaled unless it runs already."""
         if self.running:
             return
         argv = [
-            str(self.programs / "tailscaled"), "--tun=userspace-networking", "--statedir=.", f"--socket={SOCKET}", "--port=0",
-            f"--socks5-server=127.0.0.1:{SOCKS_PORT}", "--no-logs-no-support",
+            str(self.programs / "tailscaled"), "--tun=userspace-networking", "--statedir=.",
+            f"--socket={SOCKET}", "--port=0", f"--socks5-server=127.0.0.1:{SOCKS_PORT}",
+            "--no-logs-no-support",
         ]  # fmt: skip
         self.processes.start(
-            self._daemon, [*self.enter(), *argv], environment={**self._environment, "TS_LOGS_DIR": str(self.folder)}, cwd=self.folder
+            self._daemon,
+            [*self.enter(), *argv],
+            environment={**self._environment, "TS_LOGS_DIR": str(self.folder)},
+            cwd=self.folder,
         )
         wait_for(
-            lambda: (self.folder / SOCKET).exists() and self.tailscale("status", "--json", check=False).returncode == 0,
-            timeout_s=15, what=f"tailscaled of {self.name} did not come up", why=lambda: self.processes.tail(self._daemon),
-        )  # fmt: skip
+            self._answers,
+            timeout_s=15,
+            what=f"tailscaled of {self.name} did not come up",
+            why=lambda: self.processes.tail(self._daemon),
+        )
 
     def stop(self) -> None:
-        """Stop tailscaled; what it knows stays."""
+        """Stop tailscaled; its state stays."""
         self.processes.stop(self._daemon)
 
     def join(self) -> None:
-        """Log in to the lab's headscale, as a node with the site's name; starts tailscaled if need be."""
+        """Log in to the lab's headscale, as a node with the site's name; start tailscaled if need
+        be."""
         self.start()
         self.tailscale(
-            "up", f"--login-server={self.headscale.url}", f"--auth-key={self.headscale.preauth_key()}", f"--hostname={self.name}",
-            "--accept-dns=false", "--timeout=30s", timeout_s=45,
+            "up", f"--login-server={self.headscale.url}", f"--auth-key={self.headscale.preauth_key()}",
+            f"--hostname={self.name}", "--accept-dns=false", "--timeout=30s", timeout_s=45,
         )  # fmt: skip
 
     def leave(self) -> None:
@@ -117,18 +131,27 @@ class Client:
         for path in sorted(self.folder.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
-    def tailscale(self, *arguments: str, check: bool = True, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
+    def tailscale(
+        self, *arguments: str, check: bool = True, timeout_s: float = 30
+    ) -> subprocess.CompletedProcess[str]:
         """Run the `tailscale` command line on this site."""
-        return self.run([str(self.programs / "tailscale"), f"--socket={SOCKET}", *arguments], check=check, timeout_s=timeout_s)
+        return self.run(
+            [str(self.programs / "tailscale"), f"--socket={SOCKET}", *arguments],
+            check=check,
+            timeout_s=timeout_s,
+        )
 
     def status(self) -> dict[str, Any]:
-        """`tailscale status --json`."""
+        """Return the decoded output of `tailscale status --json`."""
         found: dict[str, Any] = json.loads(self.tailscale("status", "--json").stdout)
         return found
 
     @property
     def ipv4(self) -> str:
-        """Its address in the tailnet. Given in the order of joining: never guess it."""
+        """Its address in the tailnet.
+
+        Addresses are given in the order of joining: never guess one.
+        """
         return self.tailscale("ip", "-4").stdout.strip()
 
     @property
@@ -137,44 +160,88 @@ class Client:
         return str(self.status()["Self"]["Relay"])
 
     def wait_for_home(self, code: str, *, timeout_s: float = 30) -> None:
-        """Until the region of this code is its home. Raises LabError with what its health says."""
-        wait_for(lambda: self.home == code, timeout_s=timeout_s, what=f"{self.name} did not take {code} for its home", why=self._health)
+        """Wait until the region of this code is its home.
+
+        Raises LabError with its health messages.
+        """
+        wait_for(
+            lambda: self.home == code,
+            timeout_s=timeout_s,
+            what=f"{self.name} did not take {code} for its home",
+            why=self._health,
+        )
 
     def regions(self) -> dict[int, str]:
-        """The regions of the map that it has now: id -> code."""
+        """Return the regions of its current map: id -> code."""
         return {number: region["RegionCode"] for number, region in self.derp_map().items()}
 
     def derp_map(self) -> dict[int, dict[str, Any]]:
-        """The regions of the map that it has now, by id, as tailcfg.DERPRegion."""
+        """Return the regions of its current map by id, as tailcfg.DERPRegion."""
         regions = json.loads(self.tailscale("debug", "derp-map").stdout)["Regions"]
         return {int(number): region for number, region in regions.items()}
 
     def ping(self, other: Client, *, timeout_s: float = 20) -> Pong:
-        """One disco ping, repeated until it is answered; a first one often is not, while the peer still dials its relay."""
+        """Send a disco ping until it is answered; the first often is not, while the peer still
+        dials its relay."""
         argv = ("ping", "--until-direct=false", "-c", "1", "--timeout", "1s", other.ipv4)
 
         def answer() -> Pong | None:
             found = _PONG.search(self.tailscale(*argv, check=False).stdout)
             if found is None:
                 return None
-            relay = found["via"].removeprefix("DERP(").removesuffix(")") if found["via"].startswith("DERP(") else ""
+            relay = (
+                found["via"].removeprefix("DERP(").removesuffix(")")
+                if found["via"].startswith("DERP(")
+                else ""
+            )
             return Pong(relay, float(found["ms"]) * {"µs": 0.001, "ms": 1, "s": 1000}[found["unit"]])
 
-        return wait_for(answer, timeout_s=timeout_s, what=f"{self.name} gets no answer from {other.name}", why=self._health)
+        return wait_for(
+            answer,
+            timeout_s=timeout_s,
+            what=f"{self.name} gets no answer from {other.name}",
+            why=self._health,
+        )
 
     def send(self, other: Client, nbytes: int, *, timeout_s: float = 120) -> Transfer:
-        """Send random bytes to another site through the tailnet, and compare what arrived. Raises LabError when nothing does."""
+        """Send random bytes to another site through the tailnet, and compare them on arrival.
+
+        Raises LabError when none arrive.
+        """
         served = self.folder / "www"
         served.mkdir(exist_ok=True)
         data = os.urandom(nbytes)
         (served / "data").write_bytes(data)
         server = f"{self.name}-files"
         self.processes.start(
-            server, [*self.enter(), sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(served), str(FILE_PORT)]
+            server,
+            [
+                *self.enter(),
+                sys.executable,
+                "-m",
+                "http.server",
+                "--bind",
+                "127.0.0.1",
+                "--directory",
+                str(served),
+                str(FILE_PORT),
+            ],
         )
         try:
-            ready = ["curl", "--silent", "--fail", "--output", "/dev/null", "--head", f"http://127.0.0.1:{FILE_PORT}/data"]
-            wait_for(lambda: self.run(ready, check=False).returncode == 0, timeout_s=10, what=f"{server} did not come up")
+            ready = [
+                "curl",
+                "--silent",
+                "--fail",
+                "--output",
+                "/dev/null",
+                "--head",
+                f"http://127.0.0.1:{FILE_PORT}/data",
+            ]
+            wait_for(
+                lambda: self.run(ready, check=False).returncode == 0,
+                timeout_s=10,
+                what=f"{server} did not come up",
+            )
             received, began = other.folder / "received", time.monotonic()
             fetch = [
                 "curl",
@@ -186,7 +253,10 @@ class Client:
                 "--socks5-hostname",
                 f"127.0.0.1:{SOCKS_PORT}",
             ]
-            other.run([*fetch, "--output", str(received), f"http://{self.ipv4}:{FILE_PORT}/data"], timeout_s=timeout_s + 5)
+            other.run(
+                [*fetch, "--output", str(received), f"http://{self.ipv4}:{FILE_PORT}/data"],
+                timeout_s=timeout_s + 5,
+            )
             seconds = time.monotonic() - began
             arrived = hashlib.sha256(received.read_bytes()).hexdigest()
             received.unlink()
@@ -195,7 +265,8 @@ class Client:
         return Transfer(nbytes, seconds, hashlib.sha256(data).hexdigest(), arrived, other.relay_to(self))
 
     def relay_to(self, other: Client) -> str:
-        """The code of the region that packets for another site go through now, "" when they go directly."""
+        """Return the code of the region that packets for another site pass now, "" when they go
+        directly."""
         peers = self.status()["Peer"].values()
         peer = next((p for p in peers if other.ipv4 in p["TailscaleIPs"]), None)
         if peer is None:
@@ -205,14 +276,22 @@ class Client:
     def run(
         self, argv: Sequence[str], *, input: str | None = None, timeout_s: float = 60, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on the site's network, in the site's folder. With `check`, raises LabError when it fails."""
+        """Run a command on the site's network, in the site's folder.
+
+        With `check`, raises LabError when it fails.
+        """
         return execute(
-            [*self.enter(), *argv], input=input, timeout_s=timeout_s, check=check, what=f"{Path(argv[0]).name} failed on {self.name}",
-            environment=self._environment, cwd=self.folder,
-        )  # fmt: skip
+            [*self.enter(), *argv],
+            input=input,
+            timeout_s=timeout_s,
+            check=check,
+            what=f"{Path(argv[0]).name} failed on {self.name}",
+            environment=self._environment,
+            cwd=self.folder,
+        )
 
     def enter(self) -> list[str]:
-        """An argv prefix that runs a command on the site's network."""
+        """Return an argv prefix that runs a command on the site's network."""
         return netns.inside(self.topology.namespace_of(self.name), self.etc)
 
     @property
@@ -225,8 +304,14 @@ class Client:
 
     @property
     def _environment(self) -> dict[str, str]:
-        """This machine's, less its proxies: a site has no way to them."""
-        return {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")} | self._trust
+        """This machine's environment without its proxies: a site has no way to them."""
+        return {
+            name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
+        } | self._trust
+
+    def _answers(self) -> bool:
+        query = ("status", "--json")
+        return (self.folder / SOCKET).exists() and self.tailscale(*query, check=False).returncode == 0
 
     def _health(self) -> str:
         lines = self.status().get("Health") or []

@@ -1,7 +1,9 @@
-"""A bare Debian, as a VPS provider hands it over: systemd, sshd, Python, and nothing that a relay needs.
+"""A bare Debian, as a VPS provider hands it over: systemd, sshd, Python, and nothing that a relay
+needs.
 
-Made once for each release by mmdebstrap and kept unpacked in `.cache/lab/base-<key>`, the lower layer of its hosts' overlays. How the
-machine reaches package servers (mirror, proxy, CA certificates) is carried into the hosts, whatever it is.
+Made once for each release by mmdebstrap and kept unpacked in `.cache/lab/base-<key>`, the lower
+layer of its hosts' overlays. The machine's settings for package servers (mirror, proxy, CA
+certificates) are copied into the hosts.
 """
 
 from __future__ import annotations
@@ -23,14 +25,15 @@ PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo", "python3",
     "ca-certificates", "curl", "iproute2", "iputils-ping", "kmod", "procps", "less",
 )  # fmt: skip
-# Two logins beside root, as a provider's first-boot script makes them: sudo asks the one for its password.
+# Two logins beside root, as a provider's first-boot script makes them: sudo asks the first for its
+# password.
 ADMIN, ADMIN_WITHOUT_PASSWORD = "ops", "auto"
 SETUP = (
     f"useradd --create-home --shell /bin/bash --groups sudo {ADMIN}",
     f"useradd --create-home --shell /bin/bash --groups sudo {ADMIN_WITHOUT_PASSWORD}",
     f"echo '{ADMIN_WITHOUT_PASSWORD} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/{ADMIN_WITHOUT_PASSWORD}",
     "rm -f /etc/ssh/ssh_host_* /etc/hostname /etc/machine-id /var/lib/dbus/machine-id",
-    # Nothing of its own accord at a random time; a test that wants a busy apt starts one.
+    # No apt runs by itself at a random time; a test that wants a busy apt starts one.
     "systemctl disable --quiet apt-daily.timer apt-daily-upgrade.timer",
 )
 CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
@@ -41,16 +44,29 @@ _STANDARD = re.compile(r"^(?P<uri>\S+) (?P<suite>[a-z]+)(?P<part>|-updates|-secu
 
 
 def base(suite: str, *, cache: Path, progress: Progress) -> Path:
-    """The folder of a release's bare root, made if it is not there. Two callers at once make it once. Raises LabError, CacheError."""
+    """Return the folder of a release's bare root; make it first if it is not there.
+
+    Two callers at once make it once. Raises LabError, CacheError.
+    """
 
     def make(partial: Path) -> None:
         began = time.monotonic()
         progress(f"Debian {suite} root: fetching and unpacking packages (about half a minute)")
-        argv = ["mmdebstrap", "--quiet", "--variant=minbase", "--format=directory", f"--include={','.join(PACKAGES)}"]
+        argv = [
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            "--format=directory",
+            f"--include={','.join(PACKAGES)}",
+        ]
         argv += [f"--aptopt={line}" for line in apt_options()] + [
             f'--customize-hook=chroot "$1" sh -c {shlex.quote(step)}' for step in SETUP
         ]
-        run([*argv, suite, str(partial), *sources(suite)], timeout_s=900, what="the hosts' Debian root could not be made")
+        run(
+            [*argv, suite, str(partial), *sources(suite)],
+            timeout_s=900,
+            what="the hosts' Debian root could not be made",
+        )
         progress(f"Debian {suite} root: made in {time.monotonic() - began:.0f} s")
 
     key = hashlib.sha256("\0".join([suite, *PACKAGES, *SETUP]).encode()).hexdigest()[:12]
@@ -58,10 +74,12 @@ def base(suite: str, *, cache: Path, progress: Progress) -> Path:
 
 
 def lay_out(base_root: Path, folder: Path, *, suite: str, cache: Path, ca: Path) -> None:
-    """The parts of one host's file system, as `lab.host` mounts them: `base`, which all hosts share, `upper` with what is the
-    host's own, `work` and `root` for the mount, and `var`, a copy, since Docker wants no overlay below its own.
+    """Lay out the parts of one host's file system, as `lab.host` mounts them.
 
-    The host can reach package servers, has those packages that earlier hosts fetched, and trusts `ca` besides what this machine trusts.
+    They are `base`, which all hosts share; `upper` with the host's own files; `work` and `root` for
+    the mount; and `var`, a copy, since Docker wants no overlay below its own. The host can reach
+    package servers, has the packages that earlier hosts fetched, and trusts `ca` besides this
+    machine's roots.
     """
     remove_tree(folder)
     for name in ("upper", "work", "root"):
@@ -77,7 +95,7 @@ def lay_out(base_root: Path, folder: Path, *, suite: str, cache: Path, ca: Path)
 
 
 def keep_packages(folder: Path, *, suite: str, cache: Path) -> None:
-    """Put what a host has fetched by apt where the next host of its release finds it."""
+    """Keep the packages that a host has fetched by apt for the next host of its release."""
     kept = _archives(cache, suite)
     for package in (folder / ARCHIVES).glob("*.deb"):
         if not (kept / package.name).exists():
@@ -85,25 +103,48 @@ def keep_packages(folder: Path, *, suite: str, cache: Path) -> None:
 
 
 def apt_options() -> list[str]:
-    """How this machine's apt reaches its servers: proxies, time-outs, checks; lines for apt.conf."""
-    return [line for line in run(["apt-config", "dump", "Acquire"]).splitlines() if _CARRIED.match(line) and not line.endswith(' "";')]
+    """Return the settings by which this machine's apt reaches its servers: proxies, time-outs,
+    checks.
+
+    They are lines for apt.conf.
+    """
+    return [
+        line
+        for line in run(["apt-config", "dump", "Acquire"]).splitlines()
+        if _CARRIED.match(line) and not line.endswith(' "";')
+    ]
 
 
 def servers() -> dict[str, str]:
-    """Where this machine takes Debian from: {"": URI, "-updates": URI, "-security": URI}; empty if it is another system."""
-    wanted = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(ORIGIN)", "Identifier: Packages"]
+    """Return this machine's Debian servers; none on another system.
+
+    The form is {"": URI, "-updates": URI, "-security": URI}.
+    """
+    wanted = [
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(REPO_URI) $(RELEASE) $(ORIGIN)",
+        "Identifier: Packages",
+    ]
     found = {match["part"]: match["uri"] for match in _STANDARD.finditer(run(wanted))}
     return found if len(found) == 3 else {}
 
 
 def sources(suite: str) -> list[str]:
-    """`deb` lines of a release from this machine's servers; without any, Debian's own serve."""
+    """Return `deb` lines of a release from this machine's servers; none: Debian's own serve."""
     return [f"deb {uri} {suite}{part} main" for part, uri in sorted(servers().items())]
 
 
 def _ca_certificates(ca: Path) -> dict[str, str | bytes]:
-    """What a host trusts: by path, the bundle, the certificates that somebody added to this machine's, and `ca`, as if added there, too."""
-    own: dict[str, str | bytes] = {str(path.relative_to("/")): path.read_bytes() for path in OWN_CAS.rglob("*.crt")}
+    """Return the files of a host's trusted roots, by path.
+
+    They are the bundle, the certificates that were added on this machine, and `ca`, as if it had
+    been added there.
+    """
+    own: dict[str, str | bytes] = {
+        str(path.relative_to("/")): path.read_bytes() for path in OWN_CAS.rglob("*.crt")
+    }
     added, root = f"{OWN_CAS.relative_to('/')}/derp-lab.crt", ca.read_text()
     by_hash = f"etc/ssl/certs/{run(['openssl', 'x509', '-noout', '-hash', '-in', str(ca)]).strip()}.0"
     return own | {CA_BUNDLE: machine_bundle() + root, added: root, by_hash: root}
@@ -116,7 +157,7 @@ def _archives(cache: Path, suite: str) -> Path:
 
 
 def _link(file: Path, folder: Path) -> None:
-    """A second name for a file that nobody changes in place; a copy where the file system has no such thing."""
+    """Link a file, which no program changes in place; copy it on a file system without links."""
     try:
         os.link(file, folder / file.name)
     except FileExistsError:

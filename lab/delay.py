@@ -1,38 +1,39 @@
 """A delaying proxy, TCP and UDP: distance between two ends on one machine.
 
-Each direction is held for half the round trip. A TCP connection first pays for its own handshake, as on a real path: the caller's
-first byte leaves one round trip after it connected, and arrives half a round trip later. Order is kept and nothing is lost; bandwidth
-is that of loopback, so figures show what waiting costs, not what a thin line costs.
+Each direction is held for half the round trip. A TCP connection first pays for its own handshake,
+as on a real path: the caller's first byte leaves one round trip after it connected, and arrives
+half a round trip later. Order is kept and nothing is lost. Bandwidth is loopback's, so figures show
+the cost of waiting, not that of a slow line.
 
-What is counted, at the caller's end of the path:
+The counts are taken at the caller's end of the path:
 
-- a **turn** is a round trip that had to be waited for. Each burst of the caller stands one higher in a chain than what the caller had
-  heard before it sent; what the far end sends stands as high as the highest burst that has reached it. Turns are the height of
-  what the caller has heard, plus one for a TCP handshake. So further chunks, acknowledgements that nobody waits for and a last
-  farewell do not count, and one connection never has more turns than it lasted round trips. Summed over the proxy's connections.
-- bytes and chunks, each way.
+- A **turn** is a round trip that the caller had to wait for. Each burst of the caller has a height:
+  one more than the highest message that the caller had received before it sent. A message of the
+  far end is as high as the highest burst that has reached it. The turns are the height that the
+  caller has received, plus one for a TCP handshake. So further chunks, acknowledgements without a
+  waiting end and a last message do not count, and a connection never has more turns than it lasted
+  round trips. They are summed over the proxy's connections.
+- Bytes and chunks, each way.
 
-As a library: `DelayProxy` inside an event loop, `delaying()` for blocking code (it runs the proxy in a thread of its own).
-As a program: `python -m lab.delay --listen 127.0.0.1:PORT --to HOST:PORT --rtt 100ms [--udp]` prints one JSON line when it
-listens, one on each SIGUSR1, and one with the final counts when it ends (SIGINT, SIGTERM).
+As a library: `DelayProxy` inside an event loop; `lab.delaying` for blocking code. As a program:
+`python -m lab.delay --listen 127.0.0.1:PORT --to HOST:PORT --rtt 100ms [--udp]` prints one JSON
+line when it listens, one on each SIGUSR1, and one with the final counts when it ends (SIGINT,
+SIGTERM).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import re
 import signal
-import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 Address = tuple[str, int]
-T = TypeVar("T")
 _Entered = Callable[[int], int]  # size -> height
 _Left = Callable[[int, int], None]  # height, size
 
@@ -42,9 +43,10 @@ IN_FLIGHT = 8 << 20  # bytes held per direction before the sender has to wait: a
 
 @dataclass
 class Counts:
-    """What went over the wire. `up` is away from the caller, `down` towards it. For UDP, `connections` are caller addresses.
+    """The traffic on the wire. `up` is away from the caller, `down` towards it.
 
-    `wire_s` is the time from the first connection to the last byte that left the caller or reached it.
+    For UDP, `connections` are caller addresses. `wire_s` is the time from the first connection to
+    the last byte that left the caller or reached it.
     """
 
     wire_s: float = 0.0
@@ -57,46 +59,50 @@ class Counts:
 
 
 class _Chain:
-    """Who had heard what of one conversation when it spoke: the height of the chain of round trips."""
+    """The chain of round trips of one conversation: the heights that its two ends have received."""
 
     def __init__(self, proxy: DelayProxy) -> None:
         self.proxy = proxy
-        self.heard = self.far_heard = 0
+        self.height = self.far_height = 0  # of the highest message that this end has received
         proxy.now.connections += 1
 
-    def said(self, size: int) -> int:
-        """The caller sends: the height of this burst."""
+    def caller_sends(self, size: int) -> int:
+        """Count a burst of the caller; return its height."""
         counts = self.proxy.now
         counts.bytes_up += size
         counts.chunks_up += 1
-        return self.heard + 1
+        return self.height + 1
 
-    def arrived(self, height: int, _: int) -> None:
-        """It has reached the far end."""
-        self.far_heard = max(self.far_heard, height)
+    def far_end_receives(self, height: int, _: int) -> None:
+        """Note that a burst of the caller has reached the far end."""
+        self.far_height = max(self.far_height, height)
 
-    def answered(self, _: int) -> int:
-        """The far end sends: the height of what it answers, or 0 when it speaks first."""
-        return self.far_heard
+    def far_end_sends(self, _: int) -> int:
+        """Return the height of a message of the far end; 0 when it sends first."""
+        return self.far_height
 
-    def heard_back(self, height: int, size: int) -> None:
-        """The caller has it."""
+    def caller_receives(self, height: int, size: int) -> None:
+        """Count a message that has reached the caller, and the turns that it ends."""
         counts = self.proxy.now
-        if height > self.heard:
-            counts.turns += height - self.heard
-            self.heard = height
+        if height > self.height:
+            counts.turns += height - self.height
+            self.height = height
         counts.bytes_down += size
         counts.chunks_down += 1
 
 
 class DelayProxy:
-    """A proxy to one address. `async with DelayProxy(("127.0.0.1", 22), rtt_s=0.1) as proxy: connect to proxy.address`.
+    """A proxy to one address.
 
-    `udp` makes it one for datagrams. `cut()` breaks every connection at once, as a dying line does; `freeze()` lets nothing through any
-    more without closing anything, until `thaw()`.
+    `async with DelayProxy(("127.0.0.1", 22), rtt_s=0.1) as proxy: connect to proxy.address`.
+
+    `udp` makes it one for datagrams. `cut()` breaks every connection at once, like a line that
+    fails. `freeze()` lets nothing through and closes nothing, until `thaw()`.
     """
 
-    def __init__(self, to: Address, *, rtt_s: float, listen: Address = ("127.0.0.1", 0), udp: bool = False) -> None:
+    def __init__(
+        self, to: Address, *, rtt_s: float, listen: Address = ("127.0.0.1", 0), udp: bool = False
+    ) -> None:
         self.to = to
         self.rtt_s = rtt_s
         self.listen = listen
@@ -114,7 +120,9 @@ class DelayProxy:
     async def __aenter__(self) -> DelayProxy:
         if self.udp:
             loop = asyncio.get_running_loop()
-            self._front, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=self.listen)
+            self._front, _ = await loop.create_datagram_endpoint(
+                lambda: _Datagrams(self), local_addr=self.listen
+            )
             self.address = self._front.get_extra_info("sockname")[:2]
         else:
             self._server = await asyncio.start_server(self._accept, *self.listen)
@@ -134,16 +142,16 @@ class DelayProxy:
 
     @property
     def counts(self) -> Counts:
-        """What went over the wire since the last `reset`."""
+        """The traffic since the last `reset`."""
         return replace(self._counts)
 
     def reset(self) -> None:
-        """Count anew."""
+        """Start all counts at zero again."""
         self._counts, self._began = Counts(), None
 
     @property
     def now(self) -> Counts:
-        """The running counts, for what happens now."""
+        """The running counts, to add an event of this moment to."""
         clock = asyncio.get_running_loop().time()
         if self._began is None:
             self._began = clock
@@ -151,12 +159,15 @@ class DelayProxy:
         return self._counts
 
     def cut(self) -> None:
-        """Break every open connection now; what is on its way is lost. New ones are accepted."""
+        """Break every open connection now; bytes on the way are lost.
+
+        New connections are accepted.
+        """
         for transport in list(self._open):
             transport.abort()
 
     def freeze(self) -> None:
-        """Let nothing through and close nothing, as a path that loses every packet."""
+        """Let nothing through and close nothing, like a path that loses every packet."""
         self._flowing.clear()
 
     def thaw(self) -> None:
@@ -164,19 +175,13 @@ class DelayProxy:
         self._flowing.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with self._ours():
-            await self._carry(reader, writer)
-
-    @contextlib.contextmanager
-    def _ours(self) -> Iterator[None]:
-        """The current task is one that `__aexit__` ends."""
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # only tasks come here
+        assert task is not None  # noqa: S101 - start_server runs each connection as a task
         self._tasks.add(task)
         try:
-            yield
+            await self._carry(reader, writer)
         except asyncio.CancelledError:
-            pass  # by __aexit__; nobody awaits a connection's task, and asyncio's streams would print it
+            pass  # by __aexit__; asyncio's streams would print it
         finally:
             self._tasks.discard(task)
 
@@ -188,18 +193,18 @@ class DelayProxy:
         try:
             await asyncio.sleep(self.rtt_s)
             arrival = asyncio.get_running_loop().time() + self.rtt_s / 2
-            up = _Held(reader, self, chain.said, chain.arrived)
+            up = _Held(reader, self, chain.caller_sends, chain.far_end_receives)
             async with asyncio.TaskGroup() as group:
                 group.create_task(up.fill())
                 await asyncio.sleep(arrival - asyncio.get_running_loop().time())
                 far_reader, far_writer = await asyncio.open_connection(*self.to)
                 self._open.add(far_writer.transport)
-                down = _Held(far_reader, self, chain.answered, chain.heard_back)
+                down = _Held(far_reader, self, chain.far_end_sends, chain.caller_receives)
                 group.create_task(up.drain(far_writer))
                 group.create_task(down.fill())
                 group.create_task(down.drain(writer))
         except* OSError:
-            writer.transport.abort()  # one end broke: so does the other
+            writer.transport.abort()  # one end broke: break the other
             if far_writer:
                 far_writer.transport.abort()
         finally:
@@ -213,9 +218,11 @@ class DelayProxy:
 
 
 class _Held:
-    """One direction of one connection: what was read waits here until it is due."""
+    """One direction of one connection: the bytes that were read wait here until they are due."""
 
-    def __init__(self, source: asyncio.StreamReader, proxy: DelayProxy, entered: _Entered, left: _Left) -> None:
+    def __init__(
+        self, source: asyncio.StreamReader, proxy: DelayProxy, entered: _Entered, left: _Left
+    ) -> None:
         self.source, self.proxy, self.entered, self.left = source, proxy, entered, left
         self.line: deque[tuple[float, int, bytes]] = deque()
         self.held = 0
@@ -253,7 +260,10 @@ class _Held:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """The side that callers send to. Each caller gets a socket of its own towards the far end, so that the far end tells them apart."""
+    """The side that callers send to.
+
+    Each caller gets its own socket towards the far end, which tells callers apart by it.
+    """
 
     def __init__(self, proxy: DelayProxy) -> None:
         self.proxy = proxy
@@ -261,7 +271,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self.callers: dict[Address, tuple[_Chain, asyncio.Future[asyncio.DatagramTransport]]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.front = transport  # type: ignore[assignment]  # a datagram endpoint makes no other kind
+        self.front = transport  # type: ignore[assignment]  # always a datagram transport
 
     def connection_lost(self, exc: Exception | None) -> None:
         for _, opening in self.callers.values():
@@ -272,23 +282,27 @@ class _Datagrams(asyncio.DatagramProtocol):
         if caller not in self.callers:
             self.callers[caller] = (_Chain(self.proxy), asyncio.ensure_future(self._open(caller)))
         chain, opening = self.callers[caller]
-        self._later(self._send(data, chain, chain.said(len(data)), opening))
+        self._later(self._send(data, chain, chain.caller_sends(len(data)), opening))
 
     async def _open(self, caller: Address) -> asyncio.DatagramTransport:
-        far, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Far(self, caller), remote_addr=self.proxy.to)
+        far, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _Far(self, caller), remote_addr=self.proxy.to
+        )
         return far
 
-    async def _send(self, data: bytes, chain: _Chain, height: int, opening: asyncio.Future[asyncio.DatagramTransport]) -> None:
+    async def _send(
+        self, data: bytes, chain: _Chain, height: int, opening: asyncio.Future[asyncio.DatagramTransport]
+    ) -> None:
         await self.proxy._hold(asyncio.get_running_loop().time() + self.proxy.rtt_s / 2)
-        chain.arrived(height, len(data))
+        chain.far_end_receives(height, len(data))
         (await opening).sendto(data)
 
     async def _answer(self, data: bytes, caller: Address) -> None:
         chain = self.callers[caller][0]
-        height = chain.answered(len(data))
+        height = chain.far_end_sends(len(data))
         await self.proxy._hold(asyncio.get_running_loop().time() + self.proxy.rtt_s / 2)
         if self.front and not self.front.is_closing():
-            chain.heard_back(height, len(data))
+            chain.caller_receives(height, len(data))
             self.front.sendto(data, caller)
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
@@ -305,80 +319,11 @@ class _Far(asyncio.DatagramProtocol):
         self.near._later(self.near._answer(data, self.caller))
 
     def error_received(self, exc: Exception) -> None:
-        """Nobody listens there: as on a real path, the caller hears nothing."""
-
-
-class Delaying:
-    """A `DelayProxy` in a thread of its own, for blocking callers. Made by `delaying()`."""
-
-    def __init__(self, proxy: DelayProxy, loop: asyncio.AbstractEventLoop) -> None:
-        self._proxy, self._loop = proxy, loop
-
-    @property
-    def address(self) -> Address:
-        """Where to connect to."""
-        return self._proxy.address
-
-    @property
-    def port(self) -> int:
-        """The port of `address`."""
-        return self._proxy.address[1]
-
-    def counts(self, *, reset: bool = False) -> Counts:
-        """The counts so far; `reset` starts them anew."""
-
-        def take() -> Counts:
-            counts = self._proxy.counts
-            if reset:
-                self._proxy.reset()
-            return counts
-
-        return self._call(take)
-
-    def cut(self) -> None:
-        """See `DelayProxy.cut`."""
-        self._call(self._proxy.cut)
-
-    def freeze(self) -> None:
-        """See `DelayProxy.freeze`."""
-        self._call(self._proxy.freeze)
-
-    def thaw(self) -> None:
-        """See `DelayProxy.thaw`."""
-        self._call(self._proxy.thaw)
-
-    def _call(self, work: Callable[[], T]) -> T:
-        async def there() -> T:
-            return work()
-
-        return asyncio.run_coroutine_threadsafe(there(), self._loop).result(10)
-
-
-@contextlib.contextmanager
-def delaying(to: Address, *, rtt_s: float, listen: Address = ("127.0.0.1", 0), udp: bool = False) -> Iterator[Delaying]:
-    """A delaying proxy to `to` for the length of a `with` block, run in a thread."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="delay", daemon=True)
-    thread.start()
-
-    def run(work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, loop).result(10)
-
-    try:
-        proxy = DelayProxy(to, rtt_s=rtt_s, listen=listen, udp=udp)
-        run(proxy.__aenter__())
-        try:
-            yield Delaying(proxy, loop)
-        finally:
-            run(proxy.__aexit__())
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+        """Report nothing to the caller when no program listens there, as a real path does."""
 
 
 def parse_address(text: str) -> Address:
-    """`127.0.0.1:22`, `[::1]:22` or `name:22` as a pair. Raises ValueError."""
+    """Read `127.0.0.1:22`, `[::1]:22` or `name:22` as a pair. Raises ValueError."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal():
         raise ValueError(f"{text!r} is not HOST:PORT")
@@ -386,7 +331,7 @@ def parse_address(text: str) -> Address:
 
 
 def parse_seconds(text: str) -> float:
-    """`100ms`, `1.5s` or `0.1` (seconds) as seconds. Raises ValueError."""
+    """Read `100ms`, `1.5s` or `0.1` (seconds) as seconds. Raises ValueError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|)", text)
     if not match:
         raise ValueError(f"{text!r} is not a time such as 100ms")
@@ -394,26 +339,32 @@ def parse_seconds(text: str) -> float:
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
-    def tell(**more: object) -> None:
+    def report(**more: object) -> None:
         print(json.dumps({**more, "rtt_ms": proxy.rtt_s * 1000, **asdict(proxy.counts)}), flush=True)
 
-    async with DelayProxy(arguments.to, rtt_s=arguments.rtt, listen=arguments.listen, udp=arguments.udp) as proxy:
+    async with DelayProxy(
+        arguments.to, rtt_s=arguments.rtt, listen=arguments.listen, udp=arguments.udp
+    ) as proxy:
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ended.set)
-        loop.add_signal_handler(signal.SIGUSR1, tell)
-        tell(listening=f"{proxy.address[0]}:{proxy.address[1]}")
+        loop.add_signal_handler(signal.SIGUSR1, report)
+        report(listening=f"{proxy.address[0]}:{proxy.address[1]}")
         await ended.wait()
-    tell()
+    report()
 
 
 def main() -> None:
-    """The program: see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m lab.delay", description="hold TCP (or UDP) back by a round trip and count the turns")
+    """Run the program: see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lab.delay", description="delay TCP (or UDP) by a round trip and count the turns"
+    )
     parser.add_argument("--listen", type=parse_address, default=("127.0.0.1", 0), metavar="HOST:PORT")
     parser.add_argument("--to", type=parse_address, required=True, metavar="HOST:PORT")
-    parser.add_argument("--rtt", type=parse_seconds, default=0.1, metavar="TIME", help="100ms, 0.1s; default 100ms")
+    parser.add_argument(
+        "--rtt", type=parse_seconds, default=0.1, metavar="TIME", help="100ms, 0.1s; default 100ms"
+    )
     parser.add_argument("--udp", action="store_true", help="datagrams instead of connections")
     asyncio.run(_serve(parser.parse_args()))
 

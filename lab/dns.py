@@ -1,4 +1,7 @@
-"""Names: a resolver for hosts, the controller and the ACME server; a plain file for the client sites, which have no way out."""
+"""Names: a resolver for hosts, controller and ACME server, and a plain file for the client sites.
+
+The sites have no way out to a resolver.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,18 @@ NSSWITCH = Path("/etc/nsswitch.conf")
 
 @dataclass(frozen=True)
 class Dns:
-    """dnsmasq in the lab's own namespace. `folder` also holds `controller/` and `site/`, which stand in for /etc there (`netns.inside`)."""
+    """dnsmasq in the lab's own namespace.
+
+    `folder` also holds `controller/` and `site/`, whose files replace those of /etc there
+    (`netns.inside`).
+    """
 
     topology: Topology
     processes: Processes
     folder: Path
 
     def start(self) -> None:
-        """Start it, and lay out the files by which controller and sites resolve names."""
+        """Start it, and write the files by which controller and sites resolve names."""
         topology = self.topology
         resolver = topology.address(DNS_AT)
         nsswitch = re.sub(r"(?m)^hosts:.*$", "hosts: files dns", NSSWITCH.read_text())
@@ -36,7 +43,8 @@ class Dns:
             {
                 "controller/resolv.conf": f"search {DOMAIN}\nnameserver {resolver}\n",
                 "controller/nsswitch.conf": nsswitch,
-                # No resolver: what is not of the lab is refused at once instead of after seconds.
+                # No resolver: names outside of the lab are refused at once instead of after
+                # seconds.
                 "site/resolv.conf": "nameserver 127.0.0.1\n",
                 "site/nsswitch.conf": nsswitch,
             },
@@ -46,24 +54,29 @@ class Dns:
         self.processes.start(
             NAME,
             [
-                "nsenter", namespace, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--group=root",
-                "--pid-file=", "--log-facility=-", "--no-resolv", f"--server={netns.way_out_resolver(topology)}", f"--local=/{DOMAIN}/",
-                "--no-hosts", f"--addn-hosts={self._names}", "--bind-interfaces", f"--listen-address={resolver}", "--cache-size=1000",
+                "nsenter", namespace, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null",
+                "--user=root", "--group=root", "--pid-file=", "--log-facility=-", "--no-resolv",
+                f"--server={netns.way_out_resolver(topology)}", f"--local=/{DOMAIN}/", "--no-hosts",
+                f"--addn-hosts={self._names}", "--bind-interfaces", f"--listen-address={resolver}",
+                "--cache-size=1000",
             ],
         )  # fmt: skip
+        listening = ["ss", "--numeric", "--listening", "--udp", "src", f"{resolver}:53"]
         wait_for(
-            lambda: str(resolver) in run(["nsenter", namespace, "ss", "--numeric", "--listening", "--udp", "src", f"{resolver}:53"]),
-            timeout_s=10, what="the lab's DNS did not come up", why=lambda: self.processes.tail(NAME),
-        )  # fmt: skip
+            lambda: str(resolver) in run(["nsenter", namespace, *listening]),
+            timeout_s=10,
+            what="the lab's DNS did not come up",
+            why=lambda: self.processes.tail(NAME),
+        )
 
     def point(self, name: str, *addresses: IPv4Address | IPv6Address) -> None:
-        """From now on `name` means these addresses and no others; none at all, and it does not exist."""
+        """Let `name` mean only these addresses from now on; without any it does not exist."""
         kept = [line for line in self._names.read_text().splitlines() if name not in line.split()[1:]]
         self._write("\n".join([*kept, *(f"{address} {name}" for address in addresses)]) + "\n")
         self._reload()
 
     def restore(self) -> None:
-        """The names that the lab began with."""
+        """Restore the names that the lab began with."""
         self._write(self.topology.hosts_file())
         self._reload()
 
@@ -72,11 +85,11 @@ class Dns:
         return self.folder / "names"
 
     def _write(self, names: str) -> None:
-        """In place: the sites' copy is mounted over /etc/hosts of programs that run."""
+        """Write the names in place: programs on the sites have them mounted over /etc/hosts."""
         write_tree(self.folder, {"names": names, "site/hosts": f"127.0.0.1 localhost\n{names}"})
 
     def _reload(self) -> None:
-        """Until it has read the names: it says so in its log."""
+        """Wait until dnsmasq has read the names: it logs that."""
         if (pid := self.processes.pid(NAME)) is None:
             return
         before = self._readings()

@@ -1,4 +1,4 @@
-"""Somebody's own web sites on a host, there before we came: Debian's nginx, a page for each name, https on 443."""
+"""Sites that are on a host before a deploy: Debian's nginx, a page for each name, https on 443."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from lab.certificates import make_server_certificate
 from lab.lab import Lab
 from lab.process import wait_for
 
-# As people write them: one redirects http to https and keeps a folder for another ACME client, all share the two ports.
+# As people write them: http redirects to https and has a folder for another ACME client; all share
+# the two ports.
 SERVER = """\
 # {domain}, maintained by hand
 server {{
@@ -39,27 +40,46 @@ class ExistingSite:
 
 
 def install(lab: Lab, host: str, domain: str, *, default: bool = False, http2: bool = False) -> ExistingSite:
-    """Put a site for `domain` on a host and its name into the DNS. `default`: it answers for names that nobody has.
+    """Put a site for `domain` on a host and its name into the DNS.
 
-    Installs Debian's nginx if it is not there. Raises LabError.
+    `default`: it answers for names that no other site has. Installs Debian's nginx if it is not
+    there. Raises LabError.
     """
     there, text = lab.hosts[host], f"The site of {domain}, which was here first.\n"
     if there.run(["sh", "-c", "command -v nginx"], check=False).returncode != 0:
         there.run(["apt-get", "update", "-q"], timeout_s=120)
         there.run(
-            ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends", "nginx"], timeout_s=300
+            [
+                "env",
+                "DEBIAN_FRONTEND=noninteractive",
+                "apt-get",
+                "install",
+                "-q",
+                "-y",
+                "--no-install-recommends",
+                "nginx",
+            ],
+            timeout_s=300,
         )
     authority, certificate, key = make_server_certificate(domain, lab.topology.ipv4(host))
-    there.write({f"var/www/{domain}/index.html": text, f"etc/ssl/{domain}/fullchain.pem": certificate.decode()})
+    there.write(
+        {f"var/www/{domain}/index.html": text, f"etc/ssl/{domain}/fullchain.pem": certificate.decode()}
+    )
     there.write({f"etc/ssl/{domain}/privkey.pem": key.decode()}, mode=0o600)
-    server = SERVER.format(domain=domain, default=" default_server" if default else "", http2=" http2" if http2 else "")
+    server = SERVER.format(
+        domain=domain, default=" default_server" if default else "", http2=" http2" if http2 else ""
+    )
     there.write({f"etc/nginx/sites-available/{domain}": server})
     there.run(["ln", "-sf", f"../sites-available/{domain}", f"/etc/nginx/sites-enabled/{domain}"])
-    if default:  # two servers cannot both be it
+    if default:  # there can be only one default server
         there.run(["rm", "-f", "/etc/nginx/sites-enabled/default"])
     there.run(["nginx", "-t"])
     there.run(["systemctl", "restart", "nginx"])
-    ask = ["curl", "--silent", "--insecure", "--resolve", f"{domain}:443:127.0.0.1", f"https://{domain}/"]
-    wait_for(lambda: there.run(ask, check=False).stdout == text, timeout_s=10, what=f"the site of {domain} does not answer")
+    fetch = ["curl", "--silent", "--insecure", "--resolve", f"{domain}:443:127.0.0.1", f"https://{domain}/"]
+    wait_for(
+        lambda: there.run(fetch, check=False).stdout == text,
+        timeout_s=10,
+        what=f"the site of {domain} does not answer",
+    )
     lab.dns.point(domain, lab.topology.ipv4(host))
     return ExistingSite(domain, text, authority.decode())

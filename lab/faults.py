@@ -1,7 +1,10 @@
-"""Things that go wrong, each for the time of a `with` block. They are made in the lab's own network: the host does not see them coming.
+"""Faults, each for the time of a `with` block.
 
-A fault of a service is made on the host itself (`Lab.run_in`), a power cut with `Host.stop`, a wrong name with `Dns.point`,
-an ACME server in a bad mood with `Acme.start(reliable=False)`, distance with `lab.delay`.
+They are made in the lab's own network: nothing on the host announces them.
+
+A fault of a service is made on the host itself (`Lab.run_in`), a power cut with `Host.stop`, a
+wrong name with `Dns.point`, an unreliable ACME server with `Acme.start(reliable=False)`, distance
+with `lab.delay`.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ _numbers = itertools.count()
 
 @contextmanager
 def unplugged(lab: Lab, host: str) -> Iterator[None]:
-    """The host's cable is out: nothing reaches it, connections hang."""
+    """Pull the host's cable: nothing reaches it, connections hang."""
     link = ["ip", "-n", lab.topology.namespace, "link", "set", f"v-{host}"]
     run([*link, "down"])
     try:
@@ -32,19 +35,23 @@ def unplugged(lab: Lab, host: str) -> Iterator[None]:
 
 @contextmanager
 def blocked(lab: Lab, host: str, port: int, protocol: Literal["tcp", "udp"] = "tcp") -> Iterator[None]:
-    """A provider's firewall drops what goes to this port of the host, from the controller and from the sites."""
+    """Drop packets to this port of the host, from the controller and the sites, as a provider's
+    firewall does."""
     addresses = [f"ip daddr {lab.topology.ipv4(host)}"]
     if six := lab.topology.ipv6(host):
         addresses.append(f"ip6 daddr {six}")
     drop = "\n".join(f"    {address} {protocol} dport {port} drop" for address in addresses)
-    chains = "\n".join(f"  chain {hook} {{\n    type filter hook {hook} priority 0;\n{drop}\n  }}" for hook in ("forward", "output"))
+    chains = "\n".join(
+        f"  chain {hook} {{\n    type filter hook {hook} priority 0;\n{drop}\n  }}"
+        for hook in ("forward", "output")
+    )
     with _table(lab, "bridge", chains):
         yield
 
 
 @contextmanager
 def offline(lab: Lab, host: str) -> Iterator[None]:
-    """The host reaches no package server, nor anything else outside of the lab."""
+    """Cut the host off from package servers and everything else outside of the lab."""
     chain = f"""  chain forward {{
     type filter hook forward priority 0;
     ip saddr {lab.topology.ipv4(host)} oifname {WAY_OUT_DEVICE} reject
@@ -54,9 +61,11 @@ def offline(lab: Lab, host: str) -> Iterator[None]:
 
 
 def hang_up(lab: Lab, host: str, port: int) -> int:
-    """Reset the connections that the host has on this port of its own, at once. How many there were."""
+    """Reset the host's connections on this local port at once; return their number."""
     into = ["nsenter", f"--net={netns.FOLDER / lab.topology.namespace_of(host)}"]
-    ended = run([*into, "ss", "--kill", "--no-header", "--tcp", "state", "established", "sport", f"= :{port}"])
+    ended = run(
+        [*into, "ss", "--kill", "--no-header", "--tcp", "state", "established", "sport", f"= :{port}"]
+    )
     return len(ended.splitlines())
 
 

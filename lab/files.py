@@ -10,14 +10,22 @@ from pathlib import Path
 from lab.process import run
 
 
-def write_tree(root: Path, files: Mapping[str, str | bytes], *, mode: int = 0o644, like: Path | None = None) -> None:
-    """Write files below `root`. Folders that are not there are made, with mode and owner of the same folder below `like`.
+def write_tree(
+    root: Path, files: Mapping[str, str | bytes], *, mode: int = 0o644, like: Path | None = None
+) -> None:
+    """Write files below `root`.
 
-    A file belongs to the owner of its folder, as in a person's home.
+    Missing folders are made with mode and owner of the same folder below `like`.
+
+    A file belongs to the owner of its folder, as in a home directory.
     """
     for name, content in files.items():
         path = root / name
-        missing = [folder for folder in path.parents if (folder == root or root in folder.parents) and not folder.exists()]
+        missing = [
+            folder
+            for folder in path.parents
+            if (folder == root or root in folder.parents) and not folder.exists()
+        ]
         for folder in reversed(missing):
             model = None if like is None else like / folder.relative_to(root)
             _make_folder(folder, model if model is not None and model.is_dir() else None)
@@ -29,12 +37,12 @@ def write_tree(root: Path, files: Mapping[str, str | bytes], *, mode: int = 0o64
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder and what is in it, but nothing that is mounted there."""
+    """Remove a folder and its contents, but nothing that is mounted there."""
     run(["rm", "-rf", "--one-file-system", str(folder)], timeout_s=300)
 
 
 def _make_folder(folder: Path, model: Path | None) -> None:
-    """Without a model it belongs to the owner of the folder that it is in."""
+    """Make a folder like `model`; without one it belongs to the owner of its parent."""
     folder.mkdir()
     wanted = (model or folder.parent).stat()
     folder.chmod(stat.S_IMODE(wanted.st_mode) if model else 0o755)

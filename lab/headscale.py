@@ -1,4 +1,5 @@
-"""The control server: headscale as its Debian package lays it out, with somebody else's region already in its map."""
+"""The control server: headscale as its Debian package lays it out, with another operator's region
+in its map."""
 
 from __future__ import annotations
 
@@ -25,17 +26,23 @@ class Headscale:
 
     @property
     def url(self) -> str:
-        """Its server_url. https: a client that has lost a plain one insists on port 443 for two minutes after each attempt, so for ever."""
+        """Its server_url, with https.
+
+        A client that has lost a plain http server insists on port 443 for two minutes after each
+        attempt, so it never returns to the plain one.
+        """
         return f"https://{self.host.spec.domain}:{PORT}"
 
     @property
     def ca(self) -> Path:
-        """What its https is verified with."""
+        """The root that verifies its https."""
         return self.folder / "ca.pem"
 
     def make_certificate(self) -> None:
         """Make the files of its https."""
-        authority, certificate, key = make_server_certificate(self.host.spec.domain, self.host.topology.ipv4(self.host.name))
+        authority, certificate, key = make_server_certificate(
+            self.host.spec.domain, self.host.topology.ipv4(self.host.name)
+        )
         write_tree(self.folder, {"ca.pem": authority, "server.pem": certificate})
         write_tree(self.folder, {"server.key": key}, mode=0o600)
 
@@ -44,7 +51,11 @@ class Headscale:
         self.host.lay({"usr/bin/headscale": binary.read_bytes()}, mode=0o755)
         config = (TEMPLATES / "config.yaml").read_text().replace("https://127.0.0.1:8080", self.url)
         derp_map, unit = ((TEMPLATES / name).read_text() for name in ("derp.yaml", "headscale.service"))
-        files = {"etc/headscale/config.yaml": config, "etc/headscale/derp.yaml": derp_map, "etc/systemd/system/headscale.service": unit}
+        files = {
+            "etc/headscale/config.yaml": config,
+            "etc/headscale/derp.yaml": derp_map,
+            "etc/systemd/system/headscale.service": unit,
+        }
         self.host.lay(files | {"etc/headscale/tls.pem": (self.folder / "server.pem").read_text()})
         self.host.lay({"etc/headscale/tls.key": (self.folder / "server.key").read_text()}, mode=0o600)
 
@@ -54,25 +65,51 @@ class Headscale:
         self.host.run(["useradd", "--system", "--user-group", *home, "headscale"])
         self.host.run(["chown", "headscale:", "/etc/headscale/tls.key"])
         self.host.run(["systemctl", "enable", "--quiet", "--now", "headscale"])
-        health = ["curl", "--silent", "--fail", "--insecure", "--max-time", "1", f"https://127.0.0.1:{PORT}/health"]
+        health = [
+            "curl",
+            "--silent",
+            "--fail",
+            "--insecure",
+            "--max-time",
+            "1",
+            f"https://127.0.0.1:{PORT}/health",
+        ]
         wait_for(
-            lambda: self.host.run(health, check=False).returncode == 0, timeout_s=20,
-            what="headscale did not come up", why=lambda: self.host.run(["journalctl", "-u", "headscale", "-n", "5", "-o", "cat"]).stdout,
-        )  # fmt: skip
+            lambda: self.host.run(health, check=False).returncode == 0,
+            timeout_s=20,
+            what="headscale did not come up",
+            why=lambda: self.host.run(["journalctl", "-u", "headscale", "-n", "5", "-o", "cat"]).stdout,
+        )
         self.command("users", "create", USER)
 
     def command(self, *arguments: str) -> str:
-        """What `headscale ARGUMENTS --output json` prints. Raises LabError."""
+        """Return the output of `headscale ARGUMENTS --output json`. Raises LabError."""
         return self.host.run(["headscale", *arguments, "--output", "json"]).stdout
 
     def preauth_key(self) -> str:
-        """A key that lets one client in. It forgets the client when that one goes."""
+        """Make a key that admits one client. headscale forgets the client when it leaves."""
         users = json.loads(self.command("users", "list", "--name", USER))
-        made = json.loads(self.command("preauthkeys", "create", "--user", str(users[0]["id"]), "--ephemeral", "--expiration", "1h"))
+        made = json.loads(
+            self.command(
+                "preauthkeys", "create", "--user", str(users[0]["id"]), "--ephemeral", "--expiration", "1h"
+            )
+        )
         return str(made["key"])
 
     def regions(self) -> dict[str, object]:
-        """The regions that it serves now, by their number as text, as its debug page tells them (region_id, region_name, nodes …)."""
-        page = ["curl", "--silent", "--fail", "--max-time", "2", "-H", "Accept: application/json", "http://127.0.0.1:9090/debug/derp"]
+        """Return the regions that it serves now, by their number as text.
+
+        They have the form of its debug page: region_id, region_name, nodes and more.
+        """
+        page = [
+            "curl",
+            "--silent",
+            "--fail",
+            "--max-time",
+            "2",
+            "-H",
+            "Accept: application/json",
+            "http://127.0.0.1:9090/debug/derp",
+        ]
         found: dict[str, object] = json.loads(self.host.run(page).stdout)["regions"]
         return found

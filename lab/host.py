@@ -1,4 +1,5 @@
-"""A host of the lab: a bare Debian with systemd and sshd, booted by systemd-nspawn in a network namespace of its own."""
+"""A host of the lab: a bare Debian with systemd and sshd, booted by systemd-nspawn in its own
+network namespace."""
 
 from __future__ import annotations
 
@@ -18,20 +19,23 @@ from lab.topology import DNS_AT, DOMAIN, HostSpec, Topology
 
 BOOT_TIMEOUT_S = 60
 PASSWORD_FILE = f"{debian.ADMIN}.password"
-# Docker makes control groups of its own; systemd-nspawn mounts those of cgroup v1 read-only.
+# Docker makes its own control groups; systemd-nspawn mounts those of cgroup v1 read-only.
 WRITABLE_CGROUPS = """[Unit]
-Description=Writable control groups, as on a machine of one's own
+Description=Writable control groups, as on a real machine
 DefaultDependencies=no
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh -c 'mount -o remount,rw /sys/fs/cgroup; for c in /sys/fs/cgroup/*/; do mount -o remount,bind,rw "$c"; done; true'
+ExecStart=/bin/sh -c 'mount -o remount,rw /sys/fs/cgroup; \\
+  for c in /sys/fs/cgroup/*/; do mount -o remount,bind,rw "$c"; done; true'
 """
-# What is mounted here is seen by this host alone and goes with it. A machine without systemd has a plain folder at /run/systemd,
-# which systemd-nspawn refuses. With status 133 it tells that the host wants to reboot.
+# Only this host sees these mounts, and they end with it. A machine without systemd has a plain
+# folder at /run/systemd, which systemd-nspawn refuses. It ends with status 133 when the host wants
+# to reboot.
 LAUNCH = """for group in $1; do echo $$ >"$group/cgroup.procs" || exit; done
 [ -d /run/systemd/system ] || mount -t tmpfs -o mode=0755 tmpfs /run/systemd || exit
-mount -t overlay -o lowerdir=base,upperdir=upper,workdir=work,redirect_dir=on overlay root && mount --bind var root/var || exit
+mount -t overlay -o lowerdir=base,upperdir=upper,workdir=work,redirect_dir=on overlay root || exit
+mount --bind var root/var || exit
 shift
 status=133
 while [ $status = 133 ]; do "$@"; status=$?; done
@@ -41,7 +45,10 @@ exit $status
 
 @dataclass(frozen=True)
 class Host:
-    """One host. `folder` holds its file system's parts, `keys` the lab's ssh key and the password of the login that has one."""
+    """One host.
+
+    `folder` holds the parts of its file system, `keys` the lab's ssh key and the one password.
+    """
 
     spec: HostSpec
     topology: Topology
@@ -74,13 +81,17 @@ class Host:
         return f"{','.join(names)} {kind} {key}"
 
     def prepare(self, base: Path, *, cache: Path, ca: Path) -> None:
-        """Lay out its file system: the base, its name, its keys, its logins, `ca` among what it trusts."""
+        """Lay out its file system: the base, its name, its keys, its logins, `ca` among its trusted
+        roots."""
         debian.lay_out(base, self.folder, suite=self.spec.suite, cache=cache, ca=ca)
         domain, authorized = self.spec.domain, (self.keys / "id_ed25519.pub").read_text()
         self.lay(
             {
                 "etc/hostname": f"{self.name}\n",
-                "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {domain} {self.name}\n::1 localhost ip6-localhost ip6-loopback\n",
+                "etc/hosts": (
+                    f"127.0.0.1 localhost\n127.0.1.1 {domain} {self.name}\n"
+                    "::1 localhost ip6-localhost ip6-loopback\n"
+                ),
                 "etc/resolv.conf": f"search {DOMAIN}\nnameserver {self.topology.address(DNS_AT)}\n",
                 "etc/machine-id": f"{uuid.uuid4().hex}\n",
                 "etc/systemd/system/lab-cgroups.service": WRITABLE_CGROUPS,
@@ -93,28 +104,51 @@ class Host:
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", domain, "-f", str(self._host_key)])
 
     def lay(self, files: Mapping[str, str | bytes], *, mode: int = 0o644) -> None:
-        """Put files into the file system of a host that has not booted yet; paths are relative to its root, and not below var."""
+        """Put files into the file system of a host that has not booted yet.
+
+        Paths are relative to its root, and not below var.
+        """
         write_tree(self.folder / "upper", files, mode=mode, like=self.folder / "base")
 
     def boot(self) -> None:
-        """Start it and wait until its services are up. Raises LabError with the last lines of its console."""
+        """Start it and wait until its services are up.
+
+        Raises LabError with the last lines of its console.
+        """
         namespace = netns.add_host(self.topology, self.spec)
         groups = cgroup.make(self.topology, self.name)
         nspawn = [
-            "systemd-nspawn", "--quiet", f"--directory={self.folder / 'root'}", f"--machine={namespace}", f"--hostname={self.name}",
-            "--register=no", f"--network-namespace-path={netns.FOLDER / namespace}", "--resolv-conf=off", "--timezone=off",
+            "systemd-nspawn", "--quiet", f"--directory={self.folder / 'root'}", f"--machine={namespace}",
+            f"--hostname={self.name}", "--register=no",
+            f"--network-namespace-path={netns.FOLDER / namespace}", "--resolv-conf=off", "--timezone=off",
             "--link-journal=no", "--console=pipe", "--capability=all", "--system-call-filter=@keyring bpf",
             *([] if cgroup.systemd_is_init() else ["--keep-unit"]), "--boot",
         ]  # fmt: skip
-        launch = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", LAUNCH, "sh", " ".join(map(str, groups))]
-        # Its own /proc/sys/net is writable, as on a machine of its own; the rest of /proc/sys is the machine's.
+        launch = [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "slave",
+            "sh",
+            "-c",
+            LAUNCH,
+            "sh",
+            " ".join(map(str, groups)),
+        ]
+        # Its own /proc/sys/net is writable, as on a real machine; the rest of /proc/sys is this
+        # machine's.
         settings = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
         self.processes.start(self.name, [*launch, *nspawn], environment=settings, cwd=self.folder)
-        wait_for(self.is_up, timeout_s=BOOT_TIMEOUT_S, what=f"{self.name} did not boot", why=lambda: self.processes.tail(self.name))
+        wait_for(
+            self.is_up,
+            timeout_s=BOOT_TIMEOUT_S,
+            what=f"{self.name} did not boot",
+            why=lambda: self.processes.tail(self.name),
+        )
         self.run(["chpasswd"], input=f"{debian.ADMIN}:{(self.keys / PASSWORD_FILE).read_text()}")
 
     def stop(self) -> None:
-        """Switch it off, as by its plug. Its root stays."""
+        """Kill it without a shutdown. Its root file system stays."""
         if (init := self.init) is not None:
             kill(init)
         self.processes.stop(self.name)
@@ -122,11 +156,23 @@ class Host:
     def run(
         self, argv: Sequence[str], *, input: str | None = None, timeout_s: float = 60, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on the host as root, not over ssh. Raises LabError when it is down, and with `check` when the command fails."""
-        return execute([*self.enter(), *argv], input=input, timeout_s=timeout_s, check=check, what=f"{argv[0]} failed on {self.name}")
+        """Run a command on the host as root, not over ssh.
+
+        Raises LabError when the host is down, and with `check` when the command fails.
+        """
+        return execute(
+            [*self.enter(), *argv],
+            input=input,
+            timeout_s=timeout_s,
+            check=check,
+            what=f"{argv[0]} failed on {self.name}",
+        )
 
     def enter(self) -> list[str]:
-        """An argv prefix that runs a command on the host as root. Raises LabError when it is down."""
+        """Return an argv prefix that runs a command on the host as root.
+
+        Raises LabError when it is down.
+        """
         return _enter(self._init_or_error())
 
     def write(self, files: Mapping[str, str | bytes], *, mode: int = 0o644) -> None:
@@ -143,22 +189,28 @@ class Host:
         return init
 
     def is_up(self) -> bool:
-        """Whether its service manager has done all that boot asks for. A unit that failed is told by the tests, not by the lab."""
-        if (init := self.init) is None:  # while it starts, what was found once need not be found the next moment
+        """Whether its service manager has finished booting.
+
+        A failed unit is reported by the tests, not by the lab.
+        """
+        if (init := self.init) is None:
+            # while it starts, process 1 may be there once and gone the next moment
             return False
-        ask = [*_enter(init), "systemctl", "is-system-running", "--wait"]
-        return execute(ask, check=False, what=f"{self.name} does not say whether it is up").stdout.strip() in {"running", "degraded"}
+        query = [*_enter(init), "systemctl", "is-system-running", "--wait"]
+        return execute(
+            query, check=False, what=f"{self.name} does not say whether it is up"
+        ).stdout.strip() in {"running", "degraded"}
 
 
 def _enter(init: int) -> list[str]:
-    """An argv prefix that runs a command as root where this process 1 is."""
+    """Return an argv prefix that runs a command as root in the container of this process 1."""
     clean = ["env", "-i", "HOME=/root", "USER=root", "LANG=C.UTF-8", "TERM=xterm-256color"]
     path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return ["nsenter", f"--target={init}", "--all", *clean, path]
 
 
 def make_keys(folder: Path) -> None:
-    """The lab's ssh key, and the password of the login that has one."""
+    """Make the lab's ssh key, and the password of the login that has one, unless they are there."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (folder / "id_ed25519").exists():
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(folder / "id_ed25519")])

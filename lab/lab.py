@@ -27,7 +27,10 @@ CONTROLLER = "controller"
 
 @dataclass(frozen=True)
 class Lab:
-    """The lab in the folder `state.root`; `cache` holds what labs share. Made by `up` and `load`."""
+    """The lab in the folder `state.root`; `cache` holds the files that labs share.
+
+    Made by `up` and `load`.
+    """
 
     state: State
     cache: Path
@@ -64,7 +67,8 @@ class Lab:
 
     @property
     def enter(self) -> list[str]:
-        """An argv prefix that runs a command in the lab's own namespace, where a controller can reach everything."""
+        """An argv prefix that runs a command in the lab's own namespace, where a controller can
+        reach everything."""
         return [str(self.root / "enter")]
 
     @cached_property
@@ -76,7 +80,10 @@ class Lab:
     def hosts(self) -> Mapping[str, Host]:
         """Its hosts, up or not."""
         folder = self.root / "hosts"
-        return {n: Host(spec, self.topology, self.processes, folder / n, self.root / "ssh") for n, spec in HOSTS.items()}
+        return {
+            n: Host(spec, self.topology, self.processes, folder / n, self.root / "ssh")
+            for n, spec in HOSTS.items()
+        }
 
     @cached_property
     def dns(self) -> Dns:
@@ -99,39 +106,59 @@ class Lab:
         programs = go.built_in(TAILNET, cache=self.cache)
         etc, folder = self.root / "etc" / "site", self.root / "sites"
         return {
-            name: Client(spec, self.topology, self.processes, folder / name, etc, self.ca, programs, self.headscale)
+            name: Client(
+                spec, self.topology, self.processes, folder / name, etc, self.ca, programs, self.headscale
+            )
             for name, spec in SITES.items()
         }
 
     def run_in(
-        self, place: str, argv: Sequence[str], *, input: str | None = None, timeout_s: float = 60, check: bool = True
+        self,
+        place: str,
+        argv: Sequence[str],
+        *,
+        input: str | None = None,
+        timeout_s: float = 60,
+        check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on a host, on a site, or as the "controller" in the lab's own namespace.
 
-        Raises LabError when there is no such place, when it is down, and with `check` when the command fails.
+        Raises LabError when there is no such place, when it is down, and with `check` when the
+        command fails.
         """
         where = self._place(place)
         if where is not None:
             return where.run(argv, input=input, timeout_s=timeout_s, check=check)
-        return execute([*self.enter, *argv], input=input, timeout_s=timeout_s, check=check, what=f"{argv[0]} failed in the lab")
+        return execute(
+            [*self.enter, *argv],
+            input=input,
+            timeout_s=timeout_s,
+            check=check,
+            what=f"{argv[0]} failed in the lab",
+        )
 
     def enter_in(self, place: str) -> list[str]:
-        """An argv prefix that runs a command on a host, on a site, or as the "controller"."""
+        """Return an argv prefix that runs a command on a host, a site, or as the "controller"."""
         where = self._place(place)
         return self.enter if where is None else where.enter()
 
     def alive(self) -> dict[str, bool]:
-        """Whether each part that was raised still runs. A site is alive while its namespace is there."""
+        """Return for each part that was raised whether it still runs.
+
+        A site is alive while its namespace is there.
+        """
         running, spaces = self.processes.names(), set(netns.namespaces())
         needs = {NETWORK: {netns.WAY_OUT, DNS}}
         return {
-            part: self.topology.namespace_of(part) in spaces if part in SITES else needs.get(part, {part}) <= running
+            part: self.topology.namespace_of(part) in spaces
+            if part in SITES
+            else needs.get(part, {part}) <= running
             for part in self.state.ready
         }
 
     @property
     def whole(self) -> bool:
-        """Whether it is up, and all that was raised still runs."""
+        """Whether it is up, and all parts that were raised still run."""
         return NETWORK in self.state.ready and all(self.alive().values())
 
     def _place(self, place: str) -> Host | Client | None:
@@ -139,5 +166,7 @@ class Lab:
             return None
         found: Host | Client | None = self.hosts.get(place) or self.clients.get(place)
         if found is None:
-            raise LabError(f"the lab has no {place!r}", next=f"one of {', '.join([*HOSTS, *SITES, CONTROLLER])}")
+            raise LabError(
+                f"the lab has no {place!r}", next=f"one of {', '.join([*HOSTS, *SITES, CONTROLLER])}"
+            )
         return found

@@ -1,7 +1,7 @@
-"""A lab comes and goes.
+"""The life of a lab: `up` makes one, `down` removes it.
 
-`up` may find no lab, a whole one, one that lacks a part, or what a crash has left; it ends with a whole one or with none.
-`down` removes what this lab made and nothing else.
+`up` may find no lab, a whole one, one that lacks a part, or the remains of a crash; it ends with a
+whole one or with none. `down` removes everything that this lab made and nothing else.
 """
 
 from __future__ import annotations
@@ -32,31 +32,32 @@ from lab.topology import ACME, HOSTS, NETWORK, PARTS, SITES
 
 PACKAGES = Path(__file__).parent / "packages.txt"
 OWN_FILES = (
-    "hosts", "sites", "etc", "acme", "headscale", "ssh", "log", "site.yml", "known_hosts", "ca.pem", "enter", "status.html", state.FILE,
+    "hosts", "sites", "etc", "acme", "headscale", "ssh", "log", "site.yml", "known_hosts", "ca.pem",
+    "enter", "status.html", state.FILE,
 )  # fmt: skip
 
 
 def up(root: Path, *, progress: Progress, only: Iterable[str] = PARTS, cache: Path = CACHE) -> Lab:
-    """A lab in this folder with at least these parts (hk1 sg1 hs1 acme site-a site-b site-c).
+    """Return a lab in this folder with at least these parts: hk1 sg1 hs1 acme site-a site-b site-c.
 
-    A lab that is up is kept, and what it lacks is added; one of which anything has died is cleared away first.
-    Raises LabError; then nothing of a new lab is left but its logs.
+    A lab that is up is kept, and missing parts are added. A lab with a part that has ended is
+    removed first. Raises LabError; then nothing of a new lab is left but its logs.
     """
     wanted = [part for part in PARTS if part in set(only)]
     if unknown := set(only) - set(PARTS):
         raise LabError(f"the lab has no {', '.join(sorted(unknown))}", next=f"any of {', '.join(PARTS)}")
     _check_machine()
-    root, cache, said = root.resolve(), cache.resolve(), _one_at_a_time(progress)
-    with alone(root):
+    root, cache, say = root.resolve(), cache.resolve(), _one_line_at_a_time(progress)
+    with exclusive(root):
         lab = load(root, cache=cache)
         if lab is not None and lab.whole:
             if missing := [part for part in wanted if part not in lab.state.ready]:
-                _raise(lab, missing, said)
+                _raise(lab, missing, say)
             return lab
         _clear(root, cache=cache)
         lab = Lab(state.State(root, netns.choose(root, list(debian.servers().values()))), cache)
         try:
-            _raise(lab, wanted, said)
+            _raise(lab, wanted, say)
         except BaseException:
             _clear(root, cache=cache, keep=("log",))
             raise
@@ -64,16 +65,19 @@ def up(root: Path, *, progress: Progress, only: Iterable[str] = PARTS, cache: Pa
 
 
 def load(root: Path, *, cache: Path = CACHE) -> Lab | None:
-    """The lab in this folder, None where there is none."""
+    """Return the lab in this folder, None where there is none."""
     found = state.read(root.resolve())
     return None if found is None else Lab(found, cache.resolve())
 
 
 def down(root: Path, *, cache: Path = CACHE) -> None:
-    """Remove the lab of this folder, whole, half-made or crashed. Packages that its hosts fetched stay in the cache. Raises LabError."""
+    """Remove the lab of this folder, whole, half-made or crashed. Raises LabError.
+
+    Packages that its hosts fetched stay in the cache.
+    """
     _check_root()
     root = root.resolve()
-    with alone(root):  # also where the folder is gone: what it stood for may still run
+    with exclusive(root):  # also where the folder is gone: the lab's processes may still run
         _clear(root, cache=cache.resolve())
         (root / "lock").unlink()
     if not any(root.iterdir()):
@@ -81,20 +85,23 @@ def down(root: Path, *, cache: Path = CACHE) -> None:
 
 
 def status(root: Path) -> dict[str, Any]:
-    """What is there: {"up": bool, "namespace": str, "network": str, "parts": {part: {"alive": bool, …}}}.
+    """Return the lab's state.
 
-    A host also has its "address" and "domain", a site says whether its "client" runs.
+    It is {"up": bool, "namespace": str, "network": str, "parts": {part: {"alive": bool}}}. A host
+    also has its "address" and "domain", a site a bool "client": whether its tailscaled runs.
     """
     lab = load(root)
     if lab is None:
         return {"up": False, "parts": {}}
     alive = lab.alive()
-    parts: dict[str, dict[str, Any]] = {part: {"alive": alive[part]} for part in lab.state.ready if part != NETWORK}
-    for part, told in parts.items():
+    parts: dict[str, dict[str, Any]] = {
+        part: {"alive": alive[part]} for part in lab.state.ready if part != NETWORK
+    }
+    for part, facts in parts.items():
         if part in HOSTS:
-            told |= {"address": str(lab.topology.ipv4(part)), "domain": HOSTS[part].domain}
+            facts |= {"address": str(lab.topology.ipv4(part)), "domain": HOSTS[part].domain}
         elif part in SITES:
-            told["client"] = lab.clients[part].running
+            facts["client"] = lab.clients[part].running
     return {
         "up": lab.whole,
         "namespace": lab.topology.namespace,
@@ -104,7 +111,7 @@ def status(root: Path) -> dict[str, Any]:
 
 
 def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
-    """Make what is missing: the Debian root, the Go programs and the hosts side by side."""
+    """Make the missing parts: the Debian root, the Go programs and the hosts side by side."""
     began = time.monotonic()
     if NETWORK not in lab.state.ready:
         lab.root.mkdir(parents=True, exist_ok=True)
@@ -121,7 +128,9 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
             built = pool.submit(go.build, TAILNET, cache=lab.cache, progress=progress)
             programs = dict.fromkeys(users, built)
         suites = {HOSTS[part].suite for part in parts if part in HOSTS}
-        bases = {suite: pool.submit(debian.base, suite, cache=lab.cache, progress=progress) for suite in suites}
+        bases = {
+            suite: pool.submit(debian.base, suite, cache=lab.cache, progress=progress) for suite in suites
+        }
 
         def raise_part(part: str) -> None:
             since = time.monotonic()
@@ -144,7 +153,7 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
 
 def _raise_host(lab: Lab, name: str, base: Future[Path], programs: Mapping[str, Future[Path]]) -> None:
     host = lab.hosts[name]
-    host.stop()  # what an earlier attempt left
+    host.stop()  # one that an earlier attempt left
     host.prepare(base.result(), cache=lab.cache, ca=lab.headscale.ca)
     if host is not lab.headscale.host:
         host.boot()
@@ -156,7 +165,7 @@ def _raise_host(lab: Lab, name: str, base: Future[Path], programs: Mapping[str, 
 
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
-    """Threads; after a failure those that have not begun never do."""
+    """Yield a pool of threads; after a failure, tasks that have not begun never do."""
     with ThreadPoolExecutor() as pool:
         try:
             yield pool
@@ -166,7 +175,10 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def _clear(root: Path, *, cache: Path, keep: tuple[str, ...] = ()) -> None:
-    """Processes, namespaces, control groups, files, in this order. Works without a state file as well: names derive from the folder."""
+    """Remove processes, namespaces, control groups and files, in this order.
+
+    Works without a state file as well: names derive from the folder.
+    """
     found = state.read(root) or state.State(root, netns.nowhere(root))
     lab = Lab(found, cache)
     for host in lab.hosts.values():
@@ -182,31 +194,50 @@ def _clear(root: Path, *, cache: Path, keep: tuple[str, ...] = ()) -> None:
 
 def _check_root() -> None:
     if os.geteuid() != 0:
-        raise LabError("the lab needs root", why="it makes network namespaces and boots containers", next="sudo the same command")
+        raise LabError(
+            "the lab needs root",
+            why="it makes network namespaces and boots containers",
+            next="run the same command with sudo",
+        )
 
 
 def _check_machine() -> None:
     _check_root()
-    rows = [line.split(maxsplit=2) for line in PACKAGES.read_text().splitlines() if line and not line.startswith("#")]
+    rows = [
+        line.split(maxsplit=2)
+        for line in PACKAGES.read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     if missing := [package for package, program, _ in rows if shutil.which(program) is None]:
-        raise LabError("Debian packages are missing", why=", ".join(missing), next=f"apt-get install {' '.join(missing)}")
+        raise LabError(
+            "Debian packages are missing", why=", ".join(missing), next=f"apt-get install {' '.join(missing)}"
+        )
     if not Path("/dev/net/tun").exists():
-        raise LabError("this machine has no /dev/net/tun", why="the lab's way out needs it", next="modprobe tun")
+        raise LabError(
+            "this machine has no /dev/net/tun", why="the lab's way out needs it", next="modprobe tun"
+        )
 
 
 @contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """While no other command raises this lab or takes it down. Raises LabError when one does."""
+def exclusive(root: Path) -> Iterator[None]:
+    """Keep other commands from raising this lab or taking it down.
+
+    Raises LabError when one does so now.
+    """
     root.mkdir(parents=True, exist_ok=True)
     with (root / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LabError("this lab is being raised or taken down by another command", where=str(root), next="wait for it") from None
+            raise LabError(
+                "this lab is being raised or taken down by another command",
+                where=str(root),
+                next="wait for it",
+            ) from None
         yield
 
 
-def _one_at_a_time(progress: Progress) -> Callable[[str], None]:
+def _one_line_at_a_time(progress: Progress) -> Callable[[str], None]:
     lock = threading.Lock()
 
     def say(line: str) -> None:

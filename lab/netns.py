@@ -1,7 +1,9 @@
-"""The lab's network: namespaces, a bridge, NATs, and the way out. See `lab.topology` for the picture.
+"""The lab's network: namespaces, a bridge, NATs, and the way out.
 
-Nothing of it is on the machine's own interfaces, in its routes, its firewall or its sysctls: the way out is slirp4netns, an
-ordinary process that opens ordinary sockets for what comes out of the lab.
+See `lab.topology` for the picture.
+
+Nothing of it is on the machine's own interfaces, in its routes, its firewall or its sysctls: the
+way out is slirp4netns, an ordinary process that opens ordinary sockets for the lab's connections.
 """
 
 from __future__ import annotations
@@ -36,43 +38,71 @@ FOLDER = Path("/run/netns")
 
 
 def choose(root: Path, servers: list[str]) -> Topology:
-    """The names and addresses for a lab in this folder; `servers` are URLs that its hosts must reach outside. Raises LabError."""
+    """Choose the names and addresses for a lab in this folder. Raises LabError.
+
+    `servers` are URLs that its hosts must reach outside.
+    """
     taken = _networks_of_the_machine() + _resolvers() + [a for url in servers for a in _addresses_of(url)]
     network, way_out = first_free(INNER_NETWORKS, taken), first_free(WAY_OUT_NETWORKS, taken)
     if network is None or way_out is None:
         wanted = ", ".join(map(str, INNER_NETWORKS if network is None else WAY_OUT_NETWORKS))
         raise LabError(
-            "no address range is free for the lab", why=f"this machine uses addresses in each of {wanted}", next="see lab/topology.py"
+            "no address range is free for the lab",
+            why=f"this machine uses addresses in each of {wanted}",
+            next="add a free range to lab/topology.py",
         )
     return Topology(lab_id(root), network, way_out)
 
 
 def nowhere(root: Path) -> Topology:
-    """Names without addresses: enough to find what a lab in this folder left behind when its state file is lost."""
+    """Return names without addresses: enough to find the remains of a lab in this folder whose
+    state file is lost."""
     return Topology(lab_id(root), INNER_NETWORKS[0], WAY_OUT_NETWORKS[0])
 
 
 def make(topology: Topology, processes: Processes) -> None:
-    """The lab's own namespace with its bridge and the way out."""
+    """Make the lab's own namespace with its bridge and the way out."""
     name = topology.namespace
     _make_namespace(name)
     run(["ip", "-n", name, "link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0"])
     for at in (DNS_AT, ACME_AT):
-        run(["ip", "-n", name, "address", "add", f"{topology.address(at)}/{topology.network.prefixlen}", "dev", BRIDGE])
+        run(
+            [
+                "ip",
+                "-n",
+                name,
+                "address",
+                "add",
+                f"{topology.address(at)}/{topology.network.prefixlen}",
+                "dev",
+                BRIDGE,
+            ]
+        )
         run(["ip", "-n", name, "address", "add", f"{INNER_NETWORK_6[at]}/64", "dev", BRIDGE, "nodad"])
     run(["ip", "-n", name, "link", "set", BRIDGE, "up"])
     _forward(name)
-    out = ["slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", f"--cidr={topology.way_out}", "--netns-type=path"]
+    out = [
+        "slirp4netns",
+        "--configure",
+        "--mtu=65520",
+        "--disable-host-loopback",
+        f"--cidr={topology.way_out}",
+        "--netns-type=path",
+    ]
     processes.start(WAY_OUT, [*out, str(FOLDER / name), WAY_OUT_DEVICE])
     wait_for(
         lambda: "default" in run(["ip", "-n", name, "route"]), timeout_s=10,
         what="the lab's way out did not come up", why=lambda: processes.tail(WAY_OUT),
     )  # fmt: skip
-    _nft(name, f"table ip lab {{\n  chain out {{ type nat hook postrouting priority srcnat; oifname {WAY_OUT_DEVICE} masquerade; }}\n}}")
+    _nft(
+        name,
+        "table ip lab {\n  chain out { type nat hook postrouting priority srcnat; oifname "
+        f"{WAY_OUT_DEVICE} masquerade; }}\n}}",
+    )
 
 
 def add_host(topology: Topology, spec: HostSpec) -> str:
-    """The namespace of a host, its interface up and addressed. Its name."""
+    """Make the namespace of a host, its interface up and addressed; return its name."""
     name = topology.namespace_of(spec.name)
     _plug_in(topology, name, spec.name, spec.at)
     if six := topology.ipv6(spec.name):
@@ -82,7 +112,10 @@ def add_host(topology: Topology, spec: HostSpec) -> str:
 
 
 def add_site(topology: Topology, spec: SiteSpec) -> str:
-    """A site's namespace and its NAT's. The site's name. The NAT forwards to the lab's hosts and nowhere else."""
+    """Make a site's namespace and its NAT's; return the site's.
+
+    The NAT forwards to the lab's hosts and nowhere else.
+    """
     nat, name = topology.namespace_of(spec.nat), topology.namespace_of(spec.name)
     _plug_in(topology, nat, spec.nat, spec.at)
     _make_namespace(name)
@@ -109,44 +142,67 @@ def add_site(topology: Topology, spec: SiteSpec) -> str:
 
 
 def remove(topology: Topology) -> None:
-    """Delete the lab's namespaces with all that is in them."""
+    """Delete the lab's namespaces with everything in them."""
     for name in namespaces():
         if name == topology.namespace or name.startswith(f"{topology.namespace}-"):
             run(["ip", "netns", "delete", name])
 
 
 def namespaces() -> list[str]:
-    """The machine's named network namespaces."""
+    """Return the machine's named network namespaces."""
     return sorted(path.name for path in FOLDER.iterdir()) if FOLDER.is_dir() else []
 
 
 def inside(namespace: str, etc: Path) -> list[str]:
-    """An argv prefix: run in this network namespace, with the files of `etc` in place of those in /etc."""
+    """Return an argv prefix: run in this network namespace, with the files of `etc` in place of
+    those in /etc."""
     script = 'for f in "$0"/*; do mount --bind "$f" "/etc/${f##*/}" || exit 125; done; exec "$@"'
-    return ["nsenter", f"--net={FOLDER / namespace}", "unshare", "--mount", "--propagation", "slave", "sh", "-c", script, str(etc)]
+    return [
+        "nsenter",
+        f"--net={FOLDER / namespace}",
+        "unshare",
+        "--mount",
+        "--propagation",
+        "slave",
+        "sh",
+        "-c",
+        script,
+        str(etc),
+    ]
 
 
 def way_out_resolver(topology: Topology) -> str:
-    """Where the machine's own resolver answers inside the lab."""
+    """Return the address at which the machine's own resolver answers inside the lab."""
     return str(topology.way_out[3])
 
 
 def _make_namespace(name: str) -> None:
-    if name in namespaces():  # of an attempt that failed
+    if name in namespaces():  # left by an attempt that failed
         run(["ip", "netns", "delete", name])
     run(["ip", "netns", "add", name])
     run(["ip", "-n", name, "link", "set", "lo", "up"])
 
 
 def _plug_in(topology: Topology, name: str, part: str, at: int) -> None:
-    """A new namespace whose eth0 is on the bridge."""
+    """Make a namespace whose eth0 is on the bridge."""
     lab = topology.namespace
     _make_namespace(name)
-    # The kernel takes its time with the interfaces of a namespace that is gone.
+    # The kernel removes the interfaces of a deleted namespace only after a while.
     execute(["ip", "-n", lab, "link", "delete", f"v-{part}"], check=False)
     run(["ip", "-n", lab, "link", "add", f"v-{part}", "type", "veth", "peer", "name", "eth0", "netns", name])
     run(["ip", "-n", lab, "link", "set", f"v-{part}", "master", BRIDGE, "up"])
-    run(["ip", "-n", name, "address", "add", f"{topology.address(at)}/{topology.network.prefixlen}", "dev", "eth0"])
+    run(
+        [
+            "ip",
+            "-n",
+            name,
+            "address",
+            "add",
+            f"{topology.address(at)}/{topology.network.prefixlen}",
+            "dev",
+            "eth0",
+        ]
+    )
     run(["ip", "-n", name, "link", "set", "eth0", "up"])
 
 
@@ -155,7 +211,11 @@ def _forward(namespace: str) -> None:
 
 
 def _nft(namespace: str, rules: str) -> None:
-    run(["nsenter", f"--net={FOLDER / namespace}", "nft", "-f", "-"], input=rules, what="the lab's nftables rules were refused")
+    run(
+        ["nsenter", f"--net={FOLDER / namespace}", "nft", "-f", "-"],
+        input=rules,
+        what="the lab's nftables rules were refused",
+    )
 
 
 def _networks_of_the_machine() -> list[IPv4Network]:

@@ -1,7 +1,9 @@
-"""The lab's processes. The process table is their record: each carries its lab and its name in its environment.
+"""The lab's processes.
 
-So a process is known from the moment that it exists, no number is ever taken for another process's, and what a crashed lab
-left behind is found by its own mark.
+The process table is their record: each carries its lab and its name in its environment.
+
+So a process is known from the moment that it exists, no number is ever taken for another process's,
+and the remains of a crashed lab are found by their mark.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from lab.errors import LabError
 
 T = TypeVar("T")
 START_TIMEOUT_S = 5.0
-WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
+DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM", "--")
 MARK = "DERPFLEET_LAB_PROCESS"
 
 
@@ -34,14 +36,23 @@ def execute(
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end. Raises LabError `what` when it does not end in time and, with `check`, when it fails.
+    """Run a command to its end.
 
-    It dies with us: a command whose lab was killed writes nothing into the next one.
+    Raises LabError `what` when it does not end in time and, with `check`, when it fails.
+
+    It ends with this process: a command whose lab was killed writes nothing into the next lab.
     """
     what = what or f"{Path(argv[0]).name} failed"
     try:
         done = subprocess.run(
-            [*WITH_US, *argv], input=input, timeout=timeout_s, env=environment, cwd=cwd, capture_output=True, text=True, check=False
+            [*DIES_WITH_PARENT, *argv],
+            input=input,
+            timeout=timeout_s,
+            env=environment,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise LabError(what, where=shlex.join(argv), why=f"it did not end within {timeout_s:g} s") from None
@@ -51,12 +62,19 @@ def execute(
 
 
 def run(argv: Sequence[str], *, input: str | None = None, timeout_s: float = 60, what: str = "") -> str:
-    """Standard output of a command that must succeed."""
+    """Return the standard output of a command that must succeed."""
     return execute(argv, input=input, timeout_s=timeout_s, what=what).stdout
 
 
-def wait_for(find: Callable[[], T | None], *, timeout_s: float, what: str, why: Callable[[], str] = lambda: "") -> T:
-    """The first truthy answer of `find`, asked every 20 ms at first, later every 0.2 s. Raises LabError `what` after the timeout."""
+def wait_for(
+    find: Callable[[], T | None], *, timeout_s: float, what: str, why: Callable[[], str] = lambda: ""
+) -> T:
+    """Wait for the first truthy answer of `find` and return it.
+
+    Raises LabError `what` after the timeout.
+
+    It asks every 20 ms at first, later every 0.2 s.
+    """
     deadline, pause_s = time.monotonic() + timeout_s, 0.02
     while not (found := find()):
         if time.monotonic() > deadline:
@@ -67,29 +85,49 @@ def wait_for(find: Callable[[], T | None], *, timeout_s: float, what: str, why: 
 
 
 class Processes:
-    """The processes of one lab; `owner` is its folder, `logs` where their output goes."""
+    """The processes of one lab; `owner` is its folder, `logs` the folder for their output."""
 
     def __init__(self, owner: Path, logs: Path) -> None:
         self.owner = owner
         self.logs = logs
         self._known: dict[str, int] = {}
 
-    def start(self, name: str, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
-        """Start `argv`, which must not fork away, in a session of its own. Its pid. Raises LabError with its output when it is never seen.
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> int:
+        """Start `argv`, which must not fork away, in its own session; return its pid.
 
-        Output is appended to `<logs>/<name>.log`; `environment` replaces ours. One of that name that runs already is ended first.
+        Output is appended to `<logs>/<name>.log`; `environment` replaces this process's. A running
+        process of that name is ended first. Raises LabError with its output when it is never seen.
         """
         self.stop(name)
         self.logs.mkdir(parents=True, exist_ok=True)
+        env = {**(os.environ if environment is None else environment), MARK: self._mark(name)}
         with self.log(name).open("ab") as log:
             subprocess.run(
-                ["setsid", "--fork", *argv], env={**(os.environ if environment is None else environment), MARK: self._mark(name)}, cwd=cwd,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, timeout=10,
-            )  # fmt: skip
-        return wait_for(lambda: self.pid(name), timeout_s=START_TIMEOUT_S, what=f"{name} ended at once", why=lambda: self.tail(name))
+                ["setsid", "--fork", *argv],
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                check=True,
+                timeout=10,
+            )
+        return wait_for(
+            lambda: self.pid(name),
+            timeout_s=START_TIMEOUT_S,
+            what=f"{name} ended at once",
+            why=lambda: self.tail(name),
+        )
 
     def pid(self, name: str) -> int | None:
-        """The process of that name: the first of its kind, should it have children."""
+        """Return the process of that name, not one of its children; None if there is none."""
         mark, known = self._mark(name), self._known.get(name)
         if known is not None and _mark_of(known) == mark:
             return known
@@ -99,7 +137,7 @@ class Processes:
         return found
 
     def container(self, name: str) -> int | None:
-        """The pid, seen from here, of process 1 of the container that `name` runs."""
+        """Return the pid, as seen from here, of process 1 of the container that `name` runs."""
         below = [] if (supervisor := self.pid(name)) is None else _children(supervisor)
         while below:
             child = below.pop()
@@ -110,24 +148,27 @@ class Processes:
         return None
 
     def names(self) -> set[str]:
-        """The names of all processes that run."""
+        """Return the names of all running processes."""
         prefix = self._mark("")
-        return {_mark_of(pid).removeprefix(prefix) for pid in self._marked(lambda carried: carried.startswith(prefix))} - {""}
+        return {
+            _mark_of(pid).removeprefix(prefix)
+            for pid in self._marked(lambda carried: carried.startswith(prefix))
+        } - {""}
 
     def stop(self, name: str, *, grace_s: float = 3) -> None:
-        """SIGTERM, and SIGKILL after the grace."""
+        """Send SIGTERM, and SIGKILL after the grace."""
         self._end(lambda carried: carried == self._mark(name), grace_s)
 
     def stop_all(self) -> None:
-        """SIGKILL to everything that carries this lab's mark."""
+        """Send SIGKILL to everything that carries this lab's mark."""
         self._end(lambda carried: carried.startswith(self._mark("")), 0)
 
     def log(self, name: str) -> Path:
-        """Where the output of `name` goes."""
+        """Return the log file of `name`."""
         return self.logs / f"{name}.log"
 
     def tail(self, name: str) -> str:
-        """The last lines of that output."""
+        """Return the end of the output of `name`."""
         try:
             return self.log(name).read_text(errors="replace").strip()[-800:]
         except OSError:
@@ -159,18 +200,27 @@ def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 def _mark_of(pid: int) -> str:
-    """The mark that a process carries, "" for none; a process that has ended carries none, zombies included."""
+    """Return the mark that a process carries, "" for none.
+
+    A process that has ended carries none, zombies included.
+    """
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return ""
     prefix = f"{MARK}=".encode()
-    return next((entry.removeprefix(prefix).decode() for entry in environment if entry.startswith(prefix)), "")
+    return next(
+        (entry.removeprefix(prefix).decode() for entry in environment if entry.startswith(prefix)), ""
+    )
 
 
 def _children(pid: int) -> list[int]:
     try:
-        return [int(number) for task in Path(f"/proc/{pid}/task").iterdir() for number in (task / "children").read_text().split()]
+        return [
+            int(number)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for number in (task / "children").read_text().split()
+        ]
     except OSError:
         return []
 
@@ -180,4 +230,6 @@ def _pids_of(pid: int) -> list[int]:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return []
-    return next(([int(number) for number in line.split()[1:]] for line in lines if line.startswith("NSpid:")), [])
+    return next(
+        ([int(number) for number in line.split()[1:]] for line in lines if line.startswith("NSpid:")), []
+    )

@@ -1,4 +1,4 @@
-"""Names the sources of the lab's Go programs: folders that `artefacts.go` builds."""
+"""The sources of the lab's Go programs: folders that `artefacts.go` builds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person and the tasks need in order to work on the lab: a site file, pinned host keys, and a way in."""
+"""The files with which people and verbs use the lab: site file, pinned host keys, and a way in."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def write(root: Path, topology: Topology, *, acme: Acme, headscale: Headscale, h
             },
         },
         "hosts": {name: _relay(topology, name) for name, spec in HOSTS.items() if spec.kind == "relay"},
-        "headscale": {"url": headscale.url, "ssh": {"address": headscale.host.spec.domain, "user": "root", "key": "ssh/id_ed25519"}},
+        "headscale": {
+            "url": headscale.url,
+            "ssh": {"address": headscale.host.spec.domain, "user": "root", "key": "ssh/id_ed25519"},
+        },
         "derpmap": {"omit_default_regions": True},
     }
     text = HEAD.format(enter=root / "enter") + yaml.safe_dump(site, sort_keys=False, allow_unicode=True)
@@ -59,7 +62,8 @@ def _enter_script(root: Path, topology: Topology) -> str:
     here = {"DERPFLEET_LAB": root, "DERPFLEET_SITE": root / "site.yml", "SSL_CERT_FILE": root / "ca.pem"}
     settings = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in here.items())
     return f"""#!/bin/sh
-# Runs a command inside this lab's network: its names resolve, its certificates are trusted, its site file is the default.
+# Runs a command inside this lab's network. The lab's names resolve there, its certificates are
+# trusted, and its site file is the default.
 [ "$(id -u)" = 0 ] || exec sudo --preserve-env=PATH,TERM "$0" "$@"
 [ -e {netns.FOLDER / topology.namespace} ] || {{ echo "the lab is not up: invoke lab.up" >&2; exit 1; }}
 export {settings}

@@ -1,7 +1,8 @@
-"""What is to be remembered of a lab, `state.json` in its folder: its addresses, and which of its parts are up.
+"""The record of a lab, `state.json` in its folder: its addresses, and which of its parts are up.
 
-Written before anything is made. What the lab makes is on no list: namespaces and control groups carry names that derive from the
-folder, processes a mark (`lab.process`), so what a crash has left is found even when this file is lost. Several threads write.
+Written before anything is made. Nothing that the lab makes needs a list: namespaces and control
+groups have names that derive from the folder, processes a mark (`lab.process`). So the remains of a
+crash are found even when this file is lost. Several threads write.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FILE = "state.json"
 
 @dataclass
 class State:
-    """`ready` lists the parts that are up, in the order in which they came."""
+    """A lab's record. `ready` lists the parts that are up, in the order in which they came up."""
 
     root: Path
     topology: Topology
@@ -36,18 +37,27 @@ class State:
 
     def write(self) -> None:
         """Write the file, whole or not at all."""
-        names = {"id": self.topology.id, "network": str(self.topology.network), "way_out": str(self.topology.way_out)}
+        names = {
+            "id": self.topology.id,
+            "network": str(self.topology.network),
+            "way_out": str(self.topology.way_out),
+        }
         temporary = self.root / f"{FILE}.new"
         temporary.write_text(json.dumps({"version": VERSION, **names, "ready": self.ready}, indent=1) + "\n")
         temporary.replace(self.root / FILE)
 
 
 def read(root: Path) -> State | None:
-    """The state of the lab in this folder; None where there is none, or one of another version of the lab."""
+    """Read the state of the lab in this folder; None where there is none, or one of another version
+    of the lab."""
     try:
         raw = json.loads((root / FILE).read_text())
         if raw["version"] != VERSION:
             return None
-        return State(root, Topology(raw["id"], IPv4Network(raw["network"]), IPv4Network(raw["way_out"])), list(raw["ready"]))
+        return State(
+            root,
+            Topology(raw["id"], IPv4Network(raw["network"]), IPv4Network(raw["way_out"])),
+            list(raw["ready"]),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,12 +1,15 @@
-"""What a lab is made of: names and addresses. Pure data, no I/O.
+"""The names and addresses of a lab. Pure data, no I/O.
 
-Every lab has its network in namespaces of its own, so all labs use the same inner addresses without meeting. Only the names
-of the namespaces are seen by the whole machine; they derive from the lab's folder.
+Every lab has its network in its own namespaces, so all labs use the same inner addresses without
+meeting. The whole machine sees only the names of the namespaces; they derive from the lab's folder.
 
-    the machine ── slirp4netns ── dfl-ID ── bridge ─┬─ hk1, sg1, hs1   a namespace and a systemd container each
+    the machine ── slirp4netns ── dfl-ID ── bridge ─┬─ hk1, sg1, hs1
                     (way out)      │ DNS, ACME,     ├─ nat-a ── site-a
-                                   │ controller     ├─ nat-b ── site-b   a real tailscaled each; the NATs forward to
-                                                    └─ nat-c ── site-c   the three hosts alone, so sites meet in a relay or nowhere
+                                   │ controller     ├─ nat-b ── site-b
+                                                    └─ nat-c ── site-c
+
+Each host is a namespace with a systemd container, and each site one with a real tailscaled. The
+NATs forward to the three hosts alone, so sites meet in a relay or nowhere.
 """
 
 from __future__ import annotations
@@ -22,18 +25,26 @@ DOMAIN = "derp.lab"
 BRIDGE = "br0"
 WAY_OUT_DEVICE = "tap0"
 
-# The first that meets none of the machine's own networks, resolvers and package servers is taken: a host that lives in a
-# network of that address could not reach it.
-INNER_NETWORKS = tuple(IPv4Network(n) for n in ("198.51.100.0/24", "198.18.100.0/24", "198.19.200.0/24", "10.213.77.0/24"))
-WAY_OUT_NETWORKS = tuple(IPv4Network(n) for n in ("10.0.2.0/24", "198.18.2.0/24", "198.19.2.0/24", "172.29.2.0/24"))
+# The first that overlaps none of the machine's own networks, resolvers and package servers is
+# taken: a host inside a network of that address could not reach it.
+INNER_NETWORKS = tuple(
+    IPv4Network(n) for n in ("198.51.100.0/24", "198.18.100.0/24", "198.19.200.0/24", "10.213.77.0/24")
+)
+WAY_OUT_NETWORKS = tuple(
+    IPv4Network(n) for n in ("10.0.2.0/24", "198.18.2.0/24", "198.19.2.0/24", "172.29.2.0/24")
+)
 INNER_NETWORK_6 = IPv6Network("2001:db8:51:100::/64")
 
-DNS_AT, ACME_AT = 1, 2  # the last part of an address in the inner network; the controller is at DNS_AT too
+# the last part of an address in the inner network; the controller is at DNS_AT too
+DNS_AT, ACME_AT = 1, 2
 
 
 @dataclass(frozen=True)
 class HostSpec:
-    """A host to boot. `kind` says what is laid into its bare Debian; a relay host gets nothing that a role installs."""
+    """A host to boot.
+
+    `kind` decides what its bare Debian gets; a relay host gets nothing that a role installs.
+    """
 
     name: str
     kind: Literal["relay", "headscale"]
@@ -50,7 +61,7 @@ class HostSpec:
 
 @dataclass(frozen=True)
 class SiteSpec:
-    """A network behind a NAT of its own, with one tailscale client in it."""
+    """A network behind its own NAT, with one tailscale client in it."""
 
     name: str
     nat: str
@@ -67,7 +78,9 @@ HOSTS: Mapping[str, HostSpec] = {
     )
 }
 SITES: Mapping[str, SiteSpec] = {
-    f"site-{letter}": SiteSpec(f"site-{letter}", f"nat-{letter}", 31 + i, IPv4Network(f"192.168.{11 + i}.0/24"))
+    f"site-{letter}": SiteSpec(
+        f"site-{letter}", f"nat-{letter}", 31 + i, IPv4Network(f"192.168.{11 + i}.0/24")
+    )
     for i, letter in enumerate("abc")
 }
 NETWORK, ACME = "network", "acme"
@@ -84,29 +97,33 @@ class Topology:
 
     @property
     def namespace(self) -> str:
-        """The lab's own network namespace: bridge, DNS, ACME server, and the controller when it works on this lab."""
+        """The lab's own network namespace: bridge, DNS, ACME server, and the controller when it
+        works on this lab."""
         return f"dfl-{self.id}"
 
     def namespace_of(self, part: str) -> str:
-        """The namespace of a host, a NAT or a site."""
+        """Return the namespace of a host, a NAT or a site."""
         return f"{self.namespace}-{part}"
 
     def address(self, at: int) -> IPv4Address:
-        """An address of the inner network."""
+        """Return an address of the inner network."""
         return self.network[at]
 
     def ipv4(self, host: str) -> IPv4Address:
-        """A host's address."""
+        """Return a host's address."""
         return self.network[HOSTS[host].at]
 
     def ipv6(self, host: str) -> IPv6Address | None:
-        """A host's second address, if it has one."""
+        """Return a host's IPv6 address, if it has one."""
         spec = HOSTS[host]
         return INNER_NETWORK_6[spec.at] if spec.ipv6 else None
 
     def hosts_file(self) -> str:
-        """Every name of the lab, in the format of /etc/hosts."""
-        lines = [f"{self.address(DNS_AT)} dns.{DOMAIN} controller.{DOMAIN}", f"{self.address(ACME_AT)} {ACME}.{DOMAIN}"]
+        """Return every name of the lab, in the format of /etc/hosts."""
+        lines = [
+            f"{self.address(DNS_AT)} dns.{DOMAIN} controller.{DOMAIN}",
+            f"{self.address(ACME_AT)} {ACME}.{DOMAIN}",
+        ]
         for spec in HOSTS.values():
             lines.append(f"{self.ipv4(spec.name)} {spec.domain}")
             if six := self.ipv6(spec.name):
@@ -115,11 +132,11 @@ class Topology:
 
 
 def lab_id(root: Path) -> str:
-    """The id of the lab in this folder: the same folder, the same id."""
+    """Return the id of the lab in this folder: the same folder, the same id."""
     return hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:6]
 
 
 def first_free(candidates: Iterable[IPv4Network], taken: Iterable[IPv4Network]) -> IPv4Network | None:
-    """The first candidate that overlaps nothing that is taken."""
+    """Return the first candidate that overlaps no taken network; None if there is none."""
     used = list(taken)
     return next((c for c in candidates if not any(c.overlaps(u) for u in used)), None)

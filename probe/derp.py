@@ -1,4 +1,7 @@
-"""DERP itself: clients of ours are greeted, and let in or kept out. The relay's own client code speaks; the judgements are here."""
+"""DERP itself: our clients are greeted, then admitted or refused.
+
+The relay's own client code speaks the protocol; the judgements are here.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from inventory.secrets import Secret
 from probe.certificate import Chain
 from probe.net import Flooded, Patience, Wire, within
 from probe.proof import Broken, Found
-from probe.target import Target
+from probe.target import Part, Target
 from probe.tcp import dial
 from probe.tls import context
 from probe.web import authority, excerpt
@@ -28,7 +31,12 @@ class HungUp(Exception):
 
 
 class Peer:
-    """One DERP client of ours on a stream. `head`: the first bytes that came, with the HTTP answer in them."""
+    """One of our DERP clients on a stream.
+
+    `head`: the first bytes received, with the HTTP answer in them.
+
+    Not `relay.client.Connection`: a proof has to say how far a broken greeting came, within bounds.
+    """
 
     def __init__(self, wire: Wire, client: Client) -> None:
         self.wire = wire
@@ -42,7 +50,7 @@ class Peer:
         return self.client.public_key
 
     async def flush(self) -> None:
-        """Sends what the client has queued. Raises HungUp."""
+        """Send the bytes that the client has queued. Raises HungUp."""
         try:
             if data := self.client.outgoing():
                 await self.wire.send(data)
@@ -50,7 +58,10 @@ class Peer:
             raise HungUp(error.strerror or str(error)) from None
 
     async def next(self) -> Event:
-        """The next event; the relay's pings are answered on the way. Raises HungUp, ProtocolError, Flooded."""
+        """Return the next event, answering the relay's pings on the way.
+
+        Raises HungUp, ProtocolError, Flooded.
+        """
         while True:
             while self._events:
                 event = self._events.popleft()
@@ -71,29 +82,36 @@ class Peer:
 
 @dataclass(frozen=True)
 class Cast:
-    """Our clients behind the upgrade: a pair that exchanges packets, and a stranger when the pair's keys are known to the relay."""
+    """Our clients after the upgrade: a pair that exchanges packets, and a stranger if the relay
+    knows the pair's keys."""
 
     pair: tuple[Peer, Peer]
     stranger: Peer | None
 
     @property
     def all(self) -> tuple[Peer, ...]:
-        """Everybody."""
+        """The pair, and the stranger if there is one."""
         return self.pair if self.stranger is None else (*self.pair, self.stranger)
 
     def close(self) -> None:
-        """Hangs up on all lines."""
+        """Close all connections."""
         for peer in self.all:
             peer.wire.close()
 
 
-async def check_upgrade(target: Target, addresses: tuple[str, ...], chain: Chain, patience: Patience) -> Found[Cast]:
-    """Everyone of the cast is upgraded and greeted with one and the same server key. Raises Broken.
+async def check_upgrade(
+    target: Target, addresses: tuple[str, ...], chain: Chain, patience: Patience
+) -> Found[Cast]:
+    """Upgrade each client of the cast; all have to be greeted with the same server key.
 
-    The first client asks for the upgrade and waits; the second does as real clients do, with the fast start when the relay offers
-    it, and over IPv6 when the relay has it.
+    Raises Broken.
+
+    The first client asks for the upgrade and waits. The second does as real clients do: with the
+    fast start when the relay offers it, and over IPv6 when the relay has it.
     """
-    mesh = bytes.fromhex(target.prover.mesh_key.reveal()) if target.prover and target.prover.mesh_key else None
+    mesh = (
+        bytes.fromhex(target.prover.mesh_key.reveal()) if target.prover and target.prover.mesh_key else None
+    )
     known = _private(target.prover.keys) if target.prover else None
     keys = known or (make_private_key(), make_private_key())
     info = ClientInfo(mesh_key=mesh, is_prober=True)
@@ -103,7 +121,9 @@ async def check_upgrade(target: Target, addresses: tuple[str, ...], chain: Chain
     ]
     if known:
         plan.append((addresses[0], Client(make_private_key(), ClientInfo(is_prober=True))))
-    greetings = await asyncio.gather(*(_greeted(target, address, client, patience) for address, client in plan), return_exceptions=True)
+    greetings = await asyncio.gather(
+        *(_greeted(target, address, client, patience) for address, client in plan), return_exceptions=True
+    )
     peers = [peer for peer in greetings if isinstance(peer, Peer)]
     faults = [fault for fault in greetings if isinstance(fault, BaseException)]
     try:
@@ -114,7 +134,7 @@ async def check_upgrade(target: Target, addresses: tuple[str, ...], chain: Chain
             raise Broken(
                 f"{len(set(seen))} different server keys in {len(seen)} connections",
                 cause="several relays behind one name: clients of one cannot reach those of the other",
-                next=target.redeploy("nginx", "let one relay serve the name, on both address families"),
+                next=target.redeploy(Part.FRONT, "let one relay serve the name, on both address families"),
             )
     except BaseException:
         for peer in peers:
@@ -135,13 +155,15 @@ def _private(keys: tuple[Secret, Secret]) -> tuple[bytes, bytes]:
 
 
 async def _greeted(target: Target, address: str, client: Client, patience: Patience) -> Peer:
-    """A client that has read the server's key. Raises Broken."""
+    """Connect and return a client that has read the server's key. Raises Broken."""
     fast = client.server_key is not None
     connection = await dial(address, target.https_port, target, patience)
     peer: Peer | None = None
     try:
         async with asyncio.timeout(patience.derp_s):
-            peer = Peer(await Wire.over(connection, context(target), target.domain, patience.derp_s + 1), client)
+            peer = Peer(
+                await Wire.over(connection, context(target), target.domain, patience.derp_s + 1), client
+            )
             client.start(authority(target.domain, target.https_port, 443))
             await peer.flush()
             while not isinstance(await peer.next(), Greeted):
@@ -150,26 +172,40 @@ async def _greeted(target: Target, address: str, client: Client, patience: Patie
     except BaseException as error:
         if peer:
             peer.wire.close()
-        if isinstance(error, ProtocolError | Flooded | HungUp | OSError):  # TimeoutError is an OSError
+        if isinstance(error, ProtocolError | Flooded | HungUp | OSError):
+            # TimeoutError is an OSError
             raise _not_greeted(target, error, peer.head if peer else b"", fast, patience) from None
         raise
 
 
 def _not_greeted(target: Target, error: Exception, head: bytes, fast: bool, patience: Patience) -> Broken:
-    """What it means that no greeting came; `head` is what did."""
-    repair = target.redeploy("nginx", "pass Upgrade and Connection on to the relay, over HTTP/1.1")
+    """Return the reason why no greeting came; `head` holds the bytes that came instead."""
+    repair = target.redeploy(Part.FRONT, "pass Upgrade and Connection on to the relay, over HTTP/1.1")
     if isinstance(error, Refused):
         return _refused(target, error)
-    if fast and not isinstance(error, TimeoutError) and (head.startswith(b"HTTP/") or isinstance(error, HungUp)):
-        return Broken(f"the fast start was answered with {excerpt(head) or 'a hang-up'!r}", cause=_why_silent(fast), next=repair)
+    if (
+        fast
+        and not isinstance(error, TimeoutError)
+        and (head.startswith(b"HTTP/") or isinstance(error, HungUp))
+    ):
+        return Broken(
+            f"the fast start was answered with {excerpt(head) or 'a hang-up'!r}",
+            cause=_why_silent(fast),
+            next=repair,
+        )
     if isinstance(error, ProtocolError):
         return Broken(
-            f"the answer to the upgrade is no DERP greeting ({error.reason.replace('_', ' ')}): {excerpt(head)!r}",
-            cause="what answers behind the front is not a DERP server",
-            next=target.redeploy("nginx", "proxy /derp to the relay"),
+            "the answer to the upgrade is no DERP greeting "
+            f"({error.reason.replace('_', ' ')}): {excerpt(head)!r}",
+            cause="the server behind the front is not a DERP server",
+            next=target.redeploy(Part.FRONT, "proxy /derp to the relay"),
         )
     if isinstance(error, Flooded):
-        return Broken("the answer to the upgrade never ends", cause="what answers behind the front is not a DERP server", next=repair)
+        return Broken(
+            "the answer to the upgrade never ends",
+            cause="the server behind the front is not a DERP server",
+            next=repair,
+        )
     if isinstance(error, TimeoutError):
         silent = "no whole answer to the upgrade"
         if fast:
@@ -180,14 +216,20 @@ def _not_greeted(target: Target, error: Exception, head: bytes, fast: bool, pati
     return Broken(
         f"the connection was closed during the upgrade: {error}",
         cause="the front or the relay hung up: too many connections, or a limit",
-        next=target.redeploy("relay", "read the relay's log"),
+        next=target.redeploy(Part.RELAY, "read the relay's log"),
     )
 
 
 def _why_silent(fast: bool) -> str:
     if fast:
-        return "a proxy serves the relay's own extra certificate: clients then wait for no 101, and the proxy waits for one"
-    return "the front accepts the request and its backend hangs, or bytes behind the answer's blank line are lost"
+        return (
+            "a proxy serves the relay's own extra certificate: clients then do not "
+            "wait for a 101, and the proxy does"
+        )
+    return (
+        "the front accepts the request and its backend hangs, or the bytes behind "
+        "the answer's blank line are lost"
+    )
 
 
 def _refused(target: Target, refusal: Refused) -> Broken:
@@ -196,38 +238,52 @@ def _refused(target: Target, refusal: Refused) -> Broken:
         return Broken(
             detail,
             cause="the proxy drops the headers Upgrade and Connection on the way to the relay",
-            next=target.redeploy("nginx", "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade"),
+            next=target.redeploy(
+                Part.FRONT, "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade"
+            ),
         )
     if refusal.status in {502, 503, 504}:
         return Broken(
-            detail, cause="the front works, the relay behind it does not answer", next=target.redeploy("relay", "start the relay")
+            detail,
+            cause="the front works, the relay behind it does not answer",
+            next=target.redeploy(Part.RELAY, "start the relay"),
         )
     return Broken(
-        detail, cause="another web server, or another site of it, answers /derp", next=target.redeploy("nginx", "proxy /derp to the relay")
+        detail,
+        cause="another web server, or another site of it, answers /derp",
+        next=target.redeploy(Part.FRONT, "proxy /derp to the relay"),
     )
 
 
 def _server_key(target: Target, peer: Peer, chain: Chain) -> bytes:
-    """The key that the relay greeted with, which every other place that names it must agree with."""
+    """Return the key that the relay greeted with.
+
+    Raises Broken if the header or the certificate names another.
+    """
     key = peer.client.server_key
     assert key is not None  # noqa: S101 - greeted
     header = _HEADER_KEY.search(peer.head.partition(b"\r\n\r\n")[0])
-    restart = target.redeploy("relay", "restart the relay, so that it makes the certificate anew")
+    restart = target.redeploy(Part.RELAY, "restart the relay, so that it makes a new certificate")
     if header and bytes.fromhex(header[1].decode()) != key:
         raise Broken(
-            "the key in the header Derp-Public-Key is not the one in the greeting", cause="two relays answer one request", next=restart
+            "the key in the header Derp-Public-Key is not the one in the greeting",
+            cause="two relays answer one request",
+            next=restart,
         )
     if chain.derp_key and chain.derp_key != key:
         raise Broken(
             "the fast start's certificate names another key than the greeting",
-            cause="the certificate is left over from an earlier relay key: clients with TLS 1.3 cannot log in",
+            cause="the certificate is left over from an older relay key: clients with TLS 1.3 cannot log in",
             next=restart,
         )
     return key
 
 
 async def check_handshake(target: Target, cast: Cast, patience: Patience) -> Found[bool]:
-    """Who should get in gets in, who should not does not. The value: whether the pair is in. Raises Broken."""
+    """Log all clients in: known keys have to be admitted, and a stranger only if the relay is open.
+
+    The value: whether the pair was admitted. Raises Broken.
+    """
     verdicts = await asyncio.gather(*(_log_in(target, peer, patience) for peer in cast.all))
     pair_in = all(verdicts[:2])
     stranger_in = verdicts[2] if cast.stranger else verdicts[0]
@@ -235,37 +291,53 @@ async def check_handshake(target: Target, cast: Cast, patience: Patience) -> Fou
     if target.expect_admission == "verify" and stranger_in:
         raise Broken(
             "a key that was made up a moment ago was admitted",
-            cause="the relay verifies nobody, or lets everybody in while its admission controller is away: whoever finds it may use it",
-            next=target.redeploy("relay", "start it with -verify-client-url and -verify-client-url-fail-open=false"),
+            cause=(
+                "the relay admits every key, always or while its admission controller is "
+                "away: anyone who finds it may use it"
+            ),
+            next=target.redeploy(
+                Part.RELAY, "start it with -verify-client-url and -verify-client-url-fail-open=false"
+            ),
         )
     if known and not pair_in:
         raise Broken(
             "the prover's own keys were refused",
             cause="the relay's allow-list does not hold them, or its mesh key is another one",
-            next=target.redeploy("relay", "add the prover's public keys to the relay's allow-list"),
+            next=target.redeploy(Part.RELAY, "add the prover's public keys to the relay's allow-list"),
         )
     if target.expect_admission == "open" and not stranger_in:
         raise Broken(
             "the relay greeted a fresh key and hung up on it",
-            cause="it verifies its clients, though it should be open; or its admission controller is away and it fails closed",
-            next=target.redeploy("relay", "drop -verify-client-url and -verify-clients"),
+            cause=(
+                "the relay verifies its clients but should be open; or its admission "
+                "controller is away and it refuses all"
+            ),
+            next=target.redeploy(Part.RELAY, "drop -verify-client-url and -verify-clients"),
         )
     if verdicts[0] != verdicts[1]:
-        raise Broken("one fresh key was admitted, another refused", cause="the relay's admission is not steady", next=target.again)
+        raise Broken(
+            "one fresh key was admitted, another refused",
+            cause="the relay's admission answers two equal clients differently",
+            next=target.again,
+        )
     if pair_in:
         detail = (
-            "two known keys admitted, a stranger refused" if known and not stranger_in else "a stranger's key admitted: open to everybody"
+            "two known keys admitted, a stranger refused"
+            if known and not stranger_in
+            else "a stranger's key admitted: open to everyone"
         )
         return Found(True, detail, data={"stranger_admitted": stranger_in})
-    return Found(False, "a stranger's key refused: only registered nodes get in", data={"stranger_admitted": False})
+    return Found(
+        False, "a stranger's key refused: only registered nodes get in", data={"stranger_admitted": False}
+    )
 
 
 async def _log_in(target: Target, peer: Peer, patience: Patience) -> bool:
-    """True: admitted; False: hung up on, which is how a relay refuses. Raises Broken."""
+    """Whether the relay admits the client; it refuses one by hanging up. Raises Broken."""
     late = Broken(
         f"neither admitted nor refused in {patience.derp_s:g} s",
         cause="the relay waits for its admission controller, which does not answer",
-        next=target.redeploy("relay", "ask -verify-client-url from the relay's host with curl"),
+        next=target.redeploy(Part.RELAY, "ask -verify-client-url from the relay's host with curl"),
     )
     try:
         async with within(patience.derp_s, late):
@@ -278,6 +350,6 @@ async def _log_in(target: Target, peer: Peer, patience: Patience) -> bool:
     except (ProtocolError, Flooded) as error:
         raise Broken(
             f"the relay's second frame cannot be read: {error}",
-            cause="what answers is no DERP server, or its key is not the one that it named",
-            next=target.redeploy("relay", "read the relay's log"),
+            cause="the server is no DERP server, or its key is not the one that it named",
+            next=target.redeploy(Part.RELAY, "read the relay's log"),
         ) from None

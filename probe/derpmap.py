@@ -29,9 +29,10 @@ _MAP_TEXT = "the map that headscale serves"
 
 
 def plain(value: Any) -> Any:
-    """A map with one spelling of its names: lower case, no underscores.
+    """Return a map with one spelling of its names: lower case, no underscores.
 
-    The same facts come as Go's JSON (`RegionID`), as a YAML file of headscale (`regionid`) and from its /debug/derp (`region_id`).
+    The same facts come as Go's JSON (`RegionID`), as a YAML file of headscale (`regionid`) and from
+    its /debug/derp (`region_id`).
     """
     if isinstance(value, Mapping):
         return {str(name).replace("_", "").lower(): plain(member) for name, member in value.items()}
@@ -39,16 +40,21 @@ def plain(value: Any) -> Any:
 
 
 def with_map(proof: Proof, target: Target, served: Served) -> Proof:
-    """A proof with its last rung climbed: for a map that is known only when the rest is proved, if at all."""
+    """Return the proof with its last rung climbed.
+
+    The map may be known only after the rest is proved, or never.
+    """
     rung = map_rung(target, served, {each.name: each for each in proof.rungs})
     return replace(proof, rungs=tuple(rung if each.name == "map" else each for each in proof.rungs))
 
 
 def map_rung(target: Target, served: Served, rungs: Mapping[str, Rung]) -> Rung:
-    """The rung `map`. `rungs`: those below that were climbed."""
+    """Return the rung `map`. `rungs`: those below it that were climbed."""
     if isinstance(served, Unknown):
         return Rung("map", "skipped", served.why)
-    port_80 = {"ok": True, "failed": False}.get(rungs["generate_204"].status) if "generate_204" in rungs else None
+    port_80 = (
+        {"ok": True, "failed": False}.get(rungs["generate_204"].status) if "generate_204" in rungs else None
+    )
     try:
         return Rung("map", "ok", check_map(target, served.document, port_80=port_80).detail)
     except Broken as broken:
@@ -56,10 +62,10 @@ def map_rung(target: Target, served: Served, rungs: Mapping[str, Rung]) -> Rung:
 
 
 def check_map(target: Target, served: Mapping[str, Any], *, port_80: bool | None) -> Found[None]:
-    """The target's node stands in the served map, and each field that is there is true.
+    """Check that the target's node is in the served map, and that each of its fields is true.
 
-    `served`: the whole map, in any of the spellings of `plain`. `port_80`: whether /generate_204 was proved; None when not tried.
-    Raises Broken.
+    `served`: the whole map, in any of the spellings of `plain`. `port_80`: whether /generate_204
+    was proved; None when not tried. Raises Broken.
     """
     step = f"invoke deploy --host {target.name}" if target.managed else "correct the map"
     regions = plain(served).get("regions")
@@ -74,7 +80,8 @@ def check_map(target: Target, served: Mapping[str, Any], *, port_80: bool | None
     node = next((each for each in nodes if each.get("hostname") == target.domain), None)
     if node is None:
         raise Broken(
-            f"region {region.get('regionid')} is served with {', '.join(str(each.get('hostname')) for each in nodes) or 'no node'}",
+            f"region {region.get('regionid')} is served with "
+            f"{', '.join(str(each.get('hostname')) for each in nodes) or 'no node'}",
             cause=f"the map sends clients elsewhere than to {target.domain}",
             next=step,
         )
@@ -85,16 +92,23 @@ def check_map(target: Target, served: Mapping[str, Any], *, port_80: bool | None
     ]
     if wrong:
         raise Broken(f"{_MAP_TEXT}: {'; '.join(wrong)}", cause="the map and the relay disagree", next=step)
-    told = [name for name, key, *_ in _facts(target, port_80) if key in node]
-    return Found(None, f"region {region.get('regionid')}: {', '.join(['hostname', *told])} as proved")
+    compared = [name for name, key, *_ in _facts(target, port_80) if key in node]
+    return Found(None, f"region {region.get('regionid')}: {', '.join(['hostname', *compared])} as proved")
 
 
 def _region_of(regions: Mapping[str, Any], target: Target) -> Mapping[str, Any] | None:
-    """The target's region: by its id if that is known, else by its name among the nodes."""
+    """Return the target's region: by its id if that is known, else by its name among the nodes."""
     found = {number: region for number, region in regions.items() if isinstance(region, Mapping)}
     if target.region_id is not None:
         return found.get(str(target.region_id))
-    return next((region for region in found.values() if any(node.get("hostname") == target.domain for node in _nodes(region))), None)
+    return next(
+        (
+            region
+            for region in found.values()
+            if any(node.get("hostname") == target.domain for node in _nodes(region))
+        ),
+        None,
+    )
 
 
 def _nodes(region: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -103,7 +117,8 @@ def _nodes(region: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _facts(target: Target, port_80: bool | None) -> list[tuple[str, str, Any, Any]]:
-    """(name, key, what is real, does the served value say so) of each field of a node that can be wrong."""
+    """Return (name, key, real value, test of a served value) for each field of a node that can be
+    wrong."""
     stun = target.stun_port if target.stun_port is not None else -1
     facts: list[tuple[str, str, Any, Any]] = [
         ("port", "derpport", target.https_port, lambda value: (value or 443) == target.https_port),

@@ -1,4 +1,5 @@
-"""The prover's two node keys: made once on the controller, their public halves admitted by our relays."""
+"""The prover's two node keys: made once on the controller, their public halves admitted by our
+relays."""
 
 from __future__ import annotations
 
@@ -21,10 +22,11 @@ class ProverKeyError(DerpfleetError):
 
 @dataclass(frozen=True)
 class Prover:
-    """What lets two clients of ours into a relay that verifies.
+    """The keys that let our two clients into a relay that verifies.
 
-    `keys`: the two node private keys, 64 hex digits each. `mesh_key`: the relay's mesh key, 64 hex digits; whoever shows it is
-    exempt from verification, which is how one proves packets through a Go derper.
+    `keys`: the two node private keys, 64 hex digits each. `mesh_key`: the relay's mesh key, 64 hex
+    digits. A client that shows it is exempt from verification, which is how packets through a Go
+    derper are proved.
     """
 
     keys: tuple[Secret, Secret]
@@ -37,16 +39,20 @@ class Prover:
         return first, second
 
     def at(self, relay: str) -> Prover:
-        """The same keys with the mesh key that the relay of that name has to be given (`-mesh-psk-file`).
+        """Return the same keys with the mesh key that the relay of that name has to be given
+        (`-mesh-psk-file`).
 
-        Derived, so that there is one secret to keep, and another mesh key for each relay: what one host gives away opens no other.
+        It is derived, so that there is one secret to keep. Each relay has its own mesh key: one
+        that leaks from a host opens no other.
         """
-        derived = hmac.digest(bytes.fromhex(self.keys[0].reveal()), b"derpfleet mesh key of " + relay.encode(), "sha256")
+        derived = hmac.digest(
+            bytes.fromhex(self.keys[0].reveal()), b"derpfleet mesh key of " + relay.encode(), "sha256"
+        )
         return replace(self, mesh_key=Secret(derived.hex()))
 
 
 def node_public(private: Secret) -> str:
-    """`nodekey:<hex>` of a private key. Raises ValueError."""
+    """Return `nodekey:<hex>` of a private key. Raises ValueError."""
     raw = bytes.fromhex(private.reveal())
     if len(raw) != KEY_LEN:
         raise ValueError("a node key is 64 hex digits")
@@ -54,13 +60,14 @@ def node_public(private: Secret) -> str:
 
 
 def new_prover() -> Prover:
-    """Two fresh keys that no relay knows."""
+    """Make two fresh keys that no relay knows."""
     return Prover((Secret(make_private_key().hex()), Secret(make_private_key().hex())))
 
 
 def read_prover(path: Path, *, mesh_key: Secret | None = None) -> Prover:
-    """The keys in `path`, made on first use: a JSON file, mode 0600, `{"PrivateKeys": ["privkey:<hex>", "privkey:<hex>"]}`.
+    """Read the keys in `path`; make them on first use.
 
+    It is a JSON file, mode 0600: `{"PrivateKeys": ["privkey:<hex>", "privkey:<hex>"]}`.
     Raises ProverKeyError when others may read the file or it holds something else.
     """
     try:
@@ -77,17 +84,24 @@ def read_prover(path: Path, *, mesh_key: Secret | None = None) -> Prover:
     try:
         first, second = (Secret(key.removeprefix("privkey:")) for key in json.loads(text)["PrivateKeys"])
         prover = Prover((first, second), mesh_key)
-        prover.public  # noqa: B018 - refuses what is no key
+        prover.public  # noqa: B018 - raises if one is no key
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ProverKeyError(
-            "the prover's key file does not hold two keys", where=str(path), next=f"remove {path}; the next deploy makes new keys"
+            "the prover's key file does not hold two keys",
+            where=str(path),
+            next=f"remove {path}; the next deploy makes new keys",
         ) from None
     return prover
 
 
 def _no_access(done: str, path: Path, error: OSError) -> ProverKeyError:
     why = error.strerror or str(error)
-    return ProverKeyError(f"the prover's keys cannot be {done}", where=str(path), why=why, next="make the folders on that path yours")
+    return ProverKeyError(
+        f"the prover's keys cannot be {done}",
+        where=str(path),
+        why=why,
+        next="make the folders on that path yours",
+    )
 
 
 def _write(path: Path, prover: Prover, mesh_key: Secret | None) -> Prover:

@@ -1,4 +1,4 @@
-"""How far the relays are: from this controller by measuring, from each other by what the hosts report."""
+"""Distances of the relays: from this controller as measured, between them as the hosts report."""
 
 from __future__ import annotations
 
@@ -16,39 +16,61 @@ from probe.target import Target
 from relay.core.wire import ProtocolError
 
 TRIES = 3
-"""The least of so many is taken: what exceeds it is waiting, not distance."""
+"""The least of so many is taken: the excess of the others is waiting, not distance."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Round trips in milliseconds; None: no answer. STUN is what clients choose their home by, TCP is what packets will feel."""
+    """Round trips in milliseconds; None: no answer.
+
+    Clients choose their home by STUN; packets travel by TCP.
+    """
 
     stun_ms: float | None
     tcp_ms: float | None
 
     @property
     def ms(self) -> float | None:
-        """The one figure to show."""
+        """The figure to show: STUN's, else TCP's."""
         return self.stun_ms if self.stun_ms is not None else self.tcp_ms
 
 
 @dataclass(frozen=True)
 class Latencies:
-    """`here`: host -> from this controller. `between`: (from, to) -> milliseconds, each measured on its `from`; absent: not measured."""
+    """Distances.
+
+    `here`: host -> from this controller. `between`: (from, to) -> milliseconds, measured on `from`.
+
+    A pair that was not measured is absent.
+    """
 
     here: Mapping[str, Latency] = field(default_factory=dict)
     between: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 def rows(latencies: Latencies, hosts: Sequence[str]) -> list[tuple[str, list[float | None]]]:
-    """A matrix to print: this controller ("") first, then a row for each host that has measured; columns in the order of `hosts`."""
+    """Return a matrix to print: this controller ("") first, then a row for each host that has
+    measured.
+
+    Columns are in the order of `hosts`.
+    """
     here = [(each.ms if (each := latencies.here.get(host)) else None) for host in hosts]
     measured = [host for host in hosts if any(start == host for start, _ in latencies.between)]
-    return [("", here), *((start, [latencies.between.get((start, end)) for end in hosts]) for start in measured)]
+    return [
+        ("", here),
+        *((start, [latencies.between.get((start, end)) for end in hosts]) for start in measured),
+    ]
 
 
-def measure_all(targets: Iterable[Target], *, patience: Patience = Patience()) -> dict[str, Latency]:  # noqa: B008 - frozen
-    """Every target's distance from here, all at once, by the targets' names. A relay that does not answer raises nothing."""
+def measure_all(
+    targets: Iterable[Target],
+    *,
+    patience: Patience = Patience(),  # noqa: B008 - frozen
+) -> dict[str, Latency]:
+    """Measure the distance to all targets at once, by the targets' names.
+
+    A relay that does not answer raises nothing.
+    """
     everyone = list(targets)
 
     async def all_at_once() -> list[Latency]:
@@ -58,7 +80,7 @@ def measure_all(targets: Iterable[Target], *, patience: Patience = Patience()) -
 
 
 async def measure(target: Target, patience: Patience) -> Latency:
-    """The distance of one relay, by its first address."""
+    """Measure the distance to one relay, by its first address."""
     try:
         where = (await check_name(target, patience)).value.all
     except Broken:

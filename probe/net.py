@@ -1,6 +1,7 @@
-"""Sockets of the proof, bounded in time and size: the peer is whoever answers at that address, and is not trusted.
+"""Sockets of the proof, bounded in time and size: the peer may be any program at that address, and
+is not trusted.
 
-Nothing here knows what a rung means; the rungs say what a failure is.
+Nothing here knows the meaning of a rung; the rungs say what a failure is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import errno
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
@@ -22,7 +23,8 @@ from probe.proof import Broken
 class Patience:
     """Seconds that a step may take.
 
-    Real clients give a whole connect 10 s (derphttp_client.go:connect), the server gives the handshake 10 s.
+    Real clients give a whole connect 10 s (derphttp_client.go:connect), the server gives the
+    handshake 10 s.
     """
 
     name_s: float = 5.0
@@ -49,14 +51,17 @@ class Flooded(Exception):
 
 
 def family(address: str) -> socket.AddressFamily:
-    """AF_INET or AF_INET6 of a literal address."""
+    """Return AF_INET or AF_INET6 for a literal address."""
     return socket.AF_INET6 if isinstance(ip_address(address), IPv6Address) else socket.AF_INET
 
 
 async def resolve(name: str) -> Sequence[str]:
-    """The addresses of `name`, both families, in the system resolver's order. Raises OSError.
+    """Return the addresses of `name`, both families, in the system resolver's order.
 
-    A daemon thread of its own: the loop's executor would hold up the end of the program for as long as a dead resolver does.
+    Raises OSError.
+
+    It runs in its own daemon thread: with the loop's executor a resolver that hangs would delay the
+    end of the program.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[list[str]] = loop.create_future()
@@ -85,7 +90,7 @@ async def resolve(name: str) -> Sequence[str]:
 
 
 async def connect(address: str, port: int) -> socket.socket:
-    """A connected TCP socket. Raises OSError, or NoRoute when the fault is on this side."""
+    """Return a connected TCP socket. Raises OSError, or NoRoute when the fault is on this side."""
     connection = socket.socket(family(address), socket.SOCK_STREAM)
     connection.setblocking(False)
     try:
@@ -93,7 +98,11 @@ async def connect(address: str, port: int) -> socket.socket:
         await asyncio.get_running_loop().sock_connect(connection, (address, port))
     except BaseException as error:
         connection.close()
-        if isinstance(error, OSError) and error.errno in {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+        if isinstance(error, OSError) and error.errno in {
+            errno.ENETUNREACH,
+            errno.EADDRNOTAVAIL,
+            errno.EAFNOSUPPORT,
+        }:
             raise NoRoute(f"this controller has no route to {address}") from None
         raise
     return connection
@@ -109,18 +118,27 @@ class Wire:
 
     @classmethod
     async def over(
-        cls, connection: socket.socket, tls: ssl.SSLContext | None = None, server_name: str = "", patience_s: float = 8.0
+        cls,
+        connection: socket.socket,
+        tls: ssl.SSLContext | None = None,
+        server_name: str = "",
+        patience_s: float = 8.0,
     ) -> Wire:
-        """The stream on a connected socket, with TLS if a context is given; an empty server name sends no SNI. Owns the socket.
+        """Open the stream on a connected socket, with TLS if a context is given. Owns the socket.
 
-        Raises ssl.SSLError, OSError (ConnectionError among them).
+        An empty server name sends no SNI. Raises ssl.SSLError, OSError (ConnectionError among
+        them).
         """
         try:
             if tls is None:
                 reader, writer = await asyncio.open_connection(sock=connection)
             else:
                 reader, writer = await asyncio.open_connection(
-                    sock=connection, ssl=tls, server_hostname=server_name, ssl_handshake_timeout=patience_s, ssl_shutdown_timeout=1.0
+                    sock=connection,
+                    ssl=tls,
+                    server_hostname=server_name,
+                    ssl_handshake_timeout=patience_s,
+                    ssl_shutdown_timeout=1.0,
                 )
         except BaseException:
             connection.close()
@@ -134,7 +152,7 @@ class Wire:
         return found
 
     async def read(self) -> bytes:
-        """Some bytes; b"" at the end of the stream. Raises OSError, Flooded."""
+        """Read some bytes; b"" at the end of the stream. Raises OSError, Flooded."""
         chunk = await self._reader.read(MAX_READ)
         self._left -= len(chunk)
         if self._left < 0:
@@ -142,12 +160,12 @@ class Wire:
         return chunk
 
     async def send(self, data: bytes) -> None:
-        """Writes and waits until the transport takes more. Raises OSError."""
+        """Write, and wait until the transport takes more. Raises OSError."""
         self._writer.write(data)
         await self._writer.drain()
 
     def close(self) -> None:
-        """At once, without a farewell: nobody is waiting for one."""
+        """Abort without TLS or WebSocket close frames; no peer depends on them."""
         self._writer.transport.abort()
 
     async def __aenter__(self) -> Wire:
@@ -158,10 +176,20 @@ class Wire:
 
 
 @contextlib.asynccontextmanager
-async def within(seconds: float, late: Broken) -> AsyncIterator[None]:
-    """The body may take that long; then `late` is raised."""
+async def within(
+    seconds: float, late: Broken, failed: Callable[[OSError], Broken] | None = None
+) -> AsyncIterator[None]:
+    """Raise `late` when the body takes longer than `seconds`; turn its OSError into `failed`'s
+    answer.
+
+    Without `failed` an OSError is raised as it is.
+    """
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
         raise late from None
+    except OSError as error:
+        if failed is None:
+            raise
+        raise failed(error) from None

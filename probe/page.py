@@ -1,4 +1,5 @@
-"""The status page: one self-contained HTML file with the regions, their distances and their ladders. Data in, text out."""
+"""The status page: one self-contained HTML file with the regions, their distances and their
+ladders. Data in, text out."""
 
 from __future__ import annotations
 
@@ -17,7 +18,11 @@ _TIME = "%Y-%m-%d %H:%M UTC"
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """One relay. `version`, `last_deploy` and `clients` are empty or None when unknown; `proof` is None before the first one."""
+    """One relay.
+
+    `version`, `last_deploy` and `clients` are empty or None when unknown; `proof` is None before
+    the first one.
+    """
 
     host: str
     domain: str
@@ -33,7 +38,8 @@ class Card:
 
     @property
     def state(self) -> str:
-        """proved, reached (only that packets pass is unproved), broken, withdrawn (broken on purpose) or unknown."""
+        """proved, reached (only that packets pass is unproved), broken, withdrawn (broken on
+        purpose) or unknown."""
         if self.proof is None:
             return "unknown"
         if not self.proof.ok:
@@ -53,7 +59,10 @@ class Card:
 
 
 def render_page(cards: Sequence[Card], latencies: Latencies, *, title: str, made: datetime) -> str:
-    """The whole page. `title` names the site; `made` is when, with its time zone."""
+    """Return the whole page.
+
+    `title` names the site; `made` is the time of making, with its time zone.
+    """
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -76,7 +85,10 @@ def render_page(cards: Sequence[Card], latencies: Latencies, *, title: str, made
 
 
 def _shade(latencies: Latencies) -> object:
-    """How dark a cell is, 0 to 100: the share of the longest distance on the page."""
-    known = [each.ms for each in latencies.here.values() if each.ms is not None] + list(latencies.between.values())
+    """Return a function from a distance to its cell's darkness, 0 to 100: the share of the page's
+    longest."""
+    known = [each.ms for each in latencies.here.values() if each.ms is not None] + list(
+        latencies.between.values()
+    )
     most = max(known, default=1.0) or 1.0
     return lambda value: round(100 * min(value / most, 1.0))

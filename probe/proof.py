@@ -1,4 +1,4 @@
-"""What a proof is made of. Frozen data, no I/O."""
+"""The parts of a proof. Frozen data, no I/O."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ LADDER: Mapping[str, str] = {
     "idle": "idle hold",
     "map": "served map",
 }
-"""The rungs in order, and what a person reads. The ids are stable: they are in the JSON."""
+"""The rungs in order: id -> title for people. The ids are stable: they are in the JSON."""
 
 
 class Broken(Exception):
-    """A rung does not hold. `cause`: why, in words. `next`: the command or step to take. `detail`: what was seen.
+    """A rung does not hold.
 
-    `inconclusive`: it may be the consequence of a later rung's fault, which then is the one to mend.
+    `detail`: the observation. `cause`: why, in words. `next`: the command or step to take.
+
+    `inconclusive`: it may be the consequence of a later rung's fault, which then is the one to fix.
     """
 
     def __init__(self, detail: str, *, cause: str, next: str, inconclusive: bool = False) -> None:
@@ -47,7 +49,7 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Found(Generic[T_co]):
-    """A rung that holds: what the next rungs need of it, a line for people, and figures for machines."""
+    """A rung that holds: a value for the next rungs, a line for people, figures for machines."""
 
     value: T_co
     detail: str
@@ -57,9 +59,9 @@ class Found(Generic[T_co]):
 
 @dataclass(frozen=True)
 class Rung:
-    """One step of the ladder. `detail`: what was seen. `warning`: holds today, will not for long. `cause`, `next`: when it failed.
+    """One step of the ladder. `detail`: the observation. `warning`: holds today, will not for long.
 
-    `ms` is how long it took, in milliseconds. `data`: JSON types only.
+    `cause`, `next`: when it failed. `ms` is its duration in milliseconds. `data`: JSON types only.
     """
 
     name: str
@@ -73,13 +75,16 @@ class Rung:
 
     @property
     def title(self) -> str:
-        """What a person reads for the rung's name."""
+        """The rung's name for people."""
         return LADDER[self.name]
 
 
 @dataclass(frozen=True)
 class Proof:
-    """All rungs of one relay, in the ladder's order. `ms`: wall time of the whole; `at`: when it began, RFC 3339, UTC."""
+    """All rungs of one relay, in the ladder's order.
+
+    `ms`: wall time of the whole; `at`: its start, RFC 3339, UTC.
+    """
 
     target: str
     address: str
@@ -89,24 +94,28 @@ class Proof:
 
     @property
     def ok(self) -> bool:
-        """No rung is broken, and the relay was reached at all."""
+        """Whether no rung is broken and the relay was reached at all."""
         return self.failed_rung is None and self["handshake"].status == "ok"
 
     @property
     def failed_rung(self) -> Rung | None:
-        """The first broken rung: the one to mend first."""
+        """The first broken rung: the one to fix first."""
         return next((rung for rung in self.rungs if rung.status == "failed"), None)
 
     @property
     def packets_passed(self) -> bool:
-        """Two clients exchanged packets. False on a relay that verifies when we have no key that it admits."""
+        """Whether two clients exchanged packets.
+
+        False on a relay that verifies and admits no key of the prover.
+        """
         return self["packets"].status == "ok"
 
     def __getitem__(self, name: str) -> Rung:
         return next(rung for rung in self.rungs if rung.name == name)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object: target, address, at, ok, packets_passed, failed (a rung's name or null), ms, rungs."""
+        """Return a JSON object: target, address, at, ok, packets_passed, failed (a rung's name or
+        null), ms, rungs."""
         failed = self.failed_rung
         return {
             "target": self.target,
@@ -121,18 +130,18 @@ class Proof:
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> Proof:
-        """The proof that `to_json` was made of. Raises KeyError, TypeError for anything else."""
+        """Read the proof that `to_json` wrote. Raises KeyError, TypeError for anything else."""
         rungs = tuple(Rung(**rung) for rung in kept["rungs"])
         return cls(kept["target"], kept["address"], rungs, kept["ms"], kept["at"])
 
 
 def milliseconds(value: float) -> str:
-    """Two significant digits below ten, none behind the point above: 0.42, 8.1, 104."""
+    """Format with two significant digits below ten and no fraction from ten on: 0.42, 8.1, 104."""
     if value >= 10:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def duration(ms: float) -> str:
-    """`8.1 ms`, `104 ms`, `1.3 s`."""
+    """Format a duration: `8.1 ms`, `104 ms`, `1.3 s`."""
     return f"{milliseconds(ms)} ms" if ms < 1000 else f"{ms / 1000:.1f} s"

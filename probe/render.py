@@ -1,4 +1,7 @@
-"""A proof as lines for a terminal. Pure; colour is the caller's, by the word at the line's start."""
+"""A proof as lines for a terminal.
+
+Pure; colour is the caller's, by the word at the line's start.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,17 @@ DETAIL = len(_INDENT) + _WIDTH + 2  # the column in which details begin
 
 
 def ladder_lines(proof: Proof) -> list[str]:
-    """One line a rung, with the cause and the next step below a broken one; the verdict last."""
+    """Return one line a rung, with the cause and the next step below a broken one; the verdict
+    last."""
     lines = [line for rung in proof.rungs for line in rung_lines(rung)]
     return [*lines, verdict(proof)]
 
 
 def rung_lines(rung: Rung) -> list[str]:
-    """`ok       TLS              TLSv1.3, by R11, 61 of 90 days left (68 %)  · 102 ms`, and what hangs on it."""
+    """Return the rung's line and, below it, its warning, cause and next step.
+
+    `ok       TLS              TLSv1.3, by R11, 61 of 90 days left (68 %)  · 102 ms`
+    """
     took = f"  · {duration(rung.ms)}" if rung.status != "skipped" else ""
     lines = [f"{_WORDS[rung.status]:<7}  {rung.title:<{_WIDTH}}  {rung.detail}{took}"]
     for word, text in (("warning", rung.warning), ("cause", rung.cause), ("next", rung.next)):
@@ -27,7 +34,7 @@ def rung_lines(rung: Rung) -> list[str]:
 
 
 def verdict(proof: Proof) -> str:
-    """What the whole ladder says, in a line."""
+    """Return the result of the whole ladder in one line."""
     broken = proof.failed_rung
     took = duration(proof.ms)
     if broken is not None:

@@ -1,10 +1,11 @@
-"""What is to be proved: one relay as the outside sees it. Frozen data, no I/O."""
+"""The relay to prove, as the outside sees it. Frozen data, no I/O."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,21 @@ from probe.keys import Prover
 
 Admission = Literal["open", "verify", "unknown"]
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
-"""A host name to its addresses as text, both families; raises OSError."""
+"""Resolves a host name to its addresses as text, both families; raises OSError."""
+
+
+class Part(Enum):
+    """The part of a relay host that is broken."""
+
+    FIREWALL = auto()
+    # the first program that clients reach; the relay itself if nothing is in front of it
+    FRONT = auto()
+    CERTIFICATE = auto()
+    RELAY = auto()
+
+
+Deploy = Callable[[Part], str]
+"""Returns the command that deploys one part of a host again."""
 
 
 class BadAddress(DerpfleetError):
@@ -28,14 +43,16 @@ class BadAddress(DerpfleetError):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A relay as clients are told of it.
+    """A relay as clients know it.
 
-    `ipv4`, `ipv6`: the addresses that it must have; None: whatever the name resolves to. `http_port`, `stun_port`: None when it
-    offers none. `ca`: PEM bundle of roots that are trusted besides the system's. `pin`: lower-case hex SHA-256 of the one
-    certificate (the map's `sha256-raw:`), instead of a CA. `expect_admission`: may a stranger's key in (`open`), or not
-    (`verify`)? `prover`: what lets our own two clients into a relay that verifies. `managed`: a host of our site, so that
-    `invoke deploy` can mend it; `fronted`: an nginx of ours stands before it. `region_id`: its region in the served map.
-    `resolve`: instead of the system's resolver.
+    `ipv4`, `ipv6`: the addresses that it must have; None: any that the name resolves to.
+    `http_port`, `stun_port`: None when it offers none. `ca`: PEM bundle of roots that are trusted
+    besides the system's. `pin`: lower-case hex SHA-256 of the one certificate (the map's
+    `sha256-raw:`), instead of a CA. `expect_admission`: may a stranger's key in (`open`), or not
+    (`verify`)? `prover`: the keys that let our two clients into a relay that verifies. `fronted`:
+    our nginx is in front of it. `region_id`: its region in the served map. `resolve`: used instead
+    of the system's resolver. `deploy`: returns the command that fixes a part of this host; None: no
+    host of our site.
     """
 
     name: str
@@ -49,17 +66,27 @@ class Target:
     pin: str | None = None
     expect_admission: Admission = "unknown"
     prover: Prover | None = None
-    managed: bool = False
     fronted: bool = True
     region_id: int | None = None
     resolve: Resolve | None = None
+    deploy: Deploy | None = None
 
     @classmethod
-    def from_host(cls, host: Host, site: Site, *, ca: Path | None = None, pin: str | None = None, prover: Prover | None = None) -> Target:
-        """The relay host of a site. `pin` and `ca` are what the deploy learned; `ca` defaults to the ACME server's own bundle.
+    def from_host(
+        cls,
+        host: Host,
+        site: Site,
+        *,
+        deploy: Deploy,
+        ca: Path | None = None,
+        pin: str | None = None,
+        prover: Prover | None = None,
+    ) -> Target:
+        """Make the target of a site's relay host.
 
-        The prover's keys are of use where an allow-list may hold them: at our own relay. A Go derper lets our clients in by its
-        mesh key alone.
+        `pin` and `ca` come from the deploy; `ca` defaults to the ACME server's own bundle. The
+        prover's keys are of use where an allow-list may hold them: at our own relay. A Go derper
+        lets our clients in by its mesh key alone.
         """
         verifies = not host.relay.open and bool(host.relay.verify_client_url or site.headscale)
         if ca is None and host.certificate.ca is not None:
@@ -75,10 +102,12 @@ class Target:
             ca=ca,
             pin=pin,
             expect_admission="verify" if verifies else "open",
-            prover=prover if prover and verifies and (program_of(host).has_allow_list or prover.mesh_key) else None,
-            managed=True,
+            prover=prover
+            if prover and verifies and (program_of(host).has_allow_list or prover.mesh_key)
+            else None,
             fronted=front_of(host).hides_relay,
             region_id=host.region.id,
+            deploy=deploy,
         )
 
     @classmethod
@@ -91,7 +120,8 @@ class Target:
         pin: str | None = None,
         prover: Prover | None = None,
     ) -> Target:
-        """Any DERP server: `relay.example.org`, `relay.example.org:3489`, `203.0.113.7:443`, `[2001:db8::7]:443`.
+        """Make the target of any DERP server: `relay.example.org`, `relay.example.org:3489`,
+        `203.0.113.7:443`, `[2001:db8::7]:443`.
 
         Raises BadAddress.
         """
@@ -110,12 +140,17 @@ class Target:
         if not domain or parts.username is not None:
             raise bad
         if pin is not None and not re.fullmatch("[0-9a-f]{64}", pin):
-            raise BadAddress(f"{pin!r} is not a pin", why="it has to be a sha256 of 64 hex digits, in lower case")
-        return cls(name=address, domain=domain, https_port=port, stun_port=stun_port, ca=ca, pin=pin, prover=prover)
+            raise BadAddress(
+                f"{pin!r} is not a pin", why="it has to be a sha256 of 64 hex digits, in lower case"
+            )
+        return cls(
+            name=address, domain=domain, https_port=port, stun_port=stun_port, ca=ca, pin=pin, prover=prover
+        )
 
     @property
     def is_address(self) -> bool:
-        """True when clients reach it by a literal address: then they send no server name and there is nothing to resolve."""
+        """Whether clients reach it by a literal address: they then send no server name, and there
+        is nothing to resolve."""
         try:
             ip_address(self.domain)
         except ValueError:
@@ -123,15 +158,28 @@ class Target:
         return True
 
     @property
+    def managed(self) -> bool:
+        """Whether it is a host of our site, so that `invoke deploy` can fix it."""
+        return self.deploy is not None
+
+    @property
     def again(self) -> str:
         """The command that repeats this proof."""
         if self.managed:
             return f"invoke verify --host {self.name}"
-        given = (("ca", self.ca), ("pin", self.pin), ("stun-port", (self.stun_port or 0) if self.stun_port != 3478 else None))
-        return " ".join([f"invoke verify --address {self.name}", *(f"--{name} {value}" for name, value in given if value is not None)])
+        given = (
+            ("ca", self.ca),
+            ("pin", self.pin),
+            ("stun-port", (self.stun_port or 0) if self.stun_port != 3478 else None),
+        )
+        return " ".join(
+            [
+                f"invoke verify --address {self.name}",
+                *(f"--{name} {value}" for name, value in given if value is not None),
+            ]
+        )
 
-    def redeploy(self, role: str, otherwise: str) -> str:
-        """The next command: one role's deploy for a host of ours, else what its owner has to do."""
-        if role == "nginx" and not self.fronted:
-            role = "relay"
-        return f"invoke deploy --host {self.name} --only role:{role}" if self.managed else f"{otherwise}, then {self.again}"
+    def redeploy(self, part: Part, otherwise: str) -> str:
+        """Return the next command: the deploy of one part of our host, else the step for the
+        relay's owner."""
+        return f"{otherwise}, then {self.again}" if self.deploy is None else self.deploy(part)

@@ -7,47 +7,72 @@ import errno
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from probe.net import NoRoute, Patience, connect, within
 from probe.proof import Broken, Found, Skip, duration
-from probe.target import Target
+from probe.target import Part, Target
 
 
 async def dial(address: str, port: int, target: Target, patience: Patience) -> socket.socket:
-    """A connected socket. Raises Broken, or NoRoute when this controller lacks the address family."""
+    """Return a connected socket.
+
+    Raises Broken, or NoRoute when this controller lacks the address family.
+    """
     where = f"{address} port {port}/tcp"
     late = Broken(
         f"{where} did not answer in {patience.tcp_s:g} s",
-        cause="a packet filter drops it: the provider's security group, or the host's firewall",
-        next=f"open {port}/tcp in the provider's console, then {target.redeploy('firewall', 'open it on the host')}",
+        cause="a packet filter drops the packets: the provider's security group, or the host's firewall",
+        next=(
+            f"open {port}/tcp in the provider's console, then "
+            f"{target.redeploy(Part.FIREWALL, 'open it on the host')}"
+        ),
     )
-    try:
-        async with within(patience.tcp_s, late):
-            return await connect(address, port)
-    except ConnectionRefusedError:
-        raise Broken(
+    async with within(patience.tcp_s, late, partial(_unconnected, target, address, port)):
+        return await connect(address, port)
+
+
+def _unconnected(target: Target, address: str, port: int, error: OSError) -> Broken:
+    """Return the reason why a connection failed."""
+    where = f"{address} port {port}/tcp"
+    if isinstance(error, ConnectionRefusedError):
+        return Broken(
             f"{where} refused the connection",
             cause="the host is up, but nothing listens on that port",
-            next=target.redeploy("nginx", f"start what has to listen on port {port}"),
-        ) from None
-    except OSError as error:
-        cause, step = "the connection failed", f"ping {address}"
-        if error.errno == errno.EHOSTUNREACH:  # also what -j REJECT --reject-with icmp-host-prohibited comes to
-            cause = "the address is not reachable from here, or the host's own packet filter rejects that port"
-            step += f" and iptables -S INPUT on the host, which has to accept {port}/tcp"
-        raise Broken(f"{where}: {error.strerror or error}", cause=cause, next=f"{step}, then {target.again}") from None
+            next=target.redeploy(Part.FRONT, f"start the program that has to listen on port {port}"),
+        )
+    cause, step = "the connection failed", f"ping {address}"
+    if error.errno == errno.EHOSTUNREACH:  # also after -j REJECT --reject-with icmp-host-prohibited
+        cause = "the address is not reachable from here, or the host's own packet filter rejects that port"
+        step += f" and iptables -S INPUT on the host, which has to accept {port}/tcp"
+    return Broken(f"{where}: {error.strerror or error}", cause=cause, next=f"{step}, then {target.again}")
 
 
-async def check_tcp(target: Target, addresses: Sequence[str], port: int, patience: Patience) -> Found[dict[str, socket.socket]]:
-    """The port is open on each of the addresses: address -> connected socket, which the caller closes. Raises Broken, Skip."""
+async def check_tcp(
+    target: Target, addresses: Sequence[str], port: int, patience: Patience
+) -> Found[dict[str, socket.socket]]:
+    """Check that the port is open on each address.
+
+    The value: address -> connected socket, which the caller closes.
+
+    Raises Broken, Skip.
+    """
 
     async def one(address: str) -> tuple[socket.socket, float]:
         began = time.perf_counter()
         return await dial(address, port, target, patience), (time.perf_counter() - began) * 1000
 
-    outcomes = dict(zip(addresses, await asyncio.gather(*map(one, addresses), return_exceptions=True), strict=True))
-    opened = {address: outcome for address, outcome in outcomes.items() if not isinstance(outcome, BaseException)}
-    faults = [outcome for outcome in outcomes.values() if isinstance(outcome, BaseException) and not isinstance(outcome, NoRoute)]
+    outcomes = dict(
+        zip(addresses, await asyncio.gather(*map(one, addresses), return_exceptions=True), strict=True)
+    )
+    opened = {
+        address: outcome for address, outcome in outcomes.items() if not isinstance(outcome, BaseException)
+    }
+    faults = [
+        outcome
+        for outcome in outcomes.values()
+        if isinstance(outcome, BaseException) and not isinstance(outcome, NoRoute)
+    ]
     if faults or not opened:
         for connection, _ in opened.values():
             connection.close()
@@ -59,6 +84,8 @@ async def check_tcp(target: Target, addresses: Sequence[str], port: int, patienc
     return Found(
         {address: connection for address, (connection, _) in opened.items()},
         f"port {port} open on {', '.join(lines)}",
-        f"{', '.join(unproved)} not tried: this controller has no route in that address family" if unproved else "",
+        f"{', '.join(unproved)} not tried: this controller has no route in that address family"
+        if unproved
+        else "",
         {"connect_ms": {address: round(ms, 2) for address, (_, ms) in opened.items()}},
     )

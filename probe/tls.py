@@ -1,4 +1,7 @@
-"""TLS as clients check it: name, chain, dates; or one pinned certificate. When it fails, a second look finds out why."""
+"""TLS as clients check it: name, chain, dates; or one pinned certificate.
+
+When it fails, a second look finds out why.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,20 @@ import ssl
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from probe.certificate import LOW_SHARE, Chain, read_chain
 from probe.net import Flooded, NoRoute, Patience, Wire, within
 from probe.proof import Broken, Found
-from probe.target import Target
+from probe.target import Part, Target
 from probe.tcp import dial
 
 
 def context(target: Target, *, trusting: bool = False) -> ssl.SSLContext:
-    """What a client would use: TLS 1.2 and up, no ALPN. `trusting`: verify nothing, to look at what is presented.
+    """Return a TLS context like a client's: TLS 1.2 and up, no ALPN.
 
-    Raises Broken when the CA bundle cannot be read.
+    `trusting`: verify nothing, to look at the presented certificates. Raises Broken when the CA
+    bundle cannot be read.
     """
     if trusting or target.pin:
         return _context(None, 0, True)
@@ -36,7 +41,11 @@ def context(target: Target, *, trusting: bool = False) -> ssl.SSLContext:
 
 @functools.cache
 def _context(ca: Path | None, changed: int, trusting: bool) -> ssl.SSLContext:
-    """Made once: loading the system's roots takes 20 ms, and a fleet asks for it with every connection. `changed`: the bundle's time."""
+    """Make a context once: loading the system's roots takes 20 ms, and each connection of a fleet
+    needs it.
+
+    `changed`: the bundle's time.
+    """
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.minimum_version = ssl.TLSVersion.TLSv1_2
     if trusting:
@@ -49,8 +58,13 @@ def _context(ca: Path | None, changed: int, trusting: bool) -> ssl.SSLContext:
     return tls
 
 
-async def check_tls(target: Target, connection: socket.socket, address: str, patience: Patience) -> Found[tuple[Wire, Chain]]:
-    """The open stream and the chain that came with it. Owns `connection`. Raises Broken."""
+async def check_tls(
+    target: Target, connection: socket.socket, address: str, patience: Patience
+) -> Found[tuple[Wire, Chain]]:
+    """Shake hands; return the open stream and the chain that came with it.
+
+    Owns `connection`. Raises Broken.
+    """
     try:
         tls = context(target)
     except Broken:
@@ -59,7 +73,7 @@ async def check_tls(target: Target, connection: socket.socket, address: str, pat
     late = Broken(
         f"no TLS handshake with {address} port {target.https_port} in {patience.tls_s:g} s",
         cause="something accepts the connection and then stalls: it does not speak TLS, or its backend hangs",
-        next=target.redeploy("nginx", _s_client(target, address)),
+        next=target.redeploy(Part.FRONT, _s_client(target, address)),
     )
     try:
         async with within(patience.tls_s, late):
@@ -73,7 +87,9 @@ async def check_tls(target: Target, connection: socket.socket, address: str, pat
             _check_pin(target, chain, now)
     except ValueError as error:
         wire.close()
-        raise Broken(f"the certificate cannot be read: {error}", cause="it is malformed", next=late.next) from None
+        raise Broken(
+            f"the certificate cannot be read: {error}", cause="it is malformed", next=late.next
+        ) from None
     except BaseException:
         wire.close()
         raise
@@ -91,154 +107,215 @@ async def check_tls(target: Target, connection: socket.socket, address: str, pat
         "certificates": chain.count,
         "fast_start": chain.derp_key is not None,
     }
-    return Found((wire, chain), f"{version}, {trust}, {leaf.left(now)}, sha256 {leaf.sha256[:16]}…", warning, data)
+    return Found(
+        (wire, chain), f"{version}, {trust}, {leaf.left(now)}, sha256 {leaf.sha256[:16]}…", warning, data
+    )
 
 
 def presented(wire: Wire) -> Chain:
-    """The chain as the server sent it. Raises ValueError."""
+    """Return the chain as the server sent it. Raises ValueError."""
     assert wire.tls is not None  # noqa: S101 - the stream was opened with TLS
-    # Public since Python 3.13; before, only the inner object has it, and it gives objects that have to be asked for their DER (2).
-    source = wire.tls if hasattr(wire.tls, "get_unverified_chain") else wire.tls._sslobj  # type: ignore[attr-defined]
-    chain = read_chain([entry if isinstance(entry, bytes) else entry.public_bytes(2) for entry in source.get_unverified_chain()])
+    # Public since Python 3.13. Before, only the inner object has it, and it returns objects whose
+    # DER is `public_bytes(2)`.
+    public = hasattr(wire.tls, "get_unverified_chain")
+    source: Any = wire.tls if public else wire.tls._sslobj  # type: ignore[attr-defined]
+    entries = source.get_unverified_chain()
+    chain = read_chain([entry if isinstance(entry, bytes) else entry.public_bytes(2) for entry in entries])
     # Clients make the fast start in TLS 1.3 only, where the certificates came encrypted.
     return chain if wire.tls.version() == "TLSv1.3" else replace(chain, derp_key=None)
 
 
 def _check_pin(target: Target, chain: Chain, now: datetime) -> None:
-    """The rules of `sha256-raw:` (net/tlsdial/tlsdial.go:SetConfigExpectedCertHash)."""
+    """Check by the rules of `sha256-raw:` (net/tlsdial/tlsdial.go:SetConfigExpectedCertHash).
+
+    Raises Broken.
+    """
     leaf = chain.leaf
     if leaf.sha256 != target.pin:
         raise Broken(
             f"the certificate is sha256 {leaf.sha256}",
-            cause=f"it is not the pinned one, {target.pin}: it was made anew, or another server answers",
-            next=target.redeploy("certificate", "put the new fingerprint into the map's certname"),
+            cause=f"it is not the pinned one, {target.pin}: it was made again, or another server answers",
+            next=target.redeploy(Part.CERTIFICATE, "put the new fingerprint into the map's certname"),
         )
     if chain.count != 1:
         raise Broken(
             f"{chain.count} certificates presented",
             cause="a pinned relay has to present exactly one certificate, no chain",
-            next=target.redeploy("certificate", "serve the leaf alone"),
+            next=target.redeploy(Part.CERTIFICATE, "serve the leaf alone"),
         )
     if not leaf.not_before <= now <= leaf.not_after:
         raise Broken(
             f"valid from {leaf.not_before:%Y-%m-%d} to {leaf.not_after:%Y-%m-%d}",
             cause="the pinned certificate has expired or is not yet valid",
-            next=target.redeploy("certificate", "make a new one"),
+            next=target.redeploy(Part.CERTIFICATE, "make a new one"),
         )
     if not target.is_address and target.domain not in leaf.names:
         raise Broken(
             f"the certificate is for {', '.join(leaf.names) or 'no name'}",
             cause=f"it does not name {target.domain}",
-            next=target.redeploy("certificate", "make one for that name"),
+            next=target.redeploy(Part.CERTIFICATE, "make one for that name"),
         )
 
 
 async def _diagnose(target: Target, address: str, error: OSError, patience: Patience) -> Broken:
-    """What a failed handshake means."""
+    """Find out why a handshake failed, by a second one if need be."""
     if isinstance(error, ssl.SSLCertVerificationError):
         chain = await _look(target, address, patience, target.domain)
         return _untrusted(target, address, error, chain)
     where = f"{address} port {target.https_port}"
     if isinstance(error, ssl.SSLError):
         return await _not_tls(target, address, error, patience)
-    # Cut off within the handshake. If a hello without a name gets through, the name is what somebody on the way objects to.
+    # Cut off within the handshake. If a hello without a name gets through, a filter on the way
+    # blocks the name.
     if not target.is_address and await _look(target, address, patience, "") is not None:
         return Broken(
-            f"{where} cut the connection after a hello that names {target.domain}; a hello without a name gets a certificate",
-            cause="a filter on the way objects to the name: in mainland China, a domain without ICP filing on this port",
-            next="file the domain, or use another https port with ports.https, or an address with certificate.source: self-signed; "
-            f"then {target.again}",
+            f"{where} cut the connection after a hello that names {target.domain}; a hello "
+            "without a name gets a certificate",
+            cause=(
+                "a filter on the way blocks the name: in mainland China, a domain "
+                "without ICP filing on this port"
+            ),
+            next=(
+                "file the domain, or use another https port with ports.https, or an address "
+                f"with certificate.source: self-signed; then {target.again}"
+            ),
         )
     return Broken(
         f"{where} cut the connection within the TLS handshake",
-        cause="a filter on the way, a listener that speaks something else, or a proxy without a server for this port",
-        next=target.redeploy("nginx", _s_client(target, address)),
+        cause=(
+            "a filter on the way, a listener that speaks something else, or a "
+            "proxy without a server for this port"
+        ),
+        next=target.redeploy(Part.FRONT, _s_client(target, address)),
     )
 
 
 async def _look(target: Target, address: str, patience: Patience, server_name: str) -> Chain | None:
-    """The chain that is presented to a hello with that name, trusted or not; None when there is none."""
+    """Return the chain that is presented to a hello with that name, trusted or not; None when there
+    is none."""
     with contextlib.suppress(OSError, TimeoutError, Broken, NoRoute, ValueError):
         connection = await dial(address, target.https_port, target, patience)
         late = Broken("", cause="", next="")
         async with (
             within(patience.tls_s, late),
-            await Wire.over(connection, context(target, trusting=True), server_name, patience.tls_s + 1) as wire,
+            await Wire.over(
+                connection, context(target, trusting=True), server_name, patience.tls_s + 1
+            ) as wire,
         ):
             return presented(wire)
     return None
 
 
-# X509_V_ERR_*: what OpenSSL's verification can end with, as far as it has a cause that we can name.
-_NOT_YET_VALID, _EXPIRED, _SELF_SIGNED, _UNKNOWN_ROOT, _NO_ISSUER, _UNVERIFIABLE, _NAMES, _ADDRESSES = 9, 10, 18, 19, 20, 21, 62, 64
+# X509_V_ERR_*: the results of OpenSSL's verification whose cause can be named here.
+_NOT_YET_VALID, _EXPIRED, _SELF_SIGNED, _UNKNOWN_ROOT, _NO_ISSUER, _UNVERIFIABLE, _NAMES, _ADDRESSES = (
+    9,
+    10,
+    18,
+    19,
+    20,
+    21,
+    62,
+    64,
+)
 
 
-def _untrusted(target: Target, address: str, error: ssl.SSLCertVerificationError, chain: Chain | None) -> Broken:
-    """What a failed verification means, with the chain that was presented."""
+def _untrusted(
+    target: Target, address: str, error: ssl.SSLCertVerificationError, chain: Chain | None
+) -> Broken:
+    """Return the reason of a failed verification, from the chain that was presented."""
     detail, cause, step = error.verify_message, "the certificate is not trusted", _s_client(target, address)
     if chain is None:
         return Broken(detail, cause=cause, next=step)
     code, leaf, now = error.verify_code, chain.leaf, datetime.now(UTC)
     names = ", ".join(leaf.names) or "no name at all"
-    renew = f"invoke renew --host {target.name} --force" if target.managed else f"renew it, then {target.again}"
+    renew = (
+        f"invoke renew --host {target.name} --force" if target.managed else f"renew it, then {target.again}"
+    )
     if code == _EXPIRED and leaf.not_after < now:
         detail = f"the certificate expired on {leaf.not_after:%Y-%m-%d %H:%M} UTC"
         cause, step = "it was not renewed, or was renewed on disk and not reloaded", renew
     elif code == _EXPIRED:
-        detail, cause, step = "an intermediate certificate has expired", "the chain was not renewed with the leaf", renew
+        detail, cause, step = (
+            "an intermediate certificate has expired",
+            "the chain was not renewed with the leaf",
+            renew,
+        )
     elif code == _NOT_YET_VALID:
         detail = f"the certificate is valid only from {leaf.not_before:%Y-%m-%d %H:%M} UTC"
         cause, step = "the clock of this controller, or of the CA, is wrong", "timedatectl"
     elif code in {_NAMES, _ADDRESSES}:
         detail = f"the certificate is for {names}, not for {target.domain}"
         cause = "another site's certificate is served for this name, or it was ordered for another name"
-        step = target.redeploy("certificate", f"order a certificate for {target.domain}")
+        step = target.redeploy(Part.CERTIFICATE, f"order a certificate for {target.domain}")
     elif code == _SELF_SIGNED:
-        detail, cause = f"the certificate is signed by itself (sha256 {leaf.sha256})", "no client trusts it without a pin"
-        step = target.redeploy("certificate", f"set certname to sha256-raw:{leaf.sha256} in the map, or get one from a CA")
+        detail, cause = (
+            f"the certificate is signed by itself (sha256 {leaf.sha256})",
+            "no client trusts it without a pin",
+        )
+        step = target.redeploy(
+            Part.CERTIFICATE, f"set certname to sha256-raw:{leaf.sha256} in the map, or get one from a CA"
+        )
     elif code in {_NO_ISSUER, _UNVERIFIABLE} and chain.count == 1:
-        detail = f"the leaf came alone; its issuer is {leaf.issuer}, no root that we know"
-        cause = "the intermediate certificate is missing: browsers fetch it, Tailscale clients do not; or the CA is a private one"
-        step = target.redeploy("certificate", "serve fullchain.pem (for a private CA: name its bundle)")
+        detail = f"only the leaf was sent; its issuer is {leaf.issuer}, no root that is trusted here"
+        cause = (
+            "the intermediate certificate is missing: browsers fetch it, Tailscale clients "
+            "do not; or the CA is a private one"
+        )
+        step = target.redeploy(Part.CERTIFICATE, "serve fullchain.pem (for a private CA: name its bundle)")
     elif code in {_UNKNOWN_ROOT, _NO_ISSUER, _UNVERIFIABLE}:
-        detail = f"the chain of {names} ends at an issuer that we do not know (leaf by {leaf.issuer})"
-        cause = "a private or staging CA, or somebody on the way who shows a certificate of their own"
+        detail = f"the chain of {names} ends at an issuer that is not trusted here (leaf by {leaf.issuer})"
+        cause = "a private or staging CA, or a program on the way that shows its own certificate"
         step = f"name the CA's bundle in certificate.ca, then {target.again}" if target.managed else step
     return Broken(detail, cause=cause, next=step)
 
 
 async def _not_tls(target: Target, address: str, error: ssl.SSLError, patience: Patience) -> Broken:
-    """OpenSSL gave up on what the server said."""
+    """Find out the protocol of a port on which OpenSSL gave up."""
     where = f"{address} port {target.https_port}"
     reason = (error.reason or "").upper()
     if "ALERT" in reason or "UNRECOGNIZED_NAME" in reason:
         refused_name = "UNRECOGNIZED_NAME" in reason or "HANDSHAKE_FAILURE" in reason
         return Broken(
             f"{where} refused the handshake: {reason.lower().replace('_', ' ')}",
-            cause=f"it has no certificate for {target.domain}" if refused_name else "it offers no TLS version or cipher that clients use",
-            next=target.redeploy("nginx", _s_client(target, address)),
+            cause=f"it has no certificate for {target.domain}"
+            if refused_name
+            else "it offers no TLS version or cipher that clients use",
+            next=target.redeploy(Part.FRONT, _s_client(target, address)),
         )
-    said = await _first_words(target, address, patience)
-    if said.startswith(b"HTTP/"):
+    answer = await _first_bytes(target, address, patience)
+    if answer.startswith(b"HTTP/"):
         return Broken(
             f"{where} speaks plain HTTP",
-            cause="TLS is off there: a derper on a port other than 443 needs -certmode=manual, an nginx `listen` needs `ssl`",
-            next=target.redeploy("relay", "turn TLS on"),
+            cause=(
+                "TLS is off there: a derper on a port other than 443 needs "
+                "-certmode=manual, an nginx `listen` needs `ssl`"
+            ),
+            next=target.redeploy(Part.RELAY, "turn TLS on"),
         )
-    seen = f"it says {said[:24]!r}" if said else (error.reason or "protocol error").lower().replace("_", " ")
+    seen = (
+        f"it says {answer[:24]!r}" if answer else (error.reason or "protocol error").lower().replace("_", " ")
+    )
     return Broken(
         f"{where} does not speak TLS: {seen}",
         cause="another program listens on that port",
-        next=target.redeploy("nginx", f"see what listens on port {target.https_port}"),
+        next=target.redeploy(Part.FRONT, f"see what listens on port {target.https_port}"),
     )
 
 
-async def _first_words(target: Target, address: str, patience: Patience) -> bytes:
-    """What the port says to a plain HTTP request, or unasked."""
+async def _first_bytes(target: Target, address: str, patience: Patience) -> bytes:
+    """Return the first bytes from the port: its answer to a plain HTTP request, or its own
+    greeting."""
     with contextlib.suppress(OSError, TimeoutError, Broken, NoRoute, Flooded):
         late = Broken("", cause="", next="")
-        async with within(patience.http_s, late), await Wire.over(await dial(address, target.https_port, target, patience)) as wire:
-            await wire.send(b"GET /derp/probe HTTP/1.1\r\nHost: " + target.domain.encode() + b"\r\nConnection: close\r\n\r\n")
+        async with (
+            within(patience.http_s, late),
+            await Wire.over(await dial(address, target.https_port, target, patience)) as wire,
+        ):
+            await wire.send(
+                b"GET /derp/probe HTTP/1.1\r\nHost: "
+                + target.domain.encode()
+                + b"\r\nConnection: close\r\n\r\n"
+            )
             return await wire.read()
     return b""
 

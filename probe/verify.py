@@ -1,4 +1,7 @@
-"""The ladder: climbs every rung that can be climbed, at once where they do not need each other, and says which is broken first."""
+"""The ladder: climbs every rung that can be climbed and says which is broken first.
+
+Rungs that do not need each other are climbed at once.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +39,10 @@ async def verify(
     on_rung: OnRung | None = None,
     patience: Patience = Patience(),  # noqa: B008 - frozen
 ) -> Proof:
-    """Climbs the ladder at one relay. Raises nothing for a broken relay: the proof says so.
+    """Climb the ladder at one relay. Raises nothing for a broken relay: the proof says so.
 
-    `thorough` adds the idle hold of 70 s. `served` is the DERP map that headscale serves, decoded. `on_rung` is called with each
-    rung as soon as it is known, not always in the ladder's order.
+    `thorough` adds the idle hold of 70 s. `served` is the DERP map that headscale serves, decoded.
+    `on_rung` is called with each rung as soon as it is known, not always in the ladder's order.
     """
     return await _Climb(target, thorough, on_rung, patience).all_the_way(served)
 
@@ -52,20 +55,26 @@ def prove(
     on_rung: Callable[[Target, Rung], None] | None = None,
     patience: Patience = Patience(),  # noqa: B008 - frozen
 ) -> list[Proof]:
-    """`verify` for all of them at the same time, from code that is not asynchronous; proofs in the order of the targets."""
+    """Run `verify` for all targets at the same time, from code that is not asynchronous.
 
-    def told(target: Target) -> OnRung | None:
+    Proofs are in their order.
+    """
+
+    def reporter(target: Target) -> OnRung | None:
         return None if on_rung is None else partial(on_rung, target)
 
-    async def everyone() -> list[Proof]:
-        work = (verify(each, thorough=thorough, served=served, on_rung=told(each), patience=patience) for each in targets)
+    async def all_at_once() -> list[Proof]:
+        work = (
+            verify(each, thorough=thorough, served=served, on_rung=reporter(each), patience=patience)
+            for each in targets
+        )
         return list(await asyncio.gather(*work))
 
-    return asyncio.run(everyone())
+    return asyncio.run(all_at_once())
 
 
 class _Climb:
-    """One climb: times each rung, keeps what came of it, and goes on wherever the rungs below hold."""
+    """One climb: times each rung, keeps its result, and goes on wherever the rungs below hold."""
 
     def __init__(self, target: Target, thorough: bool, on_rung: OnRung | None, patience: Patience) -> None:
         self._target = target
@@ -76,8 +85,12 @@ class _Climb:
         self._inconclusive: set[str] = set()
 
     async def all_the_way(self, served: Mapping[str, Any] | None) -> Proof:
-        """In round trips, for a healthy relay: 1 look-up, 1 TCP, 1 TLS; then, beside /derp/probe, DERP: 1 TCP, 1 TLS, 1 upgrade,
-        1 handshake, 2 for the small packets and about 4 for those of 64 KiB (TCP's slow start, up and down)."""
+        """Climb the whole ladder.
+
+        In round trips, for a healthy relay: 1 look-up, 1 TCP, 1 TLS. Then DERP, beside /derp/probe:
+        1 TCP, 1 TLS, 1 upgrade, 1 handshake, 2 for the small packets and about 4 for those of 64
+        KiB (TCP's slow start, up and down).
+        """
         target, began, at = self._target, time.perf_counter(), datetime.now(UTC)
         named = await self._rung("name", check_name(target, self._patience))
         where = named.value if named else stated(target)
@@ -87,7 +100,13 @@ class _Climb:
                 group.create_task(self._stun("stun6", where.ipv6))
                 group.create_task(self._port_80(where))
                 group.create_task(self._https(where))
-        self._keep(map_rung(target, Unknown("no map given to compare with") if served is None else Map(served), self._rungs))
+        self._keep(
+            map_rung(
+                target,
+                Unknown("no map given to compare with") if served is None else Map(served),
+                self._rungs,
+            )
+        )
         return Proof(
             target=target.name,
             address=authority(target.domain, target.https_port, 443),
@@ -124,13 +143,24 @@ class _Climb:
             self._on_rung(rung)
 
     def _in_order(self) -> tuple[Rung, ...]:
-        """The whole ladder; what was never tried is skipped because of the broken rung that it needs."""
+        """Return the whole ladder; a rung that was never tried is skipped because of the broken
+        rung that it needs."""
         for name in LADDER:
             if name not in self._rungs:
                 self._skip(f"needs {_needed(name, self._rungs)}", name)
-        front = next((LADDER[name] for name in ("tcp", "tls", "probe", "upgrade") if self._rungs[name].status == "failed"), "")
+        front = next(
+            (
+                LADDER[name]
+                for name in ("tcp", "tls", "probe", "upgrade")
+                if self._rungs[name].status == "failed"
+            ),
+            "",
+        )
         for name in self._inconclusive if front else ():
-            why = f"no answer, which says nothing yet: a relay whose front does not work keeps silent, see {front}"
+            why = (
+                "no answer, which proves nothing yet: a relay whose front is "
+                f"broken keeps silent, see {front}"
+            )
             self._rungs[name] = replace(self._rungs[name], status="skipped", detail=why, cause="", next="")
         return tuple(self._rungs[name] for name in LADDER)
 
@@ -147,7 +177,9 @@ class _Climb:
         if port is None:
             self._skip("the relay offers no plain HTTP", "tcp80", "generate_204")
             return
-        opened = await self._rung("tcp80", self._needed_here(check_tcp(self._target, where.all, port, self._patience)))
+        opened = await self._rung(
+            "tcp80", self._needed_here(check_tcp(self._target, where.all, port, self._patience))
+        )
         if opened is not None:
             address, connection = _first(opened.value)
             async with await Wire.over(connection) as wire:
@@ -155,7 +187,8 @@ class _Climb:
                 await self._rung("generate_204", self._needed_here(check))
 
     async def _needed_here(self, work: Awaitable[Found[T]]) -> Found[T]:
-        """Another's relay may do without port 80, as long as its map says so."""
+        """Skip instead of Broken: a relay we do not manage may leave port 80 closed if its map
+        entry says so."""
         try:
             return await work
         except Broken as broken:
@@ -164,7 +197,9 @@ class _Climb:
             raise Skip(f"{broken.detail}: right only if the map says canport80: false") from None
 
     async def _https(self, where: Addresses) -> None:
-        opened = await self._rung("tcp", check_tcp(self._target, where.all, self._target.https_port, self._patience))
+        opened = await self._rung(
+            "tcp", check_tcp(self._target, where.all, self._target.https_port, self._patience)
+        )
         if opened is None:
             return
         addresses = tuple(opened.value)
@@ -187,7 +222,10 @@ class _Climb:
         try:
             admitted = await self._rung("handshake", check_handshake(self._target, cast, self._patience))
             if admitted is not None and not admitted.value:
-                why = "the relay admits registered nodes only, and knows no key of ours; that a stranger is refused is proved"
+                why = (
+                    "the relay admits registered nodes only, and none of our keys; it is "
+                    "proved that it refuses a stranger"
+                )
                 self._skip(why, "packets", *(["idle"] if self._thorough else []))
             elif admitted is not None:
                 passed = await self._rung("packets", check_packets(self._target, cast.pair, self._patience))
@@ -198,7 +236,7 @@ class _Climb:
 
 
 def _first(opened: Mapping[str, socket.socket]) -> tuple[str, socket.socket]:
-    """The connection to go on with; the others have shown that their family works."""
+    """Return the first connection and close the others: they have shown that their family works."""
     (address, connection), *others = opened.items()
     for _, other in others:
         other.close()
@@ -206,6 +244,8 @@ def _first(opened: Mapping[str, socket.socket]) -> tuple[str, socket.socket]:
 
 
 def _needed(name: str, rungs: Mapping[str, Rung]) -> str:
-    """The title of the rung below that keeps `name` from being tried."""
+    """Return the title of the rung below that keeps `name` from being tried."""
     below = ("tcp80",) if name == "generate_204" else ("tcp", "tls", "upgrade", "handshake", "packets")
-    return next((LADDER[rung] for rung in below if rung in rungs and rungs[rung].status != "ok"), LADDER["name"])
+    return next(
+        (LADDER[rung] for rung in below if rung in rungs and rungs[rung].status != "ok"), LADDER["name"]
+    )

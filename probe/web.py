@@ -1,4 +1,5 @@
-"""The two plain HTTP answers: /derp/probe behind the front, and port 80's /generate_204 with its challenge."""
+"""The two plain HTTP answers: /derp/probe behind the front, and port 80's /generate_204 with its
+challenge."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import h11
 
 from probe.net import Flooded, Patience, Wire, within
 from probe.proof import Broken, Found
-from probe.target import Target
+from probe.target import Part, Target
 
 _MAX_HEAD = 16 * 1024
 _MAX_BODY = 16 * 1024
@@ -33,19 +34,24 @@ class Answer:
 
 
 def excerpt(body: bytes) -> str:
-    """At most 80 printable characters of a page."""
+    """Return at most 80 printable characters of a page."""
     text = " ".join(html.unescape(_TAG.sub(" ", body.decode("utf-8", "replace"))).split())
     return "".join(char for char in text if char.isprintable())[:80]
 
 
 class BadAnswer(Exception):
-    """The peer's bytes are no HTTP answer, or a boundless one."""
+    """The peer's bytes are no HTTP answer, or one that exceeds all bounds."""
 
 
 async def ask(wire: Wire, host: str, path: str, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
-    """GET on an open stream, which stays usable. Raises BadAnswer, OSError."""
+    """Send GET on an open stream, which stays usable, and read the answer.
+
+    Raises BadAnswer, OSError.
+    """
     http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
-    request = h11.Request(method="GET", target=path, headers=[("Host", host), ("User-Agent", "derpfleet"), *headers])
+    request = h11.Request(
+        method="GET", target=path, headers=[("Host", host), ("User-Agent", "derpfleet"), *headers]
+    )
     await wire.send((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
     status, fields, body = 0, {}, b""
     try:
@@ -65,13 +71,17 @@ async def ask(wire: Wire, host: str, path: str, headers: tuple[tuple[str, str], 
 
 
 def authority(host: str, port: int, default_port: int) -> str:
-    """`host`, with the port unless it is the scheme's own: the Host header as Go's client writes it."""
+    """Return `host`, with the port unless it is the scheme's own: the Host header as Go's client
+    writes it."""
     name = f"[{host}]" if ":" in host else host
     return name if port == default_port else f"{name}:{port}"
 
 
 async def check_probe(target: Target, wire: Wire, patience: Patience) -> Found[None]:
-    """/derp/probe answers as DERP servers do: 200 and any origin allowed. Raises Broken."""
+    """Check that /derp/probe answers as DERP servers do: 200 and any origin allowed.
+
+    Raises Broken.
+    """
     host = authority(target.domain, target.https_port, 443)
     url = f"https://{host}/derp/probe"
     answer = await _patiently(target, wire, url, (), patience)
@@ -80,19 +90,25 @@ async def check_probe(target: Target, wire: Wire, patience: Patience) -> Found[N
         raise Broken(
             f"{url} answered {answer.status}: {answer.words}".rstrip(": "),
             cause="another web server, or another site of it, answers for this name",
-            next=target.redeploy("nginx", "proxy / of that name to the relay"),
+            next=target.redeploy(Part.FRONT, "proxy / of that name to the relay"),
         )
     if answer.headers.get("access-control-allow-origin") != "*":
         raise Broken(
-            f"{url} answered 200 with {f'a page: {answer.words}' if answer.body else 'nothing that a DERP server would say'}",
+            f"{url} answered 200 with "
+            f"{f'a page: {answer.words}' if answer.body else 'an answer that no DERP server gives'}",
             cause="not a DERP server: another site answers every path (a relay allows any origin here)",
-            next=target.redeploy("nginx", "proxy / of that name to the relay"),
+            next=target.redeploy(Part.FRONT, "proxy / of that name to the relay"),
         )
     return Found(None, f"200 from {url}")
 
 
-async def check_generate_204(target: Target, wire: Wire, address: str, port: int, patience: Patience) -> Found[None]:
-    """The captive-portal check by address, as clients make it: 204, and the challenge comes back. Raises Broken."""
+async def check_generate_204(
+    target: Target, wire: Wire, address: str, port: int, patience: Patience
+) -> Found[None]:
+    """Make the captive-portal check by address, as clients do: 204, and the challenge comes back.
+
+    Raises Broken.
+    """
     host = authority(address, port, 80)
     challenge = f"ts_{address}"
     url = f"http://{host}/generate_204"
@@ -102,47 +118,68 @@ async def check_generate_204(target: Target, wire: Wire, address: str, port: int
         moved = f" to {answer.headers['location'][:80]}" if "location" in answer.headers else ""
         raise Broken(
             f"{url} answered {answer.status}{moved}",
-            cause="the default site of port 80 answers by address, and it is not the relay's: clients will suspect a captive portal",
-            next=_name_it(target, address)
-            + target.redeploy("nginx", "make the relay's site the default server of port 80, or set canport80: false in the map"),
+            cause=(
+                "the default site of port 80 answers by address, and it is not the relay's: "
+                "clients will suspect a captive portal"
+            ),
+            next=_step_before(target, address)
+            + target.redeploy(
+                Part.FRONT,
+                "make the relay's site the default server of port 80, or set canport80: false in the map",
+            ),
         )
     if answer.headers.get("x-tailscale-response") != f"response {challenge}":
         raise Broken(
             f"{url} answered 204 without X-Tailscale-Response: response {challenge}",
-            cause="a server that answers 204 by itself, not the relay: clients will suspect a captive portal",
-            next=target.redeploy("nginx", "pass /generate_204 on to the relay, with its X-Tailscale-Challenge header"),
+            cause="another server answers 204 by itself: clients will suspect a captive portal",
+            next=target.redeploy(
+                Part.FRONT, "pass /generate_204 on to the relay, with its X-Tailscale-Challenge header"
+            ),
         )
     return Found(None, f"204 and the challenge from {url}")
 
 
-def _name_it(target: Target, address: str) -> str:
-    """What has to be done before a deploy helps: our server is asked by the addresses of the site file, unless another has nothing else."""
+def _step_before(target: Target, address: str) -> str:
+    """Return the step that is needed before a deploy helps, or "".
+
+    Our server answers for the addresses of the site file, unless another site has no name but the
+    address.
+    """
     if not (target.managed and target.fronted):
         return ""
     if address not in (target.ipv4, target.ipv6, target.domain):
         return f"set hosts.{target.name}.{'ipv6' if ':' in address else 'ipv4'} to {address}, then "
-    return "give that site a server_name of its own, or let it pass /generate_204 on to the relay, then "
+    return "give that site its own server_name, or let it pass /generate_204 on to the relay, then "
 
 
 def _behind(target: Target, url: str, answer: Answer) -> None:
-    """Raises Broken when it was only the front that answered."""
+    """Raise Broken when only the front answered, not the relay behind it."""
     if answer.status in {502, 503, 504}:
         raise Broken(
             f"{url} answered {answer.status}",
             cause="the front works, the relay behind it does not answer",
-            next=target.redeploy("relay", "start the relay behind the proxy"),
+            next=target.redeploy(Part.RELAY, "start the relay behind the proxy"),
         )
 
 
-async def _patiently(target: Target, wire: Wire, url: str, headers: tuple[tuple[str, str], ...], patience: Patience) -> Answer:
+async def _patiently(
+    target: Target, wire: Wire, url: str, headers: tuple[tuple[str, str], ...], patience: Patience
+) -> Answer:
     parts = urlsplit(url)
-    step = target.redeploy("nginx", f"curl -v {url}")
-    late = Broken(f"{url} gave no whole answer in {patience.http_s:g} s", cause="the front hangs, or its backend does", next=step)
+    step = target.redeploy(Part.FRONT, f"curl -v {url}")
+    late = Broken(
+        f"{url} gave no whole answer in {patience.http_s:g} s",
+        cause="the front hangs, or its backend does",
+        next=step,
+    )
+
+    def cut(error: OSError) -> Broken:
+        cause = "the connection was cut instead of answered"
+        return Broken(f"{url}: {error.strerror or error}", cause=cause, next=step)
+
     try:
-        async with within(patience.http_s, late):
+        async with within(patience.http_s, late, cut):
             return await ask(wire, parts.netloc, parts.path, headers)
     except BadAnswer as error:
-        cause = "what answers there does not speak HTTP, or not within any bounds"
+        cause = "the server there does not speak HTTP, or its answer exceeds all bounds"
         raise Broken(f"{url}: {error}", cause=cause, next=step) from None
-    except OSError as error:
-        raise Broken(f"{url}: {error.strerror or error}", cause="the connection was cut instead of answered", next=step) from None

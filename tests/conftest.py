@@ -1,4 +1,4 @@
-"""Fixtures that several packages share. A package's own stand in its own conftest."""
+"""Fixtures that several packages share. A package's own fixtures are in its own conftest."""
 
 from __future__ import annotations
 
@@ -12,28 +12,36 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.sshd import Sshd, start_sshd
 
-settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no timed tests
+# no timed tests
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell's background job ignores Ctrl-C, and its children inherit that: what the tests start has to get it as usual.
+    # A shell's background job ignores Ctrl-C, and its children inherit that. Programs that the
+    # tests start have to get it as usual.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest in the lab begins first: side by side, a long file that begins last makes all wait for it."""
+    """Begin with the files that take longest in the lab: a long file that begins last makes all
+    others wait for it."""
     items.sort(key=lambda item: not item.nodeid.startswith(("tests/e2e/", "tests/roles/")))
 
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """One server with the usual accounts, for tests that leave nothing behind on it."""
+    """A server with the usual accounts, for tests that leave nothing behind on it."""
     with start_sshd(tmp_path_factory.mktemp("sshd")) as server:
         yield server
 
 
 @pytest.fixture
 def new_sshd(tmp_path: Path) -> Iterator[Callable[..., Sshd]]:
-    """`new_sshd(**options of start_sshd)` gives a server of the test's own; as many as it wants."""
+    """`new_sshd(**options of start_sshd)` returns a server for the test alone.
+
+    It may be called several times.
+    """
     with ExitStack() as servers:
-        yield lambda **options: servers.enter_context(start_sshd(tmp_path / f"sshd-{len(list(tmp_path.iterdir()))}", **options))
+        yield lambda **options: servers.enter_context(
+            start_sshd(tmp_path / f"sshd-{len(list(tmp_path.iterdir()))}", **options)
+        )

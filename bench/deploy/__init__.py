@@ -1,1 +1,4 @@
-"""The same 26 resources by derpfleet and by its peers, on one host behind one delaying proxy. See bench/README.md."""
+"""The same 26 resources by derpfleet and by its peers, on one host behind one delaying proxy.
+
+See bench/README.md.
+"""

@@ -1,4 +1,5 @@
-"""The controller of `bench.deploy.many`, alone in its process: `python -m bench.deploy.controller JSON`."""
+"""The controller of `bench.deploy.many`, alone in its process: `python -m bench.deploy.controller
+JSON`."""
 
 from __future__ import annotations
 
@@ -17,23 +18,27 @@ from fleet.shared.parallel import PARALLEL
 
 
 def converge_all(hosts: list[tuple[str, int, str, str]]) -> None:
-    """A no-op of the 26 resources on each (address, port, key, known_hosts). Prints what it took as JSON."""
+    """Run a no-op of the 26 resources on each (address, port, key, known_hosts); print its cost as
+    JSON."""
     start_cpu_s, began = time.process_time(), time.monotonic()
     wanted = resources(CACHE / "contents")
     with tempfile.TemporaryDirectory() as runs, ThreadPoolExecutor(PARALLEL) as pool:
-        futures = [pool.submit(converge, login_to(f"host{host[1]}", *host), Fixed(resources=wanted), runs=Path(runs)) for host in hosts]
+        futures = [
+            pool.submit(converge, login_to(f"host{host[1]}", *host), Fixed(resources=wanted), runs=Path(runs))
+            for host in hosts
+        ]
         outcomes = [future.result() for future in futures]
     if failed := [failure for outcome in outcomes for failure in outcome.failures]:
         raise RuntimeError(f"{failed[0].id}: {failed[0].what} {failed[0].why}")
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    told = {
+    cost = {
         "wall_s": time.monotonic() - began,
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "start_cpu_s": start_cpu_s,
         "memory_kib": usage.ru_maxrss,
         "changed": sum(outcome.counts["changed"] for outcome in outcomes),
     }
-    print(json.dumps(told))
+    print(json.dumps(cost))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""`python -m bench.deploy.many`: a no-op of the 26 resources on fifty hosts at once, in one controller as `invoke check` runs them.
+"""`python -m bench.deploy.many`: a no-op of the 26 resources on fifty hosts at once.
 
-The hosts are fifty sshd on one real host, each with its own /run/derpfleet and /var/lib/derpfleet (lock and journal), each behind a
-delaying proxy of its own. They share that host's processor with the controller, so the wall time is an upper bound; the controller's
-processor time and memory are its own.
+They are run by one controller, as `invoke check` does. The hosts are fifty sshd on one real host,
+each with its own /run/derpfleet and /var/lib/derpfleet (lock and journal), each behind its own
+delaying proxy. They share that host's processor with the controller, so the wall time is an upper
+bound; the controller's processor time and memory are its own.
 """
 
 from __future__ import annotations
@@ -15,19 +16,22 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from bench.deploy.stage import run_in_lab
 from bench.deploy.tools import CACHE, Target, add_login, behind
 from bench.deploy.wanted import RESET, write_contents
 from inventory.checkout import CHECKOUT
-from lab.delay import delaying, parse_seconds
+from lab.delay import Counts, parse_seconds
+from lab.delaying import delaying
 
 FIRST_PORT = 3001
 START = """
 mkdir -p /run/sshd
 for port in $(seq {first} {last}); do
   systemd-run --quiet --unit=derpbench-sshd-$port --property=PrivateMounts=yes \\
-    --property="TemporaryFileSystem=/run/derpfleet:mode=0700 /var/lib/derpfleet:mode=0700" /usr/sbin/sshd -D -o PidFile=none -p $port
+    --property="TemporaryFileSystem=/run/derpfleet:mode=0700 /var/lib/derpfleet:mode=0700" \\
+    /usr/sbin/sshd -D -o PidFile=none -p $port
 done
 while [ $(ss -Hltn | awk '{{print $4}}' | grep -cE '[.*0]:30[0-9][0-9]$') -lt {count} ]; do sleep 0.1; done
 """
@@ -35,8 +39,10 @@ STOP = "systemctl stop 'derpbench-sshd-*'\n"
 
 
 def main() -> None:
-    """The program: see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m bench.deploy.many", description="a no-op on many hosts at once")
+    """Run the program: see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.deploy.many", description="a no-op on many hosts at once"
+    )
     add_login(parser)
     parser.add_argument("--hosts", type=int, default=50, help="at most 99")
     parser.add_argument("--rtt", type=parse_seconds, default=0.1)
@@ -46,37 +52,65 @@ def main() -> None:
         sys.exit(run_in_lab("bench.deploy.many", sys.argv[1:]))
     target = Target(given.address, given.port, given.key, given.known_hosts)
     write_contents(CACHE / "contents")
-    print(f"{given.hosts} hosts, round trip {given.rtt * 1000:.0f} ms, {os.cpu_count()} cores, load average {os.getloadavg()[2]:.1f}\n")
-    heads = ("run", "wall s", "controller CPU s", "CPU s per host", "of which start-up", "memory MiB", "turns per host", "KiB per host")
+    print(
+        f"{given.hosts} hosts, round trip {given.rtt * 1000:.0f} ms, {os.cpu_count()} cores, load average "
+        f"{os.getloadavg()[2]:.1f}\n"
+    )
+    heads = (
+        "run",
+        "wall s",
+        "controller CPU s",
+        "CPU s per host",
+        "of which start-up",
+        "memory MiB",
+        "turns per host",
+        "KiB per host",
+    )
     print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads))
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ports = range(FIRST_PORT, FIRST_PORT + given.hosts)
-        subprocess.run([*target.ssh(), "sh"], input=START.format(first=ports[0], last=ports[-1], count=given.hosts), text=True, check=True)
+        subprocess.run(
+            [*target.ssh(), "sh"],
+            input=START.format(first=ports[0], last=ports[-1], count=given.hosts),
+            text=True,
+            check=True,
+        )
         stack.callback(subprocess.run, [*target.ssh(), "sh"], input=STOP + RESET, text=True, check=False)
         proxies = [stack.enter_context(delaying((target.address, port), rtt_s=given.rtt)) for port in ports]
         logins = [behind(target, proxy.port, work / f"known_hosts-{proxy.port}") for proxy in proxies]
         order = [[login.address, login.port, str(login.key), str(login.known_hosts)] for login in logins]
         controller = [sys.executable, "-m", "bench.deploy.controller"]
-        for run in range(given.runs + 1):  # the first one makes, on one host for all
+        for run in range(given.runs + 1):  # run 0 makes everything, on one host for all
             for proxy in proxies:
                 proxy.counts(reset=True)
             done = subprocess.run(
-                [*controller, json.dumps(order if run else order[:1])], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=True
+                [*controller, json.dumps(order if run else order[:1])],
+                cwd=CHECKOUT,
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
             )
-            told = json.loads(done.stdout)
-            if not run:
-                continue
-            if told["changed"]:
-                raise RuntimeError(f"a no-op changed {told['changed']} resources")
-            counts = [proxy.counts() for proxy in proxies]
-            turns, size = max(count.turns for count in counts), sum(count.bytes_up + count.bytes_down for count in counts)
-            per_host = {"cpu": told["cpu_s"] / given.hosts, "kib": size / given.hosts / 1024}
-            cells = [
-                f"{run}", f"{told['wall_s']:.1f}", f"{told['cpu_s']:.2f}", f"{per_host['cpu']:.3f}", f"{told['start_cpu_s']:.2f}",
-                f"{told['memory_kib'] / 1024:.0f}", f"{turns}", f"{per_host['kib']:.0f}",
-            ]  # fmt: skip
-            print("| " + " | ".join(cells) + " |", flush=True)
+            if run:
+                cells = row(run, json.loads(done.stdout), [proxy.counts() for proxy in proxies])
+                print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def row(run: int, cost: dict[str, Any], counts: list[Counts]) -> list[str]:
+    """Return the cells of one run's line. Raises RuntimeError when the no-op changed something."""
+    if cost["changed"]:
+        raise RuntimeError(f"a no-op changed {cost['changed']} resources")
+    hosts, size = len(counts), sum(count.bytes_up + count.bytes_down for count in counts)
+    return [
+        f"{run}",
+        f"{cost['wall_s']:.1f}",
+        f"{cost['cpu_s']:.2f}",
+        f"{cost['cpu_s'] / hosts:.3f}",
+        f"{cost['start_cpu_s']:.2f}",
+        f"{cost['memory_kib'] / 1024:.0f}",
+        f"{max(count.turns for count in counts)}",
+        f"{size / hosts / 1024:.0f}",
+    ]
 
 
 if __name__ == "__main__":

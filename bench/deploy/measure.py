@@ -1,4 +1,4 @@
-"""One run of one program, through the proxy: wall time, the controller's CPU time, turns and bytes."""
+"""One run of one program through the proxy: wall time, the controller's CPU time, turns, bytes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.deploy.tools import Program
-from lab.delay import Delaying
+from lab.delaying import Delaying
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 
 @dataclass(frozen=True)
 class Run:
-    """`wall_s` is the whole program's time, `wire_s` the part of it from the first connection to the last byte.
+    """One run of a program.
 
-    `cpu_s` is that of every process on the controller's side: the program, its children, and ssh masters that it leaves behind.
+    `wall_s` is the whole program's time, `wire_s` the part from the first connection to the last
+    byte.
+
+    `cpu_s` is that of every process on the controller's side: the program, its children, and ssh
+    masters that it leaves behind.
     """
 
     wall_s: float
@@ -36,23 +40,40 @@ class Run:
 
 
 def measured(program: Program, proxy: Delaying) -> Run:
-    """Runs it once. Raises RuntimeError with its output when it fails."""
+    """Run the program once. Raises RuntimeError with its output when it fails."""
     adopt_orphans()
     proxy.counts(reset=True)
     before, start = _cpu_s(), time.monotonic()
-    done = subprocess.run(program.argv, env=os.environ | program.env, capture_output=True, text=True, check=False, timeout=900)
+    done = subprocess.run(
+        program.argv, env=os.environ | program.env, capture_output=True, text=True, check=False, timeout=900
+    )
     wall_s = time.monotonic() - start
     counts = proxy.counts(reset=True)
     _end_orphans()
     cpu_s = _cpu_s() - before
     if done.returncode:
-        raise RuntimeError(f"{' '.join(program.argv)} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        raise RuntimeError(
+            f"{' '.join(program.argv)} ended with "
+            f"{done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        )
     changed = program.changes(done.stdout + done.stderr if "pyinfra" in program.argv[0] else done.stdout)
-    return Run(wall_s, counts.wire_s, cpu_s, counts.turns, counts.bytes_up, counts.bytes_down, counts.connections, changed)
+    return Run(
+        wall_s,
+        counts.wire_s,
+        cpu_s,
+        counts.turns,
+        counts.bytes_up,
+        counts.bytes_down,
+        counts.connections,
+        changed,
+    )
 
 
 def adopt_orphans() -> None:
-    """A process that a measured program leaves behind becomes our child, so that its CPU time is counted and it can be ended."""
+    """Become the parent of processes that a measured program leaves behind.
+
+    Their CPU time is then counted, and they can be ended.
+    """
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
@@ -63,7 +84,11 @@ def _end_orphans() -> None:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        children = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+        children = [
+            pid
+            for task in Path("/proc/self/task").iterdir()
+            for pid in (task / "children").read_text().split()
+        ]
         if not children:
             return
         for pid in children:

@@ -1,4 +1,7 @@
-"""The 26 resources for derpfleet's engine. `python -m bench.deploy.ours` converges one host, as the peers' programs do."""
+"""The 26 resources for derpfleet's engine.
+
+`python -m bench.deploy.ours` converges one host, as the peers' programs do.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,16 @@ from inventory.model import Ssh
 
 
 def resources(contents: Path) -> list[Resource]:
-    """What `wanted.py` lists, from the contents in that folder."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  # while the host is waited for
+    """Return the resources that `wanted.py` lists, from the contents in that folder."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - during the login
 
     variables = json.loads((contents / "variables.json").read_text())
     templates = Environment(
-        loader=FileSystemLoader(contents), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True, autoescape=False
+        loader=FileSystemLoader(contents),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
     )
 
     def rendered(name: str) -> bytes:
@@ -43,7 +50,13 @@ def resources(contents: Path) -> list[Resource]:
         copied("map.json"),
         copied("limits.conf"),
         copied("relay.bin", "/opt/derpbench/releases"),
-        File(path="/etc/derpbench/relay.key", content=contents / "relay.key", mode="0640", group="derpbench", secret=True),
+        File(
+            path="/etc/derpbench/relay.key",
+            content=contents / "relay.key",
+            mode="0640",
+            group="derpbench",
+            secret=True,
+        ),
         unit,
         environment,
         File(path="/etc/derpbench/nginx.conf", content=rendered("nginx.conf.j2")),
@@ -63,14 +76,18 @@ def resources(contents: Path) -> list[Resource]:
 
 
 def login_to(name: str, address: str, port: int, key: str, known_hosts: str) -> Login:
-    """Root on that host."""
+    """Return a login as root on that host."""
     return Login(
-        name, Ssh(address=address, port=port, user="root", key=key), address=address, known_hosts=Path(known_hosts), base=Path("/")
+        name,
+        Ssh(address=address, port=port, user="root", key=key),
+        address=address,
+        known_hosts=Path(known_hosts),
+        base=Path("/"),
     )
 
 
 def main() -> int:
-    """Converges the host that the arguments name; prints the counts as JSON."""
+    """Converge the host that the arguments name; print the counts as JSON."""
     parser = argparse.ArgumentParser()
     for name in ("--address", "--key", "--known-hosts", "--contents", "--runs"):
         parser.add_argument(name, required=True)
@@ -80,10 +97,10 @@ def main() -> int:
     with ThreadPoolExecutor(1) as pool:
         wanted = pool.submit(resources, Path(given.contents))
 
-        def once_there() -> Iterator[Resource]:  # the plan reads them when the host has answered
+        def when_planned() -> Iterator[Resource]:  # the plan reads them after the host has answered
             yield from wanted.result()
 
-        outcome = converge(login, Fixed(resources=once_there()), runs=Path(given.runs))
+        outcome = converge(login, Fixed(resources=when_planned()), runs=Path(given.runs))
     print(json.dumps({"counts": outcome.counts, "failures": [failure.what for failure in outcome.failures]}))
     return 0 if outcome.ok else 1
 

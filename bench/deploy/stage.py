@@ -1,4 +1,5 @@
-"""The host that the comparisons run on: a lab of its own with one relay host, and the program run again inside that lab's network."""
+"""The host of the comparisons: a separate lab with one relay host, and the program run again inside
+that lab's network."""
 
 from __future__ import annotations
 
@@ -11,18 +12,38 @@ from bench.deploy.tools import CACHE
 
 LAB = CACHE / "lab"
 HOST = "hk1"
-# What the 26 resources find already installed, and what ansible's apt module needs on the host.
+# The packages among the 26 resources, and the one that ansible's apt module needs on the host.
 PACKAGES = ("ca-certificates", "curl", "nftables", "python3-apt")
 
 
 def run_in_lab(module: str, arguments: list[str]) -> int:
-    """Raises the lab, runs `python -m MODULE` with the host's login as further arguments, takes the lab down. The exit status."""
+    """Raise the lab, run `python -m MODULE` with the host's login as further arguments, take the
+    lab down.
+
+    Returns the exit status.
+    """
     began = time.monotonic()
-    stage = lab.up(LAB, only=[HOST], progress=lambda line: print(f"{time.monotonic() - began:6.1f} s  {line}", file=sys.stderr))
+    stage = lab.up(
+        LAB,
+        only=[HOST],
+        progress=lambda line: print(f"{time.monotonic() - began:6.1f} s  {line}", file=sys.stderr),
+    )
     try:
-        install = f"apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends {' '.join(PACKAGES)}"
+        install = (
+            "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install "
+            f"--no-install-recommends {' '.join(PACKAGES)}"
+        )
         stage.run_in(HOST, ["sh", "-c", install], timeout_s=300)
-        login = ["--address", str(stage.topology.ipv4(HOST)), "--key", str(stage.ssh_key), "--known-hosts", str(stage.known_hosts)]
-        return subprocess.run([*stage.enter, sys.executable, "-m", module, *login, *arguments], check=False).returncode
+        login = [
+            "--address",
+            str(stage.topology.ipv4(HOST)),
+            "--key",
+            str(stage.ssh_key),
+            "--known-hosts",
+            str(stage.known_hosts),
+        ]
+        return subprocess.run(
+            [*stage.enter, sys.executable, "-m", module, *login, *arguments], check=False
+        ).returncode
     finally:
         lab.down(LAB)

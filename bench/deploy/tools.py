@@ -29,13 +29,15 @@ class Target:
     known_hosts: Path
 
     def ssh(self) -> list[str]:
-        """argv of the OpenSSH client, for what is not measured."""
+        """Return the argv of the OpenSSH client, for steps that are not measured."""
         return ["ssh", "-p", str(self.port), *ssh_options(self), f"root@{self.address}"]
 
 
 def add_login(parser: argparse.ArgumentParser) -> None:
-    """The options that name the host."""
-    group = parser.add_argument_group("host", "without --address: one of a lab of its own, raised for this and taken down")
+    """Add the options that name the host."""
+    group = parser.add_argument_group(
+        "host", "without --address: one in a separate lab, raised for this and taken down"
+    )
     group.add_argument("--address")
     group.add_argument("--port", type=int, default=22)
     group.add_argument("--key", type=lambda text: Path(text).resolve())
@@ -43,17 +45,24 @@ def add_login(parser: argparse.ArgumentParser) -> None:
 
 
 def behind(target: Target, port: int, known_hosts: Path) -> Target:
-    """The same host as seen through a proxy on this port of 127.0.0.1, its key pinned in the new file `known_hosts`."""
+    """Return the same host as seen through a proxy on this port of 127.0.0.1.
+
+    Its key is pinned in the new file `known_hosts`.
+    """
     lines = [line.split() for line in target.known_hosts.read_text().splitlines() if line.strip()]
     known_hosts.write_text(
-        "".join(f"[127.0.0.1]:{port} {kind} {key}\n" for names, kind, key, *_ in lines if target.address in names.split(","))
+        "".join(
+            f"[127.0.0.1]:{port} {kind} {key}\n"
+            for names, kind, key, *_ in lines
+            if target.address in names.split(",")
+        )
     )
     return Target("127.0.0.1", port, target.key, known_hosts)
 
 
 @dataclass(frozen=True)
 class Program:
-    """A command to measure. `changes` reads from its output how many resources it changed."""
+    """A command to measure. `changes` reads the number of changed resources from its output."""
 
     argv: list[str]
     changes: Callable[[str], int]
@@ -61,21 +70,26 @@ class Program:
 
 
 def ssh_options(target: Target) -> list[str]:
-    """Nobody's own ssh configuration takes part."""
+    """Return options that pin the host's key and ignore the user's ssh configuration."""
     return [
-        "-F", "none", "-i", str(target.key), "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes", "-o", "LogLevel=ERROR",
-        "-o", f"UserKnownHostsFile={target.known_hosts}", "-o", "GlobalKnownHostsFile=none",
+        "-F", "none", "-i", str(target.key), "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes",
+        "-o", "LogLevel=ERROR", "-o", f"UserKnownHostsFile={target.known_hosts}",
+        "-o", "GlobalKnownHostsFile=none",
     ]  # fmt: skip
 
 
 def environment(name: str) -> Path:
-    """The virtual environment of one peer, made from its lock (hashes checked) when the lock has changed."""
+    """Return the virtual environment of one peer, made from its lock (hashes checked) when the lock
+    has changed."""
     folder, lock = CACHE / name, HERE / "requirements" / f"{name}.lock"
     made = folder / "made-from.lock"
     if not made.exists() or made.read_text() != lock.read_text():
         print(f"installing {name} from {lock.relative_to(CHECKOUT)} …", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(folder / "bin/pip"), "-q", "install", "--require-hashes", "--no-deps", "-r", str(lock)], check=True)
+        subprocess.run(
+            [str(folder / "bin/pip"), "-q", "install", "--require-hashes", "--no-deps", "-r", str(lock)],
+            check=True,
+        )
         made.write_text(lock.read_text())
     return folder
 
@@ -83,7 +97,9 @@ def environment(name: str) -> Path:
 def _ansible(target: Target, work: Path, contents: Path) -> Program:
     work.mkdir(parents=True, exist_ok=True)
     inventory = work / "hosts.ini"
-    inventory.write_text(f"bench ansible_host={target.address} ansible_port={target.port} ansible_user=root files={contents}\n")
+    inventory.write_text(
+        f"bench ansible_host={target.address} ansible_port={target.port} ansible_user=root files={contents}\n"
+    )
     persist = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60s"]
     env = {
         "ANSIBLE_CONFIG": str(HERE / "peers/ansible.cfg"),
@@ -92,14 +108,27 @@ def _ansible(target: Target, work: Path, contents: Path) -> Program:
         "ANSIBLE_SSH_CONTROL_PATH_DIR": str(work),
         "LC_ALL": "C.UTF-8",
     }
-    argv = [str(environment("ansible") / "bin/ansible-playbook"), "-i", str(inventory), str(HERE / "peers/playbook.yml")]
-    return Program(argv, lambda output: int(re.search(r"changed=(\d+)", output)[1]), env)  # type: ignore[index]
+    argv = [
+        str(environment("ansible") / "bin/ansible-playbook"),
+        "-i",
+        str(inventory),
+        str(HERE / "peers/playbook.yml"),
+    ]
+    return Program(argv, _ansible_changes, env)
+
+
+def _ansible_changes(output: str) -> int:
+    return int(re.search(r"changed=(\d+)", output)[1])  # type: ignore[index]
 
 
 def _mitogen(target: Target, work: Path, contents: Path) -> Program:
     plain = _ansible(target, work, contents)
     plugins = next(environment("ansible").glob("lib/python3*/site-packages/ansible_mitogen/plugins/strategy"))
-    return Program(plain.argv, plain.changes, plain.env | {"ANSIBLE_STRATEGY": "mitogen_linear", "ANSIBLE_STRATEGY_PLUGINS": str(plugins)})
+    return Program(
+        plain.argv,
+        plain.changes,
+        plain.env | {"ANSIBLE_STRATEGY": "mitogen_linear", "ANSIBLE_STRATEGY_PLUGINS": str(plugins)},
+    )
 
 
 def _pyinfra(target: Target, work: Path, contents: Path) -> Program:
@@ -114,22 +143,33 @@ def _pyinfra(target: Target, work: Path, contents: Path) -> Program:
         "files": str(contents),
     }
     (work / "inventory.py").write_text(f"hosts = [('bench', {data!r})]\n")
-    argv = [str(environment("pyinfra") / "bin/pyinfra"), "-y", str(work / "inventory.py"), str(HERE / "peers/pyinfra_deploy.py")]
+    argv = [
+        str(environment("pyinfra") / "bin/pyinfra"),
+        "-y",
+        str(work / "inventory.py"),
+        str(HERE / "peers/pyinfra_deploy.py"),
+    ]
     return Program(argv, _pyinfra_changes)
 
 
 def _pyinfra_changes(output: str) -> int:
-    """The last line of its table: operations, succeeded (that is, changed), failed, no change; "-" stands for none."""
+    """Read the last line of its table: operations, succeeded (that is, changed), failed, no change;
+    "-" means none."""
     _, succeeded, *_ = re.search(r"Grand total\s+(\S.*)", output)[1].split()  # type: ignore[index]
     return int(succeeded.replace("-", "0"))
 
 
 def _ours(target: Target, work: Path, contents: Path) -> Program:
     argv = [
-        sys.executable, "-m", "bench.deploy.ours", "--address", target.address, "--port", str(target.port), "--key", str(target.key),
-        "--known-hosts", str(target.known_hosts), "--contents", str(contents), "--runs", str(work),
+        sys.executable, "-m", "bench.deploy.ours", "--address", target.address, "--port", str(target.port),
+        "--key", str(target.key), "--known-hosts", str(target.known_hosts), "--contents", str(contents),
+        "--runs", str(work),
     ]  # fmt: skip
-    return Program(argv, lambda output: json.loads(output.splitlines()[-1])["counts"]["changed"], {"PYTHONPATH": str(CHECKOUT)})
+    return Program(
+        argv,
+        lambda output: json.loads(output.splitlines()[-1])["counts"]["changed"],
+        {"PYTHONPATH": str(CHECKOUT)},
+    )
 
 
 TOOLS: dict[str, Callable[[Target, Path, Path], Program]] = {
@@ -141,7 +181,7 @@ TOOLS: dict[str, Callable[[Target, Path, Path], Program]] = {
 
 
 def versions() -> dict[str, str]:
-    """Of the peers, as pinned."""
+    """Return the versions of the peers, as pinned, and those of this machine's programs."""
     found = {}
     for lock in (HERE / "requirements").glob("*.lock"):
         pins = dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), re.M))

@@ -1,1 +1,1 @@
-"""How long a proof takes."""
+"""The duration of a proof."""

@@ -1,4 +1,4 @@
-"""Measure the relay beside derper: `python -m bench.relay [--only NAME] [--runs 5] [--seconds 5]`."""
+"""Measure our relay and derper: `python -m bench.relay [--only NAME] [--runs 5] [--seconds 5]`."""
 
 from __future__ import annotations
 
@@ -21,27 +21,64 @@ HERE = Path(__file__).parent
 def arguments() -> argparse.Namespace:
     names = [regime.name for regime in REGIMES]
     parser = argparse.ArgumentParser(prog="python -m bench.relay", description=__doc__)
-    parser.add_argument("--only", action="append", choices=names, metavar="REGIME", help=f"one of {', '.join(names)}; may be repeated")
-    parser.add_argument("--servers", default="derper,relay,two-workers", help="which to run, where a regime has them (default %(default)s)")
     parser.add_argument(
-        "--before", type=Path, metavar="CHECKOUT", help="compare with the relay of another checkout, e.g. of an older commit"
+        "--only",
+        action="append",
+        choices=names,
+        metavar="REGIME",
+        help=f"one of {', '.join(names)}; may be repeated",
     )
-    parser.add_argument("--runs", type=int, default=5, help="alternating runs of each server (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=5, help="length of a timed window (default %(default)s)")
-    parser.add_argument("--scale", type=float, default=1, help="part of the counted work: connections, handshakes (default %(default)s)")
-    parser.add_argument("--python", default=servers.hosts_python(), help="which runs our relay (default %(default)s)")
+    parser.add_argument(
+        "--servers",
+        default="derper,relay,two-workers",
+        help="servers to run, where a regime has them (default %(default)s)",
+    )
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="CHECKOUT",
+        help="compare with the relay of another checkout, e.g. of an older commit",
+    )
+    parser.add_argument(
+        "--runs", type=int, default=5, help="alternating runs of each server (default %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=5, help="length of a timed window (default %(default)s)"
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1,
+        help="part of the counted work: connections, handshakes (default %(default)s)",
+    )
+    parser.add_argument(
+        "--python",
+        default=servers.hosts_python(),
+        help="the Python that runs our relay (default %(default)s)",
+    )
     parser.add_argument("--server-cpu", type=int, default=0)
     parser.add_argument("--generator-cpu", type=int, default=1)
-    parser.add_argument("--realtime", action="store_true", help="SCHED_FIFO for server and generator: for a machine that others use too")
+    parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="SCHED_FIFO for server and generator: for a machine with other load",
+    )
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
-    parser.add_argument("--json", type=Path, default=Path(".cache/bench-relay.json"), help="where the readings go (default %(default)s)")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=Path(".cache/bench-relay.json"),
+        help="file for the readings (default %(default)s)",
+    )
     return parser.parse_args()
 
 
 def main() -> int:
     options = arguments()
     loadgen = generator.build()
-    if options.realtime:  # inherited by whatever is started from here; not by the compiler, whose threads would starve each other
+    if options.realtime:
+        # Every program that is started from here inherits it. The compiler does not: its threads
+        # would starve each other.
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     known = {
         "relay": servers.relay(python=options.python),
@@ -82,20 +119,29 @@ def main() -> int:
 
 
 def _versions(python: str) -> dict[str, str]:
-    """What our relay runs on."""
-    program = "import json, platform, ssl; print(json.dumps({'python': platform.python_version(), 'openssl': ssl.OPENSSL_VERSION}))"
-    said: dict[str, str] = json.loads(subprocess.run([python, "-c", program], capture_output=True, check=True).stdout)
-    return {**said, "python_path": python}
+    """Return the versions that our relay runs on."""
+    program = (
+        "import json, platform, ssl; print(json.dumps({'python': "
+        "platform.python_version(), 'openssl': ssl.OPENSSL_VERSION}))"
+    )
+    versions: dict[str, str] = json.loads(
+        subprocess.run([python, "-c", program], capture_output=True, check=True).stdout
+    )
+    return {**versions, "python_path": python}
 
 
 def one(regime: Regime, server: servers.Server, loadgen: Path, options: argparse.Namespace) -> generator.Run:
-    """One run against a server started for it."""
+    """Do one run against a server started for it."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-relay-") as folder,
         servers.running(server, Path(folder), cpu=options.server_cpu) as target,
     ):
         return generator.run(
-            loadgen, regime.argv(options.seconds, options.scale), target, options.generator_cpu, timeout_s=600 * max(options.scale, 0.1)
+            loadgen,
+            regime.argv(options.seconds, options.scale),
+            target,
+            options.generator_cpu,
+            timeout_s=600 * max(options.scale, 0.1),
         )
 
 

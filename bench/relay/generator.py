@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parent / "loadgen"
 
 @dataclass(frozen=True)
 class Event:
-    """What the generator said, and what the server had used by then."""
+    """An event of the generator, and the server's usage at that moment."""
 
     fields: dict[str, Any]
     usage: procfs.Usage
@@ -30,21 +30,26 @@ Run = dict[str, Event]
 
 
 def build() -> Path:
-    """The generator, built once from its checked-in sums."""
+    """Return the generator, built once from its checked-in sums."""
     return go.build(SOURCE, cache=CACHE, progress=print, packages=(".",)) / "loadgen"
 
 
 def build_derper() -> Path:
-    """derper, built once from the lab's sums."""
+    """Return derper, built once from the lab's sums."""
     return go.build(DERPER, cache=CACHE, progress=print) / "derper"
 
 
 def run(program: Path, args: list[str], server: Running, cpu: int | None, timeout_s: float) -> Run:
-    """Run the generator against `server`, on one core if `cpu` is given; its events by name. Raises RuntimeError with its complaint."""
+    """Run the generator against `server`, on one core if `cpu` is given; return its events by name.
+
+    Raises RuntimeError with its complaint.
+    """
     pinned = ["taskset", "-c", str(cpu)] if cpu is not None else []
     argv = [*pinned, str(program), args[0], *server.generator_flags(), *args[1:]]
     events: Run = {}
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         killer = threading.Timer(timeout_s, process.kill)
         killer.start()
         try:

@@ -1,4 +1,4 @@
-"""What a process and its children have used: CPU seconds and resident memory, read from the kernel."""
+"""The usage of a process and its children: CPU seconds and resident memory, from the kernel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Usage:
-    """One reading. `cpu_s` counts user and system time of every thread, ended ones included; `rss` is bytes."""
+    """One reading.
+
+    `cpu_s` counts user and system time of every thread, ended ones included; `rss` is bytes.
+    """
 
     at_s: float
     cpu_s: float
@@ -21,7 +24,7 @@ class Usage:
 
 
 def tree(pid: int) -> Iterator[int]:
-    """`pid` and the processes below it."""
+    """Yield `pid` and the processes below it."""
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in children.read_text().split():
@@ -29,9 +32,10 @@ def tree(pid: int) -> Iterator[int]:
 
 
 def read(pid: int) -> Usage:
-    """The usage of `pid` and its children. Raises OSError when it has ended."""
+    """Read the usage of `pid` and its children. Raises OSError when it has ended."""
     pids = list(tree(pid))
-    # The process's CPU clock (clock_getcpuclockid(3)) is what /proc/<pid>/stat shows, in ns instead of ticks of 10 ms.
+    # /proc/<pid>/stat shows the process's CPU clock (clock_getcpuclockid(3)) in ticks of 10 ms;
+    # here it is read in ns.
     cpu = sum(time.clock_gettime((~p << 3) | 2) for p in pids)
     rss = _resident(pid) if len(pids) == 1 else sum(_share(p) for p in pids)
     return Usage(time.monotonic(), cpu, rss)
@@ -42,6 +46,7 @@ def _resident(pid: int) -> int:
 
 
 def _share(pid: int) -> int:
-    """Resident bytes of `pid`, with pages that several processes map divided between them."""
+    """Return the resident bytes of `pid`, with pages that several processes map divided between
+    them."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024

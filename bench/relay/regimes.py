@@ -1,4 +1,4 @@
-"""What is measured: each regime is one run of the generator and the figures read from it, with their goals."""
+"""The regimes: each is one run of the generator and the figures read from it, with their goals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ MB = 1_000_000
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of a run. The goal is a ratio to derper's or, when `limit` is given, an absolute value for ours."""
+    """One number of a run.
+
+    The goal is a ratio to derper's or, when `limit` is given, an absolute value for ours.
+    """
 
     title: str
     unit: str
@@ -28,12 +31,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Regime:
-    """`args` are the generator's; `seconds` scales the timed window and `--scale` the counted work."""
+    """One regime.
+
+    `args` are the generator's; `seconds` scales the timed window and `--scale` the counted work.
+    """
 
     name: str
     args: tuple[str, ...]
     figures: tuple[Figure, ...]
-    load: Callable[[Run], float]  # packets (or what else) a second that came through: ratios hold only between equal loads
+    # packets (or handshakes, answers, connections) a second: ratios hold only between equal loads
+    load: Callable[[Run], float]
     counted: tuple[tuple[str, int], ...] = ()  # flags whose value is an amount of work
     sides: tuple[str, str] = ("derper", "relay")  # the servers that are compared
 
@@ -43,7 +50,7 @@ class Regime:
 
 
 def _between(run: Run, first: str, last: str) -> tuple[float, float]:
-    """CPU seconds and resident bytes that the server gained from one event to another."""
+    """Return the CPU seconds and resident bytes that the server gained between two events."""
     a, b = run[first].usage, run[last].usage
     return b.cpu_s - a.cpu_s, float(b.rss - a.rss)
 
@@ -65,7 +72,9 @@ def _throughput(title: str, goal: float | None) -> Figure:
     return Figure(title, "packets per CPU-second", packets_per_cpu_second, more_is_better=True, goal=goal)
 
 
-def _pairs(name: str, title: str, goal: float | None, *args: str, sides: tuple[str, str] = ("derper", "relay")) -> Regime:
+def _pairs(
+    name: str, title: str, goal: float | None, *args: str, sides: tuple[str, str] = ("derper", "relay")
+) -> Regime:
     return Regime(name, ("pairs", *args), (_throughput(title, goal),), delivered_per_second, sides=sides)
 
 
@@ -91,7 +100,14 @@ def _handshake(name: str, title: str, *args: str) -> Regime:
     return Regime(
         name,
         ("churn", *args),
-        (Figure(title, "CPU-ms", lambda run: _between(run, "begin", "end")[0] * 1000 / run["end"].fields["handshakes"], goal=0.85),),
+        (
+            Figure(
+                title,
+                "CPU-ms",
+                lambda run: _between(run, "begin", "end")[0] * 1000 / run["end"].fields["handshakes"],
+                goal=0.85,
+            ),
+        ),
         lambda run: run["end"].fields["handshakes"] / run["end"].fields["seconds"],
         counted=(("-count", 3000),),
     )
@@ -102,7 +118,15 @@ REGIMES = (
     _pairs("saturated-100", "the same, 100 B", 1.6, "-size", "100"),
     _pairs("rotating", "the same, 1,200 B, each sender rotating over 20 receivers", 1.7, "-rotate"),
     _pairs("small-batches", "the same, 1,200 B, half the batch", None, "-batch", "16", "-window", "32"),
-    _pairs("stock", "saturated by the stock client (one write per packet), 32 under way", 1.0, "-batch", "0", "-window", "32"),
+    _pairs(
+        "stock",
+        "saturated by the stock client (one write per packet), 32 under way",
+        1.0,
+        "-batch",
+        "0",
+        "-window",
+        "32",
+    ),
     _pairs("stock-2", "the same, 2 under way", 1.0, "-batch", "0", "-window", "2"),
     _paced(2000, 1.5),
     _paced(10000, 1.2),
@@ -136,7 +160,14 @@ REGIMES = (
     Regime(
         "churn",
         ("churn",),
-        (Figure("memory after 90,000 handshakes of churn", "MB", lambda run: run["settled"].usage.rss / MB, limit=60),),
+        (
+            Figure(
+                "memory after 90,000 handshakes of churn",
+                "MB",
+                lambda run: run["settled"].usage.rss / MB,
+                limit=60,
+            ),
+        ),
         lambda run: run["end"].fields["handshakes"] / run["end"].fields["seconds"],
         counted=(("-count", 90_000),),
     ),
@@ -158,13 +189,37 @@ REGIMES = (
         "fan-in",
         ("fanin", "-count", "64", "-rate", "2000", "-batch", "0"),
         (
-            Figure("64 senders to one stalled receiver: other pairs' p99", "µs", _field("stalled.end", "p99_us"), goal=1.0),
-            Figure("memory growth there", "MB", lambda run: _between(run, "calm.end", "stalled.end")[1] / MB, limit=2),
+            Figure(
+                "64 senders to one stalled receiver: other pairs' p99",
+                "µs",
+                _field("stalled.end", "p99_us"),
+                goal=1.0,
+            ),
+            Figure(
+                "memory growth there",
+                "MB",
+                lambda run: _between(run, "calm.end", "stalled.end")[1] / MB,
+                limit=2,
+            ),
         ),
         lambda run: run["stalled.end"].fields["delivered"] / run["stalled.end"].fields["seconds"],
     ),
-    _pairs("workers-same", "two workers, each pair on one of them, 1,200 B", 0.9, "-place", "same", sides=("relay", "two-workers")),
-    _pairs("workers-across", "two workers, each pair across both", 0.6, "-place", "across", sides=("relay", "two-workers")),
+    _pairs(
+        "workers-same",
+        "two workers, each pair on one of them, 1,200 B",
+        0.9,
+        "-place",
+        "same",
+        sides=("relay", "two-workers"),
+    ),
+    _pairs(
+        "workers-across",
+        "two workers, each pair across both",
+        0.6,
+        "-place",
+        "across",
+        sides=("relay", "two-workers"),
+    ),
 )
 
 
@@ -174,7 +229,7 @@ def before(name: str) -> str:
 
 
 def beside_before(regime: Regime, share: float = 0.02) -> Regime:
-    """Return `regime` between another checkout's relay and ours. The goal of each figure is to lose at most `share`."""
+    """Return `regime` between another checkout's relay and ours. A figure may lose at most `share`."""
     ours = regime.sides[1]
     figures = tuple(replace(f, goal=1 - share if f.more_is_better else 1 + share, limit=None) for f in regime.figures)
     return replace(regime, figures=figures, sides=(before(ours), ours))

@@ -17,14 +17,21 @@ NAMES = {"derper": "derper", "relay": "ours", "two-workers": "two workers"}
 
 
 def table(regimes: Sequence[Regime], results: Results) -> str:
-    """The Markdown tables, one for each pair of servers that was compared. A server that did not run leaves its columns empty."""
+    """Return the Markdown tables, one for each pair of servers that was compared.
+
+    A server that did not run leaves its columns empty.
+    """
     measured = [regime for regime in regimes if regime.name in results]
     tables = []
     for sides in dict.fromkeys(regime.sides for regime in measured):
         left, right = (NAMES.get(name, name) for name in sides)
         left = "one worker" if sides == ("relay", "two-workers") else left
-        head = f"| regime | unit | {left} | {right} | ratio | goal | met | load, {left} / {right} |\n|{'---|' * 8}"
-        tables.append("\n".join([head, *(row for regime in measured if regime.sides == sides for row in _rows(regime, results))]))
+        head = (
+            f"| regime | unit | {left} | {right} | ratio | goal | met | load, "
+            f"{left} / {right} |\n|{'---|' * 8}"
+        )
+        rows = (row for regime in measured if regime.sides == sides for row in _rows(regime, results))
+        tables.append("\n".join([head, *rows]))
     return "\n\n".join(tables)
 
 
@@ -42,7 +49,10 @@ def _rows(regime: Regime, results: Results) -> list[str]:
         if a is not None and b is not None:
             ratio = f"{b / a:.2f} ×" if a > 0 else ""
             met = "yes" if figure.met(a, b) else "**no**"
-        rows.append(f"| {figure.title} | {figure.unit} | {_number(a)} | {_number(b)} | {ratio} | {goal} | {met} | {loads} |")
+        rows.append(
+            f"| {figure.title} | {figure.unit} | {_number(a)} | {_number(b)} | "
+            f"{ratio} | {goal} | {met} | {loads} |"
+        )
     return rows
 
 
@@ -57,25 +67,27 @@ def _number(value: float | None) -> str:
 
 
 def conditions(about: Mapping[str, Any]) -> str:
-    """One line that says how the figures came about."""
+    """Return one line with the conditions under which the figures were taken."""
     load = about["load_average"][1]
     whose = "the distribution's " if about["python_path"].startswith("/usr/bin/") else ""
     return (
-        f"{about['when'][:10]}, medians of {about['runs']} alternating runs of {about['seconds']:g} s, counted work × {about['scale']:g}"
-        f"{', real-time priority' if about['realtime'] else ''}. {about['cores']} cores, Linux {about['kernel']}, "
+        f"{about['when'][:10]}, medians of {about['runs']} alternating runs of {about['seconds']:g} s, "
+        f"counted work × {about['scale']:g}"
+        f"{', real-time priority' if about['realtime'] else ''}. {about['cores']} "
+        f"cores, Linux {about['kernel']}, "
         f"{whose}Python {about['python']}, {about['openssl']}; load average {load:.1f} (below 2 when alone)."
     )
 
 
 def insert(readme: Path, text: str) -> None:
-    """Replace what stands between the markers of `readme`."""
+    """Replace the text between the markers of `readme`."""
     before, _, rest = readme.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 def record(regimes: Sequence[Regime], results: Results, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that was read, for the JSON file."""
+    """Return all readings, for the JSON file."""
     return {
         "about": dict(about),
         "regimes": {
@@ -83,7 +95,10 @@ def record(regimes: Sequence[Regime], results: Results, about: Mapping[str, Any]
                 server: [
                     {
                         "figures": {figure.title: figure.of(run) for figure in regime.figures},
-                        "events": {name: {**e.fields, "cpu_s": e.usage.cpu_s, "rss": e.usage.rss} for name, e in run.items()},
+                        "events": {
+                            name: {**e.fields, "cpu_s": e.usage.cpu_s, "rss": e.usage.rss}
+                            for name, e in run.items()
+                        },
                     }
                     for run in runs
                 ]

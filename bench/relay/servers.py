@@ -23,9 +23,9 @@ READY_WITHIN_S = 15.0
 
 @dataclass(frozen=True)
 class Server:
-    """A relay program: `argv` is what comes before derper's flags, `flags` what it gets beside them.
+    """A relay program: `argv` precedes derper's flags, `flags` are added to them.
 
-    With several `workers` (ours only), each one's debug page gets a port of its own.
+    With several `workers` (ours only), each one's debug page gets its own port.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Server:
 
 
 def derper(program: Path, *flags: str) -> Server:
-    """The Go relay."""
+    """Return the Go relay."""
     return Server("derper", (str(program),), flags)
 
 
@@ -46,15 +46,17 @@ def relay(*flags: str, name: str = "relay", workers: int = 1, python: str = sys.
 
 
 def of_checkout(server: Server, checkout: Path) -> Server:
-    """Return our relay `server` with the code of `checkout`, which may be another commit's, and this environment's packages."""
+    """Return `server` with the code of `checkout`, maybe another commit's, and this environment's packages."""
     path = f"{checkout.absolute()}{os.pathsep}{sysconfig.get_path('platlib')}"
     return replace(server, env={**server.env, "PYTHONPATH": path})
 
 
 def hosts_python() -> str:
-    """The distribution's Python, on which relays run, if it takes this environment's packages; else the one that runs this.
+    """Return the distribution's Python, on which relays run, if it can load this environment's
+    packages; else this one.
 
-    One that a version manager built, without the distribution's optimizations, carries a tenth to a fifth less.
+    A Python that a version manager built, without the distribution's optimizations, carries a tenth
+    to a fifth less.
     """
     version = "import sys; print(*sys.version_info[:2])"
     found = "/usr/bin/python3"
@@ -67,7 +69,10 @@ def hosts_python() -> str:
 
 @dataclass(frozen=True)
 class Running:
-    """A server that answers: its process and where clients find it. `ca` is None on plain HTTP."""
+    """A server that answers: its process and the addresses for clients.
+
+    `ca` is None on plain HTTP.
+    """
 
     process: subprocess.Popen[bytes]
     port: int
@@ -81,18 +86,33 @@ class Running:
         return f"127.0.0.1:{self.port}"
 
     def generator_flags(self) -> list[str]:
-        flags = ["-addr", self.address, "-name", HOST, "-ca", str(self.ca or ""), "-stun", f"127.0.0.1:{self.stun_port}"]
+        flags = [
+            "-addr",
+            self.address,
+            "-name",
+            HOST,
+            "-ca",
+            str(self.ca or ""),
+            "-stun",
+            f"127.0.0.1:{self.stun_port}",
+        ]
         return [*flags, "-debug", ",".join(self.debug)]
 
 
 @contextmanager
 def running(
-    server: Server, folder: Path, *, cpu: int | None = None, tls: bool = True, port: int = 0, ready_s: float = READY_WITHIN_S
+    server: Server,
+    folder: Path,
+    *,
+    cpu: int | None = None,
+    tls: bool = True,
+    port: int = 0,
+    ready_s: float = READY_WITHIN_S,
 ) -> Iterator[Running]:
-    """Start `server` on loopback, on one core if `cpu` is given, with STUN; ends it on leaving.
+    """Start `server` on loopback, on one core if `cpu` is given, with STUN; end it on leaving.
 
-    What it keeps (key, certificates, log) is under `folder`, so that a second start there is the same relay again.
-    Raises RuntimeError with the end of its log when it does not answer.
+    Its files (key, certificates, log) are under `folder`, so that a second start there is the same
+    relay again. Raises RuntimeError with the end of its log when it does not answer.
     """
     ca = None
     if tls:
@@ -110,7 +130,9 @@ def running(
         debug = tuple(f"127.0.0.1:{first + n}" for n in range(server.workers))
         argv += ["-workers", str(server.workers), "-metrics-listen", debug[0]]
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(argv, cwd=folder, env={**os.environ, **server.env}, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            argv, cwd=folder, env={**os.environ, **server.env}, stdout=log, stderr=subprocess.STDOUT
+        )
     target = Running(process, port, stun_port, ca, folder / "log", debug)
     try:
         _await_ready(target, ready_s)
@@ -125,7 +147,7 @@ def running(
 
 
 def free_port(kind: int) -> int:
-    """A port of loopback that nobody had a moment ago."""
+    """Return a port of loopback that was free a moment ago."""
     with socket.socket(socket.AF_INET, kind) as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
@@ -137,7 +159,9 @@ def _await_ready(target: Running, within_s: float) -> None:
     while True:
         try:
             with ExitStack() as stack:
-                s: socket.socket = stack.enter_context(socket.create_connection(("127.0.0.1", target.port), timeout=2))
+                s: socket.socket = stack.enter_context(
+                    socket.create_connection(("127.0.0.1", target.port), timeout=2)
+                )
                 if context is not None:
                     s = stack.enter_context(context.wrap_socket(s, server_hostname=HOST))
                 s.sendall(f"GET /derp/probe HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())

@@ -1,1 +1,1 @@
-"""How long the controller takes before it does anything."""
+"""The time that the controller takes before it does anything."""

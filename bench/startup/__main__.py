@@ -1,4 +1,7 @@
-"""`python -m bench.startup`: wall and processor time of `invoke --list`, beside Python's own start and invoke's with no verbs at all."""
+"""`python -m bench.startup`: wall and processor time of `invoke --list`.
+
+Beside it are Python's own start, and that of invoke with one empty verb.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ from inventory.checkout import CHECKOUT
 
 
 def main() -> None:
-    """The program: see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m bench.startup", description="the controller's own start-up")
+    """Run the program: see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.startup", description="the controller's own start-up"
+    )
     parser.add_argument("--runs", type=int, default=15)
     runs = parser.parse_args().runs
     invoke = str(Path(sys.executable).with_name("invoke"))
@@ -29,7 +34,10 @@ def main() -> None:
             "`invoke --list`, ours": ([invoke, "--list"], str(CHECKOUT)),
         }
         load = f"load average {os.getloadavg()[0]:.1f}"
-        print(f"Medians of {runs} runs in turn; python {sys.version.split()[0]}, {os.cpu_count()} cores, {load}\n")
+        print(
+            f"Medians of {runs} runs in turn; python {sys.version.split()[0]}, "
+            f"{os.cpu_count()} cores, {load}\n"
+        )
         print("| command | wall s | slowest | CPU s |\n| --- | --- | --- | --- |")
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(runs):
@@ -37,11 +45,14 @@ def main() -> None:
                 taken[name].append(timed(argv, folder))
         for name, times in taken.items():
             walls, cpus = zip(*times, strict=True)
-            print(f"| {name} | {statistics.median(walls):.3f} | {max(walls):.3f} | {statistics.median(cpus):.3f} |")
+            print(
+                f"| {name} | {statistics.median(walls):.3f} | {max(walls):.3f} | "
+                f"{statistics.median(cpus):.3f} |"
+            )
 
 
 def timed(argv: list[str], folder: str) -> tuple[float, float]:
-    """(wall, processor) seconds of one run."""
+    """Run a command; return its (wall, processor) seconds."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     subprocess.run(argv, cwd=folder, stdout=subprocess.DEVNULL, check=True)
     wall_s, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from engine import cache
 from engine.report import Report
 from fleet.shared import pins, records
 from fleet.shared.fleet import Fleet
+from fleet.shared.parts import deploy_part
 from fleet.shared.served import served_map
 from inventory.model import Host
 from inventory.rules import PROVER_FILE
@@ -31,7 +33,10 @@ def prover(fleet: Fleet, host: Host) -> Prover:
 def targets(fleet: Fleet, hosts: Sequence[Host]) -> list[Target]:
     """What the outside has to see of these hosts."""
     told = pins.known(fleet, hosts)
-    return [Target.from_host(host, fleet.site, pin=told.get(host.name), prover=prover(fleet, host)) for host in hosts]
+    return [
+        Target.from_host(host, fleet.site, deploy=partial(deploy_part, host), pin=told.get(host.name), prover=prover(fleet, host))
+        for host in hosts
+    ]
 
 
 def prove_hosts(fleet: Fleet, hosts: Sequence[Host], *, served: Served | None = None, thorough: bool = False) -> dict[str, Proof]:

@@ -1,4 +1,4 @@
-"""A lab of each file's own, the site file beside it, and two real tailscale nodes."""
+"""A lab for each file, the site file beside it, and two real tailscale nodes."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def nodes(desk: Desk) -> tuple[Client, Client]:
 
 @pytest.fixture(scope="module")
 def derper_archive(stage: lab.Lab) -> str:
-    """Our image of Go's derper, beside the site file."""
+    """The name of our image of Go's derper, beside the site file."""
     return derper_image(stage)
 
 
 @pytest.fixture
 def edited(desk: Desk) -> Iterator[Callable[..., None]]:
-    """`edited(host, **settings)` for one test; the site file comes back."""
+    """`edited(host, **settings)` for one test; afterwards the site file is as before."""
     before = desk.stage.site_file.read_text()
     yield desk.edit
     desk.stage.site_file.write_text(before)

@@ -1,4 +1,4 @@
-"""The verbs as a person types them, in a lab."""
+"""The verbs as an operator types them, in a lab."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ class Ran:
     errors: str
 
     def of(self, kind: str, host: str = "") -> list[dict[str, Any]]:
-        return [event for event in self.events if event.get("event") == kind and (not host or event.get("host") == host)]
+        return [
+            event
+            for event in self.events
+            if event.get("event") == kind and (not host or event.get("host") == host)
+        ]
 
     def counts(self, host: str) -> dict[str, int]:
         return dict(self.of("done", host)[-1]["counts"])
@@ -42,39 +46,53 @@ class Ran:
         return self.of("failure")[-1]
 
     def why(self) -> list[Any]:
-        """What went wrong, for an assertion's message."""
+        """Return failures, broken rungs and error output, for an assertion's message."""
         broken = [rung for proof in self.of("proof") for rung in proof["rungs"] if rung["status"] == "failed"]
         return [*self.of("failure"), *broken, self.errors[-2000:]]
 
 
 @dataclass(frozen=True)
 class Desk:
-    """What a person has: the lab's site file, and the verbs."""
+    """An operator's place: the lab's site file, and the verbs."""
 
     stage: lab.Lab
 
     def invoke(self, *words: str, timeout_s: float = 300, env: Mapping[str, str] | None = None) -> Ran:
-        """`invoke WORDS --json` in the lab's network."""
+        """Run `invoke WORDS --json` in the lab's network."""
         done = self.run(*words, "--json", timeout_s=timeout_s, env=env)
         return Ran(done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr)
 
-    def run(self, *words: str, timeout_s: float = 300, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """`invoke WORDS` in the lab's network, as text."""
+    def run(
+        self, *words: str, timeout_s: float = 300, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `invoke WORDS` in the lab's network; its output is text."""
         verb = [str(Path(sys.executable).parent / "invoke"), *words, "--site", str(self.stage.site_file)]
         argv = [str(self.stage.root / "enter"), *verb]
         return subprocess.run(
-            argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=timeout_s, check=False, env={**os.environ, **(env or {})}
+            argv,
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            env={**os.environ, **(env or {})},
         )
 
     def edit(self, host: str, **settings: Any) -> None:
-        """Changes a host's settings in the site file; None takes one away."""
+        """Change a host's settings in the site file; None removes one."""
         site = yaml.safe_load(self.stage.site_file.read_text())
         for key, value in settings.items():
             site["hosts"][host].pop(key, None) if value is None else site["hosts"][host].update({key: value})
         self.stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
 
     def listening(self, host: str) -> set[str]:
-        """`tcp/443`, … of everything that listens on other than loopback."""
-        lines = self.stage.run_in(host, ["ss", "--no-header", "--listening", "--tcp", "--udp", "--numeric"]).stdout.splitlines()
+        """Return the sockets that listen on other addresses than loopback, such as `tcp/443`."""
+        lines = self.stage.run_in(
+            host, ["ss", "--no-header", "--listening", "--tcp", "--udp", "--numeric"]
+        ).stdout.splitlines()
         pairs = [(parts[0], parts[4]) for parts in map(str.split, lines)]
-        return {f"{proto}/{address.rpartition(':')[2]}" for proto, address in pairs if not address.startswith(("127.", "[::1]"))}
+        return {
+            f"{proto}/{address.rpartition(':')[2]}"
+            for proto, address in pairs
+            if not address.startswith(("127.", "[::1]"))
+        }

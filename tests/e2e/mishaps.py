@@ -1,4 +1,4 @@
-"""What goes wrong on the hosts of the lab, and what is then to be seen there."""
+"""Faults on the hosts of the lab, and observations of the hosts afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lab.topology import ACME, ACME_AT, DOMAIN
 from tests.e2e.desk import Desk, Ran
 from tests.support.debian import program
 
-# A unit of this name is what installs packages when a VPS boots for the first time.
+# A unit of this name installs packages when a VPS boots for the first time.
 CLOUD_INIT = "cloud-final"
 HOLD_LOCK = """
 import fcntl, time
@@ -27,7 +27,7 @@ lock = open("/var/lib/dpkg/lock-frontend", "w")
 fcntl.lockf(lock, fcntl.LOCK_EX)
 time.sleep(3600)
 """
-# In the middle: something is begun that dpkg has not written down whole.
+# In the middle: dpkg has begun a step and not recorded it whole.
 FREEZE_DPKG = """
 until pids=$(pgrep -x dpkg) && kill -STOP $pids && ls /var/lib/dpkg/updates | grep -q '^[0-9]'; do
   kill -CONT $pids; sleep 0.005
@@ -62,7 +62,7 @@ time.sleep(3600)
 
 @contextlib.contextmanager
 def unit(stage: lab.Lab, host: str, name: str, program: str) -> Iterator[None]:
-    """A Python program as a transient unit of this name on a host."""
+    """Run a Python program as a transient unit of this name on a host."""
     stage.run_in(host, ["systemd-run", f"--unit={name}", "--quiet", "--collect", "python3", "-c", program])
     try:
         yield
@@ -72,9 +72,13 @@ def unit(stage: lab.Lab, host: str, name: str, program: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def drop_in(stage: lab.Lab, host: str, name: str, text: str) -> Iterator[None]:
-    """More settings for a unit of a host."""
+    """Add settings to a unit of a host."""
     path = f"/run/systemd/system/{name}.d/mishap.conf"
-    stage.run_in(host, ["sh", "-c", f"mkdir -p {path.rpartition('/')[0]}; cat >{path}; systemctl daemon-reload"], input=text)
+    stage.run_in(
+        host,
+        ["sh", "-c", f"mkdir -p {path.rpartition('/')[0]}; cat >{path}; systemctl daemon-reload"],
+        input=text,
+    )
     try:
         yield
     finally:
@@ -82,48 +86,63 @@ def drop_in(stage: lab.Lab, host: str, name: str, text: str) -> Iterator[None]:
 
 
 def state(stage: lab.Lab, host: str) -> str:
-    """Everything on the host that a deploy might change: files with their times, units, firewall, sockets."""
-    printed = "\\( -type d -printf '%p\\n' -o -printf '%p %C@ %s\\n' \\)"  # the times of directories are not the overlay's own
+    """Return everything on the host that a deploy might change: files with times, units, firewall,
+    sockets."""
+    # Without the times of directories, which an overlay does not keep.
+    printed = "\\( -type d -printf '%p\\n' -o -printf '%p %C@ %s\\n' \\)"
     files = f"find /etc /opt /usr /root /var/lib/dpkg /var/lib/derpfleet -xdev {printed} 2>/dev/null | sort"
     script = f"{files}; systemctl list-unit-files --no-legend; nft list ruleset 2>/dev/null; ss -Hltun"
     return stage.run_in(host, ["sh", "-c", script]).stdout
 
 
 def installed(stage: lab.Lab, host: str) -> set[str]:
-    """Those of the packages in question that a host has whole."""
-    asked = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", "nginx", "nginx-common", "nftables"]
+    """Return those of nginx, nginx-common and nftables that are installed whole on a host."""
+    asked = [
+        "dpkg-query",
+        "--show",
+        "--showformat",
+        "${Package} ${db:Status-Status}\n",
+        "nginx",
+        "nginx-common",
+        "nftables",
+    ]
     lines = stage.run_in(host, asked, check=False).stdout.splitlines()
     return {line.split()[0] for line in lines if line.endswith(" installed")}
 
 
 def purge(stage: lab.Lab, host: str) -> None:
-    """Takes those packages away again, where they are."""
+    """Remove those packages again, where they are installed."""
     if found := sorted(installed(stage, host)):
         stage.run_in(host, ["apt-get", "purge", "-qq", "-y", "--auto-remove", *found], timeout_s=120)
 
 
 def journal(stage: lab.Lab, host: str) -> dict[str, list[str]]:
-    """What the last run on a host did, as its agent wrote it down there: ids by status."""
+    """Return the results of the last run on a host from its agent's journal: ids by status."""
     script = "cat $(ls -t /var/lib/derpfleet/journal/*.jsonl | head -1)"
     lines = [json.loads(line) for line in stage.run_in(host, ["sh", "-c", script]).stdout.splitlines()]
-    return {status: [line["id"] for line in lines if line.get("status") == status] for status in ("ok", "changed", "skipped", "failed")}
+    return {
+        status: [line["id"] for line in lines if line.get("status") == status]
+        for status in ("ok", "changed", "skipped", "failed")
+    }
 
 
 def await_agent(stage: lab.Lab, host: str) -> None:
-    """Until no agent is left on the host."""
+    """Wait until no agent is left on the host."""
     wait_for(
-        lambda: stage.run_in(host, ["pgrep", "--full", "READY 1"], check=False).returncode == 1, timeout_s=60, what="the agent does not end"
+        lambda: stage.run_in(host, ["pgrep", "--full", "READY 1"], check=False).returncode == 1,
+        timeout_s=60,
+        what="the agent does not end",
     )
 
 
 def words(text: str) -> str:
-    """Without line breaks, to be searched."""
+    """Return the text without line breaks, to search it."""
     return " ".join(text.split())
 
 
 @contextlib.contextmanager
 def elsewhere(stage: lab.Lab, host: str) -> Iterator[None]:
-    """The host's name leads to another machine, which answers nothing."""
+    """Point the host's name to another machine, which does not answer."""
     stage.dns.point(f"{host}.derp.lab", stage.topology.ipv4("hs1"))
     try:
         yield
@@ -133,42 +152,56 @@ def elsewhere(stage: lab.Lab, host: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def rate_limited(stage: lab.Lab) -> Iterator[tuple[str, Path]]:
-    """The lab's ACME server behind an nginx that refuses new orders. Its directory's URL, and the CA to trust."""
+    """Run an nginx that refuses new orders in front of the lab's ACME server.
+
+    Yields its directory's URL, and the CA to trust.
+    """
     folder, address = stage.root / "limited", stage.topology.address(ACME_AT)
     authority, certificate, key = make_server_certificate(f"{ACME}.{DOMAIN}", address)
-    places = "".join(f"{name}_temp_path {folder}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    places = "".join(
+        f"{name}_temp_path {folder}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     conf = LIMITED.format(folder=folder, places=places, address=address, to=PORT)
     write_tree(folder, {"ca.pem": authority, "chain.pem": certificate, "key.pem": key, "nginx.conf": conf})
-    stage.processes.start("limited", [*stage.enter, program("nginx", "nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")])
+    stage.processes.start(
+        "limited",
+        [*stage.enter, program("nginx", "nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")],
+    )
     try:
-        wait_for((folder / "pid").exists, timeout_s=10, what="nginx does not listen", why=lambda: stage.processes.tail("limited"))
+        wait_for(
+            (folder / "pid").exists,
+            timeout_s=10,
+            what="nginx does not listen",
+            why=lambda: stage.processes.tail("limited"),
+        )
         yield f"https://{ACME}.{DOMAIN}:{PORT + 1}/dir", folder / "ca.pem"
     finally:
         stage.processes.stop("limited")
 
 
 def regions(stage: lab.Lab) -> set[str]:
-    """The ids that headscale serves now."""
+    """Return the ids of the regions that headscale serves now."""
     return set(stage.headscale.regions())
 
 
 def kill_agent(stage: lab.Lab, host: str) -> None:
-    """SIGKILL to the agent's Python and to nothing else."""
+    """Send SIGKILL to the agent's Python and to nothing else."""
     pids = stage.run_in(host, ["pgrep", "--full", "READY 1"]).stdout.split()
     stage.run_in(host, ["kill", "-KILL", *pids], check=False)
 
 
 def deployed(stage: lab.Lab, host: str) -> Ran:
-    """A deploy, once the agent of a run that was cut off has ended by itself."""
+    """Deploy, once the agent of a run that was cut off has ended by itself."""
     await_agent(stage, host)
     return Desk(stage).invoke("deploy", "--host", host, timeout_s=600)
 
 
 def leaf(stage: lab.Lab, host: str) -> str:
-    """The fingerprint of the certificate that is served."""
+    """Return the fingerprint of the certificate that is served."""
     place = f"{stage.topology.ipv4(host)}:443"
     script = (
-        f"openssl s_client -connect {place} -servername {host}.derp.lab </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256"
+        f"openssl s_client -connect {place} -servername {host}.derp.lab </dev/null 2>/dev/null "
+        "| openssl x509 -noout -fingerprint -sha256"
     )
     found = stage.run_in("controller", ["sh", "-c", script]).stdout
     assert "Fingerprint=" in found
@@ -176,19 +209,32 @@ def leaf(stage: lab.Lab, host: str) -> str:
 
 
 def the_map(stage: lab.Lab) -> str:
-    """The map file of the headscale host."""
+    """Return the map file of the headscale host."""
     return stage.run_in("hs1", ["cat", "/etc/headscale/derp.yaml"]).stdout
 
 
 def name_in(text: str) -> str:
-    """What region 901 is called there."""
+    """Return the name of region 901 in that map."""
     return str(yaml.safe_load(text)["regions"][901]["regionname"])
 
 
 def page(stage: lab.Lab, domain: str) -> tuple[int, str]:
-    """Status and text of a site on sg1."""
-    fetch = ["curl", "--silent", "--insecure", "--max-time", "5", "--write-out", "\n%{http_code}", "--resolve"]
-    found = stage.run_in("controller", [*fetch, f"{domain}:443:{stage.topology.ipv4('sg1')}", f"https://{domain}/"], check=False).stdout
+    """Return status and text of a site on sg1."""
+    fetch = [
+        "curl",
+        "--silent",
+        "--insecure",
+        "--max-time",
+        "5",
+        "--write-out",
+        "\n%{http_code}",
+        "--resolve",
+    ]
+    found = stage.run_in(
+        "controller",
+        [*fetch, f"{domain}:443:{stage.topology.ipv4('sg1')}", f"https://{domain}/"],
+        check=False,
+    ).stdout
     text, _, status = found.rpartition("\n")
     return int(status), text
 

@@ -1,4 +1,5 @@
-"""What several files do with a desk: deploy until nothing is left to do, have two real tailscale nodes meet, look at what is served."""
+"""Steps that several files share: deploy until no change is left, let two real tailscale nodes
+meet, look at the served certificate."""
 
 from __future__ import annotations
 
@@ -19,12 +20,13 @@ MEBIBYTE = 1 << 20
 
 
 def exchange(nodes: tuple[Client, Client], code: str) -> None:
-    """Both ways through the relay of this code: a ping, and a file that arrives whole."""
+    """Send a ping and a file both ways through the relay of this code; the file has to arrive
+    whole."""
     for node in nodes:
         node.wait_for_home(code, timeout_s=120)
     for one, other in (nodes, nodes[::-1]):
-        # A node sends to the home that it last heard of, and answers where it last heard from the other: two that talk keep each other
-        # on the old relay for up to a minute.
+        # A node sends to the last home that it knows, and answers by the relay that the other used
+        # last. Two nodes that talk keep each other on the old relay for up to a minute.
         deadline = time.monotonic() + 150
         while one.ping(other).relay != code:
             assert time.monotonic() < deadline, f"{one.name} does not reach {other.name} through {code}"
@@ -35,7 +37,7 @@ def exchange(nodes: tuple[Client, Client], code: str) -> None:
 
 
 def settled(desk: Desk, host: str = "hk1") -> Ran:
-    """Deployed, proved, registered; and again, with nothing to do."""
+    """Deploy, with proof and registration; deploy again, with nothing to do."""
     ran = desk.invoke("deploy", "--host", host, timeout_s=600)
     assert ran.code == 0, ran.why()
     assert ran.proof(host)["packets_passed"]
@@ -46,7 +48,11 @@ def settled(desk: Desk, host: str = "hk1") -> Ran:
 
 
 def meet(desk: Desk, nodes: tuple[Client, Client]) -> dict[str, Any]:
-    """The nodes have the map that `invoke derpmap` prints, dial the relay anew, and exchange data. Returns the relay's node in that map."""
+    """Wait until the nodes have the map that `invoke derpmap` prints, let them dial the relay
+    again, and exchange data.
+
+    Returns the relay's node in that map.
+    """
     region = json.loads(desk.run("derpmap").stdout)["Regions"]["901"]
     wanted = {key: value for key, value in region["Nodes"][0].items() if value}
     for node in nodes:
@@ -62,15 +68,17 @@ def rung(ran: Ran, name: str, host: str = "hk1") -> dict[str, Any]:
 
 
 def served_leaf(desk: Desk, port: int = 443) -> str:
-    """SHA-256 of the certificate that hk1 shows to the controller."""
+    """Return the SHA-256 of the certificate that hk1 shows to the controller."""
     show = f"openssl s_client -connect hk1.derp.lab:{port} -servername hk1.derp.lab </dev/null 2>/dev/null"
     script = f"{show} | openssl x509 -outform DER | sha256sum"
     return desk.stage.run_in("controller", ["sh", "-c", script]).stdout.split()[0]
 
 
 def derper_image(stage: lab.Lab) -> str:
-    """Makes our image of Go's derper beside the site file; returns its name there."""
+    """Make our image of Go's derper beside the site file; return its name there."""
     derper = go.build(DERPER, cache=stage.cache, progress=print) / "derper"
     bundle = Path("/etc/ssl/certs/ca-certificates.crt")
-    write_derper_image(stage.root / "derper.tar", derper=derper, busybox=Path("/bin/busybox"), ca_bundle=bundle)
+    write_derper_image(
+        stage.root / "derper.tar", derper=derper, busybox=Path("/bin/busybox"), ca_bundle=bundle
+    )
     return "derper.tar"

@@ -1,6 +1,8 @@
-"""Where the certificate comes from and who shows it: an edit of the site file, a deploy that is proved, another that changes nothing.
+"""The sources of certificates and the programs that show them.
 
-Each test starts from what the one before it left on the host, so that the way from any setting to the next is tested as well.
+Each test edits the site file, deploys with a proof, and deploys again without a change. It starts
+from the state that the test before it left on the host, so that the way from any setting to the
+next is tested as well.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ def test_our_relay_terminates_tls_itself(desk: Desk, nodes: tuple[Client, Client
     edited("hk1", front="none")
     ran = settled(desk)
     assert "service:nginx.service/gone" in ran.changed("hk1")
-    assert desk.stage.run_in("hk1", ["systemctl", "is-active", "nginx"], check=False).stdout.strip() != "active"
+    assert (
+        desk.stage.run_in("hk1", ["systemctl", "is-active", "nginx"], check=False).stdout.strip() != "active"
+    )
     meet(desk, nodes)
     before = served_leaf(desk)
     renewed = desk.invoke("renew", "--host", "hk1", "--force")
@@ -38,7 +42,9 @@ def test_our_relay_terminates_tls_itself(desk: Desk, nodes: tuple[Client, Client
 
 @pytest.mark.parametrize("domain", ["hk1.derp.lab", "its address"])
 @pytest.mark.parametrize("front", ["none", "nginx"])
-def test_self_signed_and_pinned(desk: Desk, nodes: tuple[Client, Client], edited: Edit, front: str, domain: str) -> None:
+def test_self_signed_and_pinned(
+    desk: Desk, nodes: tuple[Client, Client], edited: Edit, front: str, domain: str
+) -> None:
     name = str(desk.stage.topology.ipv4("hk1")) if domain == "its address" else domain
     edited("hk1", front=front, domain=name, certificate={"source": "self-signed"})
     assert desk.invoke("check", "--host", "hk1").code == 10
@@ -56,7 +62,9 @@ def test_self_signed_and_pinned(desk: Desk, nodes: tuple[Client, Client], edited
         assert desk.invoke("verify", "--address", f"{name}:443", "--pin", given).code == code
 
 
-def test_manual_certificate_whose_key_is_shown_nowhere(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
+def test_manual_certificate_whose_key_is_shown_nowhere(
+    desk: Desk, nodes: tuple[Client, Client], edited: Edit
+) -> None:
     _, chain, key = make_server_certificate("hk1.derp.lab", desk.stage.topology.ipv4("hk1"))
     (desk.stage.root / "hk1.pem").write_bytes(chain)
     (desk.stage.root / "hk1.key").write_bytes(key)
@@ -69,22 +77,49 @@ def test_manual_certificate_whose_key_is_shown_nowhere(desk: Desk, nodes: tuple[
     assert rung(ran, "tls")["data"]["sha256"] == pin
     assert meet(desk, nodes)["CertName"] == f"sha256-raw:{pin}"
     inside = key.decode().splitlines()[1]
-    said = checked.stdout + checked.stderr + deployed.stdout + deployed.stderr + json.dumps(ran.events) + ran.errors
-    assert inside not in said
-    assert not [path for path in (CHECKOUT / ".runs").rglob("*") if path.is_file() and inside in path.read_text()]
+    output = (
+        checked.stdout
+        + checked.stderr
+        + deployed.stdout
+        + deployed.stderr
+        + json.dumps(ran.events)
+        + ran.errors
+    )
+    assert inside not in output
+    assert not [
+        path for path in (CHECKOUT / ".runs").rglob("*") if path.is_file() and inside in path.read_text()
+    ]
     assert inside not in desk.stage.run_in("hk1", ["journalctl", "--no-pager"]).stdout
-    where = ["grep", "--recursive", "--files-with-matches", "--fixed-strings", "--", inside, "/etc", "/opt", "/tmp", "/var"]
+    where = [
+        "grep",
+        "--recursive",
+        "--files-with-matches",
+        "--fixed-strings",
+        "--",
+        inside,
+        "/etc",
+        "/opt",
+        "/tmp",
+        "/var",
+    ]
     holders = desk.stage.run_in("hk1", where, check=False).stdout.split()
     assert "/etc/derpfleet/certificates/hk1.derp.lab/privkey.pem" in holders
     modes = desk.stage.run_in("hk1", ["stat", "--format=%a %U", *holders]).stdout.splitlines()
     assert set(modes) == {"600 root"}, dict(zip(holders, modes, strict=True))
 
 
-@pytest.mark.parametrize(("certbot", "front"), [("shipped", "nginx"), ("distribution", "nginx"), ("distribution", "none")])
-def test_the_timers_own_service_renews(desk: Desk, nodes: tuple[Client, Client], edited: Edit, certbot: str, front: str) -> None:
+@pytest.mark.parametrize(
+    ("certbot", "front"), [("shipped", "nginx"), ("distribution", "nginx"), ("distribution", "none")]
+)
+def test_the_timers_own_service_renews(
+    desk: Desk, nodes: tuple[Client, Client], edited: Edit, certbot: str, front: str
+) -> None:
     edited("hk1", front=front, certificate={"certbot": certbot})
     settled(desk)
-    assert desk.stage.run_in("hk1", ["systemctl", "is-active", "derpfleet-certificate.timer"]).stdout.strip() == "active"
+    assert (
+        desk.stage.run_in("hk1", ["systemctl", "is-active", "derpfleet-certificate.timer"]).stdout.strip()
+        == "active"
+    )
     start = ["systemctl", "start", "derpfleet-certificate.service"]
     before = served_leaf(desk)
     desk.stage.run_in("hk1", start, timeout_s=180)
@@ -100,14 +135,23 @@ def test_cron_instead_of_the_timer(desk: Desk, nodes: tuple[Client, Client], edi
     edited("hk1", certificate={"renewal": "cron"})
     settled(desk)
     assert desk.stage.run_in("hk1", ["systemctl", "is-active", "cron"]).stdout.strip() == "active"
-    assert desk.stage.run_in("hk1", ["systemctl", "is-active", "derpfleet-certificate.timer"], check=False).stdout.strip() != "active"
+    assert (
+        desk.stage.run_in(
+            "hk1", ["systemctl", "is-active", "derpfleet-certificate.timer"], check=False
+        ).stdout.strip()
+        != "active"
+    )
     table = desk.stage.run_in("hk1", ["cat", "/etc/cron.d/derpfleet-certificate"]).stdout
     [line] = [line for line in table.splitlines() if " root " in line]
     before = served_leaf(desk)
-    # Its own command, every minute and without its hours of patience.
+    # Its own command, every minute and without its hours of retries.
     often = line.replace(line.split(" root ")[0], "* * * * *").replace("--within 39600", "--within 1")
     with due(desk):
-        desk.stage.run_in("hk1", ["sh", "-c", "cat >/etc/cron.d/often"], input=f"PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{often}\n")
+        desk.stage.run_in(
+            "hk1",
+            ["sh", "-c", "cat >/etc/cron.d/often"],
+            input=f"PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{often}\n",
+        )
         try:
             wait_for(lambda: served_leaf(desk) != before, timeout_s=150, what="cron did not renew")
         finally:
@@ -116,7 +160,7 @@ def test_cron_instead_of_the_timer(desk: Desk, nodes: tuple[Client, Client], edi
 
 @contextmanager
 def due(desk: Desk) -> Iterator[None]:
-    """Meanwhile certbot thinks that the certificate of hk1 ends soon."""
+    """Let certbot find the certificate of hk1 due for renewal."""
     path, line = "/etc/letsencrypt/renewal/hk1.derp.lab.conf", "renew_before_expiry = 100 days"
     desk.stage.run_in("hk1", ["sed", "-i", f"1i {line}", path])
     try:

@@ -1,4 +1,5 @@
-"""The docker flavour with what it fetches from elsewhere: an image from a registry, and packages from an apt repository as Docker's own."""
+"""The docker flavour with its downloads: an image from a registry, and packages from an apt
+repository like Docker's own."""
 
 from __future__ import annotations
 
@@ -41,16 +42,37 @@ program.run()
 @pytest.fixture(scope="module")
 def registry(stage: lab.Lab) -> str:
     """Debian's docker-registry on hs1, with https that the lab's hosts trust."""
-    install = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends", "docker-registry"]
+    install = [
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "install",
+        "-q",
+        "-y",
+        "--no-install-recommends",
+        "docker-registry",
+    ]
     stage.run_in("hs1", ["apt-get", "update", "-q"], timeout_s=120)
     stage.run_in("hs1", install, timeout_s=300)
     stage.run_in("hs1", ["sh", "-c", "cat >/etc/docker/registry/config.yml"], input=REGISTRY_CONFIG)
     for name, mode in (("tls.pem", "0644"), ("tls.key", "0600")):
-        copy = ["install", "-o", "docker-registry", "-m", mode, f"/etc/headscale/{name}", f"/etc/docker/registry/{name}"]
+        copy = [
+            "install",
+            "-o",
+            "docker-registry",
+            "-m",
+            mode,
+            f"/etc/headscale/{name}",
+            f"/etc/docker/registry/{name}",
+        ]
         stage.run_in("hs1", copy)
     stage.run_in("hs1", ["systemctl", "restart", "docker-registry"])
     ask = ["curl", "--silent", "--fail", f"https://{REGISTRY}/v2/"]
-    wait_for(lambda: stage.run_in("hk1", ask, check=False).returncode == 0, timeout_s=15, what="the registry does not answer")
+    wait_for(
+        lambda: stage.run_in("hk1", ask, check=False).returncode == 0,
+        timeout_s=15,
+        what="the registry does not answer",
+    )
     return REGISTRY
 
 
@@ -61,16 +83,23 @@ def test_an_image_from_a_registry_with_nothing_in_front(desk: Desk, registry: st
     (stage.root / "hk1.key").write_bytes(key)
     pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(chain.decode())).hexdigest()
     manual = {"source": "manual", "fullchain": "hk1.pem", "key": "file:hk1.key", "pin": pin}
-    desk.edit("hk1", flavour="docker", front="none", certificate=manual, docker={"archive": derper_image(stage)})
+    desk.edit(
+        "hk1", flavour="docker", front="none", certificate=manual, docker={"archive": derper_image(stage)}
+    )
     deployed = desk.invoke("deploy", "--host", "hk1", timeout_s=600)
     assert deployed.code == 0, deployed.why()
 
-    # The same image goes to the registry and off the host, which then has nothing to take it from but the registry.
-    [local] = stage.run_in("hk1", ["docker", "inspect", "--format", "{{.Image}}", "derpfleet-derper"]).stdout.split()
+    # The same image goes to the registry and off the host, which then can get it only from the
+    # registry.
+    [local] = stage.run_in(
+        "hk1", ["docker", "inspect", "--format", "{{.Image}}", "derpfleet-derper"]
+    ).stdout.split()
     for words in (["tag", local, f"{registry}/derper:1"], ["push", "--quiet", f"{registry}/derper:1"]):
         stage.run_in("hk1", ["docker", *words], timeout_s=120)
     form = "{{index .RepoDigests 0}}"
-    reference = stage.run_in("hk1", ["docker", "image", "inspect", "--format", form, f"{registry}/derper:1"]).stdout.strip()
+    reference = stage.run_in(
+        "hk1", ["docker", "image", "inspect", "--format", form, f"{registry}/derper:1"]
+    ).stdout.strip()
     stage.run_in("hk1", ["docker", "rm", "--force", "derpfleet-derper"])
     stage.run_in("hk1", ["docker", "image", "rm", "--force", local])
 
@@ -104,7 +133,7 @@ def test_an_image_that_the_registry_does_not_have(desk: Desk, registry: str) -> 
 
 @contextmanager
 def serving(stage: lab.Lab, folder: Path) -> Iterator[str]:
-    """A folder over http in the lab's own network."""
+    """Serve a folder over http in the lab's own network."""
     argv = [*stage.enter, sys.executable, "-m", "http.server", "--directory", str(folder), str(MIRROR_PORT)]
     server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -115,10 +144,17 @@ def serving(stage: lab.Lab, folder: Path) -> Iterator[str]:
 
 
 def make_repository(folder: Path, home: Path, docker: Path, suite: str) -> Path:
-    """An apt repository laid out as Docker's, signed. Its docker-ce is Debian's package (`docker`) by another name. Returns the key."""
+    """Make a signed apt repository laid out as Docker's; return the key.
+
+    Its docker-ce is Debian's package (`docker`) under another name.
+    """
     gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--yes"]
     home.mkdir(mode=0o700)
-    subprocess.run([*gpg, "--passphrase", "", "--quick-generate-key", "stand-in", "ed25519", "sign"], check=True, capture_output=True)
+    subprocess.run(
+        [*gpg, "--passphrase", "", "--quick-generate-key", "stand-in", "ed25519", "sign"],
+        check=True,
+        capture_output=True,
+    )
     key = home / "key.asc"
     subprocess.run([*gpg, "--armor", "--output", str(key), "--export"], check=True, capture_output=True)
     base = folder / "docker-ce" / "linux" / "debian"
@@ -134,13 +170,25 @@ def make_repository(folder: Path, home: Path, docker: Path, suite: str) -> Path:
         else:
             (tree / "DEBIAN").mkdir(parents=True)
             relations = []
-        head = [f"Package: {name}", "Version: 5:99", "Architecture: amd64", "Maintainer: nobody <nobody@derp.lab>"]
+        head = [
+            f"Package: {name}",
+            "Version: 5:99",
+            "Architecture: amd64",
+            "Maintainer: test <test@derp.lab>",
+        ]
         control = "\n".join([*head, *relations, "Description: stand-in"]) + "\n"
         (tree / "DEBIAN" / "control").write_text(control)
         deb = pool / f"{name}.deb"
-        subprocess.run(["dpkg-deb", "-Znone", "--root-owner-group", "--build", str(tree), str(deb)], check=True, capture_output=True)
+        subprocess.run(
+            ["dpkg-deb", "-Znone", "--root-owner-group", "--build", str(tree), str(deb)],
+            check=True,
+            capture_output=True,
+        )
         data = deb.read_bytes()
-        index += f"{control}Filename: pool/{deb.name}\nSize: {len(data)}\nSHA256: {hashlib.sha256(data).hexdigest()}\n\n"
+        index += (
+            f"{control}Filename: pool/{deb.name}\nSize: {len(data)}\nSHA256: "
+            f"{hashlib.sha256(data).hexdigest()}\n\n"
+        )
     (binary / "Packages").write_text(index)
     digest = hashlib.sha256(index.encode()).hexdigest()
     release = base / "dists" / suite / "Release"
@@ -148,7 +196,11 @@ def make_repository(folder: Path, home: Path, docker: Path, suite: str) -> Path:
         f"Origin: Docker\nSuite: {suite}\nCodename: {suite}\nArchitectures: amd64\nComponents: stable\n"
         f"Date: Sun, 22 Nov 2026 00:00:00 UTC\nSHA256:\n {digest} {len(index)} stable/binary-amd64/Packages\n"
     )
-    subprocess.run([*gpg, "--clearsign", "--output", str(release.with_name("InRelease")), str(release)], check=True, capture_output=True)
+    subprocess.run(
+        [*gpg, "--clearsign", "--output", str(release.with_name("InRelease")), str(release)],
+        check=True,
+        capture_output=True,
+    )
     return key
 
 
@@ -159,13 +211,19 @@ def test_dockers_own_packages_from_a_mirror(desk: Desk, tmp_path: Path) -> None:
     direct = 'Acquire::http::Proxy::controller.derp.lab "DIRECT";\n'
     stage.run_in("sg1", ["sh", "-c", "cat >/etc/apt/apt.conf.d/99direct"], input=direct)
     with serving(stage, tmp_path / "www") as mirror:
-        desk.edit("sg1", flavour="docker", docker={"archive": derper_image(stage), "packages": "docker", "mirror": mirror})
+        desk.edit(
+            "sg1",
+            flavour="docker",
+            docker={"archive": derper_image(stage), "packages": "docker", "mirror": mirror},
+        )
         verb = ["deploy", "--host", "sg1", "--site", str(stage.site_file)]
-        # Docker's real key is shipped, and nobody else has its secret half.
+        # Docker's real key is shipped, and only Docker has its secret half.
         argv = [*stage.enter, sys.executable, "-c", WITH_ANOTHER_KEY, str(key), *verb]
         done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        there = stage.run_in("sg1", ["dpkg-query", "--show", "docker-ce", "docker-ce-cli", "containerd.io"]).stdout
+        there = stage.run_in(
+            "sg1", ["dpkg-query", "--show", "docker-ce", "docker-ce-cli", "containerd.io"]
+        ).stdout
         assert there.count("5:99") == 3
         again = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False)
         assert "sg1     ok           0 changes" in again.stdout, again.stdout

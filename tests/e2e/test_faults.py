@@ -1,20 +1,29 @@
-"""What bad input and bad luck get, a row of the table after the other. The tests go on from one another: run the file as a whole."""
+"""The answers to bad input and bad luck, one row of the table after the other.
+
+Each test goes on from the one before: run the whole file.
+"""
 
 # Every row has a test. Those that need no lab are elsewhere:
 #
-#   wrong site file                every rule: tests/inventory/test_site_file.py, test_names.py; exit 4 and no host contacted, through
-#                                  the verbs: tests/fleet/test_wrong_site.py
-#   host key unknown, changed      here; tests/engine/test_session.py, test_login.py (trust, jump hosts)
-#   sudo, no Python, noise         a wrong password here; the rest, and that nothing was sent: tests/engine/test_session.py
-#   the lock of apt                here; its deadline, every lock file, a stop meanwhile: tests/agent/test_packages.py
-#   a port taken                   here; every port and program: tests/roles/cases/ports-taken
-#   cut, killed, power cut         here; at every step on every Python: tests/agent/test_every_python.py; the map: here
-#   other people's nginx           here; tests/roles/cases/nginx-broken
-#   ACME refuses                   here; every reason in words: tests/files/test_certificate.py
-#   headscale does not come back   here; the transaction alone: tests/control/test_headscale_transaction.py
-#   two deploys at once            here; tests/engine/test_session.py
-#   Ctrl-C                         here; several hosts, and pressed twice: tests/fleet/shared/test_parallel.py; before the agent has begun:
-#                                  tests/engine/test_session.py
+#   wrong site file               every rule: tests/inventory/test_site_file.py, test_names.py;
+#                                 exit 4, no host contacted: tests/fleet/test_wrong_site.py
+#   host key unknown, changed     here; tests/engine/test_session.py; with trust and jump hosts:
+#                                 tests/engine/test_login.py
+#   sudo, no Python, noise        a wrong password here; the rest, and that nothing was sent:
+#                                 tests/engine/test_session.py
+#   the lock of apt               here; its deadline, every lock file, a stop meanwhile:
+#                                 tests/agent/test_packages.py
+#   a port taken                  here; every port and program: tests/roles/cases/ports-taken
+#   cut, killed, power cut        here, the map as well; at every step on every Python:
+#                                 tests/agent/test_every_python.py
+#   other people's nginx          here; tests/roles/cases/nginx-broken
+#   ACME refuses                  here; every reason in words: tests/files/test_certificate.py
+#   headscale does not come back  here; the transaction alone:
+#                                 tests/control/test_headscale_transaction.py
+#   two deploys at once           here; tests/engine/test_session.py
+#   Ctrl-C                        here; several hosts, and pressed twice:
+#                                 tests/fleet/shared/test_parallel.py;
+#                                 before the agent has begun: tests/engine/test_session.py
 
 from __future__ import annotations
 
@@ -55,7 +64,7 @@ from tests.e2e.mishaps import (
     without_times,
     words,
 )
-from tests.e2e.underway import Underway, terminal, told
+from tests.e2e.underway import Underway, run_verb, terminal
 from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
@@ -63,7 +72,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
-    """A lab of this file's own: its first tests want bare hosts."""
+    """A lab for this file alone: its first tests want bare hosts."""
     with own_lab(tmp_path_factory, "faults", only=["hk1", "sg1", "hs1", "acme"]) as own:
         yield own
 
@@ -75,7 +84,7 @@ def test_an_unknown_host_key_stops_and_says_how_to_look(stage: lab.Lab) -> None:
     pinned, before = stage.known_hosts.read_text(), state(stage, "hk1")
     try:
         stage.known_hosts.write_text("")
-        code, text = told(stage, "deploy", "--host", "hk1")
+        code, text = run_verb(stage, "deploy", "--host", "hk1")
         assert code == 3
         assert "the host key is not known" in text
         assert "look at it and accept it with: invoke trust --host hk1" in text
@@ -87,12 +96,14 @@ def test_an_unknown_host_key_stops_and_says_how_to_look(stage: lab.Lab) -> None:
 
 def test_a_changed_host_key_stops_and_says_so(stage: lab.Lab) -> None:
     pinned = stage.known_hosts.read_text()
-    lines = {name: next(line for line in pinned.splitlines() if line.startswith(name)) for name in ("hk1", "sg1")}
+    lines = {
+        name: next(line for line in pinned.splitlines() if line.startswith(name)) for name in ("hk1", "sg1")
+    }
     changed = lines["hk1"].rsplit(" ", 1)[0] + " " + lines["sg1"].rsplit(" ", 1)[1] + "\n"
     try:
         stage.known_hosts.write_text(changed)
         for verb in ("deploy", "check", "renew"):
-            code, text = told(stage, verb, "--host", "hk1")
+            code, text = run_verb(stage, verb, "--host", "hk1")
             assert code == 3
             assert "the host key has CHANGED" in text
             assert "invoke trust --host hk1 --replace" in text
@@ -101,13 +112,14 @@ def test_a_changed_host_key_stops_and_says_so(stage: lab.Lab) -> None:
         stage.known_hosts.write_text(pinned)
 
 
-# The row of sudo, Python and noise: one case as a person meets it, the others in tests/engine/test_session.py
+# The row of sudo, Python and noise: one case as an operator meets it, the others in
+# tests/engine/test_session.py
 
 
 def test_a_wrong_sudo_password_is_named(stage: lab.Lab, edited: Callable[..., None]) -> None:
     before = state(stage, "hk1")
     edited("hk1", ssh={"user": "ops", "key": "ssh/id_ed25519", "sudo_password": "cmd:echo mistyped"})
-    code, text = told(stage, "deploy", "--host", "hk1")
+    code, text = run_verb(stage, "deploy", "--host", "hk1")
     assert code == 3
     assert "sudo did not take the password" in text
     assert "check ssh.sudo_password" in text
@@ -118,11 +130,16 @@ def test_a_wrong_sudo_password_is_named(stage: lab.Lab, edited: Callable[..., No
 # The row of taken ports
 
 
-@pytest.mark.parametrize(("kind", "port", "entry", "key"), [("STREAM", 443, "443/tcp", "https"), ("DGRAM", 3478, "3478/udp", "stun")])
-def test_a_taken_port_is_told_before_anything_is_changed(stage: lab.Lab, kind: str, port: int, entry: str, key: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "port", "entry", "key"),
+    [("STREAM", 443, "443/tcp", "https"), ("DGRAM", 3478, "3478/udp", "stun")],
+)
+def test_a_taken_port_is_reported_before_anything_is_changed(
+    stage: lab.Lab, kind: str, port: int, entry: str, key: str
+) -> None:
     with unit(stage, "hk1", "other-program", LISTEN.format(kind=kind, port=port)):
         before = state(stage, "hk1")
-        code, text = told(stage, "deploy", "--host", "hk1")
+        code, text = run_verb(stage, "deploy", "--host", "hk1")
         assert state(stage, "hk1") == before
     assert code == 1
     assert "nothing was changed, because something is in the way" in text
@@ -139,26 +156,29 @@ def test_the_second_of_two_deploys_says_who_is_at_work_and_since_when(stage: lab
     with unit(stage, "hk1", CLOUD_INIT, HOLD_LOCK), Underway(stage, "deploy", "--host", "hk1") as first:
         first.until(lambda event: event["event"] == "waiting")
         began = time.time()
-        code, text = told(stage, "deploy", "--host", "hk1")
+        code, text = run_verb(stage, "deploy", "--host", "hk1")
         assert time.time() - began < 10
         assert code == 5
         who, since = re.search(r"the host is locked by (\S+) since (\S+ \S+)", text).groups()
         assert who == f"{getpass.getuser()}@{socket.gethostname()}"
         assert began - 60 < time.mktime(time.strptime(since, "%Y-%m-%d %H:%M:%S")) < began
-        assert told(stage, "check", "--host", "hk1")[0] == 5
+        assert run_verb(stage, "check", "--host", "hk1")[0] == 5
         first.interrupt()
         assert first.end(timeout_s=20).code == 130
 
 
 def test_a_lock_of_cloud_init_is_waited_for_and_named(stage: lab.Lab) -> None:
     """The deadline of this wait is shown in tests/agent/test_packages.py."""
-    with terminal(stage, "deploy", "--host", "sg1", "--only", "package:nginx", "--only", "package:nftables") as deploy:
+    with terminal(
+        stage, "deploy", "--host", "sg1", "--only", "package:nginx", "--only", "package:nftables"
+    ) as deploy:
         with unit(stage, "sg1", CLOUD_INIT, HOLD_LOCK):
             deploy.until(" of cloud-final.service")
             time.sleep(3)
             shown = words("\n".join(deploy.screen().lines))
             assert shown.count("waiting") == 1
-            assert re.search(r"package:\S+: the package manager's lock is held by python3 \(pid \d+\) of cloud-final.service", shown)
+            holder = r"python3 \(pid \d+\) of cloud-final.service"
+            assert re.search(rf"package:\S+: the package manager's lock is held by {holder}", shown)
             assert installed(stage, "sg1") == set()
         deploy.until("package:nginx")
         assert installed(stage, "sg1") >= {"nginx", "nftables"}
@@ -211,7 +231,7 @@ def test_ctrl_c_twice_abandons_at_once_and_leaves_a_clean_terminal_too(stage: la
 
 
 def test_a_power_cut_while_packages_are_unpacked(stage: lab.Lab) -> None:
-    """As a plug that is pulled: the line is dead first, so that nobody hears of it."""
+    """Pull the plug: the line is cut first, so that no end of the connection is reported."""
     purge(stage, "hk1")
     host = stage.hosts["hk1"]
     with Underway(stage, "deploy", "--host", "hk1") as deploy:
@@ -223,8 +243,13 @@ def test_a_power_cut_while_packages_are_unpacked(stage: lab.Lab) -> None:
     assert ran.code == 3
     assert ran.failure()["what"] == "the connection was lost"
     host.boot()
-    assert "dpkg was interrupted" in stage.run_in("hk1", ["apt-get", "-y", "install", "nginx"], check=False).stderr
-    ran = Desk(stage).invoke("deploy", "--host", "hk1", "--only", "package:nginx", "--only", "package:nftables")
+    assert (
+        "dpkg was interrupted"
+        in stage.run_in("hk1", ["apt-get", "-y", "install", "nginx"], check=False).stderr
+    )
+    ran = Desk(stage).invoke(
+        "deploy", "--host", "hk1", "--only", "package:nginx", "--only", "package:nftables"
+    )
     assert ran.counts("hk1")["failed"] == 0, ran.of("failure")
     assert installed(stage, "hk1") >= {"nginx", "nftables"}
 
@@ -246,10 +271,12 @@ def test_an_ssh_connection_cut_in_mid_run(stage: lab.Lab) -> None:
 
 @pytest.mark.parametrize("after", [1, 2, 3, 5, 8])
 def test_an_agent_killed_in_mid_run(stage: lab.Lab, after: int) -> None:
-    """Each run comes a little further than the one before it."""
+    """Each run gets a little further than the one before it."""
     with Underway(stage, "deploy", "--host", "hk1") as deploy:
         for _ in range(after):
-            event = deploy.until(lambda event: event["event"] in ("diff", "proof") and event.get("host") == "hk1")
+            event = deploy.until(
+                lambda event: event["event"] in ("diff", "proof") and event.get("host") == "hk1"
+            )
             assert event["event"] == "diff", "the run came to its end before it was killed"
         kill_agent(stage, "hk1")
         ran = deploy.end(timeout_s=90)
@@ -275,7 +302,7 @@ def test_the_next_deploy_converges_from_all_of_that(stage: lab.Lab) -> None:
 def test_a_name_that_leads_elsewhere_contacts_no_host(stage: lab.Lab) -> None:
     before = leaf(stage, "hk1")
     with elsewhere(stage, "hk1"):
-        code, text = told(stage, "deploy", "--host", "hk1")
+        code, text = run_verb(stage, "deploy", "--host", "hk1")
     assert code == 4
     assert "hosts.hk1.domain: hk1.derp.lab leads to" in text
     assert "correct the DNS record" in text
@@ -285,11 +312,13 @@ def test_a_name_that_leads_elsewhere_contacts_no_host(stage: lab.Lab) -> None:
 def test_acme_refuses_a_name_that_leads_elsewhere(stage: lab.Lab) -> None:
     before = leaf(stage, "hk1")
     with elsewhere(stage, "hk1"):
-        code, text = told(stage, "renew", "--host", "hk1", "--force")
+        code, text = run_verb(stage, "renew", "--host", "hk1", "--force")
     assert code == 1
     assert "the certificate was not renewed; the old one is still served" in text
     assert "no certificate: " in text
-    assert re.search(r"change: (the name leads to another machine|port 80 must be reachable|look at the A and AAAA)", text)
+    assert re.search(
+        r"change: (the name leads to another machine|port 80 must be reachable|look at the A and AAAA)", text
+    )
     assert leaf(stage, "hk1") == before
 
 
@@ -297,9 +326,11 @@ def test_acme_refuses_a_closed_port_80(stage: lab.Lab) -> None:
     with faults.blocked(stage, "hk1", 80):
         for _ in range(3):
             before = leaf(stage, "hk1")
-            code, text = told(stage, "renew", "--host", "hk1", "--force")
+            code, text = run_verb(stage, "renew", "--host", "hk1", "--force")
             if leaf(stage, "hk1") == before:
-                break  # else Pebble took an authorization of before, as it does once in a hundred orders with PEBBLE_AUTHZREUSE=0, too
+                break
+            # Pebble reused an earlier authorization, as it does once in a hundred orders even with
+            # PEBBLE_AUTHZREUSE=0.
     assert code == 1
     assert "no certificate: connection: " in text
     assert "change: port 80 must be reachable from everywhere: look at the provider's firewall" in text
@@ -307,12 +338,13 @@ def test_acme_refuses_a_closed_port_80(stage: lab.Lab) -> None:
 
 
 def test_acme_refuses_for_its_rate_limit(stage: lab.Lab, edited: Callable[..., None]) -> None:
-    """Pebble has no limits: nginx in front of it answers new orders as Let's Encrypt does, and passes on all else."""
+    """Pebble has no limits: nginx in front of it answers new orders as Let's Encrypt does, and
+    passes on the rest."""
     before = leaf(stage, "hk1")
     with rate_limited(stage) as (url, ca):
         certificate = yaml.safe_load(stage.site_file.read_text())["defaults"]["certificate"]
         edited("hk1", certificate={**certificate, "server": url, "ca": str(ca)})
-        code, text = told(stage, "deploy", "--host", "hk1")
+        code, text = run_verb(stage, "deploy", "--host", "hk1")
     assert code == 1
     assert "no certificate: rateLimited: too many certificates already issued for derp.lab" in words(text)
     assert "change: wait until the time that it names" in text
@@ -323,11 +355,18 @@ def test_acme_refuses_for_its_rate_limit(stage: lab.Lab, edited: Callable[..., N
 # The row of headscale's return
 
 
-def test_headscale_that_does_not_come_back_gets_its_map_back(stage: lab.Lab, edited: Callable[..., None]) -> None:
+def test_headscale_that_does_not_come_back_gets_its_map_back(
+    stage: lab.Lab, edited: Callable[..., None]
+) -> None:
     before, served = the_map(stage), regions(stage)
     edited("hk1", region={"id": 901, "code": "hk", "name": "Refused"})
-    with drop_in(stage, "hs1", "headscale.service", "[Service]\nExecStartPre=/bin/sh -c '! grep -q Refused /etc/headscale/derp.yaml'\n"):
-        code, text = told(stage, "deploy", "--host", "hk1")
+    with drop_in(
+        stage,
+        "hs1",
+        "headscale.service",
+        "[Service]\nExecStartPre=/bin/sh -c '! grep -q Refused /etc/headscale/derp.yaml'\n",
+    ):
+        code, text = run_verb(stage, "deploy", "--host", "hk1")
     assert code == 1
     assert "headscale did not take the map: " in text
     assert "put back: file:/etc/headscale/derp.yaml" in words(text)
@@ -337,10 +376,14 @@ def test_headscale_that_does_not_come_back_gets_its_map_back(stage: lab.Lab, edi
     assert regions(stage) == served
 
 
-def test_headscale_that_was_restarted_too_often_for_systemd_takes_the_map(stage: lab.Lab, edited: Callable[..., None]) -> None:
+def test_headscale_that_was_restarted_too_often_for_systemd_takes_the_map(
+    stage: lab.Lab, edited: Callable[..., None]
+) -> None:
     edited("hk1", region={"id": 901, "code": "hk", "name": "Hong Kong often"})
     with drop_in(stage, "hs1", "headscale.service", "[Unit]\nStartLimitIntervalSec=600\nStartLimitBurst=5\n"):
-        stage.run_in("hs1", ["sh", "-c", "for n in 1 2 3 4 5; do systemctl restart headscale; done"], check=False)
+        stage.run_in(
+            "hs1", ["sh", "-c", "for n in 1 2 3 4 5; do systemctl restart headscale; done"], check=False
+        )
         ran = Desk(stage).invoke("deploy", "--host", "hk1")
     assert ran.code == 0, ran.of("failure")
     assert stage.headscale.regions()["901"]["region_name"] == "Hong Kong often"  # type: ignore[index]
@@ -350,16 +393,25 @@ def test_headscale_that_was_restarted_too_often_for_systemd_takes_the_map(stage:
 
 
 @pytest.mark.parametrize(
-    "moment", ["diff file:/etc/headscale/derp.yaml", "result file:/etc/headscale/derp.yaml", "diff service:headscale.service"]
+    "moment",
+    [
+        "diff file:/etc/headscale/derp.yaml",
+        "result file:/etc/headscale/derp.yaml",
+        "diff service:headscale.service",
+    ],
 )
 @pytest.mark.parametrize("fate", ["killed", "cut"])
-def test_the_map_is_unchanged_or_complete(stage: lab.Lab, edited: Callable[..., None], moment: str, fate: str) -> None:
+def test_the_map_is_unchanged_or_complete(
+    stage: lab.Lab, edited: Callable[..., None], moment: str, fate: str
+) -> None:
     before = the_map(stage)
     name = f"Hong Kong {moment.split(maxsplit=1)[0]} {fate}"
     complete = before.replace(name_in(before), name)
     edited("hk1", region={"id": 901, "code": "hk", "name": name})
     with Underway(stage, "deploy", "--host", "hk1") as deploy:
-        deploy.until(lambda event: event.get("host") == "headscale" and f"{event['event']} {event.get('id')}" == moment)
+        deploy.until(
+            lambda event: event.get("host") == "headscale" and f"{event['event']} {event.get('id')}" == moment
+        )
         if fate == "killed":
             kill_agent(stage, "hs1")
         else:
@@ -384,14 +436,17 @@ def test_the_map_after_a_power_cut_of_the_headscale_host(stage: lab.Lab, edited:
         assert deploy.end().code == 3
     host.boot()
     answers = "until ssh-keyscan -T 2 hs1.derp.lab 2>/dev/null | grep -q ssh-; do sleep 0.5; done"
-    stage.run_in("controller", ["sh", "-c", answers], timeout_s=90)  # its old hardware address may be remembered for a while
+    # its old hardware address may be remembered for a while
+    stage.run_in("controller", ["sh", "-c", answers], timeout_s=90)
     assert the_map(stage) in (before, complete)
     ran = Desk(stage).invoke("deploy", "--host", "hk1")
     assert ran.code == 0, ran.of("failure")
     assert the_map(stage) == complete
 
 
-def test_what_is_proved_is_registered_also_when_a_later_host_is_out_of_reach(stage: lab.Lab, edited: Callable[..., None]) -> None:
+def test_a_proved_host_is_registered_also_when_a_later_host_is_out_of_reach(
+    stage: lab.Lab, edited: Callable[..., None]
+) -> None:
     edited("hk1", region={"id": 901, "code": "hk", "name": "Hong Kong alone"})
     with faults.blocked(stage, "sg1", 22):
         ran = Desk(stage).invoke("deploy")
@@ -400,13 +455,18 @@ def test_what_is_proved_is_registered_also_when_a_later_host_is_out_of_reach(sta
     assert stage.headscale.regions()["901"]["region_name"] == "Hong Kong alone"  # type: ignore[index]
 
 
-def test_what_is_not_proved_is_not_registered_and_ends_the_rollout(stage: lab.Lab, edited: Callable[..., None]) -> None:
+def test_a_host_that_is_not_proved_is_not_registered_and_ends_the_rollout(
+    stage: lab.Lab, edited: Callable[..., None]
+) -> None:
     before = the_map(stage)
     edited("hk1", region={"id": 901, "code": "hk", "name": "Hong Kong without STUN"})
     with faults.blocked(stage, "hk1", 3478, "udp"):
-        code, text = told(stage, "deploy")
+        code, text = run_verb(stage, "deploy")
     assert code == 1
-    assert "hk1 is deployed but NOT proved: it is not registered, and the hosts after it are left alone" in words(text)
+    assert (
+        "hk1 is deployed but NOT proved: it is not registered, and the hosts after it are left alone"
+        in words(text)
+    )
     assert "stays there until: invoke withdraw --host hk1" in words(text)
     assert not re.search(r"^sg1 ", text, re.M)
     assert the_map(stage) == before
@@ -415,12 +475,14 @@ def test_what_is_not_proved_is_not_registered_and_ends_the_rollout(stage: lab.La
 # The row of nginx and other people's sites: sg1, where nothing was deployed
 
 
-def test_a_broken_configuration_of_another_site_is_told_and_not_touched(stage: lab.Lab) -> None:
+def test_a_broken_configuration_of_another_site_is_reported_and_not_touched(stage: lab.Lab) -> None:
     blog = existing_site.install(stage, "sg1", "blog.example.net")
     broken = "/etc/nginx/sites-enabled/shop.example.net"
-    stage.run_in("sg1", ["sh", "-c", f"cat >{broken}"], input="server { listen 80; server_nam shop.example.net; }\n")
+    stage.run_in(
+        "sg1", ["sh", "-c", f"cat >{broken}"], input="server { listen 80; server_nam shop.example.net; }\n"
+    )
     before = state(stage, "sg1")
-    code, text = told(stage, "deploy", "--host", "sg1")
+    code, text = run_verb(stage, "deploy", "--host", "sg1")
     assert code == 1
     assert "nothing was changed, because something is in the way" in text
     assert "nginx's configuration on sg1 was broken before we came, and is left as it is" in text
@@ -431,20 +493,34 @@ def test_a_broken_configuration_of_another_site_is_told_and_not_touched(stage: l
 
 
 def test_another_site_that_stops_answering_because_of_us_comes_back(stage: lab.Lab) -> None:
-    """It shows what answers by address on port 80: the distribution's page, whose place we take."""
+    """The site proxies to the distribution's page, which answers by address on port 80: the relay's
+    site takes its place."""
     site = existing_site.install(stage, "sg1", "shop.example.net")
     path = f"/etc/nginx/sites-available/{site.domain}"
     written = stage.run_in("sg1", ["cat", path]).stdout
     head, root, tail = written.rpartition(f"root /var/www/{site.domain};")
     assert root
-    stage.run_in("sg1", ["sh", "-c", f"cat >{path}"], input=f"{head}location / {{ proxy_pass http://127.0.0.1/; }}{tail}")
+    stage.run_in(
+        "sg1",
+        ["sh", "-c", f"cat >{path}"],
+        input=f"{head}location / {{ proxy_pass http://127.0.0.1/; }}{tail}",
+    )
     stage.run_in("sg1", ["systemctl", "reload", "nginx"])
-    wait_for(lambda: "Welcome to nginx" in page(stage, site.domain)[1], timeout_s=5, what="the site does not show that page")
-    before, folder = page(stage, site.domain), "ls -l /etc/nginx/sites-enabled /etc/nginx/sites-available; cat /etc/nginx/nginx.conf"
+    wait_for(
+        lambda: "Welcome to nginx" in page(stage, site.domain)[1],
+        timeout_s=5,
+        what="the site does not show that page",
+    )
+    before, folder = (
+        page(stage, site.domain),
+        "ls -l /etc/nginx/sites-enabled /etc/nginx/sites-available; cat /etc/nginx/nginx.conf",
+    )
     configured = stage.run_in("sg1", ["sh", "-c", folder]).stdout
-    code, text = told(stage, "deploy", "--host", "sg1")
+    code, text = run_verb(stage, "deploy", "--host", "sg1")
     assert code == 1
-    assert "another site stopped answering as before: https://shop.example.net:443/ gave 200, now " in words(text)
+    assert "another site stopped answering as before: https://shop.example.net:443/ gave 200, now " in words(
+        text
+    )
     assert "put back: " in text
     wait_for(lambda: page(stage, site.domain) == before, timeout_s=3, what="the site is not as before")
     assert "and that did not help" not in text

@@ -1,4 +1,7 @@
-"""The life of two relays, in order: each test goes on from where the one before it ended. Run the file as a whole."""
+"""The life of two relays, in order.
+
+Each test goes on from the state in which the one before it ended: run the whole file.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,8 @@ def test_deploy_again_changes_nothing(desk: Desk) -> None:
 def test_two_nodes_exchange_data_through_our_relay(desk: Desk, nodes: tuple[Client, Client]) -> None:
     for node in nodes:
         node.join()
-    assert {901, 910} <= set(nodes[0].regions())  # ours, and somebody else's that was there before
+    # ours, and another operator's that was there before
+    assert {901, 910} <= set(nodes[0].regions())
     exchange(nodes, "hk")
 
 
@@ -73,7 +77,7 @@ def test_two_nodes_exchange_data_through_the_second_relay(nodes: tuple[Client, C
         exchange(nodes, code)
 
 
-def test_renewal_under_traffic_cuts_nobody_off(desk: Desk, nodes: tuple[Client, Client]) -> None:
+def test_renewal_under_traffic_cuts_no_client_off(desk: Desk, nodes: tuple[Client, Client]) -> None:
     one, other = nodes
     before = desk.invoke("verify", "--host", "hk1").proof("hk1")
     longest, stop = [0.0], threading.Event()
@@ -114,17 +118,30 @@ def test_another_https_port_lands_in_the_map(desk: Desk, nodes: tuple[Client, Cl
     exchange(nodes, "hk")
 
 
-def test_a_flavour_is_switched_by_one_edit_and_back(desk: Desk, nodes: tuple[Client, Client], derper_archive: str) -> None:
+def test_a_flavour_is_switched_by_one_edit_and_back(
+    desk: Desk, nodes: tuple[Client, Client], derper_archive: str
+) -> None:
     before = desk.listening("hk1")
     key = _server_key(desk)
     desk.edit("hk1", flavour="docker", docker={"archive": derper_archive})
     ran = desk.invoke("deploy", "--host", "hk1", timeout_s=600)
     assert ran.code == 0, ran.why()
     assert ran.proof("hk1")["packets_passed"]
-    # With IPv6 the container is in the host's network, where derper's plain port is on every address: the firewall closes it.
+    # With IPv6 the container is in the host's network, where derper listens on every address: the
+    # firewall closes its plain port.
     assert desk.listening("hk1") - {"tcp/81"} == before
-    assert desk.stage.run_in("controller", ["curl", "--max-time", "2", "http://hk1.derp.lab:81/"], check=False).returncode != 0
-    assert desk.stage.run_in("hk1", ["systemctl", "is-active", "derpfleet-relay.service"], check=False).stdout.strip() != "active"
+    assert (
+        desk.stage.run_in(
+            "controller", ["curl", "--max-time", "2", "http://hk1.derp.lab:81/"], check=False
+        ).returncode
+        != 0
+    )
+    assert (
+        desk.stage.run_in(
+            "hk1", ["systemctl", "is-active", "derpfleet-relay.service"], check=False
+        ).stdout.strip()
+        != "active"
+    )
     assert _server_key(desk) == key
     exchange(nodes, "hk")
     [row] = desk.invoke("status", "--host", "hk1").of("status")

@@ -1,6 +1,8 @@
-"""The matrix of configurations, but for certificates: an edit of the site file, a deploy that is proved, another that changes nothing.
+"""The matrix of configurations, without certificates.
 
-Each test starts from what the one before it left on the host, so that the way from any setting to the next is tested as well.
+Each test edits the site file, deploys with a proof, and deploys again without a change. It starts
+from the state that the test before it left on the host, so that the way from any setting to the
+next is tested as well.
 """
 
 from __future__ import annotations
@@ -24,27 +26,30 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 Edit = Callable[..., None]
 
 
-def test_stun_is_silent_while_nginx_does_not_work(desk: Desk) -> None:
+def test_stun_is_silent_while_nginx_is_stopped(desk: Desk) -> None:
     settled(desk)
     for _ in range(3):
         desk.stage.run_in("hk1", ["systemctl", "reload", "nginx"])
         assert rung(desk.invoke("verify", "--host", "hk1"), "stun4")["status"] == "ok"
     desk.stage.run_in("hk1", ["systemctl", "stop", "nginx"])
     try:
-        wait_for(lambda: front_ok(desk) == "0", timeout_s=20, what="the relay does not see that its front is gone")
+        wait_for(
+            lambda: front_ok(desk) == "0", timeout_s=20, what="the relay does not see that its front is gone"
+        )
         ran = desk.invoke("verify", "--host", "hk1")
     finally:
         desk.stage.run_in("hk1", ["systemctl", "start", "nginx"])
     assert ran.proof("hk1")["failed"] == "tcp"
     assert rung(ran, "stun4")["status"] == "skipped"
-    assert "a relay whose front does not work keeps silent, see TCP, https port" in rung(ran, "stun4")["detail"]
-    again = desk.invoke("verify", "--host", "hk1")  # at once: the relay asks every second while its front is broken
+    assert "a relay whose front is broken keeps silent, see TCP, https port" in rung(ran, "stun4")["detail"]
+    # at once: the relay asks every second while its front is broken
+    again = desk.invoke("verify", "--host", "hk1")
     assert again.code == 0, again.why()
     assert front_ok(desk) == "1"
 
 
 def front_ok(desk: Desk) -> str:
-    """What the relay on hk1 says of its front."""
+    """Return the metric of the relay on hk1 that says whether its front works."""
     page = desk.stage.run_in("hk1", ["curl", "--silent", "http://127.0.0.1:9411/metrics"]).stdout
     return next(line.split()[1] for line in page.splitlines() if line.startswith("relay_front_ok "))
 
@@ -77,10 +82,14 @@ def test_logins(desk: Desk, edited: Edit) -> None:
 def test_a_jump_host_with_another_key_is_refused(desk: Desk, edited: Edit) -> None:
     edited("hk1", ssh={"jump": "root@sg1.derp.lab"})
     before = desk.stage.known_hosts.read_text()
-    desk.stage.known_hosts.write_text("".join(line for line in before.splitlines(keepends=True) if "sg1" not in line))
+    desk.stage.known_hosts.write_text(
+        "".join(line for line in before.splitlines(keepends=True) if "sg1" not in line)
+    )
     try:
         ran = desk.invoke("deploy", "--host", "hk1")
-        public = desk.stage.run_in("sg1", ["ssh-keygen", "-l", "-f", "/etc/ssh/ssh_host_ed25519_key.pub"]).stdout.split()[1]
+        public = desk.stage.run_in(
+            "sg1", ["ssh-keygen", "-l", "-f", "/etc/ssh/ssh_host_ed25519_key.pub"]
+        ).stdout.split()[1]
         desk.run("trust", "--host", "hk1", "--fingerprint", public)
         trusted = desk.invoke("deploy", "--host", "hk1")
     finally:
@@ -95,8 +104,10 @@ def test_an_alias_of_ssh_config(desk: Desk, edited: Edit, tmp_path: Path) -> Non
     config = tmp_path / ".ssh" / "config"
     config.parent.mkdir()
     config.write_text(
-        f"Host relay-of-hk\n  HostName {desk.stage.topology.ipv4('hk1')}\n  User auto\n  IdentityFile {desk.stage.ssh_key}\n"
-        f"  ProxyJump gate\nHost gate\n  HostName sg1.derp.lab\n  User root\n  IdentityFile {desk.stage.ssh_key}\n"
+        f"Host relay-of-hk\n  HostName {desk.stage.topology.ipv4('hk1')}\n  User auto\n  "
+        f"IdentityFile {desk.stage.ssh_key}\n"
+        "  ProxyJump gate\nHost gate\n  HostName sg1.derp.lab\n  User root\n  "
+        f"IdentityFile {desk.stage.ssh_key}\n"
     )
     edited("hk1", ssh={"address": "relay-of-hk"})
     site = yaml.safe_load(desk.stage.site_file.read_text())
@@ -143,7 +154,8 @@ def test_any_relay_by_its_address(desk: Desk, edited: Edit) -> None:
     assert silent.code == 1
     assert silent.proof("hk1.derp.lab:443")["failed"] == "stun4"
     assert desk.invoke(*words, "--ca", ca, "--stun-port", "0").code == 0
-    # Clients want a pinned certificate to come alone, and an ACME server's comes with its issuer.
+    # Clients want a pinned certificate without a chain, and an ACME server's has its issuer with
+    # it.
     chain = desk.invoke(*words, "--stun-port", "3490", "--pin", served_leaf(desk))
     assert chain.proof("hk1.derp.lab:443")["failed"] == "tls"
 
@@ -176,18 +188,25 @@ def test_a_site_without_headscale(desk: Desk, edited: Edit) -> None:
     assert "sg1.derp.lab" not in ran.stdout  # never proved, so not to be pasted
     again = desk.invoke("deploy", "--host", "hk1")
     assert again.changed("hk1") == []
-    [told] = again.of("derpmap")
-    assert list(told["derpmap"]["Regions"]) == ["901"]
+    [event] = again.of("derpmap")
+    assert list(event["derpmap"]["Regions"]) == ["901"]
     printed = json.loads(desk.run("derpmap").stdout)
-    assert printed["Regions"]["901"] == told["derpmap"]["Regions"]["901"]
+    assert printed["Regions"]["901"] == event["derpmap"]["Regions"]["901"]
     assert printed["OmitDefaultRegions"] is True
 
 
 def test_a_host_with_sites_of_others(desk: Desk) -> None:
-    sites = [existing_site.install(desk.stage, "sg1", name) for name in ("www.neighbour.lab", "shop.neighbour.lab")]
+    sites = [
+        existing_site.install(desk.stage, "sg1", name) for name in ("www.neighbour.lab", "shop.neighbour.lab")
+    ]
 
     def answers() -> list[str]:
-        return [desk.stage.run_in("controller", ["curl", "--silent", "--insecure", f"https://{site.domain}/"]).stdout for site in sites]
+        return [
+            desk.stage.run_in(
+                "controller", ["curl", "--silent", "--insecure", f"https://{site.domain}/"]
+            ).stdout
+            for site in sites
+        ]
 
     assert answers() == [site.text for site in sites]
     shown = desk.run("check", "--host", "sg1").stdout
@@ -219,7 +238,11 @@ def test_a_relay_is_withdrawn_and_comes_back(desk: Desk, nodes: tuple[Client, Cl
     settled(desk)
     settled(desk, "sg1")
     for node in nodes:
-        wait_for(lambda node=node: set(node.regions().values()) >= {"hk", "sg"}, timeout_s=60, what=f"{node.name} lacks a region")
+        wait_for(
+            lambda node=node: set(node.regions().values()) >= {"hk", "sg"},
+            timeout_s=60,
+            what=f"{node.name} lacks a region",
+        )
         node.tailscale("debug", "force-prefer-derp", "901")
     exchange(nodes, "hk")
     for node in nodes:

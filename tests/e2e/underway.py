@@ -1,4 +1,4 @@
-"""A verb that is under way: its events as they come, or its terminal."""
+"""A verb that is under way: its events as they arrive, or its terminal."""
 
 from __future__ import annotations
 
@@ -30,13 +30,21 @@ _CONTROL = re.compile(r"\x1b\[(\??)([\d;]*)([A-Za-z])")
 
 
 def verb(stage: Lab, *words: str) -> list[str]:
-    """`invoke WORDS` on the lab's site, in the lab's network."""
-    return [str(stage.root / "enter"), str(Path(sys.executable).parent / "invoke"), *words, "--site", str(stage.site_file)]
+    """Return the argv of `invoke WORDS` on the lab's site, in the lab's network."""
+    return [
+        str(stage.root / "enter"),
+        str(Path(sys.executable).parent / "invoke"),
+        *words,
+        "--site",
+        str(stage.site_file),
+    ]
 
 
-def told(stage: Lab, *words: str, timeout_s: float = 300) -> tuple[int, str]:
-    """Exit code and words of a verb whose output is a pipe, as a person reads them."""
-    done = subprocess.run(verb(stage, *words), cwd=CHECKOUT, capture_output=True, text=True, timeout=timeout_s, check=False)
+def run_verb(stage: Lab, *words: str, timeout_s: float = 300) -> tuple[int, str]:
+    """Run a verb with its output in a pipe; return its exit code and its text for people."""
+    done = subprocess.run(
+        verb(stage, *words), cwd=CHECKOUT, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -45,7 +53,9 @@ class Underway:
 
     def __init__(self, stage: Lab, *words: str) -> None:
         argv = verb(stage, *words, "--json")
-        self._process = subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            argv, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         self._lines: Queue[str | None] = Queue()
         self._errors: list[str] = []
         self._readers = [Thread(target=self._read_events), Thread(target=self._read_errors)]
@@ -56,7 +66,9 @@ class Underway:
     def __enter__(self) -> Underway:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.kill()
         self._process.wait()
         for reader in self._readers:
@@ -66,7 +78,7 @@ class Underway:
             stream.close()
 
     def until(self, wanted: Callable[[Event], bool], *, timeout_s: float = 120) -> Event:
-        """The next event that is wanted. Fails when the verb ends before."""
+        """Return the next event that is wanted. Fails when the verb ends before."""
         deadline = time.monotonic() + timeout_s
         for event in self._more(deadline):
             if wanted(event):
@@ -74,11 +86,11 @@ class Underway:
         raise AssertionError(f"ended before it came: {self.events[-3:]} {''.join(self._errors)}")
 
     def interrupt(self) -> None:
-        """What Ctrl-C sends."""
+        """Send the signal of Ctrl-C."""
         self._process.send_signal(signal.SIGINT)
 
     def end(self, *, timeout_s: float = 300) -> Ran:
-        """All events and the exit code, once it has ended by itself."""
+        """Return all events and the exit code, once it has ended by itself."""
         for _ in self._more(time.monotonic() + timeout_s):
             pass
         code = self._process.wait(10)
@@ -107,38 +119,45 @@ class Underway:
 
 
 class Terminal:
-    """`invoke WORDS` on a terminal of its own. `seen` is every byte that came, `screen()` what a person has before them."""
+    """`invoke WORDS` on its own terminal.
+
+    `seen`: every byte of output. `screen()`: the text that the operator sees.
+    """
 
     def __init__(self, stage: Lab, *words: str) -> None:
         self._ours, theirs = os.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         self._settings = termios.tcgetattr(theirs)
-        self._theirs = theirs  # kept open, so that what was written last can still be read
+        self._theirs = theirs  # kept open, so that the last output can still be read
         argv = ["setsid", "--ctty", *verb(stage, *words)]
         environment = {**os.environ, "TERM": "xterm-256color"}
-        self._process = subprocess.Popen(argv, cwd=CHECKOUT, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+        self._process = subprocess.Popen(
+            argv, cwd=CHECKOUT, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        )
         self.seen = ""
 
     def press_ctrl_c(self) -> None:
-        """The key, through the terminal's line discipline."""
+        """Press the key, through the terminal's line discipline."""
         os.write(self._ours, b"\x03")
 
     def until(self, text: str, *, timeout_s: float = 120) -> None:
-        """Waits until this was written."""
+        """Wait until this text was written."""
         deadline = time.monotonic() + timeout_s
         while text not in self.seen:
             assert time.monotonic() < deadline, f"{text!r} did not come: {self.seen[-2000:]}"
-            assert self._read(0.2) or self._process.poll() is None, f"ended before {text!r} came: {self.seen[-2000:]}"
+            assert self._read(0.2) or self._process.poll() is None, (
+                f"ended before {text!r} came: {self.seen[-2000:]}"
+            )
 
     def end(self, *, timeout_s: float = 120) -> int:
-        """The exit code, once it has ended by itself."""
+        """Return the exit code, once it has ended by itself."""
         deadline = time.monotonic() + timeout_s
         while self._read(0.1) or self._process.poll() is None:
             assert time.monotonic() < deadline, f"it does not end: {self.seen[-2000:]}"
         return self._process.returncode
 
     def screen(self) -> Screen:
-        """What is to be seen now."""
+        """Return the screen as it is now."""
         return Screen(self.seen)
 
     def is_as_before(self) -> bool:
@@ -160,7 +179,7 @@ class Terminal:
 
 
 class Screen:
-    """The little of a terminal that our output uses. A sequence that it does not know fails the test."""
+    """The part of a terminal that our output uses. An unknown sequence fails the test."""
 
     def __init__(self, written: str) -> None:
         self.lines, self.row, self.column, self.cursor_visible = [""], 0, 0, True
@@ -205,7 +224,7 @@ class Screen:
 
 @contextmanager
 def terminal(stage: Lab, *words: str) -> Iterator[Terminal]:
-    """A verb on a terminal; killed at the end of the block if it still runs."""
+    """Run a verb on a terminal; kill it at the end of the block if it still runs."""
     opened = Terminal(stage, *words)
     try:
         yield opened

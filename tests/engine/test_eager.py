@@ -17,7 +17,7 @@ from engine.eager import EagerTransport
 from engine.login import CONNECT_S, Unreachable
 from engine.ssh import Running
 from engine.transport import run_once
-from lab.delay import delaying
+from lab.delaying import delaying
 from tests.engine.conftest import login_to
 from tests.support.sshd import Account, Sshd, make_key
 

@@ -22,7 +22,7 @@ from engine.session import Locked, Session, Stopped
 from engine.ssh import offered_host_key
 from engine.transport import NotReady, run_once
 from inventory.errors import DerpfleetError
-from lab.delay import delaying
+from lab.delaying import delaying
 from tests.engine.conftest import Run, login_to
 from tests.support.sshd import PASSWORD, Account, Sshd
 

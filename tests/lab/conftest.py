@@ -1,4 +1,4 @@
-"""One lab for all tests of this folder that want a whole one. It is always taken down."""
+"""One lab for all tests of this folder that need a whole one. It is always removed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.labs import own_lab
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
-    """A whole lab. Tests leave its hosts and names as they found them."""
+    """A whole lab. Tests leave its hosts and names unchanged."""
     with own_lab(tmp_path_factory, "lab") as own:
         yield own
     assert not own.root.exists()

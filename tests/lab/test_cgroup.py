@@ -15,10 +15,13 @@ V1 = (
 """,
     "9:name=systemd:/\n4:memory:/jobs/17\n3:cpu,cpuacct:/\n0::/\n",
 )
-V2 = ("30 22 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n", "0::/user.slice/session 1.scope\n")
+V2 = (
+    "30 22 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n",
+    "0::/user.slice/session 1.scope\n",
+)
 
 
-def test_a_hosts_groups_lie_below_our_own_so_that_our_limits_hold() -> None:
+def test_a_hosts_groups_are_below_our_own_so_that_our_limits_hold() -> None:
     assert own_groups(*V1) == [
         Path("/sys/fs/cgroup/cpu,cpuacct"),
         Path("/sys/fs/cgroup/memory/jobs/17"),
@@ -29,7 +32,9 @@ def test_a_hosts_groups_lie_below_our_own_so_that_our_limits_hold() -> None:
 
 
 def test_mount_points_are_unescaped() -> None:
-    assert own_groups("30 22 0:26 / /odd\\040place rw - cgroup2 cgroup2 rw\n", "0::/\n") == [Path("/odd place")]
+    assert own_groups("30 22 0:26 / /odd\\040place rw - cgroup2 cgroup2 rw\n", "0::/\n") == [
+        Path("/odd place")
+    ]
 
 
 def test_a_machine_without_groups_has_none() -> None:

@@ -1,4 +1,4 @@
-"""The delaying proxy: holds back what it should, counts what it says, loses nothing."""
+"""The delaying proxy: it delays each direction, counts correctly, and loses nothing."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from dataclasses import replace
 
 import pytest
 
-from lab.delay import Counts, DelayProxy, delaying, parse_address, parse_seconds
+from lab.delay import Counts, DelayProxy, parse_address, parse_seconds
+from lab.delaying import delaying
 
 RTT_S = 0.04
 
 
 @asynccontextmanager
-async def echo(*, greeting: bytes = b"", silent: bool = False, bye: bool = False) -> AsyncIterator[tuple[str, int]]:
+async def echo(
+    *, greeting: bytes = b"", silent: bool = False, bye: bool = False
+) -> AsyncIterator[tuple[str, int]]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(greeting)
         try:
@@ -76,7 +79,7 @@ def test_chunks_that_wait_for_nothing_are_one_turn() -> None:
     assert counts.turns == 2
 
 
-def test_a_far_end_that_speaks_first_and_a_last_farewell_are_no_turns() -> None:
+def test_a_far_end_that_speaks_first_and_a_last_message_are_no_turns() -> None:
     async def talk() -> Counts:
         async with echo(greeting=b"hello", silent=True) as far, DelayProxy(far, rtt_s=RTT_S) as proxy:
             reader, writer = await asyncio.open_connection(*proxy.address)
@@ -122,10 +125,10 @@ def test_the_far_ends_close_is_passed_on() -> None:
 
 def test_a_refused_connection_is_passed_on() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        nobody = closed.getsockname()
+        unused = closed.getsockname()
 
     async def talk() -> None:
-        async with DelayProxy(nobody, rtt_s=RTT_S) as proxy:
+        async with DelayProxy(unused, rtt_s=RTT_S) as proxy:
             reader, writer = await asyncio.open_connection(*proxy.address)
             with suppress(ConnectionError):
                 assert await reader.read(-1) == b""
@@ -176,7 +179,9 @@ def test_datagrams_go_both_ways_per_caller() -> None:
     async def talk() -> None:
         far, _ = await asyncio.get_running_loop().create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
         async with DelayProxy(far.get_extra_info("sockname"), rtt_s=RTT_S, udp=True) as proxy:
-            (one, took), (two, _) = await asyncio.gather(asyncio.to_thread(ask, proxy.address), asyncio.to_thread(ask, proxy.address))
+            (one, took), (two, _) = await asyncio.gather(
+                asyncio.to_thread(ask, proxy.address), asyncio.to_thread(ask, proxy.address)
+            )
             assert one[0] == one[1] != two[0] == two[1]
             assert took >= 2 * RTT_S
             assert (proxy.counts.connections, proxy.counts.turns, proxy.counts.bytes_up) == (2, 4, 8)
@@ -187,7 +192,10 @@ def test_datagrams_go_both_ways_per_caller() -> None:
 
 
 def test_blocking_callers_have_a_thread() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, delaying(server.getsockname(), rtt_s=RTT_S) as proxy:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        delaying(server.getsockname(), rtt_s=RTT_S) as proxy,
+    ):
         with socket.create_connection(proxy.address) as caller:
             far, _ = server.accept()
             with far:
@@ -197,13 +205,23 @@ def test_blocking_callers_have_a_thread() -> None:
                 assert caller.recv(4) == b"pong"
         counts = proxy.counts(reset=True)
         assert 2 * RTT_S <= counts.wire_s < 2
-        assert replace(counts, wire_s=0) == Counts(connections=1, turns=2, bytes_up=4, bytes_down=4, chunks_up=1, chunks_down=1)
+        assert replace(counts, wire_s=0) == Counts(
+            connections=1, turns=2, bytes_up=4, bytes_down=4, chunks_up=1, chunks_down=1
+        )
         assert proxy.counts() == Counts()
 
 
-def test_the_program_tells_its_counts_as_json() -> None:
+def test_the_program_prints_its_counts_as_json() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        argv = [sys.executable, "-m", "lab.delay", "--to", f"127.0.0.1:{server.getsockname()[1]}", "--rtt", "20ms"]
+        argv = [
+            sys.executable,
+            "-m",
+            "lab.delay",
+            "--to",
+            f"127.0.0.1:{server.getsockname()[1]}",
+            "--rtt",
+            "20ms",
+        ]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as program:
             assert program.stdout
             first = json.loads(program.stdout.readline())
@@ -222,7 +240,10 @@ def test_the_program_tells_its_counts_as_json() -> None:
 
 def test_times_and_addresses_are_read_as_people_write_them() -> None:
     assert [parse_seconds(text) for text in ("100ms", "1.5s", "0.1")] == [0.1, 1.5, 0.1]
-    assert [parse_address(text) for text in ("127.0.0.1:22", "[::1]:443")] == [("127.0.0.1", 22), ("::1", 443)]
+    assert [parse_address(text) for text in ("127.0.0.1:22", "[::1]:443")] == [
+        ("127.0.0.1", 22),
+        ("::1", 443),
+    ]
     for wrong in ("22", "host:", "host:ssh"):
         with pytest.raises(ValueError, match="HOST:PORT"):
             parse_address(wrong)

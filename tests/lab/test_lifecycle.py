@@ -1,6 +1,6 @@
-"""Labs come and go: side by side, crashed, half-made, their state lost.
+"""Labs that are raised and removed: side by side, crashed, half-made, with their state lost.
 
-What is left is looked for in the machine, not in the lab's records.
+Remains are searched in the machine, not in the lab's records.
 """
 
 from __future__ import annotations
@@ -27,12 +27,18 @@ QUIET = {"progress": lambda _: None}
 
 
 def left_of(root: Path) -> list[str]:
-    """Everything on this machine that belongs to the lab in this folder: namespaces, processes, control groups, mounts, files."""
+    """Return everything on this machine that belongs to the lab in this folder.
+
+    It looks at namespaces, processes, control groups, mounts and files.
+    """
     name = f"dfl-{lab_id(root)}"
     left = [f"namespace {n}" for n in netns.namespaces() if n.startswith(name)]
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdigit() and f"{MARK}={root.resolve()}#".encode() in (folder / "environ").read_bytes():
+            if (
+                folder.name.isdigit()
+                and f"{MARK}={root.resolve()}#".encode() in (folder / "environ").read_bytes()
+            ):
                 left.append(f"process {folder.name} {(folder / 'comm').read_text().strip()}")
         except OSError:
             continue
@@ -57,7 +63,14 @@ def test_a_lab_leaves_nothing(root: Path) -> None:
     stage = lab.up(root, only=["hk1", "site-a"], **QUIET)
     assert lab.status(root)["up"]
     assert any("namespace" in thing for thing in left_of(root))
-    stage.run_in("hk1", ["sh", "-c", "mkdir /tmp/m && mount -t tmpfs tmpfs /tmp/m && setsid --fork sleep 300 >/dev/null 2>&1"])
+    stage.run_in(
+        "hk1",
+        [
+            "sh",
+            "-c",
+            "mkdir /tmp/m && mount -t tmpfs tmpfs /tmp/m && setsid --fork sleep 300 >/dev/null 2>&1",
+        ],
+    )
     lab.down(root)
     assert left_of(root) == []
     assert not root.exists()
@@ -65,7 +78,7 @@ def test_a_lab_leaves_nothing(root: Path) -> None:
 
 
 @pytest.mark.lab
-def test_up_again_is_the_same_lab_with_what_it_lacked(root: Path) -> None:
+def test_up_again_is_the_same_lab_with_the_missing_part(root: Path) -> None:
     first = lab.up(root, only=["sg1"], **QUIET)
     host = first.hosts["sg1"].init
     second = lab.up(root, only=["sg1", "acme"], **QUIET)
@@ -77,7 +90,7 @@ def test_up_again_is_the_same_lab_with_what_it_lacked(root: Path) -> None:
 
 
 @pytest.mark.lab
-def test_a_lab_of_which_something_died_is_made_anew(root: Path) -> None:
+def test_a_lab_with_a_part_that_ended_is_made_anew(root: Path) -> None:
     stage = lab.up(root, only=["sg1", "acme"], **QUIET)
     host = stage.hosts["sg1"].init
     stage.processes.stop("acme")
@@ -110,9 +123,11 @@ def test_two_labs_do_not_meet(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.lab
 @pytest.mark.parametrize("after_s", [0.45, 0.7, 1.2, 2.0])
-def test_a_killed_up_is_in_nobodys_way(root: Path, after_s: float) -> None:
+def test_a_killed_up_blocks_no_later_one(root: Path, after_s: float) -> None:
     raising = subprocess.Popen(
-        [sys.executable, "-m", "lab", "up", "hk1", "acme", "site-a"], cwd=CHECKOUT, env={**os.environ, "DERPFLEET_LAB": str(root)}
+        [sys.executable, "-m", "lab", "up", "hk1", "acme", "site-a"],
+        cwd=CHECKOUT,
+        env={**os.environ, "DERPFLEET_LAB": str(root)},
     )
     time.sleep(after_s)
     raising.kill()
@@ -122,7 +137,7 @@ def test_a_killed_up_is_in_nobodys_way(root: Path, after_s: float) -> None:
 
 
 @pytest.mark.lab
-def test_down_finds_what_no_record_tells_of(root: Path) -> None:
+def test_down_finds_a_lab_without_a_record(root: Path) -> None:
     stage = lab.up(root, only=["hk1"], **QUIET)
     shutil.rmtree(root)
     assert stage.hosts["hk1"].init is not None
@@ -131,7 +146,9 @@ def test_down_finds_what_no_record_tells_of(root: Path) -> None:
 
 
 @pytest.mark.lab
-def test_an_up_that_fails_leaves_its_logs_and_nothing_else(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_up_that_fails_leaves_its_logs_and_nothing_else(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_: Acme) -> None:
         raise lab.LabError("no ACME today")
 
@@ -144,9 +161,13 @@ def test_an_up_that_fails_leaves_its_logs_and_nothing_else(root: Path, monkeypat
 @pytest.mark.lab
 def test_an_interrupted_up_cleans_up(root: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "lab", "up"], cwd=CHECKOUT, env={**os.environ, "DERPFLEET_LAB": str(root)}, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True,
-    ) as raising:  # fmt: skip
+        [sys.executable, "-m", "lab", "up"],
+        cwd=CHECKOUT,
+        env={**os.environ, "DERPFLEET_LAB": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as raising:
         assert raising.stdout is not None
         raising.stdout.readline()
         raising.send_signal(signal.SIGINT)
@@ -167,28 +188,36 @@ def test_files_that_are_not_the_labs_stay(root: Path) -> None:
 
 @pytest.mark.lab
 def test_two_commands_at_once_do_not_tread_on_each_other(root: Path) -> None:
-    with lifecycle.alone(root), pytest.raises(lab.LabError, match="by another command"):
+    with lifecycle.exclusive(root), pytest.raises(lab.LabError, match="by another command"):
         lab.down(root)
 
 
 @pytest.mark.lab
 def test_the_machine_outside_is_as_it_was(root: Path) -> None:
     def machine() -> list[str]:
-        commands = (["ip", "-brief", "link"], ["ip", "route", "show", "table", "all"], ["nft", "list", "ruleset"])
+        commands = (
+            ["ip", "-brief", "link"],
+            ["ip", "route", "show", "table", "all"],
+            ["nft", "list", "ruleset"],
+        )
         settings = [Path("/proc/sys/net/ipv4/ip_forward").read_text(), Path("/etc/resolv.conf").read_text()]
-        return [subprocess.run(argv, capture_output=True, text=True, check=True).stdout for argv in commands] + settings
+        return [
+            subprocess.run(argv, capture_output=True, text=True, check=True).stdout for argv in commands
+        ] + settings
 
     before = machine()
     lab.up(root, only=["hk1", "site-a"], **QUIET)
     assert machine() == before
 
 
-def test_an_unknown_part_is_told(tmp_path: Path) -> None:
+def test_an_unknown_part_is_reported(tmp_path: Path) -> None:
     with pytest.raises(lab.LabError, match="the lab has no moon; any of hk1, sg1"):
         lab.up(tmp_path / "lab", only=["hk1", "moon"], **QUIET)
 
 
-def test_missing_packages_are_named_with_the_command_that_installs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named_with_the_command_that_installs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(lab.LabError, match="apt-get install mmdebstrap systemd-container iproute2") as caught:
@@ -204,7 +233,11 @@ def test_without_root_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_every_package_has_a_program_and_a_reason() -> None:
-    rows = [line.split(maxsplit=2) for line in lifecycle.PACKAGES.read_text().splitlines() if not line.startswith("#")]
+    rows = [
+        line.split(maxsplit=2)
+        for line in lifecycle.PACKAGES.read_text().splitlines()
+        if not line.startswith("#")
+    ]
     assert len(rows) > 5
     assert all(len(row) == 3 for row in rows)
 

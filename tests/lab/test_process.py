@@ -21,7 +21,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 
 def gone(pid: int) -> bool:
-    """Ended; it may still be a zombie that nobody has waited for."""
+    """Whether it has ended; it may still be a zombie that its parent has not waited for."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -46,7 +46,9 @@ def test_a_second_of_that_name_takes_the_place_of_the_first(processes: Processes
     assert processes.pid("one") == second
 
 
-def test_a_lab_touches_nothing_of_another_whose_folder_begins_alike(processes: Processes, tmp_path: Path) -> None:
+def test_a_lab_touches_nothing_of_another_whose_folder_begins_alike(
+    processes: Processes, tmp_path: Path
+) -> None:
     other = Processes(tmp_path.with_name(tmp_path.name + "0"), tmp_path / "other")
     try:
         theirs, ours = other.start("one", SLEEP), processes.start("one", SLEEP)
@@ -58,15 +60,19 @@ def test_a_lab_touches_nothing_of_another_whose_folder_begins_alike(processes: P
         other.stop_all()
 
 
-def test_children_and_what_ignores_a_polite_request_end_too(processes: Processes) -> None:
+def test_children_and_processes_that_ignore_sigterm_end_too(processes: Processes) -> None:
     pid = processes.start("stubborn", ["sh", "-c", "trap '' TERM; sleep 60 & while :; do sleep 1; done"])
-    child = wait_for(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text().split(), timeout_s=5, what="no child")
+    child = wait_for(
+        lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text().split(), timeout_s=5, what="no child"
+    )
     processes.stop("stubborn", grace_s=0.2)
     assert gone(pid)
     assert all(gone(int(number)) for number in child)
 
 
-def test_what_ends_before_it_is_seen_is_an_error_with_its_own_words(processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ends_before_it_is_seen_is_an_error_with_its_own_words(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lab.process.START_TIMEOUT_S", 1.5)
     monkeypatch.setattr(processes, "pid", lambda _: None)
     with pytest.raises(LabError) as caught:
@@ -75,7 +81,9 @@ def test_what_ends_before_it_is_seen_is_an_error_with_its_own_words(processes: P
 
 
 def test_output_is_kept_and_the_environment_is_the_callers(processes: Processes) -> None:
-    processes.start("talker", ["sh", "-c", "env; sleep 60"], environment={"PATH": os.environ["PATH"], "WORD": "hello"})
+    processes.start(
+        "talker", ["sh", "-c", "env; sleep 60"], environment={"PATH": os.environ["PATH"], "WORD": "hello"}
+    )
     wait_for(lambda: "hello" in processes.tail("talker"), timeout_s=5, what="no output")
     names = {line.partition("=")[0] for line in processes.tail("talker").splitlines()}
     assert names <= {"PATH", "WORD", MARK, "PWD", "SHLVL", "_", "OLDPWD"}
@@ -100,7 +108,9 @@ def test_waiting_ends(processes: Processes) -> None:
 def test_the_mark_is_no_secret_and_survives_exec(processes: Processes, tmp_path: Path) -> None:
     pid = processes.start("chain", ["sh", "-c", "exec sleep 60"])
     assert f"{MARK}={tmp_path}#chain".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    assert subprocess.run(["ps", "-o", "comm=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout.strip() in {
+    assert subprocess.run(
+        ["ps", "-o", "comm=", "-p", str(pid)], capture_output=True, text=True, check=True
+    ).stdout.strip() in {
         "sh",
         "sleep",
     }

@@ -1,4 +1,4 @@
-"""The whole lab, as those who deploy on it find it."""
+"""The whole lab, as a deploy finds it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ def ssh(lab: Lab, user: str, host: str, command: str, *, input: str | None = Non
         "-i",
         str(lab.ssh_key),
     ]
-    return lab.run_in("controller", ["ssh", "-F", "none", *strict, f"{user}@{host}.derp.lab", command], input=input).stdout
+    return lab.run_in(
+        "controller", ["ssh", "-F", "none", *strict, f"{user}@{host}.derp.lab", command], input=input
+    ).stdout
 
 
 def reaches(lab: Lab, place: str, address: str, port: int) -> bool:
     connect = ["curl", "--silent", "--max-time", "3", "--output", "/dev/null", f"telnet://{address}:{port}"]
     done = lab.run_in(place, connect, input="\n", check=False)
-    return done.returncode in (0, 28, 56) and "refused" not in done.stderr  # 28: connected, and the far end waits
+    # 28: connected, and the far end waits
+    return done.returncode in (0, 28, 56) and "refused" not in done.stderr
 
 
 def test_all_parts_are_alive(stage: Lab) -> None:
@@ -51,7 +54,9 @@ def test_the_labs_names_mean_the_same_everywhere(stage: Lab, place: str) -> None
 
 @pytest.mark.parametrize("host", RELAY_HOSTS)
 def test_a_relay_host_is_bare_and_well(stage: Lab, host: str) -> None:
-    here = stage.run_in(host, ["sh", "-c", "for p in nginx docker nft certbot derper cron; do command -v $p; done; true"]).stdout
+    here = stage.run_in(
+        host, ["sh", "-c", "for p in nginx docker nft certbot derper cron; do command -v $p; done; true"]
+    ).stdout
     assert here == ""
     assert stage.run_in(host, ["systemctl", "is-system-running"]).stdout == "running\n"
     assert f"VERSION_CODENAME={HOSTS[host].suite}\n" in stage.run_in(host, ["cat", "/etc/os-release"]).stdout
@@ -90,9 +95,14 @@ def test_sites_reach_hosts_and_nothing_else(stage: Lab) -> None:
 
 def test_the_acme_server_answers_and_is_trusted_by_its_own_ca_only(stage: Lab) -> None:
     fetch = ["curl", "--silent", "--fail", "--cacert"]
-    directory = json.loads(stage.run_in("controller", [*fetch, str(stage.acme.ca), stage.acme.directory_url]).stdout)
+    directory = json.loads(
+        stage.run_in("controller", [*fetch, str(stage.acme.ca), stage.acme.directory_url]).stdout
+    )
     assert {"newAccount", "newOrder", "newNonce"} <= directory.keys()
-    assert stage.run_in("controller", [*fetch, str(stage.ca), stage.acme.directory_url], check=False).returncode == 60
+    assert (
+        stage.run_in("controller", [*fetch, str(stage.ca), stage.acme.directory_url], check=False).returncode
+        == 60
+    )
     before = stage.ca.read_text()
     stage.acme.start(reliable=False)
     stage.acme.start()
@@ -101,7 +111,8 @@ def test_the_acme_server_answers_and_is_trusted_by_its_own_ca_only(stage: Lab) -
 
 
 def test_two_nodes_meet_in_a_relay_only(stage: Lab) -> None:
-    """The map changes as clients want it: add the new region, stop the old relay, see them move, remove the old region."""
+    """Change the map in the order that clients need: add the new region, stop the old relay, see
+    them move, remove the old region."""
     a, b = stage.clients["site-a"], stage.clients["site-b"]
     relays.start(stage, "hk1")
     try:
@@ -114,10 +125,15 @@ def test_two_nodes_meet_in_a_relay_only(stage: Lab) -> None:
         sent = a.send(b, 3_000_000)
         assert sent.ok
         assert sent.relay == "hk"
-        assert a.tailscale("ping", "-c", "2", b.ipv4, check=False).returncode == 1  # it waits for a direct path, and there is none
+        # This ping waits for a direct path, and there is none.
+        assert a.tailscale("ping", "-c", "2", b.ipv4, check=False).returncode == 1
         relays.start(stage, "sg1")
         relays.announce(stage, "hk1", "sg1")
-        wait_for(lambda: 902 in a.regions() and 902 in b.regions(), timeout_s=20, what="the clients do not hear of the new region")
+        wait_for(
+            lambda: 902 in a.regions() and 902 in b.regions(),
+            timeout_s=20,
+            what="the clients do not hear of the new region",
+        )
         relays.stop(stage, "hk1")
         for client in (a, b):
             client.wait_for_home("sg", timeout_s=60)
@@ -136,7 +152,8 @@ def test_two_nodes_meet_in_a_relay_only(stage: Lab) -> None:
 
 def test_docker_runs_in_a_host(stage: Lab) -> None:
     script = """set -e
-    apt-get update -q; DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends docker.io busybox-static
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q; apt-get install -q -y --no-install-recommends docker.io busybox-static
     docker info --format '{{.Driver}}' >/tmp/driver
     tar -C / -c bin/busybox | docker import - tried:1
     docker run --rm --publish 8099:80 --name tried --detach tried:1 /bin/busybox httpd -f -h /bin
@@ -147,25 +164,43 @@ def test_docker_runs_in_a_host(stage: Lab) -> None:
         assert reaches(stage, "controller", str(stage.topology.ipv4("hk1")), 8099)
     finally:
         stage.run_in("hk1", ["docker", "rm", "--force", "tried"])
-        stage.run_in("hk1", ["apt-get", "purge", "-q", "-y", "--auto-remove", "docker.io", "busybox-static"], timeout_s=120)
+        stage.run_in(
+            "hk1",
+            ["apt-get", "purge", "-q", "-y", "--auto-remove", "docker.io", "busybox-static"],
+            timeout_s=120,
+        )
 
 
 def test_existing_sites_share_443(stage: Lab) -> None:
-    sites = [install(stage, "sg1", "blog.example.net", default=True), install(stage, "sg1", "shop.example.net", http2=True)]
+    sites = [
+        install(stage, "sg1", "blog.example.net", default=True),
+        install(stage, "sg1", "shop.example.net", http2=True),
+    ]
     try:
         for site in sites:
             (stage.root / "site-ca.pem").write_text(site.ca)
-            fetch = ["curl", "--silent", "--fail", "--cacert", str(stage.root / "site-ca.pem"), f"https://{site.domain}/"]
+            fetch = [
+                "curl",
+                "--silent",
+                "--fail",
+                "--cacert",
+                str(stage.root / "site-ca.pem"),
+                f"https://{site.domain}/",
+            ]
             assert stage.run_in("controller", fetch).stdout == site.text
     finally:
         (stage.root / "site-ca.pem").unlink(missing_ok=True)
-        stage.run_in("sg1", ["apt-get", "purge", "-q", "-y", "--auto-remove", "nginx", "nginx-common"], timeout_s=120)
+        stage.run_in(
+            "sg1", ["apt-get", "purge", "-q", "-y", "--auto-remove", "nginx", "nginx-common"], timeout_s=120
+        )
         stage.dns.restore()
 
 
 def test_a_name_can_be_pointed_elsewhere(stage: Lab) -> None:
     def resolved(place: str) -> str:
-        return stage.run_in(place, ["getent", "ahostsv4", "hk1.derp.lab"], check=False).stdout.partition(" ")[0]
+        return stage.run_in(place, ["getent", "ahostsv4", "hk1.derp.lab"], check=False).stdout.partition(" ")[
+            0
+        ]
 
     right, other = str(stage.topology.ipv4("hk1")), stage.topology.ipv4("sg1")
     try:
@@ -190,15 +225,8 @@ def test_faults_of_the_network_come_and_go(stage: Lab) -> None:
         assert not reaches_quickly(stage, address)
         assert stage.run_in("sg1", ["ping", "-c", "1", "-W", "1", address], check=False).returncode != 0
     with faults.offline(stage, "hk1"):
-        assert (
-            stage.run_in(
-                "hk1",
-                ["apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any", "-o", "Acquire::Retries=0"],
-                check=False,
-                timeout_s=120,
-            ).returncode
-            != 0
-        )
+        update = ["apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any", "-o", "Acquire::Retries=0"]
+        assert stage.run_in("hk1", update, check=False, timeout_s=120).returncode != 0
     assert reaches_quickly(stage, address)
 
 
@@ -222,7 +250,12 @@ except ConnectionResetError:
     stage.processes.start("holder", [*stage.enter, "python3", "-c", hold])
     wait_for(lambda: "connected" in stage.processes.tail("holder"), timeout_s=5, what="no connection")
     assert faults.hang_up(stage, "hk1", 22) == 1
-    wait_for(lambda: "reset" in stage.processes.tail("holder"), timeout_s=5, what="no reset", why=lambda: stage.processes.tail("holder"))
+    wait_for(
+        lambda: "reset" in stage.processes.tail("holder"),
+        timeout_s=5,
+        what="no reset",
+        why=lambda: stage.processes.tail("holder"),
+    )
 
 
 def test_a_host_comes_back_from_a_reboot_and_from_a_power_cut(stage: Lab) -> None:
@@ -230,7 +263,9 @@ def test_a_host_comes_back_from_a_reboot_and_from_a_power_cut(stage: Lab) -> Non
     host.write({"etc/marker": "kept\n"})
     first = host.init
     host.run(["systemctl", "reboot"], check=False)
-    wait_for(lambda: host.init not in (None, first) and host.is_up(), timeout_s=30, what="hk1 does not come back")
+    wait_for(
+        lambda: host.init not in (None, first) and host.is_up(), timeout_s=30, what="hk1 does not come back"
+    )
     host.stop()
     assert host.init is None
     assert not stage.alive()["hk1"]

@@ -11,7 +11,7 @@ from lab.topology import INNER_NETWORKS, WAY_OUT_NETWORKS, Topology
 TOPOLOGY = Topology("abc123", INNER_NETWORKS[1], WAY_OUT_NETWORKS[2])
 
 
-def test_what_was_chosen_and_what_is_up_is_read_back(tmp_path: Path) -> None:
+def test_addresses_and_ready_parts_are_read_back(tmp_path: Path) -> None:
     kept = state.State(tmp_path, TOPOLOGY)
     kept.write()
     for part in ("sg1", "hk1", "sg1"):
@@ -23,7 +23,15 @@ def test_what_was_chosen_and_what_is_up_is_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"version": 1}', '{"version": 1, "id": "x", "network": "no", "way_out": "", "ready": []}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"version": 1}',
+        '{"version": 1, "id": "x", "network": "no", "way_out": "", "ready": []}',
+    ],
 )
 def test_a_file_that_says_nothing_is_no_state(tmp_path: Path, text: str) -> None:
     (tmp_path / state.FILE).write_text(text)

@@ -3,7 +3,18 @@ from __future__ import annotations
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 
-from lab.topology import ACME_AT, DNS_AT, HOSTS, INNER_NETWORKS, PARTS, SITES, WAY_OUT_NETWORKS, Topology, first_free, lab_id
+from lab.topology import (
+    ACME_AT,
+    DNS_AT,
+    HOSTS,
+    INNER_NETWORKS,
+    PARTS,
+    SITES,
+    WAY_OUT_NETWORKS,
+    Topology,
+    first_free,
+    lab_id,
+)
 
 TOPOLOGY = Topology("abc123", INNER_NETWORKS[0], WAY_OUT_NETWORKS[0])
 
@@ -47,5 +58,7 @@ def test_every_host_has_its_names() -> None:
 
 
 def test_relay_hosts_are_those_with_a_region() -> None:
-    assert {name for name, spec in HOSTS.items() if spec.region} == {name for name, spec in HOSTS.items() if spec.kind == "relay"}
+    assert {name for name, spec in HOSTS.items() if spec.region} == {
+        name for name, spec in HOSTS.items() if spec.kind == "relay"
+    }
     assert set(PARTS) >= {*HOSTS, *SITES}

@@ -1,4 +1,5 @@
-"""A certificate authority for tests: a root, an intermediate, and leaves with whatever is wrong with them."""
+"""A certificate authority for tests: a root, an intermediate, and leaves, each with the fault that
+a test wants."""
 
 from __future__ import annotations
 
@@ -24,16 +25,22 @@ class Issued:
 
 
 class Authority:
-    """`ca` is the root's PEM file, what a client trusts."""
+    """An authority. `ca` is the root's PEM file, which a client trusts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._issued = 0
         self.ca = folder / "ca.pem"
         self._root_key, self._key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-        self._root = _certificate("Test Root", None, self._root_key, self._root_key, (), -DAY, 3650 * DAY, ca=True)
-        self._intermediate = _certificate("Test Intermediate", self._root, self._root_key, self._key, (), -DAY, 365 * DAY, ca=True)
-        self._stale = _certificate("Test Intermediate", self._root, self._root_key, self._key, (), -99 * DAY, -DAY, ca=True)
+        self._root = _certificate(
+            "Test Root", None, self._root_key, self._root_key, (), -DAY, 3650 * DAY, ca=True
+        )
+        self._intermediate = _certificate(
+            "Test Intermediate", self._root, self._root_key, self._key, (), -DAY, 365 * DAY, ca=True
+        )
+        self._stale = _certificate(
+            "Test Intermediate", self._root, self._root_key, self._key, (), -99 * DAY, -DAY, ca=True
+        )
         self.ca.write_bytes(_pem(self._root))
 
     def issue(
@@ -46,7 +53,7 @@ class Authority:
         stale: bool = False,
         self_signed: bool = False,
     ) -> Issued:
-        """A leaf for one DNS name or address, valid from now+start to now+end.
+        """Issue a leaf for one DNS name or address, valid from now+start to now+end.
 
         `full`: with the intermediate behind it; `stale`: with one that has expired.
         """
@@ -57,7 +64,11 @@ class Authority:
         self._issued += 1
         chain, key_path = (self.folder / f"{self._issued}-{name}.{suffix}" for suffix in ("chain", "key"))
         chain.write_bytes(_pem(leaf) + (_pem(between) if full and not self_signed else b""))
-        key_path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+        key_path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
         return Issued(chain, key_path)
 
 
@@ -79,14 +90,20 @@ def _certificate(
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     builder = (
-        x509.CertificateBuilder(issuer.subject if issuer else subject, subject, key.public_key(), x509.random_serial_number())
+        x509.CertificateBuilder(
+            issuer.subject if issuer else subject, subject, key.public_key(), x509.random_serial_number()
+        )
         .not_valid_before(now + start)
         .not_valid_after(now + end)
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
     if alternatives:
-        builder = builder.add_extension(x509.SubjectAlternativeName([_general(each) for each in alternatives]), critical=False)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([_general(each) for each in alternatives]), critical=False
+        )
+        builder = builder.add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+        )
     return builder.sign(signer, hashes.SHA256())
 
 

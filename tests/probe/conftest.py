@@ -1,4 +1,5 @@
-"""What the proof's tests stand on: an authority, a relay, and a relay that admits nobody, each started once."""
+"""Fixtures of the proof's tests: an authority, a relay, and a relay that admits no client, each
+started once."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import pytest
 from artefacts import go
 from lab.programs import DERPER
 from tests.probe.authority import Authority, Issued
+from tests.probe.seeding import Stage
 from tests.probe.servers import DOMAIN, OURS, Backend, Front, backend, nginx
 
 
@@ -26,7 +28,7 @@ def good(authority: Authority) -> Issued:
 
 @pytest.fixture(scope="session")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    """Our relay, open to everybody."""
+    """Our relay, open to everyone."""
     with backend(OURS, tmp_path_factory.mktemp("relay")) as running:
         yield running
 
@@ -40,7 +42,9 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
 
 
 @pytest.fixture(scope="session")
-def fronted(relay: Backend, good: Issued, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+def fronted(
+    relay: Backend, good: Issued, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[int, int]]:
     """(https, http) ports of a healthy nginx before the relay."""
     folder: Path = tmp_path_factory.mktemp("front")
     with nginx(Front.of(good), relay, folder) as ports:
@@ -54,3 +58,15 @@ def command(request: pytest.FixtureRequest) -> tuple[str, ...]:
         return OURS
     cache = Path(__file__).parents[2] / ".cache"
     return (str(go.build(DERPER, cache=cache, progress=print) / "derper"),)
+
+
+@pytest.fixture
+def stage(
+    authority: Authority,
+    good: Issued,
+    relay: Backend,
+    closed: Backend,
+    fronted: tuple[int, int],
+    tmp_path: Path,
+) -> Stage:
+    return Stage(authority, good, relay, closed, fronted, tmp_path / "front")

@@ -1,4 +1,5 @@
-"""Real servers on loopback for the proof to judge: a relay (ours, or Go's derper) and an nginx of our own in front of it."""
+"""Real servers on loopback for the proof to judge: a relay (ours, or Go's derper) and our own nginx
+in front of it."""
 
 from __future__ import annotations
 
@@ -10,8 +11,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from fleet.shared.parts import deploy_part
+from inventory.model import Host, Region
 from probe.target import Target
 from tests.probe.authority import Issued
 from tests.support import debian
@@ -19,15 +23,16 @@ from tests.support import debian
 DOMAIN = "relay.test"
 LOOPBACK = "127.0.0.1"
 OURS = (sys.executable, "-m", "relay")
+HK1 = Host(name="hk1", domain=DOMAIN, region=Region(id=900, code="hkg", name="Hong Kong"))
 
 
 async def here(_: str) -> Sequence[str]:
-    """The resolver of the tests: every name is this machine."""
+    """Resolve every name to this machine."""
     return [LOOPBACK]
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port that was free a moment ago."""
+    """Return a port that was free a moment ago."""
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -36,9 +41,11 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 @contextlib.contextmanager
 def program(argv: Sequence[str], log: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A server while the block runs; ready when `port` accepts."""
+    """Run a server for the block; it is ready when `port` accepts."""
     with log.open("wb") as output:
-        process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2])
+        process = subprocess.Popen(
+            argv, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2]
+        )
     try:
         deadline = time.monotonic() + 20
         while True:
@@ -59,7 +66,7 @@ def program(argv: Sequence[str], log: Path, port: int) -> Iterator[subprocess.Po
 
 @dataclass(frozen=True)
 class Backend:
-    """A relay in plain HTTP on loopback, as it stands behind a front."""
+    """A relay in plain HTTP on loopback, as behind a front."""
 
     port: int
     stun: int
@@ -67,25 +74,39 @@ class Backend:
 
 @contextlib.contextmanager
 def backend(command: Sequence[str], folder: Path, *flags: str) -> Iterator[Backend]:
-    """A relay behind nothing yet; flags are derper's."""
+    """Run a relay without a front; flags are derper's."""
     folder.mkdir(parents=True, exist_ok=True)
     port, stun = free_port(), free_port(socket.SOCK_DGRAM)
-    argv = [*command, "-a", f"{LOOPBACK}:{port}", "-hostname", DOMAIN, "-c", str(folder / "relay.key"), "-http-port", "-1"]
+    argv = [
+        *command,
+        "-a",
+        f"{LOOPBACK}:{port}",
+        "-hostname",
+        DOMAIN,
+        "-c",
+        str(folder / "relay.key"),
+        "-http-port",
+        "-1",
+    ]
     with program([*argv, "-stun", "-stun-port", str(stun), *flags], folder / "relay.log", port):
         yield Backend(port, stun)
 
 
-UPGRADE = "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $derp_connection;"
+UPGRADE = (
+    "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+    "proxy_set_header Connection $derp_connection;"
+)
 
 
 @dataclass(frozen=True)
 class Front:
-    """What is in an nginx that stands before a relay; each field is a place where a fault can be."""
+    """The configuration of an nginx in front of a relay; each field is a place where a fault can
+    be."""
 
     chain: Path
     key: Path
     location: str = UPGRADE
-    root: str = ""  # instead of proxying: what `location /` does
+    root: str = ""  # the directives of `location /`, instead of proxying
     tls: str = "ssl"
     tls_more: str = ""
     port_80: str = "location = /generate_204 { proxy_pass http://127.0.0.1:BACKEND; }"
@@ -97,11 +118,16 @@ class Front:
 
 @contextlib.contextmanager
 def nginx(front: Front, behind: Backend, folder: Path, *also: str) -> Iterator[tuple[int, int]]:
-    """(https port, http port) of a real nginx with its own configuration, pid and ports; `also` listens on other addresses."""
+    """Run a real nginx with its own configuration, pid and ports; yield (https port, http port).
+
+    `also`: further addresses to listen on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     https, http = free_port(), free_port()
     inner = front.root or f"proxy_pass http://127.0.0.1:{behind.port}; {front.location}"
-    temp = "\n".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    temp = "\n".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     (folder / "nginx.conf").write_text(f"""
         daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
         {"user root;" if os.geteuid() == 0 else ""}
@@ -137,14 +163,14 @@ def nginx(front: Front, behind: Backend, folder: Path, *also: str) -> Iterator[t
 
 
 def target(https: int, http: int | None, stun: int | None, **fields: object) -> Target:
-    """The relay as the proof is told of it; `fields` are told besides or otherwise."""
-    told: dict[str, object] = {
+    """Return the relay as a target; `fields` add to the usual ones or replace them."""
+    usual: dict[str, object] = {
         "name": "hk1",
         "domain": DOMAIN,
         "ipv4": LOOPBACK,
         "expect_admission": "open",
-        "managed": True,
+        "deploy": partial(deploy_part, HK1),
         "region_id": 900,
     }
-    told |= {"https_port": https, "http_port": http, "stun_port": stun, "resolve": here}
-    return Target(**(told | fields))  # type: ignore[arg-type]
+    usual |= {"https_port": https, "http_port": http, "stun_port": stun, "resolve": here}
+    return Target(**(usual | fields))  # type: ignore[arg-type]

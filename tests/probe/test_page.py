@@ -1,4 +1,4 @@
-"""The status page: everything it has to say is in it, nothing is fetched, nothing that a peer said is markup."""
+"""The status page: all facts are in it, nothing is fetched, and no words of a peer are markup."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ PROVED = Proof(
 BROKEN = replace(
     PROVED,
     rungs=tuple(
-        Rung(n, "failed", "<script>alert(1)</script>", cause="a <b>cause", next="invoke x") if n == "probe" else r
+        Rung(n, "failed", "<script>alert(1)</script>", cause="a <b>cause", next="invoke x")
+        if n == "probe"
+        else r
         for n, r in zip(LADDER, PROVED.rungs, strict=True)
     ),
 )
@@ -39,7 +41,9 @@ HK1 = Card(
     clients=3,
     proof=PROVED,
 )
-SG1 = replace(HK1, host="sg1", region_id=901, region_code="sin", region_name="Singapore", proof=BROKEN, clients=None)
+SG1 = replace(
+    HK1, host="sg1", region_id=901, region_code="sin", region_name="Singapore", proof=BROKEN, clients=None
+)
 LATENCIES = Latencies(here={"hk1": Latency(34.2, None)}, between={("hk1", "sg1"): 33.0})
 
 
@@ -51,7 +55,7 @@ def test_a_withdrawn_relay_is_not_called_broken() -> None:
 
 
 class Page(HTMLParser):
-    """Text, and whatever a browser would fetch or run."""
+    """The text of a page, and everything that a browser would fetch or run."""
 
     VOID = frozenset({"meta", "link", "br", "img"})
 
@@ -67,7 +71,11 @@ class Page(HTMLParser):
             self.open.append(tag)
         if tag in {"script", "link", "img", "iframe"}:
             self.fetches.append(tag)
-        self.fetches += [f"{name}={value}" for name, value in attrs if name in {"src", "href"} and not str(value).startswith("#")]
+        self.fetches += [
+            f"{name}={value}"
+            for name, value in attrs
+            if name in {"src", "href"} and not str(value).startswith("#")
+        ]
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -100,7 +108,7 @@ def test_regions_distances_and_rungs_are_there() -> None:
         assert shown.text.count(f" {title} ") >= 2
 
 
-def test_what_a_peer_said_is_text() -> None:
+def test_the_words_of_a_peer_are_text() -> None:
     shown = page(SG1)
     assert "<script>alert(1)</script>" in shown.text
     assert "a <b>cause" in shown.text

@@ -1,4 +1,5 @@
-"""The pure parts of the proof, by tables: names, certificates, addresses that STUN may tell, maps, targets, keys, lines."""
+"""The pure parts of the proof, by tables: names, certificates, addresses that STUN may report,
+maps, lines."""
 
 from __future__ import annotations
 
@@ -6,29 +7,35 @@ import asyncio
 import errno
 import os
 import socket
-import stat
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
-from inventory.model import Certificate, Headscale, Host, Region, Relay, Site, Ssh
-from inventory.secrets import Secret
+from fleet.shared.parts import deploy_part
 from probe import net, tcp
 from probe.certificate import Leaf
 from probe.derpmap import check_map, plain
-from probe.keys import ProverKeyError, new_prover, node_public, read_prover
 from probe.latency import Latencies, Latency, measure_all, rows
 from probe.name import Addresses, judge
 from probe.proof import LADDER, Broken, Proof, Rung, duration
 from probe.render import ladder_lines, verdict
 from probe.stun import _untrue
-from probe.target import BadAddress, Target
+from probe.target import Target
+from tests.probe import servers
 from tests.probe.servers import LOOPBACK, free_port
 
-HK1 = Target(name="hk1", domain="hk1.example.org", ipv4="198.51.100.11", ipv6="2001:db8::11", managed=True, region_id=900)
+DEPLOY = partial(deploy_part, servers.HK1)
+HK1 = Target(
+    name="hk1",
+    domain="hk1.example.org",
+    ipv4="198.51.100.11",
+    ipv6="2001:db8::11",
+    region_id=900,
+    deploy=DEPLOY,
+)
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 
@@ -46,7 +53,9 @@ NOW = datetime(2026, 11, 22, tzinfo=UTC)
         (errno.ENETDOWN, "the connection failed", "ping 198.51.100.11, then invoke verify --host hk1"),
     ],
 )
-def test_a_connection_that_fails_otherwise(number: int, cause: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_fails_otherwise(
+    number: int, cause: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fails(address: str, port: int) -> socket.socket:
         raise OSError(number, os.strerror(number))
 
@@ -65,7 +74,12 @@ def test_a_connection_that_fails_otherwise(number: int, cause: str, step: str, m
     [
         (HK1, ["198.51.100.11", "2001:db8::11"], Addresses("198.51.100.11", "2001:db8::11"), ""),
         (HK1, ["198.51.100.11", "2001:db8:0:0::11"], Addresses("198.51.100.11", "2001:db8::11"), ""),
-        (HK1, ["198.51.100.11"], Addresses("198.51.100.11", "2001:db8::11"), "no AAAA record for 2001:db8::11"),
+        (
+            HK1,
+            ["198.51.100.11"],
+            Addresses("198.51.100.11", "2001:db8::11"),
+            "no AAAA record for 2001:db8::11",
+        ),
         (HK1, ["2001:db8::11"], Addresses("198.51.100.11", "2001:db8::11"), "no A record for 198.51.100.11"),
         (
             replace(HK1, ipv6=None),
@@ -74,7 +88,12 @@ def test_a_connection_that_fails_otherwise(number: int, cause: str, step: str, m
             "AAAA 2001:db8::99 is not in the site file",
         ),
         (replace(HK1, ipv4=None, ipv6=None), ["198.51.100.7"], Addresses("198.51.100.7", None), ""),
-        (replace(HK1, ipv4=None, ipv6=None), ["198.51.100.7", "198.51.100.8"], Addresses("198.51.100.7", None), "2 addresses of one kind"),
+        (
+            replace(HK1, ipv4=None, ipv6=None),
+            ["198.51.100.7", "198.51.100.8"],
+            Addresses("198.51.100.7", None),
+            "2 addresses of one kind",
+        ),
     ],
 )
 def test_resolver_answers_that_hold(target: Target, answer: list[str], here: Addresses, warning: str) -> None:
@@ -125,7 +144,8 @@ def test_dates_as_a_share_of_the_lifetime(certificate: Leaf, words: str, share: 
     ("mapped", "own", "relay", "why"),
     [
         ("198.51.100.1", "198.51.100.1", "198.51.100.11", ""),  # no NAT between
-        ("203.0.113.9", "192.168.1.5", "9.9.9.9", "container"),  # documentation addresses are not global
+        # documentation addresses are not global
+        ("203.0.113.9", "192.168.1.5", "9.9.9.9", "container"),
         ("8.8.4.4", "192.168.1.5", "9.9.9.9", ""),  # behind a NAT
         ("172.17.0.1", "192.168.1.5", "9.9.9.9", "container"),
         ("172.17.0.1", "198.51.100.1", "198.51.100.11", "container"),
@@ -133,10 +153,10 @@ def test_dates_as_a_share_of_the_lifetime(certificate: Leaf, words: str, share: 
         ("127.0.0.1", "192.168.1.5", "9.9.9.9", "container"),
         ("8.8.8.8", "8.8.4.4", "9.9.9.9", "rewrites"),
         ("8.8.8.8", "127.0.0.1", "127.0.0.1", "wrong"),
-        ("10.0.0.7", "192.168.1.5", "10.1.1.1", ""),  # a private network with a NAT of its own
+        ("10.0.0.7", "192.168.1.5", "10.1.1.1", ""),  # a private network with its own NAT
     ],
 )
-def test_addresses_that_stun_may_tell(mapped: str, own: str, relay: str, why: str) -> None:
+def test_addresses_that_stun_may_report(mapped: str, own: str, relay: str, why: str) -> None:
     verdict = _untrue((ip_address(mapped), 4000), (ip_address(own), 4000), ip_address(relay))
     assert why in verdict
     assert bool(verdict) == bool(why)
@@ -146,18 +166,39 @@ def test_addresses_that_stun_may_tell(mapped: str, own: str, relay: str, why: st
 
 
 def served(**node: object) -> dict[str, object]:
-    return {"regions": {900: {"regionid": 900, "nodes": [{"name": "900a", "hostname": "hk1.example.org"} | node]}}}
+    return {
+        "regions": {900: {"regionid": 900, "nodes": [{"name": "900a", "hostname": "hk1.example.org"} | node]}}
+    }
 
 
 @pytest.mark.parametrize(
     ("target", "map_", "port_80"),
     [
-        (HK1, served(derpport=443, stunport=3478, ipv4="198.51.100.11", ipv6="2001:db8::11", canport80=True), True),
-        (HK1, served(derpport=0, stunport=0, ipv4="", canport80=False), False),
-        (HK1, {"Regions": {"900": {"RegionID": 900, "Nodes": [{"HostName": "hk1.example.org", "DERPPort": 443}]}}}, None),
         (
             HK1,
-            {"regions": {"900": {"region_id": 900, "nodes": [{"hostname": "hk1.example.org", "derp_port": 443, "stun_port": 3478}]}}},
+            served(derpport=443, stunport=3478, ipv4="198.51.100.11", ipv6="2001:db8::11", canport80=True),
+            True,
+        ),
+        (HK1, served(derpport=0, stunport=0, ipv4="", canport80=False), False),
+        (
+            HK1,
+            {
+                "Regions": {
+                    "900": {"RegionID": 900, "Nodes": [{"HostName": "hk1.example.org", "DERPPort": 443}]}
+                }
+            },
+            None,
+        ),
+        (
+            HK1,
+            {
+                "regions": {
+                    "900": {
+                        "region_id": 900,
+                        "nodes": [{"hostname": "hk1.example.org", "derp_port": 443, "stun_port": 3478}],
+                    }
+                }
+            },
             None,
         ),
         (replace(HK1, region_id=None), served(), None),
@@ -166,7 +207,7 @@ def served(**node: object) -> dict[str, object]:
         (replace(HK1, pin="ab" * 32), served(certname="sha256-raw:" + "ab" * 32), None),
     ],
 )
-def test_maps_that_tell_the_truth(target: Target, map_: dict[str, object], port_80: bool | None) -> None:
+def test_maps_that_are_right(target: Target, map_: dict[str, object], port_80: bool | None) -> None:
     assert check_map(target, map_, port_80=port_80).detail.startswith("region 900: hostname")
 
 
@@ -187,7 +228,9 @@ def test_maps_that_tell_the_truth(target: Target, map_: dict[str, object], port_
         (replace(HK1, pin="ab" * 32), served(certname=""), None, "certname is ''"),
     ],
 )
-def test_maps_that_lie(target: Target, map_: dict[str, object], port_80: bool | None, detail: str) -> None:
+def test_maps_that_are_wrong(
+    target: Target, map_: dict[str, object], port_80: bool | None, detail: str
+) -> None:
     with pytest.raises(Broken, match=detail) as broken:
         check_map(target, map_, port_80=port_80)
     assert broken.value.next == "invoke deploy --host hk1"
@@ -195,112 +238,6 @@ def test_maps_that_lie(target: Target, map_: dict[str, object], port_80: bool | 
 
 def test_one_spelling_of_a_map() -> None:
     assert plain({"RegionID": 1, "a_b": [{"C": 2}]}) == {"regionid": 1, "ab": [{"c": 2}]}
-
-
-# --- targets
-
-
-@pytest.mark.parametrize(
-    ("address", "domain", "port"),
-    [
-        ("relay.example.org", "relay.example.org", 443),
-        ("relay.example.org:3489", "relay.example.org", 3489),
-        ("203.0.113.7:8443", "203.0.113.7", 8443),
-        ("[2001:db8::7]:443", "2001:db8::7", 443),
-    ],
-)
-def test_addresses_of_relays(address: str, domain: str, port: int) -> None:
-    target = Target.from_address(address)
-    assert (target.domain, target.https_port, target.expect_admission, target.managed) == (domain, port, "unknown", False)
-
-
-@pytest.mark.parametrize(
-    "address", ["", ":443", "https://relay.example.org", "relay.example.org/derp", "relay:port", "me@relay:443", "a:70000"]
-)
-def test_what_is_no_address_of_a_relay(address: str) -> None:
-    with pytest.raises(BadAddress) as refused:
-        Target.from_address(address)
-    assert refused.value.exit_code == 4
-
-
-def site(tmp_path: Path, host: Host, headscale: bool) -> Site:
-    control = Headscale(url="https://hs.example.org", ssh=Ssh()) if headscale else None
-    return Site(path=str(tmp_path / "site.yml"), hosts={host.name: host}, headscale=control, known_hosts=str(tmp_path / "known_hosts"))
-
-
-@pytest.mark.parametrize(
-    ("fields", "headscale", "admission", "keys"),
-    [
-        ({}, False, "open", False),
-        ({}, True, "verify", True),
-        ({"relay": Relay(open=True)}, True, "open", False),
-        ({"relay": Relay(verify_client_url="https://verify.example.org/")}, False, "verify", True),
-        ({"flavour": "docker"}, True, "verify", False),  # a Go derper has no allow-list
-    ],
-)
-def test_a_host_of_the_site(fields: dict[str, object], headscale: bool, admission: str, keys: bool, tmp_path: Path) -> None:
-    host = Host(
-        name="hk1",
-        domain="hk1.example.org",
-        region=Region(id=900, code="hkg", name="Hong Kong"),
-        ipv4="198.51.100.11",
-        certificate=Certificate(source="acme", ca=str(tmp_path / "acme.pem")),
-        **fields,
-    )
-    target = Target.from_host(host, site(tmp_path, host, headscale), prover=new_prover())
-    assert (target.expect_admission, target.prover is not None) == (admission, keys)
-    assert (target.ipv4, target.ipv6, target.region_id, target.managed) == ("198.51.100.11", None, 900, True)
-    assert target.ca == tmp_path / "acme.pem"
-
-
-def test_a_mesh_key_opens_a_go_derper(tmp_path: Path) -> None:
-    host = Host(name="hk1", domain="hk1.example.org", region=Region(id=900, code="hkg", name="Hong Kong"), flavour="docker")
-    prover = replace(new_prover(), mesh_key=Secret("ab" * 32))
-    assert Target.from_host(host, site(tmp_path, host, True), prover=prover).prover is prover
-
-
-# --- the prover's keys
-
-
-def test_keys_are_made_once_and_for_our_eyes_only(tmp_path: Path) -> None:
-    path = tmp_path / "runs" / "prover.json"
-    made = read_prover(path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert read_prover(path).public == made.public
-    assert [node_public(key) for key in made.keys] == list(made.public)
-    assert all(public.startswith("nodekey:") and len(public) == 72 for public in made.public)
-    assert not any(key.reveal() in repr(made) for key in made.keys)
-    assert sorted(path.parent.iterdir()) == [path]
-
-
-def test_each_relay_has_a_mesh_key_of_its_own() -> None:
-    prover = new_prover()
-    hk1, again, sg1 = prover.at("hk1"), prover.at("hk1"), prover.at("sg1")
-    assert hk1.mesh_key and again.mesh_key and sg1.mesh_key
-    assert len(hk1.mesh_key.reveal()) == 64
-    assert hk1.mesh_key.reveal() == again.mesh_key.reveal() != sg1.mesh_key.reveal()
-    assert hk1.public == prover.public
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "{}", "[]", '{"PrivateKeys": ["privkey:00"]}', '{"PrivateKeys": ["privkey:zz", "privkey:00"]}', '{"PrivateKeys": [1, 2]}'],
-)
-def test_a_key_file_that_holds_something_else(content: str, tmp_path: Path) -> None:
-    path = tmp_path / "prover.json"
-    path.write_text(content)
-    path.chmod(0o600)
-    with pytest.raises(ProverKeyError, match="does not hold two keys"):
-        read_prover(path)
-
-
-def test_a_key_file_that_others_may_read(tmp_path: Path) -> None:
-    path = tmp_path / "prover.json"
-    read_prover(path)
-    path.chmod(0o644)
-    with pytest.raises(ProverKeyError) as refused:
-        read_prover(path)
-    assert refused.value.next == f"chmod 600 {path}"
 
 
 # --- lines and verdicts
@@ -312,7 +249,14 @@ def proof(**states: Rung) -> Proof:
 
 
 def test_lines_for_a_terminal() -> None:
-    tls = Rung("tls", "failed", "expired on 2026-11-21", cause="it was not renewed", next="invoke renew --host hk1 --force", ms=104.2)
+    tls = Rung(
+        "tls",
+        "failed",
+        "expired on 2026-11-21",
+        cause="it was not renewed",
+        next="invoke renew --host hk1 --force",
+        ms=104.2,
+    )
     stun = Rung("stun4", "ok", "31 ms", warning="mind this", ms=0.42)
     lines = ladder_lines(proof(tls=tls, stun4=stun, probe=Rung("probe", "skipped", "needs TLS")))
     assert lines[3:9] == [
@@ -331,7 +275,10 @@ def test_lines_for_a_terminal() -> None:
     ("states", "line"),
     [
         ({}, "PROVED in 1.3 s: packets pass"),
-        ({"packets": Rung("packets", "skipped", "no key")}, "proved in 1.3 s, except that packets pass: no key"),
+        (
+            {"packets": Rung("packets", "skipped", "no key")},
+            "proved in 1.3 s, except that packets pass: no key",
+        ),
         (
             {"handshake": Rung("handshake", "skipped", "needs TCP")},
             "NOT PROVED in 1.3 s: no rung is broken, but the relay was not reached from here",
@@ -342,7 +289,9 @@ def test_verdicts(states: dict[str, Rung], line: str) -> None:
     assert verdict(proof(**states)) == line
 
 
-@pytest.mark.parametrize(("ms", "words"), [(0.421, "0.42 ms"), (8.12, "8.1 ms"), (104.4, "104 ms"), (1310, "1.3 s")])
+@pytest.mark.parametrize(
+    ("ms", "words"), [(0.421, "0.42 ms"), (8.12, "8.1 ms"), (104.4, "104 ms"), (1310, "1.3 s")]
+)
 def test_durations(ms: float, words: str) -> None:
     assert duration(ms) == words
 
@@ -351,7 +300,9 @@ def test_durations(ms: float, words: str) -> None:
 
 
 def test_the_matrix_of_distances() -> None:
-    latencies = Latencies(here={"a": Latency(34.5, 36.0), "b": Latency(None, 80.0)}, between={("a", "b"): 33.0})
+    latencies = Latencies(
+        here={"a": Latency(34.5, 36.0), "b": Latency(None, 80.0)}, between={("a", "b"): 33.0}
+    )
     assert rows(latencies, ["a", "b", "c"]) == [("", [34.5, 80.0, None]), ("a", [None, 33.0, None])]
 
 

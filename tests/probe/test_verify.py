@@ -1,4 +1,4 @@
-"""A healthy relay proves, whatever stands before it and however it admits; and what comes of many at once."""
+"""A healthy relay proves, with any front and any kind of admission; and many relays at once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from lab.delay import delaying
+from fleet.shared.parts import deploy_part
+from lab.delaying import delaying
 from probe import packets
 from probe.derpmap import Map, Unknown, with_map
 from probe.keys import new_prover
@@ -23,9 +25,9 @@ from probe.proof import LADDER, Proof, Rung
 from probe.target import Target
 from probe.verify import prove, verify
 from relay.keys.meta_certificate import new_meta_cert, pem_of
-from tests.probe.actors import Quack, answering, serving
 from tests.probe.authority import Authority, Issued
-from tests.probe.servers import DOMAIN, LOOPBACK, Backend, Front, backend, free_port, nginx, target
+from tests.probe.faulty_servers import FaultyRelay, answering, serving
+from tests.probe.servers import DOMAIN, HK1, LOOPBACK, Backend, Front, backend, free_port, nginx, target
 
 ALWAYS_SKIPPED = {"stun6": "no address of that family", "idle": "--thorough", "map": "no map given"}
 VERIFYING = ("-verify-client-url", "http://127.0.0.1:9/verify", "-verify-client-url-fail-open=false")
@@ -46,11 +48,17 @@ def test_a_relay_behind_nginx(healthy: Target) -> None:
     assert proof.ok, proof.to_json()
     assert proof.packets_passed
     assert [rung.name for rung in proof.rungs] == list(LADDER)
-    assert {rung.name: rung.detail for rung in proof.rungs if rung.status != "ok"}.keys() == ALWAYS_SKIPPED.keys()
+    assert {
+        rung.name: rung.detail for rung in proof.rungs if rung.status != "ok"
+    }.keys() == ALWAYS_SKIPPED.keys()
     assert all(ALWAYS_SKIPPED[rung.name] in rung.detail for rung in proof.rungs if rung.status != "ok")
     assert sorted(rung.name for rung in seen) == sorted(LADDER)
     figures = proof["packets"].data["bytes"]
-    assert [(size, each["packets"]) for size, each in figures.items()] == [("1", 10), ("1280", 10), ("65536", 2)]
+    assert [(size, each["packets"]) for size, each in figures.items()] == [
+        ("1", 10),
+        ("1280", 10),
+        ("65536", 2),
+    ]
     assert all(0 < each["min_ms"] <= each["median_ms"] for each in figures.values())
     assert proof["stun4"].data["mapped"] == LOOPBACK
     assert proof["tls"].data["certificates"] == 2
@@ -64,7 +72,7 @@ def test_a_proof_survives_json(healthy: Target) -> None:
     assert again.ok
 
 
-def test_a_relay_with_tls_of_its_own_and_the_fast_start(
+def test_a_relay_with_its_own_tls_and_the_fast_start(
     command: tuple[str, ...], authority: Authority, good: Issued, tmp_path: Path
 ) -> None:
     (tmp_path / f"{DOMAIN}.crt").write_bytes(good.chain.read_bytes())
@@ -78,8 +86,13 @@ def test_a_relay_with_tls_of_its_own_and_the_fast_start(
     assert proof["generate_204"].status == proof["tcp80"].status == "skipped"
 
 
-def test_a_relay_behind_nginx_whoever_wrote_it(command: tuple[str, ...], authority: Authority, good: Issued, tmp_path: Path) -> None:
-    with backend(command, tmp_path / "relay") as running, nginx(Front.of(good), running, tmp_path / "front") as (https, http):
+def test_ours_and_derper_behind_nginx(
+    command: tuple[str, ...], authority: Authority, good: Issued, tmp_path: Path
+) -> None:
+    with (
+        backend(command, tmp_path / "relay") as running,
+        nginx(Front.of(good), running, tmp_path / "front") as (https, http),
+    ):
         [proof] = prove([target(https, http, running.stun, ca=authority.ca)])
     assert proof.ok and proof.packets_passed, proof.to_json()
 
@@ -107,7 +120,9 @@ async def both(_: str) -> list[str]:
     return [LOOPBACK, "::1"]
 
 
-def test_no_ipv6_on_this_controller_is_no_fault_of_the_relay(healthy: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_ipv6_on_this_controller_is_no_fault_of_the_relay(
+    healthy: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from probe import tcp
 
     real = tcp.connect
@@ -123,7 +138,9 @@ def test_no_ipv6_on_this_controller_is_no_fault_of_the_relay(healthy: Target, mo
     monkeypatch.setattr(tcp, "connect", connect)
     [proof] = prove([replace(healthy, ipv6="2001:db8::1", resolve=named, stun_port=None)])
     assert proof.ok, proof.to_json()
-    assert proof["tcp"].warning == "2001:db8::1 not tried: this controller has no route in that address family"
+    assert (
+        proof["tcp"].warning == "2001:db8::1 not tried: this controller has no route in that address family"
+    )
     assert "2001:db8::1" not in proof["upgrade"].detail
 
 
@@ -134,27 +151,33 @@ def test_the_prover_enters_a_verifying_relay_by_the_mesh_key(
     assert prover.mesh_key
     (tmp_path / "mesh.key").write_text(prover.mesh_key.reveal() + "\n")
     with ExitStack() as stack:
-        running = stack.enter_context(backend(command, tmp_path / "relay", *VERIFYING, "-mesh-psk-file", str(tmp_path / "mesh.key")))
+        running = stack.enter_context(
+            backend(command, tmp_path / "relay", *VERIFYING, "-mesh-psk-file", str(tmp_path / "mesh.key"))
+        )
         https, http = stack.enter_context(nginx(Front.of(good), running, tmp_path / "front"))
-        told = target(https, http, running.stun, ca=authority.ca, expect_admission="verify")
-        with_key, without = prove([replace(told, prover=prover), told])
+        verifying = target(https, http, running.stun, ca=authority.ca, expect_admission="verify")
+        with_key, without = prove([replace(verifying, prover=prover), verifying])
     assert with_key.ok and with_key.packets_passed, with_key.to_json()
     assert with_key["handshake"].detail == "two known keys admitted, a stranger refused"
     assert without.ok and not without.packets_passed
     assert "registered nodes only" in without["packets"].detail
 
 
-def test_an_unknown_relay_may_be_open_or_not(healthy: Target, closed: Backend, good: Issued, tmp_path: Path) -> None:
+def test_an_unknown_relay_may_be_open_or_not(
+    healthy: Target, closed: Backend, good: Issued, tmp_path: Path
+) -> None:
     with nginx(Front.of(good), closed, tmp_path / "front") as (https, http):
-        told = replace(healthy, expect_admission="unknown", managed=False)
-        one, other = prove([told, replace(told, https_port=https, http_port=http, stun_port=closed.stun)])
+        unknown = replace(healthy, expect_admission="unknown", deploy=None)
+        one, other = prove(
+            [unknown, replace(unknown, https_port=https, http_port=http, stun_port=closed.stun)]
+        )
     assert one.ok and one.packets_passed
     assert other.ok and not other.packets_passed
     assert other["handshake"].detail.startswith("a stranger's key refused")
 
 
 def test_pings_of_the_relay_are_answered(healthy: Target, good: Issued) -> None:
-    relay = Quack(pings=True)
+    relay = FaultyRelay(pings=True)
 
     async def climb() -> Proof:
         async with serving(relay, good) as port:
@@ -164,7 +187,9 @@ def test_pings_of_the_relay_are_answered(healthy: Target, good: Issued) -> None:
     assert relay.pongs > 10
 
 
-def test_a_network_failure_of_any_kind_is_a_broken_rung(healthy: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_failure_of_any_kind_is_a_broken_rung(
+    healthy: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
@@ -175,12 +200,16 @@ def test_a_network_failure_of_any_kind_is_a_broken_rung(healthy: Target, monkeyp
 
 
 @pytest.mark.parametrize(("broken", "see"), [("tls", "TLS"), ("tcp", "TCP, https port")])
-def test_a_silent_stun_is_no_fault_of_its_own_while_the_front_is_broken(healthy: Target, broken: str, see: str) -> None:
+def test_a_silent_stun_is_no_fault_of_its_own_while_the_front_is_broken(
+    healthy: Target, broken: str, see: str
+) -> None:
     faults = {"tls": {"ca": None}, "tcp": {"https_port": free_port()}}
 
     async def climb() -> Proof:
         async with answering(lambda *_: None) as silent:
-            return await verify(replace(healthy, stun_port=silent, **faults[broken]), patience=Patience(stun_s=0.3))
+            return await verify(
+                replace(healthy, stun_port=silent, **faults[broken]), patience=Patience(stun_s=0.3)
+            )
 
     proof = asyncio.run(climb())
     assert proof.failed_rung is not None
@@ -189,8 +218,10 @@ def test_a_silent_stun_is_no_fault_of_its_own_while_the_front_is_broken(healthy:
     assert proof["stun4"].detail.endswith(f"keeps silent, see {see}")
 
 
-def test_clients_make_no_fast_start_in_tls_12(authority: Authority, good: Issued, relay: Backend, tmp_path: Path) -> None:
-    """So a proxy that serves the fast start's certificate does no harm there."""
+def test_clients_make_no_fast_start_in_tls_12(
+    authority: Authority, good: Issued, relay: Backend, tmp_path: Path
+) -> None:
+    """A proxy that serves the fast start's certificate does no harm there."""
     chain = tmp_path / "meta.chain"
     chain.write_text(good.chain.read_text() + pem_of(new_meta_cert(bytes(range(32)), 1.8e9)))
     front = Front(chain, good.key, tls_more="ssl_protocols TLSv1.2;")
@@ -201,15 +232,16 @@ def test_clients_make_no_fast_start_in_tls_12(authority: Authority, good: Issued
     assert not proof["tls"].data["fast_start"]
 
 
-def test_another_ones_relay_may_do_without_port_80(healthy: Target) -> None:
-    [proof] = prove([replace(healthy, managed=False, http_port=free_port())])
+def test_a_relay_of_others_may_leave_port_80_closed(healthy: Target) -> None:
+    [proof] = prove([replace(healthy, deploy=None, http_port=free_port())])
     assert proof.ok
     assert proof["tcp80"].detail.endswith("right only if the map says canport80: false")
     assert proof["generate_204"].detail == "needs TCP, http port"
 
 
-def test_without_a_front_it_is_the_relay_that_has_to_be_mended(healthy: Target) -> None:
-    [proof] = prove([replace(healthy, fronted=False, https_port=free_port())])
+def test_without_a_front_it_is_the_relay_that_has_to_be_fixed(healthy: Target) -> None:
+    bare = partial(deploy_part, HK1.model_copy(update={"front": "none"}))
+    [proof] = prove([replace(healthy, fronted=False, deploy=bare, https_port=free_port())])
     assert proof.failed_rung is not None
     assert proof.failed_rung.next == "invoke deploy --host hk1 --only role:relay"
 
@@ -220,15 +252,19 @@ def test_thorough_holds_the_line(healthy: Target) -> None:
     assert proof["idle"].detail.startswith("1 s of silence survived")
 
 
-@pytest.mark.parametrize(("alive_s", "detail"), [(0.3, "keep-alive after 0 s, packets still pass"), (0, "no keep-alive in 0 s")])
+@pytest.mark.parametrize(
+    ("alive_s", "detail"), [(0.3, "keep-alive after 0 s, packets still pass"), (0, "no keep-alive in 0 s")]
+)
 def test_keep_alives_are_heard_or_missed(
     alive_s: float, detail: str, healthy: Target, good: Issued, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packets, "_KEEP_ALIVE_S", 0.2)
 
     async def climb() -> Proof:
-        async with serving(Quack(alive_s=alive_s), good) as port:
-            return await verify(replace(healthy, https_port=port), thorough=True, patience=Patience(idle_s=0.4))
+        async with serving(FaultyRelay(alive_s=alive_s), good) as port:
+            return await verify(
+                replace(healthy, https_port=port), thorough=True, patience=Patience(idle_s=0.4)
+            )
 
     proof = asyncio.run(climb())
     assert (proof["idle"].status == "ok") == (alive_s > 0)
@@ -266,25 +302,29 @@ def far(healthy: Target) -> Iterator[tuple[Target, list[object]]]:
         https = stack.enter_context(delaying((LOOPBACK, healthy.https_port), rtt_s=0.1))
         http = stack.enter_context(delaying((LOOPBACK, healthy.http_port), rtt_s=0.1))
         stun = stack.enter_context(delaying((LOOPBACK, healthy.stun_port), rtt_s=0.1, udp=True))
-        yield replace(healthy, https_port=https.port, http_port=http.port, stun_port=stun.port), [https, http, stun]
+        yield (
+            replace(healthy, https_port=https.port, http_port=http.port, stun_port=stun.port),
+            [https, http, stun],
+        )
 
 
 def test_round_trips_are_few(far: tuple[Target, list[object]]) -> None:
-    """Three connections to the https port: TCP, TLS, /derp/probe; and twice TCP, TLS, upgrade, login and three sizes of packets."""
-    told, (https, http, _) = far
-    [proof] = prove([told])
+    """Three connections to the https port: TCP, TLS, /derp/probe; and twice TCP, TLS, upgrade,
+    login and three sizes of packets."""
+    distant, (https, http, _) = far
+    [proof] = prove([distant])
     assert proof.ok, proof.to_json()
     counts = https.counts()  # type: ignore[attr-defined]
     assert (counts.connections, http.counts().connections) == (3, 1)  # type: ignore[attr-defined]
     assert counts.turns <= 3 + 2 * 7
     assert proof["packets"].data["bytes"]["1"]["min_ms"] >= 100
-    assert measure_all([told])["hk1"].stun_ms >= 100  # type: ignore[operator]
+    assert measure_all([distant])["hk1"].stun_ms >= 100  # type: ignore[operator]
 
 
 def test_many_at_once(healthy: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     targets = [replace(healthy, name=f"hk{number}") for number in range(20)]
-    told: list[tuple[str, str]] = []
-    proofs = prove(targets, on_rung=lambda one, rung: told.append((one.name, rung.name)))
+    seen: list[tuple[str, str]] = []
+    proofs = prove(targets, on_rung=lambda one, rung: seen.append((one.name, rung.name)))
     assert [proof.target for proof in proofs] == [one.name for one in targets]
     assert all(proof.ok for proof in proofs)
-    assert len(told) == 20 * len(LADDER)
+    assert len(seen) == 20 * len(LADDER)

@@ -1,4 +1,5 @@
-"""A real ACME server on loopback: Debian's Pebble, with its own DNS that says 127.0.0.1 to every name."""
+"""A real ACME server on loopback: Debian's Pebble, with its own DNS that answers 127.0.0.1 for
+every name."""
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ from lab.certificates import make_server_certificate
 
 @dataclass(frozen=True)
 class Pebble:
-    """`url` is its directory, `ca` what its own https is verified with, `http_port` where it asks for challenges."""
+    """A running Pebble.
+
+    `url`: its directory. `ca`: verifies its own https. `http_port`: where it fetches challenges.
+    """
 
     url: str
     ca: Path
@@ -27,7 +31,7 @@ class Pebble:
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of loopback that nobody has now."""
+    """Return TCP ports of loopback that are free now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     numbers = [sock.getsockname()[1] for sock in sockets]
     for sock in sockets:
@@ -37,7 +41,10 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def pebble(folder: Path, *, moody: bool = False) -> Iterator[Pebble]:
-    """Runs one in `folder`. `moody`: it refuses some nonces and takes its time, by which it tries a client's patience."""
+    """Run one in `folder`.
+
+    `moody`: it refuses some nonces and takes its time, to test a client's retries.
+    """
     listen, management, http, dns, dns_management = free_ports(5)
     authority, certificate, key = make_server_certificate("localhost", IPv4Address("127.0.0.1"))
     for name, content in (("ca.pem", authority), ("server.pem", certificate), ("server.key", key)):
@@ -56,7 +63,16 @@ def pebble(folder: Path, *, moody: bool = False) -> Iterator[Pebble]:
     calm = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"}
     tried = {"PEBBLE_VA_SLEEPTIME": "2", "PEBBLE_WFE_NONCEREJECT": "15", "PEBBLE_AUTHZREUSE": "0"}
     off = [word for name in ("http01", "https01", "tlsalpn01") for word in (f"-{name}", "")]
-    names = ["pebble-challtestsrv", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-dns01", f"127.0.0.1:{dns}", *off]
+    names = [
+        "pebble-challtestsrv",
+        "-defaultIPv4",
+        "127.0.0.1",
+        "-defaultIPv6",
+        "",
+        "-dns01",
+        f"127.0.0.1:{dns}",
+        *off,
+    ]
     programs = [
         [*names, "-management", f"127.0.0.1:{dns_management}"],
         ["pebble", "-config", str(folder / "pebble.json"), "-dnsserver", f"127.0.0.1:{dns}"],
@@ -65,7 +81,11 @@ def pebble(folder: Path, *, moody: bool = False) -> Iterator[Pebble]:
     with (folder / "pebble.log").open("wb") as log:
         try:
             for argv in programs:
-                processes.append(subprocess.Popen(argv, stdout=log, stderr=log, env={**os.environ, **(tried if moody else calm)}))
+                processes.append(
+                    subprocess.Popen(
+                        argv, stdout=log, stderr=log, env={**os.environ, **(tried if moody else calm)}
+                    )
+                )
             _await(listen, folder / "ca.pem", folder / "pebble.log")
             yield Pebble(f"https://localhost:{listen}/dir", folder / "ca.pem", http)
         finally:
@@ -78,7 +98,10 @@ def _await(port: int, ca: Path, log: Path) -> None:
     context, deadline = ssl.create_default_context(cafile=ca), time.monotonic() + 10
     while True:
         try:
-            with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain, server_hostname="localhost"):
+            with (
+                socket.create_connection(("127.0.0.1", port)) as plain,
+                context.wrap_socket(plain, server_hostname="localhost"),
+            ):
                 return
         except OSError as error:
             if time.monotonic() > deadline:

@@ -1,4 +1,5 @@
-"""Programs of Debian packages that must not be installed for a test's sake: nginx would take port 80 of a person's machine."""
+"""Programs of Debian packages that must not be installed for a test: nginx would take port 80 of
+the developer's machine."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ CACHE = Path(__file__).parent.parent.parent / ".cache" / "packages"
 
 
 def program(package: str, name: str) -> str:
-    """The path of a program: this machine's, or one out of its package, unpacked and not installed."""
+    """Return the path of a program: this machine's, or one from its package, unpacked and not
+    installed."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     if found:
         return found
@@ -18,7 +20,9 @@ def program(package: str, name: str) -> str:
     unpacked = folder / "usr" / "sbin" / name
     if not unpacked.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package], cwd=folder, check=True)
+        subprocess.run(
+            ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package], cwd=folder, check=True
+        )
         (archive,) = folder.glob("*.deb")
         subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], check=True)
     return str(unpacked)

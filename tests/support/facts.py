@@ -1,10 +1,11 @@
-"""Facts for tests: a host to `replace` fields of, so that each test states what matters to it."""
+"""Facts for tests: a host to `replace` fields of, so that each test states only the fields that
+matter to it."""
 
 from __future__ import annotations
 
 from engine.facts import Facts
 
-# An empty Debian 12: no program of ours, nothing listens, no question was asked.
+# An empty Debian 12: none of our programs, nothing listens, no question was asked.
 DEBIAN_12 = Facts(
     hostname="",
     os_id="debian",

@@ -1,4 +1,4 @@
-"""A lab of some tests' own, taken down however they end."""
+"""A lab for some tests alone, taken down however they end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import lab
 
 @contextmanager
 def own_lab(folders: pytest.TempPathFactory, name: str, **options: Any) -> Iterator[lab.Lab]:
-    """A lab below a temporary folder of that name; `options` are those of `lab.up`."""
+    """Run a lab below a temporary folder of that name; `options` are those of `lab.up`."""
     root = folders.mktemp(name) / "lab"
     try:
         yield lab.up(root, progress=print, **options)

@@ -1,10 +1,12 @@
-"""A real OpenSSH server on a loopback port, in front of a throw-away copy of this machine (see `stage.py`). Needs root.
+"""A real OpenSSH server on a loopback port, in front of a throw-away copy of this machine.
+
+Needs root. The copy is made by `stage.py`.
 
     with start_sshd(tmp_path) as sshd:
         ssh -p sshd.port -i sshd.key -o UserKnownHostsFile=sshd.known_hosts root@127.0.0.1
 
-Accounts unless told otherwise: `root` (key), `free` (key, sudo without password), `admin` (key, sudo with its password "correct horse"),
-`plain` (key, may not sudo).
+Accounts by default: `root` (key), `free` (key, sudo without password), `plain` (key, may not sudo),
+`admin` (key, sudo with its password "correct horse").
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ from typing import Literal
 
 PASSWORD = "correct horse"
 STAGE = Path(__file__).with_name("stage.py")
-NEVER = 2222
+_REFUSED_PORT = 2222
 
 
 @dataclass(frozen=True)
 class Account:
-    """A login. `noise` is what its ~/.bashrc prints on stdout before anything else (bash reads that file under sshd);
-    `bashrc` is any other text for that file. `sudo` says whether and how it may become root.
+    """A login.
+
+    `noise` is the text that its ~/.bashrc prints on stdout before anything else (bash reads that
+    file under sshd). `bashrc` is any other text for that file. `sudo` says whether and how it may
+    become root.
     """
 
     name: str
@@ -40,12 +45,20 @@ class Account:
     bashrc: str = ""
 
 
-ACCOUNTS = (Account("root"), Account("free", sudo="free"), Account("admin", PASSWORD, sudo="password"), Account("plain"))
+ACCOUNTS = (
+    Account("root"),
+    Account("free", sudo="free"),
+    Account("admin", PASSWORD, sudo="password"),
+    Account("plain"),
+)
 
 
 @dataclass
 class Sshd:
-    """A running server. `root` is the stage's file system seen from outside (readable and writable by root); `log` is sshd's own."""
+    """A running server.
+
+    `root`: the stage's file system seen from outside, for root. `log`: sshd's own.
+    """
 
     port: int
     key: Path
@@ -63,7 +76,7 @@ class Sshd:
         return Path(f"/proc/{self.pid}/root")
 
     def ssh(self, account: str = "root") -> list[str]:
-        """argv of the OpenSSH client that logs in here; a command may be appended."""
+        """Return the argv of the OpenSSH client that logs in here; a command may be appended."""
         options = {
             "IdentitiesOnly": "yes",
             "StrictHostKeyChecking": "yes",
@@ -72,7 +85,17 @@ class Sshd:
             "LogLevel": "ERROR",
         }
         flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
-        return ["ssh", "-F", "none", "-p", str(self.port), "-i", str(self.key), *flags, f"{account}@{self.address}"]
+        return [
+            "ssh",
+            "-F",
+            "none",
+            "-p",
+            str(self.port),
+            "-i",
+            str(self.key),
+            *flags,
+            f"{account}@{self.address}",
+        ]
 
     @property
     def enter(self) -> list[str]:
@@ -100,7 +123,7 @@ class Sshd:
 
 
 def make_key(path: Path) -> str:
-    """A new ed25519 key pair at `path`; the public half as text, without its comment."""
+    """Make an ed25519 key pair at `path`; return the public half as text, without its comment."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)], check=True)
     return " ".join(path.with_suffix(".pub").read_text().split()[:2])
 
@@ -115,13 +138,14 @@ def start_sshd(
     files: Mapping[str, str] | None = None,
     without: Sequence[str] = (),
 ) -> Sshd:
-    """Start a server whose keys and log lie in `folder`, and return when it accepts connections.
+    """Start a server whose keys and log are in `folder`, and return when it accepts connections.
 
-    `force_command` and `config` are lines of sshd_config; `files` are put on the stage first (those that begin with `#!` are executable);
-    `without` are paths that the stage does not have, such as /usr/bin/python3 or /usr/bin/sudo. Raises RuntimeError with the reason.
+    `force_command` and `config` are lines of sshd_config. `files` are put on the stage first; those
+    that begin with `#!` are executable. `without` are paths that the stage does not have, such as
+    /usr/bin/python3 or /usr/bin/sudo. Raises RuntimeError with the reason.
     """
     if os.geteuid() != 0:
-        raise RuntimeError("a stage needs root: mount, pid and network namespaces of its own")
+        raise RuntimeError("a stage needs root: it has its own mount, pid and network namespaces")
     sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
     if not sshd:
         raise RuntimeError("there is no sshd here: install openssh-server")
@@ -131,10 +155,15 @@ def start_sshd(
     port = listener.getsockname()[1]
     known_hosts = folder / "known_hosts"
     known_hosts.write_text(f"[127.0.0.1]:{port} {host_public}\n")
+    log = folder / "sshd.log"
     wanted = {
         "sshd": sshd,
         "accounts": [
-            {**asdict(a), "authorized_key": public + "\n", "bashrc": (f"echo '{a.noise}'\n" if a.noise else "") + a.bashrc}
+            {
+                **asdict(a),
+                "authorized_key": public + "\n",
+                "bashrc": (f"echo '{a.noise}'\n" if a.noise else "") + a.bashrc,
+            }
             for a in accounts
         ],
         "files": dict(files or {}),
@@ -142,8 +171,21 @@ def start_sshd(
         "host_key": (folder / "host_key").read_text(),
         "sshd_config": _config(password_login=password_login, force_command=force_command, more=config),
     }
-    ours, theirs = socket.socketpair()
-    log = folder / "sshd.log"
+    process, control = _raise_stage(wanted, listener, log)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return Sshd(
+        port, folder / "id_ed25519", known_hosts, host_public, log, int(children[0]), process, control
+    )
+
+
+def _raise_stage(
+    wanted: Mapping[str, object], listener: socket.socket, log: Path
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a stage that serves `listener`; return its process and the socket that keeps it up.
+
+    Raises RuntimeError.
+    """
+    control, theirs = socket.socketpair()
     with log.open("wb", buffering=0) as errors, listener, theirs:
         namespaces = ["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child"]
         process = subprocess.Popen(
@@ -153,32 +195,31 @@ def start_sshd(
             stderr=errors,
             start_new_session=True,
         )
-    ours.sendall(json.dumps(wanted).encode() + b"\n")
-    ours.settimeout(20)
+    control.sendall(json.dumps(wanted).encode() + b"\n")
+    control.settimeout(20)
     try:
-        answer = ours.recv(16)
+        answer = control.recv(16)
     except TimeoutError:
         answer = b""
     if answer != b"ready\n":
         process.kill()
         process.wait()
-        ours.close()
+        control.close()
         raise RuntimeError(f"the stage did not come up: {log.read_text(errors='replace')[-2000:]}")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return Sshd(port, folder / "id_ed25519", known_hosts, host_public, log, int(children[0]), process, ours)
+    return process, control
 
 
 def _listen() -> socket.socket:
     while True:
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        if listener.getsockname()[1] != NEVER:
+        if listener.getsockname()[1] != _REFUSED_PORT:
             return listener
         listener.close()
 
 
 def _config(*, password_login: bool, force_command: str, more: Sequence[str]) -> str:
     lines = [
-        *more,  # sshd takes the first value that it is given
+        *more,  # sshd takes the first value of each setting
         "HostKey /run/stage/host_key",
         "PidFile none",
         "StrictModes no",

@@ -1,8 +1,10 @@
-"""The root of a stage: process 1 of namespaces of its own, over a copy-on-write copy of this machine. Run by `tests.support.sshd`, as root.
+"""The root of a stage: process 1 of its own namespaces, over a copy-on-write copy of this machine.
 
-Everything inside (`/etc`, users, packages, network, kernel settings) may be changed at will and is gone with this process, however it ends.
-Speaks with its maker over file descriptor 0: one JSON line in (what to set up), `ready` out, and it ends when that closes.
-File descriptor 1 is the listening socket, made outside: it stays in the machine's network while everything else here is in an empty one.
+Run by `tests.support.sshd`, as root. Everything inside (`/etc`, users, packages, network, kernel
+settings) may be changed at will and is gone with this process, however it ends. It speaks with its
+maker over file descriptor 0: one JSON line in (the settings), `ready` out, and it ends when that
+closes. File descriptor 1 is the listening socket, made outside: it stays in the machine's network
+while everything else here is in an empty one.
 """
 
 import contextlib
@@ -24,7 +26,10 @@ def mount(*arguments: str) -> None:
 
 
 def enter_copy() -> None:
-    """Make this machine's root, written to memory only, our root. Kernel settings that are not this network's own become read-only."""
+    """Make a copy of this machine's root, written to memory only, our root.
+
+    Kernel settings become read-only, except those of this network namespace.
+    """
     base = Path("/mnt")  # covered in our mount namespace only
     mount("-t", "tmpfs", "stage", str(base))
     root = base / "root"
@@ -35,7 +40,8 @@ def enter_copy() -> None:
         work.mkdir()
         where = root / disk.lstrip("/")
         mount("-t", "overlay", "stage", "-o", f"lowerdir={disk},upperdir={upper},workdir={work}", str(where))
-        where.chmod(Path(disk).stat().st_mode & 0o7777)  # a new upper layer has the mode of its own top
+        # a new upper layer has the mode of its own top
+        where.chmod(Path(disk).stat().st_mode & 0o7777)
     for name, kind in (("dev", "tmpfs"), ("run", "tmpfs"), ("tmp", "tmpfs"), ("proc", "proc")):
         mount("-t", kind, "stage", str(root / name), *(["-o", "mode=1777"] if name == "tmp" else []))
     mount("--bind", str(root / "proc/sys"), str(root / "proc/sys"))
@@ -56,9 +62,14 @@ def enter_copy() -> None:
 
 
 def other_disks() -> list[str]:
-    """Where this machine has mounted more file systems that lie on disks, such as /usr or /var; an overlay does not look into them."""
+    """Return where further file systems on disks are mounted, such as /usr or /var: an overlay does
+    not look into them."""
     mounts = [line.split()[:2] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    found = [where.encode().decode("unicode_escape") for device, where in mounts if device.startswith("/dev/") and where != "/"]
+    found = [
+        where.encode().decode("unicode_escape")
+        for device, where in mounts
+        if device.startswith("/dev/") and where != "/"
+    ]
     return sorted({where for where in found if Path(where).is_dir()})
 
 
@@ -73,7 +84,11 @@ def add_account(number: int, account: dict) -> None:
     hashed = "*"
     if account["password"]:
         hashed = subprocess.run(
-            ["openssl", "passwd", "-6", "-stdin"], input=account["password"], capture_output=True, text=True, check=True
+            ["openssl", "passwd", "-6", "-stdin"],
+            input=account["password"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
     uid = 0 if name == "root" else number
     for path in ("/etc/passwd", "/etc/shadow", "/etc/group"):
@@ -82,7 +97,7 @@ def add_account(number: int, account: dict) -> None:
     append("/etc/passwd", f"{name}:x:{uid}:{uid}::{home}:{account['shell']}")
     append("/etc/shadow", f"{name}:{hashed}:19000:0:99999:7:::")
     append("/etc/group", f"{name}:x:{uid}:")
-    if name == "root":  # an empty one instead of the machine's own, which also hides whatever keys lie there
+    if name == "root":  # an empty one instead of the machine's own, which also hides any keys there
         mount("-t", "tmpfs", "-o", "mode=700", "stage", str(home))
     shutil.rmtree(home, ignore_errors=True)
     (home / ".ssh").mkdir(parents=True, exist_ok=True)
@@ -91,13 +106,15 @@ def add_account(number: int, account: dict) -> None:
     (home / ".bashrc").write_text(account["bashrc"])
     for path in (home, *home.rglob("*")):
         os.chown(path, uid, uid)
-    rule = {"free": "ALL=(ALL:ALL) NOPASSWD: ALL", "password": "ALL=(ALL:ALL) ALL", "none": ""}[account["sudo"]]
+    rule = {"free": "ALL=(ALL:ALL) NOPASSWD: ALL", "password": "ALL=(ALL:ALL) ALL", "none": ""}[
+        account["sudo"]
+    ]
     if rule:
         append("/etc/sudoers", f"{name} {rule}")
 
 
 def set_up(wanted: dict) -> None:
-    """Accounts, files and sshd's own files, as the maker wants them."""
+    """Write accounts, files and sshd's own files, as the maker wants them."""
     Path("/etc/sudoers").write_text("Defaults env_reset\n")
     Path("/etc/sudoers").chmod(0o440)
     append("/etc/hosts", "127.0.1.1 stage")
@@ -124,7 +141,8 @@ def set_up(wanted: dict) -> None:
 
 
 def serve(control: socket.socket, listener: socket.socket, sshd: str) -> None:
-    """Start one `sshd -i` for each connection, as inetd does, and collect what ended, until the maker closes its end."""
+    """Start one `sshd -i` for each connection, as inetd does, and reap those that ended, until the
+    maker closes its end."""
     argv = [sshd, "-i", "-e", "-f", "/run/stage/sshd_config"]
     while True:
         readable, _, _ = select.select([control, listener], [], [], 0.5)

@@ -68,7 +68,7 @@ func (e *endpoint) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", e.addr)
 }
 
-// client is one connection as the generator uses it. Every frame is made and parsed by tailscale.com/derp.
+// client is one connection as the generator uses it. tailscale.com/derp makes and parses every frame.
 type client struct {
 	priv key.NodePrivate
 	pub  key.NodePublic
@@ -84,7 +84,8 @@ type transport interface {
 	Recv() (derp.ReceivedMessage, error)
 }
 
-// stock connects as tailscaled does: derphttp.Client, fast start where the relay offers it, one write per packet.
+// stock connects as tailscaled does: derphttp.Client, fast start where the relay offers it, one write
+// per packet.
 func (e *endpoint) stock(ctx context.Context) (*client, error) {
 	scheme := "http"
 	if e.roots != nil {
@@ -95,7 +96,8 @@ func (e *endpoint) stock(ctx context.Context) (*client, error) {
 		return nil, err
 	}
 	priv := key.NewNode()
-	hc, err := derphttp.NewClient(priv, fmt.Sprintf("%s://%s:%s/derp", scheme, e.name, port), logger.Discard, netmon.NewStatic())
+	url := fmt.Sprintf("%s://%s:%s/derp", scheme, e.name, port)
+	hc, err := derphttp.NewClient(priv, url, logger.Discard, netmon.NewStatic())
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +111,8 @@ func (e *endpoint) stock(ctx context.Context) (*client, error) {
 	return c, c.awaitInfo()
 }
 
-// corked connects with derp.Client over a writer that can hold frames back, so that several of them leave in one write.
+// corked connects with derp.Client over a writer that can hold frames back, so that several of them
+// leave in one write.
 func (e *endpoint) corked(ctx context.Context) (*client, error) {
 	return e.corkedAs(ctx, key.NewNode())
 }

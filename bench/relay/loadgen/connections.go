@@ -39,7 +39,8 @@ func each(n int, f func(i int) error) error {
 	return <-failed
 }
 
-// runIdle holds -count idle connections; then each moves -moved bytes to its neighbour and is idle again.
+// runIdle holds -count idle connections; then each moves -moved bytes to its neighbour and is idle
+// again.
 func runIdle(ctx context.Context, e *endpoint) error {
 	if err := hold("empty", nil); err != nil {
 		return err
@@ -51,7 +52,8 @@ func runIdle(ctx context.Context, e *endpoint) error {
 		return err
 	}
 	time.Sleep(2 * time.Second)
-	if err := hold("idle", map[string]any{"connections": len(clients), "key_exchange": clients[0].curve()}); err != nil {
+	fields := map[string]any{"connections": len(clients), "key_exchange": clients[0].curve()}
+	if err := hold("idle", fields); err != nil {
 		return err
 	}
 	for i, c := range clients {
@@ -78,7 +80,12 @@ func runIdle(ctx context.Context, e *endpoint) error {
 	}
 	time.Sleep(2 * time.Second)
 	c := t.counts()
-	return hold("moved", map[string]any{"connections": len(clients), "bytes": c.bytes, "sent": c.sent, "delivered": c.delivered})
+	return hold("moved", map[string]any{
+		"connections": len(clients),
+		"bytes":       c.bytes,
+		"sent":        c.sent,
+		"delivered":   c.delivered,
+	})
 }
 
 // runChurn makes -count connections that end as soon as the relay has greeted them.

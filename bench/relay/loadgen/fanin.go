@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// runFanIn paces -pairs undisturbed pairs, first alone (events calm.*), then beside -count senders that all send
-// to one receiver which never reads (events stalled.*).
+// runFanIn paces -pairs undisturbed pairs, first alone (events calm.*), then beside -count senders
+// that all send to one receiver which never reads (events stalled.*).
 func runFanIn(ctx context.Context, e *endpoint) error {
 	const perSender = 250 // packets a second
 	t := newTraffic()
@@ -53,8 +53,8 @@ func runFanIn(ctx context.Context, e *endpoint) error {
 	return hold("settled", map[string]any{"flood_sent": sent})
 }
 
-// stall keeps a connection of priv open without reading from it. Relays hang up on such a client after 2 s without
-// its seeing it, so it comes anew every 2 s.
+// stall keeps a connection of c's key open without reading from it. Relays hang up on such a client
+// after 2 s, and it does not see that, so it connects again every 2 s.
 func stall(ctx context.Context, e *endpoint, c *client, stopping *atomic.Bool) error {
 	for {
 		for range 20 {

@@ -1,6 +1,7 @@
-// Command loadgen drives a DERP relay with Tailscale's own client packages, so that a relay is judged by code that
-// is not its own. It measures nothing of the relay's process: it prints one JSON event a line, and whoever started
-// it reads the process at those moments. At an event named "hold" it waits for a line on its input.
+// Command loadgen drives a DERP relay with Tailscale's own client packages, so that a relay is judged
+// by code that is not its own. It measures nothing of the relay's process: it prints one JSON event a
+// line, and the program that started it reads the process at those moments. At an event with "hold"
+// it waits for a line on its input.
 package main
 
 import (

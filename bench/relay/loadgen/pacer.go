@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pacer sleeps precisely. Go's own timers wait in epoll for whole milliseconds, so that paced senders would all wake
-// together and send in bursts; a timerfd wakes its goroutine alone and within some 50 µs.
+// pacer sleeps precisely. Go's own timers wait in epoll for whole milliseconds, so that paced senders
+// would all wake together and send in bursts. A timerfd wakes its goroutine alone and within some
+// 50 µs.
 type pacer struct {
 	fd   int
 	file *os.File

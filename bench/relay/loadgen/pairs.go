@@ -15,8 +15,8 @@ func (e *endpoint) connect(ctx context.Context) (*client, error) {
 	return e.corked(ctx)
 }
 
-// addPairs connects n senders and n receivers; sender i sends to receiver i, or to all of them in turn. A relay that
-// is one process is the measure for -place, and has no workers to choose from.
+// addPairs connects n senders and n receivers; sender i sends to receiver i, or to all of them in
+// turn. A relay of one process is the measure for -place, and has no workers to choose from.
 func (t *traffic) addPairs(ctx context.Context, e *endpoint, n int, rotate bool) error {
 	connect := connectPairs
 	if *place != "" && *debugAt != "" {

@@ -10,9 +10,10 @@ import (
 	"tailscale.com/types/key"
 )
 
-// connectPlaced connects n senders and n receivers to a relay of two workers, so that each pair is on one worker
-// (-place same) or on both (-place across), evenly in both directions. The kernel chooses the worker of a connection,
-// so more are made than are needed, and the debug page tells which worker got which: they number connections in turn.
+// connectPlaced connects n senders and n receivers to a relay of two workers, so that each pair is on
+// one worker (-place same) or on both (-place across), evenly in both directions. The kernel chooses
+// the worker of a connection, so more are made than are needed. The debug page shows the worker of
+// each: workers number connections in turn.
 func connectPlaced(ctx context.Context, e *endpoint, n int) (senders, receivers []*client, err error) {
 	var on [2][]*client
 	for len(on[0]) < 2*n || len(on[1]) < 2*n {

@@ -11,8 +11,8 @@ import (
 	xstun "tailscale.com/net/stun"
 )
 
-// runSTUN keeps a few requests under way on each of -pairs sockets. Requests and answers travel several to a
-// system call on this side, so that the generator is not what is measured.
+// runSTUN keeps a few requests under way on each of -pairs sockets. This side sends and reads several
+// in a system call, so that the server is measured and not the generator.
 func runSTUN(ctx context.Context, _ *endpoint) error {
 	const underWay = 8 // × sockets: must fit the relay's receive buffer
 	var answers atomic.Int64

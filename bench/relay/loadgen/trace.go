@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// The modelled trace: what a relayed tailnet looks like from the relay. Each client talks in bursts, mostly to
-// one peer. The model is seeded, so that every server under test is sent the same packets at the same times.
+// The modelled trace: a relayed tailnet as its relay sees it. Each client talks in bursts, mostly to
+// one peer. The model is seeded, so that every server under test gets the same packets at the same
+// times.
 //
 //	kind         part of bursts   packets   bytes each
 //	interactive  60 %             1–3       64–300

@@ -14,7 +14,7 @@ import (
 	"tailscale.com/types/key"
 )
 
-// Every payload starts with the sender's number and the moment it was sent (ns since epoch below).
+// Every payload starts with the sender's number and the moment of sending (ns since epoch below).
 const stampLen = 12
 
 var epoch = time.Now()
@@ -107,8 +107,8 @@ func (t *traffic) drain(c *client) {
 	}
 }
 
-// room waits until at most limit packets of s are under way. What has not arrived after 100 ms without
-// progress is given up as lost.
+// room waits until at most limit packets of s are under way. Packets that have not arrived after
+// 100 ms without progress are counted as lost.
 func (s *sender) room(limit int64) {
 	for {
 		acked := s.acked.Load()

@@ -1,5 +1,5 @@
-// headscale and the nodes in one module: most of what the nodes are made of is headscale's too, and built once. headscale so gets the
-// nodes' release of tailscale.com, which is a little newer than the one that it asks for.
+// headscale and the nodes in one module: they share most packages, which are then built once.
+// headscale so gets the nodes' release of tailscale.com, a little newer than the one that it requires.
 module derpfleet/lab/go/tailnet
 
 go 1.26.6

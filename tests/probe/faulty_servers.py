@@ -1,4 +1,7 @@
-"""Servers that misbehave on purpose, scripted on real sockets. They stand beside the real ones, for faults that no real server has."""
+"""Servers that misbehave on purpose, scripted on real sockets.
+
+They complement the real ones, for faults that no real server has.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from relay.core import wire
-from relay.core.handshake import Introduction, ServerInfo, make_private_key, pack_server_info, parse_client_info, public_key
+from relay.core.handshake import (
+    Introduction,
+    ServerInfo,
+    make_private_key,
+    pack_server_info,
+    parse_client_info,
+    public_key,
+)
 from relay.core.stun import pack_response
 from tests.probe.authority import Issued
 from tests.probe.servers import LOOPBACK
@@ -21,7 +31,8 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def serving(script: Script, issued: Issued | None = None) -> AsyncIterator[int]:
-    """The port of a server that runs `script` for each connection, under TLS if there is a certificate."""
+    """Yield the port of a server that runs `script` for each connection, under TLS if there is a
+    certificate."""
     tasks: set[asyncio.Task[None]] = set()
     tls = None
     if issued is not None:
@@ -53,7 +64,7 @@ async def serving(script: Script, issued: Issued | None = None) -> AsyncIterator
 
 
 def saying(words: bytes, *, then: float = 0) -> Script:
-    """Reads a little, says that, and waits for so many seconds before it hangs up."""
+    """Return a script that reads a little, sends `words`, and hangs up after `then` seconds."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(4096)
@@ -65,7 +76,7 @@ def saying(words: bytes, *, then: float = 0) -> Script:
 
 
 def trickling(first: bytes = b"", drop: bytes = b"x") -> Script:
-    """Says `first`, then a byte at a time, for ever."""
+    """Return a script that sends `first`, then `drop` after `drop` until stopped."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(4096)
@@ -79,14 +90,15 @@ def trickling(first: bytes = b"", drop: bytes = b"x") -> Script:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """A TCP reset instead of a farewell."""
+    """Send a TCP reset instead of an orderly close."""
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 def filtering(name: str, onwards: int) -> Script:
-    """A filter on the way: resets a hello that names `name`, passes on everything else to the port `onwards`."""
+    """Return a filter on the way: it resets a hello that names `name` and passes all others on to
+    the port `onwards`."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         hello = await reader.read(4096)
@@ -114,19 +126,23 @@ SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgr
 
 
 @dataclass
-class Quack:
-    """Looks like a relay up to a point. Each field is a step that a subclass or a test may do wrongly."""
+class FaultyRelay:
+    """A server that looks like a relay up to a point.
+
+    Each field is a step that a test may do wrongly.
+    """
 
     key: bytes = b""
     header_key: bytes = b""  # named in the answer's header; empty: none
     fresh_key: bool = False  # another server key for each connection
     upgrade: Script | None = None  # instead of the answer to the upgrade
     after_info: Callable[[Introduction], bytes] | None = None  # instead of ServerInfo
-    deliver: Callable[[bytes], bytes | None] | None = None  # what becomes of a packet
+    # a packet as it is delivered; None: dropped
+    deliver: Callable[[bytes], bytes | None] | None = None
     most: int = wire.MAX_PACKET  # packets above it vanish
     pings: bool = False  # pings its clients with every packet
     alive_s: float = 0  # sends one keep-alive after so long
-    loses: bool = False  # says that the receiver is not there
+    loses: bool = False  # reports that the receiver is not there
 
     def __post_init__(self) -> None:
         self.key = self.key or make_private_key()
@@ -185,7 +201,7 @@ async def _frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 @contextlib.asynccontextmanager
 async def answering(answer: Callable[[bytes, tuple[str, int]], bytes | None]) -> AsyncIterator[int]:
-    """The port of a UDP server; `answer` gets the datagram and its sender."""
+    """Yield the port of a UDP server; `answer` gets the datagram and its sender."""
 
     class Protocol(asyncio.DatagramProtocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -204,13 +220,14 @@ async def answering(answer: Callable[[bytes, tuple[str, int]], bytes | None]) ->
 
 
 def stun_saying(address: str) -> Callable[[bytes, tuple[str, int]], bytes]:
-    """A STUN server that tells everybody the same address."""
+    """Return the answers of a STUN server that reports the same address to every client."""
     return lambda request, sender: pack_response(request[8:20], socket.inet_aton(address), sender[1])
 
 
 @contextlib.contextmanager
 def backlog_full() -> AsyncIterator[int]:  # type: ignore[misc]
-    """A port whose SYNs are dropped, as a packet filter does: its backlog is full and nobody accepts."""
+    """Yield a port whose SYNs are dropped, as by a packet filter: its backlog is full and no
+    program accepts."""
     with socket.socket() as listener, contextlib.ExitStack() as fillers:
         listener.bind((LOOPBACK, 0))
         listener.listen(0)

@@ -1,0 +1,16 @@
+"""The role that deploys each part which a proof may find broken."""
+
+from __future__ import annotations
+
+from inventory.choices import front_of
+from inventory.model import Host
+from probe.target import Part
+
+ROLES = {Part.FIREWALL: "firewall", Part.FRONT: "nginx", Part.CERTIFICATE: "certificate", Part.RELAY: "relay"}
+
+
+def deploy_part(host: Host, part: Part) -> str:
+    """Return the command that deploys one part of a host again."""
+    if part is Part.FRONT and not front_of(host).hides_relay:
+        part = Part.RELAY
+    return f"invoke deploy --host {host.name} --only role:{ROLES[part]}"
