@@ -1,17 +1,22 @@
 """Say what each word of the site file's four choices implies. Pure data, read by roles, probe and fleet.
 
 Code asks a property of the choice instead of comparing its name, so that a new word is one more row of a table here. Each
-table has a row for every word of its Literal in `inventory.model`.
+table has a row for every word of its Literal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # the model needs pydantic, and these tables do not
-    from inventory.model import FirewallModeName, FlavourName, FrontName, Host, SourceName
+    from inventory.model import Host
+
+FlavourName = Literal["python", "docker"]
+FrontName = Literal["nginx", "none"]
+SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
+FirewallModeName = Literal["enforce", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
+from inventory.choices import FirewallModeName, FlavourName, FrontName, SourceName
 from inventory.secrets import SecretRef
 
 
@@ -67,12 +68,6 @@ Mail = Annotated[str, _text(r"^[^@\s]+@[^@\s]+$", "a mail address")]
 Sha256 = Annotated[str, _text(r"^[0-9a-f]{64}$", "64 lower-case hex digits")]
 ImageRef = Annotated[str, _text(r"^\S+@sha256:[0-9a-f]{64}$", "an image with its digest, name@sha256:…: a tag can change under you")]
 Address = Annotated[str, _text(r"^[^\s@/]+$", "a name or an address, without user, port or path")]
-
-# The four choices of a host. What each word implies is in inventory/choices.py.
-FlavourName = Literal["python", "docker"]
-FrontName = Literal["nginx", "none"]
-SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
-FirewallModeName = Literal["enforce", "off"]
 
 
 class Model(BaseModel):

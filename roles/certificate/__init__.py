@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Command, Resource
-from inventory.model import Host, Site, SourceName
+from inventory.choices import SourceName
+from inventory.model import Host, Site
 from roles import paths
 from roles.certificate import acme, brought, program, self_signed
 from roles.certificate.contract import Source, files_in

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Resource
-from inventory.model import FirewallModeName, Host, Site
+from inventory.choices import FirewallModeName
+from inventory.model import Host, Site
 from roles.firewall import nftables, off
 from roles.firewall.contract import Guard
 

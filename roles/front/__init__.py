@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from engine.facts import Ask, Facts
 from engine.resource import Resource
-from inventory.model import FrontName, Host
+from inventory.choices import FrontName
+from inventory.model import Host
 from roles.front import direct, nginx
 from roles.front.contract import Front
 from roles.wiring import Wiring

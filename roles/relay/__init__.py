@@ -8,7 +8,8 @@ from dataclasses import replace
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Resource
-from inventory.model import FlavourName, Host, Site
+from inventory.choices import FlavourName
+from inventory.model import Host, Site
 from roles import docker, ports
 from roles.admission import verify_url
 from roles.relay import derper, key, ours

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import pytest
 
-from inventory.choices import FIREWALLS, FLAVOURS, FRONTS, SOURCES
-from inventory.model import Certificate, Firewall, FirewallModeName, FlavourName, FrontName, Host, SourceName
+from inventory.choices import FIREWALLS, FLAVOURS, FRONTS, SOURCES, FirewallModeName, FlavourName, FrontName, SourceName
+from inventory.model import Certificate, Firewall, Host
 
 TABLES = [
     (FRONTS, FrontName, Host, "front"),
