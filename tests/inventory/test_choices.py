@@ -7,7 +7,16 @@ from typing import Any, get_args
 
 import pytest
 
-from inventory.choices import FIREWALLS, FLAVOURS, FRONTS, SOURCES, FirewallModeName, FlavourName, FrontName, SourceName
+from inventory.choices import (
+    FIREWALLS,
+    FLAVOURS,
+    FRONTS,
+    SOURCES,
+    FirewallModeName,
+    FlavourName,
+    FrontName,
+    SourceName,
+)
 from inventory.model import Certificate, Firewall, Host
 
 TABLES = [
@@ -19,5 +28,7 @@ TABLES = [
 
 
 @pytest.mark.parametrize(("table", "words", "model", "key"), TABLES, ids=[key for *_, key in TABLES])
-def test_a_table_has_the_words_of_its_literal(table: Mapping[str, Any], words: Any, model: Any, key: str) -> None:
+def test_a_table_has_the_words_of_its_literal(
+    table: Mapping[str, Any], words: Any, model: Any, key: str
+) -> None:
     assert tuple(table) == get_args(words) == get_args(model.model_fields[key].annotation)
