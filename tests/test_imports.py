@@ -126,26 +126,6 @@ def test_the_relays_imports_have_no_circle_but_in_its_core() -> None:
     assert needs == {}  # else circles remain, and the modules between two of them
 
 
-def attributes(node: ast.ClassDef) -> set[str]:
-    """Every attribute that a class' own __init__ assigns."""
-    inits = [child for child in node.body if isinstance(child, ast.FunctionDef) and child.name == "__init__"]
-    return {
-        target.attr
-        for init in inits
-        for target in ast.walk(init)
-        if isinstance(target, ast.Attribute) and isinstance(target.ctx, ast.Store) and getattr(target.value, "id", "") == "self"
-    }
-
-
-def test_no_class_of_the_relay_has_become_everything() -> None:
-    hot = "Session"  # what the loop of `feed` reads; an object more would be a look-up more for each packet
-    classes = [
-        node for path in (ROOT / "relay").rglob("*.py") for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)
-    ]
-    assert {"Relay", "Clients", hot} <= {node.name for node in classes}
-    assert {node.name: len(found) for node in classes if len(found := attributes(node)) > 20 and node.name != hot} == {}
-
-
 def test_the_agent_needs_nothing_but_python() -> None:
     paths = list((ROOT / "files" / "agent").glob("*.py"))
     tops = {module.split(".")[0] for path in paths for module in imported(path)}
