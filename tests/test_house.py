@@ -19,21 +19,27 @@ CHOICE = re.compile(
 )
 
 # Where a choice is a key into a table of what it implies or of the modules that carry it out.
-TABLES = {"inventory/choices.py", *(f"roles/{folder}/__init__.py" for folder in ("certificate", "firewall", "front", "relay"))}
+ROLES = ("certificate", "firewall", "front", "relay")
+TABLES = {"inventory/choices.py", *(f"roles/{role}/__init__.py" for role in ROLES)}
 # Files that still compare a choice. This set may only shrink.
 COMPARING: set[str] = set()
 
 
 def choices_in(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Yield "compared" or "looked up" with the line, for each place where one of the choices decides something."""
+    """Yield "compared" or "looked up" and the line, for each place where a choice decides."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
-            yield from (("compared", node.lineno) for part in (node.left, *node.comparators) if _has_choice(part))
+            parts = (node.left, *node.comparators)
+            yield from (("compared", node.lineno) for part in parts if _has_choice(part))
         elif isinstance(node, ast.Match) and _has_choice(node.subject):
             yield "compared", node.lineno
         elif isinstance(node, ast.Subscript) and _is_choice(node.slice):
             yield "looked up", node.lineno
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and any(map(_is_choice, node.args)):
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and any(map(_is_choice, node.args))
+        ):
             yield "looked up" if node.func.attr == "get" else "compared", node.lineno
 
 
@@ -48,12 +54,19 @@ def _has_choice(node: ast.AST) -> bool:
 
 def places(kind: str) -> set[str]:
     """Return the product's files that compare a choice or look one up."""
-    files = [path for name in PRODUCT for path in ([ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py")))]
-    return {str(path.relative_to(ROOT)) for path in files if kind in {found for found, _ in choices_in(ast.parse(path.read_text()))}}
+    found = set()
+    for name in PRODUCT:
+        for path in [ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py")):
+            if kind in {one for one, _ in choices_in(ast.parse(path.read_text()))}:
+                found.add(str(path.relative_to(ROOT)))
+    return found
 
 
 def test_no_choice_of_the_site_file_is_compared_by_name() -> None:
-    """Ask `inventory.choices` or `roles.wiring` instead: a comparison with a name does not say which question it asks."""
+    """Code asks `inventory.choices` or `roles.wiring`.
+
+    A comparison with a name does not say which question it asks.
+    """
     assert places("compared") == COMPARING
 
 
@@ -61,7 +74,6 @@ def test_choices_are_keys_of_the_tables_only() -> None:
     assert places("looked up") == TABLES
 
 
-ROLES = ("certificate", "firewall", "front", "relay")
 VARIANTS = {
     "certificate": ("acme", "brought", "self_signed"),
     "firewall": ("nftables", "off"),
@@ -78,7 +90,8 @@ def test_a_role_knows_no_other_and_a_variant_no_sibling(role: str) -> None:
         place = ".".join(path.relative_to(ROOT / "roles" / role).with_suffix("").parts)
         beside = [name for name in VARIANTS[role] if not f"{place}.".startswith(f"{name}.")]
         siblings = [f"roles.{role}.{name}" for name in beside] if place != "__init__" else []
-        found = [name for name in imported(path) if any(name == one or name.startswith(f"{one}.") for one in [*others, *siblings])]
+        refused = [*others, *siblings]
+        found = [name for name in imported(path) if any(f"{name}.".startswith(f"{one}.") for one in refused)]
         assert found == [], path
 
 
