@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from engine.cache import alone, prune, used, write
+from engine.cache import locked, prune, used, write
 from engine.plan import sha256
 from inventory.checkout import CHECKOUT
 from inventory.errors import DerpfleetError
@@ -55,7 +55,7 @@ def import_archive(source: Path, *, arch: str, cache: Path) -> ImageArtefact:
     except OSError as error:
         raise ImageError(f"{source} cannot be read", why=error.strerror or "", next="mend docker.archive in the site file") from error
     path, ref_path = cache / "images" / f"{key[:16]}-{arch}.tar.gz", cache / "images" / f"{key[:16]}-{arch}.ref"
-    with alone(path.parent):
+    with locked(path.parent / ".lock"):
         if not (path.exists() and ref_path.exists()):
             config, layers = _read(source, GO_ARCH.get(arch, arch))
             ref, content = write_image(config, layers)

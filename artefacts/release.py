@@ -20,7 +20,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from artefacts.programs import Program
-from engine.cache import alone, prune, used, write
+from engine.cache import locked, prune, used, write
 from engine.facts import Facts
 from engine.plan import sha256
 from inventory.checkout import CHECKOUT
@@ -57,7 +57,7 @@ def build_release(program: Program, facts: Facts, *, cache: Path, progress: Call
     lock = locked_for(CHECKOUT / "requirements" / program.lock, marker_environment(facts))
     sources = _sources(program)
     folder, name = cache / "releases", f"{program.name}-{_key(program, python, platforms, lock, sources)}"
-    with alone(folder):
+    with locked(folder / ".lock"):
         path = _made(folder, name)
         if path is None:
             progress(f"building the {program.name} release for Python {python} on {facts.arch}")

@@ -222,7 +222,7 @@ def test_two_that_build_at_once_fetch_once_and_leave_no_parts(shelf: Shelf) -> N
 
 def test_a_cache_of_somebody_else_is_told(shelf: Shelf) -> None:
     shelf.cache.write_text("no folder")
-    with pytest.raises(CacheError, match="cannot be read or written") as caught:
+    with pytest.raises(CacheError, match="cannot read or write what it keeps") as caught:
         shelf.build("one")
     assert caught.value.where == str(shelf.cache / "releases")
     assert caught.value.next.endswith(str(shelf.cache))

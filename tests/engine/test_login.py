@@ -39,7 +39,7 @@ def test_a_jump_host_is_blamed_for_what_it_did_itself(sshd: Sshd, tmp_path: Path
     unknown = refused(f"root@127.0.0.1:{sshd.port}", tmp_path / "none")
     assert (unknown.what, unknown.where) == ("the jump host's key is not known", f"root@127.0.0.1:{sshd.port}")
     assert f"has no entry for [127.0.0.1]:{sshd.port}" in unknown.why
-    assert unknown.next == "look at it and accept it with: invoke trust --host hk1"
+    assert unknown.next == "compare the key with the host's own and pin it: invoke trust --host hk1"
     stranger = refused(f"nobody-here@127.0.0.1:{sshd.port}", sshd.known_hosts)
     assert stranger.what == "jump host: login refused"
     assert stranger.where == f"nobody-here@127.0.0.1:{sshd.port}"
@@ -136,7 +136,7 @@ def test_a_key_file_that_is_no_private_key_is_named(sshd: Sshd, tmp_path: Path, 
     (tmp_path / "key").write_text(text)
     with pytest.raises(Unreachable) as error:
         run_once(login_to(sshd, key=str(tmp_path / "key")), ["true"])
-    assert (error.value.what, error.value.next[:35]) == ("the private key cannot be used", "check ssh.key (the private one, not")
+    assert (error.value.what, error.value.next[:35]) == ("the private key cannot be used", "check ssh.key (it must be the priva")
 
 
 def test_a_passphrase_that_does_not_open_the_key_is_named(sshd: Sshd, tmp_path: Path) -> None:

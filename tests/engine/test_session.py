@@ -78,10 +78,10 @@ def test_a_second_question_adds_to_the_facts(sshd: Sshd) -> None:
     ("user", "ssh", "what"),
     [
         ("admin", {}, "sudo wants a password"),
-        ("admin", {"sudo_password": "env:WRONG"}, "sudo did not take the password"),
+        ("admin", {"sudo_password": "env:WRONG"}, "sudo did not accept the password"),
         ("plain", {}, "sudo wants a password"),
-        ("root", {"python": "/usr/bin/python9"}, "there is no /usr/bin/python9"),
-        ("free", {"python": "/usr/bin/python9"}, "there is no /usr/bin/python9"),
+        ("root", {"python": "/usr/bin/python9"}, "the host has no /usr/bin/python9"),
+        ("free", {"python": "/usr/bin/python9"}, "the host has no /usr/bin/python9"),
     ],
 )
 def test_no_root_and_no_python_are_named(sshd: Sshd, user: str, ssh: dict[str, str], what: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_no_root_and_no_python_are_named(sshd: Sshd, user: str, ssh: dict[str, s
 
 
 def test_a_host_without_sudo_is_named(new_sshd: NewSshd) -> None:
-    assert _refused(new_sshd(without=["/usr/bin/sudo"]), "free").what == "there is no sudo"
+    assert _refused(new_sshd(without=["/usr/bin/sudo"]), "free").what == "the host has no sudo"
 
 
 def test_noise_from_the_login_shell_is_named(new_sshd: NewSshd) -> None:
@@ -161,7 +161,7 @@ def test_a_single_command_says_that_sudos_password_is_wrong(sshd: Sshd, monkeypa
     monkeypatch.setenv("WRONG", "not the password")
     with pytest.raises(NotReady) as error:
         run_once(login_to(sshd, "admin", sudo_password="env:WRONG"), ["true"])
-    assert error.value.what == "sudo did not take the password"
+    assert error.value.what == "sudo did not accept the password"
     assert "derpfleet" not in error.value.why
 
 
@@ -170,7 +170,7 @@ def test_a_single_command_that_is_silent_is_no_lost_connection(sshd: Sshd, monke
     with pytest.raises(Unreachable) as error:
         run_once(login_to(sshd), ["sleep", "5"])
     assert error.value.what == "sleep does not end"
-    assert error.value.why == "nothing was heard for 0.3 s"
+    assert error.value.why == "it printed nothing for 0.3 s"
 
 
 def test_the_second_run_says_who_holds_the_lock(sshd: Sshd) -> None:
@@ -259,7 +259,7 @@ def test_a_full_disk_is_told_when_the_journal_has_no_room(new_sshd: NewSshd, run
     (server.root / folder.lstrip("/") / "full").write_bytes(bytes(4096))
     with pytest.raises(DerpfleetError) as error:
         run(login_to(server), [Directory(path="/srv/kept")])
-    assert (error.value.what, error.value.why) == ("the host's disk takes nothing more", "No space left on device")
+    assert (error.value.what, error.value.why) == ("the host's disk is full or read-only", "No space left on device")
     assert "df -h" in error.value.next
     assert not (server.root / "srv/kept").exists()
     assert server.run("umount", "--lazy", folder).returncode == 0
@@ -279,6 +279,7 @@ def test_a_content_that_changes_while_it_is_sent_is_told(sshd: Sshd, run: Run, t
     assert error.value.what == "a content cannot be kept"
     assert error.value.why.startswith("it arrived damaged, or was changed while it was sent: ")
     assert error.value.exit_code == 1
+    assert error.value.next.startswith("run the same command again; ")
     assert not (sshd.root / "var/tmp/changing").exists()
 
 
