@@ -88,7 +88,7 @@ def test_the_archive_is_what_both_of_dockers_image_stores_read() -> None:
     [
         (docker_save("a:1", "b:2"), "holds 2 images"),
         (docker_save(), "holds 0 images"),
-        ({"x": b""}, "is no image archive"),
+        ({"x": b""}, "is not an image archive"),
         (oci("arm64"), "holds 0 images for amd64"),
         ({**docker_save("a:1"), "abc.json": CONFIG.replace(b"amd64", b"arm64")}, "is for arm64, the host is amd64"),
         (oci("amd64", pack=lambda layer: b"\x28\xb5\x2f\xfd" + layer), "packed with zstd"),
@@ -102,7 +102,7 @@ def test_what_cannot_be_used_is_refused(files: dict[str, bytes], words: str, tmp
 
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in.tar").write_bytes(b"hello")
-    with pytest.raises(ImageError, match="is no image archive"):
+    with pytest.raises(ImageError, match="is not an image archive"):
         import_archive(tmp_path / "in.tar", arch="x86_64", cache=tmp_path)
     with pytest.raises(ImageError, match="cannot be read"):
         import_archive(tmp_path / "absent.tar", arch="x86_64", cache=tmp_path)

@@ -54,7 +54,7 @@ def test_all_that_is_missing_is_told_once_where_it_is_written(folder, monkeypatc
         (folder / name).unlink()
     assert told(folder) == [
         "line 2: defaults.ssh.key: keys/id: No such file or directory",
-        "line 2: defaults.ssh.sudo_password: the environment has no DERPFLEET_TEST_SUDO, or an empty one",
+        "line 2: defaults.ssh.sudo_password: the environment variable DERPFLEET_TEST_SUDO is not set, or empty",
         "line 3: defaults.docker.archive: derper.tar: No such file or directory",
         "line 8: hosts.hk1.certificate.fullchain: hk1.pem: No such file or directory",
         "line 8: hosts.hk1.certificate.key: hk1.key: No such file or directory",
