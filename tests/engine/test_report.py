@@ -1,4 +1,4 @@
-"""What a person sees: on a narrow terminal, of several hosts at once, in a pipe."""
+"""The output for people: on a narrow terminal, of several hosts at once, in a pipe."""
 
 from __future__ import annotations
 
@@ -31,12 +31,16 @@ def shown() -> io.StringIO:
 
 
 def report(shown: io.StringIO, *, width: int = 80, terminal: bool = False, **more: Any) -> Report:
-    console = Console(file=shown, width=width, force_terminal=terminal, highlight=False, soft_wrap=True, color_system=None)
+    console = Console(
+        file=shown, width=width, force_terminal=terminal, highlight=False, soft_wrap=True, color_system=None
+    )
     return Report(console=console, **more)
 
 
 def test_a_line_that_does_not_fit_goes_on_below_its_own_column(shown: io.StringIO) -> None:
-    report(shown, width=48, terminal=True).line("hk1", "changed", "file:/etc/a of some length that goes on and on", seconds=0.2)
+    report(shown, width=48, terminal=True).line(
+        "hk1", "changed", "file:/etc/a of some length that goes on and on", seconds=0.2
+    )
     assert shown.getvalue().splitlines() == [
         "hk1     changed      file:/etc/a of some length",
         "                     that goes on and on  0.2 s",
@@ -60,14 +64,17 @@ def test_in_a_pipe_lines_are_whole(shown: io.StringIO) -> None:
     assert shown.getvalue() == f"hk1     changed      {'x' * 100}\n"
 
 
-def test_what_took_no_time_is_not_timed_and_digests_are_short(shown: io.StringIO) -> None:
+def test_a_short_time_is_not_shown_and_digests_are_short(shown: io.StringIO) -> None:
     ours = report(shown, width=200, diffs=True)
     ours.agent_event("hk1", diff("tree:/x", archive=["", "ab" * 32]))
     ours.agent_event("hk1", result("tree:/x", ms=12))
-    assert shown.getvalue() == f"hk1     tree:/x  archive: nothing -> {'ab' * 8}…\nhk1     changed      tree:/x\n"
+    assert (
+        shown.getvalue()
+        == f"hk1     tree:/x  archive: nothing -> {'ab' * 8}…\nhk1     changed      tree:/x\n"
+    )
 
 
-def test_what_hosts_say_at_once_in_a_check_stays_apart(shown: io.StringIO) -> None:
+def test_in_a_check_the_lines_of_several_hosts_are_not_mixed(shown: io.StringIO) -> None:
     ours = report(shown, width=200, diffs=True)
     for host in ("hk1", "sg1"):
         ours.agent_event(host, PLAN)
@@ -78,7 +85,15 @@ def test_what_hosts_say_at_once_in_a_check_stays_apart(shown: io.StringIO) -> No
     counts = {"ok": 1, "changed": 1, "failed": 0, "skipped": 0}
     ours.counts("sg1", counts, checking=True, seconds=1.0)
     ours.failure(DerpfleetError("lost", host="hk1"))
-    assert [line.split()[0] for line in shown.getvalue().splitlines()] == ["+one", "sg1", "sg1", "+one", "hk1", "hk1", "what"]
+    assert [line.split()[0] for line in shown.getvalue().splitlines()] == [
+        "+one",
+        "sg1",
+        "sg1",
+        "+one",
+        "hk1",
+        "hk1",
+        "what",
+    ]
 
 
 def test_what_was_held_is_shown_when_the_command_ends(shown: io.StringIO) -> None:
@@ -89,8 +104,11 @@ def test_what_was_held_is_shown_when_the_command_ends(shown: io.StringIO) -> Non
 
 
 def test_a_failure_says_what_where_why_and_what_next(shown: io.StringIO) -> None:
-    report(shown).failure(DerpfleetError("it broke", where="here", why="one\ntwo", next="mend it"))
-    assert shown.getvalue() == "FAILED\n  what  it broke\n  where here\n  why   one\n        two\n  next  mend it\n"
+    report(shown).failure(DerpfleetError("it broke", where="here", why="one\ntwo", next="fix it"))
+    assert (
+        shown.getvalue()
+        == "FAILED\n  what  it broke\n  where here\n  why   one\n        two\n  next  fix it\n"
+    )
 
 
 def test_names_are_no_markup(shown: io.StringIO) -> None:
@@ -105,8 +123,8 @@ HOSTILE = "a\x1b[2J\x1b]0;title\x07b\x9b31mc\x7fd\tend\ud800"
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_what_others_say_orders_the_terminal_nothing(shown: io.StringIO, terminal: bool) -> None:
-    """Every way to print, the diff's and a caller's own table among them. What rich sends to draw its live line is its own."""
+def test_output_of_others_cannot_drive_the_terminal(shown: io.StringIO, terminal: bool) -> None:
+    """Print in every way, with a diff and a caller's own table. rich's own codes are kept."""
     ours = report(shown, width=200, terminal=terminal, diffs=True)
     table = Table()
     table.add_row(HOSTILE)
@@ -116,7 +134,9 @@ def test_what_others_say_orders_the_terminal_nothing(shown: io.StringIO, termina
     ours.agent_event("hk1", diff(HOSTILE, f"+{HOSTILE}\n", mode=["", HOSTILE]))
     ours.agent_event("hk1", {"event": "output", "text": HOSTILE})
     ours.agent_event("hk1", {"event": "waiting", "id": "x", "reason": HOSTILE})
-    ours.failure(DerpfleetError(HOSTILE, why=HOSTILE, where=HOSTILE, next=HOSTILE), log=HOSTILE, subject=HOSTILE)
+    ours.failure(
+        DerpfleetError(HOSTILE, why=HOSTILE, where=HOSTILE, next=HOSTILE), log=HOSTILE, subject=HOSTILE
+    )
     ours.console.print(table)
     assert {each for each in shown.getvalue() if unicodedata.category(each) in ("Cc", "Cs")} <= {"\n", "\t"}
     assert shown.getvalue().count("a␛[2J␛]0;title") == 16
@@ -148,7 +168,9 @@ def test_json_lines_are_nothing_else(capsys: pytest.CaptureFixture[str]) -> None
     assert said.err == ""
 
 
-def test_ctrl_c_while_it_begins_leaves_the_cursor(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_it_begins_leaves_the_cursor(
+    shown: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def pressed(_: object) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Each table of choices knows exactly the words that the model takes."""
+"""Each table of choices has exactly the words that the model accepts."""
 
 from __future__ import annotations
 
@@ -19,5 +19,7 @@ TABLES = [
 
 
 @pytest.mark.parametrize(("table", "words", "model", "key"), TABLES, ids=[key for *_, key in TABLES])
-def test_a_table_has_the_words_of_its_literal(table: Mapping[str, Any], words: Any, model: Any, key: str) -> None:
+def test_a_table_has_the_words_of_its_literal(
+    table: Mapping[str, Any], words: Any, model: Any, key: str
+) -> None:
     assert tuple(table) == get_args(words) == get_args(model.model_fields[key].annotation)

@@ -58,7 +58,8 @@ def test_a_command_that_hangs_is_given_up(tmp_path, monkeypatch):
 
 def test_shows_itself_nowhere():
     secret = Secret("s3cret")
-    shown = [str(secret), repr(secret), f"{secret}", "%s" % secret, str([secret]), str(vars(type(secret)))]  # noqa: UP031
+    shown = [str(secret), repr(secret), f"{secret}", "%s" % secret]  # noqa: UP031
+    shown += [str([secret]), str(vars(type(secret)))]
     assert not any("s3cret" in text for text in shown)
     with pytest.raises(TypeError, match="not written anywhere"):
         pickle.dumps(secret)
