@@ -37,9 +37,7 @@ class GoError(DerpfleetError):
         return "; ".join(filter(None, (self.what, self.where, self.why, self.next)))
 
 
-def build(
-    source: Path, *, cache: Path, progress: Progress, packages: tuple[str, ...] = ("tool",)
-) -> Path:
+def build(source: Path, *, cache: Path, progress: Progress, packages: tuple[str, ...] = ("tool",)) -> Path:
     """Build the programs of `source` and return their folder.
 
     `packages` as `go build` takes them ("tool" = every `tool` line of go.mod).

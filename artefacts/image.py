@@ -208,9 +208,7 @@ def _docker_parts(
     return content(images[0]["Config"]), [content(name) for name in images[0]["Layers"]]
 
 
-def _oci_parts(
-    content: Callable[[str], bytes], source: Path, architecture: str
-) -> tuple[bytes, list[bytes]]:
+def _oci_parts(content: Callable[[str], bytes], source: Path, architecture: str) -> tuple[bytes, list[bytes]]:
     def blob(descriptor: Json) -> bytes:
         return content("blobs/" + descriptor["digest"].replace(":", "/"))
 

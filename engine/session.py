@@ -27,9 +27,7 @@ _NONSENSE = (
     *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
     zlib.error,
 )
-_DISK_STEP = (
-    "check the host's disk: `df -h` (full?) and `dmesg` (errors?); then run the same command again"
-)
+_DISK_STEP = "check the host's disk: `df -h` (full?) and `dmesg` (errors?); then run the same command again"
 _RETRY_STEP = "run the same command again; if it fails in the same way, report it as a defect"
 
 
@@ -56,9 +54,7 @@ class Session:
     Raises Unreachable, NotReady, Locked, AgentCrashed.
     """
 
-    def __init__(
-        self, login: Login, *, ask: Ask, run_id: str, on_event: OnEvent, lock: bool = True
-    ) -> None:
+    def __init__(self, login: Login, *, ask: Ask, run_id: str, on_event: OnEvent, lock: bool = True) -> None:
         """Log in and take the facts. `lock=False`: read the host even while a run has its lock."""
         self._login, self._on_event = login, on_event
         self._stopping, self._agent_acts = threading.Event(), threading.Event()
@@ -179,8 +175,7 @@ class Session:
                 host=self._login.name,
                 why="another run is at work there",
                 next=(
-                    "wait until that run ends; a run that lost its connection ends after its "
-                    "present resource"
+                    "wait until that run ends; a run that lost its connection ends after its present resource"
                 ),
             )
         if kind == "refused":
