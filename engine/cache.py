@@ -25,7 +25,7 @@ class CacheError(DerpfleetError):
 
 
 @contextmanager
-def ours(folder: Path) -> Iterator[None]:
+def access_to(folder: Path) -> Iterator[None]:
     """Turn an OSError of the block into a CacheError. The block reads and writes below `folder`.
 
     A usual cause is that root made the folder.
@@ -49,7 +49,7 @@ def locked(lock: Path) -> Iterator[None]:
 
     Raises CacheError when the file cannot be made, for example because root made its folder.
     """
-    with ours(lock.parent):
+    with access_to(lock.parent):
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("w")
     with file:

@@ -136,7 +136,7 @@ class RunLog:
         stamp = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(self.started))
         self.run_id = f"{stamp}-{verb}-{os.getpid()}"
         self.path = folder / host / f"{self.run_id}.jsonl"
-        with cache.ours(folder):
+        with cache.access_to(folder):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             self._file: TextIO = os.fdopen(handle, "w")

@@ -110,7 +110,7 @@ class Certificate:
         self.archive = os.path.join(base, "archive", name)
         self.renewal = os.path.join(base, "renewal", name + ".conf")
 
-    # what is on disk
+    # the certificate on disk
 
     def problem(self):
         """Return why another certificate is needed, or ""."""
@@ -159,7 +159,7 @@ class Certificate:
         """Return "" if the certificate was written after that time of the clock, else a problem."""
         return "" if os.stat(self.fullchain).st_mtime > seconds else "it is older"
 
-    # asking for one
+    # ordering a certificate
 
     def torn(self):
         """Return the paths to move away so that certbot can start again, or [].
@@ -255,7 +255,7 @@ class Certificate:
             shutil.chown(temp, group=self.copies["group"])
             os.rename(temp, copy)
 
-    # what is served
+    # the served certificate
 
     def withdrawn(self):
         """Whether the relay was taken out of service on purpose, rather than being down."""

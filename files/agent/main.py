@@ -68,7 +68,7 @@ def take_lock(root, message, wire):
             holder = json.loads(lock.read())
         except ValueError:
             holder = {}
-        wire.send("locked", who=holder.get("who", "somebody"), since=holder.get("since", 0))
+        wire.send("locked", who=holder.get("who", "an unknown user"), since=holder.get("since", 0))
         return None
     lock.truncate(0)
     holder = {"who": message.get("who", ""), "since": time.time(), "run": message["run"]}

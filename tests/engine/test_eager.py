@@ -35,7 +35,7 @@ def turns_of_a_command(sshd: Sshd, tmp_path: Path, **ssh: Any) -> int:
 
 
 def test_login_and_command_are_one_turn(sshd: Sshd, tmp_path: Path) -> None:
-    """Four turns: TCP, the offers of both sides, the key exchange, and all the rest."""
+    """Count four turns: TCP, the offers of both sides, the key exchange, and all the rest."""
     assert turns_of_a_command(sshd, tmp_path) == 4
 
 

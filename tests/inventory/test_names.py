@@ -69,7 +69,7 @@ def test_all_is_well(site):
             "line 3: hosts.hk1.domain: hk1.example.org leads to 2001:db8::11, not to 2001:db8::10: "
             "correct the DNS record (a CDN in front passes no DERP)",
         ),
-        ({"hk1.example.org": ["203.0.113.10", "203.0.113.11"]}, None),  # one of two is ours
+        ({"hk1.example.org": ["203.0.113.10", "203.0.113.11"]}, None),  # one of the two is the right one
         (
             {"hk1.example.org": ["203.0.113.10"]},
             None,

@@ -1,5 +1,5 @@
-"""A site file: what is taken, and every refusal in its exact words."""
-# ruff: noqa: E501 - a rule and its message stand on one line
+"""A site file: the values that are accepted, and every refusal in its exact words."""
+# ruff: noqa: E501 - a rule and its message are on one line
 
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -36,7 +36,7 @@ def problems(text):
 
 
 def host(lines):
-    """GOOD with these lines in hk1, the first of which is line 6 of the file."""
+    """Return GOOD with these lines in hk1; the first of them is line 6 of the file."""
     return GOOD + indent(lines, "    ") + "\n"
 
 
@@ -337,7 +337,7 @@ SECOND = """\
         ),
     ],
 )  # fmt: skip
-def test_what_two_hosts_may_not_share(old, new, messages):
+def test_values_that_two_hosts_may_not_share(old, new, messages):
     assert problems(GOOD + SECOND.replace(old, new)) == messages
 
 
@@ -346,7 +346,7 @@ def test_hosts_behind_one_address_differ_by_port_or_jump_host():
     compiled(host("ssh: {address: 10.0.0.1}") + SECOND + "    ssh: {address: 10.0.0.1, jump: bastion}\n")
 
 
-def test_everything_is_told_at_once_and_a_wrong_default_once():
+def test_all_problems_are_reported_at_once_and_a_wrong_default_once():
     text = """\
         defaults:
           ports: {https: 70000}
@@ -367,7 +367,7 @@ def test_everything_is_told_at_once_and_a_wrong_default_once():
     ]
 
 
-def test_a_rule_is_silent_about_what_is_in_error_itself():
+def test_a_rule_is_silent_about_a_value_that_is_refused_already():
     assert problems(host("docker: {imge: x}\nflavour: docker")) == ["line 6: hosts.hk1.docker.imge: unknown key; did you mean image?"]
 
 
