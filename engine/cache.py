@@ -109,7 +109,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def prune(folder: Path, pattern: str) -> None:
-    """Remove the paths of `pattern` that were not used for a month, and all but the last used.
+    """Remove the paths of `pattern` that were not used for a month, and all but the last KEPT.
 
     Paths used within the last hour stay. Only the holder of the folder's lock may call this.
     """
