@@ -1,1 +1,4 @@
-"""Makes on the controller what hosts are given: releases for their Python, images, Go programs. Each is made once and kept."""
+"""Programs that the controller makes for hosts: releases for their Python, images, Go programs.
+
+Each is made once and kept.
+"""

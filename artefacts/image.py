@@ -1,7 +1,8 @@
-"""Docker images on the controller, without Docker: our own of derper, and other people's archives brought into one form.
+"""Docker images, made on the controller without Docker: derper's, and archives of other tools.
 
-Every archive is written with a tag made from the image's content, so that a host can tell whether it has this very image
-whichever image store its Docker uses. Same inputs, same bytes. Format: OCI image layout, with Docker's manifest.json beside it.
+Every archive is brought into one form, with a tag made from the image's content. So a host can tell
+whether it has this very image, with any image store of its Docker. Same inputs, same bytes. Format:
+OCI image layout, with Docker's manifest.json beside it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from engine.cache import alone, prune, used, write
+from engine.cache import locked, prune, used, write
 from engine.plan import sha256
 from inventory.checkout import CHECKOUT
 from inventory.errors import DerpfleetError
 
 ENTRYPOINT = CHECKOUT / "files" / "derper-entrypoint.sh"
 REPOSITORY = "derpfleet/derper"
-GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}  # uname -m -> GOARCH, as images name it
+# uname -m -> GOARCH, as images name it
+GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -39,37 +41,44 @@ class ImageError(DerpfleetError):
 
 @dataclass(frozen=True)
 class ImageArtefact:
-    """An archive for `docker load`, and the reference that the loaded image answers to."""
+    """An archive for `docker load`, and the reference of the loaded image."""
 
     ref: str
     path: Path
 
 
 def import_archive(source: Path, *, arch: str, cache: Path) -> ImageArtefact:
-    """The archive of one image, as `docker save` or an OCI tool writes it, in our form; made at most once.
+    """Return the archive of one image, brought into our form. It is made at most once.
 
-    `arch` is the host's `uname -m`. Raises ImageError when the file is no such archive, holds several images, or is for another machine.
+    `source`: an archive of `docker save` or of an OCI tool. `arch`: the host's `uname -m`.
+    Raises ImageError when the file is not such an archive, holds several images, or is for another
+    machine.
     """
     try:
         key = sha256(source)
     except OSError as error:
-        raise ImageError(f"{source} cannot be read", why=error.strerror or "", next="mend docker.archive in the site file") from error
-    path, ref_path = cache / "images" / f"{key[:16]}-{arch}.tar.gz", cache / "images" / f"{key[:16]}-{arch}.ref"
-    with alone(path.parent):
+        why, step = error.strerror or "", "fix docker.archive in the site file"
+        raise ImageError(f"{source} cannot be read", why=why, next=step) from error
+    folder, name = cache / "images", f"{key[:16]}-{arch}"
+    path, ref_path = folder / f"{name}.tar.gz", folder / f"{name}.ref"
+    with locked(folder / ".lock"):
         if not (path.exists() and ref_path.exists()):
             config, layers = _read(source, GO_ARCH.get(arch, arch))
             ref, content = write_image(config, layers)
             write(path, content)
             write(ref_path, ref.encode())
-            prune(path.parent, "*.tar.gz*")
-            prune(path.parent, "*.ref*")
+            prune(folder, "*.tar.gz*")
+            prune(folder, "*.ref*")
         return ImageArtefact(used(ref_path).read_text(), used(path))
 
 
-def write_derper_image(out: Path, *, derper: Path, busybox: Path, ca_bundle: Path, arch: str = "x86_64") -> str:
-    """Our own image: a static derper, BusyBox as its shell, CA certificates, and an entry point that knows the DERP_* variables.
+def write_derper_image(
+    out: Path, *, derper: Path, busybox: Path, ca_bundle: Path, arch: str = "x86_64"
+) -> str:
+    """Write our own image as an archive to `out`, and return its reference.
 
-    Writes the archive to `out` and returns the image's reference.
+    It holds a static derper, BusyBox as its shell, CA certificates, and an entry point that knows
+    the DERP_* variables.
     """
     layer = _layer(
         {
@@ -96,7 +105,7 @@ def write_derper_image(out: Path, *, derper: Path, busybox: Path, ca_bundle: Pat
 
 
 def write_image(config: bytes, layers: Sequence[bytes]) -> tuple[str, bytes]:
-    """Reference and archive of the image with this config (JSON) and these uncompressed layers."""
+    """Return reference and archive of an image, from its config (JSON) and uncompressed layers."""
     tag = hashlib.sha256(config).hexdigest()[:12]
     blobs = {_blob_path(part): part for part in (config, *layers)}
     manifest = _canonical(
@@ -107,9 +116,14 @@ def write_image(config: bytes, layers: Sequence[bytes]) -> tuple[str, bytes]:
             "layers": [_descriptor(_LAYER, layer) for layer in layers],
         }
     )
-    names = {"io.containerd.image.name": f"docker.io/{REPOSITORY}:{tag}", "org.opencontainers.image.ref.name": tag}
-    index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": [_descriptor(_MANIFEST, manifest) | {"annotations": names}]}
-    docker = [{"Config": _blob_path(config), "RepoTags": [f"{REPOSITORY}:{tag}"], "Layers": [_blob_path(layer) for layer in layers]}]
+    names = {
+        "io.containerd.image.name": f"docker.io/{REPOSITORY}:{tag}",
+        "org.opencontainers.image.ref.name": tag,
+    }
+    listed = [_descriptor(_MANIFEST, manifest) | {"annotations": names}]
+    index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": listed}
+    paths = [_blob_path(layer) for layer in layers]
+    docker = [{"Config": _blob_path(config), "RepoTags": [f"{REPOSITORY}:{tag}"], "Layers": paths}]
     files = {
         **blobs,
         _blob_path(manifest): manifest,
@@ -137,10 +151,15 @@ def _descriptor(media_type: str, content: bytes) -> Json:
     return {"mediaType": media_type, "digest": _digest(content), "size": len(content)}
 
 
-def _layer(files: Mapping[str, tuple[bytes, int]], links: Mapping[str, str] = {}, folders: Sequence[str] = ()) -> bytes:
+def _layer(
+    files: Mapping[str, tuple[bytes, int]],
+    links: Mapping[str, str] = {},
+    folders: Sequence[str] = (),
+) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for folder in sorted({*folders, *(str(parent) for name in (*files, *links) for parent in Path(name).parents)} - {"."}):
+        parents = {str(parent) for name in (*files, *links) for parent in Path(name).parents}
+        for folder in sorted({*folders, *parents} - {"."}):
             info = tarfile.TarInfo(folder)
             info.type, info.mode = tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755
             tar.addfile(info)
@@ -157,7 +176,7 @@ def _layer(files: Mapping[str, tuple[bytes, int]], links: Mapping[str, str] = {}
 
 
 def _read(source: Path, architecture: str) -> tuple[bytes, list[bytes]]:
-    """Config and uncompressed layers of the one image in an archive."""
+    """Return config and uncompressed layers of the one image in an archive. Raises ImageError."""
     try:
         with tarfile.open(source) as tar:
             names = set(tar.getnames())
@@ -168,18 +187,21 @@ def _read(source: Path, architecture: str) -> tuple[bytes, list[bytes]]:
                     raise KeyError(name)
                 return file.read()
 
-            config, layers = (_docker_parts if "manifest.json" in names else _oci_parts)(content, source, architecture)
+            parts = _docker_parts if "manifest.json" in names else _oci_parts
+            config, layers = parts(content, source, architecture)
     except (tarfile.TarError, KeyError, IndexError, ValueError) as error:
-        raise ImageError(
-            f"{source} is no image archive", why=str(error), next="make it with docker save, or an OCI tool's archive"
-        ) from error
+        step = "make it with docker save, or with an OCI tool"
+        raise ImageError(f"{source} is not an image archive", why=str(error), next=step) from error
     found = json.loads(config).get("architecture")
     if found != architecture:
-        raise ImageError(f"{source} is for {found}, the host is {architecture}", next="name an archive for the host's architecture")
+        what = f"{source} is for {found}, the host is {architecture}"
+        raise ImageError(what, next="name an archive for the host's architecture")
     return config, [_plain(layer, source) for layer in layers]
 
 
-def _docker_parts(content: Callable[[str], bytes], source: Path, _architecture: str) -> tuple[bytes, list[bytes]]:
+def _docker_parts(
+    content: Callable[[str], bytes], source: Path, _architecture: str
+) -> tuple[bytes, list[bytes]]:
     images = json.loads(content("manifest.json"))
     if len(images) != 1:
         raise ImageError(f"{source} holds {len(images)} images", next="save the derper image alone")
@@ -192,9 +214,11 @@ def _oci_parts(content: Callable[[str], bytes], source: Path, architecture: str)
 
     document = cast(Json, json.loads(content("index.json")))
     while "manifests" in document:
-        here = [d for d in document["manifests"] if d.get("platform", {}).get("architecture", architecture) == architecture]
+        platforms = [(item.get("platform", {}), item) for item in document["manifests"]]
+        here = [item for its, item in platforms if its.get("architecture", architecture) == architecture]
         if len(here) != 1:
-            raise ImageError(f"{source} holds {len(here)} images for {architecture}", next="save the derper image alone")
+            what = f"{source} holds {len(here)} images for {architecture}"
+            raise ImageError(what, next="save the derper image alone")
         document = json.loads(blob(here[0]))
     return blob(document["config"]), [blob(descriptor) for descriptor in document["layers"]]
 
@@ -203,20 +227,35 @@ def _plain(layer: bytes, source: Path) -> bytes:
     if layer[:2] == b"\x1f\x8b":
         return gzip.decompress(layer)
     if layer[:4] == b"\x28\xb5\x2f\xfd":
-        raise ImageError(f"{source} has layers packed with zstd", next="save it with gzip or uncompressed layers")
+        step = "save it with gzip or uncompressed layers"
+        raise ImageError(f"{source} has layers packed with zstd", next=step)
     return layer
 
 
 def main() -> None:
-    """`python -m artefacts.image DERPER OUT`: our image from a static derper."""
+    """Make our image from a static derper: `python -m artefacts.image DERPER OUT`."""
     parser = argparse.ArgumentParser(prog="python -m artefacts.image", description=main.__doc__)
-    parser.add_argument("derper", type=Path, help="a static build: CGO_ENABLED=0 go build tailscale.com/cmd/derper")
+    parser.add_argument(
+        "derper", type=Path, help="a static build: CGO_ENABLED=0 go build tailscale.com/cmd/derper"
+    )
     parser.add_argument("out", type=Path, help="the archive to write, for docker.archive in the site file")
-    parser.add_argument("--busybox", type=Path, default=Path("/bin/busybox"), help="a static BusyBox (Debian: busybox-static)")
+    parser.add_argument(
+        "--busybox",
+        type=Path,
+        default=Path("/bin/busybox"),
+        help="a static BusyBox (Debian: busybox-static)",
+    )
     parser.add_argument("--ca-bundle", type=Path, default=Path("/etc/ssl/certs/ca-certificates.crt"))
     parser.add_argument("--arch", default="x86_64", help="uname -m of the hosts")
     words = parser.parse_args()
-    print(write_derper_image(words.out, derper=words.derper, busybox=words.busybox, ca_bundle=words.ca_bundle, arch=words.arch))
+    ref = write_derper_image(
+        words.out,
+        derper=words.derper,
+        busybox=words.busybox,
+        ca_bundle=words.ca_bundle,
+        arch=words.arch,
+    )
+    print(ref)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Releases: a program with its locked wheels as one archive for a host's Python, so that the host needs no pip and no index.
+"""Releases: a program with its locked wheels, as one archive for a host's Python.
 
-The archive holds what an unpacked `site-packages` would, and a `__main__.py`: `python3 -I DIRECTORY` runs it. Same inputs,
-same bytes; the name on the host comes from the bytes.
+The host needs no pip and no index. The archive holds what an unpacked `site-packages` would, and a
+`__main__.py`: `python3 -I DIRECTORY` runs it. Same inputs, same bytes. The name on the host comes
+from the bytes.
 """
 
 from __future__ import annotations
@@ -20,44 +21,52 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from artefacts.programs import Program
-from engine.cache import alone, prune, used, write
+from engine.cache import locked, prune, used, write
 from engine.facts import Facts
 from engine.plan import sha256
 from inventory.checkout import CHECKOUT
 from inventory.errors import DerpfleetError
 
-_FORMAT = "1"  # raise it when the same inputs are to give another archive
+_FORMAT = "1"  # raise it to make another archive from the same inputs
 _OLDEST_GLIBC_MINOR = 17  # manylinux2014
 _NEVER_RUN = (".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h")
 
 
 class ReleaseError(DerpfleetError):
-    """A release cannot be made on the controller."""
+    """The controller cannot make a release."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """A made release: a tar.gz on the controller and its hex digest."""
+    """A release that was made: a tar.gz on the controller, and its hex digest."""
 
     path: Path
     sha256: str
 
     @property
     def id(self) -> str:
-        """The directory's name on the host."""
+        """Return the name of its directory on the host."""
         return self.sha256[:16]
 
 
-def build_release(program: Program, facts: Facts, *, cache: Path, progress: Callable[[str], None] = lambda text: None) -> Release:
-    """The release of `program` for the host's Python, architecture and C library, made at most once.
+def build_release(
+    program: Program,
+    facts: Facts,
+    *,
+    cache: Path,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Release:
+    """Return the release of `program` for the host's Python, architecture and C library.
 
+    It is made at most once.
     Raises ReleaseError when the host's platform is not known or pip cannot get a wheel.
     """
     platforms, python = wheel_platforms(facts), ".".join(map(str, facts.python[:2]))
     lock = locked_for(CHECKOUT / "requirements" / program.lock, marker_environment(facts))
     sources = _sources(program)
-    folder, name = cache / "releases", f"{program.name}-{_key(program, python, platforms, lock, sources)}"
-    with alone(folder):
+    folder = cache / "releases"
+    name = f"{program.name}-{_key(program, python, platforms, lock, sources)}"
+    with locked(folder / ".lock"):
         path = _made(folder, name)
         if path is None:
             progress(f"building the {program.name} release for Python {python} on {facts.arch}")
@@ -69,7 +78,10 @@ def build_release(program: Program, facts: Facts, *, cache: Path, progress: Call
 
 
 def _made(folder: Path, name: str) -> Path | None:
-    """The release that was made under this name, if its content is what the file's name says."""
+    """Return the release that was made under this name; None if there is none.
+
+    A release whose content does not match its file's name is removed.
+    """
     for path in folder.glob(f"{name}-*.tar.gz"):
         if path.name == f"{name}-{sha256(path)[:16]}.tar.gz":
             return path
@@ -78,7 +90,10 @@ def _made(folder: Path, name: str) -> Path | None:
 
 
 def wheel_platforms(facts: Facts) -> tuple[str, ...]:
-    """The platform tags that the host takes, best first (PEP 600). Raises ReleaseError where wheels are not to be had."""
+    """Return the platform tags that the host accepts, best first (PEP 600).
+
+    Raises ReleaseError for a host that has no wheels.
+    """
     libc, version = facts.libc
     if libc != "glibc":
         raise ReleaseError(
@@ -92,7 +107,10 @@ def wheel_platforms(facts: Facts) -> tuple[str, ...]:
 
 
 def marker_environment(facts: Facts) -> dict[str, str]:
-    """The host's environment for requirement markers (PEP 508). pip itself evaluates markers for the Python that runs pip."""
+    """Return the host's environment for requirement markers (PEP 508).
+
+    pip itself evaluates markers for the Python that runs pip.
+    """
     full = ".".join(map(str, facts.python))
     return {
         "implementation_name": "cpython",
@@ -110,7 +128,10 @@ def marker_environment(facts: Facts) -> dict[str, str]:
 
 
 def locked_for(lock: Path, environment: Mapping[str, str]) -> str:
-    """The lines of a lock that apply in `environment`, markers taken off, each on one line with its hashes."""
+    """Return the lines of a lock that apply in `environment`, each on one line with its hashes.
+
+    The markers are removed. Raises ReleaseError.
+    """
     lines = []
     for line in lock.read_text().replace("\\\n", " ").splitlines():
         text, *hashes = line.split(" --hash=")
@@ -121,7 +142,8 @@ def locked_for(lock: Path, environment: Mapping[str, str]) -> str:
         except InvalidRequirement as error:
             raise ReleaseError(f"{lock.name} cannot be read", why=str(error)) from error
         if requirement.marker is None or requirement.marker.evaluate(dict(environment)):
-            lines.append(" --hash=".join([f"{requirement.name}{requirement.specifier}", *(item.strip() for item in hashes)]))
+            pinned = f"{requirement.name}{requirement.specifier}"
+            lines.append(" --hash=".join([pinned, *(item.strip() for item in hashes)]))
     return "\n".join(lines) + "\n"
 
 
@@ -133,7 +155,13 @@ def _sources(program: Program) -> dict[str, bytes]:
     return found
 
 
-def _key(program: Program, python: str, platforms: tuple[str, ...], lock: str, sources: Mapping[str, bytes]) -> str:
+def _key(
+    program: Program,
+    python: str,
+    platforms: tuple[str, ...],
+    lock: str,
+    sources: Mapping[str, bytes],
+) -> str:
     digest = hashlib.sha256()
     for part in (_FORMAT, program.name, program.main, python, *platforms, lock):
         digest.update(part.encode() + b"\0")
@@ -143,11 +171,13 @@ def _key(program: Program, python: str, platforms: tuple[str, ...], lock: str, s
 
 
 def _wheels(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) -> list[Path]:
-    """The wheels of `lock`, kept, because the relay's own sources change more often than what it stands on."""
-    kept = folder / hashlib.sha256("\0".join((lock, python, *platforms)).encode()).hexdigest()[:16]
+    """Return the wheels of `lock`. They are kept: the program's own sources change more often."""
+    key = hashlib.sha256("\0".join((lock, python, *platforms)).encode()).hexdigest()[:16]
+    kept = folder / key
     kept.mkdir(parents=True, exist_ok=True)
     wanted = [line.split(" --hash=sha256:")[1:] for line in lock.split("\n") if line]
-    whole = [path for path in kept.glob("*.whl") if any(sha256(path) in hashes for hashes in wanted)]
+    wheels = kept.glob("*.whl")
+    whole = [path for path in wheels if any(sha256(path) in hashes for hashes in wanted)]
     for path in {*kept.iterdir()}.difference(whole):
         path.unlink()
     if len(whole) < len(wanted):
@@ -157,19 +187,24 @@ def _wheels(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) ->
 
 
 def _download(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) -> None:
-    """Fetches the wheels of `lock`; pip checks their hashes. Raises ReleaseError."""
+    """Fetch the wheels of `lock`; pip checks their hashes. Raises ReleaseError."""
     requirements = folder / "requirements.txt"
     requirements.write_text(lock)
-    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"]
-    argv += ["--only-binary=:all:", "--require-hashes", "--implementation", "cp", "--python-version", python]
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    argv += ["--no-input", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    argv += ["--implementation", "cp", "--python-version", python]
     argv += [word for tag in platforms for word in ("--platform", tag)]
-    done = subprocess.run([*argv, "--dest", str(folder), "--requirement", str(requirements)], capture_output=True, text=True, check=False)
+    argv += ["--dest", str(folder), "--requirement", str(requirements)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ReleaseError(
             f"pip found no wheels for Python {python} on {platforms[0]}",
             where="artefacts/release.py",
             why="\n".join(done.stderr.strip().splitlines()[-6:]),
-            next="check the controller's way to a package index (pip's own settings count), then run the command again",
+            next=(
+                "check that this machine reaches a package index (pip's own settings count), "
+                "then run the command again"
+            ),
         )
 
 
@@ -181,7 +216,10 @@ def _content(program: Program, sources: Mapping[str, bytes], wheels: list[Path])
 
 
 def unpacked(wheel: Path) -> dict[str, bytes]:
-    """What of a wheel is needed to run: no sources of compiled modules, type stubs, tests, scripts or headers."""
+    """Return the files of a wheel that are needed to run it.
+
+    These are no sources of compiled modules, type stubs, tests, scripts or headers.
+    """
     found = {}
     with zipfile.ZipFile(wheel) as content:
         for name in content.namelist():
@@ -196,7 +234,7 @@ def unpacked(wheel: Path) -> dict[str, bytes]:
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
-    """A tar.gz whose bytes depend on nothing but `files`."""
+    """Return a tar.gz whose bytes depend only on `files`."""
     out = io.BytesIO()
     with (
         gzip.GzipFile(filename="", fileobj=out, mode="wb", mtime=0, compresslevel=6) as packed,

@@ -1,4 +1,4 @@
-"""The boot line: what is executed on the host, and the agent that is fed to it. Pure but for reading files/agent/."""
+"""The boot line that a host executes, and the agent that it reads. Pure, but for reading files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import shlex
 import zlib
 from functools import cache
-from pathlib import Path
+
+from inventory.checkout import CHECKOUT
 
 READY = "READY 1"
 
-# Prints READY before it reads anything: with a wrong sudo password, sudo would take the payload for further attempts. What the agent
-# imports of Python's own and takes long is imported while the agent is on its way.
+# It prints READY before it reads anything: after a wrong sudo password, sudo would take the payload
+# for further attempts. The slow imports of the agent are made while it is on its way.
 _BOOT = """\
 import sys,zlib,json,types,linecache
 print("READY 1",flush=True)
@@ -34,32 +35,43 @@ AGENT_MODULES = (
 
 
 def boot_command(*, python: str, sudo: bool, prompt: str, ask_password: bool) -> str:
-    """The command line for the remote shell. `prompt` is the token that sudo prints when it wants the password."""
+    """Return the boot line for the remote shell.
+
+    `prompt` is the token that sudo prints to ask for the password.
+    """
     words = [python, "-I", "-S", "-c", _one_line(_BOOT)]
     return shlex.join(_elevated(words, sudo=sudo, prompt=prompt, ask_password=ask_password))
 
 
 def elevated_command(words: list[str], *, sudo: bool, prompt: str, ask_password: bool) -> str:
-    """Any other command, run as root in the same way."""
+    """Return the command line that runs any other command as root in the same way."""
     return shlex.join(_elevated(words, sudo=sudo, prompt=prompt, ask_password=ask_password))
 
 
 def _one_line(source: str) -> str:
-    """`source` as one expression without line breaks, single quotes or doubled backslashes: sh, csh and fish quote it alike."""
+    """Return `source` as one expression that sh, csh and fish quote alike.
+
+    It has no line breaks, single quotes or doubled backslashes.
+    """
     return 'exec("' + source.replace('"', "`").replace("\n", "\\n") + '".replace("`",chr(34)))'
 
 
 def _elevated(words: list[str], *, sudo: bool, prompt: str, ask_password: bool) -> list[str]:
     if not sudo:
         return words
-    # -p is found as a substring: sudo-rs wraps the prompt in words of its own. -n: never ask when there is nothing to answer.
+    # -p is found as a substring, because sudo-rs puts words of its own around the prompt.
+    # -n: never ask when there is no password to answer with.
     return ["sudo", *(["-S", "-p", prompt] if ask_password else ["-n"]), "--", *words]
 
 
 @cache
 def agent_payload() -> bytes:
-    """The agent as the boot line reads it: a length, a line break, and that many bytes of compressed [[module, source], ...]."""
-    folder = Path(__file__).parent.parent / "files" / "agent"
-    modules = [["agent", ""], *([f"agent.{name}", (folder / f"{name}.py").read_text()] for name in AGENT_MODULES)]
+    """Return the agent as the boot line reads it.
+
+    A length, a line break, and so many bytes of compressed [[module, source], ...].
+    """
+    folder = CHECKOUT / "files" / "agent"
+    sources = {f"agent.{name}": (folder / f"{name}.py").read_text() for name in AGENT_MODULES}
+    modules = [["agent", ""], *map(list, sources.items())]
     packed = zlib.compress(json.dumps(modules).encode(), 9)
     return b"%d\n" % len(packed) + packed

@@ -1,4 +1,4 @@
-"""What the controller has made and keeps, so that it is made once: one maker at a time, and no more kept than is of use."""
+"""Artefacts that the controller makes once and keeps: one maker at a time, old ones removed."""
 
 from __future__ import annotations
 
@@ -9,43 +9,47 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from inventory.errors import DerpfleetError
 
 Progress = Callable[[str], None]
 KEPT = 8
-IN_HAND_S = 3600  # another run may be about to ship it
-FORGOTTEN_S = 30 * 86400
+IN_USE_S = 3600  # another run may be about to ship it
+UNUSED_S = 30 * 86400
 
 
 class CacheError(DerpfleetError):
-    """There is no place for what is made."""
+    """The controller cannot read or write what it keeps."""
 
 
 @contextmanager
-def ours(folder: Path) -> Iterator[None]:
-    """What is read and written below `folder`. Raises CacheError where that cannot be, as where root made the folder."""
+def access_to(folder: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a CacheError. The block reads and writes below `folder`.
+
+    A usual cause is that root made the folder.
+    """
     try:
         yield
     except OSError as error:
-        there = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110 - Path's own raises where it may not look
+        exists = os.path.exists  # not Path.exists, which raises where it may not look
+        there = next(path for path in (folder, *folder.parents) if exists(path))
         raise CacheError(
-            "what is kept on this controller cannot be read or written",
+            "the controller cannot read or write what it keeps",
             where=str(error.filename or folder),
             why=error.strerror or str(error),
-            next=f"make it yours: sudo chown -R $(id -u) {there}",
+            next=f"give it to your user: sudo chown -R $(id -u) {there}",
         ) from None
 
 
 @contextmanager
 def locked(lock: Path) -> Iterator[None]:
-    """Holds a lock, over threads and processes, so that there is one maker at a time: what many want is made once and then found.
+    """Hold the lock file `lock` against other threads and processes: one maker at a time.
 
-    Raises CacheError where nothing can be kept, as where somebody else made the folder.
+    Raises CacheError when the file cannot be made, for example because root made its folder.
     """
-    with ours(lock.parent):
+    with access_to(lock.parent):
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("w")
     with file:
@@ -53,15 +57,11 @@ def locked(lock: Path) -> Iterator[None]:
         yield
 
 
-def alone(folder: Path) -> AbstractContextManager[None]:
-    """Makes us the one maker in this folder. Raises CacheError."""
-    return locked(folder / ".lock")
-
-
 def make_once(home: Path, make: Callable[[Path], None]) -> Path:
-    """Makes the folder `home` if it is not there: `make(partial)` makes it under another name, and it is renamed when whole.
+    """Make the folder `home` unless it is there, and return it.
 
-    Has a lock of its own, so that `make` may make another thing beside it. Raises CacheError.
+    `make(partial)` makes it under another name, and it is renamed when it is complete.
+    The lock is its own, so `make` may make another artefact beside it. Raises CacheError.
     """
     if home.is_dir():
         return home
@@ -75,20 +75,28 @@ def make_once(home: Path, make: Callable[[Path], None]) -> Path:
 
 
 def _remove_partial(folder: Path) -> None:
-    """Removes what a maker left that was cut short, but nothing that is mounted there."""
-    done = subprocess.run(["rm", "-rf", "--one-file-system", str(folder)], capture_output=True, text=True, timeout=300, check=False)
+    """Remove the leftovers of a maker that was killed, but no file system mounted there."""
+    argv = ["rm", "-rf", "--one-file-system", str(folder)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
-        raise CacheError("what is left of an earlier try cannot be removed", where=str(folder), why=done.stderr.strip()[-800:])
+        what = "the leftovers of an earlier attempt cannot be removed"
+        raise CacheError(what, where=str(folder), why=done.stderr.strip()[-800:])
 
 
 def used(path: Path) -> Path:
-    """The same path, remembered as in use now: by its time of access, for that of its change is what hashes are remembered by."""
+    """Mark `path` as used now and return it.
+
+    Only atime changes: mtime is part of the key under which its hash is memoized.
+    """
     os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
     return path
 
 
 def write(path: Path, content: bytes) -> None:
-    """The whole content or nothing, also when two write it or the power goes. What was there keeps its mode, and a link its place."""
+    """Write the whole content or nothing, also when two programs write it or the power fails.
+
+    A file that is there keeps its mode, and a link is followed.
+    """
     path = path.resolve()
     temp = path.with_name(f"{path.name}.{os.getpid()}.part")
     with temp.open("wb") as file:
@@ -101,10 +109,15 @@ def write(path: Path, content: bytes) -> None:
 
 
 def prune(folder: Path, pattern: str) -> None:
-    """Removes what of `pattern` nobody has used for a month, and of the rest all but the last used. To be called by the one maker."""
+    """Remove the paths of `pattern` that were not used for a month, and all but the last KEPT.
+
+    Paths used within the last hour stay. Only the holder of the folder's lock may call this.
+    """
     now = time.time()
-    by_use = sorted(((now - path.stat().st_atime, path) for path in folder.glob(pattern)), key=lambda found: found[0])
+    found = [(now - path.stat().st_atime, path) for path in folder.glob(pattern)]
+    by_use = sorted(found, key=lambda each: each[0])
     for number, (idle_s, path) in enumerate(by_use):
-        if idle_s > FORGOTTEN_S or (idle_s > IN_HAND_S and (number >= KEPT or path.suffix == ".part")):
-            with suppress(OSError):  # somebody else's, or gone meanwhile: what is too much does no harm
+        if idle_s > UNUSED_S or (idle_s > IN_USE_S and (number >= KEPT or path.suffix == ".part")):
+            # It may be another user's, or gone meanwhile. One path too many does no harm.
+            with suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

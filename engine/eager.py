@@ -1,10 +1,12 @@
-"""An SSH login that waits only for what it has to see: service, login, channel and command go out together, one turn instead of four.
+"""An SSH login that waits for no answer that it can do without.
 
-RFC 4252 and 4254 allow it, as a server takes messages in their order. OpenSSH's process for logins stops reading after the message that
-lets the user in, and hands what it has in its buffer to the process that serves him (`ssh_packet_get_state`). What follows a login that is
-refused is answered with UNIMPLEMENTED and forgotten. Only OpenSSH is spoken to so, because its first channel is known to be number 0.
+Service, login, channel and command are sent together: one turn instead of four. RFC 4252 and 4254
+allow it, because a server takes messages in their order. OpenSSH's process for logins stops reading
+after the message that lets the user in. It hands its buffer to the process that serves the user
+(`ssh_packet_get_state`). Messages behind a refused login are answered with UNIMPLEMENTED and
+forgotten. This is done with OpenSSH only, because its first channel is known to be number 0.
 
-The host's key has been checked before: paramiko's client does that between key exchange and login.
+The host's key has been checked before: paramiko's client checks it between key exchange and login.
 """
 
 from __future__ import annotations
@@ -14,19 +16,28 @@ from typing import Any
 
 from paramiko import Channel, Message, PKey, SSHException
 from paramiko.auth_handler import AuthOnlyHandler
-from paramiko.common import MSG_UNIMPLEMENTED, cMSG_CHANNEL_OPEN, cMSG_CHANNEL_REQUEST, cMSG_SERVICE_REQUEST, cMSG_USERAUTH_REQUEST
+from paramiko.common import (
+    MSG_UNIMPLEMENTED,
+    cMSG_CHANNEL_OPEN,
+    cMSG_CHANNEL_REQUEST,
+    cMSG_SERVICE_REQUEST,
+    cMSG_USERAUTH_REQUEST,
+)
 from paramiko.transport import ServiceRequestingTransport
 
 OPEN_S = 15
 OPENSSH = "OpenSSH"
 FIRST_CHANNEL = 0
-ONE_MESSAGE = ("publickey", "password")  # ways in that ask nothing back
+ONE_MESSAGE = ("publickey", "password")  # methods in which the server asks nothing back
 
 
 class EagerTransport(ServiceRequestingTransport):
-    """A client's connection made for one `command`; none when it is empty, as on the way through a jump host."""
+    """A client's connection for one `command`.
 
-    # What paramiko's types leave out.
+    The command is empty for a connection through a jump host to the next one.
+    """
+
+    # Attributes that paramiko's types leave out.
     auth_handler: Any
     _channels: Any
     _next_channel: Any
@@ -34,7 +45,8 @@ class EagerTransport(ServiceRequestingTransport):
 
     def __init__(self, *arguments: Any, command: str = "", **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._handler_table: dict[int, Any] = {**self._handler_table, MSG_UNIMPLEMENTED: lambda _: None}  # what followed a refused login
+        # The server answers so to messages that followed a refused login.
+        self._handler_table: dict[int, Any] = {**self._handler_table, MSG_UNIMPLEMENTED: lambda _: None}
         self._command = command
         self._first: Any = None
         self._opened = threading.Event()
@@ -42,11 +54,14 @@ class EagerTransport(ServiceRequestingTransport):
 
     @property
     def pipelines(self) -> bool:
-        """Whether the server is known to take what was sent ahead."""
+        """Whether the server is known to accept messages that are sent ahead of their turn."""
         return OPENSSH in self.remote_version
 
     def ensure_session(self) -> None:
-        """Asks for the authentication service once, and does not wait: the answer is yes, or the end of the connection."""
+        """Ask for the authentication service once, and do not wait.
+
+        The answer is yes, or the end of the connection.
+        """
         if not (self.is_active() and self.initial_kex_done):
             raise SSHException("No existing session")
         if self.auth_handler is None:
@@ -54,14 +69,14 @@ class EagerTransport(ServiceRequestingTransport):
             self.auth_handler = _Handler(self)
 
     def await_service(self) -> None:
-        """Returns when the service was accepted, or the connection has ended."""
+        """Wait until the service was accepted or the connection has ended."""
         while self.is_active() and not self._service_accepted.wait(0.1):
             pass
 
     def send_login(self, request: Message, method: str) -> None:
-        """Sends an attempt to log in, and the command behind it when the attempt needs no more than this message.
+        """Send an attempt to log in, and the command behind it when one message is enough.
 
-        Of several attempts at most one is taken, and only what followed that one is read.
+        The server accepts at most one of several attempts, and reads only the messages behind it.
         """
         self._send_message(request)
         if not (self._command and self.pipelines and method in ONE_MESSAGE):
@@ -73,7 +88,10 @@ class EagerTransport(ServiceRequestingTransport):
         self._send_message(_message(cMSG_CHANNEL_REQUEST, FIRST_CHANNEL, "exec", True, self._command))
 
     def command_channel(self) -> Any:
-        """The channel on which the command runs, once a login was taken. Raises SSHException, EOFError."""
+        """Return the channel of the command, after a login was accepted.
+
+        Raises SSHException, EOFError.
+        """
         channel = self._first
         if channel is None:
             channel = self.open_session(timeout=OPEN_S)
@@ -82,8 +100,9 @@ class EagerTransport(ServiceRequestingTransport):
         self._opened.wait(OPEN_S)
         if self._opened.is_set() and channel.active:
             channel.event.wait(OPEN_S)
-        # The channel may have run its command and be closed by now. paramiko has forgotten it then, which is why its own
-        # `open_channel` cannot be used here: it looks the channel up after the confirmation has come.
+        # The command may have ended and the channel may be closed by now. paramiko has forgotten it
+        # then. Its own `open_channel` looks the channel up after the confirmation, so it cannot be
+        # used here.
         if not channel.event_ready:
             raise self.get_exception() or SSHException("the first channel did not open")
         if channel.remote_chanid != FIRST_CHANNEL:
@@ -91,7 +110,7 @@ class EagerTransport(ServiceRequestingTransport):
         return channel
 
     def _new_channel(self) -> Any:
-        """As `open_channel` makes one, before anything is sent."""
+        """Make a channel as `open_channel` does before it sends anything."""
         with self.lock:
             number = self._next_channel()
             channel: Any = Channel(number)
@@ -112,13 +131,19 @@ class _Handler(AuthOnlyHandler):
     auth_event: threading.Event
 
     def auth_publickey(self, username: str, key: PKey) -> Any:  # type: ignore[override]
-        """How an RSA key signs depends on what the server tells before it accepts the service."""
+        """Sign with an RSA key only after the service was accepted.
+
+        The way it signs depends on a message that the server sends before that.
+        """
         if "rsa" in key.get_name() or not self.transport.pipelines:
             self.transport.await_service()
         return super().auth_publickey(username, key)
 
     def send_auth_request(self, username: str, method: str, finish_message: Any = None) -> Any:
-        """As its parent's, but ready for the answer before it can come, which the parent's is only afterwards."""
+        """Send the request as the parent does, but be ready for the answer before it can come.
+
+        The parent is ready only afterwards.
+        """
         self.auth_method, self.username = method, username
         self.auth_event = threading.Event()
         request = _message(cMSG_USERAUTH_REQUEST, username, "ssh-connection", method)
@@ -127,7 +152,8 @@ class _Handler(AuthOnlyHandler):
         try:
             return self.wait_for_response(self.auth_event)
         except (SSHException, OSError):
-            if self.authenticated:  # what followed the login ended the connection: whoever asks for the channel hears why
+            # The command behind the login ended the connection: `command_channel` reports why.
+            if self.authenticated:
                 return []
             raise
 

@@ -1,4 +1,7 @@
-"""What an agent may say: each event's fields, and what they hold. A host that is not what it was may say anything; it is not passed on."""
+"""The events that an agent may send: the fields of each, and the type of each field.
+
+A host that was taken over may send anything; unknown events and fields are not passed on.
+"""
 
 from __future__ import annotations
 
@@ -52,13 +55,17 @@ _WORK: Mapping[str, _Fields] = {  # these come only after a plan
     "confirm": {"id": _text, "path": _text, "within_s": _number},
     "done": {"counts": _counts, "stopped": _text},
 }
-_REASONS: Mapping[str, _Fields] = {"failed": {"what": _text, "why": _text}, "skipped": {"reason": _text}}  # of a result, by its status
+_REASONS: Mapping[str, _Fields] = {  # more fields of a result, by its status
+    "failed": {"what": _text, "why": _text},
+    "skipped": {"reason": _text},
+}
 
 
 def understood(said: Any, *, ids: Collection[str] | None) -> Event:
-    """The event with the fields that it has to have, and no other. `ids`: those of the plan; None before there is one.
+    """Return the event with its required fields and no other.
 
-    Raises ValueError, TypeError, KeyError or AttributeError for what is no event.
+    `ids`: the ids of the plan; None before there is a plan.
+    Raises ValueError, TypeError, KeyError or AttributeError when `said` is not an event.
     """
     kind = said["event"]
     fields = _TALK[kind] if ids is None else {**_TALK, **_WORK}[kind]

@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """A role's questions beyond the standard facts: files (globs) to read, and read-only commands to run, by a name."""
+    """A role's questions beyond the standard facts.
+
+    `files`: globs of the files to read. `commands`: read-only commands to run, each by a name.
+    """
 
     files: tuple[str, ...] = ()
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -17,7 +20,10 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class FileFact:
-    """A file that was asked for. `content` is None when it is a directory, not text, or larger than 256 KiB."""
+    """A file that was asked for.
+
+    `content` is None when it is a directory, not text, or larger than 256 KiB.
+    """
 
     content: str | None
     sha256: str
@@ -28,7 +34,10 @@ class FileFact:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """The output of an asked command. `status` is its exit status, 127 when there is no such program."""
+    """The output of an asked command.
+
+    `status` is its exit status, 127 when there is no such program.
+    """
 
     status: int
     stdout: str
@@ -37,7 +46,7 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
-    """A listening socket. `program` is the process's name, `unit` its systemd unit (or "")."""
+    """A listening socket. `program` is the process's name, `unit` its systemd unit or ""."""
 
     proto: str  # "tcp" | "udp"
     address: str  # "0.0.0.0", "::", "127.0.0.1", …
@@ -49,7 +58,10 @@ class Listener:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The facts of one host at the start of a run, taken under the host's lock. The agent reports them all."""
+    """The facts of one host at the start of a run, taken under the host's lock.
+
+    The agent reports them all.
+    """
 
     hostname: str
     os_id: str
@@ -65,15 +77,17 @@ class Facts:
     now: float  # the host's clock, seconds since the epoch
     addresses: tuple[str, ...]
     listening: tuple[Listener, ...]
-    ssh_ports: tuple[int, ...]  # the port of this very connection first, then those that sshd listens on
-    tools: Mapping[str, str]  # name -> path, of docker and nginx
+    ssh_ports: tuple[int, ...]  # the port of this very connection first, then sshd's other ports
+    tools: Mapping[str, str]  # name -> path, of docker and nginx if they are there
     congestion_controls: tuple[str, ...]  # net.ipv4.tcp_available_congestion_control
     files: Mapping[str, FileFact]  # those asked for that exist
     commands: Mapping[str, Output]
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Facts:
-        """Return the facts of the agent's hello event. Unknown keys are ignored: an older controller reads a newer agent.
+        """Return the facts of the agent's hello event.
+
+        Unknown keys are ignored, so that an older controller can read a newer agent.
 
         Raises TypeError and others when something is missing or malformed.
         """
@@ -87,7 +101,8 @@ class Facts:
     def extended(self, raw: Mapping[str, Any]) -> Facts:
         """Return these facts with the answers of a facts event added. Raises as `parse` does."""
         more = _answers(raw)
-        return replace(self, files={**self.files, **more["files"]}, commands={**self.commands, **more["commands"]})
+        files, commands = {**self.files, **more["files"]}, {**self.commands, **more["commands"]}
+        return replace(self, files=files, commands=commands)
 
 
 def _answers(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
-"""Pinned host keys: OpenSSH's file, read and edited line by line. It may be a person's own, with marks, comments and keys that paramiko
-does not know: those are neither used nor lost.
+"""Pinned host keys: OpenSSH's file, read and edited line by line.
+
+The file may be the operator's own, with marks, comments and keys that paramiko does not know.
+Those are neither used nor lost.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
 
 def read(path: Path) -> HostKeys:
-    """The keys that `path` pins; none when there is no such file. Raises OSError."""
+    """Return the keys that `path` pins; none when there is no such file. Raises OSError."""
     return parse(path.read_text(errors="surrogateescape")) if path.exists() else HostKeys()
 
 
 def parse(text: str) -> HostKeys:
-    """The keys of the lines that can be used; where a host has two of a kind, the first."""
+    """Return the keys of the usable lines. Of two keys of one kind for a host, the first counts."""
     keys = HostKeys()
     for line in text.splitlines():
         if (entry := _entry(line)) is None:
@@ -28,7 +30,10 @@ def parse(text: str) -> HostKeys:
 
 
 def pin(text: str, name: str, key: PKey) -> str:
-    """The file's text with `key` as the one key of the host `name`; what it says of other hosts stays as it is, to the byte."""
+    """Return the file's text with `key` as the only key of the host `name`.
+
+    The lines of other hosts stay the same to the byte.
+    """
     lines, place = [], None
     for line in text.splitlines(keepends=True):
         names = entry.hostnames if (entry := _entry(line)) else []
@@ -46,7 +51,10 @@ def pin(text: str, name: str, key: PKey) -> str:
 
 
 def _entry(line: str) -> HostKeyEntry | None:
-    """A line that pins a key of a kind that paramiko knows; no comment, and none with a mark (`@cert-authority`, `@revoked`)."""
+    """Return the entry of a line that pins a key of a kind that paramiko knows, else None.
+
+    Comments and lines with a mark (`@cert-authority`, `@revoked`) give None.
+    """
     words = line.split()
     if not words or words[0].startswith(("#", "@")):
         return None

@@ -1,4 +1,7 @@
-"""How to reach a host: the site's words joined with ~/.ssh/config. Data, so that a connection can be dialled before SSH is imported."""
+"""Logins: how to reach a host, from the site file and ~/.ssh/config.
+
+A login is data, so a connection can be dialled before SSH is imported.
+"""
 
 from __future__ import annotations
 
@@ -22,24 +25,28 @@ NONE = "none"  # OpenSSH's word for no jump host
 
 
 class Unreachable(DerpfleetError):
-    """No login: network, host key, key or password."""
+    """The login failed: network, host key, key or password."""
 
     exit_code = 3
 
 
 class SshConfigWrong(DerpfleetError):
-    """~/.ssh/config cannot be used; nothing was contacted."""
+    """~/.ssh/config cannot be used; no host was contacted."""
 
     exit_code = 4
 
 
 class Login:
-    """How to reach one host: made from the site, connects as often as asked."""
+    """The way to log in to one host. It can connect as often as needed."""
 
-    def __init__(self, name: str, ssh: Ssh, *, address: str, known_hosts: Path, base: Path, is_hop: bool = False) -> None:
-        """`address` is what to connect to when the site says nothing else; `base` is the folder of the site file.
+    def __init__(
+        self, name: str, ssh: Ssh, *, address: str, known_hosts: Path, base: Path, is_hop: bool = False
+    ) -> None:
+        """Read ~/.ssh/config. Raises SshConfigWrong.
 
-        `is_hop`: it is a jump host on the way to the host called `name`. Raises SshConfigWrong.
+        `address`: where to connect when the site file does not say.
+        `base`: the folder of the site file.
+        `is_hop`: this is a jump host on the way to the host called `name`.
         """
         self.name = name
         self.is_hop = is_hop
@@ -60,12 +67,12 @@ class Login:
 
     @property
     def key_name(self) -> str:
-        """The host as known_hosts names it."""
+        """Return the host's name in known_hosts."""
         return self.address if self.port == 22 else f"[{self.address}]:{self.port}"
 
     @property
     def where(self) -> str:
-        """`user@address:port`, for an error message."""
+        """Return `user@address:port`, for an error message."""
         return f"{self.user}@{self.address}:{self.port}"
 
     @property
@@ -74,34 +81,44 @@ class Login:
         return self.user != "root"
 
     def sudo_password(self) -> str | None:
-        """The password that sudo wants, or None when it asks for none."""
+        """Return the password for sudo, or None when sudo needs none."""
         ref = self._ssh.sudo_password or self._ssh.password
         return self._secret(ref) if ref and self.sudo else None
 
     def dial(self) -> socket.socket:
-        """A TCP connection to the host. Raises OSError."""
+        """Open a TCP connection to the host. Raises OSError."""
         line = socket.create_connection((self.address, self.port), CONNECT_S)
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what follows a login does not wait for its acknowledgement
+        # The messages behind a login must not wait until it is acknowledged.
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return line
 
     def hops(self) -> list[Login]:
-        """The jump hosts, in the order in which they are passed; each is reached through those before it, and by key alone."""
+        """Return the jump hosts in the order in which they are passed.
+
+        Each is reached through those before it, with a key only: the passwords are the host's own.
+        """
         words = self.jump.split(",") if self.jump else []
         found = []
         for number, word in enumerate(words):
             place = urlsplit(f"//{word}")
-            changed = {"address": place.hostname, "user": place.username, "port": place.port, "jump": ",".join(words[:number]) or None}
-            ssh = self._ssh.model_copy(update={**changed, "password": None, "sudo_password": None})  # the host's own business
-            found.append(Login(self.name, ssh, address="", known_hosts=self.known_hosts, base=self._base, is_hop=True))
+            changed = {"address": place.hostname, "user": place.username, "port": place.port}
+            changed |= {"jump": ",".join(words[:number]) or None, "password": None, "sudo_password": None}
+            ssh = self._ssh.model_copy(update=changed)
+            found.append(
+                Login(self.name, ssh, address="", known_hosts=self.known_hosts, base=self._base, is_hop=True)
+            )
         return found
 
     def credentials(self) -> dict[str, Any]:
-        """The site's key and passwords as paramiko's keywords; nothing when ~/.ssh and the agent have to do."""
+        """Return the site's key and passwords as paramiko's keywords.
+
+        It is empty when the keys of ~/.ssh and of the ssh-agent are to be used.
+        """
         ssh = self._ssh
         found: dict[str, Any] = {}
         if ssh.key:
             found["key_filename"] = ssh.key
-        if ssh.key and not self.is_hop:  # a jump host often knows another one of the person's keys
+        if ssh.key and not self.is_hop:  # a jump host may know another key of the operator
             found |= {"look_for_keys": False, "allow_agent": False}
         if ssh.key_passphrase:
             found["passphrase"] = self._secret(ssh.key_passphrase)
@@ -115,16 +132,24 @@ class Login:
 
 @contextmanager
 def _reading_config(host: str) -> Iterator[None]:
-    """The only file here that the site's loader has not looked at. Its parser is not named, as it may not be imported."""
+    """Turn every error of the block into SshConfigWrong.
+
+    ~/.ssh/config is the only file here that the site's loader has not checked. `Exception` is
+    caught because naming its parser would import SSH.
+    """
     try:
         yield
     except Exception as error:
         why = str(error) or type(error).__name__
-        raise SshConfigWrong(f"{CONFIG} cannot be used", host=host, why=why, next=f"mend it: ssh -G {host} says where") from error
+        step = f"fix it: `ssh -G {host}` shows which line is wrong"
+        raise SshConfigWrong(f"{CONFIG} cannot be used", host=host, why=why, next=step) from error
 
 
 def _jump(own: str | None, configured: str, alias: str) -> str | None:
-    """The site's word, or the configured one; but as with ssh, `Host *` makes nobody his own jump host. Raises ValueError."""
+    """Return the site's jump hosts, or the configured ones. Raises ValueError.
+
+    As with ssh, `Host *` makes no host its own jump host.
+    """
     hops = own or jump_hosts(configured.replace("ssh://", ""))
     circle = not own and alias in [urlsplit(f"//{hop}").hostname for hop in hops.split(",")]
     return None if circle or hops == NONE else hops
@@ -134,6 +159,6 @@ def _ssh_config() -> SSHConfig | None:
     path = Path(CONFIG).expanduser()
     if not path.exists():
         return None
-    from paramiko.config import SSHConfig  # noqa: PLC0415  # takes longer to import than all else here
+    from paramiko.config import SSHConfig  # noqa: PLC0415  # slower than all other imports here
 
     return SSHConfig.from_path(str(path))

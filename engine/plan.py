@@ -1,4 +1,7 @@
-"""Resources in, plan out: order, selection, and the JSON that the agent reads. Pure, but for hashing shipped files."""
+"""Resources in, plan out: order, selection, and the JSON that the agent reads.
+
+Pure, but for hashing shipped files.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,18 @@ _CONTENT = {"content", "archive", "rules"}
 
 
 class PlanError(DerpfleetError):
-    """The roles contradict themselves: an id twice, two owners of one path, a need of nobody, a circle."""
+    """The roles contradict themselves.
+
+    An id is given twice, a path has two owners, no role gives a needed id, or needs form a circle.
+    """
 
 
 @dataclass(frozen=True)
 class Plan:
     """An ordered plan. `blobs` maps sha256 (hex) to the content that has it.
 
-    `left_out` is what was not selected and acts when something of the plan changes, as `{"id": …, "restart_on": …, …}`: it will owe that.
+    `left_out`: the resources that were not selected but act when one of the plan changes. Each is
+    `{"id": …, "restart_on": …, …}`, and will owe that action.
     """
 
     mode: Mode
@@ -37,17 +44,25 @@ class Plan:
     blobs: Mapping[str, Content]
 
     def message(self) -> dict[str, Any]:
-        """What the agent is sent."""
-        return {"plan": 1, "mode": self.mode, "id": self.id, "resources": list(self.specs), "left_out": list(self.left_out)}
+        """Return the message to the agent."""
+        return {
+            "plan": 1,
+            "mode": self.mode,
+            "id": self.id,
+            "resources": list(self.specs),
+            "left_out": list(self.left_out),
+        }
 
     @property
     def id(self) -> str:
-        """`sha256…` of the wanted state: the same for check and apply."""
+        """Return `sha256:…` of the wanted state. It is the same for check and apply."""
         return "sha256:" + hashlib.sha256(json.dumps(self.specs, sort_keys=True).encode()).hexdigest()
 
 
 def compile_plan(resources: Iterable[Resource], *, mode: Mode, only: Sequence[str] = ()) -> Plan:
-    """The plan for `resources`; `only` keeps these ids or `role:NAME`s and all that they need.
+    """Return the plan for `resources`.
+
+    `only`: keep just these ids or `role:NAME`s, and the resources that they need.
 
     Raises PlanError naming the resources at fault.
     """
@@ -55,16 +70,20 @@ def compile_plan(resources: Iterable[Resource], *, mode: Mode, only: Sequence[st
     if only:
         ordered, left_out = _select(ordered, only)
     blobs: dict[str, Content] = {}
-    return Plan(mode, tuple(ordered), tuple(_spec(resource, blobs) for resource in ordered), tuple(left_out), blobs)
+    specs = tuple(_spec(resource, blobs) for resource in ordered)
+    return Plan(mode, tuple(ordered), specs, tuple(left_out), blobs)
 
 
 def revealed(content: Content) -> bytes | Path:
-    """What goes over the wire: a secret as the text file that it becomes."""
+    """Return the content as it is sent. A secret becomes the text of a file."""
     return content.reveal().encode() + b"\n" if isinstance(content, Secret) else content
 
 
 def sha256(content: Content) -> str:
-    """Hex digest of what goes over the wire; that of a file is remembered by its path, size and time."""
+    """Return the hex digest of the content as it is sent.
+
+    The digest of a file is memoized by its path, size and mtime.
+    """
     content = revealed(content)
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
@@ -87,7 +106,8 @@ def _unique(resources: Iterable[Resource]) -> dict[str, Resource]:
         if other is None and path is not None:
             other = owners.get(path)
         if other is not None:
-            raise PlanError(f"{resource.id} of role {resource.role} and {other.id} of role {other.role} own the same thing")
+            one, another = (f"{each.id} of role {each.role}" for each in (resource, other))
+            raise PlanError(f"{one} and {another} own the same thing")
         found[resource.id] = resource
         if path is not None:
             owners[path] = resource
@@ -95,12 +115,12 @@ def _unique(resources: Iterable[Resource]) -> dict[str, Resource]:
 
 
 def _before(resource: Resource) -> tuple[str, ...]:
-    """The ids that come before `resource`."""
+    """Return the ids that come before `resource`."""
     return resource.needs + tuple(name for key in _TRIGGERS for name in getattr(resource, key, ()))
 
 
 def _order(found: Mapping[str, Resource]) -> list[Resource]:
-    """Needs first; otherwise the order in which the roles gave them."""
+    """Return the resources, needs first, otherwise in the order of the roles. Raises PlanError."""
     ordered: list[Resource] = []
     state: dict[str, str] = {}
 
@@ -108,7 +128,8 @@ def _order(found: Mapping[str, Resource]) -> list[Resource]:
         if state.get(resource.id) == "done":
             return
         if state.get(resource.id) == "open":
-            raise PlanError("resources need each other in a circle", why=" -> ".join((*path[path.index(resource.id) :], resource.id)))
+            circle = (*path[path.index(resource.id) :], resource.id)
+            raise PlanError("resources need each other in a circle", why=" -> ".join(circle))
         state[resource.id] = "open"
         for name in _before(resource):
             if name not in found:
@@ -122,17 +143,24 @@ def _order(found: Mapping[str, Resource]) -> list[Resource]:
     return ordered
 
 
-def _select(ordered: Sequence[Resource], only: Sequence[str]) -> tuple[list[Resource], list[Mapping[str, Any]]]:
-    """What `only` names and all that it needs; and of the rest, what a change of that makes act. Raises PlanError."""
+def _select(
+    ordered: Sequence[Resource], only: Sequence[str]
+) -> tuple[list[Resource], list[Mapping[str, Any]]]:
+    """Return the resources that `only` names, with their needs, and what the plan leaves out.
+
+    The second are the triggers of the rest, as far as they are in the first (see `Plan.left_out`).
+    Raises PlanError.
+    """
     by_id = {resource.id: resource for resource in ordered}
     wanted: set[str] = set()
     for name in only:
         hits = [r.id for r in ordered if name in (r.id, f"role:{r.role}")]
         if not hits:
             roles = sorted({f"role:{resource.role}" for resource in ordered})
-            why = "the roles are " + ", ".join(roles)
             raise PlanError(
-                f"--only {name}: no such resource or role", why=why, next="invoke check --json lists every id, in its event plan"
+                f"--only {name}: no such resource or role",
+                why="the roles are " + ", ".join(roles),
+                next="`invoke check --json` lists every id, in its event `plan`",
             )
         wanted.update(hits)
     queue = list(wanted)
@@ -147,8 +175,9 @@ def _select(ordered: Sequence[Resource], only: Sequence[str]) -> tuple[list[Reso
 
 
 def _triggers(resource: Resource, wanted: set[str]) -> dict[str, Any]:
-    """What of the wanted makes `resource` act: a change of what was not selected does not come in this run."""
-    return {key: tuple(name for name in getattr(resource, key) if name in wanted) for key in _TRIGGERS if hasattr(resource, key)}
+    """Return the triggers of `resource` that are in `wanted`. This run cannot change the others."""
+    present = [key for key in _TRIGGERS if hasattr(resource, key)]
+    return {key: tuple(name for name in getattr(resource, key) if name in wanted) for key in present}
 
 
 def _spec(resource: Resource, blobs: dict[str, Content]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Text from the templates under files/templates. A value that a template uses and nobody gave is an error, never an empty string."""
+"""Text from the templates under files/templates.
+
+A value that a template uses and the caller did not give is an error, never an empty string.
+"""
 
 from __future__ import annotations
 
@@ -24,5 +27,8 @@ def _environment() -> Environment:
 
 
 def render(template: str, **values: object) -> bytes:
-    """The template's text in UTF-8. Raises jinja2.UndefinedError for a value that was not given."""
+    """Return the template's text in UTF-8.
+
+    Raises jinja2.UndefinedError for a value that was not given.
+    """
     return _environment().get_template(template).render(**values).encode()

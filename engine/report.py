@@ -1,6 +1,7 @@
-"""What people and machines see of runs: plain lines, a live line a host on a terminal, or JSON lines. The only file that prints.
+"""Output of runs: plain lines, a live line for each host on a terminal, or JSON lines.
 
-What is printed was often said by others: by a host, by whoever answers at an address. It goes to the terminal as text, never as orders.
+This is the only file that prints. Much of the output comes from hosts and strangers. Control
+characters in it are made visible, so it cannot drive the terminal.
 """
 
 from __future__ import annotations
@@ -21,24 +22,37 @@ from rich.text import Text
 
 from inventory.errors import DerpfleetError
 
-STYLES = {"ok": "green", "changed": "yellow", "failed": "bold red", "skipped": "dim", "would change": "yellow", "warning": "yellow"}
-_TOLD_S = 0.05  # what took less is not told
-_RUNGS = {"ok": "green", "skipped": "dim", "FAILED": "bold red", "PROVED": "bold green", "NOT PROVED": "bold red"}
-_NARROWEST = 24  # columns; below that, what is left beside the names is no place to break lines in
-# Controls, by which a text could clear the screen or rewrite what was said: C0 and DEL as their pictures; C1, which has none, and halves
-# of characters, which no terminal can be sent, as �.
+STYLES = {
+    "ok": "green",
+    "changed": "yellow",
+    "failed": "bold red",
+    "skipped": "dim",
+    "would change": "yellow",
+    "warning": "yellow",
+}
+_SHOWN_FROM_S = 0.05  # shorter times are not shown
+_RUNGS = {
+    "ok": "green",
+    "skipped": "dim",
+    "FAILED": "bold red",
+    "PROVED": "bold green",
+    "NOT PROVED": "bold red",
+}
+_NARROWEST = 24  # columns beside the names; with fewer, lines are not broken
+# Control characters could clear the screen or rewrite earlier lines. C0 and DEL are shown as their
+# pictures. C1 has no pictures, and a terminal cannot be sent halves of characters: shown as �.
 _SHOWN: dict[int, int | str] = {**{code: 0x2400 + code for code in range(32)}, 0x7F: 0x2421}
 _SHOWN |= dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], "\ufffd")
 del _SHOWN[ord("\n")], _SHOWN[ord("\t")]
 
 
 def plain(text: str) -> str:
-    """`text` with its controls made visible, all but line breaks and tabs."""
+    """Return `text` with its control characters made visible, except line breaks and tabs."""
     return text.translate(_SHOWN)
 
 
 class _Plain:
-    """A renderable whose text is plain. The controls that rich itself sends are no text of it."""
+    """A renderable whose text is plain. The control codes that rich itself sends are kept."""
 
     def __init__(self, inner: ConsoleRenderable) -> None:
         self._inner = inner
@@ -49,7 +63,7 @@ class _Plain:
 
 
 class _AllPlain(RenderHook):
-    """Everything that is printed on a console passes here."""
+    """A hook that makes everything plain that a console prints."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [_Plain(each) for each in renderables]
@@ -58,19 +72,26 @@ class _AllPlain(RenderHook):
 class Report:
     """One command's output. Safe to use from the threads of several hosts.
 
-    `json_lines`: every event as one JSON object a line on standard output, nothing else. Otherwise people's lines on
-    standard output, with a live status line a host when that is a terminal. `diffs`: show what changes, as unified diffs.
+    `json_lines`: every event as one JSON object a line on standard output, and nothing else.
+    Otherwise lines for people, with a live status line for each host on a terminal.
+    `diffs`: show changes as unified diffs.
     """
 
-    def __init__(self, *, json_lines: bool = False, diffs: bool = False, console: Console | None = None) -> None:
+    def __init__(
+        self, *, json_lines: bool = False, diffs: bool = False, console: Console | None = None
+    ) -> None:
         self.json_lines, self.diffs = json_lines, diffs
-        # A pipe has no width: lines and tables are whole there.
-        self.console = console or Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
+        # A pipe has no width: lines and tables are not cut there.
+        width = None if sys.stdout.isatty() else 240
+        self.console = console or Console(highlight=False, soft_wrap=True, width=width)
         self.console.push_render_hook(_AllPlain())
         self._lock = threading.Lock()
-        self._held: dict[str, list[RenderableType]] = {}  # what is shown of a host at once when it has ended
+        self._held: dict[str, list[RenderableType]] = {}  # host -> output to print when it ends
         self._tasks: dict[str, TaskID] = {}
-        words = TextColumn("{task.fields[host]}", style="bold", markup=False), TextColumn("{task.description}", markup=False)
+        words = (
+            TextColumn("{task.fields[host]}", style="bold", markup=False),
+            TextColumn("{task.description}", markup=False),
+        )
         columns = (SpinnerColumn(), *words, TimeElapsedColumn())
         live = self.console.is_terminal and not json_lines
         self._progress = Progress(*columns, console=self.console, transient=True, disable=not live)
@@ -83,26 +104,35 @@ class Report:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for host in tuple(self._held):
             self._release(host)
         self._progress.stop()
 
     def line(self, host: str, status: str, text: str, *, seconds: float = 0.0) -> None:
-        """`hk1  changed  file:/etc/x  0.2 s`."""
-        first = Text.assemble((f"{host:<6}", "bold"), "  ", (f"{status:<12} " if status else "", STYLES.get(status, "")))
-        rest = Text.assemble(text, (f"  {seconds:.1f} s" if seconds >= _TOLD_S else "", "dim"))
+        """Print `hk1  changed  file:/etc/x  0.2 s`."""
+        shown = (f"{status:<12} " if status else "", STYLES.get(status, ""))
+        first = Text.assemble((f"{host:<6}", "bold"), "  ", shown)
+        rest = Text.assemble(text, (f"  {seconds:.1f} s" if seconds >= _SHOWN_FROM_S else "", "dim"))
         self._show(host, self._hung(first, rest))
 
     def rung(self, host: str, text: str, *, hang: int) -> None:
-        """A line of a proof, coloured by the words that it begins with; what does not fit goes on in column `hang` of the text."""
+        """Print a line of a proof, coloured by its first words.
+
+        The part that does not fit goes on in column `hang` of the text.
+        """
         style = next((style for word, style in _RUNGS.items() if text.startswith(word)), "")
         begins = hang if text[hang - 2 : hang] == "  " else 0  # a verdict has no columns
         first = Text.assemble((f"{host:<6}", "bold"), "  ", (text[:begins], style))
         self._show(host, self._hung(first, Text(text[begins:], "" if begins else style)))
 
     def _hung(self, first: Text, rest: Text) -> Text:
-        """Both; on a terminal, what does not fit goes on below `rest`, broken between words."""
+        """Return both as one text.
+
+        On a terminal `rest` is broken between words, and goes on below its own beginning.
+        """
         room = self.console.width - first.cell_len
         if not self.console.is_terminal or room < _NARROWEST:
             return first + rest
@@ -112,7 +142,7 @@ class Report:
         return first + Text("\n" + " " * first.cell_len).join(lines)
 
     def _show(self, host: str, what: RenderableType) -> None:
-        """Prints, or keeps it until the host has ended, so that what hosts say at the same time stays apart."""
+        """Print `what`, or keep it until the host has ended, so that hosts' lines are not mixed."""
         if self.json_lines:
             return
         with self._lock:
@@ -129,28 +159,28 @@ class Report:
             self.console.print(Group(*held))
 
     def say(self, text: str) -> None:
-        """A line for people that belongs to no host."""
+        """Print a line for people that belongs to no host."""
         if not self.json_lines:
             self.console.print(Text(text))
 
     def emit(self, **event: Any) -> None:
-        """An event for machines only."""
+        """Print an event that is for machines only."""
         if self.json_lines:
             with self._lock:
                 sys.stdout.write(json.dumps(event, sort_keys=True) + "\n")
                 sys.stdout.flush()
 
     def doing(self, host: str, text: str) -> None:
-        """The live line of a host; an empty text ends it."""
+        """Set the live line of a host. An empty text ends it."""
         with self._lock:
             if host not in self._tasks:
                 self._tasks[host] = self._progress.add_task("", total=None, host=host)
             task = self._tasks[host]
-            # The live line is drawn by rich itself, past what is printed.
+            # rich draws the live line itself, past the hook that makes output plain.
             self._progress.update(task, description=plain(text), visible=bool(text))
 
     def agent_event(self, host: str, event: Mapping[str, Any]) -> None:
-        """An event of a host's agent (`engine.session`)."""
+        """Print an event of a host's agent (`engine.session`)."""
         self.emit(host=host, **event)
         handler = getattr(self, f"_on_{event['event']}", None)
         if handler is not None and not self.json_lines:
@@ -178,22 +208,25 @@ class Report:
         self.doing(host, event["id"])
         if not self.diffs:
             return
-        keys = {key: pair for key, pair in event["keys"].items() if not (event["text"] and key in ("content", "rules"))}
+        in_text = ("content", "rules") if event["text"] else ()
+        keys = {key: pair for key, pair in event["keys"].items() if key not in in_text}
         if keys.get("type", [""])[0] == "absent":
-            keys = {"type": keys["type"]}  # mode and owner of what is not there say nothing
+            keys = {"type": keys["type"]}  # an absent path has no mode and owner to compare
         for key, (present, wanted) in sorted(keys.items()):
             self.line(host, "", f"{event['id']}  {key}: {_short(present) or 'nothing'} -> {_short(wanted)}")
         if event["text"]:
-            self._show(host, Syntax(event["text"].rstrip("\n"), "diff", background_color="default", word_wrap=False))
+            diff = event["text"].rstrip("\n")
+            self._show(host, Syntax(diff, "diff", background_color="default", word_wrap=False))
 
     def _on_result(self, host: str, event: Mapping[str, Any]) -> None:
         self.doing(host, event["id"])
         status, checking = event["status"], getattr(self, "_mode", "") == "check"
         if status == "changed":
-            self.line(host, "would change" if checking else "changed", event["id"], seconds=event["ms"] / 1000)
+            words = "would change" if checking else "changed"
+            self.line(host, words, event["id"], seconds=event["ms"] / 1000)
 
     def counts(self, host: str, counts: Mapping[str, int], *, checking: bool, seconds: float) -> None:
-        """One host's closing line."""
+        """Print one host's closing line."""
         self.doing(host, "")
         verb = "would change" if checking else "changed"
         status = "failed" if counts["failed"] else "changed" if counts["changed"] else "ok"
@@ -205,14 +238,13 @@ class Report:
         self._release(host)
 
     def failure(self, error: DerpfleetError, *, log: str = "", subject: str = "") -> None:
-        """What, where, why, what next."""
+        """Print an error: what, where, why, and what to do next."""
         fields = {"what": error.what, "where": error.where, "why": error.why, "next": error.next, "log": log}
         self.emit(event="failure", host=error.host, subject=subject, **fields)
         if self.json_lines:
             return
-        title = Text.assemble(
-            (f"{error.host:<6} " if error.host else "", "bold"), ("FAILED", STYLES["failed"]), f"  {subject}" * bool(subject)
-        )
+        name = f"{error.host:<6} " if error.host else ""
+        title = Text.assemble((name, "bold"), ("FAILED", STYLES["failed"]), f"  {subject}" * bool(subject))
         lines = [title]
         for key, value in fields.items():
             for number, line in enumerate(str(value).splitlines()):
@@ -222,11 +254,11 @@ class Report:
 
 
 def _short(value: object) -> str:
-    """As it is, but for digests, of which nobody reads 64 digits."""
+    """Return the value as text, with sha256 digests cut to 16 digits."""
     return re.sub(r"\b([0-9a-f]{16})[0-9a-f]{48}\b", r"\1…", str(value or ""))
 
 
 def closing(report: Report, failed: Sequence[str], total: int) -> None:
-    """The last line of a command over several hosts."""
+    """Print the last line of a command over several hosts."""
     if total > 1 and failed:
         report.say(f"{len(failed)} of {total} failed: {', '.join(failed)}")

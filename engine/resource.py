@@ -1,6 +1,8 @@
 """Resources: the desired state of one thing on a host, as frozen data. No I/O.
 
-A role returns resources; `engine.plan` turns them into the plan's JSON; `files/agent/` checks and fixes them.
+A role returns resources. `engine.plan` turns them into the plan's JSON. `files/agent/` checks and
+fixes them.
+
 Ids are `kind:name`, the same in `needs`, diffs, logs and `--only`.
 Commands are argv tuples, never shell strings.
 """
@@ -14,12 +16,16 @@ from typing import ClassVar
 from inventory.secrets import Secret
 
 Content = bytes | Path | Secret
-"""Bytes, a file of the controller, or a secret: one text, that becomes a file with a line break at its end."""
+"""Bytes, a file of the controller, or a secret. A secret becomes a file with a line break at its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """What every kind has: the ids that must be converged before it, and the role that it belongs to (set by the compiler)."""
+    """The fields of every kind.
+
+    `needs`: ids that must be converged before it. `role`: the role that it belongs to, set by the
+    compiler.
+    """
 
     kind: ClassVar[str]
     needs: tuple[str, ...] = ()
@@ -27,12 +33,12 @@ class Resource:
 
     @property
     def name(self) -> str:
-        """The part of the id behind the colon."""
+        """Return the part of the id behind the colon."""
         raise TypeError(f"{type(self).__name__} names nothing")
 
     @property
     def id(self) -> str:
-        """`kind:name`."""
+        """Return `kind:name`."""
         return f"{self.kind}:{self.name}"
 
 
@@ -49,9 +55,10 @@ class _At(Resource):
 class File(_At):
     """A file with this content. Written as temp + fsync + mode + rename.
 
-    `secret`: neither content nor diff is ever shown; what holds a Secret has to say so.
-    `only_if_sha256`: refuse to write when the file on the host is no longer the one that was read ("" = absent). It is for files that
-    others write, too: their diff shows what changes and nothing around it.
+    `secret`: neither content nor diff is ever shown. It must be set when the content is a Secret.
+    `only_if_sha256`: refuse to write when the file on the host is no longer the one that was read
+    ("" = absent). It is for files that other programs write, too. Their diff shows only the
+    changed lines.
     """
 
     kind: ClassVar[str] = "file"
@@ -69,7 +76,7 @@ class File(_At):
 
 @dataclass(frozen=True, kw_only=True)
 class Directory(_At):
-    """A directory with this mode and owner; its contents are not looked at."""
+    """A directory with this mode and owner. Its contents are not looked at."""
 
     kind: ClassVar[str] = "directory"
     mode: str = "0755"
@@ -87,14 +94,17 @@ class Symlink(_At):
 
 @dataclass(frozen=True, kw_only=True)
 class Absent(_At):
-    """Nothing at this path: a file, link or whole directory is removed."""
+    """Nothing at this path. A file, link or whole directory is removed."""
 
     kind: ClassVar[str] = "absent"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tree(_At):
-    """A directory unpacked from a tar archive (any compression of Python's tarfile), replaced as a whole when the archive changes."""
+    """A directory unpacked from a tar archive (any compression of Python's tarfile).
+
+    It is replaced as a whole when the archive changes.
+    """
 
     kind: ClassVar[str] = "tree"
     archive: Content
@@ -142,9 +152,10 @@ class User(Resource):
 
 @dataclass(frozen=True, kw_only=True)
 class Command(Resource):
-    """A guarded command: it is done when `creates` exists, or `unless` exits 0, and nothing in `on_change` has changed since it last ran.
+    """A guarded command.
 
-    `check` runs nothing but `unless`.
+    It is done when `creates` exists or `unless` exits 0, and nothing in `on_change` has changed
+    since it last ran. A check runs only `unless`.
     """
 
     kind: ClassVar[str] = "command"
@@ -162,7 +173,7 @@ class Command(Resource):
 
 @dataclass(frozen=True, kw_only=True)
 class Exec:
-    """A health condition: argv exits 0."""
+    """A health condition: `argv` exits 0."""
 
     kind: ClassVar[str] = "exec"
     argv: tuple[str, ...]
@@ -170,9 +181,10 @@ class Exec:
 
 @dataclass(frozen=True, kw_only=True)
 class Http:
-    """A health condition: GET from the host itself answers with this status, and the body contains each of these texts.
+    """A health condition: a GET from the host gets this status and a body with all these texts.
 
-    `connect`: address:port to connect to instead of the URL's own. https is verified unless `insecure`; SNI and Host are the URL's.
+    `connect`: address:port to connect to instead of the URL's own.
+    `insecure`: do not verify https. SNI and Host are the URL's.
     """
 
     kind: ClassVar[str] = "http"
@@ -186,7 +198,7 @@ class Http:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """A site that is not ours and must go on answering: its status before the first change is compared with the one after."""
+    """A site of another program. After the changes it must answer with its status from before."""
 
     url: str
     connect: str
@@ -197,12 +209,16 @@ Health = Exec | Http
 
 @dataclass(frozen=True, kw_only=True)
 class Service(Resource):
-    """A systemd unit. Restarted (or reloaded) once, when any of `restart_on` (`reload_on`) changed; then every `healthy` must hold
-    within `timeout_s`, and every `watch` must answer as before. Otherwise the previous content of the changed files named there
-    is put back, the unit restarted again, and the resource has failed.
+    """A systemd unit.
+
+    It is restarted (or reloaded) once when any of `restart_on` (`reload_on`) changed. Then every
+    `healthy` must hold within `timeout_s`, and every `watch` must answer as before. Otherwise the
+    previous content of the changed files named there is put back, the unit is restarted again, and
+    the resource has failed.
 
     `before`: argv that must exit 0 before a restart or reload (`nginx -t`).
-    `phase`: tells two resources of one unit apart, where one plan has to reload it at two points; part of the id.
+    `phase`: part of the id. It distinguishes two resources of one unit, for a plan that has to
+    reload the unit at two points.
     """
 
     kind: ClassVar[str] = "service"
@@ -237,9 +253,10 @@ class Sysctl(Resource):
 
 @dataclass(frozen=True, kw_only=True)
 class Firewall(Resource):
-    """One nftables table of our own (`inet <table>`), loaded from `rules` and at boot from `path`. Others' tables are not touched.
+    """Our own nftables table (`inet <table>`), loaded from `rules`, and at boot from `path`.
 
-    A change is armed: unless a second, fresh connection cancels it within `revert_after_s`, the previous table comes back.
+    No other table is touched. A change is armed: unless a second, fresh connection cancels it
+    within `revert_after_s`, the previous table comes back.
     """
 
     kind: ClassVar[str] = "firewall"
@@ -255,7 +272,10 @@ class Firewall(Resource):
 
 @dataclass(frozen=True, kw_only=True)
 class Image(Resource):
-    """A Docker image by digest: present, pulled from `ref` (name@sha256:…), or loaded from `archive` when given."""
+    """A Docker image by digest.
+
+    It is present, pulled from `ref` (name@sha256:…), or loaded from `archive` when given.
+    """
 
     kind: ClassVar[str] = "image"
     ref: str
@@ -268,9 +288,12 @@ class Image(Resource):
 
 @dataclass(frozen=True, kw_only=True)
 class Container(Resource):
-    """A Docker container, recreated when its definition changes (kept as a label), or with `running=False` removed.
+    """A Docker container, recreated when its definition (kept as a label) changes.
 
-    `arguments` are those of `docker run` behind `--detach --name NAME --label …`: (`--publish`, `127.0.0.1:81:81`, …).
+    With `running=False` it is removed.
+
+    `arguments`: those of `docker run` behind `--detach --name NAME --label …`, for example
+    (`--publish`, `127.0.0.1:81:81`, …).
     """
 
     kind: ClassVar[str] = "container"

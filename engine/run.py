@@ -1,4 +1,7 @@
-"""One run on one host: connect, ask, compile, converge, log. What is to be run is a `Job`; all verbs are driven here."""
+"""One run on one host: connect, ask, compile, converge, log.
+
+A `Job` says what to run. All verbs are driven here.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ NOTHING = Ask()
 
 
 class Verb(StrEnum):
-    """What a person asked for. A run's id ends in its value, and with it the names of its log here and of its journal on the host."""
+    """The verb that the operator called.
+
+    A run's id ends in its value, as do the names of its log here and of its journal on the host.
+    """
 
     RUN = "run"
     DEPLOY = "deploy"
@@ -35,29 +41,35 @@ class Verb(StrEnum):
 
 
 class Job(Protocol):
-    """What a verb wants of one host."""
+    """The work of a verb on one host."""
 
     @property
     def verb(self) -> Verb:
-        """By which the run is named."""
+        """Return the verb that the run is named by."""
 
     @property
     def mode(self) -> Mode:
-        """Whether the host is changed, or compared."""
+        """Return whether the host is changed or only compared."""
 
     @property
     def ask(self) -> Ask:
-        """What to ask the host before its plan is made."""
+        """Return the questions to ask the host before its plan is made."""
 
     @property
     def only(self) -> Sequence[str]:
-        """The ids and roles that the plan is reduced to; empty for all."""
+        """Return the ids and roles to reduce the plan to; empty for the whole plan."""
 
     def plan(self, session: Session) -> Iterable[Resource]:
-        """Return the resources, from the facts of the session, which may be asked further. Raises DerpfleetError: nothing is changed."""
+        """Return the resources, made from the facts of the session, which may be asked more.
+
+        Raises DerpfleetError, and then nothing is changed.
+        """
 
     def afterwards(self, facts: Facts) -> Ask:
-        """Return what to ask once everything is applied, given the facts of before; `NOTHING` for no question."""
+        """Return the questions to ask after everything is applied, or `NOTHING`.
+
+        `facts` are those from before the changes.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +83,11 @@ class Fixed:
     only: Sequence[str] = ()
 
     def plan(self, _: Session) -> Iterable[Resource]:
-        """Return them."""
+        """Return the resources of the job."""
         return self.resources
 
     def afterwards(self, _: Facts) -> Ask:
-        """Ask nothing more."""
+        """Return no question."""
         return NOTHING
 
 
@@ -91,7 +103,11 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """What a run did. `counts` has the keys ok, changed, failed, skipped. `facts`: those of before, and what was asked afterwards."""
+    """The result of a run.
+
+    `counts` has the keys ok, changed, failed, skipped. `facts` are those from before the changes,
+    with the answers to the questions asked afterwards.
+    """
 
     host: str
     mode: Mode
@@ -104,34 +120,41 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Nothing failed and everything was reached."""
+        """Return whether nothing failed and everything was reached."""
         return not self.failures and not self.stopped
 
 
 class RunLog:
-    """`<runs>/<host>/<time>-<verb>-<pid>.jsonl`: every event of a run, readable by its owner only."""
+    """The log of a run: `<runs>/<host>/<time>-<verb>-<pid>.jsonl`.
+
+    It holds every event. Only its owner can read it.
+    """
 
     def __init__(self, folder: Path, host: str, verb: Verb) -> None:
-        """Raises CacheError where it cannot be written."""
+        """Open the file. Raises CacheError when it cannot be written."""
         self.started = time.time()
         stamp = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(self.started))
         self.run_id = f"{stamp}-{verb}-{os.getpid()}"
         self.path = folder / host / f"{self.run_id}.jsonl"
-        with cache.ours(folder):
+        with cache.access_to(folder):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._file: TextIO = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w")
+            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self._file: TextIO = os.fdopen(handle, "w")
 
     def write(self, event: Mapping[str, Any]) -> None:
-        """One line a call, flushed, so that a run that is cut leaves what it saw."""
+        """Write the event as one line and flush it, so that the log of a killed run is complete."""
         self._file.write(json.dumps({"at": round(time.time(), 3), **event}, sort_keys=True) + "\n")
         self._file.flush()
 
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         if error is not None:
-            self.write({"event": "error", "what": str(error) or type(error).__name__, "why": getattr(error, "why", "")})
+            what = str(error) or type(error).__name__
+            self.write({"event": "error", "what": what, "why": getattr(error, "why", "")})
         self._file.close()
 
 
@@ -143,11 +166,12 @@ def converge(
     on_event: OnEvent | None = None,
     on_session: Callable[[Session], None] | None = None,
 ) -> Outcome:
-    """Make the host as `job.plan` says, or in check mode compare it. The run's log goes below `runs`.
+    """Make the host as `job.plan` says, or in check mode compare it. Write a log below `runs`.
 
-    When everything is applied, what `job.afterwards` wants is asked; the outcome's facts then hold the answers. `on_session` gets the
-    session as soon as there is one, so that it can be stopped from outside.
-    Raises CacheError and what Session, compile_plan and the job raise; a resource that fails is in the outcome.
+    When everything is applied, the questions of `job.afterwards` are asked. The facts of the outcome
+    then hold the answers. `on_session` gets the session as soon as there is one, so that the caller
+    can stop it. A resource that fails is in the outcome.
+    Raises CacheError, and what Session, compile_plan and the job raise.
     """
     with RunLog(runs, login.name, job.verb) as log:
         outcome: Outcome
@@ -159,7 +183,8 @@ def converge(
                 if event["status"] == "changed":
                     outcome.changed.append(event["id"])
                 elif event["status"] == "failed":
-                    outcome.failures.append(Failure(event["id"], event["what"], event["why"], roles.get(event["id"], "")))
+                    role = roles.get(event["id"], "")
+                    outcome.failures.append(Failure(event["id"], event["what"], event["why"], role))
             elif event["event"] == "done":
                 outcome.stopped = event["stopped"]
             if on_event is not None:
@@ -171,7 +196,8 @@ def converge(
             plan = compile_plan(job.plan(session), mode=job.mode, only=job.only)
             roles = {resource.id: resource.role for resource in plan.resources}
             outcome = Outcome(login.name, job.mode, {}, session.facts, log.path)
-            hear({"event": "plan", "id": plan.id, "mode": job.mode, "resources": len(plan.resources), "roles": roles})
+            counted = {"resources": len(plan.resources), "roles": roles}
+            hear({"event": "plan", "id": plan.id, "mode": job.mode, **counted})
             outcome.counts = session.apply(plan)
             more = job.afterwards(session.facts) if outcome.ok else NOTHING
             if more != NOTHING:

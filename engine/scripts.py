@@ -1,4 +1,4 @@
-"""Reads the programs under files/scripts, which hosts run as `python3 -I -c TEXT`."""
+"""The programs under files/scripts, which hosts run as `python3 -I -c TEXT`."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ SCRIPTS = CHECKOUT / "files" / "scripts"
 
 @cache
 def script(name: str) -> str:
-    """Returns the program of this name without its docstring, which is for who reads it here."""
+    """Return the text of a program without its docstring, which is for readers of the source."""
     return (SCRIPTS / f"{name}.py").read_text().split('"""\n\n', 1)[1]

@@ -1,4 +1,4 @@
-"""One conversation with one host's agent: facts, plan, contents, events. No roles, no printing."""
+"""One conversation with one host's agent: facts, plan, contents, events. It prints nothing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from engine.events import STATUSES, Event, understood
 from engine.facts import Ask, Facts
 from engine.login import Login, Unreachable
 from engine.plan import Plan, revealed
-from engine.transport import LINE_MAX, AgentChannel, run_once
+from engine.transport import LINE_MAX, LOST_STEP, AgentChannel, run_once
 from inventory.errors import DerpfleetError
 
 OnEvent = Callable[[Event], None]
-FACTS_MAX = 32 << 20  # unpacked: a hundred files of 256 KiB, and more than any `nginx -T` prints
-_NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, zlib.error)
+FACTS_MAX = 32 << 20  # unpacked: a hundred files of 256 KiB, and any output of `nginx -T`
+_NONSENSE = (
+    *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
+    zlib.error,
+)
+_DISK_STEP = "check the host's disk: `df -h` (full?) and `dmesg` (errors?); then run the same command again"
+_RETRY_STEP = "run the same command again; if it fails in the same way, report it as a defect"
 
 
 class Locked(DerpfleetError):
@@ -33,23 +38,24 @@ class Locked(DerpfleetError):
 
 
 class Stopped(DerpfleetError):
-    """Stopped from outside before the agent had begun."""
+    """The operator stopped the run before the agent began to change the host."""
 
     exit_code = 130
 
 
 class AgentCrashed(DerpfleetError):
-    """The agent ended in a way that it should not."""
+    """The agent ended with an error, or its messages cannot be understood."""
 
 
 class Session:
-    """Facts are taken and the host's lock is held from entering to leaving.
+    """A conversation that holds the host's lock from beginning to end, and its facts.
 
-    `on_event` gets every event of the agent as a dict, in order. Raises Unreachable, NotReady, Locked, AgentCrashed.
+    `on_event` gets every event of the agent as a dict, in order.
+    Raises Unreachable, NotReady, Locked, AgentCrashed.
     """
 
     def __init__(self, login: Login, *, ask: Ask, run_id: str, on_event: OnEvent, lock: bool = True) -> None:
-        """`lock=False` is for a look that waits for nobody and changes nothing."""
+        """Log in and take the facts. `lock=False`: read the host even while a run has its lock."""
         self._login, self._on_event = login, on_event
         self._stopping, self._agent_acts = threading.Event(), threading.Event()
         self.is_open = True
@@ -72,7 +78,7 @@ class Session:
         self.close()
 
     def ask(self, ask: Ask) -> Facts:
-        """The same facts with the answers to another question added. One more turn on the wire."""
+        """Ask more questions, and return the facts with the answers. It costs one more turn."""
         self._send({"ask": 1} | _asked(ask))
         more = self._expect("facts")
         with self._sense():
@@ -80,9 +86,10 @@ class Session:
         return self.facts
 
     def apply(self, plan: Plan) -> Mapping[str, int]:
-        """Carries out (or in check mode, compares) the plan. Returns how many resources ended in each status.
+        """Carry out the plan, or in check mode compare it. Return the number of each status.
 
-        Raises Stopped when `stop` was called before the agent had all that it needs, and DerpfleetError when it cannot keep that.
+        Raises Stopped when `stop` was called before the agent had all contents, and DerpfleetError
+        when the agent cannot keep them.
         """
         self._raise_when_stopped()
         self._send(plan.message())
@@ -94,7 +101,8 @@ class Session:
             for digest, content in lacking.items():
                 self._send_blob(digest, revealed(content))
         except Unreachable as error:
-            if not isinstance(error.__cause__, TimeoutError):  # it hangs up on what it cannot keep, and has said why
+            # The agent ends when it cannot keep a content, and has sent the reason.
+            if not isinstance(error.__cause__, TimeoutError):
                 with suppress(Unreachable):
                     self._expect("done")
             raise
@@ -105,14 +113,18 @@ class Session:
         return {status: done["counts"][status] for status in STATUSES}
 
     def stop(self) -> None:
-        """Asks the agent to finish the resource in hand and no more. May be called from any thread."""
+        """Ask the agent to finish its present resource and no more. Any thread may call this."""
         self._stopping.set()
-        if self._agent_acts.is_set():  # before that, the message might get into the middle of a content
+        # Before that, the message might get into the middle of a content.
+        if self._agent_acts.is_set():
             with suppress(Unreachable):
                 self._send({"stop": 1})
 
     def close(self) -> None:
-        """Lets the host's lock go. An agent at work finishes the resource in hand. May be called from any thread."""
+        """Release the host's lock. A working agent finishes its present resource first.
+
+        Any thread may call this.
+        """
         self.is_open = False
         self._channel.close()
 
@@ -138,7 +150,7 @@ class Session:
             raise Stopped("stopped before anything was changed", host=self._login.name)
 
     def _expect(self, wanted: str) -> Event:
-        """Events up to the wanted one, each shown to `on_event`."""
+        """Show every event to `on_event` up to the wanted one, and return that."""
         while True:
             line = self._channel.read_line()
             try:
@@ -162,7 +174,9 @@ class Session:
                 f"the host is locked by {event['who']} since {since}",
                 host=self._login.name,
                 why="another run is at work there",
-                next="wait for it; a run whose connection was lost ends after the resource in hand",
+                next=(
+                    "wait until that run ends; a run that lost its connection ends after its present resource"
+                ),
             )
         if kind == "refused":
             raise DerpfleetError(
@@ -170,7 +184,7 @@ class Session:
                 host=self._login.name,
                 where=event["where"],
                 why=event["why"],
-                next="look whether the host's disk is full (df -h) or broken (dmesg), then run the same command again",
+                next=_DISK_STEP if event["where"] else _RETRY_STEP,
             )
         if kind == "crash":
             raise AgentCrashed(
@@ -183,15 +197,18 @@ class Session:
 
     @contextmanager
     def _sense(self) -> Iterator[None]:
-        """For reading what an event says: a host that is not what it was may say anything. Raises AgentCrashed."""
+        """Turn an error in reading an event into AgentCrashed. A bad host may send anything."""
         try:
             yield
         except _NONSENSE as error:
-            why = f"{type(error).__name__}: {error}"
-            raise AgentCrashed("the agent's answer makes no sense", host=self._login.name, where="files/agent/", why=why) from error
+            what, why = "the agent's answer makes no sense", f"{type(error).__name__}: {error}"
+            raise AgentCrashed(what, host=self._login.name, where="files/agent/", why=why) from error
 
     def _confirm(self, event: Event) -> None:
-        """Proves with a second, fresh connection that the new firewall lets us in; the agent takes it back otherwise."""
+        """Prove with a second, fresh connection that the new firewall lets the controller in.
+
+        Otherwise the agent takes it back.
+        """
         try:
             status, output = run_once(self._login, ["rm", "-f", "--", event["path"]])
         except DerpfleetError as error:
@@ -206,8 +223,8 @@ class Session:
             return Unreachable(
                 "the connection was lost",
                 host=self._login.name,
-                why="the agent's output ended before its work did",
-                next="the agent finishes what it has in hand; run the same command again",
+                why="the agent's output ended before its work was finished",
+                next=LOST_STEP,
             )
         what, why = "the agent ended early", (line[-2000:].decode(errors="replace") + words)[-2000:]
         if len(line) >= LINE_MAX:
@@ -220,10 +237,10 @@ def _asked(ask: Ask) -> dict[str, Any]:
 
 
 def _unpacked(packed: str) -> dict[str, Any]:
-    """Raises ValueError, zlib.error."""
+    """Return the unpacked facts. Raises ValueError, zlib.error."""
     inflate = zlib.decompressobj()
     text = inflate.decompress(base64.b64decode(packed), FACTS_MAX)
     if not inflate.eof:
-        raise ValueError(f"facts of more than {FACTS_MAX} bytes, or cut ones")
+        raise ValueError(f"the facts are longer than {FACTS_MAX} bytes, or incomplete")
     facts: dict[str, Any] = json.loads(text)
     return facts

@@ -1,4 +1,7 @@
-"""The agent's two streams on one host, and single commands there. Every failure has a name and a next step."""
+"""The agent's two streams on one host, and single commands there.
+
+Every failure has a name and a next step.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +18,42 @@ from inventory.errors import DerpfleetError
 if TYPE_CHECKING:
     from engine.ssh import Running
 
-SILENCE_S = 60  # the agent sends a heartbeat every 5 s while it works; a journal of years takes a slow disk its time
+# The agent sends a heartbeat every 5 s while it works. A slow disk needs time for an old journal.
+SILENCE_S = 60
 NOISE_MAX = 2000
-# An event's diff shows files of up to 64 KiB; facts, packed, hold some dozens of files of up to 256 KiB and what `nginx -T` prints.
+# The diff of an event shows files of up to 64 KiB. Packed facts hold some dozens of files of up to
+# 256 KiB, and the output of `nginx -T`.
 LINE_MAX = 16 << 20
 OUTPUT_MAX = 64 << 20  # a million lines of a journal
-WRONG_PASSWORD, PASSWORD_STEP = "sudo did not take the password", "check ssh.sudo_password of the host"
+WRONG_PASSWORD = "sudo did not accept the password"  # noqa: S105
+PASSWORD_STEP = "check ssh.sudo_password of the host"  # noqa: S105
+LOST_STEP = "run the same command again; the agent on the host finishes its present resource and ends"
 
 
 class NotReady(DerpfleetError):
-    """A login, but no agent: sudo, Python, or noise from the login shell. Nothing was sent to the host."""
+    """The login worked, but the agent did not start. Nothing was sent to the host.
+
+    The reason is sudo, Python, or output of the login shell.
+    """
 
     exit_code = 3
 
 
+# Texts of sudo's errors.
+_ASKS_PASSWORD = ("password is required", "a terminal is required")
+_NOT_ALLOWED = ("not in the sudoers", "may not run sudo", "not allowed to execute")
+
+
 class _Sudo:
-    """sudo's password for one command. It is sent once, and only when sudo asks: whatever else reads there would get it otherwise."""
+    """The password of sudo for one command.
+
+    It is sent once, and only when sudo asks. Otherwise another program would read it.
+    """
 
     def __init__(self, login: Login) -> None:
         self._password = login.sudo_password()
         self._asked = 0
-        self.prompt = f"[derpfleet-{secrets.token_hex(8)}]"  # what nothing else says
+        self.prompt = f"[derpfleet-{secrets.token_hex(8)}]"  # no other output contains it
 
     @property
     def has_password(self) -> bool:
@@ -43,11 +61,11 @@ class _Sudo:
 
     @property
     def refused(self) -> bool:
-        """Whether sudo asked again."""
+        """Return whether sudo asked again."""
         return self._asked > 1
 
     def answer(self, channel: Any) -> bool:
-        """To be called for each prompt that was seen. False: there is no answer."""
+        """Answer a prompt that was seen. Return False when there is no answer."""
         self._asked += 1
         if self.refused or self._password is None:
             return False
@@ -56,7 +74,7 @@ class _Sudo:
 
 
 def start(login: Login, command: str) -> Running:
-    """`command` running on the host. Raises Unreachable.
+    """Start `command` on the host. Raises Unreachable.
 
     The host is dialled first: importing SSH takes about as long as a far host's answer.
     """
@@ -72,19 +90,29 @@ def start(login: Login, command: str) -> Running:
 
 
 class AgentChannel:
-    """The agent's two streams on one host, from READY on: `send` bytes, read `lines`."""
+    """The agent's two streams on one host, after READY: `send` bytes, `read_line`."""
 
     def __init__(self, login: Login) -> None:
-        """Connects, becomes root, waits for READY, and only then sends the agent. Raises Unreachable, NotReady."""
+        """Connect, become root, wait for READY, and only then send the agent.
+
+        Raises Unreachable, NotReady.
+        """
         self.login = login
         self._sudo = _Sudo(login)
-        command = boot_command(python=login.python, sudo=login.sudo, prompt=self._sudo.prompt, ask_password=self._sudo.has_password)
+        command = boot_command(
+            python=login.python,
+            sudo=login.sudo,
+            prompt=self._sudo.prompt,
+            ask_password=self._sudo.has_password,
+        )
         self._noise: deque[str] = deque(maxlen=20)
         self._running = start(login, command)
         try:
             self._channel = self._running.channel
             self._channel.settimeout(SILENCE_S)
-            self._stderr = threading.Thread(target=self._watch_stderr, name=f"{login.name} stderr", daemon=True)
+            self._stderr = threading.Thread(
+                target=self._watch_stderr, name=f"{login.name} stderr", daemon=True
+            )
             self._stderr.start()
             self._stdout: BinaryIO = self._channel.makefile("rb")
             self._await_ready()
@@ -94,25 +122,31 @@ class AgentChannel:
         self.send(agent_payload())
 
     def send(self, data: bytes) -> None:
-        """Raises Unreachable when the connection is gone."""
+        """Send these bytes. Raises Unreachable when the connection is gone."""
         try:
             self._channel.sendall(data)
         except OSError as error:
             raise self._lost(error) from error
 
     def read_line(self) -> bytes:
-        """The next line of standard output, cut at LINE_MAX; b"" at its end. Raises Unreachable when the connection is gone or silent."""
+        """Return the next line of standard output, cut at LINE_MAX; b"" at its end.
+
+        Raises Unreachable when the connection is gone or silent.
+        """
         try:
             return self._stdout.readline(LINE_MAX)
         except (OSError, EOFError) as error:
             raise self._lost(error) from error
 
     def last_words(self) -> str:
-        """The end of standard error, for an error message."""
+        """Return the end of standard error, for an error message."""
         return "\n".join(self._noise)
 
     def close(self) -> None:
-        """Ends the channel and the connection. May be called from any thread, and on a connection that is gone."""
+        """Close the channel and the connection.
+
+        Any thread may call this, also on a connection that is gone.
+        """
         self._running.close()
 
     def _lost(self, error: BaseException) -> Unreachable:
@@ -120,12 +154,12 @@ class AgentChannel:
             "the connection was lost",
             where=self.login.where,
             host=self.login.name,
-            why=str(error) or f"nothing was heard for {SILENCE_S} s\n{self.last_words()}".strip(),
-            next="the agent finishes what it has in hand; run the same command again",
+            why=str(error) or f"the host sent nothing for {SILENCE_S} s\n{self.last_words()}".strip(),
+            next=LOST_STEP,
         )
 
     def _watch_stderr(self) -> None:
-        """Answers sudo's prompt once, keeps the last lines of all else."""
+        """Answer sudo's prompt once, and keep the last lines of all other output."""
         pending = ""
         while True:
             try:
@@ -164,19 +198,25 @@ class AgentChannel:
     def _not_ready(self, line: str, status: int | None, words: str) -> NotReady:
         login = self.login
         if line:
-            what, why = "the login shell prints to standard output", f"before the agent was started it said: {line!r}"
-            step = f"silence it for non-interactive logins (~/.bashrc of {login.user}); nothing was sent to the host"
+            what = "the login shell prints to standard output"
+            why = f"it printed this before the agent started: {line!r}"
+            step = (
+                f"remove that output for non-interactive logins (~/.bashrc of {login.user}); "
+                "nothing was sent to the host"
+            )
         elif self._sudo.refused:
             what, why, step = WRONG_PASSWORD, words, PASSWORD_STEP
-        elif login.sudo and ("password is required" in words or "a terminal is required" in words):
-            what, why, step = "sudo wants a password", words, "give ssh.sudo_password, or let this user use sudo without one"
-        elif "not in the sudoers" in words or "may not run sudo" in words or "not allowed to execute" in words:
-            what, why, step = f"{login.user} may not use sudo", words, "add the user to the sudo group, or log in as root"
+        elif login.sudo and any(text in words for text in _ASKS_PASSWORD):
+            what, why = "sudo wants a password", words
+            step = "set ssh.sudo_password in the site file, or let this user use sudo without a password"
+        elif any(text in words for text in _NOT_ALLOWED):
+            what, why = f"{login.user} may not use sudo", words
+            step = "add the user to the sudo group, or log in as root"
         elif "sudo" in words and "not found" in words and login.python not in words.split("sudo", 1)[1]:
-            what, why, step = "there is no sudo", words, "install sudo, or log in as root"
+            what, why, step = "the host has no sudo", words, "install sudo, or log in as root"
         elif "not found" in words or status == 127:
-            what, why = f"there is no {login.python}", words
-            step = "install it (apt-get install python3), or say where it is with ssh.python"
+            what, why = f"the host has no {login.python}", words
+            step = "install it (apt-get install python3), or set ssh.python to its path"
         else:
             what, why = "the agent did not start", words or f"exit status {status}"
             step = f"try: ssh {login.user}@{login.address} {login.python} -V"
@@ -184,12 +224,16 @@ class AgentChannel:
 
 
 def run_once(login: Login, argv: list[str]) -> tuple[int, str]:
-    """(exit status, output) of one command, which reads no input, as root on a fresh connection.
+    """Run one command as root on a fresh connection and return (exit status, output).
 
-    Raises Unreachable, NotReady, DerpfleetError when it says more than OUTPUT_MAX.
+    It reads no input.
+
+    Raises Unreachable, NotReady, and DerpfleetError when it prints more than OUTPUT_MAX.
     """
     sudo = _Sudo(login)
-    running = start(login, elevated_command(argv, sudo=login.sudo, prompt=sudo.prompt, ask_password=sudo.has_password))
+    ask = sudo.has_password
+    command = elevated_command(argv, sudo=login.sudo, prompt=sudo.prompt, ask_password=ask)
+    running = start(login, command)
     channel: Any = running.channel
     try:
         channel.settimeout(SILENCE_S)
@@ -199,21 +243,23 @@ def run_once(login: Login, argv: list[str]) -> tuple[int, str]:
         output = _output(login, channel, sudo)
         return channel.recv_exit_status(), output.decode(errors="replace")
     except TimeoutError as error:
-        why = f"nothing was heard for {SILENCE_S} s"
-        raise Unreachable(f"{argv[0]} does not end", where=login.where, host=login.name, why=why) from error
+        what, why = f"{argv[0]} does not end", f"it printed nothing for {SILENCE_S} s"
+        raise Unreachable(what, where=login.where, host=login.name, why=why) from error
     except OSError as error:
-        raise Unreachable("the connection was lost", where=login.where, host=login.name, why=str(error)) from error
+        what = "the connection was lost"
+        raise Unreachable(what, where=login.where, host=login.name, why=str(error)) from error
     finally:
         running.close()
 
 
 def _output(login: Login, channel: Any, sudo: _Sudo) -> bytearray:
-    """What the command prints, without what sudo says before it."""
+    """Return the output of the command, without sudo's own output before it."""
     output, prompt = bytearray(), sudo.prompt.encode()
     while piece := channel.recv(1 << 16):
         output += piece
         if len(output) > OUTPUT_MAX:
-            raise DerpfleetError("the command's output does not end", host=login.name, why=f"it is longer than {OUTPUT_MAX} bytes")
+            why = f"it is longer than {OUTPUT_MAX} bytes"
+            raise DerpfleetError("the command's output is too long", host=login.name, why=why)
         if prompt not in output[-len(piece) - len(prompt) :]:
             continue
         if not sudo.answer(channel):

@@ -19,7 +19,6 @@ nothing. The configuration is written by roles/certificate/program.py.
 
 import argparse
 import hashlib
-import ipaddress
 import json
 import os
 import random
@@ -40,15 +39,16 @@ TRANSIENT_S = 90  # keep retrying transient errors for this long
 
 ADVICE = {
     "dns": "look at the A and AAAA records of the name: both must lead to this host, or not exist",
-    "connection": "port 80 must be reachable from everywhere: look at the provider's firewall, and at the name's AAAA record",
+    "connection": "port 80 must be reachable from everywhere: check the provider's firewall and AAAA record",
     "unauthorized": "the name leads to another machine, or something in front of this host answers port 80",
     "caa": "the domain's CAA record does not allow this certificate authority",
-    "rateLimited": "wait until the time that it names, or rehearse with certificate.source: letsencrypt-staging",
+    "rateLimited": "wait until the time that it names, or set certificate.source: letsencrypt-staging",
     "rejectedIdentifier": "the certificate authority does not give certificates for this name",
-    "externalAccountRequired": "this ACME server wants an account of its own (EAB), which is not supported: use another one",
+    "externalAccountRequired": "this ACME server needs an external account (EAB), which is not supported",
     "invalidContact": "fix certificate.contact",
     "userActionRequired": "the certificate authority has new terms: read them, then deploy again",
     "serverInternal": "the certificate authority has a fault of its own: try again later",
+    "tls": "the ACME server's own certificate is not trusted here: name its CA with certificate.ca",
 }
 # Words that certbot prints when it prints no type.
 SPOKEN = (
@@ -57,7 +57,11 @@ SPOKEN = (
     ("CERTIFICATE_VERIFY_FAILED", "tls"),
     ("Unable to register an account", "userActionRequired"),
 )
-ADVICE["tls"] = "the ACME server's own certificate is not trusted here: name its CA with certificate.ca"
+# The beginnings of lines of certbot that hold no reason.
+NOISE = (
+    *("Saving debug log", "Ask for help", "Some challenges", "- - -", "Requesting a certificate"),
+    *("Renewing an existing", "Account reg", "An unexpected error occurred"),
+)
 
 
 class Problem(Exception):
@@ -67,7 +71,8 @@ class Problem(Exception):
 def run(argv, env=None):
     """Return (exit status, standard output and error together)."""
     try:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd="/")
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(argv, env=env, cwd="/", **pipes)
     except OSError as error:
         return 127, "%s: %s" % (argv[0], error.strerror)
     output = process.communicate()[0]
@@ -96,10 +101,16 @@ class Certificate:
 
     def __init__(self, config):
         self.domain, self.fullchain, self.key = config["domain"], config["fullchain"], config["key"]
-        self.acme, self.copies, self.test, self.reload = config["acme"], config["copies"], config["test"], config["reload"]
-        self.https_port, self.patience_s, self.withdrawal = config["https_port"], config["patience_s"], config["withdrawal"]
+        self.acme, self.copies = config["acme"], config["copies"]
+        self.test, self.reload, self.withdrawal = config["test"], config["reload"], config["withdrawal"]
+        self.https_port, self.patience_s = config["https_port"], config["patience_s"]
+        # certbot's folders and its renewal configuration for this certificate
+        self.live = os.path.dirname(self.fullchain)
+        base, name = os.path.dirname(os.path.dirname(self.live)), os.path.basename(self.live)
+        self.archive = os.path.join(base, "archive", name)
+        self.renewal = os.path.join(base, "renewal", name + ".conf")
 
-    # what is on disk
+    # the certificate on disk
 
     def problem(self):
         """Return why another certificate is needed, or ""."""
@@ -116,7 +127,8 @@ class Certificate:
         if end - time.time() < OVERDUE * (end - start):
             return "%s ends on %s" % (self.fullchain, dates["notAfter"])
         if self.issuer() != self.acme["server"]:
-            return "%s is from %s, not from %s" % (self.fullchain, self.issuer() or "somewhere else", self.acme["server"])
+            issuer = self.issuer() or "somewhere else"
+            return "%s is from %s, not from %s" % (self.fullchain, issuer, self.acme["server"])
         return ""
 
     def shown(self):
@@ -124,7 +136,8 @@ class Certificate:
 
         The dates are a dict of notBefore and notAfter.
         """
-        status, text = run(["openssl", "x509", "-noout", "-dates", "-ext", "subjectAltName", "-in", self.fullchain])
+        argv = ["openssl", "x509", "-noout", "-dates", "-ext", "subjectAltName", "-in", self.fullchain]
+        status, text = run(argv)
         dates = dict(re.findall(r"^(notBefore|notAfter)=(.*)$", text, re.M))
         if status or len(dates) != 2:
             raise Problem("%s cannot be read: %s" % (self.fullchain, text.strip()))
@@ -137,75 +150,69 @@ class Certificate:
         except Problem:
             return []
 
-    def saved(self):
-        """Return the path of certbot's renewal configuration for this certificate."""
-        folder = os.path.dirname(self.fullchain)
-        return os.path.join(os.path.dirname(os.path.dirname(folder)), "renewal", os.path.basename(folder) + ".conf")
-
     def issuer(self):
         """Return the ACME server in certbot's renewal configuration, or ""."""
-        try:
-            with open(self.saved()) as file:
-                match = re.search(r"^server\s*=\s*(\S+)", file.read(), re.M)
-        except OSError:
-            return ""
-        return match.group(1) if match else ""
+        match = re.search(rb"^server\s*=\s*(\S+)", read(self.renewal) or b"", re.M)
+        return match.group(1).decode(errors="replace") if match else ""
 
-    # asking for one
+    def younger(self, seconds):
+        """Return "" if the certificate was written after that time of the clock, else a problem."""
+        return "" if os.stat(self.fullchain).st_mtime > seconds else "it is older"
+
+    # ordering a certificate
 
     def torn(self):
         """Return the paths to move away so that certbot can start again, or [].
 
         A power cut can leave one of its files empty, and certbot cannot go on from that.
         """
-        live = os.path.dirname(self.fullchain)
-        files = [self.saved()] + [os.path.join(live, name + ".pem") for name in ("fullchain", "cert", "chain", "privkey")]
+        names = ("fullchain.pem", "cert.pem", "chain.pem", "privkey.pem")
+        files = [self.renewal] + [os.path.join(self.live, name) for name in names]
         if all(read(path) != b"" for path in files):
             return []
-        archive = os.path.join(os.path.dirname(os.path.dirname(live)), "archive", os.path.basename(live))
-        return [path for path in (self.saved(), live, archive) if os.path.lexists(path)]
+        return [path for path in (self.renewal, self.live, self.archive) if os.path.lexists(path)]
 
     def obtain(self, force):
-        """Run certbot, which orders only when it has to.
-
-        Raises Problem with the ACME server's reason.
-        """
+        """Run certbot, which orders only if it has to. Raises Problem with the server's reason."""
         if self.shared_with():
             self.leave_to_others(force)
             return
         # certbot may accept a certificate that we replace, such as one of another server.
         force = force or (os.path.exists(self.fullchain) and bool(self.problem()))
-        argv = self.acme["certbot"] + ["certonly", "--non-interactive", "--agree-tos", "--server", self.acme["server"]]
-        argv += ["--email", self.acme["contact"]] if self.acme["contact"] else ["--register-unsafely-without-email"]
-        argv += ["--cert-name", self.domain, "--domain", self.domain] + self.acme["authenticator"]
-        argv += ["--deploy-hook", "%s deploy --hook" % self.acme["hook"]]
-        argv += ["--force-renewal"] if force else ["--keep-until-expiring"]
-        env = dict(os.environ, **({"REQUESTS_CA_BUNDLE": self.acme["ca"]} if self.acme["ca"] else {}))
         aside = [(path, path + ".torn") for path in self.torn()]
         for path, torn in aside:
             remove(torn)
             os.rename(path, torn)
+        status, output = self.order(force)
+        for path, torn in aside:
+            remove(path if status else torn)
+            if status:
+                os.rename(torn, path)
+        if status:
+            raise Problem(explain(output))
+        saved = re.search(r"^Certificate is saved at:\s*(\S+)", output, re.M)
+        if saved and os.path.normpath(saved.group(1)) != os.path.normpath(self.fullchain):
+            words = "certbot saved the new certificate as %s, but the host serves %s\n"
+            words += "change: certbot cannot read %s: fix it"
+            raise Problem(words % (saved.group(1), self.fullchain, self.renewal))
+        if self.problem():
+            raise Problem("certbot reported no problem, but: %s" % self.problem())
+
+    def order(self, force):
+        """Run certbot, and again after transient errors. Return (exit status, output)."""
+        acme = self.acme
+        argv = acme["certbot"] + ["certonly", "--non-interactive", "--agree-tos", "--server", acme["server"]]
+        argv += ["--email", acme["contact"]] if acme["contact"] else ["--register-unsafely-without-email"]
+        argv += ["--cert-name", self.domain, "--domain", self.domain] + acme["authenticator"]
+        argv += ["--deploy-hook", "%s deploy --hook" % acme["hook"]]
+        argv += ["--force-renewal"] if force else ["--keep-until-expiring"]
+        env = dict(os.environ, **({"REQUESTS_CA_BUNDLE": acme["ca"]} if acme["ca"] else {}))
         deadline = time.monotonic() + TRANSIENT_S
         status, output = run(argv, env)
         while status and any(text in output for text in TRANSIENT) and time.monotonic() < deadline:
             time.sleep(3)
             status, output = run(argv, env)
-        for path, torn in aside:
-            if status:
-                remove(path)
-                os.rename(torn, path)
-            else:
-                remove(torn)
-        if status:
-            raise Problem(explain(output))
-        saved = re.search(r"^Certificate is saved at:\s*(\S+)", output, re.M)
-        if saved and os.path.normpath(saved.group(1)) != os.path.normpath(self.fullchain):
-            words = (
-                "certbot saved the new certificate as %s, and not as %s, which is what is served\nchange: certbot cannot read %s: fix it"
-            )
-            raise Problem(words % (saved.group(1), self.fullchain, self.saved()))
-        if self.problem():
-            raise Problem("certbot reported no problem, but: %s" % self.problem())
+        return status, output
 
     def leave_to_others(self, force):
         """Order nothing: an order for our name alone would replace the certificate of other sites.
@@ -214,12 +221,11 @@ class Certificate:
         """
         problem = self.problem() or ("a new one was asked for" if force else "")
         if problem:
-            words = (
-                "%s: it is for %s, too, and is left to the program that ordered it\n"
-                "change: renew it as it was ordered (certbot renew --cert-name %s); or, if nothing else serves it, "
-                "take it away (certbot delete --cert-name %s) and deploy again"
-            )
-            raise Problem(words % (problem, ", ".join(self.shared_with()), self.domain, self.domain))
+            words = "%s: it is for %s, too, and is left to the program that ordered it\n"
+            words += "change: renew it as it was ordered (certbot renew --cert-name %s); or, if nothing else "
+            words += "serves it, remove it (certbot delete --cert-name %s) and deploy again"
+            names = ", ".join(self.shared_with())
+            raise Problem(words % (problem, names, self.domain, self.domain))
 
     # the relay's own copies, for a relay that terminates TLS itself
 
@@ -231,7 +237,9 @@ class Certificate:
         return [(self.fullchain, base + ".crt"), (self.key, base + ".key")]
 
     def copied(self):
-        return all(read(source) == read(copy) is not None for source, copy in self.pairs())
+        """Return "" if the copies are up to date, else a problem."""
+        same = all(read(source) == read(copy) is not None for source, copy in self.pairs())
+        return "" if same else "the relay's copies differ"
 
     def copy(self):
         for source, copy in self.pairs():
@@ -247,7 +255,7 @@ class Certificate:
             shutil.chown(temp, group=self.copies["group"])
             os.rename(temp, copy)
 
-    # what is served
+    # the served certificate
 
     def withdrawn(self):
         """Whether the relay was taken out of service on purpose, rather than being down."""
@@ -261,25 +269,20 @@ class Certificate:
         wanted = fingerprint(leaf(self.fullchain))
         if self.withdrawn():
             return ""
+        # clients send no server name to a relay with a bare address
+        name = None if re.search(r"^[0-9.]+$|:", self.domain) else self.domain
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:
             with socket.create_connection(("127.0.0.1", self.https_port), timeout=5) as plain:
-                with context.wrap_socket(plain, server_hostname=self.name_sent()) as tls:
+                with context.wrap_socket(plain, server_hostname=name) as tls:
                     served = fingerprint(tls.getpeercert(binary_form=True))
         except OSError as error:
             return "port %d of this host: %s" % (self.https_port, error)
         if served != wanted:
-            return "port %d serves the certificate %s…, on disk is %s…" % (self.https_port, served[:16], wanted[:16])
+            words = "port %d serves the certificate %s…, on disk is %s…"
+            return words % (self.https_port, served[:16], wanted[:16])
         return ""
-
-    def name_sent(self):
-        """Return the server name that clients send, or None for a relay with a bare address."""
-        try:
-            ipaddress.ip_address(self.domain)
-        except ValueError:
-            return self.domain
-        return None
 
     def deploy(self, hook):
         """Copy and reload. Unless run as a hook, wait until the new certificate is served.
@@ -297,7 +300,15 @@ class Certificate:
         while self.mismatch() and time.monotonic() < deadline:
             time.sleep(0.2)
         if self.mismatch():
-            raise Problem("the new certificate is NOT served: %s" % self.mismatch() + ("\n" + said if said else ""))
+            words = "the new certificate is NOT served: " + self.mismatch()
+            raise Problem(words + ("\n" + said if said else ""))
+
+    def renew(self, force, within_s):
+        """Sleep a random part of `within_s`, obtain, and deploy unless the new one is served."""
+        time.sleep(random.uniform(0, within_s))
+        self.obtain(force)
+        if self.mismatch():
+            self.deploy(hook=False)
 
     def breakage(self):
         """Return why the front must not be reloaded now, or ""."""
@@ -329,27 +340,32 @@ def remove(path):
 
 def explain(output):
     """Return the ACME server's reason in words, taken from certbot's output."""
-    kinds = re.findall(r"^\s*Type:\s*(\S+)", output, re.M) + re.findall(r"urn:ietf:params:acme:error:(\w+)", output)
+    kinds = re.findall(r"^\s*Type:\s*(\S+)", output, re.M)
+    kinds += re.findall(r"urn:ietf:params:acme:error:(\w+)", output)
     kinds += [kind for text, kind in SPOKEN if text in output]
     details = [detail.strip() for detail in re.findall(r"^\s*Detail:\s*(.*)$", output, re.M)]
-    noise = (
-        "Saving debug log",
-        "Ask for help",
-        "Some challenges",
-        "- - -",
-        "Requesting a certificate",
-        "Renewing an existing",
-        "Account reg",
-        "An unexpected error occurred",
-    )
     if not details:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
-        details = [line for line in lines if not line.startswith(noise)][-4:]
+        details = [line for line in lines if not line.startswith(NOISE)][-4:]
     lines = ["no certificate: " + (kinds[0] + ": " if kinds else "") + " ".join(details)]
     if kinds and kinds[0] in ADVICE:
         lines.append("change: " + ADVICE[kinds[0]])
-    lines.append("what was served before is still served; certbot's log is /var/log/letsencrypt/letsencrypt.log")
+    lines.append("nothing that the host serves was changed")
+    lines.append("certbot's log is /var/log/letsencrypt/letsencrypt.log")
     return "\n".join(lines)
+
+
+# Each returns a problem, which is then printed, or nothing; it may also raise Problem.
+VERBS = {
+    "valid": lambda certificate, words: certificate.problem(),
+    "obtain": lambda certificate, words: certificate.obtain(words.force),
+    "copied": lambda certificate, words: certificate.copied(),
+    "copy": lambda certificate, words: certificate.copy(),
+    "served": lambda certificate, words: certificate.mismatch(),
+    "deploy": lambda certificate, words: certificate.deploy(words.hook),
+    "renew": lambda certificate, words: certificate.renew(words.force, words.within),
+    "younger": lambda certificate, words: certificate.younger(words.seconds),
+}
 
 
 def parse(argv):
@@ -357,41 +373,13 @@ def parse(argv):
     parser.add_argument("--config", default=CONFIG)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     verbs.required = True
-    for name in ("valid", "copied", "copy", "served"):
-        verbs.add_parser(name)
-    verbs.add_parser("obtain").add_argument("--force", action="store_true")
-    verbs.add_parser("deploy").add_argument("--hook", action="store_true")
-    verbs.add_parser("younger").add_argument("seconds", type=float)
-    renew = verbs.add_parser("renew")
-    renew.add_argument("--force", action="store_true")
-    renew.add_argument("--within", type=float, default=0, help="first sleep a random part of so many seconds")
+    parsers = {name: verbs.add_parser(name) for name in VERBS}
+    for name in ("obtain", "renew"):
+        parsers[name].add_argument("--force", action="store_true")
+    parsers["deploy"].add_argument("--hook", action="store_true")
+    parsers["younger"].add_argument("seconds", type=float)
+    parsers["renew"].add_argument("--within", type=float, default=0, help="first sleep up to so many seconds")
     return parser.parse_args(argv)
-
-
-def act(words, certificate):
-    """Carry out a verb. Raises Problem."""
-    problem = ""
-    if words.verb == "valid":
-        problem = certificate.problem()
-    elif words.verb == "obtain":
-        certificate.obtain(words.force)
-    elif words.verb == "copied":
-        problem = "" if certificate.copied() else "the relay's copies differ"
-    elif words.verb == "copy":
-        certificate.copy()
-    elif words.verb == "served":
-        problem = certificate.mismatch()
-    elif words.verb == "deploy":
-        certificate.deploy(words.hook)
-    elif words.verb == "younger":
-        problem = "" if os.stat(certificate.fullchain).st_mtime > words.seconds else "it is older"
-    else:
-        time.sleep(random.uniform(0, words.within))
-        certificate.obtain(words.force)
-        if certificate.mismatch():
-            certificate.deploy(hook=False)
-    if problem:
-        raise Problem(problem)
 
 
 def main(argv):
@@ -399,8 +387,10 @@ def main(argv):
     with open(words.config) as file:
         certificate = Certificate(json.load(file))
     try:
-        act(words, certificate)
-    except Problem as problem:
+        problem = VERBS[words.verb](certificate, words)
+    except Problem as error:
+        problem = error
+    if problem:
         sys.exit(str(problem))
 
 

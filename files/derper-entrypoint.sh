@@ -1,5 +1,6 @@
 #!/bin/sh
-# derper's flags from the environment variables that the common derper images know. Arguments go to derper behind them.
+# Run derper with flags from the environment variables that the common derper images know.
+# Arguments go to derper behind them.
 set -eu
 exec derper \
   -c /var/lib/derper/derper.key \

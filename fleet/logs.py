@@ -38,7 +38,7 @@ def show_last_run(fleet: Fleet, name: str) -> None:
         makes_one = "invoke deploy" if name == HEADSCALE else f"invoke deploy --host {name}"
         raise DerpfleetError(f"no run of {name} is kept under {fleet.runs}", next=makes_one)
     fleet.report.say(str(found[-1]))
-    with cache.ours(found[-1]):
+    with cache.access_to(found[-1]):
         lines = found[-1].read_text(errors="replace").splitlines()
     for line in lines:
         try:

@@ -50,7 +50,7 @@ def trust(fleet: Fleet, logins: list[Login], *, replace: bool, expected: str, co
     refused = 0
     for login in logins:
         key = offered_host_key(login)
-        with cache.ours(path.parent):
+        with cache.access_to(path.parent):
             known: Mapping[str, PKey] = known_hosts.read(path).lookup(login.key_name) or {}
         shown = fingerprint(key)
         if expected and not _is(shown, expected):
@@ -81,7 +81,7 @@ def _is(shown: str, expected: str) -> bool:
 
 
 def _pin(path: Path, name: str, key: PKey) -> None:
-    with cache.ours(path.parent):
+    with cache.access_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_bytes().decode(errors="surrogateescape") if path.exists() else ""
         cache.write(path, known_hosts.pin(text, name, key).encode(errors="surrogateescape"))

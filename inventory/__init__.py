@@ -1,7 +1,7 @@
-"""The site: who the hosts are. Nothing here speaks to a host.
+"""The site: the hosts, and the settings of each. Nothing here contacts a host.
 
-`inventory.load(path)` gives a Site or raises a SiteError that lists every problem. Each name is imported when it is first
-used, so that a command that needs no site pays for none of it.
+`inventory.load(path)` returns a Site or raises a SiteError that lists every problem. Each name is
+imported when it is first used, so that a command that needs no site imports none of this.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names the checkout that runs and the folders in which it keeps things. Imports next to nothing: every verb starts here."""
+"""The checkout that runs, and its folders. Imports little, because every verb starts here."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parent.parent
 CACHE = CHECKOUT / ".cache"  # what can be made again
-RUNS = CHECKOUT / ".runs"  # what is remembered: logs, proofs, the prover's keys
+RUNS = CHECKOUT / ".runs"  # what has to be kept: logs, proofs, the prover's keys

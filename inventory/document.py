@@ -1,7 +1,7 @@
 """YAML text into plain data, with the line of every value. Pure.
 
-YAML 1.2's core types, as editors and headscale read them: `no` is text, `010` is ten, a date is text. PyYAML's own types
-are those of YAML 1.1, which turns the region code `no` into False.
+The types are YAML 1.2's core types, as editors and headscale read them: `no` is text, `010` is ten,
+a date is text. PyYAML's own types are those of YAML 1.1, where the region code `no` is False.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way to have resolvers of one's own
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's way to have a class's own resolvers
 
 
+_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.0123456789")),
+    ("float", _FLOAT, list("-+.0123456789")),
     ("merge", r"<<", ["<"]),
 ):
     _Loader.add_implicit_resolver(_TAG + _tag, re.compile(rf"^(?:{_pattern})$"), _first)
 
 
 class NotYaml(ValueError):
-    """The text is no YAML that we read. `line` counts from 1."""
+    """The text is not YAML, or not the part of YAML that is read here. `line` counts from 1."""
 
     def __init__(self, line: int | None, message: str) -> None:
         super().__init__(message)
@@ -45,8 +46,11 @@ class NotYaml(ValueError):
 
 @dataclass(frozen=True)
 class Document:
-    """`data` is made of dict (with keys of text), list, str, int, float, bool and None. `lines` has the line of each value, keyed by
-    its path; a value below a mapping stands where its key does. `faults` are what a reader may not pass over: (path, line, message).
+    """A document as plain data.
+
+    `data` is made of dict (with keys of text), list, str, int, float, bool and None.
+    `lines` has the line of each value, by its path. A value below a mapping has its key's line.
+    `faults` are (path, line, message) of errors that a reader must not ignore.
     """
 
     data: Any
@@ -55,7 +59,10 @@ class Document:
 
 
 def compose(text: str) -> yaml.Node | None:
-    """The tree of nodes, each with its place in the text; None for an empty document. Raises NotYaml."""
+    """Return the tree of nodes, each with its place in the text; None for an empty document.
+
+    Raises NotYaml.
+    """
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -63,14 +70,15 @@ def compose(text: str) -> yaml.Node | None:
         raise _not_yaml(error) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise NotYaml(line, f"the character U+{ord(text[error.position]):04X} may not stand in YAML") from None
+        code = ord(text[error.position])
+        raise NotYaml(line, f"the character U+{code:04X} is not allowed in YAML") from None
     except RecursionError:
         raise NotYaml(None, "values are nested too deeply") from None
     return node if isinstance(node, yaml.Node) else None
 
 
 def parse(text: str) -> Document:
-    """The document. Raises NotYaml."""
+    """Return the document. Raises NotYaml."""
     document = Document(data=None)
     node = compose(text)
     if node is None:
@@ -79,7 +87,10 @@ def parse(text: str) -> Document:
 
 
 def scalar(node: yaml.ScalarNode) -> Any:
-    """The value of a scalar node: str, int, float, bool or None. Raises NotYaml for a tag that we do not read."""
+    """Return the value of a scalar node: str, int, float, bool or None.
+
+    Raises NotYaml for a tag that is not read here.
+    """
     kind, text = node.tag.removeprefix(_TAG), node.value
     if kind == "null":
         return None
@@ -93,7 +104,7 @@ def scalar(node: yaml.ScalarNode) -> Any:
         return float(re.sub(r"^([-+]?)\.(?=[a-zA-Z])", r"\1", text))
     if kind in ("str", "merge"):
         return text
-    raise NotYaml(node.start_mark.line + 1, f"the tag {node.tag!r} means nothing here")
+    raise NotYaml(node.start_mark.line + 1, f"the tag {node.tag!r} has no meaning here")
 
 
 def is_merge(node: yaml.Node) -> bool:
@@ -117,7 +128,8 @@ class _Builder:
             if isinstance(node, yaml.MappingNode):
                 return self.mapping(node, path)
             if isinstance(node, yaml.SequenceNode):
-                return [self.build(item, (*path, index), item.start_mark) for index, item in enumerate(node.value)]
+                items = enumerate(node.value)
+                return [self.build(item, (*path, index), item.start_mark) for index, item in items]
             assert isinstance(node, yaml.ScalarNode)  # noqa: S101 - there is no fourth kind
             return scalar(node)
         finally:
@@ -134,7 +146,8 @@ class _Builder:
                 continue
             name = self.key(key)
             if name in result:
-                self.document.faults.append(((*path, name), line, f"this key stands here twice, first on line {first[name]}"))
+                message = f"this key is here twice, first on line {first[name]}"
+                self.document.faults.append(((*path, name), line, message))
                 continue
             first[name] = line
             result[name] = self.build(value, (*path, name), key.start_mark)
@@ -144,7 +157,10 @@ class _Builder:
         return result
 
     def merged(self, value: yaml.Node) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-        """The pairs behind `<<:`, a mapping or a list of them, the first of which wins."""
+        """Yield the pairs behind `<<:`, a mapping or a list of mappings.
+
+        The first of two equal keys counts.
+        """
         for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
             if not isinstance(source, yaml.MappingNode):
                 raise NotYaml(source.start_mark.line + 1, "<< takes a mapping, or a list of mappings")
@@ -167,11 +183,14 @@ def _not_yaml(error: yaml.MarkedYAMLError) -> NotYaml:
     line = mark.line + 1 if mark else None
     problem = error.problem or "not YAML"
     if "'\\t'" in problem:
-        problem = "a tab stands where only spaces may: YAML is indented with spaces"
+        problem = "there is a tab where only spaces are allowed: indent YAML with spaces"
     elif "expected a single document" in str(error.context):
         problem = "a second document begins here (---); one file holds one"
     elif problem == "mapping values are not allowed here":
-        problem = "a colon stands where none may: is the line above indented as it should be, or a value with ': ' not in quotes?"
+        problem = (
+            "a colon is not allowed here: check how the line above is indented, "
+            "or put a value with ': ' in quotes"
+        )
     elif error.context:
         problem = f"{error.context}: {problem}"
     return NotYaml(line, problem)

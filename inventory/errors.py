@@ -1,17 +1,18 @@
-"""The root of every error that a person sees.
+"""The base of every error that the operator sees.
 
-An error says what went wrong, where, why, and what to do next; `exit_code` is what the command ends with
-(0 converged and proved, 10 check found changes, 1 a resource or a proof failed, 3 unreachable, 4 site file wrong,
-5 host locked).
+An error says what went wrong, where, why, and what to do next. The command exits with `exit_code`:
+0 converged and proved, 10 a check found changes, 1 a resource or a proof failed, 3 a host cannot be
+reached, 4 the site file is wrong, 5 a host is locked.
 """
 
 from __future__ import annotations
 
 
 class DerpfleetError(Exception):
-    """Something that a person can act upon.
+    """An error that the operator can fix.
 
-    Subclasses set `exit_code`. `where`, `why` and `next` may be empty; `host` is the site's name of the host, or "".
+    Subclasses set `exit_code`. `where`, `why` and `next` may be empty. `host` is the site's name of
+    the host, or "".
     """
 
     exit_code = 1

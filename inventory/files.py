@@ -1,4 +1,7 @@
-"""Whether what the site names on this machine is there: keys, certificates, images, secrets in files and in the environment."""
+"""The files and secrets on this machine that the site file names: are they there?
+
+They are keys, certificates, images, and secrets in files and in the environment.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from inventory.site_file import lines_of, written_at
 
 
 def file_problems(site: Site, *, only: Collection[str] | None = None) -> list[Problem]:
-    """What is not there or cannot be read, of all that will be used. Commands that print secrets are not run.
+    """Return the files and secrets that will be used and are missing or cannot be read.
 
-    `only`: the hosts to look at, by name; all when None.
+    Commands that print secrets are not run. `only`: names of the hosts to look at; all when None.
     """
     named = [
         (("hosts", name, *path), value)
@@ -28,9 +31,11 @@ def file_problems(site: Site, *, only: Collection[str] | None = None) -> list[Pr
     ]
     if site.headscale is not None:
         named += [(("headscale", *path), value) for path, value in _of_login(site.headscale.ssh)]
-    wrong = [(path, why) for path, value in named if value and (why := _why_not(value, Path(site.path).parent))]
+    base = Path(site.path).parent
+    wrong = [(path, why) for path, value in named if value and (why := _why_not(value, base))]
     lines = lines_of(site) if wrong else {}
-    found = dict.fromkeys((*written_at(lines, path), why) for path, why in wrong)  # a wrong default is told once
+    # a wrong default is reported once
+    found = dict.fromkeys((*written_at(lines, path), why) for path, why in wrong)
     return [Problem(".".join(map(str, path)), line, why) for path, line, why in found]
 
 
@@ -51,7 +56,7 @@ def _of_host(host: Host) -> Iterator[tuple[Keys, str | None]]:
 
 
 def _why_not(value: str, base: Path) -> str:
-    """Why a path (absolute, as the loader makes them) or a secret's reference cannot be used, or ""."""
+    """Return why a path or a secret's reference cannot be used, or "". Paths are absolute."""
     if value.startswith("cmd:"):
         return ""
     if value.startswith("env:"):
@@ -64,7 +69,10 @@ def _why_not(value: str, base: Path) -> str:
 
 
 def why_unreadable(path: Path) -> str:
-    """Why a file cannot be used, or "". It is not opened: what is in a pipe can be read but once."""
+    """Return why a file cannot be used, or "".
+
+    The file is not opened, because the content of a pipe can be read only once.
+    """
     try:
         info = path.stat()
     except OSError as error:

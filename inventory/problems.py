@@ -1,4 +1,4 @@
-"""What is wrong with a site file: one line each, and all of them at once."""
+"""The problems of a site file: one line each, and all of them at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from inventory.errors import DerpfleetError
 
 @dataclass(frozen=True)
 class Problem:
-    """`path` is dotted (`hosts.hk1.region.id`, or "" for the file as a whole); `line` counts from 1."""
+    """A problem of a site file.
+
+    `path` is dotted (`hosts.hk1.region.id`, or "" for the whole file); `line` counts from 1.
+    """
 
     path: str
     line: int | None
@@ -23,7 +26,10 @@ class Problem:
 
 
 class SiteError(DerpfleetError):
-    """The site file is wrong; no host was contacted. `problems` has all that was found, in the order of their lines."""
+    """The site file is wrong; no host was contacted.
+
+    `problems` has all problems that were found, in the order of their lines.
+    """
 
     exit_code = 4
 

@@ -1,4 +1,7 @@
-"""The JSON Schema of a site file, for editors. `python -m inventory.schema` writes inventory/schema.json."""
+"""The JSON Schema of a site file, for editors.
+
+`python -m inventory.schema` writes inventory/schema.json.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,20 @@ from inventory.model import Site
 
 FILE = Path(__file__).with_name("schema.json")
 
-# What two hosts never share; so `defaults` may not hold it.
+# Two hosts never share these keys, so `defaults` may not hold them.
 OF_ONE_HOST = ("domain", "region", "ipv4", "ipv6")
 
 Schema = dict[str, Any]
 
 
 def json_schema() -> Schema:
-    """The file's schema: the model's, without what the loader fills in, and with `defaults`. A key without a value counts as absent."""
+    """Return the schema of the file, in which a key without a value counts as absent.
+
+    It is the model's schema without the keys that the loader fills in, and with `defaults`.
+    """
     schema = _tidy(Site.model_json_schema())
     host = schema["$defs"]["Host"]
+    of_host = host["properties"]
     _drop(host, "name")
     _drop(schema, "path")
     schema["required"] = ["hosts"]
@@ -28,15 +35,16 @@ def json_schema() -> Schema:
     schema["properties"]["defaults"] = {"$ref": "#/$defs/Defaults"}
     schema["$defs"]["Defaults"] = {
         **deepcopy(host),
-        "description": "What every host has that does not set it itself; `ssh` holds for the headscale host, too.",
-        "properties": {key: value for key, value in host["properties"].items() if key not in OF_ONE_HOST},
+        "description": "Defaults of every host; `ssh` holds for the headscale host, too.",
+        "properties": {key: value for key, value in of_host.items() if key not in OF_ONE_HOST},
         "required": [],
     }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "derpfleet site file", **schema}
+    head: Schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "derpfleet site file"}
+    return {**head, **schema}
 
 
 def schema_at(schema: Schema, path: tuple[str | int, ...]) -> Schema:
-    """The part of `schema` that describes the value at `path`; {} when it describes none."""
+    """Return the part of `schema` that describes the value at `path`; {} when there is none."""
     part = schema
     for step in path:
         part = _plain(schema, part)
@@ -46,12 +54,17 @@ def schema_at(schema: Schema, path: tuple[str | int, ...]) -> Schema:
             part = part["properties"][step]
         else:
             beside = part.get("additionalProperties")
-            part = next(iter(part.get("patternProperties", {}).values()), beside if isinstance(beside, dict) else {})
+            other = beside if isinstance(beside, dict) else {}
+            patterns = part.get("patternProperties", {})
+            part = next(iter(patterns.values()), other)
     return _plain(schema, part)
 
 
 def _plain(schema: Schema, part: Schema) -> Schema:
-    """Without `$ref`, and without the `null` of an optional value; what stands beside them (description, default) is kept."""
+    """Return the part with its `$ref` resolved, and without the `null` of an optional value.
+
+    The keys beside them (description, default) are kept.
+    """
     for option in part.get("anyOf", ()):
         if option.get("type") != "null":
             part = {**option, **part}
@@ -61,9 +74,10 @@ def _plain(schema: Schema, part: Schema) -> Schema:
 
 
 def _tidy(part: Any) -> Any:
-    """Without the titles, which say the key again."""
+    """Return the part without its titles, which only repeat the keys."""
     if isinstance(part, dict):
-        return {key: _tidy(value) for key, value in part.items() if not (key == "title" and isinstance(value, str))}
+        kept = {key: value for key, value in part.items() if key != "title" or not isinstance(value, str)}
+        return {key: _tidy(value) for key, value in kept.items()}
     return [_tidy(item) for item in part] if isinstance(part, list) else part
 
 
@@ -73,7 +87,7 @@ def _drop(part: Schema, key: str) -> None:
 
 
 def main() -> None:
-    """Writes the file that editors read."""
+    """Write the file that editors read."""
     FILE.write_text(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")
 
 

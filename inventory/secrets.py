@@ -1,7 +1,8 @@
-"""Secrets by reference. A site file never holds a secret, only where it lies.
+"""Secrets by reference. A site file never holds a secret, only where it is.
 
-`env:NAME` an environment variable, `file:PATH` the file's text, `cmd:COMMAND` what the command prints (run by the shell, as the
-person who started us); line breaks at the end are no part of it.
+`env:NAME` is an environment variable. `file:PATH` is the text of a file. `cmd:COMMAND` is the
+output of a command, which the shell runs as the user who started this program. Line breaks at the
+end of a value are not part of it.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ SecretRef = Annotated[
     str,
     Field(
         pattern=r"^(env|file|cmd):.+",
-        # writeOnly: what a person wrote here by mistake is never shown again
-        json_schema_extra={"patternErrorMessage": "a reference: env:NAME, file:PATH or cmd:COMMAND", "writeOnly": True},
+        # writeOnly: a secret that was written here by mistake is never shown
+        json_schema_extra={
+            "patternErrorMessage": "a reference: env:NAME, file:PATH or cmd:COMMAND",
+            "writeOnly": True,
+        },
     ),
 ]
 
 
 class Secret:
-    """A value that shows itself nowhere but in `reveal()`, which only the wire calls."""
+    """A value that is shown only by `reveal()`, which only the code that sends it calls."""
 
     __slots__ = ("_value",)
 
@@ -36,7 +40,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself."""
+        """Return the value."""
         return self._value
 
     def __repr__(self) -> str:
@@ -49,20 +53,21 @@ class Secret:
 
 
 class SecretError(DerpfleetError):
-    """A secret's reference leads nowhere."""
+    """A secret's reference cannot be read."""
 
     exit_code = 4
 
 
 def read_secret(ref: str, *, base: Path) -> Secret:
-    """The secret that `ref` names; a relative file is relative to `base`, the site file's folder.
+    """Return the secret that `ref` names. A relative path is relative to `base`, the site's folder.
 
-    Raises SecretError when it is not there, is no text or is empty.
+    Raises SecretError when it is missing, not text, or empty.
     """
     kind, _, rest = ref.partition(":")
     try:
         if kind == "env":
-            value, why = os.environ.get(rest, ""), f"the environment has no {rest}, or an empty one"
+            value = os.environ.get(rest, "")
+            why = f"the environment variable {rest} is not set, or empty"
         elif kind == "file":
             path = file_of(ref, base=base)
             value, why = path.read_text().rstrip("\r\n"), f"{path} is empty"
@@ -71,23 +76,29 @@ def read_secret(ref: str, *, base: Path) -> Secret:
     except OSError as error:
         value, why = "", f"{error.filename}: {error.strerror}"
     except UnicodeDecodeError:
-        value, why = "", "it is no UTF-8 text"
+        value, why = "", "it is not UTF-8 text"
     if not value:
         raise SecretError(
-            f"secret {ref!r} cannot be read", why=why, next=f"make {ref!r} available, or change the reference in the site file"
+            f"secret {ref!r} cannot be read",
+            why=why,
+            next=f"make {ref!r} available, or change the reference in the site file",
         )
     return Secret(value)
 
 
 def file_of(ref: str, *, base: Path) -> Path:
-    """The file that a `file:` reference names."""
-    return base / os.path.expanduser(ref.removeprefix("file:"))  # noqa: PTH111 - Path's own raises where ~name is nobody
+    """Return the file that a `file:` reference names."""
+    # not Path.expanduser, which raises for the ~name of an unknown user
+    return base / os.path.expanduser(ref.removeprefix("file:"))  # noqa: PTH111
 
 
 def _printed_by(command: str, folder: Path) -> tuple[str, str]:
-    """What the command printed, and why it is nothing. stdin stays the person's own: a password manager may ask."""
+    """Return the output of the command, and a reason in case it is empty.
+
+    The command keeps the operator's stdin, because a password manager may ask.
+    """
     try:
-        done = subprocess.run(  # noqa: S602 - the person's own command
+        done = subprocess.run(  # noqa: S602 - the operator's own command
             command,
             shell=True,
             capture_output=True,

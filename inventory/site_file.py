@@ -1,4 +1,4 @@
-"""A site file into a Site, or into all of its problems at once. Reads that one file and speaks to nobody."""
+"""Read a site file into a Site, or into all of its problems at once. Contacts no host."""
 
 from __future__ import annotations
 
@@ -20,19 +20,25 @@ from inventory.schema import OF_ONE_HOST, Schema, json_schema, schema_at
 
 Raw = dict[str, Any]
 
-_STAND_IN: Raw = {"name": "x", "domain": "x.invalid", "region": {"id": 999, "code": "x", "name": "x"}}
+_STAND_IN: Raw = {
+    "name": "x",
+    "domain": "x.invalid",
+    "region": {"id": 999, "code": "x", "name": "x"},
+}
 
 
 def load(path: str | Path) -> Site:
-    """The site that the file describes, with every relative path made absolute.
+    """Return the site that the file describes, with every relative path made absolute.
 
     Raises SiteError with every problem of the file.
     """
-    file = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises where ~name is nobody
+    # not Path.expanduser, which raises for the ~name of an unknown user
+    file = Path(os.path.expanduser(path))  # noqa: PTH111
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise SiteError(file, [Problem("", None, "there is no such file")], next=f"invoke init --path {file}") from None
+        missing = [Problem("", None, "there is no such file")]
+        raise SiteError(file, missing, next=f"invoke init --path {file}") from None
     except OSError as error:
         raise SiteError(file, [Problem("", None, f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
@@ -45,7 +51,7 @@ def load(path: str | Path) -> Site:
 
 
 def lines_of(site: Site) -> Mapping[Keys, int]:
-    """The line of each value of a site that was loaded; {} when its file is no longer what it was."""
+    """Return the line of each value of a loaded site; {} when its file cannot be read any more."""
     try:
         return parse(Path(site.path).read_text(encoding="utf-8-sig")).lines
     except (OSError, ValueError):
@@ -53,19 +59,27 @@ def lines_of(site: Site) -> Mapping[Keys, int]:
 
 
 def written_at(lines: Mapping[Keys, int], path: Keys) -> tuple[Keys, int | None]:
-    """Where the value at `path` is written: the host's own, that of `defaults`, or what it was taken from. And the line, if known."""
+    """Return where the value at `path` is written, and the line, if known.
+
+    It is the host's own value, the one of `defaults`, or the value that it was taken from.
+    """
     written = next((place for place in (path, *_elsewhere(path)) if place in lines), path)
-    return written, next((lines[written[:end]] for end in range(len(written), 0, -1) if written[:end] in lines), None)
+    parents = (written[:end] for end in range(len(written), 0, -1))
+    return written, next((lines[parent] for parent in parents if parent in lines), None)
 
 
 def compile_site(text: str, file: Path) -> Site | list[Problem]:
-    """The site, or what is wrong with it. `file` names it, and its folder is what relative paths are relative to."""
+    """Return the site, or its problems.
+
+    `file` names the site file; relative paths are relative to its folder.
+    """
     try:
         document = parse(text)
     except NotYaml as error:
         return [Problem("", error.line, error.message)]
     if not isinstance(document.data, dict):
-        return [Problem("", None, "is empty" if document.data is None else "is no mapping: a site file begins with `hosts:`")]
+        what = "is empty" if document.data is None else "is not a mapping: a site file begins with `hosts:`"
+        return [Problem("", None, what)]
     return _Reading(document, file).result()
 
 
@@ -75,7 +89,8 @@ class _Reading:
     def __init__(self, document: Document, file: Path) -> None:
         self.lines = document.lines
         self.file = file
-        self.problems: dict[tuple[str, str], Problem] = {}  # a wrong default is told once, not once for each host
+        # A wrong default is reported once, not once for each host.
+        self.problems: dict[tuple[str, str], Problem] = {}
         self.wrong: set[Keys] = set()
         for path, line, message in document.faults:
             self.problems[_dotted(path), message] = Problem(_dotted(path), line, message)
@@ -95,14 +110,15 @@ class _Reading:
         return list(self.problems.values()) if self.problems or site is None else site
 
     def _merged(self, raw: Raw) -> Raw:
-        """With the defaults in every host, and with what the loader knows itself."""
+        """Return `raw` with the defaults in every host, and with the keys of the loader."""
         self._refuse(raw, ("path",), "unknown key")
         defaults = raw.pop("defaults", None) or {}
         if not isinstance(defaults, dict):
             self._add(("defaults",), words.explain({"type": "dict_type", "input": defaults}, {}))
             defaults = {}
         defaults = dict(defaults)
-        self._refuse(defaults, OF_ONE_HOST, "every host has its own: it belongs under hosts.NAME", ("defaults",))
+        own = "every host has its own: it belongs under hosts.NAME"
+        self._refuse(defaults, OF_ONE_HOST, own, ("defaults",))
         if isinstance(hosts := raw.get("hosts"), dict):
             raw["hosts"] = {name: self._host(name, host, defaults) for name, host in hosts.items()}
         if isinstance(headscale := raw.get("headscale"), dict):
@@ -115,7 +131,8 @@ class _Reading:
         if not isinstance(host, dict | None):
             return host
         host = dict(host or {})
-        self._refuse(host, ("name",), f"unknown key; the host's name is its key, {name}", ("hosts", name))
+        message = f"unknown key; the host's name is its key, {name}"
+        self._refuse(host, ("name",), message, ("hosts", name))
         host = _merge(defaults, host)
         _default_address(host, host.get("ipv4") or host.get("domain"))
         return {**host, "name": name}
@@ -128,8 +145,9 @@ class _Reading:
 
     def _validated(self, raw: Raw) -> Site | None:
         try:
-            # by way of JSON, for that is where pydantic is strict and still makes addresses and tuples
-            return Site.model_validate_json(json.dumps(raw), strict=True, context={"base": self.file.parent})
+            # By way of JSON: only there pydantic is strict and still makes addresses and tuples.
+            context = {"base": self.file.parent}
+            return Site.model_validate_json(json.dumps(raw), strict=True, context=context)
         except ValidationError as errors:
             schema = json_schema()
             for error in errors.errors(include_url=False):
@@ -140,16 +158,21 @@ class _Reading:
         path = tuple(step for step in error["loc"] if step != "[key]")
         part = schema_at(schema, path[:-1] if error["type"] == "extra_forbidden" else path)
         if error["loc"][-1] == "[key]":
-            part = {"patternErrorMessage": "a host's name: letters, digits, dots, underscores and hyphens"}
+            words_of_name = "a host's name: letters, digits, dots, underscores and hyphens"
+            part = {"patternErrorMessage": words_of_name}
         if path[:1] == ("hosts",) and path[2:] == ("name",):
             return  # the key under `hosts`, which has its own refusal
-        if path[-2:] == ("ssh", "address") and path not in self.lines and ("defaults", "ssh", "address") not in self.lines:
+        addresses = {path, ("defaults", "ssh", "address")}
+        if path[-2:] == ("ssh", "address") and addresses.isdisjoint(self.lines):
             return  # taken from a value that has its own refusal
         self.wrong.add(path)
         self._add(path, words.explain(error, part))
 
     def _rest_of(self, name: str, host: Any) -> Host | None:
-        """The host without its keys in error and with a stand-in for those that it must have, so that the rules see the rest."""
+        """Return the host without its wrong keys, so that the rules check the rest.
+
+        A required key gets a stand-in. Returns None when the rest is still not a host.
+        """
         for path in self.wrong:
             if path[:2] == ("hosts", name) and len(path) > 2:
                 host = _without(host, path[2:])
@@ -165,25 +188,30 @@ class _Reading:
                 self._add(paths[0], finding.message)
 
     def _in_error(self, path: Keys) -> bool:
-        """Whether this value, one that it is part of, or one that is part of it has been refused."""
+        """Whether this value, one that contains it, or one that it contains has been refused."""
         return any(wrong[: len(path)] == path[: len(wrong)] for wrong in self.wrong)
 
     def _add(self, path: Keys, message: str) -> None:
         written, line = written_at(self.lines, path)
-        self.problems.setdefault((_dotted(written), message), Problem(_dotted(written), line, message))
+        problem = Problem(_dotted(written), line, message)
+        self.problems.setdefault((problem.path, message), problem)
 
 
 def _merge(defaults: Any, own: Any) -> Any:
-    """Own keys before those of `defaults`, section by section. A key without a value undoes a default; a section without keys does not."""
+    """Return own keys before those of `defaults`, section by section.
+
+    A key without a value undoes a default; a section without keys does not.
+    """
     if not isinstance(defaults, dict) or not isinstance(own, dict | None):
         return own
     if own is None:
         return defaults
-    return {**defaults, **{key: _merge(defaults.get(key), value) if key in defaults else value for key, value in own.items()}}
+    merged = {key: _merge(defaults[key], value) for key, value in own.items() if key in defaults}
+    return {**defaults, **own, **merged}
 
 
 def _without_nothing(part: Any) -> Any:
-    """A key without a value is a key that is not there."""
+    """Return the part without its keys that have no value: they count as absent."""
     if isinstance(part, dict):
         return {key: _without_nothing(value) for key, value in part.items() if value is not None}
     return part
@@ -211,7 +239,7 @@ def _host_of(url: Any) -> str | None:
 
 
 def _elsewhere(path: Keys) -> Iterator[Keys]:
-    """Where else than at `path` its value may be written."""
+    """Yield the other places where the value at `path` may be written."""
     if path[:1] == ("hosts",) and len(path) > 2:
         yield ("defaults", *path[2:])
     if path[:2] == ("headscale", "ssh"):

@@ -1,6 +1,7 @@
-"""pydantic's refusals in a person's words. Pure.
+"""pydantic's errors in plain sentences. Pure.
 
-The rules and the words of a pattern come from the JSON Schema, so that an editor and the loader say the same.
+The limits, and the words for a pattern, come from the JSON Schema, so that an editor and the loader
+say the same.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ PLACEHOLDER = "CHANGE-ME"
 
 
 def explain(error: Mapping[str, Any], part: Schema) -> str:
-    """The sentence for one of pydantic's errors. `part` is the schema of the value, or for an unknown key that of its section."""
+    """Return the sentence for one of pydantic's errors.
+
+    `part` is the schema of the value, or for an unknown key the schema of its section.
+    """
     kind, value, limits = error["type"], error["input"], error.get("ctx", {})
     if isinstance(value, str) and PLACEHOLDER in value:
         return f"{PLACEHOLDER} is only a placeholder: write your own{_description(part)}"
-    # neither a secret that was written by mistake is shown, nor what stands in place of a section, which may hold one
-    shown = "what stands here" if part.get("writeOnly") or kind in _SECTIONS else show(value)
+    # A secret that was written by mistake is not shown, nor a value in place of a section, which
+    # may hold one.
+    shown = "the value here" if part.get("writeOnly") or kind in _SECTIONS else show(value)
     match kind:
         case "missing":
             sentence = f"is missing{_description(part)}"
@@ -51,22 +56,22 @@ _TYPES = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text: put it in quotes",
-    **dict.fromkeys(_SECTIONS, "a section: its keys stand on lines of their own, indented"),
-    "tuple_type": "a list: each entry stands on a line of its own behind a hyphen",
-    "list_type": "a list: each entry stands on a line of its own behind a hyphen",
+    **dict.fromkeys(_SECTIONS, "a section: its keys are on their own lines, indented"),
+    "tuple_type": "a list: each entry is on its own line, behind a hyphen",
+    "list_type": "a list: each entry is on its own line, behind a hyphen",
 }
 _FORMATS = {"ipv4": "an IPv4 address", "ipv6": "an IPv6 address"}
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """Says so, with the nearest known key, or all of them."""
+    """Return the sentence for an unknown key, with the nearest known key or all of them."""
     known = list(known)
     near = _did_you_mean(key, known)
     return f"unknown key{near}" if near else f"unknown key; known here: {', '.join(known)}"
 
 
 def show(value: Any) -> str:
-    """A value as one would write it, shortened."""
+    """Return the value as it is written in YAML, shortened."""
     if isinstance(value, str):
         text = f"'{value}'"
     elif isinstance(value, float) and value.is_integer():

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from engine.facts import Ask, Facts
 from engine.render import render
 from engine.resource import Directory, File, Package, Resource, Service
+from inventory.checkout import CHECKOUT
 from inventory.model import Host
 
 _KEYRINGS = "/etc/apt/keyrings"
 _KEY = f"{_KEYRINGS}/derpfleet-docker.asc"
 # Docker Release (CE deb), 9DC8 5822 9FC7 DD38 854A E2D8 8D81 803C 0EBF CD88
-_KEY_SOURCE = Path(__file__).parent.parent / "files" / "docker.asc"
+_KEY_SOURCE = CHECKOUT / "files" / "docker.asc"
 _SOURCES = "/etc/apt/sources.list.d/derpfleet-docker.sources"
 _DAEMON = "/etc/docker/daemon.json"
 _OFFICIAL = "https://download.docker.com"

@@ -41,8 +41,10 @@ class User(Kind):
     def fix(self, keys):
         spec = self.spec
         if "exists" in keys:
-            shell = next((path for path in ("/usr/sbin/nologin", "/sbin/nologin") if os.path.exists(path)), "/bin/false")
-            options = ["--system", "--no-create-home", "--gid", spec["group"], "--home-dir", spec["home"], "--shell", shell]
+            shells = [path for path in ("/usr/sbin/nologin", "/sbin/nologin") if os.path.exists(path)]
+            shell = (shells + ["/bin/false"])[0]
+            options = ["--system", "--no-create-home", "--gid", spec["group"]]
+            options += ["--home-dir", spec["home"], "--shell", shell]
             must(["useradd"] + options + [spec["user"]])
         else:
             must(["usermod", "--gid", spec["group"], "--home", spec["home"], spec["user"]])

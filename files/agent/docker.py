@@ -41,12 +41,13 @@ class Container(Restartable):
     def present(self):
         form = '{{.State.Running}} {{index .Config.Labels "%s"}}' % self.LABEL
         status, out, _ = run(["docker", "container", "inspect", "--format", form, self.spec["container"]])
+        owed = self.host.owed(self) or "nothing"
         if status:
-            return {"running": "no", "owed": self.host.owed(self) or "nothing"}
+            return {"running": "no", "owed": owed}
         running, _, definition = out.strip().partition(" ")
         if not self.spec["running"]:
             return {"running": "yes"}  # a stopped container is to be removed as well
-        return {"running": "yes" if running == "true" else "no", "definition": definition, "owed": self.host.owed(self) or "nothing"}
+        return {"running": "yes" if running == "true" else "no", "definition": definition, "owed": owed}
 
     def fix(self, keys):
         self._remove()
@@ -65,8 +66,9 @@ class Container(Restartable):
         must(argv + list(self.spec["arguments"]) + [self.spec["image"]] + list(self.spec["command"]), 120)
 
     def problem(self):
-        running = run(["docker", "container", "inspect", "--format", "{{.State.Status}}", self.spec["container"]])[1].strip()
-        return "container is %s" % (running or "gone") if running != "running" else Restartable.problem(self)
+        argv = ["docker", "container", "inspect", "--format", "{{.State.Status}}", self.spec["container"]]
+        state = run(argv)[1].strip()
+        return Restartable.problem(self) if state == "running" else "container is %s" % (state or "gone")
 
     def log(self):
         _, out, err = run(["docker", "logs", "--tail", "12", self.spec["container"]], 10)

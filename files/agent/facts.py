@@ -57,7 +57,8 @@ def listeners():
             words = [int(raw[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(raw), 8)]
             address = socket.inet_ntop(socket.AF_INET if family == 4 else socket.AF_INET6, b"".join(words))
             pid, program, unit = owners.get(parts[9], (0, "", ""))
-            found.append(dict(proto=name[:3], address=address, port=int(port, 16), pid=pid, program=program, unit=unit))
+            found.append(dict(proto=name[:3], address=address, port=int(port, 16)))
+            found[-1].update(pid=pid, program=program, unit=unit)
     return found
 
 
@@ -76,9 +77,15 @@ def ssh_port():
     return []
 
 
+def is_sshs(entry):
+    return entry["program"] == "sshd" or entry["unit"] == "ssh.socket"
+
+
 def standard_facts():
     release, listening = os_release(), listeners()
-    ports = ssh_port() + [entry["port"] for entry in listening if entry["program"] == "sshd" or entry["unit"] == "ssh.socket"]
+    ports = ssh_port()
+    ports += [entry["port"] for entry in listening if is_sshs(entry)]
+    tools = {name: shutil.which(name) for name in ("docker", "nginx")}
     _, addresses, _ = run(["ip", "-o", "addr"])
     return {
         "hostname": socket.gethostname(),
@@ -96,7 +103,7 @@ def standard_facts():
         "addresses": re.findall(r"\sinet6?\s(\S+?)/", addresses),
         "listening": listening,
         "ssh_ports": list(dict.fromkeys(ports)) or [22],
-        "tools": {name: path for name, path in ((name, shutil.which(name)) for name in ("docker", "nginx")) if path},
+        "tools": {name: path for name, path in tools.items() if path},
         "congestion_controls": read_text("/proc/sys/net/ipv4/tcp_available_congestion_control").split(),
     }
 
@@ -104,7 +111,7 @@ def standard_facts():
 def file_facts(root, patterns):
     found = {}
     for pattern in patterns:
-        for path in sorted(filter(os.path.exists, glob.glob(root + pattern))):  # glob also lists dangling links
+        for path in sorted(filter(os.path.exists, glob.glob(root + pattern))):  # no dangling links
             with suppress(FileNotFoundError):  # gone since it was listed
                 found[path[len(root) :]] = file_fact(path)
     return found
@@ -124,7 +131,8 @@ def file_fact(path):
                 content = data.decode()
             except UnicodeDecodeError:
                 content = None
-    return dict(content=content, sha256=digest, mode="%04o" % stat.S_IMODE(info.st_mode), owner=owner, group=group)
+    mode = "%04o" % stat.S_IMODE(info.st_mode)
+    return dict(content=content, sha256=digest, mode=mode, owner=owner, group=group)
 
 
 def asked_facts(root, message):

@@ -84,7 +84,8 @@ class Firewall(Kind):
             with open(path, "w") as file:
                 file.write(text)
         commands = json.dumps(self.family.way_back(saved, old))
-        argv = [sys.executable, "-I", "-c", self.REVERT, token, str(self.spec["revert_after_s"]), run_id, commands]
+        wait_s = str(self.spec["revert_after_s"])
+        argv = [sys.executable, "-I", "-c", self.REVERT, token, wait_s, run_id, commands]
         quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         subprocess.Popen(argv, start_new_session=True, **quiet)
         return token

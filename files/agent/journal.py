@@ -38,7 +38,8 @@ class Journal:
         journals = sorted(glob.glob(self.base + "/journal/*.jsonl"), key=os.path.getmtime)
         for old in journals[:-KEEP_JOURNALS]:
             os.unlink(old)
-        named = set(re.findall(r'"sha256": "([0-9a-f]{64})"', "".join(read_text(path) for path in journals[-KEEP_JOURNALS:])))
+        text = "".join(read_text(path) for path in journals[-KEEP_JOURNALS:])
+        named = set(re.findall(r'"sha256": "([0-9a-f]{64})"', text))
         for path in glob.glob(self.base + "/backups/*"):
             if os.path.basename(path) not in named:
                 os.unlink(path)
@@ -53,7 +54,8 @@ class Journal:
         was = {"type": "absent"}
         if os.path.lexists(path):
             info = os.lstat(path)
-            was = dict(type=file_type(info.st_mode), mode=stat.S_IMODE(info.st_mode), uid=info.st_uid, gid=info.st_gid)
+            was = dict(type=file_type(info.st_mode), mode=stat.S_IMODE(info.st_mode))
+            was.update(uid=info.st_uid, gid=info.st_gid)
             if was["type"] == "symlink":
                 was["target"] = os.readlink(path)
             elif was["type"] == "file" and info.st_size <= BACKUP_MAX:
@@ -72,7 +74,8 @@ class Journal:
         elif was.get("type") == "symlink":
             replace_link(path, was["target"])
         elif "sha256" in was:
-            write_atomically(path, "%s/backups/%s" % (self.base, was["sha256"]), was["mode"], (was["uid"], was["gid"]))
+            copy = "%s/backups/%s" % (self.base, was["sha256"])
+            write_atomically(path, copy, was["mode"], (was["uid"], was["gid"]))
         else:
             return False
         self.note(id=resource_id, restored=path)

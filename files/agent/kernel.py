@@ -14,7 +14,8 @@ class Sysctl(Kind):
 
     def present(self):
         saved = re.search(r"^\S+\s*=\s*(.*)$", read_text(self.touches()[0]), re.M)
-        return {"value": " ".join(read_text(self._live()).split()), "at boot": saved.group(1) if saved else ""}
+        value = " ".join(read_text(self._live()).split())
+        return {"value": value, "at boot": saved.group(1) if saved else ""}
 
     def _live(self):
         return self.host.root + "/proc/sys/" + self.spec["key"].replace(".", "/")

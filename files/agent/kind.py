@@ -45,4 +45,5 @@ class Kind:
 def difference(resource):
     """Return {key: [present, wanted]} of the keys that differ."""
     wanted, present = resource.wanted(), resource.present()
-    return {key: [present.get(key, ""), value] for key, value in wanted.items() if present.get(key, "") != value}
+    pairs = {key: [present.get(key, ""), value] for key, value in wanted.items()}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

@@ -7,15 +7,20 @@ It reads messages from standard input and writes events to standard output, one 
 
     controller                                       agent
     {"hello": 1, "files": [...], ...}         ->
-                                              <-     {"event": "hello", "z": "<facts>", ...}   or   {"event": "locked", ...}
+                                              <-     {"event": "hello", "z": "<facts>", ...}
+                                              or     {"event": "locked", ...}
     {"ask": 1, "files": [...]}                ->     (as often as needed)
                                               <-     {"event": "facts", "z": "<facts>"}
     {"plan": 1, "mode": "apply", ...}         ->
                                               <-     {"event": "want", "blobs": ["<sha256>", ...]}
     {"blob": "<sha256>", "size": n, "z": 0}   ->     followed by n bytes (zlib when z)
-                                              <-     {"event": "refused", "why": "...", ...}   when it cannot be kept, else
-                                              <-     diff, result, heartbeat, waiting, confirm ... done
+                                              <-     diff, result, heartbeat, waiting,
+                                                     confirm ... done
+                                              or     {"event": "refused", "why": "...", ...}
     {"stop": 1}                               ->     finish the resource in hand, then done
+
+A message or content that cannot be used is refused. The event's "where" is a path when the host's
+disk is the reason, else "".
 
 Facts are JSON, zlib, base64. For every resource, wanted() and present() return flat dicts. Their
 difference is the diff. fix(keys) removes it, and present() again proves that. The previous state
@@ -63,10 +68,11 @@ def take_lock(root, message, wire):
             holder = json.loads(lock.read())
         except ValueError:
             holder = {}
-        wire.send("locked", who=holder.get("who", "somebody"), since=holder.get("since", 0))
+        wire.send("locked", who=holder.get("who", "an unknown user"), since=holder.get("since", 0))
         return None
     lock.truncate(0)
-    lock.write(json.dumps({"who": message.get("who", ""), "since": time.time(), "run": message["run"]}))
+    holder = {"who": message.get("who", ""), "since": time.time(), "run": message["run"]}
+    lock.write(json.dumps(holder))
     lock.flush()
     return lock
 
@@ -82,7 +88,7 @@ def converge(host, mode):
         report = {}
         if failed or wire.stopped:
             status = "skipped"
-            report["reason"] = "not reached: %s" % ("%s failed" % failed if failed else wire.stopped)
+            report["reason"] = "not reached: " + ("%s failed" % failed if failed else wire.stopped)
         else:
             try:
                 keys = difference(resource)
@@ -103,7 +109,8 @@ def converge(host, mode):
                 status, failed = "failed", resource.id
                 report.update(what="%s: %s" % (error.filename or resource.id, error.strerror), why="")
         counts[status] += 1
-        wire.send("result", id=resource.id, status=status, ms=int((time.monotonic() - started) * 1000), **report)
+        ms = int((time.monotonic() - started) * 1000)
+        wire.send("result", id=resource.id, status=status, ms=ms, **report)
         if host.journal.file:
             host.journal.note(id=resource.id, status=status)
     host.now_doing = ""
@@ -120,7 +127,7 @@ def fix(host, resource, keys):
     resource.fix(keys)
     left = difference(resource)
     if left:
-        words = ["%s is %r, not %r" % (key, present, wanted) for key, (present, wanted) in sorted(left.items())]
+        words = ["%s is %r, not %r" % (key, was, wanted) for key, (was, wanted) in sorted(left.items())]
         raise Failed("still not in the desired state after the fix", "\n".join(words))
 
 
@@ -200,7 +207,10 @@ def main():
         status = 1
     except Exception as error:  # the controller gets every error in full
         if isinstance(error, OSError) and error.errno in FULL:
-            wire.send("refused", what="the host's disk takes nothing more", where=error.filename or "", why=error.strerror)
+            # An error of a write does not name its file.
+            where = error.filename or "/var/lib/derpfleet or /run/derpfleet"
+            what = "the host's disk is full or read-only"
+            wire.send("refused", what=what, where=where, why=error.strerror)
         else:
             wire.send("crash", traceback=traceback.format_exc())
         status = 1

@@ -42,6 +42,13 @@ def text_diff(old, new, name, context=3):
     return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
 
 
+def refuse_directory(resource, new):
+    """Raise Failed when a directory is at the path where `new` is to be made."""
+    if os.path.isdir(resource.path) and not os.path.islink(resource.path):
+        what = "%s is a directory" % resource.spec["path"]
+        raise Failed(what, "it is not removed for a %s; move it away" % new)
+
+
 class Path(Kind):
     """Base of file and directory: type, mode, owner."""
 
@@ -55,7 +62,8 @@ class Path(Kind):
         except OSError:
             return {"type": "absent"}
         owner, group = owner_names(info)
-        return {"type": file_type(info.st_mode), "mode": "%04o" % stat.S_IMODE(info.st_mode), "owner": owner, "group": group}
+        mode = "%04o" % stat.S_IMODE(info.st_mode)
+        return {"type": file_type(info.st_mode), "mode": mode, "owner": owner, "group": group}
 
     def fix_mode_and_owner(self):
         """Change the path itself, never the target of a link that another program put there."""
@@ -79,7 +87,8 @@ class File(Path):
         return state
 
     def blobs(self):
-        return [self.spec["content_sha256"]] if self.present().get("content") != self.spec["content_sha256"] else []
+        digest = self.spec["content_sha256"]
+        return [digest] if self.present().get("content") != digest else []
 
     def shown_blobs(self):
         return [] if self.spec["secret"] else self.blobs()
@@ -89,9 +98,9 @@ class File(Path):
             return self.fix_mode_and_owner()
         expected = self.spec.get("only_if_sha256")
         if expected is not None and self.present().get("content", "") != expected:
-            raise Failed("%s was changed by another program since it was read" % self.spec["path"], "run the deploy again")
-        if os.path.isdir(self.path) and not os.path.islink(self.path):
-            raise Failed("%s is a directory" % self.spec["path"], "it is not removed for a file; move it away")
+            what = "%s was changed by another program since it was read" % self.spec["path"]
+            raise Failed(what, "run the deploy again")
+        refuse_directory(self, "file")
         ids = owner_ids(self.spec["owner"], self.spec["group"])
         source = self.host.blob(self.spec["content_sha256"])
         write_atomically(self.path, source, int(self.spec["mode"], 8), ids)
@@ -123,8 +132,7 @@ class Symlink(Kind):
         return {"target": os.readlink(self.path)} if os.path.islink(self.path) else {}
 
     def fix(self, keys):
-        if os.path.isdir(self.path) and not os.path.islink(self.path):
-            raise Failed("%s is a directory" % self.spec["path"], "it is not removed for a link; move it away")
+        refuse_directory(self, "link")
         replace_link(self.path, self.spec["target"])
 
 
@@ -133,7 +141,8 @@ class Absent(Kind):
         return {"type": "absent"}
 
     def present(self):
-        return {"type": file_type(os.lstat(self.path).st_mode)} if os.path.lexists(self.path) else {"type": "absent"}
+        is_there = os.path.lexists(self.path)
+        return {"type": file_type(os.lstat(self.path).st_mode) if is_there else "absent"}
 
     def fix(self, keys):
         remove(self.path)
@@ -169,7 +178,8 @@ class Tree(Kind):
                 os.lchown(path, *ids)
         with open(os.path.join(fresh, TREE_MARK), "w") as mark:
             mark.write(self.spec["content_sha256"])
-        os.sync()  # a power cut must not leave the mark and take the files; one by one it takes longer
+        # A power cut must not leave the mark and take the files. One fsync for each takes longer.
+        os.sync()
         remove(self.path)
         os.rename(fresh, self.path)
         sync_directory(os.path.dirname(self.path))

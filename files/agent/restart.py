@@ -43,7 +43,11 @@ class Restartable(Kind):
         for watch, before in self.host.watched.get(self.id, ()):
             status, _, problem = http_get(watch)
             if before and status != before:
-                return "another site stopped answering as before: %s gave %d, now %s" % (watch["url"], before, status or problem)
+                return "another site stopped answering as before: %s gave %d, now %s" % (
+                    watch["url"],
+                    before,
+                    status or problem,
+                )
         return ""
 
     def await_answers(self):
@@ -82,7 +86,8 @@ class Restartable(Kind):
             self.await_health()
         except Failed as failure:
             names = list(self.spec["restart_on"]) + list(self.spec.get("reload_on", ()))
-            restored = [name for name in names if name in self.host.changed and self.host.journal.restore(name)]
+            changed = [name for name in names if name in self.host.changed]
+            restored = [name for name in changed if self.host.journal.restore(name)]
             if restored:
                 failure.why += "\nput back: " + ", ".join(restored)
                 self.undo(verb)

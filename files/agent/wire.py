@@ -67,10 +67,14 @@ class Wire:
         try:
             self._receive(part, message)
             if sha256_of(part) != message["blob"]:
-                raise ValueError("it arrived damaged, or was changed while it was sent: its sha256 is not %s..." % message["blob"][:12])
+                raise ValueError(
+                    "it arrived damaged, or was changed while it was sent: its sha256 is not %s..."
+                    % message["blob"][:12]
+                )
             os.rename(part, path)
         except (ValueError, OSError, zlib.error) as error:
-            raise Refused("a content cannot be kept", self.incoming, str(error))
+            where = self.incoming if isinstance(error, OSError) else ""
+            raise Refused("a content cannot be kept", where, str(error))
         finally:
             remove(part)
 

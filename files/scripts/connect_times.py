@@ -1,6 +1,7 @@
-"""Prints as JSON how many milliseconds a TCP connection takes, by name: `NAME,ADDRESS,PORT …`; null where none comes about.
+"""Print as JSON how many milliseconds a TCP connection takes, by name: `NAME,ADDRESS,PORT …`.
 
-The least of three is the distance; the rest is waiting.
+The value is null where no connection succeeds. The shortest of three tries is the distance; the
+rest is waiting.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Prints what a path on this host's loopback answers: `http|https NAME PORT PATH`.
+"""Print the answer of a path on this host's loopback: `http|https NAME PORT PATH`.
 
-The name is asked for in TLS, as derper gives its certificate to nobody else.
+NAME is sent in TLS, because derper gives its certificate only to clients that ask for its name.
 """
 
 import http.client

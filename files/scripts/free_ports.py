@@ -1,4 +1,4 @@
-"""Fails when anybody listens on one of these TCP ports: `PORT …`."""
+"""Fail when a program listens on one of these TCP ports: `PORT …`."""
 
 import socket
 import sys

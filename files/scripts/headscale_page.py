@@ -1,6 +1,7 @@
-"""Prints as JSON what a page of headscale's says: `map URL`, or `homes URL REGION …` for the nodes online whose home is one of these.
+"""Print a page of headscale as JSON: `map URL`, or `homes URL REGION …`.
 
-The pages answer on loopback alone, and what they know of nodes and keys stays on headscale's host.
+`homes` prints the names of the nodes that are online and have one of these regions as their home.
+The pages answer on loopback only. Headscale's other data about nodes and keys stays on its host.
 """
 
 import json

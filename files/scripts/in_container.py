@@ -1,6 +1,7 @@
-"""Runs a program in the network of a Docker container: `CONTAINER PROGRAM-TEXT [ARGUMENT …]`. In the container itself nothing is run.
+"""Run a program in the network of a container: `CONTAINER PROGRAM-TEXT [ARGUMENT …]`.
 
-derper tells loopback only, which is the container's own unless it has the host's network.
+The program itself runs on the host. derper answers some pages on loopback only, which is the
+container's own loopback unless the container has the host's network.
 """
 
 import os
@@ -8,5 +9,6 @@ import subprocess
 import sys
 
 name, *program = sys.argv[1:]
-pid = subprocess.check_output(["docker", "container", "inspect", "--format", "{{.State.Pid}}", name]).decode().strip()
+inspect = ["docker", "container", "inspect", "--format", "{{.State.Pid}}", name]
+pid = subprocess.check_output(inspect).decode().strip()
 os.execvp("nsenter", ["nsenter", "--target", pid, "--net", sys.executable, "-I", "-c", *program])

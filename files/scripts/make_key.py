@@ -1,6 +1,8 @@
-"""Makes a relay's key: `PATH GROUP OLD`. Of a relay that was set up by hand the key is kept, so that its public key stays.
+"""Make a relay's key: `PATH GROUP OLD`.
 
-Of a file that lies where others may write only a key is taken over: a link in its place would show the relay what only root may read.
+The key of a relay that was set up by hand (OLD) is reused, so that its public key stays the same.
+Others may be able to write to that directory. So follow no link and accept nothing but a key: a
+planted link could show the relay a file that only root may read.
 """
 
 import grp, json, os, re, sys, tempfile

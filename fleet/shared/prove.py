@@ -90,7 +90,7 @@ def keep(fleet: Fleet, name: str, proof: Proof) -> None:
 
 def forget(fleet: Fleet, host: Host) -> None:
     """The last proof of a host no longer says anything."""
-    with cache.ours(fleet.runs):
+    with cache.access_to(fleet.runs):
         proof_path(fleet, host.name).unlink(missing_ok=True)
 
 

@@ -20,6 +20,6 @@ def folder_of(site: Site) -> Path:
 
 def keep(folder: Path, path: Path, record: Mapping[str, Any]) -> None:
     """Write a record to a file below that folder, as JSON. Raises CacheError."""
-    with cache.ours(folder):
+    with cache.access_to(folder):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         cache.write(path, (json.dumps(record, indent=1) + "\n").encode())

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 
 from engine.facts import Facts
 from engine.resource import File, Resource
+from inventory.checkout import CHECKOUT
 from inventory.model import Host
 from roles import paths
 from roles.contract import ServedBy
 
-_PROGRAM = Path(__file__).parent.parent.parent / "files" / "certificate.py"
+_PROGRAM = CHECKOUT / "files" / "certificate.py"
 
 
 @cache

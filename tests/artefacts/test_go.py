@@ -1,4 +1,4 @@
-"""A program built as the lab's are, with the pinned toolchain."""
+"""A program built like the lab's, with the pinned toolchain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A cache of the test's own that has the toolchain already."""
+    """Return a cache for this test, which has the toolchain already."""
     shared = go.toolchain(cache=CACHE, progress=print).parents[2]
     own = tmp_path / "cache"
     (own / "go").mkdir(parents=True)
@@ -33,27 +33,32 @@ def cache(tmp_path: Path) -> Path:
     return own
 
 
-def test_it_is_built_once_and_tells_its_progress(source: Path, cache: Path) -> None:
-    told: list[str] = []
-    home = go.build(source, cache=cache, progress=told.append, packages=(".",))
+def test_it_is_built_once_and_reports_its_progress(source: Path, cache: Path) -> None:
+    shown: list[str] = []
+    home = go.build(source, cache=cache, progress=shown.append, packages=(".",))
     assert home == go.built_in(source, cache=cache, packages=(".",))
     assert subprocess.run([home / "hello"], capture_output=True, text=True, check=True).stderr == "hello\n"
-    assert "built in" in told[-1]
-    told.clear()
-    assert go.build(source, cache=cache, progress=told.append, packages=(".",)) == home
-    assert told == []
+    assert "built in" in shown[-1]
+    shown.clear()
+    assert go.build(source, cache=cache, progress=shown.append, packages=(".",)) == home
+    assert shown == []
 
 
 def test_it_is_built_with_its_tags(source: Path, cache: Path) -> None:
     (source / "tags.txt").write_text("# why\nloud polite  # both\n\nunused\n")
     (source / "main.go").write_text("package main\n\nfunc main() { println(greeting) }\n")
-    for name, constraint, greeting in (("with", "loud && polite", "HELLO"), ("without", "!(loud && polite)", "hello")):
-        (source / f"{name}.go").write_text(f'//go:build {constraint}\n\npackage main\n\nconst greeting = "{greeting}"\n')
+    for name, constraint, greeting in (
+        ("with", "loud && polite", "HELLO"),
+        ("without", "!(loud && polite)", "hello"),
+    ):
+        (source / f"{name}.go").write_text(
+            f'//go:build {constraint}\n\npackage main\n\nconst greeting = "{greeting}"\n'
+        )
     home = go.build(source, cache=cache, progress=print, packages=(".",))
     assert subprocess.run([home / "hello"], capture_output=True, text=True, check=True).stderr == "HELLO\n"
 
 
-def test_what_does_not_compile_says_so_and_leaves_nothing(source: Path, cache: Path) -> None:
+def test_a_program_that_does_not_compile_is_reported_and_leaves_nothing(source: Path, cache: Path) -> None:
     (source / "main.go").write_text("package main\n\nfunc main() { nonsense() }\n")
     with pytest.raises(GoError, match="undefined: nonsense"):
         go.build(source, cache=cache, progress=print, packages=(".",))

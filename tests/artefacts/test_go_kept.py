@@ -1,4 +1,4 @@
-"""Under which name a Go program is kept: whatever decides its bytes decides that."""
+"""The name under which a Go program is kept: everything that decides its bytes is in it."""
 
 from __future__ import annotations
 

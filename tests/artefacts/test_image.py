@@ -1,4 +1,4 @@
-"""Images without Docker: ours of derper, and other people's archives in one form."""
+"""Images without Docker: our derper image, and archives of other tools in one form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ import pytest
 
 from artefacts.image import ENTRYPOINT, ImageError, import_archive, write_derper_image, write_image
 
-CONFIG = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+CONFIG = json.dumps(
+    {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
+).encode()
 
 
 def tar_of(files: dict[str, bytes]) -> bytes:
@@ -36,13 +38,20 @@ def content_of(archive: bytes) -> dict[str, bytes]:
 
 
 def docker_save(*tags: str) -> dict[str, bytes]:
-    """An archive in the form of old `docker save`s."""
-    images = [{"Config": "abc.json", "RepoTags": [tag], "Layers": ["1/layer.tar", "2/layer.tar"]} for tag in tags]
-    return {"abc.json": CONFIG, "1/layer.tar": b"layer one", "2/layer.tar": b"layer two", "manifest.json": json.dumps(images).encode()}
+    """Return the files of an archive in the form of old `docker save`s."""
+    images = [
+        {"Config": "abc.json", "RepoTags": [tag], "Layers": ["1/layer.tar", "2/layer.tar"]} for tag in tags
+    ]
+    return {
+        "abc.json": CONFIG,
+        "1/layer.tar": b"layer one",
+        "2/layer.tar": b"layer two",
+        "manifest.json": json.dumps(images).encode(),
+    }
 
 
 def oci(*architectures: str, pack: Any = gzip.compress) -> dict[str, bytes]:
-    """An archive in the form of OCI tools: an index of images, layers packed."""
+    """Return the files of an archive of OCI tools: an index of images, packed layers."""
     files: dict[str, bytes] = {}
 
     def put(content: bytes) -> dict[str, Any]:
@@ -54,13 +63,19 @@ def oci(*architectures: str, pack: Any = gzip.compress) -> dict[str, bytes]:
     for name in architectures:
         config = CONFIG.replace(b"amd64", name.encode())
         manifest = {"config": put(config), "layers": [put(pack(b"layer one")), put(pack(b"layer two"))]}
-        images.append(put(json.dumps(manifest).encode()) | {"platform": {"architecture": name, "os": "linux"}})
-    files["index.json"] = json.dumps({"manifests": [put(json.dumps({"manifests": images}).encode())]}).encode()
+        images.append(
+            put(json.dumps(manifest).encode()) | {"platform": {"architecture": name, "os": "linux"}}
+        )
+    files["index.json"] = json.dumps(
+        {"manifests": [put(json.dumps({"manifests": images}).encode())]}
+    ).encode()
     return files
 
 
 @pytest.mark.parametrize(
-    "files", [docker_save("derper:latest"), oci("arm64", "amd64"), oci("amd64", pack=bytes)], ids=["docker", "oci", "oci-plain"]
+    "files",
+    [docker_save("derper:latest"), oci("arm64", "amd64"), oci("amd64", pack=bytes)],
+    ids=["docker", "oci", "oci-plain"],
 )
 def test_every_form_becomes_the_same_archive(files: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "in.tar").write_bytes(tar_of(files))
@@ -80,7 +95,11 @@ def test_the_archive_is_what_both_of_dockers_image_stores_read() -> None:
     assert image["RepoTags"] == [ref]
     assert entry["annotations"]["io.containerd.image.name"] == f"docker.io/{ref}"
     assert ref.startswith("derpfleet/derper:")
-    assert all(name.endswith(hashlib.sha256(content).hexdigest()) for name, content in files.items() if name.startswith("blobs/"))
+    assert all(
+        name.endswith(hashlib.sha256(content).hexdigest())
+        for name, content in files.items()
+        if name.startswith("blobs/")
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,21 +107,24 @@ def test_the_archive_is_what_both_of_dockers_image_stores_read() -> None:
     [
         (docker_save("a:1", "b:2"), "holds 2 images"),
         (docker_save(), "holds 0 images"),
-        ({"x": b""}, "is no image archive"),
+        ({"x": b""}, "is not an image archive"),
         (oci("arm64"), "holds 0 images for amd64"),
-        ({**docker_save("a:1"), "abc.json": CONFIG.replace(b"amd64", b"arm64")}, "is for arm64, the host is amd64"),
+        (
+            {**docker_save("a:1"), "abc.json": CONFIG.replace(b"amd64", b"arm64")},
+            "is for arm64, the host is amd64",
+        ),
         (oci("amd64", pack=lambda layer: b"\x28\xb5\x2f\xfd" + layer), "packed with zstd"),
     ],
 )
-def test_what_cannot_be_used_is_refused(files: dict[str, bytes], words: str, tmp_path: Path) -> None:
+def test_an_unusable_archive_is_refused(files: dict[str, bytes], words: str, tmp_path: Path) -> None:
     (tmp_path / "in.tar").write_bytes(tar_of(files))
     with pytest.raises(ImageError, match=words):
         import_archive(tmp_path / "in.tar", arch="x86_64", cache=tmp_path)
 
 
-def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in.tar").write_bytes(b"hello")
-    with pytest.raises(ImageError, match="is no image archive"):
+    with pytest.raises(ImageError, match="is not an image archive"):
         import_archive(tmp_path / "in.tar", arch="x86_64", cache=tmp_path)
     with pytest.raises(ImageError, match="cannot be read"):
         import_archive(tmp_path / "absent.tar", arch="x86_64", cache=tmp_path)
@@ -137,11 +159,13 @@ def test_our_image_holds_what_derper_needs(parts: dict[str, Path], tmp_path: Pat
     assert members["bin/sh"].linkname == "busybox"
     assert members["tmp"].mode == 0o1777
     assert members["var/lib/derper"].isdir()
-    assert all(members[name].mode == 0o755 for name in ("usr/local/bin/derper", "bin/busybox", "entrypoint.sh"))
+    assert all(
+        members[name].mode == 0o755 for name in ("usr/local/bin/derper", "bin/busybox", "entrypoint.sh")
+    )
 
 
 def entry(environment: dict[str, str], tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Runs the entry point with a derper that prints its arguments."""
+    """Run the entry point with a derper that prints its arguments."""
     (tmp_path / "derper").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     (tmp_path / "derper").chmod(0o755)
     return subprocess.run(
@@ -167,15 +191,22 @@ def test_the_variables_become_derpers_flags(tmp_path: Path) -> None:
         "DERP_VERIFY_CLIENT_URL_FAIL_OPEN": "false",
     }
     assert entry(environment, tmp_path, "-mesh-psk-file", "/k").stdout.splitlines() == [
-        "-c", "/var/lib/derper/derper.key", "-hostname", "hk1.example.org", "-a", ":81", "-certmode", "manual", "-certdir", "/certs here",
-        "-http-port", "-1", "-stun=false", "-stun-port", "3479", "-verify-clients=true", "-verify-client-url", "https://hs/verify?a=1&b=2",
-        "-verify-client-url-fail-open=false", "-mesh-psk-file", "/k",
+        "-c", "/var/lib/derper/derper.key", "-hostname", "hk1.example.org", "-a", ":81",
+        "-certmode", "manual", "-certdir", "/certs here", "-http-port", "-1",
+        "-stun=false", "-stun-port", "3479", "-verify-clients=true",
+        "-verify-client-url", "https://hs/verify?a=1&b=2", "-verify-client-url-fail-open=false",
+        "-mesh-psk-file", "/k",
     ]  # fmt: skip
 
 
 def test_the_defaults_are_those_of_the_common_images(tmp_path: Path) -> None:
     words = entry({"DERP_DOMAIN": "x"}, tmp_path).stdout.split()
-    assert {"-a": ":443", "-certmode": "letsencrypt", "-certdir": "/app/certs", "-http-port": "80"}.items() <= dict(pairwise(words)).items()
+    assert {
+        "-a": ":443",
+        "-certmode": "letsencrypt",
+        "-certdir": "/app/certs",
+        "-http-port": "80",
+    }.items() <= dict(pairwise(words)).items()
     assert {"-stun=true", "-verify-clients=false"} <= set(words)
 
 

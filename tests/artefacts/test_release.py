@@ -1,4 +1,4 @@
-"""Releases: which wheels a host takes, what of them travels, and the same bytes each time."""
+"""Releases: the wheels that a host accepts, the files in them, and the same bytes each time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,12 @@ HERE = replace(DEBIAN_12, python=sys.version_info[:3], arch=platform.machine(), 
 
 def test_platforms_go_down_to_the_oldest_that_wheels_are_made_for() -> None:
     tags = wheel_platforms(replace(DEBIAN_12, libc=("glibc", "2.19"), arch="aarch64"))
-    assert tags == ("manylinux_2_19_aarch64", "manylinux_2_18_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
+    assert tags == (
+        "manylinux_2_19_aarch64",
+        "manylinux_2_18_aarch64",
+        "manylinux_2_17_aarch64",
+        "manylinux2014_aarch64",
+    )
 
 
 def test_no_glibc_no_wheels() -> None:
@@ -64,20 +69,20 @@ def test_markers_are_the_hosts_not_the_controllers(python: tuple[int, int, int],
     assert all(" --hash=sha256:" in line for line in lines)
 
 
-def test_a_lock_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_lock_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     path.write_text("not a requirement !!\n")
     with pytest.raises(ReleaseError, match=r"x\.lock cannot be read"):
         locked_for(path, marker_environment(DEBIAN_12))
 
 
-def test_what_of_a_wheel_travels(tmp_path: Path) -> None:
+def test_which_files_of_a_wheel_are_sent(tmp_path: Path) -> None:
     path = tmp_path / "x-1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         for name in (
-            "x/__init__.py", "x/fast.cpython-311-x86_64-linux-gnu.so", "x/fast.pyx", "x/x.pyi", "x/_y.h", "x/tests/test_x.py", "x/data/",
-            "tests/__init__.py", "six.py", "x-1.dist-info/METADATA", "x-1.data/purelib/x/extra.py", "x-1.data/scripts/x",
-            "x-1.data/headers/x.h",
+            "x/__init__.py", "x/fast.cpython-311-x86_64-linux-gnu.so", "x/fast.pyx", "x/x.pyi", "x/_y.h",
+            "x/tests/test_x.py", "x/data/", "tests/__init__.py", "six.py", "x-1.dist-info/METADATA",
+            "x-1.data/purelib/x/extra.py", "x-1.data/scripts/x", "x-1.data/headers/x.h",
         ):  # fmt: skip
             wheel.writestr(name, name)
     assert unpacked(path) == {
@@ -94,16 +99,25 @@ def test_an_archive_depends_on_nothing_but_its_files() -> None:
     assert archive({"b": b"2", "a/c": b"1"}) == archive({"a/c": b"1", "b": b"2"})
     with tarfile.open(fileobj=io.BytesIO(archive({"a/c": b"1"}))) as tar:
         (info,) = tar.getmembers()
-        assert (info.name, info.mode, info.uid, info.gid, info.mtime, info.uname) == ("a/c", 0o644, 0, 0, 0, "")
+        assert (info.name, info.mode, info.uid, info.gid, info.mtime, info.uname) == (
+            "a/c",
+            0o644,
+            0,
+            0,
+            0,
+            "",
+        )
 
 
 def unpack(made: release.Release, folder: Path) -> None:
-    """By tar, as tarfile has learned which entries to trust in 3.11.4 only, and Debian 12 has 3.11.2."""
+    """Unpack with tar: tarfile checks entries from 3.11.4 on only, and Debian 12 has 3.11.2."""
     folder.mkdir(exist_ok=True)
     subprocess.run(["tar", "--extract", "--file", str(made.path), "--directory", str(folder)], check=True)
 
 
-def test_a_release_is_made_once_and_changes_with_its_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_is_made_once_and_changes_with_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "requirements").mkdir()
     (tmp_path / "requirements" / "none.lock").write_text("")
     (tmp_path / "hello").mkdir()
@@ -120,13 +134,17 @@ def test_a_release_is_made_once_and_changes_with_its_sources(tmp_path: Path, mon
         first, *others = pool.map(lambda _: build(), range(4))
     assert others == [first] * 3
     assert len(said) == 1
-    assert build(replace(DEBIAN_12, python=(3, 12, 1))).sha256 == first.sha256  # another key, the same bytes
+    # another key, the same bytes
+    assert build(replace(DEBIAN_12, python=(3, 12, 1))).sha256 == first.sha256
     (tmp_path / "hello" / "__init__.py").write_text("print('two')")
     second = build()
     assert second.id != first.id
     folder = tmp_path / "unpacked"
     unpack(second, folder)
-    assert subprocess.run([sys.executable, "-I", str(folder)], capture_output=True, text=True, check=True).stdout == "two\n"
+    assert (
+        subprocess.run([sys.executable, "-I", str(folder)], capture_output=True, text=True, check=True).stdout
+        == "two\n"
+    )
 
 
 @pytest.fixture
@@ -135,7 +153,10 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
 
 
 class Shelf:
-    """A program that needs one wheel, and an index in place of pip's; `downloads` counts how often it was asked."""
+    """A program that needs one wheel, and an index in place of pip's.
+
+    `downloads` counts how often the index was asked.
+    """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cache, self.downloads, self.source = folder / "cache", 0, folder / "hello" / "__init__.py"
@@ -143,7 +164,9 @@ class Shelf:
         (folder / "requirements").mkdir()
         self.source.parent.mkdir()
         self.source.write_text("print('one')")
-        (folder / "requirements" / "one.lock").write_text(f"x==1 --hash=sha256:{hashlib.sha256(self.wheel).hexdigest()}\n")
+        (folder / "requirements" / "one.lock").write_text(
+            f"x==1 --hash=sha256:{hashlib.sha256(self.wheel).hexdigest()}\n"
+        )
         monkeypatch.setattr(release, "CHECKOUT", folder)
         monkeypatch.setattr(release, "_download", self.download)
         self.program = Program(name="hello", lock="one.lock", packages=("hello",), main="import hello\n")
@@ -193,7 +216,7 @@ def test_the_name_of_a_kept_release_is_that_on_the_host(shelf: Shelf) -> None:
     assert made.path.name.endswith(f"-{made.id}.tar.gz")
 
 
-def test_old_releases_go_but_for_the_last_used_and_what_a_run_may_have_in_hand(shelf: Shelf) -> None:
+def test_old_releases_go_but_for_the_last_used_and_those_that_a_run_may_be_using(shelf: Shelf) -> None:
     def idle(made: release.Release, seconds: float) -> None:
         os.utime(made.path, (time.time() - seconds,) * 2)
 
@@ -214,32 +237,45 @@ def test_two_that_build_at_once_fetch_once_and_leave_no_parts(shelf: Shelf) -> N
     shelf.source.write_text("one")
     with ThreadPoolExecutor(6) as pool:
         pythons = [(3, 10, 1), (3, 11, 1), (3, 12, 1)] * 2
-        made = list(pool.map(lambda python: build_release(shelf.program, replace(DEBIAN_12, python=python), cache=shelf.cache), pythons))
+        made = list(
+            pool.map(
+                lambda python: build_release(
+                    shelf.program, replace(DEBIAN_12, python=python), cache=shelf.cache
+                ),
+                pythons,
+            )
+        )
     assert shelf.downloads == 3
     assert len({one.sha256 for one in made}) == 1
     assert not list(shelf.cache.rglob("*.part"))
 
 
-def test_a_cache_of_somebody_else_is_told(shelf: Shelf) -> None:
+def test_a_cache_of_another_user_is_reported(shelf: Shelf) -> None:
     shelf.cache.write_text("no folder")
-    with pytest.raises(CacheError, match="cannot be read or written") as caught:
+    with pytest.raises(CacheError, match="cannot read or write what it keeps") as caught:
         shelf.build("one")
     assert caught.value.where == str(shelf.cache / "releases")
     assert caught.value.next.endswith(str(shelf.cache))
 
 
-def test_pip_that_finds_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_that_finds_nothing_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    with pytest.raises(ReleaseError, match=r"pip found no wheels for Python 3\.11 on manylinux_2_36_x86_64") as caught:
+    with pytest.raises(
+        ReleaseError, match=r"pip found no wheels for Python 3\.11 on manylinux_2_36_x86_64"
+    ) as caught:
         build_release(RELAY, replace(DEBIAN_12, python=(3, 11, 99)), cache=tmp_path)
     assert "No matching distribution" in caught.value.why
     assert not list(tmp_path.rglob("*.tar.gz"))
 
 
-@pytest.mark.parametrize(("program", "words"), [(RELAY, "-version"), (CERTBOT, "--version")], ids=["relay", "certbot"])
+@pytest.mark.parametrize(
+    ("program", "words"), [(RELAY, "-version"), (CERTBOT, "--version")], ids=["relay", "certbot"]
+)
 def test_the_real_releases_run_on_a_bare_python(program: Program, words: str, tmp_path: Path) -> None:
     made = build_release(program, HERE, cache=CACHE)
     unpack(made, tmp_path)
-    done = subprocess.run([sys.executable, "-I", "-S", str(tmp_path), words], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(tmp_path), words], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip().split()[-1][0].isdigit()

@@ -100,7 +100,7 @@ WHOLE = [
     ("regions: {900: 7}\n", ["line 1: region 900 is no mapping"]),
     ("regions: {900: {regionid: 900}}\n", ["line 1: region 900 has no list of nodes"]),
     ("regions: {900: {regionid: 900, nodes: []}}\n", ["line 1: region 900 has no list of nodes"]),
-    ("regions:\n\t900:\n", ["line 2: a tab stands where only spaces may: YAML is indented with spaces"]),
+    ("regions:\n\t900:\n", ["line 2: there is a tab where only spaces are allowed: indent YAML with spaces"]),
     ("regions: {}\n---\nregions: {}\n", ["line 2: a second document begins here (---); one file holds one"]),
     ("x: &x {}\nregions:\n  <<: *x\n", ["line 1: headscale skips 'x', which it does not know", "line 3: << is not supported here: write the keys out"]),
     (GOOD + "regions: {}\n", ["line 10: regions stands twice in the file"]),

@@ -87,7 +87,7 @@ def test_an_unknown_host_key_stops_and_says_how_to_look(stage: lab.Lab) -> None:
         code, text = run_verb(stage, "deploy", "--host", "hk1")
         assert code == 3
         assert "the host key is not known" in text
-        assert "look at it and accept it with: invoke trust --host hk1" in text
+        assert "compare the key with the host's own and pin it: invoke trust --host hk1" in text
         assert stage.known_hosts.read_text() == ""
     finally:
         stage.known_hosts.write_text(pinned)
@@ -121,7 +121,7 @@ def test_a_wrong_sudo_password_is_named(stage: lab.Lab, edited: Callable[..., No
     edited("hk1", ssh={"user": "ops", "key": "ssh/id_ed25519", "sudo_password": "cmd:echo mistyped"})
     code, text = run_verb(stage, "deploy", "--host", "hk1")
     assert code == 3
-    assert "sudo did not take the password" in text
+    assert "sudo did not accept the password" in text
     assert "check ssh.sudo_password" in text
     assert "mistyped" not in text
     assert state(stage, "hk1") == before

@@ -1,4 +1,4 @@
-"""What the engine's tests share: a login for an account of the stage, and a run."""
+"""Shared by the engine's tests: a login for an account of the stage, and a run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,24 @@ from tests.support.sshd import PASSWORD, Sshd
 PYTHON = "/usr/bin/python3"
 
 
-def login_to(server: Sshd, user: str = "root", *, port: int | None = None, known_hosts: Path | None = None, **ssh: Any) -> Login:
-    """A login with the stage's key."""
-    settings = {"address": "127.0.0.1", "port": port or server.port, "user": user, "key": str(server.key), "python": PYTHON} | ssh
-    return Login("hk1", Ssh(**settings), address="127.0.0.1", known_hosts=known_hosts or server.known_hosts, base=Path("/"))
+def login_to(
+    server: Sshd, user: str = "root", *, port: int | None = None, known_hosts: Path | None = None, **ssh: Any
+) -> Login:
+    """Return a login with the stage's key."""
+    settings = {
+        "address": "127.0.0.1",
+        "port": port or server.port,
+        "user": user,
+        "key": str(server.key),
+        "python": PYTHON,
+    } | ssh
+    return Login(
+        "hk1",
+        Ssh(**settings),
+        address="127.0.0.1",
+        known_hosts=known_hosts or server.known_hosts,
+        base=Path("/"),
+    )
 
 
 Run = Callable[..., Outcome]
@@ -30,18 +44,26 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """`run(login, resources, mode="apply", **more)` is one converge with its log under tmp_path."""
+    """Return `run(login, resources, mode="apply", **more)`: one run, with its log in tmp_path."""
 
     def one(
-        login: Login, resources: Iterable[Resource], *, mode: Mode = "apply", ask: Ask = NOTHING, only: Sequence[str] = (), **more: Any
+        login: Login,
+        resources: Iterable[Resource],
+        *,
+        mode: Mode = "apply",
+        ask: Ask = NOTHING,
+        only: Sequence[str] = (),
+        **more: Any,
     ) -> Outcome:
-        return converge(login, Fixed(resources=resources, ask=ask, mode=mode, only=only), runs=tmp_path / "runs", **more)
+        return converge(
+            login, Fixed(resources=resources, ask=ask, mode=mode, only=only), runs=tmp_path / "runs", **more
+        )
 
     return one
 
 
 @pytest.fixture
 def sudo_password(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A reference to the stage's password."""
+    """Return a reference to the stage's password."""
     monkeypatch.setenv("STAGE_PASSWORD", PASSWORD)
     return "env:STAGE_PASSWORD"

@@ -1,4 +1,7 @@
-"""What a host may say instead of an answer: too much, or nothing that makes sense. It is an error with words, and memory stays bounded."""
+"""Bad answers of a host: too long, or malformed.
+
+Each is an error with a reason, and memory stays bounded.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def event(kind: str, **fields: Any) -> bytes:
 
 
 def facts(**fields: Any) -> str:
-    """A whole host's facts as the agent packs them, with some fields of them replaced."""
+    """Return a host's facts as the agent packs them, with some fields replaced."""
     return packed(json.dumps(asdict(DEBIAN_12) | fields).encode())
 
 
@@ -49,7 +52,7 @@ HELLO = event("hello", v=1, z=facts())
 
 
 class Said:
-    """What `AgentChannel` is to a session, with lines that were said before."""
+    """In place of `AgentChannel`: a channel that has received these lines."""
 
     def __init__(self, *lines: bytes) -> None:
         self._lines = [*lines, b""]
@@ -69,7 +72,10 @@ class Said:
 
 @pytest.fixture
 def hear(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Session]:
-    """`hear(*lines)`: a session whose agent says those lines, as the next ones do."""
+    """Return `hear(*lines)`, which makes a session whose agent sends these lines.
+
+    The next sessions get them as well.
+    """
 
     def begin(*lines: bytes) -> Session:
         monkeypatch.setattr(session, "AgentChannel", lambda _: Said(*lines))
@@ -81,8 +87,11 @@ def hear(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Session]:
 REFUSED = event("refused", what="a content cannot be kept", where="/var", why="No space left on device")
 
 
-@pytest.mark.parametrize(("cause", "what"), [(OSError("closed"), "a content cannot be kept"), (TimeoutError(), "the connection was lost")])
-def test_last_words_are_heard_of_an_agent_that_hung_up_but_not_waited_for_on_a_dead_line(
+@pytest.mark.parametrize(
+    ("cause", "what"),
+    [(OSError("closed"), "a content cannot be kept"), (TimeoutError(), "the connection was lost")],
+)
+def test_last_words_of_an_agent_that_hung_up_are_read_but_not_awaited_on_a_lost_connection(
     hear: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, cause: OSError, what: str
 ) -> None:
     def fail(_: Session, digest: str, content: object) -> None:
@@ -115,7 +124,7 @@ def test_last_words_are_heard_of_an_agent_that_hung_up_but_not_waited_for_on_a_d
         b"7\n",
     ],
 )
-def test_an_answer_that_makes_no_sense_is_a_crash(hear: Callable[..., Session], line: bytes) -> None:
+def test_a_malformed_answer_is_a_crash(hear: Callable[..., Session], line: bytes) -> None:
     with pytest.raises(AgentCrashed) as error:
         hear(line)
     assert error.value.host == "hk1"
@@ -160,50 +169,83 @@ ID = "file:/etc/x"
         b'["done"]\n',
     ],
 )
-def test_what_is_no_event_is_a_crash_and_reaches_nobody(hear: Callable[..., Session], line: bytes, tmp_path: Path) -> None:
+def test_an_unknown_event_is_a_crash_and_is_not_passed_on(
+    hear: Callable[..., Session], line: bytes, tmp_path: Path
+) -> None:
     heard = io.StringIO()
     report = Report(console=Console(file=heard), diffs=True)
     wanted = [File(path="/etc/x", content=b"x")]
     with pytest.raises(AgentCrashed, match="makes no sense") as error:
         hear(HELLO, WANT, line)
-        converge(LOGIN, Fixed(resources=wanted), runs=tmp_path, on_event=lambda one: report.agent_event("hk1", one))
+        converge(
+            LOGIN, Fixed(resources=wanted), runs=tmp_path, on_event=lambda one: report.agent_event("hk1", one)
+        )
     assert error.value.host == "hk1"
     assert heard.getvalue() == ""
 
 
 def test_a_content_that_the_plan_has_not_is_a_crash(hear: Callable[..., Session]) -> None:
     with pytest.raises(AgentCrashed, match="makes no sense"):
-        hear(HELLO, event("want", blobs=["0" * 64])).apply(compile_plan([File(path="/etc/x", content=b"x")], mode="apply"))
+        hear(HELLO, event("want", blobs=["0" * 64])).apply(
+            compile_plan([File(path="/etc/x", content=b"x")], mode="apply")
+        )
 
 
-@pytest.mark.parametrize("line", [event("done", counts=COUNTS, stopped=""), event("result", id=ID, status="changed", ms=1), WANT])
+@pytest.mark.parametrize(
+    "line", [event("done", counts=COUNTS, stopped=""), event("result", id=ID, status="changed", ms=1), WANT]
+)
 def test_work_before_there_is_a_plan_is_a_crash(hear: Callable[..., Session], line: bytes) -> None:
     with pytest.raises(AgentCrashed, match="makes no sense"):
         hear(line)
 
 
-def test_fields_that_nobody_asked_for_do_not_pass(hear: Callable[..., Session], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fields_outside_the_contract_are_dropped(
+    hear: Callable[..., Session], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = Report(json_lines=True)
     wanted = [File(path="/etc/x", content=b"x")]
     more = {"host": "sg1", "at": "never", "mode": "check"}
-    hear(HELLO, WANT, event("result", id=ID, status="changed", ms=1, **more), event("done", counts=COUNTS, stopped=""))
-    converge(LOGIN, Fixed(resources=wanted), runs=tmp_path, on_event=lambda one: report.agent_event("hk1", one))
-    result = next(one for one in map(json.loads, capsys.readouterr().out.splitlines()) if one["event"] == "result")
-    assert result == {"event": "result", "host": "hk1", "id": ID, "status": "changed", "ms": 1, "seq": 1, "t": 0.1}
+    hear(
+        HELLO,
+        WANT,
+        event("result", id=ID, status="changed", ms=1, **more),
+        event("done", counts=COUNTS, stopped=""),
+    )
+    converge(
+        LOGIN, Fixed(resources=wanted), runs=tmp_path, on_event=lambda one: report.agent_event("hk1", one)
+    )
+    result = next(
+        one for one in map(json.loads, capsys.readouterr().out.splitlines()) if one["event"] == "result"
+    )
+    assert result == {
+        "event": "result",
+        "host": "hk1",
+        "id": ID,
+        "status": "changed",
+        "ms": 1,
+        "seq": 1,
+        "t": 0.1,
+    }
 
 
-def test_facts_that_unpack_to_too_much_are_not_unpacked(hear: Callable[..., Session], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_that_unpack_to_too_much_are_not_unpacked(
+    hear: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(session, "FACTS_MAX", 100_000)
     assert hear(event("hello", v=1, z=facts(kernel="x" * 99_000))).facts.kernel == "x" * 99_000
     with pytest.raises(AgentCrashed, match="makes no sense") as error:
         hear(event("hello", v=1, z=facts(kernel="x" * 100_000)))
-    assert error.value.why == "ValueError: facts of more than 100000 bytes, or cut ones"
+    assert error.value.why == "ValueError: the facts are longer than 100000 bytes, or incomplete"
 
 
-def test_a_line_without_an_end_is_not_read_to_its_end(new_sshd: Callable[..., Sshd], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_without_an_end_is_not_read_to_its_end(
+    new_sshd: Callable[..., Sshd], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in (session, transport):
         monkeypatch.setattr(module, "LINE_MAX", 1_000_000)
-    server = new_sshd(files={"/usr/bin/talker": "#!/bin/sh\necho READY 1\nexec head -c 100000000 /dev/zero\n"})
+    server = new_sshd(
+        files={"/usr/bin/talker": "#!/bin/sh\necho READY 1\nexec head -c 100000000 /dev/zero\n"}
+    )
     with pytest.raises(AgentCrashed, match="makes no sense") as error:
         Session(login_to(server, python="/usr/bin/talker"), ask=Ask(), run_id="x", on_event=lambda _: None)
     assert error.value.why == "a line of more than 1000000 bytes"
@@ -212,5 +254,5 @@ def test_a_line_without_an_end_is_not_read_to_its_end(new_sshd: Callable[..., Ss
 def test_a_command_without_an_end_is_not_read_to_its_end(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "OUTPUT_MAX", 1_000_000)
     assert len(run_once(login_to(sshd), ["head", "-c", "1000000", "/dev/zero"])[1]) == 1_000_000
-    with pytest.raises(DerpfleetError, match="does not end"):
+    with pytest.raises(DerpfleetError, match="is too long"):
         run_once(login_to(sshd), ["head", "-c", "100000000", "/dev/zero"])

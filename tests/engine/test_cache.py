@@ -1,4 +1,4 @@
-"""What is made once, and what a maker that failed leaves."""
+"""Artefacts that are made once, and the remains of a maker that failed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_it_is_made_once_however_many_ask(tmp_path: Path) -> None:
     assert len(made) == 1
 
 
-def test_what_failed_is_not_taken_for_made_and_does_not_stand_in_the_way(tmp_path: Path) -> None:
+def test_a_failed_attempt_counts_for_nothing_and_is_replaced(tmp_path: Path) -> None:
     home = tmp_path / "thing"
 
     def fail(partial: Path) -> None:

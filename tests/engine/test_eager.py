@@ -1,4 +1,4 @@
-"""The login that does not wait for what it need not: fewer turns, the same answers."""
+"""The login that does not wait for answers that it does not need: fewer turns, the same results."""
 
 from __future__ import annotations
 
@@ -28,24 +28,31 @@ def turns_of_a_command(sshd: Sshd, tmp_path: Path, **ssh: Any) -> int:
     with delaying(("127.0.0.1", sshd.port), rtt_s=0.25) as proxy:
         known_hosts = tmp_path / "known_hosts"
         known_hosts.write_text(f"[127.0.0.1]:{proxy.port} {sshd.host_key}\n")
-        assert run_once(login_to(sshd, port=proxy.port, known_hosts=known_hosts, **ssh), ["echo", "here"]) == (0, "here\n")
+        assert run_once(
+            login_to(sshd, port=proxy.port, known_hosts=known_hosts, **ssh), ["echo", "here"]
+        ) == (0, "here\n")
         return proxy.counts().turns
 
 
 def test_login_and_command_are_one_turn(sshd: Sshd, tmp_path: Path) -> None:
-    """TCP, the two sides' offers, the key exchange, and all the rest."""
+    """Count four turns: TCP, the offers of both sides, the key exchange, and all the rest."""
     assert turns_of_a_command(sshd, tmp_path) == 4
 
 
-def test_another_kind_of_server_is_asked_step_by_step(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_kind_of_server_is_asked_step_by_step(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(EagerTransport, "pipelines", False)
     assert turns_of_a_command(sshd, tmp_path) in (7, 8)
 
 
-def test_a_command_that_has_ended_before_we_look_keeps_its_channel(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine the thread that waits may wake when channel, output, status and end have all been heard by the other one.
+def test_a_command_that_has_ended_before_we_look_keeps_its_channel(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wake the waiting thread late, as on a busy machine.
 
-    paramiko's own `open_channel` loses such a channel: it looks it up after it was told of it.
+    By then the other thread has received channel, output, status and end. paramiko's own
+    `open_channel` loses such a channel, because it looks it up after the confirmation.
     """
 
     class Late(threading.Event):
@@ -60,7 +67,7 @@ def test_a_command_that_has_ended_before_we_look_keeps_its_channel(sshd: Sshd, m
 
 
 def test_an_answer_that_comes_at_once_is_not_missed(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that sends may sleep before it waits."""
+    """Let the sending thread sleep before it waits."""
     send = EagerTransport.send_login
 
     def sleepy(self: EagerTransport, request: Message, method: str) -> None:
@@ -82,7 +89,9 @@ def test_a_refused_login_says_so_and_its_command_is_not_run(sshd: Sshd, tmp_path
     assert not (sshd.root / mark.lstrip("/")).exists()
 
 
-def test_after_a_refused_key_the_password_runs_the_command_once(new_sshd: NewSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_refused_key_the_password_runs_the_command_once(
+    new_sshd: NewSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_key(tmp_path / "stranger")
     monkeypatch.setenv("ROOT_PASSWORD", "battery staple")
     server = new_sshd(accounts=[Account("root", "battery staple")], password_login=True)
@@ -91,7 +100,9 @@ def test_after_a_refused_key_the_password_runs_the_command_once(new_sshd: NewSsh
     assert (server.root / "run/ran").read_text() == "ran\n"
 
 
-def test_key_and_password_both_asked_for_run_the_command_once(new_sshd: NewSshd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_and_password_both_asked_for_run_the_command_once(
+    new_sshd: NewSshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ROOT_PASSWORD", "battery staple")
     both = ["AuthenticationMethods publickey,password"]
     server = new_sshd(accounts=[Account("root", "battery staple")], password_login=True, config=both)
@@ -109,11 +120,13 @@ def test_an_rsa_key_logs_in(new_sshd: NewSshd, tmp_path: Path) -> None:
 
 @pytest.fixture
 def ssh_agent(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One that holds a stranger's key, and then the right one."""
+    """Start an ssh-agent that holds a stranger's key, and then the right one."""
     make_key(tmp_path / "stranger")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
-    with subprocess.Popen(["ssh-agent", "-D", "-a", str(tmp_path / "agent")], stdout=subprocess.DEVNULL) as agent:
+    with subprocess.Popen(
+        ["ssh-agent", "-D", "-a", str(tmp_path / "agent")], stdout=subprocess.DEVNULL
+    ) as agent:
         try:
             while not (tmp_path / "agent").exists():
                 time.sleep(0.01)
@@ -125,7 +138,9 @@ def ssh_agent(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 @pytest.mark.usefixtures("ssh_agent")
 def test_the_agents_keys_are_tried_in_turn(sshd: Sshd) -> None:
-    assert run_once(login_to(sshd, key=None), ["sh", "-c", "echo ran >> /run/agent-ran; cat /run/agent-ran"]) == (0, "ran\n")
+    assert run_once(
+        login_to(sshd, key=None), ["sh", "-c", "echo ran >> /run/agent-ran; cat /run/agent-ran"]
+    ) == (0, "ran\n")
 
 
 @pytest.mark.usefixtures("ssh_agent")
@@ -139,19 +154,25 @@ def test_the_line_to_the_agent_is_closed_although_the_host_has_hung_up(sshd: Ssh
 
 
 def test_a_password_asked_for_at_the_keyboard(new_sshd: NewSshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command does not follow a question that has to be answered first; it is sent when the login was taken."""
+    """Send the command after the login: the question has to be answered first."""
     monkeypatch.setenv("ROOT_PASSWORD", "battery staple")
     config = ["UsePAM yes", "KbdInteractiveAuthentication yes", "AuthenticationMethods keyboard-interactive"]
-    files = {"/etc/pam.d/sshd": "auth required pam_unix.so\naccount required pam_permit.so\nsession required pam_permit.so\n"}
+    files = {
+        "/etc/pam.d/sshd": (
+            "auth required pam_unix.so\naccount required pam_permit.so\nsession required pam_permit.so\n"
+        )
+    }
     server = new_sshd(accounts=[Account("root", "battery staple")], config=config, files=files)
     login = login_to(server, key=None, password="env:ROOT_PASSWORD")
     assert run_once(login, ["sh", "-c", "echo ran >> /run/ran; cat /run/ran"]) == (0, "ran\n")
 
 
 def test_through_a_jump_host(new_sshd: NewSshd, tmp_path: Path) -> None:
-    """A second server on the same stage, which is reached only from there."""
+    """Start a second server on the same stage, and reach it through the first."""
     outer = new_sshd()
-    inner = subprocess.Popen([*outer.enter, "/usr/sbin/sshd", "-D", "-f", "/run/stage/sshd_config", "-p", "2200"])
+    inner = subprocess.Popen(
+        [*outer.enter, "/usr/sbin/sshd", "-D", "-f", "/run/stage/sshd_config", "-p", "2200"]
+    )
     try:
         known_hosts = tmp_path / "known_hosts"
         known_hosts.write_text(outer.known_hosts.read_text() + f"[127.0.0.1]:2200 {outer.host_key}\n")
@@ -164,7 +185,9 @@ def test_through_a_jump_host(new_sshd: NewSshd, tmp_path: Path) -> None:
         inner.wait(10)
 
 
-def test_nothing_is_sent_to_a_host_with_another_key(sshd: Sshd, new_sshd: NewSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sent_to_a_host_with_another_key(
+    sshd: Sshd, new_sshd: NewSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent: list[object] = []
     monkeypatch.setattr(EagerTransport, "send_login", lambda *arguments: sent.append(arguments))
     monkeypatch.setattr(EagerTransport, "ensure_session", lambda *arguments: sent.append(arguments))

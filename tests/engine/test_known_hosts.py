@@ -1,4 +1,4 @@
-"""A known_hosts that is a person's own: what is used of it, and that pinning a key loses nothing else."""
+"""A known_hosts that is the operator's own: the keys used of it, and that pinning loses nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def test_a_new_host_is_added_and_the_rest_stays_to_the_byte() -> None:
 )
 def test_an_old_key_goes_and_hosts_that_share_its_line_stay(line: str, left: str) -> None:
     found = pin(OTHERS + line + "z.org nothing\n", "b.org", NEW)
-    assert sorted(found.splitlines()) == sorted((OTHERS + left + f"b.org {words(NEW)}\nz.org nothing\n").splitlines())
+    assert sorted(found.splitlines()) == sorted(
+        (OTHERS + left + f"b.org {words(NEW)}\nz.org nothing\n").splitlines()
+    )
     assert parse(found).check("b.org", NEW)
     assert not parse(found).check("b.org", OLD)
     assert parse(found).check("a.org", OLD)

@@ -37,22 +37,34 @@ def test_a_jump_host_is_blamed_for_what_it_did_itself(sshd: Sshd, tmp_path: Path
         return error.value
 
     unknown = refused(f"root@127.0.0.1:{sshd.port}", tmp_path / "none")
-    assert (unknown.what, unknown.where) == ("the jump host's key is not known", f"root@127.0.0.1:{sshd.port}")
+    assert (unknown.what, unknown.where) == (
+        "the jump host's key is not known",
+        f"root@127.0.0.1:{sshd.port}",
+    )
     assert f"has no entry for [127.0.0.1]:{sshd.port}" in unknown.why
-    assert unknown.next == "look at it and accept it with: invoke trust --host hk1"
+    assert unknown.next == "compare the key with the host's own and pin it: invoke trust --host hk1"
     stranger = refused(f"nobody-here@127.0.0.1:{sshd.port}", sshd.known_hosts)
     assert stranger.what == "jump host: login refused"
     assert stranger.where == f"nobody-here@127.0.0.1:{sshd.port}"
 
 
 def test_a_jump_host_is_trusted_as_a_host_is(sshd: Sshd, fleet: Fleet) -> None:
-    [hop] = login_to(sshd, jump=f"root@127.0.0.1:{sshd.port}", known_hosts=Path(fleet.site.known_hosts)).hops()
+    [hop] = login_to(
+        sshd, jump=f"root@127.0.0.1:{sshd.port}", known_hosts=Path(fleet.site.known_hosts)
+    ).hops()
     assert trust(fleet, [hop], replace=False, expected="", confirm=lambda _: True) == 0
     assert run_once(hop, ["echo", "there"]) == (0, "there\n")
 
 
 def test_a_jump_host_gets_no_password_of_the_host(tmp_path: Path) -> None:
-    ssh = Ssh(address="192.0.2.7", user="admin", key="key", key_passphrase="cmd:echo p", password="cmd:echo s", jump="me@192.0.2.1")
+    ssh = Ssh(
+        address="192.0.2.7",
+        user="admin",
+        key="key",
+        key_passphrase="cmd:echo p",
+        password="cmd:echo s",
+        jump="me@192.0.2.1",
+    )
     login = Login("hk1", ssh, address="", known_hosts=tmp_path / "known_hosts", base=tmp_path)
     [hop] = login.hops()
     assert login.credentials()["password"] == login.sudo_password() == "s"
@@ -66,7 +78,11 @@ def test_the_site_knows_its_jump_hosts(fleet: Fleet) -> None:
     )
     site = fleet.site.model_copy(update={"hosts": {"hk1": host}})
     found = logins(Fleet(site, fleet.report), ["hk1"])
-    assert [(one.user, one.key_name) for one in found] == [("a", "192.0.2.1"), ("b", "[2001:db8::1]:2200"), ("root", "192.0.2.7")]
+    assert [(one.user, one.key_name) for one in found] == [
+        ("a", "192.0.2.1"),
+        ("b", "[2001:db8::1]:2200"),
+        ("root", "192.0.2.7"),
+    ]
 
 
 def test_ssh_config_is_read(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +99,9 @@ def configured(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **ssh
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "config").write_text(text)
-    return Login("hk1", Ssh(address="relay-one", **ssh), address="", known_hosts=tmp_path / "none", base=tmp_path)
+    return Login(
+        "hk1", Ssh(address="relay-one", **ssh), address="", known_hosts=tmp_path / "none", base=tmp_path
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,28 +112,41 @@ def configured(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **ssh
         ("Host relay-one\n  ProxyJump none\nHost *\n  ProxyJump bastion\n", None, []),
         ("Host *\n  ProxyJump bastion\n", "none", []),  # the site's word counts
         ("Host *\n  ProxyCommand none\n", None, []),
-        ("Host *\n  ProxyJump relay-one\n", None, []),  # nobody is his own
+        ("Host *\n  ProxyJump relay-one\n", None, []),  # a host is not its own jump host
     ],
 )
-def test_none_is_no_jump_host(text: str, jump: str | None, hops: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_none_is_no_jump_host(
+    text: str, jump: str | None, hops: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     login = configured(text.replace("Host *", "Host relay-*"), tmp_path, monkeypatch, jump=jump)
     assert [hop.key_name for hop in login.hops()] == hops
     assert login.is_direct == (not hops)
 
 
-def test_no_jump_host_and_no_proxy_command_is_a_direct_connection(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_jump_host_and_no_proxy_command_is_a_direct_connection(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = {"port": sshd.port, "user": "root", "key": str(sshd.key)}
-    text = "Host relay-one\n  HostName 127.0.0.1\n  ProxyJump none\n  ProxyCommand none\nHost *\n  ProxyJump nowhere.invalid\n"
+    text = "Host relay-one\n  HostName 127.0.0.1\n  ProxyJump none\n  ProxyCommand none\n"
+    text += "Host *\n  ProxyJump nowhere.invalid\n"
     login = configured(text, tmp_path, monkeypatch, **settings)
     login.known_hosts = sshd.known_hosts
     assert run_once(login, ["echo", "direct"]) == (0, "direct\n")
 
 
-@pytest.mark.parametrize("text", ["nonsense\n", "Host relay-*\n  Port many\n", "Host relay-*\n  ProxyJump you@bastion:many\n"])
-def test_a_config_that_ssh_would_refuse_is_told(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "text", ["nonsense\n", "Host relay-*\n  Port many\n", "Host relay-*\n  ProxyJump you@bastion:many\n"]
+)
+def test_a_config_that_ssh_would_refuse_is_reported(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(SshConfigWrong) as error:
         configured(text, tmp_path, monkeypatch)
-    assert (error.value.exit_code, error.value.host, error.value.what) == (4, "hk1", "~/.ssh/config cannot be used")
+    assert (error.value.exit_code, error.value.host, error.value.what) == (
+        4,
+        "hk1",
+        "~/.ssh/config cannot be used",
+    )
     assert error.value.why
     assert error.value.next
 
@@ -123,7 +154,11 @@ def test_a_config_that_ssh_would_refuse_is_told(text: str, tmp_path: Path, monke
 @pytest.fixture
 def fleet(tmp_path: Path) -> Fleet:
     host = Host(name="hk1", domain="hk1.example.org", region=Region(id=901, code="hk", name="Hong Kong"))
-    site = Site(path=str(tmp_path / "site.yml"), hosts={"hk1": host}, known_hosts=str(tmp_path / "pins" / "known_hosts"))
+    site = Site(
+        path=str(tmp_path / "site.yml"),
+        hosts={"hk1": host},
+        known_hosts=str(tmp_path / "pins" / "known_hosts"),
+    )
     return Fleet(site, Report(json_lines=True))
 
 
@@ -131,12 +166,21 @@ def pinned(fleet: Fleet, server: Sshd) -> Login:
     return login_to(server, known_hosts=Path(fleet.site.known_hosts))
 
 
-@pytest.mark.parametrize("text", ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA me@example\n", "-----BEGIN OPENSSH PRIVATE KEY-----\nnonsense\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA me@example\n",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nnonsense\n",
+    ],
+)
 def test_a_key_file_that_is_no_private_key_is_named(sshd: Sshd, tmp_path: Path, text: str) -> None:
     (tmp_path / "key").write_text(text)
     with pytest.raises(Unreachable) as error:
         run_once(login_to(sshd, key=str(tmp_path / "key")), ["true"])
-    assert (error.value.what, error.value.next[:35]) == ("the private key cannot be used", "check ssh.key (the private one, not")
+    assert (error.value.what, error.value.next[:35]) == (
+        "the private key cannot be used",
+        "check ssh.key (it must be the priva",
+    )
 
 
 def test_a_passphrase_that_does_not_open_the_key_is_named(sshd: Sshd, tmp_path: Path) -> None:
@@ -147,9 +191,11 @@ def test_a_passphrase_that_does_not_open_the_key_is_named(sshd: Sshd, tmp_path: 
     assert error.value.what == "the private key cannot be used"
 
 
-def test_without_a_terminal_to_ask_at_trust_says_what_to_give_instead(sshd: Sshd, fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
-    told = Fleet(fleet.site, Report())
-    assert trust(told, [pinned(fleet, sshd)], replace=False, expected="", confirm=ask_person) == 1
+def test_without_a_terminal_to_ask_at_trust_says_what_to_give_instead(
+    sshd: Sshd, fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printing = Fleet(fleet.site, Report())
+    assert trust(printing, [pinned(fleet, sshd)], replace=False, expected="", confirm=ask_person) == 1
     assert "give it with --fingerprint" in " ".join(capsys.readouterr().out.split())
 
 
@@ -161,7 +207,7 @@ def test_trust_pins_only_what_a_person_accepted(sshd: Sshd, fleet: Fleet) -> Non
     assert run_once(login, ["true"])[0] == 0
 
 
-def test_trust_takes_a_fingerprint_for_an_answer(sshd: Sshd, fleet: Fleet) -> None:
+def test_trust_accepts_a_fingerprint_for_an_answer(sshd: Sshd, fleet: Fleet) -> None:
     login = pinned(fleet, sshd)
 
     def never(_: str) -> bool:
@@ -175,11 +221,15 @@ def test_trust_takes_a_fingerprint_for_an_answer(sshd: Sshd, fleet: Fleet) -> No
     for right in (digest, shown):
         Path(fleet.site.known_hosts).unlink(missing_ok=True)
         assert trust(fleet, [login], replace=False, expected=right, confirm=never) == 0
-        assert trust(fleet, [login], replace=False, expected=other, confirm=never) == 1  # also when another one is pinned
+        assert (
+            trust(fleet, [login], replace=False, expected=other, confirm=never) == 1
+        )  # also when another one is pinned
         assert run_once(login, ["true"])[0] == 0
 
 
-def test_trust_refuses_a_changed_key_until_told(sshd: Sshd, new_sshd: NewSshd, fleet: Fleet) -> None:
+def test_trust_refuses_a_changed_key_unless_it_is_to_be_replaced(
+    sshd: Sshd, new_sshd: NewSshd, fleet: Fleet
+) -> None:
     pins = Path(fleet.site.known_hosts)
     pins.parent.mkdir()
     others = f"# ours\n@cert-authority *.org ssh-rsa AAAA\na.org {sshd.host_key}\n"

@@ -16,11 +16,20 @@ def directory(name: str, *needs: str) -> Directory:
     return Directory(path=f"/{name}", needs=tuple(f"directory:/{need}" for need in needs), role="r")
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.sets(st.integers(0, 30), max_size=4)), max_size=30, unique_by=lambda pair: pair[0]))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 30), st.sets(st.integers(0, 30), max_size=4)),
+        max_size=30,
+        unique_by=lambda pair: pair[0],
+    )
+)
 def test_order_respects_needs_and_is_stable(graph: list[tuple[int, set[int]]]) -> None:
     known = {number for number, _ in graph}
     # Needs point to smaller numbers only: no circle, and any order of declaration is allowed.
-    resources = [directory(str(number), *(str(need) for need in sorted(needs & known) if need < number)) for number, needs in graph]
+    resources = [
+        directory(str(number), *(str(need) for need in sorted(needs & known) if need < number))
+        for number, needs in graph
+    ]
     plan = compile_plan(resources, mode="check")
     position = {resource.id: index for index, resource in enumerate(plan.resources)}
     assert sorted(position) == sorted(resource.id for resource in resources)
@@ -39,7 +48,7 @@ def test_two_owners_of_one_path_are_both_named() -> None:
         compile_plan([directory("a"), File(path="/a", content=b"", role="two")], mode="apply")
 
 
-def test_a_need_of_nobody_is_named() -> None:
+def test_a_need_that_no_role_gives_is_named() -> None:
     with pytest.raises(PlanError, match="directory:/a of role r needs directory:/b, which no role gives"):
         compile_plan([directory("a", "b")], mode="apply")
 
@@ -85,7 +94,11 @@ def test_only_says_what_of_the_rest_acts_on_its_changes() -> None:
 def test_contents_travel_by_hash_and_never_in_the_plan(tmp_path: Path) -> None:
     shipped = tmp_path / "release.tar"
     shipped.write_bytes(b"bytes")
-    files = [File(path="/a", content=b"secret", secret=True), File(path="/b", content=b"secret"), File(path="/c", content=shipped)]
+    files = [
+        File(path="/a", content=b"secret", secret=True),
+        File(path="/b", content=b"secret"),
+        File(path="/c", content=shipped),
+    ]
     plan = compile_plan(files, mode="apply")
     message = json.dumps(plan.message())
     assert "secret" not in message.replace('"secret": true', "").replace('"secret": false', "")
@@ -112,7 +125,13 @@ def test_the_same_state_has_the_same_id_in_check_and_apply() -> None:
 
 
 def test_health_conditions_name_their_kind() -> None:
-    service = Service(unit="x", healthy=(Http(url="http://127.0.0.1/"),), watch=(Watch(url="https://a/", connect="127.0.0.1:443"),))
-    spec = compile_plan([service, Container(container="c"), Command(title="t", argv=("true",), creates="/x")], mode="check").specs[0]
+    service = Service(
+        unit="x",
+        healthy=(Http(url="http://127.0.0.1/"),),
+        watch=(Watch(url="https://a/", connect="127.0.0.1:443"),),
+    )
+    spec = compile_plan(
+        [service, Container(container="c"), Command(title="t", argv=("true",), creates="/x")], mode="check"
+    ).specs[0]
     assert spec["healthy"][0]["kind"] == "http"
     assert spec["watch"] == [{"url": "https://a/", "connect": "127.0.0.1:443"}]

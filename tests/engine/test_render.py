@@ -8,7 +8,7 @@ from jinja2 import UndefinedError
 from engine.render import TEMPLATES, render
 
 
-def test_a_value_that_nobody_gave_is_an_error() -> None:
+def test_a_value_that_was_not_given_is_an_error() -> None:
     with pytest.raises(UndefinedError):
         render("firewall.service.j2")
 

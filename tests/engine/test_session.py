@@ -1,4 +1,7 @@
-"""The transport and the session against a real sshd. Every refusal is named, and nothing is sent before READY."""
+"""The transport and the session against a real sshd.
+
+Every refusal is named, and nothing is sent before READY.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,9 @@ def test_twice_is_no_change(sshd: Sshd, run: Run, user: str, sudo_password: str)
 
 
 def test_asked_files_and_commands_are_facts(sshd: Sshd, run: Run) -> None:
-    ask = Ask(files=("/etc/host*", "/nowhere"), commands={"greet": ("echo", "hi"), "none": ("no-such-program",)})
+    ask = Ask(
+        files=("/etc/host*", "/nowhere"), commands={"greet": ("echo", "hi"), "none": ("no-such-program",)}
+    )
     facts = run(login_to(sshd), [], ask=ask).facts
     assert "/etc/hostname" in facts.files
     assert facts.commands["greet"].stdout == "hi\n"
@@ -68,7 +73,9 @@ def test_links_that_lead_nowhere_are_no_files(new_sshd: NewSshd, run: Run) -> No
 
 
 def test_a_second_question_adds_to_the_facts(sshd: Sshd) -> None:
-    with Session(login_to(sshd), ask=Ask(files=("/etc/hostname",)), run_id="q", on_event=lambda _: None) as session:
+    with Session(
+        login_to(sshd), ask=Ask(files=("/etc/hostname",)), run_id="q", on_event=lambda _: None
+    ) as session:
         facts = session.ask(Ask(files=("/etc/hosts",)))
     assert {"/etc/hostname", "/etc/hosts"} <= set(facts.files)
     assert facts.os_id
@@ -78,13 +85,15 @@ def test_a_second_question_adds_to_the_facts(sshd: Sshd) -> None:
     ("user", "ssh", "what"),
     [
         ("admin", {}, "sudo wants a password"),
-        ("admin", {"sudo_password": "env:WRONG"}, "sudo did not take the password"),
+        ("admin", {"sudo_password": "env:WRONG"}, "sudo did not accept the password"),
         ("plain", {}, "sudo wants a password"),
-        ("root", {"python": "/usr/bin/python9"}, "there is no /usr/bin/python9"),
-        ("free", {"python": "/usr/bin/python9"}, "there is no /usr/bin/python9"),
+        ("root", {"python": "/usr/bin/python9"}, "the host has no /usr/bin/python9"),
+        ("free", {"python": "/usr/bin/python9"}, "the host has no /usr/bin/python9"),
     ],
 )
-def test_no_root_and_no_python_are_named(sshd: Sshd, user: str, ssh: dict[str, str], what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_root_and_no_python_are_named(
+    sshd: Sshd, user: str, ssh: dict[str, str], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WRONG", "not the password")
     error = _refused(sshd, user, **ssh)
     assert error.what == what
@@ -93,7 +102,7 @@ def test_no_root_and_no_python_are_named(sshd: Sshd, user: str, ssh: dict[str, s
 
 
 def test_a_host_without_sudo_is_named(new_sshd: NewSshd) -> None:
-    assert _refused(new_sshd(without=["/usr/bin/sudo"]), "free").what == "there is no sudo"
+    assert _refused(new_sshd(without=["/usr/bin/sudo"]), "free").what == "the host has no sudo"
 
 
 def test_noise_from_the_login_shell_is_named(new_sshd: NewSshd) -> None:
@@ -111,7 +120,10 @@ def test_the_payload_is_larger_than_all_that_a_refused_login_sends(sshd: Sshd) -
 
 
 def _refused(server: Sshd, user: str, **ssh: str) -> NotReady:
-    """How a login without an agent is refused. The payload was not sent: there is no room for it in what went over the wire."""
+    """Return the error of a login without an agent.
+
+    The payload was not sent: the bytes on the wire are fewer than it has.
+    """
     with delaying((server.address, server.port), rtt_s=0.002) as proxy:
         login = login_to(server, user, port=proxy.port, known_hosts=_renamed(server, proxy.port), **ssh)
         with pytest.raises(NotReady) as error:
@@ -142,7 +154,9 @@ def test_the_offered_key_is_the_hosts(sshd: Sshd) -> None:
     assert offered_host_key(login_to(sshd)).get_base64() == sshd.host_key.split()[1]
 
 
-@pytest.mark.parametrize(("ssh", "what"), [({"port": 1}, "no connection"), ({"user": "nobody-here"}, "login refused")])
+@pytest.mark.parametrize(
+    ("ssh", "what"), [({"port": 1}, "no connection"), ({"user": "nobody-here"}, "login refused")]
+)
 def test_no_login_is_named(sshd: Sshd, ssh: dict[str, object], what: str) -> None:
     with pytest.raises(Unreachable) as error:
         run_once(login_to(sshd, **ssh), ["true"])
@@ -150,27 +164,31 @@ def test_no_login_is_named(sshd: Sshd, ssh: dict[str, object], what: str) -> Non
 
 
 def test_a_single_command_gets_sudos_password_when_sudo_asks(new_sshd: NewSshd, sudo_password: str) -> None:
-    """Not before: the login shell's own files may read what comes."""
+    """Do not send it before: the login shell's own files may read it."""
     reads = 'read -r -t 1 stolen; echo "got:$stolen" > /tmp/stolen\n'
     server = new_sshd(accounts=[Account("admin", PASSWORD, sudo="password", bashrc=reads)])
     assert run_once(login_to(server, "admin", sudo_password=sudo_password), ["id", "-un"]) == (0, "root\n")
     assert (server.root / "tmp/stolen").read_text() == "got:\n"
 
 
-def test_a_single_command_says_that_sudos_password_is_wrong(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_command_says_that_sudos_password_is_wrong(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WRONG", "not the password")
     with pytest.raises(NotReady) as error:
         run_once(login_to(sshd, "admin", sudo_password="env:WRONG"), ["true"])
-    assert error.value.what == "sudo did not take the password"
+    assert error.value.what == "sudo did not accept the password"
     assert "derpfleet" not in error.value.why
 
 
-def test_a_single_command_that_is_silent_is_no_lost_connection(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_command_that_is_silent_is_no_lost_connection(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transport, "SILENCE_S", 0.3)
     with pytest.raises(Unreachable) as error:
         run_once(login_to(sshd), ["sleep", "5"])
     assert error.value.what == "sleep does not end"
-    assert error.value.why == "nothing was heard for 0.3 s"
+    assert error.value.why == "it printed nothing for 0.3 s"
 
 
 def test_the_second_run_says_who_holds_the_lock(sshd: Sshd) -> None:
@@ -204,7 +222,10 @@ def test_stop_finishes_the_resource_in_hand(sshd: Sshd, run: Run) -> None:
     thread = threading.Thread(target=stop)
     thread.start()
     outcome = run(
-        login_to(sshd), sleepy, on_session=sessions.append, on_event=lambda event: begun.set() if event["event"] == "diff" else None
+        login_to(sshd),
+        sleepy,
+        on_session=sessions.append,
+        on_event=lambda event: begun.set() if event["event"] == "diff" else None,
     )
     thread.join()
     assert outcome.counts == {"changed": 1, "failed": 0, "ok": 0, "skipped": 2}
@@ -213,7 +234,9 @@ def test_stop_finishes_the_resource_in_hand(sshd: Sshd, run: Run) -> None:
 
 
 @pytest.mark.parametrize("moment", ["planning", "sending"])
-def test_a_stop_before_the_agent_has_begun_changes_nothing(sshd: Sshd, run: Run, tmp_path: Path, moment: str) -> None:
+def test_a_stop_before_the_agent_has_begun_changes_nothing(
+    sshd: Sshd, run: Run, tmp_path: Path, moment: str
+) -> None:
     big = tmp_path / "big"
     big.write_bytes(random.randbytes(5_000_000))
     wanted, sessions = [File(path=f"/var/tmp/stopped-{moment}", content=big)], list[Session]()
@@ -233,40 +256,51 @@ def test_a_stop_before_the_agent_has_begun_changes_nothing(sshd: Sshd, run: Run,
     assert run(login_to(sshd), wanted).counts["changed"] == 1
 
 
-def test_a_full_disk_is_told_while_contents_are_sent(new_sshd: NewSshd, run: Run, tmp_path: Path) -> None:
-    """The one that does not fit is given up in its middle, and takes no room."""
+def test_a_full_disk_is_reported_while_contents_are_sent(new_sshd: NewSshd, run: Run, tmp_path: Path) -> None:
+    """Give up a content that does not fit in its middle, and free its room."""
     server, big = new_sshd(), tmp_path / "big"
     big.write_bytes(random.randbytes(20_000_000))
-    wanted = [File(path="/srv/small", content=b"small"), File(path="/srv/big", content=big), File(path="/srv/last", content=b"last")]
+    wanted = [
+        File(path="/srv/small", content=b"small"),
+        File(path="/srv/big", content=big),
+        File(path="/srv/last", content=b"last"),
+    ]
     incoming = "/var/lib/derpfleet/incoming"
     assert server.run("mkdir", "-p", incoming).returncode == 0
     assert server.run("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", incoming).returncode == 0
     with pytest.raises(DerpfleetError) as error:
         run(login_to(server), wanted)
-    assert (error.value.what, error.value.host, error.value.where) == ("a content cannot be kept", "hk1", incoming)
+    assert (error.value.what, error.value.host, error.value.where) == (
+        "a content cannot be kept",
+        "hk1",
+        incoming,
+    )
     assert (error.value.why, error.value.exit_code) == ("[Errno 28] No space left on device", 1)
     assert "df -h" in error.value.next
     assert [path.name for path in (server.root / incoming.lstrip("/")).iterdir()] == [sha256(b"small")]
-    # Lazily: the agent has told of it before it ends and closes its files.
+    # Lazily: the agent has reported it before it ends and closes its files.
     assert server.run("umount", "--lazy", incoming).returncode == 0
     assert run(login_to(server), wanted).counts["changed"] == 3
 
 
-def test_a_full_disk_is_told_when_the_journal_has_no_room(new_sshd: NewSshd, run: Run) -> None:
+def test_a_full_disk_is_reported_when_the_journal_has_no_room(new_sshd: NewSshd, run: Run) -> None:
     server, folder = new_sshd(), "/var/lib/derpfleet/journal"
     assert server.run("mkdir", "-p", folder).returncode == 0
     assert server.run("mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder).returncode == 0
     (server.root / folder.lstrip("/") / "full").write_bytes(bytes(4096))
     with pytest.raises(DerpfleetError) as error:
         run(login_to(server), [Directory(path="/srv/kept")])
-    assert (error.value.what, error.value.why) == ("the host's disk takes nothing more", "No space left on device")
+    assert (error.value.what, error.value.why) == (
+        "the host's disk is full or read-only",
+        "No space left on device",
+    )
     assert "df -h" in error.value.next
     assert not (server.root / "srv/kept").exists()
     assert server.run("umount", "--lazy", folder).returncode == 0
     assert run(login_to(server), [Directory(path="/srv/kept")]).counts["changed"] == 1
 
 
-def test_a_content_that_changes_while_it_is_sent_is_told(sshd: Sshd, run: Run, tmp_path: Path) -> None:
+def test_a_content_that_changes_while_it_is_sent_is_reported(sshd: Sshd, run: Run, tmp_path: Path) -> None:
     changing = tmp_path / "changing"
     changing.write_bytes(bytes(100_000))
 
@@ -279,6 +313,7 @@ def test_a_content_that_changes_while_it_is_sent_is_told(sshd: Sshd, run: Run, t
     assert error.value.what == "a content cannot be kept"
     assert error.value.why.startswith("it arrived damaged, or was changed while it was sent: ")
     assert error.value.exit_code == 1
+    assert error.value.next.startswith("run the same command again; ")
     assert not (sshd.root / "var/tmp/changing").exists()
 
 
@@ -314,7 +349,9 @@ def test_a_cut_connection_leaves_a_host_that_converges(sshd: Sshd, run: Run) -> 
 
 def _slow_steps(name: str) -> list[Command]:
     paths = [f"/var/tmp/{name}-{number}" for number in range(3)]
-    return [Command(title=path, argv=("sh", "-c", f"sleep 0.5; touch {path}"), creates=path) for path in paths]
+    return [
+        Command(title=path, argv=("sh", "-c", f"sleep 0.5; touch {path}"), creates=path) for path in paths
+    ]
 
 
 def _renamed(server: Sshd, port: int) -> Path:
@@ -323,12 +360,17 @@ def _renamed(server: Sshd, port: int) -> Path:
     return path
 
 
-def test_a_large_blob_arrives_whole_and_secrets_stay_out_of_the_log(sshd: Sshd, run: Run, tmp_path: Path) -> None:
+def test_a_large_blob_arrives_whole_and_secrets_stay_out_of_the_log(
+    sshd: Sshd, run: Run, tmp_path: Path
+) -> None:
     big = tmp_path / "big"
     big.write_bytes(bytes(range(256)) * 20000)
     outcome = run(
         login_to(sshd),
-        [File(path="/var/tmp/big", content=big), File(path="/var/tmp/key", content=b"hush-hush\n", secret=True, mode="0600")],
+        [
+            File(path="/var/tmp/big", content=big),
+            File(path="/var/tmp/key", content=b"hush-hush\n", secret=True, mode="0600"),
+        ],
     )
     assert (sshd.root / "var/tmp/big").read_bytes() == big.read_bytes()
     log = outcome.log.read_text()

@@ -4,143 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
-import shutil
-import signal
 import ssl
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from artefacts.programs import CERTBOT
-from artefacts.release import build_release
-from tests.support.acme import Pebble, free_ports, pebble
-from tests.support.debian import program
-from tests.support.facts import DEBIAN_12
-
-CHECKOUT = Path(__file__).parent.parent.parent
-PROGRAM = CHECKOUT / "files" / "certificate.py"
-DOMAIN = "hk1.example.org"
-NGINX = """\
-{user}daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
-events {{}}
-http {{
-    access_log off;
-{places}
-    server {{
-        listen 127.0.0.1:{http};
-        location ^~ /.well-known/acme-challenge/ {{ root {folder}/webroot; }}
-    }}
-    include {folder}/https*.conf;
-}}
-"""
-HTTPS = "server {{ listen 127.0.0.1:{https} ssl; ssl_certificate {live}/fullchain.pem; ssl_certificate_key {live}/privkey.pem; }}\n"
-
-
-@pytest.fixture(scope="session")
-def certbot(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Certbot out of a release made for the Python that runs the tests."""
-    facts = replace(DEBIAN_12, python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())
-    release = build_release(CERTBOT, facts, cache=CHECKOUT / ".cache")
-    folder = tmp_path_factory.mktemp("certbot")
-    subprocess.run(["tar", "-xzf", str(release.path), "-C", str(folder)], check=True)
-    return [sys.executable, "-I", str(folder)]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
-    with pebble(tmp_path_factory.mktemp("pebble")) as running:
-        yield running
-
-
-@dataclass
-class Stage:
-    """One host's certificate: a folder in place of its /etc, and an nginx in front."""
-
-    folder: Path
-    certbot: list[str]
-    server: Pebble
-    https: int
-    stack: ExitStack
-    binary: str = field(default_factory=lambda: program("nginx", "nginx"))
-
-    @property
-    def live(self) -> Path:
-        return self.folder / "letsencrypt" / "live" / DOMAIN
-
-    def configure(self, **changed: Any) -> None:
-        """The configuration as the role writes it; `acme` is merged, the rest replaced."""
-        dirs = [word for name in ("config", "work", "logs") for word in (f"--{name}-dir", str(self.folder / "letsencrypt"))]
-        nginx = [self.binary, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
-        acme = {
-            "server": self.server.url,
-            "contact": None,
-            "ca": str(self.server.ca),
-            "certbot": [*self.certbot, *dirs],
-            "authenticator": ["--webroot", "--webroot-path", str(self.folder / "webroot")],
-            "hook": f"{sys.executable} {PROGRAM} --config {self.folder / 'certificate.json'}",
-        } | changed.pop("acme", {})
-        config = {
-            "domain": DOMAIN,
-            "fullchain": str(self.live / "fullchain.pem"),
-            "key": str(self.live / "privkey.pem"),
-            "https_port": self.https,
-            "patience_s": 3,
-            "copies": None,
-            "test": {"argv": [*nginx, "-t"], "words": [*nginx, "-t"]},
-            "reload": [*nginx, "-s", "reload"],
-            "withdrawal": None,
-            "acme": acme,
-        } | changed
-        (self.folder / "certificate.json").write_text(json.dumps(config))
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, str(PROGRAM), "--config", str(self.folder / "certificate.json"), *words]
-        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=110)
-
-    def serial(self) -> str:
-        return subprocess.run(
-            ["openssl", "x509", "-noout", "-serial", "-in", str(self.live / "fullchain.pem")], capture_output=True, text=True, check=True
-        ).stdout
-
-    def forget_account(self) -> None:
-        """The next order proves the name again: once in a hundred Pebble takes what the account proved before."""
-        shutil.rmtree(self.folder / "letsencrypt" / "accounts")
-
-    def start_nginx(self) -> None:
-        places = "".join(f"    {name}_temp_path {self.folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        user = "user root; " if os.geteuid() == 0 else ""
-        text = NGINX.format(user=user, folder=self.folder, http=self.server.http_port, places=places)
-        (self.folder / "nginx.conf").write_text(text)
-        process = subprocess.Popen([self.binary, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")])
-        self.stack.callback(process.wait)
-        self.stack.callback(process.terminate)
-        deadline = time.monotonic() + 10
-        while not (self.folder / "nginx.pid").exists() or not (self.folder / "nginx.pid").read_text():
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.02)
-
-    def serve_https(self) -> None:
-        (self.folder / "https.conf").write_text(HTTPS.format(https=self.https, live=self.live))
-        os.kill(int((self.folder / "nginx.pid").read_text()), signal.SIGHUP)
-
-
-@pytest.fixture
-def stage(tmp_path: Path, certbot: list[str], server: Pebble) -> Iterator[Stage]:
-    (tmp_path / "webroot").mkdir()
-    (https,) = free_ports(1)
-    with ExitStack() as stack:
-        made = Stage(tmp_path, certbot, server, https, stack)
-        made.configure()
-        yield made
+from tests.files.conftest import DOMAIN, HTTPS, PROGRAM, Stage
+from tests.support.acme import pebble
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> bool:
@@ -180,15 +54,23 @@ def test_a_certificate_that_is_not_served_is_a_loud_failure(stage: Stage) -> Non
     stage.configure(test=None, reload=["false"])
     done = stage.run("renew", "--force")
     assert done.returncode == 1
-    assert re.search(r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\nfalse: ", done.stderr)
+    assert re.search(
+        r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\nfalse: ",
+        done.stderr,
+    )
 
 
-def test_a_clock_that_is_set_ahead_does_not_end_the_wait_for_what_is_served(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_set_ahead_does_not_end_the_wait_for_the_served_certificate(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.start_nginx()
     assert succeeded(stage.run("obtain"))
     (stage.folder / "https.conf").write_text(HTTPS.format(https=stage.https, live=stage.live))
-    stage.configure(reload=["sh", "-c", f"(sleep 1; kill -HUP $(cat {stage.folder}/nginx.pid)) >/dev/null 2>&1 &"])
-    stepped = "import itertools, time\nreal, steps = time.time, itertools.count(0, 10)\ntime.time = lambda: real() + next(steps)\n"
+    stage.configure(
+        reload=["sh", "-c", f"(sleep 1; kill -HUP $(cat {stage.folder}/nginx.pid)) >/dev/null 2>&1 &"]
+    )
+    stepped = "import itertools, time\nreal, steps = time.time, itertools.count(0, 10)\n"
+    stepped += "time.time = lambda: real() + next(steps)\n"
     (stage.folder / "sitecustomize.py").write_text(stepped)
     monkeypatch.setenv("PYTHONPATH", str(stage.folder))
     assert succeeded(stage.run("deploy"))
@@ -204,8 +86,12 @@ def test_nginx_is_not_reloaded_while_its_configuration_is_broken(stage: Stage) -
     stage.configure(reload=["touch", str(reloaded)])
     done = stage.run("renew", "--force")
     assert done.returncode == 1
-    assert re.match(r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\n", done.stderr)
-    said = re.escape("nginx was not reloaded, because its configuration is broken:") + r"\n.*\[emerg\] .*unknown directive \"servr\" in "
+    assert re.match(
+        r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\n",
+        done.stderr,
+    )
+    said = re.escape("nginx was not reloaded, because its configuration is broken:")
+    said += r"\n.*\[emerg\] .*unknown directive \"servr\" in "
     assert re.search(said + re.escape(str(foreign)), done.stderr)
     assert "\nchange: fix it until `nginx -t` passes; until then the old certificate is served" in done.stderr
     assert not reloaded.exists()
@@ -215,14 +101,16 @@ def test_nginx_is_not_reloaded_while_its_configuration_is_broken(stage: Stage) -
     assert succeeded(stage.run("served"))
 
 
-def test_nothing_listening_is_said(stage: Stage) -> None:
+def test_a_port_without_a_listener_is_reported(stage: Stage) -> None:
     stage.start_nginx()
     assert succeeded(stage.run("obtain"))
     assert f"port {stage.https} of this host: [Errno 111]" in stage.run("served").stderr
 
 
 @pytest.mark.parametrize(("says", "words"), [("disabled", ""), ("enabled", "is NOT served: port")])
-def test_of_a_withdrawn_relay_nothing_is_wanted_but_of_one_that_is_down(stage: Stage, says: str, words: str) -> None:
+def test_a_withdrawn_relay_need_serve_nothing_but_one_that_is_down_must(
+    stage: Stage, says: str, words: str
+) -> None:
     stage.configure(withdrawal={"argv": ["echo", says], "says": "disabled"})
     stage.start_nginx()
     assert succeeded(stage.run("obtain"))
@@ -233,27 +121,31 @@ def test_of_a_withdrawn_relay_nothing_is_wanted_but_of_one_that_is_down(stage: S
     assert (renewed.returncode, stage.run("served").returncode) == ((1, 1) if words else (0, 0))
 
 
-def test_a_refusal_is_told_in_words_and_the_old_certificate_stays(stage: Stage) -> None:
+def test_a_refusal_is_explained_and_the_old_certificate_stays(stage: Stage) -> None:
     stage.start_nginx()
     assert succeeded(stage.run("obtain"))
     first = stage.serial()
     stage.forget_account()
-    stage.configure(acme={"authenticator": ["--webroot", "--webroot-path", str(stage.folder)]})  # nginx serves another folder
+    # nginx serves another folder
+    stage.configure(acme={"authenticator": ["--webroot", "--webroot-path", str(stage.folder)]})
     done = stage.run("obtain", "--force")
     assert done.returncode == 1
     assert done.stderr.startswith("no certificate: unauthorized: ")
-    assert "\nchange: the name leads to another machine, or something in front of this host answers port 80\n" in done.stderr
+    assert (
+        "\nchange: the name leads to another machine, or something in front of this host answers port 80\n"
+        in done.stderr
+    )
     assert stage.serial() == first
 
 
-def test_nobody_on_port_80(stage: Stage) -> None:
+def test_a_closed_port_80(stage: Stage) -> None:
     done = stage.run("obtain")
     assert done.returncode == 1
     assert done.stderr.startswith('no certificate: connection: Get "http://hk1.example.org:')
     assert "\nchange: port 80 must be reachable from everywhere" in done.stderr
 
 
-def test_an_untrusted_acme_server_is_told(stage: Stage) -> None:
+def test_an_untrusted_acme_server_is_reported(stage: Stage) -> None:
     stage.configure(acme={"ca": None})
     done = stage.run("obtain")
     assert done.returncode == 1
@@ -272,7 +164,10 @@ def test_another_acme_server_replaces_the_certificate(stage: Stage) -> None:
 
 
 def test_a_renewal_that_goes_elsewhere_is_a_loud_failure(stage: Stage) -> None:
-    """certbot passes over a renewal file that it cannot read, and starts anew beside it: what is served would end unrenewed."""
+    """Fail when certbot ignores a renewal file that it cannot read, and starts a new one beside it.
+
+    The served certificate would not be renewed any more.
+    """
     stage.configure()
     stage.start_nginx()
     assert succeeded(stage.run("obtain"))
@@ -291,13 +186,17 @@ TORN = {
     "the renewal file is empty": ["renewal/{}.conf"],
     "the certificate is empty": ["archive/{}/fullchain1.pem", "archive/{}/cert1.pem"],
     "the key is empty": ["archive/{}/privkey1.pem"],
-    "the renewal file and the certificate are empty": ["renewal/{}.conf", "archive/{}/fullchain1.pem", "archive/{}/privkey1.pem"],
+    "the renewal file and the certificate are empty": [
+        "renewal/{}.conf",
+        "archive/{}/fullchain1.pem",
+        "archive/{}/privkey1.pem",
+    ],
 }
 
 
 @pytest.mark.parametrize("names", TORN.values(), ids=TORN.keys())
-def test_what_a_power_cut_left_of_a_first_order_is_replaced(stage: Stage, names: list[str]) -> None:
-    """certbot does not wait for the disk: after a power cut its newest files may be there and empty."""
+def test_the_remains_of_a_first_order_after_a_power_cut_are_replaced(stage: Stage, names: list[str]) -> None:
+    """Empty certbot's newest files, as a power cut can: certbot does not wait for the disk."""
     stage.configure()
     stage.start_nginx()
     assert succeeded(stage.run("obtain"))
@@ -312,14 +211,15 @@ def test_what_a_power_cut_left_of_a_first_order_is_replaced(stage: Stage, names:
     assert [path.name for path in (certbot_s / "live").iterdir() if path.is_dir()] == [DOMAIN]
 
 
-def test_what_a_power_cut_left_stays_when_there_is_no_certificate_to_replace_it(stage: Stage) -> None:
+def test_the_remains_after_a_power_cut_stay_when_no_certificate_replaces_them(stage: Stage) -> None:
     stage.configure()
     stage.start_nginx()
     assert succeeded(stage.run("obtain"))
     before, saved = stage.serial(), stage.folder / "letsencrypt" / "renewal" / f"{DOMAIN}.conf"
     saved.write_text("")
     stage.forget_account()
-    stage.configure(acme={"authenticator": ["--webroot", "--webroot-path", str(stage.folder)]})  # nginx serves another folder
+    # nginx serves another folder
+    stage.configure(acme={"authenticator": ["--webroot", "--webroot-path", str(stage.folder)]})
     assert stage.run("obtain").stderr.startswith("no certificate: unauthorized: ")
     assert stage.serial() == before
     stage.configure()
@@ -332,11 +232,15 @@ def test_standalone_and_the_relays_own_copies(stage: Stage) -> None:
     folder.mkdir()
     group = stage.folder.stat().st_gid
     stage.configure(
-        copies={"directory": str(folder), "group": group}, acme={"authenticator": ["--standalone", "--http-01-port", str(port)]}
+        copies={"directory": str(folder), "group": group},
+        acme={"authenticator": ["--standalone", "--http-01-port", str(port)]},
     )
     assert succeeded(stage.run("obtain"))  # its hook copies
     assert succeeded(stage.run("copied"))
-    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {f"{DOMAIN}.crt": 0o640, f"{DOMAIN}.key": 0o640}
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
+        f"{DOMAIN}.crt": 0o640,
+        f"{DOMAIN}.key": 0o640,
+    }
     (folder / f"{DOMAIN}.key").write_text("damaged")
     assert stage.run("copied").returncode == 1
     assert succeeded(stage.run("copy"))
@@ -344,7 +248,9 @@ def test_standalone_and_the_relays_own_copies(stage: Stage) -> None:
     ssl.create_default_context().load_cert_chain(folder / f"{DOMAIN}.crt", folder / f"{DOMAIN}.key")
 
 
-def test_a_moody_acme_server_is_borne_with(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_transient_errors_of_an_acme_server_are_retried(
+    stage: Stage, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     with pebble(tmp_path_factory.mktemp("moody"), moody=True) as moody:
         stage.server = moody
         stage.configure()
@@ -369,14 +275,16 @@ def test_another_name_is_noticed(stage: Stage) -> None:
     assert f"is not for {DOMAIN}" in stage.run("valid").stderr
 
 
-def test_a_certificate_of_others_names_too_is_used_and_left_to_them(stage: Stage) -> None:
-    """Ordered for our name alone, the one that they serve would not be for theirs any more."""
+def test_a_certificate_with_names_of_other_sites_is_used_and_left_to_them(stage: Stage) -> None:
+    """Order nothing: a certificate for our name alone would take theirs away."""
     stage.start_nginx()
     acme = json.loads((stage.folder / "certificate.json").read_text())["acme"]
     names = ["--cert-name", DOMAIN, "--domain", DOMAIN, "--domain", "www.example.org"]
-    order = ["certonly", "--non-interactive", "--agree-tos", "--register-unsafely-without-email", "--server", acme["server"]]
+    order = ["certonly", "--non-interactive", "--agree-tos", "--register-unsafely-without-email"]
+    order += ["--server", acme["server"]]
     argv = [*acme["certbot"], *order, *names, *acme["authenticator"]]
-    subprocess.run(argv, check=True, capture_output=True, env={**os.environ, "REQUESTS_CA_BUNDLE": acme["ca"]})
+    env = {**os.environ, "REQUESTS_CA_BUNDLE": acme["ca"]}
+    subprocess.run(argv, check=True, capture_output=True, env=env)
     stage.serve_https()
     assert succeeded(stage.run("valid"))
     theirs = stage.serial()
@@ -384,7 +292,10 @@ def test_a_certificate_of_others_names_too_is_used_and_left_to_them(stage: Stage
     assert succeeded(stage.run("renew"))
     refused = stage.run("renew", "--force")
     assert refused.returncode == 1
-    assert "a new one was asked for: it is for www.example.org, too, and is left to the program that ordered it" in refused.stderr
+    assert (
+        "a new one was asked for: it is for www.example.org, too, and is left to the program that ordered it"
+        in refused.stderr
+    )
     assert f"certbot renew --cert-name {DOMAIN}" in refused.stderr
     assert stage.serial() == theirs
 
@@ -393,28 +304,36 @@ def test_a_certificate_of_others_names_too_is_used_and_left_to_them(stage: Stage
     ("printed", "kind"),
     [
         (
-            "An unexpected error occurred:\nError creating new order :: too many certificates (5) already issued for this exact set",
+            "An unexpected error occurred:\n"
+            "Error creating new order :: too many certificates (5) already issued for this exact set",
             "rateLimited",
         ),
         ("  Type:   dns\n  Detail: DNS problem: NXDOMAIN looking up A for hk1.example.org", "dns"),
         ("  Type:   caa\n  Detail: CAA record for example.org prevents issuance", "caa"),
         (
-            "urn:ietf:params:acme:error:externalAccountRequired :: The request must include a value for the EAB field",
+            "urn:ietf:params:acme:error:externalAccountRequired"
+            " :: The request must include a value for the EAB field",
             "externalAccountRequired",
         ),
     ],
 )
 def test_reasons(printed: str, kind: str) -> None:
     program_ = load_program()
-    told = program_["explain"]("Saving debug log to /x\n" + printed)
-    assert told.startswith(f"no certificate: {kind}: ")
-    assert f"\nchange: {program_['ADVICE'][kind]}\n" in told
-    assert "Saving debug log" not in told
+    text = program_["explain"]("Saving debug log to /x\n" + printed)
+    assert text.startswith(f"no certificate: {kind}: ")
+    assert f"\nchange: {program_['ADVICE'][kind]}\n" in text
+    assert "Saving debug log" not in text
 
 
-@pytest.mark.parametrize("python", sorted(Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python3")), ids=lambda path: path.parts[-3])
+@pytest.mark.parametrize(
+    "python",
+    sorted(Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python3")),
+    ids=lambda path: path.parts[-3],
+)
 def test_every_python_reads_it(python: Path) -> None:
-    done = subprocess.run([str(python), "-I", "-B", str(PROGRAM), "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [str(python), "-I", "-B", str(PROGRAM), "--help"], capture_output=True, text=True, check=True
+    )
     assert "one host's certificate" in done.stdout
 
 
@@ -425,16 +344,21 @@ def load_program() -> dict[str, Any]:
 
 
 def write_certificate(folder: Path, *, days: int, left: int, name: str = DOMAIN) -> None:
-    """A certificate of a lifetime of `days` with `left` to go."""
+    """Write a certificate with a lifetime of `days`, of which `left` are left."""
     end = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + left * 86400))
     start = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + (left - days) * 86400))
-    config = f"[ca]\ndefault_ca=x\n[x]\ndatabase={folder}/db\nnew_certs_dir={folder}\nserial={folder}/serial\ndefault_md=sha256\npolicy=p\n"
-    config += f"copy_extensions=copy\n[p]\ncommonName=supplied\n[req]\ndistinguished_name=n\n[n]\n[e]\nsubjectAltName=DNS:{name}\n"
+    config = f"[ca]\ndefault_ca=x\n[x]\ndatabase={folder}/db\nnew_certs_dir={folder}\n"
+    config += f"serial={folder}/serial\ndefault_md=sha256\npolicy=p\ncopy_extensions=copy\n"
+    config += "[p]\ncommonName=supplied\n[req]\ndistinguished_name=n\n[n]\n"
+    config += f"[e]\nsubjectAltName=DNS:{name}\n"
     (folder / "openssl.cnf").write_text(config)
     (folder / "db").write_text("")
     (folder / "serial").write_text("01\n")
-    key, request, conf = str(folder / "privkey.pem"), str(folder / "request.pem"), ["-config", str(folder / "openssl.cnf")]
-    ask = ["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", request, "-subj", f"/CN={name}", "-reqexts", "e"]
-    sign = ["ca", "-batch", "-selfsign", "-keyfile", key, "-in", request, "-out", str(folder / "fullchain.pem"), "-notext"]
+    key, request = str(folder / "privkey.pem"), str(folder / "request.pem")
+    conf = ["-config", str(folder / "openssl.cnf")]
+    ask = ["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", request]
+    ask += ["-subj", f"/CN={name}", "-reqexts", "e"]
+    sign = ["ca", "-batch", "-selfsign", "-keyfile", key, "-in", request, "-notext"]
+    sign += ["-out", str(folder / "fullchain.pem")]
     for words in (ask, [*sign, "-startdate", start, "-enddate", end]):
         subprocess.run(["openssl", *words, *conf], check=True, capture_output=True)

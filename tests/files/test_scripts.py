@@ -1,4 +1,7 @@
-"""The programs that hosts run as text. Those that are not run here are run where they are used (tests/fleet, tests/roles)."""
+"""The programs that hosts run as text.
+
+The others are run where they are used (tests/fleet, tests/roles).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def listener() -> Iterator[str]:
-    """The port of somebody who listens on it."""
+    """Yield a port on which a server listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield str(server.getsockname()[1])
 
@@ -31,20 +34,20 @@ def shut() -> str:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SCRIPTS.glob("*.py")))
-def test_what_is_sent_is_the_program_without_its_docstring(name: str) -> None:
+def test_the_sent_text_is_the_program_without_its_docstring(name: str) -> None:
     whole = (SCRIPTS / f"{name}.py").read_text()
     assert whole.startswith('"""')
     assert script(name).startswith("import ")
     assert whole.endswith(script(name))
 
 
-def test_the_time_of_a_connection_is_told_or_that_there_is_none(listener: str) -> None:
+def test_the_time_of_a_connection_is_reported_or_null(listener: str) -> None:
     found = json.loads(run("connect_times", f"near,127.0.0.1,{listener}", f"gone,127.0.0.1,{shut()}").stdout)
     assert isinstance(found["near"], float)
     assert found["gone"] is None
 
 
-def test_a_port_is_free_when_nobody_listens(listener: str) -> None:
+def test_a_port_is_free_when_no_program_listens(listener: str) -> None:
     assert run("free_ports", shut(), shut()).returncode == 0
     taken = run("free_ports", shut(), listener)
     assert taken.returncode != 0

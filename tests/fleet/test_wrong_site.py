@@ -162,7 +162,7 @@ def test_an_empty_word_is_no_value(tmp_path: Path) -> None:
     ("content", "told"),
     [
         (b"\xef\xbb\xbfhosts:\r\n  hk1:\r\n    region: 9\r\n", "line 3: hosts.hk1.region"),
-        (b"hosts:\n\thk1:\n", "line 2: a tab stands where only spaces may"),
+        (b"hosts:\n\thk1:\n", "line 2: there is a tab where only spaces are allowed"),
         (b"", "is empty"),
         (b"\xff\xfe\x00", "line 1: is not UTF-8 text"),
         (None, "next  invoke init --path "),

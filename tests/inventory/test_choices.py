@@ -1,4 +1,4 @@
-"""Each table of choices knows exactly the words that the model takes."""
+"""Each table of choices has exactly the words that the model accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the site names on this machine is looked for before any host is contacted."""
+"""The files and secrets that the site names are checked before any host is contacted."""
 
 import os
 
@@ -38,23 +38,24 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def told(folder, **options):
+def problems_of(folder, **options):
     site = inventory.load(folder / "site.yml")
     error = inventory.SiteError("x", inventory.file_problems(site, **options))
     return [str(problem).replace(f"{folder}/", "") for problem in error.problems]
 
 
 def test_all_is_there(folder):
-    assert told(folder) == []
+    assert problems_of(folder) == []
 
 
-def test_all_that_is_missing_is_told_once_where_it_is_written(folder, monkeypatch):
+def test_all_that_is_missing_is_reported_once_where_it_is_written(folder, monkeypatch):
     monkeypatch.delenv("DERPFLEET_TEST_SUDO")
     for name in FILES:
         (folder / name).unlink()
-    assert told(folder) == [
+    assert problems_of(folder) == [
         "line 2: defaults.ssh.key: keys/id: No such file or directory",
-        "line 2: defaults.ssh.sudo_password: the environment has no DERPFLEET_TEST_SUDO, or an empty one",
+        "line 2: defaults.ssh.sudo_password: "
+        "the environment variable DERPFLEET_TEST_SUDO is not set, or empty",
         "line 3: defaults.docker.archive: derper.tar: No such file or directory",
         "line 8: hosts.hk1.certificate.fullchain: hk1.pem: No such file or directory",
         "line 8: hosts.hk1.certificate.key: hk1.key: No such file or directory",
@@ -66,22 +67,24 @@ def test_all_that_is_missing_is_told_once_where_it_is_written(folder, monkeypatc
 def test_only_what_the_chosen_hosts_use(folder):
     for name in ("derper.tar", "hk1.pem", "acme.pem"):
         (folder / name).unlink()
-    assert told(folder, only=["hk1"]) == ["line 8: hosts.hk1.certificate.fullchain: hk1.pem: No such file or directory"]
+    assert problems_of(folder, only=["hk1"]) == [
+        "line 8: hosts.hk1.certificate.fullchain: hk1.pem: No such file or directory"
+    ]
 
 
-def test_what_is_no_readable_file(folder, monkeypatch):
+def test_files_that_cannot_be_read(folder, monkeypatch):
     (folder / "hk1.pem").write_text("")
     (folder / "hk1.key").unlink()
     (folder / "hk1.key").mkdir()
     monkeypatch.setattr(os, "access", lambda path, _: path.name != "acme.pem")
-    assert told(folder) == [
+    assert problems_of(folder) == [
         "line 8: hosts.hk1.certificate.fullchain: hk1.pem is empty",
         "line 8: hosts.hk1.certificate.key: hk1.key is a directory",
         "line 12: hosts.sg1.certificate.ca: acme.pem: you may not read it",
     ]
 
 
-def test_a_pipe_is_left_to_who_reads_it(folder):
+def test_a_pipe_is_not_opened(folder):
     (folder / "hk1.key").unlink()
     os.mkfifo(folder / "hk1.key")
-    assert told(folder) == []
+    assert problems_of(folder) == []

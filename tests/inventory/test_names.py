@@ -41,7 +41,7 @@ def resolver(**names):
     return ask
 
 
-def told(site, names, **options):
+def problems_of(site, names, **options):
     return [str(problem) for problem in inventory.resolve_problems(site, resolver(**names), **options)]
 
 
@@ -49,13 +49,16 @@ GOOD = {"hk1.example.org": ["203.0.113.10", "2001:db8::10"], "hs.example.org": [
 
 
 def test_all_is_well(site):
-    assert told(site, GOOD) == []
+    assert problems_of(site, GOOD) == []
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"hk1.example.org": []}, "line 3: hosts.hk1.domain: hk1.example.org does not resolve: it has no address"),
+        (
+            {"hk1.example.org": []},
+            "line 3: hosts.hk1.domain: hk1.example.org does not resolve: it has no address",
+        ),
         (
             {"hk1.example.org": ["104.16.0.1", "104.16.0.2"]},
             "line 3: hosts.hk1.domain: hk1.example.org leads to 104.16.0.1, 104.16.0.2, not to 203.0.113.10: "
@@ -66,23 +69,26 @@ def test_all_is_well(site):
             "line 3: hosts.hk1.domain: hk1.example.org leads to 2001:db8::11, not to 2001:db8::10: "
             "correct the DNS record (a CDN in front passes no DERP)",
         ),
-        ({"hk1.example.org": ["203.0.113.10", "203.0.113.11"]}, None),  # two records, of which one is ours
-        ({"hk1.example.org": ["203.0.113.10"]}, None),  # no AAAA record: clients take the address from the map
+        ({"hk1.example.org": ["203.0.113.10", "203.0.113.11"]}, None),  # one of the two is the right one
+        (
+            {"hk1.example.org": ["203.0.113.10"]},
+            None,
+        ),  # no AAAA record: clients take the address from the map
     ],
 )
 def test_where_a_domain_leads(site, change, problem):
-    assert told(site, GOOD | change) == ([problem] if problem else [])
+    assert problems_of(site, GOOD | change) == ([problem] if problem else [])
 
 
-def test_names_that_do_not_resolve_are_all_told(site):
-    assert told(site, {}) == [
+def test_names_that_do_not_resolve_are_all_reported(site):
+    assert problems_of(site, {}) == [
         "line 3: hosts.hk1.domain: hk1.example.org does not resolve: Name or service not known",
         "line 13: headscale.url: hs.example.org does not resolve: Name or service not known",
     ]
 
 
 def test_only_the_hosts_that_are_asked_for(site):
-    assert told(site, {"hs.example.org": ["203.0.113.30"]}, only=["ip1"]) == []
+    assert problems_of(site, {"hs.example.org": ["203.0.113.30"]}, only=["ip1"]) == []
 
 
 def test_lookups_run_side_by_side(site):
@@ -97,7 +103,7 @@ def test_lookups_run_side_by_side(site):
 
 def test_the_line_is_left_out_when_the_file_has_gone(site, tmp_path):
     (tmp_path / "site.yml").unlink()
-    assert told(site, {"hs.example.org": ["203.0.113.30"]}) == [
+    assert problems_of(site, {"hs.example.org": ["203.0.113.30"]}) == [
         "hosts.hk1.domain: hk1.example.org does not resolve: Name or service not known"
     ]
 

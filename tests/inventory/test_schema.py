@@ -1,4 +1,4 @@
-"""The file that editors read: current, and of one mind with the loader."""
+"""The file that editors read: it is current, and agrees with the loader."""
 
 import json
 
@@ -31,7 +31,10 @@ def test_every_value_is_found_by_its_path():
     schema = json_schema()
     assert schema_at(schema, ("hosts", "hk1", "region", "id"))["maximum"] == 999
     assert schema_at(schema, ("defaults", "ssh", "port"))["minimum"] == 1
-    assert schema_at(schema, ("hosts", "hk1", "firewall", "allow", 0))["patternErrorMessage"] == "a port, as 8443/tcp or 60000-61000/udp"
+    assert (
+        schema_at(schema, ("hosts", "hk1", "firewall", "allow", 0))["patternErrorMessage"]
+        == "a port, as 8443/tcp or 60000-61000/udp"
+    )
     assert schema_at(schema, ("hosts", "hk1", "nonsense", "x")) == {}
 
 
@@ -52,10 +55,13 @@ def test_every_pattern_has_words():
 def test_the_example_is_a_site(tmp_path):
     site = compile_site(EXAMPLE.read_text(), tmp_path / "site.yml")
     assert isinstance(site, Site)
-    assert (site.hosts["hk1"].domain, site.headscale.url) == ("hk1.example.org", "https://headscale.example.org")
+    assert (site.hosts["hk1"].domain, site.headscale.url) == (
+        "hk1.example.org",
+        "https://headscale.example.org",
+    )
 
 
-def test_the_first_site_file_lacks_only_what_a_person_must_write(tmp_path):
+def test_the_first_site_file_lacks_only_the_operators_own_values(tmp_path):
     found = compile_site(init_text(), tmp_path / "site.yml")
     assert sorted((problem.path, problem.message.partition(":")[0]) for problem in found) == [
         ("defaults.certificate.agree_terms", "must be true"),
@@ -65,10 +71,17 @@ def test_the_first_site_file_lacks_only_what_a_person_must_write(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("line", [line for line in EXAMPLE.read_text().splitlines() if line.lstrip().startswith("# ") and ":" in line])
-def test_what_the_example_shows_in_comments_exists(line):
-    """A commented line that looks like YAML names a key that the schema knows."""
+@pytest.mark.parametrize(
+    "line",
+    [line for line in EXAMPLE.read_text().splitlines() if line.lstrip().startswith("# ") and ":" in line],
+)
+def test_the_keys_in_the_comments_of_the_example_exist(line):
+    """Check that a commented line that looks like YAML names a key of the schema."""
     key = line.lstrip().removeprefix("#").strip().partition(":")[0]
-    known = {name for part in [json_schema(), *json_schema()["$defs"].values()] for name in part.get("properties", {})}
+    known = {
+        name
+        for part in [json_schema(), *json_schema()["$defs"].values()]
+        for name in part.get("properties", {})
+    }
     if key.isidentifier() and line.count("#") <= 2 and not key[0].isupper():
         assert key in known | {"sg1"}

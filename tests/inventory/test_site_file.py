@@ -1,5 +1,5 @@
-"""A site file: what is taken, and every refusal in its exact words."""
-# ruff: noqa: E501 - a rule and its message stand on one line
+"""A site file: the values that are accepted, and every refusal in its exact words."""
+# ruff: noqa: E501 - a rule and its message are on one line
 
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -36,7 +36,7 @@ def problems(text):
 
 
 def host(lines):
-    """GOOD with these lines in hk1, the first of which is line 6 of the file."""
+    """Return GOOD with these lines in hk1; the first of them is line 6 of the file."""
     return GOOD + indent(lines, "    ") + "\n"
 
 
@@ -169,7 +169,7 @@ def test_words_of_old_yaml_are_text():
 
 RULES = [
     # form
-    ("region: {id: 900}", "line 6: hosts.hk1.region: this key stands here twice, first on line 4"),
+    ("region: {id: 900}", "line 6: hosts.hk1.region: this key is here twice, first on line 4"),
     ("flavor: docker", "line 6: hosts.hk1.flavor: unknown key; did you mean flavour?"),
     ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, ssh, ports, flavour, front, certificate, firewall, relay, docker"),
     ("name: other", "line 6: hosts.hk1.name: unknown key; the host's name is its key, hk1"),
@@ -179,8 +179,8 @@ RULES = [
     ("ports: {https: '443'}", "line 6: hosts.hk1.ports.https: '443' is not a whole number"),
     ("ports: {https: 443.5}", "line 6: hosts.hk1.ports.https: 443.5 is not a whole number"),
     ("ports: {https: true}", "line 6: hosts.hk1.ports.https: true is not a whole number"),
-    ("ports: 443", "line 6: hosts.hk1.ports: what stands here is not a section: its keys stand on lines of their own, indented"),
-    ("firewall:\n  allow: 443", "line 7: hosts.hk1.firewall.allow: 443 is not a list: each entry stands on a line of its own behind a hyphen"),
+    ("ports: 443", "line 6: hosts.hk1.ports: the value here is not a section: its keys are on their own lines, indented"),
+    ("firewall:\n  allow: 443", "line 7: hosts.hk1.firewall.allow: 443 is not a list: each entry is on its own line, behind a hyphen"),
     ("firewall:\n  allow:\n  - 443", "line 8: hosts.hk1.firewall.allow.0: 443 is not text: put it in quotes"),
     ("firewall:\n  allow:\n  - 443/sctp", "line 8: hosts.hk1.firewall.allow.0: '443/sctp' is not a port, as 8443/tcp or 60000-61000/udp"),
     ("firewall:\n  allow:\n  - 70000/tcp", "line 8: hosts.hk1.firewall.allow.0: '70000/tcp' is no range of ports within 1 to 65535"),
@@ -200,8 +200,8 @@ RULES = [
         for jump in ("u@h:notaport", "u@h:70000", "a,b@h:0", "a,,b", "u@[::1", "two words", "u@", "ssh://h")
     ),
     # secrets are never shown
-    ("ssh: {password: hunter2}", "line 6: hosts.hk1.ssh.password: what stands here is not a reference: env:NAME, file:PATH or cmd:COMMAND"),
-    ("ssh: {password: 12345}", "line 6: hosts.hk1.ssh.password: what stands here is not text: put it in quotes"),
+    ("ssh: {password: hunter2}", "line 6: hosts.hk1.ssh.password: the value here is not a reference: env:NAME, file:PATH or cmd:COMMAND"),
+    ("ssh: {password: 12345}", "line 6: hosts.hk1.ssh.password: the value here is not text: put it in quotes"),
     # rules over one host
     ("ports: {https: 80}", "line 6: hosts.hk1.ports.http: 80 is the https port already"),
     ("ports: {backend: 443}", "line 6: hosts.hk1.ports.backend: 443 is the https port already"),
@@ -318,24 +318,27 @@ def test_refused_instead(old, new, message):
 WHOLE = [
     ("", [" is empty"]),
     ("# nothing yet\n", [" is empty"]),
-    ("- hk1\n", [" is no mapping: a site file begins with `hosts:`"]),
+    ("- hk1\n", [" is not a mapping: a site file begins with `hosts:`"]),
     ("hosts:\n", ["line 1: hosts: is missing"]),
     ("hosts: {}\n", ["line 1: hosts: is empty"]),
-    ("hosts: [hk1]\n", ["line 1: hosts: what stands here is not a section: its keys stand on lines of their own, indented"]),
-    ("hosts: {hk1: 7}\n", ["line 1: hosts.hk1: what stands here is not a section: its keys stand on lines of their own, indented"]),
+    ("hosts: [hk1]\n", ["line 1: hosts: the value here is not a section: its keys are on their own lines, indented"]),
+    ("hosts: {hk1: 7}\n", ["line 1: hosts.hk1: the value here is not a section: its keys are on their own lines, indented"]),
     ("hosts: {hk1: }\n", [
         "line 1: hosts.hk1.certificate.agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms",
         "line 1: hosts.hk1.domain: is missing (the relay's name; with a pinned certificate it may be an IPv4 address)",
         "line 1: hosts.hk1.region: is missing (a section with id, code, name)",
     ]),
-    ("hosts:\n\thk1:\n", ["line 2: a tab stands where only spaces may: YAML is indented with spaces"]),
+    ("hosts:\n\thk1:\n", ["line 2: there is a tab where only spaces are allowed: indent YAML with spaces"]),
     ("hosts: {hk1: [}\n", ["line 1: while parsing a flow node: expected the node content, but found '}'"]),
-    ("hosts:\n  hk1: a: b\n", ["line 2: a colon stands where none may: is the line above indented as it should be, or a value with ': ' not in quotes?"]),
+    (
+        "hosts:\n  hk1: a: b\n",
+        ["line 2: a colon is not allowed here: check how the line above is indented, or put a value with ': ' in quotes"],
+    ),
     ("a: 1\n---\nb: 2\n", ["line 2: a second document begins here (---); one file holds one"]),
     ("a: &x\n  b: *x\n", ["line 2: this alias leads back to itself"]),
     ("a: *x\n", ["line 1: found undefined alias 'x'"]),
-    ("a: !!python/object:os.system x\n", ["line 1: the tag 'tag:yaml.org,2002:python/object:os.system' means nothing here"]),
-    ("a: \x07\n", ["line 1: the character U+0007 may not stand in YAML"]),
+    ("a: !!python/object:os.system x\n", ["line 1: the tag 'tag:yaml.org,2002:python/object:os.system' has no meaning here"]),
+    ("a: \x07\n", ["line 1: the character U+0007 is not allowed in YAML"]),
     ("[a]: 1\n", ["line 1: a key is a word, not a list or a mapping"]),
     ("a: &x {b: {<<: *x}}\n", ["line 1: this alias leads back to itself"]),
     (f"a: {'9' * 101}\n", ["line 1: a number has more than 100 digits"]),
@@ -349,7 +352,7 @@ def test_refused_as_a_whole(text, messages):
 
 
 TOP = [
-    ("defaults: 7\n", "line 6: defaults: what stands here is not a section: its keys stand on lines of their own, indented"),
+    ("defaults: 7\n", "line 6: defaults: the value here is not a section: its keys are on their own lines, indented"),
     ("defaults: {domain: x.example.org}\n", "line 6: defaults.domain: every host has its own: it belongs under hosts.NAME"),
     ("defaults: {ports: {htps: 1}}\n", "line 6: defaults.ports.htps: unknown key; did you mean https?"),
     ("defalts: {}\n", "line 6: defalts: unknown key; did you mean defaults?"),
@@ -403,7 +406,7 @@ SECOND = """\
         ),
     ],
 )  # fmt: skip
-def test_what_two_hosts_may_not_share(old, new, messages):
+def test_values_that_two_hosts_may_not_share(old, new, messages):
     assert problems(GOOD + SECOND.replace(old, new)) == messages
 
 
@@ -412,7 +415,7 @@ def test_hosts_behind_one_address_differ_by_port_or_jump_host():
     compiled(host("ssh: {address: 10.0.0.1}") + SECOND + "    ssh: {address: 10.0.0.1, jump: bastion}\n")
 
 
-def test_everything_is_told_at_once_and_a_wrong_default_once():
+def test_all_problems_are_reported_at_once_and_a_wrong_default_once():
     text = """\
         defaults:
           ports: {https: 70000}
@@ -433,7 +436,7 @@ def test_everything_is_told_at_once_and_a_wrong_default_once():
     ]
 
 
-def test_a_rule_is_silent_about_what_is_in_error_itself():
+def test_a_rule_is_silent_about_a_value_that_is_refused_already():
     assert problems(host("docker: {imge: x}\nflavour: docker")) == ["line 6: hosts.hk1.docker.imge: unknown key; did you mean image?"]
 
 
