@@ -19,6 +19,7 @@ import h11
 from relay.core import wire
 from relay.core.handshake import ClientInfo, ServerInfo, pack_client_info, parse_server_info
 from relay.core.handshake import public_key as public_key_of
+from relay.core.reasons import Breach
 from relay.core.wire import PeerPresent, ProtocolError
 
 MAX_REFUSAL_BODY: Final = 1024  # as much of a refusal's body as goes into the error
@@ -29,7 +30,7 @@ class Refused(ProtocolError):
     """The server answered the upgrade with something else than 101. `status` and the first 1 KiB of `body` say why."""
 
     def __init__(self, status: int, body: str) -> None:
-        super().__init__("not_upgraded")
+        super().__init__(Breach.NOT_UPGRADED)
         self.status = status
         self.body = body
 
@@ -172,7 +173,7 @@ class Client:
                 return []
             data = upgraded
         elif not data and self.server_key is None:
-            raise ProtocolError("closed_before_greeting")
+            raise ProtocolError(Breach.CLOSED_BEFORE_GREETING)
         events: list[Event] = []
         for kind, payload in self._frames.receive(data):
             event = self._event(kind, payload)
@@ -226,12 +227,12 @@ class Client:
             if isinstance(event, h11.Response):
                 raise Refused(event.status_code, _refusal_body(http))
         except h11.RemoteProtocolError:
-            raise ProtocolError("bad_http_answer") from None
-        raise ProtocolError("closed_before_greeting")
+            raise ProtocolError(Breach.BAD_HTTP_ANSWER) from None
+        raise ProtocolError(Breach.CLOSED_BEFORE_GREETING)
 
     def _event(self, kind: int, payload: bytes) -> Event | None:
         if self.server_key is None and kind != wire.SERVER_KEY:
-            raise ProtocolError("no_server_key")
+            raise ProtocolError(Breach.NO_SERVER_KEY)
         if kind == wire.RECV_PACKET:
             return Received(payload[: wire.KEY_LEN], payload[wire.KEY_LEN :]) if len(payload) >= wire.KEY_LEN else None
         if kind == wire.SERVER_KEY:

@@ -11,6 +11,7 @@ from relay.admission import admission
 from relay.core.addresses import AddressTable, Ticket, parse_address
 from relay.core.bucket import Bucket, RateConfig
 from relay.core.handshake import ClientInfo, Introduction
+from relay.core.reasons import REVOKED_BY, Refusal, WhyClosed
 from relay.core.session import Session
 from relay.core.stats import Tally
 from relay.core.switch import Switch
@@ -76,6 +77,7 @@ class Clients:
         self.sweep = Sweep(
             loop,
             self.tally,
+            self.switch.counts,
             self.arrivals,
             self.links,
             memory_ceiling_mib=config.memory_ceiling_mib,
@@ -100,27 +102,27 @@ class Clients:
         async for key, _address, verdict in self.admission.revoked(self._who_and_where):
             peer = self.switch.peers.get(key)
             for session in [*peer.sessions] if peer else ():
-                session.hang_up(f"revoked_{verdict.reason}")
+                session.hang_up(REVOKED_BY[verdict.reason])
 
     def _who_and_where(self) -> list[tuple[bytes, str]]:
         return [(session.key, str(session.address or "")) for session in self.switch.sessions if not session.is_mesh]
 
     # For arrivals.
 
-    def refuses_connection(self, *, main: bool) -> str:
-        """Tell why a new connection is not wanted, or "". The main listener has the limit, also where a proxy does its TLS."""
+    def refuses_connection(self, *, main: bool) -> Refusal | None:
+        """Return why a new connection is not wanted, or None. The main listener has the limit, also where a proxy does its TLS."""
         if main:
             if not self._accepts.allow(self.loop.time()):
-                self.tally.counts["tls_listener_rejected_connections"] += 1
-                return "accept_limit"
-            self.tally.counts["tls_listener_accepted_connections"] += 1
-        return ""
+                self.switch.counts.tls_listener_rejected_connections += 1
+                return Refusal.ACCEPT_LIMIT
+            self.switch.counts.tls_listener_accepted_connections += 1
+        return None
 
-    def refuses_client(self, info: ClientInfo) -> str:
-        """Tell why a new client is not wanted, whoever it is, or ""; mesh peers always are."""
+    def refuses_client(self, info: ClientInfo) -> Refusal | None:
+        """Return why a new client is not wanted, or None. Not to be asked about mesh peers."""
         if info.app_name in self._disallowed_app_names:
-            return "disallowed_app_name"
-        return "memory_ceiling" if self.sweep.full else ""
+            return Refusal.DISALLOWED_APP_NAME
+        return Refusal.MEMORY_CEILING if self.sweep.full else None
 
     def is_mesh_peer(self, info: ClientInfo) -> bool:
         """Tell whether a client proved that it knows this relay's mesh key."""
@@ -153,11 +155,11 @@ class Clients:
 
     # For links.
 
-    def link_ended(self, link: Link, reason: str) -> None:
+    def link_ended(self, link: Link, reason: WhyClosed, code: int = 0) -> None:
         """Unregister the session, count why, and let go of the rest."""
         session = link.session
         assert session is not None  # noqa: S101  (for the type checker)
-        self.tally.labelled["closes", reason] += 1
+        self.tally.closes.add(reason, code)
         del self.links[session.serial]
         self.sweep.unblock(link)
         if ticket := self._tickets.pop(session.serial, None):

@@ -45,14 +45,14 @@ class Reloader:
             self._reload("limits", self._load_limits)
 
     def _reload(self, part: str, read: Callable[[], None]) -> None:
-        labelled = self._clients.tally.labelled
+        tally = self._clients.tally
         try:
             read()
         except (OSError, ValueError) as error:
-            labelled["reload_failures", part] += 1
+            tally.reload_failures.add(part)
             self._log.error("reload failed, the old one stays in force", part=part, error=error)
         else:
-            labelled["reloads", part] += 1
+            tally.reloads.add(part)
             self._log.info("reloaded", part=part)
 
     def _load_certificate(self) -> None:

@@ -19,6 +19,7 @@ from typing import Final
 from relay import frontcheck, systemd
 from relay.clients import Clients, Secrets
 from relay.core.handshake import parse_mesh_key
+from relay.core.reasons import Close, Refusal
 from relay.drain import drain
 from relay.flags import DEV_MESH_KEY, Config
 from relay.golang.flag import split_host_port
@@ -69,7 +70,7 @@ class Relay:
         self.listeners: list[Listener] = []
         self.front_ok = not config.front_check  # until a check has passed
         self.census = Census(self.clients, self.stun, self._gauges, worker)
-        self.bootstrap = BootstrapDns(config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names, self.clients.tally.counts)
+        self.bootstrap = BootstrapDns(config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names, self.clients.switch.counts)
         inside = self._make_inside()
         self._inside = pages.make_pages(inside, anyone=bool(config.metrics_listen), proxies=self.clients.proxies)
         self._parts = pages.make_parts(inside)
@@ -109,7 +110,7 @@ class Relay:
         for stun in self.stun:
             stun.close()
         for arrival in [*self.clients.arrivals]:
-            arrival.give_up("draining")
+            arrival.give_up(Refusal.DRAINING)
         clients = self.clients
         await drain(clients.links.values(), tick=clients.tick, loop=self.loop, spread_s=self.config.drain_s, log=self.log)
         self.tasks.cancel()
@@ -118,7 +119,7 @@ class Relay:
         """Drain and end; the second time, end at once."""
         if self._stopping.done():
             for link in [*self.clients.links.values()]:
-                link.end("stopped")
+                link.end(Close.STOPPED)
         else:
             self._stopping.set_result(None)
 

@@ -8,10 +8,12 @@ from heapq import heappop, heappush
 from random import uniform
 from typing import TYPE_CHECKING, Final
 
+from relay.core.reasons import Close
 from relay.core.wire import KEEP_ALIVE_FRAME
 from relay.io.tcpinfo import read_rtt_us
 
 if TYPE_CHECKING:
+    from relay.core.counts import Counts
     from relay.core.stats import Tally
     from relay.io.arrival import Arrival
     from relay.io.link import Link
@@ -42,6 +44,7 @@ class Sweep:
         self,
         loop: Loop,
         tally: Tally,
+        counts: Counts,
         arrivals: Collection[Arrival],
         links: Mapping[int, Link],
         *,
@@ -51,6 +54,7 @@ class Sweep:
         self.full = False  # above the memory ceiling
         self._loop = loop
         self._tally = tally
+        self._counts = counts
         self._arrivals = arrivals
         self._links = links  # by serial number
         self._memory = ResidentMemory() if memory_ceiling_mib else None
@@ -106,5 +110,5 @@ class Sweep:
         is_mesh = link.session is not None and link.session.is_mesh
         limit_s = MESH_WRITE_TIMEOUT_S if is_mesh else self._write_timeout_s
         if limit_s and now - since >= limit_s:
-            self._tally.counts["sclient_write_timeouts"] += 1
-            link.end("write_timeout")
+            self._counts.sclient_write_timeouts += 1
+            link.end(Close.WRITE_TIMEOUT)

@@ -1,6 +1,6 @@
 """Who may use the relay: everybody, the keys of an allow file, whom an admission controller or the local tailscaled knows.
 
-What is configured adds up: a client must pass every check. Each answer is a `Verdict` whose reason is a metric's label.
+What is configured adds up: a client must pass every check. Each answer is a `Verdict` whose reason is counted.
 
 `ask` is awaited during a client's handshake. A check that gets no clear answer refuses; with `fail_open` the controller's
 transport errors and timeouts admit, and nothing else does: any status but 200 is a refusal, as in derper.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -20,7 +20,9 @@ from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from relay.admission.allow_file import AllowFile
+from relay.core.counts import Labelled
 from relay.core.handshake import format_key
+from relay.core.reasons import Answer
 from relay.flags import Config
 from relay.golang.json import parse_object
 from relay.io.http_client import HttpClient, HttpError, HttpTimeout, Request
@@ -36,15 +38,15 @@ TAILSCALED_SOCKET: Final = "/var/run/tailscale/tailscaled.sock"
 
 @dataclass(frozen=True)
 class Verdict:
-    """`reason` says why, in one word. `clear` is False where the one who knows could not be asked."""
+    """`clear` is False where the program that knows could not be asked. `detail` is for the log."""
 
     allowed: bool
-    reason: str
+    reason: Answer
     clear: bool = True
     detail: str = ""
 
 
-OPEN: Final = Verdict(True, "open")
+OPEN: Final = Verdict(True, Answer.OPEN)
 LOG: Final = Log("admission")
 
 
@@ -61,7 +63,7 @@ class AllowFileCheck:
         self._file = file
 
     async def ask(self, key: bytes, address: str) -> Verdict:
-        return Verdict(True, "in_allow_file") if self._file.allows(key) else Verdict(False, "not_in_allow_file")
+        return Verdict(True, Answer.IN_ALLOW_FILE) if self._file.allows(key) else Verdict(False, Answer.NOT_IN_ALLOW_FILE)
 
 
 class UrlCheck:
@@ -79,16 +81,15 @@ class UrlCheck:
             response = await self._client.send(request, LIMIT_S)
         except HttpError as e:
             if self._fail_open:
-                return Verdict(True, "verify_url_failed_open", clear=False, detail=str(e))
-            return Verdict(
-                False, "verify_url_timeout" if isinstance(e, HttpTimeout) else "verify_url_unreachable", clear=False, detail=str(e)
-            )
+                return Verdict(True, Answer.VERIFY_URL_FAILED_OPEN, clear=False, detail=str(e))
+            reason = Answer.VERIFY_URL_TIMEOUT if isinstance(e, HttpTimeout) else Answer.VERIFY_URL_UNREACHABLE
+            return Verdict(False, reason, clear=False, detail=str(e))
         if response.status != 200:
-            return Verdict(False, "verify_url_status", clear=False, detail=f"HTTP {response.status}")
+            return Verdict(False, Answer.VERIFY_URL_STATUS, clear=False, detail=f"HTTP {response.status}")
         allow = _parse_allow(response.body)
         if allow is None:
-            return Verdict(False, "verify_url_bad_answer", clear=False)
-        return Verdict(True, "verify_url_allowed") if allow else Verdict(False, "verify_url_refused")
+            return Verdict(False, Answer.VERIFY_URL_BAD_ANSWER, clear=False)
+        return Verdict(True, Answer.VERIFY_URL_ALLOWED) if allow else Verdict(False, Answer.VERIFY_URL_REFUSED)
 
 
 def _parse_allow(body: bytes) -> bool | None:
@@ -111,14 +112,14 @@ class TailscaledCheck:
         try:
             response = await self._client.send(Request("GET", url, headers=(("Tailscale-Cap", "145"),), max_body=MAX_WHOIS), LIMIT_S)
         except HttpError as e:
-            return Verdict(False, "tailscaled_unreachable", clear=False, detail=str(e))
+            return Verdict(False, Answer.TAILSCALED_UNREACHABLE, clear=False, detail=str(e))
         if response.status == 200:
-            return Verdict(True, "tailscaled_known")
+            return Verdict(True, Answer.TAILSCALED_KNOWN)
         if response.status == 404:
-            return Verdict(False, "tailscaled_unknown")
+            return Verdict(False, Answer.TAILSCALED_UNKNOWN)
         old = response.status == 400 and b"addr" in response.body
         detail = "this tailscaled is too old to look up node keys" if old else f"HTTP {response.status}"
-        return Verdict(False, "tailscaled_error", clear=False, detail=detail)
+        return Verdict(False, Answer.TAILSCALED_ERROR, clear=False, detail=detail)
 
 
 class Cached:
@@ -155,7 +156,7 @@ class Admission:
         self._checks = tuple(checks)
         self._allow_file = allow_file
         self._recheck_s = recheck_s
-        self.counts: Counter[str] = Counter()
+        self.counts = Labelled(Answer)
 
     @property
     def is_open(self) -> bool:
@@ -165,7 +166,7 @@ class Admission:
     async def admit(self, key: bytes, address: str) -> Verdict:
         """Whether a client may come in: its 32-byte node key, and its address as text. Mesh peers are not to be asked about."""
         verdict = await self._ask_all(key, address)
-        self.counts[verdict.reason] += 1
+        self.counts.add(verdict.reason)
         return verdict
 
     async def revoked(self, connected: Callable[[], Iterable[tuple[bytes, str]]]) -> AsyncIterator[tuple[bytes, str, Verdict]]:
@@ -195,7 +196,7 @@ class Admission:
             verdicts = await asyncio.gather(*(self._ask_all(*client) for client in batch))
             for (key, address), verdict in zip(batch, verdicts, strict=True):
                 if not verdict.allowed and verdict.clear:
-                    self.counts["revoked"] += 1
+                    self.counts.add(Answer.REVOKED)
                     yield key, address, verdict
 
     async def _ask_all(self, key: bytes, address: str) -> Verdict:
@@ -205,7 +206,7 @@ class Admission:
                 verdict = await check.ask(key, address)
             except Exception as error:  # what one answer sets off must not end the asking about all
                 LOG.unforeseen("an admission check failed", error)
-                verdict = Verdict(False, "check_failed", clear=False)
+                verdict = Verdict(False, Answer.CHECK_FAILED, clear=False)
             if not verdict.allowed:
                 break
         return verdict

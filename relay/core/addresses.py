@@ -10,21 +10,23 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
+from relay.core.reasons import Refusal
+
 
 class Holder(Protocol):
     """Whose handshake is counted."""
 
-    def give_up(self, reason: str) -> None:
+    def give_up(self, reason: Refusal) -> None:
         """Make room for another."""
 
 
 class TooMany(Exception):
-    """A limit is reached; `reason` is a metric's label: too_many_handshakes, too_many_handshakes_here, too_many_connections.
+    """A limit is reached; `reason` names it.
 
     `oldest` is whose handshake has been under way for longest among those that fill this limit; None if it is of connections.
     """
 
-    def __init__(self, reason: str, oldest: Holder | None = None) -> None:
+    def __init__(self, reason: Refusal, oldest: Holder | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.oldest = oldest
@@ -55,11 +57,11 @@ class AddressTable:
         key = network_of(address)
         here = self._handshakes.get(key, {})
         if self._in_all_limit and self.handshakes >= self._in_all_limit:
-            raise TooMany("too_many_handshakes", _first(self._handshakes_in_all))
+            raise TooMany(Refusal.TOO_MANY_HANDSHAKES, _first(self._handshakes_in_all))
         if self._handshakes_limit and len(here) >= self._handshakes_limit:
-            raise TooMany("too_many_handshakes_here", _first(here))
+            raise TooMany(Refusal.TOO_MANY_HANDSHAKES_HERE, _first(here))
         if self._connections_limit and self._connections.get(key, 0) >= self._connections_limit:
-            raise TooMany("too_many_connections")
+            raise TooMany(Refusal.TOO_MANY_CONNECTIONS)
         ticket = Ticket(self, key, holder)
         self._handshakes_in_all[ticket] = None
         self._handshakes.setdefault(key, here)[ticket] = None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.core import wire
 from relay.core.outbox import Outbox, frames_in
+from relay.core.reasons import Breach, Drop
 from relay.core.wire import HEADER, HEADER_LEN, KEY_LEN, PACKET_HEAD_LEN, ProtocolError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def from_relay(session: Session, buffer: bytearray, position: int, end: int, siz
     elif (link := _sibling_of(session, destination)) is not None and any(source):
         after = _pass_on(session, link.outbox, buffer, position, end, source=source, size=size, old=_FORWARD_HEAD, front=head)
     else:
-        session.lost("unknown_dest_on_fwd", source, destination, bytes(buffer[position + _FORWARD_HEAD_LEN : after]))
+        session.lost(Drop.UNKNOWN_DEST_ON_FWD, source, destination, bytes(buffer[position + _FORWARD_HEAD_LEN : after]))
     session.rx_forwarded += (after - position) // size
     return after
 
@@ -54,7 +55,7 @@ def from_worker(session: Session, buffer: bytearray, position: int, end: int, af
     """What another worker's `Remote` made: frames of one source that a client of ours gets as they are; -1 while they are not whole."""
     first = position + PACKET_HEAD_LEN
     if after - first > wire.MAX_RUN:
-        raise ProtocolError("oversized_run")
+        raise ProtocolError(Breach.OVERSIZED_RUN)
     if after > end:
         return -1
     destination, source = bytes(buffer[position + HEADER_LEN : first]), bytes(buffer[first + HEADER_LEN : first + PACKET_HEAD_LEN])
@@ -63,7 +64,7 @@ def from_worker(session: Session, buffer: bytearray, position: int, end: int, af
         at += HEADER_LEN + header_at(buffer, at)[1]
         packets += 1
     if at != after:
-        raise ProtocolError("bad_run")
+        raise ProtocolError(Breach.BAD_RUN)
     outbox, run = _way(session, source, destination), buffer[first:after]
     if outbox is not None and outbox.ready:
         outbox.put((run,), packets)
@@ -73,7 +74,7 @@ def from_worker(session: Session, buffer: bytearray, position: int, end: int, af
             if outbox is not None:
                 outbox.queue(frame, len(frame), source, session.switch.clock())
             else:
-                session.lost("unknown_dest_on_fwd", source, destination, frame[PACKET_HEAD_LEN:])
+                session.lost(Drop.UNKNOWN_DEST_ON_FWD, source, destination, frame[PACKET_HEAD_LEN:])
     session.rx_forwarded += packets
     return after
 

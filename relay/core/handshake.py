@@ -16,6 +16,7 @@ from nacl.bindings import crypto_box_afternm, crypto_box_beforenm, crypto_box_op
 from nacl.exceptions import CryptoError
 from nacl.utils import random as random_bytes
 
+from relay.core.reasons import Breach
 from relay.core.wire import (
     CLIENT_INFO,
     HEADER,
@@ -95,13 +96,13 @@ def parse_hex_key(text: str, prefix: str = "") -> bytes:
 
 
 def agree(public: bytes, private: bytes) -> bytes:
-    """The key of all boxes between two parties. Raises ProtocolError("bad_key") for the zero key and low-order points."""
+    """The key of all boxes between two parties. Raises ProtocolError (BAD_KEY) for the zero key and low-order points."""
     if public == ZERO_KEY:
-        raise ProtocolError("bad_key")
+        raise ProtocolError(Breach.BAD_KEY)
     try:
         return bytes(crypto_box_beforenm(public, private))
     except (CryptoError, RuntimeError):
-        raise ProtocolError("bad_key") from None
+        raise ProtocolError(Breach.BAD_KEY) from None
 
 
 def pack_client_info(private: bytes, server_public: bytes, info: ClientInfo, nonce: bytes | None = None) -> bytes:
@@ -121,25 +122,25 @@ def cut_client_info(stream: bytes | bytearray) -> bytes | None:
     """The payload of the CLIENT_INFO frame that a client's stream begins with, or None while it is incomplete.
 
     Its frame ends HEADER_LEN + len(payload) bytes into the stream. Raises ProtocolError, at the header already:
-    no_client_info, bad_client_info_length.
+    NO_CLIENT_INFO, BAD_CLIENT_INFO_LENGTH.
     """
     if len(stream) < HEADER_LEN:
         return None
     kind, length = HEADER.unpack_from(stream)
     if kind != CLIENT_INFO:
-        raise ProtocolError("no_client_info")
+        raise ProtocolError(Breach.NO_CLIENT_INFO)
     if not MIN_CLIENT_INFO <= length <= MAX_CLIENT_INFO:
-        raise ProtocolError("bad_client_info_length")
+        raise ProtocolError(Breach.BAD_CLIENT_INFO_LENGTH)
     return bytes(stream[HEADER_LEN : HEADER_LEN + length]) if len(stream) >= HEADER_LEN + length else None
 
 
 def parse_client_info(payload: bytes, private: bytes) -> Introduction:
     """What a client introduced itself with. `payload` is the frame's; `private` is the server's key.
 
-    Raises ProtocolError: bad_client_info_length, bad_key, bad_box, bad_client_info, bad_app_name.
+    Raises ProtocolError: BAD_CLIENT_INFO_LENGTH, BAD_KEY, BAD_BOX, BAD_CLIENT_INFO, BAD_APP_NAME.
     """
     if not MIN_CLIENT_INFO <= len(payload) <= MAX_CLIENT_INFO:
-        raise ProtocolError("bad_client_info_length")
+        raise ProtocolError(Breach.BAD_CLIENT_INFO_LENGTH)
     key = payload[:KEY_LEN]
     shared = agree(key, private)
     return Introduction(key, decode_client_info(_open(shared, payload[KEY_LEN:])), shared)
@@ -154,7 +155,7 @@ def pack_server_info(shared: bytes, info: ServerInfo, nonce: bytes | None = None
 
 
 def parse_server_info(payload: bytes, private: bytes, server_public: bytes) -> ServerInfo:
-    """What the server told this client. Raises ProtocolError: bad_key, bad_box, bad_server_info."""
+    """What the server told this client. Raises ProtocolError: BAD_KEY, BAD_BOX, BAD_SERVER_INFO."""
     text = _open(agree(server_public, private), payload)
     try:
         fields = _decode(text)
@@ -164,14 +165,14 @@ def parse_server_info(payload: bytes, private: bytes, server_public: bytes) -> S
             _integer(fields.get("tokenbucketbytesburst")),
         )
     except ValueError:
-        raise ProtocolError("bad_server_info") from None
+        raise ProtocolError(Breach.BAD_SERVER_INFO) from None
 
 
 def decode_client_info(text: bytes) -> ClientInfo:
     """ClientInfo from its JSON with the leniency of Go's decoder: any letter case, unknown members, `null` for absent.
 
     A mesh key of the wrong length and a member of the wrong type are refused, a wrong mesh key is not: its owner is an
-    ordinary client. Raises ProtocolError: bad_client_info, bad_app_name.
+    ordinary client. Raises ProtocolError: BAD_CLIENT_INFO, BAD_APP_NAME.
     """
     try:
         fields = _decode(text)
@@ -184,9 +185,9 @@ def decode_client_info(text: bytes) -> ClientInfo:
             app_name=_text(fields.get("appname")),
         )
     except ValueError:
-        raise ProtocolError("bad_client_info") from None
+        raise ProtocolError(Breach.BAD_CLIENT_INFO) from None
     if not is_app_name(info.app_name):
-        raise ProtocolError("bad_app_name")
+        raise ProtocolError(Breach.BAD_APP_NAME)
     return info
 
 
@@ -203,11 +204,11 @@ def _seal(shared: bytes, fields: dict[str, object], nonce: bytes | None) -> byte
 
 def _open(shared: bytes, sealed: bytes) -> bytes:
     if len(sealed) < NONCE_LEN:
-        raise ProtocolError("bad_box")
+        raise ProtocolError(Breach.BAD_BOX)
     try:
         return bytes(crypto_box_open_afternm(sealed[NONCE_LEN:], sealed[:NONCE_LEN], shared))
     except (CryptoError, ValueError):
-        raise ProtocolError("bad_box") from None
+        raise ProtocolError(Breach.BAD_BOX) from None
 
 
 def _decode(text: bytes) -> dict[str, Any]:

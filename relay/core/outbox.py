@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from random import getrandbits
 from typing import Final, Protocol
 
+from relay.core.reasons import Drop, WhyClosed
 from relay.core.wire import (
     DISCO_MAGIC,
     FORWARD_PACKET,
@@ -32,14 +33,17 @@ BATCH: Final = 128 * 1024  # bytes of waiting packets that are handed over at on
 
 Chunk = bytes | bytearray
 Lane = deque[tuple[float, bytes]]  # (when it was queued, frame)
-Drop = Callable[[str, bytes, bool, int, int], None]  # reason, source key, is disco, packets, payload bytes
+OnDrop = Callable[[Drop, bytes, bool, int, int], None]  # reason, source key, is disco, packets, payload bytes
+# Bound once: a flood may drop every packet, and a look-up in an Enum costs 0.1 µs.
+_QUEUE_HEAD: Final = Drop.QUEUE_HEAD
+_GONE: Final = Drop.GONE_DISCONNECTED
 
 
 class Writer(Protocol):
     """What writes an outbox's bytes; the core never calls it."""
 
     def write(self, chunk: Chunk) -> None: ...
-    def end(self, reason: str) -> None: ...
+    def end(self, reason: WhyClosed) -> None: ...
 
 
 class Outbox:
@@ -56,7 +60,7 @@ class Outbox:
         "packets", "pending", "ready", "special", "writable",
     )  # fmt: skip
 
-    def __init__(self, dirty: list[Outbox], drop: Drop, link: Writer, *, mesh: bool = False) -> None:
+    def __init__(self, dirty: list[Outbox], drop: OnDrop, link: Writer, *, mesh: bool = False) -> None:
         self.dirty = dirty
         self.link = link
         self.ready = self.current = self.special = False
@@ -136,7 +140,7 @@ class Outbox:
             return
         first = len(chunk) - self._depth * size
         if first > 0:  # its own tail pushes these out
-            self._drop("queue_head", source, False, first // size, first // size * (size - offset))
+            self._drop(_QUEUE_HEAD, source, False, first // size, first // size * (size - offset))
         for start in range(max(first, 0), len(chunk), size):
             self._data = self._append(self._data, bytes(chunk[start : start + size]), False, now)
 
@@ -164,10 +168,10 @@ class Outbox:
         for frame in frames_in(left):
             self.packets -= 1
             self.octets -= len(frame)
-            self._drop_one("gone_disconnected", frame)
+            self._drop_one(_GONE, frame)
         for lane in (self._data, self._disco):
             for _, frame in lane or ():
-                self._drop_one("gone_disconnected", frame)
+                self._drop_one(_GONE, frame)
         self.pending.clear()
         self._control = self._data = self._disco = None
         self.special = False
@@ -186,7 +190,7 @@ class Outbox:
             lane = deque()
         elif len(lane) >= self._depth:
             oldest = lane.popleft()[1]
-            self._drop("queue_head", _source(oldest), is_disco, 1, len(oldest) - self._payload_at)
+            self._drop(_QUEUE_HEAD, _source(oldest), is_disco, 1, len(oldest) - self._payload_at)
         lane.append((now, frame))
         return lane
 
@@ -211,7 +215,7 @@ class Outbox:
     def _is_disco(self, frame: bytes) -> bool:
         return len(frame) - self._payload_at >= MIN_DISCO and frame.startswith(DISCO_MAGIC, self._payload_at)
 
-    def _drop_one(self, reason: str, frame: bytes) -> None:
+    def _drop_one(self, reason: Drop, frame: bytes) -> None:
         self._drop(reason, _source(frame), self._is_disco(frame), 1, len(frame) - self._payload_at)
 
 

@@ -27,6 +27,7 @@ from relay.core.bucket import Bucket, Limiter
 from relay.core.forward import MAX_ROUTES
 from relay.core.handshake import ClientInfo
 from relay.core.outbox import Outbox, Writer
+from relay.core.reasons import Breach, Close, Drop
 from relay.core.switch import Switch
 from relay.core.wire import (
     DISCO_MAGIC,
@@ -60,7 +61,7 @@ class Session:
 
     __slots__ = (
         "_bucket", "_cold", "_paid", "_passed", "_routes", "address", "connected_at", "forward_routes", "heard", "home", "info", "is_mesh",
-        "key", "limiter", "not_ideal", "outbox", "port", "reason", "rivals", "rx_bytes", "rx_disco", "rx_forwarded", "rx_packets",
+        "key", "limiter", "not_ideal", "outbox", "port", "rivals", "rx_bytes", "rx_disco", "rx_forwarded", "rx_packets",
         "serial", "sibling", "switch", "wait_s",
     )  # fmt: skip
 
@@ -94,7 +95,6 @@ class Session:
         self.heard: set[bytes] | None = None  # keys that this connection got packets from
         self.limiter: Limiter | None = None
         self.wait_s = 0.0  # how long to pause reading before what is left is fed again
-        self.reason = ""  # why it is to be hung up on
         self.rx_packets: int = 0
         self.rx_bytes: int = 0  # payloads
         self.rx_disco: int = 0  # packets that look like disco
@@ -213,11 +213,9 @@ class Session:
 
     # Outside the hot loop.
 
-    def hang_up(self, reason: str) -> None:
-        """End this connection soon; the I/O layer does it."""
-        if not self.reason:
-            self.reason = reason
-            self.switch.hangups.append(self)
+    def hang_up(self, reason: Close) -> None:
+        """End this connection soon, for the first reason that is given. The I/O layer does it."""
+        self.switch.hangups.setdefault(self, reason)
 
     def trim(self) -> None:
         """Forget what an idle connection need not remember."""
@@ -236,9 +234,9 @@ class Session:
     def check_mesh(self) -> None:
         """Raise ProtocolError unless this is a mesh peer."""
         if not self.is_mesh:
-            raise ProtocolError("not_a_mesh_peer")
+            raise ProtocolError(Breach.NOT_A_MESH_PEER)
 
-    def lost(self, reason: str, source: bytes, destination: bytes, packet: bytes) -> None:
+    def lost(self, reason: Drop, source: bytes, destination: bytes, packet: bytes) -> None:
         """Nobody has this key. Whoever tries NAT traversal with it is told, at most once a second or so."""
         is_disco = wire.is_disco(packet)
         self.switch.drop(reason, source, is_disco, 1, len(packet))
@@ -248,7 +246,7 @@ class Session:
         if self._bucket is None:
             self._bucket = Bucket(NOT_HERE_RATE, NOT_HERE_BURST, now)
         if self._bucket.allow(now):
-            self.switch.counts["peer_gone_not_here_frames"] += 1
+            self.switch.counts.peer_gone_not_here_frames += 1
             self.outbox.control(wire.pack_peer_gone(destination, wire.GONE_NOT_HERE))
 
     def _handle(self, buffer: bytearray, position: int, end: int) -> int:
@@ -299,7 +297,7 @@ class Session:
         if link is not None:
             after = forward.to_relay(self, link, buffer, position, end, size=size)
         else:
-            self.lost("unknown_dest", self.key, destination, bytes(buffer[position + PACKET_HEAD_LEN : after]))
+            self.lost(Drop.UNKNOWN_DEST, self.key, destination, bytes(buffer[position + PACKET_HEAD_LEN : after]))
         packets = (after - position) // size
         self.rx_packets += packets
         self.rx_bytes += packets * (size - PACKET_HEAD_LEN)
@@ -328,7 +326,7 @@ class Session:
                 paid = after
                 self.wait_s = limiter.take(min(length, MAX_CHARGE), 1, now)
                 if self.wait_s:
-                    self.switch.counts["rate_limit_per_client_waited"] += 1
+                    self.switch.counts.rate_limit_per_client_waited += 1
                     end = position
                     break
             if length > MAX_CHARGE + KEY_LEN or after > end:
@@ -351,6 +349,6 @@ def _header_at(buffer: bytearray, position: int) -> tuple[int, int]:
 
 def _check_packet_length(length: int, keys: int) -> None:
     if length < keys:
-        raise ProtocolError("short_packet")
+        raise ProtocolError(Breach.SHORT_PACKET)
     if length > keys + wire.MAX_PACKET:
-        raise ProtocolError("oversized_packet")
+        raise ProtocolError(Breach.OVERSIZED_PACKET)

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import Struct
 from typing import Final
 
+from relay.core.reasons import Breach
 from relay.core.wire import ProtocolError
 
 COOKIE: Final = 0x2112A442
@@ -54,7 +55,7 @@ def pack_request(txid: bytes) -> bytes:
 
 
 def parse_request(request: bytes | bytearray, size: int | None = None) -> bytes:
-    """The transaction id of a request that deserves an answer. Raises ProtocolError("not_stun") for every other datagram.
+    """The transaction id of a request that deserves an answer. Raises ProtocolError (NOT_STUN) for every other datagram.
 
     `size`: only so many bytes of `request` are the datagram (a receive buffer that is used again and again).
     """
@@ -62,7 +63,7 @@ def parse_request(request: bytes | bytearray, size: int | None = None) -> bytes:
         head, txid, tail, fingerprint = _USUAL.unpack_from(request)
         if head == _REQUEST_HEAD and tail == _REQUEST_TAIL:
             if crc32(_SOFTWARE_TAILNODE, crc32(txid, _HEAD_CRC)) ^ _CRC_XOR != fingerprint:
-                raise ProtocolError("not_stun")
+                raise ProtocolError(Breach.NOT_STUN)
             return bytes(txid)
     return _parse_unusual(bytes(request[:size]))
 
@@ -104,16 +105,16 @@ def pack_response(txid: bytes, address: bytes, port: int) -> bytes:
 
 
 def parse_response(response: bytes, txid: bytes) -> tuple[IPv4Address | IPv6Address, int]:
-    """(address, port) that the server saw. Raises ProtocolError: not_stun, wrong_txid, stun_error, no_address."""
+    """(address, port) that the server saw. Raises ProtocolError: NOT_STUN, WRONG_TXID, STUN_ERROR, NO_ADDRESS."""
     if len(response) < 20 or response[4:8] != _REQUEST_HEAD[4:] or response[0] & 0xC0:
-        raise ProtocolError("not_stun")
+        raise ProtocolError(Breach.NOT_STUN)
     if response[8:20] != txid:
-        raise ProtocolError("wrong_txid")
+        raise ProtocolError(Breach.WRONG_TXID)
     end = 20 + int.from_bytes(response[2:4], "big")
     if response[:2] != b"\1\1":
-        raise ProtocolError("stun_error")
+        raise ProtocolError(Breach.STUN_ERROR)
     if end > len(response):
-        raise ProtocolError("not_stun")
+        raise ProtocolError(Breach.NOT_STUN)
     found: tuple[IPv4Address | IPv6Address, int] | None = None
     mask = response[4:20]
     for kind, value in _attributes(response[:end]):
@@ -122,17 +123,17 @@ def parse_response(response: bytes, txid: bytes) -> tuple[IPv4Address | IPv6Addr
         if kind == _MAPPED_ADDRESS:
             found = _parse_address(value, bytes(16))
     if found is None:
-        raise ProtocolError("no_address")
+        raise ProtocolError(Breach.NO_ADDRESS)
     return found
 
 
 def _parse_unusual(request: bytes) -> bytes:
     """What the reference also answers: other attributes and another order, as long as the fingerprint is last and right."""
     if len(request) < 20 or request[:2] != b"\0\1" or request[4:8] != _REQUEST_HEAD[4:]:
-        raise ProtocolError("not_stun")
+        raise ProtocolError(Breach.NOT_STUN)
     attributes = _attributes(request)
     if (_SOFTWARE, _TAILNODE) not in attributes or attributes[-1] != (_FINGERPRINT, _fingerprint(request[:-8])):
-        raise ProtocolError("not_stun")
+        raise ProtocolError(Breach.NOT_STUN)
     return request[8:20]
 
 
@@ -142,11 +143,11 @@ def _attributes(message: bytes) -> list[tuple[int, bytes]]:
     position, end = 20, len(message)
     while position < end:
         if position + 4 > end:
-            raise ProtocolError("not_stun")
+            raise ProtocolError(Breach.NOT_STUN)
         kind, length = _ATTRIBUTE.unpack_from(message, position)
         padded = (length + 3) & ~3
         if position + 4 + padded > end:
-            raise ProtocolError("not_stun")
+            raise ProtocolError(Breach.NOT_STUN)
         found.append((kind, message[position + 4 : position + 4 + length]))
         position += 4 + padded
     return found
@@ -155,7 +156,7 @@ def _attributes(message: bytes) -> list[tuple[int, bytes]]:
 def _parse_address(value: bytes, mask: bytes) -> tuple[IPv4Address | IPv6Address, int]:
     size = {(8, 1): 4, (20, 2): 16}.get((len(value), value[1] if len(value) > 1 else 0))
     if size is None:
-        raise ProtocolError("not_stun")
+        raise ProtocolError(Breach.NOT_STUN)
     port = int.from_bytes(value[2:4], "big") ^ int.from_bytes(mask[:2], "big")
     packed = bytes(a ^ b for a, b in zip(value[4:], mask[:size], strict=True))
     return ip_address(packed[12:] if packed[:12] == _IPV4_MAPPED else packed), port

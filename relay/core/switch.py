@@ -7,18 +7,16 @@ region; a local connection always wins over those. Source of the rules: derp/der
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, Protocol
+from typing import Protocol
 
+from relay.core.counts import Counts
 from relay.core.handshake import ClientInfo
 from relay.core.outbox import Outbox, Remote
+from relay.core.reasons import Close, Drop
 from relay.core.wire import GONE_DISCONNECTED, PeerPresent, pack_close_peer, pack_peer_gone, pack_peer_present
-
-DROP_REASONS: Final = (
-    "unknown_dest", "unknown_dest_on_fwd", "gone_disconnected", "queue_head", "queue_tail", "write_error", "dup_client",
-)  # fmt: skip
 
 
 class Member(Protocol):
@@ -37,7 +35,6 @@ class Member(Protocol):
     home: bool
     rivals: bool
     heard: set[bytes] | None
-    reason: str
     rx_packets: int
     rx_bytes: int
     rx_disco: int
@@ -46,18 +43,8 @@ class Member(Protocol):
     def present(self) -> PeerPresent:
         """Describe the connection to watchers."""
 
-    def hang_up(self, reason: str) -> None:
+    def hang_up(self, reason: Close) -> None:
         """Ask the I/O layer to end the connection."""
-
-
-TOTALS: Final[dict[str, Callable[[Member], int]]] = {  # what a connection counts itself
-    "packets_received": lambda session: session.rx_packets,
-    "bytes_received": lambda session: session.rx_bytes,
-    "packets_received_disco": lambda session: session.rx_disco,
-    "packets_forwarded_in": lambda session: session.rx_forwarded,
-    "packets_sent": lambda session: session.outbox.packets,
-    "bytes_sent": lambda session: session.outbox.payload_octets,
-}
 
 
 class MeshLink:
@@ -143,14 +130,14 @@ class Switch:
         self.receivers: dict[bytes, set[Member]] = {}  # who got packets from a key, and will be told when it is gone
         self.watchers: set[Member] = set()
         self.dirty: list[Outbox] = []
-        self.hangups: list[Member] = []
+        self.hangups: dict[Member, Close] = {}  # sessions to end, and why
         self.backlog = 0  # bytes put into outboxes in this tick
-        self.counts: Counter[str] = Counter()
-        self.drops = {(reason, kind): [0, 0] for reason in DROP_REASONS for kind in ("disco", "other")}  # packets, bytes
+        self.counts = Counts()
+        self.drops = {(reason, kind): [0, 0] for reason in Drop for kind in ("disco", "other")}  # packets, bytes
         self.sessions: set[Member] = set()
         self.mesh_links: set[MeshLink] = set()
 
-    def drop(self, reason: str, source: bytes, is_disco: bool, packets: int, payload_bytes: int) -> None:
+    def drop(self, reason: Drop, source: bytes, is_disco: bool, packets: int, payload_bytes: int) -> None:
         """Account for packets that go nowhere."""
         cell = self.drops[reason, "disco" if is_disco else "other"]
         cell[0] += packets
@@ -166,7 +153,7 @@ class Switch:
         peer = self._peer(session.key)
         self.sessions.add(session)
         if peer.sessions:
-            self.counts["total_dup_client_conns"] += 1
+            self.counts.total_dup_client_conns += 1
             peer.sessions[-1].outbox.set_current(False)
         peer.sessions.append(session)
         session.outbox.set_current(True)
@@ -181,8 +168,7 @@ class Switch:
         self.sessions.remove(session)
         self.watchers.discard(session)
         session.outbox.discard()
-        for name, amount in TOTALS.items():
-            self.counts[name] += amount(session)
+        _add_traffic(self.counts, session)
         for key in session.heard or ():
             self._unsubscribe(session, key)
         peer = self.peers[session.key]
@@ -219,7 +205,7 @@ class Switch:
         if peer is None:
             return
         for session in peer.sessions:
-            session.hang_up("closed_by_mesh_peer")
+            session.hang_up(Close.CLOSED_BY_MESH_PEER)
         for link in peer.links:
             if link.sibling and siblings_too:
                 link.outbox.control(pack_close_peer(key))
@@ -248,7 +234,7 @@ class Switch:
         if link in peer.links:
             return
         if len(peer.links) == 1:
-            self.counts["multiforwarder_created"] += 1
+            self.counts.multiforwarder_created += 1
         known = self._present(peer, external=True) is not None
         peer.links[link] = present
         if link.sibling and not known:
@@ -258,12 +244,12 @@ class Switch:
         """The relay behind `link` no longer has this client."""
         peer = self.peers.get(key)
         if peer is None or link not in peer.links:
-            self.counts["packet_forwarder_delete_other_value"] += 1
+            self.counts.packet_forwarder_delete_other_value += 1
             return
         del peer.links[link]
         link.let_go(key)
         if len(peer.links) == 1:
-            self.counts["multiforwarder_deleted"] += 1
+            self.counts.multiforwarder_deleted += 1
         if link.sibling and self._present(peer, external=True) is None:
             self._tell_watchers(pack_peer_gone(key, GONE_DISCONNECTED), siblings_too=False)
         self._forget_if_gone(peer)
@@ -274,16 +260,16 @@ class Switch:
         link.discard()
         for key in [peer.key for peer in self.peers.values() if link in peer.links]:
             self.withdraw(link, key)
-        self.counts["packets_forwarded_out"] += link.packets
+        self.counts.packets_forwarded_out += link.packets
 
     # Looking at it.
 
-    def totals(self) -> Counter[str]:
+    def totals(self) -> Counts:
         """Every counter over the whole life of the process; what live connections count themselves is added here."""
-        totals = self.counts.copy()
-        for name, amount in TOTALS.items():
-            totals[name] += sum(map(amount, self.sessions))
-        totals["packets_forwarded_out"] += sum(link.packets for link in self.mesh_links)
+        totals = replace(self.counts)
+        for session in self.sessions:
+            _add_traffic(totals, session)
+        totals.packets_forwarded_out += sum(link.packets for link in self.mesh_links)
         return totals
 
     def consistency_check(self) -> list[str]:
@@ -300,8 +286,8 @@ class Switch:
             if any(key not in (receiver.heard or ()) or receiver not in self.sessions for receiver in receivers):
                 problems.append(f"{key.hex()} has a receiver that does not know it")
         totals = self.totals()
-        arrived = totals["packets_received"] + totals["packets_forwarded_in"]
-        left = totals["packets_sent"] + totals["packets_forwarded_out"]
+        arrived = totals.packets_received + totals.packets_forwarded_in
+        left = totals.packets_sent + totals.packets_forwarded_out
         dropped = sum(packets for packets, _ in self.drops.values())
         waiting = sum(member.outbox.waiting for members in (self.sessions, self.mesh_links) for member in members)
         if arrived != left + dropped + waiting:
@@ -346,7 +332,7 @@ class Switch:
             return
         del self.peers[peer.key]
         receivers = self.receivers.pop(peer.key, set())
-        self.counts["peer_gone_disconnected_frames"] += len(receivers)
+        self.counts.peer_gone_disconnected_frames += len(receivers)
         for receiver in receivers:
             receiver.outbox.control(pack_peer_gone(peer.key, GONE_DISCONNECTED))
 
@@ -355,3 +341,13 @@ class Switch:
         receivers.discard(receiver)
         if not receivers:
             self.receivers.pop(source, None)
+
+
+def _add_traffic(counts: Counts, session: Member) -> None:
+    """Add what a connection counts itself."""
+    counts.packets_received += session.rx_packets
+    counts.bytes_received += session.rx_bytes
+    counts.packets_received_disco += session.rx_disco
+    counts.packets_forwarded_in += session.rx_forwarded
+    counts.packets_sent += session.outbox.packets
+    counts.bytes_sent += session.outbox.payload_octets

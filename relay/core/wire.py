@@ -1,4 +1,4 @@
-"""DERP on the wire: frame types, limits, packing and parsing. No I/O, no clock; imports nothing of the relay.
+"""DERP on the wire: frame types, limits, packing and parsing. No I/O, no clock.
 
 The whole protocol in one comment
 ---------------------------------
@@ -32,6 +32,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import Struct
 from typing import Final
+
+from relay.core.reasons import Breach
 
 PROTOCOL_VERSION: Final = 2
 MAGIC: Final = b"DERP\xf0\x9f\x94\x91"
@@ -87,9 +89,9 @@ WATCH_CONNS_FRAME: Final = HEADER.pack(WATCH_CONNS, 0)
 
 
 class ProtocolError(Exception):
-    """The peer broke a rule; the only answer is to hang up. `reason` is a short constant word: it is a metric's label."""
+    """The peer broke a rule; the only answer is to hang up."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: Breach) -> None:
         super().__init__(reason)
         self.reason = reason
 
@@ -117,7 +119,7 @@ def pack_server_key(public: bytes) -> bytes:
 def parse_server_key(payload: bytes) -> bytes:
     """The server's public key out of the greeting's payload; bytes behind it belong to the future."""
     if not 40 <= len(payload) <= MAX_GREETING or payload[:8] != MAGIC:
-        raise ProtocolError("bad_server_key")
+        raise ProtocolError(Breach.BAD_SERVER_KEY)
     return payload[8:40]
 
 
@@ -164,7 +166,7 @@ def pack_peer_gone(key: bytes, reason: int) -> bytes:
 def parse_peer_gone(payload: bytes) -> tuple[bytes, int]:
     """(key, reason); a missing reason means GONE_DISCONNECTED."""
     if len(payload) < KEY_LEN:
-        raise ProtocolError("short_peer_gone")
+        raise ProtocolError(Breach.SHORT_PEER_GONE)
     return payload[:KEY_LEN], payload[KEY_LEN] if len(payload) > KEY_LEN else GONE_DISCONNECTED
 
 
@@ -181,7 +183,7 @@ def pack_restarting(reconnect_in_ms: int, try_for_ms: int) -> bytes:
 def parse_restarting(payload: bytes) -> tuple[int, int]:
     """(reconnect_in_ms, try_for_ms)."""
     if len(payload) < 8:
-        raise ProtocolError("short_restarting")
+        raise ProtocolError(Breach.SHORT_RESTARTING)
     return int.from_bytes(payload[:4], "big"), int.from_bytes(payload[4:8], "big")
 
 
@@ -207,7 +209,7 @@ def parse_peer_present(payload: bytes) -> PeerPresent:
     """Every layout there was: key alone (32 bytes), with address (50), with flags (51), with app name (52 and more)."""
     size = len(payload)
     if size < KEY_LEN:
-        raise ProtocolError("short_peer_present")
+        raise ProtocolError(Breach.SHORT_PEER_PRESENT)
     if size < 50:
         return PeerPresent(payload[:KEY_LEN])
     port = int.from_bytes(payload[48:50], "big")
@@ -231,7 +233,7 @@ def _parse_address(packed: bytes) -> IPv4Address | IPv6Address | None:
 class FrameReader:
     """Cuts a byte stream into frames for whoever reads at leisure (clients, mesh links). The server's reader is session.py.
 
-    A declared length above `limit` raises ProtocolError("frame_too_long") before any of it is kept.
+    A declared length above `limit` raises ProtocolError (FRAME_TOO_LONG) before any of it is kept.
     """
 
     def __init__(self, limit: int = MAX_TO_CLIENT) -> None:
@@ -247,7 +249,7 @@ class FrameReader:
         while len(buffer) - start >= HEADER_LEN:
             kind, length = HEADER.unpack_from(buffer, start)
             if length > self._limit:
-                raise ProtocolError("frame_too_long")
+                raise ProtocolError(Breach.FRAME_TOO_LONG)
             end = start + HEADER_LEN + length
             if len(buffer) < end:
                 break

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 from relay import client as derp
 from relay.core.handshake import ClientInfo
 from relay.core.outbox import Chunk, Outbox
+from relay.core.reasons import Down
 from relay.core.switch import MeshLink
 from relay.core.wire import ProtocolError
 from relay.io.link import CIPHER
@@ -99,7 +100,7 @@ async def keep(loop: Loop, switch: Switch, public_key: bytes, place: Place) -> N
             reason = await ended
         except (OSError, asyncio.TimeoutError) as error:
             reason = f"{type(error).__name__}: {error}"
-        if reason == MYSELF:
+        if reason == Down.MYSELF:
             LOG.info("this mesh entry is the relay itself", relay=place.name)
             return
         LOG.warning("mesh link down", relay=place.name, reason=reason)
@@ -116,9 +117,6 @@ async def meet(loop: Loop, switch: Switch, siblings: int, within_s: float) -> No
         await asyncio.sleep(0.01)
 
 
-MYSELF: Final = "myself"
-
-
 class MeshProtocol(asyncio.Protocol):
     """One connection to another relay. `ended` gets the reason when it is over."""
 
@@ -131,7 +129,7 @@ class MeshProtocol(asyncio.Protocol):
         self._client = derp.Client(place.private_key, ClientInfo(mesh_key=place.mesh_key))
         self._transport: asyncio.Transport | Stream
         self._link: MeshLink | None = None
-        self._reason = "closed"
+        self._reason: str = Down.CLOSED
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -159,7 +157,7 @@ class MeshProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self._link is not None:
             self._link.block()
-        self._write_timer = self._loop.call_later(WRITE_TIMEOUT_S, self.end, "write_timeout")
+        self._write_timer = self._loop.call_later(WRITE_TIMEOUT_S, self.end, Down.WRITE_TIMEOUT)
 
     def resume_writing(self) -> None:
         if self._write_timer is not None:
@@ -183,14 +181,14 @@ class MeshProtocol(asyncio.Protocol):
         self._transport.write(chunk)
 
     def end(self, reason: str) -> None:
-        """Break the link, and try again later."""
+        """Break the link, and try again later. `reason` is for the log: a reason, or the text of an error."""
         self._reason = reason
         self._transport.abort()
 
     def _handle(self, event: derp.Event) -> None:
         switch = self._switch
         if isinstance(event, derp.Greeted) and event.server_key == self._public_key and not self._place.sibling:
-            self.end(MYSELF)
+            self.end(Down.MYSELF)
         elif isinstance(event, derp.Admitted):
             self._client.watch()
             outbox = Outbox(switch.dirty, switch.drop, self, mesh=True)
@@ -208,14 +206,14 @@ class MeshProtocol(asyncio.Protocol):
 
     def _check_login(self) -> None:
         if self._link is None:
-            self.end("not_admitted")
+            self.end(Down.NOT_ADMITTED)
 
     def _check_silence(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         silent_s = self._loop.time() - self._heard_at
         if silent_s > SILENCE_S:
-            self.end("silent")
+            self.end(Down.SILENT)
         else:
             self._timer = self._loop.call_later(SILENCE_S - silent_s + 1, self._check_silence)
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from relay.core.stats import Rates, Stats, merge, snapshot
+from relay.core.counts import DISPOSITIONS, Counts
+from relay.core.stats import TLS_VERSIONS, Rates, Stats, merge, snapshot
 from relay.io.http_client import HttpClient, HttpError, Request
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from relay.io.link import Link
     from relay.io.loop import Loop
     from relay.io.stun_socket import StunSocket
-    from relay.io.tick import Tick
     from relay.mesh.workers import Worker
 
 WRITE_EVERY_S: Final = 2.0
@@ -34,7 +34,6 @@ RATES_EVERY_S: Final = 5.0
 CHECK_EVERY_S: Final = 60.0  # with ten thousand clients a check holds everybody up for 50 ms (measured)
 ASK_WITHIN_S: Final = 2.0
 MAX_PART: Final = 2**24  # bytes that one worker may say
-_DISPOSITIONS: Final = ("success", "not_stun", "read_error", "write_error")
 
 
 class Connections(Protocol):
@@ -43,7 +42,6 @@ class Connections(Protocol):
     loop: Loop
     switch: Switch
     tally: Tally
-    tick: Tick
     admission: Admission
     arrivals: dict[Arrival, None]
     links: dict[int, Link]
@@ -67,18 +65,15 @@ class Census:
     def own(self) -> Stats:
         """This process, now."""
         clients = self._clients
-        tally = clients.tally
-        tally.counts["writes"] = clients.tick.writes
-        tally.counts["stun_silenced"] = sum(stun.silenced for stun in self._stun)
-        for stun in self._stun:
-            tally.labelled["stun_addrfamily", stun.family] = stun.requests["success"]
-        for disposition in _DISPOSITIONS:
-            tally.labelled["stun_requests", disposition] = sum(stun.requests[disposition] for stun in self._stun)
-        for reason, count in clients.admission.counts.items():
-            tally.labelled["admissions", reason] = count
         versions = Counter(link.tls_version for link in clients.links.values())
-        for version in ("1.2", "1.3"):
-            tally.labelled["tls_active_version", version] = versions[version]
+        labelled = {
+            "admissions": clients.admission.counts.by_label(),
+            "stun_addrfamily": {stun.family: stun.requests.success for stun in self._stun},
+            "stun_requests": {
+                disposition: sum(getattr(stun.requests, disposition) for stun in self._stun) for disposition in DISPOSITIONS
+            },
+            "tls_active_version": {version: versions[version] for version in TLS_VERSIONS},
+        }
         gauges = {
             "process_start_unix_time": self._started_at,
             "uptime_sec": int(time.time() - self._started_at),
@@ -86,7 +81,9 @@ class Census:
             "current_file_descriptors": _count_descriptors(),
             **self._gauges(),
         }
-        return snapshot(clients.switch, tally, gauges, self._check())
+        stats = snapshot(clients.switch, clients.tally, gauges, self._check(), labelled)
+        stats.counters.stun_silenced = sum(stun.silenced for stun in self._stun)
+        return stats
 
     def _check(self) -> list[str]:
         """What the last consistency check found; `/debug/check` always makes a new one."""
@@ -99,11 +96,11 @@ class Census:
         """All workers; the others' figures are up to WRITE_EVERY_S old."""
         return merge([self.own(), *self._others()]) if self.worker is not None else self.own()
 
-    def totals(self) -> Counter[str]:
+    def totals(self) -> Counts:
         """Counters alone, of all workers: a fraction of the work."""
-        totals = self._clients.switch.totals() + self._clients.tally.counts
+        totals = self._clients.switch.totals()
         for part in self._others():
-            totals.update(part.counters)
+            totals.add(part.counters)
         return totals
 
     def _others(self) -> Iterator[Stats]:
@@ -112,7 +109,7 @@ class Census:
             return
         for number in worker.others:
             with suppress(OSError, ValueError):  # it is just being started
-                yield Stats(**json.loads(worker.stats_path(number).read_bytes()))
+                yield Stats.from_json(json.loads(worker.stats_path(number).read_bytes()))
 
     async def keep_writing(self) -> None:
         """Let the other workers know, for ever."""

@@ -5,10 +5,11 @@ Everything that comes from outside (app names, addresses, link names) goes throu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
+from relay.core.counts import Counts
 from relay.core.stats import Rates, Stats
 from relay.golang.flag import format_duration
 
@@ -30,6 +31,13 @@ _PAGES: Final = {
     "varz": "metrics for Prometheus",
     "vars": "the same as JSON",
 }
+_SPEEDS: Final[tuple[tuple[Callable[[Counts], int], str], ...]] = (
+    (lambda counts: counts.packets_received, "packets in"),
+    (lambda counts: counts.packets_sent, "packets out"),
+    (lambda counts: counts.bytes_received, "payload bytes in"),
+    (lambda counts: counts.bytes_sent, "payload bytes out"),
+    (lambda counts: counts.accepts, "handshakes"),
+)
 _SEARCHES: Final = (
     ("ip", "IP address", "203.0.113.7"),
     ("cidr", "CIDR", "203.0.113.0/24"),
@@ -76,14 +84,8 @@ def index_page(about: Mapping[str, str], stats: Stats, rates: Rates, links: Sequ
     """`/debug/`: what this is, how it goes, what it refused."""
     faults = "".join(f'<p class="bad">{escape(problem)}</p>' for problem in stats.problems)
     speeds = [
-        (text, *(round(rates.per_second(name, over_s), 1) for over_s in (5, 60)), stats.counters.get(name, 0))
-        for name, text in (
-            ("packets_received", "packets in"),
-            ("packets_sent", "packets out"),
-            ("bytes_received", "payload bytes in"),
-            ("bytes_sent", "payload bytes out"),
-            ("accepts", "handshakes"),
-        )
+        (text, *(round(rates.per_second(counter, over_s), 1) for over_s in (5, 60)), counter(stats.counters))
+        for counter, text in _SPEEDS
     ]
     drops = [(reason, count, stats.dropped_bytes.get(reason, 0)) for reason, count in sorted(stats.dropped_packets.items()) if count]
     parts = [

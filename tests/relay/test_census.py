@@ -30,8 +30,8 @@ def relay():
 
 
 def test_totals_check_nothing(relay):
-    relay.clients.tally.counts["accepts"] += 3
-    assert relay.census.totals()["accepts"] == 3
+    relay.clients.switch.counts.accepts += 3
+    assert relay.census.totals().accepts == 3
     assert relay.checks == 0
 
 

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from relay import __version__
+from relay.core.counts import Labelled
 from relay.core.outbox import Outbox
 from relay.core.stats import Rates, Tally, snapshot
 from relay.core.switch import MeshLink
@@ -96,7 +97,8 @@ def test_the_index_tells_how_it_goes(house):
     house.room.say(a, 9, b"lost")
     house.inside.rates.note(5.0, house.room.switch.totals())
     house.room.now += 100
-    house.tally.labelled["closes", "<eof>"] += 1
+    house.tally.closes = Labelled(["<eof>"])
+    house.tally.closes.add("<eof>")
     house.room.switch.add_link(MeshLink("fra2.example", Outbox([], house.room.switch.drop, None, mesh=True)))
     _, text = house.get("/debug/")
     for expected in (

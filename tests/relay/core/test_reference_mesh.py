@@ -15,7 +15,7 @@ def test_a_forwarded_packet_shows_its_first_sender():
     feed(mesh, wire.pack_forward_packet(key_of(7), key_of(2), b"far"))
     assert frames(room, b) == [received(7, b"far")]
     totals = room.switch.totals()
-    assert totals["packets_forwarded_in"] == 1 and totals["packets_received"] == 0 and totals["bytes_received"] == 0
+    assert totals.packets_forwarded_in == 1 and totals.packets_received == 0 and totals.bytes_received == 0
 
 
 def test_nothing_is_forwarded_twice():
@@ -40,7 +40,7 @@ def test_a_packet_for_another_relays_client_takes_the_oldest_link():
     feed(a, send(3, b"x"))
     assert (first.outbox.take(0)[0], second.outbox.take(0)[0]) == (b"", forwarded)
     totals = room.switch.totals()
-    assert (totals["multiforwarder_created"], totals["multiforwarder_deleted"], totals["packets_forwarded_out"]) == (1, 1, 2)
+    assert (totals.multiforwarder_created, totals.multiforwarder_deleted, totals.packets_forwarded_out) == (1, 1, 2)
 
 
 def test_local_wins_over_mesh_from_the_moment_it_connects():
@@ -75,7 +75,7 @@ def test_strangers_cannot_withdraw():
     room.switch.announce(mesh, PeerPresent(key_of(3)))
     room.switch.withdraw(stranger, key_of(3))
     feed(a, send(3, b"x"))
-    assert mesh.outbox.take(0)[0] and room.switch.totals()["packet_forwarder_delete_other_value"] == 1
+    assert mesh.outbox.take(0)[0] and room.switch.totals().packet_forwarder_delete_other_value == 1
 
 
 def test_a_forward_without_a_sender_is_dropped():

@@ -126,7 +126,7 @@ def test_the_rate_limit_vector():
         data = data[taken:]
         room.now += a.wait_s
     assert passed == [0, 0.545, 1.145, 1.746]
-    assert room.switch.totals()["rate_limit_per_client_waited"] == 3
+    assert room.switch.totals().rate_limit_per_client_waited == 3
 
 
 # Accounting

@@ -93,7 +93,7 @@ def test_when_the_active_one_leaves_the_one_that_spoke_before_it_follows():
     assert first.outbox.current and first.rivals and second.rivals
     room.switch.unregister(first)
     assert second.outbox.current and not second.rivals
-    assert room.switch.totals()["total_dup_client_conns"] == 2
+    assert room.switch.totals().total_dup_client_conns == 2
 
 
 # Watchers (4.9)

@@ -12,6 +12,7 @@ from relay.core import wire
 from relay.core.bucket import RateConfig
 from relay.core.forward import MAX_ROUTES
 from relay.core.handshake import ClientInfo
+from relay.core.reasons import Close
 from relay.core.session import MAX_COLD
 from relay.core.wire import ProtocolError
 from tests.relay import vectors as v
@@ -65,16 +66,16 @@ def test_what_is_counted(world, alice, bob):
     assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (5, 3 + 3 * 62 + 2, 2)
     assert (bob.outbox.packets, bob.outbox.payload_octets) == (4, 3 + 3 * 62)
     totals = world.switch.totals()
-    assert (totals["packets_received"], totals["packets_sent"], totals["bytes_sent"]) == (5, 4, 189)
+    assert (totals.packets_received, totals.packets_sent, totals.bytes_sent) == (5, 4, 189)
     alice.leaves()
-    assert world.switch.totals()["packets_received"] == 5
+    assert world.switch.totals().packets_received == 5
 
 
 def test_unknown_frames_are_skipped_up_to_a_size(world, alice, bob):
     alice.says(wire.pack_frame(0x77, bytes(wire.MAX_UNKNOWN)), wire.pack_pong(b"12345678"), wire.pack_frame(wire.CLIENT_INFO, b"again"))
     alice.sends(bob, b"still here")
     assert bob.gets() == [(alice.key, b"still here")]
-    assert world.switch.counts["unknown_frames"] == 3
+    assert world.switch.counts.unknown_frames == 3
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_pings_are_answered_one_at_a_time(world, alice):
     assert alice.hears() == [(wire.PONG, b"first 8b")]
     alice.says(PING)
     assert alice.hears() == [(wire.PONG, b"12345678")]
-    assert (world.switch.counts["got_ping"], world.switch.counts["sent_pong"]) == (3, 2)
+    assert (world.switch.counts.got_ping, world.switch.counts.sent_pong) == (3, 2)
 
 
 def test_a_flood_of_pings_waits_for_its_turn(world, alice, bob):
@@ -160,7 +161,7 @@ def test_home_is_noted_and_moves_are_counted_after_a_while(world, alice):
     world.now += 6
     alice.says(wire.pack_note_preferred(False), wire.pack_note_preferred(False))
     alice.says(wire.pack_frame(wire.NOTE_PREFERRED, b"\7"))
-    assert (world.switch.counts["home_moves_in"], world.switch.counts["home_moves_out"]) == (1, 1)
+    assert (world.switch.counts.home_moves_in, world.switch.counts.home_moves_out) == (1, 1)
 
 
 def test_whoever_tries_disco_with_nobody_is_told_but_not_often(world, alice):
@@ -176,7 +177,7 @@ def test_whoever_tries_disco_with_nobody_is_told_but_not_often(world, alice):
     alice.sends(nobody, v.SMALLEST_DISCO)
     assert alice.hears() == [gone]
     assert (world.dropped("unknown_dest", "disco"), world.dropped("unknown_dest")) == (8, 1)
-    assert world.switch.counts["peer_gone_not_here_frames"] == 4
+    assert world.switch.counts.peer_gone_not_here_frames == 4
 
 
 def test_the_table_of_destinations_is_bounded(world, alice):
@@ -334,7 +335,7 @@ def test_packets_for_another_relays_client_are_forwarded(world, alice):
     assert link.hears() == []
     link.link.outbox.unblock()
     assert link.hears() == [(wire.FORWARD_PACKET, alice.key + key("far") + b"later")]
-    assert world.switch.totals()["packets_forwarded_out"] == 2
+    assert world.switch.totals().packets_forwarded_out == 2
 
 
 def test_runs_to_one_peer_leave_in_one_piece_whatever_their_sizes(world, alice, bob):
@@ -407,8 +408,13 @@ def test_a_packet_from_outside_may_go_on_to_another_worker_but_no_further(world,
 def test_close_peer_hangs_up_on_every_connection(world, relay, bob):
     again = world.connect("bob")
     relay.says(wire.pack_close_peer(bob.key), wire.pack_close_peer(bob.key), wire.pack_close_peer(key("nobody")))
-    assert world.switch.hangups == [bob.session, again.session]
-    assert bob.session.reason == "closed_by_mesh_peer"
+    assert world.switch.hangups == dict.fromkeys((bob.session, again.session), Close.CLOSED_BY_MESH_PEER)
+
+
+def test_a_hangup_has_the_first_reason_that_is_given(world, bob):
+    bob.session.hang_up(Close.CLOSED_BY_MESH_PEER)
+    bob.session.hang_up(Close.REVOKED_NOT_IN_ALLOW_FILE)
+    assert world.switch.hangups == {bob.session: Close.CLOSED_BY_MESH_PEER}
 
 
 def test_a_watcher_that_is_the_relay_itself_hears_nothing(world):

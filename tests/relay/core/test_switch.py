@@ -47,7 +47,7 @@ def test_who_got_packets_is_told_once_that_the_sender_is_gone(world):
     bob.hears()
     alice.leaves()
     assert gone(bob.hears()) == []
-    assert world.switch.counts["peer_gone_disconnected_frames"] == 1
+    assert world.switch.counts.peer_gone_disconnected_frames == 1
 
 
 def test_a_receiver_that_left_is_not_told(world):
@@ -95,7 +95,7 @@ def test_the_last_to_speak_is_active(world):
     first.leaves()
     assert reached() == 3
     assert not third.session.rivals
-    assert world.switch.counts["total_dup_client_conns"] == 2
+    assert world.switch.counts.total_dup_client_conns == 2
 
 
 # Watchers.
@@ -146,7 +146,7 @@ def test_the_oldest_link_is_used_until_it_withdraws(world):
     alice.sends(key("bob"), b"2")
     assert (len(first.hears()), len(second.hears())) == (0, 1)
     counts = world.switch.counts
-    assert (counts["multiforwarder_created"], counts["multiforwarder_deleted"], counts["packet_forwarder_delete_other_value"]) == (1, 1, 2)
+    assert (counts.multiforwarder_created, counts.multiforwarder_deleted, counts.packet_forwarder_delete_other_value) == (1, 1, 2)
 
 
 def test_a_broken_link_takes_its_keys_along(world):
@@ -311,7 +311,7 @@ class Traffic(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost_unseen(self):
         assert self.world.switch.consistency_check() == []
-        assert self.world.switch.totals()["packets_received"] == self.sent
+        assert self.world.switch.totals().packets_received == self.sent
 
 
 TestTraffic = Traffic.TestCase
