@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from relay.client import Connection, Refused
+from relay.client import Refused
+from relay.connection import Connection
 from relay.core import stun
 from relay.core.handshake import ClientInfo, make_private_key
 from relay.core.wire import ProtocolError
