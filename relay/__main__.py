@@ -54,7 +54,10 @@ def run(
     worker: Worker | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """One relay process on a loop of its own. Raises SystemExit with one sentence when it cannot start."""
+    """One relay process on a loop of its own.
+
+    Raises SystemExit with one sentence when it cannot start.
+    """
     loop = Loop()
     asyncio.set_event_loop(loop)
     try:
@@ -69,9 +72,11 @@ def run(
 
 
 def _keep_memory() -> None:
-    """Let glibc keep a few MiB instead of giving every freed buffer back to the kernel and faulting it in again.
+    """Let glibc keep a few MiB instead of giving every freed buffer back to the kernel and faulting
+    it in again.
 
-    With senders that rotate over receivers a packet costs 2.1 µs instead of 5 µs here (virtual machine, 1,200 B, TLS).
+    With senders that rotate over receivers a packet costs 2.1 µs instead of 5 µs here (virtual
+    machine, 1,200 B, TLS).
     """
     with suppress(AttributeError, OSError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
@@ -86,7 +91,8 @@ async def serve(relay: Relay, ready: Callable[[], None]) -> None:
         relay.loop.add_signal_handler(number, relay.stop)
     relay.loop.add_signal_handler(signal.SIGHUP, relay.reload)
     await relay.start()  # says that the relay is ready, and a signal may be the answer
-    # What start-up made lives for ever: the collector need not look at it. Connections leave no cycles behind.
+    # What start-up made lives for ever: the collector need not look at it. Connections leave no
+    # cycles behind.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

@@ -23,7 +23,10 @@ _META_NAME: Final = re.compile(rb"derpkey([0-9a-fA-F]{64})")
 
 
 class Refused(ProtocolError):
-    """The server answered the upgrade with something else than 101. `status` and the first 1 KiB of `body` say why."""
+    """The server answered the upgrade with something else than 101.
+
+    `status` and the first 1 KiB of `body` say why.
+    """
 
     def __init__(self, status: int, body: str) -> None:
         super().__init__(Breach.NOT_UPGRADED)
@@ -109,7 +112,8 @@ Event = Greeted | Admitted | Received | Alive | Gone | Present | Pinged | Ponged
 
 
 def find_meta_key(chain: Iterable[bytes]) -> bytes | None:
-    """The relay's public key out of the meta certificate of a TLS chain (each certificate in DER), if there is one.
+    """The relay's public key out of the meta certificate of a TLS chain (each certificate in DER),
+    if there is one.
 
     Only the first match counts. Trust in it is trust in the TLS session it came from.
     """
@@ -122,12 +126,14 @@ def find_meta_key(chain: Iterable[bytes]) -> bytes | None:
 class Client:
     """One DERP connection seen from the client, without sockets.
 
-    Send `start(host)` first, feed what arrives to `receive`, and send whatever `outgoing()` returns after each call.
-    With `server_key` given (known from the meta certificate), the upgrade is a fast start: the ClientInfo travels with
-    the HTTP request and no HTTP answer comes.
+    Send `start(host)` first, feed what arrives to `receive`, and send whatever `outgoing()` returns
+    after each call. With `server_key` given (known from the meta certificate), the upgrade is a
+    fast start: the ClientInfo travels with the HTTP request and no HTTP answer comes.
     """
 
-    def __init__(self, private_key: bytes, info: ClientInfo | None = None, *, server_key: bytes | None = None) -> None:
+    def __init__(
+        self, private_key: bytes, info: ClientInfo | None = None, *, server_key: bytes | None = None
+    ) -> None:
         self.private_key = private_key
         self.public_key = public_key_of(private_key)
         self.info = info or ClientInfo()
@@ -138,7 +144,9 @@ class Client:
         self._out = bytearray()
 
     def start(self, host: str, path: str = "/derp", *, ideal_node: str = "") -> None:
-        """Queue the upgrade request for `host` (with `:port` unless it is 443); on a fast start the ClientInfo too."""
+        """Queue the upgrade request for `host` (with `:port` unless it is 443); on a fast start the
+        ClientInfo too.
+        """
         headers = [("Host", host), ("User-Agent", "derpfleet"), ("Connection", "Upgrade")]
         if self._fast:
             headers.append(("Derp-Fast-Start", "1"))
@@ -160,8 +168,8 @@ class Client:
     def receive(self, data: bytes | bytearray | memoryview) -> list[Event]:
         """The events that `data` completes; b"" means end of stream.
 
-        Raises Refused when the server does not upgrade, ProtocolError for bytes that are not DERP or a stream that ends
-        before the greeting.
+        Raises Refused when the server does not upgrade, ProtocolError for bytes that are not DERP
+        or a stream that ends before the greeting.
         """
         if self._http is not None:
             upgraded = self._receive_http(self._http, bytes(data))
@@ -230,7 +238,11 @@ class Client:
         if self.server_key is None and kind != wire.SERVER_KEY:
             raise ProtocolError(Breach.NO_SERVER_KEY)
         if kind == wire.RECV_PACKET:
-            return Received(payload[: wire.KEY_LEN], payload[wire.KEY_LEN :]) if len(payload) >= wire.KEY_LEN else None
+            return (
+                Received(payload[: wire.KEY_LEN], payload[wire.KEY_LEN :])
+                if len(payload) >= wire.KEY_LEN
+                else None
+            )
         if kind == wire.SERVER_KEY:
             return self._greeted(wire.parse_server_key(payload))
         if kind == wire.SERVER_INFO:
@@ -254,7 +266,9 @@ def _refusal_body(http: h11.Connection) -> str:
 
 
 def _simple_event(kind: int, payload: bytes) -> Event | None:
-    """The event of a frame that needs no state; None for unknown types, and for short frames as Go's client drops them."""
+    """The event of a frame that needs no state; None for unknown types, and for short frames as
+    Go's client drops them.
+    """
     if kind == wire.KEEP_ALIVE:
         return Alive()
     if kind == wire.HEALTH:

@@ -27,7 +27,9 @@ from relay.sweep import Sweep
 
 
 class Secrets:
-    """What other relays of the region, and other workers of this one, prove themselves with; None where there are none."""
+    """What other relays of the region, and other workers of this one, prove themselves with; None
+    where there are none.
+    """
 
     def __init__(self, mesh_key: bytes | None, worker: Worker | None) -> None:
         self.mesh_key = mesh_key
@@ -43,7 +45,9 @@ class Secrets:
 
 
 class Clients:
-    """The connections of one relay process: what arrivals (io.arrival.Reception) and links (io.link.Owner) ask for and tell."""
+    """The connections of one relay process: what arrivals (io.arrival.Reception) and links
+    (io.link.Owner) ask for and tell.
+    """
 
     def __init__(
         self,
@@ -105,12 +109,19 @@ class Clients:
                 session.hang_up(REVOKED_BY[verdict.reason])
 
     def _who_and_where(self) -> list[tuple[bytes, str]]:
-        return [(session.key, str(session.address or "")) for session in self.switch.sessions if not session.is_mesh]
+        return [
+            (session.key, str(session.address or ""))
+            for session in self.switch.sessions
+            if not session.is_mesh
+        ]
 
     # For arrivals.
 
     def refuses_connection(self, *, main: bool) -> Refusal | None:
-        """Return why a new connection is not wanted, or None. The main listener has the limit, also where a proxy does its TLS."""
+        """Return why a new connection is not wanted, or None.
+
+        The main listener has the limit, also where a proxy does its TLS.
+        """
         if main:
             if not self._accepts.allow(self.loop.time()):
                 self.switch.counts.tls_listener_rejected_connections += 1
@@ -128,7 +139,15 @@ class Clients:
         """Tell whether a client proved that it knows this relay's mesh key."""
         return self.secrets.is_mesh_peer(info)
 
-    def admit(self, link: Link, who: Introduction, ticket: Ticket | None, *, address: tuple[str, int], not_ideal: bool) -> Session:
+    def admit(
+        self,
+        link: Link,
+        who: Introduction,
+        ticket: Ticket | None,
+        *,
+        address: tuple[str, int],
+        not_ideal: bool,
+    ) -> Session:
         """Register a client; SERVER_INFO has been written."""
         serial = next(self._serials)
         session = Session(

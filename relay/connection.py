@@ -14,8 +14,9 @@ from relay.core.handshake import ClientInfo
 class Connection:
     """A `Client` on an asyncio stream. Use as `async with await Connection.open(...) as derp:`.
 
-    Not for several readers at once. Every method that waits raises OSError when the transport fails and EOFError when the
-    server hangs up (a refusal by admission looks like that: there is no reason on the wire).
+    Not for several readers at once. Every method that waits raises OSError when the transport fails
+    and EOFError when the server hangs up (a refusal by admission looks like that: there is no
+    reason on the wire).
     """
 
     def __init__(self, client: Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -39,8 +40,9 @@ class Connection:
     ) -> Connection:
         """Connect, upgrade and log in; returns when the server has admitted this client.
 
-        `server_name` (default: `address`) is what TLS checks and what the Host header says. `fast_start` is used when TLS
-        1.3 brought a meta certificate, as Tailscale's own clients do. No time limit of its own: wrap it in asyncio.wait_for.
+        `server_name` (default: `address`) is what TLS checks and what the Host header says.
+        `fast_start` is used when TLS 1.3 brought a meta certificate, as Tailscale's own clients do.
+        No time limit of its own: wrap it in asyncio.wait_for.
         """
         host = server_name or address
         reader, writer = await asyncio.open_connection(
@@ -82,7 +84,9 @@ class Connection:
         await self.flush()
 
     async def ping(self, data: bytes) -> None:
-        """Send 8 bytes and wait until they come back; packets that come before the pong stay to be received."""
+        """Send 8 bytes and wait until they come back; packets that come before the pong stay to be
+        received.
+        """
         self.client.ping(data)
         await self.flush()
         before: list[Event] = []
@@ -103,14 +107,18 @@ class Connection:
     async def __aenter__(self) -> Connection:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
 def meta_key(tls: ssl.SSLObject | None) -> bytes | None:
-    """The relay's key from the chain of a TLS 1.3 session; None for TLS 1.2, or without a meta certificate.
+    """The relay's key from the chain of a TLS 1.3 session; None for TLS 1.2, or without a meta
+    certificate.
 
-    Python has a public way to the presented chain since 3.13; before that the same method stands on the inner object.
+    Python has a public way to the presented chain since 3.13; before that the same method stands on
+    the inner object.
     """
     if tls is None or tls.version() != "TLSv1.3":
         return None

@@ -1,11 +1,13 @@
-"""Structured logs: a constant message and named fields, as plain text, JSON lines or journal fields.
+"""Structured logs: a constant message and named fields, as plain text, JSON lines or journal
+fields.
 
     log = Log("server")
     log.info("client admitted", key=text, address=address)
 
-The message is what one counts and searches by, so it never contains data. One that repeats faster than once a second
-(after a burst of 20) is held back and counted; the next that passes says how many there were in `suppressed`: strangers
-must not be able to fill a disk. The rest of the process' logging (asyncio's own) goes the same way.
+The message is what one counts and searches by, so it never contains data. One that repeats faster
+than once a second (after a burst of 20) is held back and counted; the next that passes says how
+many there were in `suppressed`: strangers must not be able to fill a disk. The rest of the process'
+logging (asyncio's own) goes the same way.
 """
 
 from __future__ import annotations
@@ -27,12 +29,21 @@ JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 IDENTIFIER: Final = "derp-relay"
 MAX_VALUE: Final = 512  # characters of one field
 _MAX_MESSAGES: Final = 256
-_PRIORITY: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+_PRIORITY: Final = {
+    logging.DEBUG: 7,
+    logging.INFO: 6,
+    logging.WARNING: 4,
+    logging.ERROR: 3,
+    logging.CRITICAL: 2,
+}
 _BARE: Final = re.compile(r"[!#-<>-~]+")  # printable, without blank, quote and equals sign
 
 
 class Log:
-    """A part's log, `relay.<part>` to the logging module. Fields may have any type that str() makes sense of."""
+    """A part's log, `relay.<part>` to the logging module.
+
+    Fields may have any type that str() makes sense of.
+    """
 
     def __init__(self, part: str) -> None:
         self._logger = logging.getLogger(f"relay.{part}")
@@ -54,8 +65,17 @@ class Log:
         self._logger.error(message, exc_info=error, extra={"fields": fields})
 
 
-def set_up(form: str, *, level: int = logging.INFO, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ) -> None:
-    """Send all logging of this process to `stream` (stderr) or the journal. `form`: auto, plain, json or journal."""
+def set_up(
+    form: str,
+    *,
+    level: int = logging.INFO,
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> None:
+    """Send all logging of this process to `stream` (stderr) or the journal.
+
+    `form`: auto, plain, json or journal.
+    """
     out = sys.stderr if stream is None else stream
     handler: logging.Handler = logging.StreamHandler(out)
     if form == "journal" or (form == "auto" and _is_journal(out, environ)):
@@ -68,7 +88,9 @@ def set_up(form: str, *, level: int = logging.INFO, stream: TextIO | None = None
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether the stream is the one that systemd connected to the journal: its device and inode are in JOURNAL_STREAM."""
+    """Whether the stream is the one that systemd connected to the journal: its device and inode are
+    in JOURNAL_STREAM.
+    """
     device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         status = os.fstat(stream.fileno())
@@ -78,7 +100,9 @@ def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, str]:
-    """A record's fields as text, each cut to MAX_VALUE characters; an exception's text is one of them."""
+    """A record's fields as text, each cut to MAX_VALUE characters; an exception's text is one of
+    them.
+    """
     fields: dict[str, Any] = dict(getattr(record, "fields", {}))
     if record.exc_info and record.exc_info[0]:
         fields["exception"] = f"{record.exc_info[0].__name__}: {record.exc_info[1]}"
@@ -89,16 +113,23 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
 
 
 class PlainFormatter(logging.Formatter):
-    """`warning client refused reason=not_in_allow_file address=203.0.113.7`; values with blanks are quoted."""
+    """`warning client refused reason=not_in_allow_file address=203.0.113.7`; values with blanks are
+    quoted.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         words = [record.levelname.lower(), _one_line(record.getMessage())]
-        words += [f"{name}={value if _BARE.fullmatch(value) else json.dumps(value)}" for name, value in fields_of(record).items()]
+        words += [
+            f"{name}={value if _BARE.fullmatch(value) else json.dumps(value)}"
+            for name, value in fields_of(record).items()
+        ]
         return " ".join(words)
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time (RFC 3339, UTC), level, part, message, and the fields, which cannot replace these."""
+    """One JSON object per line: time (RFC 3339, UTC), level, part, message, and the fields, which
+    cannot replace these.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, timezone.utc)
@@ -116,7 +147,8 @@ def _one_line(text: str) -> str:
 
 
 class JournalHandler(logging.Handler):
-    """Sends records with their fields (`DERP_REASON=…`) to the journal; what it does not take goes to `fallback`.
+    """Sends records with their fields (`DERP_REASON=…`) to the journal; what it does not take goes
+    to `fallback`.
 
     The protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL.
     """
@@ -140,7 +172,9 @@ class JournalHandler(logging.Handler):
         }
         entries.update((f"DERP_{name.upper()}", value) for name, value in fields_of(record).items())
         try:
-            self._socket.sendto(b"".join(pack_journal_field(*entry) for entry in entries.items()), self._address)
+            self._socket.sendto(
+                b"".join(pack_journal_field(*entry) for entry in entries.items()), self._address
+            )
         except OSError:
             self._fallback.emit(record)
 
@@ -158,7 +192,9 @@ def pack_journal_field(name: str, value: str) -> bytes:
 
 
 class HoldBack(logging.Filter):
-    """Lets a message pass 20 times at once and then once a second; `suppressed` counts those between."""
+    """Lets a message pass 20 times at once and then once a second; `suppressed` counts those
+    between.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -169,7 +205,8 @@ class HoldBack(logging.Filter):
         key = (record.name, str(record.msg))
         bucket = self._buckets.get(key)
         if bucket is None:
-            if len(self._buckets) >= _MAX_MESSAGES:  # messages are constants, so this is somebody else's code
+            # Messages are constants, so this is somebody else's code.
+            if len(self._buckets) >= _MAX_MESSAGES:
                 self._buckets.clear()
                 self._held.clear()
             bucket = self._buckets[key] = Bucket(1, 20, record.created)

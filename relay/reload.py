@@ -25,10 +25,15 @@ class Reloader:
         self._config = config
         self._clients = clients
         self._log = log
-        self._meta_certificate = meta_certificate.pem_of(meta_certificate.new_meta_cert(clients.key.public, time.time()))
+        self._meta_certificate = meta_certificate.pem_of(
+            meta_certificate.new_meta_cert(clients.key.public, time.time())
+        )
 
     def load(self) -> None:
-        """Read everything for the first time, and make a certificate where one is to be made. Raises OSError, ValueError."""
+        """Read everything for the first time, and make a certificate where one is to be made.
+
+        Raises OSError, ValueError.
+        """
         config = self._config
         if config.serve_tls:
             if self_signed.ensure_self_signed(config.cert_dir, config.hostname, time.time()):
@@ -38,7 +43,9 @@ class Reloader:
             self._load_limits()
 
     def reload(self) -> None:
-        """Read certificate and limits again; what cannot be read stays as it was, whatever becomes of the other."""
+        """Read certificate and limits again; what cannot be read stays as it was, whatever becomes
+        of the other.
+        """
         if self._config.serve_tls:
             self._reload("certificate", self._load_certificate)
         if self._config.rate_config:
@@ -56,18 +63,26 @@ class Reloader:
             self._log.info("reloaded", part=part)
 
     def _load_certificate(self) -> None:
-        """Take the certificate as it lies there now. Raises OSError, and ValueError if it is not for this relay's name."""
+        """Take the certificate as it lies there now.
+
+        Raises OSError, and ValueError if it is not for this relay's name.
+        """
         chain, key = self_signed.cert_paths(self._config.cert_dir, self._config.hostname)
         certificate = parse_certificate(first_certificate(chain.read_text("ascii")))
         if not certificate.is_for(self._config.hostname):
-            raise ValueError(f"{chain} is for {', '.join(certificate.names) or 'nobody'}, not for {self._config.hostname}")
+            raise ValueError(
+                f"{chain} is for {', '.join(certificate.names) or 'nobody'}, not for {self._config.hostname}"
+            )
         self.context = make_server_context(chain, key, self._meta_certificate)
         self.certificate = certificate
 
     def _tell_pin(self) -> None:
         chain, _ = self_signed.cert_paths(self._config.cert_dir, self._config.hostname)
         pin = self_signed.pin_of(chain.read_text("ascii"))
-        self._log.info("made a self-signed certificate; DERP map node", node=self_signed.map_node(self._config.hostname, pin))
+        self._log.info(
+            "made a self-signed certificate; DERP map node",
+            node=self_signed.map_node(self._config.hostname, pin),
+        )
 
     def _load_limits(self) -> None:
         self._clients.limit(_read_rate_config(self._config.rate_config))

@@ -1,8 +1,10 @@
-"""`python -m relay.selftest https://derp.example.org`: does this relay relay? Two clients log in and send to each other.
+"""`python -m relay.selftest https://derp.example.org`: does this relay relay?
 
-For whoever has the relay alone and no toolkit around it. Prints one line per step and exits 0 if all of them worked, 1 at
-the first that did not, 2 if the command line is wrong. Needs nothing of the relay but its address: `-mesh-key` or an
-allowed `-key` where clients are admitted by list.
+Two clients log in and send to each other.
+
+For whoever has the relay alone and no toolkit around it. Prints one line per step and exits 0 if
+all of them worked, 1 at the first that did not, 2 if the command line is wrong. Needs nothing of
+the relay but its address: `-mesh-key` or an allowed `-key` where clients are admitted by list.
 """
 
 from __future__ import annotations
@@ -65,15 +67,29 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("url", help="https://host[:port], or http:// for a relay without TLS")
     parser.add_argument("-address", default="", help="dial this address instead of the host's")
-    parser.add_argument("-pin", default="", help="sha256-raw:<hex> of the certificate; no authority is asked then")
+    parser.add_argument(
+        "-pin", default="", help="sha256-raw:<hex> of the certificate; no authority is asked then"
+    )
     parser.add_argument("-insecure", action="store_true", help="do not check the certificate")
-    parser.add_argument("-fast-start", action="store_true", help="use the key in the relay's certificates, as Tailscale's clients do")
-    parser.add_argument("-key", default="", help="key file of an admitted client, in derper's format; it sends to itself")
+    parser.add_argument(
+        "-fast-start",
+        action="store_true",
+        help="use the key in the relay's certificates, as Tailscale's clients do",
+    )
+    parser.add_argument(
+        "-key", default="", help="key file of an admitted client, in derper's format; it sends to itself"
+    )
     parser.add_argument("-mesh-key", default="", help="file with the mesh key: no admission is asked")
-    parser.add_argument("-stun-port", type=int, default=3478, help="0 = do not ask for STUN (default %(default)s)")
+    parser.add_argument(
+        "-stun-port", type=int, default=3478, help="0 = do not ask for STUN (default %(default)s)"
+    )
     parser.add_argument("-count", type=int, default=10, help="packets each way (default %(default)s)")
-    parser.add_argument("-size", type=int, default=1200, help="bytes in each, 8 to 65536 (default %(default)s)")
-    parser.add_argument("-timeout", type=float, default=5.0, help="seconds for each step (default %(default)s)")
+    parser.add_argument(
+        "-size", type=int, default=1200, help="bytes in each, 8 to 65536 (default %(default)s)"
+    )
+    parser.add_argument(
+        "-timeout", type=float, default=5.0, help="seconds for each step (default %(default)s)"
+    )
     options = parser.parse_args(argv)
     url = urlsplit(options.url)
     if url.scheme not in ("http", "https") or not url.hostname:
@@ -110,7 +126,16 @@ def _target(options: argparse.Namespace) -> Target:
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     keys = (key, key) if key else (make_private_key(), make_private_key())
     info = ClientInfo(is_prober=True, mesh_key=mesh_key)
-    return Target(host, url.port or (443 if tls else 80), options.address or host, tls, keys, info, options.fast_start, options.timeout)
+    return Target(
+        host,
+        url.port or (443 if tls else 80),
+        options.address or host,
+        tls,
+        keys,
+        info,
+        options.fast_start,
+        options.timeout,
+    )
 
 
 def _say(step: str, text: str) -> None:
@@ -129,16 +154,22 @@ async def _step(name: str, work: Awaitable[T], limit_s: float) -> T:
     except Refused as e:
         raise Failed(f"{name}: the upgrade was refused: {e}") from None
     except EOFError:
-        raise Failed(f"{name}: the relay hung up. If it admits clients by list, use -key or -mesh-key") from None
+        raise Failed(
+            f"{name}: the relay hung up. If it admits clients by list, use -key or -mesh-key"
+        ) from None
     except (OSError, ProtocolError) as e:
         raise Failed(f"{name}: {e or type(e).__name__}") from None
 
 
 async def _look_at_tls(target: Target, pin: str) -> None:
-    """Tell what TLS agrees on; with a pin, trust from here on the certificate that has it, and no other."""
+    """Tell what TLS agrees on; with a pin, trust from here on the certificate that has it, and no
+    other.
+    """
     tls = target.tls
     assert tls is not None  # noqa: S101  for the type checker
-    _, writer = await asyncio.open_connection(target.address, target.port, ssl=tls, server_hostname=target.host)
+    _, writer = await asyncio.open_connection(
+        target.address, target.port, ssl=tls, server_hostname=target.host
+    )
     try:
         inner = writer.get_extra_info("ssl_object")
         leaf = ssl.DER_cert_to_PEM_cert(inner.getpeercert(binary_form=True))
@@ -157,9 +188,18 @@ async def _look_at_tls(target: Target, pin: str) -> None:
 async def _login(target: Target, key: bytes) -> Connection:
     began = time.perf_counter()
     connection = await Connection.open(
-        target.address, target.port, key, target.info, tls=target.tls, server_name=target.host, fast_start=target.fast_start
+        target.address,
+        target.port,
+        key,
+        target.info,
+        tls=target.tls,
+        server_name=target.host,
+        fast_start=target.fast_start,
     )
-    _say("login", f"{_ms(time.perf_counter() - began)}, server key {(connection.client.server_key or b'').hex()}")
+    _say(
+        "login",
+        f"{_ms(time.perf_counter() - began)}, server key {(connection.client.server_key or b'').hex()}",
+    )
     return connection
 
 
@@ -187,7 +227,8 @@ async def _exchange(left: Connection, right: Connection, count: int, size: int) 
                 raise Failed("packets: what arrived is not what was sent")
         times.append((time.perf_counter() - began) / 2)
     _say(
-        "packets", f"{count} each way of {size} bytes: min {_ms(min(times))}, median {_ms(statistics.median(times))}, max {_ms(max(times))}"
+        "packets",
+        f"{count} each way of {size} bytes: min {_ms(min(times))}, median {_ms(statistics.median(times))}, max {_ms(max(times))}",
     )
 
 

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 PERIOD_S: Final = 0.5
 KEEP_ALIVE_S: Final = 60.0
-KEEP_ALIVE_JITTER_S: Final = 5.0  # drawn once per connection, so that ten thousand of them do not speak at once
+# Drawn once per connection, so that ten thousand of them do not speak at once.
+KEEP_ALIVE_JITTER_S: Final = 5.0
 MESH_WRITE_TIMEOUT_S: Final = 30.0
 
 
 class ResidentMemory:
-    """Memory of this process that is in RAM. One descriptor, opened early: there may be none left when it matters."""
+    """Memory of this process that is in RAM.
+
+    One descriptor, opened early: there may be none left when it matters.
+    """
 
     def __init__(self) -> None:
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)

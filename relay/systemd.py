@@ -1,4 +1,6 @@
-"""systemd's small protocols: sockets handed over, readiness told, the watchdog fed. Without systemd nothing happens.
+"""systemd's small protocols: sockets handed over, readiness told, the watchdog fed.
+
+Without systemd nothing happens.
 
 Sources: sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
 """
@@ -14,10 +16,11 @@ FIRST_FD = 3
 
 
 def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[tuple[str, socket.socket]]:
-    """The sockets that systemd passed to this process, each with its FileDescriptorName= ("" if it has none).
+    """The sockets that systemd passed to this process, each with its FileDescriptorName= ("" if it
+    has none).
 
-    They are set non-blocking and close-on-exec, and the variables are taken out of `environ`, so that no child takes
-    the descriptors for its own. Raises OSError if one of them is no socket.
+    They are set non-blocking and close-on-exec, and the variables are taken out of `environ`, so
+    that no child takes the descriptors for its own. Raises OSError if one of them is no socket.
     """
     count, names = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_FDNAMES", "").split(":")
     if environ.pop("LISTEN_PID", "") != str(pid) or not count.isdecimal():

@@ -1,4 +1,6 @@
-"""What runs beside the connections, and for one of them: errors are logged, and what the relay needs may not end by one."""
+"""What runs beside the connections, and for one of them: errors are logged, and what the relay
+needs may not end by one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from relay.log import Log
 
 
 class Tasks:
-    """Holds the relay's tasks. `stopping` is resolved when one fails that the relay needs, and `failure` says which."""
+    """Holds the relay's tasks.
+
+    `stopping` is resolved when one fails that the relay needs, and `failure` says which.
+    """
 
     def __init__(self, loop: Loop, stopping: asyncio.Future[None], log: Log) -> None:
         self.failure = ""  # what made the relay end, if it was no signal
@@ -21,7 +26,9 @@ class Tasks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something for one connection; it is cancelled at the end, and an error that it does not expect is logged."""
+        """Run something for one connection; it is cancelled at the end, and an error that it does
+        not expect is logged.
+        """
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -29,7 +36,9 @@ class Tasks:
         return task
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something that the relay needs as long as it lives: should it fail, the relay drains and ends, with `failure` set."""
+        """Run something that the relay needs as long as it lives: should it fail, the relay drains
+        and ends, with `failure` set.
+        """
         self.spawn(work).add_done_callback(self._fail)
 
     def cancel(self) -> None:

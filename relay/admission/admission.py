@@ -1,11 +1,14 @@
-"""Who may use the relay: everybody, the keys of an allow file, whom an admission controller or the local tailscaled knows.
+"""Who may use the relay: everybody, the keys of an allow file, whom an admission controller or the
+local tailscaled knows.
 
-What is configured adds up: a client must pass every check. Each answer is a `Verdict` whose reason is counted.
+What is configured adds up: a client must pass every check. Each answer is a `Verdict` whose reason
+is counted.
 
-`ask` is awaited during a client's handshake. A check that gets no clear answer refuses; with `fail_open` the controller's
-transport errors and timeouts admit, and nothing else does: any status but 200 is a refusal, as in derper.
-`revoked` finds connected clients that would be refused now. There an unclear answer changes nothing, or a controller's
-restart would empty the relay; derper does not ask again at all.
+`ask` is awaited during a client's handshake. A check that gets no clear answer refuses; with
+`fail_open` the controller's transport errors and timeouts admit, and nothing else does: any status
+but 200 is a refusal, as in derper. `revoked` finds connected clients that would be refused now.
+There an unclear answer changes nothing, or a controller's restart would empty the relay; derper
+does not ask again at all.
 """
 
 from __future__ import annotations
@@ -63,11 +66,18 @@ class AllowFileCheck:
         self._file = file
 
     async def ask(self, key: bytes, address: str) -> Verdict:
-        return Verdict(True, Answer.IN_ALLOW_FILE) if self._file.allows(key) else Verdict(False, Answer.NOT_IN_ALLOW_FILE)
+        return (
+            Verdict(True, Answer.IN_ALLOW_FILE)
+            if self._file.allows(key)
+            else Verdict(False, Answer.NOT_IN_ALLOW_FILE)
+        )
 
 
 class UrlCheck:
-    """Does the admission controller (headscale's /verify, or any) allow it? `tailcfg.DERPAdmitClientRequest` in derper."""
+    """Does the admission controller (headscale's /verify, or any) allow it?
+
+    `tailcfg.DERPAdmitClientRequest` in derper.
+    """
 
     def __init__(self, url: str, *, fail_open: bool = False, client: HttpClient | None = None) -> None:
         self._url = url
@@ -82,18 +92,24 @@ class UrlCheck:
         except HttpError as e:
             if self._fail_open:
                 return Verdict(True, Answer.VERIFY_URL_FAILED_OPEN, clear=False, detail=str(e))
-            reason = Answer.VERIFY_URL_TIMEOUT if isinstance(e, HttpTimeout) else Answer.VERIFY_URL_UNREACHABLE
+            reason = (
+                Answer.VERIFY_URL_TIMEOUT if isinstance(e, HttpTimeout) else Answer.VERIFY_URL_UNREACHABLE
+            )
             return Verdict(False, reason, clear=False, detail=str(e))
         if response.status != 200:
             return Verdict(False, Answer.VERIFY_URL_STATUS, clear=False, detail=f"HTTP {response.status}")
         allow = _parse_allow(response.body)
         if allow is None:
             return Verdict(False, Answer.VERIFY_URL_BAD_ANSWER, clear=False)
-        return Verdict(True, Answer.VERIFY_URL_ALLOWED) if allow else Verdict(False, Answer.VERIFY_URL_REFUSED)
+        return (
+            Verdict(True, Answer.VERIFY_URL_ALLOWED) if allow else Verdict(False, Answer.VERIFY_URL_REFUSED)
+        )
 
 
 def _parse_allow(body: bytes) -> bool | None:
-    """`Allow` of `{"Allow": true}` in any letter case, False if it is missing, None if the answer is something else."""
+    """`Allow` of `{"Allow": true}` in any letter case, False if it is missing, None if the answer
+    is something else.
+    """
     try:
         allow = parse_object(body).get("allow", False)
     except ValueError:
@@ -102,7 +118,10 @@ def _parse_allow(body: bytes) -> bool | None:
 
 
 class TailscaledCheck:
-    """Does the tailscaled of this host know the node? `/localapi/v0/whois` on its unix socket; only found or not counts."""
+    """Does the tailscaled of this host know the node?
+
+    `/localapi/v0/whois` on its unix socket; only found or not counts.
+    """
 
     def __init__(self, socket_path: str = "", *, client: HttpClient | None = None) -> None:
         self._client = client or HttpClient(unix_path=socket_path or TAILSCALED_SOCKET)
@@ -110,7 +129,9 @@ class TailscaledCheck:
     async def ask(self, key: bytes, address: str) -> Verdict:
         url = f"http://local-tailscaled.sock/localapi/v0/whois?addr={format_key(key).replace(':', '%3A')}"
         try:
-            response = await self._client.send(Request("GET", url, headers=(("Tailscale-Cap", "145"),), max_body=MAX_WHOIS), LIMIT_S)
+            response = await self._client.send(
+                Request("GET", url, headers=(("Tailscale-Cap", "145"),), max_body=MAX_WHOIS), LIMIT_S
+            )
         except HttpError as e:
             return Verdict(False, Answer.TAILSCALED_UNREACHABLE, clear=False, detail=str(e))
         if response.status == 200:
@@ -123,7 +144,9 @@ class TailscaledCheck:
 
 
 class Cached:
-    """A check that is asked once at a time for each key, and whose clear answers are remembered for `for_s` seconds."""
+    """A check that is asked once at a time for each key, and whose clear answers are remembered for
+    `for_s` seconds.
+    """
 
     def __init__(self, check: Check, for_s: float) -> None:
         self._check = check
@@ -138,7 +161,8 @@ class Cached:
             known = self._answers.get((key, address))
             if known:
                 answered_at, verdict = known
-                # What came while this client waited is as good as an answer of its own, clear or not.
+                # What came while this client waited is as good as an answer of its own, clear or
+                # not.
                 if answered_at >= asked_at or (verdict.clear and clock() < answered_at + self._for_s):
                     return verdict
             verdict = await self._check.ask(key, address)
@@ -152,7 +176,9 @@ class Cached:
 class Admission:
     """All the checks together. `counts` has how often each reason was given."""
 
-    def __init__(self, checks: Sequence[Check], *, allow_file: AllowFile | None = None, recheck_s: float = 0.0) -> None:
+    def __init__(
+        self, checks: Sequence[Check], *, allow_file: AllowFile | None = None, recheck_s: float = 0.0
+    ) -> None:
         self._checks = tuple(checks)
         self._allow_file = allow_file
         self._recheck_s = recheck_s
@@ -164,16 +190,22 @@ class Admission:
         return not self._checks
 
     async def admit(self, key: bytes, address: str) -> Verdict:
-        """Whether a client may come in: its 32-byte node key, and its address as text. Mesh peers are not to be asked about."""
+        """Whether a client may come in: its 32-byte node key, and its address as text.
+
+        Mesh peers are not to be asked about.
+        """
         verdict = await self._ask_all(key, address)
         self.counts.add(verdict.reason)
         return verdict
 
-    async def revoked(self, connected: Callable[[], Iterable[tuple[bytes, str]]]) -> AsyncIterator[tuple[bytes, str, Verdict]]:
-        """Yield connected clients (key, address) that are refused now, with the verdict; runs until it is closed.
+    async def revoked(
+        self, connected: Callable[[], Iterable[tuple[bytes, str]]]
+    ) -> AsyncIterator[tuple[bytes, str, Verdict]]:
+        """Yield connected clients (key, address) that are refused now, with the verdict; runs until
+        it is closed.
 
-        A changed allow file is applied to everybody within a second; the other checks are asked about every client once
-        in `recheck_s` seconds, spread over that time.
+        A changed allow file is applied to everybody within a second; the other checks are asked
+        about every client once in `recheck_s` seconds, spread over that time.
         """
         clock = asyncio.get_running_loop().time
         generation = self._allow_file.generation if self._allow_file else 0
@@ -219,5 +251,10 @@ def from_config(config: Config) -> Admission:
     if config.verify_clients:
         checks.append(Cached(TailscaledCheck(config.socket), config.verify_cache_s))
     if config.verify_client_url:
-        checks.append(Cached(UrlCheck(config.verify_client_url, fail_open=config.verify_client_url_fail_open), config.verify_cache_s))
+        checks.append(
+            Cached(
+                UrlCheck(config.verify_client_url, fail_open=config.verify_client_url_fail_open),
+                config.verify_cache_s,
+            )
+        )
     return Admission(checks, allow_file=allow_file, recheck_s=config.verify_recheck_s)

@@ -1,4 +1,4 @@
-"""Frames that carry no packet: what each may be, and what it does. Unknown ones are skipped. No I/O."""
+"""Frames that carry no packet: their rules and their effects. Unknown ones are skipped. No I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ Action = Callable[["Session", bytes], None]
 
 
 def action(session: Session, kind: int, length: int) -> Action:
-    """What to do with the payload of such a frame. Raises ProtocolError if its header breaks a rule already."""
+    """Return the function for the payload of such a frame.
+
+    Raises ProtocolError if the frame's header breaks a rule already.
+    """
     rule = _RULES.get(kind)
     if rule is None:
         if length > wire.MAX_UNKNOWN:

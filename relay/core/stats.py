@@ -1,7 +1,9 @@
-"""What the relay knows of itself at one moment, as plain data: for /metrics, /debug/ and between worker processes.
+"""The relay's figures at one moment, as plain data.
 
-`Tally` is where the I/O layer counts what the switch does not see. `snapshot` reads switch and tally, `merge` adds up the
-workers' snapshots, `Rates` remembers a minute of totals.
+For /metrics, /debug/ and between worker processes.
+
+`Tally` is where the I/O layer counts by label. `snapshot` reads switch and tally, `merge` adds up
+the workers' snapshots, `Rates` remembers a minute of totals.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ RTT_BUCKETS_MS: Final = (10, 20, 50, 100, 150, 250, 500)  # derper's
 RTT_LABELS: Final = (*(f"{limit}ms" for limit in RTT_BUCKETS_MS), "inf", "non-tcp", "error")
 RELOADED: Final = ("certificate", "limits")
 TLS_VERSIONS: Final = ("1.2", "1.3")
-# What workers see alike counts once, and where they differ the worse one.
+# Of figures that workers see alike, one counts; where they differ, the worse one.
 _HIGHEST: Final = frozenset(
     {
         "clients_remote",
@@ -34,7 +36,10 @@ _LOWEST: Final = frozenset({"front_ok", "certificate_not_after_unix_time", "proc
 
 @dataclass
 class Tally:
-    """The I/O layer's counters by label; those without are in `Switch.counts`. The fields' names are metrics.py's keys."""
+    """The I/O layer's counters by label. Those without labels are in `Switch.counts`.
+
+    The fields' names are metrics.py's keys.
+    """
 
     refusals: Labelled[WhyRefused] = field(default_factory=lambda: Labelled(Refusal, Breach, Answer))
     closes: Labelled[WhyClosed] = field(default_factory=lambda: Labelled(Close, Breach))
@@ -45,17 +50,27 @@ class Tally:
     queue_average_ms: float = 0.0
 
     def labelled(self) -> dict[str, dict[str, int]]:
-        """Return name -> label -> count, of what was counted."""
+        """Return name -> label -> count, of the labels that were counted."""
         values = {name: value.by_label() for name, value in vars(self).items() if isinstance(value, Labelled)}
         return {name: counts for name, counts in values.items() if counts}
 
     def note_queue_time(self, waited_s: float) -> None:
-        """A packet left its queue, or was dropped from its head; derper's moving average."""
+        """Add a packet that left its queue, or was dropped from its head.
+
+        The average moves as derper's.
+        """
         self.queue_average_ms += 0.1 * (waited_s * 1000 - self.queue_average_ms)
 
     def note_rtt(self, rtt_us: int) -> None:
-        """One connection's round trip time, from tcpinfo.py; negative where there is none."""
-        bucket = "non-tcp" if rtt_us < 0 else next((f"{limit}ms" for limit in RTT_BUCKETS_MS if rtt_us < limit * 1000), "inf")
+        """Count one connection's round trip time from tcpinfo.py.
+
+        It is negative where there is none.
+        """
+        bucket = (
+            "non-tcp"
+            if rtt_us < 0
+            else next((f"{limit}ms" for limit in RTT_BUCKETS_MS if rtt_us < limit * 1000), "inf")
+        )
         self.tcp_rtt.add(bucket)
 
 
@@ -76,7 +91,7 @@ class Stats:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Stats:
-        """Return what `to_json` made the document of."""
+        """Return the stats that `to_json` made the document of."""
         return cls(**{**document, "counters": Counts(**document["counters"])})
 
 
@@ -89,7 +104,8 @@ def snapshot(
 ) -> Stats:
     """Return the figures of now.
 
-    `gauges` and `labelled` are the caller's own (file descriptors, STUN requests…), `problems` its last consistency check's.
+    `gauges` and `labelled` are the caller's own (file descriptors, STUN requests…). `problems` are
+    those of its last consistency check.
     """
     totals = switch.totals()
     disco = totals.packets_received_disco
@@ -109,7 +125,9 @@ def _gauges(switch: Switch) -> dict[str, float]:
     local = [peer for peer in switch.peers.values() if peer.sessions]
     duplicates = [len(peer.sessions) for peer in local if len(peer.sessions) > 1]
     # Another worker's clients are this relay's, not a remote one's.
-    remote = sum(not peer.sessions and not any(link.sibling for link in peer.links) for peer in switch.peers.values())
+    remote = sum(
+        not peer.sessions and not any(link.sibling for link in peer.links) for peer in switch.peers.values()
+    )
     return {
         "current_connections": sum(not session.sibling for session in sessions),
         "current_home_connections": sum(session.home for session in sessions),
@@ -125,7 +143,7 @@ def _gauges(switch: Switch) -> dict[str, float]:
 
 
 def merge(parts: Iterable[Stats]) -> Stats:
-    """Several workers as one relay."""
+    """Return several workers' figures as those of one relay."""
     counters = Counts()
     labelled: dict[str, Counter[str]] = {}
     packets: Counter[str] = Counter()
@@ -149,7 +167,7 @@ def merge(parts: Iterable[Stats]) -> Stats:
 
 
 class Rates:
-    """Totals of the last minute: `note` them every few seconds, and ask how fast they grow."""
+    """The totals of the last minute. `note` them every few seconds, and ask how fast they grow."""
 
     KEPT_S: Final = 65.0
 
@@ -162,9 +180,14 @@ class Rates:
             self._samples.popleft()
 
     def per_second(self, counter: Callable[[Counts], int], over_s: float) -> float:
-        """How much a counter grew per second over about the last `over_s` seconds; 0 while there are not two samples."""
+        """Return how fast a counter grew, per second, over about the last `over_s` seconds.
+
+        Return 0 while there are not two samples.
+        """
         if len(self._samples) < 2:
             return 0.0
         last_at, last = self._samples[-1]
-        since, then = next(sample for sample in self._samples if last_at - sample[0] <= over_s or sample is self._samples[-2])
+        since, then = next(
+            sample for sample in self._samples if last_at - sample[0] <= over_s or sample is self._samples[-2]
+        )
         return (counter(last) - counter(then)) / (last_at - since) if last_at > since else 0.0

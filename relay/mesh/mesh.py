@@ -1,8 +1,10 @@
-"""Links to the other relays of the region, and to the other workers of this one: this relay as their client.
+"""Links to the other relays of the region, and to the other workers of this one: this relay as
+their client.
 
-A link logs in with the mesh key, watches who is connected there, and carries packets for them (FORWARD_PACKET). It is one
-way: the other side has its own link to us. When it breaks, everything learned from it is forgotten, and it is tried again.
-A worker's link to its siblings is the same over a unix socket, with a key and a secret that only they know.
+A link logs in with the mesh key, watches who is connected there, and carries packets for them
+(FORWARD_PACKET). It is one way: the other side has its own link to us. When it breaks, everything
+learned from it is forgotten, and it is tried again. A worker's link to its siblings is the same
+over a unix socket, with a key and a secret that only they know.
 """
 
 from __future__ import annotations
@@ -34,13 +36,17 @@ CONNECT_S: Final = 10.0
 SILENCE_S: Final = 120.0  # a relay sends a keep-alive every minute
 WRITE_TIMEOUT_S: Final = 30.0
 HIGH_WATER: Final = 4 * 1024 * 1024  # other relays are trusted to take what they asked for, if late
-SEND_BUFFER: Final = 1024 * 1024  # what one round of the loop has for a sibling, if the system allows so much
+# What one round of the loop has for a sibling, if the system allows so much.
+SEND_BUFFER: Final = 1024 * 1024
 LOG: Final = Log("mesh")
 
 
 @dataclass(frozen=True)
 class Place:
-    """The other end of a link. `connect` makes the connection for a protocol; `host` is what the request says."""
+    """The other end of a link.
+
+    `connect` makes the connection for a protocol; `host` is what the request says.
+    """
 
     name: str
     host: str
@@ -51,7 +57,9 @@ class Place:
 
 
 def parse_mesh_with(entry: str) -> tuple[str, int, str]:
-    """(host, port, address to dial) of one `-mesh-with` entry: `host`, `host:port`, and either with `/dialhost` behind it."""
+    """(host, port, address to dial) of one `-mesh-with` entry: `host`, `host:port`, and either with
+    `/dialhost` behind it.
+    """
     name, _, dial = entry.partition("/")
     host, colon, port = name.rpartition(":")
     if not colon or not port.isdigit():
@@ -65,7 +73,9 @@ def outside(entry: str, private_key: bytes, mesh_key: bytes, tls: ssl.SSLContext
     loop = asyncio.get_running_loop()
 
     async def connect(protocol: MeshProtocol) -> None:
-        transport, _ = await loop.create_connection(lambda: protocol, dial, port, ssl=tls, server_hostname=host.strip("[]"))
+        transport, _ = await loop.create_connection(
+            lambda: protocol, dial, port, ssl=tls, server_hostname=host.strip("[]")
+        )
         transport.set_write_buffer_limits(HIGH_WATER)
 
     return Place(entry, host if port == 443 else f"{host}:{port}", connect, private_key, mesh_key)
@@ -91,7 +101,9 @@ def sibling(loop: Loop, name: str, path: str, private_key: bytes, secret: bytes)
 
 
 async def keep(loop: Loop, switch: Switch, public_key: bytes, place: Place) -> None:
-    """Hold the link to one place up, for ever; ends when the place turns out to be this relay itself."""
+    """Hold the link to one place up, for ever; ends when the place turns out to be this relay
+    itself.
+    """
     while True:
         ended = loop.create_future()
         protocol = MeshProtocol(loop, switch, public_key, place, ended)
@@ -108,10 +120,15 @@ async def keep(loop: Loop, switch: Switch, public_key: bytes, place: Place) -> N
 
 
 async def meet(loop: Loop, switch: Switch, siblings: int, within_s: float) -> None:
-    """Wait until so many other workers are known here and know this one, or the time is over: one of them may be dead."""
+    """Wait until so many other workers are known here and know this one, or the time is over: one
+    of them may be dead.
+    """
     deadline = loop.time() + within_s
     while loop.time() < deadline:
-        known = sum(link.sibling for link in switch.mesh_links), sum(watcher.sibling for watcher in switch.watchers)
+        known = (
+            sum(link.sibling for link in switch.mesh_links),
+            sum(watcher.sibling for watcher in switch.watchers),
+        )
         if known == (siblings,) * 2:
             break
         await asyncio.sleep(0.01)
@@ -120,7 +137,9 @@ async def meet(loop: Loop, switch: Switch, siblings: int, within_s: float) -> No
 class MeshProtocol(asyncio.Protocol):
     """One connection to another relay. `ended` gets the reason when it is over."""
 
-    def __init__(self, loop: Loop, switch: Switch, public_key: bytes, place: Place, ended: asyncio.Future[str]) -> None:
+    def __init__(
+        self, loop: Loop, switch: Switch, public_key: bytes, place: Place, ended: asyncio.Future[str]
+    ) -> None:
         self._loop = loop
         self._switch = switch
         self._public_key = public_key
@@ -181,13 +200,20 @@ class MeshProtocol(asyncio.Protocol):
         self._transport.write(chunk)
 
     def end(self, reason: str) -> None:
-        """Break the link, and try again later. `reason` is for the log: a reason, or the text of an error."""
+        """Break the link, and try again later.
+
+        `reason` is for the log: a reason, or the text of an error.
+        """
         self._reason = reason
         self._transport.abort()
 
     def _handle(self, event: derp.Event) -> None:
         switch = self._switch
-        if isinstance(event, derp.Greeted) and event.server_key == self._public_key and not self._place.sibling:
+        if (
+            isinstance(event, derp.Greeted)
+            and event.server_key == self._public_key
+            and not self._place.sibling
+        ):
             self.end(Down.MYSELF)
         elif isinstance(event, derp.Admitted):
             self._client.watch()
@@ -219,7 +245,9 @@ class MeshProtocol(asyncio.Protocol):
 
 
 class Sibling(Receiver):
-    """Stands between a stream to another worker and the protocol: with asyncio's own transport links carried 7 % less."""
+    """Stands between a stream to another worker and the protocol: with asyncio's own transport
+    links carried 7 % less.
+    """
 
     __slots__ = ("_protocol", "_stream")
     buffer = CIPHER

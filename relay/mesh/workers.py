@@ -1,7 +1,9 @@
-"""Several worker processes on one port, joined by mesh frames over unix sockets; and the parent that keeps them running.
+"""Several worker processes on one port, joined by mesh frames over unix sockets; and the parent
+that keeps them running.
 
-Each worker is a whole relay with the same key. It watches the others as a mesh peer would, so that two clients on different
-workers reach each other: no second routing scheme. The sockets lie in a folder of their own that only this user enters.
+Each worker is a whole relay with the same key. It watches the others as a mesh peer would, so that
+two clients on different workers reach each other: no second routing scheme. The sockets lie in a
+folder of their own that only this user enters.
 """
 
 from __future__ import annotations
@@ -54,10 +56,15 @@ class Worker:
         return self.folder / f"{number}.json"
 
 
-def supervise(count: int, work: Callable[[Worker, Callable[[], None]], None], notifier: Notifier, watchdog_s: float) -> int:
-    """Run `count` workers until a signal ends them; those that die are started again. Returns the exit code.
+def supervise(
+    count: int, work: Callable[[Worker, Callable[[], None]], None], notifier: Notifier, watchdog_s: float
+) -> int:
+    """Run `count` workers until a signal ends them; those that die are started again.
 
-    `work(worker, ready)` runs in a process of its own and calls `ready` when it listens. A worker that cannot start ends all.
+    Returns the exit code.
+
+    `work(worker, ready)` runs in a process of its own and calls `ready` when it listens. A worker
+    that cannot start ends all.
     """
     folder = Path(tempfile.mkdtemp(prefix="derp-relay-"))
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -70,7 +77,12 @@ def supervise(count: int, work: Callable[[Worker, Callable[[], None]], None], no
 
 class _Supervisor:
     def __init__(
-        self, count: int, work: Callable[[Worker, Callable[[], None]], None], folder: Path, notifier: Notifier, watchdog_s: float
+        self,
+        count: int,
+        work: Callable[[Worker, Callable[[], None]], None],
+        folder: Path,
+        notifier: Notifier,
+        watchdog_s: float,
     ) -> None:
         self._count = count
         self._work = work
@@ -161,7 +173,11 @@ class _Supervisor:
                 return
             number = self._running.pop(pid)
             if not self._stopping:
-                LOG.error("a worker died and is started again", worker=number, status=os.waitstatus_to_exitcode(status))
+                LOG.error(
+                    "a worker died and is started again",
+                    worker=number,
+                    status=os.waitstatus_to_exitcode(status),
+                )
                 self._due[number] = time.monotonic() + RESTART_S
 
     def _all_fresh(self) -> bool:
@@ -172,7 +188,10 @@ class _Supervisor:
 
 
 def _follow(parent: int) -> None:
-    """End as by SIGTERM when the parent ends, however it does: see prctl(2). Raises SystemExit if it has ended already."""
+    """End as by SIGTERM when the parent ends, however it does: see prctl(2).
+
+    Raises SystemExit if it has ended already.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != parent:
         raise SystemExit("relay: the process that started this worker is gone")

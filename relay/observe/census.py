@@ -1,4 +1,5 @@
-"""What all of the relay's processes counted: each writes its own figures beside its socket, whoever is asked adds them up.
+"""What all of the relay's processes counted: each writes its own figures beside its socket, whoever
+is asked adds them up.
 
 What is not worth writing down, such as who is connected, they ask each other for.
 """
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 WRITE_EVERY_S: Final = 2.0
 RATES_EVERY_S: Final = 5.0
-CHECK_EVERY_S: Final = 60.0  # with ten thousand clients a check holds everybody up for 50 ms (measured)
+# With ten thousand clients a check holds everybody up for 50 ms (measured).
+CHECK_EVERY_S: Final = 60.0
 ASK_WITHIN_S: Final = 2.0
 MAX_PART: Final = 2**24  # bytes that one worker may say
 
@@ -48,10 +50,17 @@ class Connections(Protocol):
 
 
 class Census:
-    """Reads one relay's counters; with several workers, everybody's. `gauges` are those that nobody else knows of."""
+    """Reads one relay's counters; with several workers, everybody's.
+
+    `gauges` are those that nobody else knows of.
+    """
 
     def __init__(
-        self, clients: Connections, stun: Collection[StunSocket], gauges: Callable[[], Mapping[str, float]], worker: Worker | None
+        self,
+        clients: Connections,
+        stun: Collection[StunSocket],
+        gauges: Callable[[], Mapping[str, float]],
+        worker: Worker | None,
     ) -> None:
         self.worker = worker
         self.rates = Rates()
@@ -70,7 +79,8 @@ class Census:
             "admissions": clients.admission.counts.by_label(),
             "stun_addrfamily": {stun.family: stun.requests.success for stun in self._stun},
             "stun_requests": {
-                disposition: sum(getattr(stun.requests, disposition) for stun in self._stun) for disposition in DISPOSITIONS
+                disposition: sum(getattr(stun.requests, disposition) for stun in self._stun)
+                for disposition in DISPOSITIONS
             },
             "tls_active_version": {version: versions[version] for version in TLS_VERSIONS},
         }
@@ -117,7 +127,8 @@ class Census:
         while worker is not None:
             path = worker.stats_path(worker.number)
             new = path.with_suffix(".new")
-            with suppress(OSError):  # a full disk, no descriptor left; the parent sees how old the last ones are
+            # A full disk, no descriptor left; the parent sees how old the last ones are.
+            with suppress(OSError):
                 new.write_text(json.dumps(self.own().to_json()), "ascii")
                 new.replace(path)
             await asyncio.sleep(WRITE_EVERY_S)
@@ -130,7 +141,10 @@ class Census:
 
 
 def _count_descriptors() -> int:
-    """Open file descriptors of this process. Looking takes one; when there is none, all that are allowed are open."""
+    """Open file descriptors of this process.
+
+    Looking takes one; when there is none, all that are allowed are open.
+    """
     try:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  (the names are enough)
     except OSError:
@@ -138,7 +152,9 @@ def _count_descriptors() -> int:
 
 
 async def ask_others(worker: Worker, target: str) -> list[Any]:
-    """What the other workers say to a path and query, as JSON; of one that says nothing in time there is nothing."""
+    """What the other workers say to a path and query, as JSON; of one that says nothing in time
+    there is nothing.
+    """
     said = await asyncio.gather(*(_ask(worker.socket_path(number), target) for number in worker.others))
     return [document for document in said if document is not None]
 
@@ -146,7 +162,9 @@ async def ask_others(worker: Worker, target: str) -> list[Any]:
 async def _ask(path: str, target: str) -> Any:
     client = HttpClient(unix_path=path)
     try:
-        response = await client.send(Request("GET", f"http://worker{target}", max_body=MAX_PART), ASK_WITHIN_S)
+        response = await client.send(
+            Request("GET", f"http://worker{target}", max_body=MAX_PART), ASK_WITHIN_S
+        )
         return json.loads(response.body) if response.status == 200 else None
     except (HttpError, ValueError):
         return None

@@ -1,4 +1,6 @@
-"""The debug pages as HTML: plain tables that a terminal browser shows as well. Pure: data in, text out.
+"""The debug pages as HTML: plain tables that a terminal browser shows as well.
+
+Pure: data in, text out.
 
 Everything that comes from outside (app names, addresses, link names) goes through `escape`.
 """
@@ -71,7 +73,11 @@ def _cell(value: object) -> str:
 
 
 def _table(heads: Iterable[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = ["<tr>" + "".join(f"<th>{head if isinstance(head, _Raw) else escape(head)}</th>" for head in heads) + "</tr>"]
+    lines = [
+        "<tr>"
+        + "".join(f"<th>{head if isinstance(head, _Raw) else escape(head)}</th>" for head in heads)
+        + "</tr>"
+    ]
     lines += ["<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows]
     return "<table>\n" + "\n".join(lines) + "\n</table>"
 
@@ -87,14 +93,25 @@ def index_page(about: Mapping[str, str], stats: Stats, rates: Rates, links: Sequ
         (text, *(round(rates.per_second(counter, over_s), 1) for over_s in (5, 60)), counter(stats.counters))
         for counter, text in _SPEEDS
     ]
-    drops = [(reason, count, stats.dropped_bytes.get(reason, 0)) for reason, count in sorted(stats.dropped_packets.items()) if count]
+    drops = [
+        (reason, count, stats.dropped_bytes.get(reason, 0))
+        for reason, count in sorted(stats.dropped_packets.items())
+        if count
+    ]
     parts = [
         faults,
         _table(("this relay", ""), list(about.items())),
         _table(("per second", "last 5 s", "last 60 s", "in all"), speeds),
-        _table(("now", ""), [(name, value) for name, value in sorted(stats.gauges.items()) if "unix_time" not in name]),
+        _table(
+            ("now", ""),
+            [(name, value) for name, value in sorted(stats.gauges.items()) if "unix_time" not in name],
+        ),
         _table(("dropped", "packets", "bytes"), drops or [("nothing", 0, 0)]),
-        *(_table((name, "count"), sorted(stats.labelled[name].items())) for name in ("closes", "refusals") if stats.labelled.get(name)),
+        *(
+            _table((name, "count"), sorted(stats.labelled[name].items()))
+            for name in ("closes", "refusals")
+            if stats.labelled.get(name)
+        ),
         _table(("mesh links",), [(name,) for name in links]) if links else "",
         "<ul>",
         *(f"<li>{_link('/debug/' + path, path)}: {text}</li>" for path, text in _PAGES.items()),
@@ -138,7 +155,8 @@ def _head(query: Query, sort: str, text: str) -> str:
     if sort == query.sort:
         arrow = "▼" if query.descending else "▲"
         return _Raw(f"{_link(query.link(sort if query.descending else f'-{sort}'), text)} {arrow}")
-    return _link(query.link(f"-{sort}" if sort[:2] in ("rx", "tx") else sort), text)  # of traffic, the most is of interest
+    # Of traffic, the most is of interest.
+    return _link(query.link(f"-{sort}" if sort[:2] in ("rx", "tx") else sort), text)
 
 
 def _client_row(client: Mapping[str, Any]) -> list[object]:
@@ -163,14 +181,22 @@ def traffic_page(document: Mapping[str, Any]) -> str:
     way = '<p><a href="/debug/">relay</a> · <a href="/debug/clients/">clients</a> · reload for what moved since now</p>'
     since = document["since_s"]
     if "busiest" in document:
-        rows = [(_link(f"?key={row['Key']}", row["Key"]), row["Recv"], row["Sent"], row["UniqueSenders"]) for row in document["busiest"]]
+        rows = [
+            (_link(f"?key={row['Key']}", row["Key"]), row["Recv"], row["Sent"], row["UniqueSenders"])
+            for row in document["busiest"]
+        ]
         title = f"Traffic of the last {format_duration(since)}"
         return _page(title, way, _table(("node key", "bytes from it", "bytes to it", "senders"), rows))
-    about = [(name, document[name]) for name in ("known", "received_bytes", "sent_bytes", "waiting", "dropped")]
+    about = [
+        (name, document[name]) for name in ("known", "received_bytes", "sent_bytes", "waiting", "dropped")
+    ]
     return _page(
         document["key"],
         way,
-        _table((f"last {format_duration(since)}", ""), [(name.replace("_", " "), str(value)) for name, value in about]),
+        _table(
+            (f"last {format_duration(since)}", ""),
+            [(name.replace("_", " "), str(value)) for name, value in about],
+        ),
         _table((text for _, text in _COLUMNS), map(_client_row, document["connections"])),
         *(
             _table((text,), [(_link(f"?key={key}", key),) for key in document[name]])

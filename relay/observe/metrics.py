@@ -1,8 +1,10 @@
-"""`/metrics`: a prometheus-client collector that reads `Stats` when it is scraped, under derper's names where they exist.
+"""`/metrics`: a prometheus-client collector that reads `Stats` when it is scraped, under derper's
+names where they exist.
 
-The text is written here and not by the library, which would rename every counter to `…_total`: dashboards made for
-derper would find nothing. The library's own process metrics (`process_*`) are part of the answer. It is imported at the
-first scrape, because it costs a fifth of the relay's start-up time.
+The text is written here and not by the library, which would rename every counter to `…_total`:
+dashboards made for derper would find nothing. The library's own process metrics (`process_*`) are
+part of the answer. It is imported at the first scrape, because it costs a fifth of the relay's
+start-up time.
 """
 
 from __future__ import annotations
@@ -48,8 +50,14 @@ LABELLED: Final[dict[str, tuple[str, str, str, str, tuple[str, ...]]]] = {
 # Name in Stats.gauges -> (metric, help).
 GAUGES: Final[dict[str, tuple[str, str]]] = {
     "current_connections": ("derp_current_connections", "DERP connections"),
-    "current_home_connections": ("derp_current_home_connections", "Connections of clients whose home this is"),
-    "current_notideal_connections": ("derp_current_notideal_connections", "Connections of clients that would rather be elsewhere"),
+    "current_home_connections": (
+        "derp_current_home_connections",
+        "Connections of clients whose home this is",
+    ),
+    "current_notideal_connections": (
+        "derp_current_notideal_connections",
+        "Connections of clients that would rather be elsewhere",
+    ),
     "clients_local": ("derp_clients_local", "Keys connected here"),
     "clients_remote": ("derp_clients_remote", "Keys known only through mesh links"),
     "watchers": ("derp_watchers", "Mesh peers that watch"),
@@ -57,7 +65,10 @@ GAUGES: Final[dict[str, tuple[str, str]]] = {
     "current_dup_client_conns": ("derp_current_dup_client_conns", "Connections of such keys"),
     "average_queue_duration_ms": ("derp_average_queue_duration_ms", "Moving average of the time in queues"),
     "current_file_descriptors": ("derp_current_file_descriptors", "Open file descriptors"),
-    "rate_limit_per_client_bytes_per_second": ("derp_rate_limit_per_client_bytes_per_second", "The rate limit of each client"),
+    "rate_limit_per_client_bytes_per_second": (
+        "derp_rate_limit_per_client_bytes_per_second",
+        "The rate limit of each client",
+    ),
     "rate_limit_per_client_burst_bytes": ("derp_rate_limit_per_client_burst_bytes", "Its burst"),
     "process_start_unix_time": ("process_start_unix_time", "When the relay started"),
     # Ours.
@@ -65,7 +76,10 @@ GAUGES: Final[dict[str, tuple[str, str]]] = {
     "packets_waiting": ("relay_packets_waiting", "Packets in clients' queues"),
     "handshakes": ("relay_handshakes", "Handshakes under way"),
     "front_ok": ("relay_front_ok", "Whether the relay's own front answers; STUN is silent while it does not"),
-    "certificate_not_after_unix_time": ("relay_certificate_not_after_unix_time", "When the served certificate ends"),
+    "certificate_not_after_unix_time": (
+        "relay_certificate_not_after_unix_time",
+        "When the served certificate ends",
+    ),
 }
 
 
@@ -81,15 +95,24 @@ class Series:
 
 def series_of(stats: Stats) -> Iterator[Series]:
     """Every metric of the relay. Whatever the tables above do not know is left out."""
-    yield Series("version", "gauge", "The relay's version", [({"version": __version__, "binary": "derpfleet-relay"}, 1)])
+    yield Series(
+        "version",
+        "gauge",
+        "The relay's version",
+        [({"version": __version__, "binary": "derpfleet-relay"}, 1)],
+    )
     yield Series("relay_workers", "gauge", "Worker processes", [({}, stats.workers)])
-    yield Series("relay_consistent", "gauge", "Whether the consistency check finds nothing", [({}, not stats.problems)])
+    yield Series(
+        "relay_consistent", "gauge", "Whether the consistency check finds nothing", [({}, not stats.problems)]
+    )
     for name, (metric, text) in COUNTERS.items():
         yield Series(metric, "counter", text, [({}, getattr(stats.counters, name))])
     for name, (metric, text) in GAUGES.items():
         if name in stats.gauges:
             yield Series(metric, "gauge", text, [({}, stats.gauges[name])])
-    yield Series("uptime_sec", "counter", "Seconds since the relay started", [({}, stats.gauges.get("uptime_sec", 0))])
+    yield Series(
+        "uptime_sec", "counter", "Seconds since the relay started", [({}, stats.gauges.get("uptime_sec", 0))]
+    )
     total = stats.gauges.get("clients_local", 0) + stats.gauges.get("clients_remote", 0)
     yield Series("derp_clients_total", "gauge", "Keys known in the region", [({}, total)])
     for name, (metric, label, kind, text, always) in LABELLED.items():
@@ -100,7 +123,12 @@ def series_of(stats: Stats) -> Iterator[Series]:
         ("derp_bytes_dropped", stats.dropped_bytes, "Payload bytes dropped"),
     ):
         pairs = ((key.partition("/"), count) for key, count in sorted(drops.items()))
-        yield Series(metric, "counter", text, [({"reason": reason, "kind": kind}, count) for (reason, _, kind), count in pairs])
+        yield Series(
+            metric,
+            "counter",
+            text,
+            [({"reason": reason, "kind": kind}, count) for (reason, _, kind), count in pairs],
+        )
 
 
 class RelayCollector:
@@ -145,7 +173,9 @@ def render(metrics: Iterable[Metric]) -> bytes:
         lines.append(f"# HELP {name} {_escape(metric.documentation)}")
         lines.append(f"# TYPE {name} {metric.type}")
         for sample in metric.samples:
-            labels = ",".join(f'{key}="{_escape(value, quotes=True)}"' for key, value in sample.labels.items())
+            labels = ",".join(
+                f'{key}="{_escape(value, quotes=True)}"' for key, value in sample.labels.items()
+            )
             lines.append(f"{sample.name}{'{' + labels + '}' if labels else ''} {_number(sample.value)}")
     return ("\n".join(lines) + "\n").encode()
 

@@ -1,7 +1,8 @@
 """`/debug/traffic`: what moved since the last look, of the busiest connections or of one peer.
 
-Every viewer has a look of its own to compare with: the page, which is shared by whoever loads it, and each stream. One worker's
-part is plain data, and `join_traffic` adds them up. Nothing is counted for this: it reads what sessions count anyway.
+Every viewer has a look of its own to compare with: the page, which is shared by whoever loads it,
+and each stream. One worker's part is plain data, and `join_traffic` adds them up. Nothing is
+counted for this: it reads what sessions count anyway.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ class Traffic:
     def __init__(self, switch: Switch, offset_s: float) -> None:
         self._switch = switch
         self._offset_s = offset_s
-        self._looks: dict[str, tuple[float, Totals]] = {PAGE: (switch.clock(), {})}  # of each viewer
+        # Of each viewer.
+        self._looks: dict[str, tuple[float, Totals]] = {PAGE: (switch.clock(), {})}
 
     def busiest(self, viewer: str) -> dict[str, Any]:
         """Connections that moved bytes, most first, under derper's names."""
         moved, since_s = self._moved(viewer)
         by_serial = {session.serial: session for session in self._switch.sessions}
         busy = sorted((n for n, both in moved.items() if any(both)), key=lambda n: (-sum(moved[n]), n))
-        rows = [row(format_key(by_serial[n].key), *moved[n], len(by_serial[n].heard or ())) for n in busy[:LISTED]]
+        rows = [
+            row(format_key(by_serial[n].key), *moved[n], len(by_serial[n].heard or ())) for n in busy[:LISTED]
+        ]
         return {"since_s": round(since_s, 3), "connections": len(busy), "busiest": rows}
 
     def peer(self, viewer: str, key: bytes) -> dict[str, Any]:
@@ -53,23 +57,37 @@ class Traffic:
             "links": [link.name for link in peer.links if not link.sibling],
             "heard_from": _keys(heard),
             "sent_to": _keys(told),
-            "connections": [describe(session, self._offset_s, clock_s, elsewhere=elsewhere) for session in reversed(peer.sessions)],
+            "connections": [
+                describe(session, self._offset_s, clock_s, elsewhere=elsewhere)
+                for session in reversed(peer.sessions)
+            ],
         }
 
     def _moved(self, viewer: str) -> tuple[Totals, float]:
-        """Bytes from and to each connection since this viewer's last look, and how long ago that was."""
+        """Bytes from and to each connection since this viewer's last look, and how long ago that
+        was.
+        """
         now = self._switch.clock()
         totals = {
-            session.serial: (session.rx_bytes, session.outbox.payload_octets) for session in self._switch.sessions if not session.sibling
+            session.serial: (session.rx_bytes, session.outbox.payload_octets)
+            for session in self._switch.sessions
+            if not session.sibling
         }
         at, before = self._looks.get(viewer, (now, totals))
-        self._looks = {name: look for name, look in self._looks.items() if name == PAGE or now - look[0] < FORGET_S}
+        self._looks = {
+            name: look for name, look in self._looks.items() if name == PAGE or now - look[0] < FORGET_S
+        }
         self._looks[viewer] = now, totals
-        return {n: (rx - before.get(n, (0, 0))[0], tx - before.get(n, (0, 0))[1]) for n, (rx, tx) in totals.items()}, now - at
+        return {
+            n: (rx - before.get(n, (0, 0))[0], tx - before.get(n, (0, 0))[1])
+            for n, (rx, tx) in totals.items()
+        }, now - at
 
 
 def row(key: str, received: int, sent: int, senders: int) -> dict[str, Any]:
-    """What derper says of one connection: bytes from it and to it, and how many keys it got packets from."""
+    """What derper says of one connection: bytes from it and to it, and how many keys it got packets
+    from.
+    """
     return {"Key": key, "Recv": received, "Sent": sent, "UniqueSenders": senders}
 
 
@@ -83,7 +101,9 @@ def join_traffic(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _join_rows(parts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    return sorted((row for part in parts for row in part), key=lambda row: -int(row["Recv"] + row["Sent"]))[:LISTED]
+    return sorted((row for part in parts for row in part), key=lambda row: -int(row["Recv"] + row["Sent"]))[
+        :LISTED
+    ]
 
 
 def _join_lists(parts: list[Any]) -> Any:

@@ -1,4 +1,6 @@
-"""A relay as a process of its own, and blocking clients for it: what tests with real sockets stand on."""
+"""A relay as a process of its own, and blocking clients for it: what tests with real sockets stand
+on.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,10 @@ class Live:
         return socket.create_connection(("127.0.0.1", self.running.port), timeout=10)
 
     def open(self, *, small_window: bool = False) -> socket.socket:
-        """A connection, with TLS if the relay serves it. `small_window`: the kernel takes little that is not read."""
+        """A connection, with TLS if the relay serves it.
+
+        `small_window`: the kernel takes little that is not read.
+        """
         sock = socket.socket()
         if small_window:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -131,7 +136,9 @@ class Live:
         context.load_verify_locations(self.running.ca)
         return context.wrap_socket(sock, server_hostname=servers.HOST)
 
-    def connect(self, key: bytes = b"", info: ClientInfo | None = None, *, small_window: bool = False) -> Peer:
+    def connect(
+        self, key: bytes = b"", info: ClientInfo | None = None, *, small_window: bool = False
+    ) -> Peer:
         return Peer(self.open(small_window=small_window), key, info).login()
 
     def get(self, path: str) -> str:
@@ -146,10 +153,15 @@ class Live:
     def metrics(self) -> dict[str, float]:
         """Every sample of /metrics, by name and labels as written there."""
         lines = self.get("/metrics").splitlines()
-        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line and line[0] != "#")}
+        return {
+            name: float(value)
+            for name, value in (line.rsplit(" ", 1) for line in lines if line and line[0] != "#")
+        }
 
     def counted(self, before: dict[str, float], name: str) -> float:
-        """By how much the samples whose name and labels contain the pattern `name` have grown since `before`."""
+        """By how much the samples whose name and labels contain the pattern `name` have grown since
+        `before`.
+        """
         pattern = re.compile(name)
         return sum(value - before.get(key, 0) for key, value in self.metrics().items() if pattern.search(key))
 
@@ -168,7 +180,9 @@ class Live:
             got = _send_until_heard(alice, bob, b"still here")
             assert (got.source, got.packet) == (alice.key, b"still here")
         log = self.log()
-        assert not re.search("Traceback|never retrieved|Exception (ignored|in callback)|exception=", log), log[-3000:]
+        assert not re.search("Traceback|never retrieved|Exception (ignored|in callback)|exception=", log), (
+            log[-3000:]
+        )
         assert self.running.process.poll() is None
 
 
@@ -202,7 +216,10 @@ class Stream:
 
 
 class Steady:
-    """Alice sends bob `rate` packets a second from a thread, while the test does something else. `finish` tells how it went."""
+    """Alice sends bob `rate` packets a second from a thread, while the test does something else.
+
+    `finish` tells how it went.
+    """
 
     def __init__(self, alice: Peer, bob: Peer, rate: float = 200) -> None:
         self._alice, self._bob, self._gap = alice, bob, 1 / rate
@@ -210,7 +227,9 @@ class Steady:
         self._sent_all = threading.Event()
         self._stream = Stream(0, 0, [])
         self._errors: list[BaseException] = []
-        self._threads = [threading.Thread(target=self._guard, args=(f,), daemon=True) for f in (self._send, self._receive)]
+        self._threads = [
+            threading.Thread(target=self._guard, args=(f,), daemon=True) for f in (self._send, self._receive)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -233,7 +252,8 @@ class Steady:
                 got = self._bob.expect(derp.Received, 0.05)
             except TimeoutError:
                 if self._sent_all.is_set():
-                    give_up = min(give_up, time.monotonic() + 20)  # a crowd that leaves at once is served first
+                    # A crowd that leaves at once is served first.
+                    give_up = min(give_up, time.monotonic() + 20)
                 if time.monotonic() > give_up:
                     return
                 continue

@@ -20,7 +20,9 @@ def key_of(number):
 
 
 class Room:
-    """`now` is the clock; `join` connects, `say` sends a packet from one to another and delivers it."""
+    """`now` is the clock; `join` connects, `say` sends a packet from one to another and delivers
+    it.
+    """
 
     def __init__(self):
         self.now = 1000.0

@@ -1,4 +1,6 @@
-"""The relay under a service manager: sockets handed over, readiness told, watchdog fed, drained and restarted. Real processes."""
+"""The relay under a service manager: sockets handed over, readiness told, watchdog fed, drained and
+restarted. Real processes.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +51,26 @@ class Manager:
 
     def start(self, *flags: str, watchdog_s: float = 0) -> None:
         fds = [self.tcp.fileno(), self.udp.fileno()]
-        environ = {**os.environ, "PYTHONPATH": str(CHECKOUT), "NOTIFY_SOCKET": str(self.folder / "notify"), "LISTEN_FDS": "2"}
+        environ = {
+            **os.environ,
+            "PYTHONPATH": str(CHECKOUT),
+            "NOTIFY_SOCKET": str(self.folder / "notify"),
+            "LISTEN_FDS": "2",
+        }
         environ |= {"LISTEN_FDNAMES": "main:stun"}
         if watchdog_s:
             environ["WATCHDOG_USEC"] = str(int(watchdog_s * 1e6))
-        argv = ["-a", f"127.0.0.1:{self.port}", "-stun-port", str(self.udp.getsockname()[1]), "-c", "key", "-drain", "1s", *flags]
+        argv = [
+            "-a",
+            f"127.0.0.1:{self.port}",
+            "-stun-port",
+            str(self.udp.getsockname()[1]),
+            "-c",
+            "key",
+            "-drain",
+            "1s",
+            *flags,
+        ]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", TRAMPOLINE, ",".join(map(str, fds)), *argv],
@@ -65,7 +82,9 @@ class Manager:
         began = time.monotonic()
         self.notify.settimeout(0.1)
         while not any(line.startswith(wanted) for text in self.heard for line in text.splitlines()):
-            assert time.monotonic() - began < within_s, f"no {wanted}, but {self.heard}\n{(self.folder / 'log').read_text()}"
+            assert time.monotonic() - began < within_s, (
+                f"no {wanted}, but {self.heard}\n{(self.folder / 'log').read_text()}"
+            )
             with contextlib.suppress(TimeoutError, socket.timeout):
                 self.heard.append(self.notify.recv(4096).decode())
         return time.monotonic() - began
@@ -127,7 +146,9 @@ def test_a_reload_is_told_from_begin_to_end(manager: Manager) -> None:
 
 
 def test_a_restart_refuses_no_connection(manager: Manager) -> None:
-    """Whoever connects while nobody runs waits in the socket's queue for the next one, which is the same relay."""
+    """Whoever connects while nobody runs waits in the socket's queue for the next one, which is the
+    same relay.
+    """
     manager.start()
     manager.hear("READY=1")
     with manager.connect() as before:

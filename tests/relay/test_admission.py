@@ -88,7 +88,11 @@ async def test_a_controller_that_cannot_be_reached(monkeypatch):
         pass
     closed = await UrlCheck(base).ask(A, "")
     opened = await UrlCheck(base, fail_open=True).ask(A, "")
-    assert (closed.allowed, closed.reason, closed.clear) == (False, "verify_url_unreachable", False) and closed.detail
+    assert (closed.allowed, closed.reason, closed.clear) == (
+        False,
+        "verify_url_unreachable",
+        False,
+    ) and closed.detail
     assert (opened.allowed, opened.reason, opened.clear) == (True, "verify_url_failed_open", False)
 
     async def never():
@@ -223,9 +227,17 @@ async def test_checks_add_up(tmp_path):
     remote = Scripted(YES, NO)
     both = Admission([AllowFileCheck(file), remote])
     assert not both.is_open
-    assert [(await both.admit(key, "x")).reason for key in (A, A, B)] == ["verify_url_allowed", "verify_url_refused", "not_in_allow_file"]
+    assert [(await both.admit(key, "x")).reason for key in (A, A, B)] == [
+        "verify_url_allowed",
+        "verify_url_refused",
+        "not_in_allow_file",
+    ]
     assert len(remote.asked) == 2, "a refusal costs no further question"
-    assert both.counts.by_label() == {"verify_url_allowed": 1, "verify_url_refused": 1, "not_in_allow_file": 1}
+    assert both.counts.by_label() == {
+        "verify_url_allowed": 1,
+        "verify_url_refused": 1,
+        "not_in_allow_file": 1,
+    }
     assert (await AllowFileCheck(file).ask(A, "")).reason == "in_allow_file"
 
 
@@ -243,7 +255,9 @@ async def test_a_check_that_fails_refuses_and_ends_nothing(caplog, monkeypatch):
     monkeypatch.setattr(admission, "TICK_S", 0.01)
     broken = Admission([Broken()], recheck_s=0.01)
     assert await broken.admit(A, "x") == Verdict(False, Answer.CHECK_FAILED, clear=False)
-    assert await collect(broken, lambda: [(A, "x"), (B, "y")], 2) == [(B, "y", NO)] * 2, "again, and whom it cannot tell of stays"
+    assert await collect(broken, lambda: [(A, "x"), (B, "y")], 2) == [(B, "y", NO)] * 2, (
+        "again, and whom it cannot tell of stays"
+    )
     assert {record.exc_info[0] for record in caplog.records} == {ZeroDivisionError}
 
 
@@ -321,4 +335,9 @@ def test_what_the_flags_make(tmp_path):
     first, second, third = made._checks
     assert isinstance(first, AllowFileCheck)
     assert isinstance(second._check, TailscaledCheck) and second._check._client._unix_path == "/s"
-    assert third._check._url == "http://h/v" and third._check._fail_open and third._for_s == 10 and made._recheck_s == 300
+    assert (
+        third._check._url == "http://h/v"
+        and third._check._fail_open
+        and third._for_s == 10
+        and made._recheck_s == 300
+    )

@@ -64,6 +64,8 @@ def test_the_count_of_descriptors_needs_none(relay, monkeypatch):
     def listdir(_path):
         raise OSError(24, "Too many open files")
 
-    assert relay.census.own().gauges["current_file_descriptors"] == pytest.approx(len([*Path("/proc/self/fd").iterdir()]), abs=2)
+    assert relay.census.own().gauges["current_file_descriptors"] == pytest.approx(
+        len([*Path("/proc/self/fd").iterdir()]), abs=2
+    )
     monkeypatch.setattr("os.listdir", listdir)
     assert relay.census.own().gauges["current_file_descriptors"] >= 256

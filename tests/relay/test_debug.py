@@ -41,7 +41,11 @@ class House:
 
     def get(self, target, **more):
         path = target.partition("?")[0]
-        name = path if path in self.pages else next(p for p in self.pages if p.endswith("/") and path.startswith(p))
+        name = (
+            path
+            if path in self.pages
+            else next(p for p in self.pages if p.endswith("/") and path.startswith(p))
+        )
         response = self.pages[name](request(target, **more))
         types = dict(response.headers).get("Content-Type", "")
         return response.status, json.loads(response.body) if "json" in types else response.body.decode()
@@ -139,9 +143,19 @@ def test_clients(house):
     status, document = house.get("/debug/clients/?all&limit=1&format=json")
     assert status == 200 and list(document) == ["query", "conns", "keys", "remaining", "next", "clients"]
     _, text = house.get("/debug/clients/?all&limit=1&sort=-rx")
-    assert "Next page" in text and "(1 more)" in text and "rx bytes</a> ▼" in text and "<script>" not in text.split("</style>")[1]
+    assert (
+        "Next page" in text
+        and "(1 more)" in text
+        and "rx bytes</a> ▼" in text
+        and "<script>" not in text.split("</style>")[1]
+    )
     _, text = house.get("/debug/clients/?all")
-    assert "&lt;script&gt;" in text and "notideal dup<" in text and "dup-active" in text and "node key</a> ▲" in text
+    assert (
+        "&lt;script&gt;" in text
+        and "notideal dup<" in text
+        and "dup-active" in text
+        and "node key</a> ▲" in text
+    )
     assert house.get("/debug/clients/?all&sort=no")[0] == 400
 
 
@@ -154,12 +168,22 @@ def test_one_peers_traffic(house):
     room.now += 2.5
     status, document = house.get(f"/debug/traffic?key={KEY}&format=json")
     assert status == 200
-    assert document["known"] and document["received_bytes"] == 54 and document["sent_bytes"] == 70 and document["dropped"] == 1
-    assert document["heard_from"] == document["sent_to"] == [f"nodekey:{key_of(2).hex()}"] and document["since_s"] == 2.5
+    assert (
+        document["known"]
+        and document["received_bytes"] == 54
+        and document["sent_bytes"] == 70
+        and document["dropped"] == 1
+    )
+    assert (
+        document["heard_from"] == document["sent_to"] == [f"nodekey:{key_of(2).hex()}"]
+        and document["since_s"] == 2.5
+    )
     assert document["connections"][0]["rxPkts"] == 2
     room.now += 1
     again = house.get(f"/debug/traffic?key={KEY}&format=json")[1]
-    assert (again["received_bytes"], again["sent_bytes"], again["since_s"]) == (0, 0, 1.0), "since the last look"
+    assert (again["received_bytes"], again["sent_bytes"], again["since_s"]) == (0, 0, 1.0), (
+        "since the last look"
+    )
     _, text = house.get(f"/debug/traffic?key={KEY}")
     assert "got packets from" in text and key_of(2).hex() in text
 
@@ -181,7 +205,12 @@ def test_the_busiest(house):
     room.say(b, 1, b"y" * 70)
     document = house.get("/debug/traffic?format=json")[1]
     assert document["connections"] == 2
-    assert document["busiest"][0] == {"Key": f"nodekey:{key_of(1).hex()}", "Recv": 50, "Sent": 70, "UniqueSenders": 1}
+    assert document["busiest"][0] == {
+        "Key": f"nodekey:{key_of(1).hex()}",
+        "Recv": 50,
+        "Sent": 70,
+        "UniqueSenders": 1,
+    }
     room.say(a, 2, b"x")
     assert [row["Recv"] for row in house.get("/debug/traffic?format=json")[1]["busiest"]] == [1, 0]
     assert "node key" in house.get("/debug/traffic")[1]
@@ -233,7 +262,9 @@ def test_traffic_streams_what_moved_since_the_round_before(monkeypatch, key):
     one.room.say(here, 9, b"before the stream")
 
     async def read():
-        response = await one.pages["/debug/traffic"](Request("GET", f"/debug/traffic?key={key}", (), "127.0.0.1", "127.0.0.1"))
+        response = await one.pages["/debug/traffic"](
+            Request("GET", f"/debug/traffic?key={key}", (), "127.0.0.1", "127.0.0.1")
+        )
         lines = [await response.body.__anext__()]
         one.room.say(here, 9, b"12345")
         other.room.say(there, 9, b"123")
@@ -247,10 +278,15 @@ def test_traffic_streams_what_moved_since_the_round_before(monkeypatch, key):
 
 
 def test_a_stream_of_a_bad_key(house):
-    answer = house.pages["/debug/traffic"](Request("GET", "/debug/traffic?key=12", (), "127.0.0.1", "127.0.0.1"))
+    answer = house.pages["/debug/traffic"](
+        Request("GET", "/debug/traffic?key=12", (), "127.0.0.1", "127.0.0.1")
+    )
     assert (answer.status, answer.body) == (400, b"bad key: has 2 hex digits, not 64\n")
 
 
 def test_pages_keep_browsers_from_doing_anything_else(house):
     headers = dict(house.pages["/debug/"](request("/debug/")).headers)
-    assert headers["X-Frame-Options"] == "DENY" and "style-src 'self' 'unsafe-inline'" in headers["Content-Security-Policy"]
+    assert (
+        headers["X-Frame-Options"] == "DENY"
+        and "style-src 'self' 'unsafe-inline'" in headers["Content-Security-Policy"]
+    )

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.observe.clients import MAX_LIMIT, Query, describe, find_clients, join_clients, parse_query, remote_of
+from relay.observe.clients import (
+    MAX_LIMIT,
+    Query,
+    describe,
+    find_clients,
+    join_clients,
+    parse_query,
+    remote_of,
+)
 from tests.relay.people import Room, key_of
 
 OFFSET = 1_790_000_000.0 - 1000.0
@@ -91,7 +99,23 @@ def test_the_fields_are_derpers(room):
     json.dumps(client)
 
 
-@pytest.mark.parametrize("sort", ["key", "-key", "ip", "-ip", "conn", "-conn", "connected", "-connected", "rx", "-tx", "rxpkts", "-txpkts"])
+@pytest.mark.parametrize(
+    "sort",
+    [
+        "key",
+        "-key",
+        "ip",
+        "-ip",
+        "conn",
+        "-conn",
+        "connected",
+        "-connected",
+        "rx",
+        "-tx",
+        "rxpkts",
+        "-txpkts",
+    ],
+)
 def test_the_next_links_walk_over_everybody_once(sort):
     room = Room()
     for number in range(50):
@@ -172,7 +196,11 @@ def test_limits_are_capped_and_stray_fields_ignored():
 def test_a_client_of_unknown_address():
     room = Room()
     session = room.join(1, None)
-    assert remote_of(session) == "" and serials(room, "all&sort=ip") == [1] and serials(room, "cidr=0.0.0.0/0") == []
+    assert (
+        remote_of(session) == ""
+        and serials(room, "all&sort=ip") == [1]
+        and serials(room, "cidr=0.0.0.0/0") == []
+    )
     assert describe(session, OFFSET, room.now)["remote"] == ""
 
 

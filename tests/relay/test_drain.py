@@ -1,4 +1,7 @@
-"""SIGTERM with clients there: they are told, and close in a spread, whatever they do meanwhile. Real processes."""
+"""SIGTERM with clients there: they are told, and close in a spread, whatever they do meanwhile.
+
+Real processes.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from relay import client as derp
 from tests.relay.live import HungUp, Live, Peer, Steady, relay
 
 MB = 1_000_000
-# Half of what a write may wait for a receiver that reads nothing, and far above what a busy machine adds. Latency itself is the bench's.
+# Half of what a write may wait for a receiver that reads nothing, and far above what a busy machine
+# adds. Latency itself is the bench's.
 UNDISTURBED_S = 1.0
 
 
@@ -31,7 +32,12 @@ def _flood(sender: Peer, to: bytes, packets: int, size: int) -> None:
 
 
 def test_alice_to_bob_while_carol_reads_nothing(live: Live) -> None:
-    with live.connect() as alice, live.connect() as bob, live.connect() as dave, live.connect(small_window=True) as carol:
+    with (
+        live.connect() as alice,
+        live.connect() as bob,
+        live.connect() as dave,
+        live.connect(small_window=True) as carol,
+    ):
         steady = Steady(alice, bob)
         _flood(dave, carol.key, 4000, 1200)  # the allocator has what a flood takes once and for all
         before = live.usage().rss

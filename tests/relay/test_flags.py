@@ -13,7 +13,13 @@ def test_defaults_are_derpers():
     c = parse(BASE)
     assert (c.addr, c.http_port, c.stun_port, c.stun, c.derp) == (":443", 80, 3478, True, True)
     assert (c.tcp_keepalive_time_s, c.tcp_user_timeout_s, c.tcp_write_timeout_s) == (600, 15, 2)
-    assert (c.hostname, c.home, c.dev, c.verify_clients, c.verify_client_url) == ("derp.tailscale.com", "", False, False, "")
+    assert (c.hostname, c.home, c.dev, c.verify_clients, c.verify_client_url) == (
+        "derp.tailscale.com",
+        "",
+        False,
+        False,
+        "",
+    )
     assert (c.accept_connection_limit, c.accept_connection_burst) == (float("inf"), 2**63 - 1)
     assert c.mesh_with == c.bootstrap_dns_names == c.disallow_app_names == ()
 
@@ -59,7 +65,10 @@ def test_tls_is_decided_as_derper_decides_it(addr, mode, listen, tls):
     [
         (["-c=k"], "-certmode letsencrypt: this relay asks no certificate authority itself"),
         (["-c=k", "-certmode=gcp"], "certbot"),
-        ([*BASE, "-stun", "false"], 'unexpected argument "false": flags only; a boolean is switched off with -flag=false'),
+        (
+            [*BASE, "-stun", "false"],
+            'unexpected argument "false": flags only; a boolean is switched off with -flag=false',
+        ),
         ([*BASE, "-a=443"], "invalid server address: address 443: missing port in address"),
         ([*BASE, "-a=:99999"], 'invalid server address: unknown port "99999"'),
         ([*BASE, "-a=:gopher"], 'unknown port "gopher"'),
@@ -93,7 +102,15 @@ def test_what_cannot_be_served_is_refused_with_words(argv, says):
 
 
 def test_well_formed_extras_pass():
-    c = parse([*BASE, "-metrics-listen=127.0.0.1:9090", "-trusted-proxies=127.0.0.1, 10.0.0.0/8,::1", "-proxy-protocol", "-home=https://x"])
+    c = parse(
+        [
+            *BASE,
+            "-metrics-listen=127.0.0.1:9090",
+            "-trusted-proxies=127.0.0.1, 10.0.0.0/8,::1",
+            "-proxy-protocol",
+            "-home=https://x",
+        ]
+    )
     assert c.trusted_proxies == ("127.0.0.1", "10.0.0.0/8", "::1") and c.proxy_protocol
 
 
@@ -154,7 +171,9 @@ def test_exit_codes(capsys):
     with pytest.raises(SystemExit) as e:
         parse_or_exit(["-nonsense"])
     assert e.value.code == 2
-    assert capsys.readouterr().err == "relay: flag provided but not defined: -nonsense\nUse -h for the flags.\n"
+    assert (
+        capsys.readouterr().err == "relay: flag provided but not defined: -nonsense\nUse -h for the flags.\n"
+    )
     with pytest.raises(SystemExit) as e:
         parse_or_exit(["-h"])
     assert e.value.code == 0 and "Examples:" in capsys.readouterr().out

@@ -1,4 +1,6 @@
-"""Every checked-in case of every fuzz target, a moment of fuzzing, and that the fuzzer finds what is there to be found."""
+"""Every checked-in case of every fuzz target, a moment of fuzzing, and that the fuzzer finds what
+is there to be found.
+"""
 
 import pytest
 

@@ -1,4 +1,6 @@
-"""Where the debug pages are, /bootstrap-dns, and how a relay says that it cannot start: real processes."""
+"""Where the debug pages are, /bootstrap-dns, and how a relay says that it cannot start: real
+processes.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,10 @@ def two_free_ports() -> int:
 
 def test_every_worker_has_the_pages_of_all(tmp_path: Path) -> None:
     port = two_free_ports()
-    with live.relay(tmp_path, "-metrics-listen", f"127.0.0.1:{port}", "-workers", "2", tls=False) as relay, relay.connect() as client:
+    with (
+        live.relay(tmp_path, "-metrics-listen", f"127.0.0.1:{port}", "-workers", "2", tls=False) as relay,
+        relay.connect() as client,
+    ):
         for n in range(2):
             inside = f"http://127.0.0.1:{port + n}"
             listed = json.loads(fetch(f"{inside}/debug/clients/?all&format=json")[1])["clients"]
@@ -94,13 +99,32 @@ def test_bootstrap_dns(tmp_path: Path) -> None:
 )
 def test_a_relay_that_cannot_start_says_why_in_one_line(tmp_path: Path, flags: list[str], says: str) -> None:
     certs.make(tmp_path / "certs", servers.HOST)
-    (tmp_path / "certs/other.example.crt").write_text((tmp_path / "certs" / f"{servers.HOST}.crt").read_text())
-    (tmp_path / "certs/other.example.key").write_text((tmp_path / "certs" / f"{servers.HOST}.key").read_text())
+    (tmp_path / "certs/other.example.crt").write_text(
+        (tmp_path / "certs" / f"{servers.HOST}.crt").read_text()
+    )
+    (tmp_path / "certs/other.example.key").write_text(
+        (tmp_path / "certs" / f"{servers.HOST}.key").read_text()
+    )
     (tmp_path / "junk").write_text("junk")
-    argv = [sys.executable, "-m", "relay", "-a", f"127.0.0.1:{servers.free_port(socket.SOCK_STREAM)}", "-http-port", "-1", "-stun=false"]
+    argv = [
+        sys.executable,
+        "-m",
+        "relay",
+        "-a",
+        f"127.0.0.1:{servers.free_port(socket.SOCK_STREAM)}",
+        "-http-port",
+        "-1",
+        "-stun=false",
+    ]
     argv += ["-hostname", servers.HOST, "-certmode", "manual", "-certdir", "certs", "-c", "key", *flags]
     done = subprocess.run(
-        argv, cwd=tmp_path, env={"PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True, timeout=30, check=False
+        argv,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert done.returncode == 1
     assert says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
@@ -114,4 +138,6 @@ def test_workers_know_each_other_before_clients_come(tmp_path: Path) -> None:
             for receiver in peers:
                 sender.send(receiver.key, b"at once")
         for receiver in peers:
-            assert {receiver.expect(live.derp.Received).source for _ in peers} == {sender.key for sender in peers}
+            assert {receiver.expect(live.derp.Received).source for _ in peers} == {
+                sender.key for sender in peers
+            }

@@ -35,7 +35,9 @@ def test_derpers_names_are_all_there_and_the_text_is_valid():
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     assert set(DERPERS) <= names
     families = {family.name: family for family in text_string_to_metric_families(text)}
-    assert {"derp_packets_dropped", "process_cpu_seconds"} <= set(families) and "process_resident_memory_bytes" in families
+    assert {"derp_packets_dropped", "process_cpu_seconds"} <= set(
+        families
+    ) and "process_resident_memory_bytes" in families
     assert len(names) == text.count("# TYPE"), "each once"
 
 

@@ -1,4 +1,6 @@
-"""What derper tells Prometheus, asked of a real one: we tell the same under the same names, or say why not."""
+"""What derper tells Prometheus, asked of a real one: we tell the same under the same names, or say
+why not.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from bench.relay import generator, servers
 from tests.relay.live import Live
 
 # Go's runtime, its allocator and its machine; ours has Python's process_* instead.
-OF_GO = re.compile(r"go_|goamd64_|memstats|derp_memstats|goroutines|promhttp_|process_(network|virtual_memory_max)|node_boot_time")
+OF_GO = re.compile(
+    r"go_|goamd64_|memstats|derp_memstats|goroutines|promhttp_|process_(network|virtual_memory_max)|node_boot_time"
+)
 # relay/README.md, "Seeing it", says why.
 LEFT_OUT = {
     "derp_buffered_write_frames",
@@ -41,22 +45,32 @@ def told(server: servers.Server, folder: Path) -> tuple[dict[str, str], set[str]
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[dict[str, str], set[str]], tuple[dict[str, str], set[str]]]:
+def both(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[tuple[dict[str, str], set[str]], tuple[dict[str, str], set[str]]]:
     folder = tmp_path_factory.mktemp("metrics")
-    return told(servers.derper(generator.build_derper()), folder / "derper"), told(servers.relay(), folder / "ours")
+    return told(servers.derper(generator.build_derper()), folder / "derper"), told(
+        servers.relay(), folder / "ours"
+    )
 
 
 def test_every_metric_of_derper_is_here_with_its_type_or_left_out_on_purpose(both):
     (derpers, _), (ours, _) = both
     wanted = {name: kind for name, kind in derpers.items() if not OF_GO.match(name)}
     assert wanted.keys() - ours.keys() == LEFT_OUT
-    assert {name: ours[name] for name in wanted.keys() - LEFT_OUT} == {name: wanted[name] for name in wanted.keys() - LEFT_OUT}
+    assert {name: ours[name] for name in wanted.keys() - LEFT_OUT} == {
+        name: wanted[name] for name in wanted.keys() - LEFT_OUT
+    }
     readme = (Path(__file__).parent.parent.parent / "relay" / "README.md").read_text()
     assert all(f"`{name}`" in readme for name in LEFT_OUT)
 
 
 def test_every_label_of_derper_is_here(both):
     (_, derpers), (ours, samples) = both
-    labelled = {sample for sample in derpers if sample.partition("{")[0] in ours and "{" in sample and not sample.startswith("version")}
+    labelled = {
+        sample
+        for sample in derpers
+        if sample.partition("{")[0] in ours and "{" in sample and not sample.startswith("version")
+    }
     assert labelled
     assert labelled <= samples

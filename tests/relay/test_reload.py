@@ -1,4 +1,6 @@
-"""Certificates are read again on SIGHUP: connected clients stay, new ones see the new one, a bad file changes nothing."""
+"""Certificates are read again on SIGHUP: connected clients stay, new ones see the new one, a bad
+file changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -77,8 +79,14 @@ def test_what_is_good_is_taken_though_the_other_is_bad(tmp_path: Path, good: str
             limits.write_text('{"PerClientRateLimitBytesPerSec": 2000000}')
             (tmp_path / "certs" / f"{servers.HOST}.crt").unlink()
         live.signal(signal.SIGHUP)
-        eventually(lambda: f"reloaded part={good}" in live.log() and f"stays in force part={bad}" in live.log())
+        eventually(
+            lambda: f"reloaded part={good}" in live.log() and f"stays in force part={bad}" in live.log()
+        )
         counts = live.metrics()
-        assert counts[f'relay_reloads{{part="{good}"}}'] == counts[f'relay_reload_failures{{part="{bad}"}}'] == 1
+        assert (
+            counts[f'relay_reloads{{part="{good}"}}'] == counts[f'relay_reload_failures{{part="{bad}"}}'] == 1
+        )
         assert (_served(live) != old) == (good == "certificate")
-        assert counts["derp_rate_limit_per_client_bytes_per_second"] == (2_000_000 if good == "limits" else 1_000_000)
+        assert counts["derp_rate_limit_per_client_bytes_per_second"] == (
+            2_000_000 if good == "limits" else 1_000_000
+        )

@@ -30,7 +30,9 @@ def test_sockets_are_taken_with_their_names(monkeypatch):
         first = fcntl.fcntl(a.fileno(), fcntl.F_DUPFD, 900)
         assert fcntl.fcntl(b.fileno(), fcntl.F_DUPFD, first + 1) == first + 1
     monkeypatch.setattr(systemd, "FIRST_FD", first)
-    (name, main), (unnamed, stun) = take_sockets({"LISTEN_FDS": "2", "LISTEN_PID": "7", "LISTEN_FDNAMES": "main"}, 7)
+    (name, main), (unnamed, stun) = take_sockets(
+        {"LISTEN_FDS": "2", "LISTEN_PID": "7", "LISTEN_FDNAMES": "main"}, 7
+    )
     with main, stun:
         assert (name, unnamed) == ("main", "")
         assert main.type == socket.SOCK_STREAM and stun.type == socket.SOCK_DGRAM
@@ -77,7 +79,12 @@ def test_notifications(manager):
     assert got[:2] == ["READY=1", "READY=1\nSTATUS=serving FAKE=1"]
     key, _, usec = got[2].partition("\nMONOTONIC_USEC=")
     assert key == "RELOADING=1" and int(usec) > 0
-    assert got[3:] == ["STOPPING=1", "STOPPING=1\nSTATUS=draining 3 clients", "STATUS=12 clients", "WATCHDOG=1"]
+    assert got[3:] == [
+        "STOPPING=1",
+        "STOPPING=1\nSTATUS=draining 3 clients",
+        "STATUS=12 clients",
+        "WATCHDOG=1",
+    ]
 
 
 def test_abstract_sockets():

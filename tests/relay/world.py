@@ -73,7 +73,9 @@ class World:
 class Client:
     """A local connection: `says` bytes, `hears` frames."""
 
-    def __init__(self, world: World, key: bytes, *, info: ClientInfo | None = None, **options: object) -> None:
+    def __init__(
+        self, world: World, key: bytes, *, info: ClientInfo | None = None, **options: object
+    ) -> None:
         self.world = world
         self.key = key
         self.socket = Socket()

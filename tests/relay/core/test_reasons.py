@@ -1,4 +1,6 @@
-"""Reasons and counters are closed sets: each member is documented and used, and a typo makes no new one."""
+"""Reasons and counters are closed sets: each member is documented and used, and a typo makes no new
+one.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,10 @@ from relay.observe import metrics
 RELAY = Path(reasons.__file__).parents[1]
 SETS = (Breach, Refusal, Close, Answer, Drop, Down)
 MEMBERS = [member for members in SETS for member in members]
-DERPERS = {Drop.QUEUE_TAIL, Drop.WRITE_ERROR, Drop.DUP_CLIENT}  # labels that derper has, and nothing here counts
-# Words of other things, too: an attribute of links and WebSockets, the word for systemd and for the log.
+# Labels that derper has, and nothing here counts.
+DERPERS = {Drop.QUEUE_TAIL, Drop.WRITE_ERROR, Drop.DUP_CLIENT}
+# Words of other things, too: an attribute of links and WebSockets, the word for systemd and for the
+# log.
 ORDINARY = {"closed", "draining"}
 
 
@@ -39,7 +43,11 @@ def used(*but: str) -> set[str]:
 
 def spelt(tree: ast.AST) -> set[str]:
     """Return the string constants of a module, and the beginnings of its f-strings."""
-    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -49,17 +57,31 @@ def test_every_reason_is_a_label_with_its_meaning_in_one_line(member: Reason) ->
     assert re.fullmatch(r"[^\n]{10,110}[^\n.]", member.meaning), member.meaning
 
 
-@pytest.mark.parametrize("shown_together", [(Refusal, Breach, Answer), (Close, Breach), (Answer,), (Drop,), (Down,)])
-def test_no_two_reasons_of_a_metric_have_one_label_or_one_meaning(shown_together: tuple[type[Reason], ...]) -> None:
+@pytest.mark.parametrize(
+    "shown_together", [(Refusal, Breach, Answer), (Close, Breach), (Answer,), (Drop,), (Down,)]
+)
+def test_no_two_reasons_of_a_metric_have_one_label_or_one_meaning(
+    shown_together: tuple[type[Reason], ...],
+) -> None:
     members = [member for members in shown_together for member in members.__members__.values()]
-    assert len({member.value for member in members}) == len({member.meaning for member in members}) == len(members)
+    assert (
+        len({member.value for member in members})
+        == len({member.meaning for member in members})
+        == len(members)
+    )
 
 
 def test_every_reason_is_used() -> None:
     wanted = {f"{type(member).__name__}.{member.name}" for member in MEMBERS if member not in DERPERS}
-    tables = {f"{type(member).__name__}.{member.name}" for table in (REVOKED_BY, reasons.CLOSED_IN) for member in table.values()}
+    tables = {
+        f"{type(member).__name__}.{member.name}"
+        for table in (REVOKED_BY, reasons.CLOSED_IN)
+        for member in table.values()
+    }
     assert wanted - tables <= used("core/reasons.py")
-    assert {"REVOKED_BY", "CLOSED_IN"} <= {node.id for tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert {"REVOKED_BY", "CLOSED_IN"} <= {
+        node.id for tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Name)
+    }
 
 
 def test_no_reason_is_spelt_elsewhere() -> None:
@@ -105,7 +127,9 @@ def test_a_reason_hashes_as_its_label() -> None:
 
 
 def test_whoever_loses_admission_has_a_reason() -> None:
-    """A clear answer that refuses ends a connection; one without a reason would end the asking about all."""
+    """A clear answer that refuses ends a connection; one without a reason would end the asking
+    about all.
+    """
     refuse = {
         answer
         for check in (AllowFileCheck, UrlCheck, TailscaledCheck)

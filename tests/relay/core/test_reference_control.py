@@ -1,7 +1,7 @@
 """Pings, homes, unknown frames and the login, as derper has them.
 
-From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a room of clients without
-sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
+From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a
+room of clients without sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
 """
 
 import pytest

@@ -1,7 +1,7 @@
 """Where packets go, what waits and what is dropped, as derper has it.
 
-From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a room of clients without
-sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
+From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a
+room of clients without sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
 """
 
 import pytest
@@ -83,7 +83,9 @@ def test_disco_has_a_lane_of_its_own():
 
 
 def test_the_dropped_packet_is_charged_to_its_own_source():
-    """1.104: head drop is attributed to the source of the packet that is dropped, not of the one that came."""
+    """1.104: head drop is attributed to the source of the packet that is dropped, not of the one
+    that came.
+    """
     room = Room()
     a, b, c = (room.join(i) for i in (1, 2, 3))
     b.outbox.block()
@@ -143,7 +145,12 @@ def test_kinds_are_counted():
 ACTIONS = st.one_of(
     st.tuples(st.just("send"), st.integers(0, 5), st.integers(0, 6), st.integers(0, 40)),
     st.tuples(st.just("disco"), st.integers(0, 5), st.integers(0, 6), st.integers(1, 5)),
-    st.tuples(st.sampled_from(["join", "leave", "block", "unblock", "flush", "ping"]), st.integers(0, 5), st.just(0), st.just(0)),
+    st.tuples(
+        st.sampled_from(["join", "leave", "block", "unblock", "flush", "ping"]),
+        st.integers(0, 5),
+        st.just(0),
+        st.just(0),
+    ),
 )
 
 

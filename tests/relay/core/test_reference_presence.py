@@ -1,7 +1,7 @@
 """Who is told of whom: peers gone, duplicates, watchers, as derper has it.
 
-From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a room of clients without
-sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
+From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a
+room of clients without sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
 """
 
 from ipaddress import ip_address
@@ -75,7 +75,9 @@ def test_the_connection_that_spoke_last_gets_the_packets():
     assert frames(room, first) == [received(2, b"two")] and frames(room, second) == []
 
 
-@pytest.mark.parametrize("frame", [wire.pack_note_preferred(True), wire.pack_frame(0x7F, b"?"), send(9, b"x")])
+@pytest.mark.parametrize(
+    "frame", [wire.pack_note_preferred(True), wire.pack_frame(0x7F, b"?"), send(9, b"x")]
+)
 def test_any_frame_makes_a_connection_the_active_one(frame):
     room = Room()
     first, second = room.join(1), room.join(1)
@@ -104,7 +106,9 @@ def test_a_watcher_sees_itself_everybody_each_arrival_and_each_departure():
     room.join(1, "203.0.113.7", 51820, app="tailcat")
     w = watch(room, 8, address="2001:db8::7", port=443)
     seen = {peer.key: peer for peer in presents(frames(room, w))}
-    assert seen[key_of(1)] == PeerPresent(key_of(1), ip_address("203.0.113.7"), 51820, wire.PRESENT_REGULAR, "tailcat")
+    assert seen[key_of(1)] == PeerPresent(
+        key_of(1), ip_address("203.0.113.7"), 51820, wire.PRESENT_REGULAR, "tailcat"
+    )
     assert seen[key_of(8)].flags == wire.PRESENT_MESH_PEER and len(seen) == 2
     late = room.join(2, None, prober=True, not_ideal=True)
     (peer,) = presents(frames(room, w))

@@ -1,4 +1,6 @@
-"""Packets between the workers of one relay: runs of frames as the client is to get them, behind one head."""
+"""Packets between the workers of one relay: runs of frames as the client is to get them, behind one
+head.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def test_while_the_link_is_blocked_packets_wait_in_its_outbox(world, alice, work
     assert worker.hears() == []
     worker.link.outbox.unblock()
     alice.sends(FAR, b"4")
-    assert worker.hears() == [(wire.FORWARD_PACKET, alice.key + FAR + packet) for packet in (b"2", b"3", b"4")]
+    assert worker.hears() == [
+        (wire.FORWARD_PACKET, alice.key + FAR + packet) for packet in (b"2", b"3", b"4")
+    ]
     alice.sends(FAR, b"5")
     assert runs(worker) == [(FAR, received(alice.key, b"5"))]
     assert world.switch.totals().packets_forwarded_out == 5
@@ -96,7 +100,9 @@ def test_a_client_that_left_the_other_worker_is_unknown(world, alice, worker):
 def test_what_a_broken_link_leaves_behind_is_counted(world, alice, worker):
     alice.sends(FAR, b"left")
     assert len(runs(worker)) == 1
-    alice.says(*[wire.pack_send_packet(FAR, packet) for packet in (b"lost", b"lost as well", v.SMALLEST_DISCO)])
+    alice.says(
+        *[wire.pack_send_packet(FAR, packet) for packet in (b"lost", b"lost as well", v.SMALLEST_DISCO)]
+    )
     worker.breaks()
     assert worker.hears() == []
     assert (world.dropped("gone_disconnected"), world.dropped("gone_disconnected", "disco")) == (2, 1)
@@ -131,7 +137,9 @@ def test_the_table_of_ways_is_bounded(world, alice, worker):
 
 def test_a_client_gets_the_frames_of_a_run_as_they_are(world, alice, sibling):
     packets = [b"", b"ab", b"c" * 1200, v.SMALLEST_DISCO]
-    sibling.says(pack_run(alice.key, received(key("x"), *packets)), pack_run(alice.key, received(key("y"), b"other")))
+    sibling.says(
+        pack_run(alice.key, received(key("x"), *packets)), pack_run(alice.key, received(key("y"), b"other"))
+    )
     assert alice.gets() == [(key("x"), packet) for packet in packets] + [(key("y"), b"other")]
     assert world.switch.totals().packets_forwarded_in == 5
     assert alice.session.heard == {key("x"), key("y")}
@@ -142,7 +150,9 @@ def test_runs_pass_in_any_chunking(data):
     world = World()
     alice, sibling = world.connect("alice"), world.connect("sibling", is_mesh=True, sibling=True)
     packets = data.draw(st.lists(st.lists(st.binary(max_size=100), min_size=1, max_size=4), max_size=4))
-    stream = b"".join(pack_run(alice.key, received(key("x"), *run)) + wire.pack_ping(b"12345678") for run in packets)
+    stream = b"".join(
+        pack_run(alice.key, received(key("x"), *run)) + wire.pack_ping(b"12345678") for run in packets
+    )
     while stream:
         at = data.draw(st.integers(1, len(stream)))
         sibling.says(stream[:at])

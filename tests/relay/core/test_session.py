@@ -56,14 +56,25 @@ def test_one_read_becomes_one_write_per_destination(world, alice, bob):
     carol.says(*[wire.pack_send_packet(bob.key, b"%d" % n) for n in range(3)])
     world.tick()
     assert [len(c.socket.written) for c in (bob, carol)] == [1, 1]
-    assert bob.gets() == [(alice.key, bytes([n]) * 100) for n in range(5)] + [(carol.key, b"%d" % n) for n in range(3)]
+    assert bob.gets() == [(alice.key, bytes([n]) * 100) for n in range(5)] + [
+        (carol.key, b"%d" % n) for n in range(3)
+    ]
 
 
 def test_what_is_counted(world, alice, bob):
-    alice.says(*[wire.pack_send_packet(bob.key, packet) for packet in (b"abc", v.SMALLEST_DISCO, v.SMALLEST_DISCO, b"T" * 62)])
+    alice.says(
+        *[
+            wire.pack_send_packet(bob.key, packet)
+            for packet in (b"abc", v.SMALLEST_DISCO, v.SMALLEST_DISCO, b"T" * 62)
+        ]
+    )
     alice.sends(key("nobody"), b"12")
     bob.hears()
-    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (5, 3 + 3 * 62 + 2, 2)
+    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (
+        5,
+        3 + 3 * 62 + 2,
+        2,
+    )
     assert (bob.outbox.packets, bob.outbox.payload_octets) == (4, 3 + 3 * 62)
     totals = world.switch.totals()
     assert (totals.packets_received, totals.packets_sent, totals.bytes_sent) == (5, 4, 189)
@@ -72,7 +83,11 @@ def test_what_is_counted(world, alice, bob):
 
 
 def test_unknown_frames_are_skipped_up_to_a_size(world, alice, bob):
-    alice.says(wire.pack_frame(0x77, bytes(wire.MAX_UNKNOWN)), wire.pack_pong(b"12345678"), wire.pack_frame(wire.CLIENT_INFO, b"again"))
+    alice.says(
+        wire.pack_frame(0x77, bytes(wire.MAX_UNKNOWN)),
+        wire.pack_pong(b"12345678"),
+        wire.pack_frame(wire.CLIENT_INFO, b"again"),
+    )
     alice.sends(bob, b"still here")
     assert bob.gets() == [(alice.key, b"still here")]
     assert world.switch.counts.unknown_frames == 3
@@ -102,7 +117,9 @@ def test_a_broken_rule_ends_it_at_the_header(world, alice, bob, frame, reason):
 
 @pytest.mark.parametrize("before", [[], [b"before"], [b"before", b"and longer"]])
 def test_a_known_destination_gets_no_oversized_packet_either(world, alice, bob, before):
-    """Alone in its read, the first of several, or at the end of a run; the largest that may pass does."""
+    """Alone in its read, the first of several, or at the end of a run; the largest that may pass
+    does.
+    """
     largest = bytes(wire.MAX_PACKET)
     alice.sends(bob, largest)
     alice.sends(bob, largest)
@@ -111,7 +128,9 @@ def test_a_known_destination_gets_no_oversized_packet_either(world, alice, bob, 
     alice.says(*frames)
     with pytest.raises(ProtocolError, match="oversized_packet"):
         alice.says(*(frames if before else []), oversized)
-    assert bob.gets() == [(alice.key, packet) for packet in [largest] * 2 + ([*before, largest] * 2 if before else [largest])]
+    assert bob.gets() == [
+        (alice.key, packet) for packet in [largest] * 2 + ([*before, largest] * 2 if before else [largest])
+    ]
     with pytest.raises(ProtocolError, match="oversized_packet"):
         alice.says(oversized, *frames)
     assert bob.gets() == []
@@ -266,7 +285,9 @@ def test_a_rate_limit_counts_a_frame_once_also_when_a_turn_ends_before_it(world,
 
 def test_a_rate_limit_does_not_hide_a_broken_rule(world):
     with pytest.raises(ProtocolError, match="oversized_packet"):
-        limited(world, bytes_per_s=1000, burst_bytes=65_568).says(wire.HEADER.pack(wire.SEND_PACKET, 2**32 - 1))
+        limited(world, bytes_per_s=1000, burst_bytes=65_568).says(
+            wire.HEADER.pack(wire.SEND_PACKET, 2**32 - 1)
+        )
 
 
 # Mesh peers.
@@ -281,7 +302,10 @@ def test_a_forwarded_packet_shows_its_first_sender(world, relay, bob):
     far = key("far")
     relay.says(*[wire.pack_forward_packet(far, bob.key, bytes([n]) * 50) for n in range(3)])
     relay.says(wire.pack_forward_packet(far, bob.key, b"other size"))
-    relay.says(wire.pack_forward_packet(far, bob.key, b"other again"), wire.pack_forward_packet(far, bob.key, b"other size"))
+    relay.says(
+        wire.pack_forward_packet(far, bob.key, b"other again"),
+        wire.pack_forward_packet(far, bob.key, b"other size"),
+    )
     assert bob.gets() == [(far, bytes([n]) * 50) for n in range(3)] + [
         (far, b"other size"),
         (far, b"other again"),
@@ -363,24 +387,39 @@ def test_a_single_packet_is_counted_like_any_other(world, alice, bob):
         alice.sends(bob, packet)
         alice.sends(bob, packet)
         assert bob.gets() == [(alice.key, packet)] * 2
-    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (6, 4 * 62 + 2 * 5, 2)
+    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (
+        6,
+        4 * 62 + 2 * 5,
+        2,
+    )
 
 
 def test_runs_of_packets_are_forwarded_and_counted(world, alice, bob):
     link, far = world.link("other"), key("far")
     link.has("far")
     packets = [bytes([n]) * 62 for n in range(3)] + [v.SMALLEST_DISCO, b"short"]
-    alice.says(*[wire.pack_send_packet(far, packet) for packet in packets], wire.pack_send_packet(bob.key, b"near"))
+    alice.says(
+        *[wire.pack_send_packet(far, packet) for packet in packets], wire.pack_send_packet(bob.key, b"near")
+    )
     assert link.hears() == [(wire.FORWARD_PACKET, alice.key + far + packet) for packet in packets]
     assert bob.gets() == [(alice.key, b"near")]
-    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (6, 4 * 62 + 5 + 4, 1)
+    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (
+        6,
+        4 * 62 + 5 + 4,
+        1,
+    )
 
 
 def test_runs_for_two_clients_of_another_relay_are_told_apart(world, alice):
     link = world.link("other")
     link.has("far")
     link.has("farther")
-    alice.says(*[wire.pack_send_packet(key(name), b"ten bytes.") for name in ("far", "farther", "far", "far", "farther")])
+    alice.says(
+        *[
+            wire.pack_send_packet(key(name), b"ten bytes.")
+            for name in ("far", "farther", "far", "far", "farther")
+        ]
+    )
     destinations = [payload[32:64] for _, payload in link.hears()]
     assert destinations == [key("far"), key("farther"), key("far"), key("far"), key("farther")]
 
@@ -407,7 +446,9 @@ def test_a_packet_from_outside_may_go_on_to_another_worker_but_no_further(world,
 
 def test_close_peer_hangs_up_on_every_connection(world, relay, bob):
     again = world.connect("bob")
-    relay.says(wire.pack_close_peer(bob.key), wire.pack_close_peer(bob.key), wire.pack_close_peer(key("nobody")))
+    relay.says(
+        wire.pack_close_peer(bob.key), wire.pack_close_peer(bob.key), wire.pack_close_peer(key("nobody"))
+    )
     assert world.switch.hangups == dict.fromkeys((bob.session, again.session), Close.CLOSED_BY_MESH_PEER)
 
 
@@ -426,7 +467,10 @@ def test_a_watcher_that_is_the_relay_itself_hears_nothing(world):
 
 # Properties.
 
-packets = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([b"", b"a", b"b" * 7, b"b" * 7, v.SMALLEST_DISCO])), max_size=30)
+packets = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from([b"", b"a", b"b" * 7, b"b" * 7, v.SMALLEST_DISCO])),
+    max_size=30,
+)
 
 
 @given(packets, st.lists(st.integers(1, 200), max_size=40), st.booleans())
@@ -434,7 +478,9 @@ def test_what_arrives_does_not_depend_on_how_the_stream_was_cut(packets, cuts, e
     world = World()
     alice, receivers = world.connect("alice"), [world.connect(name) for name in ("bob", "carol", "dave")]
     targets = [*receivers, key("nobody")]
-    stream = b"".join(wire.pack_send_packet(getattr(t := targets[to], "key", t), packet) for to, packet in packets)
+    stream = b"".join(
+        wire.pack_send_packet(getattr(t := targets[to], "key", t), packet) for to, packet in packets
+    )
     if ends_oversized:
         stream += wire.pack_frame(wire.SEND_PACKET, receivers[0].key + bytes(wire.MAX_PACKET + 1))
     with pytest.raises(ProtocolError, match="oversized_packet") if ends_oversized else nullcontext():
@@ -448,7 +494,11 @@ def test_what_arrives_does_not_depend_on_how_the_stream_was_cut(packets, cuts, e
 
 @settings(max_examples=300)
 @given(
-    st.lists(st.binary(max_size=60) | st.integers(0, 255).map(lambda kind: wire.pack_frame(kind, bytes(40))), max_size=10), st.booleans()
+    st.lists(
+        st.binary(max_size=60) | st.integers(0, 255).map(lambda kind: wire.pack_frame(kind, bytes(40))),
+        max_size=10,
+    ),
+    st.booleans(),
 )
 def test_garbage_gives_a_reason_and_nothing_else(chunks, is_mesh):
     world = World()

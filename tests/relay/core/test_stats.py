@@ -32,7 +32,11 @@ def test_a_snapshot_of_a_room():
     tally.note_queue_time(0.010)
     problems, stun = room.switch.consistency_check(), {"stun_requests": {"success": 2}}
     stats = snapshot(room.switch, tally, {"current_file_descriptors": 7}, problems, stun)
-    assert stats.counters.packets_received == 2 and stats.counters.packets_sent == 1 and stats.counters.accepts == 3
+    assert (
+        stats.counters.packets_received == 2
+        and stats.counters.packets_sent == 1
+        and stats.counters.accepts == 3
+    )
     assert stats.counters.bytes_received == 104 and stats.counters.bytes_sent == 100
     assert stats.labelled == {
         "packets_received_kind": {"disco": 0, "other": 2},
@@ -67,7 +71,11 @@ def test_workers_add_up_but_what_each_sees_alike_counts_once():
         ["odd"],
     )
     other = Stats(
-        Counts(accepts=3, got_ping=1), {"closes": {"eof": 1, "idle": 4}}, {}, {}, {"clients_local": 1, "clients_remote": 5, "front_ok": 0}
+        Counts(accepts=3, got_ping=1),
+        {"closes": {"eof": 1, "idle": 4}},
+        {},
+        {},
+        {"clients_local": 1, "clients_remote": 5, "front_ok": 0},
     )
     both = merge([part, other])
     assert both == Stats(
@@ -78,7 +86,8 @@ def test_workers_add_up_but_what_each_sees_alike_counts_once():
 
 
 @pytest.mark.parametrize(
-    "rtt_us, bucket", [(-1, "non-tcp"), (0, "10ms"), (9_999, "10ms"), (10_000, "20ms"), (499_999, "500ms"), (500_000, "inf")]
+    "rtt_us, bucket",
+    [(-1, "non-tcp"), (0, "10ms"), (9_999, "10ms"), (10_000, "20ms"), (499_999, "500ms"), (500_000, "inf")],
 )
 def test_round_trip_buckets(rtt_us, bucket):
     tally = Tally()

@@ -23,11 +23,19 @@ def watch(world, name="watcher", **options):
 
 def present(frames):
     """The names that PEER_PRESENT frames tell of."""
-    return [wire.parse_peer_present(payload).key.rstrip(b".").decode() for kind, payload in frames if kind == wire.PEER_PRESENT]
+    return [
+        wire.parse_peer_present(payload).key.rstrip(b".").decode()
+        for kind, payload in frames
+        if kind == wire.PEER_PRESENT
+    ]
 
 
 def gone(frames):
-    return [payload[:32].rstrip(b".").decode() for kind, payload in frames if kind == wire.PEER_GONE and payload[32:] == GONE]
+    return [
+        payload[:32].rstrip(b".").decode()
+        for kind, payload in frames
+        if kind == wire.PEER_GONE and payload[32:] == GONE
+    ]
 
 
 # Peer gone.
@@ -146,7 +154,11 @@ def test_the_oldest_link_is_used_until_it_withdraws(world):
     alice.sends(key("bob"), b"2")
     assert (len(first.hears()), len(second.hears())) == (0, 1)
     counts = world.switch.counts
-    assert (counts.multiforwarder_created, counts.multiforwarder_deleted, counts.packet_forwarder_delete_other_value) == (1, 1, 2)
+    assert (
+        counts.multiforwarder_created,
+        counts.multiforwarder_deleted,
+        counts.packet_forwarder_delete_other_value,
+    ) == (1, 1, 2)
 
 
 def test_a_broken_link_takes_its_keys_along(world):
@@ -176,7 +188,11 @@ def test_the_relays_own_key_is_nobodys_client(world):
 def test_relays_outside_see_the_workers_as_one(world):
     world.link("far away").has("remote")
     outside, inside = watch(world, "outside"), watch(world, "inside", sibling=True)
-    worker, second, far = world.link("worker", sibling=True), world.link("second", sibling=True), world.link("far")
+    worker, second, far = (
+        world.link("worker", sibling=True),
+        world.link("second", sibling=True),
+        world.link("far"),
+    )
     assert present(outside.hears()) == ["outside"]
     inside.hears()
     far.has("stranger")
@@ -249,7 +265,9 @@ def test_the_consistency_check_names_what_is_wrong():
 
 
 class Traffic(RuleBasedStateMachine):
-    """Clients come, go, stall and send at random; every packet is delivered in order, dropped with a reason, or waits."""
+    """Clients come, go, stall and send at random; every packet is delivered in order, dropped with
+    a reason, or waits.
+    """
 
     def __init__(self):
         super().__init__()
@@ -279,14 +297,21 @@ class Traffic(RuleBasedStateMachine):
             self.world.tick()
             client.outbox.block() if blocked else client.outbox.unblock()
 
-    @rule(number=st.integers(0, 20), to=st.sampled_from("abcdefg"), count=st.integers(1, 80), disco=st.booleans())
+    @rule(
+        number=st.integers(0, 20),
+        to=st.sampled_from("abcdefg"),
+        count=st.integers(1, 80),
+        disco=st.booleans(),
+    )
     def send(self, number, to, count, disco):
         if client := self.some(number):
             frames = []
             for _ in range(count):
                 self.sent += 1
                 packet = self.sent.to_bytes(4, "big")
-                frames.append(wire.pack_send_packet(key(to), wire.DISCO_MAGIC + packet + bytes(52) if disco else packet))
+                frames.append(
+                    wire.pack_send_packet(key(to), wire.DISCO_MAGIC + packet + bytes(52) if disco else packet)
+                )
             client.says(*frames)
 
     @rule(number=st.integers(0, 20))
@@ -300,7 +325,9 @@ class Traffic(RuleBasedStateMachine):
             self.hear(client)
 
     def hear(self, client):
-        """Packets of one pair of connections and one lane come in the order in which they were sent, none twice."""
+        """Packets of one pair of connections and one lane come in the order in which they were
+        sent, none twice.
+        """
         for source, packet in client.gets():
             disco = packet.startswith(wire.DISCO_MAGIC)
             number = int.from_bytes(packet[6:10] if disco else packet, "big")

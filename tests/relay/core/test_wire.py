@@ -42,7 +42,10 @@ def test_peer_present_grew_by_the_app_name_in_1_104():
         (v.PRESENT_C_OF_1_103[5:-1], PeerPresent(v.C, ip_address("203.0.113.7"), 51820, 0)),
         (v.PRESENT_C_OF_1_103[5:], PeerPresent(v.C, ip_address("203.0.113.7"), 51820, 1)),
         (v.PRESENT_D_OF_1_103[5:], PeerPresent(v.D, ip_address("2001:db8::7"), 443, 2)),
-        (v.PRESENT_D_OF_1_103[5:] + b"\x02ab and the future", PeerPresent(v.D, ip_address("2001:db8::7"), 443, 2, "ab")),
+        (
+            v.PRESENT_D_OF_1_103[5:] + b"\x02ab and the future",
+            PeerPresent(v.D, ip_address("2001:db8::7"), 443, 2, "ab"),
+        ),
         (v.C + bytes(16 + 2 + 1), PeerPresent(v.C, None, 0, 0)),
     ],
 )
@@ -85,7 +88,8 @@ def test_disco_is_told_by_magic_and_length():
 
 
 @pytest.mark.parametrize(
-    ("name", "valid"), [("", True), ("tsnet v1~", True), ("x" * 32, True), ("x" * 33, False), ("a\n", False), ("é", False)]
+    ("name", "valid"),
+    [("", True), ("tsnet v1~", True), ("x" * 32, True), ("x" * 33, False), ("a\n", False), ("é", False)],
 )
 def test_app_names_are_short_printable_ascii(name, valid):
     assert wire.is_app_name(name) is valid
