@@ -23,7 +23,7 @@ _META_NAME: Final = re.compile(rb"derpkey([0-9a-fA-F]{64})")
 
 
 class Refused(ProtocolError):
-    """The server answered the upgrade with something else than 101.
+    """The server answered the upgrade with another status than 101.
 
     `status` and the first 1 KiB of `body` say why.
     """
@@ -74,7 +74,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """A client of the relay; only watchers are told."""
+    """A client of the relay. Only watchers get these."""
 
     peer: PeerPresent
 
@@ -95,7 +95,7 @@ class Ponged:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the server says is wrong with this connection; empty when all is well again."""
+    """The server's report of a problem with this connection; empty when all is well again."""
 
     problem: str
 
@@ -112,10 +112,10 @@ Event = Greeted | Admitted | Received | Alive | Gone | Present | Pinged | Ponged
 
 
 def find_meta_key(chain: Iterable[bytes]) -> bytes | None:
-    """The relay's public key out of the meta certificate of a TLS chain (each certificate in DER),
-    if there is one.
+    """Return the relay's public key from the meta certificate of a TLS chain, if there is one.
 
-    Only the first match counts. Trust in it is trust in the TLS session it came from.
+    `chain` has each certificate in DER. Only the first match counts. Trust in it is trust in the
+    TLS session it came from.
     """
     for certificate in chain:
         if match := _META_NAME.search(certificate):
@@ -126,9 +126,10 @@ def find_meta_key(chain: Iterable[bytes]) -> bytes | None:
 class Client:
     """One DERP connection seen from the client, without sockets.
 
-    Send `start(host)` first, feed what arrives to `receive`, and send whatever `outgoing()` returns
-    after each call. With `server_key` given (known from the meta certificate), the upgrade is a
-    fast start: the ClientInfo travels with the HTTP request and no HTTP answer comes.
+    Send `start(host)` first, feed the bytes that arrive to `receive`, and send the bytes that
+    `outgoing()` returns after each call. With `server_key` given (known from the meta certificate),
+    the upgrade is a fast start: the ClientInfo travels with the HTTP request and no HTTP answer
+    comes.
     """
 
     def __init__(
@@ -144,8 +145,9 @@ class Client:
         self._out = bytearray()
 
     def start(self, host: str, path: str = "/derp", *, ideal_node: str = "") -> None:
-        """Queue the upgrade request for `host` (with `:port` unless it is 443); on a fast start the
-        ClientInfo too.
+        """Queue the upgrade request for `host` (with `:port` unless it is 443).
+
+        On a fast start, queue the ClientInfo too.
         """
         headers = [("Host", host), ("User-Agent", "derpfleet"), ("Connection", "Upgrade")]
         if self._fast:
@@ -160,16 +162,16 @@ class Client:
             self._introduce(self.server_key)
 
     def outgoing(self) -> bytes:
-        """What is to be written now; each byte is returned once."""
+        """Return the bytes to be written now. Each byte is returned once."""
         data = bytes(self._out)
         self._out.clear()
         return data
 
     def receive(self, data: bytes | bytearray | memoryview) -> list[Event]:
-        """The events that `data` completes; b"" means end of stream.
+        """Return the events that `data` completes; b"" means end of stream.
 
-        Raises Refused when the server does not upgrade, ProtocolError for bytes that are not DERP
-        or a stream that ends before the greeting.
+        Raises Refused when the server does not upgrade. Raises ProtocolError for bytes that are not
+        DERP, or a stream that ends before the greeting.
         """
         if self._http is not None:
             upgraded = self._receive_http(self._http, bytes(data))
@@ -208,18 +210,18 @@ class Client:
         self._out += wire.pack_note_preferred(home)
 
     def watch(self) -> None:
-        """Queue the wish to be told of every client (mesh peers only)."""
+        """Ask for news of every client (mesh peers only)."""
         self._out += wire.WATCH_CONNS_FRAME
 
     def close_peer(self, key: bytes) -> None:
-        """Queue the wish to have a client disconnected (mesh peers only)."""
+        """Ask the relay to disconnect a client (mesh peers only)."""
         self._out += wire.pack_close_peer(key)
 
     def _introduce(self, server_key: bytes) -> None:
         self._out += pack_client_info(self.private_key, server_key, self.info)
 
     def _receive_http(self, http: h11.Connection, data: bytes) -> bytes | None:
-        """The DERP bytes behind the 101 answer, or None while the answer is incomplete."""
+        """Return the DERP bytes behind the 101 answer, or None while the answer is incomplete."""
         try:
             http.receive_data(data)
             event = http.next_event()
@@ -258,7 +260,7 @@ class Client:
 
 
 def _refusal_body(http: h11.Connection) -> str:
-    """As much of the body as has already come."""
+    """Return as much of the body as has already arrived."""
     body = b""
     while isinstance(event := http.next_event(), h11.Data):
         body += event.data
@@ -266,8 +268,9 @@ def _refusal_body(http: h11.Connection) -> str:
 
 
 def _simple_event(kind: int, payload: bytes) -> Event | None:
-    """The event of a frame that needs no state; None for unknown types, and for short frames as
-    Go's client drops them.
+    """Return the event of a frame that needs no state.
+
+    Return None for unknown types, and for short frames, as Go's client drops them.
     """
     if kind == wire.KEEP_ALIVE:
         return Alive()

@@ -1,4 +1,4 @@
-"""Who is connected: connections from their arrival to their end, and who of them is let in."""
+"""The clients of the relay: connections from their arrival to their end, and their admission."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 from relay.admission import admission
+from relay.config import Config
 from relay.core.addresses import AddressTable, Ticket, parse_address
 from relay.core.bucket import Bucket, RateConfig
 from relay.core.handshake import ClientInfo, Introduction
@@ -15,7 +16,6 @@ from relay.core.reasons import REVOKED_BY, Refusal, WhyClosed
 from relay.core.session import Session
 from relay.core.stats import Tally
 from relay.core.switch import Switch
-from relay.flags import Config
 from relay.http.proxy_header import TrustedProxies
 from relay.io.arrival import Arrival
 from relay.io.link import Link
@@ -27,8 +27,9 @@ from relay.sweep import Sweep
 
 
 class Secrets:
-    """What other relays of the region, and other workers of this one, prove themselves with; None
-    where there are none.
+    """The secrets with which other relays, and other workers of this one, prove themselves.
+
+    They are None where there are no such relays or workers.
     """
 
     def __init__(self, mesh_key: bytes | None, worker: Worker | None) -> None:
@@ -36,17 +37,18 @@ class Secrets:
         self._sibling = worker.secret if worker is not None else None
 
     def is_sibling(self, info: ClientInfo) -> bool:
-        """Tell whether a client proved to be another worker of this relay."""
+        """Whether a client proved to be another worker of this relay."""
         return _is_same(self._sibling, info.mesh_key)
 
     def is_mesh_peer(self, info: ClientInfo) -> bool:
-        """Tell whether a client proved that it knows this relay's mesh key, or is another worker."""
+        """Whether a client proved to know this relay's mesh key, or to be another worker."""
         return _is_same(self.mesh_key, info.mesh_key) or self.is_sibling(info)
 
 
 class Clients:
-    """The connections of one relay process: what arrivals (io.arrival.Reception) and links
-    (io.link.Owner) ask for and tell.
+    """The connections of one relay process.
+
+    The reception of arrivals (io.arrival.Reception) and the owner of links (io.link.Owner).
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class Clients:
         self._tickets: dict[int, Ticket] = {}
 
     def limit(self, limits: RateConfig) -> None:
-        """Put other limits in force, for those who are connected, too."""
+        """Put other limits in force, also for clients that are connected."""
         self.limits = limits
         now = self.loop.time()
         for link in self.links.values():
@@ -102,7 +104,7 @@ class Clients:
                 link.session.limiter = limits.limiter(now)
 
     async def watch_admission(self) -> None:
-        """Hang up on clients that lost their admission, for ever."""
+        """Hang up on clients that lost their admission, until cancelled."""
         async for key, _address, verdict in self.admission.revoked(self._who_and_where):
             peer = self.switch.peers.get(key)
             for session in [*peer.sessions] if peer else ():
@@ -136,7 +138,7 @@ class Clients:
         return Refusal.MEMORY_CEILING if self.sweep.full else None
 
     def is_mesh_peer(self, info: ClientInfo) -> bool:
-        """Tell whether a client proved that it knows this relay's mesh key."""
+        """Whether a client proved to know this relay's mesh key."""
         return self.secrets.is_mesh_peer(info)
 
     def admit(
@@ -148,7 +150,7 @@ class Clients:
         address: tuple[str, int],
         not_ideal: bool,
     ) -> Session:
-        """Register a client; SERVER_INFO has been written."""
+        """Register a client. SERVER_INFO has been written."""
         serial = next(self._serials)
         session = Session(
             self.switch,
@@ -175,7 +177,7 @@ class Clients:
     # For links.
 
     def link_ended(self, link: Link, reason: WhyClosed, code: int = 0) -> None:
-        """Unregister the session, count why, and let go of the rest."""
+        """Unregister the session, count why it ended, and release the rest."""
         session = link.session
         assert session is not None  # noqa: S101  (for the type checker)
         self.tally.closes.add(reason, code)
@@ -186,11 +188,11 @@ class Clients:
         self.switch.unregister(session)
 
     def link_blocked(self, link: Link) -> None:
-        """Watch for how long the kernel takes no bytes."""
+        """Begin to measure for how long the kernel takes no bytes."""
         self.sweep.block(link)
 
     def link_unblocked(self, link: Link) -> None:
-        """Watch no longer."""
+        """Stop measuring."""
         self.sweep.unblock(link)
 
 

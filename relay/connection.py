@@ -14,9 +14,9 @@ from relay.core.handshake import ClientInfo
 class Connection:
     """A `Client` on an asyncio stream. Use as `async with await Connection.open(...) as derp:`.
 
-    Not for several readers at once. Every method that waits raises OSError when the transport fails
-    and EOFError when the server hangs up (a refusal by admission looks like that: there is no
-    reason on the wire).
+    Not for several readers at once. Every method that waits raises OSError when the transport
+    fails, and EOFError when the server hangs up (a refusal by admission looks like that: there is
+    no reason on the wire).
     """
 
     def __init__(self, client: Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,11 +38,11 @@ class Connection:
         fast_start: bool = False,
         path: str = "/derp",
     ) -> Connection:
-        """Connect, upgrade and log in; returns when the server has admitted this client.
+        """Connect, upgrade and log in. Returns when the server has admitted this client.
 
-        `server_name` (default: `address`) is what TLS checks and what the Host header says.
-        `fast_start` is used when TLS 1.3 brought a meta certificate, as Tailscale's own clients do.
-        No time limit of its own: wrap it in asyncio.wait_for.
+        `server_name` (default: `address`) is the name for TLS and the Host header. `fast_start` is
+        used when TLS 1.3 brought a meta certificate, as Tailscale's own clients do. It has no time
+        limit: wrap it in asyncio.wait_for.
         """
         host = server_name or address
         reader, writer = await asyncio.open_connection(
@@ -62,7 +62,7 @@ class Connection:
         return connection
 
     async def receive(self) -> Event:
-        """The next event."""
+        """Return the next event."""
         while not self._events:
             data = await self._reader.read(256 * 1024)
             self._events.extend(self.client.receive(data))
@@ -72,7 +72,7 @@ class Connection:
         return self._events.popleft()
 
     async def receive_packet(self) -> Received:
-        """The next packet; other events on the way are dropped."""
+        """Return the next packet. Other events on the way are dropped."""
         while True:
             event = await self.receive()
             if isinstance(event, Received):
@@ -84,8 +84,9 @@ class Connection:
         await self.flush()
 
     async def ping(self, data: bytes) -> None:
-        """Send 8 bytes and wait until they come back; packets that come before the pong stay to be
-        received.
+        """Send 8 bytes and wait until they come back.
+
+        Packets that come before the pong stay to be received.
         """
         self.client.ping(data)
         await self.flush()
@@ -95,7 +96,7 @@ class Connection:
         self._events.extendleft(reversed(before))
 
     async def flush(self) -> None:
-        """Write what the client has queued."""
+        """Write the bytes that the client has queued."""
         if data := self.client.outgoing():
             self._writer.write(data)
             await self._writer.drain()
@@ -114,11 +115,10 @@ class Connection:
 
 
 def meta_key(tls: ssl.SSLObject | None) -> bytes | None:
-    """The relay's key from the chain of a TLS 1.3 session; None for TLS 1.2, or without a meta
-    certificate.
+    """Return the relay's key from the chain of a TLS 1.3 session.
 
-    Python has a public way to the presented chain since 3.13; before that the same method stands on
-    the inner object.
+    Return None for TLS 1.2, or without a meta certificate. Python has a public way to the presented
+    chain since 3.13; before that the inner object has the same method.
     """
     if tls is None or tls.version() != "TLSv1.3":
         return None

@@ -1,10 +1,8 @@
-"""`python -m relay.selftest https://derp.example.org`: does this relay relay?
+"""`python -m relay.selftest https://derp.example.org`: two clients log in and send to each other.
 
-Two clients log in and send to each other.
-
-For whoever has the relay alone and no toolkit around it. Prints one line per step and exits 0 if
-all of them worked, 1 at the first that did not, 2 if the command line is wrong. Needs nothing of
-the relay but its address: `-mesh-key` or an allowed `-key` where clients are admitted by list.
+For operators of a relay alone, without the toolkit. Prints one line per step and exits 0 if all of
+them worked, 1 at the first that did not, 2 if the command line is wrong. Needs only the relay's
+address; where clients are admitted by list, also `-mesh-key` or an allowed `-key`.
 """
 
 from __future__ import annotations
@@ -39,11 +37,11 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Where the relay is, and as whom to come."""
+    """The relay's address, and the clients that come."""
 
     host: str
     port: int
-    address: str  # what is dialled
+    address: str  # to dial
     tls: ssl.SSLContext | None
     keys: tuple[bytes, bytes]  # the two clients' private keys
     info: ClientInfo
@@ -162,8 +160,9 @@ async def _step(name: str, work: Awaitable[T], limit_s: float) -> T:
 
 
 async def _look_at_tls(target: Target, pin: str) -> None:
-    """Tell what TLS agrees on; with a pin, trust from here on the certificate that has it, and no
-    other.
+    """Print the TLS version, the cipher and the pin of the certificate.
+
+    With a pin, trust from here on the certificate that has it, and no other.
     """
     tls = target.tls
     assert tls is not None  # noqa: S101  for the type checker
@@ -215,7 +214,7 @@ async def _ping(connection: Connection) -> None:
 
 
 async def _exchange(left: Connection, right: Connection, count: int, size: int) -> None:
-    """Packets to and fro, one at a time; half of a round trip is what one of them took."""
+    """Send packets to and fro, one at a time. Half of a round trip is the time of one packet."""
     times = []
     for number in range(count):
         packet = number.to_bytes(8, "big") + os.urandom(size - 8)
@@ -224,16 +223,17 @@ async def _exchange(left: Connection, right: Connection, count: int, size: int) 
             await sender.send(receiver.client.public_key, packet)
             received = await receiver.receive_packet()
             if (received.source, received.packet) != (sender.client.public_key, packet):
-                raise Failed("packets: what arrived is not what was sent")
+                raise Failed("packets: other bytes arrived than were sent")
         times.append((time.perf_counter() - began) / 2)
     _say(
         "packets",
-        f"{count} each way of {size} bytes: min {_ms(min(times))}, median {_ms(statistics.median(times))}, max {_ms(max(times))}",
+        f"{count} each way of {size} bytes: min {_ms(min(times))}, "
+        f"median {_ms(statistics.median(times))}, max {_ms(max(times))}",
     )
 
 
 async def _ask_stun(address: str, port: int) -> None:
-    """A binding request, sent again every second: UDP may lose it."""
+    """Send a binding request, and again every second: UDP may lose it."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[bytes] = loop.create_future()
 

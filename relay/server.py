@@ -1,7 +1,7 @@
 """The relay as a process: configuration, listeners, reload and drain around the clients.
 
-What a connection goes through is in io/arrival.py (until it is admitted) and io/link.py (after
-that), and what both ask for in clients.py; timers are in sweep.py.
+A connection goes through io/arrival.py until it is admitted, and io/link.py after that. Both ask
+clients.py. Timers are in sweep.py.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Final
 
 from relay import frontcheck, systemd
 from relay.clients import Clients, Secrets
+from relay.config import DEV_MESH_KEY, Config
 from relay.core.handshake import parse_mesh_key
 from relay.core.reasons import Close, Refusal
 from relay.drain import drain
-from relay.flags import DEV_MESH_KEY, Config
 from relay.golang.flag import split_host_port
 from relay.http import http11
 from relay.io.arrival import Arrival
@@ -85,9 +85,9 @@ class Relay:
         self._notifier = notifier or systemd.Notifier()
 
     async def start(self) -> None:
-        """Load what is configured and listen.
+        """Load the configuration's files and listen.
 
-        Raises OSError, KeyFileError, ValueError with words for the operator.
+        Raises OSError, KeyFileError, ValueError with a sentence for the operator.
         """
         config = self.config
         self.reloader.load()
@@ -152,8 +152,9 @@ class Relay:
         self._notifier.ready()
 
     async def _join(self, worker: Worker) -> None:
-        """Know the other workers, and be known to them, before clients come: theirs and ours could
-        not reach each other yet.
+        """Join the other workers before clients come.
+
+        Else the clients of this worker and of the others could not reach each other yet.
         """
         self._listen([open_unix(worker.socket_path(worker.number))], self._answer_worker)
         for other in worker.others:
@@ -197,7 +198,7 @@ class Relay:
         return not self.front_ok
 
     def _gauges(self) -> dict[str, float]:
-        """Give the census what only the relay as a whole knows."""
+        """Return the gauges that only the relay as a whole knows, for the census."""
         limits, certificate = self.clients.limits, self.reloader.certificate
         gauges: dict[str, float] = {
             "front_ok": self.front_ok,
@@ -211,9 +212,9 @@ class Relay:
         )
 
     def _make_inside(self) -> pages.Inside:
-        """What the debug pages look at.
+        """Return the data of the debug pages.
 
-        They are for loopback on every listener, or for whoever reaches the address that has them.
+        They are for loopback on every listener, or for all who reach the address that has them.
         """
         offset_s = time.time() - self.loop.time()  # from the loop's clock to Unix time
         about = {"hostname": self.config.hostname}
@@ -230,8 +231,9 @@ class Relay:
         )
 
     def _listen_inside(self, address: str) -> None:
-        """The metrics: worker 0 on the port that is named, the others on those behind it, if nobody
-        else has them.
+        """Serve the metrics: worker 0 on the named port, the others on those behind it.
+
+        A port of another program costs its worker only: worker 0 has the metrics of all.
         """
         host, service = split_host_port(address)
         number = self.worker.number if self.worker is not None else 0

@@ -1,4 +1,4 @@
-"""Twice a second: keep-alives, handshakes that ran out of time, and clients that take no bytes."""
+"""A timer, twice a second: keep-alives, late handshakes, clients that take no bytes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ MESH_WRITE_TIMEOUT_S: Final = 30.0
 
 
 class ResidentMemory:
-    """Memory of this process that is in RAM.
+    """The memory of this process that is in RAM.
 
-    One descriptor, opened early: there may be none left when it matters.
+    It opens its one descriptor early: there may be none left when it matters.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class ResidentMemory:
         self._page = os.sysconf("SC_PAGE_SIZE")
 
     def read(self) -> int:
-        """In bytes."""
+        """Return its size in bytes."""
         return int(os.pread(self._statm, 128, 0).split()[1]) * self._page
 
 
@@ -68,25 +68,26 @@ class Sweep:
         self._blocked: dict[Link, tuple[float, int]] = {}  # since when, with how many bytes unsent
 
     def start(self) -> None:
-        """Begin, and go on for ever."""
+        """Begin. The timer starts itself again."""
         self._loop.call_later(PERIOD_S, self.start)
         self.run(self._loop.time())
 
     def add(self, link: Link, serial: int) -> None:
         """Keep a new client alive."""
-        link.keep_alive_s = KEEP_ALIVE_S + uniform(0, KEEP_ALIVE_JITTER_S)  # noqa: S311  (spreads load, hides nothing)
+        # Random to spread the load, not to hide something.
+        link.keep_alive_s = KEEP_ALIVE_S + uniform(0, KEEP_ALIVE_JITTER_S)  # noqa: S311
         heappush(self._keep_alives, (self._loop.time() + link.keep_alive_s, serial))
 
     def block(self, link: Link) -> None:
-        """The kernel takes no more bytes for this client."""
+        """Note that the kernel takes no more bytes for this client."""
         self._blocked[link] = (self._loop.time(), link.stream.unsent)
 
     def unblock(self, link: Link) -> None:
-        """It does again, or the client is gone."""
+        """Note that the kernel takes bytes again, or the client is gone."""
         self._blocked.pop(link, None)
 
     def run(self, now: float) -> None:
-        """One round."""
+        """Do one round at `now`."""
         for arrival in [arrival for arrival in self._arrivals if arrival.deadline < now]:
             arrival.expire()
         for link, (since, size) in [*self._blocked.items()]:

@@ -31,7 +31,7 @@ MAY = {
 RELAY_FLOORS: tuple[tuple[str, ...], ...] = (
     ("golang",),
     ("core",),
-    ("flags", "log", "systemd", "client", "connection"),
+    ("config", "flags", "log", "systemd", "client", "connection"),
     ("keys",),
     ("http",),
     ("io",),

@@ -1,14 +1,15 @@
-"""Who may use the relay: everybody, the keys of an allow file, whom an admission controller or the
-local tailscaled knows.
+"""The clients that may use the relay.
 
-What is configured adds up: a client must pass every check. Each answer is a `Verdict` whose reason
-is counted.
+Those are all, or the keys of an allow file, or those that an admission controller or the local
+tailscaled knows. The checks that are configured add up: a client must pass every one. Each answer
+is a `Verdict` whose reason is counted.
 
-`ask` is awaited during a client's handshake. A check that gets no clear answer refuses; with
+`ask` is awaited during a client's handshake. A check that gets no clear answer refuses. With
 `fail_open` the controller's transport errors and timeouts admit, and nothing else does: any status
-but 200 is a refusal, as in derper. `revoked` finds connected clients that would be refused now.
-There an unclear answer changes nothing, or a controller's restart would empty the relay; derper
-does not ask again at all.
+but 200 is a refusal, as in derper.
+
+`revoked` finds connected clients that would be refused now. There an unclear answer changes
+nothing, or a controller's restart would empty the relay; derper does not ask again at all.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from relay.admission.allow_file import AllowFile
+from relay.config import Config
 from relay.core.counts import Labelled
 from relay.core.handshake import format_key
 from relay.core.reasons import Answer
-from relay.flags import Config
 from relay.golang.json import parse_object
 from relay.io.http_client import HttpClient, HttpError, HttpTimeout, Request
 from relay.log import Log
@@ -54,13 +55,13 @@ LOG: Final = Log("admission")
 
 
 class Check(Protocol):
-    """One of the things that must agree."""
+    """One of the checks that must agree."""
 
     async def ask(self, key: bytes, address: str) -> Verdict: ...
 
 
 class AllowFileCheck:
-    """Is the key in the file?"""
+    """A check that the key is in the file."""
 
     def __init__(self, file: AllowFile) -> None:
         self._file = file
@@ -74,9 +75,9 @@ class AllowFileCheck:
 
 
 class UrlCheck:
-    """Does the admission controller (headscale's /verify, or any) allow it?
+    """A check with the admission controller (headscale's /verify, or any).
 
-    `tailcfg.DERPAdmitClientRequest` in derper.
+    The question is derper's `tailcfg.DERPAdmitClientRequest`.
     """
 
     def __init__(self, url: str, *, fail_open: bool = False, client: HttpClient | None = None) -> None:
@@ -107,8 +108,9 @@ class UrlCheck:
 
 
 def _parse_allow(body: bytes) -> bool | None:
-    """`Allow` of `{"Allow": true}` in any letter case, False if it is missing, None if the answer
-    is something else.
+    """Return `Allow` of `{"Allow": true}` in any letter case, or False if it is missing.
+
+    Return None if the answer is something else.
     """
     try:
         allow = parse_object(body).get("allow", False)
@@ -118,9 +120,9 @@ def _parse_allow(body: bytes) -> bool | None:
 
 
 class TailscaledCheck:
-    """Does the tailscaled of this host know the node?
+    """A check that the tailscaled of this host knows the node.
 
-    `/localapi/v0/whois` on its unix socket; only found or not counts.
+    It asks `/localapi/v0/whois` on its unix socket; only found or not counts.
     """
 
     def __init__(self, socket_path: str = "", *, client: HttpClient | None = None) -> None:
@@ -144,8 +146,9 @@ class TailscaledCheck:
 
 
 class Cached:
-    """A check that is asked once at a time for each key, and whose clear answers are remembered for
-    `for_s` seconds.
+    """A check that is asked once at a time for each key.
+
+    Its clear answers are remembered for `for_s` seconds.
     """
 
     def __init__(self, check: Check, for_s: float) -> None:
@@ -161,7 +164,7 @@ class Cached:
             known = self._answers.get((key, address))
             if known:
                 answered_at, verdict = known
-                # What came while this client waited is as good as an answer of its own, clear or
+                # An answer that came while this client waited is as good as its own, clear or
                 # not.
                 if answered_at >= asked_at or (verdict.clear and clock() < answered_at + self._for_s):
                     return verdict
@@ -174,7 +177,7 @@ class Cached:
 
 
 class Admission:
-    """All the checks together. `counts` has how often each reason was given."""
+    """All the checks together. `counts` has how often each answer was given."""
 
     def __init__(
         self, checks: Sequence[Check], *, allow_file: AllowFile | None = None, recheck_s: float = 0.0
@@ -186,13 +189,13 @@ class Admission:
 
     @property
     def is_open(self) -> bool:
-        """Whether everybody is admitted, so that nobody need wait for `admit`."""
+        """Whether every client is admitted, so that none needs to wait for `admit`."""
         return not self._checks
 
     async def admit(self, key: bytes, address: str) -> Verdict:
-        """Whether a client may come in: its 32-byte node key, and its address as text.
+        """Decide on a client, by its 32-byte node key and its address as text.
 
-        Mesh peers are not to be asked about.
+        Mesh peers need no answer.
         """
         verdict = await self._ask_all(key, address)
         self.counts.add(verdict.reason)
@@ -201,11 +204,11 @@ class Admission:
     async def revoked(
         self, connected: Callable[[], Iterable[tuple[bytes, str]]]
     ) -> AsyncIterator[tuple[bytes, str, Verdict]]:
-        """Yield connected clients (key, address) that are refused now, with the verdict; runs until
-        it is closed.
+        """Yield connected clients (key, address) that are refused now, with the verdict.
 
-        A changed allow file is applied to everybody within a second; the other checks are asked
-        about every client once in `recheck_s` seconds, spread over that time.
+        It runs until it is closed. A changed allow file is applied to every client within a second.
+        The other checks are asked about every client once in `recheck_s` seconds, spread over that
+        time.
         """
         clock = asyncio.get_running_loop().time
         generation = self._allow_file.generation if self._allow_file else 0
@@ -245,7 +248,7 @@ class Admission:
 
 
 def from_config(config: Config) -> Admission:
-    """What the flags ask for. Raises AllowFileError."""
+    """Return the checks that the flags ask for. Raises AllowFileError."""
     allow_file = AllowFile(config.allow_file) if config.allow_file else None
     checks: list[Check] = [AllowFileCheck(allow_file)] if allow_file else []  # the cheapest first
     if config.verify_clients:

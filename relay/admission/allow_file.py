@@ -26,7 +26,7 @@ class AllowFileError(KeyFileError):
 
 
 def parse_allow_list(text: str) -> frozenset[bytes]:
-    """The node keys, 32 bytes each. Raises ValueError, which names the line."""
+    """Return the node keys, 32 bytes each. Raises ValueError, which names the line."""
     keys = set()
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split(maxsplit=1)
@@ -42,7 +42,7 @@ def parse_allow_list(text: str) -> frozenset[bytes]:
 class AllowFile:
     """The list in a file. `generation` counts how often it changed.
 
-    Raises AllowFileError if it is no good at first.
+    Raises AllowFileError if it cannot be used at first.
     """
 
     def __init__(self, path: str) -> None:
@@ -57,8 +57,9 @@ class AllowFile:
         return key in self._keys
 
     def refresh(self) -> None:
-        """Read the file again if it is another one than last time; a bad one is told once, and the
-        old list stays.
+        """Read the file again if it has changed.
+
+        A bad one is logged once, and the old list stays.
         """
         try:
             stamp = self._stamp()
@@ -86,7 +87,7 @@ class AllowFile:
             self.generation += 1
 
     def _stamp(self) -> tuple[int, int, int, int]:
-        """What tells one state of the file from another."""
+        """Return the properties that differ between two states of the file."""
         try:
             status = self.path.stat()
         except OSError as e:

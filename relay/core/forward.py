@@ -173,5 +173,5 @@ def _sibling_of(session: Session, destination: bytes) -> MeshLink | None:
 
 @lru_cache(maxsize=2048)
 def _heads_and_bodies(head: int, size: int) -> Callable[[memoryview], Iterator[tuple[bytes, bytes]]]:
-    """Return a walk along frames of `size` bytes that yields their first `head` bytes and the rest."""
+    """Return a walk along frames of `size` bytes: their first `head` bytes and the rest."""
     return Struct(f"{head}s{size - head}s").iter_unpack

@@ -209,7 +209,7 @@ class Outbox:
         return lane
 
     def _take_waiting(self, now: float) -> float:
-        """Move waiting packets into pending, the lanes in random turn, about BATCH bytes of them."""
+        """Move waiting packets into pending, from the lanes at random, about BATCH bytes."""
         longest, room = 0.0, BATCH
         while room > 0 and (lane := self._next_lane()):
             since, frame = lane.popleft()

@@ -1,6 +1,4 @@
-"""One admitted client, and the meaning of its bytes. This is the relay's hot path.
-
-No I/O, no clock of its own.
+"""One admitted client's bytes, and their meaning: the relay's hot path. No I/O, no own clock.
 
 Why it looks as it does. Written the obvious way (parse a frame, look up its destination, make a
 frame, write it) Python relays half of what derper does per CPU-second; in this shape two to three
@@ -53,8 +51,7 @@ MAX_COLD: Final = 256
 COLD_WAIT_S: Final = 0.005
 NOT_HERE_RATE: Final = 1.0  # PEER_GONE(NOT_HERE) per second and connection
 NOT_HERE_BURST: Final = 3.0
-# The largest SEND_PACKET; _handle refuses what is larger.
-MAX_SIZE: Final = PACKET_HEAD_LEN + wire.MAX_PACKET
+MAX_SIZE: Final = PACKET_HEAD_LEN + wire.MAX_PACKET  # of a SEND_PACKET; _handle refuses others
 MAX_CHARGE: Final = wire.MAX_PACKET + KEY_LEN  # what a frame costs at most under a rate limit
 
 DISCO_FIRST: Final = DISCO_MAGIC[0]
@@ -136,7 +133,7 @@ class Session:
         position, packets, total = start, 0, 0
         routes, me, front_at, rewrite = self._routes, self.key, _FRONT.unpack_from, _FRONT.pack_into
         # Where fewer than 37 bytes are left, `key` ends with older bytes, and with fewer than 5 so
-        # does the length. Then the frame is not whole, whatever these say: _handle looks again.
+        # does the length. The frame is not whole then: _handle looks again.
         kind, length, key = front_at(buffer, start)
         size = length + HEADER_LEN
         if size == end - start and kind == SEND_PACKET and PACKET_HEAD_LEN <= size <= MAX_SIZE:

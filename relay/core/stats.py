@@ -76,7 +76,10 @@ class Tally:
 
 @dataclass(frozen=True)
 class Stats:
-    """One process at one moment, or several added up. Counters only grow; `gauges` go up and down."""
+    """One process at one moment, or several added up.
+
+    Counters only grow; `gauges` go up and down.
+    """
 
     counters: Counts = field(default_factory=Counts)
     labelled: dict[str, dict[str, int]] = field(default_factory=dict)

@@ -293,7 +293,7 @@ class Switch:
     # Figures and checks.
 
     def totals(self) -> Counts:
-        """Return every counter over the whole life of the process, with those of live connections."""
+        """Return every counter over the life of the process, with those of live connections."""
         totals = replace(self.counts)
         for session in self.sessions:
             _add_traffic(totals, session)

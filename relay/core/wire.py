@@ -105,7 +105,7 @@ def is_disco(packet: bytes | bytearray | memoryview) -> bool:
 
 
 def is_app_name(name: str) -> bool:
-    """Whether `name` may be a client's app name: at most 32 characters of printable ASCII, or none."""
+    """Whether `name` may be a client's app name: up to 32 characters of printable ASCII."""
     return len(name) <= MAX_APP_NAME and all(" " <= char <= "~" for char in name)
 
 

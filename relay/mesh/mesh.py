@@ -1,5 +1,6 @@
-"""Links to the other relays of the region, and to the other workers of this one: this relay as
-their client.
+"""Links to the other relays of the region, and to the other workers of this one.
+
+This relay is their client.
 
 A link logs in with the mesh key, watches who is connected there, and carries packets for them
 (FORWARD_PACKET). It is one way: the other side has its own link to us. When it breaks, everything
@@ -35,8 +36,8 @@ SIBLING_RETRY_S: Final = 0.2
 CONNECT_S: Final = 10.0
 SILENCE_S: Final = 120.0  # a relay sends a keep-alive every minute
 WRITE_TIMEOUT_S: Final = 30.0
-HIGH_WATER: Final = 4 * 1024 * 1024  # other relays are trusted to take what they asked for, if late
-# What one round of the loop has for a sibling, if the system allows so much.
+HIGH_WATER: Final = 4 * 1024 * 1024  # other relays take their packets, if late
+# Room for one round's packets for a sibling, if the system allows so much.
 SEND_BUFFER: Final = 1024 * 1024
 LOG: Final = Log("mesh")
 
@@ -45,7 +46,7 @@ LOG: Final = Log("mesh")
 class Place:
     """The other end of a link.
 
-    `connect` makes the connection for a protocol; `host` is what the request says.
+    `connect` makes the connection for a protocol; `host` is for the request's header.
     """
 
     name: str
@@ -57,8 +58,9 @@ class Place:
 
 
 def parse_mesh_with(entry: str) -> tuple[str, int, str]:
-    """(host, port, address to dial) of one `-mesh-with` entry: `host`, `host:port`, and either with
-    `/dialhost` behind it.
+    """Return (host, port, address to dial) of one `-mesh-with` entry.
+
+    Those are `host`, `host:port`, and either with `/dialhost` behind it.
     """
     name, _, dial = entry.partition("/")
     host, colon, port = name.rpartition(":")
@@ -68,7 +70,7 @@ def parse_mesh_with(entry: str) -> tuple[str, int, str]:
 
 
 def outside(entry: str, private_key: bytes, mesh_key: bytes, tls: ssl.SSLContext) -> Place:
-    """Another relay, over https."""
+    """Return the place of another relay, over https."""
     host, port, dial = parse_mesh_with(entry)
     loop = asyncio.get_running_loop()
 
@@ -82,7 +84,7 @@ def outside(entry: str, private_key: bytes, mesh_key: bytes, tls: ssl.SSLContext
 
 
 def sibling(loop: Loop, name: str, path: str, private_key: bytes, secret: bytes) -> Place:
-    """Another worker of this relay, over its unix socket."""
+    """Return the place of another worker of this relay, over its unix socket."""
 
     async def connect(protocol: MeshProtocol) -> None:
         sock = socket.socket(socket.AF_UNIX)
@@ -101,8 +103,9 @@ def sibling(loop: Loop, name: str, path: str, private_key: bytes, secret: bytes)
 
 
 async def keep(loop: Loop, switch: Switch, public_key: bytes, place: Place) -> None:
-    """Hold the link to one place up, for ever; ends when the place turns out to be this relay
-    itself.
+    """Hold the link to one place up, until cancelled.
+
+    Ends when the place turns out to be this relay itself.
     """
     while True:
         ended = loop.create_future()
@@ -120,8 +123,9 @@ async def keep(loop: Loop, switch: Switch, public_key: bytes, place: Place) -> N
 
 
 async def meet(loop: Loop, switch: Switch, siblings: int, within_s: float) -> None:
-    """Wait until so many other workers are known here and know this one, or the time is over: one
-    of them may be dead.
+    """Wait until so many other workers are known here and know this one, or the time is over.
+
+    One of them may have died.
     """
     deadline = loop.time() + within_s
     while loop.time() < deadline:
@@ -153,7 +157,7 @@ class MeshProtocol(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
-    # What the loop calls.
+    # Called by the loop.
 
     def connection_made(self, transport: asyncio.BaseTransport | Stream) -> None:
         self._transport = cast("asyncio.Transport | Stream", transport)
@@ -193,16 +197,16 @@ class MeshProtocol(asyncio.Protocol):
         if not self._ended.done():
             self._ended.set_result(str(exc) if exc else self._reason)
 
-    # What the relay calls.
+    # Called by the relay.
 
     def write(self, chunk: Chunk) -> None:
-        """Write whole frames: the outbox of this link."""
+        """Write whole frames from the outbox of this link."""
         self._transport.write(chunk)
 
     def end(self, reason: str) -> None:
         """Break the link, and try again later.
 
-        `reason` is for the log: a reason, or the text of an error.
+        `reason` is a `Down`, or an error's text, for the log.
         """
         self._reason = reason
         self._transport.abort()
@@ -245,8 +249,9 @@ class MeshProtocol(asyncio.Protocol):
 
 
 class Sibling(Receiver):
-    """Stands between a stream to another worker and the protocol: with asyncio's own transport
-    links carried 7 % less.
+    """The receiver of a stream to another worker, in front of the protocol.
+
+    With asyncio's own transport links carried 7 % less.
     """
 
     __slots__ = ("_protocol", "_stream")

@@ -1,7 +1,8 @@
-"""What all of the relay's processes counted: each writes its own figures beside its socket, whoever
-is asked adds them up.
+"""The figures of all of the relay's processes.
 
-What is not worth writing down, such as who is connected, they ask each other for.
+Each writes its own beside its socket; the one asked adds them up.
+
+For other things, such as who is connected, the processes ask each other.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
 
 WRITE_EVERY_S: Final = 2.0
 RATES_EVERY_S: Final = 5.0
-# With ten thousand clients a check holds everybody up for 50 ms (measured).
+# With ten thousand clients a check delays all of them by 50 ms (measured).
 CHECK_EVERY_S: Final = 60.0
 ASK_WITHIN_S: Final = 2.0
-MAX_PART: Final = 2**24  # bytes that one worker may say
+MAX_PART: Final = 2**24  # bytes of one worker's answer
 
 
 class Connections(Protocol):
-    """What is counted: the relay's clients."""
+    """The relay's clients, which are counted here."""
 
     loop: Loop
     switch: Switch
@@ -50,9 +51,9 @@ class Connections(Protocol):
 
 
 class Census:
-    """Reads one relay's counters; with several workers, everybody's.
+    """A reader of one relay's counters; with several workers, of those of all.
 
-    `gauges` are those that nobody else knows of.
+    `gauges` are those that only the caller knows.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Census:
         self._checked_at = float("-inf")
 
     def own(self) -> Stats:
-        """This process, now."""
+        """Return the figures of this process now."""
         clients = self._clients
         versions = Counter(link.tls_version for link in clients.links.values())
         labelled = {
@@ -96,18 +97,18 @@ class Census:
         return stats
 
     def _check(self) -> list[str]:
-        """What the last consistency check found; `/debug/check` always makes a new one."""
+        """Return the last consistency check's problems. `/debug/check` always makes a new one."""
         now = self._clients.loop.time()
         if now - self._checked_at >= CHECK_EVERY_S:
             self._checked_at, self._problems = now, self._clients.switch.consistency_check()
         return self._problems
 
     def all(self) -> Stats:
-        """All workers; the others' figures are up to WRITE_EVERY_S old."""
+        """Return the figures of all workers. The others' are up to WRITE_EVERY_S old."""
         return merge([self.own(), *self._others()]) if self.worker is not None else self.own()
 
     def totals(self) -> Counts:
-        """Counters alone, of all workers: a fraction of the work."""
+        """Return the counters alone, of all workers, for a fraction of the work."""
         totals = self._clients.switch.totals()
         for part in self._others():
             totals.add(part.counters)
@@ -122,7 +123,7 @@ class Census:
                 yield Stats.from_json(json.loads(worker.stats_path(number).read_bytes()))
 
     async def keep_writing(self) -> None:
-        """Let the other workers know, for ever."""
+        """Write the figures for the other workers, until cancelled."""
         worker = self.worker
         while worker is not None:
             path = worker.stats_path(worker.number)
@@ -134,16 +135,16 @@ class Census:
             await asyncio.sleep(WRITE_EVERY_S)
 
     async def keep_rates(self) -> None:
-        """Remember a minute of totals, for ever."""
+        """Remember a minute of totals, until cancelled."""
         while True:
             self.rates.note(self._clients.loop.time(), self.totals())
             await asyncio.sleep(RATES_EVERY_S)
 
 
 def _count_descriptors() -> int:
-    """Open file descriptors of this process.
+    """Return the number of open file descriptors of this process.
 
-    Looking takes one; when there is none, all that are allowed are open.
+    Looking takes one. When there is none left, all that are allowed are open.
     """
     try:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  (the names are enough)
@@ -152,8 +153,9 @@ def _count_descriptors() -> int:
 
 
 async def ask_others(worker: Worker, target: str) -> list[Any]:
-    """What the other workers say to a path and query, as JSON; of one that says nothing in time
-    there is nothing.
+    """Return the other workers' answers to a path and query, as JSON.
+
+    A worker that does not answer in time is left out.
     """
     said = await asyncio.gather(*(_ask(worker.socket_path(number), target) for number in worker.others))
     return [document for document in said if document is not None]

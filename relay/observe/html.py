@@ -47,8 +47,9 @@ _SEARCHES: Final = (
     ("app", "app name", ""),
 )
 _COLUMNS: Final = (
-    ("conn", "conn#"), ("key", "node key"), ("ip", "remote"), ("connected", "connected"), ("", "flags"), ("", "ver"), ("", "app"),
-    ("rxpkts", "rx pkts"), ("rx", "rx bytes"), ("txpkts", "tx pkts"), ("tx", "tx bytes"), ("", "senders"),
+    ("conn", "conn#"), ("key", "node key"), ("ip", "remote"), ("connected", "connected"), ("", "flags"),
+    ("", "ver"), ("", "app"), ("rxpkts", "rx pkts"), ("rx", "rx bytes"), ("txpkts", "tx pkts"),
+    ("tx", "tx bytes"), ("", "senders"),
 )  # fmt: skip
 _FLAGS: Final = {"home": "home", "meshPeer": "mesh", "prober": "prober", "notIdeal": "notideal"}
 
@@ -60,8 +61,11 @@ class _Raw(str):
 
 
 def _page(title: str, *parts: str) -> str:
-    head = f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style></head>'
-    return "\n".join([head, f"<body><h1>{escape(title)}</h1>", *parts, "</body></html>", ""])
+    name = f"<title>{escape(title)}</title>"
+    head = f'<html lang="en"><head><meta charset="utf-8">{name}<style>{_STYLE}</style></head>'
+    return "\n".join(
+        ["<!DOCTYPE html>", head, f"<body><h1>{escape(title)}</h1>", *parts, "</body></html>", ""]
+    )
 
 
 def _cell(value: object) -> str:
@@ -87,7 +91,7 @@ def _link(url: str, text: str) -> _Raw:
 
 
 def index_page(about: Mapping[str, str], stats: Stats, rates: Rates, links: Sequence[str]) -> str:
-    """`/debug/`: what this is, how it goes, what it refused."""
+    """Return `/debug/`: the relay, its figures now, and its refusals."""
     faults = "".join(f'<p class="bad">{escape(problem)}</p>' for problem in stats.problems)
     speeds = [
         (text, *(round(rates.per_second(counter, over_s), 1) for over_s in (5, 60)), counter(stats.counters))
@@ -121,9 +125,10 @@ def index_page(about: Mapping[str, str], stats: Stats, rates: Rates, links: Sequ
 
 
 def clients_index_page(conns: int, keys: int) -> str:
-    """`/debug/clients/` without a filter."""
+    """Return `/debug/clients/` without a filter."""
     forms = [
-        f'<li><form method="GET">By {text}: <input name="{name}" size="{max(len(hint), 40)}" placeholder="{hint}">'
+        f'<li><form method="GET">By {text}: '
+        f'<input name="{name}" size="{max(len(hint), 40)}" placeholder="{hint}">'
         " <button>Go</button></form></li>"
         for name, text, hint in _SEARCHES
     ]
@@ -133,18 +138,21 @@ def clients_index_page(conns: int, keys: int) -> str:
         '<ul><li><form method="GET"><button name="all" value="1">List all clients</button></form></li>',
         *forms,
         "</ul>",
-        "<p>Also: app=NAME (repeatable, narrows any filter), sort=key|ip|conn|connected|rx|tx|rxpkts|txpkts (leading - turns it round), "
-        "limit=N, after=X (a value of the sort column; for connected, Unix nanoseconds or a duration like 30m), format=json.</p>",
+        "<p>Also: app=NAME (repeatable, narrows any filter), "
+        "sort=key|ip|conn|connected|rx|tx|rxpkts|txpkts (leading - turns it round), limit=N, "
+        "after=X (a value of the sort column; for connected, Unix nanoseconds or a duration like 30m), "
+        "format=json.</p>",
     )
 
 
 def clients_page(query: Query, listing: Listing) -> str:
-    """`/debug/clients/` with a filter: one page of connections."""
+    """Return `/debug/clients/` with a filter: one page of connections."""
     following = f" {_link(listing.next, 'Next page')} ({listing.remaining:,} more)" if listing.next else ""
     return _page(
         f"DERP clients: {query}",
         '<p><a href="/debug/">relay</a> · <a href="/debug/clients/">search</a></p>',
-        f"<p>Showing {len(listing.clients):,} of {listing.connections:,} matching connections ({listing.keys:,} node keys).{following}</p>",
+        f"<p>Showing {len(listing.clients):,} of {listing.connections:,} matching connections "
+        f"({listing.keys:,} node keys).{following}</p>",
         _table((_head(query, sort, text) for sort, text in _COLUMNS), map(_client_row, listing.clients)),
     )
 
@@ -177,8 +185,11 @@ def _client_row(client: Mapping[str, Any]) -> list[object]:
 
 
 def traffic_page(document: Mapping[str, Any]) -> str:
-    """`/debug/traffic`: the busiest connections, or one peer."""
-    way = '<p><a href="/debug/">relay</a> · <a href="/debug/clients/">clients</a> · reload for what moved since now</p>'
+    """Return `/debug/traffic`: the busiest connections, or one peer."""
+    way = (
+        '<p><a href="/debug/">relay</a> · <a href="/debug/clients/">clients</a> · '
+        "reload for what moved since now</p>"
+    )
     since = document["since_s"]
     if "busiest" in document:
         rows = [

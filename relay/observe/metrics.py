@@ -1,10 +1,9 @@
-"""`/metrics`: a prometheus-client collector that reads `Stats` when it is scraped, under derper's
-names where they exist.
+"""`/metrics`: a prometheus-client collector that reads `Stats` when it is scraped.
 
-The text is written here and not by the library, which would rename every counter to `…_total`:
-dashboards made for derper would find nothing. The library's own process metrics (`process_*`) are
-part of the answer. It is imported at the first scrape, because it costs a fifth of the relay's
-start-up time.
+The names are derper's where they exist. The text is written here and not by the library, which
+would rename every counter to `…_total`: dashboards made for derper would find nothing. The
+library's own process metrics (`process_*`) are part of the answer. It is imported at the first
+scrape, because it costs a fifth of the relay's start-up time.
 """
 
 from __future__ import annotations
@@ -33,18 +32,27 @@ COUNTERS: Final[dict[str, tuple[str, str]]] = {
 # Name in Stats.labelled -> (metric, label, type, help, label values that are there from the start).
 # core/reasons.py says what each reason means.
 LABELLED: Final[dict[str, tuple[str, str, str, str, tuple[str, ...]]]] = {
-    "packets_received_kind": ("derp_packets_received_kind", "kind", "counter", "Packets from clients by kind", ("disco", "other")),
-    "tcp_rtt": ("derp_tcp_rtt", "le", "counter", "Round trip times by bucket, not cumulative", RTT_LABELS),
-    "stun_requests": (
-        "stun_requests", "disposition", "counter", "STUN requests", DISPOSITIONS,
+    "packets_received_kind": (
+        "derp_packets_received_kind", "kind", "counter", "Packets from clients by kind", ("disco", "other"),
     ),
-    "stun_addrfamily": ("stun_addrfamily", "family", "counter", "STUN requests by address family", ("ipv4", "ipv6")),
-    "tls_request_version": ("derper_tls_request_version", "version", "counter", "HTTP requests by TLS version", ()),
+    "tcp_rtt": ("derp_tcp_rtt", "le", "counter", "Round trip times by bucket, not cumulative", RTT_LABELS),
+    "stun_requests": ("stun_requests", "disposition", "counter", "STUN requests", DISPOSITIONS),
+    "stun_addrfamily": (
+        "stun_addrfamily", "family", "counter", "STUN requests by address family", ("ipv4", "ipv6"),
+    ),
+    "tls_request_version": (
+        "derper_tls_request_version", "version", "counter", "HTTP requests by TLS version", (),
+    ),
     "tls_active_version": ("derper_tls_active_version", "version", "gauge", "Connections by TLS version", ()),
     "refusals": ("relay_refusals", "reason", "counter", "Connections refused before they were clients", ()),
-    "admissions": ("relay_admissions", "reason", "counter", "Answers to the question whether a client may come in", ()),
+    "admissions": (
+        "relay_admissions", "reason", "counter", "Answers to the question whether a client may come in", (),
+    ),
     "reloads": ("relay_reloads", "part", "counter", "Reloads of the certificate and of limits", RELOADED),
-    "reload_failures": ("relay_reload_failures", "part", "counter", "Reloads that failed; the old one stays in force", RELOADED),
+    "reload_failures": (
+        "relay_reload_failures", "part", "counter", "Reloads that failed; the old one stays in force",
+        RELOADED,
+    ),
     "closes": ("relay_closes", "reason", "counter", "Client connections ended", ()),
 }  # fmt: skip
 # Name in Stats.gauges -> (metric, help).
@@ -85,7 +93,7 @@ GAUGES: Final[dict[str, tuple[str, str]]] = {
 
 @dataclass(frozen=True)
 class Series:
-    """One metric: samples are (labels, value)."""
+    """One metric. Samples are (labels, value)."""
 
     name: str
     kind: str
@@ -94,7 +102,10 @@ class Series:
 
 
 def series_of(stats: Stats) -> Iterator[Series]:
-    """Every metric of the relay. Whatever the tables above do not know is left out."""
+    """Yield every metric of the relay.
+
+    Labelled figures and gauges that the tables lack are left out.
+    """
     yield Series(
         "version",
         "gauge",
@@ -132,17 +143,17 @@ def series_of(stats: Stats) -> Iterator[Series]:
 
 
 class RelayCollector:
-    """For a prometheus-client registry; `read` gives the stats of the moment."""
+    """A collector for a prometheus-client registry. `read` returns the stats of the moment."""
 
     def __init__(self, read: Callable[[], Stats]) -> None:
         self._read = read
 
     def describe(self) -> list[Metric]:
-        """Nothing, so that registering does not read the relay."""
+        """Return nothing, so that registering does not read the relay."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Once per scrape."""
+        """Yield the metrics, once per scrape."""
         from prometheus_client.metrics_core import Metric  # noqa: PLC0415  see the module's head
 
         for series in series_of(self._read()):
@@ -153,7 +164,7 @@ class RelayCollector:
 
 
 def make_registry(read: Callable[[], Stats]) -> CollectorRegistry:
-    """The relay's metrics and those of its process."""
+    """Return a registry of the relay's metrics and those of its process."""
     from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415
 
     registry = CollectorRegistry()
@@ -163,7 +174,7 @@ def make_registry(read: Callable[[], Stats]) -> CollectorRegistry:
 
 
 def render(metrics: Iterable[Metric]) -> bytes:
-    """Prometheus' text format, version 0.0.4, with every sample under the name that it was given."""
+    """Return Prometheus' text format, version 0.0.4, with every sample under its own name."""
     lines: list[str] = []
     for metric in metrics:
         # The library's own counters are named without the suffix that their samples have.

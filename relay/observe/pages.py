@@ -1,13 +1,11 @@
-"""The `/debug/` pages and `/metrics`: what the relay does right now, for whoever runs it.
-
-Reads the switch.
+"""The `/debug/` pages and `/metrics`: the relay right now, for its operator. Reads the switch.
 
 Only for peers on loopback whose request no proxy passed on, or on the address that
 `-metrics-listen` names: node keys and addresses are in there. Same paths as derper where it has
 them; `traffic` looks at one peer, or at the busiest.
 
-Several workers look like one relay: whichever is asked asks the others for their part (`Whole`) and
-joins the parts. The figures come from the census, which keeps them without asking.
+Several workers look like one relay: the one that is asked asks the others for their part (`Whole`)
+and joins the parts. The figures come from the census, which keeps them without asking.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ _HEADERS: Final[Headers] = tuple(
 
 @dataclass
 class Inside:
-    """What the pages look at.
+    """The data of the pages.
 
     `offset_s` turns the switch's clock into Unix time; `about` is shown as it is.
     """
@@ -53,7 +51,7 @@ class Inside:
     rates: Rates
     offset_s: float
     about: Mapping[str, str] = field(default_factory=dict)
-    # What the other workers say to a path and query.
+    # The other workers' answers to a path and query.
     ask_others: Callable[[str], Awaitable[list[Any]]] | None = None
 
     def __post_init__(self) -> None:
@@ -62,8 +60,9 @@ class Inside:
 
 
 def may_debug(request: Request) -> bool:
-    """Whether the peer itself is on loopback: what a proxy passed on is a stranger's, whoever the
-    proxy is.
+    """Whether the peer itself is on loopback.
+
+    A request that a proxy passed on is a stranger's, whatever the proxy.
     """
     if request.header(b"x-forwarded-for") or request.header(b"forwarded"):
         return False
@@ -77,11 +76,10 @@ def may_debug(request: Request) -> bool:
 def make_pages(
     inside: Inside, *, anyone: bool = False, proxies: TrustedProxies | None = None
 ) -> dict[str, Page]:
-    """Path to page, for `http11.Pages`.
+    """Return path -> page, for `http11.Pages`.
 
-    `anyone`: the listener's address is the permission, who reaches it may look.
-
-    Whatever `proxies` send is refused, on loopback as well: they may forget to say for whom they
+    `anyone`: the listener's address is the permission; all who reach it may look. Requests from
+    `proxies` are refused otherwise, on loopback as well: proxies may forget to say for whom they
     ask.
     """
     registry = make_registry(inside.read_stats)
@@ -105,7 +103,7 @@ def make_pages(
 
 
 def make_parts(inside: Inside) -> dict[str, Page]:
-    """Path to page, for the other workers: what this one says of itself."""
+    """Return path -> page, for the other workers: this one's part."""
     return {whole.path: whole.answer_part for whole in inside.wholes}
 
 
@@ -143,8 +141,9 @@ def _index(request: Request, inside: Inside) -> Response:
 
 
 class Whole:
-    """A page about all workers: `look` is one worker's part, as JSON has it, `join` the answer to
-    all of them.
+    """A page about all workers.
+
+    `look` returns one worker's part, as JSON has it; `join` makes the answer of all of them.
     """
 
     path = ""
@@ -153,14 +152,14 @@ class Whole:
         self._inside = inside
 
     def look(self, query: str) -> Any:
-        """Raises ValueError with words for whoever asked."""
+        """Return this worker's part. Raises ValueError with words for the reader."""
         raise NotImplementedError
 
     def join(self, request: Request, parts: Sequence[Any]) -> Response:
         raise NotImplementedError
 
     def answer(self, request: Request) -> Answer:
-        """For a reader."""
+        """Answer a reader."""
         try:
             own = self.look(request.query)
         except ValueError as e:
@@ -177,7 +176,7 @@ class Whole:
         return await ask(f"{self.path}?{query}") if ask is not None else []
 
     def answer_part(self, request: Request) -> Response:
-        """For another worker, which has looked at the query before."""
+        """Answer another worker, which has looked at the query before."""
         return _json_response(self.look(request.query))
 
 
@@ -235,9 +234,7 @@ class _Clients(Whole):
 
 
 class _Traffic(Whole):
-    """`/debug/traffic`: a page for browsers, `format=json` for programs, and for all else derper's
-    endless stream.
-    """
+    """`/debug/traffic`: a page for browsers, or `format=json`, or derper's endless stream."""
 
     path = "/debug/traffic"
 
@@ -278,9 +275,7 @@ class _Traffic(Whole):
         return Response(200, self._lines(query), (*_HEADERS, JSON))
 
     async def _lines(self, query: str) -> AsyncGenerator[bytes, None]:
-        """One JSON object per line and connection that moved bytes, b"" for a round in which none
-        did.
-        """
+        """Yield a JSON object per line and connection that moved bytes; b"" for an idle round."""
         while True:
             await asyncio.sleep(STREAM_EVERY_S)
             document = join_traffic([self.look(query), *await self._others(query)])

@@ -3,8 +3,9 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from relay import __version__, flags
-from relay.flags import Config, FlagError, HelpWanted, parse, parse_or_exit
+from relay import __version__, config, flags
+from relay.config import Config
+from relay.flags import FlagError, HelpWanted, parse, parse_or_exit
 
 BASE = ["-c=k", "-certmode=manual"]
 
@@ -115,7 +116,7 @@ def test_well_formed_extras_pass():
 
 
 def test_a_relay_in_development_has_its_mesh_key_from_the_environment(monkeypatch):
-    monkeypatch.setenv(flags.DEV_MESH_KEY, "0" * 64)
+    monkeypatch.setenv(config.DEV_MESH_KEY, "0" * 64)
     assert parse(["-dev", "-mesh-psk-file=", "-mesh-with=a"]).mesh_with == ("a",)
 
 
@@ -132,16 +133,16 @@ def test_version_needs_nothing_else():
 
 def test_machine_defaults(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert flags.default_cert_dir() == "/cache/tailscale/derper-certs"
+    assert config.default_cert_dir() == "/cache/tailscale/derper-certs"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert flags.default_cert_dir() == f"{tmp_path}/.cache/tailscale/derper-certs"
-    assert flags.default_mesh_psk_file() == ""
+    assert config.default_cert_dir() == f"{tmp_path}/.cache/tailscale/derper-certs"
+    assert config.default_mesh_psk_file() == ""
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/derp-mesh.key").write_text("0" * 64)
-    assert flags.default_mesh_psk_file() == f"{tmp_path}/keys/derp-mesh.key"
+    assert config.default_mesh_psk_file() == f"{tmp_path}/keys/derp-mesh.key"
     monkeypatch.delenv("HOME")
-    assert flags.default_cert_dir() == ""
+    assert config.default_cert_dir() == ""
 
 
 def test_help_names_every_flag_with_default_and_fits_the_width():
