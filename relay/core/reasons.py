@@ -136,14 +136,14 @@ class Close(Reason):
     )
     REVOKED_TAILSCALED_UNKNOWN = "revoked_tailscaled_unknown", "asked again, tailscaled did not know it"
     DRAINED = "drained", "the relay ended, and said so"
-    STOPPED = "stopped", "the relay was told a second time to end"
+    STOPPED = "stopped", "the relay was asked to end a second time"
     FAILED = "failed", "an error of the relay itself, which is in its log"
 
 
 class Answer(Reason):
     """An answer to the question whether a client may use the relay."""
 
-    OPEN = "open", "admitted: everybody is"
+    OPEN = "open", "admitted, as every client is"
     IN_ALLOW_FILE = "in_allow_file", "admitted: the key is in the allow file"
     NOT_IN_ALLOW_FILE = "not_in_allow_file", "refused: the key is not in the allow file"
     VERIFY_URL_ALLOWED = "verify_url_allowed", "admitted by the admission controller"

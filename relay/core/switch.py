@@ -182,7 +182,7 @@ class Switch:
             link.let_go(peer.key)
         self._mark_rivals(peer)
         if self.watchers and not session.sibling:
-            self._tell_watchers(pack_peer_present(session.present()))
+            self._notify_watchers(pack_peer_present(session.present()))
 
     def unregister(self, session: Member) -> None:
         """Remove a connection that ended.
@@ -204,7 +204,7 @@ class Switch:
             return
         if not session.sibling:
             elsewhere = any(link.sibling for link in peer.links)
-            self._tell_watchers(pack_peer_gone(peer.key, GONE_DISCONNECTED), external_too=not elsewhere)
+            self._notify_watchers(pack_peer_gone(peer.key, GONE_DISCONNECTED), external_too=not elsewhere)
         self._forget_if_gone(peer)
 
     def note_activity(self, session: Member) -> None:
@@ -266,7 +266,7 @@ class Switch:
         known = self._present(peer, external=True) is not None
         peer.links[link] = present
         if link.sibling and not known:
-            self._tell_watchers(pack_peer_present(present), siblings_too=False)
+            self._notify_watchers(pack_peer_present(present), siblings_too=False)
 
     def withdraw(self, link: MeshLink, key: bytes) -> None:
         """Note that the relay behind `link` no longer has this client."""
@@ -279,7 +279,7 @@ class Switch:
         if len(peer.links) == 1:
             self.counts.multiforwarder_deleted += 1
         if link.sibling and self._present(peer, external=True) is None:
-            self._tell_watchers(pack_peer_gone(key, GONE_DISCONNECTED), siblings_too=False)
+            self._notify_watchers(pack_peer_gone(key, GONE_DISCONNECTED), siblings_too=False)
         self._forget_if_gone(peer)
 
     def remove_link(self, link: MeshLink) -> None:
@@ -358,7 +358,7 @@ class Switch:
             return next((present for link, present in peer.links.items() if link.sibling), None)
         return None
 
-    def _tell_watchers(self, frame: bytes, *, external_too: bool = True, siblings_too: bool = True) -> None:
+    def _notify_watchers(self, frame: bytes, *, external_too: bool = True, siblings_too: bool = True) -> None:
         for watcher in self.watchers:
             if siblings_too if watcher.sibling else external_too:
                 watcher.outbox.control(frame)

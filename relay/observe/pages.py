@@ -62,7 +62,7 @@ class Inside:
 def may_debug(request: Request) -> bool:
     """Whether the peer itself is on loopback.
 
-    A request that a proxy passed on is a stranger's, whatever the proxy.
+    A request that any proxy passed on is a stranger's.
     """
     if request.header(b"x-forwarded-for") or request.header(b"forwarded"):
         return False

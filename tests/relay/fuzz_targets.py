@@ -1,5 +1,6 @@
-"""What is fuzzed: each target takes bytes, may raise what it allows, and checks what must hold for
-any bytes.
+"""The targets of fuzzing.
+
+Each takes bytes, may raise the errors that it allows, and checks the properties of all bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from relay.http import http11, proxy_header, websocket
 from relay.keys import node_key
 from relay.observe import clients, pages
 from tests.relay import vectors as v
-from tests.relay.people import Room, key_of
+from tests.relay.clients import Room, key_of
 
 NOT_ASKED = http11.Response(200, body=b"nobody was asked\n")
 MAX_KEPT = 400_000  # more than any frame that a session waits for
@@ -41,8 +42,9 @@ class Target:
 
 
 def _pieces(data: bytes) -> list[bytes]:
-    """The data cut in a way that depends on it alone: from one byte at a time to everything at
-    once.
+    """Cut the data in a way that depends on it alone.
+
+    From one byte at a time to everything at once.
     """
     size = 1 + (data[-1] % 61 if data else 0)
     return [data[i : i + size] for i in range(0, len(data), size)]
@@ -98,7 +100,7 @@ def _converse(pieces: Sequence[bytes], answer: Any) -> tuple[bytes, bool, Any]:
         part = conversation.receive(piece)
         while isinstance(part, http11.Later):
             said += part.said
-            part.response.close()  # nobody is asked: what comes behind it is looked at
+            part.response.close()  # no worker is asked: the bytes behind it are looked at
             part = conversation.resume(NOT_ASKED)
         if isinstance(part, http11.Upgrade):
             return (
@@ -178,7 +180,7 @@ def stun_packets(data: bytes) -> None:
 
 
 def server_stream(data: bytes) -> None:
-    """What a client makes of a server's bytes: the probe's and the mesh links' side."""
+    """Let a client read a server's bytes, as the probe and the mesh links do."""
     for key in (None, v.SERVER):
         whole = client.Client(v.C_PRIVATE, server_key=key)
         whole.start("derp.example")
@@ -187,7 +189,7 @@ def server_stream(data: bytes) -> None:
 
 
 def files(data: bytes) -> None:
-    """Every file that the relay reads."""
+    """Parse the bytes as every file that the relay reads."""
     for parse in (node_key.parse_key_file, bucket.parse_rate_config):
         try:
             parse(data)

@@ -1,9 +1,8 @@
-"""Two real tailscaled that can meet only through the relay under test, headscale that knows them,
-and derpprobe.
+"""Two real tailscaled that can meet only through the relay under test, headscale, and derpprobe.
 
 Three network namespaces without names: the relay's (`srv`) has a link to each node's, and does not
-forward. They and all processes in them end with the test process, whatever happens to it: nothing
-is left on the machine.
+forward. They and all processes in them end with the test process, however it ends, and leave
+nothing on the machine.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Programs:
 
 
 def build() -> Programs:
-    """All of them, built once from the lab's sums."""
+    """Build all of them, once, from the lab's sums."""
     net, derp = (go.build(source, cache=CACHE, progress=print) for source in (TAILNET, DERPER))
     return Programs(net / "headscale", net / "tailscale", net / "tailscaled", derp / "derpprobe")
 
@@ -56,8 +55,9 @@ class Namespaces:
     holders: dict[str, int] = field(default_factory=dict)
 
     def inside(self, name: str) -> list[str]:
-        """An argv prefix for a process of that namespace, which ends with the test process; its
-        working directory is /.
+        """Return an argv prefix for a process of that namespace.
+
+        It ends with the test process. Its working directory is /.
         """
         return ["setpriv", "--pdeathsig", "KILL", "nsenter", "-t", str(self.holders[name]), "-n", "-m"]
 
@@ -77,7 +77,10 @@ def namespaces(folder: Path) -> Iterator[Namespaces]:
     (folder / "hosts").write_text(f"127.0.0.1 localhost\n{ADDRESS} {servers.HOST}\n")
     # One that refuses at once; the machine's own is out of reach.
     (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
-    hold = f"mount --bind {folder}/hosts /etc/hosts; mount --bind {folder}/resolv.conf /etc/resolv.conf; echo up; exec sleep infinity"
+    hold = (
+        f"mount --bind {folder}/hosts /etc/hosts; mount --bind {folder}/resolv.conf /etc/resolv.conf; "
+        "echo up; exec sleep infinity"
+    )
     spaces = Namespaces(folder)
     with ExitStack() as stack:
         for name in ("srv", *NODES):
@@ -140,7 +143,7 @@ class Tailnet:
         return self.spaces.folder
 
     def start_relay(self, *flags: str) -> None:
-        """The relay on 443 and 3478 of srv, on every address."""
+        """Start the relay on 443 and 3478 of srv, on every address."""
         argv = [
             *self.server.argv,
             "-a",
@@ -238,7 +241,7 @@ class Tailnet:
         return done.stdout
 
     def reach(self, node: str, other: str, within_s: float) -> float:
-        """Seconds until `other` answers a ping through the relay."""
+        """Return the seconds until `other` answers a ping through the relay."""
         began = time.monotonic()
         while True:
             done = self.tailscale(
@@ -255,13 +258,13 @@ class Tailnet:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def trust(self) -> dict[str, str]:
-        """The environment in which Go programs trust the lab's CA and no other."""
+        """Return the environment in which Go programs trust the lab's CA and no other."""
         return {"SSL_CERT_FILE": str(self.ca), "SSL_CERT_DIR": "/nonexistent"}
 
     def start(
         self, where: str, name: str, argv: Sequence[str], env: dict[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """A process that ends with this tailnet; its output is what `log(name)` returns."""
+        """Start a process that ends with this tailnet. `log(name)` returns its output."""
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [*self.spaces.inside(where), *argv], env={**os.environ, **(env or {})}, stdout=log, stderr=log
@@ -278,9 +281,9 @@ class Tailnet:
 
 @contextmanager
 def tailnet(folder: Path, programs: Programs, server: servers.Server) -> Iterator[Tailnet]:
-    """Namespaces and certificates; start what is needed in them.
+    """Make namespaces and certificates; tests start programs in them.
 
-    `folder` must be short: sockets live there.
+    `folder` must be short: sockets are in it.
     """
     certs.make(folder / "certs", servers.HOST)
     with ExitStack() as stack:
@@ -289,7 +292,7 @@ def tailnet(folder: Path, programs: Programs, server: servers.Server) -> Iterato
 
 
 def derp_map() -> dict[str, Any]:
-    """The region, in headscale's spelling."""
+    """Return the region, in headscale's spelling."""
     node = {
         "name": "900a",
         "regionid": 900,
@@ -304,7 +307,7 @@ def derp_map() -> dict[str, Any]:
 
 
 def go_derp_map() -> dict[str, Any]:
-    """The same with Go's field names, as derpprobe reads it; with IPv6."""
+    """Return the region with Go's field names, as derpprobe reads it; with IPv6."""
     node = {"Name": "900a", "RegionID": 900, "HostName": servers.HOST, "IPv4": ADDRESS, "IPv6": ADDRESS_6}
     return {
         "Regions": {"900": {"RegionID": 900, "RegionCode": "lab1", "RegionName": "Lab one", "Nodes": [node]}}
@@ -341,6 +344,6 @@ def _headscale_config(home: Path) -> dict[str, Any]:
 
 
 def needed() -> str:
-    """What is missing here for these tests; empty when nothing is."""
+    """Return the name of a thing that is missing here for these tests, or ""."""
     missing = [name for name in ("ip", "nsenter", "setpriv", "unshare", "curl") if shutil.which(name) is None]
     return "root" if os.geteuid() != 0 else ", ".join(missing)

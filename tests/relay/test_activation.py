@@ -1,5 +1,6 @@
-"""The relay under a service manager: sockets handed over, readiness told, watchdog fed, drained and
-restarted. Real processes.
+"""The relay under a service manager: sockets handed over, notices, watchdog, drain and restart.
+
+Real processes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ os.execv(sys.executable, [sys.executable, "-m", "relay", *sys.argv[2:]])
 
 
 class Manager:
-    """What systemd does for one service, with its sockets."""
+    """systemd's part for one service, with its sockets."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -119,7 +120,7 @@ def test_a_life_as_systemd_sees_it(manager: Manager, workers: tuple[str, ...]) -
     with manager.connect() as a, manager.connect() as b:
         a.login()
         b.login()
-        time.sleep(0.2)  # until workers have told each other
+        time.sleep(0.2)  # until workers have announced it to each other
         a.send(b.key, b"hello")
         assert b.expect(derp.Received).packet == b"hello"
         manager.heard.clear()
@@ -133,7 +134,7 @@ def test_a_life_as_systemd_sees_it(manager: Manager, workers: tuple[str, ...]) -
     assert "Traceback" not in (manager.folder / "log").read_text()
 
 
-def test_a_reload_is_told_from_begin_to_end(manager: Manager) -> None:
+def test_a_reload_is_reported_from_begin_to_end(manager: Manager) -> None:
     manager.start()
     manager.hear("READY=1")
     manager.heard.clear()
@@ -146,9 +147,7 @@ def test_a_reload_is_told_from_begin_to_end(manager: Manager) -> None:
 
 
 def test_a_restart_refuses_no_connection(manager: Manager) -> None:
-    """Whoever connects while nobody runs waits in the socket's queue for the next one, which is the
-    same relay.
-    """
+    """Clients that connect meanwhile wait in the socket's queue for the relay's next process."""
     manager.start()
     manager.hear("READY=1")
     with manager.connect() as before:

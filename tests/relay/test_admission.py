@@ -15,7 +15,7 @@ A, B = bytes(range(32)), bytes(range(32, 64))
 
 
 class Scripted:
-    """A check that answers as told and remembers what it was asked; `gate` holds answers back."""
+    """A check with given answers that remembers its questions; `gate` holds answers back."""
 
     def __init__(self, *verdicts, gate=None):
         self.verdicts = list(verdicts)
@@ -289,7 +289,7 @@ async def test_a_key_taken_off_the_list_is_found_within_a_tick(tmp_path, monkeyp
 
 
 @asynchronous
-async def test_everybody_is_asked_about_again_spread_over_time(monkeypatch):
+async def test_every_client_is_asked_about_again_spread_over_time(monkeypatch):
     monkeypatch.setattr(admission, "TICK_S", 0.01)
     check = Scripted(YES)
     clients = [(bytes((i,)) * 32, "x") for i in range(10)]

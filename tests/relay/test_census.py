@@ -1,4 +1,4 @@
-"""What keeping the figures costs a relay that many are connected to."""
+"""The cost of the figures for a relay with many clients."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from relay.server import Relay
 
 @pytest.fixture
 def relay():
-    """One that has not started, and counts its consistency checks."""
+    """Make a relay that has not started, and counts its consistency checks."""
     loop = Loop()
     relay = Relay(parse(["-dev"]), loop, NodeKey.generate())
     relay.checks = 0

@@ -1,4 +1,7 @@
-"""Ten thousand idle clients, churn, a killed relay: with real clients, Go's. Needs the Go programs."""
+"""Ten thousand idle clients, churn, a killed relay, with Go's real clients.
+
+Needs the Go programs.
+"""
 
 from __future__ import annotations
 
@@ -71,8 +74,9 @@ def test_killed_and_started_again(name: str, tmp_path: Path) -> None:
 
 
 def test_reload_under_load(tmp_path: Path) -> None:
-    """SIGHUP with a new certificate, again and again, while packets pass and clients come: nobody
-    is dropped.
+    """SIGHUP with a new certificate, again and again, while packets pass and clients come.
+
+    No client is dropped.
     """
     with relay(tmp_path) as live, live.connect() as alice, live.connect() as bob:
         steady = Steady(alice, bob)

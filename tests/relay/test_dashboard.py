@@ -1,4 +1,4 @@
-"""The Grafana dashboard asks for metrics that exist, and its panels lie side by side."""
+"""The Grafana dashboard asks for metrics that exist, and its panels do not overlap."""
 
 import json
 import re
@@ -77,7 +77,7 @@ def test_panels_do_not_overlap():
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_every_panel_is_told_apart_by_relay_and_source(panel):
+def test_every_panel_can_be_filtered_by_relay_and_source(panel):
     assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     for target in panel["targets"]:
         assert '{instance=~"$instance"}' in target["expr"]

@@ -12,7 +12,7 @@ from relay.core.wire import PeerPresent
 from relay.http.http11 import Request
 from relay.http.proxy_header import TrustedProxies
 from relay.observe.pages import Inside, make_pages, make_parts, may_debug
-from tests.relay.people import Room, key_of
+from tests.relay.clients import Room, key_of
 
 KEY = f"nodekey:{key_of(1).hex()}"
 
@@ -87,7 +87,7 @@ def test_what_a_proxy_on_loopback_passes_on_is_a_strangers():
     assert house.get("/metrics")[0] == 403 and house.get("/metrics", peer="::1")[0] == 200
 
 
-def test_every_page_of_a_relay_with_nobody(house):
+def test_every_page_of_a_relay_without_clients(house):
     for path in house.pages:
         status, _ = house.get(path)
         assert status == (302 if path in ("/debug", "/debug/clients") else 200)
@@ -95,7 +95,7 @@ def test_every_page_of_a_relay_with_nobody(house):
     assert house.get("/debug")[0] == 302
 
 
-def test_the_index_tells_how_it_goes(house):
+def test_the_index_shows_rates_drops_and_links(house):
     a = house.room.join(1)
     house.inside.rates.note(0.0, house.room.switch.totals())
     house.room.say(a, 9, b"lost")
@@ -217,7 +217,7 @@ def test_the_busiest(house):
 
 
 def house_of_two(answers=True):
-    """One worker's pages, and another worker that answers it, or does not."""
+    """Make one worker's pages, and another worker that answers it, or does not."""
     one, other = House(), House()
 
     async def ask(target):
@@ -229,7 +229,7 @@ def house_of_two(answers=True):
 
 
 def joined(house, target, **more):
-    """What a page says when it has heard the others."""
+    """Return the page that the parts of all workers make."""
     return asyncio.run(house.pages[target.partition("?")[0]](request(target, **more)))
 
 

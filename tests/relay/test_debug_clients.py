@@ -13,7 +13,7 @@ from relay.observe.clients import (
     parse_query,
     remote_of,
 )
-from tests.relay.people import Room, key_of
+from tests.relay.clients import Room, key_of
 
 OFFSET = 1_790_000_000.0 - 1000.0
 NS = 1_000_000_000
@@ -90,9 +90,11 @@ def test_traffic_orders(room):
 def test_the_fields_are_derpers(room):
     (client,) = page(room, "app=tailcat&format=json").clients
     assert client == {
-        "connNum": 1, "key": f"nodekey:{key_of(3).hex()}", "remote": "203.0.113.7:1003", "connectedAt": "2026-09-21T14:13:20Z",
-        "connected": 120 * NS, "active": True, "dup": False, "disabled": False, "home": False, "meshPeer": False, "notIdeal": False,
-        "prober": False, "version": 2, "appName": "tailcat", "rxPkts": 0, "rxBytes": 0, "txPkts": 0, "txBytes": 0, "senders": 0,
+        "connNum": 1, "key": f"nodekey:{key_of(3).hex()}", "remote": "203.0.113.7:1003",
+        "connectedAt": "2026-09-21T14:13:20Z", "connected": 120 * NS, "active": True, "dup": False,
+        "disabled": False, "home": False, "meshPeer": False, "notIdeal": False, "prober": False,
+        "version": 2, "appName": "tailcat", "rxPkts": 0, "rxBytes": 0, "txPkts": 0, "txBytes": 0,
+        "senders": 0,
     }  # fmt: skip
     older, newer = page(room, f"key={key_of(2).hex()}").clients
     assert (older["dup"], older["active"], older["prober"]) == (True, False, True) and newer["active"]
@@ -116,7 +118,7 @@ def test_the_fields_are_derpers(room):
         "-txpkts",
     ],
 )
-def test_the_next_links_walk_over_everybody_once(sort):
+def test_the_next_links_walk_over_every_connection_once(sort):
     room = Room()
     for number in range(50):
         session = room.join(number % 20, f"203.0.113.{number % 7}", 1000 + number % 3, app="a b&c")
@@ -180,7 +182,7 @@ def test_without_a_filter_it_is_the_index(text):
         (f"all&after={key_of(1).hex()}&afterconn=x", 'bad afterconn "x"'),
     ],
 )
-def test_bad_queries_are_told(text, says):
+def test_bad_queries_get_a_sentence(text, says):
     with pytest.raises(ValueError) as e:
         parse_query(text, 0)
     assert says in str(e.value)

@@ -1,4 +1,4 @@
-"""SIGTERM with clients there: they are told, and close in a spread, whatever they do meanwhile.
+"""SIGTERM with clients connected: they hear of it, and close in a spread, whatever they do.
 
 Real processes.
 """

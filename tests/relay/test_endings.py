@@ -1,6 +1,4 @@
-"""However and whenever a connection ends, nothing of it stays: FIN, RST or silence, in every state
-from SYN on.
-"""
+"""A connection that ends leaves nothing: FIN, RST or silence, in every state from SYN on."""
 
 from __future__ import annotations
 
@@ -106,7 +104,7 @@ def _rst(sock: socket.socket) -> None:
 
 
 def _half_close(sock: socket.socket) -> None:
-    """FIN without reading on; over TLS without its farewell."""
+    """Send FIN without reading on; over TLS without its farewell."""
     socket.socket.shutdown(sock, socket.SHUT_WR)
     sock.settimeout(10)
     try:
@@ -133,7 +131,7 @@ def test_nothing_stays(
 
 
 def test_one_who_is_gone_when_admitted_is_no_client(live: Live) -> None:
-    """All that a login needs comes at once, and the answers find nobody."""
+    """All that a login needs comes at once, and the client is gone when the answers come."""
     with live.connect() as peer:
         server_key = peer.client.server_key
     for _ in range(20):
@@ -146,8 +144,9 @@ def test_one_who_is_gone_when_admitted_is_no_client(live: Live) -> None:
 
 
 def test_silence_before_login_ends_the_connection(live: Live) -> None:
-    """In whatever state a client falls silent: all of them at once here, as each takes the whole
-    time limit.
+    """In every state in which a client may fall silent.
+
+    All of them at once, as each takes the whole limit.
     """
     began, ended = time.monotonic(), {}
 

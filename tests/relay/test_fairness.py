@@ -1,4 +1,4 @@
-"""Nobody slows anybody down: a stalled receiver, a flood, a crowd."""
+"""No client slows another down: a stalled receiver, a flood, a crowd."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_alice_to_bob_while_carol_reads_nothing(live: Live) -> None:
         steady = Steady(alice, bob)
         _flood(dave, carol.key, 4000, 1200)  # the allocator has what a flood takes once and for all
         before = live.usage().rss
-        _flood(dave, carol.key, 16000, 1200)  # 19.2 MB towards somebody who takes a few kB
+        _flood(dave, carol.key, 16000, 1200)  # 19.2 MB towards a client that takes a few kB
         dave.client.ping(b"still me")
         dave.flush()
         dave.expect(derp.Ponged)  # dave was not held up either
@@ -60,7 +60,7 @@ def test_a_sender_to_a_stalled_receiver_reaches_others(live: Live) -> None:
 
 
 def test_the_newest_packets_survive(live: Live) -> None:
-    """What was under way arrives first, then exactly the last 32: the queue drops at its head."""
+    """The packets under way arrive first, then exactly the last 32: the queue drops at its head."""
     before = live.metrics()
     with live.connect() as dave, live.connect(small_window=True) as carol:
         for n in range(2000):

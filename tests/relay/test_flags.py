@@ -33,11 +33,14 @@ def test_the_url_check_fails_closed_unless_asked():
 
 
 def test_every_derper_flag_is_known():
-    """The flags of derper 1.104.5, each with a value that it accepts."""
-    argv = shlex.split("""-dev -version=false -a=:8443 -http-port=-1 -stun-port=3479 -c=k -certmode=manual -certdir=/d -hostname=h
-    -acme-eab-kid=a -acme-eab-key=a -acme-email=a -acme-ip-certs=false -stun=false -derp=false -home=blank
-    -mesh-psk-file=m -mesh-with=a,b/c -secrets-url= -secrets-path-prefix=p -secrets-cache-dir=d -bootstrap-dns-names=a,b
-    -unpublished-bootstrap-dns-names=c -verify-clients -verify-client-url=http://x/ -verify-client-url-fail-open=true
+    """Those of derper 1.104.5, each with a value that it accepts."""
+    argv = shlex.split("""
+    -dev -version=false -a=:8443 -http-port=-1 -stun-port=3479 -c=k -certmode=manual -certdir=/d
+    -hostname=h -acme-eab-kid=a -acme-eab-key=a -acme-email=a -acme-ip-certs=false -stun=false
+    -derp=false -home=blank
+    -mesh-psk-file=m -mesh-with=a,b/c -secrets-url= -secrets-path-prefix=p -secrets-cache-dir=d
+    -bootstrap-dns-names=a,b -unpublished-bootstrap-dns-names=c
+    -verify-clients -verify-client-url=http://x/ -verify-client-url-fail-open=true
     -disallow-app-names=x,y -socket=s -accept-connection-limit=10.5 -accept-connection-burst=20 -rate-config=r
     -tcp-keepalive-time=1m -tcp-user-timeout=10s -tcp-write-timeout=0 -ace=false""")
     c = parse(argv)

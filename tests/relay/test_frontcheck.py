@@ -1,5 +1,6 @@
-"""STUN answers only while the relay's own front leads clients to this very relay: real processes, a
-TLS front of the tests' own.
+"""STUN answers only while the relay's own front leads clients to this very relay.
+
+Real processes, and a TLS front of the tests' own.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 
 @contextmanager
 def tls_front(port: int, backend: int, certificates: Path, host: str = servers.HOST) -> Iterator[None]:
-    """What nginx would do: TLS on `port`, plain to `backend`."""
+    """Serve as nginx would: TLS on `port`, plain to `backend`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / f"{host}.crt", certificates / f"{host}.key")
     listener = socket.create_server(("127.0.0.1", port))
@@ -78,7 +79,7 @@ def port() -> int:
 
 @pytest.fixture
 def live(tmp_path: Path, port: int) -> Iterator[Live]:
-    """A plain relay that is told where its front will be."""
+    """Run a plain relay that knows where its front will be."""
     with relay(tmp_path, "-front-check", f"127.0.0.1:{port}", tls=False) as running:
         yield running
 

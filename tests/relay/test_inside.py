@@ -1,5 +1,6 @@
-"""Where the debug pages are, /bootstrap-dns, and how a relay says that it cannot start: real
-processes.
+"""The places of the debug pages, /bootstrap-dns, and the sentences of a relay that cannot start.
+
+Real processes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def test_with_an_address_of_their_own_they_are_nowhere_else(tmp_path: Path) -> N
 
 
 def two_free_ports() -> int:
-    """The first of two ports in a row that nobody has."""
+    """Return the first of two free ports in a row."""
     while True:
         with socket.create_server(("127.0.0.1", 0)) as first, suppress(OSError):
             port = int(first.getsockname()[1])

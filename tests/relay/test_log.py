@@ -43,7 +43,8 @@ def test_plain():
         server.warning("odd\nmessage 100%")
 
     assert lines("plain", write) == [
-        'info client refused reason=not_in_allow_file key=nodekey:ab note="two words" empty="" n=3 text="a\\"b"',
+        'info client refused reason=not_in_allow_file key=nodekey:ab note="two words" empty="" n=3 '
+        'text="a\\"b"',
         "warning odd\\nmessage 100%",
     ]
 

@@ -24,7 +24,7 @@ MESH_KEY = bytes(range(32))
 
 
 class Region:
-    """Relays on loopback, each told of all of them, itself included."""
+    """Relays on loopback. Each knows all of them, itself included."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self._folder = folder
@@ -51,7 +51,7 @@ class Region:
 
 @contextmanager
 def region(folder: Path, *relays: servers.Server) -> Iterator[list[Live]]:
-    """All of a region's relays."""
+    """Run all of a region's relays."""
     made = Region(folder, len(relays))
     with ExitStack() as stack:
         yield [stack.enter_context(made.relay(number, server)) for number, server in enumerate(relays)]

@@ -1,4 +1,4 @@
-"""The relay alone: what its README says of the flags, and the sdist and wheel as one gets them."""
+"""The relay alone: its README's flags, and the sdist and wheel as users get them."""
 
 import re
 import shutil

@@ -1,8 +1,6 @@
-"""Behind a proxy: the client's own address is what limits, pages and the admission controller see.
+"""Behind a proxy, limits, pages and the admission controller see the client's own address.
 
-Real processes.
-
-The proxy is whoever comes from 127.0.0.2; 127.0.0.1 is a client like any other.
+Real processes. The proxy is the peer at 127.0.0.2; 127.0.0.1 is a client like any other.
 """
 
 from __future__ import annotations
@@ -60,7 +58,10 @@ def remotes(port: int) -> list[str]:
 
 @pytest.fixture(params=[False, True], ids=["plain", "tls"])
 def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Live, int]]:
-    """A relay that expects PROXY headers from the proxy, and the port of its debug pages."""
+    """Run a relay that expects PROXY headers from the proxy.
+
+    Return it and the port of its debug pages.
+    """
     port = servers.free_port(socket.SOCK_STREAM)
     flags = [
         "-trusted-proxies",
@@ -111,7 +112,7 @@ def test_the_debug_listener_expects_no_header(proxied: tuple[Live, int]) -> None
 
 @pytest.fixture
 def controller() -> Iterator[tuple[str, Script]]:
-    """An admission controller that admits everybody and remembers whom it was asked about."""
+    """Serve an admission controller that admits every client and remembers the questions."""
     script, loop, up, urls = Script((200, b'{"Allow":true}')), asyncio.new_event_loop(), threading.Event(), []
     done = asyncio.Event()
 
@@ -143,7 +144,10 @@ def test_forwarded_for_reaches_the_controller_and_the_pages(
         "-metrics-listen",
         f"127.0.0.1:{port}",
     ]
-    request = "GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\nX-Forwarded-For: 6.6.6.6, 198.51.100.9\r\n\r\n"
+    request = (
+        "GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n"
+        "X-Forwarded-For: 6.6.6.6, 198.51.100.9\r\n\r\n"
+    )
     with live.relay(tmp_path, *flags, tls=False) as relay, ExitStack() as stack:
         for source in (PROXY, "127.0.0.1"):
             sock = socket.create_connection(

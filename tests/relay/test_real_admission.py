@@ -1,5 +1,6 @@
-"""Admission by those who really decide: a headscale and a tailscaled, for real nodes that are then
-deleted.
+"""Admission by the programs that really decide: a headscale and a tailscaled.
+
+They know real nodes, which are then deleted.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def net() -> Iterator[Tailnet]:
 
 
 def metrics(net: Tailnet) -> str:
-    """The relay's own page, asked for from its host's loopback."""
+    """Return the relay's own page, asked for from its host's loopback."""
     return net.spaces.must(
         "srv",
         "curl",

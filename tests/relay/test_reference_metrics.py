@@ -1,6 +1,4 @@
-"""What derper tells Prometheus, asked of a real one: we tell the same under the same names, or say
-why not.
-"""
+"""The metrics of a real derper: ours have the same names, or a reason to differ."""
 
 from __future__ import annotations
 
@@ -16,7 +14,8 @@ from tests.relay.live import Live
 
 # Go's runtime, its allocator and its machine; ours has Python's process_* instead.
 OF_GO = re.compile(
-    r"go_|goamd64_|memstats|derp_memstats|goroutines|promhttp_|process_(network|virtual_memory_max)|node_boot_time"
+    r"go_|goamd64_|memstats|derp_memstats|goroutines|promhttp_"
+    r"|process_(network|virtual_memory_max)|node_boot_time"
 )
 # relay/README.md, "Seeing it", says why.
 LEFT_OUT = {
@@ -29,8 +28,8 @@ LEFT_OUT = {
 }
 
 
-def told(server: servers.Server, folder: Path) -> tuple[dict[str, str], set[str]]:
-    """Types by name, and the names with labels of all samples, after a little traffic."""
+def scraped(server: servers.Server, folder: Path) -> tuple[dict[str, str], set[str]]:
+    """Return types by name, and the names with labels of all samples, after a little traffic."""
     folder.mkdir()
     with servers.running(server, folder, tls=False) as running:
         live = Live(running)
@@ -49,7 +48,7 @@ def both(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[tuple[dict[str, str], set[str]], tuple[dict[str, str], set[str]]]:
     folder = tmp_path_factory.mktemp("metrics")
-    return told(servers.derper(generator.build_derper()), folder / "derper"), told(
+    return scraped(servers.derper(generator.build_derper()), folder / "derper"), scraped(
         servers.relay(), folder / "ours"
     )
 

@@ -1,5 +1,6 @@
-"""Certificates are read again on SIGHUP: connected clients stay, new ones see the new one, a bad
-file changes nothing.
+"""SIGHUP reads certificates again: connected clients stay, and new ones see the new one.
+
+A bad file changes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def live(tmp_path: Path) -> Iterator[Live]:
 
 
 def _served(live: Live) -> str:
-    """SHA-256 of the leaf that a new client is shown."""
+    """Return the SHA-256 of the leaf that a new client is shown."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with live.tcp() as tcp, context.wrap_socket(tcp, server_hostname=servers.HOST) as tls:

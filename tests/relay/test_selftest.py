@@ -100,7 +100,7 @@ def test_a_closed_relay(tmp_path, capsys):
         (["http://x", "-key", "/nowhere"], 1, "FAILED  key: "),
     ],
 )
-def test_what_does_not_work_is_told(argv, code, says, capsys):
+def test_a_step_that_fails_is_reported(argv, code, says, capsys):
     with pytest.raises(SystemExit) as e:
         run(*argv)
     assert e.value.code == code and says in capsys.readouterr().err

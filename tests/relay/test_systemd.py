@@ -42,11 +42,15 @@ def test_sockets_are_taken_with_their_names(monkeypatch):
 def test_a_child_process_takes_what_it_is_handed():
     """As systemd does it: descriptor 3, and the variables, across exec."""
     program = (
-        "import os; from relay.systemd import take_sockets; e = os.environ; e['LISTEN_PID'] = str(os.getpid());"
+        "import os; from relay.systemd import take_sockets;"
+        "e = os.environ; e['LISTEN_PID'] = str(os.getpid());"
         "print([(n, s.getsockname()[1]) for n, s in take_sockets(e, os.getpid())], 'LISTEN_FDS' in e)"
     )
     with socket.create_server(("127.0.0.1", 0)) as server:
-        manager = f"import os; os.dup2({server.fileno()}, 3); os.execv({sys.executable!r}, ['python', '-c', {program!r}])"
+        manager = (
+            f"import os; os.dup2({server.fileno()}, 3); "
+            f"os.execv({sys.executable!r}, ['python', '-c', {program!r}])"
+        )
         out = subprocess.run(
             [sys.executable, "-c", manager],
             env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "derp"},
@@ -96,7 +100,7 @@ def test_abstract_sockets():
         assert s.recv(100) == b"WATCHDOG=1"
 
 
-def test_nobody_listening_is_no_error(tmp_path):
+def test_a_missing_listener_is_no_error(tmp_path):
     Notifier().ready()
     Notifier(str(tmp_path / "nowhere")).ready()
 

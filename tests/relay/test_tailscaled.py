@@ -1,5 +1,6 @@
-"""Real tailscaled and derpprobe against the relay; derper is held to the same, so that the tests
-are right.
+"""Real tailscaled and derpprobe against the relay.
+
+derper must pass the same tests, which proves them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def net(request: pytest.FixtureRequest) -> Iterator[Tailnet]:
 
 @pytest.fixture
 def joined(net: Tailnet) -> Tailnet:
-    """Both nodes logged in, on a relay that asks headscale who may use it."""
+    """Log both nodes in, on a relay that asks headscale who may use it."""
     net.start_headscale()
     net.start_relay(
         "-verify-client-url", f"{tailnet.HEADSCALE_URL}/verify", "-verify-client-url-fail-open=false"

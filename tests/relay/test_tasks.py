@@ -1,5 +1,6 @@
-"""What runs beside the connections: an end that nobody foresaw is told, and the relay does not go
-on as half of itself.
+"""Tasks beside the connections.
+
+An unforeseen end is logged, and ends the relay if it needs the task.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from relay.server import Relay
 
 @pytest.fixture
 def relay() -> Iterator[Relay]:
-    """One that has not started."""
+    """Make a relay that has not started."""
     loop = Loop()
     yield Relay(parse(["-dev"]), loop, NodeKey.generate())
     loop.close()
@@ -53,7 +54,7 @@ def test_what_has_nothing_more_to_do_may_end(relay: Relay, caplog: pytest.LogCap
     assert not caplog.records
 
 
-def test_one_connections_failure_is_told_and_stops_nobody(
+def test_one_connections_failure_is_logged_and_stops_no_other(
     relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
     relay.tasks.spawn(_fails())

@@ -41,13 +41,13 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def spread(live: Live, stack: ExitStack, count: int = 12) -> list[derp.Client]:
-    """Clients enough that no worker has none."""
+    """Connect enough clients that no worker has none."""
     peers = [stack.enter_context(live.connect()) for _ in range(count)]
-    time.sleep(0.1)  # until the workers have told each other
+    time.sleep(0.1)  # until the workers have announced it to each other
     return peers
 
 
-def test_everybody_reaches_everybody_in_order(live: Live) -> None:
+def test_every_client_reaches_every_other_in_order(live: Live) -> None:
     with ExitStack() as stack:
         peers = spread(live, stack)
         for sender in peers:
@@ -64,7 +64,7 @@ def test_everybody_reaches_everybody_in_order(live: Live) -> None:
 
 
 def listed(live: Live, query: str) -> list[dict[str, object]]:
-    """Every client of a listing, page after page, each page from whichever worker answers."""
+    """Return every client of a listing, page after page, each page from any worker."""
     found: list[dict[str, object]] = []
     link: str | None = f"?{query}&limit=5&format=json"
     while link:
@@ -226,7 +226,7 @@ def test_terminating_the_parent_ends_all_and_leaves_nothing(tmp_path: Path) -> N
 
 def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They would share the port with the next relay, as strangers to its workers."""
-    # For the sockets' folder, which nobody is left to remove.
+    # For the sockets' folder, which no process is left to remove.
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with relay(tmp_path, "-workers", "2", "-drain", "1s", tls=False) as live:
         workers = children(live.pid)
@@ -261,7 +261,7 @@ def test_workers_that_cannot_start_say_why(tmp_path: Path) -> None:
 
 
 def two_neighbours() -> tuple[socket.socket, int]:
-    """A port in use, and the free one before it."""
+    """Return a port in use, and the free one before it."""
     for _ in range(100):
         port = servers.free_port(socket.SOCK_STREAM)
         taken = socket.socket()
@@ -283,7 +283,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_a_taken_port_behind_the_metrics_port_stops_nobody(tmp_path: Path) -> None:
+def test_a_taken_port_behind_the_metrics_port_stops_no_worker(tmp_path: Path) -> None:
     taken, port = two_neighbours()
     argv = [
         sys.executable,

@@ -41,7 +41,7 @@ def test_a_clock_that_jumps():
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 200)), max_size=50))
-def test_who_waits_as_told_never_gets_more_than_rate_and_burst(steps):
+def test_a_reader_that_waits_never_gets_more_than_rate_and_burst(steps):
     bucket, now, total = Bucket(50, 100, 0.0), 0.0, 0
     for pause, amount in steps:
         now += pause

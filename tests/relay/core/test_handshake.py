@@ -75,10 +75,11 @@ def test_a_zero_mesh_key_is_no_mesh_key():
 @pytest.mark.parametrize(
     "text",
     [
-        '{"meshKey":""}', '{"meshKey":null}', '{"meshKey":"abcd"}', '{"meshKey":"%s"}' % ("zz" * 32), '{"meshKey":5}',
-        '{"version":"2"}', '{"version":2.0}', '{"version":true}', '{"version":9223372036854775808}', '{"version":%s}' % ("9" * 100_000),
-        '{"CanAckPings":1}', '{"IsProber":"yes"}', '{"AppName":7}', "[]", '"x"', '{"version":2', "", "{} x", '{"version":NaN}',
-        '{"x":%s}' % ("[" * 100_000),
+        '{"meshKey":""}', '{"meshKey":null}', '{"meshKey":"abcd"}', '{"meshKey":"%s"}' % ("zz" * 32),
+        '{"meshKey":5}', '{"version":"2"}', '{"version":2.0}', '{"version":true}',
+        '{"version":9223372036854775808}', '{"version":%s}' % ("9" * 100_000),
+        '{"CanAckPings":1}', '{"IsProber":"yes"}', '{"AppName":7}', "[]", '"x"', '{"version":2', "", "{} x",
+        '{"version":NaN}', '{"x":%s}' % ("[" * 100_000),
     ],
 )  # fmt: skip
 def test_what_go_refuses_as_client_info(text):
@@ -134,7 +135,7 @@ def test_mesh_keys_are_64_digits(text):
         ("privkey:" + "ä" * 64, "is not hexadecimal"),
     ],
 )
-def test_what_is_no_key_is_told(text, says):
+def test_a_bad_key_gets_a_sentence(text, says):
     with pytest.raises(ValueError, match=says):
         h.parse_hex_key(text, "privkey:")
 

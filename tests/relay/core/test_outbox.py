@@ -87,7 +87,7 @@ def test_new_packets_do_not_overtake_what_waits(box):
 
 
 def test_what_waits_is_handed_over_in_parts(box):
-    """So that what the socket cannot take yet can still be dropped."""
+    """So packets that the socket cannot take yet can still be dropped."""
     big = packets(bytes(60_000))
     for _ in range(5):
         box.queue(big, len(big), SOURCE, 0.0)

@@ -1,6 +1,4 @@
-"""Reasons and counters are closed sets: each member is documented and used, and a typo makes no new
-one.
-"""
+"""Reasons and counters are closed sets: documented, used, and safe from typos."""
 
 from __future__ import annotations
 
@@ -122,13 +120,14 @@ def test_counters_of_processes_add_up() -> None:
 
 
 def test_a_reason_hashes_as_its_label() -> None:
-    """Packets that are dropped are counted under it, and an Enum's own hash is a call into Python."""
+    """Dropped packets are counted under it, and an Enum's own hash is a call into Python."""
     assert Drop.__hash__ is str.__hash__
 
 
-def test_whoever_loses_admission_has_a_reason() -> None:
-    """A clear answer that refuses ends a connection; one without a reason would end the asking
-    about all.
+def test_every_lost_admission_has_a_reason() -> None:
+    """A clear answer that refuses ends a connection.
+
+    Without a reason for that, the recheck would fail.
     """
     refuse = {
         answer

@@ -9,7 +9,7 @@ import pytest
 from relay.core import wire
 from relay.core.handshake import decode_client_info
 from relay.core.wire import ProtocolError
-from tests.relay.people import Room, feed, frames, received, send
+from tests.relay.clients import Room, feed, frames, received, send
 
 # Pings, notes, unknown frames (2, 4.6, 4.7)
 

@@ -6,7 +6,7 @@ room of clients without sockets. `blocked` ones take no bytes, as a receiver tha
 
 from relay.core import wire
 from relay.core.wire import PeerPresent
-from tests.relay.people import DISCO, Room, drops, feed, frames, key_of, link, received, send
+from tests.relay.clients import DISCO, Room, drops, feed, frames, key_of, link, received, send
 
 
 def test_a_forwarded_packet_shows_its_first_sender():

@@ -1,8 +1,4 @@
-"""Where packets go, what waits and what is dropped, as derper has it.
-
-From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a
-room of clients without sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
-"""
+"""The ways of packets, and those that wait or are dropped, as derper has it."""
 
 import pytest
 from hypothesis import given
@@ -11,12 +7,12 @@ from hypothesis import strategies as st
 from relay.core import wire
 from relay.core.bucket import RateConfig
 from relay.core.wire import ProtocolError
-from tests.relay.people import DISCO, NOT_DISCO, Room, drops, feed, frames, key_of, received, send
+from tests.relay.clients import DISCO, NOT_DISCO, Room, drops, feed, frames, key_of, received, send
 
 # Routing (4.2)
 
 
-def test_a_packet_reaches_its_addressee_and_nobody_else():
+def test_a_packet_reaches_its_addressee_and_no_other():
     room = Room()
     a, b, c = (room.join(i) for i in (1, 2, 3))
     feed(a, send(2, b"hello") + send(2, b""))
@@ -31,7 +27,7 @@ def test_sending_to_oneself_works():
     assert frames(room, a) == [received(1, b"me")]
 
 
-def test_ten_disco_packets_to_nobody_give_three_answers_and_one_more_a_second_later():
+def test_ten_disco_packets_to_an_unknown_key_give_three_answers_and_one_more_a_second_later():
     room = Room()
     a = room.join(1)
     feed(a, send(9, DISCO) * 10)

@@ -26,7 +26,7 @@ def worker(world):
 
 @pytest.fixture
 def sibling(world):
-    """The other end of such a link, in the other worker."""
+    """Connect the other end of such a link, in the other worker."""
     return world.connect("sibling", is_mesh=True, sibling=True)
 
 
@@ -169,7 +169,7 @@ def test_a_run_for_a_blocked_client_waits_packet_by_packet(world, alice, sibling
     assert sorted(alice.gets()) == sorted((key("x"), packet) for packet in (b"1", b"22", v.SMALLEST_DISCO))
 
 
-def test_a_run_for_nobody_is_dropped_and_disco_is_told(world, sibling):
+def test_a_run_for_an_unknown_key_is_dropped_and_disco_is_answered(world, sibling):
     sibling.says(pack_run(key("nobody"), received(key("x"), b"1", v.SMALLEST_DISCO)))
     assert (world.dropped("unknown_dest_on_fwd"), world.dropped("unknown_dest_on_fwd", "disco")) == (1, 1)
     assert sibling.hears() == [(wire.PEER_GONE, key("nobody") + bytes([wire.GONE_NOT_HERE]))]

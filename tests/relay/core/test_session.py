@@ -1,4 +1,4 @@
-"""What a client's bytes do, in any chunking and in any company."""
+"""The effects of a client's bytes, in any chunking and in any company."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_unknown_frames_are_skipped_up_to_a_size(world, alice, bob):
     ],
 )
 def test_a_broken_rule_ends_it_at_the_header(world, alice, bob, frame, reason):
-    """What stood before it has been relayed."""
+    """The packets before it have been relayed."""
     with pytest.raises(ProtocolError) as error:
         alice.says(wire.pack_send_packet(bob.key, b"before"), frame)
     assert error.value.reason == reason
@@ -167,7 +167,7 @@ def test_a_flood_of_pings_waits_for_its_turn(world, alice, bob):
     assert bob.gets() == [(alice.key, b"behind")]
 
 
-def test_so_does_a_flood_to_nobody(world, alice):
+def test_so_does_a_flood_to_an_unknown_key(world, alice):
     alice.says(*[wire.pack_send_packet(key("nobody"), b"x")] * (MAX_COLD + 1))
     assert alice.session.wait_s > 0
     alice.says()
@@ -183,7 +183,7 @@ def test_home_is_noted_and_moves_are_counted_after_a_while(world, alice):
     assert (world.switch.counts.home_moves_in, world.switch.counts.home_moves_out) == (1, 1)
 
 
-def test_whoever_tries_disco_with_nobody_is_told_but_not_often(world, alice):
+def test_disco_to_an_unknown_key_is_answered_but_not_often(world, alice):
     """Six at once give three answers, then one per second; packets that are not disco give none."""
     nobody = key("nobody")
     for _ in range(6):
@@ -226,7 +226,7 @@ def test_a_known_destination_follows_its_key_to_a_new_connection(world, alice, b
     assert (world.dropped("gone_disconnected"), world.dropped("unknown_dest")) == (1, 1)
 
 
-def test_presence_flags_combine_and_regular_stands_alone(world):
+def test_presence_flags_combine_and_regular_is_alone(world):
     def flags(**options):
         return Client(world, key("x"), **options).session.present().flags
 
@@ -245,7 +245,7 @@ def limited(world, **limits) -> Client:
 
 
 def test_a_rate_limit_lets_frames_wait(world, bob):
-    """100,000 B/s with a burst of 65,568: frames of 60,032 pass after 0, 0.545, 1.145 and 1.746 s."""
+    """At 100,000 B/s, burst 65,568, frames of 60,032 pass after 0, 0.545, 1.145 and 1.746 s."""
     alice = limited(world, bytes_per_s=100_000, burst_bytes=65_568)
     frame = wire.pack_send_packet(bob.key, bytes(60_000))
     began, at = world.now, []
@@ -321,7 +321,7 @@ def test_a_forwarded_packet_waits_in_the_receivers_queue(world, relay, bob):
     assert bob.gets() == [(key("far"), b"later")]
 
 
-def test_a_forwarded_packet_for_nobody_goes_back_as_not_here(world, relay):
+def test_a_forwarded_packet_for_an_unknown_key_goes_back_as_not_here(world, relay):
     relay.says(wire.pack_forward_packet(key("far"), key("nobody"), v.SMALLEST_DISCO))
     relay.says(wire.pack_forward_packet(key("far"), key("nobody"), b"data"))
     assert relay.hears() == [(wire.PEER_GONE, key("nobody") + b"\x01")]
@@ -410,7 +410,7 @@ def test_runs_of_packets_are_forwarded_and_counted(world, alice, bob):
     )
 
 
-def test_runs_for_two_clients_of_another_relay_are_told_apart(world, alice):
+def test_runs_for_two_clients_of_another_relay_are_kept_apart(world, alice):
     link = world.link("other")
     link.has("far")
     link.has("farther")

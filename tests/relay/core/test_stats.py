@@ -9,7 +9,7 @@ from relay.core.reasons import Breach, Refusal
 from relay.core.stats import Rates, Stats, Tally, merge, snapshot
 from relay.core.switch import MeshLink
 from relay.core.wire import PeerPresent
-from tests.relay.people import Room, key_of
+from tests.relay.clients import Room, key_of
 
 
 def link(room, name, *, sibling=False):
@@ -45,8 +45,9 @@ def test_a_snapshot_of_a_room():
     }
     assert stats.dropped_packets["unknown_dest/other"] == 1 and stats.dropped_bytes["unknown_dest/other"] == 4
     assert stats.gauges == {
-        "current_connections": 3, "current_home_connections": 1, "current_notideal_connections": 1, "clients_local": 2, "clients_remote": 0,
-        "watchers": 0, "current_dup_client_keys": 1, "current_dup_client_conns": 2, "mesh_links": 0, "packets_waiting": 0,
+        "current_connections": 3, "current_home_connections": 1, "current_notideal_connections": 1,
+        "clients_local": 2, "clients_remote": 0, "watchers": 0, "current_dup_client_keys": 1,
+        "current_dup_client_conns": 2, "mesh_links": 0, "packets_waiting": 0,
         "average_queue_duration_ms": 1.0, "current_file_descriptors": 7,
     }  # fmt: skip
     assert stats.problems == [] and Stats.from_json(json.loads(json.dumps(stats.to_json()))) == stats

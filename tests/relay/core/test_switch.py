@@ -1,4 +1,4 @@
-"""Who is told what, whose connection counts, and that no packet is lost without a reason."""
+"""The switch: news for clients, active connections, and a reason for each lost packet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def watch(world, name="watcher", **options):
 
 
 def present(frames):
-    """The names that PEER_PRESENT frames tell of."""
+    """Return the names in PEER_PRESENT frames."""
     return [
         wire.parse_peer_present(payload).key.rstrip(b".").decode()
         for kind, payload in frames
@@ -41,7 +41,7 @@ def gone(frames):
 # Peer gone.
 
 
-def test_who_got_packets_is_told_once_that_the_sender_is_gone(world):
+def test_receivers_hear_once_that_the_sender_is_gone(world):
     alice, bob, carol = (world.connect(name) for name in ("alice", "bob", "carol"))
     alice.sends(bob, b"1")
     alice.sends(bob, b"22")
@@ -58,14 +58,14 @@ def test_who_got_packets_is_told_once_that_the_sender_is_gone(world):
     assert world.switch.counts.peer_gone_disconnected_frames == 1
 
 
-def test_a_receiver_that_left_is_not_told(world):
+def test_a_receiver_that_left_hears_nothing(world):
     alice, bob = world.connect("alice"), world.connect("bob")
     alice.sends(bob, b"1")
     bob.leaves()
     alice.leaves()
 
 
-def test_nobody_is_told_before_the_last_connection_of_a_key_ends(world):
+def test_receivers_hear_nothing_before_the_last_connection_of_a_key_ends(world):
     alice, bob = world.connect("alice"), world.connect("bob")
     again = world.connect("alice")
     alice.sends(bob, b"1")
@@ -176,7 +176,7 @@ def test_a_broken_link_takes_its_keys_along(world):
     assert list(world.switch.peers) == [alice.key, relay.key]
 
 
-def test_the_relays_own_key_is_nobodys_client(world):
+def test_the_relays_own_key_is_no_client(world):
     link = world.link("far")
     world.switch.announce(link.link, PeerPresent(SERVER))
     assert not world.switch.peers
@@ -234,7 +234,7 @@ def test_close_peer_reaches_the_other_workers_once(world):
     assert worker.hears() == []
 
 
-# The consistency check finds what is wrong.
+# The consistency check finds faults.
 
 
 def test_the_consistency_check_names_what_is_wrong():
@@ -325,9 +325,7 @@ class Traffic(RuleBasedStateMachine):
             self.hear(client)
 
     def hear(self, client):
-        """Packets of one pair of connections and one lane come in the order in which they were
-        sent, none twice.
-        """
+        """Check that the packets of a pair and a lane arrive in order, none twice."""
         for source, packet in client.gets():
             disco = packet.startswith(wire.DISCO_MAGIC)
             number = int.from_bytes(packet[6:10] if disco else packet, "big")

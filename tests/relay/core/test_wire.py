@@ -81,7 +81,7 @@ def test_what_follows_the_known_part_is_ignored():
     assert wire.parse_restarting(bytes.fromhex("000001f40000138801")) == (500, 5000)
 
 
-def test_disco_is_told_by_magic_and_length():
+def test_disco_is_recognized_by_magic_and_length():
     assert wire.is_disco(v.SMALLEST_DISCO)
     assert not wire.is_disco(v.SMALLEST_DISCO[:-1])
     assert not wire.is_disco(bytes(62))
