@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.relay import generator, servers
+from inventory.checkout import CHECKOUT
 from tests.relay.live import Live
 
 # Go's runtime, its allocator and its machine; ours has Python's process_* instead.
@@ -60,7 +61,7 @@ def test_every_metric_of_derper_is_here_with_its_type_or_left_out_on_purpose(bot
     assert {name: ours[name] for name in wanted.keys() - LEFT_OUT} == {
         name: wanted[name] for name in wanted.keys() - LEFT_OUT
     }
-    readme = (Path(__file__).parent.parent.parent / "relay" / "README.md").read_text()
+    readme = (CHECKOUT / "relay" / "README.md").read_text()
     assert all(f"`{name}`" in readme for name in LEFT_OUT)
 
 

@@ -2,16 +2,14 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
+from inventory.checkout import CHECKOUT
 from relay.core.stats import Stats
 from relay.observe.metrics import COUNTERS, GAUGES, LABELLED, make_registry
 
-DASHBOARD = json.loads(
-    (Path(__file__).resolve().parents[2] / "files/grafana/derpfleet-relay.json").read_text()
-)
+DASHBOARD = json.loads((CHECKOUT / "files/grafana/derpfleet-relay.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 _NOT_METRICS = {
     "sum",
