@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -192,6 +191,8 @@ def parse_or_exit(argv: Sequence[str] | None = None) -> Config:
     try:
         config = parse(sys.argv[1:] if argv is None else argv)
     except HelpWanted:
+        import shutil  # noqa: PLC0415  1 ms of each start, for the help alone
+
         _exit(usage(min(shutil.get_terminal_size().columns, 120)), 0)
     except FlagError as e:
         _exit(f"relay: {e}\nUse -h for the flags.\n", 2)

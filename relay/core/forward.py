@@ -86,10 +86,8 @@ def from_worker(session: Session, buffer: bytearray, position: int, end: int, af
         raise ProtocolError(Breach.OVERSIZED_RUN)
     if after > end:
         return -1
-    destination, source = (
-        bytes(buffer[position + HEADER_LEN : first]),
-        bytes(buffer[first + HEADER_LEN : first + PACKET_HEAD_LEN]),
-    )
+    destination = bytes(buffer[position + HEADER_LEN : first])
+    source = bytes(buffer[first + HEADER_LEN : first + PACKET_HEAD_LEN])
     packets, at, header_at = 0, first, HEADER.unpack_from
     while at < after:
         at += HEADER_LEN + header_at(buffer, at)[1]
@@ -128,9 +126,8 @@ def _pass_on(
     """
     (head,) = old.unpack_from(buffer, position)
     pieces: list[bytes] = []
-    for found, body in _heads_and_bodies(old.size, size)(
-        memoryview(buffer)[position : end - (end - position) % size]
-    ):
+    whole = memoryview(buffer)[position : end - (end - position) % size]
+    for found, body in _heads_and_bodies(old.size, size)(whole):
         if found != head:
             break
         pieces += (front, body)

@@ -10,10 +10,8 @@ from __future__ import annotations
 import ctypes
 import os
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,6 +61,9 @@ def supervise(
     Returns the exit code. `work(worker, ready)` runs in a process of its own and calls `ready` when
     it listens. A worker that cannot start ends all.
     """
+    import shutil  # noqa: PLC0415  2 ms of each start, and most relays have one worker
+    import tempfile  # noqa: PLC0415
+
     folder = Path(tempfile.mkdtemp(prefix="derp-relay-"))
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
