@@ -1,17 +1,13 @@
-"""A DERP client: `Client` turns bytes into events and requests into bytes; `Connection` drives one over asyncio.
+"""A DERP client: `Client` turns bytes into events and requests into bytes. No I/O, no clock.
 
-The probe, the tests and the mesh links use it. `Client` does no I/O and has no clock.
+The probe, the tests and the mesh links use it; connection.py drives one over asyncio.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-import ssl
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final
 
 import h11
@@ -19,6 +15,7 @@ import h11
 from relay.core import wire
 from relay.core.handshake import ClientInfo, ServerInfo, pack_client_info, parse_server_info
 from relay.core.handshake import public_key as public_key_of
+from relay.core.reasons import Breach
 from relay.core.wire import PeerPresent, ProtocolError
 
 MAX_REFUSAL_BODY: Final = 1024  # as much of a refusal's body as goes into the error
@@ -26,10 +23,13 @@ _META_NAME: Final = re.compile(rb"derpkey([0-9a-fA-F]{64})")
 
 
 class Refused(ProtocolError):
-    """The server answered the upgrade with something else than 101. `status` and the first 1 KiB of `body` say why."""
+    """The server answered the upgrade with another status than 101.
+
+    `status` and the first 1 KiB of `body` say why.
+    """
 
     def __init__(self, status: int, body: str) -> None:
-        super().__init__("not_upgraded")
+        super().__init__(Breach.NOT_UPGRADED)
         self.status = status
         self.body = body
 
@@ -74,7 +74,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """A client of the relay; only watchers are told."""
+    """A client of the relay. Only watchers get these."""
 
     peer: PeerPresent
 
@@ -95,7 +95,7 @@ class Ponged:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the server says is wrong with this connection; empty when all is well again."""
+    """The server's report of a problem with this connection; empty when all is well again."""
 
     problem: str
 
@@ -112,9 +112,10 @@ Event = Greeted | Admitted | Received | Alive | Gone | Present | Pinged | Ponged
 
 
 def find_meta_key(chain: Iterable[bytes]) -> bytes | None:
-    """The relay's public key out of the meta certificate of a TLS chain (each certificate in DER), if there is one.
+    """Return the relay's public key from the meta certificate of a TLS chain, if there is one.
 
-    Only the first match counts. Trust in it is trust in the TLS session it came from.
+    `chain` has each certificate in DER. Only the first match counts. Trust in it is trust in the
+    TLS session it came from.
     """
     for certificate in chain:
         if match := _META_NAME.search(certificate):
@@ -125,12 +126,15 @@ def find_meta_key(chain: Iterable[bytes]) -> bytes | None:
 class Client:
     """One DERP connection seen from the client, without sockets.
 
-    Send `start(host)` first, feed what arrives to `receive`, and send whatever `outgoing()` returns after each call.
-    With `server_key` given (known from the meta certificate), the upgrade is a fast start: the ClientInfo travels with
-    the HTTP request and no HTTP answer comes.
+    Send `start(host)` first, feed the bytes that arrive to `receive`, and send the bytes that
+    `outgoing()` returns after each call. With `server_key` given (known from the meta certificate),
+    the upgrade is a fast start: the ClientInfo travels with the HTTP request and no HTTP answer
+    comes.
     """
 
-    def __init__(self, private_key: bytes, info: ClientInfo | None = None, *, server_key: bytes | None = None) -> None:
+    def __init__(
+        self, private_key: bytes, info: ClientInfo | None = None, *, server_key: bytes | None = None
+    ) -> None:
         self.private_key = private_key
         self.public_key = public_key_of(private_key)
         self.info = info or ClientInfo()
@@ -141,7 +145,10 @@ class Client:
         self._out = bytearray()
 
     def start(self, host: str, path: str = "/derp", *, ideal_node: str = "") -> None:
-        """Queue the upgrade request for `host` (with `:port` unless it is 443); on a fast start the ClientInfo too."""
+        """Queue the upgrade request for `host` (with `:port` unless it is 443).
+
+        On a fast start, queue the ClientInfo too.
+        """
         headers = [("Host", host), ("User-Agent", "derpfleet"), ("Connection", "Upgrade")]
         if self._fast:
             headers.append(("Derp-Fast-Start", "1"))
@@ -155,16 +162,16 @@ class Client:
             self._introduce(self.server_key)
 
     def outgoing(self) -> bytes:
-        """What is to be written now; each byte is returned once."""
+        """Return the bytes to be written now. Each byte is returned once."""
         data = bytes(self._out)
         self._out.clear()
         return data
 
     def receive(self, data: bytes | bytearray | memoryview) -> list[Event]:
-        """The events that `data` completes; b"" means end of stream.
+        """Return the events that `data` completes; b"" means end of stream.
 
-        Raises Refused when the server does not upgrade, ProtocolError for bytes that are not DERP or a stream that ends
-        before the greeting.
+        Raises Refused when the server does not upgrade. Raises ProtocolError for bytes that are not
+        DERP, or a stream that ends before the greeting.
         """
         if self._http is not None:
             upgraded = self._receive_http(self._http, bytes(data))
@@ -172,7 +179,7 @@ class Client:
                 return []
             data = upgraded
         elif not data and self.server_key is None:
-            raise ProtocolError("closed_before_greeting")
+            raise ProtocolError(Breach.CLOSED_BEFORE_GREETING)
         events: list[Event] = []
         for kind, payload in self._frames.receive(data):
             event = self._event(kind, payload)
@@ -203,18 +210,18 @@ class Client:
         self._out += wire.pack_note_preferred(home)
 
     def watch(self) -> None:
-        """Queue the wish to be told of every client (mesh peers only)."""
+        """Ask for news of every client (mesh peers only)."""
         self._out += wire.WATCH_CONNS_FRAME
 
     def close_peer(self, key: bytes) -> None:
-        """Queue the wish to have a client disconnected (mesh peers only)."""
+        """Ask the relay to disconnect a client (mesh peers only)."""
         self._out += wire.pack_close_peer(key)
 
     def _introduce(self, server_key: bytes) -> None:
         self._out += pack_client_info(self.private_key, server_key, self.info)
 
     def _receive_http(self, http: h11.Connection, data: bytes) -> bytes | None:
-        """The DERP bytes behind the 101 answer, or None while the answer is incomplete."""
+        """Return the DERP bytes behind the 101 answer, or None while the answer is incomplete."""
         try:
             http.receive_data(data)
             event = http.next_event()
@@ -226,14 +233,18 @@ class Client:
             if isinstance(event, h11.Response):
                 raise Refused(event.status_code, _refusal_body(http))
         except h11.RemoteProtocolError:
-            raise ProtocolError("bad_http_answer") from None
-        raise ProtocolError("closed_before_greeting")
+            raise ProtocolError(Breach.BAD_HTTP_ANSWER) from None
+        raise ProtocolError(Breach.CLOSED_BEFORE_GREETING)
 
     def _event(self, kind: int, payload: bytes) -> Event | None:
         if self.server_key is None and kind != wire.SERVER_KEY:
-            raise ProtocolError("no_server_key")
+            raise ProtocolError(Breach.NO_SERVER_KEY)
         if kind == wire.RECV_PACKET:
-            return Received(payload[: wire.KEY_LEN], payload[wire.KEY_LEN :]) if len(payload) >= wire.KEY_LEN else None
+            return (
+                Received(payload[: wire.KEY_LEN], payload[wire.KEY_LEN :])
+                if len(payload) >= wire.KEY_LEN
+                else None
+            )
         if kind == wire.SERVER_KEY:
             return self._greeted(wire.parse_server_key(payload))
         if kind == wire.SERVER_INFO:
@@ -249,7 +260,7 @@ class Client:
 
 
 def _refusal_body(http: h11.Connection) -> str:
-    """As much of the body as has already come."""
+    """Return as much of the body as has already arrived."""
     body = b""
     while isinstance(event := http.next_event(), h11.Data):
         body += event.data
@@ -257,7 +268,10 @@ def _refusal_body(http: h11.Connection) -> str:
 
 
 def _simple_event(kind: int, payload: bytes) -> Event | None:
-    """The event of a frame that needs no state; None for unknown types, and for short frames as Go's client drops them."""
+    """Return the event of a frame that needs no state.
+
+    Return None for unknown types, and for short frames, as Go's client drops them.
+    """
     if kind == wire.KEEP_ALIVE:
         return Alive()
     if kind == wire.HEALTH:
@@ -295,111 +309,3 @@ _PARSERS: Final = {
     wire.PONG: (8, _parse_ponged),
     wire.RESTARTING: (8, _parse_restarting),
 }
-
-
-class Connection:
-    """A `Client` on an asyncio stream. Use as `async with await Connection.open(...) as derp:`.
-
-    Not for several readers at once. Every method that waits raises OSError when the transport fails and EOFError when the
-    server hangs up (a refusal by admission looks like that: there is no reason on the wire).
-    """
-
-    def __init__(self, client: Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.client = client
-        self._reader = reader
-        self._writer = writer
-        self._events: deque[Event] = deque()
-
-    @classmethod
-    async def open(
-        cls,
-        address: str,
-        port: int,
-        private_key: bytes,
-        info: ClientInfo | None = None,
-        *,
-        tls: ssl.SSLContext | None = None,
-        server_name: str | None = None,
-        fast_start: bool = False,
-        path: str = "/derp",
-    ) -> Connection:
-        """Connect, upgrade and log in; returns when the server has admitted this client.
-
-        `server_name` (default: `address`) is what TLS checks and what the Host header says. `fast_start` is used when TLS
-        1.3 brought a meta certificate, as Tailscale's own clients do. No time limit of its own: wrap it in asyncio.wait_for.
-        """
-        host = server_name or address
-        reader, writer = await asyncio.open_connection(
-            address, port, ssl=tls, server_hostname=host if tls is not None else None, limit=256 * 1024
-        )
-        try:
-            key = meta_key(writer.get_extra_info("ssl_object")) if fast_start else None
-            client = Client(private_key, info, server_key=key)
-            connection = cls(client, reader, writer)
-            client.start(host if port == 443 else f"{host}:{port}", path)
-            await connection.flush()
-            while not isinstance(await connection.receive(), Admitted):
-                pass
-        except BaseException:
-            writer.transport.abort()
-            raise
-        return connection
-
-    async def receive(self) -> Event:
-        """The next event."""
-        while not self._events:
-            data = await self._reader.read(256 * 1024)
-            self._events.extend(self.client.receive(data))
-            await self.flush()
-            if not data and not self._events:
-                raise EOFError("the relay closed the connection")
-        return self._events.popleft()
-
-    async def receive_packet(self) -> Received:
-        """The next packet; other events on the way are dropped."""
-        while True:
-            event = await self.receive()
-            if isinstance(event, Received):
-                return event
-
-    async def send(self, destination: bytes, packet: bytes) -> None:
-        """Send a packet of at most 65,536 bytes."""
-        self.client.send(destination, packet)
-        await self.flush()
-
-    async def ping(self, data: bytes) -> None:
-        """Send 8 bytes and wait until they come back; packets that come before the pong stay to be received."""
-        self.client.ping(data)
-        await self.flush()
-        before: list[Event] = []
-        while (event := await self.receive()) != Ponged(data):
-            before.append(event)
-        self._events.extendleft(reversed(before))
-
-    async def flush(self) -> None:
-        """Write what the client has queued."""
-        if data := self.client.outgoing():
-            self._writer.write(data)
-            await self._writer.drain()
-
-    def close(self) -> None:
-        """Hang up at once."""
-        self._writer.transport.abort()
-
-    async def __aenter__(self) -> Connection:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-
-def meta_key(tls: ssl.SSLObject | None) -> bytes | None:
-    """The relay's key from the chain of a TLS 1.3 session; None for TLS 1.2, or without a meta certificate.
-
-    Python has a public way to the presented chain since 3.13; before that the same method stands on the inner object.
-    """
-    if tls is None or tls.version() != "TLSv1.3":
-        return None
-    inner = tls if hasattr(tls, "get_unverified_chain") else getattr(tls, "_sslobj", None)
-    chain = inner.get_unverified_chain() if inner is not None else None
-    return find_meta_key(item if isinstance(item, bytes) else item.public_bytes(2) for item in chain or ())

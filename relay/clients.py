@@ -1,4 +1,4 @@
-"""Who is connected: connections from their arrival to their end, and who of them is let in."""
+"""The clients of the relay: connections from their arrival to their end, and their admission."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from itertools import count
 from typing import Any
 
 from relay.admission import admission
+from relay.config import Config
 from relay.core.addresses import AddressTable, Ticket, parse_address
 from relay.core.bucket import Bucket, RateConfig
 from relay.core.handshake import ClientInfo, Introduction
+from relay.core.reasons import REVOKED_BY, Refusal, WhyClosed
 from relay.core.session import Session
 from relay.core.stats import Tally
 from relay.core.switch import Switch
-from relay.flags import Config
 from relay.http.proxy_header import TrustedProxies
 from relay.io.arrival import Arrival
 from relay.io.link import Link
@@ -26,23 +27,29 @@ from relay.sweep import Sweep
 
 
 class Secrets:
-    """What other relays of the region, and other workers of this one, prove themselves with; None where there are none."""
+    """The secrets with which other relays, and other workers of this one, prove themselves.
+
+    They are None where there are no such relays or workers.
+    """
 
     def __init__(self, mesh_key: bytes | None, worker: Worker | None) -> None:
         self.mesh_key = mesh_key
         self._sibling = worker.secret if worker is not None else None
 
     def is_sibling(self, info: ClientInfo) -> bool:
-        """Tell whether a client proved to be another worker of this relay."""
+        """Whether a client proved to be another worker of this relay."""
         return _is_same(self._sibling, info.mesh_key)
 
     def is_mesh_peer(self, info: ClientInfo) -> bool:
-        """Tell whether a client proved that it knows this relay's mesh key, or is another worker."""
+        """Whether a client proved to know this relay's mesh key, or to be another worker."""
         return _is_same(self.mesh_key, info.mesh_key) or self.is_sibling(info)
 
 
 class Clients:
-    """The connections of one relay process: what arrivals (io.arrival.Reception) and links (io.link.Owner) ask for and tell."""
+    """The connections of one relay process.
+
+    The reception of arrivals (io.arrival.Reception) and the owner of links (io.link.Owner).
+    """
 
     def __init__(
         self,
@@ -76,6 +83,7 @@ class Clients:
         self.sweep = Sweep(
             loop,
             self.tally,
+            self.switch.counts,
             self.arrivals,
             self.links,
             memory_ceiling_mib=config.memory_ceiling_mib,
@@ -88,7 +96,7 @@ class Clients:
         self._tickets: dict[int, Ticket] = {}
 
     def limit(self, limits: RateConfig) -> None:
-        """Put other limits in force, for those who are connected, too."""
+        """Put other limits in force, also for clients that are connected."""
         self.limits = limits
         now = self.loop.time()
         for link in self.links.values():
@@ -96,38 +104,53 @@ class Clients:
                 link.session.limiter = limits.limiter(now)
 
     async def watch_admission(self) -> None:
-        """Hang up on clients that lost their admission, for ever."""
+        """Hang up on clients that lost their admission, until cancelled."""
         async for key, _address, verdict in self.admission.revoked(self._who_and_where):
             peer = self.switch.peers.get(key)
             for session in [*peer.sessions] if peer else ():
-                session.hang_up(f"revoked_{verdict.reason}")
+                session.hang_up(REVOKED_BY[verdict.reason])
 
     def _who_and_where(self) -> list[tuple[bytes, str]]:
-        return [(session.key, str(session.address or "")) for session in self.switch.sessions if not session.is_mesh]
+        return [
+            (session.key, str(session.address or ""))
+            for session in self.switch.sessions
+            if not session.is_mesh
+        ]
 
     # For arrivals.
 
-    def refuses_connection(self, *, main: bool) -> str:
-        """Tell why a new connection is not wanted, or "". The main listener has the limit, also where a proxy does its TLS."""
+    def refuses_connection(self, *, main: bool) -> Refusal | None:
+        """Return why a new connection is not wanted, or None.
+
+        The main listener has the limit, also where a proxy does its TLS.
+        """
         if main:
             if not self._accepts.allow(self.loop.time()):
-                self.tally.counts["tls_listener_rejected_connections"] += 1
-                return "accept_limit"
-            self.tally.counts["tls_listener_accepted_connections"] += 1
-        return ""
+                self.switch.counts.tls_listener_rejected_connections += 1
+                return Refusal.ACCEPT_LIMIT
+            self.switch.counts.tls_listener_accepted_connections += 1
+        return None
 
-    def refuses_client(self, info: ClientInfo) -> str:
-        """Tell why a new client is not wanted, whoever it is, or ""; mesh peers always are."""
+    def refuses_client(self, info: ClientInfo) -> Refusal | None:
+        """Return why a new client is not wanted, or None. Not to be asked about mesh peers."""
         if info.app_name in self._disallowed_app_names:
-            return "disallowed_app_name"
-        return "memory_ceiling" if self.sweep.full else ""
+            return Refusal.DISALLOWED_APP_NAME
+        return Refusal.MEMORY_CEILING if self.sweep.full else None
 
     def is_mesh_peer(self, info: ClientInfo) -> bool:
-        """Tell whether a client proved that it knows this relay's mesh key."""
+        """Whether a client proved to know this relay's mesh key."""
         return self.secrets.is_mesh_peer(info)
 
-    def admit(self, link: Link, who: Introduction, ticket: Ticket | None, *, address: tuple[str, int], not_ideal: bool) -> Session:
-        """Register a client; SERVER_INFO has been written."""
+    def admit(
+        self,
+        link: Link,
+        who: Introduction,
+        ticket: Ticket | None,
+        *,
+        address: tuple[str, int],
+        not_ideal: bool,
+    ) -> Session:
+        """Register a client. SERVER_INFO has been written."""
         serial = next(self._serials)
         session = Session(
             self.switch,
@@ -153,11 +176,11 @@ class Clients:
 
     # For links.
 
-    def link_ended(self, link: Link, reason: str) -> None:
-        """Unregister the session, count why, and let go of the rest."""
+    def link_ended(self, link: Link, reason: WhyClosed, code: int = 0) -> None:
+        """Unregister the session, count why it ended, and release the rest."""
         session = link.session
         assert session is not None  # noqa: S101  (for the type checker)
-        self.tally.labelled["closes", reason] += 1
+        self.tally.closes.add(reason, code)
         del self.links[session.serial]
         self.sweep.unblock(link)
         if ticket := self._tickets.pop(session.serial, None):
@@ -165,11 +188,11 @@ class Clients:
         self.switch.unregister(session)
 
     def link_blocked(self, link: Link) -> None:
-        """Watch for how long the kernel takes no bytes."""
+        """Begin to measure for how long the kernel takes no bytes."""
         self.sweep.block(link)
 
     def link_unblocked(self, link: Link) -> None:
-        """Watch no longer."""
+        """Stop measuring."""
         self.sweep.unblock(link)
 
 

@@ -1,4 +1,4 @@
-"""The end of a relay: say when to come back, close in a spread, bounded in time."""
+"""The end of a relay: report when to come back, close in a spread, bounded in time."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ LINGER_S: Final = 0.05  # for the last bytes to leave
 
 
 async def drain(links: Collection[Link], *, tick: Tick, loop: Loop, spread_s: float, log: Log) -> None:
-    """Take leave of every client, in `spread_s` at most. Nobody new is accepted any more."""
+    """Say goodbye to every client, in `spread_s` at most. The relay accepts no new ones by then."""
     links = [*links]
     spread_s = min(spread_s, len(links) / CLOSES_PER_S)
     log.info("draining", clients=len(links), seconds=round(spread_s, 1))
     for link in links:
         if link.session is not None:
-            reconnect_ms = int(uniform(0, 1000 * spread_s)) + RECONNECT_MS  # noqa: S311  (spreads load, hides nothing)
+            # Random to spread the load, not to hide something.
+            reconnect_ms = int(uniform(0, 1000 * spread_s)) + RECONNECT_MS  # noqa: S311
             link.session.outbox.control(pack_restarting(reconnect_ms, int(TRY_FOR_S * 1000)))
     tick.flush()
     started = loop.time()

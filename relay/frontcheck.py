@@ -1,10 +1,11 @@
-"""Does this relay's own front lead clients to this relay? While it does not, its STUN must not say that the relay works.
+"""A check that the relay's own front leads clients to this relay. While it fails, STUN is silent.
 
-Clients keep a relay as their home whose STUN answers though its TLS is dead. So each check is what a client does, on a fresh
-connection: TLS under the relay's name, the upgrade, and the key that the relay names, which has to be ours. The certificate
-must be for that name and in force. Whether clients trust who issued it (an authority, one of one's own, a fingerprint in the
-map) is for them to say, and so is nothing here that a renewal could make stale. The connection ends without a log-in: it counts
-as `closed_in_client_info` among the refusals.
+Clients keep a relay as their home whose STUN answers although its TLS does not. So each check does
+what a client does, on a fresh connection: TLS under the relay's name, the upgrade, and the key that
+the relay names, which has to be ours. The certificate must be for that name and in force. Clients
+decide for themselves whether they trust its issuer (an authority, their own one, a fingerprint in
+the map), so that is not checked, and nor is anything else that a renewal could make stale. The
+connection ends without a log-in: it counts as `closed_in_client_info` among the refusals.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from relay.keys.certificate import parse_certificate
 from relay.log import Log
 
 WELL_S: Final = 10.0  # between checks
-ILL_S: Final = 1.0  # a front that works again is known before a prover, or a client, gives up asking
+# A front that works again is known before a prover, or a client, gives up asking.
+ILL_S: Final = 1.0
 LIMIT_S: Final = 5.0
 PATIENCE: Final = 2  # failures in a row before a front that worked counts as broken
 LOG: Final = Log("front")
@@ -31,7 +33,7 @@ LOG: Final = Log("front")
 
 @dataclass(frozen=True)
 class FrontAddress:
-    """Where it is dialled, the name that it serves, and the key of the relay that has to be behind it."""
+    """The front's address, the name that it serves, and the key of the relay behind it."""
 
     address: str
     port: int
@@ -39,24 +41,31 @@ class FrontAddress:
     key: bytes
 
 
-async def watch_front(front: FrontAddress, tell: Callable[[bool], None]) -> None:
-    """Check for ever, and `tell` whether it works whenever that changes; until the first check has passed it does not."""
+async def watch_front(front: FrontAddress, report: Callable[[bool], None]) -> None:
+    """Check until cancelled, and call `report` whenever the result changes.
+
+    Until the first check has passed, the front does not work.
+    """
     well, failures = False, PATIENCE - 1
     while True:
         problem = await check_front(front)
         failures = failures + 1 if problem else 0
         if well != (failures < PATIENCE) or failures == PATIENCE:
             well = failures < PATIENCE
-            tell(well)
+            report(well)
             if well:
                 LOG.info("the relay's own front works, STUN answers", front=f"{front.address}:{front.port}")
             else:
-                LOG.error("the relay's own front does not work, STUN is silent", front=f"{front.address}:{front.port}", problem=problem)
+                LOG.error(
+                    "the relay's own front does not work, STUN is silent",
+                    front=f"{front.address}:{front.port}",
+                    problem=problem,
+                )
         await asyncio.sleep(ILL_S if failures else WELL_S)
 
 
 async def check_front(front: FrontAddress) -> str:
-    """What keeps clients from reaching this relay through its front, or ""."""
+    """Return the reason that keeps clients from reaching this relay through its front, or ""."""
     try:
         return await asyncio.wait_for(_look(front), LIMIT_S)
     except asyncio.TimeoutError:
@@ -68,9 +77,12 @@ async def check_front(front: FrontAddress) -> str:
 async def _look(front: FrontAddress) -> str:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    reader, writer = await asyncio.open_connection(front.address, front.port, ssl=context, server_hostname=front.hostname)
+    reader, writer = await asyncio.open_connection(
+        front.address, front.port, ssl=context, server_hostname=front.hostname
+    )
     try:
-        if problem := _fault_of(writer.get_extra_info("ssl_object").getpeercert(binary_form=True), front.hostname):
+        leaf = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        if problem := _fault_of(leaf, front.hostname):
             return problem
         client = derp.Client(make_private_key())
         client.start(front.hostname if front.port == 443 else f"{front.hostname}:{front.port}")
@@ -83,13 +95,13 @@ async def _look(front: FrontAddress) -> str:
 
 
 def _fault_of(leaf: bytes, hostname: str) -> str:
-    """What clients would not like about a certificate, whoever issued it, or ""."""
+    """Return the reason for which clients would refuse a certificate of any issuer, or ""."""
     try:
         certificate = parse_certificate(leaf)
     except ValueError as error:
         return str(error)
     if not certificate.is_for(hostname):
-        return f"its certificate is for {', '.join(certificate.names) or 'nobody'}, not for {hostname}"
+        return f"its certificate is for {', '.join(certificate.names) or 'no name'}, not for {hostname}"
     if not certificate.not_before <= time.time() <= certificate.not_after:
         return "its certificate is not in force: see its dates, and this host's clock"
     return ""

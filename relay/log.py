@@ -1,11 +1,12 @@
-"""Structured logs: a constant message and named fields, as plain text, JSON lines or journal fields.
+"""Structured logs: a constant message and named fields. Plain text, JSON lines or journal fields.
 
     log = Log("server")
     log.info("client admitted", key=text, address=address)
 
-The message is what one counts and searches by, so it never contains data. One that repeats faster than once a second
-(after a burst of 20) is held back and counted; the next that passes says how many there were in `suppressed`: strangers
-must not be able to fill a disk. The rest of the process' logging (asyncio's own) goes the same way.
+Messages are counted and searched for, so they never contain data. One that repeats faster than once
+a second (after a burst of 20) is held back and counted, and the next that passes has the count in
+`suppressed`: strangers must not be able to fill a disk. Other logging of the process (asyncio's
+own) is treated the same.
 """
 
 from __future__ import annotations
@@ -27,12 +28,21 @@ JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 IDENTIFIER: Final = "derp-relay"
 MAX_VALUE: Final = 512  # characters of one field
 _MAX_MESSAGES: Final = 256
-_PRIORITY: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+_PRIORITY: Final = {
+    logging.DEBUG: 7,
+    logging.INFO: 6,
+    logging.WARNING: 4,
+    logging.ERROR: 3,
+    logging.CRITICAL: 2,
+}
 _BARE: Final = re.compile(r"[!#-<>-~]+")  # printable, without blank, quote and equals sign
 
 
 class Log:
-    """A part's log, `relay.<part>` to the logging module. Fields may have any type that str() makes sense of."""
+    """A part's log, `relay.<part>` to the logging module.
+
+    Fields may be of any type: str() makes them text.
+    """
 
     def __init__(self, part: str) -> None:
         self._logger = logging.getLogger(f"relay.{part}")
@@ -50,12 +60,21 @@ class Log:
         self._logger.error(message, extra={"fields": fields})
 
     def unforeseen(self, message: str, error: BaseException, **fields: object) -> None:
-        """An error with what was raised; its type and text are a field."""
+        """Log an error with the exception, whose type and text are a field."""
         self._logger.error(message, exc_info=error, extra={"fields": fields})
 
 
-def set_up(form: str, *, level: int = logging.INFO, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ) -> None:
-    """Send all logging of this process to `stream` (stderr) or the journal. `form`: auto, plain, json or journal."""
+def set_up(
+    form: str,
+    *,
+    level: int = logging.INFO,
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> None:
+    """Send all logging of this process to `stream` (stderr) or the journal.
+
+    `form`: auto, plain, json or journal.
+    """
     out = sys.stderr if stream is None else stream
     handler: logging.Handler = logging.StreamHandler(out)
     if form == "journal" or (form == "auto" and _is_journal(out, environ)):
@@ -68,7 +87,10 @@ def set_up(form: str, *, level: int = logging.INFO, stream: TextIO | None = None
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether the stream is the one that systemd connected to the journal: its device and inode are in JOURNAL_STREAM."""
+    """Whether the stream is the one that systemd connected to the journal.
+
+    Its device and inode are in JOURNAL_STREAM then.
+    """
     device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         status = os.fstat(stream.fileno())
@@ -78,7 +100,10 @@ def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, str]:
-    """A record's fields as text, each cut to MAX_VALUE characters; an exception's text is one of them."""
+    """Return a record's fields as text, each cut to MAX_VALUE characters.
+
+    An exception's text is one of them.
+    """
     fields: dict[str, Any] = dict(getattr(record, "fields", {}))
     if record.exc_info and record.exc_info[0]:
         fields["exception"] = f"{record.exc_info[0].__name__}: {record.exc_info[1]}"
@@ -89,16 +114,25 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
 
 
 class PlainFormatter(logging.Formatter):
-    """`warning client refused reason=not_in_allow_file address=203.0.113.7`; values with blanks are quoted."""
+    """A line: `warning client refused reason=not_in_allow_file address=203.0.113.7`.
+
+    Values with blanks are quoted.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         words = [record.levelname.lower(), _one_line(record.getMessage())]
-        words += [f"{name}={value if _BARE.fullmatch(value) else json.dumps(value)}" for name, value in fields_of(record).items()]
+        words += [
+            f"{name}={value if _BARE.fullmatch(value) else json.dumps(value)}"
+            for name, value in fields_of(record).items()
+        ]
         return " ".join(words)
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time (RFC 3339, UTC), level, part, message, and the fields, which cannot replace these."""
+    """One JSON object per line: time (RFC 3339, UTC), level, part, message, and the fields.
+
+    Fields cannot replace these four.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, timezone.utc)
@@ -116,7 +150,9 @@ def _one_line(text: str) -> str:
 
 
 class JournalHandler(logging.Handler):
-    """Sends records with their fields (`DERP_REASON=…`) to the journal; what it does not take goes to `fallback`.
+    """Records with their fields (`DERP_REASON=…`) for the journal.
+
+    Those that it refuses go to `fallback`.
 
     The protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL.
     """
@@ -140,7 +176,9 @@ class JournalHandler(logging.Handler):
         }
         entries.update((f"DERP_{name.upper()}", value) for name, value in fields_of(record).items())
         try:
-            self._socket.sendto(b"".join(pack_journal_field(*entry) for entry in entries.items()), self._address)
+            self._socket.sendto(
+                b"".join(pack_journal_field(*entry) for entry in entries.items()), self._address
+            )
         except OSError:
             self._fallback.emit(record)
 
@@ -150,7 +188,7 @@ class JournalHandler(logging.Handler):
 
 
 def pack_journal_field(name: str, value: str) -> bytes:
-    """One field; a value with line breaks has its length in front."""
+    """Pack one field. A value with line breaks has its length in front."""
     data = value.encode("utf-8", "replace")
     if b"\n" in data:
         return name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
@@ -158,7 +196,10 @@ def pack_journal_field(name: str, value: str) -> bytes:
 
 
 class HoldBack(logging.Filter):
-    """Lets a message pass 20 times at once and then once a second; `suppressed` counts those between."""
+    """A filter that lets a message pass 20 times at once and then once a second.
+
+    `suppressed` is the number of those between.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -169,7 +210,8 @@ class HoldBack(logging.Filter):
         key = (record.name, str(record.msg))
         bucket = self._buckets.get(key)
         if bucket is None:
-            if len(self._buckets) >= _MAX_MESSAGES:  # messages are constants, so this is somebody else's code
+            # Our own messages are constants, so these are another library's.
+            if len(self._buckets) >= _MAX_MESSAGES:
                 self._buckets.clear()
                 self._held.clear()
             bucket = self._buckets[key] = Bucket(1, 20, record.created)

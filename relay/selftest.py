@@ -1,8 +1,8 @@
-"""`python -m relay.selftest https://derp.example.org`: does this relay relay? Two clients log in and send to each other.
+"""`python -m relay.selftest https://derp.example.org`: two clients log in and send to each other.
 
-For whoever has the relay alone and no toolkit around it. Prints one line per step and exits 0 if all of them worked, 1 at
-the first that did not, 2 if the command line is wrong. Needs nothing of the relay but its address: `-mesh-key` or an
-allowed `-key` where clients are admitted by list.
+For operators of a relay alone, without the toolkit. Prints one line per step and exits 0 if all of
+them worked, 1 at the first that did not, 2 if the command line is wrong. Needs only the relay's
+address; where clients are admitted by list, also `-mesh-key` or an allowed `-key`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from relay.client import Connection, Refused
+from relay.client import Refused
+from relay.connection import Connection
 from relay.core import stun
 from relay.core.handshake import ClientInfo, make_private_key
 from relay.core.wire import ProtocolError
@@ -36,11 +37,11 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Where the relay is, and as whom to come."""
+    """The relay's address, and the clients that come."""
 
     host: str
     port: int
-    address: str  # what is dialled
+    address: str  # to dial
     tls: ssl.SSLContext | None
     keys: tuple[bytes, bytes]  # the two clients' private keys
     info: ClientInfo
@@ -64,15 +65,29 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("url", help="https://host[:port], or http:// for a relay without TLS")
     parser.add_argument("-address", default="", help="dial this address instead of the host's")
-    parser.add_argument("-pin", default="", help="sha256-raw:<hex> of the certificate; no authority is asked then")
+    parser.add_argument(
+        "-pin", default="", help="sha256-raw:<hex> of the certificate; no authority is asked then"
+    )
     parser.add_argument("-insecure", action="store_true", help="do not check the certificate")
-    parser.add_argument("-fast-start", action="store_true", help="use the key in the relay's certificates, as Tailscale's clients do")
-    parser.add_argument("-key", default="", help="key file of an admitted client, in derper's format; it sends to itself")
+    parser.add_argument(
+        "-fast-start",
+        action="store_true",
+        help="use the key in the relay's certificates, as Tailscale's clients do",
+    )
+    parser.add_argument(
+        "-key", default="", help="key file of an admitted client, in derper's format; it sends to itself"
+    )
     parser.add_argument("-mesh-key", default="", help="file with the mesh key: no admission is asked")
-    parser.add_argument("-stun-port", type=int, default=3478, help="0 = do not ask for STUN (default %(default)s)")
+    parser.add_argument(
+        "-stun-port", type=int, default=3478, help="0 = do not ask for STUN (default %(default)s)"
+    )
     parser.add_argument("-count", type=int, default=10, help="packets each way (default %(default)s)")
-    parser.add_argument("-size", type=int, default=1200, help="bytes in each, 8 to 65536 (default %(default)s)")
-    parser.add_argument("-timeout", type=float, default=5.0, help="seconds for each step (default %(default)s)")
+    parser.add_argument(
+        "-size", type=int, default=1200, help="bytes in each, 8 to 65536 (default %(default)s)"
+    )
+    parser.add_argument(
+        "-timeout", type=float, default=5.0, help="seconds for each step (default %(default)s)"
+    )
     options = parser.parse_args(argv)
     url = urlsplit(options.url)
     if url.scheme not in ("http", "https") or not url.hostname:
@@ -109,7 +124,16 @@ def _target(options: argparse.Namespace) -> Target:
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     keys = (key, key) if key else (make_private_key(), make_private_key())
     info = ClientInfo(is_prober=True, mesh_key=mesh_key)
-    return Target(host, url.port or (443 if tls else 80), options.address or host, tls, keys, info, options.fast_start, options.timeout)
+    return Target(
+        host,
+        url.port or (443 if tls else 80),
+        options.address or host,
+        tls,
+        keys,
+        info,
+        options.fast_start,
+        options.timeout,
+    )
 
 
 def _say(step: str, text: str) -> None:
@@ -128,16 +152,23 @@ async def _step(name: str, work: Awaitable[T], limit_s: float) -> T:
     except Refused as e:
         raise Failed(f"{name}: the upgrade was refused: {e}") from None
     except EOFError:
-        raise Failed(f"{name}: the relay hung up. If it admits clients by list, use -key or -mesh-key") from None
+        raise Failed(
+            f"{name}: the relay hung up. If it admits clients by list, use -key or -mesh-key"
+        ) from None
     except (OSError, ProtocolError) as e:
         raise Failed(f"{name}: {e or type(e).__name__}") from None
 
 
 async def _look_at_tls(target: Target, pin: str) -> None:
-    """Tell what TLS agrees on; with a pin, trust from here on the certificate that has it, and no other."""
+    """Print the TLS version, the cipher and the pin of the certificate.
+
+    With a pin, trust from here on the certificate that has it, and no other.
+    """
     tls = target.tls
     assert tls is not None  # noqa: S101  for the type checker
-    _, writer = await asyncio.open_connection(target.address, target.port, ssl=tls, server_hostname=target.host)
+    _, writer = await asyncio.open_connection(
+        target.address, target.port, ssl=tls, server_hostname=target.host
+    )
     try:
         inner = writer.get_extra_info("ssl_object")
         leaf = ssl.DER_cert_to_PEM_cert(inner.getpeercert(binary_form=True))
@@ -156,9 +187,18 @@ async def _look_at_tls(target: Target, pin: str) -> None:
 async def _login(target: Target, key: bytes) -> Connection:
     began = time.perf_counter()
     connection = await Connection.open(
-        target.address, target.port, key, target.info, tls=target.tls, server_name=target.host, fast_start=target.fast_start
+        target.address,
+        target.port,
+        key,
+        target.info,
+        tls=target.tls,
+        server_name=target.host,
+        fast_start=target.fast_start,
     )
-    _say("login", f"{_ms(time.perf_counter() - began)}, server key {(connection.client.server_key or b'').hex()}")
+    _say(
+        "login",
+        f"{_ms(time.perf_counter() - began)}, server key {(connection.client.server_key or b'').hex()}",
+    )
     return connection
 
 
@@ -174,7 +214,7 @@ async def _ping(connection: Connection) -> None:
 
 
 async def _exchange(left: Connection, right: Connection, count: int, size: int) -> None:
-    """Packets to and fro, one at a time; half of a round trip is what one of them took."""
+    """Send packets to and fro, one at a time. Half of a round trip is the time of one packet."""
     times = []
     for number in range(count):
         packet = number.to_bytes(8, "big") + os.urandom(size - 8)
@@ -183,15 +223,17 @@ async def _exchange(left: Connection, right: Connection, count: int, size: int) 
             await sender.send(receiver.client.public_key, packet)
             received = await receiver.receive_packet()
             if (received.source, received.packet) != (sender.client.public_key, packet):
-                raise Failed("packets: what arrived is not what was sent")
+                raise Failed("packets: other bytes arrived than were sent")
         times.append((time.perf_counter() - began) / 2)
     _say(
-        "packets", f"{count} each way of {size} bytes: min {_ms(min(times))}, median {_ms(statistics.median(times))}, max {_ms(max(times))}"
+        "packets",
+        f"{count} each way of {size} bytes: min {_ms(min(times))}, "
+        f"median {_ms(statistics.median(times))}, max {_ms(max(times))}",
     )
 
 
 async def _ask_stun(address: str, port: int) -> None:
-    """A binding request, sent again every second: UDP may lose it."""
+    """Send a binding request, and again every second: UDP may lose it."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[bytes] = loop.create_future()
 

@@ -1,7 +1,7 @@
 """The relay as a process: configuration, listeners, reload and drain around the clients.
 
-What a connection goes through is in io/arrival.py (until it is admitted) and io/link.py (after that), and what both ask for in
-clients.py; timers are in sweep.py.
+A connection goes through io/arrival.py until it is admitted, and io/link.py after that. Both ask
+clients.py. Timers are in sweep.py.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Final
 
 from relay import frontcheck, systemd
 from relay.clients import Clients, Secrets
+from relay.config import DEV_MESH_KEY, Config
 from relay.core.handshake import parse_mesh_key
+from relay.core.reasons import Close, Refusal
 from relay.drain import drain
-from relay.flags import DEV_MESH_KEY, Config
 from relay.golang.flag import split_host_port
 from relay.http import http11
 from relay.io.arrival import Arrival
@@ -62,23 +63,32 @@ class Relay:
         self.log = Log("server")
         self._stopping = loop.create_future()
         self.tasks = Tasks(loop, self._stopping, self.log)
-        self.clients = Clients(config, loop, key, Secrets(_read_mesh_key(config), worker), self.tasks.spawn, worker=worker)
+        self.clients = Clients(
+            config, loop, key, Secrets(_read_mesh_key(config), worker), self.tasks.spawn, worker=worker
+        )
         loop.poller.end_of_round = self.clients.tick.flush
         self.reloader = Reloader(config, self.clients, self.log)
         self.stun: list[StunSocket] = []
         self.listeners: list[Listener] = []
         self.front_ok = not config.front_check  # until a check has passed
         self.census = Census(self.clients, self.stun, self._gauges, worker)
-        self.bootstrap = BootstrapDns(config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names, self.clients.tally.counts)
+        self.bootstrap = BootstrapDns(
+            config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names, self.clients.switch.counts
+        )
         inside = self._make_inside()
-        self._inside = pages.make_pages(inside, anyone=bool(config.metrics_listen), proxies=self.clients.proxies)
+        self._inside = pages.make_pages(
+            inside, anyone=bool(config.metrics_listen), proxies=self.clients.proxies
+        )
         self._parts = pages.make_parts(inside)
         self._pages = self._make_pages()
         self._handed = list(handed)
         self._notifier = notifier or systemd.Notifier()
 
     async def start(self) -> None:
-        """Load what is configured and listen. Raises OSError, KeyFileError, ValueError with words for the operator."""
+        """Load the configuration's files and listen.
+
+        Raises OSError, KeyFileError, ValueError with a sentence for the operator.
+        """
         config = self.config
         self.reloader.load()
         if self.worker is not None:
@@ -93,11 +103,18 @@ class Relay:
             sockets = open_udp(host, config.stun_port, self._handed, reuse_port=config.workers > 1)
             self.stun += [open_stun(self.loop, sock, self._is_silent) for sock in sockets]
         for stray in self._handed:
-            self.log.warning("systemd handed over a socket that no flag asks for", address=stray.getsockname())
+            self.log.warning(
+                "systemd handed over a socket that no flag asks for", address=stray.getsockname()
+            )
             stray.close()
         self._spawn_all()
         self.clients.sweep.start()
-        self.log.info("listening", address=f"{host}:{port}", tls=config.serve_tls, stun=config.stun_port if config.stun else "off")
+        self.log.info(
+            "listening",
+            address=f"{host}:{port}",
+            tls=config.serve_tls,
+            stun=config.stun_port if config.stun else "off",
+        )
         self._notifier.ready()
 
     async def run(self) -> None:
@@ -109,16 +126,22 @@ class Relay:
         for stun in self.stun:
             stun.close()
         for arrival in [*self.clients.arrivals]:
-            arrival.give_up("draining")
+            arrival.give_up(Refusal.DRAINING)
         clients = self.clients
-        await drain(clients.links.values(), tick=clients.tick, loop=self.loop, spread_s=self.config.drain_s, log=self.log)
+        await drain(
+            clients.links.values(),
+            tick=clients.tick,
+            loop=self.loop,
+            spread_s=self.config.drain_s,
+            log=self.log,
+        )
         self.tasks.cancel()
 
     def stop(self) -> None:
         """Drain and end; the second time, end at once."""
         if self._stopping.done():
             for link in [*self.clients.links.values()]:
-                link.end("stopped")
+                link.end(Close.STOPPED)
         else:
             self._stopping.set_result(None)
 
@@ -129,10 +152,15 @@ class Relay:
         self._notifier.ready()
 
     async def _join(self, worker: Worker) -> None:
-        """Know the other workers, and be known to them, before clients come: theirs and ours could not reach each other yet."""
+        """Join the other workers before clients come.
+
+        Else the clients of this worker and of the others could not reach each other yet.
+        """
         self._listen([open_unix(worker.socket_path(worker.number))], self._answer_worker)
         for other in worker.others:
-            place = mesh.sibling(self.loop, f"worker {other}", worker.socket_path(other), worker.private_key, worker.secret)
+            place = mesh.sibling(
+                self.loop, f"worker {other}", worker.socket_path(other), worker.private_key, worker.secret
+            )
             self._keep_link(place)
         await mesh.meet(self.loop, self.clients.switch, len(worker.others), JOIN_S)
 
@@ -170,26 +198,43 @@ class Relay:
         return not self.front_ok
 
     def _gauges(self) -> dict[str, float]:
-        """Give the census what only the relay as a whole knows."""
+        """Return the gauges that only the relay as a whole knows, for the census."""
         limits, certificate = self.clients.limits, self.reloader.certificate
         gauges: dict[str, float] = {
             "front_ok": self.front_ok,
             "rate_limit_per_client_bytes_per_second": limits.bytes_per_s,
             "rate_limit_per_client_burst_bytes": limits.burst_bytes,
         }
-        return gauges if certificate is None else gauges | {"certificate_not_after_unix_time": certificate.not_after}
+        return (
+            gauges
+            if certificate is None
+            else gauges | {"certificate_not_after_unix_time": certificate.not_after}
+        )
 
     def _make_inside(self) -> pages.Inside:
-        """What the debug pages look at. They are for loopback on every listener, or for whoever reaches the address that has them."""
+        """Return the data of the debug pages.
+
+        They are for loopback on every listener, or for all who reach the address that has them.
+        """
         offset_s = time.time() - self.loop.time()  # from the loop's clock to Unix time
         about = {"hostname": self.config.hostname}
         if self.worker is None:
             return pages.Inside(self.clients.switch, self.census.all, self.census.rates, offset_s, about)
         about["worker"] = f"{self.worker.number} of {self.worker.count}; the pages are of all"
-        return pages.Inside(self.clients.switch, self.census.all, self.census.rates, offset_s, about, partial(ask_others, self.worker))
+        return pages.Inside(
+            self.clients.switch,
+            self.census.all,
+            self.census.rates,
+            offset_s,
+            about,
+            partial(ask_others, self.worker),
+        )
 
     def _listen_inside(self, address: str) -> None:
-        """The metrics: worker 0 on the port that is named, the others on those behind it, if nobody else has them."""
+        """Serve the metrics: worker 0 on the named port, the others on those behind it.
+
+        A port of another program costs its worker only: worker 0 has the metrics of all.
+        """
         host, service = split_host_port(address)
         number = self.worker.number if self.worker is not None else 0
         try:
@@ -207,7 +252,11 @@ class Relay:
 
     def _answer_inside(self, request: http11.Request, _pages: http11.Pages) -> http11.Answer:
         page = http11.find_page(self._inside, request.path)
-        return page(request) if page is not None else http11.error(404, "metrics are at /metrics, all else is under /debug/")
+        return (
+            page(request)
+            if page is not None
+            else http11.error(404, "metrics are at /metrics, all else is under /debug/")
+        )
 
     def _make_pages(self) -> http11.Pages:
         pages = {} if self.config.metrics_listen else dict(self._inside)
@@ -222,12 +271,26 @@ class Relay:
             pages=pages,
         )
 
-    def _listen(self, sockets: list[socket.socket], answer: Answer, *, encrypted: bool = False, proxied: bool = True) -> None:
-        """Accept on these. `proxied`: trusted proxies may be in front, and begin with a PROXY header if there is one at all."""
+    def _listen(
+        self, sockets: list[socket.socket], answer: Answer, *, encrypted: bool = False, proxied: bool = True
+    ) -> None:
+        """Accept on these.
+
+        `proxied`: trusted proxies may be in front, and begin with a PROXY header if there is one at
+        all.
+        """
 
         def welcome(stream: Stream, address: tuple[str, int]) -> None:
             context = self.reloader.context if encrypted else None
-            Arrival(self.clients, stream, address, pages=self._pages, answer=answer, context=context, proxied=proxied)
+            Arrival(
+                self.clients,
+                stream,
+                address,
+                pages=self._pages,
+                answer=answer,
+                context=context,
+                proxied=proxied,
+            )
 
         self.listeners += [Listener(self.loop, sock, welcome) for sock in sockets]
 

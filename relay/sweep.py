@@ -1,4 +1,4 @@
-"""Twice a second: keep-alives, handshakes that ran out of time, and clients that take no bytes."""
+"""A timer, twice a second: keep-alives, late handshakes, clients that take no bytes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from heapq import heappop, heappush
 from random import uniform
 from typing import TYPE_CHECKING, Final
 
+from relay.core.reasons import Close
 from relay.core.wire import KEEP_ALIVE_FRAME
 from relay.io.tcpinfo import read_rtt_us
 
 if TYPE_CHECKING:
+    from relay.core.counts import Counts
     from relay.core.stats import Tally
     from relay.io.arrival import Arrival
     from relay.io.link import Link
@@ -19,19 +21,23 @@ if TYPE_CHECKING:
 
 PERIOD_S: Final = 0.5
 KEEP_ALIVE_S: Final = 60.0
-KEEP_ALIVE_JITTER_S: Final = 5.0  # drawn once per connection, so that ten thousand of them do not speak at once
+# Drawn once per connection, so that ten thousand of them do not speak at once.
+KEEP_ALIVE_JITTER_S: Final = 5.0
 MESH_WRITE_TIMEOUT_S: Final = 30.0
 
 
 class ResidentMemory:
-    """Memory of this process that is in RAM. One descriptor, opened early: there may be none left when it matters."""
+    """The memory of this process that is in RAM.
+
+    It opens its one descriptor early: there may be none left when it matters.
+    """
 
     def __init__(self) -> None:
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._page = os.sysconf("SC_PAGE_SIZE")
 
     def read(self) -> int:
-        """In bytes."""
+        """Return its size in bytes."""
         return int(os.pread(self._statm, 128, 0).split()[1]) * self._page
 
 
@@ -42,6 +48,7 @@ class Sweep:
         self,
         loop: Loop,
         tally: Tally,
+        counts: Counts,
         arrivals: Collection[Arrival],
         links: Mapping[int, Link],
         *,
@@ -51,6 +58,7 @@ class Sweep:
         self.full = False  # above the memory ceiling
         self._loop = loop
         self._tally = tally
+        self._counts = counts
         self._arrivals = arrivals
         self._links = links  # by serial number
         self._memory = ResidentMemory() if memory_ceiling_mib else None
@@ -60,25 +68,26 @@ class Sweep:
         self._blocked: dict[Link, tuple[float, int]] = {}  # since when, with how many bytes unsent
 
     def start(self) -> None:
-        """Begin, and go on for ever."""
+        """Begin. The timer starts itself again."""
         self._loop.call_later(PERIOD_S, self.start)
         self.run(self._loop.time())
 
     def add(self, link: Link, serial: int) -> None:
         """Keep a new client alive."""
-        link.keep_alive_s = KEEP_ALIVE_S + uniform(0, KEEP_ALIVE_JITTER_S)  # noqa: S311  (spreads load, hides nothing)
+        # Random to spread the load, not to hide something.
+        link.keep_alive_s = KEEP_ALIVE_S + uniform(0, KEEP_ALIVE_JITTER_S)  # noqa: S311
         heappush(self._keep_alives, (self._loop.time() + link.keep_alive_s, serial))
 
     def block(self, link: Link) -> None:
-        """The kernel takes no more bytes for this client."""
+        """Note that the kernel takes no more bytes for this client."""
         self._blocked[link] = (self._loop.time(), link.stream.unsent)
 
     def unblock(self, link: Link) -> None:
-        """It does again, or the client is gone."""
+        """Note that the kernel takes bytes again, or the client is gone."""
         self._blocked.pop(link, None)
 
     def run(self, now: float) -> None:
-        """One round."""
+        """Do one round at `now`."""
         for arrival in [arrival for arrival in self._arrivals if arrival.deadline < now]:
             arrival.expire()
         for link, (since, size) in [*self._blocked.items()]:
@@ -106,5 +115,5 @@ class Sweep:
         is_mesh = link.session is not None and link.session.is_mesh
         limit_s = MESH_WRITE_TIMEOUT_S if is_mesh else self._write_timeout_s
         if limit_s and now - since >= limit_s:
-            self._tally.counts["sclient_write_timeouts"] += 1
-            link.end("write_timeout")
+            self._counts.sclient_write_timeouts += 1
+            link.end(Close.WRITE_TIMEOUT)

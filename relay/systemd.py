@@ -1,6 +1,6 @@
-"""systemd's small protocols: sockets handed over, readiness told, the watchdog fed. Without systemd nothing happens.
+"""systemd's small protocols: sockets handed over, notices of readiness, the watchdog.
 
-Sources: sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
+Without systemd nothing happens. Sources: sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ FIRST_FD = 3
 
 
 def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[tuple[str, socket.socket]]:
-    """The sockets that systemd passed to this process, each with its FileDescriptorName= ("" if it has none).
+    """Return the sockets that systemd passed to this process, each with its name.
 
-    They are set non-blocking and close-on-exec, and the variables are taken out of `environ`, so that no child takes
-    the descriptors for its own. Raises OSError if one of them is no socket.
+    The name is FileDescriptorName=, or "". They are set non-blocking and close-on-exec, and the
+    variables are taken out of `environ`, so that no child takes the descriptors for its own. Raises
+    OSError if one of them is no socket.
     """
     count, names = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_FDNAMES", "").split(":")
     if environ.pop("LISTEN_PID", "") != str(pid) or not count.isdecimal():
@@ -32,13 +33,16 @@ def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[tuple[str,
 
 
 class Notifier:
-    """Tells systemd how this service is. Silent where NOTIFY_SOCKET is not set, and never an error."""
+    """Notices of this service's state for systemd.
+
+    None are sent where NOTIFY_SOCKET is not set. A failure is never an error.
+    """
 
     def __init__(self, address: str = "") -> None:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
 
     def send(self, **variables: str) -> None:
-        """Any assignment, e.g. STATUS="12 clients"; line breaks in values become blanks."""
+        """Send any assignment, e.g. STATUS="12 clients". Line breaks in values become blanks."""
         if not self._address:
             return
         text = "\n".join(f"{name}={' '.join(value.splitlines())}" for name, value in variables.items())
@@ -47,27 +51,27 @@ class Notifier:
             s.sendto(text.encode(), self._address)
 
     def ready(self, status: str = "") -> None:
-        """Started, or done reloading."""
+        """Report that the service has started, or has done reloading."""
         self.send(READY="1", **({"STATUS": status} if status else {}))
 
     def reloading(self) -> None:
-        """A reload begins; `ready` ends it."""
+        """Report that a reload begins; `ready` ends it."""
         self.send(RELOADING="1", MONOTONIC_USEC=str(time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000))
 
     def stopping(self, status: str = "") -> None:
         self.send(STOPPING="1", **({"STATUS": status} if status else {}))
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`."""
+        """Report one line for `systemctl status`."""
         self.send(STATUS=text)
 
     def alive(self) -> None:
-        """Feeds the watchdog."""
+        """Report to the watchdog that the service is alive."""
         self.send(WATCHDOG="1")
 
 
 def watchdog_interval_s(environ: MutableMapping[str, str], pid: int) -> float:
-    """How often to call `Notifier.alive`: half of what systemd waits for; 0 = there is no watchdog."""
+    """Return how often to call `Notifier.alive`: half of systemd's limit. 0 = no watchdog."""
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return 0.0
     limit_us = environ.get("WATCHDOG_USEC", "")

@@ -35,7 +35,7 @@ MAY = {
 RELAY_FLOORS: tuple[tuple[str, ...], ...] = (
     ("golang",),
     ("core",),
-    ("flags", "log", "systemd", "client"),
+    ("config", "flags", "log", "systemd", "client", "connection"),
     ("keys",),
     ("http",),
     ("io",),

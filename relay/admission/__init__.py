@@ -1,1 +1,1 @@
-"""Who may use the relay."""
+"""The clients that may use the relay."""

@@ -1,18 +1,22 @@
-"""Who may use the relay: everybody, the keys of an allow file, whom an admission controller or the local tailscaled knows.
+"""The clients that may use the relay.
 
-What is configured adds up: a client must pass every check. Each answer is a `Verdict` whose reason is a metric's label.
+Those are all, or the keys of an allow file, or those that an admission controller or the local
+tailscaled knows. The checks that are configured add up: a client must pass every one. Each answer
+is a `Verdict` whose reason is counted.
 
-`ask` is awaited during a client's handshake. A check that gets no clear answer refuses; with `fail_open` the controller's
-transport errors and timeouts admit, and nothing else does: any status but 200 is a refusal, as in derper.
-`revoked` finds connected clients that would be refused now. There an unclear answer changes nothing, or a controller's
-restart would empty the relay; derper does not ask again at all.
+`ask` is awaited during a client's handshake. A check that gets no clear answer refuses. With
+`fail_open` the controller's transport errors and timeouts admit, and nothing else does: any status
+but 200 is a refusal, as in derper.
+
+`revoked` finds connected clients that would be refused now. There an unclear answer changes
+nothing, or a controller's restart would empty the relay; derper does not ask again at all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -20,8 +24,10 @@ from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from relay.admission.allow_file import AllowFile
+from relay.config import Config
+from relay.core.counts import Labelled
 from relay.core.handshake import format_key
-from relay.flags import Config
+from relay.core.reasons import Answer
 from relay.golang.json import parse_object
 from relay.io.http_client import HttpClient, HttpError, HttpTimeout, Request
 from relay.log import Log
@@ -36,36 +42,43 @@ TAILSCALED_SOCKET: Final = "/var/run/tailscale/tailscaled.sock"
 
 @dataclass(frozen=True)
 class Verdict:
-    """`reason` says why, in one word. `clear` is False where the one who knows could not be asked."""
+    """`clear` is False where the program that knows could not be asked. `detail` is for the log."""
 
     allowed: bool
-    reason: str
+    reason: Answer
     clear: bool = True
     detail: str = ""
 
 
-OPEN: Final = Verdict(True, "open")
+OPEN: Final = Verdict(True, Answer.OPEN)
 LOG: Final = Log("admission")
 
 
 class Check(Protocol):
-    """One of the things that must agree."""
+    """One of the checks that must agree."""
 
     async def ask(self, key: bytes, address: str) -> Verdict: ...
 
 
 class AllowFileCheck:
-    """Is the key in the file?"""
+    """A check that the key is in the file."""
 
     def __init__(self, file: AllowFile) -> None:
         self._file = file
 
     async def ask(self, key: bytes, address: str) -> Verdict:
-        return Verdict(True, "in_allow_file") if self._file.allows(key) else Verdict(False, "not_in_allow_file")
+        return (
+            Verdict(True, Answer.IN_ALLOW_FILE)
+            if self._file.allows(key)
+            else Verdict(False, Answer.NOT_IN_ALLOW_FILE)
+        )
 
 
 class UrlCheck:
-    """Does the admission controller (headscale's /verify, or any) allow it? `tailcfg.DERPAdmitClientRequest` in derper."""
+    """A check with the admission controller (headscale's /verify, or any).
+
+    The question is derper's `tailcfg.DERPAdmitClientRequest`.
+    """
 
     def __init__(self, url: str, *, fail_open: bool = False, client: HttpClient | None = None) -> None:
         self._url = url
@@ -79,20 +92,26 @@ class UrlCheck:
             response = await self._client.send(request, LIMIT_S)
         except HttpError as e:
             if self._fail_open:
-                return Verdict(True, "verify_url_failed_open", clear=False, detail=str(e))
-            return Verdict(
-                False, "verify_url_timeout" if isinstance(e, HttpTimeout) else "verify_url_unreachable", clear=False, detail=str(e)
+                return Verdict(True, Answer.VERIFY_URL_FAILED_OPEN, clear=False, detail=str(e))
+            reason = (
+                Answer.VERIFY_URL_TIMEOUT if isinstance(e, HttpTimeout) else Answer.VERIFY_URL_UNREACHABLE
             )
+            return Verdict(False, reason, clear=False, detail=str(e))
         if response.status != 200:
-            return Verdict(False, "verify_url_status", clear=False, detail=f"HTTP {response.status}")
+            return Verdict(False, Answer.VERIFY_URL_STATUS, clear=False, detail=f"HTTP {response.status}")
         allow = _parse_allow(response.body)
         if allow is None:
-            return Verdict(False, "verify_url_bad_answer", clear=False)
-        return Verdict(True, "verify_url_allowed") if allow else Verdict(False, "verify_url_refused")
+            return Verdict(False, Answer.VERIFY_URL_BAD_ANSWER, clear=False)
+        return (
+            Verdict(True, Answer.VERIFY_URL_ALLOWED) if allow else Verdict(False, Answer.VERIFY_URL_REFUSED)
+        )
 
 
 def _parse_allow(body: bytes) -> bool | None:
-    """`Allow` of `{"Allow": true}` in any letter case, False if it is missing, None if the answer is something else."""
+    """Return `Allow` of `{"Allow": true}` in any letter case, or False if it is missing.
+
+    Return None if the answer is something else.
+    """
     try:
         allow = parse_object(body).get("allow", False)
     except ValueError:
@@ -101,7 +120,10 @@ def _parse_allow(body: bytes) -> bool | None:
 
 
 class TailscaledCheck:
-    """Does the tailscaled of this host know the node? `/localapi/v0/whois` on its unix socket; only found or not counts."""
+    """A check that the tailscaled of this host knows the node.
+
+    It asks `/localapi/v0/whois` on its unix socket; only found or not counts.
+    """
 
     def __init__(self, socket_path: str = "", *, client: HttpClient | None = None) -> None:
         self._client = client or HttpClient(unix_path=socket_path or TAILSCALED_SOCKET)
@@ -109,20 +131,25 @@ class TailscaledCheck:
     async def ask(self, key: bytes, address: str) -> Verdict:
         url = f"http://local-tailscaled.sock/localapi/v0/whois?addr={format_key(key).replace(':', '%3A')}"
         try:
-            response = await self._client.send(Request("GET", url, headers=(("Tailscale-Cap", "145"),), max_body=MAX_WHOIS), LIMIT_S)
+            response = await self._client.send(
+                Request("GET", url, headers=(("Tailscale-Cap", "145"),), max_body=MAX_WHOIS), LIMIT_S
+            )
         except HttpError as e:
-            return Verdict(False, "tailscaled_unreachable", clear=False, detail=str(e))
+            return Verdict(False, Answer.TAILSCALED_UNREACHABLE, clear=False, detail=str(e))
         if response.status == 200:
-            return Verdict(True, "tailscaled_known")
+            return Verdict(True, Answer.TAILSCALED_KNOWN)
         if response.status == 404:
-            return Verdict(False, "tailscaled_unknown")
+            return Verdict(False, Answer.TAILSCALED_UNKNOWN)
         old = response.status == 400 and b"addr" in response.body
         detail = "this tailscaled is too old to look up node keys" if old else f"HTTP {response.status}"
-        return Verdict(False, "tailscaled_error", clear=False, detail=detail)
+        return Verdict(False, Answer.TAILSCALED_ERROR, clear=False, detail=detail)
 
 
 class Cached:
-    """A check that is asked once at a time for each key, and whose clear answers are remembered for `for_s` seconds."""
+    """A check that is asked once at a time for each key.
+
+    Its clear answers are remembered for `for_s` seconds.
+    """
 
     def __init__(self, check: Check, for_s: float) -> None:
         self._check = check
@@ -137,7 +164,8 @@ class Cached:
             known = self._answers.get((key, address))
             if known:
                 answered_at, verdict = known
-                # What came while this client waited is as good as an answer of its own, clear or not.
+                # An answer that came while this client waited is as good as its own, clear or
+                # not.
                 if answered_at >= asked_at or (verdict.clear and clock() < answered_at + self._for_s):
                     return verdict
             verdict = await self._check.ask(key, address)
@@ -149,30 +177,38 @@ class Cached:
 
 
 class Admission:
-    """All the checks together. `counts` has how often each reason was given."""
+    """All the checks together. `counts` has how often each answer was given."""
 
-    def __init__(self, checks: Sequence[Check], *, allow_file: AllowFile | None = None, recheck_s: float = 0.0) -> None:
+    def __init__(
+        self, checks: Sequence[Check], *, allow_file: AllowFile | None = None, recheck_s: float = 0.0
+    ) -> None:
         self._checks = tuple(checks)
         self._allow_file = allow_file
         self._recheck_s = recheck_s
-        self.counts: Counter[str] = Counter()
+        self.counts = Labelled(Answer)
 
     @property
     def is_open(self) -> bool:
-        """Whether everybody is admitted, so that nobody need wait for `admit`."""
+        """Whether every client is admitted, so that none needs to wait for `admit`."""
         return not self._checks
 
     async def admit(self, key: bytes, address: str) -> Verdict:
-        """Whether a client may come in: its 32-byte node key, and its address as text. Mesh peers are not to be asked about."""
+        """Decide on a client, by its 32-byte node key and its address as text.
+
+        Mesh peers need no answer.
+        """
         verdict = await self._ask_all(key, address)
-        self.counts[verdict.reason] += 1
+        self.counts.add(verdict.reason)
         return verdict
 
-    async def revoked(self, connected: Callable[[], Iterable[tuple[bytes, str]]]) -> AsyncIterator[tuple[bytes, str, Verdict]]:
-        """Yield connected clients (key, address) that are refused now, with the verdict; runs until it is closed.
+    async def revoked(
+        self, connected: Callable[[], Iterable[tuple[bytes, str]]]
+    ) -> AsyncIterator[tuple[bytes, str, Verdict]]:
+        """Yield connected clients (key, address) that are refused now, with the verdict.
 
-        A changed allow file is applied to everybody within a second; the other checks are asked about every client once
-        in `recheck_s` seconds, spread over that time.
+        It runs until it is closed. A changed allow file is applied to every client within a second.
+        The other checks are asked about every client once in `recheck_s` seconds, spread over that
+        time.
         """
         clock = asyncio.get_running_loop().time
         generation = self._allow_file.generation if self._allow_file else 0
@@ -195,7 +231,7 @@ class Admission:
             verdicts = await asyncio.gather(*(self._ask_all(*client) for client in batch))
             for (key, address), verdict in zip(batch, verdicts, strict=True):
                 if not verdict.allowed and verdict.clear:
-                    self.counts["revoked"] += 1
+                    self.counts.add(Answer.REVOKED)
                     yield key, address, verdict
 
     async def _ask_all(self, key: bytes, address: str) -> Verdict:
@@ -205,18 +241,23 @@ class Admission:
                 verdict = await check.ask(key, address)
             except Exception as error:  # what one answer sets off must not end the asking about all
                 LOG.unforeseen("an admission check failed", error)
-                verdict = Verdict(False, "check_failed", clear=False)
+                verdict = Verdict(False, Answer.CHECK_FAILED, clear=False)
             if not verdict.allowed:
                 break
         return verdict
 
 
 def from_config(config: Config) -> Admission:
-    """What the flags ask for. Raises AllowFileError."""
+    """Return the checks that the flags ask for. Raises AllowFileError."""
     allow_file = AllowFile(config.allow_file) if config.allow_file else None
     checks: list[Check] = [AllowFileCheck(allow_file)] if allow_file else []  # the cheapest first
     if config.verify_clients:
         checks.append(Cached(TailscaledCheck(config.socket), config.verify_cache_s))
     if config.verify_client_url:
-        checks.append(Cached(UrlCheck(config.verify_client_url, fail_open=config.verify_client_url_fail_open), config.verify_cache_s))
+        checks.append(
+            Cached(
+                UrlCheck(config.verify_client_url, fail_open=config.verify_client_url_fail_open),
+                config.verify_cache_s,
+            )
+        )
     return Admission(checks, allow_file=allow_file, recheck_s=config.verify_recheck_s)

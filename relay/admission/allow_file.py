@@ -4,8 +4,8 @@
     nodekey:64b101b1d0be5a8704bd078f9895001fc03e8e9f9522f188dd128d9846d48466
     883186b800b41d5cf0429695da9b3cc4f328ebcd184a6e482fa578c103f06c77  phone
 
-`nodekey:` may be missing, and what follows the key is a comment. A file that becomes unreadable or wrong changes nothing:
-the last good list stays in force.
+`nodekey:` may be missing, and what follows the key is a comment. A file that becomes unreadable or
+wrong changes nothing: the last good list stays in force.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class AllowFileError(KeyFileError):
 
 
 def parse_allow_list(text: str) -> frozenset[bytes]:
-    """The node keys, 32 bytes each. Raises ValueError, which names the line."""
+    """Return the node keys, 32 bytes each. Raises ValueError, which names the line."""
     keys = set()
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split(maxsplit=1)
@@ -40,7 +40,10 @@ def parse_allow_list(text: str) -> frozenset[bytes]:
 
 
 class AllowFile:
-    """The list in a file. `generation` counts how often it changed. Raises AllowFileError if it is no good at first."""
+    """The list in a file. `generation` counts how often it changed.
+
+    Raises AllowFileError if it cannot be used at first.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
@@ -54,7 +57,10 @@ class AllowFile:
         return key in self._keys
 
     def refresh(self) -> None:
-        """Read the file again if it is another one than last time; a bad one is told once, and the old list stays."""
+        """Read the file again if it has changed.
+
+        A bad one is logged once, and the old list stays.
+        """
         try:
             stamp = self._stamp()
         except AllowFileError as e:
@@ -71,12 +77,17 @@ class AllowFile:
             _log.warning("allow file cannot be used, the last list stays in force", why=e)
             return
         if keys != self._keys:
-            _log.info("allow file read", keys=len(keys), added=len(keys - self._keys), removed=len(self._keys - keys))
+            _log.info(
+                "allow file read",
+                keys=len(keys),
+                added=len(keys - self._keys),
+                removed=len(self._keys - keys),
+            )
             self._keys = keys
             self.generation += 1
 
     def _stamp(self) -> tuple[int, int, int, int]:
-        """What tells one state of the file from another."""
+        """Return the properties that differ between two states of the file."""
         try:
             status = self.path.stat()
         except OSError as e:

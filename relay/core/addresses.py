@@ -1,7 +1,10 @@
-"""How many connections and unfinished handshakes each address has, and when that is too many. No I/O, no clock.
+"""A table of the connections and unfinished handshakes of each address, with limits.
 
-The table holds an entry per address with an open connection and nothing else, so open sockets bound it. An IPv6 host owns
-a whole /64 and counts as that. An address must be the client's own: a proxy's would count everybody behind it.
+No I/O, no clock.
+
+It holds an entry per address with an open connection and nothing else, so open sockets bound it. An
+IPv6 host owns a whole /64, which therefore counts as one address. An address must be the client's
+own: that of a proxy would be shared by all of its clients.
 """
 
 from __future__ import annotations
@@ -10,28 +13,31 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
+from relay.core.reasons import Refusal
+
 
 class Holder(Protocol):
-    """Whose handshake is counted."""
+    """The owner of a counted handshake."""
 
-    def give_up(self, reason: str) -> None:
-        """Make room for another."""
+    def give_up(self, reason: Refusal) -> None:
+        """End the connection, to make room for another."""
 
 
 class TooMany(Exception):
-    """A limit is reached; `reason` is a metric's label: too_many_handshakes, too_many_handshakes_here, too_many_connections.
+    """A limit is reached; `reason` names it.
 
-    `oldest` is whose handshake has been under way for longest among those that fill this limit; None if it is of connections.
+    `oldest` owns the handshake that has been under way for longest among those that fill this
+    limit. It is None if the limit is one of connections.
     """
 
-    def __init__(self, reason: str, oldest: Holder | None = None) -> None:
+    def __init__(self, reason: Refusal, oldest: Holder | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.oldest = oldest
 
 
 class AddressTable:
-    """Limits: connections per address, handshakes under way per address, and in all; 0 is no limit."""
+    """Limits on connections and handshakes per address, and on handshakes in all. 0 is no limit."""
 
     def __init__(self, *, connections: int = 0, handshakes: int = 0, handshakes_in_all: int = 0) -> None:
         self._connections_limit = connections
@@ -42,24 +48,27 @@ class AddressTable:
         self._handshakes_in_all: dict[Ticket, None] = {}
 
     def __len__(self) -> int:
-        """Addresses with a connection."""
+        """Return how many addresses have a connection."""
         return len(self._connections)
 
     @property
     def handshakes(self) -> int:
-        """Under way, in all."""
+        """Return how many handshakes are under way, in all."""
         return len(self._handshakes_in_all)
 
     def enter(self, address: str, holder: Holder) -> Ticket:
-        """Count a new connection, its handshake still to be done. Raises TooMany, and counts nothing then."""
+        """Count a new connection and its handshake.
+
+        Raises TooMany, and counts nothing then.
+        """
         key = network_of(address)
         here = self._handshakes.get(key, {})
         if self._in_all_limit and self.handshakes >= self._in_all_limit:
-            raise TooMany("too_many_handshakes", _first(self._handshakes_in_all))
+            raise TooMany(Refusal.TOO_MANY_HANDSHAKES, _first(self._handshakes_in_all))
         if self._handshakes_limit and len(here) >= self._handshakes_limit:
-            raise TooMany("too_many_handshakes_here", _first(here))
+            raise TooMany(Refusal.TOO_MANY_HANDSHAKES_HERE, _first(here))
         if self._connections_limit and self._connections.get(key, 0) >= self._connections_limit:
-            raise TooMany("too_many_connections")
+            raise TooMany(Refusal.TOO_MANY_CONNECTIONS)
         ticket = Ticket(self, key, holder)
         self._handshakes_in_all[ticket] = None
         self._handshakes.setdefault(key, here)[ticket] = None
@@ -82,7 +91,10 @@ class AddressTable:
 
 
 class Ticket:
-    """One counted connection. `settle` when its handshake is done, `leave` when it ends; both as often as one likes."""
+    """One counted connection.
+
+    Call `settle` when its handshake is done, and `leave` when it ends. Both are idempotent.
+    """
 
     __slots__ = ("_here", "_key", "_table", "holder")
 
@@ -106,7 +118,10 @@ class Ticket:
 
 @lru_cache(maxsize=64)
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """An address, mapped IPv4 as IPv4, or None. Remembered for a moment: a handshake asks four times, at 8 µs each."""
+    """Parse an address, mapped IPv4 as IPv4. Return None if the text is none.
+
+    Recent results are cached: a handshake asks four times, at 8 µs each.
+    """
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
@@ -115,7 +130,10 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def network_of(address: str) -> str:
-    """What counts as one peer: an IPv4 address, or the /64 of an IPv6 one; text that is no address stands for itself."""
+    """Return what counts as one peer: an IPv4 address, or the /64 of an IPv6 one.
+
+    Text that is no address is returned as it is.
+    """
     if ":" not in address:
         return address
     try:

@@ -1,7 +1,10 @@
-"""Token buckets, and the rate limits of one client. Time is an argument (seconds of a monotonic clock); no I/O.
+"""Token buckets, and the rate limits of one client.
 
-A limit slows, it does not drop: `take` says how long the reader is to pause, and TCP's back-pressure slows the sender, as
-in derper (`derpserver.rateLimit`). Counted is a frame's length field, at most 65,568 of it, so that every frame passes.
+Time is an argument (seconds of a monotonic clock); no I/O.
+
+A limit slows, it does not drop. `take` returns how long the reader is to pause, and TCP's
+back-pressure slows the sender, as in derper (`derpserver.rateLimit`). A frame costs its length
+field, at most 65,568 of it, so that every frame passes.
 """
 
 from __future__ import annotations
@@ -31,13 +34,16 @@ class Bucket:
         self._at = now
 
     def take(self, amount: float, now: float) -> float:
-        """Take tokens that may not be there yet; the seconds to wait until they are. More than `burst` counts as `burst`."""
+        """Take tokens, even missing ones, and return the seconds to wait until they are there.
+
+        More than `burst` costs `burst`.
+        """
         self._fill(now)
         self._tokens -= min(amount, self.burst)
         return -self._tokens / self.rate if self._tokens < 0 else 0.0
 
     def allow(self, now: float) -> bool:
-        """Take one token if there is one."""
+        """Take one token if there is one, and return whether there was."""
         self._fill(now)
         if self._tokens < 1:
             return False
@@ -47,7 +53,9 @@ class Bucket:
 
 @dataclass(frozen=True)
 class RateConfig:
-    """What `-rate-config` holds: limits of each client that is no mesh peer; a rate of 0 is no limit.
+    """The content of `-rate-config`: limits of each client that is no mesh peer.
+
+    A rate of 0 is no limit.
 
     The byte limits are derper's; the packet limits are ours.
     """
@@ -58,7 +66,7 @@ class RateConfig:
     burst_packets: int = 0
 
     def limiter(self, now: float) -> Limiter | None:
-        """One client's limiter, or None if nothing is limited."""
+        """Return one client's limiter, or None if nothing is limited."""
         buckets = (
             Bucket(self.bytes_per_s, self.burst_bytes, now) if self.bytes_per_s else None,
             Bucket(self.packets_per_s, self.burst_packets, now) if self.packets_per_s else None,
@@ -75,7 +83,10 @@ _FIELDS = {
 
 
 def parse_rate_config(data: bytes) -> RateConfig:
-    """The JSON of `-rate-config`; bursts are raised to the least that lets every frame pass. Raises ValueError."""
+    """Parse the JSON of `-rate-config`. Bursts are raised to the least that lets every frame pass.
+
+    Raises ValueError.
+    """
     document = parse_object(data)
     values = {field: document.get(name.lower(), 0) for name, field in _FIELDS.items()}
     for name, field in _FIELDS.items():
@@ -87,7 +98,10 @@ def parse_rate_config(data: bytes) -> RateConfig:
 
 
 class Limiter:
-    """One client's buckets for bytes and packets; either may be None. Make a new one when the configuration changes."""
+    """One client's buckets for bytes and packets; either may be None.
+
+    Make a new one when the configuration changes.
+    """
 
     __slots__ = ("_bytes", "_packets")
 
@@ -96,6 +110,9 @@ class Limiter:
         self._packets = by_packets
 
     def take(self, length: int, frames: int, now: float) -> float:
-        """Account for frames whose length fields add up to `length`; the seconds to pause before reading on."""
+        """Account for frames whose length fields add up to `length`.
+
+        Return the seconds to pause before reading on.
+        """
         wait = self._bytes.take(length, now) if self._bytes else 0.0
         return max(wait, self._packets.take(frames, now)) if self._packets else wait

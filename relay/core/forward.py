@@ -1,8 +1,11 @@
-"""Packets between relays: to a client of another one, and from another one to a client of ours. No I/O.
+"""Packets between relays: to a client of another one, and from another one to a local client.
 
-A FORWARD_PACKET is 32 bytes longer than the packet that it carries, so what is passed on here is put together anew, unlike
-in session.py; yet whole runs at a time. Workers of one relay say it shorter (FORWARD_RUN): a run behind a single key.
-Each function gets the session that the frames came from, and returns where the next frame starts.
+No I/O.
+
+A FORWARD_PACKET is 32 bytes longer than the packet that it carries, so frames are put together anew
+here, unlike in session.py; yet whole runs at a time. Workers of one relay use a shorter form
+(FORWARD_RUN): a run behind a single key. Each function gets the session that the frames came from,
+and returns where the next frame starts.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.core import wire
 from relay.core.outbox import Outbox, frames_in
+from relay.core.reasons import Breach, Drop
 from relay.core.wire import HEADER, HEADER_LEN, KEY_LEN, PACKET_HEAD_LEN, ProtocolError
 
 if TYPE_CHECKING:
@@ -26,44 +30,70 @@ _HEAD: Final = Struct(f"{PACKET_HEAD_LEN}s")
 _FORWARD_HEAD: Final = Struct(f"{_FORWARD_HEAD_LEN}s")
 
 
-def to_relay(session: Session, link: MeshLink, buffer: bytearray, position: int, end: int, *, size: int) -> int:
-    """A client's packets, in frames of `size` bytes, for a client of the relay behind `link`."""
+def to_relay(
+    session: Session, link: MeshLink, buffer: bytearray, position: int, end: int, *, size: int
+) -> int:
+    """Pass on a client's packets, in frames of `size` bytes, to a client behind `link`."""
     destination = buffer[position + HEADER_LEN : position + PACKET_HEAD_LEN]
     front = HEADER.pack(wire.FORWARD_PACKET, size - HEADER_LEN + KEY_LEN) + session.key + destination
-    return _pass_on(session, link.outbox, buffer, position, end, source=session.key, size=size, old=_HEAD, front=front)
+    return _pass_on(
+        session, link.outbox, buffer, position, end, source=session.key, size=size, old=_HEAD, front=front
+    )
 
 
 def from_relay(session: Session, buffer: bytearray, position: int, end: int, size: int) -> int:
-    """Packets from a mesh peer, for a local client. What came from outside may still be for another worker of ours."""
+    """Pass on packets from a mesh peer to a local client.
+
+    Packets from outside may be for a client of another worker of this relay.
+    """
     head = _FORWARD_HEAD.unpack_from(buffer, position)[0]
     source, destination = head[HEADER_LEN:PACKET_HEAD_LEN], head[PACKET_HEAD_LEN:]
     outbox = _way(session, source, destination)
     after = position + size
     if outbox is not None:
         front = HEADER.pack(wire.RECV_PACKET, size - HEADER_LEN - KEY_LEN) + source
-        after = _pass_on(session, outbox, buffer, position, end, source=source, size=size, old=_FORWARD_HEAD, front=front)
+        after = _pass_on(
+            session, outbox, buffer, position, end, source=source, size=size, old=_FORWARD_HEAD, front=front
+        )
     elif (link := _sibling_of(session, destination)) is not None and any(source):
-        after = _pass_on(session, link.outbox, buffer, position, end, source=source, size=size, old=_FORWARD_HEAD, front=head)
+        after = _pass_on(
+            session,
+            link.outbox,
+            buffer,
+            position,
+            end,
+            source=source,
+            size=size,
+            old=_FORWARD_HEAD,
+            front=head,
+        )
     else:
-        session.lost("unknown_dest_on_fwd", source, destination, bytes(buffer[position + _FORWARD_HEAD_LEN : after]))
+        session.lost(
+            Drop.UNKNOWN_DEST_ON_FWD, source, destination, bytes(buffer[position + _FORWARD_HEAD_LEN : after])
+        )
     session.rx_forwarded += (after - position) // size
     return after
 
 
 def from_worker(session: Session, buffer: bytearray, position: int, end: int, after: int) -> int:
-    """What another worker's `Remote` made: frames of one source that a client of ours gets as they are; -1 while they are not whole."""
+    """Pass on a run of frames that another worker's `Remote` made.
+
+    The frames are of one source, and the local client gets them as they are. Return -1 while they
+    are not whole.
+    """
     first = position + PACKET_HEAD_LEN
     if after - first > wire.MAX_RUN:
-        raise ProtocolError("oversized_run")
+        raise ProtocolError(Breach.OVERSIZED_RUN)
     if after > end:
         return -1
-    destination, source = bytes(buffer[position + HEADER_LEN : first]), bytes(buffer[first + HEADER_LEN : first + PACKET_HEAD_LEN])
+    destination = bytes(buffer[position + HEADER_LEN : first])
+    source = bytes(buffer[first + HEADER_LEN : first + PACKET_HEAD_LEN])
     packets, at, header_at = 0, first, HEADER.unpack_from
     while at < after:
         at += HEADER_LEN + header_at(buffer, at)[1]
         packets += 1
     if at != after:
-        raise ProtocolError("bad_run")
+        raise ProtocolError(Breach.BAD_RUN)
     outbox, run = _way(session, source, destination), buffer[first:after]
     if outbox is not None and outbox.ready:
         outbox.put((run,), packets)
@@ -73,18 +103,31 @@ def from_worker(session: Session, buffer: bytearray, position: int, end: int, af
             if outbox is not None:
                 outbox.queue(frame, len(frame), source, session.switch.clock())
             else:
-                session.lost("unknown_dest_on_fwd", source, destination, frame[PACKET_HEAD_LEN:])
+                session.lost(Drop.UNKNOWN_DEST_ON_FWD, source, destination, frame[PACKET_HEAD_LEN:])
     session.rx_forwarded += packets
     return after
 
 
 def _pass_on(
-    session: Session, outbox: Outbox, buffer: bytearray, position: int, end: int, *, source: bytes, size: int, old: Struct, front: bytes
+    session: Session,
+    outbox: Outbox,
+    buffer: bytearray,
+    position: int,
+    end: int,
+    *,
+    source: bytes,
+    size: int,
+    old: Struct,
+    front: bytes,
 ) -> int:
-    """Pass on a run of frames whose length changes: each has the same `old` head and gets `front` for it."""
+    """Pass on a run of frames whose length changes.
+
+    Each has the same `old` head and gets `front` for it.
+    """
     (head,) = old.unpack_from(buffer, position)
     pieces: list[bytes] = []
-    for found, body in _heads_and_bodies(old.size, size)(memoryview(buffer)[position : end - (end - position) % size]):
+    whole = memoryview(buffer)[position : end - (end - position) % size]
+    for found, body in _heads_and_bodies(old.size, size)(whole):
         if found != head:
             break
         pieces += (front, body)
@@ -98,7 +141,10 @@ def _pass_on(
 
 
 def _way(session: Session, source: bytes, destination: bytes) -> Outbox | None:
-    """The way of a mesh peer's packet to a local client; None when there is none, or the packet names no sender."""
+    """Return the outbox of the local client that a mesh peer's packet is for.
+
+    Return None when there is no such client, or the packet names no sender.
+    """
     routes = session.forward_routes
     outbox = routes.get((source, destination))
     if outbox is not None and outbox.current:
@@ -114,12 +160,15 @@ def _way(session: Session, source: bytes, destination: bytes) -> Outbox | None:
 
 
 def _sibling_of(session: Session, destination: bytes) -> MeshLink | None:
-    """The link to another worker of this relay that has the key; none for what a worker sent: one hop is enough."""
+    """Return the link to another worker of this relay that has the key.
+
+    Return None for packets that a worker sent: one hop is enough.
+    """
     peer = session.switch.peers.get(destination)
     return next((link for link in peer.links if link.sibling), None) if peer and not session.sibling else None
 
 
 @lru_cache(maxsize=2048)
 def _heads_and_bodies(head: int, size: int) -> Callable[[memoryview], Iterator[tuple[bytes, bytes]]]:
-    """Walks along frames of `size` bytes and gives their first `head` bytes and the rest."""
+    """Return a walk along frames of `size` bytes: their first `head` bytes and the rest."""
     return Struct(f"{head}s{size - head}s").iter_unpack

@@ -1,8 +1,11 @@
-"""The handshake's cryptography: NaCl boxes around two small JSON objects. Bytes in, bytes out; no I/O, no clock.
+"""The handshake's cryptography: NaCl boxes around two small JSON objects. No I/O, no clock.
 
-A node key is 32 bytes of Curve25519. Opening a client's box proves that it holds the private key of the public key
-that it claims. The same agreed key then seals the answer, so a handshake costs one scalar multiplication.
-Sources: derp/derp_client.go, derp/derpserver/derpserver.go (recvClientKey, sendServerInfo), types/key of tailscale.
+A node key is 32 bytes of Curve25519. Opening a client's box proves that it holds the private key of
+the public key that it claims. The same agreed key then seals the answer, so a handshake costs one
+scalar multiplication.
+
+Sources: derp/derp_client.go, derp/derpserver/derpserver.go (recvClientKey, sendServerInfo),
+types/key of tailscale.
 """
 
 from __future__ import annotations
@@ -12,10 +15,16 @@ from binascii import unhexlify
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from nacl.bindings import crypto_box_afternm, crypto_box_beforenm, crypto_box_open_afternm, crypto_scalarmult_base
+from nacl.bindings import (
+    crypto_box_afternm,
+    crypto_box_beforenm,
+    crypto_box_open_afternm,
+    crypto_scalarmult_base,
+)
 from nacl.exceptions import CryptoError
 from nacl.utils import random as random_bytes
 
+from relay.core.reasons import Breach
 from relay.core.wire import (
     CLIENT_INFO,
     HEADER,
@@ -36,7 +45,7 @@ ZERO_KEY: Final = bytes(KEY_LEN)
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
-    """What a client says of itself. `mesh_key` is None for an ordinary client."""
+    """A client's description of itself. `mesh_key` is None for an ordinary client."""
 
     version: int = PROTOCOL_VERSION
     mesh_key: bytes | None = None
@@ -47,7 +56,10 @@ class ClientInfo:
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What the server says to an admitted client. A rate of 0 is no limit; a burst below 65,573 makes clients drop."""
+    """The server's answer to an admitted client.
+
+    A rate of 0 is no limit; a burst below 65,573 makes clients drop.
+    """
 
     version: int = PROTOCOL_VERSION
     rate_bytes_per_s: int = 0
@@ -56,7 +68,10 @@ class ServerInfo:
 
 @dataclass(frozen=True, slots=True)
 class Introduction:
-    """An opened ClientInfo frame. `shared` is the key agreed with this client, for `pack_server_info`."""
+    """An opened ClientInfo frame.
+
+    `shared` is the key agreed with this client, for `pack_server_info`.
+    """
 
     key: bytes
     info: ClientInfo
@@ -64,7 +79,7 @@ class Introduction:
 
 
 def make_private_key() -> bytes:
-    """A new private key, clamped as Tailscale clamps them."""
+    """Return a new private key, clamped as Tailscale clamps them."""
     raw = bytearray(random_bytes(KEY_LEN))
     raw[0] &= 248
     raw[31] = (raw[31] & 127) | 64
@@ -72,17 +87,20 @@ def make_private_key() -> bytes:
 
 
 def public_key(private: bytes) -> bytes:
-    """The public key of a private one."""
+    """Return the public key of a private one."""
     return bytes(crypto_scalarmult_base(private))
 
 
 def format_key(public: bytes) -> str:
-    """`nodekey:<64 hex>`, as admission requests, LocalAPI and logs have it."""
+    """Format a key as `nodekey:<64 hex>`, as admission requests, LocalAPI and logs have it."""
     return "nodekey:" + public.hex()
 
 
 def parse_hex_key(text: str, prefix: str = "") -> bytes:
-    """The 32 bytes of `<prefix><64 hex digits>`, in either case. Raises ValueError, without repeating the text."""
+    """Return the 32 bytes of `<prefix><64 hex digits>`, in either case.
+
+    Raises ValueError, without repeating the text.
+    """
     if not text.startswith(prefix):
         raise ValueError(f"does not start with {prefix}")
     digits = text[len(prefix) :]
@@ -95,17 +113,22 @@ def parse_hex_key(text: str, prefix: str = "") -> bytes:
 
 
 def agree(public: bytes, private: bytes) -> bytes:
-    """The key of all boxes between two parties. Raises ProtocolError("bad_key") for the zero key and low-order points."""
+    """Return the key of all boxes between two parties.
+
+    Raises ProtocolError (BAD_KEY) for the zero key and low-order points.
+    """
     if public == ZERO_KEY:
-        raise ProtocolError("bad_key")
+        raise ProtocolError(Breach.BAD_KEY)
     try:
         return bytes(crypto_box_beforenm(public, private))
     except (CryptoError, RuntimeError):
-        raise ProtocolError("bad_key") from None
+        raise ProtocolError(Breach.BAD_KEY) from None
 
 
-def pack_client_info(private: bytes, server_public: bytes, info: ClientInfo, nonce: bytes | None = None) -> bytes:
-    """The client's first frame. `nonce` is random unless a test vector gives one."""
+def pack_client_info(
+    private: bytes, server_public: bytes, info: ClientInfo, nonce: bytes | None = None
+) -> bytes:
+    """Pack the client's first frame. `nonce` is random unless a test vector gives one."""
     fields: dict[str, object] = {}
     if info.mesh_key is not None:
         fields["meshKey"] = info.mesh_key.hex()
@@ -118,43 +141,49 @@ def pack_client_info(private: bytes, server_public: bytes, info: ClientInfo, non
 
 
 def cut_client_info(stream: bytes | bytearray) -> bytes | None:
-    """The payload of the CLIENT_INFO frame that a client's stream begins with, or None while it is incomplete.
+    """Return the payload of the CLIENT_INFO frame that a client's stream begins with.
 
-    Its frame ends HEADER_LEN + len(payload) bytes into the stream. Raises ProtocolError, at the header already:
-    no_client_info, bad_client_info_length.
+    Return None while it is incomplete. Its frame ends HEADER_LEN + len(payload) bytes into the
+    stream. Raises ProtocolError, at the header already: NO_CLIENT_INFO, BAD_CLIENT_INFO_LENGTH.
     """
     if len(stream) < HEADER_LEN:
         return None
     kind, length = HEADER.unpack_from(stream)
     if kind != CLIENT_INFO:
-        raise ProtocolError("no_client_info")
+        raise ProtocolError(Breach.NO_CLIENT_INFO)
     if not MIN_CLIENT_INFO <= length <= MAX_CLIENT_INFO:
-        raise ProtocolError("bad_client_info_length")
+        raise ProtocolError(Breach.BAD_CLIENT_INFO_LENGTH)
     return bytes(stream[HEADER_LEN : HEADER_LEN + length]) if len(stream) >= HEADER_LEN + length else None
 
 
 def parse_client_info(payload: bytes, private: bytes) -> Introduction:
-    """What a client introduced itself with. `payload` is the frame's; `private` is the server's key.
+    """Open a client's introduction. `payload` is the frame's; `private` is the server's key.
 
-    Raises ProtocolError: bad_client_info_length, bad_key, bad_box, bad_client_info, bad_app_name.
+    Raises ProtocolError: BAD_CLIENT_INFO_LENGTH, BAD_KEY, BAD_BOX, BAD_CLIENT_INFO, BAD_APP_NAME.
     """
     if not MIN_CLIENT_INFO <= len(payload) <= MAX_CLIENT_INFO:
-        raise ProtocolError("bad_client_info_length")
+        raise ProtocolError(Breach.BAD_CLIENT_INFO_LENGTH)
     key = payload[:KEY_LEN]
     shared = agree(key, private)
     return Introduction(key, decode_client_info(_open(shared, payload[KEY_LEN:])), shared)
 
 
 def pack_server_info(shared: bytes, info: ServerInfo, nonce: bytes | None = None) -> bytes:
-    """The server's second frame, for the client that `shared` was agreed with."""
+    """Pack the server's second frame, for the client that `shared` was agreed with."""
     fields: dict[str, object] = {"version": info.version}
     if info.rate_bytes_per_s:
-        fields |= {"TokenBucketBytesPerSecond": info.rate_bytes_per_s, "TokenBucketBytesBurst": info.burst_bytes}
+        fields |= {
+            "TokenBucketBytesPerSecond": info.rate_bytes_per_s,
+            "TokenBucketBytesBurst": info.burst_bytes,
+        }
     return pack_frame(SERVER_INFO, _seal(shared, fields, nonce))
 
 
 def parse_server_info(payload: bytes, private: bytes, server_public: bytes) -> ServerInfo:
-    """What the server told this client. Raises ProtocolError: bad_key, bad_box, bad_server_info."""
+    """Open the server's answer to this client.
+
+    Raises ProtocolError: BAD_KEY, BAD_BOX, BAD_SERVER_INFO.
+    """
     text = _open(agree(server_public, private), payload)
     try:
         fields = _decode(text)
@@ -164,14 +193,15 @@ def parse_server_info(payload: bytes, private: bytes, server_public: bytes) -> S
             _integer(fields.get("tokenbucketbytesburst")),
         )
     except ValueError:
-        raise ProtocolError("bad_server_info") from None
+        raise ProtocolError(Breach.BAD_SERVER_INFO) from None
 
 
 def decode_client_info(text: bytes) -> ClientInfo:
-    """ClientInfo from its JSON with the leniency of Go's decoder: any letter case, unknown members, `null` for absent.
+    """Decode ClientInfo from its JSON, as leniently as Go's decoder.
 
-    A mesh key of the wrong length and a member of the wrong type are refused, a wrong mesh key is not: its owner is an
-    ordinary client. Raises ProtocolError: bad_client_info, bad_app_name.
+    That takes any letter case, unknown members, and `null` for absent. A mesh key of the wrong
+    length and a member of the wrong type are refused. A wrong mesh key is not: its owner is an
+    ordinary client. Raises ProtocolError: BAD_CLIENT_INFO, BAD_APP_NAME.
     """
     try:
         fields = _decode(text)
@@ -184,14 +214,14 @@ def decode_client_info(text: bytes) -> ClientInfo:
             app_name=_text(fields.get("appname")),
         )
     except ValueError:
-        raise ProtocolError("bad_client_info") from None
+        raise ProtocolError(Breach.BAD_CLIENT_INFO) from None
     if not is_app_name(info.app_name):
-        raise ProtocolError("bad_app_name")
+        raise ProtocolError(Breach.BAD_APP_NAME)
     return info
 
 
 def parse_mesh_key(text: str) -> bytes:
-    """32 bytes from 64 hex digits, white space around them allowed. Raises ValueError."""
+    """Return 32 bytes from 64 hex digits, white space around them allowed. Raises ValueError."""
     return parse_hex_key(text.strip())
 
 
@@ -203,15 +233,18 @@ def _seal(shared: bytes, fields: dict[str, object], nonce: bytes | None) -> byte
 
 def _open(shared: bytes, sealed: bytes) -> bytes:
     if len(sealed) < NONCE_LEN:
-        raise ProtocolError("bad_box")
+        raise ProtocolError(Breach.BAD_BOX)
     try:
         return bytes(crypto_box_open_afternm(sealed[NONCE_LEN:], sealed[:NONCE_LEN], shared))
     except (CryptoError, ValueError):
-        raise ProtocolError("bad_box") from None
+        raise ProtocolError(Breach.BAD_BOX) from None
 
 
 def _decode(text: bytes) -> dict[str, Any]:
-    """A JSON object with its names in lower case, or {} for `null`. Raises ValueError, whatever is wrong with the text."""
+    """Decode a JSON object, its names in lower case; `null` gives {}.
+
+    Raises ValueError for every other text.
+    """
     try:
         value = _DECODER.decode(text.decode("utf-8", "replace"))
     except RecursionError:

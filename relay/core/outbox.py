@@ -1,9 +1,10 @@
-"""What is on its way to one connection. No I/O, no clock.
+"""The bytes that are on their way to one connection. No I/O, no clock.
 
-While the connection takes bytes, chunks collect in `pending` for one tick of the loop and leave in one joined write.
-While it does not, packets wait in two short lanes (disco apart, so that NAT traversal survives a flood of data) and the
-oldest is dropped when a lane is full: nobody ever waits for a slow receiver, and what a receiver costs is bounded.
-Packets that wait stay in front of newer ones, so the order between two clients holds within a lane.
+While the connection takes bytes, chunks collect in `pending` for one tick of the loop and leave in
+one joined write. While it does not, packets wait in two short lanes (disco apart, so that NAT
+traversal survives a flood of data), and the oldest is dropped when a lane is full. So senders never
+wait for a slow receiver, and its cost is bounded. Packets that wait stay in front of newer ones, so
+the order between two clients holds within a lane.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from random import getrandbits
 from typing import Final, Protocol
 
+from relay.core.reasons import Drop, WhyClosed
 from relay.core.wire import (
     DISCO_MAGIC,
     FORWARD_PACKET,
@@ -28,42 +30,49 @@ from relay.core.wire import (
 
 DEPTH: Final = 32  # packets per lane
 MESH_DEPTH: Final = 512  # a mesh link carries many clients' packets
-BATCH: Final = 128 * 1024  # bytes of waiting packets that are handed over at once; the rest can still be dropped
+# Bytes of waiting packets that are handed over at once; the rest can still be dropped.
+BATCH: Final = 128 * 1024
 
 Chunk = bytes | bytearray
 Lane = deque[tuple[float, bytes]]  # (when it was queued, frame)
-Drop = Callable[[str, bytes, bool, int, int], None]  # reason, source key, is disco, packets, payload bytes
+# Reason, source key, is disco, packets, payload bytes.
+OnDrop = Callable[[Drop, bytes, bool, int, int], None]
+# Bound once: a flood may drop every packet, and a look-up in an Enum costs 0.1 µs.
+_QUEUE_HEAD: Final = Drop.QUEUE_HEAD
+_GONE: Final = Drop.GONE_DISCONNECTED
 
 
 class Writer(Protocol):
-    """What writes an outbox's bytes; the core never calls it."""
+    """The I/O layer's end of an outbox. The core never calls it."""
 
     def write(self, chunk: Chunk) -> None: ...
-    def end(self, reason: str) -> None: ...
+    def end(self, reason: WhyClosed) -> None: ...
 
 
 class Outbox:
     """The writing side of a connection.
 
-    `ready`: chunks of packets may be put into `pending` right away; the hot path (session.py) does that itself, with the
-    lines of `put`. `current`: this is the connection that packets for its key go to. `writable`: the transport takes
-    bytes. `special`: `take` has more to do than to join `pending`. `dirty` is the loop's list of outboxes to be written
-    at the end of this tick; whoever makes `pending` non-empty adds itself.
+    `ready`: chunks of packets may be put into `pending` right away; the hot path (session.py) does
+    that itself, with the lines of `put`. `current`: this is the connection that packets for its key
+    go to. `writable`: the transport takes bytes. `special`: `take` has more to do than to join
+    `pending`. `dirty` is the loop's list of outboxes to be written at the end of this tick; code
+    that makes `pending` non-empty adds the outbox to it.
     """
 
     __slots__ = (
-        "_control", "_data", "_depth", "_disco", "_drop", "_payload_at", "_pong_waits", "current", "dirty", "link", "octets",
-        "packets", "pending", "ready", "special", "writable",
+        "_control", "_data", "_depth", "_disco", "_drop", "_payload_at", "_pong_waits", "current", "dirty",
+        "link", "octets", "packets", "pending", "ready", "special", "writable",
     )  # fmt: skip
 
-    def __init__(self, dirty: list[Outbox], drop: Drop, link: Writer, *, mesh: bool = False) -> None:
+    def __init__(self, dirty: list[Outbox], drop: OnDrop, link: Writer, *, mesh: bool = False) -> None:
         self.dirty = dirty
         self.link = link
         self.ready = self.current = self.special = False
         self.writable = True
         self.pending: list[Chunk] = []
         self.packets = 0  # put into pending so far
-        self.octets = 0  # their frames' bytes, as soon as they have left; what else leaves is taken off beforehand
+        # Their frames' bytes, as soon as they have left. Other bytes are subtracted beforehand.
+        self.octets = 0
         self._drop = drop
         self._depth = MESH_DEPTH if mesh else DEPTH
         self._payload_at = PACKET_HEAD_LEN + (KEY_LEN if mesh else 0)
@@ -74,32 +83,35 @@ class Outbox:
 
     @property
     def payload_octets(self) -> int:
-        """Bytes of the packets put into `pending` so far, without headers and keys."""
+        """Return the bytes of the packets put into `pending` so far, without headers and keys."""
         return self.octets + sum(map(len, self.pending)) - self.packets * self._payload_at
 
     @property
     def waiting(self) -> int:
-        """Packets in the lanes."""
+        """Return how many packets are in the lanes."""
         return len(self._data or ()) + len(self._disco or ())
 
     def set_current(self, current: bool) -> None:
-        """Whether packets for the key go here."""
+        """Set whether packets for the key go here."""
         self.current = current
         self._refresh()
 
     def block(self) -> None:
-        """The transport takes no more bytes."""
+        """Note that the transport takes no more bytes."""
         self.writable = self.ready = False
 
     def unblock(self) -> None:
-        """The transport takes bytes again; what waits leaves with the next `take`."""
+        """Note that the transport takes bytes again. Waiting packets leave with the next `take`."""
         self.writable = True
         self._refresh()
         if self._control is not None or self.waiting:
             self.dirty.append(self)
 
     def put(self, pieces: Sequence[Chunk], packets: int) -> None:
-        """Add whole frames, in any number of pieces, that hold `packets` packets. Only while `ready`."""
+        """Add whole frames, in any number of pieces, that hold `packets` packets.
+
+        Only while `ready`.
+        """
         if not self.pending:
             self.dirty.append(self)
         self.pending += pieces
@@ -119,7 +131,10 @@ class Outbox:
             self.special = True
 
     def pong(self, data: bytes) -> bool:
-        """Answer a ping, unless an earlier answer still waits: a flood of pings makes no queue of pongs."""
+        """Answer a ping, unless an earlier answer still waits.
+
+        So a flood of pings makes no queue of pongs.
+        """
         if self._pong_waits:
             return False
         self._pong_waits = self.special = True
@@ -127,7 +142,10 @@ class Outbox:
         return True
 
     def queue(self, chunk: Chunk, size: int, source: bytes, now: float) -> None:
-        """Keep equally long packet frames of `size` bytes for later, dropping the oldest of a full lane."""
+        """Keep equally long packet frames of `size` bytes for later.
+
+        The oldest of a full lane is dropped.
+        """
         self.special = True
         offset = self._payload_at
         if size - offset >= MIN_DISCO and DISCO_MAGIC[0] in chunk[offset::size]:
@@ -136,12 +154,12 @@ class Outbox:
             return
         first = len(chunk) - self._depth * size
         if first > 0:  # its own tail pushes these out
-            self._drop("queue_head", source, False, first // size, first // size * (size - offset))
+            self._drop(_QUEUE_HEAD, source, False, first // size, first // size * (size - offset))
         for start in range(max(first, 0), len(chunk), size):
             self._data = self._append(self._data, bytes(chunk[start : start + size]), False, now)
 
     def take(self, now: float) -> tuple[Chunk, float]:
-        """What is to be written now, and the longest that any of it had waited, in seconds."""
+        """Return the bytes to write now, and the longest wait among them, in seconds."""
         pending, longest = self.pending, 0.0
         if self._control is not None:
             pending[:0] = self._control
@@ -157,17 +175,17 @@ class Outbox:
         return chunk, longest
 
     def discard(self) -> None:
-        """The connection ended: every packet that is still here is dropped."""
+        """Drop every packet that is still here: the connection ended."""
         self.current = self.ready = self.writable = False
         left = b"".join(self.pending)
         self.octets += len(left)
         for frame in frames_in(left):
             self.packets -= 1
             self.octets -= len(frame)
-            self._drop_one("gone_disconnected", frame)
+            self._drop_one(_GONE, frame)
         for lane in (self._data, self._disco):
             for _, frame in lane or ():
-                self._drop_one("gone_disconnected", frame)
+                self._drop_one(_GONE, frame)
         self.pending.clear()
         self._control = self._data = self._disco = None
         self.special = False
@@ -186,12 +204,12 @@ class Outbox:
             lane = deque()
         elif len(lane) >= self._depth:
             oldest = lane.popleft()[1]
-            self._drop("queue_head", _source(oldest), is_disco, 1, len(oldest) - self._payload_at)
+            self._drop(_QUEUE_HEAD, _source(oldest), is_disco, 1, len(oldest) - self._payload_at)
         lane.append((now, frame))
         return lane
 
     def _take_waiting(self, now: float) -> float:
-        """Move waiting packets into pending, the lanes in random turn, about BATCH bytes of them."""
+        """Move waiting packets into pending, from the lanes at random, about BATCH bytes."""
         longest, room = 0.0, BATCH
         while room > 0 and (lane := self._next_lane()):
             since, frame = lane.popleft()
@@ -199,7 +217,8 @@ class Outbox:
             self.pending.append(frame)
             self.packets += 1
             room -= len(frame)
-        self._data, self._disco = self._data or None, self._disco or None  # an empty deque costs 600 bytes
+        # An empty deque costs 600 bytes.
+        self._data, self._disco = self._data or None, self._disco or None
         self._refresh()
         return longest
 
@@ -211,15 +230,17 @@ class Outbox:
     def _is_disco(self, frame: bytes) -> bool:
         return len(frame) - self._payload_at >= MIN_DISCO and frame.startswith(DISCO_MAGIC, self._payload_at)
 
-    def _drop_one(self, reason: str, frame: bytes) -> None:
+    def _drop_one(self, reason: Drop, frame: bytes) -> None:
         self._drop(reason, _source(frame), self._is_disco(frame), 1, len(frame) - self._payload_at)
 
 
 class Remote(Outbox):
-    """What is on its way to a client of another worker; `carrier` is the outbox of the link to that worker.
+    """The bytes on their way to a client of another worker.
 
-    For the hot path this is a destination like any other: frames become what the client is to get, right here, and each run
-    of them travels behind one head. It takes packets while the link does; then it is let go of, and `current` no more.
+    `carrier` is the outbox of the link to that worker. For the hot path this is a destination like
+    any other. Frames become RECV_PACKETs right here, and each run of them travels behind one head.
+    It takes packets while the link does. Then the link lets go of it, and it is not `current` any
+    more.
     """
 
     __slots__ = ("_key", "carrier")
@@ -241,12 +262,12 @@ class Remote(Outbox):
 
 
 def _source(frame: bytes) -> bytes:
-    """The sender's key; it stands at the same place in RECV_PACKET and FORWARD_PACKET."""
+    """Return the sender's key, which is at the same place in RECV_PACKET and FORWARD_PACKET."""
     return frame[HEADER_LEN:PACKET_HEAD_LEN]
 
 
 def frames_in(stream: bytes) -> Iterator[bytes]:
-    """The packets' frames in a stream of whole frames."""
+    """Yield the packets' frames in a stream of whole frames."""
     start = 0
     while start < len(stream):
         kind, length = HEADER.unpack_from(stream, start)

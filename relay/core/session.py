@@ -1,17 +1,20 @@
-"""One admitted client: what its bytes mean. This is the relay's hot path. No I/O, no clock of its own.
+"""One admitted client's bytes, and their meaning: the relay's hot path. No I/O, no own clock.
 
-Why it looks as it does. Written the obvious way (parse a frame, look up its destination, make a frame, write it) Python
-relays half of what derper does per CPU-second; in this shape two to three times as much. What matters, by weight:
+Why it looks as it does. Written the obvious way (parse a frame, look up its destination, make a
+frame, write it) Python relays half of what derper does per CPU-second; in this shape two to three
+times as much. The reasons, by weight:
 
-1. No object per packet. A SEND_PACKET and the RECV_PACKET that it becomes have the same length, so the type byte and
-   the key are overwritten where they stand in the read buffer, and what goes out is a slice of what came in.
-2. Runs. Consecutive frames to the same destination leave as one slice. Where destinations are is kept in a small table
-   per connection, so that a packet costs one look-up of its own at most, and no method call.
-3. Nothing is written here: slices collect in the destination's outbox until the end of the loop's tick, across all
-   sources, and leave in one write (link.py).
+1. No object per packet. A SEND_PACKET and the RECV_PACKET that it becomes have the same length,
+   so the type byte and the key are overwritten in the read buffer, and a slice of that goes out.
+2. Runs. Consecutive frames to the same destination leave as one slice. A small table per
+   connection knows the way to each destination, so that a packet costs one look-up at most, and
+   no method call.
+3. Nothing is written here. Slices collect in the destination's outbox until the end of the loop's
+   tick, across all sources, and leave in one write (link.py).
 
-Everything that is not a packet to a local, known client leaves the loop of `feed` for code that can be read at leisure:
-below it, in control.py (frames that carry no packet) and in forward.py (packets between relays).
+Every frame that is not a packet to a local, known client leaves the loop of `feed`, for code whose
+speed matters less: below it, in control.py (frames that carry no packet) and in forward.py (packets
+between relays).
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from relay.core.bucket import Bucket, Limiter
 from relay.core.forward import MAX_ROUTES
 from relay.core.handshake import ClientInfo
 from relay.core.outbox import Outbox, Writer
+from relay.core.reasons import Breach, Close, Drop
 from relay.core.switch import Switch
 from relay.core.wire import (
     DISCO_MAGIC,
@@ -42,11 +46,12 @@ from relay.core.wire import (
 )
 
 LONG_RUN: Final = 8  # frames; from here on _rewrite_run pays
-MAX_COLD: Final = 256  # frames that are no packets for anybody, per turn; then the others get theirs
+# Frames that carry no packet to a client, per turn of a connection.
+MAX_COLD: Final = 256
 COLD_WAIT_S: Final = 0.005
 NOT_HERE_RATE: Final = 1.0  # PEER_GONE(NOT_HERE) per second and connection
 NOT_HERE_BURST: Final = 3.0
-MAX_SIZE: Final = PACKET_HEAD_LEN + wire.MAX_PACKET  # the largest SEND_PACKET; _handle refuses what is larger
+MAX_SIZE: Final = PACKET_HEAD_LEN + wire.MAX_PACKET  # of a SEND_PACKET; _handle refuses others
 MAX_CHARGE: Final = wire.MAX_PACKET + KEY_LEN  # what a frame costs at most under a rate limit
 
 DISCO_FIRST: Final = DISCO_MAGIC[0]
@@ -56,12 +61,15 @@ _MIN_DISCO_LEN: Final = KEY_LEN + MIN_DISCO
 
 
 class Session:
-    """One admitted connection. `feed` is given what arrived; what leaves goes through `outbox`."""
+    """One admitted connection.
+
+    `feed` is given the bytes that arrived; bytes leave through `outbox`.
+    """
 
     __slots__ = (
-        "_bucket", "_cold", "_paid", "_passed", "_routes", "address", "connected_at", "forward_routes", "heard", "home", "info", "is_mesh",
-        "key", "limiter", "not_ideal", "outbox", "port", "reason", "rivals", "rx_bytes", "rx_disco", "rx_forwarded", "rx_packets",
-        "serial", "sibling", "switch", "wait_s",
+        "_bucket", "_cold", "_paid", "_passed", "_routes", "address", "connected_at", "forward_routes",
+        "heard", "home", "info", "is_mesh", "key", "limiter", "not_ideal", "outbox", "port", "rivals",
+        "rx_bytes", "rx_disco", "rx_forwarded", "rx_packets", "serial", "sibling", "switch", "wait_s",
     )  # fmt: skip
 
     def __init__(
@@ -93,24 +101,27 @@ class Session:
         self.rivals = False  # the key has other connections
         self.heard: set[bytes] | None = None  # keys that this connection got packets from
         self.limiter: Limiter | None = None
-        self.wait_s = 0.0  # how long to pause reading before what is left is fed again
-        self.reason = ""  # why it is to be hung up on
+        self.wait_s = 0.0  # how long to pause reading before the rest is fed again
         self.rx_packets: int = 0
         self.rx_bytes: int = 0  # payloads
         self.rx_disco: int = 0  # packets that look like disco
         self.rx_forwarded: int = 0  # packets that came as FORWARD_PACKET
-        self.forward_routes: dict[tuple[bytes, bytes], Outbox] = {}  # what forward.py knows of a mesh peer's (source, destination)
-        self._routes: dict[bytes, Outbox] = {}  # destination -> its active connection, when last looked
+        # The way of a mesh peer's (source, destination), for forward.py.
+        self.forward_routes: dict[tuple[bytes, bytes], Outbox] = {}
+        # Destination -> its active connection, when last looked.
+        self._routes: dict[bytes, Outbox] = {}
         self._bucket: Bucket | None = None
-        self._cold = 0  # frames in this turn that are no packets for anybody
+        self._cold = 0  # frames in this turn that carry no packet to a client
         self._passed = 0  # where in this turn the frames end that the rate limit let pass
-        self._paid = 0  # bytes of what is fed next whose frames have been charged for
+        self._paid = 0  # of the bytes that are fed next, those that have been charged for
 
-    def feed(self, buffer: bytearray, start: int, end: int) -> int:  # noqa: PLR0912, PLR0915  (a call per packet costs a tenth)
-        """Handle the whole frames in buffer[start:end], which is overwritten. Returns where the first unfinished one starts.
+    # Long, because a call per packet would cost a tenth.
+    def feed(self, buffer: bytearray, start: int, end: int) -> int:  # noqa: PLR0912, PLR0915
+        """Handle the whole frames in buffer[start:end], which is overwritten.
 
-        `buffer` must be at least PACKET_HEAD_LEN longer than `end`. Frames that must wait, because of a rate limit or in a
-        flood of pings and the like, are left too, and `wait_s` says how long. Raises ProtocolError when the client breaks
+        Returns where the first unfinished frame starts. `buffer` must be at least PACKET_HEAD_LEN
+        longer than `end`. Frames that must wait, because of a rate limit or in a flood of pings and
+        the like, are left too; `wait_s` says how long. Raises ProtocolError when the client breaks
         a rule.
         """
         self.wait_s = 0.0
@@ -121,12 +132,13 @@ class Session:
             end = self._affordable(self.limiter, buffer, start, end)
         position, packets, total = start, 0, 0
         routes, me, front_at, rewrite = self._routes, self.key, _FRONT.unpack_from, _FRONT.pack_into
-        # Where fewer than 37 bytes are left, `key` ends with what stood there before, and with fewer than 5 the length does.
-        # Then the frame is not whole, whatever these say: _handle looks again.
+        # Where fewer than 37 bytes are left, `key` ends with older bytes, and with fewer than 5 so
+        # does the length. The frame is not whole then: _handle looks again.
         kind, length, key = front_at(buffer, start)
         size = length + HEADER_LEN
         if size == end - start and kind == SEND_PACKET and PACKET_HEAD_LEN <= size <= MAX_SIZE:
-            # One packet and no more, as a stock client's writes often come: 0.4 of 5 µs less than through the loop.
+            # One packet and no more, as a stock client's writes often come: 0.4 of 5 µs less than
+            # through the loop.
             outbox = routes.get(key)
             if outbox is not None and outbox.ready:
                 rewrite(buffer, start, RECV_PACKET, length, me)
@@ -144,7 +156,12 @@ class Session:
         try:
             while position < end:
                 outbox = routes.get(key)
-                if outbox is None or kind != SEND_PACKET or not PACKET_HEAD_LEN <= size <= MAX_SIZE or size > end - position:
+                if (
+                    outbox is None
+                    or kind != SEND_PACKET
+                    or not PACKET_HEAD_LEN <= size <= MAX_SIZE
+                    or size > end - position
+                ):
                     after = self._handle(buffer, position, end)
                     if after < 0:
                         break
@@ -162,7 +179,12 @@ class Session:
                     rewrite(buffer, position, RECV_PACKET, length, me)
                     position += size
                     kind, following, key = front_at(buffer, position)
-                    while key == destination and following == length and kind == SEND_PACKET and end - position >= size:
+                    while (
+                        key == destination
+                        and following == length
+                        and kind == SEND_PACKET
+                        and end - position >= size
+                    ):
                         rewrite(buffer, position, RECV_PACKET, length, me)
                         position += size
                         if end - position > LONG_RUN * size:
@@ -172,7 +194,10 @@ class Session:
                     run += count
                     if length >= _MIN_DISCO_LEN and (
                         buffer[begin + PACKET_HEAD_LEN] == DISCO_FIRST
-                        or (count > 1 and DISCO_FIRST in buffer[begin + PACKET_HEAD_LEN + size : position : size])
+                        or (
+                            count > 1
+                            and DISCO_FIRST in buffer[begin + PACKET_HEAD_LEN + size : position : size]
+                        )
                     ):
                         self._count_disco(buffer, begin, position, size)
                     length, size = following, following + HEADER_LEN
@@ -197,8 +222,13 @@ class Session:
                 self.switch.backlog += total
         return position
 
-    def _rewrite_run(self, buffer: bytearray, position: int, end: int, length: int, destination: bytes) -> int:
-        """Overwrite the heads of a long run at once; where it ends. For 100 B packets 0.26 instead of 0.30 µs each."""
+    def _rewrite_run(
+        self, buffer: bytearray, position: int, end: int, length: int, destination: bytes
+    ) -> int:
+        """Overwrite the heads of a long run at once, and return where it ends.
+
+        For 100 B packets that takes 0.26 instead of 0.30 µs each.
+        """
         head = _FRONT.pack(SEND_PACKET, length, destination)
         rewritten = _FRONT.pack(RECV_PACKET, length, self.key)
         size, start = length + HEADER_LEN, position
@@ -213,33 +243,36 @@ class Session:
 
     # Outside the hot loop.
 
-    def hang_up(self, reason: str) -> None:
-        """End this connection soon; the I/O layer does it."""
-        if not self.reason:
-            self.reason = reason
-            self.switch.hangups.append(self)
+    def hang_up(self, reason: Close) -> None:
+        """End this connection soon, for the first reason that is given. The I/O layer does it."""
+        self.switch.hangups.setdefault(self, reason)
 
     def trim(self) -> None:
-        """Forget what an idle connection need not remember."""
+        """Forget the routes, which an idle connection does not need."""
         self._routes.clear()
         self.forward_routes.clear()
 
     def present(self) -> PeerPresent:
-        """How watchers are told of this connection."""
+        """Describe this connection to watchers."""
         flags = (
             (wire.PRESENT_MESH_PEER if self.is_mesh else 0)
             | (wire.PRESENT_PROBER if self.info.is_prober else 0)
             | (wire.PRESENT_NOT_IDEAL if self.not_ideal else 0)
         )
-        return PeerPresent(self.key, self.address, self.port, flags or wire.PRESENT_REGULAR, self.info.app_name)
+        return PeerPresent(
+            self.key, self.address, self.port, flags or wire.PRESENT_REGULAR, self.info.app_name
+        )
 
     def check_mesh(self) -> None:
         """Raise ProtocolError unless this is a mesh peer."""
         if not self.is_mesh:
-            raise ProtocolError("not_a_mesh_peer")
+            raise ProtocolError(Breach.NOT_A_MESH_PEER)
 
-    def lost(self, reason: str, source: bytes, destination: bytes, packet: bytes) -> None:
-        """Nobody has this key. Whoever tries NAT traversal with it is told, at most once a second or so."""
+    def lost(self, reason: Drop, source: bytes, destination: bytes, packet: bytes) -> None:
+        """Drop a packet whose destination is not known.
+
+        A client that tries NAT traversal with that key gets PEER_GONE, about once a second at most.
+        """
         is_disco = wire.is_disco(packet)
         self.switch.drop(reason, source, is_disco, 1, len(packet))
         if not is_disco:
@@ -248,11 +281,14 @@ class Session:
         if self._bucket is None:
             self._bucket = Bucket(NOT_HERE_RATE, NOT_HERE_BURST, now)
         if self._bucket.allow(now):
-            self.switch.counts["peer_gone_not_here_frames"] += 1
+            self.switch.counts.peer_gone_not_here_frames += 1
             self.outbox.control(wire.pack_peer_gone(destination, wire.GONE_NOT_HERE))
 
     def _handle(self, buffer: bytearray, position: int, end: int) -> int:
-        """The frame at `position`, whatever it is: where the next one starts, or -1 when this one is not whole yet, or must wait."""
+        """Handle a frame of any type at `position`.
+
+        Returns where the next one starts, or -1 when this one is not whole yet, or must wait.
+        """
         if end - position < HEADER_LEN:
             return -1
         kind, length = _header_at(buffer, position)
@@ -273,17 +309,20 @@ class Session:
         return after
 
     def _is_too_cold(self, position: int) -> bool:
-        """Count a frame that is no packet for anybody; whether it must wait for the next turn."""
+        """Count a frame that carries no packet to a client.
+
+        Return whether it must wait for the next turn.
+        """
         self._cold += 1
         if self._cold <= MAX_COLD:
             return False
         self._cold = 0
-        self._paid += self._passed - position  # what is left had been let pass already
+        self._paid += self._passed - position  # the limit had let the rest pass already
         self.wait_s = max(self.wait_s, COLD_WAIT_S)  # the rate limit may want more
         return True
 
     def _send(self, buffer: bytearray, position: int, end: int, size: int) -> int:
-        """A packet whose destination is not in the table: find its way."""
+        """Find the way of a packet whose destination is not in the table."""
         destination = bytes(buffer[position + HEADER_LEN : position + PACKET_HEAD_LEN])
         peer = self.switch.peers.get(destination)
         receiver = peer.active if peer is not None else None
@@ -299,7 +338,9 @@ class Session:
         if link is not None:
             after = forward.to_relay(self, link, buffer, position, end, size=size)
         else:
-            self.lost("unknown_dest", self.key, destination, bytes(buffer[position + PACKET_HEAD_LEN : after]))
+            self.lost(
+                Drop.UNKNOWN_DEST, self.key, destination, bytes(buffer[position + PACKET_HEAD_LEN : after])
+            )
         packets = (after - position) // size
         self.rx_packets += packets
         self.rx_bytes += packets * (size - PACKET_HEAD_LEN)
@@ -308,7 +349,7 @@ class Session:
         return after
 
     def _remember(self, destination: bytes, outbox: Outbox, position: int) -> int:
-        """From now on the hot loop knows the way, and it takes the packet at `position` from here."""
+        """Add a destination to the table. The hot loop takes the packet at `position` from here."""
         if len(self._routes) >= MAX_ROUTES:
             self._routes.clear()
         self._routes[destination] = outbox
@@ -319,7 +360,10 @@ class Session:
         self.rx_disco += sum(buffer.startswith(DISCO_MAGIC, start) for start in starts)
 
     def _affordable(self, limiter: Limiter, buffer: bytearray, start: int, end: int) -> int:
-        """Where the frames end that the rate limit lets pass now; the first one behind is paid for, and waits `wait_s`."""
+        """Return where the frames end that the rate limit lets pass now.
+
+        The first frame behind them is paid for, and waits `wait_s`.
+        """
         position, paid, now = start, start + self._paid, self.switch.clock()
         while end - position >= HEADER_LEN:
             length = _header_at(buffer, position)[1]
@@ -328,7 +372,7 @@ class Session:
                 paid = after
                 self.wait_s = limiter.take(min(length, MAX_CHARGE), 1, now)
                 if self.wait_s:
-                    self.switch.counts["rate_limit_per_client_waited"] += 1
+                    self.switch.counts.rate_limit_per_client_waited += 1
                     end = position
                     break
             if length > MAX_CHARGE + KEY_LEN or after > end:
@@ -340,7 +384,7 @@ class Session:
 
 @lru_cache(maxsize=2048)
 def _heads_of(size: int) -> Callable[[memoryview], Iterator[tuple[bytes]]]:
-    """Walks along frames of `size` bytes and gives the first 37 of each."""
+    """Return a walk along frames of `size` bytes that yields the first 37 of each."""
     return Struct(f"{PACKET_HEAD_LEN}s{size - PACKET_HEAD_LEN}x").iter_unpack
 
 
@@ -351,6 +395,6 @@ def _header_at(buffer: bytearray, position: int) -> tuple[int, int]:
 
 def _check_packet_length(length: int, keys: int) -> None:
     if length < keys:
-        raise ProtocolError("short_packet")
+        raise ProtocolError(Breach.SHORT_PACKET)
     if length > keys + wire.MAX_PACKET:
-        raise ProtocolError("oversized_packet")
+        raise ProtocolError(Breach.OVERSIZED_PACKET)

@@ -1,20 +1,27 @@
-"""What the relay knows of itself at one moment, as plain data: for /metrics, /debug/ and between worker processes.
+"""The relay's figures at one moment, as plain data.
 
-`Tally` is where the I/O layer counts what the switch does not see. `snapshot` reads switch and tally, `merge` adds up the
-workers' snapshots, `Rates` remembers a minute of totals.
+For /metrics, /debug/ and between worker processes.
+
+`Tally` is where the I/O layer counts by label. `snapshot` reads switch and tally, `merge` adds up
+the workers' snapshots, `Rates` remembers a minute of totals.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from relay.core.counts import Counts, Labelled
+from relay.core.reasons import Answer, Breach, Close, Refusal, WhyClosed, WhyRefused
 from relay.core.switch import Switch
 
 RTT_BUCKETS_MS: Final = (10, 20, 50, 100, 150, 250, 500)  # derper's
-# What workers see alike counts once, and where they differ the worse one.
+RTT_LABELS: Final = (*(f"{limit}ms" for limit in RTT_BUCKETS_MS), "inf", "non-tcp", "error")
+RELOADED: Final = ("certificate", "limits")
+TLS_VERSIONS: Final = ("1.2", "1.3")
+# Of figures that workers see alike, one counts; where they differ, the worse one.
 _HIGHEST: Final = frozenset(
     {
         "clients_remote",
@@ -29,30 +36,52 @@ _LOWEST: Final = frozenset({"front_ok", "certificate_not_after_unix_time", "proc
 
 @dataclass
 class Tally:
-    """Counters of the I/O layer. The names of `counts` and of `labelled`'s first half are metrics.py's keys.
+    """The I/O layer's counters by label. Those without labels are in `Switch.counts`.
 
-    `labelled` counts by one label: ("stun_requests", "success"), ("closes", "write_timeout"), ("refusals", "not_in_allow_file").
+    The fields' names are metrics.py's keys.
     """
 
-    counts: Counter[str] = field(default_factory=Counter)
-    labelled: Counter[tuple[str, str]] = field(default_factory=Counter)
+    refusals: Labelled[WhyRefused] = field(default_factory=lambda: Labelled(Refusal, Breach, Answer))
+    closes: Labelled[WhyClosed] = field(default_factory=lambda: Labelled(Close, Breach))
+    tcp_rtt: Labelled[str] = field(default_factory=lambda: Labelled(RTT_LABELS))
+    tls_request_version: Labelled[str] = field(default_factory=lambda: Labelled(TLS_VERSIONS))
+    reloads: Labelled[str] = field(default_factory=lambda: Labelled(RELOADED))
+    reload_failures: Labelled[str] = field(default_factory=lambda: Labelled(RELOADED))
     queue_average_ms: float = 0.0
 
+    def labelled(self) -> dict[str, dict[str, int]]:
+        """Return name -> label -> count, of the labels that were counted."""
+        values = {name: value.by_label() for name, value in vars(self).items() if isinstance(value, Labelled)}
+        return {name: counts for name, counts in values.items() if counts}
+
     def note_queue_time(self, waited_s: float) -> None:
-        """A packet left its queue, or was dropped from its head; derper's moving average."""
+        """Add a packet that left its queue, or was dropped from its head.
+
+        The average moves as derper's.
+        """
         self.queue_average_ms += 0.1 * (waited_s * 1000 - self.queue_average_ms)
 
     def note_rtt(self, rtt_us: int) -> None:
-        """One connection's round trip time, from tcpinfo.py; negative where there is none."""
-        bucket = "non-tcp" if rtt_us < 0 else next((f"{limit}ms" for limit in RTT_BUCKETS_MS if rtt_us < limit * 1000), "inf")
-        self.labelled["tcp_rtt", bucket] += 1
+        """Count one connection's round trip time from tcpinfo.py.
+
+        It is negative where there is none.
+        """
+        bucket = (
+            "non-tcp"
+            if rtt_us < 0
+            else next((f"{limit}ms" for limit in RTT_BUCKETS_MS if rtt_us < limit * 1000), "inf")
+        )
+        self.tcp_rtt.add(bucket)
 
 
 @dataclass(frozen=True)
 class Stats:
-    """One process at one moment, or several added up. Counters only grow; `gauges` go up and down."""
+    """One process at one moment, or several added up.
 
-    counters: dict[str, int] = field(default_factory=dict)
+    Counters only grow; `gauges` go up and down.
+    """
+
+    counters: Counts = field(default_factory=Counts)
     labelled: dict[str, dict[str, int]] = field(default_factory=dict)
     dropped_packets: dict[str, int] = field(default_factory=dict)  # "reason/kind"
     dropped_bytes: dict[str, int] = field(default_factory=dict)
@@ -63,18 +92,30 @@ class Stats:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Stats:
+        """Return the stats that `to_json` made the document of."""
+        return cls(**{**document, "counters": Counts(**document["counters"])})
 
-def snapshot(switch: Switch, tally: Tally, gauges: Mapping[str, float], problems: list[str]) -> Stats:
-    """Now. `gauges` are the caller's own (file descriptors, certificate's end…), `problems` what its last consistency check found."""
+
+def snapshot(
+    switch: Switch,
+    tally: Tally,
+    gauges: Mapping[str, float],
+    problems: list[str],
+    labelled: Mapping[str, dict[str, int]] | None = None,
+) -> Stats:
+    """Return the figures of now.
+
+    `gauges` and `labelled` are the caller's own (file descriptors, STUN requests…). `problems` are
+    those of its last consistency check.
+    """
     totals = switch.totals()
-    totals.update(tally.counts)
-    received, disco = totals["packets_received"], totals.pop("packets_received_disco")
-    labelled: dict[str, dict[str, int]] = {"packets_received_kind": {"disco": disco, "other": received - disco}}
-    for (name, label), count in tally.labelled.items():
-        labelled.setdefault(name, {})[label] = count
+    disco = totals.packets_received_disco
+    kinds = {"disco": disco, "other": totals.packets_received - disco}
     return Stats(
-        counters=dict(totals),
-        labelled=labelled,
+        counters=totals,
+        labelled={"packets_received_kind": kinds, **tally.labelled(), **(labelled or {})},
         dropped_packets={f"{reason}/{kind}": cell[0] for (reason, kind), cell in switch.drops.items()},
         dropped_bytes={f"{reason}/{kind}": cell[1] for (reason, kind), cell in switch.drops.items()},
         gauges={**_gauges(switch), "average_queue_duration_ms": tally.queue_average_ms, **gauges},
@@ -87,7 +128,9 @@ def _gauges(switch: Switch) -> dict[str, float]:
     local = [peer for peer in switch.peers.values() if peer.sessions]
     duplicates = [len(peer.sessions) for peer in local if len(peer.sessions) > 1]
     # Another worker's clients are this relay's, not a remote one's.
-    remote = sum(not peer.sessions and not any(link.sibling for link in peer.links) for peer in switch.peers.values())
+    remote = sum(
+        not peer.sessions and not any(link.sibling for link in peer.links) for peer in switch.peers.values()
+    )
     return {
         "current_connections": sum(not session.sibling for session in sessions),
         "current_home_connections": sum(session.home for session in sessions),
@@ -103,8 +146,8 @@ def _gauges(switch: Switch) -> dict[str, float]:
 
 
 def merge(parts: Iterable[Stats]) -> Stats:
-    """Several workers as one relay."""
-    counters: Counter[str] = Counter()
+    """Return several workers' figures as those of one relay."""
+    counters = Counts()
     labelled: dict[str, Counter[str]] = {}
     packets: Counter[str] = Counter()
     octets: Counter[str] = Counter()
@@ -112,7 +155,7 @@ def merge(parts: Iterable[Stats]) -> Stats:
     problems: list[str] = []
     workers = 0
     for part in parts:
-        counters.update(part.counters)
+        counters.add(part.counters)
         packets.update(part.dropped_packets)
         octets.update(part.dropped_bytes)
         for name, by_label in part.labelled.items():
@@ -122,26 +165,32 @@ def merge(parts: Iterable[Stats]) -> Stats:
             gauges[name] = pick(gauges.get(name, value), value) if pick else gauges.get(name, 0) + value
         problems += part.problems
         workers += part.workers
-    return Stats(dict(counters), {name: dict(c) for name, c in labelled.items()}, dict(packets), dict(octets), gauges, problems, workers)
+    by_name = {name: dict(counts) for name, counts in labelled.items()}
+    return Stats(counters, by_name, dict(packets), dict(octets), gauges, problems, workers)
 
 
 class Rates:
-    """Totals of the last minute: `note` them every few seconds, and ask how fast they grow."""
+    """The totals of the last minute. `note` them every few seconds, and ask how fast they grow."""
 
     KEPT_S: Final = 65.0
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[float, dict[str, int]]] = deque()
+        self._samples: deque[tuple[float, Counts]] = deque()
 
-    def note(self, now: float, totals: Mapping[str, int]) -> None:
-        self._samples.append((now, dict(totals)))
+    def note(self, now: float, totals: Counts) -> None:
+        self._samples.append((now, totals))
         while now - self._samples[0][0] > self.KEPT_S:
             self._samples.popleft()
 
-    def per_second(self, name: str, over_s: float) -> float:
-        """How much a counter grew per second over about the last `over_s` seconds; 0 while there are not two samples."""
+    def per_second(self, counter: Callable[[Counts], int], over_s: float) -> float:
+        """Return how fast a counter grew, per second, over about the last `over_s` seconds.
+
+        Return 0 while there are not two samples.
+        """
         if len(self._samples) < 2:
             return 0.0
         last_at, last = self._samples[-1]
-        since, then = next(sample for sample in self._samples if last_at - sample[0] <= over_s or sample is self._samples[-2])
-        return (last.get(name, 0) - then.get(name, 0)) / (last_at - since) if last_at > since else 0.0
+        since, then = next(
+            sample for sample in self._samples if last_at - sample[0] <= over_s or sample is self._samples[-2]
+        )
+        return (counter(last) - counter(then)) / (last_at - since) if last_at > since else 0.0

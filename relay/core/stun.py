@@ -1,9 +1,12 @@
-"""STUN as Tailscale uses it: one request form, one response form. Bytes in, bytes out; no I/O, no clock.
+"""STUN as Tailscale uses it: one request form, one response form.
 
-A client asks "which address do you see me at?" with a 40-byte binding request (SOFTWARE `tailnode`, FINGERPRINT) and is
-told with an XOR-MAPPED-ADDRESS. Everything else gets silence, and an answer is never longer than a request needs to be
-(32 or 44 bytes for 40), so the relay is no amplifier. Sources: net/stun/stun.go, net/stunserver/stunserver.go of
-tailscale; RFC 5389.
+Bytes in, bytes out; no I/O, no clock.
+
+A client asks "which address do you see me at?" with a 40-byte binding request (SOFTWARE `tailnode`,
+FINGERPRINT). The answer is an XOR-MAPPED-ADDRESS. Other datagrams get no answer, and an answer is
+never longer than a request needs to be (32 or 44 bytes for 40), so the relay is no amplifier.
+
+Sources: net/stun/stun.go, net/stunserver/stunserver.go of tailscale; RFC 5389.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import Struct
 from typing import Final
 
+from relay.core.reasons import Breach
 from relay.core.wire import ProtocolError
 
 COOKIE: Final = 0x2112A442
@@ -48,31 +52,35 @@ _IPV4_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 
 
 def pack_request(txid: bytes) -> bytes:
-    """A binding request as tailscaled sends it; `txid` is 12 random bytes."""
+    """Pack a binding request as tailscaled sends it. `txid` is 12 random bytes."""
     body = _REQUEST_HEAD + txid + _REQUEST_TAIL
     return body + _fingerprint(body[:32])
 
 
 def parse_request(request: bytes | bytearray, size: int | None = None) -> bytes:
-    """The transaction id of a request that deserves an answer. Raises ProtocolError("not_stun") for every other datagram.
+    """Return the transaction id of a request that deserves an answer.
 
-    `size`: only so many bytes of `request` are the datagram (a receive buffer that is used again and again).
+    Raises ProtocolError (NOT_STUN) for every other datagram. With `size`, only so many bytes of
+    `request` are the datagram: it is a receive buffer that is used again and again.
     """
     if (len(request) if size is None else size) == _USUAL.size:
         head, txid, tail, fingerprint = _USUAL.unpack_from(request)
         if head == _REQUEST_HEAD and tail == _REQUEST_TAIL:
             if crc32(_SOFTWARE_TAILNODE, crc32(txid, _HEAD_CRC)) ^ _CRC_XOR != fingerprint:
-                raise ProtocolError("not_stun")
+                raise ProtocolError(Breach.NOT_STUN)
             return bytes(txid)
     return _parse_unusual(bytes(request[:size]))
 
 
-def answer_batch4(requests: memoryview, sizes: Iterable[int], sources: memoryview, answers: bytearray) -> list[int]:
-    """Answer usual requests seen on IPv4; the slots of all other datagrams, whose answers are left as they were.
+def answer_batch4(
+    requests: memoryview, sizes: Iterable[int], sources: memoryview, answers: bytearray
+) -> list[int]:
+    """Answer usual requests seen on IPv4. Return the slots of all other datagrams.
 
-    `requests` holds a datagram every SLOT bytes, `sources` a `struct sockaddr_in` every SOURCE4 bytes (port and address in
-    network order), `answers` gets one every ANSWER4 bytes. Whole batches, and no call into Python per datagram: 320 k answers
-    per CPU-second instead of 230 k with a slice and two calls for each.
+    Their answers are left as they were. `requests` holds a datagram every SLOT bytes, `sources` a
+    `struct sockaddr_in` every SOURCE4 bytes (port and address in network order), and `answers` gets
+    one every ANSWER4 bytes. It takes whole batches, with no call into Python per datagram: 320 k
+    answers per CPU-second instead of 230 k with a slice and two calls for each.
     """
     unusual: list[int] = []
     pack, at = _ANSWER4.pack_into, -ANSWER4
@@ -92,7 +100,10 @@ def answer_batch4(requests: memoryview, sizes: Iterable[int], sources: memoryvie
 
 
 def pack_response(txid: bytes, address: bytes, port: int) -> bytes:
-    """The answer for a client seen at `address` (4 or 16 packed bytes; mapped IPv4 counts as IPv4)."""
+    """Pack the answer for a client seen at `address`.
+
+    That is 4 or 16 packed bytes; mapped IPv4 counts as IPv4.
+    """
     if len(address) == 16:
         if address[:12] != _IPV4_MAPPED:
             mask = _REQUEST_HEAD[4:] + txid
@@ -100,20 +111,25 @@ def pack_response(txid: bytes, address: bytes, port: int) -> bytes:
             port_bytes = (port ^ _PORT_MASK).to_bytes(2, "big")
             return _ANSWER6_HEAD + txid + _ANSWER6_ATTR + port_bytes + masked.to_bytes(16, "big")
         address = address[12:]
-    return _ANSWER4.pack(_ANSWER4_HEAD, txid, _ANSWER4_ATTR, port ^ _PORT_MASK, _WORD.unpack(address)[0] ^ COOKIE)
+    return _ANSWER4.pack(
+        _ANSWER4_HEAD, txid, _ANSWER4_ATTR, port ^ _PORT_MASK, _WORD.unpack(address)[0] ^ COOKIE
+    )
 
 
 def parse_response(response: bytes, txid: bytes) -> tuple[IPv4Address | IPv6Address, int]:
-    """(address, port) that the server saw. Raises ProtocolError: not_stun, wrong_txid, stun_error, no_address."""
+    """Return the (address, port) that the server saw.
+
+    Raises ProtocolError: NOT_STUN, WRONG_TXID, STUN_ERROR, NO_ADDRESS.
+    """
     if len(response) < 20 or response[4:8] != _REQUEST_HEAD[4:] or response[0] & 0xC0:
-        raise ProtocolError("not_stun")
+        raise ProtocolError(Breach.NOT_STUN)
     if response[8:20] != txid:
-        raise ProtocolError("wrong_txid")
+        raise ProtocolError(Breach.WRONG_TXID)
     end = 20 + int.from_bytes(response[2:4], "big")
     if response[:2] != b"\1\1":
-        raise ProtocolError("stun_error")
+        raise ProtocolError(Breach.STUN_ERROR)
     if end > len(response):
-        raise ProtocolError("not_stun")
+        raise ProtocolError(Breach.NOT_STUN)
     found: tuple[IPv4Address | IPv6Address, int] | None = None
     mask = response[4:20]
     for kind, value in _attributes(response[:end]):
@@ -122,31 +138,40 @@ def parse_response(response: bytes, txid: bytes) -> tuple[IPv4Address | IPv6Addr
         if kind == _MAPPED_ADDRESS:
             found = _parse_address(value, bytes(16))
     if found is None:
-        raise ProtocolError("no_address")
+        raise ProtocolError(Breach.NO_ADDRESS)
     return found
 
 
 def _parse_unusual(request: bytes) -> bytes:
-    """What the reference also answers: other attributes and another order, as long as the fingerprint is last and right."""
+    """Return the transaction id of another request that the reference answers, too.
+
+    Those have other attributes, or another order, as long as the fingerprint is last and right.
+    """
     if len(request) < 20 or request[:2] != b"\0\1" or request[4:8] != _REQUEST_HEAD[4:]:
-        raise ProtocolError("not_stun")
+        raise ProtocolError(Breach.NOT_STUN)
     attributes = _attributes(request)
-    if (_SOFTWARE, _TAILNODE) not in attributes or attributes[-1] != (_FINGERPRINT, _fingerprint(request[:-8])):
-        raise ProtocolError("not_stun")
+    if (_SOFTWARE, _TAILNODE) not in attributes or attributes[-1] != (
+        _FINGERPRINT,
+        _fingerprint(request[:-8]),
+    ):
+        raise ProtocolError(Breach.NOT_STUN)
     return request[8:20]
 
 
 def _attributes(message: bytes) -> list[tuple[int, bytes]]:
-    """(type, value) of each attribute up to the end of the datagram; values are padded to multiples of four."""
+    """Return (type, value) of each attribute up to the end of the datagram.
+
+    Values are padded to multiples of four.
+    """
     found: list[tuple[int, bytes]] = []
     position, end = 20, len(message)
     while position < end:
         if position + 4 > end:
-            raise ProtocolError("not_stun")
+            raise ProtocolError(Breach.NOT_STUN)
         kind, length = _ATTRIBUTE.unpack_from(message, position)
         padded = (length + 3) & ~3
         if position + 4 + padded > end:
-            raise ProtocolError("not_stun")
+            raise ProtocolError(Breach.NOT_STUN)
         found.append((kind, message[position + 4 : position + 4 + length]))
         position += 4 + padded
     return found
@@ -155,7 +180,7 @@ def _attributes(message: bytes) -> list[tuple[int, bytes]]:
 def _parse_address(value: bytes, mask: bytes) -> tuple[IPv4Address | IPv6Address, int]:
     size = {(8, 1): 4, (20, 2): 16}.get((len(value), value[1] if len(value) > 1 else 0))
     if size is None:
-        raise ProtocolError("not_stun")
+        raise ProtocolError(Breach.NOT_STUN)
     port = int.from_bytes(value[2:4], "big") ^ int.from_bytes(mask[:2], "big")
     packed = bytes(a ^ b for a, b in zip(value[4:], mask[:size], strict=True))
     return ip_address(packed[12:] if packed[:12] == _IPV4_MAPPED else packed), port

@@ -1,28 +1,29 @@
-"""Who is connected, and where packets for a key go. No I/O; time comes from the clock that is handed in.
+"""The clients that are connected, and the ways that packets for their keys go.
 
-One `Switch` per process. A key may have several connections (a laptop that changed networks, a cloned key): packets go to
-the one that connected or spoke last, the others stay. A key may also be known through mesh links to other relays of the
-region; a local connection always wins over those. Source of the rules: derp/derpserver/derpserver.go of tailscale.
+No I/O; `clock` gives the time.
+
+One `Switch` per process. A key may have several connections (a laptop that changed networks, a
+cloned key): packets go to the one that connected or spoke last, the others stay. A key may also be
+known through mesh links to other relays of the region; a local connection always wins over those.
+Source of the rules: derp/derpserver/derpserver.go of tailscale.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, Protocol
+from typing import Protocol
 
+from relay.core.counts import Counts
 from relay.core.handshake import ClientInfo
 from relay.core.outbox import Outbox, Remote
+from relay.core.reasons import Close, Drop
 from relay.core.wire import GONE_DISCONNECTED, PeerPresent, pack_close_peer, pack_peer_gone, pack_peer_present
-
-DROP_REASONS: Final = (
-    "unknown_dest", "unknown_dest_on_fwd", "gone_disconnected", "queue_head", "queue_tail", "write_error", "dup_client",
-)  # fmt: skip
 
 
 class Member(Protocol):
-    """A local connection, as the tables and their readers see it. session.py has the one implementation."""
+    """A local connection, as the tables and their readers see it. session.py implements it."""
 
     key: bytes
     info: ClientInfo
@@ -37,7 +38,6 @@ class Member(Protocol):
     home: bool
     rivals: bool
     heard: set[bytes] | None
-    reason: str
     rx_packets: int
     rx_bytes: int
     rx_disco: int
@@ -46,18 +46,8 @@ class Member(Protocol):
     def present(self) -> PeerPresent:
         """Describe the connection to watchers."""
 
-    def hang_up(self, reason: str) -> None:
+    def hang_up(self, reason: Close) -> None:
         """Ask the I/O layer to end the connection."""
-
-
-TOTALS: Final[dict[str, Callable[[Member], int]]] = {  # what a connection counts itself
-    "packets_received": lambda session: session.rx_packets,
-    "bytes_received": lambda session: session.rx_bytes,
-    "packets_received_disco": lambda session: session.rx_disco,
-    "packets_forwarded_in": lambda session: session.rx_forwarded,
-    "packets_sent": lambda session: session.outbox.packets,
-    "bytes_sent": lambda session: session.outbox.payload_octets,
-}
 
 
 class MeshLink:
@@ -75,18 +65,18 @@ class MeshLink:
 
     @property
     def packets(self) -> int:
-        """Packets forwarded so far."""
+        """Return how many packets were forwarded so far."""
         return self.outbox.packets + self._forwarded + sum(remote.packets for remote in self.remotes.values())
 
     def remote(self, key: bytes) -> Remote:
-        """The way to a sibling's client, while the link takes packets."""
+        """Return the way to a sibling's client. Only while the link takes packets."""
         remote = self.remotes.get(key)
         if remote is None:
             remote = self.remotes[key] = Remote(self.outbox, key)
         return remote
 
     def let_go(self, key: bytes) -> None:
-        """Packets for this key go another way from now on; those in `pending` still leave."""
+        """Send packets for this key another way from now on. Those in `pending` still leave."""
         remote = self.remotes.pop(key, None)
         if remote is not None:
             remote.set_current(False)
@@ -94,13 +84,19 @@ class MeshLink:
             remote.packets = 0
 
     def block(self) -> None:
-        """The link takes no more bytes: packets wait in its own outbox, which drops the oldest."""
+        """Note that the link takes no more bytes.
+
+        Packets wait in its own outbox, which drops the oldest.
+        """
         self.outbox.block()
         for key in [*self.remotes]:
             self.let_go(key)
 
     def discard(self) -> None:
-        """The link is gone, and with it every packet that has not left, also of remotes that were let go of."""
+        """Drop every packet that has not left: the link is gone.
+
+        That includes the packets of remotes that were let go of.
+        """
         for key in [*self.remotes]:
             self.let_go(key)
         for outbox in self.outbox.dirty:
@@ -112,7 +108,7 @@ class MeshLink:
 
 
 class Peer:
-    """Everything known of one key. `sessions` are its local connections, the one that spoke last at the end."""
+    """The connections and links of one key. The one of `sessions` that spoke last is at the end."""
 
     __slots__ = ("dropped", "key", "links", "sessions")
 
@@ -124,33 +120,42 @@ class Peer:
 
     @property
     def active(self) -> Member | None:
-        """The local connection that packets go to."""
+        """Return the local connection that packets go to."""
         return self.sessions[-1] if self.sessions else None
 
     @property
     def link(self) -> MeshLink | None:
-        """The mesh link that packets go to when there is no local connection: the oldest that knows the key."""
+        """Return the mesh link for packets when there is no local connection.
+
+        It is the oldest that knows the key.
+        """
         return next(iter(self.links), None)
 
 
 class Switch:
-    """The tables. The I/O layer reads `dirty` (outboxes to write) and `hangups` (sessions to end) after every call."""
+    """The tables.
+
+    The I/O layer reads `dirty` (outboxes to write) and `hangups` (sessions to end) after every
+    call.
+    """
 
     def __init__(self, clock: Callable[[], float], public_key: bytes) -> None:
         self.clock = clock
         self.public_key = public_key
         self.peers: dict[bytes, Peer] = {}
-        self.receivers: dict[bytes, set[Member]] = {}  # who got packets from a key, and will be told when it is gone
+        # The clients that got packets from a key, and hear when it is gone.
+        self.receivers: dict[bytes, set[Member]] = {}
         self.watchers: set[Member] = set()
         self.dirty: list[Outbox] = []
-        self.hangups: list[Member] = []
+        self.hangups: dict[Member, Close] = {}  # sessions to end, and why
         self.backlog = 0  # bytes put into outboxes in this tick
-        self.counts: Counter[str] = Counter()
-        self.drops = {(reason, kind): [0, 0] for reason in DROP_REASONS for kind in ("disco", "other")}  # packets, bytes
+        self.counts = Counts()
+        # Packets and bytes.
+        self.drops = {(reason, kind): [0, 0] for reason in Drop for kind in ("disco", "other")}
         self.sessions: set[Member] = set()
         self.mesh_links: set[MeshLink] = set()
 
-    def drop(self, reason: str, source: bytes, is_disco: bool, packets: int, payload_bytes: int) -> None:
+    def drop(self, reason: Drop, source: bytes, is_disco: bool, packets: int, payload_bytes: int) -> None:
         """Account for packets that go nowhere."""
         cell = self.drops[reason, "disco" if is_disco else "other"]
         cell[0] += packets
@@ -162,11 +167,14 @@ class Switch:
     # Local connections.
 
     def register(self, session: Member) -> None:
-        """A client was admitted: it is the active connection of its key from now on, and watchers are told."""
+        """Add an admitted client.
+
+        It is the active connection of its key from now on, and watchers hear of it.
+        """
         peer = self._peer(session.key)
         self.sessions.add(session)
         if peer.sessions:
-            self.counts["total_dup_client_conns"] += 1
+            self.counts.total_dup_client_conns += 1
             peer.sessions[-1].outbox.set_current(False)
         peer.sessions.append(session)
         session.outbox.set_current(True)
@@ -174,15 +182,18 @@ class Switch:
             link.let_go(peer.key)
         self._mark_rivals(peer)
         if self.watchers and not session.sibling:
-            self._tell_watchers(pack_peer_present(session.present()))
+            self._notify_watchers(pack_peer_present(session.present()))
 
     def unregister(self, session: Member) -> None:
-        """A connection ended, however. Its queued packets are dropped; who must know that the key is gone is told."""
+        """Remove a connection that ended.
+
+        Its queued packets are dropped. If its key is gone with it, watchers and receivers of its
+        packets hear of that.
+        """
         self.sessions.remove(session)
         self.watchers.discard(session)
         session.outbox.discard()
-        for name, amount in TOTALS.items():
-            self.counts[name] += amount(session)
+        _add_traffic(self.counts, session)
         for key in session.heard or ():
             self._unsubscribe(session, key)
         peer = self.peers[session.key]
@@ -193,11 +204,11 @@ class Switch:
             return
         if not session.sibling:
             elsewhere = any(link.sibling for link in peer.links)
-            self._tell_watchers(pack_peer_gone(peer.key, GONE_DISCONNECTED), external_too=not elsewhere)
+            self._notify_watchers(pack_peer_gone(peer.key, GONE_DISCONNECTED), external_too=not elsewhere)
         self._forget_if_gone(peer)
 
     def note_activity(self, session: Member) -> None:
-        """One of several connections of a key spoke: packets go to it from now on."""
+        """Send packets for a key to this one of its connections from now on: it spoke."""
         sessions = self.peers[session.key].sessions
         if sessions[-1] is not session:
             sessions[-1].outbox.set_current(False)
@@ -206,7 +217,10 @@ class Switch:
             session.outbox.set_current(True)
 
     def subscribe(self, receiver: Member, source: bytes) -> None:
-        """`receiver` gets packets from `source`; once in its life it is told when that key is gone."""
+        """Note that `receiver` gets packets from `source`.
+
+        Once in its life it hears when that key is gone.
+        """
         if receiver.heard is None:
             receiver.heard = set()
         if source not in receiver.heard:
@@ -219,13 +233,13 @@ class Switch:
         if peer is None:
             return
         for session in peer.sessions:
-            session.hang_up("closed_by_mesh_peer")
+            session.hang_up(Close.CLOSED_BY_MESH_PEER)
         for link in peer.links:
             if link.sibling and siblings_too:
                 link.outbox.control(pack_close_peer(key))
 
     def watch(self, watcher: Member) -> None:
-        """Tell a mesh peer of every client now and of every change from now on."""
+        """Send a mesh peer every client now, and every change from now on."""
         if watcher.key == self.public_key:
             return  # this relay, connected to itself
         self.watchers.add(watcher)
@@ -237,57 +251,57 @@ class Switch:
     # Clients of other relays, as their mesh links announce them.
 
     def add_link(self, link: MeshLink) -> None:
-        """A mesh link is up."""
+        """Add a mesh link that is up."""
         self.mesh_links.add(link)
 
     def announce(self, link: MeshLink, present: PeerPresent) -> None:
-        """The relay behind `link` has this client."""
+        """Note that the relay behind `link` has this client."""
         if present.key == self.public_key:
             return
         peer = self._peer(present.key)
         if link in peer.links:
             return
         if len(peer.links) == 1:
-            self.counts["multiforwarder_created"] += 1
+            self.counts.multiforwarder_created += 1
         known = self._present(peer, external=True) is not None
         peer.links[link] = present
         if link.sibling and not known:
-            self._tell_watchers(pack_peer_present(present), siblings_too=False)
+            self._notify_watchers(pack_peer_present(present), siblings_too=False)
 
     def withdraw(self, link: MeshLink, key: bytes) -> None:
-        """The relay behind `link` no longer has this client."""
+        """Note that the relay behind `link` no longer has this client."""
         peer = self.peers.get(key)
         if peer is None or link not in peer.links:
-            self.counts["packet_forwarder_delete_other_value"] += 1
+            self.counts.packet_forwarder_delete_other_value += 1
             return
         del peer.links[link]
         link.let_go(key)
         if len(peer.links) == 1:
-            self.counts["multiforwarder_deleted"] += 1
+            self.counts.multiforwarder_deleted += 1
         if link.sibling and self._present(peer, external=True) is None:
-            self._tell_watchers(pack_peer_gone(key, GONE_DISCONNECTED), siblings_too=False)
+            self._notify_watchers(pack_peer_gone(key, GONE_DISCONNECTED), siblings_too=False)
         self._forget_if_gone(peer)
 
     def remove_link(self, link: MeshLink) -> None:
-        """A mesh link broke: whoever was reachable through it alone is gone."""
+        """Remove a broken mesh link. A client that was reachable through it alone is gone."""
         self.mesh_links.discard(link)
         link.discard()
         for key in [peer.key for peer in self.peers.values() if link in peer.links]:
             self.withdraw(link, key)
-        self.counts["packets_forwarded_out"] += link.packets
+        self.counts.packets_forwarded_out += link.packets
 
-    # Looking at it.
+    # Figures and checks.
 
-    def totals(self) -> Counter[str]:
-        """Every counter over the whole life of the process; what live connections count themselves is added here."""
-        totals = self.counts.copy()
-        for name, amount in TOTALS.items():
-            totals[name] += sum(map(amount, self.sessions))
-        totals["packets_forwarded_out"] += sum(link.packets for link in self.mesh_links)
+    def totals(self) -> Counts:
+        """Return every counter over the life of the process, with those of live connections."""
+        totals = replace(self.counts)
+        for session in self.sessions:
+            _add_traffic(totals, session)
+        totals.packets_forwarded_out += sum(link.packets for link in self.mesh_links)
         return totals
 
     def consistency_check(self) -> list[str]:
-        """What does not add up, one sentence each; empty when all is well."""
+        """Return the contradictions found, one sentence each. None when all is well."""
         problems: list[str] = []
         local = [session for peer in self.peers.values() for session in peer.sessions]
         if set(local) != self.sessions or len(local) != len(self.sessions):
@@ -297,15 +311,21 @@ class Switch:
         if not self.watchers <= self.sessions:
             problems.append("a watcher is not connected")
         for key, receivers in self.receivers.items():
-            if any(key not in (receiver.heard or ()) or receiver not in self.sessions for receiver in receivers):
+            if any(
+                key not in (receiver.heard or ()) or receiver not in self.sessions for receiver in receivers
+            ):
                 problems.append(f"{key.hex()} has a receiver that does not know it")
         totals = self.totals()
-        arrived = totals["packets_received"] + totals["packets_forwarded_in"]
-        left = totals["packets_sent"] + totals["packets_forwarded_out"]
+        arrived = totals.packets_received + totals.packets_forwarded_in
+        left = totals.packets_sent + totals.packets_forwarded_out
         dropped = sum(packets for packets, _ in self.drops.values())
-        waiting = sum(member.outbox.waiting for members in (self.sessions, self.mesh_links) for member in members)
+        waiting = sum(
+            member.outbox.waiting for members in (self.sessions, self.mesh_links) for member in members
+        )
         if arrived != left + dropped + waiting:
-            problems.append(f"{arrived} packets arrived, but {left} left, {dropped} were dropped and {waiting} wait")
+            problems.append(
+                f"{arrived} packets arrived, but {left} left, {dropped} were dropped and {waiting} wait"
+            )
         return problems
 
     def _check_peer(self, peer: Peer) -> Iterable[str]:
@@ -328,25 +348,28 @@ class Switch:
             session.rivals = len(peer.sessions) > 1
 
     def _present(self, peer: Peer, *, external: bool) -> PeerPresent | None:
-        """How watchers see a key: local clients, and for relays other than our own workers also those of our workers."""
+        """Describe a key to watchers. Return None if they are not to see it.
+
+        They see local clients. Relays other than our own workers also see those of our workers.
+        """
         if peer.active is not None:
             return None if peer.active.sibling else peer.active.present()
         if external:
             return next((present for link, present in peer.links.items() if link.sibling), None)
         return None
 
-    def _tell_watchers(self, frame: bytes, *, external_too: bool = True, siblings_too: bool = True) -> None:
+    def _notify_watchers(self, frame: bytes, *, external_too: bool = True, siblings_too: bool = True) -> None:
         for watcher in self.watchers:
             if siblings_too if watcher.sibling else external_too:
                 watcher.outbox.control(frame)
 
     def _forget_if_gone(self, peer: Peer) -> None:
-        """The key left the region: tell those who got packets from it."""
+        """Forget a key that left the region, and report that to receivers of its packets."""
         if peer.sessions or peer.links:
             return
         del self.peers[peer.key]
         receivers = self.receivers.pop(peer.key, set())
-        self.counts["peer_gone_disconnected_frames"] += len(receivers)
+        self.counts.peer_gone_disconnected_frames += len(receivers)
         for receiver in receivers:
             receiver.outbox.control(pack_peer_gone(peer.key, GONE_DISCONNECTED))
 
@@ -355,3 +378,13 @@ class Switch:
         receivers.discard(receiver)
         if not receivers:
             self.receivers.pop(source, None)
+
+
+def _add_traffic(counts: Counts, session: Member) -> None:
+    """Add the counters that a connection keeps itself."""
+    counts.packets_received += session.rx_packets
+    counts.bytes_received += session.rx_bytes
+    counts.packets_received_disco += session.rx_disco
+    counts.packets_forwarded_in += session.rx_forwarded
+    counts.packets_sent += session.outbox.packets
+    counts.bytes_sent += session.outbox.payload_octets

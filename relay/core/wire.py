@@ -1,9 +1,9 @@
-"""DERP on the wire: frame types, limits, packing and parsing. No I/O, no clock; imports nothing of the relay.
+"""DERP on the wire: frame types, limits, packing and parsing. No I/O, no clock.
 
 The whole protocol in one comment
 ---------------------------------
-A client opens TCP (usually TLS), sends one HTTP request `GET /derp` with `Upgrade: DERP`, gets `101`, and from then on
-both sides send frames over the same byte stream:
+A client opens TCP (usually TLS), sends one HTTP request `GET /derp` with `Upgrade: DERP`, gets
+`101`, and from then on both sides send frames over the same byte stream:
 
     type (1 byte) | length (4 bytes, big endian) | payload (length bytes)
 
@@ -13,17 +13,19 @@ both sides send frames over the same byte stream:
       <------------- SERVER_INFO -------------  nonce, NaCl box of JSON: the client is admitted
       -------------- SEND_PACKET ------------>  destination key, packet
       <------------- RECV_PACKET -------------  source key, packet
-      <------------- KEEP_ALIVE --------------  every 60 to 65 s; a client gives up after 120 s of silence
+      <------------- KEEP_ALIVE --------------  every 60 to 65 s; clients give up after 120 s
       <----- PING, PONG, NOTE_PREFERRED ----->  signs of life; "you are my home relay"
-      <--- PEER_GONE, HEALTH, RESTARTING -----  what a client may want to know
+      <--- PEER_GONE, HEALTH, RESTARTING -----  news for a client
 
-A connection that proves knowledge of the relay's mesh key may also send WATCH_CONNS (and is then told about every
-client with PEER_PRESENT and PEER_GONE), FORWARD_PACKET and CLOSE_PEER. Packets are opaque to the relay: WireGuard or
-disco, both encrypted end to end. There is no error frame: whoever breaks a rule is hung up on. Unknown frame types
-are skipped, so that either side may be older.
+A connection that proves knowledge of the relay's mesh key may also send WATCH_CONNS (and then hears
+of every client with PEER_PRESENT and PEER_GONE), FORWARD_PACKET and CLOSE_PEER. Packets are opaque
+to the relay: WireGuard or disco, both encrypted end to end. There is no error frame: the answer to
+a broken rule is to hang up. Unknown frame types are skipped, so that either side may be older.
 
-A SEND_PACKET and the RECV_PACKET that it becomes have the same length; only the type and the key differ. That is what
-the relay's hot path lives on (session.py). Sources: derp/derp.go and derp/derpserver of tailscale 1.104.5.
+A SEND_PACKET and the RECV_PACKET that it becomes have the same length; only the type and the key
+differ. The relay's hot path depends on that (session.py).
+
+Sources: derp/derp.go and derp/derpserver of tailscale 1.104.5.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import Struct
 from typing import Final
+
+from relay.core.reasons import Breach
 
 PROTOCOL_VERSION: Final = 2
 MAGIC: Final = b"DERP\xf0\x9f\x94\x91"
@@ -68,7 +72,8 @@ PING: Final = 0x12
 PONG: Final = 0x13
 HEALTH: Final = 0x14
 RESTARTING: Final = 0x15
-FORWARD_RUN: Final = 0x7F  # between the workers of one relay only: destination, then RECV_PACKET frames of one source
+# Between the workers of one relay only: destination, then RECV_PACKET frames of one source.
+FORWARD_RUN: Final = 0x7F
 
 GONE_DISCONNECTED: Final = 0x00
 GONE_NOT_HERE: Final = 0x01
@@ -87,107 +92,110 @@ WATCH_CONNS_FRAME: Final = HEADER.pack(WATCH_CONNS, 0)
 
 
 class ProtocolError(Exception):
-    """The peer broke a rule; the only answer is to hang up. `reason` is a short constant word: it is a metric's label."""
+    """The peer broke a rule; the only answer is to hang up."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: Breach) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
 def is_disco(packet: bytes | bytearray | memoryview) -> bool:
-    """Whether a packet looks like Tailscale's NAT traversal (disco/disco.go: LooksLikeDiscoWrapper)."""
+    """Whether a packet looks like NAT traversal (LooksLikeDiscoWrapper in disco/disco.go)."""
     return len(packet) >= MIN_DISCO and packet[:6] == DISCO_MAGIC
 
 
 def is_app_name(name: str) -> bool:
-    """Whether `name` may stand in a client's ClientInfo: at most 32 characters of printable ASCII, or none."""
+    """Whether `name` may be a client's app name: up to 32 characters of printable ASCII."""
     return len(name) <= MAX_APP_NAME and all(" " <= char <= "~" for char in name)
 
 
 def pack_frame(kind: int, payload: bytes = b"") -> bytes:
-    """Any frame."""
+    """Pack any frame."""
     return HEADER.pack(kind, len(payload)) + payload
 
 
 def pack_server_key(public: bytes) -> bytes:
-    """The greeting, always the server's first frame."""
+    """Pack the greeting, always the server's first frame."""
     return pack_frame(SERVER_KEY, MAGIC + public)
 
 
 def parse_server_key(payload: bytes) -> bytes:
-    """The server's public key out of the greeting's payload; bytes behind it belong to the future."""
+    """Return the server's public key out of the greeting's payload.
+
+    Bytes behind it are for future versions.
+    """
     if not 40 <= len(payload) <= MAX_GREETING or payload[:8] != MAGIC:
-        raise ProtocolError("bad_server_key")
+        raise ProtocolError(Breach.BAD_SERVER_KEY)
     return payload[8:40]
 
 
 def pack_send_packet(destination: bytes, packet: bytes) -> bytes:
-    """Client to server. `packet` is at most MAX_PACKET bytes."""
+    """Pack a client's packet for the server. `packet` is at most MAX_PACKET bytes."""
     return pack_frame(SEND_PACKET, destination + packet)
 
 
 def pack_recv_packet(source: bytes, packet: bytes) -> bytes:
-    """Server to client."""
+    """Pack the server's packet for a client."""
     return pack_frame(RECV_PACKET, source + packet)
 
 
 def pack_forward_packet(source: bytes, destination: bytes, packet: bytes) -> bytes:
-    """Mesh peer to server."""
+    """Pack a mesh peer's packet for the server."""
     return pack_frame(FORWARD_PACKET, source + destination + packet)
 
 
 def pack_note_preferred(home: bool) -> bytes:
-    """Client to server: this relay is (not) my home."""
+    """Pack a client's note to the server: "this relay is (not) my home"."""
     return pack_frame(NOTE_PREFERRED, b"\1" if home else b"\0")
 
 
 def pack_ping(data: bytes) -> bytes:
-    """Either way; `data` is 8 bytes that come back in the pong."""
+    """Pack a ping, in either direction. `data` is 8 bytes that come back in the pong."""
     return pack_frame(PING, data)
 
 
 def pack_pong(data: bytes) -> bytes:
-    """The answer to a ping with the same 8 bytes."""
+    """Pack the answer to a ping with the same 8 bytes."""
     return pack_frame(PONG, data)
 
 
 def pack_close_peer(key: bytes) -> bytes:
-    """Mesh peer to server: hang up on every connection of `key`."""
+    """Pack a mesh peer's request to hang up on every connection of `key`."""
     return pack_frame(CLOSE_PEER, key)
 
 
 def pack_peer_gone(key: bytes, reason: int) -> bytes:
-    """Server to client: `key` left (GONE_DISCONNECTED) or was never here (GONE_NOT_HERE)."""
+    """Pack the news that `key` left (GONE_DISCONNECTED) or was never here (GONE_NOT_HERE)."""
     return pack_frame(PEER_GONE, key + bytes((reason,)))
 
 
 def parse_peer_gone(payload: bytes) -> tuple[bytes, int]:
-    """(key, reason); a missing reason means GONE_DISCONNECTED."""
+    """Return (key, reason). A missing reason means GONE_DISCONNECTED."""
     if len(payload) < KEY_LEN:
-        raise ProtocolError("short_peer_gone")
+        raise ProtocolError(Breach.SHORT_PEER_GONE)
     return payload[:KEY_LEN], payload[KEY_LEN] if len(payload) > KEY_LEN else GONE_DISCONNECTED
 
 
 def pack_health(problem: str) -> bytes:
-    """Server to client: what is wrong with this connection, or nothing any more."""
+    """Pack the problem of a client's connection, or "" when there is none any more."""
     return pack_frame(HEALTH, problem.encode())
 
 
 def pack_restarting(reconnect_in_ms: int, try_for_ms: int) -> bytes:
-    """Server to client: wait so long before reconnecting, then keep trying for so long."""
+    """Pack the notice to wait so long before reconnecting, then to keep trying for so long."""
     return pack_frame(RESTARTING, reconnect_in_ms.to_bytes(4, "big") + try_for_ms.to_bytes(4, "big"))
 
 
 def parse_restarting(payload: bytes) -> tuple[int, int]:
-    """(reconnect_in_ms, try_for_ms)."""
+    """Return (reconnect_in_ms, try_for_ms)."""
     if len(payload) < 8:
-        raise ProtocolError("short_restarting")
+        raise ProtocolError(Breach.SHORT_RESTARTING)
     return int.from_bytes(payload[:4], "big"), int.from_bytes(payload[4:8], "big")
 
 
 @dataclass(frozen=True, slots=True)
 class PeerPresent:
-    """A client of the relay, as watchers are told. `address` is None and `port` 0 when unknown."""
+    """A client of the relay, as watchers see it. `address` is None and `port` 0 when unknown."""
 
     key: bytes
     address: IPv4Address | IPv6Address | None = None
@@ -197,23 +205,33 @@ class PeerPresent:
 
 
 def pack_peer_present(peer: PeerPresent) -> bytes:
-    """Server to watcher, in the layout of 1.104: key, IPv6 or mapped IPv4, port, flags, length and text of the app name."""
+    """Pack a client for a watcher.
+
+    The layout is that of 1.104: key, IPv6 or mapped IPv4, port, flags, length and text of the app
+    name.
+    """
     name = peer.app_name.encode()
     fixed = _PRESENT_FIXED.pack(peer.key, _pack_address(peer.address), peer.port, peer.flags, len(name))
     return pack_frame(PEER_PRESENT, fixed + name)
 
 
 def parse_peer_present(payload: bytes) -> PeerPresent:
-    """Every layout there was: key alone (32 bytes), with address (50), with flags (51), with app name (52 and more)."""
+    """Parse every layout there was.
+
+    Those are the key alone (32 bytes), with address (50), with flags (51), with app name (52 and
+    more).
+    """
     size = len(payload)
     if size < KEY_LEN:
-        raise ProtocolError("short_peer_present")
+        raise ProtocolError(Breach.SHORT_PEER_PRESENT)
     if size < 50:
         return PeerPresent(payload[:KEY_LEN])
     port = int.from_bytes(payload[48:50], "big")
     flags = payload[50] if size > 50 else 0
     name = payload[52 : 52 + payload[51]] if size > 51 else b""
-    return PeerPresent(payload[:KEY_LEN], _parse_address(payload[32:48]), port, flags, name.decode("ascii", "replace"))
+    return PeerPresent(
+        payload[:KEY_LEN], _parse_address(payload[32:48]), port, flags, name.decode("ascii", "replace")
+    )
 
 
 def _pack_address(address: IPv4Address | IPv6Address | None) -> bytes:
@@ -229,9 +247,11 @@ def _parse_address(packed: bytes) -> IPv4Address | IPv6Address | None:
 
 
 class FrameReader:
-    """Cuts a byte stream into frames for whoever reads at leisure (clients, mesh links). The server's reader is session.py.
+    """A byte stream, cut into frames.
 
-    A declared length above `limit` raises ProtocolError("frame_too_long") before any of it is kept.
+    For clients and mesh links; the server's reader is session.py.
+
+    A declared length above `limit` raises ProtocolError (FRAME_TOO_LONG) before any of it is kept.
     """
 
     def __init__(self, limit: int = MAX_TO_CLIENT) -> None:
@@ -239,7 +259,7 @@ class FrameReader:
         self._buffer = bytearray()
 
     def receive(self, data: bytes | bytearray | memoryview) -> list[tuple[int, bytes]]:
-        """(type, payload) of every frame that `data` completes."""
+        """Return (type, payload) of every frame that `data` completes."""
         buffer = self._buffer
         buffer += data
         frames: list[tuple[int, bytes]] = []
@@ -247,7 +267,7 @@ class FrameReader:
         while len(buffer) - start >= HEADER_LEN:
             kind, length = HEADER.unpack_from(buffer, start)
             if length > self._limit:
-                raise ProtocolError("frame_too_long")
+                raise ProtocolError(Breach.FRAME_TOO_LONG)
             end = start + HEADER_LEN + length
             if len(buffer) < end:
                 break

@@ -12,6 +12,7 @@ from typing import Final
 
 import h11
 
+from relay.core.reasons import Refusal
 from relay.http import websocket
 
 MAX_CHALLENGE: Final = 64
@@ -136,12 +137,12 @@ def match_stock_upgrade(data: bytes, pages: Pages, *, peer: str) -> Upgrade | No
 class Conversation:
     """One HTTP connection: `receive` takes what arrived and gives what to send, until it ends or is upgraded.
 
-    `fault`: why it ends, if it is for what the client did; the word is a metric's label.
+    `fault`: why it ends, if it is for what the client did.
     """
 
     def __init__(self, pages: Pages, answer: Callable[[Request, Pages], Answer], *, peer: str) -> None:
         self.closing = False
-        self.fault = ""
+        self.fault: Refusal | None = None
         self._pages = pages
         self._answer = answer
         self._peer = peer
@@ -179,7 +180,7 @@ class Conversation:
                 elif isinstance(event, h11.Data):
                     self._body += len(event.data)
                     if self._body > MAX_BODY:
-                        self._blame("http_body_too_long")
+                        self._blame(Refusal.HTTP_BODY_TOO_LONG)
                 elif isinstance(event, h11.EndOfMessage):
                     done = self._finish()
                     if isinstance(done, Upgrade):
@@ -218,7 +219,7 @@ class Conversation:
         assert self._request is not None  # noqa: S101  (as above)
         self._answered += 1
         if self._answered == MAX_PIPELINED:
-            self._blame("too_many_http_requests")
+            self._blame(Refusal.TOO_MANY_HTTP_REQUESTS)
         sent = self._write(response, is_head=self._request.method == "HEAD")
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
@@ -241,11 +242,11 @@ class Conversation:
         fast = request.header(b"derp-fast-start") == b"1"
         return Upgrade(b"" if fast else pack_switching(self._pages.public_key), rest, False, not_ideal, request)
 
-    def _blame(self, fault: str) -> None:
+    def _blame(self, fault: Refusal) -> None:
         self.closing, self.fault = True, fault
 
     def _refuse(self, status: int) -> bytes:
-        self._blame("bad_http")
+        self._blame(Refusal.BAD_HTTP)
         return self._write(Response(status, b"bad request\n", (TEXT,)), is_head=False)
 
     def _write(self, response: Response, *, is_head: bool) -> bytes:

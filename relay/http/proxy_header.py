@@ -13,6 +13,7 @@ from struct import Struct
 from typing import Final
 
 from relay.core.addresses import parse_address
+from relay.core.reasons import Refusal
 
 MAX_V1: Final = 107  # the longest line, its CR LF included
 MAX_V2_BODY: Final = 2048  # addresses and TLVs; the field itself goes to 65,535
@@ -24,9 +25,9 @@ _V2_INET6: Final = Struct(">16s16sHH")
 
 
 class ProxyHeaderError(Exception):
-    """A PROXY header that is none; the only answer is to hang up. `reason` is a metric's label."""
+    """A PROXY header that is none; the only answer is to hang up."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: Refusal) -> None:
         super().__init__(reason)
         self.reason = reason
 
@@ -89,7 +90,7 @@ def parse_proxy_header(data: bytes) -> ProxyHeader | None:
         return _parse_v1(data)
     if _SIGNATURE.startswith(data) or b"PROXY ".startswith(data):
         return None
-    raise ProxyHeaderError("no_proxy_header")
+    raise ProxyHeaderError(Refusal.NO_PROXY_HEADER)
 
 
 def _parse_v1(data: bytes) -> ProxyHeader | None:
@@ -97,18 +98,18 @@ def _parse_v1(data: bytes) -> ProxyHeader | None:
     if end < 0:
         if len(data) < MAX_V1:
             return None
-        raise ProxyHeaderError("bad_proxy_header")
+        raise ProxyHeaderError(Refusal.BAD_PROXY_HEADER)
     words = data[:end].split(b" ")
     if words[1] == b"UNKNOWN":
         return ProxyHeader(end + 2, None)
     family = {b"TCP4": IPv4Address, b"TCP6": IPv6Address}.get(words[1])
     if family is None or len(words) != 6:
-        raise ProxyHeaderError("bad_proxy_header")
+        raise ProxyHeaderError(Refusal.BAD_PROXY_HEADER)
     try:
         source, _ = (family(word.decode("ascii")) for word in words[2:4])
         port, _ = (_parse_port(word) for word in words[4:])
     except ValueError:
-        raise ProxyHeaderError("bad_proxy_header") from None
+        raise ProxyHeaderError(Refusal.BAD_PROXY_HEADER) from None
     return ProxyHeader(end + 2, (str(source), port))
 
 
@@ -124,7 +125,7 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
     version_command, family = data[12], data[13]
     length = int.from_bytes(data[14:16], "big")
     if version_command not in (0x20, 0x21) or length > MAX_V2_BODY:
-        raise ProxyHeaderError("bad_proxy_header")
+        raise ProxyHeaderError(Refusal.BAD_PROXY_HEADER)
     size = _V2_HEAD + length
     if len(data) < size:
         return None
@@ -132,6 +133,6 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
         return ProxyHeader(size, None)
     layout, kind = (_V2_INET, IPv4Address) if family == 0x11 else (_V2_INET6, IPv6Address)
     if length < layout.size:
-        raise ProxyHeaderError("bad_proxy_header")
+        raise ProxyHeaderError(Refusal.BAD_PROXY_HEADER)
     source, _, port, _ = layout.unpack_from(data, _V2_HEAD)
     return ProxyHeader(size, (str(kind(source)), port))

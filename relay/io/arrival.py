@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from relay.core.addresses import Ticket, TooMany
 from relay.core.handshake import Introduction, ServerInfo, cut_client_info, pack_server_info, parse_client_info
+from relay.core.reasons import CLOSED_IN, Answer, Breach, Refusal, WhyRefused
 from relay.core.wire import HEADER_LEN, MAX_CLIENT_INFO, ProtocolError, pack_server_key
 from relay.http import http11
 from relay.http.proxy_header import ProxyHeaderError, parse_proxy_header
 from relay.http.websocket import WebSocket, offers_derp
 from relay.io.link import CIPHER, Link, Owner, TlsLink, WebSocketLink
 from relay.io.stream import Receiver, Stream
-from relay.io.tls import CLOSED, Channel, TlsChannel
+from relay.io.tls import Channel, TlsChannel
 from relay.log import Log
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class Verdict(Protocol):
         """Tell whether the client may stay."""
 
     @property
-    def reason(self) -> str:
-        """Name why, as a metric's label."""
+    def reason(self) -> Answer:
+        """Say why."""
 
     @property
     def detail(self) -> str:
@@ -82,11 +83,11 @@ class Reception(Owner, Protocol):
     def spawn(self, work: Coroutine[Any, Any, None]) -> object:
         """Run something for one connection."""
 
-    def refuses_connection(self, *, main: bool) -> str:
-        """Tell why a new connection is not wanted, or ""."""
+    def refuses_connection(self, *, main: bool) -> Refusal | None:
+        """Return why a new connection is not wanted, or None."""
 
-    def refuses_client(self, info: ClientInfo) -> str:
-        """Tell why a new client is not wanted, or ""."""
+    def refuses_client(self, info: ClientInfo) -> Refusal | None:
+        """Return why a new client is not wanted, or None."""
 
     def is_mesh_peer(self, info: ClientInfo) -> bool:
         """Tell whether a client proved that it knows the mesh key."""
@@ -122,7 +123,7 @@ class Arrival(Receiver):
         self._websocket: WebSocket | None = None
         self._not_ideal = False
         self._early = bytearray()  # what came, and no stage has taken yet
-        self._waiting_for = "http" if context is None else "tls"
+        self._timeout = Refusal.TIMEOUT_HTTP if context is None else Refusal.TIMEOUT_TLS
         self._conversation: http11.Conversation
         self._behind_proxy: Channel | None = None  # the channel that begins after the PROXY header
         self._stage: Callable[[bytes], None] = self._open
@@ -154,9 +155,9 @@ class Arrival(Receiver):
 
     def expire(self) -> None:
         """The deadline passed."""
-        self.give_up(f"timeout_{self._waiting_for}")
+        self.give_up(self._timeout)
 
-    def give_up(self, reason: str) -> None:
+    def give_up(self, reason: Refusal) -> None:
         """Hang up; if all is said already, nobody reads it."""
         if self._done:
             self._stream.abort()
@@ -178,17 +179,17 @@ class Arrival(Receiver):
                 self._shaken(channel)
             if plain:
                 self._stage(plain)
-            if channel.closed == CLOSED:
-                self._gone()
-            elif channel.closed:
+            if isinstance(channel.closed, Breach):
                 self._refuse(channel.closed)
+            elif channel.closed:
+                self._gone()
         except (ProtocolError, ProxyHeaderError, TooMany) as error:
             self._refuse(error.reason)
 
     def _shaken(self, channel: TlsChannel) -> None:
         self.deadline = self._reception.loop.time() + self._reception.handshake_timeout_s
-        self._waiting_for = "http"
-        self._reception.tally.labelled["tls_request_version", str(channel.tls.version()).removeprefix("TLSv")] += 1
+        self._timeout = Refusal.TIMEOUT_HTTP
+        self._reception.tally.tls_request_version.add(str(channel.tls.version()).removeprefix("TLSv"))
 
     def _read_proxy_header(self, data: bytes) -> None:
         self._early += data
@@ -219,7 +220,7 @@ class Arrival(Receiver):
     def _converse(self, data: bytes) -> None:
         """HTTP, until the upgrade."""
         if self._stream.unsent > MAX_UNREAD:
-            self._refuse("slow_reader")
+            self._refuse(Refusal.SLOW_READER)
             self._stream.abort()
             return
         self._say(self._conversation.receive(data))
@@ -278,20 +279,20 @@ class Arrival(Receiver):
     def _greet(self, upgrade: http11.Upgrade) -> None:
         """The connection speaks DERP from here on: name our key, and expect the client's."""
         reception = self._reception
-        reception.tally.counts["accepts"] += 1
+        reception.switch.counts.accepts += 1
         self.deadline = reception.loop.time() + reception.handshake_timeout_s
         self._not_ideal = upgrade.not_ideal
         greeting = pack_server_key(reception.key.public)
         if upgrade.is_websocket:
-            reception.tally.counts["websocket_accepts"] += 1
+            reception.switch.counts.websocket_accepts += 1
             if not offers_derp(upgrade.request.headers):
                 self._send(upgrade.answer)  # which ends with a close frame
-                self._refuse("websocket_without_derp")
+                self._refuse(Refusal.WEBSOCKET_WITHOUT_DERP)
                 return
             self._websocket = WebSocket()
             greeting = self._websocket.pack(greeting)
         self._send(upgrade.answer + greeting)
-        self._stage, self._waiting_for = self._read_introduction, "client_info"
+        self._stage, self._timeout = self._read_introduction, Refusal.TIMEOUT_CLIENT_INFO
         if upgrade.rest:
             self._read_introduction(upgrade.rest)
 
@@ -301,7 +302,7 @@ class Arrival(Receiver):
             if reply:
                 self._send(reply)
             if self._websocket.closed:
-                self._refuse(f"websocket_closed_{self._websocket.closed}")
+                self._refuse(Refusal.WEBSOCKET_CLOSED, self._websocket.closed)
                 return
         self._early += data
         payload = cut_client_info(self._early)
@@ -309,11 +310,11 @@ class Arrival(Receiver):
             return
         introduction = parse_client_info(payload, self._reception.key.private)
         del self._early[: HEADER_LEN + len(payload)]
-        self._stage, self._waiting_for = self._wait, "admission"
+        self._stage, self._timeout = self._wait, Refusal.TIMEOUT_ADMISSION
         is_mesh = self._reception.is_mesh_peer(introduction.info)
         if not is_mesh and (reason := self._reception.refuses_client(introduction.info)):
-            raise ProtocolError(reason)
-        if is_mesh or self._reception.admission.is_open:
+            self._refuse(reason)
+        elif is_mesh or self._reception.admission.is_open:
             self._admit(introduction)
         else:
             self._stream.pause_reading()
@@ -323,7 +324,7 @@ class Arrival(Receiver):
         """Bytes that were read before admission paused the reading."""
         self._early += data
         if len(self._early) > MAX_EARLY:
-            raise ProtocolError("too_early")
+            self._refuse(Refusal.TOO_EARLY)
 
     async def _ask(self, introduction: Introduction) -> None:
         verdict = await self._reception.admission.admit(introduction.key, self._client[0])
@@ -368,18 +369,18 @@ class Arrival(Receiver):
     def _send(self, data: bytes) -> None:
         self._stream.write(self._channel.seal(data))
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: WhyRefused, code: int = 0) -> None:
         """Hang up after what was written; the reason is counted, the client is not told (there is no frame for it)."""
         if not self._done:
-            self._reception.tally.labelled["refusals", reason] += 1
+            self._reception.tally.refusals.add(reason, code)
             self._end()
 
     def _gone(self) -> None:
         """The client hung up, which is how every conversation over HTTP ends."""
-        if self._waiting_for == "http":
-            self._end()
+        if self._timeout in CLOSED_IN:
+            self._refuse(CLOSED_IN[self._timeout])
         else:
-            self._refuse(f"closed_in_{self._waiting_for}")
+            self._end()
 
     def _end(self) -> None:
         """Close when everything is written, and until then remain in `arrivals`: this too has a deadline."""

@@ -11,11 +11,11 @@ import asyncio
 import json
 import random
 import socket
-from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import parse_qs
 
+from relay.core.counts import Counts
 from relay.http.http11 import BROWSER_HEADERS, Request, Response
 from relay.log import Log
 
@@ -29,7 +29,7 @@ Addresses = dict[str, list[str]]
 class BootstrapDns:
     """The page, and what keeps it fresh. `counts` gets derper's counters."""
 
-    def __init__(self, published: Iterable[str], unpublished: Iterable[str], counts: Counter[str]) -> None:
+    def __init__(self, published: Iterable[str], unpublished: Iterable[str], counts: Counts) -> None:
         self._names = tuple(published)
         self._hidden_names = tuple(unpublished)
         self._published: Addresses = {}
@@ -38,16 +38,19 @@ class BootstrapDns:
 
     def page(self, request: Request) -> Response:
         """The published names, or the one unpublished name that is asked for."""
-        self._counts["bootstrap_dns_requests"] += 1
+        self._counts.bootstrap_dns_requests += 1
         wanted = parse_qs(request.query).get("q", [""])[0]
         answer = self._published
         if self._hidden.get(wanted):
-            self._counts["bootstrap_dns_unpublished_hits"] += 1
+            self._counts.bootstrap_dns_unpublished_hits += 1
             answer = {wanted: self._hidden[wanted]}
         elif wanted in self._names:
-            self._counts["bootstrap_dns_published_hits" if self._published.get(wanted) else "bootstrap_dns_published_misses"] += 1
+            if self._published.get(wanted):
+                self._counts.bootstrap_dns_published_hits += 1
+            else:
+                self._counts.bootstrap_dns_published_misses += 1
         elif wanted:
-            self._counts["bootstrap_dns_unpublished_misses"] += 1
+            self._counts.bootstrap_dns_unpublished_misses += 1
         # Such requests come from far away and once: a connection kept open would wait for nothing.
         headers = (*BROWSER_HEADERS, ("Content-Type", "application/json"), ("Connection", "close"))
         return Response(200, json.dumps(answer, indent="\t").encode(), headers)

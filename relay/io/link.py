@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from relay.core.outbox import Chunk
+from relay.core.reasons import Breach, Close, WhyClosed
 from relay.core.wire import MAX_RUN, PACKET_HEAD_LEN, ProtocolError
 from relay.http.websocket import WebSocket
 from relay.io.stream import Receiver, Stream
@@ -47,7 +48,7 @@ class Owner(Protocol):
     switch: Switch
     loop: Loop
 
-    def link_ended(self, link: Link, reason: str) -> None:
+    def link_ended(self, link: Link, reason: WhyClosed, code: int = 0) -> None:
         """Unregister the session: the connection is over."""
 
     def link_blocked(self, link: Link) -> None:
@@ -109,7 +110,7 @@ class Link(Receiver):
         self.end(CLOSED)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.end("connection_lost" if exc is not None else "closed")
+        self.end(Close.CONNECTION_LOST if exc is not None else Close.CLOSED)
 
     # What the relay calls.
 
@@ -129,16 +130,16 @@ class Link(Receiver):
         if self.session is None:
             return
         self._write(self._farewell())
-        self.end("drained", abort=False)
+        self.end(Close.DRAINED, abort=False)
 
     def _farewell(self) -> bytes:
         return self._channel.goodbye()
 
-    def end(self, reason: str, *, abort: bool = True) -> None:
-        """End the connection. `reason` is a metric's label. Does nothing the second time."""
+    def end(self, reason: WhyClosed, code: int = 0, *, abort: bool = True) -> None:
+        """End the connection. `code` is a WebSocket's close code. Does nothing the second time."""
         if self.session is None:
             return
-        self._owner.link_ended(self, reason)
+        self._owner.link_ended(self, reason, code)
         self.session = None
         if abort:
             self.stream.abort()
@@ -201,7 +202,8 @@ class TlsLink(Link):
 
     def buffer_updated(self, nbytes: int) -> None:
         _put_cipher(CIPHER[:nbytes])
-        read, closed, end = self._read, "", 0
+        read, end = self._read, 0
+        closed: WhyClosed | None = None
         try:
             count = end = read(READ_SIZE, _PLAIN_WINDOW)
             while INCOMING.pending and count:
@@ -212,7 +214,7 @@ class TlsLink(Link):
         except ssl.SSLWantReadError:
             pass  # the record's rest is still to come
         except ssl.SSLError:
-            closed = "tls_error"
+            closed = Breach.TLS_ERROR
         if OUTGOING.pending:  # an alert; the next connection must find nothing, neither here nor there
             self._write(_take_cipher())
         if closed:
@@ -229,7 +231,7 @@ class TlsLink(Link):
                 sent += self._encrypt(memoryview(chunk)[sent:])
         except ssl.SSLError:
             _take_cipher()
-            self.end("tls_error")
+            self.end(Breach.TLS_ERROR)
         else:
             self._write(_take_cipher())
 
@@ -261,13 +263,13 @@ class WebSocketLink(Link):
         if channel.closed:
             self.end(channel.closed)
         elif self._websocket.closed:
-            self.end(f"websocket_closed_{self._websocket.closed}", abort=self.stream.unsent > 0)  # who closed reads no more
+            self.end(Close.WEBSOCKET_CLOSED, self._websocket.closed, abort=self.stream.unsent > 0)  # who closed reads no more
 
     def write(self, chunk: Chunk) -> None:
         try:
             sealed = self._channel.seal(self._websocket.pack(memoryview(chunk)))
         except ssl.SSLError:
-            self.end("tls_error")
+            self.end(Breach.TLS_ERROR)
         else:
             self._write(sealed)
 

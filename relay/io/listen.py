@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from relay.flags import Config
+from relay.config import Config
 from relay.io.loop import Loop
 from relay.io.stream import Stream
 from relay.log import Log

@@ -130,7 +130,7 @@ class BatchedStunSocket(StunSocket):
             count = self._receive(self._fd, self._requests.address, BATCH, socket.MSG_DONTWAIT, None)
             if count < 0:
                 if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
-                    self.requests["read_error"] += 1
+                    self.requests.read_error += 1
                 return
             sizes = self._requests.sizes[:count].tolist()
             if silent:
@@ -179,7 +179,7 @@ class BatchedStunSocket(StunSocket):
         try:
             return stun.parse_request(bytes(self._request_view[slot * SLOT : slot * SLOT + size]))
         except ProtocolError:
-            self.requests["not_stun"] += 1
+            self.requests.not_stun += 1
             return None
 
     def _send_run(self, first: int, after: int) -> None:
@@ -187,10 +187,10 @@ class BatchedStunSocket(StunSocket):
         while first < after:
             sent = self._send(self._fd, self._answers.address + first * ctypes.sizeof(_Message), after - first, socket.MSG_DONTWAIT)
             if sent > 0:
-                self.requests["success"] += sent
+                self.requests.success += sent
                 first += sent
             else:
-                self.requests["write_error"] += 1
+                self.requests.write_error += 1
                 first += 1
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import socket
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from relay.core import stun
+from relay.core.counts import StunCounts
 from relay.core.wire import ProtocolError
 from relay.io import pktinfo
 from relay.io.loop import Loop
@@ -29,7 +29,7 @@ class StunSocket:
     """
 
     def __init__(self, loop: Loop, sock: socket.socket, silent: Callable[[], bool]) -> None:
-        self.requests: Counter[str] = Counter()  # by disposition
+        self.requests = StunCounts()
         self.silenced = 0
         self._loop = loop
         self._socket = sock
@@ -67,12 +67,12 @@ class StunSocket:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                requests["read_error"] += 1
+                requests.read_error += 1
                 return
             try:
                 txid = parse(buffer, size)
             except ProtocolError:
-                requests["not_stun"] += 1
+                requests.not_stun += 1
                 continue
             if silent:
                 self.silenced += 1
@@ -82,6 +82,6 @@ class StunSocket:
             try:
                 send([pack(txid, packed, source[1])], pktinfo.reply(asked), 0, source)
             except OSError:
-                requests["write_error"] += 1  # port 0, or the kernel's buffer is full: nobody waits for it
+                requests.write_error += 1  # port 0, or the kernel's buffer is full: nobody waits for it
                 continue
-            requests["success"] += 1
+            requests.success += 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from relay.core.reasons import Close
+
 if TYPE_CHECKING:
     from relay.core.outbox import Outbox
     from relay.core.stats import Tally
@@ -15,7 +17,7 @@ class Tick:
     """Writes what one round of the loop put into outboxes, and ends the connections that are to end."""
 
     def __init__(self, clock: Callable[[], float], tell: Callable[[Exception], None], switch: Switch, tally: Tally) -> None:
-        self.writes = 0  # no Counter: that would be 0.2 µs for each
+        self._counts = switch.counts
         self._clock = clock
         self._tell = tell  # of an exception that nobody foresaw
         self._switch = switch
@@ -29,7 +31,7 @@ class Tick:
         switch.backlog = 0
         outboxes = switch.dirty[:]
         switch.dirty.clear()
-        self.writes += len(outboxes)
+        self._counts.writes += len(outboxes)
         for outbox in outboxes:
             try:
                 if outbox.special:
@@ -43,10 +45,10 @@ class Tick:
                     outbox.link.write(chunk)
             except Exception as error:  # the others' packets must leave
                 self._tell(error)
-                outbox.link.end("failed")
+                outbox.link.end(Close.FAILED)
         while switch.hangups:
-            session = switch.hangups.pop()
-            session.outbox.link.end(session.reason)
+            session, reason = switch.hangups.popitem()
+            session.outbox.link.end(reason)
         return bool(switch.dirty)
 
     def _flush_special(self, outbox: Outbox) -> None:

@@ -13,23 +13,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from relay.core.reasons import Breach, Close, WhyClosed
+
 INCOMING: Final = ssl.MemoryBIO()
 OUTGOING: Final = ssl.MemoryBIO()
 RECORD: Final = 16 * 1024
 
 
-CLOSED: Final = "closed_by_client"
+CLOSED: Final = Close.CLOSED_BY_CLIENT
 
 
 class Channel:
     """What lies between the socket's bytes and the plain ones: here, nothing.
 
-    `closed`: why nothing can come any more, a metric's label; empty while the peer has neither ended nor broken its TLS.
+    `closed`: why nothing can come any more; None while the peer has neither ended nor broken its TLS.
     """
 
     __slots__ = ()
     tls: ssl.SSLObject | None = None
-    closed: str = ""
+    closed: WhyClosed | None = None
 
     def unseal(self, data: bytes | memoryview) -> bytes:
         """The plain bytes that `data` completes. Look at `take_reply` and `closed` after it."""
@@ -56,7 +58,7 @@ class TlsChannel(Channel):
     def __init__(self, context: ssl.SSLContext) -> None:
         self.tls: ssl.SSLObject = context.wrap_bio(INCOMING, OUTGOING, server_side=True)
         self._shaken = False
-        self.closed = ""
+        self.closed: WhyClosed | None = None
 
     @property
     def shaken(self) -> bool:
@@ -82,7 +84,7 @@ class TlsChannel(Channel):
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError:
-            self.closed = "tls_error" if self._shaken else "tls_handshake_failed"
+            self.closed = Breach.TLS_ERROR if self._shaken else Breach.TLS_HANDSHAKE_FAILED
         INCOMING.read()
         return bytes(plain)
 

@@ -1,8 +1,11 @@
-"""Links to the other relays of the region, and to the other workers of this one: this relay as their client.
+"""Links to the other relays of the region, and to the other workers of this one.
 
-A link logs in with the mesh key, watches who is connected there, and carries packets for them (FORWARD_PACKET). It is one
-way: the other side has its own link to us. When it breaks, everything learned from it is forgotten, and it is tried again.
-A worker's link to its siblings is the same over a unix socket, with a key and a secret that only they know.
+This relay is their client.
+
+A link logs in with the mesh key, watches who is connected there, and carries packets for them
+(FORWARD_PACKET). It is one way: the other side has its own link to us. When it breaks, everything
+learned from it is forgotten, and it is tried again. A worker's link to its siblings is the same
+over a unix socket, with a key and a secret that only they know.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 from relay import client as derp
 from relay.core.handshake import ClientInfo
 from relay.core.outbox import Chunk, Outbox
+from relay.core.reasons import Down
 from relay.core.switch import MeshLink
 from relay.core.wire import ProtocolError
 from relay.io.link import CIPHER
@@ -32,14 +36,18 @@ SIBLING_RETRY_S: Final = 0.2
 CONNECT_S: Final = 10.0
 SILENCE_S: Final = 120.0  # a relay sends a keep-alive every minute
 WRITE_TIMEOUT_S: Final = 30.0
-HIGH_WATER: Final = 4 * 1024 * 1024  # other relays are trusted to take what they asked for, if late
-SEND_BUFFER: Final = 1024 * 1024  # what one round of the loop has for a sibling, if the system allows so much
+HIGH_WATER: Final = 4 * 1024 * 1024  # other relays take their packets, if late
+# Room for one round's packets for a sibling, if the system allows so much.
+SEND_BUFFER: Final = 1024 * 1024
 LOG: Final = Log("mesh")
 
 
 @dataclass(frozen=True)
 class Place:
-    """The other end of a link. `connect` makes the connection for a protocol; `host` is what the request says."""
+    """The other end of a link.
+
+    `connect` makes the connection for a protocol; `host` is for the request's header.
+    """
 
     name: str
     host: str
@@ -50,7 +58,10 @@ class Place:
 
 
 def parse_mesh_with(entry: str) -> tuple[str, int, str]:
-    """(host, port, address to dial) of one `-mesh-with` entry: `host`, `host:port`, and either with `/dialhost` behind it."""
+    """Return (host, port, address to dial) of one `-mesh-with` entry.
+
+    Those are `host`, `host:port`, and either with `/dialhost` behind it.
+    """
     name, _, dial = entry.partition("/")
     host, colon, port = name.rpartition(":")
     if not colon or not port.isdigit():
@@ -59,19 +70,21 @@ def parse_mesh_with(entry: str) -> tuple[str, int, str]:
 
 
 def outside(entry: str, private_key: bytes, mesh_key: bytes, tls: ssl.SSLContext) -> Place:
-    """Another relay, over https."""
+    """Return the place of another relay, over https."""
     host, port, dial = parse_mesh_with(entry)
     loop = asyncio.get_running_loop()
 
     async def connect(protocol: MeshProtocol) -> None:
-        transport, _ = await loop.create_connection(lambda: protocol, dial, port, ssl=tls, server_hostname=host.strip("[]"))
+        transport, _ = await loop.create_connection(
+            lambda: protocol, dial, port, ssl=tls, server_hostname=host.strip("[]")
+        )
         transport.set_write_buffer_limits(HIGH_WATER)
 
     return Place(entry, host if port == 443 else f"{host}:{port}", connect, private_key, mesh_key)
 
 
 def sibling(loop: Loop, name: str, path: str, private_key: bytes, secret: bytes) -> Place:
-    """Another worker of this relay, over its unix socket."""
+    """Return the place of another worker of this relay, over its unix socket."""
 
     async def connect(protocol: MeshProtocol) -> None:
         sock = socket.socket(socket.AF_UNIX)
@@ -90,7 +103,10 @@ def sibling(loop: Loop, name: str, path: str, private_key: bytes, secret: bytes)
 
 
 async def keep(loop: Loop, switch: Switch, public_key: bytes, place: Place) -> None:
-    """Hold the link to one place up, for ever; ends when the place turns out to be this relay itself."""
+    """Hold the link to one place up, until cancelled.
+
+    Ends when the place turns out to be this relay itself.
+    """
     while True:
         ended = loop.create_future()
         protocol = MeshProtocol(loop, switch, public_key, place, ended)
@@ -99,7 +115,7 @@ async def keep(loop: Loop, switch: Switch, public_key: bytes, place: Place) -> N
             reason = await ended
         except (OSError, asyncio.TimeoutError) as error:
             reason = f"{type(error).__name__}: {error}"
-        if reason == MYSELF:
+        if reason == Down.MYSELF:
             LOG.info("this mesh entry is the relay itself", relay=place.name)
             return
         LOG.warning("mesh link down", relay=place.name, reason=reason)
@@ -107,22 +123,27 @@ async def keep(loop: Loop, switch: Switch, public_key: bytes, place: Place) -> N
 
 
 async def meet(loop: Loop, switch: Switch, siblings: int, within_s: float) -> None:
-    """Wait until so many other workers are known here and know this one, or the time is over: one of them may be dead."""
+    """Wait until so many other workers are known here and know this one, or the time is over.
+
+    One of them may have died.
+    """
     deadline = loop.time() + within_s
     while loop.time() < deadline:
-        known = sum(link.sibling for link in switch.mesh_links), sum(watcher.sibling for watcher in switch.watchers)
+        known = (
+            sum(link.sibling for link in switch.mesh_links),
+            sum(watcher.sibling for watcher in switch.watchers),
+        )
         if known == (siblings,) * 2:
             break
         await asyncio.sleep(0.01)
 
 
-MYSELF: Final = "myself"
-
-
 class MeshProtocol(asyncio.Protocol):
     """One connection to another relay. `ended` gets the reason when it is over."""
 
-    def __init__(self, loop: Loop, switch: Switch, public_key: bytes, place: Place, ended: asyncio.Future[str]) -> None:
+    def __init__(
+        self, loop: Loop, switch: Switch, public_key: bytes, place: Place, ended: asyncio.Future[str]
+    ) -> None:
         self._loop = loop
         self._switch = switch
         self._public_key = public_key
@@ -131,12 +152,12 @@ class MeshProtocol(asyncio.Protocol):
         self._client = derp.Client(place.private_key, ClientInfo(mesh_key=place.mesh_key))
         self._transport: asyncio.Transport | Stream
         self._link: MeshLink | None = None
-        self._reason = "closed"
+        self._reason: str = Down.CLOSED
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
-    # What the loop calls.
+    # Called by the loop.
 
     def connection_made(self, transport: asyncio.BaseTransport | Stream) -> None:
         self._transport = cast("asyncio.Transport | Stream", transport)
@@ -159,7 +180,7 @@ class MeshProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self._link is not None:
             self._link.block()
-        self._write_timer = self._loop.call_later(WRITE_TIMEOUT_S, self.end, "write_timeout")
+        self._write_timer = self._loop.call_later(WRITE_TIMEOUT_S, self.end, Down.WRITE_TIMEOUT)
 
     def resume_writing(self) -> None:
         if self._write_timer is not None:
@@ -176,21 +197,28 @@ class MeshProtocol(asyncio.Protocol):
         if not self._ended.done():
             self._ended.set_result(str(exc) if exc else self._reason)
 
-    # What the relay calls.
+    # Called by the relay.
 
     def write(self, chunk: Chunk) -> None:
-        """Write whole frames: the outbox of this link."""
+        """Write whole frames from the outbox of this link."""
         self._transport.write(chunk)
 
     def end(self, reason: str) -> None:
-        """Break the link, and try again later."""
+        """Break the link, and try again later.
+
+        `reason` is a `Down`, or an error's text, for the log.
+        """
         self._reason = reason
         self._transport.abort()
 
     def _handle(self, event: derp.Event) -> None:
         switch = self._switch
-        if isinstance(event, derp.Greeted) and event.server_key == self._public_key and not self._place.sibling:
-            self.end(MYSELF)
+        if (
+            isinstance(event, derp.Greeted)
+            and event.server_key == self._public_key
+            and not self._place.sibling
+        ):
+            self.end(Down.MYSELF)
         elif isinstance(event, derp.Admitted):
             self._client.watch()
             outbox = Outbox(switch.dirty, switch.drop, self, mesh=True)
@@ -208,20 +236,23 @@ class MeshProtocol(asyncio.Protocol):
 
     def _check_login(self) -> None:
         if self._link is None:
-            self.end("not_admitted")
+            self.end(Down.NOT_ADMITTED)
 
     def _check_silence(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         silent_s = self._loop.time() - self._heard_at
         if silent_s > SILENCE_S:
-            self.end("silent")
+            self.end(Down.SILENT)
         else:
             self._timer = self._loop.call_later(SILENCE_S - silent_s + 1, self._check_silence)
 
 
 class Sibling(Receiver):
-    """Stands between a stream to another worker and the protocol: with asyncio's own transport links carried 7 % less."""
+    """The receiver of a stream to another worker, in front of the protocol.
+
+    With asyncio's own transport links carried 7 % less.
+    """
 
     __slots__ = ("_protocol", "_stream")
     buffer = CIPHER

@@ -1,7 +1,8 @@
-"""Several worker processes on one port, joined by mesh frames over unix sockets; and the parent that keeps them running.
+"""Several worker processes on one port, joined by mesh frames over unix sockets; and their parent.
 
-Each worker is a whole relay with the same key. It watches the others as a mesh peer would, so that two clients on different
-workers reach each other: no second routing scheme. The sockets lie in a folder of their own that only this user enters.
+Each worker is a whole relay with the same key. It watches the others as a mesh peer would, so that
+two clients on different workers reach each other: no second routing scheme. The sockets are in a
+folder of their own that only this user enters. The parent keeps the workers running.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ from __future__ import annotations
 import ctypes
 import os
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 @dataclass(frozen=True)
 class Worker:
-    """Which of the processes this one is, and how it proves to the others that it is one of them."""
+    """One worker's number and folder, and its proof to the others that it is one of them."""
 
     number: int
     count: int
@@ -42,23 +41,29 @@ class Worker:
 
     @property
     def others(self) -> list[int]:
-        """The other workers' numbers."""
+        """Return the other workers' numbers."""
         return [number for number in range(self.count) if number != self.number]
 
     def socket_path(self, number: int) -> str:
-        """Where a worker listens for the others."""
+        """Return where a worker listens for the others."""
         return str(self.folder / f"{number}.sock")
 
     def stats_path(self, number: int) -> Path:
-        """Where a worker writes its figures."""
+        """Return where a worker writes its figures."""
         return self.folder / f"{number}.json"
 
 
-def supervise(count: int, work: Callable[[Worker, Callable[[], None]], None], notifier: Notifier, watchdog_s: float) -> int:
-    """Run `count` workers until a signal ends them; those that die are started again. Returns the exit code.
+def supervise(
+    count: int, work: Callable[[Worker, Callable[[], None]], None], notifier: Notifier, watchdog_s: float
+) -> int:
+    """Run `count` workers until a signal ends them. Those that die are started again.
 
-    `work(worker, ready)` runs in a process of its own and calls `ready` when it listens. A worker that cannot start ends all.
+    Returns the exit code. `work(worker, ready)` runs in a process of its own and calls `ready` when
+    it listens. A worker that cannot start ends all.
     """
+    import shutil  # noqa: PLC0415  2 ms of each start, and most relays have one worker
+    import tempfile  # noqa: PLC0415
+
     folder = Path(tempfile.mkdtemp(prefix="derp-relay-"))
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -70,7 +75,12 @@ def supervise(count: int, work: Callable[[Worker, Callable[[], None]], None], no
 
 class _Supervisor:
     def __init__(
-        self, count: int, work: Callable[[Worker, Callable[[], None]], None], folder: Path, notifier: Notifier, watchdog_s: float
+        self,
+        count: int,
+        work: Callable[[Worker, Callable[[], None]], None],
+        folder: Path,
+        notifier: Notifier,
+        watchdog_s: float,
     ) -> None:
         self._count = count
         self._work = work
@@ -87,7 +97,7 @@ class _Supervisor:
         for number in range(self._count):
             self._start(number)
         os.close(self._writer)
-        self._writer = -1  # a worker that is started again has nobody to tell
+        self._writer = -1  # a worker that is started again need not report
         started = b""
         while len(started) < self._count and (more := os.read(self._reader, self._count)):
             started += more
@@ -114,21 +124,24 @@ class _Supervisor:
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             _follow(parent)
-            self._work(worker, self._tell_ready)
+            self._work(worker, self._report_ready)
             code = 0
         except SystemExit as leave:
             sys.stderr.write(f"{leave.code}\n")
         finally:
             os._exit(code)
 
-    def _tell_ready(self) -> None:
-        """In a worker: it listens."""
+    def _report_ready(self) -> None:
+        """Report to the parent, from a worker, that it listens."""
         if self._writer >= 0:
             os.write(self._writer, b"1")
             os.close(self._writer)
 
     def _wait(self) -> None:
-        """Until a signal comes, a worker is to be started again, or the watchdog is hungry."""
+        """Wait for a signal, the next worker restart, or the next watchdog notification.
+
+        Return after whichever is first.
+        """
         waits = [due - time.monotonic() for due in self._due.values()]
         waits += [self._watchdog_s] if self._watchdog_s else []
         info = signal.sigtimedwait(SIGNALS, max(0.0, min(waits, default=3600.0)))
@@ -161,7 +174,11 @@ class _Supervisor:
                 return
             number = self._running.pop(pid)
             if not self._stopping:
-                LOG.error("a worker died and is started again", worker=number, status=os.waitstatus_to_exitcode(status))
+                LOG.error(
+                    "a worker died and is started again",
+                    worker=number,
+                    status=os.waitstatus_to_exitcode(status),
+                )
                 self._due[number] = time.monotonic() + RESTART_S
 
     def _all_fresh(self) -> bool:
@@ -172,7 +189,10 @@ class _Supervisor:
 
 
 def _follow(parent: int) -> None:
-    """End as by SIGTERM when the parent ends, however it does: see prctl(2). Raises SystemExit if it has ended already."""
+    """End as by SIGTERM when the parent ends: see prctl(2).
+
+    Raises SystemExit if it has ended already.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != parent:
         raise SystemExit("relay: the process that started this worker is gone")

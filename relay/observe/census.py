@@ -1,6 +1,8 @@
-"""What all of the relay's processes counted: each writes its own figures beside its socket, whoever is asked adds them up.
+"""The figures of all of the relay's processes.
 
-What is not worth writing down, such as who is connected, they ask each other for.
+Each writes its own beside its socket; the one asked adds them up.
+
+For other things, such as who is connected, the processes ask each other.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from relay.core.stats import Rates, Stats, merge, snapshot
+from relay.core.counts import DISPOSITIONS, Counts
+from relay.core.stats import TLS_VERSIONS, Rates, Stats, merge, snapshot
 from relay.io.http_client import HttpClient, HttpError, Request
 
 if TYPE_CHECKING:
@@ -26,34 +29,39 @@ if TYPE_CHECKING:
     from relay.io.link import Link
     from relay.io.loop import Loop
     from relay.io.stun_socket import StunSocket
-    from relay.io.tick import Tick
     from relay.mesh.workers import Worker
 
 WRITE_EVERY_S: Final = 2.0
 RATES_EVERY_S: Final = 5.0
-CHECK_EVERY_S: Final = 60.0  # with ten thousand clients a check holds everybody up for 50 ms (measured)
+# With ten thousand clients a check delays all of them by 50 ms (measured).
+CHECK_EVERY_S: Final = 60.0
 ASK_WITHIN_S: Final = 2.0
-MAX_PART: Final = 2**24  # bytes that one worker may say
-_DISPOSITIONS: Final = ("success", "not_stun", "read_error", "write_error")
+MAX_PART: Final = 2**24  # bytes of one worker's answer
 
 
 class Connections(Protocol):
-    """What is counted: the relay's clients."""
+    """The relay's clients, which are counted here."""
 
     loop: Loop
     switch: Switch
     tally: Tally
-    tick: Tick
     admission: Admission
     arrivals: dict[Arrival, None]
     links: dict[int, Link]
 
 
 class Census:
-    """Reads one relay's counters; with several workers, everybody's. `gauges` are those that nobody else knows of."""
+    """A reader of one relay's counters; with several workers, of those of all.
+
+    `gauges` are those that only the caller knows.
+    """
 
     def __init__(
-        self, clients: Connections, stun: Collection[StunSocket], gauges: Callable[[], Mapping[str, float]], worker: Worker | None
+        self,
+        clients: Connections,
+        stun: Collection[StunSocket],
+        gauges: Callable[[], Mapping[str, float]],
+        worker: Worker | None,
     ) -> None:
         self.worker = worker
         self.rates = Rates()
@@ -65,20 +73,18 @@ class Census:
         self._checked_at = float("-inf")
 
     def own(self) -> Stats:
-        """This process, now."""
+        """Return the figures of this process now."""
         clients = self._clients
-        tally = clients.tally
-        tally.counts["writes"] = clients.tick.writes
-        tally.counts["stun_silenced"] = sum(stun.silenced for stun in self._stun)
-        for stun in self._stun:
-            tally.labelled["stun_addrfamily", stun.family] = stun.requests["success"]
-        for disposition in _DISPOSITIONS:
-            tally.labelled["stun_requests", disposition] = sum(stun.requests[disposition] for stun in self._stun)
-        for reason, count in clients.admission.counts.items():
-            tally.labelled["admissions", reason] = count
         versions = Counter(link.tls_version for link in clients.links.values())
-        for version in ("1.2", "1.3"):
-            tally.labelled["tls_active_version", version] = versions[version]
+        labelled = {
+            "admissions": clients.admission.counts.by_label(),
+            "stun_addrfamily": {stun.family: stun.requests.success for stun in self._stun},
+            "stun_requests": {
+                disposition: sum(getattr(stun.requests, disposition) for stun in self._stun)
+                for disposition in DISPOSITIONS
+            },
+            "tls_active_version": {version: versions[version] for version in TLS_VERSIONS},
+        }
         gauges = {
             "process_start_unix_time": self._started_at,
             "uptime_sec": int(time.time() - self._started_at),
@@ -86,24 +92,26 @@ class Census:
             "current_file_descriptors": _count_descriptors(),
             **self._gauges(),
         }
-        return snapshot(clients.switch, tally, gauges, self._check())
+        stats = snapshot(clients.switch, clients.tally, gauges, self._check(), labelled)
+        stats.counters.stun_silenced = sum(stun.silenced for stun in self._stun)
+        return stats
 
     def _check(self) -> list[str]:
-        """What the last consistency check found; `/debug/check` always makes a new one."""
+        """Return the last consistency check's problems. `/debug/check` always makes a new one."""
         now = self._clients.loop.time()
         if now - self._checked_at >= CHECK_EVERY_S:
             self._checked_at, self._problems = now, self._clients.switch.consistency_check()
         return self._problems
 
     def all(self) -> Stats:
-        """All workers; the others' figures are up to WRITE_EVERY_S old."""
+        """Return the figures of all workers. The others' are up to WRITE_EVERY_S old."""
         return merge([self.own(), *self._others()]) if self.worker is not None else self.own()
 
-    def totals(self) -> Counter[str]:
-        """Counters alone, of all workers: a fraction of the work."""
-        totals = self._clients.switch.totals() + self._clients.tally.counts
+    def totals(self) -> Counts:
+        """Return the counters alone, of all workers, for a fraction of the work."""
+        totals = self._clients.switch.totals()
         for part in self._others():
-            totals.update(part.counters)
+            totals.add(part.counters)
         return totals
 
     def _others(self) -> Iterator[Stats]:
@@ -112,28 +120,32 @@ class Census:
             return
         for number in worker.others:
             with suppress(OSError, ValueError):  # it is just being started
-                yield Stats(**json.loads(worker.stats_path(number).read_bytes()))
+                yield Stats.from_json(json.loads(worker.stats_path(number).read_bytes()))
 
     async def keep_writing(self) -> None:
-        """Let the other workers know, for ever."""
+        """Write the figures for the other workers, until cancelled."""
         worker = self.worker
         while worker is not None:
             path = worker.stats_path(worker.number)
             new = path.with_suffix(".new")
-            with suppress(OSError):  # a full disk, no descriptor left; the parent sees how old the last ones are
+            # A full disk, no descriptor left; the parent sees how old the last ones are.
+            with suppress(OSError):
                 new.write_text(json.dumps(self.own().to_json()), "ascii")
                 new.replace(path)
             await asyncio.sleep(WRITE_EVERY_S)
 
     async def keep_rates(self) -> None:
-        """Remember a minute of totals, for ever."""
+        """Remember a minute of totals, until cancelled."""
         while True:
             self.rates.note(self._clients.loop.time(), self.totals())
             await asyncio.sleep(RATES_EVERY_S)
 
 
 def _count_descriptors() -> int:
-    """Open file descriptors of this process. Looking takes one; when there is none, all that are allowed are open."""
+    """Return the number of open file descriptors of this process.
+
+    Looking takes one. When there is none left, all that are allowed are open.
+    """
     try:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  (the names are enough)
     except OSError:
@@ -141,7 +153,10 @@ def _count_descriptors() -> int:
 
 
 async def ask_others(worker: Worker, target: str) -> list[Any]:
-    """What the other workers say to a path and query, as JSON; of one that says nothing in time there is nothing."""
+    """Return the other workers' answers to a path and query, as JSON.
+
+    A worker that does not answer in time is left out.
+    """
     said = await asyncio.gather(*(_ask(worker.socket_path(number), target) for number in worker.others))
     return [document for document in said if document is not None]
 
@@ -149,7 +164,9 @@ async def ask_others(worker: Worker, target: str) -> list[Any]:
 async def _ask(path: str, target: str) -> Any:
     client = HttpClient(unix_path=path)
     try:
-        response = await client.send(Request("GET", f"http://worker{target}", max_body=MAX_PART), ASK_WITHIN_S)
+        response = await client.send(
+            Request("GET", f"http://worker{target}", max_body=MAX_PART), ASK_WITHIN_S
+        )
         return json.loads(response.body) if response.status == 200 else None
     except (HttpError, ValueError):
         return None

@@ -1,14 +1,20 @@
-"""`/debug/clients/`: who is connected, as derper 1.104 shows it: filters, orders, pages, HTML or JSON with its field names.
+"""`/debug/clients/`: the connected clients, as derper 1.104 shows them.
 
-    ?all                  every connection        ?ip=1.2.3.4  ?cidr=1.2.0.0/16  ?key=nodekey:…   some of them
+It has its filters, orders and pages, in HTML, or in JSON with its field names:
+
+    ?all                  every connection
+    ?ip=1.2.3.4  ?cidr=1.2.0.0/16  ?key=nodekey:…   some of them
     ?app=NAME             of those, the ones with this app name; may be repeated, "" is no name
-    ?sort=key             key, ip, conn, connected, rx, tx, rxpkts, txpkts; a leading - turns it round
+    ?sort=key             key, ip, conn, connected, rx, tx, rxpkts, txpkts; a leading - reverses it
     ?limit=100            connections per page, 1,000 at most
-    ?after=X&afterconn=N  where the page begins: behind this value of the order's field; the next page's link has both
+    ?after=X&afterconn=N  where the page begins: behind this value of the order's field
+                          (the link to the next page has both)
     ?format=json
 
-Pages begin behind a value and not at a number, so that connections that come and go in between shift nothing. Each worker
-says what it has by `find_clients`, and `join_clients` makes one page of that. Pure: reads sessions, makes dicts and text.
+Pages begin behind a value and not at a number, so that connections that come and go in between
+shift nothing. `find_clients` returns each worker's part, and `join_clients` makes one page of them.
+Pure: reads sessions, makes dicts and text.
+
 Source: derp/derpserver/debugclients.go.
 """
 
@@ -30,7 +36,7 @@ DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 _NS: Final = 1_000_000_000
 
-Value = Any  # bytes, int or a tuple of these: whatever an order compares
+Value = Any  # bytes, int or a tuple of these, which an order compares
 
 
 def _address_order(address: IPv4Address | IPv6Address | None, port: int) -> tuple[int, int, int]:
@@ -48,7 +54,7 @@ SORTS: Final = ("key", "ip", "conn", "connected", *_COUNTERS)
 
 @dataclass(frozen=True)
 class Query:
-    """A parsed request. `after` is compared with what `order_of` gives for a session."""
+    """A parsed request. `after` is compared with the order's value for a session."""
 
     network: IPv4Network | IPv6Network | None = None
     key: bytes = b""
@@ -61,7 +67,7 @@ class Query:
     after_conn: int | None = None
 
     def __str__(self) -> str:
-        """What is listed, in words."""
+        """Describe the list in words."""
         if self.key:
             text = f"connections for {format_key(self.key)}"
         elif self.network:
@@ -69,7 +75,11 @@ class Query:
             text = f"clients from {self.network.network_address if single else self.network}"
         else:
             text = "all clients"
-        return text if self.apps is None else f"{text} with app {' or '.join(app or '(none)' for app in self.apps)}"
+        return (
+            text
+            if self.apps is None
+            else f"{text} with app {' or '.join(app or '(none)' for app in self.apps)}"
+        )
 
     def matches(self, session: Member) -> bool:
         if self.key and session.key != self.key:
@@ -79,8 +89,14 @@ class Query:
         return self.apps is None or session.info.app_name in self.apps
 
     def link(self, sort: str, after: str = "", after_conn: str = "") -> str:
-        """The relative URL of the same list in another order, or from another place on."""
-        pairs = [("key", format_key(self.key))] if self.key else [("cidr", str(self.network))] if self.network else [("all", "1")]
+        """Return the relative URL of the same list in another order, or from another place on."""
+        pairs = (
+            [("key", format_key(self.key))]
+            if self.key
+            else [("cidr", str(self.network))]
+            if self.network
+            else [("all", "1")]
+        )
         pairs += [("app", app) for app in self.apps or ()]
         pairs += [("sort", sort)]
         pairs += [(name, value) for name, value in (("after", after), ("afterconn", after_conn)) if value]
@@ -90,14 +106,19 @@ class Query:
 
 
 def parse_query(text: str, now_unix_s: float) -> Query | None:
-    """A URL's query; None when it has no filter, which is the index page. Raises ValueError with derper's words."""
+    """Parse a URL's query. Return None when it has no filter, which is the index page.
+
+    Raises ValueError with derper's words.
+    """
     fields = parse_qs(text, keep_blank_values=True, max_num_fields=50)
     one = {name: values[0] for name, values in fields.items()}
     form = one.get("format", "")
     if form not in ("", "json", "html"):
         raise ValueError(f"bad format {quote(form)}; want json or html")
     apps = tuple(fields["app"]) if "app" in fields else None
-    filters = [name for name in ("all", "ip", "cidr", "key") if name in fields and (name == "all" or one[name])]
+    filters = [
+        name for name in ("all", "ip", "cidr", "key") if name in fields and (name == "all" or one[name])
+    ]
     if len(filters) > 1:
         raise ValueError("only one of all, ip, cidr, or key may be given")
     if not filters and apps is None:
@@ -106,12 +127,19 @@ def parse_query(text: str, now_unix_s: float) -> Query | None:
     descending, sort = sort.startswith("-"), sort.removeprefix("-")
     if sort not in SORTS:
         raise ValueError(
-            f"bad sort {quote(one['sort'])}; want key, ip, conn, connected, rx, tx, rxpkts, or txpkts, optionally with a leading -"
+            f"bad sort {quote(one['sort'])}; want key, ip, conn, connected, rx, tx, rxpkts, or txpkts, "
+            "optionally with a leading -"
         )
     after = _parse_after(sort, descending, one["after"], now_unix_s) if one.get("after") else None
-    after_conn = _parse_number("afterconn", one["afterconn"]) if after is not None and sort != "conn" and one.get("afterconn") else None
+    after_conn = (
+        _parse_number("afterconn", one["afterconn"])
+        if after is not None and sort != "conn" and one.get("afterconn")
+        else None
+    )
     return Query(
-        network=_parse_network(filters[0], one[filters[0]]) if filters and filters[0] in ("ip", "cidr") else None,
+        network=_parse_network(filters[0], one[filters[0]])
+        if filters and filters[0] in ("ip", "cidr")
+        else None,
         key=_parse_key("key", one["key"]) if filters == ["key"] else b"",
         apps=apps,
         sort=sort,
@@ -155,7 +183,7 @@ def _parse_limit(text: str) -> int:
 
 
 def _parse_after(sort: str, descending: bool, text: str, now_unix_s: float) -> Value:
-    """Where a page begins, as the order compares it."""
+    """Return where a page begins, as the order compares it."""
     if sort == "key":
         return _parse_key("after", text)
     if sort == "ip":
@@ -164,12 +192,14 @@ def _parse_after(sort: str, descending: bool, text: str, now_unix_s: float) -> V
         try:  # "30m": those that have been connected for that long
             return round((now_unix_s - parse_duration(text)) * _NS)
         except ValueError:
-            raise ValueError(f"bad after {quote(text)} for sort by connected; want Unix nanoseconds or a duration") from None
+            raise ValueError(
+                f"bad after {quote(text)} for sort by connected; want Unix nanoseconds or a duration"
+            ) from None
     return _parse_number("after", text)
 
 
 def _parse_after_address(descending: bool, text: str) -> Value:
-    """`ip:port`, or an address alone, which means behind all of its ports."""
+    """Parse `ip:port`, or an address alone, which means behind all of its ports."""
     try:
         return _address_order(ip_address(text), 0 if descending else 65535)
     except ValueError:
@@ -195,7 +225,12 @@ class Listing:
     next: str
 
     def to_json(self, query: Query) -> dict[str, Any]:
-        document = {"query": str(query), "conns": self.connections, "keys": self.keys, "remaining": self.remaining}
+        document = {
+            "query": str(query),
+            "conns": self.connections,
+            "keys": self.keys,
+            "remaining": self.remaining,
+        }
         return {**document, **({"next": self.next} if self.next else {}), "clients": self.clients}
 
 
@@ -206,10 +241,11 @@ def find_clients(
     offset_s: float,
     is_elsewhere: Callable[[bytes], bool] = lambda key: False,
 ) -> dict[str, Any]:
-    """One worker's part of the page that a query asks for, as JSON has it.
+    """Return one worker's part of the page that a query asks for, as JSON has it.
 
-    `clock_s` is the sessions' clock now; with `offset_s`, which must not change, Unix time. `is_elsewhere` says whether another
-    worker has that key as well: such keys are named, so that nobody counts them twice.
+    `clock_s` is the sessions' clock now; with `offset_s`, which must not change, it is Unix time.
+    `is_elsewhere` says whether another worker has that key as well. Such keys are named, so that
+    they are not counted twice.
     """
     order_of = _order(query.sort, offset_s)
     matching = [session for session in sessions if query.matches(session)]
@@ -230,23 +266,29 @@ def find_clients(
 
 
 def join_clients(query: Query, parts: Sequence[Mapping[str, Any]]) -> Listing:
-    """The page of all workers together."""
+    """Return the page of all workers together."""
     page = _select(query, [entry for part in parts for entry in part["page"]])
     remaining = sum(part["ahead"] for part in parts) - len(page)
     named = [key for part in parts for key in part["elsewhere"]]
     keys = sum(part["keys"] for part in parts) - len(named) + len(set(named))
     following = _next_link(query, page[-1]) if page and remaining else ""
-    return Listing([client for _, _, client in page], sum(part["connections"] for part in parts), keys, remaining, following)
+    return Listing(
+        [client for _, _, client in page],
+        sum(part["connections"] for part in parts),
+        keys,
+        remaining,
+        following,
+    )
 
 
 def _select(query: Query, entries: list[Any]) -> list[Any]:
-    """The first ones in the query's order, of (value, serial number, whatever)."""
+    """Return the first of the (value, serial number, …) in the query's order."""
     select = heapq.nlargest if query.descending else heapq.nsmallest
     return select(query.limit, entries, key=lambda entry: (entry[0], entry[1]))
 
 
 def _plain(value: Value) -> Value:
-    """An order's value as JSON has it; the order stays the same."""
+    """Return an order's value as JSON has it. The order stays the same."""
     if isinstance(value, bytes):
         return value.hex()
     return list(value) if isinstance(value, tuple) else value
@@ -278,20 +320,29 @@ def _is_past(query: Query, entry: tuple[Value, int, Member]) -> bool:
 def _next_link(query: Query, last: tuple[Value, int, Mapping[str, Any]]) -> str:
     value, serial, client = last
     after = client["key" if query.sort == "key" else "remote"] if query.sort in ("key", "ip") else str(value)
-    return query.link(f"-{query.sort}" if query.descending else query.sort, after, "" if query.sort == "conn" else str(serial))
+    return query.link(
+        f"-{query.sort}" if query.descending else query.sort,
+        after,
+        "" if query.sort == "conn" else str(serial),
+    )
 
 
 def remote_of(session: Member) -> str:
-    """`1.2.3.4:567` or `[2001:db8::7]:567`; empty if unknown."""
+    """Return `1.2.3.4:567` or `[2001:db8::7]:567`, or "" if unknown."""
     if session.address is None:
         return ""
-    return f"[{session.address}]:{session.port}" if session.address.version == 6 else f"{session.address}:{session.port}"
+    return (
+        f"[{session.address}]:{session.port}"
+        if session.address.version == 6
+        else f"{session.address}:{session.port}"
+    )
 
 
 def describe(session: Member, offset_s: float, clock_s: float, *, elsewhere: bool = False) -> dict[str, Any]:
-    """One connection under derper's names. `connected` is in nanoseconds, whole seconds of them.
+    """Describe one connection under derper's names.
 
-    `elsewhere`: another worker has the key too, so this is not its only connection.
+    `connected` is in nanoseconds, of whole seconds. `elsewhere`: another worker has the key too, so
+    this is not its only connection.
     """
     connected_at = datetime.fromtimestamp(session.connected_at + offset_s, timezone.utc)
     return {

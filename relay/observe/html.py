@@ -1,14 +1,17 @@
-"""The debug pages as HTML: plain tables that a terminal browser shows as well. Pure: data in, text out.
+"""The debug pages as HTML: plain tables that a terminal browser shows as well.
+
+Pure: data in, text out.
 
 Everything that comes from outside (app names, addresses, link names) goes through `escape`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
+from relay.core.counts import Counts
 from relay.core.stats import Rates, Stats
 from relay.golang.flag import format_duration
 
@@ -30,6 +33,13 @@ _PAGES: Final = {
     "varz": "metrics for Prometheus",
     "vars": "the same as JSON",
 }
+_SPEEDS: Final[tuple[tuple[Callable[[Counts], int], str], ...]] = (
+    (lambda counts: counts.packets_received, "packets in"),
+    (lambda counts: counts.packets_sent, "packets out"),
+    (lambda counts: counts.bytes_received, "payload bytes in"),
+    (lambda counts: counts.bytes_sent, "payload bytes out"),
+    (lambda counts: counts.accepts, "handshakes"),
+)
 _SEARCHES: Final = (
     ("ip", "IP address", "203.0.113.7"),
     ("cidr", "CIDR", "203.0.113.0/24"),
@@ -37,8 +47,9 @@ _SEARCHES: Final = (
     ("app", "app name", ""),
 )
 _COLUMNS: Final = (
-    ("conn", "conn#"), ("key", "node key"), ("ip", "remote"), ("connected", "connected"), ("", "flags"), ("", "ver"), ("", "app"),
-    ("rxpkts", "rx pkts"), ("rx", "rx bytes"), ("txpkts", "tx pkts"), ("tx", "tx bytes"), ("", "senders"),
+    ("conn", "conn#"), ("key", "node key"), ("ip", "remote"), ("connected", "connected"), ("", "flags"),
+    ("", "ver"), ("", "app"), ("rxpkts", "rx pkts"), ("rx", "rx bytes"), ("txpkts", "tx pkts"),
+    ("tx", "tx bytes"), ("", "senders"),
 )  # fmt: skip
 _FLAGS: Final = {"home": "home", "meshPeer": "mesh", "prober": "prober", "notIdeal": "notideal"}
 
@@ -50,8 +61,11 @@ class _Raw(str):
 
 
 def _page(title: str, *parts: str) -> str:
-    head = f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style></head>'
-    return "\n".join([head, f"<body><h1>{escape(title)}</h1>", *parts, "</body></html>", ""])
+    name = f"<title>{escape(title)}</title>"
+    head = f'<html lang="en"><head><meta charset="utf-8">{name}<style>{_STYLE}</style></head>'
+    return "\n".join(
+        ["<!DOCTYPE html>", head, f"<body><h1>{escape(title)}</h1>", *parts, "</body></html>", ""]
+    )
 
 
 def _cell(value: object) -> str:
@@ -63,7 +77,11 @@ def _cell(value: object) -> str:
 
 
 def _table(heads: Iterable[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = ["<tr>" + "".join(f"<th>{head if isinstance(head, _Raw) else escape(head)}</th>" for head in heads) + "</tr>"]
+    lines = [
+        "<tr>"
+        + "".join(f"<th>{head if isinstance(head, _Raw) else escape(head)}</th>" for head in heads)
+        + "</tr>"
+    ]
     lines += ["<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows]
     return "<table>\n" + "\n".join(lines) + "\n</table>"
 
@@ -73,26 +91,31 @@ def _link(url: str, text: str) -> _Raw:
 
 
 def index_page(about: Mapping[str, str], stats: Stats, rates: Rates, links: Sequence[str]) -> str:
-    """`/debug/`: what this is, how it goes, what it refused."""
+    """Return `/debug/`: the relay, its figures now, and its refusals."""
     faults = "".join(f'<p class="bad">{escape(problem)}</p>' for problem in stats.problems)
     speeds = [
-        (text, *(round(rates.per_second(name, over_s), 1) for over_s in (5, 60)), stats.counters.get(name, 0))
-        for name, text in (
-            ("packets_received", "packets in"),
-            ("packets_sent", "packets out"),
-            ("bytes_received", "payload bytes in"),
-            ("bytes_sent", "payload bytes out"),
-            ("accepts", "handshakes"),
-        )
+        (text, *(round(rates.per_second(counter, over_s), 1) for over_s in (5, 60)), counter(stats.counters))
+        for counter, text in _SPEEDS
     ]
-    drops = [(reason, count, stats.dropped_bytes.get(reason, 0)) for reason, count in sorted(stats.dropped_packets.items()) if count]
+    drops = [
+        (reason, count, stats.dropped_bytes.get(reason, 0))
+        for reason, count in sorted(stats.dropped_packets.items())
+        if count
+    ]
     parts = [
         faults,
         _table(("this relay", ""), list(about.items())),
         _table(("per second", "last 5 s", "last 60 s", "in all"), speeds),
-        _table(("now", ""), [(name, value) for name, value in sorted(stats.gauges.items()) if "unix_time" not in name]),
+        _table(
+            ("now", ""),
+            [(name, value) for name, value in sorted(stats.gauges.items()) if "unix_time" not in name],
+        ),
         _table(("dropped", "packets", "bytes"), drops or [("nothing", 0, 0)]),
-        *(_table((name, "count"), sorted(stats.labelled[name].items())) for name in ("closes", "refusals") if stats.labelled.get(name)),
+        *(
+            _table((name, "count"), sorted(stats.labelled[name].items()))
+            for name in ("closes", "refusals")
+            if stats.labelled.get(name)
+        ),
         _table(("mesh links",), [(name,) for name in links]) if links else "",
         "<ul>",
         *(f"<li>{_link('/debug/' + path, path)}: {text}</li>" for path, text in _PAGES.items()),
@@ -102,9 +125,10 @@ def index_page(about: Mapping[str, str], stats: Stats, rates: Rates, links: Sequ
 
 
 def clients_index_page(conns: int, keys: int) -> str:
-    """`/debug/clients/` without a filter."""
+    """Return `/debug/clients/` without a filter."""
     forms = [
-        f'<li><form method="GET">By {text}: <input name="{name}" size="{max(len(hint), 40)}" placeholder="{hint}">'
+        f'<li><form method="GET">By {text}: '
+        f'<input name="{name}" size="{max(len(hint), 40)}" placeholder="{hint}">'
         " <button>Go</button></form></li>"
         for name, text, hint in _SEARCHES
     ]
@@ -114,18 +138,21 @@ def clients_index_page(conns: int, keys: int) -> str:
         '<ul><li><form method="GET"><button name="all" value="1">List all clients</button></form></li>',
         *forms,
         "</ul>",
-        "<p>Also: app=NAME (repeatable, narrows any filter), sort=key|ip|conn|connected|rx|tx|rxpkts|txpkts (leading - turns it round), "
-        "limit=N, after=X (a value of the sort column; for connected, Unix nanoseconds or a duration like 30m), format=json.</p>",
+        "<p>Also: app=NAME (repeatable, narrows any filter), "
+        "sort=key|ip|conn|connected|rx|tx|rxpkts|txpkts (leading - turns it round), limit=N, "
+        "after=X (a value of the sort column; for connected, Unix nanoseconds or a duration like 30m), "
+        "format=json.</p>",
     )
 
 
 def clients_page(query: Query, listing: Listing) -> str:
-    """`/debug/clients/` with a filter: one page of connections."""
+    """Return `/debug/clients/` with a filter: one page of connections."""
     following = f" {_link(listing.next, 'Next page')} ({listing.remaining:,} more)" if listing.next else ""
     return _page(
         f"DERP clients: {query}",
         '<p><a href="/debug/">relay</a> · <a href="/debug/clients/">search</a></p>',
-        f"<p>Showing {len(listing.clients):,} of {listing.connections:,} matching connections ({listing.keys:,} node keys).{following}</p>",
+        f"<p>Showing {len(listing.clients):,} of {listing.connections:,} matching connections "
+        f"({listing.keys:,} node keys).{following}</p>",
         _table((_head(query, sort, text) for sort, text in _COLUMNS), map(_client_row, listing.clients)),
     )
 
@@ -136,7 +163,8 @@ def _head(query: Query, sort: str, text: str) -> str:
     if sort == query.sort:
         arrow = "▼" if query.descending else "▲"
         return _Raw(f"{_link(query.link(sort if query.descending else f'-{sort}'), text)} {arrow}")
-    return _link(query.link(f"-{sort}" if sort[:2] in ("rx", "tx") else sort), text)  # of traffic, the most is of interest
+    # Of traffic, the most is of interest.
+    return _link(query.link(f"-{sort}" if sort[:2] in ("rx", "tx") else sort), text)
 
 
 def _client_row(client: Mapping[str, Any]) -> list[object]:
@@ -157,18 +185,29 @@ def _client_row(client: Mapping[str, Any]) -> list[object]:
 
 
 def traffic_page(document: Mapping[str, Any]) -> str:
-    """`/debug/traffic`: the busiest connections, or one peer."""
-    way = '<p><a href="/debug/">relay</a> · <a href="/debug/clients/">clients</a> · reload for what moved since now</p>'
+    """Return `/debug/traffic`: the busiest connections, or one peer."""
+    way = (
+        '<p><a href="/debug/">relay</a> · <a href="/debug/clients/">clients</a> · '
+        "reload for what moved since now</p>"
+    )
     since = document["since_s"]
     if "busiest" in document:
-        rows = [(_link(f"?key={row['Key']}", row["Key"]), row["Recv"], row["Sent"], row["UniqueSenders"]) for row in document["busiest"]]
+        rows = [
+            (_link(f"?key={row['Key']}", row["Key"]), row["Recv"], row["Sent"], row["UniqueSenders"])
+            for row in document["busiest"]
+        ]
         title = f"Traffic of the last {format_duration(since)}"
         return _page(title, way, _table(("node key", "bytes from it", "bytes to it", "senders"), rows))
-    about = [(name, document[name]) for name in ("known", "received_bytes", "sent_bytes", "waiting", "dropped")]
+    about = [
+        (name, document[name]) for name in ("known", "received_bytes", "sent_bytes", "waiting", "dropped")
+    ]
     return _page(
         document["key"],
         way,
-        _table((f"last {format_duration(since)}", ""), [(name.replace("_", " "), str(value)) for name, value in about]),
+        _table(
+            (f"last {format_duration(since)}", ""),
+            [(name.replace("_", " "), str(value)) for name, value in about],
+        ),
         _table((text for _, text in _COLUMNS), map(_client_row, document["connections"])),
         *(
             _table((text,), [(_link(f"?key={key}", key),) for key in document[name]])

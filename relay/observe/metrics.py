@@ -1,83 +1,71 @@
-"""`/metrics`: a prometheus-client collector that reads `Stats` when it is scraped, under derper's names where they exist.
+"""`/metrics`: a prometheus-client collector that reads `Stats` when it is scraped.
 
-The text is written here and not by the library, which would rename every counter to `…_total`: dashboards made for
-derper would find nothing. The library's own process metrics (`process_*`) are part of the answer. It is imported at the
-first scrape, because it costs a fifth of the relay's start-up time.
+The names are derper's where they exist. The text is written here and not by the library, which
+would rename every counter to `…_total`: dashboards made for derper would find nothing. The
+library's own process metrics (`process_*`) are part of the answer. It is imported at the first
+scrape, because it costs a fifth of the relay's start-up time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 from relay import __version__
-from relay.core.stats import RTT_BUCKETS_MS, Stats
+from relay.core.counts import DISPOSITIONS, Counts
+from relay.core.stats import RELOADED, RTT_LABELS, Stats
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
 CONTENT_TYPE: Final = "text/plain;version=0.0.4;charset=utf-8"
-_RTT_BUCKETS: Final = (*(f"{limit}ms" for limit in RTT_BUCKETS_MS), "inf", "non-tcp", "error")
 
-# Name in Stats.counters -> (metric, help). Those of the first part are derper's.
+# Name in Stats.counters -> (metric, help).
 COUNTERS: Final[dict[str, tuple[str, str]]] = {
-    "accepts": ("derp_accepts", "Connections that entered the DERP handshake"),
-    "bytes_received": ("derp_bytes_received", "Payload bytes of packets from clients"),
-    "bytes_sent": ("derp_bytes_sent", "Payload bytes of packets to clients"),
-    "packets_received": ("derp_packets_received", "Packets from clients"),
-    "packets_sent": ("derp_packets_sent", "Packets to clients"),
-    "packets_forwarded_in": ("derp_packets_forwarded_in", "Packets from other relays or workers"),
-    "packets_forwarded_out": ("derp_packets_forwarded_out", "Packets to other relays or workers"),
-    "total_dup_client_conns": ("derp_total_dup_client_conns", "Connections of keys that were connected already"),
-    "peer_gone_disconnected_frames": ("derp_peer_gone_disconnected_frames", "Peer-gone frames: disconnected"),
-    "peer_gone_not_here_frames": ("derp_peer_gone_not_here_frames", "Peer-gone frames: not here"),
-    "home_moves_in": ("derp_home_moves_in", "Clients that made this relay their home"),
-    "home_moves_out": ("derp_home_moves_out", "Clients that moved their home away"),
-    "got_ping": ("derp_got_ping", "Pings from clients"),
-    "sent_pong": ("derp_sent_pong", "Pongs to clients"),
-    "unknown_frames": ("derp_unknown_frames", "Frames of unknown type, skipped"),
-    "multiforwarder_created": ("derp_multiforwarder_created", "Keys that a second mesh link announced"),
-    "multiforwarder_deleted": ("derp_multiforwarder_deleted", "Keys that went back to one mesh link"),
-    "packet_forwarder_delete_other_value": ("derp_packet_forwarder_delete_other_value", "Withdrawals by links that had not announced"),
-    "sclient_write_timeouts": ("derp_sclient_write_timeouts", "Connections ended because they took no bytes"),
-    "websocket_accepts": ("derp_websocket_accepts", "WebSocket connections"),
-    "rate_limit_per_client_waited": ("derp_rate_limit_per_client_waited", "Times that a client's reader was made to wait"),
-    "tls_listener_accepted_connections": ("tls_listener_accepted_connections", "TCP connections accepted"),
-    "tls_listener_rejected_connections": ("tls_listener_rejected_connections", "TCP connections beyond the accept limit"),
-    "bootstrap_dns_requests": ("bootstrap_dns_requests", "Requests for /bootstrap-dns"),
-    "bootstrap_dns_published_hits": ("bootstrap_dns_published_hits", "Of these, for a published name that is known"),
-    "bootstrap_dns_published_misses": ("bootstrap_dns_published_misses", "For a published name that did not resolve yet"),
-    "bootstrap_dns_unpublished_hits": ("bootstrap_dns_unpublished_hits", "For an unpublished name"),
-    "bootstrap_dns_unpublished_misses": ("bootstrap_dns_unpublished_misses", "For a name that is not here"),
-    # Ours.
-    "writes": ("relay_writes", "Writes to clients; packets per write is how much is joined"),
-    "stun_silenced": ("relay_stun_silenced", "STUN requests left unanswered because the relay's front does not work"),
+    each.name: (each.metadata["metric"].format(each.name), each.metadata["help"])
+    for each in fields(Counts)
+    if each.metadata["metric"]
 }
-_RELOADED: Final = ("certificate", "limits")
 # Name in Stats.labelled -> (metric, label, type, help, label values that are there from the start).
+# core/reasons.py says what each reason means.
 LABELLED: Final[dict[str, tuple[str, str, str, str, tuple[str, ...]]]] = {
-    "packets_received_kind": ("derp_packets_received_kind", "kind", "counter", "Packets from clients by kind", ("disco", "other")),
-    "tcp_rtt": ("derp_tcp_rtt", "le", "counter", "Round trip times by bucket, not cumulative", _RTT_BUCKETS),
-    "stun_requests": (
-        "stun_requests", "disposition", "counter", "STUN requests", ("success", "not_stun", "read_error", "write_error"),
+    "packets_received_kind": (
+        "derp_packets_received_kind", "kind", "counter", "Packets from clients by kind", ("disco", "other"),
     ),
-    "stun_addrfamily": ("stun_addrfamily", "family", "counter", "STUN requests by address family", ("ipv4", "ipv6")),
-    "tls_request_version": ("derper_tls_request_version", "version", "counter", "HTTP requests by TLS version", ()),
+    "tcp_rtt": ("derp_tcp_rtt", "le", "counter", "Round trip times by bucket, not cumulative", RTT_LABELS),
+    "stun_requests": ("stun_requests", "disposition", "counter", "STUN requests", DISPOSITIONS),
+    "stun_addrfamily": (
+        "stun_addrfamily", "family", "counter", "STUN requests by address family", ("ipv4", "ipv6"),
+    ),
+    "tls_request_version": (
+        "derper_tls_request_version", "version", "counter", "HTTP requests by TLS version", (),
+    ),
     "tls_active_version": ("derper_tls_active_version", "version", "gauge", "Connections by TLS version", ()),
     "refusals": ("relay_refusals", "reason", "counter", "Connections refused before they were clients", ()),
-    "admissions": ("relay_admissions", "reason", "counter", "Answers to the question whether a client may come in", ()),
-    "reloads": ("relay_reloads", "part", "counter", "Reloads of the certificate and of limits", _RELOADED),
-    "reload_failures": ("relay_reload_failures", "part", "counter", "Reloads that failed; the old one stays in force", _RELOADED),
+    "admissions": (
+        "relay_admissions", "reason", "counter", "Answers to the question whether a client may come in", (),
+    ),
+    "reloads": ("relay_reloads", "part", "counter", "Reloads of the certificate and of limits", RELOADED),
+    "reload_failures": (
+        "relay_reload_failures", "part", "counter", "Reloads that failed; the old one stays in force",
+        RELOADED,
+    ),
     "closes": ("relay_closes", "reason", "counter", "Client connections ended", ()),
 }  # fmt: skip
 # Name in Stats.gauges -> (metric, help).
 GAUGES: Final[dict[str, tuple[str, str]]] = {
     "current_connections": ("derp_current_connections", "DERP connections"),
-    "current_home_connections": ("derp_current_home_connections", "Connections of clients whose home this is"),
-    "current_notideal_connections": ("derp_current_notideal_connections", "Connections of clients that would rather be elsewhere"),
+    "current_home_connections": (
+        "derp_current_home_connections",
+        "Connections of clients whose home this is",
+    ),
+    "current_notideal_connections": (
+        "derp_current_notideal_connections",
+        "Connections of clients that would rather be elsewhere",
+    ),
     "clients_local": ("derp_clients_local", "Keys connected here"),
     "clients_remote": ("derp_clients_remote", "Keys known only through mesh links"),
     "watchers": ("derp_watchers", "Mesh peers that watch"),
@@ -85,7 +73,10 @@ GAUGES: Final[dict[str, tuple[str, str]]] = {
     "current_dup_client_conns": ("derp_current_dup_client_conns", "Connections of such keys"),
     "average_queue_duration_ms": ("derp_average_queue_duration_ms", "Moving average of the time in queues"),
     "current_file_descriptors": ("derp_current_file_descriptors", "Open file descriptors"),
-    "rate_limit_per_client_bytes_per_second": ("derp_rate_limit_per_client_bytes_per_second", "The rate limit of each client"),
+    "rate_limit_per_client_bytes_per_second": (
+        "derp_rate_limit_per_client_bytes_per_second",
+        "The rate limit of each client",
+    ),
     "rate_limit_per_client_burst_bytes": ("derp_rate_limit_per_client_burst_bytes", "Its burst"),
     "process_start_unix_time": ("process_start_unix_time", "When the relay started"),
     # Ours.
@@ -93,13 +84,16 @@ GAUGES: Final[dict[str, tuple[str, str]]] = {
     "packets_waiting": ("relay_packets_waiting", "Packets in clients' queues"),
     "handshakes": ("relay_handshakes", "Handshakes under way"),
     "front_ok": ("relay_front_ok", "Whether the relay's own front answers; STUN is silent while it does not"),
-    "certificate_not_after_unix_time": ("relay_certificate_not_after_unix_time", "When the served certificate ends"),
+    "certificate_not_after_unix_time": (
+        "relay_certificate_not_after_unix_time",
+        "When the served certificate ends",
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Series:
-    """One metric: samples are (labels, value)."""
+    """One metric. Samples are (labels, value)."""
 
     name: str
     kind: str
@@ -108,16 +102,28 @@ class Series:
 
 
 def series_of(stats: Stats) -> Iterator[Series]:
-    """Every metric of the relay. Whatever the tables above do not know is left out."""
-    yield Series("version", "gauge", "The relay's version", [({"version": __version__, "binary": "derpfleet-relay"}, 1)])
+    """Yield every metric of the relay.
+
+    Labelled figures and gauges that the tables lack are left out.
+    """
+    yield Series(
+        "version",
+        "gauge",
+        "The relay's version",
+        [({"version": __version__, "binary": "derpfleet-relay"}, 1)],
+    )
     yield Series("relay_workers", "gauge", "Worker processes", [({}, stats.workers)])
-    yield Series("relay_consistent", "gauge", "Whether the consistency check finds nothing", [({}, not stats.problems)])
+    yield Series(
+        "relay_consistent", "gauge", "Whether the consistency check finds nothing", [({}, not stats.problems)]
+    )
     for name, (metric, text) in COUNTERS.items():
-        yield Series(metric, "counter", text, [({}, stats.counters.get(name, 0))])
+        yield Series(metric, "counter", text, [({}, getattr(stats.counters, name))])
     for name, (metric, text) in GAUGES.items():
         if name in stats.gauges:
             yield Series(metric, "gauge", text, [({}, stats.gauges[name])])
-    yield Series("uptime_sec", "counter", "Seconds since the relay started", [({}, stats.gauges.get("uptime_sec", 0))])
+    yield Series(
+        "uptime_sec", "counter", "Seconds since the relay started", [({}, stats.gauges.get("uptime_sec", 0))]
+    )
     total = stats.gauges.get("clients_local", 0) + stats.gauges.get("clients_remote", 0)
     yield Series("derp_clients_total", "gauge", "Keys known in the region", [({}, total)])
     for name, (metric, label, kind, text, always) in LABELLED.items():
@@ -128,21 +134,26 @@ def series_of(stats: Stats) -> Iterator[Series]:
         ("derp_bytes_dropped", stats.dropped_bytes, "Payload bytes dropped"),
     ):
         pairs = ((key.partition("/"), count) for key, count in sorted(drops.items()))
-        yield Series(metric, "counter", text, [({"reason": reason, "kind": kind}, count) for (reason, _, kind), count in pairs])
+        yield Series(
+            metric,
+            "counter",
+            text,
+            [({"reason": reason, "kind": kind}, count) for (reason, _, kind), count in pairs],
+        )
 
 
 class RelayCollector:
-    """For a prometheus-client registry; `read` gives the stats of the moment."""
+    """A collector for a prometheus-client registry. `read` returns the stats of the moment."""
 
     def __init__(self, read: Callable[[], Stats]) -> None:
         self._read = read
 
     def describe(self) -> list[Metric]:
-        """Nothing, so that registering does not read the relay."""
+        """Return nothing, so that registering does not read the relay."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Once per scrape."""
+        """Yield the metrics, once per scrape."""
         from prometheus_client.metrics_core import Metric  # noqa: PLC0415  see the module's head
 
         for series in series_of(self._read()):
@@ -153,7 +164,7 @@ class RelayCollector:
 
 
 def make_registry(read: Callable[[], Stats]) -> CollectorRegistry:
-    """The relay's metrics and those of its process."""
+    """Return a registry of the relay's metrics and those of its process."""
     from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415
 
     registry = CollectorRegistry()
@@ -163,7 +174,7 @@ def make_registry(read: Callable[[], Stats]) -> CollectorRegistry:
 
 
 def render(metrics: Iterable[Metric]) -> bytes:
-    """Prometheus' text format, version 0.0.4, with every sample under the name that it was given."""
+    """Return Prometheus' text format, version 0.0.4, with every sample under its own name."""
     lines: list[str] = []
     for metric in metrics:
         # The library's own counters are named without the suffix that their samples have.
@@ -173,7 +184,9 @@ def render(metrics: Iterable[Metric]) -> bytes:
         lines.append(f"# HELP {name} {_escape(metric.documentation)}")
         lines.append(f"# TYPE {name} {metric.type}")
         for sample in metric.samples:
-            labels = ",".join(f'{key}="{_escape(value, quotes=True)}"' for key, value in sample.labels.items())
+            labels = ",".join(
+                f'{key}="{_escape(value, quotes=True)}"' for key, value in sample.labels.items()
+            )
             lines.append(f"{sample.name}{'{' + labels + '}' if labels else ''} {_number(sample.value)}")
     return ("\n".join(lines) + "\n").encode()
 

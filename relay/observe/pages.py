@@ -1,10 +1,11 @@
-"""The `/debug/` pages and `/metrics`: what the relay does right now, for whoever runs it. Reads the switch.
+"""The `/debug/` pages and `/metrics`: the relay right now, for its operator. Reads the switch.
 
-Only for peers on loopback whose request no proxy passed on, or on the address that `-metrics-listen` names: node keys and
-addresses are in there. Same paths as derper where it has them; `traffic` looks at one peer, or at the busiest.
+Only for peers on loopback whose request no proxy passed on, or on the address that
+`-metrics-listen` names: node keys and addresses are in there. Same paths as derper where it has
+them; `traffic` looks at one peer, or at the busiest.
 
-Several workers look like one relay: whichever is asked asks the others for their part (`Whole`) and joins the parts. The
-figures come from the census, which keeps them without asking.
+Several workers look like one relay: the one that is asked asks the others for their part (`Whole`)
+and joins the parts. The figures come from the census, which keeps them without asking.
 """
 
 from __future__ import annotations
@@ -33,20 +34,25 @@ from relay.observe.traffic import PAGE, Traffic, join_traffic, row
 JSON: Final = ("Content-Type", "application/json")
 STREAM_EVERY_S: Final = 2.0  # derper's
 _HEADERS: Final[Headers] = tuple(
-    (name, value + "; style-src 'self' 'unsafe-inline'" if name == "Content-Security-Policy" else value) for name, value in BROWSER_HEADERS
+    (name, value + "; style-src 'self' 'unsafe-inline'" if name == "Content-Security-Policy" else value)
+    for name, value in BROWSER_HEADERS
 )
 
 
 @dataclass
 class Inside:
-    """What the pages look at. `offset_s` turns the switch's clock into Unix time; `about` is shown as it is."""
+    """The data of the pages.
+
+    `offset_s` turns the switch's clock into Unix time; `about` is shown as it is.
+    """
 
     switch: Switch
     read_stats: Callable[[], Stats]  # of all workers
     rates: Rates
     offset_s: float
     about: Mapping[str, str] = field(default_factory=dict)
-    ask_others: Callable[[str], Awaitable[list[Any]]] | None = None  # what the other workers say to a path and query
+    # The other workers' answers to a path and query.
+    ask_others: Callable[[str], Awaitable[list[Any]]] | None = None
 
     def __post_init__(self) -> None:
         self.started_s = self.switch.clock()
@@ -54,7 +60,10 @@ class Inside:
 
 
 def may_debug(request: Request) -> bool:
-    """Whether the peer itself is on loopback: what a proxy passed on is a stranger's, whoever the proxy is."""
+    """Whether the peer itself is on loopback.
+
+    A request that any proxy passed on is a stranger's.
+    """
     if request.header(b"x-forwarded-for") or request.header(b"forwarded"):
         return False
     try:
@@ -64,10 +73,14 @@ def may_debug(request: Request) -> bool:
     return (getattr(peer, "ipv4_mapped", None) or peer).is_loopback
 
 
-def make_pages(inside: Inside, *, anyone: bool = False, proxies: TrustedProxies | None = None) -> dict[str, Page]:
-    """Path to page, for `http11.Pages`. `anyone`: the listener's address is the permission, who reaches it may look.
+def make_pages(
+    inside: Inside, *, anyone: bool = False, proxies: TrustedProxies | None = None
+) -> dict[str, Page]:
+    """Return path -> page, for `http11.Pages`.
 
-    Whatever `proxies` send is refused, on loopback as well: they may forget to say for whom they ask.
+    `anyone`: the listener's address is the permission; all who reach it may look. Requests from
+    `proxies` are refused otherwise, on loopback as well: proxies may forget to say for whom they
+    ask.
     """
     registry = make_registry(inside.read_stats)
 
@@ -82,11 +95,15 @@ def make_pages(inside: Inside, *, anyone: bool = False, proxies: TrustedProxies 
         **{path: _move_to(f"{path}/") for path in ("/debug", "/debug/clients")},
         **{whole.path: whole.answer for whole in inside.wholes},
     }
-    return pages if anyone else {path: _guarded(page, proxies or TrustedProxies([])) for path, page in pages.items()}
+    return (
+        pages
+        if anyone
+        else {path: _guarded(page, proxies or TrustedProxies([])) for path, page in pages.items()}
+    )
 
 
 def make_parts(inside: Inside) -> dict[str, Page]:
-    """Path to page, for the other workers: what this one says of itself."""
+    """Return path -> page, for the other workers: this one's part."""
     return {whole.path: whole.answer_part for whole in inside.wholes}
 
 
@@ -116,11 +133,18 @@ def _index(request: Request, inside: Inside) -> Response:
     stats = inside.read_stats()
     uptime_s = inside.switch.clock() - inside.started_s
     about = {"version": __version__, "uptime": format_duration(round(uptime_s)), **inside.about}
-    return _html_response(index_page(about, stats, inside.rates, [link.name for link in inside.switch.mesh_links if not link.sibling]))
+    return _html_response(
+        index_page(
+            about, stats, inside.rates, [link.name for link in inside.switch.mesh_links if not link.sibling]
+        )
+    )
 
 
 class Whole:
-    """A page about all workers: `look` is one worker's part, as JSON has it, `join` the answer to all of them."""
+    """A page about all workers.
+
+    `look` returns one worker's part, as JSON has it; `join` makes the answer of all of them.
+    """
 
     path = ""
 
@@ -128,14 +152,14 @@ class Whole:
         self._inside = inside
 
     def look(self, query: str) -> Any:
-        """Raises ValueError with words for whoever asked."""
+        """Return this worker's part. Raises ValueError with words for the reader."""
         raise NotImplementedError
 
     def join(self, request: Request, parts: Sequence[Any]) -> Response:
         raise NotImplementedError
 
     def answer(self, request: Request) -> Answer:
-        """For a reader."""
+        """Answer a reader."""
         try:
             own = self.look(request.query)
         except ValueError as e:
@@ -152,7 +176,7 @@ class Whole:
         return await ask(f"{self.path}?{query}") if ask is not None else []
 
     def answer_part(self, request: Request) -> Response:
-        """For another worker, which has looked at the query before."""
+        """Answer another worker, which has looked at the query before."""
         return _json_response(self.look(request.query))
 
 
@@ -180,15 +204,29 @@ class _Clients(Whole):
         inside, switch = self._inside, self._inside.switch
         clock_s = switch.clock()
         wanted = parse_query(query, clock_s + inside.offset_s) or Query(limit=0)
-        return find_clients(wanted, (s for s in switch.sessions if not s.sibling), clock_s, inside.offset_s, self._is_elsewhere)
+        return find_clients(
+            wanted,
+            (s for s in switch.sessions if not s.sibling),
+            clock_s,
+            inside.offset_s,
+            self._is_elsewhere,
+        )
 
     def join(self, request: Request, parts: Sequence[dict[str, Any]]) -> Response:
         query = parse_query(request.query, self._inside.switch.clock() + self._inside.offset_s)
         listing = join_clients(query or Query(limit=0), parts)
         if query is not None:
-            return _json_response(listing.to_json(query)) if query.json else _html_response(clients_page(query, listing))
+            return (
+                _json_response(listing.to_json(query))
+                if query.json
+                else _html_response(clients_page(query, listing))
+            )
         counts = {"conns": listing.connections, "keys": listing.keys}
-        return _json_response(counts) if _form(request) == "json" else _html_response(clients_index_page(**counts))
+        return (
+            _json_response(counts)
+            if _form(request) == "json"
+            else _html_response(clients_index_page(**counts))
+        )
 
     def _is_elsewhere(self, key: bytes) -> bool:
         peer = self._inside.switch.peers.get(key)
@@ -196,7 +234,7 @@ class _Clients(Whole):
 
 
 class _Traffic(Whole):
-    """`/debug/traffic`: a page for browsers, `format=json` for programs, and for all else derper's endless stream."""
+    """`/debug/traffic`: a page for browsers, or `format=json`, or derper's endless stream."""
 
     path = "/debug/traffic"
 
@@ -216,7 +254,9 @@ class _Traffic(Whole):
 
     def join(self, request: Request, parts: Sequence[dict[str, Any]]) -> Response:
         document = join_traffic(parts)
-        return _json_response(document) if _form(request) == "json" else _html_response(traffic_page(document))
+        return (
+            _json_response(document) if _form(request) == "json" else _html_response(traffic_page(document))
+        )
 
     def answer(self, request: Request) -> Answer:
         wants_stream = not _form(request) and b"text/html" not in request.header(b"accept")
@@ -235,7 +275,7 @@ class _Traffic(Whole):
         return Response(200, self._lines(query), (*_HEADERS, JSON))
 
     async def _lines(self, query: str) -> AsyncGenerator[bytes, None]:
-        """One JSON object per line and connection that moved bytes, b"" for a round in which none did."""
+        """Yield a JSON object per line and connection that moved bytes; b"" for an idle round."""
         while True:
             await asyncio.sleep(STREAM_EVERY_S)
             document = join_traffic([self.look(query), *await self._others(query)])

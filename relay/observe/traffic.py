@@ -1,7 +1,8 @@
-"""`/debug/traffic`: what moved since the last look, of the busiest connections or of one peer.
+"""`/debug/traffic`: the bytes since the last look, of the busiest connections or of one peer.
 
-Every viewer has a look of its own to compare with: the page, which is shared by whoever loads it, and each stream. One worker's
-part is plain data, and `join_traffic` adds them up. Nothing is counted for this: it reads what sessions count anyway.
+Every viewer compares with its own last look. Viewers are the page, which is shared by all who load
+it, and each stream. One worker's part is plain data, and `join_traffic` adds them up. Nothing is
+counted for this: it reads what sessions count anyway.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from relay.core.switch import Peer, Switch
 from relay.observe.clients import describe
 
 LISTED: Final = 100  # peers, or connections, in one page or one round of a stream
-PAGE: Final = ""  # the viewer that stands for the page
+PAGE: Final = ""  # the viewer that is the page
 FORGET_S: Final = 60.0  # a viewer that does not come back
 Totals = dict[int, tuple[int, int]]  # connection's number -> bytes from it, bytes to it
 
@@ -25,22 +26,25 @@ class Traffic:
     def __init__(self, switch: Switch, offset_s: float) -> None:
         self._switch = switch
         self._offset_s = offset_s
-        self._looks: dict[str, tuple[float, Totals]] = {PAGE: (switch.clock(), {})}  # of each viewer
+        # Of each viewer.
+        self._looks: dict[str, tuple[float, Totals]] = {PAGE: (switch.clock(), {})}
 
     def busiest(self, viewer: str) -> dict[str, Any]:
-        """Connections that moved bytes, most first, under derper's names."""
+        """Return the connections that moved bytes, most first, under derper's names."""
         moved, since_s = self._moved(viewer)
         by_serial = {session.serial: session for session in self._switch.sessions}
         busy = sorted((n for n, both in moved.items() if any(both)), key=lambda n: (-sum(moved[n]), n))
-        rows = [row(format_key(by_serial[n].key), *moved[n], len(by_serial[n].heard or ())) for n in busy[:LISTED]]
+        rows = [
+            row(format_key(by_serial[n].key), *moved[n], len(by_serial[n].heard or ())) for n in busy[:LISTED]
+        ]
         return {"since_s": round(since_s, 3), "connections": len(busy), "busiest": rows}
 
     def peer(self, viewer: str, key: bytes) -> dict[str, Any]:
-        """Everything about one key."""
+        """Return everything about one key."""
         moved, since_s = self._moved(viewer)
         peer = self._switch.peers.get(key) or Peer(key)
         heard = {source for session in peer.sessions for source in session.heard or ()}
-        told = {session.key for session in self._switch.receivers.get(key, ()) if not session.sibling}
+        receivers = {session.key for session in self._switch.receivers.get(key, ()) if not session.sibling}
         clock_s, elsewhere = self._switch.clock(), any(link.sibling for link in peer.links)
         return {
             "key": format_key(key),
@@ -52,29 +56,45 @@ class Traffic:
             "dropped": peer.dropped,
             "links": [link.name for link in peer.links if not link.sibling],
             "heard_from": _keys(heard),
-            "sent_to": _keys(told),
-            "connections": [describe(session, self._offset_s, clock_s, elsewhere=elsewhere) for session in reversed(peer.sessions)],
+            "sent_to": _keys(receivers),
+            "connections": [
+                describe(session, self._offset_s, clock_s, elsewhere=elsewhere)
+                for session in reversed(peer.sessions)
+            ],
         }
 
     def _moved(self, viewer: str) -> tuple[Totals, float]:
-        """Bytes from and to each connection since this viewer's last look, and how long ago that was."""
+        """Return the bytes from and to each connection since this viewer's last look.
+
+        The second value is that look's age in seconds.
+        """
         now = self._switch.clock()
         totals = {
-            session.serial: (session.rx_bytes, session.outbox.payload_octets) for session in self._switch.sessions if not session.sibling
+            session.serial: (session.rx_bytes, session.outbox.payload_octets)
+            for session in self._switch.sessions
+            if not session.sibling
         }
         at, before = self._looks.get(viewer, (now, totals))
-        self._looks = {name: look for name, look in self._looks.items() if name == PAGE or now - look[0] < FORGET_S}
+        self._looks = {
+            name: look for name, look in self._looks.items() if name == PAGE or now - look[0] < FORGET_S
+        }
         self._looks[viewer] = now, totals
-        return {n: (rx - before.get(n, (0, 0))[0], tx - before.get(n, (0, 0))[1]) for n, (rx, tx) in totals.items()}, now - at
+        return {
+            n: (rx - before.get(n, (0, 0))[0], tx - before.get(n, (0, 0))[1])
+            for n, (rx, tx) in totals.items()
+        }, now - at
 
 
 def row(key: str, received: int, sent: int, senders: int) -> dict[str, Any]:
-    """What derper says of one connection: bytes from it and to it, and how many keys it got packets from."""
+    """Return derper's row of a connection.
+
+    It has the bytes from it and to it, and how many keys it got packets from.
+    """
     return {"Key": key, "Recv": received, "Sent": sent, "UniqueSenders": senders}
 
 
 def join_traffic(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """All workers' parts as one, of the same kind."""
+    """Return all workers' parts as one, of the same kind."""
     joined = dict(parts[0])
     for name, join in _JOINS.items():
         if name in joined:
@@ -83,7 +103,9 @@ def join_traffic(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _join_rows(parts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    return sorted((row for part in parts for row in part), key=lambda row: -int(row["Recv"] + row["Sent"]))[:LISTED]
+    return sorted((row for part in parts for row in part), key=lambda row: -int(row["Recv"] + row["Sent"]))[
+        :LISTED
+    ]
 
 
 def _join_lists(parts: list[Any]) -> Any:

@@ -1,11 +1,14 @@
-"""Fuzzing of every parser that strangers' bytes reach: `python -m tests.relay.fuzz [-seconds 120] [target…]`.
+"""Fuzzing of every parser that strangers' bytes reach.
 
-Mutates what is in `corpus/<target>/` (files in hex, one case each; the checked-in seeds are valid messages and old finds),
-keeps what reaches new lines, and stops at the first case that raises what the target does not allow, takes too long, or
-breaks what it promises. The case is printed and written to `corpus/<target>/found-<hash>.hex`: check it in with the fix.
+    python -m tests.relay.fuzz [-seconds 120] [target…]
 
-Coverage comes from sys.settrace, of the parsers' own modules alone. With the same `-seed` the same cases come in the same
-order. The budget is shared by the targets; each gets at least a second.
+Mutates the cases in `corpus/<target>/` (files in hex, one case each; the checked-in seeds are valid
+messages and old finds) and keeps those that reach new lines. Stops at the first case that raises an
+error that the target does not allow, takes too long, or breaks a promise of the target. The case is
+printed and written to `corpus/<target>/found-<hash>.hex`: check it in with the fix.
+
+Coverage comes from sys.settrace, of the parsers' own modules alone. With the same `-seed` the same
+cases come in the same order. The budget is shared by the targets; each gets at least a second.
 """
 
 from __future__ import annotations
@@ -37,9 +40,9 @@ class Finding:
     error: BaseException
 
     def __str__(self) -> str:
-        return (
-            f"{self.target}: {type(self.error).__name__}: {self.error}\n  case {self.case[:200].hex()}{'…' if len(self.case) > 200 else ''}"
-        )
+        more = "…" if len(self.case) > 200 else ""
+        case = f"{self.case[:200].hex()}{more}"
+        return f"{self.target}: {type(self.error).__name__}: {self.error}\n  case {case}"
 
 
 class Coverage:
@@ -73,12 +76,15 @@ class Coverage:
 
 
 def seeds_of(target: str) -> list[bytes]:
-    """The checked-in cases."""
+    """Return the checked-in cases."""
     return [bytes.fromhex(path.read_text()) for path in sorted((CORPUS / target).glob("*.hex"))]
 
 
 def mutate(rng: random.Random, case: bytes, others: Sequence[bytes], words: Sequence[bytes]) -> bytes:
-    """A neighbour of a case: bits turned, bytes set, pieces cut, doubled, swapped for words or for pieces of other cases."""
+    """Return a neighbour of a case.
+
+    Bits are turned, bytes set, pieces cut, doubled, swapped for words or for pieces of other cases.
+    """
     data = bytearray(case)
     for _ in range(1 << rng.randrange(4)):
         at = rng.randrange(len(data) + 1)
@@ -102,12 +108,14 @@ def mutate(rng: random.Random, case: bytes, others: Sequence[bytes], words: Sequ
             data[at:] = other[start:]
         else:  # a length field of some width
             width = rng.choice((1, 2, 4))
-            data[at : at + width] = rng.choice((0, 1, 125, 126, 127, 65535, 65568, 2 ** (8 * width) - 1)).to_bytes(8, "big")[-width:]
+            data[at : at + width] = rng.choice(
+                (0, 1, 125, 126, 127, 65535, 65568, 2 ** (8 * width) - 1)
+            ).to_bytes(8, "big")[-width:]
     return bytes(data[:MAX_CASE])
 
 
 def fuzz(target: Target, seconds: float, seed: int) -> tuple[int, int, Finding | None]:
-    """Run one target: (cases, lines reached, what broke it)."""
+    """Run one target. Return (cases, lines reached, the finding if there is one)."""
     rng = random.Random(seed)
     coverage = Coverage(target.files)
     corpus = seeds_of(target.name) or [b""]
@@ -128,16 +136,22 @@ def fuzz(target: Target, seconds: float, seed: int) -> tuple[int, int, Finding |
     return cases, len(coverage.seen), None
 
 
-def _cases(rng: random.Random, corpus: list[bytes], words: Sequence[bytes], deadline: float) -> Iterator[bytes]:
+def _cases(
+    rng: random.Random, corpus: list[bytes], words: Sequence[bytes], deadline: float
+) -> Iterator[bytes]:
     yield from list(corpus)
     while time.monotonic() < deadline:
         yield mutate(rng, rng.choice(corpus), corpus, words)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.relay.fuzz", description="Fuzz the relay's parsers.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.relay.fuzz", description="Fuzz the relay's parsers."
+    )
     parser.add_argument("targets", nargs="*", metavar="target", help=f"some of: {' '.join(TARGETS)} (all)")
-    parser.add_argument("-seconds", type=float, default=120.0, help="for all targets together (default %(default)s)")
+    parser.add_argument(
+        "-seconds", type=float, default=120.0, help="for all targets together (default %(default)s)"
+    )
     parser.add_argument("-seed", type=int, default=None, help="repeat a run")
     options = parser.parse_args(argv)
     unknown = sorted(set(options.targets) - set(TARGETS))
@@ -149,13 +163,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = 0
     for name in names:
         cases, lines, finding = fuzz(TARGETS[name], max(options.seconds / len(names), 1.0), seed)
-        print(f"{name:14} {cases:8,} cases, {lines:4} line pairs" + ("" if finding is None else "  FAILED"), flush=True)
+        print(
+            f"{name:14} {cases:8,} cases, {lines:4} line pairs" + ("" if finding is None else "  FAILED"),
+            flush=True,
+        )
         if finding:
             failed = 1
             path = CORPUS / name / f"found-{hashlib.sha256(finding.case).hexdigest()[:12]}.hex"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(finding.case.hex() + "\n")
-            print(f"{finding}\n  kept as {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+            kept = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            print(f"{finding}\n  kept as {kept}")
     return failed
 
 

@@ -1,4 +1,7 @@
-"""What is fuzzed: each target takes bytes, may raise what it allows, and checks what must hold for any bytes."""
+"""The targets of fuzzing.
+
+Each takes bytes, may raise the errors that it allows, and checks the properties of all bytes.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from relay.http import http11, proxy_header, websocket
 from relay.keys import node_key
 from relay.observe import clients, pages
 from tests.relay import vectors as v
-from tests.relay.people import Room, key_of
+from tests.relay.clients import Room, key_of
 
 NOT_ASKED = http11.Response(200, body=b"nobody was asked\n")
 MAX_KEPT = 400_000  # more than any frame that a session waits for
@@ -39,7 +42,10 @@ class Target:
 
 
 def _pieces(data: bytes) -> list[bytes]:
-    """The data cut in a way that depends on it alone: from one byte at a time to everything at once."""
+    """Cut the data in a way that depends on it alone.
+
+    From one byte at a time to everything at once.
+    """
     size = 1 + (data[-1] % 61 if data else 0)
     return [data[i : i + size] for i in range(0, len(data), size)]
 
@@ -82,7 +88,9 @@ def _site() -> http11.Pages:
     room.join(1, app="tailcat")
     inside = pages.Inside(room.switch, lambda: snapshot(room.switch, Tally(), {}, []), Rates(), 1.79e9)
     trusted = proxy_header.TrustedProxies(["127.0.0.1"])
-    return http11.Pages(v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", trusted.client_of, pages=pages.make_pages(inside))
+    return http11.Pages(
+        v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", trusted.client_of, pages=pages.make_pages(inside)
+    )
 
 
 def _converse(pieces: Sequence[bytes], answer: Any) -> tuple[bytes, bool, Any]:
@@ -92,10 +100,14 @@ def _converse(pieces: Sequence[bytes], answer: Any) -> tuple[bytes, bool, Any]:
         part = conversation.receive(piece)
         while isinstance(part, http11.Later):
             said += part.said
-            part.response.close()  # nobody is asked: what comes behind it is looked at
+            part.response.close()  # no worker is asked: the bytes behind it are looked at
             part = conversation.resume(NOT_ASKED)
         if isinstance(part, http11.Upgrade):
-            return said, False, (part.answer, part.rest + b"".join(pieces[number + 1 :]), part.is_websocket, part.not_ideal)
+            return (
+                said,
+                False,
+                (part.answer, part.rest + b"".join(pieces[number + 1 :]), part.is_websocket, part.not_ideal),
+            )
         said += part
         if conversation.closing:
             break
@@ -136,7 +148,9 @@ def proxy_headers(data: bytes) -> None:
 
 
 def forwarded_for(data: bytes) -> None:
-    found = proxy_header.TrustedProxies(["127.0.0.1", "10.0.0.0/8"]).client_of("127.0.0.1", data.decode("latin-1").split("\n"))
+    found = proxy_header.TrustedProxies(["127.0.0.1", "10.0.0.0/8"]).client_of(
+        "127.0.0.1", data.decode("latin-1").split("\n")
+    )
     network_of(found)
 
 
@@ -166,7 +180,7 @@ def stun_packets(data: bytes) -> None:
 
 
 def server_stream(data: bytes) -> None:
-    """What a client makes of a server's bytes: the probe's and the mesh links' side."""
+    """Let a client read a server's bytes, as the probe and the mesh links do."""
     for key in (None, v.SERVER):
         whole = client.Client(v.C_PRIVATE, server_key=key)
         whole.start("derp.example")
@@ -175,7 +189,7 @@ def server_stream(data: bytes) -> None:
 
 
 def files(data: bytes) -> None:
-    """Every file that the relay reads."""
+    """Parse the bytes as every file that the relay reads."""
     for parse in (node_key.parse_key_file, bucket.parse_rate_config):
         try:
             parse(data)
@@ -201,7 +215,9 @@ def debug_query(data: bytes) -> None:
         room.join(number, app="a" * number)
     query = clients.parse_query(data.decode("latin-1"), 1.79e9)
     if query is not None:
-        listing = clients.join_clients(query, [clients.find_clients(query, room.switch.sessions, room.now, 1.79e9)])
+        listing = clients.join_clients(
+            query, [clients.find_clients(query, room.switch.sessions, room.now, 1.79e9)]
+        )
         if listing.next:
             assert clients.parse_query(listing.next[1:], 1.79e9) is not None
 
@@ -231,7 +247,11 @@ _HTTP_WORDS = [
     b"Expect: 100-continue\r\n",
 ]
 _FRAME_WORDS = [
-    *(wire.HEADER.pack(kind, length) for kind in (*range(1, 12), *range(16, 23)) for length in (0, 1, 8, 32, 33, 64, 100)),
+    *(
+        wire.HEADER.pack(kind, length)
+        for kind in (*range(1, 12), *range(16, 23))
+        for length in (0, 1, 8, 32, 33, 64, 100)
+    ),
     wire.DISCO_MAGIC,
     key_of(1),
     key_of(2),
@@ -256,7 +276,9 @@ _JSON_WORDS = [
 ]
 
 _FLAGS = ("a", "c", "stun", "drain", "home", "workers", "certmode")
-_FLAG_WORDS = [f"-{name}={value}\n".encode() for name in _FLAGS for value in ("", "1", ":443", "manual", "1h", "false")]
+_FLAG_WORDS = [
+    f"-{name}={value}\n".encode() for name in _FLAGS for value in ("", "1", ":443", "manual", "1h", "false")
+]
 
 TARGETS: dict[str, Target] = {
     target.name: target
@@ -273,7 +295,14 @@ TARGETS: dict[str, Target] = {
             "proxy",
             proxy_headers,
             [proxy_header],
-            words=[b"PROXY TCP4 ", b"PROXY TCP6 ", b"\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11", b" 1.2.3.4", b" ::1"],
+            words=[
+                b"PROXY TCP4 ",
+                b"PROXY TCP6 ",
+                b"\r\n",
+                b"\r\n\r\n\0\r\nQUIT\n\x21\x11",
+                b" 1.2.3.4",
+                b" ::1",
+            ],
         ),
         Target(
             "forwarded",
@@ -281,7 +310,13 @@ TARGETS: dict[str, Target] = {
             [proxy_header],
             words=[b"127.0.0.1", b"10.1.2.3", b",", b"[::1]:80", b"::ffff:1.2.3.4", b"\n", b"%eth0"],
         ),
-        Target("client_info", client_info, [handshake], (ProtocolError,), [v.C, bytes(32), wire.HEADER.pack(2, 104)]),
+        Target(
+            "client_info",
+            client_info,
+            [handshake],
+            (ProtocolError,),
+            [v.C, bytes(32), wire.HEADER.pack(2, 104)],
+        ),
         Target("json", client_info_json, [handshake], (ProtocolError,), _JSON_WORDS),
         Target(
             "stun",
@@ -309,7 +344,19 @@ TARGETS: dict[str, Target] = {
             debug_query,
             [clients],
             (ValueError,),
-            [b"all", b"&", b"key=", b"ip=", b"cidr=", b"sort=-rx", b"after=", b"afterconn=1", b"limit=1", b"app=", b"format=json"],
+            [
+                b"all",
+                b"&",
+                b"key=",
+                b"ip=",
+                b"cidr=",
+                b"sort=-rx",
+                b"after=",
+                b"afterconn=1",
+                b"limit=1",
+                b"app=",
+                b"format=json",
+            ],
         ),
     )
 }

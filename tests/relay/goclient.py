@@ -1,4 +1,4 @@
-"""The Go test program of `tests/go`, and how it is called."""
+"""The Go test program of `tests/go`, and its arguments."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SOURCE = Path(__file__).parents[1] / "go"
 
 
 def build() -> Path:
-    """The program, built once from its checked-in sums, with the library's WebSocket client in it."""
+    """Build the program once, from its checked-in sums, with the library's WebSocket client."""
     return go.build(SOURCE, cache=CACHE, progress=print, packages=(".",)) / "go"
 
 
 def argv(program: Path, target: servers.Running, transport: str) -> list[str]:
-    """Its arguments for a relay; `transport` as its flag has it."""
+    """Return its arguments for a relay. `transport` is its flag's value."""
     url = f"{'https' if target.ca else 'http'}://{servers.HOST}:{target.port}/derp"
     call = [str(program), "-url", url, "-dial", target.address, "-transport", transport]
     return [*call, "-ca", str(target.ca)] if target.ca else call

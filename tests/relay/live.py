@@ -1,4 +1,4 @@
-"""A relay as a process of its own, and blocking clients for it: what tests with real sockets stand on."""
+"""A relay as a process, and blocking clients for it, for tests with real sockets."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ class Peer(AbstractContextManager["Peer"]):
         self.flush()
 
     def receive(self, timeout_s: float = 5) -> derp.Event:
-        """The next event. Raises HungUp at the end of the stream, TimeoutError when none comes."""
+        """Return the next event.
+
+        Raises HungUp at the end of the stream, TimeoutError when none comes.
+        """
         self.sock.settimeout(timeout_s)
         while not self._events:
             try:
@@ -73,7 +76,7 @@ class Peer(AbstractContextManager["Peer"]):
         return self._events.popleft()
 
     def expect(self, kind: type[E], timeout_s: float = 5) -> E:
-        """The next event of a kind; others are passed over."""
+        """Return the next event of a kind. Others are passed over."""
         deadline = time.monotonic() + timeout_s
         while True:
             event = self.receive(max(deadline - time.monotonic(), 0.001))
@@ -90,7 +93,7 @@ class Peer(AbstractContextManager["Peer"]):
             return
 
     def reset(self) -> None:
-        """Go with a RST."""
+        """End the connection with a RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
@@ -115,7 +118,10 @@ class Live:
         return socket.create_connection(("127.0.0.1", self.running.port), timeout=10)
 
     def open(self, *, small_window: bool = False) -> socket.socket:
-        """A connection, with TLS if the relay serves it. `small_window`: the kernel takes little that is not read."""
+        """Open a connection, with TLS if the relay serves it.
+
+        `small_window`: the kernel takes little that is not read.
+        """
         sock = socket.socket()
         if small_window:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -131,11 +137,13 @@ class Live:
         context.load_verify_locations(self.running.ca)
         return context.wrap_socket(sock, server_hostname=servers.HOST)
 
-    def connect(self, key: bytes = b"", info: ClientInfo | None = None, *, small_window: bool = False) -> Peer:
+    def connect(
+        self, key: bytes = b"", info: ClientInfo | None = None, *, small_window: bool = False
+    ) -> Peer:
         return Peer(self.open(small_window=small_window), key, info).login()
 
     def get(self, path: str) -> str:
-        """The body of a page that only loopback sees."""
+        """Return the body of a page that only loopback sees."""
         with self.open() as sock:
             sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {servers.HOST}\r\nConnection: close\r\n\r\n".encode())
             answer = b"".join(iter(lambda: sock.recv(65536), b""))
@@ -144,12 +152,18 @@ class Live:
         return body.decode()
 
     def metrics(self) -> dict[str, float]:
-        """Every sample of /metrics, by name and labels as written there."""
+        """Return every sample of /metrics, by name and labels as written there."""
         lines = self.get("/metrics").splitlines()
-        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line and line[0] != "#")}
+        return {
+            name: float(value)
+            for name, value in (line.rsplit(" ", 1) for line in lines if line and line[0] != "#")
+        }
 
     def counted(self, before: dict[str, float], name: str) -> float:
-        """By how much the samples whose name and labels contain the pattern `name` have grown since `before`."""
+        """Return by how much samples have grown since `before`.
+
+        They are those whose name and labels contain the pattern `name`.
+        """
         pattern = re.compile(name)
         return sum(value - before.get(key, 0) for key, value in self.metrics().items() if pattern.search(key))
 
@@ -163,17 +177,22 @@ class Live:
         return self.running.log.read_text(errors="replace")
 
     def assert_undisturbed(self) -> None:
-        """It still relays, and its log holds no exception."""
+        """Check that it still relays, and that its log holds no exception."""
         with self.connect() as alice, self.connect() as bob:
             got = _send_until_heard(alice, bob, b"still here")
             assert (got.source, got.packet) == (alice.key, b"still here")
         log = self.log()
-        assert not re.search("Traceback|never retrieved|Exception (ignored|in callback)|exception=", log), log[-3000:]
+        assert not re.search("Traceback|never retrieved|Exception (ignored|in callback)|exception=", log), (
+            log[-3000:]
+        )
         assert self.running.process.poll() is None
 
 
 def _send_until_heard(alice: Peer, bob: Peer, packet: bytes) -> derp.Received:
-    """Bob's worker may have told alice's of him a moment too late for the first packet."""
+    """Send until bob hears.
+
+    His worker may have announced him a moment too late for the first packet.
+    """
     for _ in range(4):
         alice.send(bob.key, packet)
         with suppress(TimeoutError):
@@ -184,14 +203,14 @@ def _send_until_heard(alice: Peer, bob: Peer, packet: bytes) -> derp.Received:
 
 @contextmanager
 def relay(folder: Path, *flags: str, tls: bool = True, port: int = 0) -> Iterator[Live]:
-    """This checkout's relay with `flags`; ends with the block, after a look at its log."""
+    """Run this checkout's relay with `flags`. Its log is checked at the end of the block."""
     with servers.running(servers.relay(*flags), folder, tls=tls, port=port) as running:
         yield Live(running)
 
 
 @dataclass
 class Stream:
-    """What a steady stream of packets between two clients saw."""
+    """The result of a steady stream of packets between two clients."""
 
     sent: int
     received: int
@@ -202,7 +221,10 @@ class Stream:
 
 
 class Steady:
-    """Alice sends bob `rate` packets a second from a thread, while the test does something else. `finish` tells how it went."""
+    """A stream of `rate` packets a second from alice to bob, from threads beside the test.
+
+    `finish` returns the result.
+    """
 
     def __init__(self, alice: Peer, bob: Peer, rate: float = 200) -> None:
         self._alice, self._bob, self._gap = alice, bob, 1 / rate
@@ -210,7 +232,9 @@ class Steady:
         self._sent_all = threading.Event()
         self._stream = Stream(0, 0, [])
         self._errors: list[BaseException] = []
-        self._threads = [threading.Thread(target=self._guard, args=(f,), daemon=True) for f in (self._send, self._receive)]
+        self._threads = [
+            threading.Thread(target=self._guard, args=(f,), daemon=True) for f in (self._send, self._receive)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -233,7 +257,8 @@ class Steady:
                 got = self._bob.expect(derp.Received, 0.05)
             except TimeoutError:
                 if self._sent_all.is_set():
-                    give_up = min(give_up, time.monotonic() + 20)  # a crowd that leaves at once is served first
+                    # A crowd that leaves at once is served first.
+                    give_up = min(give_up, time.monotonic() + 20)
                 if time.monotonic() > give_up:
                     return
                 continue
@@ -243,7 +268,7 @@ class Steady:
             self._stream.received += 1
 
     def finish(self) -> Stream:
-        """Stop, and raise what either thread ran into."""
+        """Stop, and raise the errors of either thread."""
         for event, thread in zip((self._stop, self._sent_all), self._threads, strict=True):
             event.set()
             thread.join(30)
@@ -252,9 +277,9 @@ class Steady:
         return self._stream
 
 
-def eventually(what: Callable[[], bool], within_s: float = 5) -> None:
-    """Wait until `what()` is true."""
+def eventually(condition: Callable[[], bool], within_s: float = 5) -> None:
+    """Wait until the condition is true."""
     deadline = time.monotonic() + within_s
-    while not what():
+    while not condition():
         assert time.monotonic() < deadline, f"not within {within_s} s"
         time.sleep(0.02)

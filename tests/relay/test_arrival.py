@@ -46,8 +46,8 @@ class Office:
         self.tally = Tally()
         self.addresses = SimpleNamespace(enter=lambda _address, _holder: SimpleNamespace(leave=bool))
 
-    def refuses_connection(self, *, main: bool) -> str:
-        return ""
+    def refuses_connection(self, *, main: bool) -> None:
+        return None
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_one_that_asks_and_does_not_read_is_hung_up_on(office: Office, arrival: 
     ask(arrival, REQUEST)
     assert len(stream.written) == 2
     assert stream.ended[-1] == "aborted"
-    assert office.tally.labelled["refusals", "slow_reader"] == 1
+    assert office.tally.refusals.by_label() == {"slow_reader": 1}
 
 
 def test_a_last_answer_that_nobody_reads_does_not_stay_for_ever(office: Office, arrival: Arrival, stream: Connection) -> None:
@@ -92,5 +92,4 @@ def test_a_last_answer_that_nobody_reads_does_not_stay_for_ever(office: Office, 
     assert stream.ended == ["closed", "aborted"]
     arrival.connection_lost(None)
     assert not office.arrivals
-    refusals = {reason: count for (kind, reason), count in office.tally.labelled.items() if kind == "refusals"}
-    assert refusals == {"too_many_http_requests": 1}, "counted once, whatever comes after it"
+    assert office.tally.refusals.by_label() == {"too_many_http_requests": 1}, "counted once, whatever comes after it"

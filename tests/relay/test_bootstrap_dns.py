@@ -1,10 +1,10 @@
 import asyncio
 import json
 import socket
-from collections import Counter
 
 import pytest
 
+from relay.core.counts import Counts
 from relay.http.http11 import Request
 from relay.io import bootstrap_dns
 from relay.io.bootstrap_dns import BootstrapDns
@@ -47,7 +47,7 @@ async def fresh(dns, for_s=0.03):
 
 @asynchronous
 async def test_what_is_published_and_what_must_be_asked_for(table):
-    counts = Counter()
+    counts = Counts()
     dns = BootstrapDns(["control.example", "log.example"], ["secret.example", "gone.example"], counts)
     assert get(dns)[0] == {}, "an object, and not nothing, before the first answer"
     await fresh(dns)
@@ -59,22 +59,22 @@ async def test_what_is_published_and_what_must_be_asked_for(table):
     assert headers["Connection"] == "close" and headers["Content-Type"] == "application/json"
     assert get(dns, "?q=secret.example")[0] == {"secret.example": ["203.0.113.3"]}
     assert get(dns, "?q=log.example")[0] == get(dns, "?q=nobody.example")[0] == get(dns, "?q=gone.example")[0] == document
-    assert counts == {
-        "bootstrap_dns_requests": 6,
-        "bootstrap_dns_unpublished_hits": 1,
-        "bootstrap_dns_published_hits": 1,
-        "bootstrap_dns_unpublished_misses": 2,
-    }
+    assert counts == Counts(
+        bootstrap_dns_requests=6,
+        bootstrap_dns_unpublished_hits=1,
+        bootstrap_dns_published_hits=1,
+        bootstrap_dns_unpublished_misses=2,
+    )
 
 
 @asynchronous
 async def test_a_name_that_stops_resolving_keeps_its_answer(table, caplog):
-    counts = Counter()
+    counts = Counts()
     dns = BootstrapDns(["log.example", "never.example"], [], counts)
     await fresh(dns)
     del table["log.example"]
     await fresh(dns)
     assert get(dns, "?q=log.example")[0] == {"log.example": ["203.0.113.2"]}
     assert get(dns, "?q=never.example")[0] == {"log.example": ["203.0.113.2"]}
-    assert counts["bootstrap_dns_published_misses"] == 1
+    assert counts.bootstrap_dns_published_misses == 1
     assert "bootstrap name does not resolve" in caplog.text

@@ -1,4 +1,7 @@
-"""Ten thousand idle clients, churn, a killed relay: with real clients, Go's. Needs the Go programs."""
+"""Ten thousand idle clients, churn, a killed relay, with Go's real clients.
+
+Needs the Go programs.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ def _generate(live: Live, *args: str) -> generator.Run:
 
 
 def test_ten_thousand_idle_clients(tmp_path: Path) -> None:
-    """They cost little, a pair beside them is not slowed, and each of them still works after its idleness."""
+    """They cost little, a pair beside them is not slowed, and each of them still works after its
+    idleness.
+    """
     with relay(tmp_path) as live, live.connect() as alice, live.connect() as bob:
         steady = Steady(alice, bob)
         run = _generate(live, "idle", "-count", "10000", "-moved", "9600", "-batch", "8")
@@ -54,7 +59,9 @@ def test_killed_and_started_again(name: str, tmp_path: Path) -> None:
     server = servers.relay() if name == "relay" else servers.derper(generator.build_derper())
     with servers.running(server, tmp_path) as target:
         port = target.port
-        with subprocess.Popen([*goclient.argv(program, target, "tls13"), "-steady", "10s"], stdout=subprocess.PIPE, text=True) as clients:
+        with subprocess.Popen(
+            [*goclient.argv(program, target, "tls13"), "-steady", "10s"], stdout=subprocess.PIPE, text=True
+        ) as clients:
             assert clients.stdout is not None and clients.stdout.readline() == "connected\n"
             time.sleep(2)
             target.process.send_signal(signal.SIGKILL)
@@ -67,7 +74,10 @@ def test_killed_and_started_again(name: str, tmp_path: Path) -> None:
 
 
 def test_reload_under_load(tmp_path: Path) -> None:
-    """SIGHUP with a new certificate, again and again, while packets pass and clients come: nobody is dropped."""
+    """SIGHUP with a new certificate, again and again, while packets pass and clients come.
+
+    No client is dropped.
+    """
     with relay(tmp_path) as live, live.connect() as alice, live.connect() as bob:
         steady = Steady(alice, bob)
         over = threading.Event()

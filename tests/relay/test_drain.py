@@ -1,4 +1,7 @@
-"""SIGTERM with clients there: they are told, and close in a spread, whatever they do meanwhile. Real processes."""
+"""SIGTERM with clients connected: they hear of it, and close in a spread, whatever they do.
+
+Real processes.
+"""
 
 from __future__ import annotations
 

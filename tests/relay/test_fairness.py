@@ -1,4 +1,4 @@
-"""Nobody slows anybody down: a stalled receiver, a flood, a crowd."""
+"""No client slows another down: a stalled receiver, a flood, a crowd."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from relay import client as derp
 from tests.relay.live import HungUp, Live, Peer, Steady, relay
 
 MB = 1_000_000
-# Half of what a write may wait for a receiver that reads nothing, and far above what a busy machine adds. Latency itself is the bench's.
+# Half of what a write may wait for a receiver that reads nothing, and far above what a busy machine
+# adds. Latency itself is the bench's.
 UNDISTURBED_S = 1.0
 
 
@@ -31,11 +32,16 @@ def _flood(sender: Peer, to: bytes, packets: int, size: int) -> None:
 
 
 def test_alice_to_bob_while_carol_reads_nothing(live: Live) -> None:
-    with live.connect() as alice, live.connect() as bob, live.connect() as dave, live.connect(small_window=True) as carol:
+    with (
+        live.connect() as alice,
+        live.connect() as bob,
+        live.connect() as dave,
+        live.connect(small_window=True) as carol,
+    ):
         steady = Steady(alice, bob)
         _flood(dave, carol.key, 4000, 1200)  # the allocator has what a flood takes once and for all
         before = live.usage().rss
-        _flood(dave, carol.key, 16000, 1200)  # 19.2 MB towards somebody who takes a few kB
+        _flood(dave, carol.key, 16000, 1200)  # 19.2 MB towards a client that takes a few kB
         dave.client.ping(b"still me")
         dave.flush()
         dave.expect(derp.Ponged)  # dave was not held up either
@@ -54,7 +60,7 @@ def test_a_sender_to_a_stalled_receiver_reaches_others(live: Live) -> None:
 
 
 def test_the_newest_packets_survive(live: Live) -> None:
-    """What was under way arrives first, then exactly the last 32: the queue drops at its head."""
+    """The packets under way arrive first, then exactly the last 32: the queue drops at its head."""
     before = live.metrics()
     with live.connect() as dave, live.connect(small_window=True) as carol:
         for n in range(2000):

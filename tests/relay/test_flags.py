@@ -3,8 +3,9 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from relay import __version__, flags
-from relay.flags import Config, FlagError, HelpWanted, parse, parse_or_exit
+from relay import __version__, config, flags
+from relay.config import Config
+from relay.flags import FlagError, HelpWanted, parse, parse_or_exit
 
 BASE = ["-c=k", "-certmode=manual"]
 
@@ -13,7 +14,13 @@ def test_defaults_are_derpers():
     c = parse(BASE)
     assert (c.addr, c.http_port, c.stun_port, c.stun, c.derp) == (":443", 80, 3478, True, True)
     assert (c.tcp_keepalive_time_s, c.tcp_user_timeout_s, c.tcp_write_timeout_s) == (600, 15, 2)
-    assert (c.hostname, c.home, c.dev, c.verify_clients, c.verify_client_url) == ("derp.tailscale.com", "", False, False, "")
+    assert (c.hostname, c.home, c.dev, c.verify_clients, c.verify_client_url) == (
+        "derp.tailscale.com",
+        "",
+        False,
+        False,
+        "",
+    )
     assert (c.accept_connection_limit, c.accept_connection_burst) == (float("inf"), 2**63 - 1)
     assert c.mesh_with == c.bootstrap_dns_names == c.disallow_app_names == ()
 
@@ -26,11 +33,14 @@ def test_the_url_check_fails_closed_unless_asked():
 
 
 def test_every_derper_flag_is_known():
-    """The flags of derper 1.104.5, each with a value that it accepts."""
-    argv = shlex.split("""-dev -version=false -a=:8443 -http-port=-1 -stun-port=3479 -c=k -certmode=manual -certdir=/d -hostname=h
-    -acme-eab-kid=a -acme-eab-key=a -acme-email=a -acme-ip-certs=false -stun=false -derp=false -home=blank
-    -mesh-psk-file=m -mesh-with=a,b/c -secrets-url= -secrets-path-prefix=p -secrets-cache-dir=d -bootstrap-dns-names=a,b
-    -unpublished-bootstrap-dns-names=c -verify-clients -verify-client-url=http://x/ -verify-client-url-fail-open=true
+    """Those of derper 1.104.5, each with a value that it accepts."""
+    argv = shlex.split("""
+    -dev -version=false -a=:8443 -http-port=-1 -stun-port=3479 -c=k -certmode=manual -certdir=/d
+    -hostname=h -acme-eab-kid=a -acme-eab-key=a -acme-email=a -acme-ip-certs=false -stun=false
+    -derp=false -home=blank
+    -mesh-psk-file=m -mesh-with=a,b/c -secrets-url= -secrets-path-prefix=p -secrets-cache-dir=d
+    -bootstrap-dns-names=a,b -unpublished-bootstrap-dns-names=c
+    -verify-clients -verify-client-url=http://x/ -verify-client-url-fail-open=true
     -disallow-app-names=x,y -socket=s -accept-connection-limit=10.5 -accept-connection-burst=20 -rate-config=r
     -tcp-keepalive-time=1m -tcp-user-timeout=10s -tcp-write-timeout=0 -ace=false""")
     c = parse(argv)
@@ -59,7 +69,10 @@ def test_tls_is_decided_as_derper_decides_it(addr, mode, listen, tls):
     [
         (["-c=k"], "-certmode letsencrypt: this relay asks no certificate authority itself"),
         (["-c=k", "-certmode=gcp"], "certbot"),
-        ([*BASE, "-stun", "false"], 'unexpected argument "false": flags only; a boolean is switched off with -flag=false'),
+        (
+            [*BASE, "-stun", "false"],
+            'unexpected argument "false": flags only; a boolean is switched off with -flag=false',
+        ),
         ([*BASE, "-a=443"], "invalid server address: address 443: missing port in address"),
         ([*BASE, "-a=:99999"], 'invalid server address: unknown port "99999"'),
         ([*BASE, "-a=:gopher"], 'unknown port "gopher"'),
@@ -93,12 +106,20 @@ def test_what_cannot_be_served_is_refused_with_words(argv, says):
 
 
 def test_well_formed_extras_pass():
-    c = parse([*BASE, "-metrics-listen=127.0.0.1:9090", "-trusted-proxies=127.0.0.1, 10.0.0.0/8,::1", "-proxy-protocol", "-home=https://x"])
+    c = parse(
+        [
+            *BASE,
+            "-metrics-listen=127.0.0.1:9090",
+            "-trusted-proxies=127.0.0.1, 10.0.0.0/8,::1",
+            "-proxy-protocol",
+            "-home=https://x",
+        ]
+    )
     assert c.trusted_proxies == ("127.0.0.1", "10.0.0.0/8", "::1") and c.proxy_protocol
 
 
 def test_a_relay_in_development_has_its_mesh_key_from_the_environment(monkeypatch):
-    monkeypatch.setenv(flags.DEV_MESH_KEY, "0" * 64)
+    monkeypatch.setenv(config.DEV_MESH_KEY, "0" * 64)
     assert parse(["-dev", "-mesh-psk-file=", "-mesh-with=a"]).mesh_with == ("a",)
 
 
@@ -115,16 +136,16 @@ def test_version_needs_nothing_else():
 
 def test_machine_defaults(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert flags.default_cert_dir() == "/cache/tailscale/derper-certs"
+    assert config.default_cert_dir() == "/cache/tailscale/derper-certs"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert flags.default_cert_dir() == f"{tmp_path}/.cache/tailscale/derper-certs"
-    assert flags.default_mesh_psk_file() == ""
+    assert config.default_cert_dir() == f"{tmp_path}/.cache/tailscale/derper-certs"
+    assert config.default_mesh_psk_file() == ""
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/derp-mesh.key").write_text("0" * 64)
-    assert flags.default_mesh_psk_file() == f"{tmp_path}/keys/derp-mesh.key"
+    assert config.default_mesh_psk_file() == f"{tmp_path}/keys/derp-mesh.key"
     monkeypatch.delenv("HOME")
-    assert flags.default_cert_dir() == ""
+    assert config.default_cert_dir() == ""
 
 
 def test_help_names_every_flag_with_default_and_fits_the_width():
@@ -154,7 +175,9 @@ def test_exit_codes(capsys):
     with pytest.raises(SystemExit) as e:
         parse_or_exit(["-nonsense"])
     assert e.value.code == 2
-    assert capsys.readouterr().err == "relay: flag provided but not defined: -nonsense\nUse -h for the flags.\n"
+    assert (
+        capsys.readouterr().err == "relay: flag provided but not defined: -nonsense\nUse -h for the flags.\n"
+    )
     with pytest.raises(SystemExit) as e:
         parse_or_exit(["-h"])
     assert e.value.code == 0 and "Examples:" in capsys.readouterr().out

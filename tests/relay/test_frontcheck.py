@@ -1,4 +1,7 @@
-"""STUN answers only while the relay's own front leads clients to this very relay: real processes, a TLS front of the tests' own."""
+"""STUN answers only while the relay's own front leads clients to this very relay.
+
+Real processes, and a TLS front of the tests' own.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 
 @contextmanager
 def tls_front(port: int, backend: int, certificates: Path, host: str = servers.HOST) -> Iterator[None]:
-    """What nginx would do: TLS on `port`, plain to `backend`."""
+    """Serve as nginx would: TLS on `port`, plain to `backend`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / f"{host}.crt", certificates / f"{host}.key")
     listener = socket.create_server(("127.0.0.1", port))
@@ -76,7 +79,7 @@ def port() -> int:
 
 @pytest.fixture
 def live(tmp_path: Path, port: int) -> Iterator[Live]:
-    """A plain relay that is told where its front will be."""
+    """Run a plain relay that knows where its front will be."""
     with relay(tmp_path, "-front-check", f"127.0.0.1:{port}", tls=False) as running:
         yield running
 
@@ -97,7 +100,10 @@ def test_silent_until_there_is_a_front_and_again_without_it(live: Live, port: in
 def test_another_relay_behind_the_front(live: Live, port: int, tmp_path: Path) -> None:
     certs.make(tmp_path / "certs", servers.HOST)
     (tmp_path / "other").mkdir()
-    with relay(tmp_path / "other", tls=False) as other, tls_front(port, other.running.port, tmp_path / "certs"):
+    with (
+        relay(tmp_path / "other", tls=False) as other,
+        tls_front(port, other.running.port, tmp_path / "certs"),
+    ):
         time.sleep(1.2)
         assert not answers_stun(live)
         asked = FrontAddress("127.0.0.1", port, servers.HOST, bytes(32))
@@ -112,7 +118,9 @@ def test_a_front_with_a_certificate_for_another_name(live: Live, port: int, tmp_
 
 
 @pytest.mark.parametrize("begin_days", [-40, 1])
-def test_a_certificate_that_is_over_or_not_begun(live: Live, port: int, tmp_path: Path, begin_days: int) -> None:
+def test_a_certificate_that_is_over_or_not_begun(
+    live: Live, port: int, tmp_path: Path, begin_days: int
+) -> None:
     certs.make(tmp_path / "certs", servers.HOST, begin_days=begin_days)
     with tls_front(port, live.running.port, tmp_path / "certs"):
         time.sleep(1.2)
@@ -155,4 +163,7 @@ def test_what_else_a_front_may_say(port: int, tmp_path: Path, said: bytes) -> No
 def test_a_front_that_only_accepts(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.frontcheck.LIMIT_S", 0.1)
     with socket.create_server(("127.0.0.1", port)):
-        assert asyncio.run(check_front(FrontAddress("127.0.0.1", port, servers.HOST, bytes(32)))) == "no answer within 0.1 s"
+        assert (
+            asyncio.run(check_front(FrontAddress("127.0.0.1", port, servers.HOST, bytes(32))))
+            == "no answer within 0.1 s"
+        )

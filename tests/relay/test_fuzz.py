@@ -1,4 +1,4 @@
-"""Every checked-in case of every fuzz target, a moment of fuzzing, and that the fuzzer finds what is there to be found."""
+"""Every checked-in case of every fuzz target, a moment of fuzzing, and finds of planted faults."""
 
 import pytest
 

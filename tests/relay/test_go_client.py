@@ -1,5 +1,7 @@
-"""The stock Go client library as client: `tests/go`, over each transport. With derper as well, so that the checks
-themselves are held against the reference."""
+"""The stock Go client library as client: `tests/go`, over each transport.
+
+With derper as well, so that the checks themselves are held against the reference.
+"""
 
 from __future__ import annotations
 

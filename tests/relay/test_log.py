@@ -31,11 +31,20 @@ def lines(form, write):
 
 def test_plain():
     def write(server):
-        server.info("client refused", reason="not_in_allow_file", key="nodekey:ab", note="two words", empty="", n=3, text='a"b')
+        server.info(
+            "client refused",
+            reason="not_in_allow_file",
+            key="nodekey:ab",
+            note="two words",
+            empty="",
+            n=3,
+            text='a"b',
+        )
         server.warning("odd\nmessage 100%")
 
     assert lines("plain", write) == [
-        'info client refused reason=not_in_allow_file key=nodekey:ab note="two words" empty="" n=3 text="a\\"b"',
+        'info client refused reason=not_in_allow_file key=nodekey:ab note="two words" empty="" n=3 '
+        'text="a\\"b"',
         "warning odd\\nmessage 100%",
     ]
 
@@ -46,9 +55,16 @@ def test_no_field_can_forge_a_line():
 
 
 def test_json():
-    (line,) = lines("json", lambda server: server.debug("hello", time="forged", address="::1", big="x" * 5000))
+    (line,) = lines(
+        "json", lambda server: server.debug("hello", time="forged", address="::1", big="x" * 5000)
+    )
     record = json.loads(line)
-    assert record["time"].endswith("Z") and record["level"] == "debug" and record["part"] == "server" and record["message"] == "hello"
+    assert (
+        record["time"].endswith("Z")
+        and record["level"] == "debug"
+        and record["part"] == "server"
+        and record["message"] == "hello"
+    )
     assert record["address"] == "::1" and len(record["big"]) == log.MAX_VALUE
 
 

@@ -1,4 +1,4 @@
-"""The relay alone: what its README says of the flags, and the sdist and wheel as one gets them."""
+"""The relay alone: its README's flags, and the sdist and wheel as users get them."""
 
 import re
 import shutil
@@ -22,29 +22,43 @@ def test_the_readme_has_the_flags_as_they_are(monkeypatch):
 
 def test_the_dependencies_are_the_locked_ones():
     """One list for the wheel, one for the hosts' lock."""
-    declared = re.search(r"dependencies = \[(.*?)\]", (ROOT / "relay" / "pyproject.toml").read_text(), re.DOTALL)[1]
+    declared = re.search(
+        r"dependencies = \[(.*?)\]", (ROOT / "relay" / "pyproject.toml").read_text(), re.DOTALL
+    )[1]
     locked = (ROOT / "requirements" / "relay.in").read_text()
-    assert sorted(re.findall(r'"(.+)"', declared)) == sorted(line for line in locked.splitlines() if line and not line.startswith("#"))
+    assert sorted(re.findall(r'"(.+)"', declared)) == sorted(
+        line for line in locked.splitlines() if line and not line.startswith("#")
+    )
 
 
 @pytest.mark.lab
 @pytest.mark.timeout(600)
 def test_sdist_and_wheel(tmp_path):
-    """Built from the sdist, installed into an empty environment, run from a directory that has no checkout."""
+    """Built from the sdist, installed into an empty environment, run from a directory that has no
+    checkout.
+    """
 
     def run(*argv):
         return subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
 
-    shutil.copytree(ROOT / "relay", tmp_path / "source", ignore=shutil.ignore_patterns("__pycache__"))  # building leaves things behind
+    # Building leaves things behind.
+    shutil.copytree(ROOT / "relay", tmp_path / "source", ignore=shutil.ignore_patterns("__pycache__"))
     run(sys.executable, "-m", "venv", "builder")
     run("builder/bin/pip", "install", "-q", "build")
     run("builder/bin/python", "-m", "build", "-o", "dist", "source")
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
-    assert wheel.name == f"derpfleet_relay-{__version__}-py3-none-any.whl" and sdist.name == f"derpfleet_relay-{__version__}.tar.gz"
+    assert (
+        wheel.name == f"derpfleet_relay-{__version__}-py3-none-any.whl"
+        and sdist.name == f"derpfleet_relay-{__version__}.tar.gz"
+    )
     run(sys.executable, "-m", "venv", "user")
     run("user/bin/pip", "install", "-q", str(wheel))
-    assert run("user/bin/python", "-I", "-m", "relay", "-version") == run("user/bin/derp-relay", "-version") == f"{__version__}\n"
+    assert (
+        run("user/bin/python", "-I", "-m", "relay", "-version")
+        == run("user/bin/derp-relay", "-version")
+        == f"{__version__}\n"
+    )
     assert "Examples:" in run("user/bin/derp-relay", "-h")
     assert "Log in to a DERP relay twice" in run("user/bin/python", "-I", "-m", "relay.selftest", "-h")
     installed = {path.name for path in (tmp_path / "user").glob("lib/python*/site-packages/relay/*")}

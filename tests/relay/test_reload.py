@@ -1,4 +1,7 @@
-"""Certificates are read again on SIGHUP: connected clients stay, new ones see the new one, a bad file changes nothing."""
+"""SIGHUP reads certificates again: connected clients stay, and new ones see the new one.
+
+A bad file changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def live(tmp_path: Path) -> Iterator[Live]:
 
 
 def _served(live: Live) -> str:
-    """SHA-256 of the leaf that a new client is shown."""
+    """Return the SHA-256 of the leaf that a new client is shown."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with live.tcp() as tcp, context.wrap_socket(tcp, server_hostname=servers.HOST) as tls:
@@ -77,8 +80,14 @@ def test_what_is_good_is_taken_though_the_other_is_bad(tmp_path: Path, good: str
             limits.write_text('{"PerClientRateLimitBytesPerSec": 2000000}')
             (tmp_path / "certs" / f"{servers.HOST}.crt").unlink()
         live.signal(signal.SIGHUP)
-        eventually(lambda: f"reloaded part={good}" in live.log() and f"stays in force part={bad}" in live.log())
+        eventually(
+            lambda: f"reloaded part={good}" in live.log() and f"stays in force part={bad}" in live.log()
+        )
         counts = live.metrics()
-        assert counts[f'relay_reloads{{part="{good}"}}'] == counts[f'relay_reload_failures{{part="{bad}"}}'] == 1
+        assert (
+            counts[f'relay_reloads{{part="{good}"}}'] == counts[f'relay_reload_failures{{part="{bad}"}}'] == 1
+        )
         assert (_served(live) != old) == (good == "certificate")
-        assert counts["derp_rate_limit_per_client_bytes_per_second"] == (2_000_000 if good == "limits" else 1_000_000)
+        assert counts["derp_rate_limit_per_client_bytes_per_second"] == (
+            2_000_000 if good == "limits" else 1_000_000
+        )

@@ -17,11 +17,16 @@ from relay.sweep import PERIOD_S, ResidentMemory
 from tests.relay.live import HungUp, Peer, eventually, relay
 
 
-@pytest.mark.parametrize("flags", [("-memory-ceiling", "4096"), ("-workers", "2")], ids=["ceiling", "workers"])
+@pytest.mark.parametrize(
+    "flags", [("-memory-ceiling", "4096"), ("-workers", "2")], ids=["ceiling", "workers"]
+)
 def test_without_a_descriptor_left_it_goes_on(tmp_path: Path, flags: tuple[str, ...]) -> None:
     with relay(tmp_path, *flags, tls=False) as live:
         with live.connect() as alice, live.connect() as bob, ExitStack() as stack:
-            pids = [live.pid, *map(int, Path(f"/proc/{live.pid}/task/{live.pid}/children").read_text().split())]
+            pids = [
+                live.pid,
+                *map(int, Path(f"/proc/{live.pid}/task/{live.pid}/children").read_text().split()),
+            ]
             usual = resource.prlimit(live.pid, resource.RLIMIT_NOFILE)
             for pid in pids:
                 highest = max(int(fd.name) for fd in Path(f"/proc/{pid}/fd").iterdir())
@@ -37,7 +42,9 @@ def test_without_a_descriptor_left_it_goes_on(tmp_path: Path, flags: tuple[str, 
 
 
 def test_above_the_memory_ceiling_only_new_clients_are_refused(tmp_path: Path) -> None:
-    """Not the operator, who wants to see it; not the other workers; not the relay's look at its own front."""
+    """Not the operator, who wants to see it; not the other workers; not the relay's look at its own
+    front.
+    """
     port = servers.free_port(socket.SOCK_STREAM)
     flags = ["-memory-ceiling", "1", "-workers", "2", "-front-check", f"127.0.0.1:{port}"]
     with relay(tmp_path, *flags, port=port) as live:
@@ -50,5 +57,9 @@ def test_above_the_memory_ceiling_only_new_clients_are_refused(tmp_path: Path) -
 
 
 def test_resident_memory_is_what_the_kernel_says() -> None:
-    kib = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS:"))
+    kib = next(
+        int(line.split()[1])
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmRSS:")
+    )
     assert ResidentMemory().read() == pytest.approx(kib * 1024, rel=0.1)

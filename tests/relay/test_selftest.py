@@ -26,7 +26,9 @@ def url(relay):
 def test_a_relay_that_relays(plain, capsys):
     run(url(plain), "-stun-port", str(plain.running.stun_port))
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines] == [["ok", step] for step in ("login", "login", "ping", "packets", "stun")]
+    assert [line.split()[:2] for line in lines] == [
+        ["ok", step] for step in ("login", "login", "ping", "packets", "stun")
+    ]
     assert "3 each way of 1200 bytes" in lines[3] and "we are 127.0.0.1" in lines[4]
 
 
@@ -53,7 +55,12 @@ def test_tls_by_pin_by_authority_or_unchecked(encrypted, capsys, monkeypatch, fa
     monkeypatch.setenv("SSL_CERT_FILE", str(encrypted.running.ca))
     run(*tls_flags(encrypted), *fast)
     out = capsys.readouterr().out
-    assert out.count("ok  tls      TLSv1.3 TLS_AES_") == out.count(pin_of(chain.read_text())) == out.count("ok  packets") == 3
+    assert (
+        out.count("ok  tls      TLSv1.3 TLS_AES_")
+        == out.count(pin_of(chain.read_text()))
+        == out.count("ok  packets")
+        == 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +100,7 @@ def test_a_closed_relay(tmp_path, capsys):
         (["http://x", "-key", "/nowhere"], 1, "FAILED  key: "),
     ],
 )
-def test_what_does_not_work_is_told(argv, code, says, capsys):
+def test_a_step_that_fails_is_reported(argv, code, says, capsys):
     with pytest.raises(SystemExit) as e:
         run(*argv)
     assert e.value.code == code and says in capsys.readouterr().err

@@ -17,6 +17,7 @@ from typing import NoReturn
 import pytest
 
 from relay.core import stun
+from relay.core.counts import StunCounts
 from relay.io import pktinfo, stun_batch, stun_socket
 from relay.io.loop import Loop
 from tests.relay import vectors as v
@@ -111,9 +112,9 @@ def test_every_request_is_answered_with_its_senders_address(ask, kind, where, cl
     asked.send(*map(stun.pack_request, wanted))
     asked.wake()
     asked.assert_answered(wanted)
-    assert asked.requests == {"success": count}
+    assert asked.requests == StunCounts(success=count)
     asked.wake()  # nothing there any more
-    assert asked.requests == {"success": count}
+    assert asked.requests == StunCounts(success=count)
 
 
 @KINDS
@@ -127,7 +128,7 @@ def test_bad_datagrams_in_the_middle_get_nothing_and_disturb_nobody(ask, kind, w
     )
     asked.wake()
     asked.assert_answered(wanted)
-    assert asked.requests == {"success": 9, "not_stun": 7}
+    assert asked.requests == StunCounts(success=9, not_stun=7)
 
 
 @KINDS
@@ -138,7 +139,7 @@ def test_unusual_requests_are_answered_among_usual_ones(ask, kind, where, client
     asked.send(usual[0], UNUSUAL, usual[1], b"no", UNUSUAL, usual[2])
     asked.wake()
     asked.assert_answered([wanted[0], v.TXID, wanted[1], v.TXID, wanted[2]])
-    assert asked.requests == {"success": 5, "not_stun": 1}
+    assert asked.requests == StunCounts(success=5, not_stun=1)
 
 
 @KINDS
@@ -150,7 +151,7 @@ def test_what_stood_in_a_slot_before_is_never_answered_again(ask, kind):
     asked.send(b"", stun.pack_request(wanted[0])[:39], stun.pack_request(wanted[0])[:8])
     asked.wake()
     asked.assert_answered([])
-    assert asked.requests == {"success": 4, "not_stun": 3}
+    assert asked.requests == StunCounts(success=4, not_stun=3)
 
 
 @KINDS
@@ -196,7 +197,7 @@ def test_the_address_that_was_asked_answers(ask, kind, where, asked_addresses):
                 answer, source = client.recvfrom(2000)
                 assert (ip_address(source[0]), source[1]) == (host, asked.socket.port)
                 assert stun.parse_response(answer, txid)[1] == client.getsockname()[1]
-    assert asked.requests == {"success": 3 * 7 * len(asked_addresses)}
+    assert asked.requests == StunCounts(success=3 * 7 * len(asked_addresses))
 
 
 @KINDS
@@ -209,7 +210,7 @@ def test_where_the_kernel_does_not_tell_the_address_that_was_asked_it_chooses(as
             asked.wake()
             asked.assert_answered(wanted)
         asked.socket._socket.setsockopt(level, option, 0)
-    assert asked.requests == {"success": 12}
+    assert asked.requests == StunCounts(success=12)
 
 
 def test_only_the_messages_about_the_address_are_replied_with():
@@ -240,7 +241,7 @@ def test_silence_is_counted_and_ends(ask, kind, where):
     asked.send(*map(stun.pack_request, wanted), b"no", UNUSUAL)
     asked.wake()
     asked.assert_answered([])
-    assert (asked.requests, asked.socket.silenced) == ({"not_stun": 1}, 4)
+    assert (asked.requests, asked.socket.silenced) == (StunCounts(not_stun=1), 4)
     asked.is_silent = False
     asked.send(stun.pack_request(wanted[0]))
     asked.wake()
@@ -252,7 +253,7 @@ def test_a_flood_lets_go_of_the_loop(ask, kind):
     asked, wanted = ask(kind), txids(300)
     asked.send(*map(stun.pack_request, wanted))
     asked.wake()
-    assert asked.requests == {"success": stun_socket.MAX_PER_WAKE}
+    assert asked.requests == StunCounts(success=stun_socket.MAX_PER_WAKE)
     asked.wake()
     asked.assert_answered(wanted)
 
@@ -270,7 +271,7 @@ def test_an_answer_that_cannot_be_sent_costs_only_itself(ask, kind, before):
     asked.send_from_port_0()
     asked.wake()
     asked.assert_answered(wanted)
-    assert asked.requests == {"success": 5, "write_error": 3}
+    assert asked.requests == StunCounts(success=5, write_error=3)
 
 
 @pytest.mark.skipif(stun_batch._recvmmsg is None, reason="this C library cannot read many at once")
@@ -289,11 +290,11 @@ def test_a_kernel_that_takes_a_part_is_given_the_rest(ask):
     asked.send(*map(stun.pack_request, wanted))
     asked.wake()
     asked.assert_answered(wanted[:3] + wanted[4:])
-    assert asked.requests == {"success": 19, "write_error": 1}
+    assert asked.requests == StunCounts(success=19, write_error=1)
 
 
 @pytest.mark.skipif(stun_batch._recvmmsg is None, reason="this C library cannot read many at once")
-@pytest.mark.parametrize(("number", "counted"), [(errno.EAGAIN, {}), (errno.EINTR, {}), (errno.ENOBUFS, {"read_error": 1})])
+@pytest.mark.parametrize(("number", "counted"), [(errno.EAGAIN, 0), (errno.EINTR, 0), (errno.ENOBUFS, 1)])
 def test_a_read_that_fails_is_counted_unless_there_was_nothing(ask, number, counted):
     asked = ask(stun_batch.BatchedStunSocket)
 
@@ -303,12 +304,12 @@ def test_a_read_that_fails_is_counted_unless_there_was_nothing(ask, number, coun
 
     asked.socket._receive = broken
     asked.wake()
-    assert asked.requests == counted
+    assert asked.requests == StunCounts(read_error=counted)
 
 
 @pytest.mark.parametrize(
     ("error", "counted"),
-    [(BlockingIOError(), {}), (InterruptedError(), {}), (OSError(errno.ENOBUFS, "No buffer space available"), {"read_error": 1})],
+    [(BlockingIOError(), 0), (InterruptedError(), 0), (OSError(errno.ENOBUFS, "No buffer space available"), 1)],
 )
 def test_a_single_read_that_fails_is_counted_unless_there_was_nothing(ask, error, counted):
     asked = ask(stun_socket.StunSocket)
@@ -321,11 +322,11 @@ def test_a_single_read_that_fails_is_counted_unless_there_was_nothing(ask, error
     with Broken(fileno=os.dup(whole.fileno())) as asked.socket._socket:
         asked.send(stun.pack_request(v.TXID))
         asked.wake()
-        assert asked.requests == counted
+        assert asked.requests == StunCounts(read_error=counted)
     asked.socket._socket = whole
     asked.wake()  # the next time all is well
     asked.assert_answered([v.TXID])
-    assert asked.requests == {**counted, "success": 1}
+    assert asked.requests == StunCounts(success=1, read_error=counted)
 
 
 @KINDS

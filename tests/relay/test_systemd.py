@@ -30,7 +30,9 @@ def test_sockets_are_taken_with_their_names(monkeypatch):
         first = fcntl.fcntl(a.fileno(), fcntl.F_DUPFD, 900)
         assert fcntl.fcntl(b.fileno(), fcntl.F_DUPFD, first + 1) == first + 1
     monkeypatch.setattr(systemd, "FIRST_FD", first)
-    (name, main), (unnamed, stun) = take_sockets({"LISTEN_FDS": "2", "LISTEN_PID": "7", "LISTEN_FDNAMES": "main"}, 7)
+    (name, main), (unnamed, stun) = take_sockets(
+        {"LISTEN_FDS": "2", "LISTEN_PID": "7", "LISTEN_FDNAMES": "main"}, 7
+    )
     with main, stun:
         assert (name, unnamed) == ("main", "")
         assert main.type == socket.SOCK_STREAM and stun.type == socket.SOCK_DGRAM
@@ -40,11 +42,15 @@ def test_sockets_are_taken_with_their_names(monkeypatch):
 def test_a_child_process_takes_what_it_is_handed():
     """As systemd does it: descriptor 3, and the variables, across exec."""
     program = (
-        "import os; from relay.systemd import take_sockets; e = os.environ; e['LISTEN_PID'] = str(os.getpid());"
+        "import os; from relay.systemd import take_sockets;"
+        "e = os.environ; e['LISTEN_PID'] = str(os.getpid());"
         "print([(n, s.getsockname()[1]) for n, s in take_sockets(e, os.getpid())], 'LISTEN_FDS' in e)"
     )
     with socket.create_server(("127.0.0.1", 0)) as server:
-        manager = f"import os; os.dup2({server.fileno()}, 3); os.execv({sys.executable!r}, ['python', '-c', {program!r}])"
+        manager = (
+            f"import os; os.dup2({server.fileno()}, 3); "
+            f"os.execv({sys.executable!r}, ['python', '-c', {program!r}])"
+        )
         out = subprocess.run(
             [sys.executable, "-c", manager],
             env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "derp"},
@@ -77,7 +83,12 @@ def test_notifications(manager):
     assert got[:2] == ["READY=1", "READY=1\nSTATUS=serving FAKE=1"]
     key, _, usec = got[2].partition("\nMONOTONIC_USEC=")
     assert key == "RELOADING=1" and int(usec) > 0
-    assert got[3:] == ["STOPPING=1", "STOPPING=1\nSTATUS=draining 3 clients", "STATUS=12 clients", "WATCHDOG=1"]
+    assert got[3:] == [
+        "STOPPING=1",
+        "STOPPING=1\nSTATUS=draining 3 clients",
+        "STATUS=12 clients",
+        "WATCHDOG=1",
+    ]
 
 
 def test_abstract_sockets():
@@ -89,7 +100,7 @@ def test_abstract_sockets():
         assert s.recv(100) == b"WATCHDOG=1"
 
 
-def test_nobody_listening_is_no_error(tmp_path):
+def test_a_missing_listener_is_no_error(tmp_path):
     Notifier().ready()
     Notifier(str(tmp_path / "nowhere")).ready()
 

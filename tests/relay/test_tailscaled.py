@@ -1,4 +1,7 @@
-"""Real tailscaled and derpprobe against the relay; derper is held to the same, so that the tests are right."""
+"""Real tailscaled and derpprobe against the relay.
+
+derper must pass the same tests, which proves them.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,20 @@ pytestmark = [
 @pytest.fixture(params=["relay", "derper"])
 def net(request: pytest.FixtureRequest) -> Iterator[Tailnet]:
     server = servers.relay() if request.param == "relay" else servers.derper(generator.build_derper())
-    with tempfile.TemporaryDirectory(prefix="tn-") as folder, tailnet.tailnet(Path(folder), tailnet.build(), server) as running:
+    with (
+        tempfile.TemporaryDirectory(prefix="tn-") as folder,
+        tailnet.tailnet(Path(folder), tailnet.build(), server) as running,
+    ):
         yield running
 
 
 @pytest.fixture
 def joined(net: Tailnet) -> Tailnet:
-    """Both nodes logged in, on a relay that asks headscale who may use it."""
+    """Log both nodes in, on a relay that asks headscale who may use it."""
     net.start_headscale()
-    net.start_relay("-verify-client-url", f"{tailnet.HEADSCALE_URL}/verify", "-verify-client-url-fail-open=false")
+    net.start_relay(
+        "-verify-client-url", f"{tailnet.HEADSCALE_URL}/verify", "-verify-client-url-fail-open=false"
+    )
     net.join()
     net.reach("a", "b", 20)
     return net
@@ -52,17 +60,44 @@ def test_a_file_between_them(joined: Tailnet) -> None:
     content = bytes(range(256)) * 40_000  # 10 MB
     (joined.folder / "www").mkdir()
     (joined.folder / "www" / "file").write_bytes(content)
-    joined.start("b", "www", ["python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(joined.folder / "www"), "8000"])
+    joined.start(
+        "b",
+        "www",
+        [
+            "python3",
+            "-m",
+            "http.server",
+            "--bind",
+            "127.0.0.1",
+            "--directory",
+            str(joined.folder / "www"),
+            "8000",
+        ],
+    )
     address = joined.must("b", "ip", "-4").strip()
-    fetch = ("curl", "-fsS", "-m", "30", "--retry", "10", "--retry-all-errors", "--socks5-hostname", "127.0.0.1:1055")
-    joined.spaces.must("a", *fetch, f"http://{address}:8000/file", "-o", str(joined.folder / "got"), timeout_s=90)
+    fetch = (
+        "curl",
+        "-fsS",
+        "-m",
+        "30",
+        "--retry",
+        "10",
+        "--retry-all-errors",
+        "--socks5-hostname",
+        "127.0.0.1:1055",
+    )
+    joined.spaces.must(
+        "a", *fetch, f"http://{address}:8000/file", "-o", str(joined.folder / "got"), timeout_s=90
+    )
     assert (joined.folder / "got").read_bytes() == content
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["terminated", "killed"])
 def test_nodes_come_back_after_a_restart(joined: Tailnet, kill: bool) -> None:
     joined.stop_relay(kill=kill)
-    joined.start_relay("-verify-client-url", f"{tailnet.HEADSCALE_URL}/verify", "-verify-client-url-fail-open=false")
+    joined.start_relay(
+        "-verify-client-url", f"{tailnet.HEADSCALE_URL}/verify", "-verify-client-url-fail-open=false"
+    )
     assert joined.reach("a", "b", 15) < 15
     assert joined.reach("b", "a", 15) < 15
 
@@ -73,8 +108,13 @@ def test_derpprobe_finds_nothing_wrong(net: Tailnet) -> None:
     trust = [f"{name}={value}" for name, value in net.trust().items()]
     probe = (str(net.programs.derpprobe), "-once", "-derp-map", f"file://{net.folder}/map.json")
     done = net.spaces.run("srv", "env", *trust, *probe, timeout_s=120)
-    verdicts = [line for line in (done.stdout + done.stderr).splitlines() if "good: " in line or "bad: " in line]
+    verdicts = [
+        line for line in (done.stdout + done.stderr).splitlines() if "good: " in line or "bad: " in line
+    ]
     assert done.returncode == 0, done.stdout + done.stderr
     assert not [line for line in verdicts if "bad: " in line]
     for probe_name in ("tls", "udp", "udp6", "mesh"):
-        assert any(line.endswith(f"/{probe_name}") or f"/{probe_name}" in line for line in verdicts), (probe_name, verdicts)
+        assert any(line.endswith(f"/{probe_name}") or f"/{probe_name}" in line for line in verdicts), (
+            probe_name,
+            verdicts,
+        )

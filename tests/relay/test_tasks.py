@@ -1,4 +1,7 @@
-"""What runs beside the connections: an end that nobody foresaw is told, and the relay does not go on as half of itself."""
+"""Tasks beside the connections.
+
+An unforeseen end is logged, and ends the relay if it needs the task.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from relay.server import Relay
 
 @pytest.fixture
 def relay() -> Iterator[Relay]:
-    """One that has not started."""
+    """Make a relay that has not started."""
     loop = Loop()
     yield Relay(parse(["-dev"]), loop, NodeKey.generate())
     loop.close()
@@ -34,7 +37,9 @@ def _run_for_a_moment(relay: Relay) -> None:
     relay.loop.run_until_complete(asyncio.sleep(0.01))
 
 
-def test_without_what_it_needs_a_relay_drains_and_fails(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_what_it_needs_a_relay_drains_and_fails(
+    relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
     relay.tasks.keep(_fails())
     relay.loop.run_until_complete(asyncio.wait_for(relay.run(), 5))
     assert relay.tasks.failure == "_fails ended: [Errno 28] No space left on device"
@@ -49,7 +54,9 @@ def test_what_has_nothing_more_to_do_may_end(relay: Relay, caplog: pytest.LogCap
     assert not caplog.records
 
 
-def test_one_connections_failure_is_told_and_stops_nobody(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_connections_failure_is_logged_and_stops_no_other(
+    relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
     relay.tasks.spawn(_fails())
     _run_for_a_moment(relay)
     assert not relay.tasks.failure

@@ -14,6 +14,7 @@ import pytest
 
 from relay.core import wire
 from relay.core.handshake import ClientInfo
+from relay.core.reasons import WhyClosed
 from relay.core.session import Session
 from relay.core.stats import Tally
 from relay.core.switch import Switch
@@ -41,7 +42,7 @@ class Office(Owner):
         self.context = context
         self.version = version
 
-    def link_ended(self, link: Link, reason: str) -> None:
+    def link_ended(self, link: Link, reason: WhyClosed, code: int = 0) -> None:
         assert link.session is not None
         self.ended.append((link.session.key, reason))
         self.switch.unregister(link.session)

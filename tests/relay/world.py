@@ -1,4 +1,4 @@
-"""A switch with clients and no sockets: what the tests of the core stand on."""
+"""A switch with clients and no sockets, for the tests of the core."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SERVER = b"S" * 32
 
 
 def key(name: str) -> bytes:
-    """A readable key of 32 bytes."""
+    """Return a readable key of 32 bytes."""
     return name.encode().ljust(32, b".")
 
 
 class Socket:
-    """Where a connection's bytes end up."""
+    """The end of a connection's bytes."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -26,17 +26,17 @@ class Socket:
         self.written.append(bytes(chunk))
 
     def frames(self) -> list[tuple[int, bytes]]:
-        """What arrived since the last call."""
+        """Return the frames that arrived since the last call."""
         data = b"".join(self.written)
         self.written.clear()
         return self.reader.receive(data)
 
 
-BEFORE = 11  # bytes of the buffer that are nobody's
+BEFORE = 11  # bytes of the buffer before the client's
 
 
 class World:
-    """A switch, a clock that stands still, and the loop's part of the work."""
+    """A switch, a clock that the test sets, and the loop's part of the work."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -53,7 +53,7 @@ class World:
         return link
 
     def tick(self) -> None:
-        """The end of a tick: everything pending is written."""
+        """End a tick: write everything that is pending."""
         self.switch.backlog = 0
         outboxes = self.switch.dirty[:]
         self.switch.dirty.clear()
@@ -73,7 +73,9 @@ class World:
 class Client:
     """A local connection: `says` bytes, `hears` frames."""
 
-    def __init__(self, world: World, key: bytes, *, info: ClientInfo | None = None, **options: object) -> None:
+    def __init__(
+        self, world: World, key: bytes, *, info: ClientInfo | None = None, **options: object
+    ) -> None:
         self.world = world
         self.key = key
         self.socket = Socket()
@@ -85,7 +87,7 @@ class Client:
         return self.session.outbox
 
     def says(self, *frames: bytes) -> None:
-        """One read off the socket, after what the last one left over."""
+        """Let frames arrive in one read off the socket, behind the bytes that the last one left."""
         data = self._tail + b"".join(frames)
         start, end = BEFORE, BEFORE + len(data)
         buffer = bytearray(BEFORE) + bytearray(data) + bytearray(wire.PACKET_HEAD_LEN)
@@ -96,12 +98,12 @@ class Client:
         self.says(wire.pack_send_packet(to if isinstance(to, bytes) else to.key, packet))
 
     def hears(self) -> list[tuple[int, bytes]]:
-        """The frames that left for this client, a tick having ended."""
+        """End a tick, and return the frames that left for this client."""
         self.world.tick()
         return self.socket.frames()
 
     def gets(self) -> list[tuple[bytes, bytes]]:
-        """(source, packet) of the packets among them."""
+        """Return (source, packet) of the packets among them."""
         return [(payload[:32], payload[32:]) for kind, payload in self.hears() if kind == wire.RECV_PACKET]
 
     def leaves(self) -> None:

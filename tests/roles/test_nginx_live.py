@@ -18,7 +18,7 @@ import pytest
 
 from engine.resource import File
 from inventory.model import Host
-from relay.client import Connection
+from relay.connection import Connection
 from relay.core.handshake import make_private_key, public_key
 from roles import certificate, paths
 from roles.front import nginx

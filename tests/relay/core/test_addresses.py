@@ -68,7 +68,12 @@ def test_the_sum_is_limited():
 
 
 def test_who_is_refused_learns_whose_handshake_is_the_oldest_that_fills_the_limit():
-    table, first, second, third = AddressTable(handshakes=2, handshakes_in_all=3), Holder(), Holder(), Holder()
+    table, first, second, third = (
+        AddressTable(handshakes=2, handshakes_in_all=3),
+        Holder(),
+        Holder(),
+        Holder(),
+    )
     oldest = enter(table, "a", first)
     enter(table, "b", second)
     enter(table, "b", third)

@@ -8,7 +8,9 @@ from relay.core.bucket import MIN_BURST, Bucket, RateConfig, parse_rate_config
 
 
 def test_the_reference_vector():
-    """100,000 B/s, burst raised to 65,568, four frames of 60,032 back to back: 0, 0.545, 1.145, 1.746 s."""
+    """100,000 B/s, burst raised to 65,568, four frames of 60,032 back to back: 0, 0.545, 1.145,
+    1.746 s.
+    """
     config = parse_rate_config(b'{"PerClientRateLimitBytesPerSec": 100000, "PerClientRateBurstBytes": 10}')
     limiter = config.limiter(0.0)
     now, passed = 0.0, []
@@ -39,7 +41,7 @@ def test_a_clock_that_jumps():
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 200)), max_size=50))
-def test_who_waits_as_told_never_gets_more_than_rate_and_burst(steps):
+def test_a_reader_that_waits_never_gets_more_than_rate_and_burst(steps):
     bucket, now, total = Bucket(50, 100, 0.0), 0.0, 0
     for pause, amount in steps:
         now += pause
@@ -58,11 +60,18 @@ def test_both_limits_count():
 
 
 def test_a_rate_config_in_full():
-    text = {"PerClientRateLimitBytesPerSec": 5, "perclientrateburstbytes": 10**6, "PerClientRateLimitPacketsPerSec": 7, "x": "y"}
+    text = {
+        "PerClientRateLimitBytesPerSec": 5,
+        "perclientrateburstbytes": 10**6,
+        "PerClientRateLimitPacketsPerSec": 7,
+        "x": "y",
+    }
     assert parse_rate_config(json.dumps(text).encode()) == RateConfig(5, 10**6, 7, 1)
 
 
-@pytest.mark.parametrize("text, config", [("{}", RateConfig()), ('{"PerClientRateBurstBytes": 9}', RateConfig())])
+@pytest.mark.parametrize(
+    "text, config", [("{}", RateConfig()), ('{"PerClientRateBurstBytes": 9}', RateConfig())]
+)
 def test_no_rate_is_no_limit(text, config):
     assert parse_rate_config(text.encode()) == config
 

@@ -14,7 +14,10 @@ def test_public_keys_are_those_of_go():
     assert h.public_key(v.SERVER_PRIVATE) == v.SERVER
     assert h.public_key(v.C_PRIVATE) == v.C
     private = bytes.fromhex("40ab1b58e9076c7a4d9d07291f5edf9d1aa017eb949624ba683317f48a640369")
-    assert h.format_key(h.public_key(private)) == "nodekey:50d20b455ecf12bc453f83c2cfdb2a24925d06cf2598dcaa54e91af82ce9f765"
+    assert (
+        h.format_key(h.public_key(private))
+        == "nodekey:50d20b455ecf12bc453f83c2cfdb2a24925d06cf2598dcaa54e91af82ce9f765"
+    )
 
 
 def test_new_private_keys_are_clamped_and_differ():
@@ -59,7 +62,9 @@ def test_what_go_accepts_as_client_info(text):
 
 
 def test_names_in_any_letter_case_and_mesh_keys_in_upper_case():
-    text = json.dumps({"MESHKEY": v.MESH_KEY.hex().upper(), "canackpings": True, "ISPROBER": True, "appname": "tsnet"})
+    text = json.dumps(
+        {"MESHKEY": v.MESH_KEY.hex().upper(), "canackpings": True, "ISPROBER": True, "appname": "tsnet"}
+    )
     assert h.decode_client_info(text.encode()) == ClientInfo(0, v.MESH_KEY, True, True, "tsnet")
 
 
@@ -70,10 +75,11 @@ def test_a_zero_mesh_key_is_no_mesh_key():
 @pytest.mark.parametrize(
     "text",
     [
-        '{"meshKey":""}', '{"meshKey":null}', '{"meshKey":"abcd"}', '{"meshKey":"%s"}' % ("zz" * 32), '{"meshKey":5}',
-        '{"version":"2"}', '{"version":2.0}', '{"version":true}', '{"version":9223372036854775808}', '{"version":%s}' % ("9" * 100_000),
-        '{"CanAckPings":1}', '{"IsProber":"yes"}', '{"AppName":7}', "[]", '"x"', '{"version":2', "", "{} x", '{"version":NaN}',
-        '{"x":%s}' % ("[" * 100_000),
+        '{"meshKey":""}', '{"meshKey":null}', '{"meshKey":"abcd"}', '{"meshKey":"%s"}' % ("zz" * 32),
+        '{"meshKey":5}', '{"version":"2"}', '{"version":2.0}', '{"version":true}',
+        '{"version":9223372036854775808}', '{"version":%s}' % ("9" * 100_000),
+        '{"CanAckPings":1}', '{"IsProber":"yes"}', '{"AppName":7}', "[]", '"x"', '{"version":2', "", "{} x",
+        '{"version":NaN}', '{"x":%s}' % ("[" * 100_000),
     ],
 )  # fmt: skip
 def test_what_go_refuses_as_client_info(text):
@@ -113,7 +119,9 @@ def test_server_infos_that_cannot_be_read_are_refused():
         h.parse_server_info(h.pack_server_info(shared, ServerInfo(version="two"))[5:], v.C_PRIVATE, v.SERVER)
 
 
-@pytest.mark.parametrize("text", ["0123456789abcdef" * 4, " 0123456789ABCDEF" + "0123456789abcdef" * 3 + "\n"])
+@pytest.mark.parametrize(
+    "text", ["0123456789abcdef" * 4, " 0123456789ABCDEF" + "0123456789abcdef" * 3 + "\n"]
+)
 def test_mesh_keys_are_64_digits(text):
     assert h.parse_mesh_key(text) == v.MESH_KEY
 
@@ -127,7 +135,7 @@ def test_mesh_keys_are_64_digits(text):
         ("privkey:" + "ä" * 64, "is not hexadecimal"),
     ],
 )
-def test_what_is_no_key_is_told(text, says):
+def test_a_bad_key_gets_a_sentence(text, says):
     with pytest.raises(ValueError, match=says):
         h.parse_hex_key(text, "privkey:")
 

@@ -53,7 +53,10 @@ def test_exactly_the_last_ones_survive(box, drops):
     box.queue(numbered(0, 10, key("early")), 41, key("early"), 1.0)
     box.queue(numbered(10, 60), 41, SOURCE, 2.0)
     box.queue(numbered(60, 61), 41, SOURCE, 3.0)
-    assert drops.cells == {("queue_head", SOURCE, False): [19, 76], ("queue_head", key("early"), False): [10, 40]}
+    assert drops.cells == {
+        ("queue_head", SOURCE, False): [19, 76],
+        ("queue_head", key("early"), False): [10, 40],
+    }
     assert box.waiting == DEPTH
     box.unblock()
     frames, waited = taken(box, now=5.0)
@@ -66,7 +69,10 @@ def test_disco_has_a_lane_of_its_own(box, drops):
     box.queue(packets(*[bytes(62)] * 40), 99, SOURCE, 0.0)
     box.queue(packets(b"T" * 62, v.SMALLEST_DISCO), 99, SOURCE, 0.0)  # a T alone is not disco
     box.queue(packets(*[v.SMALLEST_DISCO] * 33), 99, SOURCE, 0.0)
-    assert drops.cells == {("queue_head", SOURCE, False): [9, 9 * 62], ("queue_head", SOURCE, True): [2, 2 * 62]}
+    assert drops.cells == {
+        ("queue_head", SOURCE, False): [9, 9 * 62],
+        ("queue_head", SOURCE, True): [2, 2 * 62],
+    }
     box.unblock()
     assert len(taken(box)[0]) == 64
 
@@ -81,7 +87,7 @@ def test_new_packets_do_not_overtake_what_waits(box):
 
 
 def test_what_waits_is_handed_over_in_parts(box):
-    """So that what the socket cannot take yet can still be dropped."""
+    """So packets that the socket cannot take yet can still be dropped."""
     big = packets(bytes(60_000))
     for _ in range(5):
         box.queue(big, len(big), SOURCE, 0.0)
@@ -124,7 +130,10 @@ def test_what_is_left_at_the_end_is_dropped(drops):
     box.queue(packets(b"waiting"), 44, SOURCE, 0.0)
     box.queue(packets(v.SMALLEST_DISCO), 99, SOURCE, 0.0)
     box.discard()
-    assert drops.cells == {("gone_disconnected", SOURCE, False): [2, 14], ("gone_disconnected", SOURCE, True): [1, 62]}
+    assert drops.cells == {
+        ("gone_disconnected", SOURCE, False): [2, 14],
+        ("gone_disconnected", SOURCE, True): [1, 62],
+    }
     assert (box.packets, box.octets, box.waiting, box.pending, box.ready) == (0, 0, 0, [], False)
 
 

@@ -1,7 +1,7 @@
 """Pings, homes, unknown frames and the login, as derper has them.
 
-From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a room of clients without
-sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
+From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a
+room of clients without sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
 """
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from relay.core import wire
 from relay.core.handshake import decode_client_info
 from relay.core.wire import ProtocolError
-from tests.relay.people import Room, feed, frames, received, send
+from tests.relay.clients import Room, feed, frames, received, send
 
 # Pings, notes, unknown frames (2, 4.6, 4.7)
 
@@ -29,7 +29,7 @@ def test_while_a_pong_waits_pings_are_ignored():
     feed(a, wire.pack_ping(b"afterall"))
     assert frames(room, a) == [(wire.PONG, b"afterall")]
     totals = room.switch.totals()
-    assert (totals["got_ping"], totals["sent_pong"]) == (101, 2)
+    assert (totals.got_ping, totals.sent_pong) == (101, 2)
 
 
 def test_unknown_frames_are_skipped_up_to_the_largest_ordinary_one():
@@ -60,7 +60,7 @@ def test_a_servers_frames_and_a_second_login_are_unknown_and_harmless(kind):
     room = Room()
     a = room.join(1)
     feed(a, wire.pack_frame(kind, bytes(50)))
-    assert frames(room, a) == [] and room.switch.totals()["unknown_frames"] == 1
+    assert frames(room, a) == [] and room.switch.totals().unknown_frames == 1
 
 
 def test_homes_are_counted_once_and_moves_after_five_seconds():
@@ -72,7 +72,7 @@ def test_homes_are_counted_once_and_moves_after_five_seconds():
     room.now += 6
     feed(a, no + no + wire.pack_frame(wire.NOTE_PREFERRED, b"\x07"))
     totals = room.switch.totals()
-    assert a.home and (totals["home_moves_in"], totals["home_moves_out"]) == (1, 1)
+    assert a.home and (totals.home_moves_in, totals.home_moves_out) == (1, 1)
 
 
 # The login (3.3)

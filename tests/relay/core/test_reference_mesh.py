@@ -1,12 +1,12 @@
 """Several relays of one region, as derper has them.
 
-From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a room of clients without
-sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
+From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a
+room of clients without sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
 """
 
 from relay.core import wire
 from relay.core.wire import PeerPresent
-from tests.relay.people import DISCO, Room, drops, feed, frames, key_of, link, received, send
+from tests.relay.clients import DISCO, Room, drops, feed, frames, key_of, link, received, send
 
 
 def test_a_forwarded_packet_shows_its_first_sender():
@@ -15,14 +15,18 @@ def test_a_forwarded_packet_shows_its_first_sender():
     feed(mesh, wire.pack_forward_packet(key_of(7), key_of(2), b"far"))
     assert frames(room, b) == [received(7, b"far")]
     totals = room.switch.totals()
-    assert totals["packets_forwarded_in"] == 1 and totals["packets_received"] == 0 and totals["bytes_received"] == 0
+    assert totals.packets_forwarded_in == 1 and totals.packets_received == 0 and totals.bytes_received == 0
 
 
 def test_nothing_is_forwarded_twice():
     room = Room()
     mesh, other = room.join(8, is_mesh=True), link(room, "fra2")
     room.switch.announce(other, PeerPresent(key_of(3)))
-    feed(mesh, wire.pack_forward_packet(key_of(7), key_of(3), DISCO) + wire.pack_forward_packet(key_of(7), key_of(3), b"data"))
+    feed(
+        mesh,
+        wire.pack_forward_packet(key_of(7), key_of(3), DISCO)
+        + wire.pack_forward_packet(key_of(7), key_of(3), b"data"),
+    )
     assert other.outbox.take(room.now)[0] == b""
     assert frames(room, mesh) == [(wire.PEER_GONE, key_of(3) + b"\x01")]
     assert drops(room) == {"unknown_dest_on_fwd/disco": 1, "unknown_dest_on_fwd/other": 1}
@@ -40,7 +44,11 @@ def test_a_packet_for_another_relays_client_takes_the_oldest_link():
     feed(a, send(3, b"x"))
     assert (first.outbox.take(0)[0], second.outbox.take(0)[0]) == (b"", forwarded)
     totals = room.switch.totals()
-    assert (totals["multiforwarder_created"], totals["multiforwarder_deleted"], totals["packets_forwarded_out"]) == (1, 1, 2)
+    assert (totals.multiforwarder_created, totals.multiforwarder_deleted, totals.packets_forwarded_out) == (
+        1,
+        1,
+        2,
+    )
 
 
 def test_local_wins_over_mesh_from_the_moment_it_connects():
@@ -75,7 +83,7 @@ def test_strangers_cannot_withdraw():
     room.switch.announce(mesh, PeerPresent(key_of(3)))
     room.switch.withdraw(stranger, key_of(3))
     feed(a, send(3, b"x"))
-    assert mesh.outbox.take(0)[0] and room.switch.totals()["packet_forwarder_delete_other_value"] == 1
+    assert mesh.outbox.take(0)[0] and room.switch.totals().packet_forwarder_delete_other_value == 1
 
 
 def test_a_forward_without_a_sender_is_dropped():

@@ -1,8 +1,4 @@
-"""Where packets go, what waits and what is dropped, as derper has it.
-
-From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a room of clients without
-sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
-"""
+"""The ways of packets, and those that wait or are dropped, as derper has it."""
 
 import pytest
 from hypothesis import given
@@ -11,12 +7,12 @@ from hypothesis import strategies as st
 from relay.core import wire
 from relay.core.bucket import RateConfig
 from relay.core.wire import ProtocolError
-from tests.relay.people import DISCO, NOT_DISCO, Room, drops, feed, frames, key_of, received, send
+from tests.relay.clients import DISCO, NOT_DISCO, Room, drops, feed, frames, key_of, received, send
 
 # Routing (4.2)
 
 
-def test_a_packet_reaches_its_addressee_and_nobody_else():
+def test_a_packet_reaches_its_addressee_and_no_other():
     room = Room()
     a, b, c = (room.join(i) for i in (1, 2, 3))
     feed(a, send(2, b"hello") + send(2, b""))
@@ -31,7 +27,7 @@ def test_sending_to_oneself_works():
     assert frames(room, a) == [received(1, b"me")]
 
 
-def test_ten_disco_packets_to_nobody_give_three_answers_and_one_more_a_second_later():
+def test_ten_disco_packets_to_an_unknown_key_give_three_answers_and_one_more_a_second_later():
     room = Room()
     a = room.join(1)
     feed(a, send(9, DISCO) * 10)
@@ -83,7 +79,9 @@ def test_disco_has_a_lane_of_its_own():
 
 
 def test_the_dropped_packet_is_charged_to_its_own_source():
-    """1.104: head drop is attributed to the source of the packet that is dropped, not of the one that came."""
+    """1.104: head drop is attributed to the source of the packet that is dropped, not of the one
+    that came.
+    """
     room = Room()
     a, b, c = (room.join(i) for i in (1, 2, 3))
     b.outbox.block()
@@ -126,7 +124,7 @@ def test_the_rate_limit_vector():
         data = data[taken:]
         room.now += a.wait_s
     assert passed == [0, 0.545, 1.145, 1.746]
-    assert room.switch.totals()["rate_limit_per_client_waited"] == 3
+    assert room.switch.totals().rate_limit_per_client_waited == 3
 
 
 # Accounting
@@ -143,7 +141,12 @@ def test_kinds_are_counted():
 ACTIONS = st.one_of(
     st.tuples(st.just("send"), st.integers(0, 5), st.integers(0, 6), st.integers(0, 40)),
     st.tuples(st.just("disco"), st.integers(0, 5), st.integers(0, 6), st.integers(1, 5)),
-    st.tuples(st.sampled_from(["join", "leave", "block", "unblock", "flush", "ping"]), st.integers(0, 5), st.just(0), st.just(0)),
+    st.tuples(
+        st.sampled_from(["join", "leave", "block", "unblock", "flush", "ping"]),
+        st.integers(0, 5),
+        st.just(0),
+        st.just(0),
+    ),
 )
 
 

@@ -1,8 +1,4 @@
-"""Who is told of whom: peers gone, duplicates, watchers, as derper has it.
-
-From its source and its own tests (protocol notes, sections 4, 5, 13.5 and 14), on the pure core: a room of clients without
-sockets. `blocked` ones take no bytes, as a receiver that stopped reading.
-"""
+"""The news that clients and watchers get: peers gone, duplicates, presence, as derper has it."""
 
 from ipaddress import ip_address
 
@@ -11,12 +7,12 @@ import pytest
 from relay.core import wire
 from relay.core.wire import PeerPresent, ProtocolError
 from tests.relay import vectors as v
-from tests.relay.people import SERVER, Room, feed, frames, key_of, presents, received, send, watch
+from tests.relay.clients import SERVER, Room, feed, frames, key_of, presents, received, send, watch
 
 # Peer gone (4.8)
 
 
-def test_only_who_got_packets_is_told_and_once_in_its_life():
+def test_only_receivers_of_packets_hear_and_once_in_their_life():
     room = Room()
     a, b, c = (room.join(i) for i in (1, 2, 3))
     feed(a, send(2, b"hi"))
@@ -29,7 +25,7 @@ def test_only_who_got_packets_is_told_and_once_in_its_life():
     assert frames(room, b) == [received(1, b"again")], "the same connection is not told a second time"
 
 
-def test_the_sender_is_not_told_when_its_receiver_leaves():
+def test_the_sender_hears_nothing_when_its_receiver_leaves():
     room = Room()
     a, b = room.join(1), room.join(2)
     feed(a, send(2, b"hi"))
@@ -48,7 +44,7 @@ def test_of_several_connections_the_last_one_counts():
     assert frames(room, b) == [(wire.PEER_GONE, key_of(1) + b"\0")]
 
 
-def test_a_new_connection_of_the_receiver_is_told_too():
+def test_a_new_connection_of_the_receiver_hears_too():
     room = Room()
     a, b = room.join(1), room.join(2)
     feed(a, send(2, b"hi"))
@@ -75,7 +71,9 @@ def test_the_connection_that_spoke_last_gets_the_packets():
     assert frames(room, first) == [received(2, b"two")] and frames(room, second) == []
 
 
-@pytest.mark.parametrize("frame", [wire.pack_note_preferred(True), wire.pack_frame(0x7F, b"?"), send(9, b"x")])
+@pytest.mark.parametrize(
+    "frame", [wire.pack_note_preferred(True), wire.pack_frame(0x7F, b"?"), send(9, b"x")]
+)
 def test_any_frame_makes_a_connection_the_active_one(frame):
     room = Room()
     first, second = room.join(1), room.join(1)
@@ -93,18 +91,20 @@ def test_when_the_active_one_leaves_the_one_that_spoke_before_it_follows():
     assert first.outbox.current and first.rivals and second.rivals
     room.switch.unregister(first)
     assert second.outbox.current and not second.rivals
-    assert room.switch.totals()["total_dup_client_conns"] == 2
+    assert room.switch.totals().total_dup_client_conns == 2
 
 
 # Watchers (4.9)
 
 
-def test_a_watcher_sees_itself_everybody_each_arrival_and_each_departure():
+def test_a_watcher_sees_itself_every_client_each_arrival_and_each_departure():
     room = Room()
     room.join(1, "203.0.113.7", 51820, app="tailcat")
     w = watch(room, 8, address="2001:db8::7", port=443)
     seen = {peer.key: peer for peer in presents(frames(room, w))}
-    assert seen[key_of(1)] == PeerPresent(key_of(1), ip_address("203.0.113.7"), 51820, wire.PRESENT_REGULAR, "tailcat")
+    assert seen[key_of(1)] == PeerPresent(
+        key_of(1), ip_address("203.0.113.7"), 51820, wire.PRESENT_REGULAR, "tailcat"
+    )
     assert seen[key_of(8)].flags == wire.PRESENT_MESH_PEER and len(seen) == 2
     late = room.join(2, None, prober=True, not_ideal=True)
     (peer,) = presents(frames(room, w))
@@ -140,7 +140,7 @@ def test_the_relay_does_not_watch_itself():
     assert frames(room, w) == []
 
 
-def test_close_peer_ends_every_connection_of_a_key_and_nobody_elses():
+def test_close_peer_ends_every_connection_of_a_key_and_no_other():
     room = Room()
     mesh, first, second, other = room.join(8, is_mesh=True), room.join(1), room.join(1), room.join(2)
     feed(mesh, wire.pack_close_peer(key_of(1)) + wire.pack_close_peer(key_of(9)))

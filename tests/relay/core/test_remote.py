@@ -1,4 +1,6 @@
-"""Packets between the workers of one relay: runs of frames as the client is to get them, behind one head."""
+"""Packets between the workers of one relay: runs of frames as the client is to get them, behind one
+head.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def worker(world):
 
 @pytest.fixture
 def sibling(world):
-    """The other end of such a link, in the other worker."""
+    """Connect the other end of such a link, in the other worker."""
     return world.connect("sibling", is_mesh=True, sibling=True)
 
 
@@ -47,7 +49,7 @@ def test_packets_for_another_workers_client_travel_in_runs(world, alice, worker)
     alice.says(*[wire.pack_send_packet(FAR, packet) for packet in packets])
     alice.sends(FAR, b"next read")
     assert runs(worker) == [(FAR, received(alice.key, *packets)), (FAR, received(alice.key, b"next read"))]
-    assert world.switch.totals()["packets_forwarded_out"] == 5
+    assert world.switch.totals().packets_forwarded_out == 5
     assert (alice.session.rx_packets, alice.session.rx_disco) == (5, 1)
 
 
@@ -67,10 +69,12 @@ def test_while_the_link_is_blocked_packets_wait_in_its_outbox(world, alice, work
     assert worker.hears() == []
     worker.link.outbox.unblock()
     alice.sends(FAR, b"4")
-    assert worker.hears() == [(wire.FORWARD_PACKET, alice.key + FAR + packet) for packet in (b"2", b"3", b"4")]
+    assert worker.hears() == [
+        (wire.FORWARD_PACKET, alice.key + FAR + packet) for packet in (b"2", b"3", b"4")
+    ]
     alice.sends(FAR, b"5")
     assert runs(worker) == [(FAR, received(alice.key, b"5"))]
-    assert world.switch.totals()["packets_forwarded_out"] == 5
+    assert world.switch.totals().packets_forwarded_out == 5
 
 
 def test_a_client_that_comes_here_gets_the_rest_here(world, alice, worker):
@@ -96,11 +100,13 @@ def test_a_client_that_left_the_other_worker_is_unknown(world, alice, worker):
 def test_what_a_broken_link_leaves_behind_is_counted(world, alice, worker):
     alice.sends(FAR, b"left")
     assert len(runs(worker)) == 1
-    alice.says(*[wire.pack_send_packet(FAR, packet) for packet in (b"lost", b"lost as well", v.SMALLEST_DISCO)])
+    alice.says(
+        *[wire.pack_send_packet(FAR, packet) for packet in (b"lost", b"lost as well", v.SMALLEST_DISCO)]
+    )
     worker.breaks()
     assert worker.hears() == []
     assert (world.dropped("gone_disconnected"), world.dropped("gone_disconnected", "disco")) == (2, 1)
-    assert world.switch.totals()["packets_forwarded_out"] == 1
+    assert world.switch.totals().packets_forwarded_out == 1
     alice.sends(FAR, b"nobody")
     assert world.dropped("unknown_dest") == 1
 
@@ -118,7 +124,7 @@ def test_so_is_what_was_on_its_way_when_its_receiver_came_here(world, alice, wor
     assert worker.hears() == []
     assert far.gets() == [(alice.key, b"here")]
     assert world.dropped("gone_disconnected") == 1
-    assert world.switch.totals()["packets_forwarded_out"] == 1
+    assert world.switch.totals().packets_forwarded_out == 1
 
 
 def test_the_table_of_ways_is_bounded(world, alice, worker):
@@ -131,9 +137,11 @@ def test_the_table_of_ways_is_bounded(world, alice, worker):
 
 def test_a_client_gets_the_frames_of_a_run_as_they_are(world, alice, sibling):
     packets = [b"", b"ab", b"c" * 1200, v.SMALLEST_DISCO]
-    sibling.says(pack_run(alice.key, received(key("x"), *packets)), pack_run(alice.key, received(key("y"), b"other")))
+    sibling.says(
+        pack_run(alice.key, received(key("x"), *packets)), pack_run(alice.key, received(key("y"), b"other"))
+    )
     assert alice.gets() == [(key("x"), packet) for packet in packets] + [(key("y"), b"other")]
-    assert world.switch.totals()["packets_forwarded_in"] == 5
+    assert world.switch.totals().packets_forwarded_in == 5
     assert alice.session.heard == {key("x"), key("y")}
 
 
@@ -142,7 +150,9 @@ def test_runs_pass_in_any_chunking(data):
     world = World()
     alice, sibling = world.connect("alice"), world.connect("sibling", is_mesh=True, sibling=True)
     packets = data.draw(st.lists(st.lists(st.binary(max_size=100), min_size=1, max_size=4), max_size=4))
-    stream = b"".join(pack_run(alice.key, received(key("x"), *run)) + wire.pack_ping(b"12345678") for run in packets)
+    stream = b"".join(
+        pack_run(alice.key, received(key("x"), *run)) + wire.pack_ping(b"12345678") for run in packets
+    )
     while stream:
         at = data.draw(st.integers(1, len(stream)))
         sibling.says(stream[:at])
@@ -159,7 +169,7 @@ def test_a_run_for_a_blocked_client_waits_packet_by_packet(world, alice, sibling
     assert sorted(alice.gets()) == sorted((key("x"), packet) for packet in (b"1", b"22", v.SMALLEST_DISCO))
 
 
-def test_a_run_for_nobody_is_dropped_and_disco_is_told(world, sibling):
+def test_a_run_for_an_unknown_key_is_dropped_and_disco_is_answered(world, sibling):
     sibling.says(pack_run(key("nobody"), received(key("x"), b"1", v.SMALLEST_DISCO)))
     assert (world.dropped("unknown_dest_on_fwd"), world.dropped("unknown_dest_on_fwd", "disco")) == (1, 1)
     assert sibling.hears() == [(wire.PEER_GONE, key("nobody") + bytes([wire.GONE_NOT_HERE]))]
@@ -181,4 +191,4 @@ def test_runs_are_for_workers_only(world, alice):
     for client in (world.connect("carol"), world.connect("relay", is_mesh=True)):
         client.says(pack_run(alice.key, received(key("x"), b"forged")))
     assert alice.gets() == []
-    assert world.switch.counts["unknown_frames"] == 2
+    assert world.switch.counts.unknown_frames == 2

@@ -1,4 +1,4 @@
-"""What a client's bytes do, in any chunking and in any company."""
+"""The effects of a client's bytes, in any chunking and in any company."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from relay.core import wire
 from relay.core.bucket import RateConfig
 from relay.core.forward import MAX_ROUTES
 from relay.core.handshake import ClientInfo
+from relay.core.reasons import Close
 from relay.core.session import MAX_COLD
 from relay.core.wire import ProtocolError
 from tests.relay import vectors as v
@@ -55,26 +56,41 @@ def test_one_read_becomes_one_write_per_destination(world, alice, bob):
     carol.says(*[wire.pack_send_packet(bob.key, b"%d" % n) for n in range(3)])
     world.tick()
     assert [len(c.socket.written) for c in (bob, carol)] == [1, 1]
-    assert bob.gets() == [(alice.key, bytes([n]) * 100) for n in range(5)] + [(carol.key, b"%d" % n) for n in range(3)]
+    assert bob.gets() == [(alice.key, bytes([n]) * 100) for n in range(5)] + [
+        (carol.key, b"%d" % n) for n in range(3)
+    ]
 
 
 def test_what_is_counted(world, alice, bob):
-    alice.says(*[wire.pack_send_packet(bob.key, packet) for packet in (b"abc", v.SMALLEST_DISCO, v.SMALLEST_DISCO, b"T" * 62)])
+    alice.says(
+        *[
+            wire.pack_send_packet(bob.key, packet)
+            for packet in (b"abc", v.SMALLEST_DISCO, v.SMALLEST_DISCO, b"T" * 62)
+        ]
+    )
     alice.sends(key("nobody"), b"12")
     bob.hears()
-    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (5, 3 + 3 * 62 + 2, 2)
+    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (
+        5,
+        3 + 3 * 62 + 2,
+        2,
+    )
     assert (bob.outbox.packets, bob.outbox.payload_octets) == (4, 3 + 3 * 62)
     totals = world.switch.totals()
-    assert (totals["packets_received"], totals["packets_sent"], totals["bytes_sent"]) == (5, 4, 189)
+    assert (totals.packets_received, totals.packets_sent, totals.bytes_sent) == (5, 4, 189)
     alice.leaves()
-    assert world.switch.totals()["packets_received"] == 5
+    assert world.switch.totals().packets_received == 5
 
 
 def test_unknown_frames_are_skipped_up_to_a_size(world, alice, bob):
-    alice.says(wire.pack_frame(0x77, bytes(wire.MAX_UNKNOWN)), wire.pack_pong(b"12345678"), wire.pack_frame(wire.CLIENT_INFO, b"again"))
+    alice.says(
+        wire.pack_frame(0x77, bytes(wire.MAX_UNKNOWN)),
+        wire.pack_pong(b"12345678"),
+        wire.pack_frame(wire.CLIENT_INFO, b"again"),
+    )
     alice.sends(bob, b"still here")
     assert bob.gets() == [(alice.key, b"still here")]
-    assert world.switch.counts["unknown_frames"] == 3
+    assert world.switch.counts.unknown_frames == 3
 
 
 @pytest.mark.parametrize(
@@ -92,7 +108,7 @@ def test_unknown_frames_are_skipped_up_to_a_size(world, alice, bob):
     ],
 )
 def test_a_broken_rule_ends_it_at_the_header(world, alice, bob, frame, reason):
-    """What stood before it has been relayed."""
+    """The packets before it have been relayed."""
     with pytest.raises(ProtocolError) as error:
         alice.says(wire.pack_send_packet(bob.key, b"before"), frame)
     assert error.value.reason == reason
@@ -101,7 +117,9 @@ def test_a_broken_rule_ends_it_at_the_header(world, alice, bob, frame, reason):
 
 @pytest.mark.parametrize("before", [[], [b"before"], [b"before", b"and longer"]])
 def test_a_known_destination_gets_no_oversized_packet_either(world, alice, bob, before):
-    """Alone in its read, the first of several, or at the end of a run; the largest that may pass does."""
+    """Alone in its read, the first of several, or at the end of a run; the largest that may pass
+    does.
+    """
     largest = bytes(wire.MAX_PACKET)
     alice.sends(bob, largest)
     alice.sends(bob, largest)
@@ -110,7 +128,9 @@ def test_a_known_destination_gets_no_oversized_packet_either(world, alice, bob, 
     alice.says(*frames)
     with pytest.raises(ProtocolError, match="oversized_packet"):
         alice.says(*(frames if before else []), oversized)
-    assert bob.gets() == [(alice.key, packet) for packet in [largest] * 2 + ([*before, largest] * 2 if before else [largest])]
+    assert bob.gets() == [
+        (alice.key, packet) for packet in [largest] * 2 + ([*before, largest] * 2 if before else [largest])
+    ]
     with pytest.raises(ProtocolError, match="oversized_packet"):
         alice.says(oversized, *frames)
     assert bob.gets() == []
@@ -135,7 +155,7 @@ def test_pings_are_answered_one_at_a_time(world, alice):
     assert alice.hears() == [(wire.PONG, b"first 8b")]
     alice.says(PING)
     assert alice.hears() == [(wire.PONG, b"12345678")]
-    assert (world.switch.counts["got_ping"], world.switch.counts["sent_pong"]) == (3, 2)
+    assert (world.switch.counts.got_ping, world.switch.counts.sent_pong) == (3, 2)
 
 
 def test_a_flood_of_pings_waits_for_its_turn(world, alice, bob):
@@ -147,7 +167,7 @@ def test_a_flood_of_pings_waits_for_its_turn(world, alice, bob):
     assert bob.gets() == [(alice.key, b"behind")]
 
 
-def test_so_does_a_flood_to_nobody(world, alice):
+def test_so_does_a_flood_to_an_unknown_key(world, alice):
     alice.says(*[wire.pack_send_packet(key("nobody"), b"x")] * (MAX_COLD + 1))
     assert alice.session.wait_s > 0
     alice.says()
@@ -160,10 +180,10 @@ def test_home_is_noted_and_moves_are_counted_after_a_while(world, alice):
     world.now += 6
     alice.says(wire.pack_note_preferred(False), wire.pack_note_preferred(False))
     alice.says(wire.pack_frame(wire.NOTE_PREFERRED, b"\7"))
-    assert (world.switch.counts["home_moves_in"], world.switch.counts["home_moves_out"]) == (1, 1)
+    assert (world.switch.counts.home_moves_in, world.switch.counts.home_moves_out) == (1, 1)
 
 
-def test_whoever_tries_disco_with_nobody_is_told_but_not_often(world, alice):
+def test_disco_to_an_unknown_key_is_answered_but_not_often(world, alice):
     """Six at once give three answers, then one per second; packets that are not disco give none."""
     nobody = key("nobody")
     for _ in range(6):
@@ -176,7 +196,7 @@ def test_whoever_tries_disco_with_nobody_is_told_but_not_often(world, alice):
     alice.sends(nobody, v.SMALLEST_DISCO)
     assert alice.hears() == [gone]
     assert (world.dropped("unknown_dest", "disco"), world.dropped("unknown_dest")) == (8, 1)
-    assert world.switch.counts["peer_gone_not_here_frames"] == 4
+    assert world.switch.counts.peer_gone_not_here_frames == 4
 
 
 def test_the_table_of_destinations_is_bounded(world, alice):
@@ -206,7 +226,7 @@ def test_a_known_destination_follows_its_key_to_a_new_connection(world, alice, b
     assert (world.dropped("gone_disconnected"), world.dropped("unknown_dest")) == (1, 1)
 
 
-def test_presence_flags_combine_and_regular_stands_alone(world):
+def test_presence_flags_combine_and_regular_is_alone(world):
     def flags(**options):
         return Client(world, key("x"), **options).session.present().flags
 
@@ -225,7 +245,7 @@ def limited(world, **limits) -> Client:
 
 
 def test_a_rate_limit_lets_frames_wait(world, bob):
-    """100,000 B/s with a burst of 65,568: frames of 60,032 pass after 0, 0.545, 1.145 and 1.746 s."""
+    """At 100,000 B/s, burst 65,568, frames of 60,032 pass after 0, 0.545, 1.145 and 1.746 s."""
     alice = limited(world, bytes_per_s=100_000, burst_bytes=65_568)
     frame = wire.pack_send_packet(bob.key, bytes(60_000))
     began, at = world.now, []
@@ -265,7 +285,9 @@ def test_a_rate_limit_counts_a_frame_once_also_when_a_turn_ends_before_it(world,
 
 def test_a_rate_limit_does_not_hide_a_broken_rule(world):
     with pytest.raises(ProtocolError, match="oversized_packet"):
-        limited(world, bytes_per_s=1000, burst_bytes=65_568).says(wire.HEADER.pack(wire.SEND_PACKET, 2**32 - 1))
+        limited(world, bytes_per_s=1000, burst_bytes=65_568).says(
+            wire.HEADER.pack(wire.SEND_PACKET, 2**32 - 1)
+        )
 
 
 # Mesh peers.
@@ -280,7 +302,10 @@ def test_a_forwarded_packet_shows_its_first_sender(world, relay, bob):
     far = key("far")
     relay.says(*[wire.pack_forward_packet(far, bob.key, bytes([n]) * 50) for n in range(3)])
     relay.says(wire.pack_forward_packet(far, bob.key, b"other size"))
-    relay.says(wire.pack_forward_packet(far, bob.key, b"other again"), wire.pack_forward_packet(far, bob.key, b"other size"))
+    relay.says(
+        wire.pack_forward_packet(far, bob.key, b"other again"),
+        wire.pack_forward_packet(far, bob.key, b"other size"),
+    )
     assert bob.gets() == [(far, bytes([n]) * 50) for n in range(3)] + [
         (far, b"other size"),
         (far, b"other again"),
@@ -296,7 +321,7 @@ def test_a_forwarded_packet_waits_in_the_receivers_queue(world, relay, bob):
     assert bob.gets() == [(key("far"), b"later")]
 
 
-def test_a_forwarded_packet_for_nobody_goes_back_as_not_here(world, relay):
+def test_a_forwarded_packet_for_an_unknown_key_goes_back_as_not_here(world, relay):
     relay.says(wire.pack_forward_packet(key("far"), key("nobody"), v.SMALLEST_DISCO))
     relay.says(wire.pack_forward_packet(key("far"), key("nobody"), b"data"))
     assert relay.hears() == [(wire.PEER_GONE, key("nobody") + b"\x01")]
@@ -334,7 +359,7 @@ def test_packets_for_another_relays_client_are_forwarded(world, alice):
     assert link.hears() == []
     link.link.outbox.unblock()
     assert link.hears() == [(wire.FORWARD_PACKET, alice.key + key("far") + b"later")]
-    assert world.switch.totals()["packets_forwarded_out"] == 2
+    assert world.switch.totals().packets_forwarded_out == 2
 
 
 def test_runs_to_one_peer_leave_in_one_piece_whatever_their_sizes(world, alice, bob):
@@ -362,24 +387,39 @@ def test_a_single_packet_is_counted_like_any_other(world, alice, bob):
         alice.sends(bob, packet)
         alice.sends(bob, packet)
         assert bob.gets() == [(alice.key, packet)] * 2
-    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (6, 4 * 62 + 2 * 5, 2)
+    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (
+        6,
+        4 * 62 + 2 * 5,
+        2,
+    )
 
 
 def test_runs_of_packets_are_forwarded_and_counted(world, alice, bob):
     link, far = world.link("other"), key("far")
     link.has("far")
     packets = [bytes([n]) * 62 for n in range(3)] + [v.SMALLEST_DISCO, b"short"]
-    alice.says(*[wire.pack_send_packet(far, packet) for packet in packets], wire.pack_send_packet(bob.key, b"near"))
+    alice.says(
+        *[wire.pack_send_packet(far, packet) for packet in packets], wire.pack_send_packet(bob.key, b"near")
+    )
     assert link.hears() == [(wire.FORWARD_PACKET, alice.key + far + packet) for packet in packets]
     assert bob.gets() == [(alice.key, b"near")]
-    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (6, 4 * 62 + 5 + 4, 1)
+    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (
+        6,
+        4 * 62 + 5 + 4,
+        1,
+    )
 
 
-def test_runs_for_two_clients_of_another_relay_are_told_apart(world, alice):
+def test_runs_for_two_clients_of_another_relay_are_kept_apart(world, alice):
     link = world.link("other")
     link.has("far")
     link.has("farther")
-    alice.says(*[wire.pack_send_packet(key(name), b"ten bytes.") for name in ("far", "farther", "far", "far", "farther")])
+    alice.says(
+        *[
+            wire.pack_send_packet(key(name), b"ten bytes.")
+            for name in ("far", "farther", "far", "far", "farther")
+        ]
+    )
     destinations = [payload[32:64] for _, payload in link.hears()]
     assert destinations == [key("far"), key("farther"), key("far"), key("far"), key("farther")]
 
@@ -406,9 +446,16 @@ def test_a_packet_from_outside_may_go_on_to_another_worker_but_no_further(world,
 
 def test_close_peer_hangs_up_on_every_connection(world, relay, bob):
     again = world.connect("bob")
-    relay.says(wire.pack_close_peer(bob.key), wire.pack_close_peer(bob.key), wire.pack_close_peer(key("nobody")))
-    assert world.switch.hangups == [bob.session, again.session]
-    assert bob.session.reason == "closed_by_mesh_peer"
+    relay.says(
+        wire.pack_close_peer(bob.key), wire.pack_close_peer(bob.key), wire.pack_close_peer(key("nobody"))
+    )
+    assert world.switch.hangups == dict.fromkeys((bob.session, again.session), Close.CLOSED_BY_MESH_PEER)
+
+
+def test_a_hangup_has_the_first_reason_that_is_given(world, bob):
+    bob.session.hang_up(Close.CLOSED_BY_MESH_PEER)
+    bob.session.hang_up(Close.REVOKED_NOT_IN_ALLOW_FILE)
+    assert world.switch.hangups == {bob.session: Close.CLOSED_BY_MESH_PEER}
 
 
 def test_a_watcher_that_is_the_relay_itself_hears_nothing(world):
@@ -420,7 +467,10 @@ def test_a_watcher_that_is_the_relay_itself_hears_nothing(world):
 
 # Properties.
 
-packets = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([b"", b"a", b"b" * 7, b"b" * 7, v.SMALLEST_DISCO])), max_size=30)
+packets = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from([b"", b"a", b"b" * 7, b"b" * 7, v.SMALLEST_DISCO])),
+    max_size=30,
+)
 
 
 @given(packets, st.lists(st.integers(1, 200), max_size=40), st.booleans())
@@ -428,7 +478,9 @@ def test_what_arrives_does_not_depend_on_how_the_stream_was_cut(packets, cuts, e
     world = World()
     alice, receivers = world.connect("alice"), [world.connect(name) for name in ("bob", "carol", "dave")]
     targets = [*receivers, key("nobody")]
-    stream = b"".join(wire.pack_send_packet(getattr(t := targets[to], "key", t), packet) for to, packet in packets)
+    stream = b"".join(
+        wire.pack_send_packet(getattr(t := targets[to], "key", t), packet) for to, packet in packets
+    )
     if ends_oversized:
         stream += wire.pack_frame(wire.SEND_PACKET, receivers[0].key + bytes(wire.MAX_PACKET + 1))
     with pytest.raises(ProtocolError, match="oversized_packet") if ends_oversized else nullcontext():
@@ -442,7 +494,11 @@ def test_what_arrives_does_not_depend_on_how_the_stream_was_cut(packets, cuts, e
 
 @settings(max_examples=300)
 @given(
-    st.lists(st.binary(max_size=60) | st.integers(0, 255).map(lambda kind: wire.pack_frame(kind, bytes(40))), max_size=10), st.booleans()
+    st.lists(
+        st.binary(max_size=60) | st.integers(0, 255).map(lambda kind: wire.pack_frame(kind, bytes(40))),
+        max_size=10,
+    ),
+    st.booleans(),
 )
 def test_garbage_gives_a_reason_and_nothing_else(chunks, is_mesh):
     world = World()

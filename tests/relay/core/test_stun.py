@@ -101,7 +101,11 @@ def test_garbage_is_not_stun(datagram):
 @given(
     st.lists(
         st.tuples(
-            st.one_of(st.binary(min_size=12, max_size=12).map(stun.pack_request), st.sampled_from(DATAGRAMS), st.binary(max_size=80)),
+            st.one_of(
+                st.binary(min_size=12, max_size=12).map(stun.pack_request),
+                st.sampled_from(DATAGRAMS),
+                st.binary(max_size=80),
+            ),
             st.binary(min_size=4, max_size=4),
             st.integers(0, 65535),
         ),
@@ -109,7 +113,11 @@ def test_garbage_is_not_stun(datagram):
     )
 )
 def test_a_batch_is_answered_as_its_datagrams_are(asked):
-    requests, sources, answers = bytearray(8 * stun.SLOT), bytearray(8 * stun.SOURCE4), bytearray(8 * stun.ANSWER4)
+    requests, sources, answers = (
+        bytearray(8 * stun.SLOT),
+        bytearray(8 * stun.SOURCE4),
+        bytearray(8 * stun.ANSWER4),
+    )
     for slot, (datagram, address, port) in enumerate(asked):
         requests[slot * stun.SLOT : slot * stun.SLOT + len(datagram)] = datagram
         sources[slot * stun.SOURCE4 + 2 : slot * stun.SOURCE4 + 8] = port.to_bytes(2, "big") + address
@@ -119,4 +127,6 @@ def test_a_batch_is_answered_as_its_datagrams_are(asked):
         answer = bytes(answers[slot * stun.ANSWER4 : (slot + 1) * stun.ANSWER4])
         is_usual = len(datagram) == 40 and datagram == stun.pack_request(datagram[8:20])
         assert is_usual is (slot not in unusual)
-        assert answer == (stun.pack_response(datagram[8:20], address, port) if is_usual else bytes(stun.ANSWER4))
+        assert answer == (
+            stun.pack_response(datagram[8:20], address, port) if is_usual else bytes(stun.ANSWER4)
+        )

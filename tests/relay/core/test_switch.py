@@ -1,4 +1,4 @@
-"""Who is told what, whose connection counts, and that no packet is lost without a reason."""
+"""The switch: news for clients, active connections, and a reason for each lost packet."""
 
 from __future__ import annotations
 
@@ -22,18 +22,26 @@ def watch(world, name="watcher", **options):
 
 
 def present(frames):
-    """The names that PEER_PRESENT frames tell of."""
-    return [wire.parse_peer_present(payload).key.rstrip(b".").decode() for kind, payload in frames if kind == wire.PEER_PRESENT]
+    """Return the names in PEER_PRESENT frames."""
+    return [
+        wire.parse_peer_present(payload).key.rstrip(b".").decode()
+        for kind, payload in frames
+        if kind == wire.PEER_PRESENT
+    ]
 
 
 def gone(frames):
-    return [payload[:32].rstrip(b".").decode() for kind, payload in frames if kind == wire.PEER_GONE and payload[32:] == GONE]
+    return [
+        payload[:32].rstrip(b".").decode()
+        for kind, payload in frames
+        if kind == wire.PEER_GONE and payload[32:] == GONE
+    ]
 
 
 # Peer gone.
 
 
-def test_who_got_packets_is_told_once_that_the_sender_is_gone(world):
+def test_receivers_hear_once_that_the_sender_is_gone(world):
     alice, bob, carol = (world.connect(name) for name in ("alice", "bob", "carol"))
     alice.sends(bob, b"1")
     alice.sends(bob, b"22")
@@ -47,17 +55,17 @@ def test_who_got_packets_is_told_once_that_the_sender_is_gone(world):
     bob.hears()
     alice.leaves()
     assert gone(bob.hears()) == []
-    assert world.switch.counts["peer_gone_disconnected_frames"] == 1
+    assert world.switch.counts.peer_gone_disconnected_frames == 1
 
 
-def test_a_receiver_that_left_is_not_told(world):
+def test_a_receiver_that_left_hears_nothing(world):
     alice, bob = world.connect("alice"), world.connect("bob")
     alice.sends(bob, b"1")
     bob.leaves()
     alice.leaves()
 
 
-def test_nobody_is_told_before_the_last_connection_of_a_key_ends(world):
+def test_receivers_hear_nothing_before_the_last_connection_of_a_key_ends(world):
     alice, bob = world.connect("alice"), world.connect("bob")
     again = world.connect("alice")
     alice.sends(bob, b"1")
@@ -95,7 +103,7 @@ def test_the_last_to_speak_is_active(world):
     first.leaves()
     assert reached() == 3
     assert not third.session.rivals
-    assert world.switch.counts["total_dup_client_conns"] == 2
+    assert world.switch.counts.total_dup_client_conns == 2
 
 
 # Watchers.
@@ -146,7 +154,11 @@ def test_the_oldest_link_is_used_until_it_withdraws(world):
     alice.sends(key("bob"), b"2")
     assert (len(first.hears()), len(second.hears())) == (0, 1)
     counts = world.switch.counts
-    assert (counts["multiforwarder_created"], counts["multiforwarder_deleted"], counts["packet_forwarder_delete_other_value"]) == (1, 1, 2)
+    assert (
+        counts.multiforwarder_created,
+        counts.multiforwarder_deleted,
+        counts.packet_forwarder_delete_other_value,
+    ) == (1, 1, 2)
 
 
 def test_a_broken_link_takes_its_keys_along(world):
@@ -164,7 +176,7 @@ def test_a_broken_link_takes_its_keys_along(world):
     assert list(world.switch.peers) == [alice.key, relay.key]
 
 
-def test_the_relays_own_key_is_nobodys_client(world):
+def test_the_relays_own_key_is_no_client(world):
     link = world.link("far")
     world.switch.announce(link.link, PeerPresent(SERVER))
     assert not world.switch.peers
@@ -176,7 +188,11 @@ def test_the_relays_own_key_is_nobodys_client(world):
 def test_relays_outside_see_the_workers_as_one(world):
     world.link("far away").has("remote")
     outside, inside = watch(world, "outside"), watch(world, "inside", sibling=True)
-    worker, second, far = world.link("worker", sibling=True), world.link("second", sibling=True), world.link("far")
+    worker, second, far = (
+        world.link("worker", sibling=True),
+        world.link("second", sibling=True),
+        world.link("far"),
+    )
     assert present(outside.hears()) == ["outside"]
     inside.hears()
     far.has("stranger")
@@ -218,7 +234,7 @@ def test_close_peer_reaches_the_other_workers_once(world):
     assert worker.hears() == []
 
 
-# The consistency check finds what is wrong.
+# The consistency check finds faults.
 
 
 def test_the_consistency_check_names_what_is_wrong():
@@ -249,7 +265,9 @@ def test_the_consistency_check_names_what_is_wrong():
 
 
 class Traffic(RuleBasedStateMachine):
-    """Clients come, go, stall and send at random; every packet is delivered in order, dropped with a reason, or waits."""
+    """Clients come, go, stall and send at random; every packet is delivered in order, dropped with
+    a reason, or waits.
+    """
 
     def __init__(self):
         super().__init__()
@@ -279,14 +297,21 @@ class Traffic(RuleBasedStateMachine):
             self.world.tick()
             client.outbox.block() if blocked else client.outbox.unblock()
 
-    @rule(number=st.integers(0, 20), to=st.sampled_from("abcdefg"), count=st.integers(1, 80), disco=st.booleans())
+    @rule(
+        number=st.integers(0, 20),
+        to=st.sampled_from("abcdefg"),
+        count=st.integers(1, 80),
+        disco=st.booleans(),
+    )
     def send(self, number, to, count, disco):
         if client := self.some(number):
             frames = []
             for _ in range(count):
                 self.sent += 1
                 packet = self.sent.to_bytes(4, "big")
-                frames.append(wire.pack_send_packet(key(to), wire.DISCO_MAGIC + packet + bytes(52) if disco else packet))
+                frames.append(
+                    wire.pack_send_packet(key(to), wire.DISCO_MAGIC + packet + bytes(52) if disco else packet)
+                )
             client.says(*frames)
 
     @rule(number=st.integers(0, 20))
@@ -300,7 +325,7 @@ class Traffic(RuleBasedStateMachine):
             self.hear(client)
 
     def hear(self, client):
-        """Packets of one pair of connections and one lane come in the order in which they were sent, none twice."""
+        """Check that the packets of a pair and a lane arrive in order, none twice."""
         for source, packet in client.gets():
             disco = packet.startswith(wire.DISCO_MAGIC)
             number = int.from_bytes(packet[6:10] if disco else packet, "big")
@@ -311,7 +336,7 @@ class Traffic(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost_unseen(self):
         assert self.world.switch.consistency_check() == []
-        assert self.world.switch.totals()["packets_received"] == self.sent
+        assert self.world.switch.totals().packets_received == self.sent
 
 
 TestTraffic = Traffic.TestCase

@@ -42,7 +42,10 @@ def test_peer_present_grew_by_the_app_name_in_1_104():
         (v.PRESENT_C_OF_1_103[5:-1], PeerPresent(v.C, ip_address("203.0.113.7"), 51820, 0)),
         (v.PRESENT_C_OF_1_103[5:], PeerPresent(v.C, ip_address("203.0.113.7"), 51820, 1)),
         (v.PRESENT_D_OF_1_103[5:], PeerPresent(v.D, ip_address("2001:db8::7"), 443, 2)),
-        (v.PRESENT_D_OF_1_103[5:] + b"\x02ab and the future", PeerPresent(v.D, ip_address("2001:db8::7"), 443, 2, "ab")),
+        (
+            v.PRESENT_D_OF_1_103[5:] + b"\x02ab and the future",
+            PeerPresent(v.D, ip_address("2001:db8::7"), 443, 2, "ab"),
+        ),
         (v.C + bytes(16 + 2 + 1), PeerPresent(v.C, None, 0, 0)),
     ],
 )
@@ -78,14 +81,15 @@ def test_what_follows_the_known_part_is_ignored():
     assert wire.parse_restarting(bytes.fromhex("000001f40000138801")) == (500, 5000)
 
 
-def test_disco_is_told_by_magic_and_length():
+def test_disco_is_recognized_by_magic_and_length():
     assert wire.is_disco(v.SMALLEST_DISCO)
     assert not wire.is_disco(v.SMALLEST_DISCO[:-1])
     assert not wire.is_disco(bytes(62))
 
 
 @pytest.mark.parametrize(
-    ("name", "valid"), [("", True), ("tsnet v1~", True), ("x" * 32, True), ("x" * 33, False), ("a\n", False), ("é", False)]
+    ("name", "valid"),
+    [("", True), ("tsnet v1~", True), ("x" * 32, True), ("x" * 33, False), ("a\n", False), ("é", False)],
 )
 def test_app_names_are_short_printable_ascii(name, valid):
     assert wire.is_app_name(name) is valid

@@ -94,7 +94,7 @@ def test_no_more_than_a_few_requests_are_answered_at_once():
 def test_the_end_of_the_stream_ends_it():
     talk = conversation()
     assert talk.receive(b"") == b""
-    assert (talk.closing, talk.fault) == (True, "")
+    assert (talk.closing, talk.fault) == (True, None)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from relay import __version__
+from relay.core.counts import Labelled
 from relay.core.outbox import Outbox
 from relay.core.stats import Rates, Tally, snapshot
 from relay.core.switch import MeshLink
@@ -11,7 +12,7 @@ from relay.core.wire import PeerPresent
 from relay.http.http11 import Request
 from relay.http.proxy_header import TrustedProxies
 from relay.observe.pages import Inside, make_pages, make_parts, may_debug
-from tests.relay.people import Room, key_of
+from tests.relay.clients import Room, key_of
 
 KEY = f"nodekey:{key_of(1).hex()}"
 
@@ -40,7 +41,11 @@ class House:
 
     def get(self, target, **more):
         path = target.partition("?")[0]
-        name = path if path in self.pages else next(p for p in self.pages if p.endswith("/") and path.startswith(p))
+        name = (
+            path
+            if path in self.pages
+            else next(p for p in self.pages if p.endswith("/") and path.startswith(p))
+        )
         response = self.pages[name](request(target, **more))
         types = dict(response.headers).get("Content-Type", "")
         return response.status, json.loads(response.body) if "json" in types else response.body.decode()
@@ -82,7 +87,7 @@ def test_what_a_proxy_on_loopback_passes_on_is_a_strangers():
     assert house.get("/metrics")[0] == 403 and house.get("/metrics", peer="::1")[0] == 200
 
 
-def test_every_page_of_a_relay_with_nobody(house):
+def test_every_page_of_a_relay_without_clients(house):
     for path in house.pages:
         status, _ = house.get(path)
         assert status == (302 if path in ("/debug", "/debug/clients") else 200)
@@ -90,13 +95,14 @@ def test_every_page_of_a_relay_with_nobody(house):
     assert house.get("/debug")[0] == 302
 
 
-def test_the_index_tells_how_it_goes(house):
+def test_the_index_shows_rates_drops_and_links(house):
     a = house.room.join(1)
     house.inside.rates.note(0.0, house.room.switch.totals())
     house.room.say(a, 9, b"lost")
     house.inside.rates.note(5.0, house.room.switch.totals())
     house.room.now += 100
-    house.tally.labelled["closes", "<eof>"] += 1
+    house.tally.closes = Labelled(["<eof>"])
+    house.tally.closes.add("<eof>")
     house.room.switch.add_link(MeshLink("fra2.example", Outbox([], house.room.switch.drop, None, mesh=True)))
     _, text = house.get("/debug/")
     for expected in (
@@ -137,9 +143,19 @@ def test_clients(house):
     status, document = house.get("/debug/clients/?all&limit=1&format=json")
     assert status == 200 and list(document) == ["query", "conns", "keys", "remaining", "next", "clients"]
     _, text = house.get("/debug/clients/?all&limit=1&sort=-rx")
-    assert "Next page" in text and "(1 more)" in text and "rx bytes</a> ▼" in text and "<script>" not in text.split("</style>")[1]
+    assert (
+        "Next page" in text
+        and "(1 more)" in text
+        and "rx bytes</a> ▼" in text
+        and "<script>" not in text.split("</style>")[1]
+    )
     _, text = house.get("/debug/clients/?all")
-    assert "&lt;script&gt;" in text and "notideal dup<" in text and "dup-active" in text and "node key</a> ▲" in text
+    assert (
+        "&lt;script&gt;" in text
+        and "notideal dup<" in text
+        and "dup-active" in text
+        and "node key</a> ▲" in text
+    )
     assert house.get("/debug/clients/?all&sort=no")[0] == 400
 
 
@@ -152,12 +168,22 @@ def test_one_peers_traffic(house):
     room.now += 2.5
     status, document = house.get(f"/debug/traffic?key={KEY}&format=json")
     assert status == 200
-    assert document["known"] and document["received_bytes"] == 54 and document["sent_bytes"] == 70 and document["dropped"] == 1
-    assert document["heard_from"] == document["sent_to"] == [f"nodekey:{key_of(2).hex()}"] and document["since_s"] == 2.5
+    assert (
+        document["known"]
+        and document["received_bytes"] == 54
+        and document["sent_bytes"] == 70
+        and document["dropped"] == 1
+    )
+    assert (
+        document["heard_from"] == document["sent_to"] == [f"nodekey:{key_of(2).hex()}"]
+        and document["since_s"] == 2.5
+    )
     assert document["connections"][0]["rxPkts"] == 2
     room.now += 1
     again = house.get(f"/debug/traffic?key={KEY}&format=json")[1]
-    assert (again["received_bytes"], again["sent_bytes"], again["since_s"]) == (0, 0, 1.0), "since the last look"
+    assert (again["received_bytes"], again["sent_bytes"], again["since_s"]) == (0, 0, 1.0), (
+        "since the last look"
+    )
     _, text = house.get(f"/debug/traffic?key={KEY}")
     assert "got packets from" in text and key_of(2).hex() in text
 
@@ -179,14 +205,19 @@ def test_the_busiest(house):
     room.say(b, 1, b"y" * 70)
     document = house.get("/debug/traffic?format=json")[1]
     assert document["connections"] == 2
-    assert document["busiest"][0] == {"Key": f"nodekey:{key_of(1).hex()}", "Recv": 50, "Sent": 70, "UniqueSenders": 1}
+    assert document["busiest"][0] == {
+        "Key": f"nodekey:{key_of(1).hex()}",
+        "Recv": 50,
+        "Sent": 70,
+        "UniqueSenders": 1,
+    }
     room.say(a, 2, b"x")
     assert [row["Recv"] for row in house.get("/debug/traffic?format=json")[1]["busiest"]] == [1, 0]
     assert "node key" in house.get("/debug/traffic")[1]
 
 
 def house_of_two(answers=True):
-    """One worker's pages, and another worker that answers it, or does not."""
+    """Make one worker's pages, and another worker that answers it, or does not."""
     one, other = House(), House()
 
     async def ask(target):
@@ -198,7 +229,7 @@ def house_of_two(answers=True):
 
 
 def joined(house, target, **more):
-    """What a page says when it has heard the others."""
+    """Return the page that the parts of all workers make."""
     return asyncio.run(house.pages[target.partition("?")[0]](request(target, **more)))
 
 
@@ -231,7 +262,9 @@ def test_traffic_streams_what_moved_since_the_round_before(monkeypatch, key):
     one.room.say(here, 9, b"before the stream")
 
     async def read():
-        response = await one.pages["/debug/traffic"](Request("GET", f"/debug/traffic?key={key}", (), "127.0.0.1", "127.0.0.1"))
+        response = await one.pages["/debug/traffic"](
+            Request("GET", f"/debug/traffic?key={key}", (), "127.0.0.1", "127.0.0.1")
+        )
         lines = [await response.body.__anext__()]
         one.room.say(here, 9, b"12345")
         other.room.say(there, 9, b"123")
@@ -245,10 +278,15 @@ def test_traffic_streams_what_moved_since_the_round_before(monkeypatch, key):
 
 
 def test_a_stream_of_a_bad_key(house):
-    answer = house.pages["/debug/traffic"](Request("GET", "/debug/traffic?key=12", (), "127.0.0.1", "127.0.0.1"))
+    answer = house.pages["/debug/traffic"](
+        Request("GET", "/debug/traffic?key=12", (), "127.0.0.1", "127.0.0.1")
+    )
     assert (answer.status, answer.body) == (400, b"bad key: has 2 hex digits, not 64\n")
 
 
 def test_pages_keep_browsers_from_doing_anything_else(house):
     headers = dict(house.pages["/debug/"](request("/debug/")).headers)
-    assert headers["X-Frame-Options"] == "DENY" and "style-src 'self' 'unsafe-inline'" in headers["Content-Security-Policy"]
+    assert (
+        headers["X-Frame-Options"] == "DENY"
+        and "style-src 'self' 'unsafe-inline'" in headers["Content-Security-Policy"]
+    )

@@ -24,7 +24,7 @@ MESH_KEY = bytes(range(32))
 
 
 class Region:
-    """Relays on loopback, each told of all of them, itself included."""
+    """Relays on loopback. Each knows all of them, itself included."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self._folder = folder
@@ -43,13 +43,15 @@ class Region:
         entries = ",".join(f"{servers.HOST}:{port}/127.0.0.1" for port in self._ports)
         flags = (*server.flags, "-mesh-psk-file", str(self._psk), "-mesh-with", entries)
         env = {**server.env, "SSL_CERT_FILE": str(self._ca)}
-        with servers.running(dataclasses.replace(server, flags=flags, env=env), home, port=self._ports[number]) as running:
+        with servers.running(
+            dataclasses.replace(server, flags=flags, env=env), home, port=self._ports[number]
+        ) as running:
             yield Live(running)
 
 
 @contextmanager
 def region(folder: Path, *relays: servers.Server) -> Iterator[list[Live]]:
-    """All of a region's relays."""
+    """Run all of a region's relays."""
     made = Region(folder, len(relays))
     with ExitStack() as stack:
         yield [stack.enter_context(made.relay(number, server)) for number, server in enumerate(relays)]
@@ -90,7 +92,10 @@ def test_two_relays_are_one(tmp_path: Path) -> None:
 
 
 def test_ours_and_derper_are_one(tmp_path: Path) -> None:
-    with region(tmp_path, servers.relay(), servers.derper(generator.build_derper())) as (ours, theirs), ExitStack() as stack:
+    with (
+        region(tmp_path, servers.relay(), servers.derper(generator.build_derper())) as (ours, theirs),
+        ExitStack() as stack,
+    ):
         eventually(lambda: ours.metrics()["relay_mesh_links"] == 1, 20)
         alice, bob = login(ours, stack), login(theirs, stack)
         eventually(lambda: reaches(alice, bob), 20)
@@ -117,7 +122,10 @@ def test_a_relay_that_comes_back_is_found_again(tmp_path: Path) -> None:
 
 
 def test_who_has_not_the_key_is_no_relay(tmp_path: Path) -> None:
-    with region(tmp_path, servers.relay()) as (live,), live.connect(info=ClientInfo(mesh_key=bytes([7]) * 32)) as peer:
+    with (
+        region(tmp_path, servers.relay()) as (live,),
+        live.connect(info=ClientInfo(mesh_key=bytes([7]) * 32)) as peer,
+    ):
         peer.client.watch()
         peer.flush()
         peer.wait_hangup()

@@ -1,4 +1,4 @@
-"""What keeping the figures costs a relay that many are connected to."""
+"""The cost of the figures for a relay with many clients."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from relay.server import Relay
 
 @pytest.fixture
 def relay():
-    """One that has not started, and counts its consistency checks."""
+    """Make a relay that has not started, and counts its consistency checks."""
     loop = Loop()
     relay = Relay(parse(["-dev"]), loop, NodeKey.generate())
     relay.checks = 0
@@ -30,8 +30,8 @@ def relay():
 
 
 def test_totals_check_nothing(relay):
-    relay.clients.tally.counts["accepts"] += 3
-    assert relay.census.totals()["accepts"] == 3
+    relay.clients.switch.counts.accepts += 3
+    assert relay.census.totals().accepts == 3
     assert relay.checks == 0
 
 
@@ -64,6 +64,8 @@ def test_the_count_of_descriptors_needs_none(relay, monkeypatch):
     def listdir(_path):
         raise OSError(24, "Too many open files")
 
-    assert relay.census.own().gauges["current_file_descriptors"] == pytest.approx(len([*Path("/proc/self/fd").iterdir()]), abs=2)
+    assert relay.census.own().gauges["current_file_descriptors"] == pytest.approx(
+        len([*Path("/proc/self/fd").iterdir()]), abs=2
+    )
     monkeypatch.setattr("os.listdir", listdir)
     assert relay.census.own().gauges["current_file_descriptors"] >= 256

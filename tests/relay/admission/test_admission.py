@@ -7,6 +7,7 @@ from relay import flags
 from relay.admission import admission
 from relay.admission.admission import Admission, AllowFileCheck, Cached, TailscaledCheck, UrlCheck, Verdict
 from relay.admission.allow_file import AllowFile
+from relay.core.reasons import Answer
 from tests.relay.httpserver import Script, serving
 from tests.relay.test_http_client import asynchronous
 
@@ -14,7 +15,7 @@ A, B = bytes(range(32)), bytes(range(32, 64))
 
 
 class Scripted:
-    """A check that answers as told and remembers what it was asked; `gate` holds answers back."""
+    """A check with given answers that remembers its questions; `gate` holds answers back."""
 
     def __init__(self, *verdicts, gate=None):
         self.verdicts = list(verdicts)
@@ -32,7 +33,8 @@ class Scripted:
         return self.verdicts.pop(0) if len(self.verdicts) > 1 else self.verdicts[0]
 
 
-YES, NO, UNCLEAR = Verdict(True, "yes"), Verdict(False, "no"), Verdict(False, "unreachable", clear=False)
+YES, NO = Verdict(True, Answer.VERIFY_URL_ALLOWED), Verdict(False, Answer.VERIFY_URL_REFUSED)
+UNCLEAR = Verdict(False, Answer.VERIFY_URL_UNREACHABLE, clear=False)
 
 
 # The admission controller
@@ -86,7 +88,11 @@ async def test_a_controller_that_cannot_be_reached(monkeypatch):
         pass
     closed = await UrlCheck(base).ask(A, "")
     opened = await UrlCheck(base, fail_open=True).ask(A, "")
-    assert (closed.allowed, closed.reason, closed.clear) == (False, "verify_url_unreachable", False) and closed.detail
+    assert (closed.allowed, closed.reason, closed.clear) == (
+        False,
+        "verify_url_unreachable",
+        False,
+    ) and closed.detail
     assert (opened.allowed, opened.reason, opened.clear) == (True, "verify_url_failed_open", False)
 
     async def never():
@@ -142,7 +148,7 @@ async def test_clear_answers_are_remembered_for_a_while(monkeypatch):
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
     check = Scripted(YES, NO)
     cached = Cached(check, 10)
-    assert [(await cached.ask(A, "x")).reason for _ in range(3)] == ["yes"] * 3
+    assert [(await cached.ask(A, "x")).reason for _ in range(3)] == [YES.reason] * 3
     now = 109.9
     assert (await cached.ask(A, "x")).allowed
     assert not (await cached.ask(A, "y")).allowed, "the controller sees the address, so it may matter"
@@ -155,8 +161,8 @@ async def test_clear_answers_are_remembered_for_a_while(monkeypatch):
 async def test_unclear_answers_are_not():
     check = Scripted(UNCLEAR, YES)
     cached = Cached(check, 10)
-    assert (await cached.ask(A, "x")).reason == "unreachable"
-    assert (await cached.ask(A, "x")).reason == "yes"
+    assert (await cached.ask(A, "x")).reason == UNCLEAR.reason
+    assert (await cached.ask(A, "x")).reason == YES.reason
 
 
 @asynchronous
@@ -211,7 +217,7 @@ async def test_open():
     everybody = Admission([])
     assert everybody.is_open and (await everybody.admit(A, "x")).allowed
     assert [x async for x in everybody.revoked(lambda: [(A, "x")])] == []
-    assert everybody.counts == {"open": 1}
+    assert everybody.counts.by_label() == {"open": 1}
 
 
 @asynchronous
@@ -221,9 +227,17 @@ async def test_checks_add_up(tmp_path):
     remote = Scripted(YES, NO)
     both = Admission([AllowFileCheck(file), remote])
     assert not both.is_open
-    assert [(await both.admit(key, "x")).reason for key in (A, A, B)] == ["yes", "no", "not_in_allow_file"]
+    assert [(await both.admit(key, "x")).reason for key in (A, A, B)] == [
+        "verify_url_allowed",
+        "verify_url_refused",
+        "not_in_allow_file",
+    ]
     assert len(remote.asked) == 2, "a refusal costs no further question"
-    assert both.counts == {"yes": 1, "no": 1, "not_in_allow_file": 1}
+    assert both.counts.by_label() == {
+        "verify_url_allowed": 1,
+        "verify_url_refused": 1,
+        "not_in_allow_file": 1,
+    }
     assert (await AllowFileCheck(file).ask(A, "")).reason == "in_allow_file"
 
 
@@ -240,8 +254,10 @@ class Broken:
 async def test_a_check_that_fails_refuses_and_ends_nothing(caplog, monkeypatch):
     monkeypatch.setattr(admission, "TICK_S", 0.01)
     broken = Admission([Broken()], recheck_s=0.01)
-    assert await broken.admit(A, "x") == Verdict(False, "check_failed", clear=False)
-    assert await collect(broken, lambda: [(A, "x"), (B, "y")], 2) == [(B, "y", NO)] * 2, "again, and whom it cannot tell of stays"
+    assert await broken.admit(A, "x") == Verdict(False, Answer.CHECK_FAILED, clear=False)
+    assert await collect(broken, lambda: [(A, "x"), (B, "y")], 2) == [(B, "y", NO)] * 2, (
+        "again, and whom it cannot tell of stays"
+    )
     assert {record.exc_info[0] for record in caplog.records} == {ZeroDivisionError}
 
 
@@ -268,12 +284,12 @@ async def test_a_key_taken_off_the_list_is_found_within_a_tick(tmp_path, monkeyp
     search = asyncio.ensure_future(collect(both, lambda: [(A, "x"), (B, "y")], 1))
     await asyncio.sleep(0.05)
     path.write_text(A.hex())
-    assert await search == [(B, "y", Verdict(False, "not_in_allow_file"))]
-    assert both.counts == {"revoked": 1}
+    assert await search == [(B, "y", Verdict(False, Answer.NOT_IN_ALLOW_FILE))]
+    assert both.counts.by_label() == {"revoked": 1}
 
 
 @asynchronous
-async def test_everybody_is_asked_about_again_spread_over_time(monkeypatch):
+async def test_every_client_is_asked_about_again_spread_over_time(monkeypatch):
     monkeypatch.setattr(admission, "TICK_S", 0.01)
     check = Scripted(YES)
     clients = [(bytes((i,)) * 32, "x") for i in range(10)]
@@ -319,4 +335,9 @@ def test_what_the_flags_make(tmp_path):
     first, second, third = made._checks
     assert isinstance(first, AllowFileCheck)
     assert isinstance(second._check, TailscaledCheck) and second._check._client._unix_path == "/s"
-    assert third._check._url == "http://h/v" and third._check._fail_open and third._for_s == 10 and made._recheck_s == 300
+    assert (
+        third._check._url == "http://h/v"
+        and third._check._fail_open
+        and third._for_s == 10
+        and made._recheck_s == 300
+    )

@@ -1,4 +1,4 @@
-"""What derper tells Prometheus, asked of a real one: we tell the same under the same names, or say why not."""
+"""The metrics of a real derper: ours have the same names, or a reason to differ."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from bench.relay import generator, servers
+from inventory.checkout import CHECKOUT
 from tests.relay.live import Live
 
 # Go's runtime, its allocator and its machine; ours has Python's process_* instead.
-OF_GO = re.compile(r"go_|goamd64_|memstats|derp_memstats|goroutines|promhttp_|process_(network|virtual_memory_max)|node_boot_time")
+OF_GO = re.compile(
+    r"go_|goamd64_|memstats|derp_memstats|goroutines|promhttp_"
+    r"|process_(network|virtual_memory_max)|node_boot_time"
+)
 # relay/README.md, "Seeing it", says why.
 LEFT_OUT = {
     "derp_buffered_write_frames",
@@ -25,8 +29,8 @@ LEFT_OUT = {
 }
 
 
-def told(server: servers.Server, folder: Path) -> tuple[dict[str, str], set[str]]:
-    """Types by name, and the names with labels of all samples, after a little traffic."""
+def scraped(server: servers.Server, folder: Path) -> tuple[dict[str, str], set[str]]:
+    """Return types by name, and the names with labels of all samples, after a little traffic."""
     folder.mkdir()
     with servers.running(server, folder, tls=False) as running:
         live = Live(running)
@@ -41,22 +45,32 @@ def told(server: servers.Server, folder: Path) -> tuple[dict[str, str], set[str]
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[dict[str, str], set[str]], tuple[dict[str, str], set[str]]]:
+def both(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[tuple[dict[str, str], set[str]], tuple[dict[str, str], set[str]]]:
     folder = tmp_path_factory.mktemp("metrics")
-    return told(servers.derper(generator.build_derper()), folder / "derper"), told(servers.relay(), folder / "ours")
+    return scraped(servers.derper(generator.build_derper()), folder / "derper"), scraped(
+        servers.relay(), folder / "ours"
+    )
 
 
 def test_every_metric_of_derper_is_here_with_its_type_or_left_out_on_purpose(both):
     (derpers, _), (ours, _) = both
     wanted = {name: kind for name, kind in derpers.items() if not OF_GO.match(name)}
     assert wanted.keys() - ours.keys() == LEFT_OUT
-    assert {name: ours[name] for name in wanted.keys() - LEFT_OUT} == {name: wanted[name] for name in wanted.keys() - LEFT_OUT}
-    readme = (Path(__file__).parent.parent.parent / "relay" / "README.md").read_text()
+    assert {name: ours[name] for name in wanted.keys() - LEFT_OUT} == {
+        name: wanted[name] for name in wanted.keys() - LEFT_OUT
+    }
+    readme = (CHECKOUT / "relay" / "README.md").read_text()
     assert all(f"`{name}`" in readme for name in LEFT_OUT)
 
 
 def test_every_label_of_derper_is_here(both):
     (_, derpers), (ours, samples) = both
-    labelled = {sample for sample in derpers if sample.partition("{")[0] in ours and "{" in sample and not sample.startswith("version")}
+    labelled = {
+        sample
+        for sample in derpers
+        if sample.partition("{")[0] in ours and "{" in sample and not sample.startswith("version")
+    }
     assert labelled
     assert labelled <= samples

@@ -1,17 +1,30 @@
-"""The Grafana dashboard asks for metrics that exist, and its panels lie side by side."""
+"""The Grafana dashboard asks for metrics that exist, and its panels do not overlap."""
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
+from inventory.checkout import CHECKOUT
 from relay.core.stats import Stats
 from relay.observe.metrics import COUNTERS, GAUGES, LABELLED, make_registry
 
-DASHBOARD = json.loads((Path(__file__).resolve().parents[2] / "files/grafana/derpfleet-relay.json").read_text())
+DASHBOARD = json.loads((CHECKOUT / "files/grafana/derpfleet-relay.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-_NOT_METRICS = {"sum", "min", "by", "rate", "increase", "time", "instance", "reason", "kind", "le", "disposition", "label_values"}
+_NOT_METRICS = {
+    "sum",
+    "min",
+    "by",
+    "rate",
+    "increase",
+    "time",
+    "instance",
+    "reason",
+    "kind",
+    "le",
+    "disposition",
+    "label_values",
+}
 
 
 def known_metrics():
@@ -24,7 +37,10 @@ def known_metrics():
 
 def expressions():
     queries = [target["expr"] for panel in PANELS for target in panel["targets"]]
-    return [*queries, *(each["query"]["query"] for each in DASHBOARD["templating"]["list"] if each["type"] == "query")]
+    return [
+        *queries,
+        *(each["query"]["query"] for each in DASHBOARD["templating"]["list"] if each["type"] == "query"),
+    ]
 
 
 def test_every_metric_that_is_asked_for_exists():
@@ -36,7 +52,14 @@ def test_every_metric_that_is_asked_for_exists():
 
 def test_what_matters_is_on_it():
     asked = " ".join(expressions())
-    important = ["relay_front_ok", "relay_consistent", "derp_packets_dropped", "stun_requests", "relay_admissions", "relay_closes"]
+    important = [
+        "relay_front_ok",
+        "relay_consistent",
+        "derp_packets_dropped",
+        "stun_requests",
+        "relay_admissions",
+        "relay_closes",
+    ]
     assert all(name in asked for name in important)
     assert sum(name in asked for name, _ in COUNTERS.values()) >= 12
 
@@ -52,7 +75,7 @@ def test_panels_do_not_overlap():
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_every_panel_is_told_apart_by_relay_and_source(panel):
+def test_every_panel_can_be_filtered_by_relay_and_source(panel):
     assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     for target in panel["targets"]:
         assert '{instance=~"$instance"}' in target["expr"]

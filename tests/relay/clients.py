@@ -1,4 +1,4 @@
-"""A switch with connected clients, and what a test says to them and hears from them."""
+"""A switch with connected clients, and the frames that a test sends and receives for them."""
 
 from ipaddress import ip_address
 
@@ -20,7 +20,9 @@ def key_of(number):
 
 
 class Room:
-    """`now` is the clock; `join` connects, `say` sends a packet from one to another and delivers it."""
+    """`now` is the clock; `join` connects, `say` sends a packet from one to another and delivers
+    it.
+    """
 
     def __init__(self):
         self.now = 1000.0
@@ -55,13 +57,13 @@ class Room:
 
 
 def feed(session, data):
-    """What arrived, whole frames only; what it set off is taken from the outboxes by `frames`."""
+    """Let whole frames arrive. `frames` takes the answers from the outboxes."""
     buffer = bytearray(data + bytes(wire.PACKET_HEAD_LEN))
     return session.feed(buffer, 0, len(data))
 
 
 def frames(room, session):
-    """(type, payload) of everything that leaves for a session now."""
+    """Return (type, payload) of everything that leaves for a session now."""
     room.switch.dirty.clear()
     data = b""
     while chunk := session.outbox.take(room.now)[0]:
@@ -70,34 +72,34 @@ def frames(room, session):
 
 
 def drops(room):
-    """Packets by reason and kind, those that there are."""
+    """Return the dropped packets by reason and kind, without zeros."""
     return {f"{reason}/{kind}": cell[0] for (reason, kind), cell in room.switch.drops.items() if cell[0]}
 
 
 def link(room, name, **more):
-    """A mesh link of that name, up."""
+    """Return a mesh link of that name, up."""
     made = MeshLink(name, Outbox(room.switch.dirty, room.switch.drop, None, mesh=True), **more)
     room.switch.add_link(made)
     return made
 
 
 def watch(room, number, **more):
-    """A mesh peer that watches."""
+    """Return a mesh peer that watches."""
     watcher = room.join(number, is_mesh=True, **more)
     feed(watcher, wire.WATCH_CONNS_FRAME)
     return watcher
 
 
 def presents(given):
-    """Who was told to be there, out of what `frames` gives."""
+    """Return the clients that PEER_PRESENT frames announce, out of the result of `frames`."""
     return [wire.parse_peer_present(payload) for kind, payload in given if kind == wire.PEER_PRESENT]
 
 
 def send(number, packet):
-    """The frame that sends a packet to somebody."""
+    """Return the frame that sends a packet to the client of that number."""
     return wire.pack_send_packet(key_of(number), packet)
 
 
 def received(number, packet):
-    """The frame that brings a packet of somebody's."""
+    """Return the frame that brings a packet of the client of that number."""
     return (wire.RECV_PACKET, key_of(number) + packet)

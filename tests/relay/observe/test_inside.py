@@ -1,4 +1,7 @@
-"""Where the debug pages are, /bootstrap-dns, and how a relay says that it cannot start: real processes."""
+"""The places of the debug pages, /bootstrap-dns, and the sentences of a relay that cannot start.
+
+Real processes.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def test_with_an_address_of_their_own_they_are_nowhere_else(tmp_path: Path) -> N
 
 
 def two_free_ports() -> int:
-    """The first of two ports in a row that nobody has."""
+    """Return the first of two free ports in a row."""
     while True:
         with socket.create_server(("127.0.0.1", 0)) as first, suppress(OSError):
             port = int(first.getsockname()[1])
@@ -50,7 +53,10 @@ def two_free_ports() -> int:
 
 def test_every_worker_has_the_pages_of_all(tmp_path: Path) -> None:
     port = two_free_ports()
-    with live.relay(tmp_path, "-metrics-listen", f"127.0.0.1:{port}", "-workers", "2", tls=False) as relay, relay.connect() as client:
+    with (
+        live.relay(tmp_path, "-metrics-listen", f"127.0.0.1:{port}", "-workers", "2", tls=False) as relay,
+        relay.connect() as client,
+    ):
         for n in range(2):
             inside = f"http://127.0.0.1:{port + n}"
             listed = json.loads(fetch(f"{inside}/debug/clients/?all&format=json")[1])["clients"]
@@ -94,13 +100,32 @@ def test_bootstrap_dns(tmp_path: Path) -> None:
 )
 def test_a_relay_that_cannot_start_says_why_in_one_line(tmp_path: Path, flags: list[str], says: str) -> None:
     certs.make(tmp_path / "certs", servers.HOST)
-    (tmp_path / "certs/other.example.crt").write_text((tmp_path / "certs" / f"{servers.HOST}.crt").read_text())
-    (tmp_path / "certs/other.example.key").write_text((tmp_path / "certs" / f"{servers.HOST}.key").read_text())
+    (tmp_path / "certs/other.example.crt").write_text(
+        (tmp_path / "certs" / f"{servers.HOST}.crt").read_text()
+    )
+    (tmp_path / "certs/other.example.key").write_text(
+        (tmp_path / "certs" / f"{servers.HOST}.key").read_text()
+    )
     (tmp_path / "junk").write_text("junk")
-    argv = [sys.executable, "-m", "relay", "-a", f"127.0.0.1:{servers.free_port(socket.SOCK_STREAM)}", "-http-port", "-1", "-stun=false"]
+    argv = [
+        sys.executable,
+        "-m",
+        "relay",
+        "-a",
+        f"127.0.0.1:{servers.free_port(socket.SOCK_STREAM)}",
+        "-http-port",
+        "-1",
+        "-stun=false",
+    ]
     argv += ["-hostname", servers.HOST, "-certmode", "manual", "-certdir", "certs", "-c", "key", *flags]
     done = subprocess.run(
-        argv, cwd=tmp_path, env={"PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True, timeout=30, check=False
+        argv,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert done.returncode == 1
     assert says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
@@ -114,4 +139,6 @@ def test_workers_know_each_other_before_clients_come(tmp_path: Path) -> None:
             for receiver in peers:
                 sender.send(receiver.key, b"at once")
         for receiver in peers:
-            assert {receiver.expect(live.derp.Received).source for _ in peers} == {sender.key for sender in peers}
+            assert {receiver.expect(live.derp.Received).source for _ in peers} == {
+                sender.key for sender in peers
+            }

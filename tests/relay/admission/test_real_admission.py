@@ -1,4 +1,7 @@
-"""Admission by those who really decide: a headscale and a tailscaled, for real nodes that are then deleted."""
+"""Admission by the programs that really decide: a headscale and a tailscaled.
+
+They know real nodes, which are then deleted.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,24 @@ FLAGS = {
 
 @pytest.fixture
 def net() -> Iterator[Tailnet]:
-    with tempfile.TemporaryDirectory(prefix="ad-") as folder, tailnet.tailnet(Path(folder), tailnet.build(), servers.relay()) as running:
+    with (
+        tempfile.TemporaryDirectory(prefix="ad-") as folder,
+        tailnet.tailnet(Path(folder), tailnet.build(), servers.relay()) as running,
+    ):
         yield running
 
 
 def metrics(net: Tailnet) -> str:
-    """The relay's own page, asked for from its host's loopback."""
+    """Return the relay's own page, asked for from its host's loopback."""
     return net.spaces.must(
-        "srv", "curl", "-fsS", "--cacert", str(net.ca), "--resolve", f"{servers.HOST}:443:127.0.0.1", f"https://{servers.HOST}/metrics"
+        "srv",
+        "curl",
+        "-fsS",
+        "--cacert",
+        str(net.ca),
+        "--resolve",
+        f"{servers.HOST}:443:127.0.0.1",
+        f"https://{servers.HOST}/metrics",
     )
 
 

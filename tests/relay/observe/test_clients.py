@@ -4,8 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.observe.clients import MAX_LIMIT, Query, describe, find_clients, join_clients, parse_query, remote_of
-from tests.relay.people import Room, key_of
+from relay.observe.clients import (
+    MAX_LIMIT,
+    Query,
+    describe,
+    find_clients,
+    join_clients,
+    parse_query,
+    remote_of,
+)
+from tests.relay.clients import Room, key_of
 
 OFFSET = 1_790_000_000.0 - 1000.0
 NS = 1_000_000_000
@@ -82,17 +90,35 @@ def test_traffic_orders(room):
 def test_the_fields_are_derpers(room):
     (client,) = page(room, "app=tailcat&format=json").clients
     assert client == {
-        "connNum": 1, "key": f"nodekey:{key_of(3).hex()}", "remote": "203.0.113.7:1003", "connectedAt": "2026-09-21T14:13:20Z",
-        "connected": 120 * NS, "active": True, "dup": False, "disabled": False, "home": False, "meshPeer": False, "notIdeal": False,
-        "prober": False, "version": 2, "appName": "tailcat", "rxPkts": 0, "rxBytes": 0, "txPkts": 0, "txBytes": 0, "senders": 0,
+        "connNum": 1, "key": f"nodekey:{key_of(3).hex()}", "remote": "203.0.113.7:1003",
+        "connectedAt": "2026-09-21T14:13:20Z", "connected": 120 * NS, "active": True, "dup": False,
+        "disabled": False, "home": False, "meshPeer": False, "notIdeal": False, "prober": False,
+        "version": 2, "appName": "tailcat", "rxPkts": 0, "rxBytes": 0, "txPkts": 0, "txBytes": 0,
+        "senders": 0,
     }  # fmt: skip
     older, newer = page(room, f"key={key_of(2).hex()}").clients
     assert (older["dup"], older["active"], older["prober"]) == (True, False, True) and newer["active"]
     json.dumps(client)
 
 
-@pytest.mark.parametrize("sort", ["key", "-key", "ip", "-ip", "conn", "-conn", "connected", "-connected", "rx", "-tx", "rxpkts", "-txpkts"])
-def test_the_next_links_walk_over_everybody_once(sort):
+@pytest.mark.parametrize(
+    "sort",
+    [
+        "key",
+        "-key",
+        "ip",
+        "-ip",
+        "conn",
+        "-conn",
+        "connected",
+        "-connected",
+        "rx",
+        "-tx",
+        "rxpkts",
+        "-txpkts",
+    ],
+)
+def test_the_next_links_walk_over_every_connection_once(sort):
     room = Room()
     for number in range(50):
         session = room.join(number % 20, f"203.0.113.{number % 7}", 1000 + number % 3, app="a b&c")
@@ -156,7 +182,7 @@ def test_without_a_filter_it_is_the_index(text):
         (f"all&after={key_of(1).hex()}&afterconn=x", 'bad afterconn "x"'),
     ],
 )
-def test_bad_queries_are_told(text, says):
+def test_bad_queries_get_a_sentence(text, says):
     with pytest.raises(ValueError) as e:
         parse_query(text, 0)
     assert says in str(e.value)
@@ -172,7 +198,11 @@ def test_limits_are_capped_and_stray_fields_ignored():
 def test_a_client_of_unknown_address():
     room = Room()
     session = room.join(1, None)
-    assert remote_of(session) == "" and serials(room, "all&sort=ip") == [1] and serials(room, "cidr=0.0.0.0/0") == []
+    assert (
+        remote_of(session) == ""
+        and serials(room, "all&sort=ip") == [1]
+        and serials(room, "cidr=0.0.0.0/0") == []
+    )
     assert describe(session, OFFSET, room.now)["remote"] == ""
 
 

@@ -32,20 +32,22 @@ def children(pid: int) -> set[int]:
 
 @pytest.fixture(scope="module", params=["plain", "tls"])
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with relay(tmp_path_factory.mktemp("relay"), "-workers", "3", "-drain", "1s", tls=request.param == "tls") as running:
+    with relay(
+        tmp_path_factory.mktemp("relay"), "-workers", "3", "-drain", "1s", tls=request.param == "tls"
+    ) as running:
         eventually(lambda: running.metrics()["relay_workers"] == 3)
         yield running
         running.assert_undisturbed()
 
 
 def spread(live: Live, stack: ExitStack, count: int = 12) -> list[derp.Client]:
-    """Clients enough that no worker has none."""
+    """Connect enough clients that no worker has none."""
     peers = [stack.enter_context(live.connect()) for _ in range(count)]
-    time.sleep(0.1)  # until the workers have told each other
+    time.sleep(0.1)  # until the workers have announced it to each other
     return peers
 
 
-def test_everybody_reaches_everybody_in_order(live: Live) -> None:
+def test_every_client_reaches_every_other_in_order(live: Live) -> None:
     with ExitStack() as stack:
         peers = spread(live, stack)
         for sender in peers:
@@ -62,7 +64,7 @@ def test_everybody_reaches_everybody_in_order(live: Live) -> None:
 
 
 def listed(live: Live, query: str) -> list[dict[str, object]]:
-    """Every client of a listing, page after page, each page from whichever worker answers."""
+    """Return every client of a listing, page after page, each page from any worker."""
     found: list[dict[str, object]] = []
     link: str | None = f"?{query}&limit=5&format=json"
     while link:
@@ -81,13 +83,26 @@ def test_clients_of_all_workers_are_on_one_page(live: Live, order: str) -> None:
             peer.send(peers[0].key, bytes(number))
             peers[0].expect(derp.Received)
         clients = listed(live, f"all&sort={order}")
-        assert sorted(str(client["key"]) for client in clients) == sorted(f"nodekey:{peer.key.hex()}" for peer in peers)
+        assert sorted(str(client["key"]) for client in clients) == sorted(
+            f"nodekey:{peer.key.hex()}" for peer in peers
+        )
         assert len({client["connNum"] for client in clients}) == len(peers)
-        field = {"conn": "connNum", "connected": "connectedAt", "rx": "rxBytes", "tx": "txBytes", "rxpkts": "rxPkts"}.get(order.strip("-"))
-        values = [str(client["remote"]).rpartition(":")[2] if order == "ip" else client[field or "key"] for client in clients]
+        field = {
+            "conn": "connNum",
+            "connected": "connectedAt",
+            "rx": "rxBytes",
+            "tx": "txBytes",
+            "rxpkts": "rxPkts",
+        }.get(order.strip("-"))
+        values = [
+            str(client["remote"]).rpartition(":")[2] if order == "ip" else client[field or "key"]
+            for client in clients
+        ]
         values = [int(value) for value in values] if order == "ip" else values
         assert values == sorted(values, reverse=order.startswith("-"))  # type: ignore[type-var]
-        assert "12 matching connections (12 node keys)" in live.get("/debug/clients/?all&limit=2").replace("2 of ", "")
+        assert "12 matching connections (12 node keys)" in live.get("/debug/clients/?all&limit=2").replace(
+            "2 of ", ""
+        )
 
 
 def test_a_key_on_several_workers_counts_once(live: Live) -> None:
@@ -118,13 +133,20 @@ def test_one_peers_traffic_streams_whichever_worker_it_is_on(live: Live) -> None
         alice, bob = spread(live, stack, 2)
         for key, want in ((alice.key, (7, 0)), (bob.key, (0, 7))):
             sock = stack.enter_context(live.open())
-            sock.sendall(f"GET /debug/traffic?key={key.hex()} HTTP/1.1\r\nHost: {servers.HOST}\r\n\r\n".encode())
+            sock.sendall(
+                f"GET /debug/traffic?key={key.hex()} HTTP/1.1\r\nHost: {servers.HOST}\r\n\r\n".encode()
+            )
             sock.settimeout(10)
             assert b" 200 OK" in sock.recv(65536)
             alice.send(bob.key, b"counted")
             bob.expect(derp.Received)
             line = json.loads(re.search(rb"{.*}", sock.recv(65536))[0])  # type: ignore[index]
-            assert line == {"Key": f"nodekey:{key.hex()}", "Recv": want[0], "Sent": want[1], "UniqueSenders": int(key == bob.key)}
+            assert line == {
+                "Key": f"nodekey:{key.hex()}",
+                "Recv": want[0],
+                "Sent": want[1],
+                "UniqueSenders": int(key == bob.key),
+            }
 
 
 def test_who_leaves_is_gone_for_all(live: Live) -> None:
@@ -169,7 +191,9 @@ def test_a_worker_that_dies_is_started_again(live: Live) -> None:
             for receiver in (*left, *newcomers):
                 sender.send(receiver.key, b"again")
         for receiver in (*left, *newcomers):
-            assert {receiver.expect(derp.Received).source for _ in newcomers} == {sender.key for sender in newcomers}
+            assert {receiver.expect(derp.Received).source for _ in newcomers} == {
+                sender.key for sender in newcomers
+            }
 
 
 def test_a_key_that_comes_back_to_another_worker(live: Live) -> None:
@@ -202,7 +226,8 @@ def test_terminating_the_parent_ends_all_and_leaves_nothing(tmp_path: Path) -> N
 
 def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They would share the port with the next relay, as strangers to its workers."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # for the sockets' folder, which nobody is left to remove
+    # For the sockets' folder, which no process is left to remove.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with relay(tmp_path, "-workers", "2", "-drain", "1s", tls=False) as live:
         workers = children(live.pid)
         with live.connect() as peer:
@@ -217,7 +242,17 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path, monkeypatch: pyt
 
 def test_workers_that_cannot_start_say_why(tmp_path: Path) -> None:
     with relay(tmp_path, tls=False) as live:
-        argv = [sys.executable, "-m", "relay", "-a", f"127.0.0.1:{live.running.port}", "-c", str(tmp_path / "key.json"), "-workers", "2"]
+        argv = [
+            sys.executable,
+            "-m",
+            "relay",
+            "-a",
+            f"127.0.0.1:{live.running.port}",
+            "-c",
+            str(tmp_path / "key.json"),
+            "-workers",
+            "2",
+        ]
         ended = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 1
     assert "relay: " in ended.stderr
@@ -226,7 +261,7 @@ def test_workers_that_cannot_start_say_why(tmp_path: Path) -> None:
 
 
 def two_neighbours() -> tuple[socket.socket, int]:
-    """A port in use, and the free one before it."""
+    """Return a port in use, and the free one before it."""
     for _ in range(100):
         port = servers.free_port(socket.SOCK_STREAM)
         taken = socket.socket()
@@ -248,9 +283,16 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_a_taken_port_behind_the_metrics_port_stops_nobody(tmp_path: Path) -> None:
+def test_a_taken_port_behind_the_metrics_port_stops_no_worker(tmp_path: Path) -> None:
     taken, port = two_neighbours()
-    argv = [sys.executable, "-m", "relay", "-a", f"127.0.0.1:{servers.free_port(socket.SOCK_STREAM)}", "-stun=false"]
+    argv = [
+        sys.executable,
+        "-m",
+        "relay",
+        "-a",
+        f"127.0.0.1:{servers.free_port(socket.SOCK_STREAM)}",
+        "-stun=false",
+    ]
     argv += ["-c", str(tmp_path / "key.json"), "-workers", "2", "-metrics-listen", f"127.0.0.1:{port}"]
     log = tmp_path / "log"
     with taken, log.open("wb") as out:
