@@ -17,8 +17,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.deploy.stage import run_in_lab
-from bench.deploy.tools import CACHE, Target, add_login, behind
+from bench.deploy.tools import Target, add_login, behind
 from bench.deploy.wanted import RESET, write_contents
+from bench.environment import CACHE
 from inventory.checkout import CHECKOUT
 from lab.delay import delaying, parse_seconds
 

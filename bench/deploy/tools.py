@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inventory import checkout
+from bench.environment import environment
 from inventory.checkout import CHECKOUT
 
 HERE = Path(__file__).parent
-CACHE = checkout.CACHE / "bench"
+REQUIREMENTS = HERE / "requirements"
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,9 @@ def ssh_options(target: Target) -> list[str]:
     ]  # fmt: skip
 
 
-def environment(name: str) -> Path:
-    """The virtual environment of one peer, made from its lock (hashes checked) when the lock has changed."""
-    folder, lock = CACHE / name, HERE / "requirements" / f"{name}.lock"
-    made = folder / "made-from.lock"
-    if not made.exists() or made.read_text() != lock.read_text():
-        print(f"installing {name} from {lock.relative_to(CHECKOUT)} …", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(folder / "bin/pip"), "-q", "install", "--require-hashes", "--no-deps", "-r", str(lock)], check=True)
-        made.write_text(lock.read_text())
-    return folder
+def _program(tool: str, name: str) -> Path:
+    """A program of one peer's environment."""
+    return environment(REQUIREMENTS / f"{tool}.lock") / "bin" / name
 
 
 def _ansible(target: Target, work: Path, contents: Path) -> Program:
@@ -92,13 +85,13 @@ def _ansible(target: Target, work: Path, contents: Path) -> Program:
         "ANSIBLE_SSH_CONTROL_PATH_DIR": str(work),
         "LC_ALL": "C.UTF-8",
     }
-    argv = [str(environment("ansible") / "bin/ansible-playbook"), "-i", str(inventory), str(HERE / "peers/playbook.yml")]
+    argv = [str(_program("ansible", "ansible-playbook")), "-i", str(inventory), str(HERE / "peers/playbook.yml")]
     return Program(argv, lambda output: int(re.search(r"changed=(\d+)", output)[1]), env)  # type: ignore[index]
 
 
 def _mitogen(target: Target, work: Path, contents: Path) -> Program:
     plain = _ansible(target, work, contents)
-    plugins = next(environment("ansible").glob("lib/python3*/site-packages/ansible_mitogen/plugins/strategy"))
+    plugins = next(environment(REQUIREMENTS / "ansible.lock").glob("lib/python3*/site-packages/ansible_mitogen/plugins/strategy"))
     return Program(plain.argv, plain.changes, plain.env | {"ANSIBLE_STRATEGY": "mitogen_linear", "ANSIBLE_STRATEGY_PLUGINS": str(plugins)})
 
 
@@ -114,7 +107,7 @@ def _pyinfra(target: Target, work: Path, contents: Path) -> Program:
         "files": str(contents),
     }
     (work / "inventory.py").write_text(f"hosts = [('bench', {data!r})]\n")
-    argv = [str(environment("pyinfra") / "bin/pyinfra"), "-y", str(work / "inventory.py"), str(HERE / "peers/pyinfra_deploy.py")]
+    argv = [str(_program("pyinfra", "pyinfra")), "-y", str(work / "inventory.py"), str(HERE / "peers/pyinfra_deploy.py")]
     return Program(argv, _pyinfra_changes)
 
 
@@ -143,7 +136,7 @@ TOOLS: dict[str, Callable[[Target, Path, Path], Program]] = {
 def versions() -> dict[str, str]:
     """Of the peers, as pinned."""
     found = {}
-    for lock in (HERE / "requirements").glob("*.lock"):
+    for lock in REQUIREMENTS.glob("*.lock"):
         pins = dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), re.M))
         found |= {name: pins[name] for name in ("ansible-core", "mitogen", "pyinfra") if name in pins}
     ssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr.split(",")[0]
