@@ -1,7 +1,8 @@
-"""A connection before its client is admitted: PROXY header, TLS, HTTP, DERP's handshake, admission. None of it is hot.
+"""A connection before its client is admitted: PROXY header, TLS, HTTP, DERP's handshake, admission.
 
-Each stage is a method that takes plain bytes; the next stage gets what the last one left over. Everything is bounded in
-time (`deadline`, swept by the server) and in size before anything is trusted.
+None of it is hot. Each stage is a method that takes plain bytes; the next stage gets the bytes that
+the last one left over. Everything is bounded in time (`deadline`, swept by the server) and in size
+before anything is trusted.
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from relay.core.addresses import Ticket, TooMany
-from relay.core.handshake import Introduction, ServerInfo, cut_client_info, pack_server_info, parse_client_info
+from relay.core.handshake import (
+    Introduction,
+    ServerInfo,
+    cut_client_info,
+    pack_server_info,
+    parse_client_info,
+)
 from relay.core.wire import HEADER_LEN, MAX_CLIENT_INFO, ProtocolError, pack_server_key
 from relay.http import http11
 from relay.http.proxy_header import ProxyHeaderError, parse_proxy_header
@@ -38,34 +45,34 @@ LOG: Final = Log("server")
 
 
 class Verdict(Protocol):
-    """What a gate says of a client."""
+    """A gate's decision on a client."""
 
     @property
     def allowed(self) -> bool:
-        """Tell whether the client may stay."""
+        """Whether the client may stay."""
 
     @property
     def reason(self) -> str:
-        """Name why, as a metric's label."""
+        """Return the reason, a metric's label."""
 
     @property
     def detail(self) -> str:
-        """Say more for the log."""
+        """Return details for the log."""
 
 
 class Gate(Protocol):
-    """Who decides whether a client is admitted."""
+    """The part that decides whether a client is admitted."""
 
     @property
     def is_open(self) -> bool:
-        """Tell whether everybody is admitted."""
+        """Whether every client is admitted."""
 
     async def admit(self, key: bytes, address: str) -> Verdict:
         """Decide on one client."""
 
 
 class Reception(Owner, Protocol):
-    """What a connection needs before its client is admitted; its link needs the rest."""
+    """The relay as a connection sees it before its client is admitted."""
 
     key: NodeKey
     tally: Tally
@@ -77,21 +84,29 @@ class Reception(Owner, Protocol):
 
     @property
     def admission(self) -> Gate:
-        """Ask whether a client is admitted."""
+        """Return the gate that clients have to pass."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> object:
-        """Run something for one connection."""
+        """Run `work` for one connection."""
 
     def refuses_connection(self, *, main: bool) -> str:
-        """Tell why a new connection is not wanted, or ""."""
+        """Return the reason why a new connection is refused, or ""."""
 
     def refuses_client(self, info: ClientInfo) -> str:
-        """Tell why a new client is not wanted, or ""."""
+        """Return the reason why a new client is refused, or ""."""
 
     def is_mesh_peer(self, info: ClientInfo) -> bool:
-        """Tell whether a client proved that it knows the mesh key."""
+        """Whether a client proved that it knows the mesh key."""
 
-    def admit(self, link: Link, who: Introduction, ticket: Ticket | None, *, address: tuple[str, int], not_ideal: bool) -> Session:
+    def admit(
+        self,
+        link: Link,
+        who: Introduction,
+        ticket: Ticket | None,
+        *,
+        address: tuple[str, int],
+        not_ideal: bool,
+    ) -> Session:
         """Register a client."""
 
 
@@ -121,7 +136,7 @@ class Arrival(Receiver):
         self._peer = address[0]  # the TCP peer's
         self._websocket: WebSocket | None = None
         self._not_ideal = False
-        self._early = bytearray()  # what came, and no stage has taken yet
+        self._early = bytearray()  # bytes that no stage has taken yet
         self._waiting_for = "http" if context is None else "tls"
         self._conversation: http11.Conversation
         self._behind_proxy: Channel | None = None  # the channel that begins after the PROXY header
@@ -138,7 +153,7 @@ class Arrival(Receiver):
         elif reception.proxy_protocol:
             self._stage, self._channel, self._behind_proxy = self._read_proxy_header, Channel(), self._channel
 
-    # What the stream calls.
+    # Called by the stream.
 
     def buffer_updated(self, nbytes: int) -> None:
         self._arrived(CIPHER[:nbytes])
@@ -150,14 +165,14 @@ class Arrival(Receiver):
         self._gone()
         self._reception.arrivals.pop(self, None)
 
-    # What the relay calls.
+    # Called by the relay.
 
     def expire(self) -> None:
-        """The deadline passed."""
+        """End the connection: its deadline has passed."""
         self.give_up(f"timeout_{self._waiting_for}")
 
     def give_up(self, reason: str) -> None:
-        """Hang up; if all is said already, nobody reads it."""
+        """Close the connection: send a refusal, or abort if the answer has been sent already."""
         if self._done:
             self._stream.abort()
         else:
@@ -188,7 +203,8 @@ class Arrival(Receiver):
     def _shaken(self, channel: TlsChannel) -> None:
         self.deadline = self._reception.loop.time() + self._reception.handshake_timeout_s
         self._waiting_for = "http"
-        self._reception.tally.labelled["tls_request_version", str(channel.tls.version()).removeprefix("TLSv")] += 1
+        version = str(channel.tls.version()).removeprefix("TLSv")
+        self._reception.tally.labelled["tls_request_version", version] += 1
 
     def _read_proxy_header(self, data: bytes) -> None:
         self._early += data
@@ -206,7 +222,7 @@ class Arrival(Receiver):
             self._arrived(rest)
 
     def _open(self, data: bytes) -> None:
-        """The first plain bytes: nearly always a stock client's upgrade."""
+        """Take the first plain bytes: nearly always a stock client's upgrade."""
         if self._answer is http11.answer:
             upgrade = http11.match_stock_upgrade(data, self._pages, peer=self._peer)
             if upgrade is not None:
@@ -217,7 +233,7 @@ class Arrival(Receiver):
         self._converse(data)
 
     def _converse(self, data: bytes) -> None:
-        """HTTP, until the upgrade."""
+        """Speak HTTP until the upgrade."""
         if self._stream.unsent > MAX_UNREAD:
             self._refuse("slow_reader")
             self._stream.abort()
@@ -241,7 +257,7 @@ class Arrival(Receiver):
             self._end()
 
     async def _answer_later(self, answer: Awaitable[http11.Response]) -> None:
-        """A page that asks the other workers, or one that goes on for ever."""
+        """Answer with a page that asks the other workers, or one that has no end."""
         response = await answer
         if self._done:
             return
@@ -259,7 +275,7 @@ class Arrival(Receiver):
             self._refuse(error.reason)
 
     async def _answer_in_parts(self, response: http11.Response, parts: AsyncGenerator[bytes, None]) -> None:
-        """Until the reader leaves; one that is slow misses parts."""
+        """Send parts until the reader leaves; one that is slow misses some."""
         self._send(self._conversation.stream(response))
         async with aclosing(parts):
             async for part in parts:
@@ -270,13 +286,14 @@ class Arrival(Receiver):
                     self._send(self._conversation.part(part))
 
     def _upgrade(self, upgrade: http11.Upgrade) -> None:
-        self._client = (upgrade.request.client, self._client[1] if upgrade.request.client == self._peer else 0)
+        client = upgrade.request.client
+        self._client = (client, self._client[1] if client == self._peer else 0)
         if self._ticket is None:
             self._enter()
         self._greet(upgrade)
 
     def _greet(self, upgrade: http11.Upgrade) -> None:
-        """The connection speaks DERP from here on: name our key, and expect the client's."""
+        """Speak DERP from here on: send our key, and expect the client's."""
         reception = self._reception
         reception.tally.counts["accepts"] += 1
         self.deadline = reception.loop.time() + reception.handshake_timeout_s
@@ -285,7 +302,7 @@ class Arrival(Receiver):
         if upgrade.is_websocket:
             reception.tally.counts["websocket_accepts"] += 1
             if not offers_derp(upgrade.request.headers):
-                self._send(upgrade.answer)  # which ends with a close frame
+                self._send(upgrade.answer)  # it ends with a close frame
                 self._refuse("websocket_without_derp")
                 return
             self._websocket = WebSocket()
@@ -320,7 +337,7 @@ class Arrival(Receiver):
             self._reception.spawn(self._ask(introduction))
 
     def _wait(self, data: bytes) -> None:
-        """Bytes that were read before admission paused the reading."""
+        """Keep bytes that were read before admission paused the reading."""
         self._early += data
         if len(self._early) > MAX_EARLY:
             raise ProtocolError("too_early")
@@ -330,7 +347,13 @@ class Arrival(Receiver):
         if self._done:
             return
         if not verdict.allowed:
-            LOG.info("client refused", key=introduction.key.hex(), address=self._client[0], reason=verdict.reason, detail=verdict.detail)
+            LOG.info(
+                "client refused",
+                key=introduction.key.hex(),
+                address=self._client[0],
+                reason=verdict.reason,
+                detail=verdict.detail,
+            )
             self._refuse(verdict.reason)
             return
         self._stream.resume_reading()  # unless the link pauses it at once
@@ -349,13 +372,19 @@ class Arrival(Receiver):
         self._leave()
         del self._reception.arrivals[self]
         link.write(pack_server_info(introduction.shared, ServerInfo()))
-        session = self._reception.admit(link, introduction, ticket, address=self._client, not_ideal=self._not_ideal)
+        session = self._reception.admit(
+            link, introduction, ticket, address=self._client, not_ideal=self._not_ideal
+        )
         link.start(session, bytes(self._early))
 
     # Endings.
 
     def _enter(self) -> None:
-        """Be counted. Where too many are unfinished already the oldest of them goes: a client needs a moment only."""
+        """Count this connection for its address.
+
+        If too many are unfinished already, the oldest of them is refused: a client needs only a
+        moment.
+        """
         try:
             self._ticket = self._reception.addresses.enter(self._client[0], self)
         except TooMany as refused:
@@ -369,27 +398,27 @@ class Arrival(Receiver):
         self._stream.write(self._channel.seal(data))
 
     def _refuse(self, reason: str) -> None:
-        """Hang up after what was written; the reason is counted, the client is not told (there is no frame for it)."""
+        """Close behind everything written. The reason is counted; DERP has no frame to send it."""
         if not self._done:
             self._reception.tally.labelled["refusals", reason] += 1
             self._end()
 
     def _gone(self) -> None:
-        """The client hung up, which is how every conversation over HTTP ends."""
+        """End: the client closed the connection, as every conversation over HTTP ends."""
         if self._waiting_for == "http":
             self._end()
         else:
             self._refuse(f"closed_in_{self._waiting_for}")
 
     def _end(self) -> None:
-        """Close when everything is written, and until then remain in `arrivals`: this too has a deadline."""
+        """Close when everything is written. It stays in `arrivals`: this too has a deadline."""
         if not self._done:
             self._leave()
             self._stream.close()
 
     def _leave(self) -> None:
         self._done = True
-        self._stage = _ignore  # no bound method of our own: no cycle to collect
+        self._stage = _ignore  # not one of our bound methods, which would be a cycle to collect
         if self._ticket is not None:
             self._ticket.leave()
             self._ticket = None

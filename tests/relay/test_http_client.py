@@ -1,5 +1,7 @@
 import asyncio
 import functools
+import socket
+from contextlib import ExitStack
 
 import pytest
 
@@ -135,6 +137,28 @@ async def test_name_and_password_in_the_url():
 async def test_what_is_no_url(url):
     with pytest.raises(HttpError):
         await HttpClient().send(Request("GET", url), 5)
+
+
+@asynchronous
+async def test_an_address_that_does_not_answer_does_not_keep_others_waiting(monkeypatch):
+    script = Script((200, b"a"))
+    async with serving(script) as base:
+        port = int(base.rpartition(":")[2])
+        addresses = ("127.0.0.2", port), ("127.0.0.1", port)
+
+        async def getaddrinfo(self, host, port, **_):
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+        monkeypatch.setattr(asyncio.base_events.BaseEventLoop, "getaddrinfo", getaddrinfo)
+        with ExitStack() as stack:
+            silent = stack.enter_context(socket.create_server(addresses[0], backlog=0))
+            for _ in range(3):  # its queue is full: the kernel drops further connections
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(silent.getsockname())
+            client = HttpClient()
+            assert (await client.send(Request("GET", f"http://hs.example:{port}/"), 5)).body == b"a"
+            client.close()
 
 
 @asynchronous
