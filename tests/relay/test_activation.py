@@ -1,4 +1,7 @@
-"""The relay under a service manager: sockets handed over, readiness told, watchdog fed, drained and restarted. Real processes."""
+"""The relay under a service manager, as real processes.
+
+Sockets are handed over, readiness is reported, the watchdog is notified; drains and restarts.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ os.execv(sys.executable, [sys.executable, "-m", "relay", *sys.argv[2:]])
 
 
 class Manager:
-    """What systemd does for one service, with its sockets."""
+    """systemd's part for one service, with its sockets."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -49,11 +52,26 @@ class Manager:
 
     def start(self, *flags: str, watchdog_s: float = 0) -> None:
         fds = [self.tcp.fileno(), self.udp.fileno()]
-        environ = {**os.environ, "PYTHONPATH": str(CHECKOUT), "NOTIFY_SOCKET": str(self.folder / "notify"), "LISTEN_FDS": "2"}
+        environ = {
+            **os.environ,
+            "PYTHONPATH": str(CHECKOUT),
+            "NOTIFY_SOCKET": str(self.folder / "notify"),
+            "LISTEN_FDS": "2",
+        }
         environ |= {"LISTEN_FDNAMES": "main:stun"}
         if watchdog_s:
             environ["WATCHDOG_USEC"] = str(int(watchdog_s * 1e6))
-        argv = ["-a", f"127.0.0.1:{self.port}", "-stun-port", str(self.udp.getsockname()[1]), "-c", "key", "-drain", "1s", *flags]
+        argv = [
+            "-a",
+            f"127.0.0.1:{self.port}",
+            "-stun-port",
+            str(self.udp.getsockname()[1]),
+            "-c",
+            "key",
+            "-drain",
+            "1s",
+            *flags,
+        ]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", TRAMPOLINE, ",".join(map(str, fds)), *argv],
@@ -61,11 +79,13 @@ class Manager:
             )  # fmt: skip
 
     def hear(self, wanted: str, within_s: float = 10) -> float:
-        """Wait for a notification; seconds that it took."""
+        """Wait for a notification. Return the seconds that it took."""
         began = time.monotonic()
         self.notify.settimeout(0.1)
         while not any(line.startswith(wanted) for text in self.heard for line in text.splitlines()):
-            assert time.monotonic() - began < within_s, f"no {wanted}, but {self.heard}\n{(self.folder / 'log').read_text()}"
+            assert time.monotonic() - began < within_s, (
+                f"no {wanted}, but {self.heard}\n{(self.folder / 'log').read_text()}"
+            )
             with contextlib.suppress(TimeoutError, socket.timeout):
                 self.heard.append(self.notify.recv(4096).decode())
         return time.monotonic() - began
@@ -100,7 +120,7 @@ def test_a_life_as_systemd_sees_it(manager: Manager, workers: tuple[str, ...]) -
     with manager.connect() as a, manager.connect() as b:
         a.login()
         b.login()
-        time.sleep(0.2)  # until workers have told each other
+        time.sleep(0.2)  # until the workers know of each other
         a.send(b.key, b"hello")
         assert b.expect(derp.Received).packet == b"hello"
         manager.heard.clear()
@@ -114,7 +134,7 @@ def test_a_life_as_systemd_sees_it(manager: Manager, workers: tuple[str, ...]) -
     assert "Traceback" not in (manager.folder / "log").read_text()
 
 
-def test_a_reload_is_told_from_begin_to_end(manager: Manager) -> None:
+def test_a_reload_is_reported_from_begin_to_end(manager: Manager) -> None:
     manager.start()
     manager.hear("READY=1")
     manager.heard.clear()
@@ -127,7 +147,7 @@ def test_a_reload_is_told_from_begin_to_end(manager: Manager) -> None:
 
 
 def test_a_restart_refuses_no_connection(manager: Manager) -> None:
-    """Whoever connects while nobody runs waits in the socket's queue for the next one, which is the same relay."""
+    """A client that connects meanwhile waits in the socket's queue for the restarted relay."""
     manager.start()
     manager.hear("READY=1")
     with manager.connect() as before:

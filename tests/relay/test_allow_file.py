@@ -16,7 +16,11 @@ def test_the_format():
 
 @pytest.mark.parametrize(
     "line, says",
-    [("nodekey:00", "line 2 has 2 hex digits"), ("x" * 64, "line 2 is not hexadecimal"), ("mkey:" + "0" * 64, "line 2 has 69")],
+    [
+        ("nodekey:00", "line 2 has 2 hex digits"),
+        ("x" * 64, "line 2 is not hexadecimal"),
+        ("mkey:" + "0" * 64, "line 2 has 69"),
+    ],
 )
 def test_a_bad_line_is_named(line, says):
     with pytest.raises(ValueError, match=says):
@@ -66,7 +70,11 @@ def test_a_file_gone_bad_leaves_the_list_and_says_so_once(file, caplog):
 def test_a_file_that_vanishes_while_it_is_read(file, monkeypatch):
     allow = AllowFile(str(file))
     file.write_text("changed")
-    monkeypatch.setattr(type(file), "read_text", lambda *_: (_ for _ in ()).throw(FileNotFoundError(2, "No such file or directory")))
+    monkeypatch.setattr(
+        type(file),
+        "read_text",
+        lambda *_: (_ for _ in ()).throw(FileNotFoundError(2, "No such file or directory")),
+    )
     assert allow.allows(A)
 
 

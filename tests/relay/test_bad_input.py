@@ -1,6 +1,7 @@
-"""What bad input gets: a counted reason, and nothing else. No exception in the log, no growth, nobody else disturbed.
+"""Bad input gets a counted reason, and nothing else.
 
-Each row of the list has its test, against a running relay. The reasons are the words that /metrics shows.
+No exception in the log, no growth, no other client disturbed. Each row of the list has its test,
+against a running relay. The reasons are the words that /metrics shows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from relay.core import stun, wire
 from relay.http import websocket
 from tests.relay.live import HungUp, Live, Steady, eventually, relay
 
-UPGRADE = f"GET /derp HTTP/1.1\r\nHost: {servers.HOST}\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n\r\n".encode()
+UPGRADE = (
+    f"GET /derp HTTP/1.1\r\nHost: {servers.HOST}\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n\r\n".encode()
+)
 
 
 @pytest.fixture(scope="module", params=["plain", "tls"])
@@ -60,7 +63,13 @@ def _refused(live: Live, before: dict[str, float], reason: str) -> float:
 def test_any_bytes_in_any_chunking(live: Live, undisturbed: None) -> None:
     rng = random.Random(4)
     before = live.usage().rss
-    starts = [b"", UPGRADE, UPGRADE + wire.pack_frame(wire.CLIENT_INFO, bytes(80)), b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\x02\x00"]
+    starts = [
+        b"",
+        UPGRADE,
+        UPGRADE + wire.pack_frame(wire.CLIENT_INFO, bytes(80)),
+        b"GET / HTTP/1.1\r\n",
+        b"\x16\x03\x01\x02\x00",
+    ]
     for n in range(200):
         sock = live.open() if n % 4 else live.tcp()
         data = starts[n % len(starts)] + rng.randbytes(rng.randrange(1, 5000))
@@ -81,7 +90,10 @@ def test_any_frames_of_a_client(live: Live, undisturbed: None) -> None:
         with live.connect() as mallory:
             try:
                 for _ in range(20):
-                    mallory.raw(wire.HEADER.pack(rng.randrange(256), rng.choice([0, 1, 8, 31, 32, 64, 1000])) + rng.randbytes(40))
+                    mallory.raw(
+                        wire.HEADER.pack(rng.randrange(256), rng.choice([0, 1, 8, 31, 32, 64, 1000]))
+                        + rng.randbytes(40)
+                    )
             except HungUp:
                 pass
 
@@ -244,7 +256,7 @@ def test_stun_from_port_0(live: Live) -> None:
 
 
 def test_a_frozen_process_goes_on(live: Live) -> None:
-    """The clock jumps when a machine sleeps: nobody is cut off for it."""
+    """The clock jumps when a machine sleeps: no client is cut off for it."""
     with live.connect() as alice, live.connect() as bob:
         live.signal(signal.SIGSTOP)
         alice.send(bob.key, b"while it slept")
@@ -276,13 +288,22 @@ def test_a_wall_clock_that_jumps(tmp_path: Path) -> None:
         live.assert_undisturbed()
 
 
-HTTP_MESSES = {  # name: (what comes, the reason that it is counted under)
+HTTP_MESSES = {  # name: (the bytes, the reason that is counted)
     "no host": (b"GET /derp HTTP/1.1\r\nUpgrade: DERP\r\n\r\n", "bad_http"),
     "endless header": (b"GET /derp HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000, "bad_http"),
     "many headers": (b"GET /derp HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 20_000, "bad_http"),
-    "two lengths": (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "bad_http"),
-    "endless body": (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n" + b"a" * 200_000, "http_body_too_long"),
-    "chunks": (b"POST /derp HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", ""),
+    "two lengths": (
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "bad_http",
+    ),
+    "endless body": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n" + b"a" * 200_000,
+        "http_body_too_long",
+    ),
+    "chunks": (
+        b"POST /derp HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+        "",
+    ),
     "nul": (b"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n", "bad_http"),
     "old": (b"GET /derp HTTP/0.9\r\n\r\n", ""),
     "tunnel": (b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n", ""),
@@ -316,24 +337,25 @@ def test_one_that_asks_for_pages_and_never_reads(live: Live, undisturbed: None) 
 @pytest.mark.parametrize("path", ["/metrics", "/debug/", "/debug/clients/"])
 def test_debug_pages_are_not_for_proxied_peers(live: Live, path: str) -> None:
     with live.open() as sock:
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.7\r\nConnection: close\r\n\r\n".encode())
+        headers = "Host: x\r\nX-Forwarded-For: 198.51.100.7\r\nConnection: close\r\n"
+        sock.sendall(f"GET {path} HTTP/1.1\r\n{headers}\r\n".encode())
         assert sock.recv(4096).split(b" ")[1] in (b"403", b"404")
 
 
-def test_sends_to_itself_and_to_nobody_are_cheap(live: Live, undisturbed: None) -> None:
+def test_sends_to_itself_and_to_unknown_keys_are_cheap(live: Live, undisturbed: None) -> None:
     with live.connect() as mallory:
-        nobody = os.urandom(32)
+        unknown = os.urandom(32)
         for _ in range(200):
             for _ in range(20):
-                mallory.client.send(nobody, bytes(1200))
+                mallory.client.send(unknown, bytes(1200))
             mallory.flush()
         mallory.client.ping(b"all done")
         mallory.flush()
         mallory.expect(derp.Ponged)
 
 
-def test_ten_thousand_names_to_nobody_cost_no_memory(live: Live, undisturbed: None) -> None:
-    """Whatever the relay remembers per destination is bounded."""
+def test_ten_thousand_unknown_keys_cost_no_memory(live: Live, undisturbed: None) -> None:
+    """The relay's memory per destination is bounded."""
     before = live.usage().rss
     with live.connect() as mallory:
         for _ in range(100):

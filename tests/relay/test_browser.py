@@ -32,7 +32,7 @@ def read_head(sock: socket.socket) -> bytes:
 
 
 class Browser:
-    """A client that logs in over WebSocket. Like a browser's library it refuses messages above 32 KiB."""
+    """A client on WebSocket. Like a browser's library it refuses messages above 32 KiB."""
 
     def __init__(self, relay: Live) -> None:
         self.sock = relay.open()
@@ -82,7 +82,11 @@ def test_packets_between_a_browser_and_an_ordinary_client(relay: Live, size: int
 def test_frames_and_messages_have_nothing_to_do_with_each_other(relay: Live) -> None:
     a, b = Browser(relay), Browser(relay)
     with a.sock, b.sock:
-        stream = wire.pack_send_packet(b.key, b"one") + wire.pack_send_packet(b.key, b"two") + wire.pack_ping(b"12345678")
+        stream = (
+            wire.pack_send_packet(b.key, b"one")
+            + wire.pack_send_packet(b.key, b"two")
+            + wire.pack_ping(b"12345678")
+        )
         for start in range(0, len(stream), 7):
             a.send(stream[start : start + 7])
         assert [b.frame()[1][32:] for _ in range(2)] == [b"one", b"two"]
@@ -91,10 +95,14 @@ def test_frames_and_messages_have_nothing_to_do_with_each_other(relay: Live) -> 
 
 def test_another_subprotocol_is_closed_with_1008(relay: Live) -> None:
     with relay.open() as sock:
-        sock.sendall(pack_upgrade("derp.example", "/derp", make_key()).replace(b"Protocol: derp", b"Protocol: derpy"))
+        sock.sendall(
+            pack_upgrade("derp.example", "/derp", make_key()).replace(b"Protocol: derp", b"Protocol: derpy")
+        )
         assert b"101" in read_head(sock)
         rest = b"".join(iter(lambda: sock.recv(4096), b""))
-    assert rest[:1] == b"\x88" and rest[2:4] == (1008).to_bytes(2, "big") and len(rest) == 2 + rest[1], "and nothing behind it"
+    assert rest[:1] == b"\x88" and rest[2:4] == (1008).to_bytes(2, "big") and len(rest) == 2 + rest[1], (
+        "and nothing behind it"
+    )
 
 
 def test_a_close_comes_back_and_the_connection_ends(relay: Live) -> None:

@@ -1,4 +1,4 @@
-"""However and whenever a connection ends, nothing of it stays: FIN, RST or silence, in every state from SYN on."""
+"""Nothing of a connection stays after FIN, RST or silence, in every state from SYN on."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ from relay.core.handshake import make_private_key
 from tests.relay.live import Live, Peer, eventually, relay
 
 TIMEOUT_S = 1.5  # -handshake-timeout of the relay under test
-REQUEST = f"GET /derp HTTP/1.1\r\nHost: {servers.HOST}\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n\r\n".encode()
+REQUEST = (
+    f"GET /derp HTTP/1.1\r\nHost: {servers.HOST}\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n\r\n".encode()
+)
 
 
 @pytest.fixture(scope="module", params=["plain", "tls"])
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with relay(tmp_path_factory.mktemp("relay"), "-handshake-timeout", f"{TIMEOUT_S}s", tls=request.param == "tls") as running:
+    with relay(
+        tmp_path_factory.mktemp("relay"), "-handshake-timeout", f"{TIMEOUT_S}s", tls=request.param == "tls"
+    ) as running:
         yield running
         running.assert_undisturbed()
 
@@ -38,7 +42,9 @@ def _half_hello(live: Live) -> socket.socket:
     sock = live.tcp()
     if live.running.ca is not None:
         out = ssl.MemoryBIO()
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), out, server_hostname=servers.HOST)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(
+            ssl.MemoryBIO(), out, server_hostname=servers.HOST
+        )
         with pytest.raises(ssl.SSLWantReadError):
             tls.do_handshake()
         sock.sendall(out.read()[:100])
@@ -115,15 +121,17 @@ def _open_files(live: Live) -> int:
 
 @pytest.mark.parametrize("end", [_fin, _rst, _half_close], ids=["fin", "rst", "half-close"])
 @pytest.mark.parametrize("reach", STATES, ids=lambda f: f.__name__.strip("_"))
-def test_nothing_stays(live: Live, reach: Callable[[Live], socket.socket], end: Callable[[socket.socket], None]) -> None:
+def test_nothing_stays(
+    live: Live, reach: Callable[[Live], socket.socket], end: Callable[[socket.socket], None]
+) -> None:
     files = _open_files(live)
     for _ in range(3):
         end(reach(live))
     eventually(lambda: _open_files(live) <= files, 8)
 
 
-def test_one_who_is_gone_when_admitted_is_no_client(live: Live) -> None:
-    """All that a login needs comes at once, and the answers find nobody."""
+def test_one_that_is_gone_when_admitted_is_no_client(live: Live) -> None:
+    """A whole login comes at once, and its client is gone before the answers."""
     with live.connect() as peer:
         server_key = peer.client.server_key
     for _ in range(20):
@@ -136,7 +144,7 @@ def test_one_who_is_gone_when_admitted_is_no_client(live: Live) -> None:
 
 
 def test_silence_before_login_ends_the_connection(live: Live) -> None:
-    """In whatever state a client falls silent: all of them at once here, as each takes the whole time limit."""
+    """A client falls silent in any state: all at once, as each takes the whole time limit."""
     began, ended = time.monotonic(), {}
 
     def wait(name: str, sock: socket.socket) -> None:
@@ -197,7 +205,7 @@ def test_packets_sent_just_before_the_end_arrive(live: Live) -> None:
 
 
 def test_the_same_key_comes_back_at_once(live: Live) -> None:
-    """A laptop changes networks: its old connection is still there when the new one logs in, and dies later."""
+    """A laptop changes networks: its old connection ends after the new one has logged in."""
     key = make_private_key()
     with live.connect() as bob:
         old = live.connect(key)
@@ -222,7 +230,9 @@ def test_a_thousand_half_open_handshakes_of_one_address(live: Live) -> None:
             assert bob.expect(derp.Received, 10).packet == b"among them"
         grown = live.usage().rss - before
         eventually(lambda: _open_files(live) <= files, 4 * TIMEOUT_S)
-    eventually(lambda: live.counted(counted, "^relay_refusals.*(too_many_handshakes_here|timeout)") == 1000)  # the one or the other
+    eventually(
+        lambda: live.counted(counted, "^relay_refusals.*(too_many_handshakes_here|timeout)") == 1000
+    )  # the one or the other
     assert grown < 60_000_000
 
 

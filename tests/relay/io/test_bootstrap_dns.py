@@ -8,7 +8,7 @@ import pytest
 from relay.http.http11 import Request
 from relay.io import bootstrap_dns
 from relay.io.bootstrap_dns import BootstrapDns
-from tests.relay.test_http_client import asynchronous
+from tests.relay.httpserver import asynchronous
 
 TABLE = {
     "control.example": ["203.0.113.1", "2001:db8::1", "203.0.113.1"],
@@ -19,7 +19,7 @@ TABLE = {
 
 @pytest.fixture
 def table(monkeypatch):
-    """The loop's resolver answers from a table; whatever is not in it does not exist."""
+    """The loop's resolver answers from a table; a name that is not in it does not exist."""
     entries = {name: list(addresses) for name, addresses in TABLE.items()}
 
     async def getaddrinfo(self, host, port, **_):
@@ -58,7 +58,12 @@ async def test_what_is_published_and_what_must_be_asked_for(table):
     }
     assert headers["Connection"] == "close" and headers["Content-Type"] == "application/json"
     assert get(dns, "?q=secret.example")[0] == {"secret.example": ["203.0.113.3"]}
-    assert get(dns, "?q=log.example")[0] == get(dns, "?q=nobody.example")[0] == get(dns, "?q=gone.example")[0] == document
+    assert (
+        get(dns, "?q=log.example")[0]
+        == get(dns, "?q=nobody.example")[0]
+        == get(dns, "?q=gone.example")[0]
+        == document
+    )
     assert counts == {
         "bootstrap_dns_requests": 6,
         "bootstrap_dns_unpublished_hits": 1,
