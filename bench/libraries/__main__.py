@@ -78,7 +78,8 @@ def shipped(library: str) -> tuple[int, int]:
     folder = next(environment(LOCK).glob("lib/python3*/site-packages"))
     lock = (CHECKOUT / "requirements/relay.lock").read_text()
     locked = {name.replace("-", "_") for name in re.findall(r"^([\w-]+)==", lock, re.M)}
-    ours = (locked | {"nacl", "_cffi_backend"}) - {"typing_extensions"}  # which no Python above 3.10 needs
+    # No Python above 3.10 needs typing_extensions.
+    ours = (locked | {"nacl", "_cffi_backend"}) - {"typing_extensions"}
 
     def content(names: set[str]) -> dict[str, bytes]:
         files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]

@@ -14,7 +14,7 @@ from relay.io import http_client
 def exchange(side: str) -> None:
     """Put the library's class in the place of ours, before the relay's other modules import it."""
     if side == "wsproto":
-        from bench.libraries import with_wsproto  # noqa: PLC0415  (the other sides do not import it)
+        from bench.libraries import with_wsproto  # noqa: PLC0415  (other sides do without it)
 
         websocket.WebSocket = with_wsproto.WebSocket  # type: ignore[assignment,misc]
     elif side == "httpcore":

@@ -126,7 +126,8 @@ class Pages:
 
     public_key: bytes
     date: Callable[[], str]  # the Date header
-    client_of: Callable[[str, list[str]], str]  # the client's address from the peer's and X-Forwarded-For
+    # The client's address from the peer's and X-Forwarded-For.
+    client_of: Callable[[str, list[str]], str]
     derp: bool = True
     home: str = ""
     pages: Mapping[str, Page] = field(default_factory=dict)

@@ -142,7 +142,8 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
     size = _V2_HEAD + length
     if len(data) < size:
         return None
-    if version_command == 0x20 or family not in (0x11, 0x21):  # LOCAL, or not TCP: the address is the peer's
+    # LOCAL, or not TCP: the address is the peer's.
+    if version_command == 0x20 or family not in (0x11, 0x21):
         return ProxyHeader(size, None)
     layout, kind = (_V2_INET, IPv4Address) if family == 0x11 else (_V2_INET6, IPv6Address)
     if length < layout.size:

@@ -109,7 +109,8 @@ class HttpClient:
             try:
                 return await self._exchange(kept, request, url)
             except (ConnectionError, h11.RemoteProtocolError):
-                pass  # the server closed it while our request was on the way; ask again on a fresh one
+                # The server closed it while our request was on the way; ask again on a fresh one.
+                pass
         return await self._exchange(await self._connect(url), request, url)
 
     def _take_idle(self, url: SplitResult) -> _Connection | None:

@@ -208,7 +208,8 @@ class TlsLink(Link):
         # The C object's own methods. SSLObject's are a Python call more each: 0.3 µs per packet
         # where each is read alone.
         tls = cast(ssl.SSLObject, getattr(channel.tls, "_sslobj", channel.tls))
-        self._read = cast(Callable[[int, memoryview], int], tls.read)  # with a buffer it returns a count
+        # With a buffer it returns a count.
+        self._read = cast(Callable[[int, memoryview], int], tls.read)
         self._encrypt = tls.write
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -111,7 +111,7 @@ def open_unix(path: str) -> socket.socket:
 
 def _open(host: str, port: int, kind: int, *, reuse_port: bool) -> list[socket.socket]:
     """Return bound sockets. A host without IPv6 is no error if `host` is empty."""
-    wanted = [host] if host else ["0.0.0.0", "::"]  # noqa: S104  (an empty host means every address)
+    wanted = [host] if host else ["0.0.0.0", "::"]  # noqa: S104  (an empty host: every address)
     sockets: list[socket.socket] = []
     for address in wanted:
         try:

@@ -85,6 +85,7 @@ class StunSocket:
             try:
                 send([pack(txid, packed, source[1])], pktinfo.reply(asked), 0, source)
             except OSError:
-                requests["write_error"] += 1  # port 0, or the kernel's buffer is full; no client waits for it
+                # Port 0, or the kernel's buffer is full; no client waits for it.
+                requests["write_error"] += 1
                 continue
             requests["success"] += 1

@@ -48,7 +48,8 @@ def parse_certificate(der: bytes) -> CertInfo:
     try:
         ((_, certificate),) = _elements(der)
         (_, tbs), *_ = _elements(certificate)
-        fields = [field for field in _elements(tbs) if field[0] != _TAG_0]  # the version may be missing
+        # The version may be missing.
+        fields = [field for field in _elements(tbs) if field[0] != _TAG_0]
         (_, validity), extensions = fields[3], [body for tag, body in fields if tag == _TAG_3]
         not_before, not_after = (_parse_time(tag, body) for tag, body in _elements(validity))
         names = tuple(name for body in extensions for name in _alternative_names(body))

@@ -96,7 +96,8 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
             f.write(data)
             f.flush()
             os.fsync(descriptor)
-        with suppress(FileExistsError):  # link, unlike rename, does not replace another process's file
+        # A link, unlike rename, does not replace another process's file.
+        with suppress(FileExistsError):
             os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

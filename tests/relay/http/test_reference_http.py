@@ -50,10 +50,12 @@ def ask(target, *headers, method="GET", **more):
             "Connection: Upgrade",
             "Upgrade: DERP",
         ],
-        ["GET /derp HTTP/1.1", "Host: derp.example:8443", "upgrade: derp"],  # Connection is not looked at
+        # Connection is not looked at.
+        ["GET /derp HTTP/1.1", "Host: derp.example:8443", "upgrade: derp"],
         ["POST /derp HTTP/1.1", "Host: x", "Upgrade: DERP"],  # nor is the method
         ["GET /derp?x=1 HTTP/1.1", "Host: x", "Upgrade: Derp", "Connection: keep-alive"],
-        ["GET /derp HTTP/1.1", "Host: x", "Upgrade: websocket"],  # very old clients: no subprotocol, raw DERP
+        # Very old clients: no subprotocol, raw DERP.
+        ["GET /derp HTTP/1.1", "Host: x", "Upgrade: websocket"],
     ],
 )
 def test_a_normal_upgrade(lines):

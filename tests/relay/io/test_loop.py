@@ -351,7 +351,8 @@ def test_what_was_written_leaves_before_a_close(loop: Loop, connect: Connect) ->
     assert receiver.said == ["pause"]
     read = drain(loop, other, stream)
     rounds(loop)
-    with suppress(BlockingIOError, ConnectionResetError):  # a socket with unread bytes is closed with a RST
+    # A socket with unread bytes is closed with a RST.
+    with suppress(BlockingIOError, ConnectionResetError):
         while chunk := other.recv(100_000):
             read += len(chunk)
     assert (read, receiver.said) == (written, ["pause", type(None)])
