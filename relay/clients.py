@@ -67,7 +67,7 @@ class Clients:
         self.spawn = spawn
         self.switch = Switch(loop.time, key.public)
         self.tally = Tally()
-        self.tick = Tick(loop.time, loop.tell, self.switch, self.tally)
+        self.tick = Tick(loop.time, loop.report, self.switch, self.tally)
         self.arrivals: dict[Arrival, None] = {}  # in the order in which they came
         self.links: dict[int, Link] = {}  # by serial number
         self.admission = admission.from_config(config)

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from bench.deploy.measure import Run, measured
 from bench.deploy.stage import run_in_lab
-from bench.deploy.tools import CACHE, TOOLS, Target, add_login, behind, versions
+from bench.deploy.tools import TOOLS, Target, add_login, behind, versions
 from bench.deploy.wanted import RESET, STATE, write_contents
+from bench.environment import CACHE
 from lab.delay import parse_seconds
 from lab.delaying import delaying
 

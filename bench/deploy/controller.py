@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.deploy.ours import login_to, resources
-from bench.deploy.tools import CACHE
+from bench.environment import CACHE
 from engine.run import Fixed, converge
 from fleet.shared.parallel import PARALLEL
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.deploy.stage import run_in_lab
-from bench.deploy.tools import CACHE, Target, add_login, behind
+from bench.deploy.tools import Target, add_login, behind
 from bench.deploy.wanted import RESET, write_contents
+from bench.environment import CACHE
 from inventory.checkout import CHECKOUT
 from lab.delay import Counts, parse_seconds
 from lab.delaying import delaying

@@ -8,7 +8,7 @@ import sys
 import time
 
 import lab
-from bench.deploy.tools import CACHE
+from bench.environment import CACHE
 
 LAB = CACHE / "lab"
 HOST = "hk1"

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inventory import checkout
+from bench.environment import environment
 from inventory.checkout import CHECKOUT
 
 HERE = Path(__file__).parent
-CACHE = checkout.CACHE / "bench"
+REQUIREMENTS = HERE / "requirements"
 
 
 @dataclass(frozen=True)
@@ -78,20 +78,9 @@ def ssh_options(target: Target) -> list[str]:
     ]  # fmt: skip
 
 
-def environment(name: str) -> Path:
-    """Return the virtual environment of one peer, made from its lock (hashes checked) when the lock
-    has changed."""
-    folder, lock = CACHE / name, HERE / "requirements" / f"{name}.lock"
-    made = folder / "made-from.lock"
-    if not made.exists() or made.read_text() != lock.read_text():
-        print(f"installing {name} from {lock.relative_to(CHECKOUT)} …", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run(
-            [str(folder / "bin/pip"), "-q", "install", "--require-hashes", "--no-deps", "-r", str(lock)],
-            check=True,
-        )
-        made.write_text(lock.read_text())
-    return folder
+def _program(tool: str, name: str) -> Path:
+    """Return a program of one peer's environment."""
+    return environment(REQUIREMENTS / f"{tool}.lock") / "bin" / name
 
 
 def _ansible(target: Target, work: Path, contents: Path) -> Program:
@@ -109,7 +98,7 @@ def _ansible(target: Target, work: Path, contents: Path) -> Program:
         "LC_ALL": "C.UTF-8",
     }
     argv = [
-        str(environment("ansible") / "bin/ansible-playbook"),
+        str(_program("ansible", "ansible-playbook")),
         "-i",
         str(inventory),
         str(HERE / "peers/playbook.yml"),
@@ -123,7 +112,8 @@ def _ansible_changes(output: str) -> int:
 
 def _mitogen(target: Target, work: Path, contents: Path) -> Program:
     plain = _ansible(target, work, contents)
-    plugins = next(environment("ansible").glob("lib/python3*/site-packages/ansible_mitogen/plugins/strategy"))
+    ansible = environment(REQUIREMENTS / "ansible.lock")
+    plugins = next(ansible.glob("lib/python3*/site-packages/ansible_mitogen/plugins/strategy"))
     return Program(
         plain.argv,
         plain.changes,
@@ -144,7 +134,7 @@ def _pyinfra(target: Target, work: Path, contents: Path) -> Program:
     }
     (work / "inventory.py").write_text(f"hosts = [('bench', {data!r})]\n")
     argv = [
-        str(environment("pyinfra") / "bin/pyinfra"),
+        str(_program("pyinfra", "pyinfra")),
         "-y",
         str(work / "inventory.py"),
         str(HERE / "peers/pyinfra_deploy.py"),
@@ -183,7 +173,7 @@ TOOLS: dict[str, Callable[[Target, Path, Path], Program]] = {
 def versions() -> dict[str, str]:
     """Return the versions of the peers, as pinned, and those of this machine's programs."""
     found = {}
-    for lock in (HERE / "requirements").glob("*.lock"):
+    for lock in REQUIREMENTS.glob("*.lock"):
         pins = dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), re.M))
         found |= {name: pins[name] for name in ("ansible-core", "mitogen", "pyinfra") if name in pins}
     ssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr.split(",")[0]

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,9 +17,8 @@ from fleet.shared.fleet import Fleet
 from inventory.choices import source_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
+from relay.keys.certificate import first_certificate
 from roles import certificate
-
-_FIRST = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.S)
 
 
 def needed(host: Host) -> bool:
@@ -37,10 +34,11 @@ def ask(host: Host) -> Ask:
 def learn(fleet: Fleet, host: Host, facts: Facts) -> str | None:
     """The pin out of the answer to `ask`, which is also kept; None when the host has no certificate yet."""
     file = facts.files.get(certificate.files(host)[0])
-    found = _FIRST.search((file.content or "") if file else "")
-    if found is None:
+    try:
+        leaf = first_certificate((file.content or "") if file else "")
+    except ValueError:
         return None
-    pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(found[0])).hexdigest()
+    pin = hashlib.sha256(leaf).hexdigest()
     records.keep(fleet.runs, _path(fleet, host), {"domain": host.domain, "pin": pin})
     return pin
 

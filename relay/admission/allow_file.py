@@ -4,8 +4,8 @@
     nodekey:64b101b1d0be5a8704bd078f9895001fc03e8e9f9522f188dd128d9846d48466
     883186b800b41d5cf0429695da9b3cc4f328ebcd184a6e482fa578c103f06c77  phone
 
-`nodekey:` may be missing, and what follows the key is a comment. A file that becomes unreadable or
-wrong changes nothing: the last good list stays in force.
+`nodekey:` may be missing, and the text behind the key is a comment. A file that becomes unreadable
+or wrong changes nothing: the last good list stays in force.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from relay.core.handshake import parse_hex_key
-from relay.keys.node_key import KeyFileError
+from relay.keys.node_key import KeyFileError, read_private_file
 from relay.log import Log
 
+KIND: Final = "allow file"
 MAX_SIZE: Final = 16 * 1024 * 1024
 _log = Log("admission")
 
@@ -40,9 +41,9 @@ def parse_allow_list(text: str) -> frozenset[bytes]:
 
 
 class AllowFile:
-    """The list in a file. `generation` counts how often it changed.
+    """The list in a file. `generation` counts its changes.
 
-    Raises AllowFileError if it cannot be used at first.
+    Raises AllowFileError if the first list cannot be used.
     """
 
     def __init__(self, path: str) -> None:
@@ -57,10 +58,7 @@ class AllowFile:
         return key in self._keys
 
     def refresh(self) -> None:
-        """Read the file again if it has changed.
-
-        A bad one is logged once, and the old list stays.
-        """
+        """Read the file again if it has changed. A bad one is logged once; the old list stays."""
         try:
             stamp = self._stamp()
         except AllowFileError as e:
@@ -77,31 +75,23 @@ class AllowFile:
             _log.warning("allow file cannot be used, the last list stays in force", why=e)
             return
         if keys != self._keys:
-            _log.info(
-                "allow file read",
-                keys=len(keys),
-                added=len(keys - self._keys),
-                removed=len(self._keys - keys),
-            )
+            added, removed = len(keys - self._keys), len(self._keys - keys)
+            _log.info("allow file read", keys=len(keys), added=added, removed=removed)
             self._keys = keys
             self.generation += 1
 
     def _stamp(self) -> tuple[int, int, int, int]:
-        """Return the properties that differ between two states of the file."""
+        """Return values of which at least one changes with the file."""
         try:
             status = self.path.stat()
         except OSError as e:
-            raise AllowFileError(f"{self.path}: {e.strerror}") from None
+            raise AllowFileError(f"{KIND} {self.path}: {e.strerror}") from None
         return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
     def _read(self) -> frozenset[bytes]:
-        try:
-            if self.path.stat().st_size > MAX_SIZE:
-                raise AllowFileError(f"{self.path}: larger than {MAX_SIZE >> 20} MiB")
-            return parse_allow_list(self.path.read_text("utf-8"))
-        except OSError as e:
-            raise AllowFileError(f"{self.path}: {e.strerror}") from None
-        except UnicodeDecodeError:
-            raise AllowFileError(f"{self.path}: is not text") from None
-        except ValueError as e:
-            raise AllowFileError(f"{self.path}: {e}") from None
+        size = self._stamp()[-1]
+        if size > MAX_SIZE:
+            raise AllowFileError(f"{KIND} {self.path} is larger than {MAX_SIZE >> 20} MiB")
+        return read_private_file(
+            self.path, parse_allow_list, kind=KIND, encoding="utf-8", error=AllowFileError
+        )

@@ -1,6 +1,7 @@
-"""Go's flag package, as far as derper's command line needs it: syntax, value forms, durations and error texts.
+"""Go's flag package, as far as derper's command line needs it: syntax, values, error texts.
 
-`-name=value`, `-name value`, `--name`, booleans as `-name` or `-name=false`, `--` ends the flags. Knows nothing of the relay.
+`-name=value`, `-name value`, `--name`, booleans as `-name` or `-name=false`; `--` ends the flags.
+Knows nothing of the relay.
 Sources: Go's `flag`, `strconv.ParseInt`/`ParseBool`/`ParseFloat` and `time.ParseDuration`.
 """
 
@@ -15,7 +16,9 @@ _BOOL = {
     **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
     **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False),
 }
-_INT = re.compile(r"[+-]?(0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO](_?[0-7])+|0(_?[0-7])*|[1-9](_?[0-9])*)", re.ASCII)
+_INT = re.compile(
+    r"[+-]?(0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO](_?[0-7])+|0(_?[0-7])*|[1-9](_?[0-9])*)", re.ASCII
+)
 _FLOAT = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity|nan)", re.ASCII | re.IGNORECASE)
 _DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+", re.ASCII)
 _DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
@@ -38,7 +41,7 @@ def parse_bool(text: str) -> bool:
 
 
 def parse_int(text: str) -> int:
-    """A 64-bit integer in Go's literal forms: 10, 0x0a, 0b1010, 0o12, 012, 1_000."""
+    """Parse a 64-bit integer in Go's literal forms: 10, 0x0a, 0b1010, 0o12, 012, 1_000."""
     if not _INT.fullmatch(text):
         raise ValueError("parse error")
     digits = text.replace("_", "").lower()
@@ -57,7 +60,7 @@ def parse_float(text: str) -> float:
 
 
 def parse_duration(text: str) -> float:
-    """Go's duration (`10m`, `1h30m`, `1.5s`, `250ms`, `0`) in seconds."""
+    """Parse Go's duration (`10m`, `1h30m`, `1.5s`, `250ms`, `0`); return seconds."""
     if text.lstrip("+-") == "0" and len(text) < 3:
         return 0.0
     if not _DURATION.fullmatch(text):
@@ -69,12 +72,12 @@ def parse_duration(text: str) -> float:
 
 
 def parse_list(text: str) -> tuple[str, ...]:
-    """A comma-separated list; blanks around the entries and empty entries do not count."""
+    """Parse a comma-separated list; blanks around the entries and empty entries do not count."""
     return tuple(entry for entry in (part.strip() for part in text.split(",")) if entry)
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as Go prints a duration: `10m0s`, `1.5s`, `250ms`, `0s`."""
+    """Return seconds as Go prints a duration: `10m0s`, `1.5s`, `250ms`, `0s`."""
     if seconds < 0:
         return "-" + format_duration(-seconds)
     if 0 < seconds < 1:
@@ -91,12 +94,15 @@ def format_duration(seconds: float) -> str:
 
 
 def quote(text: str) -> str:
-    """Text in Go's %q form, near enough for a message."""
+    """Return text in Go's %q form, near enough for a message."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def split_host_port(address: str) -> tuple[str, str]:
-    """`host:port`, `[v6]:port` or `:port` in two parts, as Go's net.SplitHostPort. Raises ValueError in its words."""
+    """Split `host:port`, `[v6]:port` or `:port`, as Go's net.SplitHostPort does.
+
+    Raises ValueError in its words.
+    """
     host, colon, port = address.rpartition(":")
     if not colon or address.endswith("]"):
         raise ValueError(f"address {address}: missing port in address")
@@ -109,11 +115,14 @@ def split_host_port(address: str) -> tuple[str, str]:
     return host, port
 
 
-def parse_argv(argv: Sequence[str], setters: Mapping[str, Callable[[str], Any]]) -> tuple[dict[str, Any], list[str]]:
+def parse_argv(
+    argv: Sequence[str], setters: Mapping[str, Callable[[str], Any]]
+) -> tuple[dict[str, Any], list[str]]:
     """Read flags from `argv` (without the program's name) until the first argument that is none.
 
-    `setters` maps each flag's name to what parses its text; `parse_bool` marks a boolean flag. Returns the values by
-    name (the last one given wins) and the remaining arguments. Raises FlagError, HelpWanted.
+    `setters` maps each flag's name to the parser of its text; `parse_bool` marks a boolean flag.
+    Returns the values by name (the last one given wins) and the remaining arguments. Raises
+    FlagError, HelpWanted.
     """
     values: dict[str, Any] = {}
     rest = list(argv)

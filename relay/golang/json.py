@@ -7,7 +7,7 @@ from typing import Any
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """The members by their names in lower case. Raises ValueError."""
+    """Return the members by their names in lower case. Raises ValueError."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):

@@ -1,13 +1,15 @@
-"""The relay's HTTP/1.1: the upgrade to DERP, the probes, and a few pages. h11 parses; no I/O, no clock of its own.
+"""The relay's HTTP/1.1: the upgrade to DERP, the probes, and a few pages.
 
-Sources of the answers: derp/derpserver/handler.go, cmd/derper/derper.go, tsweb/tsweb.go of tailscale.
+h11 parses; no I/O, no clock.
+Sources of the answers: derp/derpserver/handler.go, cmd/derper/derper.go, tsweb/tsweb.go of
+tailscale.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import h11
@@ -16,12 +18,15 @@ from relay.core.reasons import Refusal
 from relay.http import websocket
 
 MAX_CHALLENGE: Final = 64
-MAX_BODY: Final = 64 * 1024  # no request of ours has one; more than this is hung up on
-MAX_PIPELINED: Final = 8  # requests of one read that are answered; no client of ours sends a second before it has the answer
+MAX_BODY: Final = 64 * 1024  # no page needs one; a longer body ends the connection
+# Requests of one read that are answered. No client that we know sends a second before it has the
+# answer.
+MAX_PIPELINED: Final = 8
 _CHALLENGE: Final = re.compile(rb"[a-zA-Z0-9.\-_:]{1,64}")
 
 _STOCK_UPGRADE: Final = re.compile(
-    rb"GET /derp HTTP/1\.1\r\nHost: [A-Za-z0-9.:\[\]-]+\r\nUser-Agent: Go-http-client/1\.1\r\nConnection: Upgrade\r\n"
+    rb"GET /derp HTTP/1\.1\r\nHost: [A-Za-z0-9.:\[\]-]+\r\nUser-Agent: Go-http-client/1\.1\r\n"
+    rb"Connection: Upgrade\r\n"
     rb"(?P<fast>Derp-Fast-Start: 1\r\n)?(?:Ideal-Node: (?P<ideal>[A-Za-z0-9.-]+)\r\n)?Upgrade: DERP\r\n\r\n"
 )
 
@@ -31,7 +36,8 @@ BROWSER_HEADERS: Final[Headers] = (
     ("Strict-Transport-Security", "max-age=63072000; includeSubDomains"),
     (
         "Content-Security-Policy",
-        "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'; block-all-mixed-content; object-src 'none'",
+        "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'; "
+        "block-all-mixed-content; object-src 'none'",
     ),
     ("X-Frame-Options", "DENY"),
     ("X-Content-Type-Options", "nosniff"),
@@ -43,7 +49,10 @@ NO_CACHE: Final = ("Cache-Control", "no-cache, no-store, must-revalidate, no-tra
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. Header names are in lower case; `peer` is the TCP peer's address, `client` the one behind our proxies."""
+    """One request. Header names are in lower case.
+
+    `peer` is the TCP peer's address, `client` the one behind our proxies.
+    """
 
     method: str
     target: str
@@ -53,26 +62,29 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The target without its query."""
+        """Return the target without its query."""
         return self.target.partition("?")[0]
 
     @property
     def query(self) -> str:
-        """What follows the question mark."""
+        """Return the part of the target behind the question mark."""
         return self.target.partition("?")[2]
 
     def header(self, name: bytes) -> bytes:
-        """The first header of that name, or b""."""
+        """Return the first header of that name, or b""."""
         return next((value for given, value in self.headers if given == name), b"")
 
     def every(self, name: bytes) -> list[str]:
-        """All headers of that name, in order."""
+        """Return all headers of that name, in order."""
         return [value.decode("latin-1") for given, value in self.headers if given == name]
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer. `Content-Length` and `Date` are added when it is written. A body that comes in parts comes for ever."""
+    """One answer. `Content-Length` and `Date` are added when it is written.
+
+    A body that comes in parts has no end: it goes on until the reader leaves.
+    """
 
     status: int
     body: bytes | AsyncGenerator[bytes, None] = b""
@@ -81,7 +93,10 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """The connection speaks DERP from now on: send `answer` first; `rest` came behind the request."""
+    """The connection speaks DERP from now on: send `answer` first.
+
+    `rest` arrived behind the request.
+    """
 
     answer: bytes
     rest: bytes
@@ -92,7 +107,10 @@ class Upgrade:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """An answer that others have to be asked for: send `said` now, and what `response` brings by `Conversation.resume` or `stream`."""
+    """An answer that other processes have to be asked for.
+
+    Send `said` now. Pass the result of `response` to `Conversation.resume` or `stream`.
+    """
 
     said: bytes
     response: Awaitable[Response]
@@ -105,26 +123,28 @@ Page = Callable[[Request], Answer]
 
 @dataclass(frozen=True)
 class Pages:
-    """What the relay serves over HTTP. `pages` maps a path, or a prefix that ends with `/`, to what answers it."""
+    """The pages of a listener. `pages` maps a path, or a prefix that ends with `/`, to its page."""
 
     public_key: bytes
     date: Callable[[], str]  # the Date header
-    client_of: Callable[[str, list[str]], str]  # the client's address from the peer's and X-Forwarded-For
+    # The client's address from the peer's and X-Forwarded-For.
+    client_of: Callable[[str, list[str]], str]
     derp: bool = True
     home: str = ""
     pages: Mapping[str, Page] = field(default_factory=dict)
 
 
 def find_page(pages: Mapping[str, Page], path: str) -> Page | None:
-    """The page for a path; the longest prefix wins."""
+    """Return the page for a path; the longest prefix wins."""
     fitting = [name for name in pages if path == name or (name.endswith("/") and path.startswith(name))]
     return pages[max(fitting, key=len)] if fitting else None
 
 
 def match_stock_upgrade(data: bytes, pages: Pages, *, peer: str) -> Upgrade | None:
-    """The upgrade, if `data` begins with the very bytes that Tailscale's Go client sends; None is for `Conversation` to read.
+    """Return the upgrade if `data` begins with the very bytes that Tailscale's Go client sends.
 
-    This is every client's first word, and h11 takes 28 µs to say the same: a tenth of what a handshake costs.
+    None means that `Conversation` has to read it. Nearly every client begins so, and h11 takes 28
+    µs for the same: a tenth of a handshake's cost.
     """
     stock = _STOCK_UPGRADE.match(data)
     if stock is None or not pages.derp:
@@ -135,9 +155,10 @@ def match_stock_upgrade(data: bytes, pages: Pages, *, peer: str) -> Upgrade | No
 
 
 class Conversation:
-    """One HTTP connection: `receive` takes what arrived and gives what to send, until it ends or is upgraded.
+    """One HTTP connection, until it ends or is upgraded.
 
-    `fault`: why it ends, if it is for what the client did.
+    `receive` takes bytes and returns the answer.
+    `fault` is the reason why it ends if the client is to blame, else None.
     """
 
     def __init__(self, pages: Pages, answer: Callable[[Request, Pages], Answer], *, peer: str) -> None:
@@ -152,21 +173,26 @@ class Conversation:
         self._answered = 0  # requests of this read
 
     def receive(self, data: bytes) -> Said:
-        """Bytes to send (b"" while a request is incomplete), the upgrade, or an answer to wait for. `closing` says to end after sending."""
+        """Return bytes to send, the upgrade, or an answer to wait for.
+
+        The bytes are b"" while a request is incomplete.
+        If `closing` is set, end the connection after sending.
+        """
         self._answered = 0
         return self._go_on([], data)
 
     def resume(self, response: Response) -> Said:
-        """The answer that was waited for, and what there is to say to whatever came behind its request."""
+        """Return the answer that was waited for, and those to the requests behind it."""
         return self._go_on([self._settle(response)])
 
     def stream(self, response: Response) -> bytes:
-        """The head of an answer whose body comes in parts."""
-        head = h11.Response(status_code=response.status, headers=[*response.headers, ("Date", self._pages.date())], reason=b"OK")
+        """Return the head of an answer whose body comes in parts."""
+        headers = [*response.headers, ("Date", self._pages.date())]
+        head = h11.Response(status_code=response.status, headers=headers, reason=b"OK")
         return self._http.send(head) or b""
 
     def part(self, data: bytes) -> bytes:
-        """One part of such a body."""
+        """Return one part of such a body as bytes to send."""
         return self._http.send(h11.Data(data=data)) or b""
 
     def _go_on(self, out: list[bytes], data: bytes | None = None) -> Said:
@@ -197,16 +223,19 @@ class Conversation:
 
     def _read(self, event: h11.Request) -> Request:
         headers = tuple(event.headers)
-        request = Request(event.method.decode("ascii"), event.target.decode("latin-1"), headers, self._peer, self._peer)
+        method, target = event.method.decode("ascii"), event.target.decode("latin-1")
+        request = Request(method, target, headers, self._peer, self._peer)
         client = self._pages.client_of(self._peer, request.every(b"x-forwarded-for"))
-        return Request(request.method, request.target, headers, self._peer, client)
+        return replace(request, client=client)
 
     def _finish(self) -> Said:
         """Answer the request that is now complete."""
         request = self._request
-        assert request is not None  # noqa: S101  (h11 gives a Request before its EndOfMessage; for the type checker)
-        # Nobody gets a tunnel, and h11 would take any 2xx answer for the beginning of one.
-        response = error(403, "CONNECT not enabled") if request.method == "CONNECT" else self._answer(request, self._pages)
+        # h11 gives a Request before its EndOfMessage; this is for the type checker.
+        assert request is not None  # noqa: S101
+        if request.method == "CONNECT":  # no tunnels; h11 would take any 2xx answer for one
+            return self._settle(error(403, "CONNECT not enabled"))
+        response = self._answer(request, self._pages)
         if not isinstance(response, Response):
             return Later(b"", response)
         if response is not UPGRADE:
@@ -229,7 +258,10 @@ class Conversation:
         return sent
 
     def _upgrade(self, request: Request) -> Upgrade | Response:
-        """Raw DERP, or a WebSocket if the client asks for that with the subprotocol `derp`, as very old ones did not."""
+        """Upgrade to raw DERP, or to a WebSocket if the client asks for one with `derp`.
+
+        Very old clients ask for a WebSocket without it, and speak raw DERP.
+        """
         rest = self._http.trailing_data[0]
         not_ideal = bool(request.header(b"ideal-node"))
         is_websocket = request.header(b"upgrade").lower() == b"websocket"
@@ -240,7 +272,8 @@ class Conversation:
                 return Response(refused.status, f"{refused}\n".encode(), (TEXT, *refused.headers))
             return Upgrade(answer, rest, True, False, request)
         fast = request.header(b"derp-fast-start") == b"1"
-        return Upgrade(b"" if fast else pack_switching(self._pages.public_key), rest, False, not_ideal, request)
+        answer = b"" if fast else pack_switching(self._pages.public_key)
+        return Upgrade(answer, rest, False, not_ideal, request)
 
     def _blame(self, fault: Refusal) -> None:
         self.closing, self.fault = True, fault
@@ -250,35 +283,44 @@ class Conversation:
         return self._write(Response(status, b"bad request\n", (TEXT,)), is_head=False)
 
     def _write(self, response: Response, *, is_head: bool) -> bytes:
-        assert isinstance(response.body, bytes)  # noqa: S101  (what comes in parts is streamed; for the type checker)
+        # A body in parts goes through `stream`; this is for the type checker.
+        assert isinstance(response.body, bytes)  # noqa: S101
         headers = [*response.headers, ("Date", self._pages.date())]
         if response.status >= 200 and response.status != 204:
             headers.append(("Content-Length", str(len(response.body))))
         if self.closing:
             headers.append(("Connection", "close"))
-        http = self._http
-        sent = http.send(h11.Response(status_code=response.status, headers=headers, reason=_REASONS.get(response.status, b""))) or b""
+        http, reason = self._http, _REASONS.get(response.status, b"")
+        sent = http.send(h11.Response(status_code=response.status, headers=headers, reason=reason)) or b""
         if response.body and not is_head:
             sent += http.send(h11.Data(data=response.body)) or b""
         return sent + (http.send(h11.EndOfMessage()) or b"")
 
 
-UPGRADE: Final = Response(101)  # what `answer` returns for a request that is to be upgraded
+UPGRADE: Final = Response(101)  # `answer` returns it for a request that is to be upgraded
 
 _REASONS: Final = {
-    200: b"OK", 204: b"No Content", 302: b"Found", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found",
-    405: b"Method Not Allowed", 426: b"Upgrade Required", 431: b"Request Header Fields Too Large", 500: b"Internal Server Error",
-}  # fmt: skip
+    200: b"OK",
+    204: b"No Content",
+    302: b"Found",
+    400: b"Bad Request",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    426: b"Upgrade Required",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+}
 
 
 def pack_switching(public_key: bytes) -> bytes:
-    """The answer to a normal upgrade; no other header, as the reference has it."""
+    """Return the answer to a normal upgrade, with no other header, as the reference has it."""
     lines = ("HTTP/1.1 101 Switching Protocols", "Upgrade: DERP", "Connection: Upgrade", "Derp-Version: 2")
     return ("\r\n".join(lines) + f"\r\nDerp-Public-Key: {public_key.hex()}\r\n\r\n").encode()
 
 
 def answer(request: Request, pages: Pages) -> Answer:
-    """The main listener's answer; `UPGRADE` when the connection is to become DERP's."""
+    """Return the main listener's answer, or `UPGRADE` if the connection is to become DERP's."""
     fixed = _FIXED.get(request.path)
     if fixed is not None:
         return fixed(request, pages)
@@ -287,7 +329,10 @@ def answer(request: Request, pages: Pages) -> Answer:
 
 
 def answer_plain(request: Request, pages: Pages) -> Answer:
-    """The answer of the plain-HTTP listener beside TLS: the captive-portal check, and the way to https."""
+    """Return the answer of the plain-HTTP listener beside TLS.
+
+    It has the captive-portal check and the debug pages; everything else is redirected to https.
+    """
     if request.path == "/generate_204":
         return _no_content(request, pages)
     if request.path.startswith("/debug/") and (page := find_page(pages.pages, request.path)) is not None:
@@ -295,13 +340,13 @@ def answer_plain(request: Request, pages: Pages) -> Answer:
     if request.method not in ("GET", "HEAD"):
         return error(400, "Use HTTPS")
     location = f"https://{request.header(b'host').decode('latin-1')}{request.target}"
-    if not location.isascii():  # which no header of ours may be
+    if not location.isascii():  # a header must be
         return error(400, "bad request")
     return Response(302, b"", (("Location", location),))
 
 
 def _no_content(request: Request, _pages: Pages) -> Response:
-    """How clients find captive portals: 204, and their challenge back if it is well-formed."""
+    """Answer the check for captive portals: 204, with the client's challenge if well-formed."""
     challenge = request.header(b"x-tailscale-challenge")
     if _CHALLENGE.fullmatch(challenge):
         return Response(204, headers=(NO_CACHE, ("X-Tailscale-Response", f"response {challenge.decode()}")))
@@ -309,7 +354,7 @@ def _no_content(request: Request, _pages: Pages) -> Response:
 
 
 def error(status: int, text: str) -> Response:
-    """A plain-text answer of one line."""
+    """Return a plain-text answer of one line."""
     return Response(status, f"{text}\n".encode(), (TEXT, ("X-Content-Type-Options", "nosniff")))
 
 
@@ -344,8 +389,8 @@ HOME_PAGE: Final = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>DERP relay</title></head><body>
 <h1>DERP</h1>
 <p>This is a relay of a private Tailscale network: a DERP and STUN server.</p>
-{status}<p>It helps the network's own devices find each other, and passes on their encrypted packets where no direct way
-exists. It can read none of them, and serves nobody else.</p>
+{status}<p>It helps the network's own devices find each other, and passes on their encrypted packets
+where no direct way exists. It can read none of them, and serves nobody else.</p>
 <ul>
 <li><a href="https://tailscale.com/kb/1232/derp-servers">About DERP</a></li>
 <li><a href="https://pkg.go.dev/tailscale.com/derp">Protocol and Go docs</a></li>

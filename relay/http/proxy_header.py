@@ -1,7 +1,7 @@
-"""The client's own address behind a proxy: X-Forwarded-For, or a PROXY protocol header (v1 and v2). Sans-IO, bounded.
+"""The client's own address behind a proxy: X-Forwarded-For, or a PROXY protocol header (v1, v2).
 
-Both are believed from trusted peers only; anybody can write them. Source of the PROXY protocol: haproxy's
-doc/proxy-protocol.txt, sections 2.1 and 2.2.
+Sans-IO, bounded. Both are believed from trusted peers only, because any client can write them.
+Source of the PROXY protocol: haproxy's doc/proxy-protocol.txt, sections 2.1 and 2.2.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _V2_INET6: Final = Struct(">16s16sHH")
 
 
 class ProxyHeaderError(Exception):
-    """A PROXY header that is none; the only answer is to hang up."""
+    """A PROXY header that is malformed or missing: close the connection."""
 
     def __init__(self, reason: Refusal) -> None:
         super().__init__(reason)
@@ -34,17 +34,24 @@ class ProxyHeaderError(Exception):
 
 @dataclass(frozen=True)
 class ProxyHeader:
-    """`size` bytes of header, and whom it names; `source` is None where the proxy speaks for itself (health checks)."""
+    """A header of `size` bytes, and the client that it names.
+
+    `source` is None where the proxy speaks for itself, as in health checks.
+    """
 
     size: int
     source: tuple[str, int] | None
 
 
 class TrustedProxies:
-    """Peers whose word on a client's address is taken: addresses and CIDRs. Raises ValueError for anything else."""
+    """The peers that are believed about a client's address: addresses and CIDRs.
+
+    Raises ValueError for anything else.
+    """
 
     def __init__(self, networks: Iterable[str]) -> None:
-        self._networks: list[IPv4Network | IPv6Network] = [ip_network(text, strict=False) for text in networks]
+        self._networks: list[IPv4Network | IPv6Network]
+        self._networks = [ip_network(text, strict=False) for text in networks]
 
     def __bool__(self) -> bool:
         return bool(self._networks)
@@ -55,10 +62,11 @@ class TrustedProxies:
         return parsed is not None and any(parsed in network for network in self._networks)
 
     def client_of(self, peer: str, forwarded_for: Iterable[str]) -> str:
-        """The client's address, given the TCP peer's and the X-Forwarded-For headers in their order.
+        """Return the client's address, given the TCP peer's and the X-Forwarded-For headers.
 
-        Read from the end, where our own proxy wrote: the first address that is no trusted proxy is the client. What
-        stands before that, the client could have written itself. Something that is no address ends the search.
+        The headers come in their order and are read from the end, where our own proxy wrote: the
+        first address that is no trusted proxy is the client. The client could have written
+        everything before that. An entry that is no address ends the search.
         """
         client = peer
         if not self.trusts(peer):
@@ -74,7 +82,7 @@ class TrustedProxies:
 
 
 def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """An address, as it is, in brackets, or with a port; mapped IPv4 as IPv4."""
+    """Parse an address that may be in brackets or have a port; mapped IPv4 becomes IPv4."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
@@ -83,7 +91,10 @@ def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def parse_proxy_header(data: bytes) -> ProxyHeader | None:
-    """The header at the beginning of a connection, or None while more bytes are needed. Raises ProxyHeaderError."""
+    """Return the header at the beginning of a connection, or None while more bytes are needed.
+
+    Raises ProxyHeaderError.
+    """
     if data.startswith(_SIGNATURE):
         return _parse_v2(data)
     if data.startswith(b"PROXY "):
@@ -129,7 +140,8 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
     size = _V2_HEAD + length
     if len(data) < size:
         return None
-    if version_command == 0x20 or family not in (0x11, 0x21):  # LOCAL, or nothing over TCP: the address is the peer's
+    # LOCAL, or not TCP: the address is the peer's.
+    if version_command == 0x20 or family not in (0x11, 0x21):
         return ProxyHeader(size, None)
     layout, kind = (_V2_INET, IPv4Address) if family == 0x11 else (_V2_INET6, IPv6Address)
     if length < layout.size:

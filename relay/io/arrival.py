@@ -1,7 +1,8 @@
-"""A connection before its client is admitted: PROXY header, TLS, HTTP, DERP's handshake, admission. None of it is hot.
+"""A connection before its client is admitted: PROXY header, TLS, HTTP, DERP's handshake, admission.
 
-Each stage is a method that takes plain bytes; the next stage gets what the last one left over. Everything is bounded in
-time (`deadline`, swept by the server) and in size before anything is trusted.
+None of it is hot. Each stage is a method that takes plain bytes; the next stage gets the bytes that
+the last one left over. Everything is bounded in time (`deadline`, swept by the server) and in size
+before anything is trusted.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from relay.core import handshake
 from relay.core.addresses import Ticket, TooMany
-from relay.core.handshake import Introduction, ServerInfo, cut_client_info, pack_server_info, parse_client_info
-from relay.core.reasons import CLOSED_IN, Answer, Breach, Refusal, WhyRefused
+from relay.core.reasons import CLOSED_IN, Breach, Refusal, WhyRefused
 from relay.core.wire import HEADER_LEN, MAX_CLIENT_INFO, ProtocolError, pack_server_key
 from relay.http import http11
 from relay.http.proxy_header import ProxyHeaderError, parse_proxy_header
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from relay.core.session import Session
     from relay.core.stats import Tally
     from relay.http.proxy_header import TrustedProxies
+    from relay.io.gate import Gate
     from relay.keys.node_key import NodeKey
 
 HTTP_IDLE_S: Final = 30.0  # derper's read timeout, here between requests
@@ -38,35 +40,8 @@ MAX_EARLY: Final = MAX_CLIENT_INFO + 64 * 1024  # bytes that a client may send b
 LOG: Final = Log("server")
 
 
-class Verdict(Protocol):
-    """What a gate says of a client."""
-
-    @property
-    def allowed(self) -> bool:
-        """Tell whether the client may stay."""
-
-    @property
-    def reason(self) -> Answer:
-        """Say why."""
-
-    @property
-    def detail(self) -> str:
-        """Say more for the log."""
-
-
-class Gate(Protocol):
-    """Who decides whether a client is admitted."""
-
-    @property
-    def is_open(self) -> bool:
-        """Tell whether everybody is admitted."""
-
-    async def admit(self, key: bytes, address: str) -> Verdict:
-        """Decide on one client."""
-
-
 class Reception(Owner, Protocol):
-    """What a connection needs before its client is admitted; its link needs the rest."""
+    """The relay as a connection sees it before its client is admitted."""
 
     key: NodeKey
     tally: Tally
@@ -78,21 +53,29 @@ class Reception(Owner, Protocol):
 
     @property
     def admission(self) -> Gate:
-        """Ask whether a client is admitted."""
+        """Return the gate that clients have to pass."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> object:
-        """Run something for one connection."""
+        """Run `work` for one connection."""
 
     def refuses_connection(self, *, main: bool) -> Refusal | None:
-        """Return why a new connection is not wanted, or None."""
+        """Return the reason why a new connection is refused, or None."""
 
     def refuses_client(self, info: ClientInfo) -> Refusal | None:
-        """Return why a new client is not wanted, or None."""
+        """Return the reason why a new client is refused, or None."""
 
     def is_mesh_peer(self, info: ClientInfo) -> bool:
-        """Tell whether a client proved that it knows the mesh key."""
+        """Whether a client proved that it knows the mesh key."""
 
-    def admit(self, link: Link, who: Introduction, ticket: Ticket | None, *, address: tuple[str, int], not_ideal: bool) -> Session:
+    def admit(
+        self,
+        link: Link,
+        who: handshake.Introduction,
+        ticket: Ticket | None,
+        *,
+        address: tuple[str, int],
+        not_ideal: bool,
+    ) -> Session:
         """Register a client."""
 
 
@@ -122,7 +105,7 @@ class Arrival(Receiver):
         self._peer = address[0]  # the TCP peer's
         self._websocket: WebSocket | None = None
         self._not_ideal = False
-        self._early = bytearray()  # what came, and no stage has taken yet
+        self._early = bytearray()  # bytes that no stage has taken yet
         self._timeout = Refusal.TIMEOUT_HTTP if context is None else Refusal.TIMEOUT_TLS
         self._conversation: http11.Conversation
         self._behind_proxy: Channel | None = None  # the channel that begins after the PROXY header
@@ -139,7 +122,7 @@ class Arrival(Receiver):
         elif reception.proxy_protocol:
             self._stage, self._channel, self._behind_proxy = self._read_proxy_header, Channel(), self._channel
 
-    # What the stream calls.
+    # Called by the stream.
 
     def buffer_updated(self, nbytes: int) -> None:
         self._arrived(CIPHER[:nbytes])
@@ -151,14 +134,14 @@ class Arrival(Receiver):
         self._gone()
         self._reception.arrivals.pop(self, None)
 
-    # What the relay calls.
+    # Called by the relay.
 
     def expire(self) -> None:
-        """The deadline passed."""
+        """End the connection: its deadline has passed."""
         self.give_up(self._timeout)
 
     def give_up(self, reason: Refusal) -> None:
-        """Hang up; if all is said already, nobody reads it."""
+        """Close the connection: send a refusal, or abort if the answer has been sent already."""
         if self._done:
             self._stream.abort()
         else:
@@ -207,7 +190,7 @@ class Arrival(Receiver):
             self._arrived(rest)
 
     def _open(self, data: bytes) -> None:
-        """The first plain bytes: nearly always a stock client's upgrade."""
+        """Take the first plain bytes: nearly always a stock client's upgrade."""
         if self._answer is http11.answer:
             upgrade = http11.match_stock_upgrade(data, self._pages, peer=self._peer)
             if upgrade is not None:
@@ -218,7 +201,7 @@ class Arrival(Receiver):
         self._converse(data)
 
     def _converse(self, data: bytes) -> None:
-        """HTTP, until the upgrade."""
+        """Speak HTTP until the upgrade."""
         if self._stream.unsent > MAX_UNREAD:
             self._refuse(Refusal.SLOW_READER)
             self._stream.abort()
@@ -242,7 +225,7 @@ class Arrival(Receiver):
             self._end()
 
     async def _answer_later(self, answer: Awaitable[http11.Response]) -> None:
-        """A page that asks the other workers, or one that goes on for ever."""
+        """Answer with a page that asks the other workers, or one that has no end."""
         response = await answer
         if self._done:
             return
@@ -260,7 +243,7 @@ class Arrival(Receiver):
             self._refuse(error.reason)
 
     async def _answer_in_parts(self, response: http11.Response, parts: AsyncGenerator[bytes, None]) -> None:
-        """Until the reader leaves; one that is slow misses parts."""
+        """Send parts until the reader leaves; one that is slow misses some."""
         self._send(self._conversation.stream(response))
         async with aclosing(parts):
             async for part in parts:
@@ -271,13 +254,14 @@ class Arrival(Receiver):
                     self._send(self._conversation.part(part))
 
     def _upgrade(self, upgrade: http11.Upgrade) -> None:
-        self._client = (upgrade.request.client, self._client[1] if upgrade.request.client == self._peer else 0)
+        client = upgrade.request.client
+        self._client = (client, self._client[1] if client == self._peer else 0)
         if self._ticket is None:
             self._enter()
         self._greet(upgrade)
 
     def _greet(self, upgrade: http11.Upgrade) -> None:
-        """The connection speaks DERP from here on: name our key, and expect the client's."""
+        """Speak DERP from here on: send our key, and expect the client's."""
         reception = self._reception
         reception.switch.counts.accepts += 1
         self.deadline = reception.loop.time() + reception.handshake_timeout_s
@@ -286,7 +270,7 @@ class Arrival(Receiver):
         if upgrade.is_websocket:
             reception.switch.counts.websocket_accepts += 1
             if not offers_derp(upgrade.request.headers):
-                self._send(upgrade.answer)  # which ends with a close frame
+                self._send(upgrade.answer)  # it ends with a close frame
                 self._refuse(Refusal.WEBSOCKET_WITHOUT_DERP)
                 return
             self._websocket = WebSocket()
@@ -305,10 +289,10 @@ class Arrival(Receiver):
                 self._refuse(Refusal.WEBSOCKET_CLOSED, self._websocket.closed)
                 return
         self._early += data
-        payload = cut_client_info(self._early)
+        payload = handshake.cut_client_info(self._early)
         if payload is None:
             return
-        introduction = parse_client_info(payload, self._reception.key.private)
+        introduction = handshake.parse_client_info(payload, self._reception.key.private)
         del self._early[: HEADER_LEN + len(payload)]
         self._stage, self._timeout = self._wait, Refusal.TIMEOUT_ADMISSION
         is_mesh = self._reception.is_mesh_peer(introduction.info)
@@ -321,23 +305,29 @@ class Arrival(Receiver):
             self._reception.spawn(self._ask(introduction))
 
     def _wait(self, data: bytes) -> None:
-        """Bytes that were read before admission paused the reading."""
+        """Keep bytes that were read before admission paused the reading."""
         self._early += data
         if len(self._early) > MAX_EARLY:
             self._refuse(Refusal.TOO_EARLY)
 
-    async def _ask(self, introduction: Introduction) -> None:
+    async def _ask(self, introduction: handshake.Introduction) -> None:
         verdict = await self._reception.admission.admit(introduction.key, self._client[0])
         if self._done:
             return
         if not verdict.allowed:
-            LOG.info("client refused", key=introduction.key.hex(), address=self._client[0], reason=verdict.reason, detail=verdict.detail)
+            LOG.info(
+                "client refused",
+                key=introduction.key.hex(),
+                address=self._client[0],
+                reason=verdict.reason,
+                detail=verdict.detail,
+            )
             self._refuse(verdict.reason)
             return
         self._stream.resume_reading()  # unless the link pauses it at once
         self._admit(introduction)
 
-    def _admit(self, introduction: Introduction) -> None:
+    def _admit(self, introduction: handshake.Introduction) -> None:
         """Hand the connection over to a link, which lives as long as the client stays."""
         link: Link
         if self._websocket is not None:
@@ -349,14 +339,20 @@ class Arrival(Receiver):
         ticket, self._ticket = self._ticket, None
         self._leave()
         del self._reception.arrivals[self]
-        link.write(pack_server_info(introduction.shared, ServerInfo()))
-        session = self._reception.admit(link, introduction, ticket, address=self._client, not_ideal=self._not_ideal)
+        link.write(handshake.pack_server_info(introduction.shared, handshake.ServerInfo()))
+        session = self._reception.admit(
+            link, introduction, ticket, address=self._client, not_ideal=self._not_ideal
+        )
         link.start(session, bytes(self._early))
 
     # Endings.
 
     def _enter(self) -> None:
-        """Be counted. Where too many are unfinished already the oldest of them goes: a client needs a moment only."""
+        """Count this connection for its address.
+
+        If too many are unfinished already, the oldest of them is refused: a client needs only a
+        moment.
+        """
         try:
             self._ticket = self._reception.addresses.enter(self._client[0], self)
         except TooMany as refused:
@@ -370,27 +366,27 @@ class Arrival(Receiver):
         self._stream.write(self._channel.seal(data))
 
     def _refuse(self, reason: WhyRefused, code: int = 0) -> None:
-        """Hang up after what was written; the reason is counted, the client is not told (there is no frame for it)."""
+        """Close behind everything written. The reason is counted; DERP has no frame to send it."""
         if not self._done:
             self._reception.tally.refusals.add(reason, code)
             self._end()
 
     def _gone(self) -> None:
-        """The client hung up, which is how every conversation over HTTP ends."""
+        """End: the client closed the connection, as every conversation over HTTP ends."""
         if self._timeout in CLOSED_IN:
             self._refuse(CLOSED_IN[self._timeout])
         else:
             self._end()
 
     def _end(self) -> None:
-        """Close when everything is written, and until then remain in `arrivals`: this too has a deadline."""
+        """Close when everything is written. It stays in `arrivals`: this too has a deadline."""
         if not self._done:
             self._leave()
             self._stream.close()
 
     def _leave(self) -> None:
         self._done = True
-        self._stage = _ignore  # no bound method of our own: no cycle to collect
+        self._stage = _ignore  # not one of our bound methods, which would be a cycle to collect
         if self._ticket is not None:
             self._ticket.leave()
             self._ticket = None

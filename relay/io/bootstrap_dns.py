@@ -1,8 +1,9 @@
-"""`/bootstrap-dns`: names that clients with broken DNS may ask a relay for. Source: cmd/derper/bootstrap_dns.go.
+"""`/bootstrap-dns`: names that clients with broken DNS may ask a relay for.
 
-Published names are given to everybody; unpublished ones only to those who ask for them by name (`?q=name`). What a name
-resolves to is refreshed every ten minutes; when that fails, the last answer stays. derper's staged roll-out by TXT record
-is not here: flags.py refuses it.
+Published names are given to every client, unpublished ones only to those that ask for them by name
+(`?q=name`). The addresses are refreshed every ten minutes; when that fails, the last answer stays.
+derper's staged roll-out by TXT record is not here: flags.py refuses it. Source:
+cmd/derper/bootstrap_dns.go.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Addresses = dict[str, list[str]]
 
 
 class BootstrapDns:
-    """The page, and what keeps it fresh. `counts` gets derper's counters."""
+    """The page, and the task that keeps it fresh. `counts` gets derper's counters."""
 
     def __init__(self, published: Iterable[str], unpublished: Iterable[str], counts: Counts) -> None:
         self._names = tuple(published)
@@ -37,7 +38,7 @@ class BootstrapDns:
         self._counts = counts
 
     def page(self, request: Request) -> Response:
-        """The published names, or the one unpublished name that is asked for."""
+        """Return the published names, or the one unpublished name that is asked for."""
         self._counts.bootstrap_dns_requests += 1
         wanted = parse_qs(request.query).get("q", [""])[0]
         answer = self._published
@@ -56,7 +57,7 @@ class BootstrapDns:
         return Response(200, json.dumps(answer, indent="\t").encode(), headers)
 
     async def keep_fresh(self) -> None:
-        """Resolve everything now and every ten minutes, for ever."""
+        """Resolve all names now and every ten minutes, until cancelled."""
         while True:
             for names, addresses in ((self._names, self._published), (self._hidden_names, self._hidden)):
                 for name in names:
@@ -64,10 +65,12 @@ class BootstrapDns:
             await asyncio.sleep(REFRESH_S)
 
     async def _resolve(self, name: str, addresses: Addresses) -> None:
+        resolving = asyncio.get_running_loop().getaddrinfo(name, 0, type=socket.SOCK_STREAM)
         try:
-            found = await asyncio.wait_for(asyncio.get_running_loop().getaddrinfo(name, 0, type=socket.SOCK_STREAM), RESOLVE_S)
+            found = await asyncio.wait_for(resolving, RESOLVE_S)
         except (OSError, UnicodeError, asyncio.TimeoutError) as e:
-            _log.warning("bootstrap name does not resolve, the last answer stays", name=name, why=e or type(e).__name__)
+            why = e or type(e).__name__
+            _log.warning("bootstrap name does not resolve, the last answer stays", name=name, why=why)
             return
         fresh = sorted({str(where[0]) for *_, where in found})
         random.shuffle(fresh)  # so that clients do not all prefer one family

@@ -1,9 +1,10 @@
-"""One HTTP/1.1 request at a time over asyncio: what admission needs, and no more.
+"""One HTTP/1.1 request at a time over asyncio: no more than admission needs.
 
-TCP, TLS (the system's trust store, or SSL_CERT_FILE) or a unix socket. One idle connection is kept, because a TLS
-handshake per admitted client would cost more than all the rest of its handshake. Redirects that keep the method (307,
-308) are followed, and proxies that the environment names are used (http_proxy.py). h11 does the parsing, and limits the head
-to 16 KiB.
+TCP, TLS (the system's trust store, or SSL_CERT_FILE) or a unix socket. One idle connection is kept,
+because a TLS handshake per admitted client would cost more than the rest of its handshake.
+Redirects that keep the method (307, 308) are followed, and proxies that the environment names are
+used (http_proxy.py). h11 parses, and limits the head to 16 KiB. httpcore takes four times the CPU
+time per request (docs/ARCHITECTURE.md).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from relay.io.http_proxy import Proxy, basic_authorization, find_proxy, open_tun
 
 IDLE_S: Final = 30.0  # headscale and the usual proxies hang up later than this
 MAX_REDIRECTS: Final = 5
+NEXT_ADDRESS_S: Final = 0.3  # a host's next address is tried as well after this time; Go's
 
 
 class HttpError(Exception):
@@ -34,7 +36,10 @@ class HttpTimeout(HttpError):
 
 @dataclass(frozen=True)
 class Request:
-    """`max_body` bytes of the answer's body are read. Name and password in the URL become basic authentication."""
+    """One request. At most `max_body` bytes of the answer's body are read.
+
+    Name and password in the URL become basic authentication.
+    """
 
     method: str
     url: str
@@ -55,13 +60,13 @@ class _Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     origin: tuple[str, str]
-    proxy: Proxy | None = None  # which reads our requests; one that only tunnels is not seen
+    proxy: Proxy | None = None  # one that reads our requests; None if it only tunnels
     idle_since: float = 0.0
     http: h11.Connection = field(default_factory=lambda: h11.Connection(h11.CLIENT))
 
 
 class HttpClient:
-    """`unix_path` makes every request go to that socket; otherwise the URL says where."""
+    """A client that keeps one idle connection. With `unix_path`, all requests go to that socket."""
 
     def __init__(self, *, unix_path: str = "") -> None:
         self._unix_path = unix_path
@@ -69,14 +74,17 @@ class HttpClient:
         self._context: ssl.SSLContext | None = None
 
     async def send(self, request: Request, timeout_s: float) -> Response:
-        """Ask and wait for the answer; the limit is for everything together. Raises HttpError, HttpTimeout."""
+        """Send a request and return its answer; `timeout_s` is for everything together.
+
+        Raises HttpError, HttpTimeout.
+        """
         try:
             return await asyncio.wait_for(self._follow(request), timeout_s)
         except asyncio.TimeoutError:  # no TimeoutError before Python 3.11
             raise HttpTimeout(f"no answer within {timeout_s:g} s") from None
 
     def close(self) -> None:
-        """Hang up the idle connection."""
+        """Close the idle connection."""
         if self._idle:
             self._idle.writer.close()
             self._idle = None
@@ -101,11 +109,12 @@ class HttpClient:
             try:
                 return await self._exchange(kept, request, url)
             except (ConnectionError, h11.RemoteProtocolError):
-                pass  # it hung up while our request was on the way; a fresh connection tells what it thinks
+                # The server closed it while our request was on the way; ask again on a fresh one.
+                pass
         return await self._exchange(await self._connect(url), request, url)
 
     def _take_idle(self, url: SplitResult) -> _Connection | None:
-        """The idle connection, if it leads there and is fresh enough."""
+        """Return the idle connection if it leads there and is fresh enough; else close it."""
         kept = self._idle
         if kept is None:
             return None
@@ -123,15 +132,21 @@ class HttpClient:
         proxy, host = find_proxy(url, os.environ), url.hostname or ""
         if url.scheme == "http":
             place = (proxy.host, proxy.port) if proxy else (host, url.port or 80)
-            return _Connection(*await asyncio.open_connection(*place), origin, proxy)
+            streams = await asyncio.open_connection(*place, happy_eyeballs_delay=NEXT_ADDRESS_S)
+            return _Connection(*streams, origin, proxy)
         self._context = self._context or ssl.create_default_context()
+        port = url.port or 443
         if proxy is None:
-            return _Connection(*await asyncio.open_connection(host, url.port or 443, ssl=self._context), origin)
-        tunnel = await open_tunnel(proxy, host, url.port or 443)
-        return _Connection(*await asyncio.open_connection(sock=tunnel, ssl=self._context, server_hostname=host), origin)
+            streams = await asyncio.open_connection(
+                host, port, ssl=self._context, happy_eyeballs_delay=NEXT_ADDRESS_S
+            )
+            return _Connection(*streams, origin)
+        tunnel = await open_tunnel(proxy, host, port)
+        streams = await asyncio.open_connection(sock=tunnel, ssl=self._context, server_hostname=host)
+        return _Connection(*streams, origin)
 
     async def _exchange(self, connection: _Connection, request: Request, url: SplitResult) -> Response:
-        """One request and its answer; afterwards the connection is kept, or closed."""
+        """Send one request and return its answer; then keep the connection, or close it."""
         try:
             connection.writer.write(_pack_request(connection, request, url))
             await connection.writer.drain()
@@ -151,16 +166,19 @@ class HttpClient:
 def _pack_request(connection: _Connection, request: Request, url: SplitResult) -> bytes:
     http, proxy = connection.http, connection.proxy
     host = url.netloc.rpartition("@")[2]
-    headers = [("Host", host), ("User-Agent", f"derp-relay/{__version__}"), ("Content-Length", str(len(request.body)))]
-    logins = {"Authorization": basic_authorization(url), "Proxy-Authorization": proxy.authorization if proxy else ""}
+    headers = [("Host", host), ("User-Agent", f"derp-relay/{__version__}")]
+    headers.append(("Content-Length", str(len(request.body))))
+    logins = {"Authorization": basic_authorization(url)}
+    logins["Proxy-Authorization"] = proxy.authorization if proxy else ""
     headers += [(name, value) for name, value in logins.items() if value]
     target = (f"http://{host}" if proxy else "") + (url.path or "/") + (f"?{url.query}" if url.query else "")
     head = http.send(h11.Request(method=request.method, target=target, headers=[*headers, *request.headers]))
-    return (head or b"") + (http.send(h11.Data(data=request.body)) or b"") + (http.send(h11.EndOfMessage()) or b"")
+    body = http.send(h11.Data(data=request.body))
+    return (head or b"") + (body or b"") + (http.send(h11.EndOfMessage()) or b"")
 
 
 async def _read_response(connection: _Connection, max_body: int) -> Response:
-    """The answer; one whose body is longer is left unfinished. Raises h11.RemoteProtocolError, OSError."""
+    """Read the answer, and no more of a longer body. Raises h11.RemoteProtocolError, OSError."""
     status, location, body = 0, "", bytearray()
     while len(body) < max_body:
         event = connection.http.next_event()
@@ -168,7 +186,8 @@ async def _read_response(connection: _Connection, max_body: int) -> Response:
             connection.http.receive_data(await connection.reader.read(65_536))
         elif isinstance(event, h11.Response):
             status = event.status_code
-            location = next((value.decode("latin-1") for name, value in event.headers if name == b"location"), "")
+            given = (value.decode("latin-1") for name, value in event.headers if name == b"location")
+            location = next(given, "")
         elif isinstance(event, h11.Data):
             body += event.data
         elif isinstance(event, h11.EndOfMessage):

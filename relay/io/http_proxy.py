@@ -1,8 +1,9 @@
-"""Which proxy a URL is asked through, by HTTP_PROXY, HTTPS_PROXY and NO_PROXY: the rules of Go's ProxyFromEnvironment.
+"""The proxy for a URL, by HTTP_PROXY, HTTPS_PROXY and NO_PROXY, as in Go's ProxyFromEnvironment.
 
-derper asks its admission controller with Go's default transport, which follows them. In either letter case; the capital one wins.
-Loopback is never asked through a proxy. Here a proxy speaks plain HTTP (`http://[name:password@]host[:port]`, or without the
-scheme); one by TLS or SOCKS is an error and not passed by. Source: golang.org/x/net/http/httpproxy.
+derper asks its admission controller with Go's default transport, which follows them. The names may
+be in either letter case; the capital one wins. Loopback is never asked through a proxy. A proxy has
+to speak plain HTTP (`http://[name:password@]host[:port]`, or without the scheme). One that needs
+TLS or SOCKS is an error, and not bypassed. Source: golang.org/x/net/http/httpproxy.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import h11
 
 @dataclass(frozen=True)
 class Proxy:
-    """Where it is, and the value of the Proxy-Authorization header, or ""."""
+    """A proxy's address, and the value of the Proxy-Authorization header, or ""."""
 
     host: str
     port: int
@@ -28,11 +29,15 @@ class Proxy:
 
 
 def find_proxy(url: SplitResult, environ: Mapping[str, str]) -> Proxy | None:
-    """None for a direct connection. Raises ValueError when the variable names no proxy of ours."""
+    """Return the proxy, or None for a direct connection.
+
+    Raises ValueError if the variable names a proxy of a kind that we cannot use.
+    """
     name = f"{url.scheme}_proxy"
     text = environ.get(name.upper()) or environ.get(name) or ""
     host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
-    if not text or _is_loopback(host) or _is_exempt(host, port, environ.get("NO_PROXY") or environ.get("no_proxy") or ""):
+    exempt = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
+    if not text or _is_loopback(host) or _is_exempt(host, port, exempt):
         return None
     proxy = urlsplit(text if "://" in text else f"http://{text}")
     if proxy.scheme != "http" or not proxy.hostname:
@@ -41,7 +46,7 @@ def find_proxy(url: SplitResult, environ: Mapping[str, str]) -> Proxy | None:
 
 
 def basic_authorization(url: SplitResult) -> str:
-    """The header's value for the name and password in a URL; "" without."""
+    """Return the header's value for the name and password in a URL; "" without."""
     if not url.username:
         return ""
     login = f"{unquote(url.username)}:{unquote(url.password or '')}"
@@ -56,7 +61,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Whether one of the comma-separated entries fits: `*`, an address, a CIDR, `name` with what is below it, `.name` for only that."""
+    """Whether one of the comma-separated entries fits.
+
+    An entry is `*`, an address, a CIDR, `name` (with all names below it) or `.name` (only those
+    below it).
+    """
     return any(_fits(entry.strip().lower(), host.lower().rstrip("."), port) for entry in no_proxy.split(","))
 
 
@@ -78,15 +87,18 @@ def _fits(entry: str, host: str, port: int) -> bool:
 
 
 async def open_tunnel(proxy: Proxy, host: str, port: int) -> socket.socket:
-    """A connected, non-blocking socket that leads through the proxy. Raises OSError, h11.RemoteProtocolError."""
+    """Return a connected, non-blocking socket that leads through the proxy.
+
+    Raises OSError, h11.RemoteProtocolError.
+    """
     loop = asyncio.get_running_loop()
     sock = await _connect(proxy)
     try:
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         login = [("Proxy-Authorization", proxy.authorization)] if proxy.authorization else []
         http = h11.Connection(h11.CLIENT)
-        asked = http.send(h11.Request(method="CONNECT", target=where, headers=[("Host", where), *login])) or b""
-        await loop.sock_sendall(sock, asked + (http.send(h11.EndOfMessage()) or b""))
+        request = h11.Request(method="CONNECT", target=where, headers=[("Host", where), *login])
+        await loop.sock_sendall(sock, (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
         while (event := http.next_event()) is h11.NEED_DATA:
             http.receive_data(await loop.sock_recv(sock, 4096))
         if not isinstance(event, h11.Response) or not 200 <= event.status_code < 300:
@@ -99,10 +111,11 @@ async def open_tunnel(proxy: Proxy, host: str, port: int) -> socket.socket:
 
 
 async def _connect(proxy: Proxy) -> socket.socket:
-    """To the first of its addresses that can be reached."""
+    """Connect to the first of the proxy's addresses that can be reached."""
     loop = asyncio.get_running_loop()
     failure = OSError(f"the proxy {proxy.host} has no address")
-    for family, kind, protocol, _, address in await loop.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM):
+    found = await loop.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
+    for family, kind, protocol, _, address in found:
         sock = socket.socket(family, kind, protocol)
         sock.setblocking(False)
         try:

@@ -1,11 +1,13 @@
-"""The I/O of admitted connections: bytes in to the session, outboxes out to the socket, at the end of each round of the loop.
+"""The I/O of admitted connections: from the socket to the session, from the outbox to the socket.
 
-Together with session.py, loop.py and tick.py this is the hot path. The loop reads every ready socket (`buffer_updated`),
-sessions put slices into outboxes, and `Tick.flush` runs when all ready sockets have been read: one joined write per
-destination, whatever number of sources it has packets from, and no timer that an idle relay would wait for.
+Together with session.py, loop.py and tick.py this is the hot path. The loop reads every ready
+socket (`buffer_updated`), and sessions put slices into outboxes. When all ready sockets have been
+read, `Tick.flush` runs: one joined write per destination, however many sources it has packets from,
+and no timer that an idle relay would wait for.
 
-All connections share one read buffer for bytes off the socket, one for plain bytes, and the BIOs of tls.py; a
-connection keeps only the unfinished frame at its end, so that an idle one costs the same before and after a burst.
+All connections share one read buffer for bytes off the socket, one for plain bytes, and the BIOs of
+tls.py. A connection keeps only the unfinished frame at its end, so an idle one costs the same
+before and after a burst.
 """
 
 from __future__ import annotations
@@ -29,20 +31,22 @@ if TYPE_CHECKING:
     from relay.io.tick import Tick
 
 READ_SIZE: Final = 128 * 1024
-TAIL_SIZE: Final = MAX_RUN + READ_SIZE  # more than an unfinished frame, or what came with the handshake and a rate limit holds back
+# More than an unfinished frame, or the bytes behind the handshake that a rate limit holds back.
+TAIL_SIZE: Final = MAX_RUN + READ_SIZE
 BACKLOG: Final = 1024 * 1024  # bytes that wait for the end of the round at most, and one read
 
 CIPHER: Final = memoryview(bytearray(READ_SIZE))
-# What was left of the last read stands right before the plain bytes of this one.
+# The bytes left over from the last read are put right before the plain bytes of this one.
 _PLAIN: Final = bytearray(TAIL_SIZE + READ_SIZE + RECORD + PACKET_HEAD_LEN)
 _PLAIN_VIEW: Final = memoryview(_PLAIN)
-_PLAIN_WINDOW: Final = _PLAIN_VIEW[TAIL_SIZE:-PACKET_HEAD_LEN]  # a read may complete a record that OpenSSL has most of
+# Larger than one read, which may complete a record that OpenSSL has most of.
+_PLAIN_WINDOW: Final = _PLAIN_VIEW[TAIL_SIZE:-PACKET_HEAD_LEN]
 _take_cipher: Final = OUTGOING.read
 _put_cipher: Final = INCOMING.write
 
 
 class Owner(Protocol):
-    """What a link tells the relay, and what it uses of it."""
+    """The relay as a link sees it: shared parts, and notices that a link sends it."""
 
     tick: Tick
     switch: Switch
@@ -61,7 +65,10 @@ class Owner(Protocol):
 class Link(Receiver):
     """An admitted client on plain TCP (or behind a front that speaks TLS)."""
 
-    __slots__ = ("_channel", "_feed", "_owner", "_pause", "_switch", "_tail", "_tick", "_write", "keep_alive_s", "session", "stream")
+    __slots__ = (
+        "_channel", "_feed", "_owner", "_pause", "_switch", "_tail", "_tick", "_write",
+        "keep_alive_s", "session", "stream",
+    )  # fmt: skip
     buffer = _PLAIN_WINDOW[:READ_SIZE]
 
     def __init__(self, owner: Owner, stream: Stream, channel: Channel) -> None:
@@ -73,7 +80,7 @@ class Link(Receiver):
         self._tick = owner.tick
         self._switch = owner.switch
         self._tail = b""
-        self._pause: TimerHandle | None = None  # its end
+        self._pause: TimerHandle | None = None  # ends the pause of a rate limit
         self._write = stream.write
 
     def start(self, session: Session, rest: bytes) -> None:
@@ -87,11 +94,11 @@ class Link(Receiver):
 
     @property
     def tls_version(self) -> str:
-        """`1.2` or `1.3`, empty without TLS."""
+        """Return `1.2` or `1.3`, or "" without TLS."""
         tls = self._channel.tls
         return str(tls.version()).removeprefix("TLSv") if tls is not None else ""
 
-    # What the stream calls.
+    # Called by the stream.
 
     def buffer_updated(self, nbytes: int) -> None:
         self._process(nbytes)
@@ -112,21 +119,21 @@ class Link(Receiver):
     def connection_lost(self, exc: Exception | None) -> None:
         self.end(Close.CONNECTION_LOST if exc is not None else Close.CLOSED)
 
-    # What the relay calls.
+    # Called by the relay.
 
     def write(self, chunk: Chunk) -> None:
         """Write whole frames."""
         self._write(chunk)
 
     def receive(self, data: bytes) -> None:
-        """Plain bytes that did not come through the read buffer."""
+        """Process plain bytes that did not come through the read buffer."""
         for start in range(0, len(data), READ_SIZE):
             part = data[start : start + READ_SIZE]
             _PLAIN_WINDOW[: len(part)] = part
             self._process(len(part))
 
     def say_goodbye(self) -> None:
-        """End once everything written has left, and tell the client that this is the end. Does nothing if it has ended."""
+        """End with a farewell, once everything written has left. Does nothing if it has ended."""
         if self.session is None:
             return
         self._write(self._farewell())
@@ -148,7 +155,7 @@ class Link(Receiver):
         self._let_go()
 
     def _let_go(self) -> None:
-        """Senders may remember this connection's outbox for a while; what is large must not live as long."""
+        """Release what is large: senders may remember this connection's outbox for a while."""
         self._channel = Channel()
         self._tail = b""
         if self._pause is not None:
@@ -156,7 +163,7 @@ class Link(Receiver):
         del self._feed
 
     def _process(self, count: int) -> None:
-        """Hand what was left, and `count` bytes in the plain buffer, to the session; keep what it leaves."""
+        """Hand the kept bytes and `count` plain ones to the session; keep the rest."""
         session = self.session
         if session is None:
             return
@@ -180,7 +187,7 @@ class Link(Receiver):
             self._pause = self._owner.loop.call_later(session.wait_s, self._resume)
 
     def _resume(self) -> None:
-        """The rate limit lets the next frame pass."""
+        """Go on: the rate limit lets the next frame pass."""
         self._pause = None
         self._process(0)
         if self._pause is None:
@@ -188,16 +195,22 @@ class Link(Receiver):
 
 
 class TlsLink(Link):
-    """An admitted client on TLS, which happens right here: asyncio's own layer would buffer once more in each direction."""
+    """An admitted client on TLS.
+
+    Records are opened and sealed here: asyncio's own layer would buffer once more in each
+    direction.
+    """
 
     __slots__ = ("_encrypt", "_read")
     buffer = CIPHER
 
     def __init__(self, owner: Owner, stream: Stream, channel: TlsChannel) -> None:
         super().__init__(owner, stream, channel)
-        # The C object's own methods: SSLObject's are a Python call more each, 0.3 µs per packet where each is read alone.
+        # The C object's own methods. SSLObject's are a Python call more each: 0.3 µs per packet
+        # where each is read alone.
         tls = cast(ssl.SSLObject, getattr(channel.tls, "_sslobj", channel.tls))
-        self._read = cast(Callable[[int, memoryview], int], tls.read)  # with a buffer it returns a count
+        # With a buffer it returns a count.
+        self._read = cast(Callable[[int, memoryview], int], tls.read)
         self._encrypt = tls.write
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -215,7 +228,7 @@ class TlsLink(Link):
             pass  # the record's rest is still to come
         except ssl.SSLError:
             closed = Breach.TLS_ERROR
-        if OUTGOING.pending:  # an alert; the next connection must find nothing, neither here nor there
+        if OUTGOING.pending:  # an alert; the next connection must find both BIOs empty
             self._write(_take_cipher())
         if closed:
             INCOMING.read()
@@ -263,7 +276,8 @@ class WebSocketLink(Link):
         if channel.closed:
             self.end(channel.closed)
         elif self._websocket.closed:
-            self.end(Close.WEBSOCKET_CLOSED, self._websocket.closed, abort=self.stream.unsent > 0)  # who closed reads no more
+            # A peer that closed reads no more.
+            self.end(Close.WEBSOCKET_CLOSED, self._websocket.closed, abort=self.stream.unsent > 0)
 
     def write(self, chunk: Chunk) -> None:
         try:

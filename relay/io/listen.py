@@ -1,4 +1,4 @@
-"""Listening sockets, with the options that derper sets, and what is accepted on them."""
+"""Listening sockets, with the options that derper sets, and the connections accepted on them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from relay.io.loop import Loop
 from relay.io.stream import Stream
 from relay.log import Log
 
-BACKLOG: Final = 4096  # connections that wait to be accepted; the kernel takes the lower of this and net.core.somaxconn
-MAX_ACCEPTS: Final = 64  # per round of the loop; those who are connected want their turn
+BACKLOG: Final = 4096  # connections that wait to be accepted; net.core.somaxconn may lower it
+MAX_ACCEPTS: Final = 64  # per round of the loop; then existing connections get their turn
 RETRY_S: Final = 1.0  # after an accept that found no descriptor or no memory
 LOG: Final = Log("listen")
 
 
 class Listener:
-    """Accepts on one socket. `welcome` gets each connection with its peer's address and port; those of a unix socket are empty."""
+    """Accepts on one socket. `welcome` gets each connection with its peer's address and port.
 
-    def __init__(self, loop: Loop, sock: socket.socket, welcome: Callable[[Stream, tuple[str, int]], object]) -> None:
+    On a unix socket these are "" and 0.
+    """
+
+    def __init__(
+        self, loop: Loop, sock: socket.socket, welcome: Callable[[Stream, tuple[str, int]], object]
+    ) -> None:
         self._loop = loop
         self._socket = sock
         self._welcome = welcome
@@ -31,7 +36,7 @@ class Listener:
         self._is_waiting = True
 
     def close(self) -> None:
-        """Accept no more."""
+        """Stop accepting."""
         self._pause()
         self._socket.close()
 
@@ -42,7 +47,7 @@ class Listener:
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:
-                LOG.warning("cannot accept, and tries again", error=error, seconds=RETRY_S)
+                LOG.warning("cannot accept connections, will try again", error=error, seconds=RETRY_S)
                 self._pause()
                 self._loop.call_later(RETRY_S, self._resume)
                 return
@@ -61,19 +66,21 @@ class Listener:
 
 
 def take(handed: list[socket.socket], kind: socket.SocketKind, port: int) -> list[socket.socket]:
-    """The sockets for this port among those that systemd handed over; they are taken out of `handed`."""
+    """Return the sockets for this port that systemd handed over, and remove them from `handed`."""
     found = [sock for sock in handed if sock.type == kind and sock.getsockname()[1] == port]
     handed[:] = [sock for sock in handed if sock not in found]
     return found
 
 
 def open_tcp(host: str, port: int, config: Config, handed: list[socket.socket]) -> list[socket.socket]:
-    """Listening sockets for `host`, or for every IPv4 and IPv6 address if it is empty. Raises OSError.
+    """Return listening sockets for `host`, or for every IPv4 and IPv6 address if it is empty.
 
-    Those that were handed over for this port are taken instead. Accepted connections inherit the options: DERP
-    has its own keep-alive, so TCP's is rare, and unacknowledged data ends a connection fast.
+    Sockets that were handed over for this port are used instead. Accepted connections inherit the
+    options: DERP has its own keep-alive, so TCP's is rare, and unacknowledged data ends a
+    connection fast. Raises OSError.
     """
-    sockets = take(handed, socket.SOCK_STREAM, port) or _open(host, port, socket.SOCK_STREAM, reuse_port=config.workers > 1)
+    sockets = take(handed, socket.SOCK_STREAM, port)
+    sockets = sockets or _open(host, port, socket.SOCK_STREAM, reuse_port=config.workers > 1)
     for sock in sockets:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(config.tcp_keepalive_time_s)))
@@ -83,13 +90,16 @@ def open_tcp(host: str, port: int, config: Config, handed: list[socket.socket]) 
     return sockets
 
 
-def open_udp(host: str, port: int, handed: list[socket.socket], *, reuse_port: bool = False) -> list[socket.socket]:
-    """Bound sockets as `open_tcp` has them. Raises OSError."""
-    return take(handed, socket.SOCK_DGRAM, port) or _open(host, port, socket.SOCK_DGRAM, reuse_port=reuse_port)
+def open_udp(
+    host: str, port: int, handed: list[socket.socket], *, reuse_port: bool = False
+) -> list[socket.socket]:
+    """Return bound sockets, chosen as in `open_tcp`. Raises OSError."""
+    sockets = take(handed, socket.SOCK_DGRAM, port)
+    return sockets or _open(host, port, socket.SOCK_DGRAM, reuse_port=reuse_port)
 
 
 def open_unix(path: str) -> socket.socket:
-    """A listening unix socket; one that a dead process left behind makes room. Raises OSError."""
+    """Return a listening unix socket; replace one that is left over. Raises OSError."""
     with suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108  (a socket's path is text)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -100,8 +110,8 @@ def open_unix(path: str) -> socket.socket:
 
 
 def _open(host: str, port: int, kind: int, *, reuse_port: bool) -> list[socket.socket]:
-    """IPv6 may be absent where no address was asked for."""
-    wanted = [host] if host else ["0.0.0.0", "::"]  # noqa: S104  (every address is what an empty host means)
+    """Return bound sockets. A host without IPv6 is no error if `host` is empty."""
+    wanted = [host] if host else ["0.0.0.0", "::"]  # noqa: S104  (an empty host: every address)
     sockets: list[socket.socket] = []
     for address in wanted:
         try:

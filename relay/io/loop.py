@@ -1,13 +1,14 @@
 """asyncio's own event loop, on a selector that reads the relay's sockets itself. Linux.
 
-A ready socket of the relay costs one look-up, one receive into a shared buffer and one call; asyncio makes a handle for each,
-uvloop a callback through libuv. When every ready socket was read, `end_of_round` runs, once: there the outboxes are written,
-with one write per destination. A round that finds nothing for asyncio goes straight to the next one. Timers, tasks, signals
-and what other modules connect to are asyncio's, as everywhere.
+A ready socket of the relay costs one look-up, one receive into a shared buffer and one call;
+asyncio makes a handle for each, uvloop a callback through libuv. When every ready socket was read,
+`end_of_round` runs, once: it writes the outboxes, with one write per destination. A round that
+finds nothing for asyncio goes straight to the next one. Timers, tasks, signals and other modules'
+connections are asyncio's.
 
-The same relay on uvloop carried 0.8 to 0.95 of the packets per CPU-second that this does where they come one by one or in bursts
-(bench/relay: paced, stock client, modelled trace) and as many where senders saturate it, with 3 % more memory per connection and
-5 % less CPU time per handshake.
+The same relay on uvloop carried 0.8 to 0.95 of this loop's packets per CPU-second where they come
+one by one or in bursts (bench/relay: paced, stock client, modelled trace), and as many where
+senders saturate it. It took 3 % more memory per connection and 5 % less CPU time per handshake.
 """
 
 from __future__ import annotations
@@ -31,32 +32,36 @@ _ASYNCIO: Final = ((selectors.EVENT_READ, EPOLLIN), (selectors.EVENT_WRITE, EPOL
 
 
 class Reader(Protocol):
-    """What the loop reads for."""
+    """The owner of a socket that the loop reads."""
 
     def react(self, event: int) -> bool:
-        """Do what an epoll event asks for; whether its bytes are to be read then."""
+        """React to an epoll event. Return whether bytes are to be read then."""
 
     def ended(self) -> None:
-        """No more bytes come."""
+        """Note that no more bytes come."""
 
     def lost(self, error: OSError) -> None:
-        """The connection broke."""
+        """Note that the connection broke."""
 
     def failed(self, error: Exception) -> None:
-        """Whoever got the bytes raised what nobody foresaw."""
+        """Note that the receiver of the bytes raised an unexpected exception."""
 
 
-# How one socket is read: receive into the buffer, tell how many bytes came; and whom all else is told.
+# How one socket is read: the receive, its buffer, the receiver of the count, the owner.
 Reading = tuple[Callable[[memoryview], int], memoryview, Callable[[int], None], Reader]
 
 
 class Poller(selectors.BaseSelector):
-    """One epoll for all: what asyncio registers is reported, what the relay registers is read and called right here."""
+    """One epoll for all sockets: asyncio's are reported to it, the relay's are read here.
 
-    def __init__(self, tell: Callable[[Exception], None]) -> None:
+    `report` gets unexpected exceptions.
+    """
+
+    def __init__(self, report: Callable[[Exception], None]) -> None:
         self.interrupted = False  # asyncio has something to run
-        self.end_of_round: Callable[[], bool] = lambda: False  # whether the next round must not wait; must not raise
-        self._tell = tell  # of an exception that nobody foresaw
+        # Returns whether the next round must not wait. Must not raise.
+        self.end_of_round: Callable[[], bool] = lambda: False
+        self._report = report
         self._epoll = epoll()
         self._readings: dict[int, Reading] = {}
         self._calls: dict[int, Callable[[], None]] = {}
@@ -80,13 +85,20 @@ class Poller(selectors.BaseSelector):
         self._epoll.register(fd, EPOLLIN)
 
     def forget(self, fd: int) -> None:
-        """Before a socket of `read` or `call` is closed. What epoll has found already is passed over."""
+        """Stop reading or calling; to be called before the socket is closed.
+
+        Events that epoll has found already are skipped.
+        """
         self._readings.pop(fd, None)
         self._calls.pop(fd, None)
         self._epoll.unregister(fd)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Rounds, until asyncio has something to do: what it registered is ready, `timeout` seconds passed, or it was interrupted."""
+        """Run rounds until asyncio has something to do.
+
+        That is: a socket that it registered is ready, `timeout` seconds have passed, or it was
+        interrupted.
+        """
         self.interrupted = False
         deadline = None if timeout is None else time.monotonic() + timeout
         ready: list[tuple[selectors.SelectorKey, int]] = []
@@ -102,7 +114,7 @@ class Poller(selectors.BaseSelector):
                     return ready
 
     def _read_all(self, wait: float | None, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
-        """One round: wait for any socket, and serve those that are ready; what is asyncio's is added to `ready`."""
+        """Run one round: wait, serve the relay's ready sockets, add asyncio's to `ready`."""
         readings = self._readings
         for fd, event in self._epoll.poll(wait, MAX_EVENTS):
             reading = readings.get(fd)
@@ -124,7 +136,7 @@ class Poller(selectors.BaseSelector):
                     arrived(size)
                 else:
                     reader.ended()
-            except Exception as error:  # one connection's failure is not the others'
+            except Exception as error:  # one connection's failure must not end the others
                 reader.failed(error)
 
     def _other(self, fd: int, event: int, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
@@ -132,12 +144,13 @@ class Poller(selectors.BaseSelector):
             try:
                 callback()
             except Exception as error:
-                self._tell(error)
+                self._report(error)
         elif key := self._keys.get(fd):
-            mask = (selectors.EVENT_READ if event & ~EPOLLOUT else 0) | (selectors.EVENT_WRITE if event & ~EPOLLIN else 0)
+            mask = selectors.EVENT_READ if event & ~EPOLLOUT else 0
+            mask |= selectors.EVENT_WRITE if event & ~EPOLLIN else 0
             ready.append((key, mask & key.events))
 
-    # For asyncio; selectors.BaseSelector tells what they do.
+    # For asyncio; see selectors.BaseSelector.
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = self._keep(fileobj, events, data)
@@ -171,22 +184,28 @@ class Poller(selectors.BaseSelector):
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """The relay's event loop. Its `poller` reads; what is made for asyncio to run ends the poller's rounds."""
+    """The relay's event loop. Its `poller` reads; a new callback or timer ends its rounds."""
 
     def __init__(self) -> None:
-        self.poller = Poller(self.tell)
+        self.poller = Poller(self.report)
         super().__init__(self.poller)
 
-    def tell(self, error: Exception) -> None:
-        """Log an exception that nobody foresaw."""
+    def report(self, error: Exception) -> None:
+        """Log an unexpected exception."""
         self.call_exception_handler({"message": "a callback failed", "exception": error})
 
-    def call_soon(self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None) -> asyncio.Handle:
+    def call_soon(
+        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+    ) -> asyncio.Handle:
         self.poller.interrupted = True
         return super().call_soon(callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: Unpack[Ts],
+        context: Context | None = None,
     ) -> asyncio.TimerHandle:
         self.poller.interrupted = True  # it may be due before all others
         return super().call_at(when, callback, *args, context=context)

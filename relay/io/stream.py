@@ -1,7 +1,8 @@
-"""A connected socket on the relay's loop: what is written leaves at once, or when the kernel takes it.
+"""A connected socket on the relay's loop. Writes leave at once, or when the kernel takes them.
 
-The names are those of asyncio's transports and buffered protocols, which this stands for where connections come by the
-thousand: a third of their memory, and no detour between the loop's `receive` and the receiver.
+The names are those of asyncio's transports and buffered protocols. This replaces them where
+connections come by the thousand: a third of their memory, and no detour between the loop's
+`receive` and the receiver.
 """
 
 from __future__ import annotations
@@ -12,38 +13,42 @@ from typing import Final
 
 from relay.io.loop import Loop
 
-HIGH_WATER: Final = 128 * 1024  # bytes that are not the kernel's yet; above, the receiver is told to pause, and to go on at a quarter
+# Bytes that the kernel has not taken. Above it the receiver has to pause, until a quarter is left.
+HIGH_WATER: Final = 128 * 1024
 
 
 class Receiver:
-    """Who owns a stream. `buffer` is where its bytes are put."""
+    """The owner of a stream, whose bytes are put into `buffer`."""
 
     __slots__ = ()
     buffer: memoryview
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes came, more than none."""
+        """Take `nbytes` bytes, at least one, from the buffer."""
         raise NotImplementedError
 
     def eof_received(self) -> None:
-        """No more will come."""
+        """Note that no more bytes will come."""
         raise NotImplementedError
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The stream is closed: by its owner if there is no exception."""
+        """Note that the stream is closed: by its owner if there is no exception."""
         raise NotImplementedError
 
     def pause_writing(self) -> None:
-        """More bytes than the high-water mark wait for the kernel."""
+        """Note that more bytes than the high-water mark wait for the kernel."""
 
     def resume_writing(self) -> None:
-        """No more than a quarter of that do."""
+        """Note that no more than a quarter of the high-water mark waits."""
 
 
 class Stream:
-    """Reads for its receiver as soon as it has one."""
+    """A socket that is read as soon as it has a receiver."""
 
-    __slots__ = ("_blocked", "_closing", "_events", "_fd", "_high_water", "_loop", "_reading", "_receiver", "_send", "_unsent", "socket")
+    __slots__ = (
+        "_blocked", "_closing", "_events", "_fd", "_high_water", "_loop", "_reading", "_receiver",
+        "_send", "_unsent", "socket",
+    )  # fmt: skip
 
     def __init__(self, loop: Loop, sock: socket.socket, *, high_water: int = HIGH_WATER) -> None:
         self.socket = sock
@@ -52,32 +57,33 @@ class Stream:
         self._fd = sock.fileno()  # -1 when it is closed
         self._send = sock.send
         self._unsent: bytearray | None = None
-        self._events = 0  # what is waited for
+        self._events = 0  # the epoll events that are waited for
         self._reading = True
         self._blocked = False
         self._closing = False
         self._receiver: Receiver | None = None
 
     def set_receiver(self, receiver: Receiver) -> None:
-        """Who gets what comes from now on. One that comes too late is told that the connection is lost."""
+        """Give this receiver everything from now on; `connection_lost` if the stream has ended."""
         if self._fd < 0:
             self._loop.call_soon(receiver.connection_lost, ConnectionResetError("before it was handed over"))
             return
         if self._receiver is None:
             self._events = EPOLLIN
         self._receiver = receiver
-        self._loop.poller.read(self._fd, (self.socket.recv_into, receiver.buffer, receiver.buffer_updated, self))
+        reading = (self.socket.recv_into, receiver.buffer, receiver.buffer_updated, self)
+        self._loop.poller.read(self._fd, reading)
         self._wait()
         if self._blocked:
             receiver.pause_writing()
 
     @property
     def unsent(self) -> int:
-        """Bytes that the kernel has not taken yet."""
+        """Return the number of bytes that the kernel has not taken yet."""
         return len(self._unsent or b"")
 
     def write(self, data: bytes | bytearray) -> None:
-        """Send after what was written before. Does nothing when the stream is closed."""
+        """Send behind all earlier writes. Does nothing when the stream is closed."""
         if self._unsent is None:
             try:
                 sent = self._send(data)
@@ -98,17 +104,17 @@ class Stream:
                 self._receiver.pause_writing()
 
     def pause_reading(self) -> None:
-        """Leave what comes to the kernel."""
+        """Stop reading; the kernel buffers."""
         self._reading = False
         self._wait()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Read again."""
         self._reading = not self._closing
         self._wait()
 
     def close(self) -> None:
-        """End when everything written has left. Nothing is read any more."""
+        """End when everything written has left. Reading stops now."""
         self._closing = True
         if self._unsent is None:
             self._end(None)
@@ -119,7 +125,7 @@ class Stream:
         """End now."""
         self._end(None)
 
-    # What the loop calls; see relay.loop.Reader.
+    # Called by the loop; see relay.io.loop.Reader.
 
     def react(self, event: int) -> bool:
         if self._unsent is not None and event & ~EPOLLIN:
@@ -136,7 +142,7 @@ class Stream:
         self._end(error)
 
     def failed(self, error: Exception) -> None:
-        self._loop.tell(error)
+        self._loop.report(error)
         self._end(error)
 
     def _send_more(self, unsent: bytearray) -> None:
@@ -160,7 +166,7 @@ class Stream:
                 self._receiver.resume_writing()
 
     def _wait(self) -> None:
-        """For what there is to wait for now."""
+        """Wait for the events that matter now."""
         events = (EPOLLIN if self._reading else 0) | (EPOLLOUT if self._unsent is not None else 0)
         if self._receiver is not None and events != self._events:
             self._events = events

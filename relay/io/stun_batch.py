@@ -1,12 +1,14 @@
-"""The STUN socket with many requests and many answers per system call: recvmmsg(2) and sendmmsg(2), through ctypes.
+"""The STUN socket with many datagrams per system call: recvmmsg(2) and sendmmsg(2), through ctypes.
 
-Half of what recvmsg and sendmsg cost is the two system calls, a quarter Python's addresses: text made of the kernel's bytes,
-and bytes made of that text. Here the kernel writes a sender's address where it later reads the receiver's, and the address
-that was asked where it later reads the one to answer from, so nobody parses them, and answers are packed into buffers that
-are described to the kernel once. Answers per CPU-second: 166 k with recvmsg and sendmsg (stun_socket.py), 307 k so, derper 312 k to
-321 k. ctypes has nothing to do per datagram, two calls per batch only.
+Half of the cost of recvmsg and sendmsg is the two system calls. A quarter is Python's addresses:
+text made of the kernel's bytes, and bytes made of that text. Here the kernel writes a sender's
+address where it later reads the receiver's, and the address that was asked where it later reads the
+one to answer from. So no code parses them. Answers are packed into buffers that are described to
+the kernel once. Answers per CPU-second: 166 k with recvmsg and sendmsg (stun_socket.py), 307 k
+here, 312 k to 321 k by derper. ctypes makes two calls per batch, and does nothing per datagram.
 
-macOS and old C libraries lack the calls, and a sandbox may refuse them: `open_stun` takes the other one there.
+macOS and old C libraries lack the calls, and a sandbox may refuse them: there `open_stun` uses the
+other socket.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ _SOURCE6: Final = 28  # bytes of a struct sockaddr_in6
 _ANSWER6: Final = 44
 _ANY_INTERFACE: Final = memoryview(bytes(4 * BATCH)).cast("I")
 _INTERFACE4: Final = (Asked4.interface.offset,)
-_INTERFACES6: Final = (Asked.six.offset + Asked6.interface.offset, Asked.four.offset + Asked4.interface.offset)
+_INTERFACES6: Final = (
+    Asked.six.offset + Asked6.interface.offset,
+    Asked.four.offset + Asked4.interface.offset,
+)
 
 
 class _Iovec(ctypes.Structure):
@@ -51,13 +56,13 @@ class _Header(ctypes.Structure):
 
 
 class _Message(ctypes.Structure):
-    """struct mmsghdr: `size` is how many bytes came."""
+    """struct mmsghdr: `size` is the number of bytes that came."""
 
     _fields_ = (("header", _Header), ("size", ctypes.c_uint32))
 
 
 def _find(name: str, *more: Any) -> Callable[..., int] | None:
-    """A system call of the C library on (socket, messages, count, flags), if it has it."""
+    """Return the C library's function on (socket, messages, count, flags), or None."""
     function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
     if function is None:
         return None
@@ -71,7 +76,7 @@ _sendmmsg: Final = _find("sendmmsg")
 
 
 def open_stun(loop: Loop, sock: socket.socket, silent: Callable[[], bool]) -> StunSocket:
-    """Answer STUN on a bound, non-blocking socket, in the best way that this system has."""
+    """Answer STUN on a bound, non-blocking socket, in the best way of this system."""
     return (BatchedStunSocket if _is_served(sock) else StunSocket)(loop, sock, silent)
 
 
@@ -84,7 +89,10 @@ def _is_served(sock: socket.socket) -> bool:
 
 
 class _Batch:
-    """BATCH messages for the kernel, every `stride` bytes of `data`; their addresses and control messages stand in the others."""
+    """BATCH messages for the kernel, one every `stride` bytes of `data`.
+
+    `names` holds their addresses, `controls` their control messages.
+    """
 
     def __init__(self, stride: int, names: bytearray, controls: bytearray) -> None:
         self.data = bytearray(BATCH * stride)
@@ -99,7 +107,8 @@ class _Batch:
         self.address: Final = ctypes.addressof(self._messages)
         messages = memoryview(self._messages).cast("B")
         self.sizes: Final = _every(messages.cast("I"), _Message.size.offset, ctypes.sizeof(_Message))
-        self.control_sizes: Final = _every(messages.cast("L"), _Header.control_size.offset, ctypes.sizeof(_Message))
+        words, offset = messages.cast("L"), _Header.control_size.offset
+        self.control_sizes: Final = _every(words, offset, ctypes.sizeof(_Message))
 
     def resize(self, slot: int, size: int) -> None:
         """Send so many bytes of a slot."""
@@ -107,7 +116,7 @@ class _Batch:
 
 
 class BatchedStunSocket(StunSocket):
-    """A StunSocket with a slot per datagram: what arrives in one is answered in the slot of the same number."""
+    """A StunSocket with a slot per datagram; requests are answered in slots of the same number."""
 
     def _prepare(self) -> None:
         assert _recvmmsg is not None and _sendmmsg is not None  # noqa: S101  (for the type checker)
@@ -120,13 +129,14 @@ class BatchedStunSocket(StunSocket):
         self._answers = _Batch(ANSWER4 if self._is_ipv4 else _ANSWER6, self._sources, controls)
         self._control_room = memoryview(bytearray(self._requests.control_sizes)).cast("L")
         words = memoryview(controls).cast("I")
-        self._interfaces = [_every(words, offset, control_size) for offset in (_INTERFACE4 if self._is_ipv4 else _INTERFACES6)]
+        offsets = _INTERFACE4 if self._is_ipv4 else _INTERFACES6
+        self._interfaces = [_every(words, offset, control_size) for offset in offsets]
         self._request_view, self._source_view = memoryview(self._requests.data), memoryview(self._sources)
 
     def _read(self) -> None:
         silent = self._silent()
         for _ in range(MAX_PER_WAKE // BATCH):
-            self._requests.control_sizes[:] = self._control_room  # the kernel puts there how much of it was taken
+            self._requests.control_sizes[:] = self._control_room  # the kernel writes the sizes used
             count = self._receive(self._fd, self._requests.address, BATCH, socket.MSG_DONTWAIT, None)
             if count < 0:
                 if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
@@ -141,7 +151,7 @@ class BatchedStunSocket(StunSocket):
                 return
 
     def _answer(self, sizes: list[int]) -> None:
-        """Answer the datagrams of these sizes, in runs between those that deserve none."""
+        """Answer the datagrams of these sizes, in runs between those that get no answer."""
         count = len(sizes)
         self._answers.control_sizes[:] = self._requests.control_sizes
         for interfaces in self._interfaces:
@@ -158,7 +168,7 @@ class BatchedStunSocket(StunSocket):
         self._send_run(first, count)
 
     def _answer_one(self, slot: int, size: int) -> bool:
-        """Pack the answer for a slot; whether it gets one."""
+        """Pack the answer for a slot. Return whether it gets one."""
         txid = self._parse(slot, size)
         if txid is None:
             return False
@@ -183,9 +193,13 @@ class BatchedStunSocket(StunSocket):
             return None
 
     def _send_run(self, first: int, after: int) -> None:
-        """Send the answers of these slots. One that cannot be sent (port 0, the kernel's buffer is full) is passed over."""
+        """Send the answers of these slots.
+
+        One that cannot be sent (port 0, the kernel's buffer is full) is skipped.
+        """
         while first < after:
-            sent = self._send(self._fd, self._answers.address + first * ctypes.sizeof(_Message), after - first, socket.MSG_DONTWAIT)
+            start = self._answers.address + first * ctypes.sizeof(_Message)
+            sent = self._send(self._fd, start, after - first, socket.MSG_DONTWAIT)
             if sent > 0:
                 self.requests.success += sent
                 first += sent
@@ -195,10 +209,10 @@ class BatchedStunSocket(StunSocket):
 
 
 def _every(view: memoryview, offset: int, stride: int) -> memoryview:
-    """The items of a view that stand at an offset in bytes and, from there, every stride bytes."""
+    """Return the items of a view at an offset in bytes and, from there, every stride bytes."""
     return view[offset // view.itemsize :: stride // view.itemsize]
 
 
 def _address(buffer: bytearray) -> int:
-    """Where it lies; it must not be resized after this."""
+    """Return the buffer's address; it must not be resized after this."""
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))

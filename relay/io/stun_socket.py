@@ -1,7 +1,8 @@
 """The STUN socket: two system calls per answer, as many answers per wake-up as are asked for.
 
-asyncio's datagram protocols know no control messages, which tell the address that was asked (pktinfo.py). Where the C library
-has system calls for many datagrams at once, stun_batch.py is what serves, with half the CPU time.
+asyncio's datagram protocols know no control messages, which carry the address that was asked
+(pktinfo.py). Where the C library has system calls for many datagrams at once, stun_batch.py serves,
+in half the CPU time.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _CONTROL_SIZE: Final = ctypes.sizeof(pktinfo.Asked)
 class StunSocket:
     """Answers STUN on one bound, non-blocking socket, from the address that was asked.
 
-    `silent()` says when not to: the relay itself does not work.
+    It answers nothing while `silent()` is true, which means that the relay itself does not work.
     """
 
     def __init__(self, loop: Loop, sock: socket.socket, silent: Callable[[], bool]) -> None:
@@ -41,12 +42,12 @@ class StunSocket:
 
     @property
     def family(self) -> str:
-        """ipv4 or ipv6, as the metric has it."""
+        """Return `ipv4` or `ipv6`, as the metric has it."""
         return "ipv4" if self._is_ipv4 else "ipv6"
 
     @property
     def port(self) -> int:
-        """The bound port."""
+        """Return the bound port."""
         return int(self._socket.getsockname()[1])
 
     def close(self) -> None:
@@ -58,7 +59,9 @@ class StunSocket:
         self._buffer = bytearray(MAX_DATAGRAM)
 
     def _read(self) -> None:
-        receive, send, requests, buffer = self._socket.recvmsg_into, self._socket.sendmsg, self.requests, self._buffer
+        receive, send = self._socket.recvmsg_into, self._socket.sendmsg
+        requests, buffer = self.requests, self._buffer
+        inet_aton, inet_pton = socket.inet_aton, socket.inet_pton
         parse, pack, is_ipv4 = stun.parse_request, stun.pack_response, self._is_ipv4
         silent = self._silent()
         for _ in range(MAX_PER_WAKE):
@@ -78,10 +81,11 @@ class StunSocket:
                 self.silenced += 1
                 continue
             host = source[0]
-            packed = socket.inet_aton(host) if is_ipv4 else socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+            packed = inet_aton(host) if is_ipv4 else inet_pton(socket.AF_INET6, host.partition("%")[0])
             try:
                 send([pack(txid, packed, source[1])], pktinfo.reply(asked), 0, source)
             except OSError:
-                requests.write_error += 1  # port 0, or the kernel's buffer is full: nobody waits for it
+                # Port 0, or the kernel's buffer is full; no client waits for it.
+                requests.write_error += 1
                 continue
             requests.success += 1

@@ -1,4 +1,4 @@
-"""The end of each round of the loop: what the round put into outboxes is written. A part of the hot path, like link.py."""
+"""The end of each round of the loop: the outboxes are written. On the hot path, like link.py."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ if TYPE_CHECKING:
 
 
 class Tick:
-    """Writes what one round of the loop put into outboxes, and ends the connections that are to end."""
+    """Writes the outboxes at the end of each round, and ends the connections that are to end.
 
-    def __init__(self, clock: Callable[[], float], tell: Callable[[Exception], None], switch: Switch, tally: Tally) -> None:
+    `report` gets unexpected exceptions.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], report: Callable[[Exception], None], switch: Switch, tally: Tally
+    ) -> None:
         self._counts = switch.counts
         self._clock = clock
-        self._tell = tell  # of an exception that nobody foresaw
+        self._report = report
         self._switch = switch
         self._tally = tally
 
     def flush(self) -> bool:
-        """One write per outbox that has something to write; whether some have more."""
+        """Write once per outbox that has bytes. Return whether some have more."""
         switch = self._switch
         if not switch.dirty and not switch.hangups:
             return False
@@ -44,7 +49,7 @@ class Tick:
                     outbox.octets += len(chunk)
                     outbox.link.write(chunk)
             except Exception as error:  # the others' packets must leave
-                self._tell(error)
+                self._report(error)
                 outbox.link.end(Close.FAILED)
         while switch.hangups:
             session, reason = switch.hangups.popitem()

@@ -1,8 +1,9 @@
 """TLS on memory BIOs that all connections share, and the certificate it serves.
 
-The BIOs are empty between any two calls, because OpenSSL takes what it needs of a partial record into its own buffer. A
-pair per connection would keep the size of its largest burst for ever (measured after 1 MB each: 279 kB per connection;
-shared: 14 kB, as if idle). Whoever writes to INCOMING must leave it empty, also after an error.
+The BIOs are empty between any two calls, because OpenSSL takes a partial record into its own
+buffer. A pair per connection would keep the size of its largest burst as long as it lives (measured
+after 1 MB each: 279 kB per connection; shared: 14 kB, as if idle). A caller that writes to INCOMING
+must leave it empty, also after an error.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ CLOSED: Final = Close.CLOSED_BY_CLIENT
 
 
 class Channel:
-    """What lies between the socket's bytes and the plain ones: here, nothing.
+    """The layer between the socket's bytes and the plain ones. This one changes nothing.
 
-    `closed`: why nothing can come any more; None while the peer has neither ended nor broken its TLS.
+    `closed` is the reason why no more bytes can come. It is None while the peer has neither ended
+    nor broken its TLS.
     """
 
     __slots__ = ()
@@ -34,19 +36,19 @@ class Channel:
     closed: WhyClosed | None = None
 
     def unseal(self, data: bytes | memoryview) -> bytes:
-        """The plain bytes that `data` completes. Look at `take_reply` and `closed` after it."""
+        """Return the plain bytes that `data` completes. Then look at `take_reply` and `closed`."""
         return bytes(data)
 
     def take_reply(self) -> bytes:
-        """What the last `unseal` wants written: TLS's own bytes."""
+        """Return TLS's own bytes that the last `unseal` wants written."""
         return b""
 
     def seal(self, data: bytes | bytearray) -> bytes | bytearray:
-        """What to write to the socket for plain `data`."""
+        """Return the bytes to write to the socket for plain `data`."""
         return data
 
     def goodbye(self) -> bytes:
-        """What to write last."""
+        """Return the bytes to write last."""
         return b""
 
 
@@ -95,17 +97,18 @@ class TlsChannel(Channel):
         return OUTGOING.read()
 
     def goodbye(self) -> bytes:
-        """close_notify, so that the client sees a proper end."""
-        with suppress(ssl.SSLError):  # it would wait for the client's own
+        """Return TLS's close_notify, so that the client sees a proper end."""
+        with suppress(ssl.SSLError):  # unwrap would wait for the client's own
             self.tls.unwrap()
         return OUTGOING.read()
 
 
 def make_server_context(chain: Path, key: Path, meta_certificate: str) -> ssl.SSLContext:
-    """Serve `chain` with the fast start's certificate behind it. Raises OSError and ssl.SSLError (an OSError) if unreadable.
+    """Return a context that serves `chain` with the fast start's certificate behind it.
 
-    The client's preference decides the cipher: Tailscale's clients ask for AES-128-GCM. Session tickets would cost more
-    than they save, because those clients do not resume.
+    The client's preference decides the cipher: Tailscale's clients ask for AES-128-GCM. Session
+    tickets would cost more than they save, because those clients do not resume. Raises OSError and
+    ssl.SSLError (an OSError) if a file is unreadable.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

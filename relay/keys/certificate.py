@@ -1,6 +1,7 @@
-"""What a certificate says of itself: for whom it is, and from when to when. Reads just that much of X.509's DER.
+"""A certificate's names and times. Reads just that much of X.509's DER.
 
-`cryptography` could tell the same, but makes a relay's start slower by a quarter (measured: 51 ms of CPU).
+`cryptography` could read the same, but makes a relay's start slower by a quarter (measured: 51 ms
+of CPU).
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ class CertInfo:
     not_after: float
 
     def is_for(self, hostname: str) -> bool:
-        """Whether clients that ask for this name, or address, are satisfied; `*.` stands for one label."""
+        """Whether the certificate is valid for this name or address; `*.` matches one label."""
         wanted = _normal(hostname)
         _, dot, parent = wanted.partition(".")
         return wanted in self.names or bool(dot and f"*.{parent}" in self.names)
 
 
 def first_certificate(pem: str) -> bytes:
-    """The leaf of a chain in PEM, as DER. Raises ValueError."""
+    """Return the leaf of a chain in PEM, as DER. Raises ValueError."""
     match = _FIRST_CERTIFICATE.search(pem)
     if match is None:
         raise ValueError("no certificate in this PEM text")
@@ -43,11 +44,12 @@ def first_certificate(pem: str) -> bytes:
 
 
 def parse_certificate(der: bytes) -> CertInfo:
-    """Raises ValueError if this is no X.509 certificate."""
+    """Parse a certificate in DER. Raises ValueError if it is no X.509 certificate."""
     try:
         ((_, certificate),) = _elements(der)
         (_, tbs), *_ = _elements(certificate)
-        fields = [field for field in _elements(tbs) if field[0] != _TAG_0]  # the version may be missing
+        # The version may be missing.
+        fields = [field for field in _elements(tbs) if field[0] != _TAG_0]
         (_, validity), extensions = fields[3], [body for tag, body in fields if tag == _TAG_3]
         not_before, not_after = (_parse_time(tag, body) for tag, body in _elements(validity))
         names = tuple(name for body in extensions for name in _alternative_names(body))
@@ -57,7 +59,7 @@ def parse_certificate(der: bytes) -> CertInfo:
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(tag, content) of the DER elements that lie one behind the other."""
+    """Yield (tag, content) of each DER element in a sequence."""
     position = 0
     while position < len(data):
         tag, size = data[position], data[position + 1]
@@ -80,7 +82,7 @@ def _parse_time(tag: int, body: bytes) -> float:
 
 
 def _alternative_names(extensions: bytes) -> Iterator[str]:
-    """The names of the subjectAltName extension, if there is one."""
+    """Yield the names of the subjectAltName extension, if there is one."""
     ((_, sequence),) = _elements(extensions)
     for _, extension in _elements(sequence):
         (_, identifier), *_, (_, value) = _elements(extension)

@@ -1,7 +1,7 @@
-"""Certificate files as derper's manual mode names them, and a self-signed one for a relay without a domain.
+"""Certificate files as derper's manual mode names them, and a self-signed one for IP addresses.
 
-Such a relay is reached by its IP address, and its certificate is pinned in the DERP map: `CertName` =
-`sha256-raw:<hex of the certificate's SHA-256>`; no authority is involved.
+A relay without a domain is reached by its IP address, and its certificate is pinned in the DERP
+map: `CertName` = `sha256-raw:<hex of the certificate's SHA-256>`; no authority is involved.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from pathlib import Path
 from relay.keys.certificate import first_certificate
 from relay.keys.node_key import write_new
 
-# derper takes one year, after which every pinned client refuses it and the map must change. Nothing but the pin is
-# trusted here, so the pin may live as long as the relay.
+# derper takes one year. After it every pinned client refuses the certificate, and the map must
+# change. Nothing but the pin is trusted here, so the pin may live as long as the relay.
 LIFETIME = timedelta(days=3650)
 _NOT_IN_FILE_NAMES = re.compile(r"[^a-zA-Z0-9.-]")
 
 
 def cert_paths(cert_dir: str, hostname: str) -> tuple[Path, Path]:
-    """Certificate chain and key for a host name or address: `<certdir>/<name>.crt`, `.key`; IPv6 loses its colons."""
+    """Return the paths of chain and key: `<certdir>/<name>.crt` and `.key`.
+
+    The name is a host name or an address. An IPv6 address loses its colons.
+    """
     name = _NOT_IN_FILE_NAMES.sub("", hostname)
     return Path(cert_dir) / f"{name}.crt", Path(cert_dir) / f"{name}.key"
 
@@ -37,8 +40,12 @@ def is_ip(hostname: str) -> bool:
 
 
 def make_self_signed(address: str, now_unix_s: float) -> tuple[bytes, bytes]:
-    """Certificate and private key, both PEM: P-256, name and only alternative name the IP address, for TLS servers."""
-    # Imported here: it takes a third of the relay's start-up time, and only a relay without a domain needs it once.
+    """Return certificate and private key, both PEM.
+
+    P-256, for TLS servers; the name and the only alternative name are the IP address.
+    """
+    # Imported here: it takes a third of the relay's start-up time, and only a relay without a
+    # domain needs it, once.
     from cryptography import x509  # noqa: PLC0415
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
@@ -47,9 +54,11 @@ def make_self_signed(address: str, now_unix_s: float) -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
     now = datetime.fromtimestamp(now_unix_s, timezone.utc)
+    begin, end, serial = now - timedelta(hours=1), now + LIFETIME, x509.random_serial_number()
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
     builder = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(hours=1), now + LIFETIME)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
+        x509.CertificateBuilder(name, name, key.public_key(), serial, begin, end)
+        .add_extension(names, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
     )
@@ -60,7 +69,10 @@ def make_self_signed(address: str, now_unix_s: float) -> tuple[bytes, bytes]:
 
 
 def ensure_self_signed(cert_dir: str, hostname: str, now_unix_s: float) -> bool:
-    """Make the files for an address if neither exists; True if they were made. Raises OSError."""
+    """Make the files for an address if neither exists; return whether they are new.
+
+    Raises OSError.
+    """
     certificate_path, key_path = cert_paths(cert_dir, hostname)
     if not is_ip(hostname) or certificate_path.exists() or key_path.exists():
         return False
@@ -72,10 +84,13 @@ def ensure_self_signed(cert_dir: str, hostname: str, now_unix_s: float) -> bool:
 
 
 def pin_of(pem: str) -> str:
-    """`sha256-raw:<hex>` of the first certificate in PEM text: what `CertName` in the DERP map is. Raises ValueError."""
+    """Return `sha256-raw:<hex>` of the first certificate in PEM text: a `CertName` of the DERP map.
+
+    Raises ValueError.
+    """
     return "sha256-raw:" + hashlib.sha256(first_certificate(pem)).hexdigest()
 
 
 def map_node(hostname: str, pin: str) -> str:
-    """One node of a DERP map, as JSON, ready to paste; derper logs the same."""
+    """Return one node of a DERP map, as JSON, ready to paste; derper logs the same."""
     return json.dumps({"Name": "custom", "RegionID": 900, "HostName": hostname, "CertName": pin})

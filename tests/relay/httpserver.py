@@ -1,6 +1,7 @@
-"""A scripted HTTP server for tests: answers each request as told and remembers what it was asked."""
+"""A scripted HTTP server for tests: it answers in a given order and remembers all requests."""
 
 import asyncio
+import functools
 import ssl
 import time
 from contextlib import asynccontextmanager
@@ -9,9 +10,10 @@ import h11
 
 
 class Script:
-    """`answers` are given in turn, the last one for ever: (status, body), (status, body, headers), or bytes to send raw.
+    """`answers` are given in turn, and the last one again and again.
 
-    `before_answer` is awaited between a request and its answer; raise ConnectionResetError there to hang up.
+    Each is (status, body), (status, body, headers), or bytes to send raw. `before_answer` is
+    awaited between a request and its answer; raise ConnectionResetError there to close.
     """
 
     def __init__(self, *answers, before_answer=None):
@@ -62,9 +64,19 @@ class Script:
             writer.close()
 
 
+def asynchronous(test):
+    """Run a test that is a coroutine."""
+
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
 @asynccontextmanager
 async def serving(script, *, tls=None, unix_path=None):
-    """Run the script on loopback or a unix socket; gives the base URL, or the path."""
+    """Run the script on loopback or a unix socket; the block gets the base URL, or the path."""
     tasks = set()
 
     async def connected(reader, writer):
@@ -88,7 +100,7 @@ async def serving(script, *, tls=None, unix_path=None):
 
 
 def tls_context(directory, make_self_signed):
-    """A server context for 127.0.0.1, and the file to trust it by."""
+    """Return a server context for 127.0.0.1, and the file to trust it by."""
     certificate, key = make_self_signed("127.0.0.1", time.time())
     (directory / "c.pem").write_bytes(certificate)
     (directory / "k.pem").write_bytes(key)

@@ -79,7 +79,7 @@ class Manager:
             )  # fmt: skip
 
     def hear(self, wanted: str, within_s: float = 10) -> float:
-        """Wait for a notification; seconds that it took."""
+        """Wait for a notification. Return the seconds that it took."""
         began = time.monotonic()
         self.notify.settimeout(0.1)
         while not any(line.startswith(wanted) for text in self.heard for line in text.splitlines()):

@@ -1,4 +1,4 @@
-"""Bad input gets a counted reason, and has no other effect.
+"""Bad input gets a counted reason, and nothing else.
 
 No exception in the log, no growth, no other client disturbed. Each row of the list has its test,
 against a running relay. The reasons are the words that /metrics shows.
@@ -288,7 +288,7 @@ def test_a_wall_clock_that_jumps(tmp_path: Path) -> None:
         live.assert_undisturbed()
 
 
-HTTP_MESSES = {  # name: (the bytes, the reason that they are counted under)
+HTTP_MESSES = {  # name: (the bytes, the reason that is counted)
     "no host": (b"GET /derp HTTP/1.1\r\nUpgrade: DERP\r\n\r\n", "bad_http"),
     "endless header": (b"GET /derp HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000, "bad_http"),
     "many headers": (b"GET /derp HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 20_000, "bad_http"),
@@ -337,27 +337,25 @@ def test_one_that_asks_for_pages_and_never_reads(live: Live, undisturbed: None) 
 @pytest.mark.parametrize("path", ["/metrics", "/debug/", "/debug/clients/"])
 def test_debug_pages_are_not_for_proxied_peers(live: Live, path: str) -> None:
     with live.open() as sock:
-        sock.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.7\r\n"
-            "Connection: close\r\n\r\n".encode()
-        )
+        headers = "Host: x\r\nX-Forwarded-For: 198.51.100.7\r\nConnection: close\r\n"
+        sock.sendall(f"GET {path} HTTP/1.1\r\n{headers}\r\n".encode())
         assert sock.recv(4096).split(b" ")[1] in (b"403", b"404")
 
 
 def test_sends_to_itself_and_to_unknown_keys_are_cheap(live: Live, undisturbed: None) -> None:
     with live.connect() as mallory:
-        nobody = os.urandom(32)
+        unknown = os.urandom(32)
         for _ in range(200):
             for _ in range(20):
-                mallory.client.send(nobody, bytes(1200))
+                mallory.client.send(unknown, bytes(1200))
             mallory.flush()
         mallory.client.ping(b"all done")
         mallory.flush()
         mallory.expect(derp.Ponged)
 
 
-def test_ten_thousand_unknown_destinations_cost_no_memory(live: Live, undisturbed: None) -> None:
-    """Whatever the relay remembers per destination is bounded."""
+def test_ten_thousand_unknown_keys_cost_no_memory(live: Live, undisturbed: None) -> None:
+    """The relay's memory per destination is bounded."""
     before = live.usage().rss
     with live.connect() as mallory:
         for _ in range(100):

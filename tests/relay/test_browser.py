@@ -32,10 +32,7 @@ def read_head(sock: socket.socket) -> bytes:
 
 
 class Browser:
-    """A client that logs in over WebSocket.
-
-    Like a browser's library it refuses messages above 32 KiB.
-    """
+    """A client on WebSocket. Like a browser's library it refuses messages above 32 KiB."""
 
     def __init__(self, relay: Live) -> None:
         self.sock = relay.open()

@@ -1,4 +1,4 @@
-"""A connection that ends leaves nothing: FIN, RST or silence, in every state from SYN on."""
+"""Nothing of a connection stays after FIN, RST or silence, in every state from SYN on."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ def test_nothing_stays(
     eventually(lambda: _open_files(live) <= files, 8)
 
 
-def test_one_who_is_gone_when_admitted_is_no_client(live: Live) -> None:
-    """All that a login needs comes at once, and the client is gone when the answers come."""
+def test_one_that_is_gone_when_admitted_is_no_client(live: Live) -> None:
+    """A whole login comes at once, and its client is gone before the answers."""
     with live.connect() as peer:
         server_key = peer.client.server_key
     for _ in range(20):
@@ -144,10 +144,7 @@ def test_one_who_is_gone_when_admitted_is_no_client(live: Live) -> None:
 
 
 def test_silence_before_login_ends_the_connection(live: Live) -> None:
-    """In every state in which a client may fall silent.
-
-    All of them at once, as each takes the whole limit.
-    """
+    """A client falls silent in any state: all at once, as each takes the whole time limit."""
     began, ended = time.monotonic(), {}
 
     def wait(name: str, sock: socket.socket) -> None:
@@ -208,9 +205,7 @@ def test_packets_sent_just_before_the_end_arrive(live: Live) -> None:
 
 
 def test_the_same_key_comes_back_at_once(live: Live) -> None:
-    """A laptop changes networks: its old connection is still there when the new one logs in, and
-    dies later.
-    """
+    """A laptop changes networks: its old connection ends after the new one has logged in."""
     key = make_private_key()
     with live.connect() as bob:
         old = live.connect(key)
@@ -235,8 +230,9 @@ def test_a_thousand_half_open_handshakes_of_one_address(live: Live) -> None:
             assert bob.expect(derp.Received, 10).packet == b"among them"
         grown = live.usage().rss - before
         eventually(lambda: _open_files(live) <= files, 4 * TIMEOUT_S)
-    # The one or the other.
-    eventually(lambda: live.counted(counted, "^relay_refusals.*(too_many_handshakes_here|timeout)") == 1000)
+    eventually(
+        lambda: live.counted(counted, "^relay_refusals.*(too_many_handshakes_here|timeout)") == 1000
+    )  # the one or the other
     assert grown < 60_000_000
 
 

@@ -1,6 +1,6 @@
-"""Behind a proxy, limits, pages and the admission controller see the client's own address.
+"""Behind a proxy limits, pages and the admission controller see the client's own address.
 
-Real processes. The proxy is the peer at 127.0.0.2; 127.0.0.1 is a client like any other.
+Real processes. Connections from 127.0.0.2 are the proxy's; 127.0.0.1 is a client like any other.
 """
 
 from __future__ import annotations
@@ -105,14 +105,14 @@ def test_a_proxy_that_says_nothing_proper_is_hung_up_on(proxied: tuple[Live, int
 
 
 def test_the_debug_listener_expects_no_header(proxied: tuple[Live, int]) -> None:
-    """Prometheus may sit on the proxy's machine."""
+    """Prometheus may run on the proxy's machine."""
     _, inside = proxied
     assert "derp_accepts" in get(inside, "/metrics", source=PROXY)
 
 
 @pytest.fixture
 def controller() -> Iterator[tuple[str, Script]]:
-    """Serve an admission controller that admits every client and remembers the questions."""
+    """An admission controller that admits every client and remembers the requests."""
     script, loop, up, urls = Script((200, b'{"Allow":true}')), asyncio.new_event_loop(), threading.Event(), []
     done = asyncio.Event()
 
@@ -164,7 +164,7 @@ def test_forwarded_for_reaches_the_controller_and_the_pages(
 
 
 def test_debug_pages_are_not_for_what_a_proxy_passes_on(tmp_path: Path) -> None:
-    """Not even for a proxy that does not say for whom it asks."""
+    """Not even for a proxy that does not name the client."""
     with live.relay(tmp_path, "-trusted-proxies", PROXY, tls=False) as relay:
         assert get(relay.running.port, "/debug/check", source=PROXY) == "debug access denied\n"
         assert "okay" in get(relay.running.port, "/debug/check")

@@ -8,8 +8,7 @@ from relay.admission import admission
 from relay.admission.admission import Admission, AllowFileCheck, Cached, TailscaledCheck, UrlCheck, Verdict
 from relay.admission.allow_file import AllowFile
 from relay.core.reasons import Answer
-from tests.relay.httpserver import Script, serving
-from tests.relay.test_http_client import asynchronous
+from tests.relay.httpserver import Script, asynchronous, serving
 
 A, B = bytes(range(32)), bytes(range(32, 64))
 

@@ -3,7 +3,13 @@ import pytest
 from relay.golang import flag
 from relay.golang.flag import FlagError, HelpWanted
 
-SETTERS = {"b": flag.parse_bool, "n": flag.parse_int, "s": str, "d": flag.parse_duration, "f": flag.parse_float}
+SETTERS = {
+    "b": flag.parse_bool,
+    "n": flag.parse_int,
+    "s": str,
+    "d": flag.parse_duration,
+    "f": flag.parse_float,
+}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +66,18 @@ def test_help_is_wanted(argv):
 
 @pytest.mark.parametrize(
     "text, value",
-    [("0", 0), ("-1", -1), ("+7", 7), ("0x1F", 31), ("0b101", 5), ("0o17", 15), ("017", 15), ("-017", -15), ("1_000", 1000), ("00", 0)],
+    [
+        ("0", 0),
+        ("-1", -1),
+        ("+7", 7),
+        ("0x1F", 31),
+        ("0b101", 5),
+        ("0o17", 15),
+        ("017", 15),
+        ("-017", -15),
+        ("1_000", 1000),
+        ("00", 0),
+    ],
 )
 def test_integers_in_gos_literal_forms(text, value):
     assert flag.parse_int(text) == value
@@ -73,7 +90,8 @@ def test_no_integers(text):
 
 
 @pytest.mark.parametrize(
-    "text, value", [("1", 1.0), (".5", 0.5), ("2.", 2.0), ("1e3", 1000.0), ("+Inf", float("inf")), ("-inf", float("-inf"))]
+    "text, value",
+    [("1", 1.0), (".5", 0.5), ("2.", 2.0), ("1e3", 1000.0), ("+Inf", float("inf")), ("-inf", float("-inf"))],
 )
 def test_floats(text, value):
     assert flag.parse_float(text) == value
@@ -108,7 +126,16 @@ def test_no_durations(text):
 
 @pytest.mark.parametrize(
     "seconds, text",
-    [(0, "0s"), (1.5, "1.5s"), (600, "10m0s"), (5400, "1h30m0s"), (0.25, "250ms"), (3e-6, "3µs"), (5e-9, "5ns"), (-2, "-2s")],
+    [
+        (0, "0s"),
+        (1.5, "1.5s"),
+        (600, "10m0s"),
+        (5400, "1h30m0s"),
+        (0.25, "250ms"),
+        (3e-6, "3µs"),
+        (5e-9, "5ns"),
+        (-2, "-2s"),
+    ],
 )
 def test_durations_print_as_in_go(seconds, text):
     assert flag.format_duration(seconds) == text
@@ -121,7 +148,12 @@ def test_lists_ignore_blanks():
 
 @pytest.mark.parametrize(
     "address, parts",
-    [(":443", ("", "443")), ("1.2.3.4:80", ("1.2.3.4", "80")), ("[::1]:80", ("::1", "80")), ("host:https", ("host", "https"))],
+    [
+        (":443", ("", "443")),
+        ("1.2.3.4:80", ("1.2.3.4", "80")),
+        ("[::1]:80", ("::1", "80")),
+        ("host:https", ("host", "https")),
+    ],
 )
 def test_split_host_port(address, parts):
     assert flag.split_host_port(address) == parts

@@ -1,4 +1,4 @@
-"""What a conversation over HTTP does beside the reference's answers: odd requests, odd endings."""
+"""A conversation over HTTP beside the reference's answers: odd requests, odd endings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ def conversation(answer=http11.answer, **options) -> http11.Conversation:
 )
 def test_a_websocket_upgrade_that_breaks_the_rfc_is_refused_with_words(head, words):
     said = conversation().receive(
-        b"GET /derp HTTP/1.1\r\n" + HOST + b"Upgrade: websocket\r\nSec-WebSocket-Protocol: derp\r\n" + head + b"\r\n"
+        b"GET /derp HTTP/1.1\r\n"
+        + HOST
+        + b"Upgrade: websocket\r\nSec-WebSocket-Protocol: derp\r\n"
+        + head
+        + b"\r\n"
     )
     assert said.startswith(b"HTTP/1.1 4")
     assert words in said
@@ -46,7 +50,11 @@ def test_the_short_cut_for_stock_clients_says_what_h11_says(fast, ideal):
     fields = ("answer", "rest", "is_websocket", "not_ideal")
     assert [getattr(short, name) for name in fields] == [getattr(long, name) for name in fields]
     assert (short.request.client, short.request.path) == (long.request.client, long.request.path)
-    for other in (request[:-1], request.replace(b"derp HTTP", b"derp/ HTTP"), request.replace(HOST, HOST + b"X-Forwarded-For: ::1\r\n")):
+    for other in (
+        request[:-1],
+        request.replace(b"derp HTTP", b"derp/ HTTP"),
+        request.replace(HOST, HOST + b"X-Forwarded-For: ::1\r\n"),
+    ):
         assert http11.match_stock_upgrade(other, pages, peer="192.0.2.1") is None
     switched_off = http11.Pages(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, derp=False)
     assert http11.match_stock_upgrade(request, switched_off, peer="192.0.2.1") is None
@@ -54,12 +62,14 @@ def test_the_short_cut_for_stock_clients_says_what_h11_says(fast, ideal):
 
 @pytest.mark.parametrize("answer", [http11.answer, http11.answer_plain])
 @pytest.mark.parametrize("target", [b"example.org:443", b"/generate_204", b"/derp"])
-def test_nobody_gets_a_tunnel(answer, target):
-    """Whatever the page: h11 would take any 2xx answer for the beginning of one."""
+def test_no_client_gets_a_tunnel(answer, target):
+    """With any page: h11 would take any 2xx answer for the beginning of one."""
     talk = conversation(answer)
     said = talk.receive(b"CONNECT " + target + b" HTTP/1.1\r\n" + HOST + b"Upgrade: DERP\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 403 ")
-    assert talk.receive(b"GET /robots.txt HTTP/1.1\r\n" + HOST + b"\r\n").startswith((b"HTTP/1.1 200", b"HTTP/1.1 302"))
+    assert talk.receive(b"GET /robots.txt HTTP/1.1\r\n" + HOST + b"\r\n").startswith(
+        (b"HTTP/1.1 200", b"HTTP/1.1 302")
+    )
 
 
 def test_a_body_is_passed_over_up_to_a_size():
@@ -83,7 +93,10 @@ def test_no_more_than_a_few_requests_are_answered_at_once():
     request = b"GET /robots.txt HTTP/1.1\r\n" + HOST + b"\r\n"
     talk = conversation()
     for _ in range(3):
-        assert talk.receive(request * (http11.MAX_PIPELINED - 1)).count(b"HTTP/1.1 200 OK") == http11.MAX_PIPELINED - 1
+        assert (
+            talk.receive(request * (http11.MAX_PIPELINED - 1)).count(b"HTTP/1.1 200 OK")
+            == http11.MAX_PIPELINED - 1
+        )
     assert not talk.closing
     said = talk.receive(request * 1000)
     assert said.count(b"HTTP/1.1 200 OK") == http11.MAX_PIPELINED
@@ -98,7 +111,12 @@ def test_the_end_of_the_stream_ends_it():
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"\x16\x03\x01\x02\x00garbage\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nX:" + b"y" * 20_000]
+    "garbage",
+    [
+        b"\x16\x03\x01\x02\x00garbage\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX:" + b"y" * 20_000,
+    ],
 )
 def test_garbage_is_a_bad_request(garbage):
     talk = conversation()
@@ -116,7 +134,9 @@ def test_pages_answer_their_paths_and_what_is_below():
     def page(name):
         return lambda request: http11.Response(200, f"{name} {request.query}".encode())
 
-    talk = conversation(pages={"/metrics": page("metrics"), "/debug/": page("index"), "/debug/clients/": page("clients")})
+    talk = conversation(
+        pages={"/metrics": page("metrics"), "/debug/": page("index"), "/debug/clients/": page("clients")}
+    )
     for target, body in [
         ("/metrics?x", b"metrics x"),
         ("/debug/", b"index "),
@@ -136,7 +156,10 @@ def test_an_answer_that_takes_a_while_keeps_its_place():
 
     talk = conversation(answer)
     said = talk.receive(
-        b"".join(b"GET /%s HTTP/1.1\r\n%s\r\n" % (path, HOST) for path in (b"robots.txt", b"later", b"later", b"generate_204"))
+        b"".join(
+            b"GET /%s HTTP/1.1\r\n%s\r\n" % (path, HOST)
+            for path in (b"robots.txt", b"later", b"later", b"generate_204")
+        )
     )
     assert b"Disallow" in said.said
     for _ in range(2):

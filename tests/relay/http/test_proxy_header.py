@@ -14,11 +14,12 @@ LOCAL = TrustedProxies(["127.0.0.1", "::1", "10.0.0.0/8"])
 @pytest.mark.parametrize(
     "peer, forwarded, client",
     [
-        ("203.0.113.9", ["198.51.100.1"], "203.0.113.9"),  # anybody can write the header
+        ("203.0.113.9", ["198.51.100.1"], "203.0.113.9"),  # any client can write the header
         ("127.0.0.1", [], "127.0.0.1"),
         ("127.0.0.1", ["198.51.100.1"], "198.51.100.1"),
         ("127.0.0.1", ["6.6.6.6, 198.51.100.1"], "198.51.100.1"),  # the client wrote 6.6.6.6
-        ("127.0.0.1", ["6.6.6.6", "198.51.100.1,10.1.2.3"], "198.51.100.1"),  # two of our own in a row
+        # Two of our own in a row.
+        ("127.0.0.1", ["6.6.6.6", "198.51.100.1,10.1.2.3"], "198.51.100.1"),
         ("127.0.0.1", ["10.1.2.3"], "10.1.2.3"),
         ("127.0.0.1", ["unknown"], "127.0.0.1"),
         ("127.0.0.1", ["6.6.6.6, unknown, 10.1.2.3"], "10.1.2.3"),
@@ -48,7 +49,12 @@ def test_networks_must_be_networks():
 
 
 def v2(family, body, *, command=0x21, length=None):
-    return SIGNATURE + bytes((command, family)) + struct.pack(">H", len(body) if length is None else length) + body
+    return (
+        SIGNATURE
+        + bytes((command, family))
+        + struct.pack(">H", len(body) if length is None else length)
+        + body
+    )
 
 
 INET = ip_address("198.51.100.1").packed + ip_address("203.0.113.1").packed + struct.pack(">HH", 4711, 443)
@@ -112,7 +118,9 @@ def test_a_connection_without_header_has_its_own_reason(data):
 
 @given(
     st.one_of(
-        st.binary(max_size=200), st.binary(max_size=120).map(lambda b: b"PROXY " + b), st.binary(max_size=120).map(lambda b: SIGNATURE + b)
+        st.binary(max_size=200),
+        st.binary(max_size=120).map(lambda b: b"PROXY " + b),
+        st.binary(max_size=120).map(lambda b: SIGNATURE + b),
     )
 )
 def test_any_bytes_give_a_header_a_wait_or_a_reason(data):

@@ -1,4 +1,7 @@
-"""HTTP as derper answers it (protocol notes, sections 1.2 to 1.4, 1.7 and 7), request by request on the pure conversation."""
+"""HTTP as derper answers it, request by request on the pure conversation.
+
+See the protocol notes, sections 1.2 to 1.4, 1.7 and 7.
+"""
 
 import pytest
 
@@ -13,19 +16,25 @@ def pages(**more):
 
 
 def converse(data, *, plain=False, **more):
-    """What comes back: bytes, or the Upgrade."""
-    conversation = http11.Conversation(pages(**more), http11.answer_plain if plain else http11.answer, peer="203.0.113.9")
+    """Return the answer: bytes, or the Upgrade."""
+    conversation = http11.Conversation(
+        pages(**more), http11.answer_plain if plain else http11.answer, peer="203.0.113.9"
+    )
     return conversation.receive(data)
 
 
 def ask(target, *headers, method="GET", **more):
-    """(status, headers by lower-case name, body) of one answer."""
+    """Return (status, headers by lower-case name, body) of one answer."""
     lines = [f"{method} {target} HTTP/1.1", "Host: derp.example", *headers]
     data = converse("\r\n".join([*lines, "", ""]).encode(), **more)
     assert isinstance(data, bytes)
     head, _, body = data.partition(b"\r\n\r\n")
     first, *rest = head.decode().split("\r\n")
-    return int(first.split()[1]), {name.lower(): value for name, value in (line.split(": ", 1) for line in rest)}, body
+    return (
+        int(first.split()[1]),
+        {name.lower(): value for name, value in (line.split(": ", 1) for line in rest)},
+        body,
+    )
 
 
 # The upgrade
@@ -34,11 +43,19 @@ def ask(target, *headers, method="GET", **more):
 @pytest.mark.parametrize(
     "lines",
     [
-        ["GET /derp HTTP/1.1", "Host: derp.example", "User-Agent: Go-http-client/1.1", "Connection: Upgrade", "Upgrade: DERP"],
-        ["GET /derp HTTP/1.1", "Host: derp.example:8443", "upgrade: derp"],  # Connection is not looked at
+        [
+            "GET /derp HTTP/1.1",
+            "Host: derp.example",
+            "User-Agent: Go-http-client/1.1",
+            "Connection: Upgrade",
+            "Upgrade: DERP",
+        ],
+        # Connection is not looked at.
+        ["GET /derp HTTP/1.1", "Host: derp.example:8443", "upgrade: derp"],
         ["POST /derp HTTP/1.1", "Host: x", "Upgrade: DERP"],  # nor is the method
         ["GET /derp?x=1 HTTP/1.1", "Host: x", "Upgrade: Derp", "Connection: keep-alive"],
-        ["GET /derp HTTP/1.1", "Host: x", "Upgrade: websocket"],  # very old clients: no subprotocol, raw DERP
+        # Very old clients: no subprotocol, raw DERP.
+        ["GET /derp HTTP/1.1", "Host: x", "Upgrade: websocket"],
     ],
 )
 def test_a_normal_upgrade(lines):
@@ -50,13 +67,19 @@ def test_a_normal_upgrade(lines):
 
 @pytest.mark.parametrize("value, fast", [("1", True), ("0", False), ("", False), ("true", False)])
 def test_a_fast_start_gets_no_answer_at_all(value, fast):
-    upgrade = converse(f"GET /derp HTTP/1.1\r\nHost: x\r\nDerp-Fast-Start: {value}\r\nUpgrade: DERP\r\n\r\n".encode() + b"rest")
+    upgrade = converse(
+        f"GET /derp HTTP/1.1\r\nHost: x\r\nDerp-Fast-Start: {value}\r\nUpgrade: DERP\r\n\r\n".encode()
+        + b"rest"
+    )
     assert upgrade.answer == (b"" if fast else v.ANSWER_101) and upgrade.rest == b"rest"
 
 
 @pytest.mark.parametrize("cut", range(1, 120, 7))
 def test_bytes_behind_the_request_survive_any_cut(cut):
-    data = b"GET /derp HTTP/1.1\r\nHost: derp.example\r\nDerp-Fast-Start: 1\r\nUpgrade: DERP\r\n\r\n" + v.CLIENT_INFO_FRAME
+    data = (
+        b"GET /derp HTTP/1.1\r\nHost: derp.example\r\nDerp-Fast-Start: 1\r\nUpgrade: DERP\r\n\r\n"
+        + v.CLIENT_INFO_FRAME
+    )
     conversation = http11.Conversation(pages(), http11.answer, peer="203.0.113.9")
     first = conversation.receive(data[:cut])
     if isinstance(first, http11.Upgrade):
@@ -72,13 +95,29 @@ def test_ideal_node_marks_the_connection():
 
 
 def test_a_websocket_with_the_subprotocol_is_one():
-    lines = ["GET /derp HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: WebSocket", "Sec-WebSocket-Version: 13"]
-    lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: derp", "Origin: https://anywhere.example"]
+    lines = [
+        "GET /derp HTTP/1.1",
+        "Host: x",
+        "Connection: Upgrade",
+        "Upgrade: WebSocket",
+        "Sec-WebSocket-Version: 13",
+    ]
+    lines += [
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Protocol: derp",
+        "Origin: https://anywhere.example",
+    ]
     upgrade = converse("\r\n".join([*lines, "", ""]).encode())
-    assert upgrade.is_websocket and b"Sec-WebSocket-Protocol: derp" in upgrade.answer and b"Derp-" not in upgrade.answer
+    assert (
+        upgrade.is_websocket
+        and b"Sec-WebSocket-Protocol: derp" in upgrade.answer
+        and b"Derp-" not in upgrade.answer
+    )
 
 
-@pytest.mark.parametrize("headers", [[], ["Upgrade: h2c"], ["Connection: Upgrade"], ["Upgrade: DERP, websocket"]])
+@pytest.mark.parametrize(
+    "headers", [[], ["Upgrade: h2c"], ["Connection: Upgrade"], ["Upgrade: DERP, websocket"]]
+)
 def test_without_an_upgrade_it_is_426(headers):
     status, got, body = ask("/derp", *headers)
     assert (status, body) == (426, b"DERP requires connection upgrade\n")
@@ -100,7 +139,12 @@ def test_the_path_is_exact():
 @pytest.mark.parametrize("path", ["/derp/probe", "/derp/latency-check"])
 def test_probes(path):
     status, headers, body = ask(path)
-    assert (status, body, headers["access-control-allow-origin"], headers["content-length"]) == (200, b"", "*", "0")
+    assert (status, body, headers["access-control-allow-origin"], headers["content-length"]) == (
+        200,
+        b"",
+        "*",
+        "0",
+    )
     assert "strict-transport-security" not in headers
     assert ask(path, method="HEAD")[0] == 200
     status, _, body = ask(path, method="POST")
@@ -111,7 +155,15 @@ def test_probes(path):
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize(
     "challenge, echoed",
-    [("ts_derp1.example:80-x", True), ("x" * 64, True), ("x" * 65, False), ("two words", False), ("", False), ("a/b", False), ("ü", False)],
+    [
+        ("ts_derp1.example:80-x", True),
+        ("x" * 64, True),
+        ("x" * 65, False),
+        ("two words", False),
+        ("", False),
+        ("a/b", False),
+        ("ü", False),
+    ],
 )
 def test_the_captive_portal_challenge(challenge, echoed, plain):
     status, headers, body = ask("/generate_204?t=1795000000", f"{CHALLENGE}: {challenge}", plain=plain)

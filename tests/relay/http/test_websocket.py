@@ -100,7 +100,9 @@ def test_our_clients_request_is_accepted():
     request = websocket.pack_upgrade("relay.example", "/derp", websocket.make_key())
     line, *rest = request.decode().split("\r\n")[:-2]
     assert line == "GET /derp HTTP/1.1"
-    pairs = [(name.lower().encode(), value.encode()) for name, value in (header.split(": ") for header in rest)]
+    pairs = [
+        (name.lower().encode(), value.encode()) for name, value in (header.split(": ") for header in rest)
+    ]
     assert b"101" in accept_upgrade("GET", pairs)
 
 
@@ -113,7 +115,9 @@ def test_the_rfcs_examples():
     assert WebSocket(client=True).feed(bytes.fromhex("820548656c6c6f")) == (b"Hello", b"")
     assert WebSocket().pack(b"Hello") == bytes.fromhex("820548656c6c6f")
     assert WebSocket().pack(bytes(256)) == bytes.fromhex("827e0100") + bytes(256)
-    assert WebSocket(max_message=65536).pack(bytes(65536)) == bytes.fromhex("827f0000000000010000") + bytes(65536)
+    assert WebSocket(max_message=65536).pack(bytes(65536)) == bytes.fromhex("827f0000000000010000") + bytes(
+        65536
+    )
 
 
 @given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
@@ -122,9 +126,14 @@ def test_masking_is_xor_and_its_own_inverse(data, mask):
     assert apply_mask(apply_mask(data, mask), mask) == data
 
 
-@given(st.lists(st.binary(max_size=200), max_size=8), st.lists(st.integers(1, 40), max_size=60), st.booleans())
+@given(
+    st.lists(st.binary(max_size=200), max_size=8), st.lists(st.integers(1, 40), max_size=60), st.booleans()
+)
 def test_any_chunking_gives_the_same_stream(messages, cuts, from_client):
-    sender, receiver = WebSocket(client=from_client, max_message=64), WebSocket(client=not from_client, max_message=64)
+    sender, receiver = (
+        WebSocket(client=from_client, max_message=64),
+        WebSocket(client=not from_client, max_message=64),
+    )
     wire = b"".join(sender.pack(m) + sender.ping(b"p") for m in messages)
     arrived, replies, position = b"", b"", 0
     for cut in [*cuts, len(wire) + 1]:
@@ -143,13 +152,21 @@ def test_long_streams_leave_in_messages_that_browsers_take():
 
 def test_fragments_of_one_message_with_a_ping_between():
     s = WebSocket()
-    wire = frame(BINARY, b"ab", fin=False) + frame(PING, b"x") + frame(CONTINUATION, b"", fin=False) + frame(CONTINUATION, b"cd")
+    wire = (
+        frame(BINARY, b"ab", fin=False)
+        + frame(PING, b"x")
+        + frame(CONTINUATION, b"", fin=False)
+        + frame(CONTINUATION, b"cd")
+    )
     assert s.feed(wire) == (b"abcd", frame(PONG, b"x", mask=b""))
     assert s.closed == 0
 
 
 def test_the_last_of_many_pings_is_answered():
-    assert WebSocket().feed(b"".join(frame(PING, bytes((i,))) for i in range(100))) == (b"", frame(PONG, b"c", mask=b""))
+    assert WebSocket().feed(b"".join(frame(PING, bytes((i,))) for i in range(100))) == (
+        b"",
+        frame(PONG, b"c", mask=b""),
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,7 +208,9 @@ def test_a_servers_masked_frame_is_a_breach_for_clients():
     assert c.closed == 1002
 
 
-@pytest.mark.parametrize("payload, code", [(b"", 1005), (b"\x03\xe8", 1000), (b"\x03\xe9bye", 1001), (b"\x0f\xa0", 4000)])
+@pytest.mark.parametrize(
+    "payload, code", [(b"", 1005), (b"\x03\xe8", 1000), (b"\x03\xe9bye", 1001), (b"\x0f\xa0", 4000)]
+)
 def test_a_close_comes_back(payload, code):
     s = WebSocket()
     arrived, reply = s.feed(frame(BINARY, b"last") + frame(PING, b"p") + frame(CLOSE, payload) + b"rubbish")

@@ -8,7 +8,7 @@ from relay.core.counts import Counts
 from relay.http.http11 import Request
 from relay.io import bootstrap_dns
 from relay.io.bootstrap_dns import BootstrapDns
-from tests.relay.test_http_client import asynchronous
+from tests.relay.httpserver import asynchronous
 
 TABLE = {
     "control.example": ["203.0.113.1", "2001:db8::1", "203.0.113.1"],
@@ -19,7 +19,7 @@ TABLE = {
 
 @pytest.fixture
 def table(monkeypatch):
-    """The loop's resolver answers from a table; whatever is not in it does not exist."""
+    """The loop's resolver answers from a table; a name that is not in it does not exist."""
     entries = {name: list(addresses) for name, addresses in TABLE.items()}
 
     async def getaddrinfo(self, host, port, **_):

@@ -19,10 +19,17 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 
 def make(names=(), until=dt.datetime(2049, 5, 6, 7, 8, 9), extensions=()):
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority with a rather long name, Ltd.")])
-    builder = x509.CertificateBuilder(name, name, KEY.public_key(), 2**150 + 1, dt.datetime(2026, 1, 2, 3, 4, 5), until)
-    general = [x509.IPAddress(ipaddress.ip_address(n)) if n[0].isdigit() or ":" in n else x509.DNSName(n) for n in names]
+    builder = x509.CertificateBuilder(
+        name, name, KEY.public_key(), 2**150 + 1, dt.datetime(2026, 1, 2, 3, 4, 5), until
+    )
+    general = [
+        x509.IPAddress(ipaddress.ip_address(n)) if n[0].isdigit() or ":" in n else x509.DNSName(n)
+        for n in names
+    ]
     if general:
-        builder = builder.add_extension(x509.SubjectAlternativeName([*general, x509.RFC822Name("who@example.org")]), critical=False)
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([*general, x509.RFC822Name("who@example.org")]), critical=False
+        )
     for extension in extensions:
         builder = builder.add_extension(extension, critical=True)
     return builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
@@ -32,10 +39,16 @@ def unix(*moment):
     return dt.datetime(*moment, tzinfo=dt.timezone.utc).timestamp()
 
 
-@pytest.mark.parametrize("until", [(2049, 5, 6, 7, 8, 9), (2051, 5, 6, 7, 8, 9)], ids=["UTCTime", "GeneralizedTime"])
+@pytest.mark.parametrize(
+    "until", [(2049, 5, 6, 7, 8, 9), (2051, 5, 6, 7, 8, 9)], ids=["UTCTime", "GeneralizedTime"]
+)
 def test_names_and_times(until):
     usage = x509.BasicConstraints(ca=True, path_length=0)
-    info = parse_certificate(make(["Derp.example.org", "*.example.net", "203.0.113.7", "2001:db8::7"], dt.datetime(*until), [usage]))
+    info = parse_certificate(
+        make(
+            ["Derp.example.org", "*.example.net", "203.0.113.7", "2001:db8::7"], dt.datetime(*until), [usage]
+        )
+    )
     assert info.names == ("derp.example.org", "*.example.net", "203.0.113.7", "2001:db8::7")
     assert (info.not_before, info.not_after) == (unix(2026, 1, 2, 3, 4, 5), unix(*until))
 
@@ -55,7 +68,12 @@ def test_names_and_times(until):
     ],
 )
 def test_for_whom(hostname, fits):
-    assert parse_certificate(make(["derp.example.org", "*.example.net", "203.0.113.7", "2001:db8::7"])).is_for(hostname) is fits
+    assert (
+        parse_certificate(make(["derp.example.org", "*.example.net", "203.0.113.7", "2001:db8::7"])).is_for(
+            hostname
+        )
+        is fits
+    )
 
 
 def test_certificates_of_our_own():

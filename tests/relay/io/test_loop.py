@@ -19,7 +19,7 @@ BUFFER = memoryview(bytearray(65536))
 
 
 class Heard(Receiver):
-    """Notes what its stream tells."""
+    """Notes the calls of its stream."""
 
     buffer = BUFFER
 
@@ -56,7 +56,7 @@ def loop() -> Iterator[Loop]:
 
 @pytest.fixture
 def sockets() -> Iterator[list[socket.socket]]:
-    """What is to be closed at the end."""
+    """Sockets to close at the end."""
     opened: list[socket.socket] = []
     yield opened
     for sock in opened:
@@ -85,13 +85,17 @@ def rounds(loop: Loop, seconds: float = 0.02) -> None:
     loop.run_until_complete(asyncio.sleep(seconds))
 
 
-def test_what_all_ready_sockets_brought_is_there_at_the_end_of_the_round(loop: Loop, connect: Connect) -> None:
+def test_what_all_ready_sockets_brought_is_there_at_the_end_of_the_round(
+    loop: Loop, connect: Connect
+) -> None:
     ends: list[list[object]] = []
     receivers = [Heard() for _ in range(3)]
     others = [connect(receiver)[1] for receiver in receivers]
     for n, other in enumerate(others):
         other.send(b"%d" % n)
-    loop.poller.end_of_round = lambda: bool(ends.append([said for receiver in receivers for said in receiver.said]))
+    loop.poller.end_of_round = lambda: bool(
+        ends.append([said for receiver in receivers for said in receiver.said])
+    )
     rounds(loop)
     assert ends[:2] == [[], [b"0", b"1", b"2"]], "before it waits, and behind the round"
 
@@ -109,7 +113,7 @@ def test_asyncio_gets_its_turn_though_every_round_leaves_something(loop: Loop) -
 
 
 def test_what_is_written_before_the_loop_waits_may_call_asyncio(loop: Loop) -> None:
-    """A connection that breaks then has its owner told at once, not when something else wakes the loop."""
+    """A connection that breaks then notifies its owner at once, not at the loop's next event."""
     done = loop.create_future()
     calls = iter([lambda: loop.call_soon(done.set_result, None)])
     loop.poller.end_of_round = lambda: bool(next(calls, bool)()) and False
@@ -118,8 +122,10 @@ def test_what_is_written_before_the_loop_waits_may_call_asyncio(loop: Loop) -> N
 
 
 @pytest.mark.parametrize("make", ["task", "timer", "thread", "signal"])
-def test_asyncio_gets_its_turn_while_sockets_are_always_ready(loop: Loop, connect: Connect, make: str) -> None:
-    """Timers, tasks, threads and signals that come up in a round, though the next round would have something to read as well."""
+def test_asyncio_gets_its_turn_while_sockets_are_always_ready(
+    loop: Loop, connect: Connect, make: str
+) -> None:
+    """Timers, tasks, threads and signals of a round run, though the next one has bytes, too."""
     done = loop.create_future()
 
     def finish(*_: object) -> None:
@@ -162,25 +168,25 @@ def test_asyncios_own_connections_work_beside(loop: Loop, connect: Connect) -> N
     assert loop.run_until_complete(asyncio.wait_for(talk(), 5)) == 300_000
 
 
-def test_one_connections_failure_is_told_and_ends_it_alone(loop: Loop, connect: Connect) -> None:
+def test_one_connections_failure_is_reported_and_ends_it_alone(loop: Loop, connect: Connect) -> None:
     def fail(_data: bytes) -> None:
         raise ZeroDivisionError
 
-    told: list[object] = []
-    loop.set_exception_handler(lambda _loop, context: told.append(type(context["exception"])))
+    reported: list[object] = []
+    loop.set_exception_handler(lambda _loop, context: reported.append(type(context["exception"])))
     bad, good = Heard(fail), Heard()
     others = [connect(bad)[1], connect(good)[1]]
     for other in others:
         other.send(b"x")
     rounds(loop)
-    assert told == [ZeroDivisionError]
+    assert reported == [ZeroDivisionError]
     assert bad.said == [b"x", ZeroDivisionError]
     assert good.said == [b"x"]
 
 
-def test_a_callback_that_fails_is_told_and_called_again(loop: Loop) -> None:
-    told: list[object] = []
-    loop.set_exception_handler(lambda _loop, context: told.append(type(context["exception"])))
+def test_a_callback_that_fails_is_reported_and_called_again(loop: Loop) -> None:
+    reported: list[object] = []
+    loop.set_exception_handler(lambda _loop, context: reported.append(type(context["exception"])))
     reader, writer = os.pipe()
 
     def fail() -> None:
@@ -190,14 +196,14 @@ def test_a_callback_that_fails_is_told_and_called_again(loop: Loop) -> None:
     loop.poller.call(reader, fail)
     os.write(writer, b"12")
     rounds(loop)
-    assert told == [ZeroDivisionError] * 2
+    assert reported == [ZeroDivisionError] * 2
     loop.poller.forget(reader)
     os.close(reader)
     os.close(writer)
 
 
 def test_a_stream_that_ends_another_of_its_round(loop: Loop, connect: Connect) -> None:
-    """Both are ready; who comes second is closed already when its turn comes."""
+    """Both are ready; the second one is closed already when its turn comes."""
     streams: list[Stream] = []
 
     def end_all(_data: bytes) -> None:
@@ -213,7 +219,7 @@ def test_a_stream_that_ends_another_of_its_round(loop: Loop, connect: Connect) -
     assert sorted((receiver.said for receiver in receivers), key=len) == [[type(None)], [b"x", type(None)]]
 
 
-def test_the_other_end_is_told(loop: Loop, connect: Connect) -> None:
+def test_the_other_end_is_notified(loop: Loop, connect: Connect) -> None:
     streams: list[Stream] = []
     receiver = Heard(at_end=lambda: streams.pop().close())
     stream, other = connect(receiver)
@@ -243,13 +249,13 @@ def test_a_broken_connection_is_lost(loop: Loop, sockets: list[socket.socket]) -
         theirs.close()  # with a RST
         rounds(loop)
         assert receiver.said == [ConnectionResetError]
-        stream.write(b"nobody gets this, and it is no error")
+        stream.write(b"this is lost, and it is no error")
         stream.close()
         rounds(loop)
         assert receiver.said == [ConnectionResetError]
 
 
-def test_a_write_to_nobody_loses_the_connection(loop: Loop, connect: Connect) -> None:
+def test_a_write_to_a_closed_socket_loses_the_connection(loop: Loop, connect: Connect) -> None:
     receiver = Heard()
     stream, other = connect(receiver)
     other.close()
@@ -258,7 +264,7 @@ def test_a_write_to_nobody_loses_the_connection(loop: Loop, connect: Connect) ->
     assert receiver.said == [BrokenPipeError]
 
 
-def test_a_receiver_that_comes_too_late_is_told(loop: Loop, connect: Connect) -> None:
+def test_a_receiver_that_comes_too_late_is_notified(loop: Loop, connect: Connect) -> None:
     first, late = Heard(), Heard()
     stream, other = connect(first)
     other.close()
@@ -277,7 +283,9 @@ def test_a_receiver_learns_that_the_stream_it_gets_is_blocked(loop: Loop, connec
     assert (first.said, second.said) == (["pause"], ["pause", "resume"])
 
 
-def test_a_stream_is_written_and_paused_before_it_has_a_receiver(loop: Loop, sockets: list[socket.socket]) -> None:
+def test_a_stream_is_written_and_paused_before_it_has_a_receiver(
+    loop: Loop, sockets: list[socket.socket]
+) -> None:
     ours, theirs = socket.socketpair()
     sockets += [ours, theirs]
     ours.setblocking(False)
@@ -294,7 +302,7 @@ def test_a_stream_is_written_and_paused_before_it_has_a_receiver(loop: Loop, soc
 
 
 def fill(stream: Stream) -> int:
-    """Write until the kernel takes no more, and HIGH_WATER bytes wait; how many were written."""
+    """Write until HIGH_WATER bytes wait for the kernel. Return the number of bytes written."""
     written = 0
     while stream.unsent <= HIGH_WATER:
         stream.write(bytes(50_000))
@@ -303,7 +311,7 @@ def fill(stream: Stream) -> int:
 
 
 def drain(loop: Loop, other: socket.socket, stream: Stream, each: Callable[[], object] = bool) -> int:
-    """Read in small parts until nothing is unsent; how many bytes."""
+    """Read in small parts until nothing is unsent. Return the number of bytes."""
     read = 0
     other.setblocking(False)
     for _ in range(1000):
@@ -343,13 +351,14 @@ def test_what_was_written_leaves_before_a_close(loop: Loop, connect: Connect) ->
     assert receiver.said == ["pause"]
     read = drain(loop, other, stream)
     rounds(loop)
-    with suppress(BlockingIOError, ConnectionResetError):  # a socket with unread bytes is closed with a RST
+    # A socket with unread bytes is closed with a RST.
+    with suppress(BlockingIOError, ConnectionResetError):
         while chunk := other.recv(100_000):
             read += len(chunk)
     assert (read, receiver.said) == (written, ["pause", type(None)])
 
 
-def test_one_who_dies_while_much_is_unsent_is_lost(loop: Loop, connect: Connect) -> None:
+def test_a_peer_that_breaks_off_while_much_is_unsent_is_lost(loop: Loop, connect: Connect) -> None:
     receiver = Heard()
     stream, other = connect(receiver)
     fill(stream)

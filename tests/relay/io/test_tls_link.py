@@ -1,4 +1,4 @@
-"""Clients on TLS, whose connections share their buffers: what one does is never another's loss, and its last bytes count."""
+"""Clients on TLS, whose connections share their buffers: none loses bytes to another."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Office(Owner):
     """A relay without sockets."""
 
     def __init__(self, context: ssl.SSLContext, version: ssl.TLSVersion) -> None:
-        self.told: list[Exception] = []
+        self.reported: list[Exception] = []
         self.switch = Switch(lambda: 0.0, bytes(32))
-        self.tick = Tick(lambda: 0.0, self.told.append, self.switch, Tally())
+        self.tick = Tick(lambda: 0.0, self.reported.append, self.switch, Tally())
         self.ended: list[tuple[bytes, str]] = []
         self.context = context
         self.version = version
@@ -55,11 +55,22 @@ class Office(Owner):
 class Client:
     """A client and its connection, from the client's TLS to the relay's link."""
 
-    def __init__(self, office: Office, name: str, *, browser: bool = False, starts: Callable[[Client], bytes] | None = None) -> None:
+    def __init__(
+        self,
+        office: Office,
+        name: str,
+        *,
+        browser: bool = False,
+        starts: Callable[[Client], bytes] | None = None,
+    ) -> None:
         self.office, self.key = office, key(name)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        trusting.check_hostname, trusting.verify_mode, trusting.maximum_version = False, ssl.CERT_NONE, office.version
+        trusting.check_hostname, trusting.verify_mode, trusting.maximum_version = (
+            False,
+            ssl.CERT_NONE,
+            office.version,
+        )
         self.tls = trusting.wrap_bio(self.incoming, self.outgoing)
         self.channel = TlsChannel(office.context)
         while not self.channel.shaken:
@@ -68,7 +79,11 @@ class Client:
         silent = {name: lambda *_: None for name in ("abort", "close", "set_receiver")}
         stream = cast(Stream, SimpleNamespace(write=self.incoming.write, **silent))
         self.ws = WebSocket(client=True) if browser else None
-        link = WebSocketLink(office, stream, self.channel, WebSocket()) if browser else TlsLink(office, stream, self.channel)
+        link = (
+            WebSocketLink(office, stream, self.channel, WebSocket())
+            if browser
+            else TlsLink(office, stream, self.channel)
+        )
         self.session = Session(office.switch, self.key, ClientInfo(), link)
         office.switch.register(self.session)
         self.link: Link = link
@@ -89,7 +104,7 @@ class Client:
         self.raw(self.outgoing.read())
 
     def closes(self) -> bytes:
-        """What was sealed, and the end of the TLS session."""
+        """Return the sealed bytes, with the end of the TLS session."""
         with pytest.raises(ssl.SSLWantReadError):
             self.tls.unwrap()
         return self.outgoing.read()
@@ -118,7 +133,7 @@ def office(request: pytest.FixtureRequest, context: ssl.SSLContext) -> Iterator[
     office = Office(context, request.param)
     yield office
     assert office.switch.consistency_check() == []
-    assert office.told == []
+    assert office.reported == []
     assert tls.INCOMING.pending == tls.OUTGOING.pending == 0
 
 
@@ -127,8 +142,12 @@ def browser(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-def test_one_that_breaks_its_tls_breaks_nobody_elses(office: Office, browser: bool) -> None:
-    mallory, alice, bob = Client(office, "mallory", browser=browser), Client(office, "alice"), Client(office, "bob", browser=browser)
+def test_one_that_breaks_its_tls_breaks_no_other(office: Office, browser: bool) -> None:
+    mallory, alice, bob = (
+        Client(office, "mallory", browser=browser),
+        Client(office, "alice"),
+        Client(office, "bob", browser=browser),
+    )
     mallory.raw(GARBAGE)
     assert office.ended == [(mallory.key, "tls_error")]
     alice.says(wire.pack_send_packet(bob.key, b"unharmed"))
@@ -136,7 +155,9 @@ def test_one_that_breaks_its_tls_breaks_nobody_elses(office: Office, browser: bo
 
 
 @pytest.mark.parametrize(("broken", "reason"), [(False, "closed_by_client"), (True, "tls_error")])
-def test_what_comes_before_the_end_of_tls_is_relayed(office: Office, browser: bool, broken: bool, reason: str) -> None:
+def test_what_comes_before_the_end_of_tls_is_relayed(
+    office: Office, browser: bool, broken: bool, reason: str
+) -> None:
     alice, bob = Client(office, "alice", browser=browser), Client(office, "bob")
     for packet in (b"last but one", b"last"):
         alice.seal(wire.pack_send_packet(bob.key, packet))
@@ -148,9 +169,13 @@ def test_what_comes_before_the_end_of_tls_is_relayed(office: Office, browser: bo
 
 
 def test_a_client_that_ends_tls_with_its_first_bytes_is_not_kept(office: Office) -> None:
-    """They all came with the handshake, so that no read of the link's own will tell it."""
+    """All bytes came with the handshake, so no read of the link will report the end."""
     bob = Client(office, "bob")
-    alice = Client(office, "alice", starts=lambda alice: alice.seal(wire.pack_send_packet(bob.key, b"only")) or alice.closes())
+    alice = Client(
+        office,
+        "alice",
+        starts=lambda alice: alice.seal(wire.pack_send_packet(bob.key, b"only")) or alice.closes(),
+    )
     office.end_tick()
     assert (wire.RECV_PACKET, alice.key + b"only") in bob.hears()
     assert office.ended == [(alice.key, "closed_by_client")]

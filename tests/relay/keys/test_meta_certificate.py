@@ -24,7 +24,11 @@ def test_the_vector_to_the_byte():
     start = datetime(2026, 1, 1, tzinfo=timezone.utc)
     der = build_meta_cert(S_PUBLIC, bytes(range(0x80, 0xA0)), start, start + timedelta(days=60))
     assert der == VECTOR
-    assert len(der) == 359 and hashlib.sha256(der).hexdigest() == "2cdc76020aea62567bef0be9274aac17c94fc590d68b9f4c0c061b03c304c1bd"
+    assert (
+        len(der) == 359
+        and hashlib.sha256(der).hexdigest()
+        == "2cdc76020aea62567bef0be9274aac17c94fc590d68b9f4c0c061b03c304c1bd"
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Attribute's length")

@@ -1,4 +1,4 @@
-"""Which proxy is asked, by Go's rules; and requests through a real one."""
+"""The choice of a proxy by Go's rules, and requests through a real one."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -9,8 +9,7 @@ import pytest
 from relay.io.http_client import HttpClient, HttpError, Request
 from relay.io.http_proxy import Proxy, find_proxy
 from relay.keys.self_signed import make_self_signed
-from tests.relay.httpserver import Script, serving, tls_context
-from tests.relay.test_http_client import asynchronous
+from tests.relay.httpserver import Script, asynchronous, serving, tls_context
 
 PROXY = {"HTTPS_PROXY": "http://proxy.example:3128", "HTTP_PROXY": "plain.example:8080"}
 
@@ -24,7 +23,11 @@ PROXY = {"HTTPS_PROXY": "http://proxy.example:3128", "HTTP_PROXY": "plain.exampl
         ("http://hs.example", {"HTTPS_PROXY": "http://p"}, None),
         ("https://hs.example", {"https_proxy": "p"}, Proxy("p", 80)),
         ("https://hs.example", {"https_proxy": "small", "HTTPS_PROXY": "capital"}, Proxy("capital", 80)),
-        ("https://hs.example", {"HTTPS_PROXY": "http://me:s%20cret@p:1"}, Proxy("p", 1, "Basic bWU6cyBjcmV0")),
+        (
+            "https://hs.example",
+            {"HTTPS_PROXY": "http://me:s%20cret@p:1"},
+            Proxy("p", 1, "Basic bWU6cyBjcmV0"),
+        ),
         ("https://localhost:8443", PROXY, None),
         ("https://127.0.0.9", PROXY, None),
         ("https://[::1]:8080", PROXY, None),
@@ -62,14 +65,14 @@ def test_exemptions(no_proxy, host, direct, name):
 
 
 @pytest.mark.parametrize("text", ["https://p:443", "socks5://p", "http://"])
-def test_a_proxy_of_another_kind_is_an_error_and_not_passed_by(text):
+def test_a_proxy_of_another_kind_is_an_error_and_not_bypassed(text):
     with pytest.raises(ValueError, match="HTTPS_PROXY is not http://host:port"):
         find_proxy(urlsplit("https://hs.example"), {"HTTPS_PROXY": text})
 
 
 @asynccontextmanager
 async def tunnelling(answer=b"HTTP/1.1 200 Connection established\r\n\r\n", to=0):
-    """A proxy that tunnels everything to one port of loopback, and remembers what it was asked."""
+    """A proxy that tunnels everything to one port of loopback, and remembers all requests."""
     asked = []
 
     async def copy(reader, writer):
@@ -102,7 +105,10 @@ async def test_https_goes_through_a_tunnel(tmp_path, monkeypatch, unproxied):
     context, trusted = tls_context(tmp_path, make_self_signed)
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     script = Script((200, b"yes"))
-    async with serving(script, tls=context) as base, tunnelling(to=int(base.rpartition(":")[2])) as (port, asked):
+    async with (
+        serving(script, tls=context) as base,
+        tunnelling(to=int(base.rpartition(":")[2])) as (port, asked),
+    ):
         monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret@127.0.0.1:{port}")
         client = HttpClient()
         for _ in range(2):
@@ -128,7 +134,10 @@ async def test_http_is_asked_of_the_proxy_itself(monkeypatch, unproxied):
     assert headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", b"", b"SSH-2.0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", b"", b"SSH-2.0\r\n\r\n"],
+)
 @asynchronous
 async def test_a_proxy_that_refuses_is_an_error(monkeypatch, answer):
     async with tunnelling(answer) as (port, _):

@@ -11,7 +11,10 @@ from relay.keys.self_signed import cert_paths, ensure_self_signed, make_self_sig
 
 
 def test_files_are_named_as_derper_names_them(tmp_path):
-    assert [p.name for p in cert_paths(str(tmp_path), "derp.example.org")] == ["derp.example.org.crt", "derp.example.org.key"]
+    assert [p.name for p in cert_paths(str(tmp_path), "derp.example.org")] == [
+        "derp.example.org.crt",
+        "derp.example.org.key",
+    ]
     assert cert_paths("/d", "2001:db8::7")[0].name == "2001db87.crt"
     assert cert_paths("/d", "../../etc/x")[0].name == "....etcx.crt"
 
@@ -23,7 +26,11 @@ def test_a_certificate_for_an_address(address):
     san = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [str(a) for a in san.get_values_for_type(x509.IPAddress)] == [address]
     assert cert.subject.rfc4514_string() == f"CN={address}" and cert.issuer == cert.subject
-    assert cert.not_valid_before_utc.timestamp() < 1_790_000_000 < cert.not_valid_after_utc.timestamp() - 9 * 365 * 86400
+    assert (
+        cert.not_valid_before_utc.timestamp()
+        < 1_790_000_000
+        < cert.not_valid_after_utc.timestamp() - 9 * 365 * 86400
+    )
 
 
 def test_made_once_and_loadable(tmp_path):

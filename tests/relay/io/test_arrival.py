@@ -1,4 +1,4 @@
-"""What a connection over HTTP may cost before anybody is admitted, on a arrival without sockets."""
+"""The bounded cost of a connection over HTTP before its client is admitted; without sockets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Connection:
 
 
 class Office:
-    """What a arrival asks of its relay."""
+    """The relay as an arrival sees it."""
 
     def __init__(self) -> None:
         self.loop = SimpleNamespace(time=lambda: 1000.0)
@@ -63,7 +63,15 @@ def stream() -> Connection:
 @pytest.fixture
 def arrival(office: Office, stream: Connection) -> Arrival:
     pages = http11.Pages(v.SERVER, lambda: "now", lambda peer, _forwarded: peer)
-    return Arrival(cast(Any, office), cast(Any, stream), ("192.0.2.7", 5), pages=pages, answer=http11.answer, context=None, proxied=False)
+    return Arrival(
+        cast(Any, office),
+        cast(Any, stream),
+        ("192.0.2.7", 5),
+        pages=pages,
+        answer=http11.answer,
+        context=None,
+        proxied=False,
+    )
 
 
 def ask(arrival: Arrival, data: bytes) -> None:
@@ -71,7 +79,9 @@ def ask(arrival: Arrival, data: bytes) -> None:
     arrival.buffer_updated(len(data))
 
 
-def test_one_that_asks_and_does_not_read_is_hung_up_on(office: Office, arrival: Arrival, stream: Connection) -> None:
+def test_one_that_asks_and_does_not_read_is_hung_up_on(
+    office: Office, arrival: Arrival, stream: Connection
+) -> None:
     ask(arrival, REQUEST)
     stream.unsent = MAX_UNREAD
     ask(arrival, REQUEST)
@@ -83,10 +93,12 @@ def test_one_that_asks_and_does_not_read_is_hung_up_on(office: Office, arrival: 
     assert office.tally.refusals.by_label() == {"slow_reader": 1}
 
 
-def test_a_last_answer_that_nobody_reads_does_not_stay_for_ever(office: Office, arrival: Arrival, stream: Connection) -> None:
+def test_a_last_answer_that_no_client_reads_does_not_stay(
+    office: Office, arrival: Arrival, stream: Connection
+) -> None:
     stream.unsent = 100
     ask(arrival, REQUEST * 100)
-    assert stream.ended == ["closed"]  # which waits for the answer to leave
+    assert stream.ended == ["closed"]  # it waits for the answer to leave
     assert [arrival.deadline for arrival in office.arrivals] == [1000.0 + HTTP_IDLE_S]
     arrival.expire()
     assert stream.ended == ["closed", "aborted"]

@@ -4,7 +4,11 @@ from relay.io.tcpinfo import read_rtt_us
 
 
 def test_a_connection_of_loopback_is_fast():
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as a, server.accept()[0] as b:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as a,
+        server.accept()[0] as b,
+    ):
         for _ in range(5):
             a.sendall(b"x")
             b.recv(1)

@@ -1,4 +1,4 @@
-"""The STUN sockets on loopback: both ways of reading and answering, on IPv4, IPv6 and IPv6 that takes IPv4 too."""
+"""The STUN sockets on loopback: both ways to answer, on IPv4, IPv6 and IPv6 that takes IPv4 too."""
 
 from __future__ import annotations
 
@@ -24,17 +24,22 @@ from tests.relay import vectors as v
 
 UNUSUAL = bytes.fromhex(next(iter(v.STUN_ANSWERED.values())))
 BATCHED = pytest.param(
-    stun_batch.BatchedStunSocket, marks=pytest.mark.skipif(stun_batch._recvmmsg is None, reason="this C library cannot read many at once")
+    stun_batch.BatchedStunSocket,
+    marks=pytest.mark.skipif(stun_batch._recvmmsg is None, reason="this C library cannot read many at once"),
 )
 SO_TIMESTAMP = 29  # Linux; Python has no name for it
 KINDS = pytest.mark.parametrize("kind", [stun_socket.StunSocket, BATCHED])
-FAMILIES = pytest.mark.parametrize(("where", "client"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")])
+FAMILIES = pytest.mark.parametrize(
+    ("where", "client"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")]
+)
 
 
 class Asked:
-    """A STUN socket that reads when it is told to, and a client of it."""
+    """A STUN socket that reads on demand, and a client of it."""
 
-    def __init__(self, kind: type[stun_socket.StunSocket], where: str = "127.0.0.1", client: str = "127.0.0.1") -> None:
+    def __init__(
+        self, kind: type[stun_socket.StunSocket], where: str = "127.0.0.1", client: str = "127.0.0.1"
+    ) -> None:
         self.loop = Loop()
         server = bound(where)
         self.client = bound(client)
@@ -50,7 +55,9 @@ class Asked:
     def send_from_port_0(self) -> None:
         request = stun.pack_request(os.urandom(12))
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
-            raw.sendto(struct.pack(">HHHH", 0, self.socket.port, 8 + len(request), 0) + request, ("127.0.0.1", 0))
+            raw.sendto(
+                struct.pack(">HHHH", 0, self.socket.port, 8 + len(request), 0) + request, ("127.0.0.1", 0)
+            )
 
     def wake(self) -> None:
         self.socket._read()
@@ -119,12 +126,22 @@ def test_every_request_is_answered_with_its_senders_address(ask, kind, where, cl
 
 @KINDS
 @FAMILIES
-def test_bad_datagrams_in_the_middle_get_nothing_and_disturb_nobody(ask, kind, where, client):
+def test_bad_datagrams_in_the_middle_get_nothing_and_disturb_no_client(ask, kind, where, client):
     asked, wanted = ask(kind, where, client), txids(9)
     good = [stun.pack_request(txid) for txid in wanted]
     wrong = good[0][:-1] + bytes([good[0][-1] ^ 1])
     asked.send(
-        b"", *good[:3], wrong, b"\0" * 40, good[3], b"x" * 1500, *good[4:8], os.urandom(1400), good[8], good[8] + b"more", good[8][:39]
+        b"",
+        *good[:3],
+        wrong,
+        b"\0" * 40,
+        good[3],
+        b"x" * 1500,
+        *good[4:8],
+        os.urandom(1400),
+        good[8],
+        good[8] + b"more",
+        good[8][:39],
     )
     asked.wake()
     asked.assert_answered(wanted)
@@ -173,7 +190,7 @@ def test_answers_of_both_lengths_in_one_socket(ask, kind):
                 assert stun.parse_response(six.recv(2000), txid) == (IPv6Address("::1"), six.getsockname()[1])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which address was asked")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports which address was asked")
 @KINDS
 @pytest.mark.parametrize(
     ("where", "asked_addresses"),
@@ -188,7 +205,10 @@ def test_the_address_that_was_asked_answers(ask, kind, where, asked_addresses):
     clients = {4: bound("127.0.0.1"), 6: bound("::1")}
     with clients[4], clients[6]:
         for _ in range(3):
-            wanted = [(ip_address(host), txid) for host, txid in zip(asked_addresses * 7, txids(len(asked_addresses) * 7), strict=True)]
+            wanted = [
+                (ip_address(host), txid)
+                for host, txid in zip(asked_addresses * 7, txids(len(asked_addresses) * 7), strict=True)
+            ]
             for host, txid in wanted:
                 clients[host.version].sendto(stun.pack_request(txid), (str(host), asked.socket.port))
             asked.wake()
@@ -201,10 +221,13 @@ def test_the_address_that_was_asked_answers(ask, kind, where, asked_addresses):
 
 
 @KINDS
-def test_where_the_kernel_does_not_tell_the_address_that_was_asked_it_chooses(ask, kind):
+def test_where_the_kernel_does_not_report_the_address_that_was_asked_it_chooses(ask, kind):
     asked, wanted = ask(kind, "::", "127.0.0.1"), txids(3)
-    for level, option in ((socket.IPPROTO_IP, pktinfo.IP_PKTINFO), (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)):
-        for is_on in (0, 1):  # nothing told, and then again
+    for level, option in (
+        (socket.IPPROTO_IP, pktinfo.IP_PKTINFO),
+        (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
+    ):
+        for is_on in (0, 1):  # nothing reported, and then again
             asked.socket._socket.setsockopt(level, option, is_on)
             asked.send(*map(stun.pack_request, wanted))
             asked.wake()

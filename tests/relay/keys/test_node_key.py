@@ -21,7 +21,12 @@ PAIRS = [
 
 @pytest.mark.parametrize("private, public", PAIRS)
 @pytest.mark.parametrize(
-    "form", ['{"PrivateKey": "privkey:%s"}', '{\n\t"PrivateKey": "privkey:%s"\n}', '{"privatekey":"privkey:%s","x":1}']
+    "form",
+    [
+        '{"PrivateKey": "privkey:%s"}',
+        '{\n\t"PrivateKey": "privkey:%s"\n}',
+        '{"privatekey":"privkey:%s","x":1}',
+    ],
 )
 def test_a_derper_key_file_keeps_its_public_key(private, public, form):
     key = parse_key_file((form % private).encode())
@@ -105,7 +110,13 @@ def test_mesh_key(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "data, says", [(b"00", "has 2 hex digits, not 64"), (b"", "has 0 hex"), (b"\xff" * 64, "is not text"), (b"x" * 64, "is not hex")]
+    "data, says",
+    [
+        (b"00", "has 2 hex digits, not 64"),
+        (b"", "has 0 hex"),
+        (b"\xff" * 64, "is not text"),
+        (b"x" * 64, "is not hex"),
+    ],
 )
 def test_bad_mesh_key(tmp_path, data, says):
     path = tmp_path / "mesh"

@@ -23,12 +23,14 @@ class World:
     def __init__(self) -> None:
         self.written: list[tuple[str, bytes]] = []
         self.ended: list[str] = []
-        self.told: list[Exception] = []
+        self.reported: list[Exception] = []
         self.switch = Switch(lambda: 0.0, bytes(32))
-        self.tick = Tick(lambda: 0.0, self.told.append, self.switch, Tally())
+        self.tick = Tick(lambda: 0.0, self.reported.append, self.switch, Tally())
 
     def outbox(self, name: str) -> Outbox:
-        link = SimpleNamespace(write=lambda chunk: self.written.append((name, bytes(chunk))), end=self.ended.append)
+        link = SimpleNamespace(
+            write=lambda chunk: self.written.append((name, bytes(chunk))), end=self.ended.append
+        )
         outbox = Outbox(self.switch.dirty, self.switch.drop, cast(Link, link))
         outbox.set_current(True)
         return outbox
@@ -77,7 +79,7 @@ def test_a_hangup_waits_for_the_end_of_the_round(world: World) -> None:
     assert world.ended == [Close.STOPPED]
 
 
-def test_a_connection_that_cannot_be_written_costs_nobody_elses_packets(world: World) -> None:
+def test_a_connection_that_cannot_be_written_costs_no_other_packets(world: World) -> None:
     alice, bob, carol = (world.outbox(name) for name in ("alice", "bob", "carol"))
 
     def fail(_chunk: bytes) -> None:
@@ -90,4 +92,4 @@ def test_a_connection_that_cannot_be_written_costs_nobody_elses_packets(world: W
         bob.special = special
         assert world.flush() == [("alice", b"x"), ("carol", b"x")]
     assert world.ended == ["failed", "failed"]
-    assert [type(error) for error in world.told] == [ZeroDivisionError] * 2
+    assert [type(error) for error in world.reported] == [ZeroDivisionError] * 2

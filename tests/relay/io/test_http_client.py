@@ -1,19 +1,12 @@
 import asyncio
-import functools
+import socket
+from contextlib import ExitStack
 
 import pytest
 
 from relay.io.http_client import HttpClient, HttpError, HttpTimeout, Request
 from relay.keys.self_signed import make_self_signed
-from tests.relay.httpserver import Script, serving, tls_context
-
-
-def asynchronous(test):
-    @functools.wraps(test)
-    def run(*args, **kwargs):
-        asyncio.run(test(*args, **kwargs))
-
-    return run
+from tests.relay.httpserver import Script, asynchronous, serving, tls_context
 
 
 @asynchronous
@@ -26,7 +19,11 @@ async def test_a_post_and_its_answer():
     assert (response.status, response.body) == (200, b'{"Allow":true}')
     ((method, target, headers, body),) = script.requests
     assert (method, target, body) == ("POST", "/verify?x=1", b"body")
-    assert headers["x-a"] == "b" and headers["host"] == base.removeprefix("http://") and headers["user-agent"].startswith("derp-relay/")
+    assert (
+        headers["x-a"] == "b"
+        and headers["host"] == base.removeprefix("http://")
+        and headers["user-agent"].startswith("derp-relay/")
+    )
 
 
 @asynchronous
@@ -44,8 +41,8 @@ async def test_one_connection_serves_many_requests():
 
 
 @asynchronous
-async def test_a_kept_connection_that_died_is_not_the_answer():
-    """The server hangs up instead of answering the second request; a fresh connection gets the answer."""
+async def test_a_kept_connection_that_was_closed_is_replaced():
+    """The server closes instead of answering again; a fresh connection gets the answer."""
     script = Script((200, b"a"), b"", (200, b"b"))
     async with serving(script) as base:
         client = HttpClient()
@@ -56,7 +53,7 @@ async def test_a_kept_connection_that_died_is_not_the_answer():
 
 
 @asynchronous
-async def test_a_fresh_connection_that_dies_is_an_error():
+async def test_a_fresh_connection_that_is_closed_is_an_error():
     async with serving(Script(b"")) as base:
         with pytest.raises(HttpError, match=r"\w"):
             await HttpClient().send(Request("GET", base), 5)
@@ -101,7 +98,11 @@ async def test_redirects_that_keep_the_method_are_followed():
     async with serving(script) as base:
         client = HttpClient()
         assert (await client.send(Request("POST", base, b"q"), 5)).body == b"ok"
-        assert [(r[0], r[1], r[3]) for r in script.requests] == [("POST", "/", b"q"), ("POST", "/there", b"q"), ("POST", "/verify", b"q")]
+        assert [(r[0], r[1], r[3]) for r in script.requests] == [
+            ("POST", "/", b"q"),
+            ("POST", "/there", b"q"),
+            ("POST", "/verify", b"q"),
+        ]
         script.answers = [(308, b"", [("Location", "/again")])]
         with pytest.raises(HttpError, match="more than 5 redirects"):
             await client.send(Request("GET", base), 5)
@@ -138,7 +139,29 @@ async def test_what_is_no_url(url):
 
 
 @asynchronous
-async def test_nobody_there():
+async def test_an_address_that_does_not_answer_does_not_keep_others_waiting(monkeypatch):
+    script = Script((200, b"a"))
+    async with serving(script) as base:
+        port = int(base.rpartition(":")[2])
+        addresses = ("127.0.0.2", port), ("127.0.0.1", port)
+
+        async def getaddrinfo(self, host, port, **_):
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+        monkeypatch.setattr(asyncio.base_events.BaseEventLoop, "getaddrinfo", getaddrinfo)
+        with ExitStack() as stack:
+            silent = stack.enter_context(socket.create_server(addresses[0], backlog=0))
+            for _ in range(3):  # its queue is full: the kernel drops further connections
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(silent.getsockname())
+            client = HttpClient()
+            assert (await client.send(Request("GET", f"http://hs.example:{port}/"), 5)).body == b"a"
+            client.close()
+
+
+@asynchronous
+async def test_no_server_there():
     async with serving(Script((200, b""))) as base:
         pass
     with pytest.raises(HttpError, match=r"refused|Connect"):
@@ -146,7 +169,12 @@ async def test_nobody_there():
 
 
 @pytest.mark.parametrize(
-    "answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000]
+    "answer",
+    [
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000,
+    ],
 )
 @asynchronous
 async def test_what_is_no_answer(answer):
@@ -157,7 +185,9 @@ async def test_what_is_no_answer(answer):
 
 @asynchronous
 async def test_an_early_hint_is_not_the_answer():
-    async with serving(Script(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")) as base:
+    async with serving(
+        Script(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+    ) as base:
         client = HttpClient()
         assert (await client.send(Request("GET", base), 5)).body == b"x"
         client.close()
