@@ -6,8 +6,7 @@ a policy file is JSON and takes strings there.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from control.yaml_text import block
@@ -38,11 +37,16 @@ def region(host: Host, *, pin: str | None = None) -> dict[str, Any]:
     return {**head, **place, "Nodes": [region_node(host, pin=pin)]}
 
 
+def by_id(site: Site) -> list[tuple[str, Host]]:
+    """Return the site's hosts with their names, by the ids of their regions."""
+    return sorted(site.hosts.items(), key=lambda item: item[1].region.id)
+
+
 def derpmap(site: Site, *, pins: Pins | None = None) -> dict[str, Any]:
     """The site as a tailcfg.DERPMap, ready for json.dumps."""
     return {
         "OmitDefaultRegions": site.derpmap.omit_default_regions,
-        "Regions": {str(host.region.id): region(host, pin=(pins or {}).get(name)) for name, host in sorted(site.hosts.items(), key=_by_id)},
+        "Regions": {str(host.region.id): region(host, pin=(pins or {}).get(name)) for name, host in by_id(site)},
     }
 
 
@@ -54,8 +58,8 @@ def yaml_region(host: Host, *, pin: str | None = None) -> dict[str, Any]:
 
 def yaml_map(site: Site, *, pins: Pins | None = None) -> str:
     """The site as a file for headscale's derp.paths."""
-    hosts = sorted(site.hosts.items(), key=_by_id)
-    return "\n".join(block({"regions": {host.region.id: yaml_region(host, pin=(pins or {}).get(name)) for name, host in hosts}})) + "\n"
+    regions = {host.region.id: yaml_region(host, pin=(pins or {}).get(name)) for name, host in by_id(site)}
+    return "\n".join(block({"regions": regions})) + "\n"
 
 
 def warnings(site: Site, *, pins: Pins | None = None) -> list[str]:
@@ -77,62 +81,6 @@ def missing_pin(host: Host, pins: Pins | None = None) -> str:
         f"The certificate of {host.name} is self-signed and its SHA-256 is not known, so no client would accept it: "
         f"invoke deploy --host {host.name} reads it on the host; or set hosts.{host.name}.certificate.pin, if you know it otherwise."
     )
-
-
-def instructions(site: Site, *, pins: Pins | None = None) -> str:
-    """What to paste where, for a control server that derpfleet does not touch."""
-    policy = json.dumps({"derpMap": derpmap(site, pins=pins)}, indent=2, ensure_ascii=False)
-    codes = ", ".join(host.region.code for _, host in sorted(site.hosts.items(), key=_by_id))
-    first = min(site.hosts.values(), key=lambda host: host.region.id)
-    return f"""\
-{_opening(site)}
-
-Tailscale's own control server
-  Open https://login.tailscale.com/admin/acls/file and paste what stands between the outermost braces into the policy, beside the keys
-  that are there. A policy has one "derpMap": if it has one already, add these regions to its "Regions".
-
-{_indented(policy)}
-
-A headscale that somebody else runs
-  Save this as /etc/headscale/derp.yaml on its host. Region ids are bare numbers there and the keys are lower case:
-  headscale skips what it does not know without a word.
-
-{_indented(yaml_map(site, pins=pins))}
-
-  Name the file in config.yaml, then restart headscale (a reload does not read it again):
-
-    derp:
-      paths:
-        - /etc/headscale/derp.yaml
-{_without_default_regions(site)}
-Then, on any node
-    tailscale debug derp-map              lists {codes}
-    tailscale debug derp {first.region.code:<17}connects to the relay
-    tailscale netcheck                    measures every region
-{_notes(warnings(site, pins=pins))}"""
-
-
-def _opening(site: Site) -> str:
-    if site.headscale is None:
-        return "This site has no headscale host, so the last step is yours. Take the one that fits."
-    return f"{site.headscale.url} gets these regions from `invoke deploy`. To have them elsewhere as well, take the one that fits."
-
-
-def _without_default_regions(site: Site) -> str:
-    return "      urls: []      # derpmap.omit_default_regions\n" if site.derpmap.omit_default_regions else ""
-
-
-def _notes(sentences: Iterable[str]) -> str:
-    lines = [f"  {sentence}" for sentence in sentences]
-    return "\n".join(["", "Before you do", *lines, ""]) if lines else ""
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" if line else "" for line in text.rstrip("\n").split("\n"))
-
-
-def _by_id(item: tuple[str, Host]) -> int:
-    return item[1].region.id
 
 
 def _lower(value: Any) -> Any:

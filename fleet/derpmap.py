@@ -6,6 +6,7 @@ import json
 import sys
 
 from control import derpmap as pure
+from control.paste import instructions
 from fleet.shared import pins
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import was_proved
@@ -18,4 +19,4 @@ def derpmap(fleet: Fleet) -> None:
         if not was_proved(fleet, host):
             fleet.report.line(host.name, "warning", f"not proved: before you paste its region, invoke deploy --host {host.name}")
     print(json.dumps(pure.derpmap(fleet.site, pins=told), indent=2))
-    print(pure.instructions(fleet.site, pins=told), file=sys.stderr)
+    print(instructions(fleet.site, pins=told), file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from control.served import Unknown
 from engine.facts import Ask, Facts
 from engine.plan import Mode
 from engine.resource import Resource
@@ -17,7 +18,6 @@ from fleet.shared.step import step
 from inventory.choices import source_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from probe.derpmap import Unknown
 from roles import relay
 from roles.certificate import renewal
 

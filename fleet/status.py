@@ -10,13 +10,14 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from control.served import Served
+from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_status import HostStatus, read_status
 from fleet.shared.prove import targets
-from fleet.shared.served import served_map
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from probe.derpmap import Served, with_map
+from probe.derpmap import with_map
 from probe.latency import Latencies, measure_all
 from probe.page import Card, render_page
 from probe.proof import Proof, Rung
@@ -41,7 +42,7 @@ def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> 
         said[host.name] = read_status(fleet, host, hosts)
 
     fleet.report.doing("site", "asking and proving")
-    work: list[Callable[[], object]] = [lambda: proofs.extend(prove(wanted)), lambda: served.append(served_map(fleet))]
+    work: list[Callable[[], object]] = [lambda: proofs.extend(prove(wanted)), lambda: served.append(control_server(fleet).served())]
     work += [partial(see, host) for host in hosts]
     fleet.parallel.each(work, lambda one: one())
     fleet.report.doing("site", "")

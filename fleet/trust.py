@@ -27,8 +27,8 @@ def logins(fleet: Fleet, names: Sequence[str]) -> list[Login]:
     """The named hosts, `headscale` among them, or all of the site; before each the jump hosts on the way. Raises NoSuchHost."""
     relays = [name for name in names if name != HEADSCALE]
     found = [fleet.login(host) for host in fleet.hosts(relays)] if relays or not names else []
-    if HEADSCALE in names or (not names and fleet.site.headscale):
-        found.append(fleet.headscale_login())
+    if HEADSCALE in names or (not names and fleet.site.control.ssh):
+        found.append(fleet.control_login())
     every = {one.key_name: one for login in found for one in (*login.hops(), login)}
     return list(every.values())
 

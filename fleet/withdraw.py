@@ -7,27 +7,24 @@ happens in any other order was measured (`control.headscale.merge.plan_registrat
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from control.headscale import facts as headscale_facts
+from control.served import Served
 from engine.facts import Ask, Facts
 from engine.login import Unreachable
 from engine.plan import Mode
 from engine.resource import Resource
 from engine.run import NOTHING, Failure, Verb
 from engine.session import Session
+from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted, ResourceFailed
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import forget, prove_hosts, targets
-from fleet.shared.registration import regions_of, take_out
-from fleet.shared.served import NO_HEADSCALE, ask_map, headscale_session, nodes_at_home, read_map
 from fleet.shared.step import step
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from inventory.rules import HEADSCALE
-from probe.derpmap import Served
 from probe.verify import prove
 from roles import relay
 
@@ -49,30 +46,19 @@ def withdraw(fleet: Fleet, host: Host) -> int:
 
     Returns the exit code. Raises NoOtherRelay, StillAtHome, RegistrationFailed, ResourceFailed, Unreachable, Interrupted.
     """
-    if fleet.site.headscale is None:
-        if fleet.site.derpmap.omit_default_regions:  # else nodes have Tailscale's own relays
-            _need_another(fleet, host, _others(fleet, host), NO_HEADSCALE)
+    server = control_server(fleet)
+    with server.withdrawal(host) as leaving:
+        if leaving and leaving.others is not None:
+            _need_another(fleet, host, leaving.others, leaving.served)
         _stop(fleet, host)
-        with _told_when_interrupted(host):
-            _settle(fleet)
-        fleet.report.say(f"Take region {host.region.id} ({host.region.code}) out of the map of your control server now.")
-        return _ended(fleet, host)
-    with headscale_session(fleet) as session:
-        seen = headscale_facts.read_facts(fleet.site, session.facts)
-        there = [id for region in regions_of(fleet, host, session.facts) if (id := region.region.id) in seen.regions]
-        if there:
-            in_file = [other for other in _others(fleet, host) if other.region.id in seen.regions]
-            _need_another(fleet, host, in_file, read_map(session.ask(ask_map(fleet.site, session.facts))))
-        _stop(fleet, host)
-        if there:
+        if leaving:
             with _told_when_interrupted(host):
-                _await_move(fleet, host, session, there)
-    take_out(fleet, host)
-    return _ended(fleet, host)
-
-
-def _others(fleet: Fleet, host: Host) -> list[Host]:
-    return [other for other in fleet.site.hosts.values() if other.name != host.name]
+                _await_move(fleet, host, leaving.nodes_at_home)
+    server.take_out(host)
+    forget(fleet, host)
+    fleet.report.emit(event="withdrawn", host=host.name)
+    fleet.report.line(host.name, "ok", f"withdrawn; invoke deploy --host {host.name} brings it back")
+    return 0
 
 
 def _need_another(fleet: Fleet, host: Host, others: Sequence[Host], served: Served) -> None:
@@ -82,7 +68,7 @@ def _need_another(fleet: Fleet, host: Host, others: Sequence[Host], served: Serv
     raise NoOtherRelay(
         "nothing was changed: it is the only relay of this site that nodes have",
         host=host.name,
-        why="no other relay of this site is proved and in the map" if _others(fleet, host) else "the site has no other host",
+        why="no other relay of this site is proved and in the map" if len(fleet.site.hosts) > 1 else "the site has no other host",
         next="deploy another host first",
     )
 
@@ -126,19 +112,20 @@ def _answers(fleet: Fleet, host: Host) -> bool:
     return any(proof[rung].status == "ok" for rung in ("tcp", "stun4", "stun6"))
 
 
-def _await_move(fleet: Fleet, host: Host, session: Session, regions: list[int]) -> None:
-    """Until no node that is online has one of these regions for its home. Raises StillAtHome."""
-    started = time.monotonic()
-    left = nodes_at_home(session, fleet.site, regions)
+def _await_move(fleet: Fleet, host: Host, nodes_at_home: Callable[[], list[str] | None]) -> None:
+    """Wait until no node that is online has this relay for its home. Raises StillAtHome."""
+    server, started = fleet.site.control.kind, time.monotonic()
+    left = nodes_at_home()
     if left is None:
-        _settle(fleet)
+        fleet.report.say(f"Nobody tells where nodes are at home: waiting {SETTLING_S} s for them to move.")
+        time.sleep(SETTLING_S)
         return
     while left and time.monotonic() < started + MOVING_S:
-        fleet.report.doing(HEADSCALE, f"{len(left)} nodes have yet to find another home: {', '.join(left[:5])}")
+        fleet.report.doing(server, f"{len(left)} nodes have yet to find another home: {', '.join(left[:5])}")
         time.sleep(1)
-        now = nodes_at_home(session, fleet.site, regions)
+        now = nodes_at_home()
         left = left if now is None else now  # an answer that did not come is none
-    fleet.report.doing(HEADSCALE, "")
+    fleet.report.doing(server, "")
     if left:
         raise StillAtHome(
             f"{', '.join(left)} did not find another home within {MOVING_S} s",
@@ -146,7 +133,7 @@ def _await_move(fleet: Fleet, host: Host, session: Session, regions: list[int]) 
             why=BETWEEN,
             next=f"`tailscale debug restun` on that node, then {_on_or_back(host)}",
         )
-    fleet.report.line(HEADSCALE, "ok", "every node that is online has another home", seconds=time.monotonic() - started)
+    fleet.report.line(server, "ok", "every node that is online has another home", seconds=time.monotonic() - started)
 
 
 def _on_or_back(host: Host) -> str:
@@ -160,15 +147,3 @@ def _told_when_interrupted(host: Host) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise Interrupted("interrupted while nodes move", host=host.name, why=BETWEEN, next=_on_or_back(host)) from None
-
-
-def _settle(fleet: Fleet) -> None:
-    fleet.report.say(f"Nobody tells where nodes are at home: waiting {SETTLING_S} s for them to move.")
-    time.sleep(SETTLING_S)
-
-
-def _ended(fleet: Fleet, host: Host) -> int:
-    forget(fleet, host)
-    fleet.report.emit(event="withdrawn", host=host.name)
-    fleet.report.line(host.name, "ok", f"withdrawn; invoke deploy --host {host.name} brings it back")
-    return 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
@@ -73,6 +73,7 @@ FlavourName = Literal["python", "docker"]
 FrontName = Literal["nginx", "none"]
 SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
 FirewallModeName = Literal["enforce", "off"]
+ControlName = Literal["headscale", "paste"]
 
 
 class Model(BaseModel):
@@ -179,6 +180,8 @@ class Host(Model):
 class Headscale(Model):
     """The headscale host, if it is ours to touch."""
 
+    kind: ClassVar[ControlName] = "headscale"
+
     url: Annotated[str, AfterValidator(_leads_somewhere)] = _text(
         r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$",
         "a URL without a path, as https://headscale.example.org",
@@ -192,6 +195,20 @@ class Headscale(Model):
     health: Url = Field(
         "http://127.0.0.1:8080/health", description="the /health address as seen on that host; default: what its config.yaml says"
     )
+
+    @property
+    def verify_url(self) -> str:
+        """Return the URL at which headscale answers whether a client may use a relay."""
+        return f"{self.url.rstrip('/')}/verify"
+
+
+class Paste(Model):
+    """No control server that is ours to touch: a person pastes the map into it. Not a section of the site file."""
+
+    kind: ClassVar[ControlName] = "paste"
+    url: ClassVar[str] = ""
+    verify_url: ClassVar[str] = ""
+    ssh: ClassVar[None] = None
 
 
 class Derpmap(Model):
@@ -208,3 +225,8 @@ class Site(Model):
     headscale: Headscale | None = None
     derpmap: Derpmap = Derpmap()
     known_hosts: LocalPath = Field(description="the pinned host keys, in OpenSSH's format; default: known_hosts beside the site file")
+
+    @property
+    def control(self) -> Headscale | Paste:
+        """Return where clients get their map from. `kind` is its key in `control.servers`."""
+        return self.headscale or Paste()

@@ -6,23 +6,31 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
+from control.servers import SERVERS
+from inventory.model import ControlName, Site
 from tests.test_imports import imported
 
 ROOT = Path(__file__).parent.parent
-PRODUCT = ("inventory", "engine", "roles", "probe", "fleet", "lab", "tasks.py")
-CHOICE = re.compile(r"(^|\.)(host|relay_host)\.(flavour|front)$|(^|\.)certificate\.source$|(^|\.)firewall\.mode$")
+PRODUCT = ("inventory", "engine", "artefacts", "roles", "control", "probe", "fleet", "lab", "tasks.py", "lab_tasks.py")
+CHOICE = re.compile(r"(^|\.)(host|relay_host)\.(flavour|front)$|(^|\.)certificate\.source$|(^|\.)firewall\.mode$|(^|\.)control\.kind$")
+HEADSCALE = re.compile(r"(^|[._])site\.headscale$")
 
 # Where a choice is a key into a table of what it implies or of the modules that carry it out.
-TABLES = {"inventory/choices.py", *(f"roles/{folder}/__init__.py" for folder in ("certificate", "firewall", "front", "relay"))}
+TABLES = {
+    "inventory/choices.py",
+    "control/servers.py",
+    *(f"roles/{folder}/__init__.py" for folder in ("certificate", "firewall", "front", "relay")),
+}
 # Files that still compare a choice. This set may only shrink.
 COMPARING: set[str] = set()
 
 
 def choices_in(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Yield "compared" or "looked up" with the line, for each place where one of the four choices decides something."""
+    """Yield "compared" or "looked up" with the line, for each place where one of the choices decides something."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
             yield from (("compared", node.lineno) for part in (node.left, *node.comparators) if _has_choice(part))
@@ -43,10 +51,15 @@ def _has_choice(node: ast.AST) -> bool:
     return any(map(_is_choice, node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]))
 
 
+def product_files() -> list[Path]:
+    """Return every file of the product that may look at the site."""
+    return [path for name in PRODUCT for path in ([ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py")))]
+
+
 def places(kind: str) -> set[str]:
     """Return the product's files that compare a choice or look one up."""
-    files = [path for name in PRODUCT for path in ([ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py")))]
-    return {str(path.relative_to(ROOT)) for path in files if kind in {found for found, _ in choices_in(ast.parse(path.read_text()))}}
+    found = {path: {kind for kind, _ in choices_in(ast.parse(path.read_text()))} for path in product_files()}
+    return {str(path.relative_to(ROOT)) for path, kinds in found.items() if kind in kinds}
 
 
 def test_no_choice_of_the_site_file_is_compared_by_name() -> None:
@@ -56,6 +69,24 @@ def test_no_choice_of_the_site_file_is_compared_by_name() -> None:
 
 def test_choices_are_keys_of_the_tables_only() -> None:
     assert places("looked up") == TABLES
+
+
+def test_no_code_asks_whether_the_site_has_a_headscale() -> None:
+    """Ask `site.control`, which is never None, or the control server: `inventory.model` alone reads the site's own section."""
+    readers = [
+        str(path.relative_to(ROOT))
+        for path in product_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and HEADSCALE.search(ast.unparse(node))
+    ]
+    assert readers == []
+    assert HEADSCALE.search("fleet.site.headscale")
+
+
+def test_every_control_server_has_a_row() -> None:
+    kinds = set(get_args(ControlName))
+    assert set(SERVERS) == kinds
+    assert {model.kind for model in get_args(get_type_hints(Site.control.fget)["return"])} == kinds
 
 
 ROLES = ("certificate", "firewall", "front", "relay")
@@ -88,6 +119,7 @@ def test_a_role_knows_no_other_and_a_variant_no_sibling(role: str) -> None:
         ("(host.flavour, host.front) == ('docker', 'none')", "compared"),
         ("('acme',).count(certificate.source)", "compared"),
         ("match host.front:\n    case _: pass", "compared"),
+        ("site.control.kind == 'headscale'", "compared"),
         ("TABLE[host.front]", "looked up"),
         ("TABLE.get(host.certificate.source)", "looked up"),
     ],

@@ -126,9 +126,10 @@ def parse_version(text: str) -> Version:
 
 
 def _headscale(site: Site) -> Headscale:
-    if site.headscale is None:
+    control = site.control
+    if not isinstance(control, Headscale):
         raise HeadscaleRefused("the site has no headscale host", next="`invoke derpmap` says what to paste where")
-    return site.headscale
+    return control
 
 
 def _beside(headscale: Headscale) -> list[str]:

@@ -18,7 +18,6 @@ from fleet.shared.errors import NoSuchHost
 from fleet.shared.parallel import Parallel
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
-from inventory.rules import HEADSCALE
 
 
 @dataclass
@@ -47,12 +46,13 @@ class Fleet:
         address = str(host.ipv4 or host.ipv6 or host.domain)
         return Login(host.name, host.ssh, address=address, known_hosts=Path(self.site.known_hosts), base=self.base)
 
-    def headscale_login(self) -> Login:
-        """How to reach the headscale host. Raises DerpfleetError when the site has none."""
-        headscale = self.site.headscale
-        if headscale is None:
+    def control_login(self) -> Login:
+        """How to reach the control server's host. Raises DerpfleetError when the site has none."""
+        control = self.site.control
+        if control.ssh is None:
             raise DerpfleetError("the site has no headscale host", next="invoke derpmap prints what to paste elsewhere")
-        return Login(HEADSCALE, headscale.ssh, address=headscale.ssh.address or "", known_hosts=Path(self.site.known_hosts), base=self.base)
+        address, known_hosts = control.ssh.address or "", Path(self.site.known_hosts)
+        return Login(control.kind, control.ssh, address=address, known_hosts=known_hosts, base=self.base)
 
     def session_for_reading(self, login: Login, ask: Ask) -> Session:
         """A conversation that only reads: it waits for no lock and changes nothing. Raises DerpfleetError."""

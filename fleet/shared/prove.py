@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from control.served import Served
 from engine import cache
 from engine.report import Report
 from fleet.shared import pins, records
+from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
-from fleet.shared.served import served_map
 from inventory.model import Host
 from inventory.rules import PROVER_FILE
-from probe.derpmap import Served, with_map
+from probe.derpmap import with_map
 from probe.keys import Prover, read_prover
 from probe.proof import Proof, Rung
 from probe.render import DETAIL, ladder_lines, rung_lines
@@ -45,7 +46,7 @@ def prove_hosts(fleet: Fleet, hosts: Sequence[Host], *, served: Served | None = 
         fleet.report.doing(one.name, f"proof: {rung.title}")
 
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(lambda: served or served_map(fleet))
+        asked = pool.submit(lambda: served or control_server(fleet).served())
         proofs = prove(wanted, thorough=thorough, on_rung=climbed)
     found = {one.name: with_map(proof, one, asked.result()) for one, proof in zip(wanted, proofs, strict=True)}
     for name, proof in found.items():

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
 from engine.events import Event
 from engine.login import Login
-from engine.run import Failure, Job, Outcome, converge
+from engine.run import Job, Outcome, Step, converge
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
-
-
-class Step(Job, Protocol):
-    """A job that knows what its verb says of a resource that fails."""
-
-    def failed(self, failure: Failure) -> DerpfleetError:
-        """Return the error to raise or to show."""
 
 
 def step(fleet: Fleet, login: Login, job: Step, *, doing: str = "connecting", counts: bool = True) -> Outcome:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from control.derpmap import derpmap, instructions, region_node, warnings, yaml_map, yaml_region
+from control.derpmap import derpmap, region_node, warnings, yaml_map, yaml_region
 from control.headscale.reader import parse_map
+from control.paste import instructions
 from control.yaml_text import plain
 from inventory.document import compose
 from inventory.model import Site

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from control.headscale import server
 from engine.facts import Facts, Output
 from engine.login import Unreachable
 from engine.report import Report
 from engine.run import Failure, Job
 from fleet import withdraw
-from fleet.shared import registration, step
+from fleet.shared import pins, step
 from fleet.shared.errors import Interrupted, ResourceFailed
 from fleet.shared.fleet import Fleet
 from fleet.withdraw import NoOtherRelay, StillAtHome
@@ -119,9 +120,9 @@ def make_world(site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Wor
 
     monkeypatch.setattr(Fleet, "runs", folder)
     monkeypatch.setattr(step, "converge", world.converge)
-    monkeypatch.setattr(registration.pins, "known", lambda *_: {})
-    monkeypatch.setattr(withdraw, "headscale_session", lambda _: Session(facts=world.facts()))
-    monkeypatch.setattr(withdraw, "nodes_at_home", world.at_home)
+    monkeypatch.setattr(pins, "known", lambda *_: {})
+    monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: Session(facts=world.facts()))
+    monkeypatch.setattr(server, "nodes_at_home", world.at_home)
     monkeypatch.setattr(withdraw, "prove_hosts", prove_hosts)
     monkeypatch.setattr(withdraw, "targets", lambda *_: [])
     monkeypatch.setattr(withdraw, "prove", lambda _: [proof("hk1", ok=world.answers)])

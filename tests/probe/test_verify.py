@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from control.served import Map, Unknown
 from lab.delay import delaying
 from probe import packets
-from probe.derpmap import Map, Unknown, with_map
+from probe.derpmap import with_map
 from probe.keys import new_prover
 from probe.latency import measure_all
 from probe.net import NoRoute, Patience

@@ -1,4 +1,4 @@
-"""What headscale itself says, asked over SSH on its host: the map that it serves, and whose home is where. No lock, no change."""
+"""What headscale itself says on its own host: the map that it serves, and which nodes are at home where. Changes nothing."""
 
 from __future__ import annotations
 
@@ -6,38 +6,19 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from control.headscale import facts as headscale_facts
+from control.contract import Conversation
+from control.headscale.facts import read_facts
+from control.served import Map, Served, Unknown
 from engine.facts import Ask, Facts, Output
 from engine.scripts import script
-from engine.session import Session
-from fleet.shared.fleet import Fleet
-from inventory.errors import DerpfleetError
 from inventory.model import Site
-from probe.derpmap import Map, Served, Unknown
 
-NO_HEADSCALE = Unknown("the site has no headscale host")
 _NOWHERE = Unknown("headscale shows nowhere which map it serves (metrics_listen_addr, 0.26 or newer)")
-
-
-def headscale_session(fleet: Fleet) -> Session:
-    """A conversation with the headscale host that only reads. Raises DerpfleetError."""
-    return fleet.session_for_reading(fleet.headscale_login(), headscale_facts.ask(fleet.site))
-
-
-def served_map(fleet: Fleet) -> Served:
-    """Asks headscale. Never raises."""
-    if fleet.site.headscale is None:
-        return NO_HEADSCALE
-    try:
-        with headscale_session(fleet) as session:
-            return read_map(session.ask(ask_map(fleet.site, session.facts)))
-    except DerpfleetError as error:
-        return Unknown(f"headscale cannot be asked: {error}{f' ({error.why})' if error.why else ''}")
 
 
 def ask_map(site: Site, facts: Facts) -> Ask:
     """What to ask headscale's host, given a first look at it. Raises HeadscaleRefused."""
-    page = headscale_facts.read_facts(site, facts).served()
+    page = read_facts(site, facts).served()
     return Ask(commands={"served": _page(facts, "map", page.url)} if page else {})
 
 
@@ -52,12 +33,12 @@ def read_map(facts: Facts) -> Served:
     return Map(told) if isinstance(told, Mapping) else Unknown(f"headscale does not tell its map, but {said.stdout[:80].strip()}")
 
 
-def nodes_at_home(session: Session, site: Site, regions: Iterable[int]) -> list[str] | None:
+def nodes_at_home(session: Conversation, site: Site, regions: Iterable[int]) -> list[str] | None:
     """The nodes that are online and whose home is one of these regions; None when headscale does not tell.
 
     Raises HeadscaleRefused, Unreachable.
     """
-    page = headscale_facts.read_facts(site, session.facts).nodes
+    page = read_facts(site, session.facts).nodes
     if not page:
         return None
     said = session.ask(Ask(commands={"homes": _page(session.facts, "homes", page, *map(str, regions))})).commands["homes"]

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from control.headscale.pages import _NOWHERE, nodes_at_home
+from control.served import Map, Served, Unknown
 from engine.facts import Ask, Facts, Output
 from engine.login import Unreachable
 from engine.report import Report
-from fleet.shared import served
+from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from inventory.model import Site
-from probe.derpmap import Map, Served, Unknown
 from tests.control.test_headscale import facts as seen
 from tests.control.test_headscale import site_of
 
@@ -83,34 +84,34 @@ def page() -> Iterator[Callable[[bytes], Site]]:
 
 
 def fleet_of(site: Site, monkeypatch: pytest.MonkeyPatch, session: Callable[[], Talk]) -> Fleet:
-    monkeypatch.setattr(served, "headscale_session", lambda _: session())
+    monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: session())
     return Fleet(site, Report(json_lines=True))
 
 
 @pytest.mark.parametrize(("regions", "homes"), [([900], ["phone"]), ([900, 902], ["desk", "phone"]), ([999], [])])
 def test_who_is_online_and_at_home_there(page: Callable[[bytes], Site], regions: list[int], homes: list[str]) -> None:
     site = page(json.dumps(NODES).encode())
-    assert served.nodes_at_home(Talk(seen()), site, regions) == homes  # type: ignore[arg-type]
+    assert nodes_at_home(Talk(seen()), site, regions) == homes
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"1": {}}', b""])
 def test_a_page_that_cannot_be_read_tells_no_homes(page: Callable[[bytes], Site], body: bytes) -> None:
     site = page(body.replace(b"{}", b'{"IsOnline": true, "Hostinfo": {"NetInfo": {"PreferredDERP": 900}}}'))
-    assert served.nodes_at_home(Talk(seen()), site, [900]) is None  # type: ignore[arg-type]
+    assert nodes_at_home(Talk(seen()), site, [900]) is None
 
 
 def test_a_headscale_that_has_no_such_page_is_not_asked() -> None:
-    assert served.nodes_at_home(Talk(seen(version="v0.26.1")), site_of(), [900]) is None  # type: ignore[arg-type]
+    assert nodes_at_home(Talk(seen(version="v0.26.1")), site_of(), [900]) is None
 
 
 def test_the_map_is_what_it_serves(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:
     site = page(b'{"Regions": {"900": {}}}')
-    assert served.served_map(fleet_of(site, monkeypatch, lambda: Talk(seen()))) == Map({"Regions": {"900": {}}})
+    assert control_server(fleet_of(site, monkeypatch, lambda: Talk(seen()))).served() == Map({"Regions": {"900": {}}})
 
 
 def test_why_the_map_is_not_known(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(site: Site, session: Callable[[], Talk]) -> Served:
-        return served.served_map(fleet_of(site, monkeypatch, session))
+        return control_server(fleet_of(site, monkeypatch, session)).served()
 
     def why(told: Served) -> str:
         assert isinstance(told, Unknown)
@@ -122,7 +123,7 @@ def test_why_the_map_is_not_known(page: Callable[[bytes], Site], monkeypatch: py
     site = page(b"<html>")
     assert asked(site.model_copy(update={"headscale": None}), gone) == Unknown("the site has no headscale host")
     assert asked(site, gone) == Unknown("headscale cannot be asked: cannot connect (no route to host)")
-    assert asked(site, lambda: Talk(seen(version="v0.25.1"))) == served._NOWHERE
+    assert asked(site, lambda: Talk(seen(version="v0.25.1"))) == _NOWHERE
     assert asked(page(b'"closed"'), lambda: Talk(seen())) == Unknown('headscale does not tell its map, but "closed"')
     assert why(asked(site, lambda: Talk(seen()))).startswith("headscale does not tell its map: json.decoder.JSONDecodeError")
     assert why(asked(site, lambda: Talk(seen(config=None)))).startswith("headscale cannot be asked: there is no /etc/headscale/config.yaml")
@@ -130,4 +131,4 @@ def test_why_the_map_is_not_known(page: Callable[[bytes], Site], monkeypatch: py
 
 def test_pages_are_asked_past_a_proxy(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert served.nodes_at_home(Talk(seen()), page(json.dumps(NODES).encode()), [901]) == ["laptop"]  # type: ignore[arg-type]
+    assert nodes_at_home(Talk(seen()), page(json.dumps(NODES).encode()), [901]) == ["laptop"]
