@@ -17,7 +17,10 @@ CHANGES_FOUND = 10
 
 
 def check(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> int:
-    """Compare all hosts at once and change nothing. Returns the exit code: 0, or 10 when something would change."""
+    """Compare all hosts at once and change nothing. Returns the exit code.
+
+    It is 10 if a deploy would change anything, else 0. When a host fails, it is that of its error.
+    """
     changes, failed, lock = 0, [], Lock()
 
     def one(host: Host) -> None:

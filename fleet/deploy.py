@@ -18,9 +18,10 @@ from probe.proof import Proof
 
 
 def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> int:
-    """Deploy every host in order, and stop at the first that fails or is not proved. Returns the exit code.
+    """Deploy every host in order, and stop at the first that fails or is not proved.
 
     The relays that are proved by then are registered, unless `only` names resources.
+    Returns the exit code.
     """
     server = control_server(fleet)
     why = "nothing is registered with --only" if only else "compared when it is registered"
@@ -32,7 +33,10 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> 
             break
         proof = prove_hosts(fleet, [host], served=server.unasked(why))[host.name]
         if not proof.ok:
-            fleet.report.say(f"{host.name} is deployed but NOT proved: it is not registered, and the hosts after it are left alone.")
+            fleet.report.say(
+                f"{host.name} is deployed but NOT proved: it is not registered, "
+                "and the hosts after it are left alone."
+            )
             server.not_proved(host)
             code = 1
             break
@@ -43,7 +47,10 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> 
 
 
 def _converge(fleet: Fleet, host: Host, only: Sequence[str]) -> int:
-    """Converge one host, keep its pin, and show each resource that failed. Returns the exit code. Raises Interrupted."""
+    """Converge one host, keep its pin, and show each resource that failed.
+
+    Returns the exit code. Raises Interrupted.
+    """
     job = HostJob(fleet, host, "apply", only)
     try:
         outcome = fleet.parallel.run_one(lambda: run(fleet, fleet.login(host), job))
@@ -60,7 +67,10 @@ def _converge(fleet: Fleet, host: Host, only: Sequence[str]) -> int:
 
 
 def _register(fleet: Fleet, server: ControlServer, proofs: dict[str, Proof]) -> bool:
-    """Register the proved relays. Returns whether the map that clients get then is true. Raises RegistrationFailed."""
+    """Register the proved relays. Raises RegistrationFailed.
+
+    Returns whether the map that clients get then agrees with the proofs.
+    """
     every = list(fleet.site.hosts.values())
     proved = [host for host in every if host.name in proofs]
     served = server.register(proved, all_proved=[host for host in every if was_proved(fleet, host)])

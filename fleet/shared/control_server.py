@@ -25,7 +25,7 @@ def control_server(fleet: Fleet) -> ControlServer:
 
 @dataclass(frozen=True)
 class FleetReach:
-    """The fleet as `control.contract.Reach` wants it."""
+    """The fleet, as `control.contract.Reach` describes it."""
 
     fleet: Fleet
 
@@ -39,7 +39,7 @@ class FleetReach:
         return self.fleet.session_for_reading(self.fleet.control_login(), ask)
 
     def step(self, job: Step) -> Outcome:
-        """Run a job on the control server's host. Raises what `job.failed` makes of the first resource that failed."""
+        """Run a job on the control server's host. Raises as `fleet.shared.step.step` does."""
         return step(self.fleet, self.fleet.control_login(), job)
 
     def pins(self, hosts: Sequence[Host]) -> Pins:

@@ -49,6 +49,6 @@ def test_a_withdrawn_host_has_no_proof_to_fail(
     monkeypatch.setattr(step, "converge", lambda *_, **__: Outcome("hk1", "apply", counts, facts, Path("/dev/null")))
     monkeypatch.setattr(renew, "prove_hosts", prove)
     assert renew.renew(fleet, fleet.hosts(()), force=False) == code
-    assert "its certificate is not due; --force renews it all the same" in shown.getvalue()
+    assert "its certificate is not due; --force renews it nevertheless" in shown.getvalue()
     assert asked == ([] if unit == "disabled" else ["hk1"])
     assert ("withdrawn: there is no relay to prove; invoke deploy --host hk1 brings it back" in shown.getvalue()) is (unit == "disabled")

@@ -78,7 +78,7 @@ def test_the_agent_at_work_is_stopped_and_waited_for(fleet: Fleet, shown: io.Str
     assert ends == [["stop"]]
     assert error.value.exit_code == 130
     assert error.value.next == "run the same command again: it goes on from there"
-    assert "stopping after the resource in hand; once more to abandon" in shown.getvalue()
+    assert "stopping after the resource in hand; press Ctrl-C once more to abandon it" in shown.getvalue()
 
 
 def test_pressed_twice_all_are_abandoned(fleet: Fleet) -> None:
