@@ -1,6 +1,7 @@
-"""What each control server provides: the place where clients get their DERP map from. `control.servers` has the table.
+"""The contract of a control server: the place where clients get their DERP map from.
 
-A control server describes questions and jobs. It opens no connection itself: `Reach`, which `fleet` provides, carries them out.
+`control.servers` has the table. A control server describes questions and jobs. It opens no
+connection itself: `Reach`, which `fleet` provides, carries them out.
 """
 
 from __future__ import annotations
@@ -33,29 +34,33 @@ class Conversation(Protocol):
 
 
 class Reach(Protocol):
-    """What a control server may use of the verb that calls it."""
+    """The way from a control server to its host and to the operator. `fleet` provides it."""
 
     @property
     def report(self) -> Report:
-        """Where the operator sees what happens."""
+        """Return the report that the operator reads."""
 
     def session(self, ask: Ask) -> AbstractContextManager[Conversation]:
         """Connect to the control server's host, only to read. Raises DerpfleetError."""
 
     def step(self, job: Step) -> Outcome:
-        """Run a job on the control server's host. Raises what `job.failed` makes of the first resource that failed."""
+        """Run a job on the control server's host.
+
+        Raises the error that `job.failed` makes of the first failed resource.
+        """
 
     def pins(self, hosts: Sequence[Host]) -> Pins:
-        """Return the pins of the relays whose certificates no CA vouches for, as far as they are known."""
+        """Return the known pins of the hosts whose certificates are self-signed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Withdrawal:
-    """A relay in the map that is about to leave it.
+    """A relay that is in the map and is about to leave it.
 
-    `others`: the hosts of which one has to be proved first; None where nodes have Tailscale's own relays.
-    `served`: the map to prove them against. `nodes_at_home`: returns the names of the nodes that are online and at home at this
-    relay, or None when they are not known. It raises DerpfleetError.
+    `others`: the hosts of which one has to be proved first; None where nodes have Tailscale's own
+    relays. `served`: the map to prove them against. `nodes_at_home`: returns the names of the nodes
+    that are online and whose home is this relay, or None when they are not known. It raises
+    DerpfleetError.
     """
 
     others: Sequence[Host] | None
@@ -70,23 +75,26 @@ class ControlServer(Protocol):
         """Return the map that clients get, or why it is not known. Never raises."""
 
     def unasked(self, why: str) -> Unknown:
-        """Return why the map is not asked for now: `why`, unless it can never be."""
+        """Return why the map is not asked for now: `why`, unless it can never be asked for."""
 
     def check(self, hosts: Sequence[Host]) -> int:
-        """Show what `register` would change for these hosts, and return how many resources. Changes nothing."""
+        """Show the changes that `register` would make, and return their number. Changes nothing."""
 
     def register(self, proved: Sequence[Host], *, all_proved: Sequence[Host]) -> Served | None:
         """Put the regions of `proved` into the map, all at once or not at all.
 
-        `all_proved`: these relays and those that an earlier run proved. Returns the map that clients get then; None when a person
-        has yet to change it. Raises RegistrationFailed.
+        `all_proved`: these relays and those that an earlier run proved. Returns the map that
+        clients get then; None when a person has to change it later. Raises RegistrationFailed.
         """
 
     def not_proved(self, host: Host) -> None:
-        """Show what becomes of a region that this host has in the map, as its relay is not proved."""
+        """Show what happens to the host's region in the map, as its relay is not proved."""
 
     def withdrawal(self, host: Host) -> AbstractContextManager[Withdrawal | None]:
-        """Return what to know while this relay is stopped; None when it is not in the map. Raises DerpfleetError."""
+        """Return the state of this relay in the map; None when it is not there.
+
+        The relay is stopped inside the block. Raises DerpfleetError.
+        """
 
     def take_out(self, host: Host) -> None:
         """Take every region of a stopped relay out of the map. Raises RegistrationFailed."""

@@ -1,4 +1,7 @@
-"""No control server that derpfleet may change: a person pastes the regions. Tells what to paste where."""
+"""Paste it yourself: the site has no control server that derpfleet may change.
+
+The null object of `control.contract`. It shows a person what to paste where.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ NO_HEADSCALE = Unknown("the site has no headscale host")
 
 @dataclass(frozen=True)
 class PasteServer:
-    """The control server of a site that names none: it is not asked and not changed."""
+    """A control server that is never asked and never changed."""
 
     site: Site
     reach: Reach
@@ -46,7 +49,10 @@ class PasteServer:
 
     @contextmanager
     def withdrawal(self, host: Host) -> Iterator[Withdrawal]:
-        """Yield that the host may be in the map. Without Tailscale's own relays, another relay of the site has to be proved."""
+        """Yield a relay that may be in the map.
+
+        Without Tailscale's own relays, another relay of the site has to be proved.
+        """
         others = [other for other in self.site.hosts.values() if other.name != host.name]
         yield Withdrawal(
             others=others if self.site.derpmap.omit_default_regions else None,
@@ -56,11 +62,12 @@ class PasteServer:
 
     def take_out(self, host: Host) -> None:
         """Show which region to take out of the map."""
-        self.reach.report.say(f"Take region {host.region.id} ({host.region.code}) out of the map of your control server now.")
+        region = f"region {host.region.id} ({host.region.code})"
+        self.reach.report.say(f"Take {region} out of the map of your control server now.")
 
 
 def instructions(site: Site, *, pins: Pins | None = None) -> str:
-    """What to paste where, for a control server that derpfleet does not touch."""
+    """Return what to paste where, for a control server that derpfleet does not change."""
     policy = json.dumps({"derpMap": derpmap(site, pins=pins)}, indent=2, ensure_ascii=False)
     codes = ", ".join(host.region.code for _, host in by_id(site))
     first = min(site.hosts.values(), key=lambda host: host.region.id)
@@ -68,14 +75,15 @@ def instructions(site: Site, *, pins: Pins | None = None) -> str:
 {_opening(site)}
 
 Tailscale's own control server
-  Open https://login.tailscale.com/admin/acls/file and paste what stands between the outermost braces into the policy, beside the keys
-  that are there. A policy has one "derpMap": if it has one already, add these regions to its "Regions".
+  Open https://login.tailscale.com/admin/acls/file. Paste the text between the outermost braces into
+  the policy, beside the keys that are there. A policy has one "derpMap": if yours has one already,
+  add these regions to its "Regions".
 
 {_indented(policy)}
 
-A headscale that somebody else runs
-  Save this as /etc/headscale/derp.yaml on its host. Region ids are bare numbers there and the keys are lower case:
-  headscale skips what it does not know without a word.
+A headscale that derpfleet does not manage
+  Save this as /etc/headscale/derp.yaml on its host. Keep the region ids as bare numbers and the keys
+  in lower case: headscale silently skips keys that it does not know.
 
 {_indented(yaml_map(site, pins=pins))}
 
@@ -94,8 +102,11 @@ Then, on any node
 
 def _opening(site: Site) -> str:
     if site.control.url:
-        return f"{site.control.url} gets these regions from `invoke deploy`. To have them elsewhere as well, take the one that fits."
-    return "This site has no headscale host, so the last step is yours. Take the one that fits."
+        return (
+            f"{site.control.url} gets these regions from `invoke deploy`.\n"
+            "To add them to another control server, follow the instructions that fit."
+        )
+    return "This site has no headscale host, so the last step is yours: follow the instructions that fit."
 
 
 def _without_default_regions(site: Site) -> str:

@@ -1,4 +1,4 @@
-"""The DERP map that a control server hands out, or why it is not known. Imports nothing of the house."""
+"""The DERP map that a control server serves, or why it is not known."""
 
 from __future__ import annotations
 

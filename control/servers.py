@@ -9,7 +9,10 @@ from control.headscale.server import HeadscaleServer
 from control.paste import PasteServer
 from inventory.model import ControlName, Site
 
-SERVERS: Mapping[ControlName, Callable[[Site, Reach], ControlServer]] = {"headscale": HeadscaleServer, "paste": PasteServer}
+SERVERS: Mapping[ControlName, Callable[[Site, Reach], ControlServer]] = {
+    "headscale": HeadscaleServer,
+    "paste": PasteServer,
+}
 
 
 def chosen(site: Site, reach: Reach) -> ControlServer:

@@ -1,4 +1,4 @@
-"""What headscale itself says on its own host: the map that it serves, and which nodes are at home where. Changes nothing."""
+"""Ask headscale, on its own host, for the map that it serves and for the homes of nodes."""
 
 from __future__ import annotations
 
@@ -13,35 +13,40 @@ from engine.facts import Ask, Facts, Output
 from engine.scripts import script
 from inventory.model import Site
 
-_NOWHERE = Unknown("headscale shows nowhere which map it serves (metrics_listen_addr, 0.26 or newer)")
+_NOT_SHOWN = Unknown(
+    "headscale does not show which map it serves: that needs metrics_listen_addr, and 0.26 or newer"
+)
 
 
 def ask_map(site: Site, facts: Facts) -> Ask:
-    """What to ask headscale's host, given a first look at it. Raises HeadscaleRefused."""
+    """Return the question for the served map, given the first facts. Raises HeadscaleRefused."""
     page = read_facts(site, facts).served()
     return Ask(commands={"served": _page(facts, "map", page.url)} if page else {})
 
 
 def read_map(facts: Facts) -> Served:
-    """The answer to `ask_map`."""
+    """Read the answer to `ask_map`."""
     said = facts.commands.get("served")
     if said is None:
-        return _NOWHERE
+        return _NOT_SHOWN
     if said.status != 0:
-        return Unknown(f"headscale does not tell its map: {_last_line(said)}")
-    told = _decoded(said)
-    return Map(told) if isinstance(told, Mapping) else Unknown(f"headscale does not tell its map, but {said.stdout[:80].strip()}")
+        return Unknown(f"headscale does not report its map: {_last_line(said)}")
+    found = _decoded(said)
+    if not isinstance(found, Mapping):
+        return Unknown(f"headscale does not report its map, but {said.stdout[:80].strip()}")
+    return Map(found)
 
 
 def nodes_at_home(session: Conversation, site: Site, regions: Iterable[int]) -> list[str] | None:
-    """The nodes that are online and whose home is one of these regions; None when headscale does not tell.
+    """Return the names of the nodes that are online and whose home is one of these regions.
 
-    Raises HeadscaleRefused, Unreachable.
+    None when headscale does not report them. Raises HeadscaleRefused, Unreachable.
     """
     page = read_facts(site, session.facts).nodes
     if not page:
         return None
-    said = session.ask(Ask(commands={"homes": _page(session.facts, "homes", page, *map(str, regions))})).commands["homes"]
+    asked = Ask(commands={"homes": _page(session.facts, "homes", page, *map(str, regions))})
+    said = session.ask(asked).commands["homes"]
     return list(_decoded(said)) if said.status == 0 else None
 
 

@@ -19,7 +19,10 @@ from inventory.rules import HEADSCALE
 
 @dataclass(frozen=True)
 class Registration:
-    """The job: headscale's map with the regions of proved relays, and without those of stopped ones. The map is asked for afterwards."""
+    """The job: headscale's map with the regions of proved relays and without those of stopped ones.
+
+    The map that headscale serves is asked for afterwards.
+    """
 
     site: Site
     reach: Reach
@@ -30,16 +33,19 @@ class Registration:
 
     @property
     def verb(self) -> Verb:
-        """Return which of three verbs it is part of."""
+        """Return the verb that it is part of."""
         return Verb.CHECK if self.mode == "check" else Verb.WITHDRAW if self.stopped else Verb.REGISTER
 
     @property
     def ask(self) -> Ask:
-        """Ask for what there is of headscale."""
+        """Ask for headscale's files, version and unit."""
         return headscale_facts.ask(self.site)
 
     def plan(self, session: Conversation) -> list[Resource]:
-        """Return the map and what it needs. The files that config.yaml names are asked for here, which costs a turn."""
+        """Return the map, the configuration and headscale itself.
+
+        The files that config.yaml names are asked for here, which costs a turn.
+        """
         site = self.site
         facts = session.ask(headscale_facts.ask(site, session.facts))
         for warning in transaction.warnings(site, facts):
@@ -52,18 +58,18 @@ class Registration:
         return ask_map(self.site, facts) if self.mode == "apply" else NOTHING
 
     def failed(self, failure: Failure) -> RegistrationFailed:
-        """Say which map is in force."""
+        """Return an error that says which map is in force."""
         return RegistrationFailed(
             f"headscale did not take the map: {failure.what}",
             host=HEADSCALE,
             where=f"control/headscale/transaction.py -> {failure.id}",
             why=failure.why,
-            next="the previous map is in force; mend the cause and deploy again",
+            next="the previous map is in force; fix the cause, then deploy again",
         )
 
 
 def regions_of(site: Site, host: Host, facts: Facts) -> list[Host]:
-    """Return the host once for each region that it may have in the map: the site file's, and those that the site gave up.
+    """Return the host once for each region that it may have in the map, by present and former ids.
 
     `facts` are the headscale host's.
     """

@@ -21,7 +21,7 @@ from inventory.rules import HEADSCALE
 
 @dataclass(frozen=True)
 class HeadscaleServer:
-    """headscale's map is changed in its files, in one transaction, and asked for on its own pages."""
+    """headscale, whose map is changed in its files and asked for on its own pages."""
 
     site: Site
     reach: Reach
@@ -39,7 +39,7 @@ class HeadscaleServer:
         return Unknown(why)
 
     def check(self, hosts: Sequence[Host]) -> int:
-        """Show what a registration of these hosts would change on the headscale host, and return how many resources."""
+        """Show the changes that a registration would make, and return their number."""
         pins = self.reach.pins(hosts)
         nameless = [host for host in hosts if missing_pin(host, pins)]
         for host in nameless:
@@ -48,10 +48,14 @@ class HeadscaleServer:
         named = [host for host in hosts if host not in nameless]
         if not named:
             return len(nameless)
-        return len(nameless) + self.reach.step(Registration(self.site, self.reach, "check", named)).counts["changed"]
+        outcome = self.reach.step(Registration(self.site, self.reach, "check", named))
+        return len(nameless) + outcome.counts["changed"]
 
     def register(self, proved: Sequence[Host], *, all_proved: Sequence[Host]) -> Served:
-        """Merge proved relays into the map, and return the map that headscale serves then. Raises RegistrationFailed."""
+        """Merge proved relays into the map, and return the map that headscale serves then.
+
+        Raises RegistrationFailed.
+        """
         outcome = self.reach.step(Registration(self.site, self.reach, proved=proved))
         codes = ", ".join(f"{host.region.code} ({host.region.id})" for host in proved)
         self.reach.report.line(HEADSCALE, "ok", f"serves {codes}")
@@ -59,14 +63,18 @@ class HeadscaleServer:
             self.reach.report.line(
                 HEADSCALE,
                 "",
-                f"{left.name} is in the map as region {left.region.id}, too, which the site file gave up. Nodes hold on to it: "
-                f"invoke withdraw --host {left.name}, then invoke deploy --host {left.name}",
+                f"{left.name} is in the map as region {left.region.id}, too. The site file no longer has that id, "
+                f"but nodes may still use it: run invoke withdraw --host {left.name}, "
+                f"then invoke deploy --host {left.name}",
             )
         return read_map(outcome.facts)
 
     def not_proved(self, host: Host) -> None:
         """Show that the host's region stays in the map."""
-        self.reach.report.say(f"A region that it has in the map from before stays there until: invoke withdraw --host {host.name}")
+        self.reach.report.say(
+            "If an earlier deploy put its region into the map, the region stays there. "
+            f"To take it out: invoke withdraw --host {host.name}"
+        )
 
     @contextmanager
     def withdrawal(self, host: Host) -> Iterator[Withdrawal | None]:
@@ -76,12 +84,14 @@ class HeadscaleServer:
         """
         with self.reach.session(headscale_facts.ask(self.site)) as session:
             in_map = headscale_facts.read_facts(self.site, session.facts).regions
-            there = [id for region in regions_of(self.site, host, session.facts) if (id := region.region.id) in in_map]
+            ids = [one.region.id for one in regions_of(self.site, host, session.facts)]
+            there = [id for id in ids if id in in_map]
             if not there:
                 yield None
                 return
+            others = [other for other in self.site.hosts.values() if other.name != host.name]
             yield Withdrawal(
-                others=[other for other in self.site.hosts.values() if other.name != host.name and other.region.id in in_map],
+                others=[other for other in others if other.region.id in in_map],
                 served=read_map(session.ask(ask_map(self.site, session.facts))),
                 nodes_at_home=partial(nodes_at_home, session, self.site, there),
             )

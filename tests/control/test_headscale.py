@@ -209,7 +209,7 @@ REFUSALS = [
     ({"map": MAP.replace("910a", "900a")},
      f"The node name 900a of hk1 is taken by region 910 ('office' at derp.example.com) in {MAP_PATH}: give hk1 another region id."),
     ({"config": CONFIG.replace("paths: []", "paths: [/etc/headscale/b.yaml]"), "/etc/headscale/b.yaml": OTHER.replace("920", "900")},
-     "Region 900 is in /etc/headscale/b.yaml, too, and of two files headscale takes the last: take it out there, or set headscale.derp_map to that file."),
+     "Region 900 is in /etc/headscale/b.yaml, too, and headscale uses the last of two files: take it out there, or set headscale.derp_map to that file."),
     ({"config": CONFIG.replace("paths: []", "paths: [/etc/headscale/b.yaml]"), "/etc/headscale/b.yaml": OTHER.replace("annex.example.com", "hk1.example.org")},
      "hk1.example.org is in the map already, as region 920 ('annex' at hk1.example.org) in /etc/headscale/b.yaml: take it out there."),
     ({"config": CONFIG.replace("    enabled: false\n", "    enabled: true\n", 1).replace("999", "900")},
@@ -217,10 +217,10 @@ REFUSALS = [
     ({"config": CONFIG.replace("    enabled: false\n", "    enabled: true\n", 1).replace('"headscale"', "hk")},
      "The code hk is that of headscale's own relay (derp.server.region_code): give hk1 another code."),
     ({"config": CONFIG.replace("tail.example.net", "example.org")},
-     "hk1.example.org lies under dns.base_domain example.org: nodes would ask MagicDNS for it, through the tunnel that needs the relay. "
-     "Give the relay a name outside of it."),
+     "hk1.example.org is under dns.base_domain example.org: nodes would ask MagicDNS for it, through the tunnel that needs the relay. "
+     "Give the relay a name outside of that domain."),
     ({"version": "v0.23.0"},
-     "headscale 0.23.0 has no /verify, so hk1 would refuse everybody: upgrade headscale to 0.24 or newer, "
+     "headscale 0.23.0 has no /verify, so hk1 would refuse every client: upgrade headscale to 0.24 or newer, "
      "or set hosts.hk1.relay.open or .verify_client_url."),
 ]  # fmt: skip
 
@@ -297,12 +297,12 @@ def test_a_changed_id_is_added_beside_the_old_one_and_that_goes_when_it_is_withd
         ({"config": "a: [\n"}, "/etc/headscale/config.yaml cannot be read", "line 2: while parsing a flow node: expected the node content, but found '<stream end>'"),
         (
             {"map": MAP.replace("regioncode", "regionCode").replace("910:", "'910':")},
-            "/etc/headscale/derp.yaml is no map that headscale would read as it is meant",
+            "headscale would not read /etc/headscale/derp.yaml as it is meant",
             "line 5: the region id 910 is in quotes: headscale stops at it, ids are bare numbers here",
         ),
         (
             {"config": CONFIG.replace("paths: []", "paths: [/etc/headscale/b.yaml]"), "/etc/headscale/b.yaml": "Regions: {}\n"},
-            "/etc/headscale/b.yaml is no map that headscale would read as it is meant",
+            "headscale would not read /etc/headscale/b.yaml as it is meant",
             "line 1: headscale skips 'Regions': here it is 'regions'",
         ),
     ],
@@ -321,7 +321,7 @@ def test_what_cannot_be_changed_in_place():
 
 def test_a_file_that_is_no_text():
     seen = replace(DEBIAN_12, files={CONFIG_PATH: file(CONFIG, content=None)})
-    with pytest.raises(HeadscaleRefused, match="no text file"):
+    with pytest.raises(HeadscaleRefused, match="not a text file"):
         refusals(site_of(), seen, [])
 
 
@@ -334,19 +334,19 @@ QUIET = CONFIG.replace("    - https://controlplane.tailscale.com/derpmap/default
 URLS = "/etc/headscale/config.yaml: derp.urls is fetched at every start (https://controlplane.tailscale.com/derpmap/default). "
 WARNINGS = [
     ("", {"config": QUIET}, []),
-    ("", {}, [URLS + "headscale does not start when that fails, as in mainland China or when DNS comes up late; with relays of your own, `urls: []` avoids it."]),
+    ("", {}, [URLS + "headscale does not start when that fails, as in mainland China or when DNS comes up late; if your own relays are enough, `urls: []` avoids it."]),
     ("derpmap: {omit_default_regions: true}\n", {}, [
-        URLS + "headscale does not start when that fails, as in mainland China or when DNS comes up late; with relays of your own, `urls: []` avoids it.",
+        URLS + "headscale does not start when that fails, as in mainland China or when DNS comes up late; if your own relays are enough, `urls: []` avoids it.",
         "/etc/headscale/config.yaml: derpmap.omit_default_regions is set in the site file, but derp.urls brings regions of others into the map.",
     ]),
-    ("", {"config": QUIET, "version": "v0.26.1"}, ["headscale 0.26.1 starts even when a file or URL of the map cannot be read, and then lacks its regions. 0.27 does not."]),
+    ("", {"config": QUIET, "version": "v0.26.1"}, ["headscale 0.26.1 starts even when it cannot read a file or URL of the map, and then lacks its regions. 0.27 does not start then."]),
     ("", {"config": QUIET.replace("auto_update_enabled: true", "auto_update_enabled: false")}, [
         "/etc/headscale/config.yaml: derp.auto_update_enabled is off, so each change of the map restarts headscale. Traffic goes on, and nodes see the "
-        "new map some 10 s later. With auto_update_enabled: true and update_frequency: 30s, a new region needs no restart.",
+        "new map about 10 s later. With auto_update_enabled: true and update_frequency: 30s, a new region needs no restart.",
     ]),
-    ("", {"config": QUIET.replace("127.0.0.1:9090", '""')}, ["headscale shows nowhere which map it serves (metrics_listen_addr, 0.26 or newer): only its /health is waited for."]),
+    ("", {"config": QUIET.replace("127.0.0.1:9090", '""')}, ["headscale does not show which map it serves: that needs metrics_listen_addr, and 0.26 or newer. So a deploy waits only for its /health."]),
     ("", {"config": QUIET.replace("paths: []", "paths: [/opt/x.yaml]")}, [
-        "/etc/headscale/config.yaml: /opt/x.yaml under derp.paths was not read: a region in it that clashes with ours cannot be seen.",
+        "/etc/headscale/config.yaml: /opt/x.yaml under derp.paths was not read, so a region in it may conflict with ours.",
     ]),
 ]  # fmt: skip
 
@@ -358,4 +358,4 @@ def test_warnings(more, seen, said):
 
 def test_a_plain_control_server_loses_its_nodes():
     [said] = warnings(site_of(SITE.replace("https://headscale", "http://headscale")), facts(config=QUIET))
-    assert said.startswith("http://headscale.example.org is not https: ")
+    assert said.startswith("http://headscale.example.org is not https. ")

@@ -91,13 +91,13 @@ def test_a_section_that_is_not_there_is_made(text):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "it is no mapping"),
-        ("- a\n", "it is no mapping"),
+        ("", "it is not a mapping"),
+        ("- a\n", "it is not a mapping"),
         ("a: [\n", "line 2: while parsing a flow node: expected the node content, but found '<stream end>'"),
-        ("a: 1\na: 2\n", "line 2: the key a stands here twice"),
-        ("derp: 7\n", "derp is no section"),
-        ("derp: {paths: {a: 1}}\n", "derp.paths is no list of texts"),
-        ("derp: {urls: [1]}\n", "derp.urls is no list of texts"),
+        ("a: 1\na: 2\n", "line 2: the key a is here twice"),
+        ("derp: 7\n", "derp is not a mapping"),
+        ("derp: {paths: {a: 1}}\n", "derp.paths is not a list of texts"),
+        ("derp: {urls: [1]}\n", "derp.urls is not a list of texts"),
     ],
 )
 def test_what_cannot_be_read(text, words):

@@ -118,7 +118,7 @@ def test_which_region_is_a_hosts_own():
 def test_added_and_changed_regions_need_one_step():
     moved = host(901, "sg", ports={"https": 3489})
     assert plan_registration(regions_of(SG), [HK, moved]) == [
-        Step("add", "hk", 900, "a new region disturbs nobody"),
+        Step("add", "hk", 900, "a new region disturbs no client"),
         Step("change", "sg", 901, "clients redial a region whose address changed at once"),
     ]
     assert plan_registration(regions_of(HK), [HK]) == []

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from control.headscale.pages import _NOWHERE, nodes_at_home
+from control.headscale.pages import _NOT_SHOWN, nodes_at_home
 from control.served import Map, Served, Unknown
 from engine.facts import Ask, Facts, Output
 from engine.login import Unreachable
@@ -123,9 +123,9 @@ def test_why_the_map_is_not_known(page: Callable[[bytes], Site], monkeypatch: py
     site = page(b"<html>")
     assert asked(site.model_copy(update={"headscale": None}), gone) == Unknown("the site has no headscale host")
     assert asked(site, gone) == Unknown("headscale cannot be asked: cannot connect (no route to host)")
-    assert asked(site, lambda: Talk(seen(version="v0.25.1"))) == _NOWHERE
-    assert asked(page(b'"closed"'), lambda: Talk(seen())) == Unknown('headscale does not tell its map, but "closed"')
-    assert why(asked(site, lambda: Talk(seen()))).startswith("headscale does not tell its map: json.decoder.JSONDecodeError")
+    assert asked(site, lambda: Talk(seen(version="v0.25.1"))) == _NOT_SHOWN
+    assert asked(page(b'"closed"'), lambda: Talk(seen())) == Unknown('headscale does not report its map, but "closed"')
+    assert why(asked(site, lambda: Talk(seen()))).startswith("headscale does not report its map: json.decoder.JSONDecodeError")
     assert why(asked(site, lambda: Talk(seen(config=None)))).startswith("headscale cannot be asked: there is no /etc/headscale/config.yaml")
 
 
