@@ -43,7 +43,7 @@ def hostnames(region: Region | None) -> list[str]:
 
 
 def renumbered(current: Regions, hosts: Sequence[Host]) -> dict[int, Host]:
-    """Return hosts of the site by former ids: the map has these ids, the site no longer has them."""
+    """Return hosts of the site by former ids, which the map has and the site no longer has."""
     ids = {host.region.id for host in hosts}
     former = {id: region for id, region in current.items() if id not in ids}
     return {id: host for id, region in former.items() for host in hosts if host.domain in hostnames(region)}

@@ -63,8 +63,9 @@ class HeadscaleServer:
             self.reach.report.line(
                 HEADSCALE,
                 "",
-                f"{left.name} is in the map as region {left.region.id}, too. The site file no longer has that id, "
-                f"but nodes may still use it: run invoke withdraw --host {left.name}, "
+                f"{left.name} is in the map as region {left.region.id}, too. "
+                "The site file no longer has that id, but nodes may still use it: "
+                f"run invoke withdraw --host {left.name}, "
                 f"then invoke deploy --host {left.name}",
             )
         return read_map(outcome.facts)

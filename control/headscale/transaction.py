@@ -257,8 +257,8 @@ def _service(
     served = seen.served(tuple(contains))
     healthy: tuple[Http, ...] = (seen.health,) if served is None else (seen.health, served)
     loads_s = _URL_S * len(seen.config.urls)
-    # No restart is needed if headscale soon reads the map again by itself, and shows the change. Only
-    # an added region can be seen to arrive.
+    # No restart is needed if headscale soon reads the map again by itself and shows the change.
+    # Only an added region can be seen to arrive.
     tick_s = seen.config.update_s
     ticks = tick_s is not None and tick_s <= _TICK_MAX_S and seen.version >= STRICT_SINCE
     waits = ticks and seen.unit.get("CanReload") == "yes" and only_added and served is not None
