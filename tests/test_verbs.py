@@ -1,4 +1,4 @@
-"""The verbs stay names in `tasks.py` and a file each in `fleet/`, which know nothing of each other."""
+"""Each verb is a name in `tasks.py` and a file in `fleet/`, which imports no other verb."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ def shared(module: str) -> bool:
 
 @pytest.mark.parametrize("path", VERBS, ids=lambda path: path.stem)
 def test_a_verb_imports_no_verb(path: Path) -> None:
-    assert [module for module in imported(path) if module.split(".")[0] == "fleet" and not shared(module)] == []
+    assert [
+        module for module in imported(path) if module.split(".")[0] == "fleet" and not shared(module)
+    ] == []
 
 
-def test_what_verbs_share_knows_no_verb() -> None:
+def test_shared_code_imports_no_verb() -> None:
     files = sorted((ROOT / "fleet" / "shared").glob("*.py"))
     assert files
     assert [
-        f"{path.name}: {module}" for path in files for module in imported(path) if module.split(".")[0] == "fleet" and not shared(module)
+        f"{path.name}: {module}"
+        for path in files
+        for module in imported(path)
+        if module.split(".")[0] == "fleet" and not shared(module)
     ] == []
 
 

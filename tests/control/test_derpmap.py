@@ -121,7 +121,9 @@ def test_headscales_spelling_is_the_same_in_lower_case(site):
     assert list(region) == ["regionid", "regioncode", "regionname", "latitude", "longitude", "nodes"]
     assert region["nodes"][0]["canport80"] is True
     text = yaml_map(site)
-    assert plain(compose(text)) == {"regions": {host.region.id: yaml_region(host) for host in site.hosts.values()}}
+    assert plain(compose(text)) == {
+        "regions": {host.region.id: yaml_region(host) for host in site.hosts.values()}
+    }
     assert list(parse_map(text)) == [900, 901, 902]
 
 
@@ -161,4 +163,6 @@ def test_for_a_site_with_headscale_the_text_names_it(tmp_path):
 
 
 def test_headscale_leaves_default_regions_out_by_having_no_urls(tmp_path):
-    assert "      urls: []" in instructions(site_of(SITE + "derpmap: {omit_default_regions: true}\n", tmp_path))
+    assert "      urls: []" in instructions(
+        site_of(SITE + "derpmap: {omit_default_regions: true}\n", tmp_path)
+    )

@@ -1,4 +1,4 @@
-"""The site without a control server of its own: nothing is asked or changed there, and a person reads what to do."""
+"""A site without a control server: nothing is asked or changed, and a person reads what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from tests.control.test_headscale import site_of
 
 
 class Paster:
-    """A paste server, and the texts and events that it shows. It has no host: `session` and `step` are missing from its reach."""
+    """A paste server, with the texts and events that it shows.
+
+    It has no host: its reach has no `session` and no `step`.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
         self.site: Site = site_of().model_copy(update={"headscale": None, **changes})
