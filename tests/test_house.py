@@ -15,8 +15,13 @@ from inventory.model import ControlName, Site
 from tests.test_imports import imported
 
 ROOT = Path(__file__).parent.parent
-PRODUCT = ("inventory", "engine", "artefacts", "roles", "control", "probe", "fleet", "lab", "tasks.py", "lab_tasks.py")
-CHOICE = re.compile(r"(^|\.)(host|relay_host)\.(flavour|front)$|(^|\.)certificate\.source$|(^|\.)firewall\.mode$|(^|\.)control\.kind$")
+PRODUCT = (
+    *("inventory", "engine", "artefacts", "roles", "control", "probe", "fleet", "lab"),
+    *("tasks.py", "lab_tasks.py"),
+)
+CHOICE = re.compile(
+    r"(^|\.)(host|relay_host)\.(flavour|front)$|(^|\.)(certificate\.source|firewall\.mode|control\.kind)$"
+)
 HEADSCALE = re.compile(r"(^|[._])site\.headscale$")
 
 # Where a choice is a key into a table of what it implies or of the modules that carry it out.
@@ -30,7 +35,7 @@ COMPARING: set[str] = set()
 
 
 def choices_in(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Yield "compared" or "looked up" with the line, for each place where one of the choices decides something."""
+    """Yield "compared" or "looked up" with the line, for each place where a choice decides something."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
             yield from (("compared", node.lineno) for part in (node.left, *node.comparators) if _has_choice(part))
@@ -53,7 +58,8 @@ def _has_choice(node: ast.AST) -> bool:
 
 def product_files() -> list[Path]:
     """Return every file of the product that may look at the site."""
-    return [path for name in PRODUCT for path in ([ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py")))]
+    paths = [ROOT / name for name in PRODUCT]
+    return [file for path in paths for file in ([path] if path.suffix else sorted(path.rglob("*.py")))]
 
 
 def places(kind: str) -> set[str]:
