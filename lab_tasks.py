@@ -1,4 +1,4 @@
-"""The lab's verbs, `invoke lab.*`: signatures and help, as in `tasks.py`, which adds them to its own."""
+"""The lab's verbs, `invoke lab.*`: signatures and help. `tasks.py` adds them to its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from fleet.shared.opening import with_report
 
 @task(name="up")
 def lab_up(_: Context):  # type: ignore[no-untyped-def]
-    """Bring the lab up: two bare relay hosts, headscale, an ACME server, DNS, three sites with real clients."""
+    """Bring the lab up.
+
+    It has two bare relay hosts, headscale, an ACME server, DNS, and three sites with real clients.
+    """
     from fleet import lab as verbs
 
     with_report(verbs.up)
@@ -17,7 +20,7 @@ def lab_up(_: Context):  # type: ignore[no-untyped-def]
 
 @task(name="down")
 def lab_down(_: Context):  # type: ignore[no-untyped-def]
-    """Take down what this checkout's lab made, and nothing else."""
+    """Take this checkout's lab down, and nothing else."""
     from fleet import lab as verbs
 
     with_report(verbs.down)
@@ -25,15 +28,15 @@ def lab_down(_: Context):  # type: ignore[no-untyped-def]
 
 @task(name="status")
 def lab_status(_: Context):  # type: ignore[no-untyped-def]
-    """What of the lab runs."""
+    """Show which parts of the lab run."""
     from fleet import lab as verbs
 
     with_report(verbs.status)
 
 
-@task(name="shell", help={"host": "hk1, sg1, hs1, site-a, …; without: the lab's network namespace"})
+@task(name="shell", help={"host": "hk1, sg1, hs1, site-a, … (default: the lab's network namespace)"})
 def lab_shell(context: Context, host=""):  # type: ignore[no-untyped-def]
-    """A shell inside the lab: on a host, at a client's site, or just in its network.
+    """Open a shell in the lab: on a host, at a client's site, or in the lab's network.
 
     Example: invoke lab.shell --host hk1
     """

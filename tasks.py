@@ -1,4 +1,5 @@
-"""The verbs: signatures and help. Each calls what `fleet` does; imports wait for their verb, so that `invoke --list` is quick."""
+"""The verbs: signatures and help. Each imports what it needs, so that `invoke --list` is quick."""
+# mypy: allow-untyped-defs, allow-incomplete-defs
 
 from __future__ import annotations
 
@@ -12,68 +13,69 @@ from fleet.shared.opening import DEFAULT_SITE, with_report, with_site
 
 interrupt.leave_at_once()
 
-HOST = "one host of the site, may be given several times (default: all, in the order of the file)"
+HOST = "one host of the site; may be given several times (default: all, in the order of the site file)"
 ONLY = "a resource id, or role:NAME; may be given several times"
 FILE = f"the site file (default: $DERPFLEET_SITE, then {DEFAULT_SITE}, then the lab's)"
-JSON = "JSON lines on standard output, for machines"
+JSON = "print JSON lines on standard output, for machines"
 HOSTS = {"host": HOST, "site": FILE, "json": JSON}
 
 
 @task(
     iterable=["host", "only"],
-    help=HOSTS | {"only": ONLY, "dry-run": "change nothing, show what would change", "diff": "show each change as a diff"},
+    help=HOSTS | {"only": ONLY, "dry-run": "show changes, make none", "diff": "show each change as a diff"},
 )
-def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False, json=False):  # type: ignore[no-untyped-def]
-    """Make hosts be relays, prove them from outside, register them.
+def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False, json=False):
+    """Turn hosts into relays, prove them from outside, register them.
 
-    Without --host: all hosts in order, stopping at the first that is not proved. With --only, nothing is registered,
-    and services left out get the restarts that they are owed from the next deploy that has them.
+    Without --host, all hosts are deployed in order, up to the first that fails or is not proved.
+    With --only, nothing is registered. If a service that --only leaves out has to be restarted, the
+    next deploy that includes it does that.
 
     Examples:
       invoke deploy --host hk1
       invoke deploy --host hk1 --only role:nginx --diff
       invoke deploy --dry-run
 
-    Exit codes: 0 converged and proved, 1 a resource or a proof failed, 3 unreachable, 4 site file wrong, 5 host locked;
-    with --dry-run as those of check: 10 something would change.
+    Exit codes: 0 deployed and proved, 1 a resource or a proof failed, 3 unreachable,
+    4 site file wrong, 5 host locked. With --dry-run: 10 something would change, as in check.
     """
     from fleet.check import check as compare
     from fleet.deploy import deploy as apply
 
-    verb = compare if dry_run else apply
-    with_site(site, lambda f: verb(f, f.equipped(host or (), resolve=True), only=only or ()), json=json, diffs=diff or dry_run)
+    verb, diffs = (compare if dry_run else apply), diff or dry_run
+    with_site(site, lambda f: verb(f, f.equipped(host, resolve=True), only=only), json=json, diffs=diffs)
 
 
 @task(iterable=["host", "only"], help=HOSTS | {"only": ONLY})
-def check(_: Context, host=None, site="", only=None, json=False):  # type: ignore[no-untyped-def]
-    """Connect, change nothing, print a unified diff of what a deploy would change.
+def check(_: Context, host=None, site="", only=None, json=False):
+    """Connect, change nothing, and print a unified diff of the changes that a deploy would make.
 
-    Examples:
-      invoke check
-      invoke check --host hk1 --only role:nginx
+    Example: invoke check --host hk1 --only role:nginx
 
-    Exit codes: 0 nothing would change, 10 something would, 3 unreachable, 4 site file wrong, 5 host locked.
+    Exit codes: 0 no change, 10 changes found, 3 unreachable, 4 site file wrong, 5 host locked.
     """
     from fleet.check import check as verb
 
-    with_site(site, lambda f: verb(f, f.equipped(host or (), resolve=True), only=only or ()), json=json, diffs=True)
+    with_site(site, lambda f: verb(f, f.equipped(host, resolve=True), only=only), json=json, diffs=True)
 
 
 @task(
     iterable=["host"],
     help=HOSTS
     | {
-        "address": "any DERP server instead: relay.example.org, or relay.example.org:3489",
-        "ca": "a PEM file to trust besides the system's roots, with --address",
-        "pin": "lower-case hex sha256 of the relay's one certificate, with --address",
-        "stun-port": "UDP port of its STUN, 0 when it offers none, with --address (default: 3478)",
-        "thorough": "also hold an idle connection past a proxy's time-out (70 s)",
+        "address": "prove any DERP server instead: relay.example.org, or relay.example.org:3489",
+        "ca": "with --address: a PEM file to trust besides the system's roots",
+        "pin": "with --address: the SHA-256 of the relay's one certificate, in lower-case hex",
+        "stun-port": "with --address: the UDP port of its STUN, 0 if it has none (default: 3478)",
+        "thorough": "also hold an idle connection for 70 s, longer than the time-out of usual proxies",
     },
 )
-def verify(_: Context, host=None, site="", address="", ca="", pin="", stun_port="", thorough=False, json=False):  # type: ignore[no-untyped-def]
+def verify(
+    _: Context, host=None, site="", address="", ca="", pin="", stun_port="", thorough=False, json=False
+):
     """Prove from outside that packets pass: name, TCP, STUN, TLS, upgrade, handshake, two clients.
 
-    The ladder names the first broken rung, its cause and the next command.
+    For the first check that fails, the output names the cause and the next command.
 
     Examples:
       invoke verify --host hk1 --thorough
@@ -83,61 +85,63 @@ def verify(_: Context, host=None, site="", address="", ca="", pin="", stun_port=
     """
     from fleet import verify as verb
 
-    outside = {"ca": ca, "pin": pin, "stun_port": stun_port}
+    options = {"thorough": thorough, "ca": ca, "pin": pin, "stun_port": stun_port}
     if address:
-        with_report(lambda report: verb.verify_address(report, address, host or (), thorough=thorough, **outside), json=json)
+        with_report(lambda report: verb.verify_address(report, address, host, **options), json=json)
     else:
-        with_site(site, lambda f: verb.verify_hosts(f, host or (), thorough=thorough, **outside), json=json)
+        with_site(site, lambda fleet: verb.verify_hosts(fleet, host, **options), json=json)
 
 
-@task(iterable=["host"], help=HOSTS | {"html": "also write one self-contained page to this file"})
-def status(_: Context, host=None, site="", html="", json=False):  # type: ignore[no-untyped-def]
-    """A table: host, flavour, version, proof, certificate days, clients, last deploy.
+@task(iterable=["host"], help=HOSTS | {"html": "also write a self-contained HTML page to this file"})
+def status(_: Context, host=None, site="", html="", json=False):
+    """Show a table of the hosts: flavour, version, proof, certificate days, clients, last deploy.
 
-    Examples:
-      invoke status
-      invoke status --html status.html
+    Example: invoke status --html status.html
 
-    Exit codes: 0 every host is proved, or withdrawn; 1 one is not, 4 site file wrong.
+    Exit codes: 0 every host is proved or withdrawn, 1 a host is neither, 4 site file wrong.
     """
     from fleet.status import status as verb
 
-    with_site(site, lambda f: verb(f, f.hosts(host or ()), html=Path(html) if html else None), json=json)
+    with_site(site, lambda f: verb(f, f.hosts(host), html=Path(html) if html else None), json=json)
 
 
 @task(iterable=["host"], help=HOSTS | {"force": "renew even if it is not due"})
-def renew(_: Context, host=None, site="", force=False, json=False):  # type: ignore[no-untyped-def]
-    """Renew certificates now, as the timer would, and prove that the new one is served.
+def renew(_: Context, host=None, site="", force=False, json=False):
+    """Renew certificates now, as the timer would, and prove that the new ones are served.
 
     Example: invoke renew --host hk1 --force
 
-    Of a withdrawn relay the certificate is renewed, too; there is nothing to prove then.
+    The certificate of a withdrawn relay is renewed, too, but not proved.
 
-    Exit codes: 0 renewed or not due, and proved or withdrawn; 1 not renewed or not proved, 3 unreachable, 4 site file wrong, 5 host locked.
+    Exit codes: 0 renewed or not due, and proved or withdrawn; 1 not renewed or not proved,
+    3 unreachable, 4 site file wrong, 5 host locked.
     """
     from fleet.renew import renew as verb
 
-    with_site(site, lambda f: verb(f, f.equipped(host or ()), force=force), json=json)
+    with_site(site, lambda fleet: verb(fleet, fleet.equipped(host), force=force), json=json)
 
 
 @task(help={"host": "the host", "site": FILE, "json": JSON})
-def withdraw(_: Context, host, site="", json=False):  # type: ignore[no-untyped-def]
-    """Take a relay out of service so that no client is cut off: stop it, see every node move, take its regions out of the map.
+def withdraw(_: Context, host, site="", json=False):
+    """Take a relay out of service so that no client is cut off.
 
-    Also the way to give up a former region id. Needs another proved relay in the map. A deploy brings the relay back.
+    The relay is stopped; when every node has moved, its regions are taken out of the map. Another
+    proved relay has to be in the map. A deploy brings the relay back. After a change of its region
+    id, withdraw and deploy the host: that takes the former region out of the map.
 
     Example: invoke withdraw --host sg1
 
-    Exit codes: 0 withdrawn, 1 it is the only relay or nodes did not move, 3 unreachable, 4 site file wrong, 5 host locked.
+    Exit codes: 0 withdrawn, 1 it is the only relay or nodes did not move, 3 unreachable,
+    4 site file wrong, 5 host locked.
     """
     from fleet.withdraw import withdraw as verb
 
-    with_site(site, lambda f: verb(f, f.equipped([host])[0]), json=json)
+    with_site(site, lambda fleet: verb(fleet, fleet.equipped([host])[0]), json=json)
 
 
 @task(help={"site": FILE})
-def derpmap(_: Context, site=""):  # type: ignore[no-untyped-def]
-    """Print the regions as JSON for a Tailscale policy file, and on standard error where to paste it.
+def derpmap(_: Context, site=""):
+    """Print the regions as JSON for a Tailscale policy file; on standard error, where to paste it.
 
     Example: invoke derpmap > derpmap.json
     """
@@ -149,44 +153,39 @@ def derpmap(_: Context, site=""):  # type: ignore[no-untyped-def]
 @task(
     iterable=["host"],
     help={
-        "host": HOST + "; `headscale` is the headscale host",
+        "host": HOST + "; `headscale` names the headscale host",
         "site": FILE,
-        "replace": "accept a key that differs from the pinned one",
+        "replace": "accept a key that differs from the pinned one: for a reinstalled host",
         "fingerprint": "accept exactly this key (SHA256:…) without asking",
     },
 )
-def trust(_: Context, host=None, site="", replace=False, fingerprint=""):  # type: ignore[no-untyped-def]
-    """Show a host's key, ask, and pin it. Nothing else ever learns a host key.
+def trust(_: Context, host=None, site="", replace=False, fingerprint=""):
+    """Show a host's key, ask, and pin it. No other command accepts a host key that is not pinned.
 
-    Examples:
-      invoke trust --host hk1
-      invoke trust --host headscale --fingerprint SHA256:…
+    Example: invoke trust --host headscale --fingerprint SHA256:…
     """
     from fleet.trust import trust_hosts as verb
 
-    with_site(site, lambda f: verb(f, host or (), replace=replace, expected=fingerprint))
+    with_site(site, lambda fleet: verb(fleet, host, replace=replace, expected=fingerprint))
 
 
 @task(
     help=HOSTS
-    | {
-        "host": "a host of the site, or `headscale`",
-        "relay": "the relay's own log instead of the last run's",
-        "lines": "how many lines of the relay's own (default: 50)",
-    }
+    | {"host": "a host of the site, or `headscale`", "relay": "show the relay's own log, not the last run"}
+    | {"lines": "with --relay: how many lines to show (default: 50)"}
 )
-def logs(_: Context, host, site="", relay=False, lines="50", json=False):  # type: ignore[no-untyped-def]
-    """The last run's events, or with --relay what the relay itself says.
+def logs(_: Context, host, site="", relay=False, lines="50", json=False):
+    """Show the events of the last run, or with --relay the relay's own log.
 
     Example: invoke logs --host hk1 --relay
     """
     from fleet.logs import logs as verb
 
-    with_site(site, lambda f: verb(f, host, relay=relay, lines=lines), json=json)
+    with_site(site, lambda fleet: verb(fleet, host, relay=relay, lines=lines), json=json)
 
 
 @task(help={"path": f"where to write it (default: {DEFAULT_SITE})"})
-def init(_: Context, path=""):  # type: ignore[no-untyped-def]
+def init(_: Context, path=""):
     """Write a commented first site file. Never overwrites one.
 
     Example: invoke init --path elsewhere.yml
@@ -196,4 +195,5 @@ def init(_: Context, path=""):  # type: ignore[no-untyped-def]
     with_report(lambda report: verb(report, Path(path) if path else None))
 
 
-namespace = Collection(deploy, check, verify, status, renew, withdraw, derpmap, trust, logs, init, lab_tasks.lab)
+verbs = (deploy, check, verify, status, renew, withdraw, derpmap, trust, logs, init)
+namespace = Collection(*verbs, lab_tasks.lab)

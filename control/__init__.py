@@ -1,1 +1,1 @@
-"""Where clients get their DERP map from: the map of our regions, and the servers that hand it out. Pure; no I/O."""
+"""The map of our regions, and the control servers that clients get it from. Opens no connection."""

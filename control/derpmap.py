@@ -1,13 +1,13 @@
-"""Our regions as a DERP map: in tailcfg's own names for Tailscale's policy file, in lower case for headscale. Pure.
+"""Our regions as a DERP map, for Tailscale's policy file and for headscale.
 
-tailcfg's structs carry JSON tags only, so headscale's YAML files take the Go names in lower case, and bare integers as region ids;
-a policy file is JSON and takes strings there.
+Pure. A policy file is JSON with tailcfg's names, and takes strings as region ids. tailcfg's structs
+have JSON tags only. So headscale's YAML files take the Go names in lower case, and bare integers as
+region ids.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from control.yaml_text import block
@@ -18,9 +18,10 @@ Pins = Mapping[str, str]  # host name -> SHA-256 of its certificate (DER), in he
 
 
 def region_node(host: Host, *, pin: str | None = None) -> dict[str, Any]:
-    """The host as a tailcfg.DERPNode. `pin` comes before the site's own.
+    """Return the host as a tailcfg.DERPNode. `pin` is used instead of the site's own.
 
-    With one address given, the other family is switched off ("none"): clients then need no DNS, and try no address that is not there.
+    With one address given, the other family is switched off ("none"). Then clients need no DNS, and
+    try no address that does not exist.
     """
     pin = pin or host.certificate.pin
     node: dict[str, Any] = {"Name": f"{host.region.id}a", "RegionID": host.region.id, "HostName": host.domain}
@@ -28,111 +29,68 @@ def region_node(host: Host, *, pin: str | None = None) -> dict[str, Any]:
         node["CertName"] = f"sha256-raw:{pin}"
     if host.ipv4 or host.ipv6:
         node |= {"IPv4": str(host.ipv4 or "none"), "IPv6": str(host.ipv6 or "none")}
-    return node | {"DERPPort": host.ports.https, "STUNPort": host.ports.stun, "CanPort80": host.ports.http == 80 and answers_http(host)}
+    can_80 = host.ports.http == 80 and answers_http(host)
+    return node | {"DERPPort": host.ports.https, "STUNPort": host.ports.stun, "CanPort80": can_80}
 
 
 def region(host: Host, *, pin: str | None = None) -> dict[str, Any]:
-    """The host's region as a tailcfg.DERPRegion, with its one node: two in a region would have to be meshed."""
-    place = {"Latitude": host.region.latitude, "Longitude": host.region.longitude} if host.region.latitude is not None else {}
-    head = {"RegionID": host.region.id, "RegionCode": host.region.code, "RegionName": host.region.name}
+    """Return the host's region as a tailcfg.DERPRegion.
+
+    It has one node: two nodes in a region would have to be meshed.
+    """
+    given = host.region
+    place = {"Latitude": given.latitude, "Longitude": given.longitude} if given.latitude is not None else {}
+    head = {"RegionID": given.id, "RegionCode": given.code, "RegionName": given.name}
     return {**head, **place, "Nodes": [region_node(host, pin=pin)]}
 
 
+def by_id(site: Site) -> list[tuple[str, Host]]:
+    """Return the site's hosts with their names, by the ids of their regions."""
+    return sorted(site.hosts.items(), key=lambda item: item[1].region.id)
+
+
 def derpmap(site: Site, *, pins: Pins | None = None) -> dict[str, Any]:
-    """The site as a tailcfg.DERPMap, ready for json.dumps."""
+    """Return the site as a tailcfg.DERPMap, ready for json.dumps."""
     return {
         "OmitDefaultRegions": site.derpmap.omit_default_regions,
-        "Regions": {str(host.region.id): region(host, pin=(pins or {}).get(name)) for name, host in sorted(site.hosts.items(), key=_by_id)},
+        "Regions": {
+            str(host.region.id): region(host, pin=(pins or {}).get(name)) for name, host in by_id(site)
+        },
     }
 
 
 def yaml_region(host: Host, *, pin: str | None = None) -> dict[str, Any]:
-    """The region as headscale's files spell it."""
+    """Return the region in the spelling of headscale's files."""
     lower: dict[str, Any] = _lower(region(host, pin=pin))
     return lower
 
 
 def yaml_map(site: Site, *, pins: Pins | None = None) -> str:
-    """The site as a file for headscale's derp.paths."""
-    hosts = sorted(site.hosts.items(), key=_by_id)
-    return "\n".join(block({"regions": {host.region.id: yaml_region(host, pin=(pins or {}).get(name)) for name, host in hosts}})) + "\n"
+    """Return the site as a file for headscale's derp.paths."""
+    regions = {host.region.id: yaml_region(host, pin=(pins or {}).get(name)) for name, host in by_id(site)}
+    return "\n".join(block({"regions": regions})) + "\n"
 
 
 def warnings(site: Site, *, pins: Pins | None = None) -> list[str]:
-    """What is allowed but will hurt, each a sentence with what to do."""
+    """Return sentences about settings that are allowed but harmful, with the changes to make."""
     found = []
     if site.derpmap.omit_default_regions and len(site.hosts) < 2:
         found.append(
-            "derpmap.omit_default_regions leaves clients with a single relay: when it is down, nodes without a direct path are cut off. "
-            "Deploy a second host first."
+            "derpmap.omit_default_regions leaves clients with a single relay: when it is down, "
+            "nodes without a direct path are cut off. Deploy a second host first."
         )
     return found + [problem for host in site.hosts.values() if (problem := missing_pin(host, pins))]
 
 
 def missing_pin(host: Host, pins: Pins | None = None) -> str:
-    """What to do when clients could not tell the host's certificate from any other; "" when they can."""
+    """Return what to do when clients could not know the host's certificate; "" when they can."""
     if not source_of(host).needs_pin or host.certificate.pin or host.name in (pins or {}):
         return ""
     return (
-        f"The certificate of {host.name} is self-signed and its SHA-256 is not known, so no client would accept it: "
-        f"invoke deploy --host {host.name} reads it on the host; or set hosts.{host.name}.certificate.pin, if you know it otherwise."
+        f"The certificate of {host.name} is self-signed and its SHA-256 is not known, so no client would "
+        f"accept it: run invoke deploy --host {host.name}, which reads it on the host; "
+        f"or set hosts.{host.name}.certificate.pin, if you know it."
     )
-
-
-def instructions(site: Site, *, pins: Pins | None = None) -> str:
-    """What to paste where, for a control server that derpfleet does not touch."""
-    policy = json.dumps({"derpMap": derpmap(site, pins=pins)}, indent=2, ensure_ascii=False)
-    codes = ", ".join(host.region.code for _, host in sorted(site.hosts.items(), key=_by_id))
-    first = min(site.hosts.values(), key=lambda host: host.region.id)
-    return f"""\
-{_opening(site)}
-
-Tailscale's own control server
-  Open https://login.tailscale.com/admin/acls/file and paste what stands between the outermost braces into the policy, beside the keys
-  that are there. A policy has one "derpMap": if it has one already, add these regions to its "Regions".
-
-{_indented(policy)}
-
-A headscale that somebody else runs
-  Save this as /etc/headscale/derp.yaml on its host. Region ids are bare numbers there and the keys are lower case:
-  headscale skips what it does not know without a word.
-
-{_indented(yaml_map(site, pins=pins))}
-
-  Name the file in config.yaml, then restart headscale (a reload does not read it again):
-
-    derp:
-      paths:
-        - /etc/headscale/derp.yaml
-{_without_default_regions(site)}
-Then, on any node
-    tailscale debug derp-map              lists {codes}
-    tailscale debug derp {first.region.code:<17}connects to the relay
-    tailscale netcheck                    measures every region
-{_notes(warnings(site, pins=pins))}"""
-
-
-def _opening(site: Site) -> str:
-    if site.headscale is None:
-        return "This site has no headscale host, so the last step is yours. Take the one that fits."
-    return f"{site.headscale.url} gets these regions from `invoke deploy`. To have them elsewhere as well, take the one that fits."
-
-
-def _without_default_regions(site: Site) -> str:
-    return "      urls: []      # derpmap.omit_default_regions\n" if site.derpmap.omit_default_regions else ""
-
-
-def _notes(sentences: Iterable[str]) -> str:
-    lines = [f"  {sentence}" for sentence in sentences]
-    return "\n".join(["", "Before you do", *lines, ""]) if lines else ""
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" if line else "" for line in text.rstrip("\n").split("\n"))
-
-
-def _by_id(item: tuple[str, Host]) -> int:
-    return item[1].region.id
 
 
 def _lower(value: Any) -> Any:

@@ -1,8 +1,9 @@
-"""A person's YAML file, changed where it must be and left alone everywhere else. Pure.
+"""A person's YAML file, changed where necessary and left alone everywhere else. Pure.
 
-`patch(text, wanted)` gives a text that reads as `wanted` and differs from `text` only in the values that differ: comments, order, quotes,
-indentation and blank lines of the rest stay to the byte, which a parser that writes the whole file anew cannot promise.
-What comes out is read again, and anything but `wanted` is refused.
+`patch(text, wanted)` returns a text that reads as `wanted` and differs from `text` only in the
+values that differ. Comments, order, quotes, indentation and blank lines of the rest stay to the
+byte. A parser that writes the whole file anew cannot promise that. The result is read again, and
+anything but `wanted` is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ class CannotPatch(ValueError):
 
 
 def plain(node: yaml.Node | None) -> Any:
-    """The node's data; keys keep their type (headscale's region ids are integers). Raises NotYaml, also for a key that stands twice."""
+    """Return the node's data. Keys keep their type, as headscale's region ids are integers.
+
+    Raises NotYaml, also for a key that is there twice.
+    """
     try:
         return None if node is None else _plain(node)
     except RecursionError:
@@ -40,7 +44,7 @@ def _plain(node: yaml.Node) -> Any:
             raise NotYaml(key.start_mark.line + 1, "a key is a word, not a list or a mapping")
         name = scalar(key)
         if name in result:
-            raise NotYaml(key.start_mark.line + 1, f"the key {key.value} stands here twice")
+            raise NotYaml(key.start_mark.line + 1, f"the key {key.value} is here twice")
         result[name] = _plain(value)
     for key, value in node.value:
         if is_merge(key):
@@ -52,7 +56,10 @@ def _plain(node: yaml.Node) -> Any:
 
 
 def patch(text: str, wanted: dict[Any, Any]) -> str:
-    """`text`, changed so that it reads as `wanted`. Raises NotYaml, or CannotPatch when it would have to be written anew."""
+    """Return `text`, changed so that it reads as `wanted`.
+
+    Raises NotYaml, or CannotPatch when the text would have to be written anew.
+    """
     node = compose(text)
     if _same(plain(node), wanted):
         return text
@@ -73,7 +80,10 @@ def patch(text: str, wanted: dict[Any, Any]) -> str:
 
 
 def block(mapping: dict[Any, Any], column: int = 0) -> list[str]:
-    """Lines of block YAML. Text is quoted as in JSON, which is YAML, too: no word of it is ever taken for a number or a boolean."""
+    """Return the lines of block YAML.
+
+    Text is quoted as in JSON, which is also YAML. So no text is read as a number or a boolean.
+    """
     lines = []
     for key, value in mapping.items():
         head = f"{' ' * column}{_key(key)}:"
@@ -87,7 +97,7 @@ def block(mapping: dict[Any, Any], column: int = 0) -> list[str]:
 
 
 def flow(value: Any) -> str:
-    """YAML on one line."""
+    """Return YAML on one line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_key(key)}: {flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -107,13 +117,12 @@ def _item(value: Any, column: int) -> list[str]:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Equal, and of the same types: to a reader of YAML, 1, 1.0 and true differ."""
+    """Whether both are equal and of the same types: to a reader of YAML, 1, 1.0 and true differ."""
     if type(a) is not type(b):
         return False
     if isinstance(a, dict):
-        return len(a) == len(b) and all(
-            type(x) is type(y) and x == y and _same(a[x], b[y]) for x, y in zip(sorted(a, key=str), sorted(b, key=str), strict=True)
-        )
+        pairs = zip(sorted(a, key=str), sorted(b, key=str), strict=False)
+        return len(a) == len(b) and all(type(x) is type(y) and x == y and _same(a[x], b[y]) for x, y in pairs)
     if isinstance(a, list):
         return len(a) == len(b) and all(map(_same, a, b))
     return bool(a == b)
@@ -129,13 +138,14 @@ class _Edits:
 
     def applied(self) -> str:
         parts, at = [], 0
-        for start, end, new in sorted(self.spans, key=lambda span: span[:2]):  # stable: what goes in at one place keeps its order
+        # The sort is stable: insertions at one place keep their order.
+        for start, end, new in sorted(self.spans, key=lambda span: span[:2]):
             parts += [self.text[at:start], new]
             at = max(at, end)
         return "".join([*parts, self.text[at:]])
 
     def insert(self, at: int, lines: str) -> None:
-        """Whole lines, behind the line break at `at` or at the text's end."""
+        """Insert whole lines behind the line break at `at`, or at the end of the text."""
         glue = self.newline if at == len(self.text) and not self.text.endswith("\n") and self.text else ""
         self.spans.append((at, at, glue + lines.replace("\n", self.newline) + self.newline))
 
@@ -143,7 +153,8 @@ class _Edits:
         own = [(scalar(key), key, value) for key, value in node.value if not is_merge(key)]
         for index, (name, key, value) in enumerate(own):
             if name not in wanted:
-                self.remove([key for _, key, _ in own], [value for _, _, value in own], index, flow_style=node.flow_style)
+                starts, ends = [key for _, key, _ in own], [value for _, _, value in own]
+                self.remove(starts, ends, index, flow_style=node.flow_style)
             elif not _same(plain(value), wanted[name]):
                 self.value(value, wanted[name], colon=key.end_mark.index, in_flow=node.flow_style)
         have = plain(node)
@@ -159,24 +170,32 @@ class _Edits:
             self.remove(node.value, node.value, index, flow_style=node.flow_style)
         added = wanted[len(node.value) :]
         if added:
-            self.extend(node, flow(added), [line for item in added for line in _item(item, node.start_mark.column)])
+            lines = [line for item in added for line in _item(item, node.start_mark.column)]
+            self.extend(node, flow(added), lines)
 
     def value(self, node: yaml.Node, wanted: Any, *, colon: int | None, in_flow: bool) -> None:
-        """Replaces a value, going down as far as both are collections of one kind. `colon`: the end of the key that it stands behind."""
-        if isinstance(node, yaml.MappingNode) and isinstance(wanted, dict) and wanted and (node.value or in_flow):
-            # An item of a sequence of which no key stays is written anew: without its first line the dash would be gone, too.
-            loses_dash = colon is None and not in_flow and not any(scalar(key) in wanted for key, _ in node.value)
+        """Replace a value, going down as far as both are collections of the same kind.
+
+        `colon`: the end of the key before the value; None for an item of a sequence.
+        """
+        can_grow = isinstance(node, yaml.MappingNode) and (node.value or in_flow)
+        if can_grow and isinstance(node, yaml.MappingNode) and isinstance(wanted, dict) and wanted:
+            # An item of a sequence of which no key stays is written anew: without its first line it
+            # would lose its dash.
+            keeps_key = any(scalar(key) in wanted for key, _ in node.value)
+            loses_dash = colon is None and not in_flow and not keeps_key
             if not loses_dash:
                 return self.mapping(node, wanted)
-        if isinstance(node, yaml.SequenceNode) and isinstance(wanted, list) and wanted and (node.value or node.flow_style):
+        has_style = isinstance(node, yaml.CollectionNode) and (node.value or node.flow_style)
+        if has_style and isinstance(node, yaml.SequenceNode) and isinstance(wanted, list) and wanted:
             return self.sequence(node, wanted)
         start, end = node.start_mark.index, self.end(node)
         if isinstance(wanted, dict) and wanted and colon is not None and not in_flow:
-            # a mapping goes onto lines of its own; what stands behind the old value on its line, a comment, stays there
+            # A mapping goes onto its own lines. A comment behind the old value stays on its line.
             column = len(self.line_of(colon)) - len(self.line_of(colon).lstrip(" -")) + 2
             self.spans.append((self.text.index(":", colon) + 1, end, ""))
             return self.insert(self.line_end(end), "\n".join(block(wanted, column)))
-        if colon is not None and start == end:  # nothing stands there
+        if colon is not None and start == end:  # there is no value
             return self.spans.append((end, end, " " + flow(wanted)))
         if colon is not None and not getattr(node, "flow_style", True):
             start = self.text.index(":", colon) + 1
@@ -184,21 +203,25 @@ class _Edits:
         return self.spans.append((start, end, flow(wanted)))
 
     def remove(self, starts: list[yaml.Node], ends: list[yaml.Node], index: int, *, flow_style: bool) -> None:
-        """Entry `index` of a collection whose entries begin with `starts` and end with `ends`."""
+        """Remove entry `index` of a collection. `starts`, `ends`: the end nodes of each entry."""
         start = starts[index].start_mark.index
         if not flow_style:
             first = self.text.rfind("\n", 0, start) + 1
-            if self.text[first:start].strip() and index + 1 < len(starts) and starts is not ends:  # the dash stays, for the next key
+            has_dash = self.text[first:start].strip() and starts is not ends
+            if has_dash and index + 1 < len(starts):  # the dash stays, for the next key
                 self.spans.append((start, starts[index + 1].start_mark.index, ""))
             else:
                 self.spans.append((first, self.line_end(self.end(ends[index])), ""))
         elif index + 1 < len(starts):
-            self.spans.append((starts[index].start_mark.index, starts[index + 1].start_mark.index, ""))
+            self.spans.append((start, starts[index + 1].start_mark.index, ""))
         else:
-            self.spans.append((self.end(ends[index - 1]) if index else starts[index].start_mark.index, self.end(ends[index]), ""))
+            self.spans.append((self.end(ends[index - 1]) if index else start, self.end(ends[index]), ""))
 
     def extend(self, node: yaml.CollectionNode, on_one_line: str, lines: list[str]) -> None:
-        """Add entries to a collection, in its own style: `on_one_line` with its brackets, or `lines` of block YAML."""
+        """Add entries to a collection in its own style.
+
+        They are given twice: `on_one_line` with its brackets, and as `lines` of block YAML.
+        """
         if not node.flow_style:
             return self.insert(self.end_of_entry(node, node.start_mark.column), "\n".join(lines))
         at = self.end(_last(node)) if node.value else node.start_mark.index + 1
@@ -206,7 +229,10 @@ class _Edits:
         return self.spans.append((at, at, f", {entries}" if node.value else entries))
 
     def end_of_entry(self, node: yaml.Node, column: int) -> int:
-        """Where the line behind the node begins; comments that are indented deeper than `column` still belong to it."""
+        """Return where the line behind the node begins.
+
+        Comments that are indented deeper than `column` still belong to the node.
+        """
         end = here = self.line_end(self.end(node))
         while here < len(self.text):
             line = self.line_of(here)
@@ -226,7 +252,10 @@ class _Edits:
         return self.text[start : self.line_end(at)].rstrip("\r\n")
 
     def end(self, node: yaml.Node) -> int:
-        """Where the node's last character stands. The parser's own end of a block lies behind the comments and blank lines after it."""
+        """Return the end of the node's last character.
+
+        The parser's own end of a block is behind the comments and blank lines after it.
+        """
         if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
             return self.end(_last(node))
         end = int(node.end_mark.index)

@@ -22,6 +22,7 @@ from engine.login import Login
 from engine.plan import Mode, compile_plan
 from engine.resource import Resource
 from engine.session import OnEvent, Session
+from inventory.errors import DerpfleetError
 
 NOTHING = Ask()
 
@@ -122,6 +123,13 @@ class Outcome:
     def ok(self) -> bool:
         """Return whether nothing failed and everything was reached."""
         return not self.failures and not self.stopped
+
+
+class Step(Job, Protocol):
+    """A job that knows the error of a resource that fails."""
+
+    def failed(self, failure: Failure) -> DerpfleetError:
+        """Return the error to raise or to show."""
 
 
 class RunLog:

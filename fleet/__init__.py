@@ -1,1 +1,1 @@
-"""The verbs' bodies: where the site, the roles, the engine and the proof meet. `tasks.py` only names them."""
+"""The verbs, where the site, roles, engine and proof meet. `tasks.py` only names them."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from threading import Lock
 
 from engine.report import closing
+from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import HostJob
-from fleet.shared.registration import check_registration
 from fleet.shared.step import run
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -17,7 +17,10 @@ CHANGES_FOUND = 10
 
 
 def check(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> int:
-    """Compare all hosts at once and change nothing. Returns the exit code: 0, or 10 when something would change."""
+    """Compare all hosts at once and change nothing. Returns the exit code.
+
+    It is 10 if a deploy would change anything, else 0. When a host fails, it is that of its error.
+    """
     changes, failed, lock = 0, [], Lock()
 
     def one(host: Host) -> None:
@@ -35,7 +38,7 @@ def check(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> i
 
     fleet.parallel.each(hosts, one)
     if not only and not failed:
-        changes += check_registration(fleet, hosts)
+        changes += control_server(fleet).check(hosts)
     closing(fleet.report, [name for name, _ in failed], len(hosts))
     if failed:
         return max(code for _, code in failed)

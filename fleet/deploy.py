@@ -4,67 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from control.contract import ControlServer
 from fleet.shared import pins
+from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import HostJob
-from fleet.shared.prove import compare_map, prove_hosts
-from fleet.shared.registration import register
-from fleet.shared.served import NO_HEADSCALE
+from fleet.shared.prove import compare_map, prove_hosts, was_proved
 from fleet.shared.step import run
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from probe.derpmap import Unknown
 from probe.proof import Proof
 
 
 def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> int:
-    """Every host in order; stops at the first that fails or is not proved. What is proved gets registered, also then.
+    """Deploy every host in order, and stop at the first that fails or is not proved.
 
+    The relays that are proved by then are registered, unless `only` names resources.
     Returns the exit code.
     """
-    proved: dict[str, Proof] = {}
+    server = control_server(fleet)
+    why = "nothing is registered with --only" if only else "compared when it is registered"
+    proofs: dict[str, Proof] = {}
     code = 0
     for host in hosts:
-        try:
-            if not _converge(fleet, host, only):
-                code = 1
-                break
-        except Interrupted:
-            raise
-        except DerpfleetError as error:
-            fleet.report.failure(error)
-            code = error.exit_code
+        code = _converge(fleet, host, only)
+        if code:
             break
-        proofs = prove_hosts(fleet, [host], served=_not_yet(fleet, only))
-        if not proofs[host.name].ok:
-            fleet.report.say(f"{host.name} is deployed but NOT proved: it is not registered, and the hosts after it are left alone.")
-            if fleet.site.headscale:
-                fleet.report.say(f"A region that it has in the map from before stays there until: invoke withdraw --host {host.name}")
+        proof = prove_hosts(fleet, [host], served=server.unasked(why))[host.name]
+        if not proof.ok:
+            fleet.report.say(
+                f"{host.name} is deployed but NOT proved: it is not registered, "
+                "and the hosts after it are left alone."
+            )
+            server.not_proved(host)
             code = 1
             break
-        proved |= proofs
-    if proved and not only:
-        registered = [host for host in hosts if host.name in proved]
-        served = register(fleet, registered)
-        if fleet.site.headscale and not compare_map(fleet, registered, proved, served):
-            code = 1
+        proofs[host.name] = proof
+    if proofs and not only and not _register(fleet, server, proofs):
+        code = 1
     return code
 
 
-def _converge(fleet: Fleet, host: Host, only: Sequence[str]) -> bool:
-    """Converge one host, keep its pin, show each resource that failed. Returns whether it converged."""
+def _converge(fleet: Fleet, host: Host, only: Sequence[str]) -> int:
+    """Converge one host, keep its pin, and show each resource that failed.
+
+    Returns the exit code. Raises Interrupted.
+    """
     job = HostJob(fleet, host, "apply", only)
-    outcome = fleet.parallel.run_one(lambda: run(fleet, fleet.login(host), job))
-    if pins.needed(host):
-        pins.learn(fleet, host, outcome.facts)
+    try:
+        outcome = fleet.parallel.run_one(lambda: run(fleet, fleet.login(host), job))
+        if pins.needed(host):
+            pins.learn(fleet, host, outcome.facts)
+    except Interrupted:
+        raise
+    except DerpfleetError as error:
+        fleet.report.failure(error)
+        return error.exit_code
     for failure in outcome.failures:
         fleet.report.failure(job.failed(failure), log=str(outcome.log), subject=failure.id)
-    return outcome.ok
+    return 0 if outcome.ok else 1
 
 
-def _not_yet(fleet: Fleet, only: Sequence[str]) -> Unknown:
-    """Return why the served map is not compared while a host is proved."""
-    if fleet.site.headscale is None:
-        return NO_HEADSCALE
-    return Unknown("nothing is registered with --only" if only else "compared when it is registered")
+def _register(fleet: Fleet, server: ControlServer, proofs: dict[str, Proof]) -> bool:
+    """Register the proved relays. Raises RegistrationFailed.
+
+    Returns whether the map that clients get then agrees with the proofs.
+    """
+    every = list(fleet.site.hosts.values())
+    proved = [host for host in every if host.name in proofs]
+    served = server.register(proved, all_proved=[host for host in every if was_proved(fleet, host)])
+    return served is None or compare_map(fleet, proved, proofs, served)

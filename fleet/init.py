@@ -13,17 +13,20 @@ from inventory.errors import DerpfleetError
 
 
 class WouldOverwrite(DerpfleetError):
-    """There is a file already."""
+    """The file exists already."""
 
     exit_code = 4
 
 
 class CannotWrite(DerpfleetError):
-    """There is no writing there."""
+    """The file cannot be written at that place."""
 
 
 def init(report: Report, path: Path | None) -> None:
-    """Write the commented example to `path`, or to the checkout's own place. Raises WouldOverwrite, CannotWrite."""
+    """Write the commented example to `path`, by default to the checkout's own place.
+
+    Raises WouldOverwrite, CannotWrite.
+    """
     path = path or Path(os.path.relpath(site_choice.OWN))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +34,16 @@ def init(report: Report, path: Path | None) -> None:
             file.write(inventory.init_text())
     except OSError as error:
         if path.is_file():
-            raise WouldOverwrite(f"{path} exists", next="edit it, or give another name: invoke init --path FILE") from None
-        raise CannotWrite(f"{path} cannot be written: {error.strerror}", next="give another place: invoke init --path FILE") from None
+            raise WouldOverwrite(
+                f"{path} exists already, and invoke init never overwrites a file",
+                next="edit it, or give another name: invoke init --path FILE",
+            ) from None
+        raise CannotWrite(
+            f"{path} cannot be written: {error.strerror}", next="give another place: invoke init --path FILE"
+        ) from None
     site = "" if path.resolve() == site_choice.OWN else f" --site {shlex.quote(str(path))}"
-    report.say(f"{path} written. Edit it, then:\n  invoke trust --host NAME{site}\n  invoke deploy --host NAME{site}")
+    report.say(
+        f"{path} is written. Edit it, then run:\n"
+        f"  invoke trust --host NAME{site}\n"
+        f"  invoke deploy --host NAME{site}"
+    )

@@ -1,4 +1,4 @@
-"""`invoke logs`: what a run said, and what a relay says."""
+"""`invoke logs`: the events of the last run on a host, or the relay's own log."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def logs(fleet: Fleet, name: str, *, relay: bool, lines: str) -> None:
     if not relay:
         show_last_run(fleet, name)
         return
-    refuse("runs no relay: without --relay, its last run", {f"--host {name}": name == HEADSCALE})
+    refuse("runs no relay: leave --relay out to see its last run", {f"--host {name}": name == HEADSCALE})
     show_relay_log(fleet, fleet.equipped([name])[0], lines=number(lines, "--lines", most=1_000_000))
 
 
 def runs_of(fleet: Fleet, name: str) -> list[Path]:
-    """The logs of a host's runs, oldest first."""
+    """Return the logs of a host's runs, oldest first."""
     return sorted((fleet.runs / name).glob("*.jsonl"))
 
 
 def show_last_run(fleet: Fleet, name: str) -> None:
-    """The events of the last run. Raises DerpfleetError when there was none, or no such host."""
+    """Show the events of the last run. Raises DerpfleetError if there is no run or no host."""
     if name != HEADSCALE:
         fleet.hosts([name])
     found = runs_of(fleet, name)
@@ -48,14 +48,19 @@ def show_last_run(fleet: Fleet, name: str) -> None:
         fleet.report.emit(host=name, **event)
         kind = event.pop("event")
         if kind in ("result", "diff", "error", "waiting", "done"):
-            words = "  ".join(f"{key}={event[key]}" for key in ("id", "status", "ms", "what", "why", "reason", "counts") if event.get(key))
-            fleet.report.line(name, kind, words)
+            shown = ("id", "status", "ms", "what", "why", "reason", "counts")
+            fleet.report.line(name, kind, "  ".join(f"{key}={event[key]}" for key in shown if event.get(key)))
 
 
 def show_relay_log(fleet: Fleet, host: Host, *, lines: int) -> None:
-    """The relay's own last lines, read over SSH."""
+    """Show the last lines of the relay's own log, read over SSH. Raises DerpfleetError."""
     status, output = run_once(fleet.login(host), list(log_command(host, lines)))
     if status:
-        raise DerpfleetError("the relay's log cannot be read", host=host.name, why=output.strip()[-500:])
+        raise DerpfleetError(
+            "the relay's log cannot be read",
+            host=host.name,
+            why=output.strip()[-500:],
+            next=f"if the relay was never deployed: invoke deploy --host {host.name}",
+        )
     fleet.report.emit(event="log", host=host.name, text=output)
     fleet.report.say(output.rstrip("\n"))

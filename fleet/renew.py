@@ -1,10 +1,11 @@
-"""`invoke renew`: what the host's timer does, now, and the proof that the new certificate is served."""
+"""`invoke renew`: renew certificates now, as the hosts' timers would, and prove the new ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from control.served import Unknown
 from engine.facts import Ask, Facts
 from engine.plan import Mode
 from engine.resource import Resource
@@ -17,17 +18,20 @@ from fleet.shared.step import step
 from inventory.choices import source_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from probe.derpmap import Unknown
 from roles import relay
 from roles.certificate import renewal
 
 
 def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
-    """Every host with an ACME certificate, one after the other: an ACME server counts failures. Returns the exit code."""
+    """Renew every ACME certificate, one host after the other, as an ACME server counts failures.
+
+    Returns the exit code.
+    """
     renewable = [host for host in hosts if source_of(host).is_acme]
     for host in hosts:
         if host not in renewable:
-            fleet.report.line(host.name, "skipped", f"certificate.source is {host.certificate.source}: nothing to renew")
+            words = f"nothing to renew: certificate.source is {host.certificate.source}"
+            fleet.report.line(host.name, "skipped", words)
     code = 0
     for host in renewable:
         try:
@@ -40,23 +44,27 @@ def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
             continue
         if withdrawn:
             fleet.report.emit(event="withdrawn", host=host.name)
-            fleet.report.line(host.name, "ok", f"withdrawn: there is no relay to prove; invoke deploy --host {host.name} brings it back")
+            words = f"withdrawn: there is no relay to prove; invoke deploy --host {host.name} brings it back"
+            fleet.report.line(host.name, "ok", words)
         elif not prove_hosts(fleet, [host], served=Unknown("not asked for after a renewal"))[host.name].ok:
             code = code or 1
     return code
 
 
 def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
-    """Says when nothing was due. Returns whether the host is withdrawn. Raises ResourceFailed, Unreachable, Interrupted."""
+    """Renew one certificate, or show that it is not due. Returns whether the host is withdrawn.
+
+    Raises ResourceFailed, Unreachable, Interrupted.
+    """
     outcome = step(fleet, fleet.login(host), Renewal(host, force), doing="renewing", counts=False)
     if not outcome.changed:
-        fleet.report.line(host.name, "ok", "its certificate is not due; --force renews it all the same")
+        fleet.report.line(host.name, "ok", "its certificate is not due; --force renews it nevertheless")
     return relay.is_withdrawn(host, outcome.facts)
 
 
 @dataclass(frozen=True)
 class Renewal:
-    """The job: what the host's timer does. Whether the relay is withdrawn is asked before."""
+    """The job: renew as the host's timer does. Whether the relay is withdrawn is asked before."""
 
     host: Host
     force: bool
@@ -66,11 +74,11 @@ class Renewal:
 
     @property
     def ask(self) -> Ask:
-        """Whether the relay is withdrawn."""
+        """Ask whether the relay is withdrawn."""
         return relay.ask_withdrawn(self.host)
 
     def plan(self, session: Session) -> list[Resource]:
-        """Return the renewal and what it needs."""
+        """Return the renewal and the resources that it needs."""
         return renewal.run(self.host, session.facts, force=self.force)
 
     def afterwards(self, _: Facts) -> Ask:
@@ -78,11 +86,11 @@ class Renewal:
         return NOTHING
 
     def failed(self, failure: Failure) -> ResourceFailed:
-        """Say which certificate is served."""
+        """Return an error that says which certificate is served."""
         return ResourceFailed(
             "the certificate was not renewed; the old one is still served",
             host=self.host.name,
             where=failure.id,
             why=f"{failure.what}\n{failure.why}",
-            next=f"mend the cause, then invoke renew --host {self.host.name}",
+            next=f"fix the cause, then run: invoke renew --host {self.host.name}",
         )

@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from rich.table import Table
 from rich.text import Text
 
+from control.served import Served
+from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_status import HostStatus, read_status
 from fleet.shared.prove import targets
-from fleet.shared.served import served_map
 from inventory.choices import flavour_name
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from probe.derpmap import Served, with_map
+from probe.derpmap import with_map
 from probe.latency import Latencies, measure_all
 from probe.page import Card, render_page
 from probe.proof import Proof, Rung
@@ -25,14 +27,17 @@ from probe.verify import prove
 
 
 class CannotWrite(DerpfleetError):
-    """There is no place for the page."""
+    """The page cannot be written."""
 
 
-_WHOLE = ("host", "region", "flavour", "clients")  # the other columns are folded where the terminal is narrow
+_WHOLE = ("host", "region", "flavour", "clients")  # a narrow terminal folds the other columns
 
 
 def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> int:
-    """Proves and asks all hosts at once. Returns the exit code: 0 when every one is proved, or withdrawn. Raises CannotWrite."""
+    """Prove and ask all hosts at once, and show a table. `html`: the page to write, too.
+
+    Returns the exit code: 0 when every host is proved, or withdrawn. Raises CannotWrite.
+    """
     wanted = targets(fleet, hosts)
     said: dict[str, HostStatus] = {}
     proofs: list[Proof] = []
@@ -42,8 +47,11 @@ def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> 
         said[host.name] = read_status(fleet, host, hosts)
 
     fleet.report.doing("site", "asking and proving")
-    work: list[Callable[[], object]] = [lambda: proofs.extend(prove(wanted)), lambda: served.append(served_map(fleet))]
-    work += [partial(see, host) for host in hosts]
+    work: list[Callable[[], object]] = [
+        lambda: proofs.extend(prove(wanted)),
+        lambda: served.append(control_server(fleet).served()),
+        *(partial(see, host) for host in hosts),
+    ]
     fleet.parallel.each(work, lambda one: one())
     fleet.report.doing("site", "")
     whole = {one.name: with_map(proof, one, served[0]) for one, proof in zip(wanted, proofs, strict=True)}
@@ -57,11 +65,17 @@ def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> 
             fleet.report.failure(each.trouble)
     if html is not None:
         between = {(start, end): ms for start, one in said.items() for end, ms in one.distances_ms.items()}
-        page = render_page(cards, Latencies(measure_all(wanted), between), title=Path(fleet.site.path).name, made=datetime.now(UTC))
+        title, latencies = Path(fleet.site.path).name, Latencies(measure_all(wanted), between)
+        page = render_page(cards, latencies, title=title, made=datetime.now(UTC))
         try:
-            html.write_text(page, encoding="utf-8", errors="replace")  # a host may say halves of characters
+            # A host's text may hold half a character.
+            html.write_text(page, encoding="utf-8", errors="replace")
         except OSError as error:
-            raise CannotWrite(f"{html} cannot be written", why=error.strerror or "", next="invoke status --html FILE") from None
+            raise CannotWrite(
+                f"{html} cannot be written",
+                why=error.strerror or "",
+                next="give another place: invoke status --html FILE",
+            ) from None
         fleet.report.say(f"page: {html}")
     return 0 if all(card.state in ("proved", "reached", "withdrawn") for card in cards) else 1
 
@@ -83,7 +97,7 @@ def _card(host: Host, seen: HostStatus, proof: Proof) -> Card:
 
 
 def days_left(card: Card) -> float | None:
-    """Days that the served certificate is still valid, or None when none was seen."""
+    """Return the days that the served certificate is still valid, or None when none was seen."""
     days = card.certificate.data.get("days_left") if card.certificate else None
     return float(days) if days is not None else None
 
@@ -94,7 +108,7 @@ def _proof_words(card: Card) -> str:
 
 
 def _broken(card: Card) -> Rung | None:
-    """The first broken rung of a relay that is not withdrawn."""
+    """Return the first broken rung of a relay that is not withdrawn."""
     return card.proof.failed_rung if card.proof and card.state == "broken" else None
 
 
@@ -117,15 +131,22 @@ def _row(card: Card, seen: HostStatus) -> Mapping[str, object]:
 def _table(cards: Sequence[Card]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1))
     for title in ("host", "region", "flavour", "version", "proof", "certificate", "clients", "last deploy"):
-        table.add_column(title, justify="right" if title in ("certificate", "clients") else "left", no_wrap=title in _WHOLE)
-    colours = {"proved": "green", "reached": "green", "broken": "bold red", "withdrawn": "dim", "unknown": "dim"}
+        justify: Literal["right", "left"] = "right" if title in ("certificate", "clients") else "left"
+        table.add_column(title, justify=justify, no_wrap=title in _WHOLE)
+    colours = {
+        "proved": "green",
+        "reached": "green",
+        "broken": "bold red",
+        "withdrawn": "dim",
+        "unknown": "dim",
+    }
     for card in cards:
         days = days_left(card)
         table.add_row(
             card.host,
             f"{card.region_code} ({card.region_id})",
             card.flavour,
-            Text(card.version[:24] or "-"),  # a host's own words: no markup
+            Text(card.version[:24] or "-"),  # the host's text, which must not act as markup
             Text(_proof_words(card), style=colours[card.state]),
             f"{days:.0f} days" if days is not None else "-",
             str(card.clients) if card.clients is not None else "-",

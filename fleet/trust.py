@@ -1,4 +1,4 @@
-"""`invoke trust`: look at a host's key and pin it. The only place that writes known_hosts."""
+"""`invoke trust`: show a host's key and pin it. No other code writes known_hosts."""
 
 from __future__ import annotations
 
@@ -15,36 +15,47 @@ from fleet.shared.fleet import Fleet
 from inventory.rules import HEADSCALE
 
 Confirm = Callable[[str], bool]
-_NO_TERMINAL = ": there is no terminal to ask at; once you have compared it, give it with --fingerprint SHA256:…"
+_NO_TERMINAL = (
+    ": there is no terminal to ask at. Compare it with the provider's console, then give it with "
+    "--fingerprint SHA256:…"
+)
 
 
 def trust_hosts(fleet: Fleet, names: Sequence[str], *, replace: bool, expected: str) -> int:
-    """Pin the keys of the named hosts, asking on the terminal. Returns the exit code: 0 when all are pinned. Raises as `trust` does."""
-    return 1 if trust(fleet, logins(fleet, names), replace=replace, expected=expected, confirm=ask_person) else 0
+    """Pin the keys of the named hosts, asking on the terminal. Raises as `trust` does.
+
+    Returns the exit code: 0 when all are pinned.
+    """
+    found = logins(fleet, names)
+    return 1 if trust(fleet, found, replace=replace, expected=expected, confirm=ask_person) else 0
 
 
 def logins(fleet: Fleet, names: Sequence[str]) -> list[Login]:
-    """The named hosts, `headscale` among them, or all of the site; before each the jump hosts on the way. Raises NoSuchHost."""
+    """Return the logins of the named hosts, or of all of the site. Before each come its jump hosts.
+
+    `headscale` names the headscale host. Raises NoSuchHost.
+    """
     relays = [name for name in names if name != HEADSCALE]
     found = [fleet.login(host) for host in fleet.hosts(relays)] if relays or not names else []
-    if HEADSCALE in names or (not names and fleet.site.headscale):
-        found.append(fleet.headscale_login())
+    if HEADSCALE in names or (not names and fleet.site.control.ssh):
+        found.append(fleet.control_login())
     every = {one.key_name: one for login in found for one in (*login.hops(), login)}
     return list(every.values())
 
 
 def ask_person(question: str) -> bool:
-    """A yes on the terminal; no when there is none."""
+    """Whether the person at the terminal says yes. No when there is no terminal."""
     if not sys.stdin.isatty():
         return False
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def trust(fleet: Fleet, logins: list[Login], *, replace: bool, expected: str, confirm: Confirm) -> int:
-    """Pins the offered key of each host. Returns how many were not pinned. Raises Unreachable, CacheError.
+    """Pin the offered key of each host. Returns how many were not pinned.
 
-    A key that differs from a pinned one is refused unless `replace`. `expected` is a fingerprint (`SHA256:…`) that stands in
-    for a person's look.
+    A key that differs from a pinned one is refused unless `replace`. `expected` is a fingerprint
+    (`SHA256:…`) that a person compared before; nothing is asked then.
+    Raises Unreachable, CacheError.
     """
     path = Path(fleet.site.known_hosts)
     refused = 0
@@ -67,11 +78,15 @@ def trust(fleet: Fleet, logins: list[Login], *, replace: bool, expected: str, co
                 why=f"{why}; offered: {shown}",
                 next=f"if the host was reinstalled: invoke trust --host {login.name} --replace",
             )
-        elif expected or confirm(f"{login.name} ({login.key_name}) shows {shown}\nCompare it with the provider's console. Is it right?"):
+        elif expected or confirm(
+            f"{login.name} ({login.key_name}) shows {shown}\n"
+            "Compare it with the key that your provider's console shows. Are they the same?"
+        ):
             _pin(path, login.key_name, key)
             fleet.report.line(login.name, "changed", f"{shown} pinned in {path}")
         else:
-            fleet.report.line(login.name, "skipped", f"{shown} not pinned{_NO_TERMINAL if not sys.stdin.isatty() else ''}")
+            words = f"{shown} not pinned{'' if sys.stdin.isatty() else _NO_TERMINAL}"
+            fleet.report.line(login.name, "skipped", words)
             refused += 1
     return refused
 

@@ -1,38 +1,36 @@
-"""`invoke withdraw`: a relay out of service, in the one order that leaves every client a relay.
+"""`invoke withdraw`: take a relay out of service in the one order that leaves every client a relay.
 
-Another relay is in the map and proved; this one is stopped whole, so that nodes see it and move; only then its region goes. What
-happens in any other order was measured (`control.headscale.merge.plan_registration`).
+First another relay has to be in the map and proved. Then this one is stopped completely, so that
+nodes notice it and move. Only then its region goes. The effects of any other order were measured:
+see `control.headscale.merge.plan_registration`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from control.headscale import facts as headscale_facts
+from control.served import Served
 from engine.facts import Ask, Facts
 from engine.login import Unreachable
 from engine.plan import Mode
 from engine.resource import Resource
 from engine.run import NOTHING, Failure, Verb
 from engine.session import Session
+from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted, ResourceFailed
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import forget, prove_hosts, targets
-from fleet.shared.registration import regions_of, take_out
-from fleet.shared.served import NO_HEADSCALE, ask_map, headscale_session, nodes_at_home, read_map
 from fleet.shared.step import step
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from inventory.rules import HEADSCALE
-from probe.derpmap import Served
 from probe.verify import prove
 from roles import relay
 
-MOVING_S = 90  # nodes that were watched took 5 to 8 s
-SETTLING_S = 20  # how long nodes are given when nobody tells where they are
+MOVING_S = 90  # wait at most this long for nodes to move; nodes that were watched took 5 to 8 s
+SETTLING_S = 20  # wait this long when it is not known where nodes are at home
 BETWEEN = "the relay is stopped, its region is still in the map"
 
 
@@ -41,66 +39,68 @@ class NoOtherRelay(DerpfleetError):
 
 
 class StillAtHome(DerpfleetError):
-    """The relay is stopped, its region is still in the map: nodes did not move."""
+    """The relay is stopped, and its region is still in the map: nodes did not move."""
 
 
 def withdraw(fleet: Fleet, host: Host) -> int:
-    """Stops the relay and takes its regions out of the map. Does what is left to do when some of it is done already.
+    """Stop the relay and take its regions out of the map. Steps that are done already are skipped.
 
-    Returns the exit code. Raises NoOtherRelay, StillAtHome, RegistrationFailed, ResourceFailed, Unreachable, Interrupted.
+    Returns the exit code. Raises NoOtherRelay, StillAtHome, RegistrationFailed, ResourceFailed,
+    Unreachable, Interrupted.
     """
-    if fleet.site.headscale is None:
-        if fleet.site.derpmap.omit_default_regions:  # else nodes have Tailscale's own relays
-            _need_another(fleet, host, _others(fleet, host), NO_HEADSCALE)
+    server = control_server(fleet)
+    with server.withdrawal(host) as leaving:
+        if leaving and leaving.others is not None:
+            _need_another(fleet, host, leaving.others, leaving.served)
         _stop(fleet, host)
-        with _told_when_interrupted(host):
-            _settle(fleet)
-        fleet.report.say(f"Take region {host.region.id} ({host.region.code}) out of the map of your control server now.")
-        return _ended(fleet, host)
-    with headscale_session(fleet) as session:
-        seen = headscale_facts.read_facts(fleet.site, session.facts)
-        there = [id for region in regions_of(fleet, host, session.facts) if (id := region.region.id) in seen.regions]
-        if there:
-            in_file = [other for other in _others(fleet, host) if other.region.id in seen.regions]
-            _need_another(fleet, host, in_file, read_map(session.ask(ask_map(fleet.site, session.facts))))
-        _stop(fleet, host)
-        if there:
-            with _told_when_interrupted(host):
-                _await_move(fleet, host, session, there)
-    take_out(fleet, host)
-    return _ended(fleet, host)
-
-
-def _others(fleet: Fleet, host: Host) -> list[Host]:
-    return [other for other in fleet.site.hosts.values() if other.name != host.name]
+        if leaving:
+            with _interruption_explained(host):
+                _await_move(fleet, host, leaving.nodes_at_home)
+    server.take_out(host)
+    forget(fleet, host)
+    fleet.report.emit(event="withdrawn", host=host.name)
+    fleet.report.line(host.name, "ok", f"withdrawn; invoke deploy --host {host.name} brings it back")
+    return 0
 
 
 def _need_another(fleet: Fleet, host: Host, others: Sequence[Host], served: Served) -> None:
-    """Raises NoOtherRelay unless one of `others`, whose regions are in the map, proves; as that map has it, where that is known."""
+    """Raise NoOtherRelay unless one of `others` is proved. Their regions are in the map.
+
+    `served`: the map to prove them against, where it is known.
+    """
     if any(proof.ok for proof in prove_hosts(fleet, others, served=served).values()):
         return
     raise NoOtherRelay(
         "nothing was changed: it is the only relay of this site that nodes have",
         host=host.name,
-        why="no other relay of this site is proved and in the map" if _others(fleet, host) else "the site has no other host",
-        next="deploy another host first",
+        why=(
+            "no other relay of this site is proved and in the map"
+            if len(fleet.site.hosts) > 1
+            else "the site has no other host"
+        ),
+        next="deploy another host first, then withdraw this one",
     )
 
 
 def _stop(fleet: Fleet, host: Host) -> None:
-    """The relay's own processes, TCP and STUN. A host that is gone counts as stopped when nothing of it answers outside."""
+    """Stop the relay's own processes, TCP and STUN.
+
+    A host that cannot be reached counts as stopped when its relay does not answer either.
+    Raises ResourceFailed, Unreachable, Interrupted.
+    """
     try:
         step(fleet, fleet.login(host), Stop(host), doing="stopping the relay")
     except Unreachable as error:
         if _answers(fleet, host):
-            error.why = f"{error.why}\nIts relay still answers, so it is not out of service; nothing was taken out of the map.".strip()
+            still = "Its relay still answers, so it is not out of service; nothing was taken out of the map."
+            error.why = f"{error.why}\n{still}".strip()
             raise
         fleet.report.line(host.name, "ok", f"not reachable ({error}), and nothing of its relay answers")
 
 
 @dataclass(frozen=True)
 class Stop:
-    """The job: no process of the relay, in either flavour."""
+    """The job: no process of the relay runs, in either flavour."""
 
     host: Host
     verb: Verb = Verb.WITHDRAW
@@ -109,7 +109,7 @@ class Stop:
     only: Sequence[str] = ()
 
     def plan(self, _: Session) -> list[Resource]:
-        """Return the services as they are to be, stopped."""
+        """Return the services, stopped."""
         return relay.stopped()
 
     def afterwards(self, _: Facts) -> Ask:
@@ -117,8 +117,14 @@ class Stop:
         return NOTHING
 
     def failed(self, failure: Failure) -> ResourceFailed:
-        """Name what did not stop."""
-        return ResourceFailed(failure.what, host=self.host.name, where=f"roles/relay/ -> {failure.id}", why=failure.why)
+        """Return an error that names the service that did not stop."""
+        return ResourceFailed(
+            failure.what,
+            host=self.host.name,
+            where=f"roles/relay/ -> {failure.id}",
+            why=failure.why,
+            next=f"stop it on the host, then run: invoke withdraw --host {self.host.name}",
+        )
 
 
 def _answers(fleet: Fleet, host: Host) -> bool:
@@ -126,49 +132,52 @@ def _answers(fleet: Fleet, host: Host) -> bool:
     return any(proof[rung].status == "ok" for rung in ("tcp", "stun4", "stun6"))
 
 
-def _await_move(fleet: Fleet, host: Host, session: Session, regions: list[int]) -> None:
-    """Until no node that is online has one of these regions for its home. Raises StillAtHome."""
-    started = time.monotonic()
-    left = nodes_at_home(session, fleet.site, regions)
+def _await_move(fleet: Fleet, host: Host, nodes_at_home: Callable[[], list[str] | None]) -> None:
+    """Wait until no node that is online has this relay for its home. Raises StillAtHome."""
+    server, started = fleet.site.control.kind, time.monotonic()
+    left = nodes_at_home()
     if left is None:
-        _settle(fleet)
+        fleet.report.say(
+            "It is not known which nodes have this relay as their home: "
+            f"waiting {SETTLING_S} s for them to move."
+        )
+        time.sleep(SETTLING_S)
         return
     while left and time.monotonic() < started + MOVING_S:
-        fleet.report.doing(HEADSCALE, f"{len(left)} nodes have yet to find another home: {', '.join(left[:5])}")
+        names = ", ".join(left[:5])
+        fleet.report.doing(server, f"waiting for {len(left)} nodes to find another home: {names}")
         time.sleep(1)
-        now = nodes_at_home(session, fleet.site, regions)
-        left = left if now is None else now  # an answer that did not come is none
-    fleet.report.doing(HEADSCALE, "")
+        now = nodes_at_home()
+        left = left if now is None else now  # no answer does not mean no nodes
+    fleet.report.doing(server, "")
     if left:
         raise StillAtHome(
             f"{', '.join(left)} did not find another home within {MOVING_S} s",
             host=host.name,
             why=BETWEEN,
-            next=f"`tailscale debug restun` on that node, then {_on_or_back(host)}",
+            next=f"run `tailscale debug restun` on each of these nodes, then {_on_or_back(host)}",
         )
-    fleet.report.line(HEADSCALE, "ok", "every node that is online has another home", seconds=time.monotonic() - started)
+    took_s = time.monotonic() - started
+    fleet.report.line(server, "ok", "every node that is online has another home", seconds=took_s)
 
 
 def _on_or_back(host: Host) -> str:
-    return f"invoke withdraw --host {host.name}, which goes on from there; or take it back: invoke deploy --host {host.name}"
+    """Return the two commands for a relay that is stopped and still in the map."""
+    return (
+        f"invoke withdraw --host {host.name}, which goes on from there; "
+        f"or bring the relay back: invoke deploy --host {host.name}"
+    )
 
 
 @contextmanager
-def _told_when_interrupted(host: Host) -> Iterator[None]:
-    """Between the two halves Ctrl-C leaves something that a person has to know of. Raises Interrupted."""
+def _interruption_explained(host: Host) -> Iterator[None]:
+    """Report Ctrl-C as Interrupted, with the way to finish.
+
+    The relay is stopped but its region is still in the map.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted("interrupted while nodes move", host=host.name, why=BETWEEN, next=_on_or_back(host)) from None
-
-
-def _settle(fleet: Fleet) -> None:
-    fleet.report.say(f"Nobody tells where nodes are at home: waiting {SETTLING_S} s for them to move.")
-    time.sleep(SETTLING_S)
-
-
-def _ended(fleet: Fleet, host: Host) -> int:
-    forget(fleet, host)
-    fleet.report.emit(event="withdrawn", host=host.name)
-    fleet.report.line(host.name, "ok", f"withdrawn; invoke deploy --host {host.name} brings it back")
-    return 0
+        raise Interrupted(
+            "interrupted while nodes move", host=host.name, why=BETWEEN, next=_on_or_back(host)
+        ) from None

@@ -19,6 +19,7 @@ RunnerName = Literal["systemd", "docker"]
 FrontName = Literal["nginx", "none"]
 SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
 FirewallModeName = Literal["enforce", "off"]
+ControlName = Literal["headscale", "paste"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from inventory.choices import (
+    ControlName,
     FirewallModeName,
     FlavourName,
     FrontName,
@@ -269,6 +270,8 @@ class Host(Model):
 class Headscale(Model):
     """The headscale host, if it is ours to touch."""
 
+    kind: ClassVar[ControlName] = "headscale"
+
     url: Annotated[str, AfterValidator(_leads_somewhere)] = _text(
         r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$",
         "a URL without a path, as https://headscale.example.org",
@@ -288,6 +291,23 @@ class Headscale(Model):
         "http://127.0.0.1:8080/health",
         description="the /health address as seen on that host; default: as in its config.yaml",
     )
+
+    @property
+    def verify_url(self) -> str:
+        """Return the URL at which headscale answers whether a client may use a relay."""
+        return f"{self.url.rstrip('/')}/verify"
+
+
+class Paste(Model):
+    """No control server that is ours to change: an operator pastes the map into it.
+
+    This is not a section of the site file.
+    """
+
+    kind: ClassVar[ControlName] = "paste"
+    url: ClassVar[str] = ""
+    verify_url: ClassVar[str] = ""
+    ssh: ClassVar[None] = None
 
 
 class Derpmap(Model):
@@ -309,3 +329,8 @@ class Site(Model):
     known_hosts: LocalPath = Field(
         description="the pinned host keys, in OpenSSH's format; default: known_hosts beside the site file"
     )
+
+    @property
+    def control(self) -> Headscale | Paste:
+        """Return where clients get their map from. `kind` is its key in `control.servers`."""
+        return self.headscale or Paste()

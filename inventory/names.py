@@ -38,8 +38,8 @@ def resolve_problems(
         for name, host in site.hosts.items()
         if only is None or name in only
     ]
-    if site.headscale is not None:
-        asked.append((("headscale", "url"), urlsplit(site.headscale.url).hostname or "", None))
+    if site.control.url:
+        asked.append(((site.control.kind, "url"), urlsplit(site.control.url).hostname or "", None))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = list(pool.map(lambda question: _ask(resolver, question[1]), asked))
     found = [

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from control.served import Served, Unknown
 from probe.proof import Broken, Found, Proof, Rung
 from probe.target import Target
 
-
-@dataclass(frozen=True)
-class Map:
-    """The map that headscale serves, decoded and whole, in any of the spellings of `plain`."""
-
-    document: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """Why the map that headscale serves is not known, or not compared."""
-
-    why: str
-
-
-Served = Map | Unknown
 _MAP_TEXT = "the map that headscale serves"
 
 

@@ -88,7 +88,7 @@ class Target:
         prover's keys are of use where an allow-list may hold them: at our own relay. A Go derper
         lets our clients in by its mesh key alone.
         """
-        verifies = not host.relay.open and bool(host.relay.verify_client_url or site.headscale)
+        verifies = not host.relay.open and bool(host.relay.verify_client_url or site.control.verify_url)
         if ca is None and host.certificate.ca is not None:
             ca = Path(host.certificate.ca)
         return cls(

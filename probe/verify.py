@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
+from control.served import Map, Unknown
 from probe.certificate import Chain
 from probe.derp import check_handshake, check_upgrade
-from probe.derpmap import Map, Unknown, map_rung
+from probe.derpmap import map_rung
 from probe.name import Addresses, check_name, stated
 from probe.net import NoRoute, Patience, Wire
 from probe.packets import check_idle, check_packets

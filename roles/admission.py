@@ -10,9 +10,7 @@ def verify_url(host: Host, site: Site) -> str:
     """Return the URL that the relay asks for every client; "" if every client may use it."""
     if host.relay.open:
         return ""
-    if host.relay.verify_client_url:
-        return host.relay.verify_client_url
-    return f"{site.headscale.url.rstrip('/')}/verify" if site.headscale else ""
+    return host.relay.verify_client_url or site.control.verify_url
 
 
 def mesh_key_id(host: Host, site: Site) -> str:

@@ -6,21 +6,29 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
+from control.servers import SERVERS
+from inventory.choices import ControlName
+from inventory.model import Site
 from tests.test_imports import imported
 
 ROOT = Path(__file__).parent.parent
-PRODUCT = ("inventory", "engine", "roles", "probe", "fleet", "lab", "tasks.py")
+PRODUCT = (
+    *("inventory", "engine", "artefacts", "roles", "control", "probe", "fleet", "lab"),
+    *("tasks.py", "lab_tasks.py"),
+)
 CHOICE = re.compile(
     r"(^|\.)(host|relay_host)\.(flavour|program|runner|front)$"
-    r"|(^|\.)relay\.(program|under)$|(^|\.)certificate\.source$|(^|\.)firewall\.mode$"
+    r"|(^|\.)relay\.(program|under)$|(^|\.)(certificate\.source|firewall\.mode|control\.kind)$"
 )
+HEADSCALE = re.compile(r"(^|[._])site\.headscale$")
 
 # Where a choice is a key into a table of what it implies or of the modules that carry it out.
 ROLES = ("certificate", "firewall", "front", "relay")
-TABLES = {"inventory/choices.py", *(f"roles/{role}/__init__.py" for role in ROLES)}
+TABLES = {"inventory/choices.py", "control/servers.py", *(f"roles/{role}/__init__.py" for role in ROLES)}
 # Files that still compare a choice. This set may only shrink.
 COMPARING: set[str] = set()
 
@@ -52,14 +60,16 @@ def _has_choice(node: ast.AST) -> bool:
     return any(map(_is_choice, node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]))
 
 
+def product_files() -> list[Path]:
+    """Return every file of the product that may look at the site."""
+    paths = [ROOT / name for name in PRODUCT]
+    return [file for path in paths for file in ([path] if path.suffix else sorted(path.rglob("*.py")))]
+
+
 def places(kind: str) -> set[str]:
     """Return the product's files that compare a choice or look one up."""
-    found = set()
-    for name in PRODUCT:
-        for path in [ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py")):
-            if kind in {one for one, _ in choices_in(ast.parse(path.read_text()))}:
-                found.add(str(path.relative_to(ROOT)))
-    return found
+    found = {path: {kind for kind, _ in choices_in(ast.parse(path.read_text()))} for path in product_files()}
+    return {str(path.relative_to(ROOT)) for path, kinds in found.items() if kind in kinds}
 
 
 def test_no_choice_of_the_site_file_is_compared_by_name() -> None:
@@ -72,6 +82,24 @@ def test_no_choice_of_the_site_file_is_compared_by_name() -> None:
 
 def test_choices_are_keys_of_the_tables_only() -> None:
     assert places("looked up") == TABLES
+
+
+def test_no_code_asks_whether_the_site_has_a_headscale() -> None:
+    """Code asks `site.control`, which is never None. Only `inventory.model` reads the section itself."""
+    readers = [
+        str(path.relative_to(ROOT))
+        for path in product_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and HEADSCALE.search(ast.unparse(node))
+    ]
+    assert readers == []
+    assert HEADSCALE.search("fleet.site.headscale")
+
+
+def test_every_control_server_has_a_row() -> None:
+    kinds = set(get_args(ControlName))
+    assert set(SERVERS) == kinds
+    assert {model.kind for model in get_args(get_type_hints(Site.control.fget)["return"])} == kinds
 
 
 VARIANTS = {
@@ -108,6 +136,7 @@ def test_a_role_knows_no_other_and_a_variant_no_sibling(role: str) -> None:
         ("PROGRAMS[host.program]", "looked up"),
         ("('acme',).count(certificate.source)", "compared"),
         ("match host.front:\n    case _: pass", "compared"),
+        ("site.control.kind == 'headscale'", "compared"),
         ("TABLE[host.front]", "looked up"),
         ("TABLE.get(host.certificate.source)", "looked up"),
     ],

@@ -24,8 +24,12 @@ MAY = {
         "engine.resource", "engine.facts", "engine.render", "engine.scripts",
         "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "inventory",
     },
-    "control": {"engine.resource", "engine.facts", "inventory"},
-    "probe": {"relay", "inventory"},
+    # It describes questions and jobs, and shows what happens; it opens no session and runs no job.
+    "control": {
+        "engine.resource", "engine.facts", "engine.scripts", "engine.plan.Mode", "engine.report.Report", "inventory",
+        *(f"engine.run.{name}" for name in ("NOTHING", "Failure", "Outcome", "Step", "Verb")),
+    },
+    "probe": {"relay", "control.served", "inventory"},
     "relay": set(),
     "lab": {"artefacts", "engine.cache", "inventory"},
     "fleet": HOUSE - {"tasks", "lab_tasks"},

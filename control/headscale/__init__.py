@@ -1,1 +1,1 @@
-"""headscale as the control server: what its host says, its files, and the one transaction that changes its map. Pure."""
+"""headscale as the control server: its facts, its files, and how its map is changed."""

@@ -1,6 +1,7 @@
-"""headscale's config.yaml: what in it concerns the map, and our file's place in `derp.paths`. Pure.
+"""headscale's config.yaml: the settings that concern the map, and our path in `derp.paths`. Pure.
 
-headscale reads its configuration through viper, which ignores the case of keys; so do we.
+headscale reads its configuration through viper, which ignores the case of keys. So this module
+does, too.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from typing import Any
 from control.yaml_text import CannotPatch, patch, plain
 from inventory.document import NotYaml, compose
 
-_WORKING_DIRECTORY = "/var/lib/headscale"  # of the unit that headscale ships; relative names in derp.paths are relative to it
+# The working directory of the unit that headscale ships. Names in derp.paths are relative to it.
+_WORKING_DIRECTORY = "/var/lib/headscale"
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
 class BadConfig(ValueError):
-    """The configuration cannot be read, or not be changed, in these words."""
+    """The configuration cannot be read or cannot be changed. The text says why."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,12 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Config:
-    """`health` and `metrics` are as seen on the host; `metrics` is "" when that listener is off. `base_domain` is "" without MagicDNS.
+    """The settings of headscale that concern the map.
 
-    `update_s`: seconds between two readings of the map; None when it is read at the start only.
+    `paths`, `urls`: where headscale reads maps. `update_s`: seconds between two readings of the
+    map; None when it is read at the start only. `embedded`: headscale's own relay, if it is on.
+    `base_domain`: "" without MagicDNS. `listen`, `metrics`: addresses as seen on the host;
+    `metrics` is "" when that listener is off.
     """
 
     paths: tuple[str, ...]
@@ -47,25 +52,30 @@ class Config:
 
 
 def parse_config(text: str) -> Config:
-    """Raises BadConfig."""
+    """Read the text of a config.yaml. Raises BadConfig."""
     config = _lower(_plain(text))
     derp, dns = _section(config, "derp"), _section(config, "dns") or _section(config, "dns_config")
     server = _section(derp, "server")
     metrics = config.get("metrics_listen_addr", "127.0.0.1:9090")
+    ticks, magic = derp.get("auto_update_enabled") is True, dns.get("magic_dns", True) is not False
     return Config(
         paths=tuple(map(_absolute, _texts(derp, "paths"))),
         urls=tuple(_texts(derp, "urls")),
-        update_s=_duration_s(derp.get("update_frequency", "3h")) if derp.get("auto_update_enabled") is True else None,
-        embedded=Embedded(server.get("region_id", 0), str(server.get("region_code", ""))) if server.get("enabled") is True else None,
-        base_domain=str(dns.get("base_domain") or "").strip(".").lower() if dns.get("magic_dns", True) is not False else "",
+        update_s=_duration_s(derp.get("update_frequency", "3h")) if ticks else None,
+        embedded=_embedded(server) if server.get("enabled") is True else None,
+        base_domain=str(dns.get("base_domain") or "").strip(".").lower() if magic else "",
         listen=_loopback(str(config.get("listen_addr") or "127.0.0.1:8080")),
         tls=bool(config.get("tls_cert_path") or config.get("tls_letsencrypt_hostname")),
         metrics=_loopback(str(metrics)) if metrics else "",
     )
 
 
+def _embedded(server: dict[str, Any]) -> Embedded:
+    return Embedded(server.get("region_id", 0), str(server.get("region_code", "")))
+
+
 def with_path(text: str, path: str) -> str:
-    """The same configuration with `path` under derp.paths. Raises BadConfig."""
+    """Return the configuration with `path` added under derp.paths. Raises BadConfig."""
     if path in parse_config(text).paths:
         return text
     wanted = _plain(text)
@@ -76,7 +86,8 @@ def with_path(text: str, path: str) -> str:
     try:
         return patch(text, wanted)
     except (CannotPatch, NotYaml) as error:
-        raise BadConfig(f"{error}: add {path} to derp.paths by hand, restart headscale, and deploy again") from None
+        words = f"{error}: add {path} to derp.paths by hand, restart headscale, then deploy again"
+        raise BadConfig(words) from None
 
 
 def _plain(text: str) -> dict[str, Any]:
@@ -85,21 +96,23 @@ def _plain(text: str) -> dict[str, Any]:
     except NotYaml as error:
         raise BadConfig(f"line {error.line}: {error.message}") from None
     if not isinstance(config, dict):
-        raise BadConfig("it is no mapping")
+        raise BadConfig("it is not a mapping")
     return config
 
 
 def _lower(value: Any) -> Any:
-    return {str(key).lower(): _lower(item) for key, item in value.items()} if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    return {str(key).lower(): _lower(item) for key, item in value.items()}
 
 
 def _name(section: dict[str, Any], key: str) -> str:
-    """The key as the section spells it."""
+    """Return the key as the section spells it."""
     return next((name for name in section if str(name).lower() == key), key)
 
 
 def _in(section: dict[str, Any], key: str, default: Any) -> Any:
-    """The value under `key`, put there when there is none."""
+    """Return the value under `key`; put `default` there when there is none."""
     name = _name(section, key)
     if section.get(name) is None:
         section[name] = default
@@ -109,7 +122,7 @@ def _in(section: dict[str, Any], key: str, default: Any) -> Any:
 def _section(config: dict[str, Any], key: str) -> dict[str, Any]:
     part = config.get(key) or {}
     if not isinstance(part, dict):
-        raise BadConfig(f"{key} is no section")
+        raise BadConfig(f"{key} is not a mapping")
     return part
 
 
@@ -118,7 +131,7 @@ def _texts(section: dict[str, Any], key: str) -> list[str]:
     if isinstance(value, str):
         return value.split()
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise BadConfig(f"derp.{key} is no list of texts")
+        raise BadConfig(f"derp.{key} is not a list of texts")
     return value
 
 
@@ -127,7 +140,10 @@ def _absolute(path: str) -> str:
 
 
 def _duration_s(text: Any) -> float | None:
-    """Go's time.ParseDuration, as 1h30m; a bare number is nanoseconds. None when it is neither, or not positive."""
+    """Return the seconds of a text for Go's time.ParseDuration, as 1h30m.
+
+    A bare number is nanoseconds. None when the text is neither, or not positive.
+    """
     if isinstance(text, int):
         seconds = text * 1e-9
     else:
@@ -139,6 +155,7 @@ def _duration_s(text: Any) -> float | None:
 
 
 def _loopback(listen: str) -> str:
-    """Where to connect to on the host itself for what listens here."""
+    """Return the address on which the host itself reaches this listener."""
     host, _, port = listen.rpartition(":")
-    return f"127.0.0.1:{port}" if host in ("", "0.0.0.0", "[::]") else listen  # noqa: S104 - compared, not bound
+    is_everywhere = host in ("", "0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
+    return f"127.0.0.1:{port}" if is_everywhere else listen

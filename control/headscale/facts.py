@@ -1,4 +1,4 @@
-"""What is known of the headscale host: version, unit, configuration, the map file and the other files beside it. Pure."""
+"""Facts of the headscale host: version, unit, configuration, map file and the files beside it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,26 @@ from inventory.model import Headscale, Site
 
 Version = tuple[int, int, int]
 
-NEWEST: Version = (99, 0, 0)  # what a development build, which tells no number, is taken for
+NEWEST: Version = (99, 0, 0)  # assumed for a development build, which shows no number
 VERIFY_SINCE: Version = (0, 24, 0)  # POST /verify
-STRICT_SINCE: Version = (0, 27, 0)  # a map that does not load stops the start; /debug/derp, /debug/nodestore; a file wins over a URL
+# A map that does not load stops the start. There are /debug/derp and /debug/nodestore. A file is
+# used before a URL.
+STRICT_SINCE: Version = (0, 27, 0)
 _DEBUG_SINCE: Version = (0, 26, 0)  # /debug/derpmap
+_UNIT = ("LoadState", "UnitFileState", "CanReload")
 
 
 class HeadscaleRefused(DerpfleetError):
-    """headscale's map was not touched, because something about it must be cleared up first."""
+    """headscale's map was not changed, because a person has to fix something first."""
 
 
 @dataclass(frozen=True)
 class HeadscaleFacts:
-    """`elsewhere`: the regions of the other files in derp.paths, by file; those in `unseen` were not read."""
+    """The headscale host, as read from the answers to `ask`.
+
+    `elsewhere`: the regions of the other files in derp.paths, by file. `unseen`: those files that
+    were not read.
+    """
 
     headscale: Headscale
     version: Version
@@ -43,43 +50,56 @@ class HeadscaleFacts:
 
     @property
     def config_text(self) -> str:
-        """config.yaml as it is."""
+        """Return the text of config.yaml."""
         return self.config_file.content or ""
 
     @property
     def map_text(self) -> str:
-        """The map file as it is; "" when there is none yet."""
+        """Return the text of the map file; "" when there is none yet."""
         return (self.map_file.content if self.map_file else "") or ""
 
     @property
     def health(self) -> Http:
-        """/health, where headscale listens according to its configuration, unless the site says otherwise."""
-        if "health" in self.headscale.model_fields_set or not self.config.tls:
-            given = self.headscale.health if "health" in self.headscale.model_fields_set else f"http://{self.config.listen}/health"
-            return Http(url=given)
+        """Return the question for /health.
+
+        It goes to the site's own address, or else to the one on which headscale listens.
+        """
+        if "health" in self.headscale.model_fields_set:
+            return Http(url=self.headscale.health)
+        if not self.config.tls:
+            return Http(url=f"http://{self.config.listen}/health")
         name = urlsplit(self.headscale.url).hostname
-        return Http(
-            url=f"https://{name}/health", connect=self.config.listen, insecure=True
-        )  # loopback: its own certificate's name is not at stake
+        # On loopback, so the certificate need not be checked.
+        return Http(url=f"https://{name}/health", connect=self.config.listen, insecure=True)
 
     def served(self, contains: tuple[str, ...] = ()) -> Http | None:
-        """headscale's own account of the map that it serves; None when this version or configuration has none."""
+        """Return the question for the map that headscale serves.
+
+        None when this version or configuration has no such page.
+        """
         page = self._debug("derp" if self.version >= STRICT_SINCE else "derpmap", since=_DEBUG_SINCE)
         return Http(url=page, accept="application/json", contains=contains) if page else None
 
     @property
     def nodes(self) -> str:
-        """The URL of all that headscale knows of its nodes, in JSON; "" when this version or configuration has none."""
+        """Return the URL of the page about all nodes, in JSON.
+
+        "" when this version or configuration has no such page.
+        """
         return self._debug("nodestore", since=STRICT_SINCE)
 
     def _debug(self, page: str, *, since: Version) -> str:
         explicit = "metrics" in self.headscale.model_fields_set
-        base = self.headscale.metrics if explicit else f"http://{self.config.metrics}" if self.config.metrics else ""
+        listener = f"http://{self.config.metrics}" if self.config.metrics else ""
+        base = self.headscale.metrics if explicit else listener
         return f"{base.rstrip('/')}/debug/{page}" if base and self.version >= since else ""
 
 
 def ask(site: Site, facts: Facts | None = None) -> Ask:
-    """What a look needs. With the `facts` of a first look, also the files of derp.paths that lie elsewhere."""
+    """Return the question whose answers `read_facts` needs.
+
+    With the `facts` of a first answer, also ask for the files of derp.paths in other folders.
+    """
     headscale = _headscale(site)
     files = {headscale.config, headscale.derp_map, *_beside(headscale)}
     if facts is not None and (config := facts.files.get(headscale.config)) is not None:
@@ -88,28 +108,34 @@ def ask(site: Site, facts: Facts | None = None) -> Ask:
         files=tuple(sorted(files)),
         commands={
             "headscale-version": ("headscale", "version"),
-            "headscale-unit": ("systemctl", "show", headscale.unit, "--property=LoadState,UnitFileState,CanReload"),
+            "headscale-unit": ("systemctl", "show", headscale.unit, f"--property={','.join(_UNIT)}"),
         },
     )
 
 
 def read_facts(site: Site, facts: Facts) -> HeadscaleFacts:
-    """Reads the answers to `ask`. Raises HeadscaleRefused when a file is missing or malformed, telling all that is wrong with it."""
+    """Read the answers to `ask`.
+
+    Raises HeadscaleRefused when a file is missing or malformed, with everything that is wrong.
+    """
     headscale = _headscale(site)
     config_file = facts.files.get(headscale.config)
     if config_file is None:
         raise HeadscaleRefused(
             f"there is no {headscale.config} on the headscale host",
-            next="set headscale.config in the site file, or take the section out: `invoke derpmap` then says what to paste where",
+            next=(
+                "set headscale.config in the site file; or remove that section: "
+                "`invoke derpmap` then says what to paste where"
+            ),
         )
     config = _config(headscale, config_file)
     others = [path for path in config.paths if path != headscale.derp_map]
     seen = [path for path in others if path in facts.files]
-    map_file = facts.files.get(headscale.derp_map)
+    map_file, unit = facts.files.get(headscale.derp_map), _stdout(facts, "headscale-unit")
     return HeadscaleFacts(
         headscale=headscale,
         version=parse_version(_stdout(facts, "headscale-version")),
-        unit=dict(line.split("=", 1) for line in _stdout(facts, "headscale-unit").splitlines() if "=" in line),
+        unit=dict(line.split("=", 1) for line in unit.splitlines() if "=" in line),
         config=config,
         config_file=config_file,
         map_file=map_file,
@@ -120,15 +146,22 @@ def read_facts(site: Site, facts: Facts) -> HeadscaleFacts:
 
 
 def parse_version(text: str) -> Version:
-    """From what `headscale version` prints: `v0.26.1`, or `headscale version v0.29.2` and more lines."""
+    """Read the output of `headscale version`.
+
+    It is `v0.26.1`, or `headscale version v0.29.2` with more lines.
+    """
     found = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", text)
     return (int(found[1]), int(found[2]), int(found[3])) if found else NEWEST
 
 
 def _headscale(site: Site) -> Headscale:
-    if site.headscale is None:
-        raise HeadscaleRefused("the site has no headscale host", next="`invoke derpmap` says what to paste where")
-    return site.headscale
+    control = site.control
+    if not isinstance(control, Headscale):
+        raise HeadscaleRefused(
+            "the site has no headscale host",
+            next="`invoke derpmap` prints the regions for any other control server",
+        )
+    return control
 
 
 def _beside(headscale: Headscale) -> list[str]:
@@ -146,7 +179,9 @@ def _config(headscale: Headscale, file: FileFact) -> Config:
         return parse_config(_content(headscale.config, file))
     except BadConfig as error:
         raise HeadscaleRefused(
-            f"{headscale.config} cannot be read", why=str(error), next="mend it; headscale would not start with it"
+            f"{headscale.config} cannot be read",
+            why=str(error),
+            next="fix the file; headscale would not start with it",
         ) from None
 
 
@@ -155,13 +190,15 @@ def _regions(path: str, file: FileFact) -> Regions:
         return parse_map(_content(path, file))
     except BadMap as error:
         raise HeadscaleRefused(
-            f"{path} is no map that headscale would read as it is meant",
+            f"headscale would not read {path} as it is meant",
             why="\n".join(error.complaints),
-            next="mend these lines, then deploy again",
+            next="fix these lines, then deploy again",
         ) from None
 
 
 def _content(path: str, file: FileFact) -> str:
     if file.content is None:
-        raise HeadscaleRefused(f"{path} is no text file of up to 256 KiB", next="look at it on the headscale host")
+        raise HeadscaleRefused(
+            f"{path} is not a text file of up to 256 KiB", next="look at it on the headscale host"
+        )
     return file.content

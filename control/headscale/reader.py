@@ -1,8 +1,8 @@
-"""A map file of headscale's, read strictly. Pure.
+"""Read a map file of headscale strictly. Pure.
 
-headscale decodes such a file with yaml.v3 into structs that have JSON tags only (tailscale: tailcfg/derpmap.go), so a key that is not the
-Go name in lower case is skipped without a word, and ids that contradict each other are taken as they are. Here each of these is an error,
-with its line.
+headscale decodes such a file with yaml.v3 into structs that have JSON tags only (tailscale:
+tailcfg/derpmap.go). So it silently skips a key that is not the Go name in lower case, and accepts
+ids that contradict each other. Here each of these is an error, with its line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from control.yaml_text import plain
 from inventory.document import NotYaml, compose, is_merge
 
 Region = dict[str, Any]
-Regions = Mapping[int, Region | None]  # None: the file takes a region of Tailscale's away
+Regions = Mapping[int, Region | None]  # None: the file removes this region of Tailscale
 
 _INT, _TEXT, _FLOAT, _BOOL = "a whole number", "text", "a number", "true or false"
 _REGION = {
@@ -45,12 +45,17 @@ _NODE = {
     "stuntestip": _TEXT,
     "canport80": _BOOL,
 }
-_TOP = {"regions": "a mapping", "omitdefaultregions": _BOOL, "homeparams": "a mapping"}  # headscale reads the first and drops the others
-_PORTS = {"derpport": 0, "stunport": -1}  # and their lowest value
+# headscale reads the first and drops the others.
+_TOP = {"regions": "a mapping", "omitdefaultregions": _BOOL, "homeparams": "a mapping"}
+_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "y", "n")
+_PORTS = {"derpport": 0, "stunport": -1}  # with their lowest values
 
 
 class BadMap(ValueError):
-    """The file holds what headscale would skip or choke on. `complaints`: one sentence each, with the line."""
+    """headscale would skip or reject a part of the file.
+
+    `complaints`: the reasons, a sentence each, with the line.
+    """
 
     def __init__(self, complaints: Sequence[str]) -> None:
         super().__init__("; ".join(complaints))
@@ -58,7 +63,7 @@ class BadMap(ValueError):
 
 
 def parse_map(text: str) -> Regions:
-    """The regions of a file by id. Raises BadMap with everything that is wrong with it."""
+    """Return the regions of a file by id. Raises BadMap with everything that is wrong with it."""
     reader = _Reader()
     try:
         node = compose(text)
@@ -74,7 +79,7 @@ def parse_map(text: str) -> Regions:
 
 
 class _Reader:
-    """Walks the tree of one file and gathers complaints."""
+    """A walk through the tree of one file, which gathers complaints."""
 
     def __init__(self) -> None:
         self.complaints: list[str] = []
@@ -93,19 +98,20 @@ class _Reader:
         if regions is None:
             return
         if not isinstance(regions, yaml.MappingNode):
-            self.complain(regions, "regions is no mapping: each region stands under its id")
+            self.complain(regions, "regions is not a mapping: each region is under its id")
             return
         seen: set[str] = set()
         for key, value in self.pairs(regions):
             id = self.text(key)
             if id in seen:
-                self.complain(key, f"region {id} stands here twice")
+                self.complain(key, f"region {id} is here twice")
                 continue
             seen.add(id)
             if not re.fullmatch("[1-9][0-9]{0,8}", id):
-                self.complain(key, f"{id!r} is no region id: ids are bare numbers here")
+                self.complain(key, f"{id!r} is not a region id: ids are bare numbers here")
             elif not key.tag.endswith(":int"):
-                self.complain(key, f"the region id {id} is in quotes: headscale stops at it, ids are bare numbers here")
+                words = f"the region id {id} is in quotes: headscale stops at it, ids are bare numbers here"
+                self.complain(key, words)
             elif not self.is_nothing(value):
                 self.region(value, int(id))
 
@@ -130,12 +136,14 @@ class _Reader:
                 self.complain(node, f"a node of region {id} has no {key}")
         name = self.text(values.get("name"))
         if name in self.names:
-            self.complain(values["name"], f"name {name!r} of region {id} is taken by region {self.names[name]}")
+            words = f"name {name!r} of region {id} is taken by region {self.names[name]}"
+            self.complain(values["name"], words)
         elif name:
             self.names[name] = id
         hostname = self.text(values.get("hostname"))
         if any(sign in hostname for sign in "/: "):
-            self.complain(values["hostname"], f"hostname {hostname!r} is a name only, without scheme, port or path")
+            words = f"hostname {hostname!r} has to be a name only, without scheme, port or path"
+            self.complain(values["hostname"], words)
         for key, lowest in _PORTS.items():
             port = self.text(values.get(key))
             if re.fullmatch("-?[0-9]{1,9}", port) and not lowest <= int(port) <= 65535:
@@ -144,18 +152,18 @@ class _Reader:
     def same_id(self, node: yaml.Node, values: Mapping[str, yaml.Node], id: int, what: str) -> None:
         own = values.get("regionid")
         if own is None and isinstance(node, yaml.MappingNode):
-            self.complain(node, f"{what} has no regionid: clients then measure nothing")
+            self.complain(node, f"{what} has no regionid: without it, clients measure nothing")
         elif own is not None and own.tag.endswith(":int") and self.text(own) != str(id):
-            self.complain(own, f"regionid {self.text(own)} stands under {id}")
+            self.complain(own, f"regionid {self.text(own)} is under {id}")
 
     @staticmethod
     def text(node: yaml.Node | None) -> str:
         return str(node.value) if isinstance(node, yaml.ScalarNode) else ""
 
     def section(self, node: yaml.Node, known: Mapping[str, str], what: str) -> dict[str, yaml.Node]:
-        """The values of a mapping by key, once the keys and the kinds of the values are checked."""
+        """Return the values of a mapping by key. Check the keys and the kinds of the values."""
         if not isinstance(node, yaml.MappingNode):
-            self.complain(node, f"{what} is no mapping")
+            self.complain(node, f"{what} is not a mapping")
             return {}
         values: dict[str, yaml.Node] = {}
         for key, value in self.pairs(node):
@@ -163,7 +171,7 @@ class _Reader:
             if name not in known:
                 self.complain(key, _unknown(name, known))
             elif name in values:
-                self.complain(key, f"{name} stands twice in {what}")
+                self.complain(key, f"{name} is twice in {what}")
             elif not self.is_nothing(value):
                 values[name] = value
                 self.kind(value, name, known[name])
@@ -180,16 +188,18 @@ class _Reader:
         if kind not in _KINDS:
             return
         if not isinstance(node, yaml.ScalarNode) or not _KINDS[kind](node):
-            shown = f"'{node.value}'" if isinstance(node, yaml.ScalarNode) else "what stands here"
-            quoted = " in quotes" if isinstance(node, yaml.ScalarNode) and node.style in ("'", '"') else ""
+            style = node.style if isinstance(node, yaml.ScalarNode) else None
+            shown = f"'{node.value}'" if isinstance(node, yaml.ScalarNode) else "this value"
+            quoted = " in quotes" if style in ("'", '"') else ""
             self.complain(node, f"{name}: {shown}{quoted} is not {kind}")
 
 
-# What yaml.v3 takes for each type; text takes any scalar, and a boolean also YAML 1.1's words.
+# The values that yaml.v3 accepts for each type. Any scalar is text. Booleans have the words of
+# YAML 1.1, too.
 _KINDS: Mapping[str, Callable[[yaml.ScalarNode], bool]] = {
     _INT: lambda node: node.tag.endswith(":int"),
     _FLOAT: lambda node: node.tag.endswith((":int", ":float")),
-    _BOOL: lambda node: not node.style and node.value.lower() in ("true", "false", "yes", "no", "on", "off", "y", "n"),
+    _BOOL: lambda node: not node.style and node.value.lower() in _BOOLEANS,
     _TEXT: lambda node: True,
 }
 

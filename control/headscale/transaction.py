@@ -1,8 +1,10 @@
-"""The headscale host: proved relays go into its map, all at once or not at all, and other people's regions stay. Pure.
+"""The transaction that changes headscale's map: all at once or not at all. Regions of others stay.
 
-The transaction: what was read is what is replaced (`only_if_sha256`), the file is written whole, headscale takes it up and must then be
-healthy and say itself that it serves these regions; otherwise the agent puts the previous files back and restarts it. SIGHUP does not
-make headscale read its map again and `headscale configtest` does not load it, so neither proves anything.
+A file is replaced only if it is still the one that was read (`only_if_sha256`), and it is written
+whole. headscale loads it, and has to be healthy then and to report that it serves these regions.
+Otherwise the agent puts the previous files back and restarts headscale. SIGHUP does not make
+headscale read its map again, and `headscale configtest` does not load it, so neither proves
+anything.
 """
 
 from __future__ import annotations
@@ -20,42 +22,71 @@ from engine.resource import File, Http, Resource, Service
 from inventory.model import Host, Site
 
 ROLE = "headscale"
-_TICK_MAX_S = 60  # a map that is read this often is waited for; else headscale is restarted
-_START_S, _URL_S = 30, 30  # how long a start may take, and headscale's own limit for each URL that it fetches at the start
+# headscale is restarted unless it reads its map at least this often. Else the run waits for that.
+_TICK_MAX_S = 60
+_START_S = 30  # how long a start may take
+_URL_S = 30  # headscale's own limit for each URL that it fetches at the start
 
 
 def resources(
-    site: Site, facts: Facts, proved: Sequence[Host], withdrawn: Sequence[Host] = (), *, pins: Pins | None = None
+    site: Site,
+    facts: Facts,
+    proved: Sequence[Host],
+    withdrawn: Sequence[Host] = (),
+    *,
+    pins: Pins | None = None,
 ) -> list[Resource]:
-    """The map file, config.yaml with that file under derp.paths, and headscale itself.
+    """Return the map file, config.yaml with that file under derp.paths, and headscale itself.
 
-    `proved`: hosts whose region goes in. `withdrawn`: hosts whose region comes out; their relay is to be stopped before (see
-    `control.headscale.merge.plan_registration`). A region whose id was changed in the site file stays until `to_withdraw` is passed here.
+    `proved`: hosts whose region is added or changed. `withdrawn`: hosts whose region is removed;
+    their relay has to be stopped before (see `control.headscale.merge.plan_registration`). A region
+    whose id was changed in the site file stays until the hosts of `to_withdraw` are passed here.
     Raises HeadscaleRefused.
     """
     seen = read_facts(site, facts)
     if reasons := list(_refusals(site, seen, proved, withdrawn, pins)):
-        raise HeadscaleRefused("headscale's map was not touched", why="\n".join(reasons), next="clear this up, then deploy again")
+        raise HeadscaleRefused(
+            "headscale's map was not changed",
+            why="\n".join(reasons),
+            next="fix this, then deploy again",
+        )
     steps = plan_registration(seen.regions, proved, pins=pins)
     put = {host.region.id: yaml_region(host, pin=(pins or {}).get(host.name)) for host in proved}
     try:
         map_text = merge(seen.map_text, put=put, remove=[host.region.id for host in withdrawn])
         config_text = with_path(seen.config_text, seen.headscale.derp_map)
     except (BadMap, BadConfig) as error:
-        raise HeadscaleRefused("headscale's map was not touched", why=str(error)) from None
+        raise HeadscaleRefused(
+            "headscale's map was not changed",
+            why=str(error),
+            next="fix this on the headscale host, then deploy again",
+        ) from None
     map_file = _file(seen.headscale.derp_map, map_text, seen.map_file, like=seen.config_file)
     config_file = _file(seen.headscale.config, config_text, seen.config_file, like=seen.config_file)
     only_added = not any(step.action == "change" for step in steps) and not _present(seen, withdrawn)
     return [map_file, config_file, _service(seen, map_file, config_file, put, only_added=only_added)]
 
 
-def refusals(site: Site, facts: Facts, proved: Sequence[Host], withdrawn: Sequence[Host] = (), *, pins: Pins | None = None) -> list[str]:
-    """Why the map may not be changed, each a sentence. Raises HeadscaleRefused when not even that can be told."""
+def refusals(
+    site: Site,
+    facts: Facts,
+    proved: Sequence[Host],
+    withdrawn: Sequence[Host] = (),
+    *,
+    pins: Pins | None = None,
+) -> list[str]:
+    """Return the reasons why the map may not be changed, each a sentence.
+
+    Raises HeadscaleRefused when the files cannot be read.
+    """
     return list(_refusals(site, read_facts(site, facts), proved, withdrawn, pins))
 
 
 def to_withdraw(site: Site, facts: Facts) -> list[Host]:
-    """Hosts under the ids that the site gave up but the map has: for `resources`, as `withdrawn`, once their relay was stopped."""
+    """Return hosts with their former ids: ids that the map has and the site no longer has.
+
+    They are the `withdrawn` of `resources`, once their relay was stopped.
+    """
     return [
         host.model_copy(update={"region": host.region.model_copy(update={"id": id})})
         for id, host in renumbered(read_facts(site, facts).regions, tuple(site.hosts.values())).items()
@@ -63,48 +94,60 @@ def to_withdraw(site: Site, facts: Facts) -> list[Host]:
 
 
 def warnings(site: Site, facts: Facts) -> list[str]:
-    """What works and will hurt one day, each a sentence."""
+    """Return sentences about settings that work now and will cause trouble later."""
     seen = read_facts(site, facts)
     config = seen.headscale.config
     found = []
     if seen.config.urls:
         found.append(
             f"{config}: derp.urls is fetched at every start ({', '.join(seen.config.urls)}). "
-            + ("headscale does not start when that fails" if seen.version >= STRICT_SINCE else "When that fails, regions are missing")
-            + ", as in mainland China or when DNS comes up late; with relays of your own, `urls: []` avoids it."
+            + ("headscale does not start" if seen.version >= STRICT_SINCE else "Regions are missing")
+            + " when that fails, as in mainland China or when DNS comes up late; "
+            "if your own relays are enough, `urls: []` avoids it."
         )
         if site.derpmap.omit_default_regions:
             found.append(
-                f"{config}: derpmap.omit_default_regions is set in the site file, but derp.urls brings regions of others into the map."
+                f"{config}: derpmap.omit_default_regions is set in the site file, "
+                "but derp.urls brings regions of others into the map."
             )
     if seen.headscale.url.startswith("http://"):
         found.append(
-            f"{seen.headscale.url} is not https: a node that loses such a server insists on port 443 for two minutes after each attempt, "
-            "so that after a restart of headscale it may stay away until it is restarted itself. Give headscale a certificate."
+            f"{seen.headscale.url} is not https. A node that loses such a server uses only port 443 for two "
+            "minutes after each attempt. So after a restart of headscale it may stay away until it is "
+            "restarted itself. Give headscale a certificate."
         )
     if seen.config.update_s is None:
         found.append(
-            f"{config}: derp.auto_update_enabled is off, so each change of the map restarts headscale. Traffic goes on, and nodes see the "
-            "new map some 10 s later. With auto_update_enabled: true and update_frequency: 30s, a new region needs no restart."
+            f"{config}: derp.auto_update_enabled is off, so each change of the map restarts headscale. "
+            "Traffic goes on, and nodes see the new map about 10 s later. "
+            "With auto_update_enabled: true and update_frequency: 30s, a new region needs no restart."
         )
     if seen.version < STRICT_SINCE:
         number = ".".join(map(str, seen.version))
         found.append(
-            f"headscale {number} starts even when a file or URL of the map cannot be read, and then lacks its regions. 0.27 does not."
+            f"headscale {number} starts even when it cannot read a file or URL of the map, "
+            "and then lacks its regions. 0.27 does not start then."
         )
     if seen.served(()) is None:
-        found.append("headscale shows nowhere which map it serves (metrics_listen_addr, 0.26 or newer): only its /health is waited for.")
+        found.append(
+            "headscale does not show which map it serves: that needs metrics_listen_addr, and 0.26 or newer. "
+            "So a deploy waits only for its /health."
+        )
     found += [
-        f"{config}: {path} under derp.paths was not read: a region in it that clashes with ours cannot be seen." for path in seen.unseen
+        f"{config}: {path} under derp.paths was not read, so a region in it may conflict with ours."
+        for path in seen.unseen
     ]
     return found
 
 
-def _refusals(site: Site, seen: HeadscaleFacts, proved: Sequence[Host], withdrawn: Sequence[Host], pins: Pins | None) -> Iterator[str]:
+def _refusals(
+    site: Site, seen: HeadscaleFacts, proved: Sequence[Host], withdrawn: Sequence[Host], pins: Pins | None
+) -> Iterator[str]:
     headscale = seen.headscale
     if seen.unit.get("LoadState") == "not-found":
         yield f"There is no unit {headscale.unit} on the headscale host: set headscale.unit in the site file."
-    if twice := {host.name for host in proved} & {host.name for host in withdrawn if host.region == site.hosts[host.name].region}:
+    present = {host.name for host in withdrawn if host.region == site.hosts[host.name].region}
+    if twice := {host.name for host in proved} & present:
         yield f"{', '.join(sorted(twice))} cannot be registered and withdrawn at once."
     for host in proved:
         yield from _clashes(site, seen, host)
@@ -114,12 +157,13 @@ def _refusals(site: Site, seen: HeadscaleFacts, proved: Sequence[Host], withdraw
         region = seen.regions.get(host.region.id)
         if region is not None and not is_of(region, host):
             yield (
-                f"Region {host.region.id} in {headscale.derp_map} is {_called(region)}, which is not {host.name}: "
-                f"give {host.name} another id, or take that region out of the file."
+                f"Region {host.region.id} in {headscale.derp_map} is {_called(region)}, "
+                f"which is not {host.name}: give {host.name} another id, or take that region out of the file."
             )
     gone = {host.region.id for host in withdrawn}
     left = [id for id, region in seen.regions.items() if region and id not in gone] or proved
-    if gone and not (left or seen.config.urls or seen.config.embedded or any(seen.elsewhere.values()) or seen.unseen):
+    others = seen.config.urls or seen.config.embedded or any(seen.elsewhere.values()) or seen.unseen
+    if gone and not left and not others:
         yield "No region would be left, and headscale does not start with none: register another relay first."
 
 
@@ -129,40 +173,50 @@ def _clashes(site: Site, seen: HeadscaleFacts, host: Host) -> Iterator[str]:
     ours = {other.region.id for other in site.hosts.values()}
     embedded = seen.config.embedded
     if embedded and embedded.id == id:
-        yield f"Region {id} is that of headscale's own relay (derp.server.region_id): give {host.name} another id."
+        yield (
+            f"Region {id} is that of headscale's own relay (derp.server.region_id): "
+            f"give {host.name} another id."
+        )
     if embedded and embedded.code == code:
-        yield f"The code {code} is that of headscale's own relay (derp.server.region_code): give {host.name} another code."
+        yield (
+            f"The code {code} is that of headscale's own relay (derp.server.region_code): "
+            f"give {host.name} another code."
+        )
     if seen.config.base_domain and f".{domain}".endswith(f".{seen.config.base_domain}"):
         yield (
-            f"{domain} lies under dns.base_domain {seen.config.base_domain}: nodes would ask MagicDNS for it, through the tunnel that "
-            "needs the relay. Give the relay a name outside of it."
+            f"{domain} is under dns.base_domain {seen.config.base_domain}: nodes would ask MagicDNS for it, "
+            "through the tunnel that needs the relay. Give the relay a name outside of that domain."
         )
     if seen.version < VERIFY_SINCE and not host.relay.open and not host.relay.verify_client_url:
         yield (
-            f"headscale {'.'.join(map(str, seen.version))} has no /verify, so {host.name} would refuse everybody: "
-            f"upgrade headscale to 0.24 or newer, or set hosts.{host.name}.relay.open or .verify_client_url."
+            f"headscale {'.'.join(map(str, seen.version))} has no /verify, so {host.name} would refuse every "
+            "client: upgrade headscale to 0.24 or newer, "
+            f"or set hosts.{host.name}.relay.open or .verify_client_url."
         )
     for other_path, other_id, region in _others(seen, id):
         where = f"region {other_id} ({_called(region)}) in {other_path}"
         if other_id == id:
             yield (
-                f"Region {id} is in {other_path}, too, and of two files headscale takes the last: take it out there, "
-                "or set headscale.derp_map to that file."
+                f"Region {id} is in {other_path}, too, and headscale uses the last of two files: "
+                "take it out there, or set headscale.derp_map to that file."
             )
         elif other_path == path and domain in hostnames(region) and other_id not in ours:
-            continue  # the host's own, under an id that the site gave up
+            continue  # the host's own, under a former id
         elif other_path == path and other_id in ours:
-            continue  # another host of the site, which has rules of its own
+            continue  # another host of the site, which has its own rules
         elif region.get("regioncode") == code:
             yield f"The code {code} of {host.name} is taken by {where}: give {host.name} another one."
         elif domain in hostnames(region):
             yield f"{domain} is in the map already, as {where}: take it out there."
         elif any(node.get("name") == node_name for node in region["nodes"]):
-            yield f"The node name {node_name} of {host.name} is taken by {where}: give {host.name} another region id."
+            yield (
+                f"The node name {node_name} of {host.name} is taken by {where}: "
+                f"give {host.name} another region id."
+            )
 
 
 def _others(seen: HeadscaleFacts, id: int) -> Iterator[tuple[str, int, Region]]:
-    """Every region but this one of the map file, with its file and id."""
+    """Yield every region with its file and id, but not region `id` of the map file."""
     for path, regions in ({seen.headscale.derp_map: seen.regions} | dict(seen.elsewhere)).items():
         for other_id, region in regions.items():
             if region is not None and (path, other_id) != (seen.headscale.derp_map, id):
@@ -178,7 +232,10 @@ def _present(seen: HeadscaleFacts, withdrawn: Sequence[Host]) -> bool:
 
 
 def _file(path: str, text: str, found: FileFact | None, *, like: FileFact) -> File:
-    """Mode and owner stay; a new file gets those of config.yaml, which headscale's user evidently may read."""
+    """Return the file with its present mode and owner.
+
+    A new file gets those of config.yaml, which headscale's user can read.
+    """
     owned = found or like
     return File(
         path=path,
@@ -191,20 +248,26 @@ def _file(path: str, text: str, found: FileFact | None, *, like: FileFact) -> Fi
     )
 
 
-def _service(seen: HeadscaleFacts, map_file: File, config_file: File, put: Mapping[int, Region], *, only_added: bool) -> Service:
-    contains = tuple(text for id, region in sorted(put.items()) for text in (f'"{id}":', *(f'"{name}"' for name in hostnames(region))))
-    served = seen.served(contains)
+def _service(
+    seen: HeadscaleFacts, map_file: File, config_file: File, put: Mapping[int, Region], *, only_added: bool
+) -> Service:
+    contains: list[str] = []
+    for id, region in sorted(put.items()):
+        contains += [f'"{id}":', *(f'"{name}"' for name in hostnames(region))]
+    served = seen.served(tuple(contains))
     healthy: tuple[Http, ...] = (seen.health,) if served is None else (seen.health, served)
     loads_s = _URL_S * len(seen.config.urls)
-    # What headscale reads anew by itself in a moment needs no restart, if we can see it arrive: so additions only.
+    # No restart is needed if headscale soon reads the map again by itself and shows the change.
+    # Only an added region can be seen to arrive.
     tick_s = seen.config.update_s
-    ticks = tick_s is not None and tick_s <= _TICK_MAX_S and seen.version >= STRICT_SINCE and seen.unit.get("CanReload") == "yes"
-    waits = ticks and only_added and served is not None
+    ticks = tick_s is not None and tick_s <= _TICK_MAX_S and seen.version >= STRICT_SINCE
+    waits = ticks and seen.unit.get("CanReload") == "yes" and only_added and served is not None
     return Service(
         unit=seen.headscale.unit,
         enabled=seen.unit.get("UnitFileState") != "disabled",
         restart_on=(config_file.id,) if waits else (map_file.id, config_file.id),
-        reload_on=(map_file.id,) if waits else (),  # reads the policy again, not the map; it is what makes the agent wait
+        # A reload reads the policy again, not the map. It is there to make the agent wait.
+        reload_on=(map_file.id,) if waits else (),
         healthy=healthy,
         timeout_s=_START_S + loads_s + (ceil(tick_s) if waits and tick_s is not None else 0),
         needs=(map_file.id, config_file.id),

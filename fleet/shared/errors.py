@@ -6,19 +6,19 @@ from inventory.errors import DerpfleetError
 
 
 class Interrupted(DerpfleetError):
-    """Ctrl-C."""
+    """The operator pressed Ctrl-C."""
 
     exit_code = 130
 
 
 class NoSuchHost(DerpfleetError):
-    """--host names nobody."""
+    """--host names no host of the site."""
 
     exit_code = 4
 
 
 class Refused(DerpfleetError):
-    """Something on the host stands in the way; nothing was changed."""
+    """Something on the host prevents the deploy; nothing was changed."""
 
 
 class ResourceFailed(DerpfleetError):

@@ -1,4 +1,4 @@
-"""What every verb starts from: the site, its hosts, and the ways to them."""
+"""The site, its hosts, and how to reach them. Every verb starts from here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from fleet.shared.errors import NoSuchHost
 from fleet.shared.parallel import Parallel
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
-from inventory.rules import HEADSCALE
 
 
 @dataclass
@@ -34,47 +33,57 @@ class Fleet:
 
     @property
     def runs(self) -> Path:
-        """The folder of what is remembered of this site's hosts."""
+        """Return the folder of the records of this site's hosts."""
         return records.folder_of(self.site)
 
     @property
     def base(self) -> Path:
-        """What relative paths of the site file are relative to."""
+        """Return the folder to which paths in the site file are relative."""
         return Path(self.site.path).parent
 
     def login(self, host: Host) -> Login:
-        """How to reach a relay host."""
+        """Return how to reach a relay host."""
         address = str(host.ipv4 or host.ipv6 or host.domain)
-        return Login(host.name, host.ssh, address=address, known_hosts=Path(self.site.known_hosts), base=self.base)
+        known_hosts = Path(self.site.known_hosts)
+        return Login(host.name, host.ssh, address=address, known_hosts=known_hosts, base=self.base)
 
-    def headscale_login(self) -> Login:
-        """How to reach the headscale host. Raises DerpfleetError when the site has none."""
-        headscale = self.site.headscale
-        if headscale is None:
-            raise DerpfleetError("the site has no headscale host", next="invoke derpmap prints what to paste elsewhere")
-        return Login(HEADSCALE, headscale.ssh, address=headscale.ssh.address or "", known_hosts=Path(self.site.known_hosts), base=self.base)
+    def control_login(self) -> Login:
+        """Return how to reach the control server's host. Raises DerpfleetError when it has none."""
+        control = self.site.control
+        if control.ssh is None:
+            raise DerpfleetError(
+                "the site has no headscale host",
+                next="invoke derpmap prints the regions for any other control server",
+            )
+        address, known_hosts = control.ssh.address or "", Path(self.site.known_hosts)
+        return Login(control.kind, control.ssh, address=address, known_hosts=known_hosts, base=self.base)
 
     def session_for_reading(self, login: Login, ask: Ask) -> Session:
-        """A conversation that only reads: it waits for no lock and changes nothing. Raises DerpfleetError."""
+        """Connect only to read: wait for no lock and change nothing. Raises DerpfleetError."""
         run_id = time.strftime("look-%Y-%m-%dT%H-%M-%SZ", time.gmtime())
         return Session(login, ask=ask, run_id=run_id, on_event=lambda _: None, lock=False)
 
     def hosts(self, names: Sequence[str]) -> list[Host]:
-        """The named hosts, or all. Raises NoSuchHost."""
+        """Return the named hosts, or all, in the order of the site file. Raises NoSuchHost."""
         unknown = [name for name in names if name not in self.site.hosts]
         if unknown:
             like = get_close_matches(unknown[0], self.site.hosts, 1)
             raise NoSuchHost(
                 f"no host named {', '.join(unknown)} in {self.site.path}",
                 why=f"its hosts are: {', '.join(self.site.hosts)}",
-                next=f"did you mean --host {like[0]}?" if like else "give one of them, or none for all",
+                next=(
+                    f"did you mean --host {like[0]}?"
+                    if like
+                    else "give one of them, or leave --host out for all"
+                ),
             )
         return [host for name, host in self.site.hosts.items() if not names or name in names]
 
     def equipped(self, names: Sequence[str], *, resolve: bool = False) -> list[Host]:
-        """The same, when every file that is named for them here can be read, and with `resolve` when their names lead to them.
+        """Return the same hosts, after checking that every local file that they name can be read.
 
-        Otherwise no host is contacted. Raises SiteError with every problem.
+        `resolve`: check also that their names resolve to their addresses. No host is contacted.
+        Raises NoSuchHost, or SiteError with every problem.
         """
         hosts = self.hosts(names)
         chosen = [host.name for host in hosts]

@@ -23,7 +23,10 @@ from roles import sites
 
 @dataclass(frozen=True)
 class HostJob:
-    """A host as its roles want it. Its certificate is asked for afterwards where clients know it by its pin alone."""
+    """A host as its roles want it.
+
+    Its certificate is asked for afterwards if clients know it by its pin only.
+    """
 
     fleet: Fleet
     host: Host
@@ -32,12 +35,12 @@ class HostJob:
 
     @property
     def verb(self) -> Verb:
-        """Check and deploy run the same."""
+        """Return which verb it is: the two differ in `mode` only."""
         return Verb.CHECK if self.mode == "check" else Verb.DEPLOY
 
     @property
     def ask(self) -> Ask:
-        """What the roles want to know."""
+        """Ask for the facts that the roles need."""
         return roles.ask(self.host, self.fleet.site)
 
     def plan(self, session: Session) -> list[Resource]:
@@ -45,40 +48,49 @@ class HostJob:
         fleet, host, facts = self.fleet, self.host, session.facts
         reasons = roles.refusals(host, fleet.site, facts)
         if reasons:
-            raise Refused("nothing was changed, because something is in the way", host=host.name, why="\n".join(reasons))
-        _tell_neighbours(fleet, host, facts)
+            raise Refused(
+                "nothing was changed, because something is in the way",
+                host=host.name,
+                why="\n".join(reasons),
+            )
+        _list_neighbours(fleet, host, facts)
         for warning in roles.warnings(host, fleet.site, facts):
             fleet.report.emit(event="warning", host=host.name, text=warning)
             fleet.report.line(host.name, "warning", warning)
         return roles.compile_host(host, fleet.site, facts, _shipment(fleet, host, facts))
 
     def afterwards(self, _: Facts) -> Ask:
-        """Ask for the certificate whose pin clients need."""
+        """Ask for the certificate, if clients need its pin."""
         return pins.ask(self.host) if self.mode == "apply" and pins.needed(self.host) else NOTHING
 
     def failed(self, failure: Failure) -> ResourceFailed:
-        """Name the role's file and the way on."""
+        """Return an error that names the role's file and the next command."""
         return ResourceFailed(
             failure.what,
             host=self.host.name,
             where=f"{roles.ROLES.get(failure.role, 'roles/')} -> {failure.id}",
             why=failure.why,
-            next=f"mend it, then invoke deploy --host {self.host.name}: it goes on from there",
+            next=f"fix it, then run: invoke deploy --host {self.host.name}; it goes on from there",
         )
 
 
-def _tell_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
-    """List what others serve with the host's nginx, before anything is changed."""
+def _list_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
+    """List the other sites that the host's nginx serves, before anything is changed."""
     urls = [watch.url for watch in sites.watches(facts)]
     if urls:
         fleet.report.emit(event="neighbours", host=host.name, urls=urls)
-        fleet.report.line(host.name, "", f"its nginx serves others, too, who have to answer as before: {', '.join(urls)}")
+        words = (
+            "nginx also serves these sites; the deploy checks that they still answer as before: "
+            f"{', '.join(urls)}"
+        )
+        fleet.report.line(host.name, "", words)
 
 
 def _shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
-    """Make what the host gets: the release for its Python, certbot, the prover's public keys."""
+    """Make the files for the host: the release for its Python, certbot, the prover's keys."""
 
     def progress(text: str) -> None:
         fleet.report.doing(host.name, text)
 
-    return make_shipment(host, fleet.site, facts, cache=CACHE, mesh_key=prover(fleet, host).mesh_key, progress=progress)
+    mesh_key = prover(fleet, host).mesh_key
+    return make_shipment(host, fleet.site, facts, cache=CACHE, mesh_key=mesh_key, progress=progress)

@@ -1,4 +1,4 @@
-"""Read what a running host says of itself, without its lock and without changing anything."""
+"""Read the status of a running host, without its lock and without changing anything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-{Verb.DEPLOY}-"
 
 @dataclass(frozen=True)
 class HostStatus:
-    """What a host says. Empty or None: it does not say. `distances_ms`: to the other hosts, by TCP. `trouble`: why there is nothing."""
+    """The status that a host reports; a field that it does not report is empty or None.
+
+    `distances_ms`: to the other hosts, by TCP. `trouble`: why the host could not be asked.
+    """
 
     version: str = ""
     clients: int | None = None
@@ -33,7 +36,7 @@ class HostStatus:
 
 
 def read_status(fleet: Fleet, host: Host, others: Sequence[Host]) -> HostStatus:
-    """Asks one host. Never raises: what stands in the way is in `trouble`."""
+    """Ask one host. Never raises: an error is in `trouble`."""
     try:
         with fleet.session_for_reading(fleet.login(host), _ask(host, others)) as session:
             return _read(host, session.facts)
@@ -44,7 +47,11 @@ def read_status(fleet: Fleet, host: Host, others: Sequence[Host]) -> HostStatus:
 
 def _ask(host: Host, others: Sequence[Host]) -> Ask:
     python = (host.ssh.python, "-I", "-c")
-    places = [f"{other.name},{other.ipv4 or other.ipv6 or other.domain},{other.ports.https}" for other in others if other.name != host.name]
+    places = [
+        f"{other.name},{other.ipv4 or other.ipv6 or other.domain},{other.ports.https}"
+        for other in others
+        if other.name != host.name
+    ]
     return Ask(
         commands={
             "metrics": (*python, *relay.metrics(host)),
@@ -64,16 +71,18 @@ def _read(host: Host, facts: Facts) -> HostStatus:
     return HostStatus(
         version=version[1] if version else image,
         clients=int(clients[1]) if clients else None,
-        last_deploy=f"{deployed[1]} {deployed[2]}:{deployed[3]}:{deployed[4]}" if deployed else "",
+        last_deploy="{} {}:{}:{}".format(*deployed.groups()) if deployed else "",
         withdrawn=relay.is_withdrawn(host, facts),
         distances_ms=_distances(said.get("distances", "")),
     )
 
 
 def _distances(text: str) -> dict[str, float]:
-    """What the script printed, or nothing where a host's Python prints something else."""
+    """Read the script's output. Empty when the host printed anything else."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return {name: ms for name, ms in found.items() if isinstance(ms, float)} if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: ms for name, ms in found.items() if isinstance(ms, float)}

@@ -1,4 +1,7 @@
-"""Ctrl-C while a verb starts or ends: out at once, with its exit code. In between, KeyboardInterrupt puts things in order."""
+"""Ctrl-C while a verb starts or ends: exit at once, with exit code 130.
+
+In between, Ctrl-C raises KeyboardInterrupt, so that the verb can clean up.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,17 @@ CODE = 130
 
 
 def leave_at_once() -> None:
-    """From now on. Whoever ignores Ctrl-C for us, as a shell does in the background, has his way."""
+    """Make Ctrl-C exit at once from now on.
+
+    A no-op when SIGINT is ignored, as a shell does for background jobs.
+    """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _leave)
 
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Inside, Ctrl-C is KeyboardInterrupt."""
+    """Make Ctrl-C raise KeyboardInterrupt inside the block."""
     before = signal.getsignal(signal.SIGINT)
     try:
         if before is _leave:

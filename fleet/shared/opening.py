@@ -1,4 +1,7 @@
-"""Begin and end a verb: its site, its report, its exit code. `tasks.py` imports it, so everything else is imported when a verb runs."""
+"""Begin and end a verb: its site, its report, its exit code.
+
+`tasks.py` imports this module, so everything else is imported only when a verb runs.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,14 @@ if TYPE_CHECKING:
 DEFAULT_SITE = "inventory/site.yml"
 
 
-def with_site(site: str, verb: Callable[[Fleet], int | None], *, json: bool = False, diffs: bool = False, aside: bool = False) -> None:
+def with_site(
+    site: str,
+    verb: Callable[[Fleet], int | None],
+    *,
+    json: bool = False,
+    diffs: bool = False,
+    aside: bool = False,
+) -> None:
     """Run a verb on the loaded site. Raises Exit with its code, if that is not 0."""
     import inventory
     from fleet.shared import site_choice
@@ -30,13 +40,16 @@ def with_site(site: str, verb: Callable[[Fleet], int | None], *, json: bool = Fa
 
     def on_site(report: Report) -> int | None:
         if path == site_choice.SITE:
-            report.say(f"In the lab: {os.path.relpath(path)}, as there is no {DEFAULT_SITE} and none was given")
+            why = f"as there is no {DEFAULT_SITE} and none was given"
+            report.say(f"In the lab: {os.path.relpath(path)}, {why}")
         return verb(Fleet(inventory.load(path), report))
 
     with_report(on_site, json=json, diffs=diffs, aside=aside)
 
 
-def with_report(verb: Callable[[Report], int | None], *, json: bool = False, diffs: bool = False, aside: bool = False) -> None:
+def with_report(
+    verb: Callable[[Report], int | None], *, json: bool = False, diffs: bool = False, aside: bool = False
+) -> None:
     """Run a verb that needs no site. Raises Exit with its code, if that is not 0."""
     with _reporting(json=json, diffs=diffs, aside=aside) as report:
         code = verb(report)
@@ -46,7 +59,10 @@ def with_report(verb: Callable[[Report], int | None], *, json: bool = False, dif
 
 @contextmanager
 def _reporting(*, json: bool, diffs: bool, aside: bool) -> Iterator[Report]:
-    """A report; a DerpfleetError inside becomes its words and its exit code. `aside`: on standard error, the other being the verb's own."""
+    """Yield a report. A DerpfleetError inside is shown on it and becomes an exit code.
+
+    `aside`: report on standard error, because the verb prints data on standard output.
+    """
     from rich.console import Console
 
     from engine.report import Report

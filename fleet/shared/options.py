@@ -1,4 +1,7 @@
-"""Check what a person typed, before anything is done. Each raises DerpfleetError with the option's name."""
+"""Check the options that a person typed, before anything is done.
+
+Each function raises DerpfleetError with the option's name.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,23 @@ def number(text: str, option: str, *, most: int) -> int:
 
 
 def refuse(reason: str, given: Mapping[str, object]) -> None:
-    """Reject options that would be ignored silently."""
+    """Reject options that would be ignored silently. `given`: their values by name."""
     for option, value in given.items():
         if value:
             raise DerpfleetError(f"{option} {reason}")
 
 
 def refuse_bare(words: Sequence[str]) -> None:
-    """Reject an option without its value: `--host $HOST` with HOST empty would otherwise select every host."""
+    """Reject an option without its value.
+
+    `--host $HOST` with HOST empty would otherwise select every host.
+    """
     for word, following in pairwise([*words, "-"]):
         bare = word in ("--host", "-h", "--only", "-o") and following.startswith("-")
         if bare or (word.startswith("-") and not following) or (word.startswith("--") and word.endswith("=")):
             option = word.rstrip("=")
             raise DerpfleetError(
-                f"{option} needs a value", why="without one it would be as if it had not been given", next=f"give one, or no {option}"
+                f"{option} needs a value",
+                why="an option without its value would be ignored",
+                next=f"give a value, or leave {option} out",
             )

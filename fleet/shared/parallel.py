@@ -32,9 +32,10 @@ class Parallel:
             session.stop()
 
     def each(self, items: Iterable[T], work: Callable[[T], object]) -> None:
-        """`work` for all at once. Ctrl-C stops each after the resource in hand, and at once where there is none; a second one abandons all.
+        """Call `work` for all items at once, up to 16 at a time.
 
-        Raises Interrupted; an exception of `work` is raised after all have ended.
+        Ctrl-C stops each item after the resource in hand, and at once if it has none. A second
+        Ctrl-C abandons all. Raises Interrupted. An exception of `work` is raised after all end.
         """
         todo, happened, errors = SimpleQueue[T](), SimpleQueue[str](), list[BaseException]()
         for item in items:
@@ -52,9 +53,11 @@ class Parallel:
 
         at_work = min(PARALLEL, todo.qsize())
         with _on_ctrl_c(lambda: happened.put("pressed")):
-            for _ in range(at_work):  # daemons: what hangs, as a connection to a host that is down, does not keep us once it is abandoned
+            # Daemons, because a thread that hangs must not keep the process alive once it is
+            # abandoned. A connection to a host that is down hangs.
+            for _ in range(at_work):
                 threading.Thread(target=go_on, daemon=True).start()
-            while at_work and not (self._stopping.is_set() and not any(session.is_open for session in self._sessions)):
+            while at_work and not (self._stopping.is_set() and not self._has_open_session()):
                 with suppress(Empty):
                     if happened.get(timeout=0.2) == "ended":
                         at_work -= 1
@@ -66,10 +69,13 @@ class Parallel:
             raise errors[0]
 
     def run_one(self, work: Callable[[], T]) -> T:
-        """The same for one piece of work, whose result it returns."""
+        """Do the same for one piece of work, and return its result."""
         found: list[T] = []
         self.each([work], lambda one: found.append(one()))
         return found[0]
+
+    def _has_open_session(self) -> bool:
+        return any(session.is_open for session in self._sessions)
 
     def _interrupt(self) -> None:
         sessions = tuple(self._sessions)
@@ -78,18 +84,21 @@ class Parallel:
                 session.close()
             raise Interrupted("abandoned", why="the agents finish the resource in hand on their own")
         self._stopping.set()
-        self._say("stopping after the resource in hand; once more to abandon")
+        self._say("stopping after the resource in hand; press Ctrl-C once more to abandon it")
         for session in sessions:
             session.stop()
 
 
 @contextmanager
-def _on_ctrl_c(tell: Callable[[], object]) -> Iterator[None]:
-    """Ctrl-C tells, instead of raising KeyboardInterrupt at any point of what runs. Off the main thread, it is that one's affair."""
+def _on_ctrl_c(call: Callable[[], object]) -> Iterator[None]:
+    """Call `call` on Ctrl-C instead of raising KeyboardInterrupt inside the block.
+
+    A no-op outside the main thread, which alone may set handlers.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, lambda *_: tell())
+    before = signal.signal(signal.SIGINT, lambda *_: call())
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
-"""The SHA-256 of self-signed certificates, by which alone clients know them.
+"""The SHA-256 of self-signed certificates, which is the only way for clients to know them.
 
-Learnt from the file on the host, over SSH: what a port shows could be anybody's. Kept under .runs, and learnt again by each deploy.
+It is read from the file on the host, over SSH, because the certificate that a port shows could be
+any server's. It is kept under .runs, and read again by each deploy.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from roles import certificate
 
 
 def needed(host: Host) -> bool:
-    """Whether clients have to be told which certificate it is, and the site file does not say so."""
+    """Whether clients need the certificate's pin, and the site file does not give it."""
     return source_of(host).needs_pin and host.certificate.pin is None
 
 
 def ask(host: Host) -> Ask:
-    """What to ask the host, for `learn`."""
+    """Return the question whose answer `learn` needs."""
     return Ask(files=(certificate.files(host)[0],))
 
 
 def learn(fleet: Fleet, host: Host, facts: Facts) -> str | None:
-    """The pin out of the answer to `ask`, which is also kept; None when the host has no certificate yet."""
+    """Return the pin from the answer to `ask`, and keep it. None without a certificate."""
     file = facts.files.get(certificate.files(host)[0])
     try:
         leaf = first_certificate((file.content or "") if file else "")
@@ -44,9 +45,9 @@ def learn(fleet: Fleet, host: Host, facts: Facts) -> str | None:
 
 
 def known(fleet: Fleet, hosts: Sequence[Host]) -> Pins:
-    """The pins of those hosts that have one: from the site file, from .runs, or else from the hosts themselves.
+    """Return the known pins: from the site file, from .runs, or else from the hosts themselves.
 
-    A host that cannot be asked is told, and left out.
+    A host that cannot be asked is reported and left out.
     """
     found = {host.name: pin for host in hosts if (pin := host.certificate.pin or _kept(fleet, host))}
 
@@ -55,7 +56,8 @@ def known(fleet: Fleet, hosts: Sequence[Host]) -> Pins:
             with fleet.session_for_reading(fleet.login(host), ask(host)) as session:
                 pin = learn(fleet, host, session.facts)
         except DerpfleetError as error:
-            fleet.report.line(host.name, "skipped", f"the pin of its self-signed certificate is not known, and it cannot be asked: {error}")
+            words = f"the pin of its certificate is not known, and the host cannot be asked: {error}"
+            fleet.report.line(host.name, "skipped", words)
             return
         if pin is not None:
             found[host.name] = pin

@@ -1,4 +1,4 @@
-"""The proof of a site's relays, and what is kept of it."""
+"""Prove a site's relays, and keep the proofs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from control.served import Served
 from engine import cache
 from engine.report import Report
 from fleet.shared import pins, records
+from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from fleet.shared.parts import deploy_part
-from fleet.shared.served import served_map
 from inventory.model import Host
 from inventory.rules import PROVER_FILE
-from probe.derpmap import Served, with_map
+from probe.derpmap import with_map
 from probe.keys import Prover, read_prover
 from probe.proof import Proof, Rung
 from probe.render import DETAIL, ladder_lines, rung_lines
@@ -26,23 +27,35 @@ from probe.web import authority
 
 
 def prover(fleet: Fleet, host: Host) -> Prover:
-    """The site's two prover keys, made on first use, and the mesh key that they have at this host's relay."""
+    """Return the site's two prover keys, and their mesh key at this host's relay.
+
+    The keys are made on first use.
+    """
     return read_prover(fleet.runs / PROVER_FILE).at(host.name)
 
 
 def targets(fleet: Fleet, hosts: Sequence[Host]) -> list[Target]:
-    """What the outside has to see of these hosts."""
-    told = pins.known(fleet, hosts)
+    """Return how these hosts have to answer from outside."""
+    known = pins.known(fleet, hosts)
     return [
-        Target.from_host(host, fleet.site, deploy=partial(deploy_part, host), pin=told.get(host.name), prover=prover(fleet, host))
+        Target.from_host(
+            host,
+            fleet.site,
+            deploy=partial(deploy_part, host),
+            pin=known.get(host.name),
+            prover=prover(fleet, host),
+        )
         for host in hosts
     ]
 
 
-def prove_hosts(fleet: Fleet, hosts: Sequence[Host], *, served: Served | None = None, thorough: bool = False) -> dict[str, Proof]:
-    """Proves all at once, shows each ladder, keeps each proof under .runs. Returns them by the host's name.
+def prove_hosts(
+    fleet: Fleet, hosts: Sequence[Host], *, served: Served | None = None, thorough: bool = False
+) -> dict[str, Proof]:
+    """Prove all at once, show each ladder, and keep each proof under .runs.
 
-    `served`: the map to compare with; without it, headscale is asked meanwhile.
+    `served`: the map to compare with. Without it, the control server is asked at the same time.
+    Returns the proofs by the host's name.
     """
     wanted = targets(fleet, hosts)
 
@@ -50,9 +63,10 @@ def prove_hosts(fleet: Fleet, hosts: Sequence[Host], *, served: Served | None = 
         fleet.report.doing(one.name, f"proof: {rung.title}")
 
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(lambda: served or served_map(fleet))
+        asked = pool.submit(lambda: served or control_server(fleet).served())
         proofs = prove(wanted, thorough=thorough, on_rung=climbed)
-    found = {one.name: with_map(proof, one, asked.result()) for one, proof in zip(wanted, proofs, strict=True)}
+    pairs = zip(wanted, proofs, strict=True)
+    found = {one.name: with_map(proof, one, asked.result()) for one, proof in pairs}
     for name, proof in found.items():
         show(fleet.report, name, proof)
         keep(fleet, name, proof)
@@ -60,7 +74,10 @@ def prove_hosts(fleet: Fleet, hosts: Sequence[Host], *, served: Served | None = 
 
 
 def compare_map(fleet: Fleet, hosts: Sequence[Host], proofs: Mapping[str, Proof], served: Served) -> bool:
-    """Completes kept proofs by the map that headscale serves now, shows that rung and keeps them. Returns whether all hold."""
+    """Add the rung of the served map to proofs, show that rung, and keep the proofs.
+
+    Returns whether all of them hold.
+    """
     whole = {one.name: with_map(proofs[one.name], one, served) for one in targets(fleet, hosts)}
     for name, proof in whole.items():
         fleet.report.emit(event="proof", host=name, **proof.to_json())
@@ -71,7 +88,7 @@ def compare_map(fleet: Fleet, hosts: Sequence[Host], proofs: Mapping[str, Proof]
 
 
 def show(report: Report, name: str, proof: Proof) -> None:
-    """The ladder for people, the whole proof for machines."""
+    """Show the ladder to people, and emit the whole proof to machines."""
     report.doing(name, "")
     report.emit(event="proof", host=name, **proof.to_json())
     for line in ladder_lines(proof):
@@ -79,23 +96,23 @@ def show(report: Report, name: str, proof: Proof) -> None:
 
 
 def proof_path(fleet: Fleet, name: str) -> Path:
-    """Where the last proof of a host lies."""
+    """Return the path of the last proof of a host."""
     return fleet.runs / name / "proof.json"
 
 
 def keep(fleet: Fleet, name: str, proof: Proof) -> None:
-    """Remembers a proof for `invoke status`."""
+    """Keep a proof for later verbs."""
     records.keep(fleet.runs, proof_path(fleet, name), proof.to_json())
 
 
 def forget(fleet: Fleet, host: Host) -> None:
-    """The last proof of a host no longer says anything."""
+    """Delete the last proof of a host, because it is no longer true."""
     with cache.access_to(fleet.runs):
         proof_path(fleet, host.name).unlink(missing_ok=True)
 
 
 def was_proved(fleet: Fleet, host: Host) -> bool:
-    """Whether the last proof that was kept of a host holds, and is of this host as the site file has it."""
+    """Whether the last kept proof of a host holds, and is of its address in the site file."""
     try:
         proof = Proof.from_json(json.loads(proof_path(fleet, host.name).read_text()))
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What is remembered of a site's hosts: logs, proofs, pins, the prover's keys."""
+"""The records of a site's hosts: logs, proofs, pins, the prover's keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from inventory.model import Site
 
 
 def folder_of(site: Site) -> Path:
-    """Return where a site's records are kept: a folder for each site file, as two may have a host of one name."""
+    """Return where a site's records are kept.
+
+    It is a folder for each site file, because two sites may have hosts of the same name.
+    """
     path = Path(site.path).resolve()
     return RUNS / path.relative_to(CHECKOUT if path.is_relative_to(CHECKOUT) else "/")
 

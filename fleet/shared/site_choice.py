@@ -1,4 +1,7 @@
-"""Find the site file. If it is the lab's, run the verb again inside the lab's network. Imports almost nothing, so verbs start fast."""
+"""Find the site file. If it is the lab's, run the verb again inside the lab's network namespace.
+
+Imports almost nothing, so verbs start fast.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from inventory.checkout import CHECKOUT
 ROOT = CHECKOUT / ".lab"
 SITE = ROOT / "site.yml"
 OWN = CHECKOUT / "inventory" / "site.yml"
-# What .venv/bin/invoke does, and Ctrl-C ends it without a word while that is imported. `signal` itself would be imported too long.
+# Same as .venv/bin/invoke, but Ctrl-C during its imports exits silently. Uses `_signal` because
+# importing `signal` takes too long.
 _AGAIN = """
 import _signal, sys
 if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
@@ -24,17 +28,24 @@ program.run()
 
 
 def chosen(given: str) -> Path:
-    """The site file that was given, there or not; else the checkout's own, wherever we stand; else the lab's, when there is one."""
+    """Return the path of the site file, whether it exists or not.
+
+    It is the given one; else the lab's, if there is one and the checkout has no site file; else the
+    checkout's, whatever the current folder is.
+    """
     if given:
         return Path(given)
     return SITE if SITE.exists() and not OWN.exists() else Path(os.path.relpath(OWN))
 
 
 def enter_network_of(site: Path) -> None:
-    """Starts this very command again inside the lab's network, when the site lies in this checkout's lab and we are not in there yet.
+    """Start this command again inside the lab's network, if the site is in this checkout's lab.
 
-    No other folder's `enter` is run: a site file is data, whoever sent it.
+    A no-op inside that network. The `enter` of any other folder is never run: a site file is data,
+    and may have been sent by a stranger.
     """
     enter = ROOT / "enter"
-    if site.resolve().parent == ROOT.resolve() and enter.exists() and os.environ.get("DERPFLEET_LAB") != str(ROOT):
-        os.execv(enter, [str(enter), sys.executable, "-c", _AGAIN, str(ROOT.parent), *sys.argv])  # noqa: S606 - our own script, our own words
+    is_labs = site.resolve().parent == ROOT.resolve() and enter.exists()
+    if is_labs and os.environ.get("DERPFLEET_LAB") != str(ROOT):
+        argv = [str(enter), sys.executable, "-c", _AGAIN, str(ROOT.parent), *sys.argv]
+        os.execv(enter, argv)  # noqa: S606 - our own script, our own words

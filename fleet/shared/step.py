@@ -1,26 +1,21 @@
-"""Run one job on one host: show what happens there, and raise the verb's own error when a resource fails."""
+"""Run one job on one host: show its events, and raise the verb's error for a failed resource."""
 
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
 from engine.events import Event
 from engine.login import Login
-from engine.run import Failure, Job, Outcome, converge
+from engine.run import Job, Outcome, Step, converge
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 
 
-class Step(Job, Protocol):
-    """A job that knows what its verb says of a resource that fails."""
-
-    def failed(self, failure: Failure) -> DerpfleetError:
-        """Return the error to raise or to show."""
-
-
 def step(fleet: Fleet, login: Login, job: Step, *, doing: str = "connecting", counts: bool = True) -> Outcome:
-    """Run a job under Ctrl-C, as `run` does. Raises what `job.failed` makes of the first resource that failed."""
+    """Run a job as `run` does, and let Ctrl-C stop it.
+
+    Raises Interrupted, and the error that `job.failed` makes of the first failed resource.
+    """
     outcome = fleet.parallel.run_one(lambda: run(fleet, login, job, doing=doing, counts=counts))
     for failure in outcome.failures:
         raise job.failed(failure)
@@ -28,9 +23,10 @@ def step(fleet: Fleet, login: Login, job: Step, *, doing: str = "connecting", co
 
 
 def run(fleet: Fleet, login: Login, job: Job, *, doing: str = "connecting", counts: bool = True) -> Outcome:
-    """Run a job, show its events and its counts, and keep its log. Work for `Parallel.each`, which stops its session on Ctrl-C.
+    """Run a job, show its events and its counts, and keep its log.
 
-    `doing`: what the live line says until there is something to tell. Raises DerpfleetError for everything that is no failed resource.
+    Call it as the work of `Parallel.each`, which stops its session on Ctrl-C. `doing`: the words of
+    the live line until the first event. Raises DerpfleetError, but not for a failed resource.
     """
 
     def show(event: Event) -> None:
@@ -44,5 +40,6 @@ def run(fleet: Fleet, login: Login, job: Job, *, doing: str = "connecting", coun
         fleet.report.doing(login.name, "")
         raise
     if counts:
-        fleet.report.counts(login.name, outcome.counts, checking=job.mode == "check", seconds=time.monotonic() - started)
+        took_s = time.monotonic() - started
+        fleet.report.counts(login.name, outcome.counts, checking=job.mode == "check", seconds=took_s)
     return outcome

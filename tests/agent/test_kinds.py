@@ -16,7 +16,21 @@ import pytest
 
 from engine import run
 from engine.plan import Plan, sha256
-from engine.resource import Absent, Command, Directory, Exec, File, Firewall, Group, Package, Service, Symlink, Tree, User, Watch
+from engine.resource import (
+    Absent,
+    Command,
+    Directory,
+    Exec,
+    File,
+    Firewall,
+    Group,
+    Package,
+    Service,
+    Symlink,
+    Tree,
+    User,
+    Watch,
+)
 from engine.run import Outcome
 from engine.session import Session
 from inventory.secrets import Secret

@@ -1,6 +1,7 @@
-"""One registration as `invoke deploy` does it, from within a lab: `python -m tests.control.registering '{"site": …, "proved": […]}'`.
+"""Register relays as `invoke deploy` does, from within a lab, and print the outcome as JSON.
 
-Prints what came of it as JSON. `spoil` makes the map one that headscale chokes on, behind the back of our own checks.
+`python -m tests.control.registering '{"site_file": …, "mode": "apply", "proved": […]}'`. `spoil`
+makes the map invalid for headscale, after our own checks.
 """
 
 import json
@@ -36,9 +37,18 @@ def main(site_file, mode, proved, withdrawn=(), ports=None, spoil=False):
         return [map_file, config, service]
 
     ssh = site.headscale.ssh
-    login = Login("headscale", ssh, address=ssh.address, known_hosts=Path(site.known_hosts), base=Path(site.path).parent)
-    outcome = converge(login, Registration(resources=(), ask=facts.ask(site), mode=mode), runs=Path(site.path).parent / "runs")
-    return {"changed": outcome.changed, "failed": [[failure.id, failure.what, failure.why] for failure in outcome.failures]}
+    login = Login(
+        "headscale", ssh, address=ssh.address, known_hosts=Path(site.known_hosts), base=Path(site.path).parent
+    )
+    outcome = converge(
+        login,
+        Registration(resources=(), ask=facts.ask(site), mode=mode),
+        runs=Path(site.path).parent / "runs",
+    )
+    return {
+        "changed": outcome.changed,
+        "failed": [[failure.id, failure.what, failure.why] for failure in outcome.failures],
+    }
 
 
 if __name__ == "__main__":

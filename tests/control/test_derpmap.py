@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from control.derpmap import derpmap, instructions, region_node, warnings, yaml_map, yaml_region
+from control.derpmap import derpmap, region_node, warnings, yaml_map, yaml_region
 from control.headscale.reader import parse_map
+from control.paste import instructions
 from control.yaml_text import plain
 from inventory.document import compose
 from inventory.model import Site
@@ -103,11 +104,13 @@ def test_the_map_in_tailcfgs_own_names(site):
 
 
 def test_default_regions_are_left_out_as_configured(tmp_path):
-    assert derpmap(site_of(SITE + "derpmap: {omit_default_regions: true}\n", tmp_path))["OmitDefaultRegions"] is True
+    site = site_of(SITE + "derpmap: {omit_default_regions: true}\n", tmp_path)
+    assert derpmap(site)["OmitDefaultRegions"] is True
 
 
-def test_a_pin_of_the_site_and_one_that_was_learnt(tmp_path):
-    hosts = site_of(SITE.replace("source: self-signed", f"source: self-signed, pin: {'cd' * 32}"), tmp_path).hosts
+def test_a_learnt_pin_comes_before_that_of_the_site(tmp_path):
+    pinned = SITE.replace("source: self-signed", f"source: self-signed, pin: {'cd' * 32}")
+    hosts = site_of(pinned, tmp_path).hosts
     assert region_node(hosts["ip1"])["CertName"] == "sha256-raw:" + "cd" * 32
     assert region_node(hosts["ip1"], pin="ab" * 32)["CertName"] == "sha256-raw:" + "ab" * 32
     assert "CertName" not in region_node(hosts["hk1"])
@@ -118,28 +121,32 @@ def test_headscales_spelling_is_the_same_in_lower_case(site):
     assert list(region) == ["regionid", "regioncode", "regionname", "latitude", "longitude", "nodes"]
     assert region["nodes"][0]["canport80"] is True
     text = yaml_map(site)
-    assert plain(compose(text)) == {"regions": {host.region.id: yaml_region(host) for host in site.hosts.values()}}
+    assert plain(compose(text)) == {
+        "regions": {host.region.id: yaml_region(host) for host in site.hosts.values()}
+    }
     assert list(parse_map(text)) == [900, 901, 902]
 
 
 def test_warnings(site, tmp_path):
     assert warnings(site) == [
         "The certificate of ip1 is self-signed and its SHA-256 is not known, so no client would accept it: "
-        "invoke deploy --host ip1 reads it on the host; or set hosts.ip1.certificate.pin, if you know it otherwise."
+        "run invoke deploy --host ip1, which reads it on the host; "
+        "or set hosts.ip1.certificate.pin, if you know it."
     ]
     assert warnings(site, pins={"ip1": "ab" * 32}) == []
     alone = site_of(
-        "hosts: {hk1: {domain: hk1.example.org, region: {id: 900, code: hk, name: HK}, certificate: {agree_terms: true}}}\n"
+        "hosts: {hk1: {domain: hk1.example.org, region: {id: 900, code: hk, name: HK}, "
+        "certificate: {agree_terms: true}}}\n"
         "derpmap: {omit_default_regions: true}\n",
         tmp_path,
     )
     assert warnings(alone) == [
-        "derpmap.omit_default_regions leaves clients with a single relay: when it is down, nodes without a direct path are cut off. "
-        "Deploy a second host first."
+        "derpmap.omit_default_regions leaves clients with a single relay: when it is down, "
+        "nodes without a direct path are cut off. Deploy a second host first."
     ]
 
 
-def test_what_to_paste_where_is_what_the_map_is(site):
+def test_the_text_to_paste_is_the_map(site):
     text = instructions(site)
     policy = text[text.index("    {\n") : text.index("\nA headscale")]
     assert json.loads(policy) == {"derpMap": derpmap(site)}
@@ -150,10 +157,12 @@ def test_what_to_paste_where_is_what_the_map_is(site):
     assert text.startswith("This site has no headscale host")
 
 
-def test_a_site_with_headscale_is_not_told_that_it_has_none(tmp_path):
+def test_for_a_site_with_headscale_the_text_names_it(tmp_path):
     text = instructions(site_of(SITE + "headscale: {url: 'https://headscale.example.org'}\n", tmp_path))
     assert text.startswith("https://headscale.example.org gets these regions from `invoke deploy`.")
 
 
 def test_headscale_leaves_default_regions_out_by_having_no_urls(tmp_path):
-    assert "      urls: []" in instructions(site_of(SITE + "derpmap: {omit_default_regions: true}\n", tmp_path))
+    assert "      urls: []" in instructions(
+        site_of(SITE + "derpmap: {omit_default_regions: true}\n", tmp_path)
+    )

@@ -1,5 +1,4 @@
 """The headscale host: resources, refusals and warnings from facts."""
-# ruff: noqa: E501 - a case and its sentence stand together
 
 import hashlib
 from dataclasses import replace
@@ -24,6 +23,8 @@ CONFIG = (FOLDER / "config.yaml").read_text()
 MAP = (FOLDER / "derp.yaml").read_text()
 CONFIG_PATH, MAP_PATH = "/etc/headscale/config.yaml", "/etc/headscale/derp.yaml"
 TICKING = CONFIG.replace("update_frequency: 3h", "update_frequency: 5s")
+URL = "https://controlplane.tailscale.com/derpmap/default"
+QUIET = CONFIG.replace(f"    - {URL}\n", "").replace("urls:", "urls: []")
 
 SITE = """\
 hosts:
@@ -48,7 +49,13 @@ def site_of(text=SITE):
 
 def file(text, **more):
     return FileFact(
-        **{"content": text, "sha256": hashlib.sha256(text.encode()).hexdigest(), "mode": "0640", "owner": "root", "group": "headscale"}
+        **{
+            "content": text,
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "mode": "0640",
+            "owner": "root",
+            "group": "headscale",
+        }
         | more
     )
 
@@ -73,12 +80,14 @@ def facts(
 
 def made(site=None, proved=("hk1",), withdrawn=(), **seen):
     site = site or site_of()
-    map_file, config, service = resources(site, facts(**seen), [site.hosts[name] for name in proved], withdrawn)
+    map_file, config, service = resources(
+        site, facts(**seen), [site.hosts[name] for name in proved], withdrawn
+    )
     assert isinstance(map_file, File) and isinstance(config, File) and isinstance(service, Service)
     return map_file, config, service
 
 
-def test_what_a_look_asks_for():
+def test_the_files_and_commands_that_are_asked_for():
     wanted = ask(site_of())
     assert wanted.files == ("/etc/headscale/*.yaml", "/etc/headscale/*.yml", CONFIG_PATH, MAP_PATH)
     assert wanted.commands["headscale-version"] == ("headscale", "version")
@@ -108,7 +117,9 @@ def test_the_map_is_written_over_exactly_what_was_read():
     assert parse_config(config.content.decode()).paths == (MAP_PATH,)
     assert config.only_if_sha256 == hashlib.sha256(CONFIG.encode()).hexdigest()
     assert {map_file.role, config.role, service.role} == {"headscale"}
-    assert [resource.id for resource in compile_plan([map_file, config, service], mode="apply").resources] == [
+    assert [
+        resource.id for resource in compile_plan([map_file, config, service], mode="apply").resources
+    ] == [
         map_file.id,
         config.id,
         service.id,
@@ -177,22 +188,36 @@ def test_a_unit_that_is_not_enabled_stays_so():
     assert made(unit="LoadState=loaded\nUnitFileState=disabled\n")[2].enabled is False
 
 
+DEBUG = "http://127.0.0.1:9090/debug/"
+WITH_TLS = CONFIG.replace('tls_cert_path: ""', 'tls_cert_path: "/x.pem"')
+
+
 @pytest.mark.parametrize(
     ("seen", "headscale", "health", "served"),
     [
-        ({"config": CONFIG.replace("127.0.0.1:8080", "0.0.0.0:80")}, "", Http(url="http://127.0.0.1:80/health"), "http://127.0.0.1:9090/debug/derp"),
         (
-            {"config": CONFIG.replace('tls_cert_path: ""', 'tls_cert_path: "/x.pem"').replace("127.0.0.1:8080", ":443")},
+            {"config": CONFIG.replace("127.0.0.1:8080", "0.0.0.0:80")},
+            "",
+            Http(url="http://127.0.0.1:80/health"),
+            DEBUG + "derp",
+        ),
+        (
+            {"config": WITH_TLS.replace("127.0.0.1:8080", ":443")},
             "",
             Http(url="https://headscale.example.org/health", connect="127.0.0.1:443", insecure=True),
-            "http://127.0.0.1:9090/debug/derp",
+            DEBUG + "derp",
         ),
-        ({}, "  health: http://10.0.0.1/health\n  metrics: http://10.0.0.1:9/\n", Http(url="http://10.0.0.1/health"), "http://10.0.0.1:9/debug/derp"),
-        ({"version": "v0.26.1"}, "", Http(url="http://127.0.0.1:8080/health"), "http://127.0.0.1:9090/debug/derpmap"),
+        (
+            {},
+            "  health: http://10.0.0.1/health\n  metrics: http://10.0.0.1:9/\n",
+            Http(url="http://10.0.0.1/health"),
+            "http://10.0.0.1:9/debug/derp",
+        ),
+        ({"version": "v0.26.1"}, "", Http(url="http://127.0.0.1:8080/health"), DEBUG + "derpmap"),
         ({"version": "v0.25.0"}, "", Http(url="http://127.0.0.1:8080/health"), None),
-        ({"version": ""}, "", Http(url="http://127.0.0.1:8080/health"), "http://127.0.0.1:9090/debug/derp"),
+        ({"version": ""}, "", Http(url="http://127.0.0.1:8080/health"), DEBUG + "derp"),
     ],
-)  # fmt: skip
+)
 def test_where_headscale_is_asked(seen, headscale, health, served):
     _, _, service = made(site_of(SITE + headscale), **seen)
     assert service.healthy[0] == health
@@ -200,29 +225,59 @@ def test_where_headscale_is_asked(seen, headscale, health, served):
 
 
 OTHER = MAP.replace("910", "920").replace("office", "annex").replace("derp.example.com", "annex.example.com")
+B = "/etc/headscale/b.yaml"
+WITH_B = CONFIG.replace("paths: []", f"paths: [{B}]")
+EMBEDDED = CONFIG.replace("    enabled: false\n", "    enabled: true\n", 1)
 
 REFUSALS = [
-    ({"unit": "LoadState=not-found\n"}, "There is no unit headscale.service on the headscale host: set headscale.unit in the site file."),
-    ({"map": MAP.replace("910", "900")},
-     f"Region 900 in {MAP_PATH} is 'office' at derp.example.com, which is not hk1: give hk1 another id, or take that region out of the file."),
-    ({"map": MAP.replace("office", "hk")}, f"The code hk of hk1 is taken by region 910 ('hk' at derp.example.com) in {MAP_PATH}: give hk1 another one."),
-    ({"map": MAP.replace("910a", "900a")},
-     f"The node name 900a of hk1 is taken by region 910 ('office' at derp.example.com) in {MAP_PATH}: give hk1 another region id."),
-    ({"config": CONFIG.replace("paths: []", "paths: [/etc/headscale/b.yaml]"), "/etc/headscale/b.yaml": OTHER.replace("920", "900")},
-     "Region 900 is in /etc/headscale/b.yaml, too, and of two files headscale takes the last: take it out there, or set headscale.derp_map to that file."),
-    ({"config": CONFIG.replace("paths: []", "paths: [/etc/headscale/b.yaml]"), "/etc/headscale/b.yaml": OTHER.replace("annex.example.com", "hk1.example.org")},
-     "hk1.example.org is in the map already, as region 920 ('annex' at hk1.example.org) in /etc/headscale/b.yaml: take it out there."),
-    ({"config": CONFIG.replace("    enabled: false\n", "    enabled: true\n", 1).replace("999", "900")},
-     "Region 900 is that of headscale's own relay (derp.server.region_id): give hk1 another id."),
-    ({"config": CONFIG.replace("    enabled: false\n", "    enabled: true\n", 1).replace('"headscale"', "hk")},
-     "The code hk is that of headscale's own relay (derp.server.region_code): give hk1 another code."),
-    ({"config": CONFIG.replace("tail.example.net", "example.org")},
-     "hk1.example.org lies under dns.base_domain example.org: nodes would ask MagicDNS for it, through the tunnel that needs the relay. "
-     "Give the relay a name outside of it."),
-    ({"version": "v0.23.0"},
-     "headscale 0.23.0 has no /verify, so hk1 would refuse everybody: upgrade headscale to 0.24 or newer, "
-     "or set hosts.hk1.relay.open or .verify_client_url."),
-]  # fmt: skip
+    (
+        {"unit": "LoadState=not-found\n"},
+        "There is no unit headscale.service on the headscale host: set headscale.unit in the site file.",
+    ),
+    (
+        {"map": MAP.replace("910", "900")},
+        f"Region 900 in {MAP_PATH} is 'office' at derp.example.com, which is not hk1: give hk1 another id, "
+        "or take that region out of the file.",
+    ),
+    (
+        {"map": MAP.replace("office", "hk")},
+        f"The code hk of hk1 is taken by region 910 ('hk' at derp.example.com) in {MAP_PATH}: "
+        "give hk1 another one.",
+    ),
+    (
+        {"map": MAP.replace("910a", "900a")},
+        f"The node name 900a of hk1 is taken by region 910 ('office' at derp.example.com) in {MAP_PATH}: "
+        "give hk1 another region id.",
+    ),
+    (
+        {"config": WITH_B, B: OTHER.replace("920", "900")},
+        f"Region 900 is in {B}, too, and headscale uses the last of two files: take it out there, "
+        "or set headscale.derp_map to that file.",
+    ),
+    (
+        {"config": WITH_B, B: OTHER.replace("annex.example.com", "hk1.example.org")},
+        f"hk1.example.org is in the map already, as region 920 ('annex' at hk1.example.org) in {B}: "
+        "take it out there.",
+    ),
+    (
+        {"config": EMBEDDED.replace("999", "900")},
+        "Region 900 is that of headscale's own relay (derp.server.region_id): give hk1 another id.",
+    ),
+    (
+        {"config": EMBEDDED.replace('"headscale"', "hk")},
+        "The code hk is that of headscale's own relay (derp.server.region_code): give hk1 another code.",
+    ),
+    (
+        {"config": CONFIG.replace("tail.example.net", "example.org")},
+        "hk1.example.org is under dns.base_domain example.org: nodes would ask MagicDNS for it, "
+        "through the tunnel that needs the relay. Give the relay a name outside of that domain.",
+    ),
+    (
+        {"version": "v0.23.0"},
+        "headscale 0.23.0 has no /verify, so hk1 would refuse every client: upgrade headscale to 0.24 or "
+        "newer, or set hosts.hk1.relay.open or .verify_client_url.",
+    ),
+]
 
 
 @pytest.mark.parametrize(("seen", "sentence"), REFUSALS, ids=range(len(REFUSALS)))
@@ -244,14 +299,21 @@ def test_a_self_signed_certificate_needs_a_pin():
     assert parse_map(map_file.content.decode())[900]["nodes"][0]["certname"] == "sha256-raw:" + "ab" * 32
 
 
-def test_all_reasons_are_told_at_once():
-    seen = facts(map=MAP.replace("office", "hk"), config=CONFIG.replace("tail.example.net", "example.org"), version="v0.23.0")
+def test_all_reasons_are_given_at_once():
+    seen = facts(
+        map=MAP.replace("office", "hk"),
+        config=CONFIG.replace("tail.example.net", "example.org"),
+        version="v0.23.0",
+    )
     assert len(refusals(site_of(), seen, [site_of().hosts["hk1"]])) == 3
+
+
+NO_MAGIC_DNS = CONFIG.replace("magic_dns: true", "magic_dns: false")
 
 
 @pytest.mark.parametrize("seen", [
     {"config": CONFIG.replace("tail.example.net", "k1.example.org")},  # not a whole label
-    {"config": CONFIG.replace("tail.example.net", "example.org").replace("magic_dns: true", "magic_dns: false")},
+    {"config": NO_MAGIC_DNS.replace("tail.example.net", "example.org")},
     {"config": CONFIG.replace("999", "900")},  # headscale's own relay is off
     {"/etc/headscale/unused.yaml": OTHER.replace("920", "900")},  # not under derp.paths
     {"unit": ""},
@@ -264,13 +326,14 @@ def test_the_last_region_is_not_taken_away():
     site = site_of()
     alone = made()[0].content.decode().replace("1: null", "")
     only_ours = merge(alone, put={}, remove=[910])
-    no_urls = CONFIG.replace("    - https://controlplane.tailscale.com/derpmap/default\n", "").replace("urls:", "urls: []")
     hk1 = site.hosts["hk1"]
-    sentence = "No region would be left, and headscale does not start with none: register another relay first."
-    assert refusals(site, facts(map=only_ours, config=no_urls), [], [hk1]) == [sentence]
-    assert refusals(site, facts(map=only_ours, config=no_urls), [site.hosts["sg1"]], [hk1]) == []
+    sentence = (
+        "No region would be left, and headscale does not start with none: register another relay first."
+    )
+    assert refusals(site, facts(map=only_ours, config=QUIET), [], [hk1]) == [sentence]
+    assert refusals(site, facts(map=only_ours, config=QUIET), [site.hosts["sg1"]], [hk1]) == []
     assert refusals(site, facts(map=only_ours), [], [hk1]) == []
-    assert refusals(site, facts(map=alone, config=no_urls), [], [hk1]) == []
+    assert refusals(site, facts(map=alone, config=QUIET), [], [hk1]) == []
 
 
 def test_a_host_is_not_registered_and_withdrawn_at_once():
@@ -294,26 +357,30 @@ def test_a_changed_id_is_added_beside_the_old_one_and_that_goes_when_it_is_withd
     ("seen", "what", "why"),
     [
         ({"config": None}, "there is no /etc/headscale/config.yaml on the headscale host", ""),
-        ({"config": "a: [\n"}, "/etc/headscale/config.yaml cannot be read", "line 2: while parsing a flow node: expected the node content, but found '<stream end>'"),
+        (
+            {"config": "a: [\n"},
+            "/etc/headscale/config.yaml cannot be read",
+            "line 2: while parsing a flow node: expected the node content, but found '<stream end>'",
+        ),
         (
             {"map": MAP.replace("regioncode", "regionCode").replace("910:", "'910':")},
-            "/etc/headscale/derp.yaml is no map that headscale would read as it is meant",
+            "headscale would not read /etc/headscale/derp.yaml as it is meant",
             "line 5: the region id 910 is in quotes: headscale stops at it, ids are bare numbers here",
         ),
         (
-            {"config": CONFIG.replace("paths: []", "paths: [/etc/headscale/b.yaml]"), "/etc/headscale/b.yaml": "Regions: {}\n"},
-            "/etc/headscale/b.yaml is no map that headscale would read as it is meant",
+            {"config": WITH_B, B: "Regions: {}\n"},
+            "headscale would not read /etc/headscale/b.yaml as it is meant",
             "line 1: headscale skips 'Regions': here it is 'regions'",
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_even_be_read(seen, what, why):
+def test_a_file_that_cannot_be_read(seen, what, why):
     with pytest.raises(HeadscaleRefused) as caught:
         refusals(site_of(), facts(**seen), [])
     assert (caught.value.what, caught.value.why) == (what, why)
 
 
-def test_what_cannot_be_changed_in_place():
+def test_a_map_that_cannot_be_changed_in_place():
     with pytest.raises(HeadscaleRefused) as caught:
         made(map="homeparams: &none {}\nregions: *none\n")
     assert "cannot be changed in place" in caught.value.why
@@ -321,7 +388,7 @@ def test_what_cannot_be_changed_in_place():
 
 def test_a_file_that_is_no_text():
     seen = replace(DEBIAN_12, files={CONFIG_PATH: file(CONFIG, content=None)})
-    with pytest.raises(HeadscaleRefused, match="no text file"):
+    with pytest.raises(HeadscaleRefused, match="not a text file"):
         refusals(site_of(), seen, [])
 
 
@@ -330,25 +397,56 @@ def test_a_site_without_headscale():
         ask(site_of(SITE[: SITE.index("headscale:")]))
 
 
-QUIET = CONFIG.replace("    - https://controlplane.tailscale.com/derpmap/default\n", "").replace("urls:", "urls: []")
-URLS = "/etc/headscale/config.yaml: derp.urls is fetched at every start (https://controlplane.tailscale.com/derpmap/default). "
+URLS = (
+    f"{CONFIG_PATH}: derp.urls is fetched at every start ({URL}). headscale does not start when that fails, "
+    "as in mainland China or when DNS comes up late; if your own relays are enough, `urls: []` avoids it."
+)
 WARNINGS = [
     ("", {"config": QUIET}, []),
-    ("", {}, [URLS + "headscale does not start when that fails, as in mainland China or when DNS comes up late; with relays of your own, `urls: []` avoids it."]),
-    ("derpmap: {omit_default_regions: true}\n", {}, [
-        URLS + "headscale does not start when that fails, as in mainland China or when DNS comes up late; with relays of your own, `urls: []` avoids it.",
-        "/etc/headscale/config.yaml: derpmap.omit_default_regions is set in the site file, but derp.urls brings regions of others into the map.",
-    ]),
-    ("", {"config": QUIET, "version": "v0.26.1"}, ["headscale 0.26.1 starts even when a file or URL of the map cannot be read, and then lacks its regions. 0.27 does not."]),
-    ("", {"config": QUIET.replace("auto_update_enabled: true", "auto_update_enabled: false")}, [
-        "/etc/headscale/config.yaml: derp.auto_update_enabled is off, so each change of the map restarts headscale. Traffic goes on, and nodes see the "
-        "new map some 10 s later. With auto_update_enabled: true and update_frequency: 30s, a new region needs no restart.",
-    ]),
-    ("", {"config": QUIET.replace("127.0.0.1:9090", '""')}, ["headscale shows nowhere which map it serves (metrics_listen_addr, 0.26 or newer): only its /health is waited for."]),
-    ("", {"config": QUIET.replace("paths: []", "paths: [/opt/x.yaml]")}, [
-        "/etc/headscale/config.yaml: /opt/x.yaml under derp.paths was not read: a region in it that clashes with ours cannot be seen.",
-    ]),
-]  # fmt: skip
+    ("", {}, [URLS]),
+    (
+        "derpmap: {omit_default_regions: true}\n",
+        {},
+        [
+            URLS,
+            f"{CONFIG_PATH}: derpmap.omit_default_regions is set in the site file, "
+            "but derp.urls brings regions of others into the map.",
+        ],
+    ),
+    (
+        "",
+        {"config": QUIET, "version": "v0.26.1"},
+        [
+            "headscale 0.26.1 starts even when it cannot read a file or URL of the map, and then lacks its "
+            "regions. 0.27 does not start then."
+        ],
+    ),
+    (
+        "",
+        {"config": QUIET.replace("auto_update_enabled: true", "auto_update_enabled: false")},
+        [
+            f"{CONFIG_PATH}: derp.auto_update_enabled is off, so each change of the map restarts headscale. "
+            "Traffic goes on, and nodes see the new map about 10 s later. "
+            "With auto_update_enabled: true and update_frequency: 30s, a new region needs no restart."
+        ],
+    ),
+    (
+        "",
+        {"config": QUIET.replace("127.0.0.1:9090", '""')},
+        [
+            "headscale does not show which map it serves: that needs metrics_listen_addr, and 0.26 or newer. "
+            "So a deploy waits only for its /health."
+        ],
+    ),
+    (
+        "",
+        {"config": QUIET.replace("paths: []", "paths: [/opt/x.yaml]")},
+        [
+            f"{CONFIG_PATH}: /opt/x.yaml under derp.paths was not read, "
+            "so a region in it may conflict with ours."
+        ],
+    ),
+]
 
 
 @pytest.mark.parametrize(("more", "seen", "said"), WARNINGS, ids=range(len(WARNINGS)))
@@ -356,6 +454,6 @@ def test_warnings(more, seen, said):
     assert warnings(site_of(SITE + more), facts(**seen)) == said
 
 
-def test_a_plain_control_server_loses_its_nodes():
+def test_a_control_server_without_https_loses_its_nodes():
     [said] = warnings(site_of(SITE.replace("https://headscale", "http://headscale")), facts(config=QUIET))
-    assert said.startswith("http://headscale.example.org is not https: ")
+    assert said.startswith("http://headscale.example.org is not https. ")

@@ -1,4 +1,4 @@
-"""headscale's configuration: what we read of it, and the one line that we add."""
+"""headscale's configuration: the settings that are read, and the one line that is added."""
 
 import difflib
 from dataclasses import replace
@@ -32,7 +32,11 @@ def test_the_sample():
 @pytest.mark.parametrize(
     ("old", "new", "change"),
     [
-        ("paths: []", "paths: [derp.yaml, /a/../b.yaml]", {"paths": ("/var/lib/headscale/derp.yaml", "/b.yaml")}),
+        (
+            "paths: []",
+            "paths: [derp.yaml, /a/../b.yaml]",
+            {"paths": ("/var/lib/headscale/derp.yaml", "/b.yaml")},
+        ),
         ("paths: []", "paths: /a.yaml /b.yaml", {"paths": ("/a.yaml", "/b.yaml")}),
         ("  paths: []\n", "", {"paths": ()}),
         ("paths: []", "Paths: [/a.yaml]", {"paths": ("/a.yaml",)}),  # viper ignores the case of keys
@@ -53,7 +57,7 @@ def test_the_sample():
         ("metrics_listen_addr: 127.0.0.1:9090", "metrics_listen_addr: :9100", {"metrics": "127.0.0.1:9100"}),
     ],
 )
-def test_what_is_read(old, new, change):
+def test_the_settings_that_are_read(old, new, change):
     assert old in SAMPLE
     assert parse_config(SAMPLE.replace(old, new, 1)) == replace(READ, **change)
 
@@ -76,13 +80,21 @@ def test_what_is_read(old, new, change):
 def test_the_one_line_that_is_added(old, new, diff):
     before = SAMPLE.replace(old, new, 1)
     after = with_path(before, OURS)
-    assert [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[0] in "+-"] == diff
+    assert [
+        line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[0] in "+-"
+    ] == diff
     assert OURS in parse_config(after).paths
     assert with_path(after, OURS) == after
 
 
 @pytest.mark.parametrize(
-    "text", ["server_url: http://x\n", "server_url: http://x\nderp:\n", "derp: {server: {enabled: false}}\n", "derp: {}"]
+    "text",
+    [
+        "server_url: http://x\n",
+        "server_url: http://x\nderp:\n",
+        "derp: {server: {enabled: false}}\n",
+        "derp: {}",
+    ],
 )
 def test_a_section_that_is_not_there_is_made(text):
     assert parse_config(with_path(text, OURS)).paths == (OURS,)
@@ -91,22 +103,22 @@ def test_a_section_that_is_not_there_is_made(text):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "it is no mapping"),
-        ("- a\n", "it is no mapping"),
+        ("", "it is not a mapping"),
+        ("- a\n", "it is not a mapping"),
         ("a: [\n", "line 2: while parsing a flow node: expected the node content, but found '<stream end>'"),
-        ("a: 1\na: 2\n", "line 2: the key a stands here twice"),
-        ("derp: 7\n", "derp is no section"),
-        ("derp: {paths: {a: 1}}\n", "derp.paths is no list of texts"),
-        ("derp: {urls: [1]}\n", "derp.urls is no list of texts"),
+        ("a: 1\na: 2\n", "line 2: the key a is here twice"),
+        ("derp: 7\n", "derp is not a mapping"),
+        ("derp: {paths: {a: 1}}\n", "derp.paths is not a list of texts"),
+        ("derp: {urls: [1]}\n", "derp.urls is not a list of texts"),
     ],
 )
-def test_what_cannot_be_read(text, words):
+def test_a_file_that_cannot_be_read(text, words):
     with pytest.raises(BadConfig) as caught:
         parse_config(text)
     assert str(caught.value) == words
 
 
-def test_what_cannot_be_changed_in_place_is_left_to_a_person():
+def test_a_file_that_cannot_be_changed_in_place_is_left_to_a_person():
     text = "x: &none []\nderp: {paths: *none}\n"
     with pytest.raises(BadConfig, match="by hand, restart headscale"):
         with_path(text, OURS)
@@ -114,7 +126,7 @@ def test_what_cannot_be_changed_in_place_is_left_to_a_person():
 
 @settings(max_examples=100)
 @given(st.data())
-def test_no_text_at_all_does_anything_but_say_what_is_wrong(data):
+def test_any_text_is_changed_or_refused_with_a_reason(data):
     text = SAMPLE[SAMPLE.index("derp:") : SAMPLE.index("database:")]
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(text)))

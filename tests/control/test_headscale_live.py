@@ -1,4 +1,7 @@
-"""A real headscale, on loopback: it takes up what we write, by a restart or by itself, and does with other files what we say it does."""
+"""A real headscale, on loopback.
+
+It loads our map, by a restart or by itself, and treats other files as our reader says.
+"""
 
 import hashlib
 import json
@@ -41,7 +44,10 @@ def free_port():
 
 
 class Running:
-    """headscale in a folder, with the sample configuration moved there; `facts` are what an agent would tell."""
+    """headscale in a folder, with the sample configuration moved there.
+
+    `facts` are those that an agent would report.
+    """
 
     def __init__(self, program, folder, *, change=lambda config: config, map_text=OTHERS):
         self.program, self.folder = program, folder
@@ -50,15 +56,21 @@ class Running:
         for name in ("8080", "9090", "50443"):
             text = text.replace(f"127.0.0.1:{name}", f"127.0.0.1:{free_port()}")
         text = re.sub(r"/var/(lib|run)/headscale", str(folder), text)
-        text = text.replace("    - https://controlplane.tailscale.com/derpmap/default\n", "").replace("  urls:\n", "  urls: []\n")
-        self.config.write_text(change(text.replace("disable_check_updates: false", "disable_check_updates: true")))
+        text = text.replace("    - https://controlplane.tailscale.com/derpmap/default\n", "").replace(
+            "  urls:\n", "  urls: []\n"
+        )
+        self.config.write_text(
+            change(text.replace("disable_check_updates: false", "disable_check_updates: true"))
+        )
         if map_text is not None:
             self.map.write_text(map_text)
         self.site = Site(
             path=str(folder / "site.yml"),
             known_hosts="/dev/null",
             hosts={name: host(id, name) for id, name in ((900, "hk"), (901, "sg"))},
-            headscale=Headscale(url="https://headscale.example.org", config=str(self.config), derp_map=str(self.map)),
+            headscale=Headscale(
+                url="https://headscale.example.org", config=str(self.config), derp_map=str(self.map)
+            ),
         )
         self.process = None
 
@@ -69,20 +81,28 @@ class Running:
             DEBIAN_12,
             files={
                 str(path): FileFact(
-                    content=path.read_text(), sha256=hashlib.sha256(path.read_bytes()).hexdigest(), mode="0600", owner="root", group="root"
+                    content=path.read_text(),
+                    sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+                    mode="0600",
+                    owner="root",
+                    group="root",
                 )
                 for path in there
             },
             commands={
                 "headscale-version": Output(status=0, stdout=version, stderr=""),
-                "headscale-unit": Output(status=0, stdout="LoadState=loaded\nUnitFileState=enabled\nCanReload=yes\n", stderr=""),
+                "headscale-unit": Output(
+                    status=0, stdout="LoadState=loaded\nUnitFileState=enabled\nCanReload=yes\n", stderr=""
+                ),
             },
         )
 
     def write(self, *names, withdrawn=()):
-        """The files of the resources, as the agent writes them; returns the service."""
+        """Write the files of the resources as the agent does, and return the service."""
         hosts = self.site.hosts
-        *files, service = resources(self.site, self.facts(), [hosts[name] for name in names], [hosts[name] for name in withdrawn])
+        *files, service = resources(
+            self.site, self.facts(), [hosts[name] for name in names], [hosts[name] for name in withdrawn]
+        )
         for file in files:
             beside = Path(file.path + ".new")
             beside.write_bytes(file.content)
@@ -91,7 +111,9 @@ class Running:
 
     def start(self):
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([self.program, "-c", self.config, "serve"], cwd=self.folder, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [self.program, "-c", self.config, "serve"], cwd=self.folder, stdout=log, stderr=log
+            )
 
     def stop(self):
         if self.process is not None:
@@ -100,7 +122,7 @@ class Running:
             self.process = None
 
     def await_health(self, service):
-        """How long it took until every condition held."""
+        """Wait until every condition holds, and return the seconds that this took."""
         began = time.monotonic()
         while (
             left := [condition.url for condition in service.healthy if not holds(condition)]
@@ -111,7 +133,7 @@ class Running:
         return time.monotonic() - began
 
     def refuses_to_start(self, map_text):
-        """What it says when it does not come up; "" when it does."""
+        """Return the log when headscale does not start; "" when it does."""
         self.map.write_text(map_text)
         health = Http(url=f"http://{parse_config(self.config.read_text()).listen}/health")
         self.start()
@@ -123,7 +145,12 @@ class Running:
 
 
 def host(id, name):
-    return Host(name=name, domain=f"{name}1.example.com", region=Region(id=id, code=name, name=name), ipv4=f"198.51.100.{id - 800}")
+    return Host(
+        name=name,
+        domain=f"{name}1.example.com",
+        region=Region(id=id, code=name, name=name),
+        ipv4=f"198.51.100.{id - 800}",
+    )
 
 
 def get(url, accept="*/*"):
@@ -164,7 +191,9 @@ def test_a_restart_serves_our_regions_beside_those_of_others(run):
     headscale.await_health(service)
     regions = served(service)
     assert {int(id) for id in regions} == {900, 901, 910}
-    assert regions["900"]["nodes"] == [{"name": "900a", "hostname": "hk1.example.com", "derp_port": 443, "stun_port": 3478}]
+    assert regions["900"]["nodes"] == [
+        {"name": "900a", "hostname": "hk1.example.com", "derp_port": 443, "stun_port": 3478}
+    ]
     assert regions["910"]["region_name"] == "The office"
 
     service = headscale.write("sg", withdrawn=["hk"])
@@ -211,7 +240,7 @@ def test_a_headscale_that_had_no_region_comes_up_with_ours(run):
         ("derpport: 0", "derpprt: 443", ""),
     ],
 )
-def test_what_we_refuse_headscale_skips_or_chokes_on(run, old, new, words):
+def test_headscale_skips_or_rejects_the_lines_that_we_refuse(run, old, new, words):
     assert old in OTHERS
     headscale = run(
         change=lambda config: config.replace(

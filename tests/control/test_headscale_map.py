@@ -1,4 +1,4 @@
-"""Our regions in a file with those of others: what goes in, what stays, and in which order regions come and go."""
+"""Our regions in a file with regions of others, and the order in which regions come and go."""
 
 import difflib
 import json
@@ -46,7 +46,10 @@ def test_the_same_again_changes_nothing():
 def test_a_changed_port_is_one_line_and_comments_in_our_region_stay():
     before = merge(SAMPLE, put=regions_of(HK)).replace("derpport: 443", "derpport: 443  # as agreed")
     after = merge(before, put=regions_of(host(900, ports={"https": 3489})))
-    assert changed(before, after) == ["-         derpport: 443  # as agreed", "+         derpport: 3489  # as agreed"]
+    assert changed(before, after) == [
+        "-         derpport: 443  # as agreed",
+        "+         derpport: 3489  # as agreed",
+    ]
 
 
 def test_a_region_is_taken_out_and_the_rest_is_as_it_was():
@@ -64,7 +67,9 @@ def test_flow_style_stays_flow_style():
     before = "regions: {910: {regionid: 910, nodes: [{name: a, regionid: 910, hostname: x}]}}  # terse\n"
     after = merge(before, put=regions_of(HK))
     assert parse_map(after) == parse_map(before) | regions_of(HK)
-    assert after.startswith("regions: {910: {regionid: 910, nodes: [{name: a, regionid: 910, hostname: x}]}, 900: {")
+    assert after.startswith(
+        "regions: {910: {regionid: 910, nodes: [{name: a, regionid: 910, hostname: x}]}, 900: {"
+    )
     assert after.endswith("}  # terse\n")
 
 
@@ -83,17 +88,25 @@ REGION = st.builds(
         "regionid": id,
         "regioncode": f"c{id}",
         "regionname": name,
-        "nodes": [{"name": f"n{id}", "regionid": id, "hostname": f"h{id}.example.com", **extra} for extra in nodes],
+        "nodes": [
+            {"name": f"n{id}", "regionid": id, "hostname": f"h{id}.example.com", **extra} for extra in nodes
+        ],
     },
     st.integers(1, 899),
     st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"]), min_size=1, max_size=12),
-    st.lists(st.dictionaries(st.sampled_from(["derpport", "stunport"]), st.integers(0, 65535)), min_size=1, max_size=1),
+    st.lists(
+        st.dictionaries(st.sampled_from(["derpport", "stunport"]), st.integers(0, 65535)),
+        min_size=1,
+        max_size=1,
+    ),
 )
 
 
 @settings(max_examples=150)
-@given(st.lists(REGION, max_size=4, unique_by=lambda region: region["regionid"]), st.integers(1, 4), st.data())
-def test_whatever_others_wrote_stays_to_the_byte(regions, width, data):
+@given(
+    st.lists(REGION, max_size=4, unique_by=lambda region: region["regionid"]), st.integers(1, 4), st.data()
+)
+def test_the_text_of_others_stays_to_the_byte(regions, width, data):
     text = "# head\nregions:\n" if regions else "# head\n"
     for region in regions:
         pad = " " * width
@@ -110,7 +123,9 @@ def test_which_region_is_a_hosts_own():
     assert is_of(yaml_region(HK), HK)
     assert is_of(yaml_region(HK), host(900, ports={"https": 3489}))
     assert is_of(yaml_region(HK), HK.model_copy(update={"domain": "moved.example.org"}))
-    assert is_of(yaml_region(HK), HK.model_copy(update={"region": Region(id=900, code="hkg", name="Hong Kong")}))
+    assert is_of(
+        yaml_region(HK), HK.model_copy(update={"region": Region(id=900, code="hkg", name="Hong Kong")})
+    )
     assert not is_of(yaml_region(HK), SG)
     assert not is_of(None, HK)
 
@@ -118,14 +133,16 @@ def test_which_region_is_a_hosts_own():
 def test_added_and_changed_regions_need_one_step():
     moved = host(901, "sg", ports={"https": 3489})
     assert plan_registration(regions_of(SG), [HK, moved]) == [
-        Step("add", "hk", 900, "a new region disturbs nobody"),
+        Step("add", "hk", 900, "a new region disturbs no client"),
         Step("change", "sg", 901, "clients redial a region whose address changed at once"),
     ]
     assert plan_registration(regions_of(HK), [HK]) == []
 
 
 def test_a_pin_is_part_of_a_region():
-    assert [step.action for step in plan_registration(regions_of(HK), [HK], pins={"hk": "ab" * 32})] == ["change"]
+    assert [step.action for step in plan_registration(regions_of(HK), [HK], pins={"hk": "ab" * 32})] == [
+        "change"
+    ]
 
 
 def test_a_changed_id_is_added_first_and_the_old_one_goes_only_behind_a_stopped_relay():
@@ -139,7 +156,7 @@ def test_a_changed_id_is_added_first_and_the_old_one_goes_only_behind_a_stopped_
     ]
 
 
-def test_no_plan_removes_what_was_not_stopped_before():
+def test_no_plan_removes_a_region_that_was_not_stopped_before():
     for current in (regions_of(HK), regions_of(HK, SG), {}, {1: None}):
         for wanted in ([host(905)], [host(905), host(906, "sg")], [HK]):
             stopped = set()

@@ -11,7 +11,11 @@ from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
-MAP, CONFIG, SERVICE = "file:/etc/headscale/derp.yaml", "file:/etc/headscale/config.yaml", "service:headscale.service"
+MAP, CONFIG, SERVICE = (
+    "file:/etc/headscale/derp.yaml",
+    "file:/etc/headscale/config.yaml",
+    "service:headscale.service",
+)
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -81,7 +85,13 @@ def test_a_map_that_headscale_does_not_come_back_with_is_put_back(stage, registe
 
 
 def test_a_configuration_that_does_not_name_the_map_gets_one_line(stage, register):
-    on_hs1(stage, "sed", "-i", "s|^    - /etc/headscale/derp.yaml.*|    - /etc/headscale/others.yaml|", "/etc/headscale/config.yaml")
+    on_hs1(
+        stage,
+        "sed",
+        "-i",
+        "s|^    - /etc/headscale/derp.yaml.*|    - /etc/headscale/others.yaml|",
+        "/etc/headscale/config.yaml",
+    )
     on_hs1(stage, "mv", "/etc/headscale/derp.yaml", "/etc/headscale/others.yaml")
     before = on_hs1(stage, "cat", "/etc/headscale/config.yaml").splitlines()
 
@@ -90,5 +100,7 @@ def test_a_configuration_that_does_not_name_the_map_gets_one_line(stage, registe
     assert [line for line in after if line not in before] == ['    - "/etc/headscale/derp.yaml"']
     assert [line for line in before if line not in after] == []
     assert served(stage) == {"901", "910"}
-    owners = on_hs1(stage, "stat", "-c", "%a %U %G", "/etc/headscale/config.yaml", "/etc/headscale/derp.yaml").split("\n")
+    owners = on_hs1(
+        stage, "stat", "-c", "%a %U %G", "/etc/headscale/config.yaml", "/etc/headscale/derp.yaml"
+    ).split("\n")
     assert owners[0] == owners[1]

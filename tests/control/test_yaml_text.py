@@ -28,13 +28,33 @@ CASES = {
         ["-   paths: []  # none", '+   paths: ["/x"]  # none'],
     ),
     "flow list": ("a: [x, 'y']\n", lambda d: d["a"].append("z"), ["- a: [x, 'y']", "+ a: [x, 'y', \"z\"]"]),
-    "flow list over lines": ("a: [\n  x,\n  y,\n]\n", lambda d: d["a"].append("z"), ["-   y,", '+   y, "z",']),
+    "flow list over lines": (
+        "a: [\n  x,\n  y,\n]\n",
+        lambda d: d["a"].append("z"),
+        ["-   y,", '+   y, "z",'],
+    ),
     "block list": ("a:\n  - x  # ex\n\nb: 1\n", lambda d: d["a"].append("z"), ['+   - "z"']),
     "block list not indented": ("a:\n- x\n- y\nb: 1\n", lambda d: d["a"].append("z"), ['+ - "z"']),
-    "no value": ("a:\n  paths:\n  b: 1\n", lambda d: d["a"].__setitem__("paths", ["/x"]), ["-   paths:", '+   paths: ["/x"]']),
-    "no key": ("a:\n  b: 1\n\n# end\nc: 2\n", lambda d: d["a"].__setitem__("paths", ["/x"]), ["+   paths:", '+     - "/x"']),
-    "no section": ("c: 2\n# end", lambda d: d.__setitem__("a", {"paths": ["/x"]}), ["+ a:", "+   paths:", '+     - "/x"']),
-    "flow section": ("a: {b: 1}\n", lambda d: d["a"].__setitem__("paths", ["/x"]), ["- a: {b: 1}", '+ a: {b: 1, paths: ["/x"]}']),
+    "no value": (
+        "a:\n  paths:\n  b: 1\n",
+        lambda d: d["a"].__setitem__("paths", ["/x"]),
+        ["-   paths:", '+   paths: ["/x"]'],
+    ),
+    "no key": (
+        "a:\n  b: 1\n\n# end\nc: 2\n",
+        lambda d: d["a"].__setitem__("paths", ["/x"]),
+        ["+   paths:", '+     - "/x"'],
+    ),
+    "no section": (
+        "c: 2\n# end",
+        lambda d: d.__setitem__("a", {"paths": ["/x"]}),
+        ["+ a:", "+   paths:", '+     - "/x"'],
+    ),
+    "flow section": (
+        "a: {b: 1}\n",
+        lambda d: d["a"].__setitem__("paths", ["/x"]),
+        ["- a: {b: 1}", '+ a: {b: 1, paths: ["/x"]}'],
+    ),
     "empty flow mapping": (
         "a: {}  # none\nb: 1\n",
         lambda d: d["a"].__setitem__(900, {"x": 1}),
@@ -43,23 +63,43 @@ CASES = {
     "a scalar": ("a: 1   # one\n", lambda d: d.__setitem__("a", 2), ["- a: 1   # one", "+ a: 2   # one"]),
     "a type": ("a: '1'\n", lambda d: d.__setitem__("a", 1), ["- a: '1'", "+ a: 1"]),
     "removal": ("a: 1\n# of b\nb:\n  c: 2\nd: 3\n", lambda d: d.pop("b"), ["- b:", "-   c: 2"]),
-    "removal in flow": ("a: {b: 1, c: 2, d: 3}\n", lambda d: d["a"].pop("c"), ["- a: {b: 1, c: 2, d: 3}", "+ a: {b: 1, d: 3}"]),
-    "last removal in flow": ("a: {b: 1, c: 2}\n", lambda d: d["a"].pop("c"), ["- a: {b: 1, c: 2}", "+ a: {b: 1}"]),
+    "removal in flow": (
+        "a: {b: 1, c: 2, d: 3}\n",
+        lambda d: d["a"].pop("c"),
+        ["- a: {b: 1, c: 2, d: 3}", "+ a: {b: 1, d: 3}"],
+    ),
+    "last removal in flow": (
+        "a: {b: 1, c: 2}\n",
+        lambda d: d["a"].pop("c"),
+        ["- a: {b: 1, c: 2}", "+ a: {b: 1}"],
+    ),
     "emptied": ("a:\n  b: 1\nc: 2\n", lambda d: d["a"].clear(), ["- a:", "-   b: 1", "+ a: {}"]),
     "a comment that belongs to the last entry": (
         "a:\n  b:\n    c: 1\n    # d: 2\n# of e\ne: 1\n",
         lambda d: d["a"].__setitem__("n", 1),
         ["+   n: 1"],
     ),
-    "a block scalar at the end": ("a:\n  b: |\n    text\n    more\n\nc: 1\n", lambda d: d["a"].__setitem__("n", 1), ["+   n: 1"]),
-    "a list item": ("a:\n  - name: x   # ex\n    b: 1\n", lambda d: d["a"][0].update(b=2, c=3), ["-     b: 1", "+     b: 2", "+     c: 3"]),
-    "a shorter list": ("a:\n  - x\n  - y # why\n  - z\nb: 1\n", lambda d: d["a"].__delitem__(slice(1, None)), ["-   - y # why", "-   - z"]),
+    "a block scalar at the end": (
+        "a:\n  b: |\n    text\n    more\n\nc: 1\n",
+        lambda d: d["a"].__setitem__("n", 1),
+        ["+   n: 1"],
+    ),
+    "a list item": (
+        "a:\n  - name: x   # ex\n    b: 1\n",
+        lambda d: d["a"][0].update(b=2, c=3),
+        ["-     b: 1", "+     b: 2", "+     c: 3"],
+    ),
+    "a shorter list": (
+        "a:\n  - x\n  - y # why\n  - z\nb: 1\n",
+        lambda d: d["a"].__delitem__(slice(1, None)),
+        ["-   - y # why", "-   - z"],
+    ),
     "windows line ends": ("a: 1\r\nb: 2\r\n", lambda d: d.__setitem__("c", 3), ["+ c: 3"]),
 }
 
 
 @pytest.mark.parametrize(("text", "change", "diff"), CASES.values(), ids=CASES)
-def test_only_what_differs_is_written(text, change, diff):
+def test_only_the_differences_are_written(text, change, diff):
     wanted = read(text)
     change(wanted)
     result = patch(text, wanted)
@@ -68,9 +108,12 @@ def test_only_what_differs_is_written(text, change, diff):
     assert result.count("\r\n") in (0, result.count("\n"))
 
 
-def test_an_added_entry_stands_behind_the_comments_of_the_one_before():
+def test_an_added_entry_is_behind_the_comments_of_the_one_before():
     text = "a:\n  b:\n    c: 1\n    # d: 2\n# of e\ne: 1\n"
-    assert patch(text, {"a": {"b": {"c": 1}, "n": 1}, "e": 1}) == "a:\n  b:\n    c: 1\n    # d: 2\n  n: 1\n# of e\ne: 1\n"
+    assert (
+        patch(text, {"a": {"b": {"c": 1}, "n": 1}, "e": 1})
+        == "a:\n  b:\n    c: 1\n    # d: 2\n  n: 1\n# of e\ne: 1\n"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "# no line break"])
@@ -86,12 +129,12 @@ def test_equal_means_of_the_same_type():
 
 
 @pytest.mark.parametrize("text", ["- a\n", "text\n"])
-def test_what_is_no_mapping_is_refused(text):
+def test_a_file_that_is_no_mapping_is_refused(text):
     with pytest.raises(CannotPatch):
         patch(text, {"a": 1})
 
 
-def test_what_an_alias_would_change_elsewhere_is_refused():
+def test_a_change_that_an_alias_would_repeat_elsewhere_is_refused():
     with pytest.raises(CannotPatch):
         patch("a: &x [1]\nb: *x\n", {"a": [1], "b": [1, 2]})
 
@@ -121,18 +164,24 @@ def test_merge_keys_are_read():
 
 names = st.text("abcdefgh", min_size=1, max_size=3)
 scalars = st.one_of(
-    st.integers(-5, 99999), st.booleans(), st.none(), st.text(max_size=6), st.sampled_from(["no", "1.5", "~", "a: b", "#", "-", "é香"])
+    st.integers(-5, 99999),
+    st.booleans(),
+    st.none(),
+    st.text(max_size=6),
+    st.sampled_from(["no", "1.5", "~", "a: b", "#", "-", "é香"]),
 )
 values = st.recursive(
     scalars,
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.one_of(names, st.integers(0, 999)), inner, max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.one_of(names, st.integers(0, 999)), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 documents = st.dictionaries(names, values, max_size=5)
 
 
 def printable(value):
-    """Text that YAML can hold on one line as it is."""
+    """Whether YAML can hold all texts in the value on one line, unchanged."""
     if isinstance(value, dict):
         return all(printable(item) for pair in value.items() for item in pair)
     if isinstance(value, list):
@@ -142,7 +191,7 @@ def printable(value):
 
 @settings(max_examples=300)
 @given(documents.filter(printable))
-def test_what_block_writes_is_read_back(document):
+def test_the_text_that_block_writes_is_read_back(document):
     assert _same(read("\n".join(block(document))) or {}, document)
     assert _same(read(flow(document)), document)
 
@@ -167,7 +216,10 @@ def test_the_sample_configuration_gains_one_line():
     text = (SAMPLES / "config.yaml").read_text()
     wanted = read(text)
     wanted["derp"]["paths"].append("/etc/headscale/derp.yaml")
-    assert changed_lines(text, patch(text, wanted)) == ["-   paths: []", '+   paths: ["/etc/headscale/derp.yaml"]']
+    assert changed_lines(text, patch(text, wanted)) == [
+        "-   paths: []",
+        '+   paths: ["/etc/headscale/derp.yaml"]',
+    ]
     text = text.replace("  paths: []\n", "  paths:\n    - /etc/headscale/office.yaml  # of the office\n")
     wanted["derp"]["paths"] = ["/etc/headscale/office.yaml", "/etc/headscale/derp.yaml"]
     assert changed_lines(text, patch(text, wanted)) == ['+     - "/etc/headscale/derp.yaml"']

@@ -193,7 +193,7 @@ def test_ctrl_c_ends_after_the_resource_in_hand_with_a_clean_terminal(stage: lab
         deploy.press_ctrl_c()
         assert deploy.end() == 130
         screen = deploy.screen()
-        assert "stopping after the resource in hand; once more to abandon" in screen.text
+        assert "stopping after the resource in hand; press Ctrl-C once more to abandon it" in screen.text
         assert "next  run the same command again: it goes on from there" in screen.text
         assert screen.cursor_visible
         assert (screen.column, screen.lines[screen.row :]) == (0, [""])

@@ -1,4 +1,4 @@
-"""What is kept under .runs, and what an odd host or a cut run makes of it: words, never a traceback."""
+"""Records under .runs. An odd host or a run that was cut gives messages, never a traceback."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from probe.proof import LADDER, Proof, Rung
 from tests.support.facts import DEBIAN_12
 
 HOST = Host(name="hk1", domain="hk1.example.org", region=Region(id=901, code="hk", name="Hong Kong"))
-CARD = Card(host="hk1", domain=HOST.domain, region_id=901, region_code="hk", region_name="Hong Kong", flavour="python")
+CARD = Card(
+    host="hk1", domain=HOST.domain, region_id=901, region_code="hk", region_name="Hong Kong", flavour="python"
+)
 
 
 @pytest.fixture
@@ -37,16 +39,24 @@ def shown() -> io.StringIO:
 @pytest.fixture
 def fleet(shown: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     monkeypatch.setattr("fleet.shared.records.RUNS", tmp_path / ".runs")
-    site = Site(path=str(tmp_path / "site.yml"), hosts={"hk1": HOST}, known_hosts=str(tmp_path / "known_hosts"))
+    site = Site(
+        path=str(tmp_path / "site.yml"), hosts={"hk1": HOST}, known_hosts=str(tmp_path / "known_hosts")
+    )
     return Fleet(site, Report(console=Console(file=shown, width=200)))
 
 
 def said(**words: str) -> Facts:
-    return replace(DEBIAN_12, commands={name: Output(status=0, stdout=text, stderr="") for name, text in words.items()})
+    return replace(
+        DEBIAN_12, commands={name: Output(status=0, stdout=text, stderr="") for name, text in words.items()}
+    )
 
 
 def test_the_last_deploy_is_no_other_run() -> None:
-    names = "2026-03-04T05-06-07Z-renew-9.jsonl\n2026-03-02T05-06-07Z-deploy-7.jsonl\n2026-03-01T05-06-07Z-deploy-8.jsonl\n"
+    names = (
+        "2026-03-04T05-06-07Z-renew-9.jsonl\n"
+        "2026-03-02T05-06-07Z-deploy-7.jsonl\n"
+        "2026-03-01T05-06-07Z-deploy-8.jsonl\n"
+    )
     assert _read(HOST, said(journal=names)).last_deploy == "2026-03-02 05:06:07"
     assert _read(HOST, said(journal="2026-03-04T05-06-07Z-withdraw-9.jsonl\n")).last_deploy == ""
 
@@ -58,12 +68,14 @@ def test_a_run_is_named_by_its_verb(tmp_path: Path) -> None:
     assert log.path.stem == log.run_id
 
 
-@pytest.mark.parametrize("noise", ["", "Welcome!\n{}", "[1]", "null", '{"sg1": "far"}', '{"sg1": null}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "noise", ["", "Welcome!\n{}", "[1]", "null", '{"sg1": "far"}', '{"sg1": null}', "[" * 100_000]
+)
 def test_noise_is_no_distance(noise: str) -> None:
     assert _read(HOST, said(distances=noise)).distances_ms == {}
 
 
-def test_a_host_that_says_nothing_is_looked_at() -> None:
+def test_a_host_that_reports_nothing_has_an_empty_status() -> None:
     assert _read(HOST, said()).version == ""
     assert _read(HOST, said(distances='{"sg1": 12.5}')).distances_ms == {"sg1": 12.5}
     assert _read(HOST, said(metrics="derp_clients_local " + "9" * 5000)).clients is None
@@ -84,7 +96,13 @@ def test_a_log_that_was_cut_is_shown_up_to_there(fleet: Fleet, shown: io.StringI
 
 
 def proof() -> Proof:
-    return Proof(target="hk1", address=HOST.domain, rungs=tuple(Rung(name, "ok") for name in LADDER), at="2026-03-04T05:06:07+00:00", ms=0)
+    return Proof(
+        target="hk1",
+        address=HOST.domain,
+        rungs=tuple(Rung(name, "ok") for name in LADDER),
+        at="2026-03-04T05:06:07+00:00",
+        ms=0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +114,9 @@ def proof() -> Proof:
         lambda fleet: prove.prover(fleet, HOST),
     ],
 )
-def test_a_folder_that_is_not_ours_is_told(write: Callable[[Fleet], object], fleet: Fleet, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(
+    write: Callable[[Fleet], object], fleet: Fleet, tmp_path: Path
+) -> None:
     (tmp_path / ".runs").write_text("in the way, also for root")
     with pytest.raises((CacheError, ProverKeyError)) as error:
         write(fleet)

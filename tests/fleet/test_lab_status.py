@@ -34,7 +34,9 @@ PARTS = {
         ({"up": False, "parts": {}}, ["there is no lab here: invoke lab.up"]),
     ],
 )
-def test_a_line_for_each_part(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], lines: list[str]) -> None:
+def test_a_line_for_each_part(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], lines: list[str]
+) -> None:
     shown = io.StringIO()
     monkeypatch.setattr(lab, "status", lambda _: found)
     verb.status(Report(console=Console(file=shown, width=100)))

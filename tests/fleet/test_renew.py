@@ -1,4 +1,7 @@
-"""What `invoke renew` makes of what the hosts said. The renewal itself: tests/files/test_certificate.py and tests/e2e."""
+"""`invoke renew`, from the facts of the hosts.
+
+The renewal itself is tested in tests/files/test_certificate.py and tests/e2e.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +33,15 @@ def shown() -> io.StringIO:
 def fleet(shown: io.StringIO, tmp_path: Path) -> Fleet:
     region, certificate = Region(id=901, code="hk", name="Hong Kong"), Certificate(source="letsencrypt")
     host = Host(name="hk1", domain="hk1.example.org", region=region, certificate=certificate)
-    site = Site(path=str(tmp_path / "site.yml"), hosts={"hk1": host}, known_hosts=str(tmp_path / "known_hosts"))
+    site = Site(
+        path=str(tmp_path / "site.yml"), hosts={"hk1": host}, known_hosts=str(tmp_path / "known_hosts")
+    )
     return Fleet(site, Report(console=Console(file=shown, width=200)))
 
 
-@pytest.mark.parametrize(("unit", "proved", "code"), [("disabled", False, 0), ("enabled", False, 1), ("enabled", True, 0)])
+@pytest.mark.parametrize(
+    ("unit", "proved", "code"), [("disabled", False, 0), ("enabled", False, 1), ("enabled", True, 0)]
+)
 def test_a_withdrawn_host_has_no_proof_to_fail(
     fleet: Fleet, shown: io.StringIO, monkeypatch: pytest.MonkeyPatch, unit: str, proved: bool, code: int
 ) -> None:
@@ -46,9 +53,13 @@ def test_a_withdrawn_host_has_no_proof_to_fail(
         asked.extend(host.name for host in hosts)
         return {"hk1": SimpleNamespace(ok=proved)}
 
-    monkeypatch.setattr(step, "converge", lambda *_, **__: Outcome("hk1", "apply", counts, facts, Path("/dev/null")))
+    monkeypatch.setattr(
+        step, "converge", lambda *_, **__: Outcome("hk1", "apply", counts, facts, Path("/dev/null"))
+    )
     monkeypatch.setattr(renew, "prove_hosts", prove)
     assert renew.renew(fleet, fleet.hosts(()), force=False) == code
-    assert "its certificate is not due; --force renews it all the same" in shown.getvalue()
+    assert "its certificate is not due; --force renews it nevertheless" in shown.getvalue()
     assert asked == ([] if unit == "disabled" else ["hk1"])
-    assert ("withdrawn: there is no relay to prove; invoke deploy --host hk1 brings it back" in shown.getvalue()) is (unit == "disabled")
+    assert (
+        "withdrawn: there is no relay to prove; invoke deploy --host hk1 brings it back" in shown.getvalue()
+    ) is (unit == "disabled")

@@ -1,4 +1,4 @@
-"""Taking a relay out of service, whatever state it and the others are in: never so that a node is left without one."""
+"""Take a relay out of service, whatever the state of the relays. No node is left without one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from control.headscale import server
 from engine.facts import Facts, Output
 from engine.login import Unreachable
 from engine.report import Report
 from engine.run import Failure, Job
 from fleet import withdraw
-from fleet.shared import registration, step
+from fleet.shared import pins, step
 from fleet.shared.errors import Interrupted, ResourceFailed
 from fleet.shared.fleet import Fleet
 from fleet.withdraw import NoOtherRelay, StillAtHome
@@ -48,7 +49,10 @@ def proof(name: str, *, ok: bool) -> Proof:
 
 @dataclass
 class World:
-    """Stand-ins for the hosts: what was done is in `done`, in order. `homes`: what headscale says at each question of who is at home."""
+    """Stand-ins for the hosts. `done`: the actions, in order.
+
+    `homes`: headscale's answers, one for each question about the nodes at home.
+    """
 
     fleet: Fleet
     shown: io.StringIO
@@ -69,7 +73,11 @@ class World:
         if login.name == "headscale":
             session = SimpleNamespace(facts=self.facts(), ask=lambda _: self.facts())
             resources = list(job.plan(session))
-            text = next(resource.content.decode() for resource in resources if resource.id == "file:/etc/headscale/derp.yaml")
+            text = next(
+                resource.content.decode()
+                for resource in resources
+                if resource.id == "file:/etc/headscale/derp.yaml"
+            )
             self.done.append("map" if text != self.map else "map as it is")
             self.map = text
         elif self.out_of_reach:
@@ -119,9 +127,9 @@ def make_world(site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Wor
 
     monkeypatch.setattr(Fleet, "runs", folder)
     monkeypatch.setattr(step, "converge", world.converge)
-    monkeypatch.setattr(registration.pins, "known", lambda *_: {})
-    monkeypatch.setattr(withdraw, "headscale_session", lambda _: Session(facts=world.facts()))
-    monkeypatch.setattr(withdraw, "nodes_at_home", world.at_home)
+    monkeypatch.setattr(pins, "known", lambda *_: {})
+    monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: Session(facts=world.facts()))
+    monkeypatch.setattr(server, "nodes_at_home", world.at_home)
     monkeypatch.setattr(withdraw, "prove_hosts", prove_hosts)
     monkeypatch.setattr(withdraw, "targets", lambda *_: [])
     monkeypatch.setattr(withdraw, "prove", lambda _: [proof("hk1", ok=world.answers)])
@@ -154,7 +162,9 @@ def test_withdrawn_twice_changes_nothing_and_needs_no_other_relay(world: World) 
     assert world.slept == 0
 
 
-@pytest.mark.parametrize(("map_text", "proved"), [(MAP, set()), (ONLY_SG.replace("901", "900").replace("sg", "hk"), {"sg1"})])
+@pytest.mark.parametrize(
+    ("map_text", "proved"), [(MAP, set()), (ONLY_SG.replace("901", "900").replace("sg", "hk"), {"sg1"})]
+)
 def test_the_only_relay_that_nodes_have_stays(world: World, map_text: str, proved: set[str]) -> None:
     world.map, world.proved = map_text, proved
     with pytest.raises(NoOtherRelay, match="nothing was changed: it is the only relay") as error:
@@ -163,7 +173,7 @@ def test_the_only_relay_that_nodes_have_stays(world: World, map_text: str, prove
     assert (world.done, world.map) == ([], map_text)
 
 
-def test_a_headscale_that_does_not_show_its_map_is_taken_at_its_files_word(world: World) -> None:
+def test_the_files_of_a_headscale_that_does_not_show_its_map_are_believed(world: World) -> None:
     world.shows_map = False
     assert world.withdraw() == 0
     assert world.done == ["stop hk1", "map"]
@@ -179,7 +189,7 @@ def test_nodes_that_do_not_move_keep_the_region(world: World) -> None:
     assert "invoke deploy --host hk1" in error.value.next
 
 
-def test_an_answer_that_does_not_come_is_not_taken_for_nobody(world: World) -> None:
+def test_a_missing_answer_does_not_mean_that_no_node_is_at_home(world: World) -> None:
     world.homes = [["phone"], None, None, []]
     assert world.withdraw() == 0
     assert world.slept == 3
@@ -189,7 +199,7 @@ def test_an_answer_that_does_not_come_is_not_taken_for_nobody(world: World) -> N
     assert world.done == ["stop hk1"]
 
 
-def test_where_headscale_tells_no_homes_nodes_are_given_time(world: World) -> None:
+def test_where_headscale_reports_no_homes_nodes_are_given_time(world: World) -> None:
     world.homes = [None]
     assert world.withdraw() == 0
     assert world.slept == withdraw.SETTLING_S
@@ -218,7 +228,7 @@ def test_a_relay_that_does_not_stop_keeps_its_region(world: World) -> None:
     assert world.map == MAP
 
 
-def test_ctrl_c_while_nodes_move_says_where_that_leaves_things(world: World) -> None:
+def test_ctrl_c_while_nodes_move_says_how_to_finish(world: World) -> None:
     world.homes = [["phone"], KeyboardInterrupt]
     with pytest.raises(Interrupted) as error:
         world.withdraw()
@@ -228,7 +238,9 @@ def test_ctrl_c_while_nodes_move_says_where_that_leaves_things(world: World) -> 
     assert world.done == ["stop hk1"]
 
 
-def test_without_a_headscale_of_ours_it_is_told_what_to_do_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_headscale_a_person_reads_which_region_to_take_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = make_world(site_of().model_copy(update={"headscale": None}), tmp_path, monkeypatch)
     assert world.withdraw() == 0
     assert world.done == ["stop hk1"]
@@ -236,9 +248,15 @@ def test_without_a_headscale_of_ours_it_is_told_what_to_do_there(tmp_path: Path,
     assert "Take region 900 (hk) out of the map of your control server now." in world.shown.getvalue()
 
 
-def test_the_only_host_of_a_site_goes_where_nodes_have_tailscales_own_relays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_only_host_may_go_if_nodes_have_tailscales_own_relays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = site_of()
-    world = make_world(site.model_copy(update={"headscale": None, "hosts": {"hk1": site.hosts["hk1"]}}), tmp_path, monkeypatch)
+    world = make_world(
+        site.model_copy(update={"headscale": None, "hosts": {"hk1": site.hosts["hk1"]}}),
+        tmp_path,
+        monkeypatch,
+    )
     assert world.withdraw() == 0
     assert world.done == ["stop hk1"]
 
@@ -246,7 +264,9 @@ def test_the_only_host_of_a_site_goes_where_nodes_have_tailscales_own_relays(tmp
 def test_the_only_host_of_a_site_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = site_of()
     only_ours = site.derpmap.model_copy(update={"omit_default_regions": True})
-    alone = site.model_copy(update={"headscale": None, "hosts": {"hk1": site.hosts["hk1"]}, "derpmap": only_ours})
+    alone = site.model_copy(
+        update={"headscale": None, "hosts": {"hk1": site.hosts["hk1"]}, "derpmap": only_ours}
+    )
     world = make_world(alone, tmp_path, monkeypatch)
     with pytest.raises(NoOtherRelay) as error:
         world.withdraw()

@@ -1,4 +1,7 @@
-"""A wrong site file, through the verbs as a person types them: exit 4, every problem with path and line, and no host contacted."""
+"""Wrong site files, given to verbs as a person types them.
+
+Exit code 4, every problem with path and line, and no host is contacted.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ SECOND = """\
 
 @pytest.fixture
 def host() -> Iterator[socket.socket]:
-    """What would be contacted."""
+    """Listen where the site's host would be contacted."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         yield listener
@@ -47,7 +50,9 @@ def host() -> Iterator[socket.socket]:
 def invoke(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
     argv = [str(Path(sys.executable).parent / "invoke"), *words, "--site", str(site)]
     environment = {**os.environ, "COLUMNS": "400"}
-    return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    return subprocess.run(
+        argv, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
 
 
 def assert_not_contacted(host: socket.socket) -> None:
@@ -56,7 +61,9 @@ def assert_not_contacted(host: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("verb", ["deploy", "check", "verify", "status", "renew"])
-def test_every_problem_is_listed_and_no_host_is_contacted(host: socket.socket, tmp_path: Path, verb: str) -> None:
+def test_every_problem_is_listed_and_no_host_is_contacted(
+    host: socket.socket, tmp_path: Path, verb: str
+) -> None:
     site, port = tmp_path / "site.yml", host.getsockname()[1]
     site.write_text((SITE + SECOND).format(domain="hk1.example.org", port=port, digest="0" * 64))
     done = invoke(site, verb)
@@ -64,13 +71,18 @@ def test_every_problem_is_listed_and_no_host_is_contacted(host: socket.socket, t
     assert done.returncode == 4
     assert "line 12: hosts.sg1.region.id: 901 is taken by hosts.hk1" in said
     assert "line 16: hosts.sg1.flavor: unknown key; did you mean flavour?" in said
-    assert "line 17: hosts.sg1.ports.https: with its own letsencrypt, derper serves plain HTTP on any port but 443, so also on 3489" in said
+    assert (
+        "line 17: hosts.sg1.ports.https: with its own letsencrypt, "
+        "derper serves plain HTTP on any port but 443, so also on 3489" in said
+    )
     assert "Traceback" not in said
     assert_not_contacted(host)
 
 
 @pytest.mark.parametrize("verb", ["deploy", "check"])
-def test_a_name_that_does_not_resolve_contacts_no_host(host: socket.socket, tmp_path: Path, verb: str) -> None:
+def test_a_name_that_does_not_resolve_contacts_no_host(
+    host: socket.socket, tmp_path: Path, verb: str
+) -> None:
     site = tmp_path / "site.yml"
     site.write_text(SITE.format(domain="hk1.nowhere.invalid", port=host.getsockname()[1]))
     done = invoke(site, verb)
@@ -80,9 +92,18 @@ def test_a_name_that_does_not_resolve_contacts_no_host(host: socket.socket, tmp_
 
 
 @pytest.mark.parametrize(
-    "words", [("deploy",), ("check",), ("renew",), ("withdraw", "--host", "hk1"), ("logs", "--host", "hk1", "--relay")]
+    "words",
+    [
+        ("deploy",),
+        ("check",),
+        ("renew",),
+        ("withdraw", "--host", "hk1"),
+        ("logs", "--host", "hk1", "--relay"),
+    ],
 )
-def test_a_key_that_is_not_there_contacts_no_host(host: socket.socket, tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_a_key_that_is_not_there_contacts_no_host(
+    host: socket.socket, tmp_path: Path, words: tuple[str, ...]
+) -> None:
     site = tmp_path / "site.yml"
     text = SITE.format(domain="localhost.localdomain", port=host.getsockname()[1])
     site.write_text(text.replace("ssh: {", "ssh: {key: none, password: 'file:none-either', "))
@@ -95,7 +116,7 @@ def test_a_key_that_is_not_there_contacts_no_host(host: socket.socket, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("deploy --host", "--host needs a value"),  # `--host $HOST` with no HOST: not all of them
         ("check --host --json", "--host needs a value"),
@@ -111,16 +132,25 @@ def test_a_key_that_is_not_there_contacts_no_host(host: socket.socket, tmp_path:
         ("logs --host headscale", "next  invoke deploy\n"),
         ("logs --host headscale --relay", "--host headscale runs no relay"),
         ("logs --host hk1 --relay --lines many", "--lines takes a number up to 1000000, not 'many'"),
-        ("verify --address relay.example.org --stun-port many", "--stun-port takes a number up to 65535, not 'many'"),
-        ("verify --address relay.example.org --stun-port 70000", "--stun-port takes a number up to 65535, not '70000'"),
-        ("verify --address relay.example.org --host hk1", "--host names a host of the site, --address any other server"),
+        (
+            "verify --address relay.example.org --stun-port many",
+            "--stun-port takes a number up to 65535, not 'many'",
+        ),
+        (
+            "verify --address relay.example.org --stun-port 70000",
+            "--stun-port takes a number up to 65535, not '70000'",
+        ),
+        (
+            "verify --address relay.example.org --host hk1",
+            "--host names a host of the site, --address any other server",
+        ),
         ("verify --host hk1 --ca roots.pem", "--ca goes with --address"),
         ("verify --pin 00", "--pin goes with --address"),
         ("verify --stun-port 3479", "--stun-port goes with --address"),
         ("status --html /nowhere/status.html", "/nowhere/status.html cannot be written"),
     ],
 )
-def test_what_was_typed_wrong_is_told_in_words(tmp_path: Path, words: str, told: str) -> None:
+def test_wrong_options_are_explained(tmp_path: Path, words: str, message: str) -> None:
     site = tmp_path / "site.yml"
     site.write_text(SITE.format(domain="localhost.localdomain", port=9))
     verb, *rest = words.split()
@@ -128,11 +158,11 @@ def test_what_was_typed_wrong_is_told_in_words(tmp_path: Path, words: str, told:
     done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60)
     said = done.stdout + done.stderr
     assert done.returncode in (1, 4)
-    assert told in said
+    assert message in said
     assert "Traceback" not in said
 
 
-def test_a_first_site_file_that_cannot_be_written_is_told_in_words(tmp_path: Path) -> None:
+def test_a_first_site_file_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     def init(path: Path) -> tuple[int, str]:
         argv = [str(Path(sys.executable).parent / "invoke"), "init", "--path", str(path)]
         done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60)
@@ -150,7 +180,7 @@ def test_a_first_site_file_that_cannot_be_written_is_told_in_words(tmp_path: Pat
 
 
 def test_an_empty_word_is_no_value(tmp_path: Path) -> None:
-    """`--address "$ADDRESS"` with no ADDRESS: not the hosts of the site."""
+    """`--address "$ADDRESS"` with ADDRESS empty must not prove the hosts of the site."""
     site = tmp_path / "site.yml"
     site.write_text(SITE.format(domain="localhost.localdomain", port=9))
     done = invoke(site, "verify", "--address", "")
@@ -159,7 +189,7 @@ def test_an_empty_word_is_no_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"\xef\xbb\xbfhosts:\r\n  hk1:\r\n    region: 9\r\n", "line 3: hosts.hk1.region"),
         (b"hosts:\n\thk1:\n", "line 2: there is a tab where only spaces are allowed"),
@@ -168,10 +198,10 @@ def test_an_empty_word_is_no_value(tmp_path: Path) -> None:
         (None, "next  invoke init --path "),
     ],
 )
-def test_a_site_file_of_another_make(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_a_file_that_is_no_site_file(tmp_path: Path, content: bytes | None, message: str) -> None:
     site = tmp_path / "site.yml"
     if content is not None:
         site.write_bytes(content)
     done = invoke(site, "check")
     assert done.returncode == 4
-    assert told in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr

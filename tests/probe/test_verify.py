@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from control.served import Map, Unknown
 from fleet.shared.parts import deploy_part
 from lab.delaying import delaying
 from probe import packets
-from probe.derpmap import Map, Unknown, with_map
+from probe.derpmap import with_map
 from probe.keys import new_prover
 from probe.latency import measure_all
 from probe.net import NoRoute, Patience

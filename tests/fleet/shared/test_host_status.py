@@ -1,4 +1,4 @@
-"""What a host is asked to say of its relay, run here: over HTTP and TLS, and from within a container's network."""
+"""The commands that read a relay's status: over HTTP and TLS, and in a container's network."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ from lab.certificates import make_server_certificate
 from tests.support.facts import DEBIAN_12
 
 DOMAIN = "hk1.example.org"
-VARZ = '# TYPE derp_clients_local gauge\nderp_clients_local 7\n# TYPE version gauge\nversion{version="1.90.0",binary="derper"} 1\n'
+VARZ = (
+    "# TYPE derp_clients_local gauge\nderp_clients_local 7\n"
+    '# TYPE version gauge\nversion{version="1.90.0",binary="derper"} 1\n'
+)
 
 
-class Says(BaseHTTPRequestHandler):
-    """derper's metrics, or another relay's."""
+class Metrics(BaseHTTPRequestHandler):
+    """The metrics page of derper, or of our relay."""
 
     def do_GET(self) -> None:
         self.send_response(200 if self.path in ("/debug/varz", "/metrics") else 404)
@@ -38,28 +41,38 @@ class Says(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[HTTPServer]:
-    with HTTPServer(("127.0.0.1", 0), Says) as serving:
+    with HTTPServer(("127.0.0.1", 0), Metrics) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()
         yield serving
         serving.shutdown()
 
 
 def shut_to_strangers(server: HTTPServer, folder: Path) -> None:
-    """TLS as derper has it: no certificate for who does not ask for the name."""
+    """Serve TLS as derper does: no certificate for a client that does not ask for the name."""
     _, chain, key = make_server_certificate(DOMAIN, IPv4Address("127.0.0.1"))
     (folder / "pair.pem").write_bytes(chain + key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "pair.pem")
-    context.sni_callback = lambda _, name, __: None if name == DOMAIN else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+    context.sni_callback = lambda _, name, __: (
+        None if name == DOMAIN else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+    )
     server.socket = context.wrap_socket(server.socket, server_side=True)
 
 
-@pytest.mark.parametrize(("flavour", "front"), [("python", "nginx"), ("python", "none"), ("docker", "nginx"), ("docker", "none")])
+@pytest.mark.parametrize(
+    ("flavour", "front"), [("python", "nginx"), ("python", "none"), ("docker", "nginx"), ("docker", "none")]
+)
 def test_clients_and_version_of_either_flavour(
     server: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flavour: str, front: str
 ) -> None:
     port = server.server_port
-    which = {"metrics": port} if flavour == "python" else {"backend": port} if front == "nginx" else {"https": port}
+    which = (
+        {"metrics": port}
+        if flavour == "python"
+        else {"backend": port}
+        if front == "nginx"
+        else {"https": port}
+    )
     host = Host(
         name="hk1",
         domain=DOMAIN,
@@ -77,5 +90,7 @@ def test_clients_and_version_of_either_flavour(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     argv = host_status._ask(host, [host]).commands["metrics"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20)
-    said = host_status._read(host, replace(DEBIAN_12, commands={"metrics": Output(status=0, stdout=done.stdout, stderr="")}))
+    said = host_status._read(
+        host, replace(DEBIAN_12, commands={"metrics": Output(status=0, stdout=done.stdout, stderr="")})
+    )
     assert (said.clients, said.version) == (7, "1.90.0")

@@ -1,4 +1,4 @@
-"""Ctrl-C at the moments in which none of our code waits for it: while modules are imported, and while a verb ends."""
+"""Ctrl-C at moments when our code does not expect it: during imports, and while a verb ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 CHECKOUT = Path(__file__).parent.parent.parent.parent
 
-# As .venv/bin/invoke starts, and Ctrl-C when a certain module is looked for, or the process ends.
+# Starts as .venv/bin/invoke does. Ctrl-C comes when the module `moment` is looked for, or at
+# the end.
 PRESSED = """
 import atexit, os, signal, sys
 moment = sys.argv.pop(1)
@@ -32,12 +33,17 @@ program.run()
 
 
 def check(moment: str, before: Callable[[], object] | None = None) -> subprocess.CompletedProcess[str]:
-    """A verb that ends without a host, and Ctrl-C at that moment."""
-    argv = [sys.executable, "-c", PRESSED, moment, "check", "--site", "inventory/example.yml", "--host", "nobody"]
-    return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60, preexec_fn=before)
+    """Run a verb that ends without a host, with Ctrl-C at that moment."""
+    words = ["check", "--site", "inventory/example.yml", "--host", "unknown"]
+    argv = [sys.executable, "-c", PRESSED, moment, *words]
+    return subprocess.run(
+        argv, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60, preexec_fn=before
+    )
 
 
-@pytest.mark.parametrize("moment", ["fleet.check", "pydantic", "rich.console", "engine.report", "inventory.rules", "the end"])
+@pytest.mark.parametrize(
+    "moment", ["fleet.check", "pydantic", "rich.console", "engine.report", "inventory.rules", "the end"]
+)
 def test_ctrl_c_ends_any_verb_with_130(moment: str) -> None:
     done = check(moment)
     assert done.returncode == 130
@@ -45,8 +51,8 @@ def test_ctrl_c_ends_any_verb_with_130(moment: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_who_is_told_to_ignore_it_does() -> None:
-    """As a shell's background job is."""
+def test_a_process_that_ignores_sigint_goes_on() -> None:
+    """A shell makes its background jobs ignore SIGINT."""
     done = check("engine.report", lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     assert done.returncode == 4
-    assert "no host named nobody" in done.stdout
+    assert "no host named unknown" in done.stdout

@@ -1,4 +1,4 @@
-"""Many hosts at once, and what Ctrl-C does to them."""
+"""Many hosts at once, and the effects of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def press_ctrl_c() -> None:
 
 
 class Talk:
-    """A conversation in place of `engine.session.Session`; the agent at its end takes its time."""
+    """A stand-in for `engine.session.Session`, whose agent is slow."""
 
     def __init__(self) -> None:
         self.is_open, self.asked, self.ended = True, [], Event()
@@ -45,7 +45,9 @@ def shown() -> io.StringIO:
 @pytest.fixture
 def fleet(shown: io.StringIO, tmp_path: Path) -> Fleet:
     host = Host(name="hk1", domain="hk1.example.org", region=Region(id=901, code="hk", name="Hong Kong"))
-    site = Site(path=str(tmp_path / "site.yml"), hosts={"hk1": host}, known_hosts=str(tmp_path / "known_hosts"))
+    site = Site(
+        path=str(tmp_path / "site.yml"), hosts={"hk1": host}, known_hosts=str(tmp_path / "known_hosts")
+    )
     return Fleet(site, Report(console=Console(file=shown, width=200)))
 
 
@@ -78,7 +80,7 @@ def test_the_agent_at_work_is_stopped_and_waited_for(fleet: Fleet, shown: io.Str
     assert ends == [["stop"]]
     assert error.value.exit_code == 130
     assert error.value.next == "run the same command again: it goes on from there"
-    assert "stopping after the resource in hand; once more to abandon" in shown.getvalue()
+    assert "stopping after the resource in hand; press Ctrl-C once more to abandon it" in shown.getvalue()
 
 
 def test_pressed_twice_all_are_abandoned(fleet: Fleet) -> None:

@@ -35,12 +35,15 @@ def site(one: Host, folder: Path) -> Site:
 def host(*, domain: str = DOMAIN, source: str = "self-signed", pin: str | None = None) -> Host:
     certificate = Certificate(source=source, pin=pin)  # type: ignore[arg-type]
     region = Region(id=901, code="hk", name="Hong Kong")
-    nobody = Ssh(address="127.0.0.1", port=9)  # nothing listens there: who asks it fails
-    return Host(name="hk1", domain=domain, region=region, certificate=certificate, ssh=nobody)
+    closed = Ssh(address="127.0.0.1", port=9)  # nothing listens there, so a connection fails
+    return Host(name="hk1", domain=domain, region=region, certificate=certificate, ssh=closed)
 
 
 def seen(content: str | None) -> Facts:
-    return replace(DEBIAN_12, files={CHAIN: FileFact(content=content, sha256="", mode="0644", owner="root", group="root")})
+    return replace(
+        DEBIAN_12,
+        files={CHAIN: FileFact(content=content, sha256="", mode="0644", owner="root", group="root")},
+    )
 
 
 def test_the_first_certificate_of_the_file_counts_and_is_kept(fleet: Fleet) -> None:
@@ -56,13 +59,17 @@ def test_where_there_is_no_certificate_nothing_is_learnt(fleet: Fleet, facts: Fa
     assert not fleet.runs.exists()
 
 
-def test_what_was_kept_of_another_name_does_not_count(fleet: Fleet) -> None:
+def test_a_kept_pin_of_another_name_does_not_count(fleet: Fleet) -> None:
     _, leaf, _ = make_server_certificate(DOMAIN, IPv4Address("192.0.2.1"))
     pins.learn(fleet, host(), seen(leaf.decode()))
-    assert pins.known(fleet, [host(domain="hk2.example.org")]) == {}  # asked, and out of reach: told, not raised
+    assert pins.known(fleet, [host(domain="hk2.example.org")]) == {}  # reported, not raised
 
 
-@pytest.mark.parametrize(("given", "told"), [(host(pin="ab" * 32), {"hk1": "ab" * 32}), (host(source="letsencrypt"), {})])
-def test_the_site_file_decides_without_asking_anybody(fleet: Fleet, given: Host, told: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("given", "pins_known"), [(host(pin="ab" * 32), {"hk1": "ab" * 32}), (host(source="letsencrypt"), {})]
+)
+def test_the_site_file_decides_without_asking_a_host(
+    fleet: Fleet, given: Host, pins_known: dict[str, str]
+) -> None:
     assert not pins.needed(given)
-    assert pins.known(fleet, [given]) == told
+    assert pins.known(fleet, [given]) == pins_known

@@ -1,4 +1,4 @@
-"""Which site file is meant; into the lab's network, and into no other."""
+"""The choice of the site file, and the way into the lab's network and into no other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def folder(path: Path) -> Path:
     return path / "site.yml"
 
 
-def test_what_was_given_is_meant_and_else_the_checkouts_own_wherever_we_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_given_file_is_chosen_or_else_the_checkouts_own_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own, labs = tmp_path / "inventory" / "site.yml", folder(tmp_path / ".lab")
     monkeypatch.setattr(site_choice, "OWN", own)
     monkeypatch.setattr(site_choice, "SITE", labs)
@@ -44,12 +46,19 @@ def test_a_program_beside_a_site_file_is_not_run(tmp_path: Path, started: list[l
     assert started == []
 
 
-def test_the_labs_own_is_run_once(tmp_path: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_labs_own_is_run_once(
+    tmp_path: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = folder(tmp_path / ".lab")
     monkeypatch.setattr(site_choice, "ROOT", site.parent)
     site_choice.enter_network_of(site)
     [[enter, python, *_, checkout], words] = [started[0][: -len(sys.argv)], started[0][-len(sys.argv) :]]
-    assert (enter, python, checkout, words) == (str(site.parent / "enter"), sys.executable, str(tmp_path), sys.argv)
+    assert (enter, python, checkout, words) == (
+        str(site.parent / "enter"),
+        sys.executable,
+        str(tmp_path),
+        sys.argv,
+    )
     monkeypatch.setenv("DERPFLEET_LAB", str(site.parent))
     site_choice.enter_network_of(site)
     assert len(started) == 1

@@ -89,7 +89,7 @@ def test_bootstrap_dns(tmp_path: Path) -> None:
     "flags, says",
     [
         (["-hostname", "other.example"], "is for derp.bench.test, not for other.example"),
-        (["-allow-file", "nowhere"], "relay: nowhere: No such file or directory"),
+        (["-allow-file", "nowhere"], "relay: allow file nowhere: No such file or directory"),
         (["-allow-file", "junk"], "relay: allow file junk line 1 "),
         (["-rate-config", "junk"], "relay: rate config junk is not JSON"),
         (["-rate-config", "nowhere"], "No such file or directory: 'nowhere'"),

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.readers.nginx_config import Directive, Listen, NginxConfigError, Server, included_patterns, parse_dump, servers
+from roles.readers.nginx_config import (
+    Directive,
+    Listen,
+    NginxConfigError,
+    Server,
+    included_patterns,
+    parse_dump,
+    servers,
+)
 
 MAIN = "/etc/nginx/nginx.conf"
 

@@ -1,4 +1,4 @@
-"""What headscale says of itself: the scripts that ask it, run for real against a page on loopback, and what is made of their answers."""
+"""Questions to headscale and its answers. The scripts that ask run against a page on loopback."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from control.headscale.pages import _NOT_SHOWN, nodes_at_home
+from control.served import Map, Served, Unknown
 from engine.facts import Ask, Facts, Output
 from engine.login import Unreachable
 from engine.report import Report
-from fleet.shared import served
+from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from inventory.model import Site
-from probe.derpmap import Map, Served, Unknown
 from tests.control.test_headscale import facts as seen
 from tests.control.test_headscale import site_of
 
@@ -33,7 +34,7 @@ NODES = {
 
 
 class Talk:
-    """A session whose host is this machine: what it is asked to run is run."""
+    """A session whose host is this machine: the commands that it is asked to run are run."""
 
     def __init__(self, facts: Facts) -> None:
         self.facts = replace(facts, python_executable=sys.executable)
@@ -45,15 +46,21 @@ class Talk:
         pass
 
     def ask(self, ask: Ask) -> Facts:
-        ran = {name: subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30) for name, argv in ask.commands.items()}
-        said = {name: Output(status=done.returncode, stdout=done.stdout, stderr=done.stderr) for name, done in ran.items()}
+        ran = {
+            name: subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
+            for name, argv in ask.commands.items()
+        }
+        said = {
+            name: Output(status=done.returncode, stdout=done.stdout, stderr=done.stderr)
+            for name, done in ran.items()
+        }
         self.facts = replace(self.facts, commands={**self.facts.commands, **said})
         return self.facts
 
 
 @pytest.fixture
 def page() -> Iterator[Callable[[bytes], Site]]:
-    """`page(body)`: a site whose headscale answers that to everything."""
+    """Return `page(body)`: it returns a site whose headscale answers every request with `body`."""
     servers = []
 
     def start(body: bytes) -> Site:
@@ -83,51 +90,67 @@ def page() -> Iterator[Callable[[bytes], Site]]:
 
 
 def fleet_of(site: Site, monkeypatch: pytest.MonkeyPatch, session: Callable[[], Talk]) -> Fleet:
-    monkeypatch.setattr(served, "headscale_session", lambda _: session())
+    monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: session())
     return Fleet(site, Report(json_lines=True))
 
 
-@pytest.mark.parametrize(("regions", "homes"), [([900], ["phone"]), ([900, 902], ["desk", "phone"]), ([999], [])])
-def test_who_is_online_and_at_home_there(page: Callable[[bytes], Site], regions: list[int], homes: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("regions", "homes"), [([900], ["phone"]), ([900, 902], ["desk", "phone"]), ([999], [])]
+)
+def test_the_nodes_that_are_online_and_at_home_there(
+    page: Callable[[bytes], Site], regions: list[int], homes: list[str]
+) -> None:
     site = page(json.dumps(NODES).encode())
-    assert served.nodes_at_home(Talk(seen()), site, regions) == homes  # type: ignore[arg-type]
+    assert nodes_at_home(Talk(seen()), site, regions) == homes
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"1": {}}', b""])
-def test_a_page_that_cannot_be_read_tells_no_homes(page: Callable[[bytes], Site], body: bytes) -> None:
+def test_a_page_that_cannot_be_read_shows_no_homes(page: Callable[[bytes], Site], body: bytes) -> None:
     site = page(body.replace(b"{}", b'{"IsOnline": true, "Hostinfo": {"NetInfo": {"PreferredDERP": 900}}}'))
-    assert served.nodes_at_home(Talk(seen()), site, [900]) is None  # type: ignore[arg-type]
+    assert nodes_at_home(Talk(seen()), site, [900]) is None
 
 
 def test_a_headscale_that_has_no_such_page_is_not_asked() -> None:
-    assert served.nodes_at_home(Talk(seen(version="v0.26.1")), site_of(), [900]) is None  # type: ignore[arg-type]
+    assert nodes_at_home(Talk(seen(version="v0.26.1")), site_of(), [900]) is None
 
 
-def test_the_map_is_what_it_serves(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_map_is_the_one_that_it_serves(
+    page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = page(b'{"Regions": {"900": {}}}')
-    assert served.served_map(fleet_of(site, monkeypatch, lambda: Talk(seen()))) == Map({"Regions": {"900": {}}})
+    assert control_server(fleet_of(site, monkeypatch, lambda: Talk(seen()))).served() == Map(
+        {"Regions": {"900": {}}}
+    )
 
 
 def test_why_the_map_is_not_known(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(site: Site, session: Callable[[], Talk]) -> Served:
-        return served.served_map(fleet_of(site, monkeypatch, session))
+        return control_server(fleet_of(site, monkeypatch, session)).served()
 
-    def why(told: Served) -> str:
-        assert isinstance(told, Unknown)
-        return told.why
+    def why(found: Served) -> str:
+        assert isinstance(found, Unknown)
+        return found.why
 
     def gone() -> Talk:
         raise Unreachable("cannot connect", why="no route to host")
 
     site = page(b"<html>")
-    assert asked(site.model_copy(update={"headscale": None}), gone) == Unknown("the site has no headscale host")
+    assert asked(site.model_copy(update={"headscale": None}), gone) == Unknown(
+        "the site has no headscale host"
+    )
     assert asked(site, gone) == Unknown("headscale cannot be asked: cannot connect (no route to host)")
-    assert asked(site, lambda: Talk(seen(version="v0.25.1"))) == served._NOWHERE
-    assert asked(page(b'"closed"'), lambda: Talk(seen())) == Unknown('headscale does not tell its map, but "closed"')
-    assert why(asked(site, lambda: Talk(seen()))).startswith("headscale does not tell its map: json.decoder.JSONDecodeError")
-    assert why(asked(site, lambda: Talk(seen(config=None)))).startswith("headscale cannot be asked: there is no /etc/headscale/config.yaml")
+    assert asked(site, lambda: Talk(seen(version="v0.25.1"))) == _NOT_SHOWN
+    assert asked(page(b'"closed"'), lambda: Talk(seen())) == Unknown(
+        'headscale does not report its map, but "closed"'
+    )
+    assert why(asked(site, lambda: Talk(seen()))).startswith(
+        "headscale does not report its map: json.decoder.JSONDecodeError"
+    )
+    assert why(asked(site, lambda: Talk(seen(config=None)))).startswith(
+        "headscale cannot be asked: there is no /etc/headscale/config.yaml"
+    )
 
 
 def test_pages_are_asked_past_a_proxy(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert served.nodes_at_home(Talk(seen()), page(json.dumps(NODES).encode()), [901]) == ["laptop"]  # type: ignore[arg-type]
+    assert nodes_at_home(Talk(seen()), page(json.dumps(NODES).encode()), [901]) == ["laptop"]

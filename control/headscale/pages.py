@@ -1,0 +1,62 @@
+"""Ask headscale, on its own host, for the map that it serves and for the homes of nodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from control.contract import Conversation
+from control.headscale.facts import read_facts
+from control.served import Map, Served, Unknown
+from engine.facts import Ask, Facts, Output
+from engine.scripts import script
+from inventory.model import Site
+
+_NOT_SHOWN = Unknown(
+    "headscale does not show which map it serves: that needs metrics_listen_addr, and 0.26 or newer"
+)
+
+
+def ask_map(site: Site, facts: Facts) -> Ask:
+    """Return the question for the served map, given the first facts. Raises HeadscaleRefused."""
+    page = read_facts(site, facts).served()
+    return Ask(commands={"served": _page(facts, "map", page.url)} if page else {})
+
+
+def read_map(facts: Facts) -> Served:
+    """Read the answer to `ask_map`."""
+    said = facts.commands.get("served")
+    if said is None:
+        return _NOT_SHOWN
+    if said.status != 0:
+        return Unknown(f"headscale does not report its map: {_last_line(said)}")
+    found = _decoded(said)
+    if not isinstance(found, Mapping):
+        return Unknown(f"headscale does not report its map, but {said.stdout[:80].strip()}")
+    return Map(found)
+
+
+def nodes_at_home(session: Conversation, site: Site, regions: Iterable[int]) -> list[str] | None:
+    """Return the names of the nodes that are online and whose home is one of these regions.
+
+    None when headscale does not report them. Raises HeadscaleRefused, Unreachable.
+    """
+    page = read_facts(site, session.facts).nodes
+    if not page:
+        return None
+    asked = Ask(commands={"homes": _page(session.facts, "homes", page, *map(str, regions))})
+    said = session.ask(asked).commands["homes"]
+    return list(_decoded(said)) if said.status == 0 else None
+
+
+def _page(facts: Facts, *arguments: str) -> tuple[str, ...]:
+    return (facts.python_executable, "-I", "-c", script("headscale_page"), *arguments)
+
+
+def _decoded(said: Output) -> Any:
+    return json.loads(said.stdout)
+
+
+def _last_line(said: Output) -> str:
+    return (said.stderr.strip().splitlines() or [f"exit status {said.status}"])[-1]

@@ -1,0 +1,103 @@
+"""headscale as the control server of a site, reached over SSH on its own host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from control.contract import Reach, Withdrawal
+from control.derpmap import missing_pin
+from control.headscale import facts as headscale_facts
+from control.headscale import transaction
+from control.headscale.pages import ask_map, nodes_at_home, read_map
+from control.headscale.registration import Registration, regions_of
+from control.served import Served, Unknown
+from inventory.errors import DerpfleetError
+from inventory.model import Host, Site
+from inventory.rules import HEADSCALE
+
+
+@dataclass(frozen=True)
+class HeadscaleServer:
+    """headscale, whose map is changed in its files and asked for on its own pages."""
+
+    site: Site
+    reach: Reach
+
+    def served(self) -> Served:
+        """Return the map that headscale serves, or why it is not known. Never raises."""
+        try:
+            with self.reach.session(headscale_facts.ask(self.site)) as session:
+                return read_map(session.ask(ask_map(self.site, session.facts)))
+        except DerpfleetError as error:
+            return Unknown(f"headscale cannot be asked: {error}{f' ({error.why})' if error.why else ''}")
+
+    def unasked(self, why: str) -> Unknown:
+        """Return `why`."""
+        return Unknown(why)
+
+    def check(self, hosts: Sequence[Host]) -> int:
+        """Show the changes that a registration would make, and return their number."""
+        pins = self.reach.pins(hosts)
+        nameless = [host for host in hosts if missing_pin(host, pins)]
+        for host in nameless:
+            words = f"region {host.region.id}, once the certificate of {host.name} is there"
+            self.reach.report.line(HEADSCALE, "would change", words)
+        named = [host for host in hosts if host not in nameless]
+        if not named:
+            return len(nameless)
+        outcome = self.reach.step(Registration(self.site, self.reach, "check", named))
+        return len(nameless) + outcome.counts["changed"]
+
+    def register(self, proved: Sequence[Host], *, all_proved: Sequence[Host]) -> Served:
+        """Merge proved relays into the map, and return the map that headscale serves then.
+
+        Raises RegistrationFailed.
+        """
+        outcome = self.reach.step(Registration(self.site, self.reach, proved=proved))
+        codes = ", ".join(f"{host.region.code} ({host.region.id})" for host in proved)
+        self.reach.report.line(HEADSCALE, "ok", f"serves {codes}")
+        for left in transaction.to_withdraw(self.site, outcome.facts):
+            self.reach.report.line(
+                HEADSCALE,
+                "",
+                f"{left.name} is in the map as region {left.region.id}, too. "
+                "The site file no longer has that id, but nodes may still use it: "
+                f"run invoke withdraw --host {left.name}, "
+                f"then invoke deploy --host {left.name}",
+            )
+        return read_map(outcome.facts)
+
+    def not_proved(self, host: Host) -> None:
+        """Show that the host's region stays in the map."""
+        self.reach.report.say(
+            "If an earlier deploy put its region into the map, the region stays there. "
+            f"To take it out: invoke withdraw --host {host.name}"
+        )
+
+    @contextmanager
+    def withdrawal(self, host: Host) -> Iterator[Withdrawal | None]:
+        """Hold a session with headscale's host, so that it can be asked where nodes are at home.
+
+        Raises HeadscaleRefused, Unreachable.
+        """
+        with self.reach.session(headscale_facts.ask(self.site)) as session:
+            in_map = headscale_facts.read_facts(self.site, session.facts).regions
+            ids = [one.region.id for one in regions_of(self.site, host, session.facts)]
+            there = [id for id in ids if id in in_map]
+            if not there:
+                yield None
+                return
+            others = [other for other in self.site.hosts.values() if other.name != host.name]
+            yield Withdrawal(
+                others=[other for other in others if other.region.id in in_map],
+                served=read_map(session.ask(ask_map(self.site, session.facts))),
+                nodes_at_home=partial(nodes_at_home, session, self.site, there),
+            )
+
+    def take_out(self, host: Host) -> None:
+        """Take every region of a stopped relay out of the map. Raises RegistrationFailed."""
+        self.reach.step(Registration(self.site, self.reach, stopped=(host,)))
+        self.reach.report.line(HEADSCALE, "ok", f"serves no region of {host.name}")

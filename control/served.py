@@ -1,0 +1,24 @@
+"""The DERP map that a control server serves, or why it is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Map:
+    """The whole map, decoded, in any of the spellings that `probe.derpmap.plain` reads."""
+
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Why the map is not known, or not compared."""
+
+    why: str
+
+
+Served = Map | Unknown

@@ -1,0 +1,21 @@
+"""The table of control servers: a row for each `kind` in `inventory.model`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from control.contract import ControlServer, Reach
+from control.headscale.server import HeadscaleServer
+from control.paste import PasteServer
+from inventory.choices import ControlName
+from inventory.model import Site
+
+SERVERS: Mapping[ControlName, Callable[[Site, Reach], ControlServer]] = {
+    "headscale": HeadscaleServer,
+    "paste": PasteServer,
+}
+
+
+def chosen(site: Site, reach: Reach) -> ControlServer:
+    """Return the site's control server."""
+    return SERVERS[site.control.kind](site, reach)

@@ -1,0 +1,47 @@
+"""The site's control server, with the way to its host and to the operator's terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from control import servers
+from control.contract import ControlServer
+from control.derpmap import Pins
+from engine.facts import Ask
+from engine.report import Report
+from engine.run import Outcome, Step
+from engine.session import Session
+from fleet.shared import pins
+from fleet.shared.fleet import Fleet
+from fleet.shared.step import step
+from inventory.model import Host
+
+
+def control_server(fleet: Fleet) -> ControlServer:
+    """Return the site's control server."""
+    return servers.chosen(fleet.site, FleetReach(fleet))
+
+
+@dataclass(frozen=True)
+class FleetReach:
+    """The fleet, as `control.contract.Reach` describes it."""
+
+    fleet: Fleet
+
+    @property
+    def report(self) -> Report:
+        """Return the verb's report."""
+        return self.fleet.report
+
+    def session(self, ask: Ask) -> Session:
+        """Connect to the control server's host, only to read. Raises DerpfleetError."""
+        return self.fleet.session_for_reading(self.fleet.control_login(), ask)
+
+    def step(self, job: Step) -> Outcome:
+        """Run a job on the control server's host. Raises as `fleet.shared.step.step` does."""
+        return step(self.fleet, self.fleet.control_login(), job)
+
+    def pins(self, hosts: Sequence[Host]) -> Pins:
+        """Return the pins of these hosts, as far as they are known."""
+        return pins.known(self.fleet, hosts)
