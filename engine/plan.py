@@ -1,4 +1,7 @@
-"""Resources in, plan out: order, selection, and the JSON that the agent reads. Pure, but for hashing shipped files."""
+"""Make the plan of resources: order, selection, and the JSON that the agent reads.
+
+Pure, except that shipped files are hashed.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,19 @@ from inventory.errors import DerpfleetError
 from inventory.secrets import Secret
 
 Mode = Literal["check", "apply"]
-_TRIGGERS = ("restart_on", "reload_on", "on_change")
 _CONTENT = {"content", "archive", "rules"}
 
 
 class PlanError(DerpfleetError):
-    """The roles contradict themselves: an id twice, two owners of one path, a need of nobody, a circle."""
+    """The roles contradict themselves: an id twice, two owners of one path, an unknown need, a circle."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """An ordered plan. `blobs` maps sha256 (hex) to the content that has it.
 
-    `left_out` is what was not selected and acts when something of the plan changes, as `{"id": …, "restart_on": …, …}`: it will owe that.
+    `left_out` lists the resources that were not selected and act when one of the plan changes, as
+    `{"id": …, "restart_on": …, …}`. They will owe that.
     """
 
     mode: Mode
@@ -37,17 +40,18 @@ class Plan:
     blobs: Mapping[str, Content]
 
     def message(self) -> dict[str, Any]:
-        """What the agent is sent."""
-        return {"plan": 1, "mode": self.mode, "id": self.id, "resources": list(self.specs), "left_out": list(self.left_out)}
+        """Return the message to the agent."""
+        specs, left_out = list(self.specs), list(self.left_out)
+        return {"plan": 1, "mode": self.mode, "id": self.id, "resources": specs, "left_out": left_out}
 
     @property
     def id(self) -> str:
-        """`sha256…` of the wanted state: the same for check and apply."""
+        """Return `sha256:…` of the wanted state. It is the same for check and apply."""
         return "sha256:" + hashlib.sha256(json.dumps(self.specs, sort_keys=True).encode()).hexdigest()
 
 
 def compile_plan(resources: Iterable[Resource], *, mode: Mode, only: Sequence[str] = ()) -> Plan:
-    """The plan for `resources`; `only` keeps these ids or `role:NAME`s and all that they need.
+    """Return the plan for `resources`. `only` keeps these ids or `role:NAME`s and all their needs.
 
     Raises PlanError naming the resources at fault.
     """
@@ -55,16 +59,20 @@ def compile_plan(resources: Iterable[Resource], *, mode: Mode, only: Sequence[st
     if only:
         ordered, left_out = _select(ordered, only)
     blobs: dict[str, Content] = {}
-    return Plan(mode, tuple(ordered), tuple(_spec(resource, blobs) for resource in ordered), tuple(left_out), blobs)
+    specs = tuple(_spec(resource, blobs) for resource in ordered)
+    return Plan(mode, tuple(ordered), specs, tuple(left_out), blobs)
 
 
 def revealed(content: Content) -> bytes | Path:
-    """What goes over the wire: a secret as the text file that it becomes."""
+    """Return the content as it goes over the wire: a secret as the text file that it becomes."""
     return content.reveal().encode() + b"\n" if isinstance(content, Secret) else content
 
 
 def sha256(content: Content) -> str:
-    """Hex digest of what goes over the wire; that of a file is remembered by its path, size and time."""
+    """Return the hex digest of the content as it goes over the wire.
+
+    A file's digest is remembered by its path, size and time.
+    """
     content = revealed(content)
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
@@ -83,24 +91,25 @@ def _unique(resources: Iterable[Resource]) -> dict[str, Resource]:
     owners: dict[str, Resource] = {}
     for resource in resources:
         other = found.get(resource.id)
-        path = getattr(resource, "path", None)
-        if other is None and path is not None:
+        path = resource.owned_path()
+        if other is None and path:
             other = owners.get(path)
         if other is not None:
-            raise PlanError(f"{resource.id} of role {resource.role} and {other.id} of role {other.role} own the same thing")
+            both = f"{resource.id} of role {resource.role} and {other.id} of role {other.role}"
+            raise PlanError(f"{both} own the same thing")
         found[resource.id] = resource
-        if path is not None:
+        if path:
             owners[path] = resource
     return found
 
 
 def _before(resource: Resource) -> tuple[str, ...]:
-    """The ids that come before `resource`."""
-    return resource.needs + tuple(name for key in _TRIGGERS for name in getattr(resource, key, ()))
+    """Return the ids that come before `resource`."""
+    return resource.needs + tuple(name for names in resource.triggers().values() for name in names)
 
 
 def _order(found: Mapping[str, Resource]) -> list[Resource]:
-    """Needs first; otherwise the order in which the roles gave them."""
+    """Put needs first, and otherwise keep the order in which the roles gave the resources."""
     ordered: list[Resource] = []
     state: dict[str, str] = {}
 
@@ -108,11 +117,13 @@ def _order(found: Mapping[str, Resource]) -> list[Resource]:
         if state.get(resource.id) == "done":
             return
         if state.get(resource.id) == "open":
-            raise PlanError("resources need each other in a circle", why=" -> ".join((*path[path.index(resource.id) :], resource.id)))
+            circle = (*path[path.index(resource.id) :], resource.id)
+            raise PlanError("resources need each other in a circle", why=" -> ".join(circle))
         state[resource.id] = "open"
         for name in _before(resource):
             if name not in found:
-                raise PlanError(f"{resource.id} of role {resource.role} needs {name}, which no role gives")
+                needing = f"{resource.id} of role {resource.role}"
+                raise PlanError(f"{needing} needs {name}, which no role gives")
             visit(found[name], (*path, resource.id))
         state[resource.id] = "done"
         ordered.append(resource)
@@ -122,8 +133,13 @@ def _order(found: Mapping[str, Resource]) -> list[Resource]:
     return ordered
 
 
-def _select(ordered: Sequence[Resource], only: Sequence[str]) -> tuple[list[Resource], list[Mapping[str, Any]]]:
-    """What `only` names and all that it needs; and of the rest, what a change of that makes act. Raises PlanError."""
+def _select(
+    ordered: Sequence[Resource], only: Sequence[str]
+) -> tuple[list[Resource], list[Mapping[str, Any]]]:
+    """Return the resources that `only` names with all their needs, and `Plan.left_out`.
+
+    Raises PlanError.
+    """
     by_id = {resource.id: resource for resource in ordered}
     wanted: set[str] = set()
     for name in only:
@@ -132,7 +148,9 @@ def _select(ordered: Sequence[Resource], only: Sequence[str]) -> tuple[list[Reso
             roles = sorted({f"role:{resource.role}" for resource in ordered})
             why = "the roles are " + ", ".join(roles)
             raise PlanError(
-                f"--only {name}: no such resource or role", why=why, next="invoke check --json lists every id, in its event plan"
+                f"--only {name}: no such resource or role",
+                why=why,
+                next="invoke check --json lists every id, in its event plan",
             )
         wanted.update(hits)
     queue = list(wanted)
@@ -147,8 +165,9 @@ def _select(ordered: Sequence[Resource], only: Sequence[str]) -> tuple[list[Reso
 
 
 def _triggers(resource: Resource, wanted: set[str]) -> dict[str, Any]:
-    """What of the wanted makes `resource` act: a change of what was not selected does not come in this run."""
-    return {key: tuple(name for name in getattr(resource, key) if name in wanted) for key in _TRIGGERS if hasattr(resource, key)}
+    """Return the triggers of `resource` that are wanted: others do not change in this run."""
+    triggers = resource.triggers().items()
+    return {key: tuple(name for name in names if name in wanted) for key, names in triggers}
 
 
 def _spec(resource: Resource, blobs: dict[str, Content]) -> dict[str, Any]:

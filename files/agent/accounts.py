@@ -10,7 +10,7 @@ from agent.tools import must
 
 class Group(Kind):
     def wanted(self):
-        return {"exists": "yes"}
+        return {"exists": "yes" if self.spec["present"] else "no"}
 
     def present(self):
         try:
@@ -20,11 +20,13 @@ class Group(Kind):
         return {"exists": "yes"}
 
     def fix(self, keys):
-        must(["groupadd", "--system", self.spec["group"]])
+        must(["groupadd", "--system", self.spec["group"]] if self.spec["present"] else ["groupdel", self.spec["group"]])
 
 
 class User(Kind):
     def wanted(self):
+        if not self.spec["present"]:
+            return {"exists": "no"}
         return {"exists": "yes", "group": self.spec["group"], "home": self.spec["home"]}
 
     def present(self):
@@ -40,7 +42,9 @@ class User(Kind):
 
     def fix(self, keys):
         spec = self.spec
-        if "exists" in keys:
+        if not spec["present"]:
+            must(["userdel", spec["user"]])
+        elif "exists" in keys:
             shell = next((path for path in ("/usr/sbin/nologin", "/sbin/nologin") if os.path.exists(path)), "/bin/false")
             options = ["--system", "--no-create-home", "--gid", spec["group"], "--home-dir", spec["home"], "--shell", shell]
             must(["useradd"] + options + [spec["user"]])

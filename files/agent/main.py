@@ -106,6 +106,8 @@ def converge(host, mode):
         wire.send("result", id=resource.id, status=status, ms=int((time.monotonic() - started) * 1000), **report)
         if host.journal.file:
             host.journal.note(id=resource.id, status=status)
+    if apply and not failed:
+        host.units.finish()
     host.now_doing = ""
     return counts
 
