@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from engine.facts import Ask, Facts, Listener
 from inventory.model import Host
-from roles import paths, sites
+from roles import paths
+from roles.front.nginx import neighbours
 from roles.wiring import Use, wire
 
 _GIVEN = "/proc/sys/net/ipv4/ip_local_port_range"  # who asks for any port gets one of these; one beyond was chosen
@@ -65,9 +66,9 @@ def is_ours(listener: Listener, facts: Facts) -> bool:
 
 
 def _in_the_way(use: Use, facts: Facts) -> list[Listener]:
-    other_sites = {listen.port for server in sites.others(facts) for listen in server.listens}
-    leaves = use.port not in other_sites and not sites.unreadable(facts)
-    known = sites.nginx_was_there(facts)  # else it is one of somebody's own, out of sight, which is not shared with
+    other_sites = {listen.port for server in neighbours.others(facts) for listen in server.listens}
+    leaves = use.port not in other_sites and not neighbours.unreadable(facts)
+    known = neighbours.nginx_was_there(facts)  # else it is one of somebody's own, out of sight, which is not shared with
     return [
         listener
         for listener in facts.listening

@@ -19,7 +19,7 @@ MAY = {
     "artefacts": {"engine", "inventory"},
     "roles": {
         "engine.resource", "engine.facts", "engine.render", "engine.scripts", "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR",
-        "inventory",
+        "artefacts.image.REPOSITORY", "inventory",
     },
     "control": {"engine.resource", "engine.facts", "inventory"},
     "probe": {"relay", "inventory"},

@@ -18,7 +18,7 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover
 from inventory.checkout import CACHE
 from inventory.model import Host
-from roles import sites
+from roles.front.nginx import neighbours
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class HostJob:
 
 def _tell_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
     """List what others serve with the host's nginx, before anything is changed."""
-    urls = [watch.url for watch in sites.watches(facts)]
+    urls = [watch.url for watch in neighbours.watches(facts)]
     if urls:
         fleet.report.emit(event="neighbours", host=host.name, urls=urls)
         fleet.report.line(host.name, "", f"its nginx serves others, too, who have to answer as before: {', '.join(urls)}")

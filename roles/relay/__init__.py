@@ -6,22 +6,35 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, asked
 from engine.resource import Resource
 from inventory.model import FlavourName, Host, Site
-from roles import docker, ports
+from roles import ports
 from roles.admission import verify_url
 from roles.relay import derper, key, ours
 from roles.relay.contract import Flavour, Given
 from roles.wiring import Wiring
 
 FLAVOURS: Mapping[FlavourName, Flavour] = {"python": ours, "docker": derper}
-ASK = Ask(files=(*ports.ASK.files, *docker.ASK.files, *ours.ASK.files), commands=ports.ASK.commands)
 
 
 def chosen(host: Host) -> Flavour:
     """Return the module of the host's flavour."""
     return FLAVOURS[host.flavour]
+
+
+def ask(host: Host) -> Ask:
+    """Return the questions about ports, and those of the chosen flavour.
+
+    `docker container inspect` is among the former on every host. A relay that ran in a container
+    until now still has the ports, and is not in the way of its successor.
+    """
+    return asked(ports.ASK, chosen(host).ASK)
+
+
+def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return the removal of every flavour, after `needs`. The keys go with the state of the host."""
+    return [gone for flavour in FLAVOURS.values() for gone in flavour.absent(needs=needs)]
 
 
 def resources(

@@ -8,7 +8,7 @@ from engine.facts import Ask, Facts
 from engine.render import render
 from engine.resource import Absent, Command, Directory, File, Resource, Service, Symlink, Tree
 from inventory.model import Host, Site
-from roles import paths, sites
+from roles import paths
 from roles.admission import mesh_key_id, verify_url
 from roles.contract import Question
 from roles.relay.contract import Given, health
@@ -118,7 +118,7 @@ def _streams(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
 
 def _everywhere(port: int, facts: Facts) -> list[str]:
     """A socket for each family: on one for both, clients of IPv4 would have addresses of IPv6."""
-    return [f"0.0.0.0:{port}", *([f"[::]:{port}"] if sites.has_ipv6(facts) else [])]
+    return [f"0.0.0.0:{port}", *([f"[::]:{port}"] if facts.has_ipv6 else [])]
 
 
 def flags(host: Host, site: Site, wiring: Wiring, front_at: str) -> list[str]:

@@ -183,11 +183,6 @@ def public_ports(facts: Facts) -> set[tuple[str, int]]:
     return {("udp" if "udp" in listen.options else "tcp", listen.port) for listen in beyond}
 
 
-def has_ipv6(facts: Facts) -> bool:
-    """Whether the host has an IPv6 address beyond its links."""
-    return any(":" in address and not address.startswith(("fe80:", "::1")) for address in facts.addresses)
-
-
 def listens(facts: Facts, port: int, name: str, *, tls: bool) -> list[str]:
     """The `listen` values of our server in file `name`: beside others exactly where they listen, else everywhere and as the default.
 
@@ -202,7 +197,7 @@ def listens(facts: Facts, port: int, name: str, *, tls: bool) -> list[str]:
     for wildcard, ipv6 in (("", False), ("[::]:", True)):
         beside = [listen for listen in there if listen.is_ipv6 == ipv6]
         covered = not ipv6 and any("ipv6only=off" in listen.options for listen in there)
-        if covered or (ipv6 and not beside and not has_ipv6(facts)):
+        if covered or (ipv6 and not beside and not facts.has_ipv6):
             continue
         default = not beside or (held and not any(_claims_default(listen) for listen in beside))
         tail = (" ssl" if tls else "") + (" default_server" if default else "")

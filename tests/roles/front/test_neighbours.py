@@ -11,8 +11,8 @@ import roles
 from engine.facts import Facts, FileFact, Listener, Output
 from engine.resource import File
 from inventory.model import Host, Site
-from roles import sites
 from roles.front import nginx
+from roles.front.nginx import neighbours
 from tests.support.facts import DEBIAN_12
 
 OURS = "/etc/nginx/conf.d/zz-derpfleet-http.conf"
@@ -38,7 +38,7 @@ def a_file(content: str) -> FileFact:
 
 def watched(*servers: str, files: tuple[str, ...] = ()) -> list[tuple[str, str]]:
     """(url, connect) of each watch."""
-    return [(watch.url, watch.connect) for watch in sites.watches(there(*servers, files=files))]
+    return [(watch.url, watch.connect) for watch in neighbours.watches(there(*servers, files=files))]
 
 
 def host(**settings: Any) -> Host:
@@ -99,25 +99,25 @@ def test_streams_and_sockets_are_not_asked() -> None:
 )
 def test_who_asks_by_address_finds_the_relays_check_and_for_all_else_whom_they_found_before(default: str, instead: str) -> None:
     addresses = ("203.0.113.10", "[2001:db8::10]") if instead else ()
-    assert sites.by_address(host(ipv6="2001:db8::10"), there(f"listen 80; {default}")) == (addresses, instead)
+    assert neighbours.by_address(host(ipv6="2001:db8::10"), there(f"listen 80; {default}")) == (addresses, instead)
 
 
 def test_the_redirect_to_a_neighbours_name_keeps_the_port() -> None:
     facts = there("listen 8080; server_name blog.example.org;")
-    assert sites.by_address(host(ports={"http": 8080}), facts)[1] == "302 http://blog.example.org:8080$request_uri"
+    assert neighbours.by_address(host(ports={"http": 8080}), facts)[1] == "302 http://blog.example.org:8080$request_uri"
 
 
 @pytest.mark.parametrize("default", ["server_name _; root /var/www;", "server_name localhost;", "", "server_name 203.0.113.10;"])
 def test_a_site_that_is_reached_by_address_only_keeps_it(default: str) -> None:
-    assert sites.by_address(host(), there(f"listen 80; {default}")) == ((), "")
+    assert neighbours.by_address(host(), there(f"listen 80; {default}")) == ((), "")
 
 
 def test_where_we_are_the_default_all_that_comes_by_address_is_as_by_name() -> None:
     servers = ("listen 80; server_name blog.example.org;", "listen 80 default_server; server_name hk1.example.org;")
-    assert sites.by_address(host(), there(*servers, files=("/etc/nginx/conf.d/a.conf", OURS))) == (("203.0.113.10",), "")
-    assert sites.by_address(host(), DEBIAN_12) == (("203.0.113.10",), "")
-    assert sites.by_address(host(ipv4=None), DEBIAN_12) == ((), "")
-    assert sites.by_address(host(domain="203.0.113.10"), DEBIAN_12) == ((), "")
+    assert neighbours.by_address(host(), there(*servers, files=("/etc/nginx/conf.d/a.conf", OURS))) == (("203.0.113.10",), "")
+    assert neighbours.by_address(host(), DEBIAN_12) == (("203.0.113.10",), "")
+    assert neighbours.by_address(host(ipv4=None), DEBIAN_12) == ((), "")
+    assert neighbours.by_address(host(domain="203.0.113.10"), DEBIAN_12) == ((), "")
 
 
 @pytest.mark.parametrize(("servers", "names"), [(("listen 80; server_name blog.example.org;",), 2), (("listen 80;",), 1)])
@@ -127,8 +127,8 @@ def test_while_a_lost_certificate_breaks_nginx_what_we_answer_by_address_stays(s
     assert isinstance(content, bytes)
     broken = nginx_facts(Output(status=1, stdout="", stderr="nginx: [emerg] cannot load certificate"))
     broken = replace(broken, files={**broken.files, OURS: a_file(content.decode())})
-    kept, instead = sites.by_address(host(), broken)
-    assert (kept, instead) == sites.by_address(host(), there(*servers))
+    kept, instead = neighbours.by_address(host(), broken)
+    assert (kept, instead) == neighbours.by_address(host(), there(*servers))
     assert len(kept) == names - 1
 
 
@@ -141,7 +141,7 @@ def told(facts: Facts, **settings: Any) -> list[str]:
 
 def test_a_configuration_that_we_cannot_read_is_told_with_its_place() -> None:
     (sentence,) = told(there(LUA))
-    assert "what derpfleet cannot read, so nobody can tell whom else it serves: /etc/nginx/conf.d/0.conf:1: " in sentence
+    assert "it cannot know which other sites nginx serves: /etc/nginx/conf.d/0.conf:1: " in sentence
 
 
 def test_where_nginx_is_left_alone_nobody_has_to_read_it() -> None:
@@ -149,7 +149,7 @@ def test_where_nginx_is_left_alone_nobody_has_to_read_it() -> None:
     facts = replace(there(LUA), listening=(mine,))
     alone = {"front": "none", "certificate": {"source": "self-signed"}, "firewall": {"mode": "off"}}
     assert told(facts, **alone, ports={"https": 3489}) == []
-    assert sites.watches(facts) == ()
+    assert neighbours.watches(facts) == ()
     (sentence,) = told(facts, **alone)
     assert "port 443/tcp of hk1, where relay is to serve https, is taken by nginx" in sentence
 

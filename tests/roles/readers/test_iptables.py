@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.facts import Output
-from inventory.model import Host, Site
+from inventory.model import Host
 from roles import firewall
 from roles.readers.iptables import closes
 from tests.support.facts import DEBIAN_12
@@ -133,7 +133,7 @@ def test_no_rules_close_nothing(saved: str) -> None:
 def refused(commands: dict[str, str], **settings: Any) -> list[str]:
     host = Host(name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"}, **settings)
     facts = replace(DEBIAN_12, commands={name: Output(status=0, stdout=stdout, stderr="") for name, stdout in commands.items()})
-    return firewall.refusals(host, Site(path="", hosts={"hk1": host}, known_hosts="none"), facts)
+    return firewall.refusals(host, facts, set())
 
 
 def test_what_is_closed_is_refused_with_what_opens_it() -> None:
