@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from posixpath import dirname
 
 from artefacts.image import REPOSITORY
 from engine.facts import Ask, Facts, FileFact
@@ -63,13 +64,18 @@ def _mirrors_gone(host: Host, facts: Facts) -> list[Resource]:
         return []
     if left:
         config["registry-mirrors"] = left
-    fixed = _written(config, there) if config else Absent(path=_DAEMON)
+    fixed: list[Resource]
+    if config:
+        fixed = [_written(config, there)]
+    else:
+        folder = Directory(path=dirname(_DAEMON), present=False, needs=(f"absent:{_DAEMON}",))
+        fixed = [Absent(path=_DAEMON), folder]
     reload = Command(
         title="Docker without our registry mirrors",
         argv=("systemctl", "try-reload-or-restart", UNIT),
-        on_change=(fixed.id,),
+        on_change=(fixed[0].id,),
     )
-    return [fixed, reload]
+    return [*fixed, reload]
 
 
 def _packages(host: Host, facts: Facts) -> list[Resource]:
@@ -119,9 +125,9 @@ def _daemon(host: Host, facts: Facts) -> list[Resource]:
     if not wanted or mirrors[: len(wanted)] == list(wanted):
         if not (there and there.content and wanted):
             return []
-        return [Directory(path="/etc/docker"), _written(there.content, there)]
+        return [Directory(path=dirname(_DAEMON)), _written(there.content, there)]
     config["registry-mirrors"] = [*wanted, *(mirror for mirror in mirrors if mirror not in wanted)]
-    return [Directory(path="/etc/docker"), _written(config, there)]
+    return [Directory(path=dirname(_DAEMON)), _written(config, there)]
 
 
 def _written(content: str | dict[str, list[str]], there: FileFact | None) -> File:

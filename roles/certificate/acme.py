@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
@@ -20,6 +20,7 @@ from roles.contract import Challenge
 _ETC = "/etc/letsencrypt"
 FOLDER = f"{_ETC}/live"
 _ACME_CA = f"{paths.ETC}/acme-ca.pem"
+_ACCOUNTS = f"{_ETC}/accounts"
 _RENEWAL = f"{_ETC}/renewal"
 _STATE = ("/var/lib/letsencrypt", "/var/log/letsencrypt")
 
@@ -112,8 +113,12 @@ def _certificates_gone(ours: Mapping[str, str], theirs: Mapping[str, str]) -> li
     """Return the removal of our certificates, by name, and of the accounts that only they use."""
     places = [(f"{_RENEWAL}/{name}.conf", f"{FOLDER}/{name}", f"{_ETC}/archive/{name}") for name in ours]
     used = {_account(text) for text in theirs.values()}
-    accounts = {_account(text) for text in ours.values()} - used - {""}
-    return [Absent(path=path) for path in (*(path for three in places for path in three), *sorted(accounts))]
+    accounts = sorted({_account(text) for text in ours.values()} - used - {""})
+    files = (*(path for three in places for path in three), *accounts)
+    servers = [str(above) for path in accounts for above in PurePosixPath(path).parents]
+    below = [path for path in dict.fromkeys(servers) if path.startswith(f"{_ACCOUNTS}/")]
+    folders = [Directory(path=path, present=False) for path in sorted(below, key=len, reverse=True)]
+    return [*(Absent(path=path) for path in files), *folders]
 
 
 def _account(text: str) -> str:
@@ -121,7 +126,7 @@ def _account(text: str) -> str:
     found = dict(re.findall(r"^(account|server)\s*=\s*(\S+)", text, re.M))
     if len(found) < 2:
         return ""
-    return f"{_ETC}/accounts/{found['server'].partition('://')[2]}/{found['account']}"
+    return f"{_ACCOUNTS}/{found['server'].partition('://')[2]}/{found['account']}"
 
 
 def _state_gone() -> list[Resource]:

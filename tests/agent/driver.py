@@ -24,7 +24,7 @@ from engine.facts import Ask
 from engine.login import Login, Unreachable
 from engine.plan import Mode
 from engine.resource import Resource
-from engine.run import Fixed, Outcome, converge
+from engine.run import Fixed, Job, Outcome, converge
 from inventory.model import Ssh
 from tests.support.sshd import Sshd
 
@@ -71,10 +71,15 @@ class Agent:
     def run(
         self, resources: Iterable[Resource], *, mode: Mode = "apply", ask: Ask | None = None, only: Sequence[str] = (), **more: Any
     ) -> Outcome:
-        """One converge. Raises what `converge` raises; Unreachable when the agent died."""
-        login = Login("hk1", Ssh(python=self.python, user="root"), address="stage", known_hosts=Path("/dev/null"), base=Path("/"))
+        """Run one converge. Raises what `run_job` raises."""
+        return self.run_job(Fixed(resources=resources, ask=ask or Ask(), mode=mode, only=only), **more)
+
+    def run_job(self, job: Job, **more: Any) -> Outcome:
+        """Run a job. Raises what `converge` raises; Unreachable when the agent died."""
+        ssh, nowhere = Ssh(python=self.python, user="root"), Path("/dev/null")
+        login = Login("hk1", ssh, address="stage", known_hosts=nowhere, base=Path("/"))
         with self._connected(login):
-            return converge(login, Fixed(resources=resources, ask=ask or Ask(), mode=mode, only=only), runs=self.runs, **more)
+            return converge(login, job, runs=self.runs, **more)
 
     def dies(self, resources: Iterable[Resource], extra: str) -> bool:
         """One run with that module added; whether it died of it, rather than came to its end."""
@@ -89,7 +94,7 @@ class Agent:
 
     def tree(self) -> dict[str, str]:
         """What lies on the stage where the tests' plans write: path -> type, mode, owner, content. The journal's history apart."""
-        return {path: _content(self.stage.root / path) for path in self._paths(WRITTEN) if not path.startswith(HISTORY)}
+        return {path: content_of(self.stage.root / path) for path in self._paths(WRITTEN) if not path.startswith(HISTORY)}
 
     def stamps(self) -> dict[str, tuple[int, int, int]]:
         """When what was last written, in a wider round: equal stamps mean that nothing was touched. The journal's history apart."""
@@ -187,11 +192,12 @@ def payload_with(extra: str) -> bytes:
 
 
 def fakes() -> dict[str, str]:
-    """The stage's fake programs, by path."""
+    """Return the stage's fake programs, by path."""
     return {f"/var/fake/bin/{path.name}": path.read_text() for path in FAKES.iterdir()}
 
 
-def _content(path: Path) -> str:
+def content_of(path: Path) -> str:
+    """Return type, mode, owner, and the hash or the target of what is at this path."""
     info = path.lstat()
     content = str(path.readlink()) if path.is_symlink() else ""
     if path.is_file() and not content:

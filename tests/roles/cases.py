@@ -19,6 +19,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Facts
 from engine.plan import compile_plan
 from engine.resource import Resource
+from inventory.model import Host, Site
 from inventory.secrets import Secret
 
 FOLDER = Path(__file__).parent / "cases"
@@ -33,13 +34,17 @@ def names() -> list[str]:
 
 def plan_of(name: str) -> dict[str, Any]:
     """What the roles make of a case: refusals, warnings if any, and the resources in the order in which they are carried out."""
-    folder = FOLDER / name
-    site = inventory.load(folder / "site.yml")
-    (host,) = site.hosts.values()
-    facts = Facts.parse(_joined(json.loads((folder / "facts.json").read_text())))
+    folder, (host, site, facts) = FOLDER / name, load(name)
     resources = compile_plan(roles.compile_host(host, site, facts, shipment(host.certificate.key)), mode="check").resources
     warnings = {"warnings": found} if (found := roles.warnings(host, site, facts)) else {}
     return {"refusals": roles.refusals(host, site, facts), **warnings, "resources": [_shown(resource, folder) for resource in resources]}
+
+
+def load(name: str) -> tuple[Host, Site, Facts]:
+    """Return a case's host, site and facts."""
+    site = inventory.load(FOLDER / name / "site.yml")
+    (host,) = site.hosts.values()
+    return host, site, Facts.parse(_joined(json.loads((FOLDER / name / "facts.json").read_text())))
 
 
 def _joined(raw: Any) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 import inventory
 import roles
+from inventory.model import Host, Site
 from tests.roles.cases import FOLDER, names, plan_of, text_of
 
 
@@ -35,6 +37,30 @@ def test_what_a_deploy_changes_asks_for_nothing_new(before: str, after: str) -> 
 def test_every_role_of_the_plan_is_known() -> None:
     found = {r["role"] for name in names() for r in plan_of(name)["resources"]}
     assert found == set(roles.ROLES)
+
+
+def asked(flavour: str, **settings: Any) -> str:
+    """Return the questions for a host with these settings, as one text."""
+    document = {"domain": "hk1.example.org", "region": {"id": 901, "code": "hk", "name": "HK"}}
+    host = Host(name="hk1", flavour=flavour, **document | settings)
+    ask = roles.ask(host, Site(path="", hosts={"hk1": host}, known_hosts="none"))
+    return " ".join([*ask.files, *(word for argv in ask.commands.values() for word in argv)])
+
+
+def test_only_the_chosen_variants_ask() -> None:
+    everything = asked("docker", docker={"archive": "x"})
+    assert all(name in everything for name in ("daemon.json", "docker.service", "/certbot/", "iptables-save"))
+    assert "/releases/" not in everything
+    plain = asked("python", front="none", certificate={"source": "self-signed"}, firewall={"mode": "off"})
+    assert not [name for name in ("daemon.json", "docker.service", "certbot", "iptables", "ufw") if name in plain]
+    assert "/releases/" in plain
+
+
+def test_a_former_variant_is_asked_about_for_its_removal_and_its_ports() -> None:
+    """nginx may serve other sites, and a container that is still there has the relay's ports."""
+    plain = asked("python", front="none", certificate={"source": "self-signed"}, firewall={"mode": "off"})
+    assert "nginx -T" in plain
+    assert "docker container inspect" in plain
 
 
 def test_what_the_roles_ask_is_asked_once() -> None:
