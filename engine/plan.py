@@ -22,7 +22,7 @@ _CONTENT = {"content", "archive", "rules"}
 
 
 class PlanError(DerpfleetError):
-    """The roles contradict themselves: an id twice, two owners of one path, an unknown need, a circle."""
+    """The roles contradict themselves: an id or a path twice, an unknown need, a circle."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """WHAT: the desired state of hosts.
 
-Pure functions from a host, its site and its facts to resources; no I/O. `roles.relay_host` joins the
-roles. The folders relay, front, certificate and firewall each have a table of variants.
+Pure functions from a host, its site and its facts to resources; no I/O. `roles.relay_host` joins
+the roles. The folders relay, front, certificate and firewall each have a table of variants.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The parts of every relay host: a user, directories, the right time, and TCP that fits long ways."""
+"""The parts of every relay host: a user, directories, the time, and TCP that fits long ways."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return the removal of our directories with all that is in them, and of the user, after `needs`.
+    """Return the removal of our directories with all that is in them, and of the user, after
+    `needs`.
 
     The packages stay, and so does a running clock. The agent's own state is last: until then a run
     that dies can go on from its notes.

@@ -45,7 +45,8 @@ def resources(host: Host, facts: Facts) -> list[Resource]:
 
 
 def absent(host: Host, facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return the removal of our images, our source of packages and our registry mirrors, after `needs`.
+    """Return the removal of our images, our source of packages and our registry mirrors, after
+    `needs`.
 
     Docker itself stays, and runs on, since other programs may use it. Docker's own packages get no
     updates without their source: the operator adds it again, or removes them.
@@ -92,7 +93,12 @@ def _packages(host: Host, facts: Facts) -> list[Resource]:
         content=render("docker.sources.j2", base=base, os_id=system, codename=facts.os_codename, key=_KEY),
         needs=(key.id, "package:ca-certificates"),
     )
-    return [Directory(path=_KEYRINGS), key, source, *(Package(package=name, needs=(source.id,)) for name in wanted)]
+    return [
+        Directory(path=_KEYRINGS),
+        key,
+        source,
+        *(Package(package=name, needs=(source.id,)) for name in wanted),
+    ]
 
 
 def _is_from_elsewhere(host: Host, facts: Facts) -> bool:
@@ -154,8 +160,8 @@ def refusals(host: Host, facts: Facts) -> list[str]:
     found = []
     if host.docker.registry_mirrors and _read(facts) is None:
         found.append(
-            f"{_DAEMON} on {host.name} is not a JSON object, so registry_mirrors cannot be added to it: fix it, "
-            "or remove it."
+            f"{_DAEMON} on {host.name} is not a JSON object, so registry_mirrors cannot be added to it: "
+            "fix it, or remove it."
         )
     if _is_from_elsewhere(host, facts) and not facts.files.keys() & set(_UNIT_FILES):
         path = facts.tools["docker"]

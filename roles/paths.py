@@ -6,9 +6,9 @@ from engine.resource import UNITS
 
 ETC = "/etc/derpfleet"
 OPT = "/opt/derpfleet"
-# Files that the relay reads: its keys, its copies of the certificate. All of them are root's, and the
-# relay may write nowhere. An attacker who took it over could plant links in a directory that it may
-# write to, and root would follow them at the next deploy.
+# Files that the relay reads: its keys, its copies of the certificate. All of them are root's, and
+# the relay may write nowhere. An attacker who took it over could plant links in a directory that it
+# may write to, and root would follow them at the next deploy.
 STATE = "/var/lib/derpfleet-relay"
 # derper's format and derper's file name, so that both flavours find it
 KEY = f"{STATE}/derper.key"

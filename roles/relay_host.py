@@ -25,7 +25,7 @@ ROLES: Mapping[str, str] = {
     "certificate": "roles/certificate/",
     "front": "roles/front/",
 }
-"""Every role, with the place of its code, in the order of their resources, except that needs come first."""
+"""Every role with the place of its code, in the order of their resources (but needs come first)."""
 
 
 def compile_host(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
@@ -36,8 +36,9 @@ def compile_host(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[R
 def compile_absent(host: Host, facts: Facts) -> list[Resource]:
     """Return the desired state of a host that was a relay host: nothing of it is left.
 
-    It covers every variant of each role, since the site file may have changed since the last deploy.
-    Packages stay. `facts` have to answer `ask_absent`, and `absence_refusals` has to be empty.
+    It covers every variant of each role, since the site file may have changed since the last
+    deploy. Packages stay. `facts` have to answer `ask_absent`, and `absence_refusals` has to be
+    empty.
     """
     return _joined(_absent_by_role(host, facts))
 

@@ -93,8 +93,8 @@ def absent(facts: Facts) -> list[Resource]:
     """Return the removal of our certbot, and of its certificates, keys and account that are ours.
 
     Ours are the certificates that call our program after each order. Those of other programs stay,
-    with the accounts that they use. When there are none, all of certbot's state goes. Of the package
-    certbot only that state goes.
+    with the accounts that they use. When there are none, all of certbot's state goes. Of the
+    package certbot only that state goes.
     """
     found: list[Resource] = [Absent(path=paths.CERTBOT), Absent(path=_ACME_CA)]
     texts = {

@@ -32,7 +32,7 @@ def resources(
     """Return both files. No program renews them."""
     fullchain, key = files_in(FOLDER, host)
     chain, reference = host.certificate.fullchain, host.certificate.key
-    assert chain and reference  # noqa: S101 - inventory.rules refuses a manual certificate without them
+    assert chain and reference  # noqa: S101 - inventory.rules refuses a certificate without them
     return [
         *own_folder(host),
         File(path=fullchain, content=Path(site.path).parent / Path(chain).expanduser()),

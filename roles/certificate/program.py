@@ -32,7 +32,8 @@ def resources(
 ) -> list[Resource]:
     """Return program and configuration, and the units that the configuration names.
 
-    `files`: where chain and key are. `acme`: the configuration's part about orders, if there are any.
+    `files`: where chain and key are. `acme`: the configuration's part about orders, if there are
+    any.
     """
     content = b"#!%s -I\n%s" % (facts.python_executable.encode(), _program_text())
     config = json.dumps(_config(host, files, served_by) | {"acme": acme}, indent=2, sort_keys=True)

@@ -149,10 +149,10 @@ def _own_rules(host: Host, facts: Facts) -> list[str]:
         if closed:
             accepted = [f"-p {use.proto} --dport {use.port} -j ACCEPT" for use in closed]
             opening = " && ".join(f"{program} -I INPUT {rule}" for rule in accepted)
+            names = ", ".join(f"{use.port}/{use.proto}" for use in closed)
             found.append(
-                f"The rules of {host.name}'s own {program} close "
-                f"{', '.join(f'{use.port}/{use.proto}' for use in closed)}, whatever derpfleet's table lets in. "
-                f"Run on the host: {opening}; and to keep that over a reboot, where the package "
+                f"The rules of {host.name}'s own {program} close {names}, whatever derpfleet's table lets "
+                f"in. Run on the host: {opening}; and to keep that over a reboot, where the package "
                 "iptables-persistent loads them: netfilter-persistent save. Or set "
                 f"hosts.{host.name}.firewall.mode to off, and see to it."
             )

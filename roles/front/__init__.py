@@ -1,4 +1,4 @@
-"""The program in front of the relay. `FRONTS` is the table. The chosen front replaces the others."""
+"""The program in front of the relay. `FRONTS` is the table. The chosen one replaces the others."""
 
 from __future__ import annotations
 

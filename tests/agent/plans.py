@@ -5,7 +5,21 @@ from __future__ import annotations
 import tarfile
 from io import BytesIO
 
-from engine.resource import Absent, Command, Directory, File, Firewall, Group, Package, Resource, Service, Symlink, Sysctl, Tree, User
+from engine.resource import (
+    Absent,
+    Command,
+    Directory,
+    File,
+    Firewall,
+    Group,
+    Package,
+    Resource,
+    Service,
+    Symlink,
+    Sysctl,
+    Tree,
+    User,
+)
 
 RULES = b"""table inet relay
 delete table inet relay

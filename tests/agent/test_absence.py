@@ -67,7 +67,13 @@ def test_a_group_that_is_another_users_own_stays(on_stage: OnStage) -> None:
 
 def test_a_directory_goes_when_it_is_empty(on_stage: OnStage) -> None:
     agent, wanted = on_stage(), [Absent(path="/srv/d/ours"), Directory(path="/srv/d", present=False)]
-    agent.run([Directory(path="/srv/d"), File(path="/srv/d/ours", content=b""), File(path="/srv/d/theirs", content=b"")])
+    agent.run(
+        [
+            Directory(path="/srv/d"),
+            File(path="/srv/d/ours", content=b""),
+            File(path="/srv/d/theirs", content=b""),
+        ]
+    )
     assert twice(agent, *wanted).changed == ["absent:/srv/d/ours"]
     (agent.stage.root / "srv/d/theirs").unlink()
     assert twice(agent, *wanted).changed == ["directory:/srv/d"]
@@ -109,26 +115,39 @@ def test_half_of_a_firewall_goes_as_well(on_stage: OnStage, lost: str) -> None:
     agent.run([FIREWALL])
     argv = ["rm", "/etc/relay.nft"] if lost == "file" else ["nft", "delete", "table", "inet", "relay"]
     agent.stage.run(*argv)
-    assert twice(agent, Firewall(table="relay", path="/etc/relay.nft", present=False)).changed == ["firewall:relay"]
+    assert twice(agent, Firewall(table="relay", path="/etc/relay.nft", present=False)).changed == [
+        "firewall:relay"
+    ]
     assert "relay" not in agent.stage.run("nft", "list", "ruleset").stdout
 
 
 def test_images_of_every_tag_go_but_those_that_a_container_uses(on_stage: OnStage) -> None:
-    agent = on_stage(files={"/var/fake/bin/docker": DOCKER, "/var/fake/images": "a/b:1\na/b:2\na/b:3\n", "/var/fake/used": "a/b:2"})
+    agent = on_stage(
+        files={
+            "/var/fake/bin/docker": DOCKER,
+            "/var/fake/images": "a/b:1\na/b:2\na/b:3\n",
+            "/var/fake/used": "a/b:2",
+        }
+    )
     assert twice(agent, Image(ref="a/b", present=False)).changed == ["image:a/b"]
     assert (agent.stage.root / "var/fake/images").read_text() == "a/b:2\n"
 
 
 def test_an_image_by_digest_goes(on_stage: OnStage) -> None:
     ref = "a/b@sha256:0123"
-    agent = on_stage(files={"/var/fake/bin/docker": DOCKER, "/var/fake/images": f"{ref}\n", "/var/fake/used": ""})
+    agent = on_stage(
+        files={"/var/fake/bin/docker": DOCKER, "/var/fake/images": f"{ref}\n", "/var/fake/used": ""}
+    )
     assert twice(agent, Image(ref=ref, present=False)).changed == [f"image:{ref}"]
     assert (agent.stage.root / "var/fake/images").read_text() == ""
 
 
 def test_no_docker_is_no_image(on_stage: OnStage) -> None:
     agent = on_stage(files={"/var/fake/bin/docker": "#!/bin/sh\nexit 1\n"})
-    assert agent.run([Image(ref="a/b", present=False), Image(ref="a/b@sha256:0123", present=False)]).changed == []
+    assert (
+        agent.run([Image(ref="a/b", present=False), Image(ref="a/b@sha256:0123", present=False)]).changed
+        == []
+    )
 
 
 def test_a_packages_file_becomes_the_packages_again(on_stage: OnStage) -> None:
@@ -157,6 +176,10 @@ def test_systemd_forgets_a_unit_whose_file_was_removed_last(on_stage: OnStage) -
     agent.forget()
     gone = [Service(unit="relay.service", enabled=False, running=False), Absent(path=unit.path)]
     agent.run(gone)
-    assert agent.log() == ["systemctl disable relay.service", "systemctl stop relay.service", "systemctl daemon-reload "]
+    assert agent.log() == [
+        "systemctl disable relay.service",
+        "systemctl stop relay.service",
+        "systemctl daemon-reload ",
+    ]
     agent.forget()
     assert (agent.run(gone).changed, agent.log()) == ([], [])

@@ -1,6 +1,7 @@
 """Cases without Python: site.yml + facts.json -> plan.json, one folder each.
 
-`python -m tests.roles.cases` writes the plans of today over those that are there; review the difference, then commit it.
+`python -m tests.roles.cases` writes the plans of today over those that are there; review the
+difference, then commit it.
 """
 
 from __future__ import annotations
@@ -28,16 +29,22 @@ PROGRAM = (CHECKOUT / "files" / "certificate.py").read_bytes().split(b"\n", 1)[1
 
 
 def names() -> list[str]:
-    """Every case."""
+    """Return the names of all cases."""
     return sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 
 
 def plan_of(name: str) -> dict[str, Any]:
-    """What the roles make of a case: refusals, warnings if any, and the resources in the order in which they are carried out."""
+    """Return a case's refusals, its warnings if any, and its resources in the plan's order."""
     folder, (host, site, facts) = FOLDER / name, load(name)
-    resources = compile_plan(roles.compile_host(host, site, facts, shipment(host.certificate.key)), mode="check").resources
+    resources = compile_plan(
+        roles.compile_host(host, site, facts, shipment(host.certificate.key)), mode="check"
+    ).resources
     warnings = {"warnings": found} if (found := roles.warnings(host, site, facts)) else {}
-    return {"refusals": roles.refusals(host, site, facts), **warnings, "resources": [_shown(resource, folder) for resource in resources]}
+    return {
+        "refusals": roles.refusals(host, site, facts),
+        **warnings,
+        "resources": [_shown(resource, folder) for resource in resources],
+    }
 
 
 def load(name: str) -> tuple[Host, Site, Facts]:
@@ -50,7 +57,11 @@ def load(name: str) -> tuple[Host, Site, Facts]:
 def _joined(raw: Any) -> Any:
     """Long texts stand in facts.json as lists of lines."""
     if isinstance(raw, dict):
-        texts = {key: "".join(f"{line}\n" for line in raw[key]) for key in ("stdout", "content") if isinstance(raw.get(key), list)}
+        texts = {
+            key: "".join(f"{line}\n" for line in raw[key])
+            for key in ("stdout", "content")
+            if isinstance(raw.get(key), list)
+        }
         return {key: _joined(value) for key, value in raw.items()} | texts
     return raw
 

@@ -56,7 +56,7 @@ def a_file(content: str) -> FileFact:
 
 
 def deployed(facts: Facts, resources: Iterable[Resource]) -> Facts:
-    """Return the facts of the host after a deploy: its files, and a valid configuration of nginx."""
+    """Return the facts after a deploy: the host's files, and a valid configuration of nginx."""
     there = [resource for resource in resources if isinstance(resource, File)]
     texts = {r.path: r.content.decode() if isinstance(r.content, bytes) else "" for r in there}
     files = {path: a_file(text) for path, text in texts.items()}
@@ -70,10 +70,13 @@ def covers(gone: Resource, resource: Resource) -> bool:
     path = resource.owned_path()
     if isinstance(gone, Absent | Firewall):
         return bool(path) and PurePosixPath(path).is_relative_to(gone.path)
-    if isinstance(gone, Conffile | Directory | File):  # a shared file, or a directory that is empty by then
+    if isinstance(gone, Conffile | Directory | File):  # shared, or empty by then
         return path == gone.path
     if isinstance(gone, Image):
-        return isinstance(resource, Image) and resource.ref.partition(":")[0] in (gone.ref, gone.ref.partition(":")[0])
+        return isinstance(resource, Image) and resource.ref.partition(":")[0] in (
+            gone.ref,
+            gone.ref.partition(":")[0],
+        )
     if isinstance(gone, Service) and isinstance(resource, Service):
         return (gone.unit, gone.enabled, gone.running) == (resource.unit, False, False)
     if isinstance(gone, Container):
@@ -95,12 +98,17 @@ def leftovers(host: Host, facts: Facts, resources: list[Resource]) -> list[str]:
     return [
         resource.id
         for resource in left
-        if not (isinstance(resource, Command) and (resource.title in COMMANDS or in_a_folder_that_goes(resource, gone)))
+        if not (
+            isinstance(resource, Command)
+            and (resource.title in COMMANDS or in_a_folder_that_goes(resource, gone))
+        )
     ]
 
 
 def in_a_folder_that_goes(command: Command, gone: list[Resource]) -> bool:
-    return any(isinstance(one, Absent) and PurePosixPath(command.creates).is_relative_to(one.path) for one in gone)
+    return any(
+        isinstance(one, Absent) and PurePosixPath(command.creates).is_relative_to(one.path) for one in gone
+    )
 
 
 @pytest.mark.parametrize("name", names())
@@ -227,7 +235,12 @@ def test_dockers_other_settings_stay() -> None:
     assert {"absent:/etc/docker/daemon.json", "directory:/etc/docker"} <= docker(ours % ("", "")).keys()
     kept = docker(ours % (', "https://theirs.example.org"', ', "debug": true'))[name]
     assert isinstance(kept, File)
-    assert kept.content == b'{\n  "debug": true,\n  "registry-mirrors": [\n    "https://theirs.example.org"\n  ]\n}\n'
+    assert (
+        kept.content
+        == b'{\n  "debug": true,\n  "registry-mirrors": [\n    "https://theirs.example.org"\n  ]\n}\n'
+    )
     assert not [id for id in docker('{"debug": true}') if "daemon.json" in id]
     assert not [id for id in docker(None) if "daemon.json" in id]
-    assert "image:ghcr.io/you/derper@sha256:" + "ab" * 32 in docker(None, image="ghcr.io/you/derper@sha256:" + "ab" * 32)
+    assert "image:ghcr.io/you/derper@sha256:" + "ab" * 32 in docker(
+        None, image="ghcr.io/you/derper@sha256:" + "ab" * 32
+    )

@@ -15,7 +15,9 @@ from tests.roles.cases import FOLDER, names, plan_of, text_of
 
 @pytest.mark.parametrize("name", names())
 def test_plan_is_the_reviewed_one(name: str) -> None:
-    assert text_of(plan_of(name)) == (FOLDER / name / "plan.json").read_text(), "review it with: python -m tests.roles.cases"
+    assert text_of(plan_of(name)) == (FOLDER / name / "plan.json").read_text(), (
+        "review it with: python -m tests.roles.cases"
+    )
 
 
 @pytest.mark.parametrize("name", names())
@@ -28,9 +30,15 @@ def test_no_secret_is_in_what_people_see(name: str) -> None:
     [("bare", "bare-deployed"), ("docker", "docker-deployed"), ("shared-nginx", "shared-nginx-deployed")],
 )
 def test_what_a_deploy_changes_asks_for_nothing_new(before: str, after: str) -> None:
-    """The facts of a deployed host give the plan that it was deployed with, or a second deploy would not be empty."""
+    """The facts of a deployed host give the plan that it was deployed with.
+
+    Else a second deploy would not be empty.
+    """
     assert (FOLDER / before / "site.yml").read_text() == (FOLDER / after / "site.yml").read_text()
-    first, second = ({r["id"]: r for r in json.loads((FOLDER / name / "plan.json").read_text())["resources"]} for name in (before, after))
+    first, second = (
+        {r["id"]: r for r in json.loads((FOLDER / name / "plan.json").read_text())["resources"]}
+        for name in (before, after)
+    )
     assert first == second
 
 
@@ -52,7 +60,9 @@ def test_only_the_chosen_variants_ask() -> None:
     assert all(name in everything for name in ("daemon.json", "docker.service", "/certbot/", "iptables-save"))
     assert "/releases/" not in everything
     plain = asked("python", front="none", certificate={"source": "self-signed"}, firewall={"mode": "off"})
-    assert not [name for name in ("daemon.json", "docker.service", "certbot", "iptables", "ufw") if name in plain]
+    assert not [
+        name for name in ("daemon.json", "docker.service", "certbot", "iptables", "ufw") if name in plain
+    ]
     assert "/releases/" in plain
 
 

@@ -15,10 +15,22 @@ HOST = Host(name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk
 RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
-def facts(program: str, port: int, *, address: str = "0.0.0.0", given: str = "32768\t60999\n", deployed: bool = False) -> Facts:
+def facts(
+    program: str,
+    port: int,
+    *,
+    address: str = "0.0.0.0",
+    given: str = "32768\t60999\n",
+    deployed: bool = False,
+) -> Facts:
     files = {RANGE: given} | ({paths.FIREWALL_RULES: "x"} if deployed else {})
-    listener = Listener(proto="udp", address=address, port=port, pid=9, program=program, unit=f"{program}.service")
-    known = {path: FileFact(content=content, sha256="", mode="0644", owner="root", group="root") for path, content in files.items()}
+    listener = Listener(
+        proto="udp", address=address, port=port, pid=9, program=program, unit=f"{program}.service"
+    )
+    known = {
+        path: FileFact(content=content, sha256="", mode="0644", owner="root", group="root")
+        for path, content in files.items()
+    }
     return replace(DEBIAN_12, listening=(listener,), files=known)
 
 
@@ -50,7 +62,9 @@ def test_a_wider_range_of_the_kernels_makes_nobody_a_client() -> None:
 
 
 def test_nothing_is_told_that_is_allowed_or_on_loopback_or_was_closed_before() -> None:
-    allowing = HOST.model_copy(update={"firewall": HOST.firewall.model_copy(update={"allow": ("36000-37000/udp",)})})
+    allowing = HOST.model_copy(
+        update={"firewall": HOST.firewall.model_copy(update={"allow": ("36000-37000/udp",)})}
+    )
     assert firewall.warnings(allowing, facts("hysteria", 36712), set()) == []
     assert firewall.warnings(HOST, facts("hysteria", 36712, address="127.0.0.1"), set()) == []
     assert firewall.warnings(HOST, facts("hysteria", 36712, deployed=True), set()) == []

@@ -18,7 +18,15 @@ GROUP = grp.getgrgid(os.getgid()).gr_name
 
 
 def make(folder: Path, *, old: Path | None = None) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-I", "-c", script("make_key"), str(folder / "derper.key"), GROUP, str(old or folder / "none")]
+    argv = [
+        sys.executable,
+        "-I",
+        "-c",
+        script("make_key"),
+        str(folder / "derper.key"),
+        GROUP,
+        str(old or folder / "none"),
+    ]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
@@ -48,7 +56,11 @@ def test_nothing_is_written_through_a_planted_link(tmp_path: Path, name: str) ->
     (tmp_path / name).symlink_to(target)
     assert make(tmp_path).returncode == 0
     after = target.stat()
-    assert (target.read_text(), after.st_mode, after.st_ctime_ns) == ("theirs", before.st_mode, before.st_ctime_ns)
+    assert (target.read_text(), after.st_mode, after.st_ctime_ns) == (
+        "theirs",
+        before.st_mode,
+        before.st_ctime_ns,
+    )
     assert not (tmp_path / "derper.key").is_symlink()
 
 
@@ -58,7 +70,9 @@ def test_another_file_in_the_old_keys_place_is_refused_and_not_shown(tmp_path: P
     old.write_text(text)
     done = make(tmp_path, old=old)
     assert (done.returncode, "secret" in done.stderr) == (1, False)
-    assert done.stderr == f"{old} is not a derper key: put the right one there, or remove it to get a new key\n"
+    assert (
+        done.stderr == f"{old} is not a derper key: put the right one there, or remove it to get a new key\n"
+    )
     assert not (tmp_path / "derper.key").exists()
 
 

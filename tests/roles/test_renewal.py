@@ -1,4 +1,4 @@
-"""What `invoke renew` runs."""
+"""The commands of `invoke renew`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def test_renewal(force: bool, argv: tuple[str, ...], unless: tuple[str, ...]) ->
     [
         ("bare", Output(status=1, stdout="disabled\n", stderr=""), True),
         ("bare", Output(status=0, stdout="enabled\n", stderr=""), False),
-        ("bare", Output(status=1, stdout="", stderr="Failed to get unit file state"), False),  # it was never deployed
+        # It was never deployed.
+        ("bare", Output(status=1, stdout="", stderr="Failed to get unit file state"), False),
         ("docker", Output(status=0, stdout="", stderr=""), True),
         ("docker", Output(status=0, stdout="5c1ab0\n", stderr=""), False),
         ("docker", Output(status=1, stdout="", stderr="Cannot connect to the Docker daemon"), False),

@@ -52,7 +52,10 @@ PAYLOADS = {
     },
     "docker.io": DOCKER | {"var/lib/dpkg/info/docker.io.list": "/usr/bin/dockerd\n"},
     "docker-ce": DOCKER | {"var/lib/dpkg/info/docker-ce.list": "/usr/bin/dockerd\n"},
-    "certbot": {"var/fake/bin/certbot": FAKES["certbot"], "etc/letsencrypt/cli.ini": "preconfigured-renewal = True\n"},
+    "certbot": {
+        "var/fake/bin/certbot": FAKES["certbot"],
+        "etc/letsencrypt/cli.ini": "preconfigured-renewal = True\n",
+    },
     "systemd-timesyncd": {"etc/systemd/system/systemd-timesyncd.service": UNIT},
 }
 NGINX_POSTINST = """#!/bin/sh
@@ -61,11 +64,28 @@ ln -s /etc/nginx/sites-available/default /etc/nginx/sites-enabled/default
 """
 STAMP = "var/lib/systemd/timers/stamp-derpfleet-certificate.timer"
 TESTED = "derpfleet-nginx-test.service.active"  # it ends by itself, but not in the fake
-# Where a relay host has files. Folders of the machine's own package manager and Docker are left out.
+# Where a relay host has files. Folders of the machine's own package manager and Docker are left
+# out.
 LOOKED_AT = ("etc", "opt", "srv", "usr/local", "var")
-LEFT_OUT = {"var/fake", "var/lib/apt", "var/lib/containerd", "var/lib/docker", "var/lib/dpkg", "var/cache", "var/tmp"}
+LEFT_OUT = {
+    "var/fake",
+    "var/lib/apt",
+    "var/lib/containerd",
+    "var/lib/docker",
+    "var/lib/dpkg",
+    "var/cache",
+    "var/tmp",
+}
 # Backups that useradd and its like keep of the files that they change, and their lock.
-BACKUPS = {"etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-", "etc/.pwd.lock"}
+BACKUPS = {
+    "etc/passwd-",
+    "etc/group-",
+    "etc/shadow-",
+    "etc/gshadow-",
+    "etc/subuid-",
+    "etc/subgid-",
+    "etc/.pwd.lock",
+}
 
 
 def sites() -> list[str]:
@@ -130,7 +150,11 @@ def unasked(resource: Resource) -> Resource:
 @pytest.fixture
 def new_host(new_sshd: Callable[..., Sshd], tmp_path: Path) -> Callable[[], Agent]:
     """Return a function that starts an agent on a bare host."""
-    payloads = {f"/var/fake/payload/{name}/{path}": text for name, files in PAYLOADS.items() for path, text in files.items()}
+    payloads = {
+        f"/var/fake/payload/{name}/{path}": text
+        for name, files in PAYLOADS.items()
+        for path, text in files.items()
+    }
     files = fakes() | payloads | {
         "/var/fake/payload/nginx.postinst": NGINX_POSTINST,
         "/var/fake/store/certbot": FAKES["certbot"],
@@ -217,7 +241,9 @@ def uninstall(agent: Agent, host: Host) -> None:
 
 
 @pytest.mark.parametrize("name", sites())
-def test_a_bare_host_is_as_it_was_but_for_packages(name: str, new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]) -> None:
+def test_a_bare_host_is_as_it_was_but_for_packages(
+    name: str, new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]
+) -> None:
     host, site, _ = load(name)
     agent = new_host()
     done(agent.run_job(Deploy(host, site, ship(host))))
@@ -238,7 +264,9 @@ def test_a_bare_host_is_as_it_was_but_for_packages(name: str, new_host: Callable
 
 
 @pytest.mark.parametrize("name", ["bare", "front-taken-away", "no-front-acme", "docker"])
-def test_other_peoples_things_stay(name: str, new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]) -> None:
+def test_other_peoples_things_stay(
+    name: str, new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]
+) -> None:
     """Their site in nginx, their certificate, their container and image, their rules."""
     host, site, _ = load(name)
     agent = new_host()
@@ -247,7 +275,13 @@ def test_other_peoples_things_stay(name: str, new_host: Callable[[], Agent], shi
     put(agent, "/etc/nginx/conf.d/blog.conf", BLOG)
     put(agent, "/etc/docker/daemon.json", '{"debug": true}\n')
     for argv in (
-        ["certbot", "--server", "https://acme-v02.api.letsencrypt.org/directory", "--cert-name", "blog.example.org"],
+        [
+            "certbot",
+            "--server",
+            "https://acme-v02.api.letsencrypt.org/directory",
+            "--cert-name",
+            "blog.example.org",
+        ],
         ["docker", "pull", "--quiet", "shop:1"],
         ["docker", "run", "--detach", "--name", "shop", "--label", "a=b", "shop:1"],
         ["nft", "add", "table", "inet", "theirs"],
@@ -276,7 +310,9 @@ def put(agent: Agent, path: str, text: str) -> None:
 def state(agent: Agent) -> set[str]:
     """Return which fake units run and start at boot, and which containers and images there are."""
     fake = agent.stage.root / "var/fake"
-    return {str(path.relative_to(fake)) for pattern in ("units/*", "docker/*/*") for path in fake.glob(pattern)}
+    return {
+        str(path.relative_to(fake)) for pattern in ("units/*", "docker/*/*") for path in fake.glob(pattern)
+    }
 
 
 def different(after: dict[str, str], before: dict[str, str]) -> dict[str, tuple[str, str]]:
@@ -286,8 +322,10 @@ def different(after: dict[str, str], before: dict[str, str]) -> dict[str, tuple[
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def test_an_uninstall_that_dies_goes_on(new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]) -> None:
-    """A package that cannot be downloaded ends the run. The file of that package stays until then."""
+def test_an_uninstall_that_dies_goes_on(
+    new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]
+) -> None:
+    """A package that cannot be downloaded ends the run. Until then that package's file stays."""
     host, site, _ = load("bare")
     agent = new_host()
     done(agent.run_job(Deploy(host, site, ship(host))))
@@ -306,7 +344,10 @@ def test_two_variants_that_one_site_file_had_one_after_the_other_both_go(
 ) -> None:
     agent = new_host()
     before = tree(agent)
-    install(agent, ["nginx", "docker.io", "nftables", "systemd-timesyncd", "ca-certificates", "openssl", "apparmor"])
+    install(
+        agent,
+        ["nginx", "docker.io", "nftables", "systemd-timesyncd", "ca-certificates", "openssl", "apparmor"],
+    )
     for name in ("bare", "docker"):
         host, site, _ = load(name)
         done(agent.run_job(Deploy(host, site, ship(host))))

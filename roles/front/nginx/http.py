@@ -20,7 +20,8 @@ _READY = f"{_CHALLENGES}/derpfleet"
 ASIDE = f"{paths.ETC}/{neighbours.HTTPS_NAME}"
 _OURS = "Written by derpfleet"
 
-# `nginx -t` opens the logs, keys and pid file of all sites. The renewal's unit may not, so this is another unit.
+# `nginx -t` opens the logs, keys and pid file of all sites. The renewal's unit may not, so this is
+# another unit.
 _TEST_UNIT = "derpfleet-nginx-test.service"
 _TEST_FILE = f"{paths.SYSTEMD}/{_TEST_UNIT}"
 _JOURNAL = (
@@ -92,7 +93,10 @@ def taken_out(facts: Facts) -> bool:
 
     It is moved aside until there is a new certificate.
     """
-    return f"{neighbours.folder(facts)}/{neighbours.HTTPS_NAME}" in facts.files and neighbours.is_broken_by_us(facts)
+    return (
+        f"{neighbours.folder(facts)}/{neighbours.HTTPS_NAME}" in facts.files
+        and neighbours.is_broken_by_us(facts)
+    )
 
 
 def _fixed(facts: Facts) -> list[Command]:

@@ -17,7 +17,8 @@ def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -
     """
     path = f"{neighbours.folder(facts)}/{neighbours.HTTPS_NAME}"
     after = (*certificate.ready, http.HTTP_READY)
-    # Moved back, not written anew: the agent is only sent content that was missing when the run began.
+    # Moved back, not written anew: the agent is only sent content that was missing when the run
+    # began.
     argv, unless = ("mv", http.ASIDE, path), ("test", "-e", path)
     back = Command(title="https server put back", argv=argv, unless=unless, needs=after)
     fixed = [back] if http.taken_out(facts) else []

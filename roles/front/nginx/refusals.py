@@ -11,16 +11,16 @@ def refusals(host: Host, facts: Facts) -> list[str]:
     """Return the reasons why our servers cannot be added."""
     if path := neighbours.foreign(facts):
         return [
-            f"{path} on {host.name} is no package's, and the distribution's nginx would be installed over it: "
-            f"take it away, or set hosts.{host.name}.front to none, with ports that it does not have."
+            f"{path} on {host.name} is no package's, and the distribution's nginx would be installed over "
+            f"it: take it away, or set hosts.{host.name}.front to none, with ports that it does not have."
         ]
     if found := absence_refusals(host, facts):
         return found
     if neighbours.dump(facts) and not neighbours.included(facts):
         return [
-            f"nginx.conf on {host.name} includes neither of the folders that our site could be in: add to its "
-            f"http block the line include {neighbours.FOLDERS[1]}/*.conf; or set hosts.{host.name}.front to "
-            "none, with ports that nginx does not have."
+            f"nginx.conf on {host.name} includes neither of the folders that our site could be in: add to "
+            f"its http block the line include {neighbours.FOLDERS[1]}/*.conf; or set hosts.{host.name}.front "
+            "to none, with ports that nginx does not have."
         ]
     return _stream(host, facts)
 

@@ -28,9 +28,9 @@ def replaced(wiring: Wiring, facts: Facts) -> list[Resource]:
 def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     """Return nginx without our servers, after `needs`: for other sites only, or else stopped.
 
-    The package stays, since other programs may use it. Without other sites it gets its own nginx.conf
-    and its welcome page back, where they were ours to change. Beside other sites both stay as they
-    are now: those sites have been served so.
+    The package stays, since other programs may use it. Without other sites it gets its own
+    nginx.conf and its welcome page back, where they were ours to change. Beside other sites both
+    stay as they are now: those sites have been served so.
     """
     gone = _servers_gone(facts, ())
     left = [*http.absent_test_units(), Absent(path=http.ASIDE), Absent(path=paths.WEBROOT)]
