@@ -20,7 +20,8 @@ class Group(Kind):
         return {"exists": "yes"}
 
     def fix(self, keys):
-        must(["groupadd", "--system", self.spec["group"]] if self.spec["present"] else ["groupdel", self.spec["group"]])
+        program = ["groupadd", "--system"] if self.spec["present"] else ["groupdel"]
+        must(program + [self.spec["group"]])
 
 
 class User(Kind):

@@ -52,7 +52,9 @@ class Firewall(Kind):
         return "%s/firewall-%s" % (self.host.journal.base, self.spec["table"])
 
     def blobs(self):
-        return [self.spec["content_sha256"]] if self.spec["present"] and self.present() != self.wanted() else []
+        if not self.spec["present"] or self.present() == self.wanted():
+            return []
+        return [self.spec["content_sha256"]]
 
     def shown_blobs(self):
         return self.blobs()

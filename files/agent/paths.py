@@ -115,7 +115,8 @@ class Directory(Path):
     def present(self):
         state = Path.present(self)
         if not self.spec["present"]:
-            state["left empty"] = "yes" if state["type"] == "directory" and not os.listdir(self.path) else "no"
+            is_empty = state["type"] == "directory" and not os.listdir(self.path)
+            state["left empty"] = "yes" if is_empty else "no"
         return state
 
     def fix(self, keys):

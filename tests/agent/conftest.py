@@ -34,7 +34,7 @@ NEWEST = PYTHONS[max(PYTHONS, key=lambda name: tuple(map(int, name.split("."))))
 
 @pytest.fixture(params=sorted(PYTHONS, key=lambda name: tuple(map(int, name.split(".")))))
 def python(request: pytest.FixtureRequest) -> str:
-    """Each Python in turn."""
+    """Return each Python in turn."""
     return PYTHONS[request.param]
 
 

@@ -230,7 +230,7 @@ class Pipe:
 
 
 def payload_with(extra: str) -> bytes:
-    """The agent's payload, with one more module before the last."""
+    """Return the agent's payload, with one more module before the last."""
     _, packed = boot.agent_payload().split(b"\n", 1)
     modules = json.loads(zlib.decompress(packed))
     modules.insert(-1, ["agent.extra", extra])

@@ -102,7 +102,7 @@ def test_drift_of_mode_and_owner_is_fixed_without_writing_the_content_again(on_s
     assert (oct(info.st_mode), info.st_uid, path.group(), info.st_ino) == ("0o100640", 0, "adm", before)
 
 
-def test_a_file_that_somebody_else_changed_since_it_was_read_is_left(on_stage: OnStage) -> None:
+def test_a_file_that_another_program_changed_since_it_was_read_is_left(on_stage: OnStage) -> None:
     agent = on_stage()
     (agent.stage.root / "srv/map").write_text("theirs\n")
     ours = File(path="/srv/map", content=b"ours\n", only_if_sha256=sha256(b"read earlier\n"))
@@ -225,7 +225,7 @@ def test_what_a_failed_restart_came_from_is_put_back(on_stage: OnStage) -> None:
     ]
 
 
-def test_another_site_that_stays_away_after_all_was_put_back_is_told(on_stage: OnStage) -> None:
+def test_another_site_that_is_still_down_after_all_was_put_back_is_reported(on_stage: OnStage) -> None:
     agent = on_stage()
     # With --pid, nsenter forks, and the kill misses the server.
     enter = [word for word in agent.stage.enter if word != "--pid"]
@@ -413,7 +413,7 @@ def test_a_content_that_an_earlier_run_left_whole_is_not_asked_for(on_stage: OnS
 def test_a_clock_that_is_set_while_we_wait_makes_no_wait_longer_or_shorter(
     on_stage: OnStage, step_s: int
 ) -> None:
-    """As time sync does it, which the first deploy begins."""
+    """Time sync steps the clock, and the first deploy starts it."""
     agent, events = on_stage(), []
     late = Exec(argv=("sh", "-c", "test -e /srv/asked || { touch /srv/asked; exit 1; }"))
     wanted = [
@@ -458,7 +458,7 @@ def test_a_command_that_takes_too_long_is_ended(on_stage: OnStage) -> None:
     assert "sleep 60" not in agent.stage.run("ps", "-eo", "args").stdout
 
 
-def test_a_defect_of_the_agent_is_told_with_its_traceback(on_stage: OnStage) -> None:
+def test_a_defect_of_the_agent_is_reported_with_its_traceback(on_stage: OnStage) -> None:
     agent = on_stage()
     agent.extra = "from agent import paths\npaths.Absent.present = lambda self: 1 / 0\n"
     with pytest.raises(Exception, match="the agent crashed") as crashed:

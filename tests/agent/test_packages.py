@@ -129,22 +129,22 @@ def test_a_source_that_came_in_the_same_run_is_read(on_stage: OnStage) -> None:
     assert verbs == ["update", "install", "update", "install"]
 
 
-DEAD = "E: The repository 'http://dead.example stable Release' no longer has a Release file.\n"
+GONE = "E: The repository 'http://gone.example stable Release' no longer has a Release file.\n"
 
 
 def test_a_dead_source_of_others_stops_nothing(on_stage: OnStage) -> None:
-    agent = without_index(on_stage(files={"/var/fake/update.fails": DEAD}))
+    agent = without_index(on_stage(files={"/var/fake/update.fails": GONE}))
     assert agent.run(WANTED).changed == ["package:nginx"]
 
 
-def test_a_dead_source_is_told_with_the_package_that_does_not_come(on_stage: OnStage) -> None:
+def test_a_source_that_is_gone_is_reported_with_the_package_that_fails(on_stage: OnStage) -> None:
     missing = "E: Unable to locate package nginx\n"
     agent = without_index(
-        on_stage(files={"/var/fake/update.fails": DEAD, "/var/fake/install.fails": missing})
+        on_stage(files={"/var/fake/update.fails": GONE, "/var/fake/install.fails": missing})
     )
     [failure] = agent.run(WANTED).failures
     assert failure.what == "apt-get --quiet --quiet --assume-yes ended with status 100"
-    assert failure.why == f"{missing}before that, apt-get update had failed:\n{DEAD.strip()}"
+    assert failure.why == f"{missing}before that, apt-get update had failed:\n{GONE.strip()}"
 
 
 def without_index(agent: Agent) -> Agent:

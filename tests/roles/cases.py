@@ -55,7 +55,7 @@ def load(name: str) -> tuple[Host, Site, Facts]:
 
 
 def _joined(raw: Any) -> Any:
-    """Long texts stand in facts.json as lists of lines."""
+    """Return the facts with texts in place of lists of lines, as long texts are in facts.json."""
     if isinstance(raw, dict):
         texts = {
             key: "".join(f"{line}\n" for line in raw[key])
@@ -67,7 +67,7 @@ def _joined(raw: Any) -> Any:
 
 
 def shipment(secret: str | None) -> Shipment:
-    """Artefacts that are only named; the files are stand-ins."""
+    """Return artefacts that are only named; the files are stand-ins."""
     locks = CHECKOUT / "requirements"
     return Shipment(
         relay_release=Release(locks / "relay.lock", "a1" * 32),
@@ -79,7 +79,7 @@ def shipment(secret: str | None) -> Shipment:
 
 
 def text_of(plan: dict[str, Any]) -> str:
-    """As it is kept: one key a line, so that a difference reads well."""
+    """Return the plan's text as it is kept: one key a line, so that a difference reads well."""
     return json.dumps(plan, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -56,13 +56,23 @@ def a_file(content: str) -> FileFact:
 
 
 def deployed(facts: Facts, resources: Iterable[Resource]) -> Facts:
-    """Return the facts after a deploy: the host's files, and a valid configuration of nginx."""
+    """Return the facts after a deploy: files, packages, and a valid configuration of nginx."""
     there = [resource for resource in resources if isinstance(resource, File)]
     texts = {r.path: r.content.decode() if isinstance(r.content, bytes) else "" for r in there}
     files = {path: a_file(text) for path, text in texts.items()}
     nginx = facts.commands.get("nginx")
     valid = {} if nginx and nginx.status == 0 else {"nginx": Output(status=0, stdout="", stderr="")}
-    return replace(facts, files={**facts.files, **files}, commands={**facts.commands, **valid})
+    new = {
+        name: f"/usr/sbin/{name}"
+        for r in resources
+        if isinstance(r, Package) and (name := r.package) == "nginx"
+    }
+    return replace(
+        facts,
+        files={**facts.files, **files},
+        commands={**facts.commands, **valid},
+        tools={**facts.tools, **new},
+    )
 
 
 def covers(gone: Resource, resource: Resource) -> bool:
@@ -121,7 +131,7 @@ def test_every_resource_of_a_plan_goes_or_is_meant_to_stay(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", names())
-def test_what_is_gone_is_gone_for_every_choice(name: str) -> None:
+def test_every_variant_goes_whatever_is_chosen(name: str) -> None:
     """A changed site file takes off what an earlier one had put there."""
     host, _, facts = load(name)
     ids = {resource.id for resource in roles.compile_absent(host, facts)}
@@ -208,7 +218,7 @@ def nginx_gone(facts: Facts) -> Service:
     return found
 
 
-def test_nginx_is_stopped_only_where_it_certainly_serves_nobody_else() -> None:
+def test_nginx_is_stopped_only_where_it_certainly_serves_no_other_site() -> None:
     assert not nginx_gone(nginx()).running
     main = "# configuration file /etc/nginx/nginx.conf:\nhttp { server { listen 80; server_name a.org; } }\n"
     beside = nginx_gone(nginx(stdout=main))
@@ -216,6 +226,14 @@ def test_nginx_is_stopped_only_where_it_certainly_serves_nobody_else() -> None:
     broken = nginx(status=1, stderr='nginx: [emerg] x in /etc/nginx/conf.d/zz-derpfleet-http.conf:1')
     assert nginx_gone(broken).running
     assert roles.absence_refusals(Host(**HK1), broken) == []
+
+
+def test_a_package_that_was_removed_is_not_installed_again_for_its_file() -> None:
+    main = {"/etc/nginx/nginx.conf": a_file("# Written by derpfleet; changes are overwritten.")}
+    for tools, wanted in (({"nginx": "/usr/sbin/nginx"}, True), ({}, False)):
+        facts = replace(nginx(), files=main, tools=tools)
+        ids = [resource.id for resource in roles.compile_absent(Host(**HK1), facts)]
+        assert ("conffile:/etc/nginx/nginx.conf" in ids) == wanted
 
 
 def test_an_nginx_that_others_have_broken_is_refused() -> None:

@@ -62,7 +62,7 @@ def test_apt_reads_the_source(tmp_path: Path) -> None:
     assert "Signed-By: /etc/apt/keyrings/derpfleet-docker.asc" in lines
 
 
-def test_what_stands_in_daemon_json_stays() -> None:
+def test_other_settings_of_daemon_json_stay() -> None:
     file = resources("no-front-docker-self-signed")["file:/etc/docker/daemon.json"]
     content = file["content"]
     assert isinstance(content, list)

@@ -48,7 +48,7 @@ def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
             return
         except OSError:
             time.sleep(0.02)
-    raise AssertionError(f"nobody listens on {port}; exit status {process.poll()}")
+    raise AssertionError(f"no program listens on {port}; exit status {process.poll()}")
 
 
 def write_configuration(folder: Path, host: Host) -> Path:

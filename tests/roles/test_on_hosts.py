@@ -54,7 +54,7 @@ def run(desk: Desk, host: str, *argv: str, check: bool = True) -> str:
 
 @contextmanager
 def program(desk: Desk, host: str, name: str, *argv: str) -> Iterator[None]:
-    """Something of somebody's that runs on the host."""
+    """Run another program on the host."""
     run(desk, host, "systemd-run", "--quiet", f"--unit={name}", *argv)
     try:
         yield
@@ -81,7 +81,7 @@ def site(
     *,
     keep: tuple[str, ...] = ("domain", "ipv4", "ipv6", "region"),
 ) -> None:
-    """The host's settings from now on: these, and who it is."""
+    """Give the host these settings. Its name, addresses and region stay."""
     document = yaml.safe_load(desk.stage.site_file.read_text())
     document["hosts"][host] = {
         key: value for key, value in document["hosts"][host].items() if key in keep
@@ -89,7 +89,7 @@ def site(
     desk.stage.site_file.write_text(yaml.safe_dump(document, sort_keys=False))
 
 
-# What stands in the way.
+# Reasons for a refusal.
 
 
 def test_ports_that_others_have_are_named_before_anything_is_changed(desk: Desk) -> None:
@@ -125,7 +125,7 @@ def test_a_listener_that_the_firewall_would_close_is_named(desk: Desk) -> None:
     site(desk, "hk1", {})
 
 
-def test_a_socket_that_may_be_a_servers_is_told_and_not_refused(desk: Desk) -> None:
+def test_a_socket_that_may_be_a_servers_is_a_warning_and_no_refusal(desk: Desk) -> None:
     with program(desk, "hk1", "tuic", *listener("DGRAM", 36712)):
         ran = desk.invoke("check", "--host", "hk1")
     assert ran.code == 10, ran.why()
@@ -136,7 +136,7 @@ def test_a_socket_that_may_be_a_servers_is_told_and_not_refused(desk: Desk) -> N
     )
 
 
-def test_a_host_whose_own_iptables_rejects_is_told_what_opens_it_and_being_asked_changes_nothing(
+def test_a_host_whose_own_iptables_rejects_is_refused_with_the_commands_and_not_changed(
     desk: Desk,
 ) -> None:
     run(
@@ -179,11 +179,11 @@ def test_a_host_whose_own_iptables_rejects_is_told_what_opens_it_and_being_asked
     )
     try:
         why = reasons(desk.invoke("deploy", "--host", "hk1"))
-        told = re.search(
+        advice = re.search(
             r"close 443/tcp, 3478/udp, 80/tcp, whatever .* Run on the host: (iptables .*?);", why
         )
-        assert told is not None, why
-        run(desk, "hk1", "sh", "-c", told[1])
+        assert advice is not None, why
+        run(desk, "hk1", "sh", "-c", advice[1])
         assert desk.invoke("check", "--host", "hk1").code == 10
     finally:
         run(desk, "hk1", "iptables", "-F", "INPUT")
@@ -202,7 +202,7 @@ def test_another_firewall_is_named_with_what_to_run(desk: Desk) -> None:
     assert desk.invoke("check", "--host", "hk1").code == 10
 
 
-def test_a_refusal_of_the_acme_server_is_told_in_words(desk: Desk) -> None:
+def test_a_refusal_of_the_acme_server_is_reported_in_words(desk: Desk) -> None:
     with faults.blocked(desk.stage, "hk1", 80):
         ran = desk.invoke("deploy", "--host", "hk1")
     assert ran.code == 1
@@ -283,7 +283,7 @@ def test_the_distributions_certbot_does_as_well(desk: Desk) -> None:
     assert desk.invoke("check", "--host", "hk1").code == 0
 
 
-def test_a_certificate_of_ones_own_is_served_and_its_key_is_told_to_nobody(desk: Desk) -> None:
+def test_a_manual_certificate_is_served_and_its_key_is_never_shown(desk: Desk) -> None:
     authority, chain, key = make_server_certificate("hk1.derp.lab", desk.stage.topology.ipv4("hk1"))
     for name, content in (("own-ca.pem", authority), ("own.pem", chain), ("own.key", key)):
         (desk.stage.root / name).write_bytes(content)
@@ -449,7 +449,7 @@ def test_a_neighbour_that_stops_answering_rolls_us_back(desk: Desk) -> None:
     assert ask(desk, "https://blog.derp.lab/").startswith("The site of blog.derp.lab")
 
 
-def test_an_nginx_that_was_broken_before_is_told_and_not_touched(desk: Desk) -> None:
+def test_an_nginx_that_was_broken_before_is_reported_and_not_touched(desk: Desk) -> None:
     run(desk, "sg1", "sh", "-c", "echo 'server { prxy_pass x; }' > /etc/nginx/conf.d/mine.conf")
     site(desk, "sg1", {})
     before = run(desk, "sg1", "sh", "-c", "cat /etc/nginx/sites-enabled/* | sha256sum")
@@ -487,8 +487,8 @@ def test_a_neighbour_that_is_the_default_of_port_80_leaves_the_captive_portal_ch
     assert ask(desk, f"http://{address}/generate_204", *answer) == "204 "
     assert ask(desk, f"http://{address}/about", *answer) == "302 http://blog.derp.lab/about"
     assert ask(desk, f"https://{address}/") == blog.text
-    nobody = ("--resolve", f"nobodys.derp.lab:80:{address}", *answer)
-    assert ask(desk, "http://nobodys.derp.lab/about", *nobody) == "301 https://nobodys.derp.lab/about"
+    unknown = ("--resolve", f"unknown.derp.lab:80:{address}", *answer)
+    assert ask(desk, "http://unknown.derp.lab/about", *unknown) == "301 https://unknown.derp.lab/about"
     assert ask(desk, f"https://{blog.domain}/") == blog.text
 
 

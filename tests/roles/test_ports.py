@@ -48,7 +48,9 @@ def facts(
         ("unbound", 64001, False, False),
     ],
 )
-def test_who_is_refused_and_who_is_told(program: str, port: int, refused: bool, warned: bool) -> None:
+def test_which_sockets_are_refused_and_which_are_warned_of(
+    program: str, port: int, refused: bool, warned: bool
+) -> None:
     known = facts(program, port)
     assert bool(firewall.refusals(HOST, known, set())) == refused
     found = firewall.warnings(HOST, known, set())
@@ -56,12 +58,12 @@ def test_who_is_refused_and_who_is_told(program: str, port: int, refused: bool, 
     assert all(f"add {port}/udp to hosts.hk1.firewall.allow" in sentence for sentence in found)
 
 
-def test_a_wider_range_of_the_kernels_makes_nobody_a_client() -> None:
+def test_a_wider_range_of_the_kernels_makes_no_server_a_client() -> None:
     assert firewall.refusals(HOST, facts("openvpn", 1194, given="1024\t65535\n"), set())
     assert not firewall.refusals(HOST, facts("game", 61000, given="1024\t65535\n"), set())
 
 
-def test_nothing_is_told_that_is_allowed_or_on_loopback_or_was_closed_before() -> None:
+def test_no_warning_of_what_is_allowed_or_on_loopback_or_was_closed_before() -> None:
     allowing = HOST.model_copy(
         update={"firewall": HOST.firewall.model_copy(update={"allow": ("36000-37000/udp",)})}
     )

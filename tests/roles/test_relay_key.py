@@ -30,7 +30,7 @@ def make(folder: Path, *, old: Path | None = None) -> subprocess.CompletedProces
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
-def test_a_new_key_is_one_that_the_relays_group_reads_and_nobody_else(tmp_path: Path) -> None:
+def test_a_new_key_is_one_that_only_the_relays_group_reads(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         assert make(tmp_path / name).returncode == 0

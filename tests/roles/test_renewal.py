@@ -43,7 +43,9 @@ def test_renewal(force: bool, argv: tuple[str, ...], unless: tuple[str, ...]) ->
         ("docker", Output(status=127, stdout="", stderr="docker: No such file or directory"), False),
     ],
 )
-def test_a_withdrawn_relay_is_told_from_one_that_is_down(case: str, output: Output, withdrawn: bool) -> None:
+def test_a_withdrawn_relay_is_not_taken_for_one_that_is_down(
+    case: str, output: Output, withdrawn: bool
+) -> None:
     host = inventory.load(FOLDER / case / "site.yml").hosts["hk1"]
     assert set(relay.ask_withdrawn(host).commands) == {"withdrawn"}
     assert relay.is_withdrawn(host, replace(DEBIAN_12, commands={"withdrawn": output})) is withdrawn

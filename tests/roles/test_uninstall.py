@@ -1,4 +1,4 @@
-"""Deploy and uninstall with the real agent, on a stage of its own: the host is as it was before.
+"""Deploy and uninstall with the real agent, on a stage: the host is as it was before.
 
 Real are the agent, users, groups, files, nftables, kernel settings, the certificate's program and
 openssl. Small fakes stand in for the package manager, systemd, nginx, Docker and certbot (`fakes/`,

@@ -14,7 +14,7 @@ from tests.roles.cases import FOLDER, names
 
 
 def units(case: str) -> dict[str, str]:
-    """Name -> text of each unit of a case's plan."""
+    """Return the text of each unit of a case's plan, by name."""
     plan = json.loads((FOLDER / case / "plan.json").read_text())
     found = {
         r["id"]: r["content"] for r in plan["resources"] if r["id"].startswith("file:/etc/systemd/system/")
@@ -80,7 +80,7 @@ def test_nft_loads_our_rules_twice_and_leaves_others_alone(case: str, tmp_path: 
     assert "policy drop" in done.stdout
 
 
-def test_nft_tells_what_is_open(tmp_path: Path) -> None:
+def test_the_rules_say_what_is_open(tmp_path: Path) -> None:
     text = rules("other-ports-manual") or ""
     assert "tcp dport { 22, 2222, 3489, 8000-8010, 8080 } accept" in text
     assert "udp dport { 3479, 51820 } accept" in text

@@ -65,7 +65,9 @@ def _may_serve_others(facts: Facts) -> bool:
 def _as_packaged(facts: Facts, needs: tuple[str, ...]) -> list[Resource]:
     """Return nginx.conf and the welcome page as the package has them, if nginx.conf is ours."""
     main = facts.files.get(neighbours.MAIN)
-    if _may_serve_others(facts) or main is None or not http.is_ours(main):
+    if main is None or not http.is_ours(main):
+        return []
+    if _may_serve_others(facts) or not neighbours.nginx_was_there(facts):
         return []
     conf = Conffile(path=neighbours.MAIN, package="nginx-common", needs=needs)
     if neighbours.STOCK_LINK in facts.files or neighbours.STOCK_SITE not in facts.files:

@@ -19,7 +19,7 @@ OURS = "/etc/nginx/conf.d/zz-derpfleet-http.conf"
 
 
 def there(*servers: str, files: tuple[str, ...] = ()) -> Facts:
-    """A host whose nginx has these servers, every one in a file of its own."""
+    """Return a host whose nginx has these servers, each in its own file."""
     paths = files or tuple(f"/etc/nginx/conf.d/{number}.conf" for number in range(len(servers)))
     parts = ["# configuration file /etc/nginx/nginx.conf:\nhttp { include /etc/nginx/conf.d/*.conf; }\n"]
     parts += [
@@ -30,7 +30,7 @@ def there(*servers: str, files: tuple[str, ...] = ()) -> Facts:
 
 
 def nginx_facts(said: Output) -> Facts:
-    """A host that has the distribution's nginx, which said this of its configuration."""
+    """Return a host that has the distribution's nginx, with this answer of `nginx -T`."""
     files = {"/var/lib/dpkg/info/nginx-core.list": a_file("/.\n/usr/sbin/nginx\n")}
     return replace(DEBIAN_12, tools={"nginx": "/usr/sbin/nginx"}, files=files, commands={"nginx": said})
 
@@ -40,7 +40,7 @@ def a_file(content: str) -> FileFact:
 
 
 def watched(*servers: str, files: tuple[str, ...] = ()) -> list[tuple[str, str]]:
-    """(url, connect) of each watch."""
+    """Return (url, connect) of each watch."""
     return [(watch.url, watch.connect) for watch in neighbours.watches(there(*servers, files=files))]
 
 
@@ -179,33 +179,33 @@ def test_while_a_lost_certificate_breaks_nginx_what_we_answer_by_address_stays(
 LUA = "listen 80; location / { content_by_lua_block { ngx.say([[ } ) }"
 
 
-def told(facts: Facts, **settings: Any) -> list[str]:
+def refused(facts: Facts, **settings: Any) -> list[str]:
     return roles.refusals(
         host(**settings), Site(path="", hosts={"hk1": host(**settings)}, known_hosts="none"), facts
     )
 
 
-def test_a_configuration_that_we_cannot_read_is_told_with_its_place() -> None:
-    (sentence,) = told(there(LUA))
+def test_a_configuration_that_we_cannot_read_is_refused_with_its_place() -> None:
+    (sentence,) = refused(there(LUA))
     assert "it cannot know which other sites nginx serves: /etc/nginx/conf.d/0.conf:1: " in sentence
 
 
-def test_where_nginx_is_left_alone_nobody_has_to_read_it() -> None:
+def test_where_nginx_is_left_alone_its_configuration_need_not_be_readable() -> None:
     mine = Listener(proto="tcp", address="0.0.0.0", port=443, pid=8, program="nginx", unit="nginx.service")
     facts = replace(there(LUA), listening=(mine,))
     alone = {"front": "none", "certificate": {"source": "self-signed"}, "firewall": {"mode": "off"}}
-    assert told(facts, **alone, ports={"https": 3489}) == []
+    assert refused(facts, **alone, ports={"https": 3489}) == []
     assert neighbours.watches(facts) == ()
-    (sentence,) = told(facts, **alone)
+    (sentence,) = refused(facts, **alone)
     assert "port 443/tcp of hk1, where relay is to serve https, is taken by nginx" in sentence
 
 
 @pytest.mark.parametrize(
     "facts", [there(LUA), nginx_facts(Output(status=1, stdout="", stderr="nginx: [emerg] x"))]
 )
-def test_nginx_is_not_left_while_nobody_can_tell_whom_else_it_serves(facts: Facts) -> None:
+def test_nginx_is_not_left_while_its_other_sites_are_unknown(facts: Facts) -> None:
     facts = replace(facts, files={**facts.files, OURS: a_file("")})
-    (sentence,) = told(facts, front="none", certificate={"source": "self-signed"})
+    (sentence,) = refused(facts, front="none", certificate={"source": "self-signed"})
     assert sentence.startswith("nginx's configuration on hk1 ")
 
 
@@ -213,28 +213,28 @@ ALONE = {"front": "none", "ports": {"https": 3489, "http": 8080}, "certificate":
 
 
 @pytest.mark.parametrize("path", ["/usr/bin/nginx", "/usr/local/sbin/nginx"])
-def test_an_nginx_of_somebodys_own_making_is_not_installed_over(path: str) -> None:
+def test_an_nginx_that_is_no_packages_is_not_installed_over(path: str) -> None:
     facts = replace(there("listen 80; server_name a.org;"), tools={"nginx": path})
-    (sentence,) = told(facts)
+    (sentence,) = refused(facts)
     assert sentence.startswith(
         f"{path} on hk1 is no package's, and the distribution's nginx would be installed over it: "
     )
-    assert told(replace(there(), files={}))
-    assert told(facts, **ALONE) == []
+    assert refused(replace(there(), files={}))
+    assert refused(facts, **ALONE) == []
 
 
-def test_an_nginx_that_includes_neither_folder_is_told_what_to_include() -> None:
+def test_an_nginx_that_includes_neither_folder_is_refused_with_the_line_to_add() -> None:
     main = "# configuration file /etc/nginx/nginx.conf:\n"
-    (sentence,) = told(
+    (sentence,) = refused(
         nginx_facts(Output(status=0, stdout=f"{main}http {{ include /srv/sites/*.conf; }}\n", stderr=""))
     )
     assert "add to its http block the line include /etc/nginx/conf.d/*.conf; or set" in sentence
     http = "# configuration file /etc/nginx/http.conf:\ninclude sites-enabled/*;\n"
     by_the_way = f"{main}http {{ include http.conf; }}\n{http}"
-    assert told(nginx_facts(Output(status=0, stdout=by_the_way, stderr=""))) == []
+    assert refused(nginx_facts(Output(status=0, stdout=by_the_way, stderr=""))) == []
 
 
 def test_an_nginx_out_of_sight_has_its_ports_for_itself() -> None:
     panels = Listener(proto="tcp", address="0.0.0.0", port=443, pid=8, program="nginx", unit="nginx.service")
-    (sentence,) = told(replace(DEBIAN_12, listening=(panels,)))
+    (sentence,) = refused(replace(DEBIAN_12, listening=(panels,)))
     assert "port 443/tcp of hk1, where nginx is to serve https, is taken by nginx" in sentence

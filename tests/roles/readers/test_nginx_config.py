@@ -20,7 +20,7 @@ MAIN = "/etc/nginx/nginx.conf"
 
 
 def dump(**files: str) -> str:
-    """`nginx -T`'s form; `_` in a name stands for a slash."""
+    """`nginx -T`'s form; `_` in a name means a slash."""
     names = {"main": MAIN} | {
         name: f"/etc/nginx/{name.replace('_', '/')}" for name in files if name != "main"
     }
@@ -71,7 +71,7 @@ def test_includes_are_put_in_place_and_keep_their_file() -> None:
     )
 
 
-def test_stream_servers_are_told_apart() -> None:
+def test_stream_servers_are_marked() -> None:
     text = dump(
         main="stream { server { listen 443; proxy_pass 127.0.0.1:8443; } } "
         "http { server { listen 80; } } mail { server { listen 25; } }"
