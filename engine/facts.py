@@ -18,6 +18,13 @@ class Ask:
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+def asked(*parts: Ask) -> Ask:
+    """Return all these questions, each once."""
+    files = dict.fromkeys(name for part in parts for name in part.files)
+    commands = {name: argv for part in parts for name, argv in part.commands.items()}
+    return Ask(files=tuple(files), commands=commands)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileFact:
     """A file that was asked for.
@@ -82,6 +89,11 @@ class Facts:
     congestion_controls: tuple[str, ...]  # net.ipv4.tcp_available_congestion_control
     files: Mapping[str, FileFact]  # those asked for that exist
     commands: Mapping[str, Output]
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether the host has an IPv6 address beyond its links."""
+        return any(":" in address and not address.startswith(("fe80:", "::1")) for address in self.addresses)
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Facts:

@@ -1,6 +1,6 @@
-"""Resources in, plan out: order, selection, and the JSON that the agent reads.
+"""Make the plan of resources: order, selection, and the JSON that the agent reads.
 
-Pure, but for hashing shipped files.
+Pure, except that shipped files are hashed.
 """
 
 from __future__ import annotations
@@ -18,23 +18,19 @@ from inventory.errors import DerpfleetError
 from inventory.secrets import Secret
 
 Mode = Literal["check", "apply"]
-_TRIGGERS = ("restart_on", "reload_on", "on_change")
 _CONTENT = {"content", "archive", "rules"}
 
 
 class PlanError(DerpfleetError):
-    """The roles contradict themselves.
-
-    An id is given twice, a path has two owners, no role gives a needed id, or needs form a circle.
-    """
+    """The roles contradict themselves: an id or a path twice, an unknown need, a circle."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """An ordered plan. `blobs` maps sha256 (hex) to the content that has it.
 
-    `left_out`: the resources that were not selected but act when one of the plan changes. Each is
-    `{"id": …, "restart_on": …, …}`, and will owe that action.
+    `left_out` lists the resources that were not selected and act when one of the plan changes, as
+    `{"id": …, "restart_on": …, …}`. They will owe that.
     """
 
     mode: Mode
@@ -45,13 +41,8 @@ class Plan:
 
     def message(self) -> dict[str, Any]:
         """Return the message to the agent."""
-        return {
-            "plan": 1,
-            "mode": self.mode,
-            "id": self.id,
-            "resources": list(self.specs),
-            "left_out": list(self.left_out),
-        }
+        specs, left_out = list(self.specs), list(self.left_out)
+        return {"plan": 1, "mode": self.mode, "id": self.id, "resources": specs, "left_out": left_out}
 
     @property
     def id(self) -> str:
@@ -60,9 +51,7 @@ class Plan:
 
 
 def compile_plan(resources: Iterable[Resource], *, mode: Mode, only: Sequence[str] = ()) -> Plan:
-    """Return the plan for `resources`.
-
-    `only`: keep just these ids or `role:NAME`s, and the resources that they need.
+    """Return the plan for `resources`. `only` keeps these ids or `role:NAME`s and all their needs.
 
     Raises PlanError naming the resources at fault.
     """
@@ -75,14 +64,14 @@ def compile_plan(resources: Iterable[Resource], *, mode: Mode, only: Sequence[st
 
 
 def revealed(content: Content) -> bytes | Path:
-    """Return the content as it is sent. A secret becomes the text of a file."""
+    """Return the content as it goes over the wire: a secret as the text file that it becomes."""
     return content.reveal().encode() + b"\n" if isinstance(content, Secret) else content
 
 
 def sha256(content: Content) -> str:
-    """Return the hex digest of the content as it is sent.
+    """Return the hex digest of the content as it goes over the wire.
 
-    The digest of a file is memoized by its path, size and mtime.
+    A file's digest is remembered by its path, size and time.
     """
     content = revealed(content)
     if isinstance(content, bytes):
@@ -102,25 +91,25 @@ def _unique(resources: Iterable[Resource]) -> dict[str, Resource]:
     owners: dict[str, Resource] = {}
     for resource in resources:
         other = found.get(resource.id)
-        path = getattr(resource, "path", None)
-        if other is None and path is not None:
+        path = resource.owned_path()
+        if other is None and path:
             other = owners.get(path)
         if other is not None:
-            one, another = (f"{each.id} of role {each.role}" for each in (resource, other))
-            raise PlanError(f"{one} and {another} own the same thing")
+            both = f"{resource.id} of role {resource.role} and {other.id} of role {other.role}"
+            raise PlanError(f"{both} own the same thing")
         found[resource.id] = resource
-        if path is not None:
+        if path:
             owners[path] = resource
     return found
 
 
 def _before(resource: Resource) -> tuple[str, ...]:
     """Return the ids that come before `resource`."""
-    return resource.needs + tuple(name for key in _TRIGGERS for name in getattr(resource, key, ()))
+    return resource.needs + tuple(name for names in resource.triggers().values() for name in names)
 
 
 def _order(found: Mapping[str, Resource]) -> list[Resource]:
-    """Return the resources, needs first, otherwise in the order of the roles. Raises PlanError."""
+    """Put needs first, and otherwise keep the order in which the roles gave the resources."""
     ordered: list[Resource] = []
     state: dict[str, str] = {}
 
@@ -133,7 +122,8 @@ def _order(found: Mapping[str, Resource]) -> list[Resource]:
         state[resource.id] = "open"
         for name in _before(resource):
             if name not in found:
-                raise PlanError(f"{resource.id} of role {resource.role} needs {name}, which no role gives")
+                needing = f"{resource.id} of role {resource.role}"
+                raise PlanError(f"{needing} needs {name}, which no role gives")
             visit(found[name], (*path, resource.id))
         state[resource.id] = "done"
         ordered.append(resource)
@@ -146,9 +136,8 @@ def _order(found: Mapping[str, Resource]) -> list[Resource]:
 def _select(
     ordered: Sequence[Resource], only: Sequence[str]
 ) -> tuple[list[Resource], list[Mapping[str, Any]]]:
-    """Return the resources that `only` names, with their needs, and what the plan leaves out.
+    """Return the resources that `only` names with all their needs, and `Plan.left_out`.
 
-    The second are the triggers of the rest, as far as they are in the first (see `Plan.left_out`).
     Raises PlanError.
     """
     by_id = {resource.id: resource for resource in ordered}
@@ -160,7 +149,7 @@ def _select(
             raise PlanError(
                 f"--only {name}: no such resource or role",
                 why="the roles are " + ", ".join(roles),
-                next="`invoke check --json` lists every id, in its event `plan`",
+                next="invoke check --json lists every id, in its event plan",
             )
         wanted.update(hits)
     queue = list(wanted)
@@ -175,9 +164,9 @@ def _select(
 
 
 def _triggers(resource: Resource, wanted: set[str]) -> dict[str, Any]:
-    """Return the triggers of `resource` that are in `wanted`. This run cannot change the others."""
-    present = [key for key in _TRIGGERS if hasattr(resource, key)]
-    return {key: tuple(name for name in getattr(resource, key) if name in wanted) for key in present}
+    """Return the triggers of `resource` that are wanted: others do not change in this run."""
+    triggers = resource.triggers().items()
+    return {key: tuple(name for name in names if name in wanted) for key, names in triggers}
 
 
 def _spec(resource: Resource, blobs: dict[str, Content]) -> dict[str, Any]:

@@ -1,30 +1,34 @@
 """Resources: the desired state of one thing on a host, as frozen data. No I/O.
 
-A role returns resources. `engine.plan` turns them into the plan's JSON. `files/agent/` checks and
-fixes them.
-
-Ids are `kind:name`, the same in `needs`, diffs, logs and `--only`.
-Commands are argv tuples, never shell strings.
+A role returns resources; `engine.plan` turns them into the plan's JSON; `files/agent/` checks and
+fixes them. Ids are `kind:name`, the same in `needs`, diffs, logs and `--only`. Commands are argv
+tuples, never shell strings.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from posixpath import dirname
 from typing import ClassVar
 
 from inventory.secrets import Secret
 
 Content = bytes | Path | Secret
-"""Bytes, a file of the controller, or a secret. A secret becomes a file with a line break at its end."""
+"""Bytes, a file of the controller, or a secret.
+
+A secret is one text. It becomes a file with a line break at its end.
+"""
+UNITS = "/etc/systemd/system"
+"""The folder of the unit files that are no package's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """The fields of every kind.
+    """Base of every kind.
 
-    `needs`: ids that must be converged before it. `role`: the role that it belongs to, set by the
-    compiler.
+    `needs`: the ids that must be converged before it. `role`: its role's name, set by the compiler.
     """
 
     kind: ClassVar[str]
@@ -33,13 +37,25 @@ class Resource:
 
     @property
     def name(self) -> str:
-        """Return the part of the id behind the colon."""
+        """Return the part of the id after the colon."""
         raise TypeError(f"{type(self).__name__} names nothing")
 
     @property
     def id(self) -> str:
         """Return `kind:name`."""
         return f"{self.kind}:{self.name}"
+
+    def implied(self) -> tuple[str, ...]:
+        """Return the ids that it needs without saying so. A plan need not have them."""
+        return ()
+
+    def triggers(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the ids whose change makes it act, by the name of the field that lists them."""
+        return {}
+
+    def owned_path(self) -> str:
+        """Return the path that no other resource of a plan may have, or ""."""
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +66,21 @@ class _At(Resource):
     def name(self) -> str:
         return self.path
 
+    def implied(self) -> tuple[str, ...]:
+        return (f"directory:{dirname(self.path)}",)
+
+    def owned_path(self) -> str:
+        return self.path
+
 
 @dataclass(frozen=True, kw_only=True)
 class File(_At):
     """A file with this content. Written as temp + fsync + mode + rename.
 
-    `secret`: neither content nor diff is ever shown. It must be set when the content is a Secret.
+    `secret`: neither content nor diff is ever shown. Content that is a Secret requires it.
     `only_if_sha256`: refuse to write when the file on the host is no longer the one that was read
-    ("" = absent). It is for files that other programs write, too. Their diff shows only the
-    changed lines.
+    ("" = absent). It is for files that other programs write as well. Their diff shows the lines
+    that change and none around them.
     """
 
     kind: ClassVar[str] = "file"
@@ -73,15 +95,26 @@ class File(_At):
         if isinstance(self.content, Secret) and not self.secret:
             raise TypeError(f"{self.id} holds a secret and would show it")
 
+    def implied(self) -> tuple[str, ...]:
+        return (f"user:{self.owner}", f"group:{self.group}", *super().implied())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Directory(_At):
-    """A directory with this mode and owner. Its contents are not looked at."""
+    """A directory with this mode and owner; its contents are not looked at.
+
+    With `present=False` it is removed when it is empty, and kept when another program has put
+    something into it.
+    """
 
     kind: ClassVar[str] = "directory"
     mode: str = "0755"
     owner: str = "root"
     group: str = "root"
+    present: bool = True
+
+    def implied(self) -> tuple[str, ...]:
+        return (f"user:{self.owner}", f"group:{self.group}", *super().implied()) if self.present else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,18 +131,24 @@ class Absent(_At):
 
     kind: ClassVar[str] = "absent"
 
+    def implied(self) -> tuple[str, ...]:
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tree(_At):
-    """A directory unpacked from a tar archive (any compression of Python's tarfile).
+    """A directory unpacked from a tar archive, replaced as a whole when the archive changes.
 
-    It is replaced as a whole when the archive changes.
+    The archive may have any compression that Python's tarfile reads.
     """
 
     kind: ClassVar[str] = "tree"
     archive: Content
     owner: str = "root"
     group: str = "root"
+
+    def implied(self) -> tuple[str, ...]:
+        return (f"user:{self.owner}", f"group:{self.group}", *super().implied())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,11 +164,23 @@ class Package(Resource):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Conffile(_At):
+    """A configuration file of an installed package, as the package has it.
+
+    The package manager may have to download the package again for that.
+    """
+
+    kind: ClassVar[str] = "conffile"
+    package: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Group(Resource):
-    """A system group."""
+    """A system group, or with `present=False` none."""
 
     kind: ClassVar[str] = "group"
     group: str
+    present: bool = True
 
     @property
     def name(self) -> str:
@@ -138,16 +189,20 @@ class Group(Resource):
 
 @dataclass(frozen=True, kw_only=True)
 class User(Resource):
-    """A system user with no login."""
+    """A system user with no login, or with `present=False` none."""
 
     kind: ClassVar[str] = "user"
     user: str
     group: str
     home: str = "/nonexistent"
+    present: bool = True
 
     @property
     def name(self) -> str:
         return self.user
+
+    def implied(self) -> tuple[str, ...]:
+        return (f"group:{self.group}",) if self.present else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +210,7 @@ class Command(Resource):
     """A guarded command.
 
     It is done when `creates` exists or `unless` exits 0, and nothing in `on_change` has changed
-    since it last ran. A check runs only `unless`.
+    since it last ran. `check` runs nothing but `unless`.
     """
 
     kind: ClassVar[str] = "command"
@@ -170,6 +225,9 @@ class Command(Resource):
     def name(self) -> str:
         return self.title
 
+    def triggers(self) -> Mapping[str, tuple[str, ...]]:
+        return {"on_change": self.on_change}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exec:
@@ -181,10 +239,10 @@ class Exec:
 
 @dataclass(frozen=True, kw_only=True)
 class Http:
-    """A health condition: a GET from the host gets this status and a body with all these texts.
+    """A health condition: a GET from the host itself answers with this status.
 
-    `connect`: address:port to connect to instead of the URL's own.
-    `insecure`: do not verify https. SNI and Host are the URL's.
+    `contains`: texts that the body must contain. `connect`: address:port to connect to instead of
+    the URL's own; SNI and Host are the URL's. https is verified unless `insecure`.
     """
 
     kind: ClassVar[str] = "http"
@@ -198,7 +256,10 @@ class Http:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """A site of another program. After the changes it must answer with its status from before."""
+    """A site that is not ours and must still answer after a change.
+
+    Its status before the run's first change is compared with the status after it.
+    """
 
     url: str
     connect: str
@@ -213,12 +274,12 @@ class Service(Resource):
 
     It is restarted (or reloaded) once when any of `restart_on` (`reload_on`) changed. Then every
     `healthy` must hold within `timeout_s`, and every `watch` must answer as before. Otherwise the
-    previous content of the changed files named there is put back, the unit is restarted again, and
-    the resource has failed.
+    previous content of the changed files in those lists is put back, the unit is restarted again,
+    and the resource has failed.
 
-    `before`: argv that must exit 0 before a restart or reload (`nginx -t`).
-    `phase`: part of the id. It distinguishes two resources of one unit, for a plan that has to
-    reload the unit at two points.
+    `before`: argv that must exit 0 before a restart or reload (`nginx -t`). `phase`: part of the
+    id. It distinguishes two resources of one unit, where one plan has to reload the unit at two
+    points.
     """
 
     kind: ClassVar[str] = "service"
@@ -237,14 +298,25 @@ class Service(Resource):
     def name(self) -> str:
         return f"{self.unit}/{self.phase}" if self.phase else self.unit
 
+    def implied(self) -> tuple[str, ...]:
+        return (f"file:{UNITS}/{self.unit}",)
+
+    def triggers(self) -> Mapping[str, tuple[str, ...]]:
+        return {"restart_on": self.restart_on, "reload_on": self.reload_on}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sysctl(Resource):
-    """A kernel setting, now and after a reboot."""
+    """A kernel setting, now and after a reboot.
+
+    With `present=False` it is no longer set at boot. Until then the kernel keeps its value, since
+    its value of before is not known.
+    """
 
     kind: ClassVar[str] = "sysctl"
     key: str
-    value: str
+    value: str = ""
+    present: bool = True
 
     @property
     def name(self) -> str:
@@ -253,33 +325,42 @@ class Sysctl(Resource):
 
 @dataclass(frozen=True, kw_only=True)
 class Firewall(Resource):
-    """Our own nftables table (`inet <table>`), loaded from `rules`, and at boot from `path`.
+    """Our nftables table (`inet <table>`), loaded from `rules` and at boot from `path`.
 
-    No other table is touched. A change is armed: unless a second, fresh connection cancels it
-    within `revert_after_s`, the previous table comes back.
+    Other programs' tables are not touched. A change is armed: unless a second, fresh connection
+    cancels it within `revert_after_s`, the previous table comes back. With `present=False` table
+    and file are removed at once, since that closes no port.
     """
 
     kind: ClassVar[str] = "firewall"
     table: str
     path: str
-    rules: bytes
+    rules: bytes = b""
     revert_after_s: int = 30
+    present: bool = True
 
     @property
     def name(self) -> str:
         return self.table
 
+    def implied(self) -> tuple[str, ...]:
+        return (f"directory:{dirname(self.path)}",) if self.present else ()
+
+    def owned_path(self) -> str:
+        return self.path
+
 
 @dataclass(frozen=True, kw_only=True)
 class Image(Resource):
-    """A Docker image by digest.
+    """A Docker image, pulled from `ref` (name@sha256:…), or loaded from `archive` when given.
 
-    It is present, pulled from `ref` (name@sha256:…), or loaded from `archive` when given.
+    With `present=False` every image that `ref` names is removed; a name without a tag names all.
     """
 
     kind: ClassVar[str] = "image"
     ref: str
     archive: Content | None = None
+    present: bool = True
 
     @property
     def name(self) -> str:
@@ -288,12 +369,10 @@ class Image(Resource):
 
 @dataclass(frozen=True, kw_only=True)
 class Container(Resource):
-    """A Docker container, recreated when its definition (kept as a label) changes.
+    """A Docker container, recreated when its definition changes, or with `running=False` removed.
 
-    With `running=False` it is removed.
-
-    `arguments`: those of `docker run` behind `--detach --name NAME --label …`, for example
-    (`--publish`, `127.0.0.1:81:81`, …).
+    The definition is kept as a label. `arguments` are those of `docker run` after
+    `--detach --name NAME --label …`: (`--publish`, `127.0.0.1:81:81`, …).
     """
 
     kind: ClassVar[str] = "container"
@@ -309,3 +388,6 @@ class Container(Resource):
     @property
     def name(self) -> str:
         return self.container
+
+    def triggers(self) -> Mapping[str, tuple[str, ...]]:
+        return {"restart_on": self.restart_on}

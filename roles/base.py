@@ -1,22 +1,36 @@
-"""What every relay host has: a user, directories, the right time, and TCP that fits long ways."""
+"""The parts of every relay host: a user, directories, the time, and TCP that fits long ways."""
 
 from __future__ import annotations
 
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.resource import Directory, Group, Package, Resource, Service, Sysctl, User
+from engine.resource import Absent, Directory, Group, Package, Resource, Service, Sysctl, User
 from inventory.model import Host, Site
 from roles import paths
+from roles.contract import after
 
-_CLOCKS = ("chrony.service", "chronyd.service", "ntp.service", "ntpsec.service", "openntpd.service")
-_BBR, _FQ = "/lib/modules/*/kernel/net/ipv4/tcp_bbr.ko*", "/lib/modules/*/kernel/net/sched/sch_fq.ko*"
+_CLOCKS = (
+    "chrony.service",
+    "chronyd.service",
+    "ntp.service",
+    "ntpsec.service",
+    "openntpd.service",
+)
+_BBR = "/lib/modules/*/kernel/net/ipv4/tcp_bbr.ko*"
+_FQ = "/lib/modules/*/kernel/net/sched/sch_fq.ko*"
 _CONTAINER, _QDISC = "/run/systemd/container", "/proc/sys/net/core/default_qdisc"
+_BACKLOG = "net.core.somaxconn"
+_CONGESTION, _QUEUE = "net.ipv4.tcp_congestion_control", "net.core.default_qdisc"
 
-ASK = Ask(files=(_BBR, _FQ, _CONTAINER, _QDISC), commands={"clocks": ("systemctl", "is-active", *_CLOCKS)})
+ASK = Ask(
+    files=(_BBR, _FQ, _CONTAINER, _QDISC),
+    commands={"clocks": ("systemctl", "is-active", *_CLOCKS)},
+)
 _DEBIAN_FAMILY = ("debian", "ubuntu")
 
 
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
+    """Return the resources of every relay host."""
     return [
         Package(package="ca-certificates"),
         Package(package="openssl"),
@@ -27,28 +41,49 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
         Directory(path=f"{paths.OPT}/bin"),
         Directory(path=paths.STATE, mode="0750", group=paths.USER),
         Directory(path=paths.RELAY_CERTS, mode="0750", group=paths.USER),
-        Sysctl(key="net.core.somaxconn", value="4096"),
+        Sysctl(key=_BACKLOG, value="4096"),
         *_congestion_control(facts),
         *_time(facts),
     ]
 
 
+def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return the removal of our directories with all that is in them, and of the user, after
+    `needs`.
+
+    The packages stay, and so does a running clock. The agent's own state is last: until then a run
+    that dies can go on from its notes.
+    """
+    folders = [Absent(path=path) for path in (paths.ETC, paths.OPT, paths.STATE)]
+    user = User(user=paths.USER, group=paths.USER, present=False, needs=(f"absent:{paths.STATE}",))
+    group = Group(group=paths.USER, present=False, needs=(user.id,))
+    settings = [Sysctl(key=key, present=False) for key in (_BACKLOG, _QUEUE, _CONGESTION)]
+    return after(needs, [*folders, user, group, *settings, Absent(path=paths.AGENT, needs=(group.id,))])
+
+
 def _congestion_control(facts: Facts) -> list[Resource]:
-    """BBR where this kernel has it, loaded or not; fq under it where there is that, though BBR paces on its own without."""
+    """Return BBR where this kernel has it, loaded or not.
+
+    fq is put under it where the kernel has that. Without fq, BBR paces on its own.
+    """
     found: list[Resource] = []
     if "bbr" in facts.congestion_controls or _has_module(facts, "tcp_bbr.ko"):
-        found.append(Sysctl(key="net.ipv4.tcp_congestion_control", value="bbr"))
+        found.append(Sysctl(key=_CONGESTION, value="bbr"))
         if _QDISC in facts.files and _has_module(facts, "sch_fq.ko"):
-            found.insert(0, Sysctl(key="net.core.default_qdisc", value="fq"))
+            found.insert(0, Sysctl(key=_QUEUE, value="fq"))
     return found
 
 
 def _has_module(facts: Facts, name: str) -> bool:
-    return any(path.startswith(f"/lib/modules/{facts.kernel}/") and f"/{name}" in path for path in facts.files)
+    folder = f"/lib/modules/{facts.kernel}/"
+    return any(path.startswith(folder) and f"/{name}" in path for path in facts.files)
 
 
 def _time(facts: Facts) -> list[Resource]:
-    """TLS and ACME need the right time. A clock daemon that is there is left alone; in a container the clock is the machine's."""
+    """Return a clock daemon, as TLS and ACME need the right time.
+
+    A daemon that is there is left alone. In a container the clock is the machine's.
+    """
     clocks = facts.commands.get("clocks")
     if _CONTAINER in facts.files or (clocks is not None and "active" in clocks.stdout.split()):
         return []
@@ -59,12 +94,16 @@ def _time(facts: Facts) -> list[Resource]:
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
+    """Return a sentence when the host's distribution or init is unknown."""
     found = []
     if not {facts.os_id, *facts.os_like} & set(_DEBIAN_FAMILY):
         found.append(
-            f"{host.name} runs {facts.os_id or 'an unknown system'} {facts.os_version}: derpfleet knows Debian, Ubuntu and what derives "
-            "from them; install one of those."
+            f"{host.name} runs {facts.os_id or 'an unknown system'} {facts.os_version}: derpfleet knows "
+            "Debian, Ubuntu and what derives from them; install one of those."
         )
     if facts.init != "systemd":
-        found.append(f"{host.name} was started by {facts.init or 'an unknown init'}, not by systemd, which the relay's units need.")
+        found.append(
+            f"{host.name} was started by {facts.init or 'an unknown init'}, not by systemd, which the "
+            "relay's units need."
+        )
     return found

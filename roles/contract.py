@@ -1,15 +1,19 @@
-"""The values that roles pass to each other. `roles.relay_host` joins them, so that no role imports another to name its resources."""
+"""The values that roles pass to each other.
+
+`roles.relay_host` joins the roles, so that no role imports another to name its resources.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from engine.resource import Resource
 
 
 @dataclass(frozen=True)
 class Question:
-    """A command, and what it prints when the answer is yes."""
+    """A command, and the output that means yes."""
 
     argv: tuple[str, ...]
     says: str
@@ -17,7 +21,7 @@ class Question:
 
 @dataclass(frozen=True)
 class ReloadTest:
-    """A command that asks whether a reload would go well, and one that prints the reason when it would not."""
+    """A command that fails when a reload would, and one that then prints the reason."""
 
     argv: tuple[str, ...]
     words: tuple[str, ...]
@@ -25,7 +29,10 @@ class ReloadTest:
 
 @dataclass(frozen=True)
 class Challenge:
-    """How an ACME server's challenge is answered: certbot's arguments, and the ids that have to be there first."""
+    """How an ACME server's challenge is answered.
+
+    `authenticator`: certbot's arguments. `needs`: the ids that have to be there first.
+    """
 
     authenticator: tuple[str, ...]
     needs: tuple[str, ...] = ()
@@ -33,7 +40,11 @@ class Challenge:
 
 @dataclass(frozen=True, kw_only=True)
 class ServedBy:
-    """Who serves the certificate. `withdrawal`: asks whether nobody does, as the relay was withdrawn. `units`: what `test` runs."""
+    """The program that serves the certificate.
+
+    `withdrawal`: asks whether no program does, because the relay was withdrawn. `units`: the units
+    that `test` starts. `by_relay`: whether it is the relay.
+    """
 
     challenge: Challenge
     reload: tuple[str, ...]
@@ -50,3 +61,8 @@ class Issued:
     fullchain: str
     key: str
     ready: tuple[str, ...]
+
+
+def after(needs: Iterable[str], resources: Iterable[Resource]) -> list[Resource]:
+    """Return the resources, each with these needs as well."""
+    return [replace(resource, needs=(*resource.needs, *needs)) for resource in resources]

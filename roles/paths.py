@@ -1,13 +1,17 @@
-"""Where things lie on a relay host. Every path that two files have to agree on."""
+"""Paths on a relay host that two files have to agree on."""
 
 from __future__ import annotations
 
+from engine.resource import UNITS
+
 ETC = "/etc/derpfleet"
 OPT = "/opt/derpfleet"
-# What the relay reads: its keys, its copies of the certificate. All of it is root's, and the relay writes nowhere at all: what it could
-# write, whoever takes it over would let root follow at the next deploy.
+# Files that the relay reads: its keys, its copies of the certificate. All of them are root's, and
+# the relay may write nowhere. An attacker who took it over could plant links in a directory that it
+# may write to, and root would follow them at the next deploy.
 STATE = "/var/lib/derpfleet-relay"
-KEY = f"{STATE}/derper.key"  # derper's format and derper's file name, so that both flavours find it
+# derper's format and derper's file name, so that both flavours find it
+KEY = f"{STATE}/derper.key"
 MESH_KEYS = f"{STATE}/keys"
 MESH_KEY = f"{MESH_KEYS}/derp-mesh.key"  # the name that derper looks for by itself
 RELAY_CERTS = f"{STATE}/certs"
@@ -19,9 +23,10 @@ CERTBOT = f"{OPT}/certbot"
 RELEASES = f"{OPT}/releases"
 CURRENT = f"{OPT}/current"
 FIREWALL_RULES = f"{ETC}/firewall.nft"
+AGENT = "/var/lib/derpfleet"  # the agent's journal and backups (files/agent/journal.py)
 
 USER = "derpfleet-relay"
 CONTAINER = "derpfleet-derper"
 SERVICE = "derpfleet-relay.service"
 SOCKET = "derpfleet-relay.socket"
-SYSTEMD = "/etc/systemd/system"
+SYSTEMD = UNITS

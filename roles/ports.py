@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from engine.facts import Ask, Facts, Listener
 from inventory.model import Host
-from roles import paths, sites
+from roles import paths
+from roles.front.nginx import neighbours
 from roles.wiring import Use, wire
 
 # The kernel's ephemeral range; a port outside it was chosen on purpose.
@@ -77,10 +78,10 @@ def is_ours(listener: Listener, facts: Facts) -> bool:
 
 
 def _in_the_way(use: Use, facts: Facts) -> list[Listener]:
-    other_sites = {listen.port for server in sites.others(facts) for listen in server.listens}
-    leaves = use.port not in other_sites and not sites.unreadable(facts)
+    other_sites = {listen.port for server in neighbours.others(facts) for listen in server.listens}
+    leaves = use.port not in other_sites and not neighbours.unreadable(facts)
     # Without an nginx command its sites cannot be read, so no port is shared with it.
-    known = sites.nginx_was_there(facts)
+    known = neighbours.nginx_was_there(facts)
     return [
         listener
         for listener in facts.listening

@@ -1,17 +1,20 @@
-"""Compile a relay host: join the roles, which do not know each other. Each gets what it needs of the others as a value."""
+"""Compile a relay host: join the roles, which do not know each other.
+
+Each role gets the values of the others that it needs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from posixpath import dirname
 
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts
-from engine.resource import Absent, Group, Resource, Service
+from engine.facts import Ask, Facts, asked
+from engine.resource import Container, Resource, Service
 from inventory.model import Host, Site
-from roles import base, certificate, firewall, front, paths, relay
+from roles import base, certificate, docker, firewall, front, relay
 from roles.contract import Challenge, ServedBy
+from roles.front.nginx import neighbours
 from roles.wiring import Wiring, wire
 
 ROLES: Mapping[str, str] = {
@@ -22,22 +25,43 @@ ROLES: Mapping[str, str] = {
     "certificate": "roles/certificate/",
     "front": "roles/front/",
 }
-"""Every role, with the place of its code, in the order of their resources, except that needs come first."""
+"""Every role with the place of its code, in the order of their resources (but needs come first)."""
 
 
 def compile_host(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
     """Return the desired state of a relay host."""
-    found = [replace(resource, role=role) for role, resources in _by_role(host, site, facts, ship) for resource in resources]
+    return _joined(_by_role(host, site, facts, ship))
+
+
+def compile_absent(host: Host, facts: Facts) -> list[Resource]:
+    """Return the desired state of a host that was a relay host: nothing of it is left.
+
+    It covers every variant of each role, since the site file may have changed since the last
+    deploy. Packages stay. `facts` have to answer `ask_absent`, and `absence_refusals` has to be
+    empty.
+    """
+    return _joined(_absent_by_role(host, facts))
+
+
+def _joined(by_role: Iterable[tuple[str, list[Resource]]]) -> list[Resource]:
+    """Return the resources of all roles, with role and implied needs."""
+    found = [replace(resource, role=role) for role, resources in by_role for resource in resources]
     ids = {resource.id for resource in found}
-    return [replace(resource, needs=(*resource.needs, *_implied(resource, ids))) for resource in found]
+    return [_with_implied_needs(resource, ids) for resource in found]
+
+
+def _with_implied_needs(resource: Resource, ids: set[str]) -> Resource:
+    """Return the resource with the needs that its role does not have to state."""
+    more = (name for name in resource.implied() if name in ids and name not in resource.needs)
+    return replace(resource, needs=(*resource.needs, *more))
 
 
 def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[tuple[str, list[Resource]]]:
     wiring, chosen, runner = wire(host), front.chosen(host), relay.runner_of(host)
-    former = front.absent_others(host, wiring, facts)
+    former = front.replaced_others(host, wiring, facts)
     free = tuple(resource.id for resource in former if isinstance(resource, Service))
     yield "base", base.resources(host, site, facts, ship)
-    yield "firewall", firewall.resources(host, site, facts, ship)
+    yield "firewall", firewall.resources(host, facts, neighbours.public_ports(facts))
     yield (
         "relay",
         relay.resources(
@@ -56,8 +80,24 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     yield "front", [*served, certificate.served(served[-1].id if served else runner.RUNNING)]
 
 
+def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resource]]]:
+    relays = relay.absent()
+    stopped = tuple(resource.id for resource in relays if isinstance(resource, Service | Container))
+    fronts = front.absent(facts, needs=stopped)
+    unused = (*stopped, *(resource.id for resource in fronts if isinstance(resource, Service)))
+    yield "relay", relays
+    yield "front", fronts
+    yield "certificate", certificate.absent(facts, needs=unused)
+    yield "relay", docker.absent(host, facts, needs=stopped)
+    yield "firewall", firewall.absent(needs=stopped)
+    yield "base", base.absent(needs=unused)
+
+
 def _served_by(host: Host, wiring: Wiring, free: tuple[str, ...]) -> ServedBy:
-    """Return who serves the certificate. `free`: the ids after which the ports are free of former fronts."""
+    """Return the program that serves the certificate.
+
+    `free`: the ids after which the ports are free of former fronts.
+    """
     chosen, runner = front.chosen(host), relay.runner_of(host)
     challenge = chosen.challenge(host)
     return ServedBy(
@@ -65,28 +105,21 @@ def _served_by(host: Host, wiring: Wiring, free: tuple[str, ...]) -> ServedBy:
         reload=runner.RELOAD if wiring.relay_has_tls else chosen.RELOAD,
         test=chosen.TEST,
         units=tuple(front.test_units(host)),
-        withdrawal=runner.WITHDRAWN if wiring.relay_has_tls else None,  # a front goes on serving the certificate
+        # A front still serves the certificate after a withdrawal.
+        withdrawal=runner.WITHDRAWN if wiring.relay_has_tls else None,
         by_relay=wiring.relay_has_tls,
     )
 
 
-def _implied(resource: Resource, ids: set[str]) -> list[str]:
-    """Return the needs that roles do not state: a path needs its directory, its owner and group, and a service its unit file."""
-    owner, group = getattr(resource, "owner", ""), getattr(resource, "group", "")
-    wanted = [f"user:{owner}", f"group:{group}"] if not isinstance(resource, Group) else []
-    if isinstance(resource, Service):
-        wanted.append(f"file:{paths.SYSTEMD}/{resource.unit}")
-    elif hasattr(resource, "path") and not isinstance(resource, Absent):
-        wanted.append(f"directory:{dirname(resource.path)}")
-    return [name for name in wanted if name in ids and name not in resource.needs]
-
-
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
-    """Return what stands in the way, found before anything is changed: full sentences that say what to do."""
+    """Return the reasons against a deploy, as full sentences that say what to do.
+
+    They are found before anything is changed.
+    """
     wiring = wire(host)
     return [
         *base.refusals(host, site, facts),
-        *firewall.refusals(host, site, facts),
+        *firewall.refusals(host, facts, neighbours.public_ports(facts)),
         *relay.refusals(host, site, wiring, facts),
         *front.refusals(host, wiring, facts),
         *certificate.refusals(host, facts),
@@ -94,15 +127,28 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
 
 
 def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
-    """Return sentences about settings that are probably unintended, each with the change to make. They do not stop the deploy."""
-    return [*firewall.warnings(host, site, facts), *relay.warnings(host, site)]
+    """Return sentences about settings that are probably unintended, each with the change to make.
+
+    They do not stop the deploy.
+    """
+    unguarded = firewall.warnings(host, facts, neighbours.public_ports(facts))
+    return [*unguarded, *relay.warnings(host, site)]
+
+
+def absence_refusals(host: Host, facts: Facts) -> list[str]:
+    """Return the reasons against `compile_absent`, as full sentences that say what to do."""
+    return front.absence_refusals(host, facts)
 
 
 def ask(host: Host, site: Site) -> Ask:
-    """Return what the roles want to know of a relay host."""
-    files: list[str] = []
-    commands: dict[str, tuple[str, ...]] = {}
-    for one in (base.ASK, firewall.ASK, relay.ASK, front.ASK, certificate.ASK):
-        files += [name for name in one.files if name not in files]
-        commands.update(one.commands)
-    return Ask(files=tuple(files), commands=commands)
+    """Return the questions of the chosen variants.
+
+    nginx's other sites are asked for on every host: the front that a host had is removed beside
+    them, their ports stay open, and their listeners are not in the way.
+    """
+    return asked(base.ASK, firewall.ask(host), relay.ask(host), front.ask(), certificate.ask(host))
+
+
+def ask_absent() -> Ask:
+    """Return the questions of `compile_absent`, about every variant."""
+    return asked(front.ask_absent(), certificate.ask_absent(), docker.ASK)

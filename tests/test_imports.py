@@ -22,7 +22,7 @@ MAY = {
     "artefacts": {"engine", "inventory"},
     "roles": {
         "engine.resource", "engine.facts", "engine.render", "engine.scripts",
-        "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "inventory",
+        "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "artefacts.image.REPOSITORY", "inventory",
     },
     # It describes questions and jobs, and shows what happens; it opens no session and runs no job.
     "control": {

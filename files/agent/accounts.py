@@ -10,7 +10,7 @@ from agent.tools import must
 
 class Group(Kind):
     def wanted(self):
-        return {"exists": "yes"}
+        return {"exists": "yes" if self.spec["present"] else "no"}
 
     def present(self):
         try:
@@ -20,11 +20,14 @@ class Group(Kind):
         return {"exists": "yes"}
 
     def fix(self, keys):
-        must(["groupadd", "--system", self.spec["group"]])
+        program = ["groupadd", "--system"] if self.spec["present"] else ["groupdel"]
+        must(program + [self.spec["group"]])
 
 
 class User(Kind):
     def wanted(self):
+        if not self.spec["present"]:
+            return {"exists": "no"}
         return {"exists": "yes", "group": self.spec["group"], "home": self.spec["home"]}
 
     def present(self):
@@ -40,7 +43,9 @@ class User(Kind):
 
     def fix(self, keys):
         spec = self.spec
-        if "exists" in keys:
+        if not spec["present"]:
+            must(["userdel", spec["user"]])
+        elif "exists" in keys:
             shells = [path for path in ("/usr/sbin/nologin", "/sbin/nologin") if os.path.exists(path)]
             shell = (shells + ["/bin/false"])[0]
             options = ["--system", "--no-create-home", "--gid", spec["group"]]

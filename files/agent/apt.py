@@ -1,10 +1,12 @@
 """Packages of Debian and its relatives: apt-get and dpkg."""
 
 import glob
+import hashlib
 import os
+import re
 import time
 
-from agent.tools import must, run, sha256_of
+from agent.tools import must, read_bytes, run, sha256_of
 
 QUIETLY = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
 OPTIONS = (
@@ -31,6 +33,16 @@ class Apt:
 
     def install(self, names):
         self._apt_get("install", "--no-install-recommends", *names)
+
+    def is_as_packaged(self, path, package):
+        """Whether the file at `path` is what the package has there as a configuration file."""
+        out = run(["dpkg-query", "--show", "--showformat", "${Conffiles}\\n", package])[1]
+        digest = hashlib.md5(read_bytes(self.root + path) or b"").hexdigest()
+        return bool(re.search(r"^\s*%s %s\b" % (re.escape(path), digest), out, re.M))
+
+    def restore(self, package):
+        """Put back the package's missing configuration files."""
+        self._apt_get("install", "--reinstall", "-o", "Dpkg::Options::=--force-confmiss", package)
 
     def refresh(self):
         """Read the index of all sources anew."""

@@ -9,18 +9,38 @@ from agent.tools import must, run, tail
 
 
 class Image(Kind):
+    """An image. An unwanted one stays while a container uses it, which is another program's then."""
+
     def wanted(self):
-        return {"present": "yes"}
+        return {"present": "yes" if self.spec["present"] else "no"}
 
     def present(self):
-        return {"present": "no" if run(["docker", "image", "inspect", self.spec["ref"]])[0] else "yes"}
+        if not self.spec["present"]:
+            return {"present": "yes" if self._unused() else "no"}
+        return {"present": "yes" if self._is_there() else "no"}
+
+    def _is_there(self):
+        return run(["docker", "image", "inspect", self.spec["ref"]])[0] == 0
+
+    def _unused(self):
+        """Return the names of the images of this reference that no container uses."""
+        ref = self.spec["ref"]
+        if "@" in ref:
+            names = [ref] if self._is_there() else []
+        else:
+            form = ["--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=" + ref]
+            names = run(["docker", "image", "ls"] + form)[1].split()
+        used = ["docker", "container", "ls", "--all", "--quiet", "--filter"]
+        return [name for name in names if not run(used + ["ancestor=" + name])[1].strip()]
 
     def blobs(self):
         archive = self.spec.get("content_sha256")
         return [archive] if archive and self.present() != self.wanted() else []
 
     def fix(self, keys):
-        if self.spec.get("content_sha256"):
+        if not self.spec["present"]:
+            must(["docker", "image", "rm"] + self._unused())
+        elif self.spec.get("content_sha256"):
             must(["docker", "load", "--input", self.host.blob(self.spec["content_sha256"])], 600)
         else:
             must(["docker", "pull", "--quiet", self.spec["ref"]], 1800)

@@ -34,10 +34,14 @@ class Firewall(Kind):
         self.family = Nft(spec["table"])
 
     def wanted(self):
+        if not self.spec["present"]:
+            return {"rules": "absent", "loaded": "no"}
         return {"rules": self.spec["content_sha256"], "loaded": "yes"}
 
     def present(self):
         rules = sha256_of(self.path) if os.path.isfile(self.path) else "absent"
+        if not self.spec["present"]:
+            return {"rules": rules, "loaded": "yes" if self.family.listed() else "no"}
         is_loaded = read_text(self._state()).strip() == self._digest()
         return {"rules": rules, "loaded": "yes" if is_loaded else "no"}
 
@@ -48,18 +52,24 @@ class Firewall(Kind):
         return "%s/firewall-%s" % (self.host.journal.base, self.spec["table"])
 
     def blobs(self):
-        return [self.spec["content_sha256"]] if self.present() != self.wanted() else []
+        if not self.spec["present"] or self.present() == self.wanted():
+            return []
+        return [self.spec["content_sha256"]]
 
     def shown_blobs(self):
         return self.blobs()
 
     def text_diff(self):
+        if not self.spec["present"]:
+            return ""
         return text_diff(self.path, self._new_rules(), self.spec["path"])
 
     def _new_rules(self):
         return self.host.blob(self.spec["content_sha256"])
 
     def fix(self, keys):
+        if not self.spec["present"]:
+            return self._remove(keys)
         self.family.check(self._new_rules())
         token = self._arm()
         self.family.load(self._new_rules())
@@ -68,6 +78,13 @@ class Firewall(Kind):
         write_atomically(self.path, self._new_rules(), 0o644, (os.getuid(), os.getgid()))
         with open(self._state(), "w") as file:
             file.write(self._digest())
+
+    def _remove(self, keys):
+        """Remove rules, file and state. That closes no port, so no confirmation is asked for."""
+        if "loaded" in keys:
+            self.family.delete()
+        remove(self.path)
+        remove(self._state())
 
     def _arm(self):
         """Start the process that brings the rules of now back, and return its token.

@@ -5,14 +5,18 @@ import re
 import tempfile
 
 from agent.kind import Kind
-from agent.tools import Failed, read_text, write_atomically
+from agent.tools import Failed, read_text, remove, write_atomically
 
 
 class Sysctl(Kind):
     def wanted(self):
+        if not self.spec["present"]:
+            return {"file": "absent"}
         return {"value": self.spec["value"], "at boot": self.spec["value"]}
 
     def present(self):
+        if not self.spec["present"]:
+            return {"file": "present" if os.path.lexists(self.touches()[0]) else "absent"}
         saved = re.search(r"^\S+\s*=\s*(.*)$", read_text(self.touches()[0]), re.M)
         value = " ".join(read_text(self._live()).split())
         return {"value": value, "at boot": saved.group(1) if saved else ""}
@@ -24,6 +28,8 @@ class Sysctl(Kind):
         return ["%s/etc/sysctl.d/60-derpfleet-%s.conf" % (self.host.root, self.spec["key"])]
 
     def fix(self, keys):
+        if not self.spec["present"]:
+            return remove(self.touches()[0])
         if "value" in keys:
             try:
                 with open(self._live(), "w") as file:

@@ -5,7 +5,7 @@ from agent.command import Command
 from agent.docker import Container, Image
 from agent.firewalls import Firewall
 from agent.kernel import Sysctl
-from agent.packages import Package
+from agent.packages import Conffile, Package
 from agent.paths import Absent, Directory, File, Symlink, Tree
 from agent.service import Service
 
@@ -16,6 +16,7 @@ KINDS = {
     "absent": Absent,
     "tree": Tree,
     "package": Package,
+    "conffile": Conffile,
     "group": Group,
     "user": User,
     "command": Command,

@@ -113,6 +113,8 @@ def converge(host, mode):
         wire.send("result", id=resource.id, status=status, ms=ms, **report)
         if host.journal.file:
             host.journal.note(id=resource.id, status=status)
+    if apply and not failed:
+        host.units.finish()
     host.now_doing = ""
     return counts
 

@@ -21,7 +21,13 @@ class Nft:
         """Load the rules of the file at `path`. Raises Failed."""
         must(["nft", "--file", path])
 
+    def delete(self):
+        """Remove the loaded rules. Raises Failed."""
+        must(self._delete())
+
+    def _delete(self):
+        return ["nft", "delete", "table", "inet", self.table]
+
     def way_back(self, saved, rules):
         """Return the commands that bring back `rules`, which are in the file `saved`."""
-        delete = ["nft", "delete", "table", "inet", self.table]
-        return [delete, ["nft", "-f", saved]] if rules else [delete]
+        return [self._delete(), ["nft", "-f", saved]] if rules else [self._delete()]

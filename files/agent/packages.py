@@ -1,4 +1,4 @@
-"""package, through the package manager of the host's family."""
+"""package, conffile: through the package manager of the host's family."""
 
 import fcntl
 import os
@@ -8,7 +8,7 @@ import time
 
 from agent.apt import Apt
 from agent.kind import Kind
-from agent.tools import Failed, read_text
+from agent.tools import Failed, beside, read_text, remove
 
 LOCK_WAIT_S = 600
 INDEX_AGE_S = 24 * 3600
@@ -52,6 +52,21 @@ class Package(Kind):
         return [self.spec["package"]] + [r.spec["package"] for r in later if r.present() != r.wanted()]
 
 
+class Conffile(Kind):
+    """A configuration file of a package, as the package has it."""
+
+    def wanted(self):
+        return {"content": "packaged"}
+
+    def present(self):
+        is_packaged = self.host.packages.family.is_as_packaged(self.spec["path"], self.spec["package"])
+        changed = "changed" if os.path.lexists(self.path) else "absent"
+        return {"content": "packaged" if is_packaged else changed}
+
+    def fix(self, keys):
+        self.host.packages.restore(self.path, self.spec["package"])
+
+
 class Packages:
     """The packages of the host. Which are installed is read once, and again after each change."""
 
@@ -77,17 +92,36 @@ class Packages:
     def install(self, names):
         self._installed = None
         self.installed_now.update(names)
+        self._change(lambda: self.family.install(names))
+
+    def restore(self, path, package):
+        """Replace a configuration file by the package's own. If that fails, the file stays.
+
+        Raises Failed.
+        """
+        aside = beside(path)
+        if os.path.lexists(path):
+            os.rename(path, aside)
+        try:
+            self._change(lambda: self.family.restore(package))
+        finally:
+            if os.path.lexists(aside) and not os.path.lexists(path):
+                os.rename(aside, path)
+        remove(aside)
+
+    def _change(self, action):
+        """Run an action of the package manager, with an index that is new enough. Raises Failed."""
         self._await_lock()  # outside the try: a lock that is never released is not worth a retry
         read_before_a_change = self._read is not None and self._read != self.family.sources()
         if read_before_a_change or (self._read is None and self.family.index_age_s() > INDEX_AGE_S):
             self._refresh()
         try:
-            self._install(names)
+            self._attempt(action)
         except Failed:
             if self._read is not None:
                 raise
             self._refresh()  # the index may name files that are gone by now
-            self._install(names)
+            self._attempt(action)
 
     def _refresh(self):
         """Read the index again. Remember a failure and go on: other sources may do."""
@@ -99,10 +133,10 @@ class Packages:
             self._unread = "\nbefore that, %s update had failed:\n%s" % (self.family.PROGRAM, failure.why)
         self._read = self.family.sources()
 
-    def _install(self, names):
+    def _attempt(self, action):
         self._make_ready()
         try:
-            self.family.install(names)
+            action()
         except Failed as failure:
             failure.why += self._unread
             raise

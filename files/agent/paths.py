@@ -116,7 +116,21 @@ class File(Path):
 
 
 class Directory(Path):
+    """A directory. An unwanted one is removed only when it is empty."""
+
+    def wanted(self):
+        return Path.wanted(self) if self.spec["present"] else {"left empty": "no"}
+
+    def present(self):
+        state = Path.present(self)
+        if not self.spec["present"]:
+            is_empty = state["type"] == "directory" and not os.listdir(self.path)
+            state["left empty"] = "yes" if is_empty else "no"
+        return state
+
     def fix(self, keys):
+        if not self.spec["present"]:
+            return os.rmdir(self.path)
         if os.path.islink(self.path):
             raise Failed("%s is a link" % self.spec["path"], "it is not followed; find out who put it there")
         if "type" in keys:

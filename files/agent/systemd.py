@@ -60,6 +60,11 @@ class Systemd:
         if self._dirty or any(state.get("NeedDaemonReload") == "yes" for state in states):
             self._reload()
 
+    def finish(self):
+        """Make systemd forget unit files that were removed after its last reload. Raises Failed."""
+        if self._dirty:
+            self._reload()
+
     def _reload(self):
         must(["systemctl", "daemon-reload"])
         self._dirty = False

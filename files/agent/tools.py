@@ -156,6 +156,15 @@ def http_get(spec):
         return 0, "", "%s: %s" % (spec["url"], error)
 
 
+def read_bytes(path):
+    """Return the content, or None when there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
 def read_text(path):
     try:
         with open(path, errors="replace") as file:

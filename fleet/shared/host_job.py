@@ -18,7 +18,7 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover
 from inventory.checkout import CACHE
 from inventory.model import Host
-from roles import sites
+from roles.front.nginx import neighbours
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class HostJob:
 
 def _list_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
     """List the other sites that the host's nginx serves, before anything is changed."""
-    urls = [watch.url for watch in sites.watches(facts)]
+    urls = [watch.url for watch in neighbours.watches(facts)]
     if urls:
         fleet.report.emit(event="neighbours", host=host.name, urls=urls)
         words = (

@@ -1,4 +1,4 @@
-"""The certificate: where it comes from, its program on the host, and its renewal. `SOURCES` is the table."""
+"""The certificate: its source, its program on the host, and its renewal. `SOURCES` is the table."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.resource import Command, Resource
+from engine.resource import Absent, Command, Resource
 from inventory.choices import SourceName
 from inventory.model import Host, Site
 from roles import paths
-from roles.certificate import acme, brought, program, self_signed
+from roles.certificate import acme, brought, program, renewal, self_signed
 from roles.certificate.contract import Source, files_in
-from roles.contract import Issued, ServedBy
+from roles.contract import Issued, ServedBy, after
 
 SOURCES: Mapping[SourceName, Source] = {
     "letsencrypt": acme,
@@ -21,7 +21,6 @@ SOURCES: Mapping[SourceName, Source] = {
     "manual": brought,
     "self-signed": self_signed,
 }
-ASK: Ask = acme.ASK
 COPIED = "command:relay's copy of the certificate"
 """The id of the command that copies the certificate to where the relay may read it."""
 
@@ -32,7 +31,7 @@ def chosen(host: Host) -> Source:
 
 
 def issued(host: Host) -> Issued:
-    """Return where the certificate is on the host, and what has put it there."""
+    """Return where the certificate is on the host, and the ids that have put it there."""
     return Issued(*files(host), chosen(host).ready(host))
 
 
@@ -42,7 +41,10 @@ def files(host: Host) -> tuple[str, str]:
 
 
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment, served_by: ServedBy) -> list[Resource]:
-    """Return the certificate, its program and its renewal; and the relay's copy of it when the relay serves it."""
+    """Return the certificate, its program and its renewal.
+
+    The relay gets its own copy of it when the relay serves it.
+    """
     acme_part = acme.config(host, facts, served_by.challenge)
     found = [
         *program.resources(host, files(host), facts, served_by, acme_part),
@@ -50,21 +52,45 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, served_by: S
     ]
     if served_by.by_relay:
         copy = paths.CERTIFICATE_PROGRAM
-        needs = (*chosen(host).ready(host), f"file:{paths.CERTIFICATE_CONFIG}", f"file:{copy}", f"directory:{paths.RELAY_CERTS}")
-        found.append(Command(title=COPIED.removeprefix("command:"), argv=(copy, "copy"), unless=(copy, "copied"), needs=needs))
+        made = (f"file:{paths.CERTIFICATE_CONFIG}", f"file:{copy}", f"directory:{paths.RELAY_CERTS}")
+        argv, unless, needs = (copy, "copy"), (copy, "copied"), (*chosen(host).ready(host), *made)
+        found.append(Command(title=COPIED.removeprefix("command:"), argv=argv, unless=unless, needs=needs))
     return found
 
 
-def served(after: str) -> Command:
-    """Return what fails loudly when the host serves another certificate than the one on disk, after one more reload."""
+def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return the removal of every source's certificate, the renewal and the program, after `needs`.
+
+    Certificates that other programs ordered stay, and so do the packages.
+    """
+    found = [*renewal.absent(), *program.absent(), Absent(path=paths.RELAY_CERTS)]
+    found += [gone for source in dict.fromkeys(SOURCES.values()) for gone in source.absent(facts)]
+    return after(needs, dict.fromkeys(found))  # two sources share a folder
+
+
+def served(needs: str) -> Command:
+    """Return the command that fails when the host does not serve the certificate on disk.
+
+    It reloads once more before it fails.
+    """
     return Command(
         title="served certificate",
         argv=(paths.CERTIFICATE_PROGRAM, "deploy"),
         unless=(paths.CERTIFICATE_PROGRAM, "served"),
-        needs=(after,),
+        needs=(needs,),
     )
 
 
+def ask(host: Host) -> Ask:
+    """Return the questions of the chosen source."""
+    return chosen(host).ASK
+
+
+def ask_absent() -> Ask:
+    """Return the questions of `absent`."""
+    return acme.ASK_ABSENT
+
+
 def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return what stands in the way of the chosen source."""
+    """Return the reasons against the chosen source."""
     return chosen(host).refusals(host, facts)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from artefacts.shipment import Shipment
-from engine.facts import Facts
+from engine.facts import Ask, Facts
 from engine.resource import File, Resource
 from inventory.model import Host, Site
 from roles.certificate import renewal
-from roles.certificate.contract import OWN_FOLDER, files_in, own_folder
+from roles.certificate.contract import OWN_FOLDER, absent_own_folder, files_in, own_folder
 from roles.contract import Challenge
 
+ASK = Ask()
 FOLDER = OWN_FOLDER
 
 
@@ -25,13 +26,21 @@ def refusals(host: Host, facts: Facts) -> list[str]:
     return []
 
 
-def resources(host: Host, site: Site, facts: Facts, ship: Shipment, challenge: Challenge) -> list[Resource]:
+def resources(
+    host: Host, site: Site, facts: Facts, ship: Shipment, challenge: Challenge
+) -> list[Resource]:
+    """Return both files. No program renews them."""
     fullchain, key = files_in(FOLDER, host)
     chain, reference = host.certificate.fullchain, host.certificate.key
-    assert chain and reference  # noqa: S101 - inventory.rules refuses a manual certificate without them
+    assert chain and reference  # noqa: S101 - inventory.rules refuses a certificate without them
     return [
         *own_folder(host),
         File(path=fullchain, content=Path(site.path).parent / Path(chain).expanduser()),
         File(path=key, content=ship.secrets[reference], mode="0600", secret=True),
-        *renewal.absent(),
+        *renewal.off(),
     ]
+
+
+def absent(facts: Facts) -> list[Resource]:
+    """Return the removal of the files with their folder."""
+    return absent_own_folder()

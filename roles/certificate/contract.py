@@ -1,12 +1,12 @@
-"""What each source of certificates provides. A source is a module of this folder."""
+"""The contract of the sources of certificates. A source is a module of this folder."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from artefacts.shipment import Shipment
-from engine.facts import Facts
-from engine.resource import Directory, Resource
+from engine.facts import Ask, Facts
+from engine.resource import Absent, Directory, Resource
 from inventory.model import Host, Site
 from roles import paths
 from roles.contract import Challenge
@@ -19,16 +19,22 @@ OWN_FOLDER = f"{paths.ETC}/certificates"
 class Source(Protocol):
     """One way to come by a certificate."""
 
+    ASK: Ask
     FOLDER: str  # where the hosts' folders with chain and key are
 
-    def resources(self, host: Host, site: Site, facts: Facts, ship: Shipment, challenge: Challenge) -> list[Resource]:
-        """Return what puts chain and key there, and renews them."""
+    def resources(
+        self, host: Host, site: Site, facts: Facts, ship: Shipment, challenge: Challenge
+    ) -> list[Resource]:
+        """Return the resources that put chain and key there, and renew them."""
+
+    def absent(self, facts: Facts) -> list[Resource]:
+        """Return the removal of all that `resources` may ever have put on a host."""
 
     def ready(self, host: Host) -> tuple[str, ...]:
         """Return the ids that have put chain and key there."""
 
     def refusals(self, host: Host, facts: Facts) -> list[str]:
-        """Return what stands in the way of this source, as sentences that say what to do."""
+        """Return the reasons against this source, as sentences that say what to do."""
 
 
 def files_in(folder: str, host: Host) -> tuple[str, str]:
@@ -38,4 +44,10 @@ def files_in(folder: str, host: Host) -> tuple[str, str]:
 
 def own_folder(host: Host) -> list[Resource]:
     """Return the folder for a certificate that is not certbot's."""
-    return [Directory(path=OWN_FOLDER, mode="0700"), Directory(path=f"{OWN_FOLDER}/{host.domain}", mode="0700")]
+    folders = (OWN_FOLDER, f"{OWN_FOLDER}/{host.domain}")
+    return [Directory(path=path, mode="0700") for path in folders]
+
+
+def absent_own_folder() -> list[Resource]:
+    """Return the removal of the folder, with the certificates of every name that the host had."""
+    return [Absent(path=OWN_FOLDER)]

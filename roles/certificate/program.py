@@ -1,4 +1,7 @@
-"""The program on the host that orders, copies, reloads and checks the certificate (files/certificate.py), and its configuration."""
+"""The certificate's program on the host, and its configuration.
+
+files/certificate.py orders, copies, reloads and checks the certificate.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 from functools import cache
 
 from engine.facts import Facts
-from engine.resource import File, Resource
+from engine.resource import Absent, File, Resource
 from inventory.checkout import CHECKOUT
 from inventory.model import Host
 from roles import paths
@@ -20,15 +23,30 @@ def _program_text() -> bytes:
     return _PROGRAM.read_bytes().split(b"\n", 1)[1]
 
 
-def resources(host: Host, files: tuple[str, str], facts: Facts, served_by: ServedBy, acme: dict[str, object] | None) -> list[Resource]:
-    """Return program and configuration, and the units that the configuration names. `acme`: its part about orders, if there are any."""
+def resources(
+    host: Host,
+    files: tuple[str, str],
+    facts: Facts,
+    served_by: ServedBy,
+    acme: dict[str, object] | None,
+) -> list[Resource]:
+    """Return program and configuration, and the units that the configuration names.
+
+    `files`: where chain and key are. `acme`: the configuration's part about orders, if there are
+    any.
+    """
     content = b"#!%s -I\n%s" % (facts.python_executable.encode(), _program_text())
-    config = json.dumps(_config(host, files, served_by) | {"acme": acme}, indent=2, sort_keys=True).encode() + b"\n"
+    config = json.dumps(_config(host, files, served_by) | {"acme": acme}, indent=2, sort_keys=True)
     return [
         File(path=paths.CERTIFICATE_PROGRAM, content=content, mode="0755"),
-        File(path=paths.CERTIFICATE_CONFIG, content=config),
+        File(path=paths.CERTIFICATE_CONFIG, content=config.encode() + b"\n"),
         *served_by.units,
     ]
+
+
+def absent() -> list[Resource]:
+    """Return the removal of program and configuration. The units are removed by their front."""
+    return [Absent(path=paths.CERTIFICATE_PROGRAM), Absent(path=paths.CERTIFICATE_CONFIG)]
 
 
 def _config(host: Host, files: tuple[str, str], served_by: ServedBy) -> dict[str, object]:

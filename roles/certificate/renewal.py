@@ -1,4 +1,4 @@
-"""The renewal: a systemd timer, or a cron line if asked; and what `invoke renew` runs."""
+"""The renewal: a systemd timer, or a cron line if asked; and the commands of `invoke renew`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from engine.resource import Absent, Command, File, Package, Resource, Service
 from inventory.model import Host
 from roles import paths
 
-_WRITABLE = ("/etc/letsencrypt", "/var/lib/letsencrypt", "/var/log/letsencrypt", paths.WEBROOT, paths.RELAY_CERTS)
+_WRITABLE = (
+    *("/etc/letsencrypt", "/var/lib/letsencrypt", "/var/log/letsencrypt"),
+    *(paths.WEBROOT, paths.RELAY_CERTS),
+)
 _TIMER = "derpfleet-certificate.timer"
 _SERVICE = "derpfleet-certificate.service"
 _CRON = "/etc/cron.d/derpfleet-certificate"
+_STAMP = f"/var/lib/systemd/timers/stamp-{_TIMER}"  # when a persistent timer ran last
 
 
 def resources(host: Host) -> list[Resource]:
@@ -22,38 +26,50 @@ def resources(host: Host) -> list[Resource]:
     program = paths.CERTIFICATE_PROGRAM
     if host.certificate.renewal == "cron":
         minute = crc32(host.name.encode()) % 60
-        return [
-            Package(package="cron"),
-            File(path=_CRON, content=render("certificate.cron.j2", host=host, program=program, minute=minute)),
-            Service(unit=_TIMER, enabled=False, running=False),
-            Absent(path=timer),
-            Absent(path=service),
-        ]
+        line = render("certificate.cron.j2", host=host, program=program, minute=minute)
+        return [Package(package="cron"), File(path=_CRON, content=line), *_no_timer()]
+    once = render("certificate.service.j2", host=host, program=program, writable=_WRITABLE)
     return [
         Absent(path=_CRON),
-        File(path=service, content=render("certificate.service.j2", host=host, program=program, writable=_WRITABLE)),
+        File(path=service, content=once),
         File(path=timer, content=render("certificate.timer.j2", host=host)),
         Service(unit=_TIMER, restart_on=(f"file:{timer}",), needs=(f"file:{service}",)),
     ]
 
 
-def absent() -> list[Resource]:
-    """Return what takes both away."""
+def _no_timer() -> list[Resource]:
     return [
-        Absent(path=_CRON),
         Service(unit=_TIMER, enabled=False, running=False),
         Absent(path=f"{paths.SYSTEMD}/{_TIMER}"),
         Absent(path=f"{paths.SYSTEMD}/{_SERVICE}"),
     ]
 
 
+def off() -> list[Resource]:
+    """Return neither timer nor cron line, for a certificate that no program renews."""
+    return [Absent(path=_CRON), *_no_timer()]
+
+
+def absent() -> list[Resource]:
+    """Return neither timer nor cron line, and no trace of the timer. The package cron stays."""
+    return [*off(), Absent(path=_STAMP, needs=(f"service:{_TIMER}",))]
+
+
 def run(host: Host, facts: Facts, *, force: bool) -> list[Resource]:
-    """What `invoke renew` runs: an order when one is due, or with `force` in any case, and the proof that its result is served."""
-    program = paths.CERTIFICATE_PROGRAM
+    """Return the commands of `invoke renew`.
+
+    The first orders when an order is due, or with `force` in any case. The second fails when the
+    result is not served.
+    """
+    program, role = paths.CERTIFICATE_PROGRAM, "certificate"
     fresh = (program, "younger", str(facts.now)) if force else (program, "valid")
     argv = (program, "renew", "--force") if force else (program, "renew")
-    renew = Command(title="renewal", argv=argv, unless=fresh, timeout_s=400, role="certificate")
+    renew = Command(title="renewal", argv=argv, unless=fresh, timeout_s=400, role=role)
     served = Command(
-        title="served certificate", argv=(program, "deploy"), unless=(program, "served"), needs=(renew.id,), role="certificate"
+        title="served certificate",
+        argv=(program, "deploy"),
+        unless=(program, "served"),
+        needs=(renew.id,),
+        role=role,
     )
     return [renew, served]

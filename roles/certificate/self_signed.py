@@ -5,13 +5,20 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from artefacts.shipment import Shipment
-from engine.facts import Facts
+from engine.facts import Ask, Facts
 from engine.resource import Command, Resource
 from inventory.model import Host, Site
 from roles.certificate import renewal
-from roles.certificate.contract import OBTAINED, OWN_FOLDER, files_in, own_folder
+from roles.certificate.contract import (
+    OBTAINED,
+    OWN_FOLDER,
+    absent_own_folder,
+    files_in,
+    own_folder,
+)
 from roles.contract import Challenge
 
+ASK = Ask()
 FOLDER = OWN_FOLDER
 
 
@@ -25,17 +32,33 @@ def refusals(host: Host, facts: Facts) -> list[str]:
     return []
 
 
-def resources(host: Host, site: Site, facts: Facts, ship: Shipment, challenge: Challenge) -> list[Resource]:
-    """One certificate for ten years, made on the host: clients know it by its fingerprint, so it must not change."""
+def resources(
+    host: Host, site: Site, facts: Facts, ship: Shipment, challenge: Challenge
+) -> list[Resource]:
+    """Return one certificate for ten years, made on the host.
+
+    It must not change, because clients know it by its fingerprint.
+    """
     fullchain, key = files_in(FOLDER, host)
     try:
         kind = "IP" if ip_address(host.domain) else ""
     except ValueError:
         kind = "DNS"
-    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "3650"]
-    # A common name has 64 characters at most; what clients look at is the alternative name.
-    argv += ["-subj", f"/CN={host.domain[:64]}", "-addext", f"subjectAltName={kind}:{host.domain}", "-keyout", key, "-out", fullchain]
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    # A common name has 64 characters at most. Clients look at the alternative name.
+    argv += ["-nodes", "-days", "3650", "-subj", f"/CN={host.domain[:64]}"]
+    argv += ["-addext", f"subjectAltName={kind}:{host.domain}", "-keyout", key, "-out", fullchain]
     valid = ("openssl", "x509", "-noout", "-checkend", str(30 * 86400), "-in", fullchain)
     folders = own_folder(host)
-    needs = (folders[-1].id, "package:openssl")
-    return [*folders, Command(title=OBTAINED.removeprefix("command:"), argv=tuple(argv), unless=valid, needs=needs), *renewal.absent()]
+    made = Command(
+        title=OBTAINED.removeprefix("command:"),
+        argv=tuple(argv),
+        unless=valid,
+        needs=(folders[-1].id, "package:openssl"),
+    )
+    return [*folders, made, *renewal.off()]
+
+
+def absent(facts: Facts) -> list[Resource]:
+    """Return the removal of chain and key with their folder."""
+    return absent_own_folder()

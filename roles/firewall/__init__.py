@@ -1,33 +1,50 @@
-"""The host's firewall. `MODES` is the table of its modes: the chosen one is there, and the others are gone."""
+"""The host's firewall. `MODES` is the table of its modes. The chosen one replaces the others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
-from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Resource
 from inventory.choices import FirewallModeName
-from inventory.model import Host, Site
+from inventory.model import Host
 from roles.firewall import nftables, off
 from roles.firewall.contract import Guard
 
 MODES: Mapping[FirewallModeName, Guard] = {"enforce": nftables, "off": off}
-ASK: Ask = nftables.ASK
 
 
-def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
-    """Return the chosen guard, and what takes the others away."""
-    chosen = MODES[host.firewall.mode]
-    gone = [resource for other in MODES.values() if other is not chosen for resource in other.absent()]
-    return [*gone, *chosen.resources(host, facts)]
+def chosen(host: Host) -> Guard:
+    """Return the module of the host's mode."""
+    return MODES[host.firewall.mode]
 
 
-def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
-    """Return what stands in the way of the chosen guard."""
-    return MODES[host.firewall.mode].refusals(host, facts)
+def resources(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[Resource]:
+    """Return the chosen guard, and the removal of the others.
+
+    `neighbours`: (protocol, port) of other programs' servers that stay open.
+    """
+    guard = chosen(host)
+    others = [other for other in MODES.values() if other is not guard]
+    gone = [resource for other in others for resource in other.replaced()]
+    return [*gone, *guard.resources(host, facts, neighbours)]
 
 
-def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
-    """Return what is probably unintended with the chosen guard."""
-    return MODES[host.firewall.mode].warnings(host, facts)
+def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return the removal of every guard, after `needs`."""
+    return [gone for guard in MODES.values() for gone in guard.absent(needs=needs)]
+
+
+def ask(host: Host) -> Ask:
+    """Return the questions of the chosen guard. The removal of the others asks nothing."""
+    return chosen(host).ASK
+
+
+def refusals(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+    """Return the reasons against the chosen guard."""
+    return chosen(host).refusals(host, facts, neighbours)
+
+
+def warnings(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+    """Return the probably unintended effects of the chosen guard."""
+    return chosen(host).warnings(host, facts, neighbours)

@@ -1,7 +1,11 @@
-"""What each mode of the firewall provides. A mode is a module of this folder."""
+"""The contract of the firewall's modes. A mode is a module of this folder.
+
+`neighbours` are (protocol, port) of other programs' servers that stay open.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Protocol
 
 from engine.facts import Ask, Facts
@@ -14,14 +18,17 @@ class Guard(Protocol):
 
     ASK: Ask
 
-    def resources(self, host: Host, facts: Facts) -> list[Resource]:
-        """Return what makes the guard be there."""
+    def resources(self, host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[Resource]:
+        """Return the resources of the guard."""
 
-    def absent(self) -> list[Resource]:
-        """Return what takes the guard away."""
+    def replaced(self) -> list[Resource]:
+        """Return what a host with another guard has in place of this one."""
 
-    def refusals(self, host: Host, facts: Facts) -> list[str]:
-        """Return what stands in the way of this guard, as sentences that say what to do."""
+    def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
+        """Return the removal of all that `resources` may ever have put on a host, after `needs`."""
 
-    def warnings(self, host: Host, facts: Facts) -> list[str]:
-        """Return what is probably unintended, as sentences that say what to change."""
+    def refusals(self, host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+        """Return the reasons against this guard, as sentences that say what to do."""
+
+    def warnings(self, host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+        """Return the probably unintended effects, as sentences that say what to change."""

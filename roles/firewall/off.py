@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from engine.facts import Ask, Facts
 from engine.resource import Resource
 from inventory.model import Host
@@ -9,21 +11,26 @@ from inventory.model import Host
 ASK = Ask()
 
 
-def resources(host: Host, facts: Facts) -> list[Resource]:
-    """Return nothing, as the other guards' `absent` is all that is wanted."""
+def resources(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[Resource]:
+    """Return nothing: the other guards are replaced, and that is all."""
     return []
 
 
-def absent() -> list[Resource]:
+def replaced() -> list[Resource]:
     """Return nothing, as this mode leaves nothing on a host."""
     return []
 
 
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing: it stands beside every other firewall."""
+def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return nothing, as this mode leaves nothing on a host."""
     return []
 
 
-def warnings(host: Host, facts: Facts) -> list[str]:
+def refusals(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+    """Return nothing: it can be used beside every other firewall."""
+    return []
+
+
+def warnings(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
     """Return nothing: it closes no port."""
     return []

@@ -1,10 +1,10 @@
-"""What is in front of the relay. `FRONTS` is the table; the other fronts are taken away."""
+"""The program in front of the relay. `FRONTS` is the table. The chosen one replaces the others."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, asked
 from engine.resource import Resource
 from inventory.choices import FrontName
 from inventory.model import Host
@@ -13,7 +13,6 @@ from roles.front.contract import Front
 from roles.wiring import Wiring
 
 FRONTS: Mapping[FrontName, Front] = {"nginx": nginx, "none": direct}
-ASK: Ask = nginx.ASK
 
 
 def chosen(host: Host) -> Front:
@@ -25,17 +24,43 @@ def _others(host: Host) -> list[Front]:
     return [front for front in FRONTS.values() if front is not chosen(host)]
 
 
-def absent_others(host: Host, wiring: Wiring, facts: Facts) -> list[Resource]:
-    """Return what takes every front away that is not the chosen one."""
-    return [resource for other in _others(host) for resource in other.absent(host, wiring, facts)]
+def replaced_others(host: Host, wiring: Wiring, facts: Facts) -> list[Resource]:
+    """Return what the host has in place of every front that is not the chosen one."""
+    return [gone for other in _others(host) for gone in other.replaced(wiring, facts)]
+
+
+def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return the removal of every front, after `needs`."""
+    return [gone for front in FRONTS.values() for gone in front.absent(facts, needs=needs)]
 
 
 def test_units(host: Host) -> list[Resource]:
-    """Return the units of the chosen front's test, and what takes those of the others away."""
-    return [*chosen(host).test_units(), *(resource for other in _others(host) for resource in other.absent_test_units())]
+    """Return the units of the chosen front's test, and the removal of the others' units."""
+    gone = [resource for other in _others(host) for resource in other.absent_test_units()]
+    return [*chosen(host).test_units(), *gone]
+
+
+def ask() -> Ask:
+    """Return the questions of every front.
+
+    The fronts that were not chosen are asked about as well: `replaced` has to know whether one of
+    them is on the host, and which other sites it serves.
+    """
+    return asked(*(front.ASK for front in FRONTS.values()))
+
+
+def ask_absent() -> Ask:
+    """Return the questions of `absent`."""
+    return asked(ask(), *(front.ASK_ABSENT for front in FRONTS.values()))
+
+
+def absence_refusals(host: Host, facts: Facts) -> list[str]:
+    """Return the reasons against the removal of every front."""
+    return [sentence for front in FRONTS.values() for sentence in front.absence_refusals(host, facts)]
 
 
 def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
-    """Return what stands in the way of the chosen front, and of taking the others away."""
-    gone = [sentence for other in _others(host) if other.absent(host, wiring, facts) for sentence in other.absence_refusals(host, facts)]
-    return [*gone, *chosen(host).refusals(host, facts)]
+    """Return the reasons against the chosen front, and against the removal of the others."""
+    going = [other for other in _others(host) if other.replaced(wiring, facts)]
+    found = [sentence for other in going for sentence in other.absence_refusals(host, facts)]
+    return [*found, *chosen(host).refusals(host, facts)]

@@ -1,4 +1,4 @@
-"""What each front provides. A front is a module of this folder."""
+"""The contract of the fronts. A front is a module of this folder."""
 
 from __future__ import annotations
 
@@ -12,35 +12,45 @@ from roles.wiring import Wiring
 
 
 class Front(Protocol):
-    """One way to stand in front of a relay."""
+    """One kind of program in front of a relay."""
 
     ASK: Ask
-    RELOAD: tuple[str, ...]  # the command after which a new certificate is served; () where the front has no TLS
+    ASK_ABSENT: Ask  # what `absent` asks besides
+    RELOAD: tuple[str, ...]  # the command after which a new certificate is served; () without TLS
     TEST: ReloadTest | None
 
     def challenge(self, host: Host) -> Challenge:
         """Return how an ACME server's challenge is answered."""
 
     def http_resources(self, host: Host, facts: Facts) -> list[Resource]:
-        """Return what answers on the http port, before there is a certificate."""
+        """Return the server of the http port, which is there before the certificate."""
 
     def https_resources(self, host: Host, facts: Facts, certificate: Issued, relay: str) -> list[Resource]:
-        """Return what serves the certificate; the last one stands for all of it. `relay`: the id of the running relay."""
+        """Return the server that has the certificate. The last resource needs all the others.
 
-    def absent(self, host: Host, wiring: Wiring, facts: Facts) -> list[Resource]:
-        """Return what takes the front away; [] when nothing of it is there."""
+        `relay`: the id of the running relay.
+        """
+
+    def replaced(self, wiring: Wiring, facts: Facts) -> list[Resource]:
+        """Return what a host with another front has in place of this one: its ports are free.
+
+        The list is empty when the front is not on the host.
+        """
+
+    def absent(self, facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
+        """Return the removal of all that the front may ever have put on a host, after `needs`."""
 
     def test_units(self) -> list[Resource]:
         """Return the units that `TEST` starts."""
 
     def absent_test_units(self) -> list[Resource]:
-        """Return what takes those units away."""
+        """Return the removal of those units."""
 
     def refusals(self, host: Host, facts: Facts) -> list[str]:
-        """Return what stands in the way of the front, as sentences that say what to do."""
+        """Return the reasons against the front, as sentences that say what to do."""
 
     def absence_refusals(self, host: Host, facts: Facts) -> list[str]:
-        """Return what stands in the way of `absent`, asked when there is something to take away."""
+        """Return the reasons against `replaced` and `absent`, as sentences that say what to do."""
 
     def reached_at(self, facts: Facts, port: int) -> str:
         """Return where this host reaches what clients dial, as address:port."""

@@ -9,12 +9,13 @@ from roles.contract import Challenge, Issued, ReloadTest
 from roles.wiring import LOOPBACK, Wiring
 
 ASK = Ask()
+ASK_ABSENT = Ask()
 RELOAD: tuple[str, ...] = ()
 TEST: ReloadTest | None = None
 
 
 def challenge(host: Host) -> Challenge:
-    """Return how challenges are answered: by certbot, for as long as an order takes."""
+    """Return how challenges are answered: by certbot, as long as an order takes."""
     return Challenge(("--standalone", "--http-01-port", str(host.ports.http)))
 
 
@@ -28,8 +29,13 @@ def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -
     return []
 
 
-def absent(host: Host, wiring: Wiring, facts: Facts) -> list[Resource]:
-    """Return nothing to take away."""
+def replaced(wiring: Wiring, facts: Facts) -> list[Resource]:
+    """Return nothing, as there is no front to remove."""
+    return []
+
+
+def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return nothing, as there is no front to remove."""
     return []
 
 
@@ -39,20 +45,20 @@ def test_units() -> list[Resource]:
 
 
 def absent_test_units() -> list[Resource]:
-    """Return nothing to take away."""
+    """Return nothing: there is no `TEST`."""
     return []
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing: taken ports are the relay's to refuse."""
+    """Return nothing: the relay refuses ports that are taken."""
     return []
 
 
 def absence_refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing, as there is nothing to take away."""
+    """Return nothing, as there is no front to remove."""
     return []
 
 
 def reached_at(facts: Facts, port: int) -> str:
-    """Return loopback, where the relay listens as everywhere."""
+    """Return loopback, one of all the addresses that the relay listens on."""
     return f"{LOOPBACK}:{port}"

@@ -1,1 +1,1 @@
-"""Readers of other programs' texts: text in, data out. They import nothing of ours."""
+"""Readers of other programs' texts: text in, data out. They import no other room."""

@@ -1,7 +1,8 @@
-"""What `iptables-save` prints, read: whether a host's own rules close a port to everybody. Pure.
+"""Read what `iptables-save` prints: whether a host's own rules close a port to everyone. Pure.
 
-Every base chain of a hook has its say, so an accept of ours opens nothing that these close. Only what is certain counts: a rule that
-may let some in, by source, interface or a match that is not known here, leaves the answer open.
+Every base chain of a hook decides, so an accept in our table opens no port that these rules close.
+Only certainty counts: a rule that may let some in, by source, interface or a match that is not
+known here, leaves the answer open.
 """
 
 from __future__ import annotations
@@ -15,9 +16,17 @@ from typing import Literal
 Verdict = Literal["open", "closed", "return", "unknown"]
 _ENDS: Mapping[str, Verdict] = {"ACCEPT": "open", "DROP": "closed", "REJECT": "closed", "RETURN": "return"}
 _GO_ON = ("", "LOG", "NFLOG", "MARK", "CONNMARK", "TRACE")
-_SAYS_NOTHING = ("-m", "--comment", "--reject-with", "--log-prefix", "--log-level", "--set-mark", "--set-xmark")
+_SAYS_NOTHING = (
+    "-m",
+    "--comment",
+    "--reject-with",
+    "--log-prefix",
+    "--log-level",
+    "--set-mark",
+    "--set-xmark",
+)
 _NOT_FROM_OUTSIDE = ("lo", "tailscale", "wg", "tun", "docker", "br-", "veth", "virbr")
-_TAILNET = re.compile(r"100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.")  # 100.64.0.0/10, nobody's address on the internet
+_TAILNET = re.compile(r"100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.")  # 100.64.0.0/10
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,10 @@ class _Rule:
 
 
 def closes(saved: str, proto: str, port: int) -> bool:
-    """Whether a stranger's first packet to a port is certain to be dropped or rejected by the chain INPUT of the table filter."""
+    """Whether a stranger's first packet to a port is certain to be dropped or rejected.
+
+    That is decided by the chain INPUT of the table filter.
+    """
     try:
         policies, chains = _filter_table(saved)
         verdict = _walk(chains, "INPUT", proto, port, 0)
@@ -39,7 +51,7 @@ def closes(saved: str, proto: str, port: int) -> bool:
 
 
 def _filter_table(saved: str) -> tuple[dict[str, str], dict[str, list[_Rule]]]:
-    """Policy and rules of each chain of the table filter."""
+    """Return policy and rules of each chain of the table filter."""
     policies: dict[str, str] = {}
     chains: dict[str, list[_Rule]] = {}
     table = ""
@@ -62,7 +74,10 @@ def _rule(words: list[str]) -> _Rule:
 
 
 def _options(words: list[str]) -> Iterator[tuple[str, str, bool]]:
-    """(option, value, negated), as in `! -i lo` or `--dport 22`; an option without a value has ""."""
+    """Yield (option, value, negated), as in `! -i lo` or `--dport 22`.
+
+    An option without a value has "".
+    """
     negated, option, values = False, "", list[str]()
     for word in [*words, "!"]:
         if word != "!" and not word.startswith("-"):
@@ -99,11 +114,16 @@ def _hits(match: tuple[str, str, bool], proto: str, port: int) -> bool | None:
     if option == "-p":
         found = value in (proto, "all", {"tcp": "6", "udp": "17"}[proto])
     elif option in ("--dport", "--dports"):
-        found = any(int(first) <= port <= int(last or first) for first, _, last in (part.partition(":") for part in value.split(",")))
+        found = any(
+            int(first) <= port <= int(last or first)
+            for first, _, last in (part.partition(":") for part in value.split(","))
+        )
     elif option in ("--sport", "--sports"):
         found = False  # strangers' ports are any
     elif option in ("--state", "--ctstate"):
         found = "NEW" in value.split(",")
-    elif (option == "-i" and value.startswith(_NOT_FROM_OUTSIDE)) or (option == "-s" and _TAILNET.match(value)):
+    elif (option == "-i" and value.startswith(_NOT_FROM_OUTSIDE)) or (
+        option == "-s" and _TAILNET.match(value)
+    ):
         found = False
     return found if found is None else found != negated

@@ -1,6 +1,7 @@
-"""What `nginx -T` prints, read: the servers of a configuration, in the file each stands in. Pure.
+"""Read what `nginx -T` prints: the servers of a configuration, with the file of each. Pure.
 
-Only as much of nginx's grammar as that needs: words, quotes, comments, blocks, includes, and Lua blocks skipped.
+It knows only the grammar that this needs: words, quotes, comments, blocks, includes. Lua blocks are
+skipped.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _TOKEN = re.compile(
     re.S,
 )
 
-# What Lua code is made of, as far as braces go: none counts in a comment or a string, short or [==[ long ]==].
+# The parts of Lua code that matter for counting braces. None counts in a comment or in a string,
+# short or [==[ long ]==].
 _LUA = re.compile(
     r"""(--)?\[(?P<level>=*)\[.*?\](?P=level)\]|--[^\n]*|"(\\.|[^"\\])*"|'(\\.|[^'\\])*'|(?P<brace>[{}])""",
     re.S,
@@ -27,12 +29,12 @@ _LUA = re.compile(
 
 
 class NginxConfigError(ValueError):
-    """The text is not an nginx configuration, or one that we cannot read: file, line, and what is there."""
+    """The text is no nginx configuration, or we cannot read it: file, line, and the text there."""
 
 
 @dataclass(frozen=True)
 class Directive:
-    """`name args;` or `name args { block }`, and the file that it stands in."""
+    """`name args;` or `name args { block }`, and the file that it is in."""
 
     name: str
     args: tuple[str, ...]
@@ -56,7 +58,10 @@ class Listen:
 
 @dataclass(frozen=True)
 class Server:
-    """One `server` block of http, or with `stream` of stream. `returns`: what its own `return` says, before any location is looked at."""
+    """One `server` block of http, or with `stream` of stream.
+
+    `returns`: the arguments of its own `return`, which comes before all locations.
+    """
 
     file: str
     names: tuple[str, ...]
@@ -67,7 +72,7 @@ class Server:
 
 @lru_cache(maxsize=1)
 def servers(dump: str) -> tuple[Server, ...]:
-    """Every server block in nginx's own order. Raises NginxConfigError."""
+    """Return every server block in nginx's own order. Raises NginxConfigError."""
     found = []
     for top in parse_dump(dump):
         if top.name in ("http", "stream"):
@@ -76,14 +81,25 @@ def servers(dump: str) -> tuple[Server, ...]:
 
 
 def included_patterns(dump: str) -> tuple[str, ...]:
-    """The absolute patterns that the http block includes, in order. Raises NginxConfigError."""
+    """Return the absolute patterns that the http block includes, in order.
+
+    Raises NginxConfigError.
+    """
     main = next(iter(_sections(dump)), "")
     http = [top.block for top in parse_dump(dump) if top.name == "http"]
-    return tuple(join(dirname(main), inner.args[0]) for block in http for inner in block if inner.name == "include" and inner.args)
+    return tuple(
+        join(dirname(main), inner.args[0])
+        for block in http
+        for inner in block
+        if inner.name == "include" and inner.args
+    )
 
 
 def parse_dump(dump: str) -> tuple[Directive, ...]:
-    """The directives of the main file; after each include, what it brings. Raises NginxConfigError."""
+    """Return the directives of the main file, with those of an included file after its include.
+
+    Raises NginxConfigError.
+    """
     files = _sections(dump)
     if not files:
         return ()
@@ -94,7 +110,9 @@ def parse_dump(dump: str) -> tuple[Directive, ...]:
         if depth > 20:
             raise NginxConfigError("includes go round in a circle")
         for directive in directives:
-            yield Directive(directive.name, directive.args, directive.file, tuple(expand(directive.block, depth)))
+            yield Directive(
+                directive.name, directive.args, directive.file, tuple(expand(directive.block, depth))
+            )
             if directive.name == "include" and directive.args:
                 pattern = join(dirname(main), directive.args[0])
                 for name in sorted(name for name in parsed if fnmatch(name, pattern)):
@@ -109,14 +127,16 @@ def _sections(dump: str) -> dict[str, str]:
 
 
 def _parse(text: str, file: str) -> tuple[Directive, ...]:
-    """The directives of one file."""
+    """Return the directives of one file."""
     stack: list[tuple[tuple[str, ...], list[Directive]]] = [((), [])]
     words: list[str] = []
     position = 0
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise _unread(file, text, position, f"nothing known begins with {text[position : position + 20]!r}")
+            raise _unread(
+                file, text, position, f"nothing known begins with {text[position : position + 20]!r}"
+            )
         position, kind = match.end(), match.lastgroup
         if kind is None:
             continue

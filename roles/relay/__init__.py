@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, asked
 from engine.resource import Resource
 from engine.scripts import script
 from inventory.choices import ProgramName, RunnerName
@@ -24,12 +24,6 @@ from roles.wiring import Wiring, wire
 
 PROGRAMS: Mapping[ProgramName, Program] = {"python": ours, "derper": derper}
 RUNNERS: Mapping[RunnerName, Runner] = {"systemd": systemd, "docker": docker}
-_ASKS = (
-    ports.ASK,
-    *(program.ASK for program in PROGRAMS.values()),
-    *(runner.ASK for runner in RUNNERS.values()),
-)
-ASK = Ask(files=tuple(name for ask in _ASKS for name in ask.files), commands=ports.ASK.commands)
 
 
 def program_of(host: Host) -> Program:
@@ -40,6 +34,15 @@ def program_of(host: Host) -> Program:
 def runner_of(host: Host) -> Runner:
     """Return the module of the host's runner."""
     return RUNNERS[host.runner]
+
+
+def ask(host: Host) -> Ask:
+    """Return the questions about ports, and those of the chosen program and runner.
+
+    `docker container inspect` is among the first on every host. A relay that ran in a container
+    until now still has the ports, and is not in the way of its successor.
+    """
+    return asked(ports.ASK, program_of(host).ASK, runner_of(host).ASK)
 
 
 def resources(

@@ -11,25 +11,39 @@ import pytest
 from tests.agent.driver import Agent, fakes
 from tests.support.sshd import Sshd
 
-FOUND = sorted({*Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python3"), *Path("/usr/bin").glob("python3")})
+FOUND = sorted(
+    {*Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python3"), *Path("/usr/bin").glob("python3")}
+)
 
 
 def _version(python: Path) -> tuple[int, ...]:
-    out = subprocess.run([str(python), "-I", "-c", "import sys; print(*sys.version_info[:3])"], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [str(python), "-I", "-c", "import sys; print(*sys.version_info[:3])"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return tuple(map(int, out.stdout.split()))
 
 
-PYTHONS = {".".join(map(str, version)): str(python) for python in FOUND if (version := _version(python)) >= (3, 6)}
+PYTHONS = {
+    ".".join(map(str, version)): str(python) for python in FOUND if (version := _version(python)) >= (3, 6)
+}
 NEWEST = PYTHONS[max(PYTHONS, key=lambda name: tuple(map(int, name.split("."))))]
 
 
 @pytest.fixture(params=sorted(PYTHONS, key=lambda name: tuple(map(int, name.split(".")))))
 def python(request: pytest.FixtureRequest) -> str:
-    """Each Python in turn."""
+    """Return each Python in turn."""
     return PYTHONS[request.param]
 
 
 @pytest.fixture
 def on_stage(new_sshd: Callable[..., Sshd], tmp_path: Path) -> Callable[..., Agent]:
-    """`on_stage(python)` is an agent on a fresh stage: no accounts, so that the machine's /root, where Pythons lie, stays in sight."""
-    return lambda python=NEWEST, **more: Agent(new_sshd(accounts=(), files=fakes() | more.get("files", {})), python, tmp_path / "runs")
+    """Return a function that starts an agent on a fresh stage, with the given Python.
+
+    The stage has no accounts, so that the machine's /root, where Pythons are, stays in sight.
+    """
+    return lambda python=NEWEST, **more: Agent(
+        new_sshd(accounts=(), files=fakes() | more.get("files", {})), python, tmp_path / "runs"
+    )

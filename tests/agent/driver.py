@@ -1,7 +1,9 @@
-"""The agent run for real, on any Python: its boot line in a shell on a stage, its two streams as pipes instead of an SSH channel.
+"""The agent run for real, on any Python: its boot line in a shell on a stage, its two streams as
+pipes instead of an SSH channel.
 
-Everything else is the engine's own: `converge` with its session and plan. `systemctl`, `apt-get` and `dpkg-query` of the stage are
-small fakes (`fakes/`) that keep their state in files and log their argv; users, groups, files, kernel settings and nftables are real.
+Everything else is the engine's own: `converge` with its session and plan. `systemctl`, `apt-get`
+and `dpkg-query` of the stage are small fakes (`fakes/`) that keep their state in files and log
+their argv; users, groups, files, kernel settings and nftables are real.
 """
 
 from __future__ import annotations
@@ -24,16 +26,27 @@ from engine.facts import Ask
 from engine.login import Login, Unreachable
 from engine.plan import Mode
 from engine.resource import Resource
-from engine.run import Fixed, Outcome, converge
+from engine.run import Fixed, Job, Outcome, converge
 from inventory.model import Ssh
 from tests.support.sshd import Sshd
 
 FAKES = Path(__file__).parent / "fakes"
-WRITTEN = ("etc/relay", "etc/relay.nft", "etc/sysctl.d", "etc/systemd", "etc/passwd", "etc/group", "srv", "var/lib/derpfleet", "var/fake")
+WRITTEN = (
+    "etc/relay",
+    "etc/relay.nft",
+    "etc/sysctl.d",
+    "etc/systemd",
+    "etc/passwd",
+    "etc/group",
+    "srv",
+    "var/lib/derpfleet",
+    "var/fake",
+)
 LOOKED_AT = ("etc", "srv", "var/lib/derpfleet", "var/fake")
 HISTORY = ("var/lib/derpfleet/journal/", "var/lib/derpfleet/backups/")
 
-# Modules that a test adds to the agent's own, run just before `main`. They end the agent as a power cut would.
+# Modules that a test adds to the agent's own, run just before `main`. They end the agent as a power
+# cut would.
 DIE_AFTER_RESULT = """
 import os
 from agent import wire
@@ -47,7 +60,8 @@ wire.Wire.send = send_and_die
 """
 DIE_AT_STEP = """
 import os, sys
-names = {"open", "subprocess.Popen"} | {"os." + name for name in "rename remove mkdir rmdir symlink chmod chown".split()}
+calls = "rename remove mkdir rmdir symlink chmod chown".split()
+names = {"open", "subprocess.Popen"} | {"os." + name for name in calls}
 left = [%d]
 def hook(name, arguments):
     left[0] -= name in names and not (name == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR))
@@ -60,7 +74,10 @@ sys.addaudithook(hook)
 
 @dataclass
 class Agent:
-    """Runs of the agent on one stage with one Python. `extra` is the source of a module that is added to the next runs' agent."""
+    """Runs of the agent on one stage with one Python.
+
+    `extra` is the source of a module that is added to the next runs' agent.
+    """
 
     stage: Sshd
     python: str
@@ -69,15 +86,26 @@ class Agent:
     way_in: bool = True  # whether a second connection gets through, when the agent wants one
 
     def run(
-        self, resources: Iterable[Resource], *, mode: Mode = "apply", ask: Ask | None = None, only: Sequence[str] = (), **more: Any
+        self,
+        resources: Iterable[Resource],
+        *,
+        mode: Mode = "apply",
+        ask: Ask | None = None,
+        only: Sequence[str] = (),
+        **more: Any,
     ) -> Outcome:
-        """One converge. Raises what `converge` raises; Unreachable when the agent died."""
-        login = Login("hk1", Ssh(python=self.python, user="root"), address="stage", known_hosts=Path("/dev/null"), base=Path("/"))
+        """Run one converge. Raises what `run_job` raises."""
+        return self.run_job(Fixed(resources=resources, ask=ask or Ask(), mode=mode, only=only), **more)
+
+    def run_job(self, job: Job, **more: Any) -> Outcome:
+        """Run a job. Raises what `converge` raises; Unreachable when the agent died."""
+        ssh, nowhere = Ssh(python=self.python, user="root"), Path("/dev/null")
+        login = Login("hk1", ssh, address="stage", known_hosts=nowhere, base=Path("/"))
         with self._connected(login):
-            return converge(login, Fixed(resources=resources, ask=ask or Ask(), mode=mode, only=only), runs=self.runs, **more)
+            return converge(login, job, runs=self.runs, **more)
 
     def dies(self, resources: Iterable[Resource], extra: str) -> bool:
-        """One run with that module added; whether it died of it, rather than came to its end."""
+        """Run once with that module added. Return whether the agent died of it."""
         self.extra = extra
         try:
             self.run(resources)
@@ -88,28 +116,45 @@ class Agent:
         return False
 
     def tree(self) -> dict[str, str]:
-        """What lies on the stage where the tests' plans write: path -> type, mode, owner, content. The journal's history apart."""
-        return {path: _content(self.stage.root / path) for path in self._paths(WRITTEN) if not path.startswith(HISTORY)}
+        """Return type, mode, owner and content by path, where the tests' plans write.
+
+        The journal's history is left out.
+        """
+        return {
+            path: content_of(self.stage.root / path)
+            for path in self._paths(WRITTEN)
+            if not path.startswith(HISTORY)
+        }
 
     def stamps(self) -> dict[str, tuple[int, int, int]]:
-        """When what was last written, in a wider round: equal stamps mean that nothing was touched. The journal's history apart."""
-        stats = {path: (self.stage.root / path).lstat() for path in self._paths(LOOKED_AT) if not path.startswith("var/lib/derpfleet")}
+        """Return when each path was last written, in a wider round.
+
+        Equal stamps mean that nothing was touched. The journal's history is left out.
+        """
+        stats = {
+            path: (self.stage.root / path).lstat()
+            for path in self._paths(LOOKED_AT)
+            if not path.startswith("var/lib/derpfleet")
+        }
         return {path: (info.st_ino, info.st_ctime_ns, info.st_size) for path, info in stats.items()}
 
     def _paths(self, folders: Iterable[str]) -> list[str]:
         root = self.stage.root
         found = [
-            path for folder in folders for path in ((root / folder), *(root / folder).rglob("*")) if path.exists() or path.is_symlink()
+            path
+            for folder in folders
+            for path in ((root / folder), *(root / folder).rglob("*"))
+            if path.exists() or path.is_symlink()
         ]
         return [str(path.relative_to(root)) for path in found if not str(path).endswith("var/fake/log")]
 
     def log(self) -> list[str]:
-        """What the fakes were called with since the last `forget`, reading calls (`show`, `dpkg-query`) apart."""
+        """Return the calls of the fakes since the last `forget`, without those that only read."""
         path = self.stage.root / "var/fake/log"
         return path.read_text().splitlines() if path.exists() else []
 
     def forget(self) -> None:
-        """Empty that log."""
+        """Empty the log of calls."""
         (self.stage.root / "var/fake/log").write_text("")
 
     @contextmanager
@@ -137,14 +182,21 @@ class Agent:
 
 
 class Pipe:
-    """What `engine.transport.AgentChannel` is to a session, over pipes."""
+    """A stand-in for `engine.transport.AgentChannel`, over pipes."""
 
     def __init__(self, stage: Sshd, python: str, payload: bytes) -> None:
         command = boot.boot_command(python=python, sudo=False, prompt="", ask_password=False)
-        environment = ["env", "-i", "PATH=/var/fake/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
+        environment = [
+            "env",
+            "-i",
+            "PATH=/var/fake/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME=/root",
+        ]
         argv = [*stage.enter, *environment, "sh", "-c", command]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+        )
         assert self._process.stdin and self._process.stdout
         self._in, self._out = self._process.stdin, self._process.stdout
         first = self._out.readline().decode().strip()
@@ -178,7 +230,7 @@ class Pipe:
 
 
 def payload_with(extra: str) -> bytes:
-    """The agent's payload, with one more module before the last."""
+    """Return the agent's payload, with one more module before the last."""
     _, packed = boot.agent_payload().split(b"\n", 1)
     modules = json.loads(zlib.decompress(packed))
     modules.insert(-1, ["agent.extra", extra])
@@ -187,11 +239,12 @@ def payload_with(extra: str) -> bytes:
 
 
 def fakes() -> dict[str, str]:
-    """The stage's fake programs, by path."""
+    """Return the stage's fake programs, by path."""
     return {f"/var/fake/bin/{path.name}": path.read_text() for path in FAKES.iterdir()}
 
 
-def _content(path: Path) -> str:
+def content_of(path: Path) -> str:
+    """Return type, mode, owner, and the hash or the target of what is at this path."""
     info = path.lstat()
     content = str(path.readlink()) if path.is_symlink() else ""
     if path.is_file() and not content:

@@ -28,7 +28,7 @@ table inet relay { chain in { type filter hook input priority 0; policy accept; 
 
 
 def relay_host(*, setting: str = "one", fin_timeout_s: int = 31) -> list[Resource]:
-    """A plan with every kind but Docker's two: a small relay host."""
+    """Return a plan with every kind but Docker's two: a small relay host."""
     archive = BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name in ("relay/__init__.py", "relay/server.py"):

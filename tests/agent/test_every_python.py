@@ -1,4 +1,7 @@
-"""On every CPython at hand: twice is no change, a check touches nothing, and a power cut leaves what the next run converges from."""
+"""Whole plans, on every CPython at hand.
+
+A second run changes nothing, a check touches nothing, and the next run converges after a power cut.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.agent.plans import relay_host
 OnStage = Callable[..., Agent]
 
 
-def test_the_pythons_at_hand_are_said(record_property: Callable[[str, object], None]) -> None:
+def test_the_pythons_at_hand_are_reported(record_property: Callable[[str, object], None]) -> None:
     record_property("pythons", " ".join(PYTHONS))
     assert PYTHONS, "no CPython 3.6 or newer"
 
@@ -65,14 +68,18 @@ def test_killed_between_any_two_resources_the_next_run_goes_on(on_stage: OnStage
     changed = relay_host(setting="two")
     place = [resource.id for resource in changed].index("file:/etc/relay/relay.env") + 1
     assert agent.dies(changed, DIE_AFTER_RESULT % place)
-    assert agent.run(changed).changed == ["command:copy", "service:relay.service"]  # owed since before the cut
+    # Both are owed since before the cut.
+    assert agent.run(changed).changed == ["command:copy", "service:relay.service"]
     assert agent.log() == ["systemctl restart relay.service"]
     assert (agent.stage.root / "srv/copy").read_text() == "SETTING=two\n"
 
 
 @pytest.mark.parametrize("start", range(1, 9))
 def test_killed_at_any_step_the_next_run_converges(on_stage: OnStage, start: int) -> None:
-    """A step is a system call of the agent that writes, or a program that it starts. Eight tests take every eighth step each."""
+    """A step is a system call of the agent that writes, or a program that it starts.
+
+    Eight tests take every eighth step each.
+    """
     wanted = relay_host()
     reference = converged(on_stage(), wanted)
     for step in count(start, 8):
@@ -86,7 +93,7 @@ def test_killed_at_any_step_the_next_run_converges(on_stage: OnStage, start: int
 
 
 def converged(agent: Agent, wanted: list[Resource]) -> dict[str, str]:
-    """The tree that an undisturbed run comes to."""
+    """Return the tree after an undisturbed run."""
     assert agent.run(wanted).ok
     tree = agent.tree()
     agent.stage.stop()
@@ -94,5 +101,8 @@ def converged(agent: Agent, wanted: list[Resource]) -> dict[str, str]:
 
 
 def kernel(agent: Agent) -> str:
-    """What the agent may change outside of files."""
-    return agent.stage.run("sysctl", "net.ipv4.tcp_fin_timeout").stdout + agent.stage.run("nft", "list", "ruleset").stdout
+    """Return the state that the agent may change outside of files."""
+    return (
+        agent.stage.run("sysctl", "net.ipv4.tcp_fin_timeout").stdout
+        + agent.stage.run("nft", "list", "ruleset").stdout
+    )

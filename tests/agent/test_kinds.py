@@ -1,4 +1,4 @@
-"""What single kinds do when things are not as they should be, on the newest Python at hand."""
+"""Single kinds on hosts that are not as they should be, with the newest Python at hand."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def logged(name):
     real = getattr(os, name)
     def call(*arguments):
         os.makedirs("/var/fake", exist_ok=True)
-        paths = [os.readlink("/proc/self/fd/%d" % each) if isinstance(each, int) else each for each in arguments]
+        paths = [each for each in arguments if not isinstance(each, int)]
+        paths += [os.readlink("/proc/self/fd/%d" % each) for each in arguments if isinstance(each, int)]
         with open("/var/fake/log", "a") as log:
             log.write(" ".join([name] + paths) + chr(10))
         return real(*arguments)
@@ -76,7 +77,12 @@ def environment(content: bytes) -> File:
 
 
 def service(**more: Any) -> Service:
-    return Service(**({"unit": "relay.service", "restart_on": (UNIT.id, "file:/etc/relay/relay.env"), "timeout_s": 1} | more))
+    return Service(
+        **(
+            {"unit": "relay.service", "restart_on": (UNIT.id, "file:/etc/relay/relay.env"), "timeout_s": 1}
+            | more
+        )
+    )
 
 
 def failure(outcome: Outcome) -> tuple[str, str, str]:
@@ -84,7 +90,7 @@ def failure(outcome: Outcome) -> tuple[str, str, str]:
     return only.id, only.what, only.why
 
 
-def test_drift_of_mode_and_owner_is_mended_without_writing_the_content_again(on_stage: OnStage) -> None:
+def test_drift_of_mode_and_owner_is_fixed_without_writing_the_content_again(on_stage: OnStage) -> None:
     agent, wanted = on_stage(), [File(path="/srv/x", content=b"x", mode="0640", group="adm")]
     agent.run(wanted)
     path = agent.stage.root / "srv/x"
@@ -96,14 +102,17 @@ def test_drift_of_mode_and_owner_is_mended_without_writing_the_content_again(on_
     assert (oct(info.st_mode), info.st_uid, path.group(), info.st_ino) == ("0o100640", 0, "adm", before)
 
 
-def test_a_file_that_somebody_else_changed_since_it_was_read_is_left(on_stage: OnStage) -> None:
+def test_a_file_that_another_program_changed_since_it_was_read_is_left(on_stage: OnStage) -> None:
     agent = on_stage()
     (agent.stage.root / "srv/map").write_text("theirs\n")
     ours = File(path="/srv/map", content=b"ours\n", only_if_sha256=sha256(b"read earlier\n"))
     assert "changed by another program" in failure(agent.run([ours]))[1]
     assert (agent.stage.root / "srv/map").read_text() == "theirs\n"
     assert agent.run([replace(ours, only_if_sha256=sha256(b"theirs\n"))]).changed == ["file:/srv/map"]
-    assert "changed by another program" in failure(agent.run([File(path="/srv/new", content=b"", only_if_sha256=sha256(b"x"))]))[1]
+    assert (
+        "changed by another program"
+        in failure(agent.run([File(path="/srv/new", content=b"", only_if_sha256=sha256(b"x"))]))[1]
+    )
     assert agent.run([File(path="/srv/new", content=b"", only_if_sha256="")]).ok
 
 
@@ -130,7 +139,9 @@ def test_a_link_in_the_place_of_a_directory_is_not_followed(on_stage: OnStage, t
     assert not (agent.stage.root / "srv/nothing").exists()
 
 
-def test_a_check_is_sent_what_it_shows_and_neither_archives_nor_secrets(on_stage: OnStage, tmp_path: Path) -> None:
+def test_a_check_is_sent_what_it_shows_and_neither_archives_nor_secrets(
+    on_stage: OnStage, tmp_path: Path
+) -> None:
     agent, archive, sent = on_stage(), tmp_path / "release.tar", []
     with tarfile.open(archive, "w") as tar:
         tar.addfile(tarfile.TarInfo("x"), BytesIO())
@@ -147,7 +158,9 @@ def test_a_check_is_sent_what_it_shows_and_neither_archives_nor_secrets(on_stage
         patch.setattr(run, "Session", Watched)
         assert agent.run(wanted, mode="check", on_event=events.append).counts["changed"] == 3
         assert sent == [sha256(b"shown\n")]
-        assert "+shown" in next(event["text"] for event in events if event["event"] == "diff" and event["id"] == "file:/srv/x")
+        assert "+shown" in next(
+            event["text"] for event in events if event["event"] == "diff" and event["id"] == "file:/srv/x"
+        )
         assert agent.run(wanted).counts["changed"] == 3
     assert len(sent) == 4
 
@@ -156,7 +169,9 @@ def test_of_a_file_of_others_only_what_changes_is_shown(on_stage: OnStage) -> No
     agent, events = on_stage(), []
     theirs = b"oidc:\n  client_secret: theirs\nderp:\n  paths: []\n  more: theirs\n"
     agent.run([File(path="/srv/config.yaml", content=theirs)])
-    ours = File(path="/srv/config.yaml", content=theirs.replace(b"[]", b"[/srv/map]"), only_if_sha256=sha256(theirs))
+    ours = File(
+        path="/srv/config.yaml", content=theirs.replace(b"[]", b"[/srv/map]"), only_if_sha256=sha256(theirs)
+    )
     agent.run([ours], mode="check", on_event=events.append)
     [text] = [event["text"] for event in events if event["event"] == "diff"]
     assert text.splitlines()[2:] == ["@@ -4 +4 @@", "-  paths: []", "+  paths: [/srv/map]"]
@@ -166,7 +181,11 @@ def test_a_secret_is_in_no_event_and_no_log_and_its_backup_is_private(on_stage: 
     agent, events = on_stage(), []
     for word in ("first-secret", "second-secret"):
         for mode in ("check", "apply"):
-            outcome = agent.run([File(path="/srv/key", content=Secret(word), mode="0600", secret=True)], mode=mode, on_event=events.append)
+            outcome = agent.run(
+                [File(path="/srv/key", content=Secret(word), mode="0600", secret=True)],
+                mode=mode,
+                on_event=events.append,
+            )
             assert outcome.ok
             assert "-secret" not in repr(outcome)
     assert [event["text"] for event in events if event["event"] == "diff"] == ["(secret content)\n"] * 4
@@ -175,7 +194,11 @@ def test_a_secret_is_in_no_event_and_no_log_and_its_backup_is_private(on_stage: 
     assert "-secret" not in "".join(path.read_text() for path in (kept / "journal").iterdir())
     assert list((kept / "incoming").iterdir()) == []
     (backup,) = (kept / "backups").iterdir()
-    assert (backup.read_bytes(), oct(backup.stat().st_mode), oct(kept.stat().st_mode)) == (b"first-secret\n", "0o100600", "0o40700")
+    assert (backup.read_bytes(), oct(backup.stat().st_mode), oct(kept.stat().st_mode)) == (
+        b"first-secret\n",
+        "0o100600",
+        "0o40700",
+    )
 
 
 def test_what_a_failed_restart_came_from_is_put_back(on_stage: OnStage) -> None:
@@ -190,18 +213,26 @@ def test_what_a_failed_restart_came_from_is_put_back(on_stage: OnStage) -> None:
     assert why.endswith("put back: file:/etc/relay/relay.env")
     assert (agent.stage.root / "etc/relay/relay.env").read_text() == "good\n"
     assert (
-        agent.stage.run("/var/fake/bin/systemctl", "show", "--property", "x", "relay.service").stdout.splitlines()[1]
+        agent.stage.run(
+            "/var/fake/bin/systemctl", "show", "--property", "x", "relay.service"
+        ).stdout.splitlines()[1]
         == "ActiveState=active"
     )
     assert agent.run(good).counts["ok"] == len(good)
-    assert agent.run([FOLDER, environment(b"better\n"), UNIT, service()]).changed == ["file:/etc/relay/relay.env", "service:relay.service"]
+    assert agent.run([FOLDER, environment(b"better\n"), UNIT, service()]).changed == [
+        "file:/etc/relay/relay.env",
+        "service:relay.service",
+    ]
 
 
-def test_another_site_that_stays_away_after_all_was_put_back_is_told(on_stage: OnStage) -> None:
+def test_another_site_that_is_still_down_after_all_was_put_back_is_reported(on_stage: OnStage) -> None:
     agent = on_stage()
-    enter = [word for word in agent.stage.enter if word != "--pid"]  # with it, nsenter forks, and the kill misses the server
+    # With --pid, nsenter forks, and the kill misses the server.
+    enter = [word for word in agent.stage.enter if word != "--pid"]
     watched = service(watch=(Watch(url="http://shop.example.net:8089/", connect="127.0.0.1:8089"),))
-    with Popen([*enter, "/usr/bin/python3", "-u", "-m", "http.server", "8089"], stdout=PIPE, stderr=PIPE) as site:
+    with Popen(
+        [*enter, "/usr/bin/python3", "-u", "-m", "http.server", "8089"], stdout=PIPE, stderr=PIPE
+    ) as site:
         assert site.stdout and b"Serving" in site.stdout.readline()
 
         def switch_off(event: dict[str, Any]) -> None:
@@ -209,7 +240,9 @@ def test_another_site_that_stays_away_after_all_was_put_back_is_told(on_stage: O
                 site.kill()
                 site.wait()
 
-        why = failure(agent.run([FOLDER, UNIT, environment(b"SETTING=one\n"), watched], on_event=switch_off))[2]
+        why = failure(agent.run([FOLDER, UNIT, environment(b"SETTING=one\n"), watched], on_event=switch_off))[
+            2
+        ]
     assert "another site stopped answering as before: http://shop.example.net:8089/ gave 200, now" in why
     assert "put back: " in why
     assert "and that did not help: another site" in why
@@ -267,7 +300,8 @@ def test_missing_packages_are_one_call_and_each_counts_as_changed(on_stage: OnSt
 def test_a_held_package_lock_is_waited_for_and_its_holder_named(on_stage: OnStage) -> None:
     agent, events = on_stage(), []
     hold = (
-        "import fcntl,sys;f=open('/var/lib/dpkg/lock-frontend','w');fcntl.lockf(f,fcntl.LOCK_EX);print('held',flush=True);sys.stdin.read()"
+        "import fcntl,sys;f=open('/var/lib/dpkg/lock-frontend','w');fcntl.lockf(f,fcntl.LOCK_EX);"
+        "print('held',flush=True);sys.stdin.read()"
     )
     with Popen([*agent.stage.enter, "/usr/bin/python3", "-c", hold], stdin=PIPE, stdout=PIPE) as holder:
         assert holder.stdout and holder.stdin
@@ -313,7 +347,10 @@ def test_rules_changed_by_hand_are_found_and_others_tables_left(on_stage: OnStag
     agent, wanted = on_stage(), [Firewall(table="relay", path="/etc/relay.nft", rules=RULES)]
     assert agent.stage.run("nft", "add", "table", "inet", "theirs").returncode == 0
     agent.run(wanted)
-    assert agent.stage.run("nft", "add", "rule", "inet", "relay", "in", "tcp", "dport", "22", "drop").returncode == 0
+    assert (
+        agent.stage.run("nft", "add", "rule", "inet", "relay", "in", "tcp", "dport", "22", "drop").returncode
+        == 0
+    )
     assert agent.run(wanted).changed == ["firewall:relay"]
     rules = agent.stage.run("nft", "list", "ruleset").stdout
     assert "dport" not in rules and "table inet theirs" in rules
@@ -335,7 +372,10 @@ def test_a_tree_is_replaced_as_a_whole(on_stage: OnStage) -> None:
 
 
 def test_a_tree_is_on_disk_before_it_is_there(on_stage: OnStage) -> None:
-    """What a power cut takes is what was not yet on disk, in any order: the mark must not outlive the files."""
+    """A power cut takes, in any order, the files that are not yet on disk.
+
+    The mark must not outlive the others.
+    """
     agent = on_stage()
     agent.extra = LOG_SYNC_AND_RENAME
     assert agent.run(relay_host()[5:6]).changed == ["tree:/srv/relay"]
@@ -370,8 +410,10 @@ def test_a_content_that_an_earlier_run_left_whole_is_not_asked_for(on_stage: OnS
 
 
 @pytest.mark.parametrize("step_s", [-3600, 3600])
-def test_a_clock_that_is_set_while_we_wait_makes_no_wait_longer_or_shorter(on_stage: OnStage, step_s: int) -> None:
-    """As time sync does it, which the first deploy begins."""
+def test_a_clock_that_is_set_while_we_wait_makes_no_wait_longer_or_shorter(
+    on_stage: OnStage, step_s: int
+) -> None:
+    """Time sync steps the clock, and the first deploy starts it."""
     agent, events = on_stage(), []
     late = Exec(argv=("sh", "-c", "test -e /srv/asked || { touch /srv/asked; exit 1; }"))
     wanted = [
@@ -397,8 +439,14 @@ def test_a_failed_command_is_quoted_and_what_comes_after_is_not_reached(on_stage
     agent, events = on_stage(), []
     broken = Command(title="broken", argv=("sh", "-c", "echo out of luck >&2; exit 4"), creates="/srv/never")
     id_, what, why = failure(agent.run([broken, FOLDER], on_event=events.append))
-    assert (id_, what, why) == ("command:broken", "sh -c echo out of luck >&2; exit 4 ended with status 4", "out of luck")
-    assert [event.get("reason") for event in events if event.get("id") == FOLDER.id] == ["not reached: command:broken failed"]
+    assert (id_, what, why) == (
+        "command:broken",
+        "sh -c echo out of luck >&2; exit 4 ended with status 4",
+        "out of luck",
+    )
+    assert [event.get("reason") for event in events if event.get("id") == FOLDER.id] == [
+        "not reached: command:broken failed"
+    ]
     assert not (agent.stage.root / "etc/relay").exists()
 
 
@@ -410,7 +458,7 @@ def test_a_command_that_takes_too_long_is_ended(on_stage: OnStage) -> None:
     assert "sleep 60" not in agent.stage.run("ps", "-eo", "args").stdout
 
 
-def test_a_defect_of_the_agent_is_told_with_its_traceback(on_stage: OnStage) -> None:
+def test_a_defect_of_the_agent_is_reported_with_its_traceback(on_stage: OnStage) -> None:
     agent = on_stage()
     agent.extra = "from agent import paths\npaths.Absent.present = lambda self: 1 / 0\n"
     with pytest.raises(Exception, match="the agent crashed") as crashed:

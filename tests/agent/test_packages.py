@@ -1,4 +1,7 @@
-"""A package manager that cannot be used at once: another program has its lock, or a power cut interrupted it."""
+"""A package manager that cannot be used at once.
+
+Another program has its lock, or a power cut interrupted it.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ sys.stdin.read()
 
 @contextmanager
 def held(agent: Agent, path: str = "/var/lib/dpkg/lock-frontend") -> Iterator[subprocess.Popen[bytes]]:
-    """The lock, as apt and dpkg take it, by a process of the stage; closing its input lets it go."""
+    """Take the lock as apt and dpkg do, by a process of the stage. It ends with its input."""
     argv = [*agent.stage.enter, "/usr/bin/python3", "-c", HOLD, path]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout and holder.stdin
@@ -53,10 +56,14 @@ def test_the_holder_is_named_and_waited_for(on_stage: OnStage) -> None:
 
         assert agent.run(WANTED, on_event=hear).changed == ["package:nginx"]
     [waiting] = [line for line in shown.getvalue().splitlines() if "waiting" in line]
-    assert waiting.startswith("hk1     waiting      package:nginx: the package manager's lock is held by unattended-upgr (pid ")
+    assert waiting.startswith(
+        "hk1     waiting      package:nginx: the package manager's lock is held by unattended-upgr (pid "
+    )
 
 
-@pytest.mark.parametrize("path", ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock"])
+@pytest.mark.parametrize(
+    "path", ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock"]
+)
 def test_the_wait_has_an_end(on_stage: OnStage, path: str) -> None:
     agent, waits = on_stage(), list[dict[str, Any]]()
     agent.extra = WAITS_1_S
@@ -78,7 +85,9 @@ def test_a_stop_ends_the_wait(on_stage: OnStage) -> None:
     agent, sessions = on_stage(), list[Session]()
     with held(agent):
         outcome = agent.run(
-            WANTED, on_session=sessions.append, on_event=lambda event: sessions[0].stop() if event["event"] == "waiting" else None
+            WANTED,
+            on_session=sessions.append,
+            on_event=lambda event: sessions[0].stop() if event["event"] == "waiting" else None,
         )
     assert outcome.counts == {"ok": 0, "changed": 0, "failed": 1, "skipped": 0}
     assert outcome.stopped
@@ -87,7 +96,11 @@ def test_a_stop_ends_the_wait(on_stage: OnStage) -> None:
 
 
 def test_what_a_power_cut_interrupted_is_finished_first(on_stage: OnStage) -> None:
-    agent = on_stage(files={"/var/fake/bin/dpkg": '#!/bin/sh\necho "dpkg $*" >>/var/fake/log\nrm /var/lib/dpkg/updates/*\n'})
+    agent = on_stage(
+        files={
+            "/var/fake/bin/dpkg": '#!/bin/sh\necho "dpkg $*" >>/var/fake/log\nrm /var/lib/dpkg/updates/*\n'
+        }
+    )
     (agent.stage.root / "var/lib/dpkg/updates/0003").write_text("Package: nginx\n")
     assert agent.run(WANTED).changed == ["package:nginx"]
     assert agent.log()[0] == "dpkg --force-confold --configure --pending"
@@ -101,7 +114,10 @@ def test_what_was_half_unpacked_is_put_there_anew(on_stage: OnStage) -> None:
     agent = on_stage(files={"/var/fake/torn": "libc6:amd64 ok\nlibnftnl11:amd64 reinstreq\n"})
     assert agent.run(WANTED).changed == ["package:nginx"]
     installs = [line.split() for line in agent.log() if " install " in line]
-    assert [words[-2:] for words in installs] == [["--reinstall", "libnftnl11:amd64"], ["--no-install-recommends", "nginx"]]
+    assert [words[-2:] for words in installs] == [
+        ["--reinstall", "libnftnl11:amd64"],
+        ["--no-install-recommends", "nginx"],
+    ]
 
 
 def test_a_source_that_came_in_the_same_run_is_read(on_stage: OnStage) -> None:
@@ -113,20 +129,22 @@ def test_a_source_that_came_in_the_same_run_is_read(on_stage: OnStage) -> None:
     assert verbs == ["update", "install", "update", "install"]
 
 
-DEAD = "E: The repository 'http://dead.example stable Release' no longer has a Release file.\n"
+GONE = "E: The repository 'http://gone.example stable Release' no longer has a Release file.\n"
 
 
 def test_a_dead_source_of_others_stops_nothing(on_stage: OnStage) -> None:
-    agent = without_index(on_stage(files={"/var/fake/update.fails": DEAD}))
+    agent = without_index(on_stage(files={"/var/fake/update.fails": GONE}))
     assert agent.run(WANTED).changed == ["package:nginx"]
 
 
-def test_a_dead_source_is_told_with_the_package_that_does_not_come(on_stage: OnStage) -> None:
+def test_a_source_that_is_gone_is_reported_with_the_package_that_fails(on_stage: OnStage) -> None:
     missing = "E: Unable to locate package nginx\n"
-    agent = without_index(on_stage(files={"/var/fake/update.fails": DEAD, "/var/fake/install.fails": missing}))
+    agent = without_index(
+        on_stage(files={"/var/fake/update.fails": GONE, "/var/fake/install.fails": missing})
+    )
     [failure] = agent.run(WANTED).failures
     assert failure.what == "apt-get --quiet --quiet --assume-yes ended with status 100"
-    assert failure.why == f"{missing}before that, apt-get update had failed:\n{DEAD.strip()}"
+    assert failure.why == f"{missing}before that, apt-get update had failed:\n{GONE.strip()}"
 
 
 def without_index(agent: Agent) -> Agent:

@@ -1,6 +1,7 @@
 """Cases without Python: site.yml + facts.json -> plan.json, one folder each.
 
-`python -m tests.roles.cases` writes the plans of today over those that are there; review the difference, then commit it.
+`python -m tests.roles.cases` writes the plans of today over those that are there; review the
+difference, then commit it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Facts
 from engine.plan import compile_plan
 from engine.resource import Resource
+from inventory.model import Host, Site
 from inventory.secrets import Secret
 
 FOLDER = Path(__file__).parent / "cases"
@@ -27,19 +29,29 @@ PROGRAM = (CHECKOUT / "files" / "certificate.py").read_bytes().split(b"\n", 1)[1
 
 
 def names() -> list[str]:
-    """Every case."""
+    """Return the names of all cases."""
     return sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 
 
 def plan_of(name: str) -> dict[str, Any]:
-    """What the roles make of a case: refusals, warnings if any, and the resources in the order in which they are carried out."""
-    folder = FOLDER / name
-    site = inventory.load(folder / "site.yml")
-    (host,) = site.hosts.values()
-    facts = facts_of(name)
-    resources = compile_plan(roles.compile_host(host, site, facts, shipment(host.certificate.key)), mode="check").resources
+    """Return a case's refusals, its warnings if any, and its resources in the plan's order."""
+    folder, (host, site, facts) = FOLDER / name, load(name)
+    resources = compile_plan(
+        roles.compile_host(host, site, facts, shipment(host.certificate.key)), mode="check"
+    ).resources
     warnings = {"warnings": found} if (found := roles.warnings(host, site, facts)) else {}
-    return {"refusals": roles.refusals(host, site, facts), **warnings, "resources": [_shown(resource, folder) for resource in resources]}
+    return {
+        "refusals": roles.refusals(host, site, facts),
+        **warnings,
+        "resources": [_shown(resource, folder) for resource in resources],
+    }
+
+
+def load(name: str) -> tuple[Host, Site, Facts]:
+    """Return a case's host, site and facts."""
+    site = inventory.load(FOLDER / name / "site.yml")
+    (host,) = site.hosts.values()
+    return host, site, facts_of(name)
 
 
 def facts_of(name: str) -> Facts:
@@ -48,15 +60,19 @@ def facts_of(name: str) -> Facts:
 
 
 def _joined(raw: Any) -> Any:
-    """Long texts stand in facts.json as lists of lines."""
+    """Return the facts with texts in place of lists of lines, as long texts are in facts.json."""
     if isinstance(raw, dict):
-        texts = {key: "".join(f"{line}\n" for line in raw[key]) for key in ("stdout", "content") if isinstance(raw.get(key), list)}
+        texts = {
+            key: "".join(f"{line}\n" for line in raw[key])
+            for key in ("stdout", "content")
+            if isinstance(raw.get(key), list)
+        }
         return {key: _joined(value) for key, value in raw.items()} | texts
     return raw
 
 
 def shipment(secret: str | None) -> Shipment:
-    """Artefacts that are only named; the files are stand-ins."""
+    """Return artefacts that are only named; the files are stand-ins."""
     locks = CHECKOUT / "requirements"
     return Shipment(
         relay_release=Release(locks / "relay.lock", "a1" * 32),
@@ -68,7 +84,7 @@ def shipment(secret: str | None) -> Shipment:
 
 
 def text_of(plan: dict[str, Any]) -> str:
-    """As it is kept: one key a line, so that a difference reads well."""
+    """Return the plan's text as it is kept: one key a line, so that a difference reads well."""
     return json.dumps(plan, indent=1, ensure_ascii=False) + "\n"
 
 

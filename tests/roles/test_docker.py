@@ -1,4 +1,4 @@
-"""What is shipped so that apt takes Docker's own packages, as gpg and apt read it."""
+"""The key and the source that make apt take Docker's own packages, as gpg and apt read them."""
 
 from __future__ import annotations
 
@@ -23,26 +23,46 @@ def resources(case: str) -> dict[str, dict[str, object]]:
 
 
 def test_the_key_is_dockers(tmp_path: Path) -> None:
-    argv = ["gpg", "--homedir", str(tmp_path), "--batch", "--with-colons", "--show-keys", str(CHECKOUT / "files" / "docker.asc")]
+    argv = [
+        "gpg",
+        "--homedir",
+        str(tmp_path),
+        "--batch",
+        "--with-colons",
+        "--show-keys",
+        str(CHECKOUT / "files" / "docker.asc"),
+    ]
     out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     keys = [line.split(":") for line in out.splitlines()]
     assert next(parts[9] for parts in keys if parts[0] == "fpr") == FINGERPRINT
-    assert [parts[9] for parts in keys if parts[0] == "uid"] == ["Docker Release (CE deb) <docker@docker.com>"]
+    assert [parts[9] for parts in keys if parts[0] == "uid"] == [
+        "Docker Release (CE deb) <docker@docker.com>"
+    ]
 
 
 def test_apt_reads_the_source(tmp_path: Path) -> None:
-    lines = resources("no-front-docker-self-signed")["file:/etc/apt/sources.list.d/derpfleet-docker.sources"]["content"]
+    lines = resources("no-front-docker-self-signed")["file:/etc/apt/sources.list.d/derpfleet-docker.sources"][
+        "content"
+    ]
     assert isinstance(lines, list)
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "x.sources").write_text("\n".join(lines) + "\n")
-    places = {"Dir::Etc::SourceList": "/dev/null", "Dir::Etc::SourceParts": str(tmp_path / "parts"), "Dir::State::Lists": str(tmp_path)}
+    places = {
+        "Dir::Etc::SourceList": "/dev/null",
+        "Dir::Etc::SourceParts": str(tmp_path / "parts"),
+        "Dir::State::Lists": str(tmp_path),
+    }
     options = [word for place in places.items() for word in ("-o", "=".join(place))]
-    done = subprocess.run(["apt-get", "update", "--print-uris", *options], capture_output=True, text=True, check=True)
-    assert done.stdout.split()[0] == "'https://mirrors.aliyun.com/docker-ce/linux/ubuntu/dists/noble/InRelease'"
+    done = subprocess.run(
+        ["apt-get", "update", "--print-uris", *options], capture_output=True, text=True, check=True
+    )
+    assert (
+        done.stdout.split()[0] == "'https://mirrors.aliyun.com/docker-ce/linux/ubuntu/dists/noble/InRelease'"
+    )
     assert "Signed-By: /etc/apt/keyrings/derpfleet-docker.asc" in lines
 
 
-def test_what_stands_in_daemon_json_stays() -> None:
+def test_other_settings_of_daemon_json_stay() -> None:
     file = resources("no-front-docker-self-signed")["file:/etc/docker/daemon.json"]
     content = file["content"]
     assert isinstance(content, list)
@@ -53,13 +73,30 @@ def test_what_stands_in_daemon_json_stays() -> None:
     }
 
 
-@pytest.mark.parametrize(("path", "remedy"), [("/snap/bin/docker", "snap remove docker"), ("/usr/bin/docker", "dpkg -S /usr/bin/docker")])
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [("/snap/bin/docker", "snap remove docker"), ("/usr/bin/docker", "dpkg -S /usr/bin/docker")],
+)
 def test_a_docker_without_its_unit_is_refused_with_what_to_do(path: str, remedy: str) -> None:
-    host = Host(name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"}, flavour="docker")
+    host = Host(
+        name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"}, flavour="docker"
+    )
     (sentence,) = docker.refusals(host, replace(DEBIAN_12, tools={"docker": path}))
     assert sentence.startswith(f"{path} on hk1 comes without a docker.service, ")
     assert remedy in sentence
     unit = FileFact(content="", sha256="", mode="0644", owner="root", group="root")
-    assert docker.refusals(host, replace(DEBIAN_12, tools={"docker": path}, files={"/etc/systemd/system/docker.service": unit})) == []
-    assert docker.refusals(host, replace(DEBIAN_12, tools={"docker": path}, files={"/var/lib/dpkg/info/docker.io.list": unit})) == []
+    assert (
+        docker.refusals(
+            host,
+            replace(DEBIAN_12, tools={"docker": path}, files={"/etc/systemd/system/docker.service": unit}),
+        )
+        == []
+    )
+    assert (
+        docker.refusals(
+            host,
+            replace(DEBIAN_12, tools={"docker": path}, files={"/var/lib/dpkg/info/docker.io.list": unit}),
+        )
+        == []
+    )
     assert docker.refusals(host, DEBIAN_12) == []

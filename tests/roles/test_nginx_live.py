@@ -48,21 +48,34 @@ def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
             return
         except OSError:
             time.sleep(0.02)
-    raise AssertionError(f"nobody listens on {port}; exit status {process.poll()}")
+    raise AssertionError(f"no program listens on {port}; exit status {process.poll()}")
 
 
 def write_configuration(folder: Path, host: Host) -> Path:
-    """What the roles write, with this machine's places for the host's."""
-    resources = [*nginx.http_resources(host, DEBIAN_12), *nginx.https_resources(host, DEBIAN_12, certificate.issued(host), "")]
-    conf = "".join(r.content.decode() for r in resources if isinstance(r, File) and isinstance(r.content, bytes) and "/zz-" in r.path)
+    """Write what the roles write, with this machine's places for the host's. Return its path."""
+    resources = [
+        *nginx.http_resources(host, DEBIAN_12),
+        *nginx.https_resources(host, DEBIAN_12, certificate.issued(host), ""),
+    ]
+    conf = "".join(
+        r.content.decode()
+        for r in resources
+        if isinstance(r, File) and isinstance(r.content, bytes) and "/zz-" in r.path
+    )
     fullchain, key = certificate.files(host)
     for there, here in ((fullchain, "chain.pem"), (key, "key.pem"), (paths.WEBROOT, "webroot")):
         assert there in conf
         conf = conf.replace(there, str(folder / here))
-    places = "".join(f"    {name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    places = "".join(
+        f"    {name}_temp_path {folder}/{name};\n"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     path = folder / "nginx.conf"
     user = "user root; " if os.geteuid() == 0 else ""  # pytest's folders are its user's own
-    path.write_text(f"{user}daemon off; worker_processes 1; pid {folder}/pid; error_log stderr;\nevents {{}}\nhttp {{\n{places}{conf}}}\n")
+    path.write_text(
+        f"{user}daemon off; worker_processes 1; pid {folder}/pid; error_log stderr;\n"
+        f"events {{}}\nhttp {{\n{places}{conf}}}\n"
+    )
     return path
 
 
@@ -80,13 +93,43 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     challenge = folder / "webroot/.well-known/acme-challenge"
     challenge.mkdir(parents=True)
     (challenge / "token").write_text("token.thumbprint")
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={DOMAIN}"]
-    make += ["-addext", f"subjectAltName=DNS:{DOMAIN}", "-keyout", str(folder / "key.pem"), "-out", str(folder / "chain.pem")]
+    make = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-subj",
+        f"/CN={DOMAIN}",
+    ]
+    make += [
+        "-addext",
+        f"subjectAltName=DNS:{DOMAIN}",
+        "-keyout",
+        str(folder / "key.pem"),
+        "-out",
+        str(folder / "chain.pem"),
+    ]
     subprocess.run(make, check=True, capture_output=True)
     conf, binary = write_configuration(folder, host), program("nginx", "nginx")
     subprocess.run([binary, "-t", "-q", "-p", str(folder), "-c", str(conf)], check=True)
-    flags = ["-a", f"127.0.0.1:{backend}", "-http-port", "-1", "-stun=false", "-hostname", DOMAIN, "-c", str(folder / "key.json")]
-    relay = subprocess.Popen([sys.executable, "-m", "relay", *flags, "-trusted-proxies", "127.0.0.1"], cwd=CHECKOUT)
+    flags = [
+        "-a",
+        f"127.0.0.1:{backend}",
+        "-http-port",
+        "-1",
+        "-stun=false",
+        "-hostname",
+        DOMAIN,
+        "-c",
+        str(folder / "key.json"),
+    ]
+    relay = subprocess.Popen(
+        [sys.executable, "-m", "relay", *flags, "-trusted-proxies", "127.0.0.1"], cwd=CHECKOUT
+    )
     server = subprocess.Popen([binary, "-p", str(folder), "-c", str(conf)])
     try:
         await_port(backend, relay)
@@ -98,7 +141,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
             process.wait(20)
 
 
-def get(running: Front, path: str, *, tls: bool = True, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
+def get(
+    running: Front, path: str, *, tls: bool = True, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, str], bytes]:
     plain = socket.create_connection(("127.0.0.1", running.https if tls else running.http), timeout=5)
     connection: HTTPConnection = HTTPSConnection(DOMAIN) if tls else HTTPConnection(DOMAIN)
     connection.sock = running.trust.wrap_socket(plain, server_hostname=DOMAIN) if tls else plain
@@ -115,7 +160,12 @@ def test_challenges_are_answered(running: Front) -> None:
 
 
 def test_the_captive_portal_check_reaches_the_relay(running: Front) -> None:
-    status, headers, _ = get(running, "/generate_204", tls=False, headers={"X-Tailscale-Challenge": "ts_hk1", "Host": "203.0.113.10"})
+    status, headers, _ = get(
+        running,
+        "/generate_204",
+        tls=False,
+        headers={"X-Tailscale-Challenge": "ts_hk1", "Host": "203.0.113.10"},
+    )
     assert (status, headers["X-Tailscale-Response"]) == (204, "response ts_hk1")
 
 
@@ -125,7 +175,8 @@ def test_everything_else_on_http_is_sent_to_https(running: Front) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/derp/probe", 200), ("/debug/", 404), ("/debug/clients/", 404), ("/metrics", 404), ("/derp", 426)]
+    ("path", "status"),
+    [("/derp/probe", 200), ("/debug/", 404), ("/debug/clients/", 404), ("/metrics", 404), ("/derp", 426)],
 )
 def test_what_the_front_passes_on(running: Front, path: str, status: int) -> None:
     assert get(running, path)[0] == status
@@ -135,7 +186,9 @@ def test_only_modern_tls(running: Front) -> None:
     for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
         context = ssl.create_default_context(cafile=str(running.folder / "chain.pem"))
         context.minimum_version = context.maximum_version = version
-        with context.wrap_socket(socket.create_connection(("127.0.0.1", running.https)), server_hostname=DOMAIN) as tls:
+        with context.wrap_socket(
+            socket.create_connection(("127.0.0.1", running.https)), server_hostname=DOMAIN
+        ) as tls:
             assert tls.version() == name
             assert "GCM" in tls.cipher()[0] or "CHACHA" in tls.cipher()[0]
     # This OpenSSL may not offer TLS 1.1 any more, so the hello is written by hand.
@@ -149,7 +202,10 @@ def test_two_clients_exchange_packets_through_it(running: Front) -> None:
     async def exchange() -> None:
         alice, bob = make_private_key(), make_private_key()
         where = {"address": "127.0.0.1", "port": running.https, "tls": running.trust, "server_name": DOMAIN}
-        async with await Connection.open(private_key=alice, **where) as a, await Connection.open(private_key=bob, **where) as b:
+        async with (
+            await Connection.open(private_key=alice, **where) as a,
+            await Connection.open(private_key=bob, **where) as b,
+        ):
             for size in (1, 1280, 65536):
                 await a.send(public_key(bob), b"x" * size)
                 packet = await b.receive_packet()

@@ -1,4 +1,5 @@
-"""The roles on real hosts of a small lab: what stands in the way, neighbours in nginx, every way to change one's mind, a reboot.
+"""The roles on real hosts of a small lab: what stands in the way, neighbours in nginx, every way to
+change one's mind, a reboot.
 
 In the order of the file; each test says what it expects to find on the host.
 """
@@ -39,7 +40,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
         derper = go.built_in(DERPER, cache=stage.cache) / "derper"
         bundle = Path("/etc/ssl/certs/ca-certificates.crt")
-        write_derper_image(root / "derper.tar.gz", derper=derper, busybox=Path("/bin/busybox"), ca_bundle=bundle)
+        write_derper_image(
+            root / "derper.tar.gz", derper=derper, busybox=Path("/bin/busybox"), ca_bundle=bundle
+        )
         yield Desk(stage)
     finally:
         lab.down(root)
@@ -51,7 +54,7 @@ def run(desk: Desk, host: str, *argv: str, check: bool = True) -> str:
 
 @contextmanager
 def program(desk: Desk, host: str, name: str, *argv: str) -> Iterator[None]:
-    """Something of somebody's that runs on the host."""
+    """Run another program on the host."""
     run(desk, host, "systemd-run", "--quiet", f"--unit={name}", *argv)
     try:
         yield
@@ -61,7 +64,8 @@ def program(desk: Desk, host: str, name: str, *argv: str) -> Iterator[None]:
 
 def listener(kind: str, port: int) -> tuple[str, ...]:
     listen = "s.listen(); " if kind == "STREAM" else ""
-    script = f"import socket, time; s = socket.socket(type=socket.SOCK_{kind}); s.bind(('', {port})); {listen}time.sleep(999)"
+    bound = f"s = socket.socket(type=socket.SOCK_{kind}); s.bind(('', {port}))"
+    script = f"import socket, time; {bound}; {listen}time.sleep(999)"
     return ("python3", "-c", script)
 
 
@@ -70,21 +74,40 @@ def reasons(ran: Ran) -> str:
     return str(ran.failure()["why"])
 
 
-def site(desk: Desk, host: str, settings: dict[str, Any], *, keep: tuple[str, ...] = ("domain", "ipv4", "ipv6", "region")) -> None:
-    """The host's settings from now on: these, and who it is."""
+def site(
+    desk: Desk,
+    host: str,
+    settings: dict[str, Any],
+    *,
+    keep: tuple[str, ...] = ("domain", "ipv4", "ipv6", "region"),
+) -> None:
+    """Give the host these settings. Its name, addresses and region stay."""
     document = yaml.safe_load(desk.stage.site_file.read_text())
-    document["hosts"][host] = {key: value for key, value in document["hosts"][host].items() if key in keep} | settings
+    document["hosts"][host] = {
+        key: value for key, value in document["hosts"][host].items() if key in keep
+    } | settings
     desk.stage.site_file.write_text(yaml.safe_dump(document, sort_keys=False))
 
 
-# What stands in the way.
+# Reasons for a refusal.
 
 
 def test_ports_that_others_have_are_named_before_anything_is_changed(desk: Desk) -> None:
-    with program(desk, "hk1", "squatter", *listener("STREAM", 443)), program(desk, "hk1", "turner", *listener("DGRAM", 3478)):
+    with (
+        program(desk, "hk1", "squatter", *listener("STREAM", 443)),
+        program(desk, "hk1", "turner", *listener("DGRAM", 3478)),
+    ):
         why = reasons(desk.invoke("deploy", "--host", "hk1"))
-    assert re.search(r"port 443/tcp of hk1, where nginx is to serve https, is taken by python3 \(pid \d+, squatter\.service\)", why)
-    assert re.search(r"port 3478/udp of hk1, where the relay is to answer STUN, is taken by python3 \(pid \d+, turner\.service\)", why)
+    assert re.search(
+        r"port 443/tcp of hk1, where nginx is to serve https, "
+        r"is taken by python3 \(pid \d+, squatter\.service\)",
+        why,
+    )
+    assert re.search(
+        r"port 3478/udp of hk1, where the relay is to answer STUN, "
+        r"is taken by python3 \(pid \d+, turner\.service\)",
+        why,
+    )
     assert desk.listening("hk1") == SSH
     assert run(desk, "hk1", "ls", "/etc/derpfleet", "/opt/derpfleet", check=False) == ""
 
@@ -93,35 +116,74 @@ def test_a_listener_that_the_firewall_would_close_is_named(desk: Desk) -> None:
     with program(desk, "hk1", "shop", *listener("STREAM", 8443)):
         why = reasons(desk.invoke("deploy", "--host", "hk1"))
         assert re.search(
-            r"python3 \(pid \d+, shop\.service\) listens on 8443/tcp of hk1, which the firewall would close: add 8443/tcp", why
+            r"python3 \(pid \d+, shop\.service\) listens on 8443/tcp of hk1, "
+            r"which the firewall would close: add 8443/tcp",
+            why,
         )
         site(desk, "hk1", {"firewall": {"allow": ["8443/tcp"]}})
         assert desk.invoke("check", "--host", "hk1").code == 10
     site(desk, "hk1", {})
 
 
-def test_a_socket_that_may_be_a_servers_is_told_and_not_refused(desk: Desk) -> None:
+def test_a_socket_that_may_be_a_servers_is_a_warning_and_no_refusal(desk: Desk) -> None:
     with program(desk, "hk1", "tuic", *listener("DGRAM", 36712)):
         ran = desk.invoke("check", "--host", "hk1")
     assert ran.code == 10, ran.why()
     warning, opened = sorted(ran.of("warning", "hk1"), key=lambda event: "36712" not in event["text"])
     assert "open to everybody" in opened["text"]  # there is no headscale in this site
-    assert "tuic.service) has 36712/udp open: if others speak to it first, add 36712/udp to" in warning["text"]
+    assert (
+        "tuic.service) has 36712/udp open: if others speak to it first, add 36712/udp to" in warning["text"]
+    )
 
 
-def test_a_host_whose_own_iptables_rejects_is_told_what_opens_it_and_being_asked_changes_nothing(desk: Desk) -> None:
-    run(desk, "hk1", "sh", "-c", "apt-get -qq update && apt-get -qq install --no-install-recommends iptables nftables >/dev/null")
+def test_a_host_whose_own_iptables_rejects_is_refused_with_the_commands_and_not_changed(
+    desk: Desk,
+) -> None:
+    run(
+        desk,
+        "hk1",
+        "sh",
+        "-c",
+        "apt-get -qq update && apt-get -qq install --no-install-recommends iptables nftables >/dev/null",
+    )
     tables = run(desk, "hk1", "nft", "--stateless", "list", "ruleset")
     assert desk.invoke("check", "--host", "hk1").code == 10
     assert run(desk, "hk1", "nft", "--stateless", "list", "ruleset") == tables
-    run(desk, "hk1", "iptables", "-A", "INPUT", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT")
+    run(
+        desk,
+        "hk1",
+        "iptables",
+        "-A",
+        "INPUT",
+        "-m",
+        "conntrack",
+        "--ctstate",
+        "RELATED,ESTABLISHED",
+        "-j",
+        "ACCEPT",
+    )
     run(desk, "hk1", "iptables", "-A", "INPUT", "-p", "tcp", "--dport", "22", "-j", "ACCEPT")
-    run(desk, "hk1", "iptables", "-A", "INPUT", "!", "-i", "lo", "-j", "REJECT", "--reject-with", "icmp-host-prohibited")
+    run(
+        desk,
+        "hk1",
+        "iptables",
+        "-A",
+        "INPUT",
+        "!",
+        "-i",
+        "lo",
+        "-j",
+        "REJECT",
+        "--reject-with",
+        "icmp-host-prohibited",
+    )
     try:
         why = reasons(desk.invoke("deploy", "--host", "hk1"))
-        told = re.search(r"close 443/tcp, 3478/udp, 80/tcp, whatever .* Run on the host: (iptables .*?);", why)
-        assert told is not None, why
-        run(desk, "hk1", "sh", "-c", told[1])
+        advice = re.search(
+            r"close 443/tcp, 3478/udp, 80/tcp, whatever .* Run on the host: (iptables .*?);", why
+        )
+        assert advice is not None, why
+        run(desk, "hk1", "sh", "-c", advice[1])
         assert desk.invoke("check", "--host", "hk1").code == 10
     finally:
         run(desk, "hk1", "iptables", "-F", "INPUT")
@@ -140,7 +202,7 @@ def test_another_firewall_is_named_with_what_to_run(desk: Desk) -> None:
     assert desk.invoke("check", "--host", "hk1").code == 10
 
 
-def test_a_refusal_of_the_acme_server_is_told_in_words(desk: Desk) -> None:
+def test_a_refusal_of_the_acme_server_is_reported_in_words(desk: Desk) -> None:
     with faults.blocked(desk.stage, "hk1", 80):
         ran = desk.invoke("deploy", "--host", "hk1")
     assert ran.code == 1
@@ -150,15 +212,21 @@ def test_a_refusal_of_the_acme_server_is_told_in_words(desk: Desk) -> None:
     assert "\nchange: port 80 must be reachable from everywhere" in failure["why"]
 
 
-# Changing one's mind: each step is one edit and one deploy, and leaves nothing of the last one listening.
+# Changing one's mind: each step is one edit and one deploy, and leaves nothing of the last one
+# listening.
 
 DOCKER = {"flavour": "docker", "docker": {"archive": "derper.tar.gz"}}
-REGISTRY = "{version: 0.1, http: {addr: 127.0.0.1:5000}, storage: {filesystem: {rootdirectory: /var/lib/registry}}}"
+REGISTRY = (
+    "{version: 0.1, http: {addr: 127.0.0.1:5000}, storage: {filesystem: {rootdirectory: /var/lib/registry}}}"
+)
 STEPS: list[tuple[dict[str, Any], set[str]]] = [
     ({}, FRONTED),
-    ({"ports": {"https": 3489, "stun": 3479, "backend": 3340, "metrics": 9412}}, SSH | {"tcp/80", "tcp/3489", "udp/3479"}),
+    (
+        {"ports": {"https": 3489, "stun": 3479, "backend": 3340, "metrics": 9412}},
+        SSH | {"tcp/80", "tcp/3489", "udp/3479"},
+    ),
     ({"certificate": {"renewal": "cron"}}, FRONTED),
-    (DOCKER, FRONTED | {"tcp/81"}),  # in the host's network, because of IPv6; the firewall closes 81
+    (DOCKER, FRONTED | {"tcp/81"}),  # in the host's network, for IPv6; the firewall closes 81
     ({"front": "none"}, SSH | {"tcp/443", "udp/3478"}),
     ({"front": "none", **DOCKER, "certificate": {"source": "self-signed"}}, FRONTED),
     ({}, FRONTED),
@@ -178,7 +246,9 @@ def test_every_change_is_one_deploy_and_the_next_is_empty(desk: Desk, step: int)
     assert second.changed("hk1") == []
     assert second.code == 0, second.why()
     assert run(desk, "hk1", "systemctl", "--failed", "--no-legend", "--plain") == ""
-    assert _server_key(first) == _server_key_of.setdefault("hk1", _server_key(first)), "the key is kept over flavours"
+    assert _server_key(first) == _server_key_of.setdefault("hk1", _server_key(first)), (
+        "the key is kept over flavours"
+    )
 
 
 _server_key_of: dict[str, str] = {}
@@ -197,7 +267,15 @@ def _server_key(ran: Ran) -> str:
 def test_the_distributions_certbot_does_as_well(desk: Desk) -> None:
     acme = yaml.safe_load(desk.stage.site_file.read_text())["defaults"]["certificate"]
     site(desk, "hk1", {"certificate": {**acme, "certbot": "distribution"}})
-    run(desk, "hk1", "rm", "-rf", "/etc/letsencrypt/live", "/etc/letsencrypt/renewal", "/etc/letsencrypt/archive")
+    run(
+        desk,
+        "hk1",
+        "rm",
+        "-rf",
+        "/etc/letsencrypt/live",
+        "/etc/letsencrypt/renewal",
+        "/etc/letsencrypt/archive",
+    )
     ran = desk.invoke("deploy", "--host", "hk1")
     assert ran.code == 0, ran.why()
     assert {"package:certbot", "command:certificate"} <= set(ran.changed("hk1"))
@@ -205,17 +283,31 @@ def test_the_distributions_certbot_does_as_well(desk: Desk) -> None:
     assert desk.invoke("check", "--host", "hk1").code == 0
 
 
-def test_a_certificate_of_ones_own_is_served_and_its_key_is_told_to_nobody(desk: Desk) -> None:
+def test_a_manual_certificate_is_served_and_its_key_is_never_shown(desk: Desk) -> None:
     authority, chain, key = make_server_certificate("hk1.derp.lab", desk.stage.topology.ipv4("hk1"))
     for name, content in (("own-ca.pem", authority), ("own.pem", chain), ("own.key", key)):
         (desk.stage.root / name).write_bytes(content)
-    site(desk, "hk1", {"certificate": {"source": "manual", "ca": "own-ca.pem", "fullchain": "own.pem", "key": "file:own.key"}})
+    site(
+        desk,
+        "hk1",
+        {
+            "certificate": {
+                "source": "manual",
+                "ca": "own-ca.pem",
+                "fullchain": "own.pem",
+                "key": "file:own.key",
+            }
+        },
+    )
     ran = desk.invoke("deploy", "--host", "hk1")
     assert ran.code == 0, ran.why()
     assert ran.proof("hk1")["ok"]
     secret = key.decode().splitlines()[1]
     assert secret not in str(ran.events) + ran.errors
-    assert run(desk, "hk1", "stat", "-c", "%a %U", "/etc/derpfleet/certificates/hk1.derp.lab/privkey.pem") == "600 root\n"
+    assert (
+        run(desk, "hk1", "stat", "-c", "%a %U", "/etc/derpfleet/certificates/hk1.derp.lab/privkey.pem")
+        == "600 root\n"
+    )
     assert desk.invoke("check", "--host", "hk1").code == 0
 
 
@@ -223,14 +315,28 @@ def test_an_image_is_pulled_from_a_registry_by_its_digest(desk: Desk) -> None:
     site(desk, "hk1", DOCKER)
     assert desk.invoke("deploy", "--host", "hk1").code == 0
     run(desk, "hk1", "apt-get", "-qq", "install", "--no-install-recommends", "docker-registry")
-    run(desk, "hk1", "systemctl", "disable", "--now", "docker-registry")  # Debian's asks for a password
+    # Debian's asks for a password.
+    run(desk, "hk1", "systemctl", "disable", "--now", "docker-registry")
     run(desk, "hk1", "sh", "-c", f"echo '{REGISTRY}' > /etc/docker/registry/mine.yml")
-    run(desk, "hk1", "systemd-run", "--quiet", "--unit=registry", "docker-registry", "serve", "/etc/docker/registry/mine.yml")
+    run(
+        desk,
+        "hk1",
+        "systemd-run",
+        "--quiet",
+        "--unit=registry",
+        "docker-registry",
+        "serve",
+        "/etc/docker/registry/mine.yml",
+    )
     wait_for(lambda: "127.0.0.1:5000" in run(desk, "hk1", "ss", "-Hltn"), timeout_s=10, what="no registry")
-    image = run(desk, "hk1", "docker", "container", "inspect", "--format", "{{.Config.Image}}", "derpfleet-derper").strip()
+    image = run(
+        desk, "hk1", "docker", "container", "inspect", "--format", "{{.Config.Image}}", "derpfleet-derper"
+    ).strip()
     run(desk, "hk1", "docker", "tag", image, "127.0.0.1:5000/derper:x")
     run(desk, "hk1", "docker", "push", "--quiet", "127.0.0.1:5000/derper:x")
-    pulled = run(desk, "hk1", "docker", "image", "inspect", "--format", "{{index .RepoDigests 0}}", image).strip()
+    pulled = run(
+        desk, "hk1", "docker", "image", "inspect", "--format", "{{index .RepoDigests 0}}", image
+    ).strip()
     run(desk, "hk1", "docker", "rm", "--force", "derpfleet-derper")
     run(desk, "hk1", "docker", "rmi", "--force", "127.0.0.1:5000/derper:x", image)
     site(desk, "hk1", {"flavour": "docker", "docker": {"image": pulled}})
@@ -248,7 +354,9 @@ def test_what_is_closed_is_closed_from_outside(desk: Desk) -> None:
     address = str(desk.stage.topology.ipv4("hk1"))
     with program(desk, "hk1", "late", *listener("STREAM", 8443)):
         for port, reached in ((443, True), (8443, False), (81, False)):
-            done = desk.stage.run_in("controller", ["python3", "-c", ask.replace("198.51.100.11", address), str(port)], check=False)
+            done = desk.stage.run_in(
+                "controller", ["python3", "-c", ask.replace("198.51.100.11", address), str(port)], check=False
+            )
             assert (done.returncode == 0) == reached, port
 
 
@@ -276,7 +384,9 @@ def test_after_a_reboot_all_is_as_it_was(desk: Desk) -> None:
     host = desk.stage.hosts["hk1"]
     born = host.init
     host.run(["systemctl", "reboot"], check=False)
-    wait_for(lambda: host.init not in (None, born) and host.is_up(), timeout_s=60, what="hk1 did not come back")
+    wait_for(
+        lambda: host.init not in (None, born) and host.is_up(), timeout_s=60, what="hk1 did not come back"
+    )
     ran = desk.invoke("deploy", "--host", "hk1")
     assert ran.code == 0, ran.why()
     assert ran.changed("hk1") == []
@@ -307,34 +417,44 @@ def test_other_sites_are_shared_with_and_go_on_answering(desk: Desk) -> None:
     address = str(desk.stage.topology.ipv4("sg1"))
     for neighbour in (blog, shop):
         assert ask(desk, f"https://{neighbour.domain}/") == neighbour.text
-    # Who asks by address on 443 gets whom they got before; on 80 the welcome page made room for the captive-portal check.
+    # Who asks by address on 443 gets whom they got before; on 80 the welcome page made room for the
+    # captive-portal check.
     assert ask(desk, f"https://{address}/") == blog.text
     assert ask(desk, f"http://{address}/generate_204", "--write-out", "%{http_code}") == "204"
 
 
 def test_a_neighbour_that_stops_answering_rolls_us_back(desk: Desk) -> None:
     conf = "/etc/nginx/sites-available/blog.derp.lab"
-    run(desk, "sg1", "sed", "-i", "s|root /var/www/blog.derp.lab;|return 500;|", conf)  # an edit that nobody has loaded yet
+    # An edit that nginx has not loaded yet.
+    run(desk, "sg1", "sed", "-i", "s|root /var/www/blog.derp.lab;|return 500;|", conf)
     site(desk, "sg1", {"ports": {"https": 3489}})
     ran = desk.invoke("deploy", "--host", "sg1")
     assert ran.code == 1
-    assert "another site stopped answering as before: https://blog.derp.lab:443/ gave 200, now 500" in ran.failure()["why"]
+    assert (
+        "another site stopped answering as before: https://blog.derp.lab:443/ gave 200, now 500"
+        in ran.failure()["why"]
+    )
     assert "put back: file:/etc/nginx/sites-enabled/zz-derpfleet-https.conf" in ran.failure()["why"]
-    wait_for(lambda: "tcp/3489" not in desk.listening("sg1"), timeout_s=10, what="nginx still listens where it did not before")
+    wait_for(
+        lambda: "tcp/3489" not in desk.listening("sg1"),
+        timeout_s=10,
+        what="nginx still listens where it did not before",
+    )
     assert "tcp/443" in desk.listening("sg1")
     run(desk, "sg1", "sed", "-i", "s|return 500;|root /var/www/blog.derp.lab;|", conf)
     run(desk, "sg1", "systemctl", "reload", "nginx")
     ran = desk.invoke("deploy", "--host", "sg1")
     assert ran.code == 0, ran.why()
-    assert ask(desk, "https://blog.derp.lab/").startswith("The site of blog.derp.lab")  # on 443, which is theirs now
+    # On 443, which is theirs now.
+    assert ask(desk, "https://blog.derp.lab/").startswith("The site of blog.derp.lab")
 
 
-def test_an_nginx_that_was_broken_before_is_told_and_not_touched(desk: Desk) -> None:
+def test_an_nginx_that_was_broken_before_is_reported_and_not_touched(desk: Desk) -> None:
     run(desk, "sg1", "sh", "-c", "echo 'server { prxy_pass x; }' > /etc/nginx/conf.d/mine.conf")
     site(desk, "sg1", {})
     before = run(desk, "sg1", "sh", "-c", "cat /etc/nginx/sites-enabled/* | sha256sum")
     why = reasons(desk.invoke("deploy", "--host", "sg1"))
-    assert "was broken before we came, and is left as it is: " in why
+    assert "is already invalid, so nothing was changed: " in why
     assert 'unknown directive "prxy_pass" in /etc/nginx/conf.d/mine.conf:1' in why
     assert run(desk, "sg1", "sh", "-c", "cat /etc/nginx/sites-enabled/* | sha256sum") == before
     run(desk, "sg1", "rm", "/etc/nginx/conf.d/mine.conf")
@@ -342,7 +462,11 @@ def test_an_nginx_that_was_broken_before_is_told_and_not_touched(desk: Desk) -> 
 
 
 def test_the_relay_can_leave_and_the_neighbours_stay(desk: Desk) -> None:
-    site(desk, "sg1", {"front": "none", "ports": {"https": 3489, "http": 8080}, "certificate": {"source": "self-signed"}})
+    site(
+        desk,
+        "sg1",
+        {"front": "none", "ports": {"https": 3489, "http": 8080}, "certificate": {"source": "self-signed"}},
+    )
     ran = desk.invoke("deploy", "--host", "sg1")
     assert ran.counts("sg1")["failed"] == 0, ran.why()
     assert ask(desk, "https://blog.derp.lab/").startswith("The site of blog.derp.lab")
@@ -356,12 +480,15 @@ def test_a_neighbour_that_is_the_default_of_port_80_leaves_the_captive_portal_ch
     ran = desk.invoke("deploy", "--host", "sg1")
     assert ran.code == 0, ran.why()
     assert desk.invoke("check", "--host", "sg1").code == 0
-    address, answer = str(desk.stage.topology.ipv4("sg1")), ("--write-out", "%{http_code} %{redirect_url}", "--output", "/dev/null")
+    address, answer = (
+        str(desk.stage.topology.ipv4("sg1")),
+        ("--write-out", "%{http_code} %{redirect_url}", "--output", "/dev/null"),
+    )
     assert ask(desk, f"http://{address}/generate_204", *answer) == "204 "
     assert ask(desk, f"http://{address}/about", *answer) == "302 http://blog.derp.lab/about"
     assert ask(desk, f"https://{address}/") == blog.text
-    nobody = ("--resolve", f"nobodys.derp.lab:80:{address}", *answer)
-    assert ask(desk, "http://nobodys.derp.lab/about", *nobody) == "301 https://nobodys.derp.lab/about"
+    unknown = ("--resolve", f"unknown.derp.lab:80:{address}", *answer)
+    assert ask(desk, "http://unknown.derp.lab/about", *unknown) == "301 https://unknown.derp.lab/about"
     assert ask(desk, f"https://{blog.domain}/") == blog.text
 
 
@@ -370,11 +497,17 @@ def test_what_the_manual_says_takes_all_of_it_off_a_host(desk: Desk) -> None:
     block = "".join(line for line in manual.splitlines(keepends=True) if line.startswith("    "))
     assert block.count("derpfleet") > 10
     desk.stage.run_in("sg1", ["sh"], input=block, check=False)
-    assert run(desk, "sg1", "find", "/etc", "/opt", "/usr", "/var/lib", "/var/www", "-name", "*derpfleet*") == ""
-    assert "derpfleet" not in run(desk, "sg1", "sh", "-c", "nft list tables; cat /etc/passwd /etc/group; systemctl list-units --all")
+    assert (
+        run(desk, "sg1", "find", "/etc", "/opt", "/usr", "/var/lib", "/var/www", "-name", "*derpfleet*") == ""
+    )
+    assert "derpfleet" not in run(
+        desk, "sg1", "sh", "-c", "nft list tables; cat /etc/passwd /etc/group; systemctl list-units --all"
+    )
     assert desk.listening("sg1") == {"tcp/22", "tcp/80", "tcp/443"}
     assert ask(desk, "https://blog.derp.lab/").startswith("The site of blog.derp.lab")
 
 
 def ask(desk: Desk, url: str, *words: str) -> str:
-    return desk.stage.run_in("controller", ["curl", "--silent", "--insecure", "--max-time", "5", *words, url], check=False).stdout
+    return desk.stage.run_in(
+        "controller", ["curl", "--silent", "--insecure", "--max-time", "5", *words, url], check=False
+    ).stdout

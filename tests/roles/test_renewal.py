@@ -1,4 +1,4 @@
-"""What `invoke renew` runs."""
+"""The commands of `invoke renew`."""
 
 from __future__ import annotations
 
@@ -35,14 +35,17 @@ def test_renewal(force: bool, argv: tuple[str, ...], unless: tuple[str, ...]) ->
     [
         ("bare", Output(status=1, stdout="disabled\n", stderr=""), True),
         ("bare", Output(status=0, stdout="enabled\n", stderr=""), False),
-        ("bare", Output(status=1, stdout="", stderr="Failed to get unit file state"), False),  # it was never deployed
+        # It was never deployed.
+        ("bare", Output(status=1, stdout="", stderr="Failed to get unit file state"), False),
         ("docker", Output(status=0, stdout="", stderr=""), True),
         ("docker", Output(status=0, stdout="5c1ab0\n", stderr=""), False),
         ("docker", Output(status=1, stdout="", stderr="Cannot connect to the Docker daemon"), False),
         ("docker", Output(status=127, stdout="", stderr="docker: No such file or directory"), False),
     ],
 )
-def test_a_withdrawn_relay_is_told_from_one_that_is_down(case: str, output: Output, withdrawn: bool) -> None:
+def test_a_withdrawn_relay_is_not_taken_for_one_that_is_down(
+    case: str, output: Output, withdrawn: bool
+) -> None:
     host = inventory.load(FOLDER / case / "site.yml").hosts["hk1"]
     assert set(relay.ask_withdrawn(host).commands) == {"withdrawn"}
     assert relay.is_withdrawn(host, replace(DEBIAN_12, commands={"withdrawn": output})) is withdrawn

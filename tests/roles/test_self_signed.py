@@ -27,7 +27,9 @@ def test_it_is_for_the_name_that_clients_use(domain: str, tmp_path: Path) -> Non
     found = self_signed.resources(host, site, DEBIAN_12, Shipment(), Challenge(()))
     [made] = [r for r in found if isinstance(r, Command) and "openssl" in r.argv]
     folder = str(Path(certificate.files(host)[0]).parent)
-    subprocess.run([word.replace(folder, str(tmp_path)) for word in made.argv], check=True, capture_output=True)
+    subprocess.run(
+        [word.replace(folder, str(tmp_path)) for word in made.argv], check=True, capture_output=True
+    )
     found = x509.load_pem_x509_certificate((tmp_path / "fullchain.pem").read_bytes())
     [name] = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert str(name.value) == domain

@@ -14,29 +14,48 @@ from tests.roles.cases import FOLDER, names
 
 
 def units(case: str) -> dict[str, str]:
-    """Name -> text of each unit of a case's plan."""
+    """Return the text of each unit of a case's plan, by name."""
     plan = json.loads((FOLDER / case / "plan.json").read_text())
-    found = {r["id"]: r["content"] for r in plan["resources"] if r["id"].startswith("file:/etc/systemd/system/")}
+    found = {
+        r["id"]: r["content"] for r in plan["resources"] if r["id"].startswith("file:/etc/systemd/system/")
+    }
     return {name.rpartition("/")[2]: "\n".join(lines) + "\n" for name, lines in found.items()}
 
 
-@pytest.mark.parametrize("case", ["bare", "docker", "no-front-acme", "other-ports-manual", "verify-url-with-signs"])
+@pytest.mark.parametrize(
+    "case", ["bare", "docker", "no-front-acme", "other-ports-manual", "verify-url-with-signs"]
+)
 def test_systemd_understands_every_line(case: str, tmp_path: Path) -> None:
     folder = tmp_path / "system"
     folder.mkdir()
     for name, text in units(case).items():
         # Programs that only a deployed host has.
         (folder / name).write_text(re.sub(r"^(Exec\w+=)\S+", r"\1/bin/true", text, flags=re.M))
-    done = subprocess.run(["systemd-analyze", "verify", *map(str, folder.iterdir())], capture_output=True, text=True, check=False)
-    assert (done.returncode, [line for line in done.stderr.splitlines() if str(folder) in line or "derpfleet" in line]) == (0, [])
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *map(str, folder.iterdir())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (
+        done.returncode,
+        [line for line in done.stderr.splitlines() if str(folder) in line or "derpfleet" in line],
+    ) == (0, [])
 
 
-@pytest.mark.parametrize(("unit", "most"), [("derpfleet-relay.service", 1.3), ("derpfleet-certificate.service", 2.5)])
+@pytest.mark.parametrize(
+    ("unit", "most"), [("derpfleet-relay.service", 1.3), ("derpfleet-certificate.service", 2.5)]
+)
 def test_services_are_shut_in(unit: str, most: float, tmp_path: Path) -> None:
     """systemd's own measure of exposure, 0 to 10."""
     path = tmp_path / unit
     path.write_text(units("bare")[unit])
-    done = subprocess.run(["systemd-analyze", "security", "--offline=true", str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     assert found is not None
     assert float(found[1]) <= most
@@ -44,7 +63,9 @@ def test_services_are_shut_in(unit: str, most: float, tmp_path: Path) -> None:
 
 def rules(case: str) -> str | None:
     plan = json.loads((FOLDER / case / "plan.json").read_text())
-    return next(("\n".join(r["rules"]) + "\n" for r in plan["resources"] if r["id"] == "firewall:derpfleet"), None)
+    return next(
+        ("\n".join(r["rules"]) + "\n" for r in plan["resources"] if r["id"] == "firewall:derpfleet"), None
+    )
 
 
 @pytest.mark.parametrize("case", [name for name in names() if rules(name)])
@@ -59,7 +80,7 @@ def test_nft_loads_our_rules_twice_and_leaves_others_alone(case: str, tmp_path: 
     assert "policy drop" in done.stdout
 
 
-def test_nft_tells_what_is_open(tmp_path: Path) -> None:
+def test_the_rules_say_what_is_open(tmp_path: Path) -> None:
     text = rules("other-ports-manual") or ""
     assert "tcp dport { 22, 2222, 3489, 8000-8010, 8080 } accept" in text
     assert "udp dport { 3479, 51820 } accept" in text
@@ -67,12 +88,19 @@ def test_nft_tells_what_is_open(tmp_path: Path) -> None:
 
 def owned_folders(case: str) -> list[str]:
     plan = json.loads((FOLDER / case / "plan.json").read_text())
-    return [r["id"] for r in plan["resources"] if r["id"].startswith(("directory:", "file:", "tree:")) and r.get("owner", "root") != "root"]
+    return [
+        r["id"]
+        for r in plan["resources"]
+        if r["id"].startswith(("directory:", "file:", "tree:")) and r.get("owner", "root") != "root"
+    ]
 
 
 @pytest.mark.parametrize("case", names())
 def test_root_never_works_where_the_relay_may_write(case: str) -> None:
-    """Who takes the relay over could plant links there, and root would follow them at the next deploy."""
+    """An attacker in the relay could plant links there.
+
+    Root would follow them at the next deploy.
+    """
     assert owned_folders(case) == []
     assert "StateDirectory" not in units(case).get("derpfleet-relay.service", "")
     plan = json.loads((FOLDER / case / "plan.json").read_text())

@@ -6,36 +6,40 @@ from engine.facts import Facts
 from engine.render import render
 from engine.resource import Command, File, Http, Resource, Service
 from inventory.model import Host
-from roles import sites
 from roles.contract import Issued
-from roles.front.nginx import http
+from roles.front.nginx import http, neighbours
 
 
 def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -> list[Resource]:
-    """Return the server that has the certificate and hands connections on to the relay. `relay`: the id of the running relay."""
-    path = f"{sites.folder(facts)}/{sites.HTTPS_NAME}"
+    """Return the server that has the certificate and hands connections on to the relay.
+
+    `relay`: the id of the running relay.
+    """
+    path = f"{neighbours.folder(facts)}/{neighbours.HTTPS_NAME}"
     after = (*certificate.ready, http.HTTP_READY)
-    # Moved back, not written anew: the agent is only sent what was not there when the run began.
-    back = [Command(title="https server put back", argv=("mv", http.ASIDE, path), unless=("test", "-e", path), needs=after)]
-    mended = back if http.taken_out(facts) else []
+    # Moved back, not written anew: the agent is only sent content that was missing when the run
+    # began.
+    argv, unless = ("mv", http.ASIDE, path), ("test", "-e", path)
+    back = Command(title="https server put back", argv=argv, unless=unless, needs=after)
+    fixed = [back] if http.taken_out(facts) else []
     conf = File(
         path=path,
         content=render(
             "nginx-https.conf.j2",
             host=host,
-            listens=sites.listens(facts, host.ports.https, sites.HTTPS_NAME, tls=True),
+            listens=neighbours.listens(facts, host.ports.https, neighbours.HTTPS_NAME, tls=True),
             fullchain=certificate.fullchain,
             key=certificate.key,
         ),
-        needs=(*after, *(command.id for command in mended)),
+        needs=(*after, *(command.id for command in fixed)),
     )
     probe = f"https://{host.domain}:{host.ports.https}/derp/probe"
     service = Service(
         unit=http.UNIT,
-        reload_on=(conf.id, *certificate.ready, *(command.id for command in mended)),
+        reload_on=(conf.id, *certificate.ready, *(command.id for command in fixed)),
         before=("nginx", "-t"),
         healthy=(Http(url=probe, connect=http.reached_at(facts, host.ports.https), insecure=True),),
-        watch=sites.watches(facts),
+        watch=neighbours.watches(facts),
         needs=(relay,),
     )
-    return [*mended, conf, service]
+    return [*fixed, conf, service]

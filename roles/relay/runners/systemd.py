@@ -6,7 +6,7 @@ from engine.facts import Ask, Facts
 from engine.render import render
 from engine.resource import Absent, File, Resource, Service
 from inventory.model import Host
-from roles import paths, sites
+from roles import paths
 from roles.contract import Question
 from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
@@ -62,7 +62,7 @@ def _streams(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
 
 def _everywhere(port: int, facts: Facts) -> list[str]:
     """Return a socket for each family: on a common one, IPv4 clients would have IPv6 addresses."""
-    return [f"0.0.0.0:{port}", *([f"[::]:{port}"] if sites.has_ipv6(facts) else [])]
+    return [f"0.0.0.0:{port}", *([f"[::]:{port}"] if facts.has_ipv6 else [])]
 
 
 def _line(words: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.facts import Output
-from inventory.model import Host, Site
+from inventory.model import Host
 from roles import firewall
 from roles.readers.iptables import closes
 from tests.support.facts import DEBIAN_12
@@ -29,7 +29,7 @@ ORACLE = """\
 -A INPUT -j REJECT --reject-with icmp-host-prohibited
 -A FORWARD -j REJECT --reject-with icmp-host-prohibited
 -A OUTPUT -d 169.254.0.0/16 -j InstanceServices
--A InstanceServices -d 169.254.0.2/32 -p tcp -m owner --uid-owner 0 -m comment --comment "See the Oracle-Provided Images" -j ACCEPT
+-A InstanceServices -d 169.254.0.2/32 -p tcp -m owner --uid-owner 0 -m comment --comment "Oracle" -j ACCEPT
 COMMIT
 # Completed on Thu Nov 26 20:12:21 2026
 *nat
@@ -59,7 +59,11 @@ def table(rules: str, *, policy: str = "ACCEPT") -> str:
 
 
 def test_what_oracle_closes_is_closed() -> None:
-    assert [closes(ORACLE, *place) for place in (("tcp", 443), ("tcp", 80), ("udp", 3478))] == [True, True, True]
+    assert [closes(ORACLE, *place) for place in (("tcp", 443), ("tcp", 80), ("udp", 3478))] == [
+        True,
+        True,
+        True,
+    ]
     assert not closes(ORACLE, "tcp", 22)
 
 
@@ -76,7 +80,9 @@ def test_what_oracle_closes_is_closed() -> None:
     ],
 )
 def test_an_accept_in_front_opens(accept: str) -> None:
-    assert not closes(ORACLE.replace("-A INPUT -j REJECT", f"-A INPUT {accept}\n-A INPUT -j REJECT"), "tcp", 443)
+    assert not closes(
+        ORACLE.replace("-A INPUT -j REJECT", f"-A INPUT {accept}\n-A INPUT -j REJECT"), "tcp", 443
+    )
     assert closes(ORACLE.replace("-A FORWARD", f"-A INPUT {accept}\n-A FORWARD"), "tcp", 443)
 
 
@@ -117,29 +123,50 @@ def test_who_may_be_let_in_is_not_said_to_be_shut_out(rule: str) -> None:
 
 def test_chains_are_followed() -> None:
     both = table(TAILSCALE + FAIL2BAN + "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n", policy="DROP")
-    assert [closes(both, *place) for place in (("tcp", 443), ("tcp", 22), ("udp", 41641))] == [True, False, False]
-    assert not closes(table("-A INPUT -j mine\n-A mine -p tcp -m tcp --dport 443 -j ACCEPT\n", policy="DROP"), "tcp", 443)
+    assert [closes(both, *place) for place in (("tcp", 443), ("tcp", 22), ("udp", 41641))] == [
+        True,
+        False,
+        False,
+    ]
+    assert not closes(
+        table("-A INPUT -j mine\n-A mine -p tcp -m tcp --dport 443 -j ACCEPT\n", policy="DROP"), "tcp", 443
+    )
     assert closes(table("-A INPUT -j mine\n-A mine -p tcp -j DROP\n"), "tcp", 443)
     assert not closes(table("-A INPUT -j mine\n-A mine -j mine\n", policy="DROP"), "tcp", 443)
 
 
 @pytest.mark.parametrize(
-    "saved", ["", "# Warning: iptables-legacy tables present\n", "*nat\n:INPUT DROP [0:0]\nCOMMIT\n", "*filter\n-A INPUT -j DROP\n"]
+    "saved",
+    [
+        "",
+        "# Warning: iptables-legacy tables present\n",
+        "*nat\n:INPUT DROP [0:0]\nCOMMIT\n",
+        "*filter\n-A INPUT -j DROP\n",
+    ],
 )
 def test_no_rules_close_nothing(saved: str) -> None:
     assert not closes(saved, "tcp", 443)
 
 
 def refused(commands: dict[str, str], **settings: Any) -> list[str]:
-    host = Host(name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"}, **settings)
-    facts = replace(DEBIAN_12, commands={name: Output(status=0, stdout=stdout, stderr="") for name, stdout in commands.items()})
-    return firewall.refusals(host, Site(path="", hosts={"hk1": host}, known_hosts="none"), facts)
+    host = Host(
+        name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"}, **settings
+    )
+    facts = replace(
+        DEBIAN_12,
+        commands={name: Output(status=0, stdout=stdout, stderr="") for name, stdout in commands.items()},
+    )
+    return firewall.refusals(host, facts, set())
 
 
 def test_what_is_closed_is_refused_with_what_opens_it() -> None:
     (sentence,) = refused({"iptables": ORACLE, "ip6tables": ORACLE})
     assert "The rules of hk1's own iptables close 443/tcp, 3478/udp, 80/tcp, " in sentence
-    assert "iptables -I INPUT -p tcp --dport 443 -j ACCEPT && iptables -I INPUT -p udp --dport 3478 -j ACCEPT && " in sentence
+    assert (
+        "iptables -I INPUT -p tcp --dport 443 -j ACCEPT && "
+        "iptables -I INPUT -p udp --dport 3478 -j ACCEPT && "
+        in sentence
+    )
     assert "netfilter-persistent save" in sentence
 
 

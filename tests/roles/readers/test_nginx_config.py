@@ -20,8 +20,10 @@ MAIN = "/etc/nginx/nginx.conf"
 
 
 def dump(**files: str) -> str:
-    """`nginx -T`'s form; `_` in a name stands for a slash."""
-    names = {"main": MAIN} | {name: f"/etc/nginx/{name.replace('_', '/')}" for name in files if name != "main"}
+    """`nginx -T`'s form; `_` in a name means a slash."""
+    names = {"main": MAIN} | {
+        name: f"/etc/nginx/{name.replace('_', '/')}" for name in files if name != "main"
+    }
     return "".join(f"# configuration file {names[name]}:\n{text}\n\n" for name, text in files.items())
 
 
@@ -62,12 +64,17 @@ def test_includes_are_put_in_place_and_keep_their_file() -> None:
         ("/etc/nginx/conf.d/b.conf", ("b",)),
         ("/etc/nginx/sites/x", ("x", "y")),
     ]
-    assert included_patterns(text) == ("/etc/nginx/mime.types", "/etc/nginx/conf.d/*.conf", "/etc/nginx/sites/*")
+    assert included_patterns(text) == (
+        "/etc/nginx/mime.types",
+        "/etc/nginx/conf.d/*.conf",
+        "/etc/nginx/sites/*",
+    )
 
 
-def test_stream_servers_are_told_apart() -> None:
+def test_stream_servers_are_marked() -> None:
     text = dump(
-        main="stream { server { listen 443; proxy_pass 127.0.0.1:8443; } } http { server { listen 80; } } mail { server { listen 25; } }"
+        main="stream { server { listen 443; proxy_pass 127.0.0.1:8443; } } "
+        "http { server { listen 80; } } mail { server { listen 25; } }"
     )
     assert [(server.stream, server.listens[0].port) for server in servers(text)] == [(True, 443), (False, 80)]
 
@@ -94,7 +101,10 @@ def test_words(text: str, args: tuple[str, ...] | None) -> None:
 
 
 def test_lua_blocks_are_passed_over() -> None:
-    text = http('server { location / { content_by_lua_block { ngx.say("it\'s {fine}") if x then { y } end } } listen 81; }')
+    text = http(
+        'server { location / { content_by_lua_block { ngx.say("it\'s {fine}") if x then { y } end } } '
+        "listen 81; }"
+    )
     assert servers(text)[0].listens == (Listen("*", 81),)
 
 
@@ -128,7 +138,9 @@ def test_what_cannot_be_read_is_named_with_its_line(text: str, where: str) -> No
         servers(dump(main=text))
 
 
-@pytest.mark.parametrize("text", ["http {", "http }", "}", "{ }", "a b", "server { listen 80 }", '"', "x_by_lua_block {"])
+@pytest.mark.parametrize(
+    "text", ["http {", "http }", "}", "{ }", "a b", "server { listen 80 }", '"', "x_by_lua_block {"]
+)
 def test_what_is_no_configuration_is_refused(text: str) -> None:
     with pytest.raises(NginxConfigError):
         parse_dump(dump(main=text))

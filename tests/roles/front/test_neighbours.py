@@ -11,23 +11,26 @@ import roles
 from engine.facts import Facts, FileFact, Listener, Output
 from engine.resource import File
 from inventory.model import Host, Site
-from roles import sites
 from roles.front import nginx
+from roles.front.nginx import neighbours
 from tests.support.facts import DEBIAN_12
 
 OURS = "/etc/nginx/conf.d/zz-derpfleet-http.conf"
 
 
 def there(*servers: str, files: tuple[str, ...] = ()) -> Facts:
-    """A host whose nginx has these servers, every one in a file of its own."""
+    """Return a host whose nginx has these servers, each in its own file."""
     paths = files or tuple(f"/etc/nginx/conf.d/{number}.conf" for number in range(len(servers)))
     parts = ["# configuration file /etc/nginx/nginx.conf:\nhttp { include /etc/nginx/conf.d/*.conf; }\n"]
-    parts += [f"# configuration file {path}:\nserver {{ {text} }}\n" for path, text in zip(paths, servers, strict=True)]
+    parts += [
+        f"# configuration file {path}:\nserver {{ {text} }}\n"
+        for path, text in zip(paths, servers, strict=True)
+    ]
     return nginx_facts(Output(status=0, stdout="".join(parts), stderr=""))
 
 
 def nginx_facts(said: Output) -> Facts:
-    """A host that has the distribution's nginx, which said this of its configuration."""
+    """Return a host that has the distribution's nginx, with this answer of `nginx -T`."""
     files = {"/var/lib/dpkg/info/nginx-core.list": a_file("/.\n/usr/sbin/nginx\n")}
     return replace(DEBIAN_12, tools={"nginx": "/usr/sbin/nginx"}, files=files, commands={"nginx": said})
 
@@ -37,17 +40,27 @@ def a_file(content: str) -> FileFact:
 
 
 def watched(*servers: str, files: tuple[str, ...] = ()) -> list[tuple[str, str]]:
-    """(url, connect) of each watch."""
-    return [(watch.url, watch.connect) for watch in sites.watches(there(*servers, files=files))]
+    """Return (url, connect) of each watch."""
+    return [(watch.url, watch.connect) for watch in neighbours.watches(there(*servers, files=files))]
 
 
 def host(**settings: Any) -> Host:
-    known = {"name": "hk1", "domain": "hk1.example.org", "region": {"id": 901, "code": "hk", "name": "HK"}, "ipv4": "203.0.113.10"}
+    known = {
+        "name": "hk1",
+        "domain": "hk1.example.org",
+        "region": {"id": 901, "code": "hk", "name": "HK"},
+        "ipv4": "203.0.113.10",
+    }
     return Host(**known | settings)
 
 
-@pytest.mark.parametrize("name", ["", "server_name _;", 'server_name "";', r"server_name ~^(www\.)?(?<n>.+)$;", "server_name $hostname;"])
-def test_a_server_without_a_name_to_ask_for_is_watched_by_the_address_that_it_is_the_default_of(name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["", "server_name _;", 'server_name "";', r"server_name ~^(www\.)?(?<n>.+)$;", "server_name $hostname;"],
+)
+def test_a_server_without_a_name_to_ask_for_is_watched_by_the_address_that_it_is_the_default_of(
+    name: str,
+) -> None:
     assert watched(f"listen 8080; {name}") == [("http://127.0.0.1:8080/", "127.0.0.1:8080")]
     assert watched(f"listen 192.0.2.7:443 ssl; {name}") == [("https://192.0.2.7:443/", "192.0.2.7:443")]
     assert watched(f"listen [::]:8080; {name}") == [("http://[::1]:8080/", "[::1]:8080")]
@@ -71,7 +84,9 @@ def test_a_server_without_a_name_to_ask_for_is_watched_by_the_address_that_it_is
     ],
 )
 def test_every_name_is_asked_for_by_one_that_nginx_gives_to_its_server(name: str, asked: str) -> None:
-    assert watched("listen 80; server_name first.org;", f"listen 80; server_name {name};")[-1 if asked > "first" else 0] == (
+    assert watched("listen 80; server_name first.org;", f"listen 80; server_name {name};")[
+        -1 if asked > "first" else 0
+    ] == (
         f"http://{asked}:80/",
         "127.0.0.1:80",
     )
@@ -92,72 +107,105 @@ def test_streams_and_sockets_are_not_asked() -> None:
         ("server_name blog.example.org; root /var/www;", "302 http://blog.example.org$request_uri"),
         ("server_name _ .blog.example.org; root /var/www;", ""),
         ("server_name _; return 444;", "444"),
-        ("server_name blog.example.org; return 301 https://$host$request_uri;", "301 https://$host$request_uri"),
-        ("server_name blog.example.org; return 301 https://$server_name$request_uri;", "302 http://blog.example.org$request_uri"),
-        ("server_name blog.example.org; return 200 'a word; and { more';", "302 http://blog.example.org$request_uri"),
+        (
+            "server_name blog.example.org; return 301 https://$host$request_uri;",
+            "301 https://$host$request_uri",
+        ),
+        (
+            "server_name blog.example.org; return 301 https://$server_name$request_uri;",
+            "302 http://blog.example.org$request_uri",
+        ),
+        (
+            "server_name blog.example.org; return 200 'a word; and { more';",
+            "302 http://blog.example.org$request_uri",
+        ),
     ],
 )
-def test_who_asks_by_address_finds_the_relays_check_and_for_all_else_whom_they_found_before(default: str, instead: str) -> None:
+def test_who_asks_by_address_finds_the_relays_check_and_for_all_else_whom_they_found_before(
+    default: str, instead: str
+) -> None:
     addresses = ("203.0.113.10", "[2001:db8::10]") if instead else ()
-    assert sites.by_address(host(ipv6="2001:db8::10"), there(f"listen 80; {default}")) == (addresses, instead)
+    assert neighbours.by_address(host(ipv6="2001:db8::10"), there(f"listen 80; {default}")) == (
+        addresses,
+        instead,
+    )
 
 
 def test_the_redirect_to_a_neighbours_name_keeps_the_port() -> None:
     facts = there("listen 8080; server_name blog.example.org;")
-    assert sites.by_address(host(ports={"http": 8080}), facts)[1] == "302 http://blog.example.org:8080$request_uri"
+    assert (
+        neighbours.by_address(host(ports={"http": 8080}), facts)[1]
+        == "302 http://blog.example.org:8080$request_uri"
+    )
 
 
-@pytest.mark.parametrize("default", ["server_name _; root /var/www;", "server_name localhost;", "", "server_name 203.0.113.10;"])
+@pytest.mark.parametrize(
+    "default", ["server_name _; root /var/www;", "server_name localhost;", "", "server_name 203.0.113.10;"]
+)
 def test_a_site_that_is_reached_by_address_only_keeps_it(default: str) -> None:
-    assert sites.by_address(host(), there(f"listen 80; {default}")) == ((), "")
+    assert neighbours.by_address(host(), there(f"listen 80; {default}")) == ((), "")
 
 
 def test_where_we_are_the_default_all_that_comes_by_address_is_as_by_name() -> None:
-    servers = ("listen 80; server_name blog.example.org;", "listen 80 default_server; server_name hk1.example.org;")
-    assert sites.by_address(host(), there(*servers, files=("/etc/nginx/conf.d/a.conf", OURS))) == (("203.0.113.10",), "")
-    assert sites.by_address(host(), DEBIAN_12) == (("203.0.113.10",), "")
-    assert sites.by_address(host(ipv4=None), DEBIAN_12) == ((), "")
-    assert sites.by_address(host(domain="203.0.113.10"), DEBIAN_12) == ((), "")
+    servers = (
+        "listen 80; server_name blog.example.org;",
+        "listen 80 default_server; server_name hk1.example.org;",
+    )
+    assert neighbours.by_address(host(), there(*servers, files=("/etc/nginx/conf.d/a.conf", OURS))) == (
+        ("203.0.113.10",),
+        "",
+    )
+    assert neighbours.by_address(host(), DEBIAN_12) == (("203.0.113.10",), "")
+    assert neighbours.by_address(host(ipv4=None), DEBIAN_12) == ((), "")
+    assert neighbours.by_address(host(domain="203.0.113.10"), DEBIAN_12) == ((), "")
 
 
-@pytest.mark.parametrize(("servers", "names"), [(("listen 80; server_name blog.example.org;",), 2), (("listen 80;",), 1)])
-def test_while_a_lost_certificate_breaks_nginx_what_we_answer_by_address_stays(servers: tuple[str, ...], names: int) -> None:
+@pytest.mark.parametrize(
+    ("servers", "names"), [(("listen 80; server_name blog.example.org;",), 2), (("listen 80;",), 1)]
+)
+def test_while_a_lost_certificate_breaks_nginx_what_we_answer_by_address_stays(
+    servers: tuple[str, ...], names: int
+) -> None:
     resources = nginx.http_resources(host(), there(*servers))
     content = next(r.content for r in resources if isinstance(r, File) and r.path == OURS)
     assert isinstance(content, bytes)
     broken = nginx_facts(Output(status=1, stdout="", stderr="nginx: [emerg] cannot load certificate"))
     broken = replace(broken, files={**broken.files, OURS: a_file(content.decode())})
-    kept, instead = sites.by_address(host(), broken)
-    assert (kept, instead) == sites.by_address(host(), there(*servers))
+    kept, instead = neighbours.by_address(host(), broken)
+    assert (kept, instead) == neighbours.by_address(host(), there(*servers))
     assert len(kept) == names - 1
 
 
 LUA = "listen 80; location / { content_by_lua_block { ngx.say([[ } ) }"
 
 
-def told(facts: Facts, **settings: Any) -> list[str]:
-    return roles.refusals(host(**settings), Site(path="", hosts={"hk1": host(**settings)}, known_hosts="none"), facts)
+def refused(facts: Facts, **settings: Any) -> list[str]:
+    return roles.refusals(
+        host(**settings), Site(path="", hosts={"hk1": host(**settings)}, known_hosts="none"), facts
+    )
 
 
-def test_a_configuration_that_we_cannot_read_is_told_with_its_place() -> None:
-    (sentence,) = told(there(LUA))
-    assert "what derpfleet cannot read, so nobody can tell whom else it serves: /etc/nginx/conf.d/0.conf:1: " in sentence
+def test_a_configuration_that_we_cannot_read_is_refused_with_its_place() -> None:
+    (sentence,) = refused(there(LUA))
+    assert "it cannot know which other sites nginx serves: /etc/nginx/conf.d/0.conf:1: " in sentence
 
 
-def test_where_nginx_is_left_alone_nobody_has_to_read_it() -> None:
+def test_where_nginx_is_left_alone_its_configuration_need_not_be_readable() -> None:
     mine = Listener(proto="tcp", address="0.0.0.0", port=443, pid=8, program="nginx", unit="nginx.service")
     facts = replace(there(LUA), listening=(mine,))
     alone = {"front": "none", "certificate": {"source": "self-signed"}, "firewall": {"mode": "off"}}
-    assert told(facts, **alone, ports={"https": 3489}) == []
-    assert sites.watches(facts) == ()
-    (sentence,) = told(facts, **alone)
+    assert refused(facts, **alone, ports={"https": 3489}) == []
+    assert neighbours.watches(facts) == ()
+    (sentence,) = refused(facts, **alone)
     assert "port 443/tcp of hk1, where relay is to serve https, is taken by nginx" in sentence
 
 
-@pytest.mark.parametrize("facts", [there(LUA), nginx_facts(Output(status=1, stdout="", stderr="nginx: [emerg] x"))])
-def test_nginx_is_not_left_while_nobody_can_tell_whom_else_it_serves(facts: Facts) -> None:
+@pytest.mark.parametrize(
+    "facts", [there(LUA), nginx_facts(Output(status=1, stdout="", stderr="nginx: [emerg] x"))]
+)
+def test_nginx_is_not_left_while_its_other_sites_are_unknown(facts: Facts) -> None:
     facts = replace(facts, files={**facts.files, OURS: a_file("")})
-    (sentence,) = told(facts, front="none", certificate={"source": "self-signed"})
+    (sentence,) = refused(facts, front="none", certificate={"source": "self-signed"})
     assert sentence.startswith("nginx's configuration on hk1 ")
 
 
@@ -165,23 +213,28 @@ ALONE = {"front": "none", "ports": {"https": 3489, "http": 8080}, "certificate":
 
 
 @pytest.mark.parametrize("path", ["/usr/bin/nginx", "/usr/local/sbin/nginx"])
-def test_an_nginx_of_somebodys_own_making_is_not_installed_over(path: str) -> None:
+def test_an_nginx_that_is_no_packages_is_not_installed_over(path: str) -> None:
     facts = replace(there("listen 80; server_name a.org;"), tools={"nginx": path})
-    (sentence,) = told(facts)
-    assert sentence.startswith(f"{path} on hk1 is no package's, and the distribution's nginx would be installed over it: ")
-    assert told(replace(there(), files={}))
-    assert told(facts, **ALONE) == []
+    (sentence,) = refused(facts)
+    assert sentence.startswith(
+        f"{path} on hk1 is no package's, and the distribution's nginx would be installed over it: "
+    )
+    assert refused(replace(there(), files={}))
+    assert refused(facts, **ALONE) == []
 
 
-def test_an_nginx_that_includes_neither_folder_is_told_what_to_include() -> None:
+def test_an_nginx_that_includes_neither_folder_is_refused_with_the_line_to_add() -> None:
     main = "# configuration file /etc/nginx/nginx.conf:\n"
-    (sentence,) = told(nginx_facts(Output(status=0, stdout=f"{main}http {{ include /srv/sites/*.conf; }}\n", stderr="")))
+    (sentence,) = refused(
+        nginx_facts(Output(status=0, stdout=f"{main}http {{ include /srv/sites/*.conf; }}\n", stderr=""))
+    )
     assert "add to its http block the line include /etc/nginx/conf.d/*.conf; or set" in sentence
-    by_the_way = f"{main}http {{ include http.conf; }}\n# configuration file /etc/nginx/http.conf:\ninclude sites-enabled/*;\n"
-    assert told(nginx_facts(Output(status=0, stdout=by_the_way, stderr=""))) == []
+    http = "# configuration file /etc/nginx/http.conf:\ninclude sites-enabled/*;\n"
+    by_the_way = f"{main}http {{ include http.conf; }}\n{http}"
+    assert refused(nginx_facts(Output(status=0, stdout=by_the_way, stderr=""))) == []
 
 
 def test_an_nginx_out_of_sight_has_its_ports_for_itself() -> None:
     panels = Listener(proto="tcp", address="0.0.0.0", port=443, pid=8, program="nginx", unit="nginx.service")
-    (sentence,) = told(replace(DEBIAN_12, listening=(panels,)))
+    (sentence,) = refused(replace(DEBIAN_12, listening=(panels,)))
     assert "port 443/tcp of hk1, where nginx is to serve https, is taken by nginx" in sentence

@@ -1,4 +1,7 @@
-"""The web sites that share a host's nginx with the relay: who they are, and how our servers listen beside them. Pure."""
+"""The web sites that share a host's nginx with the relay, and how our servers listen beside them.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from engine.resource import Watch
 from inventory.model import Host
 from roles.readers.nginx_config import Listen, NginxConfigError, Server, included_patterns, servers
 
-# The last in its folder: a server of ours in front would become the default for names that nobody serves.
+# The last in its folder: one of our servers in front of others would become the default for names
+# that no server has.
 HTTP_NAME, HTTPS_NAME = "zz-derpfleet-http.conf", "zz-derpfleet-https.conf"
 MAIN = "/etc/nginx/nginx.conf"
 STOCK_LINK = "/etc/nginx/sites-enabled/default"
@@ -36,7 +40,7 @@ def nginx_was_there(facts: Facts) -> bool:
 
 
 def dump(facts: Facts) -> str:
-    """What `nginx -T` printed, or "": also when it is nothing that we can read, see `unreadable`."""
+    """Return what `nginx -T` printed, or "", also when it is `unreadable`."""
     return "" if unreadable(facts) else _printed(facts)
 
 
@@ -46,7 +50,7 @@ def _printed(facts: Facts) -> str:
 
 
 def unreadable(facts: Facts) -> str:
-    """Where and why we cannot read a configuration that nginx itself takes, or ""."""
+    """Return where and why we cannot read a configuration that nginx itself accepts, or ""."""
     try:
         servers(_printed(facts))
     except NginxConfigError as error:
@@ -55,41 +59,54 @@ def unreadable(facts: Facts) -> str:
 
 
 def foreign(facts: Facts) -> str:
-    """The path of an nginx that no package of the host brought, or "". Debian's would be installed over it."""
+    """Return the path of an nginx that no package of the host brought, or "".
+
+    Debian's would be installed over it.
+    """
     path = facts.tools.get("nginx", "")
     lists = [fact.content or "" for name, fact in facts.files.items() if fnmatch(name, _PACKAGES)]
-    return "" if path in ("/usr/sbin/nginx", "/sbin/nginx") and any("/usr/sbin/nginx" in text.split() for text in lists) else path
+    is_packaged = any("/usr/sbin/nginx" in text.split() for text in lists)
+    return "" if path in ("/usr/sbin/nginx", "/sbin/nginx") and is_packaged else path
 
 
 def folder(facts: Facts) -> str:
-    """The folder that our servers are written to: the last one that the http block includes, so that we stand last."""
+    """Return the folder that our servers are written to.
+
+    It is the last one that the http block includes, so that our servers are the last.
+    """
     ours = [name for name in FOLDERS if f"{name}/{HTTP_NAME}" in facts.files]
     return (ours[:1] or included(facts) or FOLDERS[:1])[-1]
 
 
 def included(facts: Facts) -> list[str]:
-    """Which of the folders the http block includes, in its order."""
-    return [name for pattern in included_patterns(dump(facts)) for name in FOLDERS if pattern in (f"{name}/*", f"{name}/*.conf")]
+    """Return those of the folders that the http block includes, in its order."""
+    known = {f"{name}/{files}": name for name in FOLDERS for files in ("*", "*.conf")}
+    return [known[pattern] for pattern in included_patterns(dump(facts)) if pattern in known]
 
 
 def breakage(facts: Facts) -> str:
-    """What `nginx -t` says is wrong with the configuration that is there, or ""."""
+    """Return the error of `nginx -t` in the present configuration, or ""."""
     output = facts.commands.get("nginx")
     if output is None or output.status in (0, 127):
         return ""
     lines = output.stderr.splitlines()
-    return " ".join([line for line in lines if "[emerg]" in line] or lines[-1:]) or f"nginx -T ended with status {output.status}"
+    found = [line for line in lines if "[emerg]" in line] or lines[-1:]
+    return " ".join(found) or f"nginx -T ended with status {output.status}"
 
 
 def is_broken_by_us(facts: Facts) -> bool:
-    """Whether what is wrong is in a file of ours, or in one that only ours names, such as a certificate that was removed."""
-    ours = {path: fact.content or "" for path, fact in facts.files.items() if path.endswith((HTTP_NAME, HTTPS_NAME))}
+    """Whether the error is in one of our files, or in a file that only ours name.
+
+    The latter may be a certificate that was removed.
+    """
+    names = (HTTP_NAME, HTTPS_NAME)
+    ours = {path: fact.content or "" for path, fact in facts.files.items() if path.endswith(names)}
     named = re.findall(r'"(/[^"]+)"', breakage(facts))
     return any(path in breakage(facts) or any(name in text for name in named) for path, text in ours.items())
 
 
 def is_as_packaged(facts: Facts, path: str, conffile: str = "") -> bool:
-    """Whether the file at `path` is what the package brought as `conffile` (default: that path)."""
+    """Whether the file at `path` is the package's file `conffile` (default: `path`)."""
     fact, packaged = facts.files.get(path), facts.commands.get("nginx_conffiles")
     if fact is None or fact.content is None or packaged is None:
         return False
@@ -98,19 +115,22 @@ def is_as_packaged(facts: Facts, path: str, conffile: str = "") -> bool:
 
 
 def others(facts: Facts) -> tuple[Server, ...]:
-    """The servers that are neither ours nor the distribution's placeholder, http's and stream's."""
+    """Return the servers of http and stream that are neither ours nor the placeholder."""
     ours = {f"{name}/{file}" for name in FOLDERS for file in (HTTP_NAME, HTTPS_NAME)}
     placeholder = STOCK_LINK if is_placeholder(facts) else ""
     return tuple(server for server in servers(dump(facts)) if server.file not in ours | {placeholder})
 
 
 def is_placeholder(facts: Facts) -> bool:
-    """Whether Debian's welcome page is on, as it came."""
+    """Whether Debian's welcome page is on, unchanged."""
     return is_as_packaged(facts, STOCK_LINK, STOCK_SITE)
 
 
 def watches(facts: Facts) -> tuple[Watch, ...]:
-    """One for each name and port that others serve, and for what they answer by address: they must answer after the change as before."""
+    """Return a watch for each name and port of the other sites, and for their answer by address.
+
+    They must answer after the change as before.
+    """
     found: dict[tuple[str, str, int], Watch] = {}
     there, theirs = _bound(facts), others(facts)
     defaults = _defaults(facts)
@@ -120,7 +140,8 @@ def watches(facts: Facts) -> tuple[Watch, ...]:
         scheme = "https" if "ssl" in listen.options else "http"
         address = listen.address.replace("*", "127.0.0.1").replace("[::]", "[::1]")
         names = [name for name in map(_asked, server.names) if name]
-        # Who has no name that one can ask for is reached only as the default of an address.
+        # A server without a name that can be asked for is reached only as the default of an
+        # address.
         if not names and defaults[listen.address, listen.port] == server:
             names = [address]
         for name in names:
@@ -130,31 +151,44 @@ def watches(facts: Facts) -> tuple[Watch, ...]:
 
 
 def _bound(facts: Facts) -> list[tuple[Server, Listen]]:
-    """Every server of http, ours and the placeholder as well, with each place that it listens at."""
-    return [(server, listen) for server in servers(dump(facts)) if not server.stream for listen in server.listens if listen.port]
+    """Return every server of http, ours and the placeholder as well, with each of its places."""
+    http = [server for server in servers(dump(facts)) if not server.stream]
+    return [(server, listen) for server in http for listen in server.listens if listen.port]
 
 
 def _defaults(facts: Facts) -> dict[tuple[str, int], Server]:
-    """(address, port) -> who answers there for names that nobody has: who claims that, else the first."""
+    """Return the server by (address, port) that answers there for unknown names.
+
+    It is the one that claims to be the default, else the first.
+    """
     there = _bound(facts)
     first = {(listen.address, listen.port): server for server, listen in reversed(there)}
-    return first | {(listen.address, listen.port): server for server, listen in there if _claims_default(listen)}
+    claiming = [(server, listen) for server, listen in there if _claims_default(listen)]
+    return first | {(listen.address, listen.port): server for server, listen in claiming}
 
 
 def by_address(host: Host, facts: Facts) -> tuple[tuple[str, ...], str]:
-    """The addresses that our http server answers to as to names, and what it returns for all there that is not ours ("": as by name).
+    """Return the addresses to list in our `server_name`, and the `return` for other requests there.
 
-    The captive-portal check asks by address, and nginx looks for what was asked among the names before it turns to the default. So
-    somebody's default site is asked by address no more: who comes so is answered with the `return` that is all of that site, or sent
-    to its name. Not passed on to it: from loopback it might show what it hides from strangers. A site with neither is reached by
-    address only, and keeps that. The relay's check has to be handed on by it then, and the proof says so.
+    "" means: treat those requests as requests to our name.
+
+    The captive-portal check asks by address, and nginx looks among the names before it turns to the
+    default. So a default site of another program is no longer asked by address. A request by
+    address gets the answer that is all of that site, or is sent to its name. It is not passed on to
+    the site: from loopback the site might show what it hides from strangers. A site with neither is
+    reached by address only, and keeps that. It has to hand on the relay's check then, and the proof
+    says so.
     """
     ours = facts.files.get(f"{folder(facts)}/{HTTP_NAME}")
     if ours is not None and breakage(facts):  # as in `listens`
-        names, said = (re.search(pattern, ours.content or "", re.M) for pattern in (r"^\s*server_name \S+(.*);$", r"!= .*\s+return (.*);$"))
+        names, said = (
+            re.search(pattern, ours.content or "", re.M)
+            for pattern in (r"^\s*server_name \S+(.*);$", r"!= .*\s+return (.*);$")
+        )
         return tuple(names[1].split()) if names else (), said[1] if said else ""
     theirs, defaults = others(facts), _defaults(facts).items()
-    instead = [_answer_by_address(server, port) for (_, port), server in defaults if port == host.ports.http and server in theirs]
+    replaced = [server for (_, port), server in defaults if port == host.ports.http and server in theirs]
+    instead = [_answer_by_address(server, host.ports.http) for server in replaced]
     addresses = [str(host.ipv4 or ""), f"[{host.ipv6}]" if host.ipv6 else ""]
     taken = {host.domain, "", *(name for server in theirs for name in server.names)}
     wanted = tuple(address for address in addresses if address not in taken)
@@ -162,54 +196,57 @@ def by_address(host: Host, facts: Facts) -> tuple[tuple[str, ...], str]:
 
 
 def _answer_by_address(server: Server, port: int) -> str:
-    """The arguments of a `return` for who asks a default site by address, or ""."""
+    """Return the arguments of a `return` for requests to a default site by address, or ""."""
     if server.returns and all(_SAME_ANYWHERE.fullmatch(word) for word in server.returns):
         return " ".join(server.returns)
-    names = [name for name in map(_asked, server.names) if name in server.names and re.search(r"\.[a-z]", name)]
+    asked = [name for name in map(_asked, server.names) if name in server.names]
+    names = [name for name in asked if re.search(r"\.[a-z]", name)]
     return f"302 http://{names[0]}{f':{port}' if port != 80 else ''}$request_uri" if names else ""
 
 
 def _asked(name: str) -> str:
-    """A name that nginx gives to the server with this `server_name`, or "" when none can be told (a catch-all, a regular expression)."""
+    """Return a name that nginx gives to the server with this `server_name`.
+
+    "" when none is known: for a catch-all or a regular expression.
+    """
     name = re.sub(r"^\*(?=\.)", "derpfleet", name)
     name = re.sub(r"(?<=\.)\*$", "example", name).removeprefix(".")
     return name if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", name) else ""
 
 
 def public_ports(facts: Facts) -> set[tuple[str, int]]:
-    """(protocol, port) of what others serve beyond loopback."""
+    """Return (protocol, port) of the other sites beyond loopback."""
+    loopback = ("127.", "localhost", "[::1]")
     listens = [listen for server in others(facts) for listen in server.listens if listen.port]
-    beyond = [listen for listen in listens if not listen.address.startswith(("127.", "localhost", "[::1]"))]
+    beyond = [listen for listen in listens if not listen.address.startswith(loopback)]
     return {("udp" if "udp" in listen.options else "tcp", listen.port) for listen in beyond}
 
 
-def has_ipv6(facts: Facts) -> bool:
-    """Whether the host has an IPv6 address beyond its links."""
-    return any(":" in address and not address.startswith(("fe80:", "::1")) for address in facts.addresses)
-
-
 def listens(facts: Facts, port: int, name: str, *, tls: bool) -> list[str]:
-    """The `listen` values of our server in file `name`: beside others exactly where they listen, else everywhere and as the default.
+    """Return the `listen` values of our server in file `name`.
 
-    A default that we hold already, or that the placeholder held, is ours until somebody else claims it.
+    Beside other servers it listens exactly where they do, else everywhere and as the default. A
+    default that is ours already, or was the placeholder's, is ours until another server claims it.
     """
     ours = facts.files.get(f"{folder(facts)}/{name}")
-    if ours is not None and breakage(facts):  # nobody can say who else is there: stay where we are
+    if ours is not None and breakage(facts):  # the other servers are unknown: keep the places
         return re.findall(r"^\s*listen (.*);$", ours.content or "", re.M)
-    held = (ours is not None and "default_server" in (ours.content or "")) or (is_placeholder(facts) and port == 80)
+    was_default = ours is not None and "default_server" in (ours.content or "")
+    held = was_default or (is_placeholder(facts) and port == 80)
     found = []
-    there = [listen for server in others(facts) if not server.stream for listen in server.listens if listen.port == port]
+    http = [server for server in others(facts) if not server.stream]
+    there = [listen for server in http for listen in server.listens if listen.port == port]
     for wildcard, ipv6 in (("", False), ("[::]:", True)):
         beside = [listen for listen in there if listen.is_ipv6 == ipv6]
         covered = not ipv6 and any("ipv6only=off" in listen.options for listen in there)
-        if covered or (ipv6 and not beside and not has_ipv6(facts)):
+        if covered or (ipv6 and not beside and not facts.has_ipv6):
             continue
         default = not beside or (held and not any(_claims_default(listen) for listen in beside))
         tail = (" ssl" if tls else "") + (" default_server" if default else "")
         # Only one server of an address may set socket options.
         tail += " so_keepalive=60s:15s:4" if default and tls else ""
-        places = sorted({"" if listen.address == "*" else f"{listen.address}:" for listen in beside}) or [wildcard]
-        found += [f"{place}{port}{tail}" for place in places]
+        places = {"" if listen.address == "*" else f"{listen.address}:" for listen in beside}
+        found += [f"{place}{port}{tail}" for place in sorted(places) or [wildcard]]
     return found
 
 

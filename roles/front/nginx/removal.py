@@ -1,0 +1,75 @@
+"""Our servers out of nginx. nginx itself stays: stopped, unless it serves other sites."""
+
+from __future__ import annotations
+
+from engine.facts import Ask, Facts
+from engine.resource import Absent, Conffile, Exec, Health, Resource, Service, Symlink
+from engine.scripts import script
+from roles import paths
+from roles.contract import after
+from roles.front.nginx import http, neighbours
+from roles.wiring import Wiring
+
+GONE = f"service:{http.UNIT}/gone"
+
+ASK_ABSENT = Ask(files=(neighbours.STOCK_SITE,))
+
+
+def replaced(wiring: Wiring, facts: Facts) -> list[Resource]:
+    """Return nginx without our servers, and off its ports when it serves no other site.
+
+    The list is empty when none of our servers is there.
+    """
+    wanted = [use.port for use in wiring.uses if use.proto == "tcp" and use.public]
+    argv = (facts.python_executable, "-I", "-c", script("free_ports"), *map(str, wanted))
+    return _servers_gone(facts, (Exec(argv=argv),))
+
+
+def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return nginx without our servers, after `needs`: for other sites only, or else stopped.
+
+    The package stays, since other programs may use it. Without other sites it gets its own
+    nginx.conf and its welcome page back, where they were ours to change. Beside other sites both
+    stay as they are now: those sites have been served so.
+    """
+    gone = _servers_gone(facts, ())
+    left = [*http.absent_test_units(), Absent(path=http.ASIDE), Absent(path=paths.WEBROOT)]
+    return after(needs, [*gone, *left, *_as_packaged(facts, tuple(r.id for r in gone if r.id == GONE))])
+
+
+def _servers_gone(facts: Facts, healthy_beside_others: tuple[Health, ...]) -> list[Resource]:
+    ours = (neighbours.HTTP_NAME, neighbours.HTTPS_NAME)
+    files = [Absent(path=path) for path in sorted(facts.files) if path.endswith(ours)]
+    if not files:
+        return []
+    if not _may_serve_others(facts):
+        return [*files, Service(unit=http.UNIT, phase="gone", enabled=False, running=False)]
+    return [
+        *files,
+        Service(
+            unit=http.UNIT,
+            phase="gone",
+            reload_on=tuple(file.id for file in files),
+            before=("nginx", "-t"),
+            healthy=healthy_beside_others,
+            watch=neighbours.watches(facts),
+        ),
+    ]
+
+
+def _may_serve_others(facts: Facts) -> bool:
+    """Whether nginx serves other sites, or has a broken configuration, which names none."""
+    return bool(neighbours.others(facts) or neighbours.breakage(facts))
+
+
+def _as_packaged(facts: Facts, needs: tuple[str, ...]) -> list[Resource]:
+    """Return nginx.conf and the welcome page as the package has them, if nginx.conf is ours."""
+    main = facts.files.get(neighbours.MAIN)
+    if main is None or not http.is_ours(main):
+        return []
+    if _may_serve_others(facts) or not neighbours.nginx_was_there(facts):
+        return []
+    conf = Conffile(path=neighbours.MAIN, package="nginx-common", needs=needs)
+    if neighbours.STOCK_LINK in facts.files or neighbours.STOCK_SITE not in facts.files:
+        return [conf]
+    return [conf, Symlink(path=neighbours.STOCK_LINK, target=neighbours.STOCK_SITE, needs=needs)]

@@ -1,0 +1,357 @@
+"""Deploy and uninstall with the real agent, on a stage: the host is as it was before.
+
+Real are the agent, users, groups, files, nftables, kernel settings, the certificate's program and
+openssl. Small fakes stand in for the package manager, systemd, nginx, Docker and certbot (`fakes/`,
+tests/agent/fakes). Nothing listens, so health checks are left out.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+import roles
+from artefacts.image import ImageArtefact
+from artefacts.release import Release
+from artefacts.shipment import Shipment
+from engine.facts import Ask, Facts
+from engine.plan import Mode
+from engine.resource import Command, Package, Resource
+from engine.run import NOTHING, Outcome, Verb
+from engine.session import Session
+from inventory.model import Host, Site
+from tests.agent.conftest import NEWEST
+from tests.agent.driver import Agent, content_of, fakes
+from tests.roles.cases import FOLDER, load, names, shipment
+from tests.support.sshd import Sshd
+
+FAKES = {path.name: path.read_text() for path in (Path(__file__).parent / "fakes").iterdir()}
+STARTED, LARGE = time.time(), 32 * 1024
+UNIT = "[Service]\nExecStart=/bin/true\n"
+NGINX_CONF = "http {\n    include /etc/nginx/conf.d/*.conf;\n    include /etc/nginx/sites-enabled/*;\n}\n"
+PLACEHOLDER = "server {\n    listen 80 default_server;\n    server_name _;\n}\n"
+BLOG = "server {\n    listen 80;\n    server_name blog.example.org;\n}\n"
+DOCKER = {"var/fake/bin/docker": FAKES["docker"], "etc/systemd/system/docker.service": UNIT}
+# Package -> the files that it brings.
+PAYLOADS = {
+    "nginx-common": {
+        "etc/nginx/nginx.conf": NGINX_CONF,
+        "etc/nginx/sites-available/default": PLACEHOLDER,
+        "etc/nginx/sites-enabled/.keep": "",
+        "etc/nginx/conf.d/.keep": "",
+        "etc/systemd/system/nginx.service": UNIT,
+        "var/fake/bin/nginx": FAKES["nginx"],
+        "var/www/html/index.html": "Welcome to nginx!\n",
+    },
+    "docker.io": DOCKER | {"var/lib/dpkg/info/docker.io.list": "/usr/bin/dockerd\n"},
+    "docker-ce": DOCKER | {"var/lib/dpkg/info/docker-ce.list": "/usr/bin/dockerd\n"},
+    "certbot": {
+        "var/fake/bin/certbot": FAKES["certbot"],
+        "etc/letsencrypt/cli.ini": "preconfigured-renewal = True\n",
+    },
+    "systemd-timesyncd": {"etc/systemd/system/systemd-timesyncd.service": UNIT},
+}
+NGINX_POSTINST = """#!/bin/sh
+apt-get install nginx-common
+ln -s /etc/nginx/sites-available/default /etc/nginx/sites-enabled/default
+"""
+STAMP = "var/lib/systemd/timers/stamp-derpfleet-certificate.timer"
+TESTED = "derpfleet-nginx-test.service.active"  # it ends by itself, but not in the fake
+# Where a relay host has files. Folders of the machine's own package manager and Docker are left
+# out.
+LOOKED_AT = ("etc", "opt", "srv", "usr/local", "var")
+LEFT_OUT = {
+    "var/fake",
+    "var/lib/apt",
+    "var/lib/containerd",
+    "var/lib/docker",
+    "var/lib/dpkg",
+    "var/cache",
+    "var/tmp",
+}
+# Backups that useradd and its like keep of the files that they change, and their lock.
+BACKUPS = {
+    "etc/passwd-",
+    "etc/group-",
+    "etc/shadow-",
+    "etc/gshadow-",
+    "etc/subuid-",
+    "etc/subgid-",
+    "etc/.pwd.lock",
+}
+
+
+def sites() -> list[str]:
+    """Return one case for each different site file."""
+    found = {(FOLDER / name / "site.yml").read_text(): name for name in reversed(names())}
+    return sorted(found.values())
+
+
+@dataclass(frozen=True)
+class Deploy:
+    """The job: the host as its roles want it, without health checks."""
+
+    host: Host
+    site: Site
+    ship: Shipment
+    verb: Verb = Verb.DEPLOY
+    mode: Mode = "apply"
+    only: Sequence[str] = ()
+
+    @property
+    def ask(self) -> Ask:
+        return roles.ask(self.host, self.site)
+
+    def plan(self, session: Session) -> list[Resource]:
+        """Return the roles' resources. No program listens, so none can be asked."""
+        wanted = roles.compile_host(self.host, self.site, session.facts, self.ship)
+        return [unasked(resource) for resource in wanted]
+
+    def afterwards(self, _: Facts) -> Ask:
+        return NOTHING
+
+
+@dataclass(frozen=True)
+class Uninstall:
+    """The job: nothing of the relay host is left."""
+
+    host: Host
+    verb: Verb = Verb.RUN
+    mode: Mode = "apply"
+    only: Sequence[str] = ()
+
+    @property
+    def ask(self) -> Ask:
+        return roles.ask_absent()
+
+    def plan(self, session: Session) -> list[Resource]:
+        """Return the absence of everything."""
+        assert roles.absence_refusals(self.host, session.facts) == []
+        return [unasked(resource) for resource in roles.compile_absent(self.host, session.facts)]
+
+    def afterwards(self, _: Facts) -> Ask:
+        return NOTHING
+
+
+def unasked(resource: Resource) -> Resource:
+    if isinstance(resource, Command) and resource.title == "served certificate":
+        return replace(resource, argv=("true",), unless=("true",))
+    asked = {field.name: () for field in fields(resource) if field.name in ("healthy", "watch")}
+    return replace(resource, **asked)
+
+
+@pytest.fixture
+def new_host(new_sshd: Callable[..., Sshd], tmp_path: Path) -> Callable[[], Agent]:
+    """Return a function that starts an agent on a bare host."""
+    payloads = {
+        f"/var/fake/payload/{name}/{path}": text
+        for name, files in PAYLOADS.items()
+        for path, text in files.items()
+    }
+    files = fakes() | payloads | {
+        "/var/fake/payload/nginx.postinst": NGINX_POSTINST,
+        "/var/fake/store/certbot": FAKES["certbot"],
+        "/var/lib/systemd/timers/.keep": "",
+    }
+    installed = ("/usr/local/bin/docker", "/usr/bin/docker", "/usr/sbin/nginx")
+    without = [path for path in installed if Path(path).exists()]
+    return lambda: Agent(new_sshd(accounts=(), files=files, without=without), NEWEST, tmp_path / "runs")
+
+
+@pytest.fixture
+def ship(tmp_path: Path) -> Callable[[Host], Shipment]:
+    """Return a function that makes a small shipment whose archives can be unpacked."""
+    certbot = 'import os, sys\nos.execv("/var/fake/store/certbot", ["certbot", *sys.argv[1:]])\n'
+    ref = tmp_path / "image"
+    ref.write_text("derpfleet/derper:0123456789ab")
+
+    def make(host: Host) -> Shipment:
+        return replace(
+            shipment(host.certificate.key),
+            relay_release=Release(archive(tmp_path / "relay", {"relay/__init__.py": ""}), "a1" * 32),
+            certbot_release=Release(archive(tmp_path / "certbot", {"__main__.py": certbot}), "b2" * 32),
+            image=ImageArtefact(ref.read_text(), ref),
+        )
+
+    return make
+
+
+def archive(path: Path, files: dict[str, str]) -> Path:
+    with tarfile.open(path, mode="w") as tar:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            tar.addfile(entry, BytesIO(text.encode()))
+    return path
+
+
+def tree(agent: Agent) -> dict[str, str]:
+    """Return type, mode, owner and content of every path where a relay host has files."""
+    root = agent.stage.root
+    found = {path: described(root / path) for folder in LOOKED_AT for path in below(root, folder)}
+    return found | {"nftables": agent.stage.run("nft", "list", "ruleset").stdout}
+
+
+def described(path: Path) -> str:
+    """Return what a change of the path would change.
+
+    Large files are the machine's own. They are not read unless they were touched.
+    """
+    info = path.lstat()
+    return content_of(path) if info.st_size < LARGE or info.st_ctime > STARTED else "untouched"
+
+
+def below(root: Path, folder: str) -> Iterator[str]:
+    """Yield the paths below a folder, without links' targets."""
+    for entry in os.scandir(root / folder):
+        path = f"{folder}/{entry.name}"
+        if path in LEFT_OUT | BACKUPS or not (entry.is_symlink() or entry.is_file() or entry.is_dir()):
+            continue
+        yield path
+        if entry.is_dir(follow_symlinks=False):
+            yield from below(root, path)
+
+
+def done(outcome: Outcome) -> Outcome:
+    assert outcome.failures == []
+    return outcome
+
+
+def install(agent: Agent, packages: Iterable[str]) -> None:
+    done(agent.run([Package(package=name) for name in packages]))
+
+
+def forget_agent(agent: Agent) -> None:
+    """Remove what a run of the agent itself leaves."""
+    agent.stage.run("rm", "-r", "/var/lib/derpfleet")
+
+
+def uninstall(agent: Agent, host: Host) -> None:
+    """Uninstall twice: the second time there is nothing to do but to forget that run."""
+    done(agent.run_job(Uninstall(host)))
+    again = done(agent.run_job(Uninstall(host)))
+    assert again.changed == ["absent:/var/lib/derpfleet"]
+
+
+@pytest.mark.parametrize("name", sites())
+def test_a_bare_host_is_as_it_was_but_for_packages(
+    name: str, new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]
+) -> None:
+    host, site, _ = load(name)
+    agent = new_host()
+    done(agent.run_job(Deploy(host, site, ship(host))))
+    assert "/opt/derpfleet/bin/certificate" in {f"/{path}" for path in tree(agent)}
+    stamp = agent.stage.root / STAMP
+    stamp.touch()
+    packages = sorted(path.name for path in (agent.stage.root / "var/fake/packages").iterdir())
+
+    uninstall(agent, host)
+
+    other = new_host()
+    install(other, packages)
+    forget_agent(other)
+    assert different(tree(agent), tree(other)) == {}
+    units = {path.name for path in (agent.stage.root / "var/fake/units").iterdir()} - {TESTED}
+    assert not [unit for unit in units if unit.startswith(("derpfleet", "nginx"))]
+    assert list((agent.stage.root / "var/fake").glob("docker/*/*")) == []
+
+
+@pytest.mark.parametrize("name", ["bare", "front-taken-away", "no-front-acme", "docker"])
+def test_other_peoples_things_stay(
+    name: str, new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]
+) -> None:
+    """Their site in nginx, their certificate, their container and image, their rules."""
+    host, site, _ = load(name)
+    agent = new_host()
+    install(agent, ["nginx", "certbot", "docker.io", "nftables", "cron", "systemd-timesyncd"])
+    forget_agent(agent)
+    put(agent, "/etc/nginx/conf.d/blog.conf", BLOG)
+    put(agent, "/etc/docker/daemon.json", '{"debug": true}\n')
+    for argv in (
+        [
+            "certbot",
+            "--server",
+            "https://acme-v02.api.letsencrypt.org/directory",
+            "--cert-name",
+            "blog.example.org",
+        ],
+        ["docker", "pull", "--quiet", "shop:1"],
+        ["docker", "run", "--detach", "--name", "shop", "--label", "a=b", "shop:1"],
+        ["nft", "add", "table", "inet", "theirs"],
+        ["systemctl", "enable", "nginx.service"],
+        ["systemctl", "start", "nginx.service"],
+    ):
+        assert agent.stage.run("env", "PATH=/var/fake/bin:/usr/sbin:/usr/bin", *argv).returncode == 0, argv
+    before, units = tree(agent), state(agent)
+
+    done(agent.run_job(Deploy(host, site, ship(host))))
+    assert tree(agent) != before
+    uninstall(agent, host)
+
+    # The welcome page beside another site is not put back: it may have been removed before us.
+    page = {"etc/nginx/sites-enabled/default"} if host.front == "nginx" else set()
+    assert different(tree(agent), before).keys() == page
+    assert state(agent) >= units
+
+
+def put(agent: Agent, path: str, text: str) -> None:
+    target = agent.stage.root / path.lstrip("/")
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(text)
+
+
+def state(agent: Agent) -> set[str]:
+    """Return which fake units run and start at boot, and which containers and images there are."""
+    fake = agent.stage.root / "var/fake"
+    return {
+        str(path.relative_to(fake)) for pattern in ("units/*", "docker/*/*") for path in fake.glob(pattern)
+    }
+
+
+def different(after: dict[str, str], before: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Return (before, after) of each path that differs."""
+    paths = sorted(after.keys() | before.keys())
+    pairs = {path: (before.get(path, ""), after.get(path, "")) for path in paths}
+    return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def test_an_uninstall_that_dies_goes_on(
+    new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]
+) -> None:
+    """A package that cannot be downloaded ends the run. Until then that package's file stays."""
+    host, site, _ = load("bare")
+    agent = new_host()
+    done(agent.run_job(Deploy(host, site, ship(host))))
+    put(agent, "/var/fake/install.fails", "no network\n")
+    outcome = agent.run_job(Uninstall(host))
+    assert [failure.id for failure in outcome.failures] == ["conffile:/etc/nginx/nginx.conf"]
+    assert "Written by derpfleet" in (agent.stage.root / "etc/nginx/nginx.conf").read_text()
+    (agent.stage.root / "var/fake/install.fails").unlink()
+    uninstall(agent, host)
+    assert (agent.stage.root / "etc/nginx/nginx.conf").read_text() == NGINX_CONF
+    assert not (agent.stage.root / "opt/derpfleet").exists()
+
+
+def test_two_variants_that_one_site_file_had_one_after_the_other_both_go(
+    new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]
+) -> None:
+    agent = new_host()
+    before = tree(agent)
+    install(
+        agent,
+        ["nginx", "docker.io", "nftables", "systemd-timesyncd", "ca-certificates", "openssl", "apparmor"],
+    )
+    for name in ("bare", "docker"):
+        host, site, _ = load(name)
+        done(agent.run_job(Deploy(host, site, ship(host))))
+    host, site, _ = load("no-front-acme")
+    uninstall(agent, host)
+    left = {path for path in different(tree(agent), before) if "derpfleet" in path or "letsencrypt" in path}
+    assert left == set()
