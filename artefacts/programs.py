@@ -8,7 +8,7 @@ PYTHON_FLOOR = (3, 10)  # the relay's, and that of the locked certbot
 
 
 @dataclass(frozen=True, kw_only=True)
-class Program:
+class Artefact:
     """The parts of a release.
 
     `lock`: a file under requirements/. `packages`: those of this checkout.
@@ -21,13 +21,13 @@ class Program:
     main: str
 
 
-RELAY = Program(
+RELAY = Artefact(
     name="relay",
     lock="relay.lock",
     packages=("relay",),
     main='import runpy\n\nrunpy.run_module("relay", run_name="__main__", alter_sys=True)\n',
 )
-CERTBOT = Program(
+CERTBOT = Artefact(
     name="certbot",
     lock="certbot.lock",
     packages=(),

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from artefacts.programs import Program
+from artefacts.programs import Artefact
 from engine.cache import locked, prune, used, write
 from engine.facts import Facts
 from engine.plan import sha256
@@ -50,7 +50,7 @@ class Release:
 
 
 def build_release(
-    program: Program,
+    program: Artefact,
     facts: Facts,
     *,
     cache: Path,
@@ -147,7 +147,7 @@ def locked_for(lock: Path, environment: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sources(program: Program) -> dict[str, bytes]:
+def _sources(program: Artefact) -> dict[str, bytes]:
     found = {}
     for package in program.packages:
         for path in sorted((CHECKOUT / package).rglob("*.py")):
@@ -156,7 +156,7 @@ def _sources(program: Program) -> dict[str, bytes]:
 
 
 def _key(
-    program: Program,
+    program: Artefact,
     python: str,
     platforms: tuple[str, ...],
     lock: str,
@@ -208,7 +208,7 @@ def _download(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) 
         )
 
 
-def _content(program: Program, sources: Mapping[str, bytes], wheels: list[Path]) -> bytes:
+def _content(program: Artefact, sources: Mapping[str, bytes], wheels: list[Path]) -> bytes:
     files = {"__main__.py": program.main.encode(), **sources}
     for wheel in wheels:
         files.update(unpacked(wheel))

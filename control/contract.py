@@ -24,7 +24,7 @@ class RegistrationFailed(DerpfleetError):
     """The control server did not take the new map. The previous map is in force."""
 
 
-class Conversation(Protocol):
+class HostSession(Protocol):
     """A connection to one host. `facts` holds every answer so far."""
 
     facts: Facts
@@ -40,7 +40,7 @@ class Reach(Protocol):
     def report(self) -> Report:
         """Return the report that the operator reads."""
 
-    def session(self, ask: Ask) -> AbstractContextManager[Conversation]:
+    def session(self, ask: Ask) -> AbstractContextManager[HostSession]:
         """Connect to the control server's host, only to read. Raises DerpfleetError."""
 
     def step(self, job: Step) -> Outcome:

@@ -42,7 +42,7 @@ IN_FLIGHT = 8 << 20  # bytes held per direction before the sender has to wait: a
 
 
 @dataclass
-class Counts:
+class ProxyCounts:
     """The traffic on the wire. `up` is away from the caller, `down` towards it.
 
     For UDP, `connections` are caller addresses. `wire_s` is the time from the first connection to
@@ -107,7 +107,7 @@ class DelayProxy:
         self.rtt_s = rtt_s
         self.listen = listen
         self.udp = udp
-        self._counts = Counts()
+        self._counts = ProxyCounts()
         self._began: float | None = None
         self.address: Address = listen
         self._server: asyncio.Server | None = None
@@ -141,16 +141,16 @@ class DelayProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> ProxyCounts:
         """The traffic since the last `reset`."""
         return replace(self._counts)
 
     def reset(self) -> None:
         """Start all counts at zero again."""
-        self._counts, self._began = Counts(), None
+        self._counts, self._began = ProxyCounts(), None
 
     @property
-    def now(self) -> Counts:
+    def now(self) -> ProxyCounts:
         """The running counts, to add an event of this moment to."""
         clock = asyncio.get_running_loop().time()
         if self._began is None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
-from lab.delay import Address, Counts, DelayProxy
+from lab.delay import Address, DelayProxy, ProxyCounts
 
 T = TypeVar("T")
 
@@ -29,10 +29,10 @@ class Delaying:
         """The port of `address`."""
         return self._proxy.address[1]
 
-    def counts(self, *, reset: bool = False) -> Counts:
+    def counts(self, *, reset: bool = False) -> ProxyCounts:
         """Return the counts so far; `reset` starts them at zero again."""
 
-        def take() -> Counts:
+        def take() -> ProxyCounts:
             counts = self._proxy.counts
             if reset:
                 self._proxy.reset()

@@ -20,7 +20,7 @@ _TAG = re.compile(r"<[^>]*>")
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """An HTTP answer; header names in lower case."""
 
     status: int
@@ -43,7 +43,7 @@ class BadAnswer(Exception):
     """The peer's bytes are no HTTP answer, or one that exceeds all bounds."""
 
 
-async def ask(wire: Wire, host: str, path: str, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+async def ask(wire: Wire, host: str, path: str, headers: tuple[tuple[str, str], ...] = ()) -> HttpAnswer:
     """Send GET on an open stream, which stays usable, and read the answer.
 
     Raises BadAnswer, OSError.
@@ -65,7 +65,7 @@ async def ask(wire: Wire, host: str, path: str, headers: tuple[tuple[str, str], 
             elif isinstance(event, h11.Data):
                 body += event.data
             if isinstance(event, h11.EndOfMessage) or len(body) > _MAX_BODY:
-                return Answer(status, fields, body)
+                return HttpAnswer(status, fields, body)
     except (h11.RemoteProtocolError, Flooded) as error:
         raise BadAnswer(str(error)) from None
 
@@ -152,7 +152,7 @@ def _step_before(target: Target, address: str) -> str:
     return "give that site its own server_name, or let it pass /generate_204 on to the relay, then "
 
 
-def _behind(target: Target, url: str, answer: Answer) -> None:
+def _behind(target: Target, url: str, answer: HttpAnswer) -> None:
     """Raise Broken when only the front answered, not the relay behind it."""
     if answer.status in {502, 503, 504}:
         raise Broken(
@@ -164,7 +164,7 @@ def _behind(target: Target, url: str, answer: Answer) -> None:
 
 async def _patiently(
     target: Target, wire: Wire, url: str, headers: tuple[tuple[str, str], ...], patience: Patience
-) -> Answer:
+) -> HttpAnswer:
     parts = urlsplit(url)
     step = target.redeploy(Part.FRONT, f"curl -v {url}")
     late = Broken(

@@ -23,7 +23,7 @@ from relay.core.handshake import parse_mesh_key
 from relay.core.reasons import Close, Refusal
 from relay.drain import drain
 from relay.golang.flag import split_host_port
-from relay.http import http11
+from relay.http import answers, http11
 from relay.io.arrival import Arrival
 from relay.io.bootstrap_dns import BootstrapDns
 from relay.io.listen import Listener, open_tcp, open_udp, open_unix
@@ -94,9 +94,9 @@ class Relay:
         if self.worker is not None:
             await self._join(self.worker)
         host, port = config.listen
-        self._listen(open_tcp(host, port, config, self._handed), http11.answer, encrypted=config.serve_tls)
+        self._listen(open_tcp(host, port, config, self._handed), answers.answer, encrypted=config.serve_tls)
         if config.serve_tls and config.http_port >= 0:
-            self._listen(open_tcp(host, config.http_port, config, self._handed), http11.answer_plain)
+            self._listen(open_tcp(host, config.http_port, config, self._handed), answers.answer_plain)
         if config.metrics_listen:
             self._listen_inside(config.metrics_listen)
         if config.stun:
@@ -248,10 +248,10 @@ class Relay:
 
     def _answer_worker(self, request: http11.Request, pages: http11.Pages) -> http11.Answer:
         page = self._parts.get(request.path)
-        return page(request) if page is not None else http11.answer(request, pages)
+        return page(request) if page is not None else answers.answer(request, pages)
 
     def _answer_inside(self, request: http11.Request, _pages: http11.Pages) -> http11.Answer:
-        page = http11.find_page(self._inside, request.path)
+        page = answers.find_page(self._inside, request.path)
         return (
             page(request)
             if page is not None

@@ -18,7 +18,7 @@ FILE_LINES, FUNCTION_LINES, ATTRIBUTES, TEXT_COLUMNS = 400, 60, 20, 100
 HOT_FUNCTION, HOT_CLASS = ("relay/core/session.py", "feed"), ("relay/core/session.py", "Session")
 # Names that several classes of the product have. This set may only shrink.
 TWICE = {
-    *("CannotWrite", "Certificate", "Client", "Config", "Failed", "Firewall", "Flavour", "Front", "Gone"),
+    *("CannotWrite", "Certificate", "Client", "Config", "Failed", "Firewall", "Front", "Gone"),
     *("Headscale", "Host", "Listener", "Peer", "Problem", "Refused", "Relay", "Request", "Response"),
     *("Session", "Step", "Target", "Verdict", "Wire"),
 }

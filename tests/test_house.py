@@ -85,7 +85,7 @@ def test_choices_are_keys_of_the_tables_only() -> None:
 
 
 def test_no_code_asks_whether_the_site_has_a_headscale() -> None:
-    """Code asks `site.control`, which is never None. Only `inventory.model` reads the section itself."""
+    """Code asks `site.control`, which is never None. Only the model reads the section itself."""
     readers = [
         str(path.relative_to(ROOT))
         for path in product_files()

@@ -229,7 +229,8 @@ def before(name: str) -> str:
 
 
 def beside_before(regime: Regime, share: float = 0.02) -> Regime:
-    """Return `regime` between another checkout's relay and ours. A figure may lose at most `share`."""
+    """Return `regime` between another checkout's relay and ours. A figure may lose `share`."""
     ours = regime.sides[1]
-    figures = tuple(replace(f, goal=1 - share if f.more_is_better else 1 + share, limit=None) for f in regime.figures)
+    goals = {True: 1 - share, False: 1 + share}  # by whether more is better
+    figures = tuple(replace(f, goal=goals[f.more_is_better], limit=None) for f in regime.figures)
     return replace(regime, figures=figures, sides=(before(ours), ours))

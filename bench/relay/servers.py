@@ -46,7 +46,7 @@ def relay(*flags: str, name: str = "relay", workers: int = 1, python: str = sys.
 
 
 def of_checkout(server: Server, checkout: Path) -> Server:
-    """Return `server` with the code of `checkout`, maybe another commit's, and this environment's packages."""
+    """Return `server` with the code of `checkout` and this environment's packages."""
     path = f"{checkout.absolute()}{os.pathsep}{sysconfig.get_path('platlib')}"
     return replace(server, env={**server.env, "PYTHONPATH": path})
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from control.contract import Conversation
+from control.contract import HostSession
 from control.headscale.facts import read_facts
 from control.served import Map, Served, Unknown
 from engine.facts import Ask, Facts, Output
@@ -37,7 +37,7 @@ def read_map(facts: Facts) -> Served:
     return Map(found)
 
 
-def nodes_at_home(session: Conversation, site: Site, regions: Iterable[int]) -> list[str] | None:
+def nodes_at_home(session: HostSession, site: Site, regions: Iterable[int]) -> list[str] | None:
     """Return the names of the nodes that are online and whose home is one of these regions.
 
     None when headscale does not report them. Raises HeadscaleRefused, Unreachable.

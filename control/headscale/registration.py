@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from control.contract import Conversation, Reach, RegistrationFailed
+from control.contract import HostSession, Reach, RegistrationFailed
 from control.headscale import facts as headscale_facts
 from control.headscale import transaction
 from control.headscale.pages import ask_map
@@ -41,7 +41,7 @@ class Registration:
         """Ask for headscale's files, version and unit."""
         return headscale_facts.ask(self.site)
 
-    def plan(self, session: Conversation) -> list[Resource]:
+    def plan(self, session: HostSession) -> list[Resource]:
         """Return the map, the configuration and headscale itself.
 
         The files that config.yaml names are asked for here, which costs a turn.

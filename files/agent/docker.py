@@ -9,7 +9,7 @@ from agent.tools import must, run, tail
 
 
 class Image(Kind):
-    """An image. An unwanted one stays while a container uses it, which is another program's then."""
+    """An image. An unwanted one stays while another program's container uses it."""
 
     def wanted(self):
         return {"present": "yes" if self.spec["present"] else "no"}

@@ -15,7 +15,7 @@ from relay.core import handshake
 from relay.core.addresses import Ticket, TooMany
 from relay.core.reasons import CLOSED_IN, Breach, Refusal, WhyRefused
 from relay.core.wire import HEADER_LEN, MAX_CLIENT_INFO, ProtocolError, pack_server_key
-from relay.http import http11
+from relay.http import answers, http11
 from relay.http.proxy_header import ProxyHeaderError, parse_proxy_header
 from relay.http.websocket import WebSocket, offers_derp
 from relay.io.link import CIPHER, Link, Owner, TlsLink, WebSocketLink
@@ -115,7 +115,7 @@ class Arrival(Receiver):
         reception.arrivals[self] = None
         stream.set_receiver(self)
         through_proxy = proxied and reception.proxies.trusts(self._peer)
-        if reason := reception.refuses_connection(main=proxied and answer is http11.answer):
+        if reason := reception.refuses_connection(main=proxied and answer is answers.answer):
             self._refuse(reason)
         elif not through_proxy:
             self._enter()
@@ -191,7 +191,7 @@ class Arrival(Receiver):
 
     def _open(self, data: bytes) -> None:
         """Take the first plain bytes: nearly always a stock client's upgrade."""
-        if self._answer is http11.answer:
+        if self._answer is answers.answer:
             upgrade = http11.match_stock_upgrade(data, self._pages, peer=self._peer)
             if upgrade is not None:
                 self._upgrade(upgrade)

@@ -17,7 +17,8 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from relay.core.counts import Counts
-from relay.http.http11 import BROWSER_HEADERS, Request, Response
+from relay.http.answers import BROWSER_HEADERS
+from relay.http.http11 import Request, Response
 from relay.log import Log
 
 REFRESH_S: Final = 600.0

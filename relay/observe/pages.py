@@ -24,7 +24,8 @@ from relay.core.handshake import parse_hex_key
 from relay.core.stats import Rates, Stats
 from relay.core.switch import Switch
 from relay.golang.flag import format_duration
-from relay.http.http11 import BROWSER_HEADERS, HTML, TEXT, Answer, Headers, Page, Request, Response, error
+from relay.http.answers import BROWSER_HEADERS, HTML
+from relay.http.http11 import TEXT, Answer, Headers, Page, Request, Response, error
 from relay.http.proxy_header import TrustedProxies
 from relay.observe.clients import Query, find_clients, join_clients, parse_query
 from relay.observe.html import clients_index_page, clients_page, index_page, traffic_page

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from artefacts import release
-from artefacts.programs import CERTBOT, RELAY, Program
+from artefacts.programs import CERTBOT, RELAY, Artefact
 from artefacts.release import (
     ReleaseError,
     archive,
@@ -125,7 +125,7 @@ def test_a_release_is_made_once_and_changes_with_its_sources(
     monkeypatch.setattr(release, "CHECKOUT", tmp_path)
     monkeypatch.setattr(release, "_download", lambda *_: None)
     said: list[str] = []
-    program = Program(name="hello", lock="none.lock", packages=("hello",), main="import hello\n")
+    program = Artefact(name="hello", lock="none.lock", packages=("hello",), main="import hello\n")
 
     def build(facts: Facts = HERE) -> release.Release:
         return build_release(program, facts, cache=tmp_path / "cache", progress=said.append)
@@ -169,7 +169,7 @@ class Shelf:
         )
         monkeypatch.setattr(release, "CHECKOUT", folder)
         monkeypatch.setattr(release, "_download", self.download)
-        self.program = Program(name="hello", lock="one.lock", packages=("hello",), main="import hello\n")
+        self.program = Artefact(name="hello", lock="one.lock", packages=("hello",), main="import hello\n")
 
     def download(self, folder: Path, *_: object) -> None:
         self.downloads += 1
@@ -272,7 +272,7 @@ def test_pip_that_finds_nothing_is_reported(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("program", "words"), [(RELAY, "-version"), (CERTBOT, "--version")], ids=["relay", "certbot"]
 )
-def test_the_real_releases_run_on_a_bare_python(program: Program, words: str, tmp_path: Path) -> None:
+def test_the_real_releases_run_on_a_bare_python(program: Artefact, words: str, tmp_path: Path) -> None:
     made = build_release(program, HERE, cache=CACHE)
     unpack(made, tmp_path)
     done = subprocess.run(

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import pytest
 
-from lab.delay import Counts, DelayProxy, parse_address, parse_seconds
+from lab.delay import DelayProxy, ProxyCounts, parse_address, parse_seconds
 from lab.delaying import delaying
 
 RTT_S = 0.04
@@ -46,7 +46,7 @@ async def echo(
 
 
 def test_each_question_and_answer_is_a_turn_and_costs_a_round_trip() -> None:
-    async def talk() -> tuple[float, Counts]:
+    async def talk() -> tuple[float, ProxyCounts]:
         async with echo() as far, DelayProxy(far, rtt_s=RTT_S) as proxy:
             start = time.monotonic()
             reader, writer = await asyncio.open_connection(*proxy.address)
@@ -63,7 +63,7 @@ def test_each_question_and_answer_is_a_turn_and_costs_a_round_trip() -> None:
 
 
 def test_chunks_that_wait_for_nothing_are_one_turn() -> None:
-    async def talk() -> Counts:
+    async def talk() -> ProxyCounts:
         async with echo() as far, DelayProxy(far, rtt_s=RTT_S) as proxy:
             reader, writer = await asyncio.open_connection(*proxy.address)
             await asyncio.sleep(1.5 * RTT_S)  # the handshake is over
@@ -80,7 +80,7 @@ def test_chunks_that_wait_for_nothing_are_one_turn() -> None:
 
 
 def test_a_far_end_that_speaks_first_and_a_last_message_are_no_turns() -> None:
-    async def talk() -> Counts:
+    async def talk() -> ProxyCounts:
         async with echo(greeting=b"hello", silent=True) as far, DelayProxy(far, rtt_s=RTT_S) as proxy:
             reader, writer = await asyncio.open_connection(*proxy.address)
             assert await reader.readexactly(5) == b"hello"
@@ -205,10 +205,10 @@ def test_blocking_callers_have_a_thread() -> None:
                 assert caller.recv(4) == b"pong"
         counts = proxy.counts(reset=True)
         assert 2 * RTT_S <= counts.wire_s < 2
-        assert replace(counts, wire_s=0) == Counts(
+        assert replace(counts, wire_s=0) == ProxyCounts(
             connections=1, turns=2, bytes_up=4, bytes_down=4, chunks_up=1, chunks_down=1
         )
-        assert proxy.counts() == Counts()
+        assert proxy.counts() == ProxyCounts()
 
 
 def test_the_program_prints_its_counts_as_json() -> None:

@@ -18,7 +18,7 @@ from relay.core.addresses import network_of
 from relay.core.stats import Rates, Tally, snapshot
 from relay.core.wire import ProtocolError
 from relay.golang import flag
-from relay.http import http11, proxy_header, websocket
+from relay.http import answers, http11, proxy_header, websocket
 from relay.keys import node_key
 from relay.observe import clients, pages
 from tests.relay import vectors as v
@@ -115,7 +115,7 @@ def _converse(pieces: Sequence[bytes], answer: Any) -> tuple[bytes, bool, Any]:
 
 
 def http_requests(data: bytes) -> None:
-    for answer in (http11.answer, http11.answer_plain):
+    for answer in (answers.answer, answers.answer_plain):
         said, closing, upgrade = _converse([data], answer)
         if said.count(b"HTTP/1.1 ") >= http11.MAX_PIPELINED:
             continue  # too many at once, in pieces they are not

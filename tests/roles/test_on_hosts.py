@@ -493,7 +493,8 @@ def test_a_neighbour_that_is_the_default_of_port_80_leaves_the_captive_portal_ch
 
 
 def test_what_the_manual_says_takes_all_of_it_off_a_host(desk: Desk) -> None:
-    manual = (CHECKOUT / "docs" / "OPERATIONS.md").read_text().partition("## Taking it off a host")[2].partition("\n## ")[0]
+    manual = (CHECKOUT / "docs" / "OPERATIONS.md").read_text()
+    manual = manual.partition("## Taking it off a host")[2].partition("\n## ")[0]
     block = "".join(line for line in manual.splitlines(keepends=True) if line.startswith("    "))
     assert block.count("derpfleet") > 10
     desk.stage.run_in("sg1", ["sh"], input=block, check=False)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from relay.http import http11
+from relay.http import answers, http11
 from tests.relay import vectors as v
 
 HOST = b"Host: derp.example.org\r\n"
 
 
-def conversation(answer=http11.answer, **options) -> http11.Conversation:
+def conversation(answer=answers.answer, **options) -> http11.Conversation:
     pages = http11.Pages(v.SERVER, lambda: "now", lambda peer, _forwarded: peer, **options)
     return http11.Conversation(pages, answer, peer="192.0.2.1")
 
@@ -60,7 +60,7 @@ def test_the_short_cut_for_stock_clients_says_what_h11_says(fast, ideal):
     assert http11.match_stock_upgrade(request, switched_off, peer="192.0.2.1") is None
 
 
-@pytest.mark.parametrize("answer", [http11.answer, http11.answer_plain])
+@pytest.mark.parametrize("answer", [answers.answer, answers.answer_plain])
 @pytest.mark.parametrize("target", [b"example.org:443", b"/generate_204", b"/derp"])
 def test_no_client_gets_a_tunnel(answer, target):
     """With any page: h11 would take any 2xx answer for the beginning of one."""
@@ -125,7 +125,7 @@ def test_garbage_is_a_bad_request(garbage):
 
 
 def test_a_way_to_https_that_no_header_may_carry_is_a_bad_request():
-    said = conversation(http11.answer_plain).receive(b"GET / HTTP/1.1\r\nHost: derp\xe9.example.org\r\n\r\n")
+    said = conversation(answers.answer_plain).receive(b"GET / HTTP/1.1\r\nHost: derp\xe9.example.org\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"Location" not in said
 
@@ -152,7 +152,7 @@ def test_an_answer_that_takes_a_while_keeps_its_place():
         return http11.Response(200, b"later")
 
     def answer(request, pages):
-        return later() if request.path == "/later" else http11.answer(request, pages)
+        return later() if request.path == "/later" else answers.answer(request, pages)
 
     talk = conversation(answer)
     said = talk.receive(

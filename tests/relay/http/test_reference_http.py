@@ -5,7 +5,7 @@ See the protocol notes, sections 1.2 to 1.4, 1.7 and 7.
 
 import pytest
 
-from relay.http import http11
+from relay.http import answers, http11
 from tests.relay import vectors as v
 
 CHALLENGE = "X-Tailscale-Challenge"
@@ -18,7 +18,7 @@ def pages(**more):
 def converse(data, *, plain=False, **more):
     """Return the answer: bytes, or the Upgrade."""
     conversation = http11.Conversation(
-        pages(**more), http11.answer_plain if plain else http11.answer, peer="203.0.113.9"
+        pages(**more), answers.answer_plain if plain else answers.answer, peer="203.0.113.9"
     )
     return conversation.receive(data)
 
@@ -80,7 +80,7 @@ def test_bytes_behind_the_request_survive_any_cut(cut):
         b"GET /derp HTTP/1.1\r\nHost: derp.example\r\nDerp-Fast-Start: 1\r\nUpgrade: DERP\r\n\r\n"
         + v.CLIENT_INFO_FRAME
     )
-    conversation = http11.Conversation(pages(), http11.answer, peer="203.0.113.9")
+    conversation = http11.Conversation(pages(), answers.answer, peer="203.0.113.9")
     first = conversation.receive(data[:cut])
     if isinstance(first, http11.Upgrade):
         assert first.rest + data[cut:] == v.CLIENT_INFO_FRAME

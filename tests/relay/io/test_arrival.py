@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from relay.core.stats import Tally
-from relay.http import http11
+from relay.http import answers, http11
 from relay.io.arrival import HTTP_IDLE_S, MAX_UNREAD, Arrival
 from tests.relay import vectors as v
 
@@ -68,7 +68,7 @@ def arrival(office: Office, stream: Connection) -> Arrival:
         cast(Any, stream),
         ("192.0.2.7", 5),
         pages=pages,
-        answer=http11.answer,
+        answer=answers.answer,
         context=None,
         proxied=False,
     )
@@ -104,4 +104,4 @@ def test_a_last_answer_that_no_client_reads_does_not_stay(
     assert stream.ended == ["closed", "aborted"]
     arrival.connection_lost(None)
     assert not office.arrivals
-    assert office.tally.refusals.by_label() == {"too_many_http_requests": 1}, "counted once, whatever comes after it"
+    assert office.tally.refusals.by_label() == {"too_many_http_requests": 1}, "counted once"

@@ -58,7 +58,8 @@ async def test_what_is_published_and_what_must_be_asked_for(table):
     }
     assert headers["Connection"] == "close" and headers["Content-Type"] == "application/json"
     assert get(dns, "?q=secret.example")[0] == {"secret.example": ["203.0.113.3"]}
-    assert get(dns, "?q=log.example")[0] == get(dns, "?q=nobody.example")[0] == get(dns, "?q=gone.example")[0] == document
+    for name in ("log", "nobody", "gone"):
+        assert get(dns, f"?q={name}.example")[0] == document
     assert counts == Counts(
         bootstrap_dns_requests=6,
         bootstrap_dns_unpublished_hits=1,
