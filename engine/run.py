@@ -176,7 +176,7 @@ def converge(
 ) -> Outcome:
     """Make the host as `job.plan` says, or in check mode compare it. Write a log below `runs`.
 
-    When everything is applied, the questions of `job.afterwards` are asked. The outcome's facts then
+    When everything is applied, `job.afterwards` is asked. The outcome's facts then
     hold the answers. `on_session` gets the session as soon as there is one, so that the caller can
     stop it. A resource that fails is in the outcome.
     Raises CacheError, and what Session, compile_plan and the job raise.
