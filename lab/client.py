@@ -216,25 +216,13 @@ class Client:
         self.processes.start(
             server,
             [
-                *self.enter(),
-                sys.executable,
-                "-m",
-                "http.server",
-                "--bind",
-                "127.0.0.1",
-                "--directory",
-                str(served),
-                str(FILE_PORT),
+                *self.enter(), sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory",
+                str(served), str(FILE_PORT),
             ],
         )
         try:
             ready = [
-                "curl",
-                "--silent",
-                "--fail",
-                "--output",
-                "/dev/null",
-                "--head",
+                "curl", "--silent", "--fail", "--output", "/dev/null", "--head",
                 f"http://127.0.0.1:{FILE_PORT}/data",
             ]
             wait_for(
@@ -244,14 +232,8 @@ class Client:
             )
             received, began = other.folder / "received", time.monotonic()
             fetch = [
-                "curl",
-                "--silent",
-                "--show-error",
-                "--fail",
-                "--max-time",
-                f"{timeout_s:g}",
-                "--socks5-hostname",
-                f"127.0.0.1:{SOCKS_PORT}",
+                "curl", "--silent", "--show-error", "--fail", "--max-time", f"{timeout_s:g}",
+                "--socks5-hostname", f"127.0.0.1:{SOCKS_PORT}",
             ]
             other.run(
                 [*fetch, "--output", str(received), f"http://{self.ipv4}:{FILE_PORT}/data"],

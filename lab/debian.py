@@ -36,6 +36,11 @@ SETUP = (
     # No apt runs by itself at a random time; a test that wants a busy apt starts one.
     "systemctl disable --quiet apt-daily.timer apt-daily-upgrade.timer",
 )
+# Packages follow. It asks nothing.
+INSTALL = (
+    *("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install"),
+    *("-q", "-y", "--no-install-recommends"),
+)
 CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 OWN_CAS = Path("/usr/local/share/ca-certificates")
 ARCHIVES = Path("var/cache/apt/archives")

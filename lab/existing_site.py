@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lab.certificates import make_server_certificate
+from lab.debian import INSTALL
 from lab.lab import Lab
 from lab.process import wait_for
 
@@ -48,19 +49,7 @@ def install(lab: Lab, host: str, domain: str, *, default: bool = False, http2: b
     there, text = lab.hosts[host], f"The site of {domain}, which was here first.\n"
     if there.run(["sh", "-c", "command -v nginx"], check=False).returncode != 0:
         there.run(["apt-get", "update", "-q"], timeout_s=120)
-        there.run(
-            [
-                "env",
-                "DEBIAN_FRONTEND=noninteractive",
-                "apt-get",
-                "install",
-                "-q",
-                "-y",
-                "--no-install-recommends",
-                "nginx",
-            ],
-            timeout_s=300,
-        )
+        there.run([*INSTALL, "nginx"], timeout_s=300)
     authority, certificate, key = make_server_certificate(domain, lab.topology.ipv4(host))
     there.write(
         {f"var/www/{domain}/index.html": text, f"etc/ssl/{domain}/fullchain.pem": certificate.decode()}

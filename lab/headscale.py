@@ -66,13 +66,7 @@ class Headscale:
         self.host.run(["chown", "headscale:", "/etc/headscale/tls.key"])
         self.host.run(["systemctl", "enable", "--quiet", "--now", "headscale"])
         health = [
-            "curl",
-            "--silent",
-            "--fail",
-            "--insecure",
-            "--max-time",
-            "1",
-            f"https://127.0.0.1:{PORT}/health",
+            "curl", "--silent", "--fail", "--insecure", "--max-time", "1", f"https://127.0.0.1:{PORT}/health",
         ]
         wait_for(
             lambda: self.host.run(health, check=False).returncode == 0,
@@ -102,13 +96,7 @@ class Headscale:
         They have the form of its debug page: region_id, region_name, nodes and more.
         """
         page = [
-            "curl",
-            "--silent",
-            "--fail",
-            "--max-time",
-            "2",
-            "-H",
-            "Accept: application/json",
+            "curl", "--silent", "--fail", "--max-time", "2", "-H", "Accept: application/json",
             "http://127.0.0.1:9090/debug/derp",
         ]
         found: dict[str, object] = json.loads(self.host.run(page).stdout)["regions"]

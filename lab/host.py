@@ -124,17 +124,7 @@ class Host:
             "--link-journal=no", "--console=pipe", "--capability=all", "--system-call-filter=@keyring bpf",
             *([] if cgroup.systemd_is_init() else ["--keep-unit"]), "--boot",
         ]  # fmt: skip
-        launch = [
-            "unshare",
-            "--mount",
-            "--propagation",
-            "slave",
-            "sh",
-            "-c",
-            LAUNCH,
-            "sh",
-            " ".join(map(str, groups)),
-        ]
+        launch = [*netns.IN_OWN_MOUNTS, "sh", "-c", LAUNCH, "sh", " ".join(map(str, groups))]
         # Its own /proc/sys/net is writable, as on a real machine; the rest of /proc/sys is this
         # machine's.
         settings = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}

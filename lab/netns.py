@@ -35,6 +35,7 @@ from lab.topology import (
 
 WAY_OUT = "way-out"
 FOLDER = Path("/run/netns")
+IN_OWN_MOUNTS = ("unshare", "--mount", "--propagation", "slave")
 
 
 def choose(root: Path, servers: list[str]) -> Topology:
@@ -66,18 +67,7 @@ def make(topology: Topology, processes: Processes) -> None:
     _make_namespace(name)
     run(["ip", "-n", name, "link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0"])
     for at in (DNS_AT, ACME_AT):
-        run(
-            [
-                "ip",
-                "-n",
-                name,
-                "address",
-                "add",
-                f"{topology.address(at)}/{topology.network.prefixlen}",
-                "dev",
-                BRIDGE,
-            ]
-        )
+        _add_address(topology, at, name, BRIDGE)
         run(["ip", "-n", name, "address", "add", f"{INNER_NETWORK_6[at]}/64", "dev", BRIDGE, "nodad"])
     run(["ip", "-n", name, "link", "set", BRIDGE, "up"])
     _forward(name)
@@ -158,16 +148,7 @@ def inside(namespace: str, etc: Path) -> list[str]:
     those in /etc."""
     script = 'for f in "$0"/*; do mount --bind "$f" "/etc/${f##*/}" || exit 125; done; exec "$@"'
     return [
-        "nsenter",
-        f"--net={FOLDER / namespace}",
-        "unshare",
-        "--mount",
-        "--propagation",
-        "slave",
-        "sh",
-        "-c",
-        script,
-        str(etc),
+        "nsenter", f"--net={FOLDER / namespace}", *IN_OWN_MOUNTS, "sh", "-c", script, str(etc),
     ]
 
 
@@ -191,19 +172,13 @@ def _plug_in(topology: Topology, name: str, part: str, at: int) -> None:
     execute(["ip", "-n", lab, "link", "delete", f"v-{part}"], check=False)
     run(["ip", "-n", lab, "link", "add", f"v-{part}", "type", "veth", "peer", "name", "eth0", "netns", name])
     run(["ip", "-n", lab, "link", "set", f"v-{part}", "master", BRIDGE, "up"])
-    run(
-        [
-            "ip",
-            "-n",
-            name,
-            "address",
-            "add",
-            f"{topology.address(at)}/{topology.network.prefixlen}",
-            "dev",
-            "eth0",
-        ]
-    )
+    _add_address(topology, at, name, "eth0")
     run(["ip", "-n", name, "link", "set", "eth0", "up"])
+
+
+def _add_address(topology: Topology, at: int, namespace: str, device: str) -> None:
+    address = f"{topology.address(at)}/{topology.network.prefixlen}"
+    run(["ip", "-n", namespace, "address", "add", address, "dev", device])
 
 
 def _forward(namespace: str) -> None:

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import artefacts.process
 from lab.errors import LabError
 
 T = TypeVar("T")
 START_TIMEOUT_S = 5.0
-DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM", "--")
 MARK = "DERPFLEET_LAB_PROCESS"
 
 
@@ -43,19 +43,9 @@ def execute(
     It ends with this process: a command whose lab was killed writes nothing into the next lab.
     """
     what = what or f"{Path(argv[0]).name} failed"
-    try:
-        done = subprocess.run(
-            [*DIES_WITH_PARENT, *argv],
-            input=input,
-            timeout=timeout_s,
-            env=environment,
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise LabError(what, where=shlex.join(argv), why=f"it did not end within {timeout_s:g} s") from None
+    done = artefacts.process.execute(
+        argv, error=LabError, what=what, timeout_s=timeout_s, input=input, environment=environment, cwd=cwd
+    )
     if check and done.returncode != 0:
         raise LabError(what, where=shlex.join(argv), why=(done.stderr.strip() or done.stdout.strip())[-800:])
     return done

@@ -82,15 +82,7 @@ def table(runs: Runs, kind: str) -> str:
     """Return a Markdown table of the best run (in brackets the median); each × compares with the
     first tool's."""
     heads = (
-        "tool",
-        "program s",
-        "×",
-        "on the wire s",
-        "×",
-        "turns",
-        "×",
-        "KiB sent",
-        "KiB received",
+        "tool", "program s", "×", "on the wire s", "×", "turns", "×", "KiB sent", "KiB received",
         "controller CPU s",
     )
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]

@@ -58,14 +58,8 @@ def main() -> None:
         f"{os.getloadavg()[2]:.1f}\n"
     )
     heads = (
-        "run",
-        "wall s",
-        "controller CPU s",
-        "CPU s per host",
-        "of which start-up",
-        "memory MiB",
-        "turns per host",
-        "KiB per host",
+        "run", "wall s", "controller CPU s", "CPU s per host", "of which start-up", "memory MiB",
+        "turns per host", "KiB per host",
     )
     print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads))
     with ExitStack() as stack:
@@ -103,14 +97,9 @@ def row(run: int, cost: dict[str, Any], counts: list[Counts]) -> list[str]:
         raise RuntimeError(f"a no-op changed {cost['changed']} resources")
     hosts, size = len(counts), sum(count.bytes_up + count.bytes_down for count in counts)
     return [
-        f"{run}",
-        f"{cost['wall_s']:.1f}",
-        f"{cost['cpu_s']:.2f}",
-        f"{cost['cpu_s'] / hosts:.3f}",
-        f"{cost['start_cpu_s']:.2f}",
-        f"{cost['memory_kib'] / 1024:.0f}",
-        f"{max(count.turns for count in counts)}",
-        f"{size / hosts / 1024:.0f}",
+        f"{run}", f"{cost['wall_s']:.1f}", f"{cost['cpu_s']:.2f}", f"{cost['cpu_s'] / hosts:.3f}",
+        f"{cost['start_cpu_s']:.2f}", f"{cost['memory_kib'] / 1024:.0f}",
+        f"{max(count.turns for count in counts)}", f"{size / hosts / 1024:.0f}",
     ]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from bench.relay import certs
 from inventory.checkout import CHECKOUT
@@ -87,13 +88,7 @@ class Running:
 
     def generator_flags(self) -> list[str]:
         flags = [
-            "-addr",
-            self.address,
-            "-name",
-            HOST,
-            "-ca",
-            str(self.ca or ""),
-            "-stun",
+            "-addr", self.address, "-name", HOST, "-ca", str(self.ca or ""), "-stun",
             f"127.0.0.1:{self.stun_port}",
         ]
         return [*flags, "-debug", ",".join(self.debug)]
@@ -138,12 +133,17 @@ def running(
         _await_ready(target, ready_s)
         yield target
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
+
+
+def stop(process: subprocess.Popen[Any], timeout_s: float = 15) -> None:
+    """Ask the process to end, and kill it if it does not end in time."""
+    process.terminate()
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def free_port(kind: int) -> int:

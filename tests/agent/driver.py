@@ -32,15 +32,8 @@ from tests.support.sshd import Sshd
 
 FAKES = Path(__file__).parent / "fakes"
 WRITTEN = (
-    "etc/relay",
-    "etc/relay.nft",
-    "etc/sysctl.d",
-    "etc/systemd",
-    "etc/passwd",
-    "etc/group",
-    "srv",
-    "var/lib/derpfleet",
-    "var/fake",
+    "etc/relay", "etc/relay.nft", "etc/sysctl.d", "etc/systemd", "etc/passwd", "etc/group", "srv",
+    "var/lib/derpfleet", "var/fake",
 )
 LOOKED_AT = ("etc", "srv", "var/lib/derpfleet", "var/fake")
 HISTORY = ("var/lib/derpfleet/journal/", "var/lib/derpfleet/backups/")

@@ -98,12 +98,7 @@ def state(stage: lab.Lab, host: str) -> str:
 def installed(stage: lab.Lab, host: str) -> set[str]:
     """Return those of nginx, nginx-common and nftables that are installed whole on a host."""
     asked = [
-        "dpkg-query",
-        "--show",
-        "--showformat",
-        "${Package} ${db:Status-Status}\n",
-        "nginx",
-        "nginx-common",
+        "dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", "nginx", "nginx-common",
         "nftables",
     ]
     lines = stage.run_in(host, asked, check=False).stdout.splitlines()
@@ -221,14 +216,7 @@ def name_in(text: str) -> str:
 def page(stage: lab.Lab, domain: str) -> tuple[int, str]:
     """Return status and text of a site on sg1."""
     fetch = [
-        "curl",
-        "--silent",
-        "--insecure",
-        "--max-time",
-        "5",
-        "--write-out",
-        "\n%{http_code}",
-        "--resolve",
+        "curl", "--silent", "--insecure", "--max-time", "5", "--write-out", "\n%{http_code}", "--resolve",
     ]
     found = stage.run_in(
         "controller",

@@ -91,16 +91,8 @@ def test_manual_certificate_whose_key_is_shown_nowhere(
     ]
     assert inside not in desk.stage.run_in("hk1", ["journalctl", "--no-pager"]).stdout
     where = [
-        "grep",
-        "--recursive",
-        "--files-with-matches",
-        "--fixed-strings",
-        "--",
-        inside,
-        "/etc",
-        "/opt",
-        "/tmp",
-        "/var",
+        "grep", "--recursive", "--files-with-matches", "--fixed-strings", "--", inside, "/etc", "/opt",
+        "/tmp", "/var",
     ]
     holders = desk.stage.run_in("hk1", where, check=False).stdout.split()
     assert "/etc/derpfleet/certificates/hk1.derp.lab/privkey.pem" in holders

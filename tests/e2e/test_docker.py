@@ -16,6 +16,7 @@ import pytest
 
 import lab
 from lab.certificates import make_server_certificate
+from lab.debian import INSTALL
 from lab.process import wait_for
 from lab.topology import HOSTS
 from tests.e2e.desk import CHECKOUT, Desk
@@ -42,27 +43,12 @@ program.run()
 @pytest.fixture(scope="module")
 def registry(stage: lab.Lab) -> str:
     """Debian's docker-registry on hs1, with https that the lab's hosts trust."""
-    install = [
-        "env",
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "install",
-        "-q",
-        "-y",
-        "--no-install-recommends",
-        "docker-registry",
-    ]
     stage.run_in("hs1", ["apt-get", "update", "-q"], timeout_s=120)
-    stage.run_in("hs1", install, timeout_s=300)
+    stage.run_in("hs1", [*INSTALL, "docker-registry"], timeout_s=300)
     stage.run_in("hs1", ["sh", "-c", "cat >/etc/docker/registry/config.yml"], input=REGISTRY_CONFIG)
     for name, mode in (("tls.pem", "0644"), ("tls.key", "0600")):
         copy = [
-            "install",
-            "-o",
-            "docker-registry",
-            "-m",
-            mode,
-            f"/etc/headscale/{name}",
+            "install", "-o", "docker-registry", "-m", mode, f"/etc/headscale/{name}",
             f"/etc/docker/registry/{name}",
         ]
         stage.run_in("hs1", copy)

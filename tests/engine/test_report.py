@@ -86,13 +86,7 @@ def test_in_a_check_the_lines_of_several_hosts_are_not_mixed(shown: io.StringIO)
     out.counts("sg1", counts, checking=True, seconds=1.0)
     out.failure(DerpfleetError("lost", host="hk1"))
     assert [line.split()[0] for line in shown.getvalue().splitlines()] == [
-        "+one",
-        "sg1",
-        "sg1",
-        "+one",
-        "hk1",
-        "hk1",
-        "what",
+        "+one", "sg1", "sg1", "+one", "hk1", "hk1", "what",
     ]
 
 

@@ -29,16 +29,8 @@ def start(lab: Lab, name: str) -> None:
     )
     verify = ["-verify-client-url", f"{lab.headscale.url}/verify", "-verify-client-url-fail-open=false"]
     serve = [
-        "derper",
-        "-c",
-        "/var/lib/derper.key",
-        "-hostname",
-        host.spec.domain,
-        "-certmode",
-        "manual",
-        "-certdir",
-        "/etc/derper",
-        *verify,
+        "derper", "-c", "/var/lib/derper.key", "-hostname", host.spec.domain, "-certmode", "manual",
+        "-certdir", "/etc/derper", *verify,
     ]
     host.run(["systemd-run", "--quiet", "--unit=derper", "--collect", *serve])
 

@@ -214,12 +214,7 @@ def test_blocking_callers_have_a_thread() -> None:
 def test_the_program_prints_its_counts_as_json() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         argv = [
-            sys.executable,
-            "-m",
-            "lab.delay",
-            "--to",
-            f"127.0.0.1:{server.getsockname()[1]}",
-            "--rtt",
+            sys.executable, "-m", "lab.delay", "--to", f"127.0.0.1:{server.getsockname()[1]}", "--rtt",
             "20ms",
         ]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as program:

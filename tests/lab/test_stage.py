@@ -19,14 +19,8 @@ RELAY_HOSTS = [name for name, spec in HOSTS.items() if spec.kind == "relay"]
 
 def ssh(lab: Lab, user: str, host: str, command: str, *, input: str | None = None) -> str:
     strict = [
-        "-o",
-        f"UserKnownHostsFile={lab.known_hosts}",
-        "-o",
-        "StrictHostKeyChecking=yes",
-        "-o",
-        "BatchMode=yes",
-        "-i",
-        str(lab.ssh_key),
+        "-o", f"UserKnownHostsFile={lab.known_hosts}", "-o", "StrictHostKeyChecking=yes", "-o",
+        "BatchMode=yes", "-i", str(lab.ssh_key),
     ]
     return lab.run_in(
         "controller", ["ssh", "-F", "none", *strict, f"{user}@{host}.derp.lab", command], input=input

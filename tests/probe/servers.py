@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.relay.servers import stop
 from fleet.shared.parts import deploy_part
 from inventory.model import Host, Region
 from probe.target import Target
@@ -56,12 +57,7 @@ def program(argv: Sequence[str], log: Path, port: int) -> Iterator[subprocess.Po
             time.sleep(0.02)
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
 
 
 @dataclass(frozen=True)
@@ -78,15 +74,8 @@ def backend(command: Sequence[str], folder: Path, *flags: str) -> Iterator[Backe
     folder.mkdir(parents=True, exist_ok=True)
     port, stun = free_port(), free_port(socket.SOCK_DGRAM)
     argv = [
-        *command,
-        "-a",
-        f"{LOOPBACK}:{port}",
-        "-hostname",
-        DOMAIN,
-        "-c",
-        str(folder / "relay.key"),
-        "-http-port",
-        "-1",
+        *command, "-a", f"{LOOPBACK}:{port}", "-hostname", DOMAIN, "-c", str(folder / "relay.key"),
+        "-http-port", "-1",
     ]
     with program([*argv, "-stun", "-stun-port", str(stun), *flags], folder / "relay.log", port):
         yield Backend(port, stun)

@@ -41,12 +41,7 @@ def test_addresses_of_relays(address: str, domain: str, port: int) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "",
-        ":443",
-        "https://relay.example.org",
-        "relay.example.org/derp",
-        "relay:port",
-        "me@relay:443",
+        "", ":443", "https://relay.example.org", "relay.example.org/derp", "relay:port", "me@relay:443",
         "a:70000",
     ],
 )

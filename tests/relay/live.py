@@ -283,3 +283,11 @@ def eventually(condition: Callable[[], bool], within_s: float = 5) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s} s"
         time.sleep(0.02)
+
+
+def read_to_end(sock: socket.socket) -> None:
+    """Read until the relay closes or resets the connection, and close it."""
+    with suppress(OSError):
+        while sock.recv(65536):
+            pass
+    sock.close()

@@ -89,7 +89,7 @@ def namespaces(folder: Path) -> Iterator[Namespaces]:
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            stack.callback(_end, holder)
+            stack.callback(servers.stop, holder)
             assert holder.stdout is not None and holder.stdout.readline() == "up\n"
             holder.stdout.close()
             spaces.holders[name] = holder.pid
@@ -99,17 +99,7 @@ def namespaces(folder: Path) -> Iterator[Namespaces]:
         for n, name in enumerate(NODES, start=1):
             peer = str(spaces.holders[name])
             spaces.must(
-                "srv",
-                "ip",
-                "link",
-                "add",
-                f"to-{name}",
-                "type",
-                "veth",
-                "peer",
-                "name",
-                "eth0",
-                "netns",
+                "srv", "ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns",
                 peer,
             )
             for where, device, last in (("srv", f"to-{name}", 1), (name, "eth0", 2)):
@@ -117,15 +107,6 @@ def namespaces(folder: Path) -> Iterator[Namespaces]:
                 spaces.must(where, "ip", "link", "set", device, "up")
             spaces.must(name, "ip", "route", "add", "default", "via", f"10.99.{n}.1")
         yield spaces
-
-
-def _end(process: subprocess.Popen[Any]) -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 @dataclass
@@ -145,26 +126,12 @@ class Tailnet:
     def start_relay(self, *flags: str) -> None:
         """Start the relay on 443 and 3478 of srv, on every address."""
         argv = [
-            *self.server.argv,
-            "-a",
-            ":443",
-            "-hostname",
-            servers.HOST,
-            "-certmode",
-            "manual",
-            "-certdir",
+            *self.server.argv, "-a", ":443", "-hostname", servers.HOST, "-certmode", "manual", "-certdir",
             str(self.folder / "certs"),
         ]
         argv += [
-            "-c",
-            str(self.folder / "relay.json"),
-            "-http-port",
-            "80",
-            "-stun",
-            "-stun-port",
-            "3478",
-            *self.server.flags,
-            *flags,
+            "-c", str(self.folder / "relay.json"), "-http-port", "80", "-stun", "-stun-port", "3478",
+            *self.server.flags, *flags,
         ]
         self.relay = self.start("srv", "relay", argv, self.server.env)
         probe = ("curl", "-fsS", "-m1", "--cacert", str(self.ca), f"https://{servers.HOST}/derp/probe")
@@ -174,7 +141,7 @@ class Tailnet:
         assert self.relay is not None
         if kill:
             self.relay.kill()
-        _end(self.relay)
+        servers.stop(self.relay)
 
     @property
     def ca(self) -> Path:
@@ -269,7 +236,7 @@ class Tailnet:
             process = subprocess.Popen(
                 [*self.spaces.inside(where), *argv], env={**os.environ, **(env or {})}, stdout=log, stderr=log
             )
-        self.stack.callback(_end, process)
+        self.stack.callback(servers.stop, process)
         return process
 
     def _await(self, ready: Any, name: str) -> None:

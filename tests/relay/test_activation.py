@@ -62,15 +62,8 @@ class Manager:
         if watchdog_s:
             environ["WATCHDOG_USEC"] = str(int(watchdog_s * 1e6))
         argv = [
-            "-a",
-            f"127.0.0.1:{self.port}",
-            "-stun-port",
-            str(self.udp.getsockname()[1]),
-            "-c",
-            "key",
-            "-drain",
-            "1s",
-            *flags,
+            "-a", f"127.0.0.1:{self.port}", "-stun-port", str(self.udp.getsockname()[1]), "-c", "key",
+            "-drain", "1s", *flags,
         ]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -22,7 +22,7 @@ from bench.relay import servers
 from relay import client as derp
 from relay.core import stun, wire
 from relay.http import websocket
-from tests.relay.live import HungUp, Live, Steady, eventually, relay
+from tests.relay.live import HungUp, Live, Steady, eventually, read_to_end, relay
 
 UPGRADE = (
     f"GET /derp HTTP/1.1\r\nHost: {servers.HOST}\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n\r\n".encode()
@@ -113,12 +113,7 @@ def test_a_client_info_of_1_mb(live: Live, undisturbed: None) -> None:
         sock.sendall(UPGRADE)
         with suppress(OSError):
             sock.sendall(wire.HEADER.pack(wire.CLIENT_INFO, 1 << 20) + bytes(1 << 20))
-        try:
-            while sock.recv(65536):
-                pass
-        except OSError:
-            pass
-        sock.close()
+        read_to_end(sock)
     eventually(lambda: _refused(live, before, "bad_client_info_length") == 20)
     assert live.usage().rss - used < 5_000_000
 

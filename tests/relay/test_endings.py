@@ -17,7 +17,7 @@ from bench.relay import servers
 from relay import client as derp
 from relay.core import wire
 from relay.core.handshake import make_private_key
-from tests.relay.live import Live, Peer, eventually, relay
+from tests.relay.live import Live, Peer, eventually, read_to_end, relay
 
 TIMEOUT_S = 1.5  # -handshake-timeout of the relay under test
 REQUEST = (
@@ -107,12 +107,7 @@ def _half_close(sock: socket.socket) -> None:
     """Send FIN without reading on; over TLS without its farewell."""
     socket.socket.shutdown(sock, socket.SHUT_WR)
     sock.settimeout(10)
-    try:
-        while sock.recv(65536):
-            pass
-    except OSError:
-        pass
-    sock.close()
+    read_to_end(sock)
 
 
 def _open_files(live: Live) -> int:

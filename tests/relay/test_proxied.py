@@ -64,12 +64,7 @@ def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Li
     """
     port = servers.free_port(socket.SOCK_STREAM)
     flags = [
-        "-trusted-proxies",
-        PROXY,
-        "-proxy-protocol",
-        "-connections-per-address",
-        "2",
-        "-metrics-listen",
+        "-trusted-proxies", PROXY, "-proxy-protocol", "-connections-per-address", "2", "-metrics-listen",
         f"127.0.0.1:{port}",
     ]
     with live.relay(tmp_path, *flags, tls=request.param) as relay:

@@ -64,26 +64,13 @@ def test_a_file_between_them(joined: Tailnet) -> None:
         "b",
         "www",
         [
-            "python3",
-            "-m",
-            "http.server",
-            "--bind",
-            "127.0.0.1",
-            "--directory",
-            str(joined.folder / "www"),
+            "python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(joined.folder / "www"),
             "8000",
         ],
     )
     address = joined.must("b", "ip", "-4").strip()
     fetch = (
-        "curl",
-        "-fsS",
-        "-m",
-        "30",
-        "--retry",
-        "10",
-        "--retry-all-errors",
-        "--socks5-hostname",
+        "curl", "-fsS", "-m", "30", "--retry", "10", "--retry-all-errors", "--socks5-hostname",
         "127.0.0.1:1055",
     )
     joined.spaces.must(

@@ -24,12 +24,7 @@ def resources(case: str) -> dict[str, dict[str, object]]:
 
 def test_the_key_is_dockers(tmp_path: Path) -> None:
     argv = [
-        "gpg",
-        "--homedir",
-        str(tmp_path),
-        "--batch",
-        "--with-colons",
-        "--show-keys",
+        "gpg", "--homedir", str(tmp_path), "--batch", "--with-colons", "--show-keys",
         str(CHECKOUT / "files" / "docker.asc"),
     ]
     out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout

@@ -94,16 +94,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     challenge.mkdir(parents=True)
     (challenge / "token").write_text("token.thumbprint")
     make = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-subj",
-        f"/CN={DOMAIN}",
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-subj", f"/CN={DOMAIN}",
     ]
     make += [
         "-addext",
@@ -117,14 +109,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     conf, binary = write_configuration(folder, host), program("nginx", "nginx")
     subprocess.run([binary, "-t", "-q", "-p", str(folder), "-c", str(conf)], check=True)
     flags = [
-        "-a",
-        f"127.0.0.1:{backend}",
-        "-http-port",
-        "-1",
-        "-stun=false",
-        "-hostname",
-        DOMAIN,
-        "-c",
+        "-a", f"127.0.0.1:{backend}", "-http-port", "-1", "-stun=false", "-hostname", DOMAIN, "-c",
         str(folder / "key.json"),
     ]
     relay = subprocess.Popen(

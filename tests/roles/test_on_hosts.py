@@ -150,31 +150,12 @@ def test_a_host_whose_own_iptables_rejects_is_refused_with_the_commands_and_not_
     assert desk.invoke("check", "--host", "hk1").code == 10
     assert run(desk, "hk1", "nft", "--stateless", "list", "ruleset") == tables
     run(
-        desk,
-        "hk1",
-        "iptables",
-        "-A",
-        "INPUT",
-        "-m",
-        "conntrack",
-        "--ctstate",
-        "RELATED,ESTABLISHED",
-        "-j",
+        desk, "hk1", "iptables", "-A", "INPUT", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j",
         "ACCEPT",
     )
     run(desk, "hk1", "iptables", "-A", "INPUT", "-p", "tcp", "--dport", "22", "-j", "ACCEPT")
     run(
-        desk,
-        "hk1",
-        "iptables",
-        "-A",
-        "INPUT",
-        "!",
-        "-i",
-        "lo",
-        "-j",
-        "REJECT",
-        "--reject-with",
+        desk, "hk1", "iptables", "-A", "INPUT", "!", "-i", "lo", "-j", "REJECT", "--reject-with",
         "icmp-host-prohibited",
     )
     try:
@@ -268,12 +249,7 @@ def test_the_distributions_certbot_does_as_well(desk: Desk) -> None:
     acme = yaml.safe_load(desk.stage.site_file.read_text())["defaults"]["certificate"]
     site(desk, "hk1", {"certificate": {**acme, "certbot": "distribution"}})
     run(
-        desk,
-        "hk1",
-        "rm",
-        "-rf",
-        "/etc/letsencrypt/live",
-        "/etc/letsencrypt/renewal",
+        desk, "hk1", "rm", "-rf", "/etc/letsencrypt/live", "/etc/letsencrypt/renewal",
         "/etc/letsencrypt/archive",
     )
     ran = desk.invoke("deploy", "--host", "hk1")
@@ -319,13 +295,7 @@ def test_an_image_is_pulled_from_a_registry_by_its_digest(desk: Desk) -> None:
     run(desk, "hk1", "systemctl", "disable", "--now", "docker-registry")
     run(desk, "hk1", "sh", "-c", f"echo '{REGISTRY}' > /etc/docker/registry/mine.yml")
     run(
-        desk,
-        "hk1",
-        "systemd-run",
-        "--quiet",
-        "--unit=registry",
-        "docker-registry",
-        "serve",
+        desk, "hk1", "systemd-run", "--quiet", "--unit=registry", "docker-registry", "serve",
         "/etc/docker/registry/mine.yml",
     )
     wait_for(lambda: "127.0.0.1:5000" in run(desk, "hk1", "ss", "-Hltn"), timeout_s=10, what="no registry")

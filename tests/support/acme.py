@@ -64,13 +64,7 @@ def pebble(folder: Path, *, moody: bool = False) -> Iterator[Pebble]:
     tried = {"PEBBLE_VA_SLEEPTIME": "2", "PEBBLE_WFE_NONCEREJECT": "15", "PEBBLE_AUTHZREUSE": "0"}
     off = [word for name in ("http01", "https01", "tlsalpn01") for word in (f"-{name}", "")]
     names = [
-        "pebble-challtestsrv",
-        "-defaultIPv4",
-        "127.0.0.1",
-        "-defaultIPv6",
-        "",
-        "-dns01",
-        f"127.0.0.1:{dns}",
+        "pebble-challtestsrv", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-dns01", f"127.0.0.1:{dns}",
         *off,
     ]
     programs = [

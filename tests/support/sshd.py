@@ -86,14 +86,7 @@ class Sshd:
         }
         flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
         return [
-            "ssh",
-            "-F",
-            "none",
-            "-p",
-            str(self.port),
-            "-i",
-            str(self.key),
-            *flags,
+            "ssh", "-F", "none", "-p", str(self.port), "-i", str(self.key), *flags,
             f"{account}@{self.address}",
         ]
 

@@ -42,13 +42,7 @@ def net() -> Iterator[Tailnet]:
 def metrics(net: Tailnet) -> str:
     """Return the relay's own page, asked for from its host's loopback."""
     return net.spaces.must(
-        "srv",
-        "curl",
-        "-fsS",
-        "--cacert",
-        str(net.ca),
-        "--resolve",
-        f"{servers.HOST}:443:127.0.0.1",
+        "srv", "curl", "-fsS", "--cacert", str(net.ca), "--resolve", f"{servers.HOST}:443:127.0.0.1",
         f"https://{servers.HOST}/metrics",
     )
 
@@ -75,14 +69,8 @@ def test_nodes_come_in_strangers_do_not_and_the_deleted_go(net: Tailnet, who: st
     eventually(net, f'relay_admissions{{reason="{reason}_{yes}"}} ')
 
     stranger = net.spaces.run(
-        "srv",
-        "env",
-        f"SSL_CERT_FILE={net.ca}",
-        f"PYTHONPATH={CHECKOUT}",
-        sys.executable,
-        "-m",
-        "relay.selftest",
-        f"https://{servers.HOST}",
+        "srv", "env", f"SSL_CERT_FILE={net.ca}", f"PYTHONPATH={CHECKOUT}", sys.executable, "-m",
+        "relay.selftest", f"https://{servers.HOST}",
     )
     assert stranger.returncode == 1 and "the relay hung up" in stranger.stderr, stranger
     eventually(net, f'relay_admissions{{reason="{reason}_{no}"}} 1')

@@ -243,15 +243,8 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path, monkeypatch: pyt
 def test_workers_that_cannot_start_say_why(tmp_path: Path) -> None:
     with relay(tmp_path, tls=False) as live:
         argv = [
-            sys.executable,
-            "-m",
-            "relay",
-            "-a",
-            f"127.0.0.1:{live.running.port}",
-            "-c",
-            str(tmp_path / "key.json"),
-            "-workers",
-            "2",
+            sys.executable, "-m", "relay", "-a", f"127.0.0.1:{live.running.port}", "-c",
+            str(tmp_path / "key.json"), "-workers", "2",
         ]
         ended = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 1

@@ -104,17 +104,7 @@ def test_the_fields_are_derpers(room):
 @pytest.mark.parametrize(
     "sort",
     [
-        "key",
-        "-key",
-        "ip",
-        "-ip",
-        "conn",
-        "-conn",
-        "connected",
-        "-connected",
-        "rx",
-        "-tx",
-        "rxpkts",
+        "key", "-key", "ip", "-ip", "conn", "-conn", "connected", "-connected", "rx", "-tx", "rxpkts",
         "-txpkts",
     ],
 )

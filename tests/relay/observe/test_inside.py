@@ -108,14 +108,8 @@ def test_a_relay_that_cannot_start_says_why_in_one_line(tmp_path: Path, flags: l
     )
     (tmp_path / "junk").write_text("junk")
     argv = [
-        sys.executable,
-        "-m",
-        "relay",
-        "-a",
-        f"127.0.0.1:{servers.free_port(socket.SOCK_STREAM)}",
-        "-http-port",
-        "-1",
-        "-stun=false",
+        sys.executable, "-m", "relay", "-a", f"127.0.0.1:{servers.free_port(socket.SOCK_STREAM)}",
+        "-http-port", "-1", "-stun=false",
     ]
     argv += ["-hostname", servers.HOST, "-certmode", "manual", "-certdir", "certs", "-c", "key", *flags]
     done = subprocess.run(

@@ -82,13 +82,7 @@ def test_problems_show():
 
 def test_numbers_are_written_as_prometheus_reads_them():
     assert [metrics._number(v) for v in (3, 3.0, 0.5, float("inf"), float("-inf"), float("nan"), True)] == [
-        "3",
-        "3",
-        "0.5",
-        "+Inf",
-        "-Inf",
-        "NaN",
-        "1",
+        "3", "3", "0.5", "+Inf", "-Inf", "NaN", "1",
     ]
 
 

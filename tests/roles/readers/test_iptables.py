@@ -70,13 +70,10 @@ def test_what_oracle_closes_is_closed() -> None:
 @pytest.mark.parametrize(
     "accept",
     [
-        "-p tcp -m tcp --dport 443 -j ACCEPT",
-        "-p tcp -m multiport --dports 80,443 -j ACCEPT",
+        "-p tcp -m tcp --dport 443 -j ACCEPT", "-p tcp -m multiport --dports 80,443 -j ACCEPT",
         "-p tcp -m multiport --dports 80,400:500 -j ACCEPT",
-        "-p tcp -m state --state NEW -m tcp --dport 443 -j ACCEPT",
-        "-p 6 -j ACCEPT",
-        '-m comment --comment "all -j DROP" -j ACCEPT',
-        "! -i lo -j ACCEPT",
+        "-p tcp -m state --state NEW -m tcp --dport 443 -j ACCEPT", "-p 6 -j ACCEPT",
+        '-m comment --comment "all -j DROP" -j ACCEPT', "! -i lo -j ACCEPT",
     ],
 )
 def test_an_accept_in_front_opens(accept: str) -> None:
@@ -89,14 +86,10 @@ def test_an_accept_in_front_opens(accept: str) -> None:
 @pytest.mark.parametrize(
     "rule",
     [
-        "-p tcp -m tcp --dport 444 -j ACCEPT",
-        "-p udp -m udp --dport 443 -j ACCEPT",
-        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-        "-i wg0 -j ACCEPT",
-        "-j LOG --log-prefix \"a word: \" --log-level 7",
-        "-m limit --limit 5/min -j DROP",
-        "-s 203.0.113.0/24 -j DROP",
-        "-m conntrack --ctstate INVALID -j DROP",
+        "-p tcp -m tcp --dport 444 -j ACCEPT", "-p udp -m udp --dport 443 -j ACCEPT",
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-i wg0 -j ACCEPT",
+        "-j LOG --log-prefix \"a word: \" --log-level 7", "-m limit --limit 5/min -j DROP",
+        "-s 203.0.113.0/24 -j DROP", "-m conntrack --ctstate INVALID -j DROP",
     ],
 )  # fmt: skip
 def test_what_says_nothing_about_a_strangers_first_packet_leaves_the_policy(rule: str) -> None:
@@ -107,14 +100,9 @@ def test_what_says_nothing_about_a_strangers_first_packet_leaves_the_policy(rule
 @pytest.mark.parametrize(
     "rule",
     [
-        "-s 203.0.113.0/24 -j ACCEPT",
-        "-d 198.51.100.11/32 -j ACCEPT",
-        "-i eth0 -j ACCEPT",
-        "-m set --match-set friends src -j ACCEPT",
-        "! -s 203.0.113.0/24 -j ACCEPT",
-        "-p tcp -m tcp --dport 443 -j NFQUEUE --queue-num 0",
-        "-g mine",
-        "-j SOMETHING",
+        "-s 203.0.113.0/24 -j ACCEPT", "-d 198.51.100.11/32 -j ACCEPT", "-i eth0 -j ACCEPT",
+        "-m set --match-set friends src -j ACCEPT", "! -s 203.0.113.0/24 -j ACCEPT",
+        "-p tcp -m tcp --dport 443 -j NFQUEUE --queue-num 0", "-g mine", "-j SOMETHING",
     ],
 )
 def test_who_may_be_let_in_is_not_said_to_be_shut_out(rule: str) -> None:

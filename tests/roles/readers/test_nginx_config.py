@@ -111,13 +111,8 @@ def test_lua_blocks_are_passed_over() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        'ngx.say("}")',
-        "ngx.say('{', \"it's \\\" {\")",
-        "-- it's a } in a comment",
-        "--[[ } \n } ]] x()",
-        "x = [[ } ]] y = [==[ ]] } ]==]",
-        "t = { a = { [b[1]] = '}' } }",
-        "",
+        'ngx.say("}")', "ngx.say('{', \"it's \\\" {\")", "-- it's a } in a comment", "--[[ } \n } ]] x()",
+        "x = [[ } ]] y = [==[ ]] } ]==]", "t = { a = { [b[1]] = '}' } }", "",
     ],
 )
 def test_braces_in_the_strings_and_comments_of_lua_do_not_count(code: str) -> None:
