@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, replace
 
+from engine.facts import Listener
 from engine.resource import Resource
+from roles.wiring import Use
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,20 @@ class Issued:
     fullchain: str
     key: str
     ready: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours:
+    """The other programs on a host, as fronts and relays know them.
+
+    `open_ports`: (protocol, port) of the other sites of a front's program; they stay open.
+    `shares`: whether a listener is a front's program that serves the use's port, or leaves it.
+    `processes`: the names of the relay's own processes in a container.
+    """
+
+    open_ports: Set[tuple[str, int]]
+    shares: Callable[[Listener, Use], bool]
+    processes: Set[str]
 
 
 def after(needs: Iterable[str], resources: Iterable[Resource]) -> list[Resource]:

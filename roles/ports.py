@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from engine.facts import Ask, Facts, Listener
 from inventory.model import Host
 from roles import paths
-from roles.front.nginx import neighbours
+from roles.contract import Neighbours
 from roles.wiring import Use, wire
 
 # The kernel's ephemeral range; a port outside it was chosen on purpose.
@@ -32,27 +32,29 @@ ASK = Ask(
 )
 
 
-def taken(host: Host, facts: Facts) -> list[str]:
+def taken(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return a sentence for each port that we need and another program has."""
     return [
         f"port {use.port}/{use.proto} of {host.name}, where {use.purpose}, is taken by {who(listener)}: "
         f"stop that program, or set hosts.{host.name}.{use.key} to another port."
         for use in wire(host).uses
-        for listener in _in_the_way(use, facts)[:1]
+        for listener in _in_the_way(use, facts, neighbours)[:1]
     ]
 
 
-def strangers(host: Host, facts: Facts, allowed: set[tuple[str, int]]) -> list[Listener]:
+def strangers(
+    host: Host, facts: Facts, neighbours: Neighbours, allowed: set[tuple[str, int]]
+) -> list[Listener]:
     """Return other programs' public listeners that a closed firewall would cut off."""
     found: dict[tuple[str, int], Listener] = {}
-    refused = [listener for use in wire(host).uses for listener in _in_the_way(use, facts)]
+    refused = [listener for use in wire(host).uses for listener in _in_the_way(use, facts, neighbours)]
     for listener in facts.listening:
         key = (listener.proto, listener.port)
         if not (
             _is_loopback(listener)
             or key in allowed
             or listener in refused
-            or is_ours(listener, facts)
+            or is_ours(listener, facts, neighbours)
             or _needs_no_port(listener, facts)
         ):
             found.setdefault(key, listener)
@@ -66,29 +68,25 @@ def who(listener: Listener) -> str:
     return f"{listener.program} (pid {listener.pid}{', ' + listener.unit if listener.unit else ''})"
 
 
-def is_ours(listener: Listener, facts: Facts) -> bool:
+def is_ours(listener: Listener, facts: Facts, neighbours: Neighbours) -> bool:
     """Whether a listener is the relay's, under any runner."""
     key = (listener.proto, listener.port)
     if listener.unit.startswith("derpfleet-"):
         return True
     if listener.program == "systemd":  # it holds the relay's sockets
         return key in _socket_ports(facts)
-    in_container = listener.program in ("docker-proxy", "derper")
+    in_container = listener.program in neighbours.processes
     return in_container and (key in _container_ports(facts) or _in_host_network(facts))
 
 
-def _in_the_way(use: Use, facts: Facts) -> list[Listener]:
-    other_sites = {listen.port for server in neighbours.others(facts) for listen in server.listens}
-    leaves = use.port not in other_sites and not neighbours.unreadable(facts)
-    # Without an nginx command its sites cannot be read, so no port is shared with it.
-    known = neighbours.nginx_was_there(facts)
+def _in_the_way(use: Use, facts: Facts, neighbours: Neighbours) -> list[Listener]:
     return [
         listener
         for listener in facts.listening
         if (listener.proto, listener.port) == (use.proto, use.port)
-        and not is_ours(listener, facts)
+        and not is_ours(listener, facts, neighbours)
         and (use.public or _meets_loopback(listener))
-        and not (listener.unit == "nginx.service" and known and (use.program == "nginx" or leaves))
+        and not neighbours.shares(listener, use)
     ]
 
 
@@ -122,7 +120,9 @@ def _may_be_a_client(listener: Listener, facts: Facts) -> bool:
     return listener.proto == "udp" and picked and bool(listener.program)
 
 
-def maybe_servers(facts: Facts, allowed: set[tuple[str, int]]) -> list[Listener]:
+def maybe_servers(
+    facts: Facts, neighbours: Neighbours, allowed: set[tuple[str, int]]
+) -> list[Listener]:
     """Return the sockets that may be a client's or a server's.
 
     A firewall closes them to every peer to which they did not send first. tailscaled's is one. It
@@ -132,7 +132,9 @@ def maybe_servers(facts: Facts, allowed: set[tuple[str, int]]) -> list[Listener]
     found = {
         (listener.program, listener.port): listener
         for listener in facts.listening
-        if _may_be_a_client(listener, facts) and not _is_loopback(listener) and not is_ours(listener, facts)
+        if _may_be_a_client(listener, facts)
+        and not _is_loopback(listener)
+        and not is_ours(listener, facts, neighbours)
     }
     return [
         found[key] for key in sorted(found) if key[0] not in _ONLY_CLIENTS and ("udp", key[1]) not in allowed

@@ -13,8 +13,7 @@ from engine.facts import Ask, Facts, asked
 from engine.resource import Container, Resource, Service
 from inventory.model import Host, Site
 from roles import base, certificate, docker, firewall, front, relay
-from roles.contract import Challenge, ServedBy
-from roles.front.nginx import neighbours
+from roles.contract import Challenge, Neighbours, ServedBy
 from roles.wiring import Wiring, wire
 
 ROLES: Mapping[str, str] = {
@@ -61,7 +60,7 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     former = front.replaced_others(host, wiring, facts)
     free = tuple(resource.id for resource in former if isinstance(resource, Service))
     yield "base", base.resources(host, site, facts, ship)
-    yield "firewall", firewall.resources(host, facts, neighbours.public_ports(facts))
+    yield "firewall", firewall.resources(host, facts, neighbours(facts))
     yield (
         "relay",
         relay.resources(
@@ -111,16 +110,30 @@ def _served_by(host: Host, wiring: Wiring, free: tuple[str, ...]) -> ServedBy:
     )
 
 
+def neighbours(facts: Facts) -> Neighbours:
+    """Return what fronts and relays know of the host's other programs."""
+    return Neighbours(
+        open_ports=front.open_ports(facts),
+        shares=lambda listener, use: front.shares(listener, use, facts),
+        processes=relay.processes(),
+    )
+
+
+def other_sites(facts: Facts) -> list[str]:
+    """Return the URLs of other sites that a deploy may touch, and so watches."""
+    return front.other_sites(facts)
+
+
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
     """Return the reasons against a deploy, as full sentences that say what to do.
 
     They are found before anything is changed.
     """
-    wiring = wire(host)
+    wiring, beside = wire(host), neighbours(facts)
     return [
         *base.refusals(host, site, facts),
-        *firewall.refusals(host, facts, neighbours.public_ports(facts)),
-        *relay.refusals(host, site, wiring, facts),
+        *firewall.refusals(host, facts, beside),
+        *relay.refusals(host, site, wiring, facts, beside),
         *front.refusals(host, wiring, facts),
         *certificate.refusals(host, facts),
     ]
@@ -131,7 +144,7 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
 
     They do not stop the deploy.
     """
-    unguarded = firewall.warnings(host, facts, neighbours.public_ports(facts))
+    unguarded = firewall.warnings(host, facts, neighbours(facts))
     return [*unguarded, *relay.warnings(host, site)]
 
 

@@ -110,6 +110,19 @@ VARIANTS = {
 }
 
 
+def test_no_file_outside_a_role_names_a_variant_of_it() -> None:
+    """Not even by a detour: a module beside the roles that knew a variant would pass it on."""
+    variants = {f"roles.{role}.{name}": role for role, names in VARIANTS.items() for name in names}
+    found = [
+        (str(path.relative_to(ROOT)), name)
+        for path in product_files()
+        for name in imported(path)
+        for variant, role in variants.items()
+        if f"{name}.".startswith(f"{variant}.") and ROOT / "roles" / role not in path.parents
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_knows_no_other_and_a_variant_no_sibling(role: str) -> None:
     """`roles.relay_host` joins the roles, and each role's `__init__` its variants."""

@@ -18,7 +18,6 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover
 from inventory.checkout import CACHE
 from inventory.model import Host
-from roles.front.nginx import neighbours
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,12 @@ class HostJob:
 
 
 def _list_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
-    """List the other sites that the host's nginx serves, before anything is changed."""
-    urls = [watch.url for watch in neighbours.watches(facts)]
+    """List the other sites that the deploy watches, before anything is changed."""
+    urls = roles.other_sites(facts)
     if urls:
         fleet.report.emit(event="neighbours", host=host.name, urls=urls)
         words = (
-            "nginx also serves these sites; the deploy checks that they still answer as before: "
+            "the host also serves these sites; the deploy checks that they still answer as before: "
             f"{', '.join(urls)}"
         )
         fleet.report.line(host.name, "", words)

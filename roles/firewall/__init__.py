@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 
 from engine.facts import Ask, Facts
 from engine.resource import Resource
 from inventory.choices import FirewallModeName
 from inventory.model import Host
+from roles.contract import Neighbours
 from roles.firewall import nftables, off
 from roles.firewall.contract import Guard
 
@@ -19,11 +20,8 @@ def chosen(host: Host) -> Guard:
     return MODES[host.firewall.mode]
 
 
-def resources(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[Resource]:
-    """Return the chosen guard, and the removal of the others.
-
-    `neighbours`: (protocol, port) of other programs' servers that stay open.
-    """
+def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
+    """Return the chosen guard, and the removal of the others."""
     guard = chosen(host)
     others = [other for other in MODES.values() if other is not guard]
     gone = [resource for other in others for resource in other.replaced()]
@@ -40,11 +38,11 @@ def ask(host: Host) -> Ask:
     return chosen(host).ASK
 
 
-def refusals(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return the reasons against the chosen guard."""
     return chosen(host).refusals(host, facts, neighbours)
 
 
-def warnings(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+def warnings(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return the probably unintended effects of the chosen guard."""
     return chosen(host).warnings(host, facts, neighbours)

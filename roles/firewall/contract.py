@@ -1,16 +1,14 @@
 """The contract of the firewall's modes. A mode is a module of this folder.
-
-`neighbours` are (protocol, port) of other programs' servers that stay open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Set
 from typing import Protocol
 
 from engine.facts import Ask, Facts
 from engine.resource import Resource
 from inventory.model import Host
+from roles.contract import Neighbours
 
 
 class Guard(Protocol):
@@ -18,7 +16,7 @@ class Guard(Protocol):
 
     ASK: Ask
 
-    def resources(self, host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[Resource]:
+    def resources(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
         """Return the resources of the guard."""
 
     def replaced(self) -> list[Resource]:
@@ -27,8 +25,8 @@ class Guard(Protocol):
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
         """Return the removal of all that `resources` may ever have put on a host, after `needs`."""
 
-    def refusals(self, host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+    def refusals(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
         """Return the reasons against this guard, as sentences that say what to do."""
 
-    def warnings(self, host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+    def warnings(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
         """Return the probably unintended effects, as sentences that say what to change."""

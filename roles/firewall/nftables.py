@@ -5,14 +5,12 @@ Open are the ports of the relay, of nginx's other sites and of the site file. Al
 
 from __future__ import annotations
 
-from collections.abc import Set
-
 from engine.facts import Ask, Facts
 from engine.render import render
 from engine.resource import Absent, File, Firewall, Package, Resource, Service
 from inventory.model import Host
 from roles import paths, ports
-from roles.contract import after
+from roles.contract import Neighbours, after
 from roles.readers import iptables
 from roles.wiring import wire
 
@@ -31,7 +29,7 @@ ASK = Ask(
 )
 
 
-def resources(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[Resource]:
+def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
     """Return the table, and the unit that loads it at boot."""
     opened = open_ports(host, facts, neighbours)
     tcp, udp = ([port for proto, port in opened if proto == wanted] for wanted in ("tcp", "udp"))
@@ -64,27 +62,27 @@ def _unit_gone() -> list[Resource]:
     return [Service(unit=_UNIT, enabled=False, running=False), Absent(path=_UNIT_FILE)]
 
 
-def open_ports(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[tuple[str, str]]:
+def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[str, str]]:
     """Return (protocol, port or range) of each opening.
 
     These are SSH as it is used, the relay's ports, the neighbours', and the site file's.
     """
     found = {("tcp", str(port)) for port in facts.ssh_ports}
     found |= {(use.proto, str(use.port)) for use in wire(host).uses if use.public}
-    found |= {(proto, str(port)) for proto, port in neighbours}
+    found |= {(proto, str(port)) for proto, port in neighbours.open_ports}
     for entry in host.firewall.allow:
         port, _, proto = entry.partition("/")
         found.add((proto, port))
     return sorted(found, key=lambda item: (item[0], int(item[1].partition("-")[0])))
 
 
-def refusals(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return a sentence for each other firewall, or else for each program that would be cut off."""
     opened = open_ports(host, facts, neighbours)
     found = [_other_firewall(host, name, opened) for name in _active_firewalls(facts)]
     found = found or _own_rules(host, facts)
     if paths.FIREWALL_RULES not in facts.files:  # the first time: later all else is closed
-        for listener in ports.strangers(host, facts, _single_ports(opened)):
+        for listener in ports.strangers(host, facts, neighbours, _single_ports(opened)):
             entry = f"{listener.port}/{listener.proto}"
             found.append(
                 f"{ports.who(listener)} listens on {entry} of {host.name}, which the firewall would close: "
@@ -94,7 +92,7 @@ def refusals(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list
     return found
 
 
-def warnings(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+def warnings(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return a sentence for each UDP socket that may be a server's, before the first deploy."""
     if paths.FIREWALL_RULES in facts.files:
         return []
@@ -102,7 +100,9 @@ def warnings(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list
         f"{ports.who(listener)} has {listener.port}/udp open: if others speak to it first, add "
         f"{listener.port}/udp to hosts.{host.name}.firewall.allow, for the firewall lets in only answers "
         "to what it asked itself"
-        for listener in ports.maybe_servers(facts, _single_ports(open_ports(host, facts, neighbours)))
+        for listener in ports.maybe_servers(
+            facts, neighbours, _single_ports(open_ports(host, facts, neighbours))
+        )
     ]
 
 

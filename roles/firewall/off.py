@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
-
 from engine.facts import Ask, Facts
 from engine.resource import Resource
 from inventory.model import Host
+from roles.contract import Neighbours
 
 ASK = Ask()
 
 
-def resources(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[Resource]:
+def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
     """Return nothing: the other guards are replaced, and that is all."""
     return []
 
@@ -26,11 +25,11 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     return []
 
 
-def refusals(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return nothing: it can be used beside every other firewall."""
     return []
 
 
-def warnings(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+def warnings(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return nothing: it closes no port."""
     return []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from engine.facts import Ask, Facts, asked
+from engine.facts import Ask, Facts, Listener, asked
 from engine.resource import Resource
 from inventory.choices import FrontName
 from inventory.model import Host
 from roles.front import direct, nginx
 from roles.front.contract import Front
-from roles.wiring import Wiring
+from roles.wiring import Use, Wiring
 
 FRONTS: Mapping[FrontName, Front] = {"nginx": nginx, "none": direct}
 
@@ -38,6 +38,21 @@ def test_units(host: Host) -> list[Resource]:
     """Return the units of the chosen front's test, and the removal of the others' units."""
     gone = [resource for other in _others(host) for resource in other.absent_test_units()]
     return [*chosen(host).test_units(), *gone]
+
+
+def shares(listener: Listener, use: Use, facts: Facts) -> bool:
+    """Whether the listener is a front's program, which serves the use's port or leaves it."""
+    return any(front.shares(listener, use, facts) for front in FRONTS.values())
+
+
+def open_ports(facts: Facts) -> set[tuple[str, int]]:
+    """Return (protocol, port) of the other sites that the fronts' programs serve."""
+    return {port for front in FRONTS.values() for port in front.open_ports(facts)}
+
+
+def other_sites(facts: Facts) -> list[str]:
+    """Return the URLs of those sites."""
+    return [url for front in FRONTS.values() for url in front.other_sites(facts)]
 
 
 def ask() -> Ask:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, Listener
 from engine.resource import Resource
 from inventory.model import Host
 from roles.contract import Challenge, Issued, ReloadTest
-from roles.wiring import Wiring
+from roles.wiring import Use, Wiring
 
 
 class Front(Protocol):
@@ -51,6 +51,15 @@ class Front(Protocol):
 
     def absence_refusals(self, host: Host, facts: Facts) -> list[str]:
         """Return the reasons against `replaced` and `absent`, as sentences that say what to do."""
+
+    def shares(self, listener: Listener, use: Use, facts: Facts) -> bool:
+        """Whether the listener is this front's program, which serves that port or leaves it."""
+
+    def open_ports(self, facts: Facts) -> set[tuple[str, int]]:
+        """Return (protocol, port) of the other sites that this front's program serves."""
+
+    def other_sites(self, facts: Facts) -> list[str]:
+        """Return the URLs of those sites."""
 
     def reached_at(self, facts: Facts, port: int) -> str:
         """Return where this host reaches what clients dial, as address:port."""

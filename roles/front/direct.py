@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, Listener
 from engine.resource import Resource
 from inventory.model import Host
 from roles.contract import Challenge, Issued, ReloadTest
-from roles.wiring import LOOPBACK, Wiring
+from roles.wiring import LOOPBACK, Use, Wiring
 
 ASK = Ask()
 ASK_ABSENT = Ask()
@@ -56,6 +56,21 @@ def refusals(host: Host, facts: Facts) -> list[str]:
 
 def absence_refusals(host: Host, facts: Facts) -> list[str]:
     """Return nothing, as there is no front to remove."""
+    return []
+
+
+def shares(listener: Listener, use: Use, facts: Facts) -> bool:
+    """Return False, as there is no front's program."""
+    return False
+
+
+def open_ports(facts: Facts) -> set[tuple[str, int]]:
+    """Return nothing, as there is no front's program."""
+    return set()
+
+
+def other_sites(facts: Facts) -> list[str]:
+    """Return nothing, as there is no front's program."""
     return []
 
 

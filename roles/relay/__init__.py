@@ -16,6 +16,7 @@ from inventory.choices import ProgramName, RunnerName
 from inventory.model import Host, Site
 from roles import ports
 from roles.admission import verify_url
+from roles.contract import Neighbours
 from roles.relay import key
 from roles.relay.contract import Given, Program, Runner
 from roles.relay.programs import derper, ours
@@ -135,10 +136,18 @@ def warnings(host: Host, site: Site) -> list[str]:
     ]
 
 
-def refusals(host: Host, site: Site, wiring: Wiring, facts: Facts) -> list[str]:
+def processes() -> frozenset[str]:
+    """Return the names of the relay's processes in a container, of every program and runner."""
+    of_programs = (program.PROCESSES for program in PROGRAMS.values())
+    return frozenset().union(*of_programs, *(runner.PROCESSES for runner in RUNNERS.values()))
+
+
+def refusals(
+    host: Host, site: Site, wiring: Wiring, facts: Facts, neighbours: Neighbours
+) -> list[str]:
     """Return the reasons against the relay: taken ports, and those of its runner and program."""
     return [
-        *ports.taken(host, facts),
+        *ports.taken(host, facts, neighbours),
         *runner_of(host).refusals(host, wiring, facts),
         *program_of(host).refusals(host, site, facts),
     ]

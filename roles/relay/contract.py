@@ -57,6 +57,7 @@ class Program(Protocol):
     """A DERP relay's program."""
 
     ASK: Ask
+    PROCESSES: frozenset[str]  # the names of its processes in a container
 
     def start(
         self, host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str
@@ -94,6 +95,7 @@ class Runner(Protocol):
     """A keeper of the relay's process: it starts the program at boot and after a crash."""
 
     ASK: Ask
+    PROCESSES: frozenset[str]  # the names of its own processes that have the relay's ports
     RUNNING: str  # the id of the resource that is the running relay
     RELOAD: tuple[str, ...]  # the command after which a new certificate is served
     WITHDRAWN: Question  # whether the relay was taken out of service

@@ -333,7 +333,7 @@ def test_acme_refuses_a_closed_port_80(stage: lab.Lab) -> None:
             # PEBBLE_AUTHZREUSE=0.
     assert code == 1
     assert "no certificate: connection: " in text
-    assert "change: port 80 must be reachable from everywhere: look at the provider's firewall" in text
+    assert "change: port 80 must be reachable from everywhere: check the provider's firewall" in text
     assert leaf(stage, "hk1") == before
 
 
@@ -467,7 +467,7 @@ def test_a_host_that_is_not_proved_is_not_registered_and_ends_the_rollout(
         "hk1 is deployed but NOT proved: it is not registered, and the hosts after it are left alone"
         in words(text)
     )
-    assert "stays there until: invoke withdraw --host hk1" in words(text)
+    assert "the region stays there. To take it out: invoke withdraw --host hk1" in words(text)
     assert not re.search(r"^sg1 ", text, re.M)
     assert the_map(stage) == before
 

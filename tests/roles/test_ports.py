@@ -9,7 +9,7 @@ import pytest
 from engine.facts import Facts, FileFact, Listener
 from inventory.model import Host
 from roles import firewall, paths
-from tests.support.facts import DEBIAN_12
+from tests.support.facts import DEBIAN_12, NO_NEIGHBOURS
 
 HOST = Host(name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"})
 RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
@@ -51,20 +51,20 @@ def test_programs_that_are_refused_and_that_are_warned_of(
     program: str, port: int, refused: bool, warned: bool
 ) -> None:
     known = facts(program, port)
-    assert bool(firewall.refusals(HOST, known, set())) == refused
-    found = firewall.warnings(HOST, known, set())
+    assert bool(firewall.refusals(HOST, known, NO_NEIGHBOURS)) == refused
+    found = firewall.warnings(HOST, known, NO_NEIGHBOURS)
     assert bool(found) == warned
     assert all(f"add {port}/udp to hosts.hk1.firewall.allow" in sentence for sentence in found)
 
 
 def test_a_wider_ephemeral_range_makes_no_server_a_client() -> None:
-    assert firewall.refusals(HOST, facts("openvpn", 1194, given="1024\t65535\n"), set())
-    assert not firewall.refusals(HOST, facts("game", 61000, given="1024\t65535\n"), set())
+    assert firewall.refusals(HOST, facts("openvpn", 1194, given="1024\t65535\n"), NO_NEIGHBOURS)
+    assert not firewall.refusals(HOST, facts("game", 61000, given="1024\t65535\n"), NO_NEIGHBOURS)
 
 
 def test_no_warning_of_a_port_that_is_allowed_or_on_loopback_or_was_closed_before() -> None:
     open_ports = HOST.firewall.model_copy(update={"allow": ("36000-37000/udp",)})
     allowing = HOST.model_copy(update={"firewall": open_ports})
-    assert firewall.warnings(allowing, facts("hysteria", 36712), set()) == []
-    assert firewall.warnings(HOST, facts("hysteria", 36712, address="127.0.0.1"), set()) == []
-    assert firewall.warnings(HOST, facts("hysteria", 36712, deployed=True), set()) == []
+    assert firewall.warnings(allowing, facts("hysteria", 36712), NO_NEIGHBOURS) == []
+    assert firewall.warnings(HOST, facts("hysteria", 36712, address="127.0.0.1"), NO_NEIGHBOURS) == []
+    assert firewall.warnings(HOST, facts("hysteria", 36712, deployed=True), NO_NEIGHBOURS) == []

@@ -4,6 +4,7 @@ matter to it."""
 from __future__ import annotations
 
 from engine.facts import Facts
+from roles.contract import Neighbours
 
 # An empty Debian 12: none of our programs, nothing listens, no question was asked.
 DEBIAN_12 = Facts(
@@ -27,3 +28,6 @@ DEBIAN_12 = Facts(
     files={},
     commands={},
 )
+
+NO_NEIGHBOURS = Neighbours(open_ports=frozenset(), shares=lambda *_: False, processes=frozenset())
+"""A host without other programs."""

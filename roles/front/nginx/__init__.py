@@ -14,6 +14,9 @@ from roles.front.nginx.http import http_resources as http_resources
 from roles.front.nginx.http import reached_at as reached_at
 from roles.front.nginx.http import test_units as test_units
 from roles.front.nginx.https import https_resources as https_resources
+from roles.front.nginx.neighbours import open_ports as open_ports
+from roles.front.nginx.neighbours import other_sites as other_sites
+from roles.front.nginx.neighbours import shares as shares
 from roles.front.nginx.refusals import absence_refusals as absence_refusals
 from roles.front.nginx.refusals import refusals as refusals
 from roles.front.nginx.removal import ASK_ABSENT as ASK_ABSENT

@@ -9,14 +9,16 @@ import hashlib
 import re
 from fnmatch import fnmatch
 
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, Listener
 from engine.resource import Watch
 from inventory.model import Host
 from roles.readers.nginx_config import Listen, NginxConfigError, Server, included_patterns, servers
+from roles.wiring import Use
 
 # The last in its folder: one of our servers in front of others would become the default for names
 # that no server has.
 HTTP_NAME, HTTPS_NAME = "zz-derpfleet-http.conf", "zz-derpfleet-https.conf"
+PROGRAM, _UNIT = "nginx", "nginx.service"  # in `Use.program`, and on the host
 MAIN = "/etc/nginx/nginx.conf"
 STOCK_LINK = "/etc/nginx/sites-enabled/default"
 STOCK_SITE = "/etc/nginx/sites-available/default"
@@ -32,6 +34,22 @@ ASK = Ask(
         "nginx_conffiles": ("dpkg-query", "--show", "--showformat", "${Conffiles}\\n", "nginx-common"),
     },
 )
+
+
+def shares(listener: Listener, use: Use, facts: Facts) -> bool:
+    """Whether the listener is nginx, which serves the use's port beside us or leaves it.
+
+    Without an nginx command its sites cannot be read, so no port is shared with it.
+    """
+    if listener.unit != _UNIT or not nginx_was_there(facts):
+        return False
+    used = {listen.port for server in others(facts) for listen in server.listens}
+    return use.program == PROGRAM or (use.port not in used and not unreadable(facts))
+
+
+def other_sites(facts: Facts) -> list[str]:
+    """Return the URLs of the other sites."""
+    return [watch.url for watch in watches(facts)]
 
 
 def nginx_was_there(facts: Facts) -> bool:
@@ -214,7 +232,7 @@ def _asked(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", name) else ""
 
 
-def public_ports(facts: Facts) -> set[tuple[str, int]]:
+def open_ports(facts: Facts) -> set[tuple[str, int]]:
     """Return (protocol, port) of the other sites beyond loopback."""
     loopback = ("127.", "localhost", "[::1]")
     listens = [listen for server in others(facts) for listen in server.listens if listen.port]

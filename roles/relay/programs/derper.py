@@ -16,6 +16,7 @@ from roles.wiring import Wiring
 _CERTS = "/app/certs"
 
 ASK = Ask()
+PROCESSES = frozenset({"derper"})
 
 
 def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:

@@ -13,6 +13,7 @@ from roles.relay.contract import Page, Start, health
 from roles.wiring import LOOPBACK, Wiring
 
 ASK = Ask(files=(f"{paths.RELEASES}/*",))
+PROCESSES: frozenset[str] = frozenset()
 
 
 def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:

@@ -13,6 +13,7 @@ from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
 
 ASK = docker.ASK
+PROCESSES = frozenset({"docker-proxy"})
 RUNNING = f"container:{paths.CONTAINER}"
 # derper reads its certificate only once, and a restart serves every program.
 RELOAD: tuple[str, ...] = ("docker", "restart", paths.CONTAINER)

@@ -15,6 +15,7 @@ _UNIT_FILE = f"{paths.SYSTEMD}/{paths.SERVICE}"
 _SOCKET_FILE = f"{paths.SYSTEMD}/{paths.SOCKET}"
 
 ASK = Ask()
+PROCESSES: frozenset[str] = frozenset()
 RUNNING = f"service:{paths.SERVICE}"
 # A reload keeps the clients. systemd restarts a unit that has none.
 RELOAD: tuple[str, ...] = ("systemctl", "try-reload-or-restart", paths.SERVICE)
