@@ -21,7 +21,7 @@ PRODUCT = (
     *("tasks.py", "lab_tasks.py"),
 )
 CHOICE = re.compile(
-    r"(^|\.)(host|relay_host)\.(flavour|program|runner|front)$"
+    r"(?<!card)\.(flavour|runner|front)$|(^|\.)(host|relay_host)\.program$"
     r"|(^|\.)relay\.(program|under)$|(^|\.)(certificate\.source|firewall\.mode|control\.kind)$"
 )
 HEADSCALE = re.compile(r"(^|[._])site\.headscale$")

@@ -56,7 +56,7 @@ def _ask(host: Host, others: Sequence[Host]) -> Ask:
         commands={
             "metrics": (*python, *relay.metrics(host)),
             "image": ("docker", "container", "inspect", "--format", "{{.Config.Image}}", paths.CONTAINER),
-            "journal": ("ls", "-1r", "/var/lib/derpfleet/journal"),
+            "journal": ("ls", "-1r", f"{paths.AGENT}/journal"),
             "distances": (*python, script("connect_times"), *places),
             **relay.ask_withdrawn(host).commands,
         }
