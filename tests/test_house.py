@@ -156,3 +156,27 @@ def test_a_role_knows_no_other_and_a_variant_no_sibling(role: str) -> None:
 )
 def test_the_rule_finds(text: str, kind: str) -> None:
     assert {found for found, _ in choices_in(ast.parse(text))} == {kind}
+
+
+# It must be one line, before any file of ours is on the host.
+BOOT_LINE = ("engine/boot.py", "_one_line(_BOOT)")
+
+
+def programs_in(tree: ast.AST) -> Iterator[str]:
+    """Yield the expression behind the `-c` of each Python argv."""
+    for node in ast.walk(tree):
+        words = node.elts if isinstance(node, ast.List | ast.Tuple) else []
+        values = [getattr(word, "value", None) for word in words]
+        if "-c" in values[:-1] and {"-I", "-S"} & set(map(str, values)):
+            yield ast.unparse(words[values.index("-c") + 1])
+
+
+def test_programs_for_hosts_are_files() -> None:
+    """A linter, types, coverage and the floor of Python reach no text in a string literal."""
+    found = {
+        (str(path.relative_to(ROOT)), program)
+        for path in [*product_files(), *sorted((ROOT / "files").rglob("*.py"))]
+        for program in programs_in(ast.parse(path.read_text()))
+        if not program.startswith(("script(", "source_of(", "*"))
+    }
+    assert found == {BOOT_LINE}

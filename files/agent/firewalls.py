@@ -10,7 +10,7 @@ import time
 from agent.kind import Kind
 from agent.nft import Nft
 from agent.paths import text_diff
-from agent.tools import Failed, read_text, remove, sha256_of, write_atomically
+from agent.tools import Failed, read_text, remove, sha256_of, source_of, write_atomically
 
 
 class Firewall(Kind):
@@ -19,15 +19,6 @@ class Firewall(Kind):
     The family prints rules in its own words. The text that it prints right after loading is kept,
     to find drift later.
     """
-
-    REVERT = (
-        "import json,os,subprocess,sys,time\n"
-        "token,wait,run,commands=sys.argv[1:5]\n"
-        "time.sleep(float(wait))\n"
-        "if os.path.exists(token) and open(token).read()==run:\n"  # else a killed run had armed it
-        "    for argv in json.loads(commands): subprocess.call(argv)\n"
-        "    os.rename(token,token+'.reverted')\n"
-    )
 
     def __init__(self, spec, host):
         Kind.__init__(self, spec, host)
@@ -102,7 +93,7 @@ class Firewall(Kind):
                 file.write(text)
         commands = json.dumps(self.family.way_back(saved, old))
         wait_s = str(self.spec["revert_after_s"])
-        argv = [sys.executable, "-I", "-c", self.REVERT, token, wait_s, run_id, commands]
+        argv = [sys.executable, "-I", "-c", source_of("revert"), token, wait_s, run_id, commands]
         quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         subprocess.Popen(argv, start_new_session=True, **quiet)
         return token

@@ -14,17 +14,7 @@ from inventory.checkout import CHECKOUT
 ROOT = CHECKOUT / ".lab"
 SITE = ROOT / "site.yml"
 OWN = CHECKOUT / "inventory" / "site.yml"
-# Same as .venv/bin/invoke, but Ctrl-C during its imports exits silently. Uses `_signal` because
-# importing `signal` takes too long.
-_AGAIN = """
-import _signal, sys
-if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-sys.path[0] = sys.argv[1]
-del sys.argv[:2]
-from invoke.main import program
-program.run()
-"""
+_AGAIN = CHECKOUT / "fleet" / "shared" / "run_again.py"
 
 
 def chosen(given: str) -> Path:
@@ -47,5 +37,5 @@ def enter_network_of(site: Path) -> None:
     enter = ROOT / "enter"
     is_labs = site.resolve().parent == ROOT.resolve() and enter.exists()
     if is_labs and os.environ.get("DERPFLEET_LAB") != str(ROOT):
-        argv = [str(enter), sys.executable, "-c", _AGAIN, str(ROOT.parent), *sys.argv]
+        argv = [str(enter), sys.executable, str(_AGAIN), str(ROOT.parent), *sys.argv]
         os.execv(enter, argv)  # noqa: S606 - our own script, our own words
