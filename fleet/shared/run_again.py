@@ -4,7 +4,7 @@ Same as .venv/bin/invoke, but Ctrl-C during its imports exits silently. It uses 
 importing `signal` takes too long.
 """
 
-import _signal  # type: ignore[import-not-found]  (typeshed does not know it)
+import _signal  # type: ignore[import-not-found]  # typeshed does not know it
 import sys
 
 if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
