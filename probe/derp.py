@@ -16,7 +16,7 @@ from probe.net import Flooded, Patience, Wire, within
 from probe.proof import Broken, Found
 from probe.target import Part, Target
 from probe.tcp import dial
-from probe.tls import context
+from probe.tls import open_tls
 from probe.web import authority, excerpt
 from relay.client import Admitted, Client, Event, Greeted, Pinged, Refused
 from relay.core.handshake import ClientInfo, make_private_key
@@ -122,7 +122,8 @@ async def check_upgrade(
     if known:
         plan.append((addresses[0], Client(make_private_key(), ClientInfo(is_prober=True))))
     greetings = await asyncio.gather(
-        *(_greeted(target, address, client, patience) for address, client in plan), return_exceptions=True
+        *(_greeted(target, address, addresses[0], client, patience) for address, client in plan),
+        return_exceptions=True,
     )
     peers = [peer for peer in greetings if isinstance(peer, Peer)]
     faults = [fault for fault in greetings if isinstance(fault, BaseException)]
@@ -154,28 +155,57 @@ def _private(keys: tuple[Secret, Secret]) -> tuple[bytes, bytes]:
     return first, second
 
 
-async def _greeted(target: Target, address: str, client: Client, patience: Patience) -> Peer:
-    """Connect and return a client that has read the server's key. Raises Broken."""
+async def _greeted(target: Target, address: str, first: str, client: Client, patience: Patience) -> Peer:
+    """Connect and return a client that has read the server's key. Raises Broken.
+
+    `first`: the address whose certificate was right before.
+    """
     fast = client.server_key is not None
     connection = await dial(address, target.https_port, target, patience)
-    peer: Peer | None = None
+    try:
+        wire, _ = await open_tls(target, connection, address, patience)
+    except Broken as broken:
+        raise _another_server(target, address, first, broken) from None
+    peer = Peer(wire, client)
     try:
         async with asyncio.timeout(patience.derp_s):
-            peer = Peer(
-                await Wire.over(connection, context(target), target.domain, patience.derp_s + 1), client
-            )
             client.start(authority(target.domain, target.https_port, 443))
             await peer.flush()
             while not isinstance(await peer.next(), Greeted):
                 pass
             return peer
     except BaseException as error:
-        if peer:
-            peer.wire.close()
+        peer.wire.close()
         if isinstance(error, ProtocolError | Flooded | HungUp | OSError):
             # TimeoutError is an OSError
-            raise _not_greeted(target, error, peer.head if peer else b"", fast, patience) from None
+            raise _not_greeted(target, error, peer.head, fast, patience) from None
         raise
+
+
+def _another_server(target: Target, address: str, first: str, broken: Broken) -> Broken:
+    """Return the reason why TLS failed here, after it was right at `first`."""
+    if address == first:
+        return Broken(
+            f"a later connection to {address}: {broken.detail}",
+            cause=(
+                "the first connection was answered as it should be, this one is not: several servers "
+                f"share the address, or somebody on the way answers ({broken.cause})"
+            ),
+            next=f"find out who answers from another network too, before you deploy again: {target.again}",
+        )
+    kind, record = ("ipv6", "AAAA") if ":" in address else ("ipv4", "A")
+    setting = f"set hosts.{target.name}.{kind} and " if target.managed else "set "
+    return Broken(
+        f"{address}: {broken.detail}",
+        cause=(
+            f"{address} does not answer as {first} does, whose certificate is right: it may be another "
+            f"machine's address ({broken.cause})"
+        ),
+        next=(
+            f"{setting}the {record} record of {target.domain} to this host's own address, then "
+            f"{target.deploy_all}"
+        ),
+    )
 
 
 def _not_greeted(target: Target, error: Exception, head: bytes, fast: bool, patience: Patience) -> Broken:

@@ -21,13 +21,12 @@ from probe.target import Part, Target
 from probe.tcp import dial
 
 
-def context(target: Target, *, trusting: bool = False) -> ssl.SSLContext:
+def _context_of(target: Target) -> ssl.SSLContext:
     """Return a TLS context like a client's: TLS 1.2 and up, no ALPN.
 
-    `trusting`: verify nothing, to look at the presented certificates. Raises Broken when the CA
-    bundle cannot be read.
+    With a pin it verifies nothing. Raises Broken when the CA bundle cannot be read.
     """
-    if trusting or target.pin:
+    if target.pin:
         return _context(None, 0, True)
     try:
         return _context(target.ca, target.ca.stat().st_mtime_ns if target.ca else 0, False)
@@ -58,15 +57,19 @@ def _context(ca: Path | None, changed: int, trusting: bool) -> ssl.SSLContext:
     return tls
 
 
-async def check_tls(
+async def open_tls(
     target: Target, connection: socket.socket, address: str, patience: Patience
-) -> Found[tuple[Wire, Chain]]:
-    """Shake hands; return the open stream and the chain that came with it.
+) -> tuple[Wire, Chain]:
+    """Open TLS to the target; return the stream and the chain that came with it.
+
+    The certificate is verified on each connection, by its chain or by the pin. There is no other
+    way to a TLS stream that anything is sent on, so that no caller can forget it: a man in the
+    middle may let one connection pass and answer the next one by himself.
 
     Owns `connection`. Raises Broken.
     """
     try:
-        tls = context(target)
+        tls = _context_of(target)
     except Broken:
         connection.close()
         raise
@@ -81,10 +84,9 @@ async def check_tls(
     except OSError as error:  # ssl.SSLError is one
         raise await _diagnose(target, address, error, patience) from None
     try:
-        chain = presented(wire)
-        leaf, now = chain.leaf, datetime.now(UTC)
+        chain = _presented(wire)
         if target.pin:
-            _check_pin(target, chain, now)
+            _check_pin(target, chain, datetime.now(UTC))
     except ValueError as error:
         wire.close()
         raise Broken(
@@ -93,6 +95,18 @@ async def check_tls(
     except BaseException:
         wire.close()
         raise
+    return wire, chain
+
+
+async def check_tls(
+    target: Target, connection: socket.socket, address: str, patience: Patience
+) -> Found[tuple[Wire, Chain]]:
+    """Open TLS; return the open stream and the chain that came with it.
+
+    Owns `connection`. Raises Broken.
+    """
+    wire, chain = await open_tls(target, connection, address, patience)
+    leaf, now = chain.leaf, datetime.now(UTC)
     version = wire.tls.version() if wire.tls else None
     trust = "pinned" if target.pin else f"by {leaf.issuer}"
     warning = "" if leaf.share_left(now) >= LOW_SHARE else f"only {leaf.left(now)}: the renewal is overdue"
@@ -112,7 +126,7 @@ async def check_tls(
     )
 
 
-def presented(wire: Wire) -> Chain:
+def _presented(wire: Wire) -> Chain:
     """Return the chain as the server sent it. Raises ValueError."""
     assert wire.tls is not None  # noqa: S101 - the stream was opened with TLS
     # Public since Python 3.13. Before, only the inner object has it, and it returns objects whose
@@ -199,10 +213,10 @@ async def _look(target: Target, address: str, patience: Patience, server_name: s
         async with (
             within(patience.tls_s, late),
             await Wire.over(
-                connection, context(target, trusting=True), server_name, patience.tls_s + 1
+                connection, _context(None, 0, True), server_name, patience.tls_s + 1
             ) as wire,
         ):
-            return presented(wire)
+            return _presented(wire)
     return None
 
 
