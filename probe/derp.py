@@ -6,9 +6,11 @@ The relay's own client code speaks the protocol; the judgements are here.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections import deque
 from dataclasses import dataclass
+from itertools import count
 
 from inventory.secrets import Secret
 from probe.certificate import Chain
@@ -42,12 +44,18 @@ class Peer:
         self.wire = wire
         self.client = client
         self.head = b""
+        self.mark = os.urandom(12)  # of the packets that this client sends
         self._events: deque[Event] = deque()
+        self._numbers = count()
 
     @property
     def key(self) -> bytes:
         """Our public key."""
         return self.client.public_key
+
+    def take_number(self) -> int:
+        """Return the number of the next packet that this client sends: 0, 1, 2 …"""
+        return next(self._numbers)
 
     async def flush(self) -> None:
         """Send the bytes that the client has queued. Raises HungUp."""
@@ -112,14 +120,15 @@ async def check_upgrade(
     mesh = (
         bytes.fromhex(target.prover.mesh_key.reveal()) if target.prover and target.prover.mesh_key else None
     )
-    known = _private(target.prover.keys) if target.prover else None
+    # The mesh key admits any key, and with fresh ones no other proof is given our packets.
+    known = _private(target.prover.keys) if target.prover and not mesh else None
     keys = known or (make_private_key(), make_private_key())
     info = ClientInfo(mesh_key=mesh, is_prober=True)
     plan = [
         (addresses[0], Client(keys[0], info)),
         (addresses[-1], Client(keys[1], info, server_key=chain.derp_key)),
     ]
-    if known:
+    if target.prover:
         plan.append((addresses[0], Client(make_private_key(), ClientInfo(is_prober=True))))
     greetings = await asyncio.gather(
         *(_greeted(target, address, addresses[0], client, patience) for address, client in plan),

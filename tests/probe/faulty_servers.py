@@ -159,6 +159,7 @@ class FaultyRelay:
     # a packet as it is delivered; None: dropped
     deliver: Callable[[bytes], bytes | None] | None = None
     most: int = wire.MAX_PACKET  # packets above it vanish
+    foreign: bytes = b""  # a packet of another proof, which comes before each packet
     pings: bool = False  # pings its clients with every packet
     alive_s: float = 0  # sends one keep-alive after so long
     loses: bool = False  # reports that the receiver is not there
@@ -203,6 +204,8 @@ class FaultyRelay:
             if kind == wire.SEND_PACKET and len(packet) <= self.most:
                 delivered = self.deliver(packet) if self.deliver else packet
                 receiver = self._clients.get(payload[: wire.KEY_LEN])
+                if self.foreign and receiver is not None:
+                    receiver.write(wire.pack_recv_packet(who.key, self.foreign))
                 if delivered is not None and receiver is not None:
                     receiver.write(wire.pack_recv_packet(who.key, delivered))
 
