@@ -326,6 +326,7 @@ async def check_handshake(target: Target, cast: Cast, patience: Patience) -> Fou
     verdicts = await asyncio.gather(*(_log_in(target, peer, patience) for peer in cast.all))
     pair_in = all(verdicts[:2])
     stranger_in = verdicts[2] if cast.stranger else verdicts[0]
+    stranger_key = (cast.stranger or cast.pair[0]).key.hex()
     known = target.prover is not None
     if target.expect_admission == "verify" and stranger_in:
         raise Broken(
@@ -365,9 +366,11 @@ async def check_handshake(target: Target, cast: Cast, patience: Patience) -> Fou
             if known and not stranger_in
             else "a stranger's key admitted: open to everyone"
         )
-        return Found(True, detail, data={"stranger_admitted": stranger_in})
+        return Found(True, detail, data={"stranger_admitted": stranger_in, "stranger": stranger_key})
     return Found(
-        False, "a stranger's key refused: only registered nodes get in", data={"stranger_admitted": False}
+        False,
+        "a stranger's key refused: only registered nodes get in",
+        data={"stranger_admitted": False, "stranger": stranger_key},
     )
 
 

@@ -101,6 +101,7 @@ class _Climb:
                 group.create_task(self._stun("stun6", where.ipv6))
                 group.create_task(self._port_80(where))
                 group.create_task(self._https(where))
+        self._skip("only the relay's own host can be asked whom it admits", "admission")
         self._keep(
             map_rung(
                 target,

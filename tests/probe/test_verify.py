@@ -30,7 +30,12 @@ from tests.probe.authority import Authority, Issued
 from tests.probe.faulty_servers import FaultyRelay, answering, serving
 from tests.probe.servers import DOMAIN, HK1, LOOPBACK, Backend, Front, backend, free_port, nginx, target
 
-ALWAYS_SKIPPED = {"stun6": "no address of that family", "idle": "--thorough", "map": "no map given"}
+ALWAYS_SKIPPED = {
+    "stun6": "no address of that family",
+    "admission": "only the relay's own host",
+    "idle": "--thorough",
+    "map": "no map given",
+}
 VERIFYING = ("-verify-client-url", "http://127.0.0.1:9/verify", "-verify-client-url-fail-open=false")
 
 
