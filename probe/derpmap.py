@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from control.served import Served, Unknown
+from control.served import Served, Unknown, Unreadable
 from probe.proof import Broken, Found, Proof, Rung, with_rung
 from probe.target import Target
 
@@ -35,6 +35,9 @@ def map_rung(target: Target, served: Served, rungs: Mapping[str, Rung]) -> Rung:
     """Return the rung `map`. `rungs`: those below it that were climbed."""
     if isinstance(served, Unknown):
         return Rung("map", "skipped", served.why)
+    if isinstance(served, Unreadable):
+        step = f"{served.next}; then {target.again}"
+        return Rung("map", "failed", served.why, cause=served.cause, next=step)
     port_80 = (
         {"ok": True, "failed": False}.get(rungs["generate_204"].status) if "generate_204" in rungs else None
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from control.served import Map, Unknown
+from control.served import Map, Unknown, Unreadable
 from fleet.shared.parts import deploy_part
 from lab.delaying import delaying
 from probe import packets
@@ -298,6 +298,9 @@ def test_the_served_map_is_compared_with_what_was_proved(healthy: Target) -> Non
     unknown = with_map(right, healthy, Unknown("headscale is out of reach"))
     assert unknown["map"] == Rung("map", "skipped", "headscale is out of reach")
     assert unknown.ok
+    unreadable = with_map(right, healthy, Unreadable("derp.yaml: line 3: x", "malformed", "correct it"))
+    assert not unreadable.ok and unreadable.failed_rung == unreadable["map"]
+    assert unreadable["map"].next == "correct it; then invoke verify --host hk1"
 
 
 @pytest.fixture
