@@ -10,15 +10,17 @@ import functools
 import socket
 import ssl
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from probe.certificate import LOW_SHARE, Chain, read_chain
+from probe.clock import ahead_of, apart, wrong_here
 from probe.net import Flooded, NoRoute, Patience, Wire, within
 from probe.proof import Broken, Found
 from probe.target import Part, Target
 from probe.tcp import dial
+from probe.web import BadAnswer, ask, authority
 
 
 def _context_of(target: Target) -> ssl.SSLContext:
@@ -175,6 +177,10 @@ async def _diagnose(target: Target, address: str, error: OSError, patience: Pati
     """Find out why a handshake failed, by a second one if need be."""
     if isinstance(error, ssl.SSLCertVerificationError):
         chain = await _look(target, address, patience, target.domain)
+        if chain is not None and error.verify_code in {_NOT_YET_VALID, _EXPIRED}:
+            ahead = ahead_of(await _their_date(target, address, patience), now := datetime.now(UTC))
+            if wrong_here(chain.leaf, ahead, now):
+                return _wrong_clock(target, error, ahead)
         return _untrusted(target, address, error, chain)
     where = f"{address} port {target.https_port}"
     if isinstance(error, ssl.SSLError):
@@ -202,6 +208,29 @@ async def _diagnose(target: Target, address: str, error: OSError, patience: Pati
         ),
         next=target.redeploy(Part.FRONT, _s_client(target, address)),
     )
+
+
+def _wrong_clock(target: Target, error: ssl.SSLCertVerificationError, ahead: timedelta | None) -> Broken:
+    return Broken(
+        f"{error.verify_message} by this controller's clock; {apart(ahead)}",
+        cause="this controller's clock is wrong: by the relay's clock the certificate is valid",
+        next=f"timedatectl set-ntp true on this controller, then {target.again}",
+    )
+
+
+async def _their_date(target: Target, address: str, patience: Patience) -> str | None:
+    """Return the Date of the relay's answer, trusted or not; it is sent nothing but its name."""
+    host = authority(target.domain, target.https_port, 443)
+    with contextlib.suppress(OSError, TimeoutError, Broken, NoRoute, BadAnswer):
+        connection = await dial(address, target.https_port, target, patience)
+        async with (
+            within(patience.http_s, Broken("", cause="", next="")),
+            await Wire.over(
+                connection, _context(None, 0, True), target.domain, patience.tls_s + 1
+            ) as wire,
+        ):
+            return (await ask(wire, host, "/derp/probe")).headers.get("date")
+    return None
 
 
 async def _look(target: Target, address: str, patience: Patience, server_name: str) -> Chain | None:
@@ -275,7 +304,12 @@ def _untrusted(
             "the intermediate certificate is missing: browsers fetch it, Tailscale clients "
             "do not; or the CA is a private one"
         )
-        step = target.redeploy(Part.CERTIFICATE, "serve fullchain.pem (for a private CA: name its bundle)")
+        step = (
+            "put the intermediate behind the leaf in the file that certificate.chain names, or, if an ACME "
+            f"server gave it, invoke renew --host {target.name} --force; then {target.deploy_all}"
+            if target.managed
+            else f"serve fullchain.pem (for a private CA: name its bundle), then {target.again}"
+        )
     elif code in {_UNKNOWN_ROOT, _NO_ISSUER, _UNVERIFIABLE}:
         detail = f"the chain of {names} ends at an issuer that is not trusted here (leaf by {leaf.issuer})"
         cause = "a private or staging CA, or a program on the way that shows its own certificate"
