@@ -21,4 +21,16 @@ class Unknown:
     why: str
 
 
-Served = Map | Unknown
+@dataclass(frozen=True)
+class Unreadable:
+    """Why the map that is there cannot be read.
+
+    `why`: the observation, with file and line where there are any. `next`: the step to take.
+    """
+
+    why: str
+    cause: str
+    next: str
+
+
+Served = Map | Unknown | Unreadable

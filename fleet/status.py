@@ -15,7 +15,7 @@ from control.served import Served
 from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_status import HostStatus, read_status
-from fleet.shared.prove import targets
+from fleet.shared.prove import climb, targets
 from inventory.choices import flavour_name
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -23,7 +23,6 @@ from probe.derpmap import with_map
 from probe.latency import Latencies, measure_all
 from probe.page import Card, render_page
 from probe.proof import Proof, Rung
-from probe.verify import prove
 
 
 class CannotWrite(DerpfleetError):
@@ -48,7 +47,7 @@ def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> 
 
     fleet.report.doing("site", "asking and proving")
     work: list[Callable[[], object]] = [
-        lambda: proofs.extend(prove(wanted)),
+        lambda: proofs.extend(climb(fleet, hosts, wanted)),
         lambda: served.append(control_server(fleet).served()),
         *(partial(see, host) for host in hosts),
     ]

@@ -6,9 +6,11 @@ The relay's own client code speaks the protocol; the judgements are here.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections import deque
 from dataclasses import dataclass
+from itertools import count
 
 from inventory.secrets import Secret
 from probe.certificate import Chain
@@ -16,7 +18,7 @@ from probe.net import Flooded, Patience, Wire, within
 from probe.proof import Broken, Found
 from probe.target import Part, Target
 from probe.tcp import dial
-from probe.tls import context
+from probe.tls import open_tls
 from probe.web import authority, excerpt
 from relay.client import Admitted, Client, Event, Greeted, Pinged, Refused
 from relay.core.handshake import ClientInfo, make_private_key
@@ -42,12 +44,18 @@ class Peer:
         self.wire = wire
         self.client = client
         self.head = b""
+        self.mark = os.urandom(12)  # of the packets that this client sends
         self._events: deque[Event] = deque()
+        self._numbers = count()
 
     @property
     def key(self) -> bytes:
         """Our public key."""
         return self.client.public_key
+
+    def take_number(self) -> int:
+        """Return the number of the next packet that this client sends: 0, 1, 2 …"""
+        return next(self._numbers)
 
     async def flush(self) -> None:
         """Send the bytes that the client has queued. Raises HungUp."""
@@ -112,17 +120,19 @@ async def check_upgrade(
     mesh = (
         bytes.fromhex(target.prover.mesh_key.reveal()) if target.prover and target.prover.mesh_key else None
     )
-    known = _private(target.prover.keys) if target.prover else None
+    # The mesh key admits any key, and with fresh ones no other proof is given our packets.
+    known = _private(target.prover.keys) if target.prover and not mesh else None
     keys = known or (make_private_key(), make_private_key())
     info = ClientInfo(mesh_key=mesh, is_prober=True)
     plan = [
         (addresses[0], Client(keys[0], info)),
         (addresses[-1], Client(keys[1], info, server_key=chain.derp_key)),
     ]
-    if known:
+    if target.prover:
         plan.append((addresses[0], Client(make_private_key(), ClientInfo(is_prober=True))))
     greetings = await asyncio.gather(
-        *(_greeted(target, address, client, patience) for address, client in plan), return_exceptions=True
+        *(_greeted(target, address, addresses[0], client, patience) for address, client in plan),
+        return_exceptions=True,
     )
     peers = [peer for peer in greetings if isinstance(peer, Peer)]
     faults = [fault for fault in greetings if isinstance(fault, BaseException)]
@@ -154,28 +164,57 @@ def _private(keys: tuple[Secret, Secret]) -> tuple[bytes, bytes]:
     return first, second
 
 
-async def _greeted(target: Target, address: str, client: Client, patience: Patience) -> Peer:
-    """Connect and return a client that has read the server's key. Raises Broken."""
+async def _greeted(target: Target, address: str, first: str, client: Client, patience: Patience) -> Peer:
+    """Connect and return a client that has read the server's key. Raises Broken.
+
+    `first`: the address whose certificate was right before.
+    """
     fast = client.server_key is not None
     connection = await dial(address, target.https_port, target, patience)
-    peer: Peer | None = None
+    try:
+        wire, _ = await open_tls(target, connection, address, patience)
+    except Broken as broken:
+        raise _another_server(target, address, first, broken) from None
+    peer = Peer(wire, client)
     try:
         async with asyncio.timeout(patience.derp_s):
-            peer = Peer(
-                await Wire.over(connection, context(target), target.domain, patience.derp_s + 1), client
-            )
             client.start(authority(target.domain, target.https_port, 443))
             await peer.flush()
             while not isinstance(await peer.next(), Greeted):
                 pass
             return peer
     except BaseException as error:
-        if peer:
-            peer.wire.close()
+        peer.wire.close()
         if isinstance(error, ProtocolError | Flooded | HungUp | OSError):
             # TimeoutError is an OSError
-            raise _not_greeted(target, error, peer.head if peer else b"", fast, patience) from None
+            raise _not_greeted(target, error, peer.head, fast, patience) from None
         raise
+
+
+def _another_server(target: Target, address: str, first: str, broken: Broken) -> Broken:
+    """Return the reason why TLS failed here, after it was right at `first`."""
+    if address == first:
+        return Broken(
+            f"a later connection to {address}: {broken.detail}",
+            cause=(
+                "the first connection was answered as it should be, this one is not: several servers "
+                f"share the address, or somebody on the way answers ({broken.cause})"
+            ),
+            next=f"find out who answers from another network too, before you deploy again: {target.again}",
+        )
+    kind, record = ("ipv6", "AAAA") if ":" in address else ("ipv4", "A")
+    setting = f"set hosts.{target.name}.{kind} and " if target.managed else "set "
+    return Broken(
+        f"{address}: {broken.detail}",
+        cause=(
+            f"{address} does not answer as {first} does, whose certificate is right: it may be another "
+            f"machine's address ({broken.cause})"
+        ),
+        next=(
+            f"{setting}the {record} record of {target.domain} to this host's own address, then "
+            f"{target.deploy_all}"
+        ),
+    )
 
 
 def _not_greeted(target: Target, error: Exception, head: bytes, fast: bool, patience: Patience) -> Broken:
@@ -287,6 +326,7 @@ async def check_handshake(target: Target, cast: Cast, patience: Patience) -> Fou
     verdicts = await asyncio.gather(*(_log_in(target, peer, patience) for peer in cast.all))
     pair_in = all(verdicts[:2])
     stranger_in = verdicts[2] if cast.stranger else verdicts[0]
+    stranger_key = (cast.stranger or cast.pair[0]).key.hex()
     known = target.prover is not None
     if target.expect_admission == "verify" and stranger_in:
         raise Broken(
@@ -326,9 +366,11 @@ async def check_handshake(target: Target, cast: Cast, patience: Patience) -> Fou
             if known and not stranger_in
             else "a stranger's key admitted: open to everyone"
         )
-        return Found(True, detail, data={"stranger_admitted": stranger_in})
+        return Found(True, detail, data={"stranger_admitted": stranger_in, "stranger": stranger_key})
     return Found(
-        False, "a stranger's key refused: only registered nodes get in", data={"stranger_admitted": False}
+        False,
+        "a stranger's key refused: only registered nodes get in",
+        data={"stranger_admitted": False, "stranger": stranger_key},
     )
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from control.served import Served, Unknown
-from probe.proof import Broken, Found, Proof, Rung
+from control.served import Served, Unknown, Unreadable
+from probe.proof import Broken, Found, Proof, Rung, with_rung
 from probe.target import Target
 
 _MAP_TEXT = "the map that headscale serves"
@@ -29,14 +28,16 @@ def with_map(proof: Proof, target: Target, served: Served) -> Proof:
 
     The map may be known only after the rest is proved, or never.
     """
-    rung = map_rung(target, served, {each.name: each for each in proof.rungs})
-    return replace(proof, rungs=tuple(rung if each.name == "map" else each for each in proof.rungs))
+    return with_rung(proof, map_rung(target, served, {each.name: each for each in proof.rungs}))
 
 
 def map_rung(target: Target, served: Served, rungs: Mapping[str, Rung]) -> Rung:
     """Return the rung `map`. `rungs`: those below it that were climbed."""
     if isinstance(served, Unknown):
         return Rung("map", "skipped", served.why)
+    if isinstance(served, Unreadable):
+        step = f"{served.next}; then {target.again}"
+        return Rung("map", "failed", served.why, cause=served.cause, next=step)
     port_80 = (
         {"ok": True, "failed": False}.get(rungs["generate_204"].status) if "generate_204" in rungs else None
     )

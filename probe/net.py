@@ -159,6 +159,10 @@ class Wire:
             raise Flooded(f"the peer sent more than {BUDGET >> 20} MiB")
         return chunk
 
+    def leave_out(self, count: int) -> None:
+        """Do not count so many of the bytes that were read: they were for others."""
+        self._left += count
+
     async def send(self, data: bytes) -> None:
         """Write, and wait until the transport takes more. Raises OSError."""
         self._writer.write(data)

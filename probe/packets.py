@@ -1,10 +1,17 @@
-"""Packets: two clients send to each other through the relay, at once and after a long silence."""
+"""Packets: two clients send to each other through the relay, at once and after a long silence.
+
+Other proofs may use the same keys at the same time, also from other controllers. The relay then
+hands a packet to the client with that key that spoke last. So each proof knows its own packets by
+a mark, and sends again the packets that another proof was given.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import hashlib
+import random
 import statistics
+import struct
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,13 +20,20 @@ from probe.derp import HungUp, Peer
 from probe.net import Flooded, Patience
 from probe.proof import Broken, Found, milliseconds
 from probe.target import Part, Target
-from relay.client import Alive, Gone, Received
+from relay.client import Alive, Event, Gone, Received
 from relay.core.wire import ProtocolError
 
-ROUNDS = ((1, 5), (1_280, 5), (65_536, 1))
-"""(bytes, packets each way): the least, an ordinary WireGuard packet, the most that a relay has to
-accept."""
+ROUNDS = ((32, 5), (1_280, 5), (65_536, 1))
+"""(bytes, packets each way): WireGuard's least, an ordinary WireGuard packet, the most that a relay
+has to accept."""
+_LEAST = ROUNDS[0][0]
 _PACE_S = 0.01
+_QUIET_S = 0.3
+"""After so long without a packet the missing ones are sent again."""
+_ATTEMPTS = 3
+"""Attempts in which packets may be missing before the relay is blamed. The packets may have gone
+to another proof that ended without a word."""
+_HEAD = struct.Struct(">12sI")  # the mark of the sending client, and the packet's number
 _KEEP_ALIVE_S = 66.0
 """Keep-alives come every 60 to 65 s (derp/derp.go:KeepAlive)."""
 
@@ -59,7 +73,7 @@ async def check_idle(target: Target, pair: tuple[Peer, Peer], patience: Patience
             ),
             next=target.redeploy(Part.RELAY, "read the relay's log"),
         )
-    await _exchange(target, pair, 1, 1, patience.packets_s)
+    await _exchange(target, pair, _LEAST, 1, patience.packets_s)
     alive = f", keep-alive after {min(min(each) for each in heard):.0f} s" if all(heard) else ""
     return Found(
         None,
@@ -68,65 +82,179 @@ async def check_idle(target: Target, pair: tuple[Peer, Peer], patience: Patience
     )
 
 
+def make_packet(mark: bytes, number: int, size: int) -> bytes:
+    """Return a packet whose contents follow from its head, so that any proof can check it."""
+    head = _HEAD.pack(mark, number)
+    return head + hashlib.shake_128(head + size.to_bytes(4, "big")).digest(size - _HEAD.size)
+
+
+def read_packet(packet: bytes) -> tuple[bytes, int] | None:
+    """Return the mark and the number of a packet of any proof, or None when it is not whole."""
+    if len(packet) < _HEAD.size:
+        return None
+    mark, number = _HEAD.unpack_from(packet)
+    return (mark, number) if packet == make_packet(mark, number, len(packet)) else None
+
+
+class Way:
+    """The packets of one size on their way from one of our clients to the other.
+
+    `foreign`: packets of other proofs came. `damaged`: a packet came that no proof has sent so.
+    """
+
+    def __init__(self, target: Target, source: Peer, destination: Peer, size: int, count: int) -> None:
+        self._target, self._source, self._destination = target, source, destination
+        self._size, self.count = size, count
+        self._sent: dict[int, float] = {}
+        self._last = -1
+        self.times: list[float] = []
+        self.foreign = self.damaged = False
+
+    @property
+    def missing(self) -> int:
+        """Return how many packets have still to arrive."""
+        return self.count - len(self.times)
+
+    @property
+    def lost(self) -> bool:
+        """Whether a packet did not arrive that was sent before one that did."""
+        return sum(number <= self._last for number in self._sent) > len(self.times)
+
+    async def send(self) -> None:
+        """Send the packets, and again those that are missing, until none is. Raises HungUp."""
+        for _ in range(self.count):
+            await self._send_one()
+            await asyncio.sleep(_PACE_S)
+        while self.missing:
+            before = len(self.times)
+            # Not in step with other proofs, or they would take each other's packets again.
+            await asyncio.sleep(_QUIET_S * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+            for _ in range(self.missing if len(self.times) == before else 0):
+                self._destination.client.ping(bytes(8))  # it spoke last then
+                await self._destination.flush()
+                await self._send_one()
+
+    async def _send_one(self) -> None:
+        number = self._source.take_number()
+        self._source.client.send(self._destination.key, make_packet(self._source.mark, number, self._size))
+        self.note_sent(number, time.perf_counter())
+        await self._source.flush()
+
+    def note_sent(self, number: int, now: float) -> None:
+        """Note that a packet leaves now; `now` in seconds."""
+        self._sent[number] = now
+
+    async def receive(self) -> None:
+        """Wait until all packets are there.
+
+        Raises Broken, Left, HungUp, ProtocolError, Flooded.
+        """
+        while self.missing:
+            self.take(await self._destination.next(), time.perf_counter())
+
+    def take(self, event: Event, now: float) -> None:
+        """Judge one event at the receiver; those of other proofs are passed over.
+
+        Raises Broken, Left.
+        """
+        if isinstance(event, Gone) and event.key == self._source.key:
+            raise Left(event.key.hex()[:16])
+        if not isinstance(event, Received):
+            return
+        read = read_packet(event.packet)
+        if event.packet[: len(self._source.mark)] != self._source.mark:
+            self.foreign |= read is not None
+            self.damaged |= read is None
+            if read is not None:
+                self._destination.wire.leave_out(len(event.packet))
+            return
+        number = read[1] if read else -1
+        if 0 <= number < min(self._sent, default=0):
+            return  # of an earlier size, sent again and late
+        if number not in self._sent or number <= self._last or event.source != self._source.key:
+            raise _changed(self._target, self._size)
+        self._last = number
+        self.times.append((now - self._sent[number]) * 1000)
+
+
 async def _exchange(
     target: Target, pair: tuple[Peer, Peer], size: int, count: int, patience_s: float
 ) -> list[float]:
     """Exchange packets both ways; return milliseconds from sending to receiving of each.
 
+    Lost packets are forgiven where packets of other proofs show who was given them.
     Raises Broken.
     """
     left, right = pair
-    payloads = [bytes([number]) if size == 1 else os.urandom(size) for number in range(count)]
-    arrived = [0, 0]
-    times: list[float] = []
-
-    async def send(source: Peer, destination: Peer, sent: list[float]) -> None:
-        for payload in payloads:
-            source.client.send(destination.key, payload)
-            sent.append(time.perf_counter())
-            await source.flush()
-            await asyncio.sleep(_PACE_S if payload is not payloads[-1] else 0)
-
-    async def receive(source: Peer, destination: Peer, sent: list[float], way: int) -> None:
-        for number, payload in enumerate(payloads):
-            packet = await _next_packet(destination)
-            times.append((time.perf_counter() - sent[number]) * 1000)
-            if packet.source != source.key or packet.packet != payload:
-                raise Broken(
-                    f"a packet of {_size(size)} arrived changed, out of order or under another key",
-                    cause="the relay does not hand packets on as they are",
-                    next=target.redeploy(Part.RELAY, "replace the relay"),
-                )
-            arrived[way] += 1
-
-    forth: list[float] = []
-    back: list[float] = []
-    work = (
-        send(left, right, forth),
-        receive(left, right, forth, 0),
-        send(right, left, back),
-        receive(right, left, back, 1),
-    )
-    tasks = [asyncio.ensure_future(each) for each in work]
+    ways: tuple[Way, ...] = ()
+    crowded = damaged = False
+    attempts = 0
     try:
         async with asyncio.timeout(patience_s):
-            await asyncio.gather(*tasks)
+            while True:
+                attempts += 1
+                ways = tuple(Way(target, *each, size, count) for each in ((left, right), (right, left)))
+                left_out: Left | None = None
+                try:
+                    await _carry(ways)
+                except Left as error:
+                    left_out = error
+                crowded |= any(way.foreign for way in ways)
+                if left_out is None and (crowded or not any(way.lost for way in ways)):
+                    return [each for way in ways for each in way.times]
+                if attempts == _ATTEMPTS and not crowded:
+                    raise left_out or _Lossy()
+                await asyncio.sleep(_QUIET_S * random.uniform(0.1, 1))  # noqa: S311 - no secret
     except TimeoutError:
-        seen = f"{sum(arrived)} of {2 * count} packets of {_size(size)} arrived in {patience_s:g} s"
-        raise _stuck(target, seen, size) from None
-    except (_Left, HungUp, ProtocolError, Flooded) as error:
+        crowded |= any(way.foreign for way in ways)
+        damaged = any(way.damaged for way in ways)
+        arrived = sum(len(way.times) for way in ways)
+        seen = f"{arrived} of {2 * count} packets of {_size(size)} arrived in {patience_s:g} s"
+        if crowded:
+            raise _crowded_out(target, seen) from None
+        raise (_changed(target, size) if damaged else _stuck(target, seen, size)) from None
+    except (Left, _Lossy, HungUp, ProtocolError, Flooded) as error:
         raise _cut_off(target, error, size) from None
+
+
+async def _carry(ways: Sequence[Way]) -> None:
+    """Send and receive on all ways until all packets are there. Raises as `Way.receive` does."""
+    sending = [asyncio.ensure_future(way.send()) for way in ways]
+    receiving = [asyncio.ensure_future(way.receive()) for way in ways]
+    try:
+        while not all(task.done() for task in receiving):
+            working = [task for task in (*sending, *receiving) if not task.done()]
+            done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
     finally:
-        for task in tasks:
+        for task in (*sending, *receiving):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return times
+        await asyncio.gather(*sending, *receiving, return_exceptions=True)
+
+
+def _changed(target: Target, size: int) -> Broken:
+    """Return the reason why a packet is not what was sent."""
+    return Broken(
+        f"a packet of {_size(size)} arrived changed, twice, out of order or under another key",
+        cause="the relay does not hand packets on as they are",
+        next=target.redeploy(Part.RELAY, "replace the relay"),
+    )
+
+
+def _crowded_out(target: Target, seen: str) -> Broken:
+    """Return the reason why the proof could not be made beside so many others."""
+    return Broken(
+        seen,
+        cause="other proofs with the same keys took the packets all the time: nothing is known of the relay",
+        next=f"wait for the other proofs to end, then {target.again}",
+    )
 
 
 def _stuck(target: Target, seen: str, size: int) -> Broken:
     """Return the reason why packets of that size did not arrive in time."""
     cause = "the relay admits clients and drops their packets"
-    if size > 1:
+    if size > _LEAST:
         cause = (
             "larger packets get stuck: a proxy's buffers, or a path that drops full-sized TCP "
             "segments (path MTU, blocked ICMP)"
@@ -136,8 +264,14 @@ def _stuck(target: Target, seen: str, size: int) -> Broken:
 
 
 def _cut_off(target: Target, error: Exception, size: int) -> Broken:
-    """Return the reason why a client was lost while packets of that size were under way."""
-    if isinstance(error, _Left):
+    """Return the reason why packets of that size were lost, or a client with them."""
+    if isinstance(error, _Lossy):
+        return Broken(
+            f"packets of {_size(size)} were lost in each of {_ATTEMPTS} attempts",
+            cause="the relay admits clients and drops some of their packets",
+            next=target.redeploy(Part.RELAY, "read the relay's log and its drop counters"),
+        )
+    if isinstance(error, Left):
         return Broken(
             f"the relay says that one of our clients is not there: {error}",
             cause="several relays answer under one name, or the relay lost a client",
@@ -150,17 +284,12 @@ def _cut_off(target: Target, error: Exception, size: int) -> Broken:
     )
 
 
-class _Left(Exception):
+class Left(Exception):
     """The relay sent PeerGone for one of our clients."""
 
 
-async def _next_packet(peer: Peer) -> Received:
-    while True:
-        event = await peer.next()
-        if isinstance(event, Received):
-            return event
-        if isinstance(event, Gone):
-            raise _Left(event.key.hex()[:16])
+class _Lossy(Exception):
+    """Packets were lost, and no other proof was seen that may have been given them."""
 
 
 async def _hold(target: Target, peer: Peer, seconds: float) -> Sequence[float]:
@@ -177,6 +306,8 @@ async def _hold(target: Target, peer: Peer, seconds: float) -> Sequence[float]:
                 last = time.perf_counter()
                 if isinstance(event, Alive):
                     heard.append(round(last - began, 1))
+                elif isinstance(event, Received):
+                    peer.wire.leave_out(len(event.packet))  # of another proof
     except TimeoutError:
         return heard
     except (HungUp, ProtocolError, Flooded) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
@@ -20,6 +20,7 @@ LADDER: Mapping[str, str] = {
     "generate_204": "/generate_204",
     "upgrade": "upgrade",
     "handshake": "handshake",
+    "admission": "admission",
     "packets": "packets",
     "idle": "idle hold",
     "map": "served map",
@@ -133,6 +134,11 @@ class Proof:
         """Read the proof that `to_json` wrote. Raises KeyError, TypeError for anything else."""
         rungs = tuple(Rung(**rung) for rung in kept["rungs"])
         return cls(kept["target"], kept["address"], rungs, kept["ms"], kept["at"])
+
+
+def with_rung(proof: Proof, rung: Rung) -> Proof:
+    """Return the proof with that rung, which was climbed beside the ladder or after it."""
+    return replace(proof, rungs=tuple(rung if each.name == rung.name else each for each in proof.rungs))
 
 
 def milliseconds(value: float) -> str:

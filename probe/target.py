@@ -179,6 +179,11 @@ class Target:
             ]
         )
 
+    @property
+    def deploy_all(self) -> str:
+        """The command that deploys all of this host again, or proves a relay of others again."""
+        return f"invoke deploy --host {self.name}" if self.managed else self.again
+
     def redeploy(self, part: Part, otherwise: str) -> str:
         """Return the next command: the deploy of one part of our host, else the step for the
         relay's owner."""

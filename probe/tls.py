@@ -10,24 +10,25 @@ import functools
 import socket
 import ssl
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from probe.certificate import LOW_SHARE, Chain, read_chain
+from probe.clock import ahead_of, apart, wrong_here
 from probe.net import Flooded, NoRoute, Patience, Wire, within
 from probe.proof import Broken, Found
 from probe.target import Part, Target
 from probe.tcp import dial
+from probe.web import BadAnswer, ask, authority
 
 
-def context(target: Target, *, trusting: bool = False) -> ssl.SSLContext:
+def _context_of(target: Target) -> ssl.SSLContext:
     """Return a TLS context like a client's: TLS 1.2 and up, no ALPN.
 
-    `trusting`: verify nothing, to look at the presented certificates. Raises Broken when the CA
-    bundle cannot be read.
+    With a pin it verifies nothing. Raises Broken when the CA bundle cannot be read.
     """
-    if trusting or target.pin:
+    if target.pin:
         return _context(None, 0, True)
     try:
         return _context(target.ca, target.ca.stat().st_mtime_ns if target.ca else 0, False)
@@ -58,15 +59,19 @@ def _context(ca: Path | None, changed: int, trusting: bool) -> ssl.SSLContext:
     return tls
 
 
-async def check_tls(
+async def open_tls(
     target: Target, connection: socket.socket, address: str, patience: Patience
-) -> Found[tuple[Wire, Chain]]:
-    """Shake hands; return the open stream and the chain that came with it.
+) -> tuple[Wire, Chain]:
+    """Open TLS to the target; return the stream and the chain that came with it.
+
+    The certificate is verified on each connection, by its chain or by the pin. There is no other
+    way to a TLS stream that anything is sent on, so that no caller can forget it: a man in the
+    middle may let one connection pass and answer the next one by himself.
 
     Owns `connection`. Raises Broken.
     """
     try:
-        tls = context(target)
+        tls = _context_of(target)
     except Broken:
         connection.close()
         raise
@@ -81,10 +86,9 @@ async def check_tls(
     except OSError as error:  # ssl.SSLError is one
         raise await _diagnose(target, address, error, patience) from None
     try:
-        chain = presented(wire)
-        leaf, now = chain.leaf, datetime.now(UTC)
+        chain = _presented(wire)
         if target.pin:
-            _check_pin(target, chain, now)
+            _check_pin(target, chain, datetime.now(UTC))
     except ValueError as error:
         wire.close()
         raise Broken(
@@ -93,6 +97,18 @@ async def check_tls(
     except BaseException:
         wire.close()
         raise
+    return wire, chain
+
+
+async def check_tls(
+    target: Target, connection: socket.socket, address: str, patience: Patience
+) -> Found[tuple[Wire, Chain]]:
+    """Open TLS; return the open stream and the chain that came with it.
+
+    Owns `connection`. Raises Broken.
+    """
+    wire, chain = await open_tls(target, connection, address, patience)
+    leaf, now = chain.leaf, datetime.now(UTC)
     version = wire.tls.version() if wire.tls else None
     trust = "pinned" if target.pin else f"by {leaf.issuer}"
     warning = "" if leaf.share_left(now) >= LOW_SHARE else f"only {leaf.left(now)}: the renewal is overdue"
@@ -112,7 +128,7 @@ async def check_tls(
     )
 
 
-def presented(wire: Wire) -> Chain:
+def _presented(wire: Wire) -> Chain:
     """Return the chain as the server sent it. Raises ValueError."""
     assert wire.tls is not None  # noqa: S101 - the stream was opened with TLS
     # Public since Python 3.13. Before, only the inner object has it, and it returns objects whose
@@ -161,6 +177,10 @@ async def _diagnose(target: Target, address: str, error: OSError, patience: Pati
     """Find out why a handshake failed, by a second one if need be."""
     if isinstance(error, ssl.SSLCertVerificationError):
         chain = await _look(target, address, patience, target.domain)
+        if chain is not None and error.verify_code in {_NOT_YET_VALID, _EXPIRED}:
+            ahead = ahead_of(await _their_date(target, address, patience), now := datetime.now(UTC))
+            if wrong_here(chain.leaf, ahead, now):
+                return _wrong_clock(target, error, ahead)
         return _untrusted(target, address, error, chain)
     where = f"{address} port {target.https_port}"
     if isinstance(error, ssl.SSLError):
@@ -190,6 +210,29 @@ async def _diagnose(target: Target, address: str, error: OSError, patience: Pati
     )
 
 
+def _wrong_clock(target: Target, error: ssl.SSLCertVerificationError, ahead: timedelta | None) -> Broken:
+    return Broken(
+        f"{error.verify_message} by this controller's clock; {apart(ahead)}",
+        cause="this controller's clock is wrong: by the relay's clock the certificate is valid",
+        next=f"timedatectl set-ntp true on this controller, then {target.again}",
+    )
+
+
+async def _their_date(target: Target, address: str, patience: Patience) -> str | None:
+    """Return the Date of the relay's answer, trusted or not; it is sent nothing but its name."""
+    host = authority(target.domain, target.https_port, 443)
+    with contextlib.suppress(OSError, TimeoutError, Broken, NoRoute, BadAnswer):
+        connection = await dial(address, target.https_port, target, patience)
+        async with (
+            within(patience.http_s, Broken("", cause="", next="")),
+            await Wire.over(
+                connection, _context(None, 0, True), target.domain, patience.tls_s + 1
+            ) as wire,
+        ):
+            return (await ask(wire, host, "/derp/probe")).headers.get("date")
+    return None
+
+
 async def _look(target: Target, address: str, patience: Patience, server_name: str) -> Chain | None:
     """Return the chain that is presented to a hello with that name, trusted or not; None when there
     is none."""
@@ -199,10 +242,10 @@ async def _look(target: Target, address: str, patience: Patience, server_name: s
         async with (
             within(patience.tls_s, late),
             await Wire.over(
-                connection, context(target, trusting=True), server_name, patience.tls_s + 1
+                connection, _context(None, 0, True), server_name, patience.tls_s + 1
             ) as wire,
         ):
-            return presented(wire)
+            return _presented(wire)
     return None
 
 
@@ -261,7 +304,12 @@ def _untrusted(
             "the intermediate certificate is missing: browsers fetch it, Tailscale clients "
             "do not; or the CA is a private one"
         )
-        step = target.redeploy(Part.CERTIFICATE, "serve fullchain.pem (for a private CA: name its bundle)")
+        step = (
+            "put the intermediate behind the leaf in the file that certificate.chain names, or, if an ACME "
+            f"server gave it, invoke renew --host {target.name} --force; then {target.deploy_all}"
+            if target.managed
+            else f"serve fullchain.pem (for a private CA: name its bundle), then {target.again}"
+        )
     elif code in {_UNKNOWN_ROOT, _NO_ISSUER, _UNVERIFIABLE}:
         detail = f"the chain of {names} ends at an issuer that is not trusted here (leaf by {leaf.issuer})"
         cause = "a private or staging CA, or a program on the way that shows its own certificate"

@@ -101,6 +101,7 @@ class _Climb:
                 group.create_task(self._stun("stun6", where.ipv6))
                 group.create_task(self._port_80(where))
                 group.create_task(self._https(where))
+        self._skip("only the relay's own host can be asked whom it admits", "admission")
         self._keep(
             map_rung(
                 target,
@@ -163,6 +164,11 @@ class _Climb:
                 f"broken keeps silent, see {front}"
             )
             self._rungs[name] = replace(self._rungs[name], status="skipped", detail=why, cause="", next="")
+        clocks = self._rungs["probe"].warning
+        for name in self._inconclusive if clocks and not front else ():
+            cause = f"{clocks}: a relay finds its certificate invalid by a wrong clock, and keeps silent"
+            step = f"timedatectl set-ntp true on the relay's host, then {self._target.again}"
+            self._rungs[name] = replace(self._rungs[name], cause=cause, next=step)
         return tuple(self._rungs[name] for name in LADDER)
 
     async def _stun(self, name: str, address: str | None) -> None:

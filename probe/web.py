@@ -6,10 +6,12 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import h11
 
+from probe.clock import ahead_of, apart
 from probe.net import Flooded, Patience, Wire, within
 from probe.proof import Broken, Found
 from probe.target import Part, Target
@@ -99,7 +101,9 @@ async def check_probe(target: Target, wire: Wire, patience: Patience) -> Found[N
             cause="not a DERP server: another site answers every path (a relay allows any origin here)",
             next=target.redeploy(Part.FRONT, "proxy / of that name to the relay"),
         )
-    return Found(None, f"200 from {url}")
+    ahead = ahead_of(answer.headers.get("date"), datetime.now(UTC))
+    data = {} if ahead is None else {"clock_ahead_s": round(ahead.total_seconds())}
+    return Found(None, f"200 from {url}", apart(ahead), data)
 
 
 async def check_generate_204(

@@ -8,7 +8,7 @@ from typing import Any
 
 from control.contract import HostSession
 from control.headscale.facts import read_facts
-from control.served import Map, Served, Unknown
+from control.served import Map, Served, Unknown, Unreadable
 from engine.facts import Ask, Facts, Output
 from engine.scripts import script
 from inventory.model import Site
@@ -30,11 +30,22 @@ def read_map(facts: Facts) -> Served:
     if said is None:
         return _NOT_SHOWN
     if said.status != 0:
-        return Unknown(f"headscale does not report its map: {_last_line(said)}")
+        return _unreadable(f"headscale does not report its map: {_last_line(said)}")
     found = _decoded(said)
     if not isinstance(found, Mapping):
-        return Unknown(f"headscale does not report its map, but {said.stdout[:80].strip()}")
+        return _unreadable(f"headscale does not report its map, but {said.stdout[:80].strip()}")
     return Map(found)
+
+
+def _unreadable(why: str) -> Unreadable:
+    return Unreadable(
+        why,
+        cause=(
+            "headscale does not run, or starts again and again: a map file that it cannot read or a "
+            "derp.urls that it cannot reach stops its start"
+        ),
+        next="on headscale's host: journalctl --unit headscale --lines 20 names the file or the URL",
+    )
 
 
 def nodes_at_home(session: HostSession, site: Site, regions: Iterable[int]) -> list[str] | None:

@@ -11,9 +11,10 @@ from control.contract import Reach, Withdrawal
 from control.derpmap import missing_pin
 from control.headscale import facts as headscale_facts
 from control.headscale import transaction
+from control.headscale.facts import HeadscaleRefused
 from control.headscale.pages import ask_map, nodes_at_home, read_map
 from control.headscale.registration import Registration, regions_of
-from control.served import Served, Unknown
+from control.served import Served, Unknown, Unreadable
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
 from inventory.rules import HEADSCALE
@@ -31,6 +32,12 @@ class HeadscaleServer:
         try:
             with self.reach.session(headscale_facts.ask(self.site)) as session:
                 return read_map(session.ask(ask_map(self.site, session.facts)))
+        except HeadscaleRefused as error:
+            return Unreadable(
+                "\n".join(filter(None, (str(error), error.where, error.why))),
+                cause="headscale's files on its host are missing or malformed: it does not start with them",
+                next=error.next or "correct the lines that are named",
+            )
         except DerpfleetError as error:
             return Unknown(f"headscale cannot be asked: {error}{f' ({error.why})' if error.why else ''}")
 

@@ -19,6 +19,8 @@ VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
 CLIENTS = re.compile(r"^derp_clients_local (\d{1,9})\b", re.M | re.A)
 STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-{Verb.DEPLOY}-", re.M | re.A)
 
+_FAR_MS = 60_000.0  # more is no distance: the script waits 2 s
+
 
 @dataclass(frozen=True)
 class HostStatus:
@@ -85,4 +87,5 @@ def _distances(text: str) -> dict[str, float]:
         return {}
     if not isinstance(found, dict):
         return {}
-    return {name: ms for name, ms in found.items() if isinstance(ms, float)}
+    # NaN and the infinite are JSON to Python, and no distance to a page.
+    return {name: ms for name, ms in found.items() if isinstance(ms, float) and 0 <= ms < _FAR_MS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from control.served import Served
 from engine import cache
 from engine.report import Report
 from fleet.shared import pins, records
+from fleet.shared.ask_admission import Questions
 from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from fleet.shared.parts import deploy_part
@@ -64,13 +65,38 @@ def prove_hosts(
 
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(lambda: served or control_server(fleet).served())
-        proofs = prove(wanted, thorough=thorough, on_rung=climbed)
+        proofs = climb(fleet, hosts, wanted, climbed, thorough=thorough)
     pairs = zip(wanted, proofs, strict=True)
     found = {one.name: with_map(proof, one, asked.result()) for one, proof in pairs}
     for name, proof in found.items():
         show(fleet.report, name, proof)
         keep(fleet, name, proof)
     return found
+
+
+def climb(
+    fleet: Fleet,
+    hosts: Sequence[Host],
+    wanted: Sequence[Target],
+    climbed: Callable[[Target, Rung], object] = lambda *_: None,
+    *,
+    thorough: bool = False,
+) -> list[Proof]:
+    """Prove all targets from outside, and ask their hosts at the same time whom they can ask.
+
+    `hosts`: those of the targets. `climbed` gets each rung as soon as it is known.
+    """
+    questions = Questions(fleet, hosts)
+
+    def on_rung(one: Target, rung: Rung) -> None:
+        questions.climbed(one.name, rung)
+        climbed(one, rung)
+
+    try:
+        proofs = prove(wanted, thorough=thorough, on_rung=on_rung)
+        return [questions.added(*pair) for pair in zip(wanted, proofs, strict=True)]
+    finally:
+        questions.close()
 
 
 def compare_map(fleet: Fleet, hosts: Sequence[Host], proofs: Mapping[str, Proof], served: Served) -> bool:

@@ -114,6 +114,19 @@ def log(host: Host, lines: int) -> tuple[str, ...]:
     return runner_of(host).log(lines)
 
 
+def log_of_client(host: Host, key: str) -> tuple[str, ...]:
+    """Return the command that prints the relay's log with its lines about a client.
+
+    `key`: the client's public key, 64 hex digits.
+    """
+    return runner_of(host).log_of_client(key)
+
+
+def in_its_network(host: Host, program: tuple[str, ...]) -> tuple[str, ...]:
+    """Return `program` so that it runs where the relay runs; the words behind `python3 -I -c`."""
+    return runner_of(host).in_its_network(program)
+
+
 def ask_withdrawn(host: Host) -> Ask:
     """Return the facts that `is_withdrawn` needs."""
     return Ask(commands={"withdrawn": runner_of(host).WITHDRAWN.argv})

@@ -108,6 +108,10 @@ class Runner(Protocol):
     def log(self, lines: int) -> tuple[str, ...]:
         """Return the command that prints the last lines of the relay's log."""
 
+    def log_of_client(self, key: str) -> tuple[str, ...]:
+        """Return the command that prints at least the log's last lines about the client of that
+        key."""
+
     def in_its_network(self, program: tuple[str, ...]) -> tuple[str, ...]:
         """Return `program` so that it runs where the relay's loopback is.
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from control.headscale.pages import _NOT_SHOWN, nodes_at_home
-from control.served import Map, Served, Unknown
+from control.served import Map, Served, Unknown, Unreadable
 from engine.facts import Ask, Facts, Output
 from engine.login import Unreachable
 from engine.report import Report
@@ -128,7 +128,7 @@ def test_why_the_map_is_not_known(page: Callable[[bytes], Site], monkeypatch: py
         return control_server(fleet_of(site, monkeypatch, session)).served()
 
     def why(found: Served) -> str:
-        assert isinstance(found, Unknown)
+        assert isinstance(found, Unreadable)
         return found.why
 
     def gone() -> Talk:
@@ -140,15 +140,19 @@ def test_why_the_map_is_not_known(page: Callable[[bytes], Site], monkeypatch: py
     )
     assert asked(site, gone) == Unknown("headscale cannot be asked: cannot connect (no route to host)")
     assert asked(site, lambda: Talk(seen(version="v0.25.1"))) == _NOT_SHOWN
-    assert asked(page(b'"closed"'), lambda: Talk(seen())) == Unknown(
+    assert why(asked(page(b'"closed"'), lambda: Talk(seen()))) == (
         'headscale does not report its map, but "closed"'
     )
     assert why(asked(site, lambda: Talk(seen()))).startswith(
         "headscale does not report its map: json.decoder.JSONDecodeError"
     )
     assert why(asked(site, lambda: Talk(seen(config=None)))).startswith(
-        "headscale cannot be asked: there is no /etc/headscale/config.yaml"
+        "there is no /etc/headscale/config.yaml"
     )
+    tab = why(asked(site, lambda: Talk(seen(map="regions:\n\t900: {}\n"))))
+    assert "/etc/headscale/derp.yaml" in tab and "line 2" in tab
+    mistyped = why(asked(site, lambda: Talk(seen(map="regions:\n  900:\n    regionId: x\n"))))
+    assert "/etc/headscale/derp.yaml" in mistyped and "line 3" in mistyped
 
 
 def test_pages_are_asked_past_a_proxy(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:

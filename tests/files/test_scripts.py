@@ -5,10 +5,12 @@ The others are run where they are used (tests/fleet, tests/roles).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -52,3 +54,65 @@ def test_a_port_is_free_when_no_program_listens(listener: str) -> None:
     taken = run("free_ports", shut(), listener)
     assert taken.returncode != 0
     assert "Address already in use" in taken.stderr
+
+
+KEY = f"nodekey:{'ab' * 32}"
+
+
+def admission(url: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(run("ask_admission", url, KEY).stdout)
+    return found
+
+
+@contextlib.contextmanager
+def saying(answer: bytes | None) -> Iterator[str]:
+    """Yield the address of a server that gives one answer; None: it hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                line, _ = server.accept()
+                with line:
+                    line.recv(65536)
+                    line.sendall(answer or b"")
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def http(status: str, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {status}\r\nDate: Sun, 29 Nov 2026 09:00:00 GMT\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+@pytest.mark.parametrize(
+    ("answer", "step"),
+    [
+        (http("200 OK", b'{"Allow":false}'), ""),
+        (http("200 OK", b'{"allow":true}'), ""),
+        (http("200 OK", b"<html>"), "answer"),
+        (http("200 OK", b"[1]"), "answer"),
+        (http("500 Internal Server Error", b""), "status"),
+        (b"SSH-2.0-x\r\n", "connection"),
+        (None, "connection"),
+    ],
+)
+def test_the_admission_controllers_answer(answer: bytes | None, step: str) -> None:
+    with saying(answer) as at:
+        found = admission(f"http://{at}/verify")
+    assert found["step"] == step
+    assert found.get("allow", False) == (answer is not None and b"true" in answer)
+    assert isinstance(found["clock"], float)
+
+
+def test_the_step_that_keeps_the_admission_controller_away_is_named() -> None:
+    assert admission(f"http://127.0.0.1:{shut()}/verify")["step"] == "connection"
+    assert admission("http://nowhere.invalid/verify")["step"] == "name"
+    with saying(b"HTTP/1.1 400 Bad Request\r\n\r\n") as at:
+        assert admission(f"https://{at}/verify")["step"] == "TLS"
+
+
+def test_an_admission_controller_that_hangs(listener: str) -> None:
+    found = admission(f"http://127.0.0.1:{listener}/verify")
+    assert found["step"] == "time"
+    assert 4_000 < float(str(found["ms"])) < 9_000

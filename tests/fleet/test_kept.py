@@ -69,7 +69,11 @@ def test_a_run_is_named_by_its_verb(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "noise", ["", "Welcome!\n{}", "[1]", "null", '{"sg1": "far"}', '{"sg1": null}', "[" * 100_000]
+    "noise",
+    [
+        *("", "Welcome!\n{}", "[1]", "null", '{"sg1": "far"}', '{"sg1": null}', "[" * 100_000),
+        *('{"sg1": NaN}', '{"sg1": Infinity}', '{"sg1": -Infinity}', '{"sg1": -1.0}', '{"sg1": 1e300}'),
+    ],
 )
 def test_noise_is_no_distance(noise: str) -> None:
     assert _read(HOST, said(distances=noise)).distances_ms == {}

@@ -30,7 +30,9 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def serving(script: Script, issued: Issued | None = None) -> AsyncIterator[int]:
+async def serving(
+    script: Script, issued: Issued | None = None, at: tuple[str, int] = (LOOPBACK, 0)
+) -> AsyncIterator[int]:
     """Yield the port of a server that runs `script` for each connection, under TLS if there is a
     certificate."""
     tasks: set[asyncio.Task[None]] = set()
@@ -52,7 +54,7 @@ async def serving(script: Script, issued: Issued | None = None) -> AsyncIterator
             writer.transport.abort()
             tasks.discard(task)
 
-    server = await asyncio.start_server(run, LOOPBACK, 0, ssl=tls)
+    server = await asyncio.start_server(run, *at, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -105,18 +107,35 @@ def filtering(name: str, onwards: int) -> Script:
         if name.encode() in hello:
             reset(writer)
             return
-        far_reader, far_writer = await asyncio.open_connection(LOOPBACK, onwards)
-        far_writer.write(hello)
+        await _passed_on(hello, reader, writer, onwards)
 
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            while data := await source.read(4096):
-                sink.write(data)
-                await sink.drain()
+    return script
 
-        try:
-            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
-        finally:
-            far_writer.transport.abort()
+
+async def _passed_on(
+    hello: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, onwards: int
+) -> None:
+    far_reader, far_writer = await asyncio.open_connection(LOOPBACK, onwards)
+    far_writer.write(hello)
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(4096):
+            sink.write(data)
+            await sink.drain()
+
+    try:
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+    finally:
+        far_writer.transport.abort()
+
+
+def in_the_middle(onwards: int, then: int) -> Script:
+    """Return somebody on the way: the first connection goes to the port `onwards`, the others to
+    his own port `then`."""
+    ports = iter([onwards])
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _passed_on(b"", reader, writer, next(ports, then))
 
     return script
 
@@ -140,6 +159,7 @@ class FaultyRelay:
     # a packet as it is delivered; None: dropped
     deliver: Callable[[bytes], bytes | None] | None = None
     most: int = wire.MAX_PACKET  # packets above it vanish
+    foreign: bytes = b""  # a packet of another proof, which comes before each packet
     pings: bool = False  # pings its clients with every packet
     alive_s: float = 0  # sends one keep-alive after so long
     loses: bool = False  # reports that the receiver is not there
@@ -147,6 +167,7 @@ class FaultyRelay:
     def __post_init__(self) -> None:
         self.key = self.key or make_private_key()
         self.pongs = 0
+        self.introduced: list[Introduction] = []
         self._clients: dict[bytes, asyncio.StreamWriter] = {}
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -162,6 +183,7 @@ class FaultyRelay:
         named = b"Derp-Public-Key: " + self.header_key.hex().encode() + b"\r\n" if self.header_key else b""
         writer.write(SWITCH + named + b"\r\n" + wire.pack_server_key(public_key(private)))
         who = parse_client_info((await _frame(reader))[1], private)
+        self.introduced.append(who)
         if self.after_info is not None:
             writer.write(self.after_info(who))
             await asyncio.sleep(60)
@@ -182,6 +204,8 @@ class FaultyRelay:
             if kind == wire.SEND_PACKET and len(packet) <= self.most:
                 delivered = self.deliver(packet) if self.deliver else packet
                 receiver = self._clients.get(payload[: wire.KEY_LEN])
+                if self.foreign and receiver is not None:
+                    receiver.write(wire.pack_recv_packet(who.key, self.foreign))
                 if delivered is not None and receiver is not None:
                     receiver.write(wire.pack_recv_packet(who.key, delivered))
 

@@ -159,7 +159,7 @@ FAULTS: dict[str, Fault] = {
         lambda s: s.front(s.issued(full=False)),
         "tls",
         "intermediate certificate is missing",
-        "role:certificate",
+        "certificate.chain names, .*then invoke deploy --host hk1$",
     ),
     "an expired intermediate": (
         lambda s: s.front(s.issued(stale=True)),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
@@ -23,6 +25,11 @@ FLOOD = pack_frame(0x7F, bytes(60_000)) * 80
 
 def stranger(stage: Stage) -> Target:
     return stage.healthy(expect_admission="verify")
+
+
+def _loser() -> Callable[[bytes], bytes | None]:
+    number = count()
+    return lambda packet: packet if next(number) % 5 else None
 
 
 def _crash(_: bytes) -> bytes:
@@ -225,6 +232,18 @@ FAULTS: dict[str, Fault] = {
     ),
     "a relay that changes packets": (
         lambda s: s.faulty_relay(deliver=lambda p: p[:-1] + b"!"),
+        "packets",
+        "as they are",
+        "role:relay",
+    ),
+    "a relay that loses one packet in five": (
+        lambda s: s.faulty_relay(deliver=_loser()),
+        "packets",
+        "drops (some of )?their packets",
+        "role:relay",
+    ),
+    "a relay that changes the head of packets": (
+        lambda s: s.faulty_relay(deliver=lambda p: b"!" + p[1:]),
         "packets",
         "as they are",
         "role:relay",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from control.served import Map, Unknown
+from control.served import Map, Unknown, Unreadable
 from fleet.shared.parts import deploy_part
 from lab.delaying import delaying
 from probe import packets
@@ -30,7 +30,12 @@ from tests.probe.authority import Authority, Issued
 from tests.probe.faulty_servers import FaultyRelay, answering, serving
 from tests.probe.servers import DOMAIN, HK1, LOOPBACK, Backend, Front, backend, free_port, nginx, target
 
-ALWAYS_SKIPPED = {"stun6": "no address of that family", "idle": "--thorough", "map": "no map given"}
+ALWAYS_SKIPPED = {
+    "stun6": "no address of that family",
+    "admission": "only the relay's own host",
+    "idle": "--thorough",
+    "map": "no map given",
+}
 VERIFYING = ("-verify-client-url", "http://127.0.0.1:9/verify", "-verify-client-url-fail-open=false")
 
 
@@ -56,7 +61,7 @@ def test_a_relay_behind_nginx(healthy: Target) -> None:
     assert sorted(rung.name for rung in seen) == sorted(LADDER)
     figures = proof["packets"].data["bytes"]
     assert [(size, each["packets"]) for size, each in figures.items()] == [
-        ("1", 10),
+        ("32", 10),
         ("1280", 10),
         ("65536", 2),
     ]
@@ -293,6 +298,9 @@ def test_the_served_map_is_compared_with_what_was_proved(healthy: Target) -> Non
     unknown = with_map(right, healthy, Unknown("headscale is out of reach"))
     assert unknown["map"] == Rung("map", "skipped", "headscale is out of reach")
     assert unknown.ok
+    unreadable = with_map(right, healthy, Unreadable("derp.yaml: line 3: x", "malformed", "correct it"))
+    assert not unreadable.ok and unreadable.failed_rung == unreadable["map"]
+    assert unreadable["map"].next == "correct it; then invoke verify --host hk1"
 
 
 @pytest.fixture
@@ -318,7 +326,7 @@ def test_round_trips_are_few(far: tuple[Target, list[object]]) -> None:
     counts = https.counts()  # type: ignore[attr-defined]
     assert (counts.connections, http.counts().connections) == (3, 1)  # type: ignore[attr-defined]
     assert counts.turns <= 3 + 2 * 7
-    assert proof["packets"].data["bytes"]["1"]["min_ms"] >= 100
+    assert proof["packets"].data["bytes"]["32"]["min_ms"] >= 100
     assert measure_all([distant])["hk1"].stun_ms >= 100  # type: ignore[operator]
 
 

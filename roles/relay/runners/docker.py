@@ -65,6 +65,11 @@ def log(lines: int) -> tuple[str, ...]:
     return ("docker", "logs", "--tail", str(lines), paths.CONTAINER)
 
 
+def log_of_client(key: str) -> tuple[str, ...]:
+    """Return `docker logs`, which cannot look for a key."""
+    return log(500)
+
+
 def in_its_network(program: tuple[str, ...]) -> tuple[str, ...]:
     """Return the program in the container's network: no published port leads to its loopback."""
     return (script("in_container"), paths.CONTAINER, *program)

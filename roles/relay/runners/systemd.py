@@ -85,6 +85,11 @@ def log(lines: int) -> tuple[str, ...]:
     return ("journalctl", "--unit", paths.SERVICE, "--lines", str(lines), "--no-pager")
 
 
+def log_of_client(key: str) -> tuple[str, ...]:
+    """Return journalctl for the unit's entries with that key, with all their fields."""
+    return (*log(5), "--output", "json", f"DERP_KEY={key}")
+
+
 def in_its_network(program: tuple[str, ...]) -> tuple[str, ...]:
     """Return the program as it is: the service has the host's network."""
     return program

@@ -1,0 +1,74 @@
+"""Ask the relays' hosts whether they can ask who may use the relay, beside the ladder."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from engine.facts import Ask
+from engine.scripts import script
+from fleet.shared.fleet import Fleet
+from inventory.errors import DerpfleetError
+from inventory.model import Host
+from probe.admission import HostsWords, admission_rung
+from probe.proof import Proof, Rung, with_rung
+from probe.target import Target
+from relay.core.handshake import format_key, make_private_key, public_key
+from roles import relay
+from roles.admission import verify_url
+
+_LADDER_S = 60.0  # the handshake is known by then, or will never be
+
+
+class Questions:
+    """The questions to the hosts of one proof, each in a session of its own.
+
+    A host is asked at once. After the handshake it is asked too what the relay logged of the
+    stranger. The sessions run while the ladder is climbed, so they take no time of their own.
+    """
+
+    def __init__(self, fleet: Fleet, hosts: Sequence[Host]) -> None:
+        self._fleet = fleet
+        asked = [host for host in hosts if verify_url(host, fleet.site)]
+        self._strangers: dict[str, str] = {}
+        self._known = {host.name: threading.Event() for host in asked}
+        self._pool = ThreadPoolExecutor(max(1, len(asked)))
+        self._answers: dict[str, Future[HostsWords]] = {
+            host.name: self._pool.submit(self._ask, host) for host in asked
+        }
+
+    def climbed(self, name: str, rung: Rung) -> None:
+        """Take note of a rung of that host: the handshake names the refused stranger."""
+        if rung.name == "handshake" and name in self._known:
+            self._strangers[name] = str(rung.data.get("stranger", ""))
+            self._known[name].set()
+
+    def added(self, target: Target, proof: Proof) -> Proof:
+        """Return the proof with its rung `admission`. Call it once the ladder is climbed."""
+        answer = self._answers.get(target.name)
+        if answer is None or proof["handshake"].status != "ok":
+            return proof
+        return with_rung(proof, admission_rung(target, answer.result()))
+
+    def close(self) -> None:
+        """Let the sessions end by themselves; those of a broken ladder are waited for by nobody."""
+        for known in self._known.values():
+            known.set()
+        self._pool.shutdown(wait=False)
+
+    def _ask(self, host: Host) -> HostsWords:
+        url, key = verify_url(host, self._fleet.site), format_key(public_key(make_private_key()))
+        words = (script("ask_admission"), url, key)
+        first = {"admission": (host.ssh.python, "-I", "-c", *relay.in_its_network(host, words))}
+        try:
+            with self._fleet.session_for_reading(self._fleet.login(host), Ask(commands=first)) as session:
+                answer, log = session.facts.commands["admission"].stdout, ""
+                self._known[host.name].wait(_LADDER_S)
+                if stranger := self._strangers.get(host.name):
+                    more = session.ask(Ask(commands={"refusal": relay.log_of_client(host, stranger)}))
+                    lines = more.commands["refusal"].stdout.splitlines()
+                    log = "\n".join(line for line in lines if stranger in line)
+        except DerpfleetError as error:
+            return HostsWords(url=url, trouble=f"{error.what} {error.why}".strip())
+        return HostsWords(url=url, answer=answer, log=log)

@@ -1,0 +1,118 @@
+"""Admission as the relay's own host sees it: a stranger who is refused for want of an answer is no
+stranger refused. Pure: the host's words in, a rung out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from probe.proof import Rung
+from probe.target import Target
+from relay.core.reasons import Answer
+
+_UNCLEAR = (
+    *(Answer.VERIFY_URL_TIMEOUT, Answer.VERIFY_URL_UNREACHABLE, Answer.VERIFY_URL_STATUS),
+    *(Answer.VERIFY_URL_BAD_ANSWER, Answer.VERIFY_URL_FAILED_OPEN, Answer.CHECK_FAILED),
+    *(Answer.TAILSCALED_UNREACHABLE, Answer.TAILSCALED_ERROR),
+)
+_REASON = re.compile(r'\b(?:DERP_REASON|reason)\b["=: ]+(\w+)')
+_DETAIL = re.compile(r'\b(?:DERP_DETAIL|detail)\b["=: ]+([^"\n]{1,200})')
+_CAUSES: Mapping[str, tuple[str, str]] = {
+    "name": ("the relay's host cannot resolve the name", "getent hosts {host}"),
+    "connection": (
+        "the admission controller does not run, or a packet filter on the way drops what this host sends",
+        "curl -v {url}",
+    ),
+    "TLS": ("the relay's host does not trust the certificate of the admission controller", "curl -v {url}"),
+    "time": ("the admission controller accepts the connection and then hangs", "curl -v {url}"),
+    "status": (
+        "the admission controller does not answer the question: it has an error, or the URL is another",
+        "curl -v -d {{}} {url}",
+    ),
+    "answer": ("it is no admission controller: the URL leads to another site", "curl -v -d {{}} {url}"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostsWords:
+    """The words of a relay's host.
+
+    `answer`: the output of ask_admission.py. `log`: the relay's words about the stranger's refusal.
+    `trouble`: why the host could not be asked; "" if it was.
+    """
+
+    url: str
+    answer: str = ""
+    log: str = ""
+    trouble: str = ""
+
+
+def admission_rung(target: Target, asked: HostsWords) -> Rung:
+    """Return the rung `admission`."""
+    if asked.trouble:
+        return _failed(
+            f"the relay's host cannot be asked: {asked.trouble}",
+            "a relay that can ask nobody refuses everybody, and from outside that looks like the proof's "
+            "refused stranger",
+            f"invoke status --host {target.name} shows how to reach the host; then {target.again}",
+        )
+    answer = _parsed(asked.answer)
+    step = answer.get("step")
+    if step is None:
+        return _failed(
+            f"the relay's host did not say whether it can ask {asked.url}",
+            "its Python does not run our question",
+            f"see ssh.python of {target.name} in the site file, then {target.again}",
+        )
+    if step in _CAUSES:
+        cause, command = _CAUSES[step]
+        host = asked.url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        return _failed(
+            f"{asked.url}, asked from the relay's host: {step}: {_line(answer.get('detail'))}",
+            f"{cause}; the relay refuses everybody until it gets an answer",
+            f"on the relay's host: {command.format(url=asked.url, host=host)}; then {target.again}",
+        )
+    refusal = _REASON.search(asked.log)
+    if refusal and refusal[1] in _UNCLEAR:
+        detail = _DETAIL.search(asked.log)
+        meaning = next(each.meaning for each in _UNCLEAR if each == refusal[1])
+        return _failed(
+            f"the relay refused the stranger for want of an answer: {refusal[1]}"
+            + (f" ({_line(detail[1])})" if detail else ""),
+            f"{meaning}; its host gets an answer from {asked.url}, the relay does not: an address that "
+            f"does not work {_line(answer.get('detail'))}".rstrip(),
+            f"invoke logs --host {target.name} --relay; correct the records of that name, then "
+            f"{target.again}",
+        )
+    if answer.get("allow"):
+        return _failed(
+            f"{asked.url} admits a key that was made up a moment ago",
+            "the admission controller admits everybody",
+            f"set it to refuse unknown nodes, then {target.again}",
+        )
+    ms = answer.get("ms")
+    took = ms if isinstance(ms, int | float) and 0 <= ms < 1e6 else 0.0
+    tried = _line(answer.get("detail"))
+    warning = f"the relay's host reaches it only after {tried}" if tried else ""
+    return Rung("admission", "ok", f"{asked.url} refuses a stranger, by the host", warning=warning, ms=took)
+
+
+def _failed(detail: str, cause: str, step: str) -> Rung:
+    return Rung("admission", "failed", detail, cause=cause, next=step)
+
+
+def _parsed(text: str) -> Mapping[str, Any]:
+    """Return the host's answer; empty for anything else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("step"), str) else {}
+
+
+def _line(text: object) -> str:
+    """Return a short printable line of a host's text."""
+    return "".join(char for char in str(text or "") if char.isprintable())[:200]

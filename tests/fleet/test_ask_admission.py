@@ -1,0 +1,96 @@
+"""The relay's host is asked beside the ladder, and its answer decides the proof."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.facts import Ask, Facts, Output
+from engine.login import Unreachable
+from engine.report import Report
+from fleet.shared import prove
+from fleet.shared.fleet import Fleet
+from inventory.model import Host, Region, Relay, Site
+from probe.proof import LADDER, Proof, Rung
+from tests.support.facts import DEBIAN_12
+
+STRANGER = "ab" * 32
+PROVED = Proof(
+    "hk1",
+    "hk1.example.org",
+    tuple(Rung(name, "ok", data={"stranger": STRANGER} if name == "handshake" else {}) for name in LADDER),
+    1.0,
+    "2026-11-22T10:00:00Z",
+)
+
+
+class Host1:
+    """A session with a host that gives these answers."""
+
+    def __init__(self, step: str, log: str) -> None:
+        self.asked: list[Ask] = []
+        self._log = log
+        self.facts = _with("admission", json.dumps({"step": step, "detail": "", "allow": False}))
+
+    def __enter__(self) -> Host1:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def ask(self, ask: Ask) -> Facts:
+        self.asked.append(ask)
+        return _with("refusal", f"other line\nkey={STRANGER} {self._log}\n")
+
+
+def _with(name: str, text: str) -> Facts:
+    return replace(DEBIAN_12, commands={name: Output(status=0, stdout=text, stderr="")})
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fleet:
+    monkeypatch.setattr("fleet.shared.records.RUNS", tmp_path)
+    host = Host(name="hk1", domain="hk1.example.org", region=Region(id=901, code="hk", name="Hong Kong"))
+    relay = Relay(verify_client_url="https://hs1.example.org/verify")
+    host = host.model_copy(update={"relay": relay})
+
+    def climb(_: object, *, on_rung: object, **__: object) -> list[Proof]:
+        for rung in PROVED.rungs:
+            on_rung(_[0], rung)  # type: ignore[operator, index]
+        return [PROVED]
+
+    monkeypatch.setattr(prove, "prove", climb)
+    site = Site(path=str(tmp_path / "site.yml"), hosts={"hk1": host}, known_hosts="known_hosts")
+    return Fleet(site, Report())
+
+
+def proved(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, session: object) -> Proof:
+    def connect(*_: object) -> object:
+        if isinstance(session, Exception):
+            raise session
+        return session
+
+    monkeypatch.setattr(fleet, "session_for_reading", connect)
+    hosts = list(fleet.site.hosts.values())
+    [proof] = prove.climb(fleet, hosts, prove.targets(fleet, hosts))
+    return proof
+
+
+def test_a_clear_answer_proves(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Host1("", "reason=verify_url_refused")
+    proof = proved(fleet, monkeypatch, session)
+    assert proof.ok and proof["admission"].status == "ok"
+    assert any(STRANGER in " ".join(argv) for ask in session.asked for argv in ask.commands.values())
+
+
+@pytest.mark.parametrize(
+    "session",
+    [Host1("connection", ""), Host1("", "reason=verify_url_unreachable"), Unreachable("no answer")],
+)
+def test_no_answer_is_no_proof(session: object, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    proof = proved(fleet, monkeypatch, session)
+    assert not proof.ok
+    assert proof.failed_rung is not None and proof.failed_rung.name == "admission"
