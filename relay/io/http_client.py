@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import h11
 
 from relay import __version__
+from relay.http.http11 import next_event
 from relay.io.http_proxy import Proxy, basic_authorization, find_proxy, open_tunnel
 
 IDLE_S: Final = 30.0  # headscale and the usual proxies hang up later than this
@@ -181,7 +182,7 @@ async def _read_response(connection: _Connection, max_body: int) -> Response:
     """Read the answer, and no more of a longer body. Raises h11.RemoteProtocolError, OSError."""
     status, location, body = 0, "", bytearray()
     while len(body) < max_body:
-        event = connection.http.next_event()
+        event = next_event(connection.http)
         if event is h11.NEED_DATA:
             connection.http.receive_data(await connection.reader.read(65_536))
         elif isinstance(event, h11.Response):
