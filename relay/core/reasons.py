@@ -88,11 +88,11 @@ class Refusal(Reason):
     ACCEPT_LIMIT = "accept_limit", "more new connections per second than -accept-connection-limit allows"
     TOO_MANY_HANDSHAKES = (
         "too_many_handshakes",
-        "too many handshakes were under way: the oldest of all was ended",
+        "too many handshakes were under way: the one that got no further for longest was ended",
     )
     TOO_MANY_HANDSHAKES_HERE = (
         "too_many_handshakes_here",
-        "too many handshakes of one address: its oldest was ended",
+        "too many handshakes of one address: the one that got no further for longest was ended",
     )
     TOO_MANY_CONNECTIONS = "too_many_connections", "too many connections of one address"
     NO_PROXY_HEADER = "no_proxy_header", "a trusted proxy's connection does not begin with a PROXY header"
