@@ -10,6 +10,8 @@ but 200 is a refusal, as in derper.
 
 `revoked` finds connected clients that would be refused now. There an unclear answer changes
 nothing, or a controller's restart would empty the relay; derper does not ask again at all.
+
+Few questions are asked at once (turns.py), and none about a client that is gone before its turn.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from relay.admission.allow_file import AllowFile
+from relay.admission.turns import AT_ONCE, OF_ONE_NETWORK, Turns
 from relay.config import Config
 from relay.core.counts import Labelled
 from relay.core.handshake import format_key
@@ -51,13 +54,21 @@ class Verdict:
 
 
 OPEN: Final = Verdict(True, Answer.OPEN)
+NOT_ASKED: Final = Verdict(False, Answer.NOT_ASKED, clear=False)
 LOG: Final = Log("admission")
 
 
-class Check(Protocol):
-    """One of the checks that must agree."""
+def _always() -> bool:
+    return True
 
-    async def ask(self, key: bytes, address: str) -> Verdict: ...
+
+class Check(Protocol):
+    """One of the checks that must agree.
+
+    `wanted` is whether the client still waits for the answer.
+    """
+
+    async def ask(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict: ...
 
 
 class AllowFileCheck:
@@ -66,7 +77,7 @@ class AllowFileCheck:
     def __init__(self, file: AllowFile) -> None:
         self._file = file
 
-    async def ask(self, key: bytes, address: str) -> Verdict:
+    async def ask(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict:
         return (
             Verdict(True, Answer.IN_ALLOW_FILE)
             if self._file.allows(key)
@@ -85,7 +96,7 @@ class UrlCheck:
         self._fail_open = fail_open
         self._client = client or HttpClient()
 
-    async def ask(self, key: bytes, address: str) -> Verdict:
+    async def ask(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict:
         body = json.dumps({"NodePublic": format_key(key), "Source": address}, separators=(",", ":")).encode()
         request = Request("POST", self._url, body, (("Content-Type", "application/json"),), MAX_ANSWER)
         try:
@@ -128,7 +139,7 @@ class TailscaledCheck:
     def __init__(self, socket_path: str = "", *, client: HttpClient | None = None) -> None:
         self._client = client or HttpClient(unix_path=socket_path or TAILSCALED_SOCKET)
 
-    async def ask(self, key: bytes, address: str) -> Verdict:
+    async def ask(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict:
         url = f"http://local-tailscaled.sock/localapi/v0/whois?addr={format_key(key).replace(':', '%3A')}"
         try:
             response = await self._client.send(
@@ -151,13 +162,14 @@ class Cached:
     Its clear answers are remembered for `for_s` seconds.
     """
 
-    def __init__(self, check: Check, for_s: float) -> None:
+    def __init__(self, check: Check, for_s: float, turns: Turns | None = None) -> None:
         self._check = check
         self._for_s = for_s
+        self._turns = turns or Turns()
         self._answers: dict[tuple[bytes, str], tuple[float, Verdict]] = {}
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
-    async def ask(self, key: bytes, address: str) -> Verdict:
+    async def ask(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict:
         clock = asyncio.get_running_loop().time
         asked_at = clock()
         async with self._locks.setdefault(key, asyncio.Lock()):
@@ -168,7 +180,10 @@ class Cached:
                 # not.
                 if answered_at >= asked_at or (verdict.clear and clock() < answered_at + self._for_s):
                     return verdict
-            verdict = await self._check.ask(key, address)
+            async with self._turns.take(address):
+                if not wanted():
+                    return NOT_ASKED
+                verdict = await self._check.ask(key, address, wanted)
             self._answers.pop((key, address), None)
             if len(self._answers) >= MAX_CACHED:
                 del self._answers[next(iter(self._answers))]  # the oldest
@@ -192,12 +207,12 @@ class Admission:
         """Whether every client is admitted, so that none needs to wait for `admit`."""
         return not self._checks
 
-    async def admit(self, key: bytes, address: str) -> Verdict:
+    async def admit(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict:
         """Decide on a client, by its 32-byte node key and its address as text.
 
-        Mesh peers need no answer.
+        Mesh peers need no answer. One that is not `wanted` any more is not asked for.
         """
-        verdict = await self._ask_all(key, address)
+        verdict = await self._ask_all(key, address, wanted)
         self.counts.add(verdict.reason)
         return verdict
 
@@ -234,11 +249,13 @@ class Admission:
                     self.counts.add(Answer.REVOKED)
                     yield key, address, verdict
 
-    async def _ask_all(self, key: bytes, address: str) -> Verdict:
+    async def _ask_all(
+        self, key: bytes, address: str, wanted: Callable[[], bool] = _always
+    ) -> Verdict:
         verdict = OPEN
         for check in self._checks:
             try:
-                verdict = await check.ask(key, address)
+                verdict = await check.ask(key, address, wanted)
             except Exception as error:  # what one answer sets off must not end the asking about all
                 LOG.unforeseen("an admission check failed", error)
                 verdict = Verdict(False, Answer.CHECK_FAILED, clear=False)
@@ -251,13 +268,16 @@ def from_config(config: Config) -> Admission:
     """Return the checks that the flags ask for. Raises AllowFileError."""
     allow_file = AllowFile(config.allow_file) if config.allow_file else None
     checks: list[Check] = [AllowFileCheck(allow_file)] if allow_file else []  # the cheapest first
+    # Workers share the bounds, because they ask the same program.
+    bounds = [max(1, most // config.workers) for most in (AT_ONCE, OF_ONE_NETWORK)]
     if config.verify_clients:
-        checks.append(Cached(TailscaledCheck(config.socket), config.verify_cache_s))
+        checks.append(Cached(TailscaledCheck(config.socket), config.verify_cache_s, Turns(*bounds)))
     if config.verify_client_url:
         checks.append(
             Cached(
                 UrlCheck(config.verify_client_url, fail_open=config.verify_client_url_fail_open),
                 config.verify_cache_s,
+                Turns(*bounds),
             )
         )
     return Admission(checks, allow_file=allow_file, recheck_s=config.verify_recheck_s)

@@ -169,6 +169,7 @@ class Answer(Reason):
     TAILSCALED_UNKNOWN = "tailscaled_unknown", "refused: the host's tailscaled does not know the node"
     TAILSCALED_UNREACHABLE = "tailscaled_unreachable", "refused: the host's tailscaled could not be reached"
     TAILSCALED_ERROR = "tailscaled_error", "refused: the host's tailscaled answered with an error"
+    NOT_ASKED = "not_asked", "not asked about: the connection ended before its turn came"
     CHECK_FAILED = "check_failed", "refused: the check itself failed, and its error is in the log"
     REVOKED = "revoked", "a connected client lost its admission"
 

@@ -276,7 +276,9 @@ class Arrival(Receiver):
             self._refuse(Refusal.TOO_EARLY)
 
     async def _ask(self, introduction: handshake.Introduction) -> None:
-        verdict = await self._reception.admission.admit(introduction.key, self._client[0])
+        verdict = await self._reception.admission.admit(
+            introduction.key, self._client[0], lambda: not self._done
+        )
         if self._done:
             return
         if not verdict.allowed:

@@ -22,7 +22,7 @@ class Scripted:
         self.gate = gate
         self.under_way = self.most_under_way = 0
 
-    async def ask(self, key, address):
+    async def ask(self, key, address, *_wanted):
         self.asked.append((key, address))
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -208,6 +208,65 @@ async def test_what_is_remembered_is_bounded(monkeypatch):
     assert len(check.asked) == 5, "the oldest went"
 
 
+# Turns
+
+
+def _key(number):
+    return number.to_bytes(32, "big")
+
+
+async def _settle():
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@asynchronous
+async def test_one_network_asks_eight_questions_at_once_and_all_ask_sixty_four():
+    check = Scripted(YES, gate=asyncio.Event())
+    cached = Cached(check, 10)
+    here = [asyncio.ensure_future(cached.ask(_key(i), f"2001:db8::{i}")) for i in range(900)]
+    await _settle()
+    assert check.under_way == 8
+    there = [asyncio.ensure_future(cached.ask(_key(1000 + i), f"192.0.2.{i % 100}")) for i in range(900)]
+    await _settle()
+    assert check.under_way == 64
+    check.gate.set()
+    assert all(verdict.allowed for verdict in await asyncio.gather(*here, *there))
+    assert (check.most_under_way, len(check.asked)) == (64, 1800)
+    assert not cached._turns._networks
+
+
+@asynchronous
+async def test_a_client_that_is_gone_before_its_turn_is_not_asked_about():
+    """However many come and are displaced, no more are under way; the next one has its turn."""
+    check = Scripted(YES, gate=asyncio.Event())
+    strict = Admission([Cached(check, 10)])
+    gone = set()
+    clients = [
+        asyncio.ensure_future(strict.admit(_key(i), "192.0.2.7", lambda i=i: i not in gone))
+        for i in range(925)
+    ]
+    await _settle()
+    gone |= set(range(924))
+    check.gate.set()
+    verdicts = await asyncio.gather(*clients)
+    assert len(check.asked) == 9 and verdicts[924].allowed
+    assert strict.counts.by_label() == {"verify_url_allowed": 9, "not_asked": 916}
+
+
+@asynchronous
+async def test_a_remembered_answer_needs_no_turn():
+    check = Scripted(YES)
+    cached = Cached(check, 10)
+    await cached.ask(A, "192.0.2.7")
+    check.gate = asyncio.Event()
+    waiting = [asyncio.ensure_future(cached.ask(_key(i), "192.0.2.7")) for i in range(20)]
+    await _settle()
+    assert (await asyncio.wait_for(cached.ask(A, "192.0.2.7"), 1)).allowed
+    check.gate.set()
+    await asyncio.gather(*waiting)
+
+
 # All together
 
 
@@ -243,7 +302,7 @@ async def test_checks_add_up(tmp_path):
 class Broken:
     """A check with a bug for one key."""
 
-    async def ask(self, key, address):
+    async def ask(self, key, address, *_wanted):
         if key == A:
             raise ZeroDivisionError
         return NO
@@ -294,7 +353,7 @@ async def test_every_client_is_asked_about_again_spread_over_time(monkeypatch):
     clients = [(bytes((i,)) * 32, "x") for i in range(10)]
 
     class NoToFive:
-        async def ask(self, key, address):
+        async def ask(self, key, address, *_wanted):
             await check.ask(key, address)
             return NO if key[0] == 5 else UNCLEAR if key[0] == 6 else YES
 
@@ -332,6 +391,7 @@ def test_what_the_flags_make(tmp_path):
         )
     )
     first, second, third = made._checks
+    assert third._turns._of_one_network == 8
     assert isinstance(first, AllowFileCheck)
     assert isinstance(second._check, TailscaledCheck) and second._check._client._unix_path == "/s"
     assert (
