@@ -98,7 +98,7 @@ class Refusal(Reason):
     NO_PROXY_HEADER = "no_proxy_header", "a trusted proxy's connection does not begin with a PROXY header"
     BAD_PROXY_HEADER = "bad_proxy_header", "the PROXY header cannot be read"
     BAD_HTTP = "bad_http", "the request is not HTTP/1.1"
-    HTTP_BODY_TOO_LONG = "http_body_too_long", "a request has a longer body than any page takes"
+    HTTP_BODY_TOO_LONG = "http_body_too_long", "a request has a body, which no page takes"
     TOO_MANY_HTTP_REQUESTS = (
         "too_many_http_requests",
         "too many requests were sent without waiting for answers",

@@ -302,7 +302,7 @@ HTTP_MESSES = {  # name: (the bytes, the reason that is counted)
     ),
     "chunks": (
         b"POST /derp HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
-        "",
+        "http_body_too_long",
     ),
     "nul": (b"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n", "bad_http"),
     "old": (b"GET /derp HTTP/0.9\r\n\r\n", ""),

@@ -72,14 +72,49 @@ def test_no_client_gets_a_tunnel(answer, target):
     )
 
 
-def test_a_body_is_passed_over_up_to_a_size():
+@pytest.mark.parametrize(
+    "field", [b"Content-Length: 5", b"Content-Length: 1000000", b"Transfer-Encoding: chunked"]
+)
+@pytest.mark.parametrize("target", [b"/robots.txt", b"/derp"])
+def test_a_body_is_refused_at_its_head(field, target):
     talk = conversation()
-    said = talk.receive(b"POST /robots.txt HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello")
+    said = talk.receive(
+        b"POST " + target + b" HTTP/1.1\r\n" + HOST + b"Upgrade: DERP\r\n" + field + b"\r\n\r\n1\r\nx\r\n"
+    )
+    assert said.startswith(b"HTTP/1.1 413 Content Too Large\r\n")
+    assert said.count(b"HTTP/1.1") == 1
+    assert b"Connection: close" in said
+    assert (talk.closing, talk.fault) == (True, "http_body_too_long")
+
+
+def test_an_empty_body_is_none():
+    talk = conversation()
+    said = talk.receive(b"POST /robots.txt HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 200 OK")
     assert not talk.closing
-    assert talk.receive(b"POST /robots.txt HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n") == b""
-    assert talk.receive(bytes(http11.MAX_BODY + 1)) == b""
-    assert (talk.closing, talk.fault) == (True, "http_body_too_long")
+
+
+def fields(count, size):
+    """Return a request with `count` fields, of `size` bytes together."""
+    rest = b"".join(b"X: y\r\n" for _ in range(count - 2))
+    head = b"GET /robots.txt HTTP/1.1\r\n" + HOST + rest + b"Y: "
+    return head + b"y" * (size - len(head) - 4) + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("step", [1, 100, 100_000])
+@pytest.mark.parametrize(
+    ("count", "size", "status"),
+    [(40, 1000, 200), (41, 1000, 431), (1500, 14_000, 431), (2, 4096, 200), (2, 4097, 431), (2, 70_000, 431)],
+)
+def test_a_head_is_bounded_in_bytes_and_fields_however_it_arrives(count, size, status, step):
+    talk = conversation()
+    data, said = fields(count, size), b""
+    assert len(data) == size
+    for at in range(0, size, step):
+        if not talk.closing:
+            said += talk.receive(data[at : at + step])
+    assert said.startswith(f"HTTP/1.1 {status} ".encode())
+    assert talk.fault == (None if status == 200 else "bad_http")
 
 
 def test_http_1_0_and_connection_close_end_after_the_answer():
