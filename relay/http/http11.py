@@ -31,6 +31,7 @@ _STOCK_UPGRADE: Final = re.compile(
     rb"(?P<fast>Derp-Fast-Start: 1\r\n)?(?:Ideal-Node: (?P<ideal>[A-Za-z0-9.-]+)\r\n)?Upgrade: DERP\r\n\r\n"
 )
 
+_ABSOLUTE: Final = re.compile("https?://([^/?]*)(.*)", re.IGNORECASE)
 _HEAD_END: Final = re.compile(rb"\n\r?\n")  # h11's
 
 Headers = tuple[tuple[str, str], ...]
@@ -204,13 +205,17 @@ class Conversation:
                 # A whole head is a request, or h11 raises; this is for the type checker.
                 assert isinstance(event, h11.Request)  # noqa: S101
                 self._request = self._read(event)
+                if event.method == b"PRI" or not event.http_version.startswith(b"1."):
+                    # HTTP/2 begins with a PRI; derper answers so, too.
+                    out.append(self._refuse(400 if event.method == b"PRI" else 505, Refusal.BAD_HTTP))
+                    break
                 if _has_body(event):
                     out.append(self._refuse(413, Refusal.HTTP_BODY_TOO_LONG))
                     break
                 next_event(self._http)  # the end of a request without a body
                 done = self._finish()
                 if isinstance(done, Upgrade):
-                    return done
+                    return replace(done, answer=b"".join(out) + done.answer)
                 if isinstance(done, Later):
                     return Later(b"".join(out), done.response)
                 out.append(done)
@@ -235,6 +240,10 @@ class Conversation:
     def _read(self, event: h11.Request) -> Request:
         headers = tuple(event.headers)
         method, target = event.method.decode("ascii"), event.target.decode("latin-1")
+        if absolute := _ABSOLUTE.match(target):  # as to a proxy: its host counts (RFC 9112, 3.2.2)
+            host, path = absolute.groups()
+            headers = ((b"host", host.encode("latin-1")), *headers)
+            target = path if path.startswith("/") else f"/{path}"
         request = Request(method, target, headers, self._peer, self._peer)
         client = self._pages.client_of(self._peer, request.every(b"x-forwarded-for"))
         return replace(request, client=client)
@@ -321,6 +330,7 @@ _REASONS: Final = {
     426: b"Upgrade Required",
     431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
+    505: b"HTTP Version Not Supported",
 }
 
 

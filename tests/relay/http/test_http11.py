@@ -217,3 +217,67 @@ def test_an_answer_in_parts():
         said.response.send(None)
     assert b"Transfer-Encoding: chunked" in talk.stream(stop.value.value)
     assert talk.part(b"part\n") == b"5\r\npart\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://derp.example.org/generate_204", b"204"),
+        (b"HTTPS://other.example:8443/derp/probe?x=1", b"200 OK\r\nAccess-Control-Allow-Origin"),
+        (b"http://derp.example.org", b"200 OK\r\nStrict-Transport-Security"),
+        (b"http://derp.example.org?x", b"200 OK\r\nStrict-Transport-Security"),
+    ],
+)
+def test_a_target_in_absolute_form_is_its_path(target, status):
+    said = conversation().receive(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert said.startswith(b"HTTP/1.1 " + status)
+
+
+def test_an_upgrade_in_absolute_form_is_one():
+    said = conversation().receive(
+        b"GET http://x/derp HTTP/1.1\r\n" + HOST + b"Upgrade: DERP\r\n\r\nrest"
+    )
+    assert (said.answer, said.rest) == (v.ANSWER_101, b"rest")
+
+
+def test_the_plain_listener_sends_on_to_the_host_of_an_absolute_target():
+    said = conversation(answers.answer_plain).receive(
+        b"GET http://y.example/z?q HTTP/1.1\r\n" + HOST + b"\r\n"
+    )
+    assert b"\r\nLocation: https://y.example/z?q\r\n" in said
+
+
+@pytest.mark.parametrize("upgrade", ["DERP", "websocket"])
+def test_the_answers_before_an_upgrade_in_one_read_are_kept(upgrade):
+    page = b"GET /robots.txt HTTP/1.1\r\n" + HOST + b"\r\n"
+    rest = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    rest += b"Connection: Upgrade\r\nSec-WebSocket-Protocol: derp\r\n\r\n"
+    said = conversation().receive(
+        page * 2 + b"GET /derp HTTP/1.1\r\n" + HOST + f"Upgrade: {upgrade}\r\n".encode() + rest + b"rest"
+    )
+    assert said.answer.count(b"HTTP/1.1 200 OK") == 2
+    assert said.answer.count(b"HTTP/1.1 101 Switching Protocols") == 1
+    assert said.answer.index(b"200 OK") < said.answer.index(b"101 Switching")
+    assert (said.is_websocket, said.rest) == (upgrade == "websocket", b"rest")
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET / HTTP/3.0", b"505 HTTP Version Not Supported"),
+        (b"GET /derp HTTP/0.9", b"505 HTTP Version Not Supported"),
+        (b"PRI * HTTP/2.0", b"400 Bad Request"),
+    ],
+)
+def test_other_versions_of_http_are_refused(line, status):
+    talk = conversation()
+    said = talk.receive(line + b"\r\n\r\nSM\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 " + status + b"\r\n")
+    assert said.count(b"HTTP/1.1") == 1
+    assert (talk.closing, talk.fault) == (True, "bad_http")
+
+
+def test_one_that_expects_100_continue_has_an_answer_before_its_body():
+    request = b"POST / HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    assert conversation().receive(request % 5).startswith(b"HTTP/1.1 413 ")
+    assert conversation().receive(request % 0).startswith(b"HTTP/1.1 200 ")
