@@ -117,18 +117,27 @@ def test_hosts_of_one_64_share_a_limit():
     enter(table, "2001:db8:0:1::1")
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["settle", "leave", "enter"])), max_size=80))
+STEPS = st.sampled_from(["settle", "leave", "enter", "step", "wait"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), STEPS), max_size=80))
 def test_whatever_happens_the_table_is_empty_in_the_end(steps):
     table, tickets = AddressTable(connections=5, handshakes=3, handshakes_in_all=7), []
+    now = NOW
     for who, what in steps:
         if what == "enter":
             try:
-                tickets.append(enter(table, f"10.0.0.{who}"))
+                tickets.append(enter(table, f"10.0.0.{who}", now=now))
             except TooMany:
                 continue
+        elif what == "wait":
+            now += who
         elif tickets:
-            getattr(tickets[who % len(tickets)], what)()
-        assert 0 <= table.handshakes <= 7 and len(table) <= 4
+            ticket = tickets[who % len(tickets)]
+            ticket.step(now) if what == "step" else getattr(ticket, what)()
+        assert 0 <= table.handshakes <= 7 * CROWD_IN_ALL and len(table) <= 4
+        since = [ticket.since for ticket in table._handshakes_in_all]
+        assert since == sorted(since)
     for ticket in tickets:
         ticket.leave()
     assert len(table) == table.handshakes == len(table._handshakes) == 0
