@@ -170,6 +170,12 @@ class Config:
     allow_file: str = _flag(
         "allow-file", "", "admit only the node keys in this file, one per line; read again when it changes"
     )
+    prober_keys: str = _flag(
+        "prober-keys",
+        "",
+        "admit the node keys in this file as ordinary clients without asking, whatever the other "
+        "flags say; the same format, read again when it changes",
+    )
     verify_recheck_s: float = _duration(
         "verify-recheck", 300.0, "ask again for connected clients so often; 0 = never"
     )

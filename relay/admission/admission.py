@@ -25,7 +25,7 @@ from math import ceil
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
-from relay.admission.allow_file import AllowFile
+from relay.admission.allow_file import PROBER_KIND, AllowFile
 from relay.admission.turns import AT_ONCE, OF_ONE_NETWORK, Turns
 from relay.config import Config
 from relay.core.counts import Labelled
@@ -54,6 +54,7 @@ class Verdict:
 
 
 OPEN: Final = Verdict(True, Answer.OPEN)
+PROBER: Final = Verdict(True, Answer.IN_PROBER_KEYS)
 NOT_ASKED: Final = Verdict(False, Answer.NOT_ASKED, clear=False)
 LOG: Final = Log("admission")
 
@@ -195,10 +196,16 @@ class Admission:
     """All the checks together. `counts` has how often each answer was given."""
 
     def __init__(
-        self, checks: Sequence[Check], *, allow_file: AllowFile | None = None, recheck_s: float = 0.0
+        self,
+        checks: Sequence[Check],
+        *,
+        allow_file: AllowFile | None = None,
+        probers: AllowFile | None = None,
+        recheck_s: float = 0.0,
     ) -> None:
         self._checks = tuple(checks)
         self._allow_file = allow_file
+        self._probers = probers  # keys that are admitted without a question
         self._recheck_s = recheck_s
         self.counts = Labelled(Answer)
 
@@ -237,6 +244,7 @@ class Admission:
                 self._allow_file.refresh()
                 if self._allow_file.generation != generation:
                     generation = self._allow_file.generation
+                    # Each is asked about in the usual way: it may be a prober.
                     batch = [client for client in connected() if not self._allow_file.allows(client[0])]
             if self._recheck_s and not queue and clock() >= next_round:
                 next_round = clock() + self._recheck_s
@@ -252,6 +260,8 @@ class Admission:
     async def _ask_all(
         self, key: bytes, address: str, wanted: Callable[[], bool] = _always
     ) -> Verdict:
+        if self._probers is not None and self._probers.allows(key):
+            return PROBER
         verdict = OPEN
         for check in self._checks:
             try:
@@ -280,4 +290,5 @@ def from_config(config: Config) -> Admission:
                 Turns(*bounds),
             )
         )
-    return Admission(checks, allow_file=allow_file, recheck_s=config.verify_recheck_s)
+    probers = AllowFile(config.prober_keys, PROBER_KIND) if config.prober_keys else None
+    return Admission(checks, allow_file=allow_file, probers=probers, recheck_s=config.verify_recheck_s)

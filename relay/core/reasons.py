@@ -144,6 +144,7 @@ class Answer(Reason):
     """An answer to the question whether a client may use the relay."""
 
     OPEN = "open", "admitted, as every client is"
+    IN_PROBER_KEYS = "in_prober_keys", "admitted: the key is in the file of -prober-keys"
     IN_ALLOW_FILE = "in_allow_file", "admitted: the key is in the allow file"
     NOT_IN_ALLOW_FILE = "not_in_allow_file", "refused: the key is not in the allow file"
     VERIFY_URL_ALLOWED = "verify_url_allowed", "admitted by the admission controller"

@@ -6,7 +6,7 @@ import pytest
 from relay import flags
 from relay.admission import admission
 from relay.admission.admission import Admission, AllowFileCheck, Cached, TailscaledCheck, UrlCheck, Verdict
-from relay.admission.allow_file import AllowFile
+from relay.admission.allow_file import AllowFile, AllowFileError
 from relay.core.reasons import Answer
 from tests.relay.httpserver import Script, asynchronous, serving
 
@@ -297,6 +297,45 @@ async def test_checks_add_up(tmp_path):
         "not_in_allow_file": 1,
     }
     assert (await AllowFileCheck(file).ask(A, "")).reason == "in_allow_file"
+
+
+@asynchronous
+async def test_a_prober_is_admitted_without_a_question(tmp_path, monkeypatch):
+    """At its arrival and later, whatever the other checks say, until its key is taken out."""
+    monkeypatch.setattr(admission, "TICK_S", 0.01)
+    probers, allowed = tmp_path / "probers", tmp_path / "allow"
+    probers.write_text(f"nodekey:{A.hex()}  prover")
+    allowed.write_text(B.hex())
+    remote = Scripted(YES)
+    file = AllowFile(str(allowed))
+    strict = Admission(
+        [AllowFileCheck(file), remote],
+        allow_file=file,
+        probers=AllowFile(str(probers), "prober key file"),
+        recheck_s=0.01,
+    )
+    assert not strict.is_open
+    assert (await strict.admit(A, "x")).reason == "in_prober_keys"
+    assert remote.asked == []
+    assert (await strict.admit(B, "y")).reason == "verify_url_allowed"
+    search = asyncio.ensure_future(collect(strict, lambda: [(A, "x"), (B, "y")], 1))
+    await asyncio.sleep(0.05)
+    allowed.write_text(B.hex() + "\n" + "01" * 32)
+    await asyncio.sleep(0.05)
+    assert not search.done()
+    probers.write_text("")
+    assert await search == [(A, "x", Verdict(False, Answer.NOT_IN_ALLOW_FILE))]
+
+
+def test_a_prober_key_file_that_cannot_be_used_is_named(tmp_path):
+    base = ["-c=k", "-certmode=manual", f"-prober-keys={tmp_path}/keys"]
+    with pytest.raises(AllowFileError, match=r"prober key file .*/keys: No such file"):
+        admission.from_config(flags.parse(base))
+    (tmp_path / "keys").write_text("x")
+    with pytest.raises(AllowFileError, match=r"prober key file .*line 1"):
+        admission.from_config(flags.parse(base))
+    (tmp_path / "keys").write_text(A.hex())
+    assert admission.from_config(flags.parse(base)).is_open, "it opens no relay and closes none"
 
 
 class Broken:
