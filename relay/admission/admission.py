@@ -5,8 +5,8 @@ tailscaled knows. The checks that are configured add up: a client must pass ever
 is a `Verdict` whose reason is counted.
 
 `ask` is awaited during a client's handshake. A check that gets no clear answer refuses. With
-`fail_open` the controller's transport errors and timeouts admit, and nothing else does: any status
-but 200 is a refusal, as in derper.
+`fail_open` transport errors and timeouts before the head of the controller's answer admit, and
+nothing else does: any status but 200, and an answer that stalls, is a refusal, as in derper.
 
 `revoked` finds connected clients that would be refused now. There an unclear answer changes
 nothing, or a controller's restart would empty the relay; derper does not ask again at all.
@@ -31,7 +31,7 @@ from relay.config import Config
 from relay.core.counts import Labelled
 from relay.core.handshake import format_key
 from relay.core.reasons import Answer
-from relay.golang.json import parse_object
+from relay.golang.json import parse_first_object
 from relay.io.http_client import HttpClient, HttpError, HttpTimeout, Request
 from relay.log import Log
 
@@ -103,7 +103,7 @@ class UrlCheck:
         try:
             response = await self._client.send(request, LIMIT_S)
         except HttpError as e:
-            if self._fail_open:
+            if self._fail_open and not e.answered:
                 return Verdict(True, Answer.VERIFY_URL_FAILED_OPEN, clear=False, detail=str(e))
             reason = (
                 Answer.VERIFY_URL_TIMEOUT if isinstance(e, HttpTimeout) else Answer.VERIFY_URL_UNREACHABLE
@@ -125,7 +125,7 @@ def _parse_allow(body: bytes) -> bool | None:
     Return None if the answer is something else.
     """
     try:
-        allow = parse_object(body).get("allow", False)
+        allow = parse_first_object(body).get("allow", False)
     except ValueError:
         return None
     return allow if isinstance(allow, bool) else None

@@ -46,6 +46,15 @@ UNCLEAR = Verdict(False, Answer.VERIFY_URL_UNREACHABLE, clear=False)
         ((200, b'{"allow":true,"x":1}'), True, "verify_url_allowed", True),
         ((200, b'{"Allow": false}'), False, "verify_url_refused", True),
         ((200, b"{}"), False, "verify_url_refused", True),
+        ((200, b' {"Allow":true} x'), True, "verify_url_allowed", True),  # the first document counts
+        ((200, b'{"Allow":true}{"Allow":false}'), True, "verify_url_allowed", True),
+        ((200, b'{"Allow":false}\xff{"Allow":true}'), False, "verify_url_refused", True),
+        ((200, b'{"Allow":null}'), False, "verify_url_refused", True),
+        ((200, b"null"), False, "verify_url_refused", True),
+        ((200, b""), False, "verify_url_bad_answer", False),
+        ((200, b'x {"Allow":true}'), False, "verify_url_bad_answer", False),
+        ((200, b'\xef\xbb\xbf{"Allow":true}'), False, "verify_url_bad_answer", False),
+        ((200, b'{"Allow":true,"n":' + b"9" * 4000 + b"}"), True, "verify_url_allowed", True),
         ((200, b"yes"), False, "verify_url_bad_answer", False),
         ((200, b"[true]"), False, "verify_url_bad_answer", False),
         ((200, b'{"Allow": 1}'), False, "verify_url_bad_answer", False),
@@ -101,6 +110,41 @@ async def test_a_controller_that_cannot_be_reached(monkeypatch):
     async with serving(Script((200, b""), before_answer=never)) as base:
         assert (await UrlCheck(base).ask(A, "")).reason == "verify_url_timeout"
         assert (await UrlCheck(base, fail_open=True).ask(A, "")).reason == "verify_url_failed_open"
+
+
+STALLED = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"
+MOVED = b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "stays", "reason"),
+    [
+        (STALLED, True, "verify_url_timeout"),
+        (STALLED, False, "verify_url_unreachable"),
+        (b"HTTP/1.1 200", True, "verify_url_failed_open"),
+        (b"HTTP/1.1 200", False, "verify_url_failed_open"),
+        (MOVED, False, "verify_url_failed_open"),
+    ],
+)
+@asynchronous
+async def test_failing_open_is_for_a_controller_that_says_nothing(answer, stays, reason, monkeypatch):
+    """One that begins an answer was reached: it refuses, as with derper."""
+    monkeypatch.setattr(admission, "LIMIT_S", 0.1)
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"}")
+        writer.write(answer)
+        await writer.drain()
+        if stays:
+            await reader.read()  # until the client gives up
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    verdict = await UrlCheck(f"http://127.0.0.1:{port}/verify", fail_open=True).ask(A, "")
+    server.close()
+    await asyncio.sleep(0.05)  # for both sides' transports to be gone
+    assert (verdict.reason, verdict.clear) == (reason, False)
 
 
 # tailscaled
