@@ -170,6 +170,12 @@ class Config:
     allow_file: str = _flag(
         "allow-file", "", "admit only the node keys in this file, one per line; read again when it changes"
     )
+    prober_keys: str = _flag(
+        "prober-keys",
+        "",
+        "admit the node keys in this file as ordinary clients without asking, whatever the other "
+        "flags say; the same format, read again when it changes",
+    )
     verify_recheck_s: float = _duration(
         "verify-recheck", 300.0, "ask again for connected clients so often; 0 = never"
     )
@@ -199,10 +205,16 @@ class Config:
         "handshake-timeout", 10.0, "time limit of the TLS, HTTP and DERP handshakes, each"
     )
     handshakes_in_flight: int = _flag(
-        "handshakes-in-flight", 1024, "handshakes under way at once; 0 = no limit"
+        "handshakes-in-flight",
+        1024,
+        "handshakes under way at once; when they are more, each new one ends one that got no "
+        "further for 2s, at 4 times as many the slowest in any case; 0 = no limit",
     )
     handshakes_per_address: int = _flag(
-        "handshakes-per-address", 64, "of these, from one address (IPv6: one /64); 0 = no limit"
+        "handshakes-per-address",
+        64,
+        "of these, from one address (IPv6: one /64), in the same way, but at 16 times as many; "
+        "0 = no limit",
     )
     connections_per_address: int = _flag(
         "connections-per-address", 0, "connections of one address (IPv6: one /64); 0 = no limit"

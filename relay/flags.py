@@ -127,6 +127,10 @@ def _check(config: Config) -> None:
         )
     if config.mesh_with and not config.mesh_psk_file and not (config.dev and os.environ.get(DEV_MESH_KEY)):
         raise FlagError("--mesh-with requires --mesh-psk-file")
+    if crowded := [entry for entry in config.mesh_with if entry.count("/") > 1]:
+        raise FlagError(
+            f"-mesh-with {flag.quote(crowded[0])}: too many components, it is host or host/dialhost"
+        )
     url = config.verify_client_url
     if url and not url.startswith(("http://", "https://")):
         raise FlagError(f"-verify-client-url {flag.quote(url)}: not an http:// or https:// URL")

@@ -120,12 +120,7 @@ class PlainFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        words = [record.levelname.lower(), _one_line(record.getMessage())]
-        words += [
-            f"{name}={value if _BARE.fullmatch(value) else json.dumps(value)}"
-            for name, value in fields_of(record).items()
-        ]
-        return " ".join(words)
+        return f"{record.levelname.lower()} {_sentence(record)}"
 
 
 class JsonFormatter(logging.Formatter):
@@ -143,6 +138,16 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         return json.dumps({**fields_of(record), **head})
+
+
+def _sentence(record: logging.LogRecord) -> str:
+    """Return the message and, behind it, the fields: they say why."""
+    words = [_one_line(record.getMessage())]
+    words += [
+        f"{name}={value if _BARE.fullmatch(value) else json.dumps(value)}"
+        for name, value in fields_of(record).items()
+    ]
+    return " ".join(words)
 
 
 def _one_line(text: str) -> str:
@@ -169,7 +174,7 @@ class JournalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         entries = {
-            "MESSAGE": record.getMessage(),
+            "MESSAGE": _sentence(record),  # journalctl shows nothing else unless it is asked
             "PRIORITY": str(_PRIORITY.get(record.levelno, 6)),
             "SYSLOG_IDENTIFIER": IDENTIFIER,
             "LOGGER": record.name,

@@ -40,8 +40,10 @@ class Reloader:
         config = self._config
         if config.serve_tls:
             if self_signed.ensure_self_signed(config.cert_dir, config.hostname, time.time()):
-                self._log_pin()
+                self._log.info("made a self-signed certificate")
             self._load_certificate()
+            if self_signed.is_ip(config.hostname):
+                self._log_pin()
         if config.rate_config:
             self._load_limits()
 
@@ -81,7 +83,7 @@ class Reloader:
         chain, _ = self_signed.cert_paths(self._config.cert_dir, self._config.hostname)
         pin = self_signed.pin_of(chain.read_text("ascii"))
         self._log.info(
-            "made a self-signed certificate; DERP map node",
+            "clients that pin this certificate need this DERP map node",
             node=self_signed.map_node(self._config.hostname, pin),
         )
 

@@ -260,8 +260,7 @@ class Relay:
 
     def _make_pages(self) -> http11.Pages:
         pages = {} if self.config.metrics_listen else dict(self._inside)
-        if self.config.bootstrap_dns_names or self.config.unpublished_bootstrap_dns_names:
-            pages["/bootstrap-dns"] = self.bootstrap.page
+        pages["/bootstrap-dns"] = self.bootstrap.page  # without names an empty object, as derper's
         return http11.Pages(
             public_key=self.clients.key.public,
             date=lambda: formatdate(usegmt=True),

@@ -5,11 +5,13 @@ tailscaled knows. The checks that are configured add up: a client must pass ever
 is a `Verdict` whose reason is counted.
 
 `ask` is awaited during a client's handshake. A check that gets no clear answer refuses. With
-`fail_open` the controller's transport errors and timeouts admit, and nothing else does: any status
-but 200 is a refusal, as in derper.
+`fail_open` transport errors and timeouts before the head of the controller's answer admit, and
+nothing else does: any status but 200, and an answer that stalls, is a refusal, as in derper.
 
 `revoked` finds connected clients that would be refused now. There an unclear answer changes
 nothing, or a controller's restart would empty the relay; derper does not ask again at all.
+
+Few questions are asked at once (turns.py), and none about a client that is gone before its turn.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from math import ceil
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
-from relay.admission.allow_file import AllowFile
+from relay.admission.allow_file import PROBER_KIND, AllowFile
+from relay.admission.turns import AT_ONCE, OF_ONE_NETWORK, Turns
 from relay.config import Config
 from relay.core.counts import Labelled
 from relay.core.handshake import format_key
 from relay.core.reasons import Answer
-from relay.golang.json import parse_object
+from relay.golang.json import parse_first_object
 from relay.io.http_client import HttpClient, HttpError, HttpTimeout, Request
 from relay.log import Log
 
@@ -51,13 +54,22 @@ class Verdict:
 
 
 OPEN: Final = Verdict(True, Answer.OPEN)
+PROBER: Final = Verdict(True, Answer.IN_PROBER_KEYS)
+NOT_ASKED: Final = Verdict(False, Answer.NOT_ASKED, clear=False)
 LOG: Final = Log("admission")
 
 
-class Check(Protocol):
-    """One of the checks that must agree."""
+def _always() -> bool:
+    return True
 
-    async def ask(self, key: bytes, address: str) -> Verdict: ...
+
+class Check(Protocol):
+    """One of the checks that must agree.
+
+    `wanted` is whether the client still waits for the answer.
+    """
+
+    async def ask(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict: ...
 
 
 class AllowFileCheck:
@@ -66,7 +78,7 @@ class AllowFileCheck:
     def __init__(self, file: AllowFile) -> None:
         self._file = file
 
-    async def ask(self, key: bytes, address: str) -> Verdict:
+    async def ask(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict:
         return (
             Verdict(True, Answer.IN_ALLOW_FILE)
             if self._file.allows(key)
@@ -85,13 +97,13 @@ class UrlCheck:
         self._fail_open = fail_open
         self._client = client or HttpClient()
 
-    async def ask(self, key: bytes, address: str) -> Verdict:
+    async def ask(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict:
         body = json.dumps({"NodePublic": format_key(key), "Source": address}, separators=(",", ":")).encode()
         request = Request("POST", self._url, body, (("Content-Type", "application/json"),), MAX_ANSWER)
         try:
             response = await self._client.send(request, LIMIT_S)
         except HttpError as e:
-            if self._fail_open:
+            if self._fail_open and not e.answered:
                 return Verdict(True, Answer.VERIFY_URL_FAILED_OPEN, clear=False, detail=str(e))
             reason = (
                 Answer.VERIFY_URL_TIMEOUT if isinstance(e, HttpTimeout) else Answer.VERIFY_URL_UNREACHABLE
@@ -113,7 +125,7 @@ def _parse_allow(body: bytes) -> bool | None:
     Return None if the answer is something else.
     """
     try:
-        allow = parse_object(body).get("allow", False)
+        allow = parse_first_object(body).get("allow", False)
     except ValueError:
         return None
     return allow if isinstance(allow, bool) else None
@@ -128,7 +140,7 @@ class TailscaledCheck:
     def __init__(self, socket_path: str = "", *, client: HttpClient | None = None) -> None:
         self._client = client or HttpClient(unix_path=socket_path or TAILSCALED_SOCKET)
 
-    async def ask(self, key: bytes, address: str) -> Verdict:
+    async def ask(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict:
         url = f"http://local-tailscaled.sock/localapi/v0/whois?addr={format_key(key).replace(':', '%3A')}"
         try:
             response = await self._client.send(
@@ -151,13 +163,14 @@ class Cached:
     Its clear answers are remembered for `for_s` seconds.
     """
 
-    def __init__(self, check: Check, for_s: float) -> None:
+    def __init__(self, check: Check, for_s: float, turns: Turns | None = None) -> None:
         self._check = check
         self._for_s = for_s
+        self._turns = turns or Turns()
         self._answers: dict[tuple[bytes, str], tuple[float, Verdict]] = {}
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
-    async def ask(self, key: bytes, address: str) -> Verdict:
+    async def ask(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict:
         clock = asyncio.get_running_loop().time
         asked_at = clock()
         async with self._locks.setdefault(key, asyncio.Lock()):
@@ -168,7 +181,10 @@ class Cached:
                 # not.
                 if answered_at >= asked_at or (verdict.clear and clock() < answered_at + self._for_s):
                     return verdict
-            verdict = await self._check.ask(key, address)
+            async with self._turns.take(address):
+                if not wanted():
+                    return NOT_ASKED
+                verdict = await self._check.ask(key, address, wanted)
             self._answers.pop((key, address), None)
             if len(self._answers) >= MAX_CACHED:
                 del self._answers[next(iter(self._answers))]  # the oldest
@@ -180,10 +196,16 @@ class Admission:
     """All the checks together. `counts` has how often each answer was given."""
 
     def __init__(
-        self, checks: Sequence[Check], *, allow_file: AllowFile | None = None, recheck_s: float = 0.0
+        self,
+        checks: Sequence[Check],
+        *,
+        allow_file: AllowFile | None = None,
+        probers: AllowFile | None = None,
+        recheck_s: float = 0.0,
     ) -> None:
         self._checks = tuple(checks)
         self._allow_file = allow_file
+        self._probers = probers  # keys that are admitted without a question
         self._recheck_s = recheck_s
         self.counts = Labelled(Answer)
 
@@ -192,12 +214,12 @@ class Admission:
         """Whether every client is admitted, so that none needs to wait for `admit`."""
         return not self._checks
 
-    async def admit(self, key: bytes, address: str) -> Verdict:
+    async def admit(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict:
         """Decide on a client, by its 32-byte node key and its address as text.
 
-        Mesh peers need no answer.
+        Mesh peers need no answer. One that is not `wanted` any more is not asked for.
         """
-        verdict = await self._ask_all(key, address)
+        verdict = await self._ask_all(key, address, wanted)
         self.counts.add(verdict.reason)
         return verdict
 
@@ -222,6 +244,7 @@ class Admission:
                 self._allow_file.refresh()
                 if self._allow_file.generation != generation:
                     generation = self._allow_file.generation
+                    # Each is asked about in the usual way: it may be a prober.
                     batch = [client for client in connected() if not self._allow_file.allows(client[0])]
             if self._recheck_s and not queue and clock() >= next_round:
                 next_round = clock() + self._recheck_s
@@ -234,11 +257,15 @@ class Admission:
                     self.counts.add(Answer.REVOKED)
                     yield key, address, verdict
 
-    async def _ask_all(self, key: bytes, address: str) -> Verdict:
+    async def _ask_all(
+        self, key: bytes, address: str, wanted: Callable[[], bool] = _always
+    ) -> Verdict:
+        if self._probers is not None and self._probers.allows(key):
+            return PROBER
         verdict = OPEN
         for check in self._checks:
             try:
-                verdict = await check.ask(key, address)
+                verdict = await check.ask(key, address, wanted)
             except Exception as error:  # what one answer sets off must not end the asking about all
                 LOG.unforeseen("an admission check failed", error)
                 verdict = Verdict(False, Answer.CHECK_FAILED, clear=False)
@@ -251,13 +278,17 @@ def from_config(config: Config) -> Admission:
     """Return the checks that the flags ask for. Raises AllowFileError."""
     allow_file = AllowFile(config.allow_file) if config.allow_file else None
     checks: list[Check] = [AllowFileCheck(allow_file)] if allow_file else []  # the cheapest first
+    # Workers share the bounds, because they ask the same program.
+    bounds = [max(1, most // config.workers) for most in (AT_ONCE, OF_ONE_NETWORK)]
     if config.verify_clients:
-        checks.append(Cached(TailscaledCheck(config.socket), config.verify_cache_s))
+        checks.append(Cached(TailscaledCheck(config.socket), config.verify_cache_s, Turns(*bounds)))
     if config.verify_client_url:
         checks.append(
             Cached(
                 UrlCheck(config.verify_client_url, fail_open=config.verify_client_url_fail_open),
                 config.verify_cache_s,
+                Turns(*bounds),
             )
         )
-    return Admission(checks, allow_file=allow_file, recheck_s=config.verify_recheck_s)
+    probers = AllowFile(config.prober_keys, PROBER_KIND) if config.prober_keys else None
+    return Admission(checks, allow_file=allow_file, probers=probers, recheck_s=config.verify_recheck_s)

@@ -6,6 +6,8 @@
 
 `nodekey:` may be missing, and the text behind the key is a comment. A file that becomes unreadable
 or wrong changes nothing: the last good list stays in force.
+
+The file of -prober-keys has the same form.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from relay.keys.node_key import KeyFileError, read_private_file
 from relay.log import Log
 
 KIND: Final = "allow file"
+PROBER_KIND: Final = "prober key file"
 MAX_SIZE: Final = 16 * 1024 * 1024
 _log = Log("admission")
 
@@ -41,13 +44,14 @@ def parse_allow_list(text: str) -> frozenset[bytes]:
 
 
 class AllowFile:
-    """The list in a file. `generation` counts its changes.
+    """The list in a file. `generation` counts its changes; `kind` is the file's name in messages.
 
     Raises AllowFileError if the first list cannot be used.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, kind: str = KIND) -> None:
         self.path = Path(path)
+        self.kind = kind
         self.generation = 0
         self._seen: tuple[int, int, int, int] | None = self._stamp()
         self._keys = self._read()
@@ -63,7 +67,7 @@ class AllowFile:
             stamp = self._stamp()
         except AllowFileError as e:
             if self._seen is not None:
-                _log.warning("allow file cannot be read, the last list stays in force", why=e)
+                _log.warning(f"{self.kind} cannot be read, the last list stays in force", why=e)
                 self._seen = None
             return
         if stamp == self._seen:
@@ -72,11 +76,11 @@ class AllowFile:
         try:
             keys = self._read()
         except AllowFileError as e:
-            _log.warning("allow file cannot be used, the last list stays in force", why=e)
+            _log.warning(f"{self.kind} cannot be used, the last list stays in force", why=e)
             return
         if keys != self._keys:
             added, removed = len(keys - self._keys), len(self._keys - keys)
-            _log.info("allow file read", keys=len(keys), added=added, removed=removed)
+            _log.info(f"{self.kind} read", keys=len(keys), added=added, removed=removed)
             self._keys = keys
             self.generation += 1
 
@@ -85,13 +89,13 @@ class AllowFile:
         try:
             status = self.path.stat()
         except OSError as e:
-            raise AllowFileError(f"{KIND} {self.path}: {e.strerror}") from None
+            raise AllowFileError(f"{self.kind} {self.path}: {e.strerror}") from None
         return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
     def _read(self) -> frozenset[bytes]:
         size = self._stamp()[-1]
         if size > MAX_SIZE:
-            raise AllowFileError(f"{KIND} {self.path} is larger than {MAX_SIZE >> 20} MiB")
+            raise AllowFileError(f"{self.kind} {self.path} is larger than {MAX_SIZE >> 20} MiB")
         return read_private_file(
-            self.path, parse_allow_list, kind=KIND, encoding="utf-8", error=AllowFileError
+            self.path, parse_allow_list, kind=self.kind, encoding="utf-8", error=AllowFileError
         )

@@ -5,15 +5,24 @@ No I/O, no clock.
 It holds an entry per address with an open connection and nothing else, so open sockets bound it. An
 IPv6 host owns a whole /64, which therefore counts as one address. An address must be the client's
 own: that of a proxy would be shared by all of its clients.
+
+A crowd behind one address must not throw itself out. So a handshake that takes its steps is left
+alone: above a limit only one goes that has taken none for PATIENCE_S, as those of a slow attack do.
+Far above the limit (CROWD times, CROWD_IN_ALL times) the one that has waited for longest goes in
+any case, so memory and descriptors stay bounded.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.core.reasons import Refusal
+
+PATIENCE_S: Final = 2.0
+CROWD: Final = 16  # times the limit of one address
+CROWD_IN_ALL: Final = 4  # times the limit of all
 
 
 class Holder(Protocol):
@@ -26,8 +35,8 @@ class Holder(Protocol):
 class TooMany(Exception):
     """A limit is reached; `reason` names it.
 
-    `oldest` owns the handshake that has been under way for longest among those that fill this
-    limit. It is None if the limit is one of connections.
+    `oldest` owns the handshake that has taken no step for longest among those that fill this limit.
+    It is None if the limit is one of connections.
     """
 
     def __init__(self, reason: Refusal, oldest: Holder | None = None) -> None:
@@ -44,7 +53,8 @@ class AddressTable:
         self._handshakes_limit = handshakes
         self._in_all_limit = handshakes_in_all
         self._connections: dict[str, int] = {}
-        self._handshakes: dict[str, dict[Ticket, None]] = {}  # in the order in which they began
+        # In the order of their last steps, also here: the first has waited for longest.
+        self._handshakes: dict[str, dict[Ticket, None]] = {}
         self._handshakes_in_all: dict[Ticket, None] = {}
 
     def __len__(self) -> int:
@@ -56,24 +66,29 @@ class AddressTable:
         """Return how many handshakes are under way, in all."""
         return len(self._handshakes_in_all)
 
-    def enter(self, address: str, holder: Holder) -> Ticket:
+    def enter(self, address: str, holder: Holder, now: float) -> Ticket:
         """Count a new connection and its handshake.
 
         Raises TooMany, and counts nothing then.
         """
         key = network_of(address)
         here = self._handshakes.get(key, {})
-        if self._in_all_limit and self.handshakes >= self._in_all_limit:
-            raise TooMany(Refusal.TOO_MANY_HANDSHAKES, _first(self._handshakes_in_all))
-        if self._handshakes_limit and len(here) >= self._handshakes_limit:
-            raise TooMany(Refusal.TOO_MANY_HANDSHAKES_HERE, _first(here))
+        if slow := _in_the_way(self._handshakes_in_all, self._in_all_limit, CROWD_IN_ALL, now):
+            raise TooMany(Refusal.TOO_MANY_HANDSHAKES, slow.holder)
+        if slow := _in_the_way(here, self._handshakes_limit, CROWD, now):
+            raise TooMany(Refusal.TOO_MANY_HANDSHAKES_HERE, slow.holder)
         if self._connections_limit and self._connections.get(key, 0) >= self._connections_limit:
             raise TooMany(Refusal.TOO_MANY_CONNECTIONS)
-        ticket = Ticket(self, key, holder)
+        ticket = Ticket(self, key, holder, now)
         self._handshakes_in_all[ticket] = None
         self._handshakes.setdefault(key, here)[ticket] = None
         self._connections[key] = self._connections.get(key, 0) + 1
         return ticket
+
+    def _step(self, ticket: Ticket, key: str) -> None:
+        for tickets in (self._handshakes_in_all, self._handshakes[key]):
+            del tickets[ticket]
+            tickets[ticket] = None
 
     def _settle(self, ticket: Ticket, key: str) -> None:
         del self._handshakes_in_all[ticket]
@@ -93,16 +108,23 @@ class AddressTable:
 class Ticket:
     """One counted connection.
 
-    Call `settle` when its handshake is done, and `leave` when it ends. Both are idempotent.
+    Call `step` when its handshake has got further, `settle` when it is done, and `leave` when the
+    connection ends. The last two are idempotent.
     """
 
-    __slots__ = ("_here", "_key", "_table", "holder")
+    __slots__ = ("_here", "_key", "_table", "holder", "since")
 
-    def __init__(self, table: AddressTable, key: str, holder: Holder) -> None:
+    def __init__(self, table: AddressTable, key: str, holder: Holder, now: float) -> None:
         self.holder: Holder | None = holder  # while its handshake is under way
+        self.since = now  # when it took its last step
         self._table = table
         self._key = key
         self._here = True
+
+    def step(self, now: float) -> None:
+        if self.holder is not None:
+            self.since = now
+            self._table._step(self, self._key)
 
     def settle(self) -> None:
         if self.holder is not None:
@@ -145,5 +167,10 @@ def network_of(address: str) -> str:
     return str(IPv6Address(int(parsed) >> 64 << 64))
 
 
-def _first(tickets: dict[Ticket, None]) -> Holder | None:
-    return next(iter(tickets)).holder
+def _in_the_way(tickets: dict[Ticket, None], limit: int, crowd: int, now: float) -> Ticket | None:
+    """Return the handshake that has to go before another may begin, or None."""
+    if not limit or len(tickets) < limit:
+        return None
+    slowest = next(iter(tickets))
+    is_late = now - slowest.since >= PATIENCE_S
+    return slowest if is_late or len(tickets) >= crowd * limit else None

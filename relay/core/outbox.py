@@ -2,9 +2,10 @@
 
 While the connection takes bytes, chunks collect in `pending` for one tick of the loop and leave in
 one joined write. While it does not, packets wait in two short lanes (disco apart, so that NAT
-traversal survives a flood of data), and the oldest is dropped when a lane is full. So senders never
-wait for a slow receiver, and its cost is bounded. Packets that wait stay in front of newer ones, so
-the order between two clients holds within a lane.
+traversal survives a flood of data), and the oldest is dropped when a lane is full, in packets or in
+bytes: a client that hardly reads costs 256 KiB, not 4 MiB. So senders never wait for a slow
+receiver, and its cost is bounded. Packets that wait stay in front of newer ones, so the order
+between two clients holds within a lane.
 """
 
 from __future__ import annotations
@@ -30,11 +31,25 @@ from relay.core.wire import (
 
 DEPTH: Final = 32  # packets per lane
 MESH_DEPTH: Final = 512  # a mesh link carries many clients' packets
+# Bytes that a lane of DEPTH packets keeps; 256 KiB together. A mesh link's lanes keep more.
+DATA_ROOM: Final = 192 * 1024
+DISCO_ROOM: Final = 64 * 1024
 # Bytes of waiting packets that are handed over at once; the rest can still be dropped.
 BATCH: Final = 128 * 1024
 
 Chunk = bytes | bytearray
-Lane = deque[tuple[float, bytes]]  # (when it was queued, frame)
+
+
+class Lane(deque[tuple[float, bytes]]):
+    """Waiting packets: when each was queued, and its frame. `octets` is the sum of their bytes."""
+
+    __slots__ = ("octets",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.octets = 0
+
+
 # Reason, source key, is disco, packets, payload bytes.
 OnDrop = Callable[[Drop, bytes, bool, int, int], None]
 # Bound once: a flood may drop every packet, and a look-up in an Enum costs 0.1 µs.
@@ -152,7 +167,8 @@ class Outbox:
             for start in range(0, len(chunk), size):
                 self._queue_one(bytes(chunk[start : start + size]), now)
             return
-        first = len(chunk) - self._depth * size
+        kept = min(self._depth, max(1, self._depth * DATA_ROOM // DEPTH // size))
+        first = len(chunk) - kept * size
         if first > 0:  # its own tail pushes these out
             self._drop(_QUEUE_HEAD, source, False, first // size, first // size * (size - offset))
         for start in range(max(first, 0), len(chunk), size):
@@ -201,11 +217,14 @@ class Outbox:
 
     def _append(self, lane: Lane | None, frame: bytes, is_disco: bool, now: float) -> Lane:
         if lane is None:
-            lane = deque()
-        elif len(lane) >= self._depth:
+            lane = Lane()
+        room = (DISCO_ROOM if is_disco else DATA_ROOM) * self._depth // DEPTH - len(frame)
+        while lane and (len(lane) >= self._depth or lane.octets > room):
             oldest = lane.popleft()[1]
+            lane.octets -= len(oldest)
             self._drop(_QUEUE_HEAD, _source(oldest), is_disco, 1, len(oldest) - self._payload_at)
         lane.append((now, frame))
+        lane.octets += len(frame)
         return lane
 
     def _take_waiting(self, now: float) -> float:
@@ -213,6 +232,7 @@ class Outbox:
         longest, room = 0.0, BATCH
         while room > 0 and (lane := self._next_lane()):
             since, frame = lane.popleft()
+            lane.octets -= len(frame)
             longest = max(longest, now - since)
             self.pending.append(frame)
             self.packets += 1

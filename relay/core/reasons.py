@@ -88,17 +88,17 @@ class Refusal(Reason):
     ACCEPT_LIMIT = "accept_limit", "more new connections per second than -accept-connection-limit allows"
     TOO_MANY_HANDSHAKES = (
         "too_many_handshakes",
-        "too many handshakes were under way: the oldest of all was ended",
+        "too many handshakes were under way: the one that got no further for longest was ended",
     )
     TOO_MANY_HANDSHAKES_HERE = (
         "too_many_handshakes_here",
-        "too many handshakes of one address: its oldest was ended",
+        "too many handshakes of one address: the one that got no further for longest was ended",
     )
     TOO_MANY_CONNECTIONS = "too_many_connections", "too many connections of one address"
     NO_PROXY_HEADER = "no_proxy_header", "a trusted proxy's connection does not begin with a PROXY header"
     BAD_PROXY_HEADER = "bad_proxy_header", "the PROXY header cannot be read"
     BAD_HTTP = "bad_http", "the request is not HTTP/1.1"
-    HTTP_BODY_TOO_LONG = "http_body_too_long", "a request has a longer body than any page takes"
+    HTTP_BODY_TOO_LONG = "http_body_too_long", "a request has a body, which no page takes"
     TOO_MANY_HTTP_REQUESTS = (
         "too_many_http_requests",
         "too many requests were sent without waiting for answers",
@@ -144,6 +144,7 @@ class Answer(Reason):
     """An answer to the question whether a client may use the relay."""
 
     OPEN = "open", "admitted, as every client is"
+    IN_PROBER_KEYS = "in_prober_keys", "admitted: the key is in the file of -prober-keys"
     IN_ALLOW_FILE = "in_allow_file", "admitted: the key is in the allow file"
     NOT_IN_ALLOW_FILE = "not_in_allow_file", "refused: the key is not in the allow file"
     VERIFY_URL_ALLOWED = "verify_url_allowed", "admitted by the admission controller"
@@ -169,6 +170,7 @@ class Answer(Reason):
     TAILSCALED_UNKNOWN = "tailscaled_unknown", "refused: the host's tailscaled does not know the node"
     TAILSCALED_UNREACHABLE = "tailscaled_unreachable", "refused: the host's tailscaled could not be reached"
     TAILSCALED_ERROR = "tailscaled_error", "refused: the host's tailscaled answered with an error"
+    NOT_ASKED = "not_asked", "not asked about: the connection ended before its turn came"
     CHECK_FAILED = "check_failed", "refused: the check itself failed, and its error is in the log"
     REVOKED = "revoked", "a connected client lost its admission"
 

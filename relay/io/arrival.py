@@ -7,9 +7,9 @@ before anything is trusted.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from relay.core import handshake
 from relay.core.addresses import Ticket, TooMany
@@ -18,7 +18,7 @@ from relay.core.wire import HEADER_LEN, MAX_CLIENT_INFO, ProtocolError, pack_ser
 from relay.http import answers, http11
 from relay.http.proxy_header import ProxyHeaderError, parse_proxy_header
 from relay.http.websocket import WebSocket, offers_derp
-from relay.io.link import CIPHER, Link, Owner, TlsLink, WebSocketLink
+from relay.io.link import CIPHER, Link, TlsLink, WebSocketLink
 from relay.io.stream import Receiver, Stream
 from relay.io.tls import Channel, TlsChannel
 from relay.log import Log
@@ -26,57 +26,12 @@ from relay.log import Log
 if TYPE_CHECKING:
     import ssl
 
-    from relay.core.addresses import AddressTable
-    from relay.core.handshake import ClientInfo
-    from relay.core.session import Session
-    from relay.core.stats import Tally
-    from relay.http.proxy_header import TrustedProxies
-    from relay.io.gate import Gate
-    from relay.keys.node_key import NodeKey
+    from relay.io.reception import Reception
 
 HTTP_IDLE_S: Final = 30.0  # derper's read timeout, here between requests
 MAX_UNREAD: Final = 64 * 1024  # bytes of answers that wait for their reader when it asks for more
 MAX_EARLY: Final = MAX_CLIENT_INFO + 64 * 1024  # bytes that a client may send before it is admitted
 LOG: Final = Log("server")
-
-
-class Reception(Owner, Protocol):
-    """The relay as a connection sees it before its client is admitted."""
-
-    key: NodeKey
-    tally: Tally
-    arrivals: dict[Arrival, None]
-    addresses: AddressTable
-    proxies: TrustedProxies
-    proxy_protocol: bool
-    handshake_timeout_s: float
-
-    @property
-    def admission(self) -> Gate:
-        """Return the gate that clients have to pass."""
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> object:
-        """Run `work` for one connection."""
-
-    def refuses_connection(self, *, main: bool) -> Refusal | None:
-        """Return the reason why a new connection is refused, or None."""
-
-    def refuses_client(self, info: ClientInfo) -> Refusal | None:
-        """Return the reason why a new client is refused, or None."""
-
-    def is_mesh_peer(self, info: ClientInfo) -> bool:
-        """Whether a client proved that it knows the mesh key."""
-
-    def admit(
-        self,
-        link: Link,
-        who: handshake.Introduction,
-        ticket: Ticket | None,
-        *,
-        address: tuple[str, int],
-        not_ideal: bool,
-    ) -> Session:
-        """Register a client."""
 
 
 class Arrival(Receiver):
@@ -158,6 +113,7 @@ class Arrival(Receiver):
             plain = channel.unseal(data)
             if reply := channel.take_reply():
                 self._stream.write(reply)
+                self._step()  # the client's hello was whole
             if isinstance(channel, TlsChannel) and was_shaking and channel.shaken:
                 self._shaken(channel)
             if plain:
@@ -169,7 +125,13 @@ class Arrival(Receiver):
         except (ProtocolError, ProxyHeaderError, TooMany) as error:
             self._refuse(error.reason)
 
+    def _step(self) -> None:
+        """Note that the handshake has got further. Bytes alone are no step: an attack dribbles."""
+        if self._ticket is not None:
+            self._ticket.step(self._reception.loop.time())
+
     def _shaken(self, channel: TlsChannel) -> None:
+        self._step()
         self.deadline = self._reception.loop.time() + self._reception.handshake_timeout_s
         self._timeout = Refusal.TIMEOUT_HTTP
         self._reception.tally.tls_request_version.add(str(channel.tls.version()).removeprefix("TLSv"))
@@ -191,6 +153,7 @@ class Arrival(Receiver):
 
     def _open(self, data: bytes) -> None:
         """Take the first plain bytes: nearly always a stock client's upgrade."""
+        self._step()
         if self._answer is answers.answer:
             upgrade = http11.match_stock_upgrade(data, self._pages, peer=self._peer)
             if upgrade is not None:
@@ -262,6 +225,7 @@ class Arrival(Receiver):
 
     def _greet(self, upgrade: http11.Upgrade) -> None:
         """Speak DERP from here on: send our key, and expect the client's."""
+        self._step()
         reception = self._reception
         reception.switch.counts.accepts += 1
         self.deadline = reception.loop.time() + reception.handshake_timeout_s
@@ -294,6 +258,7 @@ class Arrival(Receiver):
             return
         introduction = handshake.parse_client_info(payload, self._reception.key.private)
         del self._early[: HEADER_LEN + len(payload)]
+        self._step()
         self._stage, self._timeout = self._wait, Refusal.TIMEOUT_ADMISSION
         is_mesh = self._reception.is_mesh_peer(introduction.info)
         if not is_mesh and (reason := self._reception.refuses_client(introduction.info)):
@@ -311,7 +276,9 @@ class Arrival(Receiver):
             self._refuse(Refusal.TOO_EARLY)
 
     async def _ask(self, introduction: handshake.Introduction) -> None:
-        verdict = await self._reception.admission.admit(introduction.key, self._client[0])
+        verdict = await self._reception.admission.admit(
+            introduction.key, self._client[0], lambda: not self._done
+        )
         if self._done:
             return
         if not verdict.allowed:
@@ -350,11 +317,12 @@ class Arrival(Receiver):
     def _enter(self) -> None:
         """Count this connection for its address.
 
-        If too many are unfinished already, the oldest of them is refused: a client needs only a
-        moment.
+        If too many are unfinished already, the one that has got no further for longest is refused:
+        a client needs only a moment for each step.
         """
         try:
-            self._ticket = self._reception.addresses.enter(self._client[0], self)
+            now = self._reception.loop.time()
+            self._ticket = self._reception.addresses.enter(self._client[0], self, now)
         except TooMany as refused:
             if refused.oldest is None:
                 self._refuse(refused.reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -31,5 +32,5 @@ class Gate(Protocol):
     def is_open(self) -> bool:
         """Whether every client is admitted."""
 
-    async def admit(self, key: bytes, address: str) -> Verdict:
-        """Decide on one client."""
+    async def admit(self, key: bytes, address: str, wanted: Callable[[], bool]) -> Verdict:
+        """Decide on one client. `wanted` is whether it still waits."""

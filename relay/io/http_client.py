@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import h11
 
 from relay import __version__
+from relay.http.http11 import next_event
 from relay.io.http_proxy import Proxy, basic_authorization, find_proxy, open_tunnel
 
 IDLE_S: Final = 30.0  # headscale and the usual proxies hang up later than this
@@ -27,7 +28,14 @@ NEXT_ADDRESS_S: Final = 0.3  # a host's next address is tried as well after this
 
 
 class HttpError(Exception):
-    """No answer: not connected, not HTTP. The text says which."""
+    """No answer, or not all of it: not connected, not HTTP. The text says which.
+
+    `answered` is whether the head of the last answer came.
+    """
+
+    def __init__(self, text: str, *, answered: bool = False) -> None:
+        super().__init__(text)
+        self.answered = answered
 
 
 class HttpTimeout(HttpError):
@@ -78,10 +86,12 @@ class HttpClient:
 
         Raises HttpError, HttpTimeout.
         """
+        heads: list[int] = []
         try:
-            return await asyncio.wait_for(self._follow(request), timeout_s)
+            return await asyncio.wait_for(self._follow(request, heads), timeout_s)
         except asyncio.TimeoutError:  # no TimeoutError before Python 3.11
-            raise HttpTimeout(f"no answer within {timeout_s:g} s") from None
+            what = "the answer did not end" if heads else "no answer"
+            raise HttpTimeout(f"{what} within {timeout_s:g} s", answered=bool(heads)) from None
 
     def close(self) -> None:
         """Close the idle connection."""
@@ -89,29 +99,31 @@ class HttpClient:
             self._idle.writer.close()
             self._idle = None
 
-    async def _follow(self, request: Request) -> Response:
+    async def _follow(self, request: Request, heads: list[int]) -> Response:
+        """Return the answer behind all redirects. `heads` gets the status of the last head."""
         for _ in range(MAX_REDIRECTS):
+            heads.clear()
             try:
-                response = await self._ask(request)
+                response = await self._ask(request, heads)
                 if response.status not in (307, 308) or not response.location:
                     return response
                 request = replace(request, url=urljoin(request.url, response.location))
             except (OSError, h11.ProtocolError, ValueError) as e:
-                raise HttpError(str(e) or type(e).__name__) from e
+                raise HttpError(str(e) or type(e).__name__, answered=bool(heads)) from e
         raise HttpError(f"more than {MAX_REDIRECTS} redirects")
 
-    async def _ask(self, request: Request) -> Response:
+    async def _ask(self, request: Request, heads: list[int]) -> Response:
         url = urlsplit(request.url)
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError("not an http:// or https:// URL")
         kept = self._take_idle(url)
         if kept:
             try:
-                return await self._exchange(kept, request, url)
+                return await self._exchange(kept, request, url, heads)
             except (ConnectionError, h11.RemoteProtocolError):
                 # The server closed it while our request was on the way; ask again on a fresh one.
                 pass
-        return await self._exchange(await self._connect(url), request, url)
+        return await self._exchange(await self._connect(url), request, url, heads)
 
     def _take_idle(self, url: SplitResult) -> _Connection | None:
         """Return the idle connection if it leads there and is fresh enough; else close it."""
@@ -145,12 +157,14 @@ class HttpClient:
         streams = await asyncio.open_connection(sock=tunnel, ssl=self._context, server_hostname=host)
         return _Connection(*streams, origin)
 
-    async def _exchange(self, connection: _Connection, request: Request, url: SplitResult) -> Response:
+    async def _exchange(
+        self, connection: _Connection, request: Request, url: SplitResult, heads: list[int]
+    ) -> Response:
         """Send one request and return its answer; then keep the connection, or close it."""
         try:
             connection.writer.write(_pack_request(connection, request, url))
             await connection.writer.drain()
-            response = await _read_response(connection, request.max_body)
+            response = await _read_response(connection, request.max_body, heads)
         except BaseException:
             connection.writer.close()
             raise
@@ -177,15 +191,17 @@ def _pack_request(connection: _Connection, request: Request, url: SplitResult) -
     return (head or b"") + (body or b"") + (http.send(h11.EndOfMessage()) or b"")
 
 
-async def _read_response(connection: _Connection, max_body: int) -> Response:
+async def _read_response(connection: _Connection, max_body: int, heads: list[int]) -> Response:
     """Read the answer, and no more of a longer body. Raises h11.RemoteProtocolError, OSError."""
     status, location, body = 0, "", bytearray()
     while len(body) < max_body:
-        event = connection.http.next_event()
+        event = next_event(connection.http)
         if event is h11.NEED_DATA:
             connection.http.receive_data(await connection.reader.read(65_536))
         elif isinstance(event, h11.Response):
             status = event.status_code
+            if status not in (307, 308):
+                heads.append(status)
             given = (value.decode("latin-1") for name, value in event.headers if name == b"location")
             location = next(given, "")
         elif isinstance(event, h11.Data):

@@ -18,6 +18,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import h11
 
+from relay.http.http11 import next_event
+
 
 @dataclass(frozen=True)
 class Proxy:
@@ -99,7 +101,7 @@ async def open_tunnel(proxy: Proxy, host: str, port: int) -> socket.socket:
         http = h11.Connection(h11.CLIENT)
         request = h11.Request(method="CONNECT", target=where, headers=[("Host", where), *login])
         await loop.sock_sendall(sock, (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
-        while (event := http.next_event()) is h11.NEED_DATA:
+        while (event := next_event(http)) is h11.NEED_DATA:
             http.receive_data(await loop.sock_recv(sock, 4096))
         if not isinstance(event, h11.Response) or not 200 <= event.status_code < 300:
             status = event.status_code if isinstance(event, h11.Response) else "nothing"

@@ -19,6 +19,10 @@ from relay.keys.node_key import write_new
 # derper takes one year. After it every pinned client refuses the certificate, and the map must
 # change. Nothing but the pin is trusted here, so the pin may live as long as the relay.
 LIFETIME = timedelta(days=3650)
+_KEY_USES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
 _NOT_IN_FILE_NAMES = re.compile(r"[^a-zA-Z0-9.-]")
 
 
@@ -56,10 +60,13 @@ def make_self_signed(address: str, now_unix_s: float) -> tuple[bytes, bytes]:
     now = datetime.fromtimestamp(now_unix_s, timezone.utc)
     begin, end, serial = now - timedelta(hours=1), now + LIFETIME, x509.random_serial_number()
     names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+    # A handshake's signature, and RSA's key exchange, as derper's has both.
+    usage = dict.fromkeys(_KEY_USES, False) | {"digital_signature": True, "key_encipherment": True}
     builder = (
         x509.CertificateBuilder(name, name, key.public_key(), serial, begin, end)
         .add_extension(names, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.KeyUsage(**usage), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
     )
     certificate = builder.sign(key, hashes.SHA256())

@@ -297,10 +297,10 @@ HTTP_MESSES = {  # name: (the bytes, the reason that is counted)
     ),
     "chunks": (
         b"POST /derp HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
-        "",
+        "http_body_too_long",
     ),
     "nul": (b"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n", "bad_http"),
-    "old": (b"GET /derp HTTP/0.9\r\n\r\n", ""),
+    "old": (b"GET /derp HTTP/0.9\r\n\r\n", "bad_http"),
     "tunnel": (b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n", ""),
     "h2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "bad_http"),
     "pipelined": (b"GET /derp/probe HTTP/1.1\r\nHost: x\r\n\r\n" * 500, "too_many_http_requests"),

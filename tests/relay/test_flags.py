@@ -83,6 +83,7 @@ def test_tls_is_decided_as_derper_decides_it(addr, mode, listen, tls):
         ([*BASE, "-unpublished-bootstrap-dns-names=a,b/c"], "staged roll-out by a TXT record"),
         ([*BASE, "-mesh-psk-file=", "-mesh-with=a"], "--mesh-with requires --mesh-psk-file"),
         (["-dev", "-mesh-psk-file=", "-mesh-with=a"], "--mesh-with requires --mesh-psk-file"),
+        ([*BASE, "-mesh-psk-file=k", "-mesh-with=a,a/b/c"], '-mesh-with "a/b/c": too many components'),
         ([*BASE, "-verify-client-url=headscale/verify"], "not an http:// or https:// URL"),
         ([*BASE, "-front-check=x"], "-front-check: address x: missing port in address"),
         ([*BASE, "-metrics-listen=9090"], "-metrics-listen: address 9090: missing port in address"),

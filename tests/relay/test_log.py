@@ -121,7 +121,8 @@ def test_journal_fields(journal):
         record.fields = {"reason": "too_many_handshakes", "note": "a\nb"}
         handler.emit(record)
         assert journal.recv(4096) == (
-            b"MESSAGE=client refused\nPRIORITY=4\nSYSLOG_IDENTIFIER=derp-relay\nLOGGER=relay.server\n"
+            b'MESSAGE=client refused reason=too_many_handshakes note="a\\nb"\n'
+            b"PRIORITY=4\nSYSLOG_IDENTIFIER=derp-relay\nLOGGER=relay.server\n"
             b"DERP_REASON=too_many_handshakes\nDERP_NOTE\n" + struct.pack("<Q", 3) + b"a\nb\n"
         )
     finally:

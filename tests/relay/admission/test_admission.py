@@ -6,7 +6,7 @@ import pytest
 from relay import flags
 from relay.admission import admission
 from relay.admission.admission import Admission, AllowFileCheck, Cached, TailscaledCheck, UrlCheck, Verdict
-from relay.admission.allow_file import AllowFile
+from relay.admission.allow_file import AllowFile, AllowFileError
 from relay.core.reasons import Answer
 from tests.relay.httpserver import Script, asynchronous, serving
 
@@ -22,7 +22,7 @@ class Scripted:
         self.gate = gate
         self.under_way = self.most_under_way = 0
 
-    async def ask(self, key, address):
+    async def ask(self, key, address, *_wanted):
         self.asked.append((key, address))
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -46,6 +46,15 @@ UNCLEAR = Verdict(False, Answer.VERIFY_URL_UNREACHABLE, clear=False)
         ((200, b'{"allow":true,"x":1}'), True, "verify_url_allowed", True),
         ((200, b'{"Allow": false}'), False, "verify_url_refused", True),
         ((200, b"{}"), False, "verify_url_refused", True),
+        ((200, b' {"Allow":true} x'), True, "verify_url_allowed", True),  # the first document counts
+        ((200, b'{"Allow":true}{"Allow":false}'), True, "verify_url_allowed", True),
+        ((200, b'{"Allow":false}\xff{"Allow":true}'), False, "verify_url_refused", True),
+        ((200, b'{"Allow":null}'), False, "verify_url_refused", True),
+        ((200, b"null"), False, "verify_url_refused", True),
+        ((200, b""), False, "verify_url_bad_answer", False),
+        ((200, b'x {"Allow":true}'), False, "verify_url_bad_answer", False),
+        ((200, b'\xef\xbb\xbf{"Allow":true}'), False, "verify_url_bad_answer", False),
+        ((200, b'{"Allow":true,"n":' + b"9" * 4000 + b"}"), True, "verify_url_allowed", True),
         ((200, b"yes"), False, "verify_url_bad_answer", False),
         ((200, b"[true]"), False, "verify_url_bad_answer", False),
         ((200, b'{"Allow": 1}'), False, "verify_url_bad_answer", False),
@@ -101,6 +110,41 @@ async def test_a_controller_that_cannot_be_reached(monkeypatch):
     async with serving(Script((200, b""), before_answer=never)) as base:
         assert (await UrlCheck(base).ask(A, "")).reason == "verify_url_timeout"
         assert (await UrlCheck(base, fail_open=True).ask(A, "")).reason == "verify_url_failed_open"
+
+
+STALLED = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"
+MOVED = b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "stays", "reason"),
+    [
+        (STALLED, True, "verify_url_timeout"),
+        (STALLED, False, "verify_url_unreachable"),
+        (b"HTTP/1.1 200", True, "verify_url_failed_open"),
+        (b"HTTP/1.1 200", False, "verify_url_failed_open"),
+        (MOVED, False, "verify_url_failed_open"),
+    ],
+)
+@asynchronous
+async def test_failing_open_is_for_a_controller_that_says_nothing(answer, stays, reason, monkeypatch):
+    """One that begins an answer was reached: it refuses, as with derper."""
+    monkeypatch.setattr(admission, "LIMIT_S", 0.1)
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"}")
+        writer.write(answer)
+        await writer.drain()
+        if stays:
+            await reader.read()  # until the client gives up
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    verdict = await UrlCheck(f"http://127.0.0.1:{port}/verify", fail_open=True).ask(A, "")
+    server.close()
+    await asyncio.sleep(0.05)  # for both sides' transports to be gone
+    assert (verdict.reason, verdict.clear) == (reason, False)
 
 
 # tailscaled
@@ -208,6 +252,65 @@ async def test_what_is_remembered_is_bounded(monkeypatch):
     assert len(check.asked) == 5, "the oldest went"
 
 
+# Turns
+
+
+def _key(number):
+    return number.to_bytes(32, "big")
+
+
+async def _settle():
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@asynchronous
+async def test_one_network_asks_eight_questions_at_once_and_all_ask_sixty_four():
+    check = Scripted(YES, gate=asyncio.Event())
+    cached = Cached(check, 10)
+    here = [asyncio.ensure_future(cached.ask(_key(i), f"2001:db8::{i}")) for i in range(900)]
+    await _settle()
+    assert check.under_way == 8
+    there = [asyncio.ensure_future(cached.ask(_key(1000 + i), f"192.0.2.{i % 100}")) for i in range(900)]
+    await _settle()
+    assert check.under_way == 64
+    check.gate.set()
+    assert all(verdict.allowed for verdict in await asyncio.gather(*here, *there))
+    assert (check.most_under_way, len(check.asked)) == (64, 1800)
+    assert not cached._turns._networks
+
+
+@asynchronous
+async def test_a_client_that_is_gone_before_its_turn_is_not_asked_about():
+    """However many come and are displaced, no more are under way; the next one has its turn."""
+    check = Scripted(YES, gate=asyncio.Event())
+    strict = Admission([Cached(check, 10)])
+    gone = set()
+    clients = [
+        asyncio.ensure_future(strict.admit(_key(i), "192.0.2.7", lambda i=i: i not in gone))
+        for i in range(925)
+    ]
+    await _settle()
+    gone |= set(range(924))
+    check.gate.set()
+    verdicts = await asyncio.gather(*clients)
+    assert len(check.asked) == 9 and verdicts[924].allowed
+    assert strict.counts.by_label() == {"verify_url_allowed": 9, "not_asked": 916}
+
+
+@asynchronous
+async def test_a_remembered_answer_needs_no_turn():
+    check = Scripted(YES)
+    cached = Cached(check, 10)
+    await cached.ask(A, "192.0.2.7")
+    check.gate = asyncio.Event()
+    waiting = [asyncio.ensure_future(cached.ask(_key(i), "192.0.2.7")) for i in range(20)]
+    await _settle()
+    assert (await asyncio.wait_for(cached.ask(A, "192.0.2.7"), 1)).allowed
+    check.gate.set()
+    await asyncio.gather(*waiting)
+
+
 # All together
 
 
@@ -240,10 +343,49 @@ async def test_checks_add_up(tmp_path):
     assert (await AllowFileCheck(file).ask(A, "")).reason == "in_allow_file"
 
 
+@asynchronous
+async def test_a_prober_is_admitted_without_a_question(tmp_path, monkeypatch):
+    """At its arrival and later, whatever the other checks say, until its key is taken out."""
+    monkeypatch.setattr(admission, "TICK_S", 0.01)
+    probers, allowed = tmp_path / "probers", tmp_path / "allow"
+    probers.write_text(f"nodekey:{A.hex()}  prover")
+    allowed.write_text(B.hex())
+    remote = Scripted(YES)
+    file = AllowFile(str(allowed))
+    strict = Admission(
+        [AllowFileCheck(file), remote],
+        allow_file=file,
+        probers=AllowFile(str(probers), "prober key file"),
+        recheck_s=0.01,
+    )
+    assert not strict.is_open
+    assert (await strict.admit(A, "x")).reason == "in_prober_keys"
+    assert remote.asked == []
+    assert (await strict.admit(B, "y")).reason == "verify_url_allowed"
+    search = asyncio.ensure_future(collect(strict, lambda: [(A, "x"), (B, "y")], 1))
+    await asyncio.sleep(0.05)
+    allowed.write_text(B.hex() + "\n" + "01" * 32)
+    await asyncio.sleep(0.05)
+    assert not search.done()
+    probers.write_text("")
+    assert await search == [(A, "x", Verdict(False, Answer.NOT_IN_ALLOW_FILE))]
+
+
+def test_a_prober_key_file_that_cannot_be_used_is_named(tmp_path):
+    base = ["-c=k", "-certmode=manual", f"-prober-keys={tmp_path}/keys"]
+    with pytest.raises(AllowFileError, match=r"prober key file .*/keys: No such file"):
+        admission.from_config(flags.parse(base))
+    (tmp_path / "keys").write_text("x")
+    with pytest.raises(AllowFileError, match=r"prober key file .*line 1"):
+        admission.from_config(flags.parse(base))
+    (tmp_path / "keys").write_text(A.hex())
+    assert admission.from_config(flags.parse(base)).is_open, "it opens no relay and closes none"
+
+
 class Broken:
     """A check with a bug for one key."""
 
-    async def ask(self, key, address):
+    async def ask(self, key, address, *_wanted):
         if key == A:
             raise ZeroDivisionError
         return NO
@@ -294,7 +436,7 @@ async def test_every_client_is_asked_about_again_spread_over_time(monkeypatch):
     clients = [(bytes((i,)) * 32, "x") for i in range(10)]
 
     class NoToFive:
-        async def ask(self, key, address):
+        async def ask(self, key, address, *_wanted):
             await check.ask(key, address)
             return NO if key[0] == 5 else UNCLEAR if key[0] == 6 else YES
 
@@ -332,6 +474,7 @@ def test_what_the_flags_make(tmp_path):
         )
     )
     first, second, third = made._checks
+    assert third._turns._of_one_network == 8
     assert isinstance(first, AllowFileCheck)
     assert isinstance(second._check, TailscaledCheck) and second._check._client._unix_path == "/s"
     assert (

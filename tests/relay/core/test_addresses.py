@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.addresses import AddressTable, TooMany, network_of
+from relay.core.addresses import CROWD, CROWD_IN_ALL, PATIENCE_S, AddressTable, TooMany, network_of
 
 
 class Holder:
@@ -10,13 +10,17 @@ class Holder:
         pass
 
 
-def enter(table, address, holder=None):
-    return table.enter(address, holder or Holder())
+NOW = 1000.0
+LATE = NOW + PATIENCE_S
 
 
-def refusal(table, address):
+def enter(table, address, holder=None, now=NOW):
+    return table.enter(address, holder or Holder(), now)
+
+
+def refusal(table, address, now=LATE):
     with pytest.raises(TooMany) as e:
-        enter(table, address)
+        enter(table, address, now=now)
     return e.value
 
 
@@ -33,9 +37,9 @@ def full_of_connections():
 def test_a_thousand_half_open_handshakes_from_one_address_leave_room_for_others():
     table = AddressTable(handshakes=64, handshakes_in_all=1024)
     refused = 0
-    for _ in range(1000):
+    for i in range(1000):
         try:
-            enter(table, "203.0.113.7")
+            enter(table, "203.0.113.7", now=NOW if i < 64 else LATE)
         except TooMany as e:
             assert e.reason == "too_many_handshakes_here"
             refused += 1
@@ -113,18 +117,81 @@ def test_hosts_of_one_64_share_a_limit():
     enter(table, "2001:db8:0:1::1")
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["settle", "leave", "enter"])), max_size=80))
+STEPS = st.sampled_from(["settle", "leave", "enter", "step", "wait"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), STEPS), max_size=80))
 def test_whatever_happens_the_table_is_empty_in_the_end(steps):
     table, tickets = AddressTable(connections=5, handshakes=3, handshakes_in_all=7), []
+    now = NOW
     for who, what in steps:
         if what == "enter":
             try:
-                tickets.append(enter(table, f"10.0.0.{who}"))
+                tickets.append(enter(table, f"10.0.0.{who}", now=now))
             except TooMany:
                 continue
+        elif what == "wait":
+            now += who
         elif tickets:
-            getattr(tickets[who % len(tickets)], what)()
-        assert 0 <= table.handshakes <= 7 and len(table) <= 4
+            ticket = tickets[who % len(tickets)]
+            ticket.step(now) if what == "step" else getattr(ticket, what)()
+        assert 0 <= table.handshakes <= 7 * CROWD_IN_ALL and len(table) <= 4
+        since = [ticket.since for ticket in table._handshakes_in_all]
+        assert since == sorted(since)
     for ticket in tickets:
         ticket.leave()
     assert len(table) == table.handshakes == len(table._handshakes) == 0
+
+def test_a_crowd_that_comes_at_once_does_not_throw_itself_out():
+    table = AddressTable(handshakes=64, handshakes_in_all=1024)
+    tickets = [enter(table, "203.0.113.7", now=NOW + i * 0.002) for i in range(600)]
+    assert table.handshakes == 600
+    for ticket in tickets:
+        ticket.settle()
+    assert table.handshakes == 0
+
+
+def test_one_that_takes_its_steps_outlasts_those_that_dribble():
+    """They send bytes that complete nothing, and come again when they are hung up on."""
+    table, now, hung_up = AddressTable(handshakes=8), NOW, 0
+    client = enter(table, "a", now=now)
+    for i in range(500):
+        now += 0.05
+        if i % 20 == 0:
+            client.step(now)
+        try:
+            enter(table, "a", now=now)
+        except TooMany as e:
+            assert e.oldest is not client.holder
+            hung_up += 1
+            next(iter(table._handshakes["a"])).leave()
+            enter(table, "a", now=now)
+    assert client.holder is not None
+    assert hung_up > 400
+    assert table.handshakes <= 8 + PATIENCE_S / 0.05
+
+
+def test_a_step_of_one_that_has_left_is_none():
+    table = AddressTable()
+    ticket = enter(table, "a")
+    ticket.leave()
+    ticket.step(LATE)
+    assert (table.handshakes, ticket.since) == (0, NOW)
+
+
+def test_even_a_quick_crowd_is_bounded():
+    table = AddressTable(handshakes=2, handshakes_in_all=4)
+    first = Holder()
+    enter(table, "a", first)
+    for _ in range(2 * CROWD - 1):
+        if table.handshakes < 4 * CROWD_IN_ALL:
+            enter(table, "a")
+    assert refusal(table, "b", now=NOW).reason == "too_many_handshakes"
+    here = AddressTable(handshakes=2)
+    enter(here, "a", first)
+    for _ in range(2 * CROWD - 1):
+        enter(here, "a")
+    full = refusal(here, "a", now=NOW)
+    assert (full.reason, full.oldest) == ("too_many_handshakes_here", first)
+    enter(here, "b")
+

@@ -70,7 +70,13 @@ def test_a_rate_config_in_full():
 
 
 @pytest.mark.parametrize(
-    "text, config", [("{}", RateConfig()), ('{"PerClientRateBurstBytes": 9}', RateConfig())]
+    "text, config",
+    [
+        ("{}", RateConfig()),
+        ('{"PerClientRateBurstBytes": 9}', RateConfig()),
+        ("null", RateConfig()),
+        ('{"PerClientRateLimitBytesPerSec": null, "PerClientRateBurstBytes": null}', RateConfig()),
+    ],
 )
 def test_no_rate_is_no_limit(text, config):
     assert parse_rate_config(text.encode()) == config

@@ -88,12 +88,50 @@ def test_new_packets_do_not_overtake_what_waits(box):
 
 def test_what_waits_is_handed_over_in_parts(box):
     """So packets that the socket cannot take yet can still be dropped."""
-    big = packets(bytes(60_000))
+    big = packets(bytes(38_000))
     for _ in range(5):
         box.queue(big, len(big), SOURCE, 0.0)
     box.unblock()
-    assert [len(taken(box)[0]) for _ in range(3)] == [3, 2, 0]
-    assert o.BATCH < 3 * 60_000
+    assert [len(taken(box)[0]) for _ in range(3)] == [4, 1, 0]
+    assert o.BATCH < 4 * 38_000
+
+
+def _kept(box):
+    return sum(len(frame) for lane in (box._data, box._disco) for _, frame in lane or ())
+
+
+@pytest.mark.parametrize("burst", [1, 7, 40])
+def test_what_waits_is_bounded_in_bytes(box, drops, burst):
+    """The newest packets stay, and each dropped one is counted."""
+    size = wire.PACKET_HEAD_LEN + wire.MAX_PACKET
+    for n in range(120 // burst):
+        for first in (b"", wire.DISCO_MAGIC):
+            frame = packets(first + bytes((n,)) * (wire.MAX_PACKET - len(first)))
+            assert len(frame) == size
+            box.queue(frame * burst, size, SOURCE, 0.0)
+        assert _kept(box) == (box._data.octets + box._disco.octets) <= 256 * 1024
+    stayed = [frame[-1] for _, frame in box._data]
+    assert stayed == sorted(stayed) and stayed[-1] == n
+    lost = sum(cell[0] for cell in drops.cells.values())
+    assert lost + box.waiting == 120 // burst * burst * 2
+    box.unblock()
+    while taken(box)[0]:
+        pass
+    assert (box.waiting, box._data, box._disco) == (0, None, None)
+
+
+def test_usual_packets_are_bounded_by_their_number(box, drops):
+    full = packets(*[bytes(1440)] * DEPTH)
+    box.queue(full, len(full) // DEPTH, SOURCE, 0.0)
+    assert (box.waiting, drops.cells) == (DEPTH, {})
+
+
+def test_a_mesh_links_lane_has_more_room(drops):
+    box = Outbox([], drops, Socket(), mesh=True)
+    frame = wire.pack_forward_packet(SOURCE, key("far"), bytes(wire.MAX_PACKET))
+    for _ in range(o.MESH_DEPTH):
+        box.queue(frame, len(frame), SOURCE, 0.0)
+    assert 3_000_000 < _kept(box) <= o.DATA_ROOM * o.MESH_DEPTH // DEPTH
 
 
 def test_control_frames_wait_in_front_and_are_never_dropped(box):

@@ -72,14 +72,49 @@ def test_no_client_gets_a_tunnel(answer, target):
     )
 
 
-def test_a_body_is_passed_over_up_to_a_size():
+@pytest.mark.parametrize(
+    "field", [b"Content-Length: 5", b"Content-Length: 1000000", b"Transfer-Encoding: chunked"]
+)
+@pytest.mark.parametrize("target", [b"/robots.txt", b"/derp"])
+def test_a_body_is_refused_at_its_head(field, target):
     talk = conversation()
-    said = talk.receive(b"POST /robots.txt HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello")
+    said = talk.receive(
+        b"POST " + target + b" HTTP/1.1\r\n" + HOST + b"Upgrade: DERP\r\n" + field + b"\r\n\r\n1\r\nx\r\n"
+    )
+    assert said.startswith(b"HTTP/1.1 413 Content Too Large\r\n")
+    assert said.count(b"HTTP/1.1") == 1
+    assert b"Connection: close" in said
+    assert (talk.closing, talk.fault) == (True, "http_body_too_long")
+
+
+def test_an_empty_body_is_none():
+    talk = conversation()
+    said = talk.receive(b"POST /robots.txt HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 200 OK")
     assert not talk.closing
-    assert talk.receive(b"POST /robots.txt HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n") == b""
-    assert talk.receive(bytes(http11.MAX_BODY + 1)) == b""
-    assert (talk.closing, talk.fault) == (True, "http_body_too_long")
+
+
+def fields(count, size):
+    """Return a request with `count` fields, of `size` bytes together."""
+    rest = b"".join(b"X: y\r\n" for _ in range(count - 2))
+    head = b"GET /robots.txt HTTP/1.1\r\n" + HOST + rest + b"Y: "
+    return head + b"y" * (size - len(head) - 4) + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("step", [1, 100, 100_000])
+@pytest.mark.parametrize(
+    ("count", "size", "status"),
+    [(40, 1000, 200), (41, 1000, 431), (1500, 14_000, 431), (2, 4096, 200), (2, 4097, 431), (2, 70_000, 431)],
+)
+def test_a_head_is_bounded_in_bytes_and_fields_however_it_arrives(count, size, status, step):
+    talk = conversation()
+    data, said = fields(count, size), b""
+    assert len(data) == size
+    for at in range(0, size, step):
+        if not talk.closing:
+            said += talk.receive(data[at : at + step])
+    assert said.startswith(f"HTTP/1.1 {status} ".encode())
+    assert talk.fault == (None if status == 200 else "bad_http")
 
 
 def test_http_1_0_and_connection_close_end_after_the_answer():
@@ -182,3 +217,67 @@ def test_an_answer_in_parts():
         said.response.send(None)
     assert b"Transfer-Encoding: chunked" in talk.stream(stop.value.value)
     assert talk.part(b"part\n") == b"5\r\npart\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://derp.example.org/generate_204", b"204"),
+        (b"HTTPS://other.example:8443/derp/probe?x=1", b"200 OK\r\nAccess-Control-Allow-Origin"),
+        (b"http://derp.example.org", b"200 OK\r\nStrict-Transport-Security"),
+        (b"http://derp.example.org?x", b"200 OK\r\nStrict-Transport-Security"),
+    ],
+)
+def test_a_target_in_absolute_form_is_its_path(target, status):
+    said = conversation().receive(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert said.startswith(b"HTTP/1.1 " + status)
+
+
+def test_an_upgrade_in_absolute_form_is_one():
+    said = conversation().receive(
+        b"GET http://x/derp HTTP/1.1\r\n" + HOST + b"Upgrade: DERP\r\n\r\nrest"
+    )
+    assert (said.answer, said.rest) == (v.ANSWER_101, b"rest")
+
+
+def test_the_plain_listener_sends_on_to_the_host_of_an_absolute_target():
+    said = conversation(answers.answer_plain).receive(
+        b"GET http://y.example/z?q HTTP/1.1\r\n" + HOST + b"\r\n"
+    )
+    assert b"\r\nLocation: https://y.example/z?q\r\n" in said
+
+
+@pytest.mark.parametrize("upgrade", ["DERP", "websocket"])
+def test_the_answers_before_an_upgrade_in_one_read_are_kept(upgrade):
+    page = b"GET /robots.txt HTTP/1.1\r\n" + HOST + b"\r\n"
+    rest = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    rest += b"Connection: Upgrade\r\nSec-WebSocket-Protocol: derp\r\n\r\n"
+    said = conversation().receive(
+        page * 2 + b"GET /derp HTTP/1.1\r\n" + HOST + f"Upgrade: {upgrade}\r\n".encode() + rest + b"rest"
+    )
+    assert said.answer.count(b"HTTP/1.1 200 OK") == 2
+    assert said.answer.count(b"HTTP/1.1 101 Switching Protocols") == 1
+    assert said.answer.index(b"200 OK") < said.answer.index(b"101 Switching")
+    assert (said.is_websocket, said.rest) == (upgrade == "websocket", b"rest")
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET / HTTP/3.0", b"505 HTTP Version Not Supported"),
+        (b"GET /derp HTTP/0.9", b"505 HTTP Version Not Supported"),
+        (b"PRI * HTTP/2.0", b"400 Bad Request"),
+    ],
+)
+def test_other_versions_of_http_are_refused(line, status):
+    talk = conversation()
+    said = talk.receive(line + b"\r\n\r\nSM\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 " + status + b"\r\n")
+    assert said.count(b"HTTP/1.1") == 1
+    assert (talk.closing, talk.fault) == (True, "bad_http")
+
+
+def test_one_that_expects_100_continue_has_an_answer_before_its_body():
+    request = b"POST / HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    assert conversation().receive(request % 5).startswith(b"HTTP/1.1 413 ")
+    assert conversation().receive(request % 0).startswith(b"HTTP/1.1 200 ")

@@ -44,7 +44,9 @@ class Office:
         self.handshake_timeout_s = 8.0
         self.arrivals: dict[Arrival, None] = {}
         self.tally = Tally()
-        self.addresses = SimpleNamespace(enter=lambda _address, _holder: SimpleNamespace(leave=bool))
+        self.addresses = SimpleNamespace(
+            enter=lambda _address, _holder, _now: SimpleNamespace(leave=bool, step=float)
+        )
 
     def refuses_connection(self, *, main: bool) -> None:
         return None

@@ -2,12 +2,17 @@ import hashlib
 import json
 import ssl
 import stat
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
 
+from relay import flags
 from relay.keys import self_signed
+from relay.keys.node_key import NodeKey
 from relay.keys.self_signed import cert_paths, ensure_self_signed, make_self_signed, pin_of
+from relay.log import Log
+from relay.reload import Reloader
 
 
 def test_files_are_named_as_derper_names_them(tmp_path):
@@ -25,6 +30,8 @@ def test_a_certificate_for_an_address(address):
     cert = x509.load_pem_x509_certificate(pem)
     san = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [str(a) for a in san.get_values_for_type(x509.IPAddress)] == [address]
+    usage = cert.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert (usage.digital_signature, usage.key_encipherment, usage.key_cert_sign) == (True, True, False)
     assert cert.subject.rfc4514_string() == f"CN={address}" and cert.issuer == cert.subject
     assert (
         cert.not_valid_before_utc.timestamp()
@@ -59,3 +66,16 @@ def test_the_pin_is_the_lower_case_hash_of_the_leaf(tmp_path):
     assert json.loads(self_signed.map_node("203.0.113.7", pin))["CertName"] == pin
     with pytest.raises(ValueError, match="no certificate"):
         pin_of("-----BEGIN PRIVATE KEY-----")
+
+
+def test_the_map_node_with_the_pin_is_logged_at_every_start(tmp_path, caplog):
+    caplog.set_level("INFO")
+    config = flags.parse(["-c=k", "-certmode=manual", f"-certdir={tmp_path}", "-hostname=127.0.0.1"])
+    clients = SimpleNamespace(key=NodeKey.generate())
+    nodes = []
+    for _ in range(2):
+        caplog.clear()
+        Reloader(config, clients, Log("server")).load()
+        nodes += [record.fields["node"] for record in caplog.records if "map node" in record.message]
+    pin = pin_of(cert_paths(str(tmp_path), "127.0.0.1")[0].read_text())
+    assert [json.loads(node)["CertName"] for node in nodes] == [pin, pin]
