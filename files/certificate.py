@@ -63,7 +63,7 @@ class Certificate:
         self.domain, self.fullchain, self.key = config["domain"], config["fullchain"], config["key"]
         self.acme, self.copies = config["acme"], config["copies"]
         self.test, self.reload, self.withdrawal = config["test"], config["reload"], config["withdrawal"]
-        self.https_port, self.patience_s = config["https_port"], config["patience_s"]
+        self.served_at, self.patience_s = config["served_at"], config["patience_s"]
         live = os.path.dirname(self.fullchain)
         self.lineage = Lineage(os.path.dirname(os.path.dirname(live)), os.path.basename(live))
 
@@ -209,10 +209,10 @@ class Certificate:
         try:
             served = fingerprint(self.presented())
         except OSError as error:
-            return "port %d of this host: %s" % (self.https_port, error)
+            return "%s on this host: %s" % (self.served_at, error)
         if served != wanted:
-            words = "port %d serves the certificate %s…, on disk is %s…"
-            return words % (self.https_port, served[:16], wanted[:16])
+            words = "%s serves the certificate %s…, on disk is %s…"
+            return words % (self.served_at, served[:16], wanted[:16])
         return ""
 
     def presented(self):
@@ -221,7 +221,8 @@ class Certificate:
         name = None if re.search(r"^[0-9.]+$|:", self.domain) else self.domain
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        with socket.create_connection(("127.0.0.1", self.https_port), timeout=5) as plain:
+        address, _, port = self.served_at.rpartition(":")
+        with socket.create_connection((address.strip("[]"), int(port)), timeout=5) as plain:
             with context.wrap_socket(plain, server_hostname=name) as tls:
                 return tls.getpeercert(binary_form=True)
 
@@ -232,9 +233,9 @@ class Certificate:
         try:
             pem = ssl.DER_cert_to_PEM_cert(self.presented()).encode()
         except OSError as error:
-            return "port %d of this host serves NO certificate: %s" % (self.https_port, error)
+            return "%s on this host serves NO certificate: %s" % (self.served_at, error)
         ends = run(["openssl", "x509", "-noout", "-enddate"], given=pem)[1].strip().partition("=")[2]
-        return "port %d still serves a certificate, which ends on %s" % (self.https_port, ends)
+        return "%s still serves a certificate, which ends on %s" % (self.served_at, ends)
 
     def deploy(self, hook):
         """Copy and reload. Unless run as a hook, wait until the new certificate is served.

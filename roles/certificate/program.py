@@ -69,7 +69,7 @@ def _config(host: Host, files: tuple[str, str], served_by: ServedBy) -> dict[str
         "domain": host.domain,
         "fullchain": fullchain,
         "key": key,
-        "https_port": host.ports.https,
+        "served_at": served_by.at,
         "patience_s": 15,
         "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if served_by.by_relay else None,
         "test": {"argv": test.argv, "words": test.words} if test else None,

@@ -104,7 +104,7 @@ class Stage:
             "domain": DOMAIN,
             "fullchain": str(self.live / "fullchain.pem"),
             "key": str(self.live / "privkey.pem"),
-            "https_port": self.https,
+            "served_at": f"127.0.0.1:{self.https}",
             "patience_s": 3,
             "copies": None,
             "test": {"argv": [*nginx, "-t"], "words": [*nginx, "-t"]},

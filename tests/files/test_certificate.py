@@ -56,7 +56,7 @@ def test_a_certificate_that_is_not_served_is_a_loud_failure(stage: Stage) -> Non
     done = stage.run("renew", "--force")
     assert done.returncode == 1
     assert re.search(
-        r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\nfalse: ",
+        r"the new certificate is NOT served: \S+ serves the certificate \w+…, on disk is \w+…\nfalse: ",
         done.stderr,
     )
 
@@ -88,7 +88,7 @@ def test_nginx_is_not_reloaded_while_its_configuration_is_broken(stage: Stage) -
     done = stage.run("renew", "--force")
     assert done.returncode == 1
     assert re.match(
-        r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\n",
+        r"the new certificate is NOT served: 127.0.0.1:\d+ serves the certificate \w+…, on disk is \w+…\n",
         done.stderr,
     )
     said = re.escape("nginx was not reloaded, because its configuration is broken:")
@@ -105,10 +105,25 @@ def test_nginx_is_not_reloaded_while_its_configuration_is_broken(stage: Stage) -
 def test_a_port_without_a_listener_is_reported(stage: Stage) -> None:
     stage.start_nginx()
     assert succeeded(stage.run("obtain"))
-    assert f"port {stage.https} of this host: [Errno 111]" in stage.run("served").stderr
+    assert f"127.0.0.1:{stage.https} on this host: [Errno 111]" in stage.run("served").stderr
 
 
-@pytest.mark.parametrize(("says", "words"), [("disabled", ""), ("enabled", "is NOT served: port")])
+@pytest.mark.parametrize(("listen", "at"), [("127.0.0.2", "127.0.0.2"), ("[::1]", "[::1]")])
+def test_a_front_that_does_not_listen_on_127_0_0_1_is_asked_where_it_listens(
+    stage: Stage, listen: str, at: str
+) -> None:
+    """Beside servers that have the public address only, as hosting panels write them (K3a)."""
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    text = HTTPS.format(https=stage.https, live=stage.live).replace("127.0.0.1", listen)
+    (stage.folder / "https.conf").write_text(text)
+    assert stage.run("deploy").returncode == 1
+    stage.configure(served_at=f"{at}:{stage.https}")
+    assert succeeded(stage.run("deploy"))
+    assert succeeded(stage.run("served"))
+
+
+@pytest.mark.parametrize(("says", "words"), [("disabled", ""), ("enabled", "is NOT served: 127.0.0.1:")])
 def test_a_withdrawn_relay_need_serve_nothing_but_one_that_is_down_must(
     stage: Stage, says: str, words: str
 ) -> None:

@@ -152,7 +152,7 @@ def test_nothing_is_worse_after_an_order_that_failed(stage: Stage) -> None:
     stage.configure(acme={"authenticator": ["--webroot", "--webroot-path", str(stage.folder)]})
     ran = stage.run("renew", "--force")
     assert ran.stderr.startswith("no certificate: unauthorized: ")
-    assert f"\nport {stage.https} still serves a certificate, which ends on " in ran.stderr
+    assert f"\n127.0.0.1:{stage.https} still serves a certificate, which ends on " in ran.stderr
     after = sorted((str(path), path.is_symlink()) for path in base.rglob("*.*"))
     assert {path for path in after if "/accounts" not in path[0] and "log" not in path[0]} >= {
         path for path in before if "/accounts" not in path[0] and "log" not in path[0]
@@ -162,7 +162,7 @@ def test_nothing_is_worse_after_an_order_that_failed(stage: Stage) -> None:
 
 def test_a_failed_order_says_when_nothing_is_served(stage: Stage) -> None:
     ran = stage.run("renew", "--force")
-    assert f"\nport {stage.https} of this host serves NO certificate: [Errno 111]" in ran.stderr
+    assert f"\n127.0.0.1:{stage.https} on this host serves NO certificate: [Errno 111]" in ran.stderr
 
 
 FAKE = """\
