@@ -9,6 +9,7 @@ Installed on hosts as /opt/derpfleet/bin/certificate. Standard library only.
     certificate copied | copy     check whether the relay's copies are up to date | update them
     certificate served | deploy   check whether the host serves the certificate on disk | copy,
                                   reload, and wait until it does
+                                  (with --unless-served only if it does not yet)
     certificate renew [--force]   obtain, deploy if another certificate is served, and fail if
                                   that does not help
     certificate younger SECONDS   exit 0 when the certificate was written after that moment
@@ -22,7 +23,6 @@ import argparse
 import hashlib
 import json
 import os
-import random
 import re
 import shutil
 import socket
@@ -179,6 +179,10 @@ class Certificate:
         return "" if same else "the relay's copies differ"
 
     def copy(self):
+        """Copy the chain and key, if they are a pair. Raises Problem."""
+        unusable = unfit(self.fullchain, self.key) if self.copies else ""
+        if unusable:  # the sandboxed part could have put a link to another secret there
+            raise Problem(unusable)
         for source, copy in self.pairs():
             content = read(source)
             if content is None:
@@ -258,12 +262,15 @@ class Certificate:
             words = "the new certificate is NOT served: " + self.mismatch()
             raise Problem(words + ("\n" + said if said else ""))
 
-    def renew(self, force, within_s):
-        """Sleep a random part of `within_s`, obtain, and deploy unless the new one is served."""
-        time.sleep(random.uniform(0, within_s))
-        self.obtain(force)
+    def deploy_unserved(self):
+        """Deploy unless the host serves the certificate on disk. Raises Problem."""
         if self.mismatch():
             self.deploy(hook=False)
+
+    def renew(self, force):
+        """Obtain, and deploy unless the new one is served. Raises Problem."""
+        self.obtain(force)
+        self.deploy_unserved()
 
     def breakage(self):
         """Return why the front must not be reloaded now, or ""."""
@@ -283,8 +290,10 @@ VERBS = {
     "copied": lambda certificate, words: certificate.copied(),
     "copy": lambda certificate, words: certificate.copy(),
     "served": lambda certificate, words: certificate.mismatch(),
-    "deploy": lambda certificate, words: certificate.deploy(words.hook),
-    "renew": lambda certificate, words: certificate.renew(words.force, words.within),
+    "deploy": lambda certificate, words: (
+        certificate.deploy_unserved() if words.unless_served else certificate.deploy(words.hook)
+    ),
+    "renew": lambda certificate, words: certificate.renew(words.force),
     "younger": lambda certificate, words: certificate.younger(words.seconds),
 }
 
@@ -298,8 +307,8 @@ def parse(argv):
     for name in ("obtain", "renew"):
         parsers[name].add_argument("--force", action="store_true")
     parsers["deploy"].add_argument("--hook", action="store_true")
+    parsers["deploy"].add_argument("--unless-served", action="store_true")
     parsers["younger"].add_argument("seconds", type=float)
-    parsers["renew"].add_argument("--within", type=float, default=0, help="first sleep up to so many seconds")
     return parser.parse_args(argv)
 
 

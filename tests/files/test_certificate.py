@@ -47,6 +47,23 @@ def test_a_forced_renewal_is_served_without_a_restart(stage: Stage) -> None:
     assert (stage.folder / "nginx.pid").read_text() == pid
 
 
+def test_an_order_in_the_sandbox_is_deployed_by_another_command(stage: Stage) -> None:
+    """The unit of the renewal orders where nothing can be reloaded (M6)."""
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    stage.serve_https()
+    assert succeeded(stage.run("deploy"))
+    reloaded = stage.folder / "reloaded"
+    stage.configure(reload=["touch", str(reloaded)])
+    assert succeeded(stage.run("deploy", "--unless-served"))
+    assert succeeded(stage.run("obtain", "--force"))
+    assert stage.run("served").returncode == 1
+    assert not reloaded.exists()
+    stage.configure()
+    assert succeeded(stage.run("deploy", "--unless-served"))
+    assert succeeded(stage.run("served"))
+
+
 def test_a_certificate_that_is_not_served_is_a_loud_failure(stage: Stage) -> None:
     stage.start_nginx()
     assert succeeded(stage.run("obtain"))
