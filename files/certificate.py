@@ -33,7 +33,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 sys.dont_write_bytecode = True  # nothing is to be left beside the program
-from lineage import IN_ORDER, Lineage, Problem, order, read, remove, run, unfit  # noqa: E402
+from lineage import IN_ORDER, Lineage, Problem, order, read, remove, run, unfit, wrong_clock  # noqa: E402
 
 CONFIG = "/etc/derpfleet/certificate.json"
 OVERDUE = 0.25  # of the lifetime left; certbot renews at a third, so it has failed for a while
@@ -132,6 +132,9 @@ class Certificate:
         if self.shared_with():
             self.leave_to_others(force)
             return
+        wrong = wrong_clock(self.acme["server"])
+        if wrong:
+            raise Problem(wrong)
         if self.lineage.stopped() and not force:
             raise Problem(self.lineage.stopped())
         broken = self.lineage.broken()

@@ -8,6 +8,7 @@ is made in a folder of its own. Both change places only when the new certificate
 one is kept, and while it is kept there is no second replacement.
 """
 
+import http.client
 import json
 import os
 import re
@@ -16,6 +17,8 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.request
+from email.utils import parsedate_to_datetime
 
 KINDS = ("cert", "chain", "fullchain", "privkey")
 ORDER, KEPT = "derpfleet-order", "derpfleet-kept"  # folders like certbot's own, below it
@@ -36,6 +39,7 @@ sys.exit(main())
 # certbot retries a nonce only once
 TRANSIENT = ("Another instance of Certbot is already running", "invalid anti-replay nonce")
 TRANSIENT_S = 90  # keep retrying transient errors for this long
+CLOCK_S = 600  # certificates are valid from an hour before their order
 IN_ORDER = "DERPFLEET_ORDER"  # set for the hook, which has nothing to do: the order's caller deploys
 
 ADVICE = {
@@ -221,6 +225,28 @@ def order(acme, lineage, force):
         raise Problem(explain(output))
     saved = re.search(r"^Certificate is saved at:\s*(\S+)", output, re.M)
     return os.path.normpath(saved.group(1)) if saved else lineage.fullchain
+
+
+def wrong_clock(server):
+    """Return how this host's clock differs from the ACME server's, or "".
+
+    A wrong clock makes good certificates overdue, and servers untrusted. So the server's own
+    certificate is not checked here: its answer can only stop an order.
+    """
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with urllib.request.urlopen(server, timeout=10, context=context) as answer:
+            theirs = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+    except (OSError, TypeError, ValueError, http.client.HTTPException):
+        return ""  # the order will name what is wrong
+    ours = time.time()
+    if abs(ours - theirs) < CLOCK_S:
+        return ""
+    words = "this host's clock is wrong: it says %s UTC, and %s says %s UTC\nchange: set the clock "
+    words += "(timedatectl set-ntp true; timedatectl says whether that works), then deploy again"
+    shown = [time.strftime("%Y-%m-%d %H:%M", time.gmtime(moment)) for moment in (ours, theirs)]
+    return words % (shown[0], server, shown[1])
 
 
 def certbot(folder):

@@ -280,3 +280,20 @@ def test_a_renewal_keeps_the_mode_and_owner_of_the_key(stage: Stage, replaced: b
     now = key.stat()
     assert key.read_bytes() != content
     assert (now.st_mode, now.st_uid, now.st_gid) == (was.st_mode, was.st_uid, was.st_gid)
+
+
+@pytest.mark.parametrize("hours", [2, -2, 200 * 24])
+def test_a_wrong_clock_is_named_and_nothing_is_ordered(
+    stage: Stage, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    serial = stage.serial()
+    stepped = f"import time\nreal = time.time\ntime.time = lambda: real() + {hours} * 3600\n"
+    (stage.folder / "sitecustomize.py").write_text(stepped)
+    monkeypatch.setenv("PYTHONPATH", str(stage.folder))
+    ran = stage.run("renew", "--force")
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("this host's clock is wrong: it says ")
+    assert "\nchange: set the clock (timedatectl set-ntp true" in ran.stderr
+    assert stage.serial() == serial
