@@ -9,74 +9,34 @@ Installed on hosts as /opt/derpfleet/bin/certificate. Standard library only.
     certificate copied | copy     check whether the relay's copies are up to date | update them
     certificate served | deploy   check whether the host serves the certificate on disk | copy,
                                   reload, and wait until it does
+                                  (with --unless-served only if it does not yet)
     certificate renew [--force]   obtain, deploy if another certificate is served, and fail if
                                   that does not help
     certificate younger SECONDS   exit 0 when the certificate was written after that moment
 
-certbot runs `deploy --hook` after each new certificate. The hook copies and reloads, and checks
-nothing. The configuration is written by roles/certificate/program.py.
+certbot runs `deploy --hook` after each new certificate that another program orders, such as
+certbot's own timer. The hook copies and reloads, and checks nothing. The configuration is written
+by roles/certificate/program.py.
 """
 
 import argparse
 import hashlib
 import json
 import os
-import random
 import re
 import shutil
 import socket
 import ssl
-import subprocess
 import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+sys.dont_write_bytecode = True  # nothing is to be left beside the program
+from lineage import IN_ORDER, Lineage, Problem, order, read, remove, run, unfit, wrong_clock  # noqa: E402
+
 CONFIG = "/etc/derpfleet/certificate.json"
 OVERDUE = 0.25  # of the lifetime left; certbot renews at a third, so it has failed for a while
-# certbot retries a nonce only once
-TRANSIENT = ("Another instance of Certbot is already running", "invalid anti-replay nonce")
-TRANSIENT_S = 90  # keep retrying transient errors for this long
-
-ADVICE = {
-    "dns": "look at the A and AAAA records of the name: both must lead to this host, or not exist",
-    "connection": "port 80 must be reachable from everywhere: check the provider's firewall and AAAA record",
-    "unauthorized": "the name leads to another machine, or something in front of this host answers port 80",
-    "caa": "the domain's CAA record does not allow this certificate authority",
-    "rateLimited": "wait until the time that it names, or set certificate.source: letsencrypt-staging",
-    "rejectedIdentifier": "the certificate authority does not give certificates for this name",
-    "externalAccountRequired": "this ACME server needs an external account (EAB), which is not supported",
-    "invalidContact": "fix certificate.contact",
-    "userActionRequired": "the certificate authority has new terms: read them, then deploy again",
-    "serverInternal": "the certificate authority has a fault of its own: try again later",
-    "tls": "the ACME server's own certificate is not trusted here: name its CA with certificate.ca",
-}
-# Words that certbot prints when it prints no type.
-SPOKEN = (
-    ("too many", "rateLimited"),
-    ("rate limit", "rateLimited"),
-    ("CERTIFICATE_VERIFY_FAILED", "tls"),
-    ("Unable to register an account", "userActionRequired"),
-)
-# The beginnings of lines of certbot that hold no reason.
-NOISE = (
-    *("Saving debug log", "Ask for help", "Some challenges", "- - -", "Requesting a certificate"),
-    *("Renewing an existing", "Account reg", "An unexpected error occurred"),
-)
-
-
-class Problem(Exception):
-    """The problem, in plain words."""
-
-
-def run(argv, env=None):
-    """Return (exit status, standard output and error together)."""
-    try:
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen(argv, env=env, cwd="/", **pipes)
-    except OSError as error:
-        return 127, "%s: %s" % (argv[0], error.strerror)
-    output = process.communicate()[0]
-    return process.returncode, output.decode(errors="replace")
 
 
 def leaf(path):
@@ -103,12 +63,9 @@ class Certificate:
         self.domain, self.fullchain, self.key = config["domain"], config["fullchain"], config["key"]
         self.acme, self.copies = config["acme"], config["copies"]
         self.test, self.reload, self.withdrawal = config["test"], config["reload"], config["withdrawal"]
-        self.https_port, self.patience_s = config["https_port"], config["patience_s"]
-        # certbot's folders and its renewal configuration for this certificate
-        self.live = os.path.dirname(self.fullchain)
-        base, name = os.path.dirname(os.path.dirname(self.live)), os.path.basename(self.live)
-        self.archive = os.path.join(base, "archive", name)
-        self.renewal = os.path.join(base, "renewal", name + ".conf")
+        self.served_at, self.patience_s = config["served_at"], config["patience_s"]
+        live = os.path.dirname(self.fullchain)
+        self.lineage = Lineage(os.path.dirname(os.path.dirname(live)), os.path.basename(live))
 
     # the certificate on disk
 
@@ -116,8 +73,6 @@ class Certificate:
         """Return why another certificate is needed, or ""."""
         try:
             leaf(self.fullchain)
-            if not read(self.key):
-                raise Problem("%s holds no key" % self.key)
             dates, names = self.shown()
         except Problem as problem:
             return str(problem)
@@ -129,7 +84,8 @@ class Certificate:
         if self.issuer() != self.acme["server"]:
             issuer = self.issuer() or "somewhere else"
             return "%s is from %s, not from %s" % (self.fullchain, issuer, self.acme["server"])
-        return ""
+        broken = "" if self.shared_with() else self.lineage.broken()
+        return "certbot cannot renew it: " + broken if broken else unfit(self.fullchain, self.key)
 
     def shown(self):
         """Return the dates and names of the certificate on disk. Raises Problem.
@@ -152,7 +108,7 @@ class Certificate:
 
     def issuer(self):
         """Return the ACME server in certbot's renewal configuration, or ""."""
-        match = re.search(rb"^server\s*=\s*(\S+)", read(self.renewal) or b"", re.M)
+        match = re.search(rb"^server\s*=\s*(\S+)", read(self.lineage.renewal) or b"", re.M)
         return match.group(1).decode(errors="replace") if match else ""
 
     def younger(self, seconds):
@@ -161,58 +117,42 @@ class Certificate:
 
     # ordering a certificate
 
-    def torn(self):
-        """Return the paths to move away so that certbot can start again, or [].
-
-        A power cut can leave one of its files empty, and certbot cannot go on from that.
-        """
-        names = ("fullchain.pem", "cert.pem", "chain.pem", "privkey.pem")
-        files = [self.renewal] + [os.path.join(self.live, name) for name in names]
-        if all(read(path) != b"" for path in files):
-            return []
-        return [path for path in (self.renewal, self.live, self.archive) if os.path.lexists(path)]
-
     def obtain(self, force):
-        """Run certbot, which orders only if it has to. Raises Problem with the server's reason."""
+        """Run certbot, which orders only if it has to. Raises Problem with the server's reason.
+
+        The files that the host serves change only when there is a new certificate.
+        """
+        try:
+            self.get(force)
+        except Problem as problem:
+            raise Problem("%s\n%s" % (problem, self.serving()))
+
+    def get(self, force):
+        """Obtain, without words about the certificate that is served."""
         if self.shared_with():
             self.leave_to_others(force)
             return
-        # certbot may accept a certificate that we replace, such as one of another server.
-        force = force or (os.path.exists(self.fullchain) and bool(self.problem()))
-        aside = [(path, path + ".torn") for path in self.torn()]
-        for path, torn in aside:
-            remove(torn)
-            os.rename(path, torn)
-        status, output = self.order(force)
-        for path, torn in aside:
-            remove(path if status else torn)
-            if status:
-                os.rename(torn, path)
-        if status:
-            raise Problem(explain(output))
-        saved = re.search(r"^Certificate is saved at:\s*(\S+)", output, re.M)
-        if saved and os.path.normpath(saved.group(1)) != os.path.normpath(self.fullchain):
-            words = "certbot saved the new certificate as %s, but the host serves %s\n"
-            words += "change: certbot cannot read %s: fix it"
-            raise Problem(words % (saved.group(1), self.fullchain, self.renewal))
+        wrong = wrong_clock(self.acme["server"])
+        if wrong:
+            raise Problem(wrong)
+        if self.lineage.stopped() and not force:
+            raise Problem(self.lineage.stopped())
+        broken = self.lineage.broken()
+        if broken:
+            print(self.lineage.replaced(broken, lambda new: self.order(new, True)))
+        else:
+            # certbot may accept a certificate that we replace, such as one of another server.
+            self.order(self.lineage, force or (os.path.exists(self.fullchain) and bool(self.problem())))
         if self.problem():
-            raise Problem("certbot reported no problem, but: %s" % self.problem())
+            self.lineage.stop_orders("certbot reported no problem, but: %s" % self.problem())
+        remove(self.lineage.stop)
 
-    def order(self, force):
-        """Run certbot, and again after transient errors. Return (exit status, output)."""
-        acme = self.acme
-        argv = acme["certbot"] + ["certonly", "--non-interactive", "--agree-tos", "--server", acme["server"]]
-        argv += ["--email", acme["contact"]] if acme["contact"] else ["--register-unsafely-without-email"]
-        argv += ["--cert-name", self.domain, "--domain", self.domain] + acme["authenticator"]
-        argv += ["--deploy-hook", "%s deploy --hook" % acme["hook"]]
-        argv += ["--force-renewal"] if force else ["--keep-until-expiring"]
-        env = dict(os.environ, **({"REQUESTS_CA_BUNDLE": acme["ca"]} if acme["ca"] else {}))
-        deadline = time.monotonic() + TRANSIENT_S
-        status, output = run(argv, env)
-        while status and any(text in output for text in TRANSIENT) and time.monotonic() < deadline:
-            time.sleep(3)
-            status, output = run(argv, env)
-        return status, output
+    def order(self, lineage, force):
+        """Order as `lineage`. Raises Problem, also when certbot puts the certificate elsewhere."""
+        saved = order(self.acme, lineage, force)
+        if saved != os.path.normpath(lineage.fullchain):
+            words = "certbot saved the new certificate as %s, but the host serves %s: it cannot read %s"
+            self.lineage.stop_orders(words % (saved, self.fullchain, lineage.renewal))
 
     def leave_to_others(self, force):
         """Order nothing: an order for our name alone would replace the certificate of other sites.
@@ -242,6 +182,10 @@ class Certificate:
         return "" if same else "the relay's copies differ"
 
     def copy(self):
+        """Copy the chain and key, if they are a pair. Raises Problem."""
+        unusable = unfit(self.fullchain, self.key) if self.copies else ""
+        if unusable:  # the sandboxed part could have put a link to another secret there
+            raise Problem(unusable)
         for source, copy in self.pairs():
             content = read(source)
             if content is None:
@@ -269,26 +213,44 @@ class Certificate:
         wanted = fingerprint(leaf(self.fullchain))
         if self.withdrawn():
             return ""
+        try:
+            served = fingerprint(self.presented())
+        except OSError as error:
+            return "%s on this host: %s" % (self.served_at, error)
+        if served != wanted:
+            words = "%s serves the certificate %s…, on disk is %s…"
+            return words % (self.served_at, served[:16], wanted[:16])
+        return ""
+
+    def presented(self):
+        """Return the certificate that this host serves, in DER. Raises OSError."""
         # clients send no server name to a relay with a bare address
         name = None if re.search(r"^[0-9.]+$|:", self.domain) else self.domain
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        address, _, port = self.served_at.rpartition(":")
+        with socket.create_connection((address.strip("[]"), int(port)), timeout=5) as plain:
+            with context.wrap_socket(plain, server_hostname=name) as tls:
+                return tls.getpeercert(binary_form=True)
+
+    def serving(self):
+        """Return a sentence about the certificate that this host serves now."""
+        if self.withdrawn():
+            return "the relay is withdrawn and serves no certificate"
         try:
-            with socket.create_connection(("127.0.0.1", self.https_port), timeout=5) as plain:
-                with context.wrap_socket(plain, server_hostname=name) as tls:
-                    served = fingerprint(tls.getpeercert(binary_form=True))
+            pem = ssl.DER_cert_to_PEM_cert(self.presented()).encode()
         except OSError as error:
-            return "port %d of this host: %s" % (self.https_port, error)
-        if served != wanted:
-            words = "port %d serves the certificate %s…, on disk is %s…"
-            return words % (self.https_port, served[:16], wanted[:16])
-        return ""
+            return "%s on this host serves NO certificate: %s" % (self.served_at, error)
+        ends = run(["openssl", "x509", "-noout", "-enddate"], given=pem)[1].strip().partition("=")[2]
+        return "%s still serves a certificate, which ends on %s" % (self.served_at, ends)
 
     def deploy(self, hook):
         """Copy and reload. Unless run as a hook, wait until the new certificate is served.
 
         Raises Problem.
         """
+        if hook and os.environ.get(IN_ORDER):
+            return
         self.copy()
         said = broken = self.breakage()
         if not broken:
@@ -303,12 +265,15 @@ class Certificate:
             words = "the new certificate is NOT served: " + self.mismatch()
             raise Problem(words + ("\n" + said if said else ""))
 
-    def renew(self, force, within_s):
-        """Sleep a random part of `within_s`, obtain, and deploy unless the new one is served."""
-        time.sleep(random.uniform(0, within_s))
-        self.obtain(force)
+    def deploy_unserved(self):
+        """Deploy unless the host serves the certificate on disk. Raises Problem."""
         if self.mismatch():
             self.deploy(hook=False)
+
+    def renew(self, force):
+        """Obtain, and deploy unless the new one is served. Raises Problem."""
+        self.obtain(force)
+        self.deploy_unserved()
 
     def breakage(self):
         """Return why the front must not be reloaded now, or ""."""
@@ -321,40 +286,6 @@ class Certificate:
         return words % reason
 
 
-def read(path):
-    """Return the content, or None when there is no such file."""
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError:
-        return None
-
-
-def remove(path):
-    """Remove the file, link or folder at `path`, if there is one."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    elif os.path.lexists(path):
-        os.unlink(path)
-
-
-def explain(output):
-    """Return the ACME server's reason in words, taken from certbot's output."""
-    kinds = re.findall(r"^\s*Type:\s*(\S+)", output, re.M)
-    kinds += re.findall(r"urn:ietf:params:acme:error:(\w+)", output)
-    kinds += [kind for text, kind in SPOKEN if text in output]
-    details = [detail.strip() for detail in re.findall(r"^\s*Detail:\s*(.*)$", output, re.M)]
-    if not details:
-        lines = [line.strip() for line in output.splitlines() if line.strip()]
-        details = [line for line in lines if not line.startswith(NOISE)][-4:]
-    lines = ["no certificate: " + (kinds[0] + ": " if kinds else "") + " ".join(details)]
-    if kinds and kinds[0] in ADVICE:
-        lines.append("change: " + ADVICE[kinds[0]])
-    lines.append("nothing that the host serves was changed")
-    lines.append("certbot's log is /var/log/letsencrypt/letsencrypt.log")
-    return "\n".join(lines)
-
-
 # Each returns a problem, which is then printed, or nothing; it may also raise Problem.
 VERBS = {
     "valid": lambda certificate, words: certificate.problem(),
@@ -362,8 +293,10 @@ VERBS = {
     "copied": lambda certificate, words: certificate.copied(),
     "copy": lambda certificate, words: certificate.copy(),
     "served": lambda certificate, words: certificate.mismatch(),
-    "deploy": lambda certificate, words: certificate.deploy(words.hook),
-    "renew": lambda certificate, words: certificate.renew(words.force, words.within),
+    "deploy": lambda certificate, words: (
+        certificate.deploy_unserved() if words.unless_served else certificate.deploy(words.hook)
+    ),
+    "renew": lambda certificate, words: certificate.renew(words.force),
     "younger": lambda certificate, words: certificate.younger(words.seconds),
 }
 
@@ -377,8 +310,8 @@ def parse(argv):
     for name in ("obtain", "renew"):
         parsers[name].add_argument("--force", action="store_true")
     parsers["deploy"].add_argument("--hook", action="store_true")
+    parsers["deploy"].add_argument("--unless-served", action="store_true")
     parsers["younger"].add_argument("seconds", type=float)
-    parsers["renew"].add_argument("--within", type=float, default=0, help="first sleep up to so many seconds")
     return parser.parse_args(argv)
 
 

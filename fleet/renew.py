@@ -86,9 +86,9 @@ class Renewal:
         return NOTHING
 
     def failed(self, failure: Failure) -> ResourceFailed:
-        """Return an error that says which certificate is served."""
+        """Return an error. Its reason says which certificate is served: the host's program asks."""
         return ResourceFailed(
-            "the certificate was not renewed; the old one is still served",
+            "the certificate was not renewed",
             host=self.host.name,
             where=failure.id,
             why=f"{failure.what}\n{failure.why}",

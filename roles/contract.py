@@ -44,10 +44,12 @@ class Challenge:
 class ServedBy:
     """The program that serves the certificate.
 
+    `at`: where this host reaches it, as address:port; nginx may listen on one address only.
     `withdrawal`: asks whether no program does, because the relay was withdrawn. `units`: the units
     that `test` starts. `by_relay`: whether it is the relay.
     """
 
+    at: str
     challenge: Challenge
     reload: tuple[str, ...]
     test: ReloadTest | None

@@ -18,6 +18,7 @@ RELAY_CERTS = f"{STATE}/certs"
 WEBROOT = "/var/www/derpfleet"  # ACME challenges
 
 CERTIFICATE_PROGRAM = f"{OPT}/bin/certificate"
+CERTIFICATE_LINEAGE = f"{OPT}/bin/lineage.py"  # a part of the program
 CERTIFICATE_CONFIG = f"{ETC}/certificate.json"
 CERTBOT = f"{OPT}/certbot"
 RELEASES = f"{OPT}/releases"

@@ -74,7 +74,7 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
         ),
     )
     yield "nginx", [*former, *chosen.http_resources(host, facts)]
-    yield "certificate", certificate.resources(host, site, facts, ship, _served_by(host, wiring, free))
+    yield "certificate", certificate.resources(host, site, facts, ship, _served_by(host, wiring, facts, free))
     served = chosen.https_resources(host, facts, certificate.issued(host), runner.RUNNING)
     yield "front", [*served, certificate.served(served[-1].id if served else runner.RUNNING)]
 
@@ -92,7 +92,7 @@ def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resour
     yield "base", base.absent(needs=unused)
 
 
-def _served_by(host: Host, wiring: Wiring, free: tuple[str, ...]) -> ServedBy:
+def _served_by(host: Host, wiring: Wiring, facts: Facts, free: tuple[str, ...]) -> ServedBy:
     """Return the program that serves the certificate.
 
     `free`: the ids after which the ports are free of former fronts.
@@ -100,6 +100,7 @@ def _served_by(host: Host, wiring: Wiring, free: tuple[str, ...]) -> ServedBy:
     chosen, runner = front.chosen(host), relay.runner_of(host)
     challenge = chosen.challenge(host)
     return ServedBy(
+        at=chosen.reached_at(facts, wiring.public.port),
         challenge=Challenge(challenge.authenticator, needs=(*challenge.needs, *free)),
         reload=runner.RELOAD if wiring.relay_has_tls else chosen.RELOAD,
         test=chosen.TEST,

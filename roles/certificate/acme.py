@@ -22,6 +22,8 @@ FOLDER = f"{_ETC}/live"
 _ACME_CA = f"{paths.ETC}/acme-ca.pem"
 _ACCOUNTS = f"{_ETC}/accounts"
 _RENEWAL = f"{_ETC}/renewal"
+# files/lineage.py keeps broken lineages in the first, and orders in the second.
+_OURS = (f"{_ETC}/derpfleet-kept", f"{_ETC}/derpfleet-order")
 _STATE = ("/var/lib/letsencrypt", "/var/log/letsencrypt")
 
 ASK = Ask(files=(f"{paths.CERTBOT}/*",))
@@ -37,12 +39,11 @@ def config(host: Host, facts: Facts, challenge: Challenge) -> dict[str, object] 
     """Return the part of the program's configuration about orders; None without orders."""
     if not source_of(host).is_acme:
         return None
-    shipped = [facts.python_executable, "-I", f"{paths.CERTBOT}/current"]
     return {
         "server": server(host),
         "contact": host.certificate.contact,
         "ca": _ACME_CA if host.certificate.ca else None,
-        "certbot": shipped if _is_shipped(host) else ["certbot"],
+        "certbot": f"{paths.CERTBOT}/current" if _is_shipped(host) else None,
         "authenticator": challenge.authenticator,
         "hook": paths.CERTIFICATE_PROGRAM,
     }
@@ -96,7 +97,7 @@ def absent(facts: Facts) -> list[Resource]:
     with the accounts that they use. When there are none, all of certbot's state goes. Of the
     package certbot only that state goes.
     """
-    found: list[Resource] = [Absent(path=paths.CERTBOT), Absent(path=_ACME_CA)]
+    found: list[Resource] = [Absent(path=path) for path in (paths.CERTBOT, _ACME_CA, *_OURS)]
     texts = {
         path.removeprefix(f"{_RENEWAL}/").removesuffix(".conf"): fact.content or ""
         for path, fact in facts.files.items()

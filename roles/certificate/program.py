@@ -1,6 +1,6 @@
 """The certificate's program on the host, and its configuration.
 
-files/certificate.py orders, copies, reloads and checks the certificate.
+files/certificate.py copies, reloads and checks the certificate. files/lineage.py orders it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ from roles import paths
 from roles.contract import ServedBy
 
 _PROGRAM = CHECKOUT / "files" / "certificate.py"
+_LINEAGE = CHECKOUT / "files" / "lineage.py"
 
 
 @cache
 def _program_text() -> bytes:
     return _PROGRAM.read_bytes().split(b"\n", 1)[1]
+
+
+@cache
+def _lineage_text() -> bytes:
+    return _LINEAGE.read_bytes()
 
 
 def resources(
@@ -38,7 +44,13 @@ def resources(
     content = b"#!%s -I\n%s" % (facts.python_executable.encode(), _program_text())
     config = json.dumps(_config(host, files, served_by) | {"acme": acme}, indent=2, sort_keys=True)
     return [
-        File(path=paths.CERTIFICATE_PROGRAM, content=content, mode="0755"),
+        File(path=paths.CERTIFICATE_LINEAGE, content=_lineage_text()),
+        File(
+            path=paths.CERTIFICATE_PROGRAM,
+            content=content,
+            mode="0755",
+            needs=(f"file:{paths.CERTIFICATE_LINEAGE}",),
+        ),
         File(path=paths.CERTIFICATE_CONFIG, content=config.encode() + b"\n"),
         *served_by.units,
     ]
@@ -46,7 +58,8 @@ def resources(
 
 def absent() -> list[Resource]:
     """Return the removal of program and configuration. The units are removed by their front."""
-    return [Absent(path=paths.CERTIFICATE_PROGRAM), Absent(path=paths.CERTIFICATE_CONFIG)]
+    files = (paths.CERTIFICATE_PROGRAM, paths.CERTIFICATE_LINEAGE, paths.CERTIFICATE_CONFIG)
+    return [Absent(path=path) for path in files]
 
 
 def _config(host: Host, files: tuple[str, str], served_by: ServedBy) -> dict[str, object]:
@@ -56,7 +69,7 @@ def _config(host: Host, files: tuple[str, str], served_by: ServedBy) -> dict[str
         "domain": host.domain,
         "fullchain": fullchain,
         "key": key,
-        "https_port": host.ports.https,
+        "served_at": served_by.at,
         "patience_s": 15,
         "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if served_by.by_relay else None,
         "test": {"argv": test.argv, "words": test.words} if test else None,

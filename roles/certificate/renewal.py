@@ -12,7 +12,7 @@ from roles import paths
 
 _WRITABLE = (
     *("/etc/letsencrypt", "/var/lib/letsencrypt", "/var/log/letsencrypt"),
-    *(paths.WEBROOT, paths.RELAY_CERTS),
+    paths.WEBROOT,
 )
 _TIMER = "derpfleet-certificate.timer"
 _SERVICE = "derpfleet-certificate.service"
@@ -21,17 +21,19 @@ _STAMP = f"/var/lib/systemd/timers/stamp-{_TIMER}"  # when a persistent timer ra
 
 
 def resources(host: Host) -> list[Resource]:
-    """Return a systemd timer, or a cron line if asked; never both."""
+    """Return the renewal's unit, started by a systemd timer, or by a cron line if asked."""
     timer, service = f"{paths.SYSTEMD}/{_TIMER}", f"{paths.SYSTEMD}/{_SERVICE}"
     program = paths.CERTIFICATE_PROGRAM
+    text = render("certificate.service.j2", host=host, program=program, writable=_WRITABLE)
+    once = File(path=service, content=text)
     if host.certificate.renewal == "cron":
-        minute = crc32(host.name.encode()) % 60
-        line = render("certificate.cron.j2", host=host, program=program, minute=minute)
-        return [Package(package="cron"), File(path=_CRON, content=line), *_no_timer()]
-    once = render("certificate.service.j2", host=host, program=program, writable=_WRITABLE)
+        hour, minute = divmod(crc32(host.name.encode()) % 720, 60)
+        line = render("certificate.cron.j2", host=host, service=_SERVICE, hour=hour, minute=minute)
+        cron = File(path=_CRON, content=line, needs=(once.id,))
+        return [Package(package="cron"), once, cron, *_no_timer()]
     return [
         Absent(path=_CRON),
-        File(path=service, content=once),
+        once,
         File(path=timer, content=render("certificate.timer.j2", host=host)),
         Service(unit=_TIMER, restart_on=(f"file:{timer}",), needs=(f"file:{service}",)),
     ]
@@ -41,13 +43,12 @@ def _no_timer() -> list[Resource]:
     return [
         Service(unit=_TIMER, enabled=False, running=False),
         Absent(path=f"{paths.SYSTEMD}/{_TIMER}"),
-        Absent(path=f"{paths.SYSTEMD}/{_SERVICE}"),
     ]
 
 
 def off() -> list[Resource]:
     """Return neither timer nor cron line, for a certificate that no program renews."""
-    return [Absent(path=_CRON), *_no_timer()]
+    return [Absent(path=_CRON), *_no_timer(), Absent(path=f"{paths.SYSTEMD}/{_SERVICE}")]
 
 
 def absent() -> list[Resource]:

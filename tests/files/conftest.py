@@ -53,13 +53,13 @@ server {{
 
 
 @pytest.fixture(scope="session")
-def certbot(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Return certbot's argv, from a release made for the Python that runs the tests."""
+def certbot(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the folder of certbot, from a release made for the Python that runs the tests."""
     facts = replace(DEBIAN_12, python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())
     release = build_release(CERTBOT, facts, cache=CACHE)
     folder = tmp_path_factory.mktemp("certbot")
     subprocess.run(["tar", "-xzf", str(release.path), "-C", str(folder)], check=True)
-    return [sys.executable, "-I", str(folder)]
+    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ class Stage:
     """One host's certificate: a folder in place of its /etc, and an nginx in front."""
 
     folder: Path
-    certbot: list[str]
+    certbot: str
     server: Pebble
     https: int
     stack: ExitStack
@@ -87,7 +87,7 @@ class Stage:
         """Write the configuration as the role does; `acme` is merged, the rest replaced."""
         dirs = [
             word
-            for name in ("config", "work", "logs")
+            for name in ("work", "logs")
             for word in (f"--{name}-dir", str(self.folder / "letsencrypt"))
         ]
         nginx = [self.binary, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
@@ -95,15 +95,16 @@ class Stage:
             "server": self.server.url,
             "contact": None,
             "ca": str(self.server.ca),
-            "certbot": [*self.certbot, *dirs],
+            "certbot": self.certbot,
             "authenticator": ["--webroot", "--webroot-path", str(self.folder / "webroot")],
             "hook": f"{sys.executable} {PROGRAM} --config {self.folder / 'certificate.json'}",
         } | changed.pop("acme", {})
+        acme["authenticator"] = [*acme["authenticator"], *dirs]
         config = {
             "domain": DOMAIN,
             "fullchain": str(self.live / "fullchain.pem"),
             "key": str(self.live / "privkey.pem"),
-            "https_port": self.https,
+            "served_at": f"127.0.0.1:{self.https}",
             "patience_s": 3,
             "copies": None,
             "test": {"argv": [*nginx, "-t"], "words": [*nginx, "-t"]},
@@ -152,7 +153,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path, certbot: list[str], server: Pebble) -> Iterator[Stage]:
+def stage(tmp_path: Path, certbot: str, server: Pebble) -> Iterator[Stage]:
     (tmp_path / "webroot").mkdir()
     (https,) = free_ports(1)
     with ExitStack() as stack:

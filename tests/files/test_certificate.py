@@ -7,6 +7,7 @@ import os
 import re
 import ssl
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,23 @@ def test_a_forced_renewal_is_served_without_a_restart(stage: Stage) -> None:
     assert (stage.folder / "nginx.pid").read_text() == pid
 
 
+def test_an_order_in_the_sandbox_is_deployed_by_another_command(stage: Stage) -> None:
+    """The unit of the renewal orders where nothing can be reloaded (M6)."""
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    stage.serve_https()
+    assert succeeded(stage.run("deploy"))
+    reloaded = stage.folder / "reloaded"
+    stage.configure(reload=["touch", str(reloaded)])
+    assert succeeded(stage.run("deploy", "--unless-served"))
+    assert succeeded(stage.run("obtain", "--force"))
+    assert stage.run("served").returncode == 1
+    assert not reloaded.exists()
+    stage.configure()
+    assert succeeded(stage.run("deploy", "--unless-served"))
+    assert succeeded(stage.run("served"))
+
+
 def test_a_certificate_that_is_not_served_is_a_loud_failure(stage: Stage) -> None:
     stage.start_nginx()
     assert succeeded(stage.run("obtain"))
@@ -55,7 +73,7 @@ def test_a_certificate_that_is_not_served_is_a_loud_failure(stage: Stage) -> Non
     done = stage.run("renew", "--force")
     assert done.returncode == 1
     assert re.search(
-        r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\nfalse: ",
+        r"the new certificate is NOT served: \S+ serves the certificate \w+…, on disk is \w+…\nfalse: ",
         done.stderr,
     )
 
@@ -87,7 +105,7 @@ def test_nginx_is_not_reloaded_while_its_configuration_is_broken(stage: Stage) -
     done = stage.run("renew", "--force")
     assert done.returncode == 1
     assert re.match(
-        r"the new certificate is NOT served: port \d+ serves the certificate \w+…, on disk is \w+…\n",
+        r"the new certificate is NOT served: 127.0.0.1:\d+ serves the certificate \w+…, on disk is \w+…\n",
         done.stderr,
     )
     said = re.escape("nginx was not reloaded, because its configuration is broken:")
@@ -104,10 +122,25 @@ def test_nginx_is_not_reloaded_while_its_configuration_is_broken(stage: Stage) -
 def test_a_port_without_a_listener_is_reported(stage: Stage) -> None:
     stage.start_nginx()
     assert succeeded(stage.run("obtain"))
-    assert f"port {stage.https} of this host: [Errno 111]" in stage.run("served").stderr
+    assert f"127.0.0.1:{stage.https} on this host: [Errno 111]" in stage.run("served").stderr
 
 
-@pytest.mark.parametrize(("says", "words"), [("disabled", ""), ("enabled", "is NOT served: port")])
+@pytest.mark.parametrize(("listen", "at"), [("127.0.0.2", "127.0.0.2"), ("[::1]", "[::1]")])
+def test_a_front_that_does_not_listen_on_127_0_0_1_is_asked_where_it_listens(
+    stage: Stage, listen: str, at: str
+) -> None:
+    """Beside servers that have the public address only, as hosting panels write them (K3a)."""
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    text = HTTPS.format(https=stage.https, live=stage.live).replace("127.0.0.1", listen)
+    (stage.folder / "https.conf").write_text(text)
+    assert stage.run("deploy").returncode == 1
+    stage.configure(served_at=f"{at}:{stage.https}")
+    assert succeeded(stage.run("deploy"))
+    assert succeeded(stage.run("served"))
+
+
+@pytest.mark.parametrize(("says", "words"), [("disabled", ""), ("enabled", "is NOT served: 127.0.0.1:")])
 def test_a_withdrawn_relay_need_serve_nothing_but_one_that_is_down_must(
     stage: Stage, says: str, words: str
 ) -> None:
@@ -163,70 +196,6 @@ def test_another_acme_server_replaces_the_certificate(stage: Stage) -> None:
     assert stage.serial() != first
 
 
-def test_a_renewal_that_goes_elsewhere_is_a_loud_failure(stage: Stage) -> None:
-    """Fail when certbot ignores a renewal file that it cannot read, and starts a new one beside it.
-
-    The served certificate would not be renewed any more.
-    """
-    stage.configure()
-    stage.start_nginx()
-    assert succeeded(stage.run("obtain"))
-    stage.serve_https()
-    assert succeeded(stage.run("deploy"))
-    saved, before = stage.folder / "letsencrypt" / "renewal" / f"{DOMAIN}.conf", stage.serial()
-    saved.write_text(saved.read_text().replace("version =", "version = 1\nversion ="))
-    ran = stage.run("renew")
-    assert ran.returncode != 0
-    assert f"{DOMAIN}-0001/fullchain.pem" in ran.stderr
-    assert f"renewal/{DOMAIN}.conf" in ran.stderr
-    assert stage.serial() == before
-
-
-TORN = {
-    "the renewal file is empty": ["renewal/{}.conf"],
-    "the certificate is empty": ["archive/{}/fullchain1.pem", "archive/{}/cert1.pem"],
-    "the key is empty": ["archive/{}/privkey1.pem"],
-    "the renewal file and the certificate are empty": [
-        "renewal/{}.conf",
-        "archive/{}/fullchain1.pem",
-        "archive/{}/privkey1.pem",
-    ],
-}
-
-
-@pytest.mark.parametrize("names", TORN.values(), ids=TORN.keys())
-def test_the_remains_of_a_first_order_after_a_power_cut_are_replaced(stage: Stage, names: list[str]) -> None:
-    """Empty certbot's newest files, as a power cut can: certbot does not wait for the disk."""
-    stage.configure()
-    stage.start_nginx()
-    assert succeeded(stage.run("obtain"))
-    certbot_s, before = stage.folder / "letsencrypt", stage.serial()
-    for name in names:
-        (certbot_s / name.format(DOMAIN)).write_text("")
-    assert stage.run("valid").returncode == 1
-    assert succeeded(stage.run("obtain"))
-    assert succeeded(stage.run("valid"))
-    assert stage.serial() != before
-    assert not list(certbot_s.rglob("*.torn"))
-    assert [path.name for path in (certbot_s / "live").iterdir() if path.is_dir()] == [DOMAIN]
-
-
-def test_the_remains_after_a_power_cut_stay_when_no_certificate_replaces_them(stage: Stage) -> None:
-    stage.configure()
-    stage.start_nginx()
-    assert succeeded(stage.run("obtain"))
-    before, saved = stage.serial(), stage.folder / "letsencrypt" / "renewal" / f"{DOMAIN}.conf"
-    saved.write_text("")
-    stage.forget_account()
-    # nginx serves another folder
-    stage.configure(acme={"authenticator": ["--webroot", "--webroot-path", str(stage.folder)]})
-    assert stage.run("obtain").stderr.startswith("no certificate: unauthorized: ")
-    assert stage.serial() == before
-    stage.configure()
-    assert succeeded(stage.run("obtain"))
-    assert stage.serial() != before
-
-
 def test_standalone_and_the_relays_own_copies(stage: Stage) -> None:
     folder, port = stage.folder / "copies", stage.server.http_port
     folder.mkdir()
@@ -235,7 +204,9 @@ def test_standalone_and_the_relays_own_copies(stage: Stage) -> None:
         copies={"directory": str(folder), "group": group},
         acme={"authenticator": ["--standalone", "--http-01-port", str(port)]},
     )
-    assert succeeded(stage.run("obtain"))  # its hook copies
+    assert succeeded(stage.run("obtain"))
+    assert stage.run("copied").returncode == 1
+    assert succeeded(stage.run("deploy", "--hook"))
     assert succeeded(stage.run("copied"))
     assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
         f"{DOMAIN}.crt": 0o640,
@@ -282,7 +253,8 @@ def test_a_certificate_with_names_of_other_sites_is_used_and_left_to_them(stage:
     names = ["--cert-name", DOMAIN, "--domain", DOMAIN, "--domain", "www.example.org"]
     order = ["certonly", "--non-interactive", "--agree-tos", "--register-unsafely-without-email"]
     order += ["--server", acme["server"]]
-    argv = [*acme["certbot"], *order, *names, *acme["authenticator"]]
+    order += ["--config-dir", str(stage.folder / "letsencrypt")]
+    argv = [sys.executable, "-I", stage.certbot, *order, *names, *acme["authenticator"]]
     env = {**os.environ, "REQUESTS_CA_BUNDLE": acme["ca"]}
     subprocess.run(argv, check=True, capture_output=True, env=env)
     stage.serve_https()
@@ -319,9 +291,9 @@ def test_a_certificate_with_names_of_other_sites_is_used_and_left_to_them(stage:
 )
 def test_reasons(printed: str, kind: str) -> None:
     program_ = load_program()
-    text = program_["explain"]("Saving debug log to /x\n" + printed)
+    text = program_["order"].__globals__["explain"]("Saving debug log to /x\n" + printed)
     assert text.startswith(f"no certificate: {kind}: ")
-    assert f"\nchange: {program_['ADVICE'][kind]}\n" in text
+    assert f"\nchange: {program_['order'].__globals__['ADVICE'][kind]}\n" in text
     assert "Saving debug log" not in text
 
 
@@ -338,7 +310,7 @@ def test_every_python_reads_it(python: Path) -> None:
 
 
 def load_program() -> dict[str, Any]:
-    names: dict[str, Any] = {"__name__": "certificate"}
+    names: dict[str, Any] = {"__name__": "certificate", "__file__": str(PROGRAM)}
     exec(compile(PROGRAM.read_text(), str(PROGRAM), "exec"), names)
     return names
 

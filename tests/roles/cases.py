@@ -26,6 +26,7 @@ from inventory.secrets import Secret
 FOLDER = Path(__file__).parent / "cases"
 CHECKOUT = Path(__file__).parent.parent.parent
 PROGRAM = (CHECKOUT / "files" / "certificate.py").read_bytes().split(b"\n", 1)[1]
+LINEAGE = (CHECKOUT / "files" / "lineage.py").read_bytes()
 
 
 def names() -> list[str]:
@@ -105,6 +106,8 @@ def _plain(value: Any, folder: Path) -> Any:
     if isinstance(value, bytes):
         if value.endswith(PROGRAM):
             return [value.split(b"\n", 1)[0].decode(), "(files/certificate.py)"]
+        if value == LINEAGE:
+            return ["(files/lineage.py)"]
         return value.decode().splitlines()
     if isinstance(value, Path):
         root = folder if value.is_relative_to(folder) else CHECKOUT

@@ -168,7 +168,8 @@ def new_host(new_sshd: Callable[..., Sshd], tmp_path: Path) -> Callable[[], Agen
 @pytest.fixture
 def ship(tmp_path: Path) -> Callable[[Host], Shipment]:
     """Return a function that makes a small shipment whose archives can be unpacked."""
-    certbot = 'import os, sys\nos.execv("/var/fake/store/certbot", ["certbot", *sys.argv[1:]])\n'
+    main = 'import os, sys\ndef main(): os.execv("/var/fake/store/certbot", ["certbot", *sys.argv[1:]])\n'
+    certbot = {"certbot/main.py": main, "certbot/_internal/constants.py": "CLI_DEFAULTS = {}\n"}
     ref = tmp_path / "image"
     ref.write_text("derpfleet/derper:0123456789ab")
 
@@ -176,7 +177,7 @@ def ship(tmp_path: Path) -> Callable[[Host], Shipment]:
         return replace(
             shipment(host.certificate.key),
             relay_release=Release(archive(tmp_path / "relay", {"relay/__init__.py": ""}), "a1" * 32),
-            certbot_release=Release(archive(tmp_path / "certbot", {"__main__.py": certbot}), "b2" * 32),
+            certbot_release=Release(archive(tmp_path / "certbot", certbot), "b2" * 32),
             image=ImageArtefact(ref.read_text(), ref),
         )
 

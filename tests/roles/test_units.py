@@ -107,3 +107,24 @@ def test_root_never_works_where_the_relay_may_write(case: str) -> None:
     words = [word for r in plan["resources"] for word in r.get("arguments", ())]
     volumes = [word for flag, word in pairwise(words) if flag == "--volume"]
     assert [volume for volume in volumes if not volume.endswith(":ro")] == []
+
+
+def test_certbot_can_reach_no_socket_of_systemd_and_no_secret_of_others() -> None:
+    """Otherwise `systemd-run` leaves the sandbox (M6)."""
+    text = units("bare")["derpfleet-certificate.service"]
+    assert "AF_UNIX" not in text
+    lines = re.findall(r"^InaccessiblePaths=(.*)$", text, re.M)
+    hidden = {word.lstrip("-") for line in lines for word in line.split()}
+    secrets = {"/etc/shadow", "/root", "/var/lib/derpfleet-relay", "/etc/ssh"}
+    assert {"/run/dbus", "/run/systemd/private"} | secrets <= hidden
+    [post] = re.findall(r"^ExecStartPost=(.*)$", text, re.M)
+    assert post == "+/opt/derpfleet/bin/certificate deploy --unless-served"
+
+
+def test_cron_starts_the_sandboxed_unit() -> None:
+    plan = json.loads((FOLDER / "no-front-acme" / "plan.json").read_text())
+    by_id = {resource["id"]: resource for resource in plan["resources"]}
+    cron = by_id["file:/etc/cron.d/derpfleet-certificate"]
+    assert cron["content"][-1].endswith(" root systemctl start derpfleet-certificate.service")
+    assert "file:/etc/systemd/system/derpfleet-certificate.service" in cron["needs"]
+    assert "derpfleet-certificate.timer" not in units("no-front-acme")
