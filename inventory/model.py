@@ -211,6 +211,14 @@ class Relay(Model):
     open: bool = Field(
         False, description="anyone may use the relay: it does not ask the site's headscale"
     )
+    connections_per_address: int = Field(
+        1024,
+        ge=32,
+        le=65535,
+        description=(
+            "the most connections of one address (IPv6: one /64); more for many clients behind one NAT"
+        ),
+    )
 
 
 class Docker(Model):

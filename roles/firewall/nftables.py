@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, asked
 from engine.render import render
 from engine.resource import Absent, File, Firewall, Package, Resource, Service
 from inventory.model import Host
 from roles import paths, ports
 from roles.contract import after
+from roles.firewall import tracking
 from roles.readers import iptables
 from roles.wiring import wire
 
@@ -25,25 +26,52 @@ _UFW = "/etc/ufw/ufw.conf"
 # `iptables -S` makes or loads the table that it is asked for.
 _SAVED = {"iptables": ("iptables-save",), "ip6tables": ("ip6tables-save",)}
 
-ASK = Ask(
-    files=(paths.FIREWALL_RULES, _UFW),
-    commands={"firewalld": ("systemctl", "is-active", "firewalld.service"), **_SAVED},
+# An address may open this share of its connections a second, after it has opened all of them.
+_SHARE_A_SECOND = 32
+
+ASK = asked(
+    Ask(
+        files=(paths.FIREWALL_RULES, _UFW),
+        commands={"firewalld": ("systemctl", "is-active", "firewalld.service"), **_SAVED},
+    ),
+    tracking.ASK,
 )
 
 
 def resources(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[Resource]:
     """Return the table, and the unit that loads it at boot."""
-    opened = open_ports(host, facts, neighbours)
-    tcp, udp = ([port for proto, port in opened if proto == wanted] for wanted in ("tcp", "udp"))
     firewall = Firewall(
         table=_TABLE,
         path=paths.FIREWALL_RULES,
-        rules=render("firewall.nft.j2", tcp=tcp, udp=udp),
+        rules=_rules(host, facts, neighbours),
         revert_after_s=host.firewall.revert_after_s,
         needs=("package:nftables",),
     )
     unit = File(path=_UNIT_FILE, content=render("firewall.service.j2", rules=paths.FIREWALL_RULES))
     return [Package(package="nftables"), firewall, unit, Service(unit=_UNIT, needs=(firewall.id,))]
+
+
+def _rules(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> bytes:
+    opened = open_ports(host, facts, neighbours)
+    tcp, udp = ([port for proto, port in opened if proto == wanted] for wanted in ("tcp", "udp"))
+    found, most = _tracking(host, facts), host.relay.connections_per_address
+    # Docker forwards to a published port: the chain input sees no packet for it.
+    uses = [use for use in wire(host).uses if use.public and use not in found.published]
+    return render(
+        "firewall.nft.j2",
+        tcp=tcp,
+        udp=udp,
+        untracked_tcp=found.ports("tcp"),
+        untracked_udp=found.ports("udp"),
+        tracked_udp=found.tracked_udp(),
+        limited=sorted(use.port for use in uses if use.proto == "tcp"),
+        rate=max(1, most // _SHARE_A_SECOND),
+        burst=most,
+    )
+
+
+def _tracking(host: Host, facts: Facts) -> tracking.Tracking:
+    return tracking.tracking(host, facts, table=_TABLE, saved=tuple(_SAVED))
 
 
 def replaced() -> list[Resource]:
@@ -95,9 +123,18 @@ def refusals(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list
 
 
 def warnings(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
-    """Return a sentence for each UDP socket that may be a server's, before the first deploy."""
+    """Return the probably unintended effects.
+
+    These are ports whose state the host's own rules ask for and, before the first deploy, UDP
+    sockets that may be servers'.
+    """
+    found = tracking.warnings(host, _tracking(host, facts))
     if paths.FIREWALL_RULES in facts.files:
-        return []
+        return found
+    return [*found, *_maybe_cut_off(host, facts, neighbours)]
+
+
+def _maybe_cut_off(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
     return [
         f"{ports.who(listener)} has {listener.port}/udp open: if others speak to it first, add "
         f"{listener.port}/udp to hosts.{host.name}.firewall.allow, for the firewall lets in only answers "
