@@ -44,7 +44,13 @@ def test_systemd_understands_every_line(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "most"), [("derpfleet-relay.service", 1.3), ("derpfleet-certificate.service", 2.5)]
+    ("unit", "most"),
+    [
+        ("derpfleet-relay.service", 1.3),
+        ("derpfleet-certificate.service", 2.5),
+        ("derpfleet-firewall.service", 3),
+        ("derpfleet-nginx-test.service", 3),
+    ],
 )
 def test_services_are_shut_in(unit: str, most: float, tmp_path: Path) -> None:
     """systemd's own measure of exposure, 0 to 10."""
