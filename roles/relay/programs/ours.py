@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
@@ -12,7 +14,11 @@ from roles.admission import mesh_key_id, verify_url
 from roles.relay.contract import Page, Start, health
 from roles.wiring import LOOPBACK, Wiring
 
-ASK = Ask(files=(f"{paths.RELEASES}/*",))
+_MEMORY = "/proc/meminfo"
+# Python's own libraries where it is a package's. A Python elsewhere may have them anywhere.
+_LIBRARIES = ("-/usr/lib", "-/usr/lib64", "-/lib", "-/lib64", "-/usr/local/lib")
+
+ASK = Ask(files=(f"{paths.RELEASES}/*", _MEMORY))
 
 
 def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:
@@ -37,7 +43,9 @@ def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, 
         healthy=health(host, wiring),
         outdated=_outdated(facts, path),
         command=(facts.python_executable, "-I", paths.CURRENT),
-        flags=_flags(host, site, wiring, front_at),
+        flags=(*_flags(host, site, wiring, front_at), *_limits(host, facts)),
+        binds=(f"ipv4:tcp:{host.ports.metrics}",),
+        executables=_executables(facts.python_executable),
         reload_signal="HUP",
     )
 
@@ -67,6 +75,26 @@ def _flags(host: Host, site: Site, wiring: Wiring, front_at: str) -> tuple[tuple
         found.append((f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}",))
         found.append(("-mesh-psk-file", paths.MESH_KEY))
     return (*found, ("-metrics-listen", f"{LOOPBACK}:{host.ports.metrics}"))
+
+
+def _limits(host: Host, facts: Facts) -> tuple[tuple[str, ...], ...]:
+    """Return the limits of one address and of all memory.
+
+    New clients are refused above half of the host's memory, before the unit's MemoryHigh= slows all
+    of them. It is rounded: a new kernel that has a MiB more for itself restarts no relay.
+    """
+    found = [("-connections-per-address", str(host.relay.connections_per_address))]
+    known = facts.files.get(_MEMORY)
+    total = re.search(r"^MemTotal:\s+(\d+) kB$", (known.content or "") if known else "", re.M)
+    if total is not None:
+        found.append(("-memory-ceiling", str(max(64, int(total[1]) // 1024 // 2 // 64 * 64))))
+    return tuple(found)
+
+
+def _executables(python: str) -> tuple[str, ...]:
+    if not python.startswith(("/usr/bin/", "/bin/", "/usr/local/bin/")):
+        return ()
+    return (python, *_LIBRARIES, paths.OPT)
 
 
 def metrics(host: Host, wiring: Wiring) -> Page:
