@@ -171,3 +171,7 @@ def test_a_python_whose_libraries_may_be_anywhere_may_run_them(python: str) -> N
     _, unit = command_of(replace(facts_of("bare"), python_executable=python))
     assert "ExecPaths" not in unit
     assert "SocketBindDeny=any" in unit
+
+
+def test_a_page_does_not_say_what_answers_here() -> None:
+    assert "-home blank" in command_of(facts_of("bare"))[0]

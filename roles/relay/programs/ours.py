@@ -74,6 +74,8 @@ def _flags(host: Host, site: Site, wiring: Wiring, front_at: str) -> tuple[tuple
         found.append(("-verify-client-url", url))
         found.append((f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}",))
         found.append(("-mesh-psk-file", paths.MESH_KEY))
+    # Scanners look for the sentence of the default page.
+    found.append(("-home", "blank"))
     return (*found, ("-metrics-listen", f"{LOOPBACK}:{host.ports.metrics}"))
 
 
