@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,12 @@ def test_the_command_that_prints_the_log(case: str, argv: tuple[str, ...]) -> No
     assert relay.log(inventory.load(FOLDER / case / "site.yml").hosts["hk1"], 20) == argv
 
 
+def with_memory(facts: Facts, total_kb: int) -> Facts:
+    text = f"MemTotal:        {total_kb} kB\nMemFree:          91232 kB\n"
+    fact = FileFact(content=text, sha256="", mode="0444", owner="root", group="root")
+    return replace(facts, files={**facts.files, "/proc/meminfo": fact})
+
+
 def command_of(facts: Facts, **settings: Any) -> tuple[str, str]:
     """Return the unit's command line and the whole unit of a host with these facts."""
     host, site, _ = load("bare")
@@ -154,9 +161,7 @@ def command_of(facts: Facts, **settings: Any) -> tuple[str, str]:
 def test_the_relay_refuses_clients_before_the_hosts_memory_is_used_up(
     total_kb: int, ceiling_mib: int
 ) -> None:
-    text = f"MemTotal:        {total_kb} kB\nMemFree:          91232 kB\n"
-    fact = FileFact(content=text, sha256="", mode="0444", owner="root", group="root")
-    command, _ = command_of(replace(facts_of("bare"), files={"/proc/meminfo": fact}))
+    command, _ = command_of(with_memory(facts_of("bare"), total_kb))
     assert f"-memory-ceiling {ceiling_mib}" in command
     assert "-memory-ceiling" not in command_of(facts_of("bare"))[0]
 
@@ -175,3 +180,14 @@ def test_a_python_whose_libraries_may_be_anywhere_may_run_them(python: str) -> N
 
 def test_a_page_does_not_say_what_answers_here() -> None:
     assert "-home blank" in command_of(facts_of("bare"))[0]
+
+
+def test_a_container_has_one_capability_and_writes_nowhere_but_in_its_own_memory() -> None:
+    host, site, facts = load("docker")
+    facts = with_memory(facts, 1_004_212)
+    (container,) = [
+        r for r in roles.compile_host(host, site, facts, shipment(None)) if isinstance(r, Container)
+    ]
+    words = " ".join(container.arguments)
+    assert re.findall(r"--cap-\w+ \w+", words) == ["--cap-drop ALL", "--cap-add NET_BIND_SERVICE"]
+    assert "--read-only --tmpfs /tmp --pids-limit 512 --memory 704m " in words

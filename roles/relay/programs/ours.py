@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
-
 from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, asked
 from engine.resource import Absent, Command, Directory, Resource, Symlink, Tree
 from inventory.model import Host, Site
 from roles import paths
 from roles.admission import mesh_key_id, verify_url
+from roles.relay import memory
 from roles.relay.contract import Page, Start, health
 from roles.wiring import LOOPBACK, Wiring
 
-_MEMORY = "/proc/meminfo"
 # Python's own libraries where it is a package's. A Python elsewhere may have them anywhere.
 _LIBRARIES = ("-/usr/lib", "-/usr/lib64", "-/lib", "-/lib64", "-/usr/local/lib")
 
-ASK = Ask(files=(f"{paths.RELEASES}/*", _MEMORY))
+ASK = asked(Ask(files=(f"{paths.RELEASES}/*",)), memory.ASK)
 
 
 def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:
@@ -83,14 +81,13 @@ def _limits(host: Host, facts: Facts) -> tuple[tuple[str, ...], ...]:
     """Return the limits of one address and of all memory.
 
     New clients are refused above half of the host's memory, before the unit's MemoryHigh= slows all
-    of them. It is rounded: a new kernel that has a MiB more for itself restarts no relay.
+    of them.
     """
-    found = [("-connections-per-address", str(host.relay.connections_per_address))]
-    known = facts.files.get(_MEMORY)
-    total = re.search(r"^MemTotal:\s+(\d+) kB$", (known.content or "") if known else "", re.M)
-    if total is not None:
-        found.append(("-memory-ceiling", str(max(64, int(total[1]) // 1024 // 2 // 64 * 64))))
-    return tuple(found)
+    found: tuple[tuple[str, ...], ...] = (
+        ("-connections-per-address", str(host.relay.connections_per_address)),
+    )
+    ceiling = memory.share_mib(facts, 50)
+    return found if ceiling is None else (*found, ("-memory-ceiling", str(ceiling)))
 
 
 def _executables(python: str) -> tuple[str, ...]:
