@@ -85,5 +85,8 @@ def test_what_the_roles_ask_is_asked_once() -> None:
         "iptables": "iptables-save",
         "nginx": "nginx",
         "nginx_conffiles": "dpkg-query",
+        "net.core.default_qdisc": "test",
+        "net.core.somaxconn": "test",
+        "net.ipv4.tcp_congestion_control": "test",
         "nft_ruleset": "nft",
     }
