@@ -96,7 +96,10 @@ Jump = Annotated[
     AfterValidator(jump_hosts),
 ]
 OpenPort = Annotated[
-    str, _text(r"^[0-9]{1,5}(-[0-9]{1,5})?/(tcp|udp)$", "a port, as 8443/tcp or 60000-61000/udp")
+    str,
+    _text(
+        r"^([0-9]{1,5}(-[0-9]{1,5})?/(tcp|udp)|[0-9]{1,3}/ip)$", "a port, as 8443/tcp or 60000-61000/udp"
+    ),
 ]
 Mail = Annotated[str, _text(r"^[^@\s]+@[^@\s]+$", "a mail address")]
 Sha256 = Annotated[str, _text(r"^[0-9a-f]{64}$", "64 lower-case hex digits")]
@@ -191,7 +194,12 @@ class Firewall(Model):
     """`enforce` closes what is not listed; `off` touches nothing."""
 
     mode: FirewallModeName = "enforce"
-    allow: tuple[OpenPort, ...] = Field((), description="more open ports, such as 8443/tcp or 51820/udp")
+    allow: tuple[OpenPort, ...] = Field(
+        (),
+        description=(
+            "more open ports, such as 8443/tcp or 51820/udp, and protocols, such as 47/ip for GRE"
+        ),
+    )
     revert_after_s: Annotated[int, Field(ge=10, le=600)] = 30
 
 

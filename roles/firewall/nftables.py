@@ -13,7 +13,7 @@ from engine.resource import Absent, File, Firewall, Package, Resource, Service
 from inventory.model import Host
 from roles import paths, ports
 from roles.contract import after
-from roles.firewall import tracking
+from roles.firewall import tracking, tunnels
 from roles.readers import iptables
 from roles.wiring import wire
 
@@ -35,6 +35,7 @@ ASK = asked(
         commands={"firewalld": ("systemctl", "is-active", "firewalld.service"), **_SAVED},
     ),
     tracking.ASK,
+    tunnels.ASK,
 )
 
 
@@ -53,7 +54,7 @@ def resources(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> lis
 
 def _rules(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> bytes:
     opened = open_ports(host, facts, neighbours)
-    tcp, udp = ([port for proto, port in opened if proto == wanted] for wanted in ("tcp", "udp"))
+    tcp, udp, ip = ([port for proto, port in opened if proto == wanted] for wanted in ("tcp", "udp", "ip"))
     found, most = _tracking(host, facts), host.relay.connections_per_address
     # Docker forwards to a published port: the chain input sees no packet for it.
     uses = [use for use in wire(host).uses if use.public and use not in found.published]
@@ -61,6 +62,7 @@ def _rules(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> bytes:
         "firewall.nft.j2",
         tcp=tcp,
         udp=udp,
+        ip=ip,
         untracked_tcp=found.ports("tcp"),
         untracked_udp=found.ports("udp"),
         tracked_udp=found.tracked_udp(),
@@ -119,6 +121,12 @@ def refusals(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list
                 f"add {entry} to hosts.{host.name}.firewall.allow, stop that program, or set firewall.mode "
                 "to off."
             )
+        found += [
+            f"{use} is in use on {host.name} by {use.by}, which the firewall would close: add "
+            f"{use.protocol}/ip to hosts.{host.name}.firewall.allow, remove it, or set firewall.mode to off."
+            for use in tunnels.in_use(facts)
+            if ("ip", str(use.protocol)) not in opened
+        ]
     return found
 
 
@@ -135,11 +143,17 @@ def warnings(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list
 
 
 def _maybe_cut_off(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[str]:
+    opened = open_ports(host, facts, neighbours)
     return [
+        f"{use.by} has keys for {use} on {host.name}: if it is sent without UDP, add {use.protocol}/ip to "
+        f"hosts.{host.name}.firewall.allow, for the firewall lets in only answers"
+        for use in tunnels.maybe_in_use(facts)
+        if ("ip", str(use.protocol)) not in opened
+    ] + [
         f"{ports.who(listener)} has {listener.port}/udp open: if others speak to it first, add "
         f"{listener.port}/udp to hosts.{host.name}.firewall.allow, for the firewall lets in only answers "
         "to what it asked itself"
-        for listener in ports.maybe_servers(facts, _single_ports(open_ports(host, facts, neighbours)))
+        for listener in ports.maybe_servers(facts, _single_ports(opened))
     ]
 
 
@@ -155,7 +169,7 @@ def _active_firewalls(facts: Facts) -> list[str]:
 
 
 def _other_firewall(host: Host, name: str, opened: list[tuple[str, str]]) -> str:
-    entries = [f"{port}/{proto}" for proto, port in opened]
+    entries = [f"{port}/{proto}" for proto, port in opened if proto != "ip"]
     if name == "ufw":
         disable = "ufw disable"
         allow = " && ".join(f"ufw allow {entry.replace('-', ':')}" for entry in entries)
