@@ -5,6 +5,7 @@ Open are the ports of the relay, of nginx's other sites and of the site file. Al
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set
 
 from engine.facts import Ask, Facts, asked
@@ -32,7 +33,11 @@ _SHARE_A_SECOND = 32
 ASK = asked(
     Ask(
         files=(paths.FIREWALL_RULES, _UFW),
-        commands={"firewalld": ("systemctl", "is-active", "firewalld.service"), **_SAVED},
+        commands={
+            "firewalld": ("systemctl", "is-active", "firewalld.service"),
+            "sshd": ("sshd", "-T"),
+            **_SAVED,
+        },
     ),
     tracking.ASK,
     tunnels.ASK,
@@ -97,9 +102,12 @@ def _unit_gone() -> list[Resource]:
 def open_ports(host: Host, facts: Facts, neighbours: Set[tuple[str, int]]) -> list[tuple[str, str]]:
     """Return (protocol, port or range) of each opening.
 
-    These are SSH as it is used, the relay's ports, the neighbours', and the site file's.
+    These are SSH as it is used and as it will be after its next restart, the relay's ports, the
+    neighbours', and the site file's.
     """
     found = {("tcp", str(port)) for port in facts.ssh_ports}
+    sshd = facts.commands.get("sshd")
+    found |= {("tcp", port) for port in re.findall(r"^port (\d+)$", sshd.stdout if sshd else "", re.M)}
     found |= {(use.proto, str(use.port)) for use in wire(host).uses if use.public}
     found |= {(proto, str(port)) for proto, port in neighbours}
     for entry in host.firewall.allow:

@@ -90,5 +90,6 @@ def test_what_the_roles_ask_is_asked_once() -> None:
         "net.core.somaxconn": "test",
         "net.ipv4.tcp_congestion_control": "test",
         "nft_ruleset": "nft",
+        "sshd": "sshd",
         "xfrm": "ip",
     }

@@ -45,7 +45,7 @@ def link(name: str, words: str) -> str:
 @pytest.mark.parametrize(
     ("links", "raw", "entry", "words"),
     [
-        (link("he-ipv6@NONE", "sit ip6ip"), "", "41/ip", "6in4 (protocol 41) is in use on hk1 by the link he-i"),
+        (link("he@NONE", "sit ip6ip"), "", "41/ip", "6in4 (protocol 41) is in use on hk1 by the link he,"),
         (link("gre1@NONE", "gre"), "", "47/ip", "GRE (protocol 47) is in use on hk1 by the link gre1"),
         (link("tap@eth0", "gretap"), "", "47/ip", "by the link tap,"),
         (link("office@NONE", "vti"), "", "50/ip", "ESP (protocol 50)"),
