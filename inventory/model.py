@@ -96,7 +96,10 @@ Jump = Annotated[
     AfterValidator(jump_hosts),
 ]
 OpenPort = Annotated[
-    str, _text(r"^[0-9]{1,5}(-[0-9]{1,5})?/(tcp|udp)$", "a port, as 8443/tcp or 60000-61000/udp")
+    str,
+    _text(
+        r"^([0-9]{1,5}(-[0-9]{1,5})?/(tcp|udp)|[0-9]{1,3}/ip)$", "a port, as 8443/tcp or 60000-61000/udp"
+    ),
 ]
 Mail = Annotated[str, _text(r"^[^@\s]+@[^@\s]+$", "a mail address")]
 Sha256 = Annotated[str, _text(r"^[0-9a-f]{64}$", "64 lower-case hex digits")]
@@ -191,7 +194,12 @@ class Firewall(Model):
     """`enforce` closes what is not listed; `off` touches nothing."""
 
     mode: FirewallModeName = "enforce"
-    allow: tuple[OpenPort, ...] = Field((), description="more open ports, such as 8443/tcp or 51820/udp")
+    allow: tuple[OpenPort, ...] = Field(
+        (),
+        description=(
+            "more open ports, such as 8443/tcp or 51820/udp, and protocols, such as 47/ip for GRE"
+        ),
+    )
     revert_after_s: Annotated[int, Field(ge=10, le=600)] = 30
 
 
@@ -210,6 +218,14 @@ class Relay(Model):
     verify_fail_open: bool = Field(False, description="[-verify-client-url-fail-open]")
     open: bool = Field(
         False, description="anyone may use the relay: it does not ask the site's headscale"
+    )
+    connections_per_address: int = Field(
+        1024,
+        ge=32,
+        le=65535,
+        description=(
+            "the most connections of one address (IPv6: one /64); more for many clients behind one NAT"
+        ),
     )
 
 

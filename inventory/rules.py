@@ -167,8 +167,11 @@ def _place_is_whole(host: Host) -> Iterator[Finding]:
 
 def _open_ports_are_ports(host: Host) -> Iterator[Finding]:
     for index, entry in enumerate(host.firewall.allow):
-        first, _, last = entry.partition("/")[0].partition("-")
-        if not 1 <= int(first) <= int(last or first) <= 65535:
+        numbers, _, proto = entry.partition("/")
+        first, _, last = numbers.partition("-")
+        if proto == "ip" and int(first) > 255:
+            yield Finding(f"firewall.allow.{index}", f"'{entry}' is no protocol of IP: these are 0 to 255")
+        elif not 1 <= int(first) <= int(last or first) <= 65535:
             yield Finding(f"firewall.allow.{index}", f"'{entry}' is no range of ports within 1 to 65535")
 
 

@@ -22,9 +22,17 @@ _CONTAINER, _QDISC = "/run/systemd/container", "/proc/sys/net/core/default_qdisc
 _BACKLOG = "net.core.somaxconn"
 _CONGESTION, _QUEUE = "net.ipv4.tcp_congestion_control", "net.core.default_qdisc"
 
+# Settings that make a relay faster. Without them it works.
+_NICETIES = {
+    _BACKLOG: "many clients at once may have to try twice",
+    _CONGESTION: "packets over long ways come more slowly",
+    _QUEUE: "packets over long ways come more slowly",
+}
+
 ASK = Ask(
     files=(_BBR, _FQ, _CONTAINER, _QDISC),
-    commands={"clocks": ("systemctl", "is-active", *_CLOCKS)},
+    commands={"clocks": ("systemctl", "is-active", *_CLOCKS)}
+    | {key: ("test", "-w", f"/proc/sys/{key.replace('.', '/')}") for key in _NICETIES},
 )
 _DEBIAN_FAMILY = ("debian", "ubuntu")
 
@@ -41,9 +49,28 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
         Directory(path=f"{paths.OPT}/bin"),
         Directory(path=paths.STATE, mode="0750", group=paths.USER),
         Directory(path=paths.RELAY_CERTS, mode="0750", group=paths.USER),
-        Sysctl(key=_BACKLOG, value="4096"),
-        *_congestion_control(facts),
+        *(setting for setting in _settings(facts) if _can_be_set(facts, setting.key)),
         *_time(facts),
+    ]
+
+
+def _settings(facts: Facts) -> list[Sysctl]:
+    return [Sysctl(key=_BACKLOG, value="4096"), *_congestion_control(facts)]
+
+
+def _can_be_set(facts: Facts, key: str) -> bool:
+    """Whether the kernel's setting is there and may be written. A container may have neither."""
+    said = facts.commands.get(key)
+    return said is None or said.status == 0
+
+
+def warnings(host: Host, facts: Facts) -> list[str]:
+    """Return a sentence for each setting that this host cannot have."""
+    return [
+        f"{setting.key} of {host.name} cannot be set to {setting.value}, as in containers, where it is the "
+        f"machine's: the relay works, but {_NICETIES[setting.key]}; set it on the machine, or leave it"
+        for setting in _settings(facts)
+        if not _can_be_set(facts, setting.key)
     ]
 
 
@@ -61,12 +88,12 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     return after(needs, [*folders, user, group, *settings, Absent(path=paths.AGENT, needs=(group.id,))])
 
 
-def _congestion_control(facts: Facts) -> list[Resource]:
+def _congestion_control(facts: Facts) -> list[Sysctl]:
     """Return BBR where this kernel has it, loaded or not.
 
     fq is put under it where the kernel has that. Without fq, BBR paces on its own.
     """
-    found: list[Resource] = []
+    found: list[Sysctl] = []
     if "bbr" in facts.congestion_controls or _has_module(facts, "tcp_bbr.ko"):
         found.append(Sysctl(key=_CONGESTION, value="bbr"))
         if _QDISC in facts.files and _has_module(facts, "sch_fq.ko"):

@@ -146,7 +146,7 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
     They do not stop the deploy.
     """
     unguarded = firewall.warnings(host, facts, neighbours(facts))
-    return [*unguarded, *relay.warnings(host, site)]
+    return [*base.warnings(host, facts), *unguarded, *relay.warnings(host, site)]
 
 
 def absence_refusals(host: Host, facts: Facts) -> list[str]:

@@ -1,6 +1,11 @@
 """nftables: one table of rules, as nft reads and prints it."""
 
+import re
+
 from agent.tools import must, run
+
+# What packets have put into a set, as nft prints it: no part of the rules.
+ELEMENTS = re.compile(r"^\t\telements = \{.*?\}\n", re.M | re.S)
 
 
 class Nft:
@@ -10,8 +15,11 @@ class Nft:
         self.table = table
 
     def listed(self):
-        """Return the loaded rules in nft's own words, or "" when there are none."""
-        return run(["nft", "--stateless", "list", "table", "inet", self.table])[1]
+        """Return the loaded rules in nft's own words, or "" when there are none.
+
+        Sets are without the elements that packets have put there.
+        """
+        return ELEMENTS.sub("", run(["nft", "--stateless", "list", "table", "inet", self.table])[1])
 
     def check(self, path):
         """Raise Failed when the file at `path` cannot be loaded. Changes nothing."""

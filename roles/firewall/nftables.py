@@ -5,12 +5,15 @@ Open are the ports of the relay, of nginx's other sites and of the site file. Al
 
 from __future__ import annotations
 
-from engine.facts import Ask, Facts
+import re
+
+from engine.facts import Ask, Facts, asked
 from engine.render import render
 from engine.resource import Absent, File, Firewall, Package, Resource, Service
 from inventory.model import Host
 from roles import paths, ports
 from roles.contract import Neighbours, after
+from roles.firewall import tracking, tunnels
 from roles.readers import iptables
 from roles.wiring import wire
 
@@ -23,25 +26,58 @@ _UFW = "/etc/ufw/ufw.conf"
 # `iptables -S` makes or loads the table that it is asked for.
 _SAVED = {"iptables": ("iptables-save",), "ip6tables": ("ip6tables-save",)}
 
-ASK = Ask(
-    files=(paths.FIREWALL_RULES, _UFW),
-    commands={"firewalld": ("systemctl", "is-active", "firewalld.service"), **_SAVED},
+# An address may open this share of its connections a second, after it has opened all of them.
+_SHARE_A_SECOND = 32
+
+ASK = asked(
+    Ask(
+        files=(paths.FIREWALL_RULES, _UFW),
+        commands={
+            "firewalld": ("systemctl", "is-active", "firewalld.service"),
+            "sshd": ("sshd", "-T"),
+            **_SAVED,
+        },
+    ),
+    tracking.ASK,
+    tunnels.ASK,
 )
 
 
 def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
     """Return the table, and the unit that loads it at boot."""
-    opened = open_ports(host, facts, neighbours)
-    tcp, udp = ([port for proto, port in opened if proto == wanted] for wanted in ("tcp", "udp"))
     firewall = Firewall(
         table=_TABLE,
         path=paths.FIREWALL_RULES,
-        rules=render("firewall.nft.j2", tcp=tcp, udp=udp),
+        rules=_rules(host, facts, neighbours),
         revert_after_s=host.firewall.revert_after_s,
         needs=("package:nftables",),
     )
     unit = File(path=_UNIT_FILE, content=render("firewall.service.j2", rules=paths.FIREWALL_RULES))
     return [Package(package="nftables"), firewall, unit, Service(unit=_UNIT, needs=(firewall.id,))]
+
+
+def _rules(host: Host, facts: Facts, neighbours: Neighbours) -> bytes:
+    opened = open_ports(host, facts, neighbours)
+    tcp, udp, ip = ([port for proto, port in opened if proto == wanted] for wanted in ("tcp", "udp", "ip"))
+    found, most = _tracking(host, facts), host.relay.connections_per_address
+    # Docker forwards to a published port: the chain input sees no packet for it.
+    uses = [use for use in wire(host).uses if use.public and use not in found.published]
+    return render(
+        "firewall.nft.j2",
+        tcp=tcp,
+        udp=udp,
+        ip=ip,
+        untracked_tcp=found.ports("tcp"),
+        untracked_udp=found.ports("udp"),
+        tracked_udp=found.tracked_udp(),
+        limited=sorted(use.port for use in uses if use.proto == "tcp"),
+        rate=max(1, most // _SHARE_A_SECOND),
+        burst=most,
+    )
+
+
+def _tracking(host: Host, facts: Facts) -> tracking.Tracking:
+    return tracking.tracking(host, facts, table=_TABLE, saved=tuple(_SAVED))
 
 
 def replaced() -> list[Resource]:
@@ -65,9 +101,12 @@ def _unit_gone() -> list[Resource]:
 def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[str, str]]:
     """Return (protocol, port or range) of each opening.
 
-    These are SSH as it is used, the relay's ports, the neighbours', and the site file's.
+    These are SSH as it is used and as it will be after its next restart, the relay's ports, the
+    neighbours', and the site file's.
     """
     found = {("tcp", str(port)) for port in facts.ssh_ports}
+    sshd = facts.commands.get("sshd")
+    found |= {("tcp", port) for port in re.findall(r"^port (\d+)$", sshd.stdout if sshd else "", re.M)}
     found |= {(use.proto, str(use.port)) for use in wire(host).uses if use.public}
     found |= {(proto, str(port)) for proto, port in neighbours.open_ports}
     for entry in host.firewall.allow:
@@ -89,20 +128,39 @@ def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
                 f"add {entry} to hosts.{host.name}.firewall.allow, stop that program, or set firewall.mode "
                 "to off."
             )
+        found += [
+            f"{use} is in use on {host.name} by {use.by}, which the firewall would close: add "
+            f"{use.protocol}/ip to hosts.{host.name}.firewall.allow, remove it, or set firewall.mode to off."
+            for use in tunnels.in_use(facts)
+            if ("ip", str(use.protocol)) not in opened
+        ]
     return found
 
 
 def warnings(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
-    """Return a sentence for each UDP socket that may be a server's, before the first deploy."""
+    """Return the probably unintended effects.
+
+    These are ports whose state the host's own rules ask for and, before the first deploy, UDP
+    sockets that may be servers'.
+    """
+    found = tracking.warnings(host, _tracking(host, facts))
     if paths.FIREWALL_RULES in facts.files:
-        return []
+        return found
+    return [*found, *_maybe_cut_off(host, facts, neighbours)]
+
+
+def _maybe_cut_off(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+    opened = open_ports(host, facts, neighbours)
     return [
+        f"{use.by} has keys for {use} on {host.name}: if it is sent without UDP, add {use.protocol}/ip to "
+        f"hosts.{host.name}.firewall.allow, for the firewall lets in only answers"
+        for use in tunnels.maybe_in_use(facts)
+        if ("ip", str(use.protocol)) not in opened
+    ] + [
         f"{ports.who(listener)} has {listener.port}/udp open: if others speak to it first, add "
         f"{listener.port}/udp to hosts.{host.name}.firewall.allow, for the firewall lets in only answers "
         "to what it asked itself"
-        for listener in ports.maybe_servers(
-            facts, neighbours, _single_ports(open_ports(host, facts, neighbours))
-        )
+        for listener in ports.maybe_servers(facts, neighbours, _single_ports(opened))
     ]
 
 
@@ -118,7 +176,7 @@ def _active_firewalls(facts: Facts) -> list[str]:
 
 
 def _other_firewall(host: Host, name: str, opened: list[tuple[str, str]]) -> str:
-    entries = [f"{port}/{proto}" for proto, port in opened]
+    entries = [f"{port}/{proto}" for proto, port in opened if proto != "ip"]
     if name == "ufw":
         disable = "ufw disable"
         allow = " && ".join(f"ufw allow {entry.replace('-', ':')}" for entry in entries)

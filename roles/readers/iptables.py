@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Verdict = Literal["open", "closed", "return", "unknown"]
 _ENDS: Mapping[str, Verdict] = {"ACCEPT": "open", "DROP": "closed", "REJECT": "closed", "RETURN": "return"}
@@ -37,14 +38,67 @@ class _Rule:
     target: str
 
 
+class _Packet(NamedTuple):
+    """A stranger's first packet. `state`: what the kernel's tracking calls it."""
+
+    proto: str
+    port: int
+    state: str
+
+
 def closes(saved: str, proto: str, port: int) -> bool:
     """Whether a stranger's first packet to a port is certain to be dropped or rejected.
 
     That is decided by the chain INPUT of the table filter.
     """
+    return _closes(saved, _Packet(proto, port, "NEW"))
+
+
+def closes_untracked(saved: str, proto: str, port: int) -> bool:
+    """Whether a port is open to strangers only as long as the kernel tracks its connections."""
+    return _closes(saved, _Packet(proto, port, "UNTRACKED")) and not closes(saved, proto, port)
+
+
+def translates(saved: str, proto: str, port: int, own: Iterable[str]) -> bool:
+    """Whether a rule of the table nat leads packets away from a port, or to it.
+
+    `own`: the host's addresses. Docker's rules lead to other addresses.
+    """
+    for rule in _rules_of(saved, "nat"):
+        if rule.target not in ("REDIRECT", "DNAT", "NETMAP", "TPROXY"):
+            continue
+        values = {option: value for option, value, _ in rule.matches}
+        if values.get("-p", proto) != proto:
+            continue
+        address, _, inside = values.get("--to-destination", "").rpartition(":")
+        ends = [values.get("--dport", ""), values.get("--dports", ""), values.get("--to-ports", "")]
+        ends.append(inside if address.strip("[]") in (*own, "127.0.0.1", "::1") else "")
+        if any(_has(text, port) for text in ends if text):
+            return True
+    return False
+
+
+def _has(ports: str, port: int) -> bool:
+    """Whether `ports`, as `80,443`, `80:90` or `80-90`, has the port."""
+    parts = (part.replace("-", ":").partition(":") for part in ports.split(","))
+    return any(int(first) <= port <= int(last or first) for first, _, last in parts)
+
+
+def _rules_of(saved: str, wanted: str) -> Iterator[_Rule]:
+    """Yield the rules of a table. A line that cannot be read is left out."""
+    table = ""
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            table = line[1:].strip()
+        elif table == wanted and line.startswith("-A "):
+            with suppress(ValueError):
+                yield _rule(shlex.split(line)[2:])
+
+
+def _closes(saved: str, packet: _Packet) -> bool:
     try:
         policies, chains = _filter_table(saved)
-        verdict = _walk(chains, "INPUT", proto, port, 0)
+        verdict = _walk(chains, "INPUT", packet, 0)
     except (ValueError, KeyError):  # no such chain, or a way of printing that is not known here
         return False
     return (_ENDS.get(policies["INPUT"]) if verdict == "return" else verdict) == "closed"
@@ -88,16 +142,16 @@ def _options(words: list[str]) -> Iterator[tuple[str, str, bool]]:
         negated, option, values = (True, "", []) if word == "!" else (negated and not option, word, [])
 
 
-def _walk(chains: Mapping[str, list[_Rule]], name: str, proto: str, port: int, depth: int) -> Verdict:
+def _walk(chains: Mapping[str, list[_Rule]], name: str, packet: _Packet, depth: int) -> Verdict:
     if depth > 10:
         return "unknown"
     for rule in chains[name]:
-        hits = [_hits(match, proto, port) for match in rule.matches]
+        hits = [_hits(match, packet) for match in rule.matches]
         if False in hits or rule.target in _GO_ON:
             continue
         verdict: Verdict = _ENDS.get(rule.target, "unknown")
         if rule.target in chains:
-            verdict = _walk(chains, rule.target, proto, port, depth + 1)
+            verdict = _walk(chains, rule.target, packet, depth + 1)
             if verdict == "return":
                 continue
         if None not in hits:
@@ -107,21 +161,18 @@ def _walk(chains: Mapping[str, list[_Rule]], name: str, proto: str, port: int, d
     return "return"
 
 
-def _hits(match: tuple[str, str, bool], proto: str, port: int) -> bool | None:
+def _hits(match: tuple[str, str, bool], packet: _Packet) -> bool | None:
     """Whether a stranger's first packet matches; None where some may and some may not."""
     option, value, negated = match
     found: bool | None = None
     if option == "-p":
-        found = value in (proto, "all", {"tcp": "6", "udp": "17"}[proto])
+        found = value in (packet.proto, "all", {"tcp": "6", "udp": "17"}[packet.proto])
     elif option in ("--dport", "--dports"):
-        found = any(
-            int(first) <= port <= int(last or first)
-            for first, _, last in (part.partition(":") for part in value.split(","))
-        )
+        found = _has(value, packet.port)
     elif option in ("--sport", "--sports"):
         found = False  # strangers' ports are any
     elif option in ("--state", "--ctstate"):
-        found = "NEW" in value.split(",")
+        found = packet.state in value.split(",")
     elif (option == "-i" and value.startswith(_NOT_FROM_OUTSIDE)) or (
         option == "-s" and _TAILNET.match(value)
     ):

@@ -36,6 +36,8 @@ class Start:
     `image`: the image to run; else `command`: the program, and `flags`: each with its values.
     `mounts`: paths of the host that it reads, each with the path where it looks for it.
     `reads`: the ids of files that it reads at its start only.
+    `binds`: the sockets that it opens itself, each as `ipv4:tcp:9411`.
+    `executables`: all files and folders whose code it runs; (): they are not known.
     `reload_signal`: the signal after which it serves a new certificate, without SIG; "": none.
     """
 
@@ -48,6 +50,8 @@ class Start:
     image: str = ""
     command: tuple[str, ...] = ()
     flags: tuple[tuple[str, ...], ...] = ()
+    binds: tuple[str, ...] = ()
+    executables: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     mounts: Mapping[str, str] = field(default_factory=dict)
     reload_signal: str = ""

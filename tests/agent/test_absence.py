@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -107,6 +108,18 @@ def test_rules_go_without_a_second_connection_and_others_stay(on_stage: OnStage)
     assert agent.stage.run("nft", "list", "ruleset").stdout == before
     assert not (agent.stage.root / "etc/relay.nft").exists()
     assert not (agent.stage.root / "var/lib/derpfleet/firewall-relay").exists()
+
+
+def test_what_packets_put_into_a_set_is_no_drift(on_stage: OnStage) -> None:
+    agent = on_stage()
+    seen = b"{ set seen { type ipv4_addr; flags dynamic,timeout; timeout 1m; }; "
+    wanted = replace(FIREWALL, rules=RULES.replace(b"{ ", seen, 1))
+    assert agent.run([wanted]).changed == ["firewall:relay"]
+    agent.stage.run("nft", "add", "element", "inet", "relay", "seen", "{ 192.0.2.1, 192.0.2.2 }")
+    assert "192.0.2.2" in agent.stage.run("nft", "list", "ruleset").stdout
+    assert agent.run([wanted]).changed == []
+    agent.stage.run("nft", "add", "chain", "inet", "relay", "more")
+    assert agent.run([wanted]).changed == ["firewall:relay"]
 
 
 @pytest.mark.parametrize("lost", ["rules", "file"])

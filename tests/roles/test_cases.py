@@ -83,6 +83,13 @@ def test_what_the_roles_ask_is_asked_once() -> None:
         "firewalld": "systemctl",
         "ip6tables": "ip6tables-save",
         "iptables": "iptables-save",
+        "links": "ip",
         "nginx": "nginx",
         "nginx_conffiles": "dpkg-query",
+        "net.core.default_qdisc": "test",
+        "net.core.somaxconn": "test",
+        "net.ipv4.tcp_congestion_control": "test",
+        "nft_ruleset": "nft",
+        "sshd": "sshd",
+        "xfrm": "ip",
     }

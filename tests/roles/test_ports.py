@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.facts import Facts, FileFact, Listener
+from engine.facts import Facts, FileFact, Listener, Output
 from inventory.model import Host
 from roles import firewall, paths
 from tests.support.facts import DEBIAN_12, NO_NEIGHBOURS
@@ -68,3 +68,10 @@ def test_no_warning_of_a_port_that_is_allowed_or_on_loopback_or_was_closed_befor
     assert firewall.warnings(allowing, facts("hysteria", 36712), NO_NEIGHBOURS) == []
     assert firewall.warnings(HOST, facts("hysteria", 36712, address="127.0.0.1"), NO_NEIGHBOURS) == []
     assert firewall.warnings(HOST, facts("hysteria", 36712, deployed=True), NO_NEIGHBOURS) == []
+
+
+def test_ssh_is_open_where_it_is_and_where_its_next_restart_will_put_it() -> None:
+    said = Output(status=0, stdout="port 2222\nport 2200\naddressfamily any\n", stderr="")
+    moved = replace(DEBIAN_12, ssh_ports=(22,), commands={"sshd": said})
+    (table,) = [r for r in firewall.resources(HOST, moved, NO_NEIGHBOURS) if r.kind == "firewall"]
+    assert b"tcp dport { 22, 80, 443, 2200, 2222 } accept" in table.rules  # type: ignore[attr-defined]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -11,14 +13,17 @@ import pytest
 
 import inventory
 import roles
+from engine.facts import Facts, FileFact
 from engine.plan import compile_plan
 from engine.resource import Absent, Command, Container, File, Http, Image, Resource, Service
 from inventory.choices import FirewallModeName, FrontName, ProgramName, RunnerName, SourceName
 from roles import certificate, docker, firewall, front, paths, relay
 from roles.relay.contract import Given, Start
 from roles.wiring import wire
-from tests.roles.cases import FOLDER, facts_of, names, plan_of, shipment
+from tests.roles.cases import FOLDER, facts_of, load, names, plan_of, shipment
 from tests.support.facts import DEBIAN_12
+
+UNIT = f"file:{paths.SYSTEMD}/{paths.SERVICE}"
 
 TABLES = [
     (relay.PROGRAMS, ProgramName),
@@ -130,3 +135,59 @@ def test_a_relay_that_is_stopped_keeps_its_files() -> None:
 )
 def test_the_command_that_prints_the_log(case: str, argv: tuple[str, ...]) -> None:
     assert relay.log(inventory.load(FOLDER / case / "site.yml").hosts["hk1"], 20) == argv
+
+
+def with_memory(facts: Facts, total_kb: int) -> Facts:
+    text = f"MemTotal:        {total_kb} kB\nMemFree:          91232 kB\n"
+    fact = FileFact(content=text, sha256="", mode="0444", owner="root", group="root")
+    return replace(facts, files={**facts.files, "/proc/meminfo": fact})
+
+
+def command_of(facts: Facts, **settings: Any) -> tuple[str, str]:
+    """Return the unit's command line and the whole unit of a host with these facts."""
+    host, site, _ = load("bare")
+    host = host.model_copy(update={"relay": host.relay.model_copy(update=settings)})
+    (unit,) = [r for r in roles.compile_host(host, site, facts, shipment(None)) if r.id == UNIT]
+    assert isinstance(unit, File)
+    assert isinstance(unit.content, bytes)
+    text = unit.content.decode()
+    return text[text.index("ExecStart=") : text.index("ExecReload=")], text
+
+
+@pytest.mark.parametrize(
+    ("total_kb", "ceiling_mib"),
+    [(1_004_212, 448), (1_004_999, 448), (16_384_000, 8000), (100_000, 64)],
+)
+def test_the_relay_refuses_clients_before_the_hosts_memory_is_used_up(
+    total_kb: int, ceiling_mib: int
+) -> None:
+    command, _ = command_of(with_memory(facts_of("bare"), total_kb))
+    assert f"-memory-ceiling {ceiling_mib}" in command
+    assert "-memory-ceiling" not in command_of(facts_of("bare"))[0]
+
+
+def test_one_address_may_have_as_many_connections_as_the_site_file_says() -> None:
+    assert "-connections-per-address 1024" in command_of(facts_of("bare"))[0]
+    assert "-connections-per-address 5000" in command_of(facts_of("bare"), connections_per_address=5000)[0]
+
+
+@pytest.mark.parametrize("python", ["/opt/python3.12/bin/python3", "/root/.pyenv/versions/3.12/bin/python"])
+def test_a_python_whose_libraries_may_be_anywhere_may_run_them(python: str) -> None:
+    _, unit = command_of(replace(facts_of("bare"), python_executable=python))
+    assert "ExecPaths" not in unit
+    assert "SocketBindDeny=any" in unit
+
+
+def test_a_page_does_not_say_what_answers_here() -> None:
+    assert "-home blank" in command_of(facts_of("bare"))[0]
+
+
+def test_a_container_has_one_capability_and_writes_nowhere_but_in_its_own_memory() -> None:
+    host, site, facts = load("docker")
+    facts = with_memory(facts, 1_004_212)
+    (container,) = [
+        r for r in roles.compile_host(host, site, facts, shipment(None)) if isinstance(r, Container)
+    ]
+    words = " ".join(container.arguments)
+    assert re.findall(r"--cap-\w+ \w+", words) == ["--cap-drop ALL", "--cap-add NET_BIND_SERVICE"]
+    assert "--read-only --tmpfs /tmp --pids-limit 512 --memory 704m " in words

@@ -44,7 +44,13 @@ def test_systemd_understands_every_line(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "most"), [("derpfleet-relay.service", 1.3), ("derpfleet-certificate.service", 2.5)]
+    ("unit", "most"),
+    [
+        ("derpfleet-relay.service", 1.1),
+        ("derpfleet-certificate.service", 2.5),
+        ("derpfleet-firewall.service", 3),
+        ("derpfleet-nginx-test.service", 3),
+    ],
 )
 def test_services_are_shut_in(unit: str, most: float, tmp_path: Path) -> None:
     """systemd's own measure of exposure, 0 to 10."""
@@ -59,6 +65,23 @@ def test_services_are_shut_in(unit: str, most: float, tmp_path: Path) -> None:
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     assert found is not None
     assert float(found[1]) <= most
+
+
+def test_the_relays_unit_has_what_the_measure_does_not_count() -> None:
+    text = units("other-ports-manual")["derpfleet-relay.service"]
+    assert {
+        "SocketBindDeny=any",
+        "SocketBindAllow=ipv4:tcp:9411",
+        "NoExecPaths=/",
+        "LimitCORE=0",
+        "MemoryHigh=60%",
+        "MemoryMax=75%",
+        "TasksMax=64",
+        "TemporaryFileSystem=/var:ro /srv:ro",
+        "BindReadOnlyPaths=/var/lib/derpfleet-relay",
+    } <= set(text.splitlines())
+    (executables,) = re.findall(r"^ExecPaths=(.*)$", text, re.M)
+    assert {"/usr/bin/python3", "/opt/derpfleet", "-/bin/kill"} <= set(executables.split())
 
 
 def rules(case: str) -> str | None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, asked
 from engine.resource import Absent, Command, Directory, Resource, Symlink, Tree
 from inventory.model import Host, Site
 from roles import paths
 from roles.admission import mesh_key_id, verify_url
+from roles.relay import memory
 from roles.relay.contract import Page, Start, health
 from roles.wiring import LOOPBACK, Wiring
 
-ASK = Ask(files=(f"{paths.RELEASES}/*",))
+# Python's own libraries where it is a package's. A Python elsewhere may have them anywhere.
+_LIBRARIES = ("-/usr/lib", "-/usr/lib64", "-/lib", "-/lib64", "-/usr/local/lib")
+
+ASK = asked(Ask(files=(f"{paths.RELEASES}/*",)), memory.ASK)
 PROCESSES: frozenset[str] = frozenset()
 
 
@@ -38,7 +42,9 @@ def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, 
         healthy=health(host, wiring),
         outdated=_outdated(facts, path),
         command=(facts.python_executable, "-I", paths.CURRENT),
-        flags=_flags(host, site, wiring, front_at),
+        flags=(*_flags(host, site, wiring, front_at), *_limits(host, facts)),
+        binds=(f"ipv4:tcp:{host.ports.metrics}",),
+        executables=_executables(facts.python_executable),
         reload_signal="HUP",
     )
 
@@ -67,7 +73,28 @@ def _flags(host: Host, site: Site, wiring: Wiring, front_at: str) -> tuple[tuple
         found.append(("-verify-client-url", url))
         found.append((f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}",))
         found.append(("-mesh-psk-file", paths.MESH_KEY))
+    # Scanners look for the sentence of the default page.
+    found.append(("-home", "blank"))
     return (*found, ("-metrics-listen", f"{LOOPBACK}:{host.ports.metrics}"))
+
+
+def _limits(host: Host, facts: Facts) -> tuple[tuple[str, ...], ...]:
+    """Return the limits of one address and of all memory.
+
+    New clients are refused above half of the host's memory, before the unit's MemoryHigh= slows all
+    of them.
+    """
+    found: tuple[tuple[str, ...], ...] = (
+        ("-connections-per-address", str(host.relay.connections_per_address)),
+    )
+    ceiling = memory.share_mib(facts, 50)
+    return found if ceiling is None else (*found, ("-memory-ceiling", str(ceiling)))
+
+
+def _executables(python: str) -> tuple[str, ...]:
+    if not python.startswith(("/usr/bin/", "/bin/", "/usr/local/bin/")):
+        return ()
+    return (python, *_LIBRARIES, paths.OPT)
 
 
 def metrics(host: Host, wiring: Wiring) -> Page:

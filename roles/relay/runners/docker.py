@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from engine.facts import Facts
+from engine.facts import Facts, asked
 from engine.resource import Container, Resource
 from engine.scripts import script
 from inventory.choices import firewall_of
 from inventory.model import Host
 from roles import docker, paths
 from roles.contract import Question
+from roles.relay import memory
 from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
 
-ASK = docker.ASK
+ASK = asked(docker.ASK, memory.ASK)
 PROCESSES = frozenset({"docker-proxy"})
 RUNNING = f"container:{paths.CONTAINER}"
 # derper reads its certificate only once, and a restart serves every program.
@@ -27,7 +28,7 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
     container = Container(
         container=paths.CONTAINER,
         image=start.image,
-        arguments=_arguments(host, wiring, start),
+        arguments=_arguments(host, wiring, facts, start),
         restart_on=start.reads,
         healthy=(start.healthy,),
         needs=(given.key, start.artefact, *(resource.id for resource in given.former), *given.listens_after),
@@ -35,11 +36,14 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
     return [*docker.resources(host, facts), *start.installed, *given.former, container]
 
 
-def _arguments(host: Host, wiring: Wiring, start: Start) -> tuple[str, ...]:
+def _arguments(host: Host, wiring: Wiring, facts: Facts, start: Start) -> tuple[str, ...]:
     """Return the arguments of `docker run`."""
     words = ["--restart", "always", "--cap-drop", "ALL"]
-    words += ["--cap-add", "DAC_OVERRIDE", "--cap-add", "NET_BIND_SERVICE"]
-    words += ["--security-opt", "no-new-privileges"]
+    words += ["--cap-add", "NET_BIND_SERVICE", "--security-opt", "no-new-privileges"]
+    # What it reads is root's, and it keeps nothing: without a place to write it has less to lose.
+    words += ["--read-only", "--tmpfs", "/tmp", "--pids-limit", "512"]  # noqa: S108 - in the container
+    most = memory.share_mib(facts, 75)
+    words += ["--memory", f"{most}m"] if most is not None else []
     words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"]
     for name, value in start.environment.items():
         words += ["--env", f"{name}={value}"]

@@ -13,6 +13,7 @@ from roles.wiring import Wiring
 
 _UNIT_FILE = f"{paths.SYSTEMD}/{paths.SERVICE}"
 _SOCKET_FILE = f"{paths.SYSTEMD}/{paths.SOCKET}"
+_KILL = "-/bin/kill"  # of ExecReload=
 
 ASK = Ask()
 PROCESSES: frozenset[str] = frozenset()
@@ -38,6 +39,9 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
             command=_line(start.command),
             flags=[_line(flag) for flag in start.flags],
             reload_signal=start.reload_signal,
+            binds=start.binds,
+            state=paths.STATE,
+            executables=(*start.executables, _KILL) if start.executables else (),
         ),
     )
     socket = Service(

@@ -1,0 +1,35 @@
+"""Settings of the kernel that a host may lack: the relay is deployed without them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine.facts import Facts, Output
+from roles import base
+from tests.roles.cases import load, shipment
+
+
+def without(facts: Facts, *keys: str) -> Facts:
+    """Return the facts of a host that cannot set these."""
+    said = {key: Output(status=1, stdout="", stderr="") for key in keys}
+    return replace(facts, commands={**facts.commands, **said})
+
+
+def test_a_setting_that_cannot_be_set_is_left_out_and_said() -> None:
+    host, site, facts = load("bare")
+    facts = replace(facts, congestion_controls=("reno", "bbr"))
+    there = {r.id for r in base.resources(host, site, facts, shipment(None))}
+    assert {"sysctl:net.core.somaxconn", "sysctl:net.ipv4.tcp_congestion_control"} <= there
+    assert base.warnings(host, facts) == []
+    lacking = without(facts, "net.core.somaxconn", "net.ipv4.tcp_congestion_control")
+    left = {r.id for r in base.resources(host, site, lacking, shipment(None))}
+    assert not {id for id in left if id.startswith("sysctl:") and "qdisc" not in id}
+    backlog, control = base.warnings(host, lacking)
+    assert backlog.startswith("net.core.somaxconn of hk1 cannot be set to 4096")
+    assert "packets over long ways come more slowly" in control
+
+
+def test_a_setting_that_is_not_wanted_is_not_missed() -> None:
+    host, _, facts = load("bare")
+    facts = replace(facts, congestion_controls=("reno",), files={})
+    assert base.warnings(host, without(facts, "net.ipv4.tcp_congestion_control")) == []
