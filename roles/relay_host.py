@@ -132,7 +132,7 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
     They do not stop the deploy.
     """
     unguarded = firewall.warnings(host, facts, neighbours.public_ports(facts))
-    return [*unguarded, *relay.warnings(host, site)]
+    return [*unguarded, *relay.warnings(host, site), *front.warnings(host, facts)]
 
 
 def absence_refusals(host: Host, facts: Facts) -> list[str]:

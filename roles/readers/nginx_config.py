@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import lru_cache
 from posixpath import dirname, join
@@ -34,33 +34,44 @@ class NginxConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Directive:
-    """`name args;` or `name args { block }`, and the file that it is in."""
+    """`name args;` or `name args { block }`, and where it begins."""
 
     name: str
     args: tuple[str, ...]
     file: str
     block: tuple[Directive, ...] = ()
+    line: int = field(default=0, compare=False)
+
+    @property
+    def where(self) -> str:
+        """Return file:line."""
+        return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True)
 class Listen:
-    """One `listen`: address "*", "[::]", an address as written, or "unix:…" (then port 0)."""
+    """One `listen`: address "*", "[::]", an address as written, or "unix:…" (then port 0).
+
+    `where`: its file:line.
+    """
 
     address: str
     port: int
     options: tuple[str, ...] = ()
+    where: str = field(default="", compare=False)
 
     @property
-    def is_ipv6(self) -> bool:
-        """Whether the address is one of IPv6."""
-        return self.address.startswith("[")
+    def is_udp(self) -> bool:
+        """Whether it is no TCP port: HTTP/3, or a stream of datagrams."""
+        return "quic" in self.options or "udp" in self.options
 
 
 @dataclass(frozen=True)
 class Server:
     """One `server` block of http, or with `stream` of stream.
 
-    `returns`: the arguments of its own `return`, which comes before all locations.
+    `returns`: the arguments of its own `return`, which comes before all locations. `where`: the
+    file:line of its `server_name`, else of itself.
     """
 
     file: str
@@ -68,6 +79,7 @@ class Server:
     listens: tuple[Listen, ...]
     stream: bool = False
     returns: tuple[str, ...] = ()
+    where: str = field(default="", compare=False)
 
 
 @lru_cache(maxsize=1)
@@ -111,7 +123,11 @@ def parse_dump(dump: str) -> tuple[Directive, ...]:
             raise NginxConfigError("includes go round in a circle")
         for directive in directives:
             yield Directive(
-                directive.name, directive.args, directive.file, tuple(expand(directive.block, depth))
+                directive.name,
+                directive.args,
+                directive.file,
+                tuple(expand(directive.block, depth)),
+                directive.line,
             )
             if directive.name == "include" and directive.args:
                 pattern = join(dirname(main), directive.args[0])
@@ -128,35 +144,37 @@ def _sections(dump: str) -> dict[str, str]:
 
 def _parse(text: str, file: str) -> tuple[Directive, ...]:
     """Return the directives of one file."""
-    stack: list[tuple[tuple[str, ...], list[Directive]]] = [((), [])]
+    stack: list[tuple[tuple[str, ...], list[Directive], int]] = [((), [], 0)]
     words: list[str] = []
-    position = 0
+    position, line, began = 0, 1, 1
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
             raise _unread(
                 file, text, position, f"nothing known begins with {text[position : position + 20]!r}"
             )
-        position, kind = match.end(), match.lastgroup
+        kind, began = match.lastgroup, began if words else line
+        line, position = line + match[0].count("\n"), match.end()
         if kind is None:
             continue
         if kind != "mark":
             words.append(match[kind])
         elif match["mark"] == ";":
             if words:
-                stack[-1][1].append(Directive(words[0], tuple(words[1:]), file))
+                stack[-1][1].append(Directive(words[0], tuple(words[1:]), file, line=began))
             words = []
         elif match["mark"] == "{":
             if words and words[0].endswith("_by_lua_block"):
-                position, words = _end_of_lua(text, position, file), []
+                end, words = _end_of_lua(text, position, file), []
+                line, position = line + text.count("\n", position, end), end
             else:
-                stack.append((tuple(words), []))
+                stack.append((tuple(words), [], began))
                 words = []
         else:
-            head, block = stack.pop()
+            head, block, began = stack.pop()
             if not stack or not head or words:
                 raise _unread(file, text, position, "a } that closes nothing")
-            stack[-1][1].append(Directive(head[0], head[1:], file, tuple(block)))
+            stack[-1][1].append(Directive(head[0], head[1:], file, tuple(block), began))
     if len(stack) != 1 or words:
         raise _unread(file, text, len(text), "the end, in the middle of a directive")
     return tuple(stack[0][1])
@@ -177,18 +195,20 @@ def _unread(file: str, text: str, position: int, what: str) -> NginxConfigError:
 
 def _server(directive: Directive, stream: bool) -> Server:
     names = tuple(name for inner in directive.block if inner.name == "server_name" for name in inner.args)
-    listens = tuple(_listen(inner.args) for inner in directive.block if inner.name == "listen" and inner.args)
+    listens = tuple(_listen(inner) for inner in directive.block if inner.name == "listen" and inner.args)
+    where = next((inner.where for inner in directive.block if inner.name == "server_name"), directive.where)
     returns = next((inner.args for inner in directive.block if inner.name == "return"), ())
-    return Server(directive.file, names, listens or (Listen("*", 80),), stream, returns)
+    anywhere = Listen("*", 80, where=directive.where)
+    return Server(directive.file, names, listens or (anywhere,), stream, returns, where)
 
 
-def _listen(args: tuple[str, ...]) -> Listen:
-    where, options = args[0], args[1:]
-    if where.startswith("unix:"):
-        return Listen(where, 0, options)
-    if where.isdigit():
-        return Listen("*", int(where), options)
-    address, _, port = where.rpartition(":") if not where.endswith("]") else (where, "", "")
+def _listen(directive: Directive) -> Listen:
+    at, options = directive.args[0], directive.args[1:]
+    if at.startswith("unix:"):
+        return Listen(at, 0, options, directive.where)
+    if at.isdigit():
+        return Listen("*", int(at), options, directive.where)
+    address, _, port = at.rpartition(":") if not at.endswith("]") else (at, "", "")
     if not port.isdigit():
-        address, port = where, "80"
-    return Listen(address or "*", int(port), options)
+        address, port = at, "80"
+    return Listen(address or "*", int(port), options, directive.where)

@@ -85,4 +85,5 @@ def test_what_the_roles_ask_is_asked_once() -> None:
         "iptables": "iptables-save",
         "nginx": "nginx",
         "nginx_conffiles": "dpkg-query",
+        "nginx_listens": "grep",
     }

@@ -16,6 +16,7 @@ from roles.front.nginx.http import test_units as test_units
 from roles.front.nginx.https import https_resources as https_resources
 from roles.front.nginx.refusals import absence_refusals as absence_refusals
 from roles.front.nginx.refusals import refusals as refusals
+from roles.front.nginx.refusals import warnings as warnings
 from roles.front.nginx.removal import ASK_ABSENT as ASK_ABSENT
 from roles.front.nginx.removal import absent as absent
 from roles.front.nginx.removal import replaced as replaced

@@ -7,7 +7,7 @@ from engine.render import render
 from engine.resource import Command, File, Http, Resource, Service
 from inventory.model import Host
 from roles.contract import Issued
-from roles.front.nginx import http, neighbours
+from roles.front.nginx import http, neighbours, places
 
 
 def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -> list[Resource]:
@@ -27,7 +27,7 @@ def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -
         content=render(
             "nginx-https.conf.j2",
             host=host,
-            listens=neighbours.listens(facts, host.ports.https, neighbours.HTTPS_NAME, tls=True),
+            listens=places.listens(host, facts, host.ports.https, neighbours.HTTPS_NAME, tls=True),
             fullchain=certificate.fullchain,
             key=certificate.key,
         ),
