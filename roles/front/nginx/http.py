@@ -81,6 +81,7 @@ def http_resources(host: Host, facts: Facts) -> list[Resource]:
             phase="http",
             reload_on=tuple(file.id for file in files),
             before=("nginx", "-t"),
+            listens=places.sockets(host, facts, host.ports.http, neighbours.HTTP_NAME),
             healthy=(ready,),
             watch=neighbours.watches(facts),
             needs=("package:nginx", f"file:{paths.WEBROOT}{_READY}", *(command.id for command in fixed)),

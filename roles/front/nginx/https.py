@@ -38,6 +38,7 @@ def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -
         unit=http.UNIT,
         reload_on=(conf.id, *certificate.ready, *(command.id for command in fixed)),
         before=("nginx", "-t"),
+        listens=places.sockets(host, facts, host.ports.https, neighbours.HTTPS_NAME),
         healthy=(Http(url=probe, connect=http.reached_at(facts, host.ports.https), insecure=True),),
         watch=neighbours.watches(facts),
         needs=(relay,),

@@ -15,6 +15,7 @@ from roles.front.nginx import neighbours
 from roles.readers.nginx_config import Listen
 
 LOOPBACK = "127.0.0.1"
+ANY = "0.0.0.0"  # noqa: S104 - of nginx's own sockets, compared by the agent
 _WILDCARDS = ("*", "[::]")
 
 
@@ -24,6 +25,28 @@ def listens(host: Host, facts: Facts, port: int, name: str, *, tls: bool) -> lis
         f"{'' if address == '*' else f'{address}:'}{port}{' ssl' if tls else ''}"
         for address in _addresses(host, facts, port, name)
     ]
+
+
+def sockets(host: Host, facts: Facts, port: int, name: str) -> tuple[str, ...]:
+    """Return the address:port of the sockets that nginx needs for our server in file `name`.
+
+    Others' are among them: nginx takes none of a configuration's changes while one is missing.
+    """
+    found = _addresses(host, facts, port, name)
+    both = ["*"] if has_both(facts, port) else []
+    ours = [_socket(address, port) for address in [*both, *found]]
+    return tuple(dict.fromkeys([*ours, *sockets_of_others(facts)]))
+
+
+def sockets_of_others(facts: Facts) -> tuple[str, ...]:
+    """Return the address:port of the TCP sockets that nginx needs for others."""
+    listens = [listen for server in neighbours.others(facts) for listen in server.listens]
+    there = {(canonical(listen.address), listen.port) for listen in listens if not listen.is_udp}
+    return tuple(_socket(address, port) for address, port in sorted(there) if address and port)
+
+
+def _socket(address: str, port: int) -> str:
+    return f"{address.replace('*', ANY)}:{port}"
 
 
 def _addresses(host: Host, facts: Facts, port: int, name: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 import roles
 from engine.facts import Facts, Output
-from engine.resource import File
+from engine.resource import File, Service
 from inventory.model import Site
 from roles.contract import Issued
 from roles.front import nginx
@@ -130,3 +130,13 @@ def test_our_files_have_nothing_that_a_neighbours_later_line_is_refused_for() ->
         ours = [r.content.decode() for r in both if isinstance(r, File) and isinstance(r.content, bytes)]
         text = "".join(content for content in ours if "server {" in content)
         assert "default_server" not in text and "so_keepalive" not in text and "\nmap " not in text
+
+
+def test_the_sockets_that_a_reload_has_to_open_are_all_of_nginxs() -> None:
+    facts = there(f"listen {FOUR}:443 ssl; listen 8443 quic; listen 127.0.0.1:81; listen unix:/run/x;")
+    resources = nginx.https_resources(host(), replace(facts, addresses=(FOUR,)), ISSUED, "")
+    (listens,) = [resource.listens for resource in resources if isinstance(resource, Service)]
+    assert listens == ("127.0.0.1:443", f"{FOUR}:443", "127.0.0.1:81")
+    both = there("listen [::]:443 ssl ipv6only=off;")
+    found = places.sockets(host(), both, 443, neighbours.HTTPS_NAME)
+    assert found == ("0.0.0.0:443", "[::]:443")
