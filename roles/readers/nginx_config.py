@@ -70,8 +70,8 @@ class Listen:
 class Server:
     """One `server` block of http, or with `stream` of stream.
 
-    `returns`: the arguments of its own `return`, which comes before all locations. `where`: the
-    file:line of its `server_name`, else of itself.
+    `returns`: the arguments of its own `return`, which comes before all locations. `tls`: it has
+    `ssl on`, the old way to say so. `where`: the file:line of its `server_name`, else of itself.
     """
 
     file: str
@@ -80,6 +80,7 @@ class Server:
     stream: bool = False
     returns: tuple[str, ...] = ()
     where: str = field(default="", compare=False)
+    tls: bool = False
 
 
 @lru_cache(maxsize=1)
@@ -105,6 +106,15 @@ def included_patterns(dump: str) -> tuple[str, ...]:
         for inner in block
         if inner.name == "include" and inner.args
     )
+
+
+def http_directives(dump: str) -> dict[str, str]:
+    """Return the file:line of each directive that the http block itself has, by name.
+
+    Raises NginxConfigError.
+    """
+    http = [inner for top in parse_dump(dump) if top.name == "http" for inner in top.block]
+    return {inner.name: inner.where for inner in reversed(http)}
 
 
 def parse_dump(dump: str) -> tuple[Directive, ...]:
@@ -199,7 +209,8 @@ def _server(directive: Directive, stream: bool) -> Server:
     where = next((inner.where for inner in directive.block if inner.name == "server_name"), directive.where)
     returns = next((inner.args for inner in directive.block if inner.name == "return"), ())
     anywhere = Listen("*", 80, where=directive.where)
-    return Server(directive.file, names, listens or (anywhere,), stream, returns, where)
+    tls = any((inner.name, inner.args) == ("ssl", ("on",)) for inner in directive.block)
+    return Server(directive.file, names, listens or (anywhere,), stream, returns, where, tls)
 
 
 def _listen(directive: Directive) -> Listen:

@@ -86,4 +86,5 @@ def test_what_the_roles_ask_is_asked_once() -> None:
         "nginx": "nginx",
         "nginx_conffiles": "dpkg-query",
         "nginx_listens": "grep",
+        "nginx_org_conffiles": "dpkg-query",
     }

@@ -20,17 +20,21 @@ HTTP_NAME, HTTPS_NAME = "zz-derpfleet-http.conf", "zz-derpfleet-https.conf"
 MAIN = "/etc/nginx/nginx.conf"
 STOCK_LINK = "/etc/nginx/sites-enabled/default"
 STOCK_SITE = "/etc/nginx/sites-available/default"
+ORG_SITE = "/etc/nginx/conf.d/default.conf"  # of nginx.org's package
 FOLDERS = ("/etc/nginx/sites-enabled", "/etc/nginx/conf.d")
 _PACKAGES = "/var/lib/dpkg/info/nginx*.list"
 # Words of a `return` that mean the same in another server.
 _SAME_ANYWHERE = re.compile(r"([\w:/.-]|\$(host|http_host|request_uri|scheme)\b)+")
 
+_CONFFILES = ("dpkg-query", "--show", "--showformat", "${Conffiles}\\n")
+
 ASK = Ask(
-    files=(MAIN, STOCK_LINK, _PACKAGES, *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS)),
+    files=(MAIN, STOCK_LINK, ORG_SITE, _PACKAGES, *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS)),
     commands={
         "nginx": ("nginx", "-T"),
         "nginx_listens": ("grep", "-RHnE", "^[^#]*\\blisten[[:space:]]", *FOLDERS, MAIN),
-        "nginx_conffiles": ("dpkg-query", "--show", "--showformat", "${Conffiles}\\n", "nginx-common"),
+        "nginx_conffiles": (*_CONFFILES, "nginx-common"),
+        "nginx_org_conffiles": (*_CONFFILES, "nginx"),
     },
 )
 
@@ -97,18 +101,24 @@ def breakage(facts: Facts) -> str:
 
 def is_as_packaged(facts: Facts, path: str, conffile: str = "") -> bool:
     """Whether the file at `path` is the package's file `conffile` (default: `path`)."""
-    fact, packaged = facts.files.get(path), facts.commands.get("nginx_conffiles")
+    return _is_conffile(facts, path, conffile or path, "nginx_conffiles")
+
+
+def _is_conffile(facts: Facts, path: str, conffile: str, listed: str) -> bool:
+    fact, packaged = facts.files.get(path), facts.commands.get(listed)
     if fact is None or fact.content is None or packaged is None:
         return False
     digest = hashlib.md5(fact.content.encode(), usedforsecurity=False).hexdigest()
-    return bool(re.search(rf"^\s*{re.escape(conffile or path)} {digest}\b", packaged.stdout, re.M))
+    return bool(re.search(rf"^\s*{re.escape(conffile)} {digest}\b", packaged.stdout, re.M))
 
 
 def others(facts: Facts) -> tuple[Server, ...]:
     """Return the servers of http and stream that are neither ours nor the placeholder."""
     ours = {f"{name}/{file}" for name in FOLDERS for file in (HTTP_NAME, HTTPS_NAME)}
-    placeholder = STOCK_LINK if is_placeholder(facts) else ""
-    return tuple(server for server in servers(dump(facts)) if server.file not in ours | {placeholder})
+    placeholders = {STOCK_LINK} if is_placeholder(facts) else set()
+    # nginx.org's stays where it is: our name and addresses come before its default.
+    placeholders |= {ORG_SITE} if _is_conffile(facts, ORG_SITE, ORG_SITE, "nginx_org_conffiles") else set()
+    return tuple(server for server in servers(dump(facts)) if server.file not in ours | placeholders)
 
 
 def is_placeholder(facts: Facts) -> bool:

@@ -23,7 +23,7 @@ def listens(host: Host, facts: Facts, port: int, name: str, *, tls: bool) -> lis
     """Return the `listen` values of our server in file `name`."""
     return [
         f"{'' if address == '*' else f'{address}:'}{port}{' ssl' if tls else ''}"
-        for address in _addresses(host, facts, port, name)
+        for address in addresses(host, facts, port, name)
     ]
 
 
@@ -32,7 +32,7 @@ def sockets(host: Host, facts: Facts, port: int, name: str) -> tuple[str, ...]:
 
     Others' are among them: nginx takes none of a configuration's changes while one is missing.
     """
-    found = _addresses(host, facts, port, name)
+    found = addresses(host, facts, port, name)
     both = ["*"] if has_both(facts, port) else []
     ours = [_socket(address, port) for address in [*both, *found]]
     return tuple(dict.fromkeys([*ours, *sockets_of_others(facts)]))
@@ -49,7 +49,7 @@ def _socket(address: str, port: int) -> str:
     return f"{address.replace('*', ANY)}:{port}"
 
 
-def _addresses(host: Host, facts: Facts, port: int, name: str) -> list[str]:
+def addresses(host: Host, facts: Facts, port: int, name: str) -> list[str]:
     """Return where our server listens: on every address of the host, and where others listen.
 
     For an address that a server names, nginx asks no server of the wildcard. Where others have the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.facts import Facts
 from inventory.model import Host
-from roles.front.nginx import clashes, neighbours
+from roles.front.nginx import clashes, conflicts, neighbours
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:
@@ -22,7 +22,7 @@ def refusals(host: Host, facts: Facts) -> list[str]:
             f"its http block the line include {neighbours.FOLDERS[1]}/*.conf; or set hosts.{host.name}.front "
             "to none, with ports that nginx does not have."
         ]
-    return _stream(host, facts)
+    return [*_stream(host, facts), *conflicts.conflicts(host, facts)]
 
 
 def absence_refusals(host: Host, facts: Facts) -> list[str]:
