@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import socket
+import ssl
 import subprocess
 from dataclasses import replace
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from engine.facts import Facts
+from engine.facts import Facts, Output
 from engine.resource import File
 from inventory.model import Host
 from roles import certificate, paths
 from roles.front import nginx
-from tests.roles.front.test_neighbours import there
+from tests.roles.front.test_neighbours import nginx_facts, there
+from tests.roles.test_nginx_live import await_port
 from tests.support.acme import free_ports
 from tests.support.debian import program
 
@@ -42,7 +46,8 @@ AROUND = [
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nginx")
-    subject = ["-subj", "/CN=hk1.example.org", "-keyout", str(folder / "key.pem")]
+    subject = ["-subj", "/CN=hk1.example.org", "-addext", "subjectAltName=DNS:hk1.example.org"]
+    subject += ["-keyout", str(folder / "key.pem")]
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     subprocess.run([*make, *subject, "-out", str(folder / "chain.pem")], check=True, capture_output=True)
     return folder
@@ -116,3 +121,73 @@ def test_settings_of_http_may_be_before_and_after_ours(stage: Path, around: str)
     ours = servers_of(stage, host, there())
     for http in (around + ours, ours + around):
         assert complaint(stage, http) == ""
+
+
+# Each would take something from our servers, or take them away.
+FOR_OTHERS = (
+    "limit_conn_zone $binary_remote_addr zone=theirs:1m; limit_conn theirs 1;\n"
+    "limit_req_zone $binary_remote_addr zone=slow:1m rate=1r/m; limit_req zone=slow;\n"
+    "deny all; auth_basic closed; auth_basic_user_file /nonexistent; auth_request /auth; mirror /mirror;\n"
+    "error_page 301 404 426 =200 /oops; proxy_intercept_errors on; recursive_error_pages on;\n"
+    "limit_rate 1; proxy_limit_rate 1; proxy_pass_request_headers off; proxy_bind 127.0.0.99;\n"
+    "ssl_verify_client on; ssl_client_certificate {0}/chain.pem; client_max_body_size 1m;\n"
+)
+
+
+def with_http(directives: str) -> Facts:
+    """Return facts of a host whose http block has these directives."""
+    main = "# configuration file /etc/nginx/nginx.conf:\nhttp { include /etc/nginx/conf.d/*.conf;\n"
+    return nginx_facts(Output(status=0, stdout=f"{main}{directives}}}\n", stderr=""))
+
+
+def test_what_http_says_for_other_sites_does_not_reach_ours(stage: Path) -> None:
+    host, theirs = our_host(), FOR_OTHERS.replace("{0}", str(stage))
+    ours = servers_of(stage, host, with_http(theirs))
+    folder = stage / "webroot/.well-known/acme-challenge"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "token").write_text("thumbprint")
+    assert complaint(stage, theirs + ours) == ""
+    server = subprocess.Popen([BINARY, "-p", str(stage), "-c", str(stage / "t.conf"), "-g", "daemon off;"])
+    try:
+        await_port(host.ports.http, server)
+        for _ in range(4):
+            assert asked(host.ports.http, "/.well-known/acme-challenge/token") == 200
+            assert asked(host.ports.http, "/other") == 301
+            assert asked(host.ports.https, "/debug/", stage) == 404
+            assert asked(host.ports.https, "/derp/probe", stage) == 502  # no relay is behind it here
+        assert asked(host.ports.https, "/derp/probe", stage, {"X-Long": "x" * 3000}) == 400
+        assert asked(host.ports.https, "/derp/probe", stage, {"Content-Length": "2000"}) == 413
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def asked(port: int, path: str, stage: Path | None = None, headers: dict[str, str] | None = None) -> int:
+    """Return the status of an answer, over TLS where there is a stage with the certificate."""
+    plain = socket.create_connection(("127.0.0.1", port), timeout=5)
+    context = ssl.create_default_context(cafile=str(stage / "chain.pem")) if stage else None
+    name = "hk1.example.org"
+    connection = HTTPConnection(name)
+    connection.sock = context.wrap_socket(plain, server_hostname=name) if context else plain
+    connection.request("GET", path, headers=headers or {})
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+@pytest.mark.parametrize(
+    ("directives", "expected"),
+    [
+        ("", []),
+        ("limit_conn theirs 5;", ["limit_conn "]),
+        ("limit_req zone=slow;", ["limit_req "]),
+        ("mirror /x;", ["mirror "]),
+        ("server { limit_conn theirs 5; }", []),
+    ],
+)
+def test_modules_that_a_package_may_leave_out_are_named_only_where_others_use_them(
+    directives: str, expected: list[str]
+) -> None:
+    text = servers_of(Path("/x"), our_host(), with_http(directives))
+    named = [name for name in ("limit_conn ", "limit_req ", "mirror ") if f"\n    {name}" in text]
+    assert named == expected

@@ -11,7 +11,7 @@ from engine.resource import Absent, Command, Directory, File, Http, Package, Res
 from inventory.model import Host
 from roles import paths
 from roles.contract import Challenge, ReloadTest
-from roles.front.nginx import clashes, neighbours, places
+from roles.front.nginx import clashes, neighbours, overrides, places
 
 UNIT = "nginx.service"
 HTTP_READY = f"service:{UNIT}/http"
@@ -59,6 +59,8 @@ def http_resources(host: Host, facts: Facts) -> list[Resource]:
         listens=places.listens(host, facts, host.ports.http, neighbours.HTTP_NAME, tls=False),
         names=(host.domain, *addresses),
         instead=instead,
+        zones=overrides.zones(facts),
+        instead_of_http=overrides.lines(facts),
         webroot=paths.WEBROOT,
     )
     server = File(path=http, content=content, needs=("package:nginx",))

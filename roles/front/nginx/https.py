@@ -7,7 +7,7 @@ from engine.render import render
 from engine.resource import Command, File, Http, Resource, Service
 from inventory.model import Host
 from roles.contract import Issued
-from roles.front.nginx import http, neighbours, places
+from roles.front.nginx import http, neighbours, overrides, places
 
 
 def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -> list[Resource]:
@@ -30,6 +30,7 @@ def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -
             listens=places.listens(host, facts, host.ports.https, neighbours.HTTPS_NAME, tls=True),
             fullchain=certificate.fullchain,
             key=certificate.key,
+            instead_of_http=overrides.lines(facts),
         ),
         needs=(*after, *(command.id for command in fixed)),
     )
