@@ -30,8 +30,8 @@ n and sys.modules["agent.main"].main()
 # In the order of their imports.
 AGENT_MODULES = (
     *("tools", "wire", "facts", "journal", "kind", "paths", "accounts", "apt", "packages", "command"),
-    *("restart", "systemd", "service", "kernel", "nft", "revert", "firewalls", "docker", "kinds"),
-    *("host", "main"),
+    *("restart", "systemd", "listening", "service", "kernel", "nft", "revert", "firewalls"),
+    *("docker", "kinds", "host", "main"),
 )
 
 

@@ -277,9 +277,11 @@ class Service(Resource):
     previous content of the changed files in those lists is put back, the unit is restarted again,
     and the resource has failed.
 
-    `before`: argv that must exit 0 before a restart or reload (`nginx -t`). `phase`: part of the
-    id. It distinguishes two resources of one unit, where one plan has to reload the unit at two
-    points.
+    `before`: argv that must exit 0 before a restart or reload (`nginx -t`). `listens`: the
+    address:port of each TCP socket that the unit must have. A reload that fails to open one may
+    end with 0; then the unit is restarted once, unless another program is in the way. `phase`: part
+    of the id. It distinguishes two resources of one unit, where one plan has to reload the unit at
+    two points.
     """
 
     kind: ClassVar[str] = "service"
@@ -290,6 +292,7 @@ class Service(Resource):
     restart_on: tuple[str, ...] = ()
     reload_on: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
+    listens: tuple[str, ...] = ()
     healthy: tuple[Health, ...] = ()
     watch: tuple[Watch, ...] = ()
     timeout_s: int = 20

@@ -146,7 +146,8 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
     They do not stop the deploy.
     """
     unguarded = firewall.warnings(host, facts, neighbours(facts))
-    return [*base.warnings(host, facts), *unguarded, *relay.warnings(host, site)]
+    of_relay, of_front = relay.warnings(host, site), front.warnings(host, facts)
+    return [*base.warnings(host, facts), *unguarded, *of_relay, *of_front]
 
 
 def absence_refusals(host: Host, facts: Facts) -> list[str]:

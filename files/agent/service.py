@@ -1,13 +1,19 @@
 """service, through the program that keeps the host's services alive."""
 
-from agent.restart import Restartable
+import time
+
+from agent.listening import in_the_way, missing
+from agent.restart import FELT_S, Restartable
 from agent.tools import Failed, must
 
 
 class Service(Restartable):
+    restarted = False  # because a reload could not open a socket
+
     def wanted(self):
         yes = {True: "yes", False: "no"}
-        return {"enabled": yes[self.spec["enabled"]], "running": yes[self.spec["running"]], "owed": "nothing"}
+        state = {"enabled": yes[self.spec["enabled"]], "running": yes[self.spec["running"]]}
+        return dict(state, owed="nothing", unheard="")
 
     def present(self):
         unit, units = self._unit_of_all()
@@ -15,7 +21,14 @@ class Service(Restartable):
         if at_boot == "either":
             at_boot = self.wanted()["enabled"]
         running = "yes" if self.host.units.is_running(unit, units) else "no"
-        return {"enabled": at_boot, "running": running, "owed": self.host.owed(self) or "nothing"}
+        owed = self.host.owed(self)
+        # A reload that is owed may open them.
+        unheard = "" if owed or running == "no" else self._unheard()
+        return {"enabled": at_boot, "running": running, "owed": owed or "nothing", "unheard": unheard}
+
+    def _unheard(self):
+        """Return the places of `listens` that the unit has no socket for, in words."""
+        return ", ".join(missing(self.spec["listens"], self.spec["unit"]))
 
     def _unit_of_all(self):
         """Return (the unit, all units of the plan), as their states are read in one call."""
@@ -34,15 +47,43 @@ class Service(Restartable):
             if "running" in keys:
                 self.host.units.stop(unit, self._patience_s())
             self.host.journal.paid(self.id)
-        elif owed or "running" in keys:
-            self.converge("start" if "running" in keys else owed)
+        elif owed or "running" in keys or "unheard" in keys:
+            self.converge("start" if "running" in keys else owed or "reload")
 
     def act(self, verb):
         if self.spec["before"]:
             must(self.spec["before"])
+        self._do(verb)
+        if not self._await_sockets():
+            self._restart_for_sockets()
+
+    def _do(self, verb):
         why = self.host.units.act(verb, self.spec["unit"], self._patience_s())
         if why is not None:
             raise Failed("%s did not %s" % (self.spec["unit"], verb), why + "\n" + self.log())
+
+    def _await_sockets(self):
+        """Wait some seconds for the unit's sockets. Return whether all are there.
+
+        nginx tries for 2.5 s to open one, and then goes on as before the reload.
+        """
+        deadline = time.monotonic() + FELT_S
+        while self._unheard():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def _restart_for_sockets(self):
+        """Restart the unit, which gives up its sockets of before. Raises Failed."""
+        unit, what = self.spec["unit"], "%s does not listen on %s" % (self.spec["unit"], self._unheard())
+        holders = in_the_way(self.spec["listens"], unit)
+        if holders:
+            raise Failed(what, "in the way: %s; stop that program, or give it another port" % holders)
+        self.restarted = True
+        self._do("restart")
+        if not self._await_sockets():
+            raise Failed(what, "a restart did not help\n" + self.log())
 
     def problem(self):
         return self.host.units.problem(*self._unit_of_all()) or Restartable.problem(self)
@@ -51,4 +92,6 @@ class Service(Restartable):
         return self.host.units.log(self.spec["unit"])
 
     def undo(self, verb):
+        # The sockets of before are not to be had by a reload, either.
+        verb = "restart" if self.restarted else verb
         self.host.units.act_again(verb, self.spec["unit"], self._patience_s())

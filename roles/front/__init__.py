@@ -69,6 +69,11 @@ def ask_absent() -> Ask:
     return asked(ask(), *(front.ASK_ABSENT for front in FRONTS.values()))
 
 
+def warnings(host: Host, facts: Facts) -> list[str]:
+    """Return what is wrong with the chosen front now and goes with a deploy."""
+    return chosen(host).warnings(host, facts)
+
+
 def absence_refusals(host: Host, facts: Facts) -> list[str]:
     """Return the reasons against the removal of every front."""
     return [sentence for front in FRONTS.values() for sentence in front.absence_refusals(host, facts)]

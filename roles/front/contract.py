@@ -49,6 +49,9 @@ class Front(Protocol):
     def refusals(self, host: Host, facts: Facts) -> list[str]:
         """Return the reasons against the front, as sentences that say what to do."""
 
+    def warnings(self, host: Host, facts: Facts) -> list[str]:
+        """Return what is wrong with the front now and goes with a deploy, as sentences."""
+
     def absence_refusals(self, host: Host, facts: Facts) -> list[str]:
         """Return the reasons against `replaced` and `absent`, as sentences that say what to do."""
 

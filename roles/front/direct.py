@@ -54,6 +54,11 @@ def refusals(host: Host, facts: Facts) -> list[str]:
     return []
 
 
+def warnings(host: Host, facts: Facts) -> list[str]:
+    """Return nothing, as there is no front."""
+    return []
+
+
 def absence_refusals(host: Host, facts: Facts) -> list[str]:
     """Return nothing, as there is no front to remove."""
     return []

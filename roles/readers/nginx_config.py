@@ -7,8 +7,8 @@ skipped.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import lru_cache
 from posixpath import dirname, join
@@ -21,11 +21,22 @@ _TOKEN = re.compile(
 )
 
 # The parts of Lua code that matter for counting braces. None counts in a comment or in a string,
-# short or [==[ long ]==].
+# short or [==[ long ]==]. One without an end takes all of the text: to try again at each beginning
+# would take a time that grows with the square of the length.
 _LUA = re.compile(
-    r"""(--)?\[(?P<level>=*)\[.*?\](?P=level)\]|--[^\n]*|"(\\.|[^"\\])*"|'(\\.|[^'\\])*'|(?P<brace>[{}])""",
+    r"""(--)?\[(?P<level>=*)\[.*?(\](?P=level)\]|\Z)|--[^\n]*|"""
+    r""""(\\.|[^"\\])*("|\\?\Z)|'(\\.|[^'\\])*('|\\?\Z)|(?P<brace>[{}])""",
     re.S,
 )
+
+# Bounds of what a host may have us read. nginx itself has none of them.
+_MAX_SIZE = 8_000_000  # characters
+_MAX_DEPTH = 100  # blocks and includes within each other
+_MAX_INCLUDES = 20  # within each other
+_MAX_WORK = 300_000  # directives with their includes in place; ten comparisons with a pattern are one
+_MAX_RANGE = 1_000  # ports of one `listen`
+_PORT = re.compile(r"[0-9]{1,5}")
+_PORTS = re.compile(r"(?:(?P<address>.+):)?(?P<first>[0-9]{1,5})-(?P<last>[0-9]{1,5})")
 
 
 class NginxConfigError(ValueError):
@@ -34,33 +45,44 @@ class NginxConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Directive:
-    """`name args;` or `name args { block }`, and the file that it is in."""
+    """`name args;` or `name args { block }`, and where it begins."""
 
     name: str
     args: tuple[str, ...]
     file: str
     block: tuple[Directive, ...] = ()
+    line: int = field(default=0, compare=False)
+
+    @property
+    def where(self) -> str:
+        """Return file:line."""
+        return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True)
 class Listen:
-    """One `listen`: address "*", "[::]", an address as written, or "unix:…" (then port 0)."""
+    """One `listen`: address "*", "[::]", an address as written, or "unix:…" (then port 0).
+
+    `where`: its file:line.
+    """
 
     address: str
     port: int
     options: tuple[str, ...] = ()
+    where: str = field(default="", compare=False)
 
     @property
-    def is_ipv6(self) -> bool:
-        """Whether the address is one of IPv6."""
-        return self.address.startswith("[")
+    def is_udp(self) -> bool:
+        """Whether it is no TCP port: HTTP/3, or a stream of datagrams."""
+        return "quic" in self.options or "udp" in self.options
 
 
 @dataclass(frozen=True)
 class Server:
     """One `server` block of http, or with `stream` of stream.
 
-    `returns`: the arguments of its own `return`, which comes before all locations.
+    `returns`: the arguments of its own `return`, which comes before all locations. `tls`: it has
+    `ssl on`, the old way to say so. `where`: the file:line of its `server_name`, else of itself.
     """
 
     file: str
@@ -68,6 +90,8 @@ class Server:
     listens: tuple[Listen, ...]
     stream: bool = False
     returns: tuple[str, ...] = ()
+    where: str = field(default="", compare=False)
+    tls: bool = False
 
 
 @lru_cache(maxsize=1)
@@ -95,30 +119,72 @@ def included_patterns(dump: str) -> tuple[str, ...]:
     )
 
 
+def http_directives(dump: str) -> dict[str, str]:
+    """Return the file:line of each directive that the http block itself has, by name.
+
+    Raises NginxConfigError.
+    """
+    http = [inner for top in parse_dump(dump) if top.name == "http" for inner in top.block]
+    return {inner.name: inner.where for inner in reversed(http)}
+
+
 def parse_dump(dump: str) -> tuple[Directive, ...]:
     """Return the directives of the main file, with those of an included file after its include.
 
     Raises NginxConfigError.
     """
-    files = _sections(dump)
+    found = _read(dump)
+    if isinstance(found, str):
+        raise NginxConfigError(found)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _read(dump: str) -> tuple[Directive, ...] | str:
+    """Return the directives, or why they cannot be read. A run asks many times."""
+    try:
+        if len(dump) > _MAX_SIZE:
+            raise NginxConfigError(f"it has {len(dump)} characters, more than {_MAX_SIZE}")
+        return _expanded(_sections(dump))
+    except NginxConfigError as error:
+        return str(error)
+
+
+def _expanded(files: dict[str, str]) -> tuple[Directive, ...]:
     if not files:
         return ()
     main = next(iter(files))
     parsed = {name: _parse(text, name) for name, text in files.items()}
+    work = 0
 
-    def expand(directives: tuple[Directive, ...], depth: int) -> Iterator[Directive]:
-        if depth > 20:
+    def included(pattern: str) -> list[str]:
+        nonlocal work
+        if not set("*?[") & set(pattern):
+            return [pattern] if pattern in parsed else []
+        work += 1 + len(parsed) // 10
+        return sorted(name for name in parsed if fnmatch(name, pattern))
+
+    def expand(directives: tuple[Directive, ...], includes: int, depth: int) -> Iterator[Directive]:
+        nonlocal work
+        if includes > _MAX_INCLUDES:
             raise NginxConfigError("includes go round in a circle")
         for directive in directives:
+            work += 1
+            if work > _MAX_WORK or depth > _MAX_DEPTH:
+                raise NginxConfigError(f"{directive.where}: blocks and includes multiply beyond reading")
             yield Directive(
-                directive.name, directive.args, directive.file, tuple(expand(directive.block, depth))
+                directive.name,
+                directive.args,
+                directive.file,
+                tuple(expand(directive.block, includes, depth + 1)),
+                directive.line,
             )
             if directive.name == "include" and directive.args:
                 pattern = join(dirname(main), directive.args[0])
-                for name in sorted(name for name in parsed if fnmatch(name, pattern)):
-                    yield from expand(parsed[name], depth + 1)
+                for name in included(pattern):
+                    yield from expand(parsed[name], includes + 1, depth + 1)
 
-    return tuple(expand(parsed[main], 0))
+    return tuple(expand(parsed[main], 0, 0))
 
 
 def _sections(dump: str) -> dict[str, str]:
@@ -128,38 +194,46 @@ def _sections(dump: str) -> dict[str, str]:
 
 def _parse(text: str, file: str) -> tuple[Directive, ...]:
     """Return the directives of one file."""
-    stack: list[tuple[tuple[str, ...], list[Directive]]] = [((), [])]
+    stack: list[tuple[tuple[str, ...], list[Directive], int]] = [((), [], 0)]
     words: list[str] = []
-    position = 0
+    position, line, began = 0, 1, 1
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
             raise _unread(
                 file, text, position, f"nothing known begins with {text[position : position + 20]!r}"
             )
-        position, kind = match.end(), match.lastgroup
+        kind, began = match.lastgroup, began if words else line
+        line, position = line + match[0].count("\n"), match.end()
         if kind is None:
             continue
         if kind != "mark":
             words.append(match[kind])
         elif match["mark"] == ";":
             if words:
-                stack[-1][1].append(Directive(words[0], tuple(words[1:]), file))
+                stack[-1][1].append(Directive(words[0], tuple(words[1:]), file, line=began))
             words = []
         elif match["mark"] == "{":
             if words and words[0].endswith("_by_lua_block"):
-                position, words = _end_of_lua(text, position, file), []
+                end, words = _end_of_lua(text, position, file), []
+                line, position = line + text.count("\n", position, end), end
             else:
-                stack.append((tuple(words), []))
+                _check_depth(stack, f"{file}:{began}")
+                stack.append((tuple(words), [], began))
                 words = []
         else:
-            head, block = stack.pop()
+            head, block, began = stack.pop()
             if not stack or not head or words:
                 raise _unread(file, text, position, "a } that closes nothing")
-            stack[-1][1].append(Directive(head[0], head[1:], file, tuple(block)))
+            stack[-1][1].append(Directive(head[0], head[1:], file, tuple(block), began))
     if len(stack) != 1 or words:
         raise _unread(file, text, len(text), "the end, in the middle of a directive")
     return tuple(stack[0][1])
+
+
+def _check_depth(stack: Sized, where: str) -> None:
+    if len(stack) > _MAX_DEPTH:
+        raise NginxConfigError(f"{where}: more than {_MAX_DEPTH} blocks within each other")
 
 
 def _end_of_lua(text: str, position: int, file: str) -> int:
@@ -177,18 +251,28 @@ def _unread(file: str, text: str, position: int, what: str) -> NginxConfigError:
 
 def _server(directive: Directive, stream: bool) -> Server:
     names = tuple(name for inner in directive.block if inner.name == "server_name" for name in inner.args)
-    listens = tuple(_listen(inner.args) for inner in directive.block if inner.name == "listen" and inner.args)
+    lines = [inner for inner in directive.block if inner.name == "listen" and inner.args]
+    listens = tuple(listen for inner in lines for listen in _listens(inner))
+    where = next((inner.where for inner in directive.block if inner.name == "server_name"), directive.where)
     returns = next((inner.args for inner in directive.block if inner.name == "return"), ())
-    return Server(directive.file, names, listens or (Listen("*", 80),), stream, returns)
+    anywhere = Listen("*", 80, where=directive.where)
+    tls = any((inner.name, inner.args) == ("ssl", ("on",)) for inner in directive.block)
+    return Server(directive.file, names, listens or (anywhere,), stream, returns, where, tls)
 
 
-def _listen(args: tuple[str, ...]) -> Listen:
-    where, options = args[0], args[1:]
-    if where.startswith("unix:"):
-        return Listen(where, 0, options)
-    if where.isdigit():
-        return Listen("*", int(where), options)
-    address, _, port = where.rpartition(":") if not where.endswith("]") else (where, "", "")
-    if not port.isdigit():
-        address, port = where, "80"
-    return Listen(address or "*", int(port), options)
+def _listens(directive: Directive) -> Iterator[Listen]:
+    at, options = directive.args[0], directive.args[1:]
+    if at.startswith("unix:"):
+        yield Listen(at, 0, options, directive.where)
+        return
+    if ports := _PORTS.fullmatch(at):
+        numbers = range(int(ports["first"]), int(ports["last"]) + 1)
+        if len(numbers) > _MAX_RANGE:
+            raise NginxConfigError(f"{directive.where}: a listen on more than {_MAX_RANGE} ports")
+        for number in numbers:
+            yield Listen(ports["address"] or "*", number, options, directive.where)
+        return
+    address, _, port = at.rpartition(":") if not at.endswith("]") else (at, "", "")
+    if not _PORT.fullmatch(port):
+        address, port = at, "80"
+    yield Listen(address or "*", int(port), options, directive.where)

@@ -90,6 +90,8 @@ def test_what_the_roles_ask_is_asked_once() -> None:
         "net.core.somaxconn": "test",
         "net.ipv4.tcp_congestion_control": "test",
         "nft_ruleset": "nft",
+        "nginx_listens": "grep",
+        "nginx_org_conffiles": "dpkg-query",
         "sshd": "sshd",
         "xfrm": "ip",
     }

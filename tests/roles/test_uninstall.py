@@ -143,7 +143,7 @@ class Uninstall:
 def unasked(resource: Resource) -> Resource:
     if isinstance(resource, Command) and resource.title == "served certificate":
         return replace(resource, argv=("true",), unless=("true",))
-    asked = {field.name: () for field in fields(resource) if field.name in ("healthy", "watch")}
+    asked = {field.name: () for field in fields(resource) if field.name in ("healthy", "watch", "listens")}
     return replace(resource, **asked)
 
 

@@ -19,6 +19,7 @@ from roles.front.nginx.neighbours import other_sites as other_sites
 from roles.front.nginx.neighbours import shares as shares
 from roles.front.nginx.refusals import absence_refusals as absence_refusals
 from roles.front.nginx.refusals import refusals as refusals
+from roles.front.nginx.refusals import warnings as warnings
 from roles.front.nginx.removal import ASK_ABSENT as ASK_ABSENT
 from roles.front.nginx.removal import absent as absent
 from roles.front.nginx.removal import replaced as replaced

@@ -11,7 +11,7 @@ from engine.resource import Absent, Command, Directory, File, Http, Package, Res
 from inventory.model import Host
 from roles import paths
 from roles.contract import Challenge, ReloadTest
-from roles.front.nginx import neighbours
+from roles.front.nginx import clashes, neighbours, overrides, places
 
 UNIT = "nginx.service"
 HTTP_READY = f"service:{UNIT}/http"
@@ -56,9 +56,11 @@ def http_resources(host: Host, facts: Facts) -> list[Resource]:
     content = render(
         "nginx-http.conf.j2",
         host=host,
-        listens=neighbours.listens(facts, host.ports.http, neighbours.HTTP_NAME, tls=False),
+        listens=places.listens(host, facts, host.ports.http, neighbours.HTTP_NAME, tls=False),
         names=(host.domain, *addresses),
         instead=instead,
+        zones=overrides.zones(facts),
+        instead_of_http=overrides.lines(facts),
         webroot=paths.WEBROOT,
     )
     server = File(path=http, content=content, needs=("package:nginx",))
@@ -81,6 +83,7 @@ def http_resources(host: Host, facts: Facts) -> list[Resource]:
             phase="http",
             reload_on=tuple(file.id for file in files),
             before=("nginx", "-t"),
+            listens=places.sockets(host, facts, host.ports.http, neighbours.HTTP_NAME),
             healthy=(ready,),
             watch=neighbours.watches(facts),
             needs=("package:nginx", f"file:{paths.WEBROOT}{_READY}", *(command.id for command in fixed)),
@@ -95,7 +98,7 @@ def taken_out(facts: Facts) -> bool:
     """
     return (
         f"{neighbours.folder(facts)}/{neighbours.HTTPS_NAME}" in facts.files
-        and neighbours.is_broken_by_us(facts)
+        and clashes.is_by_us(facts)
     )
 
 
@@ -109,14 +112,8 @@ def _fixed(facts: Facts) -> list[Command]:
 
 
 def reached_at(facts: Facts, port: int) -> str:
-    """Return where this host reaches its own nginx.
-
-    That is loopback, or the address that the servers of this port are bound to.
-    """
-    listens = [listen for server in neighbours.others(facts) for listen in server.listens]
-    beside = [listen for listen in listens if listen.port == port]
-    bound = [listen.address for listen in beside if listen.address not in ("*", "[::]")]
-    return f"{bound[0] if bound and len(bound) == len(beside) else '127.0.0.1'}:{port}"
+    """Return where this host reaches its own nginx: on loopback, whatever others listen on."""
+    return f"{places.LOOPBACK}:{port}"
 
 
 def _main(facts: Facts) -> list[Resource]:

@@ -7,7 +7,7 @@ from engine.render import render
 from engine.resource import Command, File, Http, Resource, Service
 from inventory.model import Host
 from roles.contract import Issued
-from roles.front.nginx import http, neighbours
+from roles.front.nginx import http, neighbours, overrides, places
 
 
 def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -> list[Resource]:
@@ -27,9 +27,10 @@ def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -
         content=render(
             "nginx-https.conf.j2",
             host=host,
-            listens=neighbours.listens(facts, host.ports.https, neighbours.HTTPS_NAME, tls=True),
+            listens=places.listens(host, facts, host.ports.https, neighbours.HTTPS_NAME, tls=True),
             fullchain=certificate.fullchain,
             key=certificate.key,
+            instead_of_http=overrides.lines(facts),
         ),
         needs=(*after, *(command.id for command in fixed)),
     )
@@ -38,6 +39,7 @@ def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -
         unit=http.UNIT,
         reload_on=(conf.id, *certificate.ready, *(command.id for command in fixed)),
         before=("nginx", "-t"),
+        listens=places.sockets(host, facts, host.ports.https, neighbours.HTTPS_NAME),
         healthy=(Http(url=probe, connect=http.reached_at(facts, host.ports.https), insecure=True),),
         watch=neighbours.watches(facts),
         needs=(relay,),

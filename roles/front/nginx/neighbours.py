@@ -22,16 +22,21 @@ PROGRAM, _UNIT = "nginx", "nginx.service"  # in `Use.program`, and on the host
 MAIN = "/etc/nginx/nginx.conf"
 STOCK_LINK = "/etc/nginx/sites-enabled/default"
 STOCK_SITE = "/etc/nginx/sites-available/default"
+ORG_SITE = "/etc/nginx/conf.d/default.conf"  # of nginx.org's package
 FOLDERS = ("/etc/nginx/sites-enabled", "/etc/nginx/conf.d")
 _PACKAGES = "/var/lib/dpkg/info/nginx*.list"
 # Words of a `return` that mean the same in another server.
 _SAME_ANYWHERE = re.compile(r"([\w:/.-]|\$(host|http_host|request_uri|scheme)\b)+")
 
+_CONFFILES = ("dpkg-query", "--show", "--showformat", "${Conffiles}\\n")
+
 ASK = Ask(
-    files=(MAIN, STOCK_LINK, _PACKAGES, *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS)),
+    files=(MAIN, STOCK_LINK, ORG_SITE, _PACKAGES, *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS)),
     commands={
         "nginx": ("nginx", "-T"),
-        "nginx_conffiles": ("dpkg-query", "--show", "--showformat", "${Conffiles}\\n", "nginx-common"),
+        "nginx_listens": ("grep", "-RHnE", "^[^#]*\\blisten[[:space:]]", *FOLDERS, MAIN),
+        "nginx_conffiles": (*_CONFFILES, "nginx-common"),
+        "nginx_org_conffiles": (*_CONFFILES, "nginx"),
     },
 )
 
@@ -112,31 +117,26 @@ def breakage(facts: Facts) -> str:
     return " ".join(found) or f"nginx -T ended with status {output.status}"
 
 
-def is_broken_by_us(facts: Facts) -> bool:
-    """Whether the error is in one of our files, or in a file that only ours name.
-
-    The latter may be a certificate that was removed.
-    """
-    names = (HTTP_NAME, HTTPS_NAME)
-    ours = {path: fact.content or "" for path, fact in facts.files.items() if path.endswith(names)}
-    named = re.findall(r'"(/[^"]+)"', breakage(facts))
-    return any(path in breakage(facts) or any(name in text for name in named) for path, text in ours.items())
-
-
 def is_as_packaged(facts: Facts, path: str, conffile: str = "") -> bool:
     """Whether the file at `path` is the package's file `conffile` (default: `path`)."""
-    fact, packaged = facts.files.get(path), facts.commands.get("nginx_conffiles")
+    return _is_conffile(facts, path, conffile or path, "nginx_conffiles")
+
+
+def _is_conffile(facts: Facts, path: str, conffile: str, listed: str) -> bool:
+    fact, packaged = facts.files.get(path), facts.commands.get(listed)
     if fact is None or fact.content is None or packaged is None:
         return False
     digest = hashlib.md5(fact.content.encode(), usedforsecurity=False).hexdigest()
-    return bool(re.search(rf"^\s*{re.escape(conffile or path)} {digest}\b", packaged.stdout, re.M))
+    return bool(re.search(rf"^\s*{re.escape(conffile)} {digest}\b", packaged.stdout, re.M))
 
 
 def others(facts: Facts) -> tuple[Server, ...]:
     """Return the servers of http and stream that are neither ours nor the placeholder."""
     ours = {f"{name}/{file}" for name in FOLDERS for file in (HTTP_NAME, HTTPS_NAME)}
-    placeholder = STOCK_LINK if is_placeholder(facts) else ""
-    return tuple(server for server in servers(dump(facts)) if server.file not in ours | {placeholder})
+    placeholders = {STOCK_LINK} if is_placeholder(facts) else set()
+    # nginx.org's stays where it is: our name and addresses come before its default.
+    placeholders |= {ORG_SITE} if _is_conffile(facts, ORG_SITE, ORG_SITE, "nginx_org_conffiles") else set()
+    return tuple(server for server in servers(dump(facts)) if server.file not in ours | placeholders)
 
 
 def is_placeholder(facts: Facts) -> bool:
@@ -171,7 +171,12 @@ def watches(facts: Facts) -> tuple[Watch, ...]:
 def _bound(facts: Facts) -> list[tuple[Server, Listen]]:
     """Return every server of http, ours and the placeholder as well, with each of its places."""
     http = [server for server in servers(dump(facts)) if not server.stream]
-    return [(server, listen) for server in http for listen in server.listens if listen.port]
+    return [
+        (server, listen)
+        for server in http
+        for listen in server.listens
+        if listen.port and not listen.is_udp
+    ]
 
 
 def _defaults(facts: Facts) -> dict[tuple[str, int], Server]:
@@ -195,17 +200,21 @@ def by_address(host: Host, facts: Facts) -> tuple[tuple[str, ...], str]:
     address gets the answer that is all of that site, or is sent to its name. It is not passed on to
     the site: from loopback the site might show what it hides from strangers. A site with neither is
     reached by address only, and keeps that. It has to hand on the relay's check then, and the proof
-    says so.
+    says so. Requests by address that were all ours stay so beside a site that came later, unless it
+    claims to be the default.
     """
     ours = facts.files.get(f"{folder(facts)}/{HTTP_NAME}")
-    if ours is not None and breakage(facts):  # as in `listens`
-        names, said = (
-            re.search(pattern, ours.content or "", re.M)
-            for pattern in (r"^\s*server_name \S+(.*);$", r"!= .*\s+return (.*);$")
-        )
-        return tuple(names[1].split()) if names else (), said[1] if said else ""
+    names, said = (
+        re.search(pattern, (ours and ours.content) or "", re.M)
+        for pattern in (r"^\s*server_name \S+(.*);$", r"!= .*\s+return (.*);$")
+    )
+    before = (tuple(names[1].split()) if names else (), said[1] if said else "")
+    if ours is not None and breakage(facts):  # as in `places.listens`
+        return before
     theirs, defaults = others(facts), _defaults(facts).items()
     replaced = [server for (_, port), server in defaults if port == host.ports.http and server in theirs]
+    if before[0] and not before[1] and not _claimed(theirs, host.ports.http):
+        replaced = []
     instead = [_answer_by_address(server, host.ports.http) for server in replaced]
     addresses = [str(host.ipv4 or ""), f"[{host.ipv6}]" if host.ipv6 else ""]
     taken = {host.domain, "", *(name for server in theirs for name in server.names)}
@@ -237,35 +246,12 @@ def open_ports(facts: Facts) -> set[tuple[str, int]]:
     loopback = ("127.", "localhost", "[::1]")
     listens = [listen for server in others(facts) for listen in server.listens if listen.port]
     beyond = [listen for listen in listens if not listen.address.startswith(loopback)]
-    return {("udp" if "udp" in listen.options else "tcp", listen.port) for listen in beyond}
+    return {("udp" if listen.is_udp else "tcp", listen.port) for listen in beyond}
 
 
-def listens(facts: Facts, port: int, name: str, *, tls: bool) -> list[str]:
-    """Return the `listen` values of our server in file `name`.
-
-    Beside other servers it listens exactly where they do, else everywhere and as the default. A
-    default that is ours already, or was the placeholder's, is ours until another server claims it.
-    """
-    ours = facts.files.get(f"{folder(facts)}/{name}")
-    if ours is not None and breakage(facts):  # the other servers are unknown: keep the places
-        return re.findall(r"^\s*listen (.*);$", ours.content or "", re.M)
-    was_default = ours is not None and "default_server" in (ours.content or "")
-    held = was_default or (is_placeholder(facts) and port == 80)
-    found = []
-    http = [server for server in others(facts) if not server.stream]
-    there = [listen for server in http for listen in server.listens if listen.port == port]
-    for wildcard, ipv6 in (("", False), ("[::]:", True)):
-        beside = [listen for listen in there if listen.is_ipv6 == ipv6]
-        covered = not ipv6 and any("ipv6only=off" in listen.options for listen in there)
-        if covered or (ipv6 and not beside and not facts.has_ipv6):
-            continue
-        default = not beside or (held and not any(_claims_default(listen) for listen in beside))
-        tail = (" ssl" if tls else "") + (" default_server" if default else "")
-        # Only one server of an address may set socket options.
-        tail += " so_keepalive=60s:15s:4" if default and tls else ""
-        places = {"" if listen.address == "*" else f"{listen.address}:" for listen in beside}
-        found += [f"{place}{port}{tail}" for place in sorted(places) or [wildcard]]
-    return found
+def _claimed(theirs: tuple[Server, ...], port: int) -> bool:
+    listens = [listen for server in theirs for listen in server.listens if listen.port == port]
+    return any(_claims_default(listen) for listen in listens)
 
 
 def _claims_default(listen: Listen) -> bool:

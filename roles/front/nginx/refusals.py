@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.facts import Facts
 from inventory.model import Host
-from roles.front.nginx import neighbours
+from roles.front.nginx import clashes, conflicts, neighbours
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:
@@ -22,7 +22,7 @@ def refusals(host: Host, facts: Facts) -> list[str]:
             f"its http block the line include {neighbours.FOLDERS[1]}/*.conf; or set hosts.{host.name}.front "
             "to none, with ports that nginx does not have."
         ]
-    return _stream(host, facts)
+    return [*_stream(host, facts), *conflicts.conflicts(host, facts)]
 
 
 def absence_refusals(host: Host, facts: Facts) -> list[str]:
@@ -33,12 +33,22 @@ def absence_refusals(host: Host, facts: Facts) -> list[str]:
             f"which other sites nginx serves: {problem}. Write that place more simply, or set "
             f"hosts.{host.name}.front to none, with ports that nginx does not have."
         ]
-    if neighbours.breakage(facts) and not neighbours.is_broken_by_us(facts):
+    if neighbours.breakage(facts) and not clashes.is_by_us(facts):
         return [
             f"nginx's configuration on {host.name} is already invalid, so nothing was changed: "
-            f"{neighbours.breakage(facts)}. Fix it until `nginx -t` passes, then deploy again."
+            f"{clashes.words(facts)}. Fix it until `nginx -t` passes, then deploy again."
         ]
     return []
+
+
+def warnings(host: Host, facts: Facts) -> list[str]:
+    """Return a sentence when our files break the configuration, which a deploy fixes."""
+    if not neighbours.breakage(facts) or not clashes.is_by_us(facts):
+        return []
+    return [
+        f"nginx's configuration on {host.name} is broken with derpfleet's servers in it, so nginx takes no "
+        f"change and would not start again: {clashes.words(facts)}. A deploy writes our servers anew."
+    ]
 
 
 def _stream(host: Host, facts: Facts) -> list[str]:

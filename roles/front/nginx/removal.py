@@ -7,7 +7,7 @@ from engine.resource import Absent, Conffile, Exec, Health, Resource, Service, S
 from engine.scripts import script
 from roles import paths
 from roles.contract import after
-from roles.front.nginx import http, neighbours
+from roles.front.nginx import http, neighbours, places
 from roles.wiring import Wiring
 
 GONE = f"service:{http.UNIT}/gone"
@@ -51,6 +51,7 @@ def _servers_gone(facts: Facts, healthy_beside_others: tuple[Health, ...]) -> li
             phase="gone",
             reload_on=tuple(file.id for file in files),
             before=("nginx", "-t"),
+            listens=places.sockets_of_others(facts),
             healthy=healthy_beside_others,
             watch=neighbours.watches(facts),
         ),

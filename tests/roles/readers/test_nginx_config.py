@@ -42,6 +42,10 @@ def http(text: str) -> str:
         ("listen [::]:443 ssl ipv6only=off;", [Listen("[::]", 443, ("ssl", "ipv6only=off"))]),
         ("listen [2001:db8::1];", [Listen("[2001:db8::1]", 80)]),
         ("listen localhost:8000;", [Listen("localhost", 8000)]),
+        ("listen 81-83 ssl;", [Listen("*", port, ("ssl",)) for port in (81, 82, 83)]),
+        ("listen [::1]:81-82;", [Listen("[::1]", 81), Listen("[::1]", 82)]),
+        (f"listen {'9' * 5000};", [Listen("9" * 5000, 80)]),
+        ("listen ²;", [Listen("²", 80)]),
         ("listen unix:/run/x.sock;", [Listen("unix:/run/x.sock", 0)]),
     ],
 )
@@ -144,6 +148,42 @@ def test_what_is_no_configuration_is_refused(text: str) -> None:
 def test_a_circle_of_includes_is_refused() -> None:
     with pytest.raises(NginxConfigError, match="circle"):
         parse_dump(dump(main="include nginx.conf;"))
+
+
+def doubled(times: int) -> dict[str, str]:
+    """Return files that each include the next one twice."""
+    chain = {f"a{number}": f"include a{number + 1}; include a{number + 1};" for number in range(times)}
+    return {"main": "include a0;", **chain, f"a{times}": "x;" * 10}
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"main": "x_by_lua_block { " + "[[" * 200_000}, "a Lua block without an end"),
+        ({"main": "x_by_lua_block { " + "[=" * 200_000}, "a Lua block without an end"),
+        ({"main": "x_by_lua_block { " + "[==[" * 100_000 + "}"}, "a Lua block without an end"),
+        ({"main": "x_by_lua_block { " + "--[[" * 100_000 + "}"}, "a Lua block without an end"),
+        ({"main": "x_by_lua_block { " + '"\\' * 100_000 + "\n}"}, "a Lua block without an end"),
+        ({"main": "x_by_lua_block { " + "'\\" * 100_001}, "a Lua block without an end"),
+        ({"main": "a {" * 5000 + "}" * 5000}, "main:1: more than 100 blocks within each other"),
+        ({"main": "include a;", "a": "b {" * 90 + "include c;" + "}" * 90, "c": "d {" * 50 + "}" * 50}, "mu"),
+        (doubled(19), "multiply beyond reading"),
+        ({"main": "include *x;" * 9000, **{f"f{number}": "y;" for number in range(1000)}}, "multiply"),
+        ({"main": "http { server { listen 1-60000; } }"}, "a listen on more than 1000 ports"),
+        ({"main": "x;" * 4_000_001}, "more than 8000000"),
+    ],
+)
+def test_what_would_take_too_long_to_read_is_refused(files: dict[str, str], why: str) -> None:
+    """No test measures time: before the bounds, these took from minutes to hours."""
+    parts = [f"# configuration file /etc/nginx/{name}:\n{content}\n\n" for name, content in files.items()]
+    with pytest.raises(NginxConfigError, match=why):
+        servers("".join(parts))
+
+
+def test_a_large_configuration_is_read() -> None:
+    sites = {f"conf.d_{number}.conf": "server { listen 80; include common; }" for number in range(1500)}
+    text = dump(main="http { include conf.d/*.conf; }", common="gzip on; " * 20, **sites)
+    assert len(servers(text)) == 1500
 
 
 def test_nothing_has_no_servers() -> None:
