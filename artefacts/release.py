@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -29,6 +30,7 @@ from inventory.errors import DerpfleetError
 
 _FORMAT = "1"  # raise it to make another archive from the same inputs
 _OLDEST_GLIBC_MINOR = 17  # manylinux2014
+_NEWEST_GLIBC_MINOR = 200  # a tag for each minor version: a host must not ask for millions
 _NEVER_RUN = (".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h")
 
 
@@ -101,7 +103,14 @@ def wheel_platforms(facts: Facts) -> tuple[str, ...]:
             why=f"it has {libc or 'no glibc'}, and releases are made for glibc",
             next="use flavour: docker with certificate.certbot: distribution",
         )
-    minor = int(version.split(".")[1])
+    found = re.fullmatch(r"2\.([1-9][0-9]{0,2})(\..*)?", version)
+    if found is None or int(found[1]) > _NEWEST_GLIBC_MINOR:
+        raise ReleaseError(
+            "no wheels for this host's C library",
+            why=f"its glibc calls itself {version!r}, which is none of 2.1 to 2.{_NEWEST_GLIBC_MINOR}",
+            next="look at the output of `ldd --version` on the host",
+        )
+    minor = int(found[1])
     tags = [f"manylinux_2_{number}_{facts.arch}" for number in range(minor, _OLDEST_GLIBC_MINOR - 1, -1)]
     return (*tags, f"manylinux2014_{facts.arch}")
 

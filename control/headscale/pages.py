@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from control.contract import HostSession
 from control.headscale.facts import read_facts
@@ -31,7 +30,10 @@ def read_map(facts: Facts) -> Served:
         return _NOT_SHOWN
     if said.status != 0:
         return Unknown(f"headscale does not report its map: {_last_line(said)}")
-    found = _decoded(said)
+    try:
+        found = json.loads(said.stdout)
+    except (ValueError, RecursionError):
+        found = None
     if not isinstance(found, Mapping):
         return Unknown(f"headscale does not report its map, but {said.stdout[:80].strip()}")
     return Map(found)
@@ -47,15 +49,20 @@ def nodes_at_home(session: HostSession, site: Site, regions: Iterable[int]) -> l
         return None
     asked = Ask(commands={"homes": _page(session.facts, "homes", page, *map(str, regions))})
     said = session.ask(asked).commands["homes"]
-    return list(_decoded(said)) if said.status == 0 else None
+    return _names(said.stdout) if said.status == 0 else None
 
 
 def _page(facts: Facts, *arguments: str) -> tuple[str, ...]:
     return (facts.python_executable, "-I", "-c", script("headscale_page"), *arguments)
 
 
-def _decoded(said: Output) -> Any:
-    return json.loads(said.stdout)
+def _names(printed: str) -> list[str] | None:
+    """Return the printed list of names; None when it is none."""
+    try:
+        found = json.loads(printed)
+    except (ValueError, RecursionError):
+        return None
+    return list(map(str, found)) if isinstance(found, list) else None
 
 
 def _last_line(said: Output) -> str:

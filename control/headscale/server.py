@@ -14,6 +14,7 @@ from control.headscale import transaction
 from control.headscale.pages import ask_map, nodes_at_home, read_map
 from control.headscale.registration import Registration, regions_of
 from control.served import Served, Unknown
+from engine.crash import made_of_facts
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
 from inventory.rules import HEADSCALE
@@ -29,7 +30,7 @@ class HeadscaleServer:
     def served(self) -> Served:
         """Return the map that headscale serves, or why it is not known. Never raises."""
         try:
-            with self.reach.session(headscale_facts.ask(self.site)) as session:
+            with made_of_facts(HEADSCALE), self.reach.session(headscale_facts.ask(self.site)) as session:
                 return read_map(session.ask(ask_map(self.site, session.facts)))
         except DerpfleetError as error:
             return Unknown(f"headscale cannot be asked: {error}{f' ({error.why})' if error.why else ''}")

@@ -8,9 +8,9 @@ known here, leaves the answer open.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Verdict = Literal["open", "closed", "return", "unknown"]
@@ -26,6 +26,10 @@ _SAYS_NOTHING = (
     "--set-xmark",
 )
 _NOT_FROM_OUTSIDE = ("lo", "tailscale", "wg", "tun", "docker", "br-", "veth", "virbr")
+# Longer rules, and longer walks through them, leave the answer open: a host may print anything.
+_SAVED_MAX = 1 << 20
+_STEPS_MAX = 50_000
+_WORD = re.compile(r'"((?:\\.|[^"\\]+)*+)"|(\S+)')
 _TAILNET = re.compile(r"100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.")  # 100.64.0.0/10
 
 
@@ -44,14 +48,17 @@ def closes(saved: str, proto: str, port: int) -> bool:
     """
     try:
         policies, chains = _filter_table(saved)
-        verdict = _walk(chains, "INPUT", proto, port, 0)
+        verdict = _Walk(chains, proto, port).through("INPUT")
     except (ValueError, KeyError):  # no such chain, or a way of printing that is not known here
         return False
     return (_ENDS.get(policies["INPUT"]) if verdict == "return" else verdict) == "closed"
 
 
+@lru_cache(maxsize=2)
 def _filter_table(saved: str) -> tuple[dict[str, str], dict[str, list[_Rule]]]:
-    """Return policy and rules of each chain of the table filter."""
+    """Return policy and rules of each chain of the table filter. Raises ValueError, KeyError."""
+    if len(saved) > _SAVED_MAX:
+        raise ValueError("too long")
     policies: dict[str, str] = {}
     chains: dict[str, list[_Rule]] = {}
     table = ""
@@ -62,9 +69,14 @@ def _filter_table(saved: str) -> tuple[dict[str, str], dict[str, list[_Rule]]]:
             name, policy, *_ = line[1:].split()
             policies[name], chains[name] = policy, []
         elif table == "filter" and line.startswith("-A "):
-            _, name, *words = shlex.split(line)
+            _, name, *words = _words(line)
             chains[name].append(_rule(words))
     return policies, chains
+
+
+def _words(line: str) -> list[str]:
+    """Return the words of a rule, without the quotes that iptables-save puts around some."""
+    return [re.sub(r"\\(.)", r"\1", quoted) or bare for quoted, bare in _WORD.findall(line)]
 
 
 def _rule(words: list[str]) -> _Rule:
@@ -88,23 +100,33 @@ def _options(words: list[str]) -> Iterator[tuple[str, str, bool]]:
         negated, option, values = (True, "", []) if word == "!" else (negated and not option, word, [])
 
 
-def _walk(chains: Mapping[str, list[_Rule]], name: str, proto: str, port: int, depth: int) -> Verdict:
-    if depth > 10:
-        return "unknown"
-    for rule in chains[name]:
-        hits = [_hits(match, proto, port) for match in rule.matches]
-        if False in hits or rule.target in _GO_ON:
-            continue
-        verdict: Verdict = _ENDS.get(rule.target, "unknown")
-        if rule.target in chains:
-            verdict = _walk(chains, rule.target, proto, port, depth + 1)
-            if verdict == "return":
-                continue
-        if None not in hits:
-            return verdict
-        if verdict != "closed":
+class _Walk:
+    """The way of one packet through the chains."""
+
+    def __init__(self, chains: Mapping[str, list[_Rule]], proto: str, port: int) -> None:
+        self.chains, self.proto, self.port, self.steps = chains, proto, port, 0
+
+    def through(self, name: str, depth: int = 0) -> Verdict:
+        """Return what a chain does with the packet."""
+        if depth > 10:
             return "unknown"
-    return "return"
+        for rule in self.chains[name]:
+            self.steps += 1
+            if self.steps > _STEPS_MAX:
+                return "unknown"
+            hits = [_hits(match, self.proto, self.port) for match in rule.matches]
+            if False in hits or rule.target in _GO_ON:
+                continue
+            verdict: Verdict = _ENDS.get(rule.target, "unknown")
+            if rule.target in self.chains:
+                verdict = self.through(rule.target, depth + 1)
+                if verdict == "return":
+                    continue
+            if None not in hits:
+                return verdict
+            if verdict != "closed":
+                return "unknown"
+        return "return"
 
 
 def _hits(match: tuple[str, str, bool], proto: str, port: int) -> bool | None:

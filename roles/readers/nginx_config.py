@@ -14,25 +14,33 @@ from functools import lru_cache
 from posixpath import dirname, join
 
 _SECTION = re.compile(r"^# configuration file (\S+):$", re.M)
+# `*+` and `++` keep no way back: a host's string of megabytes would else take gigabytes.
 _TOKEN = re.compile(
-    r"""\s+|\#[^\n]*|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>(?:\\.|[^'\\])*)'"""
-    r"""|(?P<mark>[{};])|(?P<word>(?:\\.|\$\{[^{}]*\}|[^\s{};\\])+)""",
+    r"""\s+|\#[^\n]*|"(?P<double>(?:\\.|[^"\\]+)*+)"|'(?P<single>(?:\\.|[^'\\]+)*+)'"""
+    r"""|(?P<mark>[{};])|(?P<word>(?:\\.|\$\{[^{}]*\}|[^\s{};\\])++)""",
     re.S,
 )
 
 # The parts of Lua code that matter for counting braces. None counts in a comment or in a string,
 # short or [==[ long ]==].
 _LUA = re.compile(
-    r"""(--)?\[(?P<level>=*)\[.*?\](?P=level)\]|--[^\n]*|"(\\.|[^"\\])*"|'(\\.|[^'\\])*'|(?P<brace>[{}])""",
+    r"""(--)?\[(?P<level>=*)\[(.*?\](?P=level)\]|(?P<open>))|--[^\n]*"""
+    r"""|"(?:\\.|[^"\\]+)*+("|(?P<double>\Z))|'(?:\\.|[^'\\]+)*+('|(?P<single>\Z))|(?P<brace>[{}])""",
     re.S,
 )
+
+
+# More than any host has. Whoever prints more wants the controller to run out of time or memory.
+_PIECES_MAX = 600_000
+_DIRECTIVES_MAX = 100_000
+_DEPTH_MAX = 50
 
 
 class NginxConfigError(ValueError):
     """The text is no nginx configuration, or we cannot read it: file, line, and the text there."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Directive:
     """`name args;` or `name args { block }`, and the file that it is in."""
 
@@ -100,22 +108,47 @@ def parse_dump(dump: str) -> tuple[Directive, ...]:
 
     Raises NginxConfigError.
     """
+    found = _parsed(dump)
+    if isinstance(found, NginxConfigError):
+        raise found
+    return found
+
+
+@lru_cache(maxsize=1)
+def _parsed(dump: str) -> tuple[Directive, ...] | NginxConfigError:
+    """Return the directives, or why there are none. The roles ask for both a dozen times."""
+    try:
+        return _read_dump(dump)
+    except NginxConfigError as error:
+        return error
+
+
+def _read_dump(dump: str) -> tuple[Directive, ...]:
     files = _sections(dump)
     if not files:
         return ()
     main = next(iter(files))
-    parsed = {name: _parse(text, name) for name, text in files.items()}
+    left = [_PIECES_MAX]
+    parsed = {name: _parse(text, name, left) for name, text in files.items()}
+    expanded = 0
 
     def expand(directives: tuple[Directive, ...], depth: int) -> Iterator[Directive]:
+        nonlocal expanded
         if depth > 20:
             raise NginxConfigError("includes go round in a circle")
         for directive in directives:
+            expanded += 1
+            if expanded > _DIRECTIVES_MAX:
+                raise NginxConfigError(f"it has more than {_DIRECTIVES_MAX} directives, with its includes")
             yield Directive(
                 directive.name, directive.args, directive.file, tuple(expand(directive.block, depth))
             )
             if directive.name == "include" and directive.args:
                 pattern = join(dirname(main), directive.args[0])
-                for name in sorted(name for name in parsed if fnmatch(name, pattern)):
+                is_glob = not {*pattern}.isdisjoint("*?[")
+                names = sorted(name for name in parsed if fnmatch(name, pattern)) if is_glob else [pattern]
+                expanded += len(parsed) // 100 if is_glob else 0  # a comparison costs less than a directive
+                for name in filter(parsed.__contains__, names):
                     yield from expand(parsed[name], depth + 1)
 
     return tuple(expand(parsed[main], 0))
@@ -126,17 +159,16 @@ def _sections(dump: str) -> dict[str, str]:
     return dict(zip(parts[1::2], (text.removeprefix("\n") for text in parts[2::2]), strict=True))
 
 
-def _parse(text: str, file: str) -> tuple[Directive, ...]:
-    """Return the directives of one file."""
+def _parse(text: str, file: str, left: list[int]) -> tuple[Directive, ...]:
+    """Return the directives of one file. `left`: how many pieces of text may still be read."""
     stack: list[tuple[tuple[str, ...], list[Directive]]] = [((), [])]
     words: list[str] = []
     position = 0
     while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise _unread(
-                file, text, position, f"nothing known begins with {text[position : position + 20]!r}"
-            )
+        left[0] -= 1
+        if left[0] < 0 or len(stack) > _DEPTH_MAX:
+            raise _unread(file, text, position, "more text, or more nested blocks, than is read here")
+        match = _piece(text, position, file)
         position, kind = match.end(), match.lastgroup
         if kind is None:
             continue
@@ -162,9 +194,18 @@ def _parse(text: str, file: str) -> tuple[Directive, ...]:
     return tuple(stack[0][1])
 
 
+def _piece(text: str, position: int, file: str) -> re.Match[str]:
+    match = _TOKEN.match(text, position)
+    if match is None:
+        raise _unread(file, text, position, f"nothing known begins with {text[position : position + 20]!r}")
+    return match
+
+
 def _end_of_lua(text: str, position: int, file: str) -> int:
     depth = 1
     for match in _LUA.finditer(text, position):
+        if "" in (match["open"], match["double"], match["single"]):
+            break  # a string without an end: to look on would cost as much again for each
         depth += {"{": 1, "}": -1}.get(match["brace"], 0)
         if depth == 0:
             return match.end()

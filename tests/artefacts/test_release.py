@@ -52,6 +52,13 @@ def test_no_glibc_no_wheels() -> None:
     assert "flavour: docker" in caught.value.next
 
 
+@pytest.mark.parametrize("version", ["2.9999999", "2", "2.0", "3.1", "", "2.x", "2.201"])
+def test_a_version_of_glibc_that_cannot_be_is_refused(version: str) -> None:
+    """Each minor version is a tag of its own: ten million of them are a gigabyte."""
+    with pytest.raises(ReleaseError, match="no wheels for this host's C library"):
+        wheel_platforms(replace(DEBIAN_12, libc=("glibc", version)))
+
+
 @pytest.mark.parametrize(
     ("python", "wanted"),
     [

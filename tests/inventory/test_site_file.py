@@ -494,3 +494,9 @@ def test_no_text_at_all_does_anything_but_name_problems(data):
 
 def test_deep_nesting_is_refused():
     assert problems("[" * 5000) == ["values are nested too deeply"]
+
+
+def test_merges_of_merges_are_counted():
+    """Sixteen levels of `<<` are 600 bytes, and 40 million pairs."""
+    levels = "\n".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}, *a{n - 1}]}}" for n in range(1, 17))
+    assert problems(f"a0: &a0 {{x: 1}}\n{levels}\n") == ["line 3: << brings in more than 100000 values"]
