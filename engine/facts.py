@@ -48,7 +48,8 @@ def asked(*parts: Ask) -> Ask:
 class FileFact:
     """A file that was asked for.
 
-    `content` is None when it is a directory, not text, or larger than 256 KiB.
+    `content` is None when it is a directory, not text, or larger than 256 KiB. `link`: where the
+    path leads in the end, when it is a symlink; else "".
     """
 
     content: str | None
@@ -56,6 +57,7 @@ class FileFact:
     mode: Annotated[str, Field(pattern="^[0-7]{4}$")]
     owner: _Word
     group: _Word
+    link: Annotated[str, Field(max_length=4096)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)

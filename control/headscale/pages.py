@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from control.contract import HostSession
 from control.headscale.facts import read_facts
+from control.headscale.reader import Region
 from control.served import Map, Served, Unknown
 from engine.facts import Ask, Facts, Output
 from engine.scripts import script
@@ -37,6 +39,28 @@ def read_map(facts: Facts) -> Served:
     if not isinstance(found, Mapping):
         return Unknown(f"headscale does not report its map, but {said.stdout[:80].strip()}")
     return Map(found)
+
+
+def served_regions(facts: Facts) -> dict[int, Region]:
+    """Return the regions that headscale serves, in the spelling of its files; {} if not known."""
+    served = read_map(facts)
+    document = _spelled(served.document) if isinstance(served, Map) else {}
+    regions = document.get("regions")
+    found = {}
+    for id, region in regions.items() if isinstance(regions, dict) else ():
+        nodes = region.get("nodes") if isinstance(region, dict) else None
+        listed = nodes if isinstance(nodes, list) else ()
+        named = [node for node in listed if isinstance(node, dict) and node.get("hostname")]
+        if id.isdecimal() and len(id) < 10 and named:
+            found[int(id)] = {**region, "nodes": named}
+    return found
+
+
+def _spelled(value: Any) -> Any:
+    """Return a map with its names in lower case and without underscores."""
+    if isinstance(value, Mapping):
+        return {str(name).replace("_", "").lower(): _spelled(member) for name, member in value.items()}
+    return list(map(_spelled, value)) if isinstance(value, list) else value
 
 
 def nodes_at_home(session: HostSession, site: Site, regions: Iterable[int]) -> list[str] | None:

@@ -114,6 +114,8 @@ def file_facts(root, patterns):
         for path in sorted(filter(os.path.exists, glob.glob(root + pattern))):  # no dangling links
             with suppress(FileNotFoundError):  # gone since it was listed
                 found[path[len(root) :]] = file_fact(path)
+                if os.path.islink(path):
+                    found[path[len(root) :]]["link"] = os.path.realpath(path)[len(root) :]
     return found
 
 
