@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from inventory.choices import (
     ControlName,
@@ -54,6 +55,12 @@ def _authority(text: str) -> str:
 
 def _leads_somewhere(url: str) -> str:
     _authority(urlsplit(url).netloc)
+    if "@" in urlsplit(url).netloc:
+        raise PydanticCustomError(
+            "login_in_url",
+            "a URL has no user and password here: they would be on the command line, in files that all "
+            "may read and in diffs. Let the server know its callers by address, or use a secret",
+        )
     return url
 
 
@@ -206,6 +213,9 @@ class Relay(Model):
     )
     verify_client_url: Url | None = Field(
         None, description="[-verify-client-url]; default: the site's headscale, if it has one"
+    )
+    verify_insecure: bool = Field(
+        False, description="true: clients are asked about over http, so whoever is between admits anyone"
     )
     verify_fail_open: bool = Field(False, description="[-verify-client-url-fail-open]")
     open: bool = Field(

@@ -102,7 +102,8 @@ class _Reading:
         hosts = raw["hosts"] if isinstance(raw.get("hosts"), dict) else {}
         for path, message in rules.reserved(hosts):
             self._add(path, message)
-        for path, message in rules.duplicates(hosts):
+        own = [*rules.duplicates(hosts), *rules.asked_in_the_clear(raw.get("headscale"), hosts)]
+        for path, message in own:
             if not self._in_error(path):
                 self._add(path, message)
         for name, host in hosts.items():

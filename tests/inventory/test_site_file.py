@@ -500,3 +500,44 @@ def test_merges_of_merges_are_counted():
     """Sixteen levels of `<<` are 600 bytes, and 40 million pairs."""
     levels = "\n".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}, *a{n - 1}]}}" for n in range(1, 17))
     assert problems(f"a0: &a0 {{x: 1}}\n{levels}\n") == ["line 3: << brings in more than 100000 values"]
+
+
+CLEAR = "so whoever is between"
+
+
+@pytest.mark.parametrize(
+    ("lines", "refused"),
+    [
+        ("relay: {verify_client_url: 'http://hs.example.org/verify'}", True),
+        ("relay: {verify_client_url: 'http://10.0.0.1/verify'}", True),
+        ("relay: {verify_client_url: 'http://127.evil.example.org/verify'}", True),
+        ("relay: {verify_client_url: 'http://127.0.0.1:8080/verify'}", False),
+        ("relay: {verify_client_url: 'http://[::1]:8080/verify'}", False),
+        ("relay: {verify_client_url: 'http://hs.example.org/verify', verify_insecure: true}", False),
+        ("relay: {verify_client_url: 'https://hs.example.org/verify'}", False),
+    ],
+)
+def test_who_may_use_the_relay_is_not_asked_in_the_clear(lines, refused):
+    found = compile_site(host(lines), FILE)
+    assert isinstance(found, Site) is not refused
+    assert not refused or CLEAR in str(found[0])
+
+
+def test_headscale_is_not_asked_in_the_clear_unless_it_is_said_twice():
+    headscale = "headscale: {url: 'http://hs.example.org'}\n"
+    assert CLEAR in problems(GOOD + headscale)[0]
+    assert compiled(host("relay: {verify_insecure: true}") + headscale).headscale
+    assert compiled(host("relay: {open: true}") + headscale).headscale
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "relay: {verify_client_url: 'https://u:s3cret@hs.example.org/verify'}",
+        "docker: {mirror: 'https://u:s3cret@hs.example.org/'}",
+        "certificate: {server: 'https://u@hs.example.org/'}",
+    ],
+)
+def test_a_url_holds_no_login(lines):
+    (found,) = [text for text in problems(host(lines).replace("    certificate: {agree_terms: true}\n", "")) if "URL has no user" in text]
+    assert "s3cret" not in found
