@@ -227,11 +227,18 @@ def _content(program: Artefact, sources: Mapping[str, bytes], wheels: list[Path]
 def unpacked(wheel: Path) -> dict[str, bytes]:
     """Return the files of a wheel that are needed to run it.
 
-    These are no sources of compiled modules, type stubs, tests, scripts or headers.
+    These are no sources of compiled modules, type stubs, tests, scripts or headers. Raises
+    ReleaseError for a name that leads elsewhere.
     """
     found = {}
     with zipfile.ZipFile(wheel) as content:
         for name in content.namelist():
+            if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+                raise ReleaseError(
+                    f"{wheel.name} would write outside of its folder",
+                    why=f"it has a file called {name!r}",
+                    next="do not use this wheel: report it to its index, and change the lock",
+                )
             top, *rest = name.split("/")
             if top.endswith(".data"):  # <name>.data/{purelib,platlib,scripts,headers,data}/…
                 if rest[0] not in ("purelib", "platlib"):

@@ -286,3 +286,12 @@ def test_the_real_releases_run_on_a_bare_python(program: Artefact, words: str, t
         [sys.executable, "-I", "-S", str(tmp_path), words], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip().split()[-1][0].isdigit()
+
+
+@pytest.mark.parametrize("name", ["/etc/cron.d/x", "../x", "a/../../x", "a.data/purelib/../../x", "..\\\\x"])
+def test_a_wheel_that_would_write_elsewhere_is_refused(name: str, tmp_path: Path) -> None:
+    wheel = tmp_path / "x.whl"
+    with zipfile.ZipFile(wheel, "w") as content:
+        content.writestr(name, b"x")
+    with pytest.raises(ReleaseError, match="would write outside"):
+        unpacked(wheel)
