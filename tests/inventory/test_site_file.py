@@ -541,3 +541,20 @@ def test_headscale_is_not_asked_in_the_clear_unless_it_is_said_twice():
 def test_a_url_holds_no_login(lines):
     (found,) = [text for text in problems(host(lines).replace("    certificate: {agree_terms: true}\n", "")) if "URL has no user" in text]
     assert "s3cret" not in found
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(0o600, False), (0o644, False), (0o664, True), (0o646, True)])
+def test_a_command_runs_only_from_a_file_that_nobody_else_may_write(mode, refused, tmp_path):
+    file = tmp_path / "site.yml"
+    file.write_text(host("ssh: {password: 'cmd:pass hk1'}"))
+    file.chmod(mode)
+    if not refused:
+        assert inventory.load(file).hosts["hk1"].ssh.password == "cmd:pass hk1"
+        return
+    with pytest.raises(inventory.SiteError) as error:
+        inventory.load(file)
+    (problem,) = error.value.problems
+    assert problem.path == "hosts.hk1.ssh.password"
+    assert problem.message.startswith("runs a command, but the site file may be written by others: ")
+    file.write_text(host("ssh: {password: 'env:HK1'}"))
+    assert inventory.load(file).hosts["hk1"].ssh.password == "env:HK1"
