@@ -79,7 +79,10 @@ def patch(text: str, wanted: dict[Any, Any]) -> str:
         return text
     edits = _Edits(text)
     if isinstance(node, yaml.MappingNode):
-        edits.mapping(node, wanted)
+        try:
+            edits.mapping(node, wanted)
+        except ValueError:  # a key without a colon behind it, as `? key`
+            raise CannotPatch("the file has a key without a colon") from None
     elif node is None or plain(node) is None:
         edits.insert(len(text), "\n".join(block(wanted)))
     else:

@@ -239,3 +239,10 @@ def test_a_file_of_more_values_than_anybody_writes_is_refused(text):
     """Nine levels of aliases are 300 bytes, and a billion values."""
     with pytest.raises(NotYaml, match="more than 10000 values"):
         plain(tree(text))
+
+
+def test_a_key_without_a_colon_is_a_reason_and_no_crash():
+    for text in ("? b", "? b\n"):
+        for value in (1, {"c": 1}, [1]):
+            with pytest.raises(CannotPatch):
+                patch(text, {"b": value})
