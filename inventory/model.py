@@ -110,10 +110,14 @@ Sha256 = Annotated[str, _text(r"^[0-9a-f]{64}$", "64 lower-case hex digits")]
 ImageRef = Annotated[
     str,
     _text(
-        r"^\S+@sha256:[0-9a-f]{64}$", "an image with its digest, name@sha256:…: a tag can change under you"
+        r"^[^-\s\x00-\x1f\x7f]\S*@sha256:[0-9a-f]{64}$",
+        "an image with its digest, name@sha256:…: a tag can change under you"
     ),
 ]
 Address = Annotated[str, _text(r"^[^\s@/]+$", "a name or an address, without user, port or path")]
+
+
+User = Annotated[str, _text(r"^[^-\s\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*$", "the name of a user")]
 
 
 class Model(BaseModel):
@@ -129,7 +133,7 @@ class Ssh(Model):
         None, description="name or address to connect to; default: the host's ipv4, then its domain"
     )
     port: Port | None = None
-    user: str | None = None
+    user: User | None = None
     key: LocalPath | None = Field(None, description="path of a private key")
     key_passphrase: SecretRef | None = None
     password: SecretRef | None = None
@@ -292,7 +296,10 @@ class Headscale(Model):
     derp_map: HostPath = Field(
         "/etc/headscale/derp.yaml", description="the file under derp.paths that our regions are merged into"
     )
-    unit: str = _text(r"^\S+\.service$", "a systemd unit, as headscale.service", default="headscale.service")
+    unit: str = _text(
+        r"^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*\.service$",
+        "a systemd unit, as headscale.service", default="headscale.service",
+    )
     metrics: Url = Field(
         "http://127.0.0.1:9090",
         description="where /debug/derp answers on that host; default: as in its config.yaml",

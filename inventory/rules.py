@@ -65,6 +65,21 @@ def _ports_differ(host: Host) -> Iterator[Finding]:
         seen.setdefault(port, name)
 
 
+def _https_is_not_sshs(host: Host) -> Iterator[Finding]:
+    for name in ("https", "http"):
+        if getattr(host.ports, name) == (host.ssh.port or 22):
+            words = f"{getattr(host.ports, name)} is the port of ssh on this host: give it another"
+            yield Finding(f"ports.{name}", words, ("ssh.port",))
+
+
+def _address_is_one_hosts(host: Host) -> Iterator[Finding]:
+    for name in ("ipv4", "ipv6"):
+        address = getattr(host, name)
+        if address is not None and (address.is_multicast or address.is_unspecified or address.is_link_local):
+            words = f"{address} is no address of one host on the internet: clients are sent there"
+            yield Finding(name, words)
+
+
 def _program_and_runner_fit(host: Host) -> Iterator[Finding]:
     flavour = combination_of_flavour(host)
     long_form = {"program": host.relay.program, "under": host.relay.under}
@@ -194,6 +209,8 @@ def _open_ports_are_ports(host: Host) -> Iterator[Finding]:
 
 _RULES: tuple[Rule, ...] = (
     _ports_differ,
+    _https_is_not_sshs,
+    _address_is_one_hosts,
     _program_and_runner_fit,
     _derper_speaks_tls,
     _letsencrypt_asks_on_80,

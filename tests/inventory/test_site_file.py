@@ -558,3 +558,25 @@ def test_a_command_runs_only_from_a_file_that_nobody_else_may_write(mode, refuse
     assert problem.message.startswith("runs a command, but the site file may be written by others: ")
     file.write_text(host("ssh: {password: 'env:HK1'}"))
     assert inventory.load(file).hosts["hk1"].ssh.password == "env:HK1"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("ipv4: 224.0.0.1", "hosts.hk1.ipv4: 224.0.0.1 is no address of one host"),
+        ("ipv4: 0.0.0.0", "hosts.hk1.ipv4: 0.0.0.0 is no address of one host"),
+        ("ipv4: 169.254.1.1", "hosts.hk1.ipv4: 169.254.1.1 is no address of one host"),
+        ("ipv6: 'ff02::1'", "hosts.hk1.ipv6: ff02::1 is no address of one host"),
+        ("ipv6: 'fe80::1'", "hosts.hk1.ipv6: fe80::1 is no address of one host"),
+        ("ports: {https: 22}", "hosts.hk1.ports.https: 22 is the port of ssh on this host"),
+        ("docker: {image: '--privileged@sha256:" + "a" * 64 + "'}", "is not an image with its digest"),
+        ('ssh: {user: "root\\nx"}', "is not the name of a user"),
+        ("ssh: {user: -oProxyCommand=x}", "is not the name of a user"),
+    ],
+)
+def test_values_that_cannot_be_meant(lines, said):
+    assert any(said in found for found in problems(host(lines))), problems(host(lines))
+
+
+def test_a_unit_is_no_option():
+    assert "is not a systemd unit" in problems(GOOD + "headscale: {url: 'https://hs', unit: --now.service}\n")[0]
