@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -29,6 +30,7 @@ from inventory.errors import DerpfleetError
 
 _FORMAT = "1"  # raise it to make another archive from the same inputs
 _OLDEST_GLIBC_MINOR = 17  # manylinux2014
+_NEWEST_GLIBC_MINOR = 200  # a tag for each minor version: a host must not ask for millions
 _NEVER_RUN = (".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h")
 
 
@@ -101,7 +103,14 @@ def wheel_platforms(facts: Facts) -> tuple[str, ...]:
             why=f"it has {libc or 'no glibc'}, and releases are made for glibc",
             next="use flavour: docker with certificate.certbot: distribution",
         )
-    minor = int(version.split(".")[1])
+    found = re.fullmatch(r"2\.([1-9][0-9]{0,2})(\..*)?", version)
+    if found is None or int(found[1]) > _NEWEST_GLIBC_MINOR:
+        raise ReleaseError(
+            "no wheels for this host's C library",
+            why=f"its glibc calls itself {version!r}, which is none of 2.1 to 2.{_NEWEST_GLIBC_MINOR}",
+            next="look at the output of `ldd --version` on the host",
+        )
+    minor = int(found[1])
     tags = [f"manylinux_2_{number}_{facts.arch}" for number in range(minor, _OLDEST_GLIBC_MINOR - 1, -1)]
     return (*tags, f"manylinux2014_{facts.arch}")
 
@@ -218,11 +227,18 @@ def _content(program: Artefact, sources: Mapping[str, bytes], wheels: list[Path]
 def unpacked(wheel: Path) -> dict[str, bytes]:
     """Return the files of a wheel that are needed to run it.
 
-    These are no sources of compiled modules, type stubs, tests, scripts or headers.
+    These are no sources of compiled modules, type stubs, tests, scripts or headers. Raises
+    ReleaseError for a name that leads elsewhere.
     """
     found = {}
     with zipfile.ZipFile(wheel) as content:
         for name in content.namelist():
+            if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+                raise ReleaseError(
+                    f"{wheel.name} would write outside of its folder",
+                    why=f"it has a file called {name!r}",
+                    next="do not use this wheel: report it to its index, and change the lock",
+                )
             top, *rest = name.split("/")
             if top.endswith(".data"):  # <name>.data/{purelib,platlib,scripts,headers,data}/…
                 if rest[0] not in ("purelib", "platlib"):

@@ -15,6 +15,8 @@ import yaml
 
 from inventory.document import NotYaml, compose, is_merge, scalar
 
+_MAX_VALUES = 10_000  # of a file on a host, which may be anything; aliases of aliases grow without bound
+
 
 class CannotPatch(ValueError):
     """The file is written in a way that cannot be changed in place."""
@@ -23,17 +25,29 @@ class CannotPatch(ValueError):
 def plain(node: yaml.Node | None) -> Any:
     """Return the node's data. Keys keep their type, as headscale's region ids are integers.
 
-    Raises NotYaml, also for a key that is there twice.
+    Raises NotYaml, also for a key that is there twice, and for more than 10,000 values.
     """
     try:
-        return None if node is None else _plain(node)
+        return None if node is None else _plain(node, [_MAX_VALUES])
     except RecursionError:
         raise NotYaml(None, "an alias leads back to itself") from None
 
 
-def _plain(node: yaml.Node) -> Any:
+def tree(text: str) -> yaml.Node | None:
+    """Return the tree of nodes of a file on a host.
+
+    Raises NotYaml, also for more than 10,000 values.
+    """
+    return compose(text, most=_MAX_VALUES)
+
+
+def _plain(node: yaml.Node, left: list[int]) -> Any:
+    """Return the node's data. `left`: how many more values may come."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise NotYaml(node.start_mark.line + 1, f"there are more than {_MAX_VALUES} values, with its aliases")
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(item) for item in node.value]
+        return [_plain(item, left) for item in node.value]
     if isinstance(node, yaml.ScalarNode):
         return scalar(node)
     result: dict[Any, Any] = {}
@@ -45,13 +59,13 @@ def _plain(node: yaml.Node) -> Any:
         name = scalar(key)
         if name in result:
             raise NotYaml(key.start_mark.line + 1, f"the key {key.value} is here twice")
-        result[name] = _plain(value)
+        result[name] = _plain(value, left)
     for key, value in node.value:
         if is_merge(key):
             for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                 if not isinstance(source, yaml.MappingNode):
                     raise NotYaml(source.start_mark.line + 1, "<< takes a mapping, or a list of mappings")
-                result = {**_plain(source), **result}
+                result = {**_plain(source, left), **result}
     return result
 
 
@@ -60,19 +74,22 @@ def patch(text: str, wanted: dict[Any, Any]) -> str:
 
     Raises NotYaml, or CannotPatch when the text would have to be written anew.
     """
-    node = compose(text)
+    node = tree(text)
     if _same(plain(node), wanted):
         return text
     edits = _Edits(text)
     if isinstance(node, yaml.MappingNode):
-        edits.mapping(node, wanted)
+        try:
+            edits.mapping(node, wanted)
+        except ValueError:  # a key without a colon behind it, as `? key`
+            raise CannotPatch("the file has a key without a colon") from None
     elif node is None or plain(node) is None:
         edits.insert(len(text), "\n".join(block(wanted)))
     else:
         raise CannotPatch("the file is no mapping")
     result = edits.applied()
     try:
-        if _same(plain(compose(result)), wanted):
+        if _same(plain(tree(result)), wanted):
             return result
     except NotYaml:
         pass

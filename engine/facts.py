@@ -1,10 +1,29 @@
-"""Facts that the agent reports of its host, and the questions that a role may ask. Data, no I/O."""
+"""Facts that the agent reports of its host, and the questions that a role may ask. Data, no I/O.
+
+A host that was taken over may report anything. So the types, lengths and ranges below are checked
+(`Facts.parse`), and the first value that does not fit ends the check: thousands of complaints about
+one host's facts would cost the controller more than the facts themselves.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+_Text = Annotated[str, Field(max_length=256)]
+_Word = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
+_Part = Annotated[int, Field(strict=True, ge=0, le=9999)]
+_Port = Annotated[int, Field(strict=True, ge=0, le=65535)]
+_Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+
+
+def _few(most: int) -> Any:
+    return Field(max_length=most, fail_fast=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +48,16 @@ def asked(*parts: Ask) -> Ask:
 class FileFact:
     """A file that was asked for.
 
-    `content` is None when it is a directory, not text, or larger than 256 KiB.
+    `content` is None when it is a directory, not text, or larger than 256 KiB. `link`: where the
+    path leads in the end, when it is a symlink; else "".
     """
 
     content: str | None
-    sha256: str
-    mode: str
-    owner: str
-    group: str
+    sha256: _Digest
+    mode: Annotated[str, Field(pattern="^[0-7]{4}$")]
+    owner: _Word
+    group: _Word
+    link: Annotated[str, Field(max_length=4096)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +67,7 @@ class Output:
     `status` is its exit status, 127 when there is no such program.
     """
 
-    status: int
+    status: Annotated[int, Field(strict=True, ge=-255, le=255)]
     stdout: str
     stderr: str
 
@@ -55,12 +76,12 @@ class Output:
 class Listener:
     """A listening socket. `program` is the process's name, `unit` its systemd unit or ""."""
 
-    proto: str  # "tcp" | "udp"
-    address: str  # "0.0.0.0", "::", "127.0.0.1", …
-    port: int
-    pid: int
-    program: str
-    unit: str
+    proto: Annotated[str, Field(pattern="^(tcp|udp)$")]
+    address: _Word  # "0.0.0.0", "::", "127.0.0.1", …
+    port: _Port
+    pid: Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]
+    program: _Text  # any process may give itself any name
+    unit: _Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,25 +91,26 @@ class Facts:
     The agent reports them all.
     """
 
-    hostname: str
-    os_id: str
-    os_version: str
-    os_codename: str
-    os_like: tuple[str, ...]
-    arch: str  # uname -m
-    libc: tuple[str, str]
-    kernel: str
-    init: str
-    python: tuple[int, int, int]
-    python_executable: str
-    now: float  # the host's clock, seconds since the epoch
-    addresses: tuple[str, ...]
-    listening: tuple[Listener, ...]
-    ssh_ports: tuple[int, ...]  # the port of this very connection first, then sshd's other ports
-    tools: Mapping[str, str]  # name -> path, of docker and nginx if they are there
-    congestion_controls: tuple[str, ...]  # net.ipv4.tcp_available_congestion_control
-    files: Mapping[str, FileFact]  # those asked for that exist
-    commands: Mapping[str, Output]
+    hostname: _Text
+    os_id: _Text
+    os_version: _Text
+    os_codename: _Text
+    os_like: Annotated[tuple[_Text, ...], _few(64)]
+    arch: _Name  # uname -m
+    libc: tuple[_Word, _Word]
+    kernel: _Word
+    init: _Text
+    python: tuple[_Part, _Part, _Part]
+    python_executable: _Word
+    now: Annotated[float, Field(strict=True, ge=0, le=1e11)]  # the host's clock, seconds since the epoch
+    addresses: Annotated[tuple[_Word, ...], _few(65_536)]
+    listening: Annotated[tuple[Listener, ...], _few(65_536)]
+    # the port of this very connection first, then sshd's other ports
+    ssh_ports: Annotated[tuple[_Port, ...], _few(1024)]
+    tools: Annotated[dict[_Text, _Word], _few(64)]  # name -> path, of docker and nginx if they are there
+    congestion_controls: Annotated[tuple[_Text, ...], _few(256)]  # net.ipv4.tcp_available_congestion_control
+    files: Annotated[dict[str, FileFact], _few(10_000)]  # those asked for that exist
+    commands: Annotated[dict[str, Output], _few(1000)]
 
     @property
     def has_ipv6(self) -> bool:
@@ -96,30 +118,40 @@ class Facts:
         return any(":" in address and not address.startswith(("fe80:", "::1")) for address in self.addresses)
 
     @classmethod
-    def parse(cls, raw: Mapping[str, Any]) -> Facts:
-        """Return the facts of the agent's hello event.
+    def parse(cls, raw: Any) -> Facts:
+        """Return the facts of the agent's hello event, decoded from JSON.
 
         Unknown keys are ignored, so that an older controller can read a newer agent.
-
-        Raises TypeError and others when something is missing or malformed.
+        Raises ValueError with the first value that is missing or has another form.
         """
-        known = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
-        for name, value in known.items():
-            if isinstance(value, list):
-                known[name] = tuple(value)
-        known["listening"] = tuple(Listener(**item) for item in raw["listening"])
-        return cls(**known | _answers(raw))
+        facts: Facts = _parsed(cls, raw)
+        return facts
 
-    def extended(self, raw: Mapping[str, Any]) -> Facts:
+    def extended(self, raw: Any) -> Facts:
         """Return these facts with the answers of a facts event added. Raises as `parse` does."""
-        more = _answers(raw)
-        files, commands = {**self.files, **more["files"]}, {**self.commands, **more["commands"]}
+        more: _Answers = _parsed(_Answers, raw)
+        files, commands = {**self.files, **more.files}, {**self.commands, **more.commands}
         return replace(self, files=files, commands=commands)
 
 
-def _answers(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the answers to an Ask: the fields `files` and `commands`."""
-    return {
-        "files": {path: FileFact(**item) for path, item in raw["files"].items()},
-        "commands": {name: Output(**item) for name, item in raw["commands"].items()},
-    }
+@dataclass(frozen=True, kw_only=True)
+class _Answers:
+    """The answers to an Ask."""
+
+    files: Annotated[dict[str, FileFact], _few(10_000)]
+    commands: Annotated[dict[str, Output], _few(1000)]
+
+
+def _parsed(kind: type, raw: Any) -> Any:
+    try:
+        return _reader(kind).validate_python(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))[:200]
+        raise ValueError(f"the facts are malformed: {where}: {first['msg']}") from None
+
+
+@cache
+def _reader(kind: type) -> TypeAdapter[Any]:
+    """Return the check of a dataclass. It is made when the first host answers: it takes a while."""
+    return TypeAdapter(kind)

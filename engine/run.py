@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol, TextIO
 
 from engine import cache
+from engine.crash import made_of_facts
 from engine.events import Event
 from engine.facts import Ask, Facts
 from engine.login import Login
@@ -201,13 +202,15 @@ def converge(
         with Session(login, ask=job.ask, run_id=log.run_id, on_event=hear) as session:
             if on_session is not None:
                 on_session(session)
-            plan = compile_plan(job.plan(session), mode=job.mode, only=job.only)
+            with made_of_facts(login.name):
+                plan = compile_plan(job.plan(session), mode=job.mode, only=job.only)
             roles = {resource.id: resource.role for resource in plan.resources}
             outcome = Outcome(login.name, job.mode, {}, session.facts, log.path)
             counted = {"resources": len(plan.resources), "roles": roles}
             hear({"event": "plan", "id": plan.id, "mode": job.mode, **counted})
             outcome.counts = session.apply(plan)
-            more = job.afterwards(session.facts) if outcome.ok else NOTHING
+            with made_of_facts(login.name):
+                more = job.afterwards(session.facts) if outcome.ok else NOTHING
             if more != NOTHING:
                 outcome.facts = session.ask(more)
         return outcome

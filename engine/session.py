@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from engine.crash import WHY_MAX, AgentCrashed
 from engine.events import STATUSES, Event, understood
 from engine.facts import Ask, Facts
 from engine.login import Login, Unreachable
@@ -22,7 +23,8 @@ from engine.transport import LINE_MAX, LOST_STEP, AgentChannel, run_once
 from inventory.errors import DerpfleetError
 
 OnEvent = Callable[[Event], None]
-FACTS_MAX = 32 << 20  # unpacked: a hundred files of 256 KiB, and any output of `nginx -T`
+FACTS_MAX = 4 << 20  # unpacked: `nginx -T` of a thousand sites, and the files beside it
+_GROUPS_MAX = 300_000  # lists and mappings: each takes up to 240 bytes of memory
 _NONSENSE = (
     *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
     zlib.error,
@@ -41,10 +43,6 @@ class Stopped(DerpfleetError):
     """The operator stopped the run before the agent began to change the host."""
 
     exit_code = 130
-
-
-class AgentCrashed(DerpfleetError):
-    """The agent ended with an error, or its messages cannot be understood."""
 
 
 class Session:
@@ -201,7 +199,7 @@ class Session:
         try:
             yield
         except _NONSENSE as error:
-            what, why = "the agent's answer makes no sense", f"{type(error).__name__}: {error}"
+            what, why = "the agent's answer makes no sense", f"{type(error).__name__}: {error}"[:WHY_MAX]
             raise AgentCrashed(what, host=self._login.name, where="files/agent/", why=why) from error
 
     def _confirm(self, event: Event) -> None:
@@ -236,11 +234,12 @@ def _asked(ask: Ask) -> dict[str, Any]:
     return {"files": list(ask.files), "commands": {name: list(argv) for name, argv in ask.commands.items()}}
 
 
-def _unpacked(packed: str) -> dict[str, Any]:
-    """Return the unpacked facts. Raises ValueError, zlib.error."""
+def _unpacked(packed: str) -> Any:
+    """Return the unpacked facts. Raises ValueError, RecursionError, zlib.error."""
     inflate = zlib.decompressobj()
     text = inflate.decompress(base64.b64decode(packed), FACTS_MAX)
     if not inflate.eof:
         raise ValueError(f"the facts are longer than {FACTS_MAX} bytes, or incomplete")
-    facts: dict[str, Any] = json.loads(text)
-    return facts
+    if text.count(b"{") + text.count(b"[") > _GROUPS_MAX:
+        raise ValueError(f"the facts have more than {_GROUPS_MAX} brackets")
+    return json.loads(text)

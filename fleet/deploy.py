@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from control.contract import ControlServer
+from engine.crash import made_of_facts
 from fleet.shared import pins
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
@@ -55,7 +56,8 @@ def _converge(fleet: Fleet, host: Host, only: Sequence[str]) -> int:
     try:
         outcome = fleet.parallel.run_one(lambda: run(fleet, fleet.login(host), job))
         if pins.needed(host):
-            pins.learn(fleet, host, outcome.facts)
+            with made_of_facts(host.name):
+                pins.learn(fleet, host, outcome.facts)
     except Interrupted:
         raise
     except DerpfleetError as error:

@@ -23,6 +23,17 @@ _TAG = "tag:yaml.org,2002:"
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's way to have a class's own resolvers
 
+    def __init__(self, text: str, most: int) -> None:
+        super().__init__(text)
+        self.most = self.left = most
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.left -= 1
+        if self.left < 0:
+            raise NotYaml(self.line + 1, f"there are more than {self.most} values")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
 
 _FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 for _tag, _pattern, _first in (
@@ -58,14 +69,13 @@ class Document:
     faults: list[tuple[Path, int, str]] = field(default_factory=list)
 
 
-def compose(text: str) -> yaml.Node | None:
+def compose(text: str, *, most: int = _MAX_VALUES) -> yaml.Node | None:
     """Return the tree of nodes, each with its place in the text; None for an empty document.
 
-    Raises NotYaml.
+    Raises NotYaml, also when there are more than `most` nodes.
     """
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
+        node = _Loader(text, most).get_single_node()
     except yaml.MarkedYAMLError as error:
         raise _not_yaml(error) from None
     except yaml.reader.ReaderError as error:
@@ -116,6 +126,7 @@ class _Builder:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.open: list[yaml.Node] = []
+        self.taken = 0  # pairs that were merged, however often
 
     def build(self, node: yaml.Node, path: Path, mark: yaml.Mark) -> Any:
         self.document.lines.setdefault(path, mark.line + 1)
@@ -166,10 +177,17 @@ class _Builder:
                 raise NotYaml(source.start_mark.line + 1, "<< takes a mapping, or a list of mappings")
             if source in self.open:
                 raise NotYaml(source.start_mark.line + 1, "this alias leads back to itself")
-            yield from ((key, item) for key, item in source.value if not is_merge(key))
+            for key, item in source.value:
+                self.taken += 1
+                if self.taken > _MAX_VALUES:
+                    raise NotYaml(key.start_mark.line + 1, f"<< brings in more than {_MAX_VALUES} values")
+                if not is_merge(key):
+                    yield key, item
+            self.open.append(source)
             for key, item in source.value:
                 if is_merge(key):
                     yield from self.merged(item)
+            self.open.pop()
 
     @staticmethod
     def key(node: yaml.Node) -> str:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from inventory.choices import (
     ControlName,
@@ -54,6 +55,12 @@ def _authority(text: str) -> str:
 
 def _leads_somewhere(url: str) -> str:
     _authority(urlsplit(url).netloc)
+    if "@" in urlsplit(url).netloc:
+        raise PydanticCustomError(
+            "login_in_url",
+            "a URL has no user and password here: they would be on the command line, in files that all "
+            "may read and in diffs. Let the server know its callers by address, or use a secret",
+        )
     return url
 
 
@@ -106,10 +113,14 @@ Sha256 = Annotated[str, _text(r"^[0-9a-f]{64}$", "64 lower-case hex digits")]
 ImageRef = Annotated[
     str,
     _text(
-        r"^\S+@sha256:[0-9a-f]{64}$", "an image with its digest, name@sha256:…: a tag can change under you"
+        r"^[^-\s\x00-\x1f\x7f]\S*@sha256:[0-9a-f]{64}$",
+        "an image with its digest, name@sha256:…: a tag can change under you"
     ),
 ]
 Address = Annotated[str, _text(r"^[^\s@/]+$", "a name or an address, without user, port or path")]
+
+
+User = Annotated[str, _text(r"^[^-\s\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*$", "the name of a user")]
 
 
 class Model(BaseModel):
@@ -125,7 +136,7 @@ class Ssh(Model):
         None, description="name or address to connect to; default: the host's ipv4, then its domain"
     )
     port: Port | None = None
-    user: str | None = None
+    user: User | None = None
     key: LocalPath | None = Field(None, description="path of a private key")
     key_passphrase: SecretRef | None = None
     password: SecretRef | None = None
@@ -215,6 +226,9 @@ class Relay(Model):
     verify_client_url: Url | None = Field(
         None, description="[-verify-client-url]; default: the site's headscale, if it has one"
     )
+    verify_insecure: bool = Field(
+        False, description="true: clients are asked about over http, so whoever is between admits anyone"
+    )
     verify_fail_open: bool = Field(False, description="[-verify-client-url-fail-open]")
     open: bool = Field(
         False, description="anyone may use the relay: it does not ask the site's headscale"
@@ -298,7 +312,10 @@ class Headscale(Model):
     derp_map: HostPath = Field(
         "/etc/headscale/derp.yaml", description="the file under derp.paths that our regions are merged into"
     )
-    unit: str = _text(r"^\S+\.service$", "a systemd unit, as headscale.service", default="headscale.service")
+    unit: str = _text(
+        r"^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*\.service$",
+        "a systemd unit, as headscale.service", default="headscale.service",
+    )
     metrics: Url = Field(
         "http://127.0.0.1:9090",
         description="where /debug/derp answers on that host; default: as in its config.yaml",

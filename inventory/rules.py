@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from inventory.choices import (
     FLAVOURS,
@@ -28,6 +29,7 @@ HEADSCALE = "headscale"
 """The headscale host's name in output, for --host, and under .runs."""
 PROVER_FILE = "prover.json"
 """The prover's keys, beside the hosts' folders under .runs."""
+_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
 RESERVED = {
     HEADSCALE: "it is the headscale host's own",
     PROVER_FILE: "a file of that name is among the hosts' folders",
@@ -61,6 +63,21 @@ def _ports_differ(host: Host) -> Iterator[Finding]:
             other = seen[port]
             yield Finding(f"ports.{name}", f"{port} is the {other} port already", (f"ports.{other}",))
         seen.setdefault(port, name)
+
+
+def _https_is_not_sshs(host: Host) -> Iterator[Finding]:
+    for name in ("https", "http"):
+        if getattr(host.ports, name) == (host.ssh.port or 22):
+            words = f"{getattr(host.ports, name)} is the port of ssh on this host: give it another"
+            yield Finding(f"ports.{name}", words, ("ssh.port",))
+
+
+def _address_is_one_hosts(host: Host) -> Iterator[Finding]:
+    for name in ("ipv4", "ipv6"):
+        address = getattr(host, name)
+        if address is not None and (address.is_multicast or address.is_unspecified or address.is_link_local):
+            words = f"{address} is no address of one host on the internet: clients are sent there"
+            yield Finding(name, words)
 
 
 def _program_and_runner_fit(host: Host) -> Iterator[Finding]:
@@ -159,6 +176,24 @@ def _one_rule_of_admission(host: Host) -> Iterator[Finding]:
         yield Finding("relay.open", message, ("relay.verify_client_url",))
 
 
+def _verified_in_secret(host: Host) -> Iterator[Finding]:
+    url = host.relay.verify_client_url or ""
+    if is_in_the_clear(url) and not host.relay.verify_insecure:
+        yield Finding(
+            "relay.verify_client_url",
+            "is http, so whoever is between the relay and that server can let anyone use the relay: use "
+            "https, or set relay.verify_insecure to true as well",
+            ("relay.verify_insecure",),
+        )
+
+
+def is_in_the_clear(url: str) -> bool:
+    """Whether a URL is http and leaves the host."""
+    parts = urlsplit(url)
+    name = parts.hostname or ""
+    return parts.scheme == "http" and not (name in ("localhost", "::1") or _LOOPBACK.fullmatch(name))
+
+
 def _place_is_whole(host: Host) -> Iterator[Finding]:
     if (host.region.latitude is None) != (host.region.longitude is None):
         missing = "longitude" if host.region.longitude is None else "latitude"
@@ -177,6 +212,8 @@ def _open_ports_are_ports(host: Host) -> Iterator[Finding]:
 
 _RULES: tuple[Rule, ...] = (
     _ports_differ,
+    _https_is_not_sshs,
+    _address_is_one_hosts,
     _program_and_runner_fit,
     _derper_speaks_tls,
     _letsencrypt_asks_on_80,
@@ -184,6 +221,7 @@ _RULES: tuple[Rule, ...] = (
     _image_has_one_source,
     _address_needs_a_pin,
     _one_rule_of_admission,
+    _verified_in_secret,
     _place_is_whole,
     _open_ports_are_ports,
 )
@@ -205,6 +243,19 @@ def reserved(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
     for name in hosts:
         if name.lower() in RESERVED:
             yield ("hosts", name), f"'{name}' is no name for a relay: {RESERVED[name.lower()]}"
+
+
+def asked_in_the_clear(headscale: Any, hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
+    """Yield the hosts whose clients headscale is asked about over http, which nobody said twice."""
+    url = _at(headscale, ("url",))
+    for name, host in hosts.items() if isinstance(url, str) and url.startswith("http://") else ():
+        own = [_at(host, ("relay", key)) for key in ("open", "verify_client_url", "verify_insecure")]
+        if is_in_the_clear(url) and not any(own):
+            yield (
+                (HEADSCALE, "url"),
+                f"is http, so whoever is between hosts.{name} and headscale can let anyone use the relay: "
+                f"use https, or set hosts.{name}.relay.verify_insecure to true as well",
+            )
 
 
 def duplicates(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:

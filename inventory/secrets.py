@@ -95,13 +95,14 @@ def file_of(ref: str, *, base: Path) -> Path:
 def _printed_by(command: str, folder: Path) -> tuple[str, str]:
     """Return the output of the command, and a reason in case it is empty.
 
-    The command keeps the operator's stdin, because a password manager may ask.
+    The command keeps the operator's stdin and stderr, because a password manager may ask. So its
+    words reach the operator's terminal, and no log.
     """
     try:
         done = subprocess.run(  # noqa: S602 - the operator's own command
             command,
             shell=True,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
             cwd=folder,
             timeout=_COMMAND_S,
@@ -110,5 +111,5 @@ def _printed_by(command: str, folder: Path) -> tuple[str, str]:
     except subprocess.TimeoutExpired:
         return "", f"the command did not end within {_COMMAND_S} s"
     if done.returncode:
-        return "", f"exit status {done.returncode}: {done.stderr.strip()[-200:]}"
+        return "", f"the command ended with exit status {done.returncode}; its words are above"
     return done.stdout.rstrip("\r\n"), "the command printed nothing"

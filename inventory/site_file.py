@@ -45,9 +45,33 @@ def load(path: str | Path) -> Site:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise SiteError(file, [Problem("", line, "is not UTF-8 text")]) from None
     site = compile_site(text, file.absolute())
-    if isinstance(site, Site):
+    problems = _commands_of_others(file, site) if isinstance(site, Site) else site
+    if isinstance(site, Site) and not problems:
         return site
-    raise SiteError(file, site)
+    raise SiteError(file, problems)
+
+
+def _commands_of_others(file: Path, site: Site) -> list[Problem]:
+    """Return the commands of a site file that others may write.
+
+    A `cmd:` secret runs as the operator, with every verb. ssh refuses its configuration likewise.
+    """
+    info = file.stat()
+    if info.st_uid in (0, os.geteuid()) and not info.st_mode & 0o022:
+        return []
+    why = "belongs to another user" if info.st_uid not in (0, os.geteuid()) else "may be written by others"
+    words = f"runs a command, but the site file {why}: chown it to yourself and chmod go-w it first"
+    lines = lines_of(site)
+    written = [written_at(lines, path) for path in _commands(site.model_dump(), ())]
+    return list(dict.fromkeys(Problem(_dotted(path), line, words) for path, line in written))
+
+
+def _commands(value: Any, path: Keys) -> Iterator[Keys]:
+    """Yield the path of each reference `cmd:COMMAND`."""
+    if isinstance(value, str) and value.startswith("cmd:"):
+        yield path
+    for key, member in value.items() if isinstance(value, dict) else ():
+        yield from _commands(member, (*path, key))
 
 
 def lines_of(site: Site) -> Mapping[Keys, int]:
@@ -102,7 +126,8 @@ class _Reading:
         hosts = raw["hosts"] if isinstance(raw.get("hosts"), dict) else {}
         for path, message in rules.reserved(hosts):
             self._add(path, message)
-        for path, message in rules.duplicates(hosts):
+        own = [*rules.duplicates(hosts), *rules.asked_in_the_clear(raw.get("headscale"), hosts)]
+        for path, message in own:
             if not self._in_error(path):
                 self._add(path, message)
         for name, host in hosts.items():

@@ -40,6 +40,8 @@ def explain(error: Mapping[str, Any], part: Schema) -> str:
             sentence = f"{shown} is not between {show(part['minimum'])} and {show(part['maximum'])}"
         case "value_error" if part.get("format") in _FORMATS:
             sentence = f"{shown} is not {_FORMATS[part['format']]}"
+        case "login_in_url":
+            sentence = error["msg"]
         case "string_too_long":
             sentence = f"{shown} is longer than {limits['max_length']} characters"
         case "string_too_short" | "too_short":

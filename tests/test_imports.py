@@ -27,7 +27,7 @@ MAY = {
     # It describes questions and jobs, and shows what happens; it opens no session and runs no job.
     "control": {
         "engine.resource", "engine.facts", "engine.scripts", "engine.plan.Mode", "engine.report.Report",
-        "inventory",
+        "engine.crash", "inventory",
         *(f"engine.run.{name}" for name in ("NOTHING", "Failure", "Outcome", "Step", "Verb")),
     },
     "probe": {"relay", "control.served", "inventory"},

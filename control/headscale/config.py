@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from control.yaml_text import CannotPatch, patch, plain
-from inventory.document import NotYaml, compose
+from control.yaml_text import CannotPatch, patch, plain, tree
+from inventory.document import NotYaml
 
 # The working directory of the unit that headscale ships. Names in derp.paths are relative to it.
 _WORKING_DIRECTORY = "/var/lib/headscale"
@@ -92,7 +92,7 @@ def with_path(text: str, path: str) -> str:
 
 def _plain(text: str) -> dict[str, Any]:
     try:
-        config = plain(compose(text))
+        config = plain(tree(text))
     except NotYaml as error:
         raise BadConfig(f"line {error.line}: {error.message}") from None
     if not isinstance(config, dict):

@@ -8,8 +8,8 @@ from typing import Literal
 
 from control.derpmap import Pins, yaml_region
 from control.headscale.reader import BadMap, Region, Regions, parse_map
-from control.yaml_text import CannotPatch, patch, plain
-from inventory.document import NotYaml, compose
+from control.yaml_text import CannotPatch, patch, plain, tree
+from inventory.document import NotYaml
 from inventory.model import Host
 
 
@@ -21,7 +21,7 @@ def merge(text: str, *, put: Mapping[int, Region], remove: Sequence[int] = ()) -
     kept = {id: region for id, region in parse_map(text).items() if id not in remove}
     regions = kept | dict(sorted(put.items()))
     try:
-        data = plain(compose(text)) or {}
+        data = plain(tree(text)) or {}
         return patch(text, {**data, "regions": regions}) if regions or data.get("regions") else text
     except (CannotPatch, NotYaml) as error:
         raise BadMap([f"{error}: write it in block style, one key to a line"]) from None

@@ -8,6 +8,7 @@ from typing import Any
 
 from control.contract import HostSession
 from control.headscale.facts import read_facts
+from control.headscale.reader import Region
 from control.served import Map, Served, Unknown, Unreadable
 from engine.facts import Ask, Facts, Output
 from engine.scripts import script
@@ -31,7 +32,10 @@ def read_map(facts: Facts) -> Served:
         return _NOT_SHOWN
     if said.status != 0:
         return _unreadable(f"headscale does not report its map: {_last_line(said)}")
-    found = _decoded(said)
+    try:
+        found = json.loads(said.stdout)
+    except (ValueError, RecursionError):
+        found = None
     if not isinstance(found, Mapping):
         return _unreadable(f"headscale does not report its map, but {said.stdout[:80].strip()}")
     return Map(found)
@@ -48,6 +52,28 @@ def _unreadable(why: str) -> Unreadable:
     )
 
 
+def served_regions(facts: Facts) -> dict[int, Region]:
+    """Return the regions that headscale serves, in the spelling of its files; {} if not known."""
+    served = read_map(facts)
+    document = _spelled(served.document) if isinstance(served, Map) else {}
+    regions = document.get("regions")
+    found = {}
+    for id, region in regions.items() if isinstance(regions, dict) else ():
+        nodes = region.get("nodes") if isinstance(region, dict) else None
+        listed = nodes if isinstance(nodes, list) else ()
+        named = [node for node in listed if isinstance(node, dict) and node.get("hostname")]
+        if id.isdecimal() and len(id) < 10 and named:
+            found[int(id)] = {**region, "nodes": named}
+    return found
+
+
+def _spelled(value: Any) -> Any:
+    """Return a map with its names in lower case and without underscores."""
+    if isinstance(value, Mapping):
+        return {str(name).replace("_", "").lower(): _spelled(member) for name, member in value.items()}
+    return list(map(_spelled, value)) if isinstance(value, list) else value
+
+
 def nodes_at_home(session: HostSession, site: Site, regions: Iterable[int]) -> list[str] | None:
     """Return the names of the nodes that are online and whose home is one of these regions.
 
@@ -58,15 +84,20 @@ def nodes_at_home(session: HostSession, site: Site, regions: Iterable[int]) -> l
         return None
     asked = Ask(commands={"homes": _page(session.facts, "homes", page, *map(str, regions))})
     said = session.ask(asked).commands["homes"]
-    return list(_decoded(said)) if said.status == 0 else None
+    return _names(said.stdout) if said.status == 0 else None
 
 
 def _page(facts: Facts, *arguments: str) -> tuple[str, ...]:
     return (facts.python_executable, "-I", "-c", script("headscale_page"), *arguments)
 
 
-def _decoded(said: Output) -> Any:
-    return json.loads(said.stdout)
+def _names(printed: str) -> list[str] | None:
+    """Return the printed list of names; None when it is none."""
+    try:
+        found = json.loads(printed)
+    except (ValueError, RecursionError):
+        return None
+    return list(map(str, found)) if isinstance(found, list) else None
 
 
 def _last_line(said: Output) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from control.yaml_text import plain
-from inventory.document import NotYaml, compose, is_merge
+from control.yaml_text import plain, tree
+from inventory.document import NotYaml, is_merge
 
 Region = dict[str, Any]
 Regions = Mapping[int, Region | None]  # None: the file removes this region of Tailscale
@@ -66,7 +66,7 @@ def parse_map(text: str) -> Regions:
     """Return the regions of a file by id. Raises BadMap with everything that is wrong with it."""
     reader = _Reader()
     try:
-        node = compose(text)
+        node = tree(text)
         if node is not None and not reader.is_nothing(node):
             reader.top(node)
         if not reader.complaints:

@@ -9,7 +9,7 @@ from control.contract import HostSession, Reach, RegistrationFailed
 from control.headscale import facts as headscale_facts
 from control.headscale import transaction
 from control.headscale.pages import ask_map
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, asked
 from engine.plan import Mode
 from engine.resource import Resource
 from engine.run import NOTHING, Failure, Verb
@@ -44,10 +44,12 @@ class Registration:
     def plan(self, session: HostSession) -> list[Resource]:
         """Return the map, the configuration and headscale itself.
 
-        The files that config.yaml names are asked for here, which costs a turn.
+        The files that config.yaml names are asked for here, and the map that is served now, which
+        has regions of derp.urls as well. That costs a turn.
         """
         site = self.site
-        facts = session.ask(headscale_facts.ask(site, session.facts))
+        files = headscale_facts.ask(site, session.facts)
+        facts = session.ask(asked(files, ask_map(site, session.facts)))
         for warning in transaction.warnings(site, facts):
             self.reach.report.line(HEADSCALE, "warning", warning)
         gone = [region for host in self.stopped for region in regions_of(site, host, facts)]

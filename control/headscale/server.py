@@ -15,6 +15,7 @@ from control.headscale.facts import HeadscaleRefused
 from control.headscale.pages import ask_map, nodes_at_home, read_map
 from control.headscale.registration import Registration, regions_of
 from control.served import Served, Unknown, Unreadable
+from engine.crash import made_of_facts
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
 from inventory.rules import HEADSCALE
@@ -30,7 +31,7 @@ class HeadscaleServer:
     def served(self) -> Served:
         """Return the map that headscale serves, or why it is not known. Never raises."""
         try:
-            with self.reach.session(headscale_facts.ask(self.site)) as session:
+            with made_of_facts(HEADSCALE), self.reach.session(headscale_facts.ask(self.site)) as session:
                 return read_map(session.ask(ask_map(self.site, session.facts)))
         except HeadscaleRefused as error:
             return Unreadable(

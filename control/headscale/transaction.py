@@ -16,6 +16,7 @@ from control.derpmap import Pins, missing_pin, yaml_region
 from control.headscale.config import BadConfig, with_path
 from control.headscale.facts import STRICT_SINCE, VERIFY_SINCE, HeadscaleFacts, HeadscaleRefused, read_facts
 from control.headscale.merge import hostnames, is_of, merge, plan_registration, renumbered
+from control.headscale.pages import served_regions
 from control.headscale.reader import BadMap, Region
 from engine.facts import Facts, FileFact
 from engine.resource import File, Http, Resource, Service
@@ -44,7 +45,7 @@ def resources(
     Raises HeadscaleRefused.
     """
     seen = read_facts(site, facts)
-    if reasons := list(_refusals(site, seen, proved, withdrawn, pins)):
+    if reasons := list(_refusals(site, facts, proved, withdrawn, pins)):
         raise HeadscaleRefused(
             "headscale's map was not changed",
             why="\n".join(reasons),
@@ -79,7 +80,7 @@ def refusals(
 
     Raises HeadscaleRefused when the files cannot be read.
     """
-    return list(_refusals(site, read_facts(site, facts), proved, withdrawn, pins))
+    return list(_refusals(site, facts, proved, withdrawn, pins))
 
 
 def to_withdraw(site: Site, facts: Facts) -> list[Host]:
@@ -141,8 +142,9 @@ def warnings(site: Site, facts: Facts) -> list[str]:
 
 
 def _refusals(
-    site: Site, seen: HeadscaleFacts, proved: Sequence[Host], withdrawn: Sequence[Host], pins: Pins | None
+    site: Site, facts: Facts, proved: Sequence[Host], withdrawn: Sequence[Host], pins: Pins | None
 ) -> Iterator[str]:
+    seen = read_facts(site, facts)
     headscale = seen.headscale
     if seen.unit.get("LoadState") == "not-found":
         yield f"There is no unit {headscale.unit} on the headscale host: set headscale.unit in the site file."
@@ -153,8 +155,16 @@ def _refusals(
         yield from _clashes(site, seen, host)
         if problem := missing_pin(host, pins):
             yield problem
+    yield from _clashes_as_served(site, seen, served_regions(facts), proved)
     for host in (*proved, *withdrawn):
         region = seen.regions.get(host.region.id)
+        if region is not None and (strangers := _other_nodes(region, host)):
+            yield (
+                f"Region {host.region.id} in {headscale.derp_map} has nodes of others, too: "
+                f"{', '.join(strangers)}. They would be lost: give {host.name} another id, "
+                "or take these nodes out of the file."
+            )
+            continue
         if region is not None and not is_of(region, host):
             yield (
                 f"Region {host.region.id} in {headscale.derp_map} is {_called(region)}, "
@@ -215,6 +225,38 @@ def _clashes(site: Site, seen: HeadscaleFacts, host: Host) -> Iterator[str]:
             )
 
 
+def _other_nodes(region: Region, host: Host) -> list[str]:
+    """Return the nodes beside the host's own. A single node is the host's, under a former name."""
+    nodes = [(str(node.get("name", "")), str(node["hostname"])) for node in region["nodes"]]
+    return [f"{name} at {where}" for name, where in nodes if where != host.domain] if len(nodes) > 1 else []
+
+
+def _clashes_as_served(
+    site: Site, seen: HeadscaleFacts, served: Mapping[int, Region], proved: Sequence[Host]
+) -> Iterator[str]:
+    """Yield a sentence for each region of others in the served map that is in none of the files.
+
+    It comes from derp.urls, or from a file that was not read.
+    """
+    in_files = [seen.regions, *seen.elsewhere.values()]
+    ours = {other.region.id for other in site.hosts.values()}
+    source = f"derp.urls ({', '.join(seen.config.urls)})" if seen.config.urls else "another file"
+    for host in proved:
+        names = {host.domain, *hostnames(seen.regions.get(host.region.id))}
+        for id, region in served.items():
+            if any(id in regions for regions in in_files[1:]) or _is_embedded(seen, id):
+                continue
+            what = f"region {id} ({_called(region)}), which headscale serves from {source}"
+            if id == host.region.id and not names.issuperset(hostnames(region)):
+                yield f"The id {id} of {host.name} is that of {what}: give {host.name} another id."
+            elif id not in ours and id not in seen.regions and region.get("regioncode") == host.region.code:
+                yield f"The code of {host.name} is that of {what}: give {host.name} another code."
+
+
+def _is_embedded(seen: HeadscaleFacts, id: int) -> bool:
+    return seen.config.embedded is not None and seen.config.embedded.id == id
+
+
 def _others(seen: HeadscaleFacts, id: int) -> Iterator[tuple[str, int, Region]]:
     """Yield every region with its file and id, but not region `id` of the map file."""
     for path, regions in ({seen.headscale.derp_map: seen.regions} | dict(seen.elsewhere)).items():
@@ -232,13 +274,13 @@ def _present(seen: HeadscaleFacts, withdrawn: Sequence[Host]) -> bool:
 
 
 def _file(path: str, text: str, found: FileFact | None, *, like: FileFact) -> File:
-    """Return the file with its present mode and owner.
+    """Return the file with its present mode and owner. A link is written through: it stays.
 
     A new file gets those of config.yaml, which headscale's user can read.
     """
     owned = found or like
     return File(
-        path=path,
+        path=(found.link if found else "") or path,
         content=text.encode(),
         mode=owned.mode,
         owner=owned.owner,

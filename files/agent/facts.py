@@ -114,6 +114,8 @@ def file_facts(root, patterns):
         for path in sorted(filter(os.path.exists, glob.glob(root + pattern))):  # no dangling links
             with suppress(FileNotFoundError):  # gone since it was listed
                 found[path[len(root) :]] = file_fact(path)
+                if os.path.islink(path):
+                    found[path[len(root) :]]["link"] = os.path.realpath(path)[len(root) :]
     return found
 
 
@@ -146,6 +148,8 @@ def asked_facts(root, message):
 def packed(facts):
     """Return the facts compressed.
 
-    An answer that fits the first window of a connection costs no further turn.
+    An answer that fits the first window of a connection costs no further turn. A name of a file
+    that is not UTF-8 gets a ? for each byte that is not.
     """
-    return base64.b64encode(zlib.compress(json.dumps(facts).encode())).decode()
+    text = json.dumps(facts, ensure_ascii=False).encode(errors="replace")
+    return base64.b64encode(zlib.compress(text)).decode()

@@ -54,6 +54,10 @@ from agent.wire import Gone, Refused, Wire
 
 VERSION = 1
 HEARTBEAT_S = 5
+# How long the controller may say nothing while it has the host's lock. It may build a release
+# before a plan, which takes minutes. A content comes at once, in pieces.
+PLAN_WITHIN_S = 1800
+CONTENT_WITHIN_S = 120
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the journal has no room: not our defect
 
 
@@ -158,11 +162,11 @@ def fetch_blobs(host, mode):
                 lacking.append(digest)
     host.wire.send("want", blobs=lacking)
     for _ in lacking:
-        host.wire.next()
+        host.wire.next(CONTENT_WITHIN_S)
 
 
 def serve(wire):
-    hello = wire.next()
+    hello = wire.next(CONTENT_WITHIN_S)
     root = hello.get("root", "")
     os.makedirs(root + "/run/derpfleet", mode=0o700, exist_ok=True)
     lock = take_lock(root, hello, wire) if hello.get("lock", True) else True
@@ -174,7 +178,8 @@ def serve(wire):
         facts = asked_facts(root, hello)
         facts.update(standard_facts())
         wire.send("hello", v=VERSION, z=packed(facts))
-        for message in iter(wire.next, None):
+        while True:
+            message = wire.next(PLAN_WITHIN_S)
             if "ask" in message:
                 wire.send("facts", z=packed(asked_facts(root, message)))
             elif "plan" in message:

@@ -3,11 +3,14 @@
 import json
 import os
 import queue
+import re
 import threading
 import time
 import zlib
 
 from agent.tools import remove, sha256_of
+
+PIECE = object()  # a part of a content has come
 
 
 class Gone(Exception):
@@ -46,6 +49,8 @@ class Wire:
         try:
             for line in iter(self.stdin.readline, b""):
                 message = json.loads(line.decode())
+                if not isinstance(message, dict):
+                    raise ValueError("it is no object")
                 if "stop" in message:
                     self.stopped = "stopped by the controller"
                     continue
@@ -55,13 +60,15 @@ class Wire:
             end = Gone()
         except (Gone, Refused) as error:
             end = error
-        except (ValueError, OSError) as error:
-            end = Refused("a message was not understood", "", str(error))
+        except Exception as error:  # a thread that died would leave the agent waiting, with the lock
+            end = Refused("a message was not understood", "", "%s: %s" % (type(error).__name__, error))
         self.stopped = self.stopped or str(end)
         self.messages.put(end)
 
     def _read_blob(self, message):
         """Keep the content that follows its message. Raises Gone, Refused; keeps nothing then."""
+        if not re.match(r"[0-9a-f]{64}\Z", message["blob"]) or self.incoming is None:
+            raise ValueError("a content that was not asked for")
         path = os.path.join(self.incoming, message["blob"])
         part = path + ".part"
         try:
@@ -79,7 +86,10 @@ class Wire:
             remove(part)
 
     def _receive(self, path, message):
-        left, inflate = message["size"], zlib.decompressobj() if message.get("z") else None
+        left = message["size"]
+        if type(left) is not int or left < 0:
+            raise ValueError("its size is %r" % (left,))
+        inflate = zlib.decompressobj() if message.get("z") else None
         with open(path, "wb") as out:
             os.fchmod(out.fileno(), 0o600)
             while left:
@@ -87,15 +97,25 @@ class Wire:
                 if not piece:
                     raise Gone()
                 left -= len(piece)
+                self.messages.put(PIECE)
                 out.write(inflate.decompress(piece) if inflate else piece)
             if inflate:
                 out.write(inflate.flush())
             out.flush()
             os.fsync(out.fileno())
 
-    def next(self):
-        """Return the next message. Raises Gone, Refused when no more will come."""
-        message = self.messages.get()
+    def next(self, within_s=None):
+        """Return the next message. Raises Gone, Refused when no more will come.
+
+        Gone as well when the controller sends nothing for `within_s`: it may have vanished, and
+        sshd notices that after hours.
+        """
+        try:
+            message = self.messages.get(timeout=within_s)
+            while message is PIECE:
+                message = self.messages.get(timeout=within_s)
+        except queue.Empty:
+            raise Gone()
         if isinstance(message, Exception):
             raise message
         return message

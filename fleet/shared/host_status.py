@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from engine.crash import made_of_facts
 from engine.facts import Ask, Facts
 from engine.run import Verb
 from engine.scripts import script
@@ -40,7 +41,10 @@ class HostStatus:
 def read_status(fleet: Fleet, host: Host, others: Sequence[Host]) -> HostStatus:
     """Ask one host. Never raises: an error is in `trouble`."""
     try:
-        with fleet.session_for_reading(fleet.login(host), _ask(host, others)) as session:
+        with (
+            fleet.session_for_reading(fleet.login(host), _ask(host, others)) as session,
+            made_of_facts(host.name),
+        ):
             return _read(host, session.facts)
     except DerpfleetError as error:
         error.host = error.host or host.name

@@ -2,9 +2,9 @@
 
 TCP, TLS (the system's trust store, or SSL_CERT_FILE) or a unix socket. One idle connection is kept,
 because a TLS handshake per admitted client would cost more than the rest of its handshake.
-Redirects that keep the method (307, 308) are followed, and proxies that the environment names are
-used (http_proxy.py). h11 parses, and limits the head to 16 KiB. httpcore takes four times the CPU
-time per request (docs/ARCHITECTURE.md).
+Redirects that keep the method (307, 308) are followed, but not from https to http. Proxies that the
+environment names are used (http_proxy.py). h11 parses, and limits the head to 16 KiB. httpcore
+takes four times the CPU time per request (docs/ARCHITECTURE.md).
 """
 
 from __future__ import annotations
@@ -107,7 +107,10 @@ class HttpClient:
                 response = await self._ask(request, heads)
                 if response.status not in (307, 308) or not response.location:
                     return response
-                request = replace(request, url=urljoin(request.url, response.location))
+                url = urljoin(request.url, response.location)
+                if urlsplit(request.url).scheme == "https" and urlsplit(url).scheme == "http":
+                    raise HttpError("it redirects from https to http, where anyone between may answer")
+                request = replace(request, url=url)
             except (OSError, h11.ProtocolError, ValueError) as e:
                 raise HttpError(str(e) or type(e).__name__, answered=bool(heads)) from e
         raise HttpError(f"more than {MAX_REDIRECTS} redirects")

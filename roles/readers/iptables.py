@@ -8,10 +8,10 @@ known here, leaves the answer open.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 Verdict = Literal["open", "closed", "return", "unknown"]
@@ -27,6 +27,10 @@ _SAYS_NOTHING = (
     "--set-xmark",
 )
 _NOT_FROM_OUTSIDE = ("lo", "tailscale", "wg", "tun", "docker", "br-", "veth", "virbr")
+# Longer rules, and longer walks through them, leave the answer open: a host may print anything.
+_SAVED_MAX = 1 << 20
+_STEPS_MAX = 50_000
+_WORD = re.compile(r'"((?:\\.|[^"\\]+)*+)"|(\S+)')
 _TAILNET = re.compile(r"100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.")  # 100.64.0.0/10
 
 
@@ -87,25 +91,28 @@ def _has(ports: str, port: int) -> bool:
 def _rules_of(saved: str, wanted: str) -> Iterator[_Rule]:
     """Yield the rules of a table. A line that cannot be read is left out."""
     table = ""
-    for line in saved.splitlines():
+    for line in saved[:_SAVED_MAX].splitlines():
         if line.startswith("*"):
             table = line[1:].strip()
         elif table == wanted and line.startswith("-A "):
             with suppress(ValueError):
-                yield _rule(shlex.split(line)[2:])
+                yield _rule(_words(line)[2:])
 
 
 def _closes(saved: str, packet: _Packet) -> bool:
     try:
         policies, chains = _filter_table(saved)
-        verdict = _walk(chains, "INPUT", packet, 0)
+        verdict = _Walk(chains, packet).through("INPUT")
     except (ValueError, KeyError):  # no such chain, or a way of printing that is not known here
         return False
     return (_ENDS.get(policies["INPUT"]) if verdict == "return" else verdict) == "closed"
 
 
+@lru_cache(maxsize=2)
 def _filter_table(saved: str) -> tuple[dict[str, str], dict[str, list[_Rule]]]:
-    """Return policy and rules of each chain of the table filter."""
+    """Return policy and rules of each chain of the table filter. Raises ValueError, KeyError."""
+    if len(saved) > _SAVED_MAX:
+        raise ValueError("too long")
     policies: dict[str, str] = {}
     chains: dict[str, list[_Rule]] = {}
     table = ""
@@ -116,9 +123,14 @@ def _filter_table(saved: str) -> tuple[dict[str, str], dict[str, list[_Rule]]]:
             name, policy, *_ = line[1:].split()
             policies[name], chains[name] = policy, []
         elif table == "filter" and line.startswith("-A "):
-            _, name, *words = shlex.split(line)
+            _, name, *words = _words(line)
             chains[name].append(_rule(words))
     return policies, chains
+
+
+def _words(line: str) -> list[str]:
+    """Return the words of a rule, without the quotes that iptables-save puts around some."""
+    return [re.sub(r"\\(.)", r"\1", quoted) or bare for quoted, bare in _WORD.findall(line)]
 
 
 def _rule(words: list[str]) -> _Rule:
@@ -142,23 +154,33 @@ def _options(words: list[str]) -> Iterator[tuple[str, str, bool]]:
         negated, option, values = (True, "", []) if word == "!" else (negated and not option, word, [])
 
 
-def _walk(chains: Mapping[str, list[_Rule]], name: str, packet: _Packet, depth: int) -> Verdict:
-    if depth > 10:
-        return "unknown"
-    for rule in chains[name]:
-        hits = [_hits(match, packet) for match in rule.matches]
-        if False in hits or rule.target in _GO_ON:
-            continue
-        verdict: Verdict = _ENDS.get(rule.target, "unknown")
-        if rule.target in chains:
-            verdict = _walk(chains, rule.target, packet, depth + 1)
-            if verdict == "return":
-                continue
-        if None not in hits:
-            return verdict
-        if verdict != "closed":
+class _Walk:
+    """The way of one packet through the chains."""
+
+    def __init__(self, chains: Mapping[str, list[_Rule]], packet: _Packet) -> None:
+        self.chains, self.packet, self.steps = chains, packet, 0
+
+    def through(self, name: str, depth: int = 0) -> Verdict:
+        """Return what a chain does with the packet."""
+        if depth > 10:
             return "unknown"
-    return "return"
+        for rule in self.chains[name]:
+            self.steps += 1
+            if self.steps > _STEPS_MAX:
+                return "unknown"
+            hits = [_hits(match, self.packet) for match in rule.matches]
+            if False in hits or rule.target in _GO_ON:
+                continue
+            verdict: Verdict = _ENDS.get(rule.target, "unknown")
+            if rule.target in self.chains:
+                verdict = self.through(rule.target, depth + 1)
+                if verdict == "return":
+                    continue
+            if None not in hits:
+                return verdict
+            if verdict != "closed":
+                return "unknown"
+        return "return"
 
 
 def _hits(match: tuple[str, str, bool], packet: _Packet) -> bool | None:

@@ -52,6 +52,13 @@ def test_no_glibc_no_wheels() -> None:
     assert "flavour: docker" in caught.value.next
 
 
+@pytest.mark.parametrize("version", ["2.9999999", "2", "2.0", "3.1", "", "2.x", "2.201"])
+def test_a_version_of_glibc_that_cannot_be_is_refused(version: str) -> None:
+    """Each minor version is a tag of its own: ten million of them are a gigabyte."""
+    with pytest.raises(ReleaseError, match="no wheels for this host's C library"):
+        wheel_platforms(replace(DEBIAN_12, libc=("glibc", version)))
+
+
 @pytest.mark.parametrize(
     ("python", "wanted"),
     [
@@ -279,3 +286,12 @@ def test_the_real_releases_run_on_a_bare_python(program: Artefact, words: str, t
         [sys.executable, "-I", "-S", str(tmp_path), words], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip().split()[-1][0].isdigit()
+
+
+@pytest.mark.parametrize("name", ["/etc/cron.d/x", "../x", "a/../../x", "a.data/purelib/../../x", "..\\\\x"])
+def test_a_wheel_that_would_write_elsewhere_is_refused(name: str, tmp_path: Path) -> None:
+    wheel = tmp_path / "x.whl"
+    with zipfile.ZipFile(wheel, "w") as content:
+        content.writestr(name, b"x")
+    with pytest.raises(ReleaseError, match="would write outside"):
+        unpacked(wheel)

@@ -1,11 +1,13 @@
 """The headscale host: resources, refusals and warnings from facts."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from control.derpmap import yaml_region
 from control.headscale.config import parse_config
 from control.headscale.facts import NEWEST, HeadscaleRefused, ask, parse_version
 from control.headscale.merge import merge
@@ -455,5 +457,57 @@ def test_warnings(more, seen, said):
 
 
 def test_a_control_server_without_https_loses_its_nodes():
-    [said] = warnings(site_of(SITE.replace("https://headscale", "http://headscale")), facts(config=QUIET))
+    insecure = SITE.replace("certificate:", "relay: {verify_insecure: true}\n    certificate:")
+    site = site_of(insecure.replace("https://headscale", "http://headscale"))
+    [said] = warnings(site, facts(config=QUIET))
     assert said.startswith("http://headscale.example.org is not https. ")
+
+
+def served(document, **seen):
+    whole = facts(**seen)
+    said = Output(status=0, stdout=json.dumps(document), stderr="")
+    return replace(whole, commands={**whole.commands, "served": said})
+
+
+def test_a_node_of_others_in_our_region_is_not_lost():
+    line = "      - {name: 900b, regionid: 900, hostname: b.example.net}\n"
+    site, text = site_of(), merge("", put={900: yaml_region(site_of().hosts["hk1"])}) + "\n" + line
+    hk1 = site.hosts["hk1"]
+    sentence = (
+        f"Region 900 in {MAP_PATH} has nodes of others, too: 900b at b.example.net. They would be lost: "
+        "give hk1 another id, or take these nodes out of the file."
+    )
+    assert refusals(site, facts(map=text), [hk1]) == [sentence]
+    assert sentence in refusals(site, facts(map=text), [], [hk1])
+
+
+@pytest.mark.parametrize(
+    ("region", "sentence"),
+    [
+        (
+            {"region_id": 900, "region_code": "x", "nodes": [{"name": "900a", "host_name": "x.example.net"}]},
+            f"The id 900 of hk1 is that of region 900 ('x' at x.example.net), which headscale serves from "
+            f"derp.urls ({URL}): give hk1 another id.",
+        ),
+        (
+            {"RegionID": 7, "RegionCode": "hk", "Nodes": [{"Name": "7a", "HostName": "x.example.net"}]},
+            f"The code of hk1 is that of region 7 ('hk' at x.example.net), which headscale serves from "
+            f"derp.urls ({URL}): give hk1 another code.",
+        ),
+        ({"region_id": 900, "region_code": "hk", "nodes": [{"host_name": "hk1.example.org"}]}, None),
+        ({"region_id": 900, "nodes": 7}, None),
+        ("nonsense", None),
+    ],
+)
+def test_a_region_that_only_the_served_map_has_is_not_replaced(region, sentence):
+    id = str(region.get("RegionID", 900)) if isinstance(region, dict) else "900"
+    said = served({"Regions": {id: region}})
+    assert refusals(site_of(), said, [site_of().hosts["hk1"]]) == ([sentence] if sentence else [])
+
+
+def test_a_map_file_that_is_a_link_is_written_through():
+    seen = facts()
+    linked = replace(seen.files[MAP_PATH], link="/srv/derp.yaml")
+    seen = replace(seen, files={**seen.files, MAP_PATH: linked})
+    map_file, *_ = resources(site_of(), seen, [site_of().hosts["hk1"]])
+    assert map_file.path == "/srv/derp.yaml"

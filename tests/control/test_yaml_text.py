@@ -1,13 +1,14 @@
 """A YAML file changed in place: it reads as wanted, and nothing else of it has moved."""
 
 import difflib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from control.yaml_text import CannotPatch, _same, block, flow, patch, plain
+from control.yaml_text import CannotPatch, _same, block, flow, patch, plain, tree
 from inventory.document import NotYaml, compose
 
 SAMPLES = Path(__file__).parent / "headscale"
@@ -223,3 +224,25 @@ def test_the_sample_configuration_gains_one_line():
     text = text.replace("  paths: []\n", "  paths:\n    - /etc/headscale/office.yaml  # of the office\n")
     wanted["derp"]["paths"] = ["/etc/headscale/office.yaml", "/etc/headscale/derp.yaml"]
     assert changed_lines(text, patch(text, wanted)) == ['+     - "/etc/headscale/derp.yaml"']
+
+
+ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in pairwise("abcdefghi")
+)
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{new}: &{new} {{<<: [*{old}, *{old}, *{old}]}}\n" for old, new in pairwise("abcdefghijklmnop")
+)
+
+
+@pytest.mark.parametrize("text", [ALIASES, MERGES, f"[{'a,' * 130_000}a]", "- a\n" * 60_000])
+def test_a_file_of_more_values_than_anybody_writes_is_refused(text):
+    """Nine levels of aliases are 300 bytes, and a billion values."""
+    with pytest.raises(NotYaml, match="more than 10000 values"):
+        plain(tree(text))
+
+
+def test_a_key_without_a_colon_is_a_reason_and_no_crash():
+    for text in ("? b", "? b\n"):
+        for value in (1, {"c": 1}, [1]):
+            with pytest.raises(CannotPatch):
+                patch(text, {"b": value})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,13 +19,14 @@ import pytest
 from rich.console import Console
 
 from engine import session, transport
+from engine.crash import AgentCrashed
 from engine.facts import Ask
 from engine.login import Login, Unreachable
 from engine.plan import compile_plan
 from engine.report import Report
 from engine.resource import File
 from engine.run import Fixed, converge
-from engine.session import AgentCrashed, Session
+from engine.session import Session
 from engine.transport import run_once
 from inventory.errors import DerpfleetError
 from inventory.model import Ssh
@@ -114,6 +116,16 @@ def test_last_words_of_an_agent_that_hung_up_are_read_but_not_awaited_on_a_lost_
         event("hello", v=1, z=packed(b"[]")),
         event("hello", v=1, z=facts(listening=[{"port": 1}])),
         event("hello", v=1, z=facts(files=1)),
+        event("hello", v=1, z=facts(python="x")),
+        event("hello", v=1, z=facts(python=[3, 11, True])),
+        event("hello", v=1, z=facts(now=math.nan)),
+        event("hello", v=1, z=facts(now=math.inf)),
+        event("hello", v=1, z=facts(now=10**400)),
+        event("hello", v=1, z=facts(arch="x86_64; reboot")),
+        event("hello", v=1, z=facts(kernel="x" * 100_000)),
+        event("hello", v=1, z=facts(ssh_ports=[70_000])),
+        event("hello", v=1, z=facts(tools={"nginx": 1})),
+        event("hello", v=1, z=facts(files={"/x": {"content": None}})),
         event("hello", v=1, z=facts()[:8]),
         event("hello", v=1, z=packed(b"{}")),
         event("locked"),
@@ -232,9 +244,14 @@ def test_facts_that_unpack_to_too_much_are_not_unpacked(
     hear: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "FACTS_MAX", 100_000)
-    assert hear(event("hello", v=1, z=facts(kernel="x" * 99_000))).facts.kernel == "x" * 99_000
+
+    def printed(size: int) -> bytes:
+        output = {"status": 0, "stdout": "x" * size, "stderr": ""}
+        return event("hello", v=1, z=facts(commands={"nginx": output}))
+
+    assert len(hear(printed(99_000)).facts.commands["nginx"].stdout) == 99_000
     with pytest.raises(AgentCrashed, match="makes no sense") as error:
-        hear(event("hello", v=1, z=facts(kernel="x" * 100_000)))
+        hear(printed(100_000))
     assert error.value.why == "ValueError: the facts are longer than 100000 bytes, or incomplete"
 
 

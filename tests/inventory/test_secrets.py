@@ -36,7 +36,7 @@ def test_from_a_command_run_beside_the_site(tmp_path):
         ("file:.", "{base}: Is a directory"),
         ("file:empty", "{base}/empty is empty"),
         ("file:binary", "it is not UTF-8 text"),
-        ("cmd:echo no such entry >&2; exit 3", "exit status 3: no such entry"),
+        ("cmd:echo no such entry >&2; exit 3", "the command ended with exit status 3; its words are above"),
         ("cmd:true", "the command printed nothing"),
     ],
 )

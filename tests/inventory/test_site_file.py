@@ -495,3 +495,89 @@ def test_no_text_at_all_does_anything_but_name_problems(data):
 
 def test_deep_nesting_is_refused():
     assert problems("[" * 5000) == ["values are nested too deeply"]
+
+
+def test_merges_of_merges_are_counted():
+    """Sixteen levels of `<<` are 600 bytes, and 40 million pairs."""
+    levels = "\n".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}, *a{n - 1}]}}" for n in range(1, 17))
+    assert problems(f"a0: &a0 {{x: 1}}\n{levels}\n") == ["line 3: << brings in more than 100000 values"]
+
+
+CLEAR = "so whoever is between"
+
+
+@pytest.mark.parametrize(
+    ("lines", "refused"),
+    [
+        ("relay: {verify_client_url: 'http://hs.example.org/verify'}", True),
+        ("relay: {verify_client_url: 'http://10.0.0.1/verify'}", True),
+        ("relay: {verify_client_url: 'http://127.evil.example.org/verify'}", True),
+        ("relay: {verify_client_url: 'http://127.0.0.1:8080/verify'}", False),
+        ("relay: {verify_client_url: 'http://[::1]:8080/verify'}", False),
+        ("relay: {verify_client_url: 'http://hs.example.org/verify', verify_insecure: true}", False),
+        ("relay: {verify_client_url: 'https://hs.example.org/verify'}", False),
+    ],
+)
+def test_who_may_use_the_relay_is_not_asked_in_the_clear(lines, refused):
+    found = compile_site(host(lines), FILE)
+    assert isinstance(found, Site) is not refused
+    assert not refused or CLEAR in str(found[0])
+
+
+def test_headscale_is_not_asked_in_the_clear_unless_it_is_said_twice():
+    headscale = "headscale: {url: 'http://hs.example.org'}\n"
+    assert CLEAR in problems(GOOD + headscale)[0]
+    assert compiled(host("relay: {verify_insecure: true}") + headscale).headscale
+    assert compiled(host("relay: {open: true}") + headscale).headscale
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "relay: {verify_client_url: 'https://u:s3cret@hs.example.org/verify'}",
+        "docker: {mirror: 'https://u:s3cret@hs.example.org/'}",
+        "certificate: {server: 'https://u@hs.example.org/'}",
+    ],
+)
+def test_a_url_holds_no_login(lines):
+    (found,) = [text for text in problems(host(lines).replace("    certificate: {agree_terms: true}\n", "")) if "URL has no user" in text]
+    assert "s3cret" not in found
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(0o600, False), (0o644, False), (0o664, True), (0o646, True)])
+def test_a_command_runs_only_from_a_file_that_nobody_else_may_write(mode, refused, tmp_path):
+    file = tmp_path / "site.yml"
+    file.write_text(host("ssh: {password: 'cmd:pass hk1'}"))
+    file.chmod(mode)
+    if not refused:
+        assert inventory.load(file).hosts["hk1"].ssh.password == "cmd:pass hk1"
+        return
+    with pytest.raises(inventory.SiteError) as error:
+        inventory.load(file)
+    (problem,) = error.value.problems
+    assert problem.path == "hosts.hk1.ssh.password"
+    assert problem.message.startswith("runs a command, but the site file may be written by others: ")
+    file.write_text(host("ssh: {password: 'env:HK1'}"))
+    assert inventory.load(file).hosts["hk1"].ssh.password == "env:HK1"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("ipv4: 224.0.0.1", "hosts.hk1.ipv4: 224.0.0.1 is no address of one host"),
+        ("ipv4: 0.0.0.0", "hosts.hk1.ipv4: 0.0.0.0 is no address of one host"),
+        ("ipv4: 169.254.1.1", "hosts.hk1.ipv4: 169.254.1.1 is no address of one host"),
+        ("ipv6: 'ff02::1'", "hosts.hk1.ipv6: ff02::1 is no address of one host"),
+        ("ipv6: 'fe80::1'", "hosts.hk1.ipv6: fe80::1 is no address of one host"),
+        ("ports: {https: 22}", "hosts.hk1.ports.https: 22 is the port of ssh on this host"),
+        ("docker: {image: '--privileged@sha256:" + "a" * 64 + "'}", "is not an image with its digest"),
+        ('ssh: {user: "root\\nx"}', "is not the name of a user"),
+        ("ssh: {user: -oProxyCommand=x}", "is not the name of a user"),
+    ],
+)
+def test_values_that_cannot_be_meant(lines, said):
+    assert any(said in found for found in problems(host(lines))), problems(host(lines))
+
+
+def test_a_unit_is_no_option():
+    assert "is not a systemd unit" in problems(GOOD + "headscale: {url: 'https://hs', unit: --now.service}\n")[0]

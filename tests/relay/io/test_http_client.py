@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from relay.io.http_client import HttpClient, HttpError, HttpTimeout, Request
+from relay.io.http_client import HttpClient, HttpError, HttpTimeout, Request, Response
 from relay.keys.self_signed import make_self_signed
 from tests.relay.httpserver import Script, asynchronous, serving, tls_context
 
@@ -92,6 +92,13 @@ async def test_long_bodies_are_cut():
         client.close()
 
 
+def answer_of(response):
+    async def answer(request):
+        return response
+
+    return answer
+
+
 @asynchronous
 async def test_redirects_that_keep_the_method_are_followed():
     script = Script((308, b"", [("Location", "/there")]), (307, b"", [("Location", "/verify")]), (200, b"ok"))
@@ -114,6 +121,10 @@ async def test_redirects_that_keep_the_method_are_followed():
         script.answers = [(308, b"", [("Location", "http://[nowhere/")])]
         with pytest.raises(HttpError, match="Invalid IPv6"):
             await client.send(Request("GET", base), 5)
+        client._ask = answer_of(Response(307, b"", "http://127.0.0.1/verify"))
+        with pytest.raises(HttpError, match="from https to http"):
+            await client.send(Request("GET", "https://127.0.0.1/verify"), 5)
+        del client._ask
         script.answers = [(302, b"", [("Location", "/login")])]
         assert (await client.send(Request("GET", base), 5)).location == "/login"
         client.close()

@@ -58,7 +58,7 @@ def test_an_address_that_is_not_the_hosts_is_reached_through_a_router() -> None:
 
 
 def test_http3_of_a_neighbour_is_a_port_of_its_own() -> None:
-    assert neighbours.public_ports(there("listen 443 quic; listen 443 ssl;")) == {("udp", 443), ("tcp", 443)}
+    assert neighbours.open_ports(there("listen 443 quic; listen 443 ssl;")) == {("udp", 443), ("tcp", 443)}
 
 
 KEPT = "443 ssl default_server so_keepalive=60s:15s:4"

@@ -1,0 +1,101 @@
+"""Messages that a controller of another version, or a broken one, sends to the agent.
+
+Each ends the conversation: an agent that waited on would keep the host's lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+FILES = str(Path(__file__).parent.parent.parent / "files")
+DIGEST = hashlib.sha256(b"abc").hexdigest()
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Any]:
+    """Return the agent's module, as the agent imports it."""
+    sys.path.insert(0, FILES)
+    try:
+        from agent import wire as module  # type: ignore[import-not-found]
+
+        yield module
+    finally:
+        sys.path.remove(FILES)
+        for name in [name for name in sys.modules if name == "agent" or name.startswith("agent.")]:
+            del sys.modules[name]
+
+
+def heard(wire: Any, data: bytes, folder: Path) -> Exception:
+    """Return how a conversation ends in which the controller sends this and hangs up."""
+    its = wire.Wire(io.BytesIO(data), io.BytesIO())
+    its.incoming = str(folder)
+    its.listen()
+    while True:
+        try:
+            its.next(10)
+        except (wire.Gone, wire.Refused) as end:
+            return end
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"7\n",
+        b"[]\n",
+        b'"stop"\n',
+        b"null\n",
+        b"{\n",
+        b"\xff\n",
+        b"[" * 100_000 + b"\n",
+        b'{"blob": "%s"}\n' % DIGEST.encode(),
+        b'{"blob": "%s", "size": "3"}\nabc' % DIGEST.encode(),
+        b'{"blob": "%s", "size": -1}\nabc' % DIGEST.encode(),
+        b'{"blob": "%s", "size": true}\nabc' % DIGEST.encode(),
+        b'{"blob": "../x", "size": 3}\nabc',
+        b'{"blob": 7, "size": 3}\nabc',
+        b'{"blob": "%s", "size": 3}\nxyz' % DIGEST.encode(),
+    ],
+)
+def test_a_message_that_cannot_be_used_is_refused(wire: Any, data: bytes, tmp_path: Path) -> None:
+    end = heard(wire, data, tmp_path)
+    assert isinstance(end, wire.Refused), end
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_content_is_kept(wire: Any, tmp_path: Path) -> None:
+    end = heard(wire, b'{"blob": "%s", "size": 3}\nabc' % DIGEST.encode(), tmp_path)
+    assert isinstance(end, wire.Gone)
+    assert [path.name for path in tmp_path.iterdir()] == [DIGEST]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from([b"\n", b'{"blob":', b'"size":', b"3", b"}", b"null", b'{"stop":1}\n', b'{"z":1}\n']),
+), max_size=12))
+def test_any_bytes_end_the_conversation(wire: Any, tmp_path_factory: Any, pieces: list[bytes]) -> None:
+    folder = tmp_path_factory.mktemp("incoming")
+    heard(wire, b"".join(pieces), folder)
+    assert list(folder.glob("*.part")) == []
+
+
+def test_silence_has_a_deadline(wire: Any) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stdin:
+        its = wire.Wire(stdin, io.BytesIO())
+        its.listen()
+        with pytest.raises(wire.Gone):
+            its.next(0.05)
+        os.close(writing)
+        with pytest.raises(wire.Gone):
+            its.next(10)
