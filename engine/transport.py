@@ -80,12 +80,12 @@ def start(login: Login, command: str) -> Running:
     """
     with ThreadPoolExecutor(1) as pool:
         dialling = pool.submit(login.dial) if login.is_direct else None
-        from engine import ssh  # noqa: PLC0415
+        from engine import ssh, ssh_errors  # noqa: PLC0415
 
         try:
             line = dialling.result() if dialling else None
         except OSError as error:
-            raise ssh.explain(login, error) from error
+            raise ssh_errors.explain(login, error) from error
         return ssh.Running(login, command, line)
 
 

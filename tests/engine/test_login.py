@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paramiko import HostKeys
 
 from engine.login import Login, SshConfigWrong, Unreachable
 from engine.report import Report
-from engine.ssh import fingerprint, offered_host_key
+from engine.ssh import offered_host_key
+from engine.ssh_errors import fingerprint
 from engine.transport import run_once
 from fleet.shared.fleet import Fleet
 from fleet.trust import ask_person, logins, trust
@@ -240,3 +242,37 @@ def test_trust_refuses_a_changed_key_unless_it_is_to_be_replaced(
     assert trust(fleet, [pinned(fleet, sshd)], replace=True, expected="", confirm=lambda _: True) == 0
     assert pins.read_text() == f"{others}[127.0.0.1]:{sshd.port} {sshd.host_key}\n"
     assert run_once(pinned(fleet, sshd), ["true"])[0] == 0
+
+
+@pytest.mark.parametrize("names", ["*", "{name}", "{hashed}"])
+def test_a_revoked_key_is_never_accepted(sshd: Sshd, fleet: Fleet, names: str) -> None:
+    """Neither by a login that finds it pinned, too, nor by trust."""
+    name = f"[127.0.0.1]:{sshd.port}"
+    pins = Path(fleet.site.known_hosts)
+    pins.parent.mkdir()
+    marked = names.format(name=name, hashed=HostKeys.hash_host(name))
+    pins.write_text(f"{name} {sshd.host_key}\n@revoked {marked} {sshd.host_key}\n")
+    with pytest.raises(Unreachable, match="the host key is REVOKED") as error:
+        run_once(pinned(fleet, sshd), ["true"])
+    assert "invoke trust --host hk1 --replace" in error.value.next
+    for replace in (False, True):
+        with pytest.raises(Unreachable, match="the host key is REVOKED"):
+            trust(fleet, [pinned(fleet, sshd)], replace=replace, expected="", confirm=lambda _: True)
+
+
+def test_an_unusable_known_hosts_is_named(sshd: Sshd, fleet: Fleet) -> None:
+    pins = Path(fleet.site.known_hosts)
+    pins.parent.mkdir()
+    pins.write_bytes(b"@cert-authority * ssh-rsa AAAA\n\xff|1| ssh-ed25519 \xff\n|1|a ssh-rsa AAAA\n")
+    with pytest.raises(Unreachable, match="the host key is not known") as error:
+        run_once(pinned(fleet, sshd), ["true"])
+    assert "only an @cert-authority: certificates of hosts are not supported" in error.value.why
+    assert "line 2: the key is not base64" in error.value.why
+    assert "line 3: the hashed name is torn; it is skipped" in error.value.why
+    with pins.open("ab") as file:
+        file.write(f"[127.0.0.1]:{sshd.port} {sshd.host_key}\n".encode())
+    assert run_once(pinned(fleet, sshd), ["true"])[0] == 0
+    pins.unlink()
+    pins.mkdir()
+    with pytest.raises(Unreachable, match="known_hosts cannot be read"):
+        run_once(pinned(fleet, sshd), ["true"])
