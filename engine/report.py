@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import threading
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -40,10 +41,20 @@ _RUNGS = {
 }
 _NARROWEST = 24  # columns beside the names; with fewer, lines are not broken
 # Control characters could clear the screen or rewrite earlier lines. C0 and DEL are shown as their
-# pictures. C1 has no pictures, and a terminal cannot be sent halves of characters: shown as �.
-_SHOWN: dict[int, int | str] = {**{code: 0x2400 + code for code in range(32)}, 0x7F: 0x2421}
-_SHOWN |= dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], "\ufffd")
-del _SHOWN[ord("\n")], _SHOWN[ord("\t")]
+# pictures. Shown as � are C1, halves of characters, formats, which are invisible or turn the text
+# round, and the separators of lines and paragraphs.
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories
+
+
+class _Shown(dict[int, int | str]):
+    """The characters that are shown as others, for str.translate."""
+
+    def __missing__(self, code: int) -> int | str:
+        return "\ufffd" if unicodedata.category(chr(code)) in _HIDDEN else code
+
+
+_SHOWN = _Shown({code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421})
+_SHOWN |= {ord(each): each for each in "\n\t"}
 
 
 def plain(text: str) -> str:
