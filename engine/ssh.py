@@ -7,6 +7,7 @@ is pinned in the site's known_hosts, and only `invoke trust` adds one.
 from __future__ import annotations
 
 import gc
+import logging
 import socket
 from contextlib import suppress
 from functools import partial
@@ -21,6 +22,7 @@ from engine.known_hosts import Pins
 from engine.login import CONNECT_S, Login
 from engine.ssh_errors import HostKeyRefused, explain, unreadable
 
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # else its tracebacks are printed
 gc.freeze()  # the collector need not search imported objects again, especially not at the exit
 
 
@@ -54,13 +56,17 @@ def _open(login: Login, command: str = "", line: socket.socket | None = None) ->
     """
     connection = None
     try:
+        if not login.jump:
+            line = line or login.dial()
         connection = _prepared(login, command, line)
         connection.open()
     except Exception as error:
+        transport = connection.client.get_transport() if connection else None
+        reason = explain(login, error, line, transport)
         _close(connection)
         if line is not None:
             line.close()  # paramiko has not taken it, if it failed early
-        raise explain(login, error) from error
+        raise reason from error
     connection.client.get_transport().set_keepalive(15)
     return connection
 
@@ -68,15 +74,20 @@ def _open(login: Login, command: str = "", line: socket.socket | None = None) ->
 def _prepared(login: Login, command: str, line: socket.socket | None) -> Connection:
     """Return the connection before it is opened. Raises DerpfleetError."""
     pins = _pins(login)
-    options: dict[str, Any] = {"transport_factory": partial(EagerTransport, command=command)}
+    factory = partial(EagerTransport, command=command, kinds=_kinds(login, pins))
+    options: dict[str, Any] = {"transport_factory": factory}
     options |= {"banner_timeout": CONNECT_S, "auth_timeout": CONNECT_S}
     options |= login.credentials() | ({"sock": line} if line else {})
     config = Config(overrides={"load_ssh_configs": False}, ssh_config=login.config or paramiko.SSHConfig())
-    gateway = _gateway(login) or login.proxy_command or False
-    way = {"gateway": gateway, "connect_timeout": CONNECT_S, "connect_kwargs": options}
+    way = {"gateway": _gateway(login) or False, "connect_timeout": CONNECT_S, "connect_kwargs": options}
     connection = Connection(login.alias, login.user, login.port, config=config, **way)
     connection.client.set_missing_host_key_policy(_OnlyPinned(pins, login.key_name))
     return connection
+
+
+def _kinds(login: Login, pins: Pins) -> list[str]:
+    """Return the kinds of the pinned keys. The host is asked for one of them first, as by ssh."""
+    return [key.get_name() for key in pins.keys(login.key_name)]
 
 
 class _OnlyPinned(paramiko.MissingHostKeyPolicy):
@@ -126,20 +137,25 @@ def _close(connection: Connection | None) -> None:
 
 def offered_host_key(login: Login) -> paramiko.PKey:
     """Return the key that the host offers now, without logging in. Raises Unreachable."""
-    gateway = _gateway(login)
+    pins, gateway = _pins(login), _gateway(login)
+    sock: Any = None
+    transport = None
     try:
         if gateway is not None:
             there = (login.address, login.port)
-            sock: Any = gateway.transport.open_channel("direct-tcpip", there, ("", 0))
+            sock = gateway.transport.open_channel("direct-tcpip", there, ("", 0))
         else:
             sock = login.dial()
-        transport = paramiko.Transport(sock)
+        transport = EagerTransport(sock, kinds=_kinds(login, pins))
+        transport.banner_timeout = CONNECT_S
         try:
             transport.start_client(timeout=CONNECT_S)
             return transport.get_remote_server_key()
         finally:
             transport.close()
-    except (OSError, paramiko.SSHException) as error:
-        raise explain(login, error) from error
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise explain(login, error, sock, transport) from error
     finally:
+        if sock is not None:
+            sock.close()
         _close(gateway)

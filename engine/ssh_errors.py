@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import paramiko
 
+from engine.eager import EagerTransport
 from engine.known_hosts import Pins
 from engine.login import Login, Unreachable
+from engine.proxy_command import ProxyLine
 from inventory.errors import DerpfleetError
 
 
@@ -29,13 +32,40 @@ _BAD_KEY = (
 )
 
 
-def explain(login: Login, error: Exception) -> DerpfleetError:
-    """Return the error with the reason why the login failed, and what to do next."""
+_SAID_LINES = 5
+_PROHIBITED = 1  # RFC 4254, 5.1
+_NO_KEY_WHAT = "there is no key to log in with"
+_NO_KEY = "no ssh.key and no ssh.password in the site file, no key in ~/.ssh, and none in an ssh-agent"
+
+
+def explain(
+    login: Login, error: Exception, line: object = None, transport: object = None
+) -> DerpfleetError:
+    """Return the error with the reason why the login failed, and what to do next.
+
+    `line` and `transport`: the connection under SSH, and that of SSH, as far as they were made.
+    """
     if isinstance(error, DerpfleetError):
         return error
     if isinstance(error, HostKeyRefused):
         return _refused_key(login, error.pins, error.offered)
+    why = str(error) or type(error).__name__
+    if isinstance(line, ProxyLine) and (words := line.failure):
+        what, why = "the ProxyCommand of ~/.ssh/config failed", words
+        step = f"run it by hand: {line.command}"
+    elif isinstance(error, paramiko.ChannelException) and login.jump:
+        what, step = _not_forwarded(login, error)
+    elif isinstance(transport, EagerTransport) and not transport.remote_version:
+        what, why, step = _no_ssh(why, transport.said)
+    else:
+        what, step = _login_failed(login, error)
+        why = _NO_KEY if what == _NO_KEY_WHAT else why
     prefix = "jump host: " if login.is_hop else ""
+    return Unreachable(prefix + what, where=login.where, host=login.name, why=why, next=step)
+
+
+def _login_failed(login: Login, error: Exception) -> tuple[str, str]:
+    """Return what failed, and what to do next."""
     what, step = "no connection", "check the address, the port and the provider's firewall"
     if isinstance(error, paramiko.PasswordRequiredException):
         what = "the private key has a passphrase"
@@ -43,15 +73,40 @@ def explain(login: Login, error: Exception) -> DerpfleetError:
     elif isinstance(error, paramiko.AuthenticationException):
         what = "login refused"
         step = f"check ssh.user and ssh.key, or try: ssh -p {login.port} {login.user}@{login.address}"
+    elif "No authentication methods available" in str(error):
+        what = _NO_KEY_WHAT
+        step = "set ssh.key of the host to your private key, or add the key to your ssh-agent"
     elif any(words in str(error) for words in _BAD_KEY):
         what = "the private key cannot be used"
         step = "check ssh.key (it must be the private key, not .pub) and ssh.key_passphrase of the host"
     elif isinstance(error, socket.gaierror):
         what, step = "the name does not resolve", "check ssh.address of the host"
-    elif isinstance(error, FileNotFoundError | PermissionError):
+    elif isinstance(error, FileNotFoundError | PermissionError) and error.filename:
         what, step = "the private key cannot be read", "check ssh.key of the host"
-    why = str(error) or type(error).__name__
-    return Unreachable(prefix + what, where=login.where, host=login.name, why=why, next=step)
+    return what, step
+
+
+def _not_forwarded(login: Login, error: paramiko.ChannelException) -> tuple[str, str]:
+    """Return what the last jump host did not do, and what to do next."""
+    hop = login.hops()[-1]
+    if error.code == _PROHIBITED:
+        step = f"set AllowTcpForwarding yes in sshd_config of {hop.address}, or take another jump host"
+        return f"the jump host {hop.address} does not forward connections", step
+    step = f"check the address and the port, and whether {hop.address} may connect to them"
+    return f"the jump host {hop.address} cannot connect to the host", step
+
+
+def _no_ssh(why: str, said: Sequence[str]) -> tuple[str, str, str]:
+    """Return what answers in place of an SSH server, its words, and what to do next."""
+    words = "it said:\n" + "\n".join(said[:_SAID_LINES]) if said else why
+    if said and said[0].startswith("HTTP/"):
+        return "a web server answers on this port, not SSH", words, "check ssh.port of the host"
+    return (
+        "the port is open, but no SSH server answers",
+        words,
+        "check ssh.port of the host; if it is right, wait a minute and try again: the server may allow "
+        "only a few logins at once (MaxStartups), or keep this address out for a while (fail2ban)",
+    )
 
 
 def unreadable(login: Login, error: OSError) -> Unreachable:

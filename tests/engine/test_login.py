@@ -99,7 +99,7 @@ def test_ssh_config_is_read(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.Monk
 
 def configured(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **ssh: Any) -> Login:
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh").mkdir(exist_ok=True)
     (tmp_path / ".ssh" / "config").write_text(text)
     return Login(
         "hk1", Ssh(address="relay-one", **ssh), address="", known_hosts=tmp_path / "none", base=tmp_path
@@ -122,7 +122,7 @@ def test_none_is_no_jump_host(
 ) -> None:
     login = configured(text.replace("Host *", "Host relay-*"), tmp_path, monkeypatch, jump=jump)
     assert [hop.key_name for hop in login.hops()] == hops
-    assert login.is_direct == (not hops)
+    assert (bool(login.jump), login.proxy_command) == (bool(hops), None)
 
 
 def test_no_jump_host_and_no_proxy_command_is_a_direct_connection(
@@ -134,6 +134,41 @@ def test_no_jump_host_and_no_proxy_command_is_a_direct_connection(
     login = configured(text, tmp_path, monkeypatch, **settings)
     login.known_hosts = sshd.known_hosts
     assert run_once(login, ["echo", "direct"]) == (0, "direct\n")
+
+
+INCLUDED = "User admin\nHost relay-*\n  Port 2201\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "user", "port"),
+    [
+        ("Include conf.d/*\n", "admin", 2201),
+        ("Include ~/.ssh/conf.d/one ~/nowhere\n", "admin", 2201),
+        ('include="conf.d/one"\n', "admin", 2201),
+        ("Host other\n  Include conf.d/one\nHost *\n  Port 2202\n", "root", 2202),
+        ("Host relay-*\n  Include conf.d/one\n  Port 2202\n", "admin", 2201),  # the first value counts
+        ("Host relay-*\n  Port 2202\n  Include conf.d/one\n", "admin", 2202),
+        ("Host other\n  Include conf.d/one\n  Port 2202\n", "root", 22),  # the block goes on after it
+        ("Match host relay-*\n  Include conf.d/one\n", "admin", 2201),
+        ("Match host other\n  Include conf.d/one\n", "root", 22),
+        ("Include conf.d/two\n", "admin", 2201),
+        ("Include nowhere\n", "root", 22),
+    ],
+)
+def test_a_config_includes_others_as_with_ssh(
+    text: str, user: str, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".ssh" / "conf.d").mkdir(parents=True)
+    (tmp_path / ".ssh" / "conf.d" / "one").write_text(INCLUDED)
+    (tmp_path / ".ssh" / "conf.d" / "two").write_text("Include conf.d/one\n")
+    login = configured(text, tmp_path, monkeypatch)
+    assert (login.user, login.port) == (user, port)
+
+
+def test_files_that_include_each_other_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SshConfigWrong, match="cannot be used") as error:
+        configured("Include config\n", tmp_path, monkeypatch)
+    assert "more than 16 files include each other" in error.value.why
 
 
 @pytest.mark.parametrize(
