@@ -30,6 +30,11 @@ OPEN_S = 15
 OPENSSH = "OpenSSH"
 FIRST_CHANNEL = 0
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}  # of host keys; other kinds have one
+# SHA-1, MD5, 3DES and CBC: paramiko still offers them, and every OpenSSH since 2011 knows better.
+WEAK = {
+    "ciphers": ["3des-cbc", "aes128-cbc", "aes192-cbc", "aes256-cbc"],
+    "macs": ["hmac-sha1", "hmac-sha1-96", "hmac-md5", "hmac-md5-96"],
+}
 _FIRST_LINE = "Banner: "
 ONE_MESSAGE = ("publickey", "password")  # methods in which the server asks nothing back
 
@@ -51,7 +56,7 @@ class EagerTransport(ServiceRequestingTransport):
         self, *arguments: Any, command: str = "", kinds: Sequence[str] = (), **options: Any
     ) -> None:
         """`kinds`: the kinds of host keys to ask for first."""
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, **options | {"disabled_algorithms": WEAK})
         first = [each for kind in kinds for each in SIGNATURES.get(kind, (kind,))]
         known = self._preferred_keys
         self._preferred_keys = tuple(sorted(known, key=lambda each: each not in first))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import paramiko
+from paramiko.ssh_exception import IncompatiblePeer
 
 from engine.eager import EagerTransport
 from engine.known_hosts import Pins
@@ -79,6 +80,9 @@ def _login_failed(login: Login, error: Exception) -> tuple[str, str]:
     elif any(words in str(error) for words in _BAD_KEY):
         what = "the private key cannot be used"
         step = "check ssh.key (it must be the private key, not .pub) and ssh.key_passphrase of the host"
+    elif isinstance(error, IncompatiblePeer):
+        what = "the SSH server knows only algorithms that are not safe"
+        step = "update the host's OpenSSH, or allow more in its sshd_config (KexAlgorithms, Ciphers, MACs)"
     elif isinstance(error, socket.gaierror):
         what, step = "the name does not resolve", "check ssh.address of the host"
     elif isinstance(error, FileNotFoundError | PermissionError) and error.filename:
