@@ -56,13 +56,7 @@ def with_report(verb: Callable[[Report], int | None], *, json: bool = False) -> 
 
 
 def collected(verbs: Sequence[Task[Any]], lab: Collection) -> Collection:
-    """Return all verbs for invoke. Raises Exit for a word on the command line that no verb takes.
-
-    invoke makes up short options per verb, so that -d and -r would mean several things: there are
-    none but its own, such as -h for help.
-    """
-    for verb in (*verbs, *lab.tasks.values()):
-        verb.auto_shortflags = False
+    """Return all verbs for invoke. Raises Exit for a word on the command line that no verb takes."""
     if Path(sys.argv[0]).name in ("invoke", "inv") and any(word[:1] != "-" for word in sys.argv[2:]):
         _refuse_stray(verbs)
     return Collection(*verbs, lab)

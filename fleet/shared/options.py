@@ -58,7 +58,7 @@ def refuse_bare(words: Sequence[str]) -> None:
     `--host $HOST` with HOST empty would otherwise select every host.
     """
     for word, following in pairwise([*words, "-"]):
-        bare = word in ("--host", "--only") and following.startswith("-")
+        bare = word in ("--host", "-h", "--only", "-o") and following.startswith("-")
         if bare or (word.startswith("-") and not following) or (word.startswith("--") and word.endswith("=")):
             option = word.rstrip("=")
             raise DerpfleetError(

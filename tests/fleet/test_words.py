@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import tasks
 from engine.report import Report
 from fleet import status
 from fleet.shared.options import with_site_file
@@ -64,13 +63,6 @@ def test_a_host_without_its_option_is_named() -> None:
         assert done.returncode == 1
         assert "--host hk1" in done.stdout + done.stderr
         assert "No idea" not in done.stdout + done.stderr
-
-
-def test_there_is_no_short_option_but_invokes_own() -> None:
-    contexts = tasks.namespace.to_contexts()
-    flags = [flag for one in contexts for flag in one.flags if not flag.startswith("--")]
-    assert len(contexts) > 10
-    assert flags == []
 
 
 CARD = Card(
