@@ -56,7 +56,7 @@ def with_report(verb: Callable[[Report], int | None], *, json: bool = False) -> 
 
 
 def collected(verbs: Sequence[Task[Any]], lab: Collection) -> Collection:
-    """Return all verbs for invoke. Raises Exit for a word on the command line that no verb takes."""
+    """Return all verbs for invoke. Raises Exit for a word that no verb takes."""
     if Path(sys.argv[0]).name in ("invoke", "inv") and any(word[:1] != "-" for word in sys.argv[2:]):
         _refuse_stray(verbs)
     return Collection(*verbs, lab)
