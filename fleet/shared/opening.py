@@ -68,7 +68,10 @@ def _refuse_stray(verbs: Sequence[Task[Any]]) -> None:
 
     valued = {
         verb.name: [
-            f"--{str(one.name).replace('_', '-')}" for one in verb.get_arguments() if one.takes_value
+            f"{'-' if len(name) == 1 else '--'}{name.replace('_', '-')}"
+            for one in verb.get_arguments()
+            if one.takes_value
+            for name in one.names
         ]
         for verb in verbs
         if not verb.positional

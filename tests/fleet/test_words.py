@@ -63,6 +63,8 @@ def test_a_host_without_its_option_is_named() -> None:
         assert done.returncode == 1
         assert "--host hk1" in done.stdout + done.stderr
         assert "No idea" not in done.stdout + done.stderr
+    done = run("deploy", "-h", "hk1", "-s", "/nowhere/site.yml")
+    assert "is no option" not in done.stdout + done.stderr
 
 
 CARD = Card(
