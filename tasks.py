@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from invoke import Collection, Context, task
+from invoke import Context, task
 
 import lab_tasks
 from fleet.shared import interrupt
-from fleet.shared.opening import DEFAULT_SITE, with_report, with_site
+from fleet.shared.opening import DEFAULT_SITE, collected, with_report, with_site
 
 interrupt.leave_at_once()
 
@@ -196,4 +196,4 @@ def init(_: Context, path=""):
 
 
 verbs = (deploy, check, verify, status, renew, withdraw, derpmap, trust, logs, init)
-namespace = Collection(*verbs, lab_tasks.lab)
+namespace = collected(verbs, lab_tasks.lab)

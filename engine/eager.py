@@ -12,6 +12,7 @@ The host's key has been checked before: paramiko's client checks it between key 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from paramiko import Channel, Message, PKey, SSHException
@@ -28,6 +29,13 @@ from paramiko.transport import ServiceRequestingTransport
 OPEN_S = 15
 OPENSSH = "OpenSSH"
 FIRST_CHANNEL = 0
+SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}  # of host keys; other kinds have one
+# SHA-1, MD5, 3DES and CBC: paramiko still offers them, and every OpenSSH since 2011 knows better.
+WEAK = {
+    "ciphers": ["3des-cbc", "aes128-cbc", "aes192-cbc", "aes256-cbc"],
+    "macs": ["hmac-sha1", "hmac-sha1-96", "hmac-md5", "hmac-md5-96"],
+}
+_FIRST_LINE = "Banner: "
 ONE_MESSAGE = ("publickey", "password")  # methods in which the server asks nothing back
 
 
@@ -42,9 +50,17 @@ class EagerTransport(ServiceRequestingTransport):
     _channels: Any
     _next_channel: Any
     _send_message: Any
+    _preferred_keys: Any
 
-    def __init__(self, *arguments: Any, command: str = "", **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self, *arguments: Any, command: str = "", kinds: Sequence[str] = (), **options: Any
+    ) -> None:
+        """`kinds`: the kinds of host keys to ask for first."""
+        super().__init__(*arguments, **options | {"disabled_algorithms": WEAK})
+        first = [each for kind in kinds for each in SIGNATURES.get(kind, (kind,))]
+        known = self._preferred_keys
+        self._preferred_keys = tuple(sorted(known, key=lambda each: each not in first))
+        self.said: list[str] = []  # lines before the one that says that it is SSH
         # The server answers so to messages that followed a refused login.
         self._handler_table: dict[int, Any] = {**self._handler_table, MSG_UNIMPLEMENTED: lambda _: None}
         self._command = command
@@ -120,6 +136,12 @@ class EagerTransport(ServiceRequestingTransport):
             channel._set_transport(self)
             channel._set_window(self.default_window_size, self.default_max_packet_size)
         return channel
+
+    def _log(self, level: int, msg: Any, *arguments: Any) -> None:
+        """Keep the server's first lines, which paramiko hands to its log only."""
+        if str(msg).startswith(_FIRST_LINE):
+            self.said.append(str(msg).removeprefix(_FIRST_LINE))
+        super()._log(level, msg, *arguments)  # type: ignore[misc]
 
     def _parse_service_accept(self, m: Message) -> None:
         super()._parse_service_accept(m)  # type: ignore[misc]

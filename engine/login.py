@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from engine.proxy_command import ProxyLine
 from inventory.errors import DerpfleetError
 from inventory.model import Ssh, jump_hosts
 from inventory.secrets import read_secret
@@ -55,14 +56,13 @@ class Login:
         self._base = base
         self.alias = ssh.address or address
         with _reading_config(name):
-            self.config = _ssh_config()
+            self.config = _ssh_config(self.alias)
             found: dict[str, Any] = self.config.lookup(self.alias) if self.config else {}
             self.address: str = found.get("hostname", self.alias)
             self.port = ssh.port or int(found.get("port", 22))
             self.user: str = ssh.user or found.get("user", "root")
             self.jump = _jump(ssh.jump, found.get("proxyjump", NONE), self.alias)
             self.proxy_command: str | None = None if self.jump else found.get("proxycommand")
-            self.is_direct = not (self.jump or self.proxy_command)
         self.python = ssh.python
 
     @property
@@ -86,7 +86,9 @@ class Login:
         return self._secret(ref) if ref and self.sudo else None
 
     def dial(self) -> socket.socket:
-        """Open a TCP connection to the host. Raises OSError."""
+        """Open a connection to the host, by TCP or through the ProxyCommand. Raises OSError."""
+        if self.proxy_command:
+            return ProxyLine(self.proxy_command)
         line = socket.create_connection((self.address, self.port), CONNECT_S)
         # The messages behind a login must not wait until it is acknowledged.
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -155,10 +157,10 @@ def _jump(own: str | None, configured: str, alias: str) -> str | None:
     return None if circle or hops == NONE else hops
 
 
-def _ssh_config() -> SSHConfig | None:
+def _ssh_config(alias: str) -> SSHConfig | None:
     path = Path(CONFIG).expanduser()
     if not path.exists():
         return None
-    from paramiko.config import SSHConfig  # noqa: PLC0415  # slower than all other imports here
+    from engine import ssh_config  # noqa: PLC0415  # slower than all other imports here
 
-    return SSHConfig.from_path(str(path))
+    return ssh_config.read(path, alias)

@@ -10,7 +10,8 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -40,10 +41,20 @@ _RUNGS = {
 }
 _NARROWEST = 24  # columns beside the names; with fewer, lines are not broken
 # Control characters could clear the screen or rewrite earlier lines. C0 and DEL are shown as their
-# pictures. C1 has no pictures, and a terminal cannot be sent halves of characters: shown as �.
-_SHOWN: dict[int, int | str] = {**{code: 0x2400 + code for code in range(32)}, 0x7F: 0x2421}
-_SHOWN |= dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], "\ufffd")
-del _SHOWN[ord("\n")], _SHOWN[ord("\t")]
+# pictures. Shown as � are C1, halves of characters, formats, which are invisible or turn the text
+# round, and the separators of lines and paragraphs.
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories
+
+
+class _Shown(dict[int, int | str]):
+    """The characters that are shown as others, for str.translate."""
+
+    def __missing__(self, code: int) -> int | str:
+        return "\ufffd" if unicodedata.category(chr(code)) in _HIDDEN else code
+
+
+_SHOWN = _Shown({code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421})
+_SHOWN |= {ord(each): each for each in "\n\t"}
 
 
 def plain(text: str) -> str:
@@ -75,12 +86,18 @@ class Report:
     `json_lines`: every event as one JSON object a line on standard output, and nothing else.
     Otherwise lines for people, with a live status line for each host on a terminal.
     `diffs`: show changes as unified diffs.
+    `commands`: completes the commands in a text of ours, so that they can be repeated as they are.
     """
 
     def __init__(
-        self, *, json_lines: bool = False, diffs: bool = False, console: Console | None = None
+        self,
+        *,
+        json_lines: bool = False,
+        diffs: bool = False,
+        console: Console | None = None,
+        commands: Callable[[str], str] = str,
     ) -> None:
-        self.json_lines, self.diffs = json_lines, diffs
+        self.json_lines, self.diffs, self._commands = json_lines, diffs, commands
         # A pipe has no width: lines and tables are not cut there.
         width = None if sys.stdout.isatty() else 240
         self.console = console or Console(highlight=False, soft_wrap=True, width=width)
@@ -113,6 +130,9 @@ class Report:
 
     def line(self, host: str, status: str, text: str, *, seconds: float = 0.0) -> None:
         """Print `hk1  changed  file:/etc/x  0.2 s`."""
+        self._line(host, status, self._commands(text), seconds=seconds)
+
+    def _line(self, host: str, status: str, text: str, *, seconds: float = 0.0) -> None:
         shown = (f"{status:<12} " if status else "", STYLES.get(status, ""))
         first = Text.assemble((f"{host:<6}", "bold"), "  ", shown)
         rest = Text.assemble(text, (f"  {seconds:.1f} s" if seconds >= _SHOWN_FROM_S else "", "dim"))
@@ -123,6 +143,7 @@ class Report:
 
         The part that does not fit goes on in column `hang` of the text.
         """
+        text = self._commands(text)
         style = next((style for word, style in _RUNGS.items() if text.startswith(word)), "")
         begins = hang if text[hang - 2 : hang] == "  " else 0  # a verdict has no columns
         first = Text.assemble((f"{host:<6}", "bold"), "  ", (text[:begins], style))
@@ -161,14 +182,25 @@ class Report:
     def say(self, text: str) -> None:
         """Print a line for people that belongs to no host."""
         if not self.json_lines:
-            self.console.print(Text(text))
+            self.console.print(Text(self._commands(text)))
 
     def emit(self, **event: Any) -> None:
         """Print an event that is for machines only."""
         if self.json_lines:
             with self._lock:
-                sys.stdout.write(json.dumps(event, sort_keys=True) + "\n")
+                sys.stdout.write(json.dumps(self._completed(event), sort_keys=True) + "\n")
                 sys.stdout.flush()
+
+    def _completed(self, event: Any) -> Any:
+        """Return the event with whole commands in each `next`. Texts of hosts stay the same."""
+        if isinstance(event, list | tuple):
+            return [self._completed(each) for each in event]
+        if not isinstance(event, Mapping):
+            return event
+        return {
+            key: self._commands(each) if key == "next" and isinstance(each, str) else self._completed(each)
+            for key, each in event.items()
+        }
 
     def doing(self, host: str, text: str) -> None:
         """Set the live line of a host. An empty text ends it."""
@@ -202,7 +234,7 @@ class Report:
         self.line(host, "waiting", f"{event['id']}: {event['reason']}")
 
     def _on_output(self, host: str, event: Mapping[str, Any]) -> None:
-        self.line(host, "", event["text"])
+        self._line(host, "", event["text"])
 
     def _on_diff(self, host: str, event: Mapping[str, Any]) -> None:
         self.doing(host, event["id"])
@@ -213,7 +245,7 @@ class Report:
         if keys.get("type", [""])[0] == "absent":
             keys = {"type": keys["type"]}  # an absent path has no mode and owner to compare
         for key, (present, wanted) in sorted(keys.items()):
-            self.line(host, "", f"{event['id']}  {key}: {_short(present) or 'nothing'} -> {_short(wanted)}")
+            self._line(host, "", f"{event['id']}  {key}: {_short(present) or 'nothing'} -> {_short(wanted)}")
         if event["text"]:
             diff = event["text"].rstrip("\n")
             self._show(host, Syntax(diff, "diff", background_color="default", word_wrap=False))
@@ -247,7 +279,8 @@ class Report:
         title = Text.assemble((name, "bold"), ("FAILED", STYLES["failed"]), f"  {subject}" * bool(subject))
         lines = [title]
         for key, value in fields.items():
-            for number, line in enumerate(str(value).splitlines()):
+            text = self._commands(str(value)) if key == "next" else str(value)
+            for number, line in enumerate(text.splitlines()):
                 lines.append(self._hung(Text(f"  {key if number == 0 else '':<6}", "bold"), Text(line)))
         self._release(error.host)
         self.console.print(Group(*lines))

@@ -32,6 +32,8 @@ _NONSENSE = (
 _DISK_STEP = "check the host's disk: `df -h` (full?) and `dmesg` (errors?); then run the same command again"
 _RETRY_STEP = "run the same command again; if it fails in the same way, report it as a defect"
 
+_CONFIRM_PAUSE_S = 1.0
+
 
 class Locked(DerpfleetError):
     """Another run has the host's lock."""
@@ -205,15 +207,26 @@ class Session:
     def _confirm(self, event: Event) -> None:
         """Prove with a second, fresh connection that the new firewall lets the controller in.
 
-        Otherwise the agent takes it back.
+        Otherwise the agent takes it back. One refused connection is no proof: the host's SSH server
+        drops some when there are many (MaxStartups). So it is tried until the agent's time is over.
         """
+        until, said = time.monotonic() + event["within_s"], ""
+        while True:
+            trouble = self._second_connection(event["path"])
+            if trouble and trouble != said:
+                self._on_event({"event": "output", "text": f"second connection: {trouble}"})
+                said = trouble
+            if not trouble or time.monotonic() + _CONFIRM_PAUSE_S >= until:
+                return
+            time.sleep(_CONFIRM_PAUSE_S)
+
+    def _second_connection(self, path: str) -> str:
+        """Remove the file over a fresh connection. Return why that failed, or ""."""
         try:
-            status, output = run_once(self._login, ["rm", "-f", "--", event["path"]])
+            status, output = run_once(self._login, ["rm", "-f", "--", path])
         except DerpfleetError as error:
-            self._on_event({"event": "output", "text": f"second connection: {error.what}: {error.why}"})
-        else:
-            if status:
-                self._on_event({"event": "output", "text": f"second connection: {output}"})
+            return f"{error.what}: {error.why}"
+        return (output.strip() or f"exit status {status}") if status else ""
 
     def _crashed(self, line: bytes) -> DerpfleetError:
         words = self._channel.last_words()

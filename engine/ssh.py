@@ -6,9 +6,8 @@ is pinned in the site's known_hosts, and only `invoke trust` adds one.
 
 from __future__ import annotations
 
-import base64
 import gc
-import hashlib
+import logging
 import socket
 from contextlib import suppress
 from functools import partial
@@ -19,8 +18,11 @@ from fabric import Config, Connection
 
 from engine import known_hosts
 from engine.eager import EagerTransport
-from engine.login import CONNECT_S, Login, Unreachable
+from engine.known_hosts import Pins
+from engine.login import CONNECT_S, Login
+from engine.ssh_errors import HostKeyRefused, explain, unreadable
 
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # else its tracebacks are printed
 gc.freeze()  # the collector need not search imported objects again, especially not at the exit
 
 
@@ -52,22 +54,63 @@ def _open(login: Login, command: str = "", line: socket.socket | None = None) ->
 
     Raises Unreachable, for the host or for one of its jump hosts.
     """
-    options: dict[str, Any] = {"transport_factory": partial(EagerTransport, command=command)}
+    connection = None
+    try:
+        if not login.jump:
+            line = line or login.dial()
+        connection = _prepared(login, command, line)
+        connection.open()
+    except Exception as error:
+        transport = connection.client.get_transport() if connection else None
+        reason = explain(login, error, line, transport)
+        _close(connection)
+        if line is not None:
+            line.close()  # paramiko has not taken it, if it failed early
+        raise reason from error
+    connection.client.get_transport().set_keepalive(15)
+    return connection
+
+
+def _prepared(login: Login, command: str, line: socket.socket | None) -> Connection:
+    """Return the connection before it is opened. Raises DerpfleetError."""
+    pins = _pins(login)
+    factory = partial(EagerTransport, command=command, kinds=_kinds(login, pins))
+    options: dict[str, Any] = {"transport_factory": factory}
     options |= {"banner_timeout": CONNECT_S, "auth_timeout": CONNECT_S}
     options |= login.credentials() | ({"sock": line} if line else {})
     config = Config(overrides={"load_ssh_configs": False}, ssh_config=login.config or paramiko.SSHConfig())
-    gateway = _gateway(login) or login.proxy_command or False
-    way = {"gateway": gateway, "connect_timeout": CONNECT_S, "connect_kwargs": options}
+    way = {"gateway": _gateway(login) or False, "connect_timeout": CONNECT_S, "connect_kwargs": options}
     connection = Connection(login.alias, login.user, login.port, config=config, **way)
-    connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    try:
-        connection.client.get_host_keys().update(known_hosts.read(login.known_hosts))
-        connection.open()
-    except Exception as error:
-        _close(connection)
-        raise explain(login, error) from error
-    connection.client.get_transport().set_keepalive(15)
+    connection.client.set_missing_host_key_policy(_OnlyPinned(pins, login.key_name))
     return connection
+
+
+def _kinds(login: Login, pins: Pins) -> list[str]:
+    """Return the kinds of the pinned keys. The host is asked for one of them first, as by ssh."""
+    return [key.get_name() for key in pins.keys(login.key_name)]
+
+
+class _OnlyPinned(paramiko.MissingHostKeyPolicy):
+    """Accept the pinned keys only. paramiko asks between the key exchange and the login.
+
+    paramiko's own check takes one key of a kind, and knows no revoked keys.
+    """
+
+    def __init__(self, pins: Pins, name: str) -> None:
+        self._pins, self._name = pins, name
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        """Raise HostKeyRefused unless the key is pinned, and not revoked."""
+        if key not in self._pins.keys(self._name):
+            raise HostKeyRefused(self._pins, key)
+
+
+def _pins(login: Login) -> Pins:
+    """Return the pinned keys. Raises Unreachable."""
+    try:
+        return known_hosts.read(login.known_hosts)
+    except OSError as error:
+        raise unreadable(login, error) from error
 
 
 def _gateway(login: Login) -> Connection | None:
@@ -94,77 +137,25 @@ def _close(connection: Connection | None) -> None:
 
 def offered_host_key(login: Login) -> paramiko.PKey:
     """Return the key that the host offers now, without logging in. Raises Unreachable."""
-    gateway = _gateway(login)
+    pins, gateway = _pins(login), _gateway(login)
+    sock: Any = None
+    transport = None
     try:
         if gateway is not None:
             there = (login.address, login.port)
-            sock: Any = gateway.transport.open_channel("direct-tcpip", there, ("", 0))
+            sock = gateway.transport.open_channel("direct-tcpip", there, ("", 0))
         else:
             sock = login.dial()
-        transport = paramiko.Transport(sock)
+        transport = EagerTransport(sock, kinds=_kinds(login, pins))
+        transport.banner_timeout = CONNECT_S
         try:
             transport.start_client(timeout=CONNECT_S)
             return transport.get_remote_server_key()
         finally:
             transport.close()
-    except (OSError, paramiko.SSHException) as error:
-        raise explain(login, error) from error
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise explain(login, error, sock, transport) from error
     finally:
+        if sock is not None:
+            sock.close()
         _close(gateway)
-
-
-# Texts of paramiko's errors about a key's file, for which it has no class of its own.
-_BAD_KEY = (
-    *("not a valid", "Invalid key", "Unable to parse key", "unpack requires", "encountered RSA key"),
-    "Bad password",
-)
-
-
-def explain(login: Login, error: Exception) -> Unreachable:
-    """Return the error with the reason why the login failed, and what to do next."""
-    host, prefix = ("jump host's", "jump host: ") if login.is_hop else ("host", "")
-    trust = f"invoke trust --host {login.name}"
-    if isinstance(error, paramiko.BadHostKeyException):
-        return Unreachable(
-            f"the {host} key has CHANGED",
-            where=login.where,
-            host=login.name,
-            why=(
-                f"pinned {fingerprint(error.expected_key)}, offered {fingerprint(error.key)}: "
-                "the host was reinstalled, or another machine answers in its place"
-            ),
-            next=(
-                "compare the offered fingerprint with the host's own, on the provider's console; "
-                f"if they are equal: {trust} --replace"
-            ),
-        )
-    if "not found in known_hosts" in str(error):
-        return Unreachable(
-            f"the {host} key is not known",
-            where=login.where,
-            host=login.name,
-            why=f"{login.known_hosts} has no entry for {login.key_name}",
-            next=f"compare the key with the host's own and pin it: {trust}",
-        )
-    what, step = "no connection", "check the address, the port and the provider's firewall"
-    if isinstance(error, paramiko.PasswordRequiredException):
-        what = "the private key has a passphrase"
-        step = "set ssh.key_passphrase, or add the key to your ssh-agent"
-    elif isinstance(error, paramiko.AuthenticationException):
-        what = "login refused"
-        step = f"check ssh.user and ssh.key, or try: ssh -p {login.port} {login.user}@{login.address}"
-    elif any(words in str(error) for words in _BAD_KEY):
-        what = "the private key cannot be used"
-        step = "check ssh.key (it must be the private key, not .pub) and ssh.key_passphrase of the host"
-    elif isinstance(error, socket.gaierror):
-        what, step = "the name does not resolve", "check ssh.address of the host"
-    elif isinstance(error, FileNotFoundError | PermissionError):
-        what, step = "the private key cannot be read", "check ssh.key of the host"
-    why = str(error) or type(error).__name__
-    return Unreachable(prefix + what, where=login.where, host=login.name, why=why, next=step)
-
-
-def fingerprint(key: paramiko.PKey) -> str:
-    """Return `ssh-ed25519 SHA256:…`, as `ssh-keygen -l` prints it."""
-    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
-    return f"{key.get_name()} SHA256:{digest}"

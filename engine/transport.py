@@ -9,6 +9,7 @@ import secrets
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from engine.boot import READY, agent_payload, boot_command, elevated_command
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 # The agent sends a heartbeat every 5 s while it works. A slow disk needs time for an old journal.
 SILENCE_S = 60
+READY_S = 30  # for the login shell, sudo and Python to start
+AFTER_NOISE_S = 3  # for READY after other output
 NOISE_MAX = 2000
+NOISE_LINES = 20
 # The diff of an event shows files of up to 64 KiB. Packed facts hold some dozens of files of up to
 # 256 KiB, and the output of `nginx -T`.
 LINE_MAX = 3 << 20  # facts, packed; a line of empty lists only takes 70 MiB of memory
@@ -39,9 +43,11 @@ class NotReady(DerpfleetError):
     exit_code = 3
 
 
-# Texts of sudo's errors.
-_ASKS_PASSWORD = ("password is required", "a terminal is required")
-_NOT_ALLOWED = ("not in the sudoers", "may not run sudo", "not allowed to execute")
+# Texts of the errors of sudo and of sudo-rs.
+_ASKS_PASSWORD = ("password is required", "terminal is required", "interactive authentication is required")
+_NOT_ALLOWED = ("not in the sudoers", "may not run sudo", "not allowed to execute", "afraid I can't do that")
+_NO_PROGRAM = ("not found", "No such file", "Unknown command")  # of sudo and of shells
+_WANTS_TERMINAL = ("must have a tty",)
 
 
 class _Sudo:
@@ -79,13 +85,13 @@ def start(login: Login, command: str) -> Running:
     The host is dialled first: importing SSH takes about as long as a far host's answer.
     """
     with ThreadPoolExecutor(1) as pool:
-        dialling = pool.submit(login.dial) if login.is_direct else None
-        from engine import ssh  # noqa: PLC0415
+        dialling = None if login.jump else pool.submit(login.dial)
+        from engine import ssh, ssh_errors  # noqa: PLC0415
 
         try:
             line = dialling.result() if dialling else None
         except OSError as error:
-            raise ssh.explain(login, error) from error
+            raise ssh_errors.explain(login, error) from error
         return ssh.Running(login, command, line)
 
 
@@ -109,13 +115,14 @@ class AgentChannel:
         self._running = start(login, command)
         try:
             self._channel = self._running.channel
-            self._channel.settimeout(SILENCE_S)
+            self._channel.settimeout(READY_S)
             self._stderr = threading.Thread(
                 target=self._watch_stderr, name=f"{login.name} stderr", daemon=True
             )
             self._stderr.start()
             self._stdout: BinaryIO = self._channel.makefile("rb")
             self._await_ready()
+            self._channel.settimeout(SILENCE_S)
         except BaseException:
             self._running.close()
             raise
@@ -187,40 +194,99 @@ class AgentChannel:
         self._noise.extend(line for line in text.splitlines() if line.strip())
 
     def _await_ready(self) -> None:
-        line = self.read_line()
-        if line.decode(errors="replace").strip() == READY:
+        """Wait for READY. Raises NotReady."""
+        try:
+            line = _plain_line(self.read_line())
+        except Unreachable as error:
+            if isinstance(error.__cause__, TimeoutError):
+                raise self._waits() from error
+            raise
+        if line == READY:
             return
-        status = self._channel.recv_exit_status() if not line else None
-        self._stderr.join(2)
-        words = self.last_words()
-        raise self._not_ready(line[:NOISE_MAX].decode(errors="replace").rstrip(), status, words)
-
-    def _not_ready(self, line: str, status: int | None, words: str) -> NotReady:
-        login = self.login
         if line:
-            what = "the login shell prints to standard output"
-            why = f"it printed this before the agent started: {line!r}"
-            step = (
-                f"remove that output for non-interactive logins (~/.bashrc of {login.user}); "
+            raise self._noise_before_ready(line)
+        status = self._channel.recv_exit_status()
+        self._stderr.join(2)
+        raise self._not_ready(status, self.last_words())
+
+    def _waits(self) -> NotReady:
+        """Return the error for a login shell that does not come to the command."""
+        words = self.last_words()
+        why = f"nothing came for {READY_S} s; its ~/.bashrc may wait for input, or start another shell"
+        return NotReady(
+            "the login shell does not start the command",
+            where=self.login.where,
+            host=self.login.name,
+            why=f"{why}\n{words}".strip(),
+            next=(
+                f"let ~/.bashrc of {self.login.user} end early for logins without a terminal, with this "
+                "first line: case $- in *i*) ;; *) return;; esac"
+            ),
+        )
+
+    def _noise_before_ready(self, line: str) -> NotReady:
+        """Return the error for other output than READY: of the login shell, or of another program.
+
+        The shell's output is followed by READY. A forced command is run in place of ours.
+        """
+        lines = [line]
+        self._channel.settimeout(AFTER_NOISE_S)
+        with suppress(Unreachable):
+            while len(lines) < NOISE_LINES and (more := self.read_line()):
+                lines.append(_plain_line(more))
+                if lines[-1] == READY:
+                    return self._noisy(line)
+        words = "\n".join(one for one in [*lines, self.last_words()] if one)
+        return NotReady(
+            "the host did not run the command, and answered by itself",
+            where=self.login.where,
+            host=self.login.name,
+            why=f"it said:\n{words}",
+            next=(
+                "if it names another user, set ssh.user to that one; else look for a forced command "
+                f"(~/.ssh/authorized_keys of {self.login.user}, sshd_config) and at the user's shell"
+            ),
+        )
+
+    def _noisy(self, line: str) -> NotReady:
+        return NotReady(
+            "the login shell prints to standard output",
+            where=self.login.where,
+            host=self.login.name,
+            why=f"it printed this before the agent started: {line!r}",
+            next=(
+                f"remove that output for non-interactive logins (~/.bashrc of {self.login.user}); "
                 "nothing was sent to the host"
-            )
-        elif self._sudo.refused:
+            ),
+        )
+
+    def _not_ready(self, status: int, words: str) -> NotReady:
+        """Return the error for a command that ended without any output."""
+        login = self.login
+        if self._sudo.refused:
             what, why, step = WRONG_PASSWORD, words, PASSWORD_STEP
-        elif login.sudo and any(text in words for text in _ASKS_PASSWORD):
+        elif login.sudo and any(text in words.lower() for text in _ASKS_PASSWORD):
             what, why = "sudo wants a password", words
             step = "set ssh.sudo_password in the site file, or let this user use sudo without a password"
+        elif any(text in words for text in _WANTS_TERMINAL):
+            what, why = "sudo wants a terminal", words
+            step = f"remove `Defaults requiretty` from sudo's settings for {login.user}, or log in as root"
         elif any(text in words for text in _NOT_ALLOWED):
             what, why = f"{login.user} may not use sudo", words
             step = "add the user to the sudo group, or log in as root"
         elif "sudo" in words and "not found" in words and login.python not in words.split("sudo", 1)[1]:
             what, why, step = "the host has no sudo", words, "install sudo, or log in as root"
-        elif "not found" in words or status == 127:
+        elif login.python in words and any(text in words for text in _NO_PROGRAM):
             what, why = f"the host has no {login.python}", words
             step = "install it (apt-get install python3), or set ssh.python to its path"
         else:
             what, why = "the agent did not start", words or f"exit status {status}"
             step = f"try: ssh {login.user}@{login.address} {login.python} -V"
         return NotReady(what, where=login.where, host=login.name, why=why, next=step)
+
+
+def _plain_line(line: bytes) -> str:
+    return line[:NOISE_MAX].decode(errors="replace").strip()
 
 
 def run_once(login: Login, argv: list[str]) -> tuple[int, str]:

@@ -42,9 +42,7 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> 
             code = 1
             break
         proofs[host.name] = proof
-    if proofs and not only and not _register(fleet, server, proofs):
-        code = 1
-    return code
+    return code if only or not proofs else _registered(fleet, server, proofs) or code
 
 
 def _converge(fleet: Fleet, host: Host, only: Sequence[str]) -> int:
@@ -66,6 +64,23 @@ def _converge(fleet: Fleet, host: Host, only: Sequence[str]) -> int:
     for failure in outcome.failures:
         fleet.report.failure(job.failed(failure), log=str(outcome.log), subject=failure.id)
     return 0 if outcome.ok else 1
+
+
+def _registered(fleet: Fleet, server: ControlServer, proofs: dict[str, Proof]) -> int:
+    """Register the proved relays. Returns the exit code.
+
+    When that fails, it is said which relays work already, and what registers them.
+    """
+    try:
+        return 0 if _register(fleet, server, proofs) else 1
+    except DerpfleetError as error:
+        fleet.report.failure(error)
+        again = " ".join(f"--host {name}" for name in proofs)
+        fleet.report.say(
+            f"{', '.join(proofs)}: deployed and PROVED, but NOT registered, so clients do not use it yet. "
+            f"After the step above, run: invoke deploy {again}"
+        )
+        return error.exit_code
 
 
 def _register(fleet: Fleet, server: ControlServer, proofs: dict[str, Proof]) -> bool:

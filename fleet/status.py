@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -29,7 +30,9 @@ class CannotWrite(DerpfleetError):
     """The page cannot be written."""
 
 
-_WHOLE = ("host", "region", "flavour", "clients")  # a narrow terminal folds the other columns
+# The columns in the order in which a narrow terminal keeps them, and that of the table.
+_WANTED = ("host", "proof", "certificate", "clients", "region", "version", "last deploy", "flavour")
+_TITLES = ("host", "region", "flavour", "version", "proof", "certificate", "clients", "last deploy")
 
 
 def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> int:
@@ -58,7 +61,11 @@ def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> 
     for card in cards:
         fleet.report.emit(event="status", **_row(card, said[card.host]))
     if not fleet.report.json_lines:
-        fleet.report.console.print(_table(cards))
+        console = fleet.report.console
+        table, left = _fitting(cards, console)
+        console.print(table)
+        if left:
+            fleet.report.say(f"too narrow for: {', '.join(left)} (--json has all)")
     for each in said.values():
         if each.trouble is not None:
             fleet.report.failure(each.trouble)
@@ -127,28 +134,50 @@ def _row(card: Card, seen: HostStatus) -> Mapping[str, object]:
     }
 
 
-def _table(cards: Sequence[Card]) -> Table:
+def _fitting(cards: Sequence[Card], console: Console) -> tuple[Table, Sequence[str]]:
+    """Return the table with the columns that there is room for, and the titles of the others.
+
+    Host and proof are always there.
+    """
+    unbound = console.options.update(max_width=1000)  # else no table is wider than the terminal
+    for count in range(len(_WANTED), 2, -1):
+        table = _table(cards, _WANTED[:count])
+        if console.measure(table, options=unbound).maximum <= console.width:
+            return table, _WANTED[count:]
+    return _table(cards, _WANTED[:2]), _WANTED[2:]
+
+
+def _table(cards: Sequence[Card], shown: Sequence[str] = _TITLES) -> Table:
+    titles = [title for title in _TITLES if title in shown]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1))
-    for title in ("host", "region", "flavour", "version", "proof", "certificate", "clients", "last deploy"):
+    for title in titles:
         justify: Literal["right", "left"] = "right" if title in ("certificate", "clients") else "left"
-        table.add_column(title, justify=justify, no_wrap=title in _WHOLE)
-    colours = {
-        "proved": "green",
-        "reached": "green",
-        "broken": "bold red",
-        "withdrawn": "dim",
-        "unknown": "dim",
-    }
+        table.add_column(title, justify=justify, no_wrap=title != "proof")
     for card in cards:
-        days = days_left(card)
-        table.add_row(
-            card.host,
-            f"{card.region_code} ({card.region_id})",
-            card.flavour,
-            Text(card.version[:24] or "-"),  # the host's text, which must not act as markup
-            Text(_proof_words(card), style=colours[card.state]),
-            f"{days:.0f} days" if days is not None else "-",
-            str(card.clients) if card.clients is not None else "-",
-            card.last_deploy or "-",
-        )
+        cells = _cells(card)
+        table.add_row(*(cells[title] for title in titles))
     return table
+
+
+_COLOURS = {
+    "proved": "green",
+    "reached": "green",
+    "broken": "bold red",
+    "withdrawn": "dim",
+    "unknown": "dim",
+}
+
+
+def _cells(card: Card) -> Mapping[str, str | Text]:
+    """Return the cells of a host by the titles of their columns."""
+    days = days_left(card)
+    return {
+        "host": card.host,
+        "region": f"{card.region_code} ({card.region_id})",
+        "flavour": card.flavour,
+        "version": Text(card.version[:24] or "-"),  # the host's text, which must not act as markup
+        "proof": Text(_proof_words(card), style=_COLOURS[card.state]),
+        "certificate": f"{days:.0f} days" if days is not None else "-",
+        "clients": str(card.clients) if card.clients is not None else "-",
+        "last deploy": card.last_deploy or "-",
+    }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from paramiko import PKey
 
 from engine import cache, known_hosts
 from engine.login import Login, Unreachable
-from engine.ssh import fingerprint, offered_host_key
+from engine.ssh import offered_host_key
+from engine.ssh_errors import fingerprint, revoked_key
 from fleet.shared.fleet import Fleet
 from inventory.rules import HEADSCALE
 
@@ -62,15 +63,19 @@ def trust(fleet: Fleet, logins: list[Login], *, replace: bool, expected: str, co
     for login in logins:
         key = offered_host_key(login)
         with cache.access_to(path.parent):
-            known: Mapping[str, PKey] = known_hosts.read(path).lookup(login.key_name) or {}
-        shown = fingerprint(key)
+            pins = known_hosts.read(path)
+        for words in pins.skipped:
+            fleet.report.line(login.name, "warning", f"{path}, {words}; it is skipped")
+        known, shown = pins.keys(login.key_name), fingerprint(key)
+        if pins.is_revoked(login.key_name, key):
+            raise revoked_key(login, key)
         if expected and not _is(shown, expected):
             fleet.report.line(login.name, "failed", f"shows {shown}, which is not {expected}")
             refused += 1
-        elif known.get(key.get_name()) == key:
+        elif key in known:
             fleet.report.line(login.name, "ok", f"{shown} is pinned already")
         elif known and not replace:
-            why = "pinned: " + ", ".join(fingerprint(other) for other in known.values())
+            why = "pinned: " + ", ".join(fingerprint(other) for other in known)
             raise Unreachable(
                 "the host shows another key than the pinned one",
                 host=login.name,

@@ -14,6 +14,7 @@ from engine.run import Outcome, Step
 from engine.session import Session
 from fleet.shared import pins
 from fleet.shared.fleet import Fleet
+from fleet.shared.locks import once_free
 from fleet.shared.step import step
 from inventory.model import Host
 
@@ -39,8 +40,12 @@ class FleetReach:
         return self.fleet.session_for_reading(self.fleet.control_login(), ask)
 
     def step(self, job: Step) -> Outcome:
-        """Run a job on the control server's host. Raises as `fleet.shared.step.step` does."""
-        return step(self.fleet, self.fleet.control_login(), job)
+        """Run a job on the control server's host, once no other command is at work there.
+
+        Raises as `fleet.shared.step.step` does.
+        """
+        login = self.fleet.control_login()
+        return once_free(self.report, login.name, lambda: step(self.fleet, login, job))
 
     def pins(self, hosts: Sequence[Host]) -> Pins:
         """Return the pins of these hosts, as far as they are known."""

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from invoke import Exit
+from invoke import Collection, Exit, Task
 
 from fleet.shared import interrupt
 
 if TYPE_CHECKING:
     from engine.report import Report
     from fleet.shared.fleet import Fleet
+    from inventory.errors import DerpfleetError
 
 DEFAULT_SITE = "inventory/site.yml"
 
@@ -44,33 +47,71 @@ def with_site(
             report.say(f"In the lab: {os.path.relpath(path)}, {why}")
         return verb(Fleet(inventory.load(path), report))
 
-    with_report(on_site, json=json, diffs=diffs, aside=aside)
+    _with_report(on_site, json=json, diffs=diffs, aside=aside, site=site)
 
 
-def with_report(
-    verb: Callable[[Report], int | None], *, json: bool = False, diffs: bool = False, aside: bool = False
-) -> None:
+def with_report(verb: Callable[[Report], int | None], *, json: bool = False) -> None:
     """Run a verb that needs no site. Raises Exit with its code, if that is not 0."""
-    with _reporting(json=json, diffs=diffs, aside=aside) as report:
+    _with_report(verb, json=json, diffs=False, aside=False, site="")
+
+
+def collected(verbs: Sequence[Task[Any]], lab: Collection) -> Collection:
+    """Return all verbs for invoke. Raises Exit for a word that no verb takes."""
+    if Path(sys.argv[0]).name in ("invoke", "inv") and any(word[:1] != "-" for word in sys.argv[2:]):
+        _refuse_stray(verbs)
+    return Collection(*verbs, lab)
+
+
+def _refuse_stray(verbs: Sequence[Task[Any]]) -> None:
+    from fleet.shared import options
+    from inventory.errors import DerpfleetError
+
+    valued = {
+        verb.name: [
+            f"{'-' if len(name) == 1 else '--'}{name.replace('_', '-')}"
+            for one in verb.get_arguments()
+            if one.takes_value
+            for name in one.names
+        ]
+        for verb in verbs
+        if not verb.positional
+    }
+    try:
+        options.refuse_stray(sys.argv[1:], valued, [verb.name for verb in verbs])
+    except DerpfleetError as error:
+        with_report(partial(_failed, error))
+
+
+def _failed(error: DerpfleetError, report: Report) -> int:
+    report.failure(error)
+    return error.exit_code
+
+
+def _with_report(
+    verb: Callable[[Report], int | None], *, json: bool, diffs: bool, aside: bool, site: str
+) -> None:
+    with _reporting(json=json, diffs=diffs, aside=aside, site=site) as report:
         code = verb(report)
         if code:
             raise Exit(code=code)
 
 
 @contextmanager
-def _reporting(*, json: bool, diffs: bool, aside: bool) -> Iterator[Report]:
+def _reporting(*, json: bool, diffs: bool, aside: bool, site: str) -> Iterator[Report]:
     """Yield a report. A DerpfleetError inside is shown on it and becomes an exit code.
 
+    `site`: the site file that was given, which the commands in our words repeat.
     `aside`: report on standard error, because the verb prints data on standard output.
     """
     from rich.console import Console
 
     from engine.report import Report
-    from fleet.shared.options import refuse_bare
+    from fleet.shared.options import refuse_bare, with_site_file
     from inventory.errors import DerpfleetError
 
     console = Console(stderr=True, highlight=False, soft_wrap=True) if aside else None
-    report = Report(json_lines=json, diffs=diffs, console=console)
+    commands = partial(with_site_file, site=site)
+    report = Report(json_lines=json, diffs=diffs, console=console, commands=commands)
     try:
         with interrupt.raised(), report:
             refuse_bare(sys.argv[1:])

@@ -5,7 +5,9 @@ Each function raises DerpfleetError with the option's name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 from inventory.errors import DerpfleetError
@@ -23,6 +25,31 @@ def refuse(reason: str, given: Mapping[str, object]) -> None:
     for option, value in given.items():
         if value:
             raise DerpfleetError(f"{option} {reason}")
+
+
+_VERBS = "deploy|check|verify|status|renew|withdraw|derpmap|trust|logs"
+_COMMAND = re.compile(rf"\binvoke (?:{_VERBS})\b(?! --(?:site|address)\b)")
+
+
+def with_site_file(text: str, site: str) -> str:
+    """Return the text with `--site` in each of its commands, if it was given for this one."""
+    return _COMMAND.sub(lambda found: f"{found[0]} --site {shlex.quote(site)}", text) if site else text
+
+
+def refuse_stray(words: Sequence[str], valued: Mapping[str, Collection[str]], verbs: Collection[str]) -> None:
+    """Reject a word that is no option, in place of invoke's `No idea what 'hk1' is!`.
+
+    `valued`: the options that take a value, for each of the verbs that take no bare word.
+    """
+    options: Collection[str] | None = None
+    for before, word in pairwise(["", *words]):
+        if word in verbs and before not in (options or ()):
+            options = valued.get(word)
+        elif options is not None and not word.startswith("-") and before not in options and "." not in word:
+            raise DerpfleetError(
+                f"{word} is no option",
+                next=f"if it is a host: --host {word}; `invoke --help VERB` shows the options of a verb",
+            )
 
 
 def refuse_bare(words: Sequence[str]) -> None:

@@ -273,3 +273,27 @@ def test_a_command_without_an_end_is_not_read_to_its_end(sshd: Sshd, monkeypatch
     assert len(run_once(login_to(sshd), ["head", "-c", "1000000", "/dev/zero"])[1]) == 1_000_000
     with pytest.raises(DerpfleetError, match="is too long"):
         run_once(login_to(sshd), ["head", "-c", "100000000", "/dev/zero"])
+
+
+@pytest.mark.parametrize(("refused", "within_s", "tries"), [(0, 30, 1), (2, 30, 3), (99, 3, 3), (99, 0, 1)])
+def test_a_firewall_is_confirmed_until_its_time_is_over(
+    hear: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, refused: int, within_s: int, tries: int
+) -> None:
+    """Refuse the first connections, as MaxStartups does."""
+    now, asked = [0.0], list[str]()
+
+    def connect(_: Login, argv: list[str]) -> tuple[int, str]:
+        asked.append(argv[-1])
+        if len(asked) <= refused:
+            raise Unreachable("no SSH server answers", why="Exceeded MaxStartups")
+        return 0, ""
+
+    monkeypatch.setattr(session, "run_once", connect)
+    monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(session.time, "sleep", lambda s: now.__setitem__(0, now[0] + s))
+    confirm = event("confirm", id=ID, path="/run/token", within_s=within_s)
+    done = event("done", counts=COUNTS, stopped="")
+    hear(HELLO, WANT, confirm, done).apply(
+        compile_plan([File(path="/etc/x", content=b"x")], mode="apply")
+    )
+    assert asked == ["/run/token"] * tries

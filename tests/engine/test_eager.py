@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import socket
 import subprocess
 import threading
 import time
@@ -202,3 +205,17 @@ def test_nothing_is_sent_to_a_host_with_another_key(
 def test_a_server_that_opens_no_session_is_named(new_sshd: NewSshd) -> None:
     with pytest.raises(Unreachable, match="no connection"):
         run_once(login_to(new_sshd(config=["MaxSessions 0"])), ["true"])
+
+
+def test_no_weak_algorithm_is_offered(new_sshd: NewSshd) -> None:
+    near, far = socket.socketpair()
+    with near, far, contextlib.closing(EagerTransport(near)) as transport:
+        offered = [
+            *(*transport.preferred_kex, *transport.preferred_ciphers, *transport.preferred_macs),
+            *(*transport.preferred_keys, *transport.preferred_pubkeys),
+        ]
+    assert len(offered) > 20
+    assert [one for one in offered if re.search("sha1|md5|3des|cbc|ssh-rsa|ssh-dss", one)] == []
+    with pytest.raises(Unreachable, match="knows only algorithms that are not safe") as error:
+        run_once(login_to(new_sshd(config=["MACs hmac-sha1", "Ciphers aes256-ctr"])), ["true"])
+    assert "MACs" in error.value.next

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paramiko import HostKeys
 
 from engine.login import Login, SshConfigWrong, Unreachable
 from engine.report import Report
-from engine.ssh import fingerprint, offered_host_key
+from engine.ssh import offered_host_key
+from engine.ssh_errors import fingerprint
 from engine.transport import run_once
 from fleet.shared.fleet import Fleet
 from fleet.trust import ask_person, logins, trust
@@ -97,7 +99,7 @@ def test_ssh_config_is_read(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.Monk
 
 def configured(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **ssh: Any) -> Login:
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh").mkdir(exist_ok=True)
     (tmp_path / ".ssh" / "config").write_text(text)
     return Login(
         "hk1", Ssh(address="relay-one", **ssh), address="", known_hosts=tmp_path / "none", base=tmp_path
@@ -120,7 +122,7 @@ def test_none_is_no_jump_host(
 ) -> None:
     login = configured(text.replace("Host *", "Host relay-*"), tmp_path, monkeypatch, jump=jump)
     assert [hop.key_name for hop in login.hops()] == hops
-    assert login.is_direct == (not hops)
+    assert (bool(login.jump), login.proxy_command) == (bool(hops), None)
 
 
 def test_no_jump_host_and_no_proxy_command_is_a_direct_connection(
@@ -132,6 +134,41 @@ def test_no_jump_host_and_no_proxy_command_is_a_direct_connection(
     login = configured(text, tmp_path, monkeypatch, **settings)
     login.known_hosts = sshd.known_hosts
     assert run_once(login, ["echo", "direct"]) == (0, "direct\n")
+
+
+INCLUDED = "User admin\nHost relay-*\n  Port 2201\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "user", "port"),
+    [
+        ("Include conf.d/*\n", "admin", 2201),
+        ("Include ~/.ssh/conf.d/one ~/nowhere\n", "admin", 2201),
+        ('include="conf.d/one"\n', "admin", 2201),
+        ("Host other\n  Include conf.d/one\nHost *\n  Port 2202\n", "root", 2202),
+        ("Host relay-*\n  Include conf.d/one\n  Port 2202\n", "admin", 2201),  # the first value counts
+        ("Host relay-*\n  Port 2202\n  Include conf.d/one\n", "admin", 2202),
+        ("Host other\n  Include conf.d/one\n  Port 2202\n", "root", 22),  # the block goes on after it
+        ("Match host relay-*\n  Include conf.d/one\n", "admin", 2201),
+        ("Match host other\n  Include conf.d/one\n", "root", 22),
+        ("Include conf.d/two\n", "admin", 2201),
+        ("Include nowhere\n", "root", 22),
+    ],
+)
+def test_a_config_includes_others_as_with_ssh(
+    text: str, user: str, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".ssh" / "conf.d").mkdir(parents=True)
+    (tmp_path / ".ssh" / "conf.d" / "one").write_text(INCLUDED)
+    (tmp_path / ".ssh" / "conf.d" / "two").write_text("Include conf.d/one\n")
+    login = configured(text, tmp_path, monkeypatch)
+    assert (login.user, login.port) == (user, port)
+
+
+def test_files_that_include_each_other_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SshConfigWrong, match="cannot be used") as error:
+        configured("Include config\n", tmp_path, monkeypatch)
+    assert "more than 16 files include each other" in error.value.why
 
 
 @pytest.mark.parametrize(
@@ -240,3 +277,37 @@ def test_trust_refuses_a_changed_key_unless_it_is_to_be_replaced(
     assert trust(fleet, [pinned(fleet, sshd)], replace=True, expected="", confirm=lambda _: True) == 0
     assert pins.read_text() == f"{others}[127.0.0.1]:{sshd.port} {sshd.host_key}\n"
     assert run_once(pinned(fleet, sshd), ["true"])[0] == 0
+
+
+@pytest.mark.parametrize("names", ["*", "{name}", "{hashed}"])
+def test_a_revoked_key_is_never_accepted(sshd: Sshd, fleet: Fleet, names: str) -> None:
+    """Neither by a login that finds it pinned, too, nor by trust."""
+    name = f"[127.0.0.1]:{sshd.port}"
+    pins = Path(fleet.site.known_hosts)
+    pins.parent.mkdir()
+    marked = names.format(name=name, hashed=HostKeys.hash_host(name))
+    pins.write_text(f"{name} {sshd.host_key}\n@revoked {marked} {sshd.host_key}\n")
+    with pytest.raises(Unreachable, match="the host key is REVOKED") as error:
+        run_once(pinned(fleet, sshd), ["true"])
+    assert "invoke trust --host hk1 --replace" in error.value.next
+    for replace in (False, True):
+        with pytest.raises(Unreachable, match="the host key is REVOKED"):
+            trust(fleet, [pinned(fleet, sshd)], replace=replace, expected="", confirm=lambda _: True)
+
+
+def test_an_unusable_known_hosts_is_named(sshd: Sshd, fleet: Fleet) -> None:
+    pins = Path(fleet.site.known_hosts)
+    pins.parent.mkdir()
+    pins.write_bytes(b"@cert-authority * ssh-rsa AAAA\n\xff|1| ssh-ed25519 \xff\n|1|a ssh-rsa AAAA\n")
+    with pytest.raises(Unreachable, match="the host key is not known") as error:
+        run_once(pinned(fleet, sshd), ["true"])
+    assert "only an @cert-authority: certificates of hosts are not supported" in error.value.why
+    assert "line 2: the key is not base64" in error.value.why
+    assert "line 3: the hashed name is torn; it is skipped" in error.value.why
+    with pins.open("ab") as file:
+        file.write(f"[127.0.0.1]:{sshd.port} {sshd.host_key}\n".encode())
+    assert run_once(pinned(fleet, sshd), ["true"])[0] == 0
+    pins.unlink()
+    pins.mkdir()
+    with pytest.raises(Unreachable, match="known_hosts cannot be read"):
+        run_once(pinned(fleet, sshd), ["true"])

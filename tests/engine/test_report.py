@@ -8,10 +8,12 @@ import unicodedata
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from engine.report import Report
+from engine.report import Report, plain
 from inventory.errors import DerpfleetError
 
 PLAN = {"event": "plan", "mode": "check", "resources": 2}
@@ -113,7 +115,10 @@ def test_names_are_no_markup(shown: io.StringIO) -> None:
     assert "file:/etc/[bold]x[/nothing]" in shown.getvalue()
 
 
+# with characters that turn text round, that nobody sees, or that separate lines
 HOSTILE = "a\x1b[2J\x1b]0;title\x07b\x9b31mc\x7fd\tend\ud800"
+HOSTILE += "\u202e\u2066\u2069\u200b\u200f\ufeff\u00ad\u2028\u2029\U000e0041\U000e007f"
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -132,7 +137,7 @@ def test_output_of_others_cannot_drive_the_terminal(shown: io.StringIO, terminal
         DerpfleetError(HOSTILE, why=HOSTILE, where=HOSTILE, next=HOSTILE), log=HOSTILE, subject=HOSTILE
     )
     out.console.print(table)
-    assert {each for each in shown.getvalue() if unicodedata.category(each) in ("Cc", "Cs")} <= {"\n", "\t"}
+    assert {each for each in shown.getvalue() if unicodedata.category(each) in HIDDEN} <= {"\n", "\t"}
     assert shown.getvalue().count("a␛[2J␛]0;title") == 16
 
 
@@ -172,3 +177,10 @@ def test_ctrl_c_while_it_begins_leaves_the_cursor(
         patch.setattr("rich.live.Live.refresh", pressed)
         report(shown, terminal=True).__enter__()
     assert shown.getvalue().rindex("\x1b[?25h") > shown.getvalue().rindex("\x1b[?25l")
+
+
+@given(text=st.text())
+def test_no_text_of_a_host_is_invisible_or_turned_round(text: str) -> None:
+    assert {each for each in plain(text) if unicodedata.category(each) in HIDDEN} <= {"\n", "\t"}
+    assert len(plain(text)) == len(text)
+    assert plain("Zürich, 香港, é → ✓") == "Zürich, 香港, é → ✓"

@@ -129,7 +129,7 @@ def test_a_key_that_is_not_there_contacts_no_host(
         ("verify --address relay.example.org --ca /nowhere/ca.pem", "/nowhere/ca.pem: No such file"),
         ("deploy --host hk2", "did you mean --host hk1?"),
         ("logs --host elsewhere", "no host named elsewhere"),
-        ("logs --host headscale", "next  invoke deploy\n"),
+        ("logs --host headscale", "next  invoke deploy --site /"),
         ("logs --host headscale --relay", "--host headscale runs no relay"),
         ("logs --host hk1 --relay --lines many", "--lines takes a number up to 1000000, not 'many'"),
         (
