@@ -3,7 +3,7 @@
 While the connection takes bytes, chunks collect in `pending` for one tick of the loop and leave in
 one joined write. While it does not, packets wait in two short lanes (disco apart, so that NAT
 traversal survives a flood of data), and the oldest is dropped when a lane is full, in packets or in
-bytes: a client that hardly reads costs 256 KiB, not 4 MiB. So senders never wait for a slow
+bytes: a client that hardly reads costs 320 KiB, not 4 MiB. So senders never wait for a slow
 receiver, and its cost is bounded. Packets that wait stay in front of newer ones, so the order
 between two clients holds within a lane.
 """
@@ -31,8 +31,8 @@ from relay.core.wire import (
 
 DEPTH: Final = 32  # packets per lane
 MESH_DEPTH: Final = 512  # a mesh link carries many clients' packets
-# Bytes that a lane of DEPTH packets keeps; 256 KiB together. A mesh link's lanes keep more.
-DATA_ROOM: Final = 192 * 1024
+# Bytes that a lane of DEPTH packets keeps. A mesh link's lanes keep more.
+DATA_ROOM: Final = 256 * 1024
 DISCO_ROOM: Final = 64 * 1024
 # Bytes of waiting packets that are handed over at once; the rest can still be dropped.
 BATCH: Final = 128 * 1024

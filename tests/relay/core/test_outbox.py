@@ -109,7 +109,7 @@ def test_what_waits_is_bounded_in_bytes(box, drops, burst):
             frame = packets(first + bytes((n,)) * (wire.MAX_PACKET - len(first)))
             assert len(frame) == size
             box.queue(frame * burst, size, SOURCE, 0.0)
-        assert _kept(box) == (box._data.octets + box._disco.octets) <= 256 * 1024
+        assert _kept(box) == (box._data.octets + box._disco.octets) <= 320 * 1024
     stayed = [frame[-1] for _, frame in box._data]
     assert stayed == sorted(stayed) and stayed[-1] == n
     lost = sum(cell[0] for cell in drops.cells.values())

@@ -9,7 +9,6 @@ from relay.http.http11 import Request
 from relay.io import bootstrap_dns
 from relay.io.bootstrap_dns import BootstrapDns
 from tests.relay.httpserver import asynchronous
-from tests.relay.live import relay
 
 TABLE = {
     "control.example": ["203.0.113.1", "2001:db8::1", "203.0.113.1"],
@@ -80,8 +79,3 @@ async def test_a_name_that_stops_resolving_keeps_its_answer(table, caplog):
     assert get(dns, "?q=never.example")[0] == {"log.example": ["203.0.113.2"]}
     assert counts.bootstrap_dns_published_misses == 1
     assert "bootstrap name does not resolve" in caplog.text
-
-
-def test_without_names_the_page_is_an_empty_object(tmp_path):
-    with relay(tmp_path, tls=False) as live:
-        assert json.loads(live.get("/bootstrap-dns")) == {}
