@@ -183,7 +183,7 @@ class Certificate:
 
     def copy(self):
         """Copy the chain and key, if they are a pair. Raises Problem."""
-        unusable = unfit(self.fullchain, self.key) if self.copies else ""
+        unusable = unfit(self.fullchain, self.key) if self.copies and self.acme else ""
         if unusable:  # the sandboxed part could have put a link to another secret there
             raise Problem(unusable)
         for source, copy in self.pairs():
