@@ -22,20 +22,6 @@ from email.utils import parsedate_to_datetime
 
 KINDS = ("cert", "chain", "fullchain", "privkey")
 ORDER, KEPT = "derpfleet-order", "derpfleet-kept"  # folders like certbot's own, below it
-# certbot without cli.ini: the hooks and options of another program are not for our orders. certbot
-# has no option for that. Argument 1 is the folder of a certbot that was brought along, or "".
-CERTBOT = """\
-import sys
-sys.path[:0] = filter(None, [sys.argv.pop(1)])
-try:
-    from certbot._internal import constants
-except ImportError:
-    from certbot import constants
-constants.CLI_DEFAULTS["config_files"] = []
-sys.argv[0] = "certbot"
-from certbot.main import main
-sys.exit(main())
-"""
 # certbot retries a nonce only once
 TRANSIENT = ("Another instance of Certbot is already running", "invalid anti-replay nonce")
 TRANSIENT_S = 90  # keep retrying transient errors for this long
@@ -252,10 +238,10 @@ def wrong_clock(server):
 def certbot(folder):
     """Return the command of the certbot in `folder`, or of the distribution's, without cli.ini."""
     if folder:
-        return [sys.executable, "-I", "-c", CERTBOT, folder]
+        return [sys.executable, "-I", os.path.abspath(__file__), folder]
     path = shutil.which("certbot") or "certbot"
     python = re.match(rb"#!\s*(/\S*python[0-9.]*)", read(path) or b"")
-    return [python.group(1).decode(), "-I", "-c", CERTBOT, ""] if python else [path]
+    return [python.group(1).decode(), "-I", os.path.abspath(__file__), ""] if python else [path]
 
 
 def settings(text):
@@ -339,3 +325,24 @@ def explain(output):
         lines.append("change: " + ADVICE[kinds[0]])
     lines.append("certbot's log is /var/log/letsencrypt/letsencrypt.log")
     return "\n".join(lines)
+
+
+def run_certbot(folder, *arguments):
+    """Run certbot without cli.ini, of the release in `folder`, or of this Python if that is "".
+
+    The hooks and options of another program are not for our orders. certbot has no option for that.
+    """
+    sys.path[:0] = filter(None, [folder])
+    try:
+        from certbot._internal import constants
+    except ImportError:
+        from certbot import constants
+    from certbot.main import main
+
+    constants.CLI_DEFAULTS["config_files"] = []
+    sys.argv = ["certbot", *arguments]
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(run_certbot(*sys.argv[1:]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -94,9 +93,8 @@ def _rules_of(saved: str, wanted: str) -> Iterator[_Rule]:
     for line in saved[:_SAVED_MAX].splitlines():
         if line.startswith("*"):
             table = line[1:].strip()
-        elif table == wanted and line.startswith("-A "):
-            with suppress(ValueError):
-                yield _rule(_words(line)[2:])
+        elif table == wanted and line.startswith("-A ") and not _is_torn(line):
+            yield _rule(_words(line)[2:])
 
 
 def _closes(saved: str, packet: _Packet) -> bool:
@@ -126,6 +124,11 @@ def _filter_table(saved: str) -> tuple[dict[str, str], dict[str, list[_Rule]]]:
             _, name, *words = _words(line)
             chains[name].append(_rule(words))
     return policies, chains
+
+
+def _is_torn(line: str) -> bool:
+    """Whether a quote of the line has no end."""
+    return re.sub(r"\\.", "", line).count('"') % 2 == 1
 
 
 def _words(line: str) -> list[str]:

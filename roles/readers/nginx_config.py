@@ -15,7 +15,7 @@ from posixpath import dirname, join
 
 _SECTION = re.compile(r"^# configuration file (\S+):$", re.M)
 _TOKEN = re.compile(
-    r"""\s+|\#[^\n]*|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>(?:\\.|[^'\\])*)'"""
+    r"""\s+|\#[^\n]*|"(?P<double>(?:\\.|[^"\\]+)*+)"|'(?P<single>(?:\\.|[^'\\]+)*+)'"""
     r"""|(?P<mark>[{};])|(?P<word>(?:\\.|\$\{[^{}]*\}|[^\s{};\\])+)""",
     re.S,
 )
@@ -25,15 +25,15 @@ _TOKEN = re.compile(
 # would take a time that grows with the square of the length.
 _LUA = re.compile(
     r"""(--)?\[(?P<level>=*)\[.*?(\](?P=level)\]|\Z)|--[^\n]*|"""
-    r""""(\\.|[^"\\])*("|\\?\Z)|'(\\.|[^'\\])*('|\\?\Z)|(?P<brace>[{}])""",
+    r""""(?:\\.|[^"\\]+)*+("|\\?\Z)|'(?:\\.|[^'\\]+)*+('|\\?\Z)|(?P<brace>[{}])""",
     re.S,
 )
 
 # Bounds of what a host may have us read. nginx itself has none of them.
-_MAX_SIZE = 8_000_000  # characters
+_MAX_SIZE = 2_000_000  # characters
 _MAX_DEPTH = 100  # blocks and includes within each other
 _MAX_INCLUDES = 20  # within each other
-_MAX_WORK = 300_000  # directives with their includes in place; ten comparisons with a pattern are one
+_MAX_WORK = 60_000  # directives with their includes in place; ten comparisons with a pattern are one
 _MAX_RANGE = 1_000  # ports of one `listen`
 _PORT = re.compile(r"[0-9]{1,5}")
 _PORTS = re.compile(r"(?:(?P<address>.+):)?(?P<first>[0-9]{1,5})-(?P<last>[0-9]{1,5})")
@@ -43,7 +43,7 @@ class NginxConfigError(ValueError):
     """The text is no nginx configuration, or we cannot read it: file, line, and the text there."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Directive:
     """`name args;` or `name args { block }`, and where it begins."""
 

@@ -131,8 +131,8 @@ def await_agent(stage: lab.Lab, host: str) -> None:
 
 
 def words(text: str) -> str:
-    """Return the text without line breaks, to search it."""
-    return " ".join(text.split())
+    """Return the text without line breaks, to search it; its commands without --site FILE."""
+    return re.sub(r" --site \S+", "", " ".join(text.split()))
 
 
 @contextlib.contextmanager

@@ -243,7 +243,7 @@ def test_the_distributions_certbot_is_run_by_its_own_python(
     for first, python in shebangs.items():
         (tmp_path / "certbot").write_text(f"{first}\nimport re\n")
         (tmp_path / "certbot").chmod(0o755)
-        assert lineage.certbot(None) == [python, "-I", "-c", lineage.CERTBOT, ""]
+        assert lineage.certbot(None) == [python, "-I", lineage.__file__, ""]
     (tmp_path / "certbot").write_text("#!/bin/sh\n")
     assert lineage.certbot(None) == [str(tmp_path / "certbot")]
 

@@ -335,7 +335,8 @@ def test_the_services_are_shut_in_as_systemd_sees_them(desk: Desk) -> None:
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
     assert found is not None
     assert float(found[1]) <= 1.3
-    assert run(desk, "hk1", "ps", "-o", "user=", "-C", "python3").split()[0].startswith("derpflee")
+    pid = run(desk, "hk1", "systemctl", "show", "--property=MainPID", "--value", "derpfleet-relay.service")
+    assert run(desk, "hk1", "ps", "-o", "user=", "-p", pid.strip()).startswith("derpflee")
 
 
 def test_the_relay_can_write_nowhere_that_root_works_in_even_where_it_once_could(desk: Desk) -> None:

@@ -93,7 +93,7 @@ async def test_long_bodies_are_cut():
 
 
 def answer_of(response):
-    async def answer(request):
+    async def answer(request, heads):
         return response
 
     return answer
