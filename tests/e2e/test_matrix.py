@@ -184,8 +184,8 @@ def test_a_site_without_headscale(desk: Desk, edited: Edit) -> None:
     desk.stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
     ran = desk.run("deploy", "--host", "hk1")
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    for words in ("login.tailscale.com/admin/acls", '"derpMap"', "/etc/headscale/derp.yaml", "hk1.derp.lab"):
-        assert words in ran.stdout
+    for line in ("login.tailscale.com/admin/acls", '"derpMap"', "/etc/headscale/derp.yaml", "hk1.derp.lab"):
+        assert line in ran.stdout
     assert "sg1.derp.lab" not in ran.stdout  # never proved, so not to be pasted
     again = desk.invoke("deploy", "--host", "hk1")
     assert again.changed("hk1") == []
