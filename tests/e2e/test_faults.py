@@ -448,7 +448,7 @@ def test_the_map_after_a_power_cut_of_the_headscale_host(stage: lab.Lab, edited:
         assert deploy.end().code == 3
     host.boot()
     answers = "until ssh-keyscan -T 2 hs1.derp.lab 2>/dev/null | grep -q ssh-; do sleep 0.5; done"
-    # Its old hardware address may be remembered for a while. The relay asks it who may use the relay.
+    # Its old hardware address may be remembered for a while. The relay asks it about clients.
     stage.run_in("controller", ["sh", "-c", answers], timeout_s=90)
     stage.run_in("hk1", ["python3", "-c", UNTIL_HEADSCALE_ANSWERS], timeout_s=90)
     assert the_map(stage) in (before, complete)
