@@ -123,7 +123,7 @@ def renew(_: Context, host=None, site="", force=False, json=False):
 
 @task(help={"host": "the host", "site": FILE, "json": JSON})
 def withdraw(_: Context, host, site="", json=False):
-    """Take a relay out of service, its region first, so that clients move before it stops.
+    """Take a relay out of service: stop it, and take its region out of the map afterwards.
 
     The relay is stopped; when every node has moved, its regions are taken out of the map. Another
     proved relay has to be in the map. A deploy brings the relay back. After a change of its region
