@@ -89,12 +89,19 @@ def _has(ports: str, port: int) -> bool:
 
 def _rules_of(saved: str, wanted: str) -> Iterator[_Rule]:
     """Yield the rules of a table. A line that cannot be read is left out."""
+    for line in _lines_of(saved[:_SAVED_MAX], wanted):
+        if line.startswith("-A ") and not _is_torn(line):
+            yield _rule(_words(line)[2:])
+
+
+def _lines_of(saved: str, wanted: str) -> Iterator[str]:
+    """Yield the lines of a table: its chains, rules and COMMIT."""
     table = ""
-    for line in saved[:_SAVED_MAX].splitlines():
+    for line in saved.splitlines():
         if line.startswith("*"):
             table = line[1:].strip()
-        elif table == wanted and line.startswith("-A ") and not _is_torn(line):
-            yield _rule(_words(line)[2:])
+        elif table == wanted:
+            yield line
 
 
 def _closes(saved: str, packet: _Packet) -> bool:
@@ -113,14 +120,11 @@ def _filter_table(saved: str) -> tuple[dict[str, str], dict[str, list[_Rule]]]:
         raise ValueError("too long")
     policies: dict[str, str] = {}
     chains: dict[str, list[_Rule]] = {}
-    table = ""
-    for line in saved.splitlines():
-        if line.startswith("*"):
-            table = line[1:].strip()
-        elif table == "filter" and line.startswith(":"):
+    for line in _lines_of(saved, "filter"):
+        if line.startswith(":"):
             name, policy, *_ = line[1:].split()
             policies[name], chains[name] = policy, []
-        elif table == "filter" and line.startswith("-A "):
+        elif line.startswith("-A "):
             _, name, *words = _words(line)
             chains[name].append(_rule(words))
     return policies, chains
