@@ -5,7 +5,8 @@
 Mutates the cases in `corpus/<target>/` (files in hex, one case each; the checked-in seeds are valid
 messages and old finds) and keeps those that reach new lines. Stops at the first case that raises an
 error that the target does not allow, takes too long, or breaks a promise of the target. The case is
-printed and written to `corpus/<target>/found-<hash>.hex`: check it in with the fix.
+printed and written to `found/<target>/<hash>.hex`: move it into the corpus with the fix. It is not
+written there at once, because tests that run at the same time read the corpus.
 
 Coverage comes from sys.settrace, of the parsers' own modules alone. With the same `-seed` the same
 cases come in the same order. The budget is shared by the targets; each gets at least a second.
@@ -27,6 +28,7 @@ from typing import Any
 from tests.relay.fuzz_targets import TARGETS, Target
 
 CORPUS = Path(__file__).parent / "corpus"
+FOUND = Path(__file__).parent / "found"
 MAX_CASE = 100_000
 SLOW_S = 1.0
 
@@ -169,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if finding:
             failed = 1
-            path = CORPUS / name / f"found-{hashlib.sha256(finding.case).hexdigest()[:12]}.hex"
+            path = FOUND / name / f"{hashlib.sha256(finding.case).hexdigest()[:12]}.hex"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(finding.case.hex() + "\n")
             kept = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

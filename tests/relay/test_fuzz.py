@@ -43,14 +43,15 @@ def test_the_fuzzer_finds_a_bug_behind_two_branches():
 
 
 def test_the_verb(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(fuzz, "CORPUS", tmp_path)
+    monkeypatch.setattr(fuzz, "CORPUS", tmp_path / "corpus")
+    monkeypatch.setattr(fuzz, "FOUND", tmp_path / "found")
     assert fuzz.main(["proxy", "json", "-seconds", "0.2", "-seed", "7"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("seed 7\n") and out.count("line pairs") == 2
     broken = Target("broken", lambda data: {}[data], [websocket])
     monkeypatch.setitem(TARGETS, "broken", broken)
     assert fuzz.main(["broken", "-seconds", "0.1"]) == 1
-    (kept,) = (tmp_path / "broken").iterdir()
-    assert kept.name.startswith("found-") and "KeyError" in capsys.readouterr().out
+    (kept,) = (tmp_path / "found" / "broken").iterdir()
+    assert kept.suffix == ".hex" and "KeyError" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         fuzz.main(["nonsense"])
