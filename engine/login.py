@@ -191,7 +191,7 @@ def reading_config(host: str) -> Iterator[None]:
 
 
 def _ways(found: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Return the configured jump hosts and ProxyCommand, of which the first one counts, as in ssh."""
+    """Return the configured jump hosts and ProxyCommand; the first of them counts, as in ssh."""
     jump, order = found.get("proxyjump", NONE), list(found)
     if jump.lower() == NONE:
         return NONE, found.get("proxycommand")
