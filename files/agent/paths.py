@@ -169,7 +169,7 @@ class Absent(Kind):
 
 
 def looks_of(tree):
-    """Return the sha256 of what lstat says of a tree's files. Those that Python compiled may vary."""
+    """Return the sha256 of what lstat says of a tree's files, without those that are compiled."""
     digest = hashlib.sha256()
     for folder, folders, names in os.walk(tree):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
