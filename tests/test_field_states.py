@@ -14,7 +14,7 @@ STATES = tomllib.loads((TESTS / "field_states.toml").read_text())
 
 
 @cache
-def tests_of(path: Path) -> set[str]:
+def names_in(path: Path) -> set[str]:
     """Return the names of a file's tests."""
     nodes = ast.walk(ast.parse(path.read_text()))
     functions = (node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
@@ -24,4 +24,4 @@ def tests_of(path: Path) -> set[str]:
 @pytest.mark.parametrize("kind", STATES)
 def test_every_state_has_its_test(kind: str) -> None:
     places = [place.split("::") for place in STATES[kind].values()]
-    assert [[file, name] for file, name in places if name not in tests_of(TESTS / file)] == []
+    assert [[file, name] for file, name in places if name not in names_in(TESTS / file)] == []
