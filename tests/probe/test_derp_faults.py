@@ -228,7 +228,7 @@ FAULTS: dict[str, Fault] = {
         lambda s: s.faulty_relay(deliver=lambda _: None),
         "packets",
         "drops their packets",
-        "role:relay",
+        "^invoke logs --host hk1 --relay, then invoke verify --host hk1$",
     ),
     "a relay that changes packets": (
         lambda s: s.faulty_relay(deliver=lambda p: p[:-1] + b"!"),
@@ -240,7 +240,7 @@ FAULTS: dict[str, Fault] = {
         lambda s: s.faulty_relay(deliver=_loser()),
         "packets",
         "drops (some of )?their packets",
-        "role:relay",
+        "^invoke logs --host hk1 --relay, then invoke verify --host hk1$",
     ),
     "a relay that changes the head of packets": (
         lambda s: s.faulty_relay(deliver=lambda p: b"!" + p[1:]),
@@ -248,12 +248,17 @@ FAULTS: dict[str, Fault] = {
         "as they are",
         "role:relay",
     ),
-    "large packets get stuck": (lambda s: s.faulty_relay(most=10_000), "packets", "path MTU", "role:relay"),
+    "large packets get stuck": (
+        lambda s: s.faulty_relay(most=10_000),
+        "packets",
+        "path MTU",
+        "tracepath .* mtu .* then invoke verify --host hk1",
+    ),
     "a relay that hangs up on packets": (
         lambda s: s.faulty_relay(deliver=_crash),
         "packets",
         "hung up",
-        "role:relay",
+        "^invoke logs --host hk1 --relay, then invoke verify --host hk1$",
     ),
     # idle
     "nginx cuts idle connections": (
