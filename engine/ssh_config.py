@@ -23,6 +23,9 @@ DEPTH = 16  # of includes in includes, as with ssh
 SYSTEM = Path("/etc/ssh")
 _INCLUDE = re.compile(r"include(?:\s*=\s*|\s+)(.+)", re.I)
 _BLOCK = re.compile(r"(host|match)(?:\s*=\s*|\s+)(.*)", re.I)
+_SETTING = re.compile(r"(\w+)(?:\s*=\s*|\s+)(.+)")
+# Their values go to the line's end, with quotes and `#`.
+_COMMANDS = ("match", "proxycommand", "knownhostscommand", "localcommand", "remotecommand")
 _ALWAYS = "Host *"
 _BARE = ("all", "canonical", "final")  # criteria without a value
 
@@ -74,19 +77,28 @@ def _add(path: Path, alias: str, lines: list[str], depth: int) -> None:
     if not depth:
         raise ValueError(f"{path}: more than {DEPTH} files include each other")
     block = _ALWAYS
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="surrogateescape").splitlines():
         words = line.strip()
         if opens := _BLOCK.match(words):
             block = words
             if opens[1].lower() == "match":
                 _check_criteria(opens[2])
         if (found := _INCLUDE.fullmatch(words)) is None:
-            lines.append(line)
+            lines.append(_plain(words))
         elif block == _ALWAYS or _is_for(alias, lines, block):
             for file in _files(found[1], path):
                 lines.append(_ALWAYS)
                 _add(file, alias, lines, depth - 1)
             lines.append(block)
+
+
+def _plain(line: str) -> str:
+    """Return a line as paramiko reads it: without quotes and comment, and with ssh's patterns."""
+    if (found := _SETTING.fullmatch(line)) is None or found[1].lower() in _COMMANDS:
+        return line
+    if found[1].lower() == "host":
+        return line.replace("[", "[[]")
+    return f"{found[1]} {' '.join(shlex.split(found[2], comments=True))}"
 
 
 def _check_criteria(text: str) -> None:

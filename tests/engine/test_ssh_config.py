@@ -311,7 +311,9 @@ LINES = st.sampled_from(
         *("HostName 192.0.2.9", "HostName %h.example.org", "Port 2200", "Port=2201", "User admin"),
         *("User root", "  user = me", "HostKeyAlias one", "AddressFamily inet", "BindAddress 127.0.0.1"),
         *("ProxyJump a,b", "ProxyJump none", "ProxyCommand nc %h %p", "ProxyCommand none"),
-        *("IdentitiesOnly yes", "# a comment", "", "IdentityAgent none"),
+        *("IdentitiesOnly yes", "# a comment", "", "IdentityAgent none", "Port 2202 # far", 'User "you"'),
+        *("User 'them' # x", "Host [a-z]elay-one", 'Host "relay-one" # one', "# h\udcf6st"),
+        *('IdentityFile "/tmp/a key"', "IdentityFile /tmp/b # old", "ProxyCommand nc '%h' %p # all of it"),
     ]
 )
 ASKED = ("hostname", "port", "user", "hostkeyalias", "addressfamily", "bindaddress", "identitiesonly")
@@ -327,17 +329,18 @@ def of_ssh(path: Path, user: str, port: int) -> dict[str, str]:
     return found
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(LINES, max_size=12), user=st.sampled_from(["", "admin"]), port=st.sampled_from([0, 7]))
 def test_files_mean_what_ssh_says(tmp_path: Path, lines: list[str], user: str, port: int) -> None:
     path = tmp_path / "config"
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", errors="surrogateescape")
     theirs, ours = of_ssh(path, user, port), read([path], "relay-one", {"User": user, "Port": port})
     defaults = {"port": "22", "user": theirs["user"] if "user" not in ours else "", "addressfamily": "any"}
     for name in ASKED:
         value = str(ours.get(name, defaults.get(name, theirs.get(name, ""))))
         if name in ours or name in theirs:
             assert value == theirs.get(name, value), (name, lines)
+    assert ours.get("identityfile", [theirs["identityfile"]])[0] == theirs["identityfile"]
     jump, command = _ways(ours)
     assert jump.lower() == theirs.get("proxyjump", "none")
     assert (command is None) == ("proxycommand" not in theirs)
