@@ -142,13 +142,7 @@ class Clients:
         return self.secrets.is_mesh_peer(info)
 
     def admit(
-        self,
-        link: Link,
-        who: Introduction,
-        ticket: Ticket | None,
-        *,
-        address: tuple[str, int],
-        not_ideal: bool,
+        self, link: Link, who: Introduction, ticket: Ticket | None, *, peer: tuple[str, int], not_ideal: bool
     ) -> Session:
         """Register a client. SERVER_INFO has been written."""
         serial = next(self._serials)
@@ -161,8 +155,8 @@ class Clients:
             is_mesh=self.secrets.is_mesh_peer(who.info),
             sibling=self.secrets.is_sibling(who.info),
             not_ideal=not_ideal,
-            address=parse_address(address[0]),
-            port=address[1],
+            address=parse_address(peer[0]),
+            port=peer[1],
         )
         if not session.is_mesh:
             session.limiter = self.limits.limiter(self.loop.time())

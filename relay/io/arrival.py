@@ -308,7 +308,7 @@ class Arrival(Receiver):
         del self._reception.arrivals[self]
         link.write(handshake.pack_server_info(introduction.shared, handshake.ServerInfo()))
         session = self._reception.admit(
-            link, introduction, ticket, address=self._client, not_ideal=self._not_ideal
+            link, introduction, ticket, peer=self._client, not_ideal=self._not_ideal
         )
         link.start(session, bytes(self._early))
 

@@ -46,12 +46,6 @@ class Reception(Owner, Protocol):
         """Whether a client proved that it knows the mesh key."""
 
     def admit(
-        self,
-        link: Link,
-        who: Introduction,
-        ticket: Ticket | None,
-        *,
-        address: tuple[str, int],
-        not_ideal: bool,
+        self, link: Link, who: Introduction, ticket: Ticket | None, *, peer: tuple[str, int], not_ideal: bool
     ) -> Session:
         """Register a client."""

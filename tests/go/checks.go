@@ -12,18 +12,12 @@ import (
 )
 
 var checks = []check{
-	{name: "greeting", run: greeting},
-	{name: "sizes", run: sizes},
-	{name: "order", run: order},
-	{name: "to-self", run: toSelf},
-	{name: "ping", run: ping},
-	{name: "note-preferred", run: notePreferred},
-	{name: "peer-gone", run: peerGone},
-	{name: "not-here", run: notHere},
-	{name: "silent-drop", run: silentDrop},
-	{name: "duplicates", run: duplicates},
-	{name: "stalled-receiver", run: stalledReceiver},
-	{name: "prober-window", run: proberWindow},
+	{name: "greeting", run: greeting}, {name: "sizes", run: sizes},
+	{name: "order", run: order}, {name: "to-self", run: toSelf},
+	{name: "ping", run: ping}, {name: "note-preferred", run: notePreferred},
+	{name: "peer-gone", run: peerGone}, {name: "not-here", run: notHere},
+	{name: "silent-drop", run: silentDrop}, {name: "duplicates", run: duplicates},
+	{name: "stalled-receiver", run: stalledReceiver}, {name: "prober-window", run: proberWindow},
 	{name: "watch-refused", needs: watching, run: watchRefused},
 	{name: "watch", needs: watching | meshKeyed, run: watch},
 	{name: "close-peer", needs: watching | meshKeyed, run: closePeer},
@@ -174,11 +168,7 @@ func notePreferred(r *relay) error {
 
 // peerGone: who was written packets of a key is told when its last connection ends, and nobody else.
 func peerGone(r *relay) error {
-	a, b, err := r.two()
-	if err != nil {
-		return err
-	}
-	bystander, err := r.connect()
+	a, b, bystander, err := r.three()
 	if err != nil {
 		return err
 	}
@@ -277,11 +267,7 @@ func duplicates(r *relay) error {
 
 // stalledReceiver: someone who sends to a client that reads nothing is not held up, and others neither.
 func stalledReceiver(r *relay) error {
-	a, b, err := r.two()
-	if err != nil {
-		return err
-	}
-	stalled, err := r.connect()
+	a, b, stalled, err := r.three()
 	if err != nil {
 		return err
 	}

@@ -189,6 +189,15 @@ func (r *relay) two() (a, b *client, err error) {
 	return a, b, err
 }
 
+// three connects three clients.
+func (r *relay) three() (a, b, c *client, err error) {
+	if a, b, err = r.two(); err != nil {
+		return nil, nil, nil, err
+	}
+	c, err = r.connect()
+	return a, b, c, err
+}
+
 // expect reads until a message of type M that ok accepts; other messages are passed over.
 func expect[M derp.ReceivedMessage](c *client, ok func(M) bool) (M, error) {
 	for {
