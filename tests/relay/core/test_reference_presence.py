@@ -8,6 +8,7 @@ from relay.core import wire
 from relay.core.wire import PeerPresent, ProtocolError
 from tests.relay import vectors as v
 from tests.relay.clients import SERVER, Room, feed, frames, key_of, presents, received, send, watch
+from tests.relay.packing import pack_note_preferred
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_the_connection_that_spoke_last_gets_the_packets(room):
 
 
 @pytest.mark.parametrize(
-    "frame", [wire.pack_note_preferred(True), wire.pack_frame(0x7F, b"?"), send(9, b"x")]
+    "frame", [pack_note_preferred(True), wire.pack_frame(0x7F, b"?"), send(9, b"x")]
 )
 def test_any_frame_makes_a_connection_the_active_one(room, frame):
     first, second = room.join(1), room.join(1)
@@ -84,8 +85,8 @@ def test_any_frame_makes_a_connection_the_active_one(room, frame):
 
 def test_when_the_active_one_leaves_the_one_that_spoke_before_it_follows(room):
     first, second, third = (room.join(1) for _ in range(3))
-    feed(first, wire.pack_note_preferred(True))
-    feed(third, wire.pack_note_preferred(True))
+    feed(first, pack_note_preferred(True))
+    feed(third, pack_note_preferred(True))
     room.switch.unregister(third)
     assert first.outbox.current and first.rivals and second.rivals
     room.switch.unregister(first)

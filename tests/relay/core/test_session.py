@@ -15,6 +15,7 @@ from relay.core.handshake import ClientInfo
 from relay.core.session import MAX_COLD
 from relay.core.wire import ProtocolError
 from tests.relay import vectors as v
+from tests.relay.packing import pack_note_preferred
 from tests.relay.world import Client, World, key
 
 PING = wire.pack_ping(b"12345678")
@@ -168,10 +169,10 @@ def test_so_does_a_flood_to_an_unknown_key(world, alice):
 
 
 def test_home_is_noted_and_moves_are_counted_after_a_while(world, alice):
-    alice.says(wire.pack_note_preferred(True), wire.pack_note_preferred(True))
+    alice.says(pack_note_preferred(True), pack_note_preferred(True))
     assert alice.session.home
     world.now += 6
-    alice.says(wire.pack_note_preferred(False), wire.pack_note_preferred(False))
+    alice.says(pack_note_preferred(False), pack_note_preferred(False))
     alice.says(wire.pack_frame(wire.NOTE_PREFERRED, b"\7"))
     assert (world.switch.counts.home_moves_in, world.switch.counts.home_moves_out) == (1, 1)
 

@@ -8,6 +8,7 @@ from relay.core import wire
 from relay.core.forward import MAX_ROUTES
 from relay.core.reasons import Close
 from tests.relay import vectors as v
+from tests.relay.packing import pack_forward_packet
 from tests.relay.world import SERVER, Client, key
 
 # Mesh peers.
@@ -20,11 +21,11 @@ def relay(world):
 
 def test_a_forwarded_packet_shows_its_first_sender(world, relay, bob):
     far = key("far")
-    relay.says(*[wire.pack_forward_packet(far, bob.key, bytes([n]) * 50) for n in range(3)])
-    relay.says(wire.pack_forward_packet(far, bob.key, b"other size"))
+    relay.says(*[pack_forward_packet(far, bob.key, bytes([n]) * 50) for n in range(3)])
+    relay.says(pack_forward_packet(far, bob.key, b"other size"))
     relay.says(
-        wire.pack_forward_packet(far, bob.key, b"other again"),
-        wire.pack_forward_packet(far, bob.key, b"other size"),
+        pack_forward_packet(far, bob.key, b"other again"),
+        pack_forward_packet(far, bob.key, b"other size"),
     )
     assert bob.gets() == [(far, bytes([n]) * 50) for n in range(3)] + [
         (far, b"other size"),
@@ -36,33 +37,33 @@ def test_a_forwarded_packet_shows_its_first_sender(world, relay, bob):
 
 def test_a_forwarded_packet_waits_in_the_receivers_queue(world, relay, bob):
     bob.outbox.block()
-    relay.says(wire.pack_forward_packet(key("far"), bob.key, b"later"))
+    relay.says(pack_forward_packet(key("far"), bob.key, b"later"))
     bob.outbox.unblock()
     assert bob.gets() == [(key("far"), b"later")]
 
 
 def test_a_forwarded_packet_for_an_unknown_key_goes_back_as_not_here(world, relay):
-    relay.says(wire.pack_forward_packet(key("far"), key("nobody"), v.SMALLEST_DISCO))
-    relay.says(wire.pack_forward_packet(key("far"), key("nobody"), b"data"))
+    relay.says(pack_forward_packet(key("far"), key("nobody"), v.SMALLEST_DISCO))
+    relay.says(pack_forward_packet(key("far"), key("nobody"), b"data"))
     assert relay.hears() == [(wire.PEER_GONE, key("nobody") + b"\x01")]
     assert (world.dropped("unknown_dest_on_fwd", "disco"), world.dropped("unknown_dest_on_fwd")) == (1, 1)
 
 
 def test_a_forwarded_packet_that_names_no_sender_is_dropped(world, relay, bob):
-    relay.says(wire.pack_forward_packet(bytes(32), bob.key, b"who?"))
+    relay.says(pack_forward_packet(bytes(32), bob.key, b"who?"))
     assert bob.gets() == []
     assert world.dropped("unknown_dest_on_fwd") == 1
 
 
 def test_the_table_of_forwards_is_bounded(world, relay, bob):
     for n in range(MAX_ROUTES + 1):
-        relay.says(wire.pack_forward_packet(key(str(n)), bob.key, b"x"))
+        relay.says(pack_forward_packet(key(str(n)), bob.key, b"x"))
     assert len(relay.session.forward_routes) == 1
     assert len(bob.gets()) == MAX_ROUTES + 1
 
 
 def test_a_forward_waits_for_its_last_byte(world, relay, bob):
-    frame = wire.pack_forward_packet(key("far"), bob.key, b"split")
+    frame = pack_forward_packet(key("far"), bob.key, b"split")
     relay.says(frame[:-1])
     assert bob.gets() == []
     relay.says(frame[-1:])
@@ -115,11 +116,11 @@ def test_runs_for_two_clients_of_another_relay_are_kept_apart(world, alice):
 def test_a_packet_from_outside_may_go_on_to_another_worker_but_no_further(world, relay):
     worker = world.link("worker 2", sibling=True)
     worker.has("far")
-    relay.says(wire.pack_forward_packet(key("x"), key("far"), b"one more hop"))
+    relay.says(pack_forward_packet(key("x"), key("far"), b"one more hop"))
     assert worker.hears() == [(wire.FORWARD_PACKET, key("x") + key("far") + b"one more hop")]
     sibling = world.connect("sibling", is_mesh=True, sibling=True)
-    sibling.says(wire.pack_forward_packet(key("x"), key("far"), b"not from a worker"))
-    relay.says(wire.pack_forward_packet(bytes(32), key("far"), b"nor from nobody"))
+    sibling.says(pack_forward_packet(key("x"), key("far"), b"not from a worker"))
+    relay.says(pack_forward_packet(bytes(32), key("far"), b"nor from nobody"))
     assert worker.hears() == []
     assert world.dropped("unknown_dest_on_fwd") == 2
 
