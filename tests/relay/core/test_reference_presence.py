@@ -94,6 +94,13 @@ def test_when_the_active_one_leaves_the_one_that_spoke_before_it_follows(room):
     assert room.switch.totals().total_dup_client_conns == 2
 
 
+def test_of_silent_connections_the_newest_that_is_left_follows(room):
+    """derper goes back to the oldest: it does not note that the second one came."""
+    first, second, third = (room.join(1) for _ in range(3))
+    room.switch.unregister(third)
+    assert second.outbox.current and not first.outbox.current
+
+
 # Watchers (4.9)
 
 
