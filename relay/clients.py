@@ -76,8 +76,7 @@ class Clients:
             handshakes=config.handshakes_per_address,
             handshakes_in_all=config.handshakes_in_flight,
         )
-        self.proxies = TrustedProxies(config.trusted_proxies)
-        self.proxy_protocol = config.proxy_protocol
+        self.proxies = TrustedProxies(config.trusted_proxies, send_header=config.proxy_protocol)
         self.handshake_timeout_s = config.handshake_timeout_s
         self.limits = RateConfig()
         self.sweep = Sweep(

@@ -74,7 +74,7 @@ class Arrival(Receiver):
             self._refuse(reason)
         elif not through_proxy:
             self._enter()
-        elif reception.proxy_protocol:
+        elif reception.proxies.send_header:
             self._stage, self._channel, self._behind_proxy = self._read_proxy_header, Channel(), self._channel
 
     # Called by the stream.

@@ -26,7 +26,6 @@ class Reception(Owner, Protocol):
     arrivals: dict[Any, None]  # of Arrival, which imports this module
     addresses: AddressTable
     proxies: TrustedProxies
-    proxy_protocol: bool
     handshake_timeout_s: float
 
     @property
