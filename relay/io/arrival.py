@@ -126,7 +126,7 @@ class Arrival(Receiver):
             self._refuse(error.reason)
 
     def _step(self) -> None:
-        """Note that the handshake has got further. Bytes alone are no step: an attack dribbles."""
+        """Note that the handshake has got further. Bytes alone are no step."""
         if self._ticket is not None:
             self._ticket.step(self._reception.loop.time())
 
