@@ -129,8 +129,8 @@ def test_a_key_that_is_not_there_contacts_no_host(
         ("verify --address relay.example.org --ca /nowhere/ca.pem", "/nowhere/ca.pem: No such file"),
         ("deploy --host hk2", "did you mean --host hk1?"),
         ("logs --host elsewhere", "no host named elsewhere"),
-        ("logs --host headscale", "next  invoke deploy --site /"),
-        ("logs --host headscale --relay", "--host headscale runs no relay"),
+        ("logs --host headscale", "no host named headscale in "),
+        ("trust --host headscale", "no host named headscale in "),
         ("logs --host hk1 --relay --lines many", "--lines takes a number up to 1000000, not 'many'"),
         (
             "verify --address relay.example.org --stun-port many",
@@ -160,6 +160,22 @@ def test_wrong_options_are_explained(tmp_path: Path, words: str, message: str) -
     assert done.returncode in (1, 4)
     assert message in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "next  invoke deploy --site /"),
+        ("--relay", "--host headscale runs no relay"),
+    ],
+)
+def test_the_control_servers_host_has_logs_of_its_own(tmp_path: Path, words: str, message: str) -> None:
+    site = tmp_path / "site.yml"
+    text = SITE.format(domain="localhost.localdomain", port=9)
+    site.write_text(f"{text}headscale: {{url: 'https://headscale.example.org'}}\n")
+    done = invoke(site, "logs", "--host", "headscale", *words.split())
+    assert done.returncode == 1
+    assert message in done.stdout + done.stderr
 
 
 def test_a_first_site_file_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
