@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from control.derpmap import yaml_region
+from control.headscale import transaction
 from control.headscale.config import parse_config
 from control.headscale.facts import NEWEST, HeadscaleRefused, ask, parse_version
 from control.headscale.merge import merge
 from control.headscale.reader import parse_map
-from control.headscale.transaction import refusals, resources, to_withdraw, warnings
+from control.headscale.transaction import resources, to_withdraw, warnings
 from engine.facts import FileFact, Output
 from engine.plan import compile_plan
 from engine.resource import File, Http, Service
@@ -47,6 +48,10 @@ def site_of(text=SITE):
     site = compile_site(text, Path("/site.yml"))
     assert isinstance(site, Site), [str(problem) for problem in site]
     return site
+
+
+def refusals(*arguments):
+    return list(transaction.refusals(*arguments))
 
 
 def file(text, **more):
