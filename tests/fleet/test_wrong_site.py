@@ -19,15 +19,15 @@ SITE = """\
 hosts:
   hk1:
     domain: {domain}
-    ipv4: 127.0.0.1
+    flavour: python
     region: {{id: 901, code: hk, name: Hong Kong}}
-    ssh: {{port: {port}}}
+    ssh: {{address: 127.0.0.1, port: {port}}}
     certificate: {{source: self-signed}}
 """
 SECOND = """\
   sg1:
     domain: sg1.example.org
-    ipv4: 127.0.0.1
+    ipv4: 203.0.113.11
     ssh: {{port: {port}}}
     region: {{id: 901, code: sg, name: Singapore}}
     certificate: {{source: letsencrypt, agree_terms: true}}
@@ -124,6 +124,7 @@ def test_a_key_that_is_not_there_contacts_no_host(
         ("check -o", "-o needs a value"),
         ("check -o -j", "-o needs a value"),
         ("check -h", "-h needs a value"),
+        ("renew -h hk2", "did you mean --host hk1?"),
         ("verify --address=", "--address needs a value"),
         ("verify --address relay.example.org --pin abc", "'abc' is not a pin"),
         ("verify --address relay.example.org --ca /nowhere/ca.pem", "/nowhere/ca.pem: No such file"),
