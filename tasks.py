@@ -6,7 +6,6 @@ from __future__ import annotations
 from fleet.shared import interrupt
 
 interrupt.leave_at_once()
-
 # ruff: noqa: E402  (Ctrl-C comes first)
 from pathlib import Path
 

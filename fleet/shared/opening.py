@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,7 @@ def _refuse_stray(verbs: Sequence[Task[Any]]) -> None:
     valued = {
         verb.name: [
             f"{'-' if len(name) == 1 else '--'}{name.replace('_', '-')}"
-            for one in verb.get_arguments()
+            for one in deepcopy(verb).get_arguments()  # it takes the help texts out of the task
             if one.takes_value
             for name in one.names
         ]

@@ -93,6 +93,11 @@ def test_a_status_fits_the_terminal_with_the_proof_in_it(
     assert (left == ()) == (width >= 120)
 
 
+@pytest.mark.parametrize("words", [("--help", "deploy"), ("deploy", "--help")])
+def test_the_help_of_a_verb_explains_its_options(words: tuple[str, ...]) -> None:
+    assert "one host of the site; may be" in " ".join(run(*words).stdout.split())
+
+
 def test_a_letter_means_one_option_in_every_verb() -> None:
     verbs = (*tasks.verbs, *lab_tasks.lab.tasks.values())
     arguments = [one for verb in verbs for one in verb.get_arguments()]
