@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from inventory.admission import verify_url
 from inventory.choices import answers_http, front_of, program_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
@@ -88,7 +89,7 @@ class Target:
         prover's keys are of use where an allow-list may hold them: at our own relay. A Go derper
         lets our clients in by its mesh key alone.
         """
-        verifies = not host.relay.open and bool(host.relay.verify_client_url or site.control.verify_url)
+        verifies = bool(verify_url(host, site))
         if ca is None and host.certificate.ca is not None:
             ca = Path(host.certificate.ca)
         return cls(

@@ -96,6 +96,36 @@ def test_no_code_asks_whether_the_site_has_a_headscale() -> None:
     assert HEADSCALE.search("fleet.site.headscale")
 
 
+CONTROL_HOST = re.compile(r"\bcontrol\.ssh$|^isinstance\(.*\b(Headscale|Paste)\b|^HEADSCALE$|^'headscale'$")
+OF_HEADSCALE = ("inventory/", "control/headscale/", "control/servers.py", "lab/")
+
+
+def asks_for_its_host(tree: ast.AST) -> set[str]:
+    """Return the expressions that ask for the control server's host by its name or its kind."""
+    kinds = (ast.Attribute, ast.Call, ast.Name, ast.Constant)
+    texts = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, kinds)}
+    return {text for text in texts if CONTROL_HOST.search(text)}
+
+
+def test_the_control_servers_hosts_are_asked_for_by_no_name() -> None:
+    """`site.control.hosts()` has all of them, and is empty where a person pastes the map."""
+    found = {
+        str(path.relative_to(ROOT)): asked
+        for path in product_files()
+        if not str(path.relative_to(ROOT)).startswith(OF_HEADSCALE)
+        and (asked := asks_for_its_host(ast.parse(path.read_text())))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["control.ssh is None", "isinstance(site.control, Headscale)", "name == HEADSCALE", "x != 'headscale'"],
+)
+def test_that_rule_finds(text: str) -> None:
+    assert asks_for_its_host(ast.parse(text))
+
+
 def test_every_control_server_has_a_row() -> None:
     kinds = set(get_args(ControlName))
     assert set(SERVERS) == kinds

@@ -28,7 +28,7 @@ MAY = {
     "control": {
         "engine.resource", "engine.facts", "engine.scripts", "engine.plan.Mode", "engine.report.Report",
         "engine.crash", "inventory",
-        *(f"engine.run.{name}" for name in ("NOTHING", "Failure", "Outcome", "Step", "Verb")),
+        *(f"engine.run.{name}" for name in ("Job", "Outcome", "Verb")),
     },
     "probe": {"relay", "control.served", "inventory"},
     "relay": set(),

@@ -19,7 +19,3 @@ class NoSuchHost(DerpfleetError):
 
 class Refused(DerpfleetError):
     """Something on the host prevents the deploy; nothing was changed."""
-
-
-class ResourceFailed(DerpfleetError):
-    """A resource did not converge."""

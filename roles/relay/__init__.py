@@ -12,10 +12,10 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Resource
 from engine.scripts import script
+from inventory.admission import verify_url
 from inventory.choices import ProgramName, RunnerName
 from inventory.model import Host, Site
 from roles import ports
-from roles.admission import verify_url
 from roles.contract import Neighbours
 from roles.relay import key
 from roles.relay.contract import Given, Program, Runner
