@@ -13,7 +13,7 @@ from engine.facts import Ask, Facts, asked
 from engine.resource import Container, Resource, Service
 from inventory.model import Host, Site
 from roles import base, certificate, docker, firewall, front, relay
-from roles.contract import Challenge, Neighbours, ServedBy
+from roles.contract import Neighbours, ServedBy
 from roles.wiring import Wiring, wire
 
 ROLES: Mapping[str, str] = {
@@ -101,7 +101,7 @@ def _served_by(host: Host, wiring: Wiring, facts: Facts, free: tuple[str, ...]) 
     challenge = chosen.challenge(host)
     return ServedBy(
         at=chosen.reached_at(facts, wiring.public.port),
-        challenge=Challenge(challenge.authenticator, needs=(*challenge.needs, *free)),
+        challenge=replace(challenge, needs=(*challenge.needs, *free)),
         reload=runner.RELOAD if wiring.relay_has_tls else chosen.RELOAD,
         test=chosen.TEST,
         units=tuple(front.test_units(host)),

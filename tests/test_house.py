@@ -11,7 +11,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from control.servers import SERVERS
-from inventory.choices import ControlName
+from inventory.choices import FRONTS, ControlName
 from inventory.model import Site
 from tests.test_imports import imported
 
@@ -156,6 +156,28 @@ def test_a_role_knows_no_other_and_a_variant_no_sibling(role: str) -> None:
 )
 def test_the_rule_finds(text: str, kind: str) -> None:
     assert {found for found, _ in choices_in(ast.parse(text))} == {kind}
+
+
+def words_in(tree: ast.AST) -> Iterator[str]:
+    """Yield every string of a file that is no docstring."""
+    bodies = [node.body for node in ast.walk(tree) if isinstance(getattr(node, "body", None), list)]
+    alone = {id(node.value) for body in bodies for node in body if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
+            yield node.value
+
+
+def test_no_program_for_hosts_names_a_front() -> None:
+    """The front's role says how it is tested and reloaded, and asks whether it is there."""
+    fronts = {front.program for front in FRONTS.values() if front.hides_relay}
+    found = {
+        (str(path.relative_to(ROOT)), word)
+        for path in sorted((ROOT / "files").rglob("*.py"))
+        for word in words_in(ast.parse(path.read_text()))
+        if any(front in word for front in fronts)
+    }
+    assert found == set()
+    assert list(words_in(ast.parse('"""nginx."""\nx = "nginx -t"\n'))) == ["nginx -t"]
 
 
 # It must be one line, before any file of ours is on the host.

@@ -54,7 +54,8 @@ def resources(
         timeout_s=300,
         needs=(*needs, *challenge.needs),
     )
-    return [*found, obtain, *renewal.resources(host)]
+    writable = (*certbot.WRITES, *challenge.writes)
+    return [*found, obtain, *renewal.resources(host, after=challenge.units, writable=writable)]
 
 
 def absent(facts: Facts) -> list[Resource]:

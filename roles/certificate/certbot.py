@@ -21,6 +21,7 @@ _RENEWAL = f"{_ETC}/renewal"
 # files/lineage.py keeps broken lineages in the first, and orders in the second.
 _OURS = (f"{_ETC}/derpfleet-kept", f"{_ETC}/derpfleet-order")
 _STATE = ("/var/lib/letsencrypt", "/var/log/letsencrypt")
+WRITES = (_ETC, *_STATE)
 
 ASK = Ask(files=(f"{paths.CERTBOT}/*",))
 ASK_ABSENT = Ask(files=(f"{_RENEWAL}/*.conf",))

@@ -76,7 +76,7 @@ def _config(
         "served_at": served_by.at,
         "patience_s": 15,
         "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if served_by.by_relay else None,
-        "test": {"argv": test.argv, "words": test.words} if test else None,
+        "test": asdict(test) if test else None,
         "reload": served_by.reload,
-        "withdrawal": {"argv": withdrawal.argv, "says": withdrawal.says} if withdrawal else None,
+        "withdrawal": asdict(withdrawal) if withdrawal else None,
     }

@@ -14,6 +14,7 @@ from roles.contract import Challenge, ReloadTest
 from roles.front.nginx import clashes, neighbours, overrides, places
 
 UNIT = "nginx.service"
+WEBROOT = "/var/www/derpfleet"
 HTTP_READY = f"service:{UNIT}/http"
 _CHALLENGES = "/.well-known/acme-challenge"
 _READY = f"{_CHALLENGES}/derpfleet"
@@ -31,12 +32,23 @@ _JOURNAL = (
 
 ASK = neighbours.ASK
 RELOAD: tuple[str, ...] = ("systemctl", "try-reload-or-restart", UNIT)
-TEST: ReloadTest | None = ReloadTest(argv=("systemctl", "start", _TEST_UNIT), words=(*_JOURNAL, _TEST_UNIT))
+TEST: ReloadTest | None = ReloadTest(
+    program="nginx",
+    by_hand="nginx -t",
+    argv=("systemctl", "start", _TEST_UNIT),
+    words=(*_JOURNAL, _TEST_UNIT),
+    mark="[emerg]",
+)
 
 
 def challenge(host: Host) -> Challenge:
     """Return how challenges are answered: from a folder that nginx serves on the http port."""
-    return Challenge(("--webroot", "--webroot-path", paths.WEBROOT), needs=(f"file:{_TEST_FILE}", HTTP_READY))
+    return Challenge(
+        ("--webroot", "--webroot-path", WEBROOT),
+        needs=(f"file:{_TEST_FILE}", HTTP_READY),
+        units=(UNIT,),
+        writes=(WEBROOT,),
+    )
 
 
 def test_units() -> list[Resource]:
@@ -61,7 +73,7 @@ def http_resources(host: Host, facts: Facts) -> list[Resource]:
         instead=instead,
         zones=overrides.zones(facts),
         instead_of_http=overrides.lines(facts),
-        webroot=paths.WEBROOT,
+        webroot=WEBROOT,
     )
     server = File(path=http, content=content, needs=("package:nginx",))
     files: list[Resource] = [*_main(facts), *_placeholder(facts), server]
@@ -73,10 +85,10 @@ def http_resources(host: Host, facts: Facts) -> list[Resource]:
     return [
         Package(package="nginx"),
         *fixed,
-        Directory(path=paths.WEBROOT),
-        Directory(path=f"{paths.WEBROOT}/.well-known"),
-        Directory(path=f"{paths.WEBROOT}{_CHALLENGES}"),
-        File(path=f"{paths.WEBROOT}{_READY}", content=b"ready\n"),
+        Directory(path=WEBROOT),
+        Directory(path=f"{WEBROOT}/.well-known"),
+        Directory(path=f"{WEBROOT}{_CHALLENGES}"),
+        File(path=f"{WEBROOT}{_READY}", content=b"ready\n"),
         *files,
         Service(
             unit=UNIT,
@@ -86,7 +98,7 @@ def http_resources(host: Host, facts: Facts) -> list[Resource]:
             listens=places.sockets(host, facts, host.ports.http, neighbours.HTTP_NAME),
             healthy=(ready,),
             watch=neighbours.watches(facts),
-            needs=("package:nginx", f"file:{paths.WEBROOT}{_READY}", *(command.id for command in fixed)),
+            needs=("package:nginx", f"file:{WEBROOT}{_READY}", *(command.id for command in fixed)),
         ),
     ]
 

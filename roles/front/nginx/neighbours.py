@@ -32,6 +32,7 @@ _CONFFILES = ("dpkg-query", "--show", "--showformat", "${Conffiles}\\n")
 
 ASK = Ask(
     files=(MAIN, STOCK_LINK, ORG_SITE, _PACKAGES, *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS)),
+    tools=("nginx",),
     commands={
         "nginx": ("nginx", "-T"),
         "nginx_listens": ("grep", "-RHnE", "^[^#]*\\blisten[[:space:]]", *FOLDERS, MAIN),
