@@ -73,7 +73,7 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
             front_at=chosen.reached_at(facts, wiring.public.port),
         ),
     )
-    yield "nginx", [*former, *chosen.http_resources(host, facts)]
+    yield "nginx", [*former, *chosen.http_resources(host, facts, certificate.issued(host))]
     yield "certificate", certificate.resources(host, site, facts, ship, _served_by(host, wiring, facts, free))
     served = chosen.https_resources(host, facts, certificate.issued(host), runner.RUNNING)
     yield "front", [*served, certificate.served(served[-1].id if served else runner.RUNNING)]
@@ -98,7 +98,7 @@ def _served_by(host: Host, wiring: Wiring, facts: Facts, free: tuple[str, ...]) 
     `free`: the ids after which the ports are free of former fronts.
     """
     chosen, runner = front.chosen(host), relay.runner_of(host)
-    challenge = chosen.challenge(host)
+    challenge = chosen.challenge(host, facts)
     return ServedBy(
         at=chosen.reached_at(facts, wiring.public.port),
         challenge=replace(challenge, needs=(*challenge.needs, *free)),

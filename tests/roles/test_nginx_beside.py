@@ -68,7 +68,7 @@ def our_host() -> Host:
 def servers_of(folder: Path, host: Host, facts: Facts) -> str:
     """Return our servers with this machine's places for the host's."""
     issued = certificate.issued(host)
-    both = [*nginx.http_resources(host, facts), *nginx.https_resources(host, facts, issued, "")]
+    both = [*nginx.http_resources(host, facts, issued), *nginx.https_resources(host, facts, issued, "")]
     contents = [r.content for r in both if isinstance(r, File) and "/zz-" in r.path]
     text = "".join(content.decode() for content in contents if isinstance(content, bytes))
     there = (*certificate.files(host), WEBROOT)

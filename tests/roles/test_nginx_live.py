@@ -55,7 +55,7 @@ def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
 def write_configuration(folder: Path, host: Host) -> Path:
     """Write what the roles write, with this machine's places for the host's. Return its path."""
     resources = [
-        *nginx.http_resources(host, DEBIAN_12),
+        *nginx.http_resources(host, DEBIAN_12, certificate.issued(host)),
         *nginx.https_resources(host, DEBIAN_12, certificate.issued(host), ""),
     ]
     conf = "".join(

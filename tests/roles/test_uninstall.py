@@ -21,7 +21,7 @@ import roles
 from artefacts.image import ImageArtefact
 from artefacts.release import Release
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, Listener
 from engine.plan import Mode
 from engine.resource import Command, Package, Resource
 from engine.run import NOTHING, Outcome, Verb
@@ -87,6 +87,8 @@ BACKUPS = {
     "etc/.pwd.lock",
 }
 
+NGINX = Listener(proto="tcp", address="0.0.0.0", port=0, pid=9, program="nginx", unit="nginx.service")
+
 
 def sites() -> list[str]:
     """Return one case for each different site file."""
@@ -96,11 +98,15 @@ def sites() -> list[str]:
 
 @dataclass(frozen=True)
 class Deploy:
-    """The job: the host as its roles want it, without health checks."""
+    """The job: the host as its roles want it, without health checks.
+
+    `nginx_has`: ports that the fake nginx is reported to listen on.
+    """
 
     host: Host
     site: Site
     ship: Shipment
+    nginx_has: tuple[int, ...] = ()
     verb: Verb = Verb.DEPLOY
     mode: Mode = "apply"
     only: Sequence[str] = ()
@@ -111,7 +117,9 @@ class Deploy:
 
     def plan(self, session: Session) -> list[Resource]:
         """Return the roles' resources. No program listens, so none can be asked."""
-        wanted = roles.compile_host(self.host, self.site, session.facts, self.ship)
+        there = [replace(NGINX, port=port) for port in self.nginx_has]
+        facts = replace(session.facts, listening=(*session.facts.listening, *there))
+        wanted = roles.compile_host(self.host, self.site, facts, self.ship)
         return [unasked(resource) for resource in wanted]
 
     def afterwards(self, _: Facts) -> Ask:
@@ -356,3 +364,23 @@ def test_two_variants_that_one_site_file_had_one_after_the_other_both_go(
     uninstall(agent, host)
     left = {path for path in different(tree(agent), before) if "derpfleet" in path or "letsencrypt" in path}
     assert left == set()
+
+
+@pytest.mark.parametrize("nginx_has", [(80, 443), ()])
+def test_a_lost_certificate_is_ordered_before_a_running_nginx_is_touched(
+    nginx_has: tuple[int, ...], new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]
+) -> None:
+    """K6c: a server that runs is never worse off. One that cannot start is moved out of the way."""
+    host, site, _ = load("bare")
+    agent = new_host()
+    done(agent.run_job(Deploy(host, site, ship(host))))
+    https = agent.stage.root / "etc/nginx/sites-enabled/zz-derpfleet-https.conf"
+    before = https.read_text()
+    agent.stage.run("rm", "-r", "/etc/letsencrypt")
+    put(agent, "/var/fake/certbot.fails", "")
+    job = Deploy(host, site, ship(host), nginx_has=nginx_has)
+    assert [failure.id for failure in agent.run_job(job).failures] == ["command:certificate"]
+    assert https.exists() == bool(nginx_has)
+    (agent.stage.root / "var/fake/certbot.fails").unlink()
+    done(agent.run_job(job))
+    assert https.read_text() == before
