@@ -180,6 +180,17 @@ def test_no_program_for_hosts_names_a_front() -> None:
     assert list(words_in(ast.parse('"""nginx."""\nx = "nginx -t"\n'))) == ["nginx -t"]
 
 
+def test_a_contract_is_held_when_its_class_is_made() -> None:
+    """An abstract method or a Protocol is; NotImplementedError waits for the first call."""
+    found = [
+        str(path.relative_to(ROOT))
+        for folder in (*PRODUCT, "files", "relay")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if "NotImplementedError" in path.read_text()
+    ]
+    assert found == []
+
+
 # It must be one line, before any file of ours is on the host.
 BOOT_LINE = ("engine/boot.py", "_one_line(_BOOT)")
 
