@@ -56,7 +56,7 @@ def fingerprint(der):
     return hashlib.sha256(der).hexdigest()
 
 
-class Certificate:
+class HostCertificate:
     """The certificate that the configuration names."""
 
     def __init__(self, config):
@@ -318,7 +318,7 @@ def parse(argv):
 def main(argv):
     words = parse(argv)
     with open(words.config) as file:
-        certificate = Certificate(json.load(file))
+        certificate = HostCertificate(json.load(file))
     try:
         problem = VERBS[words.verb](certificate, words)
     except Problem as error:

@@ -56,7 +56,7 @@ def _with_implied_needs(resource: Resource, ids: set[str]) -> Resource:
 
 
 def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[tuple[str, list[Resource]]]:
-    wiring, chosen, runner = wire(host), front.chosen(host), relay.runner_of(host)
+    wiring, chosen, runner = wire(host), front.chosen(host), relay.chosen_runner(host)
     former = front.replaced_others(host, wiring, facts)
     free = tuple(resource.id for resource in former if isinstance(resource, Service))
     yield "base", base.resources(host, site, facts, ship)
@@ -97,7 +97,7 @@ def _served_by(host: Host, wiring: Wiring, facts: Facts, free: tuple[str, ...]) 
 
     `free`: the ids after which the ports are free of former fronts.
     """
-    chosen, runner = front.chosen(host), relay.runner_of(host)
+    chosen, runner = front.chosen(host), relay.chosen_runner(host)
     challenge = chosen.challenge(host, facts)
     return ServedBy(
         at=chosen.reached_at(facts, wiring.public.port),

@@ -32,7 +32,7 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Config:
+class HeadscaleConfig:
     """The settings of headscale that concern the map.
 
     `paths`, `urls`: where headscale reads maps. `update_s`: seconds between two readings of the
@@ -51,14 +51,14 @@ class Config:
     metrics: str
 
 
-def parse_config(text: str) -> Config:
+def parse_config(text: str) -> HeadscaleConfig:
     """Read the text of a config.yaml. Raises BadConfig."""
     config = _lower(_plain(text))
     derp, dns = _section(config, "derp"), _section(config, "dns") or _section(config, "dns_config")
     server = _section(derp, "server")
     metrics = config.get("metrics_listen_addr", "127.0.0.1:9090")
     ticks, magic = derp.get("auto_update_enabled") is True, dns.get("magic_dns", True) is not False
-    return Config(
+    return HeadscaleConfig(
         paths=tuple(map(_absolute, _texts(derp, "paths"))),
         urls=tuple(_texts(derp, "urls")),
         update_s=_duration_s(derp.get("update_frequency", "3h")) if ticks else None,

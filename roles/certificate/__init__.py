@@ -1,4 +1,4 @@
-"""The certificate: its source, its program on the host, and its renewal. `SOURCES` is the table."""
+"""The certificate: its source, its program on the host, and its renewal. `MODULES` is the table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from roles.certificate import acme, brought, program, renewal, self_signed
 from roles.certificate.contract import Source
 from roles.contract import Issued, ServedBy, after
 
-SOURCES: Mapping[SourceName, Source] = {
+MODULES: Mapping[SourceName, Source] = {
     "letsencrypt": acme,
     "letsencrypt-staging": acme,
     "acme": acme,
@@ -27,7 +27,7 @@ COPIED = "command:relay's copy of the certificate"
 
 def chosen(host: Host) -> Source:
     """Return the module of the host's source."""
-    return SOURCES[host.certificate.source]
+    return MODULES[host.certificate.source]
 
 
 def issued(host: Host) -> Issued:
@@ -64,7 +64,7 @@ def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     Certificates that other programs ordered stay, and so do the packages.
     """
     found = [*renewal.absent(), *program.absent(), Absent(path=paths.RELAY_CERTS)]
-    found += [gone for source in dict.fromkeys(SOURCES.values()) for gone in source.absent(facts)]
+    found += [gone for source in dict.fromkeys(MODULES.values()) for gone in source.absent(facts)]
     return after(needs, dict.fromkeys(found))  # two sources share a folder
 
 
@@ -88,7 +88,7 @@ def ask(host: Host) -> Ask:
 
 def ask_absent() -> Ask:
     """Return the questions of `absent`."""
-    return asked(*(source.ASK_ABSENT for source in SOURCES.values()))
+    return asked(*(source.ASK_ABSENT for source in MODULES.values()))
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:

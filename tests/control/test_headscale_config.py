@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.headscale.config import BadConfig, Config, Embedded, parse_config, with_path
+from control.headscale.config import BadConfig, Embedded, HeadscaleConfig, parse_config, with_path
 
 SAMPLE = (Path(__file__).parent / "headscale" / "config.yaml").read_text()
 OURS = "/etc/headscale/derp.yaml"
 
-READ = Config(
+READ = HeadscaleConfig(
     paths=(),
     urls=("https://controlplane.tailscale.com/derpmap/default",),
     update_s=10800.0,

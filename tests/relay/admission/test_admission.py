@@ -5,9 +5,10 @@ import pytest
 
 from relay import flags
 from relay.admission import admission
-from relay.admission.admission import Admission, AllowFileCheck, Cached, TailscaledCheck, UrlCheck, Verdict
+from relay.admission.admission import Admission, AllowFileCheck, Cached, TailscaledCheck, UrlCheck
 from relay.admission.allow_file import AllowFile, AllowFileError
 from relay.core.reasons import Answer
+from relay.io.gate import Verdict
 from tests.relay.httpserver import Script, asynchronous, serving
 
 A, B = bytes(range(32)), bytes(range(32, 64))

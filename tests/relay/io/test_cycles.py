@@ -17,13 +17,14 @@ import pytest
 
 from bench.relay import certs
 from relay import flags
-from relay.admission.admission import Admission, Verdict
+from relay.admission.admission import Admission
 from relay.clients import Clients, Secrets
 from relay.core import handshake, wire
 from relay.core.handshake import ClientInfo, make_private_key, pack_client_info, public_key
 from relay.core.reasons import Answer, Refusal
 from relay.http import answers, http11, websocket
 from relay.io.arrival import Arrival
+from relay.io.gate import Verdict
 from relay.io.loop import Loop
 from relay.io.stream import Stream
 from relay.io.tls import make_server_context
