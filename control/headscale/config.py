@@ -7,16 +7,15 @@ does, too.
 from __future__ import annotations
 
 import posixpath
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from control.yaml_text import CannotPatch, patch, plain, tree
 from inventory.document import NotYaml
+from relay.golang.flag import parse_duration
 
 # The working directory of the unit that headscale ships. Names in derp.paths are relative to it.
 _WORKING_DIRECTORY = "/var/lib/headscale"
-_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
 class BadConfig(ValueError):
@@ -144,13 +143,10 @@ def _duration_s(text: Any) -> float | None:
 
     A bare number is nanoseconds. None when the text is neither, or not positive.
     """
-    if isinstance(text, int):
-        seconds = text * 1e-9
-    else:
-        parts = re.findall(r"([0-9]*\.?[0-9]+)(h|ms|us|µs|ns|m|s)", str(text))
-        if "".join(number + unit for number, unit in parts) != text:
-            return None
-        seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    try:
+        seconds = text * 1e-9 if isinstance(text, int) else parse_duration(str(text))
+    except ValueError:
+        return None
     return seconds if seconds > 0 else None
 
 

@@ -44,6 +44,7 @@ def test_the_sample():
         ("  auto_update_enabled: true\n", "", {"update_s": None}),  # no default: absent means off
         ("update_frequency: 3h", "update_frequency: 1m30s", {"update_s": 90.0}),
         ("update_frequency: 3h", "update_frequency: 500ms", {"update_s": 0.5}),
+        ("update_frequency: 3h", "update_frequency: +1.5h", {"update_s": 5400.0}),
         ("update_frequency: 3h", "update_frequency: 0", {"update_s": None}),
         ("update_frequency: 3h", "update_frequency: soon", {"update_s": None}),
         ("update_frequency: 3h", "update_frequency: 5000000000", {"update_s": 5.0}),
