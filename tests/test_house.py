@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from control.servers import SERVERS
 from inventory.choices import FRONTS, ControlName
 from inventory.model import Site
+from roles import certificate, firewall, front, relay
 from tests.test_imports import imported
 
 ROOT = Path(__file__).parent.parent
@@ -102,12 +103,21 @@ def test_every_control_server_has_a_row() -> None:
     assert {model.kind for model in get_args(get_type_hints(Site.control.fget)["return"])} == kinds
 
 
-VARIANTS = {
-    "certificate": ("acme", "brought", "self_signed"),
-    "firewall": ("nftables", "off"),
-    "front": ("direct", "nginx"),
-    "relay": ("programs.derper", "programs.ours", "runners.docker", "runners.systemd"),
+MODULES: Mapping[str, tuple[Mapping[Any, Any], ...]] = {
+    "certificate": (certificate.MODULES,),
+    "firewall": (firewall.MODES,),
+    "front": (front.MODULES,),
+    "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES),
 }
+VARIANTS = {
+    role: {module.__name__.removeprefix(f"roles.{role}.") for table in tables for module in table.values()}
+    for role, tables in MODULES.items()
+}
+
+
+def test_the_tables_have_modules_of_their_roles() -> None:
+    assert set(VARIANTS) == set(ROLES)
+    assert {"acme", "nftables", "nginx", "programs.ours"} <= set().union(*VARIANTS.values())
 
 
 def test_no_file_outside_a_role_names_a_variant_of_it() -> None:
