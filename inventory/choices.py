@@ -86,17 +86,11 @@ FRONTS: Mapping[FrontName, FrontProgram] = {
 PROGRAMS: Mapping[ProgramName, RelayProgram] = {
     "python": RelayProgram(
         shipped_as="a release for the host's own Python",
-        is_release=True,
-        has_metrics_port=True,
-        has_allow_list=True,
-        tls_only_on_443=False,
+        is_release=True, has_metrics_port=True, has_allow_list=True, tls_only_on_443=False,
     ),
     "derper": RelayProgram(
         shipped_as="an image for a container",
-        is_release=False,
-        has_metrics_port=False,
-        has_allow_list=False,
-        tls_only_on_443=True,
+        is_release=False, has_metrics_port=False, has_allow_list=False, tls_only_on_443=True,
     ),
 }
 RUNNERS: Mapping[RunnerName, RelayRunner] = {

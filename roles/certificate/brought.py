@@ -9,27 +9,16 @@ from engine.facts import Ask, Facts
 from engine.resource import File, Resource
 from inventory.model import Host, Site
 from roles.certificate import own, renewal
-from roles.certificate.contract import Orders
 from roles.contract import Challenge
 
 ASK = Ask()
 ASK_ABSENT = Ask()
-files, absent = own.files, own.absent
+files, absent, orders, refusals = own.files, own.absent, own.orders, own.refusals
 
 
 def ready(host: Host) -> tuple[str, ...]:
     """Return the ids of both files."""
     return tuple(f"file:{path}" for path in files(host))
-
-
-def orders(host: Host, challenge: Challenge) -> Orders | None:
-    """Return None: the controller brings every new one."""
-    return None
-
-
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing: files suit every host."""
-    return []
 
 
 def resources(

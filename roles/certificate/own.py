@@ -1,4 +1,4 @@
-"""The folder of certificates that are not certbot's."""
+"""The folder of certificates that no ACME server gave, and the parts of such sources."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from engine.facts import Facts
 from engine.resource import Absent, Directory, Resource
 from inventory.model import Host
 from roles import paths
-from roles.certificate.contract import files_in
+from roles.certificate.contract import Orders, files_in
+from roles.contract import Challenge
 
 _FOLDER = f"{paths.ETC}/certificates"
 
@@ -24,3 +25,13 @@ def folders(host: Host) -> list[Resource]:
 def absent(facts: Facts) -> list[Resource]:
     """Return the removal of the folder, with the certificates of every name that the host had."""
     return [Absent(path=_FOLDER)]
+
+
+def orders(host: Host, challenge: Challenge) -> Orders | None:
+    """Return None: the host orders nothing."""
+    return None
+
+
+def refusals(host: Host, facts: Facts) -> list[str]:
+    """Return nothing: every host has openssl and room for two files."""
+    return []

@@ -9,27 +9,17 @@ from engine.facts import Ask, Facts
 from engine.resource import Command, Resource
 from inventory.model import Host, Site
 from roles.certificate import own, renewal
-from roles.certificate.contract import OBTAINED, Orders
+from roles.certificate.contract import OBTAINED
 from roles.contract import Challenge
 
 ASK = Ask()
 ASK_ABSENT = Ask()
-files, absent = own.files, own.absent
+files, absent, orders, refusals = own.files, own.absent, own.orders, own.refusals
 
 
 def ready(host: Host) -> tuple[str, ...]:
     """Return the id of the command that makes it."""
     return (OBTAINED,)
-
-
-def orders(host: Host, challenge: Challenge) -> Orders | None:
-    """Return None: it is made once, for ten years."""
-    return None
-
-
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing: every host has openssl."""
-    return []
 
 
 def resources(

@@ -115,6 +115,17 @@ class Stage:
         } | changed
         (self.folder / "certificate.json").write_text(json.dumps(config))
 
+    def deploy(self) -> None:
+        """Start nginx, get the first certificate, and serve it."""
+        self.start_nginx()
+        self.must("obtain")
+        self.serve_https()
+        self.must("deploy")
+
+    def must(self, *words: str) -> None:
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, str(PROGRAM), "--config", str(self.folder / "certificate.json"), *words]
         return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=110)
