@@ -20,7 +20,7 @@ HOT_FUNCTION, HOT_CLASS = ("relay/core/session.py", "feed"), ("relay/core/sessio
 LISTS = {("relay/config.py", "Config"), ("relay/core/counts.py", "Counts")}
 # Names that several classes of the product have. This set may only shrink.
 TWICE = {
-    *("Client", "Firewall", "Gone", "Host", "Problem", "Refused", "Relay", "Request", "Response"),
+    *("Client", "Firewall", "Gone", "Host", "Problem", "Refused", "Relay"),
     *("Session", "Wire"),
 }
 
