@@ -119,10 +119,13 @@ def _is_broken(facts: Facts) -> bool:
 def serves_on(host: Host, facts: Facts) -> bool:
     """Whether a running nginx still serves both ports with the configuration from before it broke.
 
-    A reload without the https server would end that, so the certificate comes first.
+    A reload without the https server would end that, so the certificate comes first. Without our
+    http server nginx answers no challenge, whatever it serves for others.
     """
-    ports = {entry.port for entry in facts.listening if neighbours.is_nginx(entry)}
-    return _is_broken(facts) and {host.ports.http, host.ports.https} <= ports
+    http = f"{neighbours.folder(facts)}/{neighbours.HTTP_NAME}"
+    there = [entry for entry in facts.listening if neighbours.is_nginx(entry)]
+    ports = {entry.port for entry in there if entry.proto == "tcp"}
+    return _is_broken(facts) and http in facts.files and {host.ports.http, host.ports.https} <= ports
 
 
 def is_moved(host: Host, facts: Facts, certificate: Issued) -> bool:

@@ -51,6 +51,14 @@ def test_an_nginx_that_does_not_serve_both_gets_its_http_server_first(ports: tup
     assert in_order(ids(host, site, running(facts, *ports)), ASIDE, HTTP, ORDER, BACK, HTTPS)
 
 
+def test_an_nginx_without_our_http_server_gets_it_first() -> None:
+    """It has both ports for other sites, and does not answer our challenge."""
+    host, site, facts = load("certificate-lost")
+    files = {path: fact for path, fact in facts.files.items() if not path.endswith("derpfleet-http.conf")}
+    without = replace(running(facts, 80, 443), files=files)
+    assert in_order(ids(host, site, without), ASIDE, HTTP, ORDER, BACK, HTTPS)
+
+
 def test_a_server_that_a_certificate_does_not_repair_is_moved_only_after_the_order() -> None:
     host, site, facts = load("certificate-lost")
     folder = "/etc/nginx/sites-enabled"
