@@ -247,9 +247,7 @@ class Admission:
                     self.counts.add(Answer.REVOKED)
                     yield key, address, verdict
 
-    async def _ask_all(
-        self, key: bytes, address: str, wanted: Callable[[], bool] = _always
-    ) -> Verdict:
+    async def _ask_all(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict:
         if self._probers is not None and self._probers.allows(key):
             return PROBER
         verdict = OPEN
