@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from probe.derp import HungUp, Peer
+from probe.derp import HungUp, ProbeClient
 from probe.net import Flooded, Patience
 from probe.proof import Broken, Found, milliseconds
 from probe.target import Part, Target
@@ -38,7 +38,9 @@ _KEEP_ALIVE_S = 66.0
 """Keep-alives come every 60 to 65 s (derp/derp.go:KeepAlive)."""
 
 
-async def check_packets(target: Target, pair: tuple[Peer, Peer], patience: Patience) -> Found[None]:
+async def check_packets(
+    target: Target, pair: tuple[ProbeClient, ProbeClient], patience: Patience
+) -> Found[None]:
     """Check that each size passes both ways, unchanged and in order. Raises Broken.
 
     The times are one-way, from one of our clients to the other.
@@ -58,7 +60,9 @@ async def check_packets(target: Target, pair: tuple[Peer, Peer], patience: Patie
     return Found(None, f"both ways, min/median ms: {', '.join(lines)}", data={"bytes": figures})
 
 
-async def check_idle(target: Target, pair: tuple[Peer, Peer], patience: Patience) -> Found[None]:
+async def check_idle(
+    target: Target, pair: tuple[ProbeClient, ProbeClient], patience: Patience
+) -> Found[None]:
     """Check that both connections survive a silence and still carry packets. Raises Broken.
 
     A keep-alive has to come if the silence is long enough for one.
@@ -99,7 +103,9 @@ class Way:
     `foreign`: packets of other proofs came. `damaged`: a packet came that no proof has sent so.
     """
 
-    def __init__(self, target: Target, source: Peer, destination: Peer, size: int, count: int) -> None:
+    def __init__(
+        self, target: Target, source: ProbeClient, destination: ProbeClient, size: int, count: int
+    ) -> None:
         self._target, self._source, self._destination = target, source, destination
         self._size, self.count = size, count
         self._sent: dict[int, float] = {}
@@ -175,7 +181,7 @@ class Way:
 
 
 async def _exchange(
-    target: Target, pair: tuple[Peer, Peer], size: int, count: int, patience_s: float
+    target: Target, pair: tuple[ProbeClient, ProbeClient], size: int, count: int, patience_s: float
 ) -> list[float]:
     """Exchange packets both ways; return milliseconds from sending to receiving of each.
 
@@ -292,7 +298,7 @@ class _Lossy(Exception):
     """Packets were lost, and no other proof was seen that may have been given them."""
 
 
-async def _hold(target: Target, peer: Peer, seconds: float) -> Sequence[float]:
+async def _hold(target: Target, peer: ProbeClient, seconds: float) -> Sequence[float]:
     """Send nothing for so long; return when keep-alives came, in seconds from the start.
 
     Raises Broken.

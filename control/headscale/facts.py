@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
-from control.headscale.config import BadConfig, Config, parse_config
+from control.headscale.config import BadConfig, HeadscaleConfig, parse_config
 from control.headscale.reader import BadMap, Regions, parse_map
 from engine.facts import Ask, Facts, FileFact
 from engine.resource import Http
@@ -44,7 +44,7 @@ class HeadscaleFacts:
     version: Version
     unit: Mapping[str, str]
     uptime_s: float
-    config: Config
+    config: HeadscaleConfig
     config_file: FileFact
     map_file: FileFact | None
     regions: Regions
@@ -183,7 +183,7 @@ def _stdout(facts: Facts, command: str) -> str:
     return output.stdout if output and output.status == 0 else ""
 
 
-def _config(headscale: Headscale, file: FileFact) -> Config:
+def _config(headscale: Headscale, file: FileFact) -> HeadscaleConfig:
     try:
         return parse_config(_content(headscale.config, file))
     except BadConfig as error:

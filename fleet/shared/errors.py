@@ -11,6 +11,10 @@ class Interrupted(DerpfleetError):
     exit_code = 130
 
 
+class CannotWrite(DerpfleetError):
+    """A file cannot be written at that place."""
+
+
 class NoSuchHost(DerpfleetError):
     """--host names no host of the site."""
 

@@ -21,6 +21,7 @@ import roles
 from artefacts.image import ImageArtefact
 from artefacts.release import Release
 from artefacts.shipment import Shipment
+from engine.facts import Listener
 from engine.resource import Command, Package, Resource
 from engine.run import Job, Outcome, Verb
 from engine.session import Session
@@ -85,6 +86,8 @@ BACKUPS = {
     "etc/.pwd.lock",
 }
 
+NGINX = Listener(proto="tcp", address="0.0.0.0", port=0, pid=9, program="nginx", unit="nginx.service")
+
 
 def sites() -> list[str]:
     """Return one case for each different site file."""
@@ -92,14 +95,17 @@ def sites() -> list[str]:
     return sorted(found.values())
 
 
-def deploy(host: Host, site: Site, ship: Shipment) -> Job:
+def deploy(host: Host, site: Site, ship: Shipment, nginx_has: tuple[int, ...] = ()) -> Job:
     """Return the job: the host as its roles want it, without health checks.
 
-    No program listens, so none can be asked.
+    No program listens, so none can be asked. `nginx_has`: ports on which the fake nginx is reported
+    to listen.
     """
 
     def plan(session: Session) -> list[Resource]:
-        return [unasked(resource) for resource in roles.compile_host(host, site, session.facts, ship)]
+        there = [replace(NGINX, port=port) for port in nginx_has]
+        facts = replace(session.facts, listening=(*session.facts.listening, *there))
+        return [unasked(resource) for resource in roles.compile_host(host, site, facts, ship)]
 
     return Job(verb=Verb.DEPLOY, plan=plan, ask=roles.ask(host, site))
 
@@ -330,3 +336,23 @@ def test_two_variants_that_one_site_file_had_one_after_the_other_both_go(
     uninstall(agent, host)
     left = {path for path in different(tree(agent), before) if "derpfleet" in path or "letsencrypt" in path}
     assert left == set()
+
+
+@pytest.mark.parametrize("nginx_has", [(80, 443), ()])
+def test_a_lost_certificate_is_ordered_before_a_running_nginx_is_touched(
+    nginx_has: tuple[int, ...], new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]
+) -> None:
+    """K6c: a server that runs is never worse off. One that cannot start is moved out of the way."""
+    host, site, _ = load("bare")
+    agent = new_host()
+    done(agent.run_job(deploy(host, site, ship(host))))
+    https = agent.stage.root / "etc/nginx/sites-enabled/zz-derpfleet-https.conf"
+    before = https.read_text()
+    agent.stage.run("rm", "-r", "/etc/letsencrypt")
+    put(agent, "/var/fake/certbot.fails", "")
+    job = deploy(host, site, ship(host), nginx_has)
+    assert [failure.id for failure in agent.run_job(job).failures] == ["command:certificate"]
+    assert https.exists() == bool(nginx_has)
+    (agent.stage.root / "var/fake/certbot.fails").unlink()
+    done(agent.run_job(job))
+    assert https.read_text() == before

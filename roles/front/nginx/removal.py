@@ -5,7 +5,6 @@ from __future__ import annotations
 from engine.facts import Ask, Facts
 from engine.resource import Absent, Conffile, Exec, Health, Resource, Service, Symlink
 from engine.scripts import script
-from roles import paths
 from roles.contract import after
 from roles.front.nginx import http, neighbours, places
 from roles.wiring import Wiring
@@ -33,7 +32,7 @@ def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     stay as they are now: those sites have been served so.
     """
     gone = _servers_gone(facts, ())
-    left = [*http.absent_test_units(), Absent(path=http.ASIDE), Absent(path=paths.WEBROOT)]
+    left = [*http.absent_test_units(), Absent(path=http.ASIDE), Absent(path=http.WEBROOT)]
     return after(needs, [*gone, *left, *_as_packaged(facts, tuple(r.id for r in gone if r.id == GONE))])
 
 
