@@ -342,8 +342,11 @@ async def check_handshake(target: Target, cast: Cast, patience: Patience) -> Fou
     if known and not pair_in:
         raise Broken(
             "the prover's own keys were refused",
-            cause="the relay's allow-list does not hold them, or its mesh key is another one",
-            next=target.redeploy(Part.RELAY, "add the prover's public keys to the relay's allow-list"),
+            cause=(
+                "the relay was last deployed by another version, or with another prover.json, and does "
+                "not know them"
+            ),
+            next=target.redeploy(Part.RELAY, "add the prover's public keys to the relay's -prober-keys"),
         )
     if target.expect_admission == "open" and not stranger_in:
         raise Broken(

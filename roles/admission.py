@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from inventory.model import Host, Site
-from roles import paths
 
 
 def verify_url(host: Host, site: Site) -> str:
@@ -11,8 +10,3 @@ def verify_url(host: Host, site: Site) -> str:
     if host.relay.open:
         return ""
     return host.relay.verify_client_url or site.control.verify_url
-
-
-def mesh_key_id(host: Host, site: Site) -> str:
-    """Return the id of the mesh key, or of its removal."""
-    return f"{'file' if verify_url(host, site) else 'absent'}:{paths.MESH_KEY}"

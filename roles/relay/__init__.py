@@ -1,6 +1,7 @@
 """The relay: a program under a runner, with its keys.
 
-`PROGRAMS` and `RUNNERS` are the tables. The programs and runners that are not chosen are removed.
+`PROGRAMS` and `RUNNERS` are the tables. Those that are not chosen are removed: the runners before
+the relay starts, the programs' files once it runs.
 """
 
 from __future__ import annotations
@@ -62,34 +63,30 @@ def resources(
     """
     program, runner, made = program_of(host), runner_of(host), key.made(facts)
     start = program.start(host, site, wiring, facts, ship, front_at=front_at)
-    former = _absent(
-        [other for other in PROGRAMS.values() if other is not program],
-        [other for other in RUNNERS.values() if other is not runner],
-        needs=start.ready,
-    )
+    former = [
+        resource
+        for other in RUNNERS.values()
+        if other is not runner
+        for resource in other.absent(needs=start.ready)
+    ]
     given = Given(key=made.id, former=tuple(former), listens_after=listens_after)
+    after = (runner.RUNNING,)
     return [
         made,
-        *key.of_mesh(host, site, ship),
         *runner.resources(host, wiring, facts, start, given),
-        *(replace(gone, needs=(runner.RUNNING,)) for gone in start.outdated),
-    ]
-
-
-def _absent(programs: list[Program], runners: list[Runner], *, needs: tuple[str, ...]) -> list[Resource]:
-    """Return the removal of these runners after `needs`, and then of these programs."""
-    stopped = tuple(runner.RUNNING for runner in runners)
-    return [
-        *(resource for runner in runners for resource in runner.absent(needs=needs)),
-        *(resource for program in programs for resource in program.absent(needs=stopped)),
+        *(replace(gone, needs=after) for gone in start.outdated),
+        *(gone for other in PROGRAMS.values() if other is not program for gone in other.absent(needs=after)),
     ]
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     """Return the removal of all runners, programs and keys after `needs`, but not of Docker."""
     stopped = tuple(runner.RUNNING for runner in RUNNERS.values())
-    every = _absent(list(PROGRAMS.values()), list(RUNNERS.values()), needs=needs)
-    return [*every, *key.absent(needs=stopped)]
+    return [
+        *(resource for runner in RUNNERS.values() for resource in runner.absent(needs=needs)),
+        *(resource for program in PROGRAMS.values() for resource in program.absent(needs=stopped)),
+        key.absent(needs=stopped),
+    ]
 
 
 def stopped() -> list[Resource]:
