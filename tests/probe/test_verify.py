@@ -16,8 +16,8 @@ import pytest
 
 from control.served import Map, Unknown, Unreadable
 from fleet.shared.parts import deploy_part
-from lab.delaying import delaying
 from inventory.secrets import Secret
+from lab.delaying import delaying
 from probe import packets
 from probe.derpmap import with_map
 from probe.keys import Prover, new_prover
