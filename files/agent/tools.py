@@ -93,7 +93,7 @@ def file_type(mode):
 
 
 def write_atomically(path, source, mode, ids):
-    """Copy `source`, a path or bytes, to `path`: temp beside it, mode, owner, fsync, rename, sync."""
+    """Write `source`, a path or bytes, to `path`: temp beside it, mode, owner, fsync, rename."""
     temp = beside(path)
     handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

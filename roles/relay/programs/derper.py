@@ -97,7 +97,7 @@ def metrics(host: Host, wiring: Wiring) -> Page:
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return the removal of the mesh key. Images are left to `roles.docker`, as Docker itself is."""
+    """Return the removal of the mesh key. Images are left to `roles.docker`, as Docker is."""
     return [Absent(path=paths.MESH_KEYS, needs=needs)]
 
 
