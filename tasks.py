@@ -7,11 +7,12 @@ from pathlib import Path
 
 from invoke import Context, task
 
-import lab_tasks
 from fleet.shared import interrupt
-from fleet.shared.opening import DEFAULT_SITE, collected, with_report, with_site
 
-interrupt.leave_at_once()
+interrupt.leave_at_once()  # before all other imports of ours, which Ctrl-C may come into
+
+import lab_tasks  # noqa: E402
+from fleet.shared.opening import DEFAULT_SITE, collected, with_report, with_site  # noqa: E402
 
 HOST = "one host of the site; may be given several times (default: all, in the order of the site file)"
 ONLY = "a resource id, or role:NAME; may be given several times"
