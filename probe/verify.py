@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 from control.served import Map, Unknown
 from probe.certificate import Chain
-from probe.derp import check_handshake, check_upgrade
+from probe.derp import check_upgrade
 from probe.derpmap import map_rung
+from probe.handshake import check_handshake
 from probe.lateness import Lateness, starved
 from probe.name import Addresses, check_name, stated
 from probe.net import NoRoute, Patience, Wire

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from functools import partial
+from ipaddress import ip_address
 from typing import Final
 
 from relay import frontcheck, systemd
@@ -244,11 +245,17 @@ class Relay:
                 raise
             self.log.warning("no metrics of this worker alone; worker 0 has those of all", error=error)
         else:
-            self._listen(sockets, self._answer_inside, proxied=False)
+            local = all(ip_address(sock.getsockname()[0]).is_loopback for sock in sockets)
+            self._listen(sockets, self._answer_local if local else self._answer_inside, proxied=False)
 
     def _answer_worker(self, request: http11.Request, pages: http11.Pages) -> http11.Answer:
         page = self._parts.get(request.path)
         return page(request) if page is not None else answers.answer(request, pages)
+
+    def _answer_local(self, request: http11.Request, also: http11.Pages) -> http11.Answer:
+        if pages.names_loopback(request):
+            return self._answer_inside(request, also)
+        return http11.error(403, "debug access denied: ask for 127.0.0.1 or localhost")
 
     def _answer_inside(self, request: http11.Request, _pages: http11.Pages) -> http11.Answer:
         page = answers.find_page(self._inside, request.path)

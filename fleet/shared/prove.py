@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from artefacts.image import content_of
 from control.served import Served
 from engine import cache
 from engine.report import Report
@@ -16,6 +17,7 @@ from fleet.shared.ask_admission import Questions
 from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from fleet.shared.parts import deploy_part
+from inventory.choices import program_of
 from inventory.model import Host
 from inventory.rules import PROVER_FILE
 from probe.derpmap import with_map
@@ -28,11 +30,15 @@ from probe.web import authority
 
 
 def prover(fleet: Fleet, host: Host) -> Prover:
-    """Return the site's two prover keys, and their mesh key at this host's relay.
+    """Return the site's two prover keys, with a mesh key where the relay knows no other way.
 
-    The keys are made on first use.
+    The keys are made on first use. Raises ProverKeyError and ImageError.
     """
-    return read_prover(fleet.runs / PROVER_FILE).at(host.name)
+    keys = read_prover(fleet.runs / PROVER_FILE)
+    if program_of(host).has_prober_keys:
+        return keys
+    image = host.docker.image or content_of(Path(str(host.docker.archive)))
+    return keys.at(host.name, image)
 
 
 def targets(fleet: Fleet, hosts: Sequence[Host]) -> list[Target]:
