@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--peers", type=int, default=4, help="of each laptop")
     parser.add_argument("--workers", type=int, default=4)
     given = parser.parse_args()
-    print("| relay | first packets lost, to the newcomer | from it | peers of a client that came again, silent |")
+    print("| relay | first packets to a newcomer, lost | from it, lost | silent peers after a roaming |")
     print("|---|---|---|---|")
     for name, workers in (("one process", 1), (f"{given.workers} workers", given.workers)):
         with (
