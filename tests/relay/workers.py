@@ -1,10 +1,10 @@
-"""Several workers of one relay in memory, joined as their links join them; for tests of the core."""
+"""Several workers of one relay in memory, joined as their links join them."""
 
 from __future__ import annotations
 
 from relay.core import wire
 from relay.core.stats import Stats, Tally, merge, snapshot
-from tests.relay.world import Client, MeshLink, World, key
+from tests.relay.world import Client, MeshLink, World
 
 
 class Way:
@@ -32,6 +32,7 @@ class Way:
                 self.own.switch.withdraw(self.link.link, wire.parse_peer_gone(payload)[0])
             else:
                 assert kind == wire.PING
+                self.link.link.met = True
                 self.session.says(wire.pack_pong(payload))
         return bool(frames)
 
@@ -64,7 +65,7 @@ class Workers:
         return client
 
     def carry(self) -> None:
-        while any([way.carry() for way in self.ways.values()]):
+        while any(way.carry() for way in self.ways.values()):
             pass
 
     def links_outside(self, name: str) -> list[MeshLink]:
@@ -82,6 +83,3 @@ class Workers:
 def figures(world: World) -> Stats:
     """Return one worker's figures."""
     return snapshot(world.switch, Tally(), {}, [])
-
-
-__all__ = ["Client", "Workers", "World", "figures", "key"]
