@@ -138,18 +138,24 @@ class Peer:
         """Choose where packets go, after any change of connections and links.
 
         To the newest connection of all workers. Else to the oldest link to another relay that knows
-        the key.
+        the key. A key with thousands of connections must not make each of their frames dear, so
+        only the marks that change are set.
         """
+        before = self.active
         newest = max(self.siblings, key=lambda link: self.links[link].since, default=None)
         self.link = newest or next(iter(self.links), None)
         self.active = self.latest
         if self.active is not None and newest is not None and self.links[newest].since > self.active.since:
             self.active = None
+        if before is not self.active:
+            if before is not None:
+                before.outbox.set_current(False)
+            if self.active is not None:
+                self.active.outbox.set_current(True)
         rivals = self.connections > 1
-        for session in self.sessions:
-            session.rivals = rivals
-            if session.outbox.current is not (session is self.active):
-                session.outbox.set_current(session is self.active)
+        if self.sessions and self.sessions[0].rivals is not rivals:
+            for session in self.sessions:
+                session.rivals = rivals
         for link in self.links:
             if self.active is not None or link is not self.link:
                 link.let_go(self.key)

@@ -75,6 +75,7 @@ class Switch:
         self.sessions.add(session)
         if peer.connections:
             self.counts.total_dup_client_conns += 1
+            session.rivals = True
         peer.sessions.append(session)
         peer.settle()
         if self.watchers and not session.sibling:
