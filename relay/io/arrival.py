@@ -76,7 +76,7 @@ class Arrival(Receiver):
             self._refuse(reason)
         elif not through_proxy:
             self._enter()
-        elif reception.proxy_protocol:
+        elif reception.proxies.send_header:
             self._stage, self._channel, self._behind_proxy = self._read_proxy_header, Channel(), self._channel
 
     # Called by the stream.
@@ -128,7 +128,7 @@ class Arrival(Receiver):
             self._refuse(error.reason)
 
     def _step(self) -> None:
-        """Note that the handshake has got further. Bytes alone are no step: an attack dribbles."""
+        """Note that the handshake has got further. Bytes alone are no step."""
         if self._ticket is not None:
             self._ticket.step(self._reception.loop.time())
 
@@ -309,7 +309,7 @@ class Arrival(Receiver):
         self._leave()
         del self._reception.arrivals[self]
         session = self._reception.admit(
-            link, introduction, ticket, address=self._client, not_ideal=self._not_ideal
+            link, introduction, ticket, peer=self._client, not_ideal=self._not_ideal
         )
         server_info = handshake.pack_server_info(introduction.shared, handshake.ServerInfo())
         link.start(session, server_info, bytes(self._early))
