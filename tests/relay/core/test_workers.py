@@ -13,6 +13,7 @@ from relay.core import wire
 from relay.core.wire import PeerPresent
 from tests.relay import vectors as v
 from tests.relay.core.test_switch import gone, present, watch
+from tests.relay.packing import pack_forward_packet
 from tests.relay.workers import Way, Workers, figures
 from tests.relay.world import World, key
 
@@ -96,14 +97,14 @@ def test_a_packet_on_its_way_to_a_worker_is_delivered_there(workers):
 def test_a_packet_of_an_outside_relay_goes_to_the_newest_connection_too(workers):
     outside = workers.connect("relay", 0, is_mesh=True)
     twins = [workers.connect("twin", worker) for worker in (0, 1)]
-    outside.says(wire.pack_forward_packet(key("far"), key("twin"), b"news"))
+    outside.says(pack_forward_packet(key("far"), key("twin"), b"news"))
     workers.carry()
     assert [client.gets() for client in twins] == [[], [(key("far"), b"news")]]
     workers.pass_time()
     twins[0].says(wire.pack_ping(b"12345678"))
     workers.carry()
     twins[0].hears()
-    outside.says(wire.pack_forward_packet(key("far"), key("twin"), b"more"))
+    outside.says(pack_forward_packet(key("far"), key("twin"), b"more"))
     workers.carry()
     assert [client.gets() for client in twins] == [[(key("far"), b"more")], []]
 
@@ -318,7 +319,7 @@ class Alike(RuleBasedStateMachine):
         if pair and pair[0].session.is_mesh:
             self.pass_time()
             for client in pair:
-                client.says(wire.pack_forward_packet(key("far"), key(to), b"forwarded"))
+                client.says(pack_forward_packet(key("far"), key(to), b"forwarded"))
 
     @invariant()
     def every_client_hears_the_same(self):
