@@ -29,11 +29,17 @@ from tests.relay.mesh.test_workers import children
 ENOUGH = 12  # clients of which no worker has none, all but surely
 
 
+def await_all(live: Live, workers: int) -> None:
+    """Wait until every worker listens. The first answers alone, and would get all the clients."""
+    eventually(lambda: live.log().count("listening address=") == workers, 20)
+
+
 @contextmanager
 def four(folder: Path) -> Iterator[Live]:
     (folder / "mesh.key").write_text(MESH_KEY.hex())
     flags = ("-workers", "4", "-drain", "1s", "-mesh-psk-file", str(folder / "mesh.key"))
     with relay(folder, *flags, tls=False) as running:
+        await_all(running, 4)
         yield running
         running.assert_undisturbed()
 
@@ -153,6 +159,7 @@ def test_a_watcher_hears_of_each_connection_and_once_that_the_key_is_gone(live: 
 def test_the_relays_own_client_comes_before_another_relays(tmp_path: Path) -> None:
     three = servers.relay("-workers", "3")
     with region(tmp_path, three, servers.relay()) as (ours, theirs), ExitStack() as s:
+        await_all(ours, 3)
         key = make_private_key()
         away = s.enter_context(theirs.connect(key))
         senders = [s.enter_context(ours.connect()) for _ in range(ENOUGH)]
@@ -167,6 +174,7 @@ def test_the_relays_own_client_comes_before_another_relays(tmp_path: Path) -> No
 
 def test_a_worker_that_hangs_keeps_nobody_out_of_the_others(tmp_path: Path) -> None:
     with relay(tmp_path, "-workers", "2", "-drain", "1s", tls=False) as live:
+        await_all(live, 2)
         hung = min(children(live.pid))
 
         async def first_of_many() -> None:
@@ -190,6 +198,7 @@ def test_workers_share_the_limit_of_new_connections(tmp_path: Path) -> None:
     port = servers.free_port(socket.SOCK_STREAM)
     limit = ("-accept-connection-limit", "0.001", "-accept-connection-burst", "8")
     with relay(tmp_path, "-workers", "2", "-metrics-listen", f"127.0.0.1:{port}", *limit, tls=False) as live:
+        await_all(live, 2)
 
         def count(what: str) -> float:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
