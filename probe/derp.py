@@ -255,7 +255,7 @@ def _not_greeted(target: Target, error: Exception, head: bytes, fast: bool, pati
     return Broken(
         f"the connection was closed during the upgrade: {error}",
         cause="the front or the relay hung up: too many connections, or a limit",
-        next=target.redeploy(Part.RELAY, "read the relay's log"),
+        next=target.read_log,
     )
 
 

@@ -68,7 +68,7 @@ async def check_idle(target: Target, pair: tuple[Peer, Peer], patience: Patience
         raise Broken(
             f"no keep-alive in {patience.idle_s:.0f} s",
             cause="the relay sends none, or a proxy holds it back: clients give up after 120 s of silence",
-            next=target.redeploy(Part.RELAY, "read the relay's log"),
+            next=target.read_log,
         )
     await _exchange(target, pair, _LEAST, 1, patience.packets_s)
     alive = f", keep-alive after {min(min(each) for each in heard):.0f} s" if all(heard) else ""
@@ -250,13 +250,16 @@ def _crowded_out(target: Target, seen: str) -> Broken:
 
 def _stuck(target: Target, seen: str, size: int) -> Broken:
     """Return the reason why packets of that size did not arrive in time."""
-    cause = "the relay admits clients and drops their packets"
+    cause, step = "the relay admits clients and drops their packets", target.read_log
     if size > _LEAST:
         cause = (
             "larger packets get stuck: a proxy's buffers, or a path that drops full-sized TCP "
             "segments (path MTU, blocked ICMP)"
         )
-    step = target.redeploy(Part.RELAY, "read the relay's log and its drop counters")
+        step = (
+            f"tracepath {target.domain} shows the path's MTU: if it is less than that of the relay's host, "
+            f"set it there (ip link set dev … mtu …); else look at the proxy's buffers; then {target.again}"
+        )
     return Broken(seen, cause=cause, next=step)
 
 
@@ -266,7 +269,7 @@ def _cut_off(target: Target, error: Exception, size: int) -> Broken:
         return Broken(
             f"packets of {_size(size)} were lost in each of {_ATTEMPTS} attempts",
             cause="the relay admits clients and drops some of their packets",
-            next=target.redeploy(Part.RELAY, "read the relay's log and its drop counters"),
+            next=target.read_log,
         )
     if isinstance(error, Left):
         return Broken(
@@ -277,7 +280,7 @@ def _cut_off(target: Target, error: Exception, size: int) -> Broken:
     return Broken(
         f"the connection ended with packets of {_size(size)} under way: {error}",
         cause="the relay or the proxy hung up on a client that was admitted",
-        next=target.redeploy(Part.RELAY, "read the relay's log"),
+        next=target.read_log,
     )
 
 

@@ -184,6 +184,12 @@ class Target:
         """The command that deploys all of this host again, or proves a relay of others again."""
         return f"invoke deploy --host {self.name}" if self.managed else self.again
 
+    @property
+    def read_log(self) -> str:
+        """The step where only the relay itself can say what is wrong: no deploy changes that."""
+        where = f"invoke logs --host {self.name} --relay" if self.managed else "read the relay's log"
+        return f"{where}, then {self.again}"
+
     def redeploy(self, part: Part, otherwise: str) -> str:
         """Return the next command: the deploy of one part of our host, else the step for the
         relay's owner."""

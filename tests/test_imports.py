@@ -160,5 +160,5 @@ def test_these_files_know_of_ssh() -> None:
         for path in (ROOT / package).rglob("*.py")
         if {module.split(".")[0] for module in imported(path)} & {"fabric", "paramiko"}
     ]
-    names = ("eager", "known_hosts", "login", "ssh", "ssh_config", "ssh_errors")
+    names = ("eager", "known_hosts", "ssh", "ssh_agent", "ssh_config", "ssh_errors")
     assert sorted(users) == [f"engine/{name}.py" for name in names]

@@ -12,7 +12,7 @@ from control.derpmap import missing_pin
 from control.headscale import facts as headscale_facts
 from control.headscale import transaction
 from control.headscale.facts import HeadscaleRefused
-from control.headscale.pages import ask_map, nodes_at_home, read_map
+from control.headscale.pages import ask_map, nodes_at_home, read_lasting_map, read_map
 from control.headscale.registration import Registration, regions_of
 from control.served import Served, Unknown, Unreadable
 from engine.crash import made_of_facts
@@ -32,7 +32,8 @@ class HeadscaleServer:
         """Return the map that headscale serves, or why it is not known. Never raises."""
         try:
             with made_of_facts(HEADSCALE), self.reach.session(headscale_facts.ask(self.site)) as session:
-                return read_map(session.ask(ask_map(self.site, session.facts)))
+                facts = session.facts
+                return read_lasting_map(self.site, facts, session.ask(ask_map(self.site, facts)))
         except HeadscaleRefused as error:
             return Unreadable(
                 "\n".join(filter(None, (str(error), error.where, error.why))),

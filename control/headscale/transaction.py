@@ -26,6 +26,7 @@ ROLE = "headscale"
 # headscale is restarted unless it reads its map at least this often. Else the run waits for that.
 _TICK_MAX_S = 60
 _START_S = 30  # how long a start may take
+_LASTS_S = 3  # headscale may answer, and end by the next line of its log
 _URL_S = 30  # headscale's own limit for each URL that it fetches at the start
 
 
@@ -312,6 +313,7 @@ def _service(
         reload_on=(map_file.id,) if waits else (),
         healthy=healthy,
         timeout_s=_START_S + loads_s + (ceil(tick_s) if waits and tick_s is not None else 0),
+        lasts_s=_LASTS_S,
         needs=(map_file.id, config_file.id),
         role=ROLE,
     )
