@@ -157,7 +157,7 @@ class Relay:
 
         Else the clients of this worker and of the others could not reach each other yet.
         """
-        self._listen([open_unix(worker.socket_path(worker.number))], self._answer_worker)
+        self._listen([open_unix(worker.socket_path(worker.number))], self._answer_worker, worker=True)
         for other in worker.others:
             place = mesh.sibling(
                 self.loop, f"worker {other}", worker.socket_path(other), worker.private_key, worker.secret
@@ -278,12 +278,18 @@ class Relay:
         )
 
     def _listen(
-        self, sockets: list[socket.socket], answer: Answer, *, encrypted: bool = False, proxied: bool = True
+        self,
+        sockets: list[socket.socket],
+        answer: Answer,
+        *,
+        encrypted: bool = False,
+        proxied: bool = True,
+        worker: bool = False,
     ) -> None:
         """Accept on these.
 
         `proxied`: trusted proxies may be in front, and begin with a PROXY header if there is one at
-        all.
+        all. `worker`: other workers of this relay come in here.
         """
 
         def welcome(stream: Stream, address: tuple[str, int]) -> None:
@@ -296,6 +302,7 @@ class Relay:
                 answer=answer,
                 context=context,
                 proxied=proxied,
+                worker=worker,
             )
 
         self.listeners += [ListeningSocket(self.loop, sock, welcome) for sock in sockets]

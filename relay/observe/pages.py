@@ -226,7 +226,6 @@ class _Clients(Whole):
             (s for s in switch.sessions if not s.sibling),
             clock_s,
             inside.offset_s,
-            self._is_elsewhere,
         )
 
     def join(self, request: Request, parts: Sequence[dict[str, Any]]) -> Response:
@@ -244,10 +243,6 @@ class _Clients(Whole):
             if _form(request) == "json"
             else _html_response(clients_index_page(**counts))
         )
-
-    def _is_elsewhere(self, key: bytes) -> bool:
-        peer = self._inside.switch.peers.get(key)
-        return peer is not None and any(link.sibling for link in peer.links)
 
 
 class _Traffic(Whole):
