@@ -21,13 +21,13 @@ MAY = {
     "engine": {"inventory"},
     "artefacts": {"engine", "inventory"},
     "roles": {
-        "engine.resource", "engine.facts", "engine.render", "engine.scripts",
+        "engine.resource", "engine.health", "engine.facts", "engine.render", "engine.scripts",
         "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "artefacts.image.REPOSITORY", "inventory",
     },
     # It describes questions and jobs, and shows what happens; it opens no session and runs no job.
     "control": {
-        "engine.resource", "engine.facts", "engine.scripts", "engine.plan.Mode", "engine.report.Report",
-        "engine.crash", "inventory",
+        "engine.resource", "engine.health", "engine.facts", "engine.scripts", "engine.plan.Mode",
+        "engine.report.Report", "engine.crash", "inventory",
         *(f"engine.run.{name}" for name in ("NOTHING", "Failure", "Outcome", "Step", "Verb")),
     },
     "probe": {"relay", "control.served", "inventory"},

@@ -14,8 +14,9 @@ from control.headscale.merge import merge
 from control.headscale.reader import parse_map
 from control.headscale.transaction import refusals, resources, to_withdraw, warnings
 from engine.facts import FileFact, Output
+from engine.health import Http
 from engine.plan import compile_plan
-from engine.resource import File, Http, Service
+from engine.resource import File, Service
 from inventory.model import Site
 from inventory.site_file import compile_site
 from tests.support.facts import DEBIAN_12
