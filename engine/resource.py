@@ -316,6 +316,23 @@ class Firewall(Resource):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OpenPorts(Resource):
+    """Ports that a firewall of the host's own (`through`: ufw, firewalld) lets in for us.
+
+    Each is a port or range with its protocol, as 443/tcp or 60000-61000/udp, sorted by protocol and
+    number. Without ports, what we opened there is closed. Rules of others stay.
+    """
+
+    kind: ClassVar[str] = "open_ports"
+    through: str
+    ports: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.through
+
+
+@dataclass(frozen=True, kw_only=True)
 class Image(Resource):
     """A Docker image, pulled from `ref` (name@sha256:…), or loaded from `archive` when given.
 

@@ -104,7 +104,7 @@ def test_every_control_server_has_a_row() -> None:
 
 VARIANTS = {
     "certificate": ("acme", "brought", "self_signed"),
-    "firewall": ("nftables", "off"),
+    "firewall": ("firewalld", "nftables", "off", "ufw"),
     "front": ("direct", "nginx"),
     "relay": ("programs.derper", "programs.ours", "runners.docker", "runners.systemd"),
 }

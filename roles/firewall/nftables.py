@@ -20,7 +20,6 @@ from roles.wiring import wire
 _TABLE = "derpfleet"
 _UNIT = "derpfleet-firewall.service"
 _UNIT_FILE = f"{paths.SYSTEMD}/{_UNIT}"
-_UFW = "/etc/ufw/ufw.conf"
 
 # iptables-save without a table's name prints the tables that are there.
 # `iptables -S` makes or loads the table that it is asked for.
@@ -31,12 +30,8 @@ _SHARE_A_SECOND = 32
 
 ASK = asked(
     Ask(
-        files=(paths.FIREWALL_RULES, _UFW),
-        commands={
-            "firewalld": ("systemctl", "is-active", "firewalld.service"),
-            "sshd": ("sshd", "-T"),
-            **_SAVED,
-        },
+        files=(paths.FIREWALL_RULES,),
+        commands={"sshd": ("sshd", "-T"), **_SAVED},
     ),
     tracking.ASK,
     tunnels.ASK,
@@ -80,7 +75,7 @@ def _tracking(host: Host, facts: Facts) -> tracking.Tracking:
     return tracking.tracking(host, facts, table=_TABLE, saved=tuple(_SAVED))
 
 
-def replaced() -> list[Resource]:
+def replaced(facts: Facts) -> list[Resource]:
     """Return the unit without its files. Its stop removes the table."""
     return [*_unit_gone(), Absent(path=paths.FIREWALL_RULES)]
 
@@ -116,10 +111,9 @@ def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[s
 
 
 def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
-    """Return a sentence for each other firewall, or else for each program that would be cut off."""
+    """Return a sentence for the host's own rules, and for each program that would be cut off."""
     opened = open_ports(host, facts, neighbours)
-    found = [_other_firewall(host, name, opened) for name in _active_firewalls(facts)]
-    found = found or _own_rules(host, facts)
+    found = _own_rules(host, facts)
     if paths.FIREWALL_RULES not in facts.files:  # the first time: later all else is closed
         for listener in ports.strangers(host, facts, neighbours, _single_ports(opened)):
             entry = f"{listener.port}/{listener.proto}"
@@ -162,33 +156,6 @@ def _maybe_cut_off(host: Host, facts: Facts, neighbours: Neighbours) -> list[str
         "to what it asked itself"
         for listener in ports.maybe_servers(facts, neighbours, _single_ports(opened))
     ]
-
-
-def _active_firewalls(facts: Facts) -> list[str]:
-    ufw, firewalld = facts.files.get(_UFW), facts.commands.get("firewalld")
-    found = []
-    # ufw's unit becomes active at the next boot only.
-    if ufw is not None and "ENABLED=yes" in (ufw.content or ""):
-        found.append("ufw")
-    if firewalld is not None and firewalld.status == 0:
-        found.append("firewalld")
-    return found
-
-
-def _other_firewall(host: Host, name: str, opened: list[tuple[str, str]]) -> str:
-    entries = [f"{port}/{proto}" for proto, port in opened if proto != "ip"]
-    if name == "ufw":
-        disable = "ufw disable"
-        allow = " && ".join(f"ufw allow {entry.replace('-', ':')}" for entry in entries)
-    else:
-        disable = "systemctl disable --now firewalld"
-        added = " ".join(f"--add-port={entry}" for entry in entries)
-        allow = f"firewall-cmd --permanent {added} && firewall-cmd --reload"
-    return (
-        f"{name} is active on {host.name}, and two firewalls would close each other's ports. Either keep "
-        f"{name}: set hosts.{host.name}.firewall.mode to off and run on the host: {allow}. Or let derpfleet "
-        f"do it: run on the host: {disable}."
-    )
 
 
 def _own_rules(host: Host, facts: Facts) -> list[str]:
