@@ -8,8 +8,7 @@ import re
 from agent.tools import Failed, read_text, run, tail
 
 LIMIT_S = 20
-# firewall-cmd(1), exit codes; and `run`'s, when there is no such program
-NO_ZONE, NO_SUCH_ZONE, NOT_RUNNING, NO_PROGRAM = 2, 112, 252, 127
+NO_ZONE, NO_SUCH_ZONE, NOT_RUNNING = 2, 112, 252  # firewall-cmd(1), exit codes
 PORTS = re.compile(r"(\d+)(?:-(\d+))?/(tcp|udp|sctp|dccp)")
 IN = " in zone "
 ONLINE = {"at run time": ["firewall-cmd"], "permanently": ["firewall-cmd", "--permanent"]}
@@ -21,6 +20,8 @@ class Firewalld:
 
     A port that was open before us is not ours, and not noted.
     """
+
+    PROGRAM = "firewall-cmd"
 
     def __init__(self, root, note):
         self.root, self.note = root, note
@@ -43,13 +44,11 @@ class Firewalld:
 
         Raises Failed when ports are wanted of one that does not run.
         """
-        status, default, _ = ask(["firewall-cmd", "--get-default-zone"], (NO_PROGRAM, NOT_RUNNING))
+        status, default, _ = ask(["firewall-cmd", "--get-default-zone"], (NOT_RUNNING,))
         if status == 0:
             self.scopes = ONLINE
         elif ports:
             raise Failed("firewalld is not running", "start it, or set firewall.mode to auto")
-        if status == NO_PROGRAM:
-            self.scopes = {}
         if ports:
             links = default_links(self.root)
             self.zones = sorted({self._zone_of(link) or default.strip() for link in links or [""]})

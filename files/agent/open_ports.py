@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 from agent.firewalld import Firewalld
 from agent.kind import Kind
@@ -24,11 +25,22 @@ class OpenPorts(Kind):
 
     def wanted(self):
         ports = self.spec["ports"]
+        if self._is_moot():
+            return {}
         return dict(self.family.wanted(ports), note="there" if ports else "absent")
 
     def present(self):
+        if self._is_moot():
+            return {}
         noted = os.path.exists(self.family.note.path)
         return dict(self.family.present(self.spec["ports"]), note="there" if noted else "absent")
+
+    def _is_moot(self):
+        """Whether that firewall is not installed, and so lets nothing in.
+
+        The note stays for the day when it is installed again.
+        """
+        return not self.spec["ports"] and not shutil.which(self.family.PROGRAM)
 
     def touches(self):
         return self.family.touches()

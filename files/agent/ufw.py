@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 
 from agent.tools import must, read_text, remove, run, write_text
 
@@ -26,6 +25,8 @@ FAMILIES = {
 class Ufw:
     """The profile, and the rules that ufw has made of it."""
 
+    PROGRAM = "ufw"
+
     def __init__(self, root, note):
         self.root, self.note = root, note
         self.profile = root + "/etc/ufw/applications.d/" + NAME
@@ -47,9 +48,7 @@ class Ufw:
         return found
 
     def _saved(self, family):
-        """Return ufw's own state. What a removed ufw has left is none."""
-        path = "%s/etc/ufw/%s" % (self.root, FAMILIES[family][0])
-        return read_text(path) if shutil.which("ufw") else ""
+        return read_text("%s/etc/ufw/%s" % (self.root, FAMILIES[family][0]))
 
     def _loaded(self, family):
         """Return the rules in the kernel, or "" where ufw is not active."""
@@ -63,10 +62,11 @@ class Ufw:
         """Replace our rule. `ufw app update` changes no loaded rule when ufw is called over SSH."""
         if ports:
             self.note.write(ports)
-        saved = max((ports_in(SAVED, self._saved(family)) for family in FAMILIES), key=len)
-        if saved:
-            self._write(saved)  # ufw removes the rules that the profile of now makes
-            must(["ufw", "delete", "allow", NAME])
+        for family in FAMILIES:
+            saved = ports_in(SAVED, self._saved(family))
+            if saved:
+                self._write(saved)  # ufw removes the rules that the profile of now makes
+                must(["ufw", "delete", "allow", NAME])
         for family, (_, program, _) in FAMILIES.items():
             for match in LOADED.finditer(self._loaded(family)):  # which ufw does not know of
                 must([program, "-D"] + shlex.split(match.group().replace("\\'", "'"))[1:])
