@@ -62,11 +62,12 @@ class Ufw:
         """Replace our rule. `ufw app update` changes no loaded rule when ufw is called over SSH."""
         if ports:
             self.note.write(ports)
-        for family in FAMILIES:
-            saved = ports_in(SAVED, self._saved(family))
-            if saved:
-                self._write(saved)  # ufw removes the rules that the profile of now makes
-                must(["ufw", "delete", "allow", NAME])
+        saved = max((ports_in(SAVED, self._saved(family)) for family in FAMILIES), key=len)
+        if saved:
+            self._write(saved)
+            # ufw deletes a rule only when both families have it, with the profile's ports of now.
+            for verb in (["allow"], ["app", "update"], ["delete", "allow"]):
+                must(["ufw"] + verb + [NAME])
         for family, (_, program, _) in FAMILIES.items():
             for match in LOADED.finditer(self._loaded(family)):  # which ufw does not know of
                 must([program, "-D"] + shlex.split(match.group().replace("\\'", "'"))[1:])

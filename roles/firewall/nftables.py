@@ -14,8 +14,8 @@ from inventory.model import Host
 from roles import paths, ports
 from roles.contract import Neighbours, after
 from roles.firewall import tracking, tunnels
-from roles.readers import iptables
-from roles.wiring import wire
+from roles.readers import iptables, nft
+from roles.wiring import Use, wire
 
 _TABLE = "derpfleet"
 _UNIT = "derpfleet-firewall.service"
@@ -159,29 +159,49 @@ def _maybe_cut_off(host: Host, facts: Facts, neighbours: Neighbours) -> list[str
 
 
 def _own_rules(host: Host, facts: Facts) -> list[str]:
-    """Return a sentence for each address family whose iptables rules close a port of the relay.
+    """Return a sentence for each of the host's own sets of rules that close a port of the relay.
 
     It has the commands that open those ports.
     """
     wiring = wire(host)
     passed_by = "relay" if wiring.relay_is_published else ""
     needed = [use for use in wiring.uses if use.public and use.program != passed_by]
+    saved = {name: facts.commands[name].stdout for name in _SAVED if name in facts.commands}
     found = []
     for program in _SAVED if host.ipv6 else ("iptables",):
-        output = facts.commands.get(program)
-        saved = output.stdout if output is not None else ""
-        closed = [use for use in needed if iptables.closes(saved, use.proto, use.port)]
+        closed = [use for use in needed if iptables.closes(saved.get(program, ""), use.proto, use.port)]
         if closed:
-            accepted = [f"-p {use.proto} --dport {use.port} -j ACCEPT" for use in closed]
-            opening = " && ".join(f"{program} -I INPUT {rule}" for rule in accepted)
-            names = ", ".join(f"{use.port}/{use.proto}" for use in closed)
-            found.append(
-                f"The rules of {host.name}'s own {program} close {names}, whatever derpfleet's table lets "
-                f"in. Run on the host: {opening}; and to keep that over a reboot, where the package "
-                "iptables-persistent loads them: netfilter-persistent save. Or set "
-                f"hosts.{host.name}.firewall.mode to off, and see to it."
-            )
+            accepted = [f"{program} -I INPUT -p {use.proto} --dport {use.port} -j ACCEPT" for use in closed]
+            kept = "where the package iptables-persistent loads them: netfilter-persistent save"
+            found.append(_closed(host, f"rules of {host.name}'s own {program} close", closed, accepted, kept))
+    rules = nft.native(tracking.ruleset(facts), ours=_TABLE, has_iptables=any(saved.values()))
+    for chain, closed in _closing_chains(rules, needed, (4, 6) if host.ipv6 else (4,)).items():
+        accepted = [f"nft insert rule {chain} {use.proto} dport {use.port} accept" for use in closed]
+        kept = "put these rules where that chain is loaded from, as /etc/nftables.conf"
+        found.append(
+            _closed(host, f"chain {chain} of {host.name}'s own nftables closes", closed, accepted, kept)
+        )
     return found
+
+
+def _closing_chains(
+    rules: str, needed: list[Use], versions: tuple[int, ...]
+) -> dict[nft.BaseChain, list[Use]]:
+    found: dict[nft.BaseChain, list[Use]] = {}
+    for use in needed:
+        chains = [nft.closing(rules, use.proto, use.port, version=version) for version in versions]
+        for chain in dict.fromkeys(chain for several in chains for chain in several):
+            found.setdefault(chain, []).append(use)
+    return found
+
+
+def _closed(host: Host, which: str, uses: list[Use], accepted: list[str], kept: str) -> str:
+    names = ", ".join(f"{use.port}/{use.proto}" for use in uses)
+    return (
+        f"The {which} {names}, whatever derpfleet's table lets in. Run on the host: "
+        f"{' && '.join(accepted)}; and to keep that over a reboot, {kept}. Or set "
+        f"hosts.{host.name}.firewall.mode to off, and see to it."
+    )
 
 
 def _single_ports(opened: list[tuple[str, str]]) -> set[tuple[str, int]]:

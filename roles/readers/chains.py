@@ -82,7 +82,8 @@ def _hits(match: tuple[str, str, bool], packet: Packet) -> bool | None:
     option, value, negated = match
     found: bool | None = None
     if option == "-p":
-        found = value in (packet.proto, "all", {"tcp": "6", "udp": "17"}[packet.proto])
+        names = (packet.proto, "all", {"tcp": "6", "udp": "17"}[packet.proto])
+        found = any(name in names for name in value.split(","))
     elif option in ("--dport", "--dports"):
         found = has_port(value, packet.port)
     elif option in ("--sport", "--sports"):
