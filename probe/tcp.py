@@ -27,6 +27,7 @@ async def dial(address: str, port: int, target: Target, patience: Patience) -> s
             f"open {port}/tcp in the provider's console, then "
             f"{target.redeploy(Part.FIREWALL, 'open it on the host')}"
         ),
+        data={"unanswered": {"proto": "tcp", "address": address, "port": port}},
     )
     async with within(patience.tcp_s, late, partial(_unconnected, target, address, port)):
         return await connect(address, port)

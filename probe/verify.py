@@ -126,7 +126,7 @@ class _Climb:
         except (Skip, NoRoute) as reason:
             rung = Rung(name, "skipped", str(reason))
         except Broken as broken:
-            rung = Rung(name, "failed", broken.detail, cause=broken.cause, next=broken.next)
+            rung = Rung(name, "failed", broken.detail, cause=broken.cause, next=broken.next, data=broken.data)
             if broken.inconclusive:
                 self._inconclusive.add(name)
         except OSError as error:

@@ -1,7 +1,6 @@
 """ufw: the ports are an application profile of ours, and the rule that allows it."""
 
 import re
-import shlex
 
 from agent.tools import must, read_text, remove, run, write_text
 
@@ -59,18 +58,21 @@ class Ufw:
         return [self.profile]
 
     def fix(self, ports):
-        """Replace our rule. `ufw app update` changes no loaded rule when ufw is called over SSH."""
+        """Replace our rule by deletion and addition.
+
+        Over SSH `ufw app update` leaves the loaded rules as they are. A deletion loads ufw's own
+        chains again; rules that others have put into iptables' chains stay.
+        """
         if ports:
             self.note.write(ports)
-        saved = max((ports_in(SAVED, self._saved(family)) for family in FAMILIES), key=len)
-        if saved:
-            self._write(saved)
+        texts = [(SAVED, self._saved(family)) for family in FAMILIES]
+        texts += [(LOADED, self._loaded(family)) for family in FAMILIES]
+        ours = max((ports_in(*text) for text in texts), key=len)
+        if ours:
+            self._write(ours)
             # ufw deletes a rule only when both families have it, with the profile's ports of now.
             for verb in (["allow"], ["app", "update"], ["delete", "allow"]):
                 must(["ufw"] + verb + [NAME])
-        for family, (_, program, _) in FAMILIES.items():
-            for match in LOADED.finditer(self._loaded(family)):  # which ufw does not know of
-                must([program, "-D"] + shlex.split(match.group().replace("\\'", "'"))[1:])
         if ports:
             self._write(ports)
             must(["ufw", "allow", NAME])
