@@ -6,6 +6,7 @@ In the order of the file. The relay is as small as it can be: no front, a certif
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 import lab
+from lab import faults
 from tests.e2e.desk import Desk, Ran
 from tests.support.labs import own_lab
 
@@ -227,3 +229,59 @@ def test_what_a_removed_firewall_has_kept_goes_when_it_is_back(desk: Desk) -> No
     assert proved(desk).changed(HK1) == ["open_ports:firewalld"]
     assert firewalld_ports(desk, now=False) == set()
     assert sh(desk, f"ls {NOTE}* 2>/dev/null || true") == ""
+
+
+def causes(ran: Ran) -> dict[str, tuple[str, str]]:
+    """Return cause and next step of each broken rung."""
+    rungs = ran.proof(HK1)["rungs"]
+    return {rung["name"]: (rung["cause"], rung["next"]) for rung in rungs if rung["status"] == "failed"}
+
+
+def test_a_firewall_that_drops_and_a_security_group_are_told_apart(desk: Desk) -> None:
+    in_charge(desk, "ufw")
+    deployed(desk, None)
+    sh(desk, "ufw insert 1 deny 443/tcp; ufw insert 1 deny 3478/udp")
+    try:
+        (cause, step) = causes(desk.invoke("verify", "--host", HK1))["tcp"]
+    finally:
+        sh(desk, "ufw delete deny 443/tcp; ufw delete deny 3478/udp")
+    assert re.fullmatch(r"the host's own firewall drops it \(\d+ packets arrived\)", cause)
+    assert step.endswith(f"invoke deploy --site {desk.stage.site_file} --host {HK1} --only role:firewall")
+
+    with faults.blocked(desk.stage, HK1, 443), faults.blocked(desk.stage, HK1, 3478, "udp"):
+        (cause, step) = causes(desk.invoke("verify", "--host", HK1))["tcp"]
+    assert cause == "no packet arrives at the host: the provider's security group drops them"
+    assert step.startswith("open 443/tcp, 80/tcp, 3478/udp in the provider's console, then invoke verify")
+
+    with faults.blocked(desk.stage, HK1, 3478, "udp"):
+        (cause, _) = causes(desk.invoke("verify", "--host", HK1))["stun4"]
+    assert cause == "no packet arrives at the host: the provider's security group drops them"
+    assert desk.invoke("verify", "--host", HK1).code == 0
+
+
+def test_what_firewalld_rejects_is_its_doing(desk: Desk) -> None:
+    in_charge(desk, "firewalld")
+    deployed(desk, None)
+    sh(desk, "firewall-cmd --remove-port=443/tcp")
+    ran = desk.invoke("verify", "--host", HK1)
+    assert "the host's own firewall drops it (" in causes(ran)["tcp"][0]
+    assert proved(desk).changed(HK1) == ["open_ports:firewalld"]
+
+
+def test_a_chain_of_the_hosts_own_is_named_and_the_commands_open_it(desk: Desk) -> None:
+    in_charge(desk)
+    desk.edit(HK1, firewall={})
+    rules = "type filter hook input priority 0; policy drop; tcp dport 22 accept; iif lo accept;"
+    state = "ct state established,related accept; meta l4proto ipv6-icmp accept;"
+    sh(desk, f"nft 'table inet mine {{ chain in {{ {rules} {state} }}; }}'")
+    try:
+        ran = desk.invoke("deploy", "--host", HK1)
+        assert ran.code == 1
+        why = ran.failure()["why"]
+        advice = re.search(r"The chain inet mine in of hk1's own nftables closes .* host: (nft .*?);", why)
+        assert advice is not None, why
+        sh(desk, advice[1])
+        deployed(desk, None)
+        assert "inet mine" in sh(desk, "nft list tables")
+    finally:
+        sh(desk, "nft delete table inet mine")
