@@ -84,7 +84,8 @@ def _explained(target: Target, rung: Rung, place: Unanswered, found: Arrivals) -
         cause = "no packet arrives at the host: the provider's security group drops them"
         step = f"open {', '.join(_ports(target))} in the provider's console, then {target.again}"
     elif not found.answered:
-        cause = f"the host's own firewall drops it ({number} arrived)"
+        silent = ", or the relay is silent" if place.proto == "udp" else ""
+        cause = f"the host's own firewall drops it ({number} arrived){silent}"
         step = target.redeploy(Part.FIREWALL, f"open {port} on the host")
     else:
         cause = (

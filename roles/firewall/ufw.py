@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from engine.facts import Ask, Facts
 from engine.resource import OpenPorts, Resource
 from inventory.model import Host
@@ -18,7 +20,8 @@ ASK = Ask(files=(_CONF,))
 def is_in_charge(facts: Facts) -> bool:
     """Whether ufw is enabled. Its unit becomes active at the next boot only."""
     conf = facts.files.get(_CONF)
-    return conf is not None and "ENABLED=yes" in (conf.content or "")
+    text = (conf.content or "") if conf is not None else ""
+    return re.search(r"^ENABLED=[\"']?yes\b", text, re.M | re.I) is not None
 
 
 def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:

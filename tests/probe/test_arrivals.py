@@ -41,6 +41,13 @@ def test_the_cause_is_where_the_packets_are_lost(found: Arrivals, cause: str, st
     assert (rung.status, rung.detail) == ("failed", "did not answer")
 
 
+def test_a_silent_relay_looks_like_a_firewall() -> None:
+    """TCP answers for a program that hangs, and UDP does not."""
+    stun = replace(TCP, name="stun6", data={"unanswered": PLACE | {"proto": "udp", "port": 3478}})
+    rung = explained(TARGET, proof(stun), {"udp/6/3478": Arrivals(3, 0)})["stun6"]
+    assert rung.cause == "the host's own firewall drops it (3 packets arrived), or the relay is silent"
+
+
 def test_ports_that_the_relay_does_not_offer_are_not_named() -> None:
     target = replace(TARGET, http_port=None, stun_port=None, https_port=3489)
     rung = explained(target, proof(TCP), {"tcp/6/443": Arrivals(0, 0)})["tcp"]

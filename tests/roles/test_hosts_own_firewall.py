@@ -60,6 +60,14 @@ def test_the_one_in_charge_is_used(mode: str, active: tuple[str, ...], guard: st
     assert guards == ({guard} if guard else set())
 
 
+@pytest.mark.parametrize(
+    ("conf", "active"),
+    [("ENABLED=yes\n", True), ('ENABLED="yes"\n', True), ("# ENABLED=yes\nENABLED=no\n", False), ("", False)],
+)
+def test_ufws_own_setting_is_read(conf: str, active: bool) -> None:
+    assert ("open_ports:ufw" in compiled("", facts(conf=conf))) == active
+
+
 def test_ssh_and_other_programs_are_left_to_the_hosts_own_rules() -> None:
     wanted = host("", "51820/udp", "8000-8010/tcp", ports={"stun": 3490})
     (opened,) = [
