@@ -13,12 +13,10 @@ ports=%s
 # A line for each port of the profile: in ufw's own state, which is the same when ufw is not active
 # (ufw: backend_iptables.py, _write_rules), and in the kernel's rules.
 SAVED = re.compile(r"^### tuple ### allow (tcp|udp) ([\d:]+) \S+ any \S+ derpfleet - in(?: |$)", re.M)
-LOADED = re.compile(r"^-A \S+ -p (tcp|udp) .*--dports? ([\d:]+) .*dapp_derpfleet.* -j ACCEPT$", re.M)
-# The file with ufw's state, iptables' program, and ufw's chain there.
-FAMILIES = {
-    "IPv4": ("user.rules", "iptables", "ufw-user-input"),
-    "IPv6": ("user6.rules", "ip6tables", "ufw6-user-input"),
-}
+LOADED = re.compile(r"^-A ufw6?-user-input -p (tcp|udp) .*--dports? ([\d:]+) .*dapp_derpfleet.* -j ACCEPT$", re.M)
+# The file with ufw's state, and the program that prints the kernel's rules. `iptables -S` would make
+# the table that it is asked for.
+FAMILIES = {"IPv4": ("user.rules", "iptables-save"), "IPv6": ("user6.rules", "ip6tables-save")}
 
 
 class Ufw:
@@ -51,8 +49,7 @@ class Ufw:
 
     def _loaded(self, family):
         """Return the rules in the kernel, or "" where ufw is not active."""
-        _, program, chain = FAMILIES[family]
-        return run([program, "-S", chain])[1]
+        return run([FAMILIES[family][1]])[1]
 
     def touches(self):
         return [self.profile]

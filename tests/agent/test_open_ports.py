@@ -150,7 +150,10 @@ USER_RULES = """*filter
 ### tuple ### allow tcp 82 0.0.0.0/0 any 0.0.0.0/0 derpfleet - in_eth0
 ### tuple ### allow tcp 80 0.0.0.0/0 any 0.0.0.0/0 derpfleet - in
 """
-LOADED = r"""-N ufw-user-input
+LOADED = r"""*filter
+:INPUT DROP [0:0]
+:ufw-user-input - [0:0]
+-A INPUT -p tcp -m tcp --dport 79 -m comment --comment "as dapp_derpfleet" -j ACCEPT
 -A ufw-user-input -p tcp -m tcp --dport 22 -j ACCEPT
 -A ufw-user-input -p tcp -m tcp --dport 443 -m comment --comment "\'dapp_derpfleet\'" -j ACCEPT
 -A ufw-user-input -p udp -m multiport --dports 60000:60010 -m comment --comment "\'dapp_derpfleet\'" -j ACCEPT
@@ -164,7 +167,7 @@ LOADED = r"""-N ufw-user-input
         ("SAVED", USER_RULES, ["80/tcp", "443/tcp", "60000-60010/udp"]),
         ("SAVED", "", []),
         ("LOADED", LOADED, ["443/tcp", "60000-60010/udp"]),
-        ("LOADED", "iptables: No chain/target/match by that name.\n", []),
+        ("LOADED", "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n", []),
     ],
 )
 def test_ufws_rules_of_our_profile_are_read(form: str, text: str, ports: list[str]) -> None:
