@@ -13,9 +13,11 @@ ports=%s
 # A line for each port of the profile: in ufw's own state, which is the same when ufw is not active
 # (ufw: backend_iptables.py, _write_rules), and in the kernel's rules.
 SAVED = re.compile(r"^### tuple ### allow (tcp|udp) ([\d:]+) \S+ any \S+ derpfleet - in(?: |$)", re.M)
-LOADED = re.compile(r"^-A ufw6?-user-input -p (tcp|udp) .*--dports? ([\d:]+) .*dapp_derpfleet.* -j ACCEPT$", re.M)
-# The file with ufw's state, and the program that prints the kernel's rules. `iptables -S` would make
-# the table that it is asked for.
+LOADED = re.compile(
+    r"^-A ufw6?-user-input -p (tcp|udp) .*--dports? ([\d:]+) .*dapp_derpfleet.* -j ACCEPT$", re.M
+)
+# The file with ufw's state, and the program that prints the kernel's rules. `iptables -S` would
+# make the table that it is asked for.
 FAMILIES = {"IPv4": ("user.rules", "iptables-save"), "IPv6": ("user6.rules", "ip6tables-save")}
 
 
