@@ -25,7 +25,7 @@ UNIT = "docker.service"
 
 _UNIT_FILES = tuple(f"{folder}/systemd/system/{UNIT}" for folder in ("/etc", "/lib"))
 
-ASK = Ask(files=(_DAEMON, _INSTALLED, *_UNIT_FILES))
+ASK = Ask(files=(_DAEMON, _INSTALLED, *_UNIT_FILES), tools=("docker",))
 
 
 def resources(host: Host, facts: Facts) -> list[Resource]:

@@ -6,7 +6,6 @@ from engine.facts import Ask, Facts
 from engine.health import Exec, Health
 from engine.resource import Absent, Conffile, Resource, Service, Symlink
 from engine.scripts import script
-from roles import paths
 from roles.contract import after
 from roles.front.nginx import http, neighbours, places
 from roles.wiring import Wiring
@@ -34,7 +33,7 @@ def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     stay as they are now: those sites have been served so.
     """
     gone = _servers_gone(facts, ())
-    left = [*http.absent_test_units(), Absent(path=http.ASIDE), Absent(path=paths.WEBROOT)]
+    left = [*http.absent_test_units(), Absent(path=http.ASIDE), Absent(path=http.WEBROOT)]
     return after(needs, [*gone, *left, *_as_packaged(facts, tuple(r.id for r in gone if r.id == GONE))])
 
 
