@@ -31,6 +31,7 @@ n and sys.modules["agent.main"].main()
 AGENT_MODULES = (
     *("tools", "wire", "facts", "journal", "kind", "paths", "accounts", "apt", "packages", "command"),
     *("restart", "systemd", "listening", "service", "kernel", "nft", "revert", "firewalls"),
+    *("ufw", "firewalld", "open_ports"),
     *("docker", "kinds", "host", "main"),
 )
 

@@ -18,7 +18,7 @@ ProgramName = Literal["python", "derper"]
 RunnerName = Literal["systemd", "docker"]
 FrontName = Literal["nginx", "none"]
 SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
-FirewallModeName = Literal["enforce", "off"]
+FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
 ControlName = Literal["headscale", "paste"]
 
 
@@ -76,7 +76,7 @@ class CertificateSource:
 class FirewallMode:
     """The treatment of ports that are not listed."""
 
-    closes: bool
+    closes: bool  # else any other firewall may be in charge as well
 
 
 FRONTS: Mapping[FrontName, FrontProgram] = {
@@ -115,6 +115,9 @@ SOURCES: Mapping[SourceName, CertificateSource] = {
 }
 FIREWALLS: Mapping[FirewallModeName, FirewallMode] = {
     "enforce": FirewallMode(closes=True),
+    "ufw": FirewallMode(closes=True),
+    "firewalld": FirewallMode(closes=True),
+    "auto": FirewallMode(closes=True),
     "off": FirewallMode(closes=False),
 }
 

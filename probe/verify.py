@@ -132,7 +132,7 @@ class _Climb:
         except (Skip, NoRoute) as reason:
             rung = Rung(name, "skipped", str(reason))
         except Broken as broken:
-            rung = Rung(name, "failed", broken.detail, cause=broken.cause, next=broken.next)
+            rung = Rung(name, "failed", broken.detail, cause=broken.cause, next=broken.next, data=broken.data)
             if broken.inconclusive:
                 self._inconclusive.add(name)
         except OSError as error:
@@ -182,7 +182,7 @@ class _Climb:
         for name in self._inconclusive if clocks and not front else ():
             cause = f"{clocks}: a relay finds its certificate invalid by a wrong clock, and keeps silent"
             step = f"timedatectl set-ntp true on the relay's host, then {self._target.again}"
-            self._rungs[name] = replace(self._rungs[name], cause=cause, next=step)
+            self._rungs[name] = replace(self._rungs[name], cause=cause, next=step, data={})
         return tuple(self._rungs[name] for name in LADDER)
 
     async def _stun(self, name: str, address: str | None) -> None:

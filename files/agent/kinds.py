@@ -5,6 +5,7 @@ from agent.command import Command
 from agent.docker import Container, Image
 from agent.firewalls import Firewall
 from agent.kernel import Sysctl
+from agent.open_ports import OpenPorts
 from agent.packages import Conffile, Package
 from agent.paths import Absent, Directory, File, Symlink, Tree
 from agent.service import Service
@@ -23,6 +24,7 @@ KINDS = {
     "service": Service,
     "sysctl": Sysctl,
     "firewall": Firewall,
+    "open_ports": OpenPorts,
     "image": Image,
     "container": Container,
 }

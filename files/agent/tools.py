@@ -15,6 +15,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import tempfile
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
@@ -109,6 +110,14 @@ def write_atomically(path, source, mode, ids):
         os.unlink(temp)
         raise
     sync_directory(os.path.dirname(path))
+
+
+def write_text(path, text):
+    """Write a file that root alone may change, atomically. Its folder has to be there."""
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(text)
+        file.flush()
+        write_atomically(path, file.name, 0o644, (os.getuid(), os.getgid()))
 
 
 def beside(path):

@@ -15,6 +15,7 @@ from engine.report import Report
 from fleet.shared import pins, records
 from fleet.shared.ask_admission import Questions
 from fleet.shared.control_server import control_server
+from fleet.shared.count_arrivals import with_arrivals
 from fleet.shared.fleet import Fleet
 from fleet.shared.parts import deploy_part
 from inventory.choices import program_of
@@ -71,7 +72,9 @@ def prove_hosts(
 
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(lambda: served or control_server(fleet).served())
-        proofs = climb(fleet, hosts, wanted, climbed, thorough=thorough)
+        climbs = climb(fleet, hosts, wanted, climbed, thorough=thorough)
+        with ThreadPoolExecutor(max(1, len(hosts))) as counts:
+            proofs = list(counts.map(partial(with_arrivals, fleet), hosts, wanted, climbs))
     pairs = zip(wanted, proofs, strict=True)
     found = {one.name: with_map(proof, one, asked.result()) for one, proof in pairs}
     for name, proof in found.items():

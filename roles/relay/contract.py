@@ -11,7 +11,8 @@ from typing import Literal, Protocol
 
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.resource import Absent, Health, Http, Resource
+from engine.health import Health, Http
+from engine.resource import Absent, Resource
 from inventory.model import Host, Site
 from roles.contract import Question
 from roles.wiring import LOOPBACK, Wiring

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from engine import run
+from engine.health import Exec, Watch
 from engine.plan import Plan, sha256
 from engine.resource import (
     Absent,
     Command,
     Directory,
-    Exec,
     File,
     Firewall,
     Group,
@@ -29,7 +29,6 @@ from engine.resource import (
     Symlink,
     Tree,
     User,
-    Watch,
 )
 from engine.run import Outcome
 from engine.session import Session

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from engine.facts import Ask, Facts
-from engine.resource import Absent, Conffile, Exec, Health, Resource, Service, Symlink
+from engine.health import Exec, Health
+from engine.resource import Absent, Conffile, Resource, Service, Symlink
 from engine.scripts import script
 from roles.contract import after
 from roles.front.nginx import http, neighbours, places
