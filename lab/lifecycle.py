@@ -27,7 +27,7 @@ from lab.files import remove_tree
 from lab.host import make_keys
 from lab.lab import Lab
 from lab.process import Processes
-from lab.programs import TAILNET
+from lab.programs import PEBBLE, TAILNET
 from lab.topology import ACME, HOSTS, NETWORK, PARTS, SITES
 
 PACKAGES = Path(__file__).parent / "packages.txt"
@@ -127,6 +127,8 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
         if users := [part for part in parts if part == lab.headscale.host.name or part in SITES]:
             built = pool.submit(go.build, TAILNET, cache=lab.cache, progress=progress)
             programs = dict.fromkeys(users, built)
+        if ACME in parts:
+            programs[ACME] = pool.submit(go.build, PEBBLE, cache=lab.cache, progress=progress)
         suites = {HOSTS[part].suite for part in parts if part in HOSTS}
         bases = {
             suite: pool.submit(debian.base, suite, cache=lab.cache, progress=progress) for suite in suites
@@ -137,6 +139,7 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
             if part in HOSTS:
                 _raise_host(lab, part, bases[HOSTS[part].suite], programs)
             elif part == ACME:
+                programs[part].result()
                 lab.acme.start()
             else:
                 lab.clients[part].prepare()

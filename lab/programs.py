@@ -7,3 +7,4 @@ from pathlib import Path
 _SOURCES = Path(__file__).parent / "go"
 TAILNET = _SOURCES / "tailnet"  # headscale, and tailscale's client
 DERPER = _SOURCES / "derper"
+PEBBLE = _SOURCES / "pebble"  # the ACME server, with profiles, ARI and certificates for addresses
