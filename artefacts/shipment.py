@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from artefacts.image import ImageArtefact, import_archive
-from artefacts.programs import CERTBOT, RELAY
+from artefacts.programs import CERTBOT, RELAY, certbot_with
 from artefacts.release import Release, build_release
 from engine.facts import Facts
-from inventory.choices import program_of, runner_of, source_of
+from inventory.choices import challenge_of, program_of, runner_of, source_of
 from inventory.model import Host, Site
 from inventory.secrets import Secret, read_secret
 
@@ -53,11 +53,14 @@ def make_shipment(
     base = Path(site.path).parent
     certificate = host.certificate
     shipped_certbot = source_of(host).is_acme and certificate.certbot == "shipped"
-    key = certificate.key if source_of(host).needs_files else None
+    by_zone = source_of(host).is_acme and challenge_of(host).by_zone
+    dns = certificate.dns if by_zone else None
+    key = certificate.key if source_of(host).needs_files else dns.secret if dns else None
+    certbot = certbot_with(dns.provider) if dns else CERTBOT
     build = partial(build_release, facts=facts, cache=cache, progress=progress)
     return Shipment(
         relay_release=build(RELAY) if program_of(host).is_release else None,
-        certbot_release=build(CERTBOT) if shipped_certbot else None,
+        certbot_release=build(certbot) if shipped_certbot else None,
         image=_image(host, facts, cache),
         secrets={key: read_secret(key, base=base)} if key else {},
         prober_keys=prober_keys,

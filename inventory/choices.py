@@ -7,17 +7,19 @@ of a table here. Each table has a row for every word of its Literal.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:  # the model needs pydantic, and these tables do not
-    from inventory.model import Host
+    from inventory.model import DnsZone, Host
 
 FlavourName = Literal["python", "docker"]
 ProgramName = Literal["python", "derper"]
 RunnerName = Literal["systemd", "docker"]
 FrontName = Literal["nginx", "none"]
 SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
+ChallengeName = Literal["http", "dns"]
+DnsProviderName = Literal["rfc2136", "cloudflare", "route53", "aliyun", "tencent"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
 ControlName = Literal["headscale", "paste"]
 
@@ -63,6 +65,7 @@ class CertificateSource:
 
     is_acme: bool = False  # certbot orders and renews it
     directory: str = ""  # the ACME server's URL, unless certificate.server has it
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # as LETSENCRYPTS has them
     needs_files: bool = False  # the controller sends certificate.fullchain and certificate.key
     needs_pin: bool = False  # no CA vouches for it, so that clients have to know its SHA-256
 
@@ -70,6 +73,24 @@ class CertificateSource:
     def is_letsencrypt(self) -> bool:
         """Whether it is Let's Encrypt: its terms must be accepted, and it asks on port 80 only."""
         return bool(self.directory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChallengeKind:
+    """How an ACME server is shown that the names are ours."""
+
+    by_zone: bool  # in the names' DNS zone, through certificate.dns; else on the host's http port
+
+
+@dataclass(frozen=True, kw_only=True)
+class DnsProvider:
+    """A server of DNS zones, with an API that a plugin of certbot knows.
+
+    `needs`, `may_have`: the keys of certificate.dns beside provider, secret and propagation_s.
+    """
+
+    needs: tuple[str, ...] = ()
+    may_have: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +123,14 @@ FLAVOURS: Mapping[FlavourName, Combination] = {
     "python": Combination("python", "systemd"),
     "docker": Combination("derper", "docker"),
 }
+# Certificates for the same names, and failed challenges: (count, seconds)
+# (https://letsencrypt.org/docs/rate-limits/).
+LETSENCRYPTS = {"issued": (5, 7 * 86400), "failed": (5, 3600)}
 SOURCES: Mapping[SourceName, CertificateSource] = {
     "letsencrypt": CertificateSource(
-        is_acme=True, directory="https://acme-v02.api.letsencrypt.org/directory"
+        is_acme=True,
+        directory="https://acme-v02.api.letsencrypt.org/directory",
+        limits=LETSENCRYPTS,
     ),
     "letsencrypt-staging": CertificateSource(
         is_acme=True, directory="https://acme-staging-v02.api.letsencrypt.org/directory"
@@ -112,6 +138,17 @@ SOURCES: Mapping[SourceName, CertificateSource] = {
     "acme": CertificateSource(is_acme=True),
     "manual": CertificateSource(needs_files=True),
     "self-signed": CertificateSource(needs_pin=True),
+}
+CHALLENGES: Mapping[ChallengeName, ChallengeKind] = {
+    "http": ChallengeKind(by_zone=False),
+    "dns": ChallengeKind(by_zone=True),
+}
+DNS_PROVIDERS: Mapping[DnsProviderName, DnsProvider] = {
+    "rfc2136": DnsProvider(needs=("server", "key_name"), may_have=("port", "algorithm")),
+    "cloudflare": DnsProvider(),
+    "route53": DnsProvider(needs=("access_key",)),
+    "aliyun": DnsProvider(needs=("access_key",)),
+    "tencent": DnsProvider(needs=("access_key",)),
 }
 FIREWALLS: Mapping[FirewallModeName, FirewallMode] = {
     "enforce": FirewallMode(closes=True),
@@ -155,6 +192,16 @@ def flavour_name(host: Host) -> FlavourName:
 def source_of(host: Host) -> CertificateSource:
     """Return what the source of the host's certificate implies."""
     return SOURCES[host.certificate.source]
+
+
+def challenge_of(host: Host) -> ChallengeKind:
+    """Return what the challenge of the host's orders implies."""
+    return CHALLENGES[host.certificate.challenge]
+
+
+def provider_of(dns: DnsZone) -> DnsProvider:
+    """Return what the provider of a DNS zone implies."""
+    return DNS_PROVIDERS[dns.provider]
 
 
 def firewall_of(host: Host) -> FirewallMode:

@@ -16,10 +16,12 @@ from urllib.parse import urlsplit
 from inventory.choices import (
     FLAVOURS,
     PROGRAMS,
+    challenge_of,
     combination_of,
     combination_of_flavour,
     front_of,
     program_of,
+    provider_of,
     runner_of,
     source_of,
 )
@@ -30,6 +32,8 @@ HEADSCALE = "headscale"
 """The headscale host's name in output, for --host, and under .runs."""
 PROVER_FILE = "prover.json"
 """The prover's keys, beside the hosts' folders under .runs."""
+SHORT_LIVED = "shortlived"
+"""The profile of certificates for addresses, which live for 160 hours (Let's Encrypt's name)."""
 _NOT_PUBLIC = tuple(
     map(
         ip_network,
@@ -135,12 +139,12 @@ def _derper_speaks_tls(host: Host) -> Iterator[Finding]:
 
 
 def _letsencrypt_asks_on_80(host: Host) -> Iterator[Finding]:
-    if source_of(host).is_letsencrypt and host.ports.http != 80:
+    if source_of(host).is_letsencrypt and host.ports.http != 80 and not challenge_of(host).by_zone:
         yield Finding(
             "ports.http",
             f"Let's Encrypt asks on port 80, not on {host.ports.http}. Where 80 is forwarded to it, "
             "use certificate.source: acme with Let's Encrypt's directory as server",
-            ("certificate.source",),
+            ("certificate.source", "certificate.challenge"),
         )
 
 
@@ -157,6 +161,49 @@ def _certificate_is_whole(host: Host) -> Iterator[Finding]:
             if not getattr(certificate, key):
                 message = "is missing: source manual needs fullchain and key"
                 yield Finding(f"certificate.{key}", message, looked_at)
+
+
+def _names_can_be_proved(host: Host) -> Iterator[Finding]:
+    certificate, by_zone = host.certificate, challenge_of(host).by_zone
+    if not source_of(host).is_acme:
+        for key in sorted(certificate.model_fields_set & {"names", "profile", "challenge", "dns"}):
+            message = f"has no effect: source {certificate.source} orders no certificate. Remove it"
+            yield Finding(f"certificate.{key}", message, ("certificate.source",))
+        return
+    for index, name in enumerate(certificate.names):
+        if name.startswith("*") and not by_zone:
+            message = f"'{name}' is a wildcard, which is proved in its DNS zone only: use challenge: dns"
+            yield Finding(f"certificate.names.{index}", message, ("certificate.challenge",))
+        elif name == host.domain or name in certificate.names[:index]:
+            yield Finding(f"certificate.names.{index}", f"'{name}' is there twice: keep one of them")
+    for key in ("names", "profile", "challenge"):
+        if certificate.certbot == "distribution" and key in certificate.model_fields_set:
+            message = "needs the shipped certbot, as the distribution's may be too old: remove certbot"
+            yield Finding(f"certificate.{key}", message, ("certificate.certbot",))
+
+
+def _dns_is_whole(host: Host) -> Iterator[Finding]:
+    dns, by_zone = host.certificate.dns, challenge_of(host).by_zone
+    if by_zone and dns is None:
+        message = "is missing: challenge dns needs the provider of the zone, and a secret for it"
+        yield Finding("certificate.dns", message, ("certificate.challenge",))
+    if dns is None:
+        return
+    provider, looked_at = provider_of(dns), ("certificate.dns.provider",)
+    if not by_zone:
+        message = "has no effect: set certificate.challenge to dns, or remove this key"
+        yield Finding("certificate.dns", message, ("certificate.challenge",))
+    for key in provider.needs:
+        if getattr(dns, key) is None:
+            message = f"is missing: {dns.provider} needs {' and '.join(provider.needs)}"
+            yield Finding(f"certificate.dns.{key}", message, looked_at)
+    known = {"provider", "secret", "propagation_s", *provider.needs, *provider.may_have}
+    for key in sorted(dns.model_fields_set - known):
+        message = f"has no effect: {dns.provider} does not know it. Remove it"
+        yield Finding(f"certificate.dns.{key}", message, looked_at)
+    if by_zone and host.domain.rpartition(".")[2].isdigit():
+        message = f"'{host.domain}' is an address, which is proved on the host only: use challenge: http"
+        yield Finding("certificate.challenge", message, ("domain",))
 
 
 def _image_has_one_source(host: Host) -> Iterator[Finding]:
@@ -176,12 +223,13 @@ def _address_needs_a_pin(host: Host) -> Iterator[Finding]:
         return
     if not re.fullmatch(r"((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}", host.domain):
         yield Finding("domain", f"'{host.domain}' is neither a host name nor an IPv4 address")
-    elif source_of(host).is_acme:
+    elif source_of(host).is_acme and host.certificate.profile != SHORT_LIVED:
         yield Finding(
             "domain",
-            f"'{host.domain}' is an address, for which {host.certificate.source} gives no certificate: "
-            "use certificate.source: self-signed",
-            ("certificate.source",),
+            f"'{host.domain}' is an address, for which {host.certificate.source} gives short-lived "
+            f"certificates only: set certificate.profile to {SHORT_LIVED}, or use "
+            "certificate.source: self-signed",
+            ("certificate.source", "certificate.profile"),
         )
 
 
@@ -233,6 +281,8 @@ _RULES: tuple[Rule, ...] = (
     _derper_speaks_tls,
     _letsencrypt_asks_on_80,
     _certificate_is_whole,
+    _names_can_be_proved,
+    _dns_is_whole,
     _image_has_one_source,
     _address_needs_a_pin,
     _one_rule_of_admission,

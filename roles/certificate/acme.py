@@ -16,6 +16,10 @@ from roles.contract import Challenge
 
 _ACME_CA = f"{paths.ETC}/acme-ca.pem"
 
+# A server with several profiles chooses one by itself. This is Let's Encrypt's for 90 days; a
+# server that does not have it is not asked for it.
+_PROFILE = "classic"
+
 ASK, ASK_ABSENT = certbot.ASK, certbot.ASK_ABSENT
 files, refusals = certbot.files, certbot.refusals
 
@@ -33,6 +37,10 @@ def orders(host: Host, challenge: Challenge) -> Orders:
         ca=_ACME_CA if host.certificate.ca else None,
         certbot=f"{paths.CERTBOT}/current" if certbot.is_shipped(host) else None,
         authenticator=challenge.authenticator,
+        names=(host.domain, *host.certificate.names),
+        profile=(host.certificate.profile or _PROFILE) if certbot.is_shipped(host) else None,
+        limits=source_of(host).limits,
+        environment=challenge.environment,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +22,9 @@ class Orders:
 
     `certbot`: the folder of the shipped one, or None for the distribution's. `ca`: the file of the
     CA that vouches for the ACME server, or None. `authenticator`: certbot's arguments.
+    `names`: those of the certificate. `profile`: the preferred one, or None for a certbot that may
+    not know profiles. `environment`: certbot's variables.
+    `limits`: as files/ledger.py has them.
     """
 
     server: str
@@ -28,6 +32,10 @@ class Orders:
     ca: str | None
     certbot: str | None
     authenticator: tuple[str, ...]
+    names: tuple[str, ...]
+    profile: str | None
+    environment: Mapping[str, str]
+    limits: Mapping[str, tuple[int, int]]
 
 
 class Source(Protocol):

@@ -94,6 +94,10 @@ class Stage:
         nginx = [self.binary, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
         acme = {
             "server": self.server.url,
+            "names": [DOMAIN],
+            "profile": "classic",
+            "environment": {},
+            "limits": {},
             "contact": None,
             "ca": str(self.server.ca),
             "certbot": self.certbot,

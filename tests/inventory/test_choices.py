@@ -8,12 +8,14 @@ from typing import Any, get_args
 import pytest
 
 from inventory import choices
-from inventory.model import Certificate, Firewall, Host, Region, Relay
+from inventory.model import Certificate, DnsZone, Firewall, Host, Region, Relay
 
 TABLES = [
     (choices.FRONTS, choices.FrontName, Host, "front"),
     (choices.FLAVOURS, choices.FlavourName, Host, "flavour"),
     (choices.SOURCES, choices.SourceName, Certificate, "source"),
+    (choices.CHALLENGES, choices.ChallengeName, Certificate, "challenge"),
+    (choices.DNS_PROVIDERS, choices.DnsProviderName, DnsZone, "provider"),
     (choices.FIREWALLS, choices.FirewallModeName, Firewall, "mode"),
 ]
 

@@ -45,7 +45,7 @@ def is_removed(path: str) -> bool:
 @pytest.mark.parametrize("name", names())
 def test_the_page_leaves_no_path_unit_or_user_of_ours(name: str) -> None:
     host, site, facts = load(name)
-    after = deployed(facts, roles.compile_host(host, site, facts, shipment(host.certificate.key)))
+    after = deployed(facts, roles.compile_host(host, site, facts, shipment(host)))
     gone = roles.compile_absent(host, after)
     paths = [path for one in gone if (path := one.owned_path()) and not isinstance(one, File | Conffile)]
     # files/agent/kernel.py names these files.

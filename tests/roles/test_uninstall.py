@@ -155,7 +155,7 @@ def ship(tmp_path: Path) -> Callable[[Host], Shipment]:
 
     def make(host: Host) -> Shipment:
         return replace(
-            shipment(host.certificate.key),
+            shipment(host),
             relay_release=Release(archive(tmp_path / "relay", {"relay/__init__.py": ""}), "a1" * 32),
             certbot_release=Release(archive(tmp_path / "certbot", certbot), "b2" * 32),
             image=ImageArtefact(ref.read_text(), ref),
