@@ -55,14 +55,16 @@ def make_shipment(
     shipped_certbot = source_of(host).is_acme and certificate.certbot == "shipped"
     by_zone = source_of(host).is_acme and challenge_of(host).by_zone
     dns = certificate.dns if by_zone else None
-    key = certificate.key if source_of(host).needs_files else dns.secret if dns else None
+    account = certificate.account if source_of(host).is_acme else None
+    key = certificate.key if source_of(host).needs_files else None
+    references = (key, dns.secret if dns else None, account.hmac if account else None)
     certbot = certbot_with(dns.provider) if dns else CERTBOT
     build = partial(build_release, facts=facts, cache=cache, progress=progress)
     return Shipment(
         relay_release=build(RELAY) if program_of(host).is_release else None,
         certbot_release=build(certbot) if shipped_certbot else None,
         image=_image(host, facts, cache),
-        secrets={key: read_secret(key, base=base)} if key else {},
+        secrets={reference: read_secret(reference, base=base) for reference in references if reference},
         prober_keys=prober_keys,
         mesh_key=mesh_key,
     )

@@ -26,6 +26,7 @@ ORDER, KEPT = "derpfleet-order", "derpfleet-kept"  # folders like certbot's own,
 TRANSIENT = ("Another instance of Certbot is already running", "invalid anti-replay nonce")
 TRANSIENT_S = 90  # keep retrying transient errors for this long
 CLOCK_S = 600  # certificates are valid from an hour before their order
+OUR_INI = "DERPFLEET_CERTBOT_INI"  # the settings that are read in place of cli.ini
 IN_ORDER = "DERPFLEET_ORDER"  # set for the hook, which has nothing to do: the order's caller deploys
 
 ADVICE = {
@@ -37,7 +38,7 @@ ADVICE = {
     "caa": "the domain's CAA record does not allow this certificate authority",
     "rateLimited": "wait until the time that it names, or set certificate.source: letsencrypt-staging",
     "rejectedIdentifier": "the certificate authority does not give certificates for this name",
-    "externalAccountRequired": "this ACME server needs an external account (EAB), which is not supported",
+    "externalAccountRequired": "it needs an account that you have there (EAB): set certificate.account",
     "invalidContact": "fix certificate.contact",
     "userActionRequired": "the certificate authority has new terms: read them, then deploy again",
     "serverInternal": "the certificate authority has a fault of its own: try again later",
@@ -48,6 +49,7 @@ SPOKEN = (
     ("too many", "rateLimited"),
     ("rate limit", "rateLimited"),
     ("CERTIFICATE_VERIFY_FAILED", "tls"),
+    ("requires external account binding", "externalAccountRequired"),
     ("Unable to register an account", "userActionRequired"),
     ("didn't like the signature", "zoneKey"),  # rfc2136, a wrong key
     ("TSIG key", "zoneKey"),
@@ -221,6 +223,9 @@ def order(acme, lineage, force):
     argv += acme["authenticator"] + ["--deploy-hook", "%s deploy --hook" % acme["hook"]]
     argv += ["--force-renewal"] if force else ["--keep-until-expiring"]
     env = dict(os.environ, **dict(acme["environment"], **{IN_ORDER: "1"}))
+    if acme["account"]:
+        argv += ["--eab-kid", acme["account"]["key_id"]]
+        env[OUR_INI] = acme["account"]["file"]
     env.update({"REQUESTS_CA_BUNDLE": acme["ca"]} if acme["ca"] else {})
     deadline = time.monotonic() + TRANSIENT_S
     status, output = run(argv, env)
@@ -368,7 +373,8 @@ def run_certbot(folder, *arguments):
         from certbot import constants
     from certbot.main import main
 
-    constants.CLI_DEFAULTS["config_files"] = []
+    # It has the key of an external account: certbot logs arguments, and everybody may see them.
+    constants.CLI_DEFAULTS["config_files"] = list(filter(None, [os.environ.get(OUR_INI)]))
     sys.argv = ["certbot", *arguments]
     return main()
 

@@ -119,6 +119,13 @@ class DnsZone(Model):
     )
 
 
+class Account(Model):
+    """An account that the operator has at the ACME server already (EAB, RFC 8555, 7.3.4)."""
+
+    key_id: Word
+    hmac: SecretRef = Field(description="its HMAC key in base64url; it is kept on the host, mode 0600")
+
+
 class Certificate(Model):
     """The source of the relay's certificate."""
 
@@ -140,6 +147,9 @@ class Certificate(Model):
     dns: DnsZone | None = Field(None, description="access to that zone, with challenge: dns")
     contact: Mail | None = Field(
         None, description="mail address for the ACME account; none registers without"
+    )
+    account: Account | None = Field(
+        None, description="for an ACME server that asks for an external account, as ZeroSSL and Google do"
     )
     agree_terms: bool = Field(
         False, description="true: the ACME server's terms of service are accepted in your name"

@@ -166,7 +166,7 @@ def _certificate_is_whole(host: Host) -> Iterator[Finding]:
 def _names_can_be_proved(host: Host) -> Iterator[Finding]:
     certificate, by_zone = host.certificate, challenge_of(host).by_zone
     if not source_of(host).is_acme:
-        for key in sorted(certificate.model_fields_set & {"names", "profile", "challenge", "dns"}):
+        for key in sorted(certificate.model_fields_set & {"names", "profile", "challenge", "dns", "account"}):
             message = f"has no effect: source {certificate.source} orders no certificate. Remove it"
             yield Finding(f"certificate.{key}", message, ("certificate.source",))
         return

@@ -10,7 +10,7 @@ from engine.resource import Absent, Command, Resource
 from inventory.choices import SourceName
 from inventory.model import Host, Site
 from roles import paths
-from roles.certificate import acme, brought, challenges, program, renewal, self_signed
+from roles.certificate import account, acme, brought, challenges, program, renewal, self_signed
 from roles.certificate.contract import Source
 from roles.contract import Issued, ServedBy, after
 
@@ -48,6 +48,7 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, served_by: S
     source, challenge = chosen(host), challenges.challenge(host, served_by.challenge)
     found = [
         *challenges.resources(host, facts, ship),
+        *account.resources(host, facts, ship),
         *program.resources(host, files(host), facts, served_by, source.orders(host, challenge)),
         *source.resources(host, site, facts, ship, challenge),
     ]
@@ -64,7 +65,8 @@ def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
 
     Certificates that other programs ordered stay, and so do the packages.
     """
-    found = [*renewal.absent(), *program.absent(), *challenges.absent(), Absent(path=paths.RELAY_CERTS)]
+    found = [*renewal.absent(), *program.absent(), *challenges.absent(), *account.absent()]
+    found.append(Absent(path=paths.RELAY_CERTS))
     found += [gone for source in dict.fromkeys(MODULES.values()) for gone in source.absent(facts)]
     return after(needs, dict.fromkeys(found))  # two sources share a folder
 
@@ -83,8 +85,8 @@ def served(needs: str) -> Command:
 
 
 def ask(host: Host) -> Ask:
-    """Return the questions of the chosen source, and of the challenges before it."""
-    return asked(chosen(host).ASK, challenges.ASK)
+    """Return the questions of the chosen source, and of the secrets of those before it."""
+    return asked(chosen(host).ASK, challenges.ASK, account.ASK)
 
 
 def ask_absent() -> Ask:

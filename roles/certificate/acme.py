@@ -10,7 +10,7 @@ from engine.resource import Absent, Command, File, Package, Resource, Symlink
 from inventory.choices import source_of
 from inventory.model import Host, Site
 from roles import paths
-from roles.certificate import certbot, renewal
+from roles.certificate import account, certbot, renewal
 from roles.certificate.contract import OBTAINED, Orders
 from roles.contract import Challenge
 
@@ -33,6 +33,7 @@ def orders(host: Host, challenge: Challenge) -> Orders:
     """Return the orders from the site file's ACME server."""
     return Orders(
         server=source_of(host).directory or host.certificate.server or "",
+        account=account.settings(host),
         contact=host.certificate.contact,
         ca=_ACME_CA if host.certificate.ca else None,
         certbot=f"{paths.CERTBOT}/current" if certbot.is_shipped(host) else None,
@@ -54,6 +55,7 @@ def resources(
         ca = Path(site.path).parent / Path(host.certificate.ca).expanduser()
         found.append(File(path=_ACME_CA, content=ca))
         needs.append(found[-1].id)
+    needs += account.needs(host)
     needs += [f"file:{paths.CERTIFICATE_PROGRAM}", f"file:{paths.CERTIFICATE_CONFIG}", "package:openssl"]
     obtain = Command(
         title=OBTAINED.removeprefix("command:"),

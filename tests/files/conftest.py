@@ -98,6 +98,7 @@ class Stage:
             "profile": "classic",
             "environment": {},
             "limits": {},
+            "account": None,
             "contact": None,
             "ca": str(self.server.ca),
             "certbot": self.certbot,

@@ -379,3 +379,25 @@ def test_failed_challenges_are_counted_and_other_failures_are_not(stage: Stage) 
     stage.configure(acme={"limits": {"failed": [2, 3600]}, "names": [DOMAIN, "more.example.org"], "ca": None})
     for _ in range(3):
         assert "is not trusted here" in stage.run("obtain").stderr
+
+
+def test_an_external_account_whose_key_is_shown_nowhere(
+    stage: Stage, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    hmac = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+    with pebble(tmp_path_factory.mktemp("eab"), accounts={"kid-1": hmac}) as server:
+        stage.server = server
+        stage.start_nginx()
+        stage.configure()
+        assert "change: it needs an account that you have there" in stage.run("obtain").stderr
+        key = stage.folder / "account.ini"
+        key.write_text(f"eab-hmac-key = {hmac[::-1]}\n")
+        stage.configure(acme={"account": {"key_id": "kid-1", "file": str(key)}})
+        assert stage.run("obtain").returncode == 1
+        key.write_text(f"eab-hmac-key = {hmac}\n")
+        done = stage.run("obtain")
+        assert succeeded(done)
+    files = [path for path in stage.folder.rglob("*") if path.is_file() and path != key]
+    assert any("letsencrypt.log" in path.name for path in files)
+    assert [path for path in files if hmac in path.read_text(errors="replace")] == []
+    assert hmac not in done.stdout + done.stderr

@@ -76,7 +76,8 @@ def shipment(host: Host) -> Shipment:
     """Return artefacts that are only named; the files are stand-ins."""
     locks = CHECKOUT / "requirements"
     certificate = host.certificate
-    secrets = [certificate.key, certificate.dns.secret if certificate.dns else None]
+    account = certificate.account
+    secrets = [certificate.key, account and account.hmac, certificate.dns.secret if certificate.dns else None]
     return Shipment(
         relay_release=Release(locks / "relay.lock", "a1" * 32),
         certbot_release=Release(locks / "certbot.lock", "b2" * 32),
