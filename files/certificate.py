@@ -215,7 +215,7 @@ class HostCertificate:
 
     def copy(self):
         """Copy the chain and key, if they are a pair. Raises Problem."""
-        unusable = unfit(self.fullchain, self.key) if self.copies and self.acme else ""
+        unusable = unfit(self.fullchain, self.key) if self.copies else ""
         if unusable:  # the sandboxed part could have put a link to another secret there
             raise Problem(unusable)
         for source, copy in self.pairs():

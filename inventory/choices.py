@@ -17,7 +17,7 @@ FlavourName = Literal["python", "docker"]
 ProgramName = Literal["python", "derper"]
 RunnerName = Literal["systemd", "docker"]
 FrontName = Literal["nginx", "none"]
-SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
+SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "on-host", "self-signed"]
 ChallengeName = Literal["http", "dns"]
 DnsProviderName = Literal["rfc2136", "cloudflare", "route53", "aliyun", "tencent"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
@@ -67,6 +67,7 @@ class CertificateSource:
     directory: str = ""  # the ACME server's URL, unless certificate.server has it
     limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # as LETSENCRYPTS has them
     needs_files: bool = False  # the controller sends certificate.fullchain and certificate.key
+    is_on_host: bool = False  # another program on the host writes and renews it
     needs_pin: bool = False  # no CA vouches for it, so that clients have to know its SHA-256
 
     @property
@@ -137,6 +138,7 @@ SOURCES: Mapping[SourceName, CertificateSource] = {
     ),
     "acme": CertificateSource(is_acme=True),
     "manual": CertificateSource(needs_files=True),
+    "on-host": CertificateSource(is_on_host=True),
     "self-signed": CertificateSource(needs_pin=True),
 }
 CHALLENGES: Mapping[ChallengeName, ChallengeKind] = {

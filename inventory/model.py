@@ -160,6 +160,10 @@ class Certificate(Model):
         None, description="path of the chain on the controller, with source: manual"
     )
     key: SecretRef | None = Field(None, description="the private key in PEM, with source: manual")
+    fullchain_path: HostPath | None = Field(
+        None, description="path of the chain on the host, with source: on-host"
+    )
+    key_path: HostPath | None = Field(None, description="path of its key on the host, with source: on-host")
     pin: Sha256 | None = Field(
         None,
         description=(

@@ -161,6 +161,10 @@ def _certificate_is_whole(host: Host) -> Iterator[Finding]:
             if not getattr(certificate, key):
                 message = "is missing: source manual needs fullchain and key"
                 yield Finding(f"certificate.{key}", message, looked_at)
+    for key in ("fullchain_path", "key_path"):
+        if source.is_on_host and not getattr(certificate, key):
+            message = f"is missing: source {certificate.source} needs fullchain_path and key_path"
+            yield Finding(f"certificate.{key}", message, looked_at)
 
 
 def _names_can_be_proved(host: Host) -> Iterator[Finding]:

@@ -10,7 +10,17 @@ from engine.resource import Absent, Command, Resource
 from inventory.choices import SourceName
 from inventory.model import Host, Site
 from roles import paths
-from roles.certificate import account, acme, brought, challenges, program, renewal, self_signed
+from roles.certificate import (
+    account,
+    acme,
+    brought,
+    challenges,
+    on_host,
+    program,
+    renewal,
+    self_signed,
+    watch,
+)
 from roles.certificate.contract import Source
 from roles.contract import Issued, ServedBy, after
 
@@ -19,6 +29,7 @@ MODULES: Mapping[SourceName, Source] = {
     "letsencrypt-staging": acme,
     "acme": acme,
     "manual": brought,
+    "on-host": on_host,
     "self-signed": self_signed,
 }
 COPIED = "command:relay's copy of the certificate"
@@ -51,6 +62,7 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, served_by: S
         *account.resources(host, facts, ship),
         *program.resources(host, files(host), facts, served_by, source.orders(host, challenge)),
         *source.resources(host, site, facts, ship, challenge),
+        *watch.resources(host, facts, files(host)),
     ]
     if served_by.by_relay:
         copy = paths.CERTIFICATE_PROGRAM
@@ -65,7 +77,7 @@ def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
 
     Certificates that other programs ordered stay, and so do the packages.
     """
-    found = [*renewal.absent(), *program.absent(), *challenges.absent(), *account.absent()]
+    found = [*renewal.absent(), *program.absent(), *challenges.absent(), *account.absent(), *watch.absent()]
     found.append(Absent(path=paths.RELAY_CERTS))
     found += [gone for source in dict.fromkeys(MODULES.values()) for gone in source.absent(facts)]
     return after(needs, dict.fromkeys(found))  # two sources share a folder
@@ -85,8 +97,8 @@ def served(needs: str) -> Command:
 
 
 def ask(host: Host) -> Ask:
-    """Return the questions of the chosen source, and of the secrets of those before it."""
-    return asked(chosen(host).ASK, challenges.ASK, account.ASK)
+    """Return the questions of the chosen source, and about what those before it left."""
+    return asked(chosen(host).ask(host), challenges.ASK, account.ASK, watch.ASK)
 
 
 def ask_absent() -> Ask:

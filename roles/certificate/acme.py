@@ -20,8 +20,8 @@ _ACME_CA = f"{paths.ETC}/acme-ca.pem"
 # server that does not have it is not asked for it.
 _PROFILE = "classic"
 
-ASK, ASK_ABSENT = certbot.ASK, certbot.ASK_ABSENT
-files, refusals = certbot.files, certbot.refusals
+ASK_ABSENT = certbot.ASK_ABSENT
+ask, files, refusals = certbot.ask, certbot.files, certbot.refusals
 
 
 def ready(host: Host) -> tuple[str, ...]:

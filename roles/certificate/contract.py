@@ -42,8 +42,10 @@ class Orders:
 class Source(Protocol):
     """One way to come by a certificate."""
 
-    ASK: Ask
     ASK_ABSENT: Ask  # what `absent` asks
+
+    def ask(self, host: Host) -> Ask:
+        """Return the source's questions."""
 
     def files(self, host: Host) -> tuple[str, str]:
         """Return where chain and key are on the host."""
