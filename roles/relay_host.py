@@ -12,7 +12,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Container, Resource, Service
 from inventory.model import Host, Site
-from roles import base, certificate, docker, firewall, front, relay
+from roles import base, certificate, distributions, docker, firewall, front, relay
 from roles.contract import Challenge, Neighbours, ServedBy
 from roles.wiring import Wiring, wire
 
@@ -28,8 +28,8 @@ ROLES: Mapping[str, str] = {
 
 
 def compile_host(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
-    """Return the desired state of a relay host."""
-    return _joined(_by_role(host, site, facts, ship))
+    """Return the desired state of a relay host. `refusals` has to be empty."""
+    return _joined(_by_role(host, site, distributions.for_programs(facts), ship))
 
 
 def compile_absent(host: Host, facts: Facts) -> list[Resource]:
@@ -128,11 +128,15 @@ def other_sites(facts: Facts) -> list[str]:
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
     """Return the reasons against a deploy, as full sentences that say what to do.
 
-    They are found before anything is changed.
+    They are found before anything is changed. Of an unknown distribution only that is said.
     """
+    of_base = base.refusals(host, site, facts)
+    if distributions.known(facts) is None:
+        return of_base
+    facts = distributions.for_programs(facts)
     wiring, beside = wire(host), neighbours(facts)
     return [
-        *base.refusals(host, site, facts),
+        *of_base,
         *firewall.refusals(host, facts, beside),
         *relay.refusals(host, site, wiring, facts, beside),
         *front.refusals(host, wiring, facts),

@@ -138,9 +138,11 @@ def file_fact(path):
 
 
 def asked_facts(root, message):
+    """Return the answers to the roles' questions. Of commands, python3 is this very Python."""
     commands = {}
     for name, argv in message.get("commands", {}).items():
-        status, out, err = run(argv, 20)
+        program = sys.executable if argv[0] == "python3" else argv[0]
+        status, out, err = run([program] + argv[1:], 20)
         commands[name] = dict(status=status, stdout=out, stderr=err)
     return {"files": file_facts(root, message.get("files", ())), "commands": commands}
 

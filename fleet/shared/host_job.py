@@ -92,4 +92,5 @@ def _shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
         fleet.report.doing(host.name, text)
 
     mesh_key = prover(fleet, host).mesh_key
+    facts = roles.for_programs(facts)
     return make_shipment(host, fleet.site, facts, cache=CACHE, mesh_key=mesh_key, progress=progress)

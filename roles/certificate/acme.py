@@ -12,7 +12,7 @@ from engine.facts import Ask, Facts
 from engine.resource import Absent, Command, Directory, File, Package, Resource, Symlink, Tree
 from inventory.choices import source_of
 from inventory.model import Host, Site
-from roles import paths
+from roles import distributions, paths
 from roles.certificate import renewal
 from roles.certificate.contract import OBTAINED
 from roles.contract import Challenge
@@ -63,7 +63,7 @@ def resources(
 ) -> list[Resource]:
     """Return certbot, the order, and the renewal."""
     found: list[Resource]
-    found = _certbot(facts, ship) if _is_shipped(host) else [Package(package="certbot")]
+    found = _certbot(facts, ship) if _is_shipped(host) else _packages(facts)
     needs = [resource.id for resource in found if isinstance(resource, Symlink | Package)]
     if host.certificate.ca:
         ca = Path(site.path).parent / Path(host.certificate.ca).expanduser()
@@ -77,7 +77,14 @@ def resources(
         timeout_s=300,
         needs=(*needs, *challenge.needs),
     )
-    return [*found, obtain, *renewal.resources(host)]
+    return [*found, obtain, *renewal.resources(host, facts)]
+
+
+def _packages(facts: Facts) -> list[Resource]:
+    """Return the distribution's certbot, each package after the one that it may come from."""
+    names = distributions.of(facts).family.certbot
+    before = [(), *((f"package:{name}",) for name in names)]
+    return [Package(package=name, needs=needs) for name, needs in zip(names, before, strict=False)]
 
 
 def _certbot(facts: Facts, ship: Shipment) -> list[Resource]:
@@ -146,5 +153,10 @@ def refusals(host: Host, facts: Facts) -> list[str]:
             f"{host.name} has Python {'.'.join(map(str, facts.python))}, and the certbot that is shipped "
             f"needs {'.'.join(map(str, PYTHON_FLOOR))}: set hosts.{host.name}.certificate.certbot to "
             "distribution."
+        ]
+    if not _is_shipped(host) and not distributions.of(facts).family.certbot:
+        return [
+            f"{distributions.of(facts).name} has no package of certbot: set "
+            f"hosts.{host.name}.certificate.certbot to shipped."
         ]
     return []

@@ -9,7 +9,7 @@ from engine.facts import Facts, FileFact
 from engine.render import render
 from engine.resource import Absent, Command, Directory, File, Http, Package, Resource, Service
 from inventory.model import Host
-from roles import paths
+from roles import distributions, paths
 from roles.contract import Challenge, ReloadTest
 from roles.front.nginx import clashes, neighbours, overrides, places
 
@@ -65,13 +65,14 @@ def http_resources(host: Host, facts: Facts) -> list[Resource]:
     )
     server = File(path=http, content=content, needs=("package:nginx",))
     files: list[Resource] = [*_main(facts), *_placeholder(facts), server]
-    fixed = _fixed(facts)
+    fixed, streams = _fixed(facts), distributions.nginx_stream(facts)
     ready = Http(
         url=f"http://{host.domain}:{host.ports.http}{_READY}",
         connect=reached_at(facts, host.ports.http),
     )
     return [
-        Package(package="nginx"),
+        *streams,
+        Package(package="nginx", needs=tuple(stream.id for stream in streams)),
         *fixed,
         Directory(path=paths.WEBROOT),
         Directory(path=f"{paths.WEBROOT}/.well-known"),
@@ -126,7 +127,9 @@ def _main(facts: Facts) -> list[Resource]:
     fresh = not neighbours.nginx_was_there(facts)
     unused = neighbours.is_as_packaged(facts, neighbours.MAIN) and not neighbours.others(facts)
     if fresh or (now is not None and is_ours(now)) or (neighbours.dump(facts) and unused):
-        return [File(path=neighbours.MAIN, content=render("nginx.conf.j2"), needs=("package:nginx",))]
+        family = distributions.of(facts).family
+        content = render("nginx.conf.j2", system=family.system, nginx=family.nginx)
+        return [File(path=neighbours.MAIN, content=content, needs=("package:nginx",))]
     return []
 
 
@@ -136,10 +139,12 @@ def is_ours(file: FileFact) -> bool:
 
 
 def _placeholder(facts: Facts) -> list[Resource]:
-    """Return the removal of Debian's welcome page, which would answer requests by address.
+    """Return the removal of the welcome page, which would answer requests by address.
 
     A default site that another program put there stays.
     """
+    if not distributions.of(facts).family.nginx.welcome:
+        return []
     if neighbours.STOCK_LINK not in facts.files or neighbours.is_placeholder(facts):
         return [Absent(path=neighbours.STOCK_LINK)]
     return []

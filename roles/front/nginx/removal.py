@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.facts import Ask, Facts
 from engine.resource import Absent, Conffile, Exec, Health, Resource, Service, Symlink
 from engine.scripts import script
-from roles import paths
+from roles import distributions, paths
 from roles.contract import after
 from roles.front.nginx import http, neighbours, places
 from roles.wiring import Wiring
@@ -70,7 +70,8 @@ def _as_packaged(facts: Facts, needs: tuple[str, ...]) -> list[Resource]:
         return []
     if _may_serve_others(facts) or not neighbours.nginx_was_there(facts):
         return []
-    conf = Conffile(path=neighbours.MAIN, package="nginx-common", needs=needs)
+    package = distributions.of(facts).family.nginx.conf_package
+    conf = Conffile(path=neighbours.MAIN, package=package, needs=needs)
     if neighbours.STOCK_LINK in facts.files or neighbours.STOCK_SITE not in facts.files:
         return [conf]
     return [conf, Symlink(path=neighbours.STOCK_LINK, target=neighbours.STOCK_SITE, needs=needs)]

@@ -1,0 +1,32 @@
+"""A CPython of another version for a host, from this machine's pyenv."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lab.process import run
+
+VERSIONS = Path("~/.pyenv/versions")
+_LEFT_OUT = shutil.ignore_patterns("test", "libpython*", "config-*", "site-packages", "__pycache__")
+
+
+def install(root: Path, version: str, *links: str) -> bool:
+    """Put CPython of this version (such as 3.9) into a root, with links to it.
+
+    Returns False when this machine has none: the root keeps its own.
+    """
+    found = sorted(VERSIONS.expanduser().glob(f"{version}.*"))
+    if not found:
+        return False
+    place = f"opt/python{version}"
+    for part in ("bin", "lib"):
+        shutil.copytree(found[-1] / part, root / place / part, symlinks=True, ignore=_LEFT_OUT)
+    for library in (found[-1] / "lib").glob(f"libpython{version}.so*"):
+        shutil.copy2(library, root / "usr/lib" / library.name, follow_symlinks=False)
+    run(["chroot", str(root), "ldconfig"])
+    for link in links:
+        (root / link).unlink(missing_ok=True)
+        (root / link).parent.mkdir(parents=True, exist_ok=True)
+        (root / link).symlink_to(f"/{place}/bin/python{version}")
+    return True
