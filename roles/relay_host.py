@@ -12,12 +12,13 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Container, Resource, Service
 from inventory.model import Host, Site
-from roles import base, certificate, distributions, docker, firewall, front, relay
+from roles import base, certificate, distributions, docker, firewall, front, relay, selinux
 from roles.contract import Challenge, Neighbours, ServedBy
 from roles.wiring import Wiring, wire
 
 ROLES: Mapping[str, str] = {
     "base": "roles/base.py",
+    "selinux": "roles/selinux.py",
     "firewall": "roles/firewall/",
     "relay": "roles/relay/",
     "nginx": "roles/front/",
@@ -60,6 +61,7 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     former = front.replaced_others(host, wiring, facts)
     free = tuple(resource.id for resource in former if isinstance(resource, Service))
     yield "base", base.resources(host, site, facts, ship)
+    yield "selinux", selinux.resources(host, facts)
     yield "firewall", firewall.resources(host, facts, neighbours(facts))
     yield (
         "relay",
@@ -89,6 +91,7 @@ def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resour
     yield "certificate", certificate.absent(facts, needs=unused)
     yield "relay", docker.absent(host, facts, needs=stopped)
     yield "firewall", firewall.absent(needs=stopped)
+    yield "selinux", selinux.absent(facts, needs=unused)
     yield "base", base.absent(needs=unused)
 
 
@@ -165,9 +168,9 @@ def ask(host: Host, site: Site) -> Ask:
     nginx's other sites are asked for on every host: the front that a host had is removed beside
     them, their ports stay open, and their listeners are not in the way.
     """
-    return asked(base.ASK, firewall.ask(host), relay.ask(host), front.ask(), certificate.ask(host))
+    return asked(base.ASK, selinux.ASK, firewall.ask(host), relay.ask(host), front.ask(), certificate.ask(host))
 
 
 def ask_absent() -> Ask:
     """Return the questions of `compile_absent`, about every variant."""
-    return asked(front.ask_absent(), certificate.ask_absent(), docker.ASK)
+    return asked(selinux.ASK, front.ask_absent(), certificate.ask_absent(), docker.ASK)

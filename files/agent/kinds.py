@@ -7,6 +7,7 @@ from agent.firewalls import Firewall
 from agent.kernel import Sysctl
 from agent.packages import Conffile, Package
 from agent.paths import Absent, Directory, File, Symlink, Tree
+from agent.selinux import Selinux
 from agent.service import Service
 
 KINDS = {
@@ -22,6 +23,7 @@ KINDS = {
     "command": Command,
     "service": Service,
     "sysctl": Sysctl,
+    "selinux": Selinux,
     "firewall": Firewall,
     "image": Image,
     "container": Container,

@@ -34,6 +34,9 @@ from tests.support.facts import DEBIAN_12
 STAY = {
     "directory:/etc/apt/keyrings",  # apt's own from Debian 12 on
     "directory:/etc/docker",  # while daemon.json says something of others
+    "service:chronyd.service",
+    "service:cron.service",
+    "service:crond.service",
     "service:docker.service",
     "service:nginx.service",
     "service:nginx.service/gone",

@@ -90,8 +90,10 @@ def test_what_the_roles_ask_is_asked_once() -> None:
         "net.core.somaxconn": "test",
         "net.ipv4.tcp_congestion_control": "test",
         "nft_ruleset": "nft",
+        "nginx_files": "rpm",
         "nginx_listens": "grep",
         "nginx_org_conffiles": "dpkg-query",
+        "selinux": "getenforce",
         "sshd": "sshd",
         "xfrm": "ip",
     }
