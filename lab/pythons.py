@@ -19,14 +19,14 @@ def install(root: Path, version: str, *links: str) -> bool:
     found = sorted(VERSIONS.expanduser().glob(f"{version}.*"))
     if not found:
         return False
-    place = f"opt/python{version}"
-    for part in ("bin", "lib"):
-        shutil.copytree(found[-1] / part, root / place / part, symlinks=True, ignore=_LEFT_OUT)
-    for library in (found[-1] / "lib").glob(f"libpython{version}.so*"):
-        shutil.copy2(library, root / "usr/lib" / library.name, follow_symlinks=False)
+    python, place = f"python{version}", root / "usr/local"
+    shutil.copytree(found[-1] / "lib" / python, place / "lib" / python, symlinks=True, ignore=_LEFT_OUT)
+    for library in (found[-1] / "lib").glob(f"lib{python}.so*"):
+        shutil.copy2(library, place / "lib" / library.name, follow_symlinks=False)
+    shutil.copy2(found[-1] / "bin" / python, place / "bin" / python)
     run(["chroot", str(root), "ldconfig"])
     for link in links:
         (root / link).unlink(missing_ok=True)
         (root / link).parent.mkdir(parents=True, exist_ok=True)
-        (root / link).symlink_to(f"/{place}/bin/python{version}")
+        (root / link).symlink_to(f"/usr/local/bin/{python}")
     return True

@@ -6,45 +6,133 @@ The roots are made of Debian's programs in the likeness of Rocky Linux 9 and Ubu
 
 from __future__ import annotations
 
-import threading
-import time
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 import lab
 from lab.client import Client
-from tests.e2e.desk import Desk
-from tests.e2e.steps import exchange, settled
+from lab.topology import EVERY_HOST
+from tests.e2e.desk import CHECKOUT, Desk, Ran
+from tests.e2e.steps import exchange
 from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
-CODES = {"el1": "tk", "ub1": "se"}
+HOSTS = ("el1", "ub1")
+PARTS = ("hs1", *HOSTS, "acme", "site-a", "site-b")
+TURNS = 6  # of a connection whose run changes nothing
+# Where a deploy writes. Left out are the package manager's own folders, and what units leave there.
+LOOKED_AT = ("/etc", "/opt", "/srv", "/usr/local", "/var/lib", "/var/www", "/run/derpfleet")
+OWNER = {"el1": ("rpm", "--query", "--file"), "ub1": ("dpkg", "--search")}
+LEFT_OUT = ("/var/lib/dnf", "/var/lib/rpm", "/var/lib/dpkg", "/var/lib/apt", "/var/lib/systemd", "/srv/repo")
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
-    with own_lab(tmp_path_factory, "distributions", only=("hs1", *CODES, "acme", "site-a", "site-b")) as own:
+    with own_lab(tmp_path_factory, "distributions", only=PARTS) as own:
         yield own
 
 
-@pytest.fixture(scope="module")
-def nodes(desk: Desk) -> tuple[Client, Client]:
-    """Two nodes that can meet only through a relay."""
-    return desk.stage.clients["site-a"], desk.stage.clients["site-b"]
+@contextmanager
+def counted(desk: Desk, host: str) -> Iterator[dict[str, int]]:
+    """Put a proxy before the host's sshd, and yield its counts, which are there afterwards."""
+    address = f"{desk.stage.topology.ipv4(host)}:22"
+    argv = [*desk.stage.enter, sys.executable, "-m", "lab.delay", "--rtt", "50ms", "--to", address]
+    counts: dict[str, int] = {}
+    with subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as proxy:
+        assert proxy.stdout
+        port = json.loads(proxy.stdout.readline())["listening"].rpartition(":")[2]
+        known, names = desk.stage.known_hosts.read_text(), EVERY_HOST[host].domain
+        line = next(line for line in known.splitlines() if line.startswith(names))
+        desk.stage.known_hosts.write_text(f"{known}[127.0.0.1]:{port} {line.split(maxsplit=1)[1]}\n")
+        desk.edit(host, ssh={"address": "127.0.0.1", "port": int(port)})
+        try:
+            yield counts
+        finally:
+            desk.edit(host, ssh=None)
+            desk.stage.known_hosts.write_text(known)
+            proxy.send_signal(signal.SIGTERM)
+            counts |= json.loads(proxy.stdout.read().splitlines()[-1])
 
 
-def packages_pass(desk: Desk, nodes: tuple[Client, Client], host: str) -> None:
-    """Send real nodes' packets through the relay of this host."""
-    region = int(next(r["id"] for r in [desk.region(host)]))
+def deployed(desk: Desk, host: str) -> Ran:
+    """Deploy with a proof, and again with nothing to do, in as few turns as on Debian."""
+    ran = desk.invoke("deploy", "--host", host, timeout_s=600)
+    assert ran.code == 0, ran.why()
+    assert ran.proof(host)["packets_passed"]
+    with counted(desk, host) as noop:
+        again = desk.invoke("deploy", "--host", host)
+    assert again.code == 0, again.why()
+    assert again.changed(host) == again.changed("headscale") == []
+    assert noop["turns"] == TURNS * noop["connections"]
+    return ran
+
+
+def used(desk: Desk, host: str) -> None:
+    """Send real nodes' packets through the relay."""
+    nodes = desk.stage.clients["site-a"], desk.stage.clients["site-b"]
+    region = EVERY_HOST[host].region
+    assert region
     for node in nodes:
         node.join()
-        node.tailscale("debug", "force-prefer-derp", str(region))
+        node.tailscale("debug", "force-prefer-derp", str(region[0]))
         node.tailscale("debug", "restun")
-    exchange(nodes, CODES[host])
+    exchange(nodes, region[1])
 
 
-def test_enterprise_linux(desk: Desk, nodes: tuple[Client, Client]) -> None:
-    ran = settled(desk, "el1")
-    assert {"package:python3.11", "package:nginx"} <= set(ran.changed("el1"))
-    packages_pass(desk, nodes, "el1")
+def paths(desk: Desk, host: str) -> set[str]:
+    """Return the paths on the host where a deploy writes."""
+    left_out = [word for folder in LEFT_OUT for word in ("-path", folder, "-prune", "-o")]
+    argv = ["find", *LOOKED_AT, "-xdev", *left_out, "-print"]
+    return set(desk.stage.run_in(host, argv, check=False).stdout.splitlines())
+
+
+def owned(desk: Desk, host: str, path: str) -> bool:
+    """Whether a package has brought the path."""
+    argv = OWNER[host]
+    return desk.stage.run_in(host, [*argv, path], check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def bare(desk: Desk) -> dict[str, set[str]]:
+    """Return the paths on each host before its first deploy."""
+    return {host: paths(desk, host) for host in HOSTS}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_relay_of_ours(desk: Desk, bare: dict[str, set[str]], host: str) -> None:
+    ran = deployed(desk, host)
+    assert "package:nginx" in ran.changed(host)
+    used(desk, host)
+
+
+def test_enterprise_linux_gets_a_newer_python_for_the_relay(desk: Desk) -> None:
+    """Its own runs the agent, under whichever name it is there."""
+    there = desk.stage.hosts["el1"]
+    unit = there.run(["cat", "/etc/systemd/system/derpfleet-relay.service"]).stdout
+    assert "ExecStart=/usr/bin/python3.11 " in unit
+    there.run(["mv", "/usr/bin/python3", "/usr/bin/python3.away"])
+    try:
+        assert desk.invoke("deploy", "--host", "el1").changed("el1") == []
+        [row] = desk.invoke("status", "--host", "el1").of("status")
+        assert row["proof"] == "proved"
+    finally:
+        there.run(["mv", "/usr/bin/python3.away", "/usr/bin/python3"])
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_nothing_of_a_relay_is_left(desk: Desk, bare: dict[str, set[str]], host: str) -> None:
+    """Packages stay, with nginx as they have it."""
+    argv = [*desk.stage.enter, sys.executable, "-m", "tests.e2e.taken_off", str(desk.stage.site_file), host]
+    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    again = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False)
+    assert (again.returncode, again.stdout.strip()) == (0, "[]"), again.stderr
+    left = [path for path in sorted(paths(desk, host) - bare[host]) if not owned(desk, host, path)]
+    assert left == []
+    assert desk.listening(host) <= {"tcp/22", "udp/5353", "udp/5355", "tcp/5355"}
