@@ -10,7 +10,7 @@ from engine.resource import Resource
 
 @dataclass(frozen=True, kw_only=True)
 class Selinux(Resource):
-    """What the host's SELinux policy has to allow besides.
+    """Additions to the host's SELinux policy.
 
     `booleans` are on, and each of `ports` is (label, TCP port). Additions of earlier runs that are
     no longer in either are taken back; those of other programs stay.

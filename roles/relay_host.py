@@ -159,6 +159,8 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
 
 def absence_refusals(host: Host, facts: Facts) -> list[str]:
     """Return the reasons against `compile_absent`, as full sentences that say what to do."""
+    if distributions.known(facts) is None:
+        return distributions.refusals(host.name, facts)
     return front.absence_refusals(host, facts)
 
 

@@ -35,6 +35,11 @@ def names() -> list[str]:
     return sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 
 
+def deployable() -> list[str]:
+    """Return the names of the cases whose distribution is known."""
+    return [name for name in names() if distributions.known(facts_of(name))]
+
+
 def plan_of(name: str) -> dict[str, Any]:
     """Return a case's refusals, its warnings if any, and its resources in the plan's order."""
     folder, (host, site, facts) = FOLDER / name, load(name)
