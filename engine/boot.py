@@ -40,8 +40,8 @@ _FIND = (
 # In the order of their imports.
 AGENT_MODULES = (
     *("tools", "wire", "facts", "journal", "kind", "paths", "accounts", "locks", "apt", "dnf", "packages"),
-    *("command", "restart", "systemd", "listening", "service", "kernel", "selinux", "nft", "revert", "firewalls"),
-    *("docker", "kinds", "host", "main"),
+    *("command", "restart", "systemd", "listening", "service", "kernel", "selinux"),
+    *("nft", "revert", "firewalls", "docker", "kinds", "host", "main"),
 )
 
 

@@ -27,7 +27,12 @@ BEFORE = {
     "docker-ce": ("getent group docker >/dev/null || groupadd -r docker",),
 }
 POLICY = "/usr/share/polkit-1/actions/org.fedoraproject.FirewallD1"
+TABLES = ("iptables", "iptables-save", "iptables-restore")
 AFTER = {
+    "iptables": tuple(
+        f"ln -sf xtables-nft-multi /usr/sbin/{prefix}{name.removeprefix('ip')}"
+        for name in TABLES for prefix in ("ip", "ip6")
+    ),
     "polkitd": ("systemd-sysusers >/dev/null 2>&1 || :",),
     "firewalld": (f"ln -sf {POLICY}.server.policy.choice {POLICY}.policy",),  # else each call hangs
 }

@@ -170,7 +170,8 @@ def ask(host: Host, site: Site) -> Ask:
     nginx's other sites are asked for on every host: the front that a host had is removed beside
     them, their ports stay open, and their listeners are not in the way.
     """
-    return asked(base.ASK, selinux.ASK, firewall.ask(host), relay.ask(host), front.ask(), certificate.ask(host))
+    of_variants = (firewall.ask(host), relay.ask(host), front.ask(), certificate.ask(host))
+    return asked(base.ASK, selinux.ASK, *of_variants)
 
 
 def ask_absent() -> Ask:

@@ -1,6 +1,4 @@
 """selinux: what is added to the policy, and taken back. The tools are small fakes.
-
-`tests/roles/test_selinux.py` asks a real policy what these additions allow.
 """
 
 from __future__ import annotations

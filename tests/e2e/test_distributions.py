@@ -16,10 +16,9 @@ from contextlib import contextmanager
 import pytest
 
 import lab
-from lab.client import Client
 from lab.topology import EVERY_HOST
 from tests.e2e.desk import CHECKOUT, Desk, Ran
-from tests.e2e.steps import exchange
+from tests.e2e.steps import derper_image, exchange
 from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
@@ -31,6 +30,23 @@ TURNS = 6  # of a connection whose run changes nothing
 LOOKED_AT = ("/etc", "/opt", "/srv", "/usr/local", "/var/lib", "/var/www", "/run/derpfleet")
 OWNER = {"el1": ("rpm", "--query", "--file"), "ub1": ("dpkg", "--search")}
 LEFT_OUT = ("/var/lib/dnf", "/var/lib/rpm", "/var/lib/dpkg", "/var/lib/apt", "/var/lib/systemd", "/srv/repo")
+
+MAIN = "/etc/nginx/nginx.conf"
+BLOG = """server {
+    listen 80;
+    listen [::]:80;
+    server_name blog.example.org;
+    default_type text/plain;
+    location / { return 200 "The blog.\\n"; }
+}
+"""
+EMPTY = "/srv/mirror/linux/centos/9/x86_64/stable"
+HOLD = """
+import fcntl, time
+with open("/var/lib/rpm/.rpm.lock", "w") as lock:
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    time.sleep(15)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -126,13 +142,83 @@ def test_enterprise_linux_gets_a_newer_python_for_the_relay(desk: Desk) -> None:
         there.run(["mv", "/usr/bin/python3.away", "/usr/bin/python3"])
 
 
+def test_another_site_on_enterprise_linux_stays(desk: Desk) -> None:
+    """It is in conf.d, beside nginx.conf as the package has it, with the welcome page in it."""
+    there = desk.stage.hosts["el1"]
+    assert taken_off(desk, "el1").returncode == 0
+    there.write({"etc/nginx/conf.d/blog.conf": BLOG})
+    there.run(["systemctl", "enable", "--now", "nginx"])
+    ran = desk.invoke("deploy", "--host", "el1")
+    assert ran.code == 0, ran.why()
+    assert "http://blog.example.org:80/" in ran.of("neighbours", "el1")[0]["urls"]
+    assert f"file:{MAIN}" not in ran.changed("el1")
+    ask = ["curl", "--silent", "--resolve", "blog.example.org:80:127.0.0.1", "http://blog.example.org/"]
+    assert there.run(ask).stdout == "The blog.\n"
+    assert taken_off(desk, "el1").returncode == 0
+    assert there.run(ask).stdout == "The blog.\n"
+    there.run(["rm", "/etc/nginx/conf.d/blog.conf"])
+    there.run(["systemctl", "disable", "--now", "nginx"])
+
+
+def test_derper_on_enterprise_linux(desk: Desk) -> None:
+    """Docker is from Docker's repository, here an empty one beside the lab's, and so not podman."""
+    there = desk.stage.hosts["el1"]
+    there.run(["mkdir", "-p", EMPTY])
+    there.run(["createrepo_c", "--quiet", EMPTY])
+    serve = ["python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", "/srv/mirror", "8999"]
+    there.run(["systemd-run", "--quiet", "--unit=mirror", *serve])
+    settings = {"archive": derper_image(desk.stage), "packages": "docker", "mirror": "http://127.0.0.1:8999"}
+    desk.edit("el1", flavour="docker", docker=settings)
+    try:
+        ran = deployed(desk, "el1")
+        assert {"package:docker-ce", "container:derpfleet-derper"} <= set(ran.changed("el1"))
+        used(desk, "el1")
+    finally:
+        desk.edit("el1", flavour=None, docker=None)
+        there.run(["systemctl", "stop", "mirror"])
+    assert taken_off(desk, "el1").returncode == 0
+    there.run(["systemctl", "disable", "--now", "docker.service", "docker.socket", "containerd"], check=False)
+
+
+def test_enterprise_linuxs_lock_is_waited_for(desk: Desk) -> None:
+    there = desk.stage.hosts["el1"]
+    there.run(["dnf", "--quiet", "--assumeyes", "remove", "nftables"])
+    lock = ["systemd-run", "--quiet", "--unit=dnf-automatic", "python3", "-c", HOLD]
+    there.run(lock)
+    ran = desk.invoke("deploy", "--host", "el1")
+    assert ran.code == 0, ran.why()
+    assert any("of dnf-automatic.service" in event["reason"] for event in ran.of("waiting", "el1"))
+    assert "package:nftables" in ran.changed("el1")
+
+
+def test_ubuntus_first_boot_is_waited_for(desk: Desk) -> None:
+    """cloud-init works with packages, and the login is a user with sudo-rs."""
+    there = desk.stage.hosts["ub1"]
+    assert "sudo-rs" in there.run(["sudo", "--version"]).stdout
+    there.run(["apt-get", "remove", "--quiet", "--yes", "nftables"])
+    there.run(["systemctl", "start", "cloud-final.service"])
+    desk.edit("ub1", ssh={"user": "auto"})
+    try:
+        ran = desk.invoke("deploy", "--host", "ub1")
+    finally:
+        desk.edit("ub1", ssh=None)
+    assert ran.code == 0, ran.why()
+    assert any("of cloud-final.service" in event["reason"] for event in ran.of("waiting", "ub1"))
+    assert "package:nftables" in ran.changed("ub1")
+
+
+def taken_off(desk: Desk, host: str) -> subprocess.CompletedProcess[str]:
+    """Remove all of the relay from its host."""
+    argv = [*desk.stage.enter, sys.executable, "-m", "tests.e2e.taken_off", str(desk.stage.site_file), host]
+    return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False)
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_nothing_of_a_relay_is_left(desk: Desk, bare: dict[str, set[str]], host: str) -> None:
     """Packages stay, with nginx as they have it."""
-    argv = [*desk.stage.enter, sys.executable, "-m", "tests.e2e.taken_off", str(desk.stage.site_file), host]
-    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False)
+    done = taken_off(desk, host)
     assert done.returncode == 0, done.stderr
-    again = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False)
+    again = taken_off(desk, host)
     assert (again.returncode, json.loads(again.stdout)) == (0, [AGENTS_OWN]), again.stderr
     left = [path for path in sorted(paths(desk, host) - bare[host]) if not owned(desk, host, path)]
     assert left == []
