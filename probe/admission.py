@@ -1,5 +1,8 @@
-"""Admission as the relay's own host sees it: a stranger who is refused for want of an answer is no
-stranger refused. Pure: the host's words in, a rung out."""
+"""Admission as the relay's own host sees it.
+
+A relay that gets no answer about a stranger refuses it, which does not prove that it would refuse
+strangers. Pure: the host's words in, a rung out.
+"""
 
 from __future__ import annotations
 

@@ -172,12 +172,6 @@ class Wire:
         """Abort without TLS or WebSocket close frames; no peer depends on them."""
         self._writer.transport.abort()
 
-    async def __aenter__(self) -> Wire:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
 
 @contextlib.asynccontextmanager
 async def within(

@@ -67,10 +67,7 @@ async def check_idle(target: Target, pair: tuple[Peer, Peer], patience: Patience
     if patience.idle_s >= _KEEP_ALIVE_S and not all(heard):
         raise Broken(
             f"no keep-alive in {patience.idle_s:.0f} s",
-            cause=(
-                "the relay sends no keep-alive, or a proxy holds it back: clients "
-                "give up after 120 s of silence"
-            ),
+            cause="the relay sends none, or a proxy holds it back: clients give up after 120 s of silence",
             next=target.redeploy(Part.RELAY, "read the relay's log"),
         )
     await _exchange(target, pair, _LEAST, 1, patience.packets_s)
@@ -314,10 +311,7 @@ async def _hold(target: Target, peer: Peer, seconds: float) -> Sequence[float]:
         silence = time.perf_counter() - last
         raise Broken(
             f"an idle connection was cut after {silence:.1f} s of silence: {error}",
-            cause=(
-                "a proxy's idle time-out is shorter than the relay's keep-alive of 60 to 65 s (nginx's "
-                "proxy_read_timeout is 60 s)"
-            ),
+            cause="a proxy's time-out (nginx: proxy_read_timeout, 60 s) is not above our keep-alive's 65 s",
             next=target.redeploy(Part.FRONT, "set proxy_read_timeout 1h in the relay's location"),
         ) from None
 

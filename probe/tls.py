@@ -9,6 +9,7 @@ import contextlib
 import functools
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -222,13 +223,7 @@ async def _their_date(target: Target, address: str, patience: Patience) -> str |
     """Return the Date of the relay's answer, trusted or not; it is sent nothing but its name."""
     host = authority(target.domain, target.https_port, 443)
     with contextlib.suppress(OSError, TimeoutError, Broken, NoRoute, BadAnswer):
-        connection = await dial(address, target.https_port, target, patience)
-        async with (
-            within(patience.http_s, Broken("", cause="", next="")),
-            await Wire.over(
-                connection, _context(None, 0, True), target.domain, patience.tls_s + 1
-            ) as wire,
-        ):
+        async with _unverified(target, address, patience, target.domain, patience.http_s) as wire:
             return (await ask(wire, host, "/derp/probe")).headers.get("date")
     return None
 
@@ -237,16 +232,24 @@ async def _look(target: Target, address: str, patience: Patience, server_name: s
     """Return the chain that is presented to a hello with that name, trusted or not; None when there
     is none."""
     with contextlib.suppress(OSError, TimeoutError, Broken, NoRoute, ValueError):
-        connection = await dial(address, target.https_port, target, patience)
-        late = Broken("", cause="", next="")
-        async with (
-            within(patience.tls_s, late),
-            await Wire.over(
-                connection, _context(None, 0, True), server_name, patience.tls_s + 1
-            ) as wire,
-        ):
+        async with _unverified(target, address, patience, server_name, patience.tls_s) as wire:
             return _presented(wire)
     return None
+
+
+@contextlib.asynccontextmanager
+async def _unverified(
+    target: Target, address: str, patience: Patience, server_name: str, limit_s: float
+) -> AsyncIterator[Wire]:
+    """Open TLS with that name, and trust any certificate. `limit_s` is for all after TCP.
+
+    Raises Broken, without words, when that is too short; OSError, NoRoute.
+    """
+    connection = await dial(address, target.https_port, target, patience)
+    async with within(limit_s, Broken("", cause="", next="")):
+        tls = _context(None, 0, True)
+        with contextlib.closing(await Wire.over(connection, tls, server_name, patience.tls_s + 1)) as wire:
+            yield wire
 
 
 # X509_V_ERR_*: the results of OpenSSL's verification whose cause can be named here.
@@ -354,17 +357,15 @@ async def _first_bytes(target: Target, address: str, patience: Patience) -> byte
     """Return the first bytes from the port: its answer to a plain HTTP request, or its own
     greeting."""
     with contextlib.suppress(OSError, TimeoutError, Broken, NoRoute, Flooded):
-        late = Broken("", cause="", next="")
-        async with (
-            within(patience.http_s, late),
-            await Wire.over(await dial(address, target.https_port, target, patience)) as wire,
-        ):
-            await wire.send(
-                b"GET /derp/probe HTTP/1.1\r\nHost: "
-                + target.domain.encode()
-                + b"\r\nConnection: close\r\n\r\n"
-            )
-            return await wire.read()
+        async with within(patience.http_s, Broken("", cause="", next="")):
+            connection = await dial(address, target.https_port, target, patience)
+            with contextlib.closing(await Wire.over(connection)) as wire:
+                await wire.send(
+                    b"GET /derp/probe HTTP/1.1\r\nHost: "
+                    + target.domain.encode()
+                    + b"\r\nConnection: close\r\n\r\n"
+                )
+                return await wire.read()
     return b""
 
 

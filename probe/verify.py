@@ -6,6 +6,7 @@ Rungs that do not need each other are climbed at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -189,7 +190,7 @@ class _Climb:
         )
         if opened is not None:
             address, connection = _first(opened.value)
-            async with await Wire.over(connection) as wire:
+            with contextlib.closing(await Wire.over(connection)) as wire:
                 check = check_generate_204(self._target, wire, address, port, self._patience)
                 await self._rung("generate_204", self._needed_here(check))
 
@@ -215,9 +216,10 @@ class _Climb:
         if session is None:
             return
         wire, chain = session.value
-        async with wire, asyncio.TaskGroup() as group:
-            group.create_task(self._rung("probe", check_probe(self._target, wire, self._patience)))
-            group.create_task(self._derp(addresses, chain))
+        with contextlib.closing(wire):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._rung("probe", check_probe(self._target, wire, self._patience)))
+                group.create_task(self._derp(addresses, chain))
 
     async def _derp(self, addresses: tuple[str, ...], chain: Chain) -> None:
         if not self._thorough:

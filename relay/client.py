@@ -193,10 +193,6 @@ class Client:
             raise ValueError(f"a packet has at most {wire.MAX_PACKET} bytes, this one {len(packet)}")
         self._out += wire.pack_send_packet(destination, packet)
 
-    def forward(self, source: bytes, destination: bytes, packet: bytes) -> None:
-        """Queue another client's packet (mesh peers only)."""
-        self._out += wire.pack_forward_packet(source, destination, packet)
-
     def ping(self, data: bytes) -> None:
         """Queue a ping with 8 bytes."""
         self._out += wire.pack_ping(data)
@@ -205,17 +201,9 @@ class Client:
         """Queue the answer to `Pinged`."""
         self._out += wire.pack_pong(data)
 
-    def note_preferred(self, home: bool) -> None:
-        """Queue "this relay is (not) my home"."""
-        self._out += wire.pack_note_preferred(home)
-
     def watch(self) -> None:
         """Ask for news of every client (mesh peers only)."""
         self._out += wire.WATCH_CONNS_FRAME
-
-    def close_peer(self, key: bytes) -> None:
-        """Ask the relay to disconnect a client (mesh peers only)."""
-        self._out += wire.pack_close_peer(key)
 
     def _introduce(self, server_key: bytes) -> None:
         self._out += pack_client_info(self.private_key, server_key, self.info)

@@ -76,8 +76,7 @@ class Clients:
             handshakes=config.handshakes_per_address,
             handshakes_in_all=config.handshakes_in_flight,
         )
-        self.proxies = TrustedProxies(config.trusted_proxies)
-        self.proxy_protocol = config.proxy_protocol
+        self.proxies = TrustedProxies(config.trusted_proxies, send_header=config.proxy_protocol)
         self.handshake_timeout_s = config.handshake_timeout_s
         self.limits = RateConfig()
         self.sweep = Sweep(
@@ -142,13 +141,7 @@ class Clients:
         return self.secrets.is_mesh_peer(info)
 
     def admit(
-        self,
-        link: Link,
-        who: Introduction,
-        ticket: Ticket | None,
-        *,
-        address: tuple[str, int],
-        not_ideal: bool,
+        self, link: Link, who: Introduction, ticket: Ticket | None, *, peer: tuple[str, int], not_ideal: bool
     ) -> Session:
         """Register a client. SERVER_INFO has been written."""
         serial = next(self._serials)
@@ -161,8 +154,8 @@ class Clients:
             is_mesh=self.secrets.is_mesh_peer(who.info),
             sibling=self.secrets.is_sibling(who.info),
             not_ideal=not_ideal,
-            address=parse_address(address[0]),
-            port=address[1],
+            address=parse_address(peer[0]),
+            port=peer[1],
         )
         if not session.is_mesh:
             session.limiter = self.limits.limiter(self.loop.time())

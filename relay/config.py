@@ -213,8 +213,7 @@ class Config:
     handshakes_per_address: int = _flag(
         "handshakes-per-address",
         64,
-        "of these, from one address (IPv6: one /64), in the same way, but at 16 times as many; "
-        "0 = no limit",
+        "of these, from one address (IPv6: one /64), likewise, but at 16 times as many; 0 = no limit",
     )
     connections_per_address: int = _flag(
         "connections-per-address", 0, "connections of one address (IPv6: one /64); 0 = no limit"

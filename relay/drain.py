@@ -22,7 +22,10 @@ LINGER_S: Final = 0.05  # for the last bytes to leave
 
 
 async def drain(links: Collection[Link], *, tick: Tick, loop: Loop, spread_s: float, log: Log) -> None:
-    """Say goodbye to every client, in `spread_s` at most. The relay accepts no new ones by then."""
+    """Report the end to every client, and close each in turn, in `spread_s` at most.
+
+    The relay accepts no new clients by then.
+    """
     links = [*links]
     spread_s = min(spread_s, len(links) / CLOSES_PER_S)
     log.info("draining", clients=len(links), seconds=round(spread_s, 1))
@@ -36,7 +39,7 @@ async def drain(links: Collection[Link], *, tick: Tick, loop: Loop, spread_s: fl
     for number, link in enumerate(links):
         if link.session is None:  # it left meanwhile
             continue
-        link.say_goodbye()
+        link.close()
         ahead_s = started + spread_s * number / len(links) - loop.time()
         if ahead_s > 0:
             await asyncio.sleep(ahead_s)

@@ -267,7 +267,7 @@ class Relay:
             client_of=self.clients.proxies.client_of,
             derp=self.config.derp,
             home=self.config.home,
-            pages=pages,
+            by_path=pages,
         )
 
     def _listen(

@@ -104,7 +104,7 @@ def _uses(host: Host) -> tuple[Use, ...]:
         "certbot": ("certbot", "certbot is to answer certificate challenges"),
     }
     found = [
-        Use("tcp", ports.https, front.program, f"{front.program} is to serve https", "ports.https"),
+        Use("tcp", ports.https, front.program, "https is to be served", "ports.https"),
         Use("udp", ports.stun, "relay", "the relay is to answer STUN", "ports.stun"),
         Use("tcp", ports.http, *http[_http_by(host)], "ports.http"),
     ]

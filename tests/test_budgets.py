@@ -20,7 +20,7 @@ HOT_FUNCTION, HOT_CLASS = ("relay/core/session.py", "feed"), ("relay/core/sessio
 TWICE = {
     *("CannotWrite", "Certificate", "Client", "Config", "Failed", "Firewall", "Front", "Gone"),
     *("Headscale", "Host", "Listener", "Peer", "Problem", "Refused", "Relay", "Request", "Response"),
-    *("Session", "Step", "Target", "Verdict", "Wire"),
+    *("Session", "Step", "Target", "Wire"),
 }
 
 PYTHON = sorted(path for path in FILES if path.suffix == ".py")

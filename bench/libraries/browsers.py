@@ -10,10 +10,11 @@ from contextlib import ExitStack
 
 from bench.relay import procfs
 from bench.relay.servers import HOST, Running
+from bench.relay.upgrade import make_key, pack_upgrade
 from relay import client as derp
 from relay.core import wire
 from relay.core.handshake import ClientInfo, make_private_key, pack_client_info, public_key
-from relay.http.websocket import WebSocket, make_key, pack_upgrade
+from relay.http.websocket import WebSocket
 
 WARM_UP = 100  # connections that are there before memory is read
 PACKET = 1200

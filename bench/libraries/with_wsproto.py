@@ -34,10 +34,6 @@ class WebSocket:
         self.closed = code
         return self._connection.send(CloseConnection(code=code, reason=reason))
 
-    def ping(self, payload: bytes = b"") -> bytes:
-        """Return a ping."""
-        return self._connection.send(Ping(payload=payload))
-
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Return (stream bytes that arrived, bytes to send back)."""
         if self.closed:

@@ -18,7 +18,6 @@ class Usage:
     `cpu_s` counts user and system time of every thread, ended ones included; `rss` is bytes.
     """
 
-    at_s: float
     cpu_s: float
     rss: int
 
@@ -38,7 +37,7 @@ def read(pid: int) -> Usage:
     # here it is read in ns.
     cpu = sum(time.clock_gettime((~p << 3) | 2) for p in pids)
     rss = _resident(pid) if len(pids) == 1 else sum(_share(p) for p in pids)
-    return Usage(time.monotonic(), cpu, rss)
+    return Usage(cpu, rss)
 
 
 def _resident(pid: int) -> int:

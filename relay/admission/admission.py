@@ -20,7 +20,6 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from math import ceil
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
@@ -32,6 +31,7 @@ from relay.core.counts import Labelled
 from relay.core.handshake import format_key
 from relay.core.reasons import Answer
 from relay.golang.json import parse_first_object
+from relay.io.gate import Verdict
 from relay.io.http_client import HttpClient, HttpError, HttpTimeout, Request
 from relay.log import Log
 
@@ -41,16 +41,6 @@ MAX_WHOIS: Final = 1024 * 1024
 MAX_CACHED: Final = 10_000
 TICK_S: Final = 1.0
 TAILSCALED_SOCKET: Final = "/var/run/tailscale/tailscaled.sock"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """`clear` is False where the program that knows could not be asked. `detail` is for the log."""
-
-    allowed: bool
-    reason: Answer
-    clear: bool = True
-    detail: str = ""
 
 
 OPEN: Final = Verdict(True, Answer.OPEN)
@@ -257,9 +247,7 @@ class Admission:
                     self.counts.add(Answer.REVOKED)
                     yield key, address, verdict
 
-    async def _ask_all(
-        self, key: bytes, address: str, wanted: Callable[[], bool] = _always
-    ) -> Verdict:
+    async def _ask_all(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict:
         if self._probers is not None and self._probers.allows(key):
             return PROBER
         verdict = OPEN

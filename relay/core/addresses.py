@@ -6,10 +6,10 @@ It holds an entry per address with an open connection and nothing else, so open 
 IPv6 host owns a whole /64, which therefore counts as one address. An address must be the client's
 own: that of a proxy would be shared by all of its clients.
 
-A crowd behind one address must not throw itself out. So a handshake that takes its steps is left
-alone: above a limit only one goes that has taken none for PATIENCE_S, as those of a slow attack do.
-Far above the limit (CROWD times, CROWD_IN_ALL times) the one that has waited for longest goes in
-any case, so memory and descriptors stay bounded.
+Many honest clients may share one address, and must not end each other's handshakes. So above a
+limit only a handshake that has taken no step for PATIENCE_S is ended, as those of a slow attack
+are. Far above the limit (CROWD times, CROWD_IN_ALL times) the one that has waited for longest is
+ended in any case, so memory and descriptors stay bounded.
 """
 
 from __future__ import annotations

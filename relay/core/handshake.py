@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from binascii import unhexlify
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Final
 
 from nacl.bindings import (
     crypto_box_afternm,
@@ -39,6 +39,7 @@ from relay.core.wire import (
     is_app_name,
     pack_frame,
 )
+from relay.golang.json import parse_members
 
 ZERO_KEY: Final = bytes(KEY_LEN)
 
@@ -186,7 +187,7 @@ def parse_server_info(payload: bytes, private: bytes, server_public: bytes) -> S
     """
     text = _open(agree(server_public, private), payload)
     try:
-        fields = _decode(text)
+        fields = parse_members(text)
         return ServerInfo(
             _integer(fields.get("version")),
             _integer(fields.get("tokenbucketbytespersecond")),
@@ -204,7 +205,7 @@ def decode_client_info(text: bytes) -> ClientInfo:
     ordinary client. Raises ProtocolError: BAD_CLIENT_INFO, BAD_APP_NAME.
     """
     try:
-        fields = _decode(text)
+        fields = parse_members(text)
         mesh_key = parse_mesh_key(_text(fields["meshkey"], null=False)) if "meshkey" in fields else None
         info = ClientInfo(
             version=_integer(fields.get("version")),
@@ -240,32 +241,6 @@ def _open(shared: bytes, sealed: bytes) -> bytes:
         raise ProtocolError(Breach.BAD_BOX) from None
 
 
-def _decode(text: bytes) -> dict[str, Any]:
-    """Decode a JSON object, its names in lower case; `null` gives {}.
-
-    Raises ValueError for every other text.
-    """
-    try:
-        value = _DECODER.decode(text.decode("utf-8", "replace"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ValueError("not an object")
-    return {name.lower(): member for name, member in value.items()}
-
-
-def _bounded_int(digits: str) -> int:
-    if len(digits) > 20:  # more than 64 bits; converting very long ones takes quadratic time
-        raise ValueError("integer too long")
-    return int(digits)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
 def _integer(value: object) -> int:
     if value is None:
         return 0
@@ -288,6 +263,5 @@ def _text(value: object, *, null: bool = True) -> str:
     return value
 
 
-# Made once: json.dumps and json.loads with options make a new one for each call.
+# Made once: json.dumps with options makes a new one for each call.
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
-_DECODER: Final = json.JSONDecoder(parse_int=_bounded_int, parse_constant=_refuse)

@@ -38,10 +38,7 @@ class Breach(Reason):
     NO_CLIENT_INFO = "no_client_info", "the first frame is no CLIENT_INFO"
     BAD_CLIENT_INFO_LENGTH = "bad_client_info_length", "CLIENT_INFO is too short, or longer than 256 KiB"
     BAD_KEY = "bad_key", "the key is zero or a low-order point, which agrees on no secret"
-    BAD_BOX = (
-        "bad_box",
-        "the sealed box cannot be opened: the sender does not hold its key, or sealed it for another relay",
-    )
+    BAD_BOX = "bad_box", "the box cannot be opened: not sealed with the client's key, or for another relay"
     BAD_CLIENT_INFO = "bad_client_info", "the JSON in CLIENT_INFO is not as Go's decoder takes it"
     BAD_APP_NAME = "bad_app_name", "the app name is longer than 32 characters, or not printable ASCII"
     TLS_HANDSHAKE_FAILED = "tls_handshake_failed", "the TLS handshake failed"
@@ -86,23 +83,14 @@ class Refusal(Reason):
     CLOSED_IN_CLIENT_INFO = "closed_in_client_info", "the client hung up after the upgrade"
     CLOSED_IN_ADMISSION = "closed_in_admission", "the client hung up while its admission was asked for"
     ACCEPT_LIMIT = "accept_limit", "more new connections per second than -accept-connection-limit allows"
-    TOO_MANY_HANDSHAKES = (
-        "too_many_handshakes",
-        "too many handshakes were under way: the one that got no further for longest was ended",
-    )
-    TOO_MANY_HANDSHAKES_HERE = (
-        "too_many_handshakes_here",
-        "too many handshakes of one address: the one that got no further for longest was ended",
-    )
+    TOO_MANY_HANDSHAKES = "too_many_handshakes", "too many handshakes: the slowest of all was ended"
+    TOO_MANY_HANDSHAKES_HERE = "too_many_handshakes_here", "too many of one address: its slowest was ended"
     TOO_MANY_CONNECTIONS = "too_many_connections", "too many connections of one address"
     NO_PROXY_HEADER = "no_proxy_header", "a trusted proxy's connection does not begin with a PROXY header"
     BAD_PROXY_HEADER = "bad_proxy_header", "the PROXY header cannot be read"
     BAD_HTTP = "bad_http", "the request is not HTTP/1.1"
     HTTP_BODY_TOO_LONG = "http_body_too_long", "a request has a body, which no page takes"
-    TOO_MANY_HTTP_REQUESTS = (
-        "too_many_http_requests",
-        "too many requests were sent without waiting for answers",
-    )
+    TOO_MANY_HTTP_REQUESTS = "too_many_http_requests", "many requests were sent without awaiting answers"
     SLOW_READER = "slow_reader", "the client asks for more, and does not read the answers that it has"
     WEBSOCKET_WITHOUT_DERP = "websocket_without_derp", "the WebSocket does not offer the subprotocol derp"
     WEBSOCKET_CLOSED = "websocket_closed", "the WebSocket was closed; the label ends with the close code"
@@ -130,10 +118,7 @@ class Close(Reason):
     WRITE_TIMEOUT = "write_timeout", "the client took no bytes for -tcp-write-timeout"
     CLOSED_BY_MESH_PEER = "closed_by_mesh_peer", "a mesh peer sent CLOSE_PEER for its key"
     REVOKED_NOT_IN_ALLOW_FILE = "revoked_not_in_allow_file", "its key was taken out of the allow file"
-    REVOKED_VERIFY_URL_REFUSED = (
-        "revoked_verify_url_refused",
-        "asked again, the admission controller refused it",
-    )
+    REVOKED_VERIFY_URL_REFUSED = "revoked_verify_url_refused", "asked again, the controller refused it"
     REVOKED_TAILSCALED_UNKNOWN = "revoked_tailscaled_unknown", "asked again, tailscaled did not know it"
     DRAINED = "drained", "the relay ended, and said so"
     STOPPED = "stopped", "the relay was asked to end a second time"
@@ -149,23 +134,11 @@ class Answer(Reason):
     NOT_IN_ALLOW_FILE = "not_in_allow_file", "refused: the key is not in the allow file"
     VERIFY_URL_ALLOWED = "verify_url_allowed", "admitted by the admission controller"
     VERIFY_URL_REFUSED = "verify_url_refused", "refused by the admission controller"
-    VERIFY_URL_FAILED_OPEN = (
-        "verify_url_failed_open",
-        "admitted: the controller could not be asked, and failing open is on",
-    )
+    VERIFY_URL_FAILED_OPEN = "verify_url_failed_open", "admitted: controller unreachable, failing open is on"
     VERIFY_URL_TIMEOUT = "verify_url_timeout", "refused: the admission controller did not answer in time"
-    VERIFY_URL_UNREACHABLE = (
-        "verify_url_unreachable",
-        "refused: the admission controller could not be reached",
-    )
-    VERIFY_URL_STATUS = (
-        "verify_url_status",
-        "refused: the admission controller answered with another status than 200",
-    )
-    VERIFY_URL_BAD_ANSWER = (
-        "verify_url_bad_answer",
-        "refused: the admission controller's answer cannot be read",
-    )
+    VERIFY_URL_UNREACHABLE = "verify_url_unreachable", "refused: the controller could not be reached"
+    VERIFY_URL_STATUS = "verify_url_status", "refused: the controller answered with a status other than 200"
+    VERIFY_URL_BAD_ANSWER = "verify_url_bad_answer", "refused: the controller's answer cannot be read"
     TAILSCALED_KNOWN = "tailscaled_known", "admitted: the host's tailscaled knows the node"
     TAILSCALED_UNKNOWN = "tailscaled_unknown", "refused: the host's tailscaled does not know the node"
     TAILSCALED_UNREACHABLE = "tailscaled_unreachable", "refused: the host's tailscaled could not be reached"
@@ -203,10 +176,7 @@ class Down(Reason):
 
     CLOSED = "closed", "the other side closed it"
     WRITE_TIMEOUT = "write_timeout", "the other side took no bytes"
-    NOT_ADMITTED = (
-        "not_admitted",
-        "the other side did not admit this relay in time: do both have the same mesh key?",
-    )
+    NOT_ADMITTED = "not_admitted", "the other side did not admit this relay: is its mesh key the same?"
     SILENT = "silent", "nothing arrived for two minutes, although relays send a keep-alive every minute"
     MYSELF = "myself", "the other side is this relay itself"
 

@@ -37,7 +37,6 @@ from relay.core.wire import (
     HEADER,
     HEADER_LEN,
     KEY_LEN,
-    MIN_DISCO,
     PACKET_HEAD_LEN,
     RECV_PACKET,
     SEND_PACKET,
@@ -57,7 +56,7 @@ MAX_CHARGE: Final = wire.MAX_PACKET + KEY_LEN  # what a frame costs at most unde
 DISCO_FIRST: Final = DISCO_MAGIC[0]
 _HEAD: Final = Struct(f"{PACKET_HEAD_LEN}s")
 _FRONT: Final = Struct(">BI32s")
-_MIN_DISCO_LEN: Final = KEY_LEN + MIN_DISCO
+_MIN_DISCO_LEN: Final = KEY_LEN + wire.MIN_DISCO
 
 
 class Session:

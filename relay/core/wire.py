@@ -134,21 +134,6 @@ def pack_send_packet(destination: bytes, packet: bytes) -> bytes:
     return pack_frame(SEND_PACKET, destination + packet)
 
 
-def pack_recv_packet(source: bytes, packet: bytes) -> bytes:
-    """Pack the server's packet for a client."""
-    return pack_frame(RECV_PACKET, source + packet)
-
-
-def pack_forward_packet(source: bytes, destination: bytes, packet: bytes) -> bytes:
-    """Pack a mesh peer's packet for the server."""
-    return pack_frame(FORWARD_PACKET, source + destination + packet)
-
-
-def pack_note_preferred(home: bool) -> bytes:
-    """Pack a client's note to the server: "this relay is (not) my home"."""
-    return pack_frame(NOTE_PREFERRED, b"\1" if home else b"\0")
-
-
 def pack_ping(data: bytes) -> bytes:
     """Pack a ping, in either direction. `data` is 8 bytes that come back in the pong."""
     return pack_frame(PING, data)
@@ -174,11 +159,6 @@ def parse_peer_gone(payload: bytes) -> tuple[bytes, int]:
     if len(payload) < KEY_LEN:
         raise ProtocolError(Breach.SHORT_PEER_GONE)
     return payload[:KEY_LEN], payload[KEY_LEN] if len(payload) > KEY_LEN else GONE_DISCONNECTED
-
-
-def pack_health(problem: str) -> bytes:
-    """Pack the problem of a client's connection, or "" when there is none any more."""
-    return pack_frame(HEALTH, problem.encode())
 
 
 def pack_restarting(reconnect_in_ms: int, try_for_ms: int) -> bytes:

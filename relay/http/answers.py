@@ -37,7 +37,7 @@ def answer(request: Request, pages: Pages) -> Answer:
     fixed = _FIXED.get(request.path)
     if fixed is not None:
         return fixed(request, pages)
-    page = find_page(pages.pages, request.path)
+    page = find_page(pages.by_path, request.path)
     return page(request) if page is not None else _home(pages)
 
 
@@ -48,7 +48,7 @@ def answer_plain(request: Request, pages: Pages) -> Answer:
     """
     if request.path == "/generate_204":
         return _no_content(request, pages)
-    if request.path.startswith("/debug/") and (page := find_page(pages.pages, request.path)) is not None:
+    if request.path.startswith("/debug/") and (page := find_page(pages.by_path, request.path)) is not None:
         return page(request)
     if request.method not in ("GET", "HEAD"):
         return error(400, "Use HTTPS")

@@ -114,7 +114,10 @@ Page = Callable[[Request], Answer]
 
 @dataclass(frozen=True)
 class Pages:
-    """The pages of a listener. `pages` maps a path, or a prefix that ends with `/`, to its page."""
+    """The pages of a listener, and the data that they show.
+
+    `by_path` maps a path, or a prefix that ends with `/`, to its page.
+    """
 
     public_key: bytes
     date: Callable[[], str]  # the Date header
@@ -122,7 +125,7 @@ class Pages:
     client_of: Callable[[str, list[str]], str]
     derp: bool = True
     home: str = ""
-    pages: Mapping[str, Page] = field(default_factory=dict)
+    by_path: Mapping[str, Page] = field(default_factory=dict)
 
 
 def match_stock_upgrade(data: bytes, pages: Pages, *, peer: str) -> Upgrade | None:

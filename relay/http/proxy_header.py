@@ -46,10 +46,11 @@ class ProxyHeader:
 class TrustedProxies:
     """The peers that are believed about a client's address: addresses and CIDRs.
 
-    Raises ValueError for anything else.
+    `send_header`: their connections begin with a PROXY header. Raises ValueError for anything else.
     """
 
-    def __init__(self, networks: Iterable[str]) -> None:
+    def __init__(self, networks: Iterable[str], *, send_header: bool = False) -> None:
+        self.send_header = send_header
         self._networks: list[IPv4Network | IPv6Network]
         self._networks = [ip_network(text, strict=False) for text in networks]
 

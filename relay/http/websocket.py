@@ -165,10 +165,6 @@ class WebSocket:
         self.closed = code
         return pack_close(code, reason, self._new_mask())
 
-    def ping(self, payload: bytes = b"") -> bytes:
-        """Return a ping of at most 125 bytes. `feed` skips the peer's pong."""
-        return _pack(PING, payload, self._new_mask())
-
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Return (stream bytes that arrived, bytes to send back). Ignores all input once closed."""
         if self.closed:
@@ -265,20 +261,3 @@ class WebSocket:
         except UnicodeDecodeError:
             raise _Breach(INVALID_DATA, "close reason is not UTF-8") from None
         return self.close(code)
-
-
-# The client's side of the upgrade, for tests and measurements.
-
-
-def make_key() -> str:
-    """Return a new Sec-WebSocket-Key."""
-    return base64.b64encode(token_bytes(16)).decode()
-
-
-def pack_upgrade(host: str, path: str, key: str) -> bytes:
-    """Return the request with which a client of DERP asks for the upgrade."""
-    return (
-        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
-        f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
-    ).encode()

@@ -74,7 +74,7 @@ class Arrival(Receiver):
             self._refuse(reason)
         elif not through_proxy:
             self._enter()
-        elif reception.proxy_protocol:
+        elif reception.proxies.send_header:
             self._stage, self._channel, self._behind_proxy = self._read_proxy_header, Channel(), self._channel
 
     # Called by the stream.
@@ -126,7 +126,7 @@ class Arrival(Receiver):
             self._refuse(error.reason)
 
     def _step(self) -> None:
-        """Note that the handshake has got further. Bytes alone are no step: an attack dribbles."""
+        """Note that the handshake has got further. Bytes alone are no step."""
         if self._ticket is not None:
             self._ticket.step(self._reception.loop.time())
 
@@ -308,7 +308,7 @@ class Arrival(Receiver):
         del self._reception.arrivals[self]
         link.write(handshake.pack_server_info(introduction.shared, handshake.ServerInfo()))
         session = self._reception.admit(
-            link, introduction, ticket, address=self._client, not_ideal=self._not_ideal
+            link, introduction, ticket, peer=self._client, not_ideal=self._not_ideal
         )
         link.start(session, bytes(self._early))
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from relay.core.reasons import Answer
 
 
-class Verdict(Protocol):
-    """A gate's decision on a client."""
+@dataclass(frozen=True)
+class Verdict:
+    """A gate's decision on a client.
 
-    @property
-    def allowed(self) -> bool:
-        """Whether the client may stay."""
+    `clear` is False where the program that knows could not be asked. `detail` is for the log.
+    """
 
-    @property
-    def reason(self) -> Answer:
-        """Return the reason."""
-
-    @property
-    def detail(self) -> str:
-        """Return details for the log."""
+    allowed: bool
+    reason: Answer
+    clear: bool = True
+    detail: str = ""
 
 
 class Gate(Protocol):

@@ -132,15 +132,15 @@ class Link(Receiver):
             _PLAIN_WINDOW[: len(part)] = part
             self._process(len(part))
 
-    def say_goodbye(self) -> None:
-        """End with a farewell, once everything written has left. Does nothing if it has ended."""
+    def close(self) -> None:
+        """End with close frames, once everything written has left. Does nothing if it has ended."""
         if self.session is None:
             return
-        self._write(self._farewell())
+        self._write(self._close_frames())
         self.end(Close.DRAINED, abort=False)
 
-    def _farewell(self) -> bytes:
-        return self._channel.goodbye()
+    def _close_frames(self) -> bytes:
+        return self._channel.close_notify()
 
     def end(self, reason: WhyClosed, code: int = 0, *, abort: bool = True) -> None:
         """End the connection. `code` is a WebSocket's close code. Does nothing the second time."""
@@ -287,5 +287,5 @@ class WebSocketLink(Link):
         else:
             self._write(sealed)
 
-    def _farewell(self) -> bytes:
-        return b"".join((self._channel.seal(self._websocket.close(1001)), super()._farewell()))
+    def _close_frames(self) -> bytes:
+        return b"".join((self._channel.seal(self._websocket.close(1001)), super()._close_frames()))

@@ -26,7 +26,6 @@ class Reception(Owner, Protocol):
     arrivals: dict[Any, None]  # of Arrival, which imports this module
     addresses: AddressTable
     proxies: TrustedProxies
-    proxy_protocol: bool
     handshake_timeout_s: float
 
     @property
@@ -46,12 +45,6 @@ class Reception(Owner, Protocol):
         """Whether a client proved that it knows the mesh key."""
 
     def admit(
-        self,
-        link: Link,
-        who: Introduction,
-        ticket: Ticket | None,
-        *,
-        address: tuple[str, int],
-        not_ideal: bool,
+        self, link: Link, who: Introduction, ticket: Ticket | None, *, peer: tuple[str, int], not_ideal: bool
     ) -> Session:
         """Register a client."""

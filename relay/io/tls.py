@@ -47,8 +47,8 @@ class Channel:
         """Return the bytes to write to the socket for plain `data`."""
         return data
 
-    def goodbye(self) -> bytes:
-        """Return the bytes to write last."""
+    def close_notify(self) -> bytes:
+        """Return the bytes that end TLS, to write last."""
         return b""
 
 
@@ -96,7 +96,7 @@ class TlsChannel(Channel):
             view = view[self.tls.write(view) :]
         return OUTGOING.read()
 
-    def goodbye(self) -> bytes:
+    def close_notify(self) -> bytes:
         """Return TLS's close_notify, so that the client sees a proper end."""
         with suppress(ssl.SSLError):  # unwrap would wait for the client's own
             self.tls.unwrap()

@@ -55,39 +55,31 @@ LABELLED: Final[dict[str, tuple[str, str, str, str, tuple[str, ...]]]] = {
     ),
     "closes": ("relay_closes", "reason", "counter", "Client connections ended", ()),
 }  # fmt: skip
-# Name in Stats.gauges -> (metric, help).
-GAUGES: Final[dict[str, tuple[str, str]]] = {
-    "current_connections": ("derp_current_connections", "DERP connections"),
-    "current_home_connections": (
-        "derp_current_home_connections",
-        "Connections of clients whose home this is",
-    ),
-    "current_notideal_connections": (
-        "derp_current_notideal_connections",
-        "Connections of clients that would rather be elsewhere",
-    ),
-    "clients_local": ("derp_clients_local", "Keys connected here"),
-    "clients_remote": ("derp_clients_remote", "Keys known only through mesh links"),
-    "watchers": ("derp_watchers", "Mesh peers that watch"),
-    "current_dup_client_keys": ("derp_current_dup_client_keys", "Keys with several connections"),
-    "current_dup_client_conns": ("derp_current_dup_client_conns", "Connections of such keys"),
-    "average_queue_duration_ms": ("derp_average_queue_duration_ms", "Moving average of the time in queues"),
-    "current_file_descriptors": ("derp_current_file_descriptors", "Open file descriptors"),
-    "rate_limit_per_client_bytes_per_second": (
-        "derp_rate_limit_per_client_bytes_per_second",
-        "The rate limit of each client",
-    ),
-    "rate_limit_per_client_burst_bytes": ("derp_rate_limit_per_client_burst_bytes", "Its burst"),
-    "process_start_unix_time": ("process_start_unix_time", "When the relay started"),
+# Metric -> help.
+_GAUGES: Final = {
+    "derp_current_connections": "DERP connections",
+    "derp_current_home_connections": "Connections of clients whose home this is",
+    "derp_current_notideal_connections": "Connections of clients that would rather be elsewhere",
+    "derp_clients_local": "Keys connected here",
+    "derp_clients_remote": "Keys known only through mesh links",
+    "derp_watchers": "Mesh peers that watch",
+    "derp_current_dup_client_keys": "Keys with several connections",
+    "derp_current_dup_client_conns": "Connections of such keys",
+    "derp_average_queue_duration_ms": "Moving average of the time in queues",
+    "derp_current_file_descriptors": "Open file descriptors",
+    "derp_rate_limit_per_client_bytes_per_second": "The rate limit of each client",
+    "derp_rate_limit_per_client_burst_bytes": "Its burst",
+    "process_start_unix_time": "When the relay started",
     # Ours.
-    "mesh_links": ("relay_mesh_links", "Mesh links that are up"),
-    "packets_waiting": ("relay_packets_waiting", "Packets in clients' queues"),
-    "handshakes": ("relay_handshakes", "Handshakes under way"),
-    "front_ok": ("relay_front_ok", "Whether the relay's own front answers; STUN is silent while it does not"),
-    "certificate_not_after_unix_time": (
-        "relay_certificate_not_after_unix_time",
-        "When the served certificate ends",
-    ),
+    "relay_mesh_links": "Mesh links that are up",
+    "relay_packets_waiting": "Packets in clients' queues",
+    "relay_handshakes": "Handshakes under way",
+    "relay_front_ok": "Whether the relay's own front answers; STUN is silent while it does not",
+    "relay_certificate_not_after_unix_time": "When the served certificate ends",
+}
+# Name in Stats.gauges -> (metric, help). A metric is its name with a prefix, if any.
+GAUGES: Final = {
+    metric.removeprefix("derp_").removeprefix("relay_"): (metric, text) for metric, text in _GAUGES.items()
 }
 
 

@@ -12,25 +12,19 @@ import (
 )
 
 var checks = []check{
-	{name: "greeting", run: greeting},
-	{name: "sizes", run: sizes},
-	{name: "order", run: order},
-	{name: "to-self", run: toSelf},
-	{name: "ping", run: ping},
-	{name: "note-preferred", run: notePreferred},
-	{name: "peer-gone", run: peerGone},
-	{name: "not-here", run: notHere},
-	{name: "silent-drop", run: silentDrop},
-	{name: "duplicates", run: duplicates},
-	{name: "stalled-receiver", run: stalledReceiver},
-	{name: "prober-window", run: proberWindow},
+	{name: "greeting", run: greeting}, {name: "sizes", run: sizes},
+	{name: "order", run: order}, {name: "to-self", run: toSelf},
+	{name: "ping", run: ping}, {name: "note-preferred", run: notePreferred},
+	{name: "peer-gone", run: peerGone}, {name: "not-here", run: notHere},
+	{name: "silent-drop", run: silentDrop}, {name: "duplicates", run: duplicates},
+	{name: "stalled-receiver", run: stalledReceiver}, {name: "prober-window", run: proberWindow},
 	{name: "watch-refused", needs: watching, run: watchRefused},
 	{name: "watch", needs: watching | meshKeyed, run: watch},
 	{name: "close-peer", needs: watching | meshKeyed, run: closePeer},
 	{name: "forward", needs: watching | meshKeyed, run: forward},
 }
 
-// greeting: the key that the relay proves is the one it was started with; over TLS 1.3 the certificate tells it too.
+// greeting: the relay proves the key that it was started with. Over TLS 1.3 its certificate has the same key.
 func greeting(r *relay) error {
 	c, err := r.connect()
 	if err != nil {
@@ -76,8 +70,8 @@ func pass(a, b *client, pkt []byte) error {
 	})
 }
 
-// largest is what one packet may carry. A WebSocket client's library refuses messages above 32 KiB, whoever made
-// them; the reference runs into that, so over WebSocket only packets that fit one are checked.
+// largest is the size of the largest packet to check. A WebSocket client's library refuses messages above 32 KiB, which
+// the reference sends. So over WebSocket a packet has to fit in one message.
 func largest() int {
 	if *transport == "websocket" {
 		return 32<<10 - 37
@@ -172,13 +166,9 @@ func notePreferred(r *relay) error {
 	return pass(a, b, []byte("still here"))
 }
 
-// peerGone: who was written packets of a key is told when its last connection ends, and nobody else.
+// peerGone: when the last connection of a key ends, the clients that got packets from it get PeerGone. Others do not.
 func peerGone(r *relay) error {
-	a, b, err := r.two()
-	if err != nil {
-		return err
-	}
-	bystander, err := r.connect()
+	a, b, bystander, err := r.three()
 	if err != nil {
 		return err
 	}
@@ -275,13 +265,9 @@ func duplicates(r *relay) error {
 	return quiet[derp.PeerGoneMessage](b, 200*time.Millisecond)
 }
 
-// stalledReceiver: someone who sends to a client that reads nothing is not held up, and others neither.
+// stalledReceiver: a client that reads nothing holds up neither its senders nor other clients.
 func stalledReceiver(r *relay) error {
-	a, b, err := r.two()
-	if err != nil {
-		return err
-	}
-	stalled, err := r.connect()
+	a, b, stalled, err := r.three()
 	if err != nil {
 		return err
 	}

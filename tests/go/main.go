@@ -28,9 +28,9 @@ var (
 	dialAddr  = flag.String("dial", "", "address to dial instead of the URL's")
 	ca        = flag.String("ca", "", "PEM file of the CA")
 	transport = flag.String("transport", "plain", "plain, tls12 (ordinary upgrade), tls13 (fast start), websocket")
-	serverKey = flag.String("server-key", "", "the relay's public key, 64 hex digits, to hold the greeting against")
+	serverKey = flag.String("server-key", "", "the relay's public key, 64 hex digits, to compare with the greeting")
 	meshKey   = flag.String("mesh-key", "", "64 hex digits; without it the mesh checks are skipped")
-	hold      = flag.Duration("steady", 0, "no checks: keep a pair talking for so long, and tell what it saw")
+	hold      = flag.Duration("steady", 0, "no checks: keep a pair sending for so long, and print the outcome")
 	only      = flag.String("only", "", "run just the check of this name")
 )
 
@@ -148,7 +148,7 @@ type client struct {
 	pub key.NodePublic
 }
 
-// connect connects with a fresh key and waits until the relay has said ServerInfo.
+// connect connects with a fresh key and waits for ServerInfo.
 func (r *relay) connect(options ...func(*derphttp.Client)) (*client, error) {
 	return r.connectAs(key.NewNode(), options...)
 }
@@ -189,6 +189,15 @@ func (r *relay) two() (a, b *client, err error) {
 	return a, b, err
 }
 
+// three connects three clients.
+func (r *relay) three() (a, b, c *client, err error) {
+	if a, b, err = r.two(); err != nil {
+		return nil, nil, nil, err
+	}
+	c, err = r.connect()
+	return a, b, c, err
+}
+
 // expect reads until a message of type M that ok accepts; other messages are passed over.
 func expect[M derp.ReceivedMessage](c *client, ok func(M) bool) (M, error) {
 	for {
@@ -215,7 +224,7 @@ func within(d time.Duration, f func() error) error {
 	}
 }
 
-// quiet says that c receives no message of type M within d.
+// quiet reports an error if c receives a message of type M within d.
 func quiet[M derp.ReceivedMessage](c *client, d time.Duration) error {
 	got := make(chan derp.ReceivedMessage, 1)
 	go func() {
@@ -231,7 +240,7 @@ func quiet[M derp.ReceivedMessage](c *client, d time.Duration) error {
 	}
 }
 
-// metaKey is the relay's key as the extra certificate of the fast start tells it.
+// metaKey is the relay's key in the extra certificate of the fast start, or "".
 func metaKey(state *tls.ConnectionState) string {
 	for _, cert := range state.PeerCertificates {
 		if hex, ok := strings.CutPrefix(cert.Subject.CommonName, derpconst.MetaCertCommonNamePrefix); ok {

@@ -34,6 +34,15 @@ func derphttpWatcher(r *relay, mesh key.DERPMesh) (*client, error) {
 	return r.connect(func(c *derphttp.Client) { c.MeshKey, c.WatchConnectionChanges = mesh, true })
 }
 
+// watched connects a client, and then a watcher.
+func watched(r *relay) (c, w *client, err error) {
+	if c, err = r.connect(); err != nil {
+		return nil, nil, err
+	}
+	w, err = derphttpWatcher(r, r.mesh)
+	return c, w, err
+}
+
 func present(w *client, k key.NodePublic) (m derp.PeerPresentMessage, err error) {
 	err = within(5*time.Second, func() error {
 		m, err = expect(w, func(m derp.PeerPresentMessage) bool { return m.Key == k })
@@ -44,11 +53,7 @@ func present(w *client, k key.NodePublic) (m derp.PeerPresentMessage, err error)
 
 // watch: a watcher learns who is there, who comes with which flags and app name, and who goes.
 func watch(r *relay) error {
-	before, err := r.connect()
-	if err != nil {
-		return err
-	}
-	w, err := derphttpWatcher(r, r.mesh)
+	before, w, err := watched(r)
 	if err != nil {
 		return err
 	}
@@ -78,11 +83,7 @@ func watch(r *relay) error {
 
 // closePeer: a mesh peer can have a client hung up on.
 func closePeer(r *relay) error {
-	victim, err := r.connect()
-	if err != nil {
-		return err
-	}
-	w, err := derphttpWatcher(r, r.mesh)
+	victim, w, err := watched(r)
 	if err != nil {
 		return err
 	}
@@ -106,11 +107,7 @@ func closePeer(r *relay) error {
 
 // forward: a mesh peer hands in a packet of a client that is elsewhere.
 func forward(r *relay) error {
-	b, err := r.connect()
-	if err != nil {
-		return err
-	}
-	w, err := derphttpWatcher(r, r.mesh)
+	b, w, err := watched(r)
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 	"tailscale.com/types/key"
 )
 
-// steady lets alice send bob 50 packets a second for a while, both reconnecting as tailscaled does, and prints how
-// many arrived, how often each reconnected and the longest time without a packet.
+// steady sends 50 packets a second from one client to another. Both reconnect as tailscaled does. It prints the number
+// of packets that arrived and of reconnects, and the longest time without a packet.
 func steady(r *relay, length time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), length)
 	defer cancel()

@@ -25,6 +25,7 @@ from relay.core.handshake import (
 from relay.core.stun import pack_response
 from tests.probe.authority import Issued
 from tests.probe.servers import LOOPBACK
+from tests.relay.packing import pack_recv_packet
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -205,9 +206,9 @@ class FaultyRelay:
                 delivered = self.deliver(packet) if self.deliver else packet
                 receiver = self._clients.get(payload[: wire.KEY_LEN])
                 if self.foreign and receiver is not None:
-                    receiver.write(wire.pack_recv_packet(who.key, self.foreign))
+                    receiver.write(pack_recv_packet(who.key, self.foreign))
                 if delivered is not None and receiver is not None:
-                    receiver.write(wire.pack_recv_packet(who.key, delivered))
+                    receiver.write(pack_recv_packet(who.key, delivered))
 
 
 class _Replayed:

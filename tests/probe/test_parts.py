@@ -29,13 +29,9 @@ from tests.probe.servers import LOOPBACK, free_port
 
 DEPLOY = partial(deploy_part, servers.HK1)
 HK1 = Target(
-    name="hk1",
-    domain="hk1.example.org",
-    ipv4="198.51.100.11",
-    ipv6="2001:db8::11",
-    region_id=900,
-    deploy=DEPLOY,
-)
+    name="hk1", domain="hk1.example.org", ipv4="198.51.100.11", ipv6="2001:db8::11",
+    region_id=900, deploy=DEPLOY,
+)  # fmt: skip
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 

@@ -17,3 +17,8 @@ def world():
 @pytest.fixture
 def alice(world):
     return world.connect("alice")
+
+
+@pytest.fixture
+def bob(world):
+    return world.connect("bob")

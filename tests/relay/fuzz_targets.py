@@ -89,7 +89,7 @@ def _site() -> http11.Pages:
     inside = pages.Inside(room.switch, lambda: snapshot(room.switch, Tally(), {}, []), Rates(), 1.79e9)
     trusted = proxy_header.TrustedProxies(["127.0.0.1"])
     return http11.Pages(
-        v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", trusted.client_of, pages=pages.make_pages(inside)
+        v.SERVER, lambda: "Sun, 22 Nov 2026 10:00:00 GMT", trusted.client_of, by_path=pages.make_pages(inside)
     )
 
 

@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 
 from bench.relay import servers
+from bench.relay.upgrade import make_key, pack_upgrade
 from relay import client as derp
 from relay.core import stun, wire
-from relay.http import websocket
 from tests.relay.live import HungUp, Live, Steady, eventually, read_to_end, relay
+from tests.relay.packing import pack_forward_packet
 
 UPGRADE = (
     f"GET /derp HTTP/1.1\r\nHost: {servers.HOST}\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n\r\n".encode()
@@ -133,7 +134,7 @@ def test_a_watcher_without_the_mesh_key(live: Live, undisturbed: None) -> None:
 
 
 def test_a_forwarder_without_the_mesh_key(live: Live, undisturbed: None) -> None:
-    _closed_for(live, "not_a_mesh_peer", wire.pack_forward_packet(bytes(31) + b"1", bytes(31) + b"2", b"x"))
+    _closed_for(live, "not_a_mesh_peer", pack_forward_packet(bytes(31) + b"1", bytes(31) + b"2", b"x"))
 
 
 def test_a_closer_of_peers_without_the_mesh_key(live: Live, undisturbed: None) -> None:
@@ -168,7 +169,7 @@ def test_a_second_login_in_the_same_connection_is_passed_over(live: Live, undist
 
 def _websocket(live: Live) -> socket.socket:
     sock = live.open()
-    sock.sendall(websocket.pack_upgrade(servers.HOST, "/derp", websocket.make_key()))
+    sock.sendall(pack_upgrade(servers.HOST, "/derp", make_key()))
     answer = sock.recv(4096)
     assert answer.startswith(b"HTTP/1.1 101")
     return sock

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.relay.upgrade import make_key, pack_upgrade
 from relay.core import wire
 from relay.core.handshake import ClientInfo, make_private_key, pack_client_info, parse_server_info, public_key
-from relay.http.websocket import WebSocket, accept_token, make_key, pack_upgrade
+from relay.http.websocket import WebSocket, accept_token
 from tests.relay import live
 from tests.relay.live import Live
 

@@ -104,7 +104,7 @@ def _rst(sock: socket.socket) -> None:
 
 
 def _half_close(sock: socket.socket) -> None:
-    """Send FIN without reading on; over TLS without its farewell."""
+    """Send FIN without reading on; over TLS without close_notify."""
     socket.socket.shutdown(sock, socket.SHUT_WR)
     sock.settimeout(10)
     read_to_end(sock)

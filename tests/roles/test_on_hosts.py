@@ -99,7 +99,7 @@ def test_ports_that_others_have_are_named_before_anything_is_changed(desk: Desk)
     ):
         why = reasons(desk.invoke("deploy", "--host", "hk1"))
     assert re.search(
-        r"port 443/tcp of hk1, where nginx is to serve https, "
+        r"port 443/tcp of hk1, where https is to be served, "
         r"is taken by python3 \(pid \d+, squatter\.service\)",
         why,
     )

@@ -5,9 +5,10 @@ import pytest
 
 from relay import flags
 from relay.admission import admission
-from relay.admission.admission import Admission, AllowFileCheck, Cached, TailscaledCheck, UrlCheck, Verdict
+from relay.admission.admission import Admission, AllowFileCheck, Cached, TailscaledCheck, UrlCheck
 from relay.admission.allow_file import AllowFile, AllowFileError
 from relay.core.reasons import Answer
+from relay.io.gate import Verdict
 from tests.relay.httpserver import Script, asynchronous, serving
 
 A, B = bytes(range(32)), bytes(range(32, 64))
@@ -39,42 +40,55 @@ UNCLEAR = Verdict(False, Answer.VERIFY_URL_UNREACHABLE, clear=False)
 # The admission controller
 
 
-@pytest.mark.parametrize(
-    "answer, allowed, reason, clear",
-    [
-        ((200, b'{"Allow": true}'), True, "verify_url_allowed", True),
-        ((200, b'{"allow":true,"x":1}'), True, "verify_url_allowed", True),
-        ((200, b'{"Allow": false}'), False, "verify_url_refused", True),
-        ((200, b"{}"), False, "verify_url_refused", True),
-        ((200, b' {"Allow":true} x'), True, "verify_url_allowed", True),  # the first document counts
-        ((200, b'{"Allow":true}{"Allow":false}'), True, "verify_url_allowed", True),
-        ((200, b'{"Allow":false}\xff{"Allow":true}'), False, "verify_url_refused", True),
-        ((200, b'{"Allow":null}'), False, "verify_url_refused", True),
-        ((200, b"null"), False, "verify_url_refused", True),
-        ((200, b""), False, "verify_url_bad_answer", False),
-        ((200, b'x {"Allow":true}'), False, "verify_url_bad_answer", False),
-        ((200, b'\xef\xbb\xbf{"Allow":true}'), False, "verify_url_bad_answer", False),
-        ((200, b'{"Allow":true,"n":' + b"9" * 4000 + b"}"), True, "verify_url_allowed", True),
-        ((200, b"yes"), False, "verify_url_bad_answer", False),
-        ((200, b"[true]"), False, "verify_url_bad_answer", False),
-        ((200, b'{"Allow": 1}'), False, "verify_url_bad_answer", False),
-        ((200, b"[" * 4000), False, "verify_url_bad_answer", False),
-        ((200, b'{"Allow": true' + b" " * 5000 + b"}"), False, "verify_url_bad_answer", False),
-        ((204, b""), False, "verify_url_status", False),
-        ((403, b'{"Allow": true}'), False, "verify_url_status", False),
-        ((500, b""), False, "verify_url_status", False),
-        ((302, b"", [("Location", "/")]), False, "verify_url_status", False),
+CONTROLLERS = {
+    ("verify_url_allowed", True, True): [
+        (200, b'{"Allow": true}'),
+        (200, b'{"allow":true,"x":1}'),
+        (200, b' {"Allow":true} x'),  # the first document counts
+        (200, b'{"Allow":true}{"Allow":false}'),
+        (200, b'{"Allow":true,"n":' + b"9" * 4000 + b"}"),
     ],
-)
+    ("verify_url_refused", False, True): [
+        (200, b'{"Allow": false}'),
+        (200, b"{}"),
+        (200, b'{"Allow":false}\xff{"Allow":true}'),
+        (200, b'{"Allow":null}'),
+        (200, b"null"),
+    ],
+    ("verify_url_bad_answer", False, False): [
+        (200, b""),
+        (200, b'x {"Allow":true}'),
+        (200, b'\xef\xbb\xbf{"Allow":true}'),
+        (200, b"yes"),
+        (200, b"[true]"),
+        (200, b'{"Allow": 1}'),
+        (200, b"[" * 4000),
+        (200, b'{"Allow": true' + b" " * 5000 + b"}"),
+    ],
+    ("verify_url_status", False, False): [
+        (204, b""),
+        (403, b'{"Allow": true}'),
+        (500, b""),
+        (302, b"", [("Location", "/")]),
+    ],
+}
+"""(reason, allowed, clear) -> answers that bring them"""
+
+
+def rows(table):
+    return [(verdict, answer) for verdict, answers in table.items() for answer in answers]
+
+
+@pytest.mark.parametrize(("verdict", "answer"), rows(CONTROLLERS))
 @pytest.mark.parametrize("fail_open", [False, True])
 @asynchronous
-async def test_what_a_controller_answers(answer, allowed, reason, clear, fail_open):
+async def test_what_a_controller_answers(verdict, answer, fail_open):
     """The same with fail-open: it is about transport errors, not about answers."""
     async with serving(Script(answer)) as base:
         check = UrlCheck(f"{base}/verify", fail_open=fail_open)
-        verdict = await check.ask(A, "203.0.113.7")
+        found = await check.ask(A, "203.0.113.7")
         check._client.close()
-    assert (verdict.allowed, verdict.reason, verdict.clear) == (allowed, reason, clear)
+    assert (found.reason, found.allowed, found.clear) == verdict
 
 
 @asynchronous
@@ -150,25 +164,31 @@ async def test_failing_open_is_for_a_controller_that_says_nothing(answer, stays,
 # tailscaled
 
 
-@pytest.mark.parametrize(
-    "answer, allowed, reason, clear",
-    [
-        ((200, b'{"Node":{}}'), True, "tailscaled_known", True),
-        ((404, b"no match"), False, "tailscaled_unknown", True),
-        ((403, b""), False, "tailscaled_error", False),
-        ((500, b""), False, "tailscaled_error", False),
-        ((400, b"invalid 'addr' parameter"), False, "tailscaled_error", False),
+TAILSCALEDS = {
+    ("tailscaled_known", True, True): [
+        (200, b'{"Node":{}}'),
     ],
-)
+    ("tailscaled_unknown", False, True): [
+        (404, b"no match"),
+    ],
+    ("tailscaled_error", False, False): [
+        (403, b""),
+        (500, b""),
+        (400, b"invalid 'addr' parameter"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("verdict", "answer"), rows(TAILSCALEDS))
 @asynchronous
-async def test_what_tailscaled_answers(tmp_path, answer, allowed, reason, clear):
+async def test_what_tailscaled_answers(tmp_path, verdict, answer):
     script = Script(answer)
     async with serving(script, unix_path=str(tmp_path / "s")) as path:
         check = TailscaledCheck(path)
-        verdict = await check.ask(A, "203.0.113.7")
+        found = await check.ask(A, "203.0.113.7")
         check._client.close()
-    assert (verdict.allowed, verdict.reason, verdict.clear) == (allowed, reason, clear)
-    assert ("too old" in verdict.detail) is (answer[0] == 400)
+    assert (found.reason, found.allowed, found.clear) == verdict
+    assert ("too old" in found.detail) is (answer[0] == 400)
     ((method, target, headers, _),) = script.requests
     assert (method, target) == ("GET", f"/localapi/v0/whois?addr=nodekey%3A{A.hex()}")
     assert headers["host"] == "local-tailscaled.sock" and headers["tailscale-cap"] == "145"

@@ -55,6 +55,7 @@ def test_server_info_frames_are_those_of_go():
         b'{"version":null,"CanAckPings":null}',
         b'{"version":-5}',
         b'{"x":"\xff"}',
+        b'{"x":%s}' % (b"9" * 100_000),
     ],
 )
 def test_what_go_accepts_as_client_info(text):
@@ -79,7 +80,7 @@ def test_a_zero_mesh_key_is_no_mesh_key():
         '{"meshKey":5}', '{"version":"2"}', '{"version":2.0}', '{"version":true}',
         '{"version":9223372036854775808}', '{"version":%s}' % ("9" * 100_000),
         '{"CanAckPings":1}', '{"IsProber":"yes"}', '{"AppName":7}', "[]", '"x"', '{"version":2', "", "{} x",
-        '{"version":NaN}', '{"x":%s}' % ("[" * 100_000),
+        '{"version":NaN}', '{"x":NaN}', '{"version":2} x', "\ufeff{}", '{"x":%s}' % ("[" * 100_000),
     ],
 )  # fmt: skip
 def test_what_go_refuses_as_client_info(text):

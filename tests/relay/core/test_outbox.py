@@ -8,6 +8,7 @@ from relay.core import outbox as o
 from relay.core import wire
 from relay.core.outbox import DEPTH, Outbox
 from tests.relay import vectors as v
+from tests.relay.packing import pack_forward_packet, pack_recv_packet
 from tests.relay.world import Socket, key
 
 SOURCE = key("source")
@@ -37,7 +38,7 @@ def box(drops):
 
 
 def packets(*payloads: bytes, source: bytes = SOURCE) -> bytes:
-    return b"".join(wire.pack_recv_packet(source, payload) for payload in payloads)
+    return b"".join(pack_recv_packet(source, payload) for payload in payloads)
 
 
 def numbered(start: int, stop: int, source: bytes = SOURCE) -> bytes:
@@ -128,7 +129,7 @@ def test_usual_packets_are_bounded_by_their_number(box, drops):
 
 def test_a_mesh_links_lane_has_more_room(drops):
     box = Outbox([], drops, Socket(), mesh=True)
-    frame = wire.pack_forward_packet(SOURCE, key("far"), bytes(wire.MAX_PACKET))
+    frame = pack_forward_packet(SOURCE, key("far"), bytes(wire.MAX_PACKET))
     for _ in range(o.MESH_DEPTH):
         box.queue(frame, len(frame), SOURCE, 0.0)
     assert 3_000_000 < _kept(box) <= o.DATA_ROOM * o.MESH_DEPTH // DEPTH
@@ -177,7 +178,7 @@ def test_what_is_left_at_the_end_is_dropped(drops):
 
 def test_a_mesh_link_has_longer_lanes(drops):
     box = Outbox([], drops, Socket(), mesh=True)
-    frame = wire.pack_forward_packet(SOURCE, key("far"), v.SMALLEST_DISCO)
+    frame = pack_forward_packet(SOURCE, key("far"), v.SMALLEST_DISCO)
     for _ in range(o.MESH_DEPTH + 1):
         box.queue(frame, len(frame), SOURCE, 0.0)
     assert drops.cells == {("queue_head", SOURCE, True): [1, 62]}

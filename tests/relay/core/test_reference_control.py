@@ -10,6 +10,7 @@ from relay.core import wire
 from relay.core.handshake import decode_client_info
 from relay.core.wire import ProtocolError
 from tests.relay.clients import Room, feed, frames, received, send
+from tests.relay.packing import pack_note_preferred
 
 # Pings, notes, unknown frames (2, 4.6, 4.7)
 
@@ -66,7 +67,7 @@ def test_a_servers_frames_and_a_second_login_are_unknown_and_harmless(kind):
 def test_homes_are_counted_once_and_moves_after_five_seconds():
     room = Room()
     a = room.join(1)
-    yes, no = wire.pack_note_preferred(True), wire.pack_note_preferred(False)
+    yes, no = pack_note_preferred(True), pack_note_preferred(False)
     feed(a, yes * 3)
     assert a.home
     room.now += 6

@@ -7,12 +7,13 @@ room of clients without sockets. `blocked` ones take no bytes, as a receiver tha
 from relay.core import wire
 from relay.core.wire import PeerPresent
 from tests.relay.clients import DISCO, Room, drops, feed, frames, key_of, link, received, send
+from tests.relay.packing import pack_forward_packet
 
 
 def test_a_forwarded_packet_shows_its_first_sender():
     room = Room()
     mesh, b = room.join(8, is_mesh=True), room.join(2)
-    feed(mesh, wire.pack_forward_packet(key_of(7), key_of(2), b"far"))
+    feed(mesh, pack_forward_packet(key_of(7), key_of(2), b"far"))
     assert frames(room, b) == [received(7, b"far")]
     totals = room.switch.totals()
     assert totals.packets_forwarded_in == 1 and totals.packets_received == 0 and totals.bytes_received == 0
@@ -24,8 +25,8 @@ def test_nothing_is_forwarded_twice():
     room.switch.announce(other, PeerPresent(key_of(3)))
     feed(
         mesh,
-        wire.pack_forward_packet(key_of(7), key_of(3), DISCO)
-        + wire.pack_forward_packet(key_of(7), key_of(3), b"data"),
+        pack_forward_packet(key_of(7), key_of(3), DISCO)
+        + pack_forward_packet(key_of(7), key_of(3), b"data"),
     )
     assert other.outbox.take(room.now)[0] == b""
     assert frames(room, mesh) == [(wire.PEER_GONE, key_of(3) + b"\x01")]
@@ -37,7 +38,7 @@ def test_a_packet_for_another_relays_client_takes_the_oldest_link():
     a, first, second = room.join(1), link(room, "fra1"), link(room, "fra2")
     for each in (first, second, first):
         room.switch.announce(each, PeerPresent(key_of(3)))
-    forwarded = wire.pack_forward_packet(key_of(1), key_of(3), b"x")
+    forwarded = pack_forward_packet(key_of(1), key_of(3), b"x")
     feed(a, send(3, b"x"))
     assert (first.outbox.take(0)[0], second.outbox.take(0)[0]) == (forwarded, b"")
     room.switch.withdraw(first, key_of(3))
@@ -62,14 +63,14 @@ def test_local_wins_over_mesh_from_the_moment_it_connects():
     mesh.outbox.take(0)
     room.switch.unregister(c)
     feed(a, send(3, b"far"))
-    assert mesh.outbox.take(0)[0] == wire.pack_forward_packet(key_of(1), key_of(3), b"far")
+    assert mesh.outbox.take(0)[0] == pack_forward_packet(key_of(1), key_of(3), b"far")
 
 
 def test_a_broken_link_takes_its_clients_away():
     room = Room()
     a, mesh, incoming = room.join(1), link(room, "fra1"), room.join(8, is_mesh=True)
     room.switch.announce(mesh, PeerPresent(key_of(3)))
-    feed(incoming, wire.pack_forward_packet(key_of(3), key_of(1), b"hi"))
+    feed(incoming, pack_forward_packet(key_of(3), key_of(1), b"hi"))
     frames(room, a)
     room.switch.remove_link(mesh)
     assert frames(room, a) == [(wire.PEER_GONE, key_of(3) + b"\0")]
@@ -89,5 +90,5 @@ def test_strangers_cannot_withdraw():
 def test_a_forward_without_a_sender_is_dropped():
     room = Room()
     mesh, b = room.join(8, is_mesh=True), room.join(2)
-    feed(mesh, wire.pack_forward_packet(bytes(32), key_of(2), b"from nobody"))
+    feed(mesh, pack_forward_packet(bytes(32), key_of(2), b"from nobody"))
     assert frames(room, b) == []

@@ -12,18 +12,13 @@ from relay.core import wire
 from relay.core.bucket import RateConfig
 from relay.core.forward import MAX_ROUTES
 from relay.core.handshake import ClientInfo
-from relay.core.reasons import Close
 from relay.core.session import MAX_COLD
 from relay.core.wire import ProtocolError
 from tests.relay import vectors as v
-from tests.relay.world import SERVER, Client, World, key
+from tests.relay.packing import pack_note_preferred
+from tests.relay.world import Client, World, key
 
 PING = wire.pack_ping(b"12345678")
-
-
-@pytest.fixture
-def bob(world):
-    return world.connect("bob")
 
 
 def test_a_packet_reaches_exactly_its_addressee(world, alice, bob):
@@ -93,26 +88,39 @@ def test_unknown_frames_are_skipped_up_to_a_size(world, alice, bob):
     assert world.switch.counts.unknown_frames == 3
 
 
-@pytest.mark.parametrize(
-    ("frame", "reason"),
-    [
-        (wire.HEADER.pack(wire.SEND_PACKET, 31), "short_packet"),
-        (wire.HEADER.pack(wire.SEND_PACKET, wire.MAX_PACKET + 33), "oversized_packet"),
-        (wire.HEADER.pack(wire.FORWARD_PACKET, 64), "not_a_mesh_peer"),
-        (wire.HEADER.pack(wire.WATCH_CONNS, 0), "not_a_mesh_peer"),
-        (wire.HEADER.pack(wire.CLOSE_PEER, 32), "not_a_mesh_peer"),
-        (wire.HEADER.pack(wire.NOTE_PREFERRED, 2), "bad_note_preferred_length"),
-        (wire.HEADER.pack(wire.PING, 7), "bad_ping_length"),
-        (wire.HEADER.pack(wire.PING, 1001), "bad_ping_length"),
-        (wire.HEADER.pack(0x77, wire.MAX_UNKNOWN + 1), "unknown_frame_too_long"),
+BROKEN_RULES = {
+    False: [
+        (wire.SEND_PACKET, 31, "short_packet"),
+        (wire.SEND_PACKET, wire.MAX_PACKET + 33, "oversized_packet"),
+        (wire.FORWARD_PACKET, 64, "not_a_mesh_peer"),
+        (wire.WATCH_CONNS, 0, "not_a_mesh_peer"),
+        (wire.CLOSE_PEER, 32, "not_a_mesh_peer"),
+        (wire.NOTE_PREFERRED, 2, "bad_note_preferred_length"),
+        (wire.PING, 7, "bad_ping_length"),
+        (wire.PING, 1001, "bad_ping_length"),
+        (0x77, wire.MAX_UNKNOWN + 1, "unknown_frame_too_long"),
     ],
+    True: [
+        (wire.FORWARD_PACKET, 63, "short_packet"),
+        (wire.FORWARD_PACKET, wire.MAX_PACKET + 65, "oversized_packet"),
+        (wire.WATCH_CONNS, 1, "bad_watch_conns_length"),
+        (wire.CLOSE_PEER, 33, "bad_close_peer_length"),
+    ],
+}
+"""Whether a mesh peer sends it -> (kind, length, reason)."""
+
+
+@pytest.mark.parametrize(
+    ("is_mesh", "rule"), [(is_mesh, rule) for is_mesh, rules in BROKEN_RULES.items() for rule in rules]
 )
-def test_a_broken_rule_ends_it_at_the_header(world, alice, bob, frame, reason):
+def test_a_broken_rule_ends_it_at_the_header(world, bob, is_mesh, rule):
     """The packets before it have been relayed."""
+    kind, length, reason = rule
+    sender = world.connect("sender", is_mesh=is_mesh)
     with pytest.raises(ProtocolError) as error:
-        alice.says(wire.pack_send_packet(bob.key, b"before"), frame)
+        sender.says(wire.pack_send_packet(bob.key, b"before"), wire.HEADER.pack(kind, length))
     assert error.value.reason == reason
-    assert bob.gets() == [(alice.key, b"before")]
+    assert bob.gets() == [(sender.key, b"before")]
 
 
 @pytest.mark.parametrize("before", [[], [b"before"], [b"before", b"and longer"]])
@@ -134,20 +142,6 @@ def test_a_known_destination_gets_no_oversized_packet_either(world, alice, bob, 
     with pytest.raises(ProtocolError, match="oversized_packet"):
         alice.says(oversized, *frames)
     assert bob.gets() == []
-
-
-@pytest.mark.parametrize(
-    ("frame", "reason"),
-    [
-        (wire.HEADER.pack(wire.FORWARD_PACKET, 63), "short_packet"),
-        (wire.HEADER.pack(wire.FORWARD_PACKET, wire.MAX_PACKET + 65), "oversized_packet"),
-        (wire.HEADER.pack(wire.WATCH_CONNS, 1), "bad_watch_conns_length"),
-        (wire.HEADER.pack(wire.CLOSE_PEER, 33), "bad_close_peer_length"),
-    ],
-)
-def test_a_mesh_peer_keeps_the_rules_too(world, frame, reason):
-    with pytest.raises(ProtocolError, match=reason):
-        world.connect("relay", is_mesh=True).says(frame)
 
 
 def test_pings_are_answered_one_at_a_time(world, alice):
@@ -175,10 +169,10 @@ def test_so_does_a_flood_to_an_unknown_key(world, alice):
 
 
 def test_home_is_noted_and_moves_are_counted_after_a_while(world, alice):
-    alice.says(wire.pack_note_preferred(True), wire.pack_note_preferred(True))
+    alice.says(pack_note_preferred(True), pack_note_preferred(True))
     assert alice.session.home
     world.now += 6
-    alice.says(wire.pack_note_preferred(False), wire.pack_note_preferred(False))
+    alice.says(pack_note_preferred(False), pack_note_preferred(False))
     alice.says(wire.pack_frame(wire.NOTE_PREFERRED, b"\7"))
     assert (world.switch.counts.home_moves_in, world.switch.counts.home_moves_out) == (1, 1)
 
@@ -290,78 +284,6 @@ def test_a_rate_limit_does_not_hide_a_broken_rule(world):
         )
 
 
-# Mesh peers.
-
-
-@pytest.fixture
-def relay(world):
-    return world.connect("relay", is_mesh=True)
-
-
-def test_a_forwarded_packet_shows_its_first_sender(world, relay, bob):
-    far = key("far")
-    relay.says(*[wire.pack_forward_packet(far, bob.key, bytes([n]) * 50) for n in range(3)])
-    relay.says(wire.pack_forward_packet(far, bob.key, b"other size"))
-    relay.says(
-        wire.pack_forward_packet(far, bob.key, b"other again"),
-        wire.pack_forward_packet(far, bob.key, b"other size"),
-    )
-    assert bob.gets() == [(far, bytes([n]) * 50) for n in range(3)] + [
-        (far, b"other size"),
-        (far, b"other again"),
-        (far, b"other size"),
-    ]
-    assert relay.session.rx_forwarded == 6
-
-
-def test_a_forwarded_packet_waits_in_the_receivers_queue(world, relay, bob):
-    bob.outbox.block()
-    relay.says(wire.pack_forward_packet(key("far"), bob.key, b"later"))
-    bob.outbox.unblock()
-    assert bob.gets() == [(key("far"), b"later")]
-
-
-def test_a_forwarded_packet_for_an_unknown_key_goes_back_as_not_here(world, relay):
-    relay.says(wire.pack_forward_packet(key("far"), key("nobody"), v.SMALLEST_DISCO))
-    relay.says(wire.pack_forward_packet(key("far"), key("nobody"), b"data"))
-    assert relay.hears() == [(wire.PEER_GONE, key("nobody") + b"\x01")]
-    assert (world.dropped("unknown_dest_on_fwd", "disco"), world.dropped("unknown_dest_on_fwd")) == (1, 1)
-
-
-def test_a_forwarded_packet_that_names_no_sender_is_dropped(world, relay, bob):
-    relay.says(wire.pack_forward_packet(bytes(32), bob.key, b"who?"))
-    assert bob.gets() == []
-    assert world.dropped("unknown_dest_on_fwd") == 1
-
-
-def test_the_table_of_forwards_is_bounded(world, relay, bob):
-    for n in range(MAX_ROUTES + 1):
-        relay.says(wire.pack_forward_packet(key(str(n)), bob.key, b"x"))
-    assert len(relay.session.forward_routes) == 1
-    assert len(bob.gets()) == MAX_ROUTES + 1
-
-
-def test_a_forward_waits_for_its_last_byte(world, relay, bob):
-    frame = wire.pack_forward_packet(key("far"), bob.key, b"split")
-    relay.says(frame[:-1])
-    assert bob.gets() == []
-    relay.says(frame[-1:])
-    assert bob.gets() == [(key("far"), b"split")]
-
-
-def test_packets_for_another_relays_client_are_forwarded(world, alice):
-    link = world.link("other")
-    link.has("far")
-    alice.sends(key("far"), b"over there")
-    assert link.hears() == [(wire.FORWARD_PACKET, alice.key + key("far") + b"over there")]
-    link.link.outbox.block()
-    alice.sends(key("far"), b"later")
-    assert link.hears() == []
-    link.link.outbox.unblock()
-    assert link.hears() == [(wire.FORWARD_PACKET, alice.key + key("far") + b"later")]
-    assert world.switch.totals().packets_forwarded_out == 2
-
-
 def test_runs_to_one_peer_leave_in_one_piece_whatever_their_sizes(world, alice, bob):
     packets = [b"", b"ab", b"cd", v.SMALLEST_DISCO, b"x" * 62, b"y", *[b"z" * 40] * 12]
     alice.sends(bob, b"first")
@@ -394,75 +316,12 @@ def test_a_single_packet_is_counted_like_any_other(world, alice, bob):
     )
 
 
-def test_runs_of_packets_are_forwarded_and_counted(world, alice, bob):
-    link, far = world.link("other"), key("far")
-    link.has("far")
-    packets = [bytes([n]) * 62 for n in range(3)] + [v.SMALLEST_DISCO, b"short"]
-    alice.says(
-        *[wire.pack_send_packet(far, packet) for packet in packets], wire.pack_send_packet(bob.key, b"near")
-    )
-    assert link.hears() == [(wire.FORWARD_PACKET, alice.key + far + packet) for packet in packets]
-    assert bob.gets() == [(alice.key, b"near")]
-    assert (alice.session.rx_packets, alice.session.rx_bytes, alice.session.rx_disco) == (
-        6,
-        4 * 62 + 5 + 4,
-        1,
-    )
-
-
-def test_runs_for_two_clients_of_another_relay_are_kept_apart(world, alice):
-    link = world.link("other")
-    link.has("far")
-    link.has("farther")
-    alice.says(
-        *[
-            wire.pack_send_packet(key(name), b"ten bytes.")
-            for name in ("far", "farther", "far", "far", "farther")
-        ]
-    )
-    destinations = [payload[32:64] for _, payload in link.hears()]
-    assert destinations == [key("far"), key("farther"), key("far"), key("far"), key("farther")]
-
-
 def test_a_frame_that_is_no_packet_may_come_in_pieces(world, alice):
     for at in range(1, len(PING)):
         alice.says(PING[:at])
         assert alice.hears() == []
         alice.says(PING[at:])
         assert alice.hears() == [(wire.PONG, b"12345678")]
-
-
-def test_a_packet_from_outside_may_go_on_to_another_worker_but_no_further(world, relay):
-    worker = world.link("worker 2", sibling=True)
-    worker.has("far")
-    relay.says(wire.pack_forward_packet(key("x"), key("far"), b"one more hop"))
-    assert worker.hears() == [(wire.FORWARD_PACKET, key("x") + key("far") + b"one more hop")]
-    sibling = world.connect("sibling", is_mesh=True, sibling=True)
-    sibling.says(wire.pack_forward_packet(key("x"), key("far"), b"not from a worker"))
-    relay.says(wire.pack_forward_packet(bytes(32), key("far"), b"nor from nobody"))
-    assert worker.hears() == []
-    assert world.dropped("unknown_dest_on_fwd") == 2
-
-
-def test_close_peer_hangs_up_on_every_connection(world, relay, bob):
-    again = world.connect("bob")
-    relay.says(
-        wire.pack_close_peer(bob.key), wire.pack_close_peer(bob.key), wire.pack_close_peer(key("nobody"))
-    )
-    assert world.switch.hangups == dict.fromkeys((bob.session, again.session), Close.CLOSED_BY_MESH_PEER)
-
-
-def test_a_hangup_has_the_first_reason_that_is_given(world, bob):
-    bob.session.hang_up(Close.CLOSED_BY_MESH_PEER)
-    bob.session.hang_up(Close.REVOKED_NOT_IN_ALLOW_FILE)
-    assert world.switch.hangups == {bob.session: Close.CLOSED_BY_MESH_PEER}
-
-
-def test_a_watcher_that_is_the_relay_itself_hears_nothing(world):
-    myself = Client(world, SERVER, is_mesh=True)
-    world.switch.register(myself.session)
-    myself.says(wire.WATCH_CONNS_FRAME)
-    assert myself.hears() == []
 
 
 # Properties.

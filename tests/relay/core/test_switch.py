@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relay.core import wire
 from relay.core.wire import PeerPresent
+from tests.relay.packing import pack_forward_packet
 from tests.relay.world import SERVER, World, key
 
 GONE = bytes([wire.GONE_DISCONNECTED])
@@ -166,7 +167,7 @@ def test_a_broken_link_takes_its_keys_along(world):
     relay = world.connect("relay", is_mesh=True)
     link.has("bob")
     link.has("carol")
-    relay.says(wire.pack_forward_packet(key("bob"), alice.key, b"hello"))
+    relay.says(pack_forward_packet(key("bob"), alice.key, b"hello"))
     alice.hears()
     alice.sends(key("bob"), b"1")
     link.breaks()

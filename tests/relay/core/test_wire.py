@@ -7,24 +7,25 @@ from hypothesis import strategies as st
 from relay.core import wire
 from relay.core.wire import FrameReader, PeerPresent, ProtocolError
 from tests.relay import vectors as v
+from tests.relay.packing import pack_forward_packet, pack_health, pack_note_preferred, pack_recv_packet
 
 
 def test_frames_are_those_of_the_go_implementation():
     assert wire.pack_server_key(v.SERVER) == v.SERVER_KEY_FRAME
     assert wire.pack_send_packet(v.D, v.HELLO) == v.SEND_FRAME
-    assert wire.pack_recv_packet(v.C, v.HELLO) == v.RECV_FRAME
-    assert wire.pack_forward_packet(v.C, v.D, v.HELLO) == v.FORWARD_FRAME
+    assert pack_recv_packet(v.C, v.HELLO) == v.RECV_FRAME
+    assert pack_forward_packet(v.C, v.D, v.HELLO) == v.FORWARD_FRAME
     assert wire.KEEP_ALIVE_FRAME.hex() == "0600000000"
     assert wire.WATCH_CONNS_FRAME.hex() == "1000000000"
-    assert wire.pack_note_preferred(True) == bytes.fromhex("070000000101")
-    assert wire.pack_note_preferred(False) == bytes.fromhex("070000000100")
+    assert pack_note_preferred(True) == bytes.fromhex("070000000101")
+    assert pack_note_preferred(False) == bytes.fromhex("070000000100")
     assert wire.pack_peer_gone(v.C, wire.GONE_DISCONNECTED) == v.GONE_DISCONNECTED_FRAME
     assert wire.pack_peer_gone(v.C, wire.GONE_NOT_HERE) == v.GONE_NOT_HERE_FRAME
     assert wire.pack_close_peer(v.C) == v.CLOSE_PEER_FRAME
     assert wire.pack_ping(bytes(range(1, 9))) == bytes.fromhex("12000000080102030405060708")
     assert wire.pack_pong(bytes(range(1, 9))) == bytes.fromhex("13000000080102030405060708")
-    assert wire.pack_health("dup") == bytes.fromhex("1400000003647570")
-    assert wire.pack_health("") == bytes.fromhex("1400000000")
+    assert pack_health("dup") == bytes.fromhex("1400000003647570")
+    assert pack_health("") == bytes.fromhex("1400000000")
     assert wire.pack_restarting(500, 5000) == bytes.fromhex("1500000008000001f400001388")
 
 

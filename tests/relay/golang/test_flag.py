@@ -64,64 +64,37 @@ def test_help_is_wanted(argv):
         flag.parse_argv(argv, SETTERS)
 
 
+GOOD = {
+    flag.parse_int: {
+        "0": 0, "-1": -1, "+7": 7, "0x1F": 31, "0b101": 5, "0o17": 15, "017": 15, "-017": -15,
+        "1_000": 1000, "00": 0,
+    },
+    flag.parse_float: {
+        "1": 1.0, ".5": 0.5, "2.": 2.0, "1e3": 1000.0, "+Inf": float("inf"), "-inf": float("-inf"),
+    },
+    flag.parse_duration: {
+        "0": 0, "+0": 0, "10m": 600, "1h30m": 5400, "1.5s": 1.5, ".5s": 0.5, "250ms": 0.25,
+        "3us": 3e-6, "3µs": 3e-6, "3μs": 3e-6, "10ns": 1e-8, "-2s": -2,
+    },
+}
+BAD = {
+    flag.parse_int: ["", " 1", "1 ", "1.0", "0x", "1__0", "_1", "08", "٣"],
+    flag.parse_duration: ["", "s", "1", "1d", ".s", "1 s", "--1s", "3000000h", "+-0"],
+}
+
+
 @pytest.mark.parametrize(
-    "text, value",
-    [
-        ("0", 0),
-        ("-1", -1),
-        ("+7", 7),
-        ("0x1F", 31),
-        ("0b101", 5),
-        ("0o17", 15),
-        ("017", 15),
-        ("-017", -15),
-        ("1_000", 1000),
-        ("00", 0),
-    ],
+    ("parse", "text", "value"), [(parse, *row) for parse, rows in GOOD.items() for row in rows.items()]
 )
-def test_integers_in_gos_literal_forms(text, value):
-    assert flag.parse_int(text) == value
+def test_numbers_in_gos_literal_forms(parse, text, value):
+    exact = parse is not flag.parse_duration
+    assert parse(text) == (value if exact else pytest.approx(value, rel=1e-12))
 
 
-@pytest.mark.parametrize("text", ["", " 1", "1 ", "1.0", "0x", "1__0", "_1", "08", "٣"])
-def test_no_integers(text):
+@pytest.mark.parametrize(("parse", "text"), [(parse, text) for parse, texts in BAD.items() for text in texts])
+def test_no_numbers(parse, text):
     with pytest.raises(ValueError, match="parse error"):
-        flag.parse_int(text)
-
-
-@pytest.mark.parametrize(
-    "text, value",
-    [("1", 1.0), (".5", 0.5), ("2.", 2.0), ("1e3", 1000.0), ("+Inf", float("inf")), ("-inf", float("-inf"))],
-)
-def test_floats(text, value):
-    assert flag.parse_float(text) == value
-
-
-@pytest.mark.parametrize(
-    "text, seconds",
-    [
-        ("0", 0),
-        ("+0", 0),
-        ("10m", 600),
-        ("1h30m", 5400),
-        ("1.5s", 1.5),
-        (".5s", 0.5),
-        ("250ms", 0.25),
-        ("3us", 3e-6),
-        ("3µs", 3e-6),
-        ("3μs", 3e-6),
-        ("10ns", 1e-8),
-        ("-2s", -2),
-    ],
-)
-def test_durations(text, seconds):
-    assert flag.parse_duration(text) == pytest.approx(seconds, rel=1e-12)
-
-
-@pytest.mark.parametrize("text", ["", "s", "1", "1d", ".s", "1 s", "--1s", "3000000h", "+-0"])
-def test_no_durations(text):
-    with pytest.raises(ValueError, match="parse error"):
-        flag.parse_duration(text)
+        parse(text)
 
 
 @pytest.mark.parametrize(

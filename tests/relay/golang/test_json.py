@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from relay.golang.json import parse_first_object, parse_object
@@ -11,8 +13,11 @@ BOTH = [
     (b' \r\n\t{"a":1,"A":2,"b":null}', {"a": 2}),
     (b"null", {}),
     (b"{}", {}),
+    (b'{"a":1,"x":-%s}' % (b"9" * 100_000), {"a": 1, "x": inf}),
+    (b'{"a":18446744073709551615}', {"a": 2**64 - 1}),
+    (b'{"a":"\xff"}', {"a": "\ufffd"}),
 ]
-NEITHER = [b"", b"x", b"[]", b"1", b"[" * 100_000, b'{"a":']
+NEITHER = [b"", b"x", b"[]", b"1", b"[" * 100_000, b'{"a":', b'{"a":NaN}', b"\xef\xbb\xbf{}"]
 
 
 @pytest.mark.parametrize("parse", [parse_object, parse_first_object])

@@ -170,7 +170,7 @@ def test_pages_answer_their_paths_and_what_is_below():
         return lambda request: http11.Response(200, f"{name} {request.query}".encode())
 
     talk = conversation(
-        pages={"/metrics": page("metrics"), "/debug/": page("index"), "/debug/clients/": page("clients")}
+        by_path={"/metrics": page("metrics"), "/debug/": page("index"), "/debug/clients/": page("clients")}
     )
     for target, body in [
         ("/metrics?x", b"metrics x"),

@@ -219,4 +219,4 @@ def test_the_plain_listener_sends_everybody_to_https():
 
 def test_the_plain_listener_has_the_debug_pages_too():
     pages = {"/debug/": lambda _: http11.Response(200, b"debug")}
-    assert ask("/debug/clients/", plain=True, pages=pages)[2] == b"debug"
+    assert ask("/debug/clients/", plain=True, by_path=pages)[2] == b"debug"

@@ -16,14 +16,16 @@ from typing import Any
 import pytest
 
 from bench.relay import certs
+from bench.relay.upgrade import make_key, pack_upgrade
 from relay import flags
-from relay.admission.admission import Admission, Verdict
+from relay.admission.admission import Admission
 from relay.clients import Clients, Secrets
 from relay.core import handshake, wire
 from relay.core.handshake import ClientInfo, make_private_key, pack_client_info, public_key
 from relay.core.reasons import Answer, Refusal
-from relay.http import answers, http11, websocket
+from relay.http import answers, http11
 from relay.io.arrival import Arrival
+from relay.io.gate import Verdict
 from relay.io.loop import Loop
 from relay.io.stream import Stream
 from relay.io.tls import make_server_context
@@ -34,7 +36,7 @@ from relay.tasks import Tasks
 KEY = make_private_key()
 HOST = b"Host: x\r\n"
 UPGRADE = b"GET /derp HTTP/1.1\r\n" + HOST + b"Upgrade: DERP\r\n\r\n"
-WEBSOCKET = websocket.pack_upgrade("x", "/derp", websocket.make_key())
+WEBSOCKET = pack_upgrade("x", "/derp", make_key())
 
 
 class Desk:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,6 +62,7 @@ class Client:
         *,
         browser: bool = False,
         starts: Callable[[Client], bytes] | None = None,
+        alpn: Sequence[str] = (),
     ) -> None:
         self.office, self.key = office, key(name)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -71,6 +72,7 @@ class Client:
             ssl.CERT_NONE,
             office.version,
         )
+        trusting.set_alpn_protocols(alpn)
         self.tls = trusting.wrap_bio(self.incoming, self.outgoing)
         self.channel = TlsChannel(office.context)
         while not self.channel.shaken:
@@ -152,6 +154,18 @@ def test_one_that_breaks_its_tls_breaks_no_other(office: Office, browser: bool) 
     assert office.ended == [(mallory.key, "tls_error")]
     alice.says(wire.pack_send_packet(bob.key, b"unharmed"))
     assert bob.hears() == [(wire.RECV_PACKET, alice.key + b"unharmed")]
+
+
+@pytest.mark.parametrize(
+    ("alpn", "chosen"), [(["h2", "http/1.1"], "http/1.1"), (["h2"], None), (["smtp"], None)]
+)
+def test_a_client_without_http_1_1_in_its_alpn_is_served_without_alpn(
+    office: Office, alpn: list[str], chosen: str | None
+) -> None:
+    alice = Client(office, "alice", alpn=alpn)
+    assert alice.tls.selected_alpn_protocol() == chosen
+    alice.says(wire.pack_ping(b"8 bytes."))
+    assert alice.hears() == [(wire.PONG, b"8 bytes.")]
 
 
 @pytest.mark.parametrize(("broken", "reason"), [(False, "closed_by_client"), (True, "tls_error")])

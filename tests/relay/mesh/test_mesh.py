@@ -86,8 +86,7 @@ def test_two_relays_are_one(tmp_path: Path) -> None:
         assert bobs[0].expect(derp.Gone) == derp.Gone(alices[0].key, wire.GONE_DISCONNECTED)
         assert "okay" in a.get("/debug/check")
         watcher = login(a, stack, info=ClientInfo(mesh_key=MESH_KEY))
-        watcher.client.close_peer(alices[1].key)
-        watcher.flush()
+        watcher.raw(wire.pack_close_peer(alices[1].key))
         alices[1].wait_hangup()
 
 

@@ -197,7 +197,7 @@ def test_where_nginx_is_left_alone_its_configuration_need_not_be_readable() -> N
     assert refused(facts, **alone, ports={"https": 3489}) == []
     assert neighbours.watches(facts) == ()
     (sentence,) = refused(facts, **alone)
-    assert "port 443/tcp of hk1, where relay is to serve https, is taken by nginx" in sentence
+    assert "port 443/tcp of hk1, where https is to be served, is taken by nginx" in sentence
 
 
 @pytest.mark.parametrize(
@@ -237,4 +237,4 @@ def test_an_nginx_that_includes_neither_folder_is_refused_with_the_line_to_add()
 def test_an_nginx_out_of_sight_has_its_ports_for_itself() -> None:
     panels = Listener(proto="tcp", address="0.0.0.0", port=443, pid=8, program="nginx", unit="nginx.service")
     (sentence,) = refused(replace(DEBIAN_12, listening=(panels,)))
-    assert "port 443/tcp of hk1, where nginx is to serve https, is taken by nginx" in sentence
+    assert "port 443/tcp of hk1, where https is to be served, is taken by nginx" in sentence

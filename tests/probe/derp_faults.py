@@ -6,14 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 
-import pytest
-
 from probe.keys import new_prover
 from probe.target import Target
 from relay.core.handshake import make_private_key, public_key
 from relay.core.wire import pack_frame
 from tests.probe.faulty_servers import SWITCH, saying, trickling
-from tests.probe.seeding import Fault, Stage, find
+from tests.probe.seeding import Fault, Stage
 from tests.probe.servers import UPGRADE, Backend, free_port
 
 FRESH = make_private_key()
@@ -36,235 +34,136 @@ def _crash(_: bytes) -> bytes:
     raise EOFError
 
 
-FAULTS: dict[str, Fault] = {
+DERP_FAULTS: dict[str, Fault] = {
     # HTTP
     "another site answers everything": (
         lambda s: s.front(root="default_type text/html; return 200 '<h1>It works</h1>';"),
-        "probe",
-        "not a DERP server",
-        "role:nginx",
+        "probe", "not a DERP server", "role:nginx",
     ),
     "another site knows no such page": (
-        lambda s: s.front(root="return 404;"),
-        "probe",
-        "another web server",
-        "role:nginx",
+        lambda s: s.front(root="return 404;"), "probe", "another web server", "role:nginx",
     ),
     "the relay behind nginx is down": (
-        lambda s: s.front(behind=Backend(free_port(), 0)),
-        "probe",
-        "relay behind it",
-        "role:relay",
+        lambda s: s.front(behind=Backend(free_port(), 0)), "probe", "relay behind it", "role:relay",
     ),
     "garbage instead of HTTP": (
         lambda s: s.instead(saying(b"\0garbage\r\n\r\n"), s.good),
-        "probe",
-        "does not speak HTTP",
-        "role:nginx",
+        "probe", "does not speak HTTP", "role:nginx",
     ),
     "a trickling answer": (
-        lambda s: s.instead(trickling(b"HTTP/1.1 200 OK\r\n"), s.good),
-        "probe",
-        "hangs",
-        "role:nginx",
+        lambda s: s.instead(trickling(b"HTTP/1.1 200 OK\r\n"), s.good), "probe", "hangs", "role:nginx",
     ),
     "huge headers": (lambda s: s.instead(saying(HUGE_HEAD), s.good), "probe", "bounds", "role:nginx"),
     "no answer at all": (
-        lambda s: s.instead(saying(b""), s.good),
-        "probe",
-        "does not speak HTTP|cut instead",
-        "role:nginx",
+        lambda s: s.instead(saying(b""), s.good), "probe", "does not speak HTTP|cut instead", "role:nginx",
     ),
     "port 80 only redirects": (
-        lambda s: s.front(port_80=""),
-        "generate_204",
-        "default site of port 80",
-        "role:nginx",
+        lambda s: s.front(port_80=""), "generate_204", "default site of port 80", "role:nginx",
     ),
     "the relay behind port 80 is down": (
         lambda s: s.front(
             port_80=f"location = /generate_204 {{ proxy_pass http://127.0.0.1:{free_port()}; }}"
         ),
-        "generate_204",
-        "relay behind it",
-        "role:relay",
+        "generate_204", "relay behind it", "role:relay",
     ),
     "a 204 without the challenge": (
         lambda s: s.front(port_80="location = /generate_204 { return 204; }"),
-        "generate_204",
-        "by itself",
-        "role:nginx",
+        "generate_204", "by itself", "role:nginx",
     ),
     # upgrade
     "nginx without the upgrade headers": (
-        lambda s: s.front(location=""),
-        "upgrade",
-        "drops the headers",
-        "role:nginx",
+        lambda s: s.front(location=""), "upgrade", "drops the headers", "role:nginx",
     ),
     "no /derp behind the probe": (
         lambda s: s.faulty_relay(upgrade=saying(b"HTTP/1.1 404 Not Found\r\n\r\n")),
-        "upgrade",
-        "another web server",
-        "role:nginx",
+        "upgrade", "another web server", "role:nginx",
     ),
     "the backend dies at the upgrade": (
         lambda s: s.faulty_relay(upgrade=saying(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")),
-        "upgrade",
-        "relay behind it",
-        "role:relay",
+        "upgrade", "relay behind it", "role:relay",
     ),
     "101 and then silence": (
         lambda s: s.faulty_relay(upgrade=saying(SWITCH + b"\r\n", then=60)),
-        "upgrade",
-        "blank line are lost",
-        "role:nginx",
+        "upgrade", "blank line are lost", "role:nginx",
     ),
     "101 and then garbage": (
         lambda s: s.faulty_relay(upgrade=saying(SWITCH + b"\r\ngarbage")),
-        "upgrade",
-        "not a DERP server",
-        "role:nginx",
+        "upgrade", "not a DERP server", "role:nginx",
     ),
     "a greeting with the wrong magic": (
         lambda s: s.faulty_relay(upgrade=saying(GREETING_WITH_WRONG_MAGIC)),
-        "upgrade",
-        "not a DERP server",
-        "role:nginx",
+        "upgrade", "not a DERP server", "role:nginx",
     ),
     "a frame of 4 GiB": (
-        lambda s: s.faulty_relay(upgrade=saying(HUGE_FRAME)),
-        "upgrade",
-        "not a DERP server",
-        "role:nginx",
+        lambda s: s.faulty_relay(upgrade=saying(HUGE_FRAME)), "upgrade", "not a DERP server", "role:nginx",
     ),
     "a trickling upgrade": (
         lambda s: s.faulty_relay(upgrade=trickling(b"HTTP/1.1 101 Switching Protocols\r\n")),
-        "upgrade",
-        "hangs",
-        "role:nginx",
+        "upgrade", "hangs", "role:nginx",
     ),
     "huge headers at the upgrade": (
-        lambda s: s.faulty_relay(upgrade=saying(HUGE_HEAD)),
-        "upgrade",
-        "not a DERP server",
-        "role:nginx",
+        lambda s: s.faulty_relay(upgrade=saying(HUGE_HEAD)), "upgrade", "not a DERP server", "role:nginx",
     ),
     "hung up at the upgrade": (
-        lambda s: s.faulty_relay(upgrade=saying(b"")),
-        "upgrade",
-        "hung up|not a DERP server",
-        "role:",
+        lambda s: s.faulty_relay(upgrade=saying(b"")), "upgrade", "hung up|not a DERP server", "role:",
     ),
     "the header names another key": (
-        lambda s: s.faulty_relay(header_key=public_key(FRESH)),
-        "upgrade",
-        "two relays",
-        "role:relay",
+        lambda s: s.faulty_relay(header_key=public_key(FRESH)), "upgrade", "two relays", "role:relay",
     ),
     "two relays behind one name": (
-        lambda s: s.faulty_relay(fresh_key=True),
-        "upgrade",
-        "several relays",
-        "role:nginx",
+        lambda s: s.faulty_relay(fresh_key=True), "upgrade", "several relays", "role:nginx",
     ),
     "a left-over fast start certificate": (
-        lambda s: s.bare(s.with_meta(public_key(FRESH))),
-        "upgrade",
-        "left over",
-        "role:relay",
+        lambda s: s.bare(s.with_meta(public_key(FRESH))), "upgrade", "left over", "role:relay",
     ),
     "a proxy that serves the fast start's certificate": (
-        lambda s: s.front(s.with_meta(public_key(FRESH))),
-        "upgrade",
-        "extra certificate",
-        "role:",
+        lambda s: s.front(s.with_meta(public_key(FRESH))), "upgrade", "extra certificate", "role:",
     ),
     # admission
     "a stranger admitted where verification is expected": (
-        stranger,
-        "handshake",
-        "admits every key",
-        "role:relay",
+        stranger, "handshake", "admits every key", "role:relay",
     ),
     "a stranger refused where the relay should be open": (
-        lambda s: s.front(behind=s.closed),
-        "handshake",
-        "should be open",
-        "role:relay",
+        lambda s: s.front(behind=s.closed), "handshake", "should be open", "role:relay",
     ),
     "the prover's keys refused": (
         lambda s: replace(s.front(behind=s.closed), expect_admission="verify", prover=new_prover()),
-        "handshake",
-        "allow-list",
-        "role:relay",
+        "handshake", "allow-list", "role:relay",
     ),
     "the admission controller hangs": (
         lambda s: s.faulty_relay(after_info=lambda _: b""),
-        "handshake",
-        "waits for its admission",
-        "role:relay",
+        "handshake", "waits for its admission", "role:relay",
     ),
     "garbage instead of ServerInfo": (
         lambda s: s.faulty_relay(after_info=lambda _: pack_frame(3, bytes(60))),
-        "handshake",
-        "no DERP server",
-        "role:relay",
+        "handshake", "no DERP server", "role:relay",
     ),
     "a flood instead of ServerInfo": (
-        lambda s: s.faulty_relay(after_info=lambda _: FLOOD),
-        "handshake",
-        "no DERP server",
-        "role:relay",
+        lambda s: s.faulty_relay(after_info=lambda _: FLOOD), "handshake", "no DERP server", "role:relay",
     ),
     # packets
     "a relay that loses its clients": (
-        lambda s: s.faulty_relay(loses=True),
-        "packets",
-        "lost a client",
-        "role:nginx",
+        lambda s: s.faulty_relay(loses=True), "packets", "lost a client", "role:nginx",
     ),
     "a relay that swallows packets": (
-        lambda s: s.faulty_relay(deliver=lambda _: None),
-        "packets",
-        "drops their packets",
-        "role:relay",
+        lambda s: s.faulty_relay(deliver=lambda _: None), "packets", "drops their packets", "role:relay",
     ),
     "a relay that changes packets": (
-        lambda s: s.faulty_relay(deliver=lambda p: p[:-1] + b"!"),
-        "packets",
-        "as they are",
-        "role:relay",
+        lambda s: s.faulty_relay(deliver=lambda p: p[:-1] + b"!"), "packets", "as they are", "role:relay",
     ),
     "a relay that loses one packet in five": (
-        lambda s: s.faulty_relay(deliver=_loser()),
-        "packets",
-        "drops (some of )?their packets",
-        "role:relay",
+        lambda s: s.faulty_relay(deliver=_loser()), "packets", "drops (some of )?their packets", "role:relay",
     ),
     "a relay that changes the head of packets": (
-        lambda s: s.faulty_relay(deliver=lambda p: b"!" + p[1:]),
-        "packets",
-        "as they are",
-        "role:relay",
+        lambda s: s.faulty_relay(deliver=lambda p: b"!" + p[1:]), "packets", "as they are", "role:relay",
     ),
     "large packets get stuck": (lambda s: s.faulty_relay(most=10_000), "packets", "path MTU", "role:relay"),
     "a relay that hangs up on packets": (
-        lambda s: s.faulty_relay(deliver=_crash),
-        "packets",
-        "hung up",
-        "role:relay",
+        lambda s: s.faulty_relay(deliver=_crash), "packets", "hung up", "role:relay",
     ),
     # idle
     "nginx cuts idle connections": (
         lambda s: s.front(location=UPGRADE + " proxy_read_timeout 1s;"),
-        "idle",
-        "proxy_read_timeout",
-        "role:nginx",
+        "idle", "proxy_read_timeout", "role:nginx",
     ),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_fault_is_found_and_named(fault: str, stage: Stage) -> None:
-    find(stage, FAULTS[fault])
+}  # fmt: skip

@@ -1,0 +1,354 @@
+"""Every refusal of a value in a site file, in its exact words."""
+# ruff: noqa: E501 - a rule and its message are on one line
+
+import pytest
+
+import inventory
+from inventory.model import Site
+from inventory.site_file import compile_site
+from tests.support.site_text import FILE, GOOD, SECOND, compiled, host, problems
+
+RULES = [
+    # form
+    ("region: {id: 900}", "line 6: hosts.hk1.region: this key is here twice, first on line 4"),
+    ("flavor: docker", "line 6: hosts.hk1.flavor: unknown key; did you mean flavour?"),
+    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, ssh, ports, flavour, front, certificate, firewall, relay, docker"),
+    ("name: other", "line 6: hosts.hk1.name: unknown key; the host's name is its key, hk1"),
+    ("flavour: podman", "line 6: hosts.hk1.flavour: 'podman' is none of python, docker"),
+    ("flavour: Docker", "line 6: hosts.hk1.flavour: 'Docker' is none of python, docker; did you mean docker?"),
+    ("ports: {https: 0}", "line 6: hosts.hk1.ports.https: 0 is not between 1 and 65535"),
+    ("ports: {https: '443'}", "line 6: hosts.hk1.ports.https: '443' is not a whole number"),
+    ("ports: {https: 443.5}", "line 6: hosts.hk1.ports.https: 443.5 is not a whole number"),
+    ("ports: {https: true}", "line 6: hosts.hk1.ports.https: true is not a whole number"),
+    ("ports: 443", "line 6: hosts.hk1.ports: the value here is not a section: its keys are on their own lines, indented"),
+    ("firewall:\n  allow: 443", "line 7: hosts.hk1.firewall.allow: 443 is not a list: each entry is on its own line, behind a hyphen"),
+    ("firewall:\n  allow:\n  - 443", "line 8: hosts.hk1.firewall.allow.0: 443 is not text: put it in quotes"),
+    ("firewall:\n  allow:\n  - 443/sctp", "line 8: hosts.hk1.firewall.allow.0: '443/sctp' is not a port, as 8443/tcp or 60000-61000/udp"),
+    ("firewall:\n  allow:\n  - 300/ip", "line 8: hosts.hk1.firewall.allow.0: '300/ip' is no protocol of IP: these are 0 to 255"),
+    ("firewall:\n  allow:\n  - 70000/tcp", "line 8: hosts.hk1.firewall.allow.0: '70000/tcp' is no range of ports within 1 to 65535"),
+    ("firewall:\n  allow: [9-1/tcp]", "line 7: hosts.hk1.firewall.allow.0: '9-1/tcp' is no range of ports within 1 to 65535"),
+    ("firewall: {revert_after_s: 5}", "line 6: hosts.hk1.firewall.revert_after_s: 5 is not between 10 and 600"),
+    ("relay: {open: yes}", "line 6: hosts.hk1.relay.open: 'yes' is not true or false"),
+    ("ipv4: 203.0.113", "line 6: hosts.hk1.ipv4: '203.0.113' is not an IPv4 address"),
+    ("ipv6: 203.0.113.1", "line 6: hosts.hk1.ipv6: '203.0.113.1' is not an IPv6 address"),
+    ("ssh: {address: 'root@hk1'}", "line 6: hosts.hk1.ssh.address: 'root@hk1' is not a name or an address, without user, port or path"),
+    ("relay: {verify_client_url: hs.example.org}", "line 6: hosts.hk1.relay.verify_client_url: 'hs.example.org' is not a URL, as https://name/path"),
+    *(
+        (f"relay: {{verify_client_url: '{url}'}}", f"line 6: hosts.hk1.relay.verify_client_url: '{url}' is not a URL, as https://name/path")
+        for url in ("http://[::1", "http://h:99999999/", "http://h:0/", "http://h:port/x", "http://:80/")
+    ),
+    *(
+        (f"ssh: {{jump: '{jump}'}}", f"line 6: hosts.hk1.ssh.jump: '{jump}' is not jump hosts, as user@host:port with commas between")
+        for jump in ("u@h:notaport", "u@h:70000", "a,b@h:0", "a,,b", "u@[::1", "two words", "u@", "ssh://h")
+    ),
+    # secrets are never shown
+    ("ssh: {password: hunter2}", "line 6: hosts.hk1.ssh.password: the value here is not a reference: env:NAME, file:PATH or cmd:COMMAND"),
+    ("ssh: {password: 12345}", "line 6: hosts.hk1.ssh.password: the value here is not text: put it in quotes"),
+    # rules over one host
+    ("ports: {https: 80}", "line 6: hosts.hk1.ports.http: 80 is the https port already"),
+    ("ports: {backend: 443}", "line 6: hosts.hk1.ports.backend: 443 is the https port already"),
+    ("ports: {metrics: 81}", "line 6: hosts.hk1.ports.backend: 81 is the metrics port already"),
+    (
+        "ports: {http: 8080}",
+        "line 6: hosts.hk1.ports.http: Let's Encrypt asks on port 80, not on 8080. Where 80 is forwarded to it, "
+        "use certificate.source: acme with Let's Encrypt's directory as server",
+    ),
+    (
+        f"flavour: docker\nfront: none\nports: {{https: 3489}}\ndocker: {{image: 'derper@sha256:{'0' * 64}'}}",
+        "line 8: hosts.hk1.ports.https: with its own letsencrypt, derper serves plain HTTP on any port but 443, so also on 3489: "
+        "use front: nginx, port 443, or certificate.source: manual",
+    ),
+    ("flavour: docker", "line 2: hosts.hk1.docker: image or archive is missing: flavour docker needs one of them"),
+    (
+        "relay: {program: derper, under: docker}",
+        "line 2: hosts.hk1.docker: image or archive is missing: relay.under docker needs one of them",
+    ),
+    (
+        "relay: {program: derper, under: docker}\nfront: none\nports: {https: 3489}\n"
+        f"docker: {{image: 'derper@sha256:{'0' * 64}'}}",
+        "line 8: hosts.hk1.ports.https: with its own letsencrypt, derper serves plain HTTP on any port but 443, "
+        "so also on 3489: use front: nginx, port 443, or certificate.source: manual",
+    ),
+    ("relay: {program: go}", "line 6: hosts.hk1.relay.program: 'go' is none of python, derper"),
+    (
+        "relay: {under: Systemd}",
+        "line 6: hosts.hk1.relay.under: 'Systemd' is none of systemd, docker; did you mean systemd?",
+    ),
+    *(
+        (
+            f"relay: {words}",
+            "line 6: hosts.hk1.relay.program: program derper does not run under systemd yet, as it is shipped "
+            "only as an image for a container: set relay.under to docker, or relay.program to python",
+        )
+        for words in ("{program: derper}", "{program: derper, under: systemd}")
+    ),
+    *(
+        (
+            f"docker: {{archive: a.tar}}\nrelay: {words}",
+            "line 7: hosts.hk1.relay.under: program python does not run under docker yet, as it is shipped only "
+            "as a release for the host's own Python: set relay.under to systemd, or relay.program to derper",
+        )
+        for words in ("{under: docker}", "{program: python, under: docker}")
+    ),
+    (
+        "flavour: docker\ndocker: {archive: a.tar}\nrelay: {program: python, under: systemd}",
+        "line 8: hosts.hk1.relay.program: 'python' contradicts flavour: docker, which is short for program "
+        "derper under docker: keep either flavour, or relay.program with relay.under",
+    ),
+    (
+        "flavour: python\nrelay: {under: docker}\ndocker: {archive: a.tar}",
+        "line 7: hosts.hk1.relay.under: 'docker' contradicts flavour: python, which is short for program "
+        "python under systemd: keep either flavour, or relay.program with relay.under",
+    ),
+    ("docker: {image: 'derper:latest'}", "line 6: hosts.hk1.docker.image: 'derper:latest' is not an image with its digest, name@sha256:…: a tag can change under you"),
+    (
+        f"flavour: docker\ndocker: {{archive: a.tar, image: 'derper@sha256:{'0' * 64}'}}",
+        "line 7: hosts.hk1.docker.archive: image and archive are both given: keep one of them",
+    ),
+    (
+        "relay: {open: true, verify_client_url: 'https://hs/verify'}",
+        "line 6: hosts.hk1.relay.open: the relay is either open or asks verify_client_url: keep one of them",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "message"), RULES, ids=[lines for lines, _ in RULES])
+def test_refused_in_one_host(lines, message):
+    assert problems(host(lines)) == [message]
+
+
+REPLACED = [
+    ("id: 900", "id: 9000", "line 4: hosts.hk1.region.id: 9000 is not between 900 and 999"),
+    ("id: 900", "id: '900'", "line 4: hosts.hk1.region.id: '900' is not a whole number"),
+    ("id: 900, ", "", "line 4: hosts.hk1.region.id: is missing"),
+    ("code: hk", "code: HK 1", "line 4: hosts.hk1.region.code: 'HK 1' is not a region code: lower-case letters, digits and hyphens, 32 at most"),
+    ("name: Hong Kong", 'name: "Hong\\nKong"', "line 4: hosts.hk1.region.name: 'Hong\nKong' is not one line of text"),
+    ("name: Hong Kong", "name: ''", "line 4: hosts.hk1.region.name: is empty"),
+    ("Hong Kong", "x" * 65, f"line 4: hosts.hk1.region.name: '{'x' * 56}…' is longer than 64 characters"),
+    ("Hong Kong}", "Hong Kong, latitude: 91, longitude: 1}", "line 4: hosts.hk1.region.latitude: 91 is not between -90 and 90"),
+    ("Hong Kong}", "Hong Kong, latitude: 91.0, longitude: 1}", "line 4: hosts.hk1.region.latitude: 91 is not between -90 and 90"),
+    ("Hong Kong}", "Hong Kong, latitude: 22.3}", "line 4: hosts.hk1.region.longitude: is missing: latitude and longitude come together"),
+    ("domain: hk1.example.org", "domain: 'https://hk1.example.org'",
+     "line 3: hosts.hk1.domain: 'https://hk1.example.org' is not a host name: lower case, with a dot, without scheme, port or path; one with other letters as xn--…"),
+    ("domain: hk1.example.org", "domain: hk1", "line 3: hosts.hk1.domain: 'hk1' is not a host name: lower case, with a dot, without scheme, port or path; one with other letters as xn--…"),
+    ("domain: hk1.example.org", "domain: 203.0.113.300", "line 3: hosts.hk1.domain: '203.0.113.300' is neither a host name nor an IPv4 address"),
+    ("domain: hk1.example.org", "domain: 203.0.113.10",
+     "line 3: hosts.hk1.domain: '203.0.113.10' is an address, for which letsencrypt gives no certificate: use certificate.source: self-signed"),
+    ("    domain: hk1.example.org\n", "", "line 2: hosts.hk1.domain: is missing (the relay's name; with a pinned certificate it may be an IPv4 address)"),
+    ("agree_terms: true", "source: letsencrypt",
+     "line 5: hosts.hk1.certificate.agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms"),
+    ("agree_terms: true", "source: letsencrypt-staging",
+     "line 5: hosts.hk1.certificate.agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms"),
+    ("agree_terms: true", "source: acme", "line 5: hosts.hk1.certificate.server: is missing: source acme needs the ACME directory's URL"),
+    ("agree_terms: true", "source: manual, key: 'file:k'", "line 5: hosts.hk1.certificate.fullchain: is missing: source manual needs fullchain and key"),
+    ("agree_terms: true", "source: manual, fullchain: f", "line 5: hosts.hk1.certificate.key: is missing: source manual needs fullchain and key"),
+    ("agree_terms: true", "source: self-signed, pin: AB", "line 5: hosts.hk1.certificate.pin: 'AB' is not 64 lower-case hex digits"),
+    ("agree_terms: true", "agree_terms: true, contact: me", "line 5: hosts.hk1.certificate.contact: 'me' is not a mail address"),
+    ("hk1:", "h k:", "line 2: hosts.h k: 'h k' is not a host's name: letters, digits, dots, underscores and hyphens"),
+    ("hk1:", "Headscale:", "line 2: hosts.Headscale: 'Headscale' is no name for a relay: it is the headscale host's own"),
+    ("hk1:", "prover.json:", "line 2: hosts.prover.json: 'prover.json' is no name for a relay: a file of that name is among the hosts' folders"),
+    ("hk1.example.org", "CHANGE-ME",
+     "line 3: hosts.hk1.domain: CHANGE-ME is only a placeholder: write your own (the relay's name; with a pinned certificate it may be an IPv4 address)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message"), REPLACED, ids=[f"{new}" for _, new, _ in REPLACED])
+def test_refused_instead(old, new, message):
+    assert problems(GOOD.replace(old, new, 1)) == [message]
+
+
+WHOLE = [
+    ("", [" is empty"]),
+    ("# nothing yet\n", [" is empty"]),
+    ("- hk1\n", [" is not a mapping: a site file begins with `hosts:`"]),
+    ("hosts:\n", ["line 1: hosts: is missing"]),
+    ("hosts: {}\n", ["line 1: hosts: is empty"]),
+    ("hosts: [hk1]\n", ["line 1: hosts: the value here is not a section: its keys are on their own lines, indented"]),
+    ("hosts: {hk1: 7}\n", ["line 1: hosts.hk1: the value here is not a section: its keys are on their own lines, indented"]),
+    ("hosts: {hk1: }\n", [
+        "line 1: hosts.hk1.certificate.agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms",
+        "line 1: hosts.hk1.domain: is missing (the relay's name; with a pinned certificate it may be an IPv4 address)",
+        "line 1: hosts.hk1.region: is missing (a section with id, code, name)",
+    ]),
+    ("hosts:\n\thk1:\n", ["line 2: there is a tab where only spaces are allowed: indent YAML with spaces"]),
+    ("hosts: {hk1: [}\n", ["line 1: while parsing a flow node: expected the node content, but found '}'"]),
+    (
+        "hosts:\n  hk1: a: b\n",
+        ["line 2: a colon is not allowed here: check how the line above is indented, or put a value with ': ' in quotes"],
+    ),
+    ("a: 1\n---\nb: 2\n", ["line 2: a second document begins here (---); one file holds one"]),
+    ("a: &x\n  b: *x\n", ["line 2: this alias leads back to itself"]),
+    ("a: *x\n", ["line 1: found undefined alias 'x'"]),
+    ("a: !!python/object:os.system x\n", ["line 1: the tag 'tag:yaml.org,2002:python/object:os.system' has no meaning here"]),
+    ("a: \x07\n", ["line 1: the character U+0007 is not allowed in YAML"]),
+    ("[a]: 1\n", ["line 1: a key is a word, not a list or a mapping"]),
+    ("a: &x {b: {<<: *x}}\n", ["line 1: this alias leads back to itself"]),
+    (f"a: {'9' * 101}\n", ["line 1: a number has more than 100 digits"]),
+    ("<<: 1\n", ["line 1: << takes a mapping, or a list of mappings"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "messages"), WHOLE, ids=[text for text, _ in WHOLE])
+def test_refused_as_a_whole(text, messages):
+    assert problems(text) == [message.lstrip() for message in messages]
+
+
+TOP = [
+    ("defaults: 7\n", "line 6: defaults: the value here is not a section: its keys are on their own lines, indented"),
+    ("defaults: {domain: x.example.org}\n", "line 6: defaults.domain: every host has its own: it belongs under hosts.NAME"),
+    ("defaults: {ports: {htps: 1}}\n", "line 6: defaults.ports.htps: unknown key; did you mean https?"),
+    ("defalts: {}\n", "line 6: defalts: unknown key; did you mean defaults?"),
+    ("path: /x\n", "line 6: path: unknown key"),
+    ("headscale: {}\n", "line 6: headscale.url: is missing (server_url, as clients use it)"),
+    ("headscale: {url: 'https://hs.example.org/x'}\n",
+     "line 6: headscale.url: 'https://hs.example.org/x' is not a URL without a path, as https://headscale.example.org"),
+    ("headscale: {url: 'https://[::1'}\n", "line 6: headscale.url: 'https://[::1' is not a URL without a path, as https://headscale.example.org"),
+    ("headscale: {url: 'https://hs:70000'}\n", "line 6: headscale.url: 'https://hs:70000' is not a URL without a path, as https://headscale.example.org"),
+    ("headscale: {url: 'https://hs', health: 'http://h:99999999/'}\n", "line 6: headscale.health: 'http://h:99999999/' is not a URL, as https://name/path"),
+    ("headscale: {url: 'https://hs', derp_map: derp.yaml}\n", "line 6: headscale.derp_map: 'derp.yaml' is not an absolute path"),
+    ("headscale: {url: 'https://hs', unit: headscale}\n", "line 6: headscale.unit: 'headscale' is not a systemd unit, as headscale.service"),
+    ("defaults: {ssh: {port: 0}}\nheadscale: {url: 'https://hs'}\n", "line 6: defaults.ssh.port: 0 is not between 1 and 65535"),
+    ("derpmap: {omit_default_regions: 1}\n", "line 6: derpmap.omit_default_regions: 1 is not true or false"),
+    ("known_hosts: []\n", "line 6: known_hosts: [] is not text: put it in quotes"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), TOP, ids=[text for text, _ in TOP])
+def test_refused_beside_the_hosts(text, message):
+    assert problems(GOOD + text) == [message]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "messages"),
+    [
+        ("id: 901", "id: 900", ["line 8: hosts.sg1.region.id: 900 is taken by hosts.hk1"]),
+        ("code: sg", "code: hk", ["line 8: hosts.sg1.region.code: hk is taken by hosts.hk1"]),
+        (
+            "sg1.example.org",
+            "hk1.example.org",
+            ["line 7: hosts.sg1.domain: hk1.example.org is taken by hosts.hk1"],
+        ),
+        ("domain: sg1", "ssh: {address: hk1.example.org}\n    domain: sg1", ["line 7: hosts.sg1.ssh.address: hk1.example.org is taken by hosts.hk1"]),
+        # one error hides no other
+        (
+            "id: 901, code: sg",
+            "id: 900, code: S G",
+            [
+                "line 8: hosts.sg1.region.code: 'S G' is not a region code: lower-case letters, digits and hyphens, 32 at most",
+                "line 8: hosts.sg1.region.id: 900 is taken by hosts.hk1",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_values_that_two_hosts_may_not_share(old, new, messages):
+    assert problems(GOOD + SECOND.replace(old, new)) == messages
+
+
+def test_hosts_behind_one_address_differ_by_port_or_jump_host():
+    compiled(host("ssh: {address: 10.0.0.1}") + SECOND + "    ssh: {address: 10.0.0.1, port: 2200}\n")
+    compiled(host("ssh: {address: 10.0.0.1}") + SECOND + "    ssh: {address: 10.0.0.1, jump: bastion}\n")
+
+
+def test_all_problems_are_reported_at_once_and_a_wrong_default_once():
+    text = """\
+        defaults:
+          ports: {https: 70000}
+          certificate: {agree_terms: false}
+        hosts:
+          hk1: {domain: hk1.example.org, region: {id: 9000, code: hk, name: Hong Kong}, flavour: dcker}
+          sg1: {domain: sg1.example.org, region: {id: 901, code: hk, name: Singapore}, flavour: docker}
+        headscale: {}
+        """
+    assert problems(text) == [
+        "line 2: defaults.ports.https: 70000 is not between 1 and 65535",
+        "line 3: defaults.certificate.agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms",
+        "line 5: hosts.hk1.flavour: 'dcker' is none of python, docker; did you mean docker?",
+        "line 5: hosts.hk1.region.id: 9000 is not between 900 and 999",
+        "line 6: hosts.sg1.docker: image or archive is missing: flavour docker needs one of them",
+        "line 6: hosts.sg1.region.code: hk is taken by hosts.hk1",
+        "line 7: headscale.url: is missing (server_url, as clients use it)",
+    ]
+
+
+def test_a_rule_is_silent_about_a_value_that_is_refused_already():
+    assert problems(host("docker: {imge: x}\nflavour: docker")) == ["line 6: hosts.hk1.docker.imge: unknown key; did you mean image?"]
+
+
+CLEAR = "so whoever is between"
+
+
+@pytest.mark.parametrize(
+    ("lines", "refused"),
+    [
+        ("relay: {verify_client_url: 'http://hs.example.org/verify'}", True),
+        ("relay: {verify_client_url: 'http://10.0.0.1/verify'}", True),
+        ("relay: {verify_client_url: 'http://127.evil.example.org/verify'}", True),
+        ("relay: {verify_client_url: 'http://127.0.0.1:8080/verify'}", False),
+        ("relay: {verify_client_url: 'http://[::1]:8080/verify'}", False),
+        ("relay: {verify_client_url: 'http://hs.example.org/verify', verify_insecure: true}", False),
+        ("relay: {verify_client_url: 'https://hs.example.org/verify'}", False),
+    ],
+)
+def test_who_may_use_the_relay_is_not_asked_in_the_clear(lines, refused):
+    found = compile_site(host(lines), FILE)
+    assert isinstance(found, Site) is not refused
+    assert not refused or CLEAR in str(found[0])
+
+
+def test_headscale_is_not_asked_in_the_clear_unless_it_is_said_twice():
+    headscale = "headscale: {url: 'http://hs.example.org'}\n"
+    assert CLEAR in problems(GOOD + headscale)[0]
+    assert compiled(host("relay: {verify_insecure: true}") + headscale).headscale
+    assert compiled(host("relay: {open: true}") + headscale).headscale
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "relay: {verify_client_url: 'https://u:s3cret@hs.example.org/verify'}",
+        "docker: {mirror: 'https://u:s3cret@hs.example.org/'}",
+        "certificate: {server: 'https://u@hs.example.org/'}",
+    ],
+)
+def test_a_url_holds_no_login(lines):
+    (found,) = [text for text in problems(host(lines).replace("    certificate: {agree_terms: true}\n", "")) if "URL has no user" in text]
+    assert "s3cret" not in found
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(0o600, False), (0o644, False), (0o664, True), (0o646, True)])
+def test_a_command_runs_only_from_a_file_that_nobody_else_may_write(mode, refused, tmp_path):
+    file = tmp_path / "site.yml"
+    file.write_text(host("ssh: {password: 'cmd:pass hk1'}"))
+    file.chmod(mode)
+    if not refused:
+        assert inventory.load(file).hosts["hk1"].ssh.password == "cmd:pass hk1"
+        return
+    with pytest.raises(inventory.SiteError) as error:
+        inventory.load(file)
+    (problem,) = error.value.problems
+    assert problem.path == "hosts.hk1.ssh.password"
+    assert problem.message.startswith("runs a command, but the site file may be written by others: ")
+    file.write_text(host("ssh: {password: 'env:HK1'}"))
+    assert inventory.load(file).hosts["hk1"].ssh.password == "env:HK1"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("ipv4: 224.0.0.1", "hosts.hk1.ipv4: 224.0.0.1 is no address of one host"),
+        ("ipv4: 0.0.0.0", "hosts.hk1.ipv4: 0.0.0.0 is no address of one host"),
+        ("ipv4: 169.254.1.1", "hosts.hk1.ipv4: 169.254.1.1 is no address of one host"),
+        ("ipv6: 'ff02::1'", "hosts.hk1.ipv6: ff02::1 is no address of one host"),
+        ("ipv6: 'fe80::1'", "hosts.hk1.ipv6: fe80::1 is no address of one host"),
+        ("ports: {https: 22}", "hosts.hk1.ports.https: 22 is the port of ssh on this host"),
+        ("docker: {image: '--privileged@sha256:" + "a" * 64 + "'}", "is not an image with its digest"),
+        ('ssh: {user: "root\\nx"}', "is not the name of a user"),
+        ("ssh: {user: -oProxyCommand=x}", "is not the name of a user"),
+    ],
+)
+def test_values_that_cannot_be_meant(lines, said):
+    assert any(said in found for found in problems(host(lines))), problems(host(lines))
+
+
+def test_a_unit_is_no_option():
+    assert "is not a systemd unit" in problems(GOOD + "headscale: {url: 'https://hs', unit: --now.service}\n")[0]
