@@ -27,7 +27,9 @@ DISTRIBUTIONS: Mapping[str, Distribution] = {
     ),
     "rocky": Distribution(family=redhat.FAMILY, name="Rocky Linux", releases=_EL, docker_system="centos"),
     "almalinux": Distribution(family=redhat.FAMILY, name="AlmaLinux", releases=_EL, docker_system="centos"),
-    "centos": Distribution(family=redhat.FAMILY, name="CentOS Stream", releases=_EL, docker_system="centos"),
+    "centos": Distribution(
+        family=redhat.FAMILY, name="CentOS Stream", releases=("9", "10"), docker_system="centos"
+    ),
     "ol": Distribution(family=redhat.FAMILY, name="Oracle Linux", releases=_EL, docker_system="centos"),
     "fedora": Distribution(
         family=redhat.FAMILY, name="Fedora", docker_system="fedora", docker=("moby-engine",)

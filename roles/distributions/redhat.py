@@ -34,6 +34,7 @@ FAMILY = Family(
     ),
     trust={_BUNDLE: "/etc/ssl/certs/ca-certificates.crt"},
     too_old={
+        "8": "it has had no updates since May 2024",
         "7": "it has had no updates since June 2024, and its systemd (219), OpenSSL (1.0.2) and yum are "
         "older than the relay's units and programs can do with"
     },

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from engine.policy import Selinux
+from engine.resource import Absent, File, Resource
 from tests.agent.driver import Agent
 
 OnStage = Callable[..., Agent]
@@ -59,6 +60,15 @@ def test_a_boolean_that_was_off_is_off_again(on_stage: OnStage) -> None:
     assert [line for line in agent.log() if "setsebool" in line] == [
         f"setsebool -P {BOOLEAN} on", f"setsebool -P {BOOLEAN} off",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_a_file_gets_the_policys_label(on_stage: OnStage, is_on: bool) -> None:
+    agent = on_stage(files={"/var/fake/selinux/enforce": "1"} if is_on else {})
+    agent.extra = "from agent import selinux\nselinux.ENABLED = '/var/fake/selinux/enforce'\n"
+    wanted: list[Resource] = [File(path="/srv/program", content=b"#!/bin/sh\n"), Absent(path="/srv/no")]
+    assert agent.run(wanted).changed == ["file:/srv/program"]
+    assert agent.log() == (["restorecon -R /srv/program"] if is_on else [])
 
 
 @pytest.mark.parametrize(("listed", "has"), [("81, 80", True), ("100-1023", True), ("80", False)])

@@ -45,6 +45,7 @@ def test_known_hosts(id: str, version: str, like: tuple[str, ...], name: str) ->
     ("id", "version", "like", "why"),
     [
         ("centos", "7", ("rhel", "fedora"), "no updates since June 2024"),
+        ("centos", "8", ("rhel", "fedora"), "let the provider install CentOS Stream 10 or Debian"),
         ("rocky", "11.0", ("rhel", "centos", "fedora"), "derpfleet does not know it"),
         ("amzn", "2", ("centos", "rhel", "fedora"), "let the provider install Amazon Linux 2023 or Debian"),
         # It counts its releases in its own way.
