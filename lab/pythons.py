@@ -25,6 +25,8 @@ def install(root: Path, version: str, *links: str) -> bool:
         shutil.copy2(library, place / "lib" / library.name, follow_symlinks=False)
     shutil.copy2(found[-1] / "bin" / python, place / "bin" / python)
     run(["chroot", str(root), "ldconfig"])
+    compiled = ["-m", "compileall", "-q", f"/usr/local/lib/{python}"]
+    run(["chroot", str(root), f"/usr/local/bin/{python}", *compiled], timeout_s=300)
     for link in links:
         (root / link).unlink(missing_ok=True)
         (root / link).parent.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from posixpath import dirname
+
 from engine.facts import Ask, Facts
-from engine.resource import Absent, Conffile, Exec, Health, Resource, Service, Symlink
+from engine.resource import Absent, Conffile, Directory, Exec, Health, Resource, Service, Symlink
 from engine.scripts import script
 from roles import distributions, paths
 from roles.contract import after
@@ -33,7 +35,9 @@ def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     stay as they are now: those sites have been served so.
     """
     gone = _servers_gone(facts, ())
-    left = [*http.absent_test_units(), Absent(path=http.ASIDE), Absent(path=paths.WEBROOT)]
+    webroot = Absent(path=paths.WEBROOT)
+    folder = Directory(path=dirname(webroot.path), present=False, needs=(webroot.id,))
+    left = [*http.absent_test_units(), Absent(path=http.ASIDE), webroot, folder]
     return after(needs, [*gone, *left, *_as_packaged(facts, tuple(r.id for r in gone if r.id == GONE))])
 
 
