@@ -8,7 +8,9 @@ from pathlib import Path
 from lab.process import run
 
 VERSIONS = Path("~/.pyenv/versions")
-_LEFT_OUT = shutil.ignore_patterns("test", "libpython*", "config-*", "site-packages", "__pycache__")
+_LEFT_OUT = shutil.ignore_patterns(
+    "test", "tests", "lib2to3", "libpython*", "config-*", "site-packages", "__pycache__"
+)
 
 
 def install(root: Path, version: str, *links: str) -> bool:
