@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from invoke import Collection, Context, task
+from invoke import Collection, Context
 
-from fleet.shared.opening import with_report
+from fleet.shared.opening import task, with_report
 
 
 @task(name="up")

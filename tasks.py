@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from invoke import Context, task
-
-import lab_tasks
 from fleet.shared import interrupt
-from fleet.shared.opening import DEFAULT_SITE, collected, with_report, with_site
 
 interrupt.leave_at_once()
+# ruff: noqa: E402  (Ctrl-C comes first)
+from pathlib import Path
+
+from invoke import Context
+
+import lab_tasks
+from fleet.shared.opening import DEFAULT_SITE, collected, task, with_report, with_site
 
 HOST = "one host of the site; may be given several times (default: all, in the order of the site file)"
 ONLY = "a resource id, or role:NAME; may be given several times"

@@ -15,13 +15,8 @@ from control.derpmap import Pins
 from control.served import Served, Unknown
 from engine.facts import Ask, Facts
 from engine.report import Report
-from engine.run import Outcome, Step
-from inventory.errors import DerpfleetError
+from engine.run import Job, Outcome
 from inventory.model import Host
-
-
-class RegistrationFailed(DerpfleetError):
-    """The control server did not take the new map. The previous map is in force."""
 
 
 class HostSession(Protocol):
@@ -43,10 +38,10 @@ class Reach(Protocol):
     def session(self, ask: Ask) -> AbstractContextManager[HostSession]:
         """Connect to the control server's host, only to read. Raises DerpfleetError."""
 
-    def step(self, job: Step) -> Outcome:
+    def step(self, job: Job) -> Outcome:
         """Run a job on the control server's host.
 
-        Raises the error that `job.failed` makes of the first failed resource.
+        Raises ResourceFailed for the first resource that failed.
         """
 
     def pins(self, hosts: Sequence[Host]) -> Pins:
@@ -84,7 +79,8 @@ class ControlServer(Protocol):
         """Put the regions of `proved` into the map, all at once or not at all.
 
         `all_proved`: these relays and those that an earlier run proved. Returns the map that
-        clients get then; None when a person has to change it later. Raises RegistrationFailed.
+        clients get then; None when a person has to change it later. Raises ResourceFailed, when
+        the previous map is in force.
         """
 
     def not_proved(self, host: Host) -> None:
@@ -97,4 +93,4 @@ class ControlServer(Protocol):
         """
 
     def take_out(self, host: Host) -> None:
-        """Take every region of a stopped relay out of the map. Raises RegistrationFailed."""
+        """Take every region of a stopped relay out of the map. Raises ResourceFailed."""

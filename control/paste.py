@@ -15,7 +15,7 @@ from control.derpmap import Pins, by_id, derpmap, warnings, yaml_map
 from control.served import Unknown
 from inventory.model import Host, Site
 
-NO_HEADSCALE = Unknown("the site has no headscale host")
+NEVER_ASKED = Unknown("the site has no headscale host")
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class PasteServer:
 
     def served(self) -> Unknown:
         """Return that the map is not known."""
-        return NO_HEADSCALE
+        return NEVER_ASKED
 
     def unasked(self, _: str) -> Unknown:
         """Return that the map is not known."""
-        return NO_HEADSCALE
+        return NEVER_ASKED
 
     def check(self, _: Sequence[Host]) -> int:
         """Return 0: nothing is changed there."""
@@ -56,7 +56,7 @@ class PasteServer:
         others = [other for other in self.site.hosts.values() if other.name != host.name]
         yield Withdrawal(
             others=others if self.site.derpmap.omit_default_regions else None,
-            served=NO_HEADSCALE,
+            served=NEVER_ASKED,
             nodes_at_home=lambda: None,
         )
 
@@ -101,7 +101,7 @@ Then, on any node
 
 
 def _opening(site: Site) -> str:
-    if site.control.url:
+    if site.control.hosts():
         return (
             f"{site.control.url} gets these regions from `invoke deploy`.\n"
             "To add them to another control server, follow the instructions that fit."

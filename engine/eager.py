@@ -12,7 +12,8 @@ The host's key has been checked before: paramiko's client checks it between key 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from paramiko import Channel, Message, PKey, SSHException
@@ -53,10 +54,16 @@ class EagerTransport(ServiceRequestingTransport):
     _preferred_keys: Any
 
     def __init__(
-        self, *arguments: Any, command: str = "", kinds: Sequence[str] = (), **options: Any
+        self,
+        *arguments: Any,
+        command: str = "",
+        kinds: Sequence[str] = (),
+        without: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        **options: Any,
     ) -> None:
-        """`kinds`: the kinds of host keys to ask for first."""
-        super().__init__(*arguments, **options | {"disabled_algorithms": WEAK})
+        """`kinds`: the kinds of host keys to ask for first. `without`: algorithms not to use."""
+        unused = {name: [*WEAK.get(name, ()), *without.get(name, ())] for name in {*WEAK, *without}}
+        super().__init__(*arguments, **options | {"disabled_algorithms": unused})
         first = [each for kind in kinds for each in SIGNATURES.get(kind, (kind,))]
         known = self._preferred_keys
         self._preferred_keys = tuple(sorted(known, key=lambda each: each not in first))

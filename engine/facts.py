@@ -31,9 +31,11 @@ class Ask:
     """A role's questions beyond the standard facts.
 
     `files`: globs of the files to read. `commands`: read-only commands to run, each by a name.
+    `tools`: the names of programs to look for.
     """
 
     files: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -41,7 +43,8 @@ def asked(*parts: Ask) -> Ask:
     """Return all these questions, each once."""
     files = dict.fromkeys(name for part in parts for name in part.files)
     commands = {name: argv for part in parts for name, argv in part.commands.items()}
-    return Ask(files=tuple(files), commands=commands)
+    tools = dict.fromkeys(name for part in parts for name in part.tools)
+    return Ask(files=tuple(files), tools=tuple(tools), commands=commands)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +110,8 @@ class Facts:
     listening: Annotated[tuple[Listener, ...], _few(65_536)]
     # the port of this very connection first, then sshd's other ports
     ssh_ports: Annotated[tuple[_Port, ...], _few(1024)]
-    tools: Annotated[dict[_Text, _Word], _few(64)]  # name -> path, of docker and nginx if they are there
     congestion_controls: Annotated[tuple[_Text, ...], _few(256)]  # net.ipv4.tcp_available_congestion_control
+    tools: Annotated[dict[_Text, _Word], _few(64)]  # name -> path, of those asked for that are there
     files: Annotated[dict[str, FileFact], _few(10_000)]  # those asked for that exist
     commands: Annotated[dict[str, Output], _few(1000)]
 
@@ -130,14 +133,19 @@ class Facts:
     def extended(self, raw: Any) -> Facts:
         """Return these facts with the answers of a facts event added. Raises as `parse` does."""
         more: _Answers = _parsed(_Answers, raw)
-        files, commands = {**self.files, **more.files}, {**self.commands, **more.commands}
-        return replace(self, files=files, commands=commands)
+        return replace(
+            self,
+            tools={**self.tools, **more.tools},
+            files={**self.files, **more.files},
+            commands={**self.commands, **more.commands},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Answers:
     """The answers to an Ask."""
 
+    tools: Annotated[dict[_Text, _Word], _few(64)]
     files: Annotated[dict[str, FileFact], _few(10_000)]
     commands: Annotated[dict[str, Output], _few(1000)]
 

@@ -299,6 +299,7 @@ class Service(Resource):
     healthy: tuple[Health, ...] = ()
     watch: tuple[Watch, ...] = ()
     timeout_s: int = 20
+    lasts_s: int = 0
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from engine import cache
 from engine.crash import made_of_facts
@@ -34,7 +34,6 @@ class Verb(StrEnum):
     A run's id ends in its value, as do the names of its log here and of its journal on the host.
     """
 
-    RUN = "run"
     DEPLOY = "deploy"
     CHECK = "check"
     REGISTER = "register"
@@ -42,55 +41,8 @@ class Verb(StrEnum):
     WITHDRAW = "withdraw"
 
 
-class Job(Protocol):
-    """The work of a verb on one host."""
-
-    @property
-    def verb(self) -> Verb:
-        """Return the verb that the run is named by."""
-
-    @property
-    def mode(self) -> Mode:
-        """Return whether the host is changed or only compared."""
-
-    @property
-    def ask(self) -> Ask:
-        """Return the questions to ask the host before its plan is made."""
-
-    @property
-    def only(self) -> Sequence[str]:
-        """Return the ids and roles to reduce the plan to; empty for the whole plan."""
-
-    def plan(self, session: Session) -> Iterable[Resource]:
-        """Return the resources, made from the facts of the session, which may be asked more.
-
-        Raises DerpfleetError, and then nothing is changed.
-        """
-
-    def afterwards(self, facts: Facts) -> Ask:
-        """Return the questions to ask after everything is applied, or `NOTHING`.
-
-        `facts` are those from before the changes.
-        """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fixed:
-    """A job whose resources are known before the host is asked."""
-
-    resources: Iterable[Resource]
-    verb: Verb = Verb.RUN
-    mode: Mode = "apply"
-    ask: Ask = NOTHING
-    only: Sequence[str] = ()
-
-    def plan(self, _: Session) -> Iterable[Resource]:
-        """Return the resources of the job."""
-        return self.resources
-
-    def afterwards(self, _: Facts) -> Ask:
-        """Return no question."""
-        return NOTHING
+class ResourceFailed(DerpfleetError):
+    """A resource did not converge."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +53,43 @@ class Failure:
     what: str
     why: str
     role: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The work of a verb on one host.
+
+    `plan`: returns the resources, made from the facts of the session, which may be asked more. It
+    raises DerpfleetError, and then nothing is changed. `ask`: the questions before that.
+    `afterwards`: returns the questions after everything is applied, from the facts before it.
+    `only`: ids and roles to reduce the plan to; empty for the whole plan. The last three are for
+    the error of a resource that fails. `places`: the code of each role. `trouble`: the words before
+    the agent's. `next`: the step to take.
+    """
+
+    verb: Verb
+    plan: Callable[[Session], Iterable[Resource]]
+    ask: Ask = NOTHING
+    afterwards: Callable[[Facts], Ask] = lambda _: NOTHING
+    only: Sequence[str] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+    trouble: str = ""
+    next: str = ""
+
+    @property
+    def mode(self) -> Mode:
+        """Return whether the host is changed or only compared."""
+        return "check" if self.verb is Verb.CHECK else "apply"
+
+    def failed(self, host: str, failure: Failure) -> ResourceFailed:
+        """Return the error of a resource that failed on that host."""
+        return ResourceFailed(
+            ": ".join(filter(None, (self.trouble, failure.what))),
+            host=host,
+            where=" -> ".join(filter(None, (self.places.get(failure.role), failure.id))),
+            why=failure.why,
+            next=self.next,
+        )
 
 
 @dataclass
@@ -124,13 +113,6 @@ class Outcome:
     def ok(self) -> bool:
         """Return whether nothing failed and everything was reached."""
         return not self.failures and not self.stopped
-
-
-class Step(Job, Protocol):
-    """A job that knows the error of a resource that fails."""
-
-    def failed(self, failure: Failure) -> DerpfleetError:
-        """Return the error to raise or to show."""
 
 
 class RunLog:
@@ -177,9 +159,8 @@ def converge(
 ) -> Outcome:
     """Make the host as `job.plan` says, or in check mode compare it. Write a log below `runs`.
 
-    When everything is applied, `job.afterwards` is asked. The outcome's facts then
-    hold the answers. `on_session` gets the session as soon as there is one, so that the caller can
-    stop it. A resource that fails is in the outcome.
+    The outcome's facts hold the answers to `job.afterwards`. `on_session` gets the session as soon
+    as there is one, so that the caller can stop it. A resource that fails is in the outcome.
     Raises CacheError, and what Session, compile_plan and the job raise.
     """
     with RunLog(runs, login.name, job.verb) as log:
@@ -210,7 +191,7 @@ def converge(
             hear({"event": "plan", "id": plan.id, "mode": job.mode, **counted})
             outcome.counts = session.apply(plan)
             with made_of_facts(login.name):
-                more = job.afterwards(session.facts) if outcome.ok else NOTHING
+                more = job.afterwards(session.facts) if outcome.ok and job.mode == "apply" else NOTHING
             if more != NOTHING:
                 outcome.facts = session.ask(more)
         return outcome

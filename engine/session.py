@@ -244,7 +244,8 @@ class Session:
 
 
 def _asked(ask: Ask) -> dict[str, Any]:
-    return {"files": list(ask.files), "commands": {name: list(argv) for name, argv in ask.commands.items()}}
+    commands = {name: list(argv) for name, argv in ask.commands.items()}
+    return {"files": list(ask.files), "tools": list(ask.tools), "commands": commands}
 
 
 def _unpacked(packed: str) -> Any:

@@ -19,8 +19,10 @@ from fabric import Config, Connection
 from engine import known_hosts
 from engine.eager import EagerTransport
 from engine.known_hosts import Pins
-from engine.login import CONNECT_S, Login
+from engine.login import CONNECT_S, Login, reading_config
+from engine.ssh_agent import Agent
 from engine.ssh_errors import HostKeyRefused, explain, unreadable
+from engine.ssh_options import ALGORITHMS, dropped
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # else its tracebacks are printed
 gc.freeze()  # the collector need not search imported objects again, especially not at the exit
@@ -74,20 +76,31 @@ def _open(login: Login, command: str = "", line: socket.socket | None = None) ->
 def _prepared(login: Login, command: str, line: socket.socket | None) -> Connection:
     """Return the connection before it is opened. Raises DerpfleetError."""
     pins = _pins(login)
-    factory = partial(EagerTransport, command=command, kinds=_kinds(login, pins))
+    factory = partial(_transport, login, pins, command=command)
     options: dict[str, Any] = {"transport_factory": factory}
     options |= {"banner_timeout": CONNECT_S, "auth_timeout": CONNECT_S}
     options |= login.credentials() | ({"sock": line} if line else {})
-    config = Config(overrides={"load_ssh_configs": False}, ssh_config=login.config or paramiko.SSHConfig())
+    config = Config(overrides={"load_ssh_configs": False}, ssh_config=paramiko.SSHConfig())
     way = {"gateway": _gateway(login) or False, "connect_timeout": CONNECT_S, "connect_kwargs": options}
-    connection = Connection(login.alias, login.user, login.port, config=config, **way)
+    connection = Connection(login.address, login.user, login.port, config=config, **way)
     connection.client.set_missing_host_key_policy(_OnlyPinned(pins, login.key_name))
+    if options.get("allow_agent", True):
+        connection.client._agent = Agent(*login.agent())
     return connection
 
 
-def _kinds(login: Login, pins: Pins) -> list[str]:
-    """Return the kinds of the pinned keys. The host is asked for one of them first, as by ssh."""
-    return [key.get_name() for key in pins.keys(login.key_name)]
+def _transport(login: Login, pins: Pins, *arguments: Any, **options: Any) -> EagerTransport:
+    """Return SSH's connection, which offers the algorithms that ~/.ssh/config leaves.
+
+    The host is asked first for a key of a pinned kind, as by ssh. Raises SshConfigWrong.
+    """
+    kinds = [key.get_name() for key in pins.keys(login.key_name)]
+    without = {}
+    with reading_config(login.name):
+        for setting, name in ALGORITHMS.items():
+            if words := login.settings.get(setting):
+                without[name] = dropped(getattr(paramiko.Transport, f"_preferred_{name}"), words)
+    return EagerTransport(*arguments, kinds=kinds, without=without, **options)
 
 
 class _OnlyPinned(paramiko.MissingHostKeyPolicy):
@@ -146,7 +159,7 @@ def offered_host_key(login: Login) -> paramiko.PKey:
             sock = gateway.transport.open_channel("direct-tcpip", there, ("", 0))
         else:
             sock = login.dial()
-        transport = EagerTransport(sock, kinds=_kinds(login, pins))
+        transport = _transport(login, pins, sock)
         transport.banner_timeout = CONNECT_S
         try:
             transport.start_client(timeout=CONNECT_S)

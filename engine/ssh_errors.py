@@ -15,6 +15,7 @@ from engine.eager import EagerTransport
 from engine.known_hosts import Pins
 from engine.login import Login, Unreachable
 from engine.proxy_command import ProxyLine
+from engine.ssh_options import NOT_FOLLOWED, PINNING, named
 from inventory.errors import DerpfleetError
 
 
@@ -60,7 +61,7 @@ def explain(
         what, why, step = _no_ssh(why, transport.said)
     else:
         what, step = _login_failed(login, error)
-        why = _NO_KEY if what == _NO_KEY_WHAT else why
+        why = (_NO_KEY if what == _NO_KEY_WHAT else why) + _not_followed(login)
     prefix = "jump host: " if login.is_hop else ""
     return Unreachable(prefix + what, where=login.where, host=login.name, why=why, next=step)
 
@@ -88,6 +89,12 @@ def _login_failed(login: Login, error: Exception) -> tuple[str, str]:
     elif isinstance(error, FileNotFoundError | PermissionError) and error.filename:
         what, step = "the private key cannot be read", "check ssh.key of the host"
     return what, step
+
+
+def _not_followed(login: Login) -> str:
+    """Return a line that names the settings by which ssh may get in, and we do not; or ""."""
+    names = named(NOT_FOLLOWED, login.settings)
+    return f"\nof ~/.ssh/config these settings are not followed here: {names}" if names else ""
 
 
 def _not_forwarded(login: Login, error: paramiko.ChannelException) -> tuple[str, str]:
@@ -139,7 +146,7 @@ def _refused_key(login: Login, pins: Pins, offered: paramiko.PKey) -> Unreachabl
     name, trust = login.key_name, f"invoke trust --host {login.name}"
     if pins.is_revoked(name, offered):
         return revoked_key(login, offered)
-    skipped = unusable_lines(login.known_hosts, pins)
+    skipped = _no_pins(login) + unusable_lines(login.known_hosts, pins)
     if pinned := pins.keys(name):
         shown = ", ".join(map(fingerprint, pinned))
         return Unreachable(
@@ -166,6 +173,12 @@ def _refused_key(login: Login, pins: Pins, offered: paramiko.PKey) -> Unreachabl
         ),
         next=f"compare the key with the host's own and pin it: {trust}",
     )
+
+
+def _no_pins(login: Login) -> str:
+    """Return a line that names the settings in whose place the site's known_hosts counts; or ""."""
+    names = named(PINNING, login.settings)
+    return f"\nof ~/.ssh/config this does not count here: {names}" if names else ""
 
 
 def unusable_lines(path: Path, pins: Pins) -> str:

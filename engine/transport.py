@@ -207,22 +207,18 @@ class AgentChannel:
             raise self._noise_before_ready(line)
         status = self._channel.recv_exit_status()
         self._stderr.join(2)
-        raise self._not_ready(status, self.last_words())
+        raise self._ended(status, self.last_words())
 
     def _waits(self) -> NotReady:
         """Return the error for a login shell that does not come to the command."""
         words = self.last_words()
         why = f"nothing came for {READY_S} s; its ~/.bashrc may wait for input, or start another shell"
-        return NotReady(
-            "the login shell does not start the command",
-            where=self.login.where,
-            host=self.login.name,
-            why=f"{why}\n{words}".strip(),
-            next=(
-                f"let ~/.bashrc of {self.login.user} end early for logins without a terminal, with this "
-                "first line: case $- in *i*) ;; *) return;; esac"
-            ),
+        step = (
+            f"let ~/.bashrc of {self.login.user} end early for logins without a terminal, with this "
+            "first line: case $- in *i*) ;; *) return;; esac"
         )
+        what = "the login shell does not start the command"
+        return _not_ready(self.login, what, f"{why}\n{words}".strip(), step)
 
     def _noise_before_ready(self, line: str) -> NotReady:
         """Return the error for other output than READY: of the login shell, or of another program.
@@ -237,30 +233,20 @@ class AgentChannel:
                 if lines[-1] == READY:
                     return self._noisy(line)
         words = "\n".join(one for one in [*lines, self.last_words()] if one)
-        return NotReady(
-            "the host did not run the command, and answered by itself",
-            where=self.login.where,
-            host=self.login.name,
-            why=f"it said:\n{words}",
-            next=(
-                "if it names another user, set ssh.user to that one; else look for a forced command "
-                f"(~/.ssh/authorized_keys of {self.login.user}, sshd_config) and at the user's shell"
-            ),
+        step = (
+            "if it names another user, set ssh.user to that one; else look for a forced command "
+            f"(~/.ssh/authorized_keys of {self.login.user}, sshd_config) and at the user's shell"
         )
+        what = "the host did not run the command, and answered by itself"
+        return _not_ready(self.login, what, f"it said:\n{words}", step)
 
     def _noisy(self, line: str) -> NotReady:
-        return NotReady(
-            "the login shell prints to standard output",
-            where=self.login.where,
-            host=self.login.name,
-            why=f"it printed this before the agent started: {line!r}",
-            next=(
-                f"remove that output for non-interactive logins (~/.bashrc of {self.login.user}); "
-                "nothing was sent to the host"
-            ),
-        )
+        what = "the login shell prints to standard output"
+        why = f"it printed this before the agent started: {line!r}"
+        step = f"remove that output for non-interactive logins (~/.bashrc of {self.login.user})"
+        return _not_ready(self.login, what, why, f"{step}; nothing was sent to the host")
 
-    def _not_ready(self, status: int, words: str) -> NotReady:
+    def _ended(self, status: int, words: str) -> NotReady:
         """Return the error for a command that ended without any output."""
         login = self.login
         if self._sudo.refused:
@@ -282,7 +268,11 @@ class AgentChannel:
         else:
             what, why = "the agent did not start", words or f"exit status {status}"
             step = f"try: ssh {login.user}@{login.address} {login.python} -V"
-        return NotReady(what, where=login.where, host=login.name, why=why, next=step)
+        return _not_ready(login, what, why, step)
+
+
+def _not_ready(login: Login, what: str, why: str, step: str) -> NotReady:
+    return NotReady(what, where=login.where, host=login.name, why=why, next=step)
 
 
 def _plain_line(line: bytes) -> str:
@@ -330,7 +320,7 @@ def _output(login: Login, channel: Any, sudo: _Sudo) -> bytearray:
             continue
         if not sudo.answer(channel):
             why = bytes(output).partition(prompt)[0].decode(errors="replace").strip()
-            raise NotReady(WRONG_PASSWORD, where=login.where, host=login.name, why=why, next=PASSWORD_STEP)
+            raise _not_ready(login, WRONG_PASSWORD, why, PASSWORD_STEP)
         channel.shutdown_write()
         output.clear()
     return output

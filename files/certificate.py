@@ -56,7 +56,7 @@ def fingerprint(der):
     return hashlib.sha256(der).hexdigest()
 
 
-class Certificate:
+class HostCertificate:
     """The certificate that the configuration names."""
 
     def __init__(self, config):
@@ -280,10 +280,10 @@ class Certificate:
         if not self.test or not run(self.test["argv"])[0]:
             return ""
         said = run(self.test["words"])[1].strip()
-        reason = ([line for line in said.splitlines() if "[emerg]" in line] or [said])[-1]
-        words = "nginx was not reloaded, because its configuration is broken:\n%s\n"
-        words += "change: fix it until `nginx -t` passes; until then the old certificate is served"
-        return words % reason
+        reason = ([line for line in said.splitlines() if self.test["mark"] in line] or [said])[-1]
+        words = "%s was not reloaded, because its configuration is broken:\n%s\n"
+        words += "change: fix it until `%s` passes; until then the old certificate is served"
+        return words % (self.test["program"], reason, self.test["by_hand"])
 
 
 # Each returns a problem, which is then printed, or nothing; it may also raise Problem.
@@ -318,7 +318,7 @@ def parse(argv):
 def main(argv):
     words = parse(argv)
     with open(words.config) as file:
-        certificate = Certificate(json.load(file))
+        certificate = HostCertificate(json.load(file))
     try:
         problem = VERBS[words.verb](certificate, words)
     except Problem as error:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from threading import Lock
 
 from engine.report import closing
+from engine.run import Verb
 from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
-from fleet.shared.host_job import HostJob
+from fleet.shared.host_job import host_job
 from fleet.shared.step import run
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -26,7 +27,7 @@ def check(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> i
     def one(host: Host) -> None:
         nonlocal changes
         try:
-            outcome = run(fleet, fleet.login(host), HostJob(fleet, host, "check", only))
+            outcome = run(fleet, fleet.login(host), host_job(fleet, host, Verb.CHECK, only))
         except DerpfleetError as error:
             error.host = error.host or host.name
             fleet.report.failure(error)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from control.contract import ControlServer
 from engine.crash import made_of_facts
+from engine.run import Verb
 from fleet.shared import pins
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
-from fleet.shared.host_job import HostJob
+from fleet.shared.host_job import host_job
 from fleet.shared.prove import compare_map, prove_hosts, was_proved
 from fleet.shared.step import run
 from inventory.errors import DerpfleetError
@@ -50,7 +51,7 @@ def _converge(fleet: Fleet, host: Host, only: Sequence[str]) -> int:
 
     Returns the exit code. Raises Interrupted.
     """
-    job = HostJob(fleet, host, "apply", only)
+    job = host_job(fleet, host, Verb.DEPLOY, only)
     try:
         outcome = fleet.parallel.run_one(lambda: run(fleet, fleet.login(host), job))
         if pins.needed(host):
@@ -62,7 +63,7 @@ def _converge(fleet: Fleet, host: Host, only: Sequence[str]) -> int:
         fleet.report.failure(error)
         return error.exit_code
     for failure in outcome.failures:
-        fleet.report.failure(job.failed(failure), log=str(outcome.log), subject=failure.id)
+        fleet.report.failure(job.failed(host.name, failure), log=str(outcome.log), subject=failure.id)
     return 0 if outcome.ok else 1
 
 
@@ -84,7 +85,7 @@ def _registered(fleet: Fleet, server: ControlServer, proofs: dict[str, Proof]) -
 
 
 def _register(fleet: Fleet, server: ControlServer, proofs: dict[str, Proof]) -> bool:
-    """Register the proved relays. Raises RegistrationFailed.
+    """Register the proved relays. Raises ResourceFailed.
 
     Returns whether the map that clients get then agrees with the proofs.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 import inventory
 from engine.report import Report
 from fleet.shared import site_choice
+from fleet.shared.errors import CannotWrite
 from inventory.errors import DerpfleetError
 
 
@@ -16,10 +17,6 @@ class WouldOverwrite(DerpfleetError):
     """The file exists already."""
 
     exit_code = 4
-
-
-class CannotWrite(DerpfleetError):
-    """The file cannot be written at that place."""
 
 
 def init(report: Report, path: Path | None) -> None:

@@ -11,7 +11,6 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.options import number, refuse
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from inventory.rules import HEADSCALE
 from roles.relay import log as log_command
 
 
@@ -20,7 +19,8 @@ def logs(fleet: Fleet, name: str, *, relay: bool, lines: str) -> None:
     if not relay:
         show_last_run(fleet, name)
         return
-    refuse("runs no relay: leave --relay out to see its last run", {f"--host {name}": name == HEADSCALE})
+    control = fleet.site.control.hosts()
+    refuse("runs no relay: leave --relay out to see its last run", {f"--host {name}": name in control})
     show_relay_log(fleet, fleet.equipped([name])[0], lines=number(lines, "--lines", most=1_000_000))
 
 
@@ -31,11 +31,12 @@ def runs_of(fleet: Fleet, name: str) -> list[Path]:
 
 def show_last_run(fleet: Fleet, name: str) -> None:
     """Show the events of the last run. Raises DerpfleetError if there is no run or no host."""
-    if name != HEADSCALE:
+    control = fleet.site.control.hosts()
+    if name not in control:
         fleet.hosts([name])
     found = runs_of(fleet, name)
     if not found:
-        makes_one = "invoke deploy" if name == HEADSCALE else f"invoke deploy --host {name}"
+        makes_one = "invoke deploy" if name in control else f"invoke deploy --host {name}"
         raise DerpfleetError(f"no run of {name} is kept under {fleet.runs}", next=makes_one)
     fleet.report.say(str(found[-1]))
     with cache.access_to(found[-1]):

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import roles
 from control.served import Unknown
-from engine.facts import Ask, Facts
-from engine.plan import Mode
-from engine.resource import Resource
-from engine.run import NOTHING, Failure, Verb
-from engine.session import Session
-from fleet.shared.errors import Interrupted, ResourceFailed
+from engine.run import Job, Verb
+from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prove_hosts
 from fleet.shared.step import step
@@ -56,41 +52,22 @@ def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
 
     Raises ResourceFailed, Unreachable, Interrupted.
     """
-    outcome = step(fleet, fleet.login(host), Renewal(host, force), doing="renewing", counts=False)
+    outcome = step(fleet, fleet.login(host), _renewal(host, force=force), doing="renewing", counts=False)
     if not outcome.changed:
         fleet.report.line(host.name, "ok", "its certificate is not due; --force renews it nevertheless")
     return relay.is_withdrawn(host, outcome.facts)
 
 
-@dataclass(frozen=True)
-class Renewal:
-    """The job: renew as the host's timer does. Whether the relay is withdrawn is asked before."""
+def _renewal(host: Host, *, force: bool) -> Job:
+    """Return the job: renew as the host's timer does. It asks first whether the relay is withdrawn.
 
-    host: Host
-    force: bool
-    verb: Verb = Verb.RENEW
-    mode: Mode = "apply"
-    only: Sequence[str] = ()
-
-    @property
-    def ask(self) -> Ask:
-        """Ask whether the relay is withdrawn."""
-        return relay.ask_withdrawn(self.host)
-
-    def plan(self, session: Session) -> list[Resource]:
-        """Return the renewal and the resources that it needs."""
-        return renewal.run(self.host, session.facts, force=self.force)
-
-    def afterwards(self, _: Facts) -> Ask:
-        """Ask nothing more."""
-        return NOTHING
-
-    def failed(self, failure: Failure) -> ResourceFailed:
-        """Return an error. Its reason says which certificate is served: the host's program asks."""
-        return ResourceFailed(
-            "the certificate was not renewed",
-            host=self.host.name,
-            where=failure.id,
-            why=f"{failure.what}\n{failure.why}",
-            next=f"fix the cause, then run: invoke renew --host {self.host.name}",
-        )
+    The reason of a failure says which certificate is served: the host's program asks.
+    """
+    return Job(
+        verb=Verb.RENEW,
+        plan=lambda session: renewal.run(host, session.facts, force=force),
+        ask=relay.ask_withdrawn(host),
+        places=roles.ROLES,
+        trouble="the certificate was not renewed",
+        next=f"fix the cause, then run: invoke renew --host {host.name}",
+    )

@@ -14,21 +14,16 @@ from rich.text import Text
 
 from control.served import Served
 from fleet.shared.control_server import control_server
+from fleet.shared.errors import CannotWrite
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_status import HostStatus, read_status
 from fleet.shared.prove import climb, targets
 from inventory.choices import flavour_name
-from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.derpmap import with_map
 from probe.latency import Latencies, measure_all
 from probe.page import Card, render_page
 from probe.proof import Proof, Rung
-
-
-class CannotWrite(DerpfleetError):
-    """The page cannot be written."""
-
 
 # The columns in the order in which a narrow terminal keeps them, and that of the table.
 _WANTED = ("host", "proof", "certificate", "clients", "region", "version", "last deploy", "flavour")

@@ -13,7 +13,6 @@ from engine.login import Login, Unreachable
 from engine.ssh import offered_host_key
 from engine.ssh_errors import fingerprint, revoked_key
 from fleet.shared.fleet import Fleet
-from inventory.rules import HEADSCALE
 
 Confirm = Callable[[str], bool]
 _NO_TERMINAL = (
@@ -34,12 +33,12 @@ def trust_hosts(fleet: Fleet, names: Sequence[str], *, replace: bool, expected: 
 def logins(fleet: Fleet, names: Sequence[str]) -> list[Login]:
     """Return the logins of the named hosts, or of all of the site. Before each come its jump hosts.
 
-    `headscale` names the headscale host. Raises NoSuchHost.
+    The control server's hosts have names as well. Raises NoSuchHost.
     """
-    relays = [name for name in names if name != HEADSCALE]
+    control = {login.name: login for login in fleet.control_logins()}
+    relays = [name for name in names if name not in control]
     found = [fleet.login(host) for host in fleet.hosts(relays)] if relays or not names else []
-    if HEADSCALE in names or (not names and fleet.site.control.ssh):
-        found.append(fleet.control_login())
+    found += [login for name, login in control.items() if name in names or not names]
     every = {one.key_name: one for login in found for one in (*login.hops(), login)}
     return list(every.values())
 

@@ -10,17 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+import roles
 from control.served import Served
-from engine.facts import Ask, Facts
 from engine.login import Unreachable
-from engine.plan import Mode
-from engine.resource import Resource
-from engine.run import NOTHING, Failure, Verb
-from engine.session import Session
+from engine.run import Job, Verb
 from fleet.shared.control_server import control_server
-from fleet.shared.errors import Interrupted, ResourceFailed
+from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import forget, prove_hosts, targets
 from fleet.shared.step import step
@@ -45,8 +41,8 @@ class StillAtHome(DerpfleetError):
 def withdraw(fleet: Fleet, host: Host) -> int:
     """Stop the relay and take its regions out of the map. Steps that are done already are skipped.
 
-    Returns the exit code. Raises NoOtherRelay, StillAtHome, RegistrationFailed, ResourceFailed,
-    Unreachable, Interrupted.
+    Returns the exit code. Raises NoOtherRelay, StillAtHome, ResourceFailed, Unreachable,
+    Interrupted.
     """
     server = control_server(fleet)
     with server.withdrawal(host) as leaving:
@@ -89,7 +85,7 @@ def _stop(fleet: Fleet, host: Host) -> None:
     Raises ResourceFailed, Unreachable, Interrupted.
     """
     try:
-        step(fleet, fleet.login(host), Stop(host), doing="stopping the relay")
+        step(fleet, fleet.login(host), _stopping(host), doing="stopping the relay")
     except Unreachable as error:
         if _answers(fleet, host):
             still = "Its relay still answers, so it is not out of service; nothing was taken out of the map."
@@ -98,33 +94,14 @@ def _stop(fleet: Fleet, host: Host) -> None:
         fleet.report.line(host.name, "ok", f"not reachable ({error}), and nothing of its relay answers")
 
 
-@dataclass(frozen=True)
-class Stop:
-    """The job: no process of the relay runs, in either flavour."""
-
-    host: Host
-    verb: Verb = Verb.WITHDRAW
-    mode: Mode = "apply"
-    ask: Ask = NOTHING
-    only: Sequence[str] = ()
-
-    def plan(self, _: Session) -> list[Resource]:
-        """Return the services, stopped."""
-        return relay.stopped()
-
-    def afterwards(self, _: Facts) -> Ask:
-        """Ask nothing more."""
-        return NOTHING
-
-    def failed(self, failure: Failure) -> ResourceFailed:
-        """Return an error that names the service that did not stop."""
-        return ResourceFailed(
-            failure.what,
-            host=self.host.name,
-            where=f"roles/relay/ -> {failure.id}",
-            why=failure.why,
-            next=f"stop it on the host, then run: invoke withdraw --host {self.host.name}",
-        )
+def _stopping(host: Host) -> Job:
+    """Return the job: no process of the relay runs, in either flavour."""
+    return Job(
+        verb=Verb.WITHDRAW,
+        plan=lambda _: relay.stopped(),
+        places=roles.ROLES,
+        next=f"stop it on the host, then run: invoke withdraw --host {host.name}",
+    )
 
 
 def _answers(fleet: Fleet, host: Host) -> bool:

@@ -23,7 +23,7 @@ ControlName = Literal["headscale", "paste"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Front:
+class FrontProgram:
     """A program in front of the relay, or none."""
 
     program: str  # the program that clients reach, for messages
@@ -79,24 +79,18 @@ class FirewallMode:
     closes: bool
 
 
-FRONTS: Mapping[FrontName, Front] = {
-    "nginx": Front(program="nginx", terminates_tls=True, answers_http=True, hides_relay=True),
-    "none": Front(program="relay", terminates_tls=False, answers_http=False, hides_relay=False),
+FRONTS: Mapping[FrontName, FrontProgram] = {
+    "nginx": FrontProgram(program="nginx", terminates_tls=True, answers_http=True, hides_relay=True),
+    "none": FrontProgram(program="relay", terminates_tls=False, answers_http=False, hides_relay=False),
 }
 PROGRAMS: Mapping[ProgramName, RelayProgram] = {
     "python": RelayProgram(
         shipped_as="a release for the host's own Python",
-        is_release=True,
-        has_metrics_port=True,
-        has_allow_list=True,
-        tls_only_on_443=False,
+        is_release=True, has_metrics_port=True, has_allow_list=True, tls_only_on_443=False,
     ),
     "derper": RelayProgram(
         shipped_as="an image for a container",
-        is_release=False,
-        has_metrics_port=False,
-        has_allow_list=False,
-        tls_only_on_443=True,
+        is_release=False, has_metrics_port=False, has_allow_list=False, tls_only_on_443=True,
     ),
 }
 RUNNERS: Mapping[RunnerName, RelayRunner] = {
@@ -125,7 +119,7 @@ FIREWALLS: Mapping[FirewallModeName, FirewallMode] = {
 }
 
 
-def front_of(host: Host) -> Front:
+def front_of(host: Host) -> FrontProgram:
     """Return what the host's front implies."""
     return FRONTS[host.front]
 

@@ -29,8 +29,8 @@ def file_problems(site: Site, *, only: Collection[str] | None = None) -> list[Pr
         if only is None or name in only
         for path, value in (*_of_login(host.ssh), *_of_host(host))
     ]
-    if site.control.ssh is not None:
-        named += [((site.control.kind, *path), value) for path, value in _of_login(site.control.ssh)]
+    for name, ssh in site.control.hosts().items():
+        named += [((name, *path), value) for path, value in _of_login(ssh)]
     base = Path(site.path).parent
     wrong = [(path, why) for path, value in named if value and (why := _why_not(value, base))]
     lines = lines_of(site) if wrong else {}

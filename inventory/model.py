@@ -9,6 +9,7 @@ pattern's words.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -325,6 +326,10 @@ class Headscale(Model):
         description="the /health address as seen on that host; default: as in its config.yaml",
     )
 
+    def hosts(self) -> Mapping[str, Ssh]:
+        """Return how to log in to the hosts of the control server, by their names here."""
+        return {self.kind: self.ssh}
+
     @property
     def verify_url(self) -> str:
         """Return the URL at which headscale answers whether a client may use a relay."""
@@ -340,7 +345,10 @@ class Paste(Model):
     kind: ClassVar[ControlName] = "paste"
     url: ClassVar[str] = ""
     verify_url: ClassVar[str] = ""
-    ssh: ClassVar[None] = None
+
+    def hosts(self) -> Mapping[str, Ssh]:
+        """Return no host."""
+        return {}
 
 
 class Derpmap(Model):

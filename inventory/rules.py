@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from ipaddress import ip_network
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -29,6 +30,12 @@ HEADSCALE = "headscale"
 """The headscale host's name in output, for --host, and under .runs."""
 PROVER_FILE = "prover.json"
 """The prover's keys, beside the hosts' folders under .runs."""
+_NOT_PUBLIC = tuple(
+    map(
+        ip_network,
+        ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1", "fc00::/7"),
+    )
+)
 _LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
 RESERVED = {
     HEADSCALE: "it is the headscale host's own",
@@ -75,9 +82,17 @@ def _https_is_not_sshs(host: Host) -> Iterator[Finding]:
 def _address_is_one_hosts(host: Host) -> Iterator[Finding]:
     for name in ("ipv4", "ipv6"):
         address = getattr(host, name)
-        if address is not None and (address.is_multicast or address.is_unspecified or address.is_link_local):
+        if address is None:
+            continue
+        if address.is_multicast or address.is_unspecified or address.is_link_local:
             words = f"{address} is no address of one host on the internet: clients are sent there"
             yield Finding(name, words)
+        elif any(address in network for network in _NOT_PUBLIC if network.version == address.version):
+            yield Finding(
+                name,
+                f"{address} is no public address, and clients are sent there: if it is only where to log in, "
+                f"set ssh.address to it; leave {name} out if clients find the relay by its name",
+            )
 
 
 def _program_and_runner_fit(host: Host) -> Iterator[Finding]:
@@ -229,11 +244,13 @@ _RULES: tuple[Rule, ...] = (
 Raw = Mapping[str, Any]
 
 # Values that no two hosts share, by the path that a finding names. Several hosts may be behind one
-# address, by port or jump host.
+# address: relays by port, logins by port or jump host.
 _OF_ONE_HOST: Mapping[Path, tuple[Path, ...]] = {
     ("domain",): (("domain",),),
     ("region", "id"): (("region", "id"),),
     ("region", "code"): (("region", "code"),),
+    ("ipv4",): (("ipv4",), ("ports", "https")),
+    ("ipv6",): (("ipv6",), ("ports", "https")),
     ("ssh", "address"): (("ssh", "address"), ("ssh", "port"), ("ssh", "jump")),
 }
 

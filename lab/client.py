@@ -20,7 +20,7 @@ from typing import Any
 
 from lab import netns
 from lab.errors import LabError
-from lab.headscale import Headscale
+from lab.headscale import LabHeadscale
 from lab.process import Processes, execute, wait_for
 from lab.topology import SiteSpec, Topology
 
@@ -71,7 +71,7 @@ class Client:
     etc: Path
     ca: Path
     programs: Path
-    headscale: Headscale
+    headscale: LabHeadscale
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 They are made in the lab's own network: nothing on the host announces them.
 
-A fault of a service is made on the host itself (`Lab.run_in`), a power cut with `Host.stop`, a
+A fault of a service is made on the host itself (`Lab.run_in`), a power cut with `LabHost.stop`, a
 wrong name with `Dns.point`, an unreliable ACME server with `Acme.start(reliable=False)`, distance
 with `lab.delay`.
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lab.certificates import make_server_certificate
 from lab.files import write_tree
-from lab.host import Host
+from lab.host import LabHost
 from lab.process import wait_for
 
 PORT = 8080
@@ -18,10 +18,10 @@ TEMPLATES = Path(__file__).parent / "templates" / "headscale"
 
 
 @dataclass(frozen=True)
-class Headscale:
+class LabHeadscale:
     """headscale on `host`. `folder` holds the files of its https."""
 
-    host: Host
+    host: LabHost
     folder: Path
 
     @property

@@ -44,7 +44,7 @@ exit $status
 
 
 @dataclass(frozen=True)
-class Host:
+class LabHost:
     """One host.
 
     `folder` holds the parts of its file system, `keys` the lab's ssh key and the one password.

@@ -15,8 +15,8 @@ from lab.client import Client
 from lab.dns import NAME as DNS
 from lab.dns import Dns
 from lab.errors import LabError
-from lab.headscale import Headscale
-from lab.host import Host
+from lab.headscale import LabHeadscale
+from lab.host import LabHost
 from lab.process import Processes, execute
 from lab.programs import TAILNET
 from lab.state import State
@@ -77,11 +77,11 @@ class Lab:
         return Processes(self.root, self.root / "log")
 
     @cached_property
-    def hosts(self) -> Mapping[str, Host]:
+    def hosts(self) -> Mapping[str, LabHost]:
         """Its hosts, up or not."""
         folder = self.root / "hosts"
         return {
-            n: Host(spec, self.topology, self.processes, folder / n, self.root / "ssh")
+            n: LabHost(spec, self.topology, self.processes, folder / n, self.root / "ssh")
             for n, spec in EVERY_HOST.items()
         }
 
@@ -96,9 +96,9 @@ class Lab:
         return Acme(self.topology, self.processes, self.root / "acme", self.ca, self.headscale.ca)
 
     @cached_property
-    def headscale(self) -> Headscale:
+    def headscale(self) -> LabHeadscale:
         """Its control server."""
-        return Headscale(self.hosts["hs1"], self.root / "headscale")
+        return LabHeadscale(self.hosts["hs1"], self.root / "headscale")
 
     @cached_property
     def clients(self) -> Mapping[str, Client]:
@@ -161,10 +161,10 @@ class Lab:
         """Whether it is up, and all parts that were raised still run."""
         return NETWORK in self.state.ready and all(self.alive().values())
 
-    def _place(self, place: str) -> Host | Client | None:
+    def _place(self, place: str) -> LabHost | Client | None:
         if place == CONTROLLER:
             return None
-        found: Host | Client | None = self.hosts.get(place) or self.clients.get(place)
+        found: LabHost | Client | None = self.hosts.get(place) or self.clients.get(place)
         if found is None:
             raise LabError(
                 f"the lab has no {place!r}", next=f"one of {', '.join([*EVERY_HOST, *SITES, CONTROLLER])}"

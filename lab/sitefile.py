@@ -10,8 +10,8 @@ import yaml
 
 from lab import netns
 from lab.acme import Acme
-from lab.headscale import Headscale
-from lab.host import Host
+from lab.headscale import LabHeadscale
+from lab.host import LabHost
 from lab.topology import EVERY_HOST, HOSTS, Topology
 
 HEAD = """\
@@ -20,7 +20,9 @@ HEAD = """\
 """
 
 
-def write(root: Path, topology: Topology, *, acme: Acme, headscale: Headscale, hosts: Iterable[Host]) -> None:
+def write(
+    root: Path, topology: Topology, *, acme: Acme, headscale: LabHeadscale, hosts: Iterable[LabHost]
+) -> None:
     """Write `site.yml`, `known_hosts` and `enter` into the lab's folder."""
     hosts = list(hosts)
     listed = {**HOSTS, **{host.name: host.spec for host in hosts}}

@@ -32,7 +32,7 @@ class HungUp(Exception):
     """The relay closed the connection."""
 
 
-class Peer:
+class ProbeClient:
     """One of our DERP clients on a stream.
 
     `head`: the first bytes received, with the HTTP answer in them.
@@ -93,11 +93,11 @@ class Cast:
     """Our clients after the upgrade: a pair that exchanges packets, and a stranger if the relay
     knows the pair's keys."""
 
-    pair: tuple[Peer, Peer]
-    stranger: Peer | None
+    pair: tuple[ProbeClient, ProbeClient]
+    stranger: ProbeClient | None
 
     @property
-    def all(self) -> tuple[Peer, ...]:
+    def all(self) -> tuple[ProbeClient, ...]:
         """The pair, and the stranger if there is one."""
         return self.pair if self.stranger is None else (*self.pair, self.stranger)
 
@@ -134,7 +134,7 @@ async def check_upgrade(
         *(_greeted(target, address, addresses[0], client, patience) for address, client in plan),
         return_exceptions=True,
     )
-    peers = [peer for peer in greetings if isinstance(peer, Peer)]
+    peers = [peer for peer in greetings if isinstance(peer, ProbeClient)]
     faults = [fault for fault in greetings if isinstance(fault, BaseException)]
     try:
         if faults:
@@ -164,7 +164,9 @@ def _private(keys: tuple[Secret, Secret]) -> tuple[bytes, bytes]:
     return first, second
 
 
-async def _greeted(target: Target, address: str, first: str, client: Client, patience: Patience) -> Peer:
+async def _greeted(
+    target: Target, address: str, first: str, client: Client, patience: Patience
+) -> ProbeClient:
     """Connect and return a client that has read the server's key. Raises Broken.
 
     `first`: the address whose certificate was right before.
@@ -175,7 +177,7 @@ async def _greeted(target: Target, address: str, first: str, client: Client, pat
         wire, _ = await open_tls(target, connection, address, patience)
     except Broken as broken:
         raise _another_server(target, address, first, broken) from None
-    peer = Peer(wire, client)
+    peer = ProbeClient(wire, client)
     try:
         async with asyncio.timeout(patience.derp_s):
             client.start(authority(target.domain, target.https_port, 443))
@@ -255,7 +257,7 @@ def _not_greeted(target: Target, error: Exception, head: bytes, fast: bool, pati
     return Broken(
         f"the connection was closed during the upgrade: {error}",
         cause="the front or the relay hung up: too many connections, or a limit",
-        next=target.redeploy(Part.RELAY, "read the relay's log"),
+        next=target.read_log,
     )
 
 
@@ -294,7 +296,7 @@ def _refused(target: Target, refusal: Refused) -> Broken:
     )
 
 
-def _server_key(target: Target, peer: Peer, chain: Chain) -> bytes:
+def _server_key(target: Target, peer: ProbeClient, chain: Chain) -> bytes:
     """Return the key that the relay greeted with.
 
     Raises Broken if the header or the certificate names another.
@@ -374,7 +376,7 @@ async def check_handshake(target: Target, cast: Cast, patience: Patience) -> Fou
     )
 
 
-async def _log_in(target: Target, peer: Peer, patience: Patience) -> bool:
+async def _log_in(target: Target, peer: ProbeClient, patience: Patience) -> bool:
     """Whether the relay admits the client; it refuses one by hanging up. Raises Broken."""
     late = Broken(
         f"neither admitted nor refused in {patience.derp_s:g} s",

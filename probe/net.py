@@ -91,7 +91,10 @@ async def resolve(name: str) -> Sequence[str]:
 
 async def connect(address: str, port: int) -> socket.socket:
     """Return a connected TCP socket. Raises OSError, or NoRoute when the fault is on this side."""
-    connection = socket.socket(family(address), socket.SOCK_STREAM)
+    try:
+        connection = socket.socket(family(address), socket.SOCK_STREAM)
+    except OSError:  # a kernel without IPv6
+        raise NoRoute(f"this controller has no route to {address}") from None
     connection.setblocking(False)
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

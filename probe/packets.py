@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from probe.derp import HungUp, Peer
+from probe.derp import HungUp, ProbeClient
 from probe.net import Flooded, Patience
 from probe.proof import Broken, Found, milliseconds
 from probe.target import Part, Target
@@ -38,7 +38,9 @@ _KEEP_ALIVE_S = 66.0
 """Keep-alives come every 60 to 65 s (derp/derp.go:KeepAlive)."""
 
 
-async def check_packets(target: Target, pair: tuple[Peer, Peer], patience: Patience) -> Found[None]:
+async def check_packets(
+    target: Target, pair: tuple[ProbeClient, ProbeClient], patience: Patience
+) -> Found[None]:
     """Check that each size passes both ways, unchanged and in order. Raises Broken.
 
     The times are one-way, from one of our clients to the other.
@@ -58,7 +60,9 @@ async def check_packets(target: Target, pair: tuple[Peer, Peer], patience: Patie
     return Found(None, f"both ways, min/median ms: {', '.join(lines)}", data={"bytes": figures})
 
 
-async def check_idle(target: Target, pair: tuple[Peer, Peer], patience: Patience) -> Found[None]:
+async def check_idle(
+    target: Target, pair: tuple[ProbeClient, ProbeClient], patience: Patience
+) -> Found[None]:
     """Check that both connections survive a silence and still carry packets. Raises Broken.
 
     A keep-alive has to come if the silence is long enough for one.
@@ -68,7 +72,7 @@ async def check_idle(target: Target, pair: tuple[Peer, Peer], patience: Patience
         raise Broken(
             f"no keep-alive in {patience.idle_s:.0f} s",
             cause="the relay sends none, or a proxy holds it back: clients give up after 120 s of silence",
-            next=target.redeploy(Part.RELAY, "read the relay's log"),
+            next=target.read_log,
         )
     await _exchange(target, pair, _LEAST, 1, patience.packets_s)
     alive = f", keep-alive after {min(min(each) for each in heard):.0f} s" if all(heard) else ""
@@ -99,7 +103,9 @@ class Way:
     `foreign`: packets of other proofs came. `damaged`: a packet came that no proof has sent so.
     """
 
-    def __init__(self, target: Target, source: Peer, destination: Peer, size: int, count: int) -> None:
+    def __init__(
+        self, target: Target, source: ProbeClient, destination: ProbeClient, size: int, count: int
+    ) -> None:
         self._target, self._source, self._destination = target, source, destination
         self._size, self.count = size, count
         self._sent: dict[int, float] = {}
@@ -175,7 +181,7 @@ class Way:
 
 
 async def _exchange(
-    target: Target, pair: tuple[Peer, Peer], size: int, count: int, patience_s: float
+    target: Target, pair: tuple[ProbeClient, ProbeClient], size: int, count: int, patience_s: float
 ) -> list[float]:
     """Exchange packets both ways; return milliseconds from sending to receiving of each.
 
@@ -250,13 +256,16 @@ def _crowded_out(target: Target, seen: str) -> Broken:
 
 def _stuck(target: Target, seen: str, size: int) -> Broken:
     """Return the reason why packets of that size did not arrive in time."""
-    cause = "the relay admits clients and drops their packets"
+    cause, step = "the relay admits clients and drops their packets", target.read_log
     if size > _LEAST:
         cause = (
             "larger packets get stuck: a proxy's buffers, or a path that drops full-sized TCP "
             "segments (path MTU, blocked ICMP)"
         )
-    step = target.redeploy(Part.RELAY, "read the relay's log and its drop counters")
+        step = (
+            f"tracepath {target.domain} shows the path's MTU: if it is less than that of the relay's host, "
+            f"set it there (ip link set dev … mtu …); else look at the proxy's buffers; then {target.again}"
+        )
     return Broken(seen, cause=cause, next=step)
 
 
@@ -266,7 +275,7 @@ def _cut_off(target: Target, error: Exception, size: int) -> Broken:
         return Broken(
             f"packets of {_size(size)} were lost in each of {_ATTEMPTS} attempts",
             cause="the relay admits clients and drops some of their packets",
-            next=target.redeploy(Part.RELAY, "read the relay's log and its drop counters"),
+            next=target.read_log,
         )
     if isinstance(error, Left):
         return Broken(
@@ -277,7 +286,7 @@ def _cut_off(target: Target, error: Exception, size: int) -> Broken:
     return Broken(
         f"the connection ended with packets of {_size(size)} under way: {error}",
         cause="the relay or the proxy hung up on a client that was admitted",
-        next=target.redeploy(Part.RELAY, "read the relay's log"),
+        next=target.read_log,
     )
 
 
@@ -289,7 +298,7 @@ class _Lossy(Exception):
     """Packets were lost, and no other proof was seen that may have been given them."""
 
 
-async def _hold(target: Target, peer: Peer, seconds: float) -> Sequence[float]:
+async def _hold(target: Target, peer: ProbeClient, seconds: float) -> Sequence[float]:
     """Send nothing for so long; return when keep-alives came, in seconds from the start.
 
     Raises Broken.

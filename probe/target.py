@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from inventory.admission import verify_url
 from inventory.choices import answers_http, front_of, program_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
@@ -88,7 +89,7 @@ class Target:
         prover's keys are of use where an allow-list may hold them: at our own relay. A Go derper
         lets our clients in by its mesh key alone.
         """
-        verifies = not host.relay.open and bool(host.relay.verify_client_url or site.control.verify_url)
+        verifies = bool(verify_url(host, site))
         if ca is None and host.certificate.ca is not None:
             ca = Path(host.certificate.ca)
         return cls(
@@ -183,6 +184,12 @@ class Target:
     def deploy_all(self) -> str:
         """The command that deploys all of this host again, or proves a relay of others again."""
         return f"invoke deploy --host {self.name}" if self.managed else self.again
+
+    @property
+    def read_log(self) -> str:
+        """The step where only the relay itself can say what is wrong: no deploy changes that."""
+        where = f"invoke logs --host {self.name} --relay" if self.managed else "read the relay's log"
+        return f"{where}, then {self.again}"
 
     def redeploy(self, part: Part, otherwise: str) -> str:
         """Return the next command: the deploy of one part of our host, else the step for the

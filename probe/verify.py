@@ -19,6 +19,7 @@ from control.served import Map, Unknown
 from probe.certificate import Chain
 from probe.derp import check_handshake, check_upgrade
 from probe.derpmap import map_rung
+from probe.lateness import Lateness, starved
 from probe.name import Addresses, check_name, stated
 from probe.net import NoRoute, Patience, Wire
 from probe.packets import check_idle, check_packets
@@ -85,6 +86,7 @@ class _Climb:
         self._patience = patience
         self._rungs: dict[str, Rung] = {}
         self._inconclusive: set[str] = set()
+        self._lateness = Lateness()
 
     async def all_the_way(self, served: Mapping[str, Any] | None) -> Proof:
         """Climb the whole ladder.
@@ -94,6 +96,7 @@ class _Climb:
         KiB (TCP's slow start, up and down).
         """
         target, began, at = self._target, time.perf_counter(), datetime.now(UTC)
+        measuring = asyncio.create_task(self._lateness.measure())
         named = await self._rung("name", check_name(target, self._patience))
         where = named.value if named else stated(target)
         if where.all:
@@ -102,6 +105,7 @@ class _Climb:
                 group.create_task(self._stun("stun6", where.ipv6))
                 group.create_task(self._port_80(where))
                 group.create_task(self._https(where))
+        measuring.cancel()
         self._skip("only the relay's own host can be asked whom it admits", "admission")
         self._keep(
             map_rung(
@@ -119,7 +123,7 @@ class _Climb:
         )
 
     async def _rung(self, name: str, work: Awaitable[Found[T]]) -> Found[T] | None:
-        began = time.perf_counter()
+        began, late_s = time.perf_counter(), self._lateness.total_s
         found = None
         try:
             found = await work
@@ -133,7 +137,15 @@ class _Climb:
         except OSError as error:
             detail = error.strerror or str(error) or type(error).__name__
             rung = Rung(name, "failed", detail, cause="the connection failed", next=self._target.again)
-        self._keep(replace(rung, ms=(time.perf_counter() - began) * 1000))
+        took_s = time.perf_counter() - began
+        busy = starved(self._lateness.total_s - late_s, took_s)
+        if busy and rung.status == "failed":
+            # Each time limit here and at the relay may have passed unused.
+            self._inconclusive.discard(name)
+            step = f"let this machine do less at once, then {self._target.again}"
+            step += f"; if that fails as well: {rung.next}"
+            rung = replace(rung, cause=f"{busy}; else: {rung.cause}", next=step)
+        self._keep(replace(rung, ms=took_s * 1000))
         return found
 
     def _skip(self, why: str, *names: str) -> None:

@@ -31,12 +31,12 @@ from relay.keys.self_signed import pin_of
 T = TypeVar("T")
 
 
-class Failed(Exception):
+class SelfTestFailed(Exception):
     """A step that did not work, in one line."""
 
 
 @dataclass(frozen=True)
-class Target:
+class RelayUnderTest:
     """The relay's address, and the clients that come."""
 
     host: str
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parse_arguments(argv)
     try:
         asyncio.run(_run(options))
-    except Failed as e:
+    except SelfTestFailed as e:
         print(f"FAILED  {e}", file=sys.stderr)
         raise SystemExit(1) from None
 
@@ -111,20 +111,20 @@ async def _run(options: argparse.Namespace) -> None:
         await _step("stun", _ask_stun(target.address, options.stun_port), target.limit_s)
 
 
-def _target(options: argparse.Namespace) -> Target:
+def _target(options: argparse.Namespace) -> RelayUnderTest:
     url = urlsplit(options.url)
     host = url.hostname or ""
     try:
         key = parse_key_file(Path(options.key).read_bytes()).private if options.key else b""
         mesh_key = read_mesh_key(options.mesh_key) if options.mesh_key else None
     except (OSError, ValueError, KeyFileError) as e:
-        raise Failed(f"key: {e}") from None
+        raise SelfTestFailed(f"key: {e}") from None
     tls = ssl.create_default_context() if url.scheme == "https" else None
     if tls and (options.insecure or options.pin):
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     keys = (key, key) if key else (make_private_key(), make_private_key())
     info = ClientInfo(is_prober=True, mesh_key=mesh_key)
-    return Target(
+    return RelayUnderTest(
         host,
         url.port or (443 if tls else 80),
         options.address or host,
@@ -148,18 +148,18 @@ async def _step(name: str, work: Awaitable[T], limit_s: float) -> T:
     try:
         return await asyncio.wait_for(work, limit_s)
     except asyncio.TimeoutError:
-        raise Failed(f"{name}: no answer within {limit_s:g} s") from None
+        raise SelfTestFailed(f"{name}: no answer within {limit_s:g} s") from None
     except Refused as e:
-        raise Failed(f"{name}: the upgrade was refused: {e}") from None
+        raise SelfTestFailed(f"{name}: the upgrade was refused: {e}") from None
     except EOFError:
-        raise Failed(
+        raise SelfTestFailed(
             f"{name}: the relay hung up. If it admits clients by list, use -key or -mesh-key"
         ) from None
     except (OSError, ProtocolError) as e:
-        raise Failed(f"{name}: {e or type(e).__name__}") from None
+        raise SelfTestFailed(f"{name}: {e or type(e).__name__}") from None
 
 
-async def _look_at_tls(target: Target, pin: str) -> None:
+async def _look_at_tls(target: RelayUnderTest, pin: str) -> None:
     """Print the TLS version, the cipher and the pin of the certificate.
 
     With a pin, trust from here on the certificate that has it, and no other.
@@ -177,14 +177,14 @@ async def _look_at_tls(target: Target, pin: str) -> None:
         writer.transport.abort()
     if pin:
         if pin_of(leaf) != pin:
-            raise Failed(f"tls: the certificate's pin is {pin_of(leaf)}")
+            raise SelfTestFailed(f"tls: the certificate's pin is {pin_of(leaf)}")
         tls.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
         tls.load_verify_locations(cadata=leaf)
         tls.verify_mode = ssl.CERT_REQUIRED
     _say("tls", f"{version} {cipher}, {pin_of(leaf)}")
 
 
-async def _login(target: Target, key: bytes) -> Connection:
+async def _login(target: RelayUnderTest, key: bytes) -> Connection:
     began = time.perf_counter()
     connection = await Connection.open(
         target.address,
@@ -202,7 +202,9 @@ async def _login(target: Target, key: bytes) -> Connection:
     return connection
 
 
-async def _talk(target: Target, left: Connection, right: Connection, options: argparse.Namespace) -> None:
+async def _talk(
+    target: RelayUnderTest, left: Connection, right: Connection, options: argparse.Namespace
+) -> None:
     await _step("ping", _ping(left), target.limit_s)
     await _step("packets", _exchange(left, right, options.count, options.size), target.limit_s)
 
@@ -223,7 +225,7 @@ async def _exchange(left: Connection, right: Connection, count: int, size: int) 
             await sender.send(receiver.client.public_key, packet)
             received = await receiver.receive_packet()
             if (received.source, received.packet) != (sender.client.public_key, packet):
-                raise Failed("packets: other bytes arrived than were sent")
+                raise SelfTestFailed("packets: other bytes arrived than were sent")
         times.append((time.perf_counter() - began) / 2)
     _say(
         "packets",

@@ -26,7 +26,7 @@ from relay.golang.flag import split_host_port
 from relay.http import answers, http11
 from relay.io.arrival import Arrival
 from relay.io.bootstrap_dns import BootstrapDns
-from relay.io.listen import Listener, open_tcp, open_udp, open_unix
+from relay.io.listen import ListeningSocket, open_tcp, open_udp, open_unix
 from relay.io.loop import Loop
 from relay.io.stream import Stream
 from relay.io.stun_batch import open_stun
@@ -69,7 +69,7 @@ class Relay:
         loop.poller.end_of_round = self.clients.tick.flush
         self.reloader = Reloader(config, self.clients, self.log)
         self.stun: list[StunSocket] = []
-        self.listeners: list[Listener] = []
+        self.listeners: list[ListeningSocket] = []
         self.front_ok = not config.front_check  # until a check has passed
         self.census = Census(self.clients, self.stun, self._gauges, worker)
         self.bootstrap = BootstrapDns(
@@ -291,7 +291,7 @@ class Relay:
                 proxied=proxied,
             )
 
-        self.listeners += [Listener(self.loop, sock, welcome) for sock in sockets]
+        self.listeners += [ListeningSocket(self.loop, sock, welcome) for sock in sockets]
 
 
 def _read_mesh_key(config: Config) -> bytes | None:

@@ -1,16 +1,10 @@
-"""The clients that may use the relay, as the site file says."""
+"""The mesh key, which lets the prover into a relay that asks who may use it."""
 
 from __future__ import annotations
 
+from inventory.admission import verify_url
 from inventory.model import Host, Site
 from roles import paths
-
-
-def verify_url(host: Host, site: Site) -> str:
-    """Return the URL that the relay asks for every client; "" if every client may use it."""
-    if host.relay.open:
-        return ""
-    return host.relay.verify_client_url or site.control.verify_url
 
 
 def mesh_key_id(host: Host, site: Site) -> str:

@@ -21,23 +21,33 @@ class Question:
     says: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReloadTest:
-    """A command that fails when a reload would, and one that then prints the reason."""
+    """A test of a front's configuration, before a new certificate reloads it.
 
+    `program`: the front's, in words. `by_hand`: the same test for people. `argv`: fails when a
+    reload would. `words`: prints the reason then, in lines of which those with `mark` are errors.
+    """
+
+    program: str
+    by_hand: str
     argv: tuple[str, ...]
     words: tuple[str, ...]
+    mark: str
 
 
 @dataclass(frozen=True)
 class Challenge:
     """How an ACME server's challenge is answered.
 
-    `authenticator`: certbot's arguments. `needs`: the ids that have to be there first.
+    `authenticator`: certbot's arguments. `needs`: the ids that have to be there first. `units`: the
+    systemd units that answer. `writes`: the folders that certbot writes answers to.
     """
 
     authenticator: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,9 @@ UNIT = "docker.service"
 
 _UNIT_FILES = tuple(f"{folder}/systemd/system/{UNIT}" for folder in ("/etc", "/lib"))
 
-ASK = Ask(files=(_DAEMON, _INSTALLED, *_UNIT_FILES), commands={"docker_rpms": _QUERY})
+ASK = Ask(
+    files=(_DAEMON, _INSTALLED, *_UNIT_FILES), commands={"docker_rpms": _QUERY}, tools=("docker",)
+)
 
 
 def resources(host: Host, facts: Facts) -> list[Resource]:

@@ -15,7 +15,6 @@ KEY = f"{STATE}/derper.key"
 MESH_KEYS = f"{STATE}/keys"
 MESH_KEY = f"{MESH_KEYS}/derp-mesh.key"  # the name that derper looks for by itself
 RELAY_CERTS = f"{STATE}/certs"
-WEBROOT = "/var/www/derpfleet"  # ACME challenges
 
 CERTIFICATE_PROGRAM = f"{OPT}/bin/certificate"
 CERTIFICATE_LINEAGE = f"{OPT}/bin/lineage.py"  # a part of the program

@@ -13,7 +13,7 @@ from engine.facts import Ask, Facts, asked
 from engine.resource import Container, Resource, Service
 from inventory.model import Host, Site
 from roles import base, certificate, distributions, docker, firewall, front, relay, selinux
-from roles.contract import Challenge, Neighbours, ServedBy
+from roles.contract import Neighbours, ServedBy
 from roles.wiring import Wiring, wire
 
 ROLES: Mapping[str, str] = {
@@ -57,7 +57,7 @@ def _with_implied_needs(resource: Resource, ids: set[str]) -> Resource:
 
 
 def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[tuple[str, list[Resource]]]:
-    wiring, chosen, runner = wire(host), front.chosen(host), relay.runner_of(host)
+    wiring, chosen, runner = wire(host), front.chosen(host), relay.chosen_runner(host)
     former = front.replaced_others(host, wiring, facts)
     free = tuple(resource.id for resource in former if isinstance(resource, Service))
     yield "base", base.resources(host, site, facts, ship)
@@ -75,7 +75,7 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
             front_at=chosen.reached_at(facts, wiring.public.port),
         ),
     )
-    yield "nginx", [*former, *chosen.http_resources(host, facts)]
+    yield "nginx", [*former, *chosen.http_resources(host, facts, certificate.issued(host))]
     yield "certificate", certificate.resources(host, site, facts, ship, _served_by(host, wiring, facts, free))
     served = chosen.https_resources(host, facts, certificate.issued(host), runner.RUNNING)
     yield "front", [*served, certificate.served(served[-1].id if served else runner.RUNNING)]
@@ -100,11 +100,11 @@ def _served_by(host: Host, wiring: Wiring, facts: Facts, free: tuple[str, ...]) 
 
     `free`: the ids after which the ports are free of former fronts.
     """
-    chosen, runner = front.chosen(host), relay.runner_of(host)
-    challenge = chosen.challenge(host)
+    chosen, runner = front.chosen(host), relay.chosen_runner(host)
+    challenge = chosen.challenge(host, facts)
     return ServedBy(
         at=chosen.reached_at(facts, wiring.public.port),
-        challenge=Challenge(challenge.authenticator, needs=(*challenge.needs, *free)),
+        challenge=replace(challenge, needs=(*challenge.needs, *free)),
         reload=runner.RELOAD if wiring.relay_has_tls else chosen.RELOAD,
         test=chosen.TEST,
         units=tuple(front.test_units(host)),

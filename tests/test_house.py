@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from control.servers import SERVERS
-from inventory.choices import ControlName
+from inventory.choices import FRONTS, ControlName
 from inventory.model import Site
+from roles import certificate, firewall, front, relay
 from tests.test_imports import imported
 
 ROOT = Path(__file__).parent.parent
@@ -96,18 +97,57 @@ def test_no_code_asks_whether_the_site_has_a_headscale() -> None:
     assert HEADSCALE.search("fleet.site.headscale")
 
 
+CONTROL_HOST = re.compile(r"\bcontrol\.ssh$|^isinstance\(.*\b(Headscale|Paste)\b|^HEADSCALE$|^'headscale'$")
+OF_HEADSCALE = ("inventory/", "control/headscale/", "control/servers.py", "lab/")
+
+
+def asks_for_its_host(tree: ast.AST) -> set[str]:
+    """Return the expressions that ask for the control server's host by its name or its kind."""
+    kinds = (ast.Attribute, ast.Call, ast.Name, ast.Constant)
+    texts = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, kinds)}
+    return {text for text in texts if CONTROL_HOST.search(text)}
+
+
+def test_the_control_servers_hosts_are_asked_for_by_no_name() -> None:
+    """`site.control.hosts()` has all of them, and is empty where a person pastes the map."""
+    found = {
+        str(path.relative_to(ROOT)): asked
+        for path in product_files()
+        if not str(path.relative_to(ROOT)).startswith(OF_HEADSCALE)
+        and (asked := asks_for_its_host(ast.parse(path.read_text())))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["control.ssh is None", "isinstance(site.control, Headscale)", "name == HEADSCALE", "x != 'headscale'"],
+)
+def test_that_rule_finds(text: str) -> None:
+    assert asks_for_its_host(ast.parse(text))
+
+
 def test_every_control_server_has_a_row() -> None:
     kinds = set(get_args(ControlName))
     assert set(SERVERS) == kinds
     assert {model.kind for model in get_args(get_type_hints(Site.control.fget)["return"])} == kinds
 
 
-VARIANTS = {
-    "certificate": ("acme", "brought", "self_signed"),
-    "firewall": ("nftables", "off"),
-    "front": ("direct", "nginx"),
-    "relay": ("programs.derper", "programs.ours", "runners.docker", "runners.systemd"),
+MODULES: Mapping[str, tuple[Mapping[Any, Any], ...]] = {
+    "certificate": (certificate.MODULES,),
+    "firewall": (firewall.MODES,),
+    "front": (front.MODULES,),
+    "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES),
 }
+VARIANTS = {
+    role: {module.__name__.removeprefix(f"roles.{role}.") for table in tables for module in table.values()}
+    for role, tables in MODULES.items()
+}
+
+
+def test_the_tables_have_modules_of_their_roles() -> None:
+    assert set(VARIANTS) == set(ROLES)
+    assert {"acme", "nftables", "nginx", "programs.ours"} <= set().union(*VARIANTS.values())
 
 
 def test_no_file_outside_a_role_names_a_variant_of_it() -> None:
@@ -156,6 +196,39 @@ def test_a_role_knows_no_other_and_a_variant_no_sibling(role: str) -> None:
 )
 def test_the_rule_finds(text: str, kind: str) -> None:
     assert {found for found, _ in choices_in(ast.parse(text))} == {kind}
+
+
+def words_in(tree: ast.AST) -> Iterator[str]:
+    """Yield every string of a file that is no docstring."""
+    bodies = [node.body for node in ast.walk(tree) if isinstance(getattr(node, "body", None), list)]
+    alone = {id(node.value) for body in bodies for node in body if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
+            yield node.value
+
+
+def test_no_program_for_hosts_names_a_front() -> None:
+    """The front's role says how it is tested and reloaded, and asks whether it is there."""
+    fronts = {front.program for front in FRONTS.values() if front.hides_relay}
+    found = {
+        (str(path.relative_to(ROOT)), word)
+        for path in sorted((ROOT / "files").rglob("*.py"))
+        for word in words_in(ast.parse(path.read_text()))
+        if any(front in word for front in fronts)
+    }
+    assert found == set()
+    assert list(words_in(ast.parse('"""nginx."""\nx = "nginx -t"\n'))) == ["nginx -t"]
+
+
+def test_a_contract_is_held_when_its_class_is_made() -> None:
+    """An abstract method or a Protocol is; NotImplementedError waits for the first call."""
+    found = [
+        str(path.relative_to(ROOT))
+        for folder in (*PRODUCT, "files", "relay")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if "NotImplementedError" in path.read_text()
+    ]
+    assert found == []
 
 
 # It must be one line, before any file of ours is on the host.

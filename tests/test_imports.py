@@ -25,10 +25,11 @@ MAY = {
         "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "artefacts.image.REPOSITORY", "inventory",
     },
     # It describes questions and jobs, and shows what happens; it opens no session and runs no job.
+    # Go's durations have one reader, which the relay is shipped with.
     "control": {
         "engine.resource", "engine.facts", "engine.scripts", "engine.plan.Mode", "engine.report.Report",
-        "engine.crash", "inventory",
-        *(f"engine.run.{name}" for name in ("NOTHING", "Failure", "Outcome", "Step", "Verb")),
+        "engine.crash", "inventory", "relay.golang.flag.parse_duration",
+        *(f"engine.run.{name}" for name in ("Job", "Outcome", "Verb")),
     },
     "probe": {"relay", "control.served", "inventory"},
     "relay": set(),
@@ -160,5 +161,5 @@ def test_these_files_know_of_ssh() -> None:
         for path in (ROOT / package).rglob("*.py")
         if {module.split(".")[0] for module in imported(path)} & {"fabric", "paramiko"}
     ]
-    names = ("eager", "known_hosts", "login", "ssh", "ssh_config", "ssh_errors")
+    names = ("eager", "known_hosts", "ssh", "ssh_agent", "ssh_config", "ssh_errors")
     assert sorted(users) == [f"engine/{name}.py" for name in names]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.deploy.ours import login_to, resources
 from bench.environment import CACHE
-from engine.run import Fixed, converge
+from engine.run import Job, Verb, converge
 from fleet.shared.parallel import PARALLEL
 
 
@@ -22,9 +22,10 @@ def converge_all(hosts: list[tuple[str, int, str, str]]) -> None:
     JSON."""
     start_cpu_s, began = time.process_time(), time.monotonic()
     wanted = resources(CACHE / "contents")
+    job = Job(verb=Verb.DEPLOY, plan=lambda _: wanted)
     with tempfile.TemporaryDirectory() as runs, ThreadPoolExecutor(PARALLEL) as pool:
         futures = [
-            pool.submit(converge, login_to(f"host{host[1]}", *host), Fixed(resources=wanted), runs=Path(runs))
+            pool.submit(converge, login_to(f"host{host[1]}", *host), job, runs=Path(runs))
             for host in hosts
         ]
         outcomes = [future.result() for future in futures]

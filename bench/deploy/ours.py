@@ -8,13 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from engine.login import Login
 from engine.resource import Command, Directory, File, Group, Package, Resource, Service, Symlink, Sysctl, User
-from engine.run import Fixed, converge
+from engine.run import Job, Verb, converge
 from inventory.model import Ssh
 
 
@@ -96,11 +95,8 @@ def main() -> int:
     login = login_to("bench", given.address, given.port, given.key, given.known_hosts)
     with ThreadPoolExecutor(1) as pool:
         wanted = pool.submit(resources, Path(given.contents))
-
-        def when_planned() -> Iterator[Resource]:  # the plan reads them after the host has answered
-            yield from wanted.result()
-
-        outcome = converge(login, Fixed(resources=when_planned()), runs=Path(given.runs))
+        job = Job(verb=Verb.DEPLOY, plan=lambda _: wanted.result())  # after the host has answered
+        outcome = converge(login, job, runs=Path(given.runs))
     print(json.dumps({"counts": outcome.counts, "failures": [failure.what for failure in outcome.failures]}))
     return 0 if outcome.ok else 1
 

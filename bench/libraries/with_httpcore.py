@@ -12,7 +12,7 @@ import httpcore
 
 from relay import __version__
 from relay.io import http_client
-from relay.io.http_client import MAX_REDIRECTS, HttpError, HttpTimeout, Request, Response
+from relay.io.http_client import MAX_REDIRECTS, ClientRequest, ClientResponse, HttpError, HttpTimeout
 from relay.io.http_proxy import Proxy, basic_authorization, find_proxy
 
 _DROPPED = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
@@ -28,7 +28,7 @@ class HttpClient:
         self._pools: dict[tuple[str, Proxy | None], httpcore.AsyncConnectionPool] = {}
         self._closing: list[asyncio.Task[None]] = []
 
-    async def send(self, request: Request, timeout_s: float) -> Response:
+    async def send(self, request: ClientRequest, timeout_s: float) -> ClientResponse:
         """Send a request and return its answer. Raises HttpError, HttpTimeout."""
         try:
             return await asyncio.wait_for(self._follow(request), timeout_s)
@@ -41,7 +41,7 @@ class HttpClient:
         self._closing = [loop.create_task(pool.aclose()) for pool in self._pools.values()]
         self._pools = {}
 
-    async def _follow(self, request: Request) -> Response:
+    async def _follow(self, request: ClientRequest) -> ClientResponse:
         for _ in range(MAX_REDIRECTS):
             try:
                 response = await self._ask(request)
@@ -52,7 +52,7 @@ class HttpClient:
                 raise HttpError(_reason(e)) from e
         raise HttpError(f"more than {MAX_REDIRECTS} redirects")
 
-    async def _ask(self, request: Request) -> Response:
+    async def _ask(self, request: ClientRequest) -> ClientResponse:
         url = urlsplit(request.url)
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError("not an http:// or https:// URL")
@@ -96,14 +96,14 @@ class HttpClient:
         return pool
 
 
-async def _read(response: httpcore.Response, max_body: int) -> Response:
+async def _read(response: httpcore.Response, max_body: int) -> ClientResponse:
     body = bytearray()
     async for part in response.aiter_stream():
         body += part
         if len(body) >= max_body:
             break
     headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
-    return Response(response.status, bytes(body[:max_body]), headers.get(b"location", ""))
+    return ClientResponse(response.status, bytes(body[:max_body]), headers.get(b"location", ""))
 
 
 def _reason(error: BaseException) -> str:

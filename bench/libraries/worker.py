@@ -43,7 +43,7 @@ def ask(url: str, count: int) -> dict[str, float]:
 
     async def run() -> float:
         client = http_client.HttpClient()
-        request = http_client.Request("POST", url, b"x" * 120, (("Content-Type", "application/json"),))
+        request = http_client.ClientRequest("POST", url, b"x" * 120, (("Content-Type", "application/json"),))
         await client.send(request, 5)
         begun = time.process_time()
         for _ in range(count):

@@ -7,16 +7,15 @@ does, too.
 from __future__ import annotations
 
 import posixpath
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from control.yaml_text import CannotPatch, patch, plain, tree
 from inventory.document import NotYaml
+from relay.golang.flag import parse_duration
 
 # The working directory of the unit that headscale ships. Names in derp.paths are relative to it.
 _WORKING_DIRECTORY = "/var/lib/headscale"
-_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
 class BadConfig(ValueError):
@@ -32,7 +31,7 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Config:
+class HeadscaleConfig:
     """The settings of headscale that concern the map.
 
     `paths`, `urls`: where headscale reads maps. `update_s`: seconds between two readings of the
@@ -51,14 +50,14 @@ class Config:
     metrics: str
 
 
-def parse_config(text: str) -> Config:
+def parse_config(text: str) -> HeadscaleConfig:
     """Read the text of a config.yaml. Raises BadConfig."""
     config = _lower(_plain(text))
     derp, dns = _section(config, "derp"), _section(config, "dns") or _section(config, "dns_config")
     server = _section(derp, "server")
     metrics = config.get("metrics_listen_addr", "127.0.0.1:9090")
     ticks, magic = derp.get("auto_update_enabled") is True, dns.get("magic_dns", True) is not False
-    return Config(
+    return HeadscaleConfig(
         paths=tuple(map(_absolute, _texts(derp, "paths"))),
         urls=tuple(_texts(derp, "urls")),
         update_s=_duration_s(derp.get("update_frequency", "3h")) if ticks else None,
@@ -144,13 +143,10 @@ def _duration_s(text: Any) -> float | None:
 
     A bare number is nanoseconds. None when the text is neither, or not positive.
     """
-    if isinstance(text, int):
-        seconds = text * 1e-9
-    else:
-        parts = re.findall(r"([0-9]*\.?[0-9]+)(h|ms|us|µs|ns|m|s)", str(text))
-        if "".join(number + unit for number, unit in parts) != text:
-            return None
-        seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    try:
+        seconds = text * 1e-9 if isinstance(text, int) else parse_duration(str(text))
+    except ValueError:
+        return None
     return seconds if seconds > 0 else None
 
 

@@ -6,9 +6,10 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import urlsplit
 
-from control.headscale.config import BadConfig, Config, parse_config
+from control.headscale.config import BadConfig, HeadscaleConfig, parse_config
 from control.headscale.reader import BadMap, Regions, parse_map
 from engine.facts import Ask, Facts, FileFact
 from engine.resource import Http
@@ -23,7 +24,8 @@ VERIFY_SINCE: Version = (0, 24, 0)  # POST /verify
 # used before a URL.
 STRICT_SINCE: Version = (0, 27, 0)
 _DEBUG_SINCE: Version = (0, 26, 0)  # /debug/derpmap
-_UNIT = ("LoadState", "UnitFileState", "CanReload")
+_UNIT = ("LoadState", "UnitFileState", "CanReload", "NRestarts", "ExecMainStartTimestampMonotonic")
+_AGAIN, _RECENT_S = 2, 60  # starts by systemd itself, and the time since the last one
 
 
 class HeadscaleRefused(DerpfleetError):
@@ -41,12 +43,22 @@ class HeadscaleFacts:
     headscale: Headscale
     version: Version
     unit: Mapping[str, str]
-    config: Config
+    uptime_s: float
+    config: HeadscaleConfig
     config_file: FileFact
     map_file: FileFact | None
     regions: Regions
     elsewhere: Mapping[str, Regions]
     unseen: tuple[str, ...]
+
+    @property
+    def looping(self) -> str:
+        """Say that headscale ends and is started again and again; "" when it does not."""
+        starts = int(self.unit.get("NRestarts") or 0)
+        age_s = self.uptime_s - int(self.unit.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+        if starts < _AGAIN or age_s > _RECENT_S:
+            return ""
+        return f"headscale was started {starts} times by itself, the last time {age_s:.0f} s ago"
 
     @property
     def config_text(self) -> str:
@@ -108,6 +120,7 @@ def ask(site: Site, facts: Facts | None = None) -> Ask:
         files=tuple(sorted(files)),
         commands={
             "headscale-version": ("headscale", "version"),
+            "uptime": ("cat", "/proc/uptime"),
             "headscale-unit": ("systemctl", "show", headscale.unit, f"--property={','.join(_UNIT)}"),
         },
     )
@@ -136,6 +149,7 @@ def read_facts(site: Site, facts: Facts) -> HeadscaleFacts:
         headscale=headscale,
         version=parse_version(_stdout(facts, "headscale-version")),
         unit=dict(line.split("=", 1) for line in unit.splitlines() if "=" in line),
+        uptime_s=float((_stdout(facts, "uptime").split() or ["inf"])[0]),
         config=config,
         config_file=config_file,
         map_file=map_file,
@@ -155,13 +169,8 @@ def parse_version(text: str) -> Version:
 
 
 def _headscale(site: Site) -> Headscale:
-    control = site.control
-    if not isinstance(control, Headscale):
-        raise HeadscaleRefused(
-            "the site has no headscale host",
-            next="`invoke derpmap` prints the regions for any other control server",
-        )
-    return control
+    """Return the settings of headscale. `control.servers` calls this package for no other kind."""
+    return cast("Headscale", site.control)
 
 
 def _beside(headscale: Headscale) -> list[str]:
@@ -174,7 +183,7 @@ def _stdout(facts: Facts, command: str) -> str:
     return output.stdout if output and output.status == 0 else ""
 
 
-def _config(headscale: Headscale, file: FileFact) -> Config:
+def _config(headscale: Headscale, file: FileFact) -> HeadscaleConfig:
     try:
         return parse_config(_content(headscale.config, file))
     except BadConfig as error:

@@ -41,6 +41,12 @@ def read_map(facts: Facts) -> Served:
     return Map(found)
 
 
+def read_lasting_map(site: Site, facts: Facts, answer: Facts) -> Served:
+    """Read the answer to `ask_map`, if headscale lasts. Raises HeadscaleRefused."""
+    looping = read_facts(site, facts).looping
+    return _unreadable(looping) if looping else read_map(answer)
+
+
 def _unreadable(why: str) -> Unreadable:
     return Unreadable(
         why,

@@ -12,10 +12,11 @@ from control.derpmap import missing_pin
 from control.headscale import facts as headscale_facts
 from control.headscale import transaction
 from control.headscale.facts import HeadscaleRefused
-from control.headscale.pages import ask_map, nodes_at_home, read_map
-from control.headscale.registration import Registration, regions_of
+from control.headscale.pages import ask_map, nodes_at_home, read_lasting_map, read_map
+from control.headscale.registration import regions_of, registration
 from control.served import Served, Unknown, Unreadable
 from engine.crash import made_of_facts
+from engine.run import Verb
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
 from inventory.rules import HEADSCALE
@@ -32,7 +33,8 @@ class HeadscaleServer:
         """Return the map that headscale serves, or why it is not known. Never raises."""
         try:
             with made_of_facts(HEADSCALE), self.reach.session(headscale_facts.ask(self.site)) as session:
-                return read_map(session.ask(ask_map(self.site, session.facts)))
+                facts = session.facts
+                return read_lasting_map(self.site, facts, session.ask(ask_map(self.site, facts)))
         except HeadscaleRefused as error:
             return Unreadable(
                 "\n".join(filter(None, (str(error), error.where, error.why))),
@@ -56,15 +58,15 @@ class HeadscaleServer:
         named = [host for host in hosts if host not in nameless]
         if not named:
             return len(nameless)
-        outcome = self.reach.step(Registration(self.site, self.reach, "check", named))
+        outcome = self.reach.step(registration(self.site, self.reach, Verb.CHECK, proved=named))
         return len(nameless) + outcome.counts["changed"]
 
     def register(self, proved: Sequence[Host], *, all_proved: Sequence[Host]) -> Served:
         """Merge proved relays into the map, and return the map that headscale serves then.
 
-        Raises RegistrationFailed.
+        Raises ResourceFailed.
         """
-        outcome = self.reach.step(Registration(self.site, self.reach, proved=proved))
+        outcome = self.reach.step(registration(self.site, self.reach, Verb.REGISTER, proved=proved))
         codes = ", ".join(f"{host.region.code} ({host.region.id})" for host in proved)
         self.reach.report.line(HEADSCALE, "ok", f"serves {codes}")
         for left in transaction.to_withdraw(self.site, outcome.facts):
@@ -106,6 +108,6 @@ class HeadscaleServer:
             )
 
     def take_out(self, host: Host) -> None:
-        """Take every region of a stopped relay out of the map. Raises RegistrationFailed."""
-        self.reach.step(Registration(self.site, self.reach, stopped=(host,)))
+        """Take every region of a stopped relay out of the map. Raises ResourceFailed."""
+        self.reach.step(registration(self.site, self.reach, Verb.WITHDRAW, stopped=(host,)))
         self.reach.report.line(HEADSCALE, "ok", f"serves no region of {host.name}")

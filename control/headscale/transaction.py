@@ -20,12 +20,14 @@ from control.headscale.pages import served_regions
 from control.headscale.reader import BadMap, Region
 from engine.facts import Facts, FileFact
 from engine.resource import File, Http, Resource, Service
+from inventory.admission import verify_url
 from inventory.model import Host, Site
 
 ROLE = "headscale"
 # headscale is restarted unless it reads its map at least this often. Else the run waits for that.
 _TICK_MAX_S = 60
 _START_S = 30  # how long a start may take
+_LASTS_S = 3  # headscale may answer, and end by the next line of its log
 _URL_S = 30  # headscale's own limit for each URL that it fetches at the start
 
 
@@ -45,7 +47,7 @@ def resources(
     Raises HeadscaleRefused.
     """
     seen = read_facts(site, facts)
-    if reasons := list(_refusals(site, facts, proved, withdrawn, pins)):
+    if reasons := list(refusals(site, facts, proved, withdrawn, pins)):
         raise HeadscaleRefused(
             "headscale's map was not changed",
             why="\n".join(reasons),
@@ -66,21 +68,6 @@ def resources(
     config_file = _file(seen.headscale.config, config_text, seen.config_file, like=seen.config_file)
     only_added = not any(step.action == "change" for step in steps) and not _present(seen, withdrawn)
     return [map_file, config_file, _service(seen, map_file, config_file, put, only_added=only_added)]
-
-
-def refusals(
-    site: Site,
-    facts: Facts,
-    proved: Sequence[Host],
-    withdrawn: Sequence[Host] = (),
-    *,
-    pins: Pins | None = None,
-) -> list[str]:
-    """Return the reasons why the map may not be changed, each a sentence.
-
-    Raises HeadscaleRefused when the files cannot be read.
-    """
-    return list(_refusals(site, facts, proved, withdrawn, pins))
 
 
 def to_withdraw(site: Site, facts: Facts) -> list[Host]:
@@ -141,9 +128,17 @@ def warnings(site: Site, facts: Facts) -> list[str]:
     return found
 
 
-def _refusals(
-    site: Site, facts: Facts, proved: Sequence[Host], withdrawn: Sequence[Host], pins: Pins | None
+def refusals(
+    site: Site,
+    facts: Facts,
+    proved: Sequence[Host],
+    withdrawn: Sequence[Host] = (),
+    pins: Pins | None = None,
 ) -> Iterator[str]:
+    """Yield the reasons why the map may not be changed, each a sentence.
+
+    Raises HeadscaleRefused when the files cannot be read.
+    """
     seen = read_facts(site, facts)
     headscale = seen.headscale
     if seen.unit.get("LoadState") == "not-found":
@@ -197,7 +192,7 @@ def _clashes(site: Site, seen: HeadscaleFacts, host: Host) -> Iterator[str]:
             f"{domain} is under dns.base_domain {seen.config.base_domain}: nodes would ask MagicDNS for it, "
             "through the tunnel that needs the relay. Give the relay a name outside of that domain."
         )
-    if seen.version < VERIFY_SINCE and not host.relay.open and not host.relay.verify_client_url:
+    if seen.version < VERIFY_SINCE and verify_url(host, site) == seen.headscale.verify_url:
         yield (
             f"headscale {'.'.join(map(str, seen.version))} has no /verify, so {host.name} would refuse every "
             "client: upgrade headscale to 0.24 or newer, "
@@ -312,6 +307,7 @@ def _service(
         reload_on=(map_file.id,) if waits else (),
         healthy=healthy,
         timeout_s=_START_S + loads_s + (ceil(tick_s) if waits and tick_s is not None else 0),
+        lasts_s=_LASTS_S,
         needs=(map_file.id, config_file.id),
         role=ROLE,
     )

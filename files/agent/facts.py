@@ -85,7 +85,6 @@ def standard_facts():
     release, listening = os_release(), listeners()
     ports = ssh_port()
     ports += [entry["port"] for entry in listening if is_sshs(entry)]
-    tools = {name: shutil.which(name) for name in ("docker", "nginx")}
     _, addresses, _ = run(["ip", "-o", "addr"])
     return {
         "hostname": socket.gethostname(),
@@ -103,7 +102,6 @@ def standard_facts():
         "addresses": re.findall(r"\sinet6?\s(\S+?)/", addresses),
         "listening": listening,
         "ssh_ports": list(dict.fromkeys(ports)) or [22],
-        "tools": {name: path for name, path in tools.items() if path},
         "congestion_controls": read_text("/proc/sys/net/ipv4/tcp_available_congestion_control").split(),
     }
 
@@ -144,7 +142,9 @@ def asked_facts(root, message):
         program = sys.executable if argv[0] == "python3" else argv[0]
         status, out, err = run([program] + argv[1:], 20)
         commands[name] = dict(status=status, stdout=out, stderr=err)
-    return {"files": file_facts(root, message.get("files", ())), "commands": commands}
+    found = {name: shutil.which(name) for name in message.get("tools", ())}
+    tools = {name: path for name, path in found.items() if path}
+    return {"files": file_facts(root, message.get("files", ())), "tools": tools, "commands": commands}
 
 
 def packed(facts):

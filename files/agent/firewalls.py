@@ -86,7 +86,7 @@ class Firewall(Kind):
         run_id = self.host.journal.run_id
         os.makedirs(folder, mode=0o700, exist_ok=True)
         token = "%s/armed-%s" % (folder, self.spec["table"])
-        saved = "%s/before-%s.nft" % (folder, self.spec["table"])
+        saved = "%s/before-%s" % (folder, self.spec["table"])
         remove(token + ".reverted")
         for path, text in ((saved, old), (token, run_id)):
             with open(path, "w") as file:

@@ -1,7 +1,9 @@
 """The contract of every kind of resource."""
 
+from abc import ABC, abstractmethod
 
-class Kind:
+
+class Kind(ABC):
     """One resource of the plan.
 
     Subclasses define the wanted state, the present state, and the fix of the keys that differ.
@@ -12,14 +14,17 @@ class Kind:
         self.id = spec["id"]
         self.path = host.root + spec["path"] if "path" in spec else ""
 
+    @abstractmethod
     def wanted(self):
-        raise NotImplementedError
+        """Return {key: value} of the wanted state."""
 
+    @abstractmethod
     def present(self):
-        raise NotImplementedError
+        """Return {key: value} of the present state."""
 
+    @abstractmethod
     def fix(self, keys):
-        raise NotImplementedError
+        """Bring these keys to their wanted values. Raises Failed."""
 
     def blobs(self):
         """Return [sha256, ...] of the contents that fix() would need now."""

@@ -1,6 +1,7 @@
 """file, directory, symlink, absent, tree."""
 
 import difflib
+import hashlib
 import os
 import stat
 import tarfile
@@ -167,17 +168,34 @@ class Absent(Kind):
         remove(self.path)
 
 
+def looks_of(tree):
+    """Return the sha256 of what lstat says of a tree's files, without those that are compiled."""
+    digest = hashlib.sha256()
+    for folder, folders, names in os.walk(tree):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        for path in [os.path.join(folder, name) for name in folders + sorted(names)]:
+            info = os.lstat(path)
+            looks = [info.st_mode, info.st_uid, info.st_gid]
+            if not stat.S_ISDIR(info.st_mode):
+                looks += [info.st_size, int(info.st_mtime)]
+            if os.path.basename(path) != TREE_MARK:
+                digest.update(repr((os.path.relpath(path, tree), looks)).encode())
+    return digest.hexdigest()
+
+
 class Tree(Kind):
     """An unpacked archive.
 
-    The mark inside is written last, so a half-unpacked tree never counts as a whole one.
+    The mark inside is written last, so a half-unpacked tree never counts as a whole one. It has the
+    archive's sha256, and that of the files' looks.
     """
 
     def wanted(self):
-        return {"archive": self.spec["content_sha256"]}
+        return {"archive": self.spec["content_sha256"], "files": "whole"}
 
     def present(self):
-        return {"archive": read_text(os.path.join(self.path, TREE_MARK))}
+        archive, _, looks = read_text(os.path.join(self.path, TREE_MARK)).partition(" ")
+        return {"archive": archive, "files": "whole" if looks == looks_of(self.path) else "damaged"}
 
     def blobs(self):
         return [self.spec["content_sha256"]] if self.present() != self.wanted() else []
@@ -201,7 +219,7 @@ class Tree(Kind):
             for path in [folder] + [os.path.join(folder, name) for name in names]:
                 os.lchown(path, *ids)
         with open(os.path.join(fresh, TREE_MARK), "w") as mark:
-            mark.write(self.spec["content_sha256"])
+            mark.write("%s %s" % (self.spec["content_sha256"], looks_of(fresh)))
         # A power cut must not leave the mark and take the files. One fsync for each takes longer.
         os.sync()
         remove(self.path)

@@ -1,6 +1,7 @@
 """Base of service and container."""
 
 import time
+from abc import abstractmethod
 
 from agent.kind import Kind
 from agent.tools import Failed, http_get, run, tail
@@ -67,17 +68,17 @@ class Restartable(Kind):
             time.sleep(0.1)
         return self.others_problem()
 
+    @abstractmethod
     def act(self, verb):
         """Start, restart or reload, as `verb` says. Raises Failed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def undo(self, verb):
         """Do the same again with the previous files."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log(self):
         """Return the last lines of its log."""
-        raise NotImplementedError
 
     def converge(self, verb):
         """Act and wait for health. If that fails, put back this run's changes and raise Failed."""

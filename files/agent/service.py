@@ -6,9 +6,13 @@ from agent.listening import in_the_way, missing
 from agent.restart import FELT_S, Restartable
 from agent.tools import Failed, must
 
+LOOP_S = 30  # a unit that ended again and again is watched for so long
+LOOPING = "starts again and again"
+
 
 class Service(Restartable):
     restarted = False  # because a reload could not open a socket
+    looped = False  # when it was first looked at
 
     def wanted(self):
         yes = {True: "yes", False: "no"}
@@ -21,9 +25,11 @@ class Service(Restartable):
         if at_boot == "either":
             at_boot = self.wanted()["enabled"]
         running = "yes" if self.host.units.is_running(unit, units) else "no"
+        if self.host.units.is_looping(unit, units):
+            running, self.looped = LOOPING, True
         owed = self.host.owed(self)
         # A reload that is owed may open them.
-        unheard = "" if owed or running == "no" else self._unheard()
+        unheard = "" if owed or running != "yes" else self._unheard()
         return {"enabled": at_boot, "running": running, "owed": owed or "nothing", "unheard": unheard}
 
     def _unheard(self):
@@ -48,7 +54,8 @@ class Service(Restartable):
                 self.host.units.stop(unit, self._patience_s())
             self.host.journal.paid(self.id)
         elif owed or "running" in keys or "unheard" in keys:
-            self.converge("start" if "running" in keys else owed or "reload")
+            stopped = "running" in keys and not self.looped
+            self.converge("start" if stopped else "restart" if self.looped else owed or "reload")
 
     def act(self, verb):
         if self.spec["before"]:
@@ -84,6 +91,20 @@ class Service(Restartable):
         self._do("restart")
         if not self._await_sockets():
             raise Failed(what, "a restart did not help\n" + self.log())
+
+    def await_health(self):
+        """Wait until it is healthy, and then see whether that lasts. Raises Failed."""
+        Restartable.await_health(self)
+        lasts_s = max(self.spec["lasts_s"], LOOP_S if self.looped else 0)
+        began, since = time.monotonic(), self.host.units.started(*self._unit_of_all())
+        while time.monotonic() < began + lasts_s:
+            time.sleep(min(1, lasts_s))
+            problem = self.problem()
+            if not problem and self.host.units.started(*self._unit_of_all()) != since:
+                problem = "its process ended, and another one was started"
+            if problem:
+                what = "%s was healthy for less than %d s" % (self.spec["id"], lasts_s)
+                raise Failed(what, problem + "\n" + self.log())
 
     def problem(self):
         return self.host.units.problem(*self._unit_of_all()) or Restartable.problem(self)

@@ -1,10 +1,13 @@
 """systemd: the units of a plan, their states and the verbs."""
 
+import time
+
 from agent.tools import must, run, tail
 
 AT_BOOT = ("enabled", "enabled-runtime", "static", "alias", "indirect", "generated")
 RUNNING = ("active", "reloading")
-SHOWN = "LoadState,ActiveState,UnitFileState,Type,NeedDaemonReload"
+SHOWN = "LoadState,ActiveState,UnitFileState,Type,NeedDaemonReload,NRestarts,ExecMainStartTimestampMonotonic"
+AGAIN, RECENT_S = 2, 60  # starts by systemd itself, and the time since the last one
 
 
 class Systemd:
@@ -41,6 +44,18 @@ class Systemd:
             return False
         active = state.get("ActiveState")
         return active in RUNNING or (active, state.get("Type")) == ("activating", "oneshot")
+
+    def started(self, unit, units):
+        """Return when the unit's process was started, in seconds of the monotonic clock."""
+        self.forget()
+        return int(self._state(unit, units).get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+
+    def is_looping(self, unit, units):
+        """Whether the unit ends again and again. It may be active at this moment."""
+        state = self._state(unit, units)
+        starts, at = state.get("NRestarts"), state.get("ExecMainStartTimestampMonotonic")
+        recent = time.monotonic() - int(at or 0) / 1e6 < RECENT_S
+        return int(starts or 0) >= AGAIN and recent
 
     def problem(self, unit, units):
         """Return why the unit is not active right now, or ""."""

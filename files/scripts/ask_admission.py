@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 LIMIT = 5.0
 
 
-class Failed(Exception):
+class NoAnswer(Exception):
     pass
 
 
@@ -24,14 +24,14 @@ def connected(host, port):
     try:
         places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise Failed("name", "%s: %s" % (host, error.strerror or error))
+        raise NoAnswer("name", "%s: %s" % (host, error.strerror or error))
     failed = []
     for place in places:
         try:
             return socket.create_connection(place[4][:2], LIMIT / len(places)), "; ".join(failed)
         except OSError as error:
             failed.append("%s port %d: %s" % (place[4][0], port, error.strerror or error))
-    raise Failed("connection", "; ".join(failed))
+    raise NoAnswer("connection", "; ".join(failed))
 
 
 def ask(url, key, hops=3):
@@ -51,25 +51,25 @@ def ask(url, key, hops=3):
         answer = talk.getresponse()
         said = answer.read(4096)
     except socket.timeout:
-        raise Failed("time", "no answer in %g s" % LIMIT)
+        raise NoAnswer("time", "no answer in %g s" % LIMIT)
     except ssl.SSLError as error:
-        raise Failed("TLS", str(getattr(error, "verify_message", "") or error))
+        raise NoAnswer("TLS", str(getattr(error, "verify_message", "") or error))
     except (OSError, http.client.HTTPException) as error:
-        raise Failed("connection", "cut: %s" % error)
+        raise NoAnswer("connection", "cut: %s" % error)
     if answer.status in (307, 308) and hops and answer.getheader("Location"):
         return ask(urljoin(url, answer.getheader("Location")), key, hops - 1)
     if answer.status != 200:
-        raise Failed("status", "HTTP %d" % answer.status)
+        raise NoAnswer("status", "HTTP %d" % answer.status)
     try:
         allow = {name.lower(): value for name, value in json.loads(said.decode()).items()}.get("allow", False)
     except (ValueError, AttributeError):
-        raise Failed("answer", repr(said[:80]))
+        raise NoAnswer("answer", repr(said[:80]))
     return {"step": "", "detail": detail, "allow": bool(allow), "date": answer.getheader("Date") or ""}
 
 
 began = time.time()
 try:
     found = ask(*sys.argv[1:])
-except Failed as error:
+except NoAnswer as error:
     found = {"step": error.args[0], "detail": error.args[1]}
 print(json.dumps(dict(found, ms=(time.time() - began) * 1000, clock=time.time())))

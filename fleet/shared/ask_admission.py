@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from engine.facts import Ask
 from engine.scripts import script
 from fleet.shared.fleet import Fleet
+from inventory.admission import verify_url
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.admission import HostsWords, admission_rung
@@ -16,7 +17,6 @@ from probe.proof import Proof, Rung, with_rung
 from probe.target import Target
 from relay.core.handshake import format_key, make_private_key, public_key
 from roles import relay
-from roles.admission import verify_url
 
 _LADDER_S = 60.0  # the handshake is known by then, or will never be
 

@@ -10,7 +10,7 @@ from control.contract import ControlServer
 from control.derpmap import Pins
 from engine.facts import Ask
 from engine.report import Report
-from engine.run import Outcome, Step
+from engine.run import Job, Outcome
 from engine.session import Session
 from fleet.shared import pins
 from fleet.shared.fleet import Fleet
@@ -37,14 +37,15 @@ class FleetReach:
 
     def session(self, ask: Ask) -> Session:
         """Connect to the control server's host, only to read. Raises DerpfleetError."""
-        return self.fleet.session_for_reading(self.fleet.control_login(), ask)
+        [login] = self.fleet.control_logins()
+        return self.fleet.session_for_reading(login, ask)
 
-    def step(self, job: Step) -> Outcome:
+    def step(self, job: Job) -> Outcome:
         """Run a job on the control server's host, once no other command is at work there.
 
         Raises as `fleet.shared.step.step` does.
         """
-        login = self.fleet.control_login()
+        [login] = self.fleet.control_logins()
         return once_free(self.report, login.name, lambda: step(self.fleet, login, job))
 
     def pins(self, hosts: Sequence[Host]) -> Pins:

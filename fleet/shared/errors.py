@@ -11,6 +11,10 @@ class Interrupted(DerpfleetError):
     exit_code = 130
 
 
+class CannotWrite(DerpfleetError):
+    """A file cannot be written at that place."""
+
+
 class NoSuchHost(DerpfleetError):
     """--host names no host of the site."""
 
@@ -19,7 +23,3 @@ class NoSuchHost(DerpfleetError):
 
 class Refused(DerpfleetError):
     """Something on the host prevents the deploy; nothing was changed."""
-
-
-class ResourceFailed(DerpfleetError):
-    """A resource did not converge."""

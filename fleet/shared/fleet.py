@@ -16,8 +16,7 @@ from engine.session import Session
 from fleet.shared import records
 from fleet.shared.errors import NoSuchHost
 from fleet.shared.parallel import Parallel
-from inventory.errors import DerpfleetError
-from inventory.model import Host, Site
+from inventory.model import Host, Site, Ssh
 
 
 @dataclass
@@ -43,20 +42,15 @@ class Fleet:
 
     def login(self, host: Host) -> Login:
         """Return how to reach a relay host."""
-        address = str(host.ipv4 or host.ipv6 or host.domain)
-        known_hosts = Path(self.site.known_hosts)
-        return Login(host.name, host.ssh, address=address, known_hosts=known_hosts, base=self.base)
+        return self._login(host.name, host.ssh, str(host.ipv4 or host.ipv6 or host.domain))
 
-    def control_login(self) -> Login:
-        """Return how to reach the control server's host. Raises DerpfleetError when it has none."""
-        control = self.site.control
-        if control.ssh is None:
-            raise DerpfleetError(
-                "the site has no headscale host",
-                next="invoke derpmap prints the regions for any other control server",
-            )
-        address, known_hosts = control.ssh.address or "", Path(self.site.known_hosts)
-        return Login(control.kind, control.ssh, address=address, known_hosts=known_hosts, base=self.base)
+    def control_logins(self) -> list[Login]:
+        """Return how to reach the control server's hosts: none where a person pastes the map."""
+        return [self._login(name, ssh, "") for name, ssh in self.site.control.hosts().items()]
+
+    def _login(self, name: str, ssh: Ssh, address: str) -> Login:
+        known_hosts = Path(self.site.known_hosts)
+        return Login(name, ssh, address=address, known_hosts=known_hosts, base=self.base)
 
     def session_for_reading(self, login: Login, ask: Ask) -> Session:
         """Connect only to read: wait for no lock and change nothing. Raises DerpfleetError."""

@@ -9,11 +9,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke import Collection, Exit, Task
+from invoke import task as plain_task
 
 from fleet.shared import interrupt
 
@@ -23,6 +25,25 @@ if TYPE_CHECKING:
     from inventory.errors import DerpfleetError
 
 DEFAULT_SITE = "inventory/site.yml"
+# The one-letter options. Each means the same in every verb; other options have no letter.
+_LETTERS = {
+    "host": "h", "site": "s", "json": "j", "only": "o", "force": "f",
+    "address": "a", "ca": "c", "dry-run": "d", "diff": "i", "lines": "l", "pin": "p", "relay": "r",
+}
+
+
+class LetteredTask(Task[Any]):
+    """A task whose one-letter options are those of `_LETTERS`. invoke would make up its own."""
+
+    def arg_opts(self, name: str, default: str, taken_names: set[str]) -> dict[str, Any]:
+        """Return the settings of one option, with its names."""
+        found = super().arg_opts(name, default, taken_names)
+        word, *_ = found["names"]
+        found["names"] = [word, *_LETTERS.get(word, "")]
+        return found
+
+
+task = partial(plain_task, klass=LetteredTask)
 
 
 def with_site(
@@ -69,7 +90,7 @@ def _refuse_stray(verbs: Sequence[Task[Any]]) -> None:
     valued = {
         verb.name: [
             f"{'-' if len(name) == 1 else '--'}{name.replace('_', '-')}"
-            for one in verb.get_arguments()
+            for one in deepcopy(verb).get_arguments()  # it takes the help texts out of the task
             if one.takes_value
             for name in one.names
         ]

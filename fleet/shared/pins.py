@@ -13,6 +13,7 @@ from pathlib import Path
 
 from control.derpmap import Pins
 from engine.facts import Ask, Facts
+from engine.run import NOTHING
 from fleet.shared import records
 from fleet.shared.fleet import Fleet
 from inventory.choices import source_of
@@ -28,8 +29,8 @@ def needed(host: Host) -> bool:
 
 
 def ask(host: Host) -> Ask:
-    """Return the question whose answer `learn` needs."""
-    return Ask(files=(certificate.files(host)[0],))
+    """Return the question whose answer `learn` needs; `NOTHING` when no pin is needed."""
+    return Ask(files=(certificate.files(host)[0],)) if needed(host) else NOTHING
 
 
 def learn(fleet: Fleet, host: Host, facts: Facts) -> str | None:

@@ -1,24 +1,24 @@
-"""Run one job on one host: show its events, and raise the verb's error for a failed resource."""
+"""Run one job on one host: show its events, and raise the error of a resource that fails."""
 
 from __future__ import annotations
 
 import time
+from functools import partial
 
-from engine.events import Event
 from engine.login import Login
-from engine.run import Job, Outcome, Step, converge
+from engine.run import Job, Outcome, converge
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 
 
-def step(fleet: Fleet, login: Login, job: Step, *, doing: str = "connecting", counts: bool = True) -> Outcome:
+def step(fleet: Fleet, login: Login, job: Job, *, doing: str = "connecting", counts: bool = True) -> Outcome:
     """Run a job as `run` does, and let Ctrl-C stop it.
 
-    Raises Interrupted, and the error that `job.failed` makes of the first failed resource.
+    Raises Interrupted, and ResourceFailed for the first resource that failed.
     """
     outcome = fleet.parallel.run_one(lambda: run(fleet, login, job, doing=doing, counts=counts))
     for failure in outcome.failures:
-        raise job.failed(failure)
+        raise job.failed(login.name, failure)
     return outcome
 
 
@@ -28,11 +28,7 @@ def run(fleet: Fleet, login: Login, job: Job, *, doing: str = "connecting", coun
     Call it as the work of `Parallel.each`, which stops its session on Ctrl-C. `doing`: the words of
     the live line until the first event. Raises DerpfleetError, but not for a failed resource.
     """
-
-    def show(event: Event) -> None:
-        fleet.report.agent_event(login.name, event)
-
-    started = time.monotonic()
+    show, started = partial(fleet.report.agent_event, login.name), time.monotonic()
     fleet.report.doing(login.name, doing)
     try:
         outcome = converge(login, job, runs=fleet.runs, on_event=show, on_session=fleet.parallel.watch)

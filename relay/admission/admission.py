@@ -32,7 +32,7 @@ from relay.core.handshake import format_key
 from relay.core.reasons import Answer
 from relay.golang.json import parse_first_object
 from relay.io.gate import Verdict
-from relay.io.http_client import HttpClient, HttpError, HttpTimeout, Request
+from relay.io.http_client import ClientRequest, HttpClient, HttpError, HttpTimeout
 from relay.log import Log
 
 LIMIT_S: Final = 5.0  # derper's, for the controller
@@ -89,7 +89,7 @@ class UrlCheck:
 
     async def ask(self, key: bytes, address: str, wanted: Callable[[], bool] = _always) -> Verdict:
         body = json.dumps({"NodePublic": format_key(key), "Source": address}, separators=(",", ":")).encode()
-        request = Request("POST", self._url, body, (("Content-Type", "application/json"),), MAX_ANSWER)
+        request = ClientRequest("POST", self._url, body, (("Content-Type", "application/json"),), MAX_ANSWER)
         try:
             response = await self._client.send(request, LIMIT_S)
         except HttpError as e:
@@ -134,7 +134,7 @@ class TailscaledCheck:
         url = f"http://local-tailscaled.sock/localapi/v0/whois?addr={format_key(key).replace(':', '%3A')}"
         try:
             response = await self._client.send(
-                Request("GET", url, headers=(("Tailscale-Cap", "145"),), max_body=MAX_WHOIS), LIMIT_S
+                ClientRequest("GET", url, headers=(("Tailscale-Cap", "145"),), max_body=MAX_WHOIS), LIMIT_S
             )
         except HttpError as e:
             return Verdict(False, Answer.TAILSCALED_UNREACHABLE, clear=False, detail=str(e))

@@ -35,7 +35,7 @@ MESH_DEPTH: Final = 512  # a mesh link carries many clients' packets
 DATA_ROOM: Final = 256 * 1024
 DISCO_ROOM: Final = 64 * 1024
 # Bytes of waiting packets that are handed over at once; the rest can still be dropped.
-BATCH: Final = 128 * 1024
+BATCH_BYTES: Final = 128 * 1024
 
 Chunk = bytes | bytearray
 
@@ -228,8 +228,8 @@ class Outbox:
         return lane
 
     def _take_waiting(self, now: float) -> float:
-        """Move waiting packets into pending, from the lanes at random, about BATCH bytes."""
-        longest, room = 0.0, BATCH
+        """Move waiting packets into pending, from the lanes at random, about BATCH_BYTES bytes."""
+        longest, room = 0.0, BATCH_BYTES
         while room > 0 and (lane := self._next_lane()):
             since, frame = lane.popleft()
             lane.octets -= len(frame)

@@ -43,7 +43,7 @@ class HttpTimeout(HttpError):
 
 
 @dataclass(frozen=True)
-class Request:
+class ClientRequest:
     """One request. At most `max_body` bytes of the answer's body are read.
 
     Name and password in the URL become basic authentication.
@@ -57,7 +57,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Response:
+class ClientResponse:
     status: int
     body: bytes
     location: str = ""
@@ -81,7 +81,7 @@ class HttpClient:
         self._idle: _Connection | None = None
         self._context: ssl.SSLContext | None = None
 
-    async def send(self, request: Request, timeout_s: float) -> Response:
+    async def send(self, request: ClientRequest, timeout_s: float) -> ClientResponse:
         """Send a request and return its answer; `timeout_s` is for everything together.
 
         Raises HttpError, HttpTimeout.
@@ -99,7 +99,7 @@ class HttpClient:
             self._idle.writer.close()
             self._idle = None
 
-    async def _follow(self, request: Request, heads: list[int]) -> Response:
+    async def _follow(self, request: ClientRequest, heads: list[int]) -> ClientResponse:
         """Return the answer behind all redirects. `heads` gets the status of the last head."""
         for _ in range(MAX_REDIRECTS):
             heads.clear()
@@ -115,7 +115,7 @@ class HttpClient:
                 raise HttpError(str(e) or type(e).__name__, answered=bool(heads)) from e
         raise HttpError(f"more than {MAX_REDIRECTS} redirects")
 
-    async def _ask(self, request: Request, heads: list[int]) -> Response:
+    async def _ask(self, request: ClientRequest, heads: list[int]) -> ClientResponse:
         url = urlsplit(request.url)
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError("not an http:// or https:// URL")
@@ -161,8 +161,8 @@ class HttpClient:
         return _Connection(*streams, origin)
 
     async def _exchange(
-        self, connection: _Connection, request: Request, url: SplitResult, heads: list[int]
-    ) -> Response:
+        self, connection: _Connection, request: ClientRequest, url: SplitResult, heads: list[int]
+    ) -> ClientResponse:
         """Send one request and return its answer; then keep the connection, or close it."""
         try:
             connection.writer.write(_pack_request(connection, request, url))
@@ -180,7 +180,7 @@ class HttpClient:
         return response
 
 
-def _pack_request(connection: _Connection, request: Request, url: SplitResult) -> bytes:
+def _pack_request(connection: _Connection, request: ClientRequest, url: SplitResult) -> bytes:
     http, proxy = connection.http, connection.proxy
     host = url.netloc.rpartition("@")[2]
     headers = [("Host", host), ("User-Agent", f"derp-relay/{__version__}")]
@@ -194,7 +194,7 @@ def _pack_request(connection: _Connection, request: Request, url: SplitResult) -
     return (head or b"") + (body or b"") + (http.send(h11.EndOfMessage()) or b"")
 
 
-async def _read_response(connection: _Connection, max_body: int, heads: list[int]) -> Response:
+async def _read_response(connection: _Connection, max_body: int, heads: list[int]) -> ClientResponse:
     """Read the answer, and no more of a longer body. Raises h11.RemoteProtocolError, OSError."""
     status, location, body = 0, "", bytearray()
     while len(body) < max_body:
@@ -211,4 +211,4 @@ async def _read_response(connection: _Connection, max_body: int, heads: list[int
             body += event.data
         elif isinstance(event, h11.EndOfMessage):
             break
-    return Response(status, bytes(body[:max_body]), location)
+    return ClientResponse(status, bytes(body[:max_body]), location)

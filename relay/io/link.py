@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 READ_SIZE: Final = 128 * 1024
 # More than an unfinished frame, or the bytes behind the handshake that a rate limit holds back.
 TAIL_SIZE: Final = MAX_RUN + READ_SIZE
-BACKLOG: Final = 1024 * 1024  # bytes that wait for the end of the round at most, and one read
+ROUND_BYTES: Final = 1024 * 1024  # bytes that wait for the end of the round at most, and one read
 
 CIPHER: Final = memoryview(bytearray(READ_SIZE))
 # The bytes left over from the last read are put right before the plain bytes of this one.
@@ -180,7 +180,7 @@ class Link(Receiver):
             self._tail = _PLAIN_VIEW[position:end].tobytes()
         elif tail:
             self._tail = b""
-        if self._switch.backlog > BACKLOG:
+        if self._switch.backlog > ROUND_BYTES:
             self._tick.flush()
         if session.wait_s and self._pause is None:
             self.stream.pause_reading()

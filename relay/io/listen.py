@@ -14,13 +14,13 @@ from relay.io.loop import Loop
 from relay.io.stream import Stream
 from relay.log import Log
 
-BACKLOG: Final = 4096  # connections that wait to be accepted; net.core.somaxconn may lower it
+ACCEPT_BACKLOG: Final = 4096  # connections that wait to be accepted; net.core.somaxconn may lower it
 MAX_ACCEPTS: Final = 64  # per round of the loop; then existing connections get their turn
-RETRY_S: Final = 1.0  # after an accept that found no descriptor or no memory
+ACCEPT_RETRY_S: Final = 1.0  # after an accept that found no descriptor or no memory
 LOG: Final = Log("listen")
 
 
-class Listener:
+class ListeningSocket:
     """Accepts on one socket. `welcome` gets each connection with its peer's address and port.
 
     On a unix socket these are "" and 0.
@@ -47,9 +47,9 @@ class Listener:
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:
-                LOG.warning("cannot accept connections, will try again", error=error, seconds=RETRY_S)
+                LOG.warning("cannot accept connections, will try again", error=error, seconds=ACCEPT_RETRY_S)
                 self._pause()
-                self._loop.call_later(RETRY_S, self._resume)
+                self._loop.call_later(ACCEPT_RETRY_S, self._resume)
                 return
             sock.setblocking(False)
             self._welcome(Stream(self._loop, sock), address[:2] if isinstance(address, tuple) else ("", 0))
@@ -86,7 +86,7 @@ def open_tcp(host: str, port: int, config: Config, handed: list[socket.socket]) 
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(config.tcp_keepalive_time_s)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(config.tcp_user_timeout_s * 1000))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.listen(BACKLOG)
+        sock.listen(ACCEPT_BACKLOG)
     return sockets
 
 
@@ -105,7 +105,7 @@ def open_unix(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     sock.bind(path)
-    sock.listen(BACKLOG)
+    sock.listen(ACCEPT_BACKLOG)
     return sock
 
 

@@ -8,6 +8,7 @@ connections come by the thousand: a third of their memory, and no detour between
 from __future__ import annotations
 
 import socket
+from abc import ABC, abstractmethod
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from typing import Final
 
@@ -17,28 +18,28 @@ from relay.io.loop import Loop
 HIGH_WATER: Final = 128 * 1024
 
 
-class Receiver:
+class Receiver(ABC):
     """The owner of a stream, whose bytes are put into `buffer`."""
 
     __slots__ = ()
     buffer: memoryview
 
+    @abstractmethod
     def buffer_updated(self, nbytes: int) -> None:
         """Take `nbytes` bytes, at least one, from the buffer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def eof_received(self) -> None:
         """Note that no more bytes will come."""
-        raise NotImplementedError
 
+    @abstractmethod
     def connection_lost(self, exc: Exception | None) -> None:
         """Note that the stream is closed: by its owner if there is no exception."""
-        raise NotImplementedError
 
-    def pause_writing(self) -> None:
+    def pause_writing(self) -> None:  # noqa: B027 - a receiver that writes little need not pause
         """Note that more bytes than the high-water mark wait for the kernel."""
 
-    def resume_writing(self) -> None:
+    def resume_writing(self) -> None:  # noqa: B027 - as above
         """Note that no more than a quarter of the high-water mark waits."""
 
 

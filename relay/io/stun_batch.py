@@ -26,10 +26,10 @@ from relay.io.loop import Loop
 from relay.io.pktinfo import Asked, Asked4, Asked6
 from relay.io.stun_socket import MAX_PER_WAKE, StunSocket
 
-BATCH: Final = 32  # datagrams per system call; larger ones gain 2 % and keep TCP waiting longer
+DATAGRAMS: Final = 32  # datagrams per system call; larger ones gain 2 % and keep TCP waiting longer
 _SOURCE6: Final = 28  # bytes of a struct sockaddr_in6
 _ANSWER6: Final = 44
-_ANY_INTERFACE: Final = memoryview(bytes(4 * BATCH)).cast("I")
+_ANY_INTERFACE: Final = memoryview(bytes(4 * DATAGRAMS)).cast("I")
 _INTERFACE4: Final = (Asked4.interface.offset,)
 _INTERFACES6: Final = (
     Asked.six.offset + Asked6.interface.offset,
@@ -89,17 +89,17 @@ def _is_served(sock: socket.socket) -> bool:
 
 
 class _Batch:
-    """BATCH messages for the kernel, one every `stride` bytes of `data`.
+    """DATAGRAMS messages for the kernel, one every `stride` bytes of `data`.
 
     `names` holds their addresses, `controls` their control messages.
     """
 
     def __init__(self, stride: int, names: bytearray, controls: bytearray) -> None:
-        self.data = bytearray(BATCH * stride)
-        start, name_start, name_size = _address(self.data), _address(names), len(names) // BATCH
-        control_start, control_size = _address(controls), len(controls) // BATCH
-        self._parts = (_Iovec * BATCH)()
-        self._messages = (_Message * BATCH)()
+        self.data = bytearray(DATAGRAMS * stride)
+        start, name_start, name_size = _address(self.data), _address(names), len(names) // DATAGRAMS
+        control_start, control_size = _address(controls), len(controls) // DATAGRAMS
+        self._parts = (_Iovec * DATAGRAMS)()
+        self._messages = (_Message * DATAGRAMS)()
         for n, (part, message) in enumerate(zip(self._parts, self._messages, strict=True)):
             part.base, part.size = start + n * stride, stride
             name, control = name_start + n * name_size, control_start + n * control_size
@@ -122,9 +122,9 @@ class BatchedStunSocket(StunSocket):
         assert _recvmmsg is not None and _sendmmsg is not None  # noqa: S101  (for the type checker)
         self._receive, self._send = _recvmmsg, _sendmmsg
         self._fd = self._socket.fileno()
-        self._sources = bytearray(BATCH * (SOURCE4 if self._is_ipv4 else _SOURCE6))
+        self._sources = bytearray(DATAGRAMS * (SOURCE4 if self._is_ipv4 else _SOURCE6))
         control_size = ctypes.sizeof(Asked4 if self._is_ipv4 else Asked)
-        controls = bytearray(BATCH * control_size)
+        controls = bytearray(DATAGRAMS * control_size)
         self._requests = _Batch(SLOT, self._sources, controls)
         self._answers = _Batch(ANSWER4 if self._is_ipv4 else _ANSWER6, self._sources, controls)
         self._control_room = memoryview(bytearray(self._requests.control_sizes)).cast("L")
@@ -135,9 +135,9 @@ class BatchedStunSocket(StunSocket):
 
     def _read(self) -> None:
         silent = self._silent()
-        for _ in range(MAX_PER_WAKE // BATCH):
+        for _ in range(MAX_PER_WAKE // DATAGRAMS):
             self._requests.control_sizes[:] = self._control_room  # the kernel writes the sizes used
-            count = self._receive(self._fd, self._requests.address, BATCH, socket.MSG_DONTWAIT, None)
+            count = self._receive(self._fd, self._requests.address, DATAGRAMS, socket.MSG_DONTWAIT, None)
             if count < 0:
                 if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
                     self.requests.read_error += 1
@@ -147,7 +147,7 @@ class BatchedStunSocket(StunSocket):
                 self.silenced += sum(self._parse(slot, size) is not None for slot, size in enumerate(sizes))
             else:
                 self._answer(sizes)
-            if count < BATCH:
+            if count < DATAGRAMS:
                 return
 
     def _answer(self, sizes: list[int]) -> None:
@@ -180,7 +180,7 @@ class BatchedStunSocket(StunSocket):
             address = bytes(self._sources[at + 8 : at + 24])
         answer = stun.pack_response(txid, address, int.from_bytes(self._sources[at + 2 : at + 4], "big"))
         batch = self._answers
-        start = slot * len(batch.data) // BATCH
+        start = slot * len(batch.data) // DATAGRAMS
         batch.data[start : start + len(answer)] = answer
         batch.resize(slot, len(answer))  # mapped IPv4 gets the short answer
         return True

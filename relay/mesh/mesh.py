@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from relay.core.switch import Switch
     from relay.io.loop import Loop
 
-RETRY_S: Final = 5.0
+LINK_RETRY_S: Final = 5.0
 SIBLING_RETRY_S: Final = 0.2
 CONNECT_S: Final = 10.0
 SILENCE_S: Final = 120.0  # a relay sends a keep-alive every minute
 WRITE_TIMEOUT_S: Final = 30.0
-HIGH_WATER: Final = 4 * 1024 * 1024  # other relays take their packets, if late
+LINK_HIGH_WATER: Final = 4 * 1024 * 1024  # other relays take their packets, if late
 # Room for one round's packets for a sibling, if the system allows so much.
 SEND_BUFFER: Final = 1024 * 1024
 LOG: Final = Log("mesh")
@@ -78,7 +78,7 @@ def outside(entry: str, private_key: bytes, mesh_key: bytes, tls: ssl.SSLContext
         transport, _ = await loop.create_connection(
             lambda: protocol, dial, port, ssl=tls, server_hostname=host.strip("[]")
         )
-        transport.set_write_buffer_limits(HIGH_WATER)
+        transport.set_write_buffer_limits(LINK_HIGH_WATER)
 
     return Place(entry, host if port == 443 else f"{host}:{port}", connect, private_key, mesh_key)
 
@@ -95,7 +95,7 @@ def sibling(loop: Loop, name: str, path: str, private_key: bytes, secret: bytes)
         except BaseException:
             sock.close()
             raise
-        stream = Stream(loop, sock, high_water=HIGH_WATER)
+        stream = Stream(loop, sock, high_water=LINK_HIGH_WATER)
         stream.set_receiver(Sibling(stream, protocol))
         protocol.connection_made(stream)
 
@@ -119,7 +119,7 @@ async def keep(loop: Loop, switch: Switch, public_key: bytes, place: Place) -> N
             LOG.info("this mesh entry is the relay itself", relay=place.name)
             return
         LOG.warning("mesh link down", relay=place.name, reason=reason)
-        await asyncio.sleep(SIBLING_RETRY_S if place.sibling else RETRY_S)
+        await asyncio.sleep(SIBLING_RETRY_S if place.sibling else LINK_RETRY_S)
 
 
 async def meet(loop: Loop, switch: Switch, siblings: int, within_s: float) -> None:

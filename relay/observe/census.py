@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from relay.core.counts import DISPOSITIONS, Counts
 from relay.core.stats import TLS_VERSIONS, Rates, Stats, merge, snapshot
-from relay.io.http_client import HttpClient, HttpError, Request
+from relay.io.http_client import ClientRequest, HttpClient, HttpError
 
 if TYPE_CHECKING:
     from relay.admission.admission import Admission
@@ -165,7 +165,7 @@ async def _ask(path: str, target: str) -> Any:
     client = HttpClient(unix_path=path)
     try:
         response = await client.send(
-            Request("GET", f"http://worker{target}", max_body=MAX_PART), ASK_WITHIN_S
+            ClientRequest("GET", f"http://worker{target}", max_body=MAX_PART), ASK_WITHIN_S
         )
         return json.loads(response.body) if response.status == 200 else None
     except (HttpError, ValueError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -141,7 +142,7 @@ def _index(request: Request, inside: Inside) -> Response:
     )
 
 
-class Whole:
+class Whole(ABC):
     """A page about all workers.
 
     `look` returns one worker's part, as JSON has it; `join` makes the answer of all of them.
@@ -152,12 +153,13 @@ class Whole:
     def __init__(self, inside: Inside) -> None:
         self._inside = inside
 
+    @abstractmethod
     def look(self, query: str) -> Any:
         """Return this worker's part. Raises ValueError with words for the reader."""
-        raise NotImplementedError
 
+    @abstractmethod
     def join(self, request: Request, parts: Sequence[Any]) -> Response:
-        raise NotImplementedError
+        """Return the answer that the parts of all workers make."""
 
     def answer(self, request: Request) -> Answer:
         """Answer a reader."""

@@ -1,20 +1,20 @@
-"""The certificate: its source, its program on the host, and its renewal. `SOURCES` is the table."""
+"""The certificate: its source, its program on the host, and its renewal. `MODULES` is the table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, asked
 from engine.resource import Absent, Command, Resource
 from inventory.choices import SourceName
 from inventory.model import Host, Site
 from roles import paths
 from roles.certificate import acme, brought, program, renewal, self_signed
-from roles.certificate.contract import Source, files_in
+from roles.certificate.contract import Source
 from roles.contract import Issued, ServedBy, after
 
-SOURCES: Mapping[SourceName, Source] = {
+MODULES: Mapping[SourceName, Source] = {
     "letsencrypt": acme,
     "letsencrypt-staging": acme,
     "acme": acme,
@@ -27,7 +27,7 @@ COPIED = "command:relay's copy of the certificate"
 
 def chosen(host: Host) -> Source:
     """Return the module of the host's source."""
-    return SOURCES[host.certificate.source]
+    return MODULES[host.certificate.source]
 
 
 def issued(host: Host) -> Issued:
@@ -37,7 +37,7 @@ def issued(host: Host) -> Issued:
 
 def files(host: Host) -> tuple[str, str]:
     """Return where chain and key are on the host."""
-    return files_in(chosen(host).FOLDER, host)
+    return chosen(host).files(host)
 
 
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment, served_by: ServedBy) -> list[Resource]:
@@ -45,15 +45,15 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, served_by: S
 
     The relay gets its own copy of it when the relay serves it.
     """
-    acme_part = acme.config(host, facts, served_by.challenge)
+    source, challenge = chosen(host), served_by.challenge
     found = [
-        *program.resources(host, files(host), facts, served_by, acme_part),
-        *chosen(host).resources(host, site, facts, ship, served_by.challenge),
+        *program.resources(host, files(host), facts, served_by, source.orders(host, challenge)),
+        *source.resources(host, site, facts, ship, challenge),
     ]
     if served_by.by_relay:
         copy = paths.CERTIFICATE_PROGRAM
         made = (f"file:{paths.CERTIFICATE_CONFIG}", f"file:{copy}", f"directory:{paths.RELAY_CERTS}")
-        argv, unless, needs = (copy, "copy"), (copy, "copied"), (*chosen(host).ready(host), *made)
+        argv, unless, needs = (copy, "copy"), (copy, "copied"), (*source.ready(host), *made)
         found.append(Command(title=COPIED.removeprefix("command:"), argv=argv, unless=unless, needs=needs))
     return found
 
@@ -64,7 +64,7 @@ def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     Certificates that other programs ordered stay, and so do the packages.
     """
     found = [*renewal.absent(), *program.absent(), Absent(path=paths.RELAY_CERTS)]
-    found += [gone for source in dict.fromkeys(SOURCES.values()) for gone in source.absent(facts)]
+    found += [gone for source in dict.fromkeys(MODULES.values()) for gone in source.absent(facts)]
     return after(needs, dict.fromkeys(found))  # two sources share a folder
 
 
@@ -88,7 +88,7 @@ def ask(host: Host) -> Ask:
 
 def ask_absent() -> Ask:
     """Return the questions of `absent`."""
-    return acme.ASK_ABSENT
+    return asked(*(source.ASK_ABSENT for source in MODULES.values()))
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.resource import Absent, Directory, Resource
+from engine.resource import Resource
 from inventory.model import Host, Site
-from roles import paths
 from roles.contract import Challenge
 
 OBTAINED = "command:certificate"
 """The id of the command that puts a certificate there, where a command does."""
-OWN_FOLDER = f"{paths.ETC}/certificates"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """The settings of certbot's orders on the host, as files/lineage.py reads them.
+
+    `certbot`: the folder of the shipped one, or None for the distribution's. `ca`: the file of the
+    CA that vouches for the ACME server, or None. `authenticator`: certbot's arguments.
+    """
+
+    server: str
+    contact: str | None
+    ca: str | None
+    certbot: str | None
+    authenticator: tuple[str, ...]
 
 
 class Source(Protocol):
     """One way to come by a certificate."""
 
     ASK: Ask
-    FOLDER: str  # where the hosts' folders with chain and key are
+    ASK_ABSENT: Ask  # what `absent` asks
+
+    def files(self, host: Host) -> tuple[str, str]:
+        """Return where chain and key are on the host."""
+
+    def ready(self, host: Host) -> tuple[str, ...]:
+        """Return the ids that have put chain and key there."""
+
+    def orders(self, host: Host, challenge: Challenge) -> Orders | None:
+        """Return the orders that the host makes, or None when it makes none."""
 
     def resources(
         self, host: Host, site: Site, facts: Facts, ship: Shipment, challenge: Challenge
@@ -30,24 +53,10 @@ class Source(Protocol):
     def absent(self, facts: Facts) -> list[Resource]:
         """Return the removal of all that `resources` may ever have put on a host."""
 
-    def ready(self, host: Host) -> tuple[str, ...]:
-        """Return the ids that have put chain and key there."""
-
     def refusals(self, host: Host, facts: Facts) -> list[str]:
         """Return the reasons against this source, as sentences that say what to do."""
 
 
 def files_in(folder: str, host: Host) -> tuple[str, str]:
-    """Return where chain and key are, for a source with this folder."""
+    """Return where chain and key are in a folder that has a folder for each name."""
     return f"{folder}/{host.domain}/fullchain.pem", f"{folder}/{host.domain}/privkey.pem"
-
-
-def own_folder(host: Host) -> list[Resource]:
-    """Return the folder for a certificate that is not certbot's."""
-    folders = (OWN_FOLDER, f"{OWN_FOLDER}/{host.domain}")
-    return [Directory(path=path, mode="0700") for path in folders]
-
-
-def absent_own_folder() -> list[Resource]:
-    """Return the removal of the folder, with the certificates of every name that the host had."""
-    return [Absent(path=OWN_FOLDER)]

@@ -6,6 +6,7 @@ files/certificate.py copies, reloads and checks the certificate. files/lineage.p
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import cache
 
 from engine.facts import Facts
@@ -13,6 +14,7 @@ from engine.resource import Absent, File, Resource
 from inventory.checkout import CHECKOUT
 from inventory.model import Host
 from roles import paths
+from roles.certificate.contract import Orders
 from roles.contract import ServedBy
 
 _PROGRAM = CHECKOUT / "files" / "certificate.py"
@@ -34,15 +36,14 @@ def resources(
     files: tuple[str, str],
     facts: Facts,
     served_by: ServedBy,
-    acme: dict[str, object] | None,
+    orders: Orders | None,
 ) -> list[Resource]:
     """Return program and configuration, and the units that the configuration names.
 
-    `files`: where chain and key are. `acme`: the configuration's part about orders, if there are
-    any.
+    `files`: where chain and key are.
     """
     content = b"#!%s -I\n%s" % (facts.python_executable.encode(), _program_text())
-    config = json.dumps(_config(host, files, served_by) | {"acme": acme}, indent=2, sort_keys=True)
+    config = json.dumps(_config(host, files, served_by, orders), indent=2, sort_keys=True)
     return [
         File(path=paths.CERTIFICATE_LINEAGE, content=_lineage_text()),
         File(
@@ -62,17 +63,20 @@ def absent() -> list[Resource]:
     return [Absent(path=path) for path in files]
 
 
-def _config(host: Host, files: tuple[str, str], served_by: ServedBy) -> dict[str, object]:
+def _config(
+    host: Host, files: tuple[str, str], served_by: ServedBy, orders: Orders | None
+) -> dict[str, object]:
     fullchain, key = files
     test, withdrawal = served_by.test, served_by.withdrawal
     return {
         "domain": host.domain,
         "fullchain": fullchain,
         "key": key,
+        "acme": asdict(orders) | {"hook": paths.CERTIFICATE_PROGRAM} if orders else None,
         "served_at": served_by.at,
         "patience_s": 15,
         "copies": {"directory": paths.RELAY_CERTS, "group": paths.USER} if served_by.by_relay else None,
-        "test": {"argv": test.argv, "words": test.words} if test else None,
+        "test": asdict(test) if test else None,
         "reload": served_by.reload,
-        "withdrawal": {"argv": withdrawal.argv, "says": withdrawal.says} if withdrawal else None,
+        "withdrawal": asdict(withdrawal) if withdrawal else None,
     }

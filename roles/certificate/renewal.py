@@ -10,21 +10,22 @@ from engine.resource import Absent, Command, File, Package, Resource, Service
 from inventory.model import Host
 from roles import distributions, paths
 
-_WRITABLE = (
-    *("/etc/letsencrypt", "/var/lib/letsencrypt", "/var/log/letsencrypt"),
-    paths.WEBROOT,
-)
 _TIMER = "derpfleet-certificate.timer"
 _SERVICE = "derpfleet-certificate.service"
 _CRON = "/etc/cron.d/derpfleet-certificate"
 _STAMP = f"/var/lib/systemd/timers/stamp-{_TIMER}"  # when a persistent timer ran last
 
 
-def resources(host: Host, facts: Facts) -> list[Resource]:
-    """Return the renewal's unit, started by a systemd timer, or by a cron line if asked."""
+def resources(
+    host: Host, facts: Facts, *, after: tuple[str, ...], writable: tuple[str, ...]
+) -> list[Resource]:
+    """Return the renewal's unit, started by a systemd timer, or by a cron line if asked.
+
+    `after`: the units that have to run for an order. `writable`: the folders that it writes to.
+    """
     timer, service = f"{paths.SYSTEMD}/{_TIMER}", f"{paths.SYSTEMD}/{_SERVICE}"
     program = paths.CERTIFICATE_PROGRAM
-    text = render("certificate.service.j2", host=host, program=program, writable=_WRITABLE)
+    text = render("certificate.service.j2", host=host, program=program, after=after, writable=writable)
     once = File(path=service, content=text)
     if host.certificate.renewal == "cron":
         hour, minute = divmod(crc32(host.name.encode()) % 720, 60)

@@ -8,28 +8,18 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Command, Resource
 from inventory.model import Host, Site
-from roles.certificate import renewal
-from roles.certificate.contract import (
-    OBTAINED,
-    OWN_FOLDER,
-    absent_own_folder,
-    files_in,
-    own_folder,
-)
+from roles.certificate import own, renewal
+from roles.certificate.contract import OBTAINED
 from roles.contract import Challenge
 
 ASK = Ask()
-FOLDER = OWN_FOLDER
+ASK_ABSENT = Ask()
+files, absent, orders, refusals = own.files, own.absent, own.orders, own.refusals
 
 
 def ready(host: Host) -> tuple[str, ...]:
     """Return the id of the command that makes it."""
     return (OBTAINED,)
-
-
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing: every host has openssl."""
-    return []
 
 
 def resources(
@@ -39,7 +29,7 @@ def resources(
 
     It must not change, because clients know it by its fingerprint.
     """
-    fullchain, key = files_in(FOLDER, host)
+    fullchain, key = files(host)
     try:
         kind = "IP" if ip_address(host.domain) else ""
     except ValueError:
@@ -49,7 +39,7 @@ def resources(
     argv += ["-nodes", "-days", "3650", "-subj", f"/CN={host.domain[:64]}"]
     argv += ["-addext", f"subjectAltName={kind}:{host.domain}", "-keyout", key, "-out", fullchain]
     valid = ("openssl", "x509", "-noout", "-checkend", str(30 * 86400), "-in", fullchain)
-    folders = own_folder(host)
+    folders = own.folders(host)
     made = Command(
         title=OBTAINED.removeprefix("command:"),
         argv=tuple(argv),
@@ -57,8 +47,3 @@ def resources(
         needs=(folders[-1].id, "package:openssl"),
     )
     return [*folders, made, *renewal.off()]
-
-
-def absent(facts: Facts) -> list[Resource]:
-    """Return the removal of chain and key with their folder."""
-    return absent_own_folder()

@@ -19,11 +19,14 @@ class Front(Protocol):
     RELOAD: tuple[str, ...]  # the command after which a new certificate is served; () without TLS
     TEST: ReloadTest | None
 
-    def challenge(self, host: Host) -> Challenge:
+    def challenge(self, host: Host, facts: Facts) -> Challenge:
         """Return how an ACME server's challenge is answered."""
 
-    def http_resources(self, host: Host, facts: Facts) -> list[Resource]:
-        """Return the server of the http port, which is there before the certificate."""
+    def http_resources(self, host: Host, facts: Facts, certificate: Issued) -> list[Resource]:
+        """Return the server of the http port.
+
+        It is there before the certificate, unless a running one answers `challenge` already.
+        """
 
     def https_resources(self, host: Host, facts: Facts, certificate: Issued, relay: str) -> list[Resource]:
         """Return the server that has the certificate. The last resource needs all the others.

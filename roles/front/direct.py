@@ -14,12 +14,12 @@ RELOAD: tuple[str, ...] = ()
 TEST: ReloadTest | None = None
 
 
-def challenge(host: Host) -> Challenge:
+def challenge(host: Host, facts: Facts) -> Challenge:
     """Return how challenges are answered: by certbot, as long as an order takes."""
     return Challenge(("--standalone", "--http-01-port", str(host.ports.http)))
 
 
-def http_resources(host: Host, facts: Facts) -> list[Resource]:
+def http_resources(host: Host, facts: Facts, certificate: Issued) -> list[Resource]:
     """Return nothing: the relay or certbot has the http port."""
     return []
 

@@ -1,6 +1,7 @@
 """The relay: a program under a runner, with its keys.
 
-`PROGRAMS` and `RUNNERS` are the tables. The programs and runners that are not chosen are removed.
+`PROGRAM_MODULES` and `RUNNER_MODULES` are the tables. The programs and runners that are not chosen
+are removed.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Resource
 from engine.scripts import script
+from inventory.admission import verify_url
 from inventory.choices import ProgramName, RunnerName
 from inventory.model import Host, Site
 from roles import ports
-from roles.admission import verify_url
 from roles.contract import Neighbours
 from roles.relay import key
 from roles.relay.contract import Given, Program, Runner
@@ -23,18 +24,18 @@ from roles.relay.programs import derper, ours
 from roles.relay.runners import docker, systemd
 from roles.wiring import Wiring, wire
 
-PROGRAMS: Mapping[ProgramName, Program] = {"python": ours, "derper": derper}
-RUNNERS: Mapping[RunnerName, Runner] = {"systemd": systemd, "docker": docker}
+PROGRAM_MODULES: Mapping[ProgramName, Program] = {"python": ours, "derper": derper}
+RUNNER_MODULES: Mapping[RunnerName, Runner] = {"systemd": systemd, "docker": docker}
 
 
-def program_of(host: Host) -> Program:
+def chosen_program(host: Host) -> Program:
     """Return the module of the host's program."""
-    return PROGRAMS[host.program]
+    return PROGRAM_MODULES[host.program]
 
 
-def runner_of(host: Host) -> Runner:
+def chosen_runner(host: Host) -> Runner:
     """Return the module of the host's runner."""
-    return RUNNERS[host.runner]
+    return RUNNER_MODULES[host.runner]
 
 
 def ask(host: Host) -> Ask:
@@ -43,7 +44,7 @@ def ask(host: Host) -> Ask:
     `docker container inspect` is among the first on every host. A relay that ran in a container
     until now still has the ports, and is not in the way of its successor.
     """
-    return asked(ports.ASK, program_of(host).ASK, runner_of(host).ASK)
+    return asked(ports.ASK, chosen_program(host).ASK, chosen_runner(host).ASK)
 
 
 def resources(
@@ -60,11 +61,11 @@ def resources(
 
     `listens_after`: as in `Given`. `front_at`: as for `Program.start`.
     """
-    program, runner, made = program_of(host), runner_of(host), key.made(facts)
+    program, runner, made = chosen_program(host), chosen_runner(host), key.made(facts)
     start = program.start(host, site, wiring, facts, ship, front_at=front_at)
     former = _absent(
-        [other for other in PROGRAMS.values() if other is not program],
-        [other for other in RUNNERS.values() if other is not runner],
+        [other for other in PROGRAM_MODULES.values() if other is not program],
+        [other for other in RUNNER_MODULES.values() if other is not runner],
         needs=start.ready,
     )
     given = Given(key=made.id, former=tuple(former), listens_after=listens_after)
@@ -87,15 +88,15 @@ def _absent(programs: list[Program], runners: list[Runner], *, needs: tuple[str,
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     """Return the removal of all runners, programs and keys after `needs`, but not of Docker."""
-    stopped = tuple(runner.RUNNING for runner in RUNNERS.values())
-    every = _absent(list(PROGRAMS.values()), list(RUNNERS.values()), needs=needs)
+    stopped = tuple(runner.RUNNING for runner in RUNNER_MODULES.values())
+    every = _absent(list(PROGRAM_MODULES.values()), list(RUNNER_MODULES.values()), needs=needs)
     return [*every, *key.absent(needs=stopped)]
 
 
 def stopped() -> list[Resource]:
     """Return every relay, stopped now and after a reboot. Its installation stays."""
     return [
-        replace(resource, role="relay") for runner in RUNNERS.values() for resource in runner.stopped()
+        replace(resource, role="relay") for runner in RUNNER_MODULES.values() for resource in runner.stopped()
     ]
 
 
@@ -104,14 +105,14 @@ def metrics(host: Host) -> tuple[str, ...]:
 
     Every program gives its metrics the same names.
     """
-    page = program_of(host).metrics(host, wire(host))
+    page = chosen_program(host).metrics(host, wire(host))
     program = (script("fetch"), page.scheme, host.domain, str(page.port), page.path)
-    return runner_of(host).in_its_network(program)
+    return chosen_runner(host).in_its_network(program)
 
 
 def log(host: Host, lines: int) -> tuple[str, ...]:
     """Return the command that prints the last lines of the relay's log."""
-    return runner_of(host).log(lines)
+    return chosen_runner(host).log(lines)
 
 
 def log_of_client(host: Host, key: str) -> tuple[str, ...]:
@@ -119,23 +120,23 @@ def log_of_client(host: Host, key: str) -> tuple[str, ...]:
 
     `key`: the client's public key, 64 hex digits.
     """
-    return runner_of(host).log_of_client(key)
+    return chosen_runner(host).log_of_client(key)
 
 
 def in_its_network(host: Host, program: tuple[str, ...]) -> tuple[str, ...]:
     """Return `program` so that it runs where the relay runs; the words behind `python3 -I -c`."""
-    return runner_of(host).in_its_network(program)
+    return chosen_runner(host).in_its_network(program)
 
 
 def ask_withdrawn(host: Host) -> Ask:
     """Return the facts that `is_withdrawn` needs."""
-    return Ask(commands={"withdrawn": runner_of(host).WITHDRAWN.argv})
+    return Ask(commands={"withdrawn": chosen_runner(host).WITHDRAWN.argv})
 
 
 def is_withdrawn(host: Host, facts: Facts) -> bool:
     """Return whether the relay was taken out of service, which is another thing than being down."""
     said = facts.commands.get("withdrawn")
-    return said is not None and (said.stdout + said.stderr).strip() == runner_of(host).WITHDRAWN.says
+    return said is not None and (said.stdout + said.stderr).strip() == chosen_runner(host).WITHDRAWN.says
 
 
 def warnings(host: Host, site: Site) -> list[str]:
@@ -151,8 +152,8 @@ def warnings(host: Host, site: Site) -> list[str]:
 
 def processes() -> frozenset[str]:
     """Return the names of the relay's processes in a container, of every program and runner."""
-    of_programs = (program.PROCESSES for program in PROGRAMS.values())
-    return frozenset().union(*of_programs, *(runner.PROCESSES for runner in RUNNERS.values()))
+    of_programs = (program.PROCESSES for program in PROGRAM_MODULES.values())
+    return frozenset().union(*of_programs, *(runner.PROCESSES for runner in RUNNER_MODULES.values()))
 
 
 def refusals(
@@ -161,6 +162,6 @@ def refusals(
     """Return the reasons against the relay: taken ports, and those of its runner and program."""
     return [
         *ports.taken(host, facts, neighbours),
-        *runner_of(host).refusals(host, wiring, facts),
-        *program_of(host).refusals(host, site, facts),
+        *chosen_runner(host).refusals(host, wiring, facts),
+        *chosen_program(host).refusals(host, site, facts),
     ]

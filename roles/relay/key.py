@@ -6,9 +6,9 @@ from artefacts.shipment import Shipment
 from engine.facts import Facts
 from engine.resource import Absent, Command, Directory, File, Resource
 from engine.scripts import script
+from inventory.admission import verify_url
 from inventory.model import Host, Site
 from roles import paths
-from roles.admission import verify_url
 
 # Reuse the key of a relay set up by hand, so that its public key stays the same. Others may be
 # able to write to that directory, so follow no link and accept nothing but a key: a planted link

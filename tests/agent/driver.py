@@ -26,8 +26,9 @@ from engine.facts import Ask
 from engine.login import Login, Unreachable
 from engine.plan import Mode
 from engine.resource import Resource
-from engine.run import Fixed, Job, Outcome, converge
+from engine.run import NOTHING, Job, Outcome, converge
 from inventory.model import Ssh
+from tests.support.jobs import fixed
 from tests.support.sshd import Sshd
 
 FAKES = Path(__file__).parent / "fakes"
@@ -83,12 +84,12 @@ class Agent:
         resources: Iterable[Resource],
         *,
         mode: Mode = "apply",
-        ask: Ask | None = None,
+        ask: Ask = NOTHING,
         only: Sequence[str] = (),
         **more: Any,
     ) -> Outcome:
         """Run one converge. Raises what `run_job` raises."""
-        return self.run_job(Fixed(resources=resources, ask=ask or Ask(), mode=mode, only=only), **more)
+        return self.run_job(fixed(resources, ask=ask, mode=mode, only=only), **more)
 
     def run_job(self, job: Job, **more: Any) -> Outcome:
         """Run a job. Raises what `converge` raises; Unreachable when the agent died."""

@@ -371,6 +371,24 @@ def test_a_tree_is_replaced_as_a_whole(on_stage: OnStage) -> None:
     assert sorted(path.name for path in (agent.stage.root / "srv/tree").glob("[!.]*")) == ["b", "c"]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ["rm srv/relay/relay/server.py", "chmod 0 srv/relay/relay", "truncate -s 0 srv/relay/relay/__init__.py",
+     "mv srv/relay/relay srv/relay/other", "ln -sf /etc/passwd srv/relay/relay/server.py",
+     "chown 12:12 srv/relay/relay/server.py", "rm srv/relay/.derpfleet-sha256", "rm -r srv/relay"],
+)
+def test_a_damaged_tree_is_replaced(on_stage: OnStage, damage: str) -> None:
+    agent, tree = on_stage(), relay_host()[5]
+    agent.run([tree])
+    (agent.stage.root / "srv/relay/relay/__pycache__").mkdir()  # compiled by us
+    assert agent.run([tree]).changed == []
+    agent.stage.run("sh", "-c", f"cd / && {damage}")
+    assert agent.run([tree], mode="check").changed == ["tree:/srv/relay"]
+    assert agent.run([tree]).changed == ["tree:/srv/relay"]
+    assert (agent.stage.root / "srv/relay/relay/server.py").read_text() == "relay/server.py"
+    assert agent.run([tree]).changed == []
+
+
 def test_a_tree_is_on_disk_before_it_is_there(on_stage: OnStage) -> None:
     """A power cut takes, in any order, the files that are not yet on disk.
 

@@ -94,3 +94,22 @@ def test_no_restart_while_another_program_is_in_the_way(address: str) -> None:
     calls, words = played(listens=["0.0.0.0:443", "[::]:443"], first=[ONE, [address, 443, "caddy.service"]])
     assert calls == ["reload", "undo reload"]
     assert f"in the way: caddy (pid 7) on {address}:443; stop that program" in words
+
+
+WITHOUT_IPV6 = """
+import json, sys, socket
+from agent import facts
+real = facts.read_text
+facts.read_text = lambda path: "" if path.endswith("6") else real(path)
+with socket.create_server(("127.0.0.1", 0)) as server:
+    found = [[each["address"], each["port"]] for each in facts.listeners()]
+    print(json.dumps([list(server.getsockname()) in found, [a for a, p in found if ":" in a]]))
+"""
+
+
+def test_a_kernel_without_ipv6_has_listeners() -> None:
+    """/proc/net/tcp6 and udp6 are not there then (K10)."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_IPV6], cwd=FILES, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == [True, []]

@@ -6,13 +6,13 @@ makes the map invalid for headscale, after our own checks.
 
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import inventory
 from control.headscale import facts, transaction
 from engine.login import Login
-from engine.run import Fixed, converge
+from engine.run import Job, Verb, converge
 
 
 def main(site_file, mode, proved, withdrawn=(), ports=None, spoil=False):
@@ -21,11 +21,6 @@ def main(site_file, mode, proved, withdrawn=(), ports=None, spoil=False):
         name: host.model_copy(update={"ports": host.ports.model_copy(update=(ports or {}).get(name, {}))})
         for name, host in site.hosts.items()
     }
-
-    @dataclass(frozen=True, kw_only=True)
-    class Registration(Fixed):
-        def plan(self, session):
-            return compiled(session)
 
     def compiled(session):
         map_file, config, service = transaction.resources(
@@ -40,11 +35,9 @@ def main(site_file, mode, proved, withdrawn=(), ports=None, spoil=False):
     login = Login(
         "headscale", ssh, address=ssh.address, known_hosts=Path(site.known_hosts), base=Path(site.path).parent
     )
-    outcome = converge(
-        login,
-        Registration(resources=(), ask=facts.ask(site), mode=mode),
-        runs=Path(site.path).parent / "runs",
-    )
+    verb = Verb.CHECK if mode == "check" else Verb.REGISTER
+    job = Job(verb=verb, plan=compiled, ask=facts.ask(site))
+    outcome = converge(login, job, runs=Path(site.path).parent / "runs")
     return {
         "changed": outcome.changed,
         "failed": [[failure.id, failure.what, failure.why] for failure in outcome.failures],

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.headscale.config import BadConfig, Config, Embedded, parse_config, with_path
+from control.headscale.config import BadConfig, Embedded, HeadscaleConfig, parse_config, with_path
 
 SAMPLE = (Path(__file__).parent / "headscale" / "config.yaml").read_text()
 OURS = "/etc/headscale/derp.yaml"
 
-READ = Config(
+READ = HeadscaleConfig(
     paths=(),
     urls=("https://controlplane.tailscale.com/derpmap/default",),
     update_s=10800.0,
@@ -44,6 +44,7 @@ def test_the_sample():
         ("  auto_update_enabled: true\n", "", {"update_s": None}),  # no default: absent means off
         ("update_frequency: 3h", "update_frequency: 1m30s", {"update_s": 90.0}),
         ("update_frequency: 3h", "update_frequency: 500ms", {"update_s": 0.5}),
+        ("update_frequency: 3h", "update_frequency: +1.5h", {"update_s": 5400.0}),
         ("update_frequency: 3h", "update_frequency: 0", {"update_s": None}),
         ("update_frequency: 3h", "update_frequency: soon", {"update_s": None}),
         ("update_frequency: 3h", "update_frequency: 5000000000", {"update_s": 5.0}),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.derpmap import yaml_region
-from control.headscale.merge import Step, is_of, merge, plan_registration, renumbered
+from control.headscale.merge import MapStep, is_of, merge, plan_registration, renumbered
 from control.headscale.reader import BadMap, parse_map
 from inventory.model import Host, Region
 
@@ -133,8 +133,8 @@ def test_which_region_is_a_hosts_own():
 def test_added_and_changed_regions_need_one_step():
     moved = host(901, "sg", ports={"https": 3489})
     assert plan_registration(regions_of(SG), [HK, moved]) == [
-        Step("add", "hk", 900, "a new region disturbs no client"),
-        Step("change", "sg", 901, "clients redial a region whose address changed at once"),
+        MapStep("add", "hk", 900, "a new region disturbs no client"),
+        MapStep("change", "sg", 901, "clients redial a region whose address changed at once"),
     ]
     assert plan_registration(regions_of(HK), [HK]) == []
 

@@ -155,6 +155,27 @@ def test_why_the_map_is_not_known(page: Callable[[bytes], Site], monkeypatch: py
     assert "/etc/headscale/derp.yaml" in mistyped and "line 3" in mistyped
 
 
+@pytest.mark.parametrize(
+    ("starts", "age_s", "lasts"), [(0, 5, True), (1, 5, True), (7, 5, False), (7, 90, True)]
+)
+def test_a_headscale_that_ends_again_and_again_serves_no_map(
+    page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch, starts: int, age_s: int, lasts: bool
+) -> None:
+    """It answers at this moment, between two crashes (K7)."""
+    unit = f"LoadState=loaded\nNRestarts={starts}\nExecMainStartTimestampMonotonic=1000000000\n"
+    facts = seen(unit=unit)
+    uptime = {"uptime": Output(status=0, stdout=f"{1000 + age_s}.25 9.1\n", stderr="")}
+    facts = replace(facts, commands={**facts.commands, **uptime})
+    site = page(b'{"Regions": {"900": {}}}')
+    found = control_server(fleet_of(site, monkeypatch, lambda: Talk(facts))).served()
+    if lasts:
+        assert found == Map({"Regions": {"900": {}}})
+    else:
+        assert isinstance(found, Unreadable)
+        assert found.why == "headscale was started 7 times by itself, the last time 5 s ago"
+        assert "journalctl" in found.next
+
+
 def test_pages_are_asked_past_a_proxy(page: Callable[[bytes], Site], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert nodes_at_home(Talk(seen()), page(json.dumps(NODES).encode()), [901]) == ["laptop"]

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from control import servers
-from control.paste import NO_HEADSCALE, PasteServer
+from control.paste import NEVER_ASKED, PasteServer
 from engine.report import Report
 from inventory.model import Derpmap, Site
 from tests.control.test_headscale import site_of
@@ -42,9 +42,9 @@ def test_a_site_without_headscale_gets_its_map_by_hand(paster: Paster) -> None:
 
 
 def test_its_map_is_never_known(paster: Paster) -> None:
-    assert paster.server.served() == NO_HEADSCALE
-    assert paster.server.unasked("compared later") == NO_HEADSCALE
-    assert NO_HEADSCALE.why == "the site has no headscale host"
+    assert paster.server.served() == NEVER_ASKED
+    assert paster.server.unasked("compared later") == NEVER_ASKED
+    assert NEVER_ASKED.why == "the site has no headscale host"
 
 
 def test_a_check_finds_nothing_to_change(paster: Paster) -> None:
@@ -71,7 +71,7 @@ def test_another_relay_is_needed_where_nodes_have_no_other(
     with paster.server.withdrawal(paster.site.hosts["hk1"]) as leaving:
         assert leaving is not None
         assert (leaving.others and [host.name for host in leaving.others]) == others
-        assert leaving.served == NO_HEADSCALE
+        assert leaving.served == NEVER_ASKED
         assert leaving.nodes_at_home() is None
 
 

@@ -12,8 +12,9 @@ from engine.facts import Ask
 from engine.login import Login
 from engine.plan import Mode
 from engine.resource import Resource
-from engine.run import NOTHING, Fixed, Outcome, converge
+from engine.run import NOTHING, Outcome, converge
 from inventory.model import Ssh
+from tests.support.jobs import fixed
 from tests.support.sshd import PASSWORD, Sshd
 
 PYTHON = "/usr/bin/python3"
@@ -55,9 +56,8 @@ def run(tmp_path: Path) -> Run:
         only: Sequence[str] = (),
         **more: Any,
     ) -> Outcome:
-        return converge(
-            login, Fixed(resources=resources, ask=ask, mode=mode, only=only), runs=tmp_path / "runs", **more
-        )
+        job = fixed(resources, ask=ask, mode=mode, only=only)
+        return converge(login, job, runs=tmp_path / "runs", **more)
 
     return one
 

@@ -12,6 +12,7 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from engine.login import Login, Unreachable
 from engine.plan import compile_plan
 from engine.report import Report
 from engine.resource import File
-from engine.run import Fixed, converge
+from engine.run import converge
 from engine.session import Session
 from engine.transport import run_once
 from inventory.errors import DerpfleetError
 from inventory.model import Ssh
 from tests.engine.conftest import login_to
 from tests.support.facts import DEBIAN_12
+from tests.support.jobs import fixed
 from tests.support.sshd import Sshd
 
 LOGIN = Login("hk1", Ssh(), address="stage", known_hosts=Path("/dev/null"), base=Path("/"))
@@ -189,9 +191,7 @@ def test_an_unknown_event_is_a_crash_and_is_not_passed_on(
     wanted = [File(path="/etc/x", content=b"x")]
     with pytest.raises(AgentCrashed, match="makes no sense") as error:
         hear(HELLO, WANT, line)
-        converge(
-            LOGIN, Fixed(resources=wanted), runs=tmp_path, on_event=lambda one: report.agent_event("hk1", one)
-        )
+        converge(LOGIN, fixed(wanted), runs=tmp_path, on_event=partial(report.agent_event, "hk1"))
     assert error.value.host == "hk1"
     assert heard.getvalue() == ""
 
@@ -223,9 +223,7 @@ def test_fields_outside_the_contract_are_dropped(
         event("result", id=ID, status="changed", ms=1, **more),
         event("done", counts=COUNTS, stopped=""),
     )
-    converge(
-        LOGIN, Fixed(resources=wanted), runs=tmp_path, on_event=lambda one: report.agent_event("hk1", one)
-    )
+    converge(LOGIN, fixed(wanted), runs=tmp_path, on_event=partial(report.agent_event, "hk1"))
     result = next(
         one for one in map(json.loads, capsys.readouterr().out.splitlines()) if one["event"] == "result"
     )

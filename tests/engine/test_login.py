@@ -70,7 +70,7 @@ def test_a_jump_host_gets_no_password_of_the_host(tmp_path: Path) -> None:
     login = Login("hk1", ssh, address="", known_hosts=tmp_path / "known_hosts", base=tmp_path)
     [hop] = login.hops()
     assert login.credentials()["password"] == login.sudo_password() == "s"
-    assert hop.credentials() == {"key_filename": "key", "passphrase": "p"}
+    assert hop.credentials() == {"key_filename": ["key"], "passphrase": "p"}
     assert hop.sudo_password() is None
 
 

@@ -50,12 +50,15 @@ def test_twice_is_no_change(sshd: Sshd, run: Run, user: str, sudo_password: str)
     assert second.facts.python >= (3, 6, 0)
 
 
-def test_asked_files_and_commands_are_facts(sshd: Sshd, run: Run) -> None:
+def test_asked_files_programs_and_commands_are_facts(sshd: Sshd, run: Run) -> None:
     ask = Ask(
-        files=("/etc/host*", "/nowhere"), commands={"greet": ("echo", "hi"), "none": ("no-such-program",)}
+        files=("/etc/host*", "/nowhere"),
+        tools=("sh", "no-such-program"),
+        commands={"greet": ("echo", "hi"), "none": ("no-such-program",)},
     )
     facts = run(login_to(sshd), [], ask=ask).facts
     assert "/etc/hostname" in facts.files
+    assert list(facts.tools) == ["sh"] and facts.tools["sh"].endswith("/sh")
     assert facts.commands["greet"].stdout == "hi\n"
     assert facts.commands["none"].status == 127
     assert facts.ssh_ports[0] == sshd.port
@@ -74,10 +77,14 @@ def test_links_that_lead_nowhere_are_no_files(new_sshd: NewSshd, run: Run) -> No
 
 def test_a_second_question_adds_to_the_facts(sshd: Sshd) -> None:
     with Session(
-        login_to(sshd), ask=Ask(files=("/etc/hostname",)), run_id="q", on_event=lambda _: None
+        login_to(sshd),
+        ask=Ask(files=("/etc/hostname",), tools=("sh",)),
+        run_id="q",
+        on_event=lambda _: None,
     ) as session:
-        facts = session.ask(Ask(files=("/etc/hosts",)))
+        facts = session.ask(Ask(files=("/etc/hosts",), tools=("env",)))
     assert {"/etc/hostname", "/etc/hosts"} <= set(facts.files)
+    assert set(facts.tools) == {"sh", "env"}
     assert facts.os_id
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pytest
 from artefacts.programs import CERTBOT
 from artefacts.release import build_release
 from inventory.checkout import CACHE, CHECKOUT
+from roles.front import nginx as front
 from tests.support.acme import Pebble, free_ports, pebble
 from tests.support.debian import program
 from tests.support.facts import DEBIAN_12
@@ -107,12 +108,23 @@ class Stage:
             "served_at": f"127.0.0.1:{self.https}",
             "patience_s": 3,
             "copies": None,
-            "test": {"argv": [*nginx, "-t"], "words": [*nginx, "-t"]},
+            "test": asdict(front.TEST) | {"argv": [*nginx, "-t"], "words": [*nginx, "-t"]},
             "reload": [*nginx, "-s", "reload"],
             "withdrawal": None,
             "acme": acme,
         } | changed
         (self.folder / "certificate.json").write_text(json.dumps(config))
+
+    def deploy(self) -> None:
+        """Start nginx, get the first certificate, and serve it."""
+        self.start_nginx()
+        self.must("obtain")
+        self.serve_https()
+        self.must("deploy")
+
+    def must(self, *words: str) -> None:
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, str(PROGRAM), "--config", str(self.folder / "certificate.json"), *words]

@@ -34,10 +34,7 @@ def test_first_certificate_then_reuse(stage: Stage) -> None:
 
 
 def test_a_forced_renewal_is_served_without_a_restart(stage: Stage) -> None:
-    stage.start_nginx()
-    assert succeeded(stage.run("obtain"))
-    stage.serve_https()
-    assert succeeded(stage.run("deploy"))
+    stage.deploy()
     first, pid, began = stage.serial(), (stage.folder / "nginx.pid").read_text(), time.time()
     assert stage.run("younger", str(began)).returncode == 1
     assert succeeded(stage.run("renew", "--force"))
@@ -49,10 +46,7 @@ def test_a_forced_renewal_is_served_without_a_restart(stage: Stage) -> None:
 
 def test_an_order_in_the_sandbox_is_deployed_by_another_command(stage: Stage) -> None:
     """The unit of the renewal orders where nothing can be reloaded (M6)."""
-    stage.start_nginx()
-    assert succeeded(stage.run("obtain"))
-    stage.serve_https()
-    assert succeeded(stage.run("deploy"))
+    stage.deploy()
     reloaded = stage.folder / "reloaded"
     stage.configure(reload=["touch", str(reloaded)])
     assert succeeded(stage.run("deploy", "--unless-served"))
@@ -65,10 +59,7 @@ def test_an_order_in_the_sandbox_is_deployed_by_another_command(stage: Stage) ->
 
 
 def test_a_certificate_that_is_not_served_is_a_loud_failure(stage: Stage) -> None:
-    stage.start_nginx()
-    assert succeeded(stage.run("obtain"))
-    stage.serve_https()
-    assert succeeded(stage.run("deploy"))
+    stage.deploy()
     stage.configure(test=None, reload=["false"])
     done = stage.run("renew", "--force")
     assert done.returncode == 1
@@ -95,10 +86,7 @@ def test_a_clock_that_is_set_ahead_does_not_end_the_wait_for_the_served_certific
 
 
 def test_nginx_is_not_reloaded_while_its_configuration_is_broken(stage: Stage) -> None:
-    stage.start_nginx()
-    assert succeeded(stage.run("obtain"))
-    stage.serve_https()
-    assert succeeded(stage.run("deploy"))
+    stage.deploy()
     foreign, reloaded = stage.folder / "https-foreign.conf", stage.folder / "reloaded"
     foreign.write_text("servr {}\n")
     stage.configure(reload=["touch", str(reloaded)])

@@ -141,10 +141,7 @@ def test_a_lineage_that_breaks_again_costs_no_second_order(stage: Stage) -> None
 
 
 def test_nothing_is_worse_after_an_order_that_failed(stage: Stage) -> None:
-    stage.start_nginx()
-    assert succeeded(stage.run("obtain"))
-    stage.serve_https()
-    assert succeeded(stage.run("deploy"))
+    stage.deploy()
     base = stage.folder / "letsencrypt"
     plain(base)
     stage.forget_account()

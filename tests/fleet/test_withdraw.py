@@ -15,10 +15,10 @@ from control.headscale import server
 from engine.facts import Facts, Output
 from engine.login import Unreachable
 from engine.report import Report
-from engine.run import Failure, Job
+from engine.run import Failure, Job, ResourceFailed
 from fleet import withdraw
 from fleet.shared import pins, step
-from fleet.shared.errors import Interrupted, ResourceFailed
+from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.withdraw import NoOtherRelay, StillAtHome
 from inventory.model import Site
@@ -221,7 +221,7 @@ def test_a_host_that_cannot_be_reached_and_still_relays_is_not_withdrawn(world: 
 
 
 def test_a_relay_that_does_not_stop_keeps_its_region(world: World) -> None:
-    world.failure = Failure("service:derpfleet-relay.service", "did not stop", "a job is running")
+    world.failure = Failure("service:derpfleet-relay.service", "did not stop", "a job is running", "relay")
     with pytest.raises(ResourceFailed, match="did not stop") as error:
         world.withdraw()
     assert error.value.where == "roles/relay/ -> service:derpfleet-relay.service"

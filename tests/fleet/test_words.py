@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import lab_tasks
+import tasks
 from engine.report import Report
 from fleet import status
 from fleet.shared.options import with_site_file
@@ -89,3 +91,17 @@ def test_a_status_fits_the_terminal_with_the_proof_in_it(
     assert "hongkong1" in lines[1]
     assert max(map(len, lines)) <= width
     assert (left == ()) == (width >= 120)
+
+
+@pytest.mark.parametrize("words", [("--help", "deploy"), ("deploy", "--help")])
+def test_the_help_of_a_verb_explains_its_options(words: tuple[str, ...]) -> None:
+    assert "one host of the site; may be" in " ".join(run(*words).stdout.split())
+
+
+def test_a_letter_means_one_option_in_every_verb() -> None:
+    verbs = (*tasks.verbs, *lab_tasks.lab.tasks.values())
+    arguments = [one for verb in verbs for one in verb.get_arguments()]
+    meanings = {(name, one.name) for one in arguments for name in one.names if len(name) == 1}
+    assert ("h", "host") in meanings
+    assert ("o", "only") in meanings
+    assert len({letter for letter, _ in meanings}) == len(meanings)

@@ -19,15 +19,15 @@ SITE = """\
 hosts:
   hk1:
     domain: {domain}
-    ipv4: 127.0.0.1
+    flavour: python
     region: {{id: 901, code: hk, name: Hong Kong}}
-    ssh: {{port: {port}}}
+    ssh: {{address: 127.0.0.1, port: {port}}}
     certificate: {{source: self-signed}}
 """
 SECOND = """\
   sg1:
     domain: sg1.example.org
-    ipv4: 127.0.0.1
+    ipv4: 203.0.113.11
     ssh: {{port: {port}}}
     region: {{id: 901, code: sg, name: Singapore}}
     certificate: {{source: letsencrypt, agree_terms: true}}
@@ -124,13 +124,14 @@ def test_a_key_that_is_not_there_contacts_no_host(
         ("check -o", "-o needs a value"),
         ("check -o -j", "-o needs a value"),
         ("check -h", "-h needs a value"),
+        ("renew -h hk2", "did you mean --host hk1?"),
         ("verify --address=", "--address needs a value"),
         ("verify --address relay.example.org --pin abc", "'abc' is not a pin"),
         ("verify --address relay.example.org --ca /nowhere/ca.pem", "/nowhere/ca.pem: No such file"),
         ("deploy --host hk2", "did you mean --host hk1?"),
         ("logs --host elsewhere", "no host named elsewhere"),
-        ("logs --host headscale", "next  invoke deploy --site /"),
-        ("logs --host headscale --relay", "--host headscale runs no relay"),
+        ("logs --host headscale", "no host named headscale in "),
+        ("trust --host headscale", "no host named headscale in "),
         ("logs --host hk1 --relay --lines many", "--lines takes a number up to 1000000, not 'many'"),
         (
             "verify --address relay.example.org --stun-port many",
@@ -160,6 +161,22 @@ def test_wrong_options_are_explained(tmp_path: Path, words: str, message: str) -
     assert done.returncode in (1, 4)
     assert message in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "next  invoke deploy --site /"),
+        ("--relay", "--host headscale runs no relay"),
+    ],
+)
+def test_the_control_servers_host_has_logs_of_its_own(tmp_path: Path, words: str, message: str) -> None:
+    site = tmp_path / "site.yml"
+    text = SITE.format(domain="localhost.localdomain", port=9)
+    site.write_text(f"{text}headscale: {{url: 'https://headscale.example.org'}}\n")
+    done = invoke(site, "logs", "--host", "headscale", *words.split())
+    assert done.returncode == 1
+    assert message in done.stdout + done.stderr
 
 
 def test_a_first_site_file_that_cannot_be_written_is_explained(tmp_path: Path) -> None:

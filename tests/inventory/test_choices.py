@@ -7,28 +7,14 @@ from typing import Any, get_args
 
 import pytest
 
-from inventory.choices import (
-    FIREWALLS,
-    FLAVOURS,
-    FRONTS,
-    PROGRAMS,
-    RUNNERS,
-    SOURCES,
-    FirewallModeName,
-    FlavourName,
-    FrontName,
-    ProgramName,
-    RunnerName,
-    SourceName,
-    flavour_name,
-)
+from inventory import choices
 from inventory.model import Certificate, Firewall, Host, Region, Relay
 
 TABLES = [
-    (FRONTS, FrontName, Host, "front"),
-    (FLAVOURS, FlavourName, Host, "flavour"),
-    (SOURCES, SourceName, Certificate, "source"),
-    (FIREWALLS, FirewallModeName, Firewall, "mode"),
+    (choices.FRONTS, choices.FrontName, Host, "front"),
+    (choices.FLAVOURS, choices.FlavourName, Host, "flavour"),
+    (choices.SOURCES, choices.SourceName, Certificate, "source"),
+    (choices.FIREWALLS, choices.FirewallModeName, Firewall, "mode"),
 ]
 
 
@@ -41,7 +27,7 @@ def test_a_table_has_the_words_of_its_literal(
 
 @pytest.mark.parametrize(
     ("table", "words", "key"),
-    [(PROGRAMS, ProgramName, "program"), (RUNNERS, RunnerName, "under")],
+    [(choices.PROGRAMS, choices.ProgramName, "program"), (choices.RUNNERS, choices.RunnerName, "under")],
     ids=["program", "under"],
 )
 def test_a_table_of_the_relays_parts_has_the_words_of_its_literal(
@@ -51,16 +37,16 @@ def test_a_table_of_the_relays_parts_has_the_words_of_its_literal(
     assert Relay.model_fields[key].annotation == words | None
 
 
-@pytest.mark.parametrize("flavour", get_args(FlavourName))
-def test_the_short_and_the_long_form_are_the_same_relay(flavour: FlavourName) -> None:
-    region, combination = Region(id=901, code="hk", name="HK"), FLAVOURS[flavour]
+@pytest.mark.parametrize("flavour", get_args(choices.FlavourName))
+def test_the_short_and_the_long_form_are_the_same_relay(flavour: choices.FlavourName) -> None:
+    region, combination = Region(id=901, code="hk", name="HK"), choices.FLAVOURS[flavour]
     short = Host(name="hk1", domain="hk1.example.org", region=region, flavour=flavour)
     long = Host(name="hk1", domain="hk1.example.org", region=region, relay=Relay(**combination._asdict()))
     assert (short.program, short.runner) == (long.program, long.runner) == combination
-    assert flavour_name(short) == flavour_name(long) == flavour
+    assert choices.flavour_name(short) == choices.flavour_name(long) == flavour
 
 
 def test_each_program_and_each_runner_is_part_of_a_flavour() -> None:
     """Whether the rules can name a combination that works instead of one that does not."""
-    assert {one.program for one in FLAVOURS.values()} == set(PROGRAMS)
-    assert {one.under for one in FLAVOURS.values()} == set(RUNNERS)
+    assert {one.program for one in choices.FLAVOURS.values()} == set(choices.PROGRAMS)
+    assert {one.under for one in choices.FLAVOURS.values()} == set(choices.RUNNERS)

@@ -249,6 +249,14 @@ def test_hosts_behind_one_address_differ_by_port_or_jump_host():
     compiled(host("ssh: {address: 10.0.0.1}") + SECOND + "    ssh: {address: 10.0.0.1, jump: bastion}\n")
 
 
+@pytest.mark.parametrize("address", ["ipv4: 203.0.113.10", "ipv6: '2001:db8::1'"])
+def test_relays_at_one_address_differ_by_port(address):
+    key, value = address.replace("'", "").split(": ")
+    both = host(address) + SECOND + f"    {address}\n    ssh: {{port: 2200}}\n"
+    assert problems(both) == [f"line 11: hosts.sg1.{key}: {value} is taken by hosts.hk1"]
+    compiled(both + "    ports: {https: 8443, stun: 3479}\n")
+
+
 def test_all_problems_are_reported_at_once_and_a_wrong_default_once():
     text = """\
         defaults:
@@ -335,6 +343,14 @@ def test_a_command_runs_only_from_a_file_that_nobody_else_may_write(mode, refuse
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
+        *(
+            (f"{key}: '{address}'", f"hosts.hk1.{key}: {address} is no public address, and clients are sent there")
+            for key, addresses in {
+                "ipv4": ("127.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.2", "100.64.0.5"),
+                "ipv6": ("::1", "fd00::1"),
+            }.items()
+            for address in addresses
+        ),
         ("ipv4: 224.0.0.1", "hosts.hk1.ipv4: 224.0.0.1 is no address of one host"),
         ("ipv4: 0.0.0.0", "hosts.hk1.ipv4: 0.0.0.0 is no address of one host"),
         ("ipv4: 169.254.1.1", "hosts.hk1.ipv4: 169.254.1.1 is no address of one host"),

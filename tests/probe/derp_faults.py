@@ -34,6 +34,7 @@ def _crash(_: bytes) -> bytes:
     raise EOFError
 
 
+LOG = "^invoke logs --host hk1 --relay, then invoke verify --host hk1$"
 DERP_FAULTS: dict[str, Fault] = {
     # HTTP
     "another site answers everything": (
@@ -146,20 +147,25 @@ DERP_FAULTS: dict[str, Fault] = {
         lambda s: s.faulty_relay(loses=True), "packets", "lost a client", "role:nginx",
     ),
     "a relay that swallows packets": (
-        lambda s: s.faulty_relay(deliver=lambda _: None), "packets", "drops their packets", "role:relay",
+        lambda s: s.faulty_relay(deliver=lambda _: None), "packets", "drops their packets", LOG,
     ),
     "a relay that changes packets": (
         lambda s: s.faulty_relay(deliver=lambda p: p[:-1] + b"!"), "packets", "as they are", "role:relay",
     ),
     "a relay that loses one packet in five": (
-        lambda s: s.faulty_relay(deliver=_loser()), "packets", "drops (some of )?their packets", "role:relay",
+        lambda s: s.faulty_relay(deliver=_loser()), "packets", "drops (some of )?their packets", LOG,
     ),
     "a relay that changes the head of packets": (
         lambda s: s.faulty_relay(deliver=lambda p: b"!" + p[1:]), "packets", "as they are", "role:relay",
     ),
-    "large packets get stuck": (lambda s: s.faulty_relay(most=10_000), "packets", "path MTU", "role:relay"),
+    "large packets get stuck": (
+        lambda s: s.faulty_relay(most=10_000),
+        "packets",
+        "path MTU",
+        "tracepath .* mtu .* then invoke verify --host hk1",
+    ),
     "a relay that hangs up on packets": (
-        lambda s: s.faulty_relay(deliver=_crash), "packets", "hung up", "role:relay",
+        lambda s: s.faulty_relay(deliver=_crash), "packets", "hung up", LOG,
     ),
     # idle
     "nginx cuts idle connections": (

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab.delaying import delaying
-from probe.derp import Peer
+from probe.derp import ProbeClient
 from probe.keys import new_prover
 from probe.packets import Left, Way, make_packet, read_packet
 from probe.proof import Broken, Proof
@@ -110,7 +110,7 @@ class Hushed:
         pass
 
 
-LEFT, RIGHT = (Peer(Hushed(), Client(make_private_key())) for _ in range(2))  # type: ignore[arg-type]
+LEFT, RIGHT = (ProbeClient(Hushed(), Client(make_private_key())) for _ in range(2))  # type: ignore[arg-type]
 KEYS = st.sampled_from([LEFT.key, RIGHT.key, bytes(32)])
 PACKETS = st.binary(max_size=80) | st.builds(
     make_packet, st.sampled_from([LEFT.mark, RIGHT.mark, bytes(12)]), st.integers(0, 6), st.just(32)

@@ -15,8 +15,9 @@ import pytest
 from engine.facts import Facts, Output
 from engine.resource import File
 from inventory.model import Host
-from roles import certificate, paths
+from roles import certificate
 from roles.front import nginx
+from roles.front.nginx.http import WEBROOT
 from tests.roles.front.test_neighbours import nginx_facts, there
 from tests.roles.test_nginx_live import await_port
 from tests.support.acme import free_ports
@@ -67,10 +68,10 @@ def our_host() -> Host:
 def servers_of(folder: Path, host: Host, facts: Facts) -> str:
     """Return our servers with this machine's places for the host's."""
     issued = certificate.issued(host)
-    both = [*nginx.http_resources(host, facts), *nginx.https_resources(host, facts, issued, "")]
+    both = [*nginx.http_resources(host, facts, issued), *nginx.https_resources(host, facts, issued, "")]
     contents = [r.content for r in both if isinstance(r, File) and "/zz-" in r.path]
     text = "".join(content.decode() for content in contents if isinstance(content, bytes))
-    there = (*certificate.files(host), paths.WEBROOT)
+    there = (*certificate.files(host), WEBROOT)
     for path, here in zip(there, ("chain.pem", "key.pem", "webroot"), strict=True):
         text = text.replace(path, str(folder / here))
     return text

@@ -20,8 +20,9 @@ from engine.resource import File
 from inventory.model import Host
 from relay.connection import Connection
 from relay.core.handshake import make_private_key, public_key
-from roles import certificate, paths
+from roles import certificate
 from roles.front import nginx
+from roles.front.nginx.http import WEBROOT
 from tests.support.acme import free_ports
 from tests.support.debian import program
 from tests.support.facts import DEBIAN_12
@@ -54,7 +55,7 @@ def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
 def write_configuration(folder: Path, host: Host) -> Path:
     """Write what the roles write, with this machine's places for the host's. Return its path."""
     resources = [
-        *nginx.http_resources(host, DEBIAN_12),
+        *nginx.http_resources(host, DEBIAN_12, certificate.issued(host)),
         *nginx.https_resources(host, DEBIAN_12, certificate.issued(host), ""),
     ]
     conf = "".join(
@@ -63,7 +64,7 @@ def write_configuration(folder: Path, host: Host) -> Path:
         if isinstance(r, File) and isinstance(r.content, bytes) and "/zz-" in r.path
     )
     fullchain, key = certificate.files(host)
-    for there, here in ((fullchain, "chain.pem"), (key, "key.pem"), (paths.WEBROOT, "webroot")):
+    for there, here in ((fullchain, "chain.pem"), (key, "key.pem"), (WEBROOT, "webroot")):
         assert there in conf
         conf = conf.replace(there, str(folder / here))
     places = "".join(

@@ -26,10 +26,10 @@ from tests.support.facts import DEBIAN_12
 UNIT = f"file:{paths.SYSTEMD}/{paths.SERVICE}"
 
 TABLES = [
-    (relay.PROGRAMS, ProgramName),
-    (relay.RUNNERS, RunnerName),
-    (front.FRONTS, FrontName),
-    (certificate.SOURCES, SourceName),
+    (relay.PROGRAM_MODULES, ProgramName),
+    (relay.RUNNER_MODULES, RunnerName),
+    (front.MODULES, FrontName),
+    (certificate.MODULES, SourceName),
     (firewall.MODES, FirewallModeName),
 ]
 
@@ -41,7 +41,9 @@ def test_a_table_has_the_words_of_its_literal(table: Mapping[str, Any], words: A
     assert tuple(table) == get_args(words)
 
 
-@pytest.mark.parametrize(("folder", "table"), [("programs", relay.PROGRAMS), ("runners", relay.RUNNERS)])
+@pytest.mark.parametrize(
+    ("folder", "table"), [("programs", relay.PROGRAM_MODULES), ("runners", relay.RUNNER_MODULES)]
+)
 def test_every_module_of_a_folder_is_in_its_table(folder: str, table: Mapping[str, ModuleType]) -> None:
     names = {path.stem for path in (Path(relay.__file__).parent / folder).glob("*.py")} - {"__init__"}
     modules = {f"{relay.__name__}.{folder}.{name}" for name in names}
@@ -67,14 +69,14 @@ def test_systemd_runs_any_program_by_its_start(signal: str, reloads: list[str]) 
         reload_signal=signal,
     )
     given = Given(key="command:key", former=(), listens_after=())
-    found = relay.RUNNERS["systemd"].resources(host, wire(host), DEBIAN_12, start, given)
+    found = relay.RUNNER_MODULES["systemd"].resources(host, wire(host), DEBIAN_12, start, given)
     unit = next(one for one in found if isinstance(one, File) and one.path.endswith("relay.service"))
     assert isinstance(unit.content, bytes)
     lines = unit.content.decode().splitlines()
     at = lines.index("ExecStart=/opt/x run \\")
     assert lines[at + 1 : at + 3] == ['    -name "a b%%" \\', "    -plain"]
     assert [line for line in lines if line.startswith("ExecReload")] == reloads
-    service = next(one for one in found if one.id == relay.RUNNERS["systemd"].RUNNING)
+    service = next(one for one in found if one.id == relay.RUNNER_MODULES["systemd"].RUNNING)
     assert isinstance(service, Service)
     assert {start.artefact, *start.reads} < set(service.restart_on)
 
@@ -106,7 +108,7 @@ def test_all_of_a_relay_can_be_removed(case: str) -> None:
 
 def test_a_relay_is_stopped_before_its_files_are_removed() -> None:
     order = [resource.id for resource in compile_plan(relay.absent(), mode="check").resources]
-    last_stop = max(order.index(runner.RUNNING) for runner in relay.RUNNERS.values())
+    last_stop = max(order.index(runner.RUNNING) for runner in relay.RUNNER_MODULES.values())
     files = (paths.RELEASES, paths.CURRENT, paths.KEY, paths.MESH_KEYS)
     assert last_stop < min(order.index(f"absent:{path}") for path in files)
     assert order.index(f"service:{paths.SOCKET}") < order.index(f"absent:{paths.SYSTEMD}/{paths.SOCKET}")

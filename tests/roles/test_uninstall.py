@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -21,10 +21,9 @@ import roles
 from artefacts.image import ImageArtefact
 from artefacts.release import Release
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts
-from engine.plan import Mode
+from engine.facts import Listener
 from engine.resource import Command, Package, Resource
-from engine.run import NOTHING, Outcome, Verb
+from engine.run import Job, Outcome, Verb
 from engine.session import Session
 from inventory.model import Host, Site
 from tests.agent.conftest import NEWEST
@@ -88,6 +87,8 @@ BACKUPS = {
     "etc/.pwd.lock",
 }
 
+NGINX = Listener(proto="tcp", address="0.0.0.0", port=0, pid=9, program="nginx", unit="nginx.service")
+
 
 def sites() -> list[str]:
     """Return one case for each different site file."""
@@ -95,50 +96,29 @@ def sites() -> list[str]:
     return sorted(found.values())
 
 
-@dataclass(frozen=True)
-class Deploy:
-    """The job: the host as its roles want it, without health checks."""
+def deploy(host: Host, site: Site, ship: Shipment, nginx_has: tuple[int, ...] = ()) -> Job:
+    """Return the job: the host as its roles want it, without health checks.
 
-    host: Host
-    site: Site
-    ship: Shipment
-    verb: Verb = Verb.DEPLOY
-    mode: Mode = "apply"
-    only: Sequence[str] = ()
+    No program listens, so none can be asked. `nginx_has`: ports on which the fake nginx is reported
+    to listen.
+    """
 
-    @property
-    def ask(self) -> Ask:
-        return roles.ask(self.host, self.site)
+    def plan(session: Session) -> list[Resource]:
+        there = [replace(NGINX, port=port) for port in nginx_has]
+        facts = replace(session.facts, listening=(*session.facts.listening, *there))
+        return [unasked(resource) for resource in roles.compile_host(host, site, facts, ship)]
 
-    def plan(self, session: Session) -> list[Resource]:
-        """Return the roles' resources. No program listens, so none can be asked."""
-        wanted = roles.compile_host(self.host, self.site, session.facts, self.ship)
-        return [unasked(resource) for resource in wanted]
-
-    def afterwards(self, _: Facts) -> Ask:
-        return NOTHING
+    return Job(verb=Verb.DEPLOY, plan=plan, ask=roles.ask(host, site))
 
 
-@dataclass(frozen=True)
-class Uninstall:
-    """The job: nothing of the relay host is left."""
+def removal(host: Host) -> Job:
+    """Return the job: nothing of the relay host is left."""
 
-    host: Host
-    verb: Verb = Verb.RUN
-    mode: Mode = "apply"
-    only: Sequence[str] = ()
+    def plan(session: Session) -> list[Resource]:
+        assert roles.absence_refusals(host, session.facts) == []
+        return [unasked(resource) for resource in roles.compile_absent(host, session.facts)]
 
-    @property
-    def ask(self) -> Ask:
-        return roles.ask_absent()
-
-    def plan(self, session: Session) -> list[Resource]:
-        """Return the absence of everything."""
-        assert roles.absence_refusals(self.host, session.facts) == []
-        return [unasked(resource) for resource in roles.compile_absent(self.host, session.facts)]
-
-    def afterwards(self, _: Facts) -> Ask:
-        return NOTHING
+    return Job(verb=Verb.DEPLOY, plan=plan, ask=roles.ask_absent())
 
 
 def unasked(resource: Resource) -> Resource:
@@ -237,8 +217,8 @@ def forget_agent(agent: Agent) -> None:
 
 def uninstall(agent: Agent, host: Host) -> None:
     """Uninstall twice: the second time there is nothing to do but to forget that run."""
-    done(agent.run_job(Uninstall(host)))
-    again = done(agent.run_job(Uninstall(host)))
+    done(agent.run_job(removal(host)))
+    again = done(agent.run_job(removal(host)))
     assert again.changed == ["absent:/var/lib/derpfleet"]
 
 
@@ -248,7 +228,7 @@ def test_a_bare_host_is_as_it_was_but_for_packages(
 ) -> None:
     host, site, _ = load(name)
     agent = new_host()
-    done(agent.run_job(Deploy(host, site, ship(host))))
+    done(agent.run_job(deploy(host, site, ship(host))))
     assert "/opt/derpfleet/bin/certificate" in {f"/{path}" for path in tree(agent)}
     stamp = agent.stage.root / STAMP
     stamp.touch()
@@ -293,7 +273,7 @@ def test_other_peoples_things_stay(
         assert agent.stage.run("env", "PATH=/var/fake/bin:/usr/sbin:/usr/bin", *argv).returncode == 0, argv
     before, units = tree(agent), state(agent)
 
-    done(agent.run_job(Deploy(host, site, ship(host))))
+    done(agent.run_job(deploy(host, site, ship(host))))
     assert tree(agent) != before
     uninstall(agent, host)
 
@@ -330,9 +310,9 @@ def test_an_uninstall_that_dies_goes_on(
     """A package that cannot be downloaded ends the run. Until then that package's file stays."""
     host, site, _ = load("bare")
     agent = new_host()
-    done(agent.run_job(Deploy(host, site, ship(host))))
+    done(agent.run_job(deploy(host, site, ship(host))))
     put(agent, "/var/fake/install.fails", "no network\n")
-    outcome = agent.run_job(Uninstall(host))
+    outcome = agent.run_job(removal(host))
     assert [failure.id for failure in outcome.failures] == ["conffile:/etc/nginx/nginx.conf"]
     assert "Written by derpfleet" in (agent.stage.root / "etc/nginx/nginx.conf").read_text()
     (agent.stage.root / "var/fake/install.fails").unlink()
@@ -352,8 +332,28 @@ def test_two_variants_that_one_site_file_had_one_after_the_other_both_go(
     )
     for name in ("bare", "docker"):
         host, site, _ = load(name)
-        done(agent.run_job(Deploy(host, site, ship(host))))
+        done(agent.run_job(deploy(host, site, ship(host))))
     host, site, _ = load("no-front-acme")
     uninstall(agent, host)
     left = {path for path in different(tree(agent), before) if "derpfleet" in path or "letsencrypt" in path}
     assert left == set()
+
+
+@pytest.mark.parametrize("nginx_has", [(80, 443), ()])
+def test_a_lost_certificate_is_ordered_before_a_running_nginx_is_touched(
+    nginx_has: tuple[int, ...], new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]
+) -> None:
+    """K6c: a server that runs is never worse off. One that cannot start is moved out of the way."""
+    host, site, _ = load("bare")
+    agent = new_host()
+    done(agent.run_job(deploy(host, site, ship(host))))
+    https = agent.stage.root / "etc/nginx/sites-enabled/zz-derpfleet-https.conf"
+    before = https.read_text()
+    agent.stage.run("rm", "-r", "/etc/letsencrypt")
+    put(agent, "/var/fake/certbot.fails", "")
+    job = deploy(host, site, ship(host), nginx_has)
+    assert [failure.id for failure in agent.run_job(job).failures] == ["command:certificate"]
+    assert https.exists() == bool(nginx_has)
+    (agent.stage.root / "var/fake/certbot.fails").unlink()
+    done(agent.run_job(job))
+    assert https.read_text() == before

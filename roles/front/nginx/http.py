@@ -10,10 +10,11 @@ from engine.render import render
 from engine.resource import Absent, Command, Directory, File, Http, Package, Resource, Service
 from inventory.model import Host
 from roles import distributions, paths
-from roles.contract import Challenge, ReloadTest
+from roles.contract import Challenge, Issued, ReloadTest
 from roles.front.nginx import clashes, neighbours, overrides, places
 
 UNIT = "nginx.service"
+WEBROOT = "/var/www/derpfleet"
 HTTP_READY = f"service:{UNIT}/http"
 _CHALLENGES = "/.well-known/acme-challenge"
 _READY = f"{_CHALLENGES}/derpfleet"
@@ -31,12 +32,24 @@ _JOURNAL = (
 
 ASK = neighbours.ASK
 RELOAD: tuple[str, ...] = ("systemctl", "try-reload-or-restart", UNIT)
-TEST: ReloadTest | None = ReloadTest(argv=("systemctl", "start", _TEST_UNIT), words=(*_JOURNAL, _TEST_UNIT))
+TEST: ReloadTest | None = ReloadTest(
+    program="nginx",
+    by_hand="nginx -t",
+    argv=("systemctl", "start", _TEST_UNIT),
+    words=(*_JOURNAL, _TEST_UNIT),
+    mark="[emerg]",
+)
 
 
-def challenge(host: Host) -> Challenge:
+def challenge(host: Host, facts: Facts) -> Challenge:
     """Return how challenges are answered: from a folder that nginx serves on the http port."""
-    return Challenge(("--webroot", "--webroot-path", paths.WEBROOT), needs=(f"file:{_TEST_FILE}", HTTP_READY))
+    ready = f"file:{WEBROOT}{_READY}" if serves_on(host, facts) else HTTP_READY
+    return Challenge(
+        ("--webroot", "--webroot-path", WEBROOT),
+        needs=(f"file:{_TEST_FILE}", ready),
+        units=(UNIT,),
+        writes=(WEBROOT,),
+    )
 
 
 def test_units() -> list[Resource]:
@@ -49,7 +62,7 @@ def absent_test_units() -> list[Resource]:
     return [Absent(path=_TEST_FILE)]
 
 
-def http_resources(host: Host, facts: Facts) -> list[Resource]:
+def http_resources(host: Host, facts: Facts, certificate: Issued) -> list[Resource]:
     """Return nginx with our server of the http port."""
     http = f"{neighbours.folder(facts)}/{neighbours.HTTP_NAME}"
     addresses, instead = neighbours.by_address(host, facts)
@@ -61,11 +74,13 @@ def http_resources(host: Host, facts: Facts) -> list[Resource]:
         instead=instead,
         zones=overrides.zones(facts),
         instead_of_http=overrides.lines(facts),
-        webroot=paths.WEBROOT,
+        webroot=WEBROOT,
     )
     server = File(path=http, content=content, needs=("package:nginx",))
     files: list[Resource] = [*_main(facts), *_placeholder(facts), server]
-    fixed, streams = _fixed(facts), distributions.nginx_stream(facts)
+    first = certificate.ready if serves_on(host, facts) else ()
+    fixed = _moved_aside(facts, first) if is_moved(host, facts, certificate) else []
+    streams = distributions.nginx_stream(facts)
     ready = Http(
         url=f"http://{host.domain}:{host.ports.http}{_READY}",
         connect=reached_at(facts, host.ports.http),
@@ -74,10 +89,10 @@ def http_resources(host: Host, facts: Facts) -> list[Resource]:
         *streams,
         Package(package="nginx", needs=tuple(stream.id for stream in streams)),
         *fixed,
-        Directory(path=paths.WEBROOT),
-        Directory(path=f"{paths.WEBROOT}/.well-known"),
-        Directory(path=f"{paths.WEBROOT}{_CHALLENGES}"),
-        File(path=f"{paths.WEBROOT}{_READY}", content=b"ready\n"),
+        Directory(path=WEBROOT),
+        Directory(path=f"{WEBROOT}/.well-known"),
+        Directory(path=f"{WEBROOT}{_CHALLENGES}"),
+        File(path=f"{WEBROOT}{_READY}", content=b"ready\n"),
         *files,
         Service(
             unit=UNIT,
@@ -87,28 +102,48 @@ def http_resources(host: Host, facts: Facts) -> list[Resource]:
             listens=places.sockets(host, facts, host.ports.http, neighbours.HTTP_NAME),
             healthy=(ready,),
             watch=neighbours.watches(facts),
-            needs=("package:nginx", f"file:{paths.WEBROOT}{_READY}", *(command.id for command in fixed)),
+            needs=(
+                "package:nginx",
+                f"file:{WEBROOT}{_READY}",
+                *first,
+                *(command.id for command in fixed),
+            ),
         ),
     ]
 
 
-def taken_out(facts: Facts) -> bool:
-    """Whether our https server has lost its certificate, and breaks all of nginx.
+def _is_broken(facts: Facts) -> bool:
+    """Whether our https server breaks all of nginx, as without its certificate."""
+    https = f"{neighbours.folder(facts)}/{neighbours.HTTPS_NAME}"
+    return https in facts.files and clashes.is_by_us(facts)
 
-    It is moved aside until there is a new certificate.
+
+def serves_on(host: Host, facts: Facts) -> bool:
+    """Whether a running nginx still serves both ports with the configuration from before it broke.
+
+    A reload without the https server would end that, so the certificate comes first. Without our
+    http server nginx answers no challenge, whatever it serves for others.
     """
-    return (
-        f"{neighbours.folder(facts)}/{neighbours.HTTPS_NAME}" in facts.files
-        and clashes.is_by_us(facts)
-    )
+    http = f"{neighbours.folder(facts)}/{neighbours.HTTP_NAME}"
+    there = [entry for entry in facts.listening if neighbours.is_nginx(entry)]
+    ports = {entry.port for entry in there if entry.proto == "tcp"}
+    return _is_broken(facts) and http in facts.files and {host.ports.http, host.ports.https} <= ports
 
 
-def _fixed(facts: Facts) -> list[Command]:
-    if not taken_out(facts):
-        return []
+def is_moved(host: Host, facts: Facts, certificate: Issued) -> bool:
+    """Whether our broken https server is moved aside, so that nginx takes the http server.
+
+    A running nginx keeps it when all that it lacks is the certificate.
+    """
+    files = (f'"{certificate.fullchain}"', f'"{certificate.key}"')
+    is_lost = any(name in neighbours.breakage(facts) for name in files)
+    return _is_broken(facts) and not (is_lost and serves_on(host, facts))
+
+
+def _moved_aside(facts: Facts, first: tuple[str, ...]) -> list[Command]:
     https = f"{neighbours.folder(facts)}/{neighbours.HTTPS_NAME}"
     argv, gone = ("mv", https, ASIDE), ("test", "!", "-e", https)
-    needs = ("package:nginx", f"directory:{paths.ETC}")
+    needs = ("package:nginx", f"directory:{paths.ETC}", *first)
     return [Command(title="https server taken out", argv=argv, unless=gone, needs=needs)]
 
 

@@ -21,7 +21,7 @@ def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -
     # began.
     argv, unless = ("mv", http.ASIDE, path), ("test", "-e", path)
     back = Command(title="https server put back", argv=argv, unless=unless, needs=after)
-    fixed = [back] if http.taken_out(facts) else []
+    fixed = [back] if http.is_moved(host, facts, certificate) else []
     conf = File(
         path=path,
         content=render(

@@ -34,6 +34,7 @@ _FILES = ("rpm", "--query", "--queryformat", "[%{FILENAMES} %{FILEDIGESTS}\\n]",
 
 ASK = Ask(
     files=(MAIN, STOCK_LINK, ORG_SITE, _PACKAGES, *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS)),
+    tools=("nginx",),
     commands={
         "nginx": ("nginx", "-T"),
         "nginx_listens": ("grep", "-RHnE", "^[^#]*\\blisten[[:space:]]", *FOLDERS, MAIN),
@@ -49,10 +50,15 @@ def shares(listener: Listener, use: Use, facts: Facts) -> bool:
 
     Without an nginx command its sites cannot be read, so no port is shared with it.
     """
-    if listener.unit != _UNIT or not nginx_was_there(facts):
+    if not is_nginx(listener) or not nginx_was_there(facts):
         return False
     used = {listen.port for server in others(facts) for listen in server.listens}
     return use.program == PROGRAM or (use.port not in used and not unreadable(facts))
+
+
+def is_nginx(listener: Listener) -> bool:
+    """Whether the socket is of the host's nginx."""
+    return listener.unit == _UNIT
 
 
 def other_sites(facts: Facts) -> list[str]:

@@ -7,7 +7,7 @@ from posixpath import dirname
 from engine.facts import Ask, Facts
 from engine.resource import Absent, Conffile, Directory, Exec, Health, Resource, Service, Symlink
 from engine.scripts import script
-from roles import distributions, paths
+from roles import distributions
 from roles.contract import after
 from roles.front.nginx import http, neighbours, places
 from roles.wiring import Wiring
@@ -35,7 +35,7 @@ def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     stay as they are now: those sites have been served so.
     """
     gone = _servers_gone(facts, ())
-    webroot = Absent(path=paths.WEBROOT)
+    webroot = Absent(path=http.WEBROOT)
     folder = Directory(path=dirname(webroot.path), present=False, needs=(webroot.id,))
     left = [*http.absent_test_units(), Absent(path=http.ASIDE), webroot, folder]
     return after(needs, [*gone, *left, *_as_packaged(facts, tuple(r.id for r in gone if r.id == GONE))])

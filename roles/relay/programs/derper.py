@@ -7,9 +7,10 @@ from typing import Literal
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Image, Resource
+from inventory.admission import verify_url
 from inventory.model import Host, Site
 from roles import distributions, docker, paths
-from roles.admission import mesh_key_id, verify_url
+from roles.admission import mesh_key_id
 from roles.relay.contract import Page, Start, health
 from roles.wiring import Wiring
 

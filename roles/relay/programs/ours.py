@@ -6,9 +6,10 @@ from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Absent, Command, Directory, Resource, Symlink, Tree
+from inventory.admission import verify_url
 from inventory.model import Host, Site
 from roles import paths
-from roles.admission import mesh_key_id, verify_url
+from roles.admission import mesh_key_id
 from roles.relay import memory
 from roles.relay.contract import Page, Start, health
 from roles.wiring import LOOPBACK, Wiring

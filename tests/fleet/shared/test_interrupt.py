@@ -42,7 +42,11 @@ def check(moment: str, before: Callable[[], object] | None = None) -> subprocess
 
 
 @pytest.mark.parametrize(
-    "moment", ["fleet.check", "pydantic", "rich.console", "engine.report", "inventory.rules", "the end"]
+    "moment",
+    [
+        *("lab_tasks", "fleet.shared.opening", "fleet.check", "pydantic", "rich.console", "engine.report"),
+        *("inventory.rules", "the end"),
+    ],
 )
 def test_ctrl_c_ends_any_verb_with_130(moment: str) -> None:
     done = check(moment)

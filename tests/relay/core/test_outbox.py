@@ -94,7 +94,7 @@ def test_what_waits_is_handed_over_in_parts(box):
         box.queue(big, len(big), SOURCE, 0.0)
     box.unblock()
     assert [len(taken(box)[0]) for _ in range(3)] == [4, 1, 0]
-    assert o.BATCH < 4 * 38_000
+    assert o.BATCH_BYTES < 4 * 38_000
 
 
 def _kept(box):

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from relay.io.http_client import HttpClient, HttpError, Request
+from relay.io.http_client import ClientRequest, HttpClient, HttpError
 from relay.io.http_proxy import Proxy, find_proxy
 from relay.keys.self_signed import make_self_signed
 from tests.relay.httpserver import Script, asynchronous, serving, tls_context
@@ -119,7 +119,7 @@ async def test_https_goes_through_a_tunnel(tmp_path, monkeypatch, unproxied):
         monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret@127.0.0.1:{port}")
         client = HttpClient()
         for _ in range(2):
-            assert (await client.send(Request("POST", f"{base}/verify", b"key"), 5)).body == b"yes"
+            assert (await client.send(ClientRequest("POST", f"{base}/verify", b"key"), 5)).body == b"yes"
         client.close()
     where = base.removeprefix("https://")
     assert len(asked) == 1  # the tunnel is kept
@@ -134,7 +134,7 @@ async def test_http_is_asked_of_the_proxy_itself(monkeypatch, unproxied):
     async with serving(script) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.replace("http://", "http://me:secret@"))
         client = HttpClient()
-        assert (await client.send(Request("GET", "http://hs.example:8080/verify?a"), 5)).body == b"yes"
+        assert (await client.send(ClientRequest("GET", "http://hs.example:8080/verify?a"), 5)).body == b"yes"
         client.close()
     _, target, headers, _ = script.requests[0]
     assert (target, headers["host"]) == ("http://hs.example:8080/verify?a", "hs.example:8080")
@@ -150,7 +150,7 @@ async def test_a_proxy_that_refuses_is_an_error(monkeypatch, answer):
     async with tunnelling(answer) as (port, _):
         monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{port}")
         with pytest.raises(HttpError, match=r"\w"):
-            await HttpClient().send(Request("GET", "https://hs.example/verify"), 5)
+            await HttpClient().send(ClientRequest("GET", "https://hs.example/verify"), 5)
 
 
 @asynchronous
@@ -159,4 +159,4 @@ async def test_a_proxy_that_is_not_there_is_an_error(monkeypatch):
         pass
     monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{port}")
     with pytest.raises(HttpError, match=r"\w"):
-        await HttpClient().send(Request("GET", "https://hs.example/verify"), 5)
+        await HttpClient().send(ClientRequest("GET", "https://hs.example/verify"), 5)

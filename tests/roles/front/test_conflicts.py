@@ -11,7 +11,7 @@ from engine.facts import Output
 from engine.resource import File
 from roles.front import nginx
 from roles.front.nginx import neighbours
-from tests.roles.front.test_neighbours import a_file, host, there
+from tests.roles.front.test_neighbours import ISSUED, a_file, host, there
 
 FOUR = "203.0.113.10"
 BY_HAND = "listen 443 ssl;\n server_name www.example.org\n  hk1.example.org;"
@@ -73,7 +73,7 @@ def test_the_welcome_page_of_nginx_org_stays_and_the_relays_check_is_found_by_ad
     packaged = replace(facts, files=files, commands={**facts.commands, "nginx_org_conffiles": listed})
     assert neighbours.by_address(host(), packaged) == ((FOUR,), "")
     assert nginx.refusals(host(), packaged) == []
-    resources = nginx.http_resources(host(), packaged)
+    resources = nginx.http_resources(host(), packaged, ISSUED)
     written = [resource.path for resource in resources if isinstance(resource, File)]
     assert neighbours.MAIN not in written and "/etc/nginx/conf.d/zz-derpfleet-http.conf" in written
     changed = replace(packaged, files={**files, neighbours.ORG_SITE: a_file(text + "# mine")})

@@ -11,10 +11,12 @@ import roles
 from engine.facts import Facts, FileFact, Listener, Output
 from engine.resource import File
 from inventory.model import Host, Site
+from roles.contract import Issued
 from roles.front import nginx
 from roles.front.nginx import neighbours
 from tests.support.facts import DEBIAN_12
 
+ISSUED = Issued("/c.pem", "/k.pem", ())
 OURS = "/etc/nginx/conf.d/zz-derpfleet-http.conf"
 
 
@@ -166,7 +168,7 @@ def test_where_we_are_the_default_all_that_comes_by_address_is_as_by_name() -> N
 def test_while_a_lost_certificate_breaks_nginx_what_we_answer_by_address_stays(
     servers: tuple[str, ...], names: int
 ) -> None:
-    resources = nginx.http_resources(host(), there(*servers))
+    resources = nginx.http_resources(host(), there(*servers), ISSUED)
     content = next(r.content for r in resources if isinstance(r, File) and r.path == OURS)
     assert isinstance(content, bytes)
     broken = nginx_facts(Output(status=1, stdout="", stderr="nginx: [emerg] cannot load certificate"))

@@ -10,13 +10,11 @@ import roles
 from engine.facts import Facts, Output
 from engine.resource import File, Service
 from inventory.model import Site
-from roles.contract import Issued
 from roles.front import nginx
 from roles.front.nginx import clashes, neighbours, places
-from tests.roles.front.test_neighbours import a_file, host, nginx_facts, there
+from tests.roles.front.test_neighbours import ISSUED, a_file, host, nginx_facts, there
 
 FOUR = "203.0.113.10"
-ISSUED = Issued("/c.pem", "/k.pem", ())
 ALL = ["443 ssl", "[::]:443 ssl"]
 
 
@@ -99,7 +97,7 @@ def test_a_clash_with_servers_of_before_is_healed_and_named_with_both_files(erro
     assert error in sentence and f"; the first is {first}" in sentence
     served = places.listens(relay, facts, 443, neighbours.HTTPS_NAME, tls=True)
     assert served == ALL
-    moved = [resource.id for resource in nginx.http_resources(relay, facts)]
+    moved = [resource.id for resource in nginx.http_resources(relay, facts, ISSUED)]
     assert "command:https server taken out" in moved
 
 
@@ -126,7 +124,8 @@ def test_what_came_by_address_stays_ours_beside_a_site_that_came_later() -> None
 
 def test_our_files_have_nothing_that_a_neighbours_later_line_is_refused_for() -> None:
     for facts in (there(), there("listen 80; listen 443 ssl; server_name a.org;")):
-        both = [*nginx.http_resources(host(), facts), *nginx.https_resources(host(), facts, ISSUED, "")]
+        https = nginx.https_resources(host(), facts, ISSUED, "")
+        both = [*nginx.http_resources(host(), facts, ISSUED), *https]
         ours = [r.content.decode() for r in both if isinstance(r, File) and isinstance(r.content, bytes)]
         text = "".join(content for content in ours if "server {" in content)
         assert "default_server" not in text and "so_keepalive" not in text and "\nmap " not in text

@@ -3,8 +3,9 @@
 import pytest
 
 from relay.http import websocket
-from tests.relay import fuzz
-from tests.relay.fuzz_targets import TARGETS, Target
+from tests.fuzz import fuzzer as fuzz
+from tests.fuzz.target import Target
+from tests.fuzz.targets import TARGETS
 
 
 @pytest.mark.parametrize("name", TARGETS)

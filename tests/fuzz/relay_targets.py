@@ -1,14 +1,12 @@
-"""The targets of fuzzing.
+"""The relay's readers of strangers' bytes.
 
 Each takes bytes, may raise the errors that it allows, and checks the properties of all bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 from relay import client, flags
@@ -21,24 +19,12 @@ from relay.golang import flag
 from relay.http import answers, http11, proxy_header, websocket
 from relay.keys import node_key
 from relay.observe import clients, pages
+from tests.fuzz.target import Target
 from tests.relay import vectors as v
 from tests.relay.clients import Room, key_of
 
 NOT_ASKED = http11.Response(200, body=b"nobody was asked\n")
 MAX_KEPT = 400_000  # more than any frame that a session waits for
-
-
-@dataclass(frozen=True)
-class Target:
-    name: str
-    call: Callable[[bytes], Any]
-    modules: Sequence[ModuleType]
-    allowed: tuple[type[Exception], ...] = ()
-    words: Sequence[bytes] = field(default=(b"\0", b"\xff" * 4))
-
-    @property
-    def files(self) -> list[str]:
-        return [str(module.__file__) for module in self.modules]
 
 
 def _pieces(data: bytes) -> list[bytes]:
@@ -281,83 +267,80 @@ _FLAG_WORDS = [
     f"-{name}={value}\n".encode() for name in _FLAGS for value in ("", "1", ":443", "manual", "1h", "false")
 ]
 
-TARGETS: dict[str, Target] = {
-    target.name: target
-    for target in (
-        Target("session", session_frames, [session, control, forward], words=_FRAME_WORDS),
-        Target("http", http_requests, [http11], words=_HTTP_WORDS),
-        Target(
-            "websocket",
-            websocket_frames,
-            [websocket],
-            words=[b"\x82\xfe\x80\x00", b"\x82\xff", b"\x88\x82", b"\x89\x80", b"\x00\x81", b"\x02\x81"],
-        ),
-        Target(
-            "proxy",
-            proxy_headers,
-            [proxy_header],
-            words=[
-                b"PROXY TCP4 ",
-                b"PROXY TCP6 ",
-                b"\r\n",
-                b"\r\n\r\n\0\r\nQUIT\n\x21\x11",
-                b" 1.2.3.4",
-                b" ::1",
-            ],
-        ),
-        Target(
-            "forwarded",
-            forwarded_for,
-            [proxy_header],
-            words=[b"127.0.0.1", b"10.1.2.3", b",", b"[::1]:80", b"::ffff:1.2.3.4", b"\n", b"%eth0"],
-        ),
-        Target(
-            "client_info",
-            client_info,
-            [handshake],
-            (ProtocolError,),
-            [v.C, bytes(32), wire.HEADER.pack(2, 104)],
-        ),
-        Target("json", client_info_json, [handshake], (ProtocolError,), _JSON_WORDS),
-        Target(
-            "stun",
-            stun_packets,
-            [stun],
-            (ProtocolError,),
-            [b"\x80\x22\0\x08tailnode", b"\x80\x28\0\x04", b"\0\x20\0\x08\0\1", b"\x21\x12\xa4\x42"],
-        ),
-        Target(
-            "server",
-            server_stream,
-            [client, wire, handshake],
-            (ProtocolError,),
-            [*_FRAME_WORDS, b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"HTTP/1.1 403 x\r\n\r\n"],
-        ),
-        Target(
-            "files",
-            files,
-            [node_key, handshake, bucket, allow_file],
-            words=[*_JSON_WORDS, b'"PrivateKey":"privkey:', b"nodekey:", b"0" * 64, b"\n", b"#"],
-        ),
-        Target("flags", command_line, [flags, flag], (flag.FlagError,), _FLAG_WORDS),
-        Target(
-            "query",
-            debug_query,
-            [clients],
-            (ValueError,),
-            [
-                b"all",
-                b"&",
-                b"key=",
-                b"ip=",
-                b"cidr=",
-                b"sort=-rx",
-                b"after=",
-                b"afterconn=1",
-                b"limit=1",
-                b"app=",
-                b"format=json",
-            ],
-        ),
-    )
-}
+TARGETS = (
+    Target("session", session_frames, [session, control, forward], words=_FRAME_WORDS),
+    Target("http", http_requests, [http11], words=_HTTP_WORDS),
+    Target(
+        "websocket",
+        websocket_frames,
+        [websocket],
+        words=[b"\x82\xfe\x80\x00", b"\x82\xff", b"\x88\x82", b"\x89\x80", b"\x00\x81", b"\x02\x81"],
+    ),
+    Target(
+        "proxy",
+        proxy_headers,
+        [proxy_header],
+        words=[
+            b"PROXY TCP4 ",
+            b"PROXY TCP6 ",
+            b"\r\n",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11",
+            b" 1.2.3.4",
+            b" ::1",
+        ],
+    ),
+    Target(
+        "forwarded",
+        forwarded_for,
+        [proxy_header],
+        words=[b"127.0.0.1", b"10.1.2.3", b",", b"[::1]:80", b"::ffff:1.2.3.4", b"\n", b"%eth0"],
+    ),
+    Target(
+        "client_info",
+        client_info,
+        [handshake],
+        (ProtocolError,),
+        [v.C, bytes(32), wire.HEADER.pack(2, 104)],
+    ),
+    Target("json", client_info_json, [handshake], (ProtocolError,), _JSON_WORDS),
+    Target(
+        "stun",
+        stun_packets,
+        [stun],
+        (ProtocolError,),
+        [b"\x80\x22\0\x08tailnode", b"\x80\x28\0\x04", b"\0\x20\0\x08\0\1", b"\x21\x12\xa4\x42"],
+    ),
+    Target(
+        "server",
+        server_stream,
+        [client, wire, handshake],
+        (ProtocolError,),
+        [*_FRAME_WORDS, b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"HTTP/1.1 403 x\r\n\r\n"],
+    ),
+    Target(
+        "files",
+        files,
+        [node_key, handshake, bucket, allow_file],
+        words=[*_JSON_WORDS, b'"PrivateKey":"privkey:', b"nodekey:", b"0" * 64, b"\n", b"#"],
+    ),
+    Target("flags", command_line, [flags, flag], (flag.FlagError,), _FLAG_WORDS),
+    Target(
+        "query",
+        debug_query,
+        [clients],
+        (ValueError,),
+        [
+            b"all",
+            b"&",
+            b"key=",
+            b"ip=",
+            b"cidr=",
+            b"sort=-rx",
+            b"after=",
+            b"afterconn=1",
+            b"limit=1",
+            b"app=",
+            b"format=json",
+        ],
+    ),
+)

@@ -1,6 +1,6 @@
 """Fuzzing of every parser that strangers' bytes reach.
 
-    python -m tests.relay.fuzz [-seconds 120] [target…]
+    python -m tests.fuzz [-seconds 120] [target…]
 
 Mutates the cases in `corpus/<target>/` (files in hex, one case each; the checked-in seeds are valid
 messages and old finds) and keeps those that reach new lines. Stops at the first case that raises an
@@ -25,7 +25,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tests.relay.fuzz_targets import TARGETS, Target
+from tests.fuzz.target import Target
+from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
 FOUND = Path(__file__).parent / "found"
@@ -148,7 +149,7 @@ def _cases(
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.relay.fuzz", description="Fuzz the relay's parsers."
+        prog="python -m tests.fuzz", description="Fuzz the parsers of others' data."
     )
     parser.add_argument("targets", nargs="*", metavar="target", help=f"some of: {' '.join(TARGETS)} (all)")
     parser.add_argument(
@@ -177,7 +178,3 @@ def main(argv: Sequence[str] | None = None) -> int:
             kept = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
             print(f"{finding}\n  kept as {kept}")
     return failed
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

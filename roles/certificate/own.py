@@ -1,0 +1,37 @@
+"""The folder of certificates that no ACME server gave, and the parts of such sources."""
+
+from __future__ import annotations
+
+from engine.facts import Facts
+from engine.resource import Absent, Directory, Resource
+from inventory.model import Host
+from roles import paths
+from roles.certificate.contract import Orders, files_in
+from roles.contract import Challenge
+
+_FOLDER = f"{paths.ETC}/certificates"
+
+
+def files(host: Host) -> tuple[str, str]:
+    """Return where chain and key are."""
+    return files_in(_FOLDER, host)
+
+
+def folders(host: Host) -> list[Resource]:
+    """Return the folders of chain and key."""
+    return [Directory(path=path, mode="0700") for path in (_FOLDER, f"{_FOLDER}/{host.domain}")]
+
+
+def absent(facts: Facts) -> list[Resource]:
+    """Return the removal of the folder, with the certificates of every name that the host had."""
+    return [Absent(path=_FOLDER)]
+
+
+def orders(host: Host, challenge: Challenge) -> Orders | None:
+    """Return None: the host orders nothing."""
+    return None
+
+
+def refusals(host: Host, facts: Facts) -> list[str]:
+    """Return nothing: every host has openssl and room for two files."""
+    return []
