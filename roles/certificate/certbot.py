@@ -52,7 +52,7 @@ def resources(host: Host, facts: Facts, ship: Shipment) -> list[Resource]:
 
 def _packages(facts: Facts) -> list[Resource]:
     """Return the distribution's certbot, each package after the one that it may come from."""
-    names = distributions.of(facts).family.certbot
+    names = distributions.of(facts).certbot
     before = [(), *((f"package:{name}",) for name in names)]
     return [Package(package=name, needs=needs) for name, needs in zip(names, before, strict=False)]
 
@@ -115,7 +115,7 @@ def refusals(host: Host, facts: Facts) -> list[str]:
             f"needs {'.'.join(map(str, PYTHON_FLOOR))}: set hosts.{host.name}.certificate.certbot to "
             "distribution."
         ]
-    if not is_shipped(host) and not distributions.of(facts).family.certbot:
+    if not is_shipped(host) and not distributions.of(facts).certbot:
         return [
             f"{distributions.of(facts).name} has no package of certbot: set "
             f"hosts.{host.name}.certificate.certbot to shipped."

@@ -11,33 +11,42 @@ from engine.resource import Command, Package
 from roles.distributions import debian, redhat
 from roles.distributions.contract import Distribution
 
-_EL = ("8", "9", "10")
+_DEBIAN = Distribution(
+    family=debian.FAMILY,
+    name="Debian",
+    covers_derived=True,
+    docker_system="debian",
+    docker=("docker.io", "apparmor"),
+    certbot=("certbot",),
+)
+_RHEL = Distribution(
+    family=redhat.FAMILY,
+    name="Red Hat Enterprise Linux",
+    releases=("8", "9", "10"),
+    docker_system="rhel",
+)
+# Rebuilds of RHEL, which offer EPEL among their own packages.
+_REBUILD = replace(_RHEL, docker_system="centos", certbot=("epel-release", "certbot"))
 
 DISTRIBUTIONS: Mapping[str, Distribution] = {
-    "debian": Distribution(
-        family=debian.FAMILY, name="Debian", covers_derived=True, docker_system="debian",
-        docker=("docker.io", "apparmor"),
-    ),
-    "ubuntu": Distribution(
-        family=debian.FAMILY, name="Ubuntu", covers_derived=True, docker_system="ubuntu",
-        docker=("docker.io", "apparmor"),
-    ),
-    "rhel": Distribution(
-        family=redhat.FAMILY, name="Red Hat Enterprise Linux", releases=_EL, docker_system="rhel"
-    ),
-    "rocky": Distribution(family=redhat.FAMILY, name="Rocky Linux", releases=_EL, docker_system="centos"),
-    "almalinux": Distribution(family=redhat.FAMILY, name="AlmaLinux", releases=_EL, docker_system="centos"),
-    "centos": Distribution(
-        family=redhat.FAMILY, name="CentOS Stream", releases=("9", "10"), docker_system="centos"
-    ),
-    "ol": Distribution(family=redhat.FAMILY, name="Oracle Linux", releases=_EL, docker_system="centos"),
+    "debian": _DEBIAN,
+    "ubuntu": replace(_DEBIAN, name="Ubuntu", docker_system="ubuntu"),
+    "rhel": _RHEL,
+    "rocky": replace(_REBUILD, name="Rocky Linux"),
+    "almalinux": replace(_REBUILD, name="AlmaLinux"),
+    "centos": replace(_REBUILD, name="CentOS Stream", releases=("9", "10")),
+    "ol": replace(_RHEL, name="Oracle Linux", docker_system="centos"),
     "fedora": Distribution(
-        family=redhat.FAMILY, name="Fedora", docker_system="fedora", docker=("moby-engine",)
+        family=redhat.FAMILY,
+        name="Fedora",
+        docker_system="fedora",
+        docker=("moby-engine",),
+        certbot=("certbot",),
     ),
     "amzn": Distribution(
-        family=replace(redhat.FAMILY, certbot=()), name="Amazon Linux", releases=("2023",), docker=("docker",)
+        family=redhat.FAMILY, name="Amazon Linux", releases=("2023",), docker=("docker",)
     ),
-}  # fmt: skip
+}
 
 
 class UnknownDistribution(LookupError):

@@ -49,7 +49,7 @@ class Family:
 
     `owner`: the command that names the package of a file.
     `python`: the package, and the name, of the Python for our programs where `python3` is too old;
-    "": there is none. `certbot`: the packages to install in this order; (): there is none.
+    "": there is none.
     `streams`: by release, the module stream of nginx to enable first, since the default is too old.
     `too_old`: by release, why it will not do.
     `trust`: the host's trust store, and where a container has it.
@@ -60,7 +60,6 @@ class Family:
     python: str
     clock: Daemon
     cron: Daemon
-    certbot: tuple[str, ...]
     nginx: Nginx
     docker: Repository
     trust: Mapping[str, str]
@@ -75,6 +74,7 @@ class Distribution:
     `releases`: the major releases that will do; (): all. `covers_derived`: whether others that
     call themselves like it are treated as it is. `docker_system`: its folder in Docker's
     repository; "": it has none. `docker`: the packages of its own Docker; (): it has none.
+    `certbot`: the packages to install in this order; (): it has none.
     """
 
     family: Family
@@ -83,3 +83,4 @@ class Distribution:
     covers_derived: bool = False
     docker_system: str = ""
     docker: tuple[str, ...] = ()
+    certbot: tuple[str, ...] = ()

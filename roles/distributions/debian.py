@@ -11,7 +11,6 @@ FAMILY = Family(
     python="",
     clock=Daemon(package="systemd-timesyncd", unit="systemd-timesyncd.service"),
     cron=Daemon(package="cron", unit="cron.service"),
-    certbot=("certbot",),
     nginx=Nginx(
         user="www-data",
         folder="/etc/nginx/sites-enabled",

@@ -15,7 +15,6 @@ FAMILY = Family(
     python="python3.11",  # AppStream's; python3 is 3.6 in release 8 and 3.9 in release 9
     clock=Daemon(package="chrony", unit="chronyd.service"),
     cron=Daemon(package="cronie", unit="crond.service"),
-    certbot=("epel-release", "certbot"),
     nginx=Nginx(
         user="nginx",
         folder="/etc/nginx/conf.d",
