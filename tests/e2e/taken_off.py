@@ -7,45 +7,27 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import inventory
 import roles
-from engine.facts import Ask, Facts
-from engine.plan import Mode
 from engine.report import Report
 from engine.resource import Resource
-from engine.run import NOTHING, Verb, converge
+from engine.run import Job, Verb, converge
 from engine.session import Session
 from fleet.shared.fleet import Fleet
-from inventory.model import Host
-
-
-@dataclass(frozen=True)
-class Removal:
-    """The job: nothing of the host's roles is left."""
-
-    host: Host
-    verb: Verb = Verb.RUN
-    mode: Mode = "apply"
-    only: tuple[str, ...] = ()
-
-    @property
-    def ask(self) -> Ask:
-        return roles.ask_absent()
-
-    def plan(self, session: Session) -> list[Resource]:
-        return roles.compile_absent(self.host, session.facts)
-
-    def afterwards(self, _: Facts) -> Ask:
-        return NOTHING
 
 
 def main(path: str, name: str) -> int:
     site = inventory.load(Path(path))
-    fleet = Fleet(site, Report())
-    outcome = converge(fleet.login(site.hosts[name]), Removal(site.hosts[name]), runs=fleet.runs)
+    fleet, host = Fleet(site, Report()), site.hosts[name]
+
+    def plan(session: Session) -> list[Resource]:
+        assert roles.absence_refusals(host, session.facts) == []
+        return roles.compile_absent(host, session.facts)
+
+    job = Job(verb=Verb.WITHDRAW, plan=plan, ask=roles.ask_absent())
+    outcome = converge(fleet.login(host), job, runs=fleet.runs)
     print(json.dumps(outcome.changed))
     for failure in outcome.failures:
         print(failure, file=sys.stderr)
