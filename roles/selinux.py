@@ -18,7 +18,7 @@ _TOOLS = Package(package="policycoreutils-python-utils")
 # Fronts that run in the domain httpd_t. It may listen on ports with this label and, with this
 # boolean, connect to them.
 _HTTPD = frozenset({"nginx"})
-_LABEL, _BOOLEAN = "http_port_t", "httpd_can_network_relay"
+LABEL, BOOLEAN = "http_port_t", "httpd_can_network_relay"
 
 
 def is_on(facts: Facts) -> bool:
@@ -38,7 +38,7 @@ def resources(host: Host, facts: Facts) -> list[Resource]:
     uses = {use.port for use in wiring.uses if use.proto == "tcp" and use.program == program}
     ports = sorted({*uses, wiring.relay.port})
     policy = Selinux(
-        booleans=(_BOOLEAN,), ports=tuple((_LABEL, port) for port in ports), needs=(_TOOLS.id,)
+        booleans=(BOOLEAN,), ports=tuple((LABEL, port) for port in ports), needs=(_TOOLS.id,)
     )
     return [_TOOLS, policy]
 
