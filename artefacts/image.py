@@ -54,11 +54,7 @@ def import_archive(source: Path, *, arch: str, cache: Path) -> ImageArtefact:
     Raises ImageError when the file is not such an archive, holds several images, or is for another
     machine.
     """
-    try:
-        key = sha256(source)
-    except OSError as error:
-        why, step = error.strerror or "", "fix docker.archive in the site file"
-        raise ImageError(f"{source} cannot be read", why=why, next=step) from error
+    key = content_of(source)
     folder, name = cache / "images", f"{key[:16]}-{arch}"
     path, ref_path = folder / f"{name}.tar.gz", folder / f"{name}.ref"
     with locked(folder / ".lock"):
@@ -70,6 +66,15 @@ def import_archive(source: Path, *, arch: str, cache: Path) -> ImageArtefact:
             prune(folder, "*.tar.gz*")
             prune(folder, "*.ref*")
         return ImageArtefact(used(ref_path).read_text(), used(path))
+
+
+def content_of(source: Path) -> str:
+    """Return the SHA-256 of an archive, in hex. Raises ImageError."""
+    try:
+        return sha256(source)
+    except OSError as error:
+        why, step = error.strerror or "", "fix docker.archive in the site file"
+        raise ImageError(f"{source} cannot be read", why=why, next=step) from error
 
 
 def write_derper_image(

@@ -24,13 +24,15 @@ class Shipment:
     """Controller-side artefacts of one host; None if its roles do not use them.
 
     `secrets`: by their reference in the site file.
-    `mesh_key`: 64 hex digits that let our proof into a relay that asks headscale.
+    Two ways for our proof into a relay that asks headscale: `prober_keys`, the public keys of its
+    clients as `nodekey:<64 hex>`; `mesh_key`, 64 hex digits, for a program that knows no other way.
     """
 
     relay_release: Release | None = None
     certbot_release: Release | None = None
     image: ImageArtefact | None = None
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    prober_keys: tuple[str, ...] = ()
     mesh_key: Secret | None = None
 
 
@@ -40,6 +42,7 @@ def make_shipment(
     facts: Facts,
     *,
     cache: Path,
+    prober_keys: tuple[str, ...] = (),
     mesh_key: Secret | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Shipment:
@@ -57,6 +60,7 @@ def make_shipment(
         certbot_release=build(CERTBOT) if shipped_certbot else None,
         image=_image(host, facts, cache),
         secrets={key: read_secret(key, base=base)} if key else {},
+        prober_keys=prober_keys,
         mesh_key=mesh_key,
     )
 

@@ -41,7 +41,8 @@ _FIND = (
 AGENT_MODULES = (
     *("tools", "wire", "facts", "journal", "kind", "paths", "accounts", "locks", "apt", "dnf", "packages"),
     *("command", "restart", "systemd", "listening", "service", "kernel", "selinux"),
-    *("nft", "revert", "firewalls", "docker", "kinds", "host", "main"),
+    *("nft", "revert", "firewalls", "ufw", "firewalld", "open_ports"),
+    *("docker", "kinds", "host", "main"),
 )
 
 

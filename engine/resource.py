@@ -13,6 +13,7 @@ from pathlib import Path
 from posixpath import basename, dirname
 from typing import ClassVar
 
+from engine.health import Health, Watch
 from inventory.secrets import Secret
 
 Content = bytes | Path | Secret
@@ -233,45 +234,6 @@ class Command(Resource):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exec:
-    """A health condition: `argv` exits 0."""
-
-    kind: ClassVar[str] = "exec"
-    argv: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Http:
-    """A health condition: a GET from the host itself answers with this status.
-
-    `contains`: texts that the body must contain. `connect`: address:port to connect to instead of
-    the URL's own; SNI and Host are the URL's. https is verified unless `insecure`.
-    """
-
-    kind: ClassVar[str] = "http"
-    url: str
-    status: int = 200
-    contains: tuple[str, ...] = ()
-    connect: str = ""
-    accept: str = "*/*"
-    insecure: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watch:
-    """A site that is not ours and must still answer after a change.
-
-    Its status before the run's first change is compared with the status after it.
-    """
-
-    url: str
-    connect: str
-
-
-Health = Exec | Http
-
-
-@dataclass(frozen=True, kw_only=True)
 class Service(Resource):
     """A systemd unit.
 
@@ -355,6 +317,23 @@ class Firewall(Resource):
 
     def owned_path(self) -> str:
         return self.path
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenPorts(Resource):
+    """Ports that a firewall of the host's own (`through`: ufw, firewalld) lets in for us.
+
+    Each is a port or range with its protocol, as 443/tcp or 60000-61000/udp, sorted by protocol and
+    number. Without ports, what we opened there is closed. Rules of others stay.
+    """
+
+    kind: ClassVar[str] = "open_ports"
+    through: str
+    ports: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.through
 
 
 @dataclass(frozen=True, kw_only=True)

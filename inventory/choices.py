@@ -18,7 +18,7 @@ ProgramName = Literal["python", "derper"]
 RunnerName = Literal["systemd", "docker"]
 FrontName = Literal["nginx", "none"]
 SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
-FirewallModeName = Literal["enforce", "off"]
+FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
 ControlName = Literal["headscale", "paste"]
 
 
@@ -39,7 +39,7 @@ class RelayProgram:
     shipped_as: str  # in words
     is_release: bool  # a directory for the host's own Python; else an image
     has_metrics_port: bool  # on loopback, at ports.metrics; else beside DERP, for loopback only
-    has_allow_list: bool  # may hold the prover's keys; else only the mesh key lets the prover in
+    has_prober_keys: bool  # admits our proof by public keys; else only a mesh key lets it in
     tls_only_on_443: bool  # with its own Let's Encrypt it serves plain HTTP on every other port
 
 
@@ -76,7 +76,7 @@ class CertificateSource:
 class FirewallMode:
     """The treatment of ports that are not listed."""
 
-    closes: bool
+    closes: bool  # else any other firewall may be in charge as well
 
 
 FRONTS: Mapping[FrontName, FrontProgram] = {
@@ -86,11 +86,11 @@ FRONTS: Mapping[FrontName, FrontProgram] = {
 PROGRAMS: Mapping[ProgramName, RelayProgram] = {
     "python": RelayProgram(
         shipped_as="a release for the host's own Python",
-        is_release=True, has_metrics_port=True, has_allow_list=True, tls_only_on_443=False,
+        is_release=True, has_metrics_port=True, has_prober_keys=True, tls_only_on_443=False,
     ),
     "derper": RelayProgram(
         shipped_as="an image for a container",
-        is_release=False, has_metrics_port=False, has_allow_list=False, tls_only_on_443=True,
+        is_release=False, has_metrics_port=False, has_prober_keys=False, tls_only_on_443=True,
     ),
 }
 RUNNERS: Mapping[RunnerName, RelayRunner] = {
@@ -115,6 +115,9 @@ SOURCES: Mapping[SourceName, CertificateSource] = {
 }
 FIREWALLS: Mapping[FirewallModeName, FirewallMode] = {
     "enforce": FirewallMode(closes=True),
+    "ufw": FirewallMode(closes=True),
+    "firewalld": FirewallMode(closes=True),
+    "auto": FirewallMode(closes=True),
     "off": FirewallMode(closes=False),
 }
 

@@ -203,9 +203,13 @@ class Certificate(Model):
 
 
 class Firewall(Model):
-    """`enforce` closes what is not listed; `off` touches nothing."""
+    """`enforce` closes what is not listed, by a table of its own.
 
-    mode: FirewallModeName = "enforce"
+    `ufw` and `firewalld` open the ports in that firewall, which has to be active. `auto` uses the
+    one that is active, else a table of its own. `off` touches nothing.
+    """
+
+    mode: FirewallModeName = "auto"
     allow: tuple[OpenPort, ...] = Field(
         (),
         description=(

@@ -24,9 +24,9 @@ class ProverKeyError(DerpfleetError):
 class Prover:
     """The keys that let our two clients into a relay that verifies.
 
-    `keys`: the two node private keys, 64 hex digits each. `mesh_key`: the relay's mesh key, 64 hex
-    digits. A client that shows it is exempt from verification, which is how packets through a Go
-    derper are proved.
+    `keys`: the two node private keys, 64 hex digits each; our relay knows their public halves.
+    `mesh_key`: a Go derper's mesh key, 64 hex digits, which is its only way to admit a client
+    without asking. It lets its holder watch and cut off every client, so no other relay has one.
     """
 
     keys: tuple[Secret, Secret]
@@ -34,20 +34,18 @@ class Prover:
 
     @property
     def public(self) -> tuple[str, str]:
-        """The public halves as a relay's allow-list has them: `nodekey:<64 hex>`."""
+        """The public halves as our relay's -prober-keys has them: `nodekey:<64 hex>`."""
         first, second = (node_public(key) for key in self.keys)
         return first, second
 
-    def at(self, relay: str) -> Prover:
-        """Return the same keys with the mesh key that the relay of that name has to be given
-        (`-mesh-psk-file`).
+    def at(self, relay: str, image: str) -> Prover:
+        """Return the same keys with the mesh key that the derper of that name and image is given.
 
-        It is derived, so that there is one secret to keep. Each relay has its own mesh key: one
-        that leaks from a host opens no other.
+        It is derived, so that there is one secret to keep. One that leaks from a host opens no
+        other relay, and not this one any more once it has a new image.
         """
-        derived = hmac.digest(
-            bytes.fromhex(self.keys[0].reveal()), b"derpfleet mesh key of " + relay.encode(), "sha256"
-        )
+        what = f"derpfleet mesh key of {relay} with {image}"
+        derived = hmac.digest(bytes.fromhex(self.keys[0].reveal()), what.encode(), "sha256")
         return replace(self, mesh_key=Secret(derived.hex()))
 
 
@@ -64,7 +62,7 @@ def new_prover() -> Prover:
     return Prover((Secret(make_private_key().hex()), Secret(make_private_key().hex())))
 
 
-def read_prover(path: Path, *, mesh_key: Secret | None = None) -> Prover:
+def read_prover(path: Path) -> Prover:
     """Read the keys in `path`; make them on first use.
 
     It is a JSON file, mode 0600: `{"PrivateKeys": ["privkey:<hex>", "privkey:<hex>"]}`.
@@ -74,7 +72,7 @@ def read_prover(path: Path, *, mesh_key: Secret | None = None) -> Prover:
         text = path.read_text()
     except FileNotFoundError:
         try:
-            return _write(path, new_prover(), mesh_key)
+            return _write(path, new_prover())
         except OSError as error:
             raise _no_access("written", path, error) from None
     except OSError as error:
@@ -83,7 +81,7 @@ def read_prover(path: Path, *, mesh_key: Secret | None = None) -> Prover:
         raise ProverKeyError("others may read the prover's keys", where=str(path), next=f"chmod 600 {path}")
     try:
         first, second = (Secret(key.removeprefix("privkey:")) for key in json.loads(text)["PrivateKeys"])
-        prover = Prover((first, second), mesh_key)
+        prover = Prover((first, second))
         prover.public  # noqa: B018 - raises if one is no key
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ProverKeyError(
@@ -104,7 +102,7 @@ def _no_access(done: str, path: Path, error: OSError) -> ProverKeyError:
     )
 
 
-def _write(path: Path, prover: Prover, mesh_key: Secret | None) -> Prover:
+def _write(path: Path, prover: Prover) -> Prover:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps({"PrivateKeys": [f"privkey:{key.reveal()}" for key in prover.keys]}) + "\n"
     temp = path.with_name(f".{path.name}.{os.getpid()}")
@@ -116,7 +114,7 @@ def _write(path: Path, prover: Prover, mesh_key: Secret | None) -> Prover:
             os.fsync(file.fileno())
         os.link(temp, path)  # never replaces a file that another run has made in the meantime
     except FileExistsError:
-        return read_prover(path, mesh_key=mesh_key)
+        return read_prover(path)
     finally:
         temp.unlink()
-    return Prover(prover.keys, mesh_key)
+    return prover

@@ -34,14 +34,24 @@ class Broken(Exception):
     `detail`: the observation. `cause`: why, in words. `next`: the command or step to take.
 
     `inconclusive`: it may be the consequence of a later rung's fault, which then is the one to fix.
+    `data`: the rung's, with JSON types only.
     """
 
-    def __init__(self, detail: str, *, cause: str, next: str, inconclusive: bool = False) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        cause: str,
+        next: str,
+        inconclusive: bool = False,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.cause = cause
         self.next = next
         self.inconclusive = inconclusive
+        self.data = data or {}
 
 
 class Skip(Exception):

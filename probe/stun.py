@@ -126,6 +126,7 @@ async def check_stun(target: Target, address: str, patience: Patience) -> Found[
                 f"open {port}/udp in the provider's console, then "
                 f"{target.redeploy(Part.FIREWALL, 'open it on the host')}"
             ),
+            data={"unanswered": {"proto": "udp", "address": address, "port": port}},
         ) from None
     except OSError as error:
         refused = isinstance(error, ConnectionRefusedError)

@@ -12,7 +12,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from inventory.admission import verify_url
-from inventory.choices import answers_http, front_of, program_of
+from inventory.choices import answers_http, front_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
 from probe.keys import Prover
@@ -86,8 +86,7 @@ class Target:
         """Make the target of a site's relay host.
 
         `pin` and `ca` come from the deploy; `ca` defaults to the ACME server's own bundle. The
-        prover's keys are of use where an allow-list may hold them: at our own relay. A Go derper
-        lets our clients in by its mesh key alone.
+        prover's keys are of use only at a relay that verifies.
         """
         verifies = bool(verify_url(host, site))
         if ca is None and host.certificate.ca is not None:
@@ -103,9 +102,7 @@ class Target:
             ca=ca,
             pin=pin,
             expect_admission="verify" if verifies else "open",
-            prover=prover
-            if prover and verifies and (program_of(host).has_allow_list or prover.mesh_key)
-            else None,
+            prover=prover if verifies else None,
             fronted=front_of(host).hides_relay,
             region_id=host.region.id,
             deploy=deploy,

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from probe.net import NoRoute, Patience, connect, within
 from probe.proof import Broken, Found, Skip, duration
@@ -27,9 +28,15 @@ async def dial(address: str, port: int, target: Target, patience: Patience) -> s
             f"open {port}/tcp in the provider's console, then "
             f"{target.redeploy(Part.FIREWALL, 'open it on the host')}"
         ),
+        data=_unanswered(address, port),
     )
     async with within(patience.tcp_s, late, partial(_unconnected, target, address, port)):
         return await connect(address, port)
+
+
+def _unanswered(address: str, port: int) -> dict[str, Any]:
+    """Return a broken rung's data, for `probe.arrivals`."""
+    return {"unanswered": {"proto": "tcp", "address": address, "port": port}}
 
 
 def _unconnected(target: Target, address: str, port: int, error: OSError) -> Broken:
@@ -41,11 +48,13 @@ def _unconnected(target: Target, address: str, port: int, error: OSError) -> Bro
             cause="the host is up, but nothing listens on that port",
             next=target.redeploy(Part.FRONT, f"start the program that has to listen on port {port}"),
         )
-    cause, step = "the connection failed", f"ping {address}"
+    cause, step, data = "the connection failed", f"ping {address}", {}
     if error.errno == errno.EHOSTUNREACH:  # also after -j REJECT --reject-with icmp-host-prohibited
+        data = _unanswered(address, port)
         cause = "the address is not reachable from here, or the host's own packet filter rejects that port"
         step += f" and iptables -S INPUT on the host, which has to accept {port}/tcp"
-    return Broken(f"{where}: {error.strerror or error}", cause=cause, next=f"{step}, then {target.again}")
+    next_step = f"{step}, then {target.again}"
+    return Broken(f"{where}: {error.strerror or error}", cause=cause, next=next_step, data=data)
 
 
 async def check_tcp(

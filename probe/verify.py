@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 from control.served import Map, Unknown
 from probe.certificate import Chain
-from probe.derp import check_handshake, check_upgrade
+from probe.derp import check_upgrade
 from probe.derpmap import map_rung
+from probe.handshake import check_handshake
 from probe.lateness import Lateness, starved
 from probe.name import Addresses, check_name, stated
 from probe.net import NoRoute, Patience, Wire
@@ -131,7 +132,7 @@ class _Climb:
         except (Skip, NoRoute) as reason:
             rung = Rung(name, "skipped", str(reason))
         except Broken as broken:
-            rung = Rung(name, "failed", broken.detail, cause=broken.cause, next=broken.next)
+            rung = Rung(name, "failed", broken.detail, cause=broken.cause, next=broken.next, data=broken.data)
             if broken.inconclusive:
                 self._inconclusive.add(name)
         except OSError as error:
@@ -181,7 +182,7 @@ class _Climb:
         for name in self._inconclusive if clocks and not front else ():
             cause = f"{clocks}: a relay finds its certificate invalid by a wrong clock, and keeps silent"
             step = f"timedatectl set-ntp true on the relay's host, then {self._target.again}"
-            self._rungs[name] = replace(self._rungs[name], cause=cause, next=step)
+            self._rungs[name] = replace(self._rungs[name], cause=cause, next=step, data={})
         return tuple(self._rungs[name] for name in LADDER)
 
     async def _stun(self, name: str, address: str | None) -> None:

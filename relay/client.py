@@ -80,6 +80,13 @@ class Present:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerState:
+    """Another worker's connections of a client. Only workers of one relay get these."""
+
+    peer: PeerPresent
+
+
+@dataclass(frozen=True, slots=True)
 class Pinged:
     """The server asks for a pong; send `Client.pong(data)`."""
 
@@ -108,7 +115,9 @@ class Restarting:
     try_for_ms: int
 
 
-Event = Greeted | Admitted | Received | Alive | Gone | Present | Pinged | Ponged | Health | Restarting
+Event = (
+    Greeted | Admitted | Received | Alive | Gone | Present | PeerState | Pinged | Ponged | Health | Restarting
+)
 
 
 def find_meta_key(chain: Iterable[bytes]) -> bytes | None:
@@ -278,6 +287,10 @@ def _parse_present(payload: bytes) -> Event:
     return Present(wire.parse_peer_present(payload))
 
 
+def _parse_state(payload: bytes) -> Event:
+    return PeerState(wire.parse_peer_state(payload))
+
+
 def _parse_pinged(payload: bytes) -> Event:
     return Pinged(payload[:8])
 
@@ -293,6 +306,7 @@ def _parse_restarting(payload: bytes) -> Event:
 _PARSERS: Final = {
     wire.PEER_GONE: (wire.KEY_LEN, _parse_gone),
     wire.PEER_PRESENT: (wire.KEY_LEN, _parse_present),
+    wire.PEER_STATE: (wire.MIN_PEER_STATE, _parse_state),
     wire.PING: (8, _parse_pinged),
     wire.PONG: (8, _parse_ponged),
     wire.RESTARTING: (8, _parse_restarting),

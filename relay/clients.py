@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Coroutine
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 from relay.admission import admission
 from relay.config import Config
@@ -24,6 +24,8 @@ from relay.io.tick import Tick
 from relay.keys.node_key import NodeKey
 from relay.mesh.workers import Worker
 from relay.sweep import Sweep
+
+KNOWN_WITHIN_S: Final = 1.0
 
 
 class Secrets:
@@ -89,7 +91,11 @@ class Clients:
             write_timeout_s=config.tcp_write_timeout_s,
         )
         self._disallowed_app_names = frozenset(config.disallow_app_names)
-        self._accepts = Bucket(config.accept_connection_limit, config.accept_connection_burst, loop.time())
+        self._accepts = Bucket(
+            config.accept_connection_limit / config.workers,
+            max(1, config.accept_connection_burst // config.workers),
+            loop.time(),
+        )
         # Of all workers no two give a connection the same number.
         self._serials = count(1) if worker is None else count(1 + worker.number, worker.count)
         self._tickets: dict[int, Ticket] = {}
@@ -143,7 +149,7 @@ class Clients:
     def admit(
         self, link: Link, who: Introduction, ticket: Ticket | None, *, peer: tuple[str, int], not_ideal: bool
     ) -> Session:
-        """Register a client. SERVER_INFO has been written."""
+        """Register a client."""
         serial = next(self._serials)
         session = Session(
             self.switch,
@@ -168,6 +174,14 @@ class Clients:
         return session
 
     # For links.
+
+    def when_known(self, then: Callable[[], None]) -> None:
+        """Call `then` when the other workers know all clients that are admitted by now.
+
+        One that hangs keeps nobody out.
+        """
+        if question := self.switch.confirmations.ask(self.switch.siblings, then):
+            self.loop.call_later(KNOWN_WITHIN_S, self.switch.confirmations.give_up, question)
 
     def link_ended(self, link: Link, reason: WhyClosed, code: int = 0) -> None:
         """Unregister the session, count why it ended, and release the rest."""

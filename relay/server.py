@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from functools import partial
+from ipaddress import ip_address
 from typing import Final
 
 from relay import frontcheck, systemd
@@ -156,7 +157,7 @@ class Relay:
 
         Else the clients of this worker and of the others could not reach each other yet.
         """
-        self._listen([open_unix(worker.socket_path(worker.number))], self._answer_worker)
+        self._listen([open_unix(worker.socket_path(worker.number))], self._answer_worker, worker=True)
         for other in worker.others:
             place = mesh.sibling(
                 self.loop, f"worker {other}", worker.socket_path(other), worker.private_key, worker.secret
@@ -244,11 +245,17 @@ class Relay:
                 raise
             self.log.warning("no metrics of this worker alone; worker 0 has those of all", error=error)
         else:
-            self._listen(sockets, self._answer_inside, proxied=False)
+            local = all(ip_address(sock.getsockname()[0]).is_loopback for sock in sockets)
+            self._listen(sockets, self._answer_local if local else self._answer_inside, proxied=False)
 
     def _answer_worker(self, request: http11.Request, pages: http11.Pages) -> http11.Answer:
         page = self._parts.get(request.path)
         return page(request) if page is not None else answers.answer(request, pages)
+
+    def _answer_local(self, request: http11.Request, also: http11.Pages) -> http11.Answer:
+        if pages.names_loopback(request):
+            return self._answer_inside(request, also)
+        return http11.error(403, "debug access denied: ask for 127.0.0.1 or localhost")
 
     def _answer_inside(self, request: http11.Request, _pages: http11.Pages) -> http11.Answer:
         page = answers.find_page(self._inside, request.path)
@@ -271,12 +278,18 @@ class Relay:
         )
 
     def _listen(
-        self, sockets: list[socket.socket], answer: Answer, *, encrypted: bool = False, proxied: bool = True
+        self,
+        sockets: list[socket.socket],
+        answer: Answer,
+        *,
+        encrypted: bool = False,
+        proxied: bool = True,
+        worker: bool = False,
     ) -> None:
         """Accept on these.
 
         `proxied`: trusted proxies may be in front, and begin with a PROXY header if there is one at
-        all.
+        all. `worker`: other workers of this relay come in here.
         """
 
         def welcome(stream: Stream, address: tuple[str, int]) -> None:
@@ -289,6 +302,7 @@ class Relay:
                 answer=answer,
                 context=context,
                 proxied=proxied,
+                worker=worker,
             )
 
         self.listeners += [ListeningSocket(self.loop, sock, welcome) for sock in sockets]

@@ -135,7 +135,7 @@ def test_every_control_server_has_a_row() -> None:
 
 MODULES: Mapping[str, tuple[Mapping[Any, Any], ...]] = {
     "certificate": (certificate.MODULES,),
-    "firewall": (firewall.MODES,),
+    "firewall": tuple(dict(enumerate(candidates)) for candidates in firewall.MODES.values()),
     "front": (front.MODULES,),
     "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES),
 }

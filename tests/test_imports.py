@@ -21,14 +21,15 @@ MAY = {
     "engine": {"inventory"},
     "artefacts": {"engine", "inventory"},
     "roles": {
-        "engine.resource", "engine.policy", "engine.facts", "engine.render", "engine.scripts",
+        "engine.resource", "engine.policy", "engine.health", "engine.facts", "engine.render",
+        "engine.scripts",
         "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "artefacts.image.REPOSITORY", "inventory",
     },
     # It describes questions and jobs, and shows what happens; it opens no session and runs no job.
     # Go's durations have one reader, which the relay is shipped with.
     "control": {
-        "engine.resource", "engine.facts", "engine.scripts", "engine.plan.Mode", "engine.report.Report",
-        "engine.crash", "inventory", "relay.golang.flag.parse_duration",
+        "engine.resource", "engine.health", "engine.facts", "engine.scripts", "engine.plan.Mode",
+        "engine.report.Report", "engine.crash", "inventory", "relay.golang.flag.parse_duration",
         *(f"engine.run.{name}" for name in ("Job", "Outcome", "Verb")),
     },
     "probe": {"relay", "control.served", "inventory"},

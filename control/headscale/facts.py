@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from control.headscale.config import BadConfig, HeadscaleConfig, parse_config
 from control.headscale.reader import BadMap, Regions, parse_map
 from engine.facts import Ask, Facts, FileFact
-from engine.resource import Http
+from engine.health import Http
 from inventory.errors import DerpfleetError
 from inventory.model import Headscale, Site
 

@@ -19,7 +19,8 @@ from control.headscale.merge import hostnames, is_of, merge, plan_registration, 
 from control.headscale.pages import served_regions
 from control.headscale.reader import BadMap, Region
 from engine.facts import Facts, FileFact
-from engine.resource import File, Http, Resource, Service
+from engine.health import Http
+from engine.resource import File, Resource, Service
 from inventory.admission import verify_url
 from inventory.model import Host, Site
 

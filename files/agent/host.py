@@ -1,11 +1,12 @@
 """State that the resources of one run share."""
 
+import glob
 import os
 
 from agent.journal import Journal
 from agent.packages import Packages
 from agent.systemd import Systemd
-from agent.tools import http_get
+from agent.tools import http_get, remove
 
 
 class Host:
@@ -44,6 +45,28 @@ class Host:
     def blob(self, digest):
         """Return the path of the content with this sha256, for when it has arrived."""
         return os.path.join(self.wire.incoming, digest)
+
+    def begin(self):
+        """Open the journal, without secrets and contents that a killed run has left."""
+        self.journal.open(self._secret())
+        usable = {spec.get("content_sha256") for spec in self._specs(secret=False)}
+        for path in glob.glob(self.wire.incoming + "/*"):
+            if os.path.basename(path) not in usable:
+                os.unlink(path)
+
+    def forget_secrets(self):
+        """Remove the secrets that were kept for this run's own use."""
+        if self.journal.file:
+            self.journal.prune(self._secret())
+            for spec in self._specs(secret=True):
+                remove(self.blob(spec["content_sha256"]))
+
+    def _specs(self, secret):
+        specs = [resource.spec for resource in self.resources]
+        return [spec for spec in specs if spec.get("secret", False) == secret]
+
+    def _secret(self):
+        return {spec["id"] for spec in self._specs(secret=True)}
 
     def record_watched(self):
         """Note how other sites answer before anything is changed."""

@@ -1,13 +1,14 @@
 """The journal: previous states and owed restarts, on disk before anything is touched."""
 
 import glob
+import hashlib
 import json
 import os
 import re
 import stat
 from urllib.parse import quote
 
-from agent.tools import file_type, read_text, remove, replace_link, sha256_of, write_atomically
+from agent.tools import file_type, read_text, remove, replace_link, write_atomically
 
 BACKUP_MAX = 4 * 1024 * 1024
 KEEP_JOURNALS = 20
@@ -27,19 +28,24 @@ class Journal:
         self.before = {}  # resource id -> (path, how it was)
         self.file = None
 
-    def open(self):
+    def open(self, secret):
+        """Open this run's journal. `secret`: as for `prune`."""
         for name in ("", "/journal", "/backups", "/owed", "/incoming"):
             os.makedirs(self.base + name, mode=0o700, exist_ok=True)
         self.file = open("%s/journal/%s.jsonl" % (self.base, self.run_id), "a")
-        self._prune()
+        self.prune(secret)
 
-    def _prune(self):
-        """Keep only the newest journals and the backups that they name."""
+    def prune(self, secret):
+        """Keep only the newest journals and the backups that they name.
+
+        `secret`: ids of resources without backups of other runs, because nothing would use them.
+        """
         journals = sorted(glob.glob(self.base + "/journal/*.jsonl"), key=os.path.getmtime)
         for old in journals[:-KEEP_JOURNALS]:
             os.unlink(old)
-        text = "".join(read_text(path) for path in journals[-KEEP_JOURNALS:])
-        named = set(re.findall(r'"sha256": "([0-9a-f]{64})"', text))
+        lines = "".join(read_text(path) for path in journals[-KEEP_JOURNALS:]).splitlines()
+        kept = [line for line in lines if not any('"id": %s' % json.dumps(name) in line for name in secret)]
+        named = set(re.findall(r'"sha256": "([0-9a-f]{64})"', "".join(kept)))
         for path in glob.glob(self.base + "/backups/*"):
             if os.path.basename(path) not in named:
                 os.unlink(path)
@@ -51,20 +57,28 @@ class Journal:
 
     def remember(self, resource_id, path):
         """Note the state of `path`. The content of a file up to BACKUP_MAX goes to the backups."""
-        was = {"type": "absent"}
-        if os.path.lexists(path):
-            info = os.lstat(path)
-            was = dict(type=file_type(info.st_mode), mode=stat.S_IMODE(info.st_mode))
-            was.update(uid=info.st_uid, gid=info.st_gid)
-            if was["type"] == "symlink":
-                was["target"] = os.readlink(path)
-            elif was["type"] == "file" and info.st_size <= BACKUP_MAX:
-                was["sha256"] = sha256_of(path)
-                copy = "%s/backups/%s" % (self.base, was["sha256"])
-                if not os.path.exists(copy):
-                    write_atomically(copy, path, 0o600, (os.getuid(), os.getgid()))
+        was = self._state(path) if os.path.lexists(path) else {"type": "absent"}
         self.note(id=resource_id, path=path, was=was)
         self.before.setdefault(resource_id, (path, was))
+
+    def _state(self, path):
+        info, content = os.lstat(path), None
+        if stat.S_ISREG(info.st_mode):
+            # Who owns the folder may put a link or another file there meanwhile. Of one file, mode
+            # and content belong together.
+            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                info = os.fstat(file.fileno())
+                content = file.read(BACKUP_MAX + 1) if stat.S_ISREG(info.st_mode) else None
+        was = dict(type=file_type(info.st_mode), mode=stat.S_IMODE(info.st_mode))
+        was.update(uid=info.st_uid, gid=info.st_gid)
+        if was["type"] == "symlink":
+            was["target"] = os.readlink(path)
+        elif content is not None and len(content) <= BACKUP_MAX:
+            was["sha256"] = hashlib.sha256(content).hexdigest()
+            copy = "%s/backups/%s" % (self.base, was["sha256"])
+            if not os.path.exists(copy):
+                write_atomically(copy, content, 0o600, (os.getuid(), os.getgid()))
+        return was
 
     def restore(self, resource_id):
         """Put back the state that this run found. Return whether that was possible."""

@@ -2,10 +2,9 @@
 
 import os
 import re
-import tempfile
 
 from agent.kind import Kind
-from agent.tools import Failed, read_text, remove, write_atomically
+from agent.tools import Failed, read_text, remove, write_text
 
 
 class Sysctl(Kind):
@@ -36,8 +35,5 @@ class Sysctl(Kind):
                     file.write(self.spec["value"])
             except OSError as error:
                 raise Failed("%s cannot be set to %s" % (self.spec["key"], self.spec["value"]), str(error))
-        with tempfile.NamedTemporaryFile("w") as file:
-            file.write("%s = %s\n" % (self.spec["key"], self.spec["value"]))
-            file.flush()
-            os.makedirs(os.path.dirname(self.touches()[0]), exist_ok=True)
-            write_atomically(self.touches()[0], file.name, 0o644, (os.getuid(), os.getgid()))
+        os.makedirs(os.path.dirname(self.touches()[0]), exist_ok=True)
+        write_text(self.touches()[0], "%s = %s\n" % (self.spec["key"], self.spec["value"]))

@@ -5,6 +5,7 @@ from agent.command import Command
 from agent.docker import Container, Image
 from agent.firewalls import Firewall
 from agent.kernel import Sysctl
+from agent.open_ports import OpenPorts
 from agent.packages import Conffile, Package
 from agent.paths import Absent, Directory, File, Symlink, Tree
 from agent.selinux import Selinux
@@ -25,6 +26,7 @@ KINDS = {
     "sysctl": Sysctl,
     "selinux": Selinux,
     "firewall": Firewall,
+    "open_ports": OpenPorts,
     "image": Image,
     "container": Container,
 }

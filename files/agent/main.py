@@ -188,11 +188,14 @@ def serve(wire):
                 host.resources = [KINDS[spec["kind"]](spec, host) for spec in message["resources"]]
                 host.left_out = message["left_out"]
                 if message["mode"] == "apply":
-                    host.journal.open()
                     wire.incoming = host.journal.base + "/incoming"
-                fetch_blobs(host, message["mode"])
-                threading.Thread(target=heartbeat, args=(host,), daemon=True).start()
-                counts = converge(host, message["mode"])
+                    host.begin()
+                try:
+                    fetch_blobs(host, message["mode"])
+                    threading.Thread(target=heartbeat, args=(host,), daemon=True).start()
+                    counts = converge(host, message["mode"])
+                finally:
+                    host.forget_secrets()
                 if message["mode"] == "apply" and not wire.stopped and not counts["failed"]:
                     for path in glob.glob(wire.incoming + "/*"):
                         os.unlink(path)

@@ -22,6 +22,7 @@ from agent.tools import (
 
 DIFF_MAX = 64 * 1024
 TREE_MARK = ".derpfleet-sha256"
+TREE_MAX = 1024 * 1024 * 1024  # bytes, unpacked; a release has some ten MB
 
 
 def text_diff(old, new, name, context=3):
@@ -205,16 +206,15 @@ class Tree(Kind):
         fresh = "%s.derpfleet-new" % self.path
         remove(fresh)
         os.makedirs(fresh, mode=0o755)
-        with tarfile.open(self.host.blob(self.spec["content_sha256"])) as archive:
-            # Python's own filters are younger than Debian 12.
-            for member in archive.getmembers():
-                if not (member.isfile() or member.isdir()) or leads_outside(member.name):
-                    what = "%s: an archive that would write elsewhere" % self.spec["path"]
-                    raise Failed(what, "it has %r; nothing was unpacked" % member.name)
-            if hasattr(tarfile, "data_filter"):
-                archive.extractall(fresh, filter="tar")
-            else:
-                archive.extractall(fresh)
+        try:
+            with tarfile.open(self.host.blob(self.spec["content_sha256"])) as archive:
+                self._check(archive)
+                if hasattr(tarfile, "data_filter"):
+                    archive.extractall(fresh, filter="tar")
+                else:
+                    archive.extractall(fresh)
+        except (tarfile.TarError, EOFError) as error:
+            raise Failed("%s: the archive cannot be read" % self.spec["path"], str(error))
         for folder, _, names in os.walk(fresh):
             for path in [folder] + [os.path.join(folder, name) for name in names]:
                 os.lchown(path, *ids)
@@ -225,3 +225,17 @@ class Tree(Kind):
         remove(self.path)
         os.rename(fresh, self.path)
         sync_directory(os.path.dirname(self.path))
+
+    def _check(self, archive):
+        """Raise Failed for a hostile archive. Python's own filters are younger than Debian 12."""
+        size = 0
+        for member in archive:
+            size += member.size
+            if not (member.isfile() or member.isdir()) or leads_outside(member.name):
+                problem = "an archive that would write elsewhere"
+            elif size > TREE_MAX:
+                problem = "an archive of more than %d MiB" % (TREE_MAX >> 20)
+            else:
+                continue
+            what = "%s: %s" % (self.spec["path"], problem)
+            raise Failed(what, "it has %r; nothing was unpacked" % member.name)

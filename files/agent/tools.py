@@ -5,6 +5,7 @@ Every failure is a `Failed` with a reason, or an OSError.
 
 import grp
 import hashlib
+import io
 import linecache
 import os
 import pwd
@@ -14,6 +15,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import tempfile
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
@@ -92,11 +94,12 @@ def file_type(mode):
 
 
 def write_atomically(path, source, mode, ids):
-    """Copy the file `source` to `path`: temp beside it, mode, owner, fsync, rename, sync."""
+    """Write `source`, a path or bytes, to `path`: temp beside it, mode, owner, fsync, rename."""
     temp = beside(path)
     handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(handle, "wb") as out, open(source, "rb") as data:
+        data = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+        with os.fdopen(handle, "wb") as out, data:
             shutil.copyfileobj(data, out)
             os.fchown(out.fileno(), ids[0], ids[1])
             os.fchmod(out.fileno(), mode)
@@ -107,6 +110,14 @@ def write_atomically(path, source, mode, ids):
         os.unlink(temp)
         raise
     sync_directory(os.path.dirname(path))
+
+
+def write_text(path, text):
+    """Write a file that root alone may change, atomically. Its folder has to be there."""
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(text)
+        file.flush()
+        write_atomically(path, file.name, 0o644, (os.getuid(), os.getgid()))
 
 
 def beside(path):

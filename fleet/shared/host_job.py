@@ -70,6 +70,14 @@ def _shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
     def progress(text: str) -> None:
         fleet.report.doing(host.name, text)
 
-    mesh_key = prover(fleet, host).mesh_key
     facts = roles.for_programs(facts)
-    return make_shipment(host, fleet.site, facts, cache=CACHE, mesh_key=mesh_key, progress=progress)
+    keys = prover(fleet, host)
+    return make_shipment(
+        host,
+        fleet.site,
+        facts,
+        cache=CACHE,
+        prober_keys=keys.public,
+        mesh_key=keys.mesh_key,
+        progress=progress,
+    )

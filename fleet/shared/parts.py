@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inventory.choices import front_of
+from inventory.choices import firewall_of, front_of
 from inventory.model import Host
 from probe.target import Part
 
@@ -11,6 +11,8 @@ ROLES = {Part.FIREWALL: "firewall", Part.FRONT: "nginx", Part.CERTIFICATE: "cert
 
 def deploy_part(host: Host, part: Part) -> str:
     """Return the command that deploys one part of a host again."""
+    if part is Part.FIREWALL and not firewall_of(host).closes:
+        return f"set hosts.{host.name}.firewall.mode to auto, then invoke deploy --host {host.name}"
     if part is Part.FRONT and not front_of(host).hides_relay:
         part = Part.RELAY
     return f"invoke deploy --host {host.name} --only role:{ROLES[part]}"

@@ -8,14 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from artefacts.image import content_of
 from control.served import Served
 from engine import cache
 from engine.report import Report
 from fleet.shared import pins, records
 from fleet.shared.ask_admission import Questions
 from fleet.shared.control_server import control_server
+from fleet.shared.count_arrivals import with_arrivals
 from fleet.shared.fleet import Fleet
 from fleet.shared.parts import deploy_part
+from inventory.choices import program_of
 from inventory.model import Host
 from inventory.rules import PROVER_FILE
 from probe.derpmap import with_map
@@ -28,11 +31,15 @@ from probe.web import authority
 
 
 def prover(fleet: Fleet, host: Host) -> Prover:
-    """Return the site's two prover keys, and their mesh key at this host's relay.
+    """Return the site's two prover keys, with a mesh key where the relay knows no other way.
 
-    The keys are made on first use.
+    The keys are made on first use. Raises ProverKeyError and ImageError.
     """
-    return read_prover(fleet.runs / PROVER_FILE).at(host.name)
+    keys = read_prover(fleet.runs / PROVER_FILE)
+    if program_of(host).has_prober_keys:
+        return keys
+    image = host.docker.image or content_of(Path(str(host.docker.archive)))
+    return keys.at(host.name, image)
 
 
 def targets(fleet: Fleet, hosts: Sequence[Host]) -> list[Target]:
@@ -65,7 +72,9 @@ def prove_hosts(
 
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(lambda: served or control_server(fleet).served())
-        proofs = climb(fleet, hosts, wanted, climbed, thorough=thorough)
+        climbs = climb(fleet, hosts, wanted, climbed, thorough=thorough)
+        with ThreadPoolExecutor(max(1, len(hosts))) as counts:
+            proofs = list(counts.map(partial(with_arrivals, fleet), hosts, wanted, climbs))
     pairs = zip(wanted, proofs, strict=True)
     found = {one.name: with_map(proof, one, asked.result()) for one, proof in pairs}
     for name, proof in found.items():

@@ -22,7 +22,7 @@ def action(session: Session, kind: int, length: int) -> Action:
 
     Raises ProtocolError if the frame's header breaks a rule already.
     """
-    rule = _RULES.get(kind)
+    rule = (_RULES_OF_WORKERS if session.sibling else _RULES).get(kind)
     if rule is None:
         if length > wire.MAX_UNKNOWN:
             raise ProtocolError(Breach.UNKNOWN_FRAME_TOO_LONG)
@@ -57,6 +57,10 @@ def _ping(session: Session, payload: bytes) -> None:
         session.switch.counts.sent_pong += 1
 
 
+def _pong(session: Session, payload: bytes) -> None:
+    session.switch.confirmations.confirm(session, payload[:8])
+
+
 def _watch(session: Session, _payload: bytes) -> None:
     session.switch.watch(session)
 
@@ -71,4 +75,8 @@ _RULES: Final[dict[int, tuple[bool, int, int, Breach, Action]]] = {
     wire.PING: (False, 8, wire.MAX_PING, Breach.BAD_PING_LENGTH, _ping),
     wire.WATCH_CONNS: (True, 0, 0, Breach.BAD_WATCH_CONNS_LENGTH, _watch),
     wire.CLOSE_PEER: (True, KEY_LEN, KEY_LEN, Breach.BAD_CLOSE_PEER_LENGTH, _close_peer),
+}
+_RULES_OF_WORKERS: Final = {
+    **_RULES,
+    wire.PONG: (True, 8, wire.MAX_PING, Breach.BAD_PING_LENGTH, _pong),
 }

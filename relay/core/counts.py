@@ -33,8 +33,8 @@ class Counts:
         "Of these, disco; a label of derp_packets_received_kind", metric=""
     )
     packets_sent: int = _counter("Packets to clients")
-    packets_forwarded_in: int = _counter("Packets from other relays or workers")
-    packets_forwarded_out: int = _counter("Packets to other relays or workers")
+    packets_forwarded_in: int = _counter("Packets from other relays")
+    packets_forwarded_out: int = _counter("Packets to other relays")
     total_dup_client_conns: int = _counter("Connections of keys that were connected already")
     peer_gone_disconnected_frames: int = _counter("Peer-gone frames: disconnected")
     peer_gone_not_here_frames: int = _counter("Peer-gone frames: not here")
@@ -59,6 +59,8 @@ class Counts:
     bootstrap_dns_unpublished_hits: int = _counter("For an unpublished name", metric="{}")
     bootstrap_dns_unpublished_misses: int = _counter("For a name that is not here", metric="{}")
     writes: int = _counter("Writes to clients; packets per write is how much is joined", metric="relay_{}")
+    packets_from_workers: int = _counter("Packets from other workers of this relay", metric="relay_{}")
+    packets_to_workers: int = _counter("Packets to other workers of this relay", metric="relay_{}")
     stun_silenced: int = _counter(
         "STUN requests left unanswered because the relay's front does not work", metric="relay_{}"
     )

@@ -21,8 +21,8 @@ from relay.core.reasons import Breach, Drop
 from relay.core.wire import HEADER, HEADER_LEN, KEY_LEN, PACKET_HEAD_LEN, ProtocolError
 
 if TYPE_CHECKING:
+    from relay.core.peer import MeshLink
     from relay.core.session import Session
-    from relay.core.switch import MeshLink
 
 MAX_ROUTES: Final = 1024  # ways that a connection remembers, here and in session.py
 _FORWARD_HEAD_LEN: Final = PACKET_HEAD_LEN + KEY_LEN
@@ -143,20 +143,22 @@ def _pass_on(
 def _way(session: Session, source: bytes, destination: bytes) -> Outbox | None:
     """Return the outbox of the local client that a mesh peer's packet is for.
 
-    Return None when there is no such client, or the packet names no sender.
+    Return None when there is no such client, or the packet names no sender. A packet that another
+    worker sent goes no further, also when the client has just come to a third one.
     """
     routes = session.forward_routes
     outbox = routes.get((source, destination))
     if outbox is not None and outbox.current:
         return outbox
     peer = session.switch.peers.get(destination)
-    if peer is None or peer.active is None or not any(source):
+    receiver = None if peer is None else peer.latest if session.sibling else peer.active
+    if receiver is None or not any(source):
         return None
-    session.switch.subscribe(peer.active, source)
+    session.switch.subscribe(receiver, source)
     if len(routes) >= MAX_ROUTES:
         routes.clear()
-    routes[source, destination] = peer.active.outbox
-    return peer.active.outbox
+    routes[source, destination] = receiver.outbox
+    return receiver.outbox
 
 
 def _sibling_of(session: Session, destination: bytes) -> MeshLink | None:
@@ -165,7 +167,8 @@ def _sibling_of(session: Session, destination: bytes) -> MeshLink | None:
     Return None for packets that a worker sent: one hop is enough.
     """
     peer = session.switch.peers.get(destination)
-    return next((link for link in peer.links if link.sibling), None) if peer and not session.sibling else None
+    link = peer.link if peer is not None and not session.sibling else None
+    return link if link is not None and link.sibling else None
 
 
 @lru_cache(maxsize=2048)

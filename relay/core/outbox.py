@@ -161,6 +161,8 @@ class Outbox:
 
         The oldest of a full lane is dropped.
         """
+        if self.writable and not self.current and not self.waiting:
+            self.dirty.append(self)  # another worker did not know yet that packets go elsewhere
         self.special = True
         offset = self._payload_at
         if size - offset >= MIN_DISCO and DISCO_MAGIC[0] in chunk[offset::size]:

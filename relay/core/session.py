@@ -68,7 +68,8 @@ class Session:
     __slots__ = (
         "_bucket", "_cold", "_paid", "_passed", "_routes", "address", "connected_at", "forward_routes",
         "heard", "home", "info", "is_mesh", "key", "limiter", "not_ideal", "outbox", "port", "rivals",
-        "rx_bytes", "rx_disco", "rx_forwarded", "rx_packets", "serial", "sibling", "switch", "wait_s",
+        "rx_bytes", "rx_disco", "rx_forwarded", "rx_packets", "serial", "sibling", "since", "switch",
+        "wait_s",
     )  # fmt: skip
 
     def __init__(
@@ -94,7 +95,7 @@ class Session:
         self.address = address
         self.port = port
         self.serial = serial
-        self.connected_at = switch.clock()
+        self.connected_at = self.since = switch.clock()
         self.outbox: Outbox = Outbox(switch.dirty, switch.drop, link)
         self.home = False
         self.rivals = False  # the key has other connections
@@ -324,10 +325,9 @@ class Session:
         """Find the way of a packet whose destination is not in the table."""
         destination = bytes(buffer[position + HEADER_LEN : position + PACKET_HEAD_LEN])
         peer = self.switch.peers.get(destination)
-        receiver = peer.active if peer is not None else None
-        if receiver is not None:
-            self.switch.subscribe(receiver, self.key)
-            return self._remember(destination, receiver.outbox, position)
+        if peer is not None and peer.active is not None:
+            self.switch.subscribe(peer.active, self.key)
+            return self._remember(destination, peer.active.outbox, position)
         link = peer.link if peer is not None else None
         if link is not None and link.sibling and link.outbox.ready:
             return self._remember(destination, link.remote(destination), position)

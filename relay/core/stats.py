@@ -125,21 +125,20 @@ def snapshot(
 
 def _gauges(switch: Switch) -> dict[str, float]:
     sessions = switch.sessions
-    local = [peer for peer in switch.peers.values() if peer.sessions]
-    duplicates = [len(peer.sessions) for peer in local if len(peer.sessions) > 1]
+    peers = switch.peers.values()
+    # A key counts where its active connection is, so that the workers' sums are right.
+    active = [peer.active for peer in peers if peer.active is not None and not peer.active.sibling]
     # Another worker's clients are this relay's, not a remote one's.
-    remote = sum(
-        not peer.sessions and not any(link.sibling for link in peer.links) for peer in switch.peers.values()
-    )
+    remote = sum(not peer.sessions and not peer.siblings for peer in peers)
     return {
         "current_connections": sum(not session.sibling for session in sessions),
         "current_home_connections": sum(session.home for session in sessions),
         "current_notideal_connections": sum(session.not_ideal for session in sessions),
-        "clients_local": sum(any(not session.sibling for session in peer.sessions) for peer in local),
+        "clients_local": len(active),
         "clients_remote": remote,
-        "watchers": sum(not watcher.sibling for watcher in switch.watchers),
-        "current_dup_client_keys": len(duplicates),
-        "current_dup_client_conns": sum(duplicates),
+        "watchers": len(switch.watchers),
+        "current_dup_client_keys": sum(session.rivals for session in active),
+        "current_dup_client_conns": sum(session.rivals for session in sessions),
         "mesh_links": sum(not link.sibling for link in switch.mesh_links),
         "packets_waiting": sum(session.outbox.waiting for session in sessions),
     }

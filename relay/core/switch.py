@@ -3,8 +3,9 @@
 No I/O; `clock` gives the time.
 
 One `Switch` per process. A key may have several connections (a laptop that changed networks, a
-cloned key): packets go to the one that connected or spoke last, the others stay. A key may also be
-known through mesh links to other relays of the region; a local connection always wins over those.
+cloned key), also in other workers of this relay: packets go to the one that connected or spoke
+last, the others stay. A key may also be known through mesh links to other relays of the region;
+this relay's own connections always win over those.
 Source of the rules: derp/derpserver/derpserver.go of tailscale.
 """
 
@@ -12,124 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
-from typing import Protocol
 
+from relay.core.confirmations import Confirmations
 from relay.core.counts import Counts
-from relay.core.handshake import ClientInfo
-from relay.core.outbox import Outbox, Remote
+from relay.core.outbox import Outbox
+from relay.core.peer import Member, MeshLink, Peer
 from relay.core.reasons import Close, Drop
-from relay.core.wire import GONE_DISCONNECTED, PeerPresent, pack_close_peer, pack_peer_gone, pack_peer_present
-
-
-class Member(Protocol):
-    """A local connection, as the tables and their readers see it. session.py implements it."""
-
-    key: bytes
-    info: ClientInfo
-    is_mesh: bool
-    sibling: bool
-    not_ideal: bool
-    address: IPv4Address | IPv6Address | None
-    port: int
-    serial: int
-    connected_at: float
-    outbox: Outbox
-    home: bool
-    rivals: bool
-    heard: set[bytes] | None
-    rx_packets: int
-    rx_bytes: int
-    rx_disco: int
-    rx_forwarded: int
-
-    def present(self) -> PeerPresent:
-        """Describe the connection to watchers."""
-
-    def hang_up(self, reason: Close) -> None:
-        """Ask the I/O layer to end the connection."""
-
-
-class MeshLink:
-    """A mesh link to another relay, or to another worker process of this one (`sibling`)."""
-
-    __slots__ = ("_forwarded", "name", "outbox", "remotes", "sibling")
-
-    def __init__(self, name: str, outbox: Outbox, *, sibling: bool = False) -> None:
-        self.name = name
-        self.outbox = outbox
-        self.sibling = sibling
-        self.remotes: dict[bytes, Remote] = {}  # clients of a sibling that packets are under way to
-        self._forwarded = 0  # packets of remotes that were let go of
-        outbox.set_current(True)
-
-    @property
-    def packets(self) -> int:
-        """Return how many packets were forwarded so far."""
-        return self.outbox.packets + self._forwarded + sum(remote.packets for remote in self.remotes.values())
-
-    def remote(self, key: bytes) -> Remote:
-        """Return the way to a sibling's client. Only while the link takes packets."""
-        remote = self.remotes.get(key)
-        if remote is None:
-            remote = self.remotes[key] = Remote(self.outbox, key)
-        return remote
-
-    def let_go(self, key: bytes) -> None:
-        """Send packets for this key another way from now on. Those in `pending` still leave."""
-        remote = self.remotes.pop(key, None)
-        if remote is not None:
-            remote.set_current(False)
-            self._forwarded += remote.packets
-            remote.packets = 0
-
-    def block(self) -> None:
-        """Note that the link takes no more bytes.
-
-        Packets wait in its own outbox, which drops the oldest.
-        """
-        self.outbox.block()
-        for key in [*self.remotes]:
-            self.let_go(key)
-
-    def discard(self) -> None:
-        """Drop every packet that has not left: the link is gone.
-
-        That includes the packets of remotes that were let go of.
-        """
-        for key in [*self.remotes]:
-            self.let_go(key)
-        for outbox in self.outbox.dirty:
-            if isinstance(outbox, Remote) and outbox.carrier is self.outbox:
-                outbox.discard()
-                self._forwarded += outbox.packets  # below 0: so many had been counted too many
-                outbox.packets = 0
-        self.outbox.discard()
-
-
-class Peer:
-    """The connections and links of one key. The one of `sessions` that spoke last is at the end."""
-
-    __slots__ = ("dropped", "key", "links", "sessions")
-
-    def __init__(self, key: bytes) -> None:
-        self.key = key
-        self.sessions: list[Member] = []
-        self.links: dict[MeshLink, PeerPresent] = {}  # in the order in which they announced the key
-        self.dropped = 0  # packets from this key that were dropped
-
-    @property
-    def active(self) -> Member | None:
-        """Return the local connection that packets go to."""
-        return self.sessions[-1] if self.sessions else None
-
-    @property
-    def link(self) -> MeshLink | None:
-        """Return the mesh link for packets when there is no local connection.
-
-        It is the oldest that knows the key.
-        """
-        return next(iter(self.links), None)
+from relay.core.wire import (
+    GONE_DISCONNECTED,
+    PeerPresent,
+    pack_close_peer,
+    pack_peer_gone,
+    pack_peer_present,
+    pack_peer_state,
+    pack_ping,
+)
 
 
 class Switch:
@@ -145,7 +43,8 @@ class Switch:
         self.peers: dict[bytes, Peer] = {}
         # The clients that got packets from a key, and hear when it is gone.
         self.receivers: dict[bytes, set[Member]] = {}
-        self.watchers: set[Member] = set()
+        self.watchers: set[Member] = set()  # other relays that hear of every client
+        self.siblings: set[Member] = set()  # and other workers of this one
         self.dirty: list[Outbox] = []
         self.hangups: dict[Member, Close] = {}  # sessions to end, and why
         self.backlog = 0  # bytes put into outboxes in this tick
@@ -154,6 +53,7 @@ class Switch:
         self.drops = {(reason, kind): [0, 0] for reason in Drop for kind in ("disco", "other")}
         self.sessions: set[Member] = set()
         self.mesh_links: set[MeshLink] = set()
+        self.confirmations = Confirmations()
 
     def drop(self, reason: Drop, source: bytes, is_disco: bool, packets: int, payload_bytes: int) -> None:
         """Account for packets that go nowhere."""
@@ -173,16 +73,14 @@ class Switch:
         """
         peer = self._peer(session.key)
         self.sessions.add(session)
-        if peer.sessions:
+        if peer.connections:
             self.counts.total_dup_client_conns += 1
-            peer.sessions[-1].outbox.set_current(False)
+            session.rivals = True
         peer.sessions.append(session)
-        session.outbox.set_current(True)
-        for link in peer.links:
-            link.let_go(peer.key)
-        self._mark_rivals(peer)
+        peer.settle()
         if self.watchers and not session.sibling:
-            self._notify_watchers(pack_peer_present(session.present()))
+            self._notify(pack_peer_present(session.present()))
+        self._notify_siblings(peer)
 
     def unregister(self, session: Member) -> None:
         """Remove a connection that ended.
@@ -192,29 +90,30 @@ class Switch:
         """
         self.sessions.remove(session)
         self.watchers.discard(session)
+        self.siblings.discard(session)
         session.outbox.discard()
         _add_traffic(self.counts, session)
         for key in session.heard or ():
             self._unsubscribe(session, key)
         peer = self.peers[session.key]
         peer.sessions.remove(session)
-        if peer.active is not None:
-            peer.active.outbox.set_current(True)
-            self._mark_rivals(peer)
-            return
-        if not session.sibling:
-            elsewhere = any(link.sibling for link in peer.links)
-            self._notify_watchers(pack_peer_gone(peer.key, GONE_DISCONNECTED), external_too=not elsewhere)
+        peer.settle()
+        self._notify_siblings(peer)
+        if session.sibling:
+            self.confirmations.forget(session)
+        else:
+            self._notify_if_gone(peer)
         self._forget_if_gone(peer)
 
     def note_activity(self, session: Member) -> None:
         """Send packets for a key to this one of its connections from now on: it spoke."""
-        sessions = self.peers[session.key].sessions
-        if sessions[-1] is not session:
-            sessions[-1].outbox.set_current(False)
-            sessions.remove(session)
-            sessions.append(session)
-            session.outbox.set_current(True)
+        peer = self.peers[session.key]
+        if peer.active is not session:
+            session.since = self.clock()
+            peer.sessions.remove(session)
+            peer.sessions.append(session)
+            peer.settle()
+            self._notify_siblings(peer)
 
     def subscribe(self, receiver: Member, source: bytes) -> None:
         """Note that `receiver` gets packets from `source`.
@@ -242,11 +141,13 @@ class Switch:
         """Send a mesh peer every client now, and every change from now on."""
         if watcher.key == self.public_key:
             return  # this relay, connected to itself
-        self.watchers.add(watcher)
+        (self.siblings if watcher.sibling else self.watchers).add(watcher)
         for peer in self.peers.values():
-            present = self._present(peer, external=not watcher.sibling)
-            if present is not None:
-                watcher.outbox.control(pack_peer_present(present))
+            frame = _pack_state(peer) if watcher.sibling else self._pack_present(peer)
+            if frame:
+                watcher.outbox.control(frame)
+        if watcher.sibling:
+            watcher.outbox.control(pack_ping(bytes(8)))  # so that it knows that this was all
 
     # Clients of other relays, as their mesh links announce them.
 
@@ -254,32 +155,43 @@ class Switch:
         """Add a mesh link that is up."""
         self.mesh_links.add(link)
 
+    @property
+    def met(self) -> int:
+        """Return how many other workers have announced all their clients here."""
+        return sum(link.met for link in self.mesh_links if link.sibling)
+
     def announce(self, link: MeshLink, present: PeerPresent) -> None:
-        """Note that the relay behind `link` has this client."""
+        """Note that the relay behind `link` has this client.
+
+        Another worker announces each change of its connections, and other relays' watchers hear of
+        each new one.
+        """
         if present.key == self.public_key:
             return
         peer = self._peer(present.key)
-        if link in peer.links:
+        before = peer.links.get(link)
+        if before is not None and not link.sibling:
             return
-        if len(peer.links) == 1:
-            self.counts.multiforwarder_created += 1
-        known = self._present(peer, external=True) is not None
         peer.links[link] = present
-        if link.sibling and not known:
-            self._notify_watchers(pack_peer_present(present), siblings_too=False)
+        peer.settle()
+        if not link.sibling:
+            self.counts.multiforwarder_created += _outside_links(peer) == 2
+        elif before is None or present.connections > before.connections:
+            self._notify(pack_peer_present(present))
 
     def withdraw(self, link: MeshLink, key: bytes) -> None:
         """Note that the relay behind `link` no longer has this client."""
         peer = self.peers.get(key)
         if peer is None or link not in peer.links:
-            self.counts.packet_forwarder_delete_other_value += 1
+            self.counts.packet_forwarder_delete_other_value += not link.sibling
             return
         del peer.links[link]
         link.let_go(key)
-        if len(peer.links) == 1:
-            self.counts.multiforwarder_deleted += 1
-        if link.sibling and self._present(peer, external=True) is None:
-            self._notify_watchers(pack_peer_gone(key, GONE_DISCONNECTED), siblings_too=False)
+        peer.settle()
+        if link.sibling:
+            self._notify_if_gone(peer)
+        else:
+            self.counts.multiforwarder_deleted += _outside_links(peer) == 1
         self._forget_if_gone(peer)
 
     def remove_link(self, link: MeshLink) -> None:
@@ -288,7 +200,7 @@ class Switch:
         link.discard()
         for key in [peer.key for peer in self.peers.values() if link in peer.links]:
             self.withdraw(link, key)
-        self.counts.packets_forwarded_out += link.packets
+        _add_forwarded(self.counts, link)
 
     # Figures and checks.
 
@@ -297,7 +209,8 @@ class Switch:
         totals = replace(self.counts)
         for session in self.sessions:
             _add_traffic(totals, session)
-        totals.packets_forwarded_out += sum(link.packets for link in self.mesh_links)
+        for link in self.mesh_links:
+            _add_forwarded(totals, link)
         return totals
 
     def consistency_check(self) -> list[str]:
@@ -308,7 +221,7 @@ class Switch:
             problems.append(f"{len(self.sessions)} connections, but {len(local)} under their keys")
         for peer in self.peers.values():
             problems += self._check_peer(peer)
-        if not self.watchers <= self.sessions:
+        if not self.watchers | self.siblings <= self.sessions:
             problems.append("a watcher is not connected")
         for key, receivers in self.receivers.items():
             if any(
@@ -316,8 +229,8 @@ class Switch:
             ):
                 problems.append(f"{key.hex()} has a receiver that does not know it")
         totals = self.totals()
-        arrived = totals.packets_received + totals.packets_forwarded_in
-        left = totals.packets_sent + totals.packets_forwarded_out
+        arrived = totals.packets_received + totals.packets_forwarded_in + totals.packets_from_workers
+        left = totals.packets_sent + totals.packets_forwarded_out + totals.packets_to_workers
         dropped = sum(packets for packets, _ in self.drops.values())
         waiting = sum(
             member.outbox.waiting for members in (self.sessions, self.mesh_links) for member in members
@@ -334,7 +247,7 @@ class Switch:
             yield f"{name} is known, but not connected"
         if any(session.outbox.current is not (session is peer.active) for session in peer.sessions):
             yield f"{name} has a wrong active connection"
-        if any(session.rivals is not (len(peer.sessions) > 1) for session in peer.sessions):
+        if any(session.rivals is not (peer.connections > 1) for session in peer.sessions):
             yield f"{name} has a wrong mark of duplicates"
 
     def _peer(self, key: bytes) -> Peer:
@@ -343,25 +256,29 @@ class Switch:
             peer = self.peers[key] = Peer(key)
         return peer
 
-    def _mark_rivals(self, peer: Peer) -> None:
-        for session in peer.sessions:
-            session.rivals = len(peer.sessions) > 1
-
-    def _present(self, peer: Peer, *, external: bool) -> PeerPresent | None:
-        """Describe a key to watchers. Return None if they are not to see it.
-
-        They see local clients. Relays other than our own workers also see those of our workers.
-        """
+    def _pack_present(self, peer: Peer) -> bytes | None:
+        """Describe a key to watchers. Return None if no worker of this relay has it as a client."""
         if peer.active is not None:
-            return None if peer.active.sibling else peer.active.present()
-        if external:
-            return next((present for link, present in peer.links.items() if link.sibling), None)
+            return None if peer.active.sibling else pack_peer_present(peer.active.present())
+        if peer.link is not None and peer.link.sibling:
+            return pack_peer_present(peer.links[peer.link])
         return None
 
-    def _notify_watchers(self, frame: bytes, *, external_too: bool = True, siblings_too: bool = True) -> None:
+    def _notify(self, frame: bytes) -> None:
         for watcher in self.watchers:
-            if siblings_too if watcher.sibling else external_too:
-                watcher.outbox.control(frame)
+            watcher.outbox.control(frame)
+
+    def _notify_siblings(self, peer: Peer) -> None:
+        """Send the other workers the state of this one's connections of a key."""
+        if self.siblings:
+            frame = _pack_state(peer) or pack_peer_gone(peer.key, GONE_DISCONNECTED)
+            for sibling in self.siblings:
+                sibling.outbox.control(frame)
+
+    def _notify_if_gone(self, peer: Peer) -> None:
+        """Report to watchers if no worker has a key any more."""
+        if self._pack_present(peer) is None:
+            self._notify(pack_peer_gone(peer.key, GONE_DISCONNECTED))
 
     def _forget_if_gone(self, peer: Peer) -> None:
         """Forget a key that left the region, and report that to receivers of its packets."""
@@ -385,6 +302,29 @@ def _add_traffic(counts: Counts, session: Member) -> None:
     counts.packets_received += session.rx_packets
     counts.bytes_received += session.rx_bytes
     counts.packets_received_disco += session.rx_disco
-    counts.packets_forwarded_in += session.rx_forwarded
+    if session.sibling:
+        counts.packets_from_workers += session.rx_forwarded
+    else:
+        counts.packets_forwarded_in += session.rx_forwarded
     counts.packets_sent += session.outbox.packets
     counts.bytes_sent += session.outbox.payload_octets
+
+
+def _add_forwarded(counts: Counts, link: MeshLink) -> None:
+    """Add the packets that a mesh link carried."""
+    if link.sibling:
+        counts.packets_to_workers += link.packets
+    else:
+        counts.packets_forwarded_out += link.packets
+
+
+def _pack_state(peer: Peer) -> bytes | None:
+    """Describe a key to another worker. Return None if it is no client of this one."""
+    latest = peer.latest
+    if latest is None or latest.sibling:
+        return None
+    return pack_peer_state(replace(latest.present(), connections=len(peer.sessions), since=latest.since))
+
+
+def _outside_links(peer: Peer) -> int:
+    return len(peer.links) - len(peer.siblings)

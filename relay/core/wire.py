@@ -30,7 +30,7 @@ Sources: derp/derp.go and derp/derpserver of tailscale 1.104.5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import Struct
 from typing import Final
@@ -72,8 +72,9 @@ PING: Final = 0x12
 PONG: Final = 0x13
 HEALTH: Final = 0x14
 RESTARTING: Final = 0x15
-# Between the workers of one relay only: destination, then RECV_PACKET frames of one source.
-FORWARD_RUN: Final = 0x7F
+# Between the workers of one relay only.
+PEER_STATE: Final = 0x7E  # a key's connections to the sender and the newest one's `since`, PEER_PRESENT
+FORWARD_RUN: Final = 0x7F  # destination, then RECV_PACKET frames of one source
 
 GONE_DISCONNECTED: Final = 0x00
 GONE_NOT_HERE: Final = 0x01
@@ -85,6 +86,8 @@ PRESENT_NOT_IDEAL: Final = 8
 
 HEADER: Final = Struct(">BI")
 _PRESENT_FIXED: Final = Struct(">32s16sHBB")
+_STATE_FIXED: Final = Struct(">Id")
+MIN_PEER_STATE: Final = _STATE_FIXED.size + KEY_LEN
 _MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 
 KEEP_ALIVE_FRAME: Final = HEADER.pack(KEEP_ALIVE, 0)
@@ -175,13 +178,19 @@ def parse_restarting(payload: bytes) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class PeerPresent:
-    """A client of the relay, as watchers see it. `address` is None and `port` 0 when unknown."""
+    """A client of the relay, as watchers see it. `address` is None and `port` 0 when unknown.
+
+    Only workers of one relay tell each other how many `connections` they have of the key, and when
+    the newest connected or took over from another (`since`, of the machine's monotonic clock).
+    """
 
     key: bytes
     address: IPv4Address | IPv6Address | None = None
     port: int = 0
     flags: int = 0
     app_name: str = ""
+    connections: int = 1
+    since: float = 0.0
 
 
 def pack_peer_present(peer: PeerPresent) -> bytes:
@@ -190,9 +199,7 @@ def pack_peer_present(peer: PeerPresent) -> bytes:
     The layout is that of 1.104: key, IPv6 or mapped IPv4, port, flags, length and text of the app
     name.
     """
-    name = peer.app_name.encode()
-    fixed = _PRESENT_FIXED.pack(peer.key, _pack_address(peer.address), peer.port, peer.flags, len(name))
-    return pack_frame(PEER_PRESENT, fixed + name)
+    return pack_frame(PEER_PRESENT, _pack_description(peer))
 
 
 def parse_peer_present(payload: bytes) -> PeerPresent:
@@ -211,6 +218,25 @@ def parse_peer_present(payload: bytes) -> PeerPresent:
     name = payload[52 : 52 + payload[51]] if size > 51 else b""
     return PeerPresent(
         payload[:KEY_LEN], _parse_address(payload[32:48]), port, flags, name.decode("ascii", "replace")
+    )
+
+
+def pack_peer_state(peer: PeerPresent) -> bytes:
+    """Pack a client for another worker."""
+    return pack_frame(PEER_STATE, _STATE_FIXED.pack(peer.connections, peer.since) + _pack_description(peer))
+
+
+def parse_peer_state(payload: bytes) -> PeerPresent:
+    """Parse another worker's PEER_STATE, of at least MIN_PEER_STATE bytes."""
+    connections, since = _STATE_FIXED.unpack_from(payload)
+    present = parse_peer_present(payload[_STATE_FIXED.size :])
+    return replace(present, connections=connections, since=since)
+
+
+def _pack_description(peer: PeerPresent) -> bytes:
+    name = peer.app_name.encode()
+    return (
+        _PRESENT_FIXED.pack(peer.key, _pack_address(peer.address), peer.port, peer.flags, len(name)) + name
     )
 
 

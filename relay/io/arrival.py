@@ -49,6 +49,7 @@ class Arrival(Receiver):
         answer: Callable[[http11.Request, http11.Pages], http11.Answer],
         context: ssl.SSLContext | None,
         proxied: bool,
+        worker: bool = False,
     ) -> None:
         self._reception = reception
         self._stream = stream
@@ -60,6 +61,7 @@ class Arrival(Receiver):
         self._peer = address[0]  # the TCP peer's
         self._websocket: WebSocket | None = None
         self._not_ideal = False
+        self._worker = worker  # on the socket for other workers of this relay, who do not count
         self._early = bytearray()  # bytes that no stage has taken yet
         self._timeout = Refusal.TIMEOUT_HTTP if context is None else Refusal.TIMEOUT_TLS
         self._conversation: http11.Conversation
@@ -227,7 +229,7 @@ class Arrival(Receiver):
         """Speak DERP from here on: send our key, and expect the client's."""
         self._step()
         reception = self._reception
-        reception.switch.counts.accepts += 1
+        reception.switch.counts.accepts += not self._worker
         self.deadline = reception.loop.time() + reception.handshake_timeout_s
         self._not_ideal = upgrade.not_ideal
         greeting = pack_server_key(reception.key.public)
@@ -306,11 +308,11 @@ class Arrival(Receiver):
         ticket, self._ticket = self._ticket, None
         self._leave()
         del self._reception.arrivals[self]
-        link.write(handshake.pack_server_info(introduction.shared, handshake.ServerInfo()))
         session = self._reception.admit(
             link, introduction, ticket, peer=self._client, not_ideal=self._not_ideal
         )
-        link.start(session, bytes(self._early))
+        server_info = handshake.pack_server_info(introduction.shared, handshake.ServerInfo())
+        link.start(session, server_info, bytes(self._early))
 
     # Endings.
 

@@ -52,6 +52,9 @@ class Owner(Protocol):
     switch: Switch
     loop: Loop
 
+    def when_known(self, then: Callable[[], None]) -> None:
+        """Call `then` as soon as every worker knows the clients that are admitted by now."""
+
     def link_ended(self, link: Link, reason: WhyClosed, code: int = 0) -> None:
         """Unregister the session: the connection is over."""
 
@@ -83,14 +86,28 @@ class Link(Receiver):
         self._pause: TimerHandle | None = None  # ends the pause of a rate limit
         self._write = stream.write
 
-    def start(self, session: Session, rest: bytes) -> None:
-        """Take over the connection; `rest` arrived behind the handshake."""
+    def start(self, session: Session, server_info: bytes, rest: bytes) -> None:
+        """Take over the connection; `rest` arrived behind the handshake.
+
+        The client is admitted, and read, when the other workers know it. Packets for it wait.
+        """
         self.session = session
         self._feed: Callable[[bytearray, int, int], int] = session.feed
+        self._tail = rest
         self.stream.set_receiver(self)
-        self.receive(rest)
+        session.outbox.block()
+        session.outbox.control(server_info)
+        self._owner.when_known(self.open)
+        if not session.outbox.writable:
+            self.stream.pause_reading()
         if self._channel.closed:
             self.end(self._channel.closed)
+
+    def open(self) -> None:
+        """Admit the client. Does nothing if the connection has ended."""
+        if self.session is not None:
+            self.session.outbox.unblock()
+            self._resume()
 
     @property
     def tls_version(self) -> str:

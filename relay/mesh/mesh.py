@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final, cast
 from relay import client as derp
 from relay.core.handshake import ClientInfo
 from relay.core.outbox import Chunk, Outbox
+from relay.core.peer import MeshLink
 from relay.core.reasons import Down
-from relay.core.switch import MeshLink
 from relay.core.wire import ProtocolError
 from relay.io.link import CIPHER
 from relay.io.stream import Receiver, Stream
@@ -123,17 +123,13 @@ async def keep(loop: Loop, switch: Switch, public_key: bytes, place: Place) -> N
 
 
 async def meet(loop: Loop, switch: Switch, siblings: int, within_s: float) -> None:
-    """Wait until so many other workers are known here and know this one, or the time is over.
+    """Wait until so many other workers and their clients are known here, and they know this one.
 
-    One of them may have died.
+    Or until the time is over: one of them may have died.
     """
     deadline = loop.time() + within_s
     while loop.time() < deadline:
-        known = (
-            sum(link.sibling for link in switch.mesh_links),
-            sum(watcher.sibling for watcher in switch.watchers),
-        )
-        if known == (siblings,) * 2:
+        if switch.met == len(switch.siblings) == siblings:
             break
         await asyncio.sleep(0.01)
 
@@ -228,8 +224,11 @@ class MeshProtocol(asyncio.Protocol):
             self._check_silence()
         elif isinstance(event, derp.Pinged):
             self._client.pong(event.data)
+            if self._link is not None:
+                self._link.met = True
         elif self._link is not None:
-            if isinstance(event, derp.Present) and event.peer.key != self._client.public_key:
+            news = derp.PeerState if self._place.sibling else derp.Present
+            if isinstance(event, news) and event.peer.key != self._client.public_key:
                 switch.announce(self._link, event.peer)
             elif isinstance(event, derp.Gone):
                 switch.withdraw(self._link, event.key)

@@ -1,8 +1,9 @@
 """Several worker processes on one port, joined by mesh frames over unix sockets; and their parent.
 
 Each worker is a whole relay with the same key. It watches the others as a mesh peer would, so that
-two clients on different workers reach each other: no second routing scheme. The sockets are in a
-folder of their own that only this user enters. The parent keeps the workers running.
+two clients on different workers reach each other: no second routing scheme. Clients and other
+relays see one relay (tests/relay/core/test_workers.py compares them with one process). The sockets
+are in a folder of their own that only this user enters. The parent keeps the workers running.
 """
 
 from __future__ import annotations

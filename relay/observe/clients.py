@@ -29,7 +29,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlencode
 
 from relay.core.handshake import format_key, parse_hex_key
-from relay.core.switch import Member
+from relay.core.peer import Member
 from relay.golang.flag import parse_duration, quote
 
 DEFAULT_LIMIT: Final = 100
@@ -239,28 +239,25 @@ def find_clients(
     sessions: Iterable[Member],
     clock_s: float,
     offset_s: float,
-    is_elsewhere: Callable[[bytes], bool] = lambda key: False,
 ) -> dict[str, Any]:
     """Return one worker's part of the page that a query asks for, as JSON has it.
 
     `clock_s` is the sessions' clock now; with `offset_s`, which must not change, it is Unix time.
-    `is_elsewhere` says whether another worker has that key as well. Such keys are named, so that
-    they are not counted twice.
+    Keys with other connections, perhaps to another worker, are named, so that they are not counted
+    twice.
     """
     order_of = _order(query.sort, offset_s)
     matching = [session for session in sessions if query.matches(session)]
     entries = [(order_of(session), session.serial, session) for session in matching]
     ahead = [entry for entry in entries if _is_past(query, entry)]
     page = _select(query, ahead)
-    keys = {session.key for session in matching}
     return {
         "connections": len(matching),
-        "keys": len(keys),
-        "elsewhere": [format_key(key) for key in keys if is_elsewhere(key)],
+        "keys": len({session.key for session in matching}),
+        "shared": sorted({format_key(session.key) for session in matching if session.rivals}),
         "ahead": len(ahead),
         "page": [
-            [_plain(value), serial, describe(session, offset_s, clock_s, elsewhere=is_elsewhere(session.key))]
-            for value, serial, session in page
+            [_plain(value), serial, describe(session, offset_s, clock_s)] for value, serial, session in page
         ],
     }
 
@@ -269,7 +266,7 @@ def join_clients(query: Query, parts: Sequence[Mapping[str, Any]]) -> Listing:
     """Return the page of all workers together."""
     page = _select(query, [entry for part in parts for entry in part["page"]])
     remaining = sum(part["ahead"] for part in parts) - len(page)
-    named = [key for part in parts for key in part["elsewhere"]]
+    named = [key for part in parts for key in part["shared"]]
     keys = sum(part["keys"] for part in parts) - len(named) + len(set(named))
     following = _next_link(query, page[-1]) if page and remaining else ""
     return Listing(
@@ -338,11 +335,10 @@ def remote_of(session: Member) -> str:
     )
 
 
-def describe(session: Member, offset_s: float, clock_s: float, *, elsewhere: bool = False) -> dict[str, Any]:
+def describe(session: Member, offset_s: float, clock_s: float) -> dict[str, Any]:
     """Describe one connection under derper's names.
 
-    `connected` is in nanoseconds, of whole seconds. `elsewhere`: another worker has the key too, so
-    this is not its only connection.
+    `connected` is in nanoseconds, of whole seconds.
     """
     connected_at = datetime.fromtimestamp(session.connected_at + offset_s, timezone.utc)
     return {
@@ -352,7 +348,7 @@ def describe(session: Member, offset_s: float, clock_s: float, *, elsewhere: boo
         "connectedAt": connected_at.isoformat().replace("+00:00", "Z"),
         "connected": round(clock_s - session.connected_at) * _NS,
         "active": session.outbox.current,
-        "dup": session.rivals or elsewhere,
+        "dup": session.rivals,
         "disabled": False,
         "home": session.home,
         "meshPeer": session.is_mesh,

@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from relay import __version__
 from relay.core.handshake import parse_hex_key
@@ -73,6 +73,20 @@ def may_debug(request: Request) -> bool:
     except ValueError:
         return False
     return (getattr(peer, "ipv4_mapped", None) or peer).is_loopback
+
+
+def names_loopback(request: Request) -> bool:
+    """Whether a request is for a loopback address, "localhost", or no host.
+
+    A web page can make a name of its own resolve to loopback, and read the answers. The browser
+    then sends that name.
+    """
+    host = request.header(b"host").decode("latin-1")
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name in ("", "localhost") or ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def make_pages(
@@ -212,7 +226,6 @@ class _Clients(Whole):
             (s for s in switch.sessions if not s.sibling),
             clock_s,
             inside.offset_s,
-            self._is_elsewhere,
         )
 
     def join(self, request: Request, parts: Sequence[dict[str, Any]]) -> Response:
@@ -230,10 +243,6 @@ class _Clients(Whole):
             if _form(request) == "json"
             else _html_response(clients_index_page(**counts))
         )
-
-    def _is_elsewhere(self, key: bytes) -> bool:
-        peer = self._inside.switch.peers.get(key)
-        return peer is not None and any(link.sibling for link in peer.links)
 
 
 class _Traffic(Whole):

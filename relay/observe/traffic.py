@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from relay.core.handshake import format_key
-from relay.core.switch import Peer, Switch
+from relay.core.peer import Peer
+from relay.core.switch import Switch
 from relay.observe.clients import describe
 
 LISTED: Final = 100  # peers, or connections, in one page or one round of a stream
@@ -45,7 +46,7 @@ class Traffic:
         peer = self._switch.peers.get(key) or Peer(key)
         heard = {source for session in peer.sessions for source in session.heard or ()}
         receivers = {session.key for session in self._switch.receivers.get(key, ()) if not session.sibling}
-        clock_s, elsewhere = self._switch.clock(), any(link.sibling for link in peer.links)
+        clock_s = self._switch.clock()
         return {
             "key": format_key(key),
             "known": bool(peer.sessions or peer.links),
@@ -58,8 +59,7 @@ class Traffic:
             "heard_from": _keys(heard),
             "sent_to": _keys(receivers),
             "connections": [
-                describe(session, self._offset_s, clock_s, elsewhere=elsewhere)
-                for session in reversed(peer.sessions)
+                describe(session, self._offset_s, clock_s) for session in reversed(peer.sessions)
             ],
         }
 

@@ -1,5 +1,4 @@
-"""The contract of the firewall's modes. A mode is a module of this folder.
-"""
+"""The contract of the firewall's modes. A mode is a module of this folder."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ class Guard(Protocol):
     def resources(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
         """Return the resources of the guard."""
 
-    def replaced(self) -> list[Resource]:
+    def replaced(self, facts: Facts) -> list[Resource]:
         """Return what a host with another guard has in place of this one."""
 
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
@@ -30,3 +29,16 @@ class Guard(Protocol):
 
     def warnings(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
         """Return the probably unintended effects, as sentences that say what to change."""
+
+
+class HostsOwn(Guard, Protocol):
+    """A firewall that the host may have of its own.
+
+    `NAME`: as in the site file. `STOP`: the command that takes it out of charge.
+    """
+
+    NAME: str
+    STOP: str
+
+    def is_in_charge(self, facts: Facts) -> bool:
+        """Whether it decides now which packets come in."""

@@ -14,13 +14,12 @@ from inventory.model import Host
 from roles import paths, ports
 from roles.contract import Neighbours, after
 from roles.firewall import tracking, tunnels
-from roles.readers import iptables
-from roles.wiring import wire
+from roles.readers import iptables, nft
+from roles.wiring import Use, wire
 
 _TABLE = "derpfleet"
 _UNIT = "derpfleet-firewall.service"
 _UNIT_FILE = f"{paths.SYSTEMD}/{_UNIT}"
-_UFW = "/etc/ufw/ufw.conf"
 
 # iptables-save without a table's name prints the tables that are there.
 # `iptables -S` makes or loads the table that it is asked for.
@@ -31,12 +30,8 @@ _SHARE_A_SECOND = 32
 
 ASK = asked(
     Ask(
-        files=(paths.FIREWALL_RULES, _UFW),
-        commands={
-            "firewalld": ("systemctl", "is-active", "firewalld.service"),
-            "sshd": ("sshd", "-T"),
-            **_SAVED,
-        },
+        files=(paths.FIREWALL_RULES,),
+        commands={"sshd": ("sshd", "-T"), **_SAVED},
     ),
     tracking.ASK,
     tunnels.ASK,
@@ -80,7 +75,7 @@ def _tracking(host: Host, facts: Facts) -> tracking.Tracking:
     return tracking.tracking(host, facts, table=_TABLE, saved=tuple(_SAVED))
 
 
-def replaced() -> list[Resource]:
+def replaced(facts: Facts) -> list[Resource]:
     """Return the unit without its files. Its stop removes the table."""
     return [*_unit_gone(), Absent(path=paths.FIREWALL_RULES)]
 
@@ -116,10 +111,9 @@ def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[s
 
 
 def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
-    """Return a sentence for each other firewall, or else for each program that would be cut off."""
+    """Return a sentence for the host's own rules, and for each program that would be cut off."""
     opened = open_ports(host, facts, neighbours)
-    found = [_other_firewall(host, name, opened) for name in _active_firewalls(facts)]
-    found = found or _own_rules(host, facts)
+    found = _own_rules(host, facts)
     if paths.FIREWALL_RULES not in facts.files:  # the first time: later all else is closed
         for listener in ports.strangers(host, facts, neighbours, _single_ports(opened)):
             entry = f"{listener.port}/{listener.proto}"
@@ -164,57 +158,50 @@ def _maybe_cut_off(host: Host, facts: Facts, neighbours: Neighbours) -> list[str
     ]
 
 
-def _active_firewalls(facts: Facts) -> list[str]:
-    ufw, firewalld = facts.files.get(_UFW), facts.commands.get("firewalld")
-    found = []
-    # ufw's unit becomes active at the next boot only.
-    if ufw is not None and "ENABLED=yes" in (ufw.content or ""):
-        found.append("ufw")
-    if firewalld is not None and firewalld.status == 0:
-        found.append("firewalld")
-    return found
-
-
-def _other_firewall(host: Host, name: str, opened: list[tuple[str, str]]) -> str:
-    entries = [f"{port}/{proto}" for proto, port in opened if proto != "ip"]
-    if name == "ufw":
-        disable = "ufw disable"
-        allow = " && ".join(f"ufw allow {entry.replace('-', ':')}" for entry in entries)
-    else:
-        disable = "systemctl disable --now firewalld"
-        added = " ".join(f"--add-port={entry}" for entry in entries)
-        allow = f"firewall-cmd --permanent {added} && firewall-cmd --reload"
-    return (
-        f"{name} is active on {host.name}, and two firewalls would close each other's ports. Either keep "
-        f"{name}: set hosts.{host.name}.firewall.mode to off and run on the host: {allow}. Or let derpfleet "
-        f"do it: run on the host: {disable}."
-    )
-
-
 def _own_rules(host: Host, facts: Facts) -> list[str]:
-    """Return a sentence for each address family whose iptables rules close a port of the relay.
+    """Return a sentence for each of the host's own sets of rules that close a port of the relay.
 
     It has the commands that open those ports.
     """
     wiring = wire(host)
     passed_by = "relay" if wiring.relay_is_published else ""
     needed = [use for use in wiring.uses if use.public and use.program != passed_by]
+    saved = {name: facts.commands[name].stdout for name in _SAVED if name in facts.commands}
     found = []
     for program in _SAVED if host.ipv6 else ("iptables",):
-        output = facts.commands.get(program)
-        saved = output.stdout if output is not None else ""
-        closed = [use for use in needed if iptables.closes(saved, use.proto, use.port)]
+        closed = [use for use in needed if iptables.closes(saved.get(program, ""), use.proto, use.port)]
         if closed:
-            accepted = [f"-p {use.proto} --dport {use.port} -j ACCEPT" for use in closed]
-            opening = " && ".join(f"{program} -I INPUT {rule}" for rule in accepted)
-            names = ", ".join(f"{use.port}/{use.proto}" for use in closed)
-            found.append(
-                f"The rules of {host.name}'s own {program} close {names}, whatever derpfleet's table lets "
-                f"in. Run on the host: {opening}; and to keep that over a reboot, where the package "
-                "iptables-persistent loads them: netfilter-persistent save. Or set "
-                f"hosts.{host.name}.firewall.mode to off, and see to it."
-            )
+            accepted = [f"{program} -I INPUT -p {use.proto} --dport {use.port} -j ACCEPT" for use in closed]
+            kept = "where the package iptables-persistent loads them: netfilter-persistent save"
+            found.append(_closed(host, f"rules of {host.name}'s own {program} close", closed, accepted, kept))
+    rules = nft.native(tracking.ruleset(facts), ours=_TABLE, has_iptables=any(saved.values()))
+    for chain, closed in _closing_chains(rules, needed, (4, 6) if host.ipv6 else (4,)).items():
+        accepted = [f"nft insert rule {chain} {use.proto} dport {use.port} accept" for use in closed]
+        kept = "put these rules where that chain is loaded from, as /etc/nftables.conf"
+        found.append(
+            _closed(host, f"chain {chain} of {host.name}'s own nftables closes", closed, accepted, kept)
+        )
     return found
+
+
+def _closing_chains(
+    rules: str, needed: list[Use], versions: tuple[int, ...]
+) -> dict[nft.BaseChain, list[Use]]:
+    found: dict[nft.BaseChain, list[Use]] = {}
+    for use in needed:
+        chains = [nft.closing(rules, use.proto, use.port, version=version) for version in versions]
+        for chain in dict.fromkeys(chain for several in chains for chain in several):
+            found.setdefault(chain, []).append(use)
+    return found
+
+
+def _closed(host: Host, which: str, uses: list[Use], accepted: list[str], kept: str) -> str:
+    names = ", ".join(f"{use.port}/{use.proto}" for use in uses)
+    return (
+        f"The {which} {names}, whatever derpfleet's table lets in. Run on the host: "
+        f"{' && '.join(accepted)}; and to keep that over a reboot, {kept}. Or set "
+        f"hosts.{host.name}.firewall.mode to off, and see to it."
+    )
 
 
 def _single_ports(opened: list[tuple[str, str]]) -> set[tuple[str, int]]:

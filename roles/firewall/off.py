@@ -15,7 +15,7 @@ def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource
     return []
 
 
-def replaced() -> list[Resource]:
+def replaced(facts: Facts) -> list[Resource]:
     """Return nothing, as this mode leaves nothing on a host."""
     return []
 

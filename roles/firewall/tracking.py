@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from engine.facts import Ask, Facts
 from inventory.model import Host
-from roles.readers import iptables
+from roles.readers import iptables, nft
 from roles.wiring import Use, wire
 
 _RULESET = "nft_ruleset"
-_OF_IPTABLES = r"ip6? (?:filter|nat|mangle|raw|security)"
 
 ASK = Ask(commands={_RULESET: ("nft", "--stateless", "list", "ruleset")})
 
@@ -55,7 +54,7 @@ def tracking(host: Host, facts: Facts, *, table: str, saved: tuple[str, ...]) ->
     print the iptables rules of each address family.
     """
     texts = [facts.commands[name].stdout for name in saved if name in facts.commands]
-    native = _native(facts, table, has_iptables=bool("".join(texts)))
+    native = nft.native(ruleset(facts), ours=table, has_iptables=bool("".join(texts)))
     wiring = wire(host)
     found: dict[str, list[Use]] = {"published": [], "by_rule": [], "translated": [], "untracked": []}
     for use in wiring.uses:
@@ -76,12 +75,10 @@ def tracking(host: Host, facts: Facts, *, table: str, saved: tuple[str, ...]) ->
     return Tracking(**{kind: tuple(uses) for kind, uses in found.items()})
 
 
-def _native(facts: Facts, ours: str, *, has_iptables: bool) -> str:
-    """Return the rules that are nft's own: neither our table nor what iptables-save prints."""
+def ruleset(facts: Facts) -> str:
+    """Return what nft prints of the host's rules."""
     output = facts.commands.get(_RULESET)
-    ruleset = output.stdout if output is not None else ""
-    names = rf"inet {ours}" + (rf"|{_OF_IPTABLES}" if has_iptables else "")
-    return re.sub(rf"^table (?:{names}) \{{.*?^\}}", "", ruleset, flags=re.M | re.S)
+    return output.stdout if output is not None else ""
 
 
 def warnings(host: Host, found: Tracking) -> list[str]:

@@ -1,7 +1,7 @@
 """The relay: a program under a runner, with its keys.
 
-`PROGRAM_MODULES` and `RUNNER_MODULES` are the tables. The programs and runners that are not chosen
-are removed.
+`PROGRAM_MODULES` and `RUNNER_MODULES` are the tables. Those that are not chosen are removed: the
+runners before the relay starts, the programs' files once it runs.
 """
 
 from __future__ import annotations
@@ -63,34 +63,31 @@ def resources(
     """
     program, runner, made = chosen_program(host), chosen_runner(host), key.made(facts)
     start = program.start(host, site, wiring, facts, ship, front_at=front_at)
-    former = _absent(
-        [other for other in PROGRAM_MODULES.values() if other is not program],
-        [other for other in RUNNER_MODULES.values() if other is not runner],
-        needs=start.ready,
-    )
+    former = [
+        resource
+        for other in RUNNER_MODULES.values()
+        if other is not runner
+        for resource in other.absent(needs=start.ready)
+    ]
     given = Given(key=made.id, former=tuple(former), listens_after=listens_after)
+    after = (runner.RUNNING,)
+    unused = [other for other in PROGRAM_MODULES.values() if other is not program]
     return [
         made,
-        *key.of_mesh(host, site, ship),
         *runner.resources(host, wiring, facts, start, given),
-        *(replace(gone, needs=(runner.RUNNING,)) for gone in start.outdated),
-    ]
-
-
-def _absent(programs: list[Program], runners: list[Runner], *, needs: tuple[str, ...]) -> list[Resource]:
-    """Return the removal of these runners after `needs`, and then of these programs."""
-    stopped = tuple(runner.RUNNING for runner in runners)
-    return [
-        *(resource for runner in runners for resource in runner.absent(needs=needs)),
-        *(resource for program in programs for resource in program.absent(needs=stopped)),
+        *(replace(gone, needs=after) for gone in start.outdated),
+        *(gone for other in unused for gone in other.absent(needs=after)),
     ]
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     """Return the removal of all runners, programs and keys after `needs`, but not of Docker."""
     stopped = tuple(runner.RUNNING for runner in RUNNER_MODULES.values())
-    every = _absent(list(PROGRAM_MODULES.values()), list(RUNNER_MODULES.values()), needs=needs)
-    return [*every, *key.absent(needs=stopped)]
+    return [
+        *(resource for runner in RUNNER_MODULES.values() for resource in runner.absent(needs=needs)),
+        *(resource for program in PROGRAM_MODULES.values() for resource in program.absent(needs=stopped)),
+        key.absent(needs=stopped),
+    ]
 
 
 def stopped() -> list[Resource]:

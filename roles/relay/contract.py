@@ -11,7 +11,8 @@ from typing import Literal, Protocol
 
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.resource import Absent, Health, Http, Resource
+from engine.health import Health, Http
+from engine.resource import Absent, Resource
 from inventory.model import Host, Site
 from roles.contract import Question
 from roles.wiring import LOOPBACK, Wiring
@@ -30,7 +31,8 @@ class Page:
 class Start:
     """How a program is installed and started, in terms that do not depend on the runner.
 
-    `installed`: the resources that put it on the host. `artefact`: the id of the one that is run.
+    `installed`: the resources that put it on the host, with the file that lets our proof in.
+    `artefact`: the id of the one that is run.
     `ready`: the ids after which the former relay may stop, so that the outage is short.
     `outdated`: its former artefacts, to be removed once the new one runs.
     `image`: the image to run; else `command`: the program, and `flags`: each with its values.
@@ -43,8 +45,8 @@ class Start:
 
     installed: tuple[Resource, ...]
     artefact: str
-    reads: tuple[str, ...]
     healthy: Health
+    reads: tuple[str, ...] = ()
     ready: tuple[str, ...] = ()
     outdated: tuple[Absent, ...] = ()
     image: str = ""
@@ -86,7 +88,7 @@ class Given:
     """The other roles' part of a running relay.
 
     `key`: the id of its key.
-    `former`: the resources that remove the other programs and runners.
+    `former`: the resources that stop and remove the other runners.
     `listens_after`: the ids that have to be done before it can listen.
     """
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from engine import run
+from engine.health import Exec, Watch
 from engine.plan import Plan, sha256
 from engine.resource import (
     Absent,
     Command,
     Directory,
-    Exec,
     File,
     Firewall,
     Group,
@@ -29,12 +29,11 @@ from engine.resource import (
     Symlink,
     Tree,
     User,
-    Watch,
 )
 from engine.run import Outcome
 from engine.session import Session
 from inventory.secrets import Secret
-from tests.agent.driver import Agent
+from tests.agent.driver import DIE_AFTER_RESULT, Agent
 from tests.agent.plans import RULES, relay_host
 
 OnStage = Callable[..., Agent]
@@ -57,6 +56,22 @@ STEPPED_CLOCK = """
 import itertools, time
 real, steps = time.time, itertools.count(0, %d)
 time.time = lambda: real() + next(steps)
+"""
+SWAP_FOR_A_LINK = """
+import os
+real = os.lstat
+def lstat_and_swap(path):
+    info = real(path)
+    if path == "/srv/ours" and os.path.lexists("/var/lib/derpfleet/journal"):
+        os.unlink(path)
+        os.symlink("/srv/theirs", path)
+    return info
+from agent import journal
+class Os:
+    lstat = staticmethod(lstat_and_swap)
+    def __getattr__(self, name):
+        return getattr(os, name)
+journal.os = Os()
 """
 DIE_AT_CONFIRM = """
 import os
@@ -192,13 +207,51 @@ def test_a_secret_is_in_no_event_and_no_log_and_its_backup_is_private(on_stage: 
     assert "-secret" not in str(events) + "".join(path.read_text() for path in agent.runs.rglob("*.jsonl"))
     kept = agent.stage.root / "var/lib/derpfleet"
     assert "-secret" not in "".join(path.read_text() for path in (kept / "journal").iterdir())
-    assert list((kept / "incoming").iterdir()) == []
-    (backup,) = (kept / "backups").iterdir()
-    assert (backup.read_bytes(), oct(backup.stat().st_mode), oct(kept.stat().st_mode)) == (
-        b"first-secret\n",
-        "0o100600",
-        "0o40700",
-    )
+    assert contents(agent) == []
+
+
+def contents(agent: Agent) -> list[bytes]:
+    """Return the contents that the agent has kept, which root alone may read."""
+    kept = agent.stage.root / "var/lib/derpfleet"
+    files = [*(kept / "incoming").iterdir(), *(kept / "backups").iterdir()]
+    assert {oct(path.stat().st_mode) for path in files} <= {"0o100600"}
+    assert oct(kept.stat().st_mode) == "0o40700"
+    return [path.read_bytes() for path in files]
+
+
+def key(word: str) -> File:
+    return File(path="/etc/relay/key", content=Secret(word), mode="0600", secret=True)
+
+
+def test_a_failed_run_keeps_no_secret_and_puts_the_former_one_back(on_stage: OnStage) -> None:
+    agent, restarted = on_stage(), service(restart_on=("file:/etc/relay/key", "file:/etc/relay/relay.env"))
+    assert agent.run([FOLDER, key("former"), environment(b"good\n"), UNIT, restarted]).ok
+    outcome = agent.run([FOLDER, key("latter"), environment(b"broken\n"), UNIT, restarted])
+    assert "put back: file:/etc/relay/key, file:/etc/relay/relay.env" in failure(outcome)[2]
+    assert (agent.stage.root / "etc/relay/key").read_text() == "former\n"
+    left = contents(agent)
+    assert b"broken\n" in left  # the next run need not be sent it again
+    assert not {b"former\n", b"latter\n"} & set(left)
+
+
+def test_the_secrets_of_a_killed_run_go_with_the_next(on_stage: OnStage) -> None:
+    agent = on_stage()
+    assert agent.run([FOLDER, key("former")]).ok
+    assert agent.dies([FOLDER, key("latter"), environment(b"new\n")], DIE_AFTER_RESULT % 2)
+    assert {b"former\n", b"latter\n"} <= set(contents(agent))
+    assert agent.run([FOLDER, key("last")]).ok
+    assert contents(agent) == []
+
+
+def test_a_link_in_place_of_a_file_is_not_followed_to_the_backups(on_stage: OnStage) -> None:
+    """A service that owns its folder swaps the file for a link just after it was looked at."""
+    agent = on_stage()
+    agent.extra = SWAP_FOR_A_LINK
+    (agent.stage.root / "srv/ours").write_text("now")
+    (agent.stage.root / "srv/theirs").write_text("of root alone")
+    id_, what, _ = failure(agent.run([File(path="/srv/ours", content=b"then")]))
+    assert (id_, what) == ("file:/srv/ours", "/srv/ours: Too many levels of symbolic links")
+    assert b"of root alone" not in contents(agent)
 
 
 def test_what_a_failed_restart_came_from_is_put_back(on_stage: OnStage) -> None:
@@ -387,6 +440,56 @@ def test_a_damaged_tree_is_replaced(on_stage: OnStage, damage: str) -> None:
     assert agent.run([tree]).changed == ["tree:/srv/relay"]
     assert (agent.stage.root / "srv/relay/relay/server.py").read_text() == "relay/server.py"
     assert agent.run([tree]).changed == []
+def member(name: str, kind: bytes = tarfile.REGTYPE, **fields: Any) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type = kind
+    for field, value in fields.items():
+        setattr(made, field, value)
+    return made
+
+
+HOSTILE = {
+    "an absolute name": member("/etc/relay.evil"),
+    "a name that climbs": member("a/../../relay.evil"),
+    "a link": member("a", tarfile.SYMTYPE, linkname="/etc"),
+    "a hard link": member("a", tarfile.LNKTYPE, linkname="/etc/passwd"),
+    "a device": member("a", tarfile.CHRTYPE, devmajor=1, devminor=1),
+    "a pipe": member("a", tarfile.FIFOTYPE),
+}
+
+
+@pytest.mark.parametrize("evil", HOSTILE.values(), ids=HOSTILE)
+def test_an_archive_that_leads_elsewhere_leaves_the_tree_as_it_is(
+    evil: tarfile.TarInfo, on_stage: OnStage
+) -> None:
+    def archive(*members: tarfile.TarInfo) -> bytes:
+        packed = BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+            for each in members:
+                tar.addfile(each)
+        return packed.getvalue()
+
+    agent = on_stage()
+    assert agent.run([Tree(path="/srv/tree", archive=archive(member("good")))]).ok
+    hostile = archive(member("new"), evil, member("a/passwd"))
+    _, what, why = failure(agent.run([Tree(path="/srv/tree", archive=hostile)]))
+    assert what == "/srv/tree: an archive that would write elsewhere"
+    assert evil.name in why
+    assert [path.name for path in (agent.stage.root / "srv/tree").glob("[!.]*")] == ["good"]
+    assert not (agent.stage.root / "etc/relay.evil").exists()
+    assert not list((agent.stage.root / "srv/tree.derpfleet-new").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("size", "problem"),
+    [((1 << 30) + 1, "an archive of more than 1024 MiB"), (1 << 20, "the archive cannot be read")],
+)
+def test_an_archive_that_would_fill_the_disk_or_is_cut_is_refused(
+    size: int, problem: str, on_stage: OnStage
+) -> None:
+    head = member("a", size=size).tobuf()
+    _, what, _ = failure(on_stage().run([Tree(path="/srv/tree", archive=head)]))
+    assert what == f"/srv/tree: {problem}"
 
 
 def test_a_tree_is_on_disk_before_it_is_there(on_stage: OnStage) -> None:

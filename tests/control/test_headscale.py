@@ -9,8 +9,8 @@ from control.headscale.config import parse_config
 from control.headscale.facts import NEWEST, ask, parse_version
 from control.headscale.reader import parse_map
 from control.headscale.transaction import resources, to_withdraw
+from engine.health import Http
 from engine.plan import compile_plan
-from engine.resource import Http
 from tests.control.headscale_host import (
     CONFIG,
     CONFIG_PATH,

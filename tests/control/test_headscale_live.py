@@ -21,7 +21,7 @@ from control.headscale.config import parse_config
 from control.headscale.reader import BadMap, parse_map
 from control.headscale.transaction import resources
 from engine.facts import FileFact, Output
-from engine.resource import Http
+from engine.health import Http
 from inventory.model import Headscale, Host, Region, Site
 from lab.programs import TAILNET
 from tests.support.facts import DEBIAN_12

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.health import Http, Watch
 from engine.plan import PlanError, compile_plan, revealed, sha256
-from engine.resource import Command, Container, Directory, File, Http, Resource, Service, Watch
+from engine.resource import Command, Container, Directory, File, Resource, Service
 from inventory.secrets import Secret
 
 

@@ -37,7 +37,8 @@ def test_nothing_is_said_to_who_answers_the_later_connections(
 
     async def climb() -> Proof:
         async with stage.open:
-            real = replace(target_of(stage), prover=new_prover().at("hk1"), expect_admission="verify")
+            prover = new_prover().at("hk1", "derper@sha256:1")
+            real = replace(target_of(stage), prover=prover, expect_admission="verify")
             own = await stage.open.enter_async_context(serving(attacker, stage.issued(self_signed=True)))
             script = in_the_middle(real.https_port, own)
             between = await stage.open.enter_async_context(serving(script))

@@ -30,20 +30,20 @@ VERIFYING = ("-verify-client-url", "http://127.0.0.1:9/verify", "-verify-client-
 ROUNDS = 8
 
 
-@pytest.fixture(params=["mesh key", "known keys"])
+@pytest.fixture(params=["mesh key", "prober keys"])
 def verifying(
     authority: Authority, good: Issued, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Target]:
-    """A relay that knows the prover, by its mesh key or by the two keys that all proofs share."""
+    """A relay that knows the prover, by a mesh key or by the two keys that all proofs share."""
     prover = new_prover()
     if request.param == "mesh key":
-        prover = prover.at("hk1")
+        prover = prover.at("hk1", "derper@sha256:1")
         assert prover.mesh_key
         (tmp_path / "mesh.key").write_text(prover.mesh_key.reveal() + "\n")
         flags = (*VERIFYING, "-mesh-psk-file", str(tmp_path / "mesh.key"))
     else:
-        (tmp_path / "allowed").write_text("\n".join(prover.public) + "\n")
-        flags = ("-allow-file", str(tmp_path / "allowed"))
+        (tmp_path / "prober.keys").write_text("\n".join(prover.public) + "\n")
+        flags = (*VERIFYING, "-prober-keys", str(tmp_path / "prober.keys"))
     with (
         backend(OURS, tmp_path / "relay", *flags) as running,
         nginx(Front.of(good), running, tmp_path / "front") as (https, http),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 
 from fleet.shared.parts import deploy_part
 from inventory.model import Certificate, Headscale, Host, Region, Relay, Site, Ssh
-from inventory.secrets import Secret
 from probe.keys import ProverKeyError, new_prover, node_public, read_prover
 from probe.target import BadAddress, Target
 from tests.probe import servers
@@ -64,7 +62,8 @@ def site(tmp_path: Path, host: Host, headscale: bool) -> Site:
         ({}, True, "verify", True),
         ({"relay": Relay(open=True)}, True, "open", False),
         ({"relay": Relay(verify_client_url="https://verify.example.org/")}, False, "verify", True),
-        ({"flavour": "docker"}, True, "verify", False),  # a Go derper has no allow-list
+        ({"flavour": "docker"}, True, "verify", True),
+        ({"flavour": "docker"}, False, "open", False),
     ],
 )
 def test_a_host_of_the_site(
@@ -84,17 +83,6 @@ def test_a_host_of_the_site(
     assert target.ca == tmp_path / "acme.pem"
 
 
-def test_a_mesh_key_opens_a_go_derper(tmp_path: Path) -> None:
-    host = Host(
-        name="hk1",
-        domain="hk1.example.org",
-        region=Region(id=900, code="hkg", name="Hong Kong"),
-        flavour="docker",
-    )
-    prover = replace(new_prover(), mesh_key=Secret("ab" * 32))
-    assert Target.from_host(host, site(tmp_path, host, True), deploy=DEPLOY, prover=prover).prover is prover
-
-
 # --- the prover's keys
 
 
@@ -109,13 +97,16 @@ def test_keys_are_made_once_and_for_our_eyes_only(tmp_path: Path) -> None:
     assert sorted(path.parent.iterdir()) == [path]
 
 
-def test_each_relay_has_its_own_mesh_key() -> None:
+def test_each_image_of_each_derper_has_its_own_mesh_key() -> None:
     prover = new_prover()
-    hk1, again, sg1 = prover.at("hk1"), prover.at("hk1"), prover.at("sg1")
-    assert hk1.mesh_key and again.mesh_key and sg1.mesh_key
-    assert len(hk1.mesh_key.reveal()) == 64
-    assert hk1.mesh_key.reveal() == again.mesh_key.reveal() != sg1.mesh_key.reveal()
-    assert hk1.public == prover.public
+    assert prover.mesh_key is None
+    places = [(name, image) for name in ("hk1", "sg1") for image in ("old", "new")]
+    keys = [prover.at(*place).mesh_key for place in (*places, *places)]
+    revealed = [key.reveal() for key in keys if key]
+    assert revealed[:4] == revealed[4:]
+    assert len(set(revealed)) == 4
+    assert {len(key) for key in revealed} == {64}
+    assert prover.at("hk1", "old").public == prover.public
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ import pytest
 
 from control.served import Map, Unknown, Unreadable
 from fleet.shared.parts import deploy_part
+from inventory.secrets import Secret
 from lab.delaying import delaying
 from probe import packets
 from probe.derpmap import with_map
-from probe.keys import new_prover
+from probe.keys import Prover, new_prover
 from probe.latency import measure_all
 from probe.net import NoRoute, Patience
 from probe.proof import LADDER, Proof, Rung
@@ -28,7 +29,7 @@ from probe.verify import prove, verify
 from relay.keys.meta_certificate import new_meta_cert, pem_of
 from tests.probe.authority import Authority, Issued
 from tests.probe.faulty_servers import FaultyRelay, answering, serving
-from tests.probe.servers import DOMAIN, HK1, LOOPBACK, Backend, Front, backend, free_port, nginx, target
+from tests.probe.servers import DOMAIN, HK1, LOOPBACK, OURS, Backend, Front, backend, free_port, nginx, target
 
 ALWAYS_SKIPPED = {
     "stun6": "no address of that family",
@@ -153,14 +154,40 @@ def test_no_ipv6_on_this_controller_is_no_fault_of_the_relay(
 def test_the_prover_enters_a_verifying_relay_by_the_mesh_key(
     command: tuple[str, ...], authority: Authority, good: Issued, tmp_path: Path
 ) -> None:
-    prover = new_prover().at("hk1")
+    prover = new_prover().at("hk1", "derper@sha256:1")
     assert prover.mesh_key
     (tmp_path / "mesh.key").write_text(prover.mesh_key.reveal() + "\n")
+    flags = ("-mesh-psk-file", str(tmp_path / "mesh.key"))
+    assert_known(prover, (*command, *flags), authority, good, tmp_path)
+
+
+def test_the_prover_enters_our_relay_by_public_keys(
+    authority: Authority, good: Issued, tmp_path: Path
+) -> None:
+    """A mesh key that lies where an earlier derper left it is not the relay's."""
+    prover = new_prover()
+    left = tmp_path / "home" / "keys" / "derp-mesh.key"
+    left.parent.mkdir(parents=True)
+    left.write_text("ab" * 32 + "\n")
+    (tmp_path / "prober.keys").write_text("".join(f"{key}\n" for key in prover.public))
+    at_home = ("env", f"HOME={tmp_path / 'home'}", *OURS)
+    flags = ("-prober-keys", str(tmp_path / "prober.keys"), "-mesh-psk-file=")
+    assert_known(prover, (*at_home, *flags), authority, good, tmp_path)
     with ExitStack() as stack:
-        running = stack.enter_context(
-            backend(command, tmp_path / "relay", *VERIFYING, "-mesh-psk-file", str(tmp_path / "mesh.key"))
-        )
-        https, http = stack.enter_context(nginx(Front.of(good), running, tmp_path / "front"))
+        running = stack.enter_context(backend((*at_home, *flags), tmp_path / "again", *VERIFYING))
+        https, http = stack.enter_context(nginx(Front.of(good), running, tmp_path / "again"))
+        known = target(https, http, running.stun, ca=authority.ca, expect_admission="verify")
+        [proof] = prove([replace(known, prover=replace(prover, mesh_key=Secret("ab" * 32)))])
+    assert proof["handshake"].detail == "the prover's own keys were refused", proof.to_json()
+
+
+def assert_known(
+    prover: Prover, command: tuple[str, ...], authority: Authority, good: Issued, folder: Path
+) -> None:
+    """Check that a verifying relay admits the prover, and nobody without its keys."""
+    with ExitStack() as stack:
+        running = stack.enter_context(backend(command, folder / "relay", *VERIFYING))
+        https, http = stack.enter_context(nginx(Front.of(good), running, folder / "front"))
         verifying = target(https, http, running.stun, ca=authority.ca, expect_admission="verify")
         with_key, without = prove([replace(verifying, prover=prover), verifying])
     assert with_key.ok and with_key.packets_passed, with_key.to_json()

@@ -5,8 +5,9 @@ from ipaddress import ip_address
 from relay.core import wire
 from relay.core.handshake import ClientInfo
 from relay.core.outbox import Outbox
+from relay.core.peer import MeshLink
 from relay.core.session import Session
-from relay.core.switch import MeshLink, Switch
+from relay.core.switch import Switch
 from relay.core.wire import FrameReader, pack_send_packet
 from tests.relay import vectors as v
 

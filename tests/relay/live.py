@@ -179,26 +179,14 @@ class Live:
     def assert_undisturbed(self) -> None:
         """Check that it still relays, and that its log holds no exception."""
         with self.connect() as alice, self.connect() as bob:
-            got = _send_until_heard(alice, bob, b"still here")
+            alice.send(bob.key, b"still here")
+            got = bob.expect(derp.Received)
             assert (got.source, got.packet) == (alice.key, b"still here")
         log = self.log()
         assert not re.search("Traceback|never retrieved|Exception (ignored|in callback)|exception=", log), (
             log[-3000:]
         )
         assert self.running.process.poll() is None
-
-
-def _send_until_heard(alice: Peer, bob: Peer, packet: bytes) -> derp.Received:
-    """Send until bob hears.
-
-    His worker may have announced him a moment too late for the first packet.
-    """
-    for _ in range(4):
-        alice.send(bob.key, packet)
-        with suppress(TimeoutError):
-            return bob.expect(derp.Received, 1)
-    alice.send(bob.key, packet)
-    return bob.expect(derp.Received)
 
 
 @contextmanager

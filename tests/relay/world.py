@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.core import switch, wire
+from relay.core import peer, switch, wire
 from relay.core.handshake import ClientInfo
 from relay.core.outbox import Chunk, Outbox
 from relay.core.session import Session
@@ -117,7 +117,7 @@ class MeshLink:
         self.world = world
         self.socket = Socket()
         outbox = Outbox(world.switch.dirty, world.switch.drop, self.socket, mesh=True)
-        self.link = switch.MeshLink(name, outbox, sibling=sibling)
+        self.link = peer.MeshLink(name, outbox, sibling=sibling)
 
     def has(self, name: str) -> None:
         self.world.switch.announce(self.link, wire.PeerPresent(key(name), None, 0, wire.PRESENT_REGULAR))

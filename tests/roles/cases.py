@@ -88,6 +88,7 @@ def shipment(secret: str | None) -> Shipment:
         certbot_release=Release(locks / "certbot.lock", "b2" * 32),
         image=ImageArtefact("derpfleet/derper:0123456789ab", locks / "relay.in"),
         secrets={secret: Secret("SECRET-VALUE")} if secret else {},
+        prober_keys=(f"nodekey:{'1a' * 32}", f"nodekey:{'2b' * 32}"),
         mesh_key=Secret("SECRET-VALUE"),
     )
 

@@ -22,6 +22,7 @@ from engine.resource import (
     File,
     Firewall,
     Image,
+    OpenPorts,
     Package,
     Resource,
     Service,
@@ -87,6 +88,8 @@ def covers(gone: Resource, resource: Resource) -> bool:
         return bool(path) and PurePosixPath(path).is_relative_to(gone.path)
     if isinstance(gone, Conffile | Directory | File):  # shared, or empty by then
         return path == gone.path
+    if isinstance(gone, OpenPorts):
+        return gone.id == resource.id and not gone.ports
     if isinstance(gone, Image):
         return isinstance(resource, Image) and resource.ref.partition(":")[0] in (
             gone.ref,

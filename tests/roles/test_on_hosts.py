@@ -174,12 +174,15 @@ def test_another_firewall_is_named_with_what_to_run(desk: Desk) -> None:
     install = "apt-get -qq update && apt-get -qq install --no-install-recommends ufw >/dev/null"
     run(desk, "hk1", "sh", "-c", f"{install} && ufw allow 22/tcp && ufw --force enable")
     try:
+        site(desk, "hk1", {"firewall": {"mode": "enforce"}})
         why = reasons(desk.invoke("deploy", "--host", "hk1"))
-        assert "ufw is active on hk1" in why
-        assert "ufw allow 443/tcp && ufw allow 3478/udp" in why
+        assert "ufw is active on hk1, and two firewalls would close each other's ports" in why
+        assert "set hosts.hk1.firewall.mode to ufw, and derpfleet opens its ports there" in why
+        assert "Or run on the host: ufw disable." in why
         assert desk.listening("hk1") == SSH
     finally:
         run(desk, "hk1", "ufw", "disable")
+        site(desk, "hk1", {})
     assert desk.invoke("check", "--host", "hk1").code == 10
 
 

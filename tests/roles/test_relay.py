@@ -14,8 +14,9 @@ import pytest
 import inventory
 import roles
 from engine.facts import Facts, FileFact
+from engine.health import Http
 from engine.plan import compile_plan
-from engine.resource import Absent, Command, Container, File, Http, Image, Resource, Service
+from engine.resource import Absent, Command, Container, File, Image, Resource, Service
 from inventory.choices import FirewallModeName, FrontName, ProgramName, RunnerName, SourceName
 from roles import certificate, docker, firewall, front, paths, relay
 from roles.relay.contract import Given, Start

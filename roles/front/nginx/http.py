@@ -6,8 +6,9 @@ Other programs' servers stay as they are.
 from __future__ import annotations
 
 from engine.facts import Facts, FileFact
+from engine.health import Http
 from engine.render import render
-from engine.resource import Absent, Command, Directory, File, Http, Package, Resource, Service
+from engine.resource import Absent, Command, Directory, File, Package, Resource, Service
 from inventory.model import Host
 from roles import distributions, paths
 from roles.contract import Challenge, Issued, ReloadTest

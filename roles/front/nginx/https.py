@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from engine.facts import Facts
+from engine.health import Http
 from engine.render import render
-from engine.resource import Command, File, Http, Resource, Service
+from engine.resource import Command, File, Resource, Service
 from inventory.model import Host
 from roles.contract import Issued
 from roles.front.nginx import http, neighbours, overrides, places

@@ -10,7 +10,7 @@ import re
 from fnmatch import fnmatch
 
 from engine.facts import Ask, Facts, Listener
-from engine.resource import Watch
+from engine.health import Watch
 from inventory.model import Host
 from roles import distributions
 from roles.readers.nginx_config import Listen, NginxConfigError, Server, included_patterns, servers

@@ -5,7 +5,8 @@ from __future__ import annotations
 from posixpath import dirname
 
 from engine.facts import Ask, Facts
-from engine.resource import Absent, Conffile, Directory, Exec, Health, Resource, Service, Symlink
+from engine.health import Exec, Health
+from engine.resource import Absent, Conffile, Directory, Resource, Service, Symlink
 from engine.scripts import script
 from roles import distributions
 from roles.contract import after

@@ -6,11 +6,10 @@ from typing import Literal
 
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.resource import Image, Resource
+from engine.resource import Absent, Directory, File, Image, Resource
 from inventory.admission import verify_url
 from inventory.model import Host, Site
 from roles import distributions, docker, paths
-from roles.admission import mesh_key_id
 from roles.relay.contract import Page, Start, health
 from roles.wiring import Wiring
 
@@ -22,13 +21,14 @@ PROCESSES = frozenset({"derper"})
 
 def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:
     """Return the image and its environment. The former relay runs until the image is there."""
-    image = _image(host, ship)
+    image, mesh_key = _image(host, ship), _mesh_key(host, site, ship)
     return Start(
-        installed=(image,),
+        installed=(image, *mesh_key),
         artefact=image.id,
         ready=(image.id,),
-        reads=(mesh_key_id(host, site),),
+        reads=tuple(resource.id for resource in mesh_key),
         healthy=health(host, wiring),
+        outdated=() if mesh_key else (Absent(path=paths.MESH_KEYS),),
         image=image.ref,
         environment=_environment(host, site, wiring),
         mounts=_mounts(host, site, wiring, facts),
@@ -41,6 +41,20 @@ def _image(host: Host, ship: Shipment) -> Image:
         return Image(ref=host.docker.image, needs=needs)
     assert ship.image is not None  # noqa: S101 - make_shipment reads it from docker.archive
     return Image(ref=ship.image.ref, archive=ship.image.path, needs=needs)
+
+
+def _mesh_key(host: Host, site: Site, ship: Shipment) -> tuple[Resource, ...]:
+    """Return the mesh key where the relay asks a URL for every client.
+
+    Our proof has no node key that headscale knows, and derper has no other way to admit it.
+    """
+    if not verify_url(host, site):
+        return ()
+    assert ship.mesh_key is not None  # noqa: S101 - fleet derives one for this program
+    return (
+        Directory(path=paths.MESH_KEYS, mode="0750", group=paths.USER),
+        File(path=paths.MESH_KEY, content=ship.mesh_key, mode="0640", group=paths.USER, secret=True),
+    )
 
 
 def _environment(host: Host, site: Site, wiring: Wiring) -> dict[str, str]:
@@ -83,8 +97,8 @@ def metrics(host: Host, wiring: Wiring) -> Page:
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return nothing: images are left to `roles.docker`, as Docker itself is."""
-    return []
+    """Return the removal of the mesh key. Images are left to `roles.docker`, as Docker is."""
+    return [Absent(path=paths.MESH_KEYS, needs=needs)]
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
-from engine.resource import Absent, Command, Directory, Resource, Symlink, Tree
+from engine.resource import Absent, Command, Directory, File, Resource, Symlink, Tree
 from inventory.admission import verify_url
 from inventory.model import Host, Site
 from roles import paths
-from roles.admission import mesh_key_id
 from roles.relay import memory
 from roles.relay.contract import Page, Start, health
 from roles.wiring import LOOPBACK, Wiring
@@ -36,18 +35,31 @@ def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, 
         title=f"compiled {release.id}", argv=argv, creates=f"{path}/relay/__pycache__", on_change=(tree.id,)
     )
     link = Symlink(path=paths.CURRENT, target=path, needs=(compiled.id,))
+    probers = _prober_keys(host, site, ship)
+    unused = () if probers else (Absent(path=paths.PROBER_KEYS),)
     return Start(
-        installed=(Directory(path=paths.RELEASES), tree, compiled, link),
+        installed=(Directory(path=paths.RELEASES), tree, compiled, link, *probers),
         artefact=link.id,
-        reads=(mesh_key_id(host, site),),
         healthy=health(host, wiring),
-        outdated=_outdated(facts, path),
+        outdated=(*_outdated(facts, path), *unused),
         command=(facts.python_executable, "-I", paths.CURRENT),
         flags=(*_flags(host, site, wiring, front_at), *_limits(host, facts)),
         binds=(f"ipv4:tcp:{host.ports.metrics}",),
         executables=_executables(facts.python_executable),
         reload_signal="HUP",
     )
+
+
+def _prober_keys(host: Host, site: Site, ship: Shipment) -> tuple[Resource, ...]:
+    """Return the file of our proof's public keys where the relay asks a URL for every client.
+
+    headscale does not know them. The relay reads the file again when it changes.
+    """
+    if not verify_url(host, site):
+        return ()
+    assert ship.prober_keys  # noqa: S101 - fleet gives them to every host
+    content = "".join(f"{key}\n" for key in ship.prober_keys).encode()
+    return (File(path=paths.PROBER_KEYS, content=content, mode="0640", group=paths.USER),)
 
 
 def _outdated(facts: Facts, kept: str) -> tuple[Absent, ...]:
@@ -73,7 +85,9 @@ def _flags(host: Host, site: Site, wiring: Wiring, front_at: str) -> tuple[tuple
     if url:
         found.append(("-verify-client-url", url))
         found.append((f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}",))
-        found.append(("-mesh-psk-file", paths.MESH_KEY))
+        found.append(("-prober-keys", paths.PROBER_KEYS))
+    # The default is a file that an earlier derper on this host has left.
+    found.append(("-mesh-psk-file=",))
     # Scanners look for the sentence of the default page.
     found.append(("-home", "blank"))
     return (*found, ("-metrics-listen", f"{LOOPBACK}:{host.ports.metrics}"))
@@ -104,8 +118,8 @@ def metrics(host: Host, wiring: Wiring) -> Page:
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return the removal of every release."""
-    return [Absent(path=paths.CURRENT, needs=needs), Absent(path=paths.RELEASES, needs=needs)]
+    """Return the removal of every release, and of our proof's public keys."""
+    return [Absent(path=path, needs=needs) for path in (paths.CURRENT, paths.RELEASES, paths.PROBER_KEYS)]
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:

@@ -31,7 +31,11 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
         arguments=_arguments(host, wiring, facts, start),
         restart_on=start.reads,
         healthy=(start.healthy,),
-        needs=(given.key, start.artefact, *(resource.id for resource in given.former), *given.listens_after),
+        needs=(
+            given.key,
+            *(resource.id for resource in (*start.installed, *given.former)),
+            *given.listens_after,
+        ),
     )
     return [*docker.resources(host, facts), *start.installed, *given.former, container]
 

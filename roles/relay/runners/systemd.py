@@ -53,7 +53,7 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
         unit=paths.SERVICE,
         restart_on=(unit.id, start.artefact, socket.id, *start.reads),
         healthy=(start.healthy,),
-        needs=(given.key,),
+        needs=(given.key, *(resource.id for resource in start.installed)),
     )
     return [*start.installed, sockets, unit, *given.former, socket, service]
 

@@ -49,7 +49,7 @@ def test_packets_for_another_workers_client_travel_in_runs(world, alice, worker)
     alice.says(*[wire.pack_send_packet(FAR, packet) for packet in packets])
     alice.sends(FAR, b"next read")
     assert runs(worker) == [(FAR, received(alice.key, *packets)), (FAR, received(alice.key, b"next read"))]
-    assert world.switch.totals().packets_forwarded_out == 5
+    assert world.switch.totals().packets_to_workers == 5
     assert (alice.session.rx_packets, alice.session.rx_disco) == (5, 1)
 
 
@@ -74,7 +74,7 @@ def test_while_the_link_is_blocked_packets_wait_in_its_outbox(world, alice, work
     ]
     alice.sends(FAR, b"5")
     assert runs(worker) == [(FAR, received(alice.key, b"5"))]
-    assert world.switch.totals().packets_forwarded_out == 5
+    assert world.switch.totals().packets_to_workers == 5
 
 
 def test_a_client_that_comes_here_gets_the_rest_here(world, alice, worker):
@@ -106,7 +106,7 @@ def test_what_a_broken_link_leaves_behind_is_counted(world, alice, worker):
     worker.breaks()
     assert worker.hears() == []
     assert (world.dropped("gone_disconnected"), world.dropped("gone_disconnected", "disco")) == (2, 1)
-    assert world.switch.totals().packets_forwarded_out == 1
+    assert world.switch.totals().packets_to_workers == 1
     alice.sends(FAR, b"nobody")
     assert world.dropped("unknown_dest") == 1
 
@@ -124,7 +124,7 @@ def test_so_is_what_was_on_its_way_when_its_receiver_came_here(world, alice, wor
     assert worker.hears() == []
     assert far.gets() == [(alice.key, b"here")]
     assert world.dropped("gone_disconnected") == 1
-    assert world.switch.totals().packets_forwarded_out == 1
+    assert world.switch.totals().packets_to_workers == 1
 
 
 def test_the_table_of_ways_is_bounded(world, alice, worker):
@@ -141,7 +141,7 @@ def test_a_client_gets_the_frames_of_a_run_as_they_are(world, alice, sibling):
         pack_run(alice.key, received(key("x"), *packets)), pack_run(alice.key, received(key("y"), b"other"))
     )
     assert alice.gets() == [(key("x"), packet) for packet in packets] + [(key("y"), b"other")]
-    assert world.switch.totals().packets_forwarded_in == 5
+    assert world.switch.totals().packets_from_workers == 5
     assert alice.session.heard == {key("x"), key("y")}
 
 

@@ -5,9 +5,9 @@ import pytest
 
 from relay.core.counts import Counts
 from relay.core.outbox import Outbox
+from relay.core.peer import MeshLink
 from relay.core.reasons import Breach, Refusal
 from relay.core.stats import Rates, Stats, Tally, merge, snapshot
-from relay.core.switch import MeshLink
 from relay.core.wire import PeerPresent
 from tests.relay.clients import Room, key_of
 

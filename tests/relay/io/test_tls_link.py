@@ -42,6 +42,9 @@ class Office(Owner):
         self.context = context
         self.version = version
 
+    def when_known(self, then: Callable[[], None]) -> None:
+        then()
+
     def link_ended(self, link: Link, reason: WhyClosed, code: int = 0) -> None:
         assert link.session is not None
         self.ended.append((link.session.key, reason))
@@ -78,7 +81,7 @@ class Client:
         while not self.channel.shaken:
             self._shake()
         self._shake()
-        silent = {name: lambda *_: None for name in ("abort", "close", "set_receiver")}
+        silent = {name: lambda *_: None for name in ("abort", "close", "set_receiver", "resume_reading")}
         stream = cast(Stream, SimpleNamespace(write=self.incoming.write, **silent))
         self.ws = WebSocket(client=True) if browser else None
         link = (
@@ -89,7 +92,7 @@ class Client:
         self.session = Session(office.switch, self.key, ClientInfo(), link)
         office.switch.register(self.session)
         self.link: Link = link
-        link.start(self.session, self.channel.unseal(starts(self)) if starts else b"")
+        link.start(self.session, b"", self.channel.unseal(starts(self)) if starts else b"")
 
     def _shake(self) -> None:
         with suppress(ssl.SSLWantReadError):

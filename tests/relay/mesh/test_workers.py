@@ -42,9 +42,7 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def spread(live: Live, stack: ExitStack, count: int = 12) -> list[derp.Client]:
     """Connect enough clients that no worker has none."""
-    peers = [stack.enter_context(live.connect()) for _ in range(count)]
-    time.sleep(0.1)  # until the workers have announced it to each other
-    return peers
+    return [stack.enter_context(live.connect()) for _ in range(count)]
 
 
 def test_every_client_reaches_every_other_in_order(live: Live) -> None:
@@ -110,7 +108,6 @@ def test_a_key_on_several_workers_counts_once(live: Live) -> None:
     with ExitStack() as stack:
         for _ in range(12):
             stack.enter_context(live.connect(key))
-        time.sleep(0.1)
         assert json.loads(live.get("/debug/clients/?format=json")) == {"conns": 12, "keys": 1}
         assert all(client["dup"] for client in listed(live, "all"))
 
@@ -202,13 +199,11 @@ def test_a_key_that_comes_back_to_another_worker(live: Live) -> None:
         others = spread(live, stack)
         for _ in range(6):
             twin = live.connect(key)
-            time.sleep(0.05)
             for other in others:
                 other.send(twin.key, b"?")
             for _ in others:
                 twin.expect(derp.Received)
             twin.close()
-            time.sleep(0.05)
 
 
 def test_terminating_the_parent_ends_all_and_leaves_nothing(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from inventory.checkout import CHECKOUT
 from tests.relay import live
 
 
-def fetch(url: str) -> tuple[int, str]:
+def fetch(url: str | urllib.request.Request) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status, answer.read().decode()
@@ -40,6 +40,38 @@ def test_with_an_address_of_their_own_they_are_nowhere_else(tmp_path: Path) -> N
         assert fetch(f"{inside}/derp")[0] == fetch(f"{inside}/")[0] == 404
         for path in ("/metrics", "/debug/", "/debug/vars"):
             assert "derp_accepts" not in fetch(outside + path)[1]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:9411", 200),
+        ("localhost:9411", 200),
+        ("[::1]:9411", 200),
+        ("", 200),
+        ("attacker.example:9411", 403),
+        ("127.0.0.1.attacker.example", 403),
+        ("198.51.100.1", 403),
+        ("[::1", 403),
+    ],
+)
+def test_a_name_that_was_made_to_resolve_to_loopback_is_refused(
+    host: str, status: int, tmp_path: Path
+) -> None:
+    port = servers.free_port(socket.SOCK_STREAM)
+    with live.relay(tmp_path, "-metrics-listen", f"127.0.0.1:{port}", tls=False):
+        for path in ("/metrics", "/debug/", "/debug/clients/"):
+            request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
+            assert fetch(request)[0] == status
+
+
+def test_an_address_that_others_reach_is_asked_by_any_name(tmp_path: Path) -> None:
+    port = servers.free_port(socket.SOCK_STREAM)
+    with live.relay(tmp_path, "-metrics-listen", f":{port}", tls=False):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/metrics", headers={"Host": "hk1.example.org"}
+        )
+        assert fetch(request)[0] == 200
 
 
 def two_free_ports() -> int:

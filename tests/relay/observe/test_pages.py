@@ -6,8 +6,8 @@ import pytest
 from relay import __version__
 from relay.core.counts import Labelled
 from relay.core.outbox import Outbox
+from relay.core.peer import MeshLink
 from relay.core.stats import Rates, Tally, snapshot
-from relay.core.switch import MeshLink
 from relay.core.wire import PeerPresent
 from relay.http.http11 import Request
 from relay.http.proxy_header import TrustedProxies

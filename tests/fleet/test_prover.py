@@ -1,0 +1,78 @@
+"""The keys that let the proof in: public ones at our relay, a mesh key only at Go's derper."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from artefacts.image import ImageError
+from engine.report import Report
+from fleet.shared.fleet import Fleet
+from fleet.shared.prove import prover, targets
+from inventory.model import Host, Region, Relay, Site
+from probe.keys import Prover
+
+IMAGE = "derper@sha256:" + "1" * 64
+
+
+@pytest.fixture
+def keys_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("fleet.shared.records.RUNS", tmp_path / ".runs")
+
+    def keys_of(name: str = "hk1", **fields: object) -> Prover:
+        host = Host(
+            name=name,
+            domain=f"{name}.example.org",
+            region=Region(id=900, code="hkg", name="Hong Kong"),
+            relay=Relay(verify_client_url="https://hs.example.org/verify"),
+            **fields,
+        )
+        site = Site(
+            path=str(tmp_path / "site.yml"),
+            hosts={name: host},
+            known_hosts=str(tmp_path / "known_hosts"),
+        )
+        fleet = Fleet(site, Report(console=Console(file=io.StringIO())))
+        found = prover(fleet, host)
+        (target,) = targets(fleet, [host])
+        assert target.prover and target.prover.public == found.public
+        assert (target.prover.mesh_key is None) is (found.mesh_key is None)
+        return found
+
+    return keys_of
+
+
+def mesh_key(prover: Prover) -> str:
+    assert prover.mesh_key is not None
+    return prover.mesh_key.reveal()
+
+
+def test_our_relay_gets_no_mesh_key(keys_of: Any) -> None:
+    assert keys_of().mesh_key is None
+    assert keys_of().public == keys_of("sg1").public
+
+
+def test_a_derper_has_a_mesh_key_that_is_new_with_its_image(keys_of: Any, tmp_path: Path) -> None:
+    archive = tmp_path / "derper.tar"
+    archive.write_bytes(b"one")
+    shipped = {"flavour": "docker", "docker": {"archive": str(archive)}}
+    first = mesh_key(keys_of(**shipped))
+    assert first == mesh_key(keys_of(**shipped))
+    archive.write_bytes(b"two, longer")
+    others = [
+        mesh_key(keys_of(**shipped)),
+        mesh_key(keys_of("sg1", **shipped)),
+        mesh_key(keys_of(flavour="docker", docker={"image": IMAGE})),
+    ]
+    assert len({first, *others}) == 4
+
+
+def test_an_archive_that_is_gone_is_reported(keys_of: Any, tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone.tar")
+    with pytest.raises(ImageError, match="cannot be read") as error:
+        keys_of(flavour="docker", docker={"archive": gone})
+    assert gone in str(error.value) and error.value.next
