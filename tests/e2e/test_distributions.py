@@ -17,6 +17,8 @@ from contextlib import contextmanager
 import pytest
 
 import lab
+from lab.enterprise import OWN_PYTHON
+from lab.pythons import found
 from lab.topology import EVERY_HOST
 from tests.e2e.desk import CHECKOUT, Desk, Ran
 from tests.e2e.steps import derper_image, exchange
@@ -140,6 +142,7 @@ def test_a_relay_of_ours(desk: Desk, bare: dict[str, set[str]], host: str) -> No
     used(desk, host)
 
 
+@pytest.mark.skipif(found(OWN_PYTHON) is None, reason=f"pyenv has no Python {OWN_PYTHON}, and el1 Debian's")
 def test_enterprise_linux_gets_a_newer_python_for_the_relay(desk: Desk) -> None:
     """Its own runs the agent, under whichever name it is there."""
     there = desk.stage.hosts["el1"]
