@@ -15,7 +15,7 @@ from pathlib import Path
 from lab import netns
 from lab.files import write_tree
 from lab.process import Processes, run, wait_for
-from lab.topology import DNS_AT, DOMAIN, HOSTS, ZONE_HOST, ZONE_PORT, Topology
+from lab.topology import DNS_AT, DOMAIN, EVERY_HOST, ZONE_HOST, ZONE_PORT, Topology
 
 NAME = "dns"
 NSSWITCH = Path("/etc/nsswitch.conf")
@@ -50,7 +50,7 @@ class Dns:
             },
         )
         self._write(topology.hosts_file())
-        domains = [spec.domain for spec in HOSTS.values()]
+        domains = [spec.domain for spec in EVERY_HOST.values()]
         zone = f"{topology.ipv4(ZONE_HOST)}#{ZONE_PORT}"
         namespace = f"--net={netns.FOLDER / topology.namespace}"
         self.processes.start(
