@@ -11,9 +11,7 @@ import hashlib
 import json
 import ssl
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +19,7 @@ from lab.certificates import make_server_certificate
 from lab.client import Client
 from lab.process import wait_for
 from tests.e2e.desk import CHECKOUT, Desk
-from tests.e2e.steps import exchange, meet, rung, served_leaf, settled
+from tests.e2e.steps import meet, rung, served_leaf, settled
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 Edit = Callable[..., None]
@@ -123,47 +121,6 @@ def test_the_timers_own_service_renews(
     assert served_leaf(desk) != before
     meet(desk, nodes)
     assert desk.invoke("deploy", "--host", "hk1").changed("hk1") == []
-
-
-HANDSHAKES = """
-import json, os, socket, ssl, sys
-context = ssl.create_default_context()
-context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-done, failed = 0, []
-while os.path.exists(sys.argv[1]):
-    try:
-        with socket.create_connection(("hk1.derp.lab", 443), timeout=5) as plain:
-            with context.wrap_socket(plain, server_hostname="hk1.derp.lab"):
-                done += 1
-    except OSError as error:
-        failed.append(str(error))
-print(json.dumps([done, failed]))
-"""
-
-
-@pytest.mark.parametrize("front", ["nginx", "none"])
-def test_renewals_in_a_row_under_traffic_fail_no_handshake(
-    desk: Desk, nodes: tuple[Client, Client], edited: Edit, tmp_path: Path, front: str
-) -> None:
-    """Twenty of them, each due to certbot itself, by the timer's own service."""
-    edited("hk1", front=front)
-    settled(desk)
-    start = ["systemctl", "start", "derpfleet-certificate.service"]
-    running, seen = tmp_path / "running", {served_leaf(desk)}
-    running.touch()
-    with due(desk), ThreadPoolExecutor(1) as pool:
-        argv = ["python3", "-c", HANDSHAKES, str(running)]
-        traffic = pool.submit(desk.stage.run_in, "controller", argv, timeout_s=800)
-        try:
-            for _ in range(20):
-                desk.stage.run_in("hk1", start, timeout_s=180)
-                seen.add(served_leaf(desk))
-                exchange(nodes, "hk")
-        finally:
-            running.unlink()
-        done, failed = json.loads(traffic.result().stdout)
-    assert len(seen) == 21
-    assert done > 200 and failed == []
 
 
 def test_cron_instead_of_the_timer(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
