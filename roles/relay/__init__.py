@@ -120,6 +120,11 @@ def log_of_client(host: Host, key: str) -> tuple[str, ...]:
     return chosen_runner(host).log_of_client(key)
 
 
+def restart(host: Host) -> tuple[str, ...]:
+    """Return the host's command that ends the relay's process and starts a new one."""
+    return chosen_runner(host).RESTART
+
+
 def in_its_network(host: Host, program: tuple[str, ...]) -> tuple[str, ...]:
     """Return `program` so that it runs where the relay runs; the words behind `python3 -I -c`."""
     return chosen_runner(host).in_its_network(program)
