@@ -323,6 +323,8 @@ def main(argv):
         problem = VERBS[words.verb](certificate, words)
     except Problem as error:
         problem = error
+    except OSError as error:  # a disk that is full or read-only, a file in a folder's place
+        problem = "%s: %s" % (error.filename, error.strerror)
     if problem:
         sys.exit(str(problem))
 
