@@ -197,7 +197,8 @@ def test_what_is_checked_is_what_the_relay_gets(tmp_path: Path, monkeypatch: pyt
     copies.mkdir()
     good = key.read_bytes()
     config: dict[str, Any] = {"domain": DOMAIN, "fullchain": str(tmp_path / "fullchain.pem"), "key": str(key)}
-    config |= {"acme": {"server": "x"}, "copies": {"directory": str(copies), "group": grp.getgrgid(os.getgid()).gr_name}}
+    group = grp.getgrgid(os.getgid()).gr_name
+    config |= {"acme": {"server": "x"}, "copies": {"directory": str(copies), "group": group}}
     config |= dict.fromkeys(("test", "reload", "withdrawal", "served_at", "patience_s"))
     real = certificate.unfit
 
