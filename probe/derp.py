@@ -20,7 +20,7 @@ from probe.target import Part, Target
 from probe.tcp import dial
 from probe.tls import open_tls
 from probe.web import authority, excerpt
-from relay.client import Client, Event, Greeted, Pinged, Refused
+from relay.client import Client, Event, Greeted, NotUpgraded, Pinged
 from relay.core.handshake import ClientInfo, make_private_key
 from relay.core.wire import ProtocolError
 
@@ -222,7 +222,7 @@ def _another_server(target: Target, address: str, first: str, broken: Broken) ->
 def _not_greeted(target: Target, error: Exception, head: bytes, fast: bool, patience: Patience) -> Broken:
     """Return the reason why no greeting came; `head` holds the bytes that came instead."""
     repair = target.redeploy(Part.FRONT, "pass Upgrade and Connection on to the relay, over HTTP/1.1")
-    if isinstance(error, Refused):
+    if isinstance(error, NotUpgraded):
         return _refused(target, error)
     if (
         fast
@@ -273,7 +273,7 @@ def _why_silent(fast: bool) -> str:
     )
 
 
-def _refused(target: Target, refusal: Refused) -> Broken:
+def _refused(target: Target, refusal: NotUpgraded) -> Broken:
     detail = f"HTTP {refusal.status} instead of 101: {excerpt(refusal.body.encode())}".rstrip(": ")
     if refusal.status == 426:
         return Broken(

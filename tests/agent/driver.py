@@ -13,7 +13,7 @@ import json
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,3 +244,12 @@ def content_of(path: Path) -> str:
     if path.is_file() and not content:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
     return f"{info.st_mode:o} {info.st_uid}:{info.st_gid} {content}"
+
+
+OnStage = Callable[..., Agent]
+
+
+def failure(outcome: Outcome) -> tuple[str, str, str]:
+    """Return id, what and why of the only failure."""
+    (only,) = outcome.failures
+    return only.id, only.what, only.why

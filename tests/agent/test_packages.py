@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +17,8 @@ from rich.console import Console
 from engine.report import Report
 from engine.resource import File, Package
 from engine.session import Session
-from tests.agent.driver import Agent
+from tests.agent.driver import Agent, OnStage
 
-OnStage = Callable[..., Agent]
 WANTED = [Package(package="nginx")]
 WAITS_1_S = "from agent import packages\npackages.LOCK_WAIT_S = 1\n"
 HOLD = """
