@@ -232,7 +232,7 @@ class Relay(Model):
         None, description="[-verify-client-url]; default: the site's headscale, if it has one"
     )
     verify_insecure: bool = Field(
-        False, description="true: clients are asked about over http, so whoever is between admits anyone"
+        False, description="true: clients are asked about over http, and anyone on the way can admit anyone"
     )
     verify_fail_open: bool = Field(False, description="[-verify-client-url-fail-open]")
     open: bool = Field(

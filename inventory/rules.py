@@ -196,7 +196,7 @@ def _verified_in_secret(host: Host) -> Iterator[Finding]:
     if is_in_the_clear(url) and not host.relay.verify_insecure:
         yield Finding(
             "relay.verify_client_url",
-            "is http, so whoever is between the relay and that server can let anyone use the relay: use "
+            "is http, so anyone between the relay and that server can let anyone use the relay: use "
             "https, or set relay.verify_insecure to true as well",
             ("relay.verify_insecure",),
         )
@@ -270,7 +270,7 @@ def asked_in_the_clear(headscale: Any, hosts: Mapping[str, Raw]) -> Iterator[tup
         if is_in_the_clear(url) and not any(own):
             yield (
                 (HEADSCALE, "url"),
-                f"is http, so whoever is between hosts.{name} and headscale can let anyone use the relay: "
+                f"is http, so anyone between hosts.{name} and headscale can let anyone use the relay: "
                 f"use https, or set hosts.{name}.relay.verify_insecure to true as well",
             )
 

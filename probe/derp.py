@@ -200,7 +200,7 @@ def _another_server(target: Target, address: str, first: str, broken: Broken) ->
             f"a later connection to {address}: {broken.detail}",
             cause=(
                 "the first connection was answered as it should be, this one is not: several servers "
-                f"share the address, or somebody on the way answers ({broken.cause})"
+                f"share the address, or another machine on the way answers ({broken.cause})"
             ),
             next=f"find out who answers from another network too, before you deploy again: {target.again}",
         )

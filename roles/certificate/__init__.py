@@ -81,16 +81,6 @@ def served(needs: str) -> Command:
     )
 
 
-def ask(host: Host) -> Ask:
-    """Return the questions of the chosen source."""
-    return chosen(host).ASK
-
-
 def ask_absent() -> Ask:
     """Return the questions of `absent`."""
     return asked(*(source.ASK_ABSENT for source in MODULES.values()))
-
-
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return the reasons against the chosen source."""
-    return chosen(host).refusals(host, facts)

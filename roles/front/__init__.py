@@ -69,11 +69,6 @@ def ask_absent() -> Ask:
     return asked(ask(), *(front.ASK_ABSENT for front in MODULES.values()))
 
 
-def warnings(host: Host, facts: Facts) -> list[str]:
-    """Return what is wrong with the chosen front now and goes with a deploy."""
-    return chosen(host).warnings(host, facts)
-
-
 def absence_refusals(host: Host, facts: Facts) -> list[str]:
     """Return the reasons against the removal of every front."""
     return [sentence for front in MODULES.values() for sentence in front.absence_refusals(host, facts)]

@@ -8,12 +8,12 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from subprocess import PIPE, Popen
-from threading import Timer
 from typing import Any
 
 import pytest
 
 from engine import run
+from engine.events import Event
 from engine.health import Exec, Watch
 from engine.plan import Plan, sha256
 from engine.resource import (
@@ -326,9 +326,14 @@ def test_a_held_package_lock_is_waited_for_and_its_holder_named(on_stage: OnStag
     with Popen([*agent.stage.enter, "/usr/bin/python3", "-c", hold], stdin=PIPE, stdout=PIPE) as holder:
         assert holder.stdout and holder.stdin
         assert holder.stdout.readline() == b"held\n"
-        Timer(1, holder.stdin.close).start()
-        assert agent.run([Package(package="one")], on_event=events.append).ok
-    (waiting,) = [event for event in events if event["event"] == "waiting"]
+
+        def release(event: Event) -> None:
+            if event["event"] == "waiting":
+                events.append(event)
+                holder.stdin.close()
+
+        assert agent.run([Package(package="one")], on_event=release).ok
+    (waiting,) = events
     assert "held by python3 (pid " in waiting["reason"]
 
 

@@ -1,6 +1,7 @@
 """Firewalls on a real host: ufw, firewalld and our own table, one after the other.
 
-In the order of the file. The relay is as small as it can be: no front, a certificate of its own.
+The tests run in the order of the file. The relay is as small as it can be: no front, a certificate
+of its own.
 """
 
 from __future__ import annotations

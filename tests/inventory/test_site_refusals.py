@@ -282,7 +282,7 @@ def test_a_rule_is_silent_about_a_value_that_is_refused_already():
     assert problems(host("docker: {imge: x}\nflavour: docker")) == ["line 6: hosts.hk1.docker.imge: unknown key; did you mean image?"]
 
 
-CLEAR = "so whoever is between"
+CLEAR = "so anyone between"
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,8 @@ def test_a_relay_that_is_stopped_keeps_its_files() -> None:
     ],
 )
 def test_the_command_that_prints_the_log(case: str, argv: tuple[str, ...]) -> None:
-    assert relay.log(inventory.load(FOLDER / case / "site.yml").hosts["hk1"], 20) == argv
+    host = inventory.load(FOLDER / case / "site.yml").hosts["hk1"]
+    assert relay.chosen_runner(host).log(20) == argv
 
 
 def with_memory(facts: Facts, total_kb: int) -> Facts:

@@ -1,4 +1,4 @@
-"""Whose line breaks nginx's configuration: one of ours, or a neighbour's. Pure."""
+"""Find the line that breaks nginx's configuration: one of ours, or a neighbour's. Pure."""
 
 from __future__ import annotations
 
