@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -17,30 +17,13 @@ from engine.facts import Facts, FileFact
 from engine.health import Http
 from engine.plan import compile_plan
 from engine.resource import Absent, Command, Container, File, Image, Resource, Service
-from inventory.choices import FirewallModeName, FrontName, ProgramName, RunnerName, SourceName
-from roles import certificate, docker, firewall, front, paths, relay
+from roles import docker, paths, relay
 from roles.relay.contract import Given, Start
 from roles.wiring import wire
-from tests.roles.cases import FOLDER, facts_of, load, names, plan_of, shipment
+from tests.roles.cases import FOLDER, deployable, facts_of, load, plan_of, shipment
 from tests.support.facts import DEBIAN_12
 
 UNIT = f"file:{paths.SYSTEMD}/{paths.SERVICE}"
-
-TABLES = [
-    (relay.PROGRAM_MODULES, ProgramName),
-    (relay.RUNNER_MODULES, RunnerName),
-    (front.MODULES, FrontName),
-    (certificate.MODULES, SourceName),
-    (firewall.MODES, FirewallModeName),
-]
-
-
-@pytest.mark.parametrize(
-    ("table", "words"), TABLES, ids=["programs", "runners", "fronts", "sources", "modes"]
-)
-def test_a_table_has_the_words_of_its_literal(table: Mapping[str, Any], words: Any) -> None:
-    assert tuple(table) == get_args(words)
-
 
 @pytest.mark.parametrize(
     ("folder", "table"), [("programs", relay.PROGRAM_MODULES), ("runners", relay.RUNNER_MODULES)]
@@ -93,7 +76,7 @@ def of_the_relay(case: str) -> list[Resource]:
     return [resource for resource in own if not isinstance(resource, Image)]
 
 
-@pytest.mark.parametrize("case", names())
+@pytest.mark.parametrize("case", deployable())
 def test_all_of_a_relay_can_be_removed(case: str) -> None:
     gone = {resource.id: resource for resource in compile_plan(relay.absent(), mode="check").resources}
     folders = [resource.path for resource in gone.values() if isinstance(resource, Absent)]
