@@ -246,6 +246,17 @@ def content_of(path: Path) -> str:
     return f"{info.st_mode:o} {info.st_uid}:{info.st_gid} {content}"
 
 
+@contextmanager
+def at_work(agent: Agent, program: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Python program on the stage, once it has printed a line. It ends with its input."""
+    argv = [*agent.stage.enter, "/usr/bin/python3", "-c", program, *words]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        assert process.stdout.readline() == b"at work\n"
+        yield process
+        process.stdin.close()
+
+
 OnStage = Callable[..., Agent]
 
 
