@@ -85,7 +85,7 @@ def _address_is_one_hosts(host: Host) -> Iterator[Finding]:
         if address is None:
             continue
         if address.is_multicast or address.is_unspecified or address.is_link_local:
-            words = f"{address} is no address of one host on the internet: clients are sent there"
+            words = f"{address} is not the internet address of one host: clients are sent there"
             yield Finding(name, words)
         elif any(address in network for network in _NOT_PUBLIC if network.version == address.version):
             yield Finding(
@@ -220,9 +220,10 @@ def _open_ports_are_ports(host: Host) -> Iterator[Finding]:
         numbers, _, proto = entry.partition("/")
         first, _, last = numbers.partition("-")
         if proto == "ip" and int(first) > 255:
-            yield Finding(f"firewall.allow.{index}", f"'{entry}' is no protocol of IP: these are 0 to 255")
+            message = f"'{entry}' is not a number of an IP protocol: these are 0 to 255"
+            yield Finding(f"firewall.allow.{index}", message)
         elif not 1 <= int(first) <= int(last or first) <= 65535:
-            yield Finding(f"firewall.allow.{index}", f"'{entry}' is no range of ports within 1 to 65535")
+            yield Finding(f"firewall.allow.{index}", f"'{entry}' is not a range of ports within 1 to 65535")
 
 
 _RULES: tuple[Rule, ...] = (
