@@ -18,6 +18,9 @@ from roles.wiring import Use
 # The last in its folder: one of our servers in front of others would become the default for names
 # that no server has.
 HTTP_NAME, HTTPS_NAME = "zz-derpfleet-http.conf", "zz-derpfleet-https.conf"
+# In the main context, and after the file that loads the module: a `stream` block of our own.
+MODULES = "/etc/nginx/modules-enabled"
+STREAM = f"{MODULES}/zz-derpfleet-stream.conf"
 PROGRAM, _UNIT = "nginx", "nginx.service"  # in `Use.program`, and on the host
 MAIN = "/etc/nginx/nginx.conf"
 STOCK_LINK = "/etc/nginx/sites-enabled/default"
@@ -31,7 +34,10 @@ _SAME_ANYWHERE = re.compile(r"([\w:/.-]|\$(host|http_host|request_uri|scheme)\b)
 _CONFFILES = ("dpkg-query", "--show", "--showformat", "${Conffiles}\\n")
 
 ASK = Ask(
-    files=(MAIN, STOCK_LINK, ORG_SITE, _PACKAGES, *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS)),
+    files=(
+        *(MAIN, STOCK_LINK, ORG_SITE, _PACKAGES, STREAM),
+        *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS),
+    ),
     tools=("nginx",),
     commands={
         "nginx": ("nginx", "-T"),
@@ -142,7 +148,8 @@ def others(facts: Facts) -> tuple[Server, ...]:
     placeholders = {STOCK_LINK} if is_placeholder(facts) else set()
     # nginx.org's stays where it is: our name and addresses come before its default.
     placeholders |= {ORG_SITE} if _is_conffile(facts, ORG_SITE, ORG_SITE, "nginx_org_conffiles") else set()
-    return tuple(server for server in servers(dump(facts)) if server.file not in ours | placeholders)
+    known = ours | placeholders | {STREAM}
+    return tuple(server for server in servers(dump(facts)) if server.file not in known)
 
 
 def is_placeholder(facts: Facts) -> bool:
@@ -169,7 +176,11 @@ def watches(facts: Facts) -> tuple[Watch, ...]:
         if not names and defaults[listen.address, listen.port] == server:
             names = [address]
         for name in names:
-            watch = Watch(url=f"{scheme}://{name}:{listen.port}/", connect=f"{address}:{listen.port}")
+            watch = Watch(
+                url=f"{scheme}://{name}:{listen.port}/",
+                connect=f"{address}:{listen.port}",
+                proxy_header="proxy_protocol" in listen.options,
+            )
             found.setdefault((scheme, name, listen.port), watch)
     return tuple(found[key] for key in sorted(found))
 
