@@ -15,11 +15,11 @@ def deploy_part(host: Host, part: Part) -> str:
     if part is Part.FIREWALL and not firewall_of(host).closes:
         return f"set hosts.{host.name}.firewall.mode to auto, then invoke deploy --host {host.name}"
     front = front_of(host)
-    if front.is_others and part in (Part.FRONT, Part.CERTIFICATE):
+    if host.external and front.is_others and part in (Part.FRONT, Part.CERTIFICATE):
         return (
-            f"put the fragment {paths.FRONT}/*.conf of {host.name} into the configuration of your front and "
-            f"reload it, then invoke verify --host {host.name}; invoke deploy --host {host.name} writes the "
-            "fragment anew"
+            f"put the fragment {paths.FRONT}/{host.external.kind}.conf of {host.name} into the configuration "
+            f"of your front and reload it, then invoke verify --host {host.name}; invoke deploy "
+            f"--host {host.name} writes the fragment anew"
         )
     if part is Part.FRONT and not front.hides_relay:
         part = Part.RELAY

@@ -17,7 +17,7 @@ from engine.resource import File, Package, Resource, Service
 from inventory.model import Host
 from roles.contract import Challenge, Issued, ReloadTest
 from roles.front.nginx import http, neighbours, places
-from roles.front.nginx import refusals as refusals_of_servers
+from roles.front.nginx.refusals import refusals as refusals_of_servers
 from roles.front.nginx.refusals import warnings as warnings_of_servers
 from roles.readers.nginx_config import Listen, parse_dump
 from roles.wiring import LOOPBACK, Use, Wiring
