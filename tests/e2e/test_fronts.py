@@ -20,9 +20,11 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 HK1, SHOP = "hk1", "shop.derp.lab"
 SITE = f"/etc/nginx/sites-available/{SHOP}"
 # What the refusal says: the site moves behind our stream, and nginx is not reloaded.
-MOVE = f"""sed -i '/\\[::\\]:443/d; s/listen 443 ssl;/listen 127.0.0.1:444 ssl proxy_protocol;
-    set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol;
-    add_header X-Caller $remote_addr;/' {SITE}"""
+BEHIND = (
+    "listen 127.0.0.1:444 ssl proxy_protocol; set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol; "
+    "add_header X-Caller $remote_addr;"
+)
+MOVE = f"sed -i '/::.:443/d; s/listen 443 ssl;/{BEHIND}/' {SITE}"
 
 
 @pytest.fixture(scope="module")
