@@ -15,14 +15,13 @@ from engine.health import Http
 from engine.render import render
 from engine.resource import File, Package, Resource, Service
 from inventory.model import Host
+from roles import distributions
 from roles.contract import Challenge, Issued, ReloadTest
 from roles.front.nginx import http, neighbours, places
 from roles.front.nginx.refusals import refusals as refusals_of_servers
 from roles.front.nginx.refusals import warnings as warnings_of_servers
 from roles.readers.nginx_config import Listen, parse_dump
 from roles.wiring import LOOPBACK, Use, Wiring
-
-_MODULE = "libnginx-mod-stream"
 
 reached_at, warnings = http.reached_at, warnings_of_servers
 
@@ -47,12 +46,13 @@ def http_resources(host: Host, facts: Facts, certificate: Issued) -> list[Resour
     content = render(
         "nginx-stream.conf.j2",
         host=host,
-        listens=places.listens(host, facts, host.ports.https, neighbours.STREAM, tls=False),
+        listens=places.listens(host, facts, host.ports.https, neighbours.STREAM_NAME, tls=False),
         by_address=host.domain.rpartition(".")[2].isdigit(),
         default=next(iter(_behind(facts)), f"{LOOPBACK}:{host.ports.backend}"),
     )
-    module = Package(package=_MODULE, needs=("package:nginx",))
-    stream = File(path=neighbours.STREAM, content=content, needs=(module.id,))
+    family = distributions.of(facts).family
+    module = Package(package=family.nginx.stream_package, needs=("package:nginx",))
+    stream = File(path=neighbours.stream_file(facts), content=content, needs=(module.id,))
     former = f"{neighbours.folder(facts)}/{neighbours.HTTPS_NAME}"
     return [module, *http.port_80(host, facts, certificate, former=former, beside=(stream,))]
 
@@ -63,9 +63,9 @@ def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -
     return [
         Service(
             unit=http.UNIT,
-            reload_on=(f"file:{neighbours.STREAM}",),
+            reload_on=(f"file:{neighbours.stream_file(facts)}",),
             before=("nginx", "-t"),
-            listens=places.sockets(host, facts, host.ports.https, neighbours.STREAM),
+            listens=places.sockets(host, facts, host.ports.https, neighbours.STREAM_NAME),
             healthy=(Http(url=probe, connect=reached_at(facts, host.ports.https), insecure=True),),
             watch=neighbours.watches(facts),
             needs=(relay, http.HTTP_READY),
@@ -129,12 +129,13 @@ def _main(host: Host, facts: Facts) -> list[str]:
     found = [
         f"nginx on {host.name} has a stream block already ({block.where}), and takes one only: {instead}."
         for block in top
-        if block.name == "stream" and block.file != neighbours.STREAM
+        if block.name == "stream" and block.file != neighbours.stream_file(facts)
     ]
     included = {join("/etc/nginx", inner.args[0]) for inner in top if inner.name == "include" and inner.args}
-    if f"{neighbours.MODULES}/*.conf" not in included:
+    modules = distributions.of(facts).family.nginx.modules
+    if modules not in included:
         found.append(
-            f"nginx.conf on {host.name} does not include {neighbours.MODULES}/*.conf, where our stream block "
+            f"nginx.conf on {host.name} does not include {modules}, where our stream block "
             f"would be: add that line to its main context; or {instead}."
         )
     return found

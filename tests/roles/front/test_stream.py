@@ -11,6 +11,7 @@ from engine.resource import File
 from roles.contract import Issued
 from roles.front.nginx import neighbours, stream
 from tests.roles.front.test_neighbours import host, nginx_facts
+from tests.support.facts import DEBIAN_12
 
 RELAY = host(front="nginx-stream")
 INCLUDED = "include /etc/nginx/modules-enabled/*.conf;"
@@ -27,7 +28,7 @@ def serving(*servers: str, main: str = INCLUDED) -> Facts:
 
 def written(facts: Facts, relay: object = RELAY) -> str:
     resources = stream.http_resources(relay, facts, Issued("", "", ()))  # type: ignore[arg-type]
-    (file,) = (r for r in resources if isinstance(r, File) and r.path == neighbours.STREAM)
+    (file,) = (r for r in resources if isinstance(r, File) and r.path.endswith(neighbours.STREAM_NAME))
     assert isinstance(file.content, bytes)
     return file.content.decode()
 
@@ -80,7 +81,7 @@ def test_our_own_stream_is_no_neighbour() -> None:
     listens = "stream { server { listen 443; } }"
     text = f"# configuration file /etc/nginx/nginx.conf:\n{INCLUDED}\n"
     text += "http { include /etc/nginx/conf.d/*.conf; }\n"
-    text += f"# configuration file {neighbours.STREAM}:\n{listens}\n"
+    text += f"# configuration file {neighbours.stream_file(DEBIAN_12)}:\n{listens}\n"
     facts = replace(serving(), commands={"nginx": Output(status=0, stdout=text, stderr="")})
     assert neighbours.others(facts) == ()
     assert stream.refusals(RELAY, facts) == []

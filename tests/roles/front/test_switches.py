@@ -74,4 +74,4 @@ def test_one_reload_takes_the_stream_and_leaves_the_server_of_before() -> None:
     found = roles.compile_host(relay, site, facts, shipment(None))
     (service,) = (r for r in found if isinstance(r, Service) and r.phase == "http")
     https = f"{neighbours.folder(facts)}/{neighbours.HTTPS_NAME}"
-    assert {f"file:{neighbours.STREAM}", f"absent:{https}"} <= set(service.reload_on)
+    assert {f"file:{neighbours.stream_file(facts)}", f"absent:{https}"} <= set(service.reload_on)
