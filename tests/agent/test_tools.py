@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 FILES = Path(__file__).parent.parent.parent / "files"
-ASK = "import json,sys; from agent.tools import http_get; print(json.dumps(http_get(json.loads(sys.argv[1]))))"
+ASK = "import json,sys; from agent.tools import http_get as g; print(json.dumps(g(json.loads(sys.argv[1]))))"
 
 
 def get(**spec: object) -> tuple[int, str, str]:

@@ -75,3 +75,10 @@ def test_one_reload_takes_the_stream_and_leaves_the_server_of_before() -> None:
     (service,) = (r for r in found if isinstance(r, Service) and r.phase == "http")
     https = f"{neighbours.folder(facts)}/{neighbours.HTTPS_NAME}"
     assert {f"file:{neighbours.stream_file(facts)}", f"absent:{https}"} <= set(service.reload_on)
+
+
+def test_none_is_another_word_for_direct() -> None:
+    relay, site = made("direct")
+    none = relay.model_copy(update={"front": "none"})
+    plans = [roles.compile_host(each, site, facts_of("bare"), shipment(None)) for each in (relay, none)]
+    assert plans[0] == plans[1]
