@@ -78,7 +78,9 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     yield "nginx", [*former, *chosen.http_resources(host, facts, certificate.issued(host))]
     yield "certificate", certificate.resources(host, site, facts, ship, _served_by(host, wiring, facts, free))
     served = chosen.https_resources(host, facts, certificate.issued(host), runner.RUNNING)
-    yield "front", [*served, certificate.served(served[-1].id if served else runner.RUNNING)]
+    # The proof judges a front of others: nothing on the host can tell whether it has our lines.
+    last = served[-1].id if served else runner.RUNNING
+    yield "front", [*served, *([] if wiring.front_is_others else [certificate.served(last)])]
 
 
 def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resource]]]:

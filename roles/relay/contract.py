@@ -139,4 +139,9 @@ def health(host: Host, wiring: Wiring) -> Health:
     port = wiring.relay.port
     if not wiring.relay_has_tls:
         return Http(url=f"http://{LOOPBACK}:{port}/derp/probe")
-    return Http(url=f"https://{host.domain}:{port}/derp/probe", connect=f"{LOOPBACK}:{port}", insecure=True)
+    return Http(
+        url=f"https://{host.domain}:{port}/derp/probe",
+        connect=f"{LOOPBACK}:{port}",
+        insecure=True,
+        proxy_header=wiring.relay_reads_proxy_header,
+    )

@@ -12,7 +12,7 @@ RULES = [
     # form
     ("region: {id: 900}", "line 6: hosts.hk1.region: this key is here twice, first on line 4"),
     ("flavor: docker", "line 6: hosts.hk1.flavor: unknown key; did you mean flavour?"),
-    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, ssh, ports, flavour, front, certificate, firewall, relay, docker"),
+    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, ssh, ports, flavour, front, external, certificate, firewall, relay, docker"),
     ("name: other", "line 6: hosts.hk1.name: unknown key; the host's name is its key, hk1"),
     ("flavour: podman", "line 6: hosts.hk1.flavour: 'podman' is none of python, docker"),
     ("flavour: Docker", "line 6: hosts.hk1.flavour: 'Docker' is none of python, docker; did you mean docker?"),
@@ -68,6 +68,21 @@ RULES = [
         f"docker: {{image: 'derper@sha256:{'0' * 64}'}}",
         "line 8: hosts.hk1.ports.https: with its own letsencrypt, derper serves plain HTTP on any port but 443, "
         "so also on 3489: use front: nginx, port 443, or certificate.source: manual",
+    ),
+    (
+        f"front: nginx-stream\nflavour: docker\ndocker: {{image: 'derper@sha256:{'0' * 64}'}}",
+        "line 6: hosts.hk1.front: nginx-stream hands TLS on with the PROXY protocol, which derper does not know: "
+        "use our own relay (flavour: python), or front: nginx, direct, or external with tls: terminated",
+    ),
+    ("front: external", "line 2: hosts.hk1.external: is missing: front external needs the kind of your front"),
+    (
+        "front: external\nexternal: {kind: caddy}",
+        "line 7: hosts.hk1.external.tls: 'passthrough' is not possible with caddy: set it to terminated",
+    ),
+    (
+        "front: external\nexternal: {kind: caddy, tls: terminated}",
+        "line 5: hosts.hk1.certificate.source: 'letsencrypt' has no effect behind a front that terminates TLS "
+        "with a certificate of its own: set it to front",
     ),
     ("relay: {program: go}", "line 6: hosts.hk1.relay.program: 'go' is none of python, derper"),
     (
