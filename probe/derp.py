@@ -144,7 +144,7 @@ async def check_upgrade(
             raise Broken(
                 f"{len(set(seen))} different server keys in {len(seen)} connections",
                 cause="several relays behind one name: clients of one cannot reach those of the other",
-                next=target.redeploy(Part.FRONT, "let one relay serve the name, on both address families"),
+                next=target.one_host,
             )
     except BaseException:
         for peer in peers:
@@ -221,7 +221,9 @@ def _another_server(target: Target, address: str, first: str, broken: Broken) ->
 
 def _not_greeted(target: Target, error: Exception, head: bytes, fast: bool, patience: Patience) -> Broken:
     """Return the reason why no greeting came; `head` holds the bytes that came instead."""
-    repair = target.redeploy(Part.FRONT, "pass Upgrade and Connection on to the relay, over HTTP/1.1")
+    repair = target.redeploy(
+        Part.FRONT, "pass Upgrade and Connection on to the relay, over HTTP/1.1", unchanged=target.restart()
+    )
     if isinstance(error, NotUpgraded):
         return _refused(target, error)
     if (
@@ -239,7 +241,7 @@ def _not_greeted(target: Target, error: Exception, head: bytes, fast: bool, pati
             "the answer to the upgrade is no DERP greeting "
             f"({error.reason.replace('_', ' ')}): {excerpt(head)!r}",
             cause="the server behind the front is not a DERP server",
-            next=target.redeploy(Part.FRONT, "proxy /derp to the relay"),
+            next=target.redeploy(Part.FRONT, "proxy /derp to the relay", unchanged=target.restart()),
         )
     if isinstance(error, Flooded):
         return Broken(
@@ -287,7 +289,7 @@ def _refused(target: Target, refusal: NotUpgraded) -> Broken:
         return Broken(
             detail,
             cause="the front works, the relay behind it does not answer",
-            next=target.redeploy(Part.RELAY, "start the relay"),
+            next=target.redeploy(Part.RELAY, "start the relay", unchanged=target.restart()),
         )
     return Broken(
         detail,
@@ -304,12 +306,12 @@ def _server_key(target: Target, peer: ProbeClient, chain: Chain) -> bytes:
     key = peer.client.server_key
     assert key is not None  # noqa: S101 - greeted
     header = _HEADER_KEY.search(peer.head.partition(b"\r\n\r\n")[0])
-    restart = target.redeploy(Part.RELAY, "restart the relay, so that it makes a new certificate")
+    restart = target.restart("restart the relay, so that it makes a new certificate")
     if header and bytes.fromhex(header[1].decode()) != key:
         raise Broken(
             "the key in the header Derp-Public-Key is not the one in the greeting",
             cause="two relays answer one request",
-            next=restart,
+            next=target.one_host,
         )
     if chain.derp_key and chain.derp_key != key:
         raise Broken(

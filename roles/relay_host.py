@@ -23,7 +23,6 @@ ROLES: Mapping[str, str] = {
     "relay": "roles/relay/",
     "nginx": "roles/front/",
     "certificate": "roles/certificate/",
-    "front": "roles/front/",
 }
 """Every role with the place of its code, in the order of their resources (but needs come first)."""
 
@@ -78,9 +77,10 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     yield "nginx", [*former, *chosen.http_resources(host, facts, certificate.issued(host))]
     yield "certificate", certificate.resources(host, site, facts, ship, _served_by(host, wiring, facts, free))
     served = chosen.https_resources(host, facts, certificate.issued(host), runner.RUNNING)
+    yield "nginx", served
     # The proof judges a front of others: nothing on the host can tell whether it has our lines.
-    last = served[-1].id if served else runner.RUNNING
-    yield "front", [*served, *([] if wiring.front_is_others else [certificate.served(last)])]
+    if not wiring.front_is_others:
+        yield "certificate", [certificate.served(served[-1].id if served else runner.RUNNING)]
 
 
 def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resource]]]:
@@ -89,7 +89,7 @@ def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resour
     fronts = front.absent(facts, needs=stopped)
     unused = (*stopped, *(resource.id for resource in fronts if isinstance(resource, Service)))
     yield "relay", relays
-    yield "front", fronts
+    yield "nginx", fronts
     yield "certificate", certificate.absent(facts, needs=unused)
     yield "relay", docker.absent(host, facts, needs=stopped)
     yield "firewall", firewall.absent(needs=stopped)

@@ -104,6 +104,7 @@ class Runner(Protocol):
     PROCESSES: frozenset[str]  # the names of its own processes that have the relay's ports
     RUNNING: str  # the id of the resource that is the running relay
     RELOAD: tuple[str, ...]  # the command after which a new certificate is served
+    RESTART: tuple[str, ...]  # the command that ends the process and starts a new one
     WITHDRAWN: Question  # whether the relay was taken out of service
 
     def resources(
