@@ -42,7 +42,7 @@ AGENT_MODULES = (
     *("tools", "wire", "facts", "journal", "kind", "paths", "accounts", "locks", "apt", "dnf", "packages"),
     *("command", "restart", "systemd", "listening", "service", "kernel", "selinux"),
     *("nft", "revert", "firewalls", "ufw", "firewalld", "open_ports"),
-    *("docker", "kinds", "host", "main"),
+    *("docker", "supervisord", "kinds", "host", "main"),
 )
 
 

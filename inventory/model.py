@@ -283,7 +283,11 @@ class Host(Model):
     ssh: Ssh = Ssh()
     ports: Ports = Ports()
     flavour: FlavourName = Field(
-        "python", description="short form of relay: python under systemd; or docker, derper under docker"
+        "python",
+        description=(
+            "short form of relay: python under systemd; or derper under docker (docker), systemd "
+            "(native) or supervisord (supervisord)"
+        ),
     )
     front: FrontName = "nginx"
     certificate: Certificate = Certificate()
