@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:  # the model needs pydantic, and these tables do not
     from inventory.model import External, Host
 
-FlavourName = Literal["python", "docker"]
+FlavourName = Literal["python", "docker", "native", "supervisord"]
 ProgramName = Literal["python", "derper"]
-RunnerName = Literal["systemd", "docker"]
+RunnerName = Literal["systemd", "docker", "supervisord"]
 FrontName = Literal["nginx", "nginx-stream", "direct", "none", "external"]
 ExternalName = Literal["nginx-stream", "haproxy", "caddy", "traefik", "other"]
 TlsName = Literal["passthrough", "terminated"]
@@ -52,7 +52,7 @@ class RelayProgram:
     """The program that the relay is."""
 
     shipped_as: str  # in words
-    is_release: bool  # a directory for the host's own Python; else an image
+    is_python: bool  # a release for the host's own Python; else for its architecture, or an image
     has_metrics_port: bool  # on loopback, at ports.metrics; else beside DERP, for loopback only
     has_prober_keys: bool  # admits our proof by public keys; else only a mesh key lets it in
     reads_proxy_header: bool  # of the PROXY protocol, v1 and v2
@@ -119,24 +119,27 @@ EXTERNALS: Mapping[ExternalName, ExternalProgram] = {
 ENDS_TLS: Mapping[TlsName, bool] = {"passthrough": False, "terminated": True}
 PROGRAMS: Mapping[ProgramName, RelayProgram] = {
     "python": RelayProgram(
-        shipped_as="a release for the host's own Python",
-        is_release=True, has_metrics_port=True, has_prober_keys=True, reads_proxy_header=True,
+        shipped_as="a release for the host's own Python with sockets that systemd holds",
+        is_python=True, has_metrics_port=True, has_prober_keys=True, reads_proxy_header=True,
         tls_only_on_443=False,
     ),
     "derper": RelayProgram(
-        shipped_as="an image for a container",
-        is_release=False, has_metrics_port=False, has_prober_keys=False, reads_proxy_header=False,
+        shipped_as="a program for the host's architecture, or an image for a container",
+        is_python=False, has_metrics_port=False, has_prober_keys=False, reads_proxy_header=False,
         tls_only_on_443=True,
     ),
 }
 RUNNERS: Mapping[RunnerName, RelayRunner] = {
     "systemd": RelayRunner(in_container=False),
     "docker": RelayRunner(in_container=True),
+    "supervisord": RelayRunner(in_container=False),
 }
 # The short form of each combination that works; the rules refuse every other.
 FLAVOURS: Mapping[FlavourName, Combination] = {
     "python": Combination("python", "systemd"),
     "docker": Combination("derper", "docker"),
+    "native": Combination("derper", "systemd"),
+    "supervisord": Combination("derper", "supervisord"),
 }
 SOURCES: Mapping[SourceName, CertificateSource] = {
     "letsencrypt": CertificateSource(

@@ -296,7 +296,11 @@ class Host(Model):
     ssh: Ssh = Ssh()
     ports: Ports = Ports()
     flavour: FlavourName = Field(
-        "python", description="short form of relay: python under systemd; or docker, derper under docker"
+        "python",
+        description=(
+            "short form of relay: python under systemd; or derper under docker (docker), systemd "
+            "(native) or supervisord (supervisord)"
+        ),
     )
     front: FrontName = Field("nginx", description="direct or none: the relay itself; nginx-stream: by name")
     external: External | None = None
