@@ -38,7 +38,7 @@ class RelayProgram:
 
     shipped_as: str  # in words
     is_release: bool  # a directory for the host's own Python; else an image
-    has_metrics_port: bool  # on loopback, at ports.metrics; else beside DERP, for loopback only
+    has_own_metrics: bool  # for root, or at ports.metrics; else beside DERP, for loopback only
     has_prober_keys: bool  # admits our proof by public keys; else only a mesh key lets it in
     tls_only_on_443: bool  # with its own Let's Encrypt it serves plain HTTP on every other port
 
@@ -86,11 +86,11 @@ FRONTS: Mapping[FrontName, FrontProgram] = {
 PROGRAMS: Mapping[ProgramName, RelayProgram] = {
     "python": RelayProgram(
         shipped_as="a release for the host's own Python",
-        is_release=True, has_metrics_port=True, has_prober_keys=True, tls_only_on_443=False,
+        is_release=True, has_own_metrics=True, has_prober_keys=True, tls_only_on_443=False,
     ),
     "derper": RelayProgram(
         shipped_as="an image for a container",
-        is_release=False, has_metrics_port=False, has_prober_keys=False, tls_only_on_443=True,
+        is_release=False, has_own_metrics=False, has_prober_keys=False, tls_only_on_443=True,
     ),
 }
 RUNNERS: Mapping[RunnerName, RelayRunner] = {

@@ -170,7 +170,11 @@ class Ports(Model):
     http: Port = 80
     stun: Port = Field(3478, description="UDP")
     backend: Port = 81
-    metrics: Port = Field(9411, description="loopback port of /metrics and /debug/")
+    metrics: Port | None = Field(
+        None,
+        description="loopback port of /metrics and /debug/, for every user of the host; "
+        "without one they are on a socket for root",
+    )
 
 
 class Certificate(Model):

@@ -66,6 +66,8 @@ def _ports_differ(host: Host) -> Iterator[Finding]:
     used = ["https", "http", "metrics"] + (["backend"] if front_of(host).hides_relay else [])
     for name in used:
         port = getattr(host.ports, name)
+        if port is None:
+            continue
         if port in seen:
             other = seen[port]
             yield Finding(f"ports.{name}", f"{port} is the {other} port already", (f"ports.{other}",))

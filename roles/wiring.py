@@ -111,7 +111,7 @@ def _uses(host: Host) -> tuple[Use, ...]:
     if front.hides_relay:
         purpose = f"the relay is to listen behind {front.program}"
         found.append(Use("tcp", ports.backend, "relay", purpose, "ports.backend", public=False))
-    if program_of(host).has_metrics_port:
+    if program_of(host).has_own_metrics and ports.metrics is not None:
         purpose = "the relay is to serve its metrics"
         found.append(Use("tcp", ports.metrics, "relay", purpose, "ports.metrics", public=False))
     return tuple(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from engine.facts import Ask, Facts
 from engine.render import render
 from engine.resource import Absent, File, Resource, Service
@@ -41,6 +43,7 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
             reload_signal=start.reload_signal,
             binds=start.binds,
             state=paths.STATE,
+            runtime=posixpath.basename(paths.RUN),
             executables=(*start.executables, _KILL) if start.executables else (),
         ),
     )
