@@ -31,7 +31,11 @@ _SHARE_A_SECOND = 32
 ASK = asked(
     Ask(
         files=(paths.FIREWALL_RULES,),
-        commands={"sshd": ("sshd", "-T"), **_SAVED},
+        commands={
+            "sshd": ("sshd", "-T"),
+            "nft_inet": ("nft", "--check", f"add table inet {_TABLE}"),
+            **_SAVED,
+        },
     ),
     tracking.ASK,
     tunnels.ASK,
@@ -113,7 +117,7 @@ def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[s
 def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return a sentence for the host's own rules, and for each program that would be cut off."""
     opened = open_ports(host, facts, neighbours)
-    found = _own_rules(host, facts)
+    found = [*_kernel(host, facts), *_own_rules(host, facts)]
     if paths.FIREWALL_RULES not in facts.files:  # the first time: later all else is closed
         for listener in ports.strangers(host, facts, neighbours, _single_ports(opened)):
             entry = f"{listener.port}/{listener.proto}"
@@ -155,6 +159,21 @@ def _maybe_cut_off(host: Host, facts: Facts, neighbours: Neighbours) -> list[str
         f"{listener.port}/udp to hosts.{host.name}.firewall.allow, for the firewall lets in only answers "
         "to what it asked itself"
         for listener in ports.maybe_servers(facts, neighbours, _single_ports(opened))
+    ]
+
+
+def _kernel(host: Host, facts: Facts) -> list[str]:
+    """Return a sentence where nft is there and the kernel has no tables for IPv4 and IPv6 together.
+
+    That is a kernel that was built without IPv6.
+    """
+    said = facts.commands.get("nft_inet")
+    if said is None or "not supported" not in said.stderr:
+        return []
+    return [
+        f"The kernel of {host.name} has no nftables tables of the family inet, as when it is built without "
+        f"IPv6: take the distribution's kernel, or set hosts.{host.name}.firewall.mode to off, and close its "
+        "ports in the provider's firewall."
     ]
 
 

@@ -52,6 +52,12 @@ def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"no program listens on {port}; exit status {process.poll()}")
 
 
+def temp_paths(folder: Path) -> str:
+    """Return the lines with which nginx needs no folder of its package."""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    return "".join(f"    {kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+
+
 def write_configuration(folder: Path, host: Host) -> Path:
     """Write what the roles write, with this machine's places for the host's. Return its path."""
     resources = [
@@ -67,15 +73,11 @@ def write_configuration(folder: Path, host: Host) -> Path:
     for there, here in ((fullchain, "chain.pem"), (key, "key.pem"), (WEBROOT, "webroot")):
         assert there in conf
         conf = conf.replace(there, str(folder / here))
-    places = "".join(
-        f"    {name}_temp_path {folder}/{name};\n"
-        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
     path = folder / "nginx.conf"
     user = "user root; " if os.geteuid() == 0 else ""  # pytest's folders are its user's own
     path.write_text(
         f"{user}daemon off; worker_processes 1; pid {folder}/pid; error_log stderr;\n"
-        f"events {{}}\nhttp {{\n{places}{conf}}}\n"
+        f"events {{}}\nhttp {{\n{temp_paths(folder)}{conf}}}\n"
     )
     return path
 

@@ -85,8 +85,10 @@ def http_resources(host: Host, facts: Facts, certificate: Issued) -> list[Resour
         url=f"http://{host.domain}:{host.ports.http}{_READY}",
         connect=reached_at(facts, host.ports.http),
     )
+    instead_of_page = _no_welcome_page(facts)
     return [
-        Package(package="nginx"),
+        *instead_of_page,
+        Package(package="nginx", needs=tuple(command.id for command in instead_of_page)),
         *fixed,
         Directory(path=WEBROOT),
         Directory(path=f"{WEBROOT}/.well-known"),
@@ -168,6 +170,19 @@ def _main(facts: Facts) -> list[Resource]:
 def is_ours(file: FileFact) -> bool:
     """Whether derpfleet has written this file."""
     return _OURS in (file.content or "")
+
+
+def _no_welcome_page(facts: Facts) -> list[Command]:
+    """Return an empty file in the place of Debian's welcome page, where the kernel has no IPv6.
+
+    The package starts nginx when it is installed. With that page, which listens on [::]:80, the
+    start would fail there, and so would the installation.
+    """
+    said = facts.commands.get("ipv6")
+    if neighbours.nginx_was_there(facts) or said is None or said.status == 0:
+        return []
+    argv = ("install", "-D", "--mode=0644", "/dev/null", neighbours.STOCK_LINK)
+    return [Command(title="no welcome page of nginx", argv=argv, creates=neighbours.STOCK_LINK)]
 
 
 def _placeholder(facts: Facts) -> list[Resource]:

@@ -38,6 +38,7 @@ ASK = Ask(
         "nginx_listens": ("grep", "-RHnE", "^[^#]*\\blisten[[:space:]]", *FOLDERS, MAIN),
         "nginx_conffiles": (*_CONFFILES, "nginx-common"),
         "nginx_org_conffiles": (*_CONFFILES, "nginx"),
+        "ipv6": ("test", "-e", "/proc/net/if_inet6"),
     },
 )
 
