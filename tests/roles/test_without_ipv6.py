@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.facts import Output
+from engine.facts import FileFact, Output
 from engine.resource import Command, Package
 from inventory.model import Host
 from roles import certificate, firewall
@@ -45,8 +46,6 @@ def judged(folder: Path, conf: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
-
-
 def test_nginx_is_installed_without_the_welcome_page_which_would_fail(tmp_path: Path) -> None:
     """Its package starts it (postinst), and fails if that fails."""
     (port,) = free_ports(1)
@@ -56,13 +55,23 @@ def test_nginx_is_installed_without_the_welcome_page_which_would_fail(tmp_path: 
     conf.write_text(f"pid {tmp_path}/pid; error_log stderr; events {{}}\nhttp {{ {http} }}\n")
     command, package = compiled(known(1))[:2]
     assert isinstance(command, Command) and isinstance(package, Package)
-    assert package.needs == (command.id,) and command.creates == neighbours.STOCK_LINK
-    argv = [word.replace("/etc/nginx", str(tmp_path)) for word in command.argv]
+    assert package.needs == (command.id,)
+    argv, unless = (
+        [word.replace("/etc/nginx", str(tmp_path)) for word in words]
+        for words in (command.argv, command.unless)
+    )
+    assert subprocess.run(unless, check=False).returncode == 1
     subprocess.run(argv, check=True)
+    assert subprocess.run(unless, check=False).returncode == 0
     assert judged(tmp_path, conf).returncode == 0
-    (sites / "default").write_text(f"server {{ listen {port}; listen [::]:{port}; }}")  # as Debian's
+    page = tmp_path / "page"
+    page.write_text(f"server {{ listen {port}; listen [::]:{port}; }}")  # as Debian's
+    (sites / "default").unlink()
+    (sites / "default").symlink_to(page)
     failed = judged(tmp_path, conf)
-    assert failed.returncode == 1 and "Address family not supported by protocol" in failed.stderr
+    assert failed.returncode == 1 and f"[::]:{port} failed (97: Address family" in failed.stderr
+    subprocess.run(argv, check=True)
+    assert judged(tmp_path, conf).returncode == 0 and page.stat().st_size
 
 
 def test_our_servers_and_our_relay_work_there(tmp_path: Path) -> None:
@@ -83,6 +92,37 @@ def test_our_servers_and_our_relay_work_there(tmp_path: Path) -> None:
     finally:
         relay.terminate()
         relay.wait(20)
+
+
+def torn(*listens: str) -> Any:
+    """Return the facts after an installation that failed there, with files beside the page."""
+    content = "server { listen 80 default_server; listen [::]:80 default_server; }\n"
+    page = FileFact(content=content, sha256="", mode="0644", owner="root", group="root")
+    digest = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
+    lines = "".join(f"{file}:1:listen [::]:80;\n" for file in (neighbours.STOCK_LINK, *listens))
+    said = known(
+        1, nginx="nginx: [emerg] socket() [::]:80 failed (97: Address family not supported by protocol)"
+    )
+    printed = {"nginx_conffiles": f" {neighbours.STOCK_SITE} {digest}\n", "nginx_listens": lines}
+    return replace(
+        said,
+        tools={"nginx": "/usr/sbin/nginx"},
+        files={
+            neighbours.STOCK_LINK: page,
+            "/var/lib/dpkg/info/nginx.list": replace(page, content="/usr/sbin/nginx\n"),
+        },
+        commands=said.commands
+        | {name: Output(status=0, stdout=text, stderr="") for name, text in printed.items()},
+    )
+
+
+def test_an_installation_that_has_failed_there_is_gone_on_with() -> None:
+    assert nginx.refusals(HOST, torn()) == []
+    assert [r.id for r in compiled(torn())[:2]] == ["command:no welcome page of nginx", "package:nginx"]
+    ids = {resource.id for resource in compiled(torn())}
+    assert {f"file:{neighbours.MAIN}", f"absent:{neighbours.STOCK_LINK}"} <= ids
+    (refusal,) = nginx.refusals(HOST, torn("/etc/nginx/sites-enabled/shop"))
+    assert "is already invalid" in refusal and "[::]:80 failed" in refusal
 
 
 @pytest.mark.parametrize(

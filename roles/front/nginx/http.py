@@ -160,7 +160,7 @@ def _main(facts: Facts) -> list[Resource]:
     serves no other site.
     """
     now = facts.files.get(neighbours.MAIN)
-    fresh = not neighbours.nginx_was_there(facts)
+    fresh = neighbours.is_unused(facts)
     unused = neighbours.is_as_packaged(facts, neighbours.MAIN) and not neighbours.others(facts)
     if fresh or (now is not None and is_ours(now)) or (neighbours.dump(facts) and unused):
         return [File(path=neighbours.MAIN, content=render("nginx.conf.j2"), needs=("package:nginx",))]
@@ -178,11 +178,12 @@ def _no_welcome_page(facts: Facts) -> list[Command]:
     The package starts nginx when it is installed. With that page, which listens on [::]:80, the
     start would fail there, and so would the installation.
     """
-    said = facts.commands.get("ipv6")
-    if neighbours.nginx_was_there(facts) or said is None or said.status == 0:
+    if neighbours.has_ipv6(facts) or not neighbours.is_unused(facts):
         return []
-    argv = ("install", "-D", "--mode=0644", "/dev/null", neighbours.STOCK_LINK)
-    return [Command(title="no welcome page of nginx", argv=argv, creates=neighbours.STOCK_LINK)]
+    page = neighbours.STOCK_LINK
+    argv = ("install", "-D", "--mode=0644", "/dev/null", page)
+    is_empty = ("test", "-e", page, "-a", "!", "-s", page)
+    return [Command(title="no welcome page of nginx", argv=argv, unless=is_empty)]
 
 
 def _placeholder(facts: Facts) -> list[Resource]:
