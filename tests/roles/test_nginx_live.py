@@ -9,7 +9,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -84,7 +85,13 @@ def write_configuration(folder: Path, host: Host) -> Path:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    folder = tmp_path_factory.mktemp("nginx")
+    with serving(tmp_path_factory.mktemp("nginx")) as front:
+        yield front
+
+
+@contextmanager
+def serving(folder: Path, adapt: Callable[[str], str] = str) -> Iterator[Front]:
+    """Run nginx with the relay behind it. `adapt`: changes nginx's configuration."""
     http, https, backend = free_ports(3)
     host = Host(
         name="hk1",
@@ -110,6 +117,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     ]
     subprocess.run(make, check=True, capture_output=True)
     conf, binary = write_configuration(folder, host), program("nginx", "nginx")
+    conf.write_text(adapt(conf.read_text()))
     subprocess.run([binary, "-t", "-q", "-p", str(folder), "-c", str(conf)], check=True)
     flags = [
         "-a", f"127.0.0.1:{backend}", "-http-port", "-1", "-stun=false", "-hostname", DOMAIN, "-c",
