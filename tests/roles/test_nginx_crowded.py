@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -44,11 +45,15 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
 
 @contextmanager
 def crowd(port: int, count: int, says: bytes) -> Iterator[list[socket.socket]]:
-    """Open connections from one address, each of which sends only that."""
+    """Open connections from one address, each of which sends only that.
+
+    They end by reset: else their ports would be in use for a minute, for tests after this one.
+    """
     with ExitStack() as stack:
         kept = []
         for _ in range(count):
             sock = stack.enter_context(socket.create_connection((OTHER, port), 5, (CROWD, 0)))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.sendall(says)
             kept.append(sock)
         yield kept
