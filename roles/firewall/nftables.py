@@ -13,7 +13,7 @@ from engine.resource import Absent, File, Firewall, Package, Resource, Service
 from inventory.model import Host
 from roles import paths, ports
 from roles.contract import Neighbours, after
-from roles.firewall import tracking, tunnels
+from roles.firewall import ssh_ports, tracking, tunnels
 from roles.readers import iptables, nft
 from roles.wiring import Use, wire
 
@@ -24,6 +24,9 @@ _UNIT_FILE = f"{paths.SYSTEMD}/{_UNIT}"
 # iptables-save without a table's name prints the tables that are there.
 # `iptables -S` makes or loads the table that it is asked for.
 _SAVED = {"iptables": ("iptables-save",), "ip6tables": ("ip6tables-save",)}
+
+# An address of sshd may have a port of its own, as in ListenAddress 0.0.0.0:8022.
+_SSHD = re.compile(r"^(?:port |listenaddress .*:)(\d+)$", re.M)
 
 # An address may open this share of its connections a second, after it has opened all of them.
 _SHARE_A_SECOND = 32
@@ -51,8 +54,18 @@ def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource
         revert_after_s=host.firewall.revert_after_s,
         needs=("package:nftables",),
     )
-    unit = File(path=_UNIT_FILE, content=render("firewall.service.j2", rules=paths.FIREWALL_RULES))
-    return [Package(package="nftables"), firewall, unit, Service(unit=_UNIT, needs=(firewall.id,))]
+    unit = File(path=_UNIT_FILE, content=_unit())
+    return [
+        Package(package="nftables"),
+        firewall,
+        unit,
+        Service(unit=_UNIT, needs=(firewall.id,)),
+        *ssh_ports.resources(table=_TABLE, firewall=_UNIT),
+    ]
+
+
+def _unit() -> bytes:
+    return render("firewall.service.j2", rules=paths.FIREWALL_RULES, ssh_ports=ssh_ports.SERVICE)
 
 
 def _rules(host: Host, facts: Facts, neighbours: Neighbours) -> bytes:
@@ -94,7 +107,11 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
 
 
 def _unit_gone() -> list[Resource]:
-    return [Service(unit=_UNIT, enabled=False, running=False), Absent(path=_UNIT_FILE)]
+    return [
+        Service(unit=_UNIT, enabled=False, running=False),
+        Absent(path=_UNIT_FILE),
+        *ssh_ports.gone(),
+    ]
 
 
 def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[str, str]]:
@@ -105,7 +122,7 @@ def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[s
     """
     found = {("tcp", str(port)) for port in facts.ssh_ports}
     sshd = facts.commands.get("sshd")
-    found |= {("tcp", port) for port in re.findall(r"^port (\d+)$", sshd.stdout if sshd else "", re.M)}
+    found |= {("tcp", port) for port in _SSHD.findall(sshd.stdout if sshd else "")}
     found |= {(use.proto, str(use.port)) for use in wire(host).uses if use.public}
     found |= {(proto, str(port)) for proto, port in neighbours.open_ports}
     for entry in host.firewall.allow:
