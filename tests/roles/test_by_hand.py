@@ -13,7 +13,7 @@ import pytest
 import roles
 from engine.resource import Conffile, Container, File, Service, Sysctl, User
 from inventory.checkout import CHECKOUT
-from tests.roles.cases import load, names, shipment
+from tests.roles.cases import deployable, load, shipment
 from tests.roles.test_absent import deployed
 
 HEADING = "## Taking it off a host\n"
@@ -37,12 +37,13 @@ def words_of(*start: str) -> Iterator[str]:
 
 
 def is_removed(path: str) -> bool:
-    """Whether a command removes the path or a folder above it."""
+    """Whether a command removes the path or a folder above it, or the empty folder."""
     above = [path, *map(str, PurePosixPath(path).parents)]
-    return any(fnmatch(one, pattern) for one in above for pattern in words_of("rm"))
+    removed = any(fnmatch(one, pattern) for one in above for pattern in words_of("rm"))
+    return removed or path in words_of("rmdir")
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", deployable())
 def test_the_page_leaves_no_path_unit_or_user_of_ours(name: str) -> None:
     host, site, facts = load(name)
     after = deployed(facts, roles.compile_host(host, site, facts, shipment(host.certificate.key)))

@@ -10,7 +10,7 @@ from engine.health import Http
 from engine.render import render
 from engine.resource import Absent, Command, Directory, File, Package, Resource, Service
 from inventory.model import Host
-from roles import paths
+from roles import distributions, paths
 from roles.contract import Challenge, Issued, ReloadTest
 from roles.front.nginx import clashes, neighbours, overrides, places
 
@@ -81,14 +81,14 @@ def http_resources(host: Host, facts: Facts, certificate: Issued) -> list[Resour
     files: list[Resource] = [*_main(facts), *_placeholder(facts), server]
     first = certificate.ready if serves_on(host, facts) else ()
     fixed = _moved_aside(facts, first) if is_moved(host, facts, certificate) else []
+    before = [*distributions.nginx_stream(facts), *_no_welcome_page(facts)]
     ready = Http(
         url=f"http://{host.domain}:{host.ports.http}{_READY}",
         connect=reached_at(facts, host.ports.http),
     )
-    instead_of_page = _no_welcome_page(facts)
     return [
-        *instead_of_page,
-        Package(package="nginx", needs=tuple(command.id for command in instead_of_page)),
+        *before,
+        Package(package="nginx", needs=tuple(resource.id for resource in before)),
         *fixed,
         Directory(path=WEBROOT),
         Directory(path=f"{WEBROOT}/.well-known"),
@@ -163,7 +163,9 @@ def _main(facts: Facts) -> list[Resource]:
     fresh = neighbours.is_unused(facts)
     unused = neighbours.is_as_packaged(facts, neighbours.MAIN) and not neighbours.others(facts)
     if fresh or (now is not None and is_ours(now)) or (neighbours.dump(facts) and unused):
-        return [File(path=neighbours.MAIN, content=render("nginx.conf.j2"), needs=("package:nginx",))]
+        family = distributions.of(facts).family
+        content = render("nginx.conf.j2", system=family.system, nginx=family.nginx)
+        return [File(path=neighbours.MAIN, content=content, needs=("package:nginx",))]
     return []
 
 
@@ -178,7 +180,8 @@ def _no_welcome_page(facts: Facts) -> list[Command]:
     The package starts nginx when it is installed. With that page, which listens on [::]:80, the
     start would fail there, and so would the installation.
     """
-    if neighbours.has_ipv6(facts) or not neighbours.is_unused(facts):
+    has_page = distributions.of(facts).family.nginx.welcome and neighbours.is_unused(facts)
+    if neighbours.has_ipv6(facts) or not has_page:
         return []
     page = neighbours.STOCK_LINK
     argv = ("install", "-D", "--mode=0644", "/dev/null", page)
@@ -187,10 +190,12 @@ def _no_welcome_page(facts: Facts) -> list[Command]:
 
 
 def _placeholder(facts: Facts) -> list[Resource]:
-    """Return the removal of Debian's welcome page, which would answer requests by address.
+    """Return the removal of the welcome page, which would answer requests by address.
 
     A default site that another program put there stays.
     """
+    if not distributions.of(facts).family.nginx.welcome:
+        return []
     if neighbours.STOCK_LINK not in facts.files or neighbours.is_placeholder(facts):
         return [Absent(path=neighbours.STOCK_LINK)]
     return []
