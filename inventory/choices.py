@@ -53,7 +53,7 @@ class RelayProgram:
 
     shipped_as: str  # in words
     is_python: bool  # a release for the host's own Python; else for its architecture, or an image
-    has_metrics_port: bool  # on loopback, at ports.metrics; else beside DERP, for loopback only
+    has_own_metrics: bool  # for root, or at ports.metrics; else beside DERP, for loopback only
     has_prober_keys: bool  # admits our proof by public keys; else only a mesh key lets it in
     reads_proxy_header: bool  # of the PROXY protocol, v1 and v2
     tls_only_on_443: bool  # with its own Let's Encrypt it serves plain HTTP on every other port
@@ -120,12 +120,12 @@ ENDS_TLS: Mapping[TlsName, bool] = {"passthrough": False, "terminated": True}
 PROGRAMS: Mapping[ProgramName, RelayProgram] = {
     "python": RelayProgram(
         shipped_as="a release for the host's own Python with sockets that systemd holds",
-        is_python=True, has_metrics_port=True, has_prober_keys=True, reads_proxy_header=True,
+        is_python=True, has_own_metrics=True, has_prober_keys=True, reads_proxy_header=True,
         tls_only_on_443=False,
     ),
     "derper": RelayProgram(
         shipped_as="a program for the host's architecture, or an image for a container",
-        is_python=False, has_metrics_port=False, has_prober_keys=False, reads_proxy_header=False,
+        is_python=False, has_own_metrics=False, has_prober_keys=False, reads_proxy_header=False,
         tls_only_on_443=True,
     ),
 }

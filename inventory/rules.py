@@ -69,6 +69,8 @@ def _ports_differ(host: Host) -> Iterator[Finding]:
     used += ["challenge"] if front.is_others and source_of(host).is_acme else []
     for name in used:
         port = getattr(host.ports, name)
+        if port is None:
+            continue
         if port in seen:
             other = seen[port]
             yield Finding(f"ports.{name}", f"{port} is the {other} port already", (f"ports.{other}",))

@@ -119,7 +119,7 @@ def metrics(host: Host) -> tuple[str, ...]:
     Every program gives its metrics the same names.
     """
     page = chosen_program(host).metrics(host, wire(host))
-    program = (script("fetch"), page.scheme, host.domain, str(page.port), page.path)
+    program = (script("fetch"), page.scheme, host.domain, page.at, page.path)
     return chosen_runner(host).in_its_network(program)
 
 

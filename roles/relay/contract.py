@@ -20,10 +20,13 @@ from roles.wiring import LOOPBACK, Wiring
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A page that the running program serves to its own loopback."""
+    """A page that the running program serves to its own loopback, or to root.
+
+    `at`: a port of loopback, or the path of a unix socket.
+    """
 
     scheme: Literal["http", "https"]
-    port: int
+    at: str
     path: str
 
 

@@ -142,7 +142,7 @@ def _mounts(host: Host, site: Site, wiring: Wiring, facts: Facts) -> dict[str, s
 def metrics(host: Host, wiring: Wiring) -> Page:
     """Return derper's debug page, served on its DERP port and only to its own loopback."""
     scheme: Literal["http", "https"] = "https" if wiring.relay_has_tls else "http"
-    return Page(scheme=scheme, port=wiring.relay.port, path="/debug/varz")
+    return Page(scheme=scheme, at=str(wiring.relay.port), path="/debug/varz")
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:

@@ -47,7 +47,7 @@ def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, 
         outdated=(*releases.outdated(facts, path), *unused),
         command=(facts.python_executable, "-I", paths.CURRENT),
         flags=(*_flags(host, site, wiring, front_at), *_limits(host, facts)),
-        binds=(f"ipv4:tcp:{host.ports.metrics}",),
+        binds=() if host.ports.metrics is None else (f"ipv4:tcp:{host.ports.metrics}",),
         executables=_executables(facts.python_executable),
         takes_sockets=True,
         reload_signal="HUP",
@@ -91,7 +91,8 @@ def _flags(host: Host, site: Site, wiring: Wiring, front_at: str) -> tuple[tuple
     found.append(("-mesh-psk-file=",))
     # Scanners look for the sentence of the default page.
     found.append(("-home", "blank"))
-    return (*found, ("-metrics-listen", f"{LOOPBACK}:{host.ports.metrics}"))
+    at = f"unix:{paths.METRICS}" if host.ports.metrics is None else f"{LOOPBACK}:{host.ports.metrics}"
+    return (*found, ("-metrics-listen", at))
 
 
 def _limits(host: Host, facts: Facts) -> tuple[tuple[str, ...], ...]:
@@ -114,8 +115,8 @@ def _executables(python: str) -> tuple[str, ...]:
 
 
 def metrics(host: Host, wiring: Wiring) -> Page:
-    """Return the page on the metrics port."""
-    return Page(scheme="http", port=host.ports.metrics, path="/metrics")
+    """Return the page on the metrics' own socket or port."""
+    return Page(scheme="http", at=str(host.ports.metrics or paths.METRICS), path="/metrics")
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:

@@ -5,6 +5,8 @@ systemd holds its sockets over a restart, where the program takes them.
 
 from __future__ import annotations
 
+import posixpath
+
 from engine.facts import Ask, Facts
 from engine.render import render
 from engine.resource import Absent, Command, File, Resource, Service
@@ -45,6 +47,7 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
             takes_sockets=start.takes_sockets,
             binds=start.binds,
             state=paths.STATE,
+            runtime=posixpath.basename(paths.RUN),
             executables=(*start.executables, _KILL) if start.executables else (),
         ),
         needs=tuple(command.id for command in stop),
