@@ -20,7 +20,7 @@ from probe.target import Part, Target
 from probe.tcp import dial
 from probe.tls import open_tls
 from probe.web import authority, excerpt
-from relay.client import Client, Event, Greeted, Pinged, Refused
+from relay.client import Client, Event, Greeted, NotUpgraded, Pinged
 from relay.core.handshake import ClientInfo, make_private_key
 from relay.core.wire import ProtocolError
 
@@ -200,7 +200,7 @@ def _another_server(target: Target, address: str, first: str, broken: Broken) ->
             f"a later connection to {address}: {broken.detail}",
             cause=(
                 "the first connection was answered as it should be, this one is not: several servers "
-                f"share the address, or somebody on the way answers ({broken.cause})"
+                f"share the address, or another machine on the way answers ({broken.cause})"
             ),
             next=f"find out who answers from another network too, before you deploy again: {target.again}",
         )
@@ -224,7 +224,7 @@ def _not_greeted(target: Target, error: Exception, head: bytes, fast: bool, pati
     repair = target.redeploy(
         Part.FRONT, "pass Upgrade and Connection on to the relay, over HTTP/1.1", unchanged=target.restart()
     )
-    if isinstance(error, Refused):
+    if isinstance(error, NotUpgraded):
         return _refused(target, error)
     if (
         fast
@@ -275,7 +275,7 @@ def _why_silent(fast: bool) -> str:
     )
 
 
-def _refused(target: Target, refusal: Refused) -> Broken:
+def _refused(target: Target, refusal: NotUpgraded) -> Broken:
     detail = f"HTTP {refusal.status} instead of 101: {excerpt(refusal.body.encode())}".rstrip(": ")
     if refusal.status == 426:
         return Broken(

@@ -78,7 +78,9 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     yield "certificate", certificate.resources(host, site, facts, ship, _served_by(host, wiring, facts, free))
     served = chosen.https_resources(host, facts, certificate.issued(host), runner.RUNNING)
     yield "nginx", served
-    yield "certificate", [certificate.served(served[-1].id if served else runner.RUNNING)]
+    # The proof judges a front of others: nothing on the host can tell whether it has our lines.
+    if not wiring.front_is_others:
+        yield "certificate", [certificate.served(served[-1].id if served else runner.RUNNING)]
 
 
 def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resource]]]:
@@ -143,7 +145,7 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
         *firewall.refusals(host, facts, beside),
         *relay.refusals(host, site, wiring, facts, beside),
         *front.refusals(host, wiring, facts),
-        *certificate.refusals(host, facts),
+        *certificate.chosen(host).refusals(host, facts),
     ]
 
 
@@ -153,7 +155,7 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
     They do not stop the deploy.
     """
     unguarded = firewall.warnings(host, facts, neighbours(facts))
-    of_relay, of_front = relay.warnings(host, site), front.warnings(host, facts)
+    of_relay, of_front = relay.warnings(host, site), front.chosen(host).warnings(host, facts)
     return [*base.warnings(host, facts), *unguarded, *of_relay, *of_front]
 
 
@@ -170,7 +172,7 @@ def ask(host: Host, site: Site) -> Ask:
     nginx's other sites are asked for on every host: the front that a host had is removed beside
     them, their ports stay open, and their listeners are not in the way.
     """
-    of_variants = (firewall.ask(host), relay.ask(host), front.ask(), certificate.ask(host))
+    of_variants = (firewall.ask(host), relay.ask(host), front.ask(), certificate.chosen(host).ASK)
     return asked(base.ASK, selinux.ASK, *of_variants)
 
 

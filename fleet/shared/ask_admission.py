@@ -52,21 +52,21 @@ class Questions:
         return with_rung(proof, admission_rung(target, answer.result()))
 
     def close(self) -> None:
-        """Let the sessions end by themselves; those of a broken ladder are waited for by nobody."""
+        """Let the sessions end, without waiting for those of a broken ladder."""
         for known in self._known.values():
             known.set()
         self._pool.shutdown(wait=False)
 
     def _ask(self, host: Host) -> HostsWords:
         url, key = verify_url(host, self._fleet.site), format_key(public_key(make_private_key()))
-        words = (script("ask_admission"), url, key)
-        first = {"admission": (host.ssh.python, "-I", "-c", *relay.in_its_network(host, words))}
+        runner, words = relay.chosen_runner(host), (script("ask_admission"), url, key)
+        first = {"admission": (host.ssh.python, "-I", "-c", *runner.in_its_network(words))}
         try:
             with self._fleet.session_for_reading(self._fleet.login(host), Ask(commands=first)) as session:
                 answer, log = session.facts.commands["admission"].stdout, ""
                 self._known[host.name].wait(_LADDER_S)
                 if stranger := self._strangers.get(host.name):
-                    more = session.ask(Ask(commands={"refusal": relay.log_of_client(host, stranger)}))
+                    more = session.ask(Ask(commands={"refusal": runner.log_of_client(stranger)}))
                     lines = more.commands["refusal"].stdout.splitlines()
                     log = "\n".join(line for line in lines if stranger in line)
         except DerpfleetError as error:

@@ -14,18 +14,22 @@ from engine.facts import Ask, Facts, asked
 from engine.resource import Resource
 from engine.scripts import script
 from inventory.admission import verify_url
-from inventory.choices import ProgramName, RunnerName
+from inventory.choices import ProgramName, RunnerName, runner_of
 from inventory.model import Host, Site
 from roles import ports
 from roles.contract import Neighbours
-from roles.relay import key
+from roles.relay import key, releases
 from roles.relay.contract import Given, Program, Runner
 from roles.relay.programs import derper, ours
-from roles.relay.runners import docker, systemd
+from roles.relay.runners import docker, supervisord, systemd
 from roles.wiring import Wiring, wire
 
 PROGRAM_MODULES: Mapping[ProgramName, Program] = {"python": ours, "derper": derper}
-RUNNER_MODULES: Mapping[RunnerName, Runner] = {"systemd": systemd, "docker": docker}
+RUNNER_MODULES: Mapping[RunnerName, Runner] = {
+    "systemd": systemd,
+    "docker": docker,
+    "supervisord": supervisord,
+}
 
 
 def chosen_program(host: Host) -> Program:
@@ -44,7 +48,9 @@ def ask(host: Host) -> Ask:
     `docker container inspect` is among the first on every host. A relay that ran in a container
     until now still has the ports, and is not in the way of its successor.
     """
-    return asked(ports.ASK, chosen_program(host).ASK, chosen_runner(host).ASK)
+    known_by = Ask(files=tuple(runner.KNOWN_BY for runner in RUNNER_MODULES.values() if runner.KNOWN_BY))
+    kept = Ask() if runner_of(host).in_container else releases.ASK
+    return asked(ports.ASK, known_by, kept, chosen_program(host).ASK, chosen_runner(host).ASK)
 
 
 def resources(
@@ -66,17 +72,26 @@ def resources(
     former = [
         resource
         for other in RUNNER_MODULES.values()
-        if other is not runner
+        if other is not runner and (not other.KNOWN_BY or other.KNOWN_BY in facts.files)
         for resource in other.absent(needs=start.ready)
     ]
     given = Given(key=made.id, former=tuple(former), listens_after=listens_after)
     after = (runner.RUNNING,)
-    unused = [other for other in PROGRAM_MODULES.values() if other is not program]
+    installed = {resource.owned_path() for resource in start.installed}
+    unused = [
+        *releases.absent(needs=after),
+        *(
+            gone
+            for other in PROGRAM_MODULES.values()
+            if other is not program
+            for gone in other.absent(needs=after)
+        ),
+    ]
     return [
         made,
         *runner.resources(host, wiring, facts, start, given),
         *(replace(gone, needs=after) for gone in start.outdated),
-        *(gone for other in unused for gone in other.absent(needs=after)),
+        *(gone for gone in unused if gone.owned_path() not in installed),
     ]
 
 
@@ -85,6 +100,7 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     stopped = tuple(runner.RUNNING for runner in RUNNER_MODULES.values())
     return [
         *(resource for runner in RUNNER_MODULES.values() for resource in runner.absent(needs=needs)),
+        *releases.absent(needs=stopped),
         *(resource for program in PROGRAM_MODULES.values() for resource in program.absent(needs=stopped)),
         key.absent(needs=stopped),
     ]
@@ -103,30 +119,7 @@ def metrics(host: Host) -> tuple[str, ...]:
     Every program gives its metrics the same names.
     """
     page = chosen_program(host).metrics(host, wire(host))
-    program = (script("fetch"), page.scheme, host.domain, str(page.port), page.path)
-    return chosen_runner(host).in_its_network(program)
-
-
-def log(host: Host, lines: int) -> tuple[str, ...]:
-    """Return the command that prints the last lines of the relay's log."""
-    return chosen_runner(host).log(lines)
-
-
-def log_of_client(host: Host, key: str) -> tuple[str, ...]:
-    """Return the command that prints the relay's log with its lines about a client.
-
-    `key`: the client's public key, 64 hex digits.
-    """
-    return chosen_runner(host).log_of_client(key)
-
-
-def restart(host: Host) -> tuple[str, ...]:
-    """Return the host's command that ends the relay's process and starts a new one."""
-    return chosen_runner(host).RESTART
-
-
-def in_its_network(host: Host, program: tuple[str, ...]) -> tuple[str, ...]:
-    """Return `program` so that it runs where the relay runs; the words behind `python3 -I -c`."""
+    program = (script("fetch"), page.scheme, host.domain, page.at, page.path)
     return chosen_runner(host).in_its_network(program)
 
 

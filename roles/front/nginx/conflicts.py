@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.facts import Facts
+from inventory.choices import front_of
 from inventory.model import Host
 from roles.front.nginx import neighbours, places
 from roles.readers.nginx_config import Listen, Server, servers_after
@@ -36,7 +37,8 @@ def _name(host: Host, facts: Facts) -> Iterator[str]:
 
 
 def _listens(host: Host, facts: Facts) -> Iterator[str]:
-    for port, tls in ((host.ports.http, False), (host.ports.https, True)):
+    ends_tls = front_of(host).terminates_tls  # else our https port is no web server's
+    for port, tls in ((host.ports.http, False), (host.ports.https, True))[: 2 if ends_tls else 1]:
         for server, listen in _there(facts, port):
             if why := _why_not(host, facts, server, listen, tls=tls):
                 said = " ".join((f"{listen.address}:{port}", *listen.options))
