@@ -12,7 +12,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Container, Resource, Service
 from inventory.model import Host, Site
-from roles import base, certificate, docker, firewall, front, relay
+from roles import base, certificate, docker, firewall, front, ports, relay
 from roles.contract import Neighbours, ServedBy
 from roles.wiring import Wiring, wire
 
@@ -155,6 +155,16 @@ def absence_refusals(host: Host, facts: Facts) -> list[str]:
     return front.absence_refusals(host, facts)
 
 
+def in_service(facts: Facts) -> list[str]:
+    """Return the ports on which a relay of ours listens, as `443/tcp`.
+
+    `facts` have to answer `ask_absent`.
+    """
+    beside = neighbours(facts)
+    found = {(one.port, one.proto) for one in facts.listening if ports.is_ours(one, facts, beside)}
+    return [f"{port}/{proto}" for port, proto in sorted(found)]
+
+
 def ask(host: Host, site: Site) -> Ask:
     """Return the questions of the chosen variants.
 
@@ -165,5 +175,5 @@ def ask(host: Host, site: Site) -> Ask:
 
 
 def ask_absent() -> Ask:
-    """Return the questions of `compile_absent`, about every variant."""
-    return asked(front.ask_absent(), certificate.ask_absent(), docker.ASK)
+    """Return the questions of `compile_absent` and `in_service`, about every variant."""
+    return asked(ports.ASK, front.ask_absent(), certificate.ask_absent(), docker.ASK)
