@@ -43,7 +43,8 @@ class HeadscaleServer:
                 if any(one.region.id in seen.regions for one in regions_of(self.site, host, facts))
             }
             served = read_lasting_map(self.site, facts, session.ask(ask_map(self.site, facts)))
-        version = ".".join(map(str, seen.version))
+        known = seen.version != headscale_facts.NEWEST
+        version = ".".join(map(str, seen.version)) if known else "of an unknown version"
         return Look(program=f"headscale {version}", served=served, in_map=in_map)
 
     def served(self) -> Served:
