@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 from engine.proxy_command import ProxyLine
 from engine.ssh_options import NotSupported
 from inventory.errors import DerpfleetError
-from inventory.model import Ssh, jump_hosts
+from inventory.model import Ssh
 from inventory.secrets import read_secret
+from inventory.values import jump_hosts
 
 CONNECT_S = 15
 CONFIG = "~/.ssh/config"

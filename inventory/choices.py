@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the model needs pydantic, and these tables do not
 FlavourName = Literal["python", "docker"]
 ProgramName = Literal["python", "derper"]
 RunnerName = Literal["systemd", "docker"]
+AdmissionName = Literal["headscale", "url", "tailscaled", "keys", "open"]
 FrontName = Literal["nginx", "none"]
 SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
@@ -48,6 +49,21 @@ class RelayRunner:
     """The keeper of the relay's process."""
 
     in_container: bool  # runs an image, with ports that Docker publishes
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmissionRule:
+    """The judge of the clients that may use the relay.
+
+    `url`: it is asked by http: at the site's headscale, at relay.verify_client_url, or "" for none.
+    `keys`: the keys of `relay` that go with it, of which it needs exactly one if `needs_key`.
+    """
+
+    verifies: bool = True  # else everyone may use it
+    url: Literal["", "headscale", "relay"] = ""
+    by_image: bool = False  # derper's images have a variable for it
+    keys: tuple[str, ...] = ()
+    needs_key: bool = False
 
 
 class Combination(NamedTuple):
@@ -113,6 +129,13 @@ SOURCES: Mapping[SourceName, CertificateSource] = {
     "manual": CertificateSource(needs_files=True),
     "self-signed": CertificateSource(needs_pin=True),
 }
+ADMISSIONS: Mapping[AdmissionName, AdmissionRule] = {
+    "headscale": AdmissionRule(url="headscale", by_image=True),
+    "url": AdmissionRule(url="relay", by_image=True, keys=("verify_client_url",), needs_key=True),
+    "tailscaled": AdmissionRule(keys=("tailscaled",)),
+    "keys": AdmissionRule(keys=("keys", "keys_file"), needs_key=True),
+    "open": AdmissionRule(verifies=False, by_image=True, keys=("open",)),
+}
 FIREWALLS: Mapping[FirewallModeName, FirewallMode] = {
     "enforce": FirewallMode(closes=True),
     "ufw": FirewallMode(closes=True),
@@ -150,6 +173,11 @@ def combination_of(host: Host) -> Combination:
 def flavour_name(host: Host) -> FlavourName:
     """Return the short form of the host's program and runner, whichever form the site file has."""
     return next(name for name, combination in FLAVOURS.items() if combination == combination_of(host))
+
+
+def admission_of(host: Host) -> AdmissionRule | None:
+    """Return what the host's word of admission implies; None where shorter keys imply the word."""
+    return ADMISSIONS[host.relay.admission] if host.relay.admission else None
 
 
 def source_of(host: Host) -> CertificateSource:

@@ -8,17 +8,14 @@ pattern's words.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from inventory.choices import (
+    AdmissionName,
     ControlName,
     FirewallModeName,
     FlavourName,
@@ -29,99 +26,24 @@ from inventory.choices import (
     combination_of_flavour,
 )
 from inventory.secrets import SecretRef
-
-
-def _text(pattern: str, words: str, **more: Any) -> Any:
-    """Return a field for text of this form.
-
-    `words` complete the sentence "… is not". Editors know the keyword `patternErrorMessage`, too.
-    """
-    return Field(pattern=pattern, json_schema_extra={"patternErrorMessage": words}, **more)
-
-
-def _beside_the_site(path: str, info: ValidationInfo) -> str:
-    base = (info.context or {}).get("base")
-    if not base:
-        return path
-    return str(Path(base) / os.path.expanduser(path))  # noqa: PTH111 - Path's own may raise
-
-
-def _authority(text: str) -> str:
-    """Return the text, which has to be `[user@]host[:port]`. Raises ValueError if it is not."""
-    parts = urlsplit(f"//{text}")
-    if not parts.hostname or parts.port == 0:
-        raise ValueError(text)
-    return text
-
-
-def _leads_somewhere(url: str) -> str:
-    _authority(urlsplit(url).netloc)
-    if "@" in urlsplit(url).netloc:
-        raise PydanticCustomError(
-            "login_in_url",
-            "a URL has no user and password here: they would be on the command line, in files that all "
-            "may read and in diffs. Let the server know its callers by address, or use a secret",
-        )
-    return url
-
-
-def jump_hosts(text: str) -> str:
-    """Return the jump hosts, each `[user@]host[:port]`, with commas between and without spaces.
-
-    Raises ValueError if one of them has another form.
-    """
-    return ",".join(_authority(word.strip()) for word in text.split(","))
-
-
-_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-# A path on the controller; absolute once loaded.
-LocalPath = Annotated[str, Field(min_length=1), AfterValidator(_beside_the_site)]
-HostPath = Annotated[str, _text(r"^/[^\x00]*$", "an absolute path")]
-HostName = Annotated[
-    str,
-    _text(
-        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", "a name of letters, digits, dots, underscores and hyphens"
-    ),
-]
-Domain = Annotated[
-    str,
-    _text(
-        rf"^({_LABEL}\.)+{_LABEL}$",
-        "a host name: lower case, with a dot, without scheme, port or path; one with other letters as xn--…",
-        max_length=253,
-    ),
-]
-Url = Annotated[
-    str,
-    _text(r"^https?://[^/\s]+(/\S*)?$", "a URL, as https://name/path"),
-    AfterValidator(_leads_somewhere),
-]
-Jump = Annotated[
-    str,
-    _text(r"^[^\s/]+(\s*,\s*[^\s/]+)*$", "jump hosts, as user@host:port with commas between"),
-    AfterValidator(jump_hosts),
-]
-OpenPort = Annotated[
-    str,
-    _text(
-        r"^([0-9]{1,5}(-[0-9]{1,5})?/(tcp|udp)|[0-9]{1,3}/ip)$", "a port, as 8443/tcp or 60000-61000/udp"
-    ),
-]
-Mail = Annotated[str, _text(r"^[^@\s]+@[^@\s]+$", "a mail address")]
-Sha256 = Annotated[str, _text(r"^[0-9a-f]{64}$", "64 lower-case hex digits")]
-ImageRef = Annotated[
-    str,
-    _text(
-        r"^[^-\s\x00-\x1f\x7f]\S*@sha256:[0-9a-f]{64}$",
-        "an image with its digest, name@sha256:…: a tag can change under you"
-    ),
-]
-Address = Annotated[str, _text(r"^[^\s@/]+$", "a name or an address, without user, port or path")]
-
-
-User = Annotated[str, _text(r"^[^-\s\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*$", "the name of a user")]
+from inventory.values import (
+    Address,
+    Domain,
+    HostName,
+    HostPath,
+    ImageRef,
+    Jump,
+    LocalPath,
+    Mail,
+    NodeKey,
+    OpenPort,
+    Port,
+    Sha256,
+    Url,
+    User,
+    leads_somewhere,
+    text,
+)
 
 
 class Model(BaseModel):
@@ -153,10 +75,10 @@ class Region(Model):
     """A DERP region; ids 900 to 999 are reserved for private regions (tailcfg.DERPRegion)."""
 
     id: int = Field(ge=900, le=999)
-    code: str = _text(
+    code: str = text(
         r"^[a-z0-9][a-z0-9-]{0,31}$", "a region code: lower-case letters, digits and hyphens, 32 at most"
     )
-    name: str = _text(
+    name: str = text(
         r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$", "one line of text", min_length=1, max_length=64
     )
     latitude: float | None = Field(None, ge=-90, le=90)
@@ -219,6 +141,16 @@ class Firewall(Model):
     revert_after_s: Annotated[int, Field(ge=10, le=600)] = 30
 
 
+class Tailscaled(Model):
+    """A tailscaled of the relay's host that is there already. It is asked, and never changed."""
+
+    socket: str = text(
+        r"^(/var)?/run/[^\x00]+$", "a path below /run, where the relay sees sockets",
+        default="/run/tailscale/tailscaled.sock",
+        description="[-socket]",
+    )
+
+
 class Relay(Model):
     """The relay's program, its runner, and its clients. Derper's flags are in brackets."""
 
@@ -227,6 +159,18 @@ class Relay(Model):
     )
     under: RunnerName | None = Field(
         None, description="the service manager that keeps it running; default: as `flavour` says"
+    )
+    admission: AdmissionName | None = Field(
+        None,
+        description=(
+            "who may use it: the nodes that headscale, verify_client_url or tailscaled knows; those in keys; "
+            "or anyone; default: url with verify_client_url, else headscale if the site has one, else open"
+        ),
+    )
+    tailscaled: Tailscaled = Tailscaled()
+    keys: tuple[NodeKey, ...] = Field((), description="[-allow-file] with admission: keys")
+    keys_file: LocalPath | None = Field(
+        None, description="path of a file with a node key a line on the controller, instead of keys"
     )
     verify_client_url: Url | None = Field(
         None, description="[-verify-client-url]; default: the site's headscale, if it has one"
@@ -306,8 +250,9 @@ class Headscale(Model):
     """The headscale host, if it is ours to touch."""
 
     kind: ClassVar[ControlName] = "headscale"
+    admission: ClassVar[AdmissionName] = "headscale"  # unless a relay says otherwise
 
-    url: Annotated[str, AfterValidator(_leads_somewhere)] = _text(
+    url: Annotated[str, AfterValidator(leads_somewhere)] = text(
         r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$",
         "a URL without a path, as https://headscale.example.org",
         description="server_url, as clients use it",
@@ -317,7 +262,7 @@ class Headscale(Model):
     derp_map: HostPath = Field(
         "/etc/headscale/derp.yaml", description="the file under derp.paths that our regions are merged into"
     )
-    unit: str = _text(
+    unit: str = text(
         r"^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*\.service$",
         "a systemd unit, as headscale.service", default="headscale.service",
     )
@@ -347,6 +292,7 @@ class Paste(Model):
     """
 
     kind: ClassVar[ControlName] = "paste"
+    admission: ClassVar[AdmissionName] = "open"
     url: ClassVar[str] = ""
     verify_url: ClassVar[str] = ""
 

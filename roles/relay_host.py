@@ -146,7 +146,7 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
     They do not stop the deploy.
     """
     unguarded = firewall.warnings(host, facts, neighbours(facts))
-    of_relay, of_front = relay.warnings(host, site), front.warnings(host, facts)
+    of_relay, of_front = relay.warnings(host, site, facts), front.warnings(host, facts)
     return [*base.warnings(host, facts), *unguarded, *of_relay, *of_front]
 
 
@@ -171,7 +171,7 @@ def ask(host: Host, site: Site) -> Ask:
     nginx's other sites are asked for on every host: the front that a host had is removed beside
     them, their ports stay open, and their listeners are not in the way.
     """
-    return asked(base.ASK, firewall.ask(host), relay.ask(host), front.ask(), certificate.ask(host))
+    return asked(base.ASK, firewall.ask(host), relay.ask(host, site), front.ask(), certificate.ask(host))
 
 
 def ask_absent() -> Ask:

@@ -23,7 +23,7 @@ PRODUCT = (
 )
 CHOICE = re.compile(
     r"(?<!card)\.(flavour|runner|front)$|(^|\.)(host|relay_host)\.program$"
-    r"|(^|\.)relay\.(program|under)$|(^|\.)(certificate\.source|firewall\.mode|control\.kind)$"
+    r"|(^|\.)relay\.(program|under|admission)$|(^|\.)(certificate\.source|firewall\.mode|control\.kind)$"
 )
 HEADSCALE = re.compile(r"(^|[._])site\.headscale$")
 
@@ -137,7 +137,7 @@ MODULES: Mapping[str, tuple[Mapping[Any, Any], ...]] = {
     "certificate": (certificate.MODULES,),
     "firewall": tuple(dict(enumerate(candidates)) for candidates in firewall.MODES.values()),
     "front": (front.MODULES,),
-    "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES),
+    "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES, relay.ADMISSION_MODULES),
 }
 VARIANTS = {
     role: {module.__name__.removeprefix(f"roles.{role}.") for table in tables for module in table.values()}

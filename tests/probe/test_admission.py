@@ -23,7 +23,7 @@ REFUSES = json.dumps({"step": "", "detail": "", "allow": False, "ms": 12.5, "clo
 
 def rung(answer: object = None, log: str = "", trouble: str = "") -> Rung:
     text = answer if isinstance(answer, str) else json.dumps(answer)
-    return admission_rung(TARGET, HostsWords(url=URL, answer=text, log=log, trouble=trouble))
+    return admission_rung(TARGET, HostsWords(judge=URL, answer=text, log=log, trouble=trouble))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from engine.facts import Facts, FileFact
 from engine.health import Http
 from engine.plan import compile_plan
 from engine.resource import Absent, Command, Container, File, Image, Resource, Service
-from inventory.choices import FirewallModeName, FrontName, ProgramName, RunnerName, SourceName
+from inventory.choices import AdmissionName, FirewallModeName, FrontName, ProgramName, RunnerName, SourceName
 from roles import certificate, docker, firewall, front, paths, relay
 from roles.relay.contract import Given, Start
 from roles.wiring import wire
@@ -29,6 +29,7 @@ UNIT = f"file:{paths.SYSTEMD}/{paths.SERVICE}"
 TABLES = [
     (relay.PROGRAM_MODULES, ProgramName),
     (relay.RUNNER_MODULES, RunnerName),
+    (relay.ADMISSION_MODULES, AdmissionName),
     (front.MODULES, FrontName),
     (certificate.MODULES, SourceName),
     (firewall.MODES, FirewallModeName),
@@ -36,14 +37,19 @@ TABLES = [
 
 
 @pytest.mark.parametrize(
-    ("table", "words"), TABLES, ids=["programs", "runners", "fronts", "sources", "modes"]
+    ("table", "words"), TABLES, ids=["programs", "runners", "judges", "fronts", "sources", "modes"]
 )
 def test_a_table_has_the_words_of_its_literal(table: Mapping[str, Any], words: Any) -> None:
     assert tuple(table) == get_args(words)
 
 
 @pytest.mark.parametrize(
-    ("folder", "table"), [("programs", relay.PROGRAM_MODULES), ("runners", relay.RUNNER_MODULES)]
+    ("folder", "table"),
+    [
+        ("programs", relay.PROGRAM_MODULES),
+        ("runners", relay.RUNNER_MODULES),
+        ("admissions", relay.ADMISSION_MODULES),
+    ],
 )
 def test_every_module_of_a_folder_is_in_its_table(folder: str, table: Mapping[str, ModuleType]) -> None:
     names = {path.stem for path in (Path(relay.__file__).parent / folder).glob("*.py")} - {"__init__"}

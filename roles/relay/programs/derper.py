@@ -10,7 +10,7 @@ from engine.resource import Absent, Directory, File, Image, Resource
 from inventory.admission import verify_url
 from inventory.model import Host, Site
 from roles import docker, paths
-from roles.relay.contract import Page, Start, health
+from roles.relay.contract import Admitting, Page, Start, health
 from roles.wiring import Wiring
 
 _CERTS = "/app/certs"
@@ -19,7 +19,16 @@ ASK = Ask()
 PROCESSES = frozenset({"derper"})
 
 
-def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:
+def start(
+    host: Host,
+    site: Site,
+    wiring: Wiring,
+    facts: Facts,
+    ship: Shipment,
+    *,
+    front_at: str,
+    admitting: Admitting,
+) -> Start:
     """Return the image and its environment. The former relay runs until the image is there."""
     image, mesh_key = _image(host, ship), _mesh_key(host, site, ship)
     return Start(

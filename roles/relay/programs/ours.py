@@ -6,11 +6,10 @@ from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Absent, Command, Directory, File, Resource, Symlink, Tree
-from inventory.admission import verify_url
 from inventory.model import Host, Site
 from roles import paths
 from roles.relay import memory
-from roles.relay.contract import Page, Start, health
+from roles.relay.contract import Admitting, Page, Start, health
 from roles.wiring import LOOPBACK, Wiring
 
 # Python's own libraries where it is a package's. A Python elsewhere may have them anywhere.
@@ -20,7 +19,16 @@ ASK = asked(Ask(files=(f"{paths.RELEASES}/*",)), memory.ASK)
 PROCESSES: frozenset[str] = frozenset()
 
 
-def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:
+def start(
+    host: Host,
+    site: Site,
+    wiring: Wiring,
+    facts: Facts,
+    ship: Shipment,
+    *,
+    front_at: str,
+    admitting: Admitting,
+) -> Start:
     """Return the release and its command line.
 
     There is nothing in `ready`: the runner removes the former relay just before this one starts.
@@ -35,27 +43,27 @@ def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, 
         title=f"compiled {release.id}", argv=argv, creates=f"{path}/relay/__pycache__", on_change=(tree.id,)
     )
     link = Symlink(path=paths.CURRENT, target=path, needs=(compiled.id,))
-    probers = _prober_keys(host, site, ship)
+    probers = _prober_keys(admitting, ship)
     unused = () if probers else (Absent(path=paths.PROBER_KEYS),)
     return Start(
-        installed=(Directory(path=paths.RELEASES), tree, compiled, link, *probers),
+        installed=(Directory(path=paths.RELEASES), tree, compiled, link, *admitting.files, *probers),
         artefact=link.id,
         healthy=health(host, wiring),
         outdated=(*_outdated(facts, path), *unused),
         command=(facts.python_executable, "-I", paths.CURRENT),
-        flags=(*_flags(host, site, wiring, front_at), *_limits(host, facts)),
+        flags=(*_flags(host, wiring, admitting, front_at), *_limits(host, facts)),
         binds=(f"ipv4:tcp:{host.ports.metrics}",),
         executables=_executables(facts.python_executable),
         reload_signal="HUP",
     )
 
 
-def _prober_keys(host: Host, site: Site, ship: Shipment) -> tuple[Resource, ...]:
-    """Return the file of our proof's public keys where the relay asks a URL for every client.
+def _prober_keys(admitting: Admitting, ship: Shipment) -> tuple[Resource, ...]:
+    """Return the file of our proof's public keys where the relay does not admit everyone.
 
-    headscale does not know them. The relay reads the file again when it changes.
+    Nobody else knows them. The relay reads the file again when it changes.
     """
-    if not verify_url(host, site):
+    if not admitting.flags:
         return ()
     assert ship.prober_keys  # noqa: S101 - fleet gives them to every host
     content = "".join(f"{key}\n" for key in ship.prober_keys).encode()
@@ -67,7 +75,9 @@ def _outdated(facts: Facts, kept: str) -> tuple[Absent, ...]:
     return tuple(Absent(path=path) for path in there)
 
 
-def _flags(host: Host, site: Site, wiring: Wiring, front_at: str) -> tuple[tuple[str, ...], ...]:
+def _flags(
+    host: Host, wiring: Wiring, admitting: Admitting, front_at: str
+) -> tuple[tuple[str, ...], ...]:
     found: list[tuple[str, ...]] = [
         ("-c", paths.KEY),
         ("-hostname", host.domain),
@@ -81,11 +91,8 @@ def _flags(host: Host, site: Site, wiring: Wiring, front_at: str) -> tuple[tuple
         found += [("-certmode", "manual"), ("-certdir", paths.RELAY_CERTS)]
     # Through loopback, not by name: not every provider lets a host reach its own public address.
     found.append(("-front-check", front_at))
-    url = verify_url(host, site)
-    if url:
-        found.append(("-verify-client-url", url))
-        found.append((f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}",))
-        found.append(("-prober-keys", paths.PROBER_KEYS))
+    if admitting.flags:
+        found += [*admitting.flags, ("-prober-keys", paths.PROBER_KEYS)]
     # The default is a file that an earlier derper on this host has left.
     found.append(("-mesh-psk-file=",))
     # Scanners look for the sentence of the default page.
