@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import zlib
-from functools import cache
+from functools import cache, partial
 
 from inventory.checkout import CHECKOUT
 
 READY = "READY 1"
+ANY_PYTHON = "python3"
+"""The name for which any Python of the host will do."""
 
 # It prints READY before it reads anything: after a wrong sudo password, sudo would take the payload
 # for further attempts. The slow imports of the agent are made while it is on its way.
@@ -27,11 +29,19 @@ for k,t in json.loads(zlib.decompress(i.read(n)).decode()) if n else ():
 n and sys.modules["agent.main"].main()
 """
 
+# Enterprise Linux 8 need not have python3, but it has a Python for its own programs. All shells
+# quote this alike, as they do the boot line.
+_PLATFORM = "/usr/libexec/platform-python"
+_FIND = (
+    f'p={ANY_PYTHON}; command -v $p >/dev/null || {{ test -x {_PLATFORM} && p={_PLATFORM}; }}; '
+    'c=$1; shift; exec "$@" $p -I -S -c "$c"'
+)
+
 # In the order of their imports.
 AGENT_MODULES = (
-    *("tools", "wire", "facts", "journal", "kind", "paths", "accounts", "apt", "packages", "command"),
-    *("restart", "systemd", "listening", "service", "kernel", "nft", "revert", "firewalls"),
-    *("ufw", "firewalld", "open_ports"),
+    *("tools", "wire", "facts", "journal", "kind", "paths", "accounts", "locks", "apt", "dnf", "packages"),
+    *("command", "restart", "systemd", "listening", "service", "kernel", "selinux"),
+    *("nft", "revert", "firewalls", "ufw", "firewalld", "open_ports"),
     *("docker", "kinds", "host", "main"),
 )
 
@@ -41,8 +51,11 @@ def boot_command(*, python: str, sudo: bool, prompt: str, ask_password: bool) ->
 
     `prompt` is the token that sudo prints to ask for the password.
     """
+    elevated = partial(_elevated, sudo=sudo, prompt=prompt, ask_password=ask_password)
     words = [python, "-I", "-S", "-c", _one_line(_BOOT)]
-    return shlex.join(_elevated(words, sudo=sudo, prompt=prompt, ask_password=ask_password))
+    if python == ANY_PYTHON:
+        return shlex.join(["sh", "-c", _FIND, "sh", words[-1], *elevated([])])
+    return shlex.join(elevated(words))
 
 
 def elevated_command(words: list[str], *, sudo: bool, prompt: str, ask_password: bool) -> str:

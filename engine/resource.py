@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from posixpath import dirname
+from posixpath import basename, dirname
 from typing import ClassVar
 
 from engine.health import Health, Watch
@@ -225,6 +225,9 @@ class Command(Resource):
     @property
     def name(self) -> str:
         return self.title
+
+    def implied(self) -> tuple[str, ...]:
+        return (f"package:{basename(self.argv[0])}",)
 
     def triggers(self) -> Mapping[str, tuple[str, ...]]:
         return {"on_change": self.on_change}

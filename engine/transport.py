@@ -264,7 +264,7 @@ class AgentChannel:
             what, why, step = "the host has no sudo", words, "install sudo, or log in as root"
         elif login.python in words and any(text in words for text in _NO_PROGRAM):
             what, why = f"the host has no {login.python}", words
-            step = "install it (apt-get install python3), or set ssh.python to its path"
+            step = "install it (apt-get or dnf install python3), or set ssh.python to its path"
         else:
             what, why = "the agent did not start", words or f"exit status {status}"
             step = f"try: ssh {login.user}@{login.address} {login.python} -V"

@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.cache import Progress, make_once
@@ -57,44 +58,51 @@ def base(suite: str, *, cache: Path, progress: Progress) -> Path:
     def make(partial: Path) -> None:
         began = time.monotonic()
         progress(f"Debian {suite} root: fetching and unpacking packages (about half a minute)")
-        argv = [
-            "mmdebstrap",
-            "--quiet",
-            "--variant=minbase",
-            "--format=directory",
-            f"--include={','.join(PACKAGES)}",
-        ]
-        argv += [f"--aptopt={line}" for line in apt_options()] + [
-            f'--customize-hook=chroot "$1" sh -c {shlex.quote(step)}' for step in SETUP
-        ]
-        run(
-            [*argv, suite, str(partial), *sources(suite)],
-            timeout_s=900,
-            what="the hosts' Debian root could not be made",
-        )
+        bootstrap(partial, suite=suite)
         progress(f"Debian {suite} root: made in {time.monotonic() - began:.0f} s")
 
-    key = hashlib.sha256("\0".join([suite, *PACKAGES, *SETUP]).encode()).hexdigest()[:12]
-    return make_once(cache / "lab" / f"base-{key}", make)
+    return make_once(cache / "lab" / f"base-{key_of(suite, *PACKAGES, *SETUP)}", make)
+
+
+def bootstrap(root: Path, *, suite: str, more: Sequence[str] = (), hooks: Sequence[str] = ()) -> None:
+    """Make the bare root of a release, with `more` packages.
+
+    `hooks` are run last, as mmdebstrap's --customize-hook. Raises LabError.
+    """
+    packages = ",".join([*PACKAGES, *more])
+    argv = ["mmdebstrap", "--quiet", "--variant=minbase", "--format=directory", f"--include={packages}"]
+    argv += [f"--aptopt={line}" for line in apt_options()]
+    steps = [f'chroot "$1" sh -c {shlex.quote(step)}' for step in SETUP]
+    argv += [f"--customize-hook={hook}" for hook in (*steps, *hooks)]
+    what = "the hosts' root could not be made"
+    run([*argv, suite, str(root), *sources(suite)], timeout_s=1800, what=what)
+
+
+def key_of(*parts: str) -> str:
+    """Return the name of a root by all that it is made of."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
 def lay_out(base_root: Path, folder: Path, *, suite: str, cache: Path, ca: Path) -> None:
     """Lay out the parts of one host's file system, as `lab.host` mounts them.
 
     They are `base`, which all hosts share; `upper` with the host's own files; `work` and `root` for
-    the mount; and `var`, a copy, since Docker wants no overlay below its own. The host can reach
-    package servers, has the packages that earlier hosts fetched, and trusts `ca` besides this
-    machine's roots.
+    the mount; and `var`, a copy, since Docker wants no overlay below its own. A host with apt can
+    reach package servers, and has the packages that earlier hosts fetched. All trust `ca` besides
+    this machine's roots.
     """
     remove_tree(folder)
     for name in ("upper", "work", "root"):
         (folder / name).mkdir(parents=True)
     (folder / "base").symlink_to(base_root)
     run(["cp", "-a", "--reflink=auto", str(base_root / "var"), str(folder / "var")], timeout_s=300)
+    write_tree(folder / "upper", _ca_certificates(ca), like=base_root)
+    if not (base_root / "etc/apt").is_dir():
+        return
     carried: dict[str, str | bytes] = {"etc/apt/apt.conf.d/90lab": "\n".join(apt_options()) + "\n"}
     if lines := sources(suite):
         carried["etc/apt/sources.list"] = "\n".join(lines) + "\n"
-    write_tree(folder / "upper", carried | _ca_certificates(ca), like=base_root)
+    write_tree(folder / "upper", carried, like=base_root)
     for package in _archives(cache, suite).glob("*.deb"):
         _link(package, folder / ARCHIVES)
 

@@ -20,7 +20,7 @@ from lab.host import LabHost
 from lab.process import Processes, execute
 from lab.programs import TAILNET
 from lab.state import State
-from lab.topology import HOSTS, NETWORK, SITES, Topology
+from lab.topology import EVERY_HOST, NETWORK, SITES, Topology
 
 CONTROLLER = "controller"
 
@@ -82,7 +82,7 @@ class Lab:
         folder = self.root / "hosts"
         return {
             n: LabHost(spec, self.topology, self.processes, folder / n, self.root / "ssh")
-            for n, spec in HOSTS.items()
+            for n, spec in EVERY_HOST.items()
         }
 
     @cached_property
@@ -167,6 +167,6 @@ class Lab:
         found: LabHost | Client | None = self.hosts.get(place) or self.clients.get(place)
         if found is None:
             raise LabError(
-                f"the lab has no {place!r}", next=f"one of {', '.join([*HOSTS, *SITES, CONTROLLER])}"
+                f"the lab has no {place!r}", next=f"one of {', '.join([*EVERY_HOST, *SITES, CONTROLLER])}"
             )
         return found

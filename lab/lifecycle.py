@@ -28,7 +28,8 @@ from lab.host import make_keys
 from lab.lab import Lab
 from lab.process import Processes
 from lab.programs import TAILNET
-from lab.topology import ACME, HOSTS, NETWORK, PARTS, SITES
+from lab.systems import BASES
+from lab.topology import ACME, EVERY_HOST, EVERY_PART, NETWORK, PARTS, SITES
 
 PACKAGES = Path(__file__).parent / "packages.txt"
 OWN_FILES = (
@@ -40,12 +41,13 @@ OWN_FILES = (
 def up(root: Path, *, progress: Progress, only: Iterable[str] = PARTS, cache: Path = CACHE) -> Lab:
     """Return a lab in this folder with at least these parts: hk1 sg1 hs1 acme site-a site-b site-c.
 
+    el1 and ub1 are there only if `only` has them.
     A lab that is up is kept, and missing parts are added. A lab with a part that has ended is
     removed first. Raises LabError; then nothing of a new lab is left but its logs.
     """
-    wanted = [part for part in PARTS if part in set(only)]
-    if unknown := set(only) - set(PARTS):
-        raise LabError(f"the lab has no {', '.join(sorted(unknown))}", next=f"any of {', '.join(PARTS)}")
+    wanted = [part for part in EVERY_PART if part in set(only)]
+    if unknown := set(only) - set(EVERY_PART):
+        raise LabError(f"the lab has no {', '.join(sorted(unknown))}", next=f"any of {', '.join(EVERY_PART)}")
     _check_machine()
     root, cache, say = root.resolve(), cache.resolve(), _one_line_at_a_time(progress)
     with exclusive(root):
@@ -98,8 +100,8 @@ def status(root: Path) -> dict[str, Any]:
         part: {"alive": alive[part]} for part in lab.state.ready if part != NETWORK
     }
     for part, facts in parts.items():
-        if part in HOSTS:
-            facts |= {"address": str(lab.topology.ipv4(part)), "domain": HOSTS[part].domain}
+        if part in EVERY_HOST:
+            facts |= {"address": str(lab.topology.ipv4(part)), "domain": EVERY_HOST[part].domain}
         elif part in SITES:
             facts["client"] = lab.clients[part].running
     return {
@@ -127,15 +129,16 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
         if users := [part for part in parts if part == lab.headscale.host.name or part in SITES]:
             built = pool.submit(go.build, TAILNET, cache=lab.cache, progress=progress)
             programs = dict.fromkeys(users, built)
-        suites = {HOSTS[part].suite for part in parts if part in HOSTS}
+        systems = {(spec.system, spec.suite) for name, spec in EVERY_HOST.items() if name in parts}
         bases = {
-            suite: pool.submit(debian.base, suite, cache=lab.cache, progress=progress) for suite in suites
+            (system, suite): pool.submit(BASES[system], suite, cache=lab.cache, progress=progress)
+            for system, suite in systems
         }
 
         def raise_part(part: str) -> None:
             since = time.monotonic()
-            if part in HOSTS:
-                _raise_host(lab, part, bases[HOSTS[part].suite], programs)
+            if spec := EVERY_HOST.get(part):
+                _raise_host(lab, part, bases[spec.system, spec.suite], programs)
             elif part == ACME:
                 lab.acme.start()
             else:

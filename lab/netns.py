@@ -21,7 +21,7 @@ from lab.topology import (
     ACME_AT,
     BRIDGE,
     DNS_AT,
-    HOSTS,
+    EVERY_HOST,
     INNER_NETWORK_6,
     INNER_NETWORKS,
     WAY_OUT_DEVICE,
@@ -115,7 +115,7 @@ def add_site(topology: Topology, spec: SiteSpec) -> str:
         run(["ip", "-n", namespace, "link", "set", device, "up"])
     run(["ip", "-n", name, "route", "add", "default", "via", str(spec.lan[1])])
     _forward(nat)
-    hosts = ", ".join(str(topology.ipv4(host)) for host in HOSTS)
+    hosts = ", ".join(str(topology.ipv4(host)) for host in EVERY_HOST)
     _nft(
         nat,
         f"""table ip nat {{

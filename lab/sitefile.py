@@ -12,7 +12,7 @@ from lab import netns
 from lab.acme import Acme
 from lab.headscale import LabHeadscale
 from lab.host import LabHost
-from lab.topology import HOSTS, Topology
+from lab.topology import EVERY_HOST, HOSTS, Topology
 
 HEAD = """\
 # The site of this lab, written by `invoke lab.up`. Run anything on it from inside the lab's network:
@@ -24,6 +24,8 @@ def write(
     root: Path, topology: Topology, *, acme: Acme, headscale: LabHeadscale, hosts: Iterable[LabHost]
 ) -> None:
     """Write `site.yml`, `known_hosts` and `enter` into the lab's folder."""
+    hosts = list(hosts)
+    listed = {**HOSTS, **{host.name: host.spec for host in hosts}}
     (root / "known_hosts").write_text("".join(f"{host.known_hosts_line}\n" for host in hosts))
     site = {
         "known_hosts": "known_hosts",
@@ -37,7 +39,7 @@ def write(
                 "agree_terms": True,
             },
         },
-        "hosts": {name: _relay(topology, name) for name, spec in HOSTS.items() if spec.kind == "relay"},
+        "hosts": {name: _relay(topology, name) for name, spec in listed.items() if spec.kind == "relay"},
         "headscale": {
             "url": headscale.url,
             "ssh": {"address": headscale.host.spec.domain, "user": "root", "key": "ssh/id_ed25519"},
@@ -52,7 +54,7 @@ def write(
 
 
 def _relay(topology: Topology, name: str) -> dict[str, object]:
-    spec, ipv6 = HOSTS[name], topology.ipv6(name)
+    spec, ipv6 = EVERY_HOST[name], topology.ipv6(name)
     assert spec.region is not None  # noqa: S101 - every relay host of the topology has one
     number, code, title = spec.region
     addresses = {"ipv4": str(topology.ipv4(name))} | ({"ipv6": str(ipv6)} if ipv6 else {})

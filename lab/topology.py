@@ -21,6 +21,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Literal
 
+SystemName = Literal["debian", "el9", "ubuntu"]
+
 DOMAIN = "derp.lab"
 BRIDGE = "br0"
 WAY_OUT_DEVICE = "tap0"
@@ -43,13 +45,14 @@ DNS_AT, ACME_AT = 1, 2
 class HostSpec:
     """A host to boot.
 
-    `kind` decides what its bare Debian gets; a relay host gets nothing that a role installs.
+    `kind` decides what its bare system gets; a relay host gets nothing that a role installs.
     """
 
     name: str
     kind: Literal["relay", "headscale"]
     at: int
-    suite: str = "bookworm"  # the release
+    suite: str = "bookworm"  # the release of Debian
+    system: SystemName = "debian"  # in whose likeness it was made
     ipv6: bool = False
     region: tuple[int, str, str] | None = None  # id, code, name
 
@@ -77,6 +80,15 @@ HOSTS: Mapping[str, HostSpec] = {
         HostSpec("hs1", "headscale", 21),
     )
 }
+# Hosts of other distributions, which a lab has only if it is asked for them by name.
+OTHERS: Mapping[str, HostSpec] = {
+    spec.name: spec
+    for spec in (
+        HostSpec("el1", "relay", 13, system="el9", region=(903, "tk", "Tokyo")),
+        HostSpec("ub1", "relay", 14, suite="trixie", system="ubuntu", region=(904, "se", "Seoul")),
+    )
+}
+EVERY_HOST: Mapping[str, HostSpec] = {**HOSTS, **OTHERS}
 SITES: Mapping[str, SiteSpec] = {
     f"site-{letter}": SiteSpec(
         f"site-{letter}", f"nat-{letter}", 31 + i, IPv4Network(f"192.168.{11 + i}.0/24")
@@ -85,6 +97,7 @@ SITES: Mapping[str, SiteSpec] = {
 }
 NETWORK, ACME = "network", "acme"
 PARTS = (*HOSTS, ACME, *SITES)
+EVERY_PART = (*EVERY_HOST, ACME, *SITES)
 
 
 @dataclass(frozen=True)
@@ -111,11 +124,11 @@ class Topology:
 
     def ipv4(self, host: str) -> IPv4Address:
         """Return a host's address."""
-        return self.network[HOSTS[host].at]
+        return self.network[EVERY_HOST[host].at]
 
     def ipv6(self, host: str) -> IPv6Address | None:
         """Return a host's IPv6 address, if it has one."""
-        spec = HOSTS[host]
+        spec = EVERY_HOST[host]
         return INNER_NETWORK_6[spec.at] if spec.ipv6 else None
 
     def hosts_file(self) -> str:
@@ -124,7 +137,7 @@ class Topology:
             f"{self.address(DNS_AT)} dns.{DOMAIN} controller.{DOMAIN}",
             f"{self.address(ACME_AT)} {ACME}.{DOMAIN}",
         ]
-        for spec in HOSTS.values():
+        for spec in EVERY_HOST.values():
             lines.append(f"{self.ipv4(spec.name)} {spec.domain}")
             if six := self.ipv6(spec.name):
                 lines.append(f"{six} {spec.domain}")

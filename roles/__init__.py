@@ -6,6 +6,7 @@ the roles. The folders relay, front, certificate and firewall each have a table 
 
 from __future__ import annotations
 
+from roles.distributions import for_programs as for_programs
 from roles.relay_host import ROLES as ROLES
 from roles.relay_host import absence_refusals as absence_refusals
 from roles.relay_host import ask as ask

@@ -6,7 +6,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Absent, Directory, Group, Package, Resource, Service, Sysctl, User
 from inventory.model import Host, Site
-from roles import paths
+from roles import distributions, paths
 from roles.contract import after
 
 _CLOCKS = (
@@ -34,7 +34,6 @@ ASK = Ask(
     commands={"clocks": ("systemctl", "is-active", *_CLOCKS)}
     | {key: ("test", "-w", f"/proc/sys/{key.replace('.', '/')}") for key in _NICETIES},
 )
-_DEBIAN_FAMILY = ("debian", "ubuntu")
 
 
 def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
@@ -42,6 +41,7 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
     return [
         Package(package="ca-certificates"),
         Package(package="openssl"),
+        *distributions.python_packages(facts),
         Group(group=paths.USER),
         User(user=paths.USER, group=paths.USER, home=paths.STATE),
         Directory(path=paths.ETC),
@@ -114,20 +114,14 @@ def _time(facts: Facts) -> list[Resource]:
     clocks = facts.commands.get("clocks")
     if _CONTAINER in facts.files or (clocks is not None and "active" in clocks.stdout.split()):
         return []
-    return [
-        Package(package="systemd-timesyncd"),
-        Service(unit="systemd-timesyncd.service", needs=("package:systemd-timesyncd",)),
-    ]
+    clock = distributions.of(facts).family.clock
+    package = Package(package=clock.package)
+    return [package, Service(unit=clock.unit, needs=(package.id,))]
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
     """Return a sentence when the host's distribution or init is unknown."""
-    found = []
-    if not {facts.os_id, *facts.os_like} & set(_DEBIAN_FAMILY):
-        found.append(
-            f"{host.name} runs {facts.os_id or 'an unknown system'} {facts.os_version}: derpfleet knows "
-            "Debian, Ubuntu and what derives from them; install one of those."
-        )
+    found = distributions.refusals(host.name, facts)
     if facts.init != "systemd":
         found.append(
             f"{host.name} was started by {facts.init or 'an unknown init'}, not by systemd, which the "

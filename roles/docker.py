@@ -9,23 +9,21 @@ from artefacts.image import REPOSITORY
 from engine.facts import Ask, Facts, FileFact
 from engine.render import render
 from engine.resource import Absent, Command, Directory, File, Image, Package, Resource, Service
-from inventory.checkout import CHECKOUT
 from inventory.model import Host
+from roles import distributions
 from roles.contract import after
 
-_KEYRINGS = "/etc/apt/keyrings"
-_KEY = f"{_KEYRINGS}/derpfleet-docker.asc"
-# Docker Release (CE deb), 9DC8 5822 9FC7 DD38 854A E2D8 8D81 803C 0EBF CD88
-_KEY_SOURCE = CHECKOUT / "files" / "docker.asc"
-_SOURCES = "/etc/apt/sources.list.d/derpfleet-docker.sources"
 _DAEMON = "/etc/docker/daemon.json"
 _OFFICIAL = "https://download.docker.com"
 _INSTALLED = "/var/lib/dpkg/info/docker*.list"
+_QUERY = ("rpm", "--query", "--queryformat", "%{NAME}\\n", "docker", "docker-ce", "moby-engine")
 UNIT = "docker.service"
 
 _UNIT_FILES = tuple(f"{folder}/systemd/system/{UNIT}" for folder in ("/etc", "/lib"))
 
-ASK = Ask(files=(_DAEMON, _INSTALLED, *_UNIT_FILES), tools=("docker",))
+ASK = Ask(
+    files=(_DAEMON, _INSTALLED, *_UNIT_FILES), commands={"docker_rpms": _QUERY}, tools=("docker",)
+)
 
 
 def resources(host: Host, facts: Facts) -> list[Resource]:
@@ -52,7 +50,8 @@ def absent(host: Host, facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Res
     updates without their source: the operator adds it again, or removes them.
     """
     images = [Image(ref=ref, present=False) for ref in (REPOSITORY, host.docker.image) if ref]
-    source = [Absent(path=_SOURCES), Absent(path=_KEY)]
+    repository = distributions.of(facts).family.docker
+    source = [Absent(path=repository.path), Absent(path=repository.key_path)]
     return after(needs, [*images, *source, *_mirrors_gone(host, facts)])
 
 
@@ -86,15 +85,15 @@ def _packages(host: Host, facts: Facts) -> list[Resource]:
     if host.docker.packages == "distribution":
         return [Package(package=name) for name in wanted]
     base = (host.docker.mirror or _OFFICIAL).rstrip("/")
-    system = "ubuntu" if facts.os_id == "ubuntu" or "ubuntu" in facts.os_like else "debian"
-    key = File(path=_KEY, content=_KEY_SOURCE)
-    source = File(
-        path=_SOURCES,
-        content=render("docker.sources.j2", base=base, os_id=system, codename=facts.os_codename, key=_KEY),
-        needs=(key.id, "package:ca-certificates"),
+    distribution = distributions.of(facts)
+    repository, system = distribution.family.docker, distribution.docker_system
+    key = File(path=repository.key_path, content=repository.key)
+    text = render(
+        repository.template, base=base, system=system, codename=facts.os_codename, key=repository.key_path
     )
+    source = File(path=repository.path, content=text, needs=(key.id, "package:ca-certificates"))
     return [
-        Directory(path=_KEYRINGS),
+        Directory(path=dirname(repository.key_path)),
         key,
         source,
         *(Package(package=name, needs=(source.id,)) for name in wanted),
@@ -106,20 +105,22 @@ def _is_from_elsewhere(host: Host, facts: Facts) -> bool:
 
     The two exclude each other.
     """
-    packaged = f"/var/lib/dpkg/info/{_names(host, facts)[0]}.list" in facts.files
-    return "docker" in facts.tools and not packaged
+    wanted, rpms = _names(host, facts)[:1], facts.commands.get("docker_rpms")
+    there = {f"/var/lib/dpkg/info/{name}.list" for name in wanted} & facts.files.keys()
+    return "docker" in facts.tools and not there and not {*wanted} & {*(rpms.stdout if rpms else "").split()}
 
 
 def _names(host: Host, facts: Facts) -> tuple[str, ...]:
-    """Return the packages to install.
+    """Return the packages to install; () if the distribution has none.
 
-    Recommended packages are not installed by themselves, but Docker cannot do without two of them:
-    AppArmor's parser, and from Debian 13 on its own client.
+    Recommended packages are not installed by themselves, and from Debian 13 on Docker's own client
+    is one of them.
     """
+    distribution = distributions.of(facts)
     if host.docker.packages == "docker":
-        return ("docker-ce", "docker-ce-cli", "containerd.io", "apparmor")
-    split = facts.os_id == "debian" and int(facts.os_version.partition(".")[0] or 0) >= 13
-    return ("docker.io", "apparmor", *(("docker-cli",) if split else ()))
+        return distribution.family.docker.packages
+    split = facts.os_id == "debian" and int(distributions.release(facts) or 0) >= 13
+    return (*distribution.docker, *(("docker-cli",) if split else ()))
 
 
 def _daemon(host: Host, facts: Facts) -> list[Resource]:
@@ -157,7 +158,7 @@ def refusals(host: Host, facts: Facts) -> list[str]:
 
     The Docker of snap, podman's and a mere client have no such unit.
     """
-    found = []
+    found = _lacking(host, facts)
     if host.docker.registry_mirrors and _read(facts) is None:
         found.append(
             f"{_DAEMON} on {host.name} is not a JSON object, so registry_mirrors cannot be added to it: "
@@ -165,9 +166,23 @@ def refusals(host: Host, facts: Facts) -> list[str]:
         )
     if _is_from_elsewhere(host, facts) and not facts.files.keys() & set(_UNIT_FILES):
         path = facts.tools["docker"]
-        how = "snap remove docker" if path.startswith("/snap/") else f"dpkg -S {path} names its package"
+        owner = distributions.of(facts).family.owner
+        how = "snap remove docker" if path.startswith("/snap/") else f"{owner} {path} names its package"
         found.append(
             f"{path} on {host.name} comes without a {UNIT}, which the relay's container needs: take it away "
             f"({how}), and the next deploy installs Docker; or set hosts.{host.name}.flavour to python."
         )
     return found
+
+
+def _lacking(host: Host, facts: Facts) -> list[str]:
+    """Return a sentence when the wanted packages are not made for the distribution."""
+    distribution = distributions.of(facts)
+    has = {"distribution": bool(distribution.docker), "docker": bool(distribution.docker_system)}
+    if has[host.docker.packages]:
+        return []
+    other = next(name for name in has if has[name])
+    whose = f"{distribution.name} has no Docker of its own" if other == "docker" else (
+        f"Docker has no packages for {distribution.name}"
+    )
+    return [f"{whose}: set hosts.{host.name}.docker.packages to {other}."]

@@ -12,12 +12,13 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Container, Resource, Service
 from inventory.model import Host, Site
-from roles import base, certificate, docker, firewall, front, ports, relay
+from roles import base, certificate, distributions, docker, firewall, front, ports, relay, selinux
 from roles.contract import Neighbours, ServedBy
 from roles.wiring import Wiring, wire
 
 ROLES: Mapping[str, str] = {
     "base": "roles/base.py",
+    "selinux": "roles/selinux.py",
     "firewall": "roles/firewall/",
     "relay": "roles/relay/",
     "nginx": "roles/front/",
@@ -28,8 +29,8 @@ ROLES: Mapping[str, str] = {
 
 
 def compile_host(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
-    """Return the desired state of a relay host."""
-    return _joined(_by_role(host, site, facts, ship))
+    """Return the desired state of a relay host. `refusals` has to be empty."""
+    return _joined(_by_role(host, site, distributions.for_programs(facts), ship))
 
 
 def compile_absent(host: Host, facts: Facts) -> list[Resource]:
@@ -60,6 +61,7 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     former = front.replaced_others(host, wiring, facts)
     free = tuple(resource.id for resource in former if isinstance(resource, Service))
     yield "base", base.resources(host, site, facts, ship)
+    yield "selinux", selinux.resources(host, facts)
     yield "firewall", firewall.resources(host, facts, neighbours(facts))
     yield (
         "relay",
@@ -89,6 +91,7 @@ def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resour
     yield "certificate", certificate.absent(facts, needs=unused)
     yield "relay", docker.absent(host, facts, needs=stopped)
     yield "firewall", firewall.absent(needs=stopped)
+    yield "selinux", selinux.absent(facts, needs=unused)
     yield "base", base.absent(needs=unused)
 
 
@@ -128,11 +131,15 @@ def other_sites(facts: Facts) -> list[str]:
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
     """Return the reasons against a deploy, as full sentences that say what to do.
 
-    They are found before anything is changed.
+    They are found before anything is changed. Of an unknown distribution only that is said.
     """
+    of_base = base.refusals(host, site, facts)
+    if distributions.known(facts) is None:
+        return of_base
+    facts = distributions.for_programs(facts)
     wiring, beside = wire(host), neighbours(facts)
     return [
-        *base.refusals(host, site, facts),
+        *of_base,
         *firewall.refusals(host, facts, beside),
         *relay.refusals(host, site, wiring, facts, beside),
         *front.refusals(host, wiring, facts),
@@ -152,6 +159,8 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
 
 def absence_refusals(host: Host, facts: Facts) -> list[str]:
     """Return the reasons against `compile_absent`, as full sentences that say what to do."""
+    if distributions.known(facts) is None:
+        return distributions.refusals(host.name, facts)
     return front.absence_refusals(host, facts)
 
 
@@ -171,9 +180,11 @@ def ask(host: Host, site: Site) -> Ask:
     nginx's other sites are asked for on every host: the front that a host had is removed beside
     them, their ports stay open, and their listeners are not in the way.
     """
-    return asked(base.ASK, firewall.ask(host), relay.ask(host, site), front.ask(), certificate.ask(host))
+    of_variants = (firewall.ask(host), relay.ask(host, site), front.ask(), certificate.ask(host))
+    return asked(base.ASK, selinux.ASK, *of_variants)
 
 
 def ask_absent() -> Ask:
     """Return the questions of `compile_absent` and `in_service`, about every variant."""
-    return asked(ports.ASK, front.ask_absent(), certificate.ask_absent(), docker.ASK)
+    of_variants = (front.ask_absent(), certificate.ask_absent(), docker.ASK)
+    return asked(ports.ASK, selinux.ASK, *of_variants)

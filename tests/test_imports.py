@@ -21,7 +21,8 @@ MAY = {
     "engine": {"inventory"},
     "artefacts": {"engine", "inventory"},
     "roles": {
-        "engine.resource", "engine.health", "engine.facts", "engine.render", "engine.scripts",
+        "engine.resource", "engine.policy", "engine.health", "engine.facts", "engine.render",
+        "engine.scripts",
         "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "artefacts.image.REPOSITORY", "inventory",
     },
     # It describes questions and jobs, and shows what happens; it opens no session and runs no job.

@@ -6,6 +6,7 @@ import os
 import re
 import time
 
+from agent.locks import lock_holder
 from agent.tools import must, read_bytes, run, sha256_of
 
 QUIETLY = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
@@ -25,6 +26,10 @@ class Apt:
     def __init__(self, root):
         self.root = root
 
+    def lock_holder(self):
+        """Return the program that works with packages now, or ""."""
+        return lock_holder(self.root + name for name in self.LOCKS)
+
     def installed(self, names):
         """Return the set of those packages among `names` that are installed."""
         form = "${Package} ${db:Status-Status}\\n"
@@ -40,8 +45,8 @@ class Apt:
         digest = hashlib.md5(read_bytes(self.root + path) or b"").hexdigest()
         return bool(re.search(r"^\s*%s %s\b" % (re.escape(path), digest), out, re.M))
 
-    def restore(self, package):
-        """Put back the package's missing configuration files."""
+    def restore(self, path, package):
+        """Put back the missing file at `path`, and the package's other missing ones."""
         self._apt_get("install", "--reinstall", "-o", "Dpkg::Options::=--force-confmiss", package)
 
     def refresh(self):

@@ -136,9 +136,11 @@ def file_fact(path):
 
 
 def asked_facts(root, message):
+    """Return the answers to the roles' questions. Of commands, python3 is this very Python."""
     commands = {}
     for name, argv in message.get("commands", {}).items():
-        status, out, err = run(argv, 20)
+        program = sys.executable if argv[0] == "python3" else argv[0]
+        status, out, err = run([program] + argv[1:], 20)
         commands[name] = dict(status=status, stdout=out, stderr=err)
     found = {name: shutil.which(name) for name in message.get("tools", ())}
     tools = {name: path for name, path in found.items() if path}

@@ -8,6 +8,7 @@ from agent.kernel import Sysctl
 from agent.open_ports import OpenPorts
 from agent.packages import Conffile, Package
 from agent.paths import Absent, Directory, File, Symlink, Tree
+from agent.selinux import Selinux
 from agent.service import Service
 
 KINDS = {
@@ -23,6 +24,7 @@ KINDS = {
     "command": Command,
     "service": Service,
     "sysctl": Sysctl,
+    "selinux": Selinux,
     "firewall": Firewall,
     "open_ports": OpenPorts,
     "image": Image,

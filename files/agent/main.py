@@ -49,6 +49,7 @@ from agent.facts import asked_facts, packed, standard_facts
 from agent.host import Host
 from agent.kind import difference
 from agent.kinds import KINDS
+from agent.selinux import restore_labels
 from agent.tools import Failed, sha256_of
 from agent.wire import Gone, Refused, Wire
 
@@ -131,6 +132,7 @@ def fix(host, resource, keys):
     host.changed.add(resource.id)
     host.units.after_touch(resource.touches())
     resource.fix(keys)
+    restore_labels(resource.touches())
     left = difference(resource)
     if left:
         words = ["%s is %r, not %r" % (key, was, wanted) for key, (was, wanted) in sorted(left.items())]

@@ -1,20 +1,19 @@
 """package, conffile: through the package manager of the host's family."""
 
-import fcntl
 import os
-import re
 import shutil
 import time
 
 from agent.apt import Apt
+from agent.dnf import Dnf
 from agent.kind import Kind
-from agent.tools import Failed, beside, read_text, remove
+from agent.tools import Failed, beside, remove
 
 LOCK_WAIT_S = 600
 INDEX_AGE_S = 24 * 3600
 
 # One class for each family of distributions. The first whose PROGRAM is on the host is used.
-FAMILIES = (Apt,)
+FAMILIES = (Apt, Dnf)
 
 
 def family_of(root):
@@ -64,7 +63,7 @@ class Conffile(Kind):
         return {"content": "packaged" if is_packaged else changed}
 
     def fix(self, keys):
-        self.host.packages.restore(self.path, self.spec["package"])
+        self.host.packages.restore(self.spec["path"], self.spec["package"])
 
 
 class Packages:
@@ -99,14 +98,15 @@ class Packages:
 
         Raises Failed.
         """
-        aside = beside(path)
-        if os.path.lexists(path):
-            os.rename(path, aside)
+        place = self.host.root + path
+        aside = beside(place)
+        if os.path.lexists(place):
+            os.rename(place, aside)
         try:
-            self._change(lambda: self.family.restore(package))
+            self._change(lambda: self.family.restore(path, package))
         finally:
-            if os.path.lexists(aside) and not os.path.lexists(path):
-                os.rename(aside, path)
+            if os.path.lexists(aside) and not os.path.lexists(place):
+                os.rename(aside, place)
         remove(aside)
 
     def _change(self, action):
@@ -152,7 +152,7 @@ class Packages:
         """
         deadline, reported = time.monotonic() + LOCK_WAIT_S, ""
         while True:
-            holder = lock_holder(self.host.root + name for name in self.family.LOCKS)
+            holder = self.family.lock_holder()
             if not holder:
                 return
             if self.host.wire.stopped:
@@ -166,31 +166,3 @@ class Packages:
                 reported = holder
             time.sleep(0.5)
 
-
-def lock_holder(paths):
-    """Return the holder of the first of these lock files that is held, or ""."""
-    for path in paths:
-        try:
-            handle = os.open(path, os.O_RDWR)
-        except OSError:
-            continue
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.lockf(handle, fcntl.LOCK_UN)
-        except OSError:
-            return holder_of(os.fstat(handle).st_ino)
-        finally:
-            os.close(handle)
-    return ""
-
-
-def holder_of(inode):
-    """Return `apt-get (pid 123) of cloud-final.service`, from the kernel's table of locks."""
-    for line in read_text("/proc/locks").splitlines():
-        parts = line.split()
-        if len(parts) > 5 and parts[5].endswith(":%d" % inode):
-            pid = parts[4]
-            units = re.findall(r"([^/\n]+\.service)", read_text("/proc/%s/cgroup" % pid))
-            of = " of " + units[-1] if units else ""
-            return "%s (pid %s)%s" % (read_text("/proc/%s/comm" % pid).strip(), pid, of)
-    return "an unknown process"

@@ -70,6 +70,7 @@ def _shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
     def progress(text: str) -> None:
         fleet.report.doing(host.name, text)
 
+    facts = roles.for_programs(facts)
     keys = prover(fleet, host)
     return make_shipment(
         host,

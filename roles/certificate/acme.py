@@ -55,7 +55,7 @@ def resources(
         needs=(*needs, *challenge.needs),
     )
     writable = (*certbot.WRITES, *challenge.writes)
-    return [*found, obtain, *renewal.resources(host, after=challenge.units, writable=writable)]
+    return [*found, obtain, *renewal.resources(host, facts, after=challenge.units, writable=writable)]
 
 
 def absent(facts: Facts) -> list[Resource]:

@@ -11,7 +11,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Absent, Directory, Package, Resource, Symlink, Tree
 from inventory.model import Host
-from roles import paths
+from roles import distributions, paths
 from roles.certificate.contract import files_in
 
 _ETC = "/etc/letsencrypt"
@@ -40,7 +40,7 @@ def is_shipped(host: Host) -> bool:
 def resources(host: Host, facts: Facts, ship: Shipment) -> list[Resource]:
     """Return certbot. Orders need its link or its package."""
     if not is_shipped(host):
-        return [Package(package="certbot")]
+        return _packages(facts)
     release = ship.certbot_release
     assert release is not None  # noqa: S101 - make_shipment builds it for a shipped certbot
     tree = Tree(path=f"{paths.CERTBOT}/{release.id}", archive=release.path)
@@ -48,6 +48,13 @@ def resources(host: Host, facts: Facts, ship: Shipment) -> list[Resource]:
     there = {path for path in facts.files if path.startswith(f"{paths.CERTBOT}/")}
     old = [Absent(path=path, needs=(link.id,)) for path in sorted(there - {tree.path, link.path})]
     return [Directory(path=paths.CERTBOT), tree, link, *old]
+
+
+def _packages(facts: Facts) -> list[Resource]:
+    """Return the distribution's certbot, each package after the one that it may come from."""
+    names = distributions.of(facts).certbot
+    before = [(), *((f"package:{name}",) for name in names)]
+    return [Package(package=name, needs=needs) for name, needs in zip(names, before, strict=False)]
 
 
 def absent(facts: Facts) -> list[Resource]:
@@ -100,11 +107,17 @@ def _state_gone() -> list[Resource]:
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return a sentence when the host's Python is too old for the shipped certbot."""
+    """Return a sentence when the host's Python is too old for the shipped certbot, or when there is
+    none to install."""
     if is_shipped(host) and facts.python[:2] < PYTHON_FLOOR:
         return [
             f"{host.name} has Python {'.'.join(map(str, facts.python))}, and the certbot that is shipped "
             f"needs {'.'.join(map(str, PYTHON_FLOOR))}: set hosts.{host.name}.certificate.certbot to "
             "distribution."
+        ]
+    if not is_shipped(host) and not distributions.of(facts).certbot:
+        return [
+            f"{distributions.of(facts).name} has no package of certbot: set "
+            f"hosts.{host.name}.certificate.certbot to shipped."
         ]
     return []

@@ -8,7 +8,7 @@ from engine.facts import Facts
 from engine.render import render
 from engine.resource import Absent, Command, File, Package, Resource, Service
 from inventory.model import Host
-from roles import paths
+from roles import distributions, paths
 
 _TIMER = "derpfleet-certificate.timer"
 _SERVICE = "derpfleet-certificate.service"
@@ -16,7 +16,9 @@ _CRON = "/etc/cron.d/derpfleet-certificate"
 _STAMP = f"/var/lib/systemd/timers/stamp-{_TIMER}"  # when a persistent timer ran last
 
 
-def resources(host: Host, *, after: tuple[str, ...], writable: tuple[str, ...]) -> list[Resource]:
+def resources(
+    host: Host, facts: Facts, *, after: tuple[str, ...], writable: tuple[str, ...]
+) -> list[Resource]:
     """Return the renewal's unit, started by a systemd timer, or by a cron line if asked.
 
     `after`: the units that have to run for an order. `writable`: the folders that it writes to.
@@ -29,7 +31,9 @@ def resources(host: Host, *, after: tuple[str, ...], writable: tuple[str, ...]) 
         hour, minute = divmod(crc32(host.name.encode()) % 720, 60)
         line = render("certificate.cron.j2", host=host, service=_SERVICE, hour=hour, minute=minute)
         cron = File(path=_CRON, content=line, needs=(once.id,))
-        return [Package(package="cron"), once, cron, *_no_timer()]
+        daemon = distributions.of(facts).family.cron
+        package = Package(package=daemon.package)
+        return [package, Service(unit=daemon.unit, needs=(package.id,)), once, cron, *_no_timer()]
     return [
         Absent(path=_CRON),
         once,

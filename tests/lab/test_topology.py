@@ -6,6 +6,8 @@ from pathlib import Path
 from lab.topology import (
     ACME_AT,
     DNS_AT,
+    EVERY_HOST,
+    EVERY_PART,
     HOSTS,
     INNER_NETWORKS,
     PARTS,
@@ -26,11 +28,11 @@ def test_the_id_is_the_folders_own(tmp_path: Path) -> None:
 
 def test_names_fit_where_the_kernel_wants_them_short() -> None:
     assert len(TOPOLOGY.namespace) <= 15
-    assert all(len(f"v-{part}") <= 15 for part in [*HOSTS, *(site.nat for site in SITES.values())])
+    assert all(len(f"v-{part}") <= 15 for part in [*EVERY_HOST, *(site.nat for site in SITES.values())])
 
 
 def test_no_two_things_have_one_address() -> None:
-    at = [DNS_AT, ACME_AT, *(host.at for host in HOSTS.values()), *(site.at for site in SITES.values())]
+    at = [DNS_AT, ACME_AT, *(host.at for host in EVERY_HOST.values()), *(site.at for site in SITES.values())]
     assert len(set(at)) == len(at)
     lans = [site.lan for site in SITES.values()]
     assert not any(a.overlaps(b) for i, a in enumerate(lans) for b in lans[:i])
@@ -51,14 +53,15 @@ def test_a_range_for_the_way_out_never_meets_one_for_hosts() -> None:
 def test_every_host_has_its_names() -> None:
     lines = [line.split() for line in TOPOLOGY.hosts_file().splitlines()]
     named = {(str(ip_address(address)), name) for address, *names in lines for name in names}
-    for name, spec in HOSTS.items():
+    for name, spec in EVERY_HOST.items():
         assert (str(TOPOLOGY.ipv4(name)), spec.domain) in named
         six = TOPOLOGY.ipv6(name)
         assert six is None or (str(six), spec.domain) in named
 
 
 def test_relay_hosts_are_those_with_a_region() -> None:
-    assert {name for name, spec in HOSTS.items() if spec.region} == {
-        name for name, spec in HOSTS.items() if spec.kind == "relay"
+    assert {name for name, spec in EVERY_HOST.items() if spec.region} == {
+        name for name, spec in EVERY_HOST.items() if spec.kind == "relay"
     }
     assert set(PARTS) >= {*HOSTS, *SITES}
+    assert set(EVERY_PART) - set(PARTS) == EVERY_HOST.keys() - HOSTS.keys()

@@ -129,7 +129,7 @@ DERP_FAULTS: dict[str, Fault] = {
     ),
     "the prover's keys refused": (
         lambda s: replace(s.front(behind=s.closed), expect_admission="verify", prover=new_prover()),
-        "handshake", "allow-list", "role:relay",
+        "handshake", "does not know them", "role:relay",
     ),
     "the admission controller hangs": (
         lambda s: s.faulty_relay(after_info=lambda _: b""),

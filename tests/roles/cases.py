@@ -22,6 +22,7 @@ from engine.plan import compile_plan
 from engine.resource import Resource
 from inventory.model import Host, Site
 from inventory.secrets import Secret
+from roles import distributions
 
 FOLDER = Path(__file__).parent / "cases"
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -34,9 +35,16 @@ def names() -> list[str]:
     return sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 
 
+def deployable() -> list[str]:
+    """Return the names of the cases whose distribution is known."""
+    return [name for name in names() if distributions.known(facts_of(name))]
+
+
 def plan_of(name: str) -> dict[str, Any]:
     """Return a case's refusals, its warnings if any, and its resources in the plan's order."""
     folder, (host, site, facts) = FOLDER / name, load(name)
+    if distributions.known(facts) is None:
+        return {"refusals": roles.refusals(host, site, facts), "resources": []}
     resources = compile_plan(
         roles.compile_host(host, site, facts, shipment(host.certificate.key)), mode="check"
     ).resources

@@ -12,6 +12,7 @@ import pytest
 import roles
 from engine.facts import Facts, FileFact, Output
 from engine.plan import compile_plan
+from engine.policy import Selinux
 from engine.resource import (
     Absent,
     Command,
@@ -28,13 +29,17 @@ from engine.resource import (
 )
 from inventory.model import Host
 from roles.certificate import acme
-from tests.roles.cases import load, names, shipment
+from tests.roles.cases import deployable, load, shipment
 from tests.support.facts import DEBIAN_12
 
 # Packages and their parts, which other programs of the host may use by now.
 STAY = {
     "directory:/etc/apt/keyrings",  # apt's own from Debian 12 on
+    "directory:/etc/pki/rpm-gpg",  # the base system's
     "directory:/etc/docker",  # while daemon.json says something of others
+    "service:chronyd.service",
+    "service:cron.service",
+    "service:crond.service",
     "service:docker.service",
     "service:nginx.service",
     "service:nginx.service/gone",
@@ -92,6 +97,8 @@ def covers(gone: Resource, resource: Resource) -> bool:
         )
     if isinstance(gone, Service) and isinstance(resource, Service):
         return (gone.unit, gone.enabled, gone.running) == (resource.unit, False, False)
+    if isinstance(gone, Selinux):
+        return gone.id == resource.id and not gone.booleans + gone.ports
     if isinstance(gone, Container):
         return gone.id == resource.id and not gone.running
     return gone.id == resource.id and not getattr(gone, "present", True)
@@ -124,7 +131,7 @@ def in_a_folder_that_goes(command: Command, gone: list[Resource]) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", deployable())
 def test_every_resource_of_a_plan_goes_or_is_meant_to_stay(name: str) -> None:
     host, site, facts = load(name)
     resources = roles.compile_host(host, site, facts, shipment(host.certificate.key))
@@ -133,7 +140,7 @@ def test_every_resource_of_a_plan_goes_or_is_meant_to_stay(name: str) -> None:
     assert set(left) <= ({"file:/etc/nginx/nginx.conf"} if name.startswith("shared") else set())
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", deployable())
 def test_every_variant_goes_whatever_is_chosen(name: str) -> None:
     """A changed site file takes off what an earlier one had put there."""
     host, _, facts = load(name)

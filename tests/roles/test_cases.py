@@ -27,7 +27,7 @@ def test_no_secret_is_in_what_people_see(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("bare", "bare-deployed"), ("docker", "docker-deployed"), ("shared-nginx", "shared-nginx-deployed")],
+    [(name, f"{name}-deployed") for name in ("bare", "docker", "el9-lab", "shared-nginx")],
 )
 def test_what_a_deploy_changes_asks_for_nothing_new(before: str, after: str) -> None:
     """The facts of a deployed host give the plan that it was deployed with.
@@ -90,8 +90,10 @@ def test_what_the_roles_ask_is_asked_once() -> None:
         "net.core.somaxconn": "test",
         "net.ipv4.tcp_congestion_control": "test",
         "nft_ruleset": "nft",
+        "nginx_files": "rpm",
         "nginx_listens": "grep",
         "nginx_org_conffiles": "dpkg-query",
+        "selinux": "getenforce",
         "sshd": "sshd",
         "xfrm": "ip",
     }

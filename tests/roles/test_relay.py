@@ -21,7 +21,7 @@ from inventory.choices import AdmissionName, FirewallModeName, FrontName, Progra
 from roles import certificate, docker, firewall, front, paths, relay
 from roles.relay.contract import Given, Start
 from roles.wiring import wire
-from tests.roles.cases import FOLDER, facts_of, load, names, plan_of, shipment
+from tests.roles.cases import FOLDER, deployable, facts_of, load, plan_of, shipment
 from tests.support.facts import DEBIAN_12
 
 UNIT = f"file:{paths.SYSTEMD}/{paths.SERVICE}"
@@ -99,7 +99,7 @@ def of_the_relay(case: str) -> list[Resource]:
     return [resource for resource in own if not isinstance(resource, Image)]
 
 
-@pytest.mark.parametrize("case", names())
+@pytest.mark.parametrize("case", deployable())
 def test_all_of_a_relay_can_be_removed(case: str) -> None:
     gone = {resource.id: resource for resource in compile_plan(relay.absent(), mode="check").resources}
     folders = [resource.path for resource in gone.values() if isinstance(resource, Absent)]

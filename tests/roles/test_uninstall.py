@@ -28,7 +28,7 @@ from engine.session import Session
 from inventory.model import Host, Site
 from tests.agent.conftest import NEWEST
 from tests.agent.driver import Agent, content_of, fakes
-from tests.roles.cases import FOLDER, load, names, shipment
+from tests.roles.cases import FOLDER, deployable, load, shipment
 from tests.support.sshd import Sshd
 
 FAKES = {path.name: path.read_text() for path in (Path(__file__).parent / "fakes").iterdir()}
@@ -55,6 +55,7 @@ PAYLOADS = {
         "var/fake/bin/certbot": FAKES["certbot"],
         "etc/letsencrypt/cli.ini": "preconfigured-renewal = True\n",
     },
+    "cron": {"etc/systemd/system/cron.service": UNIT},
     "systemd-timesyncd": {"etc/systemd/system/systemd-timesyncd.service": UNIT},
 }
 NGINX_POSTINST = """#!/bin/sh
@@ -91,7 +92,7 @@ NGINX = Listener(proto="tcp", address="0.0.0.0", port=0, pid=9, program="nginx",
 
 def sites() -> list[str]:
     """Return one case for each different site file."""
-    found = {(FOLDER / name / "site.yml").read_text(): name for name in reversed(names())}
+    found = {(FOLDER / name / "site.yml").read_text(): name for name in reversed(deployable())}
     return sorted(found.values())
 
 

@@ -10,7 +10,7 @@ from engine.health import Http
 from engine.render import render
 from engine.resource import Absent, Command, Directory, File, Package, Resource, Service
 from inventory.model import Host
-from roles import paths
+from roles import distributions, paths
 from roles.contract import Challenge, Issued, ReloadTest
 from roles.front.nginx import clashes, neighbours, overrides, places
 
@@ -81,12 +81,14 @@ def http_resources(host: Host, facts: Facts, certificate: Issued) -> list[Resour
     files: list[Resource] = [*_main(facts), *_placeholder(facts), server]
     first = certificate.ready if serves_on(host, facts) else ()
     fixed = _moved_aside(facts, first) if is_moved(host, facts, certificate) else []
+    streams = distributions.nginx_stream(facts)
     ready = Http(
         url=f"http://{host.domain}:{host.ports.http}{_READY}",
         connect=reached_at(facts, host.ports.http),
     )
     return [
-        Package(package="nginx"),
+        *streams,
+        Package(package="nginx", needs=tuple(stream.id for stream in streams)),
         *fixed,
         Directory(path=WEBROOT),
         Directory(path=f"{WEBROOT}/.well-known"),
@@ -161,7 +163,9 @@ def _main(facts: Facts) -> list[Resource]:
     fresh = not neighbours.nginx_was_there(facts)
     unused = neighbours.is_as_packaged(facts, neighbours.MAIN) and not neighbours.others(facts)
     if fresh or (now is not None and is_ours(now)) or (neighbours.dump(facts) and unused):
-        return [File(path=neighbours.MAIN, content=render("nginx.conf.j2"), needs=("package:nginx",))]
+        family = distributions.of(facts).family
+        content = render("nginx.conf.j2", system=family.system, nginx=family.nginx)
+        return [File(path=neighbours.MAIN, content=content, needs=("package:nginx",))]
     return []
 
 
@@ -171,10 +175,12 @@ def is_ours(file: FileFact) -> bool:
 
 
 def _placeholder(facts: Facts) -> list[Resource]:
-    """Return the removal of Debian's welcome page, which would answer requests by address.
+    """Return the removal of the welcome page, which would answer requests by address.
 
     A default site that another program put there stays.
     """
+    if not distributions.of(facts).family.nginx.welcome:
+        return []
     if neighbours.STOCK_LINK not in facts.files or neighbours.is_placeholder(facts):
         return [Absent(path=neighbours.STOCK_LINK)]
     return []

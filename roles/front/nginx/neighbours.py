@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from engine.facts import Ask, Facts, Listener
 from engine.health import Watch
 from inventory.model import Host
+from roles import distributions
 from roles.readers.nginx_config import Listen, NginxConfigError, Server, included_patterns, servers
 from roles.wiring import Use
 
@@ -19,7 +20,7 @@ from roles.wiring import Use
 # that no server has.
 HTTP_NAME, HTTPS_NAME = "zz-derpfleet-http.conf", "zz-derpfleet-https.conf"
 PROGRAM, _UNIT = "nginx", "nginx.service"  # in `Use.program`, and on the host
-MAIN = "/etc/nginx/nginx.conf"
+MAIN, PATH = "/etc/nginx/nginx.conf", "/usr/sbin/nginx"
 STOCK_LINK = "/etc/nginx/sites-enabled/default"
 STOCK_SITE = "/etc/nginx/sites-available/default"
 ORG_SITE = "/etc/nginx/conf.d/default.conf"  # of nginx.org's package
@@ -29,6 +30,7 @@ _PACKAGES = "/var/lib/dpkg/info/nginx*.list"
 _SAME_ANYWHERE = re.compile(r"([\w:/.-]|\$(host|http_host|request_uri|scheme)\b)+")
 
 _CONFFILES = ("dpkg-query", "--show", "--showformat", "${Conffiles}\\n")
+_FILES = ("rpm", "--query", "--queryformat", "[%{FILENAMES} %{FILEDIGESTS}\\n]", "--file")
 
 ASK = Ask(
     files=(MAIN, STOCK_LINK, ORG_SITE, _PACKAGES, *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS)),
@@ -38,6 +40,7 @@ ASK = Ask(
         "nginx_listens": ("grep", "-RHnE", "^[^#]*\\blisten[[:space:]]", *FOLDERS, MAIN),
         "nginx_conffiles": (*_CONFFILES, "nginx-common"),
         "nginx_org_conffiles": (*_CONFFILES, "nginx"),
+        "nginx_files": (*_FILES, PATH, MAIN),
     },
 )
 
@@ -90,12 +93,18 @@ def unreadable(facts: Facts) -> str:
 def foreign(facts: Facts) -> str:
     """Return the path of an nginx that no package of the host brought, or "".
 
-    Debian's would be installed over it.
+    The distribution's would be installed over it.
     """
     path = facts.tools.get("nginx", "")
     lists = [fact.content or "" for name, fact in facts.files.items() if fnmatch(name, _PACKAGES)]
-    is_packaged = any("/usr/sbin/nginx" in text.split() for text in lists)
-    return "" if path in ("/usr/sbin/nginx", "/sbin/nginx") and is_packaged else path
+    is_packaged = any(PATH in text.split() for text in [*lists, _files(facts)])
+    return "" if path in (PATH, "/sbin/nginx") and is_packaged else path
+
+
+def _files(facts: Facts) -> str:
+    """Return the path and digest of each file of the RPMs that brought nginx and nginx.conf."""
+    printed = facts.commands.get("nginx_files")
+    return printed.stdout if printed else ""
 
 
 def folder(facts: Facts) -> str:
@@ -103,8 +112,8 @@ def folder(facts: Facts) -> str:
 
     It is the last one that the http block includes, so that our servers are the last.
     """
-    ours = [name for name in FOLDERS if f"{name}/{HTTP_NAME}" in facts.files]
-    return (ours[:1] or included(facts) or FOLDERS[:1])[-1]
+    ours = [name for name in FOLDERS if f"{name}/{HTTP_NAME}" in facts.files][:1]
+    return (ours or included(facts) or [distributions.of(facts).family.nginx.folder])[-1]
 
 
 def included(facts: Facts) -> list[str]:
@@ -130,10 +139,11 @@ def is_as_packaged(facts: Facts, path: str, conffile: str = "") -> bool:
 
 def _is_conffile(facts: Facts, path: str, conffile: str, listed: str) -> bool:
     fact, packaged = facts.files.get(path), facts.commands.get(listed)
-    if fact is None or fact.content is None or packaged is None:
+    if fact is None or fact.content is None:
         return False
+    text = (packaged.stdout if packaged else "") + _files(facts)
     digest = hashlib.md5(fact.content.encode(), usedforsecurity=False).hexdigest()
-    return bool(re.search(rf"^\s*{re.escape(conffile)} {digest}\b", packaged.stdout, re.M))
+    return bool(re.search(rf"^\s*{re.escape(conffile)} ({digest}|{fact.sha256 or '-'})\b", text, re.M))
 
 
 def others(facts: Facts) -> tuple[Server, ...]:
@@ -141,6 +151,8 @@ def others(facts: Facts) -> tuple[Server, ...]:
     ours = {f"{name}/{file}" for name in FOLDERS for file in (HTTP_NAME, HTTPS_NAME)}
     placeholders = {STOCK_LINK} if is_placeholder(facts) else set()
     # nginx.org's stays where it is: our name and addresses come before its default.
+    # The welcome page of Enterprise Linux is in nginx.conf itself.
+    placeholders |= {MAIN} if is_as_packaged(facts, MAIN) else set()
     placeholders |= {ORG_SITE} if _is_conffile(facts, ORG_SITE, ORG_SITE, "nginx_org_conffiles") else set()
     return tuple(server for server in servers(dump(facts)) if server.file not in ours | placeholders)
 

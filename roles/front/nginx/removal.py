@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from posixpath import dirname
+
 from engine.facts import Ask, Facts
 from engine.health import Exec, Health
-from engine.resource import Absent, Conffile, Resource, Service, Symlink
+from engine.resource import Absent, Conffile, Directory, Resource, Service, Symlink
 from engine.scripts import script
+from roles import distributions
 from roles.contract import after
 from roles.front.nginx import http, neighbours, places
 from roles.wiring import Wiring
@@ -33,7 +36,9 @@ def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     stay as they are now: those sites have been served so.
     """
     gone = _servers_gone(facts, ())
-    left = [*http.absent_test_units(), Absent(path=http.ASIDE), Absent(path=http.WEBROOT)]
+    webroot = Absent(path=http.WEBROOT)
+    folder = Directory(path=dirname(webroot.path), present=False, needs=(webroot.id,))
+    left = [*http.absent_test_units(), Absent(path=http.ASIDE), webroot, folder]
     return after(needs, [*gone, *left, *_as_packaged(facts, tuple(r.id for r in gone if r.id == GONE))])
 
 
@@ -70,7 +75,8 @@ def _as_packaged(facts: Facts, needs: tuple[str, ...]) -> list[Resource]:
         return []
     if _may_serve_others(facts) or not neighbours.nginx_was_there(facts):
         return []
-    conf = Conffile(path=neighbours.MAIN, package="nginx-common", needs=needs)
+    package = distributions.of(facts).family.nginx.conf_package
+    conf = Conffile(path=neighbours.MAIN, package=package, needs=needs)
     if neighbours.STOCK_LINK in facts.files or neighbours.STOCK_SITE not in facts.files:
         return [conf]
     return [conf, Symlink(path=neighbours.STOCK_LINK, target=neighbours.STOCK_SITE, needs=needs)]

@@ -9,7 +9,7 @@ from engine.facts import Ask, Facts
 from engine.resource import Absent, Directory, File, Image, Resource
 from inventory.admission import verify_url
 from inventory.model import Host, Site
-from roles import docker, paths
+from roles import distributions, docker, paths
 from roles.relay.contract import Admitting, Page, Start, health
 from roles.wiring import Wiring
 
@@ -40,7 +40,7 @@ def start(
         outdated=() if mesh_key else (Absent(path=paths.MESH_KEYS),),
         image=image.ref,
         environment=_environment(host, site, wiring),
-        mounts=_mounts(host, site, wiring),
+        mounts=_mounts(host, site, wiring, facts),
     )
 
 
@@ -88,12 +88,12 @@ def _environment(host: Host, site: Site, wiring: Wiring) -> dict[str, str]:
     }
 
 
-def _mounts(host: Host, site: Site, wiring: Wiring) -> dict[str, str]:
+def _mounts(host: Host, site: Site, wiring: Wiring, facts: Facts) -> dict[str, str]:
     found = {paths.STATE: "/var/lib/derper"}
     if verify_url(host, site):  # derper looks for a mesh key there, whatever its image
         found[paths.MESH_KEYS] = "/home/derp/keys"
-    # The host's trust store: derper then trusts the host's private CAs when it asks headscale.
-    found["/etc/ssl/certs"] = "/etc/ssl/certs"
+    # With the host's trust store derper trusts the host's private CAs when it asks headscale.
+    found |= distributions.of(facts).family.trust
     if wiring.relay_has_tls:
         found[paths.RELAY_CERTS] = _CERTS
     return found

@@ -7,7 +7,7 @@ from engine.resource import Container, Resource
 from engine.scripts import script
 from inventory.choices import firewall_of
 from inventory.model import Host
-from roles import docker, paths
+from roles import docker, paths, selinux
 from roles.contract import Question
 from roles.relay import memory
 from roles.relay.contract import Given, Start
@@ -44,6 +44,8 @@ def _arguments(host: Host, wiring: Wiring, facts: Facts, start: Start) -> tuple[
     """Return the arguments of `docker run`."""
     words = ["--restart", "always", "--cap-drop", "ALL"]
     words += ["--cap-add", "NET_BIND_SERVICE", "--security-opt", "no-new-privileges"]
+    if selinux.is_on(facts):  # it reads files of the host, which have the labels of the host
+        words += ["--security-opt", "label=disable"]
     # What it reads is root's, and it keeps nothing: without a place to write it has less to lose.
     words += ["--read-only", "--tmpfs", "/tmp", "--pids-limit", "512"]  # noqa: S108 - in the container
     most = memory.share_mib(facts, 75)

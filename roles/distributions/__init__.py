@@ -1,0 +1,117 @@
+"""The distributions that hosts may run. `DISTRIBUTIONS` is the table, by the ID of os-release."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from artefacts.programs import PYTHON_FLOOR
+from engine.facts import Facts
+from engine.resource import Command, Package
+from roles.distributions import debian, redhat
+from roles.distributions.contract import Distribution
+
+_DEBIAN = Distribution(
+    family=debian.FAMILY,
+    name="Debian",
+    covers_derived=True,
+    docker_system="debian",
+    docker=("docker.io", "apparmor"),
+    certbot=("certbot",),
+)
+_RHEL = Distribution(
+    family=redhat.FAMILY,
+    name="Red Hat Enterprise Linux",
+    releases=("8", "9", "10"),
+    docker_system="rhel",
+)
+# Rebuilds of RHEL, which offer EPEL among their own packages.
+_REBUILD = replace(_RHEL, docker_system="centos", certbot=("epel-release", "certbot"))
+
+DISTRIBUTIONS: Mapping[str, Distribution] = {
+    "debian": _DEBIAN,
+    "ubuntu": replace(_DEBIAN, name="Ubuntu", docker_system="ubuntu"),
+    "rhel": _RHEL,
+    "rocky": replace(_REBUILD, name="Rocky Linux"),
+    "almalinux": replace(_REBUILD, name="AlmaLinux"),
+    "centos": replace(_REBUILD, name="CentOS Stream", releases=("9", "10")),
+    "ol": replace(_RHEL, name="Oracle Linux", docker_system="centos"),
+    "fedora": Distribution(
+        family=redhat.FAMILY,
+        name="Fedora",
+        docker_system="fedora",
+        docker=("moby-engine",),
+        certbot=("certbot",),
+    ),
+    "amzn": Distribution(
+        family=redhat.FAMILY, name="Amazon Linux", releases=("2023",), docker=("docker",)
+    ),
+}
+
+
+class UnknownDistribution(LookupError):
+    """The host runs a distribution that has no row. Its refusal comes before this."""
+
+
+def known(facts: Facts) -> Distribution | None:
+    """Return the host's distribution, or the one that it derives from; None when it has no row."""
+    derived = (DISTRIBUTIONS[name] for name in facts.os_like if name in DISTRIBUTIONS)
+    from_likeness = next((found for found in derived if found.covers_derived), None)
+    return DISTRIBUTIONS.get(facts.os_id, from_likeness)
+
+
+def of(facts: Facts) -> Distribution:
+    """Return the host's distribution. Raises UnknownDistribution."""
+    if (found := known(facts)) is None:
+        raise UnknownDistribution(facts.os_id)
+    return found
+
+
+def release(facts: Facts) -> str:
+    """Return the major release."""
+    return facts.os_version.partition(".")[0]
+
+
+def for_programs(facts: Facts) -> Facts:
+    """Return the facts with the Python that runs our programs.
+
+    It is the one that runs the agent, or where that is too old, the distribution's newer one.
+    """
+    name = of(facts).family.python
+    if facts.python[:2] >= PYTHON_FLOOR or not name:
+        return facts
+    major, minor = map(int, name.removeprefix("python").split("."))
+    return replace(facts, python=(major, minor, 0), python_executable=f"/usr/bin/{name}")
+
+
+def python_packages(facts: Facts) -> list[Package]:
+    """Return the package with the Python of `for_programs`, where it is not the host's own."""
+    name = of(facts).family.python
+    return [Package(package=name)] if name and facts.python_executable == f"/usr/bin/{name}" else []
+
+
+def nginx_stream(facts: Facts) -> list[Command]:
+    """Return the command that makes a newer nginx available than the release's default."""
+    stream = of(facts).family.streams.get(release(facts))
+    if stream is None:
+        return []
+    enable = ("dnf", "--quiet", "--assumeyes", "module", "enable", stream)
+    return [Command(title="nginx's stream", argv=enable, creates="/etc/dnf/modules.d/nginx.module")]
+
+
+def refusals(host_name: str, facts: Facts) -> list[str]:
+    """Return a sentence when the host's distribution or its release has no row."""
+    found = known(facts)
+    if found is None:
+        names = ", ".join(row.name for row in DISTRIBUTIONS.values() if not row.covers_derived)
+        return [
+            f"{host_name} runs {facts.os_id or 'an unknown system'} {facts.os_version}: derpfleet knows "
+            f"Debian, Ubuntu and what derives from them, and {names}; install one of those."
+        ]
+    if not found.releases or facts.os_id not in DISTRIBUTIONS or release(facts) in found.releases:
+        return []
+    why = found.family.too_old.get(release(facts), "derpfleet does not know it")
+    return [
+        f"{host_name} runs {facts.os_id} {facts.os_version}, and {why}: let the provider install "
+        f"{found.name} {found.releases[-1]} or Debian on the host, or put the relay on another one."
+    ]

@@ -1,0 +1,86 @@
+"""The terms in which families of distributions differ. A family is a module of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Daemon:
+    """A package, and the unit that it brings."""
+
+    package: str
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nginx:
+    """nginx as its package has it.
+
+    `folder`: where sites are added. `folders`: patterns of files with sites, in nginx.conf's order.
+    `modules`: the pattern of files that load modules. `conf_package`: it brings nginx.conf.
+    `welcome`: the link that turns the welcome page on; "" where nginx.conf has the page itself.
+    """
+
+    user: str
+    folder: str
+    folders: tuple[str, ...]
+    modules: str
+    conf_package: str
+    welcome: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repository:
+    """Docker's own packages: the file that names their source, from `template`, and their key."""
+
+    path: str
+    template: str
+    key_path: str
+    key: Path
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Distributions with the same packages.
+
+    `owner`: the command that names the package of a file.
+    `python`: the package, and the name, of the Python for our programs where `python3` is too old;
+    "": there is none.
+    `streams`: by release, the module stream of nginx to enable first, since the default is too old.
+    `too_old`: by release, why it will not do.
+    `trust`: the host's trust store, and where a container has it.
+    """
+
+    system: str
+    owner: str
+    python: str
+    clock: Daemon
+    cron: Daemon
+    nginx: Nginx
+    docker: Repository
+    trust: Mapping[str, str]
+    streams: Mapping[str, str] = field(default_factory=dict)
+    too_old: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """One distribution.
+
+    `releases`: the major releases that will do; (): all. `covers_derived`: whether others that
+    call themselves like it are treated as it is. `docker_system`: its folder in Docker's
+    repository; "": it has none. `docker`: the packages of its own Docker; (): it has none.
+    `certbot`: the packages to install in this order; (): it has none.
+    """
+
+    family: Family
+    name: str
+    releases: tuple[str, ...] = ()
+    covers_derived: bool = False
+    docker_system: str = ""
+    docker: tuple[str, ...] = ()
+    certbot: tuple[str, ...] = ()

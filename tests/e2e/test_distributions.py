@@ -1,0 +1,233 @@
+"""Other distributions than Debian: deployed, proved, used by real nodes, and left as they were.
+
+The roots are made of Debian's programs in the likeness of Rocky Linux 9 and Ubuntu 24.04
+(`lab.enterprise`, `lab.ubuntu`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+import lab
+from lab.enterprise import OWN_PYTHON
+from lab.pythons import found
+from lab.topology import EVERY_HOST
+from tests.e2e.desk import CHECKOUT, Desk, Ran
+from tests.e2e.steps import derper_image, exchange
+from tests.support.labs import own_lab
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+HOSTS = ("el1", "ub1")
+PARTS = ("hs1", *HOSTS, "acme", "site-a", "site-b")
+AGENTS_OWN = "absent:/var/lib/derpfleet"  # each run makes it anew
+TURNS = 6  # of a connection whose run changes nothing
+# Paths that the scripts of packages make.
+STAYS = {
+    "el1": re.compile(r"/etc/nginx(/snippets)?$|/var/lib/nginx"),
+    "ub1": re.compile(r"/etc/nginx/sites-enabled/default$|/etc/rc.\.d/|/var/lib/nginx/|/var/www(/html|$)"),
+}
+# Where a deploy writes. Left out are the package manager's own folders, and what units leave there.
+LOOKED_AT = ("/etc", "/opt", "/srv", "/usr/local", "/var/lib", "/var/www")
+OWNER = {"el1": ("rpm", "--query", "--file"), "ub1": ("dpkg", "--search")}
+LEFT_OUT = ("/var/lib/dnf", "/var/lib/rpm", "/var/lib/dpkg", "/var/lib/apt", "/var/lib/systemd", "/srv/repo")
+
+MAIN = "/etc/nginx/nginx.conf"
+BLOG = """server {
+    listen 80;
+    listen [::]:80;
+    server_name blog.example.org;
+    default_type text/plain;
+    location / { return 200 "The blog.\\n"; }
+}
+"""
+EMPTY = "/srv/mirror/linux/centos/9/x86_64/stable"
+HOLD = """
+import fcntl, time
+with open("/var/lib/rpm/.rpm.lock", "w") as lock:
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    time.sleep(15)
+"""
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
+    with own_lab(tmp_path_factory, "distributions", only=PARTS) as own:
+        yield own
+
+
+@contextmanager
+def counted(desk: Desk, host: str) -> Iterator[dict[str, int]]:
+    """Put a proxy before the host's sshd, and yield its counts, which are there afterwards."""
+    address = f"{desk.stage.topology.ipv4(host)}:22"
+    argv = [*desk.stage.enter, sys.executable, "-m", "lab.delay", "--rtt", "50ms", "--to", address]
+    counts: dict[str, int] = {}
+    with subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as proxy:
+        assert proxy.stdout
+        port = json.loads(proxy.stdout.readline())["listening"].rpartition(":")[2]
+        known, names = desk.stage.known_hosts.read_text(), EVERY_HOST[host].domain
+        line = next(line for line in known.splitlines() if line.startswith(names))
+        desk.stage.known_hosts.write_text(f"{known}[127.0.0.1]:{port} {line.split(maxsplit=1)[1]}\n")
+        desk.edit(host, ssh={"address": "127.0.0.1", "port": int(port)})
+        try:
+            yield counts
+        finally:
+            desk.edit(host, ssh=None)
+            desk.stage.known_hosts.write_text(known)
+            proxy.send_signal(signal.SIGTERM)
+            counts |= json.loads(proxy.stdout.read().splitlines()[-1])
+
+
+def deployed(desk: Desk, host: str) -> Ran:
+    """Deploy with a proof, and again with nothing to do, in as few turns as on Debian."""
+    ran = desk.invoke("deploy", "--host", host, timeout_s=600)
+    assert ran.code == 0, ran.why()
+    assert ran.proof(host)["packets_passed"]
+    with counted(desk, host) as noop:
+        again = desk.invoke("deploy", "--host", host)
+    assert again.code == 0, again.why()
+    assert again.changed(host) == again.changed("headscale") == []
+    assert noop["turns"] == TURNS * noop["connections"]
+    return ran
+
+
+def used(desk: Desk, host: str) -> None:
+    """Send real nodes' packets through the relay."""
+    nodes = desk.stage.clients["site-a"], desk.stage.clients["site-b"]
+    region = EVERY_HOST[host].region
+    assert region
+    for node in nodes:
+        node.join()
+        node.tailscale("debug", "force-prefer-derp", str(region[0]))
+        node.tailscale("debug", "restun")
+    exchange(nodes, region[1])
+
+
+def paths(desk: Desk, host: str) -> set[str]:
+    """Return the paths on the host where a deploy writes."""
+    left_out = [word for folder in LEFT_OUT for word in ("-path", folder, "-prune", "-o")]
+    argv = ["find", *LOOKED_AT, "-xdev", *left_out, "-print"]
+    return set(desk.stage.run_in(host, argv, check=False).stdout.splitlines())
+
+
+def owned(desk: Desk, host: str, path: str) -> bool:
+    """Whether a package has brought the path."""
+    argv = OWNER[host]
+    return desk.stage.run_in(host, [*argv, path], check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def bare(desk: Desk) -> dict[str, set[str]]:
+    """Return the paths on each host before its first deploy."""
+    return {host: paths(desk, host) for host in HOSTS}
+
+
+def taken_off(desk: Desk, host: str) -> subprocess.CompletedProcess[str]:
+    """Remove all of the relay from its host."""
+    argv = [*desk.stage.enter, sys.executable, "-m", "tests.e2e.taken_off", str(desk.stage.site_file), host]
+    return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_relay_of_ours(desk: Desk, bare: dict[str, set[str]], host: str) -> None:
+    ran = deployed(desk, host)
+    assert "package:nginx" in ran.changed(host)
+    used(desk, host)
+
+
+@pytest.mark.skipif(found(OWN_PYTHON) is None, reason=f"pyenv has no Python {OWN_PYTHON}, and el1 Debian's")
+def test_enterprise_linux_gets_a_newer_python_for_the_relay(desk: Desk) -> None:
+    """Its own runs the agent, under whichever name it is there."""
+    there = desk.stage.hosts["el1"]
+    unit = there.run(["cat", "/etc/systemd/system/derpfleet-relay.service"]).stdout
+    assert "ExecStart=/usr/bin/python3.11 " in unit
+    there.run(["mv", "/usr/bin/python3", "/usr/bin/python3.away"])
+    try:
+        assert desk.invoke("deploy", "--host", "el1").changed("el1") == []
+        [row] = desk.invoke("status", "--host", "el1").of("status")
+        assert row["proof"] == "proved"
+    finally:
+        there.run(["mv", "/usr/bin/python3.away", "/usr/bin/python3"])
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_nothing_of_a_relay_is_left(desk: Desk, bare: dict[str, set[str]], host: str) -> None:
+    """Packages stay, with nginx as they have it."""
+    done = taken_off(desk, host)
+    assert done.returncode == 0, done.stderr
+    again = taken_off(desk, host)
+    assert (again.returncode, json.loads(again.stdout)) == (0, [AGENTS_OWN]), again.stderr
+    new = [path for path in sorted(paths(desk, host) - bare[host]) if not STAYS[host].match(path)]
+    assert [path for path in new if not owned(desk, host, path)] == []
+    assert desk.listening(host) <= {"tcp/22", "udp/5353", "udp/5355", "tcp/5355"}
+
+
+def test_another_site_on_enterprise_linux_stays(desk: Desk) -> None:
+    """It is in conf.d, beside nginx.conf as the package has it, with the welcome page in it."""
+    there = desk.stage.hosts["el1"]
+    there.write({"etc/nginx/conf.d/blog.conf": BLOG})
+    there.run(["systemctl", "enable", "--now", "nginx"])
+    ran = desk.invoke("deploy", "--host", "el1")
+    assert ran.code == 0, ran.why()
+    assert "http://blog.example.org:80/" in ran.of("neighbours", "el1")[0]["urls"]
+    assert f"file:{MAIN}" not in ran.changed("el1")
+    ask = ["curl", "--silent", "--resolve", "blog.example.org:80:127.0.0.1", "http://blog.example.org/"]
+    assert there.run(ask).stdout == "The blog.\n"
+    assert taken_off(desk, "el1").returncode == 0
+    assert there.run(ask).stdout == "The blog.\n"
+    there.run(["rm", "/etc/nginx/conf.d/blog.conf"])
+    there.run(["systemctl", "disable", "--now", "nginx"])
+
+
+def test_derper_on_enterprise_linux(desk: Desk) -> None:
+    """Docker is from Docker's repository, here an empty one beside the lab's, and so not podman."""
+    there = desk.stage.hosts["el1"]
+    there.run(["mkdir", "-p", EMPTY])
+    there.run(["createrepo_c", "--quiet", EMPTY])
+    serve = ["python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", "/srv/mirror", "8999"]
+    there.run(["systemd-run", "--quiet", "--unit=mirror", *serve])
+    settings = {"archive": derper_image(desk.stage), "packages": "docker", "mirror": "http://127.0.0.1:8999"}
+    desk.edit("el1", flavour="docker", docker=settings)
+    try:
+        ran = deployed(desk, "el1")
+        assert {"package:docker-ce", "container:derpfleet-derper"} <= set(ran.changed("el1"))
+        used(desk, "el1")
+    finally:
+        desk.edit("el1", flavour=None, docker=None)
+        there.run(["systemctl", "stop", "mirror"])
+    assert taken_off(desk, "el1").returncode == 0
+    there.run(["systemctl", "disable", "--now", "docker.service", "docker.socket", "containerd"], check=False)
+
+
+def test_enterprise_linuxs_lock_is_waited_for(desk: Desk) -> None:
+    there = desk.stage.hosts["el1"]
+    there.run(["dnf", "--quiet", "--assumeyes", "remove", "nftables"])
+    lock = ["systemd-run", "--quiet", "--unit=dnf-automatic", "python3", "-c", HOLD]
+    there.run(lock)
+    ran = desk.invoke("deploy", "--host", "el1")
+    assert ran.code == 0, ran.why()
+    assert any("of dnf-automatic.service" in event["reason"] for event in ran.of("waiting", "el1"))
+    assert "package:nftables" in ran.changed("el1")
+
+
+def test_ubuntus_first_boot_is_waited_for(desk: Desk) -> None:
+    """cloud-init works with packages, and the login is a user with sudo-rs."""
+    there = desk.stage.hosts["ub1"]
+    assert "sudo-rs" in there.run(["sudo", "--version"]).stderr
+    there.run(["apt-get", "remove", "--quiet", "--yes", "nftables"])
+    there.run(["systemctl", "start", "cloud-final.service"])
+    desk.edit("ub1", ssh={"user": "auto"})
+    try:
+        ran = desk.invoke("deploy", "--host", "ub1")
+    finally:
+        desk.edit("ub1", ssh=None)
+    assert ran.code == 0, ran.why()
+    assert any("of cloud-final.service" in event["reason"] for event in ran.of("waiting", "ub1"))
+    assert "package:nftables" in ran.changed("ub1")

@@ -1,0 +1,54 @@
+"""The Python that the boot line finds, in a real shell."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from engine import boot
+
+ECHO = '#!/bin/sh\necho "{name} $1 $2 $3"\n'
+
+
+@pytest.mark.parametrize(
+    ("there", "runs"),
+    [(("python3", "platform-python"), "python3"), (("platform-python",), "platform-python")],
+)
+def test_the_platforms_python_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], runs: str
+) -> None:
+    for name in there:
+        (tmp_path / name).write_text(ECHO.format(name=name))
+        (tmp_path / name).chmod(0o755)
+    platform = str(tmp_path / "platform-python")
+    monkeypatch.setattr(boot, "_FIND", boot._FIND.replace(boot._PLATFORM, platform))
+    done = run(boot.boot_command(python="python3", sudo=False, prompt="", ask_password=False), tmp_path)
+    assert done.stdout.split()[0].endswith(runs)
+    assert done.stdout.split()[1:] == ["-I", "-S", "-c"]
+
+
+def test_a_host_without_any_names_python3(tmp_path: Path) -> None:
+    done = run(boot.boot_command(python="python3", sudo=False, prompt="", ask_password=False), tmp_path)
+    assert "python3" in done.stderr
+    assert "not found" in done.stderr
+
+
+def test_a_given_python_is_taken_as_it_is() -> None:
+    line = boot.boot_command(python="/opt/python", sudo=False, prompt="", ask_password=False)
+    assert line.startswith("/opt/python -I -S -c ")
+
+
+def run(line: str, path: Path) -> subprocess.CompletedProcess[str]:
+    """Run a boot line with the programs of this folder only."""
+    env = {"PATH": f"{path}:{shells(path)}"}
+    return subprocess.run(["/bin/sh", "-c", line], env=env, capture_output=True, text=True, check=False)
+
+
+def shells(path: Path) -> Path:
+    """Return a folder with nothing but a shell."""
+    folder = path / "shells"
+    folder.mkdir()
+    (folder / "sh").symlink_to("/bin/sh")
+    return folder

@@ -1,0 +1,122 @@
+"""The table of distributions: which one a host has, and what follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from engine.facts import Facts, Output
+from engine.policy import Selinux
+from inventory.model import Host
+from roles import distributions, docker, selinux
+from roles.certificate import acme
+from tests.support.facts import DEBIAN_12
+
+HK1 = {"name": "hk1", "domain": "hk1.example.org", "region": {"id": 901, "code": "hk", "name": "HK"}}
+ENFORCING = {"selinux": Output(status=0, stdout="Enforcing\n", stderr="")}
+
+
+def facts(id: str, version: str, *like: str, python: tuple[int, int, int] = (3, 9, 21)) -> Facts:
+    return replace(DEBIAN_12, os_id=id, os_version=version, os_like=like, python=python)
+
+
+@pytest.mark.parametrize(
+    ("id", "version", "like", "name"),
+    [
+        ("debian", "13", (), "Debian"),
+        ("ubuntu", "26.04", ("debian",), "Ubuntu"),
+        ("linuxmint", "22", ("ubuntu", "debian"), "Ubuntu"),
+        ("raspbian", "12", ("debian",), "Debian"),
+        ("rocky", "9.6", ("rhel", "centos", "fedora"), "Rocky Linux"),
+        ("ol", "8.10", ("fedora",), "Oracle Linux"),
+        ("rhel", "10.0", ("centos", "fedora"), "Red Hat Enterprise Linux"),
+        ("fedora", "43", (), "Fedora"),
+        ("amzn", "2023", ("fedora",), "Amazon Linux"),
+    ],
+)
+def test_known_hosts(id: str, version: str, like: tuple[str, ...], name: str) -> None:
+    host = facts(id, version, *like)
+    assert distributions.of(host).name == name
+    assert distributions.refusals("hk1", host) == []
+
+
+@pytest.mark.parametrize(
+    ("id", "version", "like", "why"),
+    [
+        ("centos", "7", ("rhel", "fedora"), "no updates since June 2024"),
+        ("centos", "8", ("rhel", "fedora"), "let the provider install CentOS Stream 10 or Debian"),
+        ("rocky", "11.0", ("rhel", "centos", "fedora"), "derpfleet does not know it"),
+        ("amzn", "2", ("centos", "rhel", "fedora"), "let the provider install Amazon Linux 2023 or Debian"),
+        # It counts its releases in its own way.
+        ("alinux", "3", ("rhel", "fedora", "centos", "anolis"), "install one of those"),
+        ("alpine", "3.22", (), "install one of those"),
+    ],
+)
+def test_others_are_refused_with_the_way_out(id: str, version: str, like: tuple[str, ...], why: str) -> None:
+    [sentence] = distributions.refusals("hk1", facts(id, version, *like))
+    assert sentence.startswith(f"hk1 runs {id} {version}")
+    assert why in sentence
+
+
+@pytest.mark.parametrize(
+    ("id", "version", "python", "wanted"),
+    [
+        ("rocky", "8.10", (3, 6, 8), "/usr/bin/python3.11"),
+        ("rocky", "9.6", (3, 9, 21), "/usr/bin/python3.11"),
+        ("amzn", "2023", (3, 9, 24), "/usr/bin/python3.11"),
+        ("rocky", "10.0", (3, 12, 9), "/usr/bin/python3"),  # its own
+        ("debian", "11", (3, 9, 2), "/usr/bin/python3"),  # it has no other
+    ],
+)
+def test_the_python_of_our_programs(id: str, version: str, python: tuple[int, int, int], wanted: str) -> None:
+    before = facts(id, version, python=python)
+    found = distributions.for_programs(before)
+    assert found.python_executable == wanted
+    assert distributions.for_programs(found) == found
+    names = [package.package for package in distributions.python_packages(found)]
+    assert names == (["python3.11"] if wanted != before.python_executable else [])
+
+
+@pytest.mark.parametrize(("version", "streams"), [("8.10", ["nginx:1.24"]), ("9.6", [])])
+def test_release_8_gets_a_newer_nginx(version: str, streams: list[str]) -> None:
+    commands = distributions.nginx_stream(facts("almalinux", version))
+    assert [command.argv[-1] for command in commands] == streams
+
+
+@pytest.mark.parametrize(
+    ("id", "packages", "refused"),
+    [
+        ("rocky", "distribution", "Rocky Linux has no Docker of its own: set {key} to docker."),
+        ("rocky", "docker", ""),
+        ("amzn", "docker", "Docker has no packages for Amazon Linux: set {key} to distribution."),
+        ("amzn", "distribution", ""),
+        ("fedora", "distribution", ""),
+    ],
+)
+def test_dockers_packages(id: str, packages: str, refused: str) -> None:
+    host = Host(**HK1, flavour="docker", docker={"archive": "x", "packages": packages})
+    wanted = refused.format(key="hosts.hk1.docker.packages")
+    assert docker.refusals(host, facts(id, "9.6")) == ([wanted] if refused else [])
+
+
+@pytest.mark.parametrize("id", ["debian", "rocky", "fedora", "rhel", "amzn"])
+def test_certbots_package(id: str) -> None:
+    host = Host(**HK1, certificate={"certbot": "distribution", "source": "self-signed"})
+    assert bool(acme.refusals(host, facts(id, ""))) == (id in ("rhel", "amzn"))
+
+
+def test_selinux_lets_nginx_reach_the_relay() -> None:
+    host = Host(**HK1, ports={"https": 3489, "backend": 4443})
+    enforcing = replace(facts("rocky", "9.6"), commands=ENFORCING)
+    tools, policy = selinux.resources(host, enforcing)
+    assert isinstance(policy, Selinux)
+    assert tools.id in policy.needs
+    assert [port for _, port in policy.ports] == [80, 3489, 4443]
+    assert selinux.resources(host, facts("rocky", "9.6")) == []
+
+
+def test_selinux_is_as_before_without_a_front() -> None:
+    enforcing = replace(facts("rocky", "9.6"), commands=ENFORCING)
+    assert selinux.resources(Host(**HK1, front="none"), enforcing) == [Selinux()]
+    assert selinux.absent(enforcing) == [Selinux()]
