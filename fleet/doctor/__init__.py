@@ -72,8 +72,9 @@ def of_site(fleet: Fleet, names: Collection[str]) -> list[Diagnosis]:
         found += [
             Diagnosis(
                 host=SITE, check=check, status="failed", what=str(problem),
-                why=f"{fleet.site.path} says so, and a deploy refuses it before it contacts a host",
-                next=f"correct it, or {fleet.site.path}", exit_code=inventory.SiteError.exit_code,
+                why="a deploy refuses this before it contacts a host",
+                next=f"correct it, or that line of {fleet.site.path}",
+                exit_code=inventory.SiteError.exit_code,
             )
             for problem in problems
         ]

@@ -125,8 +125,11 @@ def test_rungs_become_diagnoses() -> None:
 
 
 @pytest.fixture
-def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[int, list[Any], str]]:
-    """Return a function that runs the verb on the host of the case `bare`, and what it shows."""
+def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[int, list[Any], int]]:
+    """Return a function that runs the verb on the host of the case `bare`.
+
+    It returns the exit code, the JSON lines, and the number of connections to the host.
+    """
     host, site, facts = load("bare")
     monkeypatch.setattr("fleet.shared.records.RUNS", tmp_path)
     monkeypatch.setattr("inventory.resolve_problems", lambda *_, **__: [])
@@ -139,7 +142,7 @@ def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple
         before: bool = False,
         facts: Facts | Exception = facts,
         looks: Look | Exception | None = None,
-    ) -> tuple[int, list[Any], str]:
+    ) -> tuple[int, list[Any], int]:
         class Session(SimpleNamespace):
             def __enter__(self) -> Session:
                 return self
@@ -147,7 +150,11 @@ def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple
             def __exit__(self, *_: object) -> None:
                 pass
 
+        connections = 0
+
         def connect(*_: object) -> Session:
+            nonlocal connections
+            connections += 1
             if isinstance(facts, Exception):
                 raise facts
             return Session(facts=facts)
@@ -163,15 +170,16 @@ def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple
         monkeypatch.setattr(fleet, "session_for_reading", connect)
         code = doctor.doctor(fleet, [host], before=before)
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        return code, lines, ""
+        return code, lines, connections
 
     return run
 
 
 def test_one_look_at_everything(look: Any, capsys: pytest.CaptureFixture[str]) -> None:
     looks = Look(program="headscale 0.27.1", served=Unknown("not shown"), in_map={"hk1"})
-    code, lines, _ = look(capsys, looks=looks)
+    code, lines, connections = look(capsys, looks=looks)
     assert code == 0, lines
+    assert connections == 1  # beside those of the ladder
     assert {line["event"] for line in lines} == {"diagnosis"}
     for line in lines:
         assert list(wrong(line, EVENTS["diagnosis"])) == []
