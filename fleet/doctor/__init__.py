@@ -127,7 +127,7 @@ def summary(found: Sequence[Diagnosis]) -> str:
     """Return the last line: how many have failed, and what to do first."""
     failed = [one for one in found if one.status == "failed"]
     warned = sum(one.status == "warning" for one in found)
-    warnings = f", {warned} warnings" if warned else ""
+    warnings = f"; warnings: {warned}" if warned else ""
     if not failed:
         return f"nothing is wrong{warnings}"
     return f"{len(failed)} of {len(found)} checks failed{warnings}. Begin with the first of them."
