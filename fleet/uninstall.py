@@ -9,7 +9,6 @@ from engine.resource import Resource
 from engine.run import Job, Verb
 from engine.session import Session
 from fleet.shared.control_server import control_server
-from fleet.shared.errors import Refused
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import forget
 from fleet.shared.step import CHANGES_FOUND, step
@@ -22,6 +21,10 @@ _STAYS = (
 )
 
 
+class UninstallRefused(DerpfleetError):
+    """Something on the host is in the way; nothing was changed."""
+
+
 class InService(DerpfleetError):
     """Nothing was changed: clients may still use the relay."""
 
@@ -29,8 +32,8 @@ class InService(DerpfleetError):
 def uninstall(fleet: Fleet, host: Host, *, dry_run: bool) -> int:
     """Remove every variant of every role, and the records of its proof. Returns the exit code.
 
-    It is repeatable, also on a host that never had anything of ours. Raises InService, Refused,
-    ResourceFailed, Unreachable, Interrupted.
+    It is repeatable, also on a host that never had anything of ours. Raises InService,
+    UninstallRefused, ResourceFailed, Unreachable, Interrupted.
     """
     look = control_server(fleet).look()
     if look is not None and host.name in look.in_map:
@@ -57,18 +60,18 @@ def _removal(host: Host, verb: Verb, *, running_is_fine: bool) -> Job:
 
 
 def _plan(host: Host, running_is_fine: bool, session: Session) -> list[Resource]:
-    """Return the absence of every role. Raises InService, Refused."""
+    """Return the absence of every role. Raises InService, UninstallRefused."""
     facts = session.facts
-    listens = roles.in_service(facts)
-    if listens and not running_is_fine:
-        raise _in_service(host, f"its relay listens on {', '.join(listens)}, and the map is not known")
     if reasons := roles.absence_refusals(host, facts):
-        raise Refused(
+        raise UninstallRefused(
             "nothing was changed, because something is in the way",
             host=host.name,
             why="\n".join(reasons),
             next=f"then run: invoke uninstall --host {host.name}",
         )
+    listens = roles.in_service(facts)
+    if listens and not running_is_fine:
+        raise _in_service(host, f"its relay listens on {', '.join(listens)}, and the map is not known")
     return roles.compile_absent(host, facts)
 
 

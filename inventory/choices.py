@@ -7,18 +7,20 @@ of a table here. Each table has a row for every word of its Literal.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:  # the model needs pydantic, and these tables do not
-    from inventory.model import Host
+    from inventory.model import External, Host
 
 FlavourName = Literal["python", "docker"]
 ProgramName = Literal["python", "derper"]
 RunnerName = Literal["systemd", "docker"]
 AdmissionName = Literal["headscale", "url", "tailscaled", "keys", "open"]
-FrontName = Literal["nginx", "none"]
-SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed"]
+FrontName = Literal["nginx", "nginx-stream", "direct", "none", "external"]
+ExternalName = Literal["nginx-stream", "haproxy", "caddy", "traefik", "other"]
+TlsName = Literal["passthrough", "terminated"]
+SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed", "front"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
 ControlName = Literal["headscale", "paste"]
 
@@ -31,6 +33,19 @@ class FrontProgram:
     terminates_tls: bool  # else the relay does
     answers_http: bool  # port 80: certificate challenges and the captive-portal check
     hides_relay: bool  # the relay listens on loopback, at ports.backend
+    is_others: bool = False  # the operator keeps it: we write no file of it
+
+    @property
+    def passes_tls_on(self) -> bool:
+        """Whether it hands the clients' TLS to the relay, with their addresses in PROXY headers."""
+        return self.hides_relay and not self.terminates_tls
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalProgram:
+    """A front that the operator keeps. `tls`: the ways that it can treat the clients' TLS."""
+
+    tls: tuple[TlsName, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +56,7 @@ class RelayProgram:
     is_release: bool  # a directory for the host's own Python; else an image
     has_metrics_port: bool  # on loopback, at ports.metrics; else beside DERP, for loopback only
     has_prober_keys: bool  # admits our proof by public keys; else only a mesh key lets it in
+    reads_proxy_header: bool  # of the PROXY protocol, v1 and v2
     tls_only_on_443: bool  # with its own Let's Encrypt it serves plain HTTP on every other port
 
 
@@ -80,6 +96,7 @@ class CertificateSource:
     is_acme: bool = False  # certbot orders and renews it
     directory: str = ""  # the ACME server's URL, unless certificate.server has it
     needs_files: bool = False  # the controller sends certificate.fullchain and certificate.key
+    is_front: bool = False  # the front has one of its own, and renews it: there is none of ours
     needs_pin: bool = False  # no CA vouches for it, so that clients have to know its SHA-256
 
     @property
@@ -95,18 +112,37 @@ class FirewallMode:
     closes: bool  # else any other firewall may be in charge as well
 
 
+_DIRECT = FrontProgram(program="relay", terminates_tls=False, answers_http=False, hides_relay=False)
 FRONTS: Mapping[FrontName, FrontProgram] = {
     "nginx": FrontProgram(program="nginx", terminates_tls=True, answers_http=True, hides_relay=True),
-    "none": FrontProgram(program="relay", terminates_tls=False, answers_http=False, hides_relay=False),
+    "nginx-stream": FrontProgram(
+        program="nginx", terminates_tls=False, answers_http=True, hides_relay=True
+    ),
+    "direct": _DIRECT,
+    "none": _DIRECT,
+    "external": FrontProgram(
+        program="your front", terminates_tls=False, answers_http=True, hides_relay=True, is_others=True
+    ),
 }
+EXTERNALS: Mapping[ExternalName, ExternalProgram] = {
+    "nginx-stream": ExternalProgram(tls=("passthrough",)),
+    "haproxy": ExternalProgram(tls=("passthrough", "terminated")),
+    "caddy": ExternalProgram(tls=("terminated",)),
+    # It could pass TLS on, but not answer the captive-portal check by itself then.
+    "traefik": ExternalProgram(tls=("terminated",)),
+    "other": ExternalProgram(tls=("passthrough", "terminated")),
+}
+ENDS_TLS: Mapping[TlsName, bool] = {"passthrough": False, "terminated": True}
 PROGRAMS: Mapping[ProgramName, RelayProgram] = {
     "python": RelayProgram(
         shipped_as="a release for the host's own Python",
-        is_release=True, has_metrics_port=True, has_prober_keys=True, tls_only_on_443=False,
+        is_release=True, has_metrics_port=True, has_prober_keys=True, reads_proxy_header=True,
+        tls_only_on_443=False,
     ),
     "derper": RelayProgram(
         shipped_as="an image for a container",
-        is_release=False, has_metrics_port=False, has_prober_keys=False, tls_only_on_443=True,
+        is_release=False, has_metrics_port=False, has_prober_keys=False, reads_proxy_header=False,
+        tls_only_on_443=True,
     ),
 }
 RUNNERS: Mapping[RunnerName, RelayRunner] = {
@@ -128,6 +164,7 @@ SOURCES: Mapping[SourceName, CertificateSource] = {
     "acme": CertificateSource(is_acme=True),
     "manual": CertificateSource(needs_files=True),
     "self-signed": CertificateSource(needs_pin=True),
+    "front": CertificateSource(is_front=True),
 }
 ADMISSIONS: Mapping[AdmissionName, AdmissionRule] = {
     "headscale": AdmissionRule(url="headscale", by_image=True),
@@ -147,7 +184,15 @@ FIREWALLS: Mapping[FirewallModeName, FirewallMode] = {
 
 def front_of(host: Host) -> FrontProgram:
     """Return what the host's front implies."""
-    return FRONTS[host.front]
+    front = FRONTS[host.front]
+    if front.is_others and host.external:
+        return replace(front, terminates_tls=ENDS_TLS[host.external.tls])
+    return front
+
+
+def external_of(external: External) -> ExternalProgram:
+    """Return what the kind of an operator's own front implies."""
+    return EXTERNALS[external.kind]
 
 
 def combination_of_flavour(host: Host) -> Combination:

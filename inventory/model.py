@@ -9,7 +9,7 @@ pattern's words.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -17,12 +17,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from inventory.choices import (
     AdmissionName,
     ControlName,
+    ExternalName,
     FirewallModeName,
     FlavourName,
     FrontName,
     ProgramName,
     RunnerName,
     SourceName,
+    TlsName,
     combination_of_flavour,
 )
 from inventory.secrets import SecretRef
@@ -86,13 +88,24 @@ class Region(Model):
 
 
 class Ports(Model):
-    """Ports of a relay host. `backend` is where the relay listens on loopback behind nginx."""
+    """Ports of a relay host. `backend` is where the relay listens on loopback behind a front."""
 
     https: Port = 443
     http: Port = 80
     stun: Port = Field(3478, description="UDP")
     backend: Port = 81
     metrics: Port = Field(9411, description="loopback port of /metrics and /debug/")
+    challenge: Port = Field(8402, description="loopback port of certbot's answers, behind front: external")
+
+
+class External(Model):
+    """A front that you keep yourself. A deploy prints the fragment for its configuration."""
+
+    kind: ExternalName
+    tls: TlsName = Field("passthrough", description="terminated: by the front, which has the certificate")
+    trusted: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (), description="addresses or CIDRs of proxies before that front, whose X-Forwarded-For is believed"
+    )
 
 
 class Certificate(Model):
@@ -176,7 +189,7 @@ class Relay(Model):
         None, description="[-verify-client-url]; default: the site's headscale, if it has one"
     )
     verify_insecure: bool = Field(
-        False, description="true: clients are asked about over http, so whoever is between admits anyone"
+        False, description="true: clients are asked about over http, and anyone on the way can admit anyone"
     )
     verify_fail_open: bool = Field(False, description="[-verify-client-url-fail-open]")
     open: bool = Field(
@@ -229,7 +242,8 @@ class Host(Model):
     flavour: FlavourName = Field(
         "python", description="short form of relay: python under systemd; or docker, derper under docker"
     )
-    front: FrontName = "nginx"
+    front: FrontName = Field("nginx", description="direct or none: the relay itself; nginx-stream: by name")
+    external: External | None = None
     certificate: Certificate = Certificate()
     firewall: Firewall = Firewall()
     relay: Relay = Relay()

@@ -20,6 +20,7 @@ from inventory.choices import (
     admission_of,
     combination_of,
     combination_of_flavour,
+    external_of,
     front_of,
     program_of,
     runner_of,
@@ -66,7 +67,9 @@ def host_findings(host: Host) -> Iterator[Finding]:
 def _ports_differ(host: Host) -> Iterator[Finding]:
     # stun is UDP: it may share a number with any of these
     seen: dict[int, str] = {}
-    used = ["https", "http", "metrics"] + (["backend"] if front_of(host).hides_relay else [])
+    front = front_of(host)
+    used = ["https", "http", "metrics"] + (["backend"] if front.hides_relay else [])
+    used += ["challenge"] if front.is_others and source_of(host).is_acme else []
     for name in used:
         port = getattr(host.ports, name)
         if port in seen:
@@ -88,7 +91,7 @@ def _address_is_one_hosts(host: Host) -> Iterator[Finding]:
         if address is None:
             continue
         if address.is_multicast or address.is_unspecified or address.is_link_local:
-            words = f"{address} is no address of one host on the internet: clients are sent there"
+            words = f"{address} is not the internet address of one host: clients are sent there"
             yield Finding(name, words)
         elif any(address in network for network in _NOT_PUBLIC if network.version == address.version):
             yield Finding(
@@ -134,6 +137,46 @@ def _derper_speaks_tls(host: Host) -> Iterator[Finding]:
             "with its own letsencrypt, derper serves plain HTTP on any port but 443, so also on "
             f"{host.ports.https}: use front: nginx, port 443, or certificate.source: manual",
             ("flavour", "relay.program", "front", "certificate.source"),
+        )
+
+
+def _derper_reads_no_proxy_header(host: Host) -> Iterator[Finding]:
+    if front_of(host).passes_tls_on and not program_of(host).reads_proxy_header:
+        yield Finding(
+            "front",
+            f"{host.front} hands TLS on with the PROXY protocol, which {host.program} does not know: use our "
+            "own relay (flavour: python), or front: nginx, direct, or external with tls: terminated",
+            ("flavour", "relay.program", "external.tls"),
+        )
+
+
+def _external_is_whole(host: Host) -> Iterator[Finding]:
+    if not front_of(host).is_others:
+        return
+    if host.external is None:
+        yield Finding("external", "is missing: front external needs the kind of your front", ("front",))
+    elif host.external.tls not in external_of(host.external).tls:
+        (only,) = external_of(host.external).tls
+        message = f"'{host.external.tls}' is not possible with {host.external.kind}: set it to {only}"
+        yield Finding("external.tls", message, ("external.kind",))
+
+
+def _one_has_the_certificate(host: Host) -> Iterator[Finding]:
+    front, source = front_of(host), source_of(host)
+    has_own = front.is_others and front.terminates_tls
+    if has_own and not source.is_front:
+        yield Finding(
+            "certificate.source",
+            f"'{host.certificate.source}' has no effect behind a front that terminates TLS with a "
+            "certificate of its own: set it to front",
+            ("front", "external.tls"),
+        )
+    elif source.is_front and not has_own:
+        yield Finding(
+            "certificate.source",
+            "'front' is for a front of yours that terminates TLS: set front to external and external.tls to "
+            "terminated, or use another source",
+            ("front", "external.tls"),
         )
 
 
@@ -227,7 +270,7 @@ def _verified_in_secret(host: Host) -> Iterator[Finding]:
     if is_in_the_clear(url) and not host.relay.verify_insecure:
         yield Finding(
             "relay.verify_client_url",
-            "is http, so whoever is between the relay and that server can let anyone use the relay: use "
+            "is http, so anyone between the relay and that server can let anyone use the relay: use "
             "https, or set relay.verify_insecure to true as well",
             ("relay.verify_insecure",),
         )
@@ -251,9 +294,10 @@ def _open_ports_are_ports(host: Host) -> Iterator[Finding]:
         numbers, _, proto = entry.partition("/")
         first, _, last = numbers.partition("-")
         if proto == "ip" and int(first) > 255:
-            yield Finding(f"firewall.allow.{index}", f"'{entry}' is no protocol of IP: these are 0 to 255")
+            message = f"'{entry}' is not a number of an IP protocol: these are 0 to 255"
+            yield Finding(f"firewall.allow.{index}", message)
         elif not 1 <= int(first) <= int(last or first) <= 65535:
-            yield Finding(f"firewall.allow.{index}", f"'{entry}' is no range of ports within 1 to 65535")
+            yield Finding(f"firewall.allow.{index}", f"'{entry}' is not a range of ports within 1 to 65535")
 
 
 _RULES: tuple[Rule, ...] = (
@@ -262,6 +306,9 @@ _RULES: tuple[Rule, ...] = (
     _address_is_one_hosts,
     _program_and_runner_fit,
     _derper_speaks_tls,
+    _derper_reads_no_proxy_header,
+    _external_is_whole,
+    _one_has_the_certificate,
     _letsencrypt_asks_on_80,
     _certificate_is_whole,
     _image_has_one_source,
@@ -313,7 +360,7 @@ def asked_in_the_clear(headscale: Any, hosts: Mapping[str, Raw]) -> Iterator[tup
         if is_in_the_clear(url) and not any(own) and _at(host, ("relay", "admission")) in _ASK_HEADSCALE:
             yield (
                 (HEADSCALE, "url"),
-                f"is http, so whoever is between hosts.{name} and headscale can let anyone use the relay: "
+                f"is http, so anyone between hosts.{name} and headscale can let anyone use the relay: "
                 f"use https, or set hosts.{name}.relay.verify_insecure to true as well",
             )
 

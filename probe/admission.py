@@ -84,7 +84,7 @@ def admission_rung(target: Target, asked: HostsWords) -> Rung:
         detail = _DETAIL.search(asked.log)
         meaning = next(each.meaning for each in _UNCLEAR if each == refusal[1])
         return _failed(
-            f"the relay refused the stranger for want of an answer: {refusal[1]}"
+            f"the relay refused the stranger because it got no answer: {refusal[1]}"
             + (f" ({_line(detail[1])})" if detail else ""),
             f"{meaning}; its host gets an answer from {asked.judge}, the relay does not: an address that "
             f"does not work {_line(answer.get('detail'))}".rstrip(),

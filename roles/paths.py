@@ -24,6 +24,7 @@ CERTIFICATE_CONFIG = f"{ETC}/certificate.json"
 CERTBOT = f"{OPT}/certbot"
 RELEASES = f"{OPT}/releases"
 CURRENT = f"{OPT}/current"
+FRONT = f"{ETC}/front"  # fragments for fronts that the operator keeps
 FIREWALL_RULES = f"{ETC}/firewall.nft"
 AGENT = "/var/lib/derpfleet"  # the agent's journal and backups (files/agent/journal.py)
 

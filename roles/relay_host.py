@@ -23,7 +23,6 @@ ROLES: Mapping[str, str] = {
     "relay": "roles/relay/",
     "nginx": "roles/front/",
     "certificate": "roles/certificate/",
-    "front": "roles/front/",
 }
 """Every role with the place of its code, in the order of their resources (but needs come first)."""
 
@@ -78,7 +77,10 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     yield "nginx", [*former, *chosen.http_resources(host, facts, certificate.issued(host))]
     yield "certificate", certificate.resources(host, site, facts, ship, _served_by(host, wiring, facts, free))
     served = chosen.https_resources(host, facts, certificate.issued(host), runner.RUNNING)
-    yield "front", [*served, certificate.served(served[-1].id if served else runner.RUNNING)]
+    yield "nginx", served
+    # The proof judges a front of others: nothing on the host can tell whether it has our lines.
+    if not wiring.front_is_others:
+        yield "certificate", [certificate.served(served[-1].id if served else runner.RUNNING)]
 
 
 def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resource]]]:
@@ -87,7 +89,7 @@ def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resour
     fronts = front.absent(facts, needs=stopped)
     unused = (*stopped, *(resource.id for resource in fronts if isinstance(resource, Service)))
     yield "relay", relays
-    yield "front", fronts
+    yield "nginx", fronts
     yield "certificate", certificate.absent(facts, needs=unused)
     yield "relay", docker.absent(host, facts, needs=stopped)
     yield "firewall", firewall.absent(needs=stopped)
@@ -143,17 +145,19 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
         *firewall.refusals(host, facts, beside),
         *relay.refusals(host, site, wiring, facts, beside),
         *front.refusals(host, wiring, facts),
-        *certificate.refusals(host, facts),
+        *certificate.chosen(host).refusals(host, facts),
     ]
 
 
 def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
     """Return sentences about settings that are probably unintended, each with the change to make.
 
-    They do not stop the deploy.
+    They do not stop the deploy. Of an unknown distribution `refusals` says all.
     """
+    if distributions.known(facts) is None:
+        return []
     unguarded = firewall.warnings(host, facts, neighbours(facts))
-    of_relay, of_front = relay.warnings(host, site, facts), front.warnings(host, facts)
+    of_relay, of_front = relay.warnings(host, site, facts), front.chosen(host).warnings(host, facts)
     return [*base.warnings(host, facts), *unguarded, *of_relay, *of_front]
 
 
@@ -180,7 +184,7 @@ def ask(host: Host, site: Site) -> Ask:
     nginx's other sites are asked for on every host: the front that a host had is removed beside
     them, their ports stay open, and their listeners are not in the way.
     """
-    of_variants = (firewall.ask(host), relay.ask(host, site), front.ask(), certificate.ask(host))
+    of_variants = (firewall.ask(host), relay.ask(host, site), front.ask(), certificate.chosen(host).ASK)
     return asked(base.ASK, selinux.ASK, *of_variants)
 
 

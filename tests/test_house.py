@@ -11,7 +11,16 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from control.servers import SERVERS
-from inventory.choices import FRONTS, ControlName
+from inventory.choices import (
+    FRONTS,
+    AdmissionName,
+    ControlName,
+    FirewallModeName,
+    FrontName,
+    ProgramName,
+    RunnerName,
+    SourceName,
+)
 from inventory.model import Site
 from roles import certificate, firewall, front, relay
 from tests.test_imports import imported
@@ -139,10 +148,23 @@ MODULES: Mapping[str, tuple[Mapping[Any, Any], ...]] = {
     "front": (front.MODULES,),
     "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES, relay.ADMISSION_MODULES),
 }
+TABLES_BY_WORDS: list[tuple[Any, Mapping[Any, Any]]] = [
+    (SourceName, certificate.MODULES),
+    (FirewallModeName, firewall.MODES),
+    (FrontName, front.MODULES),
+    (ProgramName, relay.PROGRAM_MODULES),
+    (RunnerName, relay.RUNNER_MODULES),
+    (AdmissionName, relay.ADMISSION_MODULES),
+]
 VARIANTS = {
     role: {module.__name__.removeprefix(f"roles.{role}.") for table in tables for module in table.values()}
     for role, tables in MODULES.items()
 }
+
+
+@pytest.mark.parametrize(("words", "table"), TABLES_BY_WORDS, ids=lambda one: "-".join(get_args(one)))
+def test_a_table_has_the_words_of_its_literal(words: Any, table: Mapping[Any, Any]) -> None:
+    assert tuple(table) == get_args(words)
 
 
 def test_the_tables_have_modules_of_their_roles() -> None:

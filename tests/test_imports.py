@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.boot import AGENT_MODULES
+from engine.boot import agent_modules
 
 ROOT = Path(__file__).parent.parent
 HOUSE = {
@@ -148,11 +148,12 @@ def test_the_scripts_need_nothing_but_python() -> None:
 
 def test_the_agents_modules_are_sent_in_the_order_of_their_imports() -> None:
     folder = ROOT / "files" / "agent"
-    assert sorted(AGENT_MODULES) == sorted(path.stem for path in folder.glob("*.py"))
-    for number, name in enumerate(AGENT_MODULES):
+    names = list(agent_modules())
+    assert sorted(names) == sorted(path.stem for path in folder.glob("*.py"))
+    for number, name in enumerate(names):
         modules = imported(folder / f"{name}.py")
         needed = {module.split(".", 2)[1] for module in modules if module.startswith("agent.")}
-        assert needed <= set(AGENT_MODULES[:number]), name
+        assert needed <= set(names[:number]), name
 
 
 def test_these_files_know_of_ssh() -> None:

@@ -53,7 +53,7 @@ class Questions:
         return with_rung(proof, admission_rung(target, answer.result()))
 
     def close(self) -> None:
-        """Let the sessions end by themselves; those of a broken ladder are waited for by nobody."""
+        """Let the sessions end, without waiting for those of a broken ladder."""
         for known in self._known.values():
             known.set()
         self._pool.shutdown(wait=False)
@@ -65,7 +65,8 @@ class Questions:
                 answer, log = session.facts.commands["admission"].stdout, ""
                 self._known[host.name].wait(_LADDER_S)
                 if stranger := self._strangers.get(host.name):
-                    more = session.ask(Ask(commands={"refusal": relay.log_of_client(host, stranger)}))
+                    log_of_client = relay.chosen_runner(host).log_of_client
+                    more = session.ask(Ask(commands={"refusal": log_of_client(stranger)}))
                     lines = more.commands["refusal"].stdout.splitlines()
                     log = "\n".join(line for line in lines if stranger in line)
         except DerpfleetError as error:

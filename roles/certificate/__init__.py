@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Absent, Command, Resource
-from inventory.choices import SourceName
+from inventory.choices import SourceName, source_of
 from inventory.model import Host, Site
 from roles import paths
-from roles.certificate import acme, brought, program, renewal, self_signed
+from roles.certificate import acme, brought, of_front, program, renewal, self_signed
 from roles.certificate.contract import Source
 from roles.contract import Issued, ServedBy, after
 
@@ -20,6 +20,7 @@ MODULES: Mapping[SourceName, Source] = {
     "acme": acme,
     "manual": brought,
     "self-signed": self_signed,
+    "front": of_front,
 }
 COPIED = "command:relay's copy of the certificate"
 """The id of the command that copies the certificate to where the relay may read it."""
@@ -46,6 +47,8 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, served_by: S
     The relay gets its own copy of it when the relay serves it.
     """
     source, challenge = chosen(host), served_by.challenge
+    if source_of(host).is_front:
+        return [*source.resources(host, site, facts, ship, challenge), *served_by.units]
     found = [
         *program.resources(host, files(host), facts, served_by, source.orders(host, challenge)),
         *source.resources(host, site, facts, ship, challenge),
@@ -81,16 +84,6 @@ def served(needs: str) -> Command:
     )
 
 
-def ask(host: Host) -> Ask:
-    """Return the questions of the chosen source."""
-    return chosen(host).ASK
-
-
 def ask_absent() -> Ask:
     """Return the questions of `absent`."""
     return asked(*(source.ASK_ABSENT for source in MODULES.values()))
-
-
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return the reasons against the chosen source."""
-    return chosen(host).refusals(host, facts)

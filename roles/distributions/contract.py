@@ -20,7 +20,8 @@ class Nginx:
     """nginx as its package has it.
 
     `folder`: where sites are added. `folders`: patterns of files with sites, in nginx.conf's order.
-    `modules`: the pattern of files that load modules. `conf_package`: it brings nginx.conf.
+    `modules`: the pattern of files that load modules. `stream_package`: it brings the module of
+    streams. `conf_package`: it brings nginx.conf.
     `welcome`: the link that turns the welcome page on; "" where nginx.conf has the page itself.
     """
 
@@ -28,6 +29,7 @@ class Nginx:
     folder: str
     folders: tuple[str, ...]
     modules: str
+    stream_package: str
     conf_package: str
     welcome: str
 

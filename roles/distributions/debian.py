@@ -16,6 +16,7 @@ FAMILY = Family(
         folder="/etc/nginx/sites-enabled",
         folders=("/etc/nginx/conf.d/*.conf", "/etc/nginx/sites-enabled/*"),
         modules="/etc/nginx/modules-enabled/*.conf",
+        stream_package="libnginx-mod-stream",
         conf_package="nginx-common",
         welcome="/etc/nginx/sites-enabled/default",
     ),

@@ -129,19 +129,6 @@ def metrics(host: Host) -> tuple[str, ...]:
     return chosen_runner(host).in_its_network(program)
 
 
-def log(host: Host, lines: int) -> tuple[str, ...]:
-    """Return the command that prints the last lines of the relay's log."""
-    return chosen_runner(host).log(lines)
-
-
-def log_of_client(host: Host, key: str) -> tuple[str, ...]:
-    """Return the command that prints the relay's log with its lines about a client.
-
-    `key`: the client's public key, 64 hex digits.
-    """
-    return chosen_runner(host).log_of_client(key)
-
-
 def ask_withdrawn(host: Host) -> Ask:
     """Return the facts that `is_withdrawn` needs."""
     return Ask(commands={"withdrawn": chosen_runner(host).WITHDRAWN.argv})

@@ -160,6 +160,7 @@ class Runner(Protocol):
     PROCESSES: frozenset[str]  # the names of its own processes that have the relay's ports
     RUNNING: str  # the id of the resource that is the running relay
     RELOAD: tuple[str, ...]  # the command after which a new certificate is served
+    RESTART: tuple[str, ...]  # the command that ends the process and starts a new one
     WITHDRAWN: Question  # whether the relay was taken out of service
 
     def resources(
@@ -195,4 +196,9 @@ def health(host: Host, wiring: Wiring) -> Health:
     port = wiring.relay.port
     if not wiring.relay_has_tls:
         return Http(url=f"http://{LOOPBACK}:{port}/derp/probe")
-    return Http(url=f"https://{host.domain}:{port}/derp/probe", connect=f"{LOOPBACK}:{port}", insecure=True)
+    return Http(
+        url=f"https://{host.domain}:{port}/derp/probe",
+        connect=f"{LOOPBACK}:{port}",
+        insecure=True,
+        proxy_header=wiring.relay_reads_proxy_header,
+    )

@@ -19,9 +19,8 @@ from engine.report import Report
 from engine.run import Job, Verb
 from fleet import uninstall
 from fleet.shared import step
-from fleet.shared.errors import Refused
 from fleet.shared.fleet import Fleet
-from fleet.uninstall import InService
+from fleet.uninstall import InService, UninstallRefused
 from tests.roles.cases import facts_of, load
 
 RELAY = Listener(
@@ -106,7 +105,7 @@ def test_a_configuration_of_others_that_is_broken_is_not_touched(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("roles.absence_refusals", lambda *_: ["nginx is broken"])
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UninstallRefused) as refused:
         world.run()
     assert refused.value.why == "nginx is broken" and "invoke uninstall" in refused.value.next
     assert world.ran == []

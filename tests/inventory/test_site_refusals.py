@@ -12,7 +12,7 @@ RULES = [
     # form
     ("region: {id: 900}", "line 6: hosts.hk1.region: this key is here twice, first on line 4"),
     ("flavor: docker", "line 6: hosts.hk1.flavor: unknown key; did you mean flavour?"),
-    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, ssh, ports, flavour, front, certificate, firewall, relay, docker"),
+    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, ssh, ports, flavour, front, external, certificate, firewall, relay, docker"),
     ("name: other", "line 6: hosts.hk1.name: unknown key; the host's name is its key, hk1"),
     ("flavour: podman", "line 6: hosts.hk1.flavour: 'podman' is none of python, docker"),
     ("flavour: Docker", "line 6: hosts.hk1.flavour: 'Docker' is none of python, docker; did you mean docker?"),
@@ -24,9 +24,9 @@ RULES = [
     ("firewall:\n  allow: 443", "line 7: hosts.hk1.firewall.allow: 443 is not a list: each entry is on its own line, behind a hyphen"),
     ("firewall:\n  allow:\n  - 443", "line 8: hosts.hk1.firewall.allow.0: 443 is not text: put it in quotes"),
     ("firewall:\n  allow:\n  - 443/sctp", "line 8: hosts.hk1.firewall.allow.0: '443/sctp' is not a port, as 8443/tcp or 60000-61000/udp"),
-    ("firewall:\n  allow:\n  - 300/ip", "line 8: hosts.hk1.firewall.allow.0: '300/ip' is no protocol of IP: these are 0 to 255"),
-    ("firewall:\n  allow:\n  - 70000/tcp", "line 8: hosts.hk1.firewall.allow.0: '70000/tcp' is no range of ports within 1 to 65535"),
-    ("firewall:\n  allow: [9-1/tcp]", "line 7: hosts.hk1.firewall.allow.0: '9-1/tcp' is no range of ports within 1 to 65535"),
+    ("firewall:\n  allow:\n  - 300/ip", "line 8: hosts.hk1.firewall.allow.0: '300/ip' is not a number of an IP protocol: these are 0 to 255"),
+    ("firewall:\n  allow:\n  - 70000/tcp", "line 8: hosts.hk1.firewall.allow.0: '70000/tcp' is not a range of ports within 1 to 65535"),
+    ("firewall:\n  allow: [9-1/tcp]", "line 7: hosts.hk1.firewall.allow.0: '9-1/tcp' is not a range of ports within 1 to 65535"),
     ("firewall: {revert_after_s: 5}", "line 6: hosts.hk1.firewall.revert_after_s: 5 is not between 10 and 600"),
     ("relay: {open: yes}", "line 6: hosts.hk1.relay.open: 'yes' is not true or false"),
     ("ipv4: 203.0.113", "line 6: hosts.hk1.ipv4: '203.0.113' is not an IPv4 address"),
@@ -68,6 +68,21 @@ RULES = [
         f"docker: {{image: 'derper@sha256:{'0' * 64}'}}",
         "line 8: hosts.hk1.ports.https: with its own letsencrypt, derper serves plain HTTP on any port but 443, "
         "so also on 3489: use front: nginx, port 443, or certificate.source: manual",
+    ),
+    (
+        f"front: nginx-stream\nflavour: docker\ndocker: {{image: 'derper@sha256:{'0' * 64}'}}",
+        "line 6: hosts.hk1.front: nginx-stream hands TLS on with the PROXY protocol, which derper does not know: "
+        "use our own relay (flavour: python), or front: nginx, direct, or external with tls: terminated",
+    ),
+    ("front: external", "line 2: hosts.hk1.external: is missing: front external needs the kind of your front"),
+    (
+        "front: external\nexternal: {kind: caddy}",
+        "line 7: hosts.hk1.external.tls: 'passthrough' is not possible with caddy: set it to terminated",
+    ),
+    (
+        "front: external\nexternal: {kind: caddy, tls: terminated}",
+        "line 5: hosts.hk1.certificate.source: 'letsencrypt' has no effect behind a front that terminates TLS "
+        "with a certificate of its own: set it to front",
     ),
     ("relay: {program: go}", "line 6: hosts.hk1.relay.program: 'go' is none of python, derper"),
     (
@@ -210,6 +225,9 @@ WHOLE = [
     ("a: *x\n", ["line 1: found undefined alias 'x'"]),
     ("a: !!python/object:os.system x\n", ["line 1: the tag 'tag:yaml.org,2002:python/object:os.system' has no meaning here"]),
     ("a: \x07\n", ["line 1: the character U+0007 is not allowed in YAML"]),
+    ('a: 1\nb: "x\\ud800"\n', ["line 2: the character U+D800 is not allowed in YAML"]),
+    ('a: 1\n"\\udfff": 1\n', ["line 2: the character U+DFFF is not allowed in YAML"]),
+    ('a: 1\nb: "\\U00110000"\n', ["a character has a number beyond U+10FFFF"]),
     ("[a]: 1\n", ["line 1: a key is a word, not a list or a mapping"]),
     ("a: &x {b: {<<: *x}}\n", ["line 1: this alias leads back to itself"]),
     (f"a: {'9' * 101}\n", ["line 1: a number has more than 100 digits"]),
@@ -311,7 +329,7 @@ def test_a_rule_is_silent_about_a_value_that_is_refused_already():
     assert problems(host("docker: {imge: x}\nflavour: docker")) == ["line 6: hosts.hk1.docker.imge: unknown key; did you mean image?"]
 
 
-CLEAR = "so whoever is between"
+CLEAR = "so anyone between"
 
 
 @pytest.mark.parametrize(
@@ -380,11 +398,11 @@ def test_a_command_runs_only_from_a_file_that_nobody_else_may_write(mode, refuse
             }.items()
             for address in addresses
         ),
-        ("ipv4: 224.0.0.1", "hosts.hk1.ipv4: 224.0.0.1 is no address of one host"),
-        ("ipv4: 0.0.0.0", "hosts.hk1.ipv4: 0.0.0.0 is no address of one host"),
-        ("ipv4: 169.254.1.1", "hosts.hk1.ipv4: 169.254.1.1 is no address of one host"),
-        ("ipv6: 'ff02::1'", "hosts.hk1.ipv6: ff02::1 is no address of one host"),
-        ("ipv6: 'fe80::1'", "hosts.hk1.ipv6: fe80::1 is no address of one host"),
+        ("ipv4: 224.0.0.1", "hosts.hk1.ipv4: 224.0.0.1 is not the internet address of one host"),
+        ("ipv4: 0.0.0.0", "hosts.hk1.ipv4: 0.0.0.0 is not the internet address of one host"),
+        ("ipv4: 169.254.1.1", "hosts.hk1.ipv4: 169.254.1.1 is not the internet address of one host"),
+        ("ipv6: 'ff02::1'", "hosts.hk1.ipv6: ff02::1 is not the internet address of one host"),
+        ("ipv6: 'fe80::1'", "hosts.hk1.ipv6: fe80::1 is not the internet address of one host"),
         ("ports: {https: 22}", "hosts.hk1.ports.https: 22 is the port of ssh on this host"),
         ("docker: {image: '--privileged@sha256:" + "a" * 64 + "'}", "is not an image with its digest"),
         ('ssh: {user: "root\\nx"}', "is not the name of a user"),

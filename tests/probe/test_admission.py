@@ -57,7 +57,7 @@ def test_the_relays_own_reason_counts_though_its_host_gets_an_answer(log: str) -
     """IPv6 goes nowhere: the host's other programs try IPv4 next, and the relay does not."""
     broken = rung({"step": "", "detail": "2001:db8::1 port 443: timed out", "allow": False}, log)
     assert broken.status == "failed"
-    assert "for want of an answer: verify_url_" in broken.detail
+    assert "because it got no answer: verify_url_" in broken.detail
     assert "2001:db8::1" in broken.cause
 
 

@@ -1,7 +1,7 @@
-"""The roles on real hosts of a small lab: what stands in the way, neighbours in nginx, every way to
+"""The roles on real hosts of a small lab: what is in the way, neighbours in nginx, every way to
 change one's mind, a reboot.
 
-In the order of the file; each test says what it expects to find on the host.
+The tests run in the order of the file; each test says what it expects to find on the host.
 """
 
 from __future__ import annotations

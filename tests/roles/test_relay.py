@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -17,31 +17,13 @@ from engine.facts import Facts, FileFact
 from engine.health import Http
 from engine.plan import compile_plan
 from engine.resource import Absent, Command, Container, File, Image, Resource, Service
-from inventory.choices import AdmissionName, FirewallModeName, FrontName, ProgramName, RunnerName, SourceName
-from roles import certificate, docker, firewall, front, paths, relay
+from roles import docker, paths, relay
 from roles.relay.contract import Given, Start
 from roles.wiring import wire
 from tests.roles.cases import FOLDER, deployable, facts_of, load, plan_of, shipment
 from tests.support.facts import DEBIAN_12
 
 UNIT = f"file:{paths.SYSTEMD}/{paths.SERVICE}"
-
-TABLES = [
-    (relay.PROGRAM_MODULES, ProgramName),
-    (relay.RUNNER_MODULES, RunnerName),
-    (relay.ADMISSION_MODULES, AdmissionName),
-    (front.MODULES, FrontName),
-    (certificate.MODULES, SourceName),
-    (firewall.MODES, FirewallModeName),
-]
-
-
-@pytest.mark.parametrize(
-    ("table", "words"), TABLES, ids=["programs", "runners", "judges", "fronts", "sources", "modes"]
-)
-def test_a_table_has_the_words_of_its_literal(table: Mapping[str, Any], words: Any) -> None:
-    assert tuple(table) == get_args(words)
-
 
 @pytest.mark.parametrize(
     ("folder", "table"),
@@ -143,7 +125,8 @@ def test_a_relay_that_is_stopped_keeps_its_files() -> None:
     ],
 )
 def test_the_command_that_prints_the_log(case: str, argv: tuple[str, ...]) -> None:
-    assert relay.log(inventory.load(FOLDER / case / "site.yml").hosts["hk1"], 20) == argv
+    host = inventory.load(FOLDER / case / "site.yml").hosts["hk1"]
+    assert relay.chosen_runner(host).log(20) == argv
 
 
 def with_memory(facts: Facts, total_kb: int) -> Facts:

@@ -9,6 +9,7 @@ from engine.facts import Facts, FileFact
 from engine.health import Http
 from engine.render import render
 from engine.resource import Absent, Command, Directory, File, Package, Resource, Service
+from inventory.choices import front_of
 from inventory.model import Host
 from roles import distributions, paths
 from roles.contract import Challenge, Issued, ReloadTest
@@ -64,7 +65,18 @@ def absent_test_units() -> list[Resource]:
 
 
 def http_resources(host: Host, facts: Facts, certificate: Issued) -> list[Resource]:
-    """Return nginx with our server of the http port."""
+    """Return nginx with our server of the http port, without a stream of before."""
+    return port_80(host, facts, certificate, former=neighbours.stream_file(facts))
+
+
+def port_80(
+    host: Host, facts: Facts, certificate: Issued, *, former: str, beside: tuple[File, ...] = ()
+) -> list[Resource]:
+    """Return nginx with our server of the http port.
+
+    `former`: the file of our other server that is taken away. `beside`: files that nginx takes with
+    the same reload.
+    """
     http = f"{neighbours.folder(facts)}/{neighbours.HTTP_NAME}"
     addresses, instead = neighbours.by_address(host, facts)
     content = render(
@@ -76,11 +88,14 @@ def http_resources(host: Host, facts: Facts, certificate: Issued) -> list[Resour
         zones=overrides.zones(facts),
         instead_of_http=overrides.lines(facts),
         webroot=WEBROOT,
+        passes_tls_on=front_of(host).passes_tls_on,
     )
     server = File(path=http, content=content, needs=("package:nginx",))
-    files: list[Resource] = [*_main(facts), *_placeholder(facts), server]
+    gone = [Absent(path=former)] if former in facts.files else []
+    files: list[Resource] = [*_main(facts), *_placeholder(facts), server, *gone, *beside]
     first = certificate.ready if serves_on(host, facts) else ()
-    fixed = _moved_aside(facts, first) if is_moved(host, facts, certificate) else []
+    is_aside = is_moved(host, facts, certificate) and not former.endswith(neighbours.HTTPS_NAME)
+    fixed = _moved_aside(facts, first) if is_aside else []
     streams = distributions.nginx_stream(facts)
     ready = Http(
         url=f"http://{host.domain}:{host.ports.http}{_READY}",

@@ -86,7 +86,9 @@ def _flags(
         ("-http-port", str(wiring.relay_http_port)),
     ]
     if wiring.relay_is_hidden:
-        found.append(("-trusted-proxies", LOOPBACK))
+        found.append(("-trusted-proxies", ",".join(wiring.proxies)))
+    if wiring.relay_reads_proxy_header:
+        found.append(("-proxy-protocol",))
     if wiring.relay_has_tls:
         found += [("-certmode", "manual"), ("-certdir", paths.RELAY_CERTS)]
     # Through loopback, not by name: not every provider lets a host reach its own public address.

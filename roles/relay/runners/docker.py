@@ -18,6 +18,7 @@ PROCESSES = frozenset({"docker-proxy"})
 RUNNING = f"container:{paths.CONTAINER}"
 # derper reads its certificate only once, and a restart serves every program.
 RELOAD: tuple[str, ...] = ("docker", "restart", paths.CONTAINER)
+RESTART = RELOAD
 WITHDRAWN = Question(
     ("docker", "container", "ls", "--all", "--quiet", "--filter", f"name=^{paths.CONTAINER}$"), says=""
 )

@@ -20,6 +20,7 @@ PROCESSES: frozenset[str] = frozenset()
 RUNNING = f"service:{paths.SERVICE}"
 # A reload keeps the clients. systemd restarts a unit that has none.
 RELOAD: tuple[str, ...] = ("systemctl", "try-reload-or-restart", paths.SERVICE)
+RESTART: tuple[str, ...] = ("systemctl", "restart", paths.SERVICE)
 WITHDRAWN = Question(("systemctl", "is-enabled", paths.SERVICE), says="disabled")
 
 
