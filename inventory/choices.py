@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:  # the model needs pydantic, and these tables do not
     from inventory.model import External, Host
 
-FlavourName = Literal["python", "docker"]
+FlavourName = Literal["python", "docker", "native", "supervisord"]
 ProgramName = Literal["python", "derper"]
-RunnerName = Literal["systemd", "docker"]
+RunnerName = Literal["systemd", "docker", "supervisord"]
 AdmissionName = Literal["headscale", "url", "tailscaled", "keys", "open"]
 FrontName = Literal["nginx", "nginx-stream", "direct", "none", "external"]
 ExternalName = Literal["nginx-stream", "haproxy", "caddy", "traefik", "other"]
@@ -53,8 +53,8 @@ class RelayProgram:
     """The program that the relay is."""
 
     shipped_as: str  # in words
-    is_release: bool  # a directory for the host's own Python; else an image
-    has_metrics_port: bool  # on loopback, at ports.metrics; else beside DERP, for loopback only
+    is_python: bool  # a release for the host's own Python; else for its architecture, or an image
+    has_own_metrics: bool  # for root, or at ports.metrics; else beside DERP, for loopback only
     has_prober_keys: bool  # admits our proof by public keys; else only a mesh key lets it in
     reads_proxy_header: bool  # of the PROXY protocol, v1 and v2
     tls_only_on_443: bool  # with its own Let's Encrypt it serves plain HTTP on every other port
@@ -77,7 +77,7 @@ class AdmissionRule:
 
     verifies: bool = True  # else everyone may use it
     url: Literal["", "headscale", "relay"] = ""
-    by_image: bool = False  # derper's images have a variable for it
+    by_derper: bool = False  # derper is told so, too
     keys: tuple[str, ...] = ()
     needs_key: bool = False
 
@@ -135,24 +135,27 @@ EXTERNALS: Mapping[ExternalName, ExternalProgram] = {
 ENDS_TLS: Mapping[TlsName, bool] = {"passthrough": False, "terminated": True}
 PROGRAMS: Mapping[ProgramName, RelayProgram] = {
     "python": RelayProgram(
-        shipped_as="a release for the host's own Python",
-        is_release=True, has_metrics_port=True, has_prober_keys=True, reads_proxy_header=True,
+        shipped_as="a release for the host's own Python with sockets that systemd holds",
+        is_python=True, has_own_metrics=True, has_prober_keys=True, reads_proxy_header=True,
         tls_only_on_443=False,
     ),
     "derper": RelayProgram(
-        shipped_as="an image for a container",
-        is_release=False, has_metrics_port=False, has_prober_keys=False, reads_proxy_header=False,
+        shipped_as="a program for the host's architecture, or an image for a container",
+        is_python=False, has_own_metrics=False, has_prober_keys=False, reads_proxy_header=False,
         tls_only_on_443=True,
     ),
 }
 RUNNERS: Mapping[RunnerName, RelayRunner] = {
     "systemd": RelayRunner(in_container=False),
     "docker": RelayRunner(in_container=True),
+    "supervisord": RelayRunner(in_container=False),
 }
 # The short form of each combination that works; the rules refuse every other.
 FLAVOURS: Mapping[FlavourName, Combination] = {
     "python": Combination("python", "systemd"),
     "docker": Combination("derper", "docker"),
+    "native": Combination("derper", "systemd"),
+    "supervisord": Combination("derper", "supervisord"),
 }
 SOURCES: Mapping[SourceName, CertificateSource] = {
     "letsencrypt": CertificateSource(
@@ -167,11 +170,11 @@ SOURCES: Mapping[SourceName, CertificateSource] = {
     "front": CertificateSource(is_front=True),
 }
 ADMISSIONS: Mapping[AdmissionName, AdmissionRule] = {
-    "headscale": AdmissionRule(url="headscale", by_image=True),
-    "url": AdmissionRule(url="relay", by_image=True, keys=("verify_client_url",), needs_key=True),
+    "headscale": AdmissionRule(url="headscale", by_derper=True),
+    "url": AdmissionRule(url="relay", by_derper=True, keys=("verify_client_url",), needs_key=True),
     "tailscaled": AdmissionRule(keys=("tailscaled",)),
     "keys": AdmissionRule(keys=("keys", "keys_file"), needs_key=True),
-    "open": AdmissionRule(verifies=False, by_image=True, keys=("open",)),
+    "open": AdmissionRule(verifies=False, by_derper=True, keys=("open",)),
 }
 FIREWALLS: Mapping[FirewallModeName, FirewallMode] = {
     "enforce": FirewallMode(closes=True),

@@ -94,7 +94,11 @@ class Ports(Model):
     http: Port = 80
     stun: Port = Field(3478, description="UDP")
     backend: Port = 81
-    metrics: Port = Field(9411, description="loopback port of /metrics and /debug/")
+    metrics: Port | None = Field(
+        None,
+        description="loopback port of /metrics and /debug/, for every user of the host; "
+        "without one they are on a socket for root",
+    )
     challenge: Port = Field(8402, description="loopback port of certbot's answers, behind front: external")
 
 
@@ -240,7 +244,11 @@ class Host(Model):
     ssh: Ssh = Ssh()
     ports: Ports = Ports()
     flavour: FlavourName = Field(
-        "python", description="short form of relay: python under systemd; or docker, derper under docker"
+        "python",
+        description=(
+            "short form of relay: python under systemd; or derper under docker (docker), systemd "
+            "(native) or supervisord (supervisord)"
+        ),
     )
     front: FrontName = Field("nginx", description="direct or none: the relay itself; nginx-stream: by name")
     external: External | None = None

@@ -72,6 +72,8 @@ def _ports_differ(host: Host) -> Iterator[Finding]:
     used += ["challenge"] if front.is_others and source_of(host).is_acme else []
     for name in used:
         port = getattr(host.ports, name)
+        if port is None:
+            continue
         if port in seen:
             other = seen[port]
             yield Finding(f"ports.{name}", f"{port} is the {other} port already", (f"ports.{other}",))
@@ -256,11 +258,11 @@ def _admission_has_its_keys(host: Host) -> Iterator[Finding]:
     if row and row.needs_key and len({*given} & {*row.keys}) != 1:
         message = f"{relay.admission} needs relay.{' or relay.'.join(row.keys)}: give one"
         yield Finding("relay.admission", message, tuple(f"relay.{key}" for key in row.keys))
-    if row and not row.by_image and runner_of(host).in_container:
+    if row and not row.by_derper and not program_of(host).has_prober_keys:
         yield Finding(
             "relay.admission",
-            f"{relay.admission} cannot be given to derper in a container, whose images have no variable for "
-            "it: set relay.program to python, or use headscale or url",
+            f"{relay.admission} is for our relay, and {host.program} is not told so yet: "
+            "set relay.program to python, or use headscale or url",
             ("relay.program", "relay.under", "flavour"),
         )
 

@@ -106,5 +106,4 @@ ImageRef = Annotated[
 ]
 Address = Annotated[str, text(r"^[^\s@/]+$", "a name or an address, without user, port or path")]
 
-
 User = Annotated[str, text(r"^[^-\s\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*$", "the name of a user")]

@@ -125,7 +125,7 @@ def _uses(host: Host) -> tuple[Use, ...]:
     if front.is_others and source_of(host).is_acme:
         purpose = f"certbot is to answer the challenges that {front.program} hands on"
         found.append(Use("tcp", ports.challenge, "certbot", purpose, "ports.challenge", public=False))
-    if program_of(host).has_metrics_port:
+    if program_of(host).has_own_metrics and ports.metrics is not None:
         purpose = "the relay is to serve its metrics"
         found.append(Use("tcp", ports.metrics, "relay", purpose, "ports.metrics", public=False))
     return tuple(found)

@@ -29,7 +29,7 @@ _PROXY_S = 5.0
 def diagnoses(fleet: Fleet) -> list[Diagnosis]:
     """Return the diagnoses about this machine."""
     place = next(path for path in (CACHE, *CACHE.parents) if path.exists())
-    builds_go = any(not program_of(host).is_release for host in fleet.site.hosts.values())
+    builds_go = any(not program_of(host).is_python for host in fleet.site.hosts.values())
     return [
         packages(LOCK.read_text(), installed),
         disk(shutil.disk_usage(place).free, place),

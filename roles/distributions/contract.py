@@ -54,6 +54,7 @@ class Family:
     "": there is none.
     `streams`: by release, the module stream of nginx to enable first, since the default is too old.
     `too_old`: by release, why it will not do.
+    `supervisor`: supervisord; None: there is no package of it.
     `trust`: the host's trust store, and where a container has it.
     """
 
@@ -65,6 +66,7 @@ class Family:
     nginx: Nginx
     docker: Repository
     trust: Mapping[str, str]
+    supervisor: Daemon | None = None
     streams: Mapping[str, str] = field(default_factory=dict)
     too_old: Mapping[str, str] = field(default_factory=dict)
 

@@ -29,5 +29,6 @@ FAMILY = Family(
         # Recommended packages are not installed by themselves, but Docker needs AppArmor's parser.
         packages=("docker-ce", "docker-ce-cli", "containerd.io", "apparmor"),
     ),
+    supervisor=Daemon(package="supervisor", unit="supervisor.service"),
     trust={"/etc/ssl/certs": "/etc/ssl/certs"},
 )

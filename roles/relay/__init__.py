@@ -14,15 +14,15 @@ from engine.facts import Ask, Facts, asked
 from engine.resource import Resource
 from engine.scripts import script
 from inventory.admission import admission_name
-from inventory.choices import ADMISSIONS, AdmissionName, ProgramName, RunnerName
+from inventory.choices import ADMISSIONS, AdmissionName, ProgramName, RunnerName, runner_of
 from inventory.model import Host, Site
 from roles import ports
 from roles.contract import Neighbours
-from roles.relay import key
+from roles.relay import key, releases
 from roles.relay.admissions import everyone, keys, tailscaled, url
 from roles.relay.contract import Admitting, Given, Inquiry, Judge, Program, Runner
 from roles.relay.programs import derper, ours
-from roles.relay.runners import docker, systemd
+from roles.relay.runners import docker, supervisord, systemd
 from roles.wiring import Wiring, wire
 
 PROGRAM_MODULES: Mapping[ProgramName, Program] = {"python": ours, "derper": derper}
@@ -32,7 +32,11 @@ ADMISSION_MODULES: Mapping[AdmissionName, Judge] = {
     "keys": keys,
     "open": everyone,
 }
-RUNNER_MODULES: Mapping[RunnerName, Runner] = {"systemd": systemd, "docker": docker}
+RUNNER_MODULES: Mapping[RunnerName, Runner] = {
+    "systemd": systemd,
+    "docker": docker,
+    "supervisord": supervisord,
+}
 
 
 def chosen_program(host: Host) -> Program:
@@ -61,8 +65,10 @@ def ask(host: Host, site: Site) -> Ask:
     `docker container inspect` is among the first on every host. A relay that ran in a container
     until now still has the ports, and is not in the way of its successor.
     """
-    judge = chosen_judge(host, site)
-    return asked(ports.ASK, chosen_program(host).ASK, chosen_runner(host).ASK, judge.ask(host))
+    known_by = Ask(files=tuple(runner.KNOWN_BY for runner in RUNNER_MODULES.values() if runner.KNOWN_BY))
+    kept = Ask() if runner_of(host).in_container else releases.ASK
+    judge, program, runner = chosen_judge(host, site), chosen_program(host), chosen_runner(host)
+    return asked(ports.ASK, known_by, kept, program.ASK, runner.ASK, judge.ask(host))
 
 
 def resources(
@@ -86,17 +92,26 @@ def resources(
     former = [
         resource
         for other in RUNNER_MODULES.values()
-        if other is not runner
+        if other is not runner and (not other.KNOWN_BY or other.KNOWN_BY in facts.files)
         for resource in other.absent(needs=start.ready)
     ]
     given = Given(key=made.id, former=tuple(former), listens_after=listens_after)
     after = (runner.RUNNING,)
-    unused = [other for other in PROGRAM_MODULES.values() if other is not program]
+    installed = {resource.owned_path() for resource in start.installed}
+    unused = [
+        *releases.absent(needs=after),
+        *(
+            gone
+            for other in PROGRAM_MODULES.values()
+            if other is not program
+            for gone in other.absent(needs=after)
+        ),
+    ]
     return [
         made,
         *runner.resources(host, wiring, facts, start, given),
         *(replace(gone, needs=after) for gone in start.outdated),
-        *(gone for other in unused for gone in other.absent(needs=after)),
+        *(gone for gone in unused if gone.owned_path() not in installed),
         *(gone for other in _judges() if other is not judge for gone in other.absent(needs=after)),
     ]
 
@@ -106,6 +121,7 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     stopped = tuple(runner.RUNNING for runner in RUNNER_MODULES.values())
     return [
         *(resource for runner in RUNNER_MODULES.values() for resource in runner.absent(needs=needs)),
+        *releases.absent(needs=stopped),
         *(resource for program in PROGRAM_MODULES.values() for resource in program.absent(needs=stopped)),
         *(resource for judge in _judges() for resource in judge.absent(needs=stopped)),
         key.absent(needs=stopped),
@@ -125,7 +141,7 @@ def metrics(host: Host) -> tuple[str, ...]:
     Every program gives its metrics the same names.
     """
     page = chosen_program(host).metrics(host, wire(host))
-    program = (script("fetch"), page.scheme, host.domain, str(page.port), page.path)
+    program = (script("fetch"), page.scheme, host.domain, page.at, page.path)
     return chosen_runner(host).in_its_network(program)
 
 

@@ -20,10 +20,13 @@ from roles.wiring import LOOPBACK, Wiring
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A page that the running program serves to its own loopback."""
+    """A page that the running program serves to its own loopback, or to root.
+
+    `at`: a port of loopback, or the path of a unix socket.
+    """
 
     scheme: Literal["http", "https"]
-    port: int
+    at: str
     path: str
 
 
@@ -40,6 +43,8 @@ class Start:
     `reads`: the ids of files that it reads at its start only.
     `binds`: the sockets that it opens itself, each as `ipv4:tcp:9411`.
     `executables`: all files and folders whose code it runs; (): they are not known.
+    `takes_sockets`: systemd may hold its other sockets and hand them over, and it says when it is
+    ready and that it still works (sd_notify).
     `reload_signal`: the signal after which it serves a new certificate, without SIG; "": none.
     """
 
@@ -56,6 +61,7 @@ class Start:
     executables: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     mounts: Mapping[str, str] = field(default_factory=dict)
+    takes_sockets: bool = False
     reload_signal: str = ""
 
 
@@ -133,7 +139,10 @@ class Program(Protocol):
         """Return the page with its metrics."""
 
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
-        """Return the resources that remove what `Start.installed` has put there, after `needs`."""
+        """Return the removal, after `needs`, of what `Start.installed` has put there.
+
+        Releases are left to `roles.relay.releases`: each program's are in the same place.
+        """
 
     def refusals(self, host: Host, site: Site, facts: Facts) -> list[str]:
         """Return the reasons why it cannot be used here, as sentences that say what to do."""
@@ -158,6 +167,7 @@ class Runner(Protocol):
 
     ASK: Ask
     PROCESSES: frozenset[str]  # the names of its own processes that have the relay's ports
+    KNOWN_BY: str  # the file without which it has no relay here; "": it may have one without any
     RUNNING: str  # the id of the resource that is the running relay
     RELOAD: tuple[str, ...]  # the command after which a new certificate is served
     RESTART: tuple[str, ...]  # the command that ends the process and starts a new one

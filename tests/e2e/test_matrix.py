@@ -19,12 +19,14 @@ import yaml
 from lab import existing_site
 from lab.client import LabClient
 from lab.process import wait_for
+from roles import paths
 from tests.e2e.desk import Desk
 from tests.e2e.mishaps import words
 from tests.e2e.steps import exchange, meet, rung, served_leaf, settled
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 Edit = Callable[..., None]
+CURL = ["curl", "--silent", "--unix-socket", paths.METRICS]
 
 
 def test_stun_is_silent_while_nginx_is_stopped(desk: Desk) -> None:
@@ -51,7 +53,7 @@ def test_stun_is_silent_while_nginx_is_stopped(desk: Desk) -> None:
 
 def front_ok(desk: Desk) -> str:
     """Return the metric of the relay on hk1 that says whether its front works."""
-    page = desk.stage.run_in("hk1", ["curl", "--silent", "http://127.0.0.1:9411/metrics"]).stdout
+    page = desk.stage.run_in("hk1", [*CURL, "http://localhost/metrics"]).stdout
     return next(line.split()[1] for line in page.splitlines() if line.startswith("relay_front_ok "))
 
 

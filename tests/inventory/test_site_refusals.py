@@ -14,8 +14,8 @@ RULES = [
     ("flavor: docker", "line 6: hosts.hk1.flavor: unknown key; did you mean flavour?"),
     ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, ssh, ports, flavour, front, external, certificate, firewall, relay, docker"),
     ("name: other", "line 6: hosts.hk1.name: unknown key; the host's name is its key, hk1"),
-    ("flavour: podman", "line 6: hosts.hk1.flavour: 'podman' is none of python, docker"),
-    ("flavour: Docker", "line 6: hosts.hk1.flavour: 'Docker' is none of python, docker; did you mean docker?"),
+    ("flavour: podman", "line 6: hosts.hk1.flavour: 'podman' is none of python, docker, native, supervisord"),
+    ("flavour: Docker", "line 6: hosts.hk1.flavour: 'Docker' is none of python, docker, native, supervisord; did you mean docker?"),
     ("ports: {https: 0}", "line 6: hosts.hk1.ports.https: 0 is not between 1 and 65535"),
     ("ports: {https: '443'}", "line 6: hosts.hk1.ports.https: '443' is not a whole number"),
     ("ports: {https: 443.5}", "line 6: hosts.hk1.ports.https: 443.5 is not a whole number"),
@@ -87,21 +87,23 @@ RULES = [
     ("relay: {program: go}", "line 6: hosts.hk1.relay.program: 'go' is none of python, derper"),
     (
         "relay: {under: Systemd}",
-        "line 6: hosts.hk1.relay.under: 'Systemd' is none of systemd, docker; did you mean systemd?",
+        "line 6: hosts.hk1.relay.under: 'Systemd' is none of systemd, docker, supervisord; did you mean systemd?",
     ),
     *(
         (
             f"relay: {words}",
-            "line 6: hosts.hk1.relay.program: program derper does not run under systemd yet, as it is shipped "
-            "only as an image for a container: set relay.under to docker, or relay.program to python",
+            "line 6: hosts.hk1.relay.under: program python does not run under supervisord yet, as it is "
+            "shipped only as a release for the host's own Python with sockets that systemd holds: "
+            "set relay.under to systemd, or relay.program to derper",
         )
-        for words in ("{program: derper}", "{program: derper, under: systemd}")
+        for words in ("{under: supervisord}", "{program: python, under: supervisord}")
     ),
     *(
         (
             f"docker: {{archive: a.tar}}\nrelay: {words}",
             "line 7: hosts.hk1.relay.under: program python does not run under docker yet, as it is shipped only "
-            "as a release for the host's own Python: set relay.under to systemd, or relay.program to derper",
+            "as a release for the host's own Python with sockets that systemd holds: "
+            "set relay.under to systemd, or relay.program to derper",
         )
         for words in ("{under: docker}", "{program: python, under: docker}")
     ),
@@ -146,8 +148,8 @@ RULES = [
     ),
     (
         "flavour: docker\nrelay: {admission: tailscaled}\ndocker: {archive: a.tar}",
-        "line 7: hosts.hk1.relay.admission: tailscaled cannot be given to derper in a container, whose images have "
-        "no variable for it: set relay.program to python, or use headscale or url",
+        "line 7: hosts.hk1.relay.admission: tailscaled is for our relay, and derper is not told "
+        "so yet: set relay.program to python, or use headscale or url",
     ),
     (
         "relay: {admission: headscale}",
@@ -317,7 +319,7 @@ def test_all_problems_are_reported_at_once_and_a_wrong_default_once():
     assert problems(text) == [
         "line 2: defaults.ports.https: 70000 is not between 1 and 65535",
         "line 3: defaults.certificate.agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms",
-        "line 5: hosts.hk1.flavour: 'dcker' is none of python, docker; did you mean docker?",
+        "line 5: hosts.hk1.flavour: 'dcker' is none of python, docker, native, supervisord; did you mean docker?",
         "line 5: hosts.hk1.region.id: 9000 is not between 900 and 999",
         "line 6: hosts.sg1.docker: image or archive is missing: flavour docker needs one of them",
         "line 6: hosts.sg1.region.code: hk is taken by hosts.hk1",

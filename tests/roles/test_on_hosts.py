@@ -334,6 +334,23 @@ def test_what_is_closed_is_closed_from_outside(desk: Desk) -> None:
             assert (done.returncode == 0) == reached, port
 
 
+def test_sshd_that_moves_without_a_deploy_is_reached(desk: Desk) -> None:
+    moved, address = "/etc/ssh/sshd_config.d/moved.conf", str(desk.stage.topology.ipv4("hk1"))
+    greeting = "import socket,sys; print(socket.create_connection((sys.argv[1], 2200), 2).recv(99))"
+    ask = ["python3", "-c", greeting, address]
+    run(desk, "hk1", "sh", "-c", f"echo Port 22 > {moved}; echo Port 2200 >> {moved}; systemctl restart ssh")
+    try:
+        wait_for(
+            lambda: "SSH-2.0" in desk.stage.run_in("controller", ask, check=False).stdout,
+            timeout_s=10,
+            what="sshd's new port is closed",
+        )
+        assert "2200" in run(desk, "hk1", "nft", "list", "set", "inet", "derpfleet", "ssh")
+        assert desk.invoke("check", "--host", "hk1").code == 10  # the port is in the table from then on
+    finally:
+        run(desk, "hk1", "sh", "-c", f"rm {moved}; systemctl restart ssh")
+
+
 def test_the_services_are_shut_in_as_systemd_sees_them(desk: Desk) -> None:
     said = run(desk, "hk1", "systemd-analyze", "security", "derpfleet-relay.service", "--no-pager")
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)

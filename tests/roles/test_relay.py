@@ -16,7 +16,17 @@ import roles
 from engine.facts import Facts, FileFact
 from engine.health import Http
 from engine.plan import compile_plan
-from engine.resource import Absent, Command, Container, File, Image, Resource, Service
+from engine.resource import (
+    Absent,
+    Command,
+    Container,
+    File,
+    Image,
+    Package,
+    Resource,
+    Service,
+    SupervisorProgram,
+)
 from roles import docker, paths, relay
 from roles.relay.contract import Given, Start
 from roles.wiring import wire
@@ -71,14 +81,18 @@ def test_systemd_runs_any_program_by_its_start(signal: str, reloads: list[str]) 
 
 
 def of_the_relay(case: str) -> list[Resource]:
-    """Return the relay's own resources: without images, and without Docker."""
+    """Return the relay's own resources: without images, and without Docker and supervisord."""
     site = inventory.load(FOLDER / case / "site.yml")
     (host,) = site.hosts.values()
     facts = facts_of(case)
     resources = roles.compile_host(host, site, facts, shipment(host.certificate.key))
     of_docker = {resource.id for resource in docker.resources(host, facts)}
     own = [resource for resource in resources if resource.role == "relay" and resource.id not in of_docker]
-    return [resource for resource in own if not isinstance(resource, Image)]
+    return [
+        resource
+        for resource in own
+        if not isinstance(resource, Image | Package) and resource.id != "service:supervisor.service"
+    ]
 
 
 @pytest.mark.parametrize("case", deployable())
@@ -86,10 +100,10 @@ def test_all_of_a_relay_can_be_removed(case: str) -> None:
     gone = {resource.id: resource for resource in compile_plan(relay.absent(), mode="check").resources}
     folders = [resource.path for resource in gone.values() if isinstance(resource, Absent)]
     for resource in of_the_relay(case):
-        if isinstance(resource, Service | Container):
+        if isinstance(resource, Service | Container | SupervisorProgram):
             there = gone[resource.id]
-            assert isinstance(there, Service | Container) and not there.running
-            assert isinstance(there, Container) or not there.enabled
+            assert isinstance(there, type(resource)) and not there.running
+            assert not isinstance(there, Service) or not there.enabled
         else:
             path = resource.creates if isinstance(resource, Command) else getattr(resource, "path", None)
             assert any(f"{path}/".startswith(f"{folder}/") for folder in folders), resource.id
@@ -114,6 +128,8 @@ def test_a_relay_that_is_stopped_keeps_its_files() -> None:
         f"service:{paths.SERVICE}",
         f"service:{paths.SOCKET}",
         f"container:{paths.CONTAINER}",
+        f"program:{paths.PROGRAM}",
+        f"absent:{paths.PROGRAM_FILE}",  # else supervisord would start it at boot
     }
 
 

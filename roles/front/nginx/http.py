@@ -96,14 +96,14 @@ def port_80(
     first = certificate.ready if serves_on(host, facts) else ()
     is_aside = is_moved(host, facts, certificate) and not former.endswith(neighbours.HTTPS_NAME)
     fixed = _moved_aside(facts, first) if is_aside else []
-    streams = distributions.nginx_stream(facts)
+    before = [*distributions.nginx_stream(facts), *_no_welcome_page(facts)]
     ready = Http(
         url=f"http://{host.domain}:{host.ports.http}{_READY}",
         connect=reached_at(facts, host.ports.http),
     )
     return [
-        *streams,
-        Package(package="nginx", needs=tuple(stream.id for stream in streams)),
+        *before,
+        Package(package="nginx", needs=tuple(resource.id for resource in before)),
         *fixed,
         Directory(path=WEBROOT),
         Directory(path=f"{WEBROOT}/.well-known"),
@@ -175,7 +175,7 @@ def _main(facts: Facts) -> list[Resource]:
     serves no other site.
     """
     now = facts.files.get(neighbours.MAIN)
-    fresh = not neighbours.nginx_was_there(facts)
+    fresh = neighbours.is_unused(facts)
     unused = neighbours.is_as_packaged(facts, neighbours.MAIN) and not neighbours.others(facts)
     if fresh or (now is not None and is_ours(now)) or (neighbours.dump(facts) and unused):
         family = distributions.of(facts).family
@@ -187,6 +187,21 @@ def _main(facts: Facts) -> list[Resource]:
 def is_ours(file: FileFact) -> bool:
     """Whether derpfleet has written this file."""
     return _OURS in (file.content or "")
+
+
+def _no_welcome_page(facts: Facts) -> list[Command]:
+    """Return an empty file in the place of Debian's welcome page, where the kernel has no IPv6.
+
+    The package starts nginx when it is installed. With that page, which listens on [::]:80, the
+    start would fail there, and so would the installation.
+    """
+    has_page = distributions.of(facts).family.nginx.welcome and neighbours.is_unused(facts)
+    if neighbours.has_ipv6(facts) or not has_page:
+        return []
+    page = neighbours.STOCK_LINK
+    argv = ("install", "-D", "--mode=0644", "/dev/null", page)
+    is_empty = ("test", "-e", page, "-a", "!", "-s", page)
+    return [Command(title="no welcome page of nginx", argv=argv, unless=is_empty)]
 
 
 def _placeholder(facts: Facts) -> list[Resource]:

@@ -53,6 +53,7 @@ ASK = Ask(
         "nginx_listens": ("grep", "-RHnE", "^[^#]*\\blisten[[:space:]]", *FOLDERS, MAIN),
         "nginx_conffiles": (*_CONFFILES, "nginx-common"),
         "nginx_org_conffiles": (*_CONFFILES, "nginx"),
+        "ipv6": ("test", "-e", "/proc/net/if_inet6"),
         "nginx_files": (*_FILES, PATH, MAIN),
     },
 )
@@ -183,6 +184,27 @@ def others(facts: Facts) -> tuple[Server, ...]:
 def is_placeholder(facts: Facts) -> bool:
     """Whether Debian's welcome page is on, unchanged."""
     return is_as_packaged(facts, STOCK_LINK, STOCK_SITE)
+
+
+def is_unused(facts: Facts) -> bool:
+    """Whether the host has no nginx, or one that serves nothing and could not be started.
+
+    That is so after an installation on a kernel without IPv6: Debian's welcome page, alone, listens
+    on [::]:80.
+    """
+    output = facts.commands.get("nginx_listens")
+    lines = output.stdout.splitlines() if output else []
+    return not nginx_was_there(facts) or (
+        "[::]:80 failed (97: " in breakage(facts)
+        and is_placeholder(facts)
+        and all(line.startswith(f"{STOCK_LINK}:") for line in lines)
+    )
+
+
+def has_ipv6(facts: Facts) -> bool:
+    """Whether the host's kernel has IPv6. It may be without an address."""
+    said = facts.commands.get("ipv6")
+    return said is None or said.status == 0
 
 
 def watches(facts: Facts) -> tuple[Watch, ...]:
