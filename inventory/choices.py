@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the model needs pydantic, and these tables do not
 FlavourName = Literal["python", "docker", "native", "supervisord"]
 ProgramName = Literal["python", "derper"]
 RunnerName = Literal["systemd", "docker", "supervisord"]
+AdmissionName = Literal["headscale", "url", "tailscaled", "keys", "open"]
 FrontName = Literal["nginx", "nginx-stream", "direct", "none", "external"]
 ExternalName = Literal["nginx-stream", "haproxy", "caddy", "traefik", "other"]
 TlsName = Literal["passthrough", "terminated"]
@@ -64,6 +65,21 @@ class RelayRunner:
     """The keeper of the relay's process."""
 
     in_container: bool  # runs an image, with ports that Docker publishes
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmissionRule:
+    """The judge of the clients that may use the relay.
+
+    `url`: it is asked by http: at the site's headscale, at relay.verify_client_url, or "" for none.
+    `keys`: the keys of `relay` that go with it, of which it needs exactly one if `needs_key`.
+    """
+
+    verifies: bool = True  # else everyone may use it
+    url: Literal["", "headscale", "relay"] = ""
+    by_derper: bool = False  # derper is told so, too
+    keys: tuple[str, ...] = ()
+    needs_key: bool = False
 
 
 class Combination(NamedTuple):
@@ -153,6 +169,13 @@ SOURCES: Mapping[SourceName, CertificateSource] = {
     "self-signed": CertificateSource(needs_pin=True),
     "front": CertificateSource(is_front=True),
 }
+ADMISSIONS: Mapping[AdmissionName, AdmissionRule] = {
+    "headscale": AdmissionRule(url="headscale", by_derper=True),
+    "url": AdmissionRule(url="relay", by_derper=True, keys=("verify_client_url",), needs_key=True),
+    "tailscaled": AdmissionRule(keys=("tailscaled",)),
+    "keys": AdmissionRule(keys=("keys", "keys_file"), needs_key=True),
+    "open": AdmissionRule(verifies=False, by_derper=True, keys=("open",)),
+}
 FIREWALLS: Mapping[FirewallModeName, FirewallMode] = {
     "enforce": FirewallMode(closes=True),
     "ufw": FirewallMode(closes=True),
@@ -198,6 +221,11 @@ def combination_of(host: Host) -> Combination:
 def flavour_name(host: Host) -> FlavourName:
     """Return the short form of the host's program and runner, whichever form the site file has."""
     return next(name for name, combination in FLAVOURS.items() if combination == combination_of(host))
+
+
+def admission_of(host: Host) -> AdmissionRule | None:
+    """Return what the host's word of admission implies; None where shorter keys imply the word."""
+    return ADMISSIONS[host.relay.admission] if host.relay.admission else None
 
 
 def source_of(host: Host) -> CertificateSource:

@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from inventory.choices import (
+    AdmissionName,
     ControlName,
     ExternalName,
     FirewallModeName,
@@ -36,6 +37,7 @@ from inventory.values import (
     Jump,
     LocalPath,
     Mail,
+    NodeKey,
     OpenPort,
     Port,
     Sha256,
@@ -156,6 +158,16 @@ class Firewall(Model):
     revert_after_s: Annotated[int, Field(ge=10, le=600)] = 30
 
 
+class Tailscaled(Model):
+    """A tailscaled of the relay's host that is there already. It is asked, and never changed."""
+
+    socket: str = text(
+        r"^(/var)?/run/[^\x00]+$", "a path below /run, where the relay sees sockets",
+        default="/run/tailscale/tailscaled.sock",
+        description="[-socket]",
+    )
+
+
 class Relay(Model):
     """The relay's program, its runner, and its clients. Derper's flags are in brackets."""
 
@@ -164,6 +176,18 @@ class Relay(Model):
     )
     under: RunnerName | None = Field(
         None, description="the service manager that keeps it running; default: as `flavour` says"
+    )
+    admission: AdmissionName | None = Field(
+        None,
+        description=(
+            "who may use it: the nodes that headscale, verify_client_url or tailscaled knows; those in keys; "
+            "or anyone; default: url with verify_client_url, else headscale if the site has one, else open"
+        ),
+    )
+    tailscaled: Tailscaled = Tailscaled()
+    keys: tuple[NodeKey, ...] = Field((), description="[-allow-file] with admission: keys")
+    keys_file: LocalPath | None = Field(
+        None, description="path of a file with a node key a line on the controller, instead of keys"
     )
     verify_client_url: Url | None = Field(
         None, description="[-verify-client-url]; default: the site's headscale, if it has one"
@@ -248,6 +272,7 @@ class Headscale(Model):
     """The headscale host, if it is ours to touch."""
 
     kind: ClassVar[ControlName] = "headscale"
+    admission: ClassVar[AdmissionName] = "headscale"  # unless a relay says otherwise
 
     url: Annotated[str, AfterValidator(leads_somewhere)] = text(
         r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$",
@@ -289,6 +314,7 @@ class Paste(Model):
     """
 
     kind: ClassVar[ControlName] = "paste"
+    admission: ClassVar[AdmissionName] = "open"
     url: ClassVar[str] = ""
     verify_url: ClassVar[str] = ""
 

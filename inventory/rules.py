@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from inventory.choices import (
+    ADMISSIONS,
     FLAVOURS,
     PROGRAMS,
+    admission_of,
     combination_of,
     combination_of_flavour,
     external_of,
@@ -37,6 +39,7 @@ _NOT_PUBLIC = tuple(
         ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1", "fc00::/7"),
     )
 )
+_SHORT_ADMISSION = ("open", "verify_client_url")  # they imply the word of relay.admission
 _LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
 RESERVED = {
     HEADSCALE: "it is the headscale host's own",
@@ -236,6 +239,34 @@ def _one_rule_of_admission(host: Host) -> Iterator[Finding]:
         yield Finding("relay.open", message, ("relay.verify_client_url",))
 
 
+def _admission_has_its_keys(host: Host) -> Iterator[Finding]:
+    """Check the keys of `relay` against the word of `admission`, which shorter forms may imply."""
+    relay, row = host.relay, admission_of(host)
+    given = [
+        key
+        for one in ADMISSIONS.values()
+        for key in one.keys
+        if key in relay.model_fields_set and getattr(relay, key)
+    ]
+    own = row.keys if row else _SHORT_ADMISSION
+    for key in given:
+        if key not in own:
+            words = " or ".join(word for word, one in ADMISSIONS.items() if key in one.keys)
+            now = relay.admission or "not given"
+            message = f"goes with relay.admission {words}, which is {now}: keep one of them"
+            yield Finding(f"relay.{key}", message, ("relay.admission",))
+    if row and row.needs_key and len({*given} & {*row.keys}) != 1:
+        message = f"{relay.admission} needs relay.{' or relay.'.join(row.keys)}: give one"
+        yield Finding("relay.admission", message, tuple(f"relay.{key}" for key in row.keys))
+    if row and not row.by_derper and not program_of(host).has_prober_keys:
+        yield Finding(
+            "relay.admission",
+            f"{relay.admission} is for our relay, and {host.program} is not told so yet: "
+            "set relay.program to python, or use headscale or url",
+            ("relay.program", "relay.under", "flavour"),
+        )
+
+
 def _verified_in_secret(host: Host) -> Iterator[Finding]:
     url = host.relay.verify_client_url or ""
     if is_in_the_clear(url) and not host.relay.verify_insecure:
@@ -285,12 +316,15 @@ _RULES: tuple[Rule, ...] = (
     _image_has_one_source,
     _address_needs_a_pin,
     _one_rule_of_admission,
+    _admission_has_its_keys,
     _verified_in_secret,
     _place_is_whole,
     _open_ports_are_ports,
 )
 
 Raw = Mapping[str, Any]
+# The words with which the site's headscale is asked; None: it is not given.
+_ASK_HEADSCALE = (None, *(word for word, row in ADMISSIONS.items() if row.url == HEADSCALE))
 
 # Values that no two hosts share, by the path that a finding names. Several hosts may be behind one
 # address: relays by port, logins by port or jump host.
@@ -311,12 +345,21 @@ def reserved(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
             yield ("hosts", name), f"'{name}' is no name for a relay: {RESERVED[name.lower()]}"
 
 
+def asked_of_nobody(headscale: Any, hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
+    """Yield the hosts whose relay is to ask a headscale that the site does not have."""
+    for name, host in hosts.items() if headscale is None else ():
+        word = _at(host, ("relay", "admission"))
+        if word is not None and word in _ASK_HEADSCALE:
+            words = f"the site has no section {HEADSCALE}: add it, or use url with relay.verify_client_url"
+            yield ("hosts", name, "relay", "admission"), words
+
+
 def asked_in_the_clear(headscale: Any, hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
     """Yield the hosts whose clients headscale is asked about over http, which nobody said twice."""
     url = _at(headscale, ("url",))
     for name, host in hosts.items() if isinstance(url, str) and url.startswith("http://") else ():
         own = [_at(host, ("relay", key)) for key in ("open", "verify_client_url", "verify_insecure")]
-        if is_in_the_clear(url) and not any(own):
+        if is_in_the_clear(url) and not any(own) and _at(host, ("relay", "admission")) in _ASK_HEADSCALE:
             yield (
                 (HEADSCALE, "url"),
                 f"is http, so anyone between hosts.{name} and headscale can let anyone use the relay: "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from inventory.admission import verify_url
+from inventory.admission import verifies
 from inventory.choices import answers_http, front_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
@@ -90,7 +90,7 @@ class Target:
         `pin` and `ca` come from the deploy; `ca` defaults to the ACME server's own bundle. The
         prover's keys are of use only at a relay that verifies.
         """
-        verifies = bool(verify_url(host, site))
+        refuses_strangers = verifies(host, site)
         if ca is None and host.certificate.ca is not None:
             ca = Path(host.certificate.ca)
         return cls(
@@ -103,8 +103,8 @@ class Target:
             ipv6=str(host.ipv6) if host.ipv6 else None,
             ca=ca,
             pin=pin,
-            expect_admission="verify" if verifies else "open",
-            prover=prover if verifies else None,
+            expect_admission="verify" if refuses_strangers else "open",
+            prover=prover if refuses_strangers else None,
             fronted=front_of(host).hides_relay,
             region_id=host.region.id,
             deploy=deploy,

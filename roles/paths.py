@@ -14,6 +14,7 @@ STATE = "/var/lib/derpfleet-relay"
 # derper's format and derper's file name, so that both flavours find it
 KEY = f"{STATE}/derper.key"
 PROBER_KEYS = f"{STATE}/prober.keys"  # public
+ALLOWED_KEYS = f"{STATE}/allowed.keys"  # of clients; public
 MESH_KEYS = f"{STATE}/keys"
 MESH_KEY = f"{MESH_KEYS}/derp-mesh.key"  # the name that derper looks for by itself
 RELAY_CERTS = f"{STATE}/certs"

@@ -12,7 +12,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Container, Resource, Service
 from inventory.model import Host, Site
-from roles import base, certificate, distributions, docker, firewall, front, relay, selinux
+from roles import base, certificate, distributions, docker, firewall, front, ports, relay, selinux
 from roles.contract import Neighbours, ServedBy
 from roles.wiring import Wiring, wire
 
@@ -152,10 +152,12 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
 def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
     """Return sentences about settings that are probably unintended, each with the change to make.
 
-    They do not stop the deploy.
+    They do not stop the deploy. Of an unknown distribution `refusals` says all.
     """
+    if distributions.known(facts) is None:
+        return []
     unguarded = firewall.warnings(host, facts, neighbours(facts))
-    of_relay, of_front = relay.warnings(host, site), front.chosen(host).warnings(host, facts)
+    of_relay, of_front = relay.warnings(host, site, facts), front.chosen(host).warnings(host, facts)
     return [*base.warnings(host, facts), *unguarded, *of_relay, *of_front]
 
 
@@ -166,16 +168,27 @@ def absence_refusals(host: Host, facts: Facts) -> list[str]:
     return front.absence_refusals(host, facts)
 
 
+def in_service(facts: Facts) -> list[str]:
+    """Return the ports on which a relay of ours listens, as `443/tcp`.
+
+    `facts` have to answer `ask_absent`.
+    """
+    beside = neighbours(facts)
+    found = {(one.port, one.proto) for one in facts.listening if ports.is_ours(one, facts, beside)}
+    return [f"{port}/{proto}" for port, proto in sorted(found)]
+
+
 def ask(host: Host, site: Site) -> Ask:
     """Return the questions of the chosen variants.
 
     nginx's other sites are asked for on every host: the front that a host had is removed beside
     them, their ports stay open, and their listeners are not in the way.
     """
-    of_variants = (firewall.ask(host), relay.ask(host), front.ask(), certificate.chosen(host).ASK)
+    of_variants = (firewall.ask(host), relay.ask(host, site), front.ask(), certificate.chosen(host).ASK)
     return asked(base.ASK, selinux.ASK, *of_variants)
 
 
 def ask_absent() -> Ask:
-    """Return the questions of `compile_absent`, about every variant."""
-    return asked(selinux.ASK, front.ask_absent(), certificate.ask_absent(), docker.ASK)
+    """Return the questions of `compile_absent` and `in_service`, about every variant."""
+    of_variants = (front.ask_absent(), certificate.ask_absent(), docker.ASK)
+    return asked(ports.ASK, selinux.ASK, *of_variants)

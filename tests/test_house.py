@@ -13,6 +13,7 @@ import pytest
 from control.servers import SERVERS
 from inventory.choices import (
     FRONTS,
+    AdmissionName,
     ControlName,
     FirewallModeName,
     FrontName,
@@ -27,11 +28,11 @@ from tests.test_imports import imported
 ROOT = Path(__file__).parent.parent
 PRODUCT = (
     *("inventory", "engine", "artefacts", "roles", "control", "probe", "fleet", "lab"),
-    *("tasks.py", "lab_tasks.py"),
+    *("tasks.py", "lab_tasks.py", "operator_tasks.py"),
 )
 CHOICE = re.compile(
     r"(?<!card)\.(flavour|runner|front)$|(^|\.)(host|relay_host)\.program$"
-    r"|(^|\.)relay\.(program|under)$|(^|\.)(certificate\.source|firewall\.mode|control\.kind)$"
+    r"|(^|\.)relay\.(program|under|admission)$|(^|\.)(certificate\.source|firewall\.mode|control\.kind)$"
 )
 HEADSCALE = re.compile(r"(^|[._])site\.headscale$")
 
@@ -145,7 +146,7 @@ MODULES: Mapping[str, tuple[Mapping[Any, Any], ...]] = {
     "certificate": (certificate.MODULES,),
     "firewall": tuple(dict(enumerate(candidates)) for candidates in firewall.MODES.values()),
     "front": (front.MODULES,),
-    "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES),
+    "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES, relay.ADMISSION_MODULES),
 }
 TABLES_BY_WORDS: list[tuple[Any, Mapping[Any, Any]]] = [
     (SourceName, certificate.MODULES),
@@ -153,6 +154,7 @@ TABLES_BY_WORDS: list[tuple[Any, Mapping[Any, Any]]] = [
     (FrontName, front.MODULES),
     (ProgramName, relay.PROGRAM_MODULES),
     (RunnerName, relay.RUNNER_MODULES),
+    (AdmissionName, relay.ADMISSION_MODULES),
 ]
 VARIANTS = {
     role: {module.__name__.removeprefix(f"roles.{role}.") for table in tables for module in table.values()}

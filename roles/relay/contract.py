@@ -65,6 +65,54 @@ class Start:
     reload_signal: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Admitting:
+    """How a program is told who may use it.
+
+    `flags`: each with its values, for our relay and for derper's command line; (): everyone may.
+    `files`: the resources that they name.
+    """
+
+    flags: tuple[tuple[str, ...], ...]
+    files: tuple[Resource, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inquiry:
+    """A question about a client, asked from the relay's host.
+
+    `judge`: the URL or the socket of whom it asks. `program`: the words behind `python3 -I -c`.
+    """
+
+    judge: str
+    program: tuple[str, ...]
+
+
+class Judge(Protocol):
+    """A judge of who may use a relay."""
+
+    def flags(self, host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
+        """Return the flags as in `Admitting`."""
+
+    def files(self, host: Host) -> tuple[Resource, ...]:
+        """Return the resources that the flags name."""
+
+    def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
+        """Return the removal of those resources, after `needs`."""
+
+    def ask(self, host: Host) -> Ask:
+        """Return the questions that `refusals` and `warnings` need."""
+
+    def inquiry(self, host: Host, site: Site, key: str) -> Inquiry | None:
+        """Return the question about a node key, as `nodekey:…`; None when the relay asks nobody."""
+
+    def refusals(self, host: Host, facts: Facts) -> list[str]:
+        """Return the reasons why it cannot be used here, as sentences that say what to do."""
+
+    def warnings(self, host: Host, facts: Facts) -> list[str]:
+        """Return sentences about what is probably unintended, each with the change to make."""
+
+
 class Program(Protocol):
     """A DERP relay's program."""
 
@@ -72,7 +120,15 @@ class Program(Protocol):
     PROCESSES: frozenset[str]  # the names of its processes in a container
 
     def start(
-        self, host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str
+        self,
+        host: Host,
+        site: Site,
+        wiring: Wiring,
+        facts: Facts,
+        ship: Shipment,
+        *,
+        front_at: str,
+        admitting: Admitting,
     ) -> Start:
         """Return how it is started.
 

@@ -50,6 +50,25 @@ def test_deploy_again_changes_nothing(desk: Desk) -> None:
     assert desk.invoke("check", "--host", "hk1").code == 0
 
 
+def test_the_doctor_sees_a_deployed_host_and_a_bare_one(desk: Desk) -> None:
+    ran = desk.invoke("doctor", "--host", "hk1")
+    assert ran.code == 0, [one for one in ran.of("diagnosis") if one["status"] == "failed"]
+    seen = {one["check"]: one for one in ran.of("diagnosis", "hk1")}
+    assert seen["clock"]["status"] == seen["from outside"]["status"] == seen["certificate"]["status"] == "ok"
+    assert "days left" in seen["certificate"]["what"]
+    [of_map] = ran.of("diagnosis", "headscale")
+    assert of_map["what"].startswith("headscale 0.") and "hk1" in of_map["what"]
+
+    listening = desk.listening("sg1")
+    before = desk.invoke("doctor", "--host", "sg1", "--before")
+    assert before.code == 0, before.of("diagnosis")
+    ran = desk.invoke("doctor")
+    failed = [one for one in ran.of("diagnosis") if one["status"] == "failed"]
+    assert ran.code == 1 and {one["host"] for one in failed} == {"sg1"}
+    assert all(one["what"] and one["why"] and one["next"] for one in failed)
+    assert desk.listening("sg1") == listening
+
+
 def test_two_nodes_exchange_data_through_our_relay(desk: Desk, nodes: tuple[LabClient, LabClient]) -> None:
     for node in nodes:
         node.join()
@@ -170,3 +189,17 @@ def test_status_and_its_page(desk: Desk) -> None:
     assert rows["hk1"]["certificate_days"] > 30
     assert rows["hk1"]["last_deploy"]
     assert "Hong Kong" in page.read_text()
+
+
+def test_uninstall_waits_for_a_withdrawal_and_leaves_nothing(desk: Desk) -> None:
+    refused = desk.invoke("uninstall", "--host", "sg1")
+    assert refused.code == 1
+    assert "invoke withdraw " in refused.failure()["next"]
+    assert desk.invoke("withdraw", "--host", "sg1").code == 0
+    assert desk.invoke("uninstall", "--host", "sg1", "--dry-run").code == 10
+    assert desk.invoke("uninstall", "--host", "sg1").code == 0
+    ours = "ls -d /etc/*/derpfleet* /etc/*/*/derpfleet* /etc/derpfleet* /opt/derpfleet*"
+    assert desk.stage.run_in("sg1", ["sh", "-c", ours], check=False).stdout == ""
+    assert {"tcp/443", "udp/3478"} & desk.listening("sg1") == set()
+    again = desk.invoke("uninstall", "--host", "sg1")
+    assert again.code == 0 and again.changed("sg1") == ["absent:/var/lib/derpfleet"]

@@ -27,8 +27,12 @@ def test_a_table_has_the_words_of_its_literal(
 
 @pytest.mark.parametrize(
     ("table", "words", "key"),
-    [(choices.PROGRAMS, choices.ProgramName, "program"), (choices.RUNNERS, choices.RunnerName, "under")],
-    ids=["program", "under"],
+    [
+        (choices.PROGRAMS, choices.ProgramName, "program"),
+        (choices.RUNNERS, choices.RunnerName, "under"),
+        (choices.ADMISSIONS, choices.AdmissionName, "admission"),
+    ],
+    ids=["program", "under", "admission"],
 )
 def test_a_table_of_the_relays_parts_has_the_words_of_its_literal(
     table: Mapping[str, Any], words: Any, key: str

@@ -126,6 +126,35 @@ RULES = [
         "relay: {open: true, verify_client_url: 'https://hs/verify'}",
         "line 6: hosts.hk1.relay.open: the relay is either open or asks verify_client_url: keep one of them",
     ),
+    ("relay: {admission: any}", "line 6: hosts.hk1.relay.admission: 'any' is none of headscale, url, tailscaled, keys, open"),
+    ("relay: {admission: url}", "line 6: hosts.hk1.relay.admission: url needs relay.verify_client_url: give one"),
+    ("relay: {admission: keys}", "line 6: hosts.hk1.relay.admission: keys needs relay.keys or relay.keys_file: give one"),
+    (
+        f"relay: {{admission: keys, keys: ['nodekey:{'0' * 64}'], keys_file: nodes.txt}}",
+        "line 6: hosts.hk1.relay.admission: keys needs relay.keys or relay.keys_file: give one",
+    ),
+    ("relay: {admission: keys, keys: [abc]}", "line 6: hosts.hk1.relay.keys.0: 'abc' is not a node key, as nodekey: with 64 lower-case hex digits"),
+    (
+        f"relay: {{keys: ['nodekey:{'0' * 64}']}}",
+        "line 6: hosts.hk1.relay.keys: goes with relay.admission keys, which is not given: keep one of them",
+    ),
+    (
+        "relay: {admission: tailscaled, open: true}",
+        "line 6: hosts.hk1.relay.open: goes with relay.admission open, which is tailscaled: keep one of them",
+    ),
+    (
+        "relay: {admission: tailscaled, tailscaled: {socket: /tmp/ts.sock}}",
+        "line 6: hosts.hk1.relay.tailscaled.socket: '/tmp/ts.sock' is not a path below /run, where the relay sees sockets",
+    ),
+    (
+        "flavour: docker\nrelay: {admission: tailscaled}\ndocker: {archive: a.tar}",
+        "line 7: hosts.hk1.relay.admission: tailscaled is for our relay, and derper is not told "
+        "so yet: set relay.program to python, or use headscale or url",
+    ),
+    (
+        "relay: {admission: headscale}",
+        "line 6: hosts.hk1.relay.admission: the site has no section headscale: add it, or use url with relay.verify_client_url",
+    ),
 ]  # fmt: skip
 
 

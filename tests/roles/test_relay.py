@@ -36,7 +36,12 @@ from tests.support.facts import DEBIAN_12
 UNIT = f"file:{paths.SYSTEMD}/{paths.SERVICE}"
 
 @pytest.mark.parametrize(
-    ("folder", "table"), [("programs", relay.PROGRAM_MODULES), ("runners", relay.RUNNER_MODULES)]
+    ("folder", "table"),
+    [
+        ("programs", relay.PROGRAM_MODULES),
+        ("runners", relay.RUNNER_MODULES),
+        ("admissions", relay.ADMISSION_MODULES),
+    ],
 )
 def test_every_module_of_a_folder_is_in_its_table(folder: str, table: Mapping[str, ModuleType]) -> None:
     names = {path.stem for path in (Path(relay.__file__).parent / folder).glob("*.py")} - {"__init__"}

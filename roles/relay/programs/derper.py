@@ -13,7 +13,7 @@ from inventory.choices import firewall_of, front_of, runner_of
 from inventory.model import Host, Site
 from roles import distributions, docker, paths
 from roles.relay import releases
-from roles.relay.contract import Page, Start, health
+from roles.relay.contract import Admitting, Page, Start, health
 from roles.wiring import Wiring
 
 _CERTS = "/app/certs"
@@ -22,7 +22,16 @@ ASK = Ask()
 PROCESSES = frozenset({"derper"})
 
 
-def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:
+def start(
+    host: Host,
+    site: Site,
+    wiring: Wiring,
+    facts: Facts,
+    ship: Shipment,
+    *,
+    front_at: str,
+    admitting: Admitting,
+) -> Start:
     """Return the image and its environment, or without a container the release and its flags.
 
     The former relay runs until an image is there. A release is shipped before all else.

@@ -8,11 +8,10 @@ from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
 from engine.facts import Facts
 from engine.resource import Absent, Command, Directory, File, Resource, Symlink
-from inventory.admission import verify_url
 from inventory.model import Host, Site
 from roles import paths
 from roles.relay import memory, releases
-from roles.relay.contract import Page, Start, health
+from roles.relay.contract import Admitting, Page, Start, health
 from roles.wiring import LOOPBACK, Wiring
 
 # Python's own libraries where it is a package's. A Python elsewhere may have them anywhere.
@@ -22,7 +21,16 @@ ASK = memory.ASK
 PROCESSES: frozenset[str] = frozenset()
 
 
-def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:
+def start(
+    host: Host,
+    site: Site,
+    wiring: Wiring,
+    facts: Facts,
+    ship: Shipment,
+    *,
+    front_at: str,
+    admitting: Admitting,
+) -> Start:
     """Return the release and its command line.
 
     There is nothing in `ready`: the runner removes the former relay just before this one starts.
@@ -38,15 +46,15 @@ def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, 
         on_change=(tree.id,),
     )
     link = Symlink(path=paths.CURRENT, target=path, needs=(compiled.id,))
-    probers = _prober_keys(host, site, ship)
+    probers = _prober_keys(admitting, ship)
     unused = () if probers else (Absent(path=paths.PROBER_KEYS),)
     return Start(
-        installed=(Directory(path=paths.RELEASES), tree, compiled, link, *probers),
+        installed=(Directory(path=paths.RELEASES), tree, compiled, link, *admitting.files, *probers),
         artefact=link.id,
         healthy=health(host, wiring),
         outdated=(*releases.outdated(facts, path), *unused),
         command=(facts.python_executable, "-I", paths.CURRENT),
-        flags=(*_flags(host, site, wiring, front_at), *_limits(host, facts)),
+        flags=(*_flags(host, wiring, admitting, front_at), *_limits(host, facts)),
         binds=() if host.ports.metrics is None else (f"ipv4:tcp:{host.ports.metrics}",),
         executables=_executables(facts.python_executable),
         takes_sockets=True,
@@ -54,19 +62,21 @@ def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, 
     )
 
 
-def _prober_keys(host: Host, site: Site, ship: Shipment) -> tuple[Resource, ...]:
-    """Return the file of our proof's public keys where the relay asks a URL for every client.
+def _prober_keys(admitting: Admitting, ship: Shipment) -> tuple[Resource, ...]:
+    """Return the file of our proof's public keys where the relay does not admit everyone.
 
-    headscale does not know them. The relay reads the file again when it changes.
+    Nobody else knows them. The relay reads the file again when it changes.
     """
-    if not verify_url(host, site):
+    if not admitting.flags:
         return ()
     assert ship.prober_keys  # noqa: S101 - fleet gives them to every host
     content = "".join(f"{key}\n" for key in ship.prober_keys).encode()
     return (File(path=paths.PROBER_KEYS, content=content, mode="0640", group=paths.USER),)
 
 
-def _flags(host: Host, site: Site, wiring: Wiring, front_at: str) -> tuple[tuple[str, ...], ...]:
+def _flags(
+    host: Host, wiring: Wiring, admitting: Admitting, front_at: str
+) -> tuple[tuple[str, ...], ...]:
     found: list[tuple[str, ...]] = [
         ("-c", paths.KEY),
         ("-hostname", host.domain),
@@ -82,11 +92,8 @@ def _flags(host: Host, site: Site, wiring: Wiring, front_at: str) -> tuple[tuple
         found += [("-certmode", "manual"), ("-certdir", paths.RELAY_CERTS)]
     # Through loopback, not by name: not every provider lets a host reach its own public address.
     found.append(("-front-check", front_at))
-    url = verify_url(host, site)
-    if url:
-        found.append(("-verify-client-url", url))
-        found.append((f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}",))
-        found.append(("-prober-keys", paths.PROBER_KEYS))
+    if admitting.flags:
+        found += [*admitting.flags, ("-prober-keys", paths.PROBER_KEYS)]
     # The default is a file that an earlier derper on this host has left.
     found.append(("-mesh-psk-file=",))
     # Scanners look for the sentence of the default page.
