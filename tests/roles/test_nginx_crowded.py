@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.render import render
+from engine.render import TEMPLATES
 from inventory.model import Relay
 from roles.firewall.nftables import _SHARE_A_SECOND
 from tests.relay.live import eventually
@@ -20,7 +20,7 @@ from tests.roles.test_nginx_live import Front, get, serving
 
 CROWD, OTHER = "127.0.0.2", "127.0.0.1"
 HEADER_S = 10  # client_header_timeout of nginx-server.conf.j2
-ROOM = int(re.findall(r"worker_connections (\d+);", render("nginx.conf.j2").decode())[0])
+ROOM = int(re.findall(r"worker_connections (\d+);", (TEMPLATES / "nginx.conf.j2").read_text())[0])
 SLOW_HEAD = b"GET / HTTP/1.1\r\nHost: hk1.exa"
 SLOW_HELLO = bytes.fromhex("16030100c8010000c40303")  # the start of a TLS ClientHello
 

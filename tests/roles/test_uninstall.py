@@ -49,6 +49,7 @@ PAYLOADS = {
         "var/fake/bin/nginx": FAKES["nginx"],
         "var/www/html/index.html": "Welcome to nginx!\n",
     },
+    "libnginx-mod-stream": {"etc/nginx/modules-enabled/50-mod-stream.conf": "load_module stream.so;\n"},
     "supervisor": {
         "etc/supervisor/conf.d/.keep": "",
         "etc/systemd/system/supervisor.service": UNIT,
@@ -235,7 +236,7 @@ def test_a_bare_host_is_as_it_was_but_for_packages(
     host, site, _ = load(name)
     agent = new_host()
     done(agent.run_job(deploy(host, site, ship(host))))
-    assert "/opt/derpfleet/bin/certificate" in {f"/{path}" for path in tree(agent)}
+    assert any(path.startswith("opt/derpfleet/") for path in tree(agent))
     stamp = agent.stage.root / STAMP
     stamp.touch()
     packages = sorted(path.name for path in (agent.stage.root / "var/fake/packages").iterdir())
