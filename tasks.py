@@ -12,13 +12,10 @@ from pathlib import Path
 from invoke import Context
 
 import lab_tasks
-from fleet.shared.opening import DEFAULT_SITE, collected, task, with_report, with_site
+import operator_tasks
+from fleet.shared.opening import FILE, HOSTS, JSON, collected, task, with_report, with_site
 
-HOST = "one host of the site; may be given several times (default: all, in the order of the site file)"
 ONLY = "a resource id, or role:NAME; may be given several times"
-FILE = f"the site file (default: $DERPFLEET_SITE, then {DEFAULT_SITE}, then the lab's)"
-JSON = "print JSON lines on standard output, for machines"
-HOSTS = {"host": HOST, "site": FILE, "json": JSON}
 
 
 @task(
@@ -106,6 +103,27 @@ def status(_: Context, host=None, site="", html="", json=False):
     with_site(site, lambda f: verb(f, f.hosts(host), html=Path(html) if html else None), json=json)
 
 
+@task(
+    iterable=["host"],
+    help=HOSTS | {"before": "before the first deploy: ask for nothing that a deploy sets up"},
+)
+def doctor(_: Context, host=None, site="", before=False, json=False):
+    """Look for everything that is wrong or will be: here, in the site, on the hosts, from outside.
+
+    It changes nothing. Each line says what is wrong, why, and what to do next. It looks at this
+    controller, the names, the hosts' refusals and warnings, clocks, certificates and the map.
+
+    Examples:
+      invoke doctor
+      invoke doctor --host hk1 --before
+
+    Exit codes: 0 nothing is wrong, 1 something is, 3 a host is unreachable, 4 site file wrong.
+    """
+    from fleet.doctor import doctor as verb
+
+    with_site(site, lambda f: verb(f, f.hosts(host), before=before), json=json)
+
+
 @task(iterable=["host"], help=HOSTS | {"force": "renew even if it is not due"})
 def renew(_: Context, host=None, site="", force=False, json=False):
     """Renew certificates now, as the timer would, and prove that the new ones are served.
@@ -140,61 +158,25 @@ def withdraw(_: Context, host, site="", json=False):
     with_site(site, lambda fleet: verb(fleet, fleet.equipped([host])[0]), json=json)
 
 
-@task(help={"site": FILE})
-def derpmap(_: Context, site=""):
-    """Print the regions as JSON for a Tailscale policy file; on standard error, where to paste it.
-
-    Example: invoke derpmap > derpmap.json
-    """
-    from fleet.derpmap import derpmap as verb
-
-    with_site(site, verb, aside=True)
-
-
 @task(
-    iterable=["host"],
-    help={
-        "host": HOST + "; `headscale` names the headscale host",
-        "site": FILE,
-        "replace": "accept a key that differs from the pinned one: for a reinstalled host",
-        "fingerprint": "accept exactly this key (SHA256:…) without asking",
-    },
+    help={"host": "the host", "site": FILE, "json": JSON}
+    | {"dry-run": "show what would go, and change nothing", "diff": "show each change as a diff"},
 )
-def trust(_: Context, host=None, site="", replace=False, fingerprint=""):
-    """Show a host's key, ask, and pin it. No other command accepts a host key that is not pinned.
+def uninstall(_: Context, host, site="", dry_run=False, diff=False, json=False):
+    """Remove everything of derpfleet from a host whose relay was withdrawn.
 
-    Example: invoke trust --host headscale --fingerprint SHA256:…
+    Packages stay, and so do kernel settings until the next boot, and other people's things.
+
+    Example: invoke uninstall --host sg1 --dry-run
+
+    Exit codes: 0 removed, 1 it is in service or a resource failed, 3 unreachable, 4 site file
+    wrong, 5 host locked. With --dry-run: 10 something would be removed.
     """
-    from fleet.trust import trust_hosts as verb
+    from fleet.uninstall import uninstall as verb
 
-    with_site(site, lambda fleet: verb(fleet, host, replace=replace, expected=fingerprint))
-
-
-@task(
-    help=HOSTS
-    | {"host": "a host of the site, or `headscale`", "relay": "show the relay's own log, not the last run"}
-    | {"lines": "with --relay: how many lines to show (default: 50)"}
-)
-def logs(_: Context, host, site="", relay=False, lines="50", json=False):
-    """Show the events of the last run, or with --relay the relay's own log.
-
-    Example: invoke logs --host hk1 --relay
-    """
-    from fleet.logs import logs as verb
-
-    with_site(site, lambda fleet: verb(fleet, host, relay=relay, lines=lines), json=json)
+    diffs = diff or dry_run
+    with_site(site, lambda f: verb(f, f.hosts([host])[0], dry_run=dry_run), json=json, diffs=diffs)
 
 
-@task(help={"path": f"where to write it (default: {DEFAULT_SITE})"})
-def init(_: Context, path=""):
-    """Write a commented first site file. Never overwrites one.
-
-    Example: invoke init --path elsewhere.yml
-    """
-    from fleet.init import init as verb
-
-    with_report(lambda report: verb(report, Path(path) if path else None))
-
-
-verbs = (deploy, check, verify, status, renew, withdraw, derpmap, trust, logs, init)
+verbs = (deploy, check, verify, status, doctor, renew, withdraw, uninstall, *operator_tasks.verbs)
 namespace = collected(verbs, lab_tasks.lab)

@@ -22,6 +22,8 @@ from engine.cache import Progress, make_once
 from inventory.errors import DerpfleetError
 
 TOOLCHAIN_LOCK = Path(__file__).with_name("toolchain.lock")
+# uname -m -> GOARCH, as images name it, too
+GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}
 TAGS = "tags.txt"  # separated by blanks; "#" begins a comment
 # No debugger reads these programs, and its tables take time to build. Their code is the same.
 FLAGS = ("-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false", "-ldflags=-w")
@@ -35,26 +37,36 @@ class GoError(DerpfleetError):
         return "; ".join(filter(None, (self.what, self.where, self.why, self.next)))
 
 
-def build(source: Path, *, cache: Path, progress: Progress, packages: tuple[str, ...] = ("tool",)) -> Path:
+def build(
+    source: Path,
+    *,
+    cache: Path,
+    progress: Progress,
+    packages: tuple[str, ...] = ("tool",),
+    arch: str = "",
+) -> Path:
     """Build the programs of `source` and return their folder.
 
-    `packages` as `go build` takes them ("tool" = every `tool` line of go.mod).
+    `packages` as `go build` takes them ("tool" = every `tool` line of go.mod). `arch`: the
+    machine that runs them, as `uname -m` names it; default: the controller's own.
     Raises GoError with the compiler's last lines. Of two callers at once, the second waits.
     """
 
     def make(partial: Path) -> None:
         go = toolchain(cache=cache, progress=progress)
-        _compile(go, source, packages, partial, cache=cache.resolve(), progress=progress)
+        _compile(go, source, packages, arch, partial, cache=cache.resolve(), progress=progress)
 
-    return make_once(built_in(source, cache=cache, packages=packages), make)
+    return make_once(built_in(source, cache=cache, packages=packages, arch=arch), make)
 
 
-def built_in(source: Path, *, cache: Path, packages: tuple[str, ...] = ("tool",)) -> Path:
+def built_in(
+    source: Path, *, cache: Path, packages: tuple[str, ...] = ("tool",), arch: str = ""
+) -> Path:
     """Return the folder where `build` puts its programs: `.cache/go/<name>-<key>`.
 
     The key covers everything that decides their bytes.
     """
-    key = hashlib.sha256("\0".join([platform.machine(), *FLAGS, *packages]).encode())
+    key = hashlib.sha256("\0".join([arch or platform.machine(), *FLAGS, *packages]).encode())
     files = (path for path in source.rglob("*") if path.is_file())
     kept = sorted(path for path in files if path.suffix in {".go", ".mod", ".sum"} or path.name == TAGS)
     for path in [TOOLCHAIN_LOCK, *kept]:
@@ -80,7 +92,14 @@ def toolchain(*, cache: Path, progress: Progress) -> Path:
 
 
 def _compile(
-    go: Path, source: Path, packages: tuple[str, ...], into: Path, *, cache: Path, progress: Progress
+    go: Path,
+    source: Path,
+    packages: tuple[str, ...],
+    arch: str,
+    into: Path,
+    *,
+    cache: Path,
+    progress: Progress,
 ) -> None:
     environment = {
         # All files stay in the checkout, unless the user has set another place.
@@ -96,6 +115,8 @@ def _compile(
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",
     }
+    if arch:
+        environment["GOARCH"] = GO_ARCH[arch]
     environment.setdefault("HOME", str(into.parent))
     name, began = source.name, time.monotonic()
     progress(f"Go programs ({name}): fetching modules")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from artefacts.go import GO_ARCH
 from engine.cache import locked, prune, used, write
 from engine.plan import sha256
 from inventory.checkout import CHECKOUT
@@ -25,8 +26,6 @@ from inventory.errors import DerpfleetError
 
 ENTRYPOINT = CHECKOUT / "files" / "derper-entrypoint.sh"
 REPOSITORY = "derpfleet/derper"
-# uname -m -> GOARCH, as images name it
-GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"

@@ -23,6 +23,19 @@ class Artefact:
     main: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Binary:
+    """A Go program as a release.
+
+    `program`: its place in there. `architectures`: the machines that it is built for, as `uname -m`
+    names them.
+    """
+
+    program: str
+    architectures: tuple[str, ...]
+
+
+DERPER = Binary(program="bin/derper", architectures=("x86_64", "aarch64"))
 RELAY = Artefact(
     name="relay",
     lock="relay.lock",

@@ -66,16 +66,24 @@ def build_release(
     platforms, python = wheel_platforms(facts), ".".join(map(str, facts.python[:2]))
     lock = locked_for(CHECKOUT / "requirements" / program.lock, marker_environment(facts))
     sources = _sources(program)
+
+    def make() -> bytes:
+        progress(f"building the {program.name} release for Python {python} on {facts.arch}")
+        return _content(program, sources, _wheels(cache / "wheels", lock, python, platforms))
+
+    return kept(cache, program.name, _key(program, python, platforms, lock, sources), make)
+
+
+def kept(cache: Path, name: str, key: str, make: Callable[[], bytes]) -> Release:
+    """Return the release of this name and key, whose archive `make` returns. It is made once."""
     folder = cache / "releases"
-    name = f"{program.name}-{_key(program, python, platforms, lock, sources)}"
     with locked(folder / ".lock"):
-        path = _made(folder, name)
+        path = _made(folder, f"{name}-{key}")
         if path is None:
-            progress(f"building the {program.name} release for Python {python} on {facts.arch}")
-            content = _content(program, sources, _wheels(cache / "wheels", lock, python, platforms))
-            path = folder / f"{name}-{sha256(content)[:16]}.tar.gz"
+            content = make()
+            path = folder / f"{name}-{key}-{sha256(content)[:16]}.tar.gz"
             write(path, content)
-            prune(folder, f"{program.name}-*")
+            prune(folder, f"{name}-*")
         return Release(used(path), sha256(path))
 
 
@@ -249,8 +257,8 @@ def unpacked(wheel: Path) -> dict[str, bytes]:
     return found
 
 
-def archive(files: Mapping[str, bytes]) -> bytes:
-    """Return a tar.gz whose bytes depend only on `files`."""
+def archive(files: Mapping[str, bytes], mode: int = 0o644) -> bytes:
+    """Return a tar.gz whose bytes depend only on `files` and their mode."""
     out = io.BytesIO()
     with (
         gzip.GzipFile(filename="", fileobj=out, mode="wb", mtime=0, compresslevel=6) as packed,
@@ -258,6 +266,6 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     ):
         for name in sorted(files):
             info = tarfile.TarInfo(name)
-            info.size, info.mode, info.mtime = len(files[name]), 0o644, 0
+            info.size, info.mode, info.mtime = len(files[name]), mode, 0
             tar.addfile(info, io.BytesIO(files[name]))
     return out.getvalue()

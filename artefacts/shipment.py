@@ -1,18 +1,20 @@
-"""Make a host's artefacts on the controller: releases for its Python, the derper image, secrets.
+"""Make a host's artefacts on the controller: releases, the derper image, secrets.
 
 `Shipment` is data that roles read. `make_shipment` makes it, once for each input, under `cache`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from artefacts.derper import build_derper
 from artefacts.image import ImageArtefact, import_archive
 from artefacts.programs import CERTBOT, RELAY, certbot_with
 from artefacts.release import Release, build_release
+from engine.cache import Progress
 from engine.facts import Facts
 from inventory.choices import challenge_of, program_of, runner_of, source_of
 from inventory.model import Host, Site
@@ -44,11 +46,11 @@ def make_shipment(
     cache: Path,
     prober_keys: tuple[str, ...] = (),
     mesh_key: Secret | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda text: None,
 ) -> Shipment:
     """Return everything that the roles of `host` need. With the same inputs nothing is made twice.
 
-    Raises ReleaseError, ImageError and SecretError.
+    Raises ReleaseError, GoError, ImageError and SecretError.
     """
     base = Path(site.path).parent
     certificate = host.certificate
@@ -61,13 +63,22 @@ def make_shipment(
     certbot = certbot_with(dns.provider) if dns else CERTBOT
     build = partial(build_release, facts=facts, cache=cache, progress=progress)
     return Shipment(
-        relay_release=build(RELAY) if program_of(host).is_release else None,
+        relay_release=_relay(host, facts, cache, progress),
         certbot_release=build(certbot) if shipped_certbot else None,
         image=_image(host, facts, cache),
         secrets={reference: read_secret(reference, base=base) for reference in references if reference},
         prober_keys=prober_keys,
         mesh_key=mesh_key,
     )
+
+
+def _relay(host: Host, facts: Facts, cache: Path, progress: Progress) -> Release | None:
+    """Return the relay's release; None for an image."""
+    if program_of(host).is_python:
+        return build_release(RELAY, facts, cache=cache, progress=progress)
+    if runner_of(host).in_container:
+        return None
+    return build_derper(facts.arch, cache=cache, progress=progress)
 
 
 def _image(host: Host, facts: Facts, cache: Path) -> ImageArtefact | None:

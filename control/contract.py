@@ -6,7 +6,7 @@ connection itself: `Reach`, which `fleet` provides, carries them out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -63,8 +63,27 @@ class Withdrawal:
     nodes_at_home: Callable[[], list[str] | None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A control server as it is now.
+
+    `program`: its name and version. `in_map`: the names of the site's hosts that have a region in
+    its files, by a present or a former id.
+    """
+
+    program: str
+    served: Served
+    in_map: Set[str]
+
+
 class ControlServer(Protocol):
     """Where clients get their DERP map from."""
+
+    def look(self) -> Look | None:
+        """Return the control server as it is now; None where nobody can be asked.
+
+        Raises DerpfleetError.
+        """
 
     def served(self) -> Served:
         """Return the map that clients get, or why it is not known. Never raises."""

@@ -25,6 +25,9 @@ class PasteServer:
     site: Site
     reach: Reach
 
+    def look(self) -> None:
+        """Return nothing: there is nobody to ask."""
+
     def served(self) -> Unknown:
         """Return that the map is not known."""
         return NEVER_ASKED

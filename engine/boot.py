@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import zlib
 from functools import cache, partial
+from graphlib import TopologicalSorter
 
 from inventory.checkout import CHECKOUT
 
@@ -37,13 +39,7 @@ _FIND = (
     'c=$1; shift; exec "$@" $p -I -S -c "$c"'
 )
 
-# In the order of their imports.
-AGENT_MODULES = (
-    *("tools", "wire", "facts", "journal", "kind", "paths", "accounts", "locks", "apt", "dnf", "packages"),
-    *("command", "restart", "systemd", "listening", "service", "kernel", "selinux"),
-    *("nft", "revert", "firewalls", "ufw", "firewalld", "open_ports"),
-    *("docker", "kinds", "host", "main"),
-)
+_IMPORT = re.compile(r"^ *from agent\.(\w+) import ", re.M)
 
 
 def boot_command(*, python: str, sudo: bool, prompt: str, ask_password: bool) -> str:
@@ -79,14 +75,19 @@ def _elevated(words: list[str], *, sudo: bool, prompt: str, ask_password: bool) 
     return ["sudo", *(["-S", "-p", prompt] if ask_password else ["-n"]), "--", *words]
 
 
+def agent_modules() -> dict[str, str]:
+    """Return the texts of the agent's modules by name, in the order of their imports."""
+    texts = {path.stem: path.read_text() for path in sorted((CHECKOUT / "files" / "agent").glob("*.py"))}
+    needs = {name: _IMPORT.findall(text) for name, text in texts.items()}
+    return {name: texts[name] for name in TopologicalSorter(needs).static_order()}
+
+
 @cache
 def agent_payload() -> bytes:
     """Return the agent as the boot line reads it.
 
     A length, a line break, and so many bytes of compressed [[module, source], ...].
     """
-    folder = CHECKOUT / "files" / "agent"
-    sources = {f"agent.{name}": (folder / f"{name}.py").read_text() for name in AGENT_MODULES}
-    modules = [["agent", ""], *map(list, sources.items())]
+    modules = [["agent", ""], *([f"agent.{name}", text] for name, text in agent_modules().items())]
     packed = zlib.compress(json.dumps(modules).encode(), 9)
     return b"%d\n" % len(packed) + packed

@@ -19,7 +19,8 @@ class Http:
     """A health condition: a GET from the host itself answers with this status.
 
     `contains`: texts that the body must contain. `connect`: address:port to connect to instead of
-    the URL's own; SNI and Host are the URL's. https is verified unless `insecure`.
+    the URL's own; SNI and Host are the URL's. https is verified unless `insecure`. `proxy_header`:
+    the server expects a header of the PROXY protocol first.
     """
 
     kind: ClassVar[str] = "http"
@@ -29,17 +30,20 @@ class Http:
     connect: str = ""
     accept: str = "*/*"
     insecure: bool = False
+    proxy_header: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
     """A site that is not ours and must still answer after a change.
 
-    Its status before the run's first change is compared with the status after it.
+    Its status before the run's first change is compared with the status after it. `proxy_header`:
+    as in `Http`.
     """
 
     url: str
     connect: str
+    proxy_header: bool = False
 
 
 Health = Exec | Http

@@ -129,7 +129,7 @@ def _entry(line: str) -> _Entry | None:
         raise _Unusable("a host, the kind of a key and the key are expected")
     names = words[0].split(",")
     if any(name.startswith("|") and _hash(name) is None for name in names):
-        raise _Unusable("the hashed name is torn")
+        raise _Unusable("the hashed name is cut off")
     try:
         blob = base64.b64decode(words[2], validate=True)
     except ValueError as error:
@@ -146,7 +146,7 @@ def _key(kind: str, blob: bytes) -> PKey | None:
     except Exception as error:  # paramiko raises whatever its parsers run into
         raise _Unusable(f"the key cannot be read: {str(error) or type(error).__name__}") from None
     if key.asbytes() != blob:  # paramiko fills up what is missing at the end
-        raise _Unusable("the key cannot be read: it is torn")
+        raise _Unusable("the key cannot be read: it is cut off")
     if isinstance(key, RSAKey) and key.get_bits() < RSA_BITS:
         raise _Unusable(f"the RSA key has {key.get_bits()} bits, and {RSA_BITS} are the least")
     return key

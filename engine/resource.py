@@ -377,3 +377,22 @@ class Container(Resource):
 
     def triggers(self) -> Mapping[str, tuple[str, ...]]:
         return {"restart_on": self.restart_on}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisorProgram(Resource):
+    """A program of supervisord, or with `running=False` none until it reads its files again."""
+
+    kind: ClassVar[str] = "program"
+    program: str
+    running: bool = True
+    restart_on: tuple[str, ...] = ()
+    healthy: tuple[Health, ...] = ()
+    timeout_s: int = 30
+
+    @property
+    def name(self) -> str:
+        return self.program
+
+    def triggers(self) -> Mapping[str, tuple[str, ...]]:
+        return {"restart_on": self.restart_on}

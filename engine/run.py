@@ -39,6 +39,7 @@ class Verb(StrEnum):
     REGISTER = "register"
     RENEW = "renew"
     WITHDRAW = "withdraw"
+    UNINSTALL = "uninstall"
 
 
 class ResourceFailed(DerpfleetError):

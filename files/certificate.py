@@ -215,21 +215,37 @@ class HostCertificate:
 
     def copy(self):
         """Copy the chain and key, if they are a pair. Raises Problem."""
-        unusable = unfit(self.fullchain, self.key) if self.copies else ""
-        if unusable:  # the sandboxed part could have put a link to another secret there
-            raise Problem(unusable)
-        for source, copy in self.pairs():
-            content = read(source)
-            if content is None:
-                raise Problem("%s is not there" % source)
-            handle, temp = tempfile.mkstemp(dir=os.path.dirname(copy))
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                os.fchmod(file.fileno(), 0o640)
-                file.flush()
-                os.fsync(file.fileno())
-            shutil.chown(temp, group=self.copies["group"])
-            os.rename(temp, copy)
+        taken = {}
+        try:
+            for source, copy in self.pairs():
+                taken[source] = self.take(source, os.path.dirname(copy))
+            # What was read is checked: the sandboxed part could put a link to another secret there,
+            # and another program may have written only one of both.
+            unusable = unfit(*taken.values()) if taken else ""
+            for source, temp in taken.items():
+                unusable = unusable.replace(temp, source)
+            if unusable:
+                raise Problem(unusable)
+            for source, copy in self.pairs():
+                shutil.chown(taken[source], group=self.copies["group"])
+                os.chmod(taken[source], 0o640)
+                os.rename(taken[source], copy)
+        finally:
+            for temp in taken.values():
+                remove(temp)
+
+    @staticmethod
+    def take(source, folder):
+        """Return a file of ours in `folder` with the content of `source`. Raises Problem."""
+        content = read(source)
+        if content is None:
+            raise Problem("%s is not there" % source)
+        handle, temp = tempfile.mkstemp(dir=folder)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return temp
 
     # the served certificate
 
@@ -355,6 +371,8 @@ def main(argv):
         problem = VERBS[words.verb](certificate, words)
     except Problem as error:
         problem = error
+    except OSError as error:  # a disk that is full or read-only, a file in a folder's place
+        problem = "%s: %s" % (error.filename, error.strerror)
     if problem:
         sys.exit(str(problem))
 

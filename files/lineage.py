@@ -183,7 +183,7 @@ class Lineage:
         if os.path.exists(key):
             was, now = os.stat(key), os.path.join(new.live, "privkey.pem")
             os.chown(now, was.st_uid, was.st_gid)
-            os.chmod(now, was.st_mode & 0o777)
+            os.chmod(now, was.st_mode & 0o770)  # copies by scp are readable by everybody
         for lineage in (self, kept):
             for path in (lineage.renewal, lineage.archive, lineage.live):
                 os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)

@@ -10,11 +10,9 @@ from engine.run import Verb
 from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import host_job
-from fleet.shared.step import run
+from fleet.shared.step import CHANGES_FOUND, run
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-
-CHANGES_FOUND = 10
 
 
 def check(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> int:

@@ -11,7 +11,7 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.options import number, refuse
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from roles.relay import log as log_command
+from roles.relay import chosen_runner
 
 
 def logs(fleet: Fleet, name: str, *, relay: bool, lines: str) -> None:
@@ -55,7 +55,7 @@ def show_last_run(fleet: Fleet, name: str) -> None:
 
 def show_relay_log(fleet: Fleet, host: Host, *, lines: int) -> None:
     """Show the last lines of the relay's own log, read over SSH. Raises DerpfleetError."""
-    status, output = run_once(fleet.login(host), list(log_command(host, lines)))
+    status, output = run_once(fleet.login(host), list(chosen_runner(host).log(lines)))
     if status:
         raise DerpfleetError(
             "the relay's log cannot be read",

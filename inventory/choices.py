@@ -7,17 +7,23 @@ of a table here. Each table has a row for every word of its Literal.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:  # the model needs pydantic, and these tables do not
-    from inventory.model import DnsZone, Host
+    from inventory.acme import DnsZone
+    from inventory.model import External, Host
 
-FlavourName = Literal["python", "docker"]
+FlavourName = Literal["python", "docker", "native", "supervisord"]
 ProgramName = Literal["python", "derper"]
-RunnerName = Literal["systemd", "docker"]
-FrontName = Literal["nginx", "none"]
-SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "on-host", "self-signed"]
+RunnerName = Literal["systemd", "docker", "supervisord"]
+AdmissionName = Literal["headscale", "url", "tailscaled", "keys", "open"]
+FrontName = Literal["nginx", "nginx-stream", "direct", "none", "external"]
+ExternalName = Literal["nginx-stream", "haproxy", "caddy", "traefik", "other"]
+TlsName = Literal["passthrough", "terminated"]
+SourceName = Literal[
+    "letsencrypt", "letsencrypt-staging", "acme", "manual", "on-host", "self-signed", "front"
+]
 ChallengeName = Literal["http", "dns"]
 DnsProviderName = Literal["rfc2136", "cloudflare", "route53", "aliyun", "tencent"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
@@ -32,6 +38,19 @@ class FrontProgram:
     terminates_tls: bool  # else the relay does
     answers_http: bool  # port 80: certificate challenges and the captive-portal check
     hides_relay: bool  # the relay listens on loopback, at ports.backend
+    is_others: bool = False  # the operator keeps it: we write no file of it
+
+    @property
+    def passes_tls_on(self) -> bool:
+        """Whether it hands the clients' TLS to the relay, with their addresses in PROXY headers."""
+        return self.hides_relay and not self.terminates_tls
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalProgram:
+    """A front that the operator keeps. `tls`: the ways that it can treat the clients' TLS."""
+
+    tls: tuple[TlsName, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +58,10 @@ class RelayProgram:
     """The program that the relay is."""
 
     shipped_as: str  # in words
-    is_release: bool  # a directory for the host's own Python; else an image
-    has_metrics_port: bool  # on loopback, at ports.metrics; else beside DERP, for loopback only
+    is_python: bool  # a release for the host's own Python; else for its architecture, or an image
+    has_own_metrics: bool  # for root, or at ports.metrics; else beside DERP, for loopback only
     has_prober_keys: bool  # admits our proof by public keys; else only a mesh key lets it in
+    reads_proxy_header: bool  # of the PROXY protocol, v1 and v2
     tls_only_on_443: bool  # with its own Let's Encrypt it serves plain HTTP on every other port
 
 
@@ -50,6 +70,21 @@ class RelayRunner:
     """The keeper of the relay's process."""
 
     in_container: bool  # runs an image, with ports that Docker publishes
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmissionRule:
+    """The judge of the clients that may use the relay.
+
+    `url`: it is asked by http: at the site's headscale, at relay.verify_client_url, or "" for none.
+    `keys`: the keys of `relay` that go with it, of which it needs exactly one if `needs_key`.
+    """
+
+    verifies: bool = True  # else everyone may use it
+    url: Literal["", "headscale", "relay"] = ""
+    by_derper: bool = False  # derper is told so, too
+    keys: tuple[str, ...] = ()
+    needs_key: bool = False
 
 
 class Combination(NamedTuple):
@@ -68,6 +103,7 @@ class CertificateSource:
     limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # as LETSENCRYPTS has them
     needs_files: bool = False  # the controller sends certificate.fullchain and certificate.key
     is_on_host: bool = False  # another program on the host writes and renews it
+    is_front: bool = False  # the front has one of its own, and renews it: there is none of ours
     needs_pin: bool = False  # no CA vouches for it, so that clients have to know its SHA-256
 
     @property
@@ -101,28 +137,50 @@ class FirewallMode:
     closes: bool  # else any other firewall may be in charge as well
 
 
+_DIRECT = FrontProgram(program="relay", terminates_tls=False, answers_http=False, hides_relay=False)
 FRONTS: Mapping[FrontName, FrontProgram] = {
     "nginx": FrontProgram(program="nginx", terminates_tls=True, answers_http=True, hides_relay=True),
-    "none": FrontProgram(program="relay", terminates_tls=False, answers_http=False, hides_relay=False),
+    "nginx-stream": FrontProgram(
+        program="nginx", terminates_tls=False, answers_http=True, hides_relay=True
+    ),
+    "direct": _DIRECT,
+    "none": _DIRECT,
+    "external": FrontProgram(
+        program="your front", terminates_tls=False, answers_http=True, hides_relay=True, is_others=True
+    ),
 }
+EXTERNALS: Mapping[ExternalName, ExternalProgram] = {
+    "nginx-stream": ExternalProgram(tls=("passthrough",)),
+    "haproxy": ExternalProgram(tls=("passthrough", "terminated")),
+    "caddy": ExternalProgram(tls=("terminated",)),
+    # It could pass TLS on, but not answer the captive-portal check by itself then.
+    "traefik": ExternalProgram(tls=("terminated",)),
+    "other": ExternalProgram(tls=("passthrough", "terminated")),
+}
+ENDS_TLS: Mapping[TlsName, bool] = {"passthrough": False, "terminated": True}
 PROGRAMS: Mapping[ProgramName, RelayProgram] = {
     "python": RelayProgram(
-        shipped_as="a release for the host's own Python",
-        is_release=True, has_metrics_port=True, has_prober_keys=True, tls_only_on_443=False,
+        shipped_as="a release for the host's own Python with sockets that systemd holds",
+        is_python=True, has_own_metrics=True, has_prober_keys=True, reads_proxy_header=True,
+        tls_only_on_443=False,
     ),
     "derper": RelayProgram(
-        shipped_as="an image for a container",
-        is_release=False, has_metrics_port=False, has_prober_keys=False, tls_only_on_443=True,
+        shipped_as="a program for the host's architecture, or an image for a container",
+        is_python=False, has_own_metrics=False, has_prober_keys=False, reads_proxy_header=False,
+        tls_only_on_443=True,
     ),
 }
 RUNNERS: Mapping[RunnerName, RelayRunner] = {
     "systemd": RelayRunner(in_container=False),
     "docker": RelayRunner(in_container=True),
+    "supervisord": RelayRunner(in_container=False),
 }
 # The short form of each combination that works; the rules refuse every other.
 FLAVOURS: Mapping[FlavourName, Combination] = {
     "python": Combination("python", "systemd"),
     "docker": Combination("derper", "docker"),
+    "native": Combination("derper", "systemd"),
+    "supervisord": Combination("derper", "supervisord"),
 }
 # Certificates for the same names, and failed challenges: (count, seconds)
 # (https://letsencrypt.org/docs/rate-limits/).
@@ -140,6 +198,14 @@ SOURCES: Mapping[SourceName, CertificateSource] = {
     "manual": CertificateSource(needs_files=True),
     "on-host": CertificateSource(is_on_host=True),
     "self-signed": CertificateSource(needs_pin=True),
+    "front": CertificateSource(is_front=True),
+}
+ADMISSIONS: Mapping[AdmissionName, AdmissionRule] = {
+    "headscale": AdmissionRule(url="headscale", by_derper=True),
+    "url": AdmissionRule(url="relay", by_derper=True, keys=("verify_client_url",), needs_key=True),
+    "tailscaled": AdmissionRule(keys=("tailscaled",)),
+    "keys": AdmissionRule(keys=("keys", "keys_file"), needs_key=True),
+    "open": AdmissionRule(verifies=False, by_derper=True, keys=("open",)),
 }
 CHALLENGES: Mapping[ChallengeName, ChallengeKind] = {
     "http": ChallengeKind(by_zone=False),
@@ -163,7 +229,15 @@ FIREWALLS: Mapping[FirewallModeName, FirewallMode] = {
 
 def front_of(host: Host) -> FrontProgram:
     """Return what the host's front implies."""
-    return FRONTS[host.front]
+    front = FRONTS[host.front]
+    if front.is_others and host.external:
+        return replace(front, terminates_tls=ENDS_TLS[host.external.tls])
+    return front
+
+
+def external_of(external: External) -> ExternalProgram:
+    """Return what the kind of an operator's own front implies."""
+    return EXTERNALS[external.kind]
 
 
 def combination_of_flavour(host: Host) -> Combination:
@@ -189,6 +263,11 @@ def combination_of(host: Host) -> Combination:
 def flavour_name(host: Host) -> FlavourName:
     """Return the short form of the host's program and runner, whichever form the site file has."""
     return next(name for name, combination in FLAVOURS.items() if combination == combination_of(host))
+
+
+def admission_of(host: Host) -> AdmissionRule | None:
+    """Return what the host's word of admission implies; None where shorter keys imply the word."""
+    return ADMISSIONS[host.relay.admission] if host.relay.admission else None
 
 
 def source_of(host: Host) -> CertificateSource:

@@ -32,6 +32,10 @@ class _Loader(yaml.SafeLoader):
         if self.left < 0:
             raise NotYaml(self.line + 1, f"there are more than {self.most} values")
         node: yaml.Node | None = super().compose_node(parent, index)
+        # An escape can make half a character, which no text may have.
+        half = re.search("[\ud800-\udfff]", node.value) if isinstance(node, yaml.ScalarNode) else None
+        if node and half:
+            raise NotYaml(node.start_mark.line + 1, _not_allowed(half[0]))
         return node
 
 
@@ -80,11 +84,18 @@ def compose(text: str, *, most: int = _MAX_VALUES) -> yaml.Node | None:
         raise _not_yaml(error) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        code = ord(text[error.position])
-        raise NotYaml(line, f"the character U+{code:04X} is not allowed in YAML") from None
+        raise NotYaml(line, _not_allowed(text[error.position])) from None
+    except NotYaml:
+        raise
+    except (ValueError, OverflowError):  # of chr(), in PyYAML
+        raise NotYaml(None, "a character has a number beyond U+10FFFF") from None
     except RecursionError:
         raise NotYaml(None, "values are nested too deeply") from None
     return node if isinstance(node, yaml.Node) else None
+
+
+def _not_allowed(character: str) -> str:
+    return f"the character U+{ord(character):04X} is not allowed in YAML"
 
 
 def parse(text: str) -> Document:

@@ -6,6 +6,7 @@ They are keys, certificates, images, and secrets in files and in the environment
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from inventory.model import Host, Site, Ssh
 from inventory.problems import Problem
 from inventory.secrets import SecretError, file_of, read_secret
 from inventory.site_file import lines_of, written_at
+
+_NODE_KEY = re.compile("(nodekey:)?[0-9A-Fa-f]{64}")
 
 
 def file_problems(site: Site, *, only: Collection[str] | None = None) -> list[Problem]:
@@ -33,6 +36,10 @@ def file_problems(site: Site, *, only: Collection[str] | None = None) -> list[Pr
         named += [((name, *path), value) for path, value in _of_login(ssh)]
     base = Path(site.path).parent
     wrong = [(path, why) for path, value in named if value and (why := _why_not(value, base))]
+    seen = {path for path, _ in wrong}
+    for path, value in named:
+        if path[-1:] == ("keys_file",) and value and path not in seen and (why := _why_no_keys(Path(value))):
+            wrong.append((path, why))
     lines = lines_of(site) if wrong else {}
     # a wrong default is reported once
     found = dict.fromkeys((*written_at(lines, path), why) for path, why in wrong)
@@ -51,6 +58,7 @@ def _of_host(host: Host) -> Iterator[tuple[Keys, str | None]]:
     if source_of(host).needs_files:
         yield ("certificate", "fullchain"), host.certificate.fullchain
         yield ("certificate", "key"), host.certificate.key
+    yield ("relay", "keys_file"), host.relay.keys_file
     if runner_of(host).in_container:
         yield ("docker", "archive"), host.docker.archive
 
@@ -66,6 +74,19 @@ def _why_not(value: str, base: Path) -> str:
             return error.why
         return ""
     return why_unreadable(file_of(value, base=base) if value.startswith("file:") else Path(value))
+
+
+def _why_no_keys(path: Path) -> str:
+    """Return why a file is no list of node keys, as our relay's -allow-file reads them, or ""."""
+    try:
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        return f"{path} is no text: {error}"
+    keys = [(number, words[0]) for number, words in enumerate(lines, 1) if words and words[0][0] != "#"]
+    for number, key in keys:
+        if not _NODE_KEY.fullmatch(key):
+            return f"{path}, line {number}: not a node key, as nodekey: with 64 hex digits"
+    return "" if keys else f"{path} has no node key, so nobody could use the relay"
 
 
 def why_unreadable(path: Path) -> str:

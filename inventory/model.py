@@ -9,23 +9,27 @@ pattern's words.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
+from inventory.acme import Account, DnsZone
 from inventory.choices import (
+    AdmissionName,
     ChallengeName,
     ControlName,
-    DnsProviderName,
+    ExternalName,
     FirewallModeName,
     FlavourName,
     FrontName,
     ProgramName,
     RunnerName,
     SourceName,
+    TlsName,
     combination_of_flavour,
 )
+from inventory.part import Model
 from inventory.secrets import SecretRef
 from inventory.values import (
     Address,
@@ -36,10 +40,10 @@ from inventory.values import (
     Jump,
     LocalPath,
     Mail,
+    NodeKey,
     OpenPort,
     Port,
     Sha256,
-    TsigAlgorithm,
     Url,
     User,
     Wildcard,
@@ -47,12 +51,6 @@ from inventory.values import (
     leads_somewhere,
     text,
 )
-
-
-class Model(BaseModel):
-    """A frozen part of the site that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
 class Ssh(Model):
@@ -89,41 +87,28 @@ class Region(Model):
 
 
 class Ports(Model):
-    """Ports of a relay host. `backend` is where the relay listens on loopback behind nginx."""
+    """Ports of a relay host. `backend` is where the relay listens on loopback behind a front."""
 
     https: Port = 443
     http: Port = 80
     stun: Port = Field(3478, description="UDP")
     backend: Port = 81
-    metrics: Port = Field(9411, description="loopback port of /metrics and /debug/")
-
-
-class DnsZone(Model):
-    """Access to the names' DNS zone, for certificate.challenge: dns."""
-
-    provider: DnsProviderName
-    secret: SecretRef = Field(
-        description="the TSIG key, the API token or the secret key; it is kept on the host, mode 0600"
+    metrics: Port | None = Field(
+        None,
+        description="loopback port of /metrics and /debug/, for every user of the host; "
+        "without one they are on a socket for root",
     )
-    access_key: Word | None = Field(
-        None, description="the id of the secret key, with route53, aliyun and tencent"
-    )
-    server: IPv4Address | IPv6Address | None = Field(
-        None, description="the address of the zone's primary server, with rfc2136"
-    )
-    port: Port | None = Field(None, description="of that server; default: 53")
-    key_name: Word | None = Field(None, description="the TSIG key's name, with rfc2136")
-    algorithm: TsigAlgorithm | None = Field(None, description="the TSIG key's; default: hmac-sha256")
-    propagation_s: Annotated[int, Field(ge=0, le=3600)] | None = Field(
-        None, description="wait so long for the zone's servers; default: the plugin's own time"
-    )
+    challenge: Port = Field(8402, description="loopback port of certbot's answers, behind front: external")
 
 
-class Account(Model):
-    """An account that the operator has at the ACME server already (EAB, RFC 8555, 7.3.4)."""
+class External(Model):
+    """A front that you keep yourself. A deploy prints the fragment for its configuration."""
 
-    key_id: Word
-    hmac: SecretRef = Field(description="its HMAC key in base64url; it is kept on the host, mode 0600")
+    kind: ExternalName
+    tls: TlsName = Field("passthrough", description="terminated: by the front, which has the certificate")
+    trusted: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (), description="addresses or CIDRs of proxies before that front, whose X-Forwarded-For is believed"
+    )
 
 
 class Certificate(Model):
@@ -190,6 +175,16 @@ class Firewall(Model):
     revert_after_s: Annotated[int, Field(ge=10, le=600)] = 30
 
 
+class Tailscaled(Model):
+    """A tailscaled of the relay's host that is there already. It is asked, and never changed."""
+
+    socket: str = text(
+        r"^(/var)?/run/[^\x00]+$", "a path below /run, where the relay sees sockets",
+        default="/run/tailscale/tailscaled.sock",
+        description="[-socket]",
+    )
+
+
 class Relay(Model):
     """The relay's program, its runner, and its clients. Derper's flags are in brackets."""
 
@@ -199,11 +194,23 @@ class Relay(Model):
     under: RunnerName | None = Field(
         None, description="the service manager that keeps it running; default: as `flavour` says"
     )
+    admission: AdmissionName | None = Field(
+        None,
+        description=(
+            "who may use it: the nodes that headscale, verify_client_url or tailscaled knows; those in keys; "
+            "or anyone; default: url with verify_client_url, else headscale if the site has one, else open"
+        ),
+    )
+    tailscaled: Tailscaled = Tailscaled()
+    keys: tuple[NodeKey, ...] = Field((), description="[-allow-file] with admission: keys")
+    keys_file: LocalPath | None = Field(
+        None, description="path of a file with a node key a line on the controller, instead of keys"
+    )
     verify_client_url: Url | None = Field(
         None, description="[-verify-client-url]; default: the site's headscale, if it has one"
     )
     verify_insecure: bool = Field(
-        False, description="true: clients are asked about over http, so whoever is between admits anyone"
+        False, description="true: clients are asked about over http, and anyone on the way can admit anyone"
     )
     verify_fail_open: bool = Field(False, description="[-verify-client-url-fail-open]")
     open: bool = Field(
@@ -254,9 +261,14 @@ class Host(Model):
     ssh: Ssh = Ssh()
     ports: Ports = Ports()
     flavour: FlavourName = Field(
-        "python", description="short form of relay: python under systemd; or docker, derper under docker"
+        "python",
+        description=(
+            "short form of relay: python under systemd; or derper under docker (docker), systemd "
+            "(native) or supervisord (supervisord)"
+        ),
     )
-    front: FrontName = "nginx"
+    front: FrontName = Field("nginx", description="direct or none: the relay itself; nginx-stream: by name")
+    external: External | None = None
     certificate: Certificate = Certificate()
     firewall: Firewall = Firewall()
     relay: Relay = Relay()
@@ -282,6 +294,7 @@ class Headscale(Model):
     """The headscale host, if it is ours to touch."""
 
     kind: ClassVar[ControlName] = "headscale"
+    admission: ClassVar[AdmissionName] = "headscale"  # unless a relay says otherwise
 
     url: Annotated[str, AfterValidator(leads_somewhere)] = text(
         r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$",
@@ -323,6 +336,7 @@ class Paste(Model):
     """
 
     kind: ClassVar[ControlName] = "paste"
+    admission: ClassVar[AdmissionName] = "open"
     url: ClassVar[str] = ""
     verify_url: ClassVar[str] = ""
 

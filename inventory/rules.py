@@ -8,23 +8,26 @@ consequence.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
+from inventory import certificate_rules
 from inventory.choices import (
+    ADMISSIONS,
     FLAVOURS,
     PROGRAMS,
-    challenge_of,
+    admission_of,
     combination_of,
     combination_of_flavour,
+    external_of,
     front_of,
     program_of,
-    provider_of,
     runner_of,
     source_of,
 )
+from inventory.finding import Finding, Rule
 from inventory.model import Host
 
 Path = tuple[str | int, ...]
@@ -32,30 +35,18 @@ HEADSCALE = "headscale"
 """The headscale host's name in output, for --host, and under .runs."""
 PROVER_FILE = "prover.json"
 """The prover's keys, beside the hosts' folders under .runs."""
-SHORT_LIVED = "shortlived"
-"""The profile of certificates for addresses, which live for 160 hours (Let's Encrypt's name)."""
 _NOT_PUBLIC = tuple(
     map(
         ip_network,
         ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1", "fc00::/7"),
     )
 )
+_SHORT_ADMISSION = ("open", "verify_client_url")  # they imply the word of relay.admission
 _LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
 RESERVED = {
     HEADSCALE: "it is the headscale host's own",
     PROVER_FILE: "a file of that name is among the hosts' folders",
 }
-
-
-class Finding(NamedTuple):
-    """`path` and `looked_at` are relative to the host, dotted."""
-
-    path: str
-    message: str
-    looked_at: tuple[str, ...] = ()
-
-
-Rule = Callable[[Host], Iterator[Finding]]
 
 
 def host_findings(host: Host) -> Iterator[Finding]:
@@ -67,9 +58,13 @@ def host_findings(host: Host) -> Iterator[Finding]:
 def _ports_differ(host: Host) -> Iterator[Finding]:
     # stun is UDP: it may share a number with any of these
     seen: dict[int, str] = {}
-    used = ["https", "http", "metrics"] + (["backend"] if front_of(host).hides_relay else [])
+    front = front_of(host)
+    used = ["https", "http", "metrics"] + (["backend"] if front.hides_relay else [])
+    used += ["challenge"] if front.is_others and source_of(host).is_acme else []
     for name in used:
         port = getattr(host.ports, name)
+        if port is None:
+            continue
         if port in seen:
             other = seen[port]
             yield Finding(f"ports.{name}", f"{port} is the {other} port already", (f"ports.{other}",))
@@ -89,7 +84,7 @@ def _address_is_one_hosts(host: Host) -> Iterator[Finding]:
         if address is None:
             continue
         if address.is_multicast or address.is_unspecified or address.is_link_local:
-            words = f"{address} is no address of one host on the internet: clients are sent there"
+            words = f"{address} is not the internet address of one host: clients are sent there"
             yield Finding(name, words)
         elif any(address in network for network in _NOT_PUBLIC if network.version == address.version):
             yield Finding(
@@ -138,76 +133,44 @@ def _derper_speaks_tls(host: Host) -> Iterator[Finding]:
         )
 
 
-def _letsencrypt_asks_on_80(host: Host) -> Iterator[Finding]:
-    if source_of(host).is_letsencrypt and host.ports.http != 80 and not challenge_of(host).by_zone:
+def _derper_reads_no_proxy_header(host: Host) -> Iterator[Finding]:
+    if front_of(host).passes_tls_on and not program_of(host).reads_proxy_header:
         yield Finding(
-            "ports.http",
-            f"Let's Encrypt asks on port 80, not on {host.ports.http}. Where 80 is forwarded to it, "
-            "use certificate.source: acme with Let's Encrypt's directory as server",
-            ("certificate.source", "certificate.challenge"),
+            "front",
+            f"{host.front} hands TLS on with the PROXY protocol, which {host.program} does not know: use our "
+            "own relay (flavour: python), or front: nginx, direct, or external with tls: terminated",
+            ("flavour", "relay.program", "external.tls"),
         )
 
 
-def _certificate_is_whole(host: Host) -> Iterator[Finding]:
-    certificate, source, looked_at = host.certificate, source_of(host), ("certificate.source",)
-    if source.is_letsencrypt and not certificate.agree_terms:
-        message = "must be true: an account at Let's Encrypt needs your agreement to its terms"
-        yield Finding("certificate.agree_terms", message, looked_at)
-    if source.is_acme and not source.directory and not certificate.server:
-        message = "is missing: source acme needs the ACME directory's URL"
-        yield Finding("certificate.server", message, looked_at)
-    if source.needs_files:
-        for key in ("fullchain", "key"):
-            if not getattr(certificate, key):
-                message = "is missing: source manual needs fullchain and key"
-                yield Finding(f"certificate.{key}", message, looked_at)
-    for key in ("fullchain_path", "key_path"):
-        if source.is_on_host and not getattr(certificate, key):
-            message = f"is missing: source {certificate.source} needs fullchain_path and key_path"
-            yield Finding(f"certificate.{key}", message, looked_at)
-
-
-def _names_can_be_proved(host: Host) -> Iterator[Finding]:
-    certificate, by_zone = host.certificate, challenge_of(host).by_zone
-    if not source_of(host).is_acme:
-        for key in sorted(certificate.model_fields_set & {"names", "profile", "challenge", "dns", "account"}):
-            message = f"has no effect: source {certificate.source} orders no certificate. Remove it"
-            yield Finding(f"certificate.{key}", message, ("certificate.source",))
+def _external_is_whole(host: Host) -> Iterator[Finding]:
+    if not front_of(host).is_others:
         return
-    for index, name in enumerate(certificate.names):
-        if name.startswith("*") and not by_zone:
-            message = f"'{name}' is a wildcard, which is proved in its DNS zone only: use challenge: dns"
-            yield Finding(f"certificate.names.{index}", message, ("certificate.challenge",))
-        elif name == host.domain or name in certificate.names[:index]:
-            yield Finding(f"certificate.names.{index}", f"'{name}' is there twice: keep one of them")
-    for key in ("names", "profile", "challenge"):
-        if certificate.certbot == "distribution" and key in certificate.model_fields_set:
-            message = "needs the shipped certbot, as the distribution's may be too old: remove certbot"
-            yield Finding(f"certificate.{key}", message, ("certificate.certbot",))
+    if host.external is None:
+        yield Finding("external", "is missing: front external needs the kind of your front", ("front",))
+    elif host.external.tls not in external_of(host.external).tls:
+        (only,) = external_of(host.external).tls
+        message = f"'{host.external.tls}' is not possible with {host.external.kind}: set it to {only}"
+        yield Finding("external.tls", message, ("external.kind",))
 
 
-def _dns_is_whole(host: Host) -> Iterator[Finding]:
-    dns, by_zone = host.certificate.dns, challenge_of(host).by_zone
-    if by_zone and dns is None:
-        message = "is missing: challenge dns needs the provider of the zone, and a secret for it"
-        yield Finding("certificate.dns", message, ("certificate.challenge",))
-    if dns is None:
-        return
-    provider, looked_at = provider_of(dns), ("certificate.dns.provider",)
-    if not by_zone:
-        message = "has no effect: set certificate.challenge to dns, or remove this key"
-        yield Finding("certificate.dns", message, ("certificate.challenge",))
-    for key in provider.needs:
-        if getattr(dns, key) is None:
-            message = f"is missing: {dns.provider} needs {' and '.join(provider.needs)}"
-            yield Finding(f"certificate.dns.{key}", message, looked_at)
-    known = {"provider", "secret", "propagation_s", *provider.needs, *provider.may_have}
-    for key in sorted(dns.model_fields_set - known):
-        message = f"has no effect: {dns.provider} does not know it. Remove it"
-        yield Finding(f"certificate.dns.{key}", message, looked_at)
-    if by_zone and host.domain.rpartition(".")[2].isdigit():
-        message = f"'{host.domain}' is an address, which is proved on the host only: use challenge: http"
-        yield Finding("certificate.challenge", message, ("domain",))
+def _one_has_the_certificate(host: Host) -> Iterator[Finding]:
+    front, source = front_of(host), source_of(host)
+    has_own = front.is_others and front.terminates_tls
+    if has_own and not source.is_front:
+        yield Finding(
+            "certificate.source",
+            f"'{host.certificate.source}' has no effect behind a front that terminates TLS with a "
+            "certificate of its own: set it to front",
+            ("front", "external.tls"),
+        )
+    elif source.is_front and not has_own:
+        yield Finding(
+            "certificate.source",
+            "'front' is for a front of yours that terminates TLS: set front to external and external.tls to "
+            "terminated, or use another source",
+            ("front", "external.tls"),
+        )
 
 
 def _image_has_one_source(host: Host) -> Iterator[Finding]:
@@ -222,25 +185,38 @@ def _image_has_one_source(host: Host) -> Iterator[Finding]:
         yield Finding("docker.archive", message, ("docker.image",))
 
 
-def _address_needs_a_pin(host: Host) -> Iterator[Finding]:
-    if not host.domain.rpartition(".")[2].isdigit():
-        return
-    if not re.fullmatch(r"((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}", host.domain):
-        yield Finding("domain", f"'{host.domain}' is neither a host name nor an IPv4 address")
-    elif source_of(host).is_acme and host.certificate.profile != SHORT_LIVED:
-        yield Finding(
-            "domain",
-            f"'{host.domain}' is an address, for which {host.certificate.source} gives short-lived "
-            f"certificates only: set certificate.profile to {SHORT_LIVED}, or use "
-            "certificate.source: self-signed",
-            ("certificate.source", "certificate.profile"),
-        )
-
-
 def _one_rule_of_admission(host: Host) -> Iterator[Finding]:
     if host.relay.open and host.relay.verify_client_url:
         message = "the relay is either open or asks verify_client_url: keep one of them"
         yield Finding("relay.open", message, ("relay.verify_client_url",))
+
+
+def _admission_has_its_keys(host: Host) -> Iterator[Finding]:
+    """Check the keys of `relay` against the word of `admission`, which shorter forms may imply."""
+    relay, row = host.relay, admission_of(host)
+    given = [
+        key
+        for one in ADMISSIONS.values()
+        for key in one.keys
+        if key in relay.model_fields_set and getattr(relay, key)
+    ]
+    own = row.keys if row else _SHORT_ADMISSION
+    for key in given:
+        if key not in own:
+            words = " or ".join(word for word, one in ADMISSIONS.items() if key in one.keys)
+            now = relay.admission or "not given"
+            message = f"goes with relay.admission {words}, which is {now}: keep one of them"
+            yield Finding(f"relay.{key}", message, ("relay.admission",))
+    if row and row.needs_key and len({*given} & {*row.keys}) != 1:
+        message = f"{relay.admission} needs relay.{' or relay.'.join(row.keys)}: give one"
+        yield Finding("relay.admission", message, tuple(f"relay.{key}" for key in row.keys))
+    if row and not row.by_derper and not program_of(host).has_prober_keys:
+        yield Finding(
+            "relay.admission",
+            f"{relay.admission} is for our relay, and {host.program} is not told so yet: "
+            "set relay.program to python, or use headscale or url",
+            ("relay.program", "relay.under", "flavour"),
+        )
 
 
 def _verified_in_secret(host: Host) -> Iterator[Finding]:
@@ -248,7 +224,7 @@ def _verified_in_secret(host: Host) -> Iterator[Finding]:
     if is_in_the_clear(url) and not host.relay.verify_insecure:
         yield Finding(
             "relay.verify_client_url",
-            "is http, so whoever is between the relay and that server can let anyone use the relay: use "
+            "is http, so anyone between the relay and that server can let anyone use the relay: use "
             "https, or set relay.verify_insecure to true as well",
             ("relay.verify_insecure",),
         )
@@ -272,9 +248,10 @@ def _open_ports_are_ports(host: Host) -> Iterator[Finding]:
         numbers, _, proto = entry.partition("/")
         first, _, last = numbers.partition("-")
         if proto == "ip" and int(first) > 255:
-            yield Finding(f"firewall.allow.{index}", f"'{entry}' is no protocol of IP: these are 0 to 255")
+            message = f"'{entry}' is not a number of an IP protocol: these are 0 to 255"
+            yield Finding(f"firewall.allow.{index}", message)
         elif not 1 <= int(first) <= int(last or first) <= 65535:
-            yield Finding(f"firewall.allow.{index}", f"'{entry}' is no range of ports within 1 to 65535")
+            yield Finding(f"firewall.allow.{index}", f"'{entry}' is not a range of ports within 1 to 65535")
 
 
 _RULES: tuple[Rule, ...] = (
@@ -283,19 +260,21 @@ _RULES: tuple[Rule, ...] = (
     _address_is_one_hosts,
     _program_and_runner_fit,
     _derper_speaks_tls,
-    _letsencrypt_asks_on_80,
-    _certificate_is_whole,
-    _names_can_be_proved,
-    _dns_is_whole,
+    _derper_reads_no_proxy_header,
+    _external_is_whole,
+    _one_has_the_certificate,
+    *certificate_rules.RULES,
     _image_has_one_source,
-    _address_needs_a_pin,
     _one_rule_of_admission,
+    _admission_has_its_keys,
     _verified_in_secret,
     _place_is_whole,
     _open_ports_are_ports,
 )
 
 Raw = Mapping[str, Any]
+# The words with which the site's headscale is asked; None: it is not given.
+_ASK_HEADSCALE = (None, *(word for word, row in ADMISSIONS.items() if row.url == HEADSCALE))
 
 # Values that no two hosts share, by the path that a finding names. Several hosts may be behind one
 # address: relays by port, logins by port or jump host.
@@ -316,15 +295,24 @@ def reserved(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
             yield ("hosts", name), f"'{name}' is no name for a relay: {RESERVED[name.lower()]}"
 
 
+def asked_of_nobody(headscale: Any, hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
+    """Yield the hosts whose relay is to ask a headscale that the site does not have."""
+    for name, host in hosts.items() if headscale is None else ():
+        word = _at(host, ("relay", "admission"))
+        if word is not None and word in _ASK_HEADSCALE:
+            words = f"the site has no section {HEADSCALE}: add it, or use url with relay.verify_client_url"
+            yield ("hosts", name, "relay", "admission"), words
+
+
 def asked_in_the_clear(headscale: Any, hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
     """Yield the hosts whose clients headscale is asked about over http, which nobody said twice."""
     url = _at(headscale, ("url",))
     for name, host in hosts.items() if isinstance(url, str) and url.startswith("http://") else ():
         own = [_at(host, ("relay", key)) for key in ("open", "verify_client_url", "verify_insecure")]
-        if is_in_the_clear(url) and not any(own):
+        if is_in_the_clear(url) and not any(own) and _at(host, ("relay", "admission")) in _ASK_HEADSCALE:
             yield (
                 (HEADSCALE, "url"),
-                f"is http, so whoever is between hosts.{name} and headscale can let anyone use the relay: "
+                f"is http, so anyone between hosts.{name} and headscale can let anyone use the relay: "
                 f"use https, or set hosts.{name}.relay.verify_insecure to true as well",
             )
 

@@ -126,7 +126,9 @@ class _Reading:
         hosts = raw["hosts"] if isinstance(raw.get("hosts"), dict) else {}
         for path, message in rules.reserved(hosts):
             self._add(path, message)
-        own = [*rules.duplicates(hosts), *rules.asked_in_the_clear(raw.get("headscale"), hosts)]
+        control = raw.get("headscale")
+        asked = (*rules.asked_in_the_clear(control, hosts), *rules.asked_of_nobody(control, hosts))
+        own = [*rules.duplicates(hosts), *asked]
         for path, message in own:
             if not self._in_error(path):
                 self._add(path, message)

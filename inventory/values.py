@@ -93,6 +93,9 @@ OpenPort = Annotated[
     ),
 ]
 Mail = Annotated[str, text(r"^[^@\s]+@[^@\s]+$", "a mail address")]
+NodeKey = Annotated[
+    str, text(r"^nodekey:[0-9a-f]{64}$", "a node key, as nodekey: with 64 lower-case hex digits")
+]
 Sha256 = Annotated[str, text(r"^[0-9a-f]{64}$", "64 lower-case hex digits")]
 ImageRef = Annotated[
     str,
@@ -102,8 +105,6 @@ ImageRef = Annotated[
     ),
 ]
 Address = Annotated[str, text(r"^[^\s@/]+$", "a name or an address, without user, port or path")]
-
-
 Wildcard = Annotated[
     str,
     text(rf"^\*\.({_LABEL}\.)+{_LABEL}$", "a wildcard, as *.example.org", max_length=253),

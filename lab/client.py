@@ -21,8 +21,9 @@ from typing import Any
 from lab import netns
 from lab.errors import LabError
 from lab.headscale import LabHeadscale
-from lab.process import Processes, execute, wait_for
-from lab.topology import SiteSpec, Topology
+from lab.machine import Machine
+from lab.process import execute, wait_for
+from lab.topology import SiteSpec
 
 SOCKS_PORT, FILE_PORT = 1055, 8000
 # relative to the site's folder: the name of a unix socket may have 107 bytes at most
@@ -58,25 +59,17 @@ class Transfer:
 
 
 @dataclass(frozen=True)
-class Client:
+class LabClient(Machine):
     """The tailscale client of one site.
 
     `programs` holds `tailscale` and `tailscaled`, `ca` its trusted roots.
     """
 
     spec: SiteSpec
-    topology: Topology
-    processes: Processes
-    folder: Path
     etc: Path
     ca: Path
     programs: Path
     headscale: LabHeadscale
-
-    @property
-    def name(self) -> str:
-        """The site's name, which is the node's name in the tailnet as well."""
-        return self.spec.name
 
     @property
     def running(self) -> bool:
@@ -180,7 +173,7 @@ class Client:
         regions = json.loads(self.tailscale("debug", "derp-map").stdout)["Regions"]
         return {int(number): region for number, region in regions.items()}
 
-    def ping(self, other: Client, *, timeout_s: float = 20) -> Pong:
+    def ping(self, other: LabClient, *, timeout_s: float = 20) -> Pong:
         """Send a disco ping until it is answered; the first often is not, while the peer still
         dials its relay."""
         argv = ("ping", "--until-direct=false", "-c", "1", "--timeout", "1s", other.ipv4)
@@ -203,7 +196,7 @@ class Client:
             why=self._health,
         )
 
-    def send(self, other: Client, nbytes: int, *, timeout_s: float = 120) -> Transfer:
+    def send(self, other: LabClient, nbytes: int, *, timeout_s: float = 120) -> Transfer:
         """Send random bytes to another site through the tailnet, and compare them on arrival.
 
         Raises LabError when none arrive.
@@ -246,7 +239,7 @@ class Client:
             self.processes.stop(server)
         return Transfer(nbytes, seconds, hashlib.sha256(data).hexdigest(), arrived, other.relay_to(self))
 
-    def relay_to(self, other: Client) -> str:
+    def relay_to(self, other: LabClient) -> str:
         """Return the code of the region that packets for another site pass now, "" when they go
         directly."""
         peers = self.status()["Peer"].values()

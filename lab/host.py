@@ -14,8 +14,9 @@ from pathlib import Path
 from lab import cgroup, debian, netns
 from lab.errors import LabError
 from lab.files import write_tree
-from lab.process import Processes, execute, kill, run, wait_for
-from lab.topology import DNS_AT, DOMAIN, HostSpec, Topology
+from lab.machine import Machine
+from lab.process import execute, kill, run, wait_for
+from lab.topology import DNS_AT, DOMAIN, HostSpec
 
 BOOT_TIMEOUT_S = 60
 PASSWORD_FILE = f"{debian.ADMIN}.password"
@@ -44,22 +45,14 @@ exit $status
 
 
 @dataclass(frozen=True)
-class LabHost:
+class LabHost(Machine):
     """One host.
 
     `folder` holds the parts of its file system, `keys` the lab's ssh key and the one password.
     """
 
     spec: HostSpec
-    topology: Topology
-    processes: Processes
-    folder: Path
     keys: Path
-
-    @property
-    def name(self) -> str:
-        """Its name in the site file."""
-        return self.spec.name
 
     @property
     def init(self) -> int | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from artefacts import go
 from lab import netns
 from lab.acme import Acme
-from lab.client import Client
+from lab.client import LabClient
 from lab.dns import NAME as DNS
 from lab.dns import Dns
 from lab.errors import LabError
@@ -103,12 +103,12 @@ class Lab:
         return LabHeadscale(self.hosts["hs1"], self.root / "headscale")
 
     @cached_property
-    def clients(self) -> Mapping[str, Client]:
+    def clients(self) -> Mapping[str, LabClient]:
         """The tailscale clients of its sites, running or not."""
         programs = go.built_in(TAILNET, cache=self.cache)
         etc, folder = self.root / "etc" / "site", self.root / "sites"
         return {
-            name: Client(
+            name: LabClient(
                 spec, self.topology, self.processes, folder / name, etc, self.ca, programs, self.headscale
             )
             for name, spec in SITES.items()
@@ -163,10 +163,10 @@ class Lab:
         """Whether it is up, and all parts that were raised still run."""
         return NETWORK in self.state.ready and all(self.alive().values())
 
-    def _place(self, place: str) -> LabHost | Client | None:
+    def _place(self, place: str) -> LabHost | LabClient | None:
         if place == CONTROLLER:
             return None
-        found: LabHost | Client | None = self.hosts.get(place) or self.clients.get(place)
+        found: LabHost | LabClient | None = self.hosts.get(place) or self.clients.get(place)
         if found is None:
             raise LabError(
                 f"the lab has no {place!r}", next=f"one of {', '.join([*EVERY_HOST, *SITES, CONTROLLER])}"

@@ -6,12 +6,11 @@ strangers. Pure: the host's words in, a rung out.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from inventory import tailscaled
 from probe.proof import Rung
 from probe.target import Target
 from relay.core.reasons import Answer
@@ -27,15 +26,16 @@ _CAUSES: Mapping[str, tuple[str, str]] = {
     "name": ("the relay's host cannot resolve the name", "getent hosts {host}"),
     "connection": (
         "the admission controller does not run, or a packet filter on the way drops what this host sends",
-        "curl -v {url}",
+        "curl -v {judge}",
     ),
-    "TLS": ("the relay's host does not trust the certificate of the admission controller", "curl -v {url}"),
-    "time": ("the admission controller accepts the connection and then hangs", "curl -v {url}"),
+    "TLS": ("the relay's host does not trust the certificate of the admission controller", "curl -v {judge}"),
+    "time": ("the admission controller accepts the connection and then hangs", "curl -v {judge}"),
     "status": (
         "the admission controller does not answer the question: it has an error, or the URL is another",
-        "curl -v -d {{}} {url}",
+        "curl -v -d {{}} {judge}",
     ),
-    "answer": ("it is no admission controller: the URL leads to another site", "curl -v -d {{}} {url}"),
+    "answer": ("it is no admission controller: the URL leads to another site", "curl -v -d {{}} {judge}"),
+    **tailscaled.CAUSES,
 }
 
 
@@ -43,11 +43,12 @@ _CAUSES: Mapping[str, tuple[str, str]] = {
 class HostsWords:
     """The words of a relay's host.
 
-    `answer`: the output of ask_admission.py. `log`: the relay's words about the stranger's refusal.
+    `judge`: the URL or the socket that it asks. `answer`: the output of ask_admission.py or
+    ask_tailscaled.py. `log`: the relay's words about the stranger's refusal.
     `trouble`: why the host could not be asked; "" if it was.
     """
 
-    url: str
+    judge: str
     answer: str = ""
     log: str = ""
     trouble: str = ""
@@ -62,58 +63,50 @@ def admission_rung(target: Target, asked: HostsWords) -> Rung:
             "refused stranger",
             f"invoke status --host {target.name} shows how to reach the host; then {target.again}",
         )
-    answer = _parsed(asked.answer)
+    answer = tailscaled.read(asked.answer)
     step = answer.get("step")
     if step is None:
         return _failed(
-            f"the relay's host did not say whether it can ask {asked.url}",
+            f"the relay's host did not say whether it can ask {asked.judge}",
             "its Python does not run our question",
             f"see ssh.python of {target.name} in the site file, then {target.again}",
         )
     if step in _CAUSES:
         cause, command = _CAUSES[step]
-        host = asked.url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        host = asked.judge.partition("://")[2].partition("/")[0].rpartition("@")[2]
         return _failed(
-            f"{asked.url}, asked from the relay's host: {step}: {_line(answer.get('detail'))}",
+            f"{asked.judge}, asked from the relay's host: {step}: {_line(answer.get('detail'))}",
             f"{cause}; the relay refuses everybody until it gets an answer",
-            f"on the relay's host: {command.format(url=asked.url, host=host)}; then {target.again}",
+            f"on the relay's host: {command.format(judge=asked.judge, host=host)}; then {target.again}",
         )
     refusal = _REASON.search(asked.log)
     if refusal and refusal[1] in _UNCLEAR:
         detail = _DETAIL.search(asked.log)
         meaning = next(each.meaning for each in _UNCLEAR if each == refusal[1])
         return _failed(
-            f"the relay refused the stranger for want of an answer: {refusal[1]}"
+            f"the relay refused the stranger because it got no answer: {refusal[1]}"
             + (f" ({_line(detail[1])})" if detail else ""),
-            f"{meaning}; its host gets an answer from {asked.url}, the relay does not: an address that "
+            f"{meaning}; its host gets an answer from {asked.judge}, the relay does not: an address that "
             f"does not work {_line(answer.get('detail'))}".rstrip(),
             f"invoke logs --host {target.name} --relay; correct the records of that name, then "
             f"{target.again}",
         )
     if answer.get("allow"):
         return _failed(
-            f"{asked.url} admits a key that was made up a moment ago",
+            f"{asked.judge} admits a key that was made up a moment ago",
             "the admission controller admits everybody",
             f"set it to refuse unknown nodes, then {target.again}",
         )
     ms = answer.get("ms")
     took = ms if isinstance(ms, int | float) and 0 <= ms < 1e6 else 0.0
     tried = _line(answer.get("detail"))
-    warning = f"the relay's host reaches it only after {tried}" if tried else ""
-    return Rung("admission", "ok", f"{asked.url} refuses a stranger, by the host", warning=warning, ms=took)
+    warnings = [f"the relay's host reaches it only after {tried}"] if tried else []
+    warning = "; ".join([*warnings, *tailscaled.warnings(answer)])
+    return Rung("admission", "ok", f"{asked.judge} refuses a stranger, by the host", warning=warning, ms=took)
 
 
 def _failed(detail: str, cause: str, step: str) -> Rung:
     return Rung("admission", "failed", detail, cause=cause, next=step)
-
-
-def _parsed(text: str) -> Mapping[str, Any]:
-    """Return the host's answer; empty for anything else."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("step"), str) else {}
 
 
 def _line(text: object) -> str:

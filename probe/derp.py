@@ -20,7 +20,7 @@ from probe.target import Part, Target
 from probe.tcp import dial
 from probe.tls import open_tls
 from probe.web import authority, excerpt
-from relay.client import Client, Event, Greeted, Pinged, Refused
+from relay.client import Client, Event, Greeted, NotUpgraded, Pinged
 from relay.core.handshake import ClientInfo, make_private_key
 from relay.core.wire import ProtocolError
 
@@ -144,7 +144,7 @@ async def check_upgrade(
             raise Broken(
                 f"{len(set(seen))} different server keys in {len(seen)} connections",
                 cause="several relays behind one name: clients of one cannot reach those of the other",
-                next=target.redeploy(Part.FRONT, "let one relay serve the name, on both address families"),
+                next=target.one_host,
             )
     except BaseException:
         for peer in peers:
@@ -200,7 +200,7 @@ def _another_server(target: Target, address: str, first: str, broken: Broken) ->
             f"a later connection to {address}: {broken.detail}",
             cause=(
                 "the first connection was answered as it should be, this one is not: several servers "
-                f"share the address, or somebody on the way answers ({broken.cause})"
+                f"share the address, or another machine on the way answers ({broken.cause})"
             ),
             next=f"find out who answers from another network too, before you deploy again: {target.again}",
         )
@@ -221,8 +221,10 @@ def _another_server(target: Target, address: str, first: str, broken: Broken) ->
 
 def _not_greeted(target: Target, error: Exception, head: bytes, fast: bool, patience: Patience) -> Broken:
     """Return the reason why no greeting came; `head` holds the bytes that came instead."""
-    repair = target.redeploy(Part.FRONT, "pass Upgrade and Connection on to the relay, over HTTP/1.1")
-    if isinstance(error, Refused):
+    repair = target.redeploy(
+        Part.FRONT, "pass Upgrade and Connection on to the relay, over HTTP/1.1", unchanged=target.restart()
+    )
+    if isinstance(error, NotUpgraded):
         return _refused(target, error)
     if (
         fast
@@ -239,7 +241,7 @@ def _not_greeted(target: Target, error: Exception, head: bytes, fast: bool, pati
             "the answer to the upgrade is no DERP greeting "
             f"({error.reason.replace('_', ' ')}): {excerpt(head)!r}",
             cause="the server behind the front is not a DERP server",
-            next=target.redeploy(Part.FRONT, "proxy /derp to the relay"),
+            next=target.redeploy(Part.FRONT, "proxy /derp to the relay", unchanged=target.restart()),
         )
     if isinstance(error, Flooded):
         return Broken(
@@ -273,7 +275,7 @@ def _why_silent(fast: bool) -> str:
     )
 
 
-def _refused(target: Target, refusal: Refused) -> Broken:
+def _refused(target: Target, refusal: NotUpgraded) -> Broken:
     detail = f"HTTP {refusal.status} instead of 101: {excerpt(refusal.body.encode())}".rstrip(": ")
     if refusal.status == 426:
         return Broken(
@@ -287,7 +289,7 @@ def _refused(target: Target, refusal: Refused) -> Broken:
         return Broken(
             detail,
             cause="the front works, the relay behind it does not answer",
-            next=target.redeploy(Part.RELAY, "start the relay"),
+            next=target.redeploy(Part.RELAY, "start the relay", unchanged=target.restart()),
         )
     return Broken(
         detail,
@@ -304,12 +306,12 @@ def _server_key(target: Target, peer: ProbeClient, chain: Chain) -> bytes:
     key = peer.client.server_key
     assert key is not None  # noqa: S101 - greeted
     header = _HEADER_KEY.search(peer.head.partition(b"\r\n\r\n")[0])
-    restart = target.redeploy(Part.RELAY, "restart the relay, so that it makes a new certificate")
+    restart = target.restart("restart the relay, so that it makes a new certificate")
     if header and bytes.fromhex(header[1].decode()) != key:
         raise Broken(
             "the key in the header Derp-Public-Key is not the one in the greeting",
             cause="two relays answer one request",
-            next=restart,
+            next=target.one_host,
         )
     if chain.derp_key and chain.derp_key != key:
         raise Broken(

@@ -29,9 +29,7 @@ async def check_handshake(target: Target, cast: Cast, patience: Patience) -> Fou
                 "the relay admits every key, always or while its admission controller is "
                 "away: anyone who finds it may use it"
             ),
-            next=target.redeploy(
-                Part.RELAY, "start it with -verify-client-url and -verify-client-url-fail-open=false"
-            ),
+            next=_closed(target),
         )
     if known and not pair_in:
         raise Broken(
@@ -49,7 +47,7 @@ async def check_handshake(target: Target, cast: Cast, patience: Patience) -> Fou
                 "the relay verifies its clients but should be open; or its admission "
                 "controller is away and it refuses all"
             ),
-            next=target.redeploy(Part.RELAY, "drop -verify-client-url and -verify-clients"),
+            next=target.redeploy(Part.RELAY, "drop -verify-client-url", unchanged=target.read_log),
         )
     if verdicts[0] != verdicts[1]:
         raise Broken(
@@ -71,12 +69,20 @@ async def check_handshake(target: Target, cast: Cast, patience: Patience) -> Fou
     )
 
 
+def _closed(target: Target) -> str:
+    return target.redeploy(
+        Part.RELAY,
+        "start it with -verify-client-url and -verify-client-url-fail-open=false",
+        unchanged=f"set the admission controller to refuse unknown nodes, then {target.again}",
+    )
+
+
 async def _log_in(target: Target, peer: ProbeClient, patience: Patience) -> bool:
     """Whether the relay admits the client; it refuses one by hanging up. Raises Broken."""
     late = Broken(
         f"neither admitted nor refused in {patience.derp_s:g} s",
         cause="the relay waits for its admission controller, which does not answer",
-        next=target.redeploy(Part.RELAY, "ask -verify-client-url from the relay's host with curl"),
+        next=target.read_log,
     )
     try:
         async with within(patience.derp_s, late):
@@ -90,5 +96,5 @@ async def _log_in(target: Target, peer: ProbeClient, patience: Patience) -> bool
         raise Broken(
             f"the relay's second frame cannot be read: {error}",
             cause="the server is no DERP server, or its key is not the one that it named",
-            next=target.redeploy(Part.RELAY, "read the relay's log"),
+            next=target.restart(),
         ) from None

@@ -241,7 +241,7 @@ def _changed(target: Target, size: int) -> Broken:
     return Broken(
         f"a packet of {_size(size)} arrived changed, twice, out of order or under another key",
         cause="the relay does not hand packets on as they are",
-        next=target.redeploy(Part.RELAY, "replace the relay"),
+        next=target.redeploy(Part.RELAY, "replace the relay", unchanged=target.restart()),
     )
 
 
@@ -281,7 +281,7 @@ def _cut_off(target: Target, error: Exception, size: int) -> Broken:
         return Broken(
             f"the relay says that one of our clients is not there: {error}",
             cause="several relays answer under one name, or the relay lost a client",
-            next=target.redeploy(Part.FRONT, "let one relay serve the name"),
+            next=target.one_host,
         )
     return Broken(
         f"the connection ended with packets of {_size(size)} under way: {error}",

@@ -112,7 +112,9 @@ async def check_stun(target: Target, address: str, patience: Patience) -> Found[
         raise Broken(
             f"{where} gave a wrong answer",
             cause=_WORDS[error.reason],
-            next=target.redeploy(Part.RELAY, f"see what listens on {port}/udp"),
+            next=target.redeploy(
+                Part.RELAY, f"see what listens on {port}/udp", unchanged=target.restart()
+            ),
         ) from None
     except TimeoutError:
         raise Broken(
@@ -135,14 +137,19 @@ async def check_stun(target: Target, address: str, patience: Patience) -> Found[
             cause="the host is up, but nothing listens on that port: STUN is off, or on another port"
             if refused
             else "the datagram could not be sent",
-            next=target.redeploy(Part.RELAY, f"start STUN on {port}/udp"),
+            next=target.redeploy(Part.RELAY, f"start STUN on {port}/udp", unchanged=target.restart()),
         ) from None
     seen = f"{mapped[0]} port {mapped[1]}"
     if why := _untrue(mapped, own, ip_address(address)):
         raise Broken(
             f"{where} says that we are {seen}",
             cause=why,
-            next=target.redeploy(Part.RELAY, "let the relay listen on the host's own network"),
+            next=target.redeploy(
+                Part.RELAY,
+                "let the relay listen on the host's own network",
+                unchanged="end the translation of addresses on the way (on the host: nft list ruleset), "
+                f"then {target.again}",
+            ),
         )
     return Found(
         ms, f"{duration(ms)}, sees us as {seen}", data={"rtt_ms": round(ms, 2), "mapped": str(mapped[0])}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from inventory.admission import verify_url
+from inventory.admission import verifies
 from inventory.choices import answers_http, front_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
@@ -30,10 +30,12 @@ class Part(Enum):
     FRONT = auto()
     CERTIFICATE = auto()
     RELAY = auto()
+    # the relay's process, which a deploy leaves alone while it runs with the wanted files
+    PROCESS = auto()
 
 
 Deploy = Callable[[Part], str]
-"""Returns the command that deploys one part of a host again."""
+"""Returns the command that deploys one part of a host again, or restarts it."""
 
 
 class BadAddress(DerpfleetError):
@@ -88,7 +90,7 @@ class Target:
         `pin` and `ca` come from the deploy; `ca` defaults to the ACME server's own bundle. The
         prover's keys are of use only at a relay that verifies.
         """
-        verifies = bool(verify_url(host, site))
+        refuses_strangers = verifies(host, site)
         if ca is None and host.certificate.ca is not None:
             ca = Path(host.certificate.ca)
         return cls(
@@ -101,8 +103,8 @@ class Target:
             ipv6=str(host.ipv6) if host.ipv6 else None,
             ca=ca,
             pin=pin,
-            expect_admission="verify" if verifies else "open",
-            prover=prover if verifies else None,
+            expect_admission="verify" if refuses_strangers else "open",
+            prover=prover if refuses_strangers else None,
             fronted=front_of(host).hides_relay,
             region_id=host.region.id,
             deploy=deploy,
@@ -188,7 +190,21 @@ class Target:
         where = f"invoke logs --host {self.name} --relay" if self.managed else "read the relay's log"
         return f"{where}, then {self.again}"
 
-    def redeploy(self, part: Part, otherwise: str) -> str:
+    def redeploy(self, part: Part, otherwise: str, *, unchanged: str = "") -> str:
         """Return the next command: the deploy of one part of our host, else the step for the
-        relay's owner."""
-        return f"{otherwise}, then {self.again}" if self.deploy is None else self.deploy(part)
+        relay's owner.
+
+        `unchanged`: the step for a host that is as the site file says, where a deploy does nothing.
+        """
+        if self.deploy is None:
+            return f"{otherwise}, then {self.again}"
+        return self.deploy(part) + (f"; if that changes nothing: {unchanged}" if unchanged else "")
+
+    def restart(self, otherwise: str = "restart the relay") -> str:
+        """Return the command that restarts the relay's process: a deploy leaves it running."""
+        return self.redeploy(Part.PROCESS, otherwise)
+
+    @property
+    def one_host(self) -> str:
+        """The step where several relays answer under one name."""
+        return f"let every A and AAAA record of {self.domain} lead to this one relay, then {self.again}"

@@ -79,7 +79,7 @@ async def open_tls(
     late = Broken(
         f"no TLS handshake with {address} port {target.https_port} in {patience.tls_s:g} s",
         cause="something accepts the connection and then stalls: it does not speak TLS, or its backend hangs",
-        next=target.redeploy(Part.FRONT, _s_client(target, address)),
+        next=_front(target, address),
     )
     try:
         async with within(patience.tls_s, late):
@@ -207,7 +207,7 @@ async def _diagnose(target: Target, address: str, error: OSError, patience: Pati
             "a filter on the way, a listener that speaks something else, or a "
             "proxy without a server for this port"
         ),
-        next=target.redeploy(Part.FRONT, _s_client(target, address)),
+        next=_front(target, address),
     )
 
 
@@ -274,9 +274,7 @@ def _untrusted(
         return Broken(detail, cause=cause, next=step)
     code, leaf, now = error.verify_code, chain.leaf, datetime.now(UTC)
     names = ", ".join(leaf.names) or "no name at all"
-    renew = (
-        f"invoke renew --host {target.name} --force" if target.managed else f"renew it, then {target.again}"
-    )
+    renew = target.redeploy(Part.CERTIFICATE, "renew it")
     if code == _EXPIRED and leaf.not_after < now:
         detail = f"the certificate expired on {leaf.not_after:%Y-%m-%d %H:%M} UTC"
         cause, step = "it was not renewed, or was renewed on disk and not reloaded", renew
@@ -292,14 +290,14 @@ def _untrusted(
     elif code in {_NAMES, _ADDRESSES}:
         detail = f"the certificate is for {names}, not for {target.domain}"
         cause = "another site's certificate is served for this name, or it was ordered for another name"
-        step = target.redeploy(Part.CERTIFICATE, f"order a certificate for {target.domain}")
+        step = _served_by_others(target, f"order a certificate for {target.domain}")
     elif code == _SELF_SIGNED:
         detail, cause = (
             f"the certificate is signed by itself (sha256 {leaf.sha256})",
             "no client trusts it without a pin",
         )
-        step = target.redeploy(
-            Part.CERTIFICATE, f"set certname to sha256-raw:{leaf.sha256} in the map, or get one from a CA"
+        step = _served_by_others(
+            target, f"set certname to sha256-raw:{leaf.sha256} in the map, or get one from a CA"
         )
     elif code in {_NO_ISSUER, _UNVERIFIABLE} and chain.count == 1:
         detail = f"only the leaf was sent; its issuer is {leaf.issuer}, no root that is trusted here"
@@ -308,8 +306,8 @@ def _untrusted(
             "do not; or the CA is a private one"
         )
         step = (
-            "put the intermediate behind the leaf in the file that certificate.chain names, or, if an ACME "
-            f"server gave it, invoke renew --host {target.name} --force; then {target.deploy_all}"
+            "put the intermediate behind the leaf in the file that certificate.fullchain names, or, if an "
+            f"ACME server gave it, invoke renew --host {target.name} --force; then {target.deploy_all}"
             if target.managed
             else f"serve fullchain.pem (for a private CA: name its bundle), then {target.again}"
         )
@@ -331,7 +329,7 @@ async def _not_tls(target: Target, address: str, error: ssl.SSLError, patience: 
             cause=f"it has no certificate for {target.domain}"
             if refused_name
             else "it offers no TLS version or cipher that clients use",
-            next=target.redeploy(Part.FRONT, _s_client(target, address)),
+            next=_front(target, address),
         )
     answer = await _first_bytes(target, address, patience)
     if answer.startswith(b"HTTP/"):
@@ -341,7 +339,7 @@ async def _not_tls(target: Target, address: str, error: ssl.SSLError, patience: 
                 "TLS is off there: a derper on a port other than 443 needs "
                 "-certmode=manual, an nginx `listen` needs `ssl`"
             ),
-            next=target.redeploy(Part.RELAY, "turn TLS on"),
+            next=target.redeploy(Part.FRONT, "turn TLS on", unchanged=target.restart()),
         )
     seen = (
         f"it says {answer[:24]!r}" if answer else (error.reason or "protocol error").lower().replace("_", " ")
@@ -349,7 +347,7 @@ async def _not_tls(target: Target, address: str, error: ssl.SSLError, patience: 
     return Broken(
         f"{where} does not speak TLS: {seen}",
         cause="another program listens on that port",
-        next=target.redeploy(Part.FRONT, f"see what listens on port {target.https_port}"),
+        next=_front(target, address),
     )
 
 
@@ -367,6 +365,18 @@ async def _first_bytes(target: Target, address: str, patience: Patience) -> byte
                 )
                 return await wire.read()
     return b""
+
+
+def _served_by_others(target: Target, otherwise: str) -> str:
+    """Return the step where the certificate served is perhaps not the one on the host."""
+    another = target.redeploy(Part.CERTIFICATE, otherwise)
+    return f"{target.deploy_all}; if that changes nothing: {another}" if target.managed else another
+
+
+def _front(target: Target, address: str) -> str:
+    look = _s_client(target, address)
+    shows = f"{look} shows what answers there; then {target.again}"
+    return target.redeploy(Part.FRONT, look, unchanged=shows)
 
 
 def _s_client(target: Target, address: str) -> str:

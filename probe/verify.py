@@ -180,7 +180,8 @@ class _Climb:
             self._rungs[name] = replace(self._rungs[name], status="skipped", detail=why, cause="", next="")
         clocks = self._rungs["probe"].warning
         for name in self._inconclusive if clocks and not front else ():
-            cause = f"{clocks}: a relay finds its certificate invalid by a wrong clock, and keeps silent"
+            why = "with a wrong clock a relay takes its certificate for invalid, and does not answer STUN"
+            cause = f"{clocks}: {why}"
             step = f"timedatectl set-ntp true on the relay's host, then {self._target.again}"
             self._rungs[name] = replace(self._rungs[name], cause=cause, next=step, data={})
         return tuple(self._rungs[name] for name in LADDER)

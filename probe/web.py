@@ -162,7 +162,9 @@ def _behind(target: Target, url: str, answer: HttpAnswer) -> None:
         raise Broken(
             f"{url} answered {answer.status}",
             cause="the front works, the relay behind it does not answer",
-            next=target.redeploy(Part.RELAY, "start the relay behind the proxy"),
+            next=target.redeploy(
+                Part.RELAY, "start the relay behind the proxy", unchanged=target.restart()
+            ),
         )
 
 
@@ -170,7 +172,7 @@ async def _patiently(
     target: Target, wire: Wire, url: str, headers: tuple[tuple[str, str], ...], patience: Patience
 ) -> HttpAnswer:
     parts = urlsplit(url)
-    step = target.redeploy(Part.FRONT, f"curl -v {url}")
+    step = target.redeploy(Part.FRONT, f"curl -v {url}", unchanged=target.restart())
     late = Broken(
         f"{url} gave no whole answer in {patience.http_s:g} s",
         cause="the front hangs, or its backend does",

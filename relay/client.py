@@ -22,7 +22,7 @@ MAX_REFUSAL_BODY: Final = 1024  # as much of a refusal's body as goes into the e
 _META_NAME: Final = re.compile(rb"derpkey([0-9a-fA-F]{64})")
 
 
-class Refused(ProtocolError):
+class NotUpgraded(ProtocolError):
     """The server answered the upgrade with another status than 101.
 
     `status` and the first 1 KiB of `body` say why.
@@ -179,8 +179,8 @@ class Client:
     def receive(self, data: bytes | bytearray | memoryview) -> list[Event]:
         """Return the events that `data` completes; b"" means end of stream.
 
-        Raises Refused when the server does not upgrade. Raises ProtocolError for bytes that are not
-        DERP, or a stream that ends before the greeting.
+        Raises NotUpgraded when the server does not upgrade. Raises ProtocolError for bytes that are
+        not DERP, or a stream that ends before the greeting.
         """
         if self._http is not None:
             upgraded = self._receive_http(self._http, bytes(data))
@@ -228,7 +228,7 @@ class Client:
                 self._http = None
                 return http.trailing_data[0]
             if isinstance(event, h11.Response):
-                raise Refused(event.status_code, _refusal_body(http))
+                raise NotUpgraded(event.status_code, _refusal_body(http))
         except h11.RemoteProtocolError:
             raise ProtocolError(Breach.BAD_HTTP_ANSWER) from None
         raise ProtocolError(Breach.CLOSED_BEFORE_GREETING)

@@ -191,8 +191,8 @@ class Config:
     metrics_listen: str = _flag(
         "metrics-listen",
         "",
-        "address for /metrics and /debug/, worker n on its port + n "
-        "(empty: on -a, for direct loopback peers only)",
+        "address for /metrics and /debug/, worker n on its port + n; or unix:PATH, worker n on "
+        "PATH.n, for root and the relay's user (empty: on -a, for direct loopback peers only)",
     )
     front_check: str = _flag(
         "front-check",
@@ -247,6 +247,11 @@ class Config:
     def serve_tls(self) -> bool:
         """Whether TLS is served, by derper's rule: the port is 443, or certificates are manual."""
         return self.listen[1] == 443 or self.cert_mode == "manual"
+
+
+def unix_path(address: str) -> str:
+    """Return the path of `unix:PATH`, or "" for another address."""
+    return address.removeprefix("unix:") if address.startswith("unix:") else ""
 
 
 def parse_port(text: str) -> int:

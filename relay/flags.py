@@ -20,7 +20,7 @@ from dataclasses import fields, replace
 from typing import Any, NoReturn
 
 from relay import __version__
-from relay.config import DEFAULT_KEY_FILE, DEV_MESH_KEY, MAX_INT, Config, parse_port
+from relay.config import DEFAULT_KEY_FILE, DEV_MESH_KEY, MAX_INT, Config, parse_port, unix_path
 from relay.golang import flag
 from relay.golang.flag import FlagError, HelpWanted
 
@@ -141,7 +141,9 @@ def _check(config: Config) -> None:
 
 
 def _check_addresses(config: Config) -> None:
-    if config.metrics_listen:
+    if (path := unix_path(config.metrics_listen)) and not path.startswith("/"):
+        raise FlagError(f"-metrics-listen unix:{path}: the path has to begin with /")
+    if config.metrics_listen and not path:
         try:
             parse_port(flag.split_host_port(config.metrics_listen)[1])
         except ValueError as e:

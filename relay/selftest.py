@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from relay.client import Refused
+from relay.client import NotUpgraded
 from relay.connection import Connection
 from relay.core import stun
 from relay.core.handshake import ClientInfo, make_private_key
@@ -149,7 +149,7 @@ async def _step(name: str, work: Awaitable[T], limit_s: float) -> T:
         return await asyncio.wait_for(work, limit_s)
     except asyncio.TimeoutError:
         raise SelfTestFailed(f"{name}: no answer within {limit_s:g} s") from None
-    except Refused as e:
+    except NotUpgraded as e:
         raise SelfTestFailed(f"{name}: the upgrade was refused: {e}") from None
     except EOFError:
         raise SelfTestFailed(

@@ -19,7 +19,7 @@ from typing import Final
 
 from relay import frontcheck, systemd
 from relay.clients import Clients, Secrets
-from relay.config import DEV_MESH_KEY, Config
+from relay.config import DEV_MESH_KEY, Config, unix_path
 from relay.core.handshake import parse_mesh_key
 from relay.core.reasons import Close, Refusal
 from relay.drain import drain
@@ -232,20 +232,24 @@ class Relay:
         )
 
     def _listen_inside(self, address: str) -> None:
-        """Serve the metrics: worker 0 on the named port, the others on those behind it.
+        """Serve the metrics: worker 0 on the named port or path, the others on those behind it.
 
         A port of another program costs its worker only: worker 0 has the metrics of all.
         """
-        host, service = split_host_port(address)
         number = self.worker.number if self.worker is not None else 0
+        path = unix_path(address)
         try:
-            sockets = open_tcp(host, int(service) + number, self.config, self._handed)
+            if path:
+                sockets = [open_unix(f"{path}.{number}" if number else path)]
+            else:
+                host, service = split_host_port(address)
+                sockets = open_tcp(host, int(service) + number, self.config, self._handed)
         except OSError as error:
             if number == 0:
                 raise
             self.log.warning("no metrics of this worker alone; worker 0 has those of all", error=error)
         else:
-            local = all(ip_address(sock.getsockname()[0]).is_loopback for sock in sockets)
+            local = path or all(ip_address(sock.getsockname()[0]).is_loopback for sock in sockets)
             self._listen(sockets, self._answer_local if local else self._answer_inside, proxied=False)
 
     def _answer_worker(self, request: http11.Request, pages: http11.Pages) -> http11.Answer:

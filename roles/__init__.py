@@ -13,6 +13,7 @@ from roles.relay_host import ask as ask
 from roles.relay_host import ask_absent as ask_absent
 from roles.relay_host import compile_absent as compile_absent
 from roles.relay_host import compile_host as compile_host
+from roles.relay_host import in_service as in_service
 from roles.relay_host import other_sites as other_sites
 from roles.relay_host import refusals as refusals
 from roles.relay_host import warnings as warnings

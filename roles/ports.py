@@ -75,6 +75,8 @@ def is_ours(listener: Listener, facts: Facts, neighbours: Neighbours) -> bool:
         return True
     if listener.program == "systemd":  # it holds the relay's sockets
         return key in _socket_ports(facts)
+    if listener.unit == "supervisor.service":
+        return key in _supervised_ports(facts)
     in_container = listener.program in neighbours.processes
     return in_container and (key in _container_ports(facts) or _in_host_network(facts))
 
@@ -147,6 +149,13 @@ def _socket_ports(facts: Facts) -> set[tuple[str, int]]:
     kinds = {"Stream": "tcp", "Datagram": "udp"}
     listens = re.findall(r"^Listen(Stream|Datagram)=(?:\S*:)?(\d+)$", text, re.M)
     return {(kinds[kind], int(port)) for kind, port in listens}
+
+
+def _supervised_ports(facts: Facts) -> set[tuple[str, int]]:
+    file = facts.files.get(paths.PROGRAM_FILE)
+    named = re.search(r"^; Its ports:(.*)$", (file.content or "") if file else "", re.M)
+    uses = re.findall(r"(tcp|udp)/(\d+)", named[1]) if named else ()
+    return {(proto, int(port)) for proto, port in uses}
 
 
 def _container(facts: Facts) -> dict[str, object]:

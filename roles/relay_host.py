@@ -12,7 +12,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Container, Resource, Service
 from inventory.model import Host, Site
-from roles import base, certificate, distributions, docker, firewall, front, relay, selinux
+from roles import base, certificate, distributions, docker, firewall, front, ports, relay, selinux
 from roles.contract import Neighbours, ServedBy
 from roles.wiring import Wiring, wire
 
@@ -23,7 +23,6 @@ ROLES: Mapping[str, str] = {
     "relay": "roles/relay/",
     "nginx": "roles/front/",
     "certificate": "roles/certificate/",
-    "front": "roles/front/",
 }
 """Every role with the place of its code, in the order of their resources (but needs come first)."""
 
@@ -78,7 +77,10 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     yield "nginx", [*former, *chosen.http_resources(host, facts, certificate.issued(host))]
     yield "certificate", certificate.resources(host, site, facts, ship, _served_by(host, wiring, facts, free))
     served = chosen.https_resources(host, facts, certificate.issued(host), runner.RUNNING)
-    yield "front", [*served, certificate.served(served[-1].id if served else runner.RUNNING)]
+    yield "nginx", served
+    # The proof judges a front of others: nothing on the host can tell whether it has our lines.
+    if not wiring.front_is_others:
+        yield "certificate", [certificate.served(served[-1].id if served else runner.RUNNING)]
 
 
 def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resource]]]:
@@ -87,7 +89,7 @@ def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resour
     fronts = front.absent(facts, needs=stopped)
     unused = (*stopped, *(resource.id for resource in fronts if isinstance(resource, Service)))
     yield "relay", relays
-    yield "front", fronts
+    yield "nginx", fronts
     yield "certificate", certificate.absent(facts, needs=unused)
     yield "relay", docker.absent(host, facts, needs=stopped)
     yield "firewall", firewall.absent(needs=stopped)
@@ -143,17 +145,19 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
         *firewall.refusals(host, facts, beside),
         *relay.refusals(host, site, wiring, facts, beside),
         *front.refusals(host, wiring, facts),
-        *certificate.refusals(host, facts),
+        *certificate.chosen(host).refusals(host, facts),
     ]
 
 
 def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
     """Return sentences about settings that are probably unintended, each with the change to make.
 
-    They do not stop the deploy.
+    They do not stop the deploy. Of an unknown distribution `refusals` says all.
     """
+    if distributions.known(facts) is None:
+        return []
     unguarded = firewall.warnings(host, facts, neighbours(facts))
-    of_relay, of_front = relay.warnings(host, site), front.warnings(host, facts)
+    of_relay, of_front = relay.warnings(host, site, facts), front.chosen(host).warnings(host, facts)
     return [*base.warnings(host, facts), *unguarded, *of_relay, *of_front]
 
 
@@ -164,16 +168,27 @@ def absence_refusals(host: Host, facts: Facts) -> list[str]:
     return front.absence_refusals(host, facts)
 
 
+def in_service(facts: Facts) -> list[str]:
+    """Return the ports on which a relay of ours listens, as `443/tcp`.
+
+    `facts` have to answer `ask_absent`.
+    """
+    beside = neighbours(facts)
+    found = {(one.port, one.proto) for one in facts.listening if ports.is_ours(one, facts, beside)}
+    return [f"{port}/{proto}" for port, proto in sorted(found)]
+
+
 def ask(host: Host, site: Site) -> Ask:
     """Return the questions of the chosen variants.
 
     nginx's other sites are asked for on every host: the front that a host had is removed beside
     them, their ports stay open, and their listeners are not in the way.
     """
-    of_variants = (firewall.ask(host), relay.ask(host), front.ask(), certificate.ask(host))
+    of_variants = (firewall.ask(host), relay.ask(host, site), front.ask(), certificate.ask(host))
     return asked(base.ASK, selinux.ASK, *of_variants)
 
 
 def ask_absent() -> Ask:
-    """Return the questions of `compile_absent`, about every variant."""
-    return asked(selinux.ASK, front.ask_absent(), certificate.ask_absent(), docker.ASK)
+    """Return the questions of `compile_absent` and `in_service`, about every variant."""
+    of_variants = (front.ask_absent(), certificate.ask_absent(), docker.ASK)
+    return asked(ports.ASK, selinux.ASK, *of_variants)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from inventory.choices import answers_http, front_of, program_of, runner_of
+from inventory.choices import answers_http, front_of, program_of, runner_of, source_of
 from inventory.model import Host
 
 LOOPBACK = "127.0.0.1"
@@ -34,7 +34,7 @@ class Use:
 
     proto: str
     port: int
-    program: str  # "nginx" | "relay" | "certbot"
+    program: str  # of a row of FRONTS, or "certbot"
     purpose: str
     key: str
     public: bool = True
@@ -50,6 +50,8 @@ class Wiring:
     `relay_is_published`: Docker forwards to the relay's ports: INPUT sees no packet for them.
     `http_by`: the program that answers on the http port; certbot does so only during its orders.
     `uses`: every port that is used.
+    `proxies`: addresses and CIDRs that are believed about the client's address, with a front.
+    `front_is_others`: the operator keeps the front; nothing of it is ours to check or change.
     """
 
     public: Endpoint
@@ -58,6 +60,13 @@ class Wiring:
     relay_is_published: bool
     http_by: Literal["front", "relay", "certbot"]
     uses: tuple[Use, ...]
+    proxies: tuple[str, ...]
+    front_is_others: bool
+
+    @property
+    def relay_reads_proxy_header(self) -> bool:
+        """Return whether connections to the relay begin with a header of the PROXY protocol."""
+        return self.relay_is_hidden and self.relay_has_tls
 
     @property
     def relay_is_hidden(self) -> bool:
@@ -84,6 +93,8 @@ def wire(host: Host) -> Wiring:
         relay_is_published=runner_of(host).in_container and host.ipv6 is None,
         http_by=_http_by(host),
         uses=_uses(host),
+        proxies=(LOOPBACK, *(map(str, host.external.trusted) if host.external else ())),
+        front_is_others=front.is_others,
     )
 
 
@@ -111,7 +122,10 @@ def _uses(host: Host) -> tuple[Use, ...]:
     if front.hides_relay:
         purpose = f"the relay is to listen behind {front.program}"
         found.append(Use("tcp", ports.backend, "relay", purpose, "ports.backend", public=False))
-    if program_of(host).has_metrics_port:
+    if front.is_others and source_of(host).is_acme:
+        purpose = f"certbot is to answer the challenges that {front.program} hands on"
+        found.append(Use("tcp", ports.challenge, "certbot", purpose, "ports.challenge", public=False))
+    if program_of(host).has_own_metrics and ports.metrics is not None:
         purpose = "the relay is to serve its metrics"
         found.append(Use("tcp", ports.metrics, "relay", purpose, "ports.metrics", public=False))
     return tuple(found)

@@ -11,7 +11,16 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from control.servers import SERVERS
-from inventory.choices import FRONTS, ControlName
+from inventory.choices import (
+    FRONTS,
+    AdmissionName,
+    ControlName,
+    FirewallModeName,
+    FrontName,
+    ProgramName,
+    RunnerName,
+    SourceName,
+)
 from inventory.model import Site
 from roles import certificate, firewall, front, relay
 from roles.certificate import challenges, providers
@@ -20,11 +29,12 @@ from tests.test_imports import imported
 ROOT = Path(__file__).parent.parent
 PRODUCT = (
     *("inventory", "engine", "artefacts", "roles", "control", "probe", "fleet", "lab"),
-    *("tasks.py", "lab_tasks.py"),
+    *("tasks.py", "lab_tasks.py", "operator_tasks.py"),
 )
 CHOICE = re.compile(
     r"(?<!card)\.(flavour|runner|front)$|(^|\.)(host|relay_host)\.program$"
-    r"|(^|\.)relay\.(program|under)$|(^|\.)(certificate\.(source|challenge)|dns\.provider|firewall\.mode|control\.kind)$"
+    r"|(^|\.)relay\.(program|under|admission)$|(^|\.)(certificate\.(source|challenge)|dns\.provider)$"
+    r"|(^|\.)(firewall\.mode|control\.kind)$"
 )
 HEADSCALE = re.compile(r"(^|[._])site\.headscale$")
 
@@ -139,12 +149,25 @@ MODULES: Mapping[str, tuple[Mapping[Any, Any], ...]] = {
     "certificate": (certificate.MODULES, challenges.MODULES, providers.MODULES),
     "firewall": tuple(dict(enumerate(candidates)) for candidates in firewall.MODES.values()),
     "front": (front.MODULES,),
-    "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES),
+    "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES, relay.ADMISSION_MODULES),
 }
+TABLES_BY_WORDS: list[tuple[Any, Mapping[Any, Any]]] = [
+    (SourceName, certificate.MODULES),
+    (FirewallModeName, firewall.MODES),
+    (FrontName, front.MODULES),
+    (ProgramName, relay.PROGRAM_MODULES),
+    (RunnerName, relay.RUNNER_MODULES),
+    (AdmissionName, relay.ADMISSION_MODULES),
+]
 VARIANTS = {
     role: {module.__name__.removeprefix(f"roles.{role}.") for table in tables for module in table.values()}
     for role, tables in MODULES.items()
 }
+
+
+@pytest.mark.parametrize(("words", "table"), TABLES_BY_WORDS, ids=lambda one: "-".join(get_args(one)))
+def test_a_table_has_the_words_of_its_literal(words: Any, table: Mapping[Any, Any]) -> None:
+    assert tuple(table) == get_args(words)
 
 
 def test_the_tables_have_modules_of_their_roles() -> None:

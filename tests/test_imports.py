@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.boot import AGENT_MODULES
+from engine.boot import agent_modules
 
 ROOT = Path(__file__).parent.parent
 HOUSE = {
     *("inventory", "engine", "artefacts", "roles", "control", "fleet", "relay", "probe", "lab"),
-    *("tasks", "lab_tasks"),
+    *("tasks", "lab_tasks", "operator_tasks"),
 }
 MAY = {
     "inventory": set(),
@@ -23,7 +23,8 @@ MAY = {
     "roles": {
         "engine.resource", "engine.policy", "engine.health", "engine.facts", "engine.render",
         "engine.scripts",
-        "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "artefacts.image.REPOSITORY", "inventory",
+        "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "artefacts.programs.DERPER",
+        "artefacts.image.REPOSITORY", "inventory",
     },
     # It describes questions and jobs, and shows what happens; it opens no session and runs no job.
     # Go's durations have one reader, which the relay is shipped with.
@@ -35,7 +36,7 @@ MAY = {
     "probe": {"relay", "control.served", "inventory"},
     "relay": set(),
     "lab": {"artefacts", "engine.cache", "inventory"},
-    "fleet": HOUSE - {"tasks", "lab_tasks"},
+    "fleet": HOUSE - {"tasks", "lab_tasks", "operator_tasks"},
 }
 # The relay's folders and the modules at its top, lowest first. Each imports only what is before it,
 # for types as well.
@@ -148,11 +149,12 @@ def test_the_scripts_need_nothing_but_python() -> None:
 
 def test_the_agents_modules_are_sent_in_the_order_of_their_imports() -> None:
     folder = ROOT / "files" / "agent"
-    assert sorted(AGENT_MODULES) == sorted(path.stem for path in folder.glob("*.py"))
-    for number, name in enumerate(AGENT_MODULES):
+    names = list(agent_modules())
+    assert sorted(names) == sorted(path.stem for path in folder.glob("*.py"))
+    for number, name in enumerate(names):
         modules = imported(folder / f"{name}.py")
         needed = {module.split(".", 2)[1] for module in modules if module.startswith("agent.")}
-        assert needed <= set(AGENT_MODULES[:number]), name
+        assert needed <= set(names[:number]), name
 
 
 def test_these_files_know_of_ssh() -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from control.contract import Reach, Withdrawal
+from control.contract import Look, Reach, Withdrawal
 from control.derpmap import missing_pin
 from control.headscale import facts as headscale_facts
 from control.headscale import transaction
@@ -28,6 +28,24 @@ class HeadscaleServer:
 
     site: Site
     reach: Reach
+
+    def look(self) -> Look:
+        """Return headscale's version, its map and the hosts in it.
+
+        Raises HeadscaleRefused, Unreachable.
+        """
+        with made_of_facts(HEADSCALE), self.reach.session(headscale_facts.ask(self.site)) as session:
+            facts = session.facts
+            seen = headscale_facts.read_facts(self.site, facts)
+            in_map = {
+                host.name
+                for host in self.site.hosts.values()
+                if any(one.region.id in seen.regions for one in regions_of(self.site, host, facts))
+            }
+            served = read_lasting_map(self.site, facts, session.ask(ask_map(self.site, facts)))
+        known = seen.version != headscale_facts.NEWEST
+        version = ".".join(map(str, seen.version)) if known else "of an unknown version"
+        return Look(program=f"headscale {version}", served=served, in_map=in_map)
 
     def served(self) -> Served:
         """Return the map that headscale serves, or why it is not known. Never raises."""

@@ -10,6 +10,7 @@ from agent.packages import Conffile, Package
 from agent.paths import Absent, Directory, File, Symlink, Tree
 from agent.selinux import Selinux
 from agent.service import Service
+from agent.supervisord import SupervisorProgram
 
 KINDS = {
     "file": File,
@@ -29,4 +30,5 @@ KINDS = {
     "open_ports": OpenPorts,
     "image": Image,
     "container": Container,
+    "program": SupervisorProgram,
 }

@@ -51,7 +51,7 @@ from agent.kind import difference
 from agent.kinds import KINDS
 from agent.selinux import restore_labels
 from agent.tools import Failed, sha256_of
-from agent.wire import Gone, Refused, Wire
+from agent.wire import ControllerGone, Refused, Wire
 
 VERSION = 1
 HEARTBEAT_S = 5
@@ -212,7 +212,7 @@ def main():
     status = 0
     try:
         serve(wire)
-    except Gone:
+    except ControllerGone:
         status = 1
     except Refused as refused:
         wire.send("refused", what=refused.what, where=refused.where, why=refused.why)

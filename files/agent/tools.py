@@ -153,6 +153,8 @@ def http_get(spec):
         port = url.port or (443 if url.scheme == "https" else 80)
         sock = socket.create_connection(((host or url.hostname).strip("[]"), int(other or port)), timeout=5)
         with sock:
+            if spec.get("proxy_header"):
+                sock.sendall(b"PROXY UNKNOWN\r\n")  # the sender speaks for itself
             if url.scheme == "https":
                 context = ssl.create_default_context()
                 if spec.get("insecure", True):

@@ -13,7 +13,7 @@ from agent.tools import remove, sha256_of
 PIECE = object()  # a part of a content has come
 
 
-class Gone(Exception):
+class ControllerGone(Exception):
     """The controller hung up."""
 
     def __init__(self):
@@ -57,8 +57,8 @@ class Wire:
                 if "blob" in message:
                     self._read_blob(message)
                 self.messages.put(message)
-            end = Gone()
-        except (Gone, Refused) as error:
+            end = ControllerGone()
+        except (ControllerGone, Refused) as error:
             end = error
         except Exception as error:  # a thread that died would leave the agent waiting, with the lock
             end = Refused("a message was not understood", "", "%s: %s" % (type(error).__name__, error))
@@ -66,7 +66,10 @@ class Wire:
         self.messages.put(end)
 
     def _read_blob(self, message):
-        """Keep the content that follows its message. Raises Gone, Refused; keeps nothing then."""
+        """Keep the content that follows its message.
+
+        Raises ControllerGone, Refused; keeps nothing then.
+        """
         if not re.match(r"[0-9a-f]{64}\Z", message["blob"]) or self.incoming is None:
             raise ValueError("a content that was not asked for")
         path = os.path.join(self.incoming, message["blob"])
@@ -95,7 +98,7 @@ class Wire:
             while left:
                 piece = self.stdin.read(min(left, 1 << 16))
                 if not piece:
-                    raise Gone()
+                    raise ControllerGone()
                 left -= len(piece)
                 self.messages.put(PIECE)
                 out.write(inflate.decompress(piece) if inflate else piece)
@@ -105,17 +108,17 @@ class Wire:
             os.fsync(out.fileno())
 
     def next(self, within_s=None):
-        """Return the next message. Raises Gone, Refused when no more will come.
+        """Return the next message. Raises ControllerGone, Refused when no more will come.
 
-        Gone as well when the controller sends nothing for `within_s`: it may have vanished, and
-        sshd notices that after hours.
+        ControllerGone as well when the controller sends nothing for `within_s`: it may have
+        vanished, and sshd notices that after hours.
         """
         try:
             message = self.messages.get(timeout=within_s)
             while message is PIECE:
                 message = self.messages.get(timeout=within_s)
         except queue.Empty:
-            raise Gone()
+            raise ControllerGone()
         if isinstance(message, Exception):
             raise message
         return message

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from engine.facts import Ask
-from engine.scripts import script
 from fleet.shared.fleet import Fleet
-from inventory.admission import verify_url
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.admission import HostsWords, admission_rung
@@ -17,6 +15,7 @@ from probe.proof import Proof, Rung, with_rung
 from probe.target import Target
 from relay.core.handshake import format_key, make_private_key, public_key
 from roles import relay
+from roles.relay.contract import Inquiry
 
 _LADDER_S = 60.0  # the handshake is known by then, or will never be
 
@@ -30,12 +29,14 @@ class Questions:
 
     def __init__(self, fleet: Fleet, hosts: Sequence[Host]) -> None:
         self._fleet = fleet
-        asked = [host for host in hosts if verify_url(host, fleet.site)]
+        key = format_key(public_key(make_private_key()))
+        inquiries = [(host, relay.inquiry(host, fleet.site, key)) for host in hosts]
+        asked = [(host, inquiry) for host, inquiry in inquiries if inquiry is not None]
         self._strangers: dict[str, str] = {}
-        self._known = {host.name: threading.Event() for host in asked}
+        self._known = {host.name: threading.Event() for host, _ in asked}
         self._pool = ThreadPoolExecutor(max(1, len(asked)))
         self._answers: dict[str, Future[HostsWords]] = {
-            host.name: self._pool.submit(self._ask, host) for host in asked
+            host.name: self._pool.submit(self._ask, host, inquiry) for host, inquiry in asked
         }
 
     def climbed(self, name: str, rung: Rung) -> None:
@@ -52,23 +53,22 @@ class Questions:
         return with_rung(proof, admission_rung(target, answer.result()))
 
     def close(self) -> None:
-        """Let the sessions end by themselves; those of a broken ladder are waited for by nobody."""
+        """Let the sessions end, without waiting for those of a broken ladder."""
         for known in self._known.values():
             known.set()
         self._pool.shutdown(wait=False)
 
-    def _ask(self, host: Host) -> HostsWords:
-        url, key = verify_url(host, self._fleet.site), format_key(public_key(make_private_key()))
-        words = (script("ask_admission"), url, key)
-        first = {"admission": (host.ssh.python, "-I", "-c", *relay.in_its_network(host, words))}
+    def _ask(self, host: Host, inquiry: Inquiry) -> HostsWords:
+        first = {"admission": (host.ssh.python, "-I", "-c", *inquiry.program)}
         try:
             with self._fleet.session_for_reading(self._fleet.login(host), Ask(commands=first)) as session:
                 answer, log = session.facts.commands["admission"].stdout, ""
                 self._known[host.name].wait(_LADDER_S)
                 if stranger := self._strangers.get(host.name):
-                    more = session.ask(Ask(commands={"refusal": relay.log_of_client(host, stranger)}))
+                    log_of_client = relay.chosen_runner(host).log_of_client
+                    more = session.ask(Ask(commands={"refusal": log_of_client(stranger)}))
                     lines = more.commands["refusal"].stdout.splitlines()
                     log = "\n".join(line for line in lines if stranger in line)
         except DerpfleetError as error:
-            return HostsWords(url=url, trouble=f"{error.what} {error.why}".strip())
-        return HostsWords(url=url, answer=answer, log=log)
+            return HostsWords(judge=inquiry.judge, trouble=f"{error.what} {error.why}".strip())
+        return HostsWords(judge=inquiry.judge, answer=answer, log=log)

@@ -21,5 +21,5 @@ class NoSuchHost(DerpfleetError):
     exit_code = 4
 
 
-class Refused(DerpfleetError):
+class DeployRefused(DerpfleetError):
     """Something on the host prevents the deploy; nothing was changed."""

@@ -12,7 +12,7 @@ from engine.resource import Resource
 from engine.run import Job, Verb
 from engine.session import Session
 from fleet.shared import pins
-from fleet.shared.errors import Refused
+from fleet.shared.errors import DeployRefused
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover
 from inventory.checkout import CACHE
@@ -36,11 +36,11 @@ def host_job(fleet: Fleet, host: Host, verb: Verb, only: Sequence[str]) -> Job:
 
 
 def _plan(fleet: Fleet, host: Host, session: Session) -> list[Resource]:
-    """Return the roles' resources. Raises Refused."""
+    """Return the roles' resources. Raises DeployRefused."""
     facts = session.facts
     reasons = roles.refusals(host, fleet.site, facts)
     if reasons:
-        raise Refused(
+        raise DeployRefused(
             "nothing was changed, because something is in the way",
             host=host.name,
             why="\n".join(reasons),

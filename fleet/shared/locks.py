@@ -17,7 +17,7 @@ _PAUSES_S = (1.0, 2.0, 5.0)  # the last one again and again
 def once_free(report: Report, host: str, work: Callable[[], T]) -> T:
     """Do `work`, and again while the host is locked, up to WAIT_S. Raises Locked after that.
 
-    The person is told once that this waits, and for whom.
+    Say once that this waits, and for whom.
     """
     until, tries = time.monotonic() + WAIT_S, 0
     while True:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from inventory.errors import DerpfleetError
 
 DEFAULT_SITE = "inventory/site.yml"
+HOST = "one host of the site; may be given several times (default: all, in the order of the site file)"
+FILE = f"the site file (default: $DERPFLEET_SITE, then {DEFAULT_SITE}, then the lab's)"
+JSON = "print JSON lines on standard output, for machines"
+HOSTS = {"host": HOST, "site": FILE, "json": JSON}
 # The one-letter options. Each means the same in every verb; other options have no letter.
 _LETTERS = {
     "host": "h", "site": "s", "json": "j", "only": "o", "force": "f",

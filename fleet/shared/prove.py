@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from artefacts.derper import VERSION
 from artefacts.image import content_of
 from control.served import Served
 from engine import cache
@@ -18,7 +19,7 @@ from fleet.shared.control_server import control_server
 from fleet.shared.count_arrivals import with_arrivals
 from fleet.shared.fleet import Fleet
 from fleet.shared.parts import deploy_part
-from inventory.choices import program_of
+from inventory.choices import program_of, runner_of
 from inventory.model import Host
 from inventory.rules import PROVER_FILE
 from probe.derpmap import with_map
@@ -38,8 +39,14 @@ def prover(fleet: Fleet, host: Host) -> Prover:
     keys = read_prover(fleet.runs / PROVER_FILE)
     if program_of(host).has_prober_keys:
         return keys
-    image = host.docker.image or content_of(Path(str(host.docker.archive)))
-    return keys.at(host.name, image)
+    return keys.at(host.name, _derper(host))
+
+
+def _derper(host: Host) -> str:
+    """Return which derper the host has: an image, or the sums of our own build."""
+    if not runner_of(host).in_container:
+        return VERSION
+    return host.docker.image or content_of(Path(str(host.docker.archive)))
 
 
 def targets(fleet: Fleet, hosts: Sequence[Host]) -> list[Target]:

@@ -10,6 +10,9 @@ from engine.run import Job, Outcome, converge
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 
+CHANGES_FOUND = 10
+"""The exit code of a comparison that found something to change."""
+
 
 def step(fleet: Fleet, login: Login, job: Job, *, doing: str = "connecting", counts: bool = True) -> Outcome:
     """Run a job as `run` does, and let Ctrl-C stop it.

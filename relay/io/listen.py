@@ -99,12 +99,16 @@ def open_udp(
 
 
 def open_unix(path: str) -> socket.socket:
-    """Return a listening unix socket; replace one that is left over. Raises OSError."""
+    """Return a listening unix socket for root and this process's user.
+
+    One that is left over is replaced. Raises OSError.
+    """
     with suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108  (a socket's path is text)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     sock.bind(path)
+    os.chmod(path, 0o600)  # noqa: PTH101  (as above) nobody can connect before `listen`
     sock.listen(ACCEPT_BACKLOG)
     return sock
 

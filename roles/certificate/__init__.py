@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Absent, Command, Resource
-from inventory.choices import SourceName
+from inventory.choices import SourceName, source_of
 from inventory.model import Host, Site
 from roles import paths
 from roles.certificate import (
@@ -15,6 +15,7 @@ from roles.certificate import (
     acme,
     brought,
     challenges,
+    of_front,
     on_host,
     program,
     renewal,
@@ -31,6 +32,7 @@ MODULES: Mapping[SourceName, Source] = {
     "manual": brought,
     "on-host": on_host,
     "self-signed": self_signed,
+    "front": of_front,
 }
 COPIED = "command:relay's copy of the certificate"
 """The id of the command that copies the certificate to where the relay may read it."""
@@ -57,10 +59,11 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, served_by: S
     The relay gets its own copy of it when the relay serves it.
     """
     source, challenge = chosen(host), challenges.challenge(host, served_by.challenge)
+    own = program.resources(host, files(host), facts, served_by, source.orders(host, challenge))
     found = [
         *challenges.resources(host, facts, ship),
         *account.resources(host, facts, ship),
-        *program.resources(host, files(host), facts, served_by, source.orders(host, challenge)),
+        *(served_by.units if source_of(host).is_front else own),
         *source.resources(host, site, facts, ship, challenge),
         *watch.resources(host, facts, files(host)),
     ]
@@ -104,8 +107,3 @@ def ask(host: Host) -> Ask:
 def ask_absent() -> Ask:
     """Return the questions of `absent`."""
     return asked(*(source.ASK_ABSENT for source in MODULES.values()))
-
-
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return the reasons against the chosen source."""
-    return chosen(host).refusals(host, facts)

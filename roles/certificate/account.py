@@ -5,8 +5,9 @@ from __future__ import annotations
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Absent, Directory, File, Resource
+from inventory.acme import Account
 from inventory.choices import source_of
-from inventory.model import Account, Host
+from inventory.model import Host
 from roles import paths
 
 _FILE = f"{paths.ACME_ACCOUNT}/certbot.ini"

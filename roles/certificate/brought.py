@@ -26,7 +26,7 @@ def resources(
     """Return both files. No program renews them."""
     fullchain, key = files(host)
     chain, reference = host.certificate.fullchain, host.certificate.key
-    assert chain and reference  # noqa: S101 - inventory.rules refuses a certificate without them
+    assert chain and reference  # noqa: S101 - inventory.certificate_rules refuses a certificate without them
     return [
         *own.folders(host),
         File(path=fullchain, content=Path(site.path).parent / Path(chain).expanduser()),

@@ -20,7 +20,8 @@ class Nginx:
     """nginx as its package has it.
 
     `folder`: where sites are added. `folders`: patterns of files with sites, in nginx.conf's order.
-    `modules`: the pattern of files that load modules. `conf_package`: it brings nginx.conf.
+    `modules`: the pattern of files that load modules. `stream_package`: it brings the module of
+    streams. `conf_package`: it brings nginx.conf.
     `welcome`: the link that turns the welcome page on; "" where nginx.conf has the page itself.
     """
 
@@ -28,6 +29,7 @@ class Nginx:
     folder: str
     folders: tuple[str, ...]
     modules: str
+    stream_package: str
     conf_package: str
     welcome: str
 
@@ -52,6 +54,7 @@ class Family:
     "": there is none.
     `streams`: by release, the module stream of nginx to enable first, since the default is too old.
     `too_old`: by release, why it will not do.
+    `supervisor`: supervisord; None: there is no package of it.
     `trust`: the host's trust store, and where a container has it.
     """
 
@@ -63,6 +66,7 @@ class Family:
     nginx: Nginx
     docker: Repository
     trust: Mapping[str, str]
+    supervisor: Daemon | None = None
     streams: Mapping[str, str] = field(default_factory=dict)
     too_old: Mapping[str, str] = field(default_factory=dict)
 

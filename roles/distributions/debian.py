@@ -16,6 +16,7 @@ FAMILY = Family(
         folder="/etc/nginx/sites-enabled",
         folders=("/etc/nginx/conf.d/*.conf", "/etc/nginx/sites-enabled/*"),
         modules="/etc/nginx/modules-enabled/*.conf",
+        stream_package="libnginx-mod-stream",
         conf_package="nginx-common",
         welcome="/etc/nginx/sites-enabled/default",
     ),
@@ -28,5 +29,6 @@ FAMILY = Family(
         # Recommended packages are not installed by themselves, but Docker needs AppArmor's parser.
         packages=("docker-ce", "docker-ce-cli", "containerd.io", "apparmor"),
     ),
+    supervisor=Daemon(package="supervisor", unit="supervisor.service"),
     trust={"/etc/ssl/certs": "/etc/ssl/certs"},
 )

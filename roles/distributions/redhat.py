@@ -20,6 +20,7 @@ FAMILY = Family(
         folder="/etc/nginx/conf.d",
         folders=("/etc/nginx/conf.d/*.conf",),
         modules="/usr/share/nginx/modules/*.conf",
+        stream_package="nginx-mod-stream",
         conf_package="nginx",
         welcome="",
     ),

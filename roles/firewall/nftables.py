@@ -13,7 +13,7 @@ from engine.resource import Absent, File, Firewall, Package, Resource, Service
 from inventory.model import Host
 from roles import paths, ports
 from roles.contract import Neighbours, after
-from roles.firewall import tracking, tunnels
+from roles.firewall import ssh_ports, tracking, tunnels
 from roles.readers import iptables, nft
 from roles.wiring import Use, wire
 
@@ -25,13 +25,20 @@ _UNIT_FILE = f"{paths.SYSTEMD}/{_UNIT}"
 # `iptables -S` makes or loads the table that it is asked for.
 _SAVED = {"iptables": ("iptables-save",), "ip6tables": ("ip6tables-save",)}
 
+# An address of sshd may have a port of its own, as in ListenAddress 0.0.0.0:8022.
+_SSHD = re.compile(r"^(?:port |listenaddress .*:)(\d+)$", re.M)
+
 # An address may open this share of its connections a second, after it has opened all of them.
 _SHARE_A_SECOND = 32
 
 ASK = asked(
     Ask(
         files=(paths.FIREWALL_RULES,),
-        commands={"sshd": ("sshd", "-T"), **_SAVED},
+        commands={
+            "sshd": ("sshd", "-T"),
+            "nft_inet": ("nft", "--check", f"add table inet {_TABLE}"),
+            **_SAVED,
+        },
     ),
     tracking.ASK,
     tunnels.ASK,
@@ -47,8 +54,18 @@ def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource
         revert_after_s=host.firewall.revert_after_s,
         needs=("package:nftables",),
     )
-    unit = File(path=_UNIT_FILE, content=render("firewall.service.j2", rules=paths.FIREWALL_RULES))
-    return [Package(package="nftables"), firewall, unit, Service(unit=_UNIT, needs=(firewall.id,))]
+    unit = File(path=_UNIT_FILE, content=_unit())
+    return [
+        Package(package="nftables"),
+        firewall,
+        unit,
+        Service(unit=_UNIT, needs=(firewall.id,)),
+        *ssh_ports.resources(table=_TABLE, firewall=_UNIT),
+    ]
+
+
+def _unit() -> bytes:
+    return render("firewall.service.j2", rules=paths.FIREWALL_RULES, ssh_ports=ssh_ports.SERVICE)
 
 
 def _rules(host: Host, facts: Facts, neighbours: Neighbours) -> bytes:
@@ -90,7 +107,11 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
 
 
 def _unit_gone() -> list[Resource]:
-    return [Service(unit=_UNIT, enabled=False, running=False), Absent(path=_UNIT_FILE)]
+    return [
+        Service(unit=_UNIT, enabled=False, running=False),
+        Absent(path=_UNIT_FILE),
+        *ssh_ports.gone(),
+    ]
 
 
 def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[str, str]]:
@@ -101,7 +122,7 @@ def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[s
     """
     found = {("tcp", str(port)) for port in facts.ssh_ports}
     sshd = facts.commands.get("sshd")
-    found |= {("tcp", port) for port in re.findall(r"^port (\d+)$", sshd.stdout if sshd else "", re.M)}
+    found |= {("tcp", port) for port in _SSHD.findall(sshd.stdout if sshd else "")}
     found |= {(use.proto, str(use.port)) for use in wire(host).uses if use.public}
     found |= {(proto, str(port)) for proto, port in neighbours.open_ports}
     for entry in host.firewall.allow:
@@ -113,7 +134,7 @@ def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[s
 def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return a sentence for the host's own rules, and for each program that would be cut off."""
     opened = open_ports(host, facts, neighbours)
-    found = _own_rules(host, facts)
+    found = [*_kernel(host, facts), *_own_rules(host, facts)]
     if paths.FIREWALL_RULES not in facts.files:  # the first time: later all else is closed
         for listener in ports.strangers(host, facts, neighbours, _single_ports(opened)):
             entry = f"{listener.port}/{listener.proto}"
@@ -155,6 +176,21 @@ def _maybe_cut_off(host: Host, facts: Facts, neighbours: Neighbours) -> list[str
         f"{listener.port}/udp to hosts.{host.name}.firewall.allow, for the firewall lets in only answers "
         "to what it asked itself"
         for listener in ports.maybe_servers(facts, neighbours, _single_ports(opened))
+    ]
+
+
+def _kernel(host: Host, facts: Facts) -> list[str]:
+    """Return a sentence where nft is there and the kernel has no tables for IPv4 and IPv6 together.
+
+    That is a kernel that was built without IPv6.
+    """
+    said = facts.commands.get("nft_inet")
+    if said is None or "not supported" not in said.stderr:
+        return []
+    return [
+        f"The kernel of {host.name} has no nftables tables of the family inet, as when it is built without "
+        f"IPv6: take the distribution's kernel, or set hosts.{host.name}.firewall.mode to off, and close its "
+        "ports in the provider's firewall."
     ]
 
 

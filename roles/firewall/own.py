@@ -1,6 +1,7 @@
 """The parts that all firewalls of the host's own share. Pure.
 
 They are in charge before us, and have rules of others. We only open ports there, and close those.
+`name`: the firewall, as in the site file.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from engine.facts import Ask, Facts
 from engine.resource import OpenPorts, Resource
 from inventory.model import Host
 from roles import paths
+from roles.contract import Neighbours, after
 from roles.wiring import wire
 
 NOTES = Ask(files=(f"{paths.AGENT}/opened-*",))
 """The agent's notes of ports that are open in such a firewall (files/agent/open_ports.py)."""
 
 
-def opened(host: Host, name: str) -> list[Resource]:
+def resources(name: str, host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
     """Return the opening of the relay's public ports and the site file's.
 
     SSH and the host's other programs are let in by its own rules, or are not meant to be.
@@ -34,12 +36,22 @@ def _has_no_port(entry: str) -> bool:
     return entry.endswith("/ip")
 
 
-def replaced(facts: Facts, name: str) -> list[Resource]:
+def replaced(name: str, facts: Facts) -> list[Resource]:
     """Return the removal of what we opened, if we did."""
     return [OpenPorts(through=name)] if f"{paths.AGENT}/opened-{name}" in facts.files else []
 
 
-def refusals(host: Host, name: str, *, in_charge: bool, start: str) -> list[str]:
+def absent(name: str, *, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return the removal of all that we may have opened, after `needs`."""
+    return after(needs, [OpenPorts(through=name)])
+
+
+def warnings(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+    """Return nothing: such a firewall closes no port for us."""
+    return []
+
+
+def refusals(name: str, host: Host, *, in_charge: bool, start: str) -> list[str]:
     """Return the reasons against opening ports in that firewall. `start`: what makes it active."""
     found = []
     if not in_charge:

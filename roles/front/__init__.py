@@ -8,11 +8,19 @@ from engine.facts import Ask, Facts, Listener, asked
 from engine.resource import Resource
 from inventory.choices import FrontName
 from inventory.model import Host
-from roles.front import direct, nginx
+from roles.front import direct, external, nginx
 from roles.front.contract import Front
+from roles.front.nginx import stream
 from roles.wiring import Use, Wiring
 
-MODULES: Mapping[FrontName, Front] = {"nginx": nginx, "none": direct}
+MODULES: Mapping[FrontName, Front] = {
+    "nginx": nginx,
+    "nginx-stream": stream,
+    "direct": direct,
+    "none": direct,
+    "external": external,
+}
+_EACH = tuple(dict.fromkeys(MODULES.values()))
 
 
 def chosen(host: Host) -> Front:
@@ -21,7 +29,7 @@ def chosen(host: Host) -> Front:
 
 
 def _others(host: Host) -> list[Front]:
-    return [front for front in MODULES.values() if front is not chosen(host)]
+    return [front for front in _EACH if front is not chosen(host)]
 
 
 def replaced_others(host: Host, wiring: Wiring, facts: Facts) -> list[Resource]:
@@ -31,7 +39,7 @@ def replaced_others(host: Host, wiring: Wiring, facts: Facts) -> list[Resource]:
 
 def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     """Return the removal of every front, after `needs`."""
-    return [gone for front in MODULES.values() for gone in front.absent(facts, needs=needs)]
+    return [gone for front in _EACH for gone in front.absent(facts, needs=needs)]
 
 
 def test_units(host: Host) -> list[Resource]:
@@ -42,17 +50,17 @@ def test_units(host: Host) -> list[Resource]:
 
 def shares(listener: Listener, use: Use, facts: Facts) -> bool:
     """Whether the listener is a front's program, which serves the use's port or leaves it."""
-    return any(front.shares(listener, use, facts) for front in MODULES.values())
+    return any(front.shares(listener, use, facts) for front in _EACH)
 
 
 def open_ports(facts: Facts) -> set[tuple[str, int]]:
     """Return (protocol, port) of the other sites that the fronts' programs serve."""
-    return {port for front in MODULES.values() for port in front.open_ports(facts)}
+    return {port for front in _EACH for port in front.open_ports(facts)}
 
 
 def other_sites(facts: Facts) -> list[str]:
     """Return the URLs of those sites."""
-    return [url for front in MODULES.values() for url in front.other_sites(facts)]
+    return [url for front in _EACH for url in front.other_sites(facts)]
 
 
 def ask() -> Ask:
@@ -61,22 +69,17 @@ def ask() -> Ask:
     The fronts that were not chosen are asked about as well: `replaced` has to know whether one of
     them is on the host, and which other sites it serves.
     """
-    return asked(*(front.ASK for front in MODULES.values()))
+    return asked(*(front.ASK for front in _EACH))
 
 
 def ask_absent() -> Ask:
     """Return the questions of `absent`."""
-    return asked(ask(), *(front.ASK_ABSENT for front in MODULES.values()))
-
-
-def warnings(host: Host, facts: Facts) -> list[str]:
-    """Return what is wrong with the chosen front now and goes with a deploy."""
-    return chosen(host).warnings(host, facts)
+    return asked(ask(), *(front.ASK_ABSENT for front in _EACH))
 
 
 def absence_refusals(host: Host, facts: Facts) -> list[str]:
     """Return the reasons against the removal of every front."""
-    return [sentence for front in MODULES.values() for sentence in front.absence_refusals(host, facts)]
+    return [sentence for front in _EACH for sentence in front.absence_refusals(host, facts)]
 
 
 def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from functools import lru_cache
-from posixpath import dirname, join
+from posixpath import dirname, join, normpath
 
-_SECTION = re.compile(r"^# configuration file (\S+):$", re.M)
+_SECTION = re.compile(r"^# configuration file (/.+):$", re.M)
 _TOKEN = re.compile(
     r"""\s+|\#[^\n]*|"(?P<double>(?:\\.|[^"\\]+)*+)"|'(?P<single>(?:\\.|[^'\\]+)*+)'"""
     r"""|(?P<mark>[{};])|(?P<word>(?:\\.|\$\{[^{}]*\}|[^\s{};\\])+)""",
@@ -119,6 +119,33 @@ def included_patterns(dump: str) -> tuple[str, ...]:
     )
 
 
+def servers_after(dump: str, path: str) -> tuple[Server, ...]:
+    """Return the servers of http that nginx would read after a file at `path`, once it is there.
+
+    Raises NginxConfigError.
+    """
+    main = next(iter(_sections(dump)), "")
+    found: list[Server] = []
+    for http in (top.block for top in parse_dump(dump) if top.name == "http"):
+        pattern, by, is_after = "", "", False
+        for inner in http:
+            if inner.name == "include" and inner.args and matches(path, join(dirname(main), inner.args[0])):
+                pattern, by, is_after = join(dirname(main), inner.args[0]), inner.file, False
+            elif pattern and matches(inner.file, pattern):
+                is_after = inner.file > path
+            elif inner.file == by:
+                is_after = True
+            if is_after and inner.name == "server":
+                found.append(_server(inner, False))
+    return tuple(found)
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether an include takes a file: as in a shell, no part of a pattern stands for a slash."""
+    parts, wanted = path.split("/"), normpath(pattern).split("/")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
 def http_directives(dump: str) -> dict[str, str]:
     """Return the file:line of each directive that the http block itself has, by name.
 
@@ -162,7 +189,7 @@ def _expanded(files: dict[str, str]) -> tuple[Directive, ...]:
         if not set("*?[") & set(pattern):
             return [pattern] if pattern in parsed else []
         work += 1 + len(parsed) // 10
-        return sorted(name for name in parsed if fnmatch(name, pattern))
+        return sorted(name for name in parsed if matches(name, pattern))
 
     def expand(directives: tuple[Directive, ...], includes: int, depth: int) -> Iterator[Directive]:
         nonlocal work

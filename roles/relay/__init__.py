@@ -1,7 +1,7 @@
-"""The relay: a program under a runner, with its keys.
+"""The relay: a program under a runner, with its keys and its judge of who may use it.
 
-`PROGRAM_MODULES` and `RUNNER_MODULES` are the tables. Those that are not chosen are removed: the
-runners before the relay starts, the programs' files once it runs.
+`PROGRAM_MODULES`, `RUNNER_MODULES` and `ADMISSION_MODULES` are the tables. Those that are not
+chosen are removed: the runners before the relay starts, the files of the others once it runs.
 """
 
 from __future__ import annotations
@@ -13,19 +13,30 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Resource
 from engine.scripts import script
-from inventory.admission import verify_url
-from inventory.choices import ProgramName, RunnerName
+from inventory.admission import admission_name
+from inventory.choices import ADMISSIONS, AdmissionName, ProgramName, RunnerName, runner_of
 from inventory.model import Host, Site
 from roles import ports
 from roles.contract import Neighbours
-from roles.relay import key
-from roles.relay.contract import Given, Program, Runner
+from roles.relay import key, releases
+from roles.relay.admissions import everyone, keys, tailscaled, url
+from roles.relay.contract import Admitting, Given, Inquiry, Judge, Program, Runner
 from roles.relay.programs import derper, ours
-from roles.relay.runners import docker, systemd
+from roles.relay.runners import docker, supervisord, systemd
 from roles.wiring import Wiring, wire
 
 PROGRAM_MODULES: Mapping[ProgramName, Program] = {"python": ours, "derper": derper}
-RUNNER_MODULES: Mapping[RunnerName, Runner] = {"systemd": systemd, "docker": docker}
+ADMISSION_MODULES: Mapping[AdmissionName, Judge] = {
+    **dict.fromkeys((word for word, rule in ADMISSIONS.items() if rule.url), url),
+    "tailscaled": tailscaled,
+    "keys": keys,
+    "open": everyone,
+}
+RUNNER_MODULES: Mapping[RunnerName, Runner] = {
+    "systemd": systemd,
+    "docker": docker,
+    "supervisord": supervisord,
+}
 
 
 def chosen_program(host: Host) -> Program:
@@ -38,13 +49,26 @@ def chosen_runner(host: Host) -> Runner:
     return RUNNER_MODULES[host.runner]
 
 
-def ask(host: Host) -> Ask:
-    """Return the questions about ports, and those of the chosen program and runner.
+def chosen_judge(host: Host, site: Site) -> Judge:
+    """Return the module of the host's judge."""
+    return ADMISSION_MODULES[admission_name(host, site)]
+
+
+def _judges() -> list[Judge]:
+    """Return the modules of all judges, each once."""
+    return list(dict.fromkeys(ADMISSION_MODULES.values()))
+
+
+def ask(host: Host, site: Site) -> Ask:
+    """Return the questions about ports, and those of the chosen program, runner and judge.
 
     `docker container inspect` is among the first on every host. A relay that ran in a container
     until now still has the ports, and is not in the way of its successor.
     """
-    return asked(ports.ASK, chosen_program(host).ASK, chosen_runner(host).ASK)
+    known_by = Ask(files=tuple(runner.KNOWN_BY for runner in RUNNER_MODULES.values() if runner.KNOWN_BY))
+    kept = Ask() if runner_of(host).in_container else releases.ASK
+    judge, program, runner = chosen_judge(host, site), chosen_program(host), chosen_runner(host)
+    return asked(ports.ASK, known_by, kept, program.ASK, runner.ASK, judge.ask(host))
 
 
 def resources(
@@ -62,21 +86,33 @@ def resources(
     `listens_after`: as in `Given`. `front_at`: as for `Program.start`.
     """
     program, runner, made = chosen_program(host), chosen_runner(host), key.made(facts)
-    start = program.start(host, site, wiring, facts, ship, front_at=front_at)
+    judge = chosen_judge(host, site)
+    admitting = Admitting(flags=judge.flags(host, site), files=judge.files(host))
+    start = program.start(host, site, wiring, facts, ship, front_at=front_at, admitting=admitting)
     former = [
         resource
         for other in RUNNER_MODULES.values()
-        if other is not runner
+        if other is not runner and (not other.KNOWN_BY or other.KNOWN_BY in facts.files)
         for resource in other.absent(needs=start.ready)
     ]
     given = Given(key=made.id, former=tuple(former), listens_after=listens_after)
     after = (runner.RUNNING,)
-    unused = [other for other in PROGRAM_MODULES.values() if other is not program]
+    installed = {resource.owned_path() for resource in start.installed}
+    unused = [
+        *releases.absent(needs=after),
+        *(
+            gone
+            for other in PROGRAM_MODULES.values()
+            if other is not program
+            for gone in other.absent(needs=after)
+        ),
+    ]
     return [
         made,
         *runner.resources(host, wiring, facts, start, given),
         *(replace(gone, needs=after) for gone in start.outdated),
-        *(gone for other in unused for gone in other.absent(needs=after)),
+        *(gone for gone in unused if gone.owned_path() not in installed),
+        *(gone for other in _judges() if other is not judge for gone in other.absent(needs=after)),
     ]
 
 
@@ -85,7 +121,9 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     stopped = tuple(runner.RUNNING for runner in RUNNER_MODULES.values())
     return [
         *(resource for runner in RUNNER_MODULES.values() for resource in runner.absent(needs=needs)),
+        *releases.absent(needs=stopped),
         *(resource for program in PROGRAM_MODULES.values() for resource in program.absent(needs=stopped)),
+        *(resource for judge in _judges() for resource in judge.absent(needs=stopped)),
         key.absent(needs=stopped),
     ]
 
@@ -103,25 +141,7 @@ def metrics(host: Host) -> tuple[str, ...]:
     Every program gives its metrics the same names.
     """
     page = chosen_program(host).metrics(host, wire(host))
-    program = (script("fetch"), page.scheme, host.domain, str(page.port), page.path)
-    return chosen_runner(host).in_its_network(program)
-
-
-def log(host: Host, lines: int) -> tuple[str, ...]:
-    """Return the command that prints the last lines of the relay's log."""
-    return chosen_runner(host).log(lines)
-
-
-def log_of_client(host: Host, key: str) -> tuple[str, ...]:
-    """Return the command that prints the relay's log with its lines about a client.
-
-    `key`: the client's public key, 64 hex digits.
-    """
-    return chosen_runner(host).log_of_client(key)
-
-
-def in_its_network(host: Host, program: tuple[str, ...]) -> tuple[str, ...]:
-    """Return `program` so that it runs where the relay runs; the words behind `python3 -I -c`."""
+    program = (script("fetch"), page.scheme, host.domain, page.at, page.path)
     return chosen_runner(host).in_its_network(program)
 
 
@@ -136,15 +156,18 @@ def is_withdrawn(host: Host, facts: Facts) -> bool:
     return said is not None and (said.stdout + said.stderr).strip() == chosen_runner(host).WITHDRAWN.says
 
 
-def warnings(host: Host, site: Site) -> list[str]:
-    """Return a sentence if the relay is open to everybody without `relay.open`."""
-    if verify_url(host, site) or host.relay.open:
-        return []
-    return [
-        "the relay is open to everybody who finds it, as there is no headscale in the site to ask who may "
-        f"use it: set hosts.{host.name}.relay.verify_client_url to one that knows, or "
-        f"hosts.{host.name}.relay.open to true, if that is meant"
-    ]
+def inquiry(host: Host, site: Site, key: str) -> Inquiry | None:
+    """Return the question about a node key, to be asked where the relay runs.
+
+    None when the relay asks nobody.
+    """
+    found = chosen_judge(host, site).inquiry(host, site, key)
+    return found and replace(found, program=chosen_runner(host).in_its_network(found.program))
+
+
+def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
+    """Return the warnings of the judge of who may use the relay."""
+    return chosen_judge(host, site).warnings(host, facts)
 
 
 def processes() -> frozenset[str]:
@@ -161,4 +184,5 @@ def refusals(
         *ports.taken(host, facts, neighbours),
         *chosen_runner(host).refusals(host, wiring, facts),
         *chosen_program(host).refusals(host, site, facts),
+        *chosen_judge(host, site).refusals(host, facts),
     ]

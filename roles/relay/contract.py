@@ -20,10 +20,13 @@ from roles.wiring import LOOPBACK, Wiring
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A page that the running program serves to its own loopback."""
+    """A page that the running program serves to its own loopback, or to root.
+
+    `at`: a port of loopback, or the path of a unix socket.
+    """
 
     scheme: Literal["http", "https"]
-    port: int
+    at: str
     path: str
 
 
@@ -40,6 +43,8 @@ class Start:
     `reads`: the ids of files that it reads at its start only.
     `binds`: the sockets that it opens itself, each as `ipv4:tcp:9411`.
     `executables`: all files and folders whose code it runs; (): they are not known.
+    `takes_sockets`: systemd may hold its other sockets and hand them over, and it says when it is
+    ready and that it still works (sd_notify).
     `reload_signal`: the signal after which it serves a new certificate, without SIG; "": none.
     """
 
@@ -56,7 +61,56 @@ class Start:
     executables: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     mounts: Mapping[str, str] = field(default_factory=dict)
+    takes_sockets: bool = False
     reload_signal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admitting:
+    """How a program is told who may use it.
+
+    `flags`: each with its values, for our relay and for derper's command line; (): everyone may.
+    `files`: the resources that they name.
+    """
+
+    flags: tuple[tuple[str, ...], ...]
+    files: tuple[Resource, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inquiry:
+    """A question about a client, asked from the relay's host.
+
+    `judge`: the URL or the socket of whom it asks. `program`: the words behind `python3 -I -c`.
+    """
+
+    judge: str
+    program: tuple[str, ...]
+
+
+class Judge(Protocol):
+    """A judge of who may use a relay."""
+
+    def flags(self, host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
+        """Return the flags as in `Admitting`."""
+
+    def files(self, host: Host) -> tuple[Resource, ...]:
+        """Return the resources that the flags name."""
+
+    def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
+        """Return the removal of those resources, after `needs`."""
+
+    def ask(self, host: Host) -> Ask:
+        """Return the questions that `refusals` and `warnings` need."""
+
+    def inquiry(self, host: Host, site: Site, key: str) -> Inquiry | None:
+        """Return the question about a node key, as `nodekey:…`; None when the relay asks nobody."""
+
+    def refusals(self, host: Host, facts: Facts) -> list[str]:
+        """Return the reasons why it cannot be used here, as sentences that say what to do."""
+
+    def warnings(self, host: Host, facts: Facts) -> list[str]:
+        """Return sentences about what is probably unintended, each with the change to make."""
 
 
 class Program(Protocol):
@@ -66,7 +120,15 @@ class Program(Protocol):
     PROCESSES: frozenset[str]  # the names of its processes in a container
 
     def start(
-        self, host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str
+        self,
+        host: Host,
+        site: Site,
+        wiring: Wiring,
+        facts: Facts,
+        ship: Shipment,
+        *,
+        front_at: str,
+        admitting: Admitting,
     ) -> Start:
         """Return how it is started.
 
@@ -77,7 +139,10 @@ class Program(Protocol):
         """Return the page with its metrics."""
 
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
-        """Return the resources that remove what `Start.installed` has put there, after `needs`."""
+        """Return the removal, after `needs`, of what `Start.installed` has put there.
+
+        Releases are left to `roles.relay.releases`: each program's are in the same place.
+        """
 
     def refusals(self, host: Host, site: Site, facts: Facts) -> list[str]:
         """Return the reasons why it cannot be used here, as sentences that say what to do."""
@@ -102,8 +167,10 @@ class Runner(Protocol):
 
     ASK: Ask
     PROCESSES: frozenset[str]  # the names of its own processes that have the relay's ports
+    KNOWN_BY: str  # the file without which it has no relay here; "": it may have one without any
     RUNNING: str  # the id of the resource that is the running relay
     RELOAD: tuple[str, ...]  # the command after which a new certificate is served
+    RESTART: tuple[str, ...]  # the command that ends the process and starts a new one
     WITHDRAWN: Question  # whether the relay was taken out of service
 
     def resources(
@@ -139,4 +206,9 @@ def health(host: Host, wiring: Wiring) -> Health:
     port = wiring.relay.port
     if not wiring.relay_has_tls:
         return Http(url=f"http://{LOOPBACK}:{port}/derp/probe")
-    return Http(url=f"https://{host.domain}:{port}/derp/probe", connect=f"{LOOPBACK}:{port}", insecure=True)
+    return Http(
+        url=f"https://{host.domain}:{port}/derp/probe",
+        connect=f"{LOOPBACK}:{port}",
+        insecure=True,
+        proxy_header=wiring.relay_reads_proxy_header,
+    )

@@ -13,7 +13,7 @@ import json
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,3 +244,23 @@ def content_of(path: Path) -> str:
     if path.is_file() and not content:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
     return f"{info.st_mode:o} {info.st_uid}:{info.st_gid} {content}"
+
+
+@contextmanager
+def at_work(agent: Agent, program: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Python program on the stage, once it has printed a line. It ends with its input."""
+    argv = [*agent.stage.enter, "/usr/bin/python3", "-c", program, *words]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        assert process.stdout.readline() == b"at work\n"
+        yield process
+        process.stdin.close()
+
+
+OnStage = Callable[..., Agent]
+
+
+def failure(outcome: Outcome) -> tuple[str, str, str]:
+    """Return id, what and why of the only failure."""
+    (only,) = outcome.failures
+    return only.id, only.what, only.why

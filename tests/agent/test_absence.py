@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -22,10 +21,9 @@ from engine.resource import (
     User,
 )
 from engine.run import Outcome
-from tests.agent.driver import Agent
+from tests.agent.driver import Agent, OnStage
 from tests.agent.plans import RULES
 
-OnStage = Callable[..., Agent]
 FIN = "net.ipv4.tcp_fin_timeout"
 FIREWALL = Firewall(table="relay", path="/etc/relay.nft", rules=RULES)
 CONF = Conffile(path="/etc/web.conf", package="web")

@@ -6,8 +6,8 @@ The stage has no apt. Small fakes answer as dnf 4 and rpm do.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from engine.resource import Conffile, Package
 from tests.agent.conftest import NEWEST
-from tests.agent.driver import Agent, fakes
+from tests.agent.driver import Agent, at_work, fakes
 from tests.agent.test_packages import WAITS_1_S, WANTED, held
 from tests.support.sshd import Sshd
 
@@ -29,7 +29,7 @@ import os, sys
 open("/proc/self/comm", "w").write("dnf-automatic")
 os.makedirs(os.path.dirname(sys.argv[1]), exist_ok=True)
 open(sys.argv[1], "w").write(str(os.getpid()))
-print("working", flush=True)
+print("at work", flush=True)
 sys.stdin.read()
 os.unlink(sys.argv[1])
 """
@@ -45,15 +45,9 @@ def on_el(new_sshd: Callable[..., Sshd], tmp_path: Path) -> Callable[..., Agent]
     )
 
 
-@contextmanager
-def dnf_at_work(agent: Agent) -> Iterator[subprocess.Popen[bytes]]:
+def dnf_at_work(agent: Agent) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """Let a process of the stage note its id as dnf does. It ends with its input."""
-    argv = [*agent.stage.enter, "/usr/bin/python3", "-c", WORK, DNFS_PID]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
-        assert worker.stdin and worker.stdout
-        assert worker.stdout.readline() == b"working\n"
-        yield worker
-        worker.stdin.close()
+    return at_work(agent, WORK, DNFS_PID)
 
 
 def test_missing_packages_are_installed_with_one_call(on_el: Callable[..., Agent]) -> None:

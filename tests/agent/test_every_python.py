@@ -12,10 +12,8 @@ import pytest
 
 from engine.resource import Resource
 from tests.agent.conftest import PYTHONS
-from tests.agent.driver import DIE_AFTER_RESULT, DIE_AT_STEP, Agent
+from tests.agent.driver import DIE_AFTER_RESULT, DIE_AT_STEP, Agent, OnStage
 from tests.agent.plans import relay_host
-
-OnStage = Callable[..., Agent]
 
 
 def test_the_pythons_at_hand_are_reported(record_property: Callable[[str, object], None]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ import pytest
 
 from engine.resource import OpenPorts
 from engine.run import Outcome
-from tests.agent.driver import Agent
+from tests.agent.driver import Agent, OnStage
 
-OnStage = Callable[..., Agent]
 FILES = Path(__file__).parent.parent.parent / "files"
 PORTS = ("443/tcp", "3478/udp")
 WAITS_1_S = "from agent import firewalld\nfirewalld.LIMIT_S = 1\n"

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import io
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -17,9 +16,8 @@ from rich.console import Console
 from engine.report import Report
 from engine.resource import File, Package
 from engine.session import Session
-from tests.agent.driver import Agent
+from tests.agent.driver import Agent, OnStage, at_work
 
-OnStage = Callable[..., Agent]
 WANTED = [Package(package="nginx")]
 WAITS_1_S = "from agent import packages\npackages.LOCK_WAIT_S = 1\n"
 HOLD = """
@@ -28,20 +26,16 @@ open("/proc/self/comm", "w").write("unattended-upgr")
 os.makedirs(os.path.dirname(sys.argv[1]), exist_ok=True)
 lock = open(sys.argv[1], "w")
 fcntl.lockf(lock, fcntl.LOCK_EX)
-print("held", flush=True)
+print("at work", flush=True)
 sys.stdin.read()
 """
 
 
-@contextmanager
-def held(agent: Agent, path: str = "/var/lib/dpkg/lock-frontend") -> Iterator[subprocess.Popen[bytes]]:
+def held(
+    agent: Agent, path: str = "/var/lib/dpkg/lock-frontend"
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """Take the lock as apt and dpkg do, by a process of the stage. It ends with its input."""
-    argv = [*agent.stage.enter, "/usr/bin/python3", "-c", HOLD, path]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout and holder.stdin
-        assert holder.stdout.readline() == b"held\n"
-        yield holder
-        holder.stdin.close()
+    return at_work(agent, HOLD, path)
 
 
 def test_the_holder_is_named_and_waited_for(on_stage: OnStage) -> None:

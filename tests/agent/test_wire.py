@@ -43,7 +43,7 @@ def heard(wire: Any, data: bytes, folder: Path) -> Exception:
     while True:
         try:
             its.next(10)
-        except (wire.Gone, wire.Refused) as end:
+        except (wire.ControllerGone, wire.Refused) as end:
             return end
 
 
@@ -74,7 +74,7 @@ def test_a_message_that_cannot_be_used_is_refused(wire: Any, data: bytes, tmp_pa
 
 def test_a_content_is_kept(wire: Any, tmp_path: Path) -> None:
     end = heard(wire, b'{"blob": "%s", "size": 3}\nabc' % DIGEST.encode(), tmp_path)
-    assert isinstance(end, wire.Gone)
+    assert isinstance(end, wire.ControllerGone)
     assert [path.name for path in tmp_path.iterdir()] == [DIGEST]
 
 
@@ -94,8 +94,8 @@ def test_silence_has_a_deadline(wire: Any) -> None:
     with os.fdopen(reading, "rb") as stdin:
         its = wire.Wire(stdin, io.BytesIO())
         its.listen()
-        with pytest.raises(wire.Gone):
+        with pytest.raises(wire.ControllerGone):
             its.next(0.05)
         os.close(writing)
-        with pytest.raises(wire.Gone):
+        with pytest.raises(wire.ControllerGone):
             its.next(10)

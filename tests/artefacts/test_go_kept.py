@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from artefacts import go
+from artefacts.derper import build_derper
 
 
 def test_programs_are_kept_by_everything_that_decides_their_bytes(tmp_path: Path) -> None:
@@ -38,3 +41,41 @@ def test_programs_are_kept_by_how_they_are_built(tmp_path: Path, monkeypatch: py
     first = go.built_in(tmp_path, cache=tmp_path)
     monkeypatch.setattr(go, "FLAGS", (*go.FLAGS, "-race"))
     assert go.built_in(tmp_path, cache=tmp_path) != first
+
+
+def test_a_program_for_another_machine_is_kept_beside_that_for_this_one(tmp_path: Path) -> None:
+    here = go.built_in(tmp_path, cache=tmp_path)
+    assert go.built_in(tmp_path, cache=tmp_path, arch=platform.machine()) == here
+    assert go.built_in(tmp_path, cache=tmp_path, arch="riscv64") != here
+
+
+GO = """#!/bin/sh
+echo "$GOARCH $GOPROXY $GOFLAGS $*" >>LOG
+for word; do [ "$before" != -o ] || { mkdir -p "$word"; echo elf >"$word/derper"; }; before=$word; done
+"""
+
+
+def test_derper_is_built_for_the_hosts_machine_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Go toolchain is a stand-in that writes down how it is called."""
+    program, log = tmp_path / "go", tmp_path / "log"
+    program.write_text(GO.replace("LOG", str(log)))
+    program.chmod(0o755)
+    monkeypatch.setattr(go, "toolchain", lambda **_: program)
+    monkeypatch.setenv("GOPROXY", "https://mirror.example.org,direct")
+    made = [
+        build_derper(arch, cache=tmp_path / "cache", progress=lambda _: None)
+        for arch in ("aarch64", "x86_64", "aarch64")
+    ]
+    calls = [line.split() for line in log.read_text().splitlines()]
+    assert [(words[0], words[4]) for words in calls] == [
+        ("arm64", "list"), ("arm64", "build"), ("amd64", "list"), ("amd64", "build")
+    ]  # fmt: skip
+    assert {words[1] for words in calls} == {"https://mirror.example.org,direct"}
+    assert {words[2] for words in calls} == {"-mod=readonly"}
+    assert made[0] == made[2]
+    assert made[0].path != made[1].path
+    with tarfile.open(made[0].path) as tar:
+        [file] = tar.getmembers()
+    assert (file.name, file.mode) == ("bin/derper", 0o755)

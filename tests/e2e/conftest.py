@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import lab
-from lab.client import Client
+from lab.client import LabClient
+from lab.topology import PARTS
 from tests.e2e.desk import Desk
 from tests.e2e.steps import derper_image, exchange, settled
 from tests.support.labs import own_lab
@@ -15,7 +16,9 @@ from tests.support.labs import own_lab
 
 @pytest.fixture(scope="module")
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
-    with own_lab(tmp_path_factory, request.module.__name__.rpartition(".test_")[2]) as own:
+    """A lab for the file alone, with the hosts that its ONLY names; else all."""
+    name, only = request.module.__name__.rpartition(".test_")[2], getattr(request.module, "ONLY", PARTS)
+    with own_lab(tmp_path_factory, name, only=only) as own:
         yield own
 
 
@@ -25,7 +28,7 @@ def desk(stage: lab.Lab) -> Desk:
 
 
 @pytest.fixture(scope="module")
-def nodes(desk: Desk) -> tuple[Client, Client]:
+def nodes(desk: Desk) -> tuple[LabClient, LabClient]:
     """Two nodes that can meet only through hk1, which is deployed as the lab's site file says."""
     settled(desk)
     found = desk.stage.clients["site-a"], desk.stage.clients["site-b"]

@@ -11,7 +11,7 @@ from typing import Any
 import lab
 from artefacts import go
 from artefacts.image import write_derper_image
-from lab.client import Client
+from lab.client import LabClient
 from lab.process import wait_for
 from lab.programs import DERPER
 from tests.e2e.desk import Desk, Ran
@@ -19,7 +19,7 @@ from tests.e2e.desk import Desk, Ran
 MEBIBYTE = 1 << 20
 
 
-def exchange(nodes: tuple[Client, Client], code: str) -> None:
+def exchange(nodes: tuple[LabClient, LabClient], code: str) -> None:
     """Send a ping and a file both ways through the relay of this code; the file has to arrive
     whole."""
     for node in nodes:
@@ -47,7 +47,7 @@ def settled(desk: Desk, host: str = "hk1") -> Ran:
     return ran
 
 
-def meet(desk: Desk, nodes: tuple[Client, Client]) -> dict[str, Any]:
+def meet(desk: Desk, nodes: tuple[LabClient, LabClient]) -> dict[str, Any]:
     """Wait until the nodes have the map that `invoke derpmap` prints, let them dial the relay
     again, and exchange data.
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import pytest
 
 from lab.certificates import make_server_certificate
-from lab.client import Client
+from lab.client import LabClient
 from lab.process import wait_for
 from tests.e2e.desk import CHECKOUT, Desk
 from tests.e2e.steps import meet, rung, served_leaf, settled
@@ -25,7 +25,9 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 Edit = Callable[..., None]
 
 
-def test_our_relay_terminates_tls_itself(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
+def test_our_relay_terminates_tls_itself(
+    desk: Desk, nodes: tuple[LabClient, LabClient], edited: Edit
+) -> None:
     edited("hk1", front="none")
     ran = settled(desk)
     assert "service:nginx.service/gone" in ran.changed("hk1")
@@ -43,7 +45,7 @@ def test_our_relay_terminates_tls_itself(desk: Desk, nodes: tuple[Client, Client
 @pytest.mark.parametrize("domain", ["hk1.derp.lab", "its address"])
 @pytest.mark.parametrize("front", ["none", "nginx"])
 def test_self_signed_and_pinned(
-    desk: Desk, nodes: tuple[Client, Client], edited: Edit, front: str, domain: str
+    desk: Desk, nodes: tuple[LabClient, LabClient], edited: Edit, front: str, domain: str
 ) -> None:
     name = str(desk.stage.topology.ipv4("hk1")) if domain == "its address" else domain
     edited("hk1", front=front, domain=name, certificate={"source": "self-signed"})
@@ -63,7 +65,7 @@ def test_self_signed_and_pinned(
 
 
 def test_manual_certificate_whose_key_is_shown_nowhere(
-    desk: Desk, nodes: tuple[Client, Client], edited: Edit
+    desk: Desk, nodes: tuple[LabClient, LabClient], edited: Edit
 ) -> None:
     _, chain, key = make_server_certificate("hk1.derp.lab", desk.stage.topology.ipv4("hk1"))
     (desk.stage.root / "hk1.pem").write_bytes(chain)
@@ -104,7 +106,7 @@ def test_manual_certificate_whose_key_is_shown_nowhere(
     ("certbot", "front"), [("shipped", "nginx"), ("distribution", "nginx"), ("distribution", "none")]
 )
 def test_the_timers_own_service_renews(
-    desk: Desk, nodes: tuple[Client, Client], edited: Edit, certbot: str, front: str
+    desk: Desk, nodes: tuple[LabClient, LabClient], edited: Edit, certbot: str, front: str
 ) -> None:
     edited("hk1", front=front, certificate={"certbot": certbot})
     settled(desk)
@@ -123,7 +125,7 @@ def test_the_timers_own_service_renews(
     assert desk.invoke("deploy", "--host", "hk1").changed("hk1") == []
 
 
-def test_cron_instead_of_the_timer(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
+def test_cron_instead_of_the_timer(desk: Desk, nodes: tuple[LabClient, LabClient], edited: Edit) -> None:
     edited("hk1", certificate={"renewal": "cron"})
     settled(desk)
     assert desk.stage.run_in("hk1", ["systemctl", "is-active", "cron"]).stdout.strip() == "active"

@@ -32,7 +32,7 @@ import getpass
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -56,16 +56,10 @@ from tests.e2e.mishaps import (
     words,
 )
 from tests.e2e.underway import Underway, run_verb, terminal
-from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
-    """A lab for this file alone: its first tests want bare hosts."""
-    with own_lab(tmp_path_factory, "faults", only=["hk1", "sg1", "hs1", "acme"]) as own:
-        yield own
+# A lab for this file alone: its first tests want bare hosts.
+ONLY = ["hk1", "sg1", "hs1", "acme"]
 
 
 # The row of host keys

@@ -7,7 +7,7 @@ tests/e2e/test_faults.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import yaml
@@ -33,17 +33,15 @@ from tests.e2e.mishaps import (
 )
 from tests.e2e.steps import settled
 from tests.e2e.underway import Underway, run_verb
-from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+ONLY = ["hk1", "sg1", "hs1", "acme"]
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
-    """A lab for this file alone, with hk1 deployed and sg1 bare."""
-    with own_lab(tmp_path_factory, "faults-deployed", only=["hk1", "sg1", "hs1", "acme"]) as own:
-        settled(Desk(own))
-        yield own
+@pytest.fixture(scope="module", autouse=True)
+def hk1_is_deployed(stage: lab.Lab) -> None:
+    """Deploy hk1; sg1 is bare."""
+    settled(Desk(stage))
 
 
 # The row of refused certificates

@@ -1,13 +1,13 @@
 """Firewalls on a real host: ufw, firewalld and our own table, one after the other.
 
-In the order of the file. The relay is as small as it can be: no front, a certificate of its own.
+The tests run in the order of the file. The relay is as small as it can be: no front, a certificate
+of its own.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -17,10 +17,10 @@ import yaml
 import lab
 from lab import faults
 from tests.e2e.desk import Desk, Ran
-from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab]
 HK1 = "hk1"
+ONLY = [HK1]
 INSTALL = """apt-get -qq update
 DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends ufw firewalld >/dev/null
 systemctl disable --quiet --now firewalld"""
@@ -31,12 +31,6 @@ START = {
 }
 STOP = {"ufw": "ufw disable", "firewalld": "systemctl disable --quiet --now firewalld"}
 NOTE = "/var/lib/derpfleet/opened-"
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
-    with own_lab(tmp_path_factory, "firewalls", only=(HK1,)) as own:
-        yield own
 
 
 @pytest.fixture(scope="module")

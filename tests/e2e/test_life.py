@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lab.client import Client
+from lab.client import LabClient
 from tests.e2e.desk import Desk
 from tests.e2e.steps import exchange
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.lab]
 
 
 @pytest.fixture(scope="module")
-def nodes(desk: Desk) -> tuple[Client, Client]:
+def nodes(desk: Desk) -> tuple[LabClient, LabClient]:
     """Two nodes that can meet only through a relay."""
     return desk.stage.clients["site-a"], desk.stage.clients["site-b"]
 
@@ -50,7 +50,26 @@ def test_deploy_again_changes_nothing(desk: Desk) -> None:
     assert desk.invoke("check", "--host", "hk1").code == 0
 
 
-def test_two_nodes_exchange_data_through_our_relay(desk: Desk, nodes: tuple[Client, Client]) -> None:
+def test_the_doctor_sees_a_deployed_host_and_a_bare_one(desk: Desk) -> None:
+    ran = desk.invoke("doctor", "--host", "hk1")
+    assert ran.code == 0, [one for one in ran.of("diagnosis") if one["status"] == "failed"]
+    seen = {one["check"]: one for one in ran.of("diagnosis", "hk1")}
+    assert seen["clock"]["status"] == seen["from outside"]["status"] == seen["certificate"]["status"] == "ok"
+    assert "days left" in seen["certificate"]["what"]
+    [of_map] = ran.of("diagnosis", "headscale")
+    assert of_map["what"].startswith("headscale 0.") and "hk1" in of_map["what"]
+
+    listening = desk.listening("sg1")
+    before = desk.invoke("doctor", "--host", "sg1", "--before")
+    assert before.code == 0, before.of("diagnosis")
+    ran = desk.invoke("doctor")
+    failed = [one for one in ran.of("diagnosis") if one["status"] == "failed"]
+    assert ran.code == 1 and {one["host"] for one in failed} == {"sg1"}
+    assert all(one["what"] and one["why"] and one["next"] for one in failed)
+    assert desk.listening("sg1") == listening
+
+
+def test_two_nodes_exchange_data_through_our_relay(desk: Desk, nodes: tuple[LabClient, LabClient]) -> None:
     for node in nodes:
         node.join()
     # ours, and another operator's that was there before
@@ -58,7 +77,7 @@ def test_two_nodes_exchange_data_through_our_relay(desk: Desk, nodes: tuple[Clie
     exchange(nodes, "hk")
 
 
-def test_deploy_of_all_hosts_adds_the_second_region(desk: Desk, nodes: tuple[Client, Client]) -> None:
+def test_deploy_of_all_hosts_adds_the_second_region(desk: Desk, nodes: tuple[LabClient, LabClient]) -> None:
     ran = desk.invoke("deploy")
     assert ran.code == 0, ran.why()
     assert ran.changed("hk1") == []
@@ -69,7 +88,7 @@ def test_deploy_of_all_hosts_adds_the_second_region(desk: Desk, nodes: tuple[Cli
     assert {901, 902, 910} <= set(nodes[0].regions())
 
 
-def test_two_nodes_exchange_data_through_the_second_relay(nodes: tuple[Client, Client]) -> None:
+def test_two_nodes_exchange_data_through_the_second_relay(nodes: tuple[LabClient, LabClient]) -> None:
     for id, code in ((902, "sg"), (901, "hk")):
         for node in nodes:
             node.tailscale("debug", "force-prefer-derp", str(id))
@@ -77,7 +96,7 @@ def test_two_nodes_exchange_data_through_the_second_relay(nodes: tuple[Client, C
         exchange(nodes, code)
 
 
-def test_renewal_under_traffic_cuts_no_client_off(desk: Desk, nodes: tuple[Client, Client]) -> None:
+def test_renewal_under_traffic_cuts_no_client_off(desk: Desk, nodes: tuple[LabClient, LabClient]) -> None:
     one, other = nodes
     before = desk.invoke("verify", "--host", "hk1").proof("hk1")
     longest, stop = [0.0], threading.Event()
@@ -106,7 +125,7 @@ def _leaf(proof: dict[str, object]) -> object:
     return rungs["tls"]["data"]["sha256"]
 
 
-def test_another_https_port_lands_in_the_map(desk: Desk, nodes: tuple[Client, Client]) -> None:
+def test_another_https_port_lands_in_the_map(desk: Desk, nodes: tuple[LabClient, LabClient]) -> None:
     desk.edit("hk1", ports={"https": 3489})
     ran = desk.invoke("deploy", "--host", "hk1")
     assert ran.code == 0, ran.why()
@@ -119,7 +138,7 @@ def test_another_https_port_lands_in_the_map(desk: Desk, nodes: tuple[Client, Cl
 
 
 def test_a_flavour_is_switched_by_one_edit_and_back(
-    desk: Desk, nodes: tuple[Client, Client], derper_archive: str
+    desk: Desk, nodes: tuple[LabClient, LabClient], derper_archive: str
 ) -> None:
     before = desk.listening("hk1")
     key = _server_key(desk)
@@ -170,3 +189,17 @@ def test_status_and_its_page(desk: Desk) -> None:
     assert rows["hk1"]["certificate_days"] > 30
     assert rows["hk1"]["last_deploy"]
     assert "Hong Kong" in page.read_text()
+
+
+def test_uninstall_waits_for_a_withdrawal_and_leaves_nothing(desk: Desk) -> None:
+    refused = desk.invoke("uninstall", "--host", "sg1")
+    assert refused.code == 1
+    assert "invoke withdraw " in refused.failure()["next"]
+    assert desk.invoke("withdraw", "--host", "sg1").code == 0
+    assert desk.invoke("uninstall", "--host", "sg1", "--dry-run").code == 10
+    assert desk.invoke("uninstall", "--host", "sg1").code == 0
+    ours = "ls -d /etc/*/derpfleet* /etc/*/*/derpfleet* /etc/derpfleet* /opt/derpfleet*"
+    assert desk.stage.run_in("sg1", ["sh", "-c", ours], check=False).stdout == ""
+    assert {"tcp/443", "udp/3478"} & desk.listening("sg1") == set()
+    again = desk.invoke("uninstall", "--host", "sg1")
+    assert again.code == 0 and again.changed("sg1") == ["absent:/var/lib/derpfleet"]

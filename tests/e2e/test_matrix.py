@@ -17,14 +17,16 @@ import pytest
 import yaml
 
 from lab import existing_site
-from lab.client import Client
+from lab.client import LabClient
 from lab.process import wait_for
+from roles import paths
 from tests.e2e.desk import Desk
 from tests.e2e.mishaps import words
 from tests.e2e.steps import exchange, meet, rung, served_leaf, settled
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 Edit = Callable[..., None]
+CURL = ["curl", "--silent", "--unix-socket", paths.METRICS]
 
 
 def test_stun_is_silent_while_nginx_is_stopped(desk: Desk) -> None:
@@ -51,11 +53,11 @@ def test_stun_is_silent_while_nginx_is_stopped(desk: Desk) -> None:
 
 def front_ok(desk: Desk) -> str:
     """Return the metric of the relay on hk1 that says whether its front works."""
-    page = desk.stage.run_in("hk1", ["curl", "--silent", "http://127.0.0.1:9411/metrics"]).stdout
+    page = desk.stage.run_in("hk1", [*CURL, "http://localhost/metrics"]).stdout
     return next(line.split()[1] for line in page.splitlines() if line.startswith("relay_front_ok "))
 
 
-def test_other_ports(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
+def test_other_ports(desk: Desk, nodes: tuple[LabClient, LabClient], edited: Edit) -> None:
     edited("hk1", ports={"https": 3489, "stun": 3490})
     ran = settled(desk)
     assert "port, STUN port" in rung(ran, "map")["detail"]
@@ -119,7 +121,9 @@ def test_an_alias_of_ssh_config(desk: Desk, edited: Edit, tmp_path: Path) -> Non
     assert ran.changed("hk1") == []
 
 
-def test_firewall_off_and_more_ports_allowed(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
+def test_firewall_off_and_more_ports_allowed(
+    desk: Desk, nodes: tuple[LabClient, LabClient], edited: Edit
+) -> None:
     serve = "systemd-run --quiet --unit=other python3 -m http.server 8443"
     desk.stage.run_in("hk1", ["sh", "-c", serve])
     try:
@@ -218,7 +222,7 @@ def test_a_host_with_sites_of_others(desk: Desk) -> None:
     assert "nginx" in listeners and "python" not in listeners
 
 
-def test_a_region_gets_another_id(desk: Desk, nodes: tuple[Client, Client], edited: Edit) -> None:
+def test_a_region_gets_another_id(desk: Desk, nodes: tuple[LabClient, LabClient], edited: Edit) -> None:
     settled(desk)
     settled(desk, "sg1")
     edited("sg1", region={"id": 922, "code": "sg", "name": "Singapore"})
@@ -235,7 +239,7 @@ def test_a_region_gets_another_id(desk: Desk, nodes: tuple[Client, Client], edit
     exchange(nodes, "hk")
 
 
-def test_a_relay_is_withdrawn_and_comes_back(desk: Desk, nodes: tuple[Client, Client]) -> None:
+def test_a_relay_is_withdrawn_and_comes_back(desk: Desk, nodes: tuple[LabClient, LabClient]) -> None:
     settled(desk)
     settled(desk, "sg1")
     for node in nodes:

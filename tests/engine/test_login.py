@@ -303,7 +303,7 @@ def test_an_unusable_known_hosts_is_named(sshd: Sshd, fleet: Fleet) -> None:
         run_once(pinned(fleet, sshd), ["true"])
     assert "only an @cert-authority: certificates of hosts are not supported" in error.value.why
     assert "line 2: the key is not base64" in error.value.why
-    assert "line 3: the hashed name is torn; it is skipped" in error.value.why
+    assert "line 3: the hashed name is cut off; it is skipped" in error.value.why
     with pins.open("ab") as file:
         file.write(f"[127.0.0.1]:{sshd.port} {sshd.host_key}\n".encode())
     assert run_once(pinned(fleet, sshd), ["true"])[0] == 0

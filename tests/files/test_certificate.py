@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from inventory.checkout import CHECKOUT
 from tests.files.conftest import DOMAIN, HTTPS, PROGRAM, Stage
 from tests.support.acme import pebble
 
@@ -182,6 +184,36 @@ def test_another_acme_server_replaces_the_certificate(stage: Stage) -> None:
     assert succeeded(stage.run("obtain"))
     assert succeeded(stage.run("valid"))
     assert stage.serial() != first
+
+
+def test_what_is_checked_is_what_the_relay_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that certbot left behind in the sandbox may replace the key during the copying."""
+    monkeypatch.syspath_prepend(str(CHECKOUT / "files"))
+    import certificate
+
+    write_certificate(tmp_path, days=90, left=80)
+    (tmp_path / "secret").write_text("another secret")
+    key, copies = tmp_path / "privkey.pem", tmp_path / "copies"
+    copies.mkdir()
+    good = key.read_bytes()
+    config: dict[str, Any] = {"domain": DOMAIN, "fullchain": str(tmp_path / "fullchain.pem"), "key": str(key)}
+    group = grp.getgrgid(os.getgid()).gr_name
+    config |= {"acme": {"server": "x"}, "copies": {"directory": str(copies), "group": group}}
+    config |= dict.fromkeys(("test", "reload", "withdrawal", "served_at", "patience_s"))
+    real = certificate.unfit
+
+    def checked_and_then_replaced(chain: str, key_: str) -> str:
+        said: str = real(chain, key_)
+        key.unlink()
+        key.symlink_to(tmp_path / "secret")
+        return said
+
+    monkeypatch.setattr(certificate, "unfit", checked_and_then_replaced)
+    certificate.HostCertificate(config).copy()
+    assert (copies / f"{DOMAIN}.key").read_bytes() == good
+    with pytest.raises(certificate.Problem, match=f"{tmp_path}/fullchain.pem and {key} are no certificate"):
+        certificate.HostCertificate(config).copy()
+    assert sorted(path.name for path in copies.iterdir()) == [f"{DOMAIN}.crt", f"{DOMAIN}.key"]
 
 
 def test_standalone_and_the_relays_own_copies(stage: Stage) -> None:

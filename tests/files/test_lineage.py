@@ -279,6 +279,27 @@ def test_a_renewal_keeps_the_mode_and_owner_of_the_key(stage: Stage, replaced: b
     assert (now.st_mode, now.st_uid, now.st_gid) == (was.st_mode, was.st_uid, was.st_gid)
 
 
+def test_a_key_that_everybody_could_read_is_replaced_by_one_that_nobody_else_can(stage: Stage) -> None:
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    plain(stage.folder / "letsencrypt")
+    key = stage.live / "privkey.pem"
+    key.chmod(0o644)  # as scp leaves it
+    assert succeeded(stage.run("obtain"))
+    assert key.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_folder_that_cannot_be_written_is_named_without_a_traceback(stage: Stage) -> None:
+    base = stage.folder / "letsencrypt"
+    (base / "live" / DOMAIN).mkdir(parents=True)
+    (base / "live" / DOMAIN / "cert.pem").write_text("")
+    (base / "accounts").write_text("")  # another state that ends in an OSError is a full disk
+    ran = stage.run("obtain")
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"{base / 'accounts'}: File exists")
+    assert "Traceback" not in ran.stderr
+
+
 @pytest.mark.parametrize("hours", [2, -2, 200 * 24])
 def test_a_wrong_clock_is_named_and_nothing_is_ordered(
     stage: Stage, hours: int, monkeypatch: pytest.MonkeyPatch

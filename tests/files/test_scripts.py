@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -116,3 +117,64 @@ def test_an_admission_controller_that_hangs(listener: str) -> None:
     found = admission(f"http://127.0.0.1:{listener}/verify")
     assert found["step"] == "time"
     assert 4_000 < float(str(found["ms"])) < 9_000
+
+
+STATUS = {
+    "BackendState": "Running",
+    "Self": {"KeyExpiry": "2100-01-01T00:00:00Z"},
+    "Peer": {"a": {}, "b": {}},
+}
+
+
+@contextlib.contextmanager
+def tailscaled(folder: Path, *answers: bytes) -> Iterator[str]:
+    """Yield the socket of a tailscaled that gives these answers, one a connection."""
+    place = str(folder / "tailscaled.sock")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(place)
+        server.listen()
+
+        def serve() -> None:
+            for answer in answers:
+                with contextlib.suppress(OSError):
+                    line, _ = server.accept()
+                    with line:
+                        line.recv(65536)
+                        line.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield place
+
+
+def whois(place: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(run("ask_tailscaled", place, KEY).stdout)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "step", "allow"),
+    [
+        (STATUS, http("200 OK", b"{}"), "", True),
+        (STATUS, http("404 Not Found", b"no match"), "", False),
+        (STATUS, http("400 Bad Request", b"invalid 'addr' parameter"), "age", None),
+        (STATUS, http("500 Internal Server Error", b""), "localapi", None),
+        (STATUS, b"SSH-2.0-x\r\n", "socket", None),
+        (STATUS | {"BackendState": "NeedsLogin"}, b"", "login", None),
+        ([], b"", "localapi", None),
+        (STATUS | {"Self": {"KeyExpiry": "never"}}, b"", "localapi", None),
+    ],
+)
+def test_the_answer_of_a_tailscaled(
+    status: object, answer: bytes, step: str, allow: bool | None, tmp_path: Path
+) -> None:
+    with tailscaled(tmp_path, http("200 OK", json.dumps(status).encode()), answer) as place:
+        found = whois(place)
+    assert (found["step"], found.get("allow")) == (step, allow)
+    if not step:
+        assert found["peers"] == 2
+        assert float(str(found["key_left_s"])) > 1e9
+
+
+def test_a_tailscaled_that_does_not_run(tmp_path: Path) -> None:
+    found = whois(str(tmp_path / "none.sock"))
+    assert found["step"] == "socket" and "No such file" in str(found["detail"])

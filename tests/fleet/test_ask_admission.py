@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine.facts import Ask, Facts, Output
 from engine.login import Unreachable
 from engine.report import Report
 from fleet.shared import prove
 from fleet.shared.fleet import Fleet
 from inventory.model import Host, Region, Relay, Site
 from probe.proof import LADDER, Proof, Rung
-from tests.support.facts import DEBIAN_12
+from tests.fleet.answering import AnsweringHost
 
 STRANGER = "ab" * 32
 PROVED = Proof(
@@ -27,27 +25,12 @@ PROVED = Proof(
 )
 
 
-class Host1:
-    """A session with a host that gives these answers."""
-
-    def __init__(self, step: str, log: str) -> None:
-        self.asked: list[Ask] = []
-        self._log = log
-        self.facts = _with("admission", json.dumps({"step": step, "detail": "", "allow": False}))
-
-    def __enter__(self) -> Host1:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def ask(self, ask: Ask) -> Facts:
-        self.asked.append(ask)
-        return _with("refusal", f"other line\nkey={STRANGER} {self._log}\n")
-
-
-def _with(name: str, text: str) -> Facts:
-    return replace(DEBIAN_12, commands={name: Output(status=0, stdout=text, stderr="")})
+def asking(step: str, log: str) -> AnsweringHost:
+    """Return a host whose relay failed at this step of asking ("": none), and logs this."""
+    return AnsweringHost(
+        first={"admission": json.dumps({"step": step, "detail": "", "allow": False})},
+        later={"refusal": f"other line\nkey={STRANGER} {log}\n"},
+    )
 
 
 @pytest.fixture
@@ -80,7 +63,7 @@ def proved(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, session: object) -> Pr
 
 
 def test_a_clear_answer_proves(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = Host1("", "reason=verify_url_refused")
+    session = asking("", "reason=verify_url_refused")
     proof = proved(fleet, monkeypatch, session)
     assert proof.ok and proof["admission"].status == "ok"
     assert any(STRANGER in " ".join(argv) for ask in session.asked for argv in ask.commands.values())
@@ -88,7 +71,7 @@ def test_a_clear_answer_proves(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     "session",
-    [Host1("connection", ""), Host1("", "reason=verify_url_unreachable"), Unreachable("no answer")],
+    [asking("connection", ""), asking("", "reason=verify_url_unreachable"), Unreachable("no answer")],
 )
 def test_no_answer_is_no_proof(session: object, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     proof = proved(fleet, monkeypatch, session)

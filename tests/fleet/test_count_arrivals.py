@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine.facts import Ask, Facts, Output
+from engine.facts import Ask, Facts
 from engine.login import Unreachable
 from engine.report import Report
 from fleet.shared.count_arrivals import with_arrivals
@@ -18,7 +17,7 @@ from fleet.shared.parts import deploy_part
 from inventory.model import Firewall, Host, Region, Site
 from probe.proof import LADDER, Proof, Rung
 from probe.target import Part, Target
-from tests.support.facts import DEBIAN_12
+from tests.fleet.answering import AnsweringHost
 
 HOST = Host(name="hk1", domain="hk1.example.org", region=Region(id=901, code="hk", name="Hong Kong"))
 TARGET = Target(name="hk1", domain="hk1.example.org", deploy=lambda part: f"deploy {part.name}")
@@ -27,24 +26,15 @@ STUN = Rung(
 )
 
 
-class Host1:
-    """A session with a host that prints this."""
+class CountingHost(AnsweringHost):
+    """A host that prints this after it has counted."""
 
     def __init__(self, printed: str) -> None:
-        self.printed, self.asked = printed, list[Ask]()
-
-    def __enter__(self) -> Host1:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+        super().__init__(later={"arrivals": printed})
 
     def ask(self, ask: Ask) -> Facts:
-        self.asked.append(ask)
-        time.sleep(0.1)  # it counts
-        return replace(
-            DEBIAN_12, commands={"arrivals": Output(status=0, stdout=self.printed, stderr="")}
-        )
+        time.sleep(0.1)
+        return super().ask(ask)
 
 
 def proof(stun: Rung) -> Proof:
@@ -64,7 +54,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fleet:
 def test_the_host_is_asked_once(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, arrived: int, cause: str
 ) -> None:
-    host = Host1(json.dumps({"udp/4/9": [arrived, 0]}))
+    host = CountingHost(json.dumps({"udp/4/9": [arrived, 0]}))
     monkeypatch.setattr(fleet, "session_for_reading", lambda *_: host)
     assert cause in with_arrivals(fleet, HOST, TARGET, proof(STUN))["stun4"].cause
     (ask,) = host.asked
@@ -79,10 +69,10 @@ def test_a_proof_with_every_answer_asks_nothing(fleet: Fleet, monkeypatch: pytes
 
 def test_a_host_that_cannot_say_changes_nothing(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     for printed in ("", "Traceback", '{"udp/4/9": 3}'):
-        monkeypatch.setattr(fleet, "session_for_reading", lambda *_, printed=printed: Host1(printed))
+        monkeypatch.setattr(fleet, "session_for_reading", lambda *_, printed=printed: CountingHost(printed))
         assert with_arrivals(fleet, HOST, TARGET, proof(STUN)) == proof(STUN)
 
-    def unreachable(*_: object) -> Host1:
+    def unreachable(*_: object) -> CountingHost:
         raise Unreachable("no connection")
 
     monkeypatch.setattr(fleet, "session_for_reading", unreachable)

@@ -44,7 +44,7 @@ def wire(data: bytes) -> None:
         reading.incoming = str(folder)
         reading._read()
         messages = list(reading.messages.queue)
-        assert isinstance(messages[-1], agent_wire.Gone | agent_wire.Refused)
+        assert isinstance(messages[-1], agent_wire.ControllerGone | agent_wire.Refused)
         assert all(isinstance(each, dict) or each is agent_wire.PIECE for each in messages[:-1])
         assert reading.stopped
         for path in folder.rglob("*"):

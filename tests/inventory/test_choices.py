@@ -8,7 +8,8 @@ from typing import Any, get_args
 import pytest
 
 from inventory import choices
-from inventory.model import Certificate, DnsZone, Firewall, Host, Region, Relay
+from inventory.acme import DnsZone
+from inventory.model import Certificate, Firewall, Host, Region, Relay
 
 TABLES = [
     (choices.FRONTS, choices.FrontName, Host, "front"),
@@ -29,8 +30,12 @@ def test_a_table_has_the_words_of_its_literal(
 
 @pytest.mark.parametrize(
     ("table", "words", "key"),
-    [(choices.PROGRAMS, choices.ProgramName, "program"), (choices.RUNNERS, choices.RunnerName, "under")],
-    ids=["program", "under"],
+    [
+        (choices.PROGRAMS, choices.ProgramName, "program"),
+        (choices.RUNNERS, choices.RunnerName, "under"),
+        (choices.ADMISSIONS, choices.AdmissionName, "admission"),
+    ],
+    ids=["program", "under", "admission"],
 )
 def test_a_table_of_the_relays_parts_has_the_words_of_its_literal(
     table: Mapping[str, Any], words: Any, key: str

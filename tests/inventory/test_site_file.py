@@ -158,10 +158,10 @@ def test_the_error_has_every_problem_in_the_order_of_their_lines(tmp_path):
     assert (error.exit_code, error.what, error.where) == (4, "the site file has 2 problems; no host was contacted", str(file))
     assert error.problems == (
         inventory.Problem("hosts.hk1.ports.https", 6, "0 is not between 1 and 65535"),
-        inventory.Problem("hosts.hk1.flavour", 7, "'x' is none of python, docker"),
+        inventory.Problem("hosts.hk1.flavour", 7, "'x' is none of python, docker, native, supervisord"),
     )
     assert (
-        error.why == "line 6: hosts.hk1.ports.https: 0 is not between 1 and 65535\nline 7: hosts.hk1.flavour: 'x' is none of python, docker"
+        error.why == "line 6: hosts.hk1.ports.https: 0 is not between 1 and 65535\nline 7: hosts.hk1.flavour: 'x' is none of python, docker, native, supervisord"
     )
 
 

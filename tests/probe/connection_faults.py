@@ -109,7 +109,8 @@ CONNECTION_FAULTS: dict[str, Fault] = {
     ),
     # TLS
     "wrong name in the certificate": (
-        lambda s: s.front(s.issued("other.test")), "tls", "another site's certificate", "role:certificate",
+        lambda s: s.front(s.issued("other.test")),
+        "tls", "another site's certificate", "^invoke deploy --host hk1; if",
     ),
     "expired": (
         lambda s: s.front(s.issued(start=-90 * DAY, end=-DAY)),
@@ -120,30 +121,31 @@ CONNECTION_FAULTS: dict[str, Fault] = {
         lambda s: s.front(s.issued(full=False)),
         "tls",
         "intermediate certificate is missing",
-        "certificate.chain names, .*then invoke deploy --host hk1$",
+        "certificate.fullchain names, .*then invoke deploy --host hk1$",
     ),
     "an expired intermediate": (
         lambda s: s.front(s.issued(stale=True)), "tls", "not renewed with the leaf", "invoke renew",
     ),
     "a pinned certificate that has expired": (
         lambda s: s.pinned_front(start=-9 * DAY, end=-DAY),
-        "tls", "pinned .* has expired", "role:certificate",
+        "tls", "pinned .* has expired", "^invoke renew",
     ),
     "a pinned certificate for another name": (
-        lambda s: s.pinned_front("other.test"), "tls", "does not name relay.test", "role:certificate",
+        lambda s: s.pinned_front("other.test"), "tls", "does not name relay.test", "^invoke renew",
     ),
     "self-signed": (
-        lambda s: s.front(s.issued(self_signed=True)), "tls", "without a pin", "role:certificate",
+        lambda s: s.front(s.issued(self_signed=True)),
+        "tls", "without a pin", "^invoke deploy --host hk1; if",
     ),
     "unknown authority": (lambda s: s.healthy(ca=None), "tls", "private or staging CA", "certificate.ca"),
     "no CA bundle": (lambda s: s.healthy(ca=s.folder / "absent.pem"), "tls", "not there", "certificate.ca"),
     "another certificate than the pinned": (
-        lambda s: pinned(s, "ab" * 32), "tls", "not the pinned one", "role:certificate",
+        lambda s: pinned(s, "ab" * 32), "tls", "not the pinned one", "^invoke renew",
     ),
     "a pinned certificate with its chain": (
-        lambda s: pinned(s, pin_of(s.good)), "tls", "exactly one certificate", "role:certificate",
+        lambda s: pinned(s, pin_of(s.good)), "tls", "exactly one certificate", "^invoke renew",
     ),
-    "plain HTTP on the TLS port": (lambda s: s.front(tls=""), "tls", "TLS is off", "role:relay"),
+    "plain HTTP on the TLS port": (lambda s: s.front(tls=""), "tls", "TLS is off", "role:nginx"),
     "nginx rejects the name": (
         lambda s: s.front(tls_more="ssl_reject_handshake on;"),
         "tls", "no certificate for relay.test", "role:nginx",

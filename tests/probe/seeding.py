@@ -17,6 +17,7 @@ from probe.verify import verify
 from relay.keys.meta_certificate import new_meta_cert, pem_of
 from tests.probe.authority import Authority, Issued
 from tests.probe.faulty_servers import FaultyRelay, Script, answering, serving
+from tests.probe.next_steps import check_next
 from tests.probe.servers import DOMAIN, OURS, Backend, Front, backend, nginx, target
 
 HASTE = Patience(
@@ -105,6 +106,7 @@ def find(stage: Stage, fault: Fault) -> None:
         assert broken.name == rung, broken
         assert re.search(cause, broken.cause), broken
         assert re.search(step, broken.next), broken
+        check_next(broken)
         assert broken.detail
 
     asyncio.run(climb())

@@ -23,7 +23,7 @@ REFUSES = json.dumps({"step": "", "detail": "", "allow": False, "ms": 12.5, "clo
 
 def rung(answer: object = None, log: str = "", trouble: str = "") -> Rung:
     text = answer if isinstance(answer, str) else json.dumps(answer)
-    return admission_rung(TARGET, HostsWords(url=URL, answer=text, log=log, trouble=trouble))
+    return admission_rung(TARGET, HostsWords(judge=URL, answer=text, log=log, trouble=trouble))
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,8 @@ def rung(answer: object = None, log: str = "", trouble: str = "") -> Rung:
         ("time", "hangs", f"curl -v {URL}"),
         ("status", "does not answer the question", f"curl -v -d {{}} {URL}"),
         ("answer", "another site", f"curl -v -d {{}} {URL}"),
+        ("socket", "no tailscaled answers", "systemctl status tailscaled"),
+        ("login", "logged out", f"tailscale --socket={URL} status"),
     ],
 )
 def test_each_step_that_fails_is_named(step: str, cause: str, command: str) -> None:
@@ -55,7 +57,7 @@ def test_the_relays_own_reason_counts_though_its_host_gets_an_answer(log: str) -
     """IPv6 goes nowhere: the host's other programs try IPv4 next, and the relay does not."""
     broken = rung({"step": "", "detail": "2001:db8::1 port 443: timed out", "allow": False}, log)
     assert broken.status == "failed"
-    assert "for want of an answer: verify_url_" in broken.detail
+    assert "because it got no answer: verify_url_" in broken.detail
     assert "2001:db8::1" in broken.cause
 
 
@@ -71,14 +73,22 @@ def test_a_controller_that_admits_everybody() -> None:
     assert "made up a moment ago" in rung({"step": "", "allow": True}).detail
 
 
+def test_a_tailscaled_that_will_refuse_everybody_is_a_warning() -> None:
+    knows = {"step": "", "detail": "", "allow": False, "peers": 2, "key_left_s": 90 * 86400.0}
+    assert rung(knows).warning == ""
+    assert "policy" in rung(knows | {"peers": 0}).warning
+    assert "expires in 3 days" in rung(knows | {"key_left_s": 3 * 86400.0}).warning
+
+
 def test_a_host_that_cannot_be_asked_proves_nothing() -> None:
     broken = rung(trouble="login refused")
     assert broken.status == "failed" and "login refused" in broken.detail
 
 
+FIELDS = ["step", "detail", "allow", "ms", "peers", "key_left_s"]
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=5),
-    lambda inner: st.dictionaries(st.sampled_from(["step", "detail", "allow", "ms"]), inner),
+    lambda inner: st.dictionaries(st.sampled_from(FIELDS), inner),
 )
 
 

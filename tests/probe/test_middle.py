@@ -49,7 +49,7 @@ def test_nothing_is_said_to_who_answers_the_later_connections(
     assert attacker.introduced == []  # the mesh key would be in there
     broken = proof.failed_rung
     assert broken is not None and broken.name == "upgrade", proof.to_json()
-    assert re.search("somebody on the way", broken.cause)
+    assert re.search("another machine on the way", broken.cause)
     assert broken.next.endswith("invoke verify --host hk1")
 
 

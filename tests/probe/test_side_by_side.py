@@ -73,7 +73,7 @@ def test_ten_proofs_at_once_from_different_distances(verifying: Target) -> None:
 
 
 def test_a_lost_packet_without_another_proof_is_the_relays_fault(verifying: Target, good: Issued) -> None:
-    """A neighbour's packets are an excuse, and nothing else is."""
+    """Only packets of another proof are an excuse."""
 
     async def climb(foreign: bytes) -> Proof:
         number = count()

@@ -164,7 +164,7 @@ def test_the_prover_enters_a_verifying_relay_by_the_mesh_key(
 def test_the_prover_enters_our_relay_by_public_keys(
     authority: Authority, good: Issued, tmp_path: Path
 ) -> None:
-    """A mesh key that lies where an earlier derper left it is not the relay's."""
+    """A mesh key in the file of an earlier derper is not the relay's."""
     prover = new_prover()
     left = tmp_path / "home" / "keys" / "derp-mesh.key"
     left.parent.mkdir(parents=True)

@@ -90,7 +90,7 @@ def test_requests_become_frames():
 
 def test_a_refusal_says_what_the_server_said():
     client = started()
-    with pytest.raises(c.Refused) as error:
+    with pytest.raises(c.NotUpgraded) as error:
         client.receive(
             b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2000\r\n\r\nDERP requires connection upgrade\n"
             + b"x" * 1500
@@ -98,7 +98,7 @@ def test_a_refusal_says_what_the_server_said():
     assert error.value.status == 426
     assert str(error.value).startswith("HTTP 426: DERP requires connection upgrade")
     assert len(error.value.body) == c.MAX_REFUSAL_BODY
-    with pytest.raises(c.Refused, match=r"^HTTP 502$"):
+    with pytest.raises(c.NotUpgraded, match=r"^HTTP 502$"):
         started().receive(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
 
 

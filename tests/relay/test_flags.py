@@ -87,6 +87,7 @@ def test_tls_is_decided_as_derper_decides_it(addr, mode, listen, tls):
         ([*BASE, "-verify-client-url=headscale/verify"], "not an http:// or https:// URL"),
         ([*BASE, "-front-check=x"], "-front-check: address x: missing port in address"),
         ([*BASE, "-metrics-listen=9090"], "-metrics-listen: address 9090: missing port in address"),
+        ([*BASE, "-metrics-listen=unix:x"], "-metrics-listen unix:x: the path has to begin with /"),
         ([*BASE, "-metrics-listen=:x"], '-metrics-listen: unknown port "x"'),
         ([*BASE, "-trusted-proxies=10.0.0.0/33"], "neither an address nor a CIDR"),
         ([*BASE, "-proxy-protocol"], "-proxy-protocol needs -trusted-proxies"),

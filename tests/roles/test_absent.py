@@ -26,6 +26,7 @@ from engine.resource import (
     Package,
     Resource,
     Service,
+    SupervisorProgram,
 )
 from inventory.model import Host
 from roles.certificate import acme
@@ -41,6 +42,7 @@ STAY = {
     "service:cron.service",
     "service:crond.service",
     "service:docker.service",
+    "service:supervisor.service",
     "service:nginx.service",
     "service:nginx.service/gone",
     "service:nginx.service/http",
@@ -99,7 +101,7 @@ def covers(gone: Resource, resource: Resource) -> bool:
         return (gone.unit, gone.enabled, gone.running) == (resource.unit, False, False)
     if isinstance(gone, Selinux):
         return gone.id == resource.id and not gone.booleans + gone.ports
-    if isinstance(gone, Container):
+    if isinstance(gone, Container | SupervisorProgram):
         return gone.id == resource.id and not gone.running
     return gone.id == resource.id and not getattr(gone, "present", True)
 
@@ -157,6 +159,9 @@ def test_every_variant_goes_whatever_is_chosen(name: str) -> None:
         "absent:/var/lib/derpfleet-relay",
         "absent:/var/www/derpfleet",
         "container:derpfleet-derper",
+        "program:derpfleet-relay",
+        "absent:/etc/supervisor/conf.d/derpfleet-relay.conf",
+        "absent:/var/log/derpfleet",
         "firewall:derpfleet",
         "group:derpfleet-relay",
         "image:derpfleet/derper",

@@ -12,9 +12,9 @@ import pytest
 
 from artefacts.programs import certbot_with
 from artefacts.release import build_release
+from inventory.acme import DnsZone
 from inventory.checkout import CACHE
 from inventory.choices import DnsProviderName
-from inventory.model import DnsZone
 from inventory.secrets import Secret, SecretError
 from roles.certificate import providers
 from tests.support.facts import DEBIAN_12

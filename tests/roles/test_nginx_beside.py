@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
@@ -161,6 +162,29 @@ def test_what_http_says_for_other_sites_does_not_reach_ours(stage: Path) -> None
     finally:
         server.terminate()
         server.wait(20)
+
+
+def test_a_client_cannot_name_its_own_address_where_others_trust_every_proxy(stage: Path) -> None:
+    host, theirs = our_host(), "set_real_ip_from 0.0.0.0/0; real_ip_header X-Forwarded-For;\n"
+    assert complaint(stage, theirs + servers_of(stage, host, with_http(theirs))) == ""
+    relay = socket.create_server(("127.0.0.1", host.ports.backend))
+    argv = [BINARY, "-p", str(stage), "-c", str(stage / "t.conf"), "-g", "daemon off;"]
+    with relay, ThreadPoolExecutor(1) as pool, subprocess.Popen(argv) as server:
+        try:
+            await_port(host.ports.http, server)
+            request = pool.submit(_one_request, relay)
+            asked(host.ports.https, "/derp/probe", stage, {"X-Forwarded-For": "192.0.2.66"})
+            assert b"X-Forwarded-For: 127.0.0.1\r\n" in request.result(10)
+        finally:
+            server.terminate()
+
+
+def _one_request(relay: socket.socket) -> bytes:
+    relay.settimeout(10)
+    with relay.accept()[0] as connection:
+        head = connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        return head
 
 
 def asked(port: int, path: str, stage: Path | None = None, headers: dict[str, str] | None = None) -> int:

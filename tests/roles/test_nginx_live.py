@@ -9,7 +9,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -52,6 +53,12 @@ def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"no program listens on {port}; exit status {process.poll()}")
 
 
+def temp_paths(folder: Path) -> str:
+    """Return the lines with which nginx needs no folder of its package."""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    return "".join(f"    {kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+
+
 def write_configuration(folder: Path, host: Host) -> Path:
     """Write what the roles write, with this machine's places for the host's. Return its path."""
     resources = [
@@ -67,22 +74,24 @@ def write_configuration(folder: Path, host: Host) -> Path:
     for there, here in ((fullchain, "chain.pem"), (key, "key.pem"), (WEBROOT, "webroot")):
         assert there in conf
         conf = conf.replace(there, str(folder / here))
-    places = "".join(
-        f"    {name}_temp_path {folder}/{name};\n"
-        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
     path = folder / "nginx.conf"
     user = "user root; " if os.geteuid() == 0 else ""  # pytest's folders are its user's own
     path.write_text(
         f"{user}daemon off; worker_processes 1; pid {folder}/pid; error_log stderr;\n"
-        f"events {{}}\nhttp {{\n{places}{conf}}}\n"
+        f"events {{}}\nhttp {{\n{temp_paths(folder)}{conf}}}\n"
     )
     return path
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    folder = tmp_path_factory.mktemp("nginx")
+    with serving(tmp_path_factory.mktemp("nginx")) as front:
+        yield front
+
+
+@contextmanager
+def serving(folder: Path, adapt: Callable[[str], str] = str) -> Iterator[Front]:
+    """Run nginx with the relay behind it. `adapt`: changes nginx's configuration."""
     http, https, backend = free_ports(3)
     host = Host(
         name="hk1",
@@ -108,6 +117,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     ]
     subprocess.run(make, check=True, capture_output=True)
     conf, binary = write_configuration(folder, host), program("nginx", "nginx")
+    conf.write_text(adapt(conf.read_text()))
     subprocess.run([binary, "-t", "-q", "-p", str(folder), "-c", str(conf)], check=True)
     flags = [
         "-a", f"127.0.0.1:{backend}", "-http-port", "-1", "-stun=false", "-hostname", DOMAIN, "-c",

@@ -1,12 +1,13 @@
-"""The roles on real hosts of a small lab: what stands in the way, neighbours in nginx, every way to
+"""The roles on real hosts of a small lab: what is in the way, neighbours in nginx, every way to
 change one's mind, a reboot.
 
-In the order of the file; each test says what it expects to find on the host.
+The tests run in the order of the file; each test says what it expects to find on the host.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -333,6 +334,23 @@ def test_what_is_closed_is_closed_from_outside(desk: Desk) -> None:
             assert (done.returncode == 0) == reached, port
 
 
+def test_sshd_that_moves_without_a_deploy_is_reached(desk: Desk) -> None:
+    moved, address = "/etc/ssh/sshd_config.d/moved.conf", str(desk.stage.topology.ipv4("hk1"))
+    greeting = "import socket,sys; print(socket.create_connection((sys.argv[1], 2200), 2).recv(99))"
+    ask = ["python3", "-c", greeting, address]
+    run(desk, "hk1", "sh", "-c", f"echo Port 22 > {moved}; echo Port 2200 >> {moved}; systemctl restart ssh")
+    try:
+        wait_for(
+            lambda: "SSH-2.0" in desk.stage.run_in("controller", ask, check=False).stdout,
+            timeout_s=10,
+            what="sshd's new port is closed",
+        )
+        assert "2200" in run(desk, "hk1", "nft", "list", "set", "inet", "derpfleet", "ssh")
+        assert desk.invoke("check", "--host", "hk1").code == 10  # the port is in the table from then on
+    finally:
+        run(desk, "hk1", "sh", "-c", f"rm {moved}; systemctl restart ssh")
+
+
 def test_the_services_are_shut_in_as_systemd_sees_them(desk: Desk) -> None:
     said = run(desk, "hk1", "systemd-analyze", "security", "derpfleet-relay.service", "--no-pager")
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
@@ -472,9 +490,10 @@ def test_a_neighbour_that_is_the_default_of_port_80_leaves_the_captive_portal_ch
 def test_what_the_manual_says_takes_all_of_it_off_a_host(desk: Desk) -> None:
     manual = (CHECKOUT / "docs" / "OPERATIONS.md").read_text()
     manual = manual.partition("## Taking it off a host")[2].partition("\n## ")[0]
-    block = "".join(line for line in manual.splitlines(keepends=True) if line.startswith("    "))
-    assert block.count("derpfleet") > 10
-    desk.stage.run_in("sg1", ["sh"], input=block, check=False)
+    block = re.findall(r"^    (invoke .*)$", manual, re.M)
+    lines = [shlex.split(line, comments=True) for line in block]
+    assert [words[1] for words in lines] == ["withdraw", "uninstall", "uninstall"]
+    assert [desk.invoke(*words[1:]).code for words in lines] == [0, 10, 0]
     assert (
         run(desk, "sg1", "find", "/etc", "/opt", "/usr", "/var/lib", "/var/www", "-name", "*derpfleet*") == ""
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -16,9 +16,18 @@ import roles
 from engine.facts import Facts, FileFact
 from engine.health import Http
 from engine.plan import compile_plan
-from engine.resource import Absent, Command, Container, File, Image, Resource, Service
-from inventory.choices import FirewallModeName, FrontName, ProgramName, RunnerName, SourceName
-from roles import certificate, docker, firewall, front, paths, relay
+from engine.resource import (
+    Absent,
+    Command,
+    Container,
+    File,
+    Image,
+    Package,
+    Resource,
+    Service,
+    SupervisorProgram,
+)
+from roles import docker, paths, relay
 from roles.relay.contract import Given, Start
 from roles.wiring import wire
 from tests.roles.cases import FOLDER, deployable, facts_of, load, plan_of, shipment
@@ -26,24 +35,13 @@ from tests.support.facts import DEBIAN_12
 
 UNIT = f"file:{paths.SYSTEMD}/{paths.SERVICE}"
 
-TABLES = [
-    (relay.PROGRAM_MODULES, ProgramName),
-    (relay.RUNNER_MODULES, RunnerName),
-    (front.MODULES, FrontName),
-    (certificate.MODULES, SourceName),
-    (firewall.MODES, FirewallModeName),
-]
-
-
 @pytest.mark.parametrize(
-    ("table", "words"), TABLES, ids=["programs", "runners", "fronts", "sources", "modes"]
-)
-def test_a_table_has_the_words_of_its_literal(table: Mapping[str, Any], words: Any) -> None:
-    assert tuple(table) == get_args(words)
-
-
-@pytest.mark.parametrize(
-    ("folder", "table"), [("programs", relay.PROGRAM_MODULES), ("runners", relay.RUNNER_MODULES)]
+    ("folder", "table"),
+    [
+        ("programs", relay.PROGRAM_MODULES),
+        ("runners", relay.RUNNER_MODULES),
+        ("admissions", relay.ADMISSION_MODULES),
+    ],
 )
 def test_every_module_of_a_folder_is_in_its_table(folder: str, table: Mapping[str, ModuleType]) -> None:
     names = {path.stem for path in (Path(relay.__file__).parent / folder).glob("*.py")} - {"__init__"}
@@ -83,14 +81,18 @@ def test_systemd_runs_any_program_by_its_start(signal: str, reloads: list[str]) 
 
 
 def of_the_relay(case: str) -> list[Resource]:
-    """Return the relay's own resources: without images, and without Docker."""
+    """Return the relay's own resources: without images, and without Docker and supervisord."""
     site = inventory.load(FOLDER / case / "site.yml")
     (host,) = site.hosts.values()
     facts = facts_of(case)
     resources = roles.compile_host(host, site, facts, shipment(host))
     of_docker = {resource.id for resource in docker.resources(host, facts)}
     own = [resource for resource in resources if resource.role == "relay" and resource.id not in of_docker]
-    return [resource for resource in own if not isinstance(resource, Image)]
+    return [
+        resource
+        for resource in own
+        if not isinstance(resource, Image | Package) and resource.id != "service:supervisor.service"
+    ]
 
 
 @pytest.mark.parametrize("case", deployable())
@@ -98,10 +100,10 @@ def test_all_of_a_relay_can_be_removed(case: str) -> None:
     gone = {resource.id: resource for resource in compile_plan(relay.absent(), mode="check").resources}
     folders = [resource.path for resource in gone.values() if isinstance(resource, Absent)]
     for resource in of_the_relay(case):
-        if isinstance(resource, Service | Container):
+        if isinstance(resource, Service | Container | SupervisorProgram):
             there = gone[resource.id]
-            assert isinstance(there, Service | Container) and not there.running
-            assert isinstance(there, Container) or not there.enabled
+            assert isinstance(there, type(resource)) and not there.running
+            assert not isinstance(there, Service) or not there.enabled
         else:
             path = resource.creates if isinstance(resource, Command) else getattr(resource, "path", None)
             assert any(f"{path}/".startswith(f"{folder}/") for folder in folders), resource.id
@@ -126,6 +128,8 @@ def test_a_relay_that_is_stopped_keeps_its_files() -> None:
         f"service:{paths.SERVICE}",
         f"service:{paths.SOCKET}",
         f"container:{paths.CONTAINER}",
+        f"program:{paths.PROGRAM}",
+        f"absent:{paths.PROGRAM_FILE}",  # else supervisord would start it at boot
     }
 
 
@@ -137,7 +141,8 @@ def test_a_relay_that_is_stopped_keeps_its_files() -> None:
     ],
 )
 def test_the_command_that_prints_the_log(case: str, argv: tuple[str, ...]) -> None:
-    assert relay.log(inventory.load(FOLDER / case / "site.yml").hosts["hk1"], 20) == argv
+    host = inventory.load(FOLDER / case / "site.yml").hosts["hk1"]
+    assert relay.chosen_runner(host).log(20) == argv
 
 
 def with_memory(facts: Facts, total_kb: int) -> Facts:

@@ -14,7 +14,7 @@ from tests.support.facts import DEBIAN_12, NO_NEIGHBOURS
 
 HOST = Host(name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"})
 OURS = "table inet derpfleet {\n\tchain input {\n\t\tct state new accept\n\t}\n}\n"
-ALL_TCP, STUN = "tcp sport { 80, 81, 443, 9411 } notrack", "udp sport { 3478 } notrack"
+ALL_TCP, STUN = "tcp sport { 80, 81, 443 } notrack", "udp sport { 3478 } notrack"
 
 
 def rules(host: Host = HOST, **printed: str) -> str:
@@ -58,7 +58,7 @@ def test_a_port_that_the_hosts_own_rules_let_in_as_new_is_tracked_with_a_warning
     accepted = (f"-A INPUT -p udp {word} NEW -m udp --dport 3478 -j ACCEPT",
                 "-A INPUT -p tcp -m multiport --dports 80,443 -j ACCEPT", "-A INPUT -j REJECT")  # fmt: skip
     text = rules(iptables=saved(*accepted))
-    assert "tcp sport { 80, 81, 443, 9411 } notrack" in text
+    assert "tcp sport { 80, 81, 443 } notrack" in text
     assert STUN not in text
     assert "udp dport { 3478 } fib daddr type local ct state new limit rate" in text
     (warning,) = firewall.warnings(HOST, known(iptables=saved(*accepted)), NO_NEIGHBOURS)
@@ -73,7 +73,7 @@ def test_rules_of_nft_that_ask_for_the_state_new_keep_it_and_our_own_table_does_
     assert "notrack" in rules(nft_ruleset=OURS)
     (warning,) = firewall.warnings(HOST, known(nft_ruleset=OURS + own), NO_NEIGHBOURS)
     assert "443/tcp" in warning
-    assert "tcp sport { 81, 9411 } notrack" in rules(nft_ruleset=OURS + own)
+    assert "tcp sport { 81 } notrack" in rules(nft_ruleset=OURS + own)
 
 
 def test_a_table_that_iptables_save_prints_is_read_there() -> None:
@@ -98,7 +98,7 @@ def test_a_table_that_iptables_save_prints_is_read_there() -> None:
 )
 def test_a_port_whose_addresses_are_translated_is_tracked(rule: str, tracked: set[int]) -> None:
     text = rules(iptables=saved(rule, table="nat"))
-    left = ", ".join(str(port) for port in (80, 81, 443, 9411) if port not in tracked)
+    left = ", ".join(str(port) for port in (80, 81, 443) if port not in tracked)
     assert f"tcp sport {{ {left} }} notrack" in text
     assert STUN in text
     assert firewall.warnings(HOST, known(iptables=saved(rule, table="nat")), NO_NEIGHBOURS) == []
@@ -106,7 +106,7 @@ def test_a_port_whose_addresses_are_translated_is_tracked(rule: str, tracked: se
 
 def test_a_redirect_in_nfts_own_words() -> None:
     own = "table inet nat {\n\tchain pre {\n\t\ttcp dport 8443 redirect to :443\n\t}\n}\n"
-    assert "tcp sport { 80, 81, 9411 } notrack" in rules(nft_ruleset=own)
+    assert "tcp sport { 80, 81 } notrack" in rules(nft_ruleset=own)
 
 
 def test_an_office_behind_one_address_can_have_more_connections() -> None:

@@ -23,7 +23,16 @@ def units(case: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "case", ["bare", "docker", "no-front-acme", "other-ports-manual", "verify-url-with-signs"]
+    "case",
+    [
+        "bare",
+        "docker",
+        "native",
+        "native-no-front",
+        "no-front-acme",
+        "other-ports-manual",
+        "verify-url-with-signs",
+    ],
 )
 def test_systemd_understands_every_line(case: str, tmp_path: Path) -> None:
     folder = tmp_path / "system"
@@ -49,6 +58,7 @@ def test_systemd_understands_every_line(case: str, tmp_path: Path) -> None:
         ("derpfleet-relay.service", 1.1),
         ("derpfleet-certificate.service", 2.5),
         ("derpfleet-firewall.service", 3),
+        ("derpfleet-ssh-ports.service", 3),
         ("derpfleet-nginx-test.service", 3),
     ],
 )

@@ -16,13 +16,17 @@ def program(package: str, name: str) -> str:
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     if found:
         return found
+    return unpacked(package, f"usr/sbin/{name}", f"usr/bin/{name}")
+
+
+def unpacked(package: str, *paths: str) -> str:
+    """Return the first of these paths that the package has, unpacked and not installed."""
     folder = CACHE / package
-    unpacked = folder / "usr" / "sbin" / name
-    if not unpacked.exists():
+    if not any((folder / path).exists() for path in paths):
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(
             ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package], cwd=folder, check=True
         )
         (archive,) = folder.glob("*.deb")
         subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], check=True)
-    return str(unpacked)
+    return next(str(folder / path) for path in paths if (folder / path).exists())

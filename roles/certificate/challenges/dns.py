@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from artefacts.shipment import Shipment
 from engine.resource import Absent, Directory, File, Resource
-from inventory.model import DnsZone, Host
+from inventory.acme import DnsZone
+from inventory.model import Host
 from roles import paths
 from roles.certificate import providers
 from roles.contract import Challenge
@@ -14,7 +15,7 @@ _CREDENTIALS = f"{paths.DNS_CREDENTIALS}/credentials"
 
 def _dns(host: Host) -> DnsZone:
     dns = host.certificate.dns
-    assert dns is not None  # noqa: S101 - inventory.rules refuses the challenge without it
+    assert dns is not None  # noqa: S101 - inventory.certificate_rules refuses the challenge without it
     return dns
 
 

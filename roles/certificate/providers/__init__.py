@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from inventory.acme import DnsZone
 from inventory.choices import DnsProviderName
-from inventory.model import DnsZone
 from roles.certificate.providers import aliyun, cloudflare, rfc2136, route53, tencent
 from roles.certificate.providers.contract import Provider
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from inventory.model import DnsZone
+from inventory.acme import DnsZone
 from inventory.secrets import Secret
 
 PLACE = "{}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from inventory.model import DnsZone
+from inventory.acme import DnsZone
 from inventory.secrets import Secret
 from roles.certificate.providers.contract import PLACE, no_environment, options, settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from inventory.model import DnsZone
+from inventory.acme import DnsZone
 from inventory.secrets import Secret
 
 PLUGIN = "dns-route53"

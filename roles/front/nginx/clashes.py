@@ -1,4 +1,4 @@
-"""Whose line breaks nginx's configuration: one of ours, or a neighbour's. Pure."""
+"""Find the line that breaks nginx's configuration: one of ours, or a neighbour's. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def is_by_us(facts: Facts) -> bool:
     us as well, whichever line nginx names.
     """
     breakage = neighbours.breakage(facts)
-    names = (neighbours.HTTP_NAME, neighbours.HTTPS_NAME)
+    names = (neighbours.HTTP_NAME, neighbours.HTTPS_NAME, neighbours.STREAM_NAME)
     ours = {path: fact.content or "" for path, fact in facts.files.items() if path.endswith(names)}
     named = re.findall(r'"(/[^"]+)"', breakage)
     if any(path in breakage or any(name in text for name in named) for path, text in ours.items()):

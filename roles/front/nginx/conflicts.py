@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.facts import Facts
+from inventory.choices import front_of
 from inventory.model import Host
 from roles.front.nginx import neighbours, places
-from roles.readers.nginx_config import Listen, Server
+from roles.readers.nginx_config import Listen, Server, servers_after
 
 # With these nginx opens a socket for the address alone, even where another line has the wildcard.
 _OWN_SOCKET = (
@@ -18,7 +19,7 @@ _OWN_SOCKET = (
 
 def conflicts(host: Host, facts: Facts) -> list[str]:
     """Return a sentence for each line that has to be changed first, with its place."""
-    return [*_name(host, facts), *_listens(host, facts)]
+    return [*_name(host, facts), *_listens(host, facts), *_overtaken(host, facts)]
 
 
 def _name(host: Host, facts: Facts) -> Iterator[str]:
@@ -27,7 +28,8 @@ def _name(host: Host, facts: Facts) -> Iterator[str]:
     ours = {form for name in (host.domain, *host.more_names) for form in (name, f".{name}")}
     for server in _web_servers(facts):
         at = {listen.port for listen in server.listens if not listen.is_udp and listen.port in ports}
-        if at and (taken := ours & {name.lower() for name in server.names}):
+        names = {name.replace("$hostname", facts.hostname).lower() for name in server.names}
+        if at and (taken := ours & names):
             yield (
                 f"{min(taken).strip('.')} already has a server in nginx on {host.name}, for port "
                 f"{' and '.join(map(str, sorted(at)))} ({server.where}): take the name, or the server, out "
@@ -36,7 +38,8 @@ def _name(host: Host, facts: Facts) -> Iterator[str]:
 
 
 def _listens(host: Host, facts: Facts) -> Iterator[str]:
-    for port, tls in ((host.ports.http, False), (host.ports.https, True)):
+    ends_tls = front_of(host).terminates_tls  # else our https port is no web server's
+    for port, tls in ((host.ports.http, False), (host.ports.https, True))[: 2 if ends_tls else 1]:
         for server, listen in _there(facts, port):
             if why := _why_not(host, facts, server, listen, tls=tls):
                 said = " ".join((f"{listen.address}:{port}", *listen.options))
@@ -44,6 +47,23 @@ def _listens(host: Host, facts: Facts) -> Iterator[str]:
                     f"nginx on {host.name} listens on {said} for another site ({listen.where}), "
                     f"{why}; or set hosts.{host.name}.ports to others."
                 )
+
+
+def _overtaken(host: Host, facts: Facts) -> Iterator[str]:
+    """Yield which site would no longer answer for unknown names, as ours would be read first."""
+    ours = f"{neighbours.folder(facts)}/{neighbours.HTTP_NAME}"
+    if ours in facts.files:
+        return
+    later = set(servers_after(neighbours.dump(facts), ours)) & set(_web_servers(facts))
+    ports = (host.ports.http, host.ports.https)
+    for (address, port), server in neighbours.defaults(facts).items():
+        at = [each for each in server.listens if (each.address, each.port) == (address, port)]
+        if port in ports and server in later and not any(map(neighbours.claims_default, at)):
+            yield (
+                f"nginx on {host.name} answers for unknown names on {address}:{port} with the site "
+                "that it reads first, and would read derpfleet's before it: add default_server to its listen "
+                f"({at[0].where})."
+            )
 
 
 def _there(facts: Facts, port: int) -> Iterator[tuple[Server, Listen]]:

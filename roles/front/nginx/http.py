@@ -9,6 +9,7 @@ from engine.facts import Facts, FileFact
 from engine.health import Http
 from engine.render import render
 from engine.resource import Absent, Command, Directory, File, Package, Resource, Service
+from inventory.choices import front_of
 from inventory.model import Host
 from roles import distributions, paths
 from roles.contract import Challenge, Issued, ReloadTest
@@ -64,7 +65,18 @@ def absent_test_units() -> list[Resource]:
 
 
 def http_resources(host: Host, facts: Facts, certificate: Issued) -> list[Resource]:
-    """Return nginx with our server of the http port."""
+    """Return nginx with our server of the http port, without a stream of before."""
+    return port_80(host, facts, certificate, former=neighbours.stream_file(facts))
+
+
+def port_80(
+    host: Host, facts: Facts, certificate: Issued, *, former: str, beside: tuple[File, ...] = ()
+) -> list[Resource]:
+    """Return nginx with our server of the http port.
+
+    `former`: the file of our other server that is taken away. `beside`: files that nginx takes with
+    the same reload.
+    """
     http = f"{neighbours.folder(facts)}/{neighbours.HTTP_NAME}"
     addresses, instead = neighbours.by_address(host, facts)
     content = render(
@@ -76,19 +88,22 @@ def http_resources(host: Host, facts: Facts, certificate: Issued) -> list[Resour
         zones=overrides.zones(facts),
         instead_of_http=overrides.lines(facts),
         webroot=WEBROOT,
+        passes_tls_on=front_of(host).passes_tls_on,
     )
     server = File(path=http, content=content, needs=("package:nginx",))
-    files: list[Resource] = [*_main(facts), *_placeholder(facts), server]
+    gone = [Absent(path=former)] if former in facts.files else []
+    files: list[Resource] = [*_main(facts), *_placeholder(facts), server, *gone, *beside]
     first = certificate.ready if serves_on(host, facts) else ()
-    fixed = _moved_aside(facts, first) if is_moved(host, facts, certificate) else []
-    streams = distributions.nginx_stream(facts)
+    is_aside = is_moved(host, facts, certificate) and not former.endswith(neighbours.HTTPS_NAME)
+    fixed = _moved_aside(facts, first) if is_aside else []
+    before = [*distributions.nginx_stream(facts), *_no_welcome_page(facts)]
     ready = Http(
         url=f"http://{host.domain}:{host.ports.http}{_READY}",
         connect=reached_at(facts, host.ports.http),
     )
     return [
-        *streams,
-        Package(package="nginx", needs=tuple(stream.id for stream in streams)),
+        *before,
+        Package(package="nginx", needs=tuple(resource.id for resource in before)),
         *fixed,
         Directory(path=WEBROOT),
         Directory(path=f"{WEBROOT}/.well-known"),
@@ -160,7 +175,7 @@ def _main(facts: Facts) -> list[Resource]:
     serves no other site.
     """
     now = facts.files.get(neighbours.MAIN)
-    fresh = not neighbours.nginx_was_there(facts)
+    fresh = neighbours.is_unused(facts)
     unused = neighbours.is_as_packaged(facts, neighbours.MAIN) and not neighbours.others(facts)
     if fresh or (now is not None and is_ours(now)) or (neighbours.dump(facts) and unused):
         family = distributions.of(facts).family
@@ -172,6 +187,21 @@ def _main(facts: Facts) -> list[Resource]:
 def is_ours(file: FileFact) -> bool:
     """Whether derpfleet has written this file."""
     return _OURS in (file.content or "")
+
+
+def _no_welcome_page(facts: Facts) -> list[Command]:
+    """Return an empty file in the place of Debian's welcome page, where the kernel has no IPv6.
+
+    The package starts nginx when it is installed. With that page, which listens on [::]:80, the
+    start would fail there, and so would the installation.
+    """
+    has_page = distributions.of(facts).family.nginx.welcome and neighbours.is_unused(facts)
+    if neighbours.has_ipv6(facts) or not has_page:
+        return []
+    page = neighbours.STOCK_LINK
+    argv = ("install", "-D", "--mode=0644", "/dev/null", page)
+    is_empty = ("test", "-e", page, "-a", "!", "-s", page)
+    return [Command(title="no welcome page of nginx", argv=argv, unless=is_empty)]
 
 
 def _placeholder(facts: Facts) -> list[Resource]:

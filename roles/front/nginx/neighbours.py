@@ -8,23 +8,33 @@ from __future__ import annotations
 import hashlib
 import re
 from fnmatch import fnmatch
+from posixpath import dirname
 
 from engine.facts import Ask, Facts, Listener
 from engine.health import Watch
 from inventory.model import Host
 from roles import distributions
-from roles.readers.nginx_config import Listen, NginxConfigError, Server, included_patterns, servers
+from roles.readers.nginx_config import (
+    Listen,
+    NginxConfigError,
+    Server,
+    included_patterns,
+    matches,
+    servers,
+)
 from roles.wiring import Use
 
 # The last in its folder: one of our servers in front of others would become the default for names
 # that no server has.
 HTTP_NAME, HTTPS_NAME = "zz-derpfleet-http.conf", "zz-derpfleet-https.conf"
+STREAM_NAME = "zz-derpfleet-stream.conf"  # a block of the main context, after the file that loads its module
 PROGRAM, _UNIT = "nginx", "nginx.service"  # in `Use.program`, and on the host
 MAIN, PATH = "/etc/nginx/nginx.conf", "/usr/sbin/nginx"
 STOCK_LINK = "/etc/nginx/sites-enabled/default"
 STOCK_SITE = "/etc/nginx/sites-available/default"
 ORG_SITE = "/etc/nginx/conf.d/default.conf"  # of nginx.org's package
 FOLDERS = ("/etc/nginx/sites-enabled", "/etc/nginx/conf.d")
+_MODULES = ("/etc/nginx/modules-enabled", "/usr/share/nginx/modules")  # Debian's, Enterprise Linux's
 _PACKAGES = "/var/lib/dpkg/info/nginx*.list"
 # Words of a `return` that mean the same in another server.
 _SAME_ANYWHERE = re.compile(r"([\w:/.-]|\$(host|http_host|request_uri|scheme)\b)+")
@@ -33,13 +43,17 @@ _CONFFILES = ("dpkg-query", "--show", "--showformat", "${Conffiles}\\n")
 _FILES = ("rpm", "--query", "--queryformat", "[%{FILENAMES} %{FILEDIGESTS}\\n]", "--file")
 
 ASK = Ask(
-    files=(MAIN, STOCK_LINK, ORG_SITE, _PACKAGES, *(f"{folder}/zz-derpfleet-*.conf" for folder in FOLDERS)),
+    files=(
+        *(MAIN, STOCK_LINK, ORG_SITE, _PACKAGES),
+        *(f"{folder}/zz-derpfleet-*.conf" for folder in (*FOLDERS, *_MODULES)),
+    ),
     tools=("nginx",),
     commands={
         "nginx": ("nginx", "-T"),
         "nginx_listens": ("grep", "-RHnE", "^[^#]*\\blisten[[:space:]]", *FOLDERS, MAIN),
         "nginx_conffiles": (*_CONFFILES, "nginx-common"),
         "nginx_org_conffiles": (*_CONFFILES, "nginx"),
+        "ipv6": ("test", "-e", "/proc/net/if_inet6"),
         "nginx_files": (*_FILES, PATH, MAIN),
     },
 )
@@ -116,10 +130,19 @@ def folder(facts: Facts) -> str:
     return (ours or included(facts) or [distributions.of(facts).family.nginx.folder])[-1]
 
 
+def stream_file(facts: Facts) -> str:
+    """Return where our stream block is written: beside the files that load nginx's modules."""
+    return f"{dirname(distributions.of(facts).family.nginx.modules)}/{STREAM_NAME}"
+
+
 def included(facts: Facts) -> list[str]:
     """Return those of the folders that the http block includes, in its order."""
-    known = {f"{name}/{files}": name for name in FOLDERS for files in ("*", "*.conf")}
-    return [known[pattern] for pattern in included_patterns(dump(facts)) if pattern in known]
+    return [
+        name
+        for pattern in included_patterns(dump(facts))
+        for name in sorted(FOLDERS)
+        if all(matches(f"{name}/{file}", pattern) for file in (HTTP_NAME, HTTPS_NAME))
+    ]
 
 
 def breakage(facts: Facts) -> str:
@@ -154,12 +177,34 @@ def others(facts: Facts) -> tuple[Server, ...]:
     # The welcome page of Enterprise Linux is in nginx.conf itself.
     placeholders |= {MAIN} if is_as_packaged(facts, MAIN) else set()
     placeholders |= {ORG_SITE} if _is_conffile(facts, ORG_SITE, ORG_SITE, "nginx_org_conffiles") else set()
-    return tuple(server for server in servers(dump(facts)) if server.file not in ours | placeholders)
+    known = ours | placeholders | {stream_file(facts)}
+    return tuple(server for server in servers(dump(facts)) if server.file not in known)
 
 
 def is_placeholder(facts: Facts) -> bool:
     """Whether Debian's welcome page is on, unchanged."""
     return is_as_packaged(facts, STOCK_LINK, STOCK_SITE)
+
+
+def is_unused(facts: Facts) -> bool:
+    """Whether the host has no nginx, or one that serves nothing and could not be started.
+
+    That is so after an installation on a kernel without IPv6: Debian's welcome page, alone, listens
+    on [::]:80.
+    """
+    output = facts.commands.get("nginx_listens")
+    lines = output.stdout.splitlines() if output else []
+    return not nginx_was_there(facts) or (
+        "[::]:80 failed (97: " in breakage(facts)
+        and is_placeholder(facts)
+        and all(line.startswith(f"{STOCK_LINK}:") for line in lines)
+    )
+
+
+def has_ipv6(facts: Facts) -> bool:
+    """Whether the host's kernel has IPv6. It may be without an address."""
+    said = facts.commands.get("ipv6")
+    return said is None or said.status == 0
 
 
 def watches(facts: Facts) -> tuple[Watch, ...]:
@@ -169,7 +214,7 @@ def watches(facts: Facts) -> tuple[Watch, ...]:
     """
     found: dict[tuple[str, str, int], Watch] = {}
     there, theirs = _bound(facts), others(facts)
-    defaults = _defaults(facts)
+    by_place = defaults(facts)
     for server, listen in there:
         if server not in theirs:
             continue
@@ -178,10 +223,14 @@ def watches(facts: Facts) -> tuple[Watch, ...]:
         names = [name for name in map(_asked, server.names) if name]
         # A server without a name that can be asked for is reached only as the default of an
         # address.
-        if not names and defaults[listen.address, listen.port] == server:
+        if not names and by_place[listen.address, listen.port] == server:
             names = [address]
         for name in names:
-            watch = Watch(url=f"{scheme}://{name}:{listen.port}/", connect=f"{address}:{listen.port}")
+            watch = Watch(
+                url=f"{scheme}://{name}:{listen.port}/",
+                connect=f"{address}:{listen.port}",
+                proxy_header="proxy_protocol" in listen.options,
+            )
             found.setdefault((scheme, name, listen.port), watch)
     return tuple(found[key] for key in sorted(found))
 
@@ -197,14 +246,14 @@ def _bound(facts: Facts) -> list[tuple[Server, Listen]]:
     ]
 
 
-def _defaults(facts: Facts) -> dict[tuple[str, int], Server]:
+def defaults(facts: Facts) -> dict[tuple[str, int], Server]:
     """Return the server by (address, port) that answers there for unknown names.
 
     It is the one that claims to be the default, else the first.
     """
     there = _bound(facts)
     first = {(listen.address, listen.port): server for server, listen in reversed(there)}
-    claiming = [(server, listen) for server, listen in there if _claims_default(listen)]
+    claiming = [(server, listen) for server, listen in there if claims_default(listen)]
     return first | {(listen.address, listen.port): server for server, listen in claiming}
 
 
@@ -229,8 +278,8 @@ def by_address(host: Host, facts: Facts) -> tuple[tuple[str, ...], str]:
     before = (tuple(names[1].split()) if names else (), said[1] if said else "")
     if ours is not None and breakage(facts):  # as in `places.listens`
         return before
-    theirs, defaults = others(facts), _defaults(facts).items()
-    replaced = [server for (_, port), server in defaults if port == host.ports.http and server in theirs]
+    theirs, by_place = others(facts), defaults(facts).items()
+    replaced = [server for (_, port), server in by_place if port == host.ports.http and server in theirs]
     if before[0] and not before[1] and not _claimed(theirs, host.ports.http):
         replaced = []
     instead = [_answer_by_address(server, host.ports.http) for server in replaced]
@@ -269,8 +318,9 @@ def open_ports(facts: Facts) -> set[tuple[str, int]]:
 
 def _claimed(theirs: tuple[Server, ...], port: int) -> bool:
     listens = [listen for server in theirs for listen in server.listens if listen.port == port]
-    return any(_claims_default(listen) for listen in listens)
+    return any(claims_default(listen) for listen in listens)
 
 
-def _claims_default(listen: Listen) -> bool:
+def claims_default(listen: Listen) -> bool:
+    """Whether it says itself that its server answers there for unknown names."""
     return bool({"default_server", "default"} & set(listen.options))

@@ -15,6 +15,8 @@ _OFF = {
     "mirror": "off",
     "modsecurity": "off",
     "pagespeed": "off",
+    # Else clients could name an address of their own choice in a header, where others trust all.
+    "set_real_ip_from": "255.255.255.255",
     "ssl_reject_handshake": "off",
 }
 # Such a limit can only be replaced by one of our own. Requests with an empty key are not counted.

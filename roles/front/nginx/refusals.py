@@ -33,7 +33,7 @@ def absence_refusals(host: Host, facts: Facts) -> list[str]:
             f"which other sites nginx serves: {problem}. Write that place more simply, or set "
             f"hosts.{host.name}.front to none, with ports that nginx does not have."
         ]
-    if neighbours.breakage(facts) and not clashes.is_by_us(facts):
+    if neighbours.breakage(facts) and not clashes.is_by_us(facts) and not neighbours.is_unused(facts):
         return [
             f"nginx's configuration on {host.name} is already invalid, so nothing was changed: "
             f"{clashes.words(facts)}. Fix it until `nginx -t` passes, then deploy again."

@@ -21,8 +21,13 @@ ASK_ABSENT = Ask(files=(neighbours.STOCK_SITE,))
 def replaced(wiring: Wiring, facts: Facts) -> list[Resource]:
     """Return nginx without our servers, and off its ports when it serves no other site.
 
-    The list is empty when none of our servers is there.
+    The list is empty when none of our servers is there, and when the chosen front is nginx as well:
+    that one replaces them.
     """
+    if neighbours.PROGRAM in {use.program for use in wiring.uses}:
+        return []
+    if wiring.front_is_others:  # it may have the ports already
+        return _servers_gone(facts, ())
     wanted = [use.port for use in wiring.uses if use.proto == "tcp" and use.public]
     argv = (facts.python_executable, "-I", "-c", script("free_ports"), *map(str, wanted))
     return _servers_gone(facts, (Exec(argv=argv),))
@@ -43,7 +48,7 @@ def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
 
 
 def _servers_gone(facts: Facts, healthy_beside_others: tuple[Health, ...]) -> list[Resource]:
-    ours = (neighbours.HTTP_NAME, neighbours.HTTPS_NAME)
+    ours = (neighbours.HTTP_NAME, neighbours.HTTPS_NAME, neighbours.STREAM_NAME)
     files = [Absent(path=path) for path in sorted(facts.files) if path.endswith(ours)]
     if not files:
         return []

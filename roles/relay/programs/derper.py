@@ -1,16 +1,19 @@
-"""Go's derper from an image, configured by the variables that the common derper images know."""
+"""Go's derper: its own build with flags, or an image with the variables that these know."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from artefacts.programs import DERPER
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.resource import Absent, Directory, File, Image, Resource
+from engine.resource import Absent, Directory, File, Image, Resource, Symlink
 from inventory.admission import verify_url
+from inventory.choices import firewall_of, front_of, runner_of
 from inventory.model import Host, Site
 from roles import distributions, docker, paths
-from roles.relay.contract import Page, Start, health
+from roles.relay import releases
+from roles.relay.contract import Admitting, Page, Start, health
 from roles.wiring import Wiring
 
 _CERTS = "/app/certs"
@@ -19,8 +22,63 @@ ASK = Ask()
 PROCESSES = frozenset({"derper"})
 
 
-def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:
-    """Return the image and its environment. The former relay runs until the image is there."""
+def start(
+    host: Host,
+    site: Site,
+    wiring: Wiring,
+    facts: Facts,
+    ship: Shipment,
+    *,
+    front_at: str,
+    admitting: Admitting,
+) -> Start:
+    """Return the image and its environment, or without a container the release and its flags.
+
+    The former relay runs until an image is there. A release is shipped before all else.
+    """
+    made = _from_image if runner_of(host).in_container else _from_release
+    return made(host, site, wiring, facts, ship)
+
+
+def _from_release(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment) -> Start:
+    tree, mesh_key = releases.tree(ship), _mesh_key(host, site, ship)
+    link = Symlink(path=paths.CURRENT, target=tree.path, needs=(tree.id,))
+    unused = () if mesh_key else (Absent(path=paths.MESH_KEYS),)
+    return Start(
+        installed=(Directory(path=paths.RELEASES), tree, link, *mesh_key),
+        artefact=link.id,
+        reads=tuple(resource.id for resource in mesh_key),
+        healthy=health(host, wiring),
+        outdated=(*releases.outdated(facts, tree.path), *unused),
+        command=(f"{paths.CURRENT}/{DERPER.program}",),
+        flags=_flags(host, site, wiring),
+        binds=tuple(f"{use.proto}:{use.port}" for use in wiring.uses if use.program == "relay"),
+        executables=(paths.RELEASES,),
+    )
+
+
+def _flags(host: Host, site: Site, wiring: Wiring) -> tuple[tuple[str, ...], ...]:
+    url = verify_url(host, site)
+    found = [
+        ("-c", paths.KEY),
+        ("-hostname", host.domain),
+        # STUN is answered on the address of this port. So it has to be every address of the host.
+        ("-a", f":{wiring.relay.port}"),
+        ("-http-port", str(wiring.relay_http_port)),
+        ("-stun-port", str(host.ports.stun)),
+        # Its default is a file that an earlier derper on this host may have left.
+        ("-mesh-psk-file", paths.MESH_KEY) if url else ("-mesh-psk-file=",),
+        ("-home", "blank"),
+    ]
+    if wiring.relay_has_tls:
+        found += [("-certmode", "manual"), ("-certdir", paths.RELAY_CERTS)]
+    if url:
+        found.append(("-verify-client-url", url))
+        found.append((f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}",))
+    return tuple(found)
+
+
+def _from_image(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment) -> Start:
     image, mesh_key = _image(host, ship), _mesh_key(host, site, ship)
     return Start(
         installed=(image, *mesh_key),
@@ -93,7 +151,7 @@ def _mounts(host: Host, site: Site, wiring: Wiring, facts: Facts) -> dict[str, s
 def metrics(host: Host, wiring: Wiring) -> Page:
     """Return derper's debug page, served on its DERP port and only to its own loopback."""
     scheme: Literal["http", "https"] = "https" if wiring.relay_has_tls else "http"
-    return Page(scheme=scheme, port=wiring.relay.port, path="/debug/varz")
+    return Page(scheme=scheme, at=str(wiring.relay.port), path="/debug/varz")
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
@@ -102,7 +160,28 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
-    """Return a sentence if derper would admit clients that our relay refuses."""
+    """Return the reasons against derper: as an image, or as a program of the host's own."""
+    return _of_image(host, site) if runner_of(host).in_container else _of_release(host, facts)
+
+
+def _of_release(host: Host, facts: Facts) -> list[str]:
+    found = []
+    if facts.arch not in DERPER.architectures:
+        found.append(
+            f"{host.name} is a machine of the kind {facts.arch}, and derper is built for "
+            f"{' and '.join(DERPER.architectures)} only: set hosts.{host.name}.flavour to docker, with an "
+            f"image for {facts.arch}, or to python."
+        )
+    if front_of(host).hides_relay and not firewall_of(host).closes:
+        found.append(
+            "derper answers STUN on the address of its other port, so it listens on port "
+            f"{host.ports.backend} of {host.name} for everybody, which only the firewall closes: set "
+            f"hosts.{host.name}.firewall.mode to auto, or hosts.{host.name}.front to none."
+        )
+    return found
+
+
+def _of_image(host: Host, site: Site) -> list[str]:
     url = verify_url(host, site)
     if not host.docker.image or not url or host.relay.verify_fail_open:
         return []

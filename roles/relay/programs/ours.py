@@ -2,72 +2,81 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts, asked
-from engine.resource import Absent, Command, Directory, File, Resource, Symlink, Tree
-from inventory.admission import verify_url
+from engine.facts import Facts
+from engine.resource import Absent, Command, Directory, File, Resource, Symlink
 from inventory.model import Host, Site
 from roles import paths
-from roles.relay import memory
-from roles.relay.contract import Page, Start, health
+from roles.relay import memory, releases
+from roles.relay.contract import Admitting, Page, Start, health
 from roles.wiring import LOOPBACK, Wiring
 
 # Python's own libraries where it is a package's. A Python elsewhere may have them anywhere.
 _LIBRARIES = ("-/usr/lib", "-/usr/lib64", "-/lib", "-/lib64", "-/usr/local/lib")
 
-ASK = asked(Ask(files=(f"{paths.RELEASES}/*",)), memory.ASK)
+ASK = memory.ASK
 PROCESSES: frozenset[str] = frozenset()
 
 
-def start(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment, *, front_at: str) -> Start:
+def start(
+    host: Host,
+    site: Site,
+    wiring: Wiring,
+    facts: Facts,
+    ship: Shipment,
+    *,
+    front_at: str,
+    admitting: Admitting,
+) -> Start:
     """Return the release and its command line.
 
     There is nothing in `ready`: the runner removes the former relay just before this one starts.
     """
-    release = ship.relay_release
-    assert release is not None  # noqa: S101 - make_shipment builds it for this program
-    path = f"{paths.RELEASES}/{release.id}"
-    tree = Tree(path=path, archive=release.path)
+    tree = releases.tree(ship)
+    path = tree.path
     # The service cannot write there, and without compiled modules it takes twice as long to start.
     argv = (facts.python_executable, "-I", "-m", "compileall", "-q", path)
     compiled = Command(
-        title=f"compiled {release.id}", argv=argv, creates=f"{path}/relay/__pycache__", on_change=(tree.id,)
+        title=f"compiled {posixpath.basename(path)}",
+        argv=argv,
+        creates=f"{path}/relay/__pycache__",
+        on_change=(tree.id,),
     )
     link = Symlink(path=paths.CURRENT, target=path, needs=(compiled.id,))
-    probers = _prober_keys(host, site, ship)
+    probers = _prober_keys(admitting, ship)
     unused = () if probers else (Absent(path=paths.PROBER_KEYS),)
     return Start(
-        installed=(Directory(path=paths.RELEASES), tree, compiled, link, *probers),
+        installed=(Directory(path=paths.RELEASES), tree, compiled, link, *admitting.files, *probers),
         artefact=link.id,
         healthy=health(host, wiring),
-        outdated=(*_outdated(facts, path), *unused),
+        outdated=(*releases.outdated(facts, path), *unused),
         command=(facts.python_executable, "-I", paths.CURRENT),
-        flags=(*_flags(host, site, wiring, front_at), *_limits(host, facts)),
-        binds=(f"ipv4:tcp:{host.ports.metrics}",),
+        flags=(*_flags(host, wiring, admitting, front_at), *_limits(host, facts)),
+        binds=() if host.ports.metrics is None else (f"ipv4:tcp:{host.ports.metrics}",),
         executables=_executables(facts.python_executable),
+        takes_sockets=True,
         reload_signal="HUP",
     )
 
 
-def _prober_keys(host: Host, site: Site, ship: Shipment) -> tuple[Resource, ...]:
-    """Return the file of our proof's public keys where the relay asks a URL for every client.
+def _prober_keys(admitting: Admitting, ship: Shipment) -> tuple[Resource, ...]:
+    """Return the file of our proof's public keys where the relay does not admit everyone.
 
-    headscale does not know them. The relay reads the file again when it changes.
+    Nobody else knows them. The relay reads the file again when it changes.
     """
-    if not verify_url(host, site):
+    if not admitting.flags:
         return ()
     assert ship.prober_keys  # noqa: S101 - fleet gives them to every host
     content = "".join(f"{key}\n" for key in ship.prober_keys).encode()
     return (File(path=paths.PROBER_KEYS, content=content, mode="0640", group=paths.USER),)
 
 
-def _outdated(facts: Facts, kept: str) -> tuple[Absent, ...]:
-    there = sorted(path for path in facts.files if path.startswith(f"{paths.RELEASES}/") and path != kept)
-    return tuple(Absent(path=path) for path in there)
-
-
-def _flags(host: Host, site: Site, wiring: Wiring, front_at: str) -> tuple[tuple[str, ...], ...]:
+def _flags(
+    host: Host, wiring: Wiring, admitting: Admitting, front_at: str
+) -> tuple[tuple[str, ...], ...]:
     found: list[tuple[str, ...]] = [
         ("-c", paths.KEY),
         ("-hostname", host.domain),
@@ -76,21 +85,21 @@ def _flags(host: Host, site: Site, wiring: Wiring, front_at: str) -> tuple[tuple
         ("-http-port", str(wiring.relay_http_port)),
     ]
     if wiring.relay_is_hidden:
-        found.append(("-trusted-proxies", LOOPBACK))
+        found.append(("-trusted-proxies", ",".join(wiring.proxies)))
+    if wiring.relay_reads_proxy_header:
+        found.append(("-proxy-protocol",))
     if wiring.relay_has_tls:
         found += [("-certmode", "manual"), ("-certdir", paths.RELAY_CERTS)]
     # Through loopback, not by name: not every provider lets a host reach its own public address.
     found.append(("-front-check", front_at))
-    url = verify_url(host, site)
-    if url:
-        found.append(("-verify-client-url", url))
-        found.append((f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}",))
-        found.append(("-prober-keys", paths.PROBER_KEYS))
+    if admitting.flags:
+        found += [*admitting.flags, ("-prober-keys", paths.PROBER_KEYS)]
     # The default is a file that an earlier derper on this host has left.
     found.append(("-mesh-psk-file=",))
     # Scanners look for the sentence of the default page.
     found.append(("-home", "blank"))
-    return (*found, ("-metrics-listen", f"{LOOPBACK}:{host.ports.metrics}"))
+    at = f"unix:{paths.METRICS}" if host.ports.metrics is None else f"{LOOPBACK}:{host.ports.metrics}"
+    return (*found, ("-metrics-listen", at))
 
 
 def _limits(host: Host, facts: Facts) -> tuple[tuple[str, ...], ...]:
@@ -113,13 +122,13 @@ def _executables(python: str) -> tuple[str, ...]:
 
 
 def metrics(host: Host, wiring: Wiring) -> Page:
-    """Return the page on the metrics port."""
-    return Page(scheme="http", port=host.ports.metrics, path="/metrics")
+    """Return the page on the metrics' own socket or port."""
+    return Page(scheme="http", at=str(host.ports.metrics or paths.METRICS), path="/metrics")
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return the removal of every release, and of our proof's public keys."""
-    return [Absent(path=path, needs=needs) for path in (paths.CURRENT, paths.RELEASES, paths.PROBER_KEYS)]
+    """Return the removal of our proof's public keys."""
+    return [Absent(path=paths.PROBER_KEYS, needs=needs)]
 
 
 def refusals(host: Host, site: Site, facts: Facts) -> list[str]:

@@ -15,9 +15,11 @@ from roles.wiring import Wiring
 
 ASK = asked(docker.ASK, memory.ASK)
 PROCESSES = frozenset({"docker-proxy"})
+KNOWN_BY = ""
 RUNNING = f"container:{paths.CONTAINER}"
 # derper reads its certificate only once, and a restart serves every program.
 RELOAD: tuple[str, ...] = ("docker", "restart", paths.CONTAINER)
+RESTART = RELOAD
 WITHDRAWN = Question(
     ("docker", "container", "ls", "--all", "--quiet", "--filter", f"name=^{paths.CONTAINER}$"), says=""
 )

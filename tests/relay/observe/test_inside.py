@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from bench.relay import certs, servers
+from engine.scripts import script
 from inventory.checkout import CHECKOUT
 from tests.relay import live
 
@@ -63,6 +65,27 @@ def test_a_name_that_was_made_to_resolve_to_loopback_is_refused(
         for path in ("/metrics", "/debug/", "/debug/clients/"):
             request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
             assert fetch(request)[0] == status
+
+
+def test_on_a_unix_socket_they_are_for_root_and_the_relays_user(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.sock"
+    with live.relay(tmp_path, "-metrics-listen", f"unix:{path}", "-workers", "2", tls=False) as relay:
+        for socket_of_worker in (path, tmp_path / "metrics.sock.1"):
+            assert stat.filemode(socket_of_worker.stat().st_mode) == "srw-------"
+            assert "derp_accepts 0" in fetch_by_socket(socket_of_worker, "localhost")
+        assert "denied" in fetch_by_socket(path, "attacker.example")
+        assert "derp_accepts" not in fetch(f"http://{relay.running.address}/metrics")[1]
+        argv = [sys.executable, "-I", "-c", script("fetch"), "http", servers.HOST, str(path), "/metrics"]
+        assert "derp_accepts 0" in subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def fetch_by_socket(path: Path, host: str) -> str:
+    """Return the body of /metrics, asked for by that name."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(5)
+        sock.connect(str(path))
+        sock.sendall(f"GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: sock.recv(65536), b"")).decode()
 
 
 def test_an_address_that_others_reach_is_asked_by_any_name(tmp_path: Path) -> None:

@@ -31,6 +31,43 @@ def test_a_server_that_has_our_name_is_refused_with_its_line(text: str) -> None:
     assert f"(/etc/nginx/conf.d/1.conf:{line})" in sentence
 
 
+def test_the_name_of_the_machine_may_be_ours() -> None:
+    facts = replace(there("listen 80; server_name $hostname;"), hostname="HK1.example.org")
+    (sentence,) = nginx.refusals(host(), facts)
+    assert "hk1.example.org already has a server in nginx on hk1, for port 80" in sentence
+
+
+@pytest.mark.parametrize(
+    ("last", "servers", "refused"),
+    [
+        ("", ("listen 80; server_name a.org;",), False),
+        ("server { listen 80; server_name a.org; }", (), True),  # in nginx.conf, after our folder
+        ("server { listen 80 default_server; }", (), False),
+        ("server { listen 80; server_name a.org; }", ("listen 80; server_name b.org;",), False),
+        ("server { listen 8080; server_name a.org; }", (), False),
+        ("server { listen 203.0.113.10:443 ssl; }", (), True),
+    ],
+)
+def test_a_site_that_is_the_default_by_its_place_is_not_overtaken(
+    last: str, servers: tuple[str, ...], refused: bool
+) -> None:
+    facts = there(*servers)
+    dump = facts.commands["nginx"].stdout.replace("*.conf; }", f"*.conf;\n{last} }}")
+    facts = replace(facts, commands={"nginx": Output(status=0, stdout=dump, stderr="")}, addresses=(FOUR,))
+    found = nginx.refusals(host(), facts)
+    assert bool(found) == refused
+    if refused:
+        assert "add default_server to its listen (/etc/nginx/nginx.conf:2)" in found[0]
+
+
+def test_a_site_that_sorts_after_ours_is_not_overtaken() -> None:
+    facts = there("listen 80; server_name a.org;", files=("/etc/nginx/conf.d/zz-shop.conf",))
+    (sentence,) = nginx.refusals(host(), facts)
+    assert "(/etc/nginx/conf.d/zz-shop.conf:1)" in sentence
+    ours = {**facts.files, "/etc/nginx/conf.d/zz-derpfleet-http.conf": a_file("")}
+    assert nginx.refusals(host(), replace(facts, files=ours)) == []  # it came later
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -240,3 +240,22 @@ def test_an_nginx_out_of_sight_has_its_ports_for_itself() -> None:
     panels = Listener(proto="tcp", address="0.0.0.0", port=443, pid=8, program="nginx", unit="nginx.service")
     (sentence,) = refused(replace(DEBIAN_12, listening=(panels,)))
     assert "port 443/tcp of hk1, where https is to be served, is taken by nginx" in sentence
+
+
+@pytest.mark.parametrize(
+    ("pattern", "folder"),
+    [
+        ("/etc/nginx//conf.d/*.conf", "/etc/nginx/conf.d"),
+        ("conf.d/./*.con?", "/etc/nginx/conf.d"),
+        ("/etc/nginx/*/*.conf", "/etc/nginx/sites-enabled"),
+        ("/etc/nginx/sites-enabled/*.*", "/etc/nginx/sites-enabled"),
+        ("/etc/nginx/sites-enabled/*.vhost", ""),
+        ("/etc/nginx/x/*.conf", ""),
+    ],
+)
+def test_every_include_that_takes_our_files_counts(pattern: str, folder: str) -> None:
+    main = f"# configuration file /etc/nginx/nginx.conf:\nhttp {{ include {pattern}; }}\n"
+    facts = nginx_facts(Output(status=0, stdout=main, stderr=""))
+    assert (neighbours.included(facts) or [""])[-1] == folder
+    refused = any("includes neither" in sentence for sentence in nginx.refusals(host(), facts))
+    assert refused == (not folder)

@@ -197,3 +197,20 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         servers(dump(main=text))
     except NginxConfigError:
         return
+
+
+def test_files_with_spaces_in_their_names_are_files_of_their_own() -> None:
+    dump = (
+        "# configuration file /etc/nginx/nginx.conf:\nhttp { include conf.d/*.conf; }\n"
+        "# configuration file /etc/nginx/conf.d/my site.conf:\nserver { server_name a.org; }\n"
+    )
+    (server,) = servers(dump)
+    assert (server.file, server.names) == ("/etc/nginx/conf.d/my site.conf", ("a.org",))
+
+
+def test_a_star_of_an_include_stands_for_no_slash() -> None:
+    dump = (
+        "# configuration file /etc/nginx/nginx.conf:\nhttp { include vhosts/*; include vhosts/old/a; }\n"
+        "# configuration file /etc/nginx/vhosts/old/a:\nserver { server_name a.org; }\n"
+    )
+    assert len(servers(dump)) == 1

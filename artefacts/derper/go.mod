@@ -1,4 +1,4 @@
-module derpfleet/lab/go/derper
+module derpfleet/derper
 
 go 1.27.3
 

@@ -1,0 +1,32 @@
+"""Go's derper for a host without a container, built from pinned sums (`derper/`).
+
+The sums of all modules are checked in, so that no mirror of them (GOPROXY) can change a byte.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from artefacts import go
+from artefacts.programs import DERPER
+from artefacts.release import Release, archive, kept
+from engine.cache import Progress
+from engine.plan import sha256
+
+SOURCE = Path(__file__).with_name("derper")
+VERSION = sha256(SOURCE / "go.sum")
+"""A text that changes with derper's version."""
+
+
+def build_derper(arch: str, *, cache: Path, progress: Progress) -> Release:
+    """Return the release of derper for one of its architectures. It is built at most once.
+
+    Raises GoError.
+    """
+    folder = go.build(SOURCE, cache=cache, progress=progress, arch=arch)
+    key = folder.name.rpartition("-")[2]
+
+    def make() -> bytes:
+        return archive({DERPER.program: (folder / "derper").read_bytes()}, mode=0o755)
+
+    return kept(cache, f"derper-{arch}", key, make)

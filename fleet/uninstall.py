@@ -1,0 +1,84 @@
+"""`invoke uninstall`: remove everything of derpfleet from a host whose relay is out of service."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import roles
+from engine.resource import Resource
+from engine.run import Job, Verb
+from engine.session import Session
+from fleet.shared.control_server import control_server
+from fleet.shared.fleet import Fleet
+from fleet.shared.prove import forget
+from fleet.shared.step import CHANGES_FOUND, step
+from inventory.errors import DerpfleetError
+from inventory.model import Host
+
+_STAYS = (
+    "What stays: packages, Docker and its other images, certificates that other programs ordered, and "
+    "kernel settings until the next boot."
+)
+
+
+class UninstallRefused(DerpfleetError):
+    """Something on the host is in the way; nothing was changed."""
+
+
+class InService(DerpfleetError):
+    """Nothing was changed: clients may still use the relay."""
+
+
+def uninstall(fleet: Fleet, host: Host, *, dry_run: bool) -> int:
+    """Remove every variant of every role, and the records of its proof. Returns the exit code.
+
+    It is repeatable, also on a host that never had anything of ours. Raises InService,
+    UninstallRefused, ResourceFailed, Unreachable, Interrupted.
+    """
+    look = control_server(fleet).look()
+    if look is not None and host.name in look.in_map:
+        raise _in_service(host, f"its region is in the map of {look.program}, so nodes may be at home there")
+    verb = Verb.CHECK if dry_run else Verb.UNINSTALL
+    outcome = step(fleet, fleet.login(host), _removal(host, verb, running_is_fine=look is not None))
+    if dry_run:
+        return CHANGES_FOUND if outcome.counts["changed"] else 0
+    forget(fleet, host)
+    fleet.report.line(host.name, "ok", "nothing of derpfleet is left there")
+    fleet.report.say(_STAYS)
+    return 0
+
+
+def _removal(host: Host, verb: Verb, *, running_is_fine: bool) -> Job:
+    """Return the job. `running_is_fine`: the map is known, and the relay is not in it."""
+    return Job(
+        verb=verb,
+        plan=partial(_plan, host, running_is_fine),
+        ask=roles.ask_absent(),
+        places=roles.ROLES,
+        next=f"fix it, then run: invoke uninstall --host {host.name}; it goes on from there",
+    )
+
+
+def _plan(host: Host, running_is_fine: bool, session: Session) -> list[Resource]:
+    """Return the absence of every role. Raises InService, UninstallRefused."""
+    facts = session.facts
+    if reasons := roles.absence_refusals(host, facts):
+        raise UninstallRefused(
+            "nothing was changed, because something is in the way",
+            host=host.name,
+            why="\n".join(reasons),
+            next=f"then run: invoke uninstall --host {host.name}",
+        )
+    listens = roles.in_service(facts)
+    if listens and not running_is_fine:
+        raise _in_service(host, f"its relay listens on {', '.join(listens)}, and the map is not known")
+    return roles.compile_absent(host, facts)
+
+
+def _in_service(host: Host, why: str) -> InService:
+    return InService(
+        "nothing was changed: the relay is in service",
+        host=host.name,
+        why=why,
+        next=f"invoke withdraw --host {host.name}, then invoke uninstall --host {host.name}",
+    )

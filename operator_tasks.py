@@ -1,0 +1,69 @@
+"""The verbs for the operator's own side: signatures and help. `tasks.py` adds them to its own."""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from invoke import Context
+
+from fleet.shared.opening import DEFAULT_SITE, FILE, HOST, HOSTS, task, with_report, with_site
+
+
+@task(help={"site": FILE})
+def derpmap(_: Context, site=""):
+    """Print the regions as JSON for a Tailscale policy file; on standard error, where to paste it.
+
+    Example: invoke derpmap > derpmap.json
+    """
+    from fleet.derpmap import derpmap as verb
+
+    with_site(site, verb, aside=True)
+
+
+@task(
+    iterable=["host"],
+    help={
+        "host": HOST + "; `headscale` names the headscale host",
+        "site": FILE,
+        "replace": "accept a key that differs from the pinned one: for a reinstalled host",
+        "fingerprint": "accept exactly this key (SHA256:…) without asking",
+    },
+)
+def trust(_: Context, host=None, site="", replace=False, fingerprint=""):
+    """Show a host's key, ask, and pin it. No other command accepts a host key that is not pinned.
+
+    Example: invoke trust --host headscale --fingerprint SHA256:…
+    """
+    from fleet.trust import trust_hosts as verb
+
+    with_site(site, lambda fleet: verb(fleet, host, replace=replace, expected=fingerprint))
+
+
+@task(
+    help=HOSTS
+    | {"host": "a host of the site, or `headscale`", "relay": "show the relay's own log, not the last run"}
+    | {"lines": "with --relay: how many lines to show (default: 50)"}
+)
+def logs(_: Context, host, site="", relay=False, lines="50", json=False):
+    """Show the events of the last run, or with --relay the relay's own log.
+
+    Example: invoke logs --host hk1 --relay
+    """
+    from fleet.logs import logs as verb
+
+    with_site(site, lambda fleet: verb(fleet, host, relay=relay, lines=lines), json=json)
+
+
+@task(help={"path": f"where to write it (default: {DEFAULT_SITE})"})
+def init(_: Context, path=""):
+    """Write a commented first site file. Never overwrites one.
+
+    Example: invoke init --path elsewhere.yml
+    """
+    from fleet.init import init as verb
+
+    with_report(lambda report: verb(report, Path(path) if path else None))
+
+
+verbs = (derpmap, trust, logs, init)

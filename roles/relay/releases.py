@@ -1,0 +1,28 @@
+"""The releases of the relay's programs on the host, and the link to the one in use."""
+
+from __future__ import annotations
+
+from artefacts.shipment import Shipment
+from engine.facts import Ask, Facts
+from engine.resource import Absent, Tree
+from roles import paths
+
+ASK = Ask(files=(f"{paths.RELEASES}/*",))
+
+
+def tree(ship: Shipment) -> Tree:
+    """Return the relay's release, unpacked in a directory with its id."""
+    release = ship.relay_release
+    assert release is not None  # noqa: S101 - make_shipment makes it for what runs without an image
+    return Tree(path=f"{paths.RELEASES}/{release.id}", archive=release.path)
+
+
+def outdated(facts: Facts, kept: str) -> tuple[Absent, ...]:
+    """Return the removal of every other release than the one at `kept`, of any program."""
+    there = sorted(path for path in facts.files if path.startswith(f"{paths.RELEASES}/") and path != kept)
+    return tuple(Absent(path=path) for path in there)
+
+
+def absent(*, needs: tuple[str, ...] = ()) -> list[Absent]:
+    """Return the removal of every release and of the link, after `needs`."""
+    return [Absent(path=path, needs=needs) for path in (paths.CURRENT, paths.RELEASES)]

@@ -1,0 +1,124 @@
+"""The relay under supervisord, the distribution's: a program file, and its own user by setpriv."""
+
+from __future__ import annotations
+
+import shlex
+
+from engine.facts import Ask, Facts
+from engine.render import render
+from engine.resource import Absent, Directory, File, Package, Resource, Service, SupervisorProgram
+from inventory.model import Host
+from roles import distributions, paths
+from roles.contract import Question
+from roles.relay.contract import Given, Start
+from roles.wiring import Wiring
+
+_CONTROL, _PACKAGE = "supervisorctl", "supervisor"
+_INSTALLED = f"/var/lib/dpkg/info/{_PACKAGE}.list"
+_LOGS = "/var/log/derpfleet"
+_LOG = f"{_LOGS}/{paths.PROGRAM}.log"
+_INDEX, _CANDIDATE = "apt_index", "apt_supervisor"
+
+ASK = Ask(
+    files=(_INSTALLED,),
+    tools=(_CONTROL,),
+    commands={_INDEX: ("apt-cache", "policy"), _CANDIDATE: ("apt-cache", "policy", _PACKAGE)},
+)
+PROCESSES: frozenset[str] = frozenset()
+RUNNING = f"program:{paths.PROGRAM}"
+KNOWN_BY = paths.PROGRAM_FILE
+RESTART: tuple[str, ...] = (_CONTROL, "restart", paths.PROGRAM)
+RELOAD = RESTART  # derper reads its certificate only once
+WITHDRAWN = Question((_CONTROL, "status", paths.PROGRAM), says=f"{paths.PROGRAM}: ERROR (no such process)")
+
+
+def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:
+    """Return supervisord and its program. The former relay is removed just before it starts."""
+    daemon = distributions.of(facts).family.supervisor
+    assert daemon is not None  # noqa: S101 - refused
+    package = Package(package=daemon.package)
+    supervisord = Service(unit=daemon.unit, needs=(package.id,))
+    logs = Directory(path=_LOGS, mode="0750")
+    file = File(
+        path=paths.PROGRAM_FILE,
+        content=render(
+            "relay.supervisor.conf.j2",
+            host=host,
+            name=paths.PROGRAM,
+            user=paths.USER,
+            uses=[use for use in wiring.uses if use.program == "relay"],
+            command=_line((*start.command, *(word for flag in start.flags for word in flag))),
+            log=_LOG,
+        ),
+        needs=(package.id,),
+    )
+    program = SupervisorProgram(
+        program=paths.PROGRAM,
+        restart_on=(file.id, start.artefact, *start.reads),
+        healthy=(start.healthy,),
+        needs=(
+            supervisord.id,
+            logs.id,
+            file.id,
+            given.key,
+            *(resource.id for resource in (*start.installed, *given.former)),
+            *given.listens_after,
+        ),
+    )
+    return [*start.installed, package, supervisord, logs, file, *given.former, program]
+
+
+def _line(words: tuple[str, ...]) -> str:
+    """Return the words as a `command` of supervisord, which splits it as a shell and expands %."""
+    return shlex.join(words).replace("%", "%%")
+
+
+def log(lines: int) -> tuple[str, ...]:
+    """Return `tail` for the program's log."""
+    return ("tail", "--lines", str(lines), _LOG)
+
+
+def log_of_client(key: str) -> tuple[str, ...]:
+    """Return the end of the log, which has no fields to look for a key."""
+    return log(500)
+
+
+def in_its_network(program: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the program as it is: the relay has the host's network."""
+    return program
+
+
+def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
+    """Return the program, stopped and forgotten, and the removal of its file and logs.
+
+    supervisord itself stays, as other programs may run under it.
+    """
+    program = SupervisorProgram(program=paths.PROGRAM, running=False, needs=needs)
+    return [program, *(Absent(path=path, needs=(program.id,)) for path in (paths.PROGRAM_FILE, _LOGS))]
+
+
+def stopped() -> list[Resource]:
+    """Return the removal of the program: supervisord would start it at boot while it has a file."""
+    return [resource for resource in absent() if resource.id != f"absent:{_LOGS}"]
+
+
+def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
+    """Return a sentence if the host cannot have the distribution's supervisord."""
+    other, distribution = f"set hosts.{host.name}.relay.under to systemd", distributions.of(facts)
+    if distribution.family.supervisor is None:
+        return [f"{distribution.name} has no package of supervisord of its own: {other}."]
+    if _INSTALLED in facts.files:
+        return []
+    if _CONTROL in facts.tools:
+        return [
+            f"{facts.tools[_CONTROL]} on {host.name} is not of the package {_PACKAGE}, and derpfleet knows "
+            f"only that one's files and service: remove it (pip uninstall supervisor), or {other}."
+        ]
+    index, candidate = facts.commands.get(_INDEX), facts.commands.get(_CANDIDATE)
+    if index and candidate and "http" in index.stdout and _PACKAGE not in candidate.stdout:
+        return [
+            f"No package source of {host.name} has the package {_PACKAGE}, which relay.under supervisord "
+            "needs: add the one that has it (Debian: main; Ubuntu: universe) and run apt-get update, "
+            f"or {other}."
+        ]
+    return []

@@ -1,0 +1,114 @@
+"""Fronts on a real host beside somebody's site: nginx by name, then a HAProxy that is not ours.
+
+In the order of the file. The certificate is self-signed, and clients know it by its pin.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+import lab
+from lab import existing_site
+from tests.e2e.desk import Desk, Ran
+from tests.e2e.steps import rung
+from tests.support.labs import own_lab
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+HK1, SHOP = "hk1", "shop.derp.lab"
+SITE = f"/etc/nginx/sites-available/{SHOP}"
+# What the refusal says: the site moves behind our stream, and nginx is not reloaded.
+BEHIND = (
+    "listen 127.0.0.1:444 ssl proxy_protocol; set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol; "
+    "add_header X-Caller $remote_addr;"
+)
+MOVE = f"sed -i '/::.:443/d; s/listen 443 ssl;/{BEHIND}/' {SITE}"
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
+    with own_lab(tmp_path_factory, "fronts", only=(HK1,)) as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def desk(stage: lab.Lab) -> Desk:
+    """Return a host with somebody's site on 443, and a site file that wants nginx-stream there."""
+    existing_site.install(stage, HK1, SHOP)
+    site = yaml.safe_load(stage.site_file.read_text())
+    del site["headscale"], site["defaults"]["certificate"]
+    hk1 = {key: site["hosts"][HK1][key] for key in ("domain", "ipv4", "ipv6", "region")}
+    relay = {"front": "nginx-stream", "certificate": {"source": "self-signed"}, "relay": {"open": True}}
+    site["hosts"] = {HK1: hk1 | relay}
+    stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
+    return Desk(stage)
+
+
+def sh(desk: Desk, script: str) -> str:
+    return desk.stage.run_in(HK1, ["sh", "-ec", script], timeout_s=300).stdout
+
+
+def proved(desk: Desk) -> Ran:
+    """Deploy; the packets have to pass, and a second deploy has nothing to do."""
+    ran = desk.invoke("deploy", "--host", HK1)
+    assert ran.code == 0, ran.why()
+    assert ran.proof(HK1)["packets_passed"]
+    again = desk.invoke("deploy", "--host", HK1)
+    assert again.code == 0, again.why()
+    assert again.changed(HK1) == []
+    return ran
+
+
+def site_says(desk: Desk) -> str:
+    """Return the answer of somebody's site from another address of the host."""
+    address = desk.stage.topology.ipv4(HK1)
+    return sh(desk, f"curl -sik --resolve {SHOP}:443:{address} https://{SHOP}/")
+
+
+def test_a_site_on_443_is_left_alone_and_the_refusal_says_how_it_moves(desk: Desk) -> None:
+    before = sh(desk, f"cat {SITE}")
+    ran = desk.invoke("deploy", "--host", HK1)
+    assert ran.code != 0
+    assert "listen 127.0.0.1:444 ssl proxy_protocol" in str(ran.why())
+    assert "which was here first" in site_says(desk)
+    assert sh(desk, f"cat {SITE}") == before
+
+
+def test_nginx_hands_tls_on_by_name_and_the_moved_site_still_answers(desk: Desk) -> None:
+    sh(desk, MOVE)
+    proved(desk)
+    said = site_says(desk)
+    assert "which was here first" in said
+    assert f"X-Caller: {desk.stage.topology.ipv4(HK1)}" in said
+    assert "relay_front_ok 1" in sh(desk, "curl -s http://127.0.0.1:9411/metrics")
+    assert desk.invoke("verify", "--host", HK1).code == 0
+
+
+def test_a_haproxy_of_others_is_proved_on_any_port_with_the_printed_fragment(desk: Desk) -> None:
+    own = {"front": "external", "external": {"kind": "haproxy"}, "ports": {"https": 12345, "http": 8080}}
+    desk.edit(HK1, **own)
+    ran = desk.invoke("deploy", "--host", HK1)
+    assert ran.proof(HK1)["failed"] == "tcp"
+    assert "put the fragment /etc/derpfleet/front/haproxy.conf" in rung(ran, "tcp")["next"]
+    (printed,) = [w["text"] for w in ran.of("warning", HK1) if "frontend derpfleet-https" in w["text"]]
+    assert printed.endswith(sh(desk, "cat /etc/derpfleet/front/haproxy.conf"))
+    left = "ls /etc/nginx/sites-enabled /etc/nginx/modules-enabled /etc/nginx/conf.d"
+    assert "derpfleet" not in sh(desk, left)
+
+    sh(desk, "apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq install haproxy >/dev/null")
+    sh(desk, "cat /etc/derpfleet/front/haproxy.conf >> /etc/haproxy/haproxy.cfg; systemctl restart haproxy")
+    proved(desk)
+    ((region,),) = [json.loads(desk.run("derpmap").stdout)["Regions"].values()]
+    assert region["Nodes"][0]["DERPPort"] == 12345
+
+
+def test_a_switch_back_to_direct_leaves_no_fragment(desk: Desk) -> None:
+    sh(desk, "systemctl disable --now --quiet haproxy")
+    desk.edit(HK1, front="direct", external=None, ports={"https": 1234, "http": 8080})
+    proved(desk)
+    assert sh(desk, "ls -d /etc/derpfleet/front || true") == ""
+    assert "tcp/1234" in desk.listening(HK1)
+    assert "tcp/81" not in desk.listening(HK1)

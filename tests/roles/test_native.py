@@ -1,0 +1,110 @@
+"""derper without a container, and a relay under supervisord: the reasons against them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import roles
+from engine.facts import Facts, FileFact, Listener, Output
+from engine.resource import Command, File
+from roles import paths
+from tests.roles.cases import load, shipment
+
+INDEX = "Package files:\n 500 http://deb.debian.org/debian bookworm/main amd64 Packages\n"
+
+
+def a_file(content: str) -> FileFact:
+    return FileFact(content=content, sha256="", mode="0644", owner="root", group="root")
+
+
+def refusals(case: str, facts: Facts, **settings: object) -> list[str]:
+    host, site, _ = load(case)
+    return roles.refusals(host.model_copy(update=settings), site, facts)
+
+
+@pytest.mark.parametrize(("arch", "refused"), [("x86_64", 0), ("aarch64", 0), ("armv7l", 1), ("i686", 1)])
+def test_a_machine_that_derper_is_not_built_for(arch: str, refused: int) -> None:
+    _, _, facts = load("native")
+    found = refusals("native", replace(facts, arch=arch))
+    assert len(found) == refused
+    assert all(arch in sentence and "flavour to docker" in sentence for sentence in found)
+
+
+def test_derper_behind_a_front_needs_a_firewall_that_closes() -> None:
+    host, _, facts = load("native")
+    [sentence] = refusals("native", facts, firewall=host.firewall.model_copy(update={"mode": "off"}))
+    assert "port 81" in sentence and "hosts.hk1.firewall.mode to auto" in sentence
+    _, _, facts = load("native-no-front")
+    assert refusals("native-no-front", facts, firewall=host.firewall.model_copy(update={"mode": "off"})) == []
+
+
+@pytest.mark.parametrize(
+    ("index", "candidate", "word"),
+    [
+        (INDEX, "supervisor:\n  Installed: (none)\n  Candidate: 4.2.5-1\n", ""),
+        (INDEX, "", "universe"),
+        ("Package files:\n 100 /var/lib/dpkg/status\n", "", ""),  # no index yet: apt gets one
+    ],
+)
+def test_a_host_whose_package_sources_lack_supervisor(index: str, candidate: str, word: str) -> None:
+    _, _, facts = load("supervisord")
+    said = {"apt_index": index, "apt_supervisor": candidate}
+    outputs = {name: Output(status=0, stdout=text, stderr="") for name, text in said.items()}
+    found = refusals("supervisord", replace(facts, commands={**facts.commands, **outputs}))
+    assert [word in sentence for sentence in found] == ([True] if word else [])
+
+
+def test_a_supervisord_that_is_no_packages() -> None:
+    _, _, facts = load("supervisord")
+    tools = {**facts.tools, "supervisorctl": "/usr/local/bin/supervisorctl"}
+    [sentence] = refusals("supervisord", replace(facts, tools=tools))
+    assert "/usr/local/bin/supervisorctl on hk1" in sentence and "relay.under to systemd" in sentence
+    installed = {**facts.files, "/var/lib/dpkg/info/supervisor.list": a_file("")}
+    assert refusals("supervisord", replace(facts, tools=tools, files=installed)) == []
+
+
+def test_a_distribution_without_a_package_of_supervisord() -> None:
+    _, _, facts = load("supervisord")
+    found = refusals("supervisord", replace(facts, os_id="rocky", os_version="9.6", os_codename=""))
+    assert [s for s in found if "Rocky Linux has no package of supervisord of its own" in s]
+
+
+def program_file(case: str) -> str:
+    host, site, facts = load(case)
+    [file] = [
+        r
+        for r in roles.compile_host(host, site, facts, shipment(None))
+        if isinstance(r, File) and r.path == paths.PROGRAM_FILE
+    ]
+    assert isinstance(file.content, bytes)
+    return file.content.decode()
+
+
+@pytest.mark.parametrize(("content", "refused"), [("ours", False), ("", True)])
+def test_our_program_under_supervisord_is_not_in_the_way(content: str, refused: bool) -> None:
+    _, _, facts = load("native")
+    found = Listener(
+        proto="udp", address="0.0.0.0", port=3478, pid=9, program="derper", unit="supervisor.service"
+    )
+    files = {paths.PROGRAM_FILE: a_file(program_file("supervisord"))} if content else {}
+    facts = replace(facts, listening=(*facts.listening, found), files={**facts.files, **files})
+    assert bool(refusals("native", facts)) == refused
+    other = replace(found, port=81, proto="tcp", program="somebodys", unit="shop.service")
+    assert refusals("native", replace(facts, listening=(other,)))
+
+
+@pytest.mark.parametrize(("requires", "stopped"), [(True, 0), (False, 1)])
+def test_a_relay_with_its_own_sockets_is_stopped_before_systemd_opens_them(
+    requires: bool, stopped: int
+) -> None:
+    host, site, facts = load("bare")
+    text = f"[Unit]\nRequires={paths.SOCKET}\n" if requires else "[Unit]\n"
+    unit = f"{paths.SYSTEMD}/{paths.SERVICE}"
+    facts = replace(facts, files={**facts.files, unit: a_file(text)})
+    resources = roles.compile_host(host, site, facts, shipment(None))
+    stops = [r for r in resources if isinstance(r, Command) and paths.SERVICE in r.argv]
+    assert len(stops) == stopped
+    [file] = [r for r in resources if r.id == f"file:{unit}"]
+    assert all(stop.id in file.needs for stop in stops)
