@@ -13,7 +13,7 @@ import pytest
 import lab
 from lab import zone
 from lab.acme import LIFETIMES_S, SHORT_LIVED_S
-from lab.client import Client
+from lab.client import LabClient
 from tests.e2e.desk import Desk
 from tests.e2e.steps import meet, rung, settled
 from tests.support.labs import own_lab
@@ -60,7 +60,7 @@ def test_a_wrong_key_says_what_to_change(desk: Desk, tsig: str, edited: Edit) ->
 
 
 def test_a_wildcard_by_the_zone(
-    desk: Desk, tsig: str, nodes: tuple[Client, Client], edited: Edit
+    desk: Desk, tsig: str, nodes: tuple[LabClient, LabClient], edited: Edit
 ) -> None:
     """Several names on one certificate, whose secret is shown nowhere, and which is renewed so."""
     edited("hk1", certificate=by_zone(desk, tsig) | {"names": ["*.derp.lab"]})
@@ -94,7 +94,7 @@ def test_the_secret_goes_with_the_challenge(desk: Desk, edited: Edit) -> None:
 
 @pytest.mark.parametrize("front", ["nginx", "none"])
 def test_a_short_lived_certificate_for_an_address(
-    desk: Desk, nodes: tuple[Client, Client], edited: Edit, front: str
+    desk: Desk, nodes: tuple[LabClient, LabClient], edited: Edit, front: str
 ) -> None:
     address = str(desk.stage.topology.ipv4("hk1"))
     edited("hk1", front=front, domain=address, certificate={"profile": "shortlived"})

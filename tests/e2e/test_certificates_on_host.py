@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from lab.certificates import make_server_certificate
-from lab.client import Client
+from lab.client import LabClient
 from lab.process import wait_for
 from tests.e2e.desk import Desk
 from tests.e2e.steps import meet, served_leaf, settled
@@ -41,7 +41,7 @@ def test_files_that_are_not_there_are_refused(desk: Desk, edited: Callable[..., 
 
 @pytest.mark.parametrize("front", ["nginx", "none"])
 def test_a_renewal_by_another_program_is_served(
-    desk: Desk, nodes: tuple[Client, Client], edited: Callable[..., None], front: str
+    desk: Desk, nodes: tuple[LabClient, LabClient], edited: Callable[..., None], front: str
 ) -> None:
     pin = write(desk)
     edited("hk1", front=front, certificate=ON_HOST | {"pin": pin})
