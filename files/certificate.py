@@ -79,8 +79,9 @@ class HostCertificate:
         self.served_at, self.patience_s = config["served_at"], config["patience_s"]
         live = os.path.dirname(self.fullchain)
         self.lineage = Lineage(os.path.dirname(os.path.dirname(live)), os.path.basename(live))
-        limits = self.acme["limits"] if self.acme else {}
-        self.ledger = Ledger(os.path.join(self.lineage.base, KEPT, self.domain + ".orders"), limits)
+        server, limits = (self.acme["server"], self.acme["limits"]) if self.acme else ("", {})
+        orders = os.path.join(self.lineage.base, KEPT, self.domain + ".orders")
+        self.ledger = Ledger(orders, server, limits)
 
     # the certificate on disk
 

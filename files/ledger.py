@@ -20,17 +20,20 @@ WORDS = {
 
 
 class Ledger:
-    """The file `path`, and the authority's limits: {"issued" or "failed": [count, seconds]}."""
+    """The file `path`, and a server's limits: {"issued" or "failed": [count, seconds]}.
 
-    def __init__(self, path, limits):
-        self.path, self.limits = path, limits
+    Orders at other servers are kept as well, and do not count against these limits.
+    """
+
+    def __init__(self, path, server, limits):
+        self.path, self.server, self.limits = path, server, limits
 
     def entries(self):
         """Return the orders, oldest first. A file that cannot be read is as good as none."""
         try:
             with open(self.path) as file:
                 found = json.load(file)
-            return [entry for entry in found if set(entry) == {"at", "names", "outcome"}]
+            return [entry for entry in found if set(entry) == {"at", "server", "names", "outcome"}]
         except (OSError, TypeError, ValueError):
             return []
 
@@ -38,10 +41,14 @@ class Ledger:
         """Return every name that was ever on a certificate of ours."""
         return {name for entry in self.entries() for name in entry["names"] if entry["outcome"] == "issued"}
 
+    def order(self, names, outcome):
+        """Return an entry without its time."""
+        return {"server": self.server, "names": sorted(names), "outcome": outcome}
+
     def note(self, names, outcome):
         """Add an order: "issued" or "failed"."""
         entries = self.entries()
-        entries.append({"at": int(time.time()), "names": sorted(names), "outcome": outcome})
+        entries.append(dict(self.order(names, outcome), at=int(time.time())))
         os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
         with open(self.path + ".new", "w") as file:
             json.dump(entries[-KEPT:], file)
@@ -51,8 +58,9 @@ class Ledger:
         """Return why the next order has to wait, and until when, or ""."""
         now = time.time()
         for outcome, (count, seconds) in sorted(self.limits.items()):
-            same = [e for e in self.entries() if e["outcome"] == outcome and e["names"] == sorted(names)]
-            recent = [entry["at"] for entry in same if now - seconds < entry["at"] <= now]
+            order = self.order(names, outcome)
+            same = [entry["at"] for entry in self.entries() if dict(entry, **order) == entry]
+            recent = [at for at in same if now - seconds < at <= now]
             if len(recent) >= count:
                 until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(recent[-count] + seconds))
                 words = "no certificate was ordered: %d %s within %d hours, and the authority would refuse "

@@ -198,7 +198,7 @@ def test_what_is_checked_is_what_the_relay_gets(tmp_path: Path, monkeypatch: pyt
     good = key.read_bytes()
     config: dict[str, Any] = {"domain": DOMAIN, "fullchain": str(tmp_path / "fullchain.pem"), "key": str(key)}
     group = grp.getgrgid(os.getgid()).gr_name
-    config |= {"acme": {"server": "x"}, "copies": {"directory": str(copies), "group": group}}
+    config |= {"acme": {"server": "x", "limits": {}}, "copies": {"directory": str(copies), "group": group}}
     config |= dict.fromkeys(("test", "reload", "withdrawal", "served_at", "patience_s"))
     real = certificate.unfit
 
@@ -423,6 +423,17 @@ def test_the_order_that_would_lock_the_name_out_is_not_made(stage: Stage) -> Non
     assert re.search(r"2 certificates for the same names .* within 168 hours", done.stderr)
     assert re.search(r"the next order is possible after \d{4}-\d\d-\d\d \d\d:\d\d UTC", done.stderr)
     assert succeeded(stage.run("obtain"))  # the timer's run, which is not due, does not fail
+
+
+def test_orders_at_another_acme_server_do_not_count(stage: Stage) -> None:
+    """Trials at Let's Encrypt's staging server do not use up what the other one gives."""
+    assert "connection: " in stage.run("obtain").stderr
+    stage.start_nginx()
+    assert succeeded(stage.run("obtain"))
+    limits = {"issued": [1, 7 * 86400], "failed": [1, 3600]}
+    stage.configure(acme={"server": stage.server.url.replace("localhost", "127.0.0.1"), "limits": limits})
+    assert succeeded(stage.run("obtain"))
+    assert "1 certificates for the same names" in stage.run("obtain", "--force").stderr
 
 
 def test_failed_challenges_are_counted_and_other_failures_are_not(stage: Stage) -> None:
