@@ -26,6 +26,7 @@ from roles import certificate
 from roles.front import external
 from roles.front.nginx import stream
 from roles.front.nginx.http import WEBROOT
+from roles.relay.contract import Admitting
 from roles.relay.programs import ours
 from roles.wiring import wire
 from tests.probe.authority import Authority, Issued
@@ -70,7 +71,8 @@ def relay_of(host: Host, stage: Stage) -> Iterator[None]:
     """Run our relay with the flags that the roles give it, but for its files and STUN."""
     site = Site(path="", hosts={"hk1": host}, known_hosts="none")
     at = f"127.0.0.1:{host.ports.https}"
-    start = ours.start(host, site, wire(host), there(), shipment(None), front_at=at)
+    everyone = Admitting(flags=())
+    start = ours.start(host, site, wire(host), there(), shipment(None), front_at=at, admitting=everyone)
     flags = {name: values for name, *values in start.flags}
     certs = stage.folder / "certs"
     certs.mkdir()
