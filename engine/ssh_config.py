@@ -26,6 +26,7 @@ _BLOCK = re.compile(r"(host|match)(?:\s*=\s*|\s+)(.*)", re.I)
 _SETTING = re.compile(r"(\w+)(?:\s*=\s*|\s+)(.+)")
 # Their values go to the line's end, with quotes and `#`.
 _COMMANDS = ("match", "proxycommand", "knownhostscommand", "localcommand", "remotecommand")
+_NO_COMMAND = "none"
 _ALWAYS = "Host *"
 _BARE = ("all", "canonical", "final")  # criteria without a value
 
@@ -67,6 +68,8 @@ def read(files: Sequence[Path], alias: str, given: Mapping[str, object]) -> dict
         lines.append(_ALWAYS)
         _add(path, alias, lines, DEPTH)
     found: dict[str, Any] = dict(_Config.from_text("\n".join(lines)).lookup(alias))
+    if found.get("proxycommand") == _NO_COMMAND:
+        found["proxycommand"] = None
     refuse(found)
     _expand(found, alias)
     return found
@@ -94,7 +97,12 @@ def _add(path: Path, alias: str, lines: list[str], depth: int) -> None:
 
 def _plain(line: str) -> str:
     """Return a line as paramiko reads it: without quotes and comment, and with ssh's patterns."""
-    if (found := _SETTING.fullmatch(line)) is None or found[1].lower() in _COMMANDS:
+    if (found := _SETTING.fullmatch(line)) is None:
+        return line
+    if (found[1].lower(), found[2].lower()) == ("proxycommand", _NO_COMMAND):
+        # In quotes it is a value as any other. Else paramiko lets it replace an earlier line.
+        return f'{found[1]} "{_NO_COMMAND}"'
+    if found[1].lower() in _COMMANDS:
         return line
     if found[1].lower() == "host":
         return line.replace("[", "[[]")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lab.client import Client
+from lab.client import LabClient
 from lab.process import wait_for
 from tests.e2e.desk import Desk
 from tests.e2e.steps import exchange, settled
@@ -55,7 +55,7 @@ def switch(desk: Desk, program: str, under: str, **settings: Any) -> None:
 
 
 def test_one_host_goes_through_every_program_and_runner(
-    desk: Desk, nodes: tuple[Client, Client], derper_archive: str
+    desk: Desk, nodes: tuple[LabClient, LabClient], derper_archive: str
 ) -> None:
     key = desk.stage.run_in("hk1", ["cat", "/var/lib/derpfleet-relay/derper.key"]).stdout
     switch(desk, "derper", "systemd")
@@ -95,7 +95,7 @@ def stopped_and_started(desk: Desk) -> None:
     assert ran.changed("hk1") == ["program:derpfleet-relay"]
 
 
-def test_a_renewal_is_served_by_each_runner_of_derper(desk: Desk, nodes: tuple[Client, Client]) -> None:
+def test_a_renewal_is_served_by_each_runner_of_derper(desk: Desk, nodes: tuple[LabClient, LabClient]) -> None:
     """derper reads its certificate once: where it serves TLS itself, a renewal restarts it."""
     for under in ("systemd", "supervisord"):
         desk.edit("hk1", relay={"program": "derper", "under": under}, front="none")

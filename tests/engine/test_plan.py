@@ -135,4 +135,4 @@ def test_health_conditions_name_their_kind() -> None:
         [service, Container(container="c"), Command(title="t", argv=("true",), creates="/x")], mode="check"
     ).specs[0]
     assert spec["healthy"][0]["kind"] == "http"
-    assert spec["watch"] == [{"url": "https://a/", "connect": "127.0.0.1:443"}]
+    assert spec["watch"] == [{"url": "https://a/", "connect": "127.0.0.1:443", "proxy_header": False}]

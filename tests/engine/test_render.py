@@ -6,6 +6,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from engine.render import TEMPLATES, render
+from inventory.choices import EXTERNALS
 
 
 def test_a_value_that_was_not_given_is_an_error() -> None:
@@ -23,4 +24,5 @@ def test_every_template_is_read_by_a_role() -> None:
     # A template may include another.
     places = [*roles.rglob("*.py"), *TEMPLATES.iterdir()]
     text = "".join(path.read_text() for path in places)
+    text += "".join(f'"front-{kind}.conf.j2"' for kind in EXTERNALS)
     assert [path.name for path in TEMPLATES.iterdir() if f'"{path.name}"' not in text] == []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from paramiko import Transport
 
@@ -330,6 +330,8 @@ def of_ssh(path: Path, user: str, port: int) -> dict[str, str]:
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(lines=["ProxyCommand nc %h %p", "ProxyCommand none"], user="", port=0)
+@example(lines=["ProxyCommand none", "ProxyJump a,b"], user="", port=0)
 @given(lines=st.lists(LINES, max_size=12), user=st.sampled_from(["", "admin"]), port=st.sampled_from([0, 7]))
 def test_files_mean_what_ssh_says(tmp_path: Path, lines: list[str], user: str, port: int) -> None:
     path = tmp_path / "config"
