@@ -13,6 +13,7 @@ import yaml
 
 import lab
 from lab import existing_site
+from roles import paths
 from tests.e2e.desk import Desk, Ran
 from tests.e2e.steps import rung
 from tests.support.labs import own_lab
@@ -83,7 +84,7 @@ def test_nginx_hands_tls_on_by_name_and_the_moved_site_still_answers(desk: Desk)
     said = site_says(desk)
     assert "which was here first" in said
     assert f"X-Caller: {desk.stage.topology.ipv4(HK1)}" in said
-    assert "relay_front_ok 1" in sh(desk, "curl -s http://127.0.0.1:9411/metrics")
+    assert "relay_front_ok 1" in sh(desk, f"curl -s --unix-socket {paths.METRICS} http://localhost/metrics")
     assert desk.invoke("verify", "--host", HK1).code == 0
 
 
