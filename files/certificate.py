@@ -274,10 +274,12 @@ class HostCertificate:
         if hook:
             return
         deadline = time.monotonic() + (0 if broken else self.patience_s)
-        while self.mismatch() and time.monotonic() < deadline:
+        mismatch = self.mismatch()
+        while mismatch and time.monotonic() < deadline:
             time.sleep(0.2)
-        if self.mismatch():
-            words = "the new certificate is NOT served: " + self.mismatch()
+            mismatch = self.mismatch()  # asked once: the next answer may be an old worker's again
+        if mismatch:
+            words = "the new certificate is NOT served: " + mismatch
             raise Problem(words + ("\n" + said if said else ""))
 
     def deploy_unserved(self):

@@ -216,6 +216,28 @@ def test_what_is_checked_is_what_the_relay_gets(tmp_path: Path, monkeypatch: pyt
     assert sorted(path.name for path in copies.iterdir()) == [f"{DOMAIN}.crt", f"{DOMAIN}.key"]
 
 
+def test_an_old_worker_that_answers_once_more_does_not_fail_a_renewal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old and new workers of nginx accept in any order, for about 0.1 s after a reload."""
+    monkeypatch.syspath_prepend(str(CHECKOUT / "files"))
+    import certificate
+
+    write_certificate(tmp_path, days=90, left=80)
+    chain = tmp_path / "fullchain.pem"
+    config: dict[str, Any] = {"domain": DOMAIN, "fullchain": str(chain), "key": str(tmp_path / "privkey.pem")}
+    config |= {"reload": ["true"], "patience_s": 3, "served_at": "127.0.0.1:443"}
+    config |= dict.fromkeys(("acme", "copies", "test", "withdrawal"))
+    host = certificate.HostCertificate(config)
+    old, new = b"old", ssl.PEM_cert_to_DER_cert(chain.read_text())
+    answers = iter((old, new, old))
+    monkeypatch.setattr(host, "presented", lambda: next(answers))
+    host.deploy(hook=False)
+    monkeypatch.setattr(host, "presented", lambda: old)
+    with pytest.raises(certificate.Problem, match="the new certificate is NOT served"):
+        host.deploy(hook=False)
+
+
 def test_standalone_and_the_relays_own_copies(stage: Stage) -> None:
     folder, port = stage.folder / "copies", stage.server.http_port
     folder.mkdir()
