@@ -1,10 +1,13 @@
 """program, which supervisord keeps alive."""
 
+import time
+
 from agent.restart import Restartable
 from agent.tools import must, run, tail
 
 CONTROL, PATIENCE_S = "supervisorctl", 90
-RUNNING = "RUNNING"
+RUNNING, STARTING = "RUNNING", "STARTING"
+SETTLES_S = 15  # more than a program's `startsecs`, for which one that runs is STARTING
 
 
 class SupervisorProgram(Restartable):
@@ -16,15 +19,25 @@ class SupervisorProgram(Restartable):
         return {"running": "yes", "owed": "nothing"}
 
     def present(self):
-        state = self._state()
         if not self.spec["running"]:
-            return {"running": "yes" if state else "no"}  # a stopped one is to be forgotten as well
-        return {"running": "yes" if state == RUNNING else "no", "owed": self.host.owed(self) or "nothing"}
+            # A stopped one is to be forgotten as well.
+            return {"running": "yes" if self._state() else "no"}
+        running = "yes" if self._settled() == RUNNING else "no"
+        return {"running": running, "owed": self.host.owed(self) or "nothing"}
 
     def _state(self):
         """Return supervisord's word for the program's state, "" when it does not know it."""
         words = run([CONTROL, "status", self.spec["program"]])[1].split()
         return words[1] if len(words) > 1 and words[0] == self.spec["program"] else ""
+
+    def _settled(self):
+        """Return the state once the program is past STARTING, as it is after a crash, too."""
+        deadline = time.monotonic() + SETTLES_S
+        while True:
+            state = self._state()
+            if state != STARTING or time.monotonic() > deadline:
+                return state
+            time.sleep(0.1)
 
     def fix(self, keys):
         if self.spec["running"]:

@@ -82,3 +82,14 @@ def derper_image(stage: lab.Lab) -> str:
         stage.root / "derper.tar", derper=derper, busybox=Path("/bin/busybox"), ca_bundle=bundle
     )
     return "derper.tar"
+
+
+def proved(desk: Desk, host: str) -> Ran:
+    """Deploy; the packets have to pass, and a second deploy has nothing to do."""
+    ran = desk.invoke("deploy", "--host", host)
+    assert ran.code == 0, ran.why()
+    assert ran.proof(host)["packets_passed"]
+    again = desk.invoke("deploy", "--host", host)
+    assert again.code == 0, again.why()
+    assert again.changed(host) == []
+    return ran

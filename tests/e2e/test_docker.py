@@ -33,8 +33,8 @@ MIRROR_PORT = 8999
 WITH_ANOTHER_KEY = """\
 import sys
 from pathlib import Path
-import roles.docker
-roles.docker._KEY_SOURCE = Path(sys.argv.pop(1))
+from roles.distributions import debian
+object.__setattr__(debian.FAMILY.docker, "key", Path(sys.argv.pop(1)))
 from invoke.main import program
 program.run()
 """

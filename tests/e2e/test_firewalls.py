@@ -17,6 +17,7 @@ import yaml
 import lab
 from lab import faults
 from tests.e2e.desk import Desk, Ran
+from tests.e2e.steps import proved
 
 pytestmark = [pytest.mark.lab]
 HK1 = "hk1"
@@ -43,7 +44,7 @@ def desk(stage: lab.Lab) -> Desk:
     hk1 = {key: site["hosts"][HK1][key] for key in ("domain", "ipv4", "ipv6", "region")}
     site["hosts"] = {HK1: {**hk1, "front": "none", "certificate": {"source": "self-signed"}}}
     stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
-    proved(desk)
+    proved(desk, HK1)
     return desk
 
 
@@ -64,17 +65,7 @@ def deployed(desk: Desk, mode: str | None, **settings: Any) -> Ran:
     """Deploy with this mode; the packets have to pass, and a second deploy has nothing to do."""
     firewall = {"mode": mode} if mode else {}
     desk.edit(HK1, firewall={**firewall, **settings.pop("firewall", {})}, **settings)
-    return proved(desk)
-
-
-def proved(desk: Desk) -> Ran:
-    ran = desk.invoke("deploy", "--host", HK1)
-    assert ran.code == 0, ran.why()
-    assert ran.proof(HK1)["packets_passed"]
-    again = desk.invoke("deploy", "--host", HK1)
-    assert again.code == 0, again.why()
-    assert again.changed(HK1) == []
-    return ran
+    return proved(desk, HK1)
 
 
 # Commands whose lines are what lets us in: now, or after the next start.
@@ -122,7 +113,7 @@ def test_ufw_moves_our_ports_and_keeps_the_rules_of_others(desk: Desk) -> None:
 
     # An update that ufw made over SSH: its state is new, the kernel's rules are old.
     sh(desk, "sed -i s/3490/3491/ /etc/ufw/applications.d/derpfleet /etc/ufw/user.rules")
-    assert "open_ports:ufw" in proved(desk).changed(HK1)
+    assert "open_ports:ufw" in proved(desk, HK1).changed(HK1)
 
     sh(desk, "ufw reload")  # as at boot
     assert desk.invoke("verify", "--host", HK1).code == 0
@@ -173,7 +164,7 @@ def test_a_firewalld_that_hangs_is_named_in_bounded_time(desk: Desk) -> None:
     failure = ran.failure()
     assert failure["what"] == "firewall-cmd --get-default-zone gave no answer in 20 s", ran.why()
     assert "systemctl status firewalld polkit dbus" in failure["why"]
-    proved(desk)
+    proved(desk, HK1)
 
 
 MODES = ("enforce", "ufw", "firewalld", "auto", "off")
@@ -220,7 +211,7 @@ def test_what_a_removed_firewall_has_kept_goes_when_it_is_back(desk: Desk) -> No
     finally:
         sh(desk, "mv /root/firewall-cmd /root/firewall-offline-cmd /usr/bin/")
     assert firewalld_ports(desk, now=False)
-    assert proved(desk).changed(HK1) == ["open_ports:firewalld"]
+    assert proved(desk, HK1).changed(HK1) == ["open_ports:firewalld"]
     assert firewalld_ports(desk, now=False) == set()
     assert sh(desk, f"ls {NOTE}* 2>/dev/null || true") == ""
 
@@ -259,7 +250,7 @@ def test_what_firewalld_rejects_is_its_doing(desk: Desk) -> None:
     sh(desk, "firewall-cmd --remove-port=443/tcp")
     ran = desk.invoke("verify", "--host", HK1)
     assert "the host's own firewall drops it (" in causes(ran)["tcp"][0]
-    assert proved(desk).changed(HK1) == ["open_ports:firewalld"]
+    assert proved(desk, HK1).changed(HK1) == ["open_ports:firewalld"]
 
 
 def test_a_chain_of_the_hosts_own_is_named_and_the_commands_open_it(desk: Desk) -> None:

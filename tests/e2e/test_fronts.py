@@ -14,8 +14,8 @@ import yaml
 import lab
 from lab import existing_site
 from roles import paths
-from tests.e2e.desk import Desk, Ran
-from tests.e2e.steps import rung
+from tests.e2e.desk import Desk
+from tests.e2e.steps import proved, rung
 from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
@@ -52,17 +52,6 @@ def sh(desk: Desk, script: str) -> str:
     return desk.stage.run_in(HK1, ["sh", "-ec", script], timeout_s=300).stdout
 
 
-def proved(desk: Desk) -> Ran:
-    """Deploy; the packets have to pass, and a second deploy has nothing to do."""
-    ran = desk.invoke("deploy", "--host", HK1)
-    assert ran.code == 0, ran.why()
-    assert ran.proof(HK1)["packets_passed"]
-    again = desk.invoke("deploy", "--host", HK1)
-    assert again.code == 0, again.why()
-    assert again.changed(HK1) == []
-    return ran
-
-
 def site_says(desk: Desk) -> str:
     """Return the answer of somebody's site from another address of the host."""
     address = desk.stage.topology.ipv4(HK1)
@@ -80,7 +69,7 @@ def test_a_site_on_443_is_left_alone_and_the_refusal_says_how_it_moves(desk: Des
 
 def test_nginx_hands_tls_on_by_name_and_the_moved_site_still_answers(desk: Desk) -> None:
     sh(desk, MOVE)
-    proved(desk)
+    proved(desk, HK1)
     said = site_says(desk)
     assert "which was here first" in said
     assert f"X-Caller: {desk.stage.topology.ipv4(HK1)}" in said
@@ -101,7 +90,7 @@ def test_a_haproxy_of_others_is_proved_on_any_port_with_the_printed_fragment(des
 
     sh(desk, "apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq install haproxy >/dev/null")
     sh(desk, "cat /etc/derpfleet/front/haproxy.conf >> /etc/haproxy/haproxy.cfg; systemctl restart haproxy")
-    proved(desk)
+    proved(desk, HK1)
     ((region,),) = [json.loads(desk.run("derpmap").stdout)["Regions"].values()]
     assert region["Nodes"][0]["DERPPort"] == 12345
 
@@ -109,7 +98,7 @@ def test_a_haproxy_of_others_is_proved_on_any_port_with_the_printed_fragment(des
 def test_a_switch_back_to_direct_leaves_no_fragment(desk: Desk) -> None:
     sh(desk, "systemctl disable --now --quiet haproxy")
     desk.edit(HK1, front="direct", external=None, ports={"https": 1234, "http": 8080})
-    proved(desk)
+    proved(desk, HK1)
     assert sh(desk, "ls -d /etc/derpfleet/front || true") == ""
     assert "tcp/1234" in desk.listening(HK1)
     assert "tcp/81" not in desk.listening(HK1)

@@ -25,6 +25,7 @@ from artefacts.programs import CERTBOT
 from artefacts.release import build_release
 from inventory.checkout import CACHE, CHECKOUT
 from roles.front import nginx as front
+from tests.relay.live import eventually
 from tests.support.acme import Pebble, free_ports, pebble
 from tests.support.debian import program
 from tests.support.facts import DEBIAN_12
@@ -126,6 +127,10 @@ class Stage:
         self.must("obtain")
         self.serve_https()
         self.must("deploy")
+
+    def await_served(self) -> None:
+        """Wait until the certificate is served: at first old workers of nginx answer, too."""
+        eventually(lambda: self.run("served").returncode == 0)
 
     def must(self, *words: str) -> None:
         done = self.run(*words)

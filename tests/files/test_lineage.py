@@ -154,7 +154,7 @@ def test_nothing_is_worse_after_an_order_that_failed(stage: Stage) -> None:
     assert {path for path in after if "/accounts" not in path[0] and "log" not in path[0]} >= {
         path for path in before if "/accounts" not in path[0] and "log" not in path[0]
     }
-    assert succeeded(stage.run("served"))
+    stage.await_served()
 
 
 def test_a_failed_order_says_when_nothing_is_served(stage: Stage) -> None:

@@ -68,7 +68,7 @@ def test_logins_with_pinned_keys(stage: Lab, host: str) -> None:
 
 def test_no_two_hosts_share_a_key_or_an_identity(stage: Lab) -> None:
     assert len({line.split()[-1] for line in stage.known_hosts.read_text().splitlines()}) == len(HOSTS)
-    assert len({(host.root / "etc/machine-id").read_text() for host in stage.hosts.values()}) == len(HOSTS)
+    assert len({(stage.hosts[name].root / "etc/machine-id").read_text() for name in HOSTS}) == len(HOSTS)
 
 
 def test_a_host_reaches_package_servers_and_its_kernel_settings_are_its_own(stage: Lab) -> None:
