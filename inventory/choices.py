@@ -182,8 +182,8 @@ FLAVOURS: Mapping[FlavourName, Combination] = {
     "native": Combination("derper", "systemd"),
     "supervisord": Combination("derper", "supervisord"),
 }
-# (count, seconds in which as many become possible again): certificates for the exact same names, and
-# failed challenges of one name (https://letsencrypt.org/docs/rate-limits/ of 2025-06-12: token
+# (count, seconds in which as many become possible again): certificates for the exact same names,
+# and failed challenges of one name (https://letsencrypt.org/docs/rate-limits/ of 2025-06-12: token
 # buckets of 5 that get one back every 34 hours, and every 12 minutes).
 LETSENCRYPTS = {"issued": (5, 7 * 86400), "failed": (5, 3600)}
 SOURCES: Mapping[SourceName, CertificateSource] = {
