@@ -24,6 +24,7 @@ TlsName = Literal["passthrough", "terminated"]
 SourceName = Literal[
     "letsencrypt", "letsencrypt-staging", "acme", "manual", "on-host", "self-signed", "front"
 ]
+SourceWord = Literal[SourceName, "auto"]
 ChallengeName = Literal["http", "dns"]
 DnsProviderName = Literal["rfc2136", "cloudflare", "route53", "aliyun", "tencent"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
@@ -201,6 +202,20 @@ SOURCES: Mapping[SourceName, CertificateSource] = {
     "self-signed": CertificateSource(needs_pin=True),
     "front": CertificateSource(is_front=True),
 }
+# The sources that each word may stand for. `inventory.auto_source` takes the first that fits the
+# rest of the site file, else the last.
+CANDIDATES: Mapping[SourceWord, tuple[SourceName, ...]] = {
+    "letsencrypt": ("letsencrypt",),
+    "letsencrypt-staging": ("letsencrypt-staging",),
+    "acme": ("acme",),
+    "manual": ("manual",),
+    "on-host": ("on-host",),
+    "self-signed": ("self-signed",),
+    "front": ("front",),
+    "auto": ("manual", "on-host", "front", "acme", "letsencrypt", "self-signed"),
+}
+SHORT_LIVED = "shortlived"
+"""The profile of certificates for addresses, which live for 160 hours (Let's Encrypt's name)."""
 ADMISSIONS: Mapping[AdmissionName, AdmissionRule] = {
     "headscale": AdmissionRule(url="headscale", by_derper=True),
     "url": AdmissionRule(url="relay", by_derper=True, keys=("verify_client_url",), needs_key=True),
@@ -271,9 +286,14 @@ def admission_of(host: Host) -> AdmissionRule | None:
     return ADMISSIONS[host.relay.admission] if host.relay.admission else None
 
 
+def candidates_of(host: Host) -> tuple[SourceName, ...]:
+    """Return the sources that the host's word may stand for, in the order of preference."""
+    return CANDIDATES[host.certificate.source]
+
+
 def source_of(host: Host) -> CertificateSource:
     """Return what the source of the host's certificate implies."""
-    return SOURCES[host.certificate.source]
+    return SOURCES[host.source]
 
 
 def challenge_of(host: Host) -> ChallengeKind:

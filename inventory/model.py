@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from inventory.acme import Account, DnsZone
+from inventory.auto_source import chosen_source
 from inventory.choices import (
     AdmissionName,
     ChallengeName,
@@ -26,6 +27,7 @@ from inventory.choices import (
     ProgramName,
     RunnerName,
     SourceName,
+    SourceWord,
     TlsName,
     combination_of_flavour,
 )
@@ -114,7 +116,9 @@ class External(Model):
 class Certificate(Model):
     """The source of the relay's certificate."""
 
-    source: SourceName = "letsencrypt"
+    source: SourceWord = Field(
+        "letsencrypt", description="auto: the one that fits the other keys; a deploy says which one, and why"
+    )
     server: Url | None = Field(None, description="ACME directory URL, with source: acme")
     ca: LocalPath | None = Field(
         None, description="path of the PEM bundle that the ACME server's own https is verified with"
@@ -278,6 +282,16 @@ class Host(Model):
     def more_names(self) -> tuple[str, ...]:
         """Return the names beside `domain` that the host answers to. It claims no wildcards."""
         return tuple(name for name in self.certificate.names if not name.startswith("*"))
+
+    @property
+    def is_address(self) -> bool:
+        """Whether its domain is an IPv4 address, and no name."""
+        return self.domain.rpartition(".")[2].isdigit()
+
+    @property
+    def source(self) -> SourceName:
+        """Return the source of its certificate, also where the site file leaves it to us."""
+        return chosen_source(self).source
 
     @property
     def program(self) -> ProgramName:
