@@ -39,6 +39,7 @@ ADVICE = {
     "rateLimited": "wait until the time that it names, or set certificate.source: letsencrypt-staging",
     "rejectedIdentifier": "the certificate authority does not give certificates for this name",
     "externalAccountRequired": "it needs an account that you have there (EAB): set certificate.account",
+    "account": "fix certificate.account.hmac, or key_id beside it: the ACME server does not accept them",
     "invalidContact": "fix certificate.contact",
     "userActionRequired": "the certificate authority has new terms: read them, then deploy again",
     "serverInternal": "the certificate authority has a fault of its own: try again later",
@@ -50,6 +51,9 @@ SPOKEN = (
     ("rate limit", "rateLimited"),
     ("CERTIFICATE_VERIFY_FAILED", "tls"),
     ("requires external account binding", "externalAccountRequired"),
+    ("external account", "account"),
+    ("External Account", "account"),  # ZeroSSL
+    ("field 'kid'", "account"),
     ("Unable to register an account", "userActionRequired"),
     ("didn't like the signature", "zoneKey"),  # rfc2136, a wrong key
     ("TSIG key", "zoneKey"),

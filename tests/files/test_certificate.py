@@ -328,6 +328,20 @@ def test_a_certificate_with_names_of_other_sites_is_used_and_left_to_them(stage:
             " :: The request must include a value for the EAB field",
             "externalAccountRequired",
         ),
+        (
+            "Unable to register an account with ACME server. Error returned by the ACME server: "
+            "[External Account Binding] Invalid MAC on JWS request",
+            "account",
+        ),
+        (
+            "Unable to register an account with ACME server. Error returned by the ACME server: "
+            "the field 'kid' references a key that is not known to the ACME server",
+            "account",
+        ),
+        (
+            "Unable to register an account with ACME server. Error returned by the ACME server: new terms",
+            "userActionRequired",
+        ),
     ],
 )
 def test_reasons(printed: str, kind: str) -> None:

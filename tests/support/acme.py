@@ -19,11 +19,9 @@ from pathlib import Path
 
 from artefacts import go
 from inventory.checkout import CACHE
-from lab.acme import LIFETIMES_S, SHORT_LIVED_S, profiles
+from lab.acme import LIFETIMES_S, NO_ACCOUNTS, SHORT_LIVED_S, profiles
 from lab.certificates import make_server_certificate
 from lab.programs import PEBBLE
-
-NO_ACCOUNTS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
