@@ -26,7 +26,7 @@ def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
     renewable = [host for host in hosts if source_of(host).is_acme]
     for host in hosts:
         if host not in renewable:
-            words = f"nothing to renew: certificate.source is {host.certificate.source}"
+            words = f"nothing to renew: certificate.source is {host.source}"
             fleet.report.line(host.name, "skipped", words)
     code = 0
     for host in renewable:

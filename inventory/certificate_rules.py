@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator
 
 from inventory.auto_source import explain_source
-from inventory.choices import SHORT_LIVED, challenge_of, provider_of, source_of
+from inventory.choices import SHORT_LIVED, challenge_of, front_of, provider_of, source_of
 from inventory.finding import Finding, Rule
 from inventory.model import Host
+
+_OF_ORDERS = {"names", "profile", "challenge", "dns", "stop", "account"}
 
 
 def _letsencrypt_asks_on_80(host: Host) -> Iterator[Finding]:
@@ -43,7 +45,7 @@ def _certificate_is_whole(host: Host) -> Iterator[Finding]:
 def _names_can_be_proved(host: Host) -> Iterator[Finding]:
     certificate, by_zone = host.certificate, challenge_of(host).by_zone
     if not source_of(host).is_acme:
-        for key in sorted(certificate.model_fields_set & {"names", "profile", "challenge", "dns", "account"}):
+        for key in sorted(certificate.model_fields_set & _OF_ORDERS):
             message = f"has no effect: source {host.source} orders no certificate. Remove it" + _why(host)
             yield Finding(f"certificate.{key}", message, ("certificate.source",))
         return
@@ -61,6 +63,8 @@ def _names_can_be_proved(host: Host) -> Iterator[Finding]:
 
 def _dns_is_whole(host: Host) -> Iterator[Finding]:
     dns, by_zone = host.certificate.dns, challenge_of(host).by_zone
+    if not source_of(host).is_acme:
+        return
     if by_zone and dns is None:
         message = "is missing: challenge dns needs the provider of the zone, and a secret for it"
         yield Finding("certificate.dns", message, ("certificate.challenge",))
@@ -81,6 +85,24 @@ def _dns_is_whole(host: Host) -> Iterator[Finding]:
     if by_zone and host.is_address:
         message = f"'{host.domain}' is an address, which is proved on the host only: use challenge: http"
         yield Finding("certificate.challenge", message, ("domain",))
+
+
+def _stop_is_whole(host: Host) -> Iterator[Finding]:
+    stop, stops, front = host.certificate.stop, challenge_of(host).stops, front_of(host)
+    if not source_of(host).is_acme:
+        return
+    if stops and stop is None:
+        message = "is missing: the service that has the http port, such as apache2.service"
+        yield Finding("certificate.stop", message, ("certificate.challenge",))
+    if stop is not None and not stops:
+        message = "has no effect: set certificate.challenge to standalone, or remove this key"
+        yield Finding("certificate.stop", message, ("certificate.challenge",))
+    if stops and front.answers_http and not front.is_others:
+        yield Finding(
+            "certificate.challenge",
+            f"is not needed: {front.program} answers challenges while it runs. Remove this key",
+            ("front",),
+        )
 
 
 def _address_needs_a_pin(host: Host) -> Iterator[Finding]:
@@ -109,5 +131,6 @@ RULES: tuple[Rule, ...] = (
     _certificate_is_whole,
     _names_can_be_proved,
     _dns_is_whole,
+    _stop_is_whole,
     _address_needs_a_pin,
 )

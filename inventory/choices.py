@@ -25,7 +25,7 @@ SourceName = Literal[
     "letsencrypt", "letsencrypt-staging", "acme", "manual", "on-host", "self-signed", "front"
 ]
 SourceWord = Literal[SourceName, "auto"]
-ChallengeName = Literal["http", "dns"]
+ChallengeName = Literal["http", "dns", "standalone"]
 DnsProviderName = Literal["rfc2136", "cloudflare", "route53", "aliyun", "tencent"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
 ControlName = Literal["headscale", "paste"]
@@ -117,7 +117,8 @@ class CertificateSource:
 class ChallengeKind:
     """How an ACME server is shown that the names are ours."""
 
-    by_zone: bool  # in the names' DNS zone, through certificate.dns; else on the host's http port
+    by_zone: bool = False  # in the names' DNS zone, through certificate.dns; else on the http port
+    stops: bool = False  # certificate.stop, the program that has that port, as long as an order takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,8 +225,9 @@ ADMISSIONS: Mapping[AdmissionName, AdmissionRule] = {
     "open": AdmissionRule(verifies=False, by_derper=True, keys=("open",)),
 }
 CHALLENGES: Mapping[ChallengeName, ChallengeKind] = {
-    "http": ChallengeKind(by_zone=False),
+    "http": ChallengeKind(),
     "dns": ChallengeKind(by_zone=True),
+    "standalone": ChallengeKind(stops=True),
 }
 DNS_PROVIDERS: Mapping[DnsProviderName, DnsProvider] = {
     "rfc2136": DnsProvider(needs=("server", "key_name"), may_have=("port", "algorithm")),

@@ -46,6 +46,7 @@ from inventory.values import (
     OpenPort,
     Port,
     Sha256,
+    UnitName,
     Url,
     User,
     Wildcard,
@@ -131,9 +132,13 @@ class Certificate(Model):
         description="the ACME server's profile, such as shortlived; default: classic, if the server has it",
     )
     challenge: ChallengeName = Field(
-        "http", description="where it is shown that the names are ours: on the host, or in their DNS zone"
+        "http", description="where it is shown that the names are ours: on the host, or in their DNS zone; "
+        "standalone: by certbot, while the service that has the http port is stopped",
     )
     dns: DnsZone | None = Field(None, description="access to that zone, with challenge: dns")
+    stop: UnitName | None = Field(
+        None, description="the service that has the http port, stopped for orders by challenge: standalone"
+    )
     contact: Mail | None = Field(
         None, description="mail address for the ACME account; none registers without"
     )
@@ -320,10 +325,7 @@ class Headscale(Model):
     derp_map: HostPath = Field(
         "/etc/headscale/derp.yaml", description="the file under derp.paths that our regions are merged into"
     )
-    unit: str = text(
-        r"^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*\.service$",
-        "a systemd unit, as headscale.service", default="headscale.service",
-    )
+    unit: UnitName = "headscale.service"
     metrics: Url = Field(
         "http://127.0.0.1:9090",
         description="where /debug/derp answers on that host; default: as in its config.yaml",

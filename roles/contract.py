@@ -42,7 +42,7 @@ class Challenge:
 
     `authenticator`: certbot's arguments. `needs`: the ids that have to be there first. `units`: the
     systemd units that answer. `writes`: the folders that certbot writes answers to. `environment`:
-    the variables that certbot needs.
+    the variables that certbot needs. `stops`: the unit that is stopped as long as an order takes.
     """
 
     authenticator: tuple[str, ...]
@@ -50,6 +50,7 @@ class Challenge:
     units: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    stops: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,6 +88,7 @@ def _in_the_way(use: Use, facts: Facts, neighbours: Neighbours) -> list[Listener
         if (listener.proto, listener.port) == (use.proto, use.port)
         and not is_ours(listener, facts, neighbours)
         and (use.public or _meets_loopback(listener))
+        and not (use.stops and listener.unit == use.stops)
         and not neighbours.shares(listener, use)
     ]
 

@@ -105,6 +105,7 @@ class Stage:
             "environment": {},
             "limits": {},
             "account": None,
+            "stops": None,
             "contact": None,
             "ca": str(self.server.ca),
             "certbot": self.certbot,

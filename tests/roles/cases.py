@@ -27,7 +27,7 @@ from roles import distributions
 FOLDER = Path(__file__).parent / "cases"
 CHECKOUT = Path(__file__).parent.parent.parent
 PROGRAM = (CHECKOUT / "files" / "certificate.py").read_bytes().split(b"\n", 1)[1]
-PARTS = {(CHECKOUT / "files" / name).read_bytes(): name for name in ("lineage.py", "ledger.py")}
+PARTS = {(CHECKOUT / "files" / name).read_bytes(): name for name in ("lineage.py", "ledger.py", "pause.py")}
 
 
 def names() -> list[str]:
