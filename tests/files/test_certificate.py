@@ -342,6 +342,30 @@ def test_a_certificate_with_names_of_other_sites_is_used_and_left_to_them(stage:
             "Unable to register an account with ACME server. Error returned by the ACME server: new terms",
             "userActionRequired",
         ),
+        # as the plugins of our locks say it
+        ("Received response from server: REFUSED", "zoneKey"),
+        (
+            "Error determining zone_id: 9109 Invalid access token. Please confirm that you have supplied "
+            "valid Cloudflare API credentials. (Did you enter a valid Cloudflare Token?)",
+            "zoneKey",
+        ),
+        (
+            "An error occurred (InvalidClientTokenId) when calling the ListHostedZones operation: The "
+            "security token included in the request is invalid.",
+            "zoneKey",
+        ),
+        ("Aliyun DNS DescribeDomains failed (InvalidAccessKeyId.NotFound)", "zoneKey"),
+        ("Aliyun DNS DescribeDomains failed (Forbidden.RAM)", "zoneKey"),
+        ("Tencent DNSPod DescribeDomainList failed (AuthFailure.SecretIdNotFound)", "zoneKey"),
+        ("Unable to determine base domain for hk1.example.org using names: ['hk1.example.org'].", "zone"),
+        ("Unable to determine zone_id for hk1.example.org using zone names: ['example.org'].", "zone"),
+        ("Unable to find a Route53 hosted zone for _acme-challenge.hk1.example.org", "zone"),
+        ("No managed Aliyun DNS zone found for _acme-challenge.hk1.example.org", "zone"),
+        ("No managed Tencent DNSPod zone found for _acme-challenge.hk1.example.org", "zone"),
+        ("Encountered error when making query: The DNS operation timed out.", "zoneServer"),
+        ("Network error contacting the Cloudflare API while looking up the zone", "zoneServer"),
+        ("Tencent DNSPod DescribeDomainList failed (network error)", "zoneServer"),
+        ('Could not connect to the endpoint URL: "https://route53.amazonaws.com/"', "zoneServer"),
     ],
 )
 def test_reasons(printed: str, kind: str) -> None:
