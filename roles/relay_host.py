@@ -184,7 +184,7 @@ def ask(host: Host, site: Site) -> Ask:
     nginx's other sites are asked for on every host: the front that a host had is removed beside
     them, their ports stay open, and their listeners are not in the way.
     """
-    of_variants = (firewall.ask(host), relay.ask(host, site), front.ask(), certificate.chosen(host).ASK)
+    of_variants = (firewall.ask(host), relay.ask(host, site), front.ask(), certificate.ask(host))
     return asked(base.ASK, selinux.ASK, *of_variants)
 
 

@@ -23,8 +23,12 @@ _OURS = (f"{_ETC}/derpfleet-kept", f"{_ETC}/derpfleet-order")
 _STATE = ("/var/lib/letsencrypt", "/var/log/letsencrypt")
 WRITES = (_ETC, *_STATE)
 
-ASK = Ask(files=(f"{paths.CERTBOT}/*",))
 ASK_ABSENT = Ask(files=(f"{_RENEWAL}/*.conf",))
+
+
+def ask(host: Host) -> Ask:
+    """Return the questions about the releases that are there."""
+    return Ask(files=(f"{paths.CERTBOT}/*",))
 
 
 def files(host: Host) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.facts import Facts
+from engine.facts import Ask, Facts
 from engine.resource import Absent, Directory, Resource
 from inventory.model import Host
 from roles import paths
@@ -30,6 +30,11 @@ def absent(facts: Facts) -> list[Resource]:
 def orders(host: Host, challenge: Challenge) -> Orders | None:
     """Return None: the host orders nothing."""
     return None
+
+
+def ask(host: Host) -> Ask:
+    """Return no questions."""
+    return Ask()
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:

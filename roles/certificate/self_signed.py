@@ -12,9 +12,8 @@ from roles.certificate import own, renewal
 from roles.certificate.contract import OBTAINED
 from roles.contract import Challenge
 
-ASK = Ask()
 ASK_ABSENT = Ask()
-files, absent, orders, refusals = own.files, own.absent, own.orders, own.refusals
+ask, files, absent, orders, refusals = own.ask, own.files, own.absent, own.orders, own.refusals
 
 
 def ready(host: Host) -> tuple[str, ...]:
