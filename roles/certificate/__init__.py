@@ -75,6 +75,13 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, served_by: S
     return found
 
 
+def replaced_others(host: Host, *, needs: tuple[str, ...]) -> list[Resource]:
+    """Return the removal of the other sources, after `needs`. What the chosen one shares stays."""
+    kept = {gone.id for gone in chosen(host).replaced()}
+    gone = dict.fromkeys(gone for source in MODULES.values() for gone in source.replaced())
+    return after(needs, [one for one in gone if one.id not in kept])
+
+
 def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     """Return the removal of every source's certificate, the renewal and the program, after `needs`.
 

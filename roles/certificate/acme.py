@@ -69,6 +69,11 @@ def resources(
     return [*found, obtain, *renewal.resources(host, facts, challenge, writable)]
 
 
+def replaced() -> list[Resource]:
+    """Return the removal of our certbot, and of the ACME server's CA."""
+    return [Absent(path=_ACME_CA), certbot.OURS_ABSENT]
+
+
 def absent(facts: Facts) -> list[Resource]:
     """Return the removal of certbot with our certificates, and of the ACME server's CA."""
     return [Absent(path=_ACME_CA), *certbot.absent(facts)]

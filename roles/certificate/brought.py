@@ -12,7 +12,8 @@ from roles.certificate import own, renewal
 from roles.contract import Challenge
 
 ASK_ABSENT = Ask()
-ask, files, absent, orders, refusals = own.ask, own.files, own.absent, own.orders, own.refusals
+ask, files, orders, refusals = own.ask, own.files, own.orders, own.refusals
+replaced, absent = own.replaced, own.absent
 
 
 def ready(host: Host) -> tuple[str, ...]:

@@ -63,6 +63,12 @@ class Source(Protocol):
     ) -> list[Resource]:
         """Return the resources that put chain and key there, and renew them."""
 
+    def replaced(self) -> list[Resource]:
+        """Return the removal of its keys and programs from a host that has another source now.
+
+        certbot's certificates stay: a way back costs no order.
+        """
+
     def absent(self, facts: Facts) -> list[Resource]:
         """Return the removal of all that `resources` may ever have put on a host."""
 

@@ -33,6 +33,11 @@ def resources(
     return [*renewal.absent(), *program.absent()]
 
 
+def replaced() -> list[Resource]:
+    """Return nothing, as nothing is put there."""
+    return []
+
+
 def absent(facts: Facts) -> list[Resource]:
     """Return nothing, as nothing is put there."""
     return []

@@ -41,6 +41,11 @@ def resources(
     return renewal.off()
 
 
+def replaced() -> list[Resource]:
+    """Return nothing: the files are the other program's."""
+    return []
+
+
 def absent(facts: Facts) -> list[Resource]:
     """Return nothing: the files are the other program's."""
     return []

@@ -22,9 +22,14 @@ def folders(host: Host) -> list[Resource]:
     return [Directory(path=path, mode="0700") for path in (_FOLDER, f"{_FOLDER}/{host.domain}")]
 
 
-def absent(facts: Facts) -> list[Resource]:
+def replaced() -> list[Resource]:
     """Return the removal of the folder, with the certificates of every name that the host had."""
     return [Absent(path=_FOLDER)]
+
+
+def absent(facts: Facts) -> list[Resource]:
+    """Return the same."""
+    return replaced()
 
 
 def orders(host: Host, challenge: Challenge) -> Orders | None:
