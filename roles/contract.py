@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, replace
+from typing import Any
 
 from engine.facts import Listener
 from engine.resource import Resource
@@ -89,6 +90,16 @@ class Neighbours:
     open_ports: Set[tuple[str, int]]
     shares: Callable[[Listener, Use], bool]
     processes: Set[str]
+
+
+def nothing(*_: object, **__: object) -> list[Any]:
+    """Return an empty list: the answer of a variant that has no part in a question."""
+    return []
+
+
+def never(*_: object, **__: object) -> bool:
+    """Return False: the same for a question of yes or no."""
+    return False
 
 
 def after(needs: Iterable[str], resources: Iterable[Resource]) -> list[Resource]:

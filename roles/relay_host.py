@@ -71,7 +71,6 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
             facts,
             ship,
             listens_after=(certificate.COPIED, *free) if wiring.relay_has_tls else (),
-            front_at=chosen.reached_at(facts, wiring.public.port),
         ),
     )
     yield "nginx", [*former, *chosen.http_resources(host, facts, certificate.issued(host))]
@@ -105,7 +104,7 @@ def _served_by(host: Host, wiring: Wiring, facts: Facts, free: tuple[str, ...]) 
     chosen, runner = front.chosen(host), relay.chosen_runner(host)
     challenge = chosen.challenge(host, facts)
     return ServedBy(
-        at=chosen.reached_at(facts, wiring.public.port),
+        at=wiring.reached_at,
         challenge=replace(challenge, needs=(*challenge.needs, *free)),
         reload=runner.RELOAD if wiring.relay_has_tls else chosen.RELOAD,
         test=chosen.TEST,

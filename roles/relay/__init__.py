@@ -20,7 +20,7 @@ from roles import ports
 from roles.contract import Neighbours
 from roles.relay import key, releases
 from roles.relay.admissions import everyone, keys, tailscaled, url
-from roles.relay.contract import Admitting, Given, Inquiry, Judge, Program, Runner
+from roles.relay.contract import Given, Inquiry, Judge, Program, Runner
 from roles.relay.programs import derper, ours
 from roles.relay.runners import docker, supervisord, systemd
 from roles.wiring import Wiring, wire
@@ -79,16 +79,11 @@ def resources(
     ship: Shipment,
     *,
     listens_after: tuple[str, ...],
-    front_at: str,
 ) -> list[Resource]:
-    """Return the relay with its keys.
-
-    `listens_after`: as in `Given`. `front_at`: as for `Program.start`.
-    """
+    """Return the relay with its keys. `listens_after`: as in `Given`."""
     program, runner, made = chosen_program(host), chosen_runner(host), key.made(facts)
     judge = chosen_judge(host, site)
-    admitting = Admitting(flags=judge.flags(host, site), files=judge.files(host))
-    start = program.start(host, site, wiring, facts, ship, front_at=front_at, admitting=admitting)
+    start = program.start(host, wiring, facts, ship, judge.admitting(host, site))
     former = [
         resource
         for other in RUNNER_MODULES.values()

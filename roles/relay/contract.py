@@ -70,11 +70,12 @@ class Admitting:
     """How a program is told who may use it.
 
     `flags`: each with its values, for our relay and for derper's command line; (): everyone may.
-    `files`: the resources that they name.
+    `files`: the resources that they name. `url`: the URL that is asked for every client, or "".
     """
 
-    flags: tuple[tuple[str, ...], ...]
+    flags: tuple[tuple[str, ...], ...] = ()
     files: tuple[Resource, ...] = ()
+    url: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +92,11 @@ class Inquiry:
 class Judge(Protocol):
     """A judge of who may use a relay."""
 
-    def flags(self, host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
-        """Return the flags as in `Admitting`."""
-
-    def files(self, host: Host) -> tuple[Resource, ...]:
-        """Return the resources that the flags name."""
+    def admitting(self, host: Host, site: Site) -> Admitting:
+        """Return how the program is told."""
 
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
-        """Return the removal of those resources, after `needs`."""
+        """Return the removal of `Admitting.files`, after `needs`."""
 
     def ask(self, host: Host) -> Ask:
         """Return the questions that `refusals` and `warnings` need."""
@@ -120,20 +118,9 @@ class Program(Protocol):
     PROCESSES: frozenset[str]  # the names of its processes in a container
 
     def start(
-        self,
-        host: Host,
-        site: Site,
-        wiring: Wiring,
-        facts: Facts,
-        ship: Shipment,
-        *,
-        front_at: str,
-        admitting: Admitting,
+        self, host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting
     ) -> Start:
-        """Return how it is started.
-
-        `front_at`: where this host reaches the port that clients dial, as address:port.
-        """
+        """Return how it is started."""
 
     def metrics(self, host: Host, wiring: Wiring) -> Page:
         """Return the page with its metrics."""
