@@ -13,7 +13,9 @@ from roles.contract import Neighbours
 class Guard(Protocol):
     """One way to guard a host's ports."""
 
-    ASK: Ask
+    @property
+    def ASK(self) -> Ask:
+        """The questions about the host."""
 
     def resources(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
         """Return the resources of the guard."""
@@ -29,16 +31,3 @@ class Guard(Protocol):
 
     def warnings(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
         """Return the probably unintended effects, as sentences that say what to change."""
-
-
-class HostsOwn(Guard, Protocol):
-    """A firewall that the host may have of its own.
-
-    `NAME`: as in the site file. `STOP`: the command that takes it out of charge.
-    """
-
-    NAME: str
-    STOP: str
-
-    def is_in_charge(self, facts: Facts) -> bool:
-        """Whether it decides now which packets come in."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from engine.boot import agent_modules
 from engine.facts import Facts, FileFact, Output
 from engine.resource import OpenPorts, Resource
 from inventory.model import Host
 from roles import firewall
+from roles.firewall import own
 from tests.support.facts import DEBIAN_12, NO_NEIGHBOURS
 
 HK1 = {"name": "hk1", "domain": "hk1.example.org", "region": {"id": 901, "code": "hk", "name": "HK"}}
@@ -132,3 +135,8 @@ def test_each_mode_asks_what_it_needs_to_know() -> None:
     assert (off.files, off.commands) == (("/var/lib/derpfleet/opened-*",), {})
     assert "nft_ruleset" not in firewall.ask(host("ufw")).commands
     assert firewall.ask(host("auto")) == firewall.ask(host(""))
+
+
+@pytest.mark.parametrize("one", own.FIREWALLS, ids=lambda one: one.name)
+def test_the_agent_has_a_module_of_its_name(one: own.HostsOwn) -> None:
+    assert re.search(r"^FAMILY = \w+$", agent_modules()[one.name], re.M)
