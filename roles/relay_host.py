@@ -12,7 +12,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Container, Resource, Service
 from inventory.model import Host, Site
-from roles import base, certificate, distributions, docker, firewall, front, ports, relay, selinux
+from roles import base, certificate, distributions, docker, firewall, front, relay, selinux
 from roles.contract import Neighbours, ServedBy
 from roles.wiring import Wiring, wire
 
@@ -116,11 +116,11 @@ def _served_by(host: Host, wiring: Wiring, facts: Facts, free: tuple[str, ...]) 
 
 
 def neighbours(facts: Facts) -> Neighbours:
-    """Return what fronts and relays know of the host's other programs."""
+    """Return what fronts and relays know of the host's listeners."""
     return Neighbours(
         open_ports=front.open_ports(facts),
         shares=lambda listener, use: front.shares(listener, use, facts),
-        processes=relay.processes(),
+        is_ours=lambda listener: relay.is_ours(listener, facts),
     )
 
 
@@ -172,8 +172,7 @@ def in_service(facts: Facts) -> list[str]:
 
     `facts` have to answer `ask_absent`.
     """
-    beside = neighbours(facts)
-    found = {(one.port, one.proto) for one in facts.listening if ports.is_ours(one, facts, beside)}
+    found = {(one.port, one.proto) for one in facts.listening if relay.is_ours(one, facts)}
     return [f"{port}/{proto}" for port, proto in sorted(found)]
 
 
@@ -190,4 +189,4 @@ def ask(host: Host, site: Site) -> Ask:
 def ask_absent() -> Ask:
     """Return the questions of `compile_absent` and `in_service`, about every variant."""
     of_variants = (front.ask_absent(), certificate.ask_absent(), docker.ASK)
-    return asked(ports.ASK, selinux.ASK, *of_variants)
+    return asked(relay.ASK_PORTS, selinux.ASK, *of_variants)

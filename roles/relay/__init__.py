@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts, asked
+from engine.facts import Ask, Facts, Listener, asked
 from engine.resource import Resource
 from engine.scripts import script
 from inventory.admission import admission_name
@@ -39,6 +39,10 @@ RUNNER_MODULES: Mapping[RunnerName, Runner] = {
 }
 
 
+ASK_PORTS = asked(*(runner.ASK_PORTS for runner in RUNNER_MODULES.values()))
+"""The questions of `is_ours`."""
+
+
 def chosen_program(host: Host) -> Program:
     """Return the module of the host's program."""
     return PROGRAM_MODULES[host.program]
@@ -62,13 +66,12 @@ def _judges() -> list[Judge]:
 def ask(host: Host, site: Site) -> Ask:
     """Return the questions about ports, and those of the chosen program, runner and judge.
 
-    `docker container inspect` is among the first on every host. A relay that ran in a container
-    until now still has the ports, and is not in the way of its successor.
+    Every runner's are among the first. A relay that ran in a container until now still has the
+    ports, and is not in the way of its successor.
     """
-    known_by = Ask(files=tuple(runner.KNOWN_BY for runner in RUNNER_MODULES.values() if runner.KNOWN_BY))
     kept = Ask() if runner_of(host).in_container else releases.ASK
     judge, program, runner = chosen_judge(host, site), chosen_program(host), chosen_runner(host)
-    return asked(ports.ASK, known_by, kept, program.ASK, runner.ASK, judge.ask(host))
+    return asked(ports.ASK, ASK_PORTS, kept, program.ASK, runner.ASK, judge.ask(host))
 
 
 def resources(
@@ -165,10 +168,12 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
     return chosen_judge(host, site).warnings(host, facts)
 
 
-def processes() -> frozenset[str]:
-    """Return the names of the relay's processes in a container, of every program and runner."""
-    of_programs = (program.PROCESSES for program in PROGRAM_MODULES.values())
-    return frozenset().union(*of_programs, *(runner.PROCESSES for runner in RUNNER_MODULES.values()))
+def is_ours(listener: Listener, facts: Facts) -> bool:
+    """Whether a listener is the relay's, under any runner, or another unit's of ours."""
+    processes = {name for program in PROGRAM_MODULES.values() for name in program.PROCESSES}
+    return listener.unit.startswith("derpfleet-") or any(
+        runner.has(listener, facts, processes) for runner in RUNNER_MODULES.values()
+    )
 
 
 def refusals(

@@ -5,12 +5,12 @@ A program knows no runner and a runner no program: `Start` is all that passes be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, Listener
 from engine.health import Health, Http
 from engine.resource import Absent, Resource
 from inventory.model import Host, Site
@@ -153,7 +153,7 @@ class Runner(Protocol):
     """A keeper of the relay's process: it starts the program at boot and after a crash."""
 
     ASK: Ask
-    PROCESSES: frozenset[str]  # the names of its own processes that have the relay's ports
+    ASK_PORTS: Ask  # asked on every host: what `has` needs, and the file KNOWN_BY
     KNOWN_BY: str  # the file without which it has no relay here; "": it may have one without any
     RUNNING: str  # the id of the resource that is the running relay
     RELOAD: tuple[str, ...]  # the command after which a new certificate is served
@@ -180,6 +180,12 @@ class Runner(Protocol):
 
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
         """Return the relay, stopped after `needs`, and the removal of the runner's own files."""
+
+    def has(self, listener: Listener, facts: Facts, processes: Set[str]) -> bool:
+        """Whether the listener is that of its relay. `facts` have to answer `ASK_PORTS`.
+
+        `processes`: the names of every program's processes in a container.
+        """
 
     def stopped(self) -> list[Resource]:
         """Return the relay, stopped now and after a reboot. Its installation stays."""

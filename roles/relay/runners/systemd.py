@@ -6,8 +6,10 @@ systemd holds its sockets over a restart, where the program takes them.
 from __future__ import annotations
 
 import posixpath
+import re
+from collections.abc import Set
 
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, Listener
 from engine.render import render
 from engine.resource import Absent, Command, File, Resource, Service
 from inventory.model import Host
@@ -21,7 +23,7 @@ _SOCKET_FILE = f"{paths.SYSTEMD}/{paths.SOCKET}"
 _KILL = "-/bin/kill"  # of ExecReload=
 
 ASK = Ask(files=(_UNIT_FILE,))
-PROCESSES: frozenset[str] = frozenset()
+ASK_PORTS = Ask(files=(_SOCKET_FILE,))
 KNOWN_BY = ""
 RUNNING = f"service:{paths.SERVICE}"
 _SOCKET = f"service:{paths.SOCKET}"
@@ -135,6 +137,14 @@ def log_of_client(key: str) -> tuple[str, ...]:
 def in_its_network(program: tuple[str, ...]) -> tuple[str, ...]:
     """Return the program as it is: the service has the host's network."""
     return program
+
+
+def has(listener: Listener, facts: Facts, processes: Set[str]) -> bool:
+    """Whether it is a socket that systemd holds for the relay. Other listeners are our unit's."""
+    unit = facts.files.get(_SOCKET_FILE)
+    listens = re.findall(r"^Listen(Stream|Datagram)=(?:\S*:)?(\d+)$", (unit and unit.content) or "", re.M)
+    kind = {"tcp": "Stream", "udp": "Datagram"}.get(listener.proto)
+    return listener.program == "systemd" and (kind, str(listener.port)) in listens
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
