@@ -135,6 +135,7 @@ def _presented(wire: Wire) -> Chain:
     # Public since Python 3.13. Before, only the inner object has it, and it returns objects whose
     # DER is `public_bytes(2)`.
     public = hasattr(wire.tls, "get_unverified_chain")
+    # `_sslobj` is not among its attributes for the type checker.
     source: Any = wire.tls if public else wire.tls._sslobj  # type: ignore[attr-defined]
     entries = source.get_unverified_chain()
     chain = read_chain([entry if isinstance(entry, bytes) else entry.public_bytes(2) for entry in entries])

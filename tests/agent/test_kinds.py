@@ -391,7 +391,7 @@ def test_a_defect_of_the_agent_is_reported_with_its_traceback(on_stage: OnStage)
     agent.extra = "from agent import paths\npaths.Absent.present = lambda self: 1 / 0\n"
     with pytest.raises(Exception, match="the agent crashed") as crashed:
         agent.run([Absent(path="/srv/x")])
-    assert "ZeroDivisionError" in crashed.value.why  # type: ignore[attr-defined]
+    assert "ZeroDivisionError" in crashed.value.why  # type: ignore[attr-defined]  # a DerpfleetError
 
 
 def test_only_the_newest_journals_and_their_backups_are_kept(on_stage: OnStage) -> None:

@@ -48,7 +48,7 @@ def test_rules_that_a_killed_run_had_armed_do_not_take_back_those_of_the_next(on
             time.sleep(2)
         return prove(*argv)
 
-    agent.stage.run = prove_late  # type: ignore[method-assign]
+    agent.stage.run = prove_late  # type: ignore[method-assign]  # instead of its own method
     assert agent.run([replace(old, revert_after_s=30)]).failures == []
     assert "table inet relay" in prove("nft", "list", "tables").stdout
 
