@@ -8,7 +8,7 @@ from __future__ import annotations
 from engine.facts import Ask, Facts, Listener
 from inventory.model import Host
 from roles.contract import Neighbours
-from roles.wiring import Use, wire
+from roles.wiring import Use, Wiring
 
 # The kernel's ephemeral range; a port outside it was chosen on purpose.
 _GIVEN = "/proc/sys/net/ipv4/ip_local_port_range"
@@ -22,22 +22,22 @@ _ONLY_CLIENTS = (
 ASK = Ask(files=(_GIVEN,))
 
 
-def taken(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+def taken(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return a sentence for each port that we need and another program has."""
     return [
         f"port {use.port}/{use.proto} of {host.name}, where {use.purpose}, is taken by {who(listener)}: "
         f"stop that program, or set hosts.{host.name}.{use.key} to another port."
-        for use in wire(host).uses
+        for use in wiring.uses
         for listener in _in_the_way(use, facts, neighbours)[:1]
     ]
 
 
 def strangers(
-    host: Host, facts: Facts, neighbours: Neighbours, allowed: set[tuple[str, int]]
+    wiring: Wiring, facts: Facts, neighbours: Neighbours, allowed: set[tuple[str, int]]
 ) -> list[Listener]:
     """Return other programs' public listeners that a closed firewall would cut off."""
     found: dict[tuple[str, int], Listener] = {}
-    refused = [listener for use in wire(host).uses for listener in _in_the_way(use, facts, neighbours)]
+    refused = [listener for use in wiring.uses for listener in _in_the_way(use, facts, neighbours)]
     for listener in facts.listening:
         key = (listener.proto, listener.port)
         if not (

@@ -59,9 +59,9 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     wiring, chosen, runner = wire(host), front.chosen(host), relay.chosen_runner(host)
     former = front.replaced_others(host, wiring, facts)
     free = tuple(resource.id for resource in former if isinstance(resource, Service))
-    yield "base", base.resources(host, site, facts, ship)
-    yield "selinux", selinux.resources(host, facts)
-    yield "firewall", firewall.resources(host, facts, neighbours(facts))
+    yield "base", base.resources(facts)
+    yield "selinux", selinux.resources(wiring, facts)
+    yield "firewall", firewall.resources(host, wiring, facts, neighbours(facts))
     yield (
         "relay",
         relay.resources(
@@ -134,14 +134,14 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
 
     They are found before anything is changed. Of an unknown distribution only that is said.
     """
-    of_base = base.refusals(host, site, facts)
+    of_base = base.refusals(host, facts)
     if distributions.known(facts) is None:
         return of_base
     facts = distributions.for_programs(facts)
     wiring, beside = wire(host), neighbours(facts)
     return [
         *of_base,
-        *firewall.refusals(host, facts, beside),
+        *firewall.refusals(host, wiring, facts, beside),
         *relay.refusals(host, site, wiring, facts, beside),
         *front.refusals(host, wiring, facts),
         *certificate.chosen(host).refusals(host, facts),
@@ -155,7 +155,7 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
     """
     if distributions.known(facts) is None:
         return []
-    unguarded = firewall.warnings(host, facts, neighbours(facts))
+    unguarded = firewall.warnings(host, wire(host), facts, neighbours(facts))
     of_relay, of_front = relay.warnings(host, site, facts), front.chosen(host).warnings(host, facts)
     return [*base.warnings(host, facts), *unguarded, *of_relay, *of_front]
 

@@ -12,6 +12,7 @@ from roles.contract import Neighbours
 from roles.firewall import nftables, off, own
 from roles.firewall.contract import Guard
 from roles.firewall.own import HostsOwn
+from roles.wiring import Wiring
 
 MODES: Mapping[FirewallModeName, tuple[Guard, ...]] = {
     "enforce": (nftables,),
@@ -33,12 +34,12 @@ def _in_charge(facts: Facts) -> list[HostsOwn]:
     return [guard for guard in own.FIREWALLS if guard.is_in_charge(facts)]
 
 
-def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
+def resources(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[Resource]:
     """Return the chosen guard, and the removal of the others."""
     guard = chosen(host, facts)
     others = [other for other in _GUARDS if other is not guard]
     gone = [resource for other in others for resource in other.replaced(facts)]
-    return [*gone, *guard.resources(host, facts, neighbours)]
+    return [*gone, *guard.resources(host, wiring, facts, neighbours)]
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
@@ -55,11 +56,11 @@ def ask(host: Host) -> Ask:
     return asked(own.NOTES, *(guard.ASK for guard in (*MODES[host.firewall.mode], *beside)))
 
 
-def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+def refusals(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return a sentence for each firewall beside the chosen guard, or the reasons against that."""
     guard = chosen(host, facts)
     beside = [other for other in _in_charge(facts) if other is not guard] if firewall_of(host).closes else []
-    return [_beside(host, other) for other in beside] or guard.refusals(host, facts, neighbours)
+    return [_beside(host, other) for other in beside] or guard.refusals(host, wiring, facts, neighbours)
 
 
 def _beside(host: Host, other: HostsOwn) -> str:
@@ -70,6 +71,6 @@ def _beside(host: Host, other: HostsOwn) -> str:
     )
 
 
-def warnings(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+def warnings(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return the probably unintended effects of the chosen guard."""
-    return chosen(host, facts).warnings(host, facts, neighbours)
+    return chosen(host, facts).warnings(host, wiring, facts, neighbours)

@@ -8,6 +8,7 @@ from engine.facts import Ask, Facts
 from engine.resource import Resource
 from inventory.model import Host
 from roles.contract import Neighbours
+from roles.wiring import Wiring
 
 
 class Guard(Protocol):
@@ -17,7 +18,7 @@ class Guard(Protocol):
     def ASK(self) -> Ask:
         """The questions about the host."""
 
-    def resources(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
+    def resources(self, host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[Resource]:
         """Return the resources of the guard."""
 
     def replaced(self, facts: Facts) -> list[Resource]:
@@ -26,8 +27,8 @@ class Guard(Protocol):
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
         """Return the removal of all that `resources` may ever have put on a host, after `needs`."""
 
-    def refusals(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+    def refusals(self, host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
         """Return the reasons against this guard, as sentences that say what to do."""
 
-    def warnings(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+    def warnings(self, host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
         """Return the probably unintended effects, as sentences that say what to change."""

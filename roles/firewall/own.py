@@ -16,7 +16,7 @@ from inventory.choices import FirewallModeName
 from inventory.model import Host
 from roles import paths
 from roles.contract import Neighbours, after, nothing
-from roles.wiring import wire
+from roles.wiring import Wiring
 
 NOTES = Ask(files=(f"{paths.AGENT}/opened-*",))
 """The agent's notes of ports that are open in such a firewall."""
@@ -40,12 +40,12 @@ class HostsOwn:
 
     warnings = staticmethod(nothing)  # it closes no port for us
 
-    def resources(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
+    def resources(self, host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[Resource]:
         """Return the opening of the relay's public ports and the site file's.
 
         SSH and the host's other programs are let in by its own rules, or are not meant to be.
         """
-        found = {f"{use.port}/{use.proto}" for use in wire(host).uses if use.public}
+        found = {f"{use.port}/{use.proto}" for use in wiring.uses if use.public}
         found |= {entry for entry in host.firewall.allow if not _has_no_port(entry)}
         return [OpenPorts(through=self.name, ports=tuple(sorted(found, key=_order)))]
 
@@ -58,7 +58,7 @@ class HostsOwn:
         """Return the removal of all that we may have opened, after `needs`."""
         return after(needs, [OpenPorts(through=self.name)])
 
-    def refusals(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+    def refusals(self, host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
         """Return a sentence if it is not in charge, and for each protocol that has no port."""
         found = []
         if not self.is_in_charge(facts):

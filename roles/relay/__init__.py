@@ -181,7 +181,7 @@ def refusals(
 ) -> list[str]:
     """Return the reasons against the relay: taken ports, and those of its runner and program."""
     return [
-        *ports.taken(host, facts, neighbours),
+        *ports.taken(host, wiring, facts, neighbours),
         *chosen_runner(host).refusals(host, wiring, facts),
         *chosen_program(host).refusals(host, site, facts),
         *chosen_judge(host, site).refusals(host, facts),

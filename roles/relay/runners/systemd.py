@@ -14,7 +14,7 @@ from engine.render import render
 from engine.resource import Absent, Command, File, Resource, Service
 from inventory.model import Host
 from roles import paths
-from roles.contract import Question
+from roles.contract import Question, nothing
 from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
 
@@ -26,6 +26,7 @@ ASK = Ask(files=(_UNIT_FILE,))
 ASK_PORTS = Ask(files=(_SOCKET_FILE,))
 KNOWN_BY = ""
 RUNNING = f"service:{paths.SERVICE}"
+refusals = nothing  # every relay host has systemd (`roles.base`)
 _SOCKET = f"service:{paths.SOCKET}"
 # A reload keeps the clients. systemd restarts a unit that has none.
 RELOAD: tuple[str, ...] = ("systemctl", "try-reload-or-restart", paths.SERVICE)
@@ -160,8 +161,3 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
 def stopped() -> list[Resource]:
     """Return both units, disabled and stopped."""
     return [Service(unit=unit, enabled=False, running=False) for unit in (paths.SOCKET, paths.SERVICE)]
-
-
-def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
-    """Return nothing: every relay host has systemd (`roles.base`)."""
-    return []
