@@ -273,7 +273,7 @@ class Sysctl(Resource):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Firewall(Resource):
+class NftTable(Resource):
     """Our nftables table (`inet <table>`), loaded from `rules` and at boot from `path`.
 
     Other programs' tables are not touched. A change is armed: unless a second, fresh connection

@@ -20,7 +20,7 @@ HOT_FUNCTION, HOT_CLASS = ("relay/core/session.py", "feed"), ("relay/core/sessio
 # The relay's command line has a field for each flag, and its counters one for each kind of event.
 LISTS = {("relay/config.py", "Config"), ("relay/core/counts.py", "Counts")}
 # Names that several classes of the product have. This set may only shrink.
-TWICE = {"Firewall", "Host", "Problem", "Relay", "Session", "Wire"}
+TWICE = {"Host", "Problem", "Relay", "Session"}
 
 PYTHON = sorted(path for path in FILES if path.suffix == ".py")
 OUTSIDE_TESTS = [path for path in PYTHON if path.parts[0] != "tests"]

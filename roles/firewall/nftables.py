@@ -9,7 +9,7 @@ import re
 
 from engine.facts import Ask, Facts, asked
 from engine.render import render
-from engine.resource import Absent, File, Firewall, Package, Resource, Service
+from engine.resource import Absent, File, NftTable, Package, Resource, Service
 from inventory.model import Host
 from roles import paths, ports
 from roles.contract import Neighbours, after
@@ -47,7 +47,7 @@ ASK = asked(
 
 def resources(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[Resource]:
     """Return the table, and the unit that loads it at boot."""
-    firewall = Firewall(
+    firewall = NftTable(
         table=_TABLE,
         path=paths.FIREWALL_RULES,
         rules=_rules(host, wiring, facts, neighbours),
@@ -102,7 +102,7 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
 
     The package nftables stays.
     """
-    table = Firewall(table=_TABLE, path=paths.FIREWALL_RULES, present=False, needs=(f"service:{_UNIT}",))
+    table = NftTable(table=_TABLE, path=paths.FIREWALL_RULES, present=False, needs=(f"service:{_UNIT}",))
     return after(needs, [*_unit_gone(), table])
 
 

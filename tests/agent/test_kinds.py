@@ -21,8 +21,8 @@ from engine.resource import (
     Command,
     Directory,
     File,
-    Firewall,
     Group,
+    NftTable,
     Package,
     Service,
     Symlink,
@@ -345,7 +345,7 @@ def test_a_clock_that_is_set_while_we_wait_makes_no_wait_longer_or_shorter(
     agent, events = on_stage(), []
     late = Exec(argv=("sh", "-c", "test -e /srv/asked || { touch /srv/asked; exit 1; }"))
     wanted = [
-        Package(package="nginx"), Firewall(table="relay", path="/etc/relay.nft", rules=RULES),
+        Package(package="nginx"), NftTable(table="relay", path="/etc/relay.nft", rules=RULES),
         FOLDER, environment(b"x\n"), UNIT, service(healthy=(late,), timeout_s=20),
     ]  # fmt: skip
     agent.extra = STEPPED_CLOCK % step_s

@@ -76,5 +76,5 @@ def test_ssh_is_open_where_it_is_and_where_its_next_restart_will_put_it() -> Non
     said = Output(status=0, stdout="port 2222\naddressfamily any\nlistenaddress [::1]:2200\n", stderr="")
     moved = replace(DEBIAN_12, ssh_ports=(22,), commands={"sshd": said})
     (table,) = [r for r in firewall.resources(HOST, WIRING, moved, NO_NEIGHBOURS) if r.kind == "firewall"]
-    # A Firewall.
+    # An NftTable.
     assert b"tcp dport { 22, 80, 443, 2200, 2222 } accept" in table.rules  # type: ignore[attr-defined]

@@ -85,4 +85,4 @@ def test_ipsec_may_be_sent_over_udp_and_is_a_warning() -> None:
 def test_an_allowed_protocol_is_open() -> None:
     resources = firewall.resources(allowing("47/ip"), WIRING, facts(), NO_NEIGHBOURS)
     (table,) = [resource for resource in resources if resource.kind == "firewall"]
-    assert b"\t\tmeta l4proto { 47 } accept\n" in table.rules  # type: ignore[attr-defined]  # a Firewall
+    assert b"\t\tmeta l4proto { 47 } accept\n" in table.rules  # type: ignore[attr-defined]  # an NftTable
