@@ -69,7 +69,7 @@ def a_host(front: str, **settings: Any) -> Host:
 @contextmanager
 def relay_of(host: Host, stage: Stage) -> Iterator[None]:
     """Run our relay with the flags that the roles give it, but for its files and STUN."""
-    start = ours.start(host, wire(host), there(), shipment(None), Admitting())
+    start = ours.start(host, wire(host), there(), shipment(host), Admitting())
     flags = {name: values for name, *values in start.flags}
     certs = stage.folder / "certs"
     certs.mkdir()
