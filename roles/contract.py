@@ -43,7 +43,7 @@ class Challenge:
 
     `authenticator`: certbot's arguments. `needs`: the ids that have to be there first. `units`: the
     systemd units that answer. `writes`: the folders that certbot writes answers to. `environment`:
-    the variables that certbot needs.
+    the variables that certbot needs. `stops`: the unit that is stopped as long as an order takes.
     """
 
     authenticator: tuple[str, ...]
@@ -51,6 +51,7 @@ class Challenge:
     units: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    stops: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ RELAY_CERTS = f"{STATE}/certs"
 CERTIFICATE_PROGRAM = f"{OPT}/bin/certificate"
 CERTIFICATE_LINEAGE = f"{OPT}/bin/lineage.py"  # a part of the program
 CERTIFICATE_LEDGER = f"{OPT}/bin/ledger.py"  # another
+CERTIFICATE_PAUSE = f"{OPT}/bin/pause.py"  # another
 CERTIFICATE_CONFIG = f"{ETC}/certificate.json"
 ACME_ACCOUNT = f"{ETC}/account"
 DNS_CREDENTIALS = f"{ETC}/dns"

@@ -26,10 +26,20 @@ def taken(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> l
     """Return a sentence for each port that we need and another program has."""
     return [
         f"port {use.port}/{use.proto} of {host.name}, where {use.purpose}, is taken by {who(listener)}: "
-        f"stop that program, or set hosts.{host.name}.{use.key} to another port."
+        f"stop that program, or set hosts.{host.name}.{use.key} to another port{_or_stopped(use, listener)}."
         for use in wiring.uses
         for listener in _in_the_way(use, facts, neighbours)[:1]
     ]
+
+
+def _or_stopped(use: Use, listener: Listener) -> str:
+    """Return the third way out, where a service has the port that only orders need."""
+    if use.program != "certbot" or not use.public or not listener.unit.endswith(".service"):
+        return ""
+    return (
+        "; or let it be stopped for the seconds of each order: certificate.challenge: standalone, with "
+        f"certificate.stop: {listener.unit}"
+    )
 
 
 def strangers(
@@ -65,6 +75,7 @@ def _in_the_way(use: Use, facts: Facts, neighbours: Neighbours) -> list[Listener
         if (listener.proto, listener.port) == (use.proto, use.port)
         and not neighbours.is_ours(listener)
         and (use.public or _meets_loopback(listener))
+        and not (use.stops and listener.unit == use.stops)
         and not neighbours.shares(listener, use)
     ]
 

@@ -29,7 +29,8 @@ class Endpoint:
 class Use:
     """A port that the deployed host uses.
 
-    `key`: where the site file has it. `public`: on every address, else on loopback.
+    `key`: where the site file has it. `public`: on every address, else on loopback. `stops`: the
+    unit that has the port as well, and is stopped meanwhile.
     """
 
     proto: str
@@ -38,6 +39,7 @@ class Use:
     purpose: str
     key: str
     public: bool = True
+    stops: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ def _uses(host: Host) -> tuple[Use, ...]:
     found = [
         Use("tcp", ports.https, front.program, "https is to be served", "ports.https"),
         Use("udp", ports.stun, "relay", "the relay is to answer STUN", "ports.stun"),
-        Use("tcp", ports.http, *http[_http_by(host)], "ports.http"),
+        Use("tcp", ports.http, *http[_http_by(host)], "ports.http", stops=host.certificate.stop),
     ]
     if front.hides_relay:
         purpose = f"the relay is to listen behind {front.program}"

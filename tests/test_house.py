@@ -35,6 +35,7 @@ PRODUCT = (
 CHOICE = re.compile(
     r"(?<!card)\.(flavour|runner|front)$|(^|\.)(host|relay_host)\.program$"
     r"|(^|\.)relay\.(program|under|admission)$|(^|\.)(certificate\.(source|challenge)|dns\.provider)$"
+    r"|(^|\.)(host|relay_host)\.source$"
     r"|(^|\.)(firewall\.mode|control\.kind)$"
 )
 HEADSCALE = re.compile(r"(^|[._])site\.headscale$")

@@ -36,7 +36,7 @@ def fragment(host: Host) -> File:
     text = render(
         f"front-{external.kind}.conf.j2",
         host=host,
-        by_address=host.domain.rpartition(".")[2].isdigit(),
+        by_address=host.is_address,
         terminates_tls=front_of(host).terminates_tls,
         challenge=host.ports.challenge if source_of(host).is_acme else None,
         listens=(str(host.ports.https), f"[::]:{host.ports.https}"),

@@ -99,6 +99,15 @@ def test_every_refusal_and_warning_is_found_without_a_plan() -> None:
     assert len(warned) == 2 and all(one.why and one.next for one in warned)
 
 
+def test_the_source_that_was_chosen_is_said_with_its_reason() -> None:
+    host, site, facts = load("bare")
+    auto = host.certificate.model_copy(update={"source": "auto", "server": "https://acme.example.org/dir"})
+    host = host.model_copy(update={"certificate": auto})
+    [chosen] = [one for one in hosts.of_facts(host, site, facts, now=facts.now) if one.check == "certificate"]
+    assert (chosen.status, chosen.what) == ("ok", "certificate.source auto is acme here: server is set")
+    assert not [one for one in of_case("bare") if one.check == "certificate"]
+
+
 def test_a_clock_that_is_wrong_is_found() -> None:
     [clock] = [one for one in of_case("bare", ahead_s=7200.0) if one.check == "clock"]
     assert clock.status == "failed" and "2 hours ahead of this controller's" in clock.what

@@ -14,7 +14,7 @@ from inventory.model import Certificate, External, Firewall, Host, Region, Relay
 TABLES = [
     (choices.FRONTS, choices.FrontName, Host, "front"),
     (choices.FLAVOURS, choices.FlavourName, Host, "flavour"),
-    (choices.SOURCES, choices.SourceName, Certificate, "source"),
+    (choices.CANDIDATES, choices.SourceWord, Certificate, "source"),
     (choices.CHALLENGES, choices.ChallengeName, Certificate, "challenge"),
     (choices.DNS_PROVIDERS, choices.DnsProviderName, DnsZone, "provider"),
     (choices.FIREWALLS, choices.FirewallModeName, Firewall, "mode"),

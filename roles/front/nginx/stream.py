@@ -51,7 +51,7 @@ def http_resources(host: Host, facts: Facts, certificate: Issued) -> list[Resour
         "nginx-stream.conf.j2",
         host=host,
         listens=places.listens(host, facts, host.ports.https, neighbours.STREAM_NAME, tls=False),
-        by_address=host.domain.rpartition(".")[2].isdigit(),
+        by_address=host.is_address,
         default=next(iter(_behind(facts)), f"{LOOPBACK}:{host.ports.backend}"),
     )
     family = distributions.of(facts).family
