@@ -40,5 +40,3 @@ CONTAINER = "derpfleet-derper"
 SERVICE = "derpfleet-relay.service"
 SOCKET = "derpfleet-relay.socket"
 SYSTEMD = UNITS
-PROGRAM = "derpfleet-relay"  # under supervisord
-PROGRAM_FILE = f"/etc/supervisor/conf.d/{PROGRAM}.conf"

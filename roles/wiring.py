@@ -76,6 +76,21 @@ class Wiring:
         return self.relay != self.public
 
     @property
+    def reached_at(self) -> str:
+        """Return where this host reaches the port that clients dial, as address:port.
+
+        Not every provider lets a host reach its own public address. On loopback every front and
+        every relay listens.
+        """
+        return f"{LOOPBACK}:{self.public.port}"
+
+    @property
+    def public_program(self) -> str:
+        """Return the program that clients reach, of a row of FRONTS."""
+        [program] = [use.program for use in self.uses if use.key == "ports.https"]
+        return program
+
+    @property
     def relay_http_port(self) -> int:
         """Return the http port if the relay itself listens on it, else -1, as in its flags."""
         http = [use.port for use in self.uses if use.key == "ports.http"]

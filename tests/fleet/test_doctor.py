@@ -59,22 +59,23 @@ def test_a_full_disk_is_found(free: int, status: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("proxy", "trouble", "status", "url"),
+    ("sources", "trouble", "status", "url"),
     [
-        ("", "", "ok", "https://proxy.golang.org/tailscale.com/@latest"),
+        ("", "", "skipped", None),
+        ("https://modules.example,direct", "", "ok", "https://modules.example/tailscale.com/@latest"),
         ("https://goproxy.example/,direct", "timed out", "warning", "https://goproxy.example/tailscale.com/@latest"),
         ("off", "", "warning", None),
         ("direct", "", "skipped", None),
     ],
 )  # fmt: skip
-def test_the_source_of_go_modules_is_asked(proxy: str, trouble: str, status: str, url: str | None) -> None:
+def test_the_source_of_go_modules_is_asked(sources: str, trouble: str, status: str, url: str | None) -> None:
     urls: list[str] = []
 
     def asked(url: str) -> str:
         urls.append(url)
         return trouble
 
-    found = controller.go_proxy({"GOPROXY": proxy} if proxy else {}, asked)
+    found = controller.go_modules(sources, asked)
     assert found.status == status and urls == ([url] if url else [])
     assert bool(found.next) == (status == "warning")
 

@@ -9,7 +9,7 @@ import pytest
 
 from inventory import choices
 from inventory.acme import DnsZone
-from inventory.model import Certificate, Firewall, Host, Region, Relay
+from inventory.model import Certificate, External, Firewall, Host, Region, Relay
 
 TABLES = [
     (choices.FRONTS, choices.FrontName, Host, "front"),
@@ -18,6 +18,8 @@ TABLES = [
     (choices.CHALLENGES, choices.ChallengeName, Certificate, "challenge"),
     (choices.DNS_PROVIDERS, choices.DnsProviderName, DnsZone, "provider"),
     (choices.FIREWALLS, choices.FirewallModeName, Firewall, "mode"),
+    (choices.EXTERNALS, choices.ExternalName, External, "kind"),
+    (choices.ENDS_TLS, choices.TlsName, External, "tls"),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import roles
+from engine.resource import File
 from tests.roles.cases import load, shipment
 
 WAY_OUT = "certificate.challenge: standalone, with certificate.stop: apache2.service."
@@ -31,8 +32,10 @@ def test_the_refusal_names_the_way_out_for_services_alone() -> None:
 
 def test_the_unit_starts_it_again_before_the_certificate_is_served_and_after_every_failure() -> None:
     host, site, facts = load("standalone")
-    files = {one.id: one for one in roles.compile_host(host, site, facts, shipment(host))}
-    text = files["file:/etc/systemd/system/derpfleet-certificate.service"].content.decode()  # type: ignore[attr-defined]
+    plan = {one.id: one for one in roles.compile_host(host, site, facts, shipment(host))}
+    unit = plan["file:/etc/systemd/system/derpfleet-certificate.service"]
+    assert isinstance(unit, File) and isinstance(unit.content, bytes)
+    text = unit.content.decode()
     steps = [line for line in text.splitlines() if line.startswith("Exec")]
     program = "/opt/derpfleet/bin/certificate"
     assert steps == [
