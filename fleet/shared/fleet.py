@@ -29,6 +29,7 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self.parallel = Parallel(self.report.say)
+        self.report.align([*self.site.hosts, *self.site.control.hosts()])
 
     @property
     def runs(self) -> Path:
