@@ -28,7 +28,7 @@ class Fleet:
     parallel: Parallel = field(init=False)
 
     def __post_init__(self) -> None:
-        self.parallel = Parallel(self.report.say)
+        self.parallel = Parallel(self.report)
         self.report.align([*self.site.hosts, *self.site.control.hosts()])
 
     @property

@@ -144,7 +144,8 @@ def test_the_relay_stops_nodes_move_and_then_its_region_goes(world: World) -> No
     assert "900" not in world.map
     assert "sg1.example.org" in world.map
     assert world.slept == 2
-    assert "hk1        ok           withdrawn; invoke deploy --host hk1 brings it back" in world.shown.getvalue()
+    words = "hk1        ok           withdrawn; invoke deploy --host hk1 brings it back"
+    assert words in world.shown.getvalue()
 
 
 def test_a_kept_proof_is_forgotten(world: World) -> None:
