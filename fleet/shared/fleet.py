@@ -21,11 +21,15 @@ from inventory.model import Host, Site, Ssh
 
 @dataclass
 class Fleet:
-    """A loaded site with a report. `parallel` runs work for its hosts."""
+    """A loaded site with a report.
+
+    `parallel` runs work for its hosts. `proved`: the names of those that this run has proved.
+    """
 
     site: Site
     report: Report
     parallel: Parallel = field(init=False)
+    proved: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.parallel = Parallel(self.report)

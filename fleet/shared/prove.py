@@ -90,6 +90,16 @@ def prove_hosts(
     return found
 
 
+def any_proved(fleet: Fleet, hosts: Sequence[Host], *, served: Served) -> bool:
+    """Whether one of these relays is proved. They are proved now, unless this run has proved one.
+
+    `served`: the map to compare with.
+    """
+    if any(host.name in fleet.proved for host in hosts):
+        return True
+    return any(proof.ok for proof in prove_hosts(fleet, hosts, served=served).values())
+
+
 def climb(
     fleet: Fleet,
     hosts: Sequence[Host],
@@ -143,12 +153,14 @@ def proof_path(fleet: Fleet, name: str) -> Path:
 
 
 def keep(fleet: Fleet, name: str, proof: Proof) -> None:
-    """Keep a proof for later verbs."""
+    """Keep a proof for this run and for later verbs."""
+    (fleet.proved.add if proof.ok else fleet.proved.discard)(name)
     records.keep(fleet.runs, proof_path(fleet, name), proof.to_json())
 
 
 def forget(fleet: Fleet, host: Host) -> None:
     """Delete the last proof of a host, because it is no longer true."""
+    fleet.proved.discard(host.name)
     with cache.access_to(fleet.runs):
         proof_path(fleet, host.name).unlink(missing_ok=True)
 
