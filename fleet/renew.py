@@ -55,7 +55,7 @@ def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
     outcome = step(fleet, fleet.login(host), _renewal(host, force=force), doing="renewing", counts=False)
     if not outcome.changed:
         fleet.report.line(host.name, "ok", "its certificate is not due; --force renews it nevertheless")
-    return relay.is_withdrawn(host, outcome.facts)
+    return relay.is_withdrawn(outcome.facts)
 
 
 def _renewal(host: Host, *, force: bool) -> Job:
@@ -66,7 +66,7 @@ def _renewal(host: Host, *, force: bool) -> Job:
     return Job(
         verb=Verb.RENEW,
         plan=lambda session: renewal.run(host, session.facts, force=force),
-        ask=relay.ask_withdrawn(host),
+        ask=relay.ASK_WITHDRAWN,
         places=roles.ROLES,
         trouble="the certificate was not renewed",
         next=f"fix the cause, then run: invoke renew --host {host.name}",

@@ -111,7 +111,7 @@ def _served_by(host: Host, wiring: Wiring, facts: Facts, free: tuple[str, ...]) 
         test=chosen.TEST,
         units=tuple(front.test_units(host)),
         # A front still serves the certificate after a withdrawal.
-        withdrawal=runner.WITHDRAWN if wiring.relay_has_tls else None,
+        withdrawal=relay.WITHDRAWAL if wiring.relay_has_tls else None,
         by_relay=wiring.relay_has_tls,
     )
 

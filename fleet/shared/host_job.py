@@ -7,7 +7,7 @@ from functools import partial
 
 import roles
 from artefacts.shipment import Shipment, make_shipment
-from engine.facts import Facts
+from engine.facts import Facts, asked
 from engine.resource import Resource
 from engine.run import Job, Verb
 from engine.session import Session
@@ -16,18 +16,27 @@ from fleet.shared.errors import DeployRefused
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover
 from inventory.checkout import CACHE
+from inventory.errors import DerpfleetError
 from inventory.model import Host
+from roles import relay
 
 
-def host_job(fleet: Fleet, host: Host, verb: Verb, only: Sequence[str]) -> Job:
+class LeftWithdrawn(DerpfleetError):
+    """The host's relay was withdrawn, and nobody asked for it: nothing was changed."""
+
+
+def host_job(
+    fleet: Fleet, host: Host, verb: Verb, only: Sequence[str], *, include_withdrawn: bool = True
+) -> Job:
     """Return the job: the host as its roles want it.
 
     After a deploy its certificate is asked for, if clients know it by its pin only.
+    `include_withdrawn`: also a relay that was withdrawn; else its plan raises LeftWithdrawn.
     """
     return Job(
         verb=verb,
-        plan=partial(_plan, fleet, host),
-        ask=roles.ask(host, fleet.site),
+        plan=partial(_plan, fleet, host, include_withdrawn),
+        ask=asked(roles.ask(host, fleet.site), relay.ASK_WITHDRAWN),
         afterwards=lambda _: pins.ask(host),
         only=only,
         places=roles.ROLES,
@@ -35,9 +44,19 @@ def host_job(fleet: Fleet, host: Host, verb: Verb, only: Sequence[str]) -> Job:
     )
 
 
-def _plan(fleet: Fleet, host: Host, session: Session) -> list[Resource]:
-    """Return the roles' resources. Raises DeployRefused."""
+def left_withdrawn(fleet: Fleet, host: Host) -> None:
+    """Show that the host is left alone, and how its relay is brought back."""
+    fleet.report.doing(host.name, "")
+    fleet.report.emit(event="withdrawn", host=host.name)
+    words = f"withdrawn, so it is left alone; invoke deploy --host {host.name} brings it back"
+    fleet.report.line(host.name, "skipped", words)
+
+
+def _plan(fleet: Fleet, host: Host, include_withdrawn: bool, session: Session) -> list[Resource]:
+    """Return the roles' resources. Raises DeployRefused, LeftWithdrawn."""
     facts = session.facts
+    if relay.is_withdrawn(facts) and not include_withdrawn:
+        raise LeftWithdrawn("left alone, as its relay was withdrawn", host=host.name)
     reasons = roles.refusals(host, fleet.site, facts)
     if reasons:
         raise DeployRefused(

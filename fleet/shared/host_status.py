@@ -59,12 +59,12 @@ def _ask(host: Host, others: Sequence[Host]) -> Ask:
         if other.name != host.name
     ]
     return Ask(
+        files=relay.ASK_WITHDRAWN.files,
         commands={
             "metrics": (*python, *relay.metrics(host)),
             "image": ("docker", "container", "inspect", "--format", "{{.Config.Image}}", paths.CONTAINER),
             "journal": ("ls", "-1r", f"{paths.AGENT}/journal"),
             "distances": (*python, script("connect_times"), *places),
-            **relay.ask_withdrawn(host).commands,
         }
     )
 
@@ -78,7 +78,7 @@ def _read(host: Host, facts: Facts) -> HostStatus:
         version=version[1] if version else image,
         clients=int(clients[1]) if clients else None,
         last_deploy="{} {}:{}:{}".format(*deployed.groups()) if deployed else "",
-        withdrawn=relay.is_withdrawn(host, facts),
+        withdrawn=relay.is_withdrawn(facts),
         distances_ms=_distances(said.get("distances", "")),
     )
 

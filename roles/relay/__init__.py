@@ -11,13 +11,13 @@ from dataclasses import replace
 
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
-from engine.resource import Resource
+from engine.resource import Absent, File, Resource
 from engine.scripts import script
 from inventory.admission import admission_name
 from inventory.choices import ADMISSIONS, AdmissionName, ProgramName, RunnerName, runner_of
 from inventory.model import Host, Site
-from roles import ports
-from roles.contract import Neighbours
+from roles import paths, ports
+from roles.contract import Neighbours, Question
 from roles.relay import key, releases
 from roles.relay.admissions import everyone, keys, tailscaled, url
 from roles.relay.contract import Admitting, Given, Inquiry, Judge, Program, Runner
@@ -37,6 +37,10 @@ RUNNER_MODULES: Mapping[RunnerName, Runner] = {
     "docker": docker,
     "supervisord": supervisord,
 }
+
+ASK_WITHDRAWN = Ask(files=(paths.WITHDRAWN,))
+WITHDRAWAL = Question(("ls", paths.WITHDRAWN), says=paths.WITHDRAWN)
+"""Asks the same on the host itself."""
 
 
 def chosen_program(host: Host) -> Program:
@@ -108,6 +112,7 @@ def resources(
         ),
     ]
     return [
+        Absent(path=paths.WITHDRAWN),
         made,
         *runner.resources(host, wiring, facts, start, given),
         *(replace(gone, needs=after) for gone in start.outdated),
@@ -117,7 +122,10 @@ def resources(
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return the removal of all runners, programs and keys after `needs`, but not of Docker."""
+    """Return the removal of all runners, programs, keys and the note of a withdrawal after `needs`.
+
+    Docker stays.
+    """
     stopped = tuple(runner.RUNNING for runner in RUNNER_MODULES.values())
     return [
         *(resource for runner in RUNNER_MODULES.values() for resource in runner.absent(needs=needs)),
@@ -125,14 +133,18 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
         *(resource for program in PROGRAM_MODULES.values() for resource in program.absent(needs=stopped)),
         *(resource for judge in _judges() for resource in judge.absent(needs=stopped)),
         key.absent(needs=stopped),
+        Absent(path=paths.WITHDRAWN, needs=stopped),
     ]
 
 
 def stopped() -> list[Resource]:
-    """Return every relay, stopped now and after a reboot. Its installation stays."""
-    return [
-        replace(resource, role="relay") for runner in RUNNER_MODULES.values() for resource in runner.stopped()
-    ]
+    """Return every relay, stopped now and after a reboot, with the note that says so.
+
+    Its installation stays.
+    """
+    found = [resource for runner in RUNNER_MODULES.values() for resource in runner.stopped()]
+    note = File(path=paths.WITHDRAWN, content=b"", needs=tuple(resource.id for resource in found))
+    return [replace(resource, role="relay") for resource in (*found, note)]
 
 
 def metrics(host: Host) -> tuple[str, ...]:
@@ -145,15 +157,12 @@ def metrics(host: Host) -> tuple[str, ...]:
     return chosen_runner(host).in_its_network(program)
 
 
-def ask_withdrawn(host: Host) -> Ask:
-    """Return the facts that `is_withdrawn` needs."""
-    return Ask(commands={"withdrawn": chosen_runner(host).WITHDRAWN.argv})
+def is_withdrawn(facts: Facts) -> bool:
+    """Return whether the relay was taken out of service, which is another thing than being down.
 
-
-def is_withdrawn(host: Host, facts: Facts) -> bool:
-    """Return whether the relay was taken out of service, which is another thing than being down."""
-    said = facts.commands.get("withdrawn")
-    return said is not None and (said.stdout + said.stderr).strip() == chosen_runner(host).WITHDRAWN.says
+    `facts` have to answer `ASK_WITHDRAWN`.
+    """
+    return paths.WITHDRAWN in facts.files
 
 
 def inquiry(host: Host, site: Site, key: str) -> Inquiry | None:

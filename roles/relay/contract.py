@@ -14,7 +14,6 @@ from engine.facts import Ask, Facts
 from engine.health import Health, Http
 from engine.resource import Absent, Resource
 from inventory.model import Host, Site
-from roles.contract import Question
 from roles.wiring import LOOPBACK, Wiring
 
 
@@ -171,7 +170,6 @@ class Runner(Protocol):
     RUNNING: str  # the id of the resource that is the running relay
     RELOAD: tuple[str, ...]  # the command after which a new certificate is served
     RESTART: tuple[str, ...]  # the command that ends the process and starts a new one
-    WITHDRAWN: Question  # whether the relay was taken out of service
 
     def resources(
         self, host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given

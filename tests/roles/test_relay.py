@@ -130,6 +130,7 @@ def test_a_relay_that_is_stopped_keeps_its_files() -> None:
         f"container:{paths.CONTAINER}",
         f"program:{paths.PROGRAM}",
         f"absent:{paths.PROGRAM_FILE}",  # else supervisord would start it at boot
+        f"file:{paths.WITHDRAWN}",
     }
 
 

@@ -8,7 +8,6 @@ from engine.scripts import script
 from inventory.choices import firewall_of
 from inventory.model import Host
 from roles import docker, paths, selinux
-from roles.contract import Question
 from roles.relay import memory
 from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
@@ -20,9 +19,6 @@ RUNNING = f"container:{paths.CONTAINER}"
 # derper reads its certificate only once, and a restart serves every program.
 RELOAD: tuple[str, ...] = ("docker", "restart", paths.CONTAINER)
 RESTART = RELOAD
-WITHDRAWN = Question(
-    ("docker", "container", "ls", "--all", "--quiet", "--filter", f"name=^{paths.CONTAINER}$"), says=""
-)
 
 
 def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:

@@ -9,7 +9,6 @@ from engine.render import render
 from engine.resource import Absent, Directory, File, Package, Resource, Service, SupervisorProgram
 from inventory.model import Host
 from roles import distributions, paths
-from roles.contract import Question
 from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
 
@@ -29,7 +28,6 @@ RUNNING = f"program:{paths.PROGRAM}"
 KNOWN_BY = paths.PROGRAM_FILE
 RESTART: tuple[str, ...] = (_CONTROL, "restart", paths.PROGRAM)
 RELOAD = RESTART  # derper reads its certificate only once
-WITHDRAWN = Question((_CONTROL, "status", paths.PROGRAM), says=f"{paths.PROGRAM}: ERROR (no such process)")
 
 
 def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:

@@ -12,7 +12,6 @@ from engine.render import render
 from engine.resource import Absent, Command, File, Resource, Service
 from inventory.model import Host
 from roles import paths
-from roles.contract import Question
 from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
 
@@ -28,7 +27,6 @@ _SOCKET = f"service:{paths.SOCKET}"
 # A reload keeps the clients. systemd restarts a unit that has none.
 RELOAD: tuple[str, ...] = ("systemctl", "try-reload-or-restart", paths.SERVICE)
 RESTART: tuple[str, ...] = ("systemctl", "restart", paths.SERVICE)
-WITHDRAWN = Question(("systemctl", "is-enabled", paths.SERVICE), says="disabled")
 
 
 def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:
