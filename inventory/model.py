@@ -339,6 +339,9 @@ class Site(Model):
     hosts: dict[HostName, Host] = Field(min_length=1)
     headscale: Headscale | None = None
     derpmap: Derpmap = Derpmap()
+    prover: SecretRef | None = Field(
+        None, description="the text of a prover.json, for several controllers; default: the one in .runs"
+    )
     known_hosts: LocalPath = Field(
         description="the pinned host keys, in OpenSSH's format; default: known_hosts beside the site file"
     )

@@ -21,9 +21,8 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.parts import deploy_part
 from inventory.choices import program_of, runner_of
 from inventory.model import Host
-from inventory.rules import PROVER_FILE
 from probe.derpmap import with_map
-from probe.keys import Prover, read_prover
+from probe.keys import Prover
 from probe.proof import Proof, Rung
 from probe.render import DETAIL, ladder_lines, rung_lines
 from probe.target import Target
@@ -34,9 +33,9 @@ from probe.web import authority
 def prover(fleet: Fleet, host: Host) -> Prover:
     """Return the site's two prover keys, with a mesh key where the relay knows no other way.
 
-    The keys are made on first use. Raises ProverKeyError and ImageError.
+    Raises SecretError, ProverKeyError and ImageError.
     """
-    keys = read_prover(fleet.runs / PROVER_FILE)
+    keys = fleet.prover
     if program_of(host).has_prober_keys:
         return keys
     return keys.at(host.name, _derper(host))
