@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from control.contract import ControlServer
 from engine.crash import made_of_facts
 from engine.run import Verb
-from fleet.shared import pins
+from fleet.shared import cut_over, pins
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
@@ -68,6 +68,7 @@ def _converge(fleet: Fleet, host: Host, only: Sequence[str], include_withdrawn: 
     except DerpfleetError as error:
         fleet.report.failure(error)
         return error.exit_code
+    cut_over.show(fleet, host, outcome.facts)
     for failure in outcome.failures:
         fleet.report.failure(job.failed(host.name, failure), log=str(outcome.log), subject=failure.id)
     return 0 if outcome.ok else 1

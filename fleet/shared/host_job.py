@@ -9,9 +9,9 @@ import roles
 from artefacts.shipment import Shipment, make_shipment
 from engine.facts import Facts, asked
 from engine.resource import Resource
-from engine.run import Job, Verb
+from engine.run import NOTHING, Job, Verb
 from engine.session import Session
-from fleet.shared import pins
+from fleet.shared import cut_over, pins
 from fleet.shared.errors import DeployRefused
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover
@@ -30,14 +30,16 @@ def host_job(
 ) -> Job:
     """Return the job: the host as its roles want it.
 
-    After a deploy its certificate is asked for, if clients know it by its pin only.
+    After a deploy its certificate is asked for, if clients know it by its pin only, and which of
+    the clients that were cut are back.
     `include_withdrawn`: also a relay that was withdrawn; else its plan raises LeftWithdrawn.
     """
+    before = cut_over.ask_before(host) if verb is Verb.DEPLOY else NOTHING
     return Job(
         verb=verb,
         plan=partial(_plan, fleet, host, include_withdrawn),
-        ask=asked(roles.ask(host, fleet.site), relay.ASK_WITHDRAWN),
-        afterwards=lambda _: pins.ask(host),
+        ask=asked(roles.ask(host, fleet.site), relay.ASK_WITHDRAWN, before),
+        afterwards=lambda outcome: asked(pins.ask(host), cut_over.ask_after(host, outcome)),
         only=only,
         places=roles.ROLES,
         next=f"fix it, then run: invoke deploy --host {host.name}; it goes on from there",

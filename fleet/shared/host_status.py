@@ -14,12 +14,12 @@ from engine.scripts import script
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
+from probe.cutover import CLIENTS
 from roles import paths, relay
 
 VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
 RELEASE = re.compile(r'^relay_release\{id="([0-9a-f]{1,64})"\}', re.M)
 IMAGE = re.compile(r"(\S+) (sha256:[0-9a-f]{64})")
-CLIENTS = re.compile(r"^derp_clients_local (\d{1,9})\b", re.M | re.A)
 STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-{Verb.DEPLOY}-", re.M | re.A)
 
 _IMAGE_OF = "{{.Config.Image}} {{.Image}}"
