@@ -113,7 +113,7 @@ def test_closed_sessions_are_let_go_of(fleet: Fleet) -> None:
     def work(_: int) -> None:
         talk = Talk()
         alive.append(weakref.ref(talk))
-        fleet.parallel.watch(talk)  # type: ignore[arg-type]
+        fleet.parallel.watch(talk)  # type: ignore[arg-type]  # as above
         assert sum(each() is not None for each in alive) <= 2 * 16
         talk.close()
 
