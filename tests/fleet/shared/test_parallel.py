@@ -113,7 +113,7 @@ def test_closed_sessions_are_let_go_of(fleet: Fleet) -> None:
     def work(_: int) -> None:
         talk = Talk()
         alive.append(weakref.ref(talk))
-        fleet.parallel.watch(talk)  # type: ignore[arg-type]  # as above
+        fleet.parallel.watch(talk)  # type: ignore[arg-type]  # a stand-in for a session
         assert sum(each() is not None for each in alive) <= 2 * 16
         talk.close()
 
@@ -126,7 +126,7 @@ def test_the_agent_at_work_is_stopped_and_waited_for(fleet: Fleet, shown: io.Str
     talk, ends = Talk(), []
 
     def work(_: str) -> None:
-        fleet.parallel.watch(talk)  # type: ignore[arg-type]  # a stand-in for a session
+        fleet.parallel.watch(talk)  # type: ignore[arg-type]  # as above
         press_ctrl_c()
         talk.ended.wait(0.5)
         ends.append(list(talk.asked))
