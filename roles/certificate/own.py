@@ -7,9 +7,11 @@ from engine.resource import Absent, Directory, Resource
 from inventory.model import Host
 from roles import paths
 from roles.certificate.contract import Orders, files_in
-from roles.contract import Challenge
+from roles.contract import Challenge, nothing
 
 _FOLDER = f"{paths.ETC}/certificates"
+
+refusals = nothing  # every host has openssl and room for two files
 
 
 def files(host: Host) -> tuple[str, str]:
@@ -40,8 +42,3 @@ def orders(host: Host, challenge: Challenge) -> Orders | None:
 def ask(host: Host) -> Ask:
     """Return no questions."""
     return Ask()
-
-
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing: every host has openssl and room for two files."""
-    return []
