@@ -72,12 +72,14 @@ class AdmissionRule:
     """The judge of the clients that may use the relay.
 
     `url`: it is asked by http: at the site's headscale, at relay.verify_client_url, or "" for none.
+    `by_derper`: derper can be told so, and `in_container` also there.
     `keys`: the keys of `relay` that go with it, of which it needs exactly one if `needs_key`.
     """
 
     verifies: bool = True  # else everyone may use it
     url: Literal["", "headscale", "relay"] = ""
-    by_derper: bool = False  # derper is told so, too
+    by_derper: bool = True
+    in_container: bool = True
     keys: tuple[str, ...] = ()
     needs_key: bool = False
 
@@ -170,11 +172,11 @@ SOURCES: Mapping[SourceName, CertificateSource] = {
     "front": CertificateSource(is_front=True),
 }
 ADMISSIONS: Mapping[AdmissionName, AdmissionRule] = {
-    "headscale": AdmissionRule(url="headscale", by_derper=True),
-    "url": AdmissionRule(url="relay", by_derper=True, keys=("verify_client_url",), needs_key=True),
-    "tailscaled": AdmissionRule(keys=("tailscaled",)),
-    "keys": AdmissionRule(keys=("keys", "keys_file"), needs_key=True),
-    "open": AdmissionRule(verifies=False, by_derper=True, keys=("open",)),
+    "headscale": AdmissionRule(url="headscale"),
+    "url": AdmissionRule(url="relay", keys=("verify_client_url",), needs_key=True),
+    "tailscaled": AdmissionRule(in_container=False, keys=("tailscaled",)),
+    "keys": AdmissionRule(by_derper=False, keys=("keys", "keys_file"), needs_key=True),
+    "open": AdmissionRule(verifies=False, keys=("open",)),
 }
 FIREWALLS: Mapping[FirewallModeName, FirewallMode] = {
     "enforce": FirewallMode(closes=True),

@@ -17,6 +17,9 @@ from inventory.choices import (
     ADMISSIONS,
     FLAVOURS,
     PROGRAMS,
+    RUNNERS,
+    ProgramName,
+    RunnerName,
     admission_of,
     combination_of,
     combination_of_flavour,
@@ -258,13 +261,30 @@ def _admission_has_its_keys(host: Host) -> Iterator[Finding]:
     if row and row.needs_key and len({*given} & {*row.keys}) != 1:
         message = f"{relay.admission} needs relay.{' or relay.'.join(row.keys)}: give one"
         yield Finding("relay.admission", message, tuple(f"relay.{key}" for key in row.keys))
-    if row and not row.by_derper and not program_of(host).has_prober_keys:
-        yield Finding(
-            "relay.admission",
-            f"{relay.admission} is for our relay, and {host.program} is not told so yet: "
-            "set relay.program to python, or use headscale or url",
-            ("relay.program", "relay.under", "flavour"),
-        )
+
+
+def _program_can_be_told(host: Host) -> Iterator[Finding]:
+    row = admission_of(host)
+    if row is None or program_of(host).has_prober_keys:
+        return
+    outside = [name for name, (program, under) in FLAVOURS.items() if _is_outside(program, under)]
+    if not row.by_derper:
+        why, more = f"{host.program} knows no such list", ""
+    elif not row.in_container and runner_of(host).in_container:
+        why, more = "a container does not reach the host's socket", f", {' or '.join(outside)}"
+    else:
+        return
+    yield Finding(
+        "relay.admission",
+        f"{host.relay.admission} is not possible with {host.program} under {host.runner}, as {why}: use "
+        f"flavour: python{more}, or relay.admission: headscale or url",
+        ("relay.program", "relay.under", "flavour"),
+    )
+
+
+def _is_outside(program: ProgramName, under: RunnerName) -> bool:
+    """Whether it is derper as a program of the host's own."""
+    return not PROGRAMS[program].has_prober_keys and not RUNNERS[under].in_container
 
 
 def _verified_in_secret(host: Host) -> Iterator[Finding]:
@@ -317,6 +337,7 @@ _RULES: tuple[Rule, ...] = (
     _address_needs_a_pin,
     _one_rule_of_admission,
     _admission_has_its_keys,
+    _program_can_be_told,
     _verified_in_secret,
     _place_is_whole,
     _open_ports_are_ports,

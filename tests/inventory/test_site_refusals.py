@@ -148,8 +148,21 @@ RULES = [
     ),
     (
         "flavour: docker\nrelay: {admission: tailscaled}\ndocker: {archive: a.tar}",
-        "line 7: hosts.hk1.relay.admission: tailscaled is for our relay, and derper is not told "
-        "so yet: set relay.program to python, or use headscale or url",
+        "line 7: hosts.hk1.relay.admission: tailscaled is not possible with derper under docker, as a container "
+        "does not reach the host's socket: use flavour: python, native or supervisord, or relay.admission: "
+        "headscale or url",
+    ),
+    *(
+        (
+            f"flavour: {flavour}\nrelay: {{admission: keys, keys: ['nodekey:{'0' * 64}']}}\n{more}",
+            f"line 7: hosts.hk1.relay.admission: keys is not possible with derper under {under}, as derper "
+            "knows no such list: use flavour: python, or relay.admission: headscale or url",
+        )
+        for flavour, under, more in (
+            ("native", "systemd", ""),
+            ("supervisord", "supervisord", ""),
+            ("docker", "docker", "docker: {archive: a.tar}"),
+        )
     ),
     (
         "relay: {admission: headscale}",

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+import roles
 from engine.facts import Facts, Output
-from engine.resource import Absent, File
+from engine.resource import Absent, Container, File
 from inventory.admission import admission_name, verifies, verify_url
+from inventory.choices import AdmissionName, FlavourName
 from inventory.files import file_problems
-from inventory.model import Headscale, Host, Region, Relay, Site
+from inventory.model import Docker, Headscale, Host, Region, Relay, Site
+from inventory.rules import host_findings
 from relay.admission.allow_file import parse_allow_list
 from roles import paths, relay
+from tests.roles.cases import shipment
 from tests.support.facts import DEBIAN_12
 
 KEY = f"nodekey:{'ab' * 32}"
@@ -88,6 +93,46 @@ def test_a_list_that_the_relay_would_refuse_contacts_no_host(text: str, why: str
 def answering(**answer: Any) -> Facts:
     said = Output(status=0, stdout=json.dumps({"step": "", "detail": ""} | answer), stderr="")
     return replace(DEBIAN_12, commands={"tailscaled": said})
+
+
+SETTINGS: Mapping[AdmissionName, dict[str, Any]] = {
+    "headscale": {},
+    "url": {"verify_client_url": "https://a/v"},
+    "tailscaled": {},
+    "keys": {"keys": (KEY,)},
+    "open": {},
+}
+# The words of a relay that is told so.
+TOLD: Mapping[AdmissionName, str] = {
+    "headscale": "https://hs.example.org/verify",
+    "url": "https://a/v",
+    "tailscaled": "-socket /run/tailscale/tailscaled.sock",
+    "keys": f"-allow-file {paths.ALLOWED_KEYS}",
+}
+REFUSED = {("docker", "tailscaled"), ("docker", "keys"), ("native", "keys"), ("supervisord", "keys")}
+STARTS = (f"{paths.SYSTEMD}/{paths.SERVICE}", paths.PROGRAM_FILE)
+WAYS_IN = {f"file:{paths.PROBER_KEYS}", f"file:{paths.MESH_KEY}"}
+
+
+@pytest.mark.parametrize("word", get_args(AdmissionName))
+@pytest.mark.parametrize("flavour", get_args(FlavourName))
+def test_every_program_is_told_every_admission_or_refused_before_contact(
+    flavour: FlavourName, word: AdmissionName
+) -> None:
+    host, site = site_of(headscale=True, admission=word, **SETTINGS[word])
+    host = host.model_copy(update={"flavour": flavour, "docker": Docker(archive="a.tar")})
+    refusals = [found.message for found in host_findings(host) if found.path == "relay.admission"]
+    assert bool(refusals) == ((flavour, word) in REFUSED)
+    if refusals:
+        assert "use flavour: python" in refusals[0]
+        return
+    resources = roles.compile_host(host, site, answering(peers=1), shipment(None))
+    files = [one.content for one in resources if isinstance(one, File) and one.path in STARTS]
+    containers = [one.arguments for one in resources if isinstance(one, Container) and one.image]
+    [running] = [*files, *containers]
+    text = running.decode() if isinstance(running, bytes) else str(running)
+    assert {other for other, words in TOLD.items() if words in text} == {word} - {"open"}
+    assert bool(WAYS_IN & {one.id for one in resources}) == (word != "open")
 
 
 TAILSCALED, ITS_SITE = site_of(admission="tailscaled")

@@ -36,30 +36,32 @@ def start(
 
     The former relay runs until an image is there. A release is shipped before all else.
     """
-    made = _from_image if runner_of(host).in_container else _from_release
-    return made(host, site, wiring, facts, ship)
+    if runner_of(host).in_container:
+        return _from_image(host, site, wiring, facts, ship=ship, admitting=admitting)
+    return _from_release(host, wiring, facts, ship, admitting)
 
 
-def _from_release(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment) -> Start:
-    tree, mesh_key = releases.tree(ship), _mesh_key(host, site, ship)
+def _from_release(
+    host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting
+) -> Start:
+    tree, mesh_key = releases.tree(ship), _mesh_key(admitting, ship)
     link = Symlink(path=paths.CURRENT, target=tree.path, needs=(tree.id,))
     unused = () if mesh_key else (Absent(path=paths.MESH_KEYS),)
     return Start(
-        installed=(Directory(path=paths.RELEASES), tree, link, *mesh_key),
+        installed=(Directory(path=paths.RELEASES), tree, link, *admitting.files, *mesh_key),
         artefact=link.id,
         reads=tuple(resource.id for resource in mesh_key),
         healthy=health(host, wiring),
         outdated=(*releases.outdated(facts, tree.path), *unused),
         command=(f"{paths.CURRENT}/{DERPER.program}",),
-        flags=_flags(host, site, wiring),
+        flags=_flags(host, wiring, admitting),
         binds=tuple(f"{use.proto}:{use.port}" for use in wiring.uses if use.program == "relay"),
         executables=(paths.RELEASES,),
     )
 
 
-def _flags(host: Host, site: Site, wiring: Wiring) -> tuple[tuple[str, ...], ...]:
-    url = verify_url(host, site)
-    found = [
+def _flags(host: Host, wiring: Wiring, admitting: Admitting) -> tuple[tuple[str, ...], ...]:
+    found: list[tuple[str, ...]] = [
         ("-c", paths.KEY),
         ("-hostname", host.domain),
         # STUN is answered on the address of this port. So it has to be every address of the host.
@@ -67,19 +69,18 @@ def _flags(host: Host, site: Site, wiring: Wiring) -> tuple[tuple[str, ...], ...
         ("-http-port", str(wiring.relay_http_port)),
         ("-stun-port", str(host.ports.stun)),
         # Its default is a file that an earlier derper on this host may have left.
-        ("-mesh-psk-file", paths.MESH_KEY) if url else ("-mesh-psk-file=",),
+        ("-mesh-psk-file", paths.MESH_KEY) if admitting.flags else ("-mesh-psk-file=",),
         ("-home", "blank"),
     ]
     if wiring.relay_has_tls:
         found += [("-certmode", "manual"), ("-certdir", paths.RELAY_CERTS)]
-    if url:
-        found.append(("-verify-client-url", url))
-        found.append((f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}",))
-    return tuple(found)
+    return (*found, *admitting.flags)
 
 
-def _from_image(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment) -> Start:
-    image, mesh_key = _image(host, ship), _mesh_key(host, site, ship)
+def _from_image(
+    host: Host, site: Site, wiring: Wiring, facts: Facts, *, ship: Shipment, admitting: Admitting
+) -> Start:
+    image, mesh_key = _image(host, ship), _mesh_key(admitting, ship)
     return Start(
         installed=(image, *mesh_key),
         artefact=image.id,
@@ -101,12 +102,12 @@ def _image(host: Host, ship: Shipment) -> Image:
     return Image(ref=ship.image.ref, archive=ship.image.path, needs=needs)
 
 
-def _mesh_key(host: Host, site: Site, ship: Shipment) -> tuple[Resource, ...]:
-    """Return the mesh key where the relay asks a URL for every client.
+def _mesh_key(admitting: Admitting, ship: Shipment) -> tuple[Resource, ...]:
+    """Return the mesh key where the relay asks about every client.
 
-    Our proof has no node key that headscale knows, and derper has no other way to admit it.
+    Our proof has no node key that anyone knows, and derper has no other way to admit it.
     """
-    if not verify_url(host, site):
+    if not admitting.flags:
         return ()
     assert ship.mesh_key is not None  # noqa: S101 - fleet derives one for this program
     return (
