@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from artefacts.derper import build_derper
+from artefacts.binary import build_binary
 from artefacts.image import ImageArtefact, import_archive
-from artefacts.programs import CERTBOT, RELAY
+from artefacts.programs import CERTBOT, DERPER, RELAY, TAILSCALED
 from artefacts.release import Release, build_release
 from engine.cache import Progress
 from engine.facts import Facts
+from inventory import tailscaled
 from inventory.choices import program_of, runner_of, source_of
 from inventory.model import Host, Site
 from inventory.secrets import Secret, read_secret
@@ -32,6 +33,7 @@ class Shipment:
 
     relay_release: Release | None = None
     certbot_release: Release | None = None
+    tailscaled_release: Release | None = None
     image: ImageArtefact | None = None
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     prober_keys: tuple[str, ...] = ()
@@ -55,13 +57,13 @@ def make_shipment(
     base = Path(site.path).parent
     certificate = host.certificate
     shipped_certbot = source_of(host).is_acme and certificate.certbot == "shipped"
-    key = certificate.key if source_of(host).needs_files else None
     build = partial(build_release, facts=facts, cache=cache, progress=progress)
     return Shipment(
         relay_release=_relay(host, facts, cache, progress),
         certbot_release=build(CERTBOT) if shipped_certbot else None,
+        tailscaled_release=_tailscaled(host, facts, cache, progress),
         image=_image(host, facts, cache),
-        secrets={key: read_secret(key, base=base)} if key else {},
+        secrets={ref: read_secret(ref, base=base) for ref in secrets_of(host, facts)},
         prober_keys=prober_keys,
         mesh_key=mesh_key,
     )
@@ -73,7 +75,27 @@ def _relay(host: Host, facts: Facts, cache: Path, progress: Progress) -> Release
         return build_release(RELAY, facts, cache=cache, progress=progress)
     if runner_of(host).in_container:
         return None
-    return build_derper(facts.arch, cache=cache, progress=progress)
+    return build_binary(DERPER, facts.arch, cache=cache, progress=progress)
+
+
+def _tailscaled(host: Host, facts: Facts, cache: Path, progress: Progress) -> Release | None:
+    if not host.relay.tailscaled.manage:
+        return None
+    return build_binary(TAILSCALED, facts.arch, cache=cache, progress=progress)
+
+
+def secrets_of(host: Host, facts: Facts) -> list[str]:
+    """Return the references of the secrets that its roles need.
+
+    The auth key of our tailscaled may be lost once that has joined.
+    """
+    said = facts.commands.get(tailscaled.STATE)
+    joins = host.relay.tailscaled.manage and tailscaled.needs_auth_key(said.stdout if said else "")
+    keys = (
+        host.certificate.key if source_of(host).needs_files else None,
+        host.relay.tailscaled.auth_key if joins else None,
+    )
+    return [key for key in keys if key]
 
 
 def _image(host: Host, facts: Facts, cache: Path) -> ImageArtefact | None:

@@ -8,19 +8,16 @@ consequence.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
+from inventory import admission_rules
+from inventory.admission_rules import is_in_the_clear
 from inventory.choices import (
     ADMISSIONS,
     FLAVOURS,
     PROGRAMS,
-    RUNNERS,
-    ProgramName,
-    RunnerName,
-    admission_of,
     combination_of,
     combination_of_flavour,
     external_of,
@@ -29,6 +26,7 @@ from inventory.choices import (
     runner_of,
     source_of,
 )
+from inventory.finding import Finding, Rule
 from inventory.model import Host
 
 Path = tuple[str | int, ...]
@@ -42,23 +40,10 @@ _NOT_PUBLIC = tuple(
         ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1", "fc00::/7"),
     )
 )
-_SHORT_ADMISSION = ("open", "verify_client_url")  # they imply the word of relay.admission
-_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
 RESERVED = {
     HEADSCALE: "it is the headscale host's own",
     PROVER_FILE: "a file of that name is among the hosts' folders",
 }
-
-
-class Finding(NamedTuple):
-    """`path` and `looked_at` are relative to the host, dotted."""
-
-    path: str
-    message: str
-    looked_at: tuple[str, ...] = ()
-
-
-Rule = Callable[[Host], Iterator[Finding]]
 
 
 def host_findings(host: Host) -> Iterator[Finding]:
@@ -236,75 +221,6 @@ def _address_needs_a_pin(host: Host) -> Iterator[Finding]:
         )
 
 
-def _one_rule_of_admission(host: Host) -> Iterator[Finding]:
-    if host.relay.open and host.relay.verify_client_url:
-        message = "the relay is either open or asks verify_client_url: keep one of them"
-        yield Finding("relay.open", message, ("relay.verify_client_url",))
-
-
-def _admission_has_its_keys(host: Host) -> Iterator[Finding]:
-    """Check the keys of `relay` against the word of `admission`, which shorter forms may imply."""
-    relay, row = host.relay, admission_of(host)
-    given = [
-        key
-        for one in ADMISSIONS.values()
-        for key in one.keys
-        if key in relay.model_fields_set and getattr(relay, key)
-    ]
-    own = row.keys if row else _SHORT_ADMISSION
-    for key in given:
-        if key not in own:
-            words = " or ".join(word for word, one in ADMISSIONS.items() if key in one.keys)
-            now = relay.admission or "not given"
-            message = f"goes with relay.admission {words}, which is {now}: keep one of them"
-            yield Finding(f"relay.{key}", message, ("relay.admission",))
-    if row and row.needs_key and len({*given} & {*row.keys}) != 1:
-        message = f"{relay.admission} needs relay.{' or relay.'.join(row.keys)}: give one"
-        yield Finding("relay.admission", message, tuple(f"relay.{key}" for key in row.keys))
-
-
-def _program_can_be_told(host: Host) -> Iterator[Finding]:
-    row = admission_of(host)
-    if row is None or program_of(host).has_prober_keys:
-        return
-    outside = [name for name, (program, under) in FLAVOURS.items() if _is_outside(program, under)]
-    if not row.by_derper:
-        why, more = f"{host.program} knows no such list", ""
-    elif not row.in_container and runner_of(host).in_container:
-        why, more = "a container does not reach the host's socket", f", {' or '.join(outside)}"
-    else:
-        return
-    yield Finding(
-        "relay.admission",
-        f"{host.relay.admission} is not possible with {host.program} under {host.runner}, as {why}: use "
-        f"flavour: python{more}, or relay.admission: headscale or url",
-        ("relay.program", "relay.under", "flavour"),
-    )
-
-
-def _is_outside(program: ProgramName, under: RunnerName) -> bool:
-    """Whether it is derper as a program of the host's own."""
-    return not PROGRAMS[program].has_prober_keys and not RUNNERS[under].in_container
-
-
-def _verified_in_secret(host: Host) -> Iterator[Finding]:
-    url = host.relay.verify_client_url or ""
-    if is_in_the_clear(url) and not host.relay.verify_insecure:
-        yield Finding(
-            "relay.verify_client_url",
-            "is http, so anyone between the relay and that server can let anyone use the relay: use "
-            "https, or set relay.verify_insecure to true as well",
-            ("relay.verify_insecure",),
-        )
-
-
-def is_in_the_clear(url: str) -> bool:
-    """Whether a URL is http and leaves the host."""
-    parts = urlsplit(url)
-    name = parts.hostname or ""
-    return parts.scheme == "http" and not (name in ("localhost", "::1") or _LOOPBACK.fullmatch(name))
-
-
 def _place_is_whole(host: Host) -> Iterator[Finding]:
     if (host.region.latitude is None) != (host.region.longitude is None):
         missing = "longitude" if host.region.longitude is None else "latitude"
@@ -335,10 +251,7 @@ _RULES: tuple[Rule, ...] = (
     _certificate_is_whole,
     _image_has_one_source,
     _address_needs_a_pin,
-    _one_rule_of_admission,
-    _admission_has_its_keys,
-    _program_can_be_told,
-    _verified_in_secret,
+    *admission_rules.RULES,
     _place_is_whole,
     _open_ports_are_ports,
 )

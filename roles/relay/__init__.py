@@ -19,7 +19,7 @@ from inventory.model import Host, Site
 from roles import ports
 from roles.contract import Neighbours
 from roles.relay import key, releases
-from roles.relay.admissions import everyone, keys, tailscaled, url
+from roles.relay.admissions import everyone, joined, keys, tailscaled, url
 from roles.relay.contract import Admitting, Given, Inquiry, Judge, Program, Runner
 from roles.relay.programs import derper, ours
 from roles.relay.runners import docker, supervisord, systemd
@@ -51,12 +51,12 @@ def chosen_runner(host: Host) -> Runner:
 
 def chosen_judge(host: Host, site: Site) -> Judge:
     """Return the module of the host's judge."""
-    return ADMISSION_MODULES[admission_name(host, site)]
+    return joined if host.relay.tailscaled.manage else ADMISSION_MODULES[admission_name(host, site)]
 
 
 def _judges() -> list[Judge]:
     """Return the modules of all judges, each once."""
-    return list(dict.fromkeys(ADMISSION_MODULES.values()))
+    return list(dict.fromkeys((*ADMISSION_MODULES.values(), joined)))
 
 
 def ask(host: Host, site: Site) -> Ask:
@@ -65,10 +65,11 @@ def ask(host: Host, site: Site) -> Ask:
     `docker container inspect` is among the first on every host. A relay that ran in a container
     until now still has the ports, and is not in the way of its successor.
     """
-    known_by = Ask(files=tuple(runner.KNOWN_BY for runner in RUNNER_MODULES.values() if runner.KNOWN_BY))
+    removable: list[Runner | Judge] = [*RUNNER_MODULES.values(), *_judges()]
+    known_by = Ask(files=tuple(one.KNOWN_BY for one in removable if one.KNOWN_BY))
     kept = Ask() if runner_of(host).in_container else releases.ASK
     judge, program, runner = chosen_judge(host, site), chosen_program(host), chosen_runner(host)
-    return asked(ports.ASK, known_by, kept, program.ASK, runner.ASK, judge.ask(host))
+    return asked(ports.ASK, known_by, kept, program.ASK, runner.ASK, judge.ask(host, site))
 
 
 def resources(
@@ -87,12 +88,12 @@ def resources(
     """
     program, runner, made = chosen_program(host), chosen_runner(host), key.made(facts)
     judge = chosen_judge(host, site)
-    admitting = Admitting(flags=judge.flags(host, site), files=judge.files(host))
+    admitting = Admitting(flags=judge.flags(host, site), resources=judge.resources(host, site, facts, ship))
     start = program.start(host, site, wiring, facts, ship, front_at=front_at, admitting=admitting)
     former = [
         resource
         for other in RUNNER_MODULES.values()
-        if other is not runner and (not other.KNOWN_BY or other.KNOWN_BY in facts.files)
+        if other is not runner and _may_be_here(other, facts)
         for resource in other.absent(needs=start.ready)
     ]
     given = Given(key=made.id, former=tuple(former), listens_after=listens_after)
@@ -112,8 +113,17 @@ def resources(
         *runner.resources(host, wiring, facts, start, given),
         *(replace(gone, needs=after) for gone in start.outdated),
         *(gone for gone in unused if gone.owned_path() not in installed),
-        *(gone for other in _judges() if other is not judge for gone in other.absent(needs=after)),
+        *(
+            gone
+            for other in _judges()
+            if other is not judge and _may_be_here(other, facts)
+            for gone in other.absent(needs=after)
+        ),
     ]
+
+
+def _may_be_here(part: Runner | Judge, facts: Facts) -> bool:
+    return not part.KNOWN_BY or part.KNOWN_BY in facts.files
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:

@@ -70,11 +70,11 @@ class Admitting:
     """How a program is told who may use it.
 
     `flags`: each with its values, for our relay and for derper's command line; (): everyone may.
-    `files`: the resources that they name.
+    `resources`: those that have to be there first.
     """
 
     flags: tuple[tuple[str, ...], ...]
-    files: tuple[Resource, ...] = ()
+    resources: tuple[Resource, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +91,18 @@ class Inquiry:
 class Judge(Protocol):
     """A judge of who may use a relay."""
 
+    KNOWN_BY: str  # the file without which it has nothing here; "": it may have, without any
+
     def flags(self, host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
         """Return the flags as in `Admitting`."""
 
-    def files(self, host: Host) -> tuple[Resource, ...]:
-        """Return the resources that the flags name."""
+    def resources(self, host: Host, site: Site, facts: Facts, ship: Shipment) -> tuple[Resource, ...]:
+        """Return the resources as in `Admitting`."""
 
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
         """Return the removal of those resources, after `needs`."""
 
-    def ask(self, host: Host) -> Ask:
+    def ask(self, host: Host, site: Site) -> Ask:
         """Return the questions that `refusals` and `warnings` need."""
 
     def inquiry(self, host: Host, site: Site, key: str) -> Inquiry | None:

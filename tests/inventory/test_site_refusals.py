@@ -152,6 +152,33 @@ RULES = [
         "does not reach the host's socket: use flavour: python, native or supervisord, or relay.admission: "
         "headscale or url",
     ),
+    (
+        "relay: {admission: tailscaled, tailscaled: {manage: true}}",
+        "line 6: hosts.hk1.relay.tailscaled.auth_key: is missing: a tailscaled of our own joins its tailnet "
+        "with one, as env:TS_AUTHKEY",
+    ),
+    (
+        "relay: {admission: tailscaled, tailscaled: {manage: true, auth_key: hskey-1}}",
+        "line 6: hosts.hk1.relay.tailscaled.auth_key: the value here is not a reference: env:NAME, file:PATH or cmd:COMMAND",
+    ),
+    (
+        "relay: {admission: tailscaled, tailscaled: {manage: true, auth_key: 'env:A', socket: /run/x.sock}}",
+        "line 6: hosts.hk1.relay.tailscaled.socket: is for a tailscaled that is there already: leave it out, "
+        "or manage",
+    ),
+    *(
+        (
+            f"relay: {{admission: tailscaled, tailscaled: {{{key}: '{value}'}}}}",
+            f"line 6: hosts.hk1.relay.tailscaled.{key}: is for a tailscaled of our own: set "
+            "relay.tailscaled.manage to true, or leave it out",
+        )
+        for key, value in (("auth_key", "env:A"), ("login_server", "https://hs.example.org"))
+    ),
+    (
+        "relay: {tailscaled: {manage: true, auth_key: 'env:A'}}",
+        "line 6: hosts.hk1.relay.tailscaled: goes with relay.admission tailscaled, which is not given: keep one "
+        "of them",
+    ),
     *(
         (
             f"flavour: {flavour}\nrelay: {{admission: keys, keys: ['nodekey:{'0' * 64}']}}\n{more}",

@@ -16,7 +16,7 @@ import inventory
 import roles
 from artefacts.image import ImageArtefact
 from artefacts.release import Release
-from artefacts.shipment import Shipment
+from artefacts.shipment import Shipment, secrets_of
 from engine.facts import Facts
 from engine.plan import compile_plan
 from engine.resource import Resource
@@ -46,7 +46,7 @@ def plan_of(name: str) -> dict[str, Any]:
     if distributions.known(facts) is None:
         return {"refusals": roles.refusals(host, site, facts), "resources": []}
     resources = compile_plan(
-        roles.compile_host(host, site, facts, shipment(host.certificate.key)), mode="check"
+        roles.compile_host(host, site, facts, shipment(*secrets_of(host, facts))), mode="check"
     ).resources
     warnings = {"warnings": found} if (found := roles.warnings(host, site, facts)) else {}
     return {
@@ -80,14 +80,15 @@ def _joined(raw: Any) -> Any:
     return raw
 
 
-def shipment(secret: str | None) -> Shipment:
+def shipment(*secrets: str | None) -> Shipment:
     """Return artefacts that are only named; the files are stand-ins."""
     locks = CHECKOUT / "requirements"
     return Shipment(
         relay_release=Release(locks / "relay.lock", "a1" * 32),
         certbot_release=Release(locks / "certbot.lock", "b2" * 32),
         image=ImageArtefact("derpfleet/derper:0123456789ab", locks / "relay.in"),
-        secrets={secret: Secret("SECRET-VALUE")} if secret else {},
+        tailscaled_release=Release(locks / "certbot.in", "d4" * 32),
+        secrets={secret: Secret("SECRET-VALUE") for secret in secrets if secret},
         prober_keys=(f"nodekey:{'1a' * 32}", f"nodekey:{'2b' * 32}"),
         mesh_key=Secret("SECRET-VALUE"),
     )

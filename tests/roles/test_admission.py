@@ -11,13 +11,16 @@ from typing import Any, get_args
 import pytest
 
 import roles
-from engine.facts import Facts, Output
-from engine.resource import Absent, Container, File
+from artefacts.shipment import secrets_of
+from engine.facts import Facts, FileFact, Output
+from engine.resource import Absent, Command, Container, File
+from inventory import tailscaled
 from inventory.admission import admission_name, verifies, verify_url
 from inventory.choices import AdmissionName, FlavourName
 from inventory.files import file_problems
 from inventory.model import Docker, Headscale, Host, Region, Relay, Site
 from inventory.rules import host_findings
+from inventory.secrets import Secret
 from relay.admission.allow_file import parse_allow_list
 from roles import paths, relay
 from tests.roles.cases import shipment
@@ -69,7 +72,7 @@ def test_the_relay_reads_the_list_that_is_shipped(beside: bool, tmp_path: Path) 
     keys = {"keys_file": str(listed)} if beside else {"keys": (KEY,)}
     host, site = site_of(admission="keys", **keys)
     judge = relay.chosen_judge(host, site)
-    [file] = judge.files(host)
+    [file] = judge.resources(host, site, DEBIAN_12, shipment(None))
     assert isinstance(file, File) and judge.flags(host, site) == (("-allow-file", file.path),)
     text = file.content.read_text() if isinstance(file.content, Path) else file.content
     assert parse_allow_list(text if isinstance(text, str) else bytes(text).decode()) == {b"\xab" * 32}
@@ -171,3 +174,95 @@ def test_the_socket_is_named_as_the_relay_sees_it() -> None:
     assert judge.flags(host, site) == (("-verify-clients",), ("-socket", "/run/x.sock"))
     found = relay.inquiry(host, site, KEY)
     assert found is not None and found.judge == "/run/x.sock" and found.program[1:] == ("/run/x.sock", KEY)
+
+
+AUTH_KEY = "env:TS_AUTHKEY"
+OURS: dict[str, Any] = {"admission": "tailscaled", "tailscaled": {"manage": True, "auth_key": AUTH_KEY}}
+
+
+def in_state(state: str, **answer: Any) -> Facts:
+    """Return the facts of a host whose tailscaled of ours is in this state."""
+    facts = answering(**answer)
+    found = Output(status=int(state != "Running"), stdout=f"{state}\n", stderr="")
+    return replace(facts, commands={**facts.commands, tailscaled.STATE: found})
+
+
+@pytest.mark.parametrize(
+    ("state", "needed"),
+    [("", True), ("NeedsLogin", True), ("Elsewhere", True)]
+    + [(state, False) for state in ("Running", "Down", "Stopped", "Starting", "NeedsMachineAuth")],
+)
+def test_the_auth_key_is_sent_only_to_a_tailscaled_that_has_yet_to_join(state: str, needed: bool) -> None:
+    host, site = site_of(**OURS)
+    facts = in_state(state)
+    assert secrets_of(host, facts) == ([AUTH_KEY] if needed else [])
+    found = roles.compile_host(host, site, facts, shipment(*secrets_of(host, facts)))
+    sent = [one for one in found if isinstance(one, File) and isinstance(one.content, Secret)]
+    assert [(one.path, one.mode, one.secret) for one in sent] == (
+        [("/run/derpfleet/tailscaled.key", "0600", True)] if needed else []
+    )
+    [join] = [one for one in found if one.id == "command:tailnet joined"]
+    assert isinstance(join, Command) and "SECRET-VALUE" not in str(join)
+    assert set(join.needs) >= {"service:derpfleet-tailscaled.service", *(one.id for one in sent)}
+    relay_service = next(one for one in found if one.id == f"service:{paths.SERVICE}")
+    assert join.id in relay_service.needs
+
+
+@pytest.mark.parametrize(
+    ("headscale", "given", "server"),
+    [
+        (False, {}, "https://controlplane.tailscale.com"),
+        (True, {}, "https://hs.example.org"),
+        (True, {"login_server": "https://other.example.org/"}, "https://other.example.org"),
+    ],
+)
+def test_it_joins_the_sites_headscale_or_tailscales_own(
+    headscale: bool, given: dict[str, str], server: str
+) -> None:
+    host, site = site_of(headscale=headscale, admission="tailscaled", tailscaled=OURS["tailscaled"] | given)
+    judge = relay.chosen_judge(host, site)
+    question = judge.ask(host, site).commands[tailscaled.STATE]
+    found = judge.resources(host, site, DEBIAN_12, shipment(None))
+    [join] = [one for one in found if isinstance(one, Command)]
+    assert question[-1] == server
+    assert join.unless[1:] == question[1:] and join.argv[: len(join.unless)] == join.unless
+    assert judge.flags(host, site)[-1] == ("-socket", tailscaled.SOCKET)
+
+
+def test_a_machine_without_a_program_and_a_tailnet_without_nodes_are_named() -> None:
+    host, site = site_of(**OURS)
+    judge = relay.chosen_judge(host, site)
+    assert judge.refusals(host, in_state("NeedsLogin", step="login")) == []
+    [sentence] = judge.refusals(host, replace(DEBIAN_12, arch="armv7l"))
+    assert "armv7l" in sentence and "relay.tailscaled.manage" in sentence
+    [policy] = judge.warnings(host, in_state("Running", peers=0))
+    assert "policy" in policy
+
+
+def test_a_tailscaled_of_ours_goes_when_another_admission_is_chosen() -> None:
+    """Its unit's file tells that it is there. Without one, a plan does not look for it."""
+    host, site = site_of(admission="tailscaled")
+    unit = f"{paths.SYSTEMD}/{tailscaled.UNIT}"
+    there = FileFact(content="", sha256="", mode="0644", owner="root", group="root")
+    facts = answering(peers=1)
+    assert unit in relay.ask(host, site).files
+    for files, gone in (({}, False), ({unit: there}, True)):
+        found = roles.compile_host(host, site, replace(facts, files=files), shipment(None))
+        ids = {one.id: one.needs for one in found}
+        assert ("command:tailnet left" in ids) == (f"absent:{unit}" in ids) == gone
+        if gone:
+            assert f"service:{paths.SERVICE}" in ids["command:tailnet left"]
+            assert "command:tailnet left" in ids[f"service:{tailscaled.UNIT}"]
+
+
+@pytest.mark.parametrize(
+    ("socket", "unit", "program"),
+    [(tailscaled.SOCKET, tailscaled.UNIT, tailscaled.PROGRAM), ("/run/x.sock", "tailscaled", "tailscale")],
+)
+def test_the_command_to_look_with_is_that_of_the_tailscaled_that_is_asked(
+    socket: str, unit: str, program: str
+) -> None:
+    names = tailscaled.names(socket)
+    commands = [command.format(judge=socket, **names) for _, command in tailscaled.CAUSES.values()]
+    assert f"systemctl status {unit}" in commands
+    assert f"{program} --socket={socket} status" in commands

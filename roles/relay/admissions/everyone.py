@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Resource
 from inventory.model import Host, Site
+
+KNOWN_BY = ""
 
 
 def flags(host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
@@ -12,7 +15,7 @@ def flags(host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
     return ()
 
 
-def files(host: Host) -> tuple[Resource, ...]:
+def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> tuple[Resource, ...]:
     """Return nothing."""
     return ()
 
@@ -22,7 +25,7 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     return []
 
 
-def ask(host: Host) -> Ask:
+def ask(host: Host, site: Site) -> Ask:
     """Return nothing."""
     return Ask()
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Absent, File, Resource
 from inventory.model import Host, Site
 from roles import paths
+
+KNOWN_BY = ""
 
 
 def flags(host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
@@ -15,7 +18,7 @@ def flags(host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
     return (("-allow-file", paths.ALLOWED_KEYS),)
 
 
-def files(host: Host) -> tuple[Resource, ...]:
+def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> tuple[Resource, ...]:
     """Return the file, from the site file or from the file beside it."""
     listed = "".join(f"{key}\n" for key in host.relay.keys).encode()
     content = Path(host.relay.keys_file) if host.relay.keys_file else listed
@@ -27,7 +30,7 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     return [Absent(path=paths.ALLOWED_KEYS, needs=needs)]
 
 
-def ask(host: Host) -> Ask:
+def ask(host: Host, site: Site) -> Ask:
     """Return nothing."""
     return Ask()
 

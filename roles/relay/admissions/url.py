@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Resource
 from engine.scripts import script
 from inventory.admission import verify_url
 from inventory.model import Host, Site
 from roles.relay.contract import Inquiry
+
+KNOWN_BY = ""
 
 
 def flags(host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
@@ -16,7 +19,7 @@ def flags(host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
     return (("-verify-client-url", verify_url(host, site)), (fail_open,))
 
 
-def files(host: Host) -> tuple[Resource, ...]:
+def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> tuple[Resource, ...]:
     """Return nothing: the URL is a flag."""
     return ()
 
@@ -26,7 +29,7 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     return []
 
 
-def ask(host: Host) -> Ask:
+def ask(host: Host, site: Site) -> Ask:
     """Return nothing: the proof asks the URL."""
     return Ask()
 

@@ -48,7 +48,7 @@ def _from_release(
     link = Symlink(path=paths.CURRENT, target=tree.path, needs=(tree.id,))
     unused = () if mesh_key else (Absent(path=paths.MESH_KEYS),)
     return Start(
-        installed=(Directory(path=paths.RELEASES), tree, link, *admitting.files, *mesh_key),
+        installed=(Directory(path=paths.RELEASES), tree, link, *admitting.resources, *mesh_key),
         artefact=link.id,
         reads=tuple(resource.id for resource in mesh_key),
         healthy=health(host, wiring),
