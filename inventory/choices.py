@@ -52,7 +52,7 @@ class ExternalProgram:
 class RelayProgram:
     """The program that the relay is."""
 
-    shipped_as: str  # in words
+    kept_by: str  # why it runs only under the runners of FLAVOURS, in words
     is_python: bool  # a release for the host's own Python; else for its architecture, or an image
     has_own_metrics: bool  # for root, or at ports.metrics; else beside DERP, for loopback only
     has_prober_keys: bool  # admits our proof by public keys; else only a mesh key lets it in
@@ -137,12 +137,12 @@ EXTERNALS: Mapping[ExternalName, ExternalProgram] = {
 ENDS_TLS: Mapping[TlsName, bool] = {"passthrough": False, "terminated": True}
 PROGRAMS: Mapping[ProgramName, RelayProgram] = {
     "python": RelayProgram(
-        shipped_as="a release for the host's own Python with sockets that systemd holds",
+        kept_by="it gets its sockets, its sandbox and its reloads from systemd",
         is_python=True, has_own_metrics=True, has_prober_keys=True, reads_proxy_header=True,
         tls_only_on_443=False,
     ),
     "derper": RelayProgram(
-        shipped_as="a program for the host's architecture, or an image for a container",
+        kept_by="it is a program for the host's architecture, or an image for a container",
         is_python=False, has_own_metrics=False, has_prober_keys=False, reads_proxy_header=False,
         tls_only_on_443=True,
     ),

@@ -110,8 +110,7 @@ def _program_and_runner_fit(host: Host) -> Iterator[Finding]:
         its_program = next(one.program for one in FLAVOURS.values() if one.under == under)
         yield Finding(
             f"relay.{differing[0]}",
-            f"program {program} does not run under {under} yet, as it is shipped only as "
-            f"{PROGRAMS[program].shipped_as}: "
+            f"program {program} does not run under {under}, as {PROGRAMS[program].kept_by}: "
             f"set relay.under to {its_runner}, or relay.program to {its_program}",
             ("relay.program", "relay.under"),
         )

@@ -92,8 +92,8 @@ RULES = [
     *(
         (
             f"relay: {words}",
-            "line 6: hosts.hk1.relay.under: program python does not run under supervisord yet, as it is "
-            "shipped only as a release for the host's own Python with sockets that systemd holds: "
+            "line 6: hosts.hk1.relay.under: program python does not run under supervisord, as it gets its "
+            "sockets, its sandbox and its reloads from systemd: "
             "set relay.under to systemd, or relay.program to derper",
         )
         for words in ("{under: supervisord}", "{program: python, under: supervisord}")
@@ -101,8 +101,8 @@ RULES = [
     *(
         (
             f"docker: {{archive: a.tar}}\nrelay: {words}",
-            "line 7: hosts.hk1.relay.under: program python does not run under docker yet, as it is shipped only "
-            "as a release for the host's own Python with sockets that systemd holds: "
+            "line 7: hosts.hk1.relay.under: program python does not run under docker, as it gets its sockets, "
+            "its sandbox and its reloads from systemd: "
             "set relay.under to systemd, or relay.program to derper",
         )
         for words in ("{under: docker}", "{program: python, under: docker}")
