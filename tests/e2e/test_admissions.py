@@ -154,6 +154,9 @@ def test_nodes_meet_and_a_stranger_is_out(
     assert bool(there(desk)) == is_online(desk) == (admission is joined)
     if admission is joined:
         keep_secret(desk, key, ran)
+        nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+        look = [*nobody, "ls", f"/run/{tailscaled.NAME}"]
+        assert desk.stage.run_in("hk1", look, check=False).returncode != 0
     exchange(nodes, "hk")
     assert pid(desk) == operators
 

@@ -41,9 +41,18 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> tuple[Res
     tree = Tree(path=_TREE, archive=release.path)
     program = f"{_TREE}/{TAILSCALED.program}"
     link = Symlink(path=tailscaled.PROGRAM, target=program, needs=(tree.id,))
-    content = render("tailscaled.service.j2", name=tailscaled.NAME, program=program, socket=tailscaled.SOCKET)
-    unit = File(path=_UNIT_FILE, content=content)
-    service = Service(unit=tailscaled.UNIT, restart_on=(unit.id, tree.id), needs=(link.id,))
+    unit = File(
+        path=_UNIT_FILE,
+        content=render(
+            "tailscaled.service.j2",
+            name=tailscaled.NAME,
+            group=paths.USER,
+            program=program,
+            socket=tailscaled.SOCKET,
+        ),
+    )
+    started = (link.id, f"group:{paths.USER}")
+    service = Service(unit=tailscaled.UNIT, restart_on=(unit.id, tree.id), needs=started)
     secret = ship.secrets.get(host.relay.tailscaled.auth_key or "")
     key = [] if secret is None else [File(path=_AUTH_KEY, content=secret, mode="0600", secret=True)]
     question = (facts.python_executable, *_question(host, site))
