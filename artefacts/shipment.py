@@ -12,12 +12,12 @@ from pathlib import Path
 
 from artefacts.binary import build_binary
 from artefacts.image import ImageArtefact, import_archive
-from artefacts.programs import CERTBOT, DERPER, RELAY, TAILSCALED
+from artefacts.programs import CERTBOT, DERPER, RELAY, TAILSCALED, certbot_with
 from artefacts.release import Release, build_release
 from engine.cache import Progress
 from engine.facts import Facts
 from inventory import tailscaled
-from inventory.choices import program_of, runner_of, source_of
+from inventory.choices import challenge_of, program_of, runner_of, source_of
 from inventory.model import Host, Site
 from inventory.secrets import Secret, read_secret
 
@@ -57,13 +57,21 @@ def make_shipment(
     base = Path(site.path).parent
     certificate = host.certificate
     shipped_certbot = source_of(host).is_acme and certificate.certbot == "shipped"
+    by_zone = source_of(host).is_acme and challenge_of(host).by_zone
+    dns = certificate.dns if by_zone else None
+    account = certificate.account if source_of(host).is_acme else None
+    key = certificate.key if source_of(host).needs_files else None
+    references = (
+        key, dns.secret if dns else None, account.hmac if account else None, auth_key(host, facts)
+    )
+    certbot = certbot_with(dns.provider) if dns else CERTBOT
     build = partial(build_release, facts=facts, cache=cache, progress=progress)
     return Shipment(
         relay_release=_relay(host, facts, cache, progress),
-        certbot_release=build(CERTBOT) if shipped_certbot else None,
+        certbot_release=build(certbot) if shipped_certbot else None,
         tailscaled_release=_tailscaled(host, facts, cache, progress),
         image=_image(host, facts, cache),
-        secrets={ref: read_secret(ref, base=base) for ref in secrets_of(host, facts)},
+        secrets={reference: read_secret(reference, base=base) for reference in references if reference},
         prober_keys=prober_keys,
         mesh_key=mesh_key,
     )
@@ -84,18 +92,14 @@ def _tailscaled(host: Host, facts: Facts, cache: Path, progress: Progress) -> Re
     return build_binary(TAILSCALED, facts.arch, cache=cache, progress=progress)
 
 
-def secrets_of(host: Host, facts: Facts) -> list[str]:
-    """Return the references of the secrets that its roles need.
+def auth_key(host: Host, facts: Facts) -> str | None:
+    """Return the reference of the key with which our tailscaled has yet to join.
 
-    The auth key of our tailscaled may be lost once that has joined.
+    It may be lost once that has joined.
     """
     said = facts.commands.get(tailscaled.STATE)
     joins = host.relay.tailscaled.manage and tailscaled.needs_auth_key(said.stdout if said else "")
-    keys = (
-        host.certificate.key if source_of(host).needs_files else None,
-        host.relay.tailscaled.auth_key if joins else None,
-    )
-    return [key for key in keys if key]
+    return host.relay.tailscaled.auth_key if joins else None
 
 
 def _image(host: Host, facts: Facts, cache: Path) -> ImageArtefact | None:

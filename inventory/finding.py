@@ -1,4 +1,4 @@
-"""The findings of the rules over one host, as a type."""
+"""The finding of a rule over a host's keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from inventory.model import Host
 
 
 class Finding(NamedTuple):
-    """A key to change. `path` and `looked_at` are relative to the host, dotted."""
+    """`path` and `looked_at` are relative to the host, dotted."""
 
     path: str
     message: str

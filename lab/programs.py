@@ -10,3 +10,4 @@ from artefacts.programs import DERPER as HOSTS_DERPER
 _SOURCES = Path(__file__).parent / "go"
 TAILNET = _SOURCES / "tailnet"  # headscale, and tailscale's client
 DERPER = source(HOSTS_DERPER)
+PEBBLE = _SOURCES / "pebble"  # the ACME server, with profiles, ARI and certificates for addresses

@@ -54,8 +54,8 @@ def chosen_judge(host: Host, site: Site) -> Judge:
     return joined if host.relay.tailscaled.manage else ADMISSION_MODULES[admission_name(host, site)]
 
 
-def _judges() -> list[Judge]:
-    """Return the modules of all judges, each once."""
+def judges() -> list[Judge]:
+    """Return the modules of all judges, each once: of the table, and of a tailscaled of our own."""
     return list(dict.fromkeys((*ADMISSION_MODULES.values(), joined)))
 
 
@@ -65,7 +65,7 @@ def ask(host: Host, site: Site) -> Ask:
     `docker container inspect` is among the first on every host. A relay that ran in a container
     until now still has the ports, and is not in the way of its successor.
     """
-    removable: list[Runner | Judge] = [*RUNNER_MODULES.values(), *_judges()]
+    removable: list[Runner | Judge] = [*RUNNER_MODULES.values(), *judges()]
     known_by = Ask(files=tuple(one.KNOWN_BY for one in removable if one.KNOWN_BY))
     kept = Ask() if runner_of(host).in_container else releases.ASK
     judge, program, runner = chosen_judge(host, site), chosen_program(host), chosen_runner(host)
@@ -115,7 +115,7 @@ def resources(
         *(gone for gone in unused if gone.owned_path() not in installed),
         *(
             gone
-            for other in _judges()
+            for other in judges()
             if other is not judge and _may_be_here(other, facts)
             for gone in other.absent(needs=after)
         ),
@@ -133,7 +133,7 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
         *(resource for runner in RUNNER_MODULES.values() for resource in runner.absent(needs=needs)),
         *releases.absent(needs=stopped),
         *(resource for program in PROGRAM_MODULES.values() for resource in program.absent(needs=stopped)),
-        *(resource for judge in _judges() for resource in judge.absent(needs=stopped)),
+        *(resource for judge in judges() for resource in judge.absent(needs=stopped)),
         key.absent(needs=stopped),
     ]
 

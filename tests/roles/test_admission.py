@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 
 import roles
-from artefacts.shipment import secrets_of
+from artefacts.shipment import auth_key
 from engine.facts import Facts, FileFact, Output
 from engine.resource import Absent, Command, Container, File
 from inventory import tailscaled
@@ -72,7 +72,7 @@ def test_the_relay_reads_the_list_that_is_shipped(beside: bool, tmp_path: Path) 
     keys = {"keys_file": str(listed)} if beside else {"keys": (KEY,)}
     host, site = site_of(admission="keys", **keys)
     judge = relay.chosen_judge(host, site)
-    [file] = judge.resources(host, site, DEBIAN_12, shipment(None))
+    [file] = judge.resources(host, site, DEBIAN_12, shipment(host))
     assert isinstance(file, File) and judge.flags(host, site) == (("-allow-file", file.path),)
     text = file.content.read_text() if isinstance(file.content, Path) else file.content
     assert parse_allow_list(text if isinstance(text, str) else bytes(text).decode()) == {b"\xab" * 32}
@@ -129,7 +129,7 @@ def test_every_program_is_told_every_admission_or_refused_before_contact(
     if refusals:
         assert "use flavour: python" in refusals[0]
         return
-    resources = roles.compile_host(host, site, answering(peers=1), shipment(None))
+    resources = roles.compile_host(host, site, answering(peers=1), shipment(host))
     files = [one.content for one in resources if isinstance(one, File) and one.path in STARTS]
     containers = [one.arguments for one in resources if isinstance(one, Container) and one.image]
     [running] = [*files, *containers]
@@ -195,8 +195,8 @@ def in_state(state: str, **answer: Any) -> Facts:
 def test_the_auth_key_is_sent_only_to_a_tailscaled_that_has_yet_to_join(state: str, needed: bool) -> None:
     host, site = site_of(**OURS)
     facts = in_state(state)
-    assert secrets_of(host, facts) == ([AUTH_KEY] if needed else [])
-    found = roles.compile_host(host, site, facts, shipment(*secrets_of(host, facts)))
+    assert auth_key(host, facts) == (AUTH_KEY if needed else None)
+    found = roles.compile_host(host, site, facts, shipment(host, auth_key(host, facts)))
     sent = [one for one in found if isinstance(one, File) and isinstance(one.content, Secret)]
     assert [(one.path, one.mode, one.secret) for one in sent] == (
         [("/run/derpfleet/tailscaled.key", "0600", True)] if needed else []
@@ -222,7 +222,7 @@ def test_it_joins_the_sites_headscale_or_tailscales_own(
     host, site = site_of(headscale=headscale, admission="tailscaled", tailscaled=OURS["tailscaled"] | given)
     judge = relay.chosen_judge(host, site)
     question = judge.ask(host, site).commands[tailscaled.STATE]
-    found = judge.resources(host, site, DEBIAN_12, shipment(None))
+    found = judge.resources(host, site, DEBIAN_12, shipment(host))
     [join] = [one for one in found if isinstance(one, Command)]
     assert question[-1] == server
     assert join.unless[1:] == question[1:] and join.argv[: len(join.unless)] == join.unless
@@ -247,7 +247,7 @@ def test_a_tailscaled_of_ours_goes_when_another_admission_is_chosen() -> None:
     facts = answering(peers=1)
     assert unit in relay.ask(host, site).files
     for files, gone in (({}, False), ({unit: there}, True)):
-        found = roles.compile_host(host, site, replace(facts, files=files), shipment(None))
+        found = roles.compile_host(host, site, replace(facts, files=files), shipment(host))
         ids = {one.id: one.needs for one in found}
         assert ("command:tailnet left" in ids) == (f"absent:{unit}" in ids) == gone
         if gone:
