@@ -23,6 +23,7 @@ from inventory.rules import host_findings
 from inventory.secrets import Secret
 from relay.admission.allow_file import parse_allow_list
 from roles import paths, relay
+from roles.relay.runners import supervisord
 from tests.roles.cases import shipment
 from tests.support.facts import DEBIAN_12
 
@@ -62,7 +63,8 @@ def test_the_word_is_given_or_implied(
     assert admission_name(host, site) == name
     assert verify_url(host, site) == url
     assert verifies(host, site) == (name != "open")
-    assert bool(relay.chosen_judge(host, site).flags(host, site)) == (name != "open")
+    admitting = relay.chosen_judge(host, site).admitting(host, site)
+    assert bool(admitting.flags) == (name != "open") and admitting.url == url
 
 
 @pytest.mark.parametrize("beside", [False, True])
@@ -72,8 +74,9 @@ def test_the_relay_reads_the_list_that_is_shipped(beside: bool, tmp_path: Path) 
     keys = {"keys_file": str(listed)} if beside else {"keys": (KEY,)}
     host, site = site_of(admission="keys", **keys)
     judge = relay.chosen_judge(host, site)
-    [file] = judge.resources(host, site, DEBIAN_12, shipment(host))
-    assert isinstance(file, File) and judge.flags(host, site) == (("-allow-file", file.path),)
+    admitting = judge.admitting(host, site, DEBIAN_12, shipment(host))
+    [file] = admitting.resources
+    assert isinstance(file, File) and admitting.flags == (("-allow-file", file.path),)
     text = file.content.read_text() if isinstance(file.content, Path) else file.content
     assert parse_allow_list(text if isinstance(text, str) else bytes(text).decode()) == {b"\xab" * 32}
     assert file_problems(site) == []
@@ -113,7 +116,7 @@ TOLD: Mapping[AdmissionName, str] = {
     "keys": f"-allow-file {paths.ALLOWED_KEYS}",
 }
 REFUSED = {("docker", "tailscaled"), ("docker", "keys"), ("native", "keys"), ("supervisord", "keys")}
-STARTS = (f"{paths.SYSTEMD}/{paths.SERVICE}", paths.PROGRAM_FILE)
+STARTS = (f"{paths.SYSTEMD}/{paths.SERVICE}", supervisord.KNOWN_BY)
 WAYS_IN = {f"file:{paths.PROBER_KEYS}", f"file:{paths.MESH_KEY}"}
 
 
@@ -171,7 +174,8 @@ def test_the_socket_is_named_as_the_relay_sees_it() -> None:
     """Its /var is empty, and /var/run only a link to /run."""
     host, site = site_of(admission="tailscaled", tailscaled={"socket": "/var/run/x.sock"})
     judge = relay.chosen_judge(host, site)
-    assert judge.flags(host, site) == (("-verify-clients",), ("-socket", "/run/x.sock"))
+    flags = judge.admitting(host, site, DEBIAN_12, shipment(host)).flags
+    assert flags == (("-verify-clients",), ("-socket", "/run/x.sock"))
     found = relay.inquiry(host, site, KEY)
     assert found is not None and found.judge == "/run/x.sock" and found.program[1:] == ("/run/x.sock", KEY)
 
@@ -202,7 +206,7 @@ def test_the_auth_key_is_sent_only_to_a_tailscaled_that_has_yet_to_join(state: s
         [("/run/derpfleet/tailscaled.key", "0600", True)] if needed else []
     )
     [join] = [one for one in found if one.id == "command:tailnet joined"]
-    assert isinstance(join, Command) and "SECRET-VALUE" not in str(join)
+    assert isinstance(join, Command) and "SECRETVALUE" not in str(join)
     assert set(join.needs) >= {"service:derpfleet-tailscaled.service", *(one.id for one in sent)}
     relay_service = next(one for one in found if one.id == f"service:{paths.SERVICE}")
     assert join.id in relay_service.needs
@@ -222,11 +226,11 @@ def test_it_joins_the_sites_headscale_or_tailscales_own(
     host, site = site_of(headscale=headscale, admission="tailscaled", tailscaled=OURS["tailscaled"] | given)
     judge = relay.chosen_judge(host, site)
     question = judge.ask(host, site).commands[tailscaled.STATE]
-    found = judge.resources(host, site, DEBIAN_12, shipment(host))
-    [join] = [one for one in found if isinstance(one, Command)]
+    admitting = judge.admitting(host, site, DEBIAN_12, shipment(host))
+    [join] = [one for one in admitting.resources if isinstance(one, Command)]
     assert question[-1] == server
     assert join.unless[1:] == question[1:] and join.argv[: len(join.unless)] == join.unless
-    assert judge.flags(host, site)[-1] == ("-socket", tailscaled.SOCKET)
+    assert admitting.flags[-1] == ("-socket", tailscaled.SOCKET)
 
 
 def test_a_machine_without_a_program_and_a_tailnet_without_nodes_are_named() -> None:

@@ -16,7 +16,7 @@ from inventory import tailscaled
 from inventory.model import Host, Site
 from roles import paths
 from roles.relay import local_tailscaled
-from roles.relay.contract import Inquiry
+from roles.relay.contract import Admitting, Inquiry
 
 _UNIT_FILE = f"{UNITS}/{tailscaled.UNIT}"
 _TREE = f"{paths.OPT}/tailscaled"
@@ -29,13 +29,11 @@ _CALL = (tailscaled.PROGRAM, f"--socket={tailscaled.SOCKET}")
 KNOWN_BY = _UNIT_FILE
 
 
-def flags(host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
-    """Return derper's flags."""
-    return local_tailscaled.flags(tailscaled.SOCKET)
+def admitting(host: Host, site: Site, facts: Facts, ship: Shipment) -> Admitting:
+    """Return derper's flags, and the tailscaled, joined.
 
-
-def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> tuple[Resource, ...]:
-    """Return the tailscaled, joined. Its auth key is sent only while it has yet to join."""
+    Its auth key is sent only while it has yet to join.
+    """
     release = ship.tailscaled_release
     assert release is not None  # noqa: S101 - make_shipment makes it where we keep a tailscaled
     tree = Tree(path=_TREE, archive=release.path)
@@ -62,7 +60,8 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> tuple[Res
         unless=question,
         needs=(service.id, *(file.id for file in key)),
     )
-    return (tree, link, unit, service, *key, join)
+    resources = (tree, link, unit, service, *key, join)
+    return Admitting(flags=local_tailscaled.flags(tailscaled.SOCKET), resources=resources)
 
 
 def _question(host: Host, site: Site) -> tuple[str, ...]:

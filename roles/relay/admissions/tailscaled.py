@@ -4,33 +4,24 @@ from __future__ import annotations
 
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.resource import Resource
 from inventory import tailscaled
 from inventory.model import Host, Site
+from roles.contract import nothing
 from roles.relay import local_tailscaled
-from roles.relay.contract import Inquiry
+from roles.relay.contract import Admitting, Inquiry
 
 KNOWN_BY = ""
+absent = nothing  # tailscaled is the operator's
 
 
-def flags(host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
+def admitting(host: Host, site: Site, facts: Facts, ship: Shipment) -> Admitting:
     """Return derper's flags."""
-    return local_tailscaled.flags(_socket(host))
+    return Admitting(flags=local_tailscaled.flags(_socket(host)))
 
 
 def _socket(host: Host) -> str:
     """Return the socket's path as the relay sees it: its /var has no link to /run."""
     return host.relay.tailscaled.socket.removeprefix("/var")
-
-
-def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> tuple[Resource, ...]:
-    """Return nothing: tailscaled is the operator's."""
-    return ()
-
-
-def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return nothing."""
-    return []
 
 
 def ask(host: Host, site: Site) -> Ask:

@@ -22,29 +22,19 @@ ASK = Ask()
 PROCESSES = frozenset({"derper"})
 
 
-def start(
-    host: Host,
-    site: Site,
-    wiring: Wiring,
-    facts: Facts,
-    ship: Shipment,
-    *,
-    front_at: str,
-    admitting: Admitting,
-) -> Start:
+def start(host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting) -> Start:
     """Return the image and its environment, or without a container the release and its flags.
 
     The former relay runs until an image is there. A release is shipped before all else.
     """
-    if runner_of(host).in_container:
-        return _from_image(host, site, wiring, facts, ship=ship, admitting=admitting)
-    return _from_release(host, wiring, facts, ship, admitting)
+    made = _from_image if runner_of(host).in_container else _from_release
+    return made(host, wiring, facts, ship, admitting)
 
 
 def _from_release(
     host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting
 ) -> Start:
-    tree, mesh_key = releases.tree(ship), _mesh_key(admitting, ship)
+    tree, mesh_key = releases.tree(ship), _mesh_key(ship, admitting)
     link = Symlink(path=paths.CURRENT, target=tree.path, needs=(tree.id,))
     unused = () if mesh_key else (Absent(path=paths.MESH_KEYS),)
     return Start(
@@ -78,9 +68,9 @@ def _flags(host: Host, wiring: Wiring, admitting: Admitting) -> tuple[tuple[str,
 
 
 def _from_image(
-    host: Host, site: Site, wiring: Wiring, facts: Facts, *, ship: Shipment, admitting: Admitting
+    host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting
 ) -> Start:
-    image, mesh_key = _image(host, ship), _mesh_key(admitting, ship)
+    image, mesh_key = _image(host, ship), _mesh_key(ship, admitting)
     return Start(
         installed=(image, *mesh_key),
         artefact=image.id,
@@ -89,8 +79,8 @@ def _from_image(
         healthy=health(host, wiring),
         outdated=() if mesh_key else (Absent(path=paths.MESH_KEYS),),
         image=image.ref,
-        environment=_environment(host, site, wiring),
-        mounts=_mounts(host, site, wiring, facts),
+        environment=_environment(host, wiring, admitting),
+        mounts=_mounts(wiring, facts, admitting),
     )
 
 
@@ -102,7 +92,7 @@ def _image(host: Host, ship: Shipment) -> Image:
     return Image(ref=ship.image.ref, archive=ship.image.path, needs=needs)
 
 
-def _mesh_key(admitting: Admitting, ship: Shipment) -> tuple[Resource, ...]:
+def _mesh_key(ship: Shipment, admitting: Admitting) -> tuple[Resource, ...]:
     """Return the mesh key where the relay asks about every client.
 
     Our proof has no node key that anyone knows, and derper has no other way to admit it.
@@ -116,7 +106,7 @@ def _mesh_key(admitting: Admitting, ship: Shipment) -> tuple[Resource, ...]:
     )
 
 
-def _environment(host: Host, site: Site, wiring: Wiring) -> dict[str, str]:
+def _environment(host: Host, wiring: Wiring, admitting: Admitting) -> dict[str, str]:
     """Return the variables of fredliang44/derper-docker, which other images know, too.
 
     One more is for the flag that it lacks. Ports have the same numbers inside the container, so
@@ -133,14 +123,14 @@ def _environment(host: Host, site: Site, wiring: Wiring) -> dict[str, str]:
         "DERP_STUN": "true",
         "DERP_STUN_PORT": str(host.ports.stun),
         "DERP_VERIFY_CLIENTS": "false",
-        "DERP_VERIFY_CLIENT_URL": verify_url(host, site),
+        "DERP_VERIFY_CLIENT_URL": admitting.url,
         "DERP_VERIFY_CLIENT_URL_FAIL_OPEN": str(host.relay.verify_fail_open).lower(),
     }
 
 
-def _mounts(host: Host, site: Site, wiring: Wiring, facts: Facts) -> dict[str, str]:
+def _mounts(wiring: Wiring, facts: Facts, admitting: Admitting) -> dict[str, str]:
     found = {paths.STATE: "/var/lib/derper"}
-    if verify_url(host, site):  # derper looks for a mesh key there, whatever its image
+    if admitting.url:  # derper looks for a mesh key there, whatever its image
         found[paths.MESH_KEYS] = "/home/derp/keys"
     # With the host's trust store derper trusts the host's private CAs when it asks headscale.
     found |= distributions.of(facts).family.trust
