@@ -63,7 +63,7 @@ def test_the_word_is_given_or_implied(
     assert admission_name(host, site) == name
     assert verify_url(host, site) == url
     assert verifies(host, site) == (name != "open")
-    admitting = relay.chosen_judge(host, site).admitting(host, site)
+    admitting = relay.chosen_judge(host, site).admitting(host, site, DEBIAN_12, shipment(host))
     assert bool(admitting.flags) == (name != "open") and admitting.url == url
 
 
