@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from artefacts.derper import build_derper
+from artefacts.binary import build_binary
 from artefacts.image import ImageArtefact, import_archive
-from artefacts.programs import CERTBOT, RELAY, certbot_with
+from artefacts.programs import CERTBOT, DERPER, RELAY, TAILSCALED, certbot_with
 from artefacts.release import Release, build_release
 from engine.cache import Progress
 from engine.facts import Facts
+from inventory import tailscaled
 from inventory.choices import challenge_of, program_of, runner_of, source_of
 from inventory.model import Host, Site
 from inventory.secrets import Secret, read_secret
@@ -32,6 +33,7 @@ class Shipment:
 
     relay_release: Release | None = None
     certbot_release: Release | None = None
+    tailscaled_release: Release | None = None
     image: ImageArtefact | None = None
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     prober_keys: tuple[str, ...] = ()
@@ -59,12 +61,15 @@ def make_shipment(
     dns = certificate.dns if by_zone else None
     account = certificate.account if source_of(host).is_acme else None
     key = certificate.key if source_of(host).needs_files else None
-    references = (key, dns.secret if dns else None, account.hmac if account else None)
+    references = (
+        key, dns.secret if dns else None, account.hmac if account else None, auth_key(host, facts)
+    )
     certbot = certbot_with(dns.provider) if dns else CERTBOT
     build = partial(build_release, facts=facts, cache=cache, progress=progress)
     return Shipment(
         relay_release=_relay(host, facts, cache, progress),
         certbot_release=build(certbot) if shipped_certbot else None,
+        tailscaled_release=_tailscaled(host, facts, cache, progress),
         image=_image(host, facts, cache),
         secrets={reference: read_secret(reference, base=base) for reference in references if reference},
         prober_keys=prober_keys,
@@ -78,7 +83,23 @@ def _relay(host: Host, facts: Facts, cache: Path, progress: Progress) -> Release
         return build_release(RELAY, facts, cache=cache, progress=progress)
     if runner_of(host).in_container:
         return None
-    return build_derper(facts.arch, cache=cache, progress=progress)
+    return build_binary(DERPER, facts.arch, cache=cache, progress=progress)
+
+
+def _tailscaled(host: Host, facts: Facts, cache: Path, progress: Progress) -> Release | None:
+    if not host.relay.tailscaled.manage:
+        return None
+    return build_binary(TAILSCALED, facts.arch, cache=cache, progress=progress)
+
+
+def auth_key(host: Host, facts: Facts) -> str | None:
+    """Return the reference of the key with which our tailscaled has yet to join.
+
+    It may be lost once that has joined.
+    """
+    said = facts.commands.get(tailscaled.STATE)
+    joins = host.relay.tailscaled.manage and tailscaled.needs_auth_key(said.stdout if said else "")
+    return host.relay.tailscaled.auth_key if joins else None
 
 
 def _image(host: Host, facts: Facts, cache: Path) -> ImageArtefact | None:

@@ -185,8 +185,19 @@ class Firewall(Model):
 
 
 class Tailscaled(Model):
-    """A tailscaled of the relay's host that is there already. It is asked, and never changed."""
+    """A tailscaled of the relay's host, which the relay asks who is in its tailnet."""
 
+    manage: bool = Field(
+        False,
+        description="true: one of our own is installed, and joins; else the one that is there is asked, "
+        "and never changed",
+    )
+    auth_key: SecretRef | None = Field(
+        None, description="with manage: the key that joins the tailnet; it is read until that is done"
+    )
+    login_server: Url | None = Field(
+        None, description="with manage; default: the site's headscale, else Tailscale's own"
+    )
     socket: str = text(
         r"^(/var)?/run/[^\x00]+$", "a path below /run, where the relay sees sockets",
         default="/run/tailscale/tailscaled.sock",

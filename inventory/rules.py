@@ -7,18 +7,16 @@ consequence.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any
-from urllib.parse import urlsplit
 
-from inventory import certificate_rules
+from inventory import admission_rules, certificate_rules
+from inventory.admission_rules import is_in_the_clear
 from inventory.choices import (
     ADMISSIONS,
     FLAVOURS,
     PROGRAMS,
-    admission_of,
     combination_of,
     combination_of_flavour,
     external_of,
@@ -41,8 +39,6 @@ _NOT_PUBLIC = tuple(
         ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1", "fc00::/7"),
     )
 )
-_SHORT_ADMISSION = ("open", "verify_client_url")  # they imply the word of relay.admission
-_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
 RESERVED = {
     HEADSCALE: "it is the headscale host's own",
     PROVER_FILE: "a file of that name is among the hosts' folders",
@@ -113,8 +109,7 @@ def _program_and_runner_fit(host: Host) -> Iterator[Finding]:
         its_program = next(one.program for one in FLAVOURS.values() if one.under == under)
         yield Finding(
             f"relay.{differing[0]}",
-            f"program {program} does not run under {under} yet, as it is shipped only as "
-            f"{PROGRAMS[program].shipped_as}: "
+            f"program {program} does not run under {under}, as {PROGRAMS[program].kept_by}: "
             f"set relay.under to {its_runner}, or relay.program to {its_program}",
             ("relay.program", "relay.under"),
         )
@@ -185,58 +180,6 @@ def _image_has_one_source(host: Host) -> Iterator[Finding]:
         yield Finding("docker.archive", message, ("docker.image",))
 
 
-def _one_rule_of_admission(host: Host) -> Iterator[Finding]:
-    if host.relay.open and host.relay.verify_client_url:
-        message = "the relay is either open or asks verify_client_url: keep one of them"
-        yield Finding("relay.open", message, ("relay.verify_client_url",))
-
-
-def _admission_has_its_keys(host: Host) -> Iterator[Finding]:
-    """Check the keys of `relay` against the word of `admission`, which shorter forms may imply."""
-    relay, row = host.relay, admission_of(host)
-    given = [
-        key
-        for one in ADMISSIONS.values()
-        for key in one.keys
-        if key in relay.model_fields_set and getattr(relay, key)
-    ]
-    own = row.keys if row else _SHORT_ADMISSION
-    for key in given:
-        if key not in own:
-            words = " or ".join(word for word, one in ADMISSIONS.items() if key in one.keys)
-            now = relay.admission or "not given"
-            message = f"goes with relay.admission {words}, which is {now}: keep one of them"
-            yield Finding(f"relay.{key}", message, ("relay.admission",))
-    if row and row.needs_key and len({*given} & {*row.keys}) != 1:
-        message = f"{relay.admission} needs relay.{' or relay.'.join(row.keys)}: give one"
-        yield Finding("relay.admission", message, tuple(f"relay.{key}" for key in row.keys))
-    if row and not row.by_derper and not program_of(host).has_prober_keys:
-        yield Finding(
-            "relay.admission",
-            f"{relay.admission} is for our relay, and {host.program} is not told so yet: "
-            "set relay.program to python, or use headscale or url",
-            ("relay.program", "relay.under", "flavour"),
-        )
-
-
-def _verified_in_secret(host: Host) -> Iterator[Finding]:
-    url = host.relay.verify_client_url or ""
-    if is_in_the_clear(url) and not host.relay.verify_insecure:
-        yield Finding(
-            "relay.verify_client_url",
-            "is http, so anyone between the relay and that server can let anyone use the relay: use "
-            "https, or set relay.verify_insecure to true as well",
-            ("relay.verify_insecure",),
-        )
-
-
-def is_in_the_clear(url: str) -> bool:
-    """Whether a URL is http and leaves the host."""
-    parts = urlsplit(url)
-    name = parts.hostname or ""
-    return parts.scheme == "http" and not (name in ("localhost", "::1") or _LOOPBACK.fullmatch(name))
-
-
 def _place_is_whole(host: Host) -> Iterator[Finding]:
     if (host.region.latitude is None) != (host.region.longitude is None):
         missing = "longitude" if host.region.longitude is None else "latitude"
@@ -265,9 +208,7 @@ _RULES: tuple[Rule, ...] = (
     _one_has_the_certificate,
     *certificate_rules.RULES,
     _image_has_one_source,
-    _one_rule_of_admission,
-    _admission_has_its_keys,
-    _verified_in_secret,
+    *admission_rules.RULES,
     _place_is_whole,
     _open_ports_are_ports,
 )

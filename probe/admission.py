@@ -74,10 +74,11 @@ def admission_rung(target: Target, asked: HostsWords) -> Rung:
     if step in _CAUSES:
         cause, command = _CAUSES[step]
         host = asked.judge.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        look = command.format(judge=asked.judge, host=host, **tailscaled.names(asked.judge))
         return _failed(
             f"{asked.judge}, asked from the relay's host: {step}: {_line(answer.get('detail'))}",
             f"{cause}; the relay refuses everybody until it gets an answer",
-            f"on the relay's host: {command.format(judge=asked.judge, host=host)}; then {target.again}",
+            f"on the relay's host: {look}; then {target.again}",
         )
     refusal = _REASON.search(asked.log)
     if refusal and refusal[1] in _UNCLEAR:

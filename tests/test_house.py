@@ -151,7 +151,7 @@ MODULES: Mapping[str, tuple[Mapping[Any, Any], ...]] = {
     "certificate": (certificate.MODULES, challenges.MODULES, providers.MODULES),
     "firewall": tuple(dict(enumerate(candidates)) for candidates in firewall.MODES.values()),
     "front": (front.MODULES,),
-    "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES, relay.ADMISSION_MODULES),
+    "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES, dict(enumerate(relay.judges()))),
 }
 TABLES_BY_WORDS: list[tuple[Any, Mapping[Any, Any]]] = [
     (SourceName, certificate.MODULES),

@@ -60,7 +60,8 @@ def must(argv, timeout_s=60, env=None):
     """Return the output of a command that has to succeed. Raises Failed with its last lines."""
     status, out, err = run(argv, timeout_s, env)
     if status:
-        raise Failed("%s ended with status %d" % (" ".join(argv[:4]), status), tail(err or out))
+        words = ("(program)" if "\n" in word else word for word in argv[:4])
+        raise Failed("%s ended with status %d" % (" ".join(words), status), tail(err or out))
     return out
 
 

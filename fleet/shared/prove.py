@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from artefacts.derper import VERSION
+from artefacts.binary import version
 from artefacts.image import content_of
+from artefacts.programs import DERPER
 from control.served import Served
 from engine import cache
 from engine.report import Report
@@ -44,7 +45,7 @@ def prover(fleet: Fleet, host: Host) -> Prover:
 def _derper(host: Host) -> str:
     """Return which derper the host has: an image, or the sums of our own build."""
     if not runner_of(host).in_container:
-        return VERSION
+        return version(DERPER)
     return host.docker.image or content_of(Path(str(host.docker.archive)))
 
 

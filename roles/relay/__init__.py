@@ -19,7 +19,7 @@ from inventory.model import Host, Site
 from roles import paths, ports
 from roles.contract import Neighbours, Question
 from roles.relay import key, releases
-from roles.relay.admissions import everyone, keys, tailscaled, url
+from roles.relay.admissions import everyone, joined, keys, tailscaled, url
 from roles.relay.contract import Given, Inquiry, Judge, Program, Runner
 from roles.relay.programs import derper, ours
 from roles.relay.runners import docker, supervisord, systemd
@@ -59,12 +59,12 @@ def chosen_runner(host: Host) -> Runner:
 
 def chosen_judge(host: Host, site: Site) -> Judge:
     """Return the module of the host's judge."""
-    return ADMISSION_MODULES[admission_name(host, site)]
+    return joined if host.relay.tailscaled.manage else ADMISSION_MODULES[admission_name(host, site)]
 
 
-def _judges() -> list[Judge]:
-    """Return the modules of all judges, each once."""
-    return list(dict.fromkeys(ADMISSION_MODULES.values()))
+def judges() -> list[Judge]:
+    """Return the modules of all judges, each once: of the table, and of a tailscaled of our own."""
+    return list(dict.fromkeys((*ADMISSION_MODULES.values(), joined)))
 
 
 def ask(host: Host, site: Site) -> Ask:
@@ -75,7 +75,8 @@ def ask(host: Host, site: Site) -> Ask:
     """
     kept = Ask() if runner_of(host).in_container else releases.ASK
     judge, program, runner = chosen_judge(host, site), chosen_program(host), chosen_runner(host)
-    return asked(ports.ASK, ASK_PORTS, kept, program.ASK, runner.ASK, judge.ask(host))
+    known_by = Ask(files=tuple(other.KNOWN_BY for other in judges() if other.KNOWN_BY))
+    return asked(ports.ASK, ASK_PORTS, kept, known_by, program.ASK, runner.ASK, judge.ask(host, site))
 
 
 def resources(
@@ -90,11 +91,11 @@ def resources(
     """Return the relay with its keys. `listens_after`: as in `Given`."""
     program, runner, made = chosen_program(host), chosen_runner(host), key.made(facts)
     judge = chosen_judge(host, site)
-    start = program.start(host, wiring, facts, ship, judge.admitting(host, site))
+    start = program.start(host, wiring, facts, ship, judge.admitting(host, site, facts, ship))
     former = [
         resource
         for other in RUNNER_MODULES.values()
-        if other is not runner and (not other.KNOWN_BY or other.KNOWN_BY in facts.files)
+        if other is not runner and _may_be_here(other, facts)
         for resource in other.absent(needs=start.ready)
     ]
     given = Given(key=made.id, former=tuple(former), listens_after=listens_after)
@@ -115,8 +116,17 @@ def resources(
         *runner.resources(host, wiring, facts, start, given),
         *(replace(gone, needs=after) for gone in start.outdated),
         *(gone for gone in unused if gone.owned_path() not in installed),
-        *(gone for other in _judges() if other is not judge for gone in other.absent(needs=after)),
+        *(
+            gone
+            for other in judges()
+            if other is not judge and _may_be_here(other, facts)
+            for gone in other.absent(needs=after)
+        ),
     ]
+
+
+def _may_be_here(part: Runner | Judge, facts: Facts) -> bool:
+    return not part.KNOWN_BY or part.KNOWN_BY in facts.files
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
@@ -129,7 +139,7 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
         *(resource for runner in RUNNER_MODULES.values() for resource in runner.absent(needs=needs)),
         *releases.absent(needs=stopped),
         *(resource for program in PROGRAM_MODULES.values() for resource in program.absent(needs=stopped)),
-        *(resource for judge in _judges() for resource in judge.absent(needs=stopped)),
+        *(resource for judge in judges() for resource in judge.absent(needs=stopped)),
         key.absent(needs=stopped),
         Absent(path=paths.WITHDRAWN, needs=stopped),
     ]

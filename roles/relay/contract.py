@@ -69,11 +69,12 @@ class Admitting:
     """How a program is told who may use it.
 
     `flags`: each with its values, for our relay and for derper's command line; (): everyone may.
-    `files`: the resources that they name. `url`: the URL that is asked for every client, or "".
+    `resources`: those that have to be there first. `url`: the one that is asked for every client,
+    or "".
     """
 
     flags: tuple[tuple[str, ...], ...] = ()
-    files: tuple[Resource, ...] = ()
+    resources: tuple[Resource, ...] = ()
     url: str = ""
 
 
@@ -91,13 +92,15 @@ class Inquiry:
 class Judge(Protocol):
     """A judge of who may use a relay."""
 
-    def admitting(self, host: Host, site: Site) -> Admitting:
+    KNOWN_BY: str  # the file without which it has nothing here; "": it may have, without any
+
+    def admitting(self, host: Host, site: Site, facts: Facts, ship: Shipment) -> Admitting:
         """Return how the program is told."""
 
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
-        """Return the removal of `Admitting.files`, after `needs`."""
+        """Return the removal of `Admitting.resources`, after `needs`."""
 
-    def ask(self, host: Host) -> Ask:
+    def ask(self, host: Host, site: Site) -> Ask:
         """Return the questions that `refusals` and `warnings` need."""
 
     def inquiry(self, host: Host, site: Site, key: str) -> Inquiry | None:

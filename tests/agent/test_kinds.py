@@ -378,6 +378,15 @@ def test_a_failed_command_is_quoted_and_what_comes_after_is_not_reached(on_stage
     assert not (agent.stage.root / "etc/relay").exists()
 
 
+def test_a_failed_program_is_not_quoted_line_by_line(on_stage: OnStage) -> None:
+    program = ("python3", "-I", "-c", "import sys\n\nsys.exit('out of luck')\n")
+    agent, broken = on_stage(), Command(title="broken", argv=program, creates="/srv/never")
+    assert failure(agent.run([broken]))[1:] == (
+        "python3 -I -c (program) ended with status 1",
+        "out of luck",
+    )
+
+
 def test_a_command_that_takes_too_long_is_ended(on_stage: OnStage) -> None:
     agent, started = on_stage(), time.monotonic()
     slow = Command(title="slow", argv=("sleep", "60"), creates="/srv/never", timeout_s=1)

@@ -92,8 +92,8 @@ RULES = [
     *(
         (
             f"relay: {words}",
-            "line 6: hosts.hk1.relay.under: program python does not run under supervisord yet, as it is "
-            "shipped only as a release for the host's own Python with sockets that systemd holds: "
+            "line 6: hosts.hk1.relay.under: program python does not run under supervisord, as it gets its "
+            "sockets, its sandbox and its reloads from systemd: "
             "set relay.under to systemd, or relay.program to derper",
         )
         for words in ("{under: supervisord}", "{program: python, under: supervisord}")
@@ -101,8 +101,8 @@ RULES = [
     *(
         (
             f"docker: {{archive: a.tar}}\nrelay: {words}",
-            "line 7: hosts.hk1.relay.under: program python does not run under docker yet, as it is shipped only "
-            "as a release for the host's own Python with sockets that systemd holds: "
+            "line 7: hosts.hk1.relay.under: program python does not run under docker, as it gets its sockets, "
+            "its sandbox and its reloads from systemd: "
             "set relay.under to systemd, or relay.program to derper",
         )
         for words in ("{under: docker}", "{program: python, under: docker}")
@@ -148,8 +148,48 @@ RULES = [
     ),
     (
         "flavour: docker\nrelay: {admission: tailscaled}\ndocker: {archive: a.tar}",
-        "line 7: hosts.hk1.relay.admission: tailscaled is for our relay, and derper is not told "
-        "so yet: set relay.program to python, or use headscale or url",
+        "line 7: hosts.hk1.relay.admission: tailscaled is not possible with derper under docker, as a container "
+        "does not reach the host's socket: use flavour: python, native or supervisord, or relay.admission: "
+        "headscale or url",
+    ),
+    (
+        "relay: {admission: tailscaled, tailscaled: {manage: true}}",
+        "line 6: hosts.hk1.relay.tailscaled.auth_key: is missing: a tailscaled of our own joins its tailnet "
+        "with one, as env:TS_AUTHKEY",
+    ),
+    (
+        "relay: {admission: tailscaled, tailscaled: {manage: true, auth_key: hskey-1}}",
+        "line 6: hosts.hk1.relay.tailscaled.auth_key: the value here is not a reference: env:NAME, file:PATH or cmd:COMMAND",
+    ),
+    (
+        "relay: {admission: tailscaled, tailscaled: {manage: true, auth_key: 'env:A', socket: /run/x.sock}}",
+        "line 6: hosts.hk1.relay.tailscaled.socket: is for a tailscaled that is there already: leave it out, "
+        "or manage",
+    ),
+    *(
+        (
+            f"relay: {{admission: tailscaled, tailscaled: {{{key}: '{value}'}}}}",
+            f"line 6: hosts.hk1.relay.tailscaled.{key}: is for a tailscaled of our own: set "
+            "relay.tailscaled.manage to true, or leave it out",
+        )
+        for key, value in (("auth_key", "env:A"), ("login_server", "https://hs.example.org"))
+    ),
+    (
+        "relay: {tailscaled: {manage: true, auth_key: 'env:A'}}",
+        "line 6: hosts.hk1.relay.tailscaled: goes with relay.admission tailscaled, which is not given: keep one "
+        "of them",
+    ),
+    *(
+        (
+            f"flavour: {flavour}\nrelay: {{admission: keys, keys: ['nodekey:{'0' * 64}']}}\n{more}",
+            f"line 7: hosts.hk1.relay.admission: keys is not possible with derper under {under}, as derper "
+            "knows no such list: use flavour: python, or relay.admission: headscale or url",
+        )
+        for flavour, under, more in (
+            ("native", "systemd", ""),
+            ("supervisord", "supervisord", ""),
+            ("docker", "docker", "docker: {archive: a.tar}"),
+        )
     ),
     (
         "relay: {admission: headscale}",

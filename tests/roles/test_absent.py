@@ -55,6 +55,7 @@ COMMANDS = {
     "https server taken out",
     "relay's copy of the certificate",
     "served certificate",  # reloads
+    "tailnet joined",  # by "tailnet left"
 }
 HK1 = {"name": "hk1", "domain": "hk1.example.org", "region": {"id": 901, "code": "hk", "name": "HK"}}
 

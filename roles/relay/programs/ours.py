@@ -40,7 +40,7 @@ def start(host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: A
     probers = _prober_keys(admitting, ship)
     unused = () if probers else (Absent(path=paths.PROBER_KEYS),)
     return Start(
-        installed=(Directory(path=paths.RELEASES), tree, compiled, link, *admitting.files, *probers),
+        installed=(Directory(path=paths.RELEASES), tree, compiled, link, *admitting.resources, *probers),
         artefact=link.id,
         healthy=health(host, wiring),
         outdated=(*releases.outdated(facts, path), *unused),
