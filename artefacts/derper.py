@@ -9,7 +9,7 @@ from pathlib import Path
 
 from artefacts import go
 from artefacts.programs import DERPER
-from artefacts.release import Release, archive, kept
+from artefacts.release import Release, archive, kept, made
 from engine.cache import Progress
 from engine.plan import sha256
 
@@ -21,12 +21,14 @@ VERSION = sha256(SOURCE / "go.sum")
 def build_derper(arch: str, *, cache: Path, progress: Progress) -> Release:
     """Return the release of derper for one of its architectures. It is built at most once.
 
-    Raises GoError.
+    Raises Offline, GoError.
     """
+    name, key = f"derper-{arch}", go.built_in(SOURCE, cache=cache, arch=arch).name.rpartition("-")[2]
+    if there := made(cache, name, key):
+        return there
     folder = go.build(SOURCE, cache=cache, progress=progress, arch=arch)
-    key = folder.name.rpartition("-")[2]
 
     def make() -> bytes:
         return archive({DERPER.program: (folder / "derper").read_bytes()}, mode=0o755)
 
-    return kept(cache, f"derper-{arch}", key, make)
+    return kept(cache, name, key, make)

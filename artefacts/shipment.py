@@ -12,7 +12,7 @@ from pathlib import Path
 
 from artefacts.derper import build_derper
 from artefacts.image import ImageArtefact, import_archive
-from artefacts.programs import CERTBOT, RELAY
+from artefacts.programs import CERTBOT, RELAY, Artefact
 from artefacts.release import Release, build_release
 from engine.cache import Progress
 from engine.facts import Facts
@@ -50,16 +50,19 @@ def make_shipment(
 ) -> Shipment:
     """Return everything that the roles of `host` need. With the same inputs nothing is made twice.
 
-    Raises ReleaseError, GoError, ImageError and SecretError.
+    Raises Offline, ReleaseError, GoError, ImageError and SecretError.
     """
     base = Path(site.path).parent
-    certificate = host.certificate
-    shipped_certbot = source_of(host).is_acme and certificate.certbot == "shipped"
-    key = certificate.key if source_of(host).needs_files else None
+    programs = python_programs(host)
+    key = host.certificate.key if source_of(host).needs_files else None
     build = partial(build_release, facts=facts, cache=cache, progress=progress)
     return Shipment(
-        relay_release=_relay(host, facts, cache, progress),
-        certbot_release=build(CERTBOT) if shipped_certbot else None,
+        relay_release=(
+            build(RELAY) if RELAY in programs
+            else build_derper(facts.arch, cache=cache, progress=progress) if needs_derper(host)
+            else None
+        ),
+        certbot_release=build(CERTBOT) if CERTBOT in programs else None,
         image=_image(host, facts, cache),
         secrets={key: read_secret(key, base=base)} if key else {},
         prober_keys=prober_keys,
@@ -67,13 +70,16 @@ def make_shipment(
     )
 
 
-def _relay(host: Host, facts: Facts, cache: Path, progress: Progress) -> Release | None:
-    """Return the relay's release; None for an image."""
-    if program_of(host).is_python:
-        return build_release(RELAY, facts, cache=cache, progress=progress)
-    if runner_of(host).in_container:
-        return None
-    return build_derper(facts.arch, cache=cache, progress=progress)
+def python_programs(host: Host) -> tuple[Artefact, ...]:
+    """Return the programs that are shipped to the host with their wheels."""
+    ships_certbot = source_of(host).is_acme and host.certificate.certbot == "shipped"
+    relay, certbot = (RELAY,) * program_of(host).is_python, (CERTBOT,) * ships_certbot
+    return (*relay, *certbot)
+
+
+def needs_derper(host: Host) -> bool:
+    """Whether derper is shipped to the host. A container has it in its image."""
+    return not program_of(host).is_python and not runner_of(host).in_container
 
 
 def _image(host: Host, facts: Facts, cache: Path) -> ImageArtefact | None:

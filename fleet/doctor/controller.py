@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 
+from artefacts.offline import VARIABLE, is_offline
 from fleet.doctor.diagnosis import CONTROLLER, Diagnosis
 from fleet.shared.fleet import Fleet
 from inventory.checkout import CACHE, CHECKOUT
@@ -33,7 +34,9 @@ def diagnoses(fleet: Fleet) -> list[Diagnosis]:
     return [
         packages(LOCK.read_text(), installed),
         disk(shutil.disk_usage(place).free, place),
-        go_proxy(os.environ, asked) if builds_go else _no_go(),
+        _unasked("no host of the site runs a Go program") if not builds_go
+        else _unasked(f"{VARIABLE} is set") if is_offline()
+        else go_proxy(os.environ, asked),
     ]
 
 
@@ -126,6 +129,5 @@ def go_proxy(environment: Mapping[str, str], asked: Callable[[str], str]) -> Dia
     )
 
 
-def _no_go() -> Diagnosis:
-    words = "no host of the site runs a Go program"
+def _unasked(words: str) -> Diagnosis:
     return Diagnosis(host=CONTROLLER, check="Go modules", status="skipped", what=words)

@@ -1,0 +1,25 @@
+"""The files of the cache that a controller has to have to deploy a host without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from artefacts.derper import build_derper
+from artefacts.release import wheels
+from artefacts.shipment import needs_derper, python_programs
+from engine.cache import Progress
+from engine.facts import Facts
+from inventory.model import Host
+
+
+def supplies(host: Host, facts: Facts, *, cache: Path, progress: Progress) -> set[Path]:
+    """Return the wheels and the built program of the host. What is missing is fetched and made.
+
+    Wheels, not releases: the locks have their sums, so that no bundle can change them.
+    `facts`: of the host, or of one of the same release and architecture.
+    Raises Offline, ReleaseError and GoError.
+    """
+    found = {path for program in python_programs(host) for path in wheels(program, facts, cache=cache)}
+    if needs_derper(host):
+        found.add(build_derper(facts.arch, cache=cache, progress=progress).path)
+    return found
