@@ -25,6 +25,7 @@ from inventory.secrets import Secret, read_secret
 class Shipment:
     """Controller-side artefacts of one host; None if its roles do not use them.
 
+    `packages`: an archive of packages, with those that the host lacks.
     `secrets`: by their reference in the site file.
     Two ways for our proof into a relay that asks headscale: `prober_keys`, the public keys of its
     clients as `nodekey:<64 hex>`; `mesh_key`, 64 hex digits, for a program that knows no other way.
@@ -33,6 +34,7 @@ class Shipment:
     relay_release: Release | None = None
     certbot_release: Release | None = None
     image: ImageArtefact | None = None
+    packages: Release | None = None
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     prober_keys: tuple[str, ...] = ()
     mesh_key: Secret | None = None

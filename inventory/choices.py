@@ -23,6 +23,8 @@ TlsName = Literal["passthrough", "terminated"]
 SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed", "front"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
 ControlName = Literal["headscale", "paste"]
+PackagesFromName = Literal["host", "controller"]
+MirroredName = Literal["debian", "ubuntu", "rocky", "almalinux"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,8 @@ from inventory.choices import (
     FirewallModeName,
     FlavourName,
     FrontName,
+    MirroredName,
+    PackagesFromName,
     ProgramName,
     RunnerName,
     SourceName,
@@ -228,6 +230,23 @@ class Docker(Model):
     registry_mirrors: tuple[Url, ...] = ()
 
 
+class PackageSupply(Model):
+    """Where the host's packages come from. Its own sources are never changed.
+
+    `mirror` is used in place of them, only by our own calls of the package manager. `from:
+    controller` is for a host without a way out: packages come over the SSH connection.
+    """
+
+    source: PackagesFromName = Field("host", alias="from", description="who fetches them")
+    mirror: Mapping[MirroredName, Url] = Field(
+        default_factory=dict,
+        description=(
+            "base URL of a mirror, by distribution, such as https://mirrors.aliyun.com/debian; Debian's "
+            "security updates are beside it, at debian-security"
+        ),
+    )
+
+
 _PUBLIC_ADDRESS = "public address; goes into the map, so that clients need no DNS"
 
 
@@ -256,6 +275,7 @@ class Host(Model):
     firewall: Firewall = Firewall()
     relay: Relay = Relay()
     docker: Docker = Docker()
+    packages: PackageSupply = PackageSupply()
 
     @property
     def program(self) -> ProgramName:

@@ -205,6 +205,8 @@ def serve(wire):
                     counts = converge(host, message["mode"])
                 finally:
                     host.forget_secrets()
+                    if message["mode"] == "apply":
+                        host.packages.forget_source()
                 if message["mode"] == "apply" and not wire.stopped and not counts["failed"]:
                     for path in glob.glob(wire.incoming + "/*"):
                         os.unlink(path)

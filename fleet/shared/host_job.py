@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import roles
@@ -12,11 +13,13 @@ from engine.resource import Resource
 from engine.run import Job, Verb
 from engine.session import Session
 from fleet.shared import pins
+from fleet.shared.bring_packages import bring
 from fleet.shared.errors import DeployRefused
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover
 from inventory.checkout import CACHE
 from inventory.model import Host
+from roles import packages
 
 
 def host_job(fleet: Fleet, host: Host, verb: Verb, only: Sequence[str]) -> Job:
@@ -38,18 +41,28 @@ def host_job(fleet: Fleet, host: Host, verb: Verb, only: Sequence[str]) -> Job:
 def _plan(fleet: Fleet, host: Host, session: Session) -> list[Resource]:
     """Return the roles' resources. Raises DeployRefused."""
     facts = session.facts
-    reasons = roles.refusals(host, fleet.site, facts)
-    if reasons:
+    raise_refusals(fleet, host, facts)
+    _list_neighbours(fleet, host, facts)
+    for warning in roles.warnings(host, fleet.site, facts):
+        fleet.report.emit(event="warning", host=host.name, text=warning)
+        fleet.report.line(host.name, "warning", warning)
+    ship = shipment(fleet, host, facts)
+    resources = roles.compile_host(host, fleet.site, facts, ship)
+    names = packages.to_bring(host, facts, resources)
+    if not names:
+        return resources
+    brought = bring(host, session, names, partial(fleet.report.doing, host.name))
+    return roles.compile_host(host, fleet.site, facts, replace(ship, packages=brought))
+
+
+def raise_refusals(fleet: Fleet, host: Host, facts: Facts) -> None:
+    """Raise DeployRefused with the reasons against a deploy, if there are any."""
+    if reasons := roles.refusals(host, fleet.site, facts):
         raise DeployRefused(
             "nothing was changed, because something is in the way",
             host=host.name,
             why="\n".join(reasons),
         )
-    _list_neighbours(fleet, host, facts)
-    for warning in roles.warnings(host, fleet.site, facts):
-        fleet.report.emit(event="warning", host=host.name, text=warning)
-        fleet.report.line(host.name, "warning", warning)
-    return roles.compile_host(host, fleet.site, facts, _shipment(fleet, host, facts))
 
 
 def _list_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
@@ -64,7 +77,7 @@ def _list_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
         fleet.report.line(host.name, "", words)
 
 
-def _shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
+def shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
     """Make the files for the host: the release for its Python, certbot, the prover's keys."""
 
     def progress(text: str) -> None:

@@ -13,14 +13,19 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from artefacts import packages
+from engine.facts import Output
 from engine.login import Login, Unreachable
 from engine.report import Report
 from fleet import bundle as verb
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
-from tests.roles.cases import facts_of, load
+from inventory.model import PackageSupply
+from tests.artefacts.test_packages import said
+from tests.roles.cases import facts_of, load, shipment
 
 BARE = facts_of("bare")
+NAMED = said("http://mirror/nginx.deb")
 NAME = "wheels/0123456789abcdef/x.whl"
 
 
@@ -36,15 +41,24 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: io.StringIO) -> 
     The host answers with `facts`, or does not if that is None.
     """
 
-    def go(*, case: str = "bare", cache: str = "here", facts: Any = BARE, **files: str) -> int:
+    def answer(ask: Any) -> Any:
+        """Name one package, as a host's lists do."""
+        [(name, argv)] = ask.commands.items()
+        assert argv[4] == "all" and "nginx" in argv
+        return replace(BARE, commands={name: Output(status=0, stdout=NAMED, stderr="")})
+
+    def go(
+        *, case: str = "bare", cache: str = "here", facts: Any = BARE, source: str = "host", **files: str
+    ) -> int:
         host, site, _ = load(case)
+        host = host.model_copy(update={"packages": PackageSupply.model_validate({"from": source})})
         place = tmp_path / cache
 
         @contextmanager
         def reading(_: Fleet, login: Login, ask: Any) -> Iterator[Any]:
             if facts is None:
                 raise Unreachable("no answer", host=login.name)
-            yield SimpleNamespace(facts=facts)
+            yield SimpleNamespace(facts=facts, ask=answer)
 
         def supplies(*_: Any, **__: Any) -> set[Path]:
             (place / NAME).parent.mkdir(parents=True)
@@ -53,6 +67,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: io.StringIO) -> 
 
         monkeypatch.setattr(Fleet, "session_for_reading", reading)
         monkeypatch.setattr(verb, "supplies", supplies)
+        monkeypatch.setattr(verb, "shipment", lambda *_: shipment(None))
         monkeypatch.setattr(verb, "CACHE", place)
         fleet = Fleet(site, Report(console=Console(file=shown, width=400)))
         return verb.bundle(fleet, [host], **{"out": "", "use": "", "sha256": ""} | files)
@@ -70,6 +85,19 @@ def test_a_bundle_is_made_on_one_controller_and_used_on_another(
     made, used = [line for line in shown.getvalue().splitlines() if "sha256" in line]
     assert made == used
     assert "debian 12" in shown.getvalue() and "was not made for" not in shown.getvalue()
+
+
+def test_packages_of_a_host_without_a_way_out_are_in_it(
+    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "_get", lambda *_: b"a package")
+    file = str(tmp_path / "derpfleet.bundle")
+    assert run(out=file, source="controller") == 0
+    assert run(use=file, cache="there") == 0
+    monkeypatch.setenv("DERPFLEET_OFFLINE", "1")
+    debs = packages.from_index(BARE, ["nginx"], {}, cache=tmp_path / "there")
+    assert [deb.fields["Package"] for deb in debs] == ["nginx"]
+    assert packages.packed(debs, cache=tmp_path / "there", progress=print).path.exists()
 
 
 def test_nothing_is_written_when_a_host_cannot_be_asked(
