@@ -49,6 +49,7 @@ class Apt:
             *("-o", "Dir::Etc::sourcelist=/dev/null"),
             *("-o", "Dir::Etc::sourceparts=" + self.parts),
             *("-o", "Dir::State::lists=" + self.lists),
+            *("-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="),  # the host's stay
             *("-o", "APT::Update::Error-Mode=any"),
         )
 
