@@ -16,10 +16,16 @@ FILES = str(Path(__file__).parent.parent.parent / "files")
 pytestmark = pytest.mark.skipif(not shutil.which("apt-get"), reason="the host's family has no apt")
 PACKAGES = "\n".join(
     [
-        "Package: derpfleet-test", "Version: 1", "Architecture: all", "Maintainer: x <x@example.org>",
-        "Filename: pool/x.deb", "Size: 1", f"SHA256: {hashlib.sha256(b'x').hexdigest()}",
-        "Description: x", "",
-    ]  # fmt: skip
+        "Package: derpfleet-test",
+        "Version: 1",
+        "Architecture: all",
+        "Maintainer: x <x@example.org>",
+        "Filename: pool/x.deb",
+        "Size: 1",
+        f"SHA256: {hashlib.sha256(b'x').hexdigest()}",
+        "Description: x",
+        "",
+    ]
 )
 
 
