@@ -18,7 +18,7 @@ from pathlib import Path
 
 from artefacts.offline import BUNDLE_STEP, Offline, before_fetching
 from artefacts.release import Release, archive, kept
-from engine.cache import Progress, access_to, write
+from engine.cache import Progress, access_to, locked, prune, used, write
 from engine.facts import Facts
 from engine.plan import sha256
 from inventory.errors import DerpfleetError
@@ -26,6 +26,7 @@ from inventory.errors import DerpfleetError
 INDEX = "Packages"  # apt's name of it
 SIZE_MAX = 512 << 20  # bytes, of all packages of a host
 _COUNT_MAX = 2000
+_KEPT = 4 * _COUNT_MAX  # packages, of some releases
 _TIMEOUT_S = 60
 _FILENAME = re.compile(r"^Filename: .*$", re.M)
 _FIELD = re.compile(r"^(Package|Version|Architecture|Size|SHA256|Filename): (\S+)$", re.M)
@@ -76,7 +77,11 @@ def fetched(debs: Iterable[Deb], *, cache: Path, progress: Progress) -> list[Pat
 
     Raises Offline and PackagesError.
     """
-    return [_fetched(one, cache / "packages", progress) for one in debs]
+    folder = cache / "packages"
+    with locked(folder / ".lock"):
+        found = [used(_fetched(one, folder, progress)) for one in debs]
+        prune(folder, "*.deb*", most=_KEPT)
+    return found
 
 
 def packed(debs: Sequence[Deb], *, cache: Path, progress: Progress) -> Release:
@@ -145,7 +150,6 @@ def _fetched(deb: Deb, folder: Path, progress: Progress) -> Path:
             next="let another mirror serve the host's sources, or ask again when that server is whole",
         )
     with access_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         write(path, content)
     return path
 
