@@ -12,11 +12,12 @@ from pathlib import Path
 
 from artefacts.derper import build_derper
 from artefacts.image import ImageArtefact, import_archive
-from artefacts.programs import CERTBOT, RELAY, Artefact
+from artefacts.programs import CERTBOT, RELAY, Artefact, certbot_with
 from artefacts.release import Release, build_release
 from engine.cache import Progress
 from engine.facts import Facts
-from inventory.choices import program_of, runner_of, source_of
+from inventory.acme import DnsZone
+from inventory.choices import challenge_of, program_of, runner_of, source_of
 from inventory.model import Host, Site
 from inventory.secrets import Secret, read_secret
 
@@ -55,28 +56,43 @@ def make_shipment(
     Raises Offline, ReleaseError, GoError, ImageError and SecretError.
     """
     base = Path(site.path).parent
-    programs = python_programs(host)
-    key = host.certificate.key if source_of(host).needs_files else None
+    certificate, relay, certbot = host.certificate, python_relay(host), shipped_certbot(host)
+    dns = _dns(host)
+    account = certificate.account if source_of(host).is_acme else None
+    key = certificate.key if source_of(host).needs_files else None
+    references = (key, dns.secret if dns else None, account.hmac if account else None)
     build = partial(build_release, facts=facts, cache=cache, progress=progress)
     return Shipment(
         relay_release=(
-            build(RELAY) if RELAY in programs
+            build(relay) if relay
             else build_derper(facts.arch, cache=cache, progress=progress) if needs_derper(host)
             else None
         ),
-        certbot_release=build(CERTBOT) if CERTBOT in programs else None,
+        certbot_release=build(certbot) if certbot else None,
         image=_image(host, facts, cache),
-        secrets={key: read_secret(key, base=base)} if key else {},
+        secrets={reference: read_secret(reference, base=base) for reference in references if reference},
         prober_keys=prober_keys,
         mesh_key=mesh_key,
     )
 
 
-def python_programs(host: Host) -> tuple[Artefact, ...]:
-    """Return the programs that are shipped to the host with their wheels."""
-    ships_certbot = source_of(host).is_acme and host.certificate.certbot == "shipped"
-    relay, certbot = (RELAY,) * program_of(host).is_python, (CERTBOT,) * ships_certbot
-    return (*relay, *certbot)
+def python_relay(host: Host) -> Artefact | None:
+    """Return the relay that is shipped to the host with its wheels, if that is ours."""
+    return RELAY if program_of(host).is_python else None
+
+
+def shipped_certbot(host: Host) -> Artefact | None:
+    """Return the certbot that is shipped to the host with its wheels, if it needs one."""
+    if not source_of(host).is_acme or host.certificate.certbot != "shipped":
+        return None
+    dns = _dns(host)
+    return certbot_with(dns.provider) if dns else CERTBOT
+
+
+def _dns(host: Host) -> DnsZone | None:
+    """Return the zone in which the challenges are answered, if they are."""
+    by_zone = source_of(host).is_acme and challenge_of(host).by_zone
+    return host.certificate.dns if by_zone else None
 
 
 def needs_derper(host: Host) -> bool:

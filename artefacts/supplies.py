@@ -6,7 +6,7 @@ from pathlib import Path
 
 from artefacts.derper import build_derper
 from artefacts.release import wheels
-from artefacts.shipment import needs_derper, python_programs
+from artefacts.shipment import needs_derper, python_relay, shipped_certbot
 from engine.cache import Progress
 from engine.facts import Facts
 from inventory.model import Host
@@ -19,7 +19,8 @@ def supplies(host: Host, facts: Facts, *, cache: Path, progress: Progress) -> se
     `facts`: of the host, or of one of the same release and architecture.
     Raises Offline, ReleaseError and GoError.
     """
-    found = {path for program in python_programs(host) for path in wheels(program, facts, cache=cache)}
+    programs = filter(None, (python_relay(host), shipped_certbot(host)))
+    found = {path for program in programs for path in wheels(program, facts, cache=cache)}
     if needs_derper(host):
         found.add(build_derper(facts.arch, cache=cache, progress=progress).path)
     return found

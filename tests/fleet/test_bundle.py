@@ -67,7 +67,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: io.StringIO) -> 
 
         monkeypatch.setattr(Fleet, "session_for_reading", reading)
         monkeypatch.setattr(verb, "supplies", supplies)
-        monkeypatch.setattr(verb, "shipment", lambda *_: shipment(None))
+        monkeypatch.setattr(verb, "shipment", lambda *_: shipment(host))
         monkeypatch.setattr(verb, "CACHE", place)
         fleet = Fleet(site, Report(console=Console(file=shown, width=400)))
         return verb.bundle(fleet, [host], **{"out": "", "use": "", "sha256": ""} | files)

@@ -30,7 +30,7 @@ def host_with(case: str = "bare", **keys: Any) -> Host:
 
 def planned(host: Host, case: str = "bare", *, brought: Release | None = None) -> list[Resource]:
     _, site, facts = load(case)
-    return roles.compile_host(host, site, facts, replace(shipment(None), packages=brought))
+    return roles.compile_host(host, site, facts, replace(shipment(host), packages=brought))
 
 
 def source_of(resources: list[Resource]) -> PackageSource:
