@@ -7,14 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from lab.topology import EVERY_HOST
 from tests.e2e.desk import CHECKOUT, Desk, Ran
+from tests.e2e.far import far_away
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 ONLY = ("hs1", "hk1", "acme")
@@ -22,29 +20,9 @@ HOST = "hk1"
 LOCKED = 5
 
 
-@contextmanager
-def far_away(desk: Desk) -> Iterator[subprocess.Popen[str]]:
-    """Put a slow proxy before the host's sshd, and yield its process."""
-    address = f"{desk.stage.topology.ipv4(HOST)}:22"
-    argv = [*desk.stage.enter, sys.executable, "-m", "lab.delay", "--rtt", "400ms", "--to", address]
-    with subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as proxy:
-        assert proxy.stdout
-        port = json.loads(proxy.stdout.readline())["listening"].rpartition(":")[2]
-        known = desk.stage.known_hosts.read_text()
-        line = next(line for line in known.splitlines() if line.startswith(EVERY_HOST[HOST].domain))
-        desk.stage.known_hosts.write_text(f"{known}[127.0.0.1]:{port} {line.split(maxsplit=1)[1]}\n")
-        desk.edit(HOST, ssh={"address": "127.0.0.1", "port": int(port)})
-        try:
-            yield proxy
-        finally:
-            desk.edit(HOST, ssh=None)
-            desk.stage.known_hosts.write_text(known)
-            proxy.send_signal(signal.SIGTERM)
-
-
 def cut_off(desk: Desk) -> str:
     """Deploy, and cut the connection in the middle of a large content. Return its hash."""
-    with far_away(desk) as proxy:
+    with far_away(desk, HOST, "400ms") as proxy:
         verb = [str(Path(sys.executable).parent / "invoke"), "deploy", "--host", HOST, "--json"]
         argv = [str(desk.stage.root / "enter"), *verb, "--site", str(desk.stage.site_file)]
         blob = ""
