@@ -17,6 +17,7 @@ from fleet.shared.bring_packages import bring
 from fleet.shared.errors import DeployRefused
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover
+from inventory.auto_source import explain_source
 from inventory.checkout import CACHE
 from inventory.model import Host
 from roles import packages
@@ -42,6 +43,9 @@ def _plan(fleet: Fleet, host: Host, session: Session) -> list[Resource]:
     """Return the roles' resources. Raises DeployRefused."""
     facts = session.facts
     raise_refusals(fleet, host, facts)
+    if chosen := explain_source(host):
+        fleet.report.emit(event="chosen", host=host.name, text=chosen)
+        fleet.report.line(host.name, "", chosen)
     _list_neighbours(fleet, host, facts)
     for warning in roles.warnings(host, fleet.site, facts):
         fleet.report.emit(event="warning", host=host.name, text=warning)

@@ -6,17 +6,17 @@ host judge what it gives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.package_source import PackageSource
 from engine.render import render
 from inventory.model import Host
 from roles import distributions
+from roles.contract import nothing
 
 BRINGS = False
 ASK = Ask()
+to_bring = nothing
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:
@@ -27,11 +27,6 @@ def refusals(host: Host, facts: Facts) -> list[str]:
         f"{host.name} runs {facts.os_id}, and packages.mirror names {', '.join(host.packages.mirror)}: add a "
         f"mirror of {facts.os_id}, or remove hosts.{host.name}.packages.mirror to use the host's own sources."
     ]
-
-
-def to_bring(facts: Facts, names: Sequence[str]) -> list[str]:
-    """Return none."""
-    return []
 
 
 def source(host: Host, facts: Facts, ship: Shipment) -> PackageSource | None:

@@ -33,6 +33,7 @@ PACKAGES = "\n".join(
 def agent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return the agent's modules `apt` and `tools`."""
     monkeypatch.syspath_prepend(FILES)
+    # the folder of the agent is in the path on hosts only
     from agent import apt, tools  # type: ignore[import-not-found]
 
     yield apt, tools

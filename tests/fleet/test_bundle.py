@@ -20,7 +20,7 @@ from engine.report import Report
 from fleet import bundle as verb
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
-from inventory.model import PackageSupply
+from inventory.packages import PackageSupply
 from tests.artefacts.test_packages import said
 from tests.roles.cases import facts_of, load, shipment
 

@@ -15,7 +15,8 @@ from engine.package_source import PackageSource
 from engine.plan import compile_plan
 from engine.resource import Conffile, Package, Resource
 from inventory.choices import MirroredName
-from inventory.model import Host, PackageSupply
+from inventory.model import Host
+from inventory.packages import PackageSupply
 from roles import packages
 from roles.distributions import DISTRIBUTIONS
 from tests.roles.cases import facts_of, load, shipment
