@@ -9,7 +9,7 @@ from pathlib import Path
 
 from artefacts import go
 from artefacts.programs import Binary
-from artefacts.release import Release, archive, kept
+from artefacts.release import Release, archive, kept, made
 from engine.cache import Progress
 from engine.plan import sha256
 
@@ -27,12 +27,15 @@ def version(binary: Binary) -> str:
 def build_binary(binary: Binary, arch: str, *, cache: Path, progress: Progress) -> Release:
     """Return the release of the program for one of its architectures. It is built at most once.
 
-    Raises GoError.
+    Raises Offline, GoError.
     """
+    built = go.built_in(source(binary), cache=cache, arch=arch)
+    name, key = f"{binary.name}-{arch}", built.name.rpartition("-")[2]
+    if there := made(cache, name, key):
+        return there
     folder = go.build(source(binary), cache=cache, progress=progress, arch=arch)
-    key = folder.name.rpartition("-")[2]
 
     def make() -> bytes:
         return archive({binary.program: (folder / binary.name).read_bytes()}, mode=0o755)
 
-    return kept(cache, f"{binary.name}-{arch}", key, make)
+    return kept(cache, name, key, make)

@@ -29,6 +29,8 @@ ChallengeName = Literal["http", "dns", "standalone"]
 DnsProviderName = Literal["rfc2136", "cloudflare", "route53", "aliyun", "tencent"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
 ControlName = Literal["headscale", "paste"]
+PackagesFromName = Literal["host", "controller"]
+MirroredName = Literal["debian", "ubuntu", "rocky", "almalinux"]
 
 
 @dataclass(frozen=True, kw_only=True)

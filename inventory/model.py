@@ -31,6 +31,7 @@ from inventory.choices import (
     TlsName,
     combination_of_flavour,
 )
+from inventory.packages import PackageSupply
 from inventory.part import Model
 from inventory.secrets import SecretRef
 from inventory.values import (
@@ -293,6 +294,7 @@ class Host(Model):
     firewall: Firewall = Firewall()
     relay: Relay = Relay()
     docker: Docker = Docker()
+    packages: PackageSupply = PackageSupply()
 
     @property
     def more_names(self) -> tuple[str, ...]:

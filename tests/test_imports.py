@@ -22,7 +22,7 @@ MAY = {
     "artefacts": {"engine", "inventory"},
     "roles": {
         "engine.resource", "engine.policy", "engine.health", "engine.facts", "engine.render",
-        "engine.scripts",
+        "engine.scripts", "engine.package_source",
         "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "artefacts.programs.DERPER",
         "artefacts.programs.TAILSCALED", "artefacts.image.REPOSITORY", "inventory",
     },

@@ -3,6 +3,7 @@
 Every failure is a `Failed` with a reason, or an OSError.
 """
 
+import glob
 import grp
 import hashlib
 import io
@@ -193,6 +194,12 @@ def replace_link(path, target):
     os.symlink(target, temp)
     os.rename(temp, path)
     sync_directory(os.path.dirname(path))
+
+
+def link_all(pattern, folder):
+    """Link each file of the pattern into the folder."""
+    for path in glob.glob(pattern):
+        replace_link(os.path.join(folder, os.path.basename(path)), path)
 
 
 def source_of(module):

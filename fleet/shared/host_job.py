@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import roles
@@ -12,6 +13,7 @@ from engine.resource import Resource
 from engine.run import NOTHING, Job, Verb
 from engine.session import Session
 from fleet.shared import cut_over, pins
+from fleet.shared.bring_packages import bring
 from fleet.shared.errors import DeployRefused
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover
@@ -19,7 +21,7 @@ from inventory.auto_source import explain_source
 from inventory.checkout import CACHE
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from roles import relay
+from roles import packages, relay
 
 
 class LeftWithdrawn(DerpfleetError):
@@ -60,13 +62,7 @@ def _plan(fleet: Fleet, host: Host, include_withdrawn: bool, session: Session) -
     facts = session.facts
     if relay.is_withdrawn(facts) and not include_withdrawn:
         raise LeftWithdrawn("left alone, as its relay was withdrawn", host=host.name)
-    reasons = roles.refusals(host, fleet.site, facts)
-    if reasons:
-        raise DeployRefused(
-            "nothing was changed, because something is in the way",
-            host=host.name,
-            why="\n".join(reasons),
-        )
+    raise_refusals(fleet, host, facts)
     if chosen := explain_source(host):
         fleet.report.emit(event="chosen", host=host.name, text=chosen)
         fleet.report.line(host.name, "", chosen)
@@ -74,7 +70,23 @@ def _plan(fleet: Fleet, host: Host, include_withdrawn: bool, session: Session) -
     for warning in roles.warnings(host, fleet.site, facts):
         fleet.report.emit(event="warning", host=host.name, text=warning)
         fleet.report.line(host.name, "warning", warning)
-    return roles.compile_host(host, fleet.site, facts, _shipment(fleet, host, facts))
+    ship = shipment(fleet, host, facts)
+    resources = roles.compile_host(host, fleet.site, facts, ship)
+    names = packages.to_bring(host, facts, resources)
+    if not names:
+        return resources
+    brought = bring(host, session, names, partial(fleet.report.doing, host.name))
+    return roles.compile_host(host, fleet.site, facts, replace(ship, packages=brought))
+
+
+def raise_refusals(fleet: Fleet, host: Host, facts: Facts) -> None:
+    """Raise DeployRefused with the reasons against a deploy, if there are any."""
+    if reasons := roles.refusals(host, fleet.site, facts):
+        raise DeployRefused(
+            "nothing was changed, because something is in the way",
+            host=host.name,
+            why="\n".join(reasons),
+        )
 
 
 def _list_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
@@ -89,7 +101,7 @@ def _list_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
         fleet.report.line(host.name, "", words)
 
 
-def _shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
+def shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
     """Make the files for the host: the release for its Python, certbot, the prover's keys."""
 
     def progress(text: str) -> None:

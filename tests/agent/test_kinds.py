@@ -15,7 +15,7 @@ import pytest
 from engine import run
 from engine.events import Event
 from engine.health import Exec, Watch
-from engine.plan import Plan, sha256
+from engine.plan import sha256
 from engine.resource import (
     Absent,
     Command,
@@ -132,9 +132,9 @@ def test_a_check_is_sent_what_it_shows_and_neither_archives_nor_secrets(
     events: list[Any] = []
 
     class Watched(Session):
-        def _send_blob(self, digest: str, plan: Plan) -> None:
+        def _send_blob(self, digest: str, content: bytes | Path, start: int) -> None:
             sent.append(digest)
-            super()._send_blob(digest, plan)
+            super()._send_blob(digest, content, start)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "Session", Watched)

@@ -12,7 +12,7 @@ RULES = [
     # form
     ("region: {id: 900}", "line 6: hosts.hk1.region: this key is here twice, first on line 4"),
     ("flavor: docker", "line 6: hosts.hk1.flavor: unknown key; did you mean flavour?"),
-    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, ssh, ports, flavour, front, external, certificate, firewall, relay, docker"),
+    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, ssh, ports, flavour, front, external, certificate, firewall, relay, docker, packages"),
     ("name: other", "line 6: hosts.hk1.name: unknown key; the host's name is its key, hk1"),
     ("flavour: podman", "line 6: hosts.hk1.flavour: 'podman' is none of python, docker, native, supervisord"),
     ("flavour: Docker", "line 6: hosts.hk1.flavour: 'Docker' is none of python, docker, native, supervisord; did you mean docker?"),
