@@ -27,6 +27,7 @@ RELEASES = f"{OPT}/releases"
 CURRENT = f"{OPT}/current"
 FRONT = f"{ETC}/front"  # fragments for fronts that the operator keeps
 FIREWALL_RULES = f"{ETC}/firewall.nft"
+BACKEND_RULES = f"{ETC}/backend.nft"
 AGENT = "/var/lib/derpfleet"  # the agent's journal and backups (files/agent/journal.py)
 
 USER = "derpfleet-relay"

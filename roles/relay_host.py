@@ -61,7 +61,7 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     free = tuple(resource.id for resource in former if isinstance(resource, Service))
     yield "base", base.resources(host, site, facts, ship)
     yield "selinux", selinux.resources(host, facts)
-    yield "firewall", firewall.resources(host, facts, neighbours(facts))
+    yield "firewall", firewall.resources(host, facts, neighbours(facts), chosen.caller(facts))
     yield (
         "relay",
         relay.resources(

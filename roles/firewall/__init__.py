@@ -8,9 +8,10 @@ from engine.facts import Ask, Facts, asked
 from engine.resource import Resource
 from inventory.choices import FirewallModeName, firewall_of
 from inventory.model import Host
-from roles.contract import Neighbours
-from roles.firewall import firewalld, nftables, off, own, ufw
+from roles.contract import Caller, Neighbours
+from roles.firewall import backend, firewalld, nftables, off, own, ufw
 from roles.firewall.contract import Guard, HostsOwn
+from roles.wiring import wire
 
 _HOSTS_OWN: tuple[HostsOwn, ...] = (ufw, firewalld)
 MODES: Mapping[FirewallModeName, tuple[Guard, ...]] = {
@@ -34,17 +35,27 @@ def _in_charge(facts: Facts) -> list[HostsOwn]:
     return [guard for guard in _HOSTS_OWN if guard.is_in_charge(facts)]
 
 
-def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
-    """Return the chosen guard, and the removal of the others."""
+def resources(
+    host: Host, facts: Facts, neighbours: Neighbours, caller: Caller | None = None
+) -> list[Resource]:
+    """Return the chosen guard, and the removal of the others.
+
+    `caller`: who alone may connect to the relay from the host itself; None: everyone.
+    """
     guard = chosen(host, facts)
     others = [other for other in _GUARDS if other is not guard]
     gone = [resource for other in others for resource in other.replaced(facts)]
-    return [*gone, *guard.resources(host, facts, neighbours)]
+    if caller is not None and firewall_of(host).closes:
+        behind = backend.resources(wire(host), caller)
+    else:
+        behind = backend.replaced(facts)
+    # Two tables share a package.
+    return list(dict.fromkeys([*gone, *guard.resources(host, facts, neighbours), *behind]))
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     """Return the removal of every guard, after `needs`."""
-    return [gone for guard in _GUARDS for gone in guard.absent(needs=needs)]
+    return [*backend.absent(needs=needs), *(gone for guard in _GUARDS for gone in guard.absent(needs=needs))]
 
 
 def ask(host: Host) -> Ask:
@@ -53,7 +64,7 @@ def ask(host: Host) -> Ask:
     A guard that closes nothing may be beside any other. The agent's notes name what to remove.
     """
     beside = _HOSTS_OWN if firewall_of(host).closes else ()
-    return asked(own.NOTES, *(guard.ASK for guard in (*MODES[host.firewall.mode], *beside)))
+    return asked(own.NOTES, backend.ASK, *(guard.ASK for guard in (*MODES[host.firewall.mode], *beside)))
 
 
 def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:

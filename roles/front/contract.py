@@ -7,7 +7,7 @@ from typing import Protocol
 from engine.facts import Ask, Facts, Listener
 from engine.resource import Resource
 from inventory.model import Host
-from roles.contract import Challenge, Issued, ReloadTest
+from roles.contract import Caller, Challenge, Issued, ReloadTest
 from roles.wiring import Use, Wiring
 
 
@@ -66,6 +66,9 @@ class Front(Protocol):
 
     def other_sites(self, facts: Facts) -> list[str]:
         """Return the URLs of those sites."""
+
+    def caller(self, facts: Facts) -> Caller | None:
+        """Return who on the host connects to the relay; None where that is not known, or nobody."""
 
     def reached_at(self, facts: Facts, port: int) -> str:
         """Return where this host reaches what clients dial, as address:port."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.facts import Ask, Facts, Listener
 from engine.resource import Resource
 from inventory.model import Host
-from roles.contract import Challenge, Issued, ReloadTest
+from roles.contract import Caller, Challenge, Issued, ReloadTest
 from roles.wiring import LOOPBACK, Use, Wiring
 
 ASK = Ask()
@@ -77,6 +77,11 @@ def open_ports(facts: Facts) -> set[tuple[str, int]]:
 def other_sites(facts: Facts) -> list[str]:
     """Return nothing, as there is no front's program."""
     return []
+
+
+def caller(facts: Facts) -> Caller | None:
+    """Return None: clients connect to the relay."""
+    return None
 
 
 def reached_at(facts: Facts, port: int) -> str:

@@ -13,7 +13,7 @@ from engine.resource import Absent, Directory, File, Resource
 from inventory.choices import FRONTS, front_of, source_of
 from inventory.model import Host
 from roles import paths
-from roles.contract import Challenge, Issued, ReloadTest, after
+from roles.contract import Caller, Challenge, Issued, ReloadTest, after
 from roles.wiring import LOOPBACK, Use, Wiring
 
 _PROGRAM = FRONTS["external"].program
@@ -118,6 +118,11 @@ def open_ports(facts: Facts) -> set[tuple[str, int]]:
 def other_sites(facts: Facts) -> list[str]:
     """Return nothing: the front's sites are not known."""
     return []
+
+
+def caller(facts: Facts) -> Caller | None:
+    """Return None: the front's user is not known."""
+    return None
 
 
 def reached_at(facts: Facts, port: int) -> str:

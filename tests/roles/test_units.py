@@ -58,6 +58,7 @@ def test_systemd_understands_every_line(case: str, tmp_path: Path) -> None:
         ("derpfleet-relay.service", 1.1),
         ("derpfleet-certificate.service", 2.5),
         ("derpfleet-firewall.service", 3),
+        ("derpfleet-backend.service", 3),
         ("derpfleet-ssh-ports.service", 3),
         ("derpfleet-nginx-test.service", 3),
     ],

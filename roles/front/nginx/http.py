@@ -12,7 +12,7 @@ from engine.resource import Absent, Command, Directory, File, Package, Resource,
 from inventory.choices import front_of
 from inventory.model import Host
 from roles import distributions, paths
-from roles.contract import Challenge, Issued, ReloadTest
+from roles.contract import Caller, Challenge, Issued, ReloadTest
 from roles.front.nginx import clashes, neighbours, overrides, places
 
 UNIT = "nginx.service"
@@ -166,6 +166,13 @@ def _moved_aside(facts: Facts, first: tuple[str, ...]) -> list[Command]:
 def reached_at(facts: Facts, port: int) -> str:
     """Return where this host reaches its own nginx: on loopback, whatever others listen on."""
     return f"{places.LOOPBACK}:{port}"
+
+
+def caller(facts: Facts) -> Caller | None:
+    """Return the user of nginx's workers, or None where nginx.conf names none."""
+    is_written = bool(_main(facts))
+    user = distributions.of(facts).family.nginx.user if is_written else neighbours.worker_user(facts)
+    return Caller(user, needs=("package:nginx",)) if user else None
 
 
 def _main(facts: Facts) -> list[Resource]:

@@ -23,7 +23,7 @@ from roles.front.nginx.refusals import warnings as warnings_of_servers
 from roles.readers.nginx_config import Listen, parse_dump
 from roles.wiring import LOOPBACK, Use, Wiring
 
-reached_at, warnings = http.reached_at, warnings_of_servers
+caller, reached_at, warnings = http.caller, http.reached_at, warnings_of_servers
 
 ASK = neighbours.ASK
 ASK_ABSENT = Ask()
