@@ -48,7 +48,6 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Reso
         Directory(path=paths.OPT),
         Directory(path=f"{paths.OPT}/bin"),
         Directory(path=paths.STATE, mode="0750", group=paths.USER),
-        Directory(path=paths.RELAY_CERTS, mode="0750", group=paths.USER),
         *(setting for setting in _settings(facts) if _can_be_set(facts, setting.key)),
         *_time(facts),
     ]

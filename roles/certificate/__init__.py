@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
-from engine.resource import Absent, Command, Resource
+from engine.resource import Absent, Command, Directory, Resource
 from inventory.choices import SourceName, source_of
 from inventory.model import Host, Site
 from roles import paths
-from roles.certificate import acme, brought, of_front, program, renewal, self_signed
+from roles.certificate import acme, brought, of_front, own, program, renewal, self_signed
 from roles.certificate.contract import Source
 from roles.contract import Issued, ServedBy, after
 
@@ -55,10 +55,29 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, served_by: S
     ]
     if served_by.by_relay:
         copy = paths.CERTIFICATE_PROGRAM
-        made = (f"file:{paths.CERTIFICATE_CONFIG}", f"file:{copy}", f"directory:{paths.RELAY_CERTS}")
+        folder = Directory(path=paths.RELAY_CERTS, mode="0750", group=paths.USER)
+        made = (f"file:{paths.CERTIFICATE_CONFIG}", f"file:{copy}", folder.id)
         argv, unless, needs = (copy, "copy"), (copy, "copied"), (*source.ready(host), *made)
-        found.append(Command(title=COPIED.removeprefix("command:"), argv=argv, unless=unless, needs=needs))
+        copied = Command(title=COPIED.removeprefix("command:"), argv=argv, unless=unless, needs=needs)
+        found += [folder, copied]
     return found
+
+
+def unused(host: Host, facts: Facts, *, copied: bool, needs: tuple[str, ...]) -> list[Resource]:
+    """Return the removal, after `needs`, of private keys that former choices have left.
+
+    `copied`: the relay still reads its copies. certbot's lineages stay: they are in certbot's own
+    store, and the way back to them takes no order.
+    """
+    in_use = files(host)[1]
+    gone = [] if copied else [paths.RELAY_CERTS]
+    gone += [folder for folder in own.there(facts) if not in_use.startswith(f"{folder}/")]
+    return [Absent(path=path, needs=needs) for path in gone]
+
+
+def ask(host: Host) -> Ask:
+    """Return the questions of the chosen source and of `unused`."""
+    return asked(chosen(host).ASK, own.ASK)
 
 
 def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.facts import Facts
+from engine.facts import Ask, Facts
 from engine.resource import Absent, Directory, Resource
 from inventory.model import Host
 from roles import paths
@@ -10,6 +10,8 @@ from roles.certificate.contract import Orders, files_in
 from roles.contract import Challenge
 
 _FOLDER = f"{paths.ETC}/certificates"
+
+ASK = Ask(files=(f"{_FOLDER}/*",))
 
 
 def files(host: Host) -> tuple[str, str]:
@@ -20,6 +22,11 @@ def files(host: Host) -> tuple[str, str]:
 def folders(host: Host) -> list[Resource]:
     """Return the folders of chain and key."""
     return [Directory(path=path, mode="0700") for path in (_FOLDER, f"{_FOLDER}/{host.domain}")]
+
+
+def there(facts: Facts) -> list[str]:
+    """Return the folders of chain and key that the host has, one for each name it had."""
+    return sorted(path for path in facts.files if path.startswith(f"{_FOLDER}/"))
 
 
 def absent(facts: Facts) -> list[Resource]:
