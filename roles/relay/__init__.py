@@ -145,6 +145,12 @@ def metrics(host: Host) -> tuple[str, ...]:
     return chosen_runner(host).in_its_network(program)
 
 
+def log_of_client(host: Host, key: str) -> tuple[str, ...]:
+    """Return the command that prints what the relay logged last of the client of that key, and
+    maybe of others."""
+    return chosen_runner(host).log_of_client(key, chosen_program(host).KEY_FIELD)
+
+
 def ask_withdrawn(host: Host) -> Ask:
     """Return the facts that `is_withdrawn` needs."""
     return Ask(commands={"withdrawn": chosen_runner(host).WITHDRAWN.argv})
