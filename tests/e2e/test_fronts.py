@@ -15,7 +15,7 @@ import lab
 from lab import existing_site
 from roles import paths
 from tests.e2e.desk import Desk
-from tests.e2e.steps import proved, rung
+from tests.e2e.steps import proved, rung, who_may_connect
 from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
@@ -52,15 +52,6 @@ def sh(desk: Desk, script: str) -> str:
     return desk.stage.run_in(HK1, ["sh", "-ec", script], timeout_s=300).stdout
 
 
-def may_connect(desk: Desk, user: str) -> bool:
-    """Return whether a user of the host may connect to the relay's own port."""
-    call = 'import socket; socket.create_connection(("127.0.0.1", 81), 2)'
-    argv = ["setpriv", f"--reuid={user}", "--clear-groups", "/usr/bin/python3", "-c", call]
-    ran = desk.stage.run_in(HK1, argv, check=False)
-    assert ran.returncode == 0 or "ConnectionRefusedError" in ran.stderr
-    return ran.returncode == 0
-
-
 def site_says(desk: Desk) -> str:
     """Return the answer of somebody's site from another address of the host."""
     address = desk.stage.topology.ipv4(HK1)
@@ -84,28 +75,28 @@ def test_nginx_hands_tls_on_by_name_and_the_moved_site_still_answers(desk: Desk)
     assert f"X-Caller: {desk.stage.topology.ipv4(HK1)}" in said
     assert "relay_front_ok 1" in sh(desk, f"curl -s --unix-socket {paths.METRICS} http://localhost/metrics")
     assert desk.invoke("verify", "--host", HK1).code == 0
-    assert may_connect(desk, "root") and may_connect(desk, "www-data") and not may_connect(desk, "nobody")
+    assert who_may_connect(desk, HK1) == ["root", "www-data"]
     assert "derpfleet_backend" in sh(desk, "systemctl restart derpfleet-backend; nft list tables")
 
 
 def test_a_host_that_was_deployed_before_has_no_gap_when_its_port_is_closed_to_others(desk: Desk) -> None:
     """Until the deploy, nginx and the relay are as an earlier version left them."""
     sh(desk, "systemctl disable --now --quiet derpfleet-backend; rm /etc/derpfleet/backend.nft")
-    assert may_connect(desk, "nobody")
+    assert "nobody" in who_may_connect(desk, HK1)
     address = desk.stage.topology.ipv4(HK1)
     ask = f"curl -sk -o /dev/null -w '%{{http_code}}\\n' --resolve {HK1}.derp.lab:443:{address}"
     asking = f"while test -e /run/asking; do {ask} https://{HK1}.derp.lab/derp/probe || echo none; done"
     sh(desk, f"touch /run/asking; ({asking}) >/run/asked 2>&1 </dev/null &")
     proved(desk, HK1)
     assert set(sh(desk, "rm /run/asking; sort -u /run/asked").split()) == {"200"}
-    assert not may_connect(desk, "nobody")
+    assert who_may_connect(desk, HK1) == ["root", "www-data"]
 
 
 def test_nginx_ends_tls_and_the_relays_copy_of_the_key_goes(desk: Desk) -> None:
     assert "hk1.derp.lab.key" in sh(desk, f"ls {paths.RELAY_CERTS}")
     desk.edit(HK1, front="nginx")
     proved(desk, HK1)
-    assert may_connect(desk, "root") and may_connect(desk, "www-data") and not may_connect(desk, "nobody")
+    assert who_may_connect(desk, HK1) == ["root", "www-data"]
     assert sh(desk, f"ls -d {paths.RELAY_CERTS} || true") == ""
 
 
@@ -117,7 +108,7 @@ def test_a_haproxy_of_others_is_proved_on_any_port_with_the_printed_fragment(des
     assert "put the fragment /etc/derpfleet/front/haproxy.conf" in rung(ran, "tcp")["next"]
     (printed,) = [w["text"] for w in ran.of("warning", HK1) if "frontend derpfleet-https" in w["text"]]
     assert printed.endswith(sh(desk, "cat /etc/derpfleet/front/haproxy.conf"))
-    assert may_connect(desk, "nobody")  # nothing says as whom the operator's front runs
+    assert "nobody" in who_may_connect(desk, HK1)  # nothing says as whom the operator's front runs
     assert "backend" not in sh(desk, "nft list tables; ls /etc/derpfleet")
     left = "ls /etc/nginx/sites-enabled /etc/nginx/modules-enabled /etc/nginx/conf.d"
     assert "derpfleet" not in sh(desk, left)
