@@ -53,9 +53,7 @@ ASK = asked(
 def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
     """Return the table, and the unit that loads it at boot."""
     return [
-        *_TABLE.resources(
-            _rules(host, facts, neighbours), revert_after_s=host.firewall.revert_after_s
-        ),
+        *_TABLE.resources(_rules(host, facts, neighbours), revert_after_s=host.firewall.revert_after_s),
         *ssh_ports.resources(table=_TABLE.name, firewall=_TABLE.unit),
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from engine.render import render
 from engine.resource import Absent, File, Firewall, Package, Resource, Service
@@ -57,8 +57,9 @@ class Table:
 
         The package nftables stays.
         """
-        table = Firewall(table=self.name, path=self.path, present=False)
-        return after(needs, [*self._unit_gone(), replace(table, needs=(f"service:{self.unit}",))])
+        stopped = (f"service:{self.unit}",)
+        table = Firewall(table=self.name, path=self.path, present=False, needs=stopped)
+        return after(needs, [*self._unit_gone(), table])
 
     def _unit_gone(self) -> list[Resource]:
         return [Service(unit=self.unit, enabled=False, running=False), Absent(path=self.unit_file)]
