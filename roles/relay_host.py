@@ -80,11 +80,10 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     yield "nginx", served
     last = served[-1].id if served else runner.RUNNING
     # The proof judges a front of others: nothing on the host can tell whether it has our lines.
-    if not wiring.front_is_others:
-        check = certificate.served(last)
-        last = check.id
-        yield "certificate", [check]
-    yield "certificate", certificate.unused(host, facts, copied=wiring.relay_has_tls, needs=(last,))
+    shown = [] if wiring.front_is_others else [certificate.served(last)]
+    needs = (shown[-1].id if shown else last,)
+    gone = certificate.replaced_others(host, facts, copied=wiring.relay_has_tls, needs=needs)
+    yield "certificate", [*shown, *gone]
 
 
 def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resource]]]:

@@ -11,8 +11,6 @@ from roles.contract import Challenge
 
 _FOLDER = f"{paths.ETC}/certificates"
 
-ASK = Ask(files=(f"{_FOLDER}/*",))
-
 
 def files(host: Host) -> tuple[str, str]:
     """Return where chain and key are."""
@@ -24,19 +22,30 @@ def folders(host: Host) -> list[Resource]:
     return [Directory(path=path, mode="0700") for path in (_FOLDER, f"{_FOLDER}/{host.domain}")]
 
 
-def there(facts: Facts) -> list[str]:
-    """Return the folders of chain and key that the host has, one for each name it had."""
-    return sorted(path for path in facts.files if path.startswith(f"{_FOLDER}/"))
+def of_former_names(host: Host, facts: Facts) -> list[Resource]:
+    """Return the removal of chain and key of every other name that the host had."""
+    there = sorted(path for path in facts.files if path.startswith(f"{_FOLDER}/"))
+    return [Absent(path=path) for path in there if path != f"{_FOLDER}/{host.domain}"]
+
+
+def replaced() -> list[Resource]:
+    """Return the removal of the folder, with the certificates of every name that the host had."""
+    return [Absent(path=_FOLDER)]
 
 
 def absent(facts: Facts) -> list[Resource]:
-    """Return the removal of the folder, with the certificates of every name that the host had."""
-    return [Absent(path=_FOLDER)]
+    """Return the same."""
+    return replaced()
 
 
 def orders(host: Host, challenge: Challenge) -> Orders | None:
     """Return None: the host orders nothing."""
     return None
+
+
+def ask(host: Host) -> Ask:
+    """Return the question about the folders of former names."""
+    return Ask(files=(f"{_FOLDER}/*",))
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:

@@ -8,13 +8,15 @@ from dataclasses import replace
 import pytest
 
 from engine.facts import Ask, FileFact
+from engine.resource import Absent
 from inventory import choices
 from inventory.choices import SourceName
 from inventory.model import Host
 from roles import certificate, paths
+from roles.certificate import challenges
 from roles.contract import Challenge
 from roles.wiring import wire
-from tests.roles.cases import FOLDER, deployable, load, names
+from tests.roles.cases import FOLDER, deployable, load, names, shipment
 from tests.support.facts import DEBIAN_12
 
 HOSTS = {host.certificate.source: host for host, _, _ in map(load, names())}
@@ -26,6 +28,28 @@ def test_the_host_orders_from_acme_servers_only(source: SourceName) -> None:
     orders = certificate.MODULES[source].orders(host, Challenge(("--standalone",)))
     assert (orders is not None) == choices.SOURCES[source].is_acme
     assert orders is None or orders.authenticator == ("--standalone",)
+
+
+def test_an_order_is_answered_by_the_chosen_challenge_alone() -> None:
+    host, _, _ = load("dns-wildcard")
+    by_front = Challenge(("--webroot",), needs=("file:/ready",), writes=("/var/www",))
+    by_zone = challenges.challenge(host, by_front)
+    assert "--webroot" not in by_zone.authenticator and not by_zone.writes
+    other = host.certificate.model_copy(update={"challenge": "http"})
+    by_http = host.model_copy(update={"certificate": other})
+    assert challenges.challenge(by_http, by_front) == by_front
+
+
+@pytest.mark.parametrize("source", choices.SOURCES)
+def test_a_secret_of_the_zone_goes_when_it_is_no_longer_used(source: SourceName) -> None:
+    host, _, facts = load("bare")
+    host = host.model_copy(update={"certificate": host.certificate.model_copy(update={"source": source})})
+    left = FileFact(content=None, sha256="", mode="0700", owner="root", group="root")
+    there = replace(facts, files={**facts.files, paths.DNS_CREDENTIALS: left})
+    gone = Absent(path=paths.DNS_CREDENTIALS)
+    assert challenges.resources(host, there, shipment(host)) == [gone]
+    assert challenges.resources(host, facts, shipment(host)) == []
+    assert gone.id in {resource.id for resource in certificate.absent(facts)}
 
 
 def test_the_removal_asks_for_every_source(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,11 +69,11 @@ MANUAL = {"source": "manual", "fullchain": "chain.pem", "key": "file:key.pem"}
 @pytest.mark.parametrize(
     ("front", "source", "gone"),
     [
-        ("nginx", LETSENCRYPT, [paths.RELAY_CERTS, f"{OWN}/hk1.example.org", f"{OWN}/old.example.org"]),
+        ("nginx", LETSENCRYPT, [paths.RELAY_CERTS, OWN]),
         ("nginx", MANUAL, [paths.RELAY_CERTS, f"{OWN}/old.example.org"]),
         ("none", MANUAL, [f"{OWN}/old.example.org"]),
         ("nginx-stream", {"source": "self-signed"}, [f"{OWN}/old.example.org"]),
-        ("none", LETSENCRYPT, [f"{OWN}/hk1.example.org", f"{OWN}/old.example.org"]),
+        ("none", LETSENCRYPT, [OWN]),
     ],
 )
 def test_a_private_key_that_is_no_longer_read_goes(
@@ -57,11 +81,13 @@ def test_a_private_key_that_is_no_longer_read_goes(
 ) -> None:
     host = Host(**HK1, front=front, certificate=source)
     folder = FileFact(content=None, sha256="", mode="0700", owner="root", group="root")
-    facts = replace(DEBIAN_12, files={f"{OWN}/{name}.example.org": folder for name in ("hk1", "old")})
-    assert certificate.ask(host).files[-1] == f"{OWN}/*"
-    found = certificate.unused(host, facts, copied=wire(host).relay_has_tls, needs=("x",))
-    assert [resource.owned_path() for resource in found] == gone
-    assert {resource.needs for resource in found} == {("x",)}
+    there = {f"{OWN}/{name}.example.org": folder for name in ("hk1", "old")}
+    facts = replace(DEBIAN_12, files=there if f"{OWN}/*" in certificate.ask(host).files else {})
+    copied = wire(host).relay_has_tls
+    found = certificate.replaced_others(host, facts, copied=copied, needs=("x",))
+    paths_of_keys = [path for one in found if (path := one.owned_path()).startswith((OWN, paths.STATE))]
+    assert paths_of_keys == gone
+    assert all("x" in resource.needs for resource in found)
 
 
 @pytest.mark.parametrize("name", deployable())
