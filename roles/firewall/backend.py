@@ -6,6 +6,8 @@ own, by which the kernel knows it, whatever the relay's program and runner are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine.facts import Ask, Facts
 from engine.render import render
 from engine.resource import Resource
@@ -24,12 +26,13 @@ _TABLE = Table(
 ASK = Ask(files=(_TABLE.unit_file,))
 
 
-def resources(wiring: Wiring, caller: Caller) -> list[Resource]:
-    """Return the table that lets in root, which checks the relay, and the front's user."""
-    users = tuple(dict.fromkeys(("root", caller.user)))
+def resources(wiring: Wiring, callers: Sequence[Caller]) -> list[Resource]:
+    """Return the table that lets in root, which checks the relay, and the front's users."""
+    users = tuple(dict.fromkeys(("root", *(caller.user for caller in callers))))
+    needs = tuple(name for caller in callers for name in caller.needs)
     rules = render("backend.nft.j2", table=_TABLE.name, port=wiring.relay.port, users=users)
     # It closes a port of loopback, so it can lock out nobody who comes from outside.
-    return _TABLE.resources(rules, revert_after_s=0, needs=caller.needs)
+    return _TABLE.resources(rules, revert_after_s=0, needs=needs)
 
 
 def replaced(facts: Facts) -> list[Resource]:

@@ -16,7 +16,7 @@ from roles.contract import Neighbours, after
 from roles.firewall import ssh_ports, tracking, tunnels
 from roles.firewall.table import Table
 from roles.readers import iptables, nft
-from roles.wiring import Use, wire
+from roles.wiring import Use, Wiring
 
 _TABLE = Table(
     name="derpfleet",
@@ -50,20 +50,22 @@ ASK = asked(
 )
 
 
-def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
+def resources(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[Resource]:
     """Return the table, and the unit that loads it at boot."""
     return [
-        *_TABLE.resources(_rules(host, facts, neighbours), revert_after_s=host.firewall.revert_after_s),
+        *_TABLE.resources(
+            _rules(host, wiring, facts, neighbours), revert_after_s=host.firewall.revert_after_s
+        ),
         *ssh_ports.resources(table=_TABLE.name, firewall=_TABLE.unit),
     ]
 
 
-def _rules(host: Host, facts: Facts, neighbours: Neighbours) -> bytes:
-    opened = open_ports(host, facts, neighbours)
+def _rules(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> bytes:
+    opened = open_ports(host, wiring, facts, neighbours)
     tcp, udp, ip = ([port for proto, port in opened if proto == wanted] for wanted in ("tcp", "udp", "ip"))
-    found, most = _tracking(host, facts), host.relay.connections_per_address
+    found, most = _tracking(wiring, facts), host.relay.connections_per_address
     # Docker forwards to a published port: the chain input sees no packet for it.
-    uses = [use for use in wire(host).uses if use.public and use not in found.published]
+    uses = [use for use in wiring.uses if use.public and use not in found.published]
     return render(
         "firewall.nft.j2",
         tcp=tcp,
@@ -78,8 +80,8 @@ def _rules(host: Host, facts: Facts, neighbours: Neighbours) -> bytes:
     )
 
 
-def _tracking(host: Host, facts: Facts) -> tracking.Tracking:
-    return tracking.tracking(host, facts, table=_TABLE.name, saved=tuple(_SAVED))
+def _tracking(wiring: Wiring, facts: Facts) -> tracking.Tracking:
+    return tracking.tracking(wiring, facts, table=_TABLE.name, saved=tuple(_SAVED))
 
 
 def replaced(facts: Facts) -> list[Resource]:
@@ -95,7 +97,7 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     return [*_TABLE.absent(needs=needs), *after(needs, ssh_ports.gone())]
 
 
-def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[str, str]]:
+def open_ports(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[tuple[str, str]]:
     """Return (protocol, port or range) of each opening.
 
     These are SSH as it is used and as it will be after its next restart, the relay's ports, the
@@ -104,7 +106,7 @@ def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[s
     found = {("tcp", str(port)) for port in facts.ssh_ports}
     sshd = facts.commands.get("sshd")
     found |= {("tcp", port) for port in _SSHD.findall(sshd.stdout if sshd else "")}
-    found |= {(use.proto, str(use.port)) for use in wire(host).uses if use.public}
+    found |= {(use.proto, str(use.port)) for use in wiring.uses if use.public}
     found |= {(proto, str(port)) for proto, port in neighbours.open_ports}
     for entry in host.firewall.allow:
         port, _, proto = entry.partition("/")
@@ -112,12 +114,12 @@ def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[s
     return sorted(found, key=lambda item: (item[0], int(item[1].partition("-")[0])))
 
 
-def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+def refusals(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return a sentence for the host's own rules, and for each program that would be cut off."""
-    opened = open_ports(host, facts, neighbours)
-    found = [*_kernel(host, facts), *_own_rules(host, facts)]
+    opened = open_ports(host, wiring, facts, neighbours)
+    found = [*_kernel(host, facts), *_own_rules(host, wiring, facts)]
     if paths.FIREWALL_RULES not in facts.files:  # the first time: later all else is closed
-        for listener in ports.strangers(host, facts, neighbours, _single_ports(opened)):
+        for listener in ports.strangers(wiring, facts, neighbours, _single_ports(opened)):
             entry = f"{listener.port}/{listener.proto}"
             found.append(
                 f"{ports.who(listener)} listens on {entry} of {host.name}, which the firewall would close: "
@@ -133,20 +135,20 @@ def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
     return found
 
 
-def warnings(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+def warnings(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return the probably unintended effects.
 
     These are ports whose state the host's own rules ask for and, before the first deploy, UDP
     sockets that may be servers'.
     """
-    found = tracking.warnings(host, _tracking(host, facts))
+    found = tracking.warnings(host, _tracking(wiring, facts))
     if paths.FIREWALL_RULES in facts.files:
         return found
-    return [*found, *_maybe_cut_off(host, facts, neighbours)]
+    return [*found, *_maybe_cut_off(host, wiring, facts, neighbours)]
 
 
-def _maybe_cut_off(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
-    opened = open_ports(host, facts, neighbours)
+def _maybe_cut_off(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
+    opened = open_ports(host, wiring, facts, neighbours)
     return [
         f"{use.by} has keys for {use} on {host.name}: if it is sent without UDP, add {use.protocol}/ip to "
         f"hosts.{host.name}.firewall.allow, for the firewall lets in only answers"
@@ -175,12 +177,11 @@ def _kernel(host: Host, facts: Facts) -> list[str]:
     ]
 
 
-def _own_rules(host: Host, facts: Facts) -> list[str]:
+def _own_rules(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
     """Return a sentence for each of the host's own sets of rules that close a port of the relay.
 
     It has the commands that open those ports.
     """
-    wiring = wire(host)
     passed_by = "relay" if wiring.relay_is_published else ""
     needed = [use for use in wiring.uses if use.public and use.program != passed_by]
     saved = {name: facts.commands[name].stdout for name in _SAVED if name in facts.commands}

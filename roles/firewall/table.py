@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.render import render
-from engine.resource import Absent, File, Firewall, Package, Resource, Service
+from engine.resource import Absent, File, NftTable, Package, Resource, Service
 from roles import paths
 from roles.contract import after
 
@@ -31,9 +31,9 @@ class Table:
     def resources(
         self, rules: bytes, *, revert_after_s: int, needs: tuple[str, ...] = ()
     ) -> list[Resource]:
-        """Return the table and its unit. `revert_after_s`: as in `Firewall`."""
+        """Return the table and its unit. `revert_after_s`: as in `NftTable`."""
         package = Package(package="nftables")
-        firewall = Firewall(
+        firewall = NftTable(
             table=self.name,
             path=self.path,
             rules=rules,
@@ -58,7 +58,7 @@ class Table:
         The package nftables stays.
         """
         stopped = (f"service:{self.unit}",)
-        table = Firewall(table=self.name, path=self.path, present=False, needs=stopped)
+        table = NftTable(table=self.name, path=self.path, present=False, needs=stopped)
         return after(needs, [*self._unit_gone(), table])
 
     def _unit_gone(self) -> list[Resource]:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from engine.facts import Facts, FileFact, Output
-from engine.resource import Firewall
+from engine.resource import NftTable
 from inventory.model import Host
 from roles import firewall, front
+from roles.wiring import wire
 from tests.roles.cases import FOLDER, deployable, load
 from tests.support.facts import DEBIAN_12, NO_NEIGHBOURS
 
@@ -53,8 +54,8 @@ def with_nginx(main: str, *, status: int = 0) -> Facts:
 
 def compiled(facts: Facts = DEBIAN_12, **settings: Any) -> dict[str, Any]:
     host = Host(**HK1, **settings)
-    caller = front.chosen(host).caller(facts)
-    return {r.id: r for r in firewall.resources(host, facts, NO_NEIGHBOURS, caller)}
+    callers = front.chosen(host).callers(facts)
+    return {r.id: r for r in firewall.resources(host, wire(host), facts, NO_NEIGHBOURS, callers)}
 
 
 def users(facts: Facts = DEBIAN_12, **settings: Any) -> str:
@@ -115,14 +116,14 @@ def test_no_plan_leaves_the_port_behind_nginx_open(name: str) -> None:
     host, _, facts = load(name)
     plan = json.loads((FOLDER / name / "plan.json").read_text())
     ids = {resource["id"] for resource in plan["resources"]}
-    is_behind = front.chosen(host).caller(facts) is not None and host.firewall.mode != "off"
+    is_behind = bool(front.chosen(host).callers(facts)) and host.firewall.mode != "off"
     assert (TABLE in ids) == is_behind
 
 
 def test_the_kernel_refuses_every_other_user(tmp_path: Path) -> None:
     """Real nft and real connections, in a network namespace of the test's own."""
     table = compiled()[TABLE]
-    assert isinstance(table, Firewall)
+    assert isinstance(table, NftTable)
     path = tmp_path / "backend.nft"
     path.write_bytes(table.rules)
     load = 'ip link set lo up; nft -f "$1"; nft -f "$1"; exec python3 -c "$2" 0 33 65534 1'

@@ -14,6 +14,7 @@ from inventory.model import Host
 from roles import distributions, paths
 from roles.contract import Caller, Challenge, Issued, ReloadTest
 from roles.front.nginx import clashes, neighbours, overrides, places
+from roles.wiring import LOOPBACK
 
 UNIT = "nginx.service"
 WEBROOT = "/var/www/derpfleet"
@@ -99,7 +100,7 @@ def port_80(
     before = [*distributions.nginx_stream(facts), *_no_welcome_page(facts)]
     ready = Http(
         url=f"http://{host.domain}:{host.ports.http}{_READY}",
-        connect=reached_at(facts, host.ports.http),
+        connect=f"{LOOPBACK}:{host.ports.http}",
     )
     return [
         *before,
@@ -163,16 +164,11 @@ def _moved_aside(facts: Facts, first: tuple[str, ...]) -> list[Command]:
     return [Command(title="https server taken out", argv=argv, unless=gone, needs=needs)]
 
 
-def reached_at(facts: Facts, port: int) -> str:
-    """Return where this host reaches its own nginx: on loopback, whatever others listen on."""
-    return f"{places.LOOPBACK}:{port}"
-
-
-def caller(facts: Facts) -> Caller | None:
-    """Return the user of nginx's workers, or None where nginx.conf names none."""
+def callers(facts: Facts) -> list[Caller]:
+    """Return the user of nginx's workers, or nothing where nginx.conf names none."""
     is_written = bool(_main(facts))
     user = distributions.of(facts).family.nginx.user if is_written else neighbours.worker_user(facts)
-    return Caller(user, needs=("package:nginx",)) if user else None
+    return [Caller(user, needs=("package:nginx",))] if user else []
 
 
 def _main(facts: Facts) -> list[Resource]:
