@@ -56,7 +56,6 @@ def resources(facts: Facts) -> list[Resource]:
         Directory(path=paths.OPT),
         Directory(path=f"{paths.OPT}/bin"),
         Directory(path=paths.STATE, mode="0750", group=paths.USER),
-        Directory(path=paths.RELAY_CERTS, mode="0750", group=paths.USER),
         *(setting for setting in _settings(facts) if _can_be_set(facts, setting.key)),
         *_time(facts),
     ]

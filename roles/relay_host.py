@@ -62,7 +62,7 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     free = tuple(resource.id for resource in former if isinstance(resource, Service))
     yield "base", base.resources(facts)
     yield "selinux", selinux.resources(wiring, facts)
-    yield "firewall", firewall.resources(host, wiring, facts, neighbours(facts))
+    yield "firewall", firewall.resources(host, wiring, facts, neighbours(facts), chosen.callers(facts))
     yield (
         "relay",
         relay.resources(
@@ -81,7 +81,8 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     last = served[-1].id if served else runner.RUNNING
     # The proof judges a front of others: nothing on the host can tell whether it has our lines.
     shown = [] if wiring.front_is_others else [certificate.served(last)]
-    gone = certificate.replaced_others(host, needs=(shown[-1].id if shown else last,))
+    needs = (shown[-1].id if shown else last,)
+    gone = certificate.replaced_others(host, facts, copied=wiring.relay_has_tls, needs=needs)
     yield "certificate", [*shown, *gone]
 
 

@@ -29,6 +29,6 @@ def resources(
 ) -> list[Resource]:
     """Return the removal of a renewal and its program, which another source may have left.
 
-    The certificate itself stays, as after a change to any other source.
+    A certificate of certbot's stays, as after a change to any other source.
     """
     return [*renewal.absent(), *program.absent()]

@@ -24,6 +24,12 @@ def folders(host: Host) -> list[Resource]:
     return [Directory(path=path, mode="0700") for path in (_FOLDER, f"{_FOLDER}/{host.domain}")]
 
 
+def of_former_names(host: Host, facts: Facts) -> list[Resource]:
+    """Return the removal of chain and key of every other name that the host had."""
+    there = sorted(path for path in facts.files if path.startswith(f"{_FOLDER}/"))
+    return [Absent(path=path) for path in there if path != f"{_FOLDER}/{host.domain}"]
+
+
 def replaced() -> list[Resource]:
     """Return the removal of the folder, with the certificates of every name that the host had."""
     return [Absent(path=_FOLDER)]
@@ -40,5 +46,5 @@ def orders(host: Host, challenge: Challenge) -> Orders | None:
 
 
 def ask(host: Host) -> Ask:
-    """Return no questions."""
-    return Ask()
+    """Return the question about the folders of former names."""
+    return Ask(files=(f"{_FOLDER}/*",))

@@ -165,6 +165,12 @@ def metrics(host: Host) -> tuple[str, ...]:
     return chosen_runner(host).in_its_network(program)
 
 
+def log_of_client(host: Host, key: str) -> tuple[str, ...]:
+    """Return the command that prints what the relay logged last of the client of that key, and
+    maybe of others."""
+    return chosen_runner(host).log_of_client(key, chosen_program(host).KEY_FIELD)
+
+
 def is_withdrawn(facts: Facts) -> bool:
     """Return whether the relay was taken out of service, which is another thing than being down.
 

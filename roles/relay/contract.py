@@ -118,6 +118,7 @@ class Program(Protocol):
 
     ASK: Ask
     PROCESSES: frozenset[str]  # the names of its processes in a container
+    KEY_FIELD: str  # of the journal, where it puts a client's key; "": it logs plain lines
 
     def start(
         self, host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting
@@ -169,9 +170,12 @@ class Runner(Protocol):
     def log(self, lines: int) -> tuple[str, ...]:
         """Return the command that prints the last lines of the relay's log."""
 
-    def log_of_client(self, key: str) -> tuple[str, ...]:
+    def log_of_client(self, key: str, field: str) -> tuple[str, ...]:
         """Return the command that prints at least the log's last lines about the client of that
-        key."""
+        key.
+
+        `field`: as `Program.KEY_FIELD`.
+        """
 
     def in_its_network(self, program: tuple[str, ...]) -> tuple[str, ...]:
         """Return `program` so that it runs where the relay's loopback is.

@@ -150,6 +150,22 @@ def test_the_command_that_prints_the_log(case: str, argv: tuple[str, ...]) -> No
     assert relay.chosen_runner(host).log(20) == argv
 
 
+@pytest.mark.parametrize(
+    ("case", "argv"),
+    [
+        ("bare", ("journalctl", "--unit", paths.SERVICE, "--lines", "5", "--no-pager", "--output", "json",
+                  f"DERP_KEY={'ab' * 32}")),
+        ("native", ("journalctl", "--unit", paths.SERVICE, "--lines", "500", "--no-pager")),
+        ("docker", ("docker", "logs", "--tail", "500", paths.CONTAINER)),
+        ("supervisord", ("tail", "--lines", "500", "/var/log/derpfleet/derpfleet-relay.log")),
+    ],
+)  # fmt: skip
+def test_the_log_is_looked_through_for_what_the_program_writes(case: str, argv: tuple[str, ...]) -> None:
+    """derper writes no fields to the journal, under whatever runner."""
+    host = inventory.load(FOLDER / case / "site.yml").hosts["hk1"]
+    assert relay.log_of_client(host, "ab" * 32) == argv
+
+
 def with_memory(facts: Facts, total_kb: int) -> Facts:
     text = f"MemTotal:        {total_kb} kB\nMemFree:          91232 kB\n"
     fact = FileFact(content=text, sha256="", mode="0444", owner="root", group="root")

@@ -59,6 +59,7 @@ def test_systemd_understands_every_line(case: str, tmp_path: Path) -> None:
         ("derpfleet-relay.service", 1.1, "bare"),
         ("derpfleet-certificate.service", 2.5, "bare"),
         ("derpfleet-firewall.service", 3, "bare"),
+        ("derpfleet-backend.service", 3, "bare"),
         ("derpfleet-ssh-ports.service", 3, "bare"),
         ("derpfleet-nginx-test.service", 3, "bare"),
         ("derpfleet-tailscaled.service", 1.5, "admission-joined"),

@@ -20,6 +20,7 @@ from roles.readers.nginx_config import (
     Server,
     included_patterns,
     matches,
+    parse_dump,
     servers,
 )
 from roles.wiring import Use
@@ -38,6 +39,8 @@ _MODULES = ("/etc/nginx/modules-enabled", "/usr/share/nginx/modules")  # Debian'
 _PACKAGES = "/var/lib/dpkg/info/nginx*.list"
 # Words of a `return` that mean the same in another server.
 _SAME_ANYWHERE = re.compile(r"([\w:/.-]|\$(host|http_host|request_uri|scheme)\b)+")
+
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
 
 _CONFFILES = ("dpkg-query", "--show", "--showformat", "${Conffiles}\\n")
 _FILES = ("rpm", "--query", "--queryformat", "[%{FILENAMES} %{FILEDIGESTS}\\n]", "--file")
@@ -102,6 +105,20 @@ def unreadable(facts: Facts) -> str:
     except NginxConfigError as error:
         return str(error)
     return ""
+
+
+def worker_user(facts: Facts) -> str:
+    """Return the user that the configuration gives to nginx's workers, or "".
+
+    It is in nginx.conf also while nginx does not take the rest.
+    """
+    main = facts.files.get(MAIN)
+    text = dump(facts) or f"# configuration file {MAIN}:\n{(main and main.content) or ''}"
+    try:
+        named = [top.args[0] for top in parse_dump(text) if top.name == "user" and top.args]
+    except NginxConfigError:
+        return ""
+    return next((name for name in named if _USER.fullmatch(name)), "")
 
 
 def foreign(facts: Facts) -> str:

@@ -20,6 +20,7 @@ _CERTS = "/app/certs"
 
 ASK = Ask()
 PROCESSES = frozenset({"derper"})
+KEY_FIELD = ""
 
 
 def start(host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting) -> Start:

@@ -19,6 +19,7 @@ _LIBRARIES = ("-/usr/lib", "-/usr/lib64", "-/lib", "-/lib64", "-/usr/local/lib")
 
 ASK = memory.ASK
 PROCESSES: frozenset[str] = frozenset()
+KEY_FIELD = "DERP_KEY"  # as relay/log.py names its fields
 
 
 def start(host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting) -> Start:

@@ -81,7 +81,7 @@ def log(lines: int) -> tuple[str, ...]:
     return ("docker", "logs", "--tail", str(lines), paths.CONTAINER)
 
 
-def log_of_client(key: str) -> tuple[str, ...]:
+def log_of_client(key: str, field: str) -> tuple[str, ...]:
     """Return `docker logs`, which cannot look for a key."""
     return log(500)
 

@@ -80,7 +80,7 @@ def log(lines: int) -> tuple[str, ...]:
     return ("tail", "--lines", str(lines), _LOG)
 
 
-def log_of_client(key: str) -> tuple[str, ...]:
+def log_of_client(key: str, field: str) -> tuple[str, ...]:
     """Return the end of the log, which has no fields to look for a key."""
     return log(500)
 

@@ -129,9 +129,10 @@ def log(lines: int) -> tuple[str, ...]:
     return ("journalctl", "--unit", paths.SERVICE, "--lines", str(lines), "--no-pager")
 
 
-def log_of_client(key: str) -> tuple[str, ...]:
-    """Return journalctl for the unit's entries with that key, with all their fields."""
-    return (*log(5), "--output", "json", f"DERP_KEY={key}")
+def log_of_client(key: str, field: str) -> tuple[str, ...]:
+    """Return journalctl for the unit's entries with that key, with all their fields, or for the
+    last ones where there is no field to look for."""
+    return (*log(5), "--output", "json", f"{field}={key}") if field else log(500)
 
 
 def in_its_network(program: tuple[str, ...]) -> tuple[str, ...]:
