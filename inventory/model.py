@@ -40,7 +40,9 @@ from inventory.values import (
     NodeKey,
     OpenPort,
     Port,
+    Program,
     Sha256,
+    SocketPath,
     Url,
     User,
     leads_somewhere,
@@ -70,7 +72,7 @@ class Ssh(Model):
         None,
         description="user@host:port of a jump host, entered by key; several with commas; none: no jump host",
     )
-    python: str = Field("python3", description="Python 3.6 or newer on the host")
+    python: Program = Field("python3", description="Python 3.6 or newer on the host")
 
 
 class Region(Model):
@@ -161,11 +163,7 @@ class Firewall(Model):
 class Tailscaled(Model):
     """A tailscaled of the relay's host that is there already. It is asked, and never changed."""
 
-    socket: str = text(
-        r"^(/var)?/run/[^\x00]+$", "a path below /run, where the relay sees sockets",
-        default="/run/tailscale/tailscaled.sock",
-        description="[-socket]",
-    )
+    socket: SocketPath = Field("/run/tailscale/tailscaled.sock", description="[-socket]")
 
 
 class Relay(Model):
