@@ -46,7 +46,9 @@ from inventory.values import (
     NodeKey,
     OpenPort,
     Port,
+    Program,
     Sha256,
+    SocketPath,
     UnitName,
     Url,
     User,
@@ -73,7 +75,7 @@ class Ssh(Model):
         None,
         description="user@host:port of a jump host, entered by key; several with commas; none: no jump host",
     )
-    python: str = Field("python3", description="Python 3.6 or newer on the host")
+    python: Program = Field("python3", description="Python 3.6 or newer on the host")
 
 
 class Region(Model):
@@ -199,11 +201,7 @@ class Tailscaled(Model):
     login_server: Url | None = Field(
         None, description="with manage; default: the site's headscale, else Tailscale's own"
     )
-    socket: str = text(
-        r"^(/var)?/run/[^\x00]+$", "a path below /run, where the relay sees sockets",
-        default="/run/tailscale/tailscaled.sock",
-        description="[-socket]",
-    )
+    socket: SocketPath = Field("/run/tailscale/tailscaled.sock", description="[-socket]")
 
 
 class Relay(Model):

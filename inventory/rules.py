@@ -8,10 +8,11 @@ consequence.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_network
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any
 
-from inventory import admission_rules, certificate_rules
+from inventory import addresses, admission_rules, certificate_rules
 from inventory.admission_rules import is_in_the_clear
 from inventory.choices import (
     ADMISSIONS,
@@ -26,19 +27,14 @@ from inventory.choices import (
     source_of,
 )
 from inventory.finding import Finding, Rule
-from inventory.model import Host
+from inventory.model import Host, Ports
 
 Path = tuple[str | int, ...]
 HEADSCALE = "headscale"
 """The headscale host's name in output, for --host, and under .runs."""
 PROVER_FILE = "prover.json"
 """The prover's keys, beside the hosts' folders under .runs."""
-_NOT_PUBLIC = tuple(
-    map(
-        ip_network,
-        ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1", "fc00::/7"),
-    )
-)
+SSH_PORT = 22
 RESERVED = {
     HEADSCALE: "it is the headscale host's own",
     PROVER_FILE: "a file of that name is among the hosts' folders",
@@ -51,26 +47,27 @@ def host_findings(host: Host) -> Iterator[Finding]:
         yield from rule(host)
 
 
-def _ports_differ(host: Host) -> Iterator[Finding]:
-    # stun is UDP: it may share a number with any of these
-    seen: dict[int, str] = {}
+def _tcp_ports(host: Host) -> dict[str, int]:
+    """Return the TCP ports that are used, by name. STUN's is UDP and may have any number."""
     front = front_of(host)
     used = ["https", "http", "metrics"] + (["backend"] if front.hides_relay else [])
     used += ["challenge"] if front.is_others and source_of(host).is_acme else []
-    for name in used:
-        port = getattr(host.ports, name)
-        if port is None:
-            continue
+    return {name: port for name in used if (port := getattr(host.ports, name)) is not None}
+
+
+def _ports_differ(host: Host) -> Iterator[Finding]:
+    seen: dict[int, str] = {}
+    for name, port in _tcp_ports(host).items():
         if port in seen:
             other = seen[port]
             yield Finding(f"ports.{name}", f"{port} is the {other} port already", (f"ports.{other}",))
         seen.setdefault(port, name)
 
 
-def _https_is_not_sshs(host: Host) -> Iterator[Finding]:
-    for name in ("https", "http"):
-        if getattr(host.ports, name) == (host.ssh.port or 22):
-            words = f"{getattr(host.ports, name)} is the port of ssh on this host: give it another"
+def _no_port_is_sshs(host: Host) -> Iterator[Finding]:
+    for name, port in _tcp_ports(host).items():
+        if port == (host.ssh.port or SSH_PORT):
+            words = f"{port} is the port of ssh on this host: give it another"
             yield Finding(f"ports.{name}", words, ("ssh.port",))
 
 
@@ -79,10 +76,10 @@ def _address_is_one_hosts(host: Host) -> Iterator[Finding]:
         address = getattr(host, name)
         if address is None:
             continue
-        if address.is_multicast or address.is_unspecified or address.is_link_local:
+        if not addresses.is_one_hosts(address):
             words = f"{address} is not the internet address of one host: clients are sent there"
             yield Finding(name, words)
-        elif any(address in network for network in _NOT_PUBLIC if network.version == address.version):
+        elif addresses.is_private(address):
             yield Finding(
                 name,
                 f"{address} is no public address, and clients are sent there: if it is only where to log in, "
@@ -199,7 +196,7 @@ def _open_ports_are_ports(host: Host) -> Iterator[Finding]:
 
 _RULES: tuple[Rule, ...] = (
     _ports_differ,
-    _https_is_not_sshs,
+    _no_port_is_sshs,
     _address_is_one_hosts,
     _program_and_runner_fit,
     _derper_speaks_tls,
@@ -227,6 +224,7 @@ _OF_ONE_HOST: Mapping[Path, tuple[Path, ...]] = {
     ("ipv6",): (("ipv6",), ("ports", "https")),
     ("ssh", "address"): (("ssh", "address"), ("ssh", "port"), ("ssh", "jump")),
 }
+_DEFAULTS: Mapping[Path, int] = {("ports", "https"): Ports().https, ("ssh", "port"): SSH_PORT}
 
 
 def reserved(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
@@ -266,12 +264,21 @@ def duplicates(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
     for path, parts in _OF_ONE_HOST.items():
         first: dict[tuple[str, ...], str] = {}
         for name, host in hosts.items():
-            value = tuple(str(_at(host, part)) for part in parts)
-            if _at(host, path) is None:
+            written = _at(host, path)
+            value = tuple(_value(host, part) for part in parts)
+            if written is None:
                 continue
             if value in first:
-                yield ("hosts", name, *path), f"{value[0]} is taken by hosts.{first[value]}"
+                yield ("hosts", name, *path), f"{written} is taken by hosts.{first[value]}"
             first.setdefault(value, name)
+
+
+def _value(host: Raw, path: Path) -> str:
+    """Return a value in one spelling: with its default, in lower case, an address as its number."""
+    value = str(_at(host, path) or _DEFAULTS.get(path)).lower()
+    with suppress(ValueError):
+        value = str(ip_address(value))
+    return value
 
 
 def _at(part: Any, path: Path) -> Any:

@@ -210,6 +210,22 @@ def test_the_secrets_of_a_killed_run_go_with_the_next(on_stage: OnStage) -> None
     assert contents(agent) == []
 
 
+def test_the_secrets_of_a_killed_run_go_with_a_run_that_has_none(on_stage: OnStage) -> None:
+    """The certificate may come from elsewhere by then, or --only leaves the key out."""
+    agent = on_stage()
+    assert agent.run([FOLDER, key("former")]).ok
+    assert agent.dies([FOLDER, key("latter"), environment(b"new\n")], DIE_AFTER_RESULT % 2)
+    assert agent.run([FOLDER]).ok
+    assert contents(agent) == []
+
+
+def test_a_private_file_that_is_removed_is_not_kept(on_stage: OnStage) -> None:
+    agent = on_stage()
+    assert agent.run([FOLDER, key("former")]).ok
+    assert agent.run([FOLDER, Absent(path="/etc/relay/key")]).ok
+    assert contents(agent) == []
+
+
 def test_a_link_in_place_of_a_file_is_not_followed_to_the_backups(on_stage: OnStage) -> None:
     """A service that owns its folder swaps the file for a link just after it was looked at."""
     agent = on_stage()

@@ -110,8 +110,8 @@ def _mesh_key(ship: Shipment, admitting: Admitting) -> tuple[Resource, ...]:
 def _environment(host: Host, wiring: Wiring, admitting: Admitting) -> dict[str, str]:
     """Return the variables of fredliang44/derper-docker, which other images know, too.
 
-    One more is for the flag that it lacks. Ports have the same numbers inside the container, so
-    that the variables have the site file's values.
+    Two more are for flags that it lacks; scanners look for the default home page. Ports have the
+    same numbers inside the container, so that the variables have the site file's values.
     """
     return {
         "DERP_DOMAIN": host.domain,
@@ -123,6 +123,7 @@ def _environment(host: Host, wiring: Wiring, admitting: Admitting) -> dict[str, 
         "DERP_HTTP_PORT": str(wiring.relay_http_port),
         "DERP_STUN": "true",
         "DERP_STUN_PORT": str(host.ports.stun),
+        "DERP_HOME": "blank",
         "DERP_VERIFY_CLIENTS": "false",
         "DERP_VERIFY_CLIENT_URL": admitting.url,
         "DERP_VERIFY_CLIENT_URL_FAIL_OPEN": str(host.relay.verify_fail_open).lower(),
