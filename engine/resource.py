@@ -277,8 +277,9 @@ class NftTable(Resource):
     """Our nftables table (`inet <table>`), loaded from `rules` and at boot from `path`.
 
     Other programs' tables are not touched. A change is armed: unless a second, fresh connection
-    cancels it within `revert_after_s`, the previous table comes back. With `present=False` table
-    and file are removed at once, since that closes no port.
+    cancels it within `revert_after_s`, the previous table comes back. 0: it is not armed, as rules
+    are that cannot lock the controller out. With `present=False` table and file are removed at
+    once, since that closes no port.
     """
 
     kind: ClassVar[str] = "firewall"

@@ -62,7 +62,7 @@ class Job:
 
     `plan`: returns the resources, made from the facts of the session, which may be asked more. It
     raises DerpfleetError, and then nothing is changed. `ask`: the questions before that.
-    `afterwards`: returns the questions after everything is applied, from the facts before it.
+    `afterwards`: returns the questions after everything is applied, from the outcome so far.
     `only`: ids and roles to reduce the plan to; empty for the whole plan. The last three are for
     the error of a resource that fails. `places`: the code of each role. `trouble`: the words before
     the agent's. `next`: the step to take.
@@ -71,7 +71,7 @@ class Job:
     verb: Verb
     plan: Callable[[Session], Iterable[Resource]]
     ask: Ask = NOTHING
-    afterwards: Callable[[Facts], Ask] = lambda _: NOTHING
+    afterwards: Callable[[Outcome], Ask] = lambda _: NOTHING
     only: Sequence[str] = ()
     places: Mapping[str, str] = field(default_factory=dict)
     trouble: str = ""
@@ -192,7 +192,7 @@ def converge(
             hear({"event": "plan", "id": plan.id, "mode": job.mode, **counted})
             outcome.counts = session.apply(plan)
             with made_of_facts(login.name):
-                more = job.afterwards(session.facts) if outcome.ok and job.mode == "apply" else NOTHING
+                more = job.afterwards(outcome) if outcome.ok and job.mode == "apply" else NOTHING
             if more != NOTHING:
                 outcome.facts = session.ask(more)
         return outcome

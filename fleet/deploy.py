@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from control.contract import ControlServer
 from engine.crash import made_of_facts
 from engine.run import Verb
-from fleet.shared import pins
+from fleet.shared import cut_over, pins
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
-from fleet.shared.host_job import host_job
+from fleet.shared.host_job import LeftWithdrawn, host_job, left_withdrawn
 from fleet.shared.prove import compare_map, prove_hosts, was_proved
 from fleet.shared.step import run
 from inventory.errors import DerpfleetError
@@ -19,18 +19,24 @@ from inventory.model import Host
 from probe.proof import Proof
 
 
-def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> int:
+def deploy(
+    fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = (), include_withdrawn: bool = True
+) -> int:
     """Deploy every host in order, and stop at the first that fails or is not proved.
 
     The relays that are proved by then are registered, unless `only` names resources.
-    Returns the exit code.
+    `include_withdrawn`: bring withdrawn relays back as well. Returns the exit code.
     """
     server = control_server(fleet)
     why = "nothing is registered with --only" if only else "compared when it is registered"
     proofs: dict[str, Proof] = {}
     code = 0
     for host in hosts:
-        code = _converge(fleet, host, only)
+        try:
+            code = _converge(fleet, host, only, include_withdrawn)
+        except LeftWithdrawn:
+            left_withdrawn(fleet, host)
+            continue
         if code:
             break
         proof = prove_hosts(fleet, [host], served=server.unasked(why))[host.name]
@@ -46,22 +52,23 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> 
     return code if only or not proofs else _registered(fleet, server, proofs) or code
 
 
-def _converge(fleet: Fleet, host: Host, only: Sequence[str]) -> int:
+def _converge(fleet: Fleet, host: Host, only: Sequence[str], include_withdrawn: bool) -> int:
     """Converge one host, keep its pin, and show each resource that failed.
 
-    Returns the exit code. Raises Interrupted.
+    Returns the exit code. Raises Interrupted, LeftWithdrawn.
     """
-    job = host_job(fleet, host, Verb.DEPLOY, only)
+    job = host_job(fleet, host, Verb.DEPLOY, only, include_withdrawn=include_withdrawn)
     try:
         outcome = fleet.parallel.run_one(lambda: run(fleet, fleet.login(host), job))
         if pins.needed(host):
             with made_of_facts(host.name):
                 pins.learn(fleet, host, outcome.facts)
-    except Interrupted:
+    except (Interrupted, LeftWithdrawn):
         raise
     except DerpfleetError as error:
         fleet.report.failure(error)
         return error.exit_code
+    cut_over.show(fleet, host, outcome.facts)
     for failure in outcome.failures:
         fleet.report.failure(job.failed(host.name, failure), log=str(outcome.log), subject=failure.id)
     return 0 if outcome.ok else 1

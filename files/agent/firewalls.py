@@ -14,7 +14,7 @@ from agent.tools import Failed, read_text, remove, sha256_of, source_of, write_a
 
 
 class NftTable(Kind):
-    """Our rules. They are taken back unless a second connection confirms them in time.
+    """Our rules. Those that are armed are taken back unless a second connection confirms them.
 
     The family prints rules in its own words. The text that it prints right after loading is kept,
     to find drift later.
@@ -62,9 +62,10 @@ class NftTable(Kind):
         if not self.spec["present"]:
             return self._remove(keys)
         self.family.check(self._new_rules())
-        token = self._arm()
+        token = self._arm() if self.spec["revert_after_s"] else None
         self.family.load(self._new_rules())
-        self._await_confirmation(token)
+        if token is not None:
+            self._await_confirmation(token)
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         write_atomically(self.path, self._new_rules(), 0o644, (os.getuid(), os.getgid()))
         with open(self._state(), "w") as file:

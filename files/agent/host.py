@@ -7,6 +7,7 @@ from agent.journal import Journal
 from agent.packages import Packages
 from agent.systemd import Systemd
 from agent.tools import http_get, remove
+from agent.wire import PART
 
 
 class Host:
@@ -51,7 +52,7 @@ class Host:
         self.journal.open(self._secret())
         usable = {spec.get("content_sha256") for spec in self._specs(secret=False)}
         for path in glob.glob(self.wire.incoming + "/*"):
-            if os.path.basename(path) not in usable:
+            if os.path.basename(path).replace(PART, "") not in usable:
                 os.unlink(path)
 
     def forget_secrets(self):
@@ -59,7 +60,8 @@ class Host:
         if self.journal.file:
             self.journal.prune(self._secret())
             for spec in self._specs(secret=True):
-                remove(self.blob(spec["content_sha256"]))
+                for end in ("", PART):
+                    remove(self.blob(spec["content_sha256"]) + end)
 
     def _specs(self, secret):
         specs = [resource.spec for resource in self.resources]

@@ -4,7 +4,6 @@ import glob
 import hashlib
 import json
 import os
-import re
 import stat
 from urllib.parse import quote
 
@@ -12,6 +11,20 @@ from agent.tools import file_type, read_text, remove, replace_link, write_atomic
 
 BACKUP_MAX = 4 * 1024 * 1024
 KEEP_JOURNALS = 20
+
+
+def kept_content(line, secret):
+    """Return the sha256 of a content that a line of a journal names, if others may read it.
+
+    None as well for the resources `secret`, and for a line that a power cut has torn.
+    """
+    try:
+        note = json.loads(line)
+    except ValueError:
+        return None
+    was = note.get("was", {})
+    is_open = was.get("mode", 0) & stat.S_IROTH and note["id"] not in secret
+    return was.get("sha256") if is_open else None
 
 
 class Journal:
@@ -38,14 +51,14 @@ class Journal:
     def prune(self, secret):
         """Keep only the newest journals and the backups that they name.
 
-        `secret`: ids of resources without backups of other runs, because nothing would use them.
+        Secrets have no backups of other runs, because nothing would use them. `secret`: ids of
+        resources that have a secret, whoever could read the file before.
         """
         journals = sorted(glob.glob(self.base + "/journal/*.jsonl"), key=os.path.getmtime)
         for old in journals[:-KEEP_JOURNALS]:
             os.unlink(old)
         lines = "".join(read_text(path) for path in journals[-KEEP_JOURNALS:]).splitlines()
-        kept = [line for line in lines if not any('"id": %s' % json.dumps(name) in line for name in secret)]
-        named = set(re.findall(r'"sha256": "([0-9a-f]{64})"', "".join(kept)))
+        named = {kept_content(line, secret) for line in lines}
         for path in glob.glob(self.base + "/backups/*"):
             if os.path.basename(path) not in named:
                 os.unlink(path)

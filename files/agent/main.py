@@ -12,8 +12,10 @@ It reads messages from standard input and writes events to standard output, one 
     {"ask": 1, "files": [...]}                ->     (as often as needed)
                                               <-     {"event": "facts", "z": "<facts>"}
     {"plan": 1, "mode": "apply", ...}         ->
-                                              <-     {"event": "want", "blobs": ["<sha256>", ...]}
-    {"blob": "<sha256>", "size": n, "z": 0}   ->     followed by n bytes (zlib when z)
+                                              <-     {"event": "want", "blobs": ["<sha256>", ...],
+                                                      "partial": {"<sha256>": [n, "<sha256>"]}}
+    {"blob": "<sha256>", "size": n, "z": 0,   ->     followed by n bytes (zlib when z), which come
+     "from": m}                                      after the first m of the content
                                               <-     diff, result, heartbeat, waiting,
                                                      confirm ... done
                                               or     {"event": "refused", "why": "...", ...}
@@ -51,7 +53,7 @@ from agent.kind import difference
 from agent.kinds import KINDS
 from agent.selinux import restore_labels
 from agent.tools import Failed, sha256_of
-from agent.wire import ControllerGone, Refused, Wire
+from agent.wire import PART, ControllerGone, Refused, Wire
 
 VERSION = 1
 HEARTBEAT_S = 5
@@ -155,6 +157,13 @@ def is_whole(path, digest):
     return False
 
 
+def partial(host, digests):
+    """Return {sha256: [length, its sha256]} of contents whose beginning an earlier run has left."""
+    parts = {digest: host.blob(digest) + PART for digest in digests}
+    there = {digest: path for digest, path in parts.items() if os.path.isfile(path)}
+    return {digest: [os.path.getsize(path), sha256_of(path)] for digest, path in there.items()}
+
+
 def fetch_blobs(host, mode):
     """Ask once for all missing contents to use, or in check mode to show. Wait for them."""
     lacking = []
@@ -162,7 +171,7 @@ def fetch_blobs(host, mode):
         for digest in resource.blobs() if mode == "apply" else resource.shown_blobs():
             if digest not in lacking and not is_whole(host.blob(digest), digest):
                 lacking.append(digest)
-    host.wire.send("want", blobs=lacking)
+    host.wire.send("want", blobs=lacking, partial=partial(host, lacking))
     for _ in lacking:
         host.wire.next(CONTENT_WITHIN_S)
 
@@ -196,6 +205,8 @@ def serve(wire):
                     counts = converge(host, message["mode"])
                 finally:
                     host.forget_secrets()
+                    if message["mode"] == "apply":
+                        host.packages.forget_source()
                 if message["mode"] == "apply" and not wire.stopped and not counts["failed"]:
                     for path in glob.glob(wire.incoming + "/*"):
                         os.unlink(path)

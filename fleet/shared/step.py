@@ -40,5 +40,5 @@ def run(fleet: Fleet, login: Login, job: Job, *, doing: str = "connecting", coun
         raise
     if counts:
         took_s = time.monotonic() - started
-        fleet.report.counts(login.name, outcome.counts, checking=job.mode == "check", seconds=took_s)
+        fleet.report.counts(login.name, outcome.counts, seconds=took_s)
     return outcome
