@@ -79,6 +79,7 @@ class File(_At):
     """A file with this content. Written as temp + fsync + mode + rename.
 
     `secret`: neither content nor diff is ever shown. Content that is a Secret requires it.
+    `kept`: whether the host keeps the content for its generations. A secret's it never keeps.
     `only_if_sha256`: refuse to write when the file on the host is no longer the one that was read
     ("" = absent). It is for files that other programs write as well. Their diff shows the lines
     that change and none around them.
@@ -90,6 +91,7 @@ class File(_At):
     owner: str = "root"
     group: str = "root"
     secret: bool = False
+    kept: bool = True
     only_if_sha256: str | None = None
 
     def __post_init__(self) -> None:
@@ -128,9 +130,13 @@ class Symlink(_At):
 
 @dataclass(frozen=True, kw_only=True)
 class Absent(_At):
-    """Nothing at this path. A file, link or whole directory is removed."""
+    """Nothing at this path. A file, link or whole directory is removed.
+
+    `unless_kept`: a tree stays as long as a generation of the host has it.
+    """
 
     kind: ClassVar[str] = "absent"
+    unless_kept: bool = False
 
     def implied(self) -> tuple[str, ...]:
         return ()

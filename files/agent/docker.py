@@ -69,6 +69,9 @@ class Container(Restartable):
             return {"running": "yes"}  # a stopped container is to be removed as well
         return {"running": "yes" if running == "true" else "no", "definition": definition, "owed": owed}
 
+    def given_back(self, was):
+        return dict(self.spec, running=False) if was["running"] == "no" else None
+
     def fix(self, keys):
         self._remove()
         if self.spec["running"]:

@@ -58,13 +58,19 @@ class Firewall(Kind):
     def _new_rules(self):
         return self.host.blob(self.spec["content_sha256"])
 
+    def given_back(self, was):
+        return dict(self.spec, present=False) if was["rules"] == "absent" else None
+
     def fix(self, keys):
         if not self.spec["present"]:
             return self._remove(keys)
         self.family.check(self._new_rules())
-        token = self._arm()
-        self.family.load(self._new_rules())
-        self._await_confirmation(token)
+        if self.host.is_going_back:  # they were confirmed once, and now nobody may be there to do it
+            self.family.load(self._new_rules())
+        else:
+            token = self._arm()
+            self.family.load(self._new_rules())
+            self._await_confirmation(token)
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         write_atomically(self.path, self._new_rules(), 0o644, (os.getuid(), os.getgid()))
         with open(self._state(), "w") as file:
