@@ -20,10 +20,14 @@ ONLY = "a resource id, or role:NAME; may be given several times"
 
 @task(
     iterable=["host", "only"],
-    help=HOSTS | {"only": ONLY, "dry-run": "show changes, make none", "diff": "show each change as a diff"},
+    help=HOSTS
+    | {"only": ONLY, "dry-run": "show changes, make none", "diff": "show each change as a diff"}
+    | {"keep": "leave a relay that is not proved as it is, to be looked at"},
 )
-def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False, json=False):
+def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False, keep=False, json=False):
     """Turn hosts into relays, prove them from outside, register them.
+
+    A host that is not proved goes back to its last confirmed state, and is proved again.
 
     Without --host, all hosts are deployed in order, up to the first that fails or is not proved.
     With --only, nothing is registered. If a service that --only leaves out has to be restarted, the
@@ -35,12 +39,15 @@ def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False,
       invoke deploy --dry-run
 
     Exit codes: 0 deployed and proved, 1 a resource or a proof failed, 3 unreachable,
-    4 site file wrong, 5 host locked. With --dry-run: 10 something would change, as in check.
+    4 site file wrong, 5 host locked, 7 not proved and back as it was, 8 not back, 6 undecided:
+    back, as our own line may be at fault. With --dry-run: 10 something would change, as in check.
     """
+    from functools import partial
+
     from fleet.check import check as compare
     from fleet.deploy import deploy as apply
 
-    verb, diffs = (compare if dry_run else apply), diff or dry_run
+    verb, diffs = (compare if dry_run else partial(apply, keep=keep)), diff or dry_run
     with_site(site, lambda f: verb(f, f.equipped(host, resolve=True), only=only), json=json, diffs=diffs)
 
 

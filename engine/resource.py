@@ -79,7 +79,7 @@ class File(_At):
     """A file with this content. Written as temp + fsync + mode + rename.
 
     `secret`: neither content nor diff is ever shown. Content that is a Secret requires it.
-    `kept`: whether the host keeps the content for its generations. A secret's it never keeps.
+    `kept`: whether generations keep the content. They keep no secret's.
     `only_if_sha256`: refuse to write when the file on the host is no longer the one that was read
     ("" = absent). It is for files that other programs write as well. Their diff shows the lines
     that change and none around them.
@@ -130,10 +130,7 @@ class Symlink(_At):
 
 @dataclass(frozen=True, kw_only=True)
 class Absent(_At):
-    """Nothing at this path. A file, link or whole directory is removed.
-
-    `unless_kept`: a tree stays as long as a generation of the host has it.
-    """
+    """Nothing at this path, not even a directory. `unless_kept`: a generation's tree stays."""
 
     kind: ClassVar[str] = "absent"
     unless_kept: bool = False
@@ -302,9 +299,8 @@ class Sysctl(Resource):
 class Firewall(Resource):
     """Our nftables table (`inet <table>`), loaded from `rules` and at boot from `path`.
 
-    Other programs' tables are not touched. A change is armed: unless a second, fresh connection
-    cancels it within `revert_after_s`, the previous table comes back. With `present=False` table
-    and file are removed at once, since that closes no port.
+    Other programs' tables are not touched. Unless a second, fresh connection cancels a change
+    within `revert_after_s`, the table of before comes back. `present=False` removes all at once.
     """
 
     kind: ClassVar[str] = "firewall"

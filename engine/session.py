@@ -63,6 +63,7 @@ class Session:
         self.is_open = True
         self._ids: Collection[str] | None = None  # those of the plan
         self.is_armed = False  # the plan is applied, and waits for `keep`, `back` or `leave`
+        self.generation = 0  # the one that an armed plan can go back to
         self._who = f"{getpass.getuser()}@{socket.gethostname()}"
         self._channel = AgentChannel(login)
         try:
@@ -145,7 +146,7 @@ class Session:
         if self._stopping.is_set():
             self.stop()
         end = self._expect("done", "armed")
-        self.is_armed = end["event"] == "armed"
+        self.is_armed, self.generation = end["event"] == "armed", end.get("generation", 0)
         return {status: end["counts"][status] for status in STATUSES}
 
     def hold(self) -> None:

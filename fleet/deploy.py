@@ -8,32 +8,33 @@ from control.contract import ControlServer
 from engine.crash import made_of_facts
 from engine.run import Verb
 from fleet.shared import pins
+from fleet.shared.confirm import Confirmation, after_going_back, run_confirmed
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import host_job
 from fleet.shared.prove import compare_map, prove_hosts, was_proved
-from fleet.shared.step import run
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.proof import Proof
 
 
-def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> int:
+def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = (), keep: bool = False) -> int:
     """Deploy every host in order, and stop at the first that fails or is not proved.
 
-    The relays that are proved by then are registered, unless `only` names resources.
-    Returns the exit code.
+    Such a host goes back to its newest generation, unless it has none or `keep` is set. The relays
+    that are proved by then are registered, unless `only` names resources. Returns the exit code.
     """
     server = control_server(fleet)
     why = "nothing is registered with --only" if only else "compared when it is registered"
     proofs: dict[str, Proof] = {}
     code = 0
     for host in hosts:
-        code = _converge(fleet, host, only)
+        judge = Confirmation(fleet, host, server.unasked(why), leaves=keep)
+        code = _converge(fleet, host, only, judge)
         if code:
             break
-        proof = prove_hosts(fleet, [host], served=server.unasked(why))[host.name]
+        proof = judge.proof or prove_hosts(fleet, [host], served=judge.served)[host.name]
         if not proof.ok:
             fleet.report.say(
                 f"{host.name} is deployed but NOT proved: it is not registered, "
@@ -46,15 +47,15 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> 
     return code if only or not proofs else _registered(fleet, server, proofs) or code
 
 
-def _converge(fleet: Fleet, host: Host, only: Sequence[str]) -> int:
+def _converge(fleet: Fleet, host: Host, only: Sequence[str], judge: Confirmation) -> int:
     """Converge one host, keep its pin, and show each resource that failed.
 
     Returns the exit code. Raises Interrupted.
     """
     job = host_job(fleet, host, Verb.DEPLOY, only)
     try:
-        outcome = fleet.parallel.run_one(lambda: run(fleet, fleet.login(host), job))
-        if pins.needed(host):
+        outcome = run_confirmed(fleet, host, job, judge)
+        if judge.proof is None and pins.needed(host):
             with made_of_facts(host.name):
                 pins.learn(fleet, host, outcome.facts)
     except Interrupted:
@@ -64,6 +65,8 @@ def _converge(fleet: Fleet, host: Host, only: Sequence[str]) -> int:
         return error.exit_code
     for failure in outcome.failures:
         fleet.report.failure(job.failed(host.name, failure), log=str(outcome.log), subject=failure.id)
+    if outcome.is_going_back:
+        return after_going_back(fleet, host, job, outcome, judge)
     return 0 if outcome.ok else 1
 
 

@@ -12,6 +12,7 @@ from engine.resource import Resource
 from engine.run import Job, Verb
 from engine.session import Session
 from fleet.shared import pins
+from fleet.shared.confirm import about
 from fleet.shared.errors import DeployRefused
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover
@@ -22,13 +23,15 @@ from inventory.model import Host
 def host_job(fleet: Fleet, host: Host, verb: Verb, only: Sequence[str]) -> Job:
     """Return the job: the host as its roles want it.
 
-    After a deploy its certificate is asked for, if clients know it by its pin only.
+    After a deploy its certificate is asked for, if clients know it by its pin only. A whole plan
+    has to be confirmed, and becomes a generation; with `only` it is none.
     """
     return Job(
         verb=verb,
         plan=partial(_plan, fleet, host),
         ask=roles.ask(host, fleet.site),
         afterwards=lambda _: pins.ask(host),
+        about=None if only else partial(about, host),
         only=only,
         places=roles.ROLES,
         next=f"fix it, then run: invoke deploy --host {host.name}; it goes on from there",
