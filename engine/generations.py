@@ -11,7 +11,7 @@ from pydantic import Field
 from engine.facts import parsed
 
 _Text = Annotated[str, Field(max_length=4096)]
-_Words = Annotated[dict[_Text, _Text], Field(max_length=64)]
+_Words = Annotated[dict[_Text, Annotated[str, Field(max_length=1 << 16)]], Field(max_length=64)]
 _Number = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
 
 

@@ -89,13 +89,11 @@ class Job:
 
     def arm(self, plan: Plan | Stored) -> Mapping[str, Any] | None:
         """Return what arms the plan, None for one that needs no confirmation."""
-        if isinstance(plan, Stored):
-            about: Mapping[str, str] | None = plan.about
-        else:
-            about = self.about(plan) if self.about else None
-        if about is None or self.mode == "check":
+        if self.mode == "check":
             return None
-        return {"verb": self.verb, "about": dict(about)}
+        if isinstance(plan, Stored):
+            return {"verb": self.verb, "about": dict(plan.about)}
+        return {"verb": self.verb, "about": dict(self.about(plan))} if self.about else None
 
     def failed(self, host: str, failure: Failure) -> ResourceFailed:
         """Return the error of a resource that failed on that host."""

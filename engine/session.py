@@ -151,22 +151,27 @@ class Session:
 
     def hold(self) -> None:
         """Make an armed plan wait for `_WITHIN_S` from now on."""
-        self._send({"hold": 1})
+        self._say({"hold": 1})
 
     def keep(self, proof: Mapping[str, str]) -> bool:
         """Confirm an armed plan. Return whether that came in time: else the host has gone back."""
-        self._send({"keep": 1, "proof": dict(proof)})
+        self._say({"keep": 1, "proof": dict(proof)})
         return self._settled("kept")
 
     def back(self) -> bool:
         """Take an armed plan back. Return whether the host is at its newest generation again."""
-        self._send({"back": 1})
+        self._say({"back": 1})
         return self._settled("back")
 
     def leave(self) -> None:
         """Leave an armed plan as it is, unconfirmed."""
-        self._send({"leave": 1})
+        self._say({"leave": 1})
         self._settled("done")
+
+    def _say(self, word: Mapping[str, Any]) -> None:
+        """Send a word about an armed plan. An agent that did not wait has said so, and ended."""
+        with suppress(Unreachable):
+            self._send(word)
 
     def _settled(self, wanted: str) -> bool:
         """Return whether that event came before the end."""

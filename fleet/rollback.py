@@ -10,11 +10,12 @@ from engine.generations import Generation, History, Stored
 from engine.run import Job, Verb
 from engine.session import Session
 from fleet.shared import pins
-from fleet.shared.confirm import Confirmation, after_going_back, run_confirmed, seen
+from fleet.shared.confirm import Confirmation, after_going_back, run_confirmed
 from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from fleet.shared.options import number
 from fleet.shared.prove import compare_map, was_proved
+from fleet.shared.seen import differences, former
 from fleet.shared.step import CHANGES_FOUND
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -112,12 +113,7 @@ def _named(one: Generation) -> str:
 
 def _refuse_other_site(host: Host, target: Generation) -> None:
     """Raise SiteDiffers when the proof and the map would be about another relay than that one."""
-    wanted, then = seen(host), target.about
-    other = [
-        f"hosts.{host.name}.{key} was {then.get(key, 'absent')}, and is {wanted.get(key, 'absent')}"
-        for key in sorted({*wanted, *then} - {"release"})
-        if then.get(key) != wanted.get(key)
-    ]
+    other = differences(host, former(host, target.about.get("seen", "")))
     if other:
         raise SiteDiffers(
             f"generation {target.number} does not fit the site file any more",

@@ -18,7 +18,7 @@ def settle(host, arm, counts, answer):
     """Wait for the controller's word, and carry it out. Return the counts of what was done last.
 
     `arm`: {"within_s": ..., "who": ..., "verb": ..., "plan": ..., "about": ...}. `answer`: called
-    with a message that asks for facts.
+    with a message that asks for facts or for the history.
     """
     newest = host.generations.newest()
     within_s, stopped = arm["within_s"], host.stopped
@@ -39,7 +39,7 @@ def _word(host, within_s, answer):
             message = host.wire.next(max(0, deadline - time.monotonic()))
         except (ControllerGone, Refused):
             return {"back": 1}
-        if "ask" in message:
+        if "ask" in message or "history" in message:
             answer(message)
         elif "hold" in message:
             deadline = time.monotonic() + within_s

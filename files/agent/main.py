@@ -184,7 +184,10 @@ def serve(wire):
     threading.Thread(target=heartbeat, args=(host,), daemon=True).start()
 
     def answer(message):
-        wire.send("facts", z=packed(asked_facts(root, message)))
+        if "history" in message:
+            said = {"generations": host.generations.history(), "unconfirmed": host.unconfirmed.head()}
+            return wire.send("history", z=packed(said))
+        return wire.send("facts", z=packed(asked_facts(root, message)))
 
     with tempfile.TemporaryDirectory(prefix="derpfleet-", dir=root + "/run/derpfleet") as scratch:
         wire.incoming = scratch
@@ -193,11 +196,8 @@ def serve(wire):
         wire.send("hello", v=VERSION, z=packed(facts))
         while True:
             message = wire.next(PLAN_WITHIN_S)
-            if "ask" in message:
+            if "ask" in message or "history" in message:
                 answer(message)
-            elif "history" in message:
-                history = {"generations": host.generations.history(), "unconfirmed": host.unconfirmed.head()}
-                wire.send("history", z=packed(history))
             elif "plan" in message:
                 carry_out(host, message, answer)
             else:

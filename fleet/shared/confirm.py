@@ -15,6 +15,7 @@ from engine.session import Session
 from fleet.shared import pins
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import climb, prove_hosts, targets, was_proved
+from fleet.shared.seen import former, settings
 from fleet.shared.step import run
 from fleet.shared.verdict import Try, Verdict, judged
 from inventory.model import Host
@@ -33,33 +34,19 @@ def about(host: Host, plan: Plan) -> Mapping[str, str]:
         *(f"relay {one.name.rpartition('/')[2]}" for one in plan.resources if _is_release(one)),
         *(f"image {one.image}" for one in plan.resources if isinstance(one, Container) and one.running),
     ]
-    return {"release": ", ".join(found), **seen(host)}
+    return {"release": ", ".join(found), "seen": settings(host)}
 
 
 def _is_release(resource: object) -> bool:
     return isinstance(resource, Tree) and resource.path.startswith(f"{paths.RELEASES}/")
 
 
-def seen(host: Host) -> Mapping[str, str]:
-    """Return the settings that the proof and the map depend on, by their keys in the site file."""
-    values = {
-        "domain": host.domain,
-        "ipv4": host.ipv4,
-        "ipv6": host.ipv6,
-        "ports.https": host.ports.https,
-        "ports.http": host.ports.http,
-        "ports.stun": host.ports.stun,
-        "region.id": host.region.id,
-        "region.code": host.region.code,
-    }
-    return {key: str(value) for key, value in values.items() if value is not None}
-
-
 @dataclass
 class Confirmation:
     """The judge of one host's armed plan. `proof` is the last one that it has made.
 
-    `leaves`: leave a plan that is not proved as it is, unconfirmed, to be looked at.
+    `served`: the map to compare with, where it is known. `leaves`: leave a plan that is not proved
+    as it is, unconfirmed, to be looked at. `former`: the host as it is after the way back.
     """
 
     fleet: Fleet
@@ -68,6 +55,7 @@ class Confirmation:
     leaves: bool = False
     proof: Proof | None = None
     verdict: Verdict | None = None
+    former: Host | None = None
 
     def __call__(self, outcome: Outcome, session: Session) -> None:
         """Keep the plan, have it taken back, or leave it."""
@@ -79,6 +67,8 @@ class Confirmation:
         elif self.leaves or not session.generation:
             session.leave()
         else:
+            generation = session.history().find(session.generation)
+            self.former = former(self.host, generation.about.get("seen", "") if generation else "")
             session.back()
 
     def _learn_pin(self, outcome: Outcome) -> None:
@@ -121,7 +111,7 @@ def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge
     """Prove a host again whose plan was taken back. Returns the exit code."""
     for failure in outcome.astray:
         fleet.report.failure(job.failed(host.name, failure), log=str(outcome.log), subject=failure.id)
-    proof = prove_hosts(fleet, [host], served=judge.served)[host.name]
+    proof = prove_hosts(fleet, [judge.former or host], served=judge.served)[host.name]
     judge.proof = proof
     if outcome.generation and proof.ok:
         fleet.report.say(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from itertools import count
 
 import pytest
@@ -11,10 +12,10 @@ from engine import session
 from engine.login import Unreachable
 from engine.resource import File, Resource
 from engine.run import Outcome
-from engine.session import Session
+from engine.session import Locked, Session
 from inventory.errors import DerpfleetError
 from tests.agent.driver import DIE_AT_STEP, Agent, OnStage
-from tests.agent.generations import deploy, deployed, history, keep, returned, roll_back, state
+from tests.agent.generations import deploy, deployed, history, keep, roll_back, state
 from tests.agent.plans import relay_host
 
 
@@ -109,72 +110,60 @@ def test_of_two_controllers_the_second_waits(on_stage: OnStage) -> None:
     deploy(agent, old())
 
     def judge(_: Outcome, session: Session) -> None:
-        with pytest.raises(session_locked()):
+        with pytest.raises(Locked):
             deploy(agent, new())
         session.back()
 
     assert deploy(agent, new(), judge).generation == 1
 
 
-def session_locked() -> type[Exception]:
-    return session.Locked
+def go_to(agent: Agent, plan: str) -> Outcome:
+    """Roll back to the newest generation of that plan."""
+    return roll_back(agent, next(one.number for one in history(agent).generations if one.plan == plan))
 
 
-@pytest.mark.parametrize("start", range(1, 9))
-def test_killed_at_any_step_of_a_cut_over_the_next_contact_finds_old_or_new(
-    on_stage: OnStage, start: int
-) -> None:
-    """Steps are those of `DIE_AT_STEP`. Eight tests take every 24th step each.
-
-    The way back and forth is taken in turn.
-    """
-    agent = on_stage()
-    deploy(agent, old())
-    before = state(agent)
-    assert roll_back_after_death(agent, start, before)
-
-
-def roll_back_after_death(agent: Agent, start: int, before: dict[str, str]) -> bool:
-    """Let an agent die at every 24th step of a cut-over. Return whether one lived in the end."""
-    after: dict[str, str] = {}
-    for step in count(start, 24):
-        agent.extra = DIE_AT_STEP % step
-        try:
-            deploy(agent, new())
-        except Unreachable:
-            agent.extra = ""
-        else:
-            agent.extra = ""
-            return step > 24
-        if history(agent).newest % 2 == 0 and not history(agent).unconfirmed.plan:
-            after = after or state(agent)
-            assert state(agent) == after
-            roll_back(agent, history(agent).newest - 1)
-        else:
-            number = history(agent).newest
-            assert roll_back(agent, number if number % 2 else number - 1).failures == []
-        assert state(agent) == before, f"after a death at step {step}"
+def dies(agent: Agent, step: int, run: Callable[[], object]) -> bool:
+    """Kill the agent at that step of a run. Return whether the run has so many."""
+    agent.extra = DIE_AT_STEP % step
+    try:
+        run()
+    except Unreachable:
+        return True
+    finally:
+        agent.extra = ""
     return False
 
 
-@pytest.mark.parametrize("start", range(1, 5))
-def test_killed_at_any_step_of_the_way_back_it_goes_on(on_stage: OnStage, start: int) -> None:
+@pytest.mark.parametrize("start", range(1, 9))
+def test_killed_at_any_step_of_a_cut_over_the_next_contact_makes_it_old_or_new(
+    on_stage: OnStage, start: int
+) -> None:
+    """Steps are those of `DIE_AT_STEP`. Eight tests take every eighth step each."""
+    agent = on_stage()
+    deploy(agent, new())
+    after = state(agent)
+    deploy(agent, old())
+    before, plan = state(agent), history(agent).generations[0].plan
+    for step in count(start, 8):
+        if not dies(agent, step, lambda: deploy(agent, new())):
+            break
+        if step % 16 > 8:
+            assert deploy(agent, new()).ok
+            assert state(agent) == after, f"after a death at step {step}"
+        assert go_to(agent, plan).ok
+        assert state(agent) == before, f"after a death at step {step}"
+    assert step > 40
+
+
+@pytest.mark.parametrize("start", range(1, 9))
+def test_killed_at_any_step_of_the_way_back_the_next_contact_goes_on(on_stage: OnStage, start: int) -> None:
     agent = on_stage()
     deploy(agent, old())
-    before = state(agent)
-    for step in count(start, 12):
+    before, plan = state(agent), history(agent).generations[0].plan
+    for step in count(start, 8):
         deploy(agent, new())
-        newest = history(agent).newest
-        agent.extra = DIE_AT_STEP % step
-        try:
-            agent.run_job(returned(newest - 1), judge=keep)
-        except Unreachable:
-            agent.extra = ""
-        else:
-            agent.extra = ""
-            assert state(agent) == before
-            assert step > 12
-            return
-        back_to = newest - 1 if history(agent).newest == newest else history(agent).newest
-        assert roll_back(agent, back_to).failures == []
+        if not dies(agent, step, lambda: go_to(agent, plan)):
+            break
+        assert go_to(agent, plan).ok
         assert state(agent) == before, f"after a death at step {step}"
+    assert step > 40

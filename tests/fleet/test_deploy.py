@@ -34,7 +34,8 @@ def test_a_host_that_talks_nonsense_is_its_own_failure(
     def converge(login: Any, job: Any, **more: Any) -> Any:
         if login.name == "hk1":
             return run.converge(login, job, **more)
-        return SimpleNamespace(counts=dict.fromkeys(session.STATUSES, 0), failures=[], ok=True, facts=None)
+        counts = dict.fromkeys(session.STATUSES, 0)
+        return SimpleNamespace(counts=counts, failures=[], ok=True, facts=None, is_going_back=False)
 
     class Server(SimpleNamespace):
         def unasked(self, why: str) -> str:
