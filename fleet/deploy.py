@@ -37,14 +37,21 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = (), kee
         proof = judge.proof or prove_hosts(fleet, [host], served=judge.served)[host.name]
         if not proof.ok:
             fleet.report.say(
-                f"{host.name} is deployed but NOT proved: it is not registered, "
-                "and the hosts after it are left alone."
+                f"{host.name} is deployed but NOT proved: it is not registered, and the hosts after it are "
+                f"left alone. {_why_it_stays(host, keep)}"
             )
             server.not_proved(host)
             code = 1
             break
         proofs[host.name] = proof
     return code if only or not proofs else _registered(fleet, server, proofs) or code
+
+
+def _why_it_stays(host: Host, keep: bool) -> str:
+    """Return why the host did not go back, in words."""
+    if keep:
+        return f"It is left as it is (--keep); invoke rollback --host {host.name} takes it back."
+    return "It has no earlier state to go back to, or nothing was changed."
 
 
 def _converge(fleet: Fleet, host: Host, only: Sequence[str], judge: Confirmation) -> int:
