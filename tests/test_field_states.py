@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent
-STATES = tomllib.loads((TESTS / "field_states.toml").read_text())
-NAMES = {
-    name
-    for path in TESTS.rglob("test_*.py")
-    for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.M)
-}
+from tests.support.named import NAMES
+
+STATES = tomllib.loads(Path(__file__).with_name("field_states.toml").read_text())
 
 
 @pytest.mark.parametrize("kind", STATES)

@@ -488,7 +488,7 @@ def test_a_neighbour_that_is_the_default_of_port_80_leaves_the_captive_portal_ch
 
 
 def test_what_the_manual_says_takes_all_of_it_off_a_host(desk: Desk) -> None:
-    manual = (CHECKOUT / "docs" / "OPERATIONS.md").read_text()
+    manual = (CHECKOUT / "docs" / "EVERY_DAY.md").read_text()
     manual = manual.partition("## Taking it off a host")[2].partition("\n## ")[0]
     block = re.findall(r"^    (invoke .*)$", manual, re.M)
     lines = [shlex.split(line, comments=True) for line in block]
