@@ -17,7 +17,7 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.prove import climb, prove_hosts, targets, was_proved
 from fleet.shared.seen import former, settings
 from fleet.shared.step import run
-from fleet.shared.verdict import Try, Verdict, judged
+from fleet.shared.verdict import Conclusion, Try, judged
 from inventory.model import Host
 from probe.proof import Proof
 from roles import paths
@@ -54,7 +54,7 @@ class Confirmation:
     served: Served | None
     leaves: bool = False
     proof: Proof | None = None
-    verdict: Verdict | None = None
+    verdict: Conclusion | None = None
     former: Host | None = None
 
     def __call__(self, outcome: Outcome, session: Session) -> None:
@@ -62,7 +62,7 @@ class Confirmation:
         if outcome.ok:
             self._learn_pin(outcome)
             self._try(session)
-        if self.verdict is Verdict.PROVED and self.proof is not None:
+        if self.verdict is Conclusion.PROVED and self.proof is not None:
             session.keep({"proved": f"{self.proof.ms / 1000:.1f} s"})
         elif self.leaves or not session.generation:
             session.leave()
@@ -118,7 +118,7 @@ def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge
             f"{host.name}: the new state was not confirmed and is taken back; generation "
             f"{outcome.generation} is in force again, and PROVED."
         )
-        return UNDECIDED if judge.verdict is Verdict.INCONCLUSIVE else TAKEN_BACK
+        return UNDECIDED if judge.verdict is Conclusion.INCONCLUSIVE else TAKEN_BACK
     fleet.report.say(
         f"{host.name} is NOT proved after the way back, and serves as it can. Look at it: "
         f"invoke logs --host {host.name}; take it out of service: invoke withdraw --host {host.name}"

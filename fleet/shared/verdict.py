@@ -16,7 +16,7 @@ TRIES = 3
 _OURS_TOO = ("name", "tcp")
 
 
-class Verdict(StrEnum):
+class Conclusion(StrEnum):
     """The end of the tries."""
 
     PROVED = "proved"
@@ -36,14 +36,14 @@ class Try:
     control: bool | None = None
 
 
-def judged(tries: Sequence[Try]) -> Verdict | None:
+def judged(tries: Sequence[Try]) -> Conclusion | None:
     """Return the verdict, or None when another try is needed."""
     if any(not one.broken for one in tries):
-        return Verdict.PROVED
+        return Conclusion.PROVED
     if len(tries) < TRIES:
         return None
     controls = [one.control for one in tries if one.control is not None]
     if controls:
-        return Verdict.FAILED if all(controls) else Verdict.INCONCLUSIVE
+        return Conclusion.FAILED if all(controls) else Conclusion.INCONCLUSIVE
     is_ours_too = any(one.broken in _OURS_TOO for one in tries)
-    return Verdict.INCONCLUSIVE if is_ours_too else Verdict.FAILED
+    return Conclusion.INCONCLUSIVE if is_ours_too else Conclusion.FAILED

@@ -21,7 +21,7 @@ from fleet.shared import confirm, step
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation
 from fleet.shared.fleet import Fleet
 from fleet.shared.seen import former, settings
-from fleet.shared.verdict import Verdict
+from fleet.shared.verdict import Conclusion
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from tests.fleet.test_withdraw import proof
@@ -137,13 +137,13 @@ class Armed:
 @pytest.mark.parametrize(
     ("generation", "oks", "leaves", "words", "verdict"),
     [
-        (3, [True], False, ["hold", "keep"], Verdict.PROVED),
-        (3, [False, True], False, ["hold", "hold", "keep"], Verdict.PROVED),
+        (3, [True], False, ["hold", "keep"], Conclusion.PROVED),
+        (3, [False, True], False, ["hold", "hold", "keep"], Conclusion.PROVED),
         # The broken rung is TCP, and there is no control.
-        (3, [False] * 3, False, ["hold"] * 3 + ["back"], Verdict.INCONCLUSIVE),
-        (3, [False] * 3, True, ["hold"] * 3 + ["leave"], Verdict.INCONCLUSIVE),
+        (3, [False] * 3, False, ["hold"] * 3 + ["back"], Conclusion.INCONCLUSIVE),
+        (3, [False] * 3, True, ["hold"] * 3 + ["leave"], Conclusion.INCONCLUSIVE),
         (0, [False], False, ["hold", "leave"], None),
-        (0, [True], False, ["hold", "keep"], Verdict.PROVED),
+        (0, [True], False, ["hold", "keep"], Conclusion.PROVED),
     ],
 )
 def test_only_a_proof_keeps_a_plan(
@@ -153,7 +153,7 @@ def test_only_a_proof_keeps_a_plan(
     oks: list[bool],
     leaves: bool,
     words: list[str],
-    verdict: Verdict | None,
+    verdict: Conclusion | None,
 ) -> None:
     left = list(oks)
     monkeypatch.setattr(confirm, "PAUSE_S", 0)
@@ -180,11 +180,11 @@ def outcome(**more: Any) -> Outcome:
 @pytest.mark.parametrize(
     ("generation", "ok", "verdict", "code"),
     [
-        (3, True, Verdict.FAILED, TAKEN_BACK),
+        (3, True, Conclusion.FAILED, TAKEN_BACK),
         (3, True, None, TAKEN_BACK),
-        (3, True, Verdict.INCONCLUSIVE, UNDECIDED),
-        (3, False, Verdict.FAILED, STUCK),
-        (0, True, Verdict.FAILED, STUCK),
+        (3, True, Conclusion.INCONCLUSIVE, UNDECIDED),
+        (3, False, Conclusion.FAILED, STUCK),
+        (0, True, Conclusion.FAILED, STUCK),
     ],
 )
 def test_the_way_back_is_proved_before_it_is_said(
@@ -192,7 +192,7 @@ def test_the_way_back_is_proved_before_it_is_said(
     monkeypatch: pytest.MonkeyPatch,
     generation: int,
     ok: bool,
-    verdict: Verdict | None,
+    verdict: Conclusion | None,
     code: int,
 ) -> None:
     monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=ok)})

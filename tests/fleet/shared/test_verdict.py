@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from fleet.shared.verdict import TRIES, Try, Verdict, judged
+from fleet.shared.verdict import TRIES, Conclusion, Try, judged
 
 OUTCOMES = [Try(broken, control) for broken, control in product(("", "tcp", "packets"), (True, False, None))]
 
@@ -14,20 +14,20 @@ OUTCOMES = [Try(broken, control) for broken, control in product(("", "tcp", "pac
 @pytest.mark.parametrize(
     ("tries", "verdict"),
     [
-        ([Try("")], Verdict.PROVED),
-        ([Try("packets", True), Try("")], Verdict.PROVED),
+        ([Try("")], Conclusion.PROVED),
+        ([Try("packets", True), Try("")], Conclusion.PROVED),
         ([Try("packets", True)] * 2, None),
-        ([Try("packets", True)] * 3, Verdict.FAILED),
-        ([Try("tcp", True)] * 3, Verdict.FAILED),
-        ([Try("packets", False)] * 3, Verdict.INCONCLUSIVE),
-        ([Try("packets", True), Try("packets", True), Try("packets", False)], Verdict.INCONCLUSIVE),
-        ([Try("packets")] * 3, Verdict.FAILED),
-        ([Try("name")] * 3, Verdict.INCONCLUSIVE),
-        ([Try("packets"), Try("packets"), Try("tcp")], Verdict.INCONCLUSIVE),
+        ([Try("packets", True)] * 3, Conclusion.FAILED),
+        ([Try("tcp", True)] * 3, Conclusion.FAILED),
+        ([Try("packets", False)] * 3, Conclusion.INCONCLUSIVE),
+        ([Try("packets", True), Try("packets", True), Try("packets", False)], Conclusion.INCONCLUSIVE),
+        ([Try("packets")] * 3, Conclusion.FAILED),
+        ([Try("name")] * 3, Conclusion.INCONCLUSIVE),
+        ([Try("packets"), Try("packets"), Try("tcp")], Conclusion.INCONCLUSIVE),
         ([], None),
     ],
 )
-def test_the_verdict(tries: list[Try], verdict: Verdict | None) -> None:
+def test_the_verdict(tries: list[Try], verdict: Conclusion | None) -> None:
     assert judged(tries) is verdict
 
 
@@ -35,6 +35,6 @@ def test_it_always_ends_and_blames_no_host_whose_control_was_not_proved() -> Non
     for tries in product(OUTCOMES, repeat=TRIES):
         verdict = judged(tries)
         assert verdict is not None
-        assert (verdict is Verdict.PROVED) == any(not one.broken for one in tries)
+        assert (verdict is Conclusion.PROVED) == any(not one.broken for one in tries)
         if any(one.control is False for one in tries):
-            assert verdict is not Verdict.FAILED
+            assert verdict is not Conclusion.FAILED
