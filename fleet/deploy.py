@@ -14,6 +14,7 @@ from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import host_job
 from fleet.shared.prove import compare_map, prove_hosts, was_proved
+from inventory.choices import front_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.proof import Proof
@@ -30,7 +31,8 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = (), kee
     proofs: dict[str, Proof] = {}
     code = 0
     for host in hosts:
-        judge = Confirmation(fleet, host, server.unasked(why), leaves=keep)
+        leaves = keep or front_of(host).is_others  # it is proved once the operator's front is ready
+        judge = Confirmation(fleet, host, server.unasked(why), leaves=leaves)
         code = _converge(fleet, host, only, judge)
         if code:
             break
@@ -38,7 +40,7 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = (), kee
         if not proof.ok:
             fleet.report.say(
                 f"{host.name} is deployed but NOT proved: it is not registered, and the hosts after it are "
-                f"left alone. {_why_it_stays(host, keep)}"
+                f"left alone. {_why_it_stays(host, leaves)}"
             )
             server.not_proved(host)
             code = 1
@@ -47,10 +49,10 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = (), kee
     return code if only or not proofs else _registered(fleet, server, proofs) or code
 
 
-def _why_it_stays(host: Host, keep: bool) -> str:
+def _why_it_stays(host: Host, leaves: bool) -> str:
     """Return why the host did not go back, in words."""
-    if keep:
-        return f"It is left as it is (--keep); invoke rollback --host {host.name} takes it back."
+    if leaves:
+        return f"It is left as it is; invoke rollback --host {host.name} takes it back."
     return "It has no earlier state to go back to, or nothing was changed."
 
 

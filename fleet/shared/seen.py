@@ -9,7 +9,7 @@ from typing import Any
 from inventory.model import Host
 
 _KEPT = {"domain", "region", "ipv4", "ipv6", "ports", "flavour", "front", "external", "relay"}
-_MAP = ("domain", "region", "ipv4", "ipv6", "ports")  # those that the map has, too
+_ON_HOST = ("domain", "ipv4", "ipv6", "ports")  # those of the map that the host has, too
 
 
 def settings(host: Host) -> str:
@@ -31,8 +31,11 @@ def former(host: Host, kept: str) -> Host:
 
 
 def differences(host: Host, then: Host) -> list[str]:
-    """Return in words which settings of the map differ between the site file and `then`."""
-    now, before = (dict(_flat(one.model_dump(mode="json", include=set(_MAP)))) for one in (host, then))
+    """Return in words which settings of the map differ between the site file and `then`.
+
+    The rest of a region is not on the host, and stays as the site file has it.
+    """
+    now, before = (dict(_flat(one.model_dump(mode="json", include=set(_ON_HOST)))) for one in (host, then))
     return [
         f"hosts.{host.name}.{key} was {before.get(key, 'absent')}, and is {now.get(key, 'absent')}"
         for key in sorted(now | before)
