@@ -149,6 +149,11 @@ class Session:
         self.is_armed, self.generation = end["event"] == "armed", end.get("generation", 0)
         return {status: end["counts"][status] for status in STATUSES}
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the operator has stopped the run."""
+        return self._stopping.is_set()
+
     def hold(self) -> None:
         """Make an armed plan wait for `_WITHIN_S` from now on."""
         self._say({"hold": 1})

@@ -98,14 +98,22 @@ class Generations:
         Return its number.
         """
         newest = self.newest()
-        owned = subjects(self.read(newest)["resources"])
+        owned = subjects(self._readable(newest)["resources"])
         found = {subject: entry for subject, entry in states.items() if subject not in owned}
         number = newest + 1
         self._write(number, dict(record, format=FORMAT, number=number, found=found))
         for old in self.numbers()[:-KEPT]:
-            self._write(0, dict(self.read(0), found=dict(self.read(old)["found"], **self.read(0)["found"])))
+            as_found = self.read(0)
+            self._write(0, dict(as_found, found=dict(self._readable(old)["found"], **as_found["found"])))
             remove(self._path(old))
         return number
+
+    def _readable(self, number):
+        """Return a generation, or an empty one in place of one that cannot be read."""
+        try:
+            return self.read(number)
+        except Refused:
+            return {"resources": [], "found": {}}
 
     def _path(self, number):
         return "%s/%d.json" % (self.folder, number)
@@ -119,7 +127,7 @@ class Generations:
         return [self.read(number) for number in [0] + self.numbers()]
 
     def digests(self):
-        """Return the hashes of the contents that the kept generations need."""
+        """Return the hashes of the contents that the kept generations need. Raises Refused."""
         records = self._records()
         specs = [spec for record in records for spec in record["resources"] if is_kept(spec)]
         entries = [entry for record in records for entry in record["found"].values()]
@@ -128,10 +136,8 @@ class Generations:
 
     def has_tree(self, path):
         """Whether a kept generation has a tree at this path, or below it."""
-        trees = [
-            spec["path"] for number in self.numbers() for spec in self.read(number)["resources"]
-            if spec["kind"] == "tree"
-        ]
+        specs = [spec for number in self.numbers() for spec in self._readable(number)["resources"]]
+        trees = [spec["path"] for spec in specs if spec["kind"] == "tree"]
         return any((tree + "/").startswith(path + "/") for tree in trees)
 
 

@@ -9,6 +9,7 @@ from agent.packages import Packages
 from agent.systemd import Systemd
 from agent.tools import http_get, remove
 from agent.unconfirmed import Unconfirmed
+from agent.wire import Refused
 
 
 class Host:
@@ -64,6 +65,7 @@ class Host:
     def begin(self):
         """Make our folders, without secrets and contents that a killed run has left."""
         self.journal.make_folders()
+        self.unconfirmed.remove_halves()
         self._prune()
         usable = {spec.get("content_sha256") for spec in self._specs(kept=True)}
         for path in glob.glob(self.wire.incoming + "/*"):
@@ -77,9 +79,15 @@ class Host:
             remove(os.path.join(self.wire.incoming, spec["content_sha256"]))
 
     def _prune(self):
-        """Remove the backups that nothing needs any more."""
+        """Remove the backups that nothing needs any more.
+
+        All stay when a generation cannot be read: a newer version may know what it needs.
+        """
         states = self.unconfirmed.states().values()
-        needed = self.generations.digests() | digests_of(states, all_of_them=True)
+        try:
+            needed = self.generations.digests() | digests_of(states, all_of_them=True)
+        except Refused:
+            return
         self.journal.prune({spec["id"] for spec in self._specs(kept=False)}, needed)
 
     def _specs(self, kept):

@@ -8,6 +8,7 @@ import tarfile
 
 from agent.kind import Kind
 from agent.tools import (
+    HALF_TREE,
     Failed,
     file_type,
     owner_ids,
@@ -230,7 +231,7 @@ class Tree(AtPath):
 
     def fix(self, keys):
         ids = owner_ids(self.spec["owner"], self.spec["group"])
-        fresh = "%s.derpfleet-new" % self.path
+        fresh = self.path + HALF_TREE
         remove(fresh)
         os.makedirs(fresh, mode=0o755)
         try:

@@ -20,6 +20,9 @@ from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
 
+HALF_TREE = ".derpfleet-new"  # the end of the name of a tree that is not whole yet
+
+
 class Failed(Exception):
     """A resource could not be brought to its state: what failed, and why (last lines of output)."""
 

@@ -3,14 +3,14 @@
 They are lines of unconfirmed.jsonl, on disk before anything is changed:
 
 {"format": 1, "run": ..., "plan": "sha256:...", "who": ..., "verb": ..., "since": ...}
-{"subject": "/etc/x", "spec": spec, "was": {...}}
+{"subject": "/etc/x", "spec": spec, "was": {...}, "paths": ["/etc/x"]}
 """
 
 import json
 import os
 
 from agent.generations import FORMAT, subject_of
-from agent.tools import read_text, remove
+from agent.tools import HALF_TREE, beside, read_text, remove
 from agent.wire import Refused
 
 
@@ -31,7 +31,8 @@ class Unconfirmed:
         if self._head not in lines:
             self._write(self._head)
         if subject not in self._states(lines):
-            self._write({"subject": subject, "spec": resource.spec, "was": was})
+            paths = resource.touches()
+            self._write({"subject": subject, "spec": resource.spec, "was": was, "paths": paths})
 
     def _write(self, line):
         with open(self.path, "a") as file:
@@ -65,6 +66,13 @@ class Unconfirmed:
             next_step = "use the derpfleet that made it, or a newer one"
             raise Refused("a newer derpfleet has left changes that nobody confirmed", "", why, next_step)
         return self._states(lines)
+
+    def remove_halves(self):
+        """Remove the files that a killed run was about to put in the place of others."""
+        for line in self._lines():
+            for path in line.get("paths", ()):
+                beside(path)  # which frees that name
+                remove(path + HALF_TREE)
 
     def head(self):
         """Return who made the last of these changes, and when, as a dict; {} without any."""

@@ -85,7 +85,7 @@ class Confirmation:
             broken = self.proof.failed_rung
             tries.append(Try(broken.name if broken else "", self._control() if broken else None))
             self.verdict = judged(tries)
-            if self.verdict is not None or not session.generation:
+            if self.verdict is not None or not session.generation or session.is_stopping:
                 return
             words = f"not proved, try {len(tries)}; the next one is in {PAUSE_S:.0f} s"
             self.fleet.report.line(self.host.name, "waiting", words)

@@ -196,6 +196,9 @@ def test_a_file_that_is_no_generation_of_ours_is_refused(on_stage: OnStage, text
     with pytest.raises(DerpfleetError, match=what):
         roll_back(agent, 1)
     assert what in history(agent).generations[1].trouble
+    contents = files(agent, "backups")
+    assert deploy(agent, relay_host(setting="three")).generation == 3  # deploys go on, and lose nothing
+    assert set(contents) <= set(files(agent, "backups"))
 
 
 def test_a_secret_stays_as_it_is_now(on_stage: OnStage) -> None:

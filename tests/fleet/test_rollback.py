@@ -113,7 +113,7 @@ class Armed:
 
     def __init__(self, generation: int) -> None:
         """The generation to go back to."""
-        self.generation = generation
+        self.generation, self.is_stopping = generation, False
         self.words: list[str] = []
 
     def history(self) -> History:
