@@ -19,7 +19,6 @@ import tempfile
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
-
 HALF_TREE = ".derpfleet-new"  # the end of the name of a tree that is not whole yet
 
 
