@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from inventory.choices import DnsProviderName
 
 PYTHON_FLOOR = (3, 10)  # the relay's, and that of the locked certbot
 
@@ -46,3 +48,9 @@ CERTBOT = Artefact(
     packages=(),
     main="import sys\n\nfrom certbot.main import main\n\nsys.exit(main())\n",
 )
+
+
+def certbot_with(provider: DnsProviderName) -> Artefact:
+    """Return certbot with its plugin for a provider of DNS zones."""
+    name = f"certbot-dns-{provider}"
+    return replace(CERTBOT, name=name, lock=f"{name}.lock")

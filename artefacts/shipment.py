@@ -12,11 +12,11 @@ from pathlib import Path
 
 from artefacts.derper import build_derper
 from artefacts.image import ImageArtefact, import_archive
-from artefacts.programs import CERTBOT, RELAY
+from artefacts.programs import CERTBOT, RELAY, certbot_with
 from artefacts.release import Release, build_release
 from engine.cache import Progress
 from engine.facts import Facts
-from inventory.choices import program_of, runner_of, source_of
+from inventory.choices import challenge_of, program_of, runner_of, source_of
 from inventory.model import Host, Site
 from inventory.secrets import Secret, read_secret
 
@@ -55,13 +55,18 @@ def make_shipment(
     base = Path(site.path).parent
     certificate = host.certificate
     shipped_certbot = source_of(host).is_acme and certificate.certbot == "shipped"
+    by_zone = source_of(host).is_acme and challenge_of(host).by_zone
+    dns = certificate.dns if by_zone else None
+    account = certificate.account if source_of(host).is_acme else None
     key = certificate.key if source_of(host).needs_files else None
+    references = (key, dns.secret if dns else None, account.hmac if account else None)
+    certbot = certbot_with(dns.provider) if dns else CERTBOT
     build = partial(build_release, facts=facts, cache=cache, progress=progress)
     return Shipment(
         relay_release=_relay(host, facts, cache, progress),
-        certbot_release=build(CERTBOT) if shipped_certbot else None,
+        certbot_release=build(certbot) if shipped_certbot else None,
         image=_image(host, facts, cache),
-        secrets={key: read_secret(key, base=base)} if key else {},
+        secrets={reference: read_secret(reference, base=base) for reference in references if reference},
         prober_keys=prober_keys,
         mesh_key=mesh_key,
     )

@@ -33,7 +33,20 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 sys.dont_write_bytecode = True  # nothing is to be left beside the program
-from lineage import IN_ORDER, Lineage, Problem, order, read, remove, run, unfit, wrong_clock  # noqa: E402
+from ledger import FAILED_CHALLENGES, Ledger  # noqa: E402
+from lineage import (  # noqa: E402
+    IN_ORDER,
+    KEPT,
+    Lineage,
+    Problem,
+    is_address,
+    order,
+    read,
+    remove,
+    run,
+    unfit,
+    wrong_clock,
+)
 
 CONFIG = "/etc/derpfleet/certificate.json"
 OVERDUE = 0.25  # of the lifetime left; certbot renews at a third, so it has failed for a while
@@ -66,6 +79,9 @@ class HostCertificate:
         self.served_at, self.patience_s = config["served_at"], config["patience_s"]
         live = os.path.dirname(self.fullchain)
         self.lineage = Lineage(os.path.dirname(os.path.dirname(live)), os.path.basename(live))
+        server, limits = (self.acme["server"], self.acme["limits"]) if self.acme else ("", {})
+        orders = os.path.join(self.lineage.base, KEPT, self.domain + ".orders")
+        self.ledger = Ledger(orders, server, limits)
 
     # the certificate on disk
 
@@ -76,8 +92,9 @@ class HostCertificate:
             dates, names = self.shown()
         except Problem as problem:
             return str(problem)
-        if self.domain.lower() not in names:
-            return "%s is not for %s" % (self.fullchain, self.domain)
+        missing = [name for name in self.wanted() if name not in names]
+        if missing:
+            return "%s is not for %s" % (self.fullchain, " and ".join(missing))
         start, end = (ssl.cert_time_to_seconds(dates[key]) for key in ("notBefore", "notAfter"))
         if end - time.time() < OVERDUE * (end - start):
             return "%s ends on %s" % (self.fullchain, dates["notAfter"])
@@ -86,6 +103,10 @@ class HostCertificate:
             return "%s is from %s, not from %s" % (self.fullchain, issuer, self.acme["server"])
         broken = "" if self.shared_with() else self.lineage.broken()
         return "certbot cannot renew it: " + broken if broken else unfit(self.fullchain, self.key)
+
+    def wanted(self):
+        """Return the names that the certificate is to have."""
+        return [name.lower() for name in (self.acme["names"] if self.acme else [self.domain])]
 
     def shown(self):
         """Return the dates and names of the certificate on disk. Raises Problem.
@@ -97,12 +118,13 @@ class HostCertificate:
         dates = dict(re.findall(r"^(notBefore|notAfter)=(.*)$", text, re.M))
         if status or len(dates) != 2:
             raise Problem("%s cannot be read: %s" % (self.fullchain, text.strip()))
-        return dates, [name.lower() for name in re.findall(r"DNS:([^,\s]+)", text)]
+        return dates, [name.lower() for name in re.findall(r"(?:DNS|IP Address):([^,\s]+)", text)]
 
     def shared_with(self):
         """Return other names of the certificate on disk: it was ordered for other sites as well."""
+        ours = self.ledger.names().union(self.wanted())
         try:
-            return [name for name in self.shown()[1] if name != self.domain.lower()]
+            return [name for name in self.shown()[1] if name not in ours]
         except Problem:
             return []
 
@@ -149,7 +171,18 @@ class HostCertificate:
 
     def order(self, lineage, force):
         """Order as `lineage`. Raises Problem, also when certbot puts the certificate elsewhere."""
-        saved = order(self.acme, lineage, force)
+        before = read(lineage.fullchain)
+        refusal = self.ledger.refusal(self.wanted()) if force or not before else ""
+        if refusal:
+            raise Problem(refusal)
+        try:
+            saved = order(self.acme, lineage, force)
+        except Problem as problem:
+            if problem.kind in FAILED_CHALLENGES:
+                self.ledger.note(self.wanted(), "failed")
+            raise
+        if read(saved) != before:
+            self.ledger.note(self.wanted(), "issued")
         if saved != os.path.normpath(lineage.fullchain):
             words = "certbot saved the new certificate as %s, but the host serves %s: it cannot read %s"
             self.lineage.stop_orders(words % (saved, self.fullchain, lineage.renewal))
@@ -187,8 +220,9 @@ class HostCertificate:
         try:
             for source, copy in self.pairs():
                 taken[source] = self.take(source, os.path.dirname(copy))
-            # What was read is checked: the sandboxed part could put a link to another secret there.
-            unusable = unfit(*taken.values()) if taken and self.acme else ""
+            # What was read is checked: the sandboxed part could put a link to another secret there,
+            # and another program may have written only one of both.
+            unusable = unfit(*taken.values()) if taken else ""
             for source, temp in taken.items():
                 unusable = unusable.replace(temp, source)
             if unusable:
@@ -240,7 +274,7 @@ class HostCertificate:
     def presented(self):
         """Return the certificate that this host serves, in DER. Raises OSError."""
         # clients send no server name to a relay with a bare address
-        name = None if re.search(r"^[0-9.]+$|:", self.domain) else self.domain
+        name = None if is_address(self.domain) else self.domain
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         address, _, port = self.served_at.rpartition(":")

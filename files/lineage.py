@@ -26,16 +26,19 @@ ORDER, KEPT = "derpfleet-order", "derpfleet-kept"  # folders like certbot's own,
 TRANSIENT = ("Another instance of Certbot is already running", "invalid anti-replay nonce")
 TRANSIENT_S = 90  # keep retrying transient errors for this long
 CLOCK_S = 600  # certificates are valid from an hour before their order
+OUR_INI = "DERPFLEET_CERTBOT_INI"  # the settings that are read in place of cli.ini
 IN_ORDER = "DERPFLEET_ORDER"  # set for the hook, which has nothing to do: the order's caller deploys
 
 ADVICE = {
     "dns": "look at the A and AAAA records of the name: both must lead to this host, or not exist",
     "connection": "port 80 must be reachable from everywhere: check the provider's firewall and AAAA record",
     "unauthorized": "the name leads to another machine, or something in front of this host answers port 80",
+    "zoneKey": "the DNS zone's provider refused the key: fix certificate.dns.secret and the keys beside it",
+    "zone": "the zone of the name is not at certificate.dns.provider, or the key may not see it",
     "caa": "the domain's CAA record does not allow this certificate authority",
     "rateLimited": "wait until the time that it names, or set certificate.source: letsencrypt-staging",
     "rejectedIdentifier": "the certificate authority does not give certificates for this name",
-    "externalAccountRequired": "this ACME server needs an external account (EAB), which is not supported",
+    "externalAccountRequired": "it needs an account that you have there (EAB): set certificate.account",
     "invalidContact": "fix certificate.contact",
     "userActionRequired": "the certificate authority has new terms: read them, then deploy again",
     "serverInternal": "the certificate authority has a fault of its own: try again later",
@@ -46,7 +49,19 @@ SPOKEN = (
     ("too many", "rateLimited"),
     ("rate limit", "rateLimited"),
     ("CERTIFICATE_VERIFY_FAILED", "tls"),
+    ("requires external account binding", "externalAccountRequired"),
     ("Unable to register an account", "userActionRequired"),
+    ("didn't like the signature", "zoneKey"),  # rfc2136, a wrong key
+    ("TSIG key", "zoneKey"),
+    ("Invalid format for Authorization header", "zoneKey"),  # cloudflare, no token at all
+    ("Authentication error", "zoneKey"),
+    ("Invalid request headers", "zoneKey"),
+    ("InvalidClientTokenId", "zoneKey"),  # route53
+    ("SignatureDoesNotMatch", "zoneKey"),  # route53, aliyun
+    ("InvalidAccessKeyId", "zoneKey"),  # aliyun
+    ("AuthFailure", "zoneKey"),  # tencent
+    ("Unable to determine base domain", "zone"),
+    ("Unable to find a Route53 hosted zone", "zone"),
 )
 # The beginnings of lines of certbot that hold no reason.
 NOISE = (
@@ -56,7 +71,11 @@ NOISE = (
 
 
 class Problem(Exception):
-    """The problem, in plain words."""
+    """The problem, in plain words. `kind`: the ACME server's word for it, or ""."""
+
+    def __init__(self, words, kind=""):
+        super().__init__(words)
+        self.kind = kind
 
 
 class Lineage:
@@ -197,10 +216,16 @@ def order(acme, lineage, force):
     argv = certbot(acme["certbot"]) + ["certonly", "--non-interactive", "--agree-tos"]
     argv += [ "--config-dir", lineage.base, "--no-directory-hooks", "--server", acme["server"]]
     argv += ["--email", acme["contact"]] if acme["contact"] else ["--register-unsafely-without-email"]
-    argv += ["--cert-name", lineage.name, "--domain", lineage.name] + lineage.account(acme["server"])
+    argv += ["--cert-name", lineage.name, "--renew-with-new-domains"] + lineage.account(acme["server"])
+    for name in acme["names"]:
+        argv += ["--ip-address" if is_address(name) else "--domain", name]
+    argv += ["--preferred-profile", acme["profile"]] if acme["profile"] else []
     argv += acme["authenticator"] + ["--deploy-hook", "%s deploy --hook" % acme["hook"]]
     argv += ["--force-renewal"] if force else ["--keep-until-expiring"]
-    env = dict(os.environ, **{IN_ORDER: "1"})
+    env = dict(os.environ, **dict(acme["environment"], **{IN_ORDER: "1"}))
+    if acme["account"]:
+        argv += ["--eab-kid", acme["account"]["key_id"]]
+        env[OUR_INI] = acme["account"]["file"]
     env.update({"REQUESTS_CA_BUNDLE": acme["ca"]} if acme["ca"] else {})
     deadline = time.monotonic() + TRANSIENT_S
     status, output = run(argv, env)
@@ -208,7 +233,7 @@ def order(acme, lineage, force):
         time.sleep(3)
         status, output = run(argv, env)
     if status:
-        raise Problem(explain(output))
+        raise Problem(explain(output), next(iter(kinds(output)), ""))
     saved = re.search(r"^Certificate is saved at:\s*(\S+)", output, re.M)
     return os.path.normpath(saved.group(1)) if saved else lineage.fullchain
 
@@ -294,6 +319,11 @@ def read(path):
         return None
 
 
+def is_address(name):
+    """Whether the name is an IP address, which certificates hold in another form."""
+    return bool(re.search(r"^[0-9.]+$|:", name))
+
+
 def is_json(path):
     """Whether the file is there and holds JSON."""
     try:
@@ -311,18 +341,22 @@ def remove(path):
         os.unlink(path)
 
 
+def kinds(output):
+    """Return the kinds of problems that certbot's output names, the most exact first."""
+    found = re.findall(r"^\s*Type:\s*(\S+)", output, re.M)
+    found += re.findall(r"urn:ietf:params:acme:error:(\w+)", output)
+    return found + [kind for text, kind in SPOKEN if text in output]
+
+
 def explain(output):
     """Return the ACME server's reason in words, taken from certbot's output."""
-    kinds = re.findall(r"^\s*Type:\s*(\S+)", output, re.M)
-    kinds += re.findall(r"urn:ietf:params:acme:error:(\w+)", output)
-    kinds += [kind for text, kind in SPOKEN if text in output]
+    found = kinds(output)[:1]
     details = [detail.strip() for detail in re.findall(r"^\s*Detail:\s*(.*)$", output, re.M)]
     if not details:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         details = [line for line in lines if not line.startswith(NOISE)][-4:]
-    lines = ["no certificate: " + (kinds[0] + ": " if kinds else "") + " ".join(details)]
-    if kinds and kinds[0] in ADVICE:
-        lines.append("change: " + ADVICE[kinds[0]])
+    lines = ["no certificate: " + "".join(kind + ": " for kind in found) + " ".join(details)]
+    lines += ["change: " + ADVICE[kind] for kind in found if kind in ADVICE]
     lines.append("certbot's log is /var/log/letsencrypt/letsencrypt.log")
     return "\n".join(lines)
 
@@ -339,7 +373,8 @@ def run_certbot(folder, *arguments):
         from certbot import constants
     from certbot.main import main
 
-    constants.CLI_DEFAULTS["config_files"] = []
+    # It has the key of an external account: certbot logs arguments, and everybody may see them.
+    constants.CLI_DEFAULTS["config_files"] = list(filter(None, [os.environ.get(OUR_INI)]))
     sys.argv = ["certbot", *arguments]
     return main()
 

@@ -7,10 +7,11 @@ of a table here. Each table has a row for every word of its Literal.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:  # the model needs pydantic, and these tables do not
+    from inventory.acme import DnsZone
     from inventory.model import External, Host
 
 FlavourName = Literal["python", "docker", "native", "supervisord"]
@@ -20,7 +21,11 @@ AdmissionName = Literal["headscale", "url", "tailscaled", "keys", "open"]
 FrontName = Literal["nginx", "nginx-stream", "direct", "none", "external"]
 ExternalName = Literal["nginx-stream", "haproxy", "caddy", "traefik", "other"]
 TlsName = Literal["passthrough", "terminated"]
-SourceName = Literal["letsencrypt", "letsencrypt-staging", "acme", "manual", "self-signed", "front"]
+SourceName = Literal[
+    "letsencrypt", "letsencrypt-staging", "acme", "manual", "on-host", "self-signed", "front"
+]
+ChallengeName = Literal["http", "dns"]
+DnsProviderName = Literal["rfc2136", "cloudflare", "route53", "aliyun", "tencent"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
 ControlName = Literal["headscale", "paste"]
 
@@ -95,7 +100,9 @@ class CertificateSource:
 
     is_acme: bool = False  # certbot orders and renews it
     directory: str = ""  # the ACME server's URL, unless certificate.server has it
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # as LETSENCRYPTS has them
     needs_files: bool = False  # the controller sends certificate.fullchain and certificate.key
+    is_on_host: bool = False  # another program on the host writes and renews it
     is_front: bool = False  # the front has one of its own, and renews it: there is none of ours
     needs_pin: bool = False  # no CA vouches for it, so that clients have to know its SHA-256
 
@@ -103,6 +110,24 @@ class CertificateSource:
     def is_letsencrypt(self) -> bool:
         """Whether it is Let's Encrypt: its terms must be accepted, and it asks on port 80 only."""
         return bool(self.directory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChallengeKind:
+    """How an ACME server is shown that the names are ours."""
+
+    by_zone: bool  # in the names' DNS zone, through certificate.dns; else on the host's http port
+
+
+@dataclass(frozen=True, kw_only=True)
+class DnsProvider:
+    """A server of DNS zones, with an API that a plugin of certbot knows.
+
+    `needs`, `may_have`: the keys of certificate.dns beside provider, secret and propagation_s.
+    """
+
+    needs: tuple[str, ...] = ()
+    may_have: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,15 +182,21 @@ FLAVOURS: Mapping[FlavourName, Combination] = {
     "native": Combination("derper", "systemd"),
     "supervisord": Combination("derper", "supervisord"),
 }
+# Certificates for the same names, and failed challenges: (count, seconds)
+# (https://letsencrypt.org/docs/rate-limits/).
+LETSENCRYPTS = {"issued": (5, 7 * 86400), "failed": (5, 3600)}
 SOURCES: Mapping[SourceName, CertificateSource] = {
     "letsencrypt": CertificateSource(
-        is_acme=True, directory="https://acme-v02.api.letsencrypt.org/directory"
+        is_acme=True,
+        directory="https://acme-v02.api.letsencrypt.org/directory",
+        limits=LETSENCRYPTS,
     ),
     "letsencrypt-staging": CertificateSource(
         is_acme=True, directory="https://acme-staging-v02.api.letsencrypt.org/directory"
     ),
     "acme": CertificateSource(is_acme=True),
     "manual": CertificateSource(needs_files=True),
+    "on-host": CertificateSource(is_on_host=True),
     "self-signed": CertificateSource(needs_pin=True),
     "front": CertificateSource(is_front=True),
 }
@@ -175,6 +206,17 @@ ADMISSIONS: Mapping[AdmissionName, AdmissionRule] = {
     "tailscaled": AdmissionRule(keys=("tailscaled",)),
     "keys": AdmissionRule(keys=("keys", "keys_file"), needs_key=True),
     "open": AdmissionRule(verifies=False, by_derper=True, keys=("open",)),
+}
+CHALLENGES: Mapping[ChallengeName, ChallengeKind] = {
+    "http": ChallengeKind(by_zone=False),
+    "dns": ChallengeKind(by_zone=True),
+}
+DNS_PROVIDERS: Mapping[DnsProviderName, DnsProvider] = {
+    "rfc2136": DnsProvider(needs=("server", "key_name"), may_have=("port", "algorithm")),
+    "cloudflare": DnsProvider(),
+    "route53": DnsProvider(needs=("access_key",)),
+    "aliyun": DnsProvider(needs=("access_key",)),
+    "tencent": DnsProvider(needs=("access_key",)),
 }
 FIREWALLS: Mapping[FirewallModeName, FirewallMode] = {
     "enforce": FirewallMode(closes=True),
@@ -231,6 +273,16 @@ def admission_of(host: Host) -> AdmissionRule | None:
 def source_of(host: Host) -> CertificateSource:
     """Return what the source of the host's certificate implies."""
     return SOURCES[host.certificate.source]
+
+
+def challenge_of(host: Host) -> ChallengeKind:
+    """Return what the challenge of the host's orders implies."""
+    return CHALLENGES[host.certificate.challenge]
+
+
+def provider_of(dns: DnsZone) -> DnsProvider:
+    """Return what the provider of a DNS zone implies."""
+    return DNS_PROVIDERS[dns.provider]
 
 
 def firewall_of(host: Host) -> FirewallMode:

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
+from inventory.acme import Account, DnsZone
 from inventory.choices import (
     AdmissionName,
+    ChallengeName,
     ControlName,
     ExternalName,
     FirewallModeName,
@@ -27,6 +29,7 @@ from inventory.choices import (
     TlsName,
     combination_of_flavour,
 )
+from inventory.part import Model
 from inventory.secrets import SecretRef
 from inventory.values import (
     Address,
@@ -43,15 +46,11 @@ from inventory.values import (
     Sha256,
     Url,
     User,
+    Wildcard,
+    Word,
     leads_somewhere,
     text,
 )
-
-
-class Model(BaseModel):
-    """A frozen part of the site that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
 class Ssh(Model):
@@ -120,8 +119,22 @@ class Certificate(Model):
     ca: LocalPath | None = Field(
         None, description="path of the PEM bundle that the ACME server's own https is verified with"
     )
+    names: tuple[Domain | Wildcard, ...] = Field(
+        (), description="more names for the certificate; wildcards with challenge: dns"
+    )
+    profile: Word | None = Field(
+        None,
+        description="the ACME server's profile, such as shortlived; default: classic, if the server has it",
+    )
+    challenge: ChallengeName = Field(
+        "http", description="where it is shown that the names are ours: on the host, or in their DNS zone"
+    )
+    dns: DnsZone | None = Field(None, description="access to that zone, with challenge: dns")
     contact: Mail | None = Field(
         None, description="mail address for the ACME account; none registers without"
+    )
+    account: Account | None = Field(
+        None, description="for an ACME server that asks for an external account, as ZeroSSL and Google do"
     )
     agree_terms: bool = Field(
         False, description="true: the ACME server's terms of service are accepted in your name"
@@ -132,6 +145,10 @@ class Certificate(Model):
         None, description="path of the chain on the controller, with source: manual"
     )
     key: SecretRef | None = Field(None, description="the private key in PEM, with source: manual")
+    fullchain_path: HostPath | None = Field(
+        None, description="path of the chain on the host, with source: on-host"
+    )
+    key_path: HostPath | None = Field(None, description="path of its key on the host, with source: on-host")
     pin: Sha256 | None = Field(
         None,
         description=(
@@ -236,7 +253,7 @@ class Host(Model):
 
     name: HostName
     domain: Domain = Field(
-        description="the relay's name; with a pinned certificate it may be an IPv4 address"
+        description="the relay's name; it may be an IPv4 address, with a pinned or a short-lived certificate"
     )
     region: Region
     ipv4: IPv4Address | None = Field(None, description=_PUBLIC_ADDRESS)
@@ -256,6 +273,11 @@ class Host(Model):
     firewall: Firewall = Firewall()
     relay: Relay = Relay()
     docker: Docker = Docker()
+
+    @property
+    def more_names(self) -> tuple[str, ...]:
+        """Return the names beside `domain` that the host answers to. It claims no wildcards."""
+        return tuple(name for name in self.certificate.names if not name.startswith("*"))
 
     @property
     def program(self) -> ProgramName:

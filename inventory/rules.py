@@ -8,11 +8,12 @@ consequence.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
+from inventory import certificate_rules
 from inventory.choices import (
     ADMISSIONS,
     FLAVOURS,
@@ -26,6 +27,7 @@ from inventory.choices import (
     runner_of,
     source_of,
 )
+from inventory.finding import Finding, Rule
 from inventory.model import Host
 
 Path = tuple[str | int, ...]
@@ -45,17 +47,6 @@ RESERVED = {
     HEADSCALE: "it is the headscale host's own",
     PROVER_FILE: "a file of that name is among the hosts' folders",
 }
-
-
-class Finding(NamedTuple):
-    """`path` and `looked_at` are relative to the host, dotted."""
-
-    path: str
-    message: str
-    looked_at: tuple[str, ...] = ()
-
-
-Rule = Callable[[Host], Iterator[Finding]]
 
 
 def host_findings(host: Host) -> Iterator[Finding]:
@@ -182,31 +173,6 @@ def _one_has_the_certificate(host: Host) -> Iterator[Finding]:
         )
 
 
-def _letsencrypt_asks_on_80(host: Host) -> Iterator[Finding]:
-    if source_of(host).is_letsencrypt and host.ports.http != 80:
-        yield Finding(
-            "ports.http",
-            f"Let's Encrypt asks on port 80, not on {host.ports.http}. Where 80 is forwarded to it, "
-            "use certificate.source: acme with Let's Encrypt's directory as server",
-            ("certificate.source",),
-        )
-
-
-def _certificate_is_whole(host: Host) -> Iterator[Finding]:
-    certificate, source, looked_at = host.certificate, source_of(host), ("certificate.source",)
-    if source.is_letsencrypt and not certificate.agree_terms:
-        message = "must be true: an account at Let's Encrypt needs your agreement to its terms"
-        yield Finding("certificate.agree_terms", message, looked_at)
-    if source.is_acme and not source.directory and not certificate.server:
-        message = "is missing: source acme needs the ACME directory's URL"
-        yield Finding("certificate.server", message, looked_at)
-    if source.needs_files:
-        for key in ("fullchain", "key"):
-            if not getattr(certificate, key):
-                message = "is missing: source manual needs fullchain and key"
-                yield Finding(f"certificate.{key}", message, looked_at)
-
-
 def _image_has_one_source(host: Host) -> Iterator[Finding]:
     if not runner_of(host).in_container:
         return
@@ -217,20 +183,6 @@ def _image_has_one_source(host: Host) -> Iterator[Finding]:
     if host.docker.image and host.docker.archive:
         message = "image and archive are both given: keep one of them"
         yield Finding("docker.archive", message, ("docker.image",))
-
-
-def _address_needs_a_pin(host: Host) -> Iterator[Finding]:
-    if not host.domain.rpartition(".")[2].isdigit():
-        return
-    if not re.fullmatch(r"((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}", host.domain):
-        yield Finding("domain", f"'{host.domain}' is neither a host name nor an IPv4 address")
-    elif source_of(host).is_acme:
-        yield Finding(
-            "domain",
-            f"'{host.domain}' is an address, for which {host.certificate.source} gives no certificate: "
-            "use certificate.source: self-signed",
-            ("certificate.source",),
-        )
 
 
 def _one_rule_of_admission(host: Host) -> Iterator[Finding]:
@@ -311,10 +263,8 @@ _RULES: tuple[Rule, ...] = (
     _derper_reads_no_proxy_header,
     _external_is_whole,
     _one_has_the_certificate,
-    _letsencrypt_asks_on_80,
-    _certificate_is_whole,
+    *certificate_rules.RULES,
     _image_has_one_source,
-    _address_needs_a_pin,
     _one_rule_of_admission,
     _admission_has_its_keys,
     _verified_in_secret,

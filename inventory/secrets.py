@@ -43,6 +43,19 @@ class Secret:
         """Return the value."""
         return self._value
 
+    def within(self, text: str) -> Secret:
+        """Return `text` with the value in place of its `{}`, as a secret.
+
+        Raises SecretError when the value could end its line or its quotes.
+        """
+        if any(sign in self._value for sign in "\"\n\r\0"):
+            raise SecretError(
+                "a secret cannot be written into a configuration",
+                why="it has a quotation mark or several lines, as no key or token has",
+                next="look at the reference: it should lead to the key or token alone",
+            )
+        return Secret(text.replace("{}", self._value))
+
     def __repr__(self) -> str:
         return "Secret(…)"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo
@@ -105,5 +105,12 @@ ImageRef = Annotated[
     ),
 ]
 Address = Annotated[str, text(r"^[^\s@/]+$", "a name or an address, without user, port or path")]
-
+Wildcard = Annotated[
+    str,
+    text(rf"^\*\.({_LABEL}\.)+{_LABEL}$", "a wildcard, as *.example.org", max_length=253),
+]
+Word = Annotated[
+    str, text(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", "a word of letters, digits, dots and dashes")
+]
+TsigAlgorithm = Literal["hmac-sha256", "hmac-sha384", "hmac-sha512"]
 User = Annotated[str, text(r"^[^-\s\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*$", "the name of a user")]

@@ -1,4 +1,4 @@
-"""The ACME server: Debian's Pebble, a real one that issues certificates after a real HTTP-01
+"""The ACME server: Pebble, a real one that issues certificates after a real HTTP-01
 validation.
 
 It makes a new root at every start. The CA bundle is then written again, and earlier certificates
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab import netns
 from lab.certificates import machine_bundle, make_server_certificate
@@ -19,8 +21,15 @@ from lab.process import Processes, run, wait_for
 from lab.topology import ACME, ACME_AT, DNS_AT, DOMAIN, Topology
 
 PORT, MANAGEMENT_PORT = 14000, 15000
-LIFETIME_S = 90 * 86400  # Let's Encrypt's
+# Let's Encrypt's, by profile in seconds. A client that asks for none gets one of them at random.
+LIFETIMES_S = {"classic": 90 * 86400}
+SHORT_LIVED_S = {"shortlived": 160 * 3600}
 RELIABLE = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"}
+
+
+def profiles(lifetimes_s: Mapping[str, int]) -> dict[str, Any]:
+    """Return the section of Pebble's settings with these profiles."""
+    return {name: {"description": name, "validityPeriod": life} for name, life in lifetimes_s.items()}
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Acme:
     """Pebble in the lab's own namespace.
 
     `folder` holds its files. The roots that clients trust are written to `bundle`, `other_root`
-    among them.
+    among them. `programs` has the built Pebble.
     """
 
     topology: Topology
@@ -36,6 +45,7 @@ class Acme:
     folder: Path
     bundle: Path
     other_root: Path
+    programs: Path
 
     @property
     def directory_url(self) -> str:
@@ -47,12 +57,13 @@ class Acme:
         """The root that verifies the ACME server's own https."""
         return self.folder / "ca.pem"
 
-    def start(self, *, reliable: bool = True, lifetime_s: int = LIFETIME_S) -> None:
+    def start(self, *, reliable: bool = True, lifetimes_s: Mapping[str, int] = LIFETIMES_S) -> None:
         """Start it, as a new server: one that runs already is ended, with its accounts, orders and
         root.
 
-        Certificates live for `lifetime_s`. Not `reliable`: validations take seconds, some good
-        nonces are refused, and some earlier validations are reused, to test a client's retries.
+        Certificates live as long as their profile in `lifetimes_s` says. Not `reliable`:
+        validations take seconds, some good nonces are refused, and some earlier validations are
+        reused, to test a client's retries.
         """
         topology, address = self.topology, self.topology.address(ACME_AT)
         authority, certificate, key = make_server_certificate(f"{ACME}.{DOMAIN}", address)
@@ -65,7 +76,8 @@ class Acme:
             "tlsPort": 443,
             "ocspResponderURL": "",
             "externalAccountBindingRequired": False,
-            "certificateValidityPeriod": lifetime_s,
+            "keyAlgorithm": "ecdsa",
+            "profiles": profiles(lifetimes_s),
         }
         write_tree(
             self.folder,
@@ -80,7 +92,7 @@ class Acme:
             ACME,
             [
                 "nsenter", f"--net={netns.FOLDER / topology.namespace}",
-                "pebble", "-config", str(self.folder / "pebble.json"),
+                str(self.programs / "pebble"), "-config", str(self.folder / "pebble.json"),
                 "-dnsserver", f"{topology.address(DNS_AT)}:53",
             ],
             environment={**os.environ, **(RELIABLE if reliable else {})},

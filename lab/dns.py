@@ -15,7 +15,7 @@ from pathlib import Path
 from lab import netns
 from lab.files import write_tree
 from lab.process import Processes, run, wait_for
-from lab.topology import DNS_AT, DOMAIN, Topology
+from lab.topology import DNS_AT, DOMAIN, EVERY_HOST, ZONE_HOST, ZONE_PORT, Topology
 
 NAME = "dns"
 NSSWITCH = Path("/etc/nsswitch.conf")
@@ -50,6 +50,8 @@ class Dns:
             },
         )
         self._write(topology.hosts_file())
+        domains = [spec.domain for spec in EVERY_HOST.values()]
+        zone = f"{topology.ipv4(ZONE_HOST)}#{ZONE_PORT}"
         namespace = f"--net={netns.FOLDER / topology.namespace}"
         self.processes.start(
             NAME,
@@ -57,6 +59,7 @@ class Dns:
                 "nsenter", namespace, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null",
                 "--user=root", "--group=root", "--pid-file=", "--log-facility=-", "--no-resolv",
                 f"--server={netns.way_out_resolver(topology)}", f"--local=/{DOMAIN}/", "--no-hosts",
+                *(f"--server=/_acme-challenge.{name}/{zone}" for name in (DOMAIN, *domains)),
                 f"--addn-hosts={self._names}", "--bind-interfaces", f"--listen-address={resolver}",
                 "--cache-size=1000",
             ],

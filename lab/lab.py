@@ -18,7 +18,7 @@ from lab.errors import LabError
 from lab.headscale import LabHeadscale
 from lab.host import LabHost
 from lab.process import Processes, execute
-from lab.programs import TAILNET
+from lab.programs import PEBBLE, TAILNET
 from lab.state import State
 from lab.topology import EVERY_HOST, NETWORK, SITES, Topology
 
@@ -93,7 +93,9 @@ class Lab:
     @cached_property
     def acme(self) -> Acme:
         """Its ACME server."""
-        return Acme(self.topology, self.processes, self.root / "acme", self.ca, self.headscale.ca)
+        programs = go.built_in(PEBBLE, cache=self.cache)
+        folder, other_root = self.root / "acme", self.headscale.ca
+        return Acme(self.topology, self.processes, folder, self.ca, other_root, programs)
 
     @cached_property
     def headscale(self) -> LabHeadscale:

@@ -27,7 +27,7 @@ from lab.files import remove_tree
 from lab.host import make_keys
 from lab.lab import Lab
 from lab.process import Processes
-from lab.programs import TAILNET
+from lab.programs import PEBBLE, TAILNET
 from lab.systems import BASES
 from lab.topology import ACME, EVERY_HOST, EVERY_PART, NETWORK, PARTS, SITES
 
@@ -129,6 +129,8 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
         if users := [part for part in parts if part == lab.headscale.host.name or part in SITES]:
             built = pool.submit(go.build, TAILNET, cache=lab.cache, progress=progress)
             programs = dict.fromkeys(users, built)
+        if ACME in parts:
+            programs[ACME] = pool.submit(go.build, PEBBLE, cache=lab.cache, progress=progress)
         systems = {(spec.system, spec.suite) for name, spec in EVERY_HOST.items() if name in parts}
         bases = {
             (system, suite): pool.submit(BASES[system], suite, cache=lab.cache, progress=progress)
@@ -140,6 +142,7 @@ def _raise(lab: Lab, parts: list[str], progress: Progress) -> None:
             if spec := EVERY_HOST.get(part):
                 _raise_host(lab, part, bases[spec.system, spec.suite], programs)
             elif part == ACME:
+                programs[part].result()
                 lab.acme.start()
             else:
                 lab.clients[part].prepare()

@@ -39,6 +39,8 @@ INNER_NETWORK_6 = IPv6Network("2001:db8:51:100::/64")
 
 # the last part of an address in the inner network; the controller is at DNS_AT too
 DNS_AT, ACME_AT = 1, 2
+# where lab.zone serves the answers to DNS challenges
+ZONE_HOST, ZONE_PORT = "hs1", 5353
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 
 from engine.facts import Listener
 from engine.resource import Resource
@@ -41,13 +41,15 @@ class Challenge:
     """How an ACME server's challenge is answered.
 
     `authenticator`: certbot's arguments. `needs`: the ids that have to be there first. `units`: the
-    systemd units that answer. `writes`: the folders that certbot writes answers to.
+    systemd units that answer. `writes`: the folders that certbot writes answers to. `environment`:
+    the variables that certbot needs.
     """
 
     authenticator: tuple[str, ...]
     needs: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,10 @@ RELAY_CERTS = f"{STATE}/certs"
 
 CERTIFICATE_PROGRAM = f"{OPT}/bin/certificate"
 CERTIFICATE_LINEAGE = f"{OPT}/bin/lineage.py"  # a part of the program
+CERTIFICATE_LEDGER = f"{OPT}/bin/ledger.py"  # another
 CERTIFICATE_CONFIG = f"{ETC}/certificate.json"
+ACME_ACCOUNT = f"{ETC}/account"
+DNS_CREDENTIALS = f"{ETC}/dns"
 CERTBOT = f"{OPT}/certbot"
 RELEASES = f"{OPT}/releases"
 CURRENT = f"{OPT}/current"

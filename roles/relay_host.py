@@ -78,9 +78,11 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     yield "certificate", certificate.resources(host, site, facts, ship, _served_by(host, wiring, facts, free))
     served = chosen.https_resources(host, facts, certificate.issued(host), runner.RUNNING)
     yield "nginx", served
+    last = served[-1].id if served else runner.RUNNING
     # The proof judges a front of others: nothing on the host can tell whether it has our lines.
-    if not wiring.front_is_others:
-        yield "certificate", [certificate.served(served[-1].id if served else runner.RUNNING)]
+    shown = [] if wiring.front_is_others else [certificate.served(last)]
+    gone = certificate.replaced_others(host, needs=(shown[-1].id if shown else last,))
+    yield "certificate", [*shown, *gone]
 
 
 def _absent_by_role(host: Host, facts: Facts) -> Iterable[tuple[str, list[Resource]]]:
@@ -184,7 +186,7 @@ def ask(host: Host, site: Site) -> Ask:
     nginx's other sites are asked for on every host: the front that a host had is removed beside
     them, their ports stay open, and their listeners are not in the way.
     """
-    of_variants = (firewall.ask(host), relay.ask(host, site), front.ask(), certificate.chosen(host).ASK)
+    of_variants = (firewall.ask(host), relay.ask(host, site), front.ask(), certificate.ask(host))
     return asked(base.ASK, selinux.ASK, *of_variants)
 
 

@@ -23,6 +23,7 @@ from inventory.choices import (
 )
 from inventory.model import Site
 from roles import certificate, firewall, front, relay
+from roles.certificate import challenges, providers
 from tests.test_imports import imported
 
 ROOT = Path(__file__).parent.parent
@@ -32,13 +33,15 @@ PRODUCT = (
 )
 CHOICE = re.compile(
     r"(?<!card)\.(flavour|runner|front)$|(^|\.)(host|relay_host)\.program$"
-    r"|(^|\.)relay\.(program|under|admission)$|(^|\.)(certificate\.source|firewall\.mode|control\.kind)$"
+    r"|(^|\.)relay\.(program|under|admission)$|(^|\.)(certificate\.(source|challenge)|dns\.provider)$"
+    r"|(^|\.)(firewall\.mode|control\.kind)$"
 )
 HEADSCALE = re.compile(r"(^|[._])site\.headscale$")
 
 # Where a choice is a key into a table of what it implies or of the modules that carry it out.
 ROLES = ("certificate", "firewall", "front", "relay")
 TABLES = {"inventory/choices.py", "control/servers.py", *(f"roles/{role}/__init__.py" for role in ROLES)}
+TABLES |= {f"roles/certificate/{table}/__init__.py" for table in ("challenges", "providers")}
 # Files that still compare a choice. This set may only shrink.
 COMPARING: set[str] = set()
 
@@ -143,7 +146,7 @@ def test_every_control_server_has_a_row() -> None:
 
 
 MODULES: Mapping[str, tuple[Mapping[Any, Any], ...]] = {
-    "certificate": (certificate.MODULES,),
+    "certificate": (certificate.MODULES, challenges.MODULES, providers.MODULES),
     "firewall": tuple(dict(enumerate(candidates)) for candidates in firewall.MODES.values()),
     "front": (front.MODULES,),
     "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES, relay.ADMISSION_MODULES),
@@ -192,7 +195,8 @@ def test_a_role_knows_no_other_and_a_variant_no_sibling(role: str) -> None:
     for path in sorted((ROOT / "roles" / role).rglob("*.py")):
         place = ".".join(path.relative_to(ROOT / "roles" / role).with_suffix("").parts)
         beside = [name for name in VARIANTS[role] if not f"{place}.".startswith(f"{name}.")]
-        siblings = [f"roles.{role}.{name}" for name in beside] if place != "__init__" else []
+        is_table = str(path.relative_to(ROOT)) in TABLES
+        siblings = [f"roles.{role}.{name}" for name in beside] if not is_table else []
         refused = [*others, *siblings]
         found = [name for name in imported(path) if any(f"{name}.".startswith(f"{one}.") for one in refused)]
         assert found == [], path
@@ -210,6 +214,7 @@ def test_a_role_knows_no_other_and_a_variant_no_sibling(role: str) -> None:
         ('self.host.runner == "docker"', "compared"),
         ("PROGRAMS[host.program]", "looked up"),
         ("('acme',).count(certificate.source)", "compared"),
+        ('host.certificate.challenge == "dns" or dns.provider in ("route53",)', "compared"),
         ("match host.front:\n    case _: pass", "compared"),
         ("site.control.kind == 'headscale'", "compared"),
         ("TABLE[host.front]", "looked up"),

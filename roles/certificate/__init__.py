@@ -10,7 +10,18 @@ from engine.resource import Absent, Command, Resource
 from inventory.choices import SourceName, source_of
 from inventory.model import Host, Site
 from roles import paths
-from roles.certificate import acme, brought, of_front, program, renewal, self_signed
+from roles.certificate import (
+    account,
+    acme,
+    brought,
+    challenges,
+    of_front,
+    on_host,
+    program,
+    renewal,
+    self_signed,
+    watch,
+)
 from roles.certificate.contract import Source
 from roles.contract import Issued, ServedBy, after
 
@@ -19,6 +30,7 @@ MODULES: Mapping[SourceName, Source] = {
     "letsencrypt-staging": acme,
     "acme": acme,
     "manual": brought,
+    "on-host": on_host,
     "self-signed": self_signed,
     "front": of_front,
 }
@@ -46,12 +58,14 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, served_by: S
 
     The relay gets its own copy of it when the relay serves it.
     """
-    source, challenge = chosen(host), served_by.challenge
-    if source_of(host).is_front:
-        return [*source.resources(host, site, facts, ship, challenge), *served_by.units]
+    source, challenge = chosen(host), challenges.challenge(host, served_by.challenge)
+    own = program.resources(host, files(host), facts, served_by, source.orders(host, challenge))
     found = [
-        *program.resources(host, files(host), facts, served_by, source.orders(host, challenge)),
+        *challenges.resources(host, facts, ship),
+        *account.resources(host, facts, ship),
+        *(served_by.units if source_of(host).is_front else own),
         *source.resources(host, site, facts, ship, challenge),
+        *watch.resources(host, facts, files(host)),
     ]
     if served_by.by_relay:
         copy = paths.CERTIFICATE_PROGRAM
@@ -61,12 +75,20 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, served_by: S
     return found
 
 
+def replaced_others(host: Host, *, needs: tuple[str, ...]) -> list[Resource]:
+    """Return the removal of the other sources, after `needs`. What the chosen one shares stays."""
+    kept = {gone.id for gone in chosen(host).replaced()}
+    gone = dict.fromkeys(gone for source in MODULES.values() for gone in source.replaced())
+    return after(needs, [one for one in gone if one.id not in kept])
+
+
 def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     """Return the removal of every source's certificate, the renewal and the program, after `needs`.
 
     Certificates that other programs ordered stay, and so do the packages.
     """
-    found = [*renewal.absent(), *program.absent(), Absent(path=paths.RELAY_CERTS)]
+    found = [*renewal.absent(), *program.absent(), *challenges.absent(), *account.absent(), *watch.absent()]
+    found.append(Absent(path=paths.RELAY_CERTS))
     found += [gone for source in dict.fromkeys(MODULES.values()) for gone in source.absent(facts)]
     return after(needs, dict.fromkeys(found))  # two sources share a folder
 
@@ -82,6 +104,11 @@ def served(needs: str) -> Command:
         unless=(paths.CERTIFICATE_PROGRAM, "served"),
         needs=(needs,),
     )
+
+
+def ask(host: Host) -> Ask:
+    """Return the questions of the chosen source, and about what those before it left."""
+    return asked(chosen(host).ask(host), challenges.ASK, account.ASK, watch.ASK)
 
 
 def ask_absent() -> Ask:

@@ -10,14 +10,18 @@ from engine.resource import Absent, Command, File, Package, Resource, Symlink
 from inventory.choices import source_of
 from inventory.model import Host, Site
 from roles import paths
-from roles.certificate import certbot, renewal
+from roles.certificate import account, certbot, renewal
 from roles.certificate.contract import OBTAINED, Orders
 from roles.contract import Challenge
 
 _ACME_CA = f"{paths.ETC}/acme-ca.pem"
 
-ASK, ASK_ABSENT = certbot.ASK, certbot.ASK_ABSENT
-files, refusals = certbot.files, certbot.refusals
+# A server with several profiles chooses one by itself. This is Let's Encrypt's for 90 days; a
+# server that does not have it is not asked for it.
+_PROFILE = "classic"
+
+ASK_ABSENT = certbot.ASK_ABSENT
+ask, files, refusals = certbot.ask, certbot.files, certbot.refusals
 
 
 def ready(host: Host) -> tuple[str, ...]:
@@ -29,10 +33,15 @@ def orders(host: Host, challenge: Challenge) -> Orders:
     """Return the orders from the site file's ACME server."""
     return Orders(
         server=source_of(host).directory or host.certificate.server or "",
+        account=account.settings(host),
         contact=host.certificate.contact,
         ca=_ACME_CA if host.certificate.ca else None,
         certbot=f"{paths.CERTBOT}/current" if certbot.is_shipped(host) else None,
         authenticator=challenge.authenticator,
+        names=(host.domain, *host.certificate.names),
+        profile=(host.certificate.profile or _PROFILE) if certbot.is_shipped(host) else None,
+        limits=source_of(host).limits,
+        environment=challenge.environment,
     )
 
 
@@ -46,6 +55,7 @@ def resources(
         ca = Path(site.path).parent / Path(host.certificate.ca).expanduser()
         found.append(File(path=_ACME_CA, content=ca))
         needs.append(found[-1].id)
+    needs += account.needs(host)
     needs += [f"file:{paths.CERTIFICATE_PROGRAM}", f"file:{paths.CERTIFICATE_CONFIG}", "package:openssl"]
     obtain = Command(
         title=OBTAINED.removeprefix("command:"),
@@ -56,6 +66,11 @@ def resources(
     )
     writable = (*certbot.WRITES, *challenge.writes)
     return [*found, obtain, *renewal.resources(host, facts, after=challenge.units, writable=writable)]
+
+
+def replaced() -> list[Resource]:
+    """Return the removal of our certbot, and of the ACME server's CA."""
+    return [Absent(path=_ACME_CA), certbot.OURS_ABSENT]
 
 
 def absent(facts: Facts) -> list[Resource]:

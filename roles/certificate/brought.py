@@ -11,9 +11,9 @@ from inventory.model import Host, Site
 from roles.certificate import own, renewal
 from roles.contract import Challenge
 
-ASK = Ask()
 ASK_ABSENT = Ask()
-files, absent, orders, refusals = own.files, own.absent, own.orders, own.refusals
+ask, files, orders, refusals = own.ask, own.files, own.orders, own.refusals
+replaced, absent = own.replaced, own.absent
 
 
 def ready(host: Host) -> tuple[str, ...]:
@@ -30,7 +30,7 @@ def resources(
     """
     fullchain, key = files(host)
     chain, reference = host.certificate.fullchain, host.certificate.key
-    assert chain and reference  # noqa: S101 - inventory.rules refuses a certificate without them
+    assert chain and reference  # noqa: S101 - inventory.certificate_rules refuses a certificate without them
     return [
         *own.folders(host),
         File(path=fullchain, content=Path(site.path).parent / Path(chain).expanduser(), kept=False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from artefacts.programs import PYTHON_FLOOR
@@ -23,8 +24,15 @@ _OURS = (f"{_ETC}/derpfleet-kept", f"{_ETC}/derpfleet-order")
 _STATE = ("/var/lib/letsencrypt", "/var/log/letsencrypt")
 WRITES = (_ETC, *_STATE)
 
-ASK = Ask(files=(f"{paths.CERTBOT}/*",))
+OURS_ABSENT = Absent(path=paths.CERTBOT)
+"""The removal of the certbot that the controller brings."""
+
 ASK_ABSENT = Ask(files=(f"{_RENEWAL}/*.conf",))
+
+
+def ask(host: Host) -> Ask:
+    """Return the questions about the releases that are there."""
+    return Ask(files=(f"{paths.CERTBOT}/*",))
 
 
 def files(host: Host) -> tuple[str, str]:
@@ -55,7 +63,8 @@ def _packages(facts: Facts) -> list[Resource]:
     """Return the distribution's certbot, each package after the one that it may come from."""
     names = distributions.of(facts).certbot
     before = [(), *((f"package:{name}",) for name in names)]
-    return [Package(package=name, needs=needs) for name, needs in zip(names, before, strict=False)]
+    found = [Package(package=name, needs=needs) for name, needs in zip(names, before, strict=False)]
+    return [*found, replace(OURS_ABSENT, needs=tuple(package.id for package in found))]
 
 
 def absent(facts: Facts) -> list[Resource]:
@@ -65,7 +74,7 @@ def absent(facts: Facts) -> list[Resource]:
     with the accounts that they use. When there are none, all of certbot's state goes. Of the
     package certbot only that state goes.
     """
-    found: list[Resource] = [Absent(path=path) for path in (paths.CERTBOT, *_OURS)]
+    found: list[Resource] = [OURS_ABSENT, *(Absent(path=path) for path in _OURS)]
     texts = {
         path.removeprefix(f"{_RENEWAL}/").removesuffix(".conf"): fact.content or ""
         for path, fact in facts.files.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,22 +20,32 @@ OBTAINED = "command:certificate"
 class Orders:
     """The settings of certbot's orders on the host, as files/lineage.py reads them.
 
+    `account`: the key_id of an external account, and file, certbot's file with its key; or None.
     `certbot`: the folder of the shipped one, or None for the distribution's. `ca`: the file of the
     CA that vouches for the ACME server, or None. `authenticator`: certbot's arguments.
+    `names`: those of the certificate. `profile`: the preferred one, or None for a certbot that may
+    not know profiles. `environment`: certbot's variables. `limits`: as files/ledger.py has them.
     """
 
     server: str
+    account: Mapping[str, str] | None
     contact: str | None
     ca: str | None
     certbot: str | None
     authenticator: tuple[str, ...]
+    names: tuple[str, ...]
+    profile: str | None
+    environment: Mapping[str, str]
+    limits: Mapping[str, tuple[int, int]]
 
 
 class Source(Protocol):
     """One way to come by a certificate."""
 
-    ASK: Ask
     ASK_ABSENT: Ask  # what `absent` asks
+
+    def ask(self, host: Host) -> Ask:
+        """Return the source's questions."""
 
     def files(self, host: Host) -> tuple[str, str]:
         """Return where chain and key are on the host."""
@@ -49,6 +60,12 @@ class Source(Protocol):
         self, host: Host, site: Site, facts: Facts, ship: Shipment, challenge: Challenge
     ) -> list[Resource]:
         """Return the resources that put chain and key there, and renew them."""
+
+    def replaced(self) -> list[Resource]:
+        """Return the removal of its keys and programs from a host that has another source now.
+
+        certbot's certificates stay: a way back costs no order.
+        """
 
     def absent(self, facts: Facts) -> list[Resource]:
         """Return the removal of all that `resources` may ever have put on a host."""

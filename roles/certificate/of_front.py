@@ -9,9 +9,8 @@ from inventory.model import Host, Site
 from roles.certificate import own, program, renewal
 from roles.contract import Challenge
 
-ASK = Ask()
 ASK_ABSENT = Ask()
-orders, refusals = own.orders, own.refusals
+ask, orders, refusals = own.ask, own.orders, own.refusals
 
 
 def files(host: Host) -> tuple[str, str]:
@@ -32,6 +31,11 @@ def resources(
     The certificate itself stays, as after a change to any other source.
     """
     return [*renewal.absent(), *program.absent()]
+
+
+def replaced() -> list[Resource]:
+    """Return nothing, as nothing is put there."""
+    return []
 
 
 def absent(facts: Facts) -> list[Resource]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.facts import Facts
+from engine.facts import Ask, Facts
 from engine.resource import Absent, Directory, Resource
 from inventory.model import Host
 from roles import paths
@@ -22,14 +22,24 @@ def folders(host: Host) -> list[Resource]:
     return [Directory(path=path, mode="0700") for path in (_FOLDER, f"{_FOLDER}/{host.domain}")]
 
 
-def absent(facts: Facts) -> list[Resource]:
+def replaced() -> list[Resource]:
     """Return the removal of the folder, with the certificates of every name that the host had."""
     return [Absent(path=_FOLDER)]
+
+
+def absent(facts: Facts) -> list[Resource]:
+    """Return the same."""
+    return replaced()
 
 
 def orders(host: Host, challenge: Challenge) -> Orders | None:
     """Return None: the host orders nothing."""
     return None
+
+
+def ask(host: Host) -> Ask:
+    """Return no questions."""
+    return Ask()
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:

@@ -1,6 +1,7 @@
 """The certificate's program on the host, and its configuration.
 
-files/certificate.py copies, reloads and checks the certificate. files/lineage.py orders it.
+files/certificate.py copies, reloads and checks the certificate. files/lineage.py orders it, and
+files/ledger.py counts the orders.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from roles.certificate.contract import Orders
 from roles.contract import ServedBy
 
 _PROGRAM = CHECKOUT / "files" / "certificate.py"
-_LINEAGE = CHECKOUT / "files" / "lineage.py"
+_PARTS = {
+    paths.CERTIFICATE_LINEAGE: CHECKOUT / "files" / "lineage.py",
+    paths.CERTIFICATE_LEDGER: CHECKOUT / "files" / "ledger.py",
+}
 
 
 @cache
@@ -27,8 +31,8 @@ def _program_text() -> bytes:
 
 
 @cache
-def _lineage_text() -> bytes:
-    return _LINEAGE.read_bytes()
+def _part_texts() -> dict[str, bytes]:
+    return {path: source.read_bytes() for path, source in _PARTS.items()}
 
 
 def resources(
@@ -45,12 +49,12 @@ def resources(
     content = b"#!%s -I\n%s" % (facts.python_executable.encode(), _program_text())
     config = json.dumps(_config(host, files, served_by, orders), indent=2, sort_keys=True)
     return [
-        File(path=paths.CERTIFICATE_LINEAGE, content=_lineage_text()),
+        *(File(path=path, content=text) for path, text in _part_texts().items()),
         File(
             path=paths.CERTIFICATE_PROGRAM,
             content=content,
             mode="0755",
-            needs=(f"file:{paths.CERTIFICATE_LINEAGE}",),
+            needs=tuple(f"file:{path}" for path in _PARTS),
         ),
         File(path=paths.CERTIFICATE_CONFIG, content=config.encode() + b"\n"),
         *served_by.units,
@@ -59,7 +63,7 @@ def resources(
 
 def absent() -> list[Resource]:
     """Return the removal of program and configuration. The units are removed by their front."""
-    files = (paths.CERTIFICATE_PROGRAM, paths.CERTIFICATE_LINEAGE, paths.CERTIFICATE_CONFIG)
+    files = (paths.CERTIFICATE_PROGRAM, *_PARTS, paths.CERTIFICATE_CONFIG)
     return [Absent(path=path) for path in files]
 
 

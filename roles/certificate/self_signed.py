@@ -12,9 +12,9 @@ from roles.certificate import own, renewal
 from roles.certificate.contract import OBTAINED
 from roles.contract import Challenge
 
-ASK = Ask()
 ASK_ABSENT = Ask()
-files, absent, orders, refusals = own.files, own.absent, own.orders, own.refusals
+ask, files, orders, refusals = own.ask, own.files, own.orders, own.refusals
+replaced, absent = own.replaced, own.absent
 
 
 def ready(host: Host) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def unreachable(_: Any) -> Any:
 @pytest.mark.parametrize(
     ("ask", "code", "words"),
     [
-        (answer, 1, "h11 0.16.0  GHSA-1  in requirements/controller.lock, "),
+        (answer, 1, "h11 0.16.0  GHSA-1  in requirements/certbot-dns-cloudflare.lock, "),
         (lambda queries: {"results": [{} for _ in queries["queries"]]}, 0, ", 0 with advisories"),
         (lambda _: {"results": []}, 2, "could not be asked"),
         (lambda _: [], 2, "could not be asked"),

@@ -14,6 +14,7 @@ from artefacts.image import write_derper_image
 from lab.client import LabClient
 from lab.process import wait_for
 from lab.programs import DERPER
+from lab.topology import EVERY_HOST
 from tests.e2e.desk import Desk, Ran
 
 MEBIBYTE = 1 << 20
@@ -93,3 +94,15 @@ def proved(desk: Desk, host: str) -> Ran:
     assert again.code == 0, again.why()
     assert again.changed(host) == []
     return ran
+
+
+def relayed(desk: Desk, host: str) -> None:
+    """Send packets of two real nodes through the relay of this host."""
+    nodes = desk.stage.clients["site-a"], desk.stage.clients["site-b"]
+    region = EVERY_HOST[host].region
+    assert region
+    for node in nodes:
+        node.join()
+        node.tailscale("debug", "force-prefer-derp", str(region[0]))
+        node.tailscale("debug", "restun")
+    exchange(nodes, region[1])

@@ -21,7 +21,7 @@ from lab.enterprise import OWN_PYTHON
 from lab.pythons import found
 from lab.topology import EVERY_HOST
 from tests.e2e.desk import CHECKOUT, Desk, Ran
-from tests.e2e.steps import derper_image, exchange
+from tests.e2e.steps import derper_image, relayed
 from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
@@ -98,18 +98,6 @@ def deployed(desk: Desk, host: str) -> Ran:
     return ran
 
 
-def used(desk: Desk, host: str) -> None:
-    """Send real nodes' packets through the relay."""
-    nodes = desk.stage.clients["site-a"], desk.stage.clients["site-b"]
-    region = EVERY_HOST[host].region
-    assert region
-    for node in nodes:
-        node.join()
-        node.tailscale("debug", "force-prefer-derp", str(region[0]))
-        node.tailscale("debug", "restun")
-    exchange(nodes, region[1])
-
-
 def paths(desk: Desk, host: str) -> set[str]:
     """Return the paths on the host where a deploy writes."""
     left_out = [word for folder in LEFT_OUT for word in ("-path", folder, "-prune", "-o")]
@@ -139,7 +127,7 @@ def taken_off(desk: Desk, host: str) -> subprocess.CompletedProcess[str]:
 def test_a_relay_of_ours(desk: Desk, bare: dict[str, set[str]], host: str) -> None:
     ran = deployed(desk, host)
     assert "package:nginx" in ran.changed(host)
-    used(desk, host)
+    relayed(desk, host)
 
 
 @pytest.mark.skipif(found(OWN_PYTHON) is None, reason=f"pyenv has no Python {OWN_PYTHON}, and el1 Debian's")
@@ -198,7 +186,7 @@ def test_derper_on_enterprise_linux(desk: Desk) -> None:
     try:
         ran = deployed(desk, "el1")
         assert {"package:docker-ce", "container:derpfleet-derper"} <= set(ran.changed("el1"))
-        used(desk, "el1")
+        relayed(desk, "el1")
     finally:
         desk.edit("el1", flavour=None, docker=None)
         there.run(["systemctl", "stop", "mirror"])

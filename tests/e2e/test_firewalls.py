@@ -18,6 +18,7 @@ import lab
 from lab import faults
 from tests.e2e.desk import Desk, Ran
 from tests.e2e.steps import proved
+from tests.support.walks import over_all_pairs
 
 pytestmark = [pytest.mark.lab]
 HK1 = "hk1"
@@ -170,20 +171,8 @@ def test_a_firewalld_that_hangs_is_named_in_bounded_time(desk: Desk) -> None:
 MODES = ("enforce", "ufw", "firewalld", "auto", "off")
 
 
-def all_pairs() -> list[str]:
-    """Return a walk that takes every ordered pair of modes once, and ends where it began."""
-    left = {mode: [other for other in MODES if other != mode] for mode in MODES}
-    walk, path = list[str](), ["enforce"]
-    while path:
-        if left[path[-1]]:
-            path.append(left[path[-1]].pop())
-        else:
-            walk.append(path.pop())
-    return walk[::-1]
-
-
 def test_a_switch_between_any_two_modes_leaves_nothing_of_the_old_one(desk: Desk) -> None:
-    walk = all_pairs()
+    walk = over_all_pairs(MODES)
     assert len(set(pairwise(walk))) == len(walk) - 1 == 20
     own, turn = ("ufw", "firewalld", ""), 0
     for mode in walk:

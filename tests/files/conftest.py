@@ -95,6 +95,11 @@ class Stage:
         nginx = [self.binary, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
         acme = {
             "server": self.server.url,
+            "names": [DOMAIN],
+            "profile": "classic",
+            "environment": {},
+            "limits": {},
+            "account": None,
             "contact": None,
             "ca": str(self.server.ca),
             "certbot": self.certbot,

@@ -119,7 +119,7 @@ def travel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Journey:
     """Return the journey of the case's host."""
     site = cases.FOLDER / CASE / "site.yml"
     monkeypatch.setattr(run, "Session", BareHost)
-    monkeypatch.setattr(host_job, "make_shipment", lambda *_, **__: cases.shipment(None))
+    monkeypatch.setattr(host_job, "make_shipment", lambda host, *_, **__: cases.shipment(host))
     monkeypatch.setattr(records, "RUNS", folder)
     monkeypatch.setattr(inventory, "resolve_problems", lambda *_, **__: [])
     monkeypatch.setattr(sys, "argv", ["invoke", "deploy", "--dry-run"])

@@ -8,12 +8,15 @@ from typing import Any, get_args
 import pytest
 
 from inventory import choices
+from inventory.acme import DnsZone
 from inventory.model import Certificate, Firewall, Host, Region, Relay
 
 TABLES = [
     (choices.FRONTS, choices.FrontName, Host, "front"),
     (choices.FLAVOURS, choices.FlavourName, Host, "flavour"),
     (choices.SOURCES, choices.SourceName, Certificate, "source"),
+    (choices.CHALLENGES, choices.ChallengeName, Certificate, "challenge"),
+    (choices.DNS_PROVIDERS, choices.DnsProviderName, DnsZone, "provider"),
     (choices.FIREWALLS, choices.FirewallModeName, Firewall, "mode"),
 ]
 

@@ -49,7 +49,7 @@ def check_next(rung: Rung) -> None:
 def _planned(only: str) -> set[str]:
     """Return the ids of the plan of a part, on a host that is as the site file says."""
     host, site, facts = load("bare-deployed")
-    resources = roles.compile_host(host, site, facts, shipment(host.certificate.key))
+    resources = roles.compile_host(host, site, facts, shipment(host))
     return {each.id for each in compile_plan(resources, mode="apply", only=[only]).resources}
 
 

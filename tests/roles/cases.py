@@ -27,7 +27,7 @@ from roles import distributions
 FOLDER = Path(__file__).parent / "cases"
 CHECKOUT = Path(__file__).parent.parent.parent
 PROGRAM = (CHECKOUT / "files" / "certificate.py").read_bytes().split(b"\n", 1)[1]
-LINEAGE = (CHECKOUT / "files" / "lineage.py").read_bytes()
+PARTS = {(CHECKOUT / "files" / name).read_bytes(): name for name in ("lineage.py", "ledger.py")}
 
 
 def names() -> list[str]:
@@ -46,7 +46,7 @@ def plan_of(name: str) -> dict[str, Any]:
     if distributions.known(facts) is None:
         return {"refusals": roles.refusals(host, site, facts), "resources": []}
     resources = compile_plan(
-        roles.compile_host(host, site, facts, shipment(host.certificate.key)), mode="check"
+        roles.compile_host(host, site, facts, shipment(host)), mode="check"
     ).resources
     warnings = {"warnings": found} if (found := roles.warnings(host, site, facts)) else {}
     return {
@@ -80,14 +80,17 @@ def _joined(raw: Any) -> Any:
     return raw
 
 
-def shipment(secret: str | None) -> Shipment:
+def shipment(host: Host) -> Shipment:
     """Return artefacts that are only named; the files are stand-ins."""
     locks = CHECKOUT / "requirements"
+    certificate = host.certificate
+    account = certificate.account
+    secrets = [certificate.key, account and account.hmac, certificate.dns.secret if certificate.dns else None]
     return Shipment(
         relay_release=Release(locks / "relay.lock", "a1" * 32),
         certbot_release=Release(locks / "certbot.lock", "b2" * 32),
         image=ImageArtefact("derpfleet/derper:0123456789ab", locks / "relay.in"),
-        secrets={secret: Secret("SECRET-VALUE")} if secret else {},
+        secrets={secret: Secret("SECRET-VALUE") for secret in secrets if secret},
         prober_keys=(f"nodekey:{'1a' * 32}", f"nodekey:{'2b' * 32}"),
         mesh_key=Secret("SECRET-VALUE"),
     )
@@ -115,8 +118,8 @@ def _plain(value: Any, folder: Path) -> Any:
     if isinstance(value, bytes):
         if value.endswith(PROGRAM):
             return [value.split(b"\n", 1)[0].decode(), "(files/certificate.py)"]
-        if value == LINEAGE:
-            return ["(files/lineage.py)"]
+        if value in PARTS:
+            return [f"(files/{PARTS[value]})"]
         return value.decode().splitlines()
     if isinstance(value, Path):
         root = folder if value.is_relative_to(folder) else CHECKOUT

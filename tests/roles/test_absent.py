@@ -136,7 +136,7 @@ def in_a_folder_that_goes(command: Command, gone: list[Resource]) -> bool:
 @pytest.mark.parametrize("name", deployable())
 def test_every_resource_of_a_plan_goes_or_is_meant_to_stay(name: str) -> None:
     host, site, facts = load(name)
-    resources = roles.compile_host(host, site, facts, shipment(host.certificate.key))
+    resources = roles.compile_host(host, site, facts, shipment(host))
     left = leftovers(host, facts, resources)
     # Beside other sites nginx keeps the configuration that they are served with.
     assert set(left) <= ({"file:/etc/nginx/nginx.conf"} if name.startswith("shared") else set())
@@ -177,7 +177,7 @@ def test_the_agents_notes_go_last() -> None:
 
 def test_services_stop_before_their_files_go_and_nginx_before_its_certificate() -> None:
     host, site, facts = load("bare")
-    resources = roles.compile_host(host, site, facts, shipment(None))
+    resources = roles.compile_host(host, site, facts, shipment(host))
     after = replace(deployed(facts, resources), commands={})
     ids = [r.id for r in compile_plan(roles.compile_absent(host, after), mode="apply").resources]
     order = ["service:derpfleet-relay.service", "service:nginx.service/gone", "absent:/opt/derpfleet/certbot"]

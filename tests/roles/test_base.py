@@ -18,11 +18,11 @@ def without(facts: Facts, *keys: str) -> Facts:
 def test_a_setting_that_cannot_be_set_is_left_out_and_said() -> None:
     host, site, facts = load("bare")
     facts = replace(facts, congestion_controls=("reno", "bbr"))
-    there = {r.id for r in base.resources(host, site, facts, shipment(None))}
+    there = {r.id for r in base.resources(host, site, facts, shipment(host))}
     assert {"sysctl:net.core.somaxconn", "sysctl:net.ipv4.tcp_congestion_control"} <= there
     assert base.warnings(host, facts) == []
     lacking = without(facts, "net.core.somaxconn", "net.ipv4.tcp_congestion_control")
-    left = {r.id for r in base.resources(host, site, lacking, shipment(None))}
+    left = {r.id for r in base.resources(host, site, lacking, shipment(host))}
     assert not {id for id in left if id.startswith("sysctl:") and "qdisc" not in id}
     backlog, control = base.warnings(host, lacking)
     assert backlog.startswith("net.core.somaxconn of hk1 cannot be set to 4096")

@@ -72,7 +72,7 @@ def relay_of(host: Host, stage: Stage) -> Iterator[None]:
     site = Site(path="", hosts={"hk1": host}, known_hosts="none")
     at = f"127.0.0.1:{host.ports.https}"
     everyone = Admitting(flags=())
-    start = ours.start(host, site, wire(host), there(), shipment(None), front_at=at, admitting=everyone)
+    start = ours.start(host, site, wire(host), there(), shipment(host), front_at=at, admitting=everyone)
     flags = {name: values for name, *values in start.flags}
     certs = stage.folder / "certs"
     certs.mkdir()

@@ -72,7 +72,7 @@ def test_mutated_facts_are_refused_or_read_and_never_raise_anything_else(case: t
         with made_of_facts(host.name):
             assert all(isinstance(words, str) for words in roles.refusals(host, site, facts))
             list(roles.warnings(host, site, facts))
-            roles.compile_host(host, site, facts, shipment(host.certificate.key))
+            roles.compile_host(host, site, facts, shipment(host))
     except DerpfleetError as error:
         assert error.host in ("", host.name)
     assert time.process_time() - started < 1

@@ -75,7 +75,7 @@ def program_file(case: str) -> str:
     host, site, facts = load(case)
     [file] = [
         r
-        for r in roles.compile_host(host, site, facts, shipment(None))
+        for r in roles.compile_host(host, site, facts, shipment(host))
         if isinstance(r, File) and r.path == paths.PROGRAM_FILE
     ]
     assert isinstance(file.content, bytes)
@@ -103,7 +103,7 @@ def test_a_relay_with_its_own_sockets_is_stopped_before_systemd_opens_them(
     text = f"[Unit]\nRequires={paths.SOCKET}\n" if requires else "[Unit]\n"
     unit = f"{paths.SYSTEMD}/{paths.SERVICE}"
     facts = replace(facts, files={**facts.files, unit: a_file(text)})
-    resources = roles.compile_host(host, site, facts, shipment(None))
+    resources = roles.compile_host(host, site, facts, shipment(host))
     stops = [r for r in resources if isinstance(r, Command) and paths.SERVICE in r.argv]
     assert len(stops) == stopped
     [file] = [r for r in resources if r.id == f"file:{unit}"]

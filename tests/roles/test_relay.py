@@ -85,7 +85,7 @@ def of_the_relay(case: str) -> list[Resource]:
     site = inventory.load(FOLDER / case / "site.yml")
     (host,) = site.hosts.values()
     facts = facts_of(case)
-    resources = roles.compile_host(host, site, facts, shipment(host.certificate.key))
+    resources = roles.compile_host(host, site, facts, shipment(host))
     of_docker = {resource.id for resource in docker.resources(host, facts)}
     own = [resource for resource in resources if resource.role == "relay" and resource.id not in of_docker]
     return [
@@ -155,7 +155,7 @@ def command_of(facts: Facts, **settings: Any) -> tuple[str, str]:
     """Return the unit's command line and the whole unit of a host with these facts."""
     host, site, _ = load("bare")
     host = host.model_copy(update={"relay": host.relay.model_copy(update=settings)})
-    (unit,) = [r for r in roles.compile_host(host, site, facts, shipment(None)) if r.id == UNIT]
+    (unit,) = [r for r in roles.compile_host(host, site, facts, shipment(host)) if r.id == UNIT]
     assert isinstance(unit, File)
     assert isinstance(unit.content, bytes)
     text = unit.content.decode()
@@ -194,7 +194,7 @@ def test_a_container_has_one_capability_and_writes_nowhere_but_in_its_own_memory
     host, site, facts = load("docker")
     facts = with_memory(facts, 1_004_212)
     (container,) = [
-        r for r in roles.compile_host(host, site, facts, shipment(None)) if isinstance(r, Container)
+        r for r in roles.compile_host(host, site, facts, shipment(host)) if isinstance(r, Container)
     ]
     words = " ".join(container.arguments)
     assert re.findall(r"--cap-\w+ \w+", words) == ["--cap-drop ALL", "--cap-add NET_BIND_SERVICE"]

@@ -48,7 +48,7 @@ def test_there_is_a_case_for_each_combination() -> None:
 def planned(name: str, facts: Facts) -> list[Resource]:
     """Return the resources of a case's host, with these facts, in the plan's order."""
     host, site, _ = load(name)
-    resources = roles.compile_host(host, site, facts, named(shipment(host.certificate.key), host))
+    resources = roles.compile_host(host, site, facts, named(shipment(host), host))
     return list(compile_plan(resources, mode="check").resources)
 
 

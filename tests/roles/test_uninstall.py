@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from io import BytesIO
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,12 @@ from artefacts.image import ImageArtefact
 from artefacts.release import Release
 from artefacts.shipment import Shipment
 from engine.facts import Listener
-from engine.resource import Command, Package, Resource
+from engine.resource import Command, File, Package, Resource
 from engine.run import Job, Outcome, Verb
 from engine.session import Session
 from inventory.model import Host, Site
+from inventory.secrets import Secret
+from lab.certificates import make_server_certificate
 from tests.agent.conftest import NEWEST
 from tests.agent.driver import Agent, content_of, fakes
 from tests.roles.cases import FOLDER, deployable, load, shipment
@@ -94,6 +97,9 @@ BACKUPS = {
     "etc/.pwd.lock",
 }
 
+# Of the certificates that are brought along, or written by another program.
+_, CHAIN, KEY = make_server_certificate("hk1.example.org", IPv4Address("203.0.113.10"))
+
 NGINX = Listener(proto="tcp", address="0.0.0.0", port=0, pid=9, program="nginx", unit="nginx.service")
 
 
@@ -131,6 +137,8 @@ def removal(host: Host) -> Job:
 def unasked(resource: Resource) -> Resource:
     if isinstance(resource, Command) and resource.title == "served certificate":
         return replace(resource, argv=("true",), unless=("true",))
+    if isinstance(resource, File) and isinstance(resource.content, Path):  # a case's stand-in
+        resource = replace(resource, content=CHAIN) if resource.content.name == "chain.pem" else resource
     asked = {field.name: () for field in fields(resource) if field.name in ("healthy", "watch", "listens")}
     return replace(resource, **asked)
 
@@ -162,8 +170,11 @@ def ship(tmp_path: Path) -> Callable[[Host], Shipment]:
     ref.write_text("derpfleet/derper:0123456789ab")
 
     def make(host: Host) -> Shipment:
+        named = shipment(host)
+        brought = {host.certificate.key: Secret(KEY.decode())} if host.certificate.key else {}
         return replace(
-            shipment(host.certificate.key),
+            named,
+            secrets={**named.secrets, **brought},
             relay_release=Release(archive(tmp_path / "relay", {"relay/__init__.py": ""}), "a1" * 32),
             certbot_release=Release(archive(tmp_path / "certbot", certbot), "b2" * 32),
             image=ImageArtefact(ref.read_text(), ref),
@@ -235,6 +246,9 @@ def test_a_bare_host_is_as_it_was_but_for_packages(
 ) -> None:
     host, site, _ = load(name)
     agent = new_host()
+    for path, text in ((host.certificate.fullchain_path, CHAIN), (host.certificate.key_path, KEY)):
+        if path:
+            put(agent, path, text.decode())
     done(agent.run_job(deploy(host, site, ship(host))))
     assert any(path.startswith("opt/derpfleet/") for path in tree(agent))
     stamp = agent.stage.root / STAMP
@@ -293,7 +307,7 @@ def test_other_peoples_things_stay(
 
 def put(agent: Agent, path: str, text: str) -> None:
     target = agent.stage.root / path.lstrip("/")
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text)
 
 

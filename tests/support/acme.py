@@ -1,4 +1,4 @@
-"""A real ACME server on loopback: Debian's Pebble, with its own DNS that answers 127.0.0.1 for
+"""A real ACME server on loopback: Pebble, with its own DNS that answers 127.0.0.1 for
 every name."""
 
 from __future__ import annotations
@@ -9,13 +9,19 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from artefacts import go
+from inventory.checkout import CACHE
+from lab.acme import LIFETIMES_S, SHORT_LIVED_S, profiles
 from lab.certificates import make_server_certificate
+from lab.programs import PEBBLE
+
+NO_ACCOUNTS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,15 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def pebble(folder: Path, *, moody: bool = False) -> Iterator[Pebble]:
+def pebble(
+    folder: Path, *, moody: bool = False, accounts: Mapping[str, str] = NO_ACCOUNTS
+) -> Iterator[Pebble]:
     """Run one in `folder`.
 
     `moody`: it refuses some nonces and takes its time, to test a client's retries.
+    `accounts`: the external accounts without which it takes no client: key id to HMAC key.
     """
+    built = go.build(PEBBLE, cache=CACHE, progress=print)
     listen, management, http, dns, dns_management = free_ports(5)
     authority, certificate, key = make_server_certificate("localhost", IPv4Address("127.0.0.1"))
     for name, content in (("ca.pem", authority), ("server.pem", certificate), ("server.key", key)):
@@ -57,19 +67,22 @@ def pebble(folder: Path, *, moody: bool = False) -> Iterator[Pebble]:
         "httpPort": http,
         "tlsPort": 1,
         "ocspResponderURL": "",
-        "externalAccountBindingRequired": False,
+        "externalAccountBindingRequired": bool(accounts),
+        "externalAccountMACKeys": dict(accounts),
+        "keyAlgorithm": "ecdsa",
+        "profiles": profiles({**LIFETIMES_S, **SHORT_LIVED_S}),
     }
     (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
     calm = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"}
     tried = {"PEBBLE_VA_SLEEPTIME": "2", "PEBBLE_WFE_NONCEREJECT": "15", "PEBBLE_AUTHZREUSE": "0"}
-    off = [word for name in ("http01", "https01", "tlsalpn01") for word in (f"-{name}", "")]
+    off = [word for name in ("http01", "https01", "tlsalpn01", "doh") for word in (f"-{name}", "")]
     names = [
-        "pebble-challtestsrv", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-dns01", f"127.0.0.1:{dns}",
-        *off,
+        str(built / "pebble-challtestsrv"), "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "",
+        "-dnsserver", f"127.0.0.1:{dns}", *off,
     ]
     programs = [
         [*names, "-management", f"127.0.0.1:{dns_management}"],
-        ["pebble", "-config", str(folder / "pebble.json"), "-dnsserver", f"127.0.0.1:{dns}"],
+        [str(built / "pebble"), "-config", str(folder / "pebble.json"), "-dnsserver", f"127.0.0.1:{dns}"],
     ]
     processes: list[subprocess.Popen[bytes]] = []
     with (folder / "pebble.log").open("wb") as log:

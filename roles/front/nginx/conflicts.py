@@ -25,12 +25,13 @@ def conflicts(host: Host, facts: Facts) -> list[str]:
 def _name(host: Host, facts: Facts) -> Iterator[str]:
     """Yield where our name has a server. nginx gives requests to the first one, and only warns."""
     ports = (host.ports.http, host.ports.https)
+    ours = {form for name in (host.domain, *host.more_names) for form in (name, f".{name}")}
     for server in _web_servers(facts):
         at = {listen.port for listen in server.listens if not listen.is_udp and listen.port in ports}
         names = {name.replace("$hostname", facts.hostname).lower() for name in server.names}
-        if at and {host.domain.lower(), f".{host.domain.lower()}"} & names:
+        if at and (taken := ours & names):
             yield (
-                f"{host.domain} already has a server in nginx on {host.name}, for port "
+                f"{min(taken).strip('.')} already has a server in nginx on {host.name}, for port "
                 f"{' and '.join(map(str, sorted(at)))} ({server.where}): take the name, or the server, out "
                 "of that file. derpfleet writes servers of its own for that name."
             )

@@ -27,10 +27,10 @@ def replaced(wiring: Wiring, facts: Facts) -> list[Resource]:
     if neighbours.PROGRAM in {use.program for use in wiring.uses}:
         return []
     if wiring.front_is_others:  # it may have the ports already
-        return _servers_gone(facts, ())
+        return _replaced(facts, ())
     wanted = [use.port for use in wiring.uses if use.proto == "tcp" and use.public]
     argv = (facts.python_executable, "-I", "-c", script("free_ports"), *map(str, wanted))
-    return _servers_gone(facts, (Exec(argv=argv),))
+    return _replaced(facts, (Exec(argv=argv),))
 
 
 def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
@@ -41,10 +41,18 @@ def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     stay as they are now: those sites have been served so.
     """
     gone = _servers_gone(facts, ())
-    webroot = Absent(path=http.WEBROOT)
-    folder = Directory(path=dirname(webroot.path), present=False, needs=(webroot.id,))
-    left = [*http.absent_test_units(), Absent(path=http.ASIDE), webroot, folder]
+    left = [*http.absent_test_units(), Absent(path=http.ASIDE), *_webroot_gone()]
     return after(needs, [*gone, *left, *_as_packaged(facts, tuple(r.id for r in gone if r.id == GONE))])
+
+
+def _replaced(facts: Facts, healthy_beside_others: tuple[Health, ...]) -> list[Resource]:
+    gone = _servers_gone(facts, healthy_beside_others)
+    return [*gone, *after((GONE,), _webroot_gone())] if gone else []
+
+
+def _webroot_gone() -> list[Resource]:
+    webroot = Absent(path=http.WEBROOT)
+    return [webroot, Directory(path=dirname(webroot.path), present=False, needs=(webroot.id,))]
 
 
 def _servers_gone(facts: Facts, healthy_beside_others: tuple[Health, ...]) -> list[Resource]:

@@ -22,7 +22,7 @@ CLASH = "nginx: [emerg] duplicate listen options for [::]:443 in {}/zz-derpfleet
 
 
 def ids(host: Host, site: Site, facts: Facts) -> list[str]:
-    resources = roles.compile_host(host, site, facts, shipment(None))
+    resources = roles.compile_host(host, site, facts, shipment(host))
     return [resource.id for resource in compile_plan(resources, mode="apply").resources]
 
 

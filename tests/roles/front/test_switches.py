@@ -46,10 +46,10 @@ def of_a_front(resource: Resource) -> bool:
 @pytest.mark.parametrize(("before", "after"), [*permutations(FRONTS, 2)])
 def test_nothing_of_the_former_front_is_left(before: str, after: str) -> None:
     relay, site = made(before)
-    first = roles.compile_host(relay, site, facts_of("bare"), shipment(None))
+    first = roles.compile_host(relay, site, facts_of("bare"), shipment(relay))
     facts = deployed(facts_of("bare"), first)
     relay, site = made(after)
-    second = roles.compile_host(relay, site, facts, shipment(None))
+    second = roles.compile_host(relay, site, facts, shipment(relay))
     compile_plan(second, mode="check")  # no contradiction, no circle
 
     kept = {r.path for r in second if isinstance(r, File)}
@@ -69,9 +69,9 @@ def test_nothing_of_the_former_front_is_left(before: str, after: str) -> None:
 def test_one_reload_takes_the_stream_and_leaves_the_server_of_before() -> None:
     """Else one of them would want port 443 of the other, or nobody would have it."""
     relay, site = made("nginx")
-    facts = deployed(facts_of("bare"), roles.compile_host(relay, site, facts_of("bare"), shipment(None)))
+    facts = deployed(facts_of("bare"), roles.compile_host(relay, site, facts_of("bare"), shipment(relay)))
     relay, site = made("nginx-stream")
-    found = roles.compile_host(relay, site, facts, shipment(None))
+    found = roles.compile_host(relay, site, facts, shipment(relay))
     (service,) = (r for r in found if isinstance(r, Service) and r.phase == "http")
     https = f"{neighbours.folder(facts)}/{neighbours.HTTPS_NAME}"
     assert {f"file:{neighbours.stream_file(facts)}", f"absent:{https}"} <= set(service.reload_on)
@@ -80,5 +80,5 @@ def test_one_reload_takes_the_stream_and_leaves_the_server_of_before() -> None:
 def test_none_is_another_word_for_direct() -> None:
     relay, site = made("direct")
     none = relay.model_copy(update={"front": "none"})
-    plans = [roles.compile_host(each, site, facts_of("bare"), shipment(None)) for each in (relay, none)]
+    plans = [roles.compile_host(each, site, facts_of("bare"), shipment(each)) for each in (relay, none)]
     assert plans[0] == plans[1]

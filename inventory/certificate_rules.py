@@ -1,0 +1,109 @@
+"""Rules over the keys of `certificate`. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from inventory.choices import challenge_of, provider_of, source_of
+from inventory.finding import Finding, Rule
+from inventory.model import Host
+
+SHORT_LIVED = "shortlived"
+"""The profile of certificates for addresses, which live for 160 hours (Let's Encrypt's name)."""
+
+
+def _letsencrypt_asks_on_80(host: Host) -> Iterator[Finding]:
+    if source_of(host).is_letsencrypt and host.ports.http != 80 and not challenge_of(host).by_zone:
+        yield Finding(
+            "ports.http",
+            f"Let's Encrypt asks on port 80, not on {host.ports.http}. Where 80 is forwarded to it, "
+            "use certificate.source: acme with Let's Encrypt's directory as server",
+            ("certificate.source", "certificate.challenge"),
+        )
+
+
+def _certificate_is_whole(host: Host) -> Iterator[Finding]:
+    certificate, source, looked_at = host.certificate, source_of(host), ("certificate.source",)
+    if source.is_letsencrypt and not certificate.agree_terms:
+        message = "must be true: an account at Let's Encrypt needs your agreement to its terms"
+        yield Finding("certificate.agree_terms", message, looked_at)
+    if source.is_acme and not source.directory and not certificate.server:
+        message = "is missing: source acme needs the ACME directory's URL"
+        yield Finding("certificate.server", message, looked_at)
+    if source.needs_files:
+        for key in ("fullchain", "key"):
+            if not getattr(certificate, key):
+                message = "is missing: source manual needs fullchain and key"
+                yield Finding(f"certificate.{key}", message, looked_at)
+    for key in ("fullchain_path", "key_path"):
+        if source.is_on_host and not getattr(certificate, key):
+            message = f"is missing: source {certificate.source} needs fullchain_path and key_path"
+            yield Finding(f"certificate.{key}", message, looked_at)
+
+
+def _names_can_be_proved(host: Host) -> Iterator[Finding]:
+    certificate, by_zone = host.certificate, challenge_of(host).by_zone
+    if not source_of(host).is_acme:
+        for key in sorted(certificate.model_fields_set & {"names", "profile", "challenge", "dns", "account"}):
+            message = f"has no effect: source {certificate.source} orders no certificate. Remove it"
+            yield Finding(f"certificate.{key}", message, ("certificate.source",))
+        return
+    for index, name in enumerate(certificate.names):
+        if name.startswith("*") and not by_zone:
+            message = f"'{name}' is a wildcard, which is proved in its DNS zone only: use challenge: dns"
+            yield Finding(f"certificate.names.{index}", message, ("certificate.challenge",))
+        elif name == host.domain or name in certificate.names[:index]:
+            yield Finding(f"certificate.names.{index}", f"'{name}' is there twice: keep one of them")
+    for key in ("names", "profile", "challenge"):
+        if certificate.certbot == "distribution" and key in certificate.model_fields_set:
+            message = "needs the shipped certbot, as the distribution's may be too old: remove certbot"
+            yield Finding(f"certificate.{key}", message, ("certificate.certbot",))
+
+
+def _dns_is_whole(host: Host) -> Iterator[Finding]:
+    dns, by_zone = host.certificate.dns, challenge_of(host).by_zone
+    if by_zone and dns is None:
+        message = "is missing: challenge dns needs the provider of the zone, and a secret for it"
+        yield Finding("certificate.dns", message, ("certificate.challenge",))
+    if dns is None:
+        return
+    provider, looked_at = provider_of(dns), ("certificate.dns.provider",)
+    if not by_zone:
+        message = "has no effect: set certificate.challenge to dns, or remove this key"
+        yield Finding("certificate.dns", message, ("certificate.challenge",))
+    for key in provider.needs:
+        if getattr(dns, key) is None:
+            message = f"is missing: {dns.provider} needs {' and '.join(provider.needs)}"
+            yield Finding(f"certificate.dns.{key}", message, looked_at)
+    known = {"provider", "secret", "propagation_s", *provider.needs, *provider.may_have}
+    for key in sorted(dns.model_fields_set - known):
+        message = f"has no effect: {dns.provider} does not know it. Remove it"
+        yield Finding(f"certificate.dns.{key}", message, looked_at)
+    if by_zone and host.domain.rpartition(".")[2].isdigit():
+        message = f"'{host.domain}' is an address, which is proved on the host only: use challenge: http"
+        yield Finding("certificate.challenge", message, ("domain",))
+
+
+def _address_needs_a_pin(host: Host) -> Iterator[Finding]:
+    if not host.domain.rpartition(".")[2].isdigit():
+        return
+    if not re.fullmatch(r"((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}", host.domain):
+        yield Finding("domain", f"'{host.domain}' is neither a host name nor an IPv4 address")
+    elif source_of(host).is_acme and host.certificate.profile != SHORT_LIVED:
+        yield Finding(
+            "domain",
+            f"'{host.domain}' is an address, for which {host.certificate.source} gives short-lived "
+            f"certificates only: set certificate.profile to {SHORT_LIVED}, or use "
+            "certificate.source: self-signed",
+            ("certificate.source", "certificate.profile"),
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    _letsencrypt_asks_on_80,
+    _certificate_is_whole,
+    _names_can_be_proved,
+    _dns_is_whole,
+    _address_needs_a_pin,
+)
