@@ -237,7 +237,7 @@ def converge(
             if more != NOTHING:
                 outcome.facts = session.ask(more)
             if session.is_armed:
-                (judge or _leave)(outcome, session)
+                (judge or leave)(outcome, session)
         return outcome
 
 
@@ -245,6 +245,6 @@ def _compiled(job: Job, resources: Iterable[Resource]) -> Plan:
     return compile_plan(resources, mode=job.mode, only=job.only)
 
 
-def _leave(_: Outcome, session: Session) -> None:
+def leave(_: Outcome, session: Session) -> None:
     """Leave an armed plan as it is, unconfirmed."""
     session.leave()

@@ -154,7 +154,7 @@ def prepare_way_back(host, message):
     """Return the resources of the way to a stored generation, after reporting it.
 
     Raises Refused, before anything is changed, for a generation that cannot be brought back and for
-    files that were edited by hand since.
+    files that were edited since.
     """
     mode, number = message["mode"], message["stored"]
     way, newest = WayBack(host, number), host.generations.newest()
@@ -162,8 +162,8 @@ def prepare_way_back(host, message):
     way.refuse_gaps()
     drift = way.drift()
     if drift and mode == "apply" and not message.get("force"):
-        what = "nothing was changed: the host was edited by hand since generation %d" % newest
-        why = "in force now, and different from it: " + ", ".join(drift)
+        what = "nothing was changed: the host is not as generation %d left it" % newest
+        why = "edited by hand, or deployed with --only: " + ", ".join(drift)
         raise Refused(what, "", why, "see the differences with --dry-run; --force overwrites them")
     ids, words = [resource.id for resource in way.resources], ("at", "who", "verb", "plan", "about")
     known = {word: way.record.get(word) for word in words}

@@ -6,7 +6,8 @@ import time
 from functools import partial
 
 from engine.login import Login
-from engine.run import Job, Judge, Outcome, converge
+from engine.run import Job, Judge, Outcome, converge, leave
+from engine.session import Session
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 
@@ -41,15 +42,27 @@ def run(
     for a failed resource.
     """
     show, started = partial(fleet.report.agent_event, login.name), time.monotonic()
+    told: list[Outcome] = []
+
+    def tell(outcome: Outcome) -> None:
+        """Show the counts once: of an armed plan before its proof."""
+        if counts and not told:
+            told.append(outcome)
+            took_s = time.monotonic() - started
+            fleet.report.counts(login.name, outcome.counts, checking=job.mode == "check", seconds=took_s)
+
+    def on_armed(outcome: Outcome, session: Session) -> None:
+        tell(outcome)
+        (judge or leave)(outcome, session)
+
     fleet.report.doing(login.name, doing)
+    watch = fleet.parallel.watch
     try:
         outcome = converge(
-            login, job, runs=fleet.runs, on_event=show, on_session=fleet.parallel.watch, judge=judge
+            login, job, runs=fleet.runs, on_event=show, on_session=watch, judge=on_armed
         )
     except DerpfleetError:
         fleet.report.doing(login.name, "")
         raise
-    if counts:
-        took_s = time.monotonic() - started
-        fleet.report.counts(login.name, outcome.counts, checking=job.mode == "check", seconds=took_s)
+    tell(outcome)
     return outcome

@@ -163,7 +163,7 @@ def test_a_file_that_was_edited_by_hand_is_not_overwritten(on_stage: OnStage) ->
     deploy(agent, relay_host())
     deploy(agent, relay_host(setting="two"))
     (agent.stage.root / ENVIRONMENT).write_text("by hand\n")
-    with pytest.raises(DerpfleetError, match="edited by hand since generation 2") as refused:
+    with pytest.raises(DerpfleetError, match="the host is not as generation 2 left it") as refused:
         roll_back(agent, 1)
     assert "file:/etc/relay/relay.env" in refused.value.why
     assert "--force" in refused.value.next
