@@ -134,6 +134,7 @@ def dies(agent: Agent, step: int, run: Callable[[], object]) -> bool:
     return False
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("start", range(1, 9))
 def test_killed_at_any_step_of_a_cut_over_the_next_contact_makes_it_old_or_new(
     on_stage: OnStage, start: int
@@ -155,6 +156,7 @@ def test_killed_at_any_step_of_a_cut_over_the_next_contact_makes_it_old_or_new(
     assert step > 40
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("start", range(1, 9))
 def test_killed_at_any_step_of_the_way_back_the_next_contact_goes_on(on_stage: OnStage, start: int) -> None:
     agent = on_stage()
