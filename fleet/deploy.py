@@ -40,7 +40,7 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = (), kee
         if not proof.ok:
             fleet.report.say(
                 f"{host.name} is deployed but NOT proved: it is not registered, and the hosts after it are "
-                f"left alone. {_why_it_stays(host, leaves)}"
+                f"left alone. {_why_it_stays(host, judge)}"
             )
             server.not_proved(host)
             code = 1
@@ -49,11 +49,13 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = (), kee
     return code if only or not proofs else _registered(fleet, server, proofs) or code
 
 
-def _why_it_stays(host: Host, leaves: bool) -> str:
+def _why_it_stays(host: Host, judge: Confirmation) -> str:
     """Return why the host did not go back, in words."""
-    if leaves:
+    if judge.proof is None:
+        return "A deploy that changes nothing, or has --only, is not taken back."
+    if judge.leaves:
         return f"It is left as it is; invoke rollback --host {host.name} takes it back."
-    return "It has no earlier state to go back to, or nothing was changed."
+    return "It has no earlier confirmed state to go back to."
 
 
 def _converge(fleet: Fleet, host: Host, only: Sequence[str], judge: Confirmation) -> int:

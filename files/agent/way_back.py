@@ -26,6 +26,7 @@ class WayBack:
         self.host, self.number = host, number
         self.record = host.generations.read(number)
         self._newest = {subject_of(spec): spec for spec in host.generations.specs()}
+        self._unconfirmed = host.unconfirmed.states()
         unknown = {spec["kind"] for spec in self.record["resources"]} - set(KINDS)
         if unknown:
             why = "it has the kinds " + ", ".join(sorted(unknown))
@@ -39,7 +40,7 @@ class WayBack:
 
         What stops comes first, and what was made last goes first. Services that go on come last.
         """
-        found = dict(self.host.unconfirmed.states(), **self.host.generations.found_since(self.number))
+        found = dict(self._unconfirmed, **self.host.generations.found_since(self.number))
         owned, gone, go_on = subjects(self.record["resources"]), [], []
         for subject, entry in found.items():
             if subject in owned:
@@ -61,8 +62,7 @@ class WayBack:
     def _usable(self, spec):
         """Return the spec as it can be used now.
 
-        A secret that is not kept stays as it is. A file that others write, too, may be replaced
-        when nobody has changed it since the newest generation.
+        A secret that is not kept stays as it is.
         """
         path = self.host.root + spec.get("path", "")
         if not is_kept(spec) and not self._has_contents(spec) and os.path.isfile(path):
@@ -70,9 +70,17 @@ class WayBack:
             if digest != spec["content_sha256"]:
                 self.stays.append(spec["id"])
             return dict(spec, content_sha256=digest)
-        if spec.get("only_if_sha256") is not None:
-            return dict(spec, only_if_sha256=self._newest.get(subject_of(spec), {}).get("content_sha256", ""))
-        return spec
+        return spec if spec.get("only_if_sha256") is None else self._of_others(spec, path)
+
+    def _of_others(self, spec, path):
+        """Return the spec of a file that others write as well: it stays if they have changed it."""
+        now, subject = sha256_of(path) if os.path.isfile(path) else "", subject_of(spec)
+        changed = self._unconfirmed.get(subject, {"spec": {}})["spec"]
+        ours = [one.get("content_sha256") for one in (spec, self._newest.get(subject, {}), changed)]
+        if now in ours or not now:
+            return dict(spec, only_if_sha256=now)
+        self.stays.append(spec["id"])
+        return dict(spec, content_sha256=now)
 
     def refuse_gaps(self):
         """Raise Refused when contents are gone. It has to be the host's plan by now."""
@@ -82,10 +90,12 @@ class WayBack:
             raise Refused(what, "", "they are no longer on the host: " + ", ".join(gone), DEPLOY)
 
     def drift(self):
-        """Return the ids of the files and links that differ from the newest generation.
+        """Return the ids of our files and links that differ from the newest generation.
 
-        Those that a run without confirmation has changed are not among them.
+        Those that a run without confirmation has changed are not among them, and none that others
+        write as well.
         """
-        known = self.host.unconfirmed.states()
-        specs = [spec for subject, spec in self._newest.items() if "path" in spec and subject not in known]
+        known = self._unconfirmed
+        ours = [spec for subject, spec in self._newest.items() if "path" in spec and subject not in known]
+        specs = [spec for spec in ours if spec.get("only_if_sha256") is None]
         return [spec["id"] for spec in specs if difference(KINDS[spec["kind"]](spec, self.host))]

@@ -172,6 +172,25 @@ def test_a_file_that_was_edited_by_hand_is_not_overwritten(on_stage: OnStage) ->
     assert (agent.stage.root / ENVIRONMENT).read_text() == "SETTING=one\n"
 
 
+def test_a_file_that_others_write_too_is_replaced_only_as_we_have_left_it(on_stage: OnStage) -> None:
+    agent = on_stage()
+    path = agent.stage.root / "etc/shared"
+    path.write_text("theirs\n")
+
+    def plan(word: bytes, before: bytes) -> list[Resource]:
+        shared = File(path="/etc/shared", content=word, only_if_sha256=sha256(before))
+        return [*relay_host(), shared]
+
+    deploy(agent, plan(b"theirs, one\n", b"theirs\n"))
+    deploy(agent, plan(b"theirs, two\n", b"theirs, one\n"))
+    assert roll_back(agent, 1).ok
+    assert path.read_text() == "theirs, one\n"
+    path.write_text("theirs, edited\n")
+    outcome = roll_back(agent, 2)
+    assert (outcome.ok, outcome.stays) == (True, ["file:/etc/shared"])
+    assert path.read_text() == "theirs, edited\n"
+
+
 def test_a_generation_without_its_contents_is_refused_before_a_change(on_stage: OnStage) -> None:
     agent = on_stage()
     deploy(agent, relay_host())
