@@ -1,4 +1,5 @@
 """The lab's verbs, `invoke lab.*`: signatures and help. `tasks.py` adds them to its own."""
+# mypy: allow-untyped-defs, allow-incomplete-defs
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from fleet.shared.opening import task, with_report
 
 
 @task(name="up")
-def lab_up(_: Context):  # type: ignore[no-untyped-def]
+def lab_up(_: Context):
     """Bring the lab up.
 
     It has two bare relay hosts, headscale, an ACME server, DNS, and three sites with real clients.
@@ -19,7 +20,7 @@ def lab_up(_: Context):  # type: ignore[no-untyped-def]
 
 
 @task(name="down")
-def lab_down(_: Context):  # type: ignore[no-untyped-def]
+def lab_down(_: Context):
     """Take this checkout's lab down, and nothing else."""
     from fleet import lab as verbs
 
@@ -27,7 +28,7 @@ def lab_down(_: Context):  # type: ignore[no-untyped-def]
 
 
 @task(name="status")
-def lab_status(_: Context):  # type: ignore[no-untyped-def]
+def lab_status(_: Context):
     """Show which parts of the lab run."""
     from fleet import lab as verbs
 
@@ -35,7 +36,7 @@ def lab_status(_: Context):  # type: ignore[no-untyped-def]
 
 
 @task(name="shell", help={"host": "hk1, sg1, hs1, site-a, … (default: the lab's network namespace)"})
-def lab_shell(context: Context, host=""):  # type: ignore[no-untyped-def]
+def lab_shell(context: Context, host=""):
     """Open a shell in the lab: on a host, at a client's site, or in the lab's network.
 
     Example: invoke lab.shell --host hk1

@@ -131,15 +131,15 @@ def doctor(_: Context, host=None, site="", before=False, json=False):
     with_site(site, lambda f: verb(f, f.hosts(host), before=before), json=json)
 
 
-@task(iterable=["host"], help=HOSTS | {"force": "renew even if it is not due"})
+@task(iterable=["host"], help=HOSTS | {"force": "renew even if it is not overdue"})
 def renew(_: Context, host=None, site="", force=False, json=False):
-    """Renew certificates now, as the timer would, and prove that the new ones are served.
+    """Renew overdue certificates now, and prove that the new ones are served.
 
     Example: invoke renew --host hk1 --force
 
     The certificate of a withdrawn relay is renewed, too, but not proved.
 
-    Exit codes: 0 renewed or not due, and proved or withdrawn; 1 not renewed or not proved,
+    Exit codes: 0 renewed or not overdue, and proved or withdrawn; 1 not renewed or not proved,
     3 unreachable, 4 site file wrong, 5 host locked.
     """
     from fleet.renew import renew as verb

@@ -24,6 +24,7 @@ from inventory.errors import DerpfleetError
 TOOLCHAIN_LOCK = Path(__file__).with_name("toolchain.lock")
 # uname -m -> GOARCH, as images name it, too
 GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}
+_PROGRAM = "go/bin/go"  # in the unpacked toolchain
 TAGS = "tags.txt"  # separated by blanks; "#" begins a comment
 # No debugger reads these programs, and its tables take time to build. Their code is the same.
 FLAGS = ("-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false", "-ldflags=-w")
@@ -87,8 +88,27 @@ def toolchain(*, cache: Path, progress: Progress) -> Path:
             why = (done.stderr.strip() or done.stdout.strip())[-800:]
             raise GoError(what, where=shlex.join(argv), why=why)
 
+    return make_once(_toolchain_in(cache), make) / _PROGRAM
+
+
+def _toolchain_in(cache: Path) -> Path:
     key = hashlib.sha256(TOOLCHAIN_LOCK.read_bytes()).hexdigest()[:12]
-    return make_once(cache.resolve() / "go" / f"toolchain-{key}", make) / "go" / "bin" / "go"
+    return cache.resolve() / "go" / f"toolchain-{key}"
+
+
+def module_sources(*, cache: Path) -> str:
+    """Return the sources of modules as GOPROXY lists them, set or Go's default.
+
+    Only Go knows its default: it is "" until the toolchain is unpacked. Raises GoError.
+    """
+    go = _toolchain_in(cache) / _PROGRAM
+    if not go.exists():
+        return os.environ.get("GOPROXY", "")
+    argv, what = [str(go), "env", "GOPROXY"], "Go does not say where it gets modules from"
+    done = execute(argv, error=GoError, cwd=go.parent, timeout_s=20, what=what)
+    if done.returncode != 0:
+        raise GoError(what, where=shlex.join(argv), why=done.stderr.strip()[-600:])
+    return done.stdout.strip()
 
 
 def _compile(

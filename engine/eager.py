@@ -148,10 +148,10 @@ class EagerTransport(ServiceRequestingTransport):
         """Keep the server's first lines, which paramiko hands to its log only."""
         if str(msg).startswith(_FIRST_LINE):
             self.said.append(str(msg).removeprefix(_FIRST_LINE))
-        super()._log(level, msg, *arguments)  # type: ignore[misc]
+        super()._log(level, msg, *arguments)  # type: ignore[misc]  # paramiko's types leave it out
 
     def _parse_service_accept(self, m: Message) -> None:
-        super()._parse_service_accept(m)  # type: ignore[misc]
+        super()._parse_service_accept(m)  # type: ignore[misc]  # as above
         self._service_accepted.set()
 
 
@@ -159,6 +159,7 @@ class _Handler(AuthOnlyHandler):
     transport: EagerTransport
     auth_event: threading.Event
 
+    # It overrides AuthOnlyHandler's, which paramiko's types leave out.
     def auth_publickey(self, username: str, key: PKey) -> Any:  # type: ignore[override]
         """Sign with an RSA key only after the service was accepted.
 

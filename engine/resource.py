@@ -33,13 +33,15 @@ class Resource:
     """
 
     kind: ClassVar[str]
+    named_by: ClassVar[str]  # the field that is its name
+    triggered_by: ClassVar[tuple[str, ...]] = ()  # the fields with ids whose change makes it act
     needs: tuple[str, ...] = ()
     role: str = ""
 
     @property
     def name(self) -> str:
         """Return the part of the id after the colon."""
-        raise TypeError(f"{type(self).__name__} names nothing")
+        return str(getattr(self, self.named_by))
 
     @property
     def id(self) -> str:
@@ -52,7 +54,7 @@ class Resource:
 
     def triggers(self) -> Mapping[str, tuple[str, ...]]:
         """Return the ids whose change makes it act, by the name of the field that lists them."""
-        return {}
+        return {field: getattr(self, field) for field in self.triggered_by}
 
     def owned_path(self) -> str:
         """Return the path that no other resource of a plan may have, or ""."""
@@ -61,11 +63,8 @@ class Resource:
 
 @dataclass(frozen=True, kw_only=True)
 class _At(Resource):
+    named_by: ClassVar[str] = "path"
     path: str
-
-    @property
-    def name(self) -> str:
-        return self.path
 
     def implied(self) -> tuple[str, ...]:
         return (f"directory:{dirname(self.path)}",)
@@ -160,11 +159,8 @@ class Package(Resource):
     """A distribution package, installed. The host's own package manager decides the version."""
 
     kind: ClassVar[str] = "package"
+    named_by: ClassVar[str] = "package"
     package: str
-
-    @property
-    def name(self) -> str:
-        return self.package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,12 +179,9 @@ class Group(Resource):
     """A system group, or with `present=False` none."""
 
     kind: ClassVar[str] = "group"
+    named_by: ClassVar[str] = "group"
     group: str
     present: bool = True
-
-    @property
-    def name(self) -> str:
-        return self.group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,14 +189,11 @@ class User(Resource):
     """A system user with no login, or with `present=False` none."""
 
     kind: ClassVar[str] = "user"
+    named_by: ClassVar[str] = "user"
     user: str
     group: str
     home: str = "/nonexistent"
     present: bool = True
-
-    @property
-    def name(self) -> str:
-        return self.user
 
     def implied(self) -> tuple[str, ...]:
         return (f"group:{self.group}",) if self.present else ()
@@ -218,6 +208,8 @@ class Command(Resource):
     """
 
     kind: ClassVar[str] = "command"
+    named_by: ClassVar[str] = "title"
+    triggered_by: ClassVar[tuple[str, ...]] = ("on_change",)
     title: str
     argv: tuple[str, ...]
     creates: str = ""
@@ -225,15 +217,8 @@ class Command(Resource):
     on_change: tuple[str, ...] = ()
     timeout_s: int = 120
 
-    @property
-    def name(self) -> str:
-        return self.title
-
     def implied(self) -> tuple[str, ...]:
         return (f"package:{basename(self.argv[0])}",)
-
-    def triggers(self) -> Mapping[str, tuple[str, ...]]:
-        return {"on_change": self.on_change}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +238,7 @@ class Service(Resource):
     """
 
     kind: ClassVar[str] = "service"
+    triggered_by: ClassVar[tuple[str, ...]] = ("restart_on", "reload_on")
     unit: str
     phase: str = ""
     enabled: bool = True
@@ -273,9 +259,6 @@ class Service(Resource):
     def implied(self) -> tuple[str, ...]:
         return (f"file:{UNITS}/{self.unit}",)
 
-    def triggers(self) -> Mapping[str, tuple[str, ...]]:
-        return {"restart_on": self.restart_on, "reload_on": self.reload_on}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sysctl(Resource):
@@ -286,17 +269,14 @@ class Sysctl(Resource):
     """
 
     kind: ClassVar[str] = "sysctl"
+    named_by: ClassVar[str] = "key"
     key: str
     value: str = ""
     present: bool = True
 
-    @property
-    def name(self) -> str:
-        return self.key
-
 
 @dataclass(frozen=True, kw_only=True)
-class Firewall(Resource):
+class NftTable(Resource):
     """Our nftables table (`inet <table>`), loaded from `rules` and at boot from `path`.
 
     Other programs' tables are not touched. Unless a second, fresh connection cancels a change
@@ -304,15 +284,12 @@ class Firewall(Resource):
     """
 
     kind: ClassVar[str] = "firewall"
+    named_by: ClassVar[str] = "table"
     table: str
     path: str
     rules: bytes = b""
     revert_after_s: int = 30
     present: bool = True
-
-    @property
-    def name(self) -> str:
-        return self.table
 
     def implied(self) -> tuple[str, ...]:
         return (f"directory:{dirname(self.path)}",) if self.present else ()
@@ -330,12 +307,9 @@ class OpenPorts(Resource):
     """
 
     kind: ClassVar[str] = "open_ports"
+    named_by: ClassVar[str] = "through"
     through: str
     ports: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,13 +320,10 @@ class Image(Resource):
     """
 
     kind: ClassVar[str] = "image"
+    named_by: ClassVar[str] = "ref"
     ref: str
     archive: Content | None = None
     present: bool = True
-
-    @property
-    def name(self) -> str:
-        return self.ref
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,6 +335,8 @@ class Container(Resource):
     """
 
     kind: ClassVar[str] = "container"
+    named_by: ClassVar[str] = "container"
+    triggered_by: ClassVar[tuple[str, ...]] = ("restart_on",)
     container: str
     image: str = ""
     arguments: tuple[str, ...] = ()
@@ -373,28 +346,16 @@ class Container(Resource):
     healthy: tuple[Health, ...] = ()
     timeout_s: int = 30
 
-    @property
-    def name(self) -> str:
-        return self.container
-
-    def triggers(self) -> Mapping[str, tuple[str, ...]]:
-        return {"restart_on": self.restart_on}
-
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisorProgram(Resource):
     """A program of supervisord, or with `running=False` none until it reads its files again."""
 
     kind: ClassVar[str] = "program"
+    named_by: ClassVar[str] = "program"
+    triggered_by: ClassVar[tuple[str, ...]] = ("restart_on",)
     program: str
     running: bool = True
     restart_on: tuple[str, ...] = ()
     healthy: tuple[Health, ...] = ()
     timeout_s: int = 30
-
-    @property
-    def name(self) -> str:
-        return self.program
-
-    def triggers(self) -> Mapping[str, tuple[str, ...]]:
-        return {"restart_on": self.restart_on}

@@ -30,7 +30,7 @@ class Agent(AgentSSH):
         line = socket.socket(socket.AF_UNIX)
         with suppress(OSError):
             line.connect(place)
-            self._connect(line)  # type: ignore[attr-defined]
+            self._connect(line)  # type: ignore[attr-defined]  # paramiko's types leave it out
             return
         line.close()
 
@@ -41,4 +41,4 @@ class Agent(AgentSSH):
 
     def close(self) -> None:
         """Close the connection to the agent."""
-        self._close()  # type: ignore[attr-defined]
+        self._close()  # type: ignore[attr-defined]  # paramiko's types leave it out

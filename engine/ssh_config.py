@@ -46,11 +46,12 @@ class _Config(SSHConfig):
 
     def lookup(self, hostname: str) -> SSHConfigDict:
         """Return the settings for a host. Raises ValueError, paramiko's errors."""
-        found = self._lookup(hostname)  # type: ignore[attr-defined]
+        found = self._lookup(hostname)  # type: ignore[attr-defined]  # paramiko's types leave it out
         criteria = (each["type"] for block in self._config for each in block.get("matches", ()))
         if found.get("canonicalizehostname", "no") != "no" or "final" in criteria:
             return super().lookup(hostname)
         found.setdefault("hostname", hostname)
+        # Paramiko's types leave it out.
         expanded: SSHConfigDict = self._expand_variables(found, hostname)  # type: ignore[attr-defined]
         return expanded
 

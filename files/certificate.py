@@ -13,6 +13,8 @@ Installed on hosts as /opt/derpfleet/bin/certificate. Standard library only.
     certificate renew [--force]   obtain, deploy if another certificate is served, and fail if
                                   that does not help
     certificate younger SECONDS   exit 0 when the certificate was written after that moment
+    certificate pause [--force]   if an order is due, stop the program that has the challenge's port
+    certificate resume            start it again
 
 certbot runs `deploy --hook` after each new certificate that another program orders, such as
 certbot's own timer. The hook copies and reloads, and checks nothing. The configuration is written
@@ -33,6 +35,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 sys.dont_write_bytecode = True  # nothing is to be left beside the program
+import pause  # noqa: E402
 from ledger import FAILED_CHALLENGES, Ledger  # noqa: E402
 from lineage import (  # noqa: E402
     IN_ORDER,
@@ -95,7 +98,7 @@ class HostCertificate:
         missing = [name for name in self.wanted() if name not in names]
         if missing:
             return "%s is not for %s" % (self.fullchain, " and ".join(missing))
-        start, end = (ssl.cert_time_to_seconds(dates[key]) for key in ("notBefore", "notAfter"))
+        start, end = pause.life(dates)
         if end - time.time() < OVERDUE * (end - start):
             return "%s ends on %s" % (self.fullchain, dates["notAfter"])
         if self.issuer() != self.acme["server"]:
@@ -103,6 +106,10 @@ class HostCertificate:
             return "%s is from %s, not from %s" % (self.fullchain, issuer, self.acme["server"])
         broken = "" if self.shared_with() else self.lineage.broken()
         return "certbot cannot renew it: " + broken if broken else unfit(self.fullchain, self.key)
+
+    def due(self, force):
+        """Whether an order is due: by `force`, by age, or because the certificate is not good."""
+        return force or not self.lineage.stopped() and bool(self.problem() or pause.is_past(self.shown()[0]))
 
     def wanted(self):
         """Return the names that the certificate is to have."""
@@ -147,7 +154,8 @@ class HostCertificate:
         try:
             self.get(force)
         except Problem as problem:
-            raise Problem("%s\n%s" % (problem, self.serving()))
+            paused = pause.is_made()  # it is said when the program runs again
+            raise Problem("%s%s" % (problem, "" if paused else "\n" + self.serving()))
 
     def get(self, force):
         """Obtain, without words about the certificate that is served."""
@@ -159,11 +167,16 @@ class HostCertificate:
             raise Problem(wrong)
         if self.lineage.stopped() and not force:
             raise Problem(self.lineage.stopped())
+        if self.acme["stops"] and not pause.is_made():  # certbot would find the port taken
+            if self.due(force):
+                pause.order(self.acme["hook"], force)
+            return
         broken = self.lineage.broken()
         if broken:
             print(self.lineage.replaced(broken, lambda new: self.order(new, True)))
         else:
             # certbot may accept a certificate that we replace, such as one of another server.
+            force = self.due(force) if self.acme["stops"] else force
             self.order(self.lineage, force or (os.path.exists(self.fullchain) and bool(self.problem())))
         if self.problem():
             self.lineage.stop_orders("certbot reported no problem, but: %s" % self.problem())
@@ -348,6 +361,8 @@ VERBS = {
         certificate.deploy_unserved() if words.unless_served else certificate.deploy(words.hook)
     ),
     "renew": lambda certificate, words: certificate.renew(words.force),
+    "pause": lambda certificate, words: certificate.due(words.force) and pause.pause(certificate.acme),
+    "resume": lambda certificate, words: pause.resume(),
     "younger": lambda certificate, words: certificate.younger(words.seconds),
 }
 
@@ -358,7 +373,7 @@ def parse(argv):
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     verbs.required = True
     parsers = {name: verbs.add_parser(name) for name in VERBS}
-    for name in ("obtain", "renew"):
+    for name in ("obtain", "renew", "pause"):
         parsers[name].add_argument("--force", action="store_true")
     parsers["deploy"].add_argument("--hook", action="store_true")
     parsers["deploy"].add_argument("--unless-served", action="store_true")

@@ -55,14 +55,21 @@ class Ledger:
         os.replace(self.path + ".new", self.path)
 
     def refusal(self, names):
-        """Return why the next order has to wait, and until when, or ""."""
+        """Return why the next order has to wait, and until when, or "".
+
+        Each limit is a bucket of `count` orders, which come back one by one within the seconds.
+        """
         now = time.time()
         for outcome, (count, seconds) in sorted(self.limits.items()):
-            order = self.order(names, outcome)
+            order, full = self.order(names, outcome), 0
             same = [entry["at"] for entry in self.entries() if dict(entry, **order) == entry]
-            recent = [at for at in same if now - seconds < at <= now]
-            if len(recent) >= count:
-                until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(recent[-count] + seconds))
+            past = [at for at in same if at <= now]
+            for at in past:
+                full = max(full, at) + seconds / count  # then the bucket is full again
+            possible = full - seconds + seconds / count
+            if possible > now:
+                until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(possible + 60))
+                recent = [at for at in past if at > now - seconds]
                 words = "no certificate was ordered: %d %s within %d hours, and the authority would refuse "
                 words += "more\nchange: nothing; the next order is possible after %s UTC. Or set "
                 words += "certificate.source to letsencrypt-staging while you look for the reason"

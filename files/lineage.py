@@ -35,33 +35,40 @@ ADVICE = {
     "unauthorized": "the name leads to another machine, or something in front of this host answers port 80",
     "zoneKey": "the DNS zone's provider refused the key: fix certificate.dns.secret and the keys beside it",
     "zone": "the zone of the name is not at certificate.dns.provider, or the key may not see it",
+    "zoneServer": "the zone's server does not answer this host: check certificate.dns, and the way out",
     "caa": "the domain's CAA record does not allow this certificate authority",
     "rateLimited": "wait until the time that it names, or set certificate.source: letsencrypt-staging",
     "rejectedIdentifier": "the certificate authority does not give certificates for this name",
     "externalAccountRequired": "it needs an account that you have there (EAB): set certificate.account",
+    "account": "fix certificate.account.hmac, or key_id beside it: the ACME server does not accept them",
     "invalidContact": "fix certificate.contact",
     "userActionRequired": "the certificate authority has new terms: read them, then deploy again",
     "serverInternal": "the certificate authority has a fault of its own: try again later",
     "tls": "the ACME server's own certificate is not trusted here: name its CA with certificate.ca",
 }
+# Words of certbot's plugins: the provider refuses the key, has no such zone, or does not answer.
+KEY_REFUSED = (
+    *("didn't like the signature", "TSIG key", "Received response from server: REFUSED"),  # rfc2136
+    *("valid Cloudflare API credentials", "Zone:DNS:Edit"),
+    *("InvalidClientTokenId", "SignatureDoesNotMatch", "AccessDenied"),  # route53; aliyun
+    *("InvalidAccessKeyId", "Forbidden.RAM"),  # aliyun
+    *("AuthFailure", "UnauthorizedOperation"),  # tencent
+)
+NO_ZONE = ("Unable to determine base domain", "determine zone_id", "No managed", "Route53 hosted zone")
+NO_ANSWER = ("etwork error", "Encountered error when making query", "Could not connect to the endpoint URL")
 # Words that certbot prints when it prints no type.
 SPOKEN = (
     ("too many", "rateLimited"),
     ("rate limit", "rateLimited"),
     ("CERTIFICATE_VERIFY_FAILED", "tls"),
     ("requires external account binding", "externalAccountRequired"),
+    ("external account", "account"),
+    ("External Account", "account"),  # ZeroSSL
+    ("field 'kid'", "account"),
     ("Unable to register an account", "userActionRequired"),
-    ("didn't like the signature", "zoneKey"),  # rfc2136, a wrong key
-    ("TSIG key", "zoneKey"),
-    ("Invalid format for Authorization header", "zoneKey"),  # cloudflare, no token at all
-    ("Authentication error", "zoneKey"),
-    ("Invalid request headers", "zoneKey"),
-    ("InvalidClientTokenId", "zoneKey"),  # route53
-    ("SignatureDoesNotMatch", "zoneKey"),  # route53, aliyun
-    ("InvalidAccessKeyId", "zoneKey"),  # aliyun
-    ("AuthFailure", "zoneKey"),  # tencent
-    ("Unable to determine base domain", "zone"),
-    ("Unable to find a Route53 hosted zone", "zone"),
+    *((text, "zoneKey") for text in KEY_REFUSED),
+    *((text, "zone") for text in NO_ZONE),
+    *((text, "zoneServer") for text in NO_ANSWER),
 )
 # The beginnings of lines of certbot that hold no reason.
 NOISE = (

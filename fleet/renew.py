@@ -26,7 +26,7 @@ def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
     renewable = [host for host in hosts if source_of(host).is_acme]
     for host in hosts:
         if host not in renewable:
-            words = f"nothing to renew: certificate.source is {host.certificate.source}"
+            words = f"nothing to renew: certificate.source is {host.source}"
             fleet.report.line(host.name, "skipped", words)
     code = 0
     for host in renewable:
@@ -48,13 +48,14 @@ def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
 
 
 def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
-    """Renew one certificate, or show that it is not due. Returns whether the host is withdrawn.
+    """Renew one certificate, or show that it is not overdue. Returns whether the host is withdrawn.
 
     Raises ResourceFailed, Unreachable, Interrupted.
     """
     outcome = step(fleet, fleet.login(host), _renewal(host, force=force), doing="renewing", counts=False)
     if not outcome.changed:
-        fleet.report.line(host.name, "ok", "its certificate is not due; --force renews it nevertheless")
+        words = "its certificate is not overdue: the host's timer renews it in time, and --force at once"
+        fleet.report.line(host.name, "ok", words)
     return relay.is_withdrawn(host, outcome.facts)
 
 

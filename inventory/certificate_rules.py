@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from inventory.choices import challenge_of, provider_of, source_of
+from inventory.auto_source import explain_source
+from inventory.choices import SHORT_LIVED, challenge_of, front_of, provider_of, source_of
 from inventory.finding import Finding, Rule
 from inventory.model import Host
 
-SHORT_LIVED = "shortlived"
-"""The profile of certificates for addresses, which live for 160 hours (Let's Encrypt's name)."""
+_OF_ORDERS = {"names", "profile", "challenge", "dns", "stop", "account"}
 
 
 def _letsencrypt_asks_on_80(host: Host) -> Iterator[Finding]:
@@ -38,15 +38,15 @@ def _certificate_is_whole(host: Host) -> Iterator[Finding]:
                 yield Finding(f"certificate.{key}", message, looked_at)
     for key in ("fullchain_path", "key_path"):
         if source.is_on_host and not getattr(certificate, key):
-            message = f"is missing: source {certificate.source} needs fullchain_path and key_path"
+            message = f"is missing: source {host.source} needs fullchain_path and key_path"
             yield Finding(f"certificate.{key}", message, looked_at)
 
 
 def _names_can_be_proved(host: Host) -> Iterator[Finding]:
     certificate, by_zone = host.certificate, challenge_of(host).by_zone
     if not source_of(host).is_acme:
-        for key in sorted(certificate.model_fields_set & {"names", "profile", "challenge", "dns", "account"}):
-            message = f"has no effect: source {certificate.source} orders no certificate. Remove it"
+        for key in sorted(certificate.model_fields_set & _OF_ORDERS):
+            message = f"has no effect: source {host.source} orders no certificate. Remove it" + _why(host)
             yield Finding(f"certificate.{key}", message, ("certificate.source",))
         return
     for index, name in enumerate(certificate.names):
@@ -63,6 +63,8 @@ def _names_can_be_proved(host: Host) -> Iterator[Finding]:
 
 def _dns_is_whole(host: Host) -> Iterator[Finding]:
     dns, by_zone = host.certificate.dns, challenge_of(host).by_zone
+    if not source_of(host).is_acme:
+        return
     if by_zone and dns is None:
         message = "is missing: challenge dns needs the provider of the zone, and a secret for it"
         yield Finding("certificate.dns", message, ("certificate.challenge",))
@@ -80,24 +82,48 @@ def _dns_is_whole(host: Host) -> Iterator[Finding]:
     for key in sorted(dns.model_fields_set - known):
         message = f"has no effect: {dns.provider} does not know it. Remove it"
         yield Finding(f"certificate.dns.{key}", message, looked_at)
-    if by_zone and host.domain.rpartition(".")[2].isdigit():
+    if by_zone and host.is_address:
         message = f"'{host.domain}' is an address, which is proved on the host only: use challenge: http"
         yield Finding("certificate.challenge", message, ("domain",))
 
 
+def _stop_is_whole(host: Host) -> Iterator[Finding]:
+    stop, stops, front = host.certificate.stop, challenge_of(host).stops, front_of(host)
+    if not source_of(host).is_acme:
+        return
+    if stops and stop is None:
+        message = "is missing: the service that has the http port, such as apache2.service"
+        yield Finding("certificate.stop", message, ("certificate.challenge",))
+    if stop is not None and not stops:
+        message = "has no effect: set certificate.challenge to standalone, or remove this key"
+        yield Finding("certificate.stop", message, ("certificate.challenge",))
+    if stops and front.answers_http and not front.is_others:
+        yield Finding(
+            "certificate.challenge",
+            f"is not needed: {front.program} answers challenges while it runs. Remove this key",
+            ("front",),
+        )
+
+
 def _address_needs_a_pin(host: Host) -> Iterator[Finding]:
-    if not host.domain.rpartition(".")[2].isdigit():
+    if not host.is_address:
         return
     if not re.fullmatch(r"((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}", host.domain):
         yield Finding("domain", f"'{host.domain}' is neither a host name nor an IPv4 address")
     elif source_of(host).is_acme and host.certificate.profile != SHORT_LIVED:
         yield Finding(
             "domain",
-            f"'{host.domain}' is an address, for which {host.certificate.source} gives short-lived "
+            f"'{host.domain}' is an address, for which {host.source} gives short-lived "
             f"certificates only: set certificate.profile to {SHORT_LIVED}, or use "
             "certificate.source: self-signed",
             ("certificate.source", "certificate.profile"),
         )
+
+
+def _why(host: Host) -> str:
+    """Return the reason for the source after a sentence, where the site file does not name it."""
+    sentence = explain_source(host)
+    return f" ({sentence})" if sentence else ""
 
 
 RULES: tuple[Rule, ...] = (
@@ -105,5 +131,6 @@ RULES: tuple[Rule, ...] = (
     _certificate_is_whole,
     _names_can_be_proved,
     _dns_is_whole,
+    _stop_is_whole,
     _address_needs_a_pin,
 )

@@ -24,7 +24,8 @@ TlsName = Literal["passthrough", "terminated"]
 SourceName = Literal[
     "letsencrypt", "letsencrypt-staging", "acme", "manual", "on-host", "self-signed", "front"
 ]
-ChallengeName = Literal["http", "dns"]
+SourceWord = Literal[SourceName, "auto"]
+ChallengeName = Literal["http", "dns", "standalone"]
 DnsProviderName = Literal["rfc2136", "cloudflare", "route53", "aliyun", "tencent"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
 ControlName = Literal["headscale", "paste"]
@@ -116,7 +117,8 @@ class CertificateSource:
 class ChallengeKind:
     """How an ACME server is shown that the names are ours."""
 
-    by_zone: bool  # in the names' DNS zone, through certificate.dns; else on the host's http port
+    by_zone: bool = False  # in the names' DNS zone, through certificate.dns; else on the http port
+    stops: bool = False  # certificate.stop, the program that has that port, as long as an order takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +184,9 @@ FLAVOURS: Mapping[FlavourName, Combination] = {
     "native": Combination("derper", "systemd"),
     "supervisord": Combination("derper", "supervisord"),
 }
-# Certificates for the same names, and failed challenges: (count, seconds)
-# (https://letsencrypt.org/docs/rate-limits/).
+# (count, seconds in which as many become possible again): certificates for the exact same names,
+# and failed challenges of one name (https://letsencrypt.org/docs/rate-limits/ of 2025-06-12: token
+# buckets of 5 that get one back every 34 hours, and every 12 minutes).
 LETSENCRYPTS = {"issued": (5, 7 * 86400), "failed": (5, 3600)}
 SOURCES: Mapping[SourceName, CertificateSource] = {
     "letsencrypt": CertificateSource(
@@ -200,6 +203,20 @@ SOURCES: Mapping[SourceName, CertificateSource] = {
     "self-signed": CertificateSource(needs_pin=True),
     "front": CertificateSource(is_front=True),
 }
+# The sources that each word may stand for. `inventory.auto_source` takes the first that fits the
+# rest of the site file, else the last.
+CANDIDATES: Mapping[SourceWord, tuple[SourceName, ...]] = {
+    "letsencrypt": ("letsencrypt",),
+    "letsencrypt-staging": ("letsencrypt-staging",),
+    "acme": ("acme",),
+    "manual": ("manual",),
+    "on-host": ("on-host",),
+    "self-signed": ("self-signed",),
+    "front": ("front",),
+    "auto": ("manual", "on-host", "front", "acme", "letsencrypt", "self-signed"),
+}
+SHORT_LIVED = "shortlived"
+"""The profile of certificates for addresses, which live for 160 hours (Let's Encrypt's name)."""
 ADMISSIONS: Mapping[AdmissionName, AdmissionRule] = {
     "headscale": AdmissionRule(url="headscale", by_derper=True),
     "url": AdmissionRule(url="relay", by_derper=True, keys=("verify_client_url",), needs_key=True),
@@ -208,8 +225,9 @@ ADMISSIONS: Mapping[AdmissionName, AdmissionRule] = {
     "open": AdmissionRule(verifies=False, by_derper=True, keys=("open",)),
 }
 CHALLENGES: Mapping[ChallengeName, ChallengeKind] = {
-    "http": ChallengeKind(by_zone=False),
+    "http": ChallengeKind(),
     "dns": ChallengeKind(by_zone=True),
+    "standalone": ChallengeKind(stops=True),
 }
 DNS_PROVIDERS: Mapping[DnsProviderName, DnsProvider] = {
     "rfc2136": DnsProvider(needs=("server", "key_name"), may_have=("port", "algorithm")),
@@ -270,9 +288,14 @@ def admission_of(host: Host) -> AdmissionRule | None:
     return ADMISSIONS[host.relay.admission] if host.relay.admission else None
 
 
+def candidates_of(host: Host) -> tuple[SourceName, ...]:
+    """Return the sources that the host's word may stand for, in the order of preference."""
+    return CANDIDATES[host.certificate.source]
+
+
 def source_of(host: Host) -> CertificateSource:
     """Return what the source of the host's certificate implies."""
-    return SOURCES[host.certificate.source]
+    return SOURCES[host.source]
 
 
 def challenge_of(host: Host) -> ChallengeKind:

@@ -58,6 +58,10 @@ def _of_host(host: Host) -> Iterator[tuple[Keys, str | None]]:
     if source_of(host).needs_files:
         yield ("certificate", "fullchain"), host.certificate.fullchain
         yield ("certificate", "key"), host.certificate.key
+    if source_of(host).is_acme:
+        dns, account = host.certificate.dns, host.certificate.account
+        yield ("certificate", "dns", "secret"), dns.secret if dns else None
+        yield ("certificate", "account", "hmac"), account.hmac if account else None
     yield ("relay", "keys_file"), host.relay.keys_file
     if runner_of(host).in_container:
         yield ("docker", "archive"), host.docker.archive

@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from inventory.acme import Account, DnsZone
+from inventory.auto_source import chosen_source
 from inventory.choices import (
     AdmissionName,
     ChallengeName,
@@ -26,6 +27,7 @@ from inventory.choices import (
     ProgramName,
     RunnerName,
     SourceName,
+    SourceWord,
     TlsName,
     combination_of_flavour,
 )
@@ -44,6 +46,7 @@ from inventory.values import (
     OpenPort,
     Port,
     Sha256,
+    UnitName,
     Url,
     User,
     Wildcard,
@@ -114,7 +117,9 @@ class External(Model):
 class Certificate(Model):
     """The source of the relay's certificate."""
 
-    source: SourceName = "letsencrypt"
+    source: SourceWord = Field(
+        "letsencrypt", description="auto: the one that fits the other keys; a deploy says which one, and why"
+    )
     server: Url | None = Field(None, description="ACME directory URL, with source: acme")
     ca: LocalPath | None = Field(
         None, description="path of the PEM bundle that the ACME server's own https is verified with"
@@ -127,9 +132,13 @@ class Certificate(Model):
         description="the ACME server's profile, such as shortlived; default: classic, if the server has it",
     )
     challenge: ChallengeName = Field(
-        "http", description="where it is shown that the names are ours: on the host, or in their DNS zone"
+        "http", description="where it is shown that the names are ours: on the host, or in their DNS zone; "
+        "standalone: by certbot, while the service that has the http port is stopped",
     )
     dns: DnsZone | None = Field(None, description="access to that zone, with challenge: dns")
+    stop: UnitName | None = Field(
+        None, description="the service that has the http port, stopped for orders by challenge: standalone"
+    )
     contact: Mail | None = Field(
         None, description="mail address for the ACME account; none registers without"
     )
@@ -280,6 +289,16 @@ class Host(Model):
         return tuple(name for name in self.certificate.names if not name.startswith("*"))
 
     @property
+    def is_address(self) -> bool:
+        """Whether its domain is an IPv4 address, and no name."""
+        return self.domain.rpartition(".")[2].isdigit()
+
+    @property
+    def source(self) -> SourceName:
+        """Return the source of its certificate, also where the site file leaves it to us."""
+        return chosen_source(self).source
+
+    @property
     def program(self) -> ProgramName:
         """Return the relay's program, whichever form the site file has."""
         return self.relay.program or combination_of_flavour(self).program
@@ -306,10 +325,7 @@ class Headscale(Model):
     derp_map: HostPath = Field(
         "/etc/headscale/derp.yaml", description="the file under derp.paths that our regions are merged into"
     )
-    unit: str = text(
-        r"^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*\.service$",
-        "a systemd unit, as headscale.service", default="headscale.service",
-    )
+    unit: UnitName = "headscale.service"
     metrics: Url = Field(
         "http://127.0.0.1:9090",
         description="where /debug/derp answers on that host; default: as in its config.yaml",

@@ -160,7 +160,7 @@ def _one_has_the_certificate(host: Host) -> Iterator[Finding]:
     if has_own and not source.is_front:
         yield Finding(
             "certificate.source",
-            f"'{host.certificate.source}' has no effect behind a front that terminates TLS with a "
+            f"'{host.source}' has no effect behind a front that terminates TLS with a "
             "certificate of its own: set it to front",
             ("front", "external.tls"),
         )

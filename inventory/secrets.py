@@ -8,6 +8,7 @@ end of a value are not part of it.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -42,6 +43,19 @@ class Secret:
     def reveal(self) -> str:
         """Return the value."""
         return self._value
+
+    def of_form(self, pattern: str, words: str) -> Secret:
+        """Return the secret. Raises SecretError when all of it does not match the pattern.
+
+        `words` complete the sentence "it is not".
+        """
+        if re.fullmatch(pattern, self._value):
+            return self
+        raise SecretError(
+            "a secret has another form than its use needs",
+            why=f"it is not {words}",
+            next="look at the reference: it should lead to the key alone",
+        )
 
     def within(self, text: str) -> Secret:
         """Return `text` with the value in place of its `{}`, as a secret.

@@ -112,5 +112,11 @@ Wildcard = Annotated[
 Word = Annotated[
     str, text(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", "a word of letters, digits, dots and dashes")
 ]
+UnitName = Annotated[
+    str,
+    text(
+        r"^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*\.service$", "a systemd unit, as headscale.service"
+    ),
+]
 TsigAlgorithm = Literal["hmac-sha256", "hmac-sha384", "hmac-sha512"]
 User = Annotated[str, text(r"^[^-\s\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*$", "the name of a user")]

@@ -24,6 +24,7 @@ PORT, MANAGEMENT_PORT = 14000, 15000
 # Let's Encrypt's, by profile in seconds. A client that asks for none gets one of them at random.
 LIFETIMES_S = {"classic": 90 * 86400}
 SHORT_LIVED_S = {"shortlived": 160 * 3600}
+NO_ACCOUNTS: Mapping[str, str] = {}
 RELIABLE = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"}
 
 
@@ -57,13 +58,20 @@ class Acme:
         """The root that verifies the ACME server's own https."""
         return self.folder / "ca.pem"
 
-    def start(self, *, reliable: bool = True, lifetimes_s: Mapping[str, int] = LIFETIMES_S) -> None:
+    def start(
+        self,
+        *,
+        reliable: bool = True,
+        lifetimes_s: Mapping[str, int] = LIFETIMES_S,
+        accounts: Mapping[str, str] = NO_ACCOUNTS,
+    ) -> None:
         """Start it, as a new server: one that runs already is ended, with its accounts, orders and
         root.
 
         Certificates live as long as their profile in `lifetimes_s` says. Not `reliable`:
         validations take seconds, some good nonces are refused, and some earlier validations are
-        reused, to test a client's retries.
+        reused, to test a client's retries. `accounts`: the external accounts without which it takes
+        no client: key id to HMAC key.
         """
         topology, address = self.topology, self.topology.address(ACME_AT)
         authority, certificate, key = make_server_certificate(f"{ACME}.{DOMAIN}", address)
@@ -75,7 +83,8 @@ class Acme:
             "httpPort": 80,
             "tlsPort": 443,
             "ocspResponderURL": "",
-            "externalAccountBindingRequired": False,
+            "externalAccountBindingRequired": bool(accounts),
+            "externalAccountMACKeys": dict(accounts),
             "keyAlgorithm": "ecdsa",
             "profiles": profiles(lifetimes_s),
         }

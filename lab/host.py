@@ -143,13 +143,8 @@ class LabHost(Machine):
 
         Raises LabError when the host is down, and with `check` when the command fails.
         """
-        return execute(
-            [*self.enter(), *argv],
-            input=input,
-            timeout_s=timeout_s,
-            check=check,
-            what=f"{argv[0]} failed on {self.name}",
-        )
+        words, what = [*self.enter(), *argv], f"{argv[0]} failed on {self.name}"
+        return execute(words, input=input, timeout_s=timeout_s, check=check, what=what)
 
     def enter(self) -> list[str]:
         """Return an argv prefix that runs a command on the host as root.

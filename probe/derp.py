@@ -14,7 +14,7 @@ from itertools import count
 
 from inventory.secrets import Secret
 from probe.certificate import Chain
-from probe.net import Flooded, Patience, Wire
+from probe.net import BoundedStream, Flooded, Patience
 from probe.proof import Broken, Found
 from probe.target import Part, Target
 from probe.tcp import dial
@@ -40,8 +40,8 @@ class ProbeClient:
     Not `relay.client.Connection`: a proof has to say how far a broken greeting came, within bounds.
     """
 
-    def __init__(self, wire: Wire, client: Client) -> None:
-        self.wire = wire
+    def __init__(self, stream: BoundedStream, client: Client) -> None:
+        self.stream = stream
         self.client = client
         self.head = b""
         self.mark = os.urandom(12)  # of the packets that this client sends
@@ -61,7 +61,7 @@ class ProbeClient:
         """Send the bytes that the client has queued. Raises HungUp."""
         try:
             if data := self.client.outgoing():
-                await self.wire.send(data)
+                await self.stream.send(data)
         except OSError as error:
             raise HungUp(error.strerror or str(error)) from None
 
@@ -78,7 +78,7 @@ class ProbeClient:
                 self.client.pong(event.data)
                 await self.flush()
             try:
-                data = await self.wire.read()
+                data = await self.stream.read()
             except OSError as error:
                 raise HungUp(error.strerror or str(error)) from None
             if len(self.head) < _HEAD:
@@ -104,7 +104,7 @@ class Cast:
     def close(self) -> None:
         """Close all connections."""
         for peer in self.all:
-            peer.wire.close()
+            peer.stream.close()
 
 
 async def check_upgrade(
@@ -148,7 +148,7 @@ async def check_upgrade(
             )
     except BaseException:
         for peer in peers:
-            peer.wire.close()
+            peer.stream.close()
         raise
     start = " and by fast start" if chain.derp_key else ""
     families = f" over {' and '.join(addresses)}" if len(addresses) > 1 else ""
@@ -174,10 +174,10 @@ async def _greeted(
     fast = client.server_key is not None
     connection = await dial(address, target.https_port, target, patience)
     try:
-        wire, _ = await open_tls(target, connection, address, patience)
+        stream, _ = await open_tls(target, connection, address, patience)
     except Broken as broken:
         raise _another_server(target, address, first, broken) from None
-    peer = ProbeClient(wire, client)
+    peer = ProbeClient(stream, client)
     try:
         async with asyncio.timeout(patience.derp_s):
             client.start(authority(target.domain, target.https_port, 443))
@@ -186,7 +186,7 @@ async def _greeted(
                 pass
             return peer
     except BaseException as error:
-        peer.wire.close()
+        peer.stream.close()
         if isinstance(error, ProtocolError | Flooded | HungUp | OSError):
             # TimeoutError is an OSError
             raise _not_greeted(target, error, peer.head, fast, patience) from None

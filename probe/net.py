@@ -111,7 +111,7 @@ async def connect(address: str, port: int) -> socket.socket:
     return connection
 
 
-class Wire:
+class BoundedStream:
     """A byte stream that reads at most `BUDGET` bytes in its life."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -126,7 +126,7 @@ class Wire:
         tls: ssl.SSLContext | None = None,
         server_name: str = "",
         patience_s: float = 8.0,
-    ) -> Wire:
+    ) -> BoundedStream:
         """Open the stream on a connected socket, with TLS if a context is given. Owns the socket.
 
         An empty server name sends no SNI. Raises ssl.SSLError, OSError (ConnectionError among

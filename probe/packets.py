@@ -169,7 +169,7 @@ class Way:
             self.foreign |= read is not None
             self.damaged |= read is None
             if read is not None:
-                self._destination.wire.leave_out(len(event.packet))
+                self._destination.stream.leave_out(len(event.packet))
             return
         number = read[1] if read else -1
         if 0 <= number < min(self._sent, default=0):
@@ -313,7 +313,7 @@ async def _hold(target: Target, peer: ProbeClient, seconds: float) -> Sequence[f
                 if isinstance(event, Alive):
                     heard.append(round(last - began, 1))
                 elif isinstance(event, Received):
-                    peer.wire.leave_out(len(event.packet))  # of another proof
+                    peer.stream.leave_out(len(event.packet))  # of another proof
     except TimeoutError:
         return heard
     except (HungUp, ProtocolError, Flooded) as error:

@@ -17,7 +17,7 @@ from typing import Any
 
 from probe.certificate import LOW_SHARE, Chain, read_chain
 from probe.clock import ahead_of, apart, wrong_here
-from probe.net import Flooded, NoRoute, Patience, Wire, within
+from probe.net import BoundedStream, Flooded, NoRoute, Patience, within
 from probe.proof import Broken, Found
 from probe.target import Part, Target
 from probe.tcp import dial
@@ -62,7 +62,7 @@ def _context(ca: Path | None, changed: int, trusting: bool) -> ssl.SSLContext:
 
 async def open_tls(
     target: Target, connection: socket.socket, address: str, patience: Patience
-) -> tuple[Wire, Chain]:
+) -> tuple[BoundedStream, Chain]:
     """Open TLS to the target; return the stream and the chain that came with it.
 
     The certificate is verified on each connection, by its chain or by the pin. There is no other
@@ -83,34 +83,34 @@ async def open_tls(
     )
     try:
         async with within(patience.tls_s, late):
-            wire = await Wire.over(connection, tls, target.domain, patience.tls_s + 1)
+            stream = await BoundedStream.over(connection, tls, target.domain, patience.tls_s + 1)
     except OSError as error:  # ssl.SSLError is one
         raise await _diagnose(target, address, error, patience) from None
     try:
-        chain = _presented(wire)
+        chain = _presented(stream)
         if target.pin:
             _check_pin(target, chain, datetime.now(UTC))
     except ValueError as error:
-        wire.close()
+        stream.close()
         raise Broken(
             f"the certificate cannot be read: {error}", cause="it is malformed", next=late.next
         ) from None
     except BaseException:
-        wire.close()
+        stream.close()
         raise
-    return wire, chain
+    return stream, chain
 
 
 async def check_tls(
     target: Target, connection: socket.socket, address: str, patience: Patience
-) -> Found[tuple[Wire, Chain]]:
+) -> Found[tuple[BoundedStream, Chain]]:
     """Open TLS; return the open stream and the chain that came with it.
 
     Owns `connection`. Raises Broken.
     """
-    wire, chain = await open_tls(target, connection, address, patience)
+    stream, chain = await open_tls(target, connection, address, patience)
     leaf, now = chain.leaf, datetime.now(UTC)
-    version = wire.tls.version() if wire.tls else None
+    version = stream.tls.version() if stream.tls else None
     trust = "pinned" if target.pin else f"by {leaf.issuer}"
     warning = "" if leaf.share_left(now) >= LOW_SHARE else f"only {leaf.left(now)}: the renewal is overdue"
     data = {
@@ -125,21 +125,22 @@ async def check_tls(
         "fast_start": chain.derp_key is not None,
     }
     return Found(
-        (wire, chain), f"{version}, {trust}, {leaf.left(now)}, sha256 {leaf.sha256[:16]}…", warning, data
+        (stream, chain), f"{version}, {trust}, {leaf.left(now)}, sha256 {leaf.sha256[:16]}…", warning, data
     )
 
 
-def _presented(wire: Wire) -> Chain:
+def _presented(stream: BoundedStream) -> Chain:
     """Return the chain as the server sent it. Raises ValueError."""
-    assert wire.tls is not None  # noqa: S101 - the stream was opened with TLS
+    assert stream.tls is not None  # noqa: S101 - the stream was opened with TLS
     # Public since Python 3.13. Before, only the inner object has it, and it returns objects whose
     # DER is `public_bytes(2)`.
-    public = hasattr(wire.tls, "get_unverified_chain")
-    source: Any = wire.tls if public else wire.tls._sslobj  # type: ignore[attr-defined]
+    public = hasattr(stream.tls, "get_unverified_chain")
+    # `_sslobj` is not among its attributes for the type checker.
+    source: Any = stream.tls if public else stream.tls._sslobj  # type: ignore[attr-defined]
     entries = source.get_unverified_chain()
     chain = read_chain([entry if isinstance(entry, bytes) else entry.public_bytes(2) for entry in entries])
     # Clients make the fast start in TLS 1.3 only, where the certificates came encrypted.
-    return chain if wire.tls.version() == "TLSv1.3" else replace(chain, derp_key=None)
+    return chain if stream.tls.version() == "TLSv1.3" else replace(chain, derp_key=None)
 
 
 def _check_pin(target: Target, chain: Chain, now: datetime) -> None:
@@ -223,8 +224,8 @@ async def _their_date(target: Target, address: str, patience: Patience) -> str |
     """Return the Date of the relay's answer, trusted or not; it is sent nothing but its name."""
     host = authority(target.domain, target.https_port, 443)
     with contextlib.suppress(OSError, TimeoutError, Broken, NoRoute, BadAnswer):
-        async with _unverified(target, address, patience, target.domain, patience.http_s) as wire:
-            return (await ask(wire, host, "/derp/probe")).headers.get("date")
+        async with _unverified(target, address, patience, target.domain, patience.http_s) as stream:
+            return (await ask(stream, host, "/derp/probe")).headers.get("date")
     return None
 
 
@@ -232,15 +233,15 @@ async def _look(target: Target, address: str, patience: Patience, server_name: s
     """Return the chain that is presented to a hello with that name, trusted or not; None when there
     is none."""
     with contextlib.suppress(OSError, TimeoutError, Broken, NoRoute, ValueError):
-        async with _unverified(target, address, patience, server_name, patience.tls_s) as wire:
-            return _presented(wire)
+        async with _unverified(target, address, patience, server_name, patience.tls_s) as stream:
+            return _presented(stream)
     return None
 
 
 @contextlib.asynccontextmanager
 async def _unverified(
     target: Target, address: str, patience: Patience, server_name: str, limit_s: float
-) -> AsyncIterator[Wire]:
+) -> AsyncIterator[BoundedStream]:
     """Open TLS with that name, and trust any certificate. `limit_s` is for all after TCP.
 
     Raises Broken, without words, when that is too short; OSError, NoRoute.
@@ -248,8 +249,9 @@ async def _unverified(
     connection = await dial(address, target.https_port, target, patience)
     async with within(limit_s, Broken("", cause="", next="")):
         tls = _context(None, 0, True)
-        with contextlib.closing(await Wire.over(connection, tls, server_name, patience.tls_s + 1)) as wire:
-            yield wire
+        stream = await BoundedStream.over(connection, tls, server_name, patience.tls_s + 1)
+        with contextlib.closing(stream):
+            yield stream
 
 
 # X509_V_ERR_*: the results of OpenSSL's verification whose cause can be named here.
@@ -357,13 +359,13 @@ async def _first_bytes(target: Target, address: str, patience: Patience) -> byte
     with contextlib.suppress(OSError, TimeoutError, Broken, NoRoute, Flooded):
         async with within(patience.http_s, Broken("", cause="", next="")):
             connection = await dial(address, target.https_port, target, patience)
-            with contextlib.closing(await Wire.over(connection)) as wire:
-                await wire.send(
+            with contextlib.closing(await BoundedStream.over(connection)) as stream:
+                await stream.send(
                     b"GET /derp/probe HTTP/1.1\r\nHost: "
                     + target.domain.encode()
                     + b"\r\nConnection: close\r\n\r\n"
                 )
-                return await wire.read()
+                return await stream.read()
     return b""
 
 

@@ -22,7 +22,7 @@ from probe.derpmap import map_rung
 from probe.handshake import check_handshake
 from probe.lateness import Lateness, starved
 from probe.name import Addresses, check_name, stated
-from probe.net import NoRoute, Patience, Wire
+from probe.net import BoundedStream, NoRoute, Patience
 from probe.packets import check_idle, check_packets
 from probe.proof import LADDER, Broken, Found, Proof, Rung, Skip
 from probe.stun import check_stun
@@ -204,8 +204,8 @@ class _Climb:
         )
         if opened is not None:
             address, connection = _first(opened.value)
-            with contextlib.closing(await Wire.over(connection)) as wire:
-                check = check_generate_204(self._target, wire, address, port, self._patience)
+            with contextlib.closing(await BoundedStream.over(connection)) as stream:
+                check = check_generate_204(self._target, stream, address, port, self._patience)
                 await self._rung("generate_204", self._needed_here(check))
 
     async def _needed_here(self, work: Awaitable[Found[T]]) -> Found[T]:
@@ -229,10 +229,10 @@ class _Climb:
         session = await self._rung("tls", check_tls(self._target, connection, address, self._patience))
         if session is None:
             return
-        wire, chain = session.value
-        with contextlib.closing(wire):
+        stream, chain = session.value
+        with contextlib.closing(stream):
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._rung("probe", check_probe(self._target, wire, self._patience)))
+                group.create_task(self._rung("probe", check_probe(self._target, stream, self._patience)))
                 group.create_task(self._derp(addresses, chain))
 
     async def _derp(self, addresses: tuple[str, ...], chain: Chain) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import h11
 
 from probe.clock import ahead_of, apart
-from probe.net import Flooded, Patience, Wire, within
+from probe.net import BoundedStream, Flooded, Patience, within
 from probe.proof import Broken, Found
 from probe.target import Part, Target
 
@@ -45,7 +45,9 @@ class BadAnswer(Exception):
     """The peer's bytes are no HTTP answer, or one that exceeds all bounds."""
 
 
-async def ask(wire: Wire, host: str, path: str, headers: tuple[tuple[str, str], ...] = ()) -> HttpAnswer:
+async def ask(
+    stream: BoundedStream, host: str, path: str, headers: tuple[tuple[str, str], ...] = ()
+) -> HttpAnswer:
     """Send GET on an open stream, which stays usable, and read the answer.
 
     Raises BadAnswer, OSError.
@@ -54,13 +56,13 @@ async def ask(wire: Wire, host: str, path: str, headers: tuple[tuple[str, str], 
     request = h11.Request(
         method="GET", target=path, headers=[("Host", host), ("User-Agent", "derpfleet"), *headers]
     )
-    await wire.send((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
+    await stream.send((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
     status, fields, body = 0, {}, b""
     try:
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
-                http.receive_data(await wire.read())
+                http.receive_data(await stream.read())
             elif isinstance(event, h11.Response):
                 status = event.status_code
                 fields = {name.decode(): value.decode("latin-1") for name, value in event.headers}
@@ -79,14 +81,14 @@ def authority(host: str, port: int, default_port: int) -> str:
     return name if port == default_port else f"{name}:{port}"
 
 
-async def check_probe(target: Target, wire: Wire, patience: Patience) -> Found[None]:
+async def check_probe(target: Target, stream: BoundedStream, patience: Patience) -> Found[None]:
     """Check that /derp/probe answers as DERP servers do: 200 and any origin allowed.
 
     Raises Broken.
     """
     host = authority(target.domain, target.https_port, 443)
     url = f"https://{host}/derp/probe"
-    answer = await _patiently(target, wire, url, (), patience)
+    answer = await _patiently(target, stream, url, (), patience)
     _behind(target, url, answer)
     if answer.status != 200:
         raise Broken(
@@ -107,7 +109,7 @@ async def check_probe(target: Target, wire: Wire, patience: Patience) -> Found[N
 
 
 async def check_generate_204(
-    target: Target, wire: Wire, address: str, port: int, patience: Patience
+    target: Target, stream: BoundedStream, address: str, port: int, patience: Patience
 ) -> Found[None]:
     """Make the captive-portal check by address, as clients do: 204, and the challenge comes back.
 
@@ -116,7 +118,7 @@ async def check_generate_204(
     host = authority(address, port, 80)
     challenge = f"ts_{address}"
     url = f"http://{host}/generate_204"
-    answer = await _patiently(target, wire, url, (("X-Tailscale-Challenge", challenge),), patience)
+    answer = await _patiently(target, stream, url, (("X-Tailscale-Challenge", challenge),), patience)
     _behind(target, url, answer)
     if answer.status != 204:
         moved = f" to {answer.headers['location'][:80]}" if "location" in answer.headers else ""
@@ -169,7 +171,7 @@ def _behind(target: Target, url: str, answer: HttpAnswer) -> None:
 
 
 async def _patiently(
-    target: Target, wire: Wire, url: str, headers: tuple[tuple[str, str], ...], patience: Patience
+    target: Target, stream: BoundedStream, url: str, headers: tuple[tuple[str, str], ...], patience: Patience
 ) -> HttpAnswer:
     parts = urlsplit(url)
     step = target.redeploy(Part.FRONT, f"curl -v {url}", unchanged=target.restart())
@@ -185,7 +187,7 @@ async def _patiently(
 
     try:
         async with within(patience.http_s, late, cut):
-            return await ask(wire, parts.netloc, parts.path, headers)
+            return await ask(stream, parts.netloc, parts.path, headers)
     except BadAnswer as error:
         cause = "the server there does not speak HTTP, or its answer exceeds all bounds"
         raise Broken(f"{url}: {error}", cause=cause, next=step) from None

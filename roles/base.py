@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Absent, Directory, Group, Package, Resource, Service, Sysctl, User
-from inventory.model import Host, Site
+from inventory.model import Host
 from roles import distributions, paths
 from roles.contract import after
 
@@ -36,7 +35,7 @@ ASK = Ask(
 )
 
 
-def resources(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
+def resources(facts: Facts) -> list[Resource]:
     """Return the resources of every relay host."""
     return [
         Package(package="ca-certificates"),
@@ -119,7 +118,7 @@ def _time(facts: Facts) -> list[Resource]:
     return [package, Service(unit=clock.unit, needs=(package.id,))]
 
 
-def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
+def refusals(host: Host, facts: Facts) -> list[str]:
     """Return a sentence when the host's distribution or init is unknown."""
     found = distributions.refusals(host.name, facts)
     if facts.init != "systemd":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from engine.facts import Listener
 from engine.resource import Resource
@@ -42,7 +43,7 @@ class Challenge:
 
     `authenticator`: certbot's arguments. `needs`: the ids that have to be there first. `units`: the
     systemd units that answer. `writes`: the folders that certbot writes answers to. `environment`:
-    the variables that certbot needs.
+    the variables that certbot needs. `stops`: the unit that is stopped as long as an order takes.
     """
 
     authenticator: tuple[str, ...]
@@ -50,6 +51,7 @@ class Challenge:
     units: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    stops: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +83,26 @@ class Issued:
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbours:
-    """The other programs on a host, as fronts and relays know them.
+    """A host's listeners, as fronts and relays know them.
 
     `open_ports`: (protocol, port) of the other sites of a front's program; they stay open.
     `shares`: whether a listener is a front's program that serves the use's port, or leaves it.
-    `processes`: the names of the relay's own processes in a container.
+    `is_ours`: whether a listener is the relay's, under any runner.
     """
 
     open_ports: Set[tuple[str, int]]
     shares: Callable[[Listener, Use], bool]
-    processes: Set[str]
+    is_ours: Callable[[Listener], bool]
+
+
+def nothing(*_: object, **__: object) -> list[Any]:
+    """Return an empty list: the answer of a variant that has no part in a question."""
+    return []
+
+
+def never(*_: object, **__: object) -> bool:
+    """Return False: the same for a question of yes or no."""
+    return False
 
 
 def after(needs: Iterable[str], resources: Iterable[Resource]) -> list[Resource]:

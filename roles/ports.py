@@ -5,15 +5,10 @@ They are found before anything is changed.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
-
 from engine.facts import Ask, Facts, Listener
 from inventory.model import Host
-from roles import paths
 from roles.contract import Neighbours
-from roles.wiring import Use, wire
+from roles.wiring import Use, Wiring
 
 # The kernel's ephemeral range; a port outside it was chosen on purpose.
 _GIVEN = "/proc/sys/net/ipv4/ip_local_port_range"
@@ -24,37 +19,42 @@ _ONLY_CLIENTS = (
     *("rpcbind", "rsyslogd", "systemd-network", "systemd-resolve", "systemd-timesyn", "unbound"),
 )
 
-ASK = Ask(
-    files=(f"{paths.SYSTEMD}/{paths.SOCKET}", _GIVEN),
-    commands={
-        "container": ("docker", "container", "inspect", "--format", "{{json .HostConfig}}", paths.CONTAINER)
-    },
-)
+ASK = Ask(files=(_GIVEN,))
 
 
-def taken(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+def taken(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return a sentence for each port that we need and another program has."""
     return [
         f"port {use.port}/{use.proto} of {host.name}, where {use.purpose}, is taken by {who(listener)}: "
-        f"stop that program, or set hosts.{host.name}.{use.key} to another port."
-        for use in wire(host).uses
+        f"stop that program, or set hosts.{host.name}.{use.key} to another port{_or_stopped(use, listener)}."
+        for use in wiring.uses
         for listener in _in_the_way(use, facts, neighbours)[:1]
     ]
 
 
+def _or_stopped(use: Use, listener: Listener) -> str:
+    """Return the third way out, where a service has the port that only orders need."""
+    if use.program != "certbot" or not use.public or not listener.unit.endswith(".service"):
+        return ""
+    return (
+        "; or let it be stopped for the seconds of each order: certificate.challenge: standalone, with "
+        f"certificate.stop: {listener.unit}"
+    )
+
+
 def strangers(
-    host: Host, facts: Facts, neighbours: Neighbours, allowed: set[tuple[str, int]]
+    wiring: Wiring, facts: Facts, neighbours: Neighbours, allowed: set[tuple[str, int]]
 ) -> list[Listener]:
     """Return other programs' public listeners that a closed firewall would cut off."""
     found: dict[tuple[str, int], Listener] = {}
-    refused = [listener for use in wire(host).uses for listener in _in_the_way(use, facts, neighbours)]
+    refused = [listener for use in wiring.uses for listener in _in_the_way(use, facts, neighbours)]
     for listener in facts.listening:
         key = (listener.proto, listener.port)
         if not (
             _is_loopback(listener)
             or key in allowed
             or listener in refused
-            or is_ours(listener, facts, neighbours)
+            or neighbours.is_ours(listener)
             or _needs_no_port(listener, facts)
         ):
             found.setdefault(key, listener)
@@ -68,26 +68,14 @@ def who(listener: Listener) -> str:
     return f"{listener.program} (pid {listener.pid}{', ' + listener.unit if listener.unit else ''})"
 
 
-def is_ours(listener: Listener, facts: Facts, neighbours: Neighbours) -> bool:
-    """Whether a listener is the relay's, under any runner."""
-    key = (listener.proto, listener.port)
-    if listener.unit.startswith("derpfleet-"):
-        return True
-    if listener.program == "systemd":  # it holds the relay's sockets
-        return key in _socket_ports(facts)
-    if listener.unit == "supervisor.service":
-        return key in _supervised_ports(facts)
-    in_container = listener.program in neighbours.processes
-    return in_container and (key in _container_ports(facts) or _in_host_network(facts))
-
-
 def _in_the_way(use: Use, facts: Facts, neighbours: Neighbours) -> list[Listener]:
     return [
         listener
         for listener in facts.listening
         if (listener.proto, listener.port) == (use.proto, use.port)
-        and not is_ours(listener, facts, neighbours)
+        and not neighbours.is_ours(listener)
         and (use.public or _meets_loopback(listener))
+        and not (use.stops and listener.unit == use.stops)
         and not neighbours.shares(listener, use)
     ]
 
@@ -136,45 +124,8 @@ def maybe_servers(
         for listener in facts.listening
         if _may_be_a_client(listener, facts)
         and not _is_loopback(listener)
-        and not is_ours(listener, facts, neighbours)
+        and not neighbours.is_ours(listener)
     }
     return [
         found[key] for key in sorted(found) if key[0] not in _ONLY_CLIENTS and ("udp", key[1]) not in allowed
     ]
-
-
-def _socket_ports(facts: Facts) -> set[tuple[str, int]]:
-    unit = facts.files.get(f"{paths.SYSTEMD}/{paths.SOCKET}")
-    text = (unit.content or "") if unit else ""
-    kinds = {"Stream": "tcp", "Datagram": "udp"}
-    listens = re.findall(r"^Listen(Stream|Datagram)=(?:\S*:)?(\d+)$", text, re.M)
-    return {(kinds[kind], int(port)) for kind, port in listens}
-
-
-def _supervised_ports(facts: Facts) -> set[tuple[str, int]]:
-    file = facts.files.get(paths.PROGRAM_FILE)
-    named = re.search(r"^; Its ports:(.*)$", (file.content or "") if file else "", re.M)
-    uses = re.findall(r"(tcp|udp)/(\d+)", named[1]) if named else ()
-    return {(proto, int(port)) for proto, port in uses}
-
-
-def _container(facts: Facts) -> dict[str, object]:
-    output = facts.commands.get("container")
-    if output is None or output.status != 0:
-        return {}
-    config = json.loads(output.stdout)
-    return config if isinstance(config, dict) else {}
-
-
-def _container_ports(facts: Facts) -> set[tuple[str, int]]:
-    return set(_published(_container(facts).get("PortBindings") or {}))
-
-
-def _published(bindings: object) -> Iterator[tuple[str, int]]:
-    for inside, places in bindings.items() if isinstance(bindings, dict) else ():
-        for place in places or ():
-            yield inside.partition("/")[2], int(place["HostPort"])
-
-
-def _in_host_network(facts: Facts) -> bool:
-    return _container(facts).get("NetworkMode") == "host"

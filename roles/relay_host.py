@@ -12,7 +12,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Container, Resource, Service
 from inventory.model import Host, Site
-from roles import base, certificate, distributions, docker, firewall, front, ports, relay, selinux
+from roles import base, certificate, distributions, docker, firewall, front, relay, selinux
 from roles.contract import Neighbours, ServedBy
 from roles.wiring import Wiring, wire
 
@@ -59,9 +59,9 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     wiring, chosen, runner = wire(host), front.chosen(host), relay.chosen_runner(host)
     former = front.replaced_others(host, wiring, facts)
     free = tuple(resource.id for resource in former if isinstance(resource, Service))
-    yield "base", base.resources(host, site, facts, ship)
-    yield "selinux", selinux.resources(host, facts)
-    yield "firewall", firewall.resources(host, facts, neighbours(facts))
+    yield "base", base.resources(facts)
+    yield "selinux", selinux.resources(wiring, facts)
+    yield "firewall", firewall.resources(host, wiring, facts, neighbours(facts))
     yield (
         "relay",
         relay.resources(
@@ -71,7 +71,6 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
             facts,
             ship,
             listens_after=(certificate.COPIED, *free) if wiring.relay_has_tls else (),
-            front_at=chosen.reached_at(facts, wiring.public.port),
         ),
     )
     yield "nginx", [*former, *chosen.http_resources(host, facts, certificate.issued(host))]
@@ -107,7 +106,7 @@ def _served_by(host: Host, wiring: Wiring, facts: Facts, free: tuple[str, ...]) 
     chosen, runner = front.chosen(host), relay.chosen_runner(host)
     challenge = chosen.challenge(host, facts)
     return ServedBy(
-        at=chosen.reached_at(facts, wiring.public.port),
+        at=wiring.reached_at,
         challenge=replace(challenge, needs=(*challenge.needs, *free)),
         reload=runner.RELOAD if wiring.relay_has_tls else chosen.RELOAD,
         test=chosen.TEST,
@@ -119,11 +118,11 @@ def _served_by(host: Host, wiring: Wiring, facts: Facts, free: tuple[str, ...]) 
 
 
 def neighbours(facts: Facts) -> Neighbours:
-    """Return what fronts and relays know of the host's other programs."""
+    """Return what fronts and relays know of the host's listeners."""
     return Neighbours(
         open_ports=front.open_ports(facts),
         shares=lambda listener, use: front.shares(listener, use, facts),
-        processes=relay.processes(),
+        is_ours=lambda listener: relay.is_ours(listener, facts),
     )
 
 
@@ -137,14 +136,14 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
 
     They are found before anything is changed. Of an unknown distribution only that is said.
     """
-    of_base = base.refusals(host, site, facts)
+    of_base = base.refusals(host, facts)
     if distributions.known(facts) is None:
         return of_base
     facts = distributions.for_programs(facts)
     wiring, beside = wire(host), neighbours(facts)
     return [
         *of_base,
-        *firewall.refusals(host, facts, beside),
+        *firewall.refusals(host, wiring, facts, beside),
         *relay.refusals(host, site, wiring, facts, beside),
         *front.refusals(host, wiring, facts),
         *certificate.chosen(host).refusals(host, facts),
@@ -158,7 +157,7 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
     """
     if distributions.known(facts) is None:
         return []
-    unguarded = firewall.warnings(host, facts, neighbours(facts))
+    unguarded = firewall.warnings(host, wire(host), facts, neighbours(facts))
     of_relay, of_front = relay.warnings(host, site, facts), front.chosen(host).warnings(host, facts)
     return [*base.warnings(host, facts), *unguarded, *of_relay, *of_front]
 
@@ -175,8 +174,7 @@ def in_service(facts: Facts) -> list[str]:
 
     `facts` have to answer `ask_absent`.
     """
-    beside = neighbours(facts)
-    found = {(one.port, one.proto) for one in facts.listening if ports.is_ours(one, facts, beside)}
+    found = {(one.port, one.proto) for one in facts.listening if relay.is_ours(one, facts)}
     return [f"{port}/{proto}" for port, proto in sorted(found)]
 
 
@@ -193,4 +191,4 @@ def ask(host: Host, site: Site) -> Ask:
 def ask_absent() -> Ask:
     """Return the questions of `compile_absent` and `in_service`, about every variant."""
     of_variants = (front.ask_absent(), certificate.ask_absent(), docker.ASK)
-    return asked(ports.ASK, selinux.ASK, *of_variants)
+    return asked(relay.ASK_PORTS, selinux.ASK, *of_variants)

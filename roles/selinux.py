@@ -8,10 +8,8 @@ from __future__ import annotations
 from engine.facts import Ask, Facts
 from engine.policy import Selinux
 from engine.resource import Package, Resource
-from inventory.choices import front_of
-from inventory.model import Host
 from roles.contract import after
-from roles.wiring import wire
+from roles.wiring import Wiring
 
 ASK = Ask(commands={"selinux": ("getenforce",)})
 _TOOLS = Package(package="policycoreutils-python-utils")
@@ -27,14 +25,13 @@ def is_on(facts: Facts) -> bool:
     return said is not None and said.stdout.strip() in ("Enforcing", "Permissive")
 
 
-def resources(host: Host, facts: Facts) -> list[Resource]:
+def resources(wiring: Wiring, facts: Facts) -> list[Resource]:
     """Return the policy's additions, and the removal of those of a former front."""
     if not is_on(facts):
         return []
-    program = front_of(host).program
+    program = wiring.public_program
     if program not in _HTTPD:
         return absent(facts)
-    wiring = wire(host)
     uses = {use.port for use in wiring.uses if use.proto == "tcp" and use.program == program}
     ports = sorted({*uses, wiring.relay.port})
     policy = Selinux(

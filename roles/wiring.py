@@ -29,7 +29,8 @@ class Endpoint:
 class Use:
     """A port that the deployed host uses.
 
-    `key`: where the site file has it. `public`: on every address, else on loopback.
+    `key`: where the site file has it. `public`: on every address, else on loopback. `stops`: the
+    unit that has the port as well, and is stopped meanwhile.
     """
 
     proto: str
@@ -38,6 +39,7 @@ class Use:
     purpose: str
     key: str
     public: bool = True
+    stops: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,21 @@ class Wiring:
     def relay_is_hidden(self) -> bool:
         """Return whether a front is between clients and the relay."""
         return self.relay != self.public
+
+    @property
+    def reached_at(self) -> str:
+        """Return where this host reaches the port that clients dial, as address:port.
+
+        Not every provider lets a host reach its own public address. On loopback every front and
+        every relay listens.
+        """
+        return f"{LOOPBACK}:{self.public.port}"
+
+    @property
+    def public_program(self) -> str:
+        """Return the program that clients reach, of a row of FRONTS."""
+        [program] = [use.program for use in self.uses if use.key == "ports.https"]
+        return program
 
     @property
     def relay_http_port(self) -> int:
@@ -117,7 +134,7 @@ def _uses(host: Host) -> tuple[Use, ...]:
     found = [
         Use("tcp", ports.https, front.program, "https is to be served", "ports.https"),
         Use("udp", ports.stun, "relay", "the relay is to answer STUN", "ports.stun"),
-        Use("tcp", ports.http, *http[_http_by(host)], "ports.http"),
+        Use("tcp", ports.http, *http[_http_by(host)], "ports.http", stops=host.certificate.stop),
     ]
     if front.hides_relay:
         purpose = f"the relay is to listen behind {front.program}"

@@ -16,11 +16,12 @@ def exchange(side: str) -> None:
     if side == "wsproto":
         from bench.libraries import with_wsproto  # noqa: PLC0415  (other sides do without it)
 
+        # It has the same interface.
         websocket.WebSocket = with_wsproto.WebSocket  # type: ignore[assignment,misc]
     elif side == "httpcore":
         from bench.libraries import with_httpcore  # noqa: PLC0415  (as above)
 
-        http_client.HttpClient = with_httpcore.HttpClient  # type: ignore[assignment,misc]
+        http_client.HttpClient = with_httpcore.HttpClient  # type: ignore[assignment,misc]  # as above
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ class WebSocket:
         """Return binary messages of at most `max_message` bytes that carry `data`."""
         send = self._connection.send
         if len(data) <= self._max:
-            return send(BytesMessage(data=data))  # type: ignore[arg-type]
+            return send(BytesMessage(data=data))  # type: ignore[arg-type]  # bytes-like will do, too
         parts = [data[i : i + self._max] for i in range(0, len(data), self._max)]
-        return b"".join(send(BytesMessage(data=part)) for part in parts)  # type: ignore[arg-type]
+        return b"".join(send(BytesMessage(data=part)) for part in parts)  # type: ignore[arg-type]  # as above
 
     def close(self, code: int = NORMAL, reason: str = "") -> bytes:
         """Return the frame that ends this side; empty if the connection is closed already."""

@@ -130,11 +130,7 @@ def warnings(site: Site, facts: Facts) -> list[str]:
 
 
 def refusals(
-    site: Site,
-    facts: Facts,
-    proved: Sequence[Host],
-    withdrawn: Sequence[Host] = (),
-    pins: Pins | None = None,
+    site: Site, facts: Facts, proved: Sequence[Host], withdrawn: Sequence[Host] = (), pins: Pins | None = None
 ) -> Iterator[str]:
     """Yield the reasons why the map may not be changed, each a sentence.
 

@@ -101,6 +101,9 @@ class Firewalld:
         self.note.write({place: ports for place, ports in noted.items() if ports})
 
 
+FAMILY = Firewalld
+
+
 def default_links(root):
     """Return the interfaces that have a default route."""
     found = set()

@@ -13,7 +13,7 @@ from agent.paths import text_diff
 from agent.tools import Failed, read_text, remove, sha256_of, source_of, write_atomically
 
 
-class Firewall(Kind):
+class NftTable(Kind):
     """Our rules. They are taken back unless a second connection confirms them in time.
 
     The family prints rules in its own words. The text that it prints right after loading is kept,

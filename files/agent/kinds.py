@@ -3,7 +3,7 @@
 from agent.accounts import Group, User
 from agent.command import Command
 from agent.docker import Container, Image
-from agent.firewalls import Firewall
+from agent.firewalls import NftTable
 from agent.kernel import Sysctl
 from agent.open_ports import OpenPorts
 from agent.packages import Conffile, Package
@@ -26,7 +26,7 @@ KINDS = {
     "service": Service,
     "sysctl": Sysctl,
     "selinux": Selinux,
-    "firewall": Firewall,
+    "firewall": NftTable,
     "open_ports": OpenPorts,
     "image": Image,
     "container": Container,

@@ -1,15 +1,12 @@
-"""open_ports, through a firewall of the host's own."""
+"""open_ports, through a firewall of the host's own: the module that has its name has its FAMILY."""
 
 import json
 import os
 import shutil
+import sys
 
-from agent.firewalld import Firewalld
 from agent.kind import Kind
 from agent.tools import read_text, remove, write_text
-from agent.ufw import Ufw
-
-FAMILIES = {"ufw": Ufw, "firewalld": Firewalld}
 
 
 class OpenPorts(Kind):
@@ -21,7 +18,8 @@ class OpenPorts(Kind):
 
     def __init__(self, spec, host):
         Kind.__init__(self, spec, host)
-        self.family = FAMILIES[spec["through"]](host.root, Note(host.journal.base, spec["through"]))
+        family = sys.modules["agent." + spec["through"]].FAMILY
+        self.family = family(host.root, Note(host.journal.base, spec["through"]))
 
     def wanted(self):
         ports = self.spec["ports"]

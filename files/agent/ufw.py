@@ -82,6 +82,9 @@ class Ufw:
         write_text(self.profile, PROFILE % "|".join(port.replace("-", ":") for port in ports))
 
 
+FAMILY = Ufw
+
+
 def ports_in(form, text):
     """Return the ports and ranges with their protocols, sorted by protocol and number."""
     found = sorted((proto, int(port.partition(":")[0]), port) for proto, port in form.findall(text))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import re
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
-from fleet.doctor.diagnosis import CONTROLLER, Diagnosis
+from artefacts import go
+from fleet.doctor.diagnosis import CONTROLLER, Diagnosis, Status, of_error
 from fleet.shared.fleet import Fleet
 from inventory.checkout import CACHE, CHECKOUT
 from inventory.choices import program_of
@@ -21,9 +21,9 @@ from inventory.choices import program_of
 LOCK = CHECKOUT / "requirements" / "controller.lock"
 _PIN = re.compile(r"^([\w.-]+)==([^\s;\\]+)\s*(;)?", re.M)
 ENOUGH, NEEDED = 2 << 30, 64 << 20  # bytes: a toolchain with its modules; a run's records
-_PROXY = "https://proxy.golang.org"  # Go's own default
 _MODULE = "tailscale.com/@latest"  # derper's
 _PROXY_S = 5.0
+_GO = "Go modules"
 
 
 def diagnoses(fleet: Fleet) -> list[Diagnosis]:
@@ -33,8 +33,12 @@ def diagnoses(fleet: Fleet) -> list[Diagnosis]:
     return [
         packages(LOCK.read_text(), installed),
         disk(shutil.disk_usage(place).free, place),
-        go_proxy(os.environ, asked) if builds_go else _no_go(),
+        _go_modules() if builds_go else _here(_GO, "skipped", "no host of the site runs a Go program"),
     ]
+
+
+def _here(check: str, status: Status, what: str, *, why: str = "", next: str = "") -> Diagnosis:
+    return Diagnosis(host=CONTROLLER, check=check, status=status, what=what, why=why, next=next)
 
 
 def installed(name: str) -> str | None:
@@ -60,14 +64,11 @@ def packages(lock: str, installed: Callable[[str], str | None]) -> Diagnosis:
     ]
     python = f"Python {platform.python_version()}"
     if not wrong:
-        return Diagnosis(
-            host=CONTROLLER, check="Python", status="ok", what=f"{python}, {len(pins)} packages as locked"
-        )
-    return Diagnosis(
-        host=CONTROLLER,
-        check="Python",
-        status="warning",
-        what=f"{python}, and {len(wrong)} packages are not as locked: {'; '.join(wrong)}",
+        return _here("Python", "ok", f"{python}, {len(pins)} packages as locked")
+    return _here(
+        "Python",
+        "warning",
+        f"{python}, and {len(wrong)} packages are not as locked: {'; '.join(wrong)}",
         why="derpfleet was tested with the locked ones only",
         next=f"pip install --no-deps --require-hashes -r {LOCK.relative_to(CHECKOUT)}",
     )
@@ -77,12 +78,11 @@ def disk(free: int, place: Path) -> Diagnosis:
     """Judge the free bytes of the disk that holds the cache and the records."""
     what = f"{free / 1e9:.1f} GB are free at {place}"
     if free >= ENOUGH:
-        return Diagnosis(host=CONTROLLER, check="disk", status="ok", what=what)
-    return Diagnosis(
-        host=CONTROLLER,
-        check="disk",
-        status="warning" if free >= NEEDED else "failed",
-        what=what,
+        return _here("disk", "ok", what)
+    return _here(
+        "disk",
+        "warning" if free >= NEEDED else "failed",
+        what,
         why="releases, wheels and Go programs are built below .cache, and each run is logged below .runs",
         next="remove .cache, which is made again, or make room",
     )
@@ -91,7 +91,7 @@ def disk(free: int, place: Path) -> Diagnosis:
 def asked(url: str) -> str:
     """Return why a URL does not answer, or ""."""
     try:
-        with urllib.request.urlopen(url, timeout=_PROXY_S) as answer:  # noqa: S310 - go_proxy checks it
+        with urllib.request.urlopen(url, timeout=_PROXY_S) as answer:  # noqa: S310 - go_modules checks it
             answer.read(1)
     except urllib.error.HTTPError as error:
         return f"HTTP {error.code}"
@@ -100,32 +100,30 @@ def asked(url: str) -> str:
     return ""
 
 
-def go_proxy(environment: Mapping[str, str], asked: Callable[[str], str]) -> Diagnosis:
-    """Judge whether Go's modules can be fetched, from the first place that $GOPROXY names."""
-    first = re.split(r"[,|]", environment.get("GOPROXY") or _PROXY)[0].strip()
+def _go_modules() -> Diagnosis:
+    try:
+        return go_modules(go.module_sources(cache=CACHE), asked)
+    except go.GoError as error:
+        return of_error(CONTROLLER, _GO, error)
+
+
+def go_modules(sources: str, asked: Callable[[str], str]) -> Diagnosis:
+    """Judge whether Go's modules can be fetched, from the first of the sources.
+
+    `sources`: as GOPROXY lists them; "": not known yet.
+    """
+    first = re.split(r"[,|]", sources)[0].strip()
+    if not first:
+        words = "the Go toolchain, which knows their source, is unpacked by the first build"
+        return _here(_GO, "skipped", words)
+    why = "derper is built here from Go modules, unless it is in .cache already"
+    if first == "off":
+        words = "GOPROXY is off: no module is fetched"
+        return _here(_GO, "warning", words, why=why, next="unset GOPROXY, or set it to a mirror")
     if not first.startswith(("https://", "http://")):
-        off, why = first == "off", "derper is built here from Go modules, unless it is in .cache already"
-        return Diagnosis(
-            host=CONTROLLER,
-            check="Go modules",
-            status="warning" if off else "skipped",
-            what="GOPROXY is off: no module is fetched" if off else f"GOPROXY begins with {first}",
-            why=why if off else "",
-            next=f"GOPROXY={_PROXY}, or a mirror of it" if off else "",
-        )
+        return _here(_GO, "skipped", f"GOPROXY begins with {first}")
     trouble = asked(f"{first.rstrip('/')}/{_MODULE}")
     if not trouble:
-        return Diagnosis(host=CONTROLLER, check="Go modules", status="ok", what=f"{first} answers")
-    return Diagnosis(
-        host=CONTROLLER,
-        check="Go modules",
-        status="warning",
-        what=f"{first} does not answer: {trouble}",
-        why="derper is built here from Go modules, unless it is in .cache already",
-        next="set GOPROXY to a mirror that answers, such as https://goproxy.cn, and ask again",
-    )
-
-
-def _no_go() -> Diagnosis:
-    words = "no host of the site runs a Go program"
-    return Diagnosis(host=CONTROLLER, check="Go modules", status="skipped", what=words)
+        return _here(_GO, "ok", f"{first} answers")
+    words = f"{first} does not answer: {trouble}"
+    return _here(_GO, "warning", words, why=why, next="set GOPROXY to a mirror that answers, and ask again")

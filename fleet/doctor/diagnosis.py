@@ -11,6 +11,7 @@ from inventory.errors import DerpfleetError
 CONTROLLER, SITE = "here", "site"
 """The names of the controller and of the site in diagnoses, beside the hosts' own."""
 _WIDTH = 16
+Status = Literal["ok", "warning", "failed", "skipped"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Diagnosis:
 
     host: str
     check: str
-    status: Literal["ok", "warning", "failed", "skipped"]
+    status: Status
     what: str
     why: str = ""
     next: str = ""

@@ -14,6 +14,7 @@ from engine.facts import Facts, asked
 from fleet.doctor.diagnosis import Diagnosis, of_error
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import climb, targets
+from inventory.auto_source import explain_source
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
 from probe.clock import apart
@@ -64,25 +65,17 @@ def of_facts(host: Host, site: Site, facts: Facts, *, now: float) -> Iterator[Di
         )
     else:
         yield Diagnosis(host=host.name, check="clock", status="ok", what="agrees with this controller's")
+    if chosen := explain_source(host):
+        yield Diagnosis(host=host.name, check="certificate", status="ok", what=chosen)
     refusals, warnings = roles.refusals(host, site, facts), roles.warnings(host, site, facts)
-    for sentence in refusals:
-        yield Diagnosis(
-            host=host.name,
-            check="deploy",
-            status="failed",
-            what=sentence,
-            why="a deploy refuses this before it changes anything",
-            next=f"do as it says, then: invoke doctor --host {host.name}",
-        )
-    for sentence in warnings:
-        yield Diagnosis(
-            host=host.name,
-            check="deploy",
-            status="warning",
-            what=sentence,
-            why="a deploy warns of this and goes on",
-            next=f"do as it says if it is not meant, then: invoke deploy --host {host.name}",
-        )
+    why = "a deploy refuses this before it changes anything"
+    step = f"do as it says, then: invoke doctor --host {host.name}"
+    for what in refusals:
+        yield Diagnosis(host=host.name, check="deploy", status="failed", what=what, why=why, next=step)
+    why = "a deploy warns of this and goes on"
+    step = f"do as it says if it is not meant, then: invoke deploy --host {host.name}"
+    for what in warnings:
+        yield Diagnosis(host=host.name, check="deploy", status="warning", what=what, why=why, next=step)
     if not refusals and not warnings:
         yield Diagnosis(host=host.name, check="deploy", status="ok", what="nothing is in the way")
 

@@ -16,6 +16,7 @@ from fleet.shared.confirm import about
 from fleet.shared.errors import DeployRefused
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover
+from inventory.auto_source import explain_source
 from inventory.checkout import CACHE
 from inventory.model import Host
 
@@ -48,6 +49,9 @@ def _plan(fleet: Fleet, host: Host, session: Session) -> list[Resource]:
             host=host.name,
             why="\n".join(reasons),
         )
+    if chosen := explain_source(host):
+        fleet.report.emit(event="chosen", host=host.name, text=chosen)
+        fleet.report.line(host.name, "", chosen)
     _list_neighbours(fleet, host, facts)
     for warning in roles.warnings(host, fleet.site, facts):
         fleet.report.emit(event="warning", host=host.name, text=warning)

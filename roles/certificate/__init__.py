@@ -40,7 +40,7 @@ COPIED = "command:relay's copy of the certificate"
 
 def chosen(host: Host) -> Source:
     """Return the module of the host's source."""
-    return MODULES[host.certificate.source]
+    return MODULES[host.source]
 
 
 def issued(host: Host) -> Issued:

@@ -11,6 +11,7 @@ from inventory.model import Host
 from roles import paths
 
 _FILE = f"{paths.ACME_ACCOUNT}/certbot.ini"
+_HMAC = (r"[A-Za-z0-9_-]+=*", "an HMAC key in base64url, as the ACME server shows it")
 ASK = Ask(files=(paths.ACME_ACCOUNT,))  # a folder: its files are not read
 
 
@@ -23,7 +24,7 @@ def resources(host: Host, facts: Facts, ship: Shipment) -> list[Resource]:
     account = _chosen(host)
     if account is None:
         return absent() if paths.ACME_ACCOUNT in facts.files else []
-    content = ship.secrets[account.hmac].within("eab-hmac-key = {}")
+    content = ship.secrets[account.hmac].of_form(*_HMAC).within("eab-hmac-key = {}")
     folder = Directory(path=paths.ACME_ACCOUNT, mode="0700")
     return [folder, File(path=_FILE, content=content, mode="0600", secret=True)]
 

@@ -42,6 +42,7 @@ def orders(host: Host, challenge: Challenge) -> Orders:
         profile=(host.certificate.profile or _PROFILE) if certbot.is_shipped(host) else None,
         limits=source_of(host).limits,
         environment=challenge.environment,
+        stops=challenge.stops,
     )
 
 
@@ -65,7 +66,7 @@ def resources(
         needs=(*needs, *challenge.needs),
     )
     writable = (*certbot.WRITES, *challenge.writes)
-    return [*found, obtain, *renewal.resources(host, facts, after=challenge.units, writable=writable)]
+    return [*found, obtain, *renewal.resources(host, facts, challenge, writable)]
 
 
 def replaced() -> list[Resource]:

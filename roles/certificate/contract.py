@@ -25,6 +25,7 @@ class Orders:
     CA that vouches for the ACME server, or None. `authenticator`: certbot's arguments.
     `names`: those of the certificate. `profile`: the preferred one, or None for a certbot that may
     not know profiles. `environment`: certbot's variables. `limits`: as files/ledger.py has them.
+    `stops`: the unit that is stopped for an order, as files/pause.py does it, or None.
     """
 
     server: str
@@ -37,6 +38,7 @@ class Orders:
     profile: str | None
     environment: Mapping[str, str]
     limits: Mapping[str, tuple[int, int]]
+    stops: str | None
 
 
 class Source(Protocol):

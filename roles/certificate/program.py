@@ -1,7 +1,7 @@
 """The certificate's program on the host, and its configuration.
 
-files/certificate.py copies, reloads and checks the certificate. files/lineage.py orders it, and
-files/ledger.py counts the orders.
+files/certificate.py copies, reloads and checks the certificate. files/lineage.py orders it,
+files/ledger.py counts the orders, and files/pause.py stops a program for them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ _PROGRAM = CHECKOUT / "files" / "certificate.py"
 _PARTS = {
     paths.CERTIFICATE_LINEAGE: CHECKOUT / "files" / "lineage.py",
     paths.CERTIFICATE_LEDGER: CHECKOUT / "files" / "ledger.py",
+    paths.CERTIFICATE_PAUSE: CHECKOUT / "files" / "pause.py",
 }
 
 

@@ -9,6 +9,7 @@ from engine.render import render
 from engine.resource import Absent, Command, File, Package, Resource, Service
 from inventory.model import Host
 from roles import distributions, paths
+from roles.contract import Challenge
 
 _TIMER = "derpfleet-certificate.timer"
 _SERVICE = "derpfleet-certificate.service"
@@ -17,15 +18,17 @@ _STAMP = f"/var/lib/systemd/timers/stamp-{_TIMER}"  # when a persistent timer ra
 
 
 def resources(
-    host: Host, facts: Facts, *, after: tuple[str, ...], writable: tuple[str, ...]
+    host: Host, facts: Facts, challenge: Challenge, writable: tuple[str, ...]
 ) -> list[Resource]:
     """Return the renewal's unit, started by a systemd timer, or by a cron line if asked.
 
-    `after`: the units that have to run for an order. `writable`: the folders that it writes to.
+    `challenge`: how orders are proved. `writable`: the folders that they write to.
     """
     timer, service = f"{paths.SYSTEMD}/{_TIMER}", f"{paths.SYSTEMD}/{_SERVICE}"
     program = paths.CERTIFICATE_PROGRAM
-    text = render("certificate.service.j2", host=host, program=program, after=after, writable=writable)
+    text = render(
+        "certificate.service.j2", host=host, program=program, challenge=challenge, writable=writable
+    )
     once = File(path=service, content=text)
     if host.certificate.renewal == "cron":
         hour, minute = divmod(crc32(host.name.encode()) % 720, 60)

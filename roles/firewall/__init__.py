@@ -9,19 +9,19 @@ from engine.resource import Resource
 from inventory.choices import FirewallModeName, firewall_of
 from inventory.model import Host
 from roles.contract import Neighbours
-from roles.firewall import firewalld, nftables, off, own, ufw
-from roles.firewall.contract import Guard, HostsOwn
+from roles.firewall import nftables, off, own
+from roles.firewall.contract import Guard
+from roles.firewall.own import HostsOwn
+from roles.wiring import Wiring
 
-_HOSTS_OWN: tuple[HostsOwn, ...] = (ufw, firewalld)
 MODES: Mapping[FirewallModeName, tuple[Guard, ...]] = {
     "enforce": (nftables,),
-    "ufw": (ufw,),
-    "firewalld": (firewalld,),
-    "auto": (*_HOSTS_OWN, nftables),
+    **{firewall.name: (firewall,) for firewall in own.FIREWALLS},
+    "auto": (*own.FIREWALLS, nftables),
     "off": (off,),
 }
 """The candidates of each mode. The first that is in charge of the host is chosen, else the last."""
-_GUARDS: tuple[Guard, ...] = (nftables, *_HOSTS_OWN, off)
+_GUARDS: tuple[Guard, ...] = (nftables, *own.FIREWALLS, off)
 
 
 def chosen(host: Host, facts: Facts) -> Guard:
@@ -31,15 +31,15 @@ def chosen(host: Host, facts: Facts) -> Guard:
 
 
 def _in_charge(facts: Facts) -> list[HostsOwn]:
-    return [guard for guard in _HOSTS_OWN if guard.is_in_charge(facts)]
+    return [guard for guard in own.FIREWALLS if guard.is_in_charge(facts)]
 
 
-def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
+def resources(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[Resource]:
     """Return the chosen guard, and the removal of the others."""
     guard = chosen(host, facts)
     others = [other for other in _GUARDS if other is not guard]
     gone = [resource for other in others for resource in other.replaced(facts)]
-    return [*gone, *guard.resources(host, facts, neighbours)]
+    return [*gone, *guard.resources(host, wiring, facts, neighbours)]
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
@@ -52,25 +52,25 @@ def ask(host: Host) -> Ask:
 
     A guard that closes nothing may be beside any other. The agent's notes name what to remove.
     """
-    beside = _HOSTS_OWN if firewall_of(host).closes else ()
+    beside = own.FIREWALLS if firewall_of(host).closes else ()
     return asked(own.NOTES, *(guard.ASK for guard in (*MODES[host.firewall.mode], *beside)))
 
 
-def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+def refusals(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return a sentence for each firewall beside the chosen guard, or the reasons against that."""
     guard = chosen(host, facts)
     beside = [other for other in _in_charge(facts) if other is not guard] if firewall_of(host).closes else []
-    return [_beside(host, other) for other in beside] or guard.refusals(host, facts, neighbours)
+    return [_beside(host, other) for other in beside] or guard.refusals(host, wiring, facts, neighbours)
 
 
 def _beside(host: Host, other: HostsOwn) -> str:
     return (
-        f"{other.NAME} is active on {host.name}, and two firewalls would close each other's ports. "
-        f"Either keep {other.NAME} alone: set hosts.{host.name}.firewall.mode to {other.NAME}, and derpfleet "
-        f"opens its ports there. Or run on the host: {other.STOP}."
+        f"{other.name} is active on {host.name}, and two firewalls would close each other's ports. "
+        f"Either keep {other.name} alone: set hosts.{host.name}.firewall.mode to {other.name}, and derpfleet "
+        f"opens its ports there. Or run on the host: {other.stop}."
     )
 
 
-def warnings(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+def warnings(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return the probably unintended effects of the chosen guard."""
-    return chosen(host, facts).warnings(host, facts, neighbours)
+    return chosen(host, facts).warnings(host, wiring, facts, neighbours)

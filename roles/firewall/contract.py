@@ -8,14 +8,17 @@ from engine.facts import Ask, Facts
 from engine.resource import Resource
 from inventory.model import Host
 from roles.contract import Neighbours
+from roles.wiring import Wiring
 
 
 class Guard(Protocol):
     """One way to guard a host's ports."""
 
-    ASK: Ask
+    @property
+    def ASK(self) -> Ask:
+        """The questions about the host."""
 
-    def resources(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
+    def resources(self, host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[Resource]:
         """Return the resources of the guard."""
 
     def replaced(self, facts: Facts) -> list[Resource]:
@@ -24,21 +27,8 @@ class Guard(Protocol):
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
         """Return the removal of all that `resources` may ever have put on a host, after `needs`."""
 
-    def refusals(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+    def refusals(self, host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
         """Return the reasons against this guard, as sentences that say what to do."""
 
-    def warnings(self, host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+    def warnings(self, host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
         """Return the probably unintended effects, as sentences that say what to change."""
-
-
-class HostsOwn(Guard, Protocol):
-    """A firewall that the host may have of its own.
-
-    `NAME`: as in the site file. `STOP`: the command that takes it out of charge.
-    """
-
-    NAME: str
-    STOP: str
-
-    def is_in_charge(self, facts: Facts) -> bool:
-        """Whether it decides now which packets come in."""

@@ -9,13 +9,13 @@ import re
 
 from engine.facts import Ask, Facts, asked
 from engine.render import render
-from engine.resource import Absent, File, Firewall, Package, Resource, Service
+from engine.resource import Absent, File, NftTable, Package, Resource, Service
 from inventory.model import Host
 from roles import paths, ports
 from roles.contract import Neighbours, after
 from roles.firewall import ssh_ports, tracking, tunnels
 from roles.readers import iptables, nft
-from roles.wiring import Use, wire
+from roles.wiring import Use, Wiring
 
 _TABLE = "derpfleet"
 _UNIT = "derpfleet-firewall.service"
@@ -45,12 +45,12 @@ ASK = asked(
 )
 
 
-def resources(host: Host, facts: Facts, neighbours: Neighbours) -> list[Resource]:
+def resources(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[Resource]:
     """Return the table, and the unit that loads it at boot."""
-    firewall = Firewall(
+    firewall = NftTable(
         table=_TABLE,
         path=paths.FIREWALL_RULES,
-        rules=_rules(host, facts, neighbours),
+        rules=_rules(host, wiring, facts, neighbours),
         revert_after_s=host.firewall.revert_after_s,
         needs=("package:nftables",),
     )
@@ -68,12 +68,12 @@ def _unit() -> bytes:
     return render("firewall.service.j2", rules=paths.FIREWALL_RULES, ssh_ports=ssh_ports.SERVICE)
 
 
-def _rules(host: Host, facts: Facts, neighbours: Neighbours) -> bytes:
-    opened = open_ports(host, facts, neighbours)
+def _rules(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> bytes:
+    opened = open_ports(host, wiring, facts, neighbours)
     tcp, udp, ip = ([port for proto, port in opened if proto == wanted] for wanted in ("tcp", "udp", "ip"))
-    found, most = _tracking(host, facts), host.relay.connections_per_address
+    found, most = _tracking(wiring, facts), host.relay.connections_per_address
     # Docker forwards to a published port: the chain input sees no packet for it.
-    uses = [use for use in wire(host).uses if use.public and use not in found.published]
+    uses = [use for use in wiring.uses if use.public and use not in found.published]
     return render(
         "firewall.nft.j2",
         tcp=tcp,
@@ -88,8 +88,8 @@ def _rules(host: Host, facts: Facts, neighbours: Neighbours) -> bytes:
     )
 
 
-def _tracking(host: Host, facts: Facts) -> tracking.Tracking:
-    return tracking.tracking(host, facts, table=_TABLE, saved=tuple(_SAVED))
+def _tracking(wiring: Wiring, facts: Facts) -> tracking.Tracking:
+    return tracking.tracking(wiring, facts, table=_TABLE, saved=tuple(_SAVED))
 
 
 def replaced(facts: Facts) -> list[Resource]:
@@ -102,7 +102,7 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
 
     The package nftables stays.
     """
-    table = Firewall(table=_TABLE, path=paths.FIREWALL_RULES, present=False, needs=(f"service:{_UNIT}",))
+    table = NftTable(table=_TABLE, path=paths.FIREWALL_RULES, present=False, needs=(f"service:{_UNIT}",))
     return after(needs, [*_unit_gone(), table])
 
 
@@ -114,7 +114,7 @@ def _unit_gone() -> list[Resource]:
     ]
 
 
-def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[str, str]]:
+def open_ports(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[tuple[str, str]]:
     """Return (protocol, port or range) of each opening.
 
     These are SSH as it is used and as it will be after its next restart, the relay's ports, the
@@ -123,7 +123,7 @@ def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[s
     found = {("tcp", str(port)) for port in facts.ssh_ports}
     sshd = facts.commands.get("sshd")
     found |= {("tcp", port) for port in _SSHD.findall(sshd.stdout if sshd else "")}
-    found |= {(use.proto, str(use.port)) for use in wire(host).uses if use.public}
+    found |= {(use.proto, str(use.port)) for use in wiring.uses if use.public}
     found |= {(proto, str(port)) for proto, port in neighbours.open_ports}
     for entry in host.firewall.allow:
         port, _, proto = entry.partition("/")
@@ -131,12 +131,12 @@ def open_ports(host: Host, facts: Facts, neighbours: Neighbours) -> list[tuple[s
     return sorted(found, key=lambda item: (item[0], int(item[1].partition("-")[0])))
 
 
-def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+def refusals(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return a sentence for the host's own rules, and for each program that would be cut off."""
-    opened = open_ports(host, facts, neighbours)
-    found = [*_kernel(host, facts), *_own_rules(host, facts)]
+    opened = open_ports(host, wiring, facts, neighbours)
+    found = [*_kernel(host, facts), *_own_rules(host, wiring, facts)]
     if paths.FIREWALL_RULES not in facts.files:  # the first time: later all else is closed
-        for listener in ports.strangers(host, facts, neighbours, _single_ports(opened)):
+        for listener in ports.strangers(wiring, facts, neighbours, _single_ports(opened)):
             entry = f"{listener.port}/{listener.proto}"
             found.append(
                 f"{ports.who(listener)} listens on {entry} of {host.name}, which the firewall would close: "
@@ -152,20 +152,20 @@ def refusals(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
     return found
 
 
-def warnings(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
+def warnings(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
     """Return the probably unintended effects.
 
     These are ports whose state the host's own rules ask for and, before the first deploy, UDP
     sockets that may be servers'.
     """
-    found = tracking.warnings(host, _tracking(host, facts))
+    found = tracking.warnings(host, _tracking(wiring, facts))
     if paths.FIREWALL_RULES in facts.files:
         return found
-    return [*found, *_maybe_cut_off(host, facts, neighbours)]
+    return [*found, *_maybe_cut_off(host, wiring, facts, neighbours)]
 
 
-def _maybe_cut_off(host: Host, facts: Facts, neighbours: Neighbours) -> list[str]:
-    opened = open_ports(host, facts, neighbours)
+def _maybe_cut_off(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
+    opened = open_ports(host, wiring, facts, neighbours)
     return [
         f"{use.by} has keys for {use} on {host.name}: if it is sent without UDP, add {use.protocol}/ip to "
         f"hosts.{host.name}.firewall.allow, for the firewall lets in only answers"
@@ -194,12 +194,11 @@ def _kernel(host: Host, facts: Facts) -> list[str]:
     ]
 
 
-def _own_rules(host: Host, facts: Facts) -> list[str]:
+def _own_rules(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
     """Return a sentence for each of the host's own sets of rules that close a port of the relay.
 
     It has the commands that open those ports.
     """
-    wiring = wire(host)
     passed_by = "relay" if wiring.relay_is_published else ""
     needed = [use for use in wiring.uses if use.public and use.program != passed_by]
     saved = {name: facts.commands[name].stdout for name in _SAVED if name in facts.commands}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from engine.facts import Ask, Facts
 from inventory.model import Host
 from roles.readers import iptables, nft
-from roles.wiring import Use, wire
+from roles.wiring import Use, Wiring
 
 _RULESET = "nft_ruleset"
 
@@ -47,7 +47,7 @@ def _numbers(uses: tuple[Use, ...], proto: str) -> list[int]:
     return sorted({use.port for use in uses if use.proto == proto})
 
 
-def tracking(host: Host, facts: Facts, *, table: str, saved: tuple[str, ...]) -> Tracking:
+def tracking(wiring: Wiring, facts: Facts, *, table: str, saved: tuple[str, ...]) -> Tracking:
     """Return what each port of the relay needs.
 
     `table`: our own, whose rules do not count. `saved`: names of the commands among the facts that
@@ -55,7 +55,6 @@ def tracking(host: Host, facts: Facts, *, table: str, saved: tuple[str, ...]) ->
     """
     texts = [facts.commands[name].stdout for name in saved if name in facts.commands]
     native = nft.native(ruleset(facts), ours=table, has_iptables=bool("".join(texts)))
-    wiring = wire(host)
     found: dict[str, list[Use]] = {"published": [], "by_rule": [], "translated": [], "untracked": []}
     for use in wiring.uses:
         if wiring.relay_is_published and use.program == "relay":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from engine.facts import Ask, Facts, Listener
@@ -61,11 +62,8 @@ class Front(Protocol):
     def shares(self, listener: Listener, use: Use, facts: Facts) -> bool:
         """Whether the listener is this front's program, which serves that port or leaves it."""
 
-    def open_ports(self, facts: Facts) -> set[tuple[str, int]]:
+    def open_ports(self, facts: Facts) -> Collection[tuple[str, int]]:
         """Return (protocol, port) of the other sites that this front's program serves."""
 
     def other_sites(self, facts: Facts) -> list[str]:
         """Return the URLs of those sites."""
-
-    def reached_at(self, facts: Facts, port: int) -> str:
-        """Return where this host reaches what clients dial, as address:port."""

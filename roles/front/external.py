@@ -13,7 +13,7 @@ from engine.resource import Absent, Directory, File, Resource
 from inventory.choices import FRONTS, front_of, source_of
 from inventory.model import Host
 from roles import paths
-from roles.contract import Challenge, Issued, ReloadTest, after
+from roles.contract import Challenge, Issued, ReloadTest, after, nothing
 from roles.wiring import LOOPBACK, Use, Wiring
 
 _PROGRAM = FRONTS["external"].program
@@ -23,6 +23,11 @@ ASK_ABSENT = Ask()
 RELOAD: tuple[str, ...] = ()
 TEST: ReloadTest | None = None
 
+# The front has the https port, and we touch nothing of it. The proof says whether it has our lines.
+https_resources = test_units = absent_test_units = nothing
+refusals = absence_refusals = nothing
+open_ports = other_sites = nothing
+
 
 def fragment(host: Host) -> File:
     """Return the lines for the configuration of the operator's front, as the file beside it."""
@@ -31,7 +36,7 @@ def fragment(host: Host) -> File:
     text = render(
         f"front-{external.kind}.conf.j2",
         host=host,
-        by_address=host.domain.rpartition(".")[2].isdigit(),
+        by_address=host.is_address,
         terminates_tls=front_of(host).terminates_tls,
         challenge=host.ports.challenge if source_of(host).is_acme else None,
         listens=(str(host.ports.https), f"[::]:{host.ports.https}"),
@@ -57,11 +62,6 @@ def _there(facts: Facts, kept: str = "") -> list[str]:
     return sorted(path for path in facts.files if PurePosixPath(path).parent == folder and path != kept)
 
 
-def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -> list[Resource]:
-    """Return nothing: the front has the port."""
-    return []
-
-
 def replaced(wiring: Wiring, facts: Facts) -> list[Resource]:
     """Return the removal of the fragments. The lines in the front itself are the operator's."""
     return [Absent(path=paths.FRONT)] if _there(facts) else []
@@ -70,21 +70,6 @@ def replaced(wiring: Wiring, facts: Facts) -> list[Resource]:
 def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     """Return the removal of the fragments, after `needs`."""
     return after(needs, [Absent(path=paths.FRONT)])
-
-
-def test_units() -> list[Resource]:
-    """Return nothing: there is no `TEST`."""
-    return []
-
-
-def absent_test_units() -> list[Resource]:
-    """Return nothing: there is no `TEST`."""
-    return []
-
-
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing: the proof says whether the front has the lines."""
-    return []
 
 
 def warnings(host: Host, facts: Facts) -> list[str]:
@@ -100,26 +85,6 @@ def warnings(host: Host, facts: Facts) -> list[str]:
     ]
 
 
-def absence_refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing: nothing of the front is touched."""
-    return []
-
-
 def shares(listener: Listener, use: Use, facts: Facts) -> bool:
     """Whether the port is the front's: its program may be any."""
     return use.program == _PROGRAM
-
-
-def open_ports(facts: Facts) -> set[tuple[str, int]]:
-    """Return nothing: the ports of the front that we know are the relay's."""
-    return set()
-
-
-def other_sites(facts: Facts) -> list[str]:
-    """Return nothing: the front's sites are not known."""
-    return []
-
-
-def reached_at(facts: Facts, port: int) -> str:
-    """Return loopback, one of all the addresses that the front is to listen on."""
-    return f"{LOOPBACK}:{port}"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts, asked
+from engine.facts import Ask, Facts, Listener, asked
 from engine.resource import Resource
 from engine.scripts import script
 from inventory.admission import admission_name
@@ -20,7 +20,7 @@ from roles import ports
 from roles.contract import Neighbours
 from roles.relay import key, releases
 from roles.relay.admissions import everyone, keys, tailscaled, url
-from roles.relay.contract import Admitting, Given, Inquiry, Judge, Program, Runner
+from roles.relay.contract import Given, Inquiry, Judge, Program, Runner
 from roles.relay.programs import derper, ours
 from roles.relay.runners import docker, supervisord, systemd
 from roles.wiring import Wiring, wire
@@ -37,6 +37,10 @@ RUNNER_MODULES: Mapping[RunnerName, Runner] = {
     "docker": docker,
     "supervisord": supervisord,
 }
+
+
+ASK_PORTS = asked(*(runner.ASK_PORTS for runner in RUNNER_MODULES.values()))
+"""The questions of `is_ours`."""
 
 
 def chosen_program(host: Host) -> Program:
@@ -62,13 +66,12 @@ def _judges() -> list[Judge]:
 def ask(host: Host, site: Site) -> Ask:
     """Return the questions about ports, and those of the chosen program, runner and judge.
 
-    `docker container inspect` is among the first on every host. A relay that ran in a container
-    until now still has the ports, and is not in the way of its successor.
+    Every runner's are among the first. A relay that ran in a container until now still has the
+    ports, and is not in the way of its successor.
     """
-    known_by = Ask(files=tuple(runner.KNOWN_BY for runner in RUNNER_MODULES.values() if runner.KNOWN_BY))
     kept = Ask() if runner_of(host).in_container else releases.ASK
     judge, program, runner = chosen_judge(host, site), chosen_program(host), chosen_runner(host)
-    return asked(ports.ASK, known_by, kept, program.ASK, runner.ASK, judge.ask(host))
+    return asked(ports.ASK, ASK_PORTS, kept, program.ASK, runner.ASK, judge.ask(host))
 
 
 def resources(
@@ -79,16 +82,11 @@ def resources(
     ship: Shipment,
     *,
     listens_after: tuple[str, ...],
-    front_at: str,
 ) -> list[Resource]:
-    """Return the relay with its keys.
-
-    `listens_after`: as in `Given`. `front_at`: as for `Program.start`.
-    """
+    """Return the relay with its keys. `listens_after`: as in `Given`."""
     program, runner, made = chosen_program(host), chosen_runner(host), key.made(facts)
     judge = chosen_judge(host, site)
-    admitting = Admitting(flags=judge.flags(host, site), files=judge.files(host))
-    start = program.start(host, site, wiring, facts, ship, front_at=front_at, admitting=admitting)
+    start = program.start(host, wiring, facts, ship, judge.admitting(host, site))
     former = [
         resource
         for other in RUNNER_MODULES.values()
@@ -170,10 +168,12 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
     return chosen_judge(host, site).warnings(host, facts)
 
 
-def processes() -> frozenset[str]:
-    """Return the names of the relay's processes in a container, of every program and runner."""
-    of_programs = (program.PROCESSES for program in PROGRAM_MODULES.values())
-    return frozenset().union(*of_programs, *(runner.PROCESSES for runner in RUNNER_MODULES.values()))
+def is_ours(listener: Listener, facts: Facts) -> bool:
+    """Whether a listener is the relay's, under any runner, or another unit's of ours."""
+    processes = {name for program in PROGRAM_MODULES.values() for name in program.PROCESSES}
+    return listener.unit.startswith("derpfleet-") or any(
+        runner.has(listener, facts, processes) for runner in RUNNER_MODULES.values()
+    )
 
 
 def refusals(
@@ -181,7 +181,7 @@ def refusals(
 ) -> list[str]:
     """Return the reasons against the relay: taken ports, and those of its runner and program."""
     return [
-        *ports.taken(host, facts, neighbours),
+        *ports.taken(host, wiring, facts, neighbours),
         *chosen_runner(host).refusals(host, wiring, facts),
         *chosen_program(host).refusals(host, site, facts),
         *chosen_judge(host, site).refusals(host, facts),

@@ -5,12 +5,12 @@ A program knows no runner and a runner no program: `Start` is all that passes be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, Listener
 from engine.health import Health, Http
 from engine.resource import Absent, Resource
 from inventory.model import Host, Site
@@ -70,11 +70,12 @@ class Admitting:
     """How a program is told who may use it.
 
     `flags`: each with its values, for our relay and for derper's command line; (): everyone may.
-    `files`: the resources that they name.
+    `files`: the resources that they name. `url`: the URL that is asked for every client, or "".
     """
 
-    flags: tuple[tuple[str, ...], ...]
+    flags: tuple[tuple[str, ...], ...] = ()
     files: tuple[Resource, ...] = ()
+    url: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +92,11 @@ class Inquiry:
 class Judge(Protocol):
     """A judge of who may use a relay."""
 
-    def flags(self, host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
-        """Return the flags as in `Admitting`."""
-
-    def files(self, host: Host) -> tuple[Resource, ...]:
-        """Return the resources that the flags name."""
+    def admitting(self, host: Host, site: Site) -> Admitting:
+        """Return how the program is told."""
 
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
-        """Return the removal of those resources, after `needs`."""
+        """Return the removal of `Admitting.files`, after `needs`."""
 
     def ask(self, host: Host) -> Ask:
         """Return the questions that `refusals` and `warnings` need."""
@@ -120,20 +118,9 @@ class Program(Protocol):
     PROCESSES: frozenset[str]  # the names of its processes in a container
 
     def start(
-        self,
-        host: Host,
-        site: Site,
-        wiring: Wiring,
-        facts: Facts,
-        ship: Shipment,
-        *,
-        front_at: str,
-        admitting: Admitting,
+        self, host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting
     ) -> Start:
-        """Return how it is started.
-
-        `front_at`: where this host reaches the port that clients dial, as address:port.
-        """
+        """Return how it is started."""
 
     def metrics(self, host: Host, wiring: Wiring) -> Page:
         """Return the page with its metrics."""
@@ -166,7 +153,7 @@ class Runner(Protocol):
     """A keeper of the relay's process: it starts the program at boot and after a crash."""
 
     ASK: Ask
-    PROCESSES: frozenset[str]  # the names of its own processes that have the relay's ports
+    ASK_PORTS: Ask  # asked on every host: what `has` needs, and the file KNOWN_BY
     KNOWN_BY: str  # the file without which it has no relay here; "": it may have one without any
     RUNNING: str  # the id of the resource that is the running relay
     RELOAD: tuple[str, ...]  # the command after which a new certificate is served
@@ -193,6 +180,12 @@ class Runner(Protocol):
 
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
         """Return the relay, stopped after `needs`, and the removal of the runner's own files."""
+
+    def has(self, listener: Listener, facts: Facts, processes: Set[str]) -> bool:
+        """Whether the listener is that of its relay. `facts` have to answer `ASK_PORTS`.
+
+        `processes`: the names of every program's processes in a container.
+        """
 
     def stopped(self) -> list[Resource]:
         """Return the relay, stopped now and after a reboot. Its installation stays."""

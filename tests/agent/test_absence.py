@@ -11,9 +11,9 @@ from engine.resource import (
     Conffile,
     Directory,
     File,
-    Firewall,
     Group,
     Image,
+    NftTable,
     Package,
     Resource,
     Service,
@@ -25,7 +25,7 @@ from tests.agent.driver import Agent, OnStage
 from tests.agent.plans import RULES
 
 FIN = "net.ipv4.tcp_fin_timeout"
-FIREWALL = Firewall(table="relay", path="/etc/relay.nft", rules=RULES)
+FIREWALL = NftTable(table="relay", path="/etc/relay.nft", rules=RULES)
 CONF = Conffile(path="/etc/web.conf", package="web")
 WEB = {"/var/fake/payload/web/etc/web.conf": "packaged\n"}
 DOCKER = """#!/bin/sh
@@ -101,7 +101,7 @@ def test_rules_go_without_a_second_connection_and_others_stay(on_stage: OnStage)
     before = agent.stage.run("nft", "list", "ruleset").stdout
     agent.run([FIREWALL])
     agent.way_in = False
-    gone = Firewall(table="relay", path="/etc/relay.nft", present=False)
+    gone = NftTable(table="relay", path="/etc/relay.nft", present=False)
     assert twice(agent, gone).changed == ["firewall:relay"]
     assert agent.stage.run("nft", "list", "ruleset").stdout == before
     assert not (agent.stage.root / "etc/relay.nft").exists()
@@ -126,7 +126,7 @@ def test_half_of_a_firewall_goes_as_well(on_stage: OnStage, lost: str) -> None:
     agent.run([FIREWALL])
     argv = ["rm", "/etc/relay.nft"] if lost == "file" else ["nft", "delete", "table", "inet", "relay"]
     agent.stage.run(*argv)
-    assert twice(agent, Firewall(table="relay", path="/etc/relay.nft", present=False)).changed == [
+    assert twice(agent, NftTable(table="relay", path="/etc/relay.nft", present=False)).changed == [
         "firewall:relay"
     ]
     assert "relay" not in agent.stage.run("nft", "list", "ruleset").stdout

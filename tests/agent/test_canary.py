@@ -40,6 +40,7 @@ def plan(secrets: tuple[str, str], setting: str) -> list[Resource]:
     others = [resource for resource in relay_host(setting=setting) if resource.id != f"file:{KEY}"]
     *before, service = others
     triggers = (*service.triggers()["restart_on"], *(key.id for key in keys))
+    # Of a service, not of any resource.
     return [*before, *keys, replace(service, restart_on=triggers)]  # type: ignore[call-arg]
 
 

@@ -21,8 +21,8 @@ from engine.resource import (
     Command,
     Directory,
     File,
-    Firewall,
     Group,
+    NftTable,
     Package,
     Service,
     Symlink,
@@ -345,7 +345,7 @@ def test_a_clock_that_is_set_while_we_wait_makes_no_wait_longer_or_shorter(
     agent, events = on_stage(), []
     late = Exec(argv=("sh", "-c", "test -e /srv/asked || { touch /srv/asked; exit 1; }"))
     wanted = [
-        Package(package="nginx"), Firewall(table="relay", path="/etc/relay.nft", rules=RULES),
+        Package(package="nginx"), NftTable(table="relay", path="/etc/relay.nft", rules=RULES),
         FOLDER, environment(b"x\n"), UNIT, service(healthy=(late,), timeout_s=20),
     ]  # fmt: skip
     agent.extra = STEPPED_CLOCK % step_s
@@ -391,7 +391,7 @@ def test_a_defect_of_the_agent_is_reported_with_its_traceback(on_stage: OnStage)
     agent.extra = "from agent import paths\npaths.Absent.present = lambda self: 1 / 0\n"
     with pytest.raises(Exception, match="the agent crashed") as crashed:
         agent.run([Absent(path="/srv/x")])
-    assert "ZeroDivisionError" in crashed.value.why  # type: ignore[attr-defined]
+    assert "ZeroDivisionError" in crashed.value.why  # type: ignore[attr-defined]  # a DerpfleetError
 
 
 def test_only_the_newest_journals_and_their_backups_are_kept(on_stage: OnStage) -> None:

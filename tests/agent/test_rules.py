@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from subprocess import CompletedProcess
 
-from engine.resource import Firewall
+from engine.resource import NftTable
 from tests.agent.driver import OnStage, failure
 from tests.agent.plans import RULES
 
@@ -24,7 +24,7 @@ wire.Wire.send = send_or_die
 
 def test_rules_that_lock_us_out_are_taken_back(on_stage: OnStage) -> None:
     agent = on_stage()
-    old = Firewall(table="relay", path="/etc/relay.nft", rules=RULES)
+    old = NftTable(table="relay", path="/etc/relay.nft", rules=RULES)
     assert agent.run([old]).ok
     before = agent.stage.run("nft", "list", "ruleset").stdout
 
@@ -37,7 +37,7 @@ def test_rules_that_lock_us_out_are_taken_back(on_stage: OnStage) -> None:
 
 
 def test_rules_that_a_killed_run_had_armed_do_not_take_back_those_of_the_next(on_stage: OnStage) -> None:
-    agent, old = on_stage(), Firewall(table="relay", path="/etc/relay.nft", rules=RULES, revert_after_s=3)
+    agent, old = on_stage(), NftTable(table="relay", path="/etc/relay.nft", rules=RULES, revert_after_s=3)
     assert agent.dies([old], DIE_AT_CONFIRM)
     time.sleep(2)
     prove = agent.stage.run
@@ -48,13 +48,13 @@ def test_rules_that_a_killed_run_had_armed_do_not_take_back_those_of_the_next(on
             time.sleep(2)
         return prove(*argv)
 
-    agent.stage.run = prove_late  # type: ignore[method-assign]
+    agent.stage.run = prove_late  # type: ignore[method-assign]  # instead of its own method
     assert agent.run([replace(old, revert_after_s=30)]).failures == []
     assert "table inet relay" in prove("nft", "list", "tables").stdout
 
 
 def test_rules_changed_by_hand_are_found_and_others_tables_left(on_stage: OnStage) -> None:
-    agent, wanted = on_stage(), [Firewall(table="relay", path="/etc/relay.nft", rules=RULES)]
+    agent, wanted = on_stage(), [NftTable(table="relay", path="/etc/relay.nft", rules=RULES)]
     assert agent.stage.run("nft", "add", "table", "inet", "theirs").returncode == 0
     agent.run(wanted)
     assert (

@@ -26,7 +26,7 @@ def wire() -> Iterator[Any]:
     """Return the agent's module, as the agent imports it."""
     sys.path.insert(0, FILES)
     try:
-        from agent import wire as module  # type: ignore[import-not-found]
+        from agent import wire as module  # type: ignore[import-not-found]  # found on the path of files/
 
         yield module
     finally:

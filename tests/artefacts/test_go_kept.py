@@ -79,3 +79,20 @@ def test_derper_is_built_for_the_hosts_machine_and_kept(
     with tarfile.open(made[0].path) as tar:
         [file] = tar.getmembers()
     assert (file.name, file.mode) == ("bin/derper", 0o755)
+
+
+def test_go_says_where_its_modules_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its default is Go's to know: without the toolchain only a set GOPROXY is known."""
+    monkeypatch.delenv("GOPROXY", raising=False)
+    assert go.module_sources(cache=tmp_path) == ""
+    monkeypatch.setenv("GOPROXY", "https://mirror.example.org")
+    assert go.module_sources(cache=tmp_path) == "https://mirror.example.org"
+    monkeypatch.setattr(go, "make_once", lambda place, make: place)
+    program = go.toolchain(cache=tmp_path, progress=lambda _: None)
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\n[ "$*" = "env GOPROXY" ] && echo "https://default.example.org,direct"\n')
+    program.chmod(0o755)
+    assert go.module_sources(cache=tmp_path) == "https://default.example.org,direct"
+    program.write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
+    with pytest.raises(go.GoError, match="broken"):
+        go.module_sources(cache=tmp_path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,17 @@ def served_leaf(desk: Desk, port: int = 443) -> str:
     show = f"openssl s_client -connect hk1.derp.lab:{port} -servername hk1.derp.lab </dev/null 2>/dev/null"
     script = f"{show} | openssl x509 -outform DER | sha256sum"
     return desk.stage.run_in("controller", ["sh", "-c", script]).stdout.split()[0]
+
+
+@contextmanager
+def due(desk: Desk) -> Iterator[None]:
+    """Let certbot find the certificate of hk1 due for renewal."""
+    path, line = "/etc/letsencrypt/renewal/hk1.derp.lab.conf", "renew_before_expiry = 100 days"
+    desk.stage.run_in("hk1", ["sed", "-i", f"1i {line}", path])
+    try:
+        yield
+    finally:
+        desk.stage.run_in("hk1", ["sed", "-i", "/^renew_before_expiry/d", path])
 
 
 def derper_image(stage: lab.Lab) -> str:

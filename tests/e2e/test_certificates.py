@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
@@ -19,7 +18,7 @@ from lab.certificates import make_server_certificate
 from lab.client import LabClient
 from lab.process import wait_for
 from tests.e2e.desk import CHECKOUT, Desk
-from tests.e2e.steps import meet, rung, served_leaf, settled
+from tests.e2e.steps import due, meet, rung, served_leaf, settled
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 Edit = Callable[..., None]
@@ -150,14 +149,3 @@ def test_cron_instead_of_the_timer(desk: Desk, nodes: tuple[LabClient, LabClient
             wait_for(lambda: served_leaf(desk) != before, timeout_s=150, what="cron did not renew")
         finally:
             desk.stage.run_in("hk1", ["rm", "/etc/cron.d/often"])
-
-
-@contextmanager
-def due(desk: Desk) -> Iterator[None]:
-    """Let certbot find the certificate of hk1 due for renewal."""
-    path, line = "/etc/letsencrypt/renewal/hk1.derp.lab.conf", "renew_before_expiry = 100 days"
-    desk.stage.run_in("hk1", ["sed", "-i", f"1i {line}", path])
-    try:
-        yield
-    finally:
-        desk.stage.run_in("hk1", ["sed", "-i", "/^renew_before_expiry/d", path])

@@ -135,6 +135,7 @@ def test_headscale_that_was_restarted_too_often_for_systemd_takes_the_map(
         )
         ran = Desk(stage).invoke("deploy", "--host", "hk1")
     assert ran.code == 0, ran.of("failure")
+    # JSON of a known shape.
     assert stage.headscale.regions()["901"]["region_name"] == "Hong Kong often"  # type: ignore[index]
 
 
@@ -172,7 +173,7 @@ def test_the_map_is_unchanged_or_complete(
     ran = Desk(stage).invoke("deploy", "--host", "hk1")
     assert ran.code == 0, ran.why()
     assert the_map(stage) == complete
-    assert stage.headscale.regions()["901"]["region_name"] == name  # type: ignore[index]
+    assert stage.headscale.regions()["901"]["region_name"] == name  # type: ignore[index]  # as above
 
 
 UNTIL_HEADSCALE_ANSWERS = """
@@ -213,6 +214,7 @@ def test_a_proved_host_is_registered_also_when_a_later_host_is_out_of_reach(
         ran = Desk(stage).invoke("deploy")
     assert ran.code == 3
     assert ran.failure()["host"] == "sg1"
+    # As above.
     assert stage.headscale.regions()["901"]["region_name"] == "Hong Kong alone"  # type: ignore[index]
 
 

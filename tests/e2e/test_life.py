@@ -121,6 +121,7 @@ def test_renewal_under_traffic_cuts_no_client_off(desk: Desk, nodes: tuple[LabCl
 
 
 def _leaf(proof: dict[str, object]) -> object:
+    # JSON of a known shape.
     rungs = {rung["name"]: rung for rung in proof["rungs"]}  # type: ignore[attr-defined]
     return rungs["tls"]["data"]["sha256"]
 

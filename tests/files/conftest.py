@@ -54,6 +54,11 @@ server {{
 """
 
 
+def succeeded(done: subprocess.CompletedProcess[str]) -> bool:
+    assert done.returncode == 0, done.stderr
+    return True
+
+
 @pytest.fixture(scope="session")
 def certbot(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the folder of certbot, from a release made for the Python that runs the tests."""
@@ -100,6 +105,7 @@ class Stage:
             "environment": {},
             "limits": {},
             "account": None,
+            "stops": None,
             "contact": None,
             "ca": str(self.server.ca),
             "certbot": self.certbot,
@@ -150,6 +156,12 @@ class Stage:
         Once in a hundred Pebble accepts what the account proved before.
         """
         shutil.rmtree(self.folder / "letsencrypt" / "accounts")
+
+    def forget_suggestion(self) -> None:
+        """Let certbot ask the authority again when the certificate is due."""
+        path = self.folder / "letsencrypt" / "renewal" / f"{DOMAIN}.conf"
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if not line.startswith("ari_retry_after")))
 
     def start_nginx(self) -> None:
         places = "".join(

@@ -42,7 +42,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fleet:
 
     def climb(_: object, *, on_rung: object, **__: object) -> list[Proof]:
         for rung in PROVED.rungs:
-            on_rung(_[0], rung)  # type: ignore[operator, index]
+            on_rung(_[0], rung)  # type: ignore[operator, index]  # the probe's callback
         return [PROVED]
 
     monkeypatch.setattr(prove, "prove", climb)

@@ -59,22 +59,23 @@ def test_a_full_disk_is_found(free: int, status: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("proxy", "trouble", "status", "url"),
+    ("sources", "trouble", "status", "url"),
     [
-        ("", "", "ok", "https://proxy.golang.org/tailscale.com/@latest"),
+        ("", "", "skipped", None),
+        ("https://modules.example,direct", "", "ok", "https://modules.example/tailscale.com/@latest"),
         ("https://goproxy.example/,direct", "timed out", "warning", "https://goproxy.example/tailscale.com/@latest"),
         ("off", "", "warning", None),
         ("direct", "", "skipped", None),
     ],
 )  # fmt: skip
-def test_the_source_of_go_modules_is_asked(proxy: str, trouble: str, status: str, url: str | None) -> None:
+def test_the_source_of_go_modules_is_asked(sources: str, trouble: str, status: str, url: str | None) -> None:
     urls: list[str] = []
 
     def asked(url: str) -> str:
         urls.append(url)
         return trouble
 
-    found = controller.go_proxy({"GOPROXY": proxy} if proxy else {}, asked)
+    found = controller.go_modules(sources, asked)
     assert found.status == status and urls == ([url] if url else [])
     assert bool(found.next) == (status == "warning")
 
@@ -96,6 +97,15 @@ def test_every_refusal_and_warning_is_found_without_a_plan() -> None:
     assert all(one.what and one.why and one.next for one in unfit)
     warned = [one for one in of_case("admission-tailscaled") if one.status == "warning"]
     assert len(warned) == 2 and all(one.why and one.next for one in warned)
+
+
+def test_the_source_that_was_chosen_is_said_with_its_reason() -> None:
+    host, site, facts = load("bare")
+    auto = host.certificate.model_copy(update={"source": "auto", "server": "https://acme.example.org/dir"})
+    host = host.model_copy(update={"certificate": auto})
+    [chosen] = [one for one in hosts.of_facts(host, site, facts, now=facts.now) if one.check == "certificate"]
+    assert (chosen.status, chosen.what) == ("ok", "certificate.source auto is acme here: server is set")
+    assert not [one for one in of_case("bare") if one.check == "certificate"]
 
 
 def test_a_clock_that_is_wrong_is_found() -> None:

@@ -58,7 +58,8 @@ def test_a_withdrawn_host_has_no_proof_to_fail(
     )
     monkeypatch.setattr(renew, "prove_hosts", prove)
     assert renew.renew(fleet, fleet.hosts(()), force=False) == code
-    assert "its certificate is not due; --force renews it nevertheless" in shown.getvalue()
+    words = "its certificate is not overdue: the host's timer renews it in time, and --force at once"
+    assert words in shown.getvalue()
     assert asked == ([] if unit == "disabled" else ["hk1"])
     assert (
         "withdrawn: there is no relay to prove; invoke deploy --host hk1 brings it back" in shown.getvalue()

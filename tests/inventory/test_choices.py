@@ -9,15 +9,17 @@ import pytest
 
 from inventory import choices
 from inventory.acme import DnsZone
-from inventory.model import Certificate, Firewall, Host, Region, Relay
+from inventory.model import Certificate, External, Firewall, Host, Region, Relay
 
 TABLES = [
     (choices.FRONTS, choices.FrontName, Host, "front"),
     (choices.FLAVOURS, choices.FlavourName, Host, "flavour"),
-    (choices.SOURCES, choices.SourceName, Certificate, "source"),
+    (choices.CANDIDATES, choices.SourceWord, Certificate, "source"),
     (choices.CHALLENGES, choices.ChallengeName, Certificate, "challenge"),
     (choices.DNS_PROVIDERS, choices.DnsProviderName, DnsZone, "provider"),
     (choices.FIREWALLS, choices.FirewallModeName, Firewall, "mode"),
+    (choices.EXTERNALS, choices.ExternalName, External, "kind"),
+    (choices.ENDS_TLS, choices.TlsName, External, "tls"),
 ]
 
 

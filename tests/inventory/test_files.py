@@ -88,3 +88,30 @@ def test_a_pipe_is_not_opened(folder):
     (folder / "hk1.key").unlink()
     os.mkfifo(folder / "hk1.key")
     assert problems_of(folder) == []
+
+
+ORDERED = """\
+hosts:
+  hk1:
+    domain: hk1.example.org
+    region: {id: 900, code: hk, name: Hong Kong}
+    certificate:
+      source: acme
+      server: https://acme.example.org/directory
+      challenge: dns
+      dns: {provider: cloudflare, secret: 'env:DERPFLEET_TEST_TOKEN'}
+      account: {key_id: kid-1, hmac: 'file:hmac'}
+"""
+
+
+def test_the_secrets_of_orders_are_read_before_a_host_is_contacted(folder, monkeypatch):
+    monkeypatch.delenv("DERPFLEET_TEST_TOKEN", raising=False)
+    (folder / "site.yml").write_text(ORDERED)
+    assert problems_of(folder) == [
+        "line 9: hosts.hk1.certificate.dns.secret: "
+        "the environment variable DERPFLEET_TEST_TOKEN is not set, or empty",
+        "line 10: hosts.hk1.certificate.account.hmac: hmac: No such file or directory",
+    ]
+    monkeypatch.setenv("DERPFLEET_TEST_TOKEN", "x")
+    (folder / "hmac").write_text("x")
+    assert problems_of(folder) == []

@@ -164,6 +164,7 @@ def test_datagrams_go_both_ways_per_caller() -> None:
             self.transport = transport
 
         def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            # A datagram transport.
             self.transport.sendto(data + str(addr[1]).encode(), addr)  # type: ignore[attr-defined]
 
     def ask(address: tuple[str, int]) -> tuple[list[bytes], float]:

@@ -10,7 +10,7 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from relay.core import wire
@@ -178,6 +178,7 @@ class FaultyRelay:
             await reader.read(1)
             return
         if self.upgrade is not None:
+            # It reads what was read already.
             await self.upgrade(_Replayed(request), writer)  # type: ignore[arg-type]
             return
         private = make_private_key() if self.fresh_key else self.key
@@ -234,7 +235,7 @@ async def answering(answer: Callable[[bytes, tuple[str, int]], bytes | None]) ->
 
         def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
             if (reply := answer(data, addr)) is not None:
-                self.transport.sendto(reply, addr)  # type: ignore[attr-defined]
+                self.transport.sendto(reply, addr)  # type: ignore[attr-defined]  # a datagram transport
 
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Protocol, (LOOPBACK, 0))
     try:
@@ -250,7 +251,7 @@ def stun_saying(address: str) -> Callable[[bytes, tuple[str, int]], bytes]:
 
 
 @contextlib.contextmanager
-def backlog_full() -> AsyncIterator[int]:  # type: ignore[misc]
+def backlog_full() -> Iterator[int]:
     """Yield a port whose SYNs are dropped, as by a packet filter: its backlog is full and no
     program accepts."""
     with socket.socket() as listener, contextlib.ExitStack() as fillers:

@@ -69,13 +69,14 @@ class Stage:
 
     async def faulty_relay(self, **fields: object) -> Target:
         """Start a server that looks like a relay up to a point."""
+        # A fault may have any fields.
         return await self.instead(FaultyRelay(**fields), self.good)  # type: ignore[arg-type]
 
     async def stun(self, answer: Callable[[bytes, tuple[str, int]], bytes | None]) -> Target:
         return self.healthy(stun_port=await self.open.enter_async_context(answering(answer)))
 
     def issued(self, name: str = DOMAIN, **fields: object) -> Issued:
-        return self.authority.issue(name, **fields)  # type: ignore[arg-type]
+        return self.authority.issue(name, **fields)  # type: ignore[arg-type]  # as above
 
     def with_meta(self, key: bytes) -> Issued:
         """Return the good chain with a fast start's certificate for `key` behind it."""

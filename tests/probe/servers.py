@@ -162,4 +162,4 @@ def target(https: int, http: int | None, stun: int | None, **fields: object) -> 
         "region_id": 900,
     }
     usual |= {"https_port": https, "http_port": http, "stun_port": stun, "resolve": here}
-    return Target(**(usual | fields))  # type: ignore[arg-type]
+    return Target(**(usual | fields))  # type: ignore[arg-type]  # fields of any type

@@ -110,6 +110,7 @@ class Hushed:
         pass
 
 
+# A stand-in.
 LEFT, RIGHT = (ProbeClient(Hushed(), Client(make_private_key())) for _ in range(2))  # type: ignore[arg-type]
 KEYS = st.sampled_from([LEFT.key, RIGHT.key, bytes(32)])
 PACKETS = st.binary(max_size=80) | st.builds(

@@ -350,10 +350,11 @@ def test_round_trips_are_few(far: tuple[Target, list[object]]) -> None:
     distant, (https, http, _) = far
     [proof] = prove([distant])
     assert proof.ok, proof.to_json()
-    counts = https.counts()  # type: ignore[attr-defined]
-    assert (counts.connections, http.counts().connections) == (3, 1)  # type: ignore[attr-defined]
+    counts = https.counts()  # type: ignore[attr-defined]  # a counting server
+    assert (counts.connections, http.counts().connections) == (3, 1)  # type: ignore[attr-defined]  # as above
     assert counts.turns <= 3 + 2 * 7
     assert proof["packets"].data["bytes"]["32"]["min_ms"] >= 100
+    # A proof that is whole has it.
     assert measure_all([distant])["hk1"].stun_ms >= 100  # type: ignore[operator]
 
 

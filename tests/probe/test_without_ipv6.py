@@ -16,7 +16,7 @@ from probe.stun import measure
 def without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.socket
 
-    class Socket(real):  # type: ignore[misc, valid-type]
+    class Socket(real):  # type: ignore[misc, valid-type]  # its base is a variable
         def __init__(self, family: int = -1, *more: object, **options: object) -> None:
             if family == socket.AF_INET6:
                 raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")

@@ -27,7 +27,7 @@ from roles import distributions
 FOLDER = Path(__file__).parent / "cases"
 CHECKOUT = Path(__file__).parent.parent.parent
 PROGRAM = (CHECKOUT / "files" / "certificate.py").read_bytes().split(b"\n", 1)[1]
-PARTS = {(CHECKOUT / "files" / name).read_bytes(): name for name in ("lineage.py", "ledger.py")}
+PARTS = {(CHECKOUT / "files" / name).read_bytes(): name for name in ("lineage.py", "ledger.py", "pause.py")}
 
 
 def names() -> list[str]:
@@ -90,9 +90,9 @@ def shipment(host: Host) -> Shipment:
         relay_release=Release(locks / "relay.lock", "a1" * 32),
         certbot_release=Release(locks / "certbot.lock", "b2" * 32),
         image=ImageArtefact("derpfleet/derper:0123456789ab", locks / "relay.in"),
-        secrets={secret: Secret("SECRET-VALUE") for secret in secrets if secret},
+        secrets={secret: Secret("SECRETVALUE") for secret in secrets if secret},
         prober_keys=(f"nodekey:{'1a' * 32}", f"nodekey:{'2b' * 32}"),
-        mesh_key=Secret("SECRET-VALUE"),
+        mesh_key=Secret("SECRETVALUE"),
     )
 
 

@@ -20,8 +20,8 @@ from engine.resource import (
     Container,
     Directory,
     File,
-    Firewall,
     Image,
+    NftTable,
     OpenPorts,
     Package,
     Resource,
@@ -86,7 +86,7 @@ def deployed(facts: Facts, resources: Iterable[Resource]) -> Facts:
 def covers(gone: Resource, resource: Resource) -> bool:
     """Whether `gone` removes the resource."""
     path = resource.owned_path()
-    if isinstance(gone, Absent | Firewall):
+    if isinstance(gone, Absent | NftTable):
         return bool(path) and PurePosixPath(path).is_relative_to(gone.path)
     if isinstance(gone, Conffile | Directory | File):  # shared, or empty by then
         return path == gone.path

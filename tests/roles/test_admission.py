@@ -54,7 +54,8 @@ def test_the_word_is_given_or_implied(
     assert admission_name(host, site) == name
     assert verify_url(host, site) == url
     assert verifies(host, site) == (name != "open")
-    assert bool(relay.chosen_judge(host, site).flags(host, site)) == (name != "open")
+    admitting = relay.chosen_judge(host, site).admitting(host, site)
+    assert bool(admitting.flags) == (name != "open") and admitting.url == url
 
 
 @pytest.mark.parametrize("beside", [False, True])
@@ -64,8 +65,9 @@ def test_the_relay_reads_the_list_that_is_shipped(beside: bool, tmp_path: Path) 
     keys = {"keys_file": str(listed)} if beside else {"keys": (KEY,)}
     host, site = site_of(admission="keys", **keys)
     judge = relay.chosen_judge(host, site)
-    [file] = judge.files(host)
-    assert isinstance(file, File) and judge.flags(host, site) == (("-allow-file", file.path),)
+    admitting = judge.admitting(host, site)
+    [file] = admitting.files
+    assert isinstance(file, File) and admitting.flags == (("-allow-file", file.path),)
     text = file.content.read_text() if isinstance(file.content, Path) else file.content
     assert parse_allow_list(text if isinstance(text, str) else bytes(text).decode()) == {b"\xab" * 32}
     assert file_problems(site) == []
@@ -123,6 +125,6 @@ def test_the_socket_is_named_as_the_relay_sees_it() -> None:
     """Its /var is empty, and /var/run only a link to /run."""
     host, site = site_of(admission="tailscaled", tailscaled={"socket": "/var/run/x.sock"})
     judge = relay.chosen_judge(host, site)
-    assert judge.flags(host, site) == (("-verify-clients",), ("-socket", "/run/x.sock"))
+    assert judge.admitting(host, site).flags == (("-verify-clients",), ("-socket", "/run/x.sock"))
     found = relay.inquiry(host, site, KEY)
     assert found is not None and found.judge == "/run/x.sock" and found.program[1:] == ("/run/x.sock", KEY)

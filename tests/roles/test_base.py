@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from engine.facts import Facts, Output
 from roles import base
-from tests.roles.cases import load, shipment
+from tests.roles.cases import load
 
 
 def without(facts: Facts, *keys: str) -> Facts:
@@ -16,13 +16,13 @@ def without(facts: Facts, *keys: str) -> Facts:
 
 
 def test_a_setting_that_cannot_be_set_is_left_out_and_said() -> None:
-    host, site, facts = load("bare")
+    host, _, facts = load("bare")
     facts = replace(facts, congestion_controls=("reno", "bbr"))
-    there = {r.id for r in base.resources(host, site, facts, shipment(host))}
+    there = {r.id for r in base.resources(facts)}
     assert {"sysctl:net.core.somaxconn", "sysctl:net.ipv4.tcp_congestion_control"} <= there
     assert base.warnings(host, facts) == []
     lacking = without(facts, "net.core.somaxconn", "net.ipv4.tcp_congestion_control")
-    left = {r.id for r in base.resources(host, site, lacking, shipment(host))}
+    left = {r.id for r in base.resources(lacking)}
     assert not {id for id in left if id.startswith("sysctl:") and "qdisc" not in id}
     backlog, control = base.warnings(host, lacking)
     assert backlog.startswith("net.core.somaxconn of hk1 cannot be set to 4096")

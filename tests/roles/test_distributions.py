@@ -11,6 +11,7 @@ from engine.policy import Selinux
 from inventory.model import Host
 from roles import distributions, docker, selinux
 from roles.certificate import acme
+from roles.wiring import wire
 from tests.support.facts import DEBIAN_12
 
 HK1 = {"name": "hk1", "domain": "hk1.example.org", "region": {"id": 901, "code": "hk", "name": "HK"}}
@@ -109,14 +110,14 @@ def test_certbots_package(id: str) -> None:
 def test_selinux_lets_nginx_reach_the_relay() -> None:
     host = Host(**HK1, ports={"https": 3489, "backend": 4443})
     enforcing = replace(facts("rocky", "9.6"), commands=ENFORCING)
-    tools, policy = selinux.resources(host, enforcing)
+    tools, policy = selinux.resources(wire(host), enforcing)
     assert isinstance(policy, Selinux)
     assert tools.id in policy.needs
     assert [port for _, port in policy.ports] == [80, 3489, 4443]
-    assert selinux.resources(host, facts("rocky", "9.6")) == []
+    assert selinux.resources(wire(host), facts("rocky", "9.6")) == []
 
 
 def test_selinux_is_as_before_without_a_front() -> None:
     enforcing = replace(facts("rocky", "9.6"), commands=ENFORCING)
-    assert selinux.resources(Host(**HK1, front="none"), enforcing) == [Selinux()]
+    assert selinux.resources(wire(Host(**HK1, front="none")), enforcing) == [Selinux()]
     assert selinux.absent(enforcing) == [Selinux()]

@@ -12,11 +12,12 @@ import pytest
 
 from artefacts.programs import certbot_with
 from artefacts.release import build_release
-from inventory.acme import DnsZone
+from inventory.acme import Account, DnsZone
 from inventory.checkout import CACHE
 from inventory.choices import DnsProviderName
 from inventory.secrets import Secret, SecretError
-from roles.certificate import providers
+from roles.certificate import account, providers
+from tests.roles.cases import load, shipment
 from tests.support.facts import DEBIAN_12
 
 SECRET = "c2VjcmV0LW9mLXRoZS10ZXN0+/=="
@@ -62,6 +63,25 @@ def test_certbots_plugin_reads_our_credentials(provider: DnsProviderName, tmp_pa
     assert done.returncode == 0, done.stderr
     assert SECRET in done.stdout
     assert ("KEY-ID" in done.stdout) == (provider in ("route53", "aliyun", "tencent"))
+
+
+@pytest.mark.parametrize("value", ["c2VjcmV0 ", "secret-of-the-zone", "hmac-sha256:key:c2VjcmV0"])
+def test_a_tsig_key_that_is_none_is_refused_before_anything_is_changed(value: str) -> None:
+    dns = DnsZone(provider="rfc2136", secret="env:X", server="192.0.2.1", key_name="derpfleet")
+    with pytest.raises(SecretError) as caught:
+        providers.chosen(dns).credentials(dns, Secret(value))
+    assert "it is not a TSIG key in base64" in caught.value.why and value not in str(vars(caught.value))
+
+
+def test_a_key_of_an_account_that_is_none_is_refused_before_anything_is_changed() -> None:
+    host, _, facts = load("bare")
+    bound = Account(key_id="kid-1", hmac="env:X")
+    certificate = host.certificate.model_copy(update={"account": bound})
+    host = host.model_copy(update={"certificate": certificate})
+    ship = replace(shipment(host), secrets={"env:X": Secret("two words")})
+    with pytest.raises(SecretError) as caught:
+        account.resources(host, facts, ship)
+    assert "it is not an HMAC key in base64url" in caught.value.why
 
 
 @pytest.mark.parametrize("value", ['a"b', "a\nb"])

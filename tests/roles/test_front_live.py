@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from engine.resource import File
-from inventory.model import Host, Site
+from inventory.model import Host
 from relay.client import Admitted, Received
 from roles import certificate
 from roles.front import external
@@ -69,10 +69,7 @@ def a_host(front: str, **settings: Any) -> Host:
 @contextmanager
 def relay_of(host: Host, stage: Stage) -> Iterator[None]:
     """Run our relay with the flags that the roles give it, but for its files and STUN."""
-    site = Site(path="", hosts={"hk1": host}, known_hosts="none")
-    at = f"127.0.0.1:{host.ports.https}"
-    everyone = Admitting(flags=())
-    start = ours.start(host, site, wire(host), there(), shipment(host), front_at=at, admitting=everyone)
+    start = ours.start(host, wire(host), there(), shipment(host), Admitting())
     flags = {name: values for name, *values in start.flags}
     certs = stage.folder / "certs"
     certs.mkdir()

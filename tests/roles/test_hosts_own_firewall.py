@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from engine.boot import agent_modules
 from engine.facts import Facts, FileFact, Output
 from engine.resource import OpenPorts, Resource
 from inventory.model import Host
 from roles import firewall
+from roles.firewall import own
+from roles.wiring import wire
 from tests.support.facts import DEBIAN_12, NO_NEIGHBOURS
 
 HK1 = {"name": "hk1", "domain": "hk1.example.org", "region": {"id": 901, "code": "hk", "name": "HK"}}
@@ -37,7 +41,7 @@ def facts(*active: str, noted: tuple[str, ...] = (), conf: str = "ENABLED=no\n")
 
 
 def compiled(mode: str, known: Facts) -> dict[str, Resource]:
-    return {r.id: r for r in firewall.resources(host(mode), known, NO_NEIGHBOURS)}
+    return {r.id: r for r in firewall.resources(host(mode), wire(host(mode)), known, NO_NEIGHBOURS)}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +59,7 @@ def compiled(mode: str, known: Facts) -> dict[str, Resource]:
 )
 def test_the_one_in_charge_is_used(mode: str, active: tuple[str, ...], guard: str) -> None:
     known = facts(*active)
-    assert firewall.refusals(host(mode), known, NO_NEIGHBOURS) == []
+    assert firewall.refusals(host(mode), wire(host(mode)), known, NO_NEIGHBOURS) == []
     guards = {id for id in compiled(mode, known) if id.startswith(("firewall:", "open_ports:"))}
     assert guards == ({guard} if guard else set())
 
@@ -70,9 +74,8 @@ def test_ufws_own_setting_is_read(conf: str, active: bool) -> None:
 
 def test_ssh_and_other_programs_are_left_to_the_hosts_own_rules() -> None:
     wanted = host("", "51820/udp", "8000-8010/tcp", ports={"stun": 3490})
-    (opened,) = [
-        r for r in firewall.resources(wanted, facts("ufw"), NO_NEIGHBOURS) if isinstance(r, OpenPorts)
-    ]
+    resources = firewall.resources(wanted, wire(wanted), facts("ufw"), NO_NEIGHBOURS)
+    (opened,) = [r for r in resources if isinstance(r, OpenPorts)]
     assert opened.ports == ("80/tcp", "443/tcp", "8000-8010/tcp", "3490/udp", "51820/udp")
 
 
@@ -100,7 +103,7 @@ def test_what_we_opened_in_a_former_one_is_closed(mode: str) -> None:
     ],
 )
 def test_a_second_firewall_is_refused(mode: str, active: tuple[str, ...], named: str, step: str) -> None:
-    (sentence,) = firewall.refusals(host(mode), facts(*active), NO_NEIGHBOURS)
+    (sentence,) = firewall.refusals(host(mode), wire(host(mode)), facts(*active), NO_NEIGHBOURS)
     assert sentence.startswith(f"{named} is active on hk1, and two firewalls would close each other's ports.")
     assert f"set hosts.hk1.firewall.mode to {named}," in sentence
     assert sentence.endswith(f"run on the host: {step}.")
@@ -115,13 +118,14 @@ def test_a_second_firewall_is_refused(mode: str, active: tuple[str, ...], named:
 )
 def test_one_that_is_not_active_is_not_started_by_us(mode: str, start: str) -> None:
     known = replace(facts(), ssh_ports=(2222,))
-    (sentence,) = firewall.refusals(host(mode), known, NO_NEIGHBOURS)
+    (sentence,) = firewall.refusals(host(mode), wire(host(mode)), known, NO_NEIGHBOURS)
     assert f"run on the host: {start}. Or set hosts.hk1.firewall.mode to auto" in sentence
 
 
 @pytest.mark.parametrize("mode", ["ufw", "firewalld"])
 def test_a_protocol_without_ports_is_refused(mode: str) -> None:
-    (sentence,) = firewall.refusals(host(mode, "47/ip"), facts(mode), NO_NEIGHBOURS)
+    wanted = host(mode, "47/ip")
+    (sentence,) = firewall.refusals(wanted, wire(wanted), facts(mode), NO_NEIGHBOURS)
     assert "firewall.allow has 47/ip" in sentence
 
 
@@ -132,3 +136,8 @@ def test_each_mode_asks_what_it_needs_to_know() -> None:
     assert (off.files, off.commands) == (("/var/lib/derpfleet/opened-*",), {})
     assert "nft_ruleset" not in firewall.ask(host("ufw")).commands
     assert firewall.ask(host("auto")) == firewall.ask(host(""))
+
+
+@pytest.mark.parametrize("one", own.FIREWALLS, ids=lambda one: one.name)
+def test_the_agent_has_a_module_of_its_name(one: own.HostsOwn) -> None:
+    assert re.search(r"^FAMILY = \w+$", agent_modules()[one.name], re.M)

@@ -10,6 +10,7 @@ import roles
 from engine.facts import Facts, FileFact, Listener, Output
 from engine.resource import Command, File
 from roles import paths
+from roles.relay.runners.supervisord import PROGRAM_FILE
 from tests.roles.cases import load, shipment
 
 INDEX = "Package files:\n 500 http://deb.debian.org/debian bookworm/main amd64 Packages\n"
@@ -76,7 +77,7 @@ def program_file(case: str) -> str:
     [file] = [
         r
         for r in roles.compile_host(host, site, facts, shipment(host))
-        if isinstance(r, File) and r.path == paths.PROGRAM_FILE
+        if isinstance(r, File) and r.path == PROGRAM_FILE
     ]
     assert isinstance(file.content, bytes)
     return file.content.decode()
@@ -88,7 +89,7 @@ def test_our_program_under_supervisord_is_not_in_the_way(content: str, refused: 
     found = Listener(
         proto="udp", address="0.0.0.0", port=3478, pid=9, program="derper", unit="supervisor.service"
     )
-    files = {paths.PROGRAM_FILE: a_file(program_file("supervisord"))} if content else {}
+    files = {PROGRAM_FILE: a_file(program_file("supervisord"))} if content else {}
     facts = replace(facts, listening=(*facts.listening, found), files={**facts.files, **files})
     assert bool(refusals("native", facts)) == refused
     other = replace(found, port=81, proto="tcp", program="somebodys", unit="shop.service")

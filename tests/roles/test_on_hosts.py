@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from lab.certificates import make_server_certificate
 from lab.process import wait_for
 from lab.programs import DERPER
 from tests.e2e.desk import CHECKOUT, Desk, Ran
+from tests.roles.on_hosts import ask, listener, program, reasons, run, site
 
 pytestmark = [pytest.mark.lab]
 SSH = {"tcp/22"}
@@ -47,47 +47,6 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         yield Desk(stage)
     finally:
         lab.down(root)
-
-
-def run(desk: Desk, host: str, *argv: str, check: bool = True) -> str:
-    return desk.stage.run_in(host, ["env", "-C", "/", *argv], check=check, timeout_s=300).stdout
-
-
-@contextmanager
-def program(desk: Desk, host: str, name: str, *argv: str) -> Iterator[None]:
-    """Run another program on the host."""
-    run(desk, host, "systemd-run", "--quiet", f"--unit={name}", *argv)
-    try:
-        yield
-    finally:
-        run(desk, host, "systemctl", "stop", name)
-
-
-def listener(kind: str, port: int) -> tuple[str, ...]:
-    listen = "s.listen(); " if kind == "STREAM" else ""
-    bound = f"s = socket.socket(type=socket.SOCK_{kind}); s.bind(('', {port}))"
-    script = f"import socket, time; {bound}; {listen}time.sleep(999)"
-    return ("python3", "-c", script)
-
-
-def reasons(ran: Ran) -> str:
-    assert ran.code == 1, ran.why()
-    return str(ran.failure()["why"])
-
-
-def site(
-    desk: Desk,
-    host: str,
-    settings: dict[str, Any],
-    *,
-    keep: tuple[str, ...] = ("domain", "ipv4", "ipv6", "region"),
-) -> None:
-    """Give the host these settings. Its name, addresses and region stay."""
-    document = yaml.safe_load(desk.stage.site_file.read_text())
-    document["hosts"][host] = {
-        key: value for key, value in document["hosts"][host].items() if key in keep
-    } | settings
-    desk.stage.site_file.write_text(yaml.safe_dump(document, sort_keys=False))
 
 
 # Reasons for a refusal.
@@ -502,9 +461,3 @@ def test_what_the_manual_says_takes_all_of_it_off_a_host(desk: Desk) -> None:
     )
     assert desk.listening("sg1") == {"tcp/22", "tcp/80", "tcp/443"}
     assert ask(desk, "https://blog.derp.lab/").startswith("The site of blog.derp.lab")
-
-
-def ask(desk: Desk, url: str, *words: str) -> str:
-    return desk.stage.run_in(
-        "controller", ["curl", "--silent", "--insecure", "--max-time", "5", *words, url], check=False
-    ).stdout

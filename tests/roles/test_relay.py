@@ -29,6 +29,7 @@ from engine.resource import (
 )
 from roles import docker, paths, relay
 from roles.relay.contract import Given, Start
+from roles.relay.runners import supervisord
 from roles.wiring import wire
 from tests.roles.cases import FOLDER, deployable, facts_of, load, plan_of, shipment
 from tests.support.facts import DEBIAN_12
@@ -128,8 +129,8 @@ def test_a_relay_that_is_stopped_keeps_its_files() -> None:
         f"service:{paths.SERVICE}",
         f"service:{paths.SOCKET}",
         f"container:{paths.CONTAINER}",
-        f"program:{paths.PROGRAM}",
-        f"absent:{paths.PROGRAM_FILE}",  # else supervisord would start it at boot
+        f"program:{supervisord.PROGRAM}",
+        f"absent:{supervisord.PROGRAM_FILE}",  # else supervisord would start it at boot
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 from engine.facts import Output
 from inventory.model import Host
 from roles import firewall
+from roles.wiring import wire
 from tests.support.facts import DEBIAN_12, NO_NEIGHBOURS
 
 HOST = Host(name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"})
@@ -24,7 +25,7 @@ def rules(host: Host = HOST, **printed: str) -> str:
 
 
 def resources(host: Host, **printed: str) -> list[Any]:
-    return firewall.resources(host, known(**printed), NO_NEIGHBOURS)
+    return firewall.resources(host, wire(host), known(**printed), NO_NEIGHBOURS)
 
 
 def known(**printed: str) -> Any:
@@ -61,17 +62,17 @@ def test_a_port_that_the_hosts_own_rules_let_in_as_new_is_tracked_with_a_warning
     assert "tcp sport { 80, 81, 443 } notrack" in text
     assert STUN not in text
     assert "udp dport { 3478 } fib daddr type local ct state new limit rate" in text
-    (warning,) = firewall.warnings(HOST, known(iptables=saved(*accepted)), NO_NEIGHBOURS)
+    (warning,) = firewall.warnings(HOST, wire(HOST), known(iptables=saved(*accepted)), NO_NEIGHBOURS)
     assert "hk1's own let 3478/udp in only as new connections" in warning
     untracked = saved(accepted[0].replace("NEW", "NEW,UNTRACKED"), *accepted[1:])
     assert STUN in rules(iptables=untracked)
-    assert firewall.warnings(HOST, known(iptables=untracked), NO_NEIGHBOURS) == []
+    assert firewall.warnings(HOST, wire(HOST), known(iptables=untracked), NO_NEIGHBOURS) == []
 
 
 def test_rules_of_nft_that_ask_for_the_state_new_keep_it_and_our_own_table_does_not_count() -> None:
     own = "table inet filter {\n\tchain input {\n\t\ttcp dport { 22, 443 } ct state new accept\n\t}\n}\n"
     assert "notrack" in rules(nft_ruleset=OURS)
-    (warning,) = firewall.warnings(HOST, known(nft_ruleset=OURS + own), NO_NEIGHBOURS)
+    (warning,) = firewall.warnings(HOST, wire(HOST), known(nft_ruleset=OURS + own), NO_NEIGHBOURS)
     assert "443/tcp" in warning
     assert "tcp sport { 81 } notrack" in rules(nft_ruleset=OURS + own)
 
@@ -101,7 +102,7 @@ def test_a_port_whose_addresses_are_translated_is_tracked(rule: str, tracked: se
     left = ", ".join(str(port) for port in (80, 81, 443) if port not in tracked)
     assert f"tcp sport {{ {left} }} notrack" in text
     assert STUN in text
-    assert firewall.warnings(HOST, known(iptables=saved(rule, table="nat")), NO_NEIGHBOURS) == []
+    assert firewall.warnings(HOST, wire(HOST), known(iptables=saved(rule, table="nat")), NO_NEIGHBOURS) == []
 
 
 def test_a_redirect_in_nfts_own_words() -> None:

@@ -9,9 +9,11 @@ import pytest
 from engine.facts import Facts, FileFact, Output
 from inventory.model import Host
 from roles import firewall, paths
+from roles.wiring import wire
 from tests.support.facts import DEBIAN_12, NO_NEIGHBOURS
 
 HOST = Host(name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"})
+WIRING = wire(HOST)
 # As `ip -o -d link show up` prints it.
 UP = "<POINTOPOINT,NOARP,UP,LOWER_UP> mtu 1480 qdisc noqueue state UNKNOWN mode DEFAULT qlen 1000"
 ENDS = "remote 192.0.2.1 local 198.51.100.11 ttl 255 nopmtudisc addrgenmode eui64"
@@ -57,30 +59,30 @@ def link(name: str, words: str) -> str:
 def test_a_tunnel_that_the_firewall_would_close_is_refused(
     links: str, raw: str, entry: str, words: str
 ) -> None:
-    (refusal,) = firewall.refusals(HOST, facts(links=links, raw=raw), NO_NEIGHBOURS)
+    (refusal,) = firewall.refusals(HOST, WIRING, facts(links=links, raw=raw), NO_NEIGHBOURS)
     assert words in refusal
     assert f"add {entry} to hosts.hk1.firewall.allow" in refusal
-    assert firewall.refusals(allowing(entry), facts(links=links, raw=raw), NO_NEIGHBOURS) == []
-    assert firewall.refusals(HOST, facts(links=links, raw=raw, deployed=True), NO_NEIGHBOURS) == []
+    assert firewall.refusals(allowing(entry), WIRING, facts(links=links, raw=raw), NO_NEIGHBOURS) == []
+    assert firewall.refusals(HOST, WIRING, facts(links=links, raw=raw, deployed=True), NO_NEIGHBOURS) == []
 
 
 def test_what_is_no_tunnel_is_not_refused() -> None:
     ethernet = f"2: eth0: {UP}\\    link/ether 52:54:00:00:00:01 brd ff:ff:ff:ff:ff:ff promiscuity 0 \n"
-    assert firewall.refusals(HOST, facts(links=ethernet, raw=RAW.format(1, 1)), NO_NEIGHBOURS) == []
-    assert firewall.warnings(HOST, facts(links=ethernet), NO_NEIGHBOURS) == []
+    assert firewall.refusals(HOST, WIRING, facts(links=ethernet, raw=RAW.format(1, 1)), NO_NEIGHBOURS) == []
+    assert firewall.warnings(HOST, WIRING, facts(links=ethernet), NO_NEIGHBOURS) == []
 
 
 def test_ipsec_may_be_sent_over_udp_and_is_a_warning() -> None:
-    (warning,) = firewall.warnings(HOST, facts(states=2), NO_NEIGHBOURS)
+    (warning,) = firewall.warnings(HOST, WIRING, facts(states=2), NO_NEIGHBOURS)
     assert "IPsec has keys for ESP (protocol 50) on hk1" in warning
     assert "add 50/ip to hosts.hk1.firewall.allow" in warning
-    assert firewall.warnings(allowing("50/ip"), facts(states=2), NO_NEIGHBOURS) == []
+    assert firewall.warnings(allowing("50/ip"), WIRING, facts(states=2), NO_NEIGHBOURS) == []
     both = facts(states=2, links=link("office@NONE", "vti"))
-    assert firewall.warnings(HOST, both, NO_NEIGHBOURS) == []
-    assert len(firewall.refusals(HOST, both, NO_NEIGHBOURS)) == 1
+    assert firewall.warnings(HOST, WIRING, both, NO_NEIGHBOURS) == []
+    assert len(firewall.refusals(HOST, WIRING, both, NO_NEIGHBOURS)) == 1
 
 
 def test_an_allowed_protocol_is_open() -> None:
-    resources = firewall.resources(allowing("47/ip"), facts(), NO_NEIGHBOURS)
+    resources = firewall.resources(allowing("47/ip"), WIRING, facts(), NO_NEIGHBOURS)
     (table,) = [resource for resource in resources if resource.kind == "firewall"]
-    assert b"\t\tmeta l4proto { 47 } accept\n" in table.rules  # type: ignore[attr-defined]
+    assert b"\t\tmeta l4proto { 47 } accept\n" in table.rules  # type: ignore[attr-defined]  # an NftTable

@@ -17,6 +17,7 @@ from inventory.model import Host
 from roles import certificate, firewall
 from roles.front import nginx
 from roles.front.nginx import neighbours
+from roles.wiring import wire
 from tests.roles.test_nginx_live import CHECKOUT, DOMAIN, await_port, temp_paths, write_configuration
 from tests.support.acme import free_ports
 from tests.support.debian import program
@@ -134,7 +135,7 @@ def test_elsewhere_nginx_comes_as_its_package_has_it(facts: Any) -> None:
 
 def test_a_kernel_that_has_no_tables_for_both_families_is_refused_with_a_way_out() -> None:
     says = "Error: Could not process rule: Operation not supported\n"
-    (refusal,) = firewall.refusals(HOST, known(1, nft_inet=says), NO_NEIGHBOURS)
+    (refusal,) = firewall.refusals(HOST, wire(HOST), known(1, nft_inet=says), NO_NEIGHBOURS)
     assert "hk1 has no nftables tables of the family inet" in refusal and "firewall.mode to off" in refusal
     for other in ("", "Error: Operation not permitted (you must be root)\n"):
-        assert firewall.refusals(HOST, known(1, nft_inet=other), NO_NEIGHBOURS) == []
+        assert firewall.refusals(HOST, wire(HOST), known(1, nft_inet=other), NO_NEIGHBOURS) == []

@@ -9,19 +9,19 @@ import socket
 import ssl
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from artefacts import go
 from inventory.checkout import CACHE
-from lab.acme import LIFETIMES_S, SHORT_LIVED_S, profiles
+from lab.acme import LIFETIMES_S, NO_ACCOUNTS, SHORT_LIVED_S, profiles
 from lab.certificates import make_server_certificate
 from lab.programs import PEBBLE
-
-NO_ACCOUNTS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,22 @@ class Pebble:
     """A running Pebble.
 
     `url`: its directory. `ca`: verifies its own https. `http_port`: where it fetches challenges.
+    `management`: the URL of its operator's side.
     """
 
     url: str
     ca: Path
     http_port: int
+    management: str
+
+    def suggest(self, chain: str, *, start: datetime, end: datetime) -> None:
+        """Let it suggest that a certificate of its own be renewed between two times (RFC 9773)."""
+        window = {"suggestedWindow": {"start": start.isoformat(), "end": end.isoformat()}}
+        body = {"certificate": chain, "ariResponse": json.dumps(window)}
+        request = urllib.request.Request(f"{self.management}/set-renewal-info/", json.dumps(body).encode())
+        context = ssl.create_default_context(cafile=self.ca)
+        with urllib.request.urlopen(request, timeout=10, context=context):
+            pass
 
 
 def free_ports(count: int) -> list[int]:
@@ -94,7 +105,8 @@ def pebble(
                     )
                 )
             _await(listen, folder / "ca.pem", folder / "pebble.log")
-            yield Pebble(f"https://localhost:{listen}/dir", folder / "ca.pem", http)
+            url = f"https://localhost:{listen}/dir"
+            yield Pebble(url, folder / "ca.pem", http, f"https://localhost:{management}")
         finally:
             for process in processes:
                 process.kill()

@@ -4,7 +4,7 @@ matter to it."""
 from __future__ import annotations
 
 from engine.facts import Facts
-from roles.contract import Neighbours
+from roles.contract import Neighbours, never
 
 # An empty Debian 12: none of our programs, nothing listens, no question was asked.
 DEBIAN_12 = Facts(
@@ -29,5 +29,5 @@ DEBIAN_12 = Facts(
     commands={},
 )
 
-NO_NEIGHBOURS = Neighbours(open_ports=frozenset(), shares=lambda *_: False, processes=frozenset())
+NO_NEIGHBOURS = Neighbours(open_ports=frozenset(), shares=never, is_ours=never)
 """A host without other programs."""

@@ -10,11 +10,11 @@ from engine.resource import Resource
 from inventory.choices import ChallengeName, source_of
 from inventory.model import Host
 from roles import paths
-from roles.certificate.challenges import dns, http
+from roles.certificate.challenges import dns, http, standalone
 from roles.certificate.challenges.contract import Answers
 from roles.contract import Challenge
 
-MODULES: Mapping[ChallengeName, Answers] = {"http": http, "dns": dns}
+MODULES: Mapping[ChallengeName, Answers] = {"http": http, "dns": dns, "standalone": standalone}
 ASK = Ask(files=(paths.DNS_CREDENTIALS,))  # a folder: its files are not read
 
 

@@ -10,12 +10,13 @@ from roles.certificate.providers.contract import PLACE, no_environment, options,
 
 PLUGIN = "dns-rfc2136"
 WAITS = True
+_KEY = (r"[A-Za-z0-9+/]+={0,2}", "a TSIG key in base64, as tsig-keygen prints it after `secret`")
 arguments, environment = partial(options, PLUGIN), no_environment
 
 
 def credentials(dns: DnsZone, secret: Secret) -> Secret:
     """Return the text of the file with the credentials."""
-    return secret.within(
+    return secret.of_form(*_KEY).within(
         settings(
             PLUGIN,
             server=dns.server,

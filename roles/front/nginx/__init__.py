@@ -11,7 +11,6 @@ from roles.front.nginx.http import TEST as TEST
 from roles.front.nginx.http import absent_test_units as absent_test_units
 from roles.front.nginx.http import challenge as challenge
 from roles.front.nginx.http import http_resources as http_resources
-from roles.front.nginx.http import reached_at as reached_at
 from roles.front.nginx.http import test_units as test_units
 from roles.front.nginx.https import https_resources as https_resources
 from roles.front.nginx.neighbours import open_ports as open_ports

@@ -14,6 +14,7 @@ from inventory.model import Host
 from roles import distributions, paths
 from roles.contract import Challenge, Issued, ReloadTest
 from roles.front.nginx import clashes, neighbours, overrides, places
+from roles.wiring import LOOPBACK
 
 UNIT = "nginx.service"
 WEBROOT = "/var/www/derpfleet"
@@ -99,7 +100,7 @@ def port_80(
     before = [*distributions.nginx_stream(facts), *_no_welcome_page(facts)]
     ready = Http(
         url=f"http://{host.domain}:{host.ports.http}{_READY}",
-        connect=reached_at(facts, host.ports.http),
+        connect=f"{LOOPBACK}:{host.ports.http}",
     )
     return [
         *before,
@@ -161,11 +162,6 @@ def _moved_aside(facts: Facts, first: tuple[str, ...]) -> list[Command]:
     argv, gone = ("mv", https, ASIDE), ("test", "!", "-e", https)
     needs = ("package:nginx", f"directory:{paths.ETC}", *first)
     return [Command(title="https server taken out", argv=argv, unless=gone, needs=needs)]
-
-
-def reached_at(facts: Facts, port: int) -> str:
-    """Return where this host reaches its own nginx: on loopback, whatever others listen on."""
-    return f"{places.LOOPBACK}:{port}"
 
 
 def _main(facts: Facts) -> list[Resource]:

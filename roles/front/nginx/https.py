@@ -9,6 +9,7 @@ from engine.resource import Command, File, Resource, Service
 from inventory.model import Host
 from roles.contract import Issued
 from roles.front.nginx import http, neighbours, overrides, places
+from roles.wiring import LOOPBACK
 
 
 def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -> list[Resource]:
@@ -41,7 +42,7 @@ def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -
         reload_on=(conf.id, *certificate.ready, *(command.id for command in fixed)),
         before=("nginx", "-t"),
         listens=places.sockets(host, facts, host.ports.https, neighbours.HTTPS_NAME),
-        healthy=(Http(url=probe, connect=http.reached_at(facts, host.ports.https), insecure=True),),
+        healthy=(Http(url=probe, connect=f"{LOOPBACK}:{host.ports.https}", insecure=True),),
         watch=neighbours.watches(facts),
         needs=(relay,),
     )

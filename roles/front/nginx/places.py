@@ -13,8 +13,8 @@ from engine.facts import Facts
 from inventory.model import Host
 from roles.front.nginx import neighbours
 from roles.readers.nginx_config import Listen
+from roles.wiring import LOOPBACK
 
-LOOPBACK = "127.0.0.1"
 ANY = "0.0.0.0"  # noqa: S104 - of nginx's own sockets, compared by the agent
 _WILDCARDS = ("*", "[::]")
 

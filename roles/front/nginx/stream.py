@@ -10,25 +10,29 @@ from __future__ import annotations
 from dataclasses import replace
 from posixpath import join
 
-from engine.facts import Ask, Facts, Listener
+from engine.facts import Ask, Facts
 from engine.health import Http
 from engine.render import render
 from engine.resource import File, Package, Resource, Service
 from inventory.model import Host
 from roles import distributions
-from roles.contract import Challenge, Issued, ReloadTest
+from roles.contract import Challenge, Issued, ReloadTest, never, nothing
 from roles.front.nginx import http, neighbours, places
 from roles.front.nginx.refusals import refusals as refusals_of_servers
 from roles.front.nginx.refusals import warnings as warnings_of_servers
 from roles.readers.nginx_config import Listen, parse_dump
-from roles.wiring import LOOPBACK, Use, Wiring
-
-reached_at, warnings = http.reached_at, warnings_of_servers
+from roles.wiring import LOOPBACK
 
 ASK = neighbours.ASK
 ASK_ABSENT = Ask()
 RELOAD: tuple[str, ...] = ()
 TEST: ReloadTest | None = None
+
+warnings = warnings_of_servers
+# `nginx` removes all our files from nginx, and knows its listeners and its other sites.
+replaced = absent = absence_refusals = nothing
+shares, open_ports, other_sites = never, nothing, nothing
+test_units = absent_test_units = nothing  # no new certificate reloads nginx
 
 
 def challenge(host: Host, facts: Facts) -> Challenge:
@@ -47,7 +51,7 @@ def http_resources(host: Host, facts: Facts, certificate: Issued) -> list[Resour
         "nginx-stream.conf.j2",
         host=host,
         listens=places.listens(host, facts, host.ports.https, neighbours.STREAM_NAME, tls=False),
-        by_address=host.domain.rpartition(".")[2].isdigit(),
+        by_address=host.is_address,
         default=next(iter(_behind(facts)), f"{LOOPBACK}:{host.ports.backend}"),
     )
     family = distributions.of(facts).family
@@ -66,51 +70,11 @@ def https_resources(host: Host, facts: Facts, certificate: Issued, relay: str) -
             reload_on=(f"file:{neighbours.stream_file(facts)}",),
             before=("nginx", "-t"),
             listens=places.sockets(host, facts, host.ports.https, neighbours.STREAM_NAME),
-            healthy=(Http(url=probe, connect=reached_at(facts, host.ports.https), insecure=True),),
+            healthy=(Http(url=probe, connect=f"{LOOPBACK}:{host.ports.https}", insecure=True),),
             watch=neighbours.watches(facts),
             needs=(relay, http.HTTP_READY),
         )
     ]
-
-
-def replaced(wiring: Wiring, facts: Facts) -> list[Resource]:
-    """Return nothing: `nginx` takes all our files out of nginx, or has replaced this one."""
-    return []
-
-
-def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return nothing: `nginx` takes all our files out of nginx."""
-    return []
-
-
-def test_units() -> list[Resource]:
-    """Return nothing: no new certificate reloads nginx."""
-    return []
-
-
-def absent_test_units() -> list[Resource]:
-    """Return nothing: there is no `TEST`."""
-    return []
-
-
-def absence_refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing: `nginx` says them."""
-    return []
-
-
-def shares(listener: Listener, use: Use, facts: Facts) -> bool:
-    """Return False: `nginx` knows nginx's listeners."""
-    return False
-
-
-def open_ports(facts: Facts) -> set[tuple[str, int]]:
-    """Return nothing: `nginx` knows nginx's other sites."""
-    return set()
-
-
-def other_sites(facts: Facts) -> list[str]:
-    """Return nothing: `nginx` knows nginx's other sites."""
-    return []
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:

@@ -1,1 +1,1 @@
-"""The judges of who may use a relay: each a module that fits `roles.relay.contract.Admission`."""
+"""The judges of who may use a relay: each a module that fits `roles.relay.contract.Judge`."""

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from engine.facts import Ask, Facts
-from engine.resource import Resource
 from inventory.model import Host, Site
+from roles.contract import nothing
+from roles.relay.contract import Admitting
+
+absent = refusals = nothing
 
 
-def flags(host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
-    """Return nothing: a relay without a judge admits everyone."""
-    return ()
-
-
-def files(host: Host) -> tuple[Resource, ...]:
-    """Return nothing."""
-    return ()
-
-
-def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return nothing."""
-    return []
+def admitting(host: Host, site: Site) -> Admitting:
+    """Return no flag: a relay without a judge admits everyone."""
+    return Admitting()
 
 
 def ask(host: Host) -> Ask:
-    """Return nothing."""
+    """Return no question."""
     return Ask()
 
 
 def inquiry(host: Host, site: Site, key: str) -> None:
-    """Return nothing: there is nobody to ask."""
-
-
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing."""
-    return []
+    """Return None: there is nobody to ask."""
 
 
 def warnings(host: Host, facts: Facts) -> list[str]:

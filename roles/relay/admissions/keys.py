@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.facts import Ask, Facts
+from engine.facts import Ask
 from engine.resource import Absent, File, Resource
 from inventory.model import Host, Site
 from roles import paths
+from roles.contract import nothing
+from roles.relay.contract import Admitting
+
+# The list is checked with the site file.
+refusals = warnings = nothing
 
 
-def flags(host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
-    """Return the file."""
-    return (("-allow-file", paths.ALLOWED_KEYS),)
-
-
-def files(host: Host) -> tuple[Resource, ...]:
+def admitting(host: Host, site: Site) -> Admitting:
     """Return the file, from the site file or from the file beside it."""
     listed = "".join(f"{key}\n" for key in host.relay.keys).encode()
     content = Path(host.relay.keys_file) if host.relay.keys_file else listed
-    return (File(path=paths.ALLOWED_KEYS, content=content, mode="0640", group=paths.USER),)
+    file = File(path=paths.ALLOWED_KEYS, content=content, mode="0640", group=paths.USER)
+    return Admitting(flags=(("-allow-file", file.path),), files=(file,))
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
@@ -28,19 +29,9 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
 
 
 def ask(host: Host) -> Ask:
-    """Return nothing."""
+    """Return no question."""
     return Ask()
 
 
 def inquiry(host: Host, site: Site, key: str) -> None:
-    """Return nothing: the relay asks nobody, so its refusal of a stranger proves the list."""
-
-
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing: the list is checked with the site file."""
-    return []
-
-
-def warnings(host: Host, facts: Facts) -> list[str]:
-    """Return nothing."""
-    return []
+    """Return None: the relay asks nobody, so its refusal of a stranger proves the list."""

@@ -6,34 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.facts import Ask, Facts
-from engine.resource import Resource
 from engine.scripts import script
 from inventory import tailscaled
 from inventory.model import Host, Site
-from roles.relay.contract import Inquiry
+from roles.contract import nothing
+from roles.relay.contract import Admitting, Inquiry
 
 _ASKED = "tailscaled"  # the command's name among the facts
 _NOBODY = f"nodekey:{'0' * 63}1"  # only whether there is an answer counts
 
 
-def flags(host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
+absent = nothing  # tailscaled is the operator's
+
+
+def admitting(host: Host, site: Site) -> Admitting:
     """Return derper's flags."""
-    return (("-verify-clients",), ("-socket", _socket(host)))
+    return Admitting(flags=(("-verify-clients",), ("-socket", _socket(host))))
 
 
 def _socket(host: Host) -> str:
     """Return the socket's path as the relay sees it: its /var has no link to /run."""
     return host.relay.tailscaled.socket.removeprefix("/var")
-
-
-def files(host: Host) -> tuple[Resource, ...]:
-    """Return nothing: tailscaled is the operator's."""
-    return ()
-
-
-def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return nothing."""
-    return []
 
 
 def ask(host: Host) -> Ask:

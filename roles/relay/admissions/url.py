@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from engine.facts import Ask, Facts
-from engine.resource import Resource
+from engine.facts import Ask
 from engine.scripts import script
 from inventory.admission import verify_url
 from inventory.model import Host, Site
-from roles.relay.contract import Inquiry
+from roles.contract import nothing
+from roles.relay.contract import Admitting, Inquiry
+
+# The URL is a flag. A controller that is down now may be up when clients come.
+absent = refusals = warnings = nothing
 
 
-def flags(host: Host, site: Site) -> tuple[tuple[str, ...], ...]:
+def admitting(host: Host, site: Site) -> Admitting:
     """Return the URL, and whether a client is admitted when there is no answer."""
+    url = verify_url(host, site)
     fail_open = f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}"
-    return (("-verify-client-url", verify_url(host, site)), (fail_open,))
-
-
-def files(host: Host) -> tuple[Resource, ...]:
-    """Return nothing: the URL is a flag."""
-    return ()
-
-
-def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return nothing."""
-    return []
+    return Admitting(flags=(("-verify-client-url", url), (fail_open,)), url=url)
 
 
 def ask(host: Host) -> Ask:
-    """Return nothing: the proof asks the URL."""
+    """Return no question: the proof asks the URL."""
     return Ask()
 
 
@@ -35,13 +29,3 @@ def inquiry(host: Host, site: Site, key: str) -> Inquiry:
     """Return the question that the relay asks, about that key."""
     url = verify_url(host, site)
     return Inquiry(judge=url, program=(script("ask_admission"), url, key))
-
-
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing: a controller that is down now may be up when clients come."""
-    return []
-
-
-def warnings(host: Host, facts: Facts) -> list[str]:
-    """Return nothing."""
-    return []

@@ -22,26 +22,19 @@ ASK = Ask()
 PROCESSES = frozenset({"derper"})
 
 
-def start(
-    host: Host,
-    site: Site,
-    wiring: Wiring,
-    facts: Facts,
-    ship: Shipment,
-    *,
-    front_at: str,
-    admitting: Admitting,
-) -> Start:
+def start(host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting) -> Start:
     """Return the image and its environment, or without a container the release and its flags.
 
     The former relay runs until an image is there. A release is shipped before all else.
     """
     made = _from_image if runner_of(host).in_container else _from_release
-    return made(host, site, wiring, facts, ship)
+    return made(host, wiring, facts, ship, admitting)
 
 
-def _from_release(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment) -> Start:
-    tree, mesh_key = releases.tree(ship), _mesh_key(host, site, ship)
+def _from_release(
+    host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting
+) -> Start:
+    tree, mesh_key = releases.tree(ship), _mesh_key(ship, admitting)
     link = Symlink(path=paths.CURRENT, target=tree.path, needs=(tree.id,))
     unused = () if mesh_key else (Absent(path=paths.MESH_KEYS),)
     return Start(
@@ -51,15 +44,14 @@ def _from_release(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Sh
         healthy=health(host, wiring),
         outdated=(*releases.outdated(facts, tree.path), *unused),
         command=(f"{paths.CURRENT}/{DERPER.program}",),
-        flags=_flags(host, site, wiring),
+        flags=_flags(host, wiring, admitting),
         binds=tuple(f"{use.proto}:{use.port}" for use in wiring.uses if use.program == "relay"),
         executables=(paths.RELEASES,),
     )
 
 
-def _flags(host: Host, site: Site, wiring: Wiring) -> tuple[tuple[str, ...], ...]:
-    url = verify_url(host, site)
-    found = [
+def _flags(host: Host, wiring: Wiring, admitting: Admitting) -> tuple[tuple[str, ...], ...]:
+    found: list[tuple[str, ...]] = [
         ("-c", paths.KEY),
         ("-hostname", host.domain),
         # STUN is answered on the address of this port. So it has to be every address of the host.
@@ -67,19 +59,18 @@ def _flags(host: Host, site: Site, wiring: Wiring) -> tuple[tuple[str, ...], ...
         ("-http-port", str(wiring.relay_http_port)),
         ("-stun-port", str(host.ports.stun)),
         # Its default is a file that an earlier derper on this host may have left.
-        ("-mesh-psk-file", paths.MESH_KEY) if url else ("-mesh-psk-file=",),
+        ("-mesh-psk-file", paths.MESH_KEY) if admitting.url else ("-mesh-psk-file=",),
         ("-home", "blank"),
     ]
     if wiring.relay_has_tls:
         found += [("-certmode", "manual"), ("-certdir", paths.RELAY_CERTS)]
-    if url:
-        found.append(("-verify-client-url", url))
-        found.append((f"-verify-client-url-fail-open={str(host.relay.verify_fail_open).lower()}",))
-    return tuple(found)
+    return (*found, *admitting.flags)
 
 
-def _from_image(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Shipment) -> Start:
-    image, mesh_key = _image(host, ship), _mesh_key(host, site, ship)
+def _from_image(
+    host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting
+) -> Start:
+    image, mesh_key = _image(host, ship), _mesh_key(ship, admitting)
     return Start(
         installed=(image, *mesh_key),
         artefact=image.id,
@@ -88,8 +79,8 @@ def _from_image(host: Host, site: Site, wiring: Wiring, facts: Facts, ship: Ship
         healthy=health(host, wiring),
         outdated=() if mesh_key else (Absent(path=paths.MESH_KEYS),),
         image=image.ref,
-        environment=_environment(host, site, wiring),
-        mounts=_mounts(host, site, wiring, facts),
+        environment=_environment(host, wiring, admitting),
+        mounts=_mounts(wiring, facts, admitting),
     )
 
 
@@ -101,12 +92,12 @@ def _image(host: Host, ship: Shipment) -> Image:
     return Image(ref=ship.image.ref, archive=ship.image.path, needs=needs)
 
 
-def _mesh_key(host: Host, site: Site, ship: Shipment) -> tuple[Resource, ...]:
+def _mesh_key(ship: Shipment, admitting: Admitting) -> tuple[Resource, ...]:
     """Return the mesh key where the relay asks a URL for every client.
 
     Our proof has no node key that headscale knows, and derper has no other way to admit it.
     """
-    if not verify_url(host, site):
+    if not admitting.url:
         return ()
     assert ship.mesh_key is not None  # noqa: S101 - fleet derives one for this program
     return (
@@ -115,7 +106,7 @@ def _mesh_key(host: Host, site: Site, ship: Shipment) -> tuple[Resource, ...]:
     )
 
 
-def _environment(host: Host, site: Site, wiring: Wiring) -> dict[str, str]:
+def _environment(host: Host, wiring: Wiring, admitting: Admitting) -> dict[str, str]:
     """Return the variables of fredliang44/derper-docker, which other images know, too.
 
     One more is for the flag that it lacks. Ports have the same numbers inside the container, so
@@ -132,14 +123,14 @@ def _environment(host: Host, site: Site, wiring: Wiring) -> dict[str, str]:
         "DERP_STUN": "true",
         "DERP_STUN_PORT": str(host.ports.stun),
         "DERP_VERIFY_CLIENTS": "false",
-        "DERP_VERIFY_CLIENT_URL": verify_url(host, site),
+        "DERP_VERIFY_CLIENT_URL": admitting.url,
         "DERP_VERIFY_CLIENT_URL_FAIL_OPEN": str(host.relay.verify_fail_open).lower(),
     }
 
 
-def _mounts(host: Host, site: Site, wiring: Wiring, facts: Facts) -> dict[str, str]:
+def _mounts(wiring: Wiring, facts: Facts, admitting: Admitting) -> dict[str, str]:
     found = {paths.STATE: "/var/lib/derper"}
-    if verify_url(host, site):  # derper looks for a mesh key there, whatever its image
+    if admitting.url:  # derper looks for a mesh key there, whatever its image
         found[paths.MESH_KEYS] = "/home/derp/keys"
     # With the host's trust store derper trusts the host's private CAs when it asks headscale.
     found |= distributions.of(facts).family.trust

@@ -21,16 +21,7 @@ ASK = memory.ASK
 PROCESSES: frozenset[str] = frozenset()
 
 
-def start(
-    host: Host,
-    site: Site,
-    wiring: Wiring,
-    facts: Facts,
-    ship: Shipment,
-    *,
-    front_at: str,
-    admitting: Admitting,
-) -> Start:
+def start(host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting) -> Start:
     """Return the release and its command line.
 
     There is nothing in `ready`: the runner removes the former relay just before this one starts.
@@ -54,7 +45,7 @@ def start(
         healthy=health(host, wiring),
         outdated=(*releases.outdated(facts, path), *unused),
         command=(facts.python_executable, "-I", paths.CURRENT),
-        flags=(*_flags(host, wiring, admitting, front_at), *_limits(host, facts)),
+        flags=(*_flags(host, wiring, admitting), *_limits(host, facts)),
         binds=() if host.ports.metrics is None else (f"ipv4:tcp:{host.ports.metrics}",),
         executables=_executables(facts.python_executable),
         takes_sockets=True,
@@ -74,9 +65,7 @@ def _prober_keys(admitting: Admitting, ship: Shipment) -> tuple[Resource, ...]:
     return (File(path=paths.PROBER_KEYS, content=content, mode="0640", group=paths.USER),)
 
 
-def _flags(
-    host: Host, wiring: Wiring, admitting: Admitting, front_at: str
-) -> tuple[tuple[str, ...], ...]:
+def _flags(host: Host, wiring: Wiring, admitting: Admitting) -> tuple[tuple[str, ...], ...]:
     found: list[tuple[str, ...]] = [
         ("-c", paths.KEY),
         ("-hostname", host.domain),
@@ -90,8 +79,7 @@ def _flags(
         found.append(("-proxy-protocol",))
     if wiring.relay_has_tls:
         found += [("-certmode", "manual"), ("-certdir", paths.RELAY_CERTS)]
-    # Through loopback, not by name: not every provider lets a host reach its own public address.
-    found.append(("-front-check", front_at))
+    found.append(("-front-check", wiring.reached_at))
     if admitting.flags:
         found += [*admitting.flags, ("-prober-keys", paths.PROBER_KEYS)]
     # The default is a file that an earlier derper on this host has left.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from engine.facts import Facts, asked
+import json
+from collections.abc import Iterator, Set
+
+from engine.facts import Ask, Facts, Listener, asked
 from engine.resource import Container, Resource
 from engine.scripts import script
 from inventory.choices import firewall_of
@@ -14,7 +17,12 @@ from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
 
 ASK = asked(docker.ASK, memory.ASK)
-PROCESSES = frozenset({"docker-proxy"})
+_INSPECTED = "container"
+ASK_PORTS = Ask(
+    commands={
+        _INSPECTED: ("docker", "container", "inspect", "--format", "{{json .HostConfig}}", paths.CONTAINER)
+    }
+)
 KNOWN_BY = ""
 RUNNING = f"container:{paths.CONTAINER}"
 # derper reads its certificate only once, and a restart serves every program.
@@ -85,6 +93,24 @@ def log_of_client(key: str) -> tuple[str, ...]:
 def in_its_network(program: tuple[str, ...]) -> tuple[str, ...]:
     """Return the program in the container's network: no published port leads to its loopback."""
     return (script("in_container"), paths.CONTAINER, *program)
+
+
+def has(listener: Listener, facts: Facts, processes: Set[str]) -> bool:
+    """Whether it is a port of the container, published or in the network of the host."""
+    output = facts.commands.get(_INSPECTED)
+    if listener.program not in {"docker-proxy", *processes} or output is None or output.status != 0:
+        return False
+    config = json.loads(output.stdout)
+    if not isinstance(config, dict):
+        return False
+    published = _host_ports(config.get("PortBindings") or {})
+    return config.get("NetworkMode") == "host" or (listener.proto, listener.port) in published
+
+
+def _host_ports(bindings: object) -> Iterator[tuple[str, int]]:
+    for inside, places in bindings.items() if isinstance(bindings, dict) else ():
+        for place in places or ():
+            yield inside.partition("/")[2], int(place["HostPort"])
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:

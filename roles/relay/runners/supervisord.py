@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Set
 
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, Listener
 from engine.render import render
 from engine.resource import Absent, Directory, File, Package, Resource, Service, SupervisorProgram
 from inventory.model import Host
@@ -13,10 +15,12 @@ from roles.contract import Question
 from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
 
+PROGRAM = "derpfleet-relay"
+PROGRAM_FILE = f"/etc/supervisor/conf.d/{PROGRAM}.conf"
 _CONTROL, _PACKAGE = "supervisorctl", "supervisor"
 _INSTALLED = f"/var/lib/dpkg/info/{_PACKAGE}.list"
 _LOGS = "/var/log/derpfleet"
-_LOG = f"{_LOGS}/{paths.PROGRAM}.log"
+_LOG = f"{_LOGS}/{PROGRAM}.log"
 _INDEX, _CANDIDATE = "apt_index", "apt_supervisor"
 
 ASK = Ask(
@@ -24,12 +28,12 @@ ASK = Ask(
     tools=(_CONTROL,),
     commands={_INDEX: ("apt-cache", "policy"), _CANDIDATE: ("apt-cache", "policy", _PACKAGE)},
 )
-PROCESSES: frozenset[str] = frozenset()
-RUNNING = f"program:{paths.PROGRAM}"
-KNOWN_BY = paths.PROGRAM_FILE
-RESTART: tuple[str, ...] = (_CONTROL, "restart", paths.PROGRAM)
+RUNNING = f"program:{PROGRAM}"
+KNOWN_BY = PROGRAM_FILE
+ASK_PORTS = Ask(files=(KNOWN_BY,))
+RESTART: tuple[str, ...] = (_CONTROL, "restart", PROGRAM)
 RELOAD = RESTART  # derper reads its certificate only once
-WITHDRAWN = Question((_CONTROL, "status", paths.PROGRAM), says=f"{paths.PROGRAM}: ERROR (no such process)")
+WITHDRAWN = Question((_CONTROL, "status", PROGRAM), says=f"{PROGRAM}: ERROR (no such process)")
 
 
 def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:
@@ -40,11 +44,11 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
     supervisord = Service(unit=daemon.unit, needs=(package.id,))
     logs = Directory(path=_LOGS, mode="0750")
     file = File(
-        path=paths.PROGRAM_FILE,
+        path=PROGRAM_FILE,
         content=render(
             "relay.supervisor.conf.j2",
             host=host,
-            name=paths.PROGRAM,
+            name=PROGRAM,
             user=paths.USER,
             uses=[use for use in wiring.uses if use.program == "relay"],
             command=_line((*start.command, *(word for flag in start.flags for word in flag))),
@@ -53,7 +57,7 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
         needs=(package.id,),
     )
     program = SupervisorProgram(
-        program=paths.PROGRAM,
+        program=PROGRAM,
         restart_on=(file.id, start.artefact, *start.reads),
         healthy=(start.healthy,),
         needs=(
@@ -88,13 +92,21 @@ def in_its_network(program: tuple[str, ...]) -> tuple[str, ...]:
     return program
 
 
+def has(listener: Listener, facts: Facts, processes: Set[str]) -> bool:
+    """Whether supervisord's program has a port that its file names."""
+    file = facts.files.get(PROGRAM_FILE)
+    named = re.search(r"^; Its ports:(.*)$", (file and file.content) or "", re.M)
+    uses = named[1].split() if named else []
+    return listener.unit == "supervisor.service" and f"{listener.proto}/{listener.port}" in uses
+
+
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     """Return the program, stopped and forgotten, and the removal of its file and logs.
 
     supervisord itself stays, as other programs may run under it.
     """
-    program = SupervisorProgram(program=paths.PROGRAM, running=False, needs=needs)
-    return [program, *(Absent(path=path, needs=(program.id,)) for path in (paths.PROGRAM_FILE, _LOGS))]
+    program = SupervisorProgram(program=PROGRAM, running=False, needs=needs)
+    return [program, *(Absent(path=path, needs=(program.id,)) for path in (PROGRAM_FILE, _LOGS))]
 
 
 def stopped() -> list[Resource]:

@@ -6,13 +6,15 @@ systemd holds its sockets over a restart, where the program takes them.
 from __future__ import annotations
 
 import posixpath
+import re
+from collections.abc import Set
 
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, Listener
 from engine.render import render
 from engine.resource import Absent, Command, File, Resource, Service
 from inventory.model import Host
 from roles import paths
-from roles.contract import Question
+from roles.contract import Question, nothing
 from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
 
@@ -21,9 +23,10 @@ _SOCKET_FILE = f"{paths.SYSTEMD}/{paths.SOCKET}"
 _KILL = "-/bin/kill"  # of ExecReload=
 
 ASK = Ask(files=(_UNIT_FILE,))
-PROCESSES: frozenset[str] = frozenset()
+ASK_PORTS = Ask(files=(_SOCKET_FILE,))
 KNOWN_BY = ""
 RUNNING = f"service:{paths.SERVICE}"
+refusals = nothing  # every relay host has systemd (`roles.base`)
 _SOCKET = f"service:{paths.SOCKET}"
 # A reload keeps the clients. systemd restarts a unit that has none.
 RELOAD: tuple[str, ...] = ("systemctl", "try-reload-or-restart", paths.SERVICE)
@@ -137,6 +140,14 @@ def in_its_network(program: tuple[str, ...]) -> tuple[str, ...]:
     return program
 
 
+def has(listener: Listener, facts: Facts, processes: Set[str]) -> bool:
+    """Whether it is a socket that systemd holds for the relay. Other listeners are our unit's."""
+    unit = facts.files.get(_SOCKET_FILE)
+    listens = re.findall(r"^Listen(Stream|Datagram)=(?:\S*:)?(\d+)$", (unit and unit.content) or "", re.M)
+    kind = {"tcp": "Stream", "udp": "Datagram"}.get(listener.proto)
+    return listener.program == "systemd" and (kind, str(listener.port)) in listens
+
+
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     """Return both units, stopped, and the removal of their files."""
     return [
@@ -150,8 +161,3 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
 def stopped() -> list[Resource]:
     """Return both units, disabled and stopped."""
     return [Service(unit=unit, enabled=False, running=False) for unit in (paths.SOCKET, paths.SERVICE)]
-
-
-def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
-    """Return nothing: every relay host has systemd (`roles.base`)."""
-    return []

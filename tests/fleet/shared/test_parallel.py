@@ -69,7 +69,7 @@ def test_the_agent_at_work_is_stopped_and_waited_for(fleet: Fleet, shown: io.Str
     talk, ends = Talk(), []
 
     def work(_: str) -> None:
-        fleet.parallel.watch(talk)  # type: ignore[arg-type]
+        fleet.parallel.watch(talk)  # type: ignore[arg-type]  # a stand-in for a session
         press_ctrl_c()
         talk.ended.wait(0.5)
         ends.append(list(talk.asked))
@@ -87,7 +87,7 @@ def test_pressed_twice_all_are_abandoned(fleet: Fleet) -> None:
     talk = Talk()
 
     def work(_: str) -> None:
-        fleet.parallel.watch(talk)  # type: ignore[arg-type]
+        fleet.parallel.watch(talk)  # type: ignore[arg-type]  # as above
         press_ctrl_c()
         while not talk.asked:
             time.sleep(0.01)

@@ -33,7 +33,7 @@ def site(one: Host, folder: Path) -> Site:
 
 
 def host(*, domain: str = DOMAIN, source: str = "self-signed", pin: str | None = None) -> Host:
-    certificate = Certificate(source=source, pin=pin)  # type: ignore[arg-type]
+    certificate = Certificate(source=source, pin=pin)  # type: ignore[arg-type]  # words of the table
     region = Region(id=901, code="hk", name="Hong Kong")
     closed = Ssh(address="127.0.0.1", port=9)  # nothing listens there, so a connection fails
     return Host(name="hk1", domain=domain, region=region, certificate=certificate, ssh=closed)

@@ -100,12 +100,12 @@ def test_every_counter_has_a_metric_with_help_and_is_counted() -> None:
 
 def test_a_typo_makes_no_new_counter() -> None:
     with pytest.raises(AttributeError):
-        Counts().acepts += 1  # type: ignore[attr-defined]
+        Counts().acepts += 1  # type: ignore[attr-defined]  # the typo is the test
     with pytest.raises(AttributeError):
-        StunCounts().succes += 1  # type: ignore[attr-defined]
+        StunCounts().succes += 1  # type: ignore[attr-defined]  # as above
     refusals = Labelled[Refusal | Breach](Refusal, Breach)
     with pytest.raises(KeyError):
-        refusals.add("bad_bocks")  # type: ignore[arg-type]
+        refusals.add("bad_bocks")  # type: ignore[arg-type]  # as above
     refusals.add(Breach.BAD_BOX)
     refusals.add(Refusal.WEBSOCKET_CLOSED, 1001)
     refusals.add(Breach.BAD_BOX)

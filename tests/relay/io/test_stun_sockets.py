@@ -99,7 +99,7 @@ def ask() -> Iterator[Callable[..., Asked]]:
     made: list[Asked] = []
 
     def make(*args: object) -> Asked:
-        made.append(Asked(*args))  # type: ignore[arg-type]
+        made.append(Asked(*args))  # type: ignore[arg-type]  # arguments of any case
         return made[-1]
 
     yield make

@@ -97,6 +97,7 @@ def test_clients_of_all_workers_are_on_one_page(live: Live, order: str) -> None:
             for client in clients
         ]
         values = [int(value) for value in values] if order == "ip" else values
+        # Of one column, so of one type.
         assert values == sorted(values, reverse=order.startswith("-"))  # type: ignore[type-var]
         assert "12 matching connections (12 node keys)" in live.get("/debug/clients/?all&limit=2").replace(
             "2 of ", ""
@@ -137,6 +138,7 @@ def test_one_peers_traffic_streams_whichever_worker_it_is_on(live: Live) -> None
             assert b" 200 OK" in sock.recv(65536)
             alice.send(bob.key, b"counted")
             bob.expect(derp.Received)
+            # No match fails the test.
             line = json.loads(re.search(rb"{.*}", sock.recv(65536))[0])  # type: ignore[index]
             assert line == {
                 "Key": f"nodekey:{key.hex()}",

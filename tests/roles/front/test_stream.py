@@ -27,7 +27,7 @@ def serving(*servers: str, main: str = INCLUDED) -> Facts:
 
 
 def written(facts: Facts, relay: object = RELAY) -> str:
-    resources = stream.http_resources(relay, facts, Issued("", "", ()))  # type: ignore[arg-type]
+    resources = stream.http_resources(relay, facts, Issued("", "", ()))  # type: ignore[arg-type]  # any facts
     (file,) = (r for r in resources if isinstance(r, File) and r.path.endswith(neighbours.STREAM_NAME))
     assert isinstance(file.content, bytes)
     return file.content.decode()

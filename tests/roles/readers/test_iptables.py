@@ -11,6 +11,7 @@ from engine.facts import Output
 from inventory.model import Host
 from roles import firewall
 from roles.readers.iptables import closes
+from roles.wiring import wire
 from tests.support.facts import DEBIAN_12, NO_NEIGHBOURS
 
 # As Oracle's Ubuntu images come.
@@ -144,7 +145,7 @@ def refused(commands: dict[str, str], **settings: Any) -> list[str]:
         DEBIAN_12,
         commands={name: Output(status=0, stdout=stdout, stderr="") for name, stdout in commands.items()},
     )
-    return firewall.refusals(host, facts, NO_NEIGHBOURS)
+    return firewall.refusals(host, wire(host), facts, NO_NEIGHBOURS)
 
 
 def test_what_is_closed_is_refused_with_what_opens_it() -> None:

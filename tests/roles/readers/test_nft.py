@@ -12,6 +12,7 @@ from engine.facts import Output
 from inventory.model import Host
 from roles import firewall
 from roles.readers.nft import closing, native
+from roles.wiring import wire
 from tests.support.facts import DEBIAN_12, NO_NEIGHBOURS
 
 # /etc/nftables.conf of many a tutorial.
@@ -131,7 +132,7 @@ def refused(ruleset: str, **settings: Any) -> list[str]:
         name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"}, **settings
     )
     commands = {"nft_ruleset": Output(status=0, stdout=ruleset, stderr="")}
-    return firewall.refusals(host, replace(DEBIAN_12, commands=commands), NO_NEIGHBOURS)
+    return firewall.refusals(host, wire(host), replace(DEBIAN_12, commands=commands), NO_NEIGHBOURS)
 
 
 def test_what_is_closed_is_refused_with_what_opens_it() -> None:
