@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.resource import Absent, Directory, File, Firewall, Resource, Service, Symlink, Sysctl
+from engine.resource import Absent, Directory, File, NftTable, Resource, Service, Symlink, Sysctl
 from tests.agent.conftest import NEWEST
 from tests.agent.driver import Agent, OnStage
 from tests.agent.generations import deploy, history, roll_back, state
@@ -22,7 +22,7 @@ MORE: dict[str, list[Resource]] = {
     "folder": [Directory(path="/srv/more", mode="0700"), File(path="/srv/more/x", content=b"x\n")],
     "service": [UNIT, Service(unit="more.service", restart_on=(UNIT.id,), timeout_s=1)],
     "setting": [Sysctl(key="net.ipv4.tcp_keepalive_time", value="7201")],
-    "rules": [Firewall(table="more", path="/srv/more.nft", rules=RULES.replace(b"relay", b"more"))],
+    "rules": [NftTable(table="more", path="/srv/more.nft", rules=RULES.replace(b"relay", b"more"))],
 }
 PLANS = st.fixed_dictionaries(
     {
