@@ -111,4 +111,34 @@ def rollback(_: Context, host, site="", to="", dry_run=False, diff=False, force=
     with_site(site, work, json=json, diffs=diff or dry_run)
 
 
-verbs = (history, rollback, derpmap, trust, logs, init)
+@task(
+    iterable=["host"],
+    help=HOSTS
+    | {
+        "out": "make a bundle: write it to this file",
+        "use": "use a bundle: check this file, and take what is in it",
+        "sha256": "with --use: refuse a file with another SHA-256 than --out printed",
+    },
+)
+def bundle(_: Context, host=None, site="", out="", use="", sha256="", json=False):
+    """Take what a deploy would fetch to a controller without a network, in one file.
+
+    With --out the hosts are asked what they are, so they have to be reachable. For a host that is
+    not, name another one of the same release, architecture and settings. DERPFLEET_OFFLINE=1 then
+    makes sure that a deploy fetches nothing.
+
+    Examples:
+      invoke bundle --out derpfleet.bundle
+      invoke bundle --use derpfleet.bundle
+      DERPFLEET_OFFLINE=1 invoke deploy --host hk1
+
+    Exit codes: 0 written or taken, 1 something could not be fetched, or the bundle is refused,
+    3 unreachable, 4 site file wrong.
+    """
+    from fleet.bundle import bundle as verb
+
+    files = {"out": out, "use": use, "sha256": sha256}
+    with_site(site, lambda fleet: verb(fleet, fleet.hosts(host), **files), json=json)
+
+
+verbs = (bundle, history, rollback, derpmap, trust, logs, init)

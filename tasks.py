@@ -7,6 +7,7 @@ from fleet.shared import interrupt
 
 interrupt.leave_at_once()
 # ruff: noqa: E402  (Ctrl-C comes first)
+from functools import partial
 from pathlib import Path
 
 from invoke import Context
@@ -22,14 +23,19 @@ ONLY = "a resource id, or role:NAME; may be given several times"
     iterable=["host", "only"],
     help=HOSTS
     | {"only": ONLY, "dry-run": "show changes, make none", "diff": "show each change as a diff"}
+    | {"include-withdrawn": "without --host: bring withdrawn relays back as well"}
     | {"keep": "leave a relay that is not proved as it is, to be looked at"},
 )
-def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False, keep=False, json=False):
+def deploy(
+    _: Context,
+    host=None, site="", only=None, dry_run=False, diff=False, include_withdrawn=False, keep=False, json=False,
+):
     """Turn hosts into relays, prove them from outside, register them.
 
     A host that is not proved goes back to its last confirmed state, and is proved again.
 
     Without --host, all hosts are deployed in order, up to the first that fails or is not proved.
+    Withdrawn relays stay so, unless --host names them or --include-withdrawn is given.
     With --only, nothing is registered. If a service that --only leaves out has to be restarted, the
     next deploy that includes it does that.
 
@@ -42,13 +48,12 @@ def deploy(_: Context, host=None, site="", only=None, dry_run=False, diff=False,
     4 site file wrong, 5 host locked, 7 not proved and back as it was, 8 not back, 6 undecided:
     back, as our own line may be at fault. With --dry-run: 10 something would change, as in check.
     """
-    from functools import partial
-
     from fleet.check import check as compare
     from fleet.deploy import deploy as apply
 
-    verb, diffs = (compare if dry_run else partial(apply, keep=keep)), diff or dry_run
-    with_site(site, lambda f: verb(f, f.equipped(host, resolve=True), only=only), json=json, diffs=diffs)
+    withdrawn = include_withdrawn or bool(host)
+    verb = partial(compare if dry_run else partial(apply, keep=keep), only=only, include_withdrawn=withdrawn)
+    with_site(site, lambda f: verb(f, f.equipped(host, resolve=True)), json=json, diffs=diff or dry_run)
 
 
 @task(iterable=["host", "only"], help=HOSTS | {"only": ONLY})
@@ -61,7 +66,13 @@ def check(_: Context, host=None, site="", only=None, json=False):
     """
     from fleet.check import check as verb
 
-    with_site(site, lambda f: verb(f, f.equipped(host, resolve=True), only=only), json=json, diffs=True)
+    named = bool(host)
+    with_site(
+        site,
+        lambda f: verb(f, f.equipped(host, resolve=True), only=only, include_withdrawn=named),
+        json=json,
+        diffs=True,
+    )
 
 
 @task(

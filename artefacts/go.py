@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+from artefacts.offline import before_fetching
 from artefacts.process import DIES_WITH_PARENT, execute
 from engine.cache import Progress, make_once
 from inventory.errors import DerpfleetError
@@ -50,10 +51,12 @@ def build(
 
     `packages` as `go build` takes them ("tool" = every `tool` line of go.mod). `arch`: the
     machine that runs them, as `uname -m` names it; default: the controller's own.
-    Raises GoError with the compiler's last lines. Of two callers at once, the second waits.
+    Raises Offline, and GoError with the compiler's last lines. Of two callers at once, the second
+    waits.
     """
 
     def make(partial: Path) -> None:
+        before_fetching(f"the Go program {source.name} for {arch or platform.machine()}")
         go = toolchain(cache=cache, progress=progress)
         _compile(go, source, packages, arch, partial, cache=cache.resolve(), progress=progress)
 

@@ -27,15 +27,20 @@ class Artefact:
 class Binary:
     """A Go program as a release.
 
-    `program`: its place in there. `architectures`: the machines that it is built for, as `uname -m`
-    names them.
+    `architectures`: the machines that it is built for, as `uname -m` names them.
     """
 
-    program: str
-    architectures: tuple[str, ...]
+    name: str
+    architectures: tuple[str, ...] = ("x86_64", "aarch64")
+
+    @property
+    def program(self) -> str:
+        """Return its place in the release. SELinux lets systemd start what is in a bin/."""
+        return f"bin/{self.name}"
 
 
-DERPER = Binary(program="bin/derper", architectures=("x86_64", "aarch64"))
+DERPER = Binary(name="derper")
+TAILSCALED = Binary(name="tailscaled")
 RELAY = Artefact(
     name="relay",
     lock="relay.lock",

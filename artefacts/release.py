@@ -21,6 +21,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from artefacts.offline import before_fetching
 from artefacts.programs import Artefact
 from engine.cache import locked, prune, used, write
 from engine.facts import Facts
@@ -61,10 +62,9 @@ def build_release(
     """Return the release of `program` for the host's Python, architecture and C library.
 
     It is made at most once.
-    Raises ReleaseError when the host's platform is not known or pip cannot get a wheel.
+    Raises Offline, and ReleaseError for a platform that is not known, or a wheel that pip lacks.
     """
-    platforms, python = wheel_platforms(facts), ".".join(map(str, facts.python[:2]))
-    lock = locked_for(CHECKOUT / "requirements" / program.lock, marker_environment(facts))
+    platforms, python, lock = _wanted(program, facts)
     sources = _sources(program)
 
     def make() -> bytes:
@@ -72,6 +72,22 @@ def build_release(
         return _content(program, sources, _wheels(cache / "wheels", lock, python, platforms))
 
     return kept(cache, program.name, _key(program, python, platforms, lock, sources), make)
+
+
+def wheels(program: Artefact, facts: Facts, *, cache: Path) -> list[Path]:
+    """Return the wheels of the host's release of `program`. They are fetched at most once.
+
+    Raises Offline, and ReleaseError as `build_release` does.
+    """
+    platforms, python, lock = _wanted(program, facts)
+    with locked(cache / "releases" / ".lock"):
+        return _wheels(cache / "wheels", lock, python, platforms)
+
+
+def _wanted(program: Artefact, facts: Facts) -> tuple[tuple[str, ...], str, str]:
+    """Return the platforms, the version of Python, and the lock's lines for a host."""
+    lock = locked_for(CHECKOUT / "requirements" / program.lock, marker_environment(facts))
+    return wheel_platforms(facts), ".".join(map(str, facts.python[:2])), lock
 
 
 def kept(cache: Path, name: str, key: str, make: Callable[[], bytes]) -> Release:
@@ -85,6 +101,14 @@ def kept(cache: Path, name: str, key: str, make: Callable[[], bytes]) -> Release
             write(path, content)
             prune(folder, f"{name}-*")
         return Release(used(path), sha256(path))
+
+
+def made(cache: Path, name: str, key: str) -> Release | None:
+    """Return the release of this name and key, or None if it has to be made."""
+    folder = cache / "releases"
+    with locked(folder / ".lock"):
+        path = _made(folder, f"{name}-{key}")
+    return Release(used(path), sha256(path)) if path else None
 
 
 def _made(folder: Path, name: str) -> Path | None:
@@ -204,7 +228,8 @@ def _wheels(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) ->
 
 
 def _download(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) -> None:
-    """Fetch the wheels of `lock`; pip checks their hashes. Raises ReleaseError."""
+    """Fetch the wheels of `lock`; pip checks their hashes. Raises Offline, ReleaseError."""
+    before_fetching(f"a wheel of the locks for Python {python} on {platforms[0]}")
     requirements = folder / "requirements.txt"
     requirements.write_text(lock)
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]

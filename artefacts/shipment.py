@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from artefacts.derper import build_derper
+from artefacts.binary import build_binary
 from artefacts.image import ImageArtefact, import_archive
-from artefacts.programs import CERTBOT, RELAY, certbot_with
+from artefacts.programs import CERTBOT, DERPER, RELAY, TAILSCALED, Artefact, Binary, certbot_with
 from artefacts.release import Release, build_release
 from engine.cache import Progress
 from engine.facts import Facts
+from inventory import tailscaled
+from inventory.acme import DnsZone
 from inventory.choices import challenge_of, program_of, runner_of, source_of
 from inventory.model import Host, Site
 from inventory.secrets import Secret, read_secret
@@ -25,6 +27,7 @@ from inventory.secrets import Secret, read_secret
 class Shipment:
     """Controller-side artefacts of one host; None if its roles do not use them.
 
+    `packages`: an archive of packages, with those that the host lacks.
     `secrets`: by their reference in the site file.
     Two ways for our proof into a relay that asks headscale: `prober_keys`, the public keys of its
     clients as `nodekey:<64 hex>`; `mesh_key`, 64 hex digits, for a program that knows no other way.
@@ -32,7 +35,9 @@ class Shipment:
 
     relay_release: Release | None = None
     certbot_release: Release | None = None
+    tailscaled_release: Release | None = None
     image: ImageArtefact | None = None
+    packages: Release | None = None
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     prober_keys: tuple[str, ...] = ()
     mesh_key: Secret | None = None
@@ -50,21 +55,23 @@ def make_shipment(
 ) -> Shipment:
     """Return everything that the roles of `host` need. With the same inputs nothing is made twice.
 
-    Raises ReleaseError, GoError, ImageError and SecretError.
+    Raises Offline, ReleaseError, GoError, ImageError and SecretError.
     """
     base = Path(site.path).parent
-    certificate = host.certificate
-    shipped_certbot = source_of(host).is_acme and certificate.certbot == "shipped"
-    by_zone = source_of(host).is_acme and challenge_of(host).by_zone
-    dns = certificate.dns if by_zone else None
+    certificate, relay, certbot = host.certificate, python_relay(host), shipped_certbot(host)
+    dns = _dns(host)
     account = certificate.account if source_of(host).is_acme else None
     key = certificate.key if source_of(host).needs_files else None
-    references = (key, dns.secret if dns else None, account.hmac if account else None)
-    certbot = certbot_with(dns.provider) if dns else CERTBOT
+    references = (
+        key, dns.secret if dns else None, account.hmac if account else None, auth_key(host, facts)
+    )
+    derper, joins = derper_binary(host), tailscaled_binary(host)
     build = partial(build_release, facts=facts, cache=cache, progress=progress)
+    build_go = partial(build_binary, arch=facts.arch, cache=cache, progress=progress)
     return Shipment(
-        relay_release=_relay(host, facts, cache, progress),
-        certbot_release=build(certbot) if shipped_certbot else None,
+        relay_release=build(relay) if relay else build_go(derper) if derper else None,
+        certbot_release=build(certbot) if certbot else None,
+        tailscaled_release=build_go(joins) if joins else None,
         image=_image(host, facts, cache),
         secrets={reference: read_secret(reference, base=base) for reference in references if reference},
         prober_keys=prober_keys,
@@ -72,13 +79,43 @@ def make_shipment(
     )
 
 
-def _relay(host: Host, facts: Facts, cache: Path, progress: Progress) -> Release | None:
-    """Return the relay's release; None for an image."""
-    if program_of(host).is_python:
-        return build_release(RELAY, facts, cache=cache, progress=progress)
-    if runner_of(host).in_container:
+def python_relay(host: Host) -> Artefact | None:
+    """Return the relay that is shipped to the host with its wheels, if that is ours."""
+    return RELAY if program_of(host).is_python else None
+
+
+def shipped_certbot(host: Host) -> Artefact | None:
+    """Return the certbot that is shipped to the host with its wheels, if it needs one."""
+    if not source_of(host).is_acme or host.certificate.certbot != "shipped":
         return None
-    return build_derper(facts.arch, cache=cache, progress=progress)
+    dns = _dns(host)
+    return certbot_with(dns.provider) if dns else CERTBOT
+
+
+def _dns(host: Host) -> DnsZone | None:
+    """Return the zone in which the challenges are answered, if they are."""
+    by_zone = source_of(host).is_acme and challenge_of(host).by_zone
+    return host.certificate.dns if by_zone else None
+
+
+def derper_binary(host: Host) -> Binary | None:
+    """Return derper, if it is shipped to the host. A container has it in its image."""
+    return None if program_of(host).is_python or runner_of(host).in_container else DERPER
+
+
+def tailscaled_binary(host: Host) -> Binary | None:
+    """Return our tailscaled, if it is shipped to the host."""
+    return TAILSCALED if host.relay.tailscaled.manage else None
+
+
+def auth_key(host: Host, facts: Facts) -> str | None:
+    """Return the reference of the key with which our tailscaled has yet to join.
+
+    It may be lost once that has joined.
+    """
+    said = facts.commands.get(tailscaled.STATE)
+    joins = host.relay.tailscaled.manage and tailscaled.needs_auth_key(said.stdout if said else "")
+    return host.relay.tailscaled.auth_key if joins else None
 
 
 def _image(host: Host, facts: Facts, cache: Path) -> ImageArtefact | None:

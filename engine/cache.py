@@ -108,8 +108,8 @@ def write(path: Path, content: bytes) -> None:
     temp.rename(path)
 
 
-def prune(folder: Path, pattern: str) -> None:
-    """Remove the paths of `pattern` that were not used for a month, and all but the last KEPT.
+def prune(folder: Path, pattern: str, *, most: int = KEPT) -> None:
+    """Remove the paths of `pattern` that were not used for a month, and all but the last `most`.
 
     Paths used within the last hour stay. Only the holder of the folder's lock may call this.
     """
@@ -117,7 +117,7 @@ def prune(folder: Path, pattern: str) -> None:
     found = [(now - path.stat().st_atime, path) for path in folder.glob(pattern)]
     by_use = sorted(found, key=lambda each: each[0])
     for number, (idle_s, path) in enumerate(by_use):
-        if idle_s > UNUSED_S or (idle_s > IN_USE_S and (number >= KEPT or path.suffix == ".part")):
+        if idle_s > UNUSED_S or (idle_s > IN_USE_S and (number >= most or path.suffix == ".part")):
             # It may be another user's, or gone meanwhile. One path too many does no harm.
             with suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -37,6 +37,14 @@ def _differences(value: Any) -> bool:
     return isinstance(value, dict) and all(_texts(pair) and len(pair) == 2 for pair in value.values())
 
 
+def _partials(value: Any) -> bool:
+    """Whether it is {content: [length, sha256]}."""
+    return isinstance(value, dict) and all(
+        isinstance(part, list) and len(part) == 2 and _count(part[0]) and _text(part[1])
+        for part in value.values()
+    )
+
+
 _Fields = Mapping[str, Callable[[Any], bool]]
 _STAMPS: _Fields = {"seq": _count, "t": _number}
 _TALK: Mapping[str, _Fields] = {
@@ -48,7 +56,7 @@ _TALK: Mapping[str, _Fields] = {
     "crash": {"traceback": _text},
 }
 _WORK: Mapping[str, _Fields] = {  # these come only after a plan
-    "want": {"blobs": _texts},
+    "want": {"blobs": _texts, "partial": _partials},
     "diff": {"id": _text, "keys": _differences, "text": _text},
     "result": {"id": _text, "status": STATUSES.__contains__, "ms": _count},
     "heartbeat": {"id": _text},

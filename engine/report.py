@@ -11,10 +11,11 @@ import re
 import sys
 import threading
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderableType, RenderHook
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
@@ -105,6 +106,8 @@ class Report:
         self._lock = threading.Lock()
         self._held: dict[str, list[RenderableType]] = {}  # host -> output to print when it ends
         self._tasks: dict[str, TaskID] = {}
+        self._checking: set[str] = set()  # the hosts that are only compared
+        self._width = 6  # columns of the hosts' names
         words = (
             TextColumn("{task.fields[host]}", style="bold", markup=False),
             TextColumn("{task.description}", markup=False),
@@ -128,13 +131,20 @@ class Report:
             self._release(host)
         self._progress.stop()
 
+    def align(self, names: Iterable[str]) -> None:
+        """Make the column of names as wide as the longest of these and those before."""
+        self._width = max(self._width, *map(cell_len, names))
+
+    def _padded(self, host: str) -> str:
+        return host + " " * (self._width - cell_len(host))
+
     def line(self, host: str, status: str, text: str, *, seconds: float = 0.0) -> None:
         """Print `hk1  changed  file:/etc/x  0.2 s`."""
         self._line(host, status, self._commands(text), seconds=seconds)
 
     def _line(self, host: str, status: str, text: str, *, seconds: float = 0.0) -> None:
         shown = (f"{status:<12} " if status else "", STYLES.get(status, ""))
-        first = Text.assemble((f"{host:<6}", "bold"), "  ", shown)
+        first = Text.assemble((self._padded(host), "bold"), "  ", shown)
         rest = Text.assemble(text, (f"  {seconds:.1f} s" if seconds >= _SHOWN_FROM_S else "", "dim"))
         self._show(host, self._hung(first, rest))
 
@@ -146,7 +156,7 @@ class Report:
         text = self._commands(text)
         style = next((style for word, style in _RUNGS.items() if text.startswith(word)), "")
         begins = hang if text[hang - 2 : hang] == "  " else 0  # a verdict has no columns
-        first = Text.assemble((f"{host:<6}", "bold"), "  ", (text[:begins], style))
+        first = Text.assemble((self._padded(host), "bold"), "  ", (text[:begins], style))
         self._show(host, self._hung(first, Text(text[begins:], "" if begins else style)))
 
     def _hung(self, first: Text, rest: Text) -> Text:
@@ -219,8 +229,9 @@ class Report:
             handler(host, event)
 
     def _on_plan(self, host: str, event: Mapping[str, Any]) -> None:
-        self._mode = event["mode"]
-        if self._mode == "check":
+        self._checking.discard(host)
+        if event["mode"] == "check":
+            self._checking.add(host)
             self._held[host] = []
         self.doing(host, f"{event['resources']} resources")
 
@@ -267,17 +278,17 @@ class Report:
 
     def _on_result(self, host: str, event: Mapping[str, Any]) -> None:
         self.doing(host, event["id"])
-        status, checking = event["status"], getattr(self, "_mode", "") == "check"
-        if status == "changed":
-            words = "would change" if checking else "changed"
-            self.line(host, words, event["id"], seconds=event["ms"] / 1000)
+        if event["status"] == "changed":
+            self.line(host, self._changed(host), event["id"], seconds=event["ms"] / 1000)
 
-    def counts(self, host: str, counts: Mapping[str, int], *, checking: bool, seconds: float) -> None:
+    def _changed(self, host: str) -> str:
+        return "would change" if host in self._checking else "changed"
+
+    def counts(self, host: str, counts: Mapping[str, int], *, seconds: float) -> None:
         """Print one host's closing line."""
         self.doing(host, "")
-        verb = "would change" if checking else "changed"
         status = "failed" if counts["failed"] else "changed" if counts["changed"] else "ok"
-        words = f"{counts['changed']} {verb}, {counts['ok']} ok"
+        words = f"{counts['changed']} {self._changed(host)}, {counts['ok']} ok"
         words += "".join(f", {counts[key]} {key}" for key in ("failed", "skipped") if counts[key])
         if status == "ok":
             words = f"0 changes ({counts['ok']} resources)"
@@ -290,7 +301,7 @@ class Report:
         self.emit(event="failure", host=error.host, subject=subject, **fields)
         if self.json_lines:
             return
-        name = f"{error.host:<6} " if error.host else ""
+        name = f"{self._padded(error.host)}  " if error.host else ""
         title = Text.assemble((name, "bold"), ("FAILED", STYLES["failed"]), f"  {subject}" * bool(subject))
         lines = [title]
         for key, value in fields.items():

@@ -280,7 +280,8 @@ class NftTable(Resource):
     """Our nftables table (`inet <table>`), loaded from `rules` and at boot from `path`.
 
     Other programs' tables are not touched. Unless a second, fresh connection cancels a change
-    within `revert_after_s`, the table of before comes back. `present=False` removes all at once.
+    within `revert_after_s`, the table of before comes back; 0: rules that cannot lock the
+    controller out are not armed. `present=False` removes all at once.
     """
 
     kind: ClassVar[str] = "firewall"

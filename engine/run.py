@@ -66,7 +66,7 @@ class Job:
     plan that the host has kept. It raises DerpfleetError, and then nothing is changed. `ask`: the
     questions before that. `about`: returns the words about a plan that has to be confirmed, and
     becomes a generation of the host; None for other plans.
-    `afterwards`: returns the questions after everything is applied, from the facts before it.
+    `afterwards`: returns the questions after everything is applied, from the outcome so far.
     `only`: ids and roles to reduce the plan to; empty for the whole plan. The last three are for
     the error of a resource that fails. `places`: the code of each role. `trouble`: the words before
     the agent's. `next`: the step to take.
@@ -75,7 +75,7 @@ class Job:
     verb: Verb
     plan: Callable[[Session], Iterable[Resource] | Stored]
     ask: Ask = NOTHING
-    afterwards: Callable[[Facts], Ask] = lambda _: NOTHING
+    afterwards: Callable[[Outcome], Ask] = lambda _: NOTHING
     about: Callable[[Plan], Mapping[str, str]] | None = None
     only: Sequence[str] = ()
     places: Mapping[str, str] = field(default_factory=dict)
@@ -233,7 +233,7 @@ def converge(
                 hear({"event": "plan", "id": plan.plan, "mode": job.mode, "resources": 0, "roles": roles})
                 outcome.counts = session.bring_back(plan, mode=job.mode, arm=job.arm(plan))
             with made_of_facts(login.name):
-                more = job.afterwards(session.facts) if outcome.ok and job.mode == "apply" else NOTHING
+                more = job.afterwards(outcome) if outcome.ok and job.mode == "apply" else NOTHING
             if more != NOTHING:
                 outcome.facts = session.ask(more)
             if session.is_armed:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import getpass
+import hashlib
+import io
 import json
 import socket
 import threading
@@ -113,7 +115,8 @@ class Session:
             lacking = {digest: plan.blobs[digest] for digest in want["blobs"]}
         try:
             for digest, content in lacking.items():
-                self._send_blob(digest, revealed(content))
+                whole = revealed(content)
+                self._send_blob(digest, whole, _held(whole, *want["partial"].get(digest, (0, ""))))
         except Unreachable as error:
             # The agent ends when it cannot keep a content, and has sent the reason.
             if not isinstance(error.__cause__, TimeoutError):
@@ -206,16 +209,18 @@ class Session:
         self._channel.close()
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        self._channel.send(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        self._channel.send(_line(message))
 
-    def _send_blob(self, digest: str, content: bytes | Path) -> None:
+    def _send_blob(self, digest: str, content: bytes | Path, start: int) -> None:
+        """Send the content after its first `start` bytes, which the host has."""
         if isinstance(content, bytes):
-            packed = zlib.compress(content)
-            self._channel.send(b'{"blob":"%s","size":%d,"z":1}\n' % (digest.encode(), len(packed)) + packed)
+            packed = zlib.compress(content[start:])
+            self._channel.send(_line({"blob": digest, "size": len(packed), "from": start, "z": 1}) + packed)
             return
-        size, sent = content.stat().st_size, 0
-        self._channel.send(b'{"blob":"%s","size":%d}\n' % (digest.encode(), size))
+        size, sent = content.stat().st_size, start
+        self._send({"blob": digest, "size": size - start, "from": start})
         with content.open("rb") as file:
+            file.seek(start)
             while piece := file.read(1 << 18):
                 self._raise_when_stopped()
                 self._channel.send(piece)
@@ -318,6 +323,21 @@ class Session:
         if len(line) >= LINE_MAX:
             what, why = "the agent's answer makes no sense", f"a line of more than {LINE_MAX} bytes"
         return AgentCrashed(what, host=self._login.name, where="files/agent/", why=why)
+
+
+def _line(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def _held(content: bytes | Path, length: int, sha256: str) -> int:
+    """Return how much of the content the host has: so many bytes, if it begins with these, or 0."""
+    if not length:
+        return 0
+    digest = hashlib.sha256()
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        while length > file.tell() and (piece := file.read(min(length - file.tell(), 1 << 20))):
+            digest.update(piece)
+        return length if file.tell() == length and digest.hexdigest() == sha256 else 0
 
 
 def _asked(ask: Ask) -> dict[str, Any]:

@@ -48,6 +48,7 @@ _ASKS_PASSWORD = ("password is required", "terminal is required", "interactive a
 _NOT_ALLOWED = ("not in the sudoers", "may not run sudo", "not allowed to execute", "afraid I can't do that")
 _NO_PROGRAM = ("not found", "No such file", "Unknown command")  # of sudo and of shells
 _WANTS_TERMINAL = ("must have a tty",)
+_GONE = (OSError, EOFError)  # of a connection; paramiko raises EOFError when it cannot send
 
 
 class _Sudo:
@@ -132,7 +133,7 @@ class AgentChannel:
         """Send these bytes. Raises Unreachable when the connection is gone."""
         try:
             self._channel.sendall(data)
-        except OSError as error:
+        except _GONE as error:
             raise self._lost(error) from error
 
     def read_line(self) -> bytes:
@@ -142,7 +143,7 @@ class AgentChannel:
         """
         try:
             return self._stdout.readline(LINE_MAX)
-        except (OSError, EOFError) as error:
+        except _GONE as error:
             raise self._lost(error) from error
 
     def last_words(self) -> str:
@@ -161,7 +162,7 @@ class AgentChannel:
             "the connection was lost",
             where=self.login.where,
             host=self.login.name,
-            why=str(error) or f"the host sent nothing for {SILENCE_S} s\n{self.last_words()}".strip(),
+            why=_words(error) or f"the host sent nothing for {SILENCE_S} s\n{self.last_words()}".strip(),
             next=LOST_STEP,
         )
 
@@ -181,7 +182,11 @@ class AgentChannel:
             while self._sudo.prompt in pending:
                 before, _, pending = pending.partition(self._sudo.prompt)
                 self._keep(before)
-                if not self._sudo.answer(self._channel):
+                try:
+                    answered = self._sudo.answer(self._channel)
+                except _GONE:
+                    return
+                if not answered:
                     self._channel.close()
                     return
             *lines, pending = pending[-NOISE_MAX:].split("\n")
@@ -275,6 +280,10 @@ def _not_ready(login: Login, what: str, why: str, step: str) -> NotReady:
     return NotReady(what, where=login.where, host=login.name, why=why, next=step)
 
 
+def _words(error: BaseException) -> str:
+    return "the connection ended" if isinstance(error, EOFError) else str(error)
+
+
 def _plain_line(line: bytes) -> str:
     return line[:NOISE_MAX].decode(errors="replace").strip()
 
@@ -301,9 +310,9 @@ def run_once(login: Login, argv: list[str]) -> tuple[int, str]:
     except TimeoutError as error:
         what, why = f"{argv[0]} does not end", f"it printed nothing for {SILENCE_S} s"
         raise Unreachable(what, where=login.where, host=login.name, why=why) from error
-    except OSError as error:
+    except _GONE as error:
         what = "the connection was lost"
-        raise Unreachable(what, where=login.where, host=login.name, why=str(error)) from error
+        raise Unreachable(what, where=login.where, host=login.name, why=_words(error)) from error
     finally:
         running.close()
 

@@ -223,9 +223,16 @@ class HostCertificate:
         return [(self.fullchain, base + ".crt"), (self.key, base + ".key")]
 
     def copied(self):
-        """Return "" if the copies are up to date, else a problem."""
+        """Return "" if the copies are up to date and of this name alone, else a problem."""
         same = all(read(source) == read(copy) is not None for source, copy in self.pairs())
-        return "" if same else "the relay's copies differ"
+        return "" if same and not self.outdated() else "the relay's copies differ"
+
+    def outdated(self):
+        """Return the copies of names that the host had before."""
+        kept = {copy for _, copy in self.pairs()}
+        folder = self.copies["directory"] if self.copies else ""
+        there = [os.path.join(folder, name) for name in os.listdir(folder)] if folder else []
+        return [path for path in there if path.endswith((".crt", ".key")) and path not in kept]
 
     def copy(self):
         """Copy the chain and key, if they are a pair. Raises Problem."""
@@ -244,6 +251,8 @@ class HostCertificate:
                 shutil.chown(taken[source], group=self.copies["group"])
                 os.chmod(taken[source], 0o640)
                 os.rename(taken[source], copy)
+            for path in self.outdated():
+                remove(path)
         finally:
             for temp in taken.values():
                 remove(temp)

@@ -11,6 +11,7 @@ exec derper \
   -http-port "${DERP_HTTP_PORT:-80}" \
   -stun="${DERP_STUN:-true}" \
   -stun-port "${DERP_STUN_PORT:-3478}" \
+  -home "${DERP_HOME:-}" \
   -verify-clients="${DERP_VERIFY_CLIENTS:-false}" \
   -verify-client-url "${DERP_VERIFY_CLIENT_URL:-}" \
   -verify-client-url-fail-open="${DERP_VERIFY_CLIENT_URL_FAIL_OPEN:-true}" \

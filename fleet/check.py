@@ -9,23 +9,31 @@ from engine.report import closing
 from engine.run import Verb
 from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
-from fleet.shared.host_job import host_job
+from fleet.shared.host_job import LeftWithdrawn, host_job, left_withdrawn
 from fleet.shared.step import CHANGES_FOUND, run
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 
 
-def check(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> int:
+def check(
+    fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = (), include_withdrawn: bool = True
+) -> int:
     """Compare all hosts at once and change nothing. Returns the exit code.
 
     It is 10 if a deploy would change anything, else 0. When a host fails, it is that of its error.
+    `include_withdrawn`: as for a deploy.
     """
-    changes, failed, lock = 0, [], Lock()
+    changes, failed, left, lock = 0, [], set[str](), Lock()
 
     def one(host: Host) -> None:
         nonlocal changes
         try:
-            outcome = run(fleet, fleet.login(host), host_job(fleet, host, Verb.CHECK, only))
+            job = host_job(fleet, host, Verb.CHECK, only, include_withdrawn=include_withdrawn)
+            outcome = run(fleet, fleet.login(host), job)
+        except LeftWithdrawn:
+            left_withdrawn(fleet, host)
+            left.add(host.name)
+            return
         except DerpfleetError as error:
             error.host = error.host or host.name
             fleet.report.failure(error)
@@ -37,7 +45,7 @@ def check(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = ()) -> i
 
     fleet.parallel.each(hosts, one)
     if not only and not failed:
-        changes += control_server(fleet).check(hosts)
+        changes += control_server(fleet).check([host for host in hosts if host.name not in left])
     closing(fleet.report, [name for name, _ in failed], len(hosts))
     if failed:
         return max(code for _, code in failed)

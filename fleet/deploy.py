@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from control.contract import ControlServer
 from engine.crash import made_of_facts
-from engine.run import Verb
-from fleet.shared import pins
+from engine.run import Job, Verb
+from fleet.shared import cut_over, pins
 from fleet.shared.confirm import Confirmation, after_going_back, run_confirmed
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
-from fleet.shared.host_job import host_job
+from fleet.shared.host_job import LeftWithdrawn, host_job, left_withdrawn
 from fleet.shared.prove import compare_map, prove_hosts, was_proved
 from inventory.choices import front_of
 from inventory.errors import DerpfleetError
@@ -20,11 +20,19 @@ from inventory.model import Host
 from probe.proof import Proof
 
 
-def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = (), keep: bool = False) -> int:
+def deploy(
+    fleet: Fleet,
+    hosts: Sequence[Host],
+    *,
+    only: Sequence[str] = (),
+    include_withdrawn: bool = True,
+    keep: bool = False,
+) -> int:
     """Deploy every host in order, and stop at the first that fails or is not proved.
 
     Such a host goes back to its newest generation, unless it has none or `keep` is set. The relays
-    that are proved by then are registered, unless `only` names resources. Returns the exit code.
+    that are proved by then are registered, unless `only` names resources.
+    `include_withdrawn`: bring withdrawn relays back as well. Returns the exit code.
     """
     server = control_server(fleet)
     why = "nothing is registered with --only" if only else "compared when it is registered"
@@ -33,7 +41,12 @@ def deploy(fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = (), kee
     for host in hosts:
         leaves = keep or front_of(host).is_others  # it is proved once the operator's front is ready
         judge = Confirmation(fleet, host, server.unasked(why), leaves=leaves)
-        code = _converge(fleet, host, only, judge)
+        job = host_job(fleet, host, Verb.DEPLOY, only, include_withdrawn=include_withdrawn)
+        try:
+            code = _converge(fleet, host, job, judge)
+        except LeftWithdrawn:
+            left_withdrawn(fleet, host)
+            continue
         if code:
             break
         proof = judge.proof or prove_hosts(fleet, [host], served=judge.served)[host.name]
@@ -58,22 +71,22 @@ def _why_it_stays(host: Host, judge: Confirmation) -> str:
     return "It has no earlier confirmed state to go back to."
 
 
-def _converge(fleet: Fleet, host: Host, only: Sequence[str], judge: Confirmation) -> int:
+def _converge(fleet: Fleet, host: Host, job: Job, judge: Confirmation) -> int:
     """Converge one host, keep its pin, and show each resource that failed.
 
-    Returns the exit code. Raises Interrupted.
+    Returns the exit code. Raises Interrupted, LeftWithdrawn.
     """
-    job = host_job(fleet, host, Verb.DEPLOY, only)
     try:
         outcome = run_confirmed(fleet, host, job, judge)
         if judge.proof is None and pins.needed(host):
             with made_of_facts(host.name):
                 pins.learn(fleet, host, outcome.facts)
-    except Interrupted:
+    except (Interrupted, LeftWithdrawn):
         raise
     except DerpfleetError as error:
         fleet.report.failure(error)
         return error.exit_code
+    cut_over.show(fleet, host, outcome.facts)
     for failure in outcome.failures:
         fleet.report.failure(job.failed(host.name, failure), log=str(outcome.log), subject=failure.id)
     if outcome.is_going_back:

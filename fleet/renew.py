@@ -56,7 +56,7 @@ def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
     if not outcome.changed:
         words = "its certificate is not overdue: the host's timer renews it in time, and --force at once"
         fleet.report.line(host.name, "ok", words)
-    return relay.is_withdrawn(host, outcome.facts)
+    return relay.is_withdrawn(outcome.facts)
 
 
 def _renewal(host: Host, *, force: bool) -> Job:
@@ -67,7 +67,7 @@ def _renewal(host: Host, *, force: bool) -> Job:
     return Job(
         verb=Verb.RENEW,
         plan=lambda session: renewal.run(host, session.facts, force=force),
-        ask=relay.ask_withdrawn(host),
+        ask=relay.ASK_WITHDRAWN,
         places=roles.ROLES,
         trouble="the certificate was not renewed",
         next=f"fix the cause, then run: invoke renew --host {host.name}",

@@ -90,6 +90,7 @@ def _card(host: Host, seen: HostStatus, proof: Proof) -> Card:
         region_name=host.region.name,
         flavour=flavour_name(host),
         version=seen.version,
+        release=seen.release,
         clients=seen.clients,
         last_deploy=seen.last_deploy,
         withdrawn=seen.withdrawn,
@@ -120,6 +121,7 @@ def _row(card: Card, seen: HostStatus) -> Mapping[str, object]:
         "region": card.region_id,
         "flavour": card.flavour,
         "version": card.version,
+        "release": card.release,
         "proof": card.state,
         "broken": broken.name if broken else None,
         "certificate_days": days_left(card),
@@ -163,6 +165,11 @@ _COLOURS = {
 }
 
 
+def _version(card: Card) -> str:
+    """Return the version with the first 8 digits of the release, as `0.1.0 4f9ce47a`."""
+    return f"{card.version[:24]} {card.release.removeprefix('sha256:')[:8]}".strip()
+
+
 def _cells(card: Card) -> Mapping[str, str | Text]:
     """Return the cells of a host by the titles of their columns."""
     days = days_left(card)
@@ -170,7 +177,7 @@ def _cells(card: Card) -> Mapping[str, str | Text]:
         "host": card.host,
         "region": f"{card.region_code} ({card.region_id})",
         "flavour": card.flavour,
-        "version": Text(card.version[:24] or "-"),  # the host's text, which must not act as markup
+        "version": Text(_version(card) or "-"),  # the host's text, which must not act as markup
         "proof": Text(_proof_words(card), style=_COLOURS[card.state]),
         "certificate": f"{days:.0f} days" if days is not None else "-",
         "clients": str(card.clients) if card.clients is not None else "-",

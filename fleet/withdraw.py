@@ -18,7 +18,7 @@ from engine.run import Job, Verb
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
-from fleet.shared.prove import forget, prove_hosts, targets
+from fleet.shared.prove import any_proved, forget, targets
 from fleet.shared.step import step
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -64,7 +64,7 @@ def _need_another(fleet: Fleet, host: Host, others: Sequence[Host], served: Serv
 
     `served`: the map to prove them against, where it is known.
     """
-    if any(proof.ok for proof in prove_hosts(fleet, others, served=served).values()):
+    if any_proved(fleet, others, served=served):
         return
     raise NoOtherRelay(
         "nothing was changed: it is the only relay of this site that nodes have",

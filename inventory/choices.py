@@ -29,6 +29,8 @@ ChallengeName = Literal["http", "dns", "standalone"]
 DnsProviderName = Literal["rfc2136", "cloudflare", "route53", "aliyun", "tencent"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
 ControlName = Literal["headscale", "paste"]
+PackagesFromName = Literal["host", "controller"]
+MirroredName = Literal["debian", "ubuntu", "rocky", "almalinux"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class ExternalProgram:
 class RelayProgram:
     """The program that the relay is."""
 
-    shipped_as: str  # in words
+    kept_by: str  # why it runs only under the runners of FLAVOURS, in words
     is_python: bool  # a release for the host's own Python; else for its architecture, or an image
     has_own_metrics: bool  # for root, or at ports.metrics; else beside DERP, for loopback only
     has_prober_keys: bool  # admits our proof by public keys; else only a mesh key lets it in
@@ -78,12 +80,14 @@ class AdmissionRule:
     """The judge of the clients that may use the relay.
 
     `url`: it is asked by http: at the site's headscale, at relay.verify_client_url, or "" for none.
+    `by_derper`: derper can be told so, and `in_container` also there.
     `keys`: the keys of `relay` that go with it, of which it needs exactly one if `needs_key`.
     """
 
     verifies: bool = True  # else everyone may use it
     url: Literal["", "headscale", "relay"] = ""
-    by_derper: bool = False  # derper is told so, too
+    by_derper: bool = True
+    in_container: bool = True
     keys: tuple[str, ...] = ()
     needs_key: bool = False
 
@@ -162,12 +166,12 @@ EXTERNALS: Mapping[ExternalName, ExternalProgram] = {
 ENDS_TLS: Mapping[TlsName, bool] = {"passthrough": False, "terminated": True}
 PROGRAMS: Mapping[ProgramName, RelayProgram] = {
     "python": RelayProgram(
-        shipped_as="a release for the host's own Python with sockets that systemd holds",
+        kept_by="it gets its sockets, its sandbox and its reloads from systemd",
         is_python=True, has_own_metrics=True, has_prober_keys=True, reads_proxy_header=True,
         tls_only_on_443=False,
     ),
     "derper": RelayProgram(
-        shipped_as="a program for the host's architecture, or an image for a container",
+        kept_by="it is a program for the host's architecture, or an image for a container",
         is_python=False, has_own_metrics=False, has_prober_keys=False, reads_proxy_header=False,
         tls_only_on_443=True,
     ),
@@ -218,11 +222,11 @@ CANDIDATES: Mapping[SourceWord, tuple[SourceName, ...]] = {
 SHORT_LIVED = "shortlived"
 """The profile of certificates for addresses, which live for 160 hours (Let's Encrypt's name)."""
 ADMISSIONS: Mapping[AdmissionName, AdmissionRule] = {
-    "headscale": AdmissionRule(url="headscale", by_derper=True),
-    "url": AdmissionRule(url="relay", by_derper=True, keys=("verify_client_url",), needs_key=True),
-    "tailscaled": AdmissionRule(keys=("tailscaled",)),
-    "keys": AdmissionRule(keys=("keys", "keys_file"), needs_key=True),
-    "open": AdmissionRule(verifies=False, by_derper=True, keys=("open",)),
+    "headscale": AdmissionRule(url="headscale"),
+    "url": AdmissionRule(url="relay", keys=("verify_client_url",), needs_key=True),
+    "tailscaled": AdmissionRule(in_container=False, keys=("tailscaled",)),
+    "keys": AdmissionRule(by_derper=False, keys=("keys", "keys_file"), needs_key=True),
+    "open": AdmissionRule(verifies=False, keys=("open",)),
 }
 CHALLENGES: Mapping[ChallengeName, ChallengeKind] = {
     "http": ChallengeKind(),

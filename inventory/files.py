@@ -34,6 +34,7 @@ def file_problems(site: Site, *, only: Collection[str] | None = None) -> list[Pr
     ]
     for name, ssh in site.control.hosts().items():
         named += [((name, *path), value) for path, value in _of_login(ssh)]
+    named.append((("prover",), site.prover))
     base = Path(site.path).parent
     wrong = [(path, why) for path, value in named if value and (why := _why_not(value, base))]
     seen = {path for path, _ in wrong}

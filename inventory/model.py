@@ -31,6 +31,7 @@ from inventory.choices import (
     TlsName,
     combination_of_flavour,
 )
+from inventory.packages import PackageSupply
 from inventory.part import Model
 from inventory.secrets import SecretRef
 from inventory.values import (
@@ -45,7 +46,9 @@ from inventory.values import (
     NodeKey,
     OpenPort,
     Port,
+    Program,
     Sha256,
+    SocketPath,
     UnitName,
     Url,
     User,
@@ -72,7 +75,7 @@ class Ssh(Model):
         None,
         description="user@host:port of a jump host, entered by key; several with commas; none: no jump host",
     )
-    python: str = Field("python3", description="Python 3.6 or newer on the host")
+    python: Program = Field("python3", description="Python 3.6 or newer on the host")
 
 
 class Region(Model):
@@ -185,13 +188,20 @@ class Firewall(Model):
 
 
 class Tailscaled(Model):
-    """A tailscaled of the relay's host that is there already. It is asked, and never changed."""
+    """A tailscaled of the relay's host, which the relay asks who is in its tailnet."""
 
-    socket: str = text(
-        r"^(/var)?/run/[^\x00]+$", "a path below /run, where the relay sees sockets",
-        default="/run/tailscale/tailscaled.sock",
-        description="[-socket]",
+    manage: bool = Field(
+        False,
+        description="true: one of our own is installed, and joins; else the one that is there is asked, "
+        "and never changed",
     )
+    auth_key: SecretRef | None = Field(
+        None, description="with manage: the key that joins the tailnet; it is read until that is done"
+    )
+    login_server: Url | None = Field(
+        None, description="with manage; default: the site's headscale, else Tailscale's own"
+    )
+    socket: SocketPath = Field("/run/tailscale/tailscaled.sock", description="[-socket]")
 
 
 class Relay(Model):
@@ -282,6 +292,7 @@ class Host(Model):
     firewall: Firewall = Firewall()
     relay: Relay = Relay()
     docker: Docker = Docker()
+    packages: PackageSupply = PackageSupply()
 
     @property
     def more_names(self) -> tuple[str, ...]:
@@ -377,6 +388,9 @@ class Site(Model):
     hosts: dict[HostName, Host] = Field(min_length=1)
     headscale: Headscale | None = None
     derpmap: Derpmap = Derpmap()
+    prover: SecretRef | None = Field(
+        None, description="the text of a prover.json, for several controllers; default: the one in .runs"
+    )
     known_hosts: LocalPath = Field(
         description="the pinned host keys, in OpenSSH's format; default: known_hosts beside the site file"
     )

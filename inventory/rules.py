@@ -7,18 +7,17 @@ consequence.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_network
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
-from inventory import certificate_rules
+from inventory import addresses, admission_rules, certificate_rules
+from inventory.admission_rules import is_in_the_clear
 from inventory.choices import (
     ADMISSIONS,
     FLAVOURS,
     PROGRAMS,
-    admission_of,
     combination_of,
     combination_of_flavour,
     external_of,
@@ -28,21 +27,14 @@ from inventory.choices import (
     source_of,
 )
 from inventory.finding import Finding, Rule
-from inventory.model import Host
+from inventory.model import Host, Ports
 
 Path = tuple[str | int, ...]
 HEADSCALE = "headscale"
 """The headscale host's name in output, for --host, and under .runs."""
 PROVER_FILE = "prover.json"
 """The prover's keys, beside the hosts' folders under .runs."""
-_NOT_PUBLIC = tuple(
-    map(
-        ip_network,
-        ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1", "fc00::/7"),
-    )
-)
-_SHORT_ADMISSION = ("open", "verify_client_url")  # they imply the word of relay.admission
-_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
+SSH_PORT = 22
 RESERVED = {
     HEADSCALE: "it is the headscale host's own",
     PROVER_FILE: "a file of that name is among the hosts' folders",
@@ -55,26 +47,27 @@ def host_findings(host: Host) -> Iterator[Finding]:
         yield from rule(host)
 
 
-def _ports_differ(host: Host) -> Iterator[Finding]:
-    # stun is UDP: it may share a number with any of these
-    seen: dict[int, str] = {}
+def _tcp_ports(host: Host) -> dict[str, int]:
+    """Return the TCP ports that are used, by name. STUN's is UDP and may have any number."""
     front = front_of(host)
     used = ["https", "http", "metrics"] + (["backend"] if front.hides_relay else [])
     used += ["challenge"] if front.is_others and source_of(host).is_acme else []
-    for name in used:
-        port = getattr(host.ports, name)
-        if port is None:
-            continue
+    return {name: port for name in used if (port := getattr(host.ports, name)) is not None}
+
+
+def _ports_differ(host: Host) -> Iterator[Finding]:
+    seen: dict[int, str] = {}
+    for name, port in _tcp_ports(host).items():
         if port in seen:
             other = seen[port]
             yield Finding(f"ports.{name}", f"{port} is the {other} port already", (f"ports.{other}",))
         seen.setdefault(port, name)
 
 
-def _https_is_not_sshs(host: Host) -> Iterator[Finding]:
-    for name in ("https", "http"):
-        if getattr(host.ports, name) == (host.ssh.port or 22):
-            words = f"{getattr(host.ports, name)} is the port of ssh on this host: give it another"
+def _no_port_is_sshs(host: Host) -> Iterator[Finding]:
+    for name, port in _tcp_ports(host).items():
+        if port == (host.ssh.port or SSH_PORT):
+            words = f"{port} is the port of ssh on this host: give it another"
             yield Finding(f"ports.{name}", words, ("ssh.port",))
 
 
@@ -83,10 +76,10 @@ def _address_is_one_hosts(host: Host) -> Iterator[Finding]:
         address = getattr(host, name)
         if address is None:
             continue
-        if address.is_multicast or address.is_unspecified or address.is_link_local:
+        if not addresses.is_one_hosts(address):
             words = f"{address} is not the internet address of one host: clients are sent there"
             yield Finding(name, words)
-        elif any(address in network for network in _NOT_PUBLIC if network.version == address.version):
+        elif addresses.is_private(address):
             yield Finding(
                 name,
                 f"{address} is no public address, and clients are sent there: if it is only where to log in, "
@@ -113,8 +106,7 @@ def _program_and_runner_fit(host: Host) -> Iterator[Finding]:
         its_program = next(one.program for one in FLAVOURS.values() if one.under == under)
         yield Finding(
             f"relay.{differing[0]}",
-            f"program {program} does not run under {under} yet, as it is shipped only as "
-            f"{PROGRAMS[program].shipped_as}: "
+            f"program {program} does not run under {under}, as {PROGRAMS[program].kept_by}: "
             f"set relay.under to {its_runner}, or relay.program to {its_program}",
             ("relay.program", "relay.under"),
         )
@@ -185,58 +177,6 @@ def _image_has_one_source(host: Host) -> Iterator[Finding]:
         yield Finding("docker.archive", message, ("docker.image",))
 
 
-def _one_rule_of_admission(host: Host) -> Iterator[Finding]:
-    if host.relay.open and host.relay.verify_client_url:
-        message = "the relay is either open or asks verify_client_url: keep one of them"
-        yield Finding("relay.open", message, ("relay.verify_client_url",))
-
-
-def _admission_has_its_keys(host: Host) -> Iterator[Finding]:
-    """Check the keys of `relay` against the word of `admission`, which shorter forms may imply."""
-    relay, row = host.relay, admission_of(host)
-    given = [
-        key
-        for one in ADMISSIONS.values()
-        for key in one.keys
-        if key in relay.model_fields_set and getattr(relay, key)
-    ]
-    own = row.keys if row else _SHORT_ADMISSION
-    for key in given:
-        if key not in own:
-            words = " or ".join(word for word, one in ADMISSIONS.items() if key in one.keys)
-            now = relay.admission or "not given"
-            message = f"goes with relay.admission {words}, which is {now}: keep one of them"
-            yield Finding(f"relay.{key}", message, ("relay.admission",))
-    if row and row.needs_key and len({*given} & {*row.keys}) != 1:
-        message = f"{relay.admission} needs relay.{' or relay.'.join(row.keys)}: give one"
-        yield Finding("relay.admission", message, tuple(f"relay.{key}" for key in row.keys))
-    if row and not row.by_derper and not program_of(host).has_prober_keys:
-        yield Finding(
-            "relay.admission",
-            f"{relay.admission} is for our relay, and {host.program} is not told so yet: "
-            "set relay.program to python, or use headscale or url",
-            ("relay.program", "relay.under", "flavour"),
-        )
-
-
-def _verified_in_secret(host: Host) -> Iterator[Finding]:
-    url = host.relay.verify_client_url or ""
-    if is_in_the_clear(url) and not host.relay.verify_insecure:
-        yield Finding(
-            "relay.verify_client_url",
-            "is http, so anyone between the relay and that server can let anyone use the relay: use "
-            "https, or set relay.verify_insecure to true as well",
-            ("relay.verify_insecure",),
-        )
-
-
-def is_in_the_clear(url: str) -> bool:
-    """Whether a URL is http and leaves the host."""
-    parts = urlsplit(url)
-    name = parts.hostname or ""
-    return parts.scheme == "http" and not (name in ("localhost", "::1") or _LOOPBACK.fullmatch(name))
-
-
 def _place_is_whole(host: Host) -> Iterator[Finding]:
     if (host.region.latitude is None) != (host.region.longitude is None):
         missing = "longitude" if host.region.longitude is None else "latitude"
@@ -256,7 +196,7 @@ def _open_ports_are_ports(host: Host) -> Iterator[Finding]:
 
 _RULES: tuple[Rule, ...] = (
     _ports_differ,
-    _https_is_not_sshs,
+    _no_port_is_sshs,
     _address_is_one_hosts,
     _program_and_runner_fit,
     _derper_speaks_tls,
@@ -265,9 +205,7 @@ _RULES: tuple[Rule, ...] = (
     _one_has_the_certificate,
     *certificate_rules.RULES,
     _image_has_one_source,
-    _one_rule_of_admission,
-    _admission_has_its_keys,
-    _verified_in_secret,
+    *admission_rules.RULES,
     _place_is_whole,
     _open_ports_are_ports,
 )
@@ -286,6 +224,7 @@ _OF_ONE_HOST: Mapping[Path, tuple[Path, ...]] = {
     ("ipv6",): (("ipv6",), ("ports", "https")),
     ("ssh", "address"): (("ssh", "address"), ("ssh", "port"), ("ssh", "jump")),
 }
+_DEFAULTS: Mapping[Path, int] = {("ports", "https"): Ports().https, ("ssh", "port"): SSH_PORT}
 
 
 def reserved(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
@@ -325,12 +264,21 @@ def duplicates(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
     for path, parts in _OF_ONE_HOST.items():
         first: dict[tuple[str, ...], str] = {}
         for name, host in hosts.items():
-            value = tuple(str(_at(host, part)) for part in parts)
-            if _at(host, path) is None:
+            written = _at(host, path)
+            value = tuple(_value(host, part) for part in parts)
+            if written is None:
                 continue
             if value in first:
-                yield ("hosts", name, *path), f"{value[0]} is taken by hosts.{first[value]}"
+                yield ("hosts", name, *path), f"{written} is taken by hosts.{first[value]}"
             first.setdefault(value, name)
+
+
+def _value(host: Raw, path: Path) -> str:
+    """Return a value in one spelling: with its default, in lower case, an address as its number."""
+    value = str(_at(host, path) or _DEFAULTS.get(path)).lower()
+    with suppress(ValueError):
+        value = str(ip_address(value))
+    return value
 
 
 def _at(part: Any, path: Path) -> Any:

@@ -32,7 +32,7 @@ def _beside_the_site(path: str, info: ValidationInfo) -> str:
 def _authority(text: str) -> str:
     """Return the text, which has to be `[user@]host[:port]`. Raises ValueError if it is not."""
     parts = urlsplit(f"//{text}")
-    if not parts.hostname or parts.port == 0:
+    if not parts.hostname or parts.hostname.startswith("-") or parts.port == 0:
         raise ValueError(text)
     return text
 
@@ -57,11 +57,31 @@ def jump_hosts(text: str) -> str:
 
 
 _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_CONTROL = r"\x00-\x1f\x7f"
+_BLANK = rf"\s{_CONTROL}"
+# As in OpenSSH: a ProxyCommand with %h or %r, or a `Match exec`, would run a name with these.
+_SHELL = rf"'`\"\\;&<>|(){{}}{_BLANK}"
+
+
+def _word(without: str) -> str:
+    """Return the pattern of a word that has none of these characters, and is no option."""
+    return f"[^-{without}][^{without}]*"
+
+
+_HOP = _word(f"/$,{_SHELL}")
+
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 # A path on the controller; absolute once loaded.
 LocalPath = Annotated[str, Field(min_length=1), AfterValidator(_beside_the_site)]
-HostPath = Annotated[str, text(r"^/[^\x00]*$", "an absolute path")]
+HostPath = Annotated[str, text(rf"^/[^{_CONTROL}]*$", "an absolute path")]
+SocketPath = Annotated[
+    str,
+    text(
+        rf"^(/var)?/run(/[^./{_BLANK}][^/{_BLANK}]*)+$", "a path below /run, where the relay sees sockets"
+    ),
+]
+Program = Annotated[str, text(f"^{_word(_BLANK)}$", "the name or path of a program")]
 HostName = Annotated[
     str,
     text(
@@ -78,12 +98,12 @@ Domain = Annotated[
 ]
 Url = Annotated[
     str,
-    text(r"^https?://[^/\s]+(/\S*)?$", "a URL, as https://name/path"),
+    text(f"^https?://[^/{_BLANK}]+(/[^{_BLANK}]*)?$", "a URL, as https://name/path"),
     AfterValidator(leads_somewhere),
 ]
 Jump = Annotated[
     str,
-    text(r"^[^\s/]+(\s*,\s*[^\s/]+)*$", "jump hosts, as user@host:port with commas between"),
+    text(rf"^{_HOP}(\s*,\s*{_HOP})*$", "jump hosts, as user@host:port with commas between"),
     AfterValidator(jump_hosts),
 ]
 OpenPort = Annotated[
@@ -92,7 +112,7 @@ OpenPort = Annotated[
         r"^([0-9]{1,5}(-[0-9]{1,5})?/(tcp|udp)|[0-9]{1,3}/ip)$", "a port, as 8443/tcp or 60000-61000/udp"
     ),
 ]
-Mail = Annotated[str, text(r"^[^@\s]+@[^@\s]+$", "a mail address")]
+Mail = Annotated[str, text(f"^{_word('@' + _BLANK)}@[^@{_BLANK}]+$", "a mail address")]
 NodeKey = Annotated[
     str, text(r"^nodekey:[0-9a-f]{64}$", "a node key, as nodekey: with 64 lower-case hex digits")
 ]
@@ -100,11 +120,13 @@ Sha256 = Annotated[str, text(r"^[0-9a-f]{64}$", "64 lower-case hex digits")]
 ImageRef = Annotated[
     str,
     text(
-        r"^[^-\s\x00-\x1f\x7f]\S*@sha256:[0-9a-f]{64}$",
+        f"^{_word(_BLANK)}@sha256:[0-9a-f]{{64}}$",
         "an image with its digest, name@sha256:…: a tag can change under you"
     ),
 ]
-Address = Annotated[str, text(r"^[^\s@/]+$", "a name or an address, without user, port or path")]
+Address = Annotated[
+    str, text(f"^{_word('@/$,' + _SHELL)}$", "a name or an address, without user, port or path")
+]
 Wildcard = Annotated[
     str,
     text(rf"^\*\.({_LABEL}\.)+{_LABEL}$", "a wildcard, as *.example.org", max_length=253),
@@ -119,4 +141,4 @@ UnitName = Annotated[
     ),
 ]
 TsigAlgorithm = Literal["hmac-sha256", "hmac-sha384", "hmac-sha512"]
-User = Annotated[str, text(r"^[^-\s\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*$", "the name of a user")]
+User = Annotated[str, text(f"^{_word(_SHELL)}$", "the name of a user")]

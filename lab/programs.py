@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from artefacts.derper import SOURCE
+from artefacts.binary import source
+from artefacts.programs import DERPER as HOSTS_DERPER
 
 _SOURCES = Path(__file__).parent / "go"
 TAILNET = _SOURCES / "tailnet"  # headscale, and tailscale's client
-DERPER = SOURCE
+DERPER = source(HOSTS_DERPER)
 PEBBLE = _SOURCES / "pebble"  # the ACME server, with profiles, ARI and certificates for addresses

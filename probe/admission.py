@@ -22,6 +22,10 @@ _UNCLEAR = (
 )
 _REASON = re.compile(r'\b(?:DERP_REASON|reason)\b["=: ]+(\w+)')
 _DETAIL = re.compile(r'\b(?:DERP_DETAIL|detail)\b["=: ]+([^"\n]{1,200})')
+# derper's words: derp/derpserver/derpserver.go. A refusal for any other reason is for want of an
+# answer.
+_BY_DERPER = re.compile(r"client nodekey:[0-9a-f]{64} rejected: (.+)")
+_CLEAR = re.compile(r"admission controller: \S+ not allowed|peer \S+ not authorized|disallowed app name")
 _CAUSES: Mapping[str, tuple[str, str]] = {
     "name": ("the relay's host cannot resolve the name", "getent hosts {host}"),
     "connection": (
@@ -74,18 +78,16 @@ def admission_rung(target: Target, asked: HostsWords) -> Rung:
     if step in _CAUSES:
         cause, command = _CAUSES[step]
         host = asked.judge.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        look = command.format(judge=asked.judge, host=host, **tailscaled.names(asked.judge))
         return _failed(
             f"{asked.judge}, asked from the relay's host: {step}: {_line(answer.get('detail'))}",
             f"{cause}; the relay refuses everybody until it gets an answer",
-            f"on the relay's host: {command.format(judge=asked.judge, host=host)}; then {target.again}",
+            f"on the relay's host: {look}; then {target.again}",
         )
-    refusal = _REASON.search(asked.log)
-    if refusal and refusal[1] in _UNCLEAR:
-        detail = _DETAIL.search(asked.log)
-        meaning = next(each.meaning for each in _UNCLEAR if each == refusal[1])
+    if unclear := _unclear(asked.log):
+        reason, meaning = unclear
         return _failed(
-            f"the relay refused the stranger because it got no answer: {refusal[1]}"
-            + (f" ({_line(detail[1])})" if detail else ""),
+            f"the relay refused the stranger because it got no answer: {reason}",
             f"{meaning}; its host gets an answer from {asked.judge}, the relay does not: an address that "
             f"does not work {_line(answer.get('detail'))}".rstrip(),
             f"invoke logs --host {target.name} --relay; correct the records of that name, then "
@@ -103,6 +105,18 @@ def admission_rung(target: Target, asked: HostsWords) -> Rung:
     warnings = [f"the relay's host reaches it only after {tried}"] if tried else []
     warning = "; ".join([*warnings, *tailscaled.warnings(answer)])
     return Rung("admission", "ok", f"{asked.judge} refuses a stranger, by the host", warning=warning, ms=took)
+
+
+def _unclear(log: str) -> tuple[str, str] | None:
+    """Return the relay's reason, and what it means, if it refused for want of an answer."""
+    refusal, by_derper = _REASON.search(log), _BY_DERPER.search(log)
+    if by_derper and not _CLEAR.match(by_derper[1]):
+        return _line(by_derper[1]), "derper got no answer that it could use"
+    meaning = next((each.meaning for each in _UNCLEAR if refusal and each == refusal[1]), None)
+    if refusal is None or meaning is None:
+        return None
+    detail = _DETAIL.search(log)
+    return refusal[1] + (f" ({_line(detail[1])})" if detail else ""), meaning
 
 
 def _failed(detail: str, cause: str, step: str) -> Rung:

@@ -79,16 +79,20 @@ def read_prover(path: Path) -> Prover:
         raise _no_access("read", path, error) from None
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ProverKeyError("others may read the prover's keys", where=str(path), next=f"chmod 600 {path}")
+    next_step = f"remove {path}; the next deploy makes new keys"
+    return parse_prover(Secret(text), where=str(path), next_step=next_step)
+
+
+def parse_prover(text: Secret, *, where: str, next_step: str) -> Prover:
+    """Return the keys in the text of such a file. Raises ProverKeyError with these words."""
     try:
-        first, second = (Secret(key.removeprefix("privkey:")) for key in json.loads(text)["PrivateKeys"])
+        held = json.loads(text.reveal())["PrivateKeys"]
+        first, second = (Secret(key.removeprefix("privkey:")) for key in held)
         prover = Prover((first, second))
         prover.public  # noqa: B018 - raises if one is no key
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ProverKeyError(
-            "the prover's key file does not hold two keys",
-            where=str(path),
-            next=f"remove {path}; the next deploy makes new keys",
-        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        what = "the prover's key file does not hold two keys"
+        raise ProverKeyError(what, where=where, next=next_step) from None
     return prover
 
 

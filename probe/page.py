@@ -20,8 +20,8 @@ _TIME = "%Y-%m-%d %H:%M UTC"
 class Card:
     """One relay.
 
-    `version`, `last_deploy` and `clients` are empty or None when unknown; `proof` is None before
-    the first one.
+    `version`, `release`, `last_deploy` and `clients` are empty or None when unknown; `proof` is
+    None before the first one.
     """
 
     host: str
@@ -31,6 +31,7 @@ class Card:
     region_name: str
     flavour: str
     version: str = ""
+    release: str = ""
     clients: int | None = None
     last_deploy: str = ""
     withdrawn: bool = False  # its host says so

@@ -166,7 +166,12 @@ class Config:
     ace: bool = _flag("ace", False, "derper's experimental CONNECT proxy; refused here")
 
     # Ours.
-    workers: int = _flag("workers", 1, "processes on one port, joined by mesh frames")
+    workers: int = _flag(
+        "workers",
+        1,
+        "processes on one port, joined by mesh frames; the limits of handshakes, of connections per "
+        "address and of memory are those of each",
+    )
     allow_file: str = _flag(
         "allow-file", "", "admit only the node keys in this file, one per line; read again when it changes"
     )

@@ -25,7 +25,7 @@ from relay.log import Log
 
 WELL_S: Final = 10.0  # between checks
 # A front that works again is known before a prover, or a client, gives up asking.
-ILL_S: Final = 1.0
+ILL_S: Final = 1.0  # also between attempts of one check
 LIMIT_S: Final = 5.0
 PATIENCE: Final = 2  # failures in a row before a front that worked counts as broken
 LOG: Final = Log("front")
@@ -65,7 +65,25 @@ async def watch_front(front: FrontAddress, report: Callable[[bool], None]) -> No
 
 
 async def check_front(front: FrontAddress) -> str:
-    """Return the reason that keeps clients from reaching this relay through its front, or ""."""
+    """Return the reason that keeps clients from reaching this relay through its front, or "".
+
+    Another attempt begins while one gets no answer: a front that is being replaced may leave a
+    connection hanging, and the next one is answered. The first answer counts.
+    """
+    attempts: set[asyncio.Task[str]] = set()
+    try:
+        while True:
+            attempts.add(asyncio.ensure_future(_attempt(front)))
+            done, _ = await asyncio.wait(attempts, timeout=ILL_S, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return done.pop().result()
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+        await asyncio.gather(*attempts, return_exceptions=True)
+
+
+async def _attempt(front: FrontAddress) -> str:
     try:
         return await asyncio.wait_for(_look(front), LIMIT_S)
     except asyncio.TimeoutError:

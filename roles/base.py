@@ -18,6 +18,7 @@ _CLOCKS = (
 _BBR = "/lib/modules/*/kernel/net/ipv4/tcp_bbr.ko*"
 _FQ = "/lib/modules/*/kernel/net/sched/sch_fq.ko*"
 _CONTAINER, _QDISC = "/run/systemd/container", "/proc/sys/net/core/default_qdisc"
+_FIPS = "/proc/sys/crypto/fips_enabled"
 _BACKLOG = "net.core.somaxconn"
 _CONGESTION, _QUEUE = "net.ipv4.tcp_congestion_control", "net.core.default_qdisc"
 
@@ -28,8 +29,16 @@ _NICETIES = {
     _QUEUE: "packets over long ways come more slowly",
 }
 
+# derp.NewClient and derp.Server box their first messages by NaCl (Curve25519, XSalsa20, Poly1305).
+_FIPS_MODE = (
+    "{name} is in FIPS mode, and DERP's handshake is Curve25519 with XSalsa20-Poly1305, which no FIPS module "
+    "has: the relay works, as it brings that itself, but it does not comply. TLS of nginx and of our relay "
+    "has no X25519 and no ChaCha20 there; Tailscale's clients can do without. If the host has to comply, "
+    "put the relay on another; else leave it as it is"
+)
+
 ASK = Ask(
-    files=(_BBR, _FQ, _CONTAINER, _QDISC),
+    files=(_BBR, _FQ, _CONTAINER, _QDISC, _FIPS),
     commands={"clocks": ("systemctl", "is-active", *_CLOCKS)}
     | {key: ("test", "-w", f"/proc/sys/{key.replace('.', '/')}") for key in _NICETIES},
 )
@@ -47,7 +56,6 @@ def resources(facts: Facts) -> list[Resource]:
         Directory(path=paths.OPT),
         Directory(path=f"{paths.OPT}/bin"),
         Directory(path=paths.STATE, mode="0750", group=paths.USER),
-        Directory(path=paths.RELAY_CERTS, mode="0750", group=paths.USER),
         *(setting for setting in _settings(facts) if _can_be_set(facts, setting.key)),
         *_time(facts),
     ]
@@ -64,13 +72,15 @@ def _can_be_set(facts: Facts, key: str) -> bool:
 
 
 def warnings(host: Host, facts: Facts) -> list[str]:
-    """Return a sentence for each setting that this host cannot have."""
-    return [
+    """Return a sentence for each setting that this host cannot have, and one for FIPS mode."""
+    unset = [
         f"{setting.key} of {host.name} cannot be set to {setting.value}, as in containers, where it is the "
         f"machine's: the relay works, but {_NICETIES[setting.key]}; set it on the machine, or leave it"
         for setting in _settings(facts)
         if not _can_be_set(facts, setting.key)
     ]
+    fips = facts.files.get(_FIPS)
+    return [*unset, _FIPS_MODE.format(name=host.name)] if fips and fips.content == "1\n" else unset
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:

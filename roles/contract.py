@@ -81,6 +81,17 @@ class Issued:
     ready: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Caller:
+    """The user of the host as whom a front connects to the relay.
+
+    `needs`: the ids after which the host has that user.
+    """
+
+    user: str
+    needs: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Neighbours:
     """A host's listeners, as fronts and relays know them.

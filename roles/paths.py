@@ -31,7 +31,9 @@ RELEASES = f"{OPT}/releases"
 CURRENT = f"{OPT}/current"
 FRONT = f"{ETC}/front"  # fragments for fronts that the operator keeps
 FIREWALL_RULES = f"{ETC}/firewall.nft"
+BACKEND_RULES = f"{ETC}/backend.nft"
 AGENT = "/var/lib/derpfleet"  # the agent's journal and backups (files/agent/journal.py)
+WITHDRAWN = f"{AGENT}/withdrawn"  # there after `invoke withdraw`, until the relay is deployed again
 
 USER = "derpfleet-relay"
 RUN = f"/run/{USER}"

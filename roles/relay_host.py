@@ -12,7 +12,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
 from engine.resource import Container, Resource, Service
 from inventory.model import Host, Site
-from roles import base, certificate, distributions, docker, firewall, front, relay, selinux
+from roles import base, certificate, distributions, docker, firewall, front, packages, relay, selinux
 from roles.contract import Neighbours, ServedBy
 from roles.wiring import Wiring, wire
 
@@ -29,7 +29,8 @@ ROLES: Mapping[str, str] = {
 
 def compile_host(host: Host, site: Site, facts: Facts, ship: Shipment) -> list[Resource]:
     """Return the desired state of a relay host. `refusals` has to be empty."""
-    return _joined(_by_role(host, site, distributions.for_programs(facts), ship))
+    resources = _joined(_by_role(host, site, distributions.for_programs(facts), ship))
+    return packages.with_source(host, facts, ship, resources)
 
 
 def compile_absent(host: Host, facts: Facts) -> list[Resource]:
@@ -61,7 +62,7 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     free = tuple(resource.id for resource in former if isinstance(resource, Service))
     yield "base", base.resources(facts)
     yield "selinux", selinux.resources(wiring, facts)
-    yield "firewall", firewall.resources(host, wiring, facts, neighbours(facts))
+    yield "firewall", firewall.resources(host, wiring, facts, neighbours(facts), chosen.callers(facts))
     yield (
         "relay",
         relay.resources(
@@ -80,7 +81,8 @@ def _by_role(host: Host, site: Site, facts: Facts, ship: Shipment) -> Iterable[t
     last = served[-1].id if served else runner.RUNNING
     # The proof judges a front of others: nothing on the host can tell whether it has our lines.
     shown = [] if wiring.front_is_others else [certificate.served(last)]
-    gone = certificate.replaced_others(host, needs=(shown[-1].id if shown else last,))
+    needs = (shown[-1].id if shown else last,)
+    gone = certificate.replaced_others(host, facts, copied=wiring.relay_has_tls, needs=needs)
     yield "certificate", [*shown, *gone]
 
 
@@ -112,7 +114,7 @@ def _served_by(host: Host, wiring: Wiring, facts: Facts, free: tuple[str, ...]) 
         test=chosen.TEST,
         units=tuple(front.test_units(host)),
         # A front still serves the certificate after a withdrawal.
-        withdrawal=runner.WITHDRAWN if wiring.relay_has_tls else None,
+        withdrawal=relay.WITHDRAWAL if wiring.relay_has_tls else None,
         by_relay=wiring.relay_has_tls,
     )
 
@@ -143,6 +145,7 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
     wiring, beside = wire(host), neighbours(facts)
     return [
         *of_base,
+        *packages.chosen(host).refusals(host, facts),
         *firewall.refusals(host, wiring, facts, beside),
         *relay.refusals(host, site, wiring, facts, beside),
         *front.refusals(host, wiring, facts),
@@ -185,7 +188,7 @@ def ask(host: Host, site: Site) -> Ask:
     them, their ports stay open, and their listeners are not in the way.
     """
     of_variants = (firewall.ask(host), relay.ask(host, site), front.ask(), certificate.ask(host))
-    return asked(base.ASK, selinux.ASK, *of_variants)
+    return asked(base.ASK, selinux.ASK, packages.ask(host), *of_variants)
 
 
 def ask_absent() -> Ask:

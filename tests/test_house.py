@@ -18,12 +18,13 @@ from inventory.choices import (
     ControlName,
     FirewallModeName,
     FrontName,
+    PackagesFromName,
     ProgramName,
     RunnerName,
     SourceName,
 )
 from inventory.model import Site
-from roles import certificate, firewall, front, relay
+from roles import certificate, firewall, front, packages, relay
 from roles.certificate import challenges, providers
 from tests.test_imports import imported
 
@@ -36,12 +37,12 @@ CHOICE = re.compile(
     r"(?<!card)\.(flavour|runner|front)$|(^|\.)(host|relay_host)\.program$"
     r"|(^|\.)relay\.(program|under|admission)$|(^|\.)(certificate\.(source|challenge)|dns\.provider)$"
     r"|(^|\.)(host|relay_host)\.source$"
-    r"|(^|\.)(firewall\.mode|control\.kind)$"
+    r"|(^|\.)(firewall\.mode|(?<!docker\.)packages\.source|control\.kind)$"
 )
 HEADSCALE = re.compile(r"(^|[._])site\.headscale$")
 
 # Where a choice is a key into a table of what it implies or of the modules that carry it out.
-ROLES = ("certificate", "firewall", "front", "relay")
+ROLES = ("certificate", "firewall", "front", "packages", "relay")
 TABLES = {"inventory/choices.py", "control/servers.py", *(f"roles/{role}/__init__.py" for role in ROLES)}
 TABLES |= {f"roles/certificate/{table}/__init__.py" for table in ("challenges", "providers")}
 # Files that still compare a choice. This set may only shrink.
@@ -151,7 +152,8 @@ MODULES: Mapping[str, tuple[Mapping[Any, Any], ...]] = {
     "certificate": (certificate.MODULES, challenges.MODULES, providers.MODULES),
     "firewall": tuple(dict(enumerate(candidates)) for candidates in firewall.MODES.values()),
     "front": (front.MODULES,),
-    "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES, relay.ADMISSION_MODULES),
+    "packages": (packages.WAYS,),
+    "relay": (relay.PROGRAM_MODULES, relay.RUNNER_MODULES, dict(enumerate(relay.judges()))),
 }
 TABLES_BY_WORDS: list[tuple[Any, Mapping[Any, Any]]] = [
     (SourceName, certificate.MODULES),
@@ -159,6 +161,7 @@ TABLES_BY_WORDS: list[tuple[Any, Mapping[Any, Any]]] = [
     (FrontName, front.MODULES),
     (ProgramName, relay.PROGRAM_MODULES),
     (RunnerName, relay.RUNNER_MODULES),
+    (PackagesFromName, packages.WAYS),
     (AdmissionName, relay.ADMISSION_MODULES),
 ]
 

@@ -22,9 +22,9 @@ MAY = {
     "artefacts": {"engine", "inventory"},
     "roles": {
         "engine.resource", "engine.policy", "engine.health", "engine.facts", "engine.render",
-        "engine.scripts",
+        "engine.scripts", "engine.package_source",
         "artefacts.shipment", "artefacts.programs.PYTHON_FLOOR", "artefacts.programs.DERPER",
-        "artefacts.image.REPOSITORY", "inventory",
+        "artefacts.programs.TAILSCALED", "artefacts.image.REPOSITORY", "inventory",
     },
     # It describes questions and jobs, and shows what happens; it opens no session and runs no job.
     # Go's durations have one reader, which the relay is shipped with.

@@ -2,6 +2,9 @@
 
     python -m bench.proof [--rtt 100ms] [--runs 5] [--hosts 50]
 
+The relay's host is asked too whom it admits, over a real sshd at the same distance, which needs
+root.
+
 The servers are those of the proof's own tests: our relay, a real nginx with TLS, and `lab.delay` in
 front of all three ports. Order is kept and bandwidth is loopback's. So TCP's slow start, about
 three more round trips for the packets of 64 KiB, does not show here.
@@ -18,6 +21,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from bench.proof.admission import asked_host, proof_with_admission
 from lab.delaying import delaying
 from probe.proof import LADDER, Proof
 from probe.verify import prove
@@ -52,6 +56,10 @@ def main() -> None:
         )
         for label, one in (("no delay", near), (f"{given.rtt * 1000:.0f} ms", far)):
             report(label, [prove([one])[0] for _ in range(given.runs)])
+        fleet, host = stack.enter_context(asked_host(folder / "host", given.rtt))
+        one = replace(far, name=host.name)
+        asked = [proof_with_admission(fleet, host, one) for _ in range(given.runs)]
+        report(f"{given.rtt * 1000:.0f} ms, the relay's host asked as well", asked)
         many = [replace(far, name=f"relay{number}") for number in range(given.hosts)]
         wall, cpu = time.perf_counter(), _cpu_s()
         proofs = prove(many)

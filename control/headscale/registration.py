@@ -27,7 +27,7 @@ def registration(
         verb=verb,
         plan=partial(_plan, site, reach, proved, stopped),
         ask=headscale_facts.ask(site),
-        afterwards=partial(ask_map, site),
+        afterwards=lambda outcome: ask_map(site, outcome.facts),
         places={transaction.ROLE: "control/headscale/transaction.py"},
         trouble="headscale did not take the map",
         next="the previous map is in force; fix the cause, then deploy again",

@@ -6,6 +6,7 @@ import time
 from agent.kind import difference
 from agent.selinux import restore_labels
 from agent.tools import Failed, sha256_of
+from agent.wire import PART
 
 # A content comes at once, in pieces.
 CONTENT_WITHIN_S = 120
@@ -88,9 +89,16 @@ def lacking(host, mode):
     ]
 
 
+def partial(host, digests):
+    """Return {sha256: [length, its sha256]} of contents whose beginning an earlier run has left."""
+    parts = {digest: host.blob(digest) + PART for digest in digests}
+    there = {digest: path for digest, path in parts.items() if os.path.isfile(path)}
+    return {digest: [os.path.getsize(path), sha256_of(path)] for digest, path in there.items()}
+
+
 def fetch_blobs(host, mode):
     """Ask once for all missing contents. Wait for them."""
     blobs = list(dict.fromkeys(digest for _, digest in lacking(host, mode)))
-    host.wire.send("want", blobs=blobs)
+    host.wire.send("want", blobs=blobs, partial=partial(host, blobs))
     for _ in blobs:
         host.wire.next(CONTENT_WITHIN_S)

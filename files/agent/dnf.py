@@ -4,9 +4,10 @@ import os
 import re
 
 from agent.locks import holder, lock_holder
-from agent.tools import must, read_text, run, sha256_of
+from agent.tools import link_all, must, read_text, run, sha256_of
 
 OPTIONS = ("--quiet", "--assumeyes", "--setopt=install_weak_deps=False")
+OURS = "/etc/yum.repos.d/derpfleet-*"  # files of sources that resources of a plan wrote
 # Else dnf waits for another dnf without end, and does not report it.
 NO_WAIT = "--setopt=exit_on_lock=True"
 
@@ -15,6 +16,8 @@ class Dnf:
     """The dnf family. Its verbs raise Failed, and none waits for a lock."""
 
     PROGRAM = "dnf"
+    # Words of dnf when a source gives other bytes than it should.
+    LIES = ("GPG check FAILED", "is not signed", "checksum doesn't match", "repomd.xml GPG signature")
     # rpm's own, by place of its database. dnf fails at once when it is held.
     LOCKS = ("/var/lib/rpm/.rpm.lock", "/usr/lib/sysimage/rpm/.rpm.lock")
     # dnf's own: each holds its process's id as long as the work lasts.
@@ -26,6 +29,16 @@ class Dnf:
 
     def __init__(self, root):
         self.root = root
+        self.options = OPTIONS
+        self.repositories = ""  # the folder that stands in for yum.repos.d
+
+    def use(self, folder, text):
+        """Use the sources in `text` and ours, not the host's."""
+        self.repositories = folder + "/yum.repos.d"
+        os.makedirs(self.repositories)
+        with open(self.repositories + "/derpfleet.repo", "w") as file:
+            file.write(text.replace("{folder}", folder))
+        self.options = OPTIONS + ("--setopt=reposdir=" + self.repositories,)
 
     def lock_holder(self):
         """Return the program that works with packages now, or ""."""
@@ -72,4 +85,6 @@ class Dnf:
         """Do nothing: rpm's database has whole packages only."""
 
     def _dnf(self, *words):
-        must(["dnf"] + list(OPTIONS) + [NO_WAIT] + list(words), 1800)
+        if self.repositories:
+            link_all(self.root + OURS, self.repositories)
+        must(["dnf"] + list(self.options) + [NO_WAIT] + list(words), 1800)

@@ -14,7 +14,7 @@ from agent.tools import Failed, read_text, remove, sha256_of, source_of, write_a
 
 
 class NftTable(Kind):
-    """Our rules. They are taken back unless a second connection confirms them in time.
+    """Our rules. Those that are armed are taken back unless a second connection confirms them.
 
     The family prints rules in its own words. The text that it prints right after loading is kept,
     to find drift later.
@@ -65,11 +65,11 @@ class NftTable(Kind):
         if not self.spec["present"]:
             return self._remove(keys)
         self.family.check(self._new_rules())
-        if self.host.is_going_back:  # they were confirmed once, and now nobody may be there to do it
-            self.family.load(self._new_rules())
-        else:
-            token = self._arm()
-            self.family.load(self._new_rules())
+        # Rules of a generation were confirmed once, and now nobody may be there to do it.
+        is_armed = self.spec["revert_after_s"] and not self.host.is_going_back
+        token = self._arm() if is_armed else None
+        self.family.load(self._new_rules())
+        if token is not None:
             self._await_confirmation(token)
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         write_atomically(self.path, self._new_rules(), 0o644, (os.getuid(), os.getgid()))

@@ -12,6 +12,7 @@ by hash.
 
 import json
 import os
+import stat
 
 from agent.tools import read_bytes, remove, write_atomically
 from agent.wire import Refused
@@ -141,10 +142,15 @@ class Generations:
         return any((tree + "/").startswith(path + "/") for tree in trees)
 
 
+def is_open(entry):
+    """Whether a state from before may be kept: others may read it, and it is no secret."""
+    return is_kept(entry["spec"]) and entry["was"].get("mode", 0) & stat.S_IROTH
+
+
 def digests_of(entries, all_of_them=False):
     """Return the hashes of the contents in entries of a `found`."""
     return {
         entry["was"]["sha256"]
         for entry in entries
-        if "sha256" in entry["was"] and (all_of_them or is_kept(entry["spec"]))
+        if "sha256" in entry["was"] and (all_of_them or is_open(entry))
     }

@@ -9,7 +9,7 @@ from agent.packages import Packages
 from agent.systemd import Systemd
 from agent.tools import http_get, remove
 from agent.unconfirmed import Unconfirmed
-from agent.wire import Refused
+from agent.wire import PART, Refused
 
 
 class Host:
@@ -69,14 +69,15 @@ class Host:
         self._prune()
         usable = {spec.get("content_sha256") for spec in self._specs(kept=True)}
         for path in glob.glob(self.wire.incoming + "/*"):
-            if os.path.basename(path) not in usable:
+            if os.path.basename(path).replace(PART, "") not in usable:
                 os.unlink(path)
 
     def forget_secrets(self):
         """Remove the secrets that were kept for this run's own use."""
         self._prune()
         for spec in self._specs(kept=False):
-            remove(os.path.join(self.wire.incoming, spec["content_sha256"]))
+            for end in ("", PART):
+                remove(os.path.join(self.wire.incoming, spec["content_sha256"]) + end)
 
     def _prune(self):
         """Remove the backups that nothing needs any more.

@@ -14,6 +14,20 @@ BACKUP_MAX = 4 * 1024 * 1024
 KEEP_JOURNALS = 20
 
 
+def kept_content(line, secret):
+    """Return the sha256 of a content that a line of a journal names, if others may read it.
+
+    None as well for the resources `secret`, and for a line that a power cut has torn.
+    """
+    try:
+        note = json.loads(line)
+    except ValueError:
+        return None
+    was = note.get("was", {})
+    is_open = was.get("mode", 0) & stat.S_IROTH and note["id"] not in secret
+    return was.get("sha256") if is_open else None
+
+
 class Journal:
     """Previous states of paths, and the restarts that are still owed.
 
@@ -35,12 +49,13 @@ class Journal:
     def prune(self, secret, kept_for):
         """Remove the backups that no journal and no debt names, and that are not in `kept_for`.
 
-        `secret`: ids of resources without backups of other runs, because nothing would use them.
+        Secrets have no backups of other runs, because nothing would use them. `secret`: ids of
+        resources that have a secret, whoever could read the file before.
         """
         lines = "".join(map(read_text, self._journals())).splitlines()
-        kept = [line for line in lines if not any('"id": %s' % json.dumps(name) in line for name in secret)]
-        kept += map(read_text, glob.glob(self.owed_dir + "/*"))
-        named = kept_for.union(re.findall(r'"sha256": "([0-9a-f]{64})"', "".join(kept)))
+        named = kept_for | {kept_content(line, secret) for line in lines}
+        debts = "".join(map(read_text, glob.glob(self.owed_dir + "/*")))
+        named.update(re.findall(r'"sha256": "([0-9a-f]{64})"', debts))
         for path in glob.glob(self.base + "/backups/*"):
             if os.path.basename(path) not in named:
                 os.unlink(path)

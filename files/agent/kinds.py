@@ -6,6 +6,7 @@ from agent.docker import Container, Image
 from agent.firewalls import NftTable
 from agent.kernel import Sysctl
 from agent.open_ports import OpenPorts
+from agent.package_source import PlannedSource
 from agent.packages import Conffile, Package
 from agent.paths import Absent, Directory, File, Symlink, Tree
 from agent.selinux import Selinux
@@ -18,6 +19,7 @@ KINDS = {
     "symlink": Symlink,
     "absent": Absent,
     "tree": Tree,
+    "package_source": PlannedSource,
     "package": Package,
     "conffile": Conffile,
     "group": Group,

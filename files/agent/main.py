@@ -12,8 +12,10 @@ It reads messages from standard input and writes events to standard output, one 
     {"ask": 1, "files": [...]}                ->     (as often as needed)
                                               <-     {"event": "facts", "z": "<facts>"}
     {"plan": 1, "mode": "apply", ...}         ->
-                                              <-     {"event": "want", "blobs": ["<sha256>", ...]}
-    {"blob": "<sha256>", "size": n, "z": 0}   ->     followed by n bytes (zlib when z)
+                                              <-     {"event": "want", "blobs": ["<sha256>", ...],
+                                                      "partial": {"<sha256>": [n, "<sha256>"]}}
+    {"blob": "<sha256>", "size": n, "z": 0,   ->     followed by n bytes (zlib when z), which come
+     "from": m}                                      after the first m of the content
                                               <-     diff, result, heartbeat, waiting,
                                                      confirm ... done
                                               or     {"event": "refused", "why": "...", ...}
@@ -130,6 +132,7 @@ def carry_out(host, message, answer):
     finally:
         if mode == "apply":
             host.forget_secrets()
+            host.packages.forget_source()
     if mode == "apply" and not failed:
         for path in glob.glob(host.wire.incoming + "/*"):
             os.unlink(path)

@@ -7,6 +7,7 @@ import time
 from agent.apt import Apt
 from agent.dnf import Dnf
 from agent.kind import Kind
+from agent.package_source import FOLDER
 from agent.paths import AtPath
 from agent.tools import Failed, beside, remove
 
@@ -77,6 +78,7 @@ class Packages:
         self._installed = None
         self._read = None  # the sources that this run has read the index of
         self._unread = ""  # why some of them could not be read
+        self._source = None  # the plan's own, once it is in use
 
     @property
     def family(self):
@@ -88,6 +90,15 @@ class Packages:
         if self._installed is None:
             self._installed = self.family.installed(names)
         return self._installed
+
+    def are_lacking(self):
+        """Whether a package of the plan is not installed."""
+        resources = [one for one in self.host.resources if one.spec["kind"] == "package"]
+        return any(resource.present() != resource.wanted() for resource in resources)
+
+    def forget_source(self):
+        """Remove the files of the plan's own source, and those that a killed run has left."""
+        remove(self.host.root + FOLDER)
 
     def install(self, names):
         self._installed = None
@@ -112,6 +123,7 @@ class Packages:
 
     def _change(self, action):
         """Run an action of the package manager, with an index that is new enough. Raises Failed."""
+        self._use_source()
         self._await_lock()  # outside the try: a lock that is never released is not worth a retry
         read_before_a_change = self._read is not None and self._read != self.family.sources()
         if read_before_a_change or (self._read is None and self.family.index_age_s() > INDEX_AGE_S):
@@ -124,6 +136,19 @@ class Packages:
             self._refresh()  # the index may name files that are gone by now
             self._attempt(action)
 
+    def _use_source(self):
+        """Use the plan's own source of packages, if it has one, and no other. Raises Failed."""
+        found = [one for one in self.host.resources if one.spec["kind"] == "package_source"]
+        if found and not self._source:
+            self._source = found[0].spec
+            self.family.use(found[0].lay_out(), self._source["sources"])
+
+    def _of_source(self, failure):
+        """Return the failure, in which the source is named, and whether it lies."""
+        lies = any(words in failure.why for words in self.family.LIES)
+        what = "other than what the distribution signed" if lies else failure.what
+        return Failed("%s: %s" % (self._source["origin"], what), failure.why)
+
     def _refresh(self):
         """Read the index again. Remember a failure and go on: other sources may do."""
         self._make_ready()
@@ -131,6 +156,8 @@ class Packages:
         try:
             self.family.refresh()
         except Failed as failure:
+            if self._source:
+                raise self._of_source(failure)
             self._unread = "\nbefore that, %s update had failed:\n%s" % (self.family.PROGRAM, failure.why)
         self._read = self.family.sources()
 
@@ -140,7 +167,7 @@ class Packages:
             action()
         except Failed as failure:
             failure.why += self._unread
-            raise
+            raise self._of_source(failure) if self._source else failure
 
     def _make_ready(self):
         self._await_lock()

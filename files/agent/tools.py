@@ -3,6 +3,7 @@
 Every failure is a `Failed` with a reason, or an OSError.
 """
 
+import glob
 import grp
 import hashlib
 import io
@@ -62,7 +63,8 @@ def must(argv, timeout_s=60, env=None):
     """Return the output of a command that has to succeed. Raises Failed with its last lines."""
     status, out, err = run(argv, timeout_s, env)
     if status:
-        raise Failed("%s ended with status %d" % (" ".join(argv[:4]), status), tail(err or out))
+        words = ("(program)" if "\n" in word else word for word in argv[:4])
+        raise Failed("%s ended with status %d" % (" ".join(words), status), tail(err or out))
     return out
 
 
@@ -194,6 +196,12 @@ def replace_link(path, target):
     os.symlink(target, temp)
     os.rename(temp, path)
     sync_directory(os.path.dirname(path))
+
+
+def link_all(pattern, folder):
+    """Link each file of the pattern into the folder."""
+    for path in glob.glob(pattern):
+        replace_link(os.path.join(folder, os.path.basename(path)), path)
 
 
 def source_of(module):

@@ -11,6 +11,7 @@ import zlib
 from agent.tools import remove, sha256_of
 
 PIECE = object()  # a part of a content has come
+PART = ".part"  # ends the name of a content that is not complete
 
 
 class ControllerGone(Exception):
@@ -71,12 +72,13 @@ class Wire:
     def _read_blob(self, message):
         """Keep the content that follows its message.
 
-        Raises ControllerGone, Refused; keeps nothing then.
+        Raises ControllerGone, and keeps its beginning for the next run. Raises Refused, and keeps
+        nothing.
         """
         if not re.match(r"[0-9a-f]{64}\Z", message["blob"]) or self.incoming is None:
             raise ValueError("a content that was not asked for")
         path = os.path.join(self.incoming, message["blob"])
-        part = path + ".part"
+        part = path + PART
         try:
             self._receive(part, message)
             if sha256_of(part) != message["blob"]:
@@ -86,18 +88,19 @@ class Wire:
                 )
             os.rename(part, path)
         except (ValueError, OSError, zlib.error) as error:
+            remove(part)
             where = self.incoming if isinstance(error, OSError) else ""
             raise Refused("a content cannot be kept", where, str(error))
-        finally:
-            remove(part)
 
     def _receive(self, path, message):
-        left = message["size"]
-        if type(left) is not int or left < 0:
-            raise ValueError("its size is %r" % (left,))
+        left, start = message["size"], message.get("from", 0)
+        if not all(type(number) is int and number >= 0 for number in (left, start)):
+            raise ValueError("its size is %r, from %r" % (left, start))
         inflate = zlib.decompressobj() if message.get("z") else None
-        with open(path, "wb") as out:
+        with open(path, "r+b" if start else "wb") as out:
             os.fchmod(out.fileno(), 0o600)
+            out.truncate(start)
+            out.seek(start)
             while left:
                 piece = self.stdin.read(min(left, 1 << 16))
                 if not piece:

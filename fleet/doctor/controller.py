@@ -13,6 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from artefacts import go
+from artefacts.offline import VARIABLE, is_offline
 from fleet.doctor.diagnosis import CONTROLLER, Diagnosis, Status, of_error
 from fleet.shared.fleet import Fleet
 from inventory.checkout import CACHE, CHECKOUT
@@ -33,7 +34,9 @@ def diagnoses(fleet: Fleet) -> list[Diagnosis]:
     return [
         packages(LOCK.read_text(), installed),
         disk(shutil.disk_usage(place).free, place),
-        _go_modules() if builds_go else _here(_GO, "skipped", "no host of the site runs a Go program"),
+        _here(_GO, "skipped", "no host of the site runs a Go program") if not builds_go
+        else _here(_GO, "skipped", f"{VARIABLE} is set") if is_offline()
+        else _go_modules(),
     ]
 
 

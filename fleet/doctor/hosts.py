@@ -34,14 +34,14 @@ class InsideView:
 
 def inside(fleet: Fleet, host: Host) -> InsideView:
     """Ask one host, in one session. Never raises: an error is a diagnosis."""
-    ask = asked(roles.ask(host, fleet.site), relay.ask_withdrawn(host))
+    ask = asked(roles.ask(host, fleet.site), relay.ASK_WITHDRAWN)
     try:
         with (
             fleet.session_for_reading(fleet.login(host), ask) as session,
             made_of_facts(host.name),
         ):
             found = list(of_facts(host, fleet.site, session.facts, now=time.time()))
-            return InsideView(found, relay.is_withdrawn(host, session.facts))
+            return InsideView(found, relay.is_withdrawn(session.facts))
     except DerpfleetError as error:
         return InsideView([of_error(host.name, "login", error)])
 

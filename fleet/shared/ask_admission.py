@@ -65,9 +65,9 @@ class Questions:
                 answer, log = session.facts.commands["admission"].stdout, ""
                 self._known[host.name].wait(_LADDER_S)
                 if stranger := self._strangers.get(host.name):
-                    log_of_client = relay.chosen_runner(host).log_of_client
-                    more = session.ask(Ask(commands={"refusal": log_of_client(stranger)}))
-                    lines = more.commands["refusal"].stdout.splitlines()
+                    more = session.ask(Ask(commands={"refusal": relay.log_of_client(host, stranger)}))
+                    said = more.commands["refusal"]
+                    lines = [*said.stdout.splitlines(), *said.stderr.splitlines()]  # Docker keeps both
                     log = "\n".join(line for line in lines if stranger in line)
         except DerpfleetError as error:
             return HostsWords(judge=inquiry.judge, trouble=f"{error.what} {error.why}".strip())

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 
 import inventory
@@ -17,18 +18,26 @@ from fleet.shared import records
 from fleet.shared.errors import NoSuchHost
 from fleet.shared.parallel import Parallel
 from inventory.model import Host, Site, Ssh
+from inventory.rules import PROVER_FILE
+from inventory.secrets import read_secret
+from probe.keys import Prover, parse_prover, read_prover
 
 
 @dataclass
 class Fleet:
-    """A loaded site with a report. `parallel` runs work for its hosts."""
+    """A loaded site with a report.
+
+    `parallel` runs work for its hosts. `proved`: the names of those that this run has proved.
+    """
 
     site: Site
     report: Report
     parallel: Parallel = field(init=False)
+    proved: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.parallel = Parallel(self.report.say)
+        self.parallel = Parallel(self.report)
+        self.report.align([*self.site.hosts, *self.site.control.hosts()])
 
     @property
     def runs(self) -> Path:
@@ -39,6 +48,18 @@ class Fleet:
     def base(self) -> Path:
         """Return the folder to which paths in the site file are relative."""
         return Path(self.site.path).parent
+
+    @cached_property
+    def prover(self) -> Prover:
+        """Return the prover's keys: those that the site file names, else those of this controller.
+
+        The latter are made on first use. Raises SecretError and ProverKeyError.
+        """
+        ref = self.site.prover
+        if ref is None:
+            return read_prover(self.runs / PROVER_FILE)
+        step = f"give prover the text of a {PROVER_FILE}, such as {self.runs / PROVER_FILE}"
+        return parse_prover(read_secret(ref, base=self.base), where=f"prover: {ref}", next_step=step)
 
     def login(self, host: Host) -> Login:
         """Return how to reach a relay host."""

@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import roles
 from artefacts.shipment import Shipment, make_shipment
-from engine.facts import Facts
+from engine.facts import Facts, asked
 from engine.resource import Resource
-from engine.run import Job, Verb
+from engine.run import NOTHING, Job, Verb
 from engine.session import Session
-from fleet.shared import pins
+from fleet.shared import cut_over, pins
+from fleet.shared.bring_packages import bring
 from fleet.shared.confirm import about
 from fleet.shared.errors import DeployRefused
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover
 from inventory.auto_source import explain_source
 from inventory.checkout import CACHE
+from inventory.errors import DerpfleetError
 from inventory.model import Host
+from roles import packages, relay
 
 
-def host_job(fleet: Fleet, host: Host, verb: Verb, only: Sequence[str]) -> Job:
+class LeftWithdrawn(DerpfleetError):
+    """The host's relay was withdrawn, and nobody asked for it: nothing was changed."""
+
+
+def host_job(
+    fleet: Fleet, host: Host, verb: Verb, only: Sequence[str], *, include_withdrawn: bool = True
+) -> Job:
     """Return the job: the host as its roles want it.
 
-    After a deploy its certificate is asked for, if clients know it by its pin only. A whole plan
-    has to be confirmed, and becomes a generation; with `only` it is none.
+    After a deploy its certificate is asked for, if clients know it by its pin only, and which of
+    the clients that were cut are back. A whole plan has to be confirmed, and becomes a generation;
+    with `only` it is none.
+    `include_withdrawn`: also a relay that was withdrawn; else its plan raises LeftWithdrawn.
     """
+    before = cut_over.ask_before(host) if verb is Verb.DEPLOY else NOTHING
     return Job(
         verb=verb,
-        plan=partial(_plan, fleet, host),
-        ask=roles.ask(host, fleet.site),
-        afterwards=lambda _: pins.ask(host),
+        plan=partial(_plan, fleet, host, include_withdrawn),
+        ask=asked(roles.ask(host, fleet.site), relay.ASK_WITHDRAWN, before),
+        afterwards=lambda outcome: asked(pins.ask(host), cut_over.ask_after(host, outcome)),
         about=None if only else partial(about, host),
         only=only,
         places=roles.ROLES,
@@ -39,16 +52,20 @@ def host_job(fleet: Fleet, host: Host, verb: Verb, only: Sequence[str]) -> Job:
     )
 
 
-def _plan(fleet: Fleet, host: Host, session: Session) -> list[Resource]:
-    """Return the roles' resources. Raises DeployRefused."""
+def left_withdrawn(fleet: Fleet, host: Host) -> None:
+    """Show that the host is left alone, and how its relay is brought back."""
+    fleet.report.doing(host.name, "")
+    fleet.report.emit(event="withdrawn", host=host.name)
+    words = f"withdrawn, so it is left alone; invoke deploy --host {host.name} brings it back"
+    fleet.report.line(host.name, "skipped", words)
+
+
+def _plan(fleet: Fleet, host: Host, include_withdrawn: bool, session: Session) -> list[Resource]:
+    """Return the roles' resources. Raises DeployRefused, LeftWithdrawn."""
     facts = session.facts
-    reasons = roles.refusals(host, fleet.site, facts)
-    if reasons:
-        raise DeployRefused(
-            "nothing was changed, because something is in the way",
-            host=host.name,
-            why="\n".join(reasons),
-        )
+    if relay.is_withdrawn(facts) and not include_withdrawn:
+        raise LeftWithdrawn("left alone, as its relay was withdrawn", host=host.name)
+    raise_refusals(fleet, host, facts)
     if chosen := explain_source(host):
         fleet.report.emit(event="chosen", host=host.name, text=chosen)
         fleet.report.line(host.name, "", chosen)
@@ -56,7 +73,23 @@ def _plan(fleet: Fleet, host: Host, session: Session) -> list[Resource]:
     for warning in roles.warnings(host, fleet.site, facts):
         fleet.report.emit(event="warning", host=host.name, text=warning)
         fleet.report.line(host.name, "warning", warning)
-    return roles.compile_host(host, fleet.site, facts, _shipment(fleet, host, facts))
+    ship = shipment(fleet, host, facts)
+    resources = roles.compile_host(host, fleet.site, facts, ship)
+    names = packages.to_bring(host, facts, resources)
+    if not names:
+        return resources
+    brought = bring(host, session, names, partial(fleet.report.doing, host.name))
+    return roles.compile_host(host, fleet.site, facts, replace(ship, packages=brought))
+
+
+def raise_refusals(fleet: Fleet, host: Host, facts: Facts) -> None:
+    """Raise DeployRefused with the reasons against a deploy, if there are any."""
+    if reasons := roles.refusals(host, fleet.site, facts):
+        raise DeployRefused(
+            "nothing was changed, because something is in the way",
+            host=host.name,
+            why="\n".join(reasons),
+        )
 
 
 def _list_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
@@ -71,7 +104,7 @@ def _list_neighbours(fleet: Fleet, host: Host, facts: Facts) -> None:
         fleet.report.line(host.name, "", words)
 
 
-def _shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
+def shipment(fleet: Fleet, host: Host, facts: Facts) -> Shipment:
     """Make the files for the host: the release for its Python, certbot, the prover's keys."""
 
     def progress(text: str) -> None:

@@ -14,12 +14,15 @@ from engine.scripts import script
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
+from probe.cutover import CLIENTS
 from roles import paths, relay
 
 VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
-CLIENTS = re.compile(r"^derp_clients_local (\d{1,9})\b", re.M | re.A)
+RELEASE = re.compile(r'^relay_release\{id="([0-9a-f]{1,64})"\}', re.M)
+IMAGE = re.compile(r"(\S+) (sha256:[0-9a-f]{64})")
 STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-{Verb.DEPLOY}-", re.M | re.A)
 
+_IMAGE_OF = "{{.Config.Image}} {{.Image}}"
 _FAR_MS = 60_000.0  # more is no distance: the script waits 2 s
 
 
@@ -27,10 +30,12 @@ _FAR_MS = 60_000.0  # more is no distance: the script waits 2 s
 class HostStatus:
     """The status that a host reports; a field that it does not report is empty or None.
 
-    `distances_ms`: to the other hosts, by TCP. `trouble`: why the host could not be asked.
+    `release`: the id of our relay's release, or of a container's image. `distances_ms`: to the
+    other hosts, by TCP. `trouble`: why the host could not be asked.
     """
 
     version: str = ""
+    release: str = ""
     clients: int | None = None
     last_deploy: str = ""
     withdrawn: bool = False
@@ -59,26 +64,27 @@ def _ask(host: Host, others: Sequence[Host]) -> Ask:
         if other.name != host.name
     ]
     return Ask(
+        files=relay.ASK_WITHDRAWN.files,
         commands={
             "metrics": (*python, *relay.metrics(host)),
-            "image": ("docker", "container", "inspect", "--format", "{{.Config.Image}}", paths.CONTAINER),
+            "image": ("docker", "container", "inspect", "--format", _IMAGE_OF, paths.CONTAINER),
             "journal": ("ls", "-1r", f"{paths.AGENT}/journal"),
             "distances": (*python, script("connect_times"), *places),
-            **relay.ask_withdrawn(host).commands,
         }
     )
 
 
 def _read(host: Host, facts: Facts) -> HostStatus:
     said = {name: output.stdout for name, output in facts.commands.items()}
-    metrics, image = said.get("metrics", ""), said.get("image", "").strip()
-    version, clients = VERSION.search(metrics), CLIENTS.search(metrics)
+    metrics, image = said.get("metrics", ""), IMAGE.fullmatch(said.get("image", "").strip())
+    version, clients, release = (one.search(metrics) for one in (VERSION, CLIENTS, RELEASE))
     deployed = STAMP.search(said.get("journal", ""))
     return HostStatus(
-        version=version[1] if version else image,
+        version=version[1] if version else image[1] if image else "",
+        release=release[1] if release else image[2] if image else "",
         clients=int(clients[1]) if clients else None,
         last_deploy="{} {}:{}:{}".format(*deployed.groups()) if deployed else "",
-        withdrawn=relay.is_withdrawn(host, facts),
+        withdrawn=relay.is_withdrawn(facts),
         distances_ms=_distances(said.get("distances", "")),
     )
 

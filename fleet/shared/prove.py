@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from artefacts.derper import VERSION
+from artefacts.binary import version
 from artefacts.image import content_of
+from artefacts.programs import DERPER
 from control.served import Served
 from engine import cache
 from engine.report import Report
@@ -21,9 +22,8 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.parts import deploy_part
 from inventory.choices import program_of, runner_of
 from inventory.model import Host
-from inventory.rules import PROVER_FILE
 from probe.derpmap import with_map
-from probe.keys import Prover, read_prover
+from probe.keys import Prover
 from probe.proof import Proof, Rung
 from probe.render import DETAIL, ladder_lines, rung_lines
 from probe.target import Target
@@ -34,9 +34,9 @@ from probe.web import authority
 def prover(fleet: Fleet, host: Host) -> Prover:
     """Return the site's two prover keys, with a mesh key where the relay knows no other way.
 
-    The keys are made on first use. Raises ProverKeyError and ImageError.
+    Raises SecretError, ProverKeyError and ImageError.
     """
-    keys = read_prover(fleet.runs / PROVER_FILE)
+    keys = fleet.prover
     if program_of(host).has_prober_keys:
         return keys
     return keys.at(host.name, _derper(host))
@@ -45,7 +45,7 @@ def prover(fleet: Fleet, host: Host) -> Prover:
 def _derper(host: Host) -> str:
     """Return which derper the host has: an image, or the sums of our own build."""
     if not runner_of(host).in_container:
-        return VERSION
+        return version(DERPER)
     return host.docker.image or content_of(Path(str(host.docker.archive)))
 
 
@@ -88,6 +88,16 @@ def prove_hosts(
         show(fleet.report, name, proof)
         keep(fleet, name, proof)
     return found
+
+
+def any_proved(fleet: Fleet, hosts: Sequence[Host], *, served: Served) -> bool:
+    """Whether one of these relays is proved. They are proved now, unless this run has proved one.
+
+    `served`: the map to compare with.
+    """
+    if any(host.name in fleet.proved for host in hosts):
+        return True
+    return any(proof.ok for proof in prove_hosts(fleet, hosts, served=served).values())
 
 
 def climb(
@@ -143,12 +153,14 @@ def proof_path(fleet: Fleet, name: str) -> Path:
 
 
 def keep(fleet: Fleet, name: str, proof: Proof) -> None:
-    """Keep a proof for later verbs."""
+    """Keep a proof for this run and for later verbs."""
+    (fleet.proved.add if proof.ok else fleet.proved.discard)(name)
     records.keep(fleet.runs, proof_path(fleet, name), proof.to_json())
 
 
 def forget(fleet: Fleet, host: Host) -> None:
     """Delete the last proof of a host, because it is no longer true."""
+    fleet.proved.discard(host.name)
     with cache.access_to(fleet.runs):
         proof_path(fleet, host.name).unlink(missing_ok=True)
 

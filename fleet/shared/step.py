@@ -49,7 +49,7 @@ def run(
         if counts and not told:
             told.append(outcome)
             took_s = time.monotonic() - started
-            fleet.report.counts(login.name, outcome.counts, checking=job.mode == "check", seconds=took_s)
+            fleet.report.counts(login.name, outcome.counts, seconds=took_s)
 
     def on_armed(outcome: Outcome, session: Session) -> None:
         tell(outcome)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
-from relay import __version__
+from relay import __release__, __version__
 from relay.core.counts import DISPOSITIONS, Counts
 from relay.core.stats import RELOADED, RTT_LABELS, Stats
 
@@ -104,6 +104,8 @@ def series_of(stats: Stats) -> Iterator[Series]:
         "The relay's version",
         [({"version": __version__, "binary": "derpfleet-relay"}, 1)],
     )
+    if __release__:
+        yield Series("relay_release", "gauge", "The release that runs", [({"id": __release__}, 1)])
     yield Series("relay_workers", "gauge", "Worker processes", [({}, stats.workers)])
     yield Series(
         "relay_consistent", "gauge", "Whether the consistency check finds nothing", [({}, not stats.problems)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, asked
-from engine.resource import Absent, Command, Resource
+from engine.resource import Absent, Command, Directory, Resource
 from inventory.choices import SourceName, source_of
 from inventory.model import Host, Site
 from roles import paths
@@ -17,6 +17,7 @@ from roles.certificate import (
     challenges,
     of_front,
     on_host,
+    own,
     program,
     renewal,
     self_signed,
@@ -69,17 +70,27 @@ def resources(host: Host, site: Site, facts: Facts, ship: Shipment, served_by: S
     ]
     if served_by.by_relay:
         copy = paths.CERTIFICATE_PROGRAM
-        made = (f"file:{paths.CERTIFICATE_CONFIG}", f"file:{copy}", f"directory:{paths.RELAY_CERTS}")
+        folder = Directory(path=paths.RELAY_CERTS, mode="0750", group=paths.USER)
+        made = (f"file:{paths.CERTIFICATE_CONFIG}", f"file:{copy}", folder.id)
         argv, unless, needs = (copy, "copy"), (copy, "copied"), (*source.ready(host), *made)
-        found.append(Command(title=COPIED.removeprefix("command:"), argv=argv, unless=unless, needs=needs))
+        copied = Command(title=COPIED.removeprefix("command:"), argv=argv, unless=unless, needs=needs)
+        found += [folder, copied]
     return found
 
 
-def replaced_others(host: Host, *, needs: tuple[str, ...]) -> list[Resource]:
-    """Return the removal of the other sources, after `needs`. What the chosen one shares stays."""
+def replaced_others(
+    host: Host, facts: Facts, *, copied: bool, needs: tuple[str, ...]
+) -> list[Resource]:
+    """Return the removal of the other sources, after `needs`. What the chosen one shares stays.
+
+    The files of a former name go as well, and so do the relay's copies unless it reads them
+    (`copied`).
+    """
     kept = {gone.id for gone in chosen(host).replaced()}
     gone = dict.fromkeys(gone for source in MODULES.values() for gone in source.replaced())
-    return after(needs, [one for one in gone if one.id not in kept])
+    copies = [] if copied else [Absent(path=paths.RELAY_CERTS)]
+    others = [one for one in gone if one.id not in kept]
+    return after(needs, [*copies, *own.of_former_names(host, facts), *others])
 
 
 def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:

@@ -7,10 +7,11 @@ from engine.facts import Ask, Facts
 from engine.resource import Resource
 from inventory.model import Host, Site
 from roles.certificate import own, program, renewal
-from roles.contract import Challenge
+from roles.contract import Challenge, nothing
 
 ASK_ABSENT = Ask()
 ask, orders, refusals = own.ask, own.orders, own.refusals
+replaced = absent = nothing  # nothing is put there
 
 
 def files(host: Host) -> tuple[str, str]:
@@ -28,16 +29,6 @@ def resources(
 ) -> list[Resource]:
     """Return the removal of a renewal and its program, which another source may have left.
 
-    The certificate itself stays, as after a change to any other source.
+    A certificate of certbot's stays, as after a change to any other source.
     """
     return [*renewal.absent(), *program.absent()]
-
-
-def replaced() -> list[Resource]:
-    """Return nothing, as nothing is put there."""
-    return []
-
-
-def absent(facts: Facts) -> list[Resource]:
-    """Return nothing, as nothing is put there."""
-    return []

@@ -9,10 +9,11 @@ from engine.facts import Ask, Facts
 from engine.resource import Resource
 from inventory.model import Host, Site
 from roles.certificate import own, renewal
-from roles.contract import Challenge
+from roles.contract import Challenge, nothing
 
 ASK_ABSENT = Ask()
 orders = own.orders
+replaced = absent = nothing  # the files are the other program's
 _KEY = "certificate's key"
 
 
@@ -39,16 +40,6 @@ def resources(
 ) -> list[Resource]:
     """Return no renewal: `roles.certificate.watch` has the units that follow the other program."""
     return renewal.off()
-
-
-def replaced() -> list[Resource]:
-    """Return nothing: the files are the other program's."""
-    return []
-
-
-def absent(facts: Facts) -> list[Resource]:
-    """Return nothing: the files are the other program's."""
-    return []
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:

@@ -7,9 +7,11 @@ from engine.resource import Absent, Directory, Resource
 from inventory.model import Host
 from roles import paths
 from roles.certificate.contract import Orders, files_in
-from roles.contract import Challenge
+from roles.contract import Challenge, nothing
 
 _FOLDER = f"{paths.ETC}/certificates"
+
+refusals = nothing  # every host has openssl and room for two files
 
 
 def files(host: Host) -> tuple[str, str]:
@@ -20,6 +22,12 @@ def files(host: Host) -> tuple[str, str]:
 def folders(host: Host) -> list[Resource]:
     """Return the folders of chain and key."""
     return [Directory(path=path, mode="0700") for path in (_FOLDER, f"{_FOLDER}/{host.domain}")]
+
+
+def of_former_names(host: Host, facts: Facts) -> list[Resource]:
+    """Return the removal of chain and key of every other name that the host had."""
+    there = sorted(path for path in facts.files if path.startswith(f"{_FOLDER}/"))
+    return [Absent(path=path) for path in there if path != f"{_FOLDER}/{host.domain}"]
 
 
 def replaced() -> list[Resource]:
@@ -38,10 +46,5 @@ def orders(host: Host, challenge: Challenge) -> Orders | None:
 
 
 def ask(host: Host) -> Ask:
-    """Return no questions."""
-    return Ask()
-
-
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return nothing: every host has openssl and room for two files."""
-    return []
+    """Return the question about the folders of former names."""
+    return Ask(files=(f"{_FOLDER}/*",))

@@ -9,7 +9,7 @@ from artefacts.programs import PYTHON_FLOOR
 from engine.facts import Facts
 from engine.resource import Command, Package
 from roles.distributions import debian, redhat
-from roles.distributions.contract import Distribution
+from roles.distributions.contract import Distribution, Mirror
 
 _DEBIAN = Distribution(
     family=debian.FAMILY,
@@ -19,21 +19,37 @@ _DEBIAN = Distribution(
     docker=("docker.io", "apparmor"),
     certbot=("certbot",),
 )
+_DEBIANS_MIRROR, _UBUNTUS_MIRROR = (
+    Mirror(
+        template=f"mirror-{name}.list.j2", keys={"": f"/usr/share/keyrings/{name}-archive-keyring.gpg"}
+    )
+    for name in ("debian", "ubuntu")
+)
 _RHEL = Distribution(
     family=redhat.FAMILY,
     name="Red Hat Enterprise Linux",
     releases=("8", "9", "10"),
     docker_system="rhel",
 )
+_ROCKYS_MIRROR, _ALMAS_MIRROR = (
+    Mirror(
+        template="mirror-redhat.repo.j2",
+        keys={release: f"/etc/pki/rpm-gpg/RPM-GPG-KEY-{key}" for release, key in keys.items()},
+    )
+    for keys in (
+        {"8": "rockyofficial", "9": "Rocky-9", "10": "Rocky-10"},
+        {"8": "AlmaLinux", "9": "AlmaLinux-9", "10": "AlmaLinux-10"},
+    )
+)
 # Rebuilds of RHEL, which offer EPEL among their own packages.
 _REBUILD = replace(_RHEL, docker_system="centos", certbot=("epel-release", "certbot"))
 
 DISTRIBUTIONS: Mapping[str, Distribution] = {
-    "debian": _DEBIAN,
-    "ubuntu": replace(_DEBIAN, name="Ubuntu", docker_system="ubuntu"),
+    "debian": replace(_DEBIAN, mirror=_DEBIANS_MIRROR),
+    "ubuntu": replace(_DEBIAN, name="Ubuntu", docker_system="ubuntu", mirror=_UBUNTUS_MIRROR),
     "rhel": _RHEL,
-    "rocky": replace(_REBUILD, name="Rocky Linux"),
-    "almalinux": replace(_REBUILD, name="AlmaLinux"),
+    "rocky": replace(_REBUILD, name="Rocky Linux", mirror=_ROCKYS_MIRROR),
+    "almalinux": replace(_REBUILD, name="AlmaLinux", mirror=_ALMAS_MIRROR),
     "centos": replace(_REBUILD, name="CentOS Stream", releases=("9", "10")),
     "ol": replace(_RHEL, name="Oracle Linux", docker_system="centos"),
     "fedora": Distribution(

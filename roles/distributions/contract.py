@@ -54,6 +54,8 @@ class Family:
     "": there is none.
     `streams`: by release, the module stream of nginx to enable first, since the default is too old.
     `too_old`: by release, why it will not do.
+    `resolver`: the program of files/scripts that names the packages to fetch for the host; "": the
+    controller cannot bring packages.
     `supervisor`: supervisord; None: there is no package of it.
     `trust`: the host's trust store, and where a container has it.
     """
@@ -66,9 +68,21 @@ class Family:
     nginx: Nginx
     docker: Repository
     trust: Mapping[str, str]
+    resolver: str = ""
     supervisor: Daemon | None = None
     streams: Mapping[str, str] = field(default_factory=dict)
     too_old: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirror:
+    """The layout of a distribution's mirrors, as a template of the file that names one.
+
+    `keys`: the host's file with the keys that sign the packages, by release; "": of all others.
+    """
+
+    template: str
+    keys: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +93,7 @@ class Distribution:
     call themselves like it are treated as it is. `docker_system`: its folder in Docker's
     repository; "": it has none. `docker`: the packages of its own Docker; (): it has none.
     `certbot`: the packages to install in this order; (): it has none.
+    `mirror`: None: `packages.mirror` has no word for it.
     """
 
     family: Family
@@ -88,3 +103,4 @@ class Distribution:
     docker_system: str = ""
     docker: tuple[str, ...] = ()
     certbot: tuple[str, ...] = ()
+    mirror: Mirror | None = None

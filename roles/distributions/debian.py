@@ -29,6 +29,7 @@ FAMILY = Family(
         # Recommended packages are not installed by themselves, but Docker needs AppArmor's parser.
         packages=("docker-ce", "docker-ce-cli", "containerd.io", "apparmor"),
     ),
+    resolver="resolve_debs",
     supervisor=Daemon(package="supervisor", unit="supervisor.service"),
     trust={"/etc/ssl/certs": "/etc/ssl/certs"},
 )

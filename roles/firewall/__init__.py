@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from engine.facts import Ask, Facts, asked
 from engine.resource import Resource
 from inventory.choices import FirewallModeName, firewall_of
 from inventory.model import Host
-from roles.contract import Neighbours
-from roles.firewall import nftables, off, own
+from roles.contract import Caller, Neighbours
+from roles.firewall import backend, nftables, off, own
 from roles.firewall.contract import Guard
 from roles.firewall.own import HostsOwn
 from roles.wiring import Wiring
@@ -34,17 +34,27 @@ def _in_charge(facts: Facts) -> list[HostsOwn]:
     return [guard for guard in own.FIREWALLS if guard.is_in_charge(facts)]
 
 
-def resources(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[Resource]:
-    """Return the chosen guard, and the removal of the others."""
+def resources(
+    host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours, callers: Sequence[Caller] = ()
+) -> list[Resource]:
+    """Return the chosen guard, and the removal of the others.
+
+    `callers`: who alone may connect to the relay from the host itself; (): everyone.
+    """
     guard = chosen(host, facts)
     others = [other for other in _GUARDS if other is not guard]
     gone = [resource for other in others for resource in other.replaced(facts)]
-    return [*gone, *guard.resources(host, wiring, facts, neighbours)]
+    if callers and firewall_of(host).closes:
+        behind = backend.resources(wiring, callers)
+    else:
+        behind = backend.replaced(facts)
+    # Two tables share a package.
+    return list(dict.fromkeys([*gone, *guard.resources(host, wiring, facts, neighbours), *behind]))
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     """Return the removal of every guard, after `needs`."""
-    return [gone for guard in _GUARDS for gone in guard.absent(needs=needs)]
+    return [*backend.absent(needs=needs), *(gone for guard in _GUARDS for gone in guard.absent(needs=needs))]
 
 
 def ask(host: Host) -> Ask:
@@ -53,7 +63,7 @@ def ask(host: Host) -> Ask:
     A guard that closes nothing may be beside any other. The agent's notes name what to remove.
     """
     beside = own.FIREWALLS if firewall_of(host).closes else ()
-    return asked(own.NOTES, *(guard.ASK for guard in (*MODES[host.firewall.mode], *beside)))
+    return asked(own.NOTES, backend.ASK, *(guard.ASK for guard in (*MODES[host.firewall.mode], *beside)))
 
 
 def refusals(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:

@@ -9,17 +9,22 @@ import re
 
 from engine.facts import Ask, Facts, asked
 from engine.render import render
-from engine.resource import Absent, File, NftTable, Package, Resource, Service
+from engine.resource import Resource
 from inventory.model import Host
 from roles import paths, ports
 from roles.contract import Neighbours, after
 from roles.firewall import ssh_ports, tracking, tunnels
+from roles.firewall.table import Table
 from roles.readers import iptables, nft
 from roles.wiring import Use, Wiring
 
-_TABLE = "derpfleet"
-_UNIT = "derpfleet-firewall.service"
-_UNIT_FILE = f"{paths.SYSTEMD}/{_UNIT}"
+_TABLE = Table(
+    name="derpfleet",
+    title="derpfleet's firewall table",
+    path=paths.FIREWALL_RULES,
+    unit="derpfleet-firewall.service",
+    wants=(ssh_ports.SERVICE,),
+)
 
 # iptables-save without a table's name prints the tables that are there.
 # `iptables -S` makes or loads the table that it is asked for.
@@ -36,7 +41,7 @@ ASK = asked(
         files=(paths.FIREWALL_RULES,),
         commands={
             "sshd": ("sshd", "-T"),
-            "nft_inet": ("nft", "--check", f"add table inet {_TABLE}"),
+            "nft_inet": ("nft", "--check", f"add table inet {_TABLE.name}"),
             **_SAVED,
         },
     ),
@@ -47,25 +52,12 @@ ASK = asked(
 
 def resources(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[Resource]:
     """Return the table, and the unit that loads it at boot."""
-    firewall = NftTable(
-        table=_TABLE,
-        path=paths.FIREWALL_RULES,
-        rules=_rules(host, wiring, facts, neighbours),
-        revert_after_s=host.firewall.revert_after_s,
-        needs=("package:nftables",),
-    )
-    unit = File(path=_UNIT_FILE, content=_unit())
     return [
-        Package(package="nftables"),
-        firewall,
-        unit,
-        Service(unit=_UNIT, needs=(firewall.id,)),
-        *ssh_ports.resources(table=_TABLE, firewall=_UNIT),
+        *_TABLE.resources(
+            _rules(host, wiring, facts, neighbours), revert_after_s=host.firewall.revert_after_s
+        ),
+        *ssh_ports.resources(table=_TABLE.name, firewall=_TABLE.unit),
     ]
-
-
-def _unit() -> bytes:
-    return render("firewall.service.j2", rules=paths.FIREWALL_RULES, ssh_ports=ssh_ports.SERVICE)
 
 
 def _rules(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> bytes:
@@ -89,12 +81,12 @@ def _rules(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> 
 
 
 def _tracking(wiring: Wiring, facts: Facts) -> tracking.Tracking:
-    return tracking.tracking(wiring, facts, table=_TABLE, saved=tuple(_SAVED))
+    return tracking.tracking(wiring, facts, table=_TABLE.name, saved=tuple(_SAVED))
 
 
 def replaced(facts: Facts) -> list[Resource]:
     """Return the unit without its files. Its stop removes the table."""
-    return [*_unit_gone(), Absent(path=paths.FIREWALL_RULES)]
+    return [*_TABLE.replaced(), *ssh_ports.gone()]
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
@@ -102,16 +94,7 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
 
     The package nftables stays.
     """
-    table = NftTable(table=_TABLE, path=paths.FIREWALL_RULES, present=False, needs=(f"service:{_UNIT}",))
-    return after(needs, [*_unit_gone(), table])
-
-
-def _unit_gone() -> list[Resource]:
-    return [
-        Service(unit=_UNIT, enabled=False, running=False),
-        Absent(path=_UNIT_FILE),
-        *ssh_ports.gone(),
-    ]
+    return [*_TABLE.absent(needs=needs), *after(needs, ssh_ports.gone())]
 
 
 def open_ports(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[tuple[str, str]]:
@@ -209,7 +192,7 @@ def _own_rules(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
             accepted = [f"{program} -I INPUT -p {use.proto} --dport {use.port} -j ACCEPT" for use in closed]
             kept = "where the package iptables-persistent loads them: netfilter-persistent save"
             found.append(_closed(host, f"rules of {host.name}'s own {program} close", closed, accepted, kept))
-    rules = nft.native(tracking.ruleset(facts), ours=_TABLE, has_iptables=any(saved.values()))
+    rules = nft.native(tracking.ruleset(facts), ours=_TABLE.name, has_iptables=any(saved.values()))
     for chain, closed in _closing_chains(rules, needed, (4, 6) if host.ipv6 else (4,)).items():
         accepted = [f"nft insert rule {chain} {use.proto} dport {use.port} accept" for use in closed]
         kept = "put these rules where that chain is loaded from, as /etc/nftables.conf"

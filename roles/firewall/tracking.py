@@ -55,17 +55,20 @@ def tracking(wiring: Wiring, facts: Facts, *, table: str, saved: tuple[str, ...]
     """
     texts = [facts.commands[name].stdout for name in saved if name in facts.commands]
     native = nft.native(ruleset(facts), ours=table, has_iptables=bool("".join(texts)))
+    # Line by line: a host may print anything, and a search over all of it may take for ever.
+    lines = native.split("\n")
+    redirecting = [line for line in lines if re.search(r"\b(?:redirect|dnat)\b", line)]
     found: dict[str, list[Use]] = {"published": [], "by_rule": [], "translated": [], "untracked": []}
     for use in wiring.uses:
         if wiring.relay_is_published and use.program == "relay":
             kind = "published"
         elif any(iptables.translates(text, use.proto, use.port, facts.addresses) for text in texts) or (
-            re.search(rf"\b(?:redirect|dnat)\b.*\b{use.port}\b|\b{use.port}\b.*\b(?:redirect|dnat)\b", native)
+            any(re.search(rf"\b{use.port}\b", line) for line in redirecting)
         ):
             kind = "translated"
         elif use.public and (
             any(iptables.closes_untracked(text, use.proto, use.port) for text in texts)
-            or re.search(r"\bct state [^\n]*\bnew\b", native)
+            or any(re.search(r"\bnew\b", line.partition("ct state ")[2]) for line in lines)
         ):
             kind = "by_rule"
         else:

@@ -8,7 +8,7 @@ from typing import Protocol
 from engine.facts import Ask, Facts, Listener
 from engine.resource import Resource
 from inventory.model import Host
-from roles.contract import Challenge, Issued, ReloadTest
+from roles.contract import Caller, Challenge, Issued, ReloadTest
 from roles.wiring import Use, Wiring
 
 
@@ -67,3 +67,6 @@ class Front(Protocol):
 
     def other_sites(self, facts: Facts) -> list[str]:
         """Return the URLs of those sites."""
+
+    def callers(self, facts: Facts) -> list[Caller]:
+        """Return who on the host connects to the relay; nothing where that is not known."""

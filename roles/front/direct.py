@@ -16,7 +16,7 @@ TEST: ReloadTest | None = None
 
 http_resources = https_resources = replaced = absent = nothing
 test_units = absent_test_units = nothing
-refusals = warnings = absence_refusals = nothing
+refusals = warnings = absence_refusals = callers = nothing
 shares, open_ports, other_sites = never, nothing, nothing
 
 

@@ -27,6 +27,7 @@ TEST: ReloadTest | None = None
 https_resources = test_units = absent_test_units = nothing
 refusals = absence_refusals = nothing
 open_ports = other_sites = nothing
+callers = nothing  # as whom it runs is not known
 
 
 def fragment(host: Host) -> File:

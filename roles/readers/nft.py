@@ -7,18 +7,19 @@ become those of `roles.readers.chains`; a word that is not known here leaves the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from roles.readers.chains import Packet, Rule, is_closed
 
-_OF_IPTABLES = r"ip6? (?:filter|nat|mangle|raw|security)"
+_OF_IPTABLES = re.compile(r"ip6? (?:filter|nat|mangle|raw|security)")
 _FAMILIES: Mapping[str, tuple[int, ...]] = {"inet": (4, 6), "ip": (4,), "ip6": (6,)}
 # Longer rules leave the answer open: a host may print anything.
 _RULES_MAX = 1 << 20
-_TABLE = re.compile(r"^table (inet|ip6?) (\S+) \{\n(.*?)^\}$", re.M | re.S)
-_CHAIN = re.compile(r"^\tchain (\S+) \{\n(.*?)^\t\}$", re.M | re.S)
+_WORDS_MAX = 100  # of one rule
+_TABLE = re.compile(r"table ((\S+) (\S+)) \{$")
+_CHAIN = re.compile(r"\tchain (\S+) \{$")
 _BASE = re.compile(r"type filter hook input priority [^;]+;(?: policy (accept|drop);)?$")
 _VALUE = r"(!= )?(?:\{ ([^{}]*) \}|([^\s{}]+))"
 _PORT = re.compile(rf"(tcp|udp|th) ([ds]port) {_VALUE}")
@@ -57,8 +58,28 @@ class BaseChain:
 
 def native(ruleset: str, *, ours: str, has_iptables: bool) -> str:
     """Return the rules that are nft's own: neither our table nor what iptables-save prints."""
-    names = rf"inet {ours}" + (rf"|{_OF_IPTABLES}" if has_iptables else "")
-    return re.sub(rf"^table (?:{names}) \{{.*?^\}}", "", ruleset, flags=re.M | re.S)
+    return "\n".join(
+        line
+        for table, lines in _blocks(ruleset.split("\n"), _TABLE, "}")
+        if table[1] != f"inet {ours}" and not (has_iptables and _OF_IPTABLES.fullmatch(table[1]))
+        for line in (table[0], *lines, "}")
+    )
+
+
+def _blocks(
+    lines: Iterable[str], start: re.Pattern[str], end: str
+) -> Iterator[tuple[re.Match[str], list[str]]]:
+    """Yield each block: its first line as `start` found it, and the lines until `end`."""
+    found: re.Match[str] | None = None
+    inside: list[str] = []
+    for line in lines:
+        if found is None:
+            found, inside = start.match(line), []
+        elif line == end:
+            yield found, inside
+            found = None
+        else:
+            inside.append(line)
 
 
 def closing(ruleset: str, proto: str, port: int, *, version: int) -> list[BaseChain]:
@@ -80,17 +101,21 @@ def _tables(ruleset: str) -> list[_Table]:
     """Return (family, table, {base chain: policy}, {chain: rules}) of each table."""
     found: list[_Table] = []
     text = ruleset if len(ruleset) <= _RULES_MAX else ""
-    for family, table, body in _TABLE.findall(text):
+    whole = re.sub(r",\n\s+", ", ", text).split("\n")  # long sets are broken
+    for table, body in _blocks(whole, _TABLE, "}"):
+        if table[2] not in _FAMILIES:
+            continue
         policies: dict[str, str] = {}
         chains: dict[str, list[Rule]] = {}
-        for name, lines in _CHAIN.findall(re.sub(r",\n\s+", ", ", body)):  # long sets are broken
+        for chain, lines in _blocks(body, _CHAIN, "\t}"):
+            name = chain[1]
             chains[name] = []
-            for line in map(str.strip, lines.splitlines()):
+            for line in map(str.strip, lines):
                 if base := _BASE.match(line):
                     policies[name] = (base[1] or "accept").upper()
                 elif not line.startswith("type "):
                     chains[name] += _rules(re.sub(r'\s?comment "[^"]*"$', "", line))
-        found.append((family, table, policies, chains))
+        found.append((table[2], table[3], policies, chains))
     return found
 
 
@@ -98,7 +123,9 @@ def _rules(line: str) -> Iterator[Rule]:
     """Yield the rules that one line makes: one, or one for each entry of a map, or none."""
     matches: list[_Match] = []
     rest = line
-    while rest:
+    for _ in range(_WORDS_MAX):
+        if not rest:
+            break
         if verdict := _VERDICT.match(rest):
             yield Rule(tuple(matches), (verdict[1] or "").upper() or verdict[2])
             return
@@ -136,7 +163,7 @@ def _value(option: str, negated: str | None, several: str | None, one: str | Non
 
 def _entries(proto: str | None, entries: str, matches: list[_Match]) -> Iterator[Rule]:
     """Yield a rule for each entry `value : verdict` of a map. Without `proto` it is by state."""
-    for value, verdict in re.findall(r"([^\s,:]+) : ([a-z]+(?: [^\s,]+)?)", entries):
+    for value, verdict in re.findall(r"(?<![^\s,:])([^\s,:]++) : ([a-z]+(?: [^\s,]+)?)", entries):
         key: list[_Match] = [] if proto in (None, "th") else [("-p", str(proto), False)]
         key.append(("--ctstate", value.upper(), False) if proto is None else ("--dport", value, False))
         target = verdict.partition(" ")[2] or verdict.upper()

@@ -11,15 +11,15 @@ from dataclasses import replace
 
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, Listener, asked
-from engine.resource import Resource
+from engine.resource import Absent, File, Resource
 from engine.scripts import script
 from inventory.admission import admission_name
 from inventory.choices import ADMISSIONS, AdmissionName, ProgramName, RunnerName, runner_of
 from inventory.model import Host, Site
-from roles import ports
-from roles.contract import Neighbours
+from roles import paths, ports
+from roles.contract import Neighbours, Question
 from roles.relay import key, releases
-from roles.relay.admissions import everyone, keys, tailscaled, url
+from roles.relay.admissions import everyone, joined, keys, tailscaled, url
 from roles.relay.contract import Given, Inquiry, Judge, Program, Runner
 from roles.relay.programs import derper, ours
 from roles.relay.runners import docker, supervisord, systemd
@@ -38,6 +38,10 @@ RUNNER_MODULES: Mapping[RunnerName, Runner] = {
     "supervisord": supervisord,
 }
 
+ASK_WITHDRAWN = Ask(files=(paths.WITHDRAWN,))
+WITHDRAWAL = Question(("ls", paths.WITHDRAWN), says=paths.WITHDRAWN)
+"""Asks the same on the host itself."""
+
 
 ASK_PORTS = asked(*(runner.ASK_PORTS for runner in RUNNER_MODULES.values()))
 """The questions of `is_ours`."""
@@ -55,12 +59,12 @@ def chosen_runner(host: Host) -> Runner:
 
 def chosen_judge(host: Host, site: Site) -> Judge:
     """Return the module of the host's judge."""
-    return ADMISSION_MODULES[admission_name(host, site)]
+    return joined if host.relay.tailscaled.manage else ADMISSION_MODULES[admission_name(host, site)]
 
 
-def _judges() -> list[Judge]:
-    """Return the modules of all judges, each once."""
-    return list(dict.fromkeys(ADMISSION_MODULES.values()))
+def judges() -> list[Judge]:
+    """Return the modules of all judges, each once: of the table, and of a tailscaled of our own."""
+    return list(dict.fromkeys((*ADMISSION_MODULES.values(), joined)))
 
 
 def ask(host: Host, site: Site) -> Ask:
@@ -71,7 +75,8 @@ def ask(host: Host, site: Site) -> Ask:
     """
     kept = Ask() if runner_of(host).in_container else releases.ASK
     judge, program, runner = chosen_judge(host, site), chosen_program(host), chosen_runner(host)
-    return asked(ports.ASK, ASK_PORTS, kept, program.ASK, runner.ASK, judge.ask(host))
+    known_by = Ask(files=tuple(other.KNOWN_BY for other in judges() if other.KNOWN_BY))
+    return asked(ports.ASK, ASK_PORTS, kept, known_by, program.ASK, runner.ASK, judge.ask(host, site))
 
 
 def resources(
@@ -86,11 +91,11 @@ def resources(
     """Return the relay with its keys. `listens_after`: as in `Given`."""
     program, runner, made = chosen_program(host), chosen_runner(host), key.made(facts)
     judge = chosen_judge(host, site)
-    start = program.start(host, wiring, facts, ship, judge.admitting(host, site))
+    start = program.start(host, wiring, facts, ship, judge.admitting(host, site, facts, ship))
     former = [
         resource
         for other in RUNNER_MODULES.values()
-        if other is not runner and (not other.KNOWN_BY or other.KNOWN_BY in facts.files)
+        if other is not runner and _may_be_here(other, facts)
         for resource in other.absent(needs=start.ready)
     ]
     given = Given(key=made.id, former=tuple(former), listens_after=listens_after)
@@ -106,31 +111,48 @@ def resources(
         ),
     ]
     return [
+        Absent(path=paths.WITHDRAWN),
         made,
         *runner.resources(host, wiring, facts, start, given),
         *(replace(gone, needs=after) for gone in start.outdated),
         *(gone for gone in unused if gone.owned_path() not in installed),
-        *(gone for other in _judges() if other is not judge for gone in other.absent(needs=after)),
+        *(
+            gone
+            for other in judges()
+            if other is not judge and _may_be_here(other, facts)
+            for gone in other.absent(needs=after)
+        ),
     ]
 
 
+def _may_be_here(part: Runner | Judge, facts: Facts) -> bool:
+    return not part.KNOWN_BY or part.KNOWN_BY in facts.files
+
+
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return the removal of all runners, programs and keys after `needs`, but not of Docker."""
+    """Return the removal of all runners, programs, keys and the note of a withdrawal after `needs`.
+
+    Docker stays.
+    """
     stopped = tuple(runner.RUNNING for runner in RUNNER_MODULES.values())
     return [
         *(resource for runner in RUNNER_MODULES.values() for resource in runner.absent(needs=needs)),
         *releases.absent(needs=stopped),
         *(resource for program in PROGRAM_MODULES.values() for resource in program.absent(needs=stopped)),
-        *(resource for judge in _judges() for resource in judge.absent(needs=stopped)),
+        *(resource for judge in judges() for resource in judge.absent(needs=stopped)),
         key.absent(needs=stopped),
+        Absent(path=paths.WITHDRAWN, needs=stopped),
     ]
 
 
 def stopped() -> list[Resource]:
-    """Return every relay, stopped now and after a reboot. Its installation stays."""
-    return [
-        replace(resource, role="relay") for runner in RUNNER_MODULES.values() for resource in runner.stopped()
-    ]
+    """Return every relay, stopped now and after a reboot, with the note that says so.
+
+    Its installation stays.
+    """
+    found = [resource for runner in RUNNER_MODULES.values() for resource in runner.stopped()]
+    note = File(path=paths.WITHDRAWN, content=b"", needs=tuple(resource.id for resource in found))
+    return [replace(resource, role="relay") for resource in (*found, note)]
 
 
 def metrics(host: Host) -> tuple[str, ...]:
@@ -143,15 +165,18 @@ def metrics(host: Host) -> tuple[str, ...]:
     return chosen_runner(host).in_its_network(program)
 
 
-def ask_withdrawn(host: Host) -> Ask:
-    """Return the facts that `is_withdrawn` needs."""
-    return Ask(commands={"withdrawn": chosen_runner(host).WITHDRAWN.argv})
+def log_of_client(host: Host, key: str) -> tuple[str, ...]:
+    """Return the command that prints what the relay logged last of the client of that key, and
+    maybe of others."""
+    return chosen_runner(host).log_of_client(key, chosen_program(host).KEY_FIELD)
 
 
-def is_withdrawn(host: Host, facts: Facts) -> bool:
-    """Return whether the relay was taken out of service, which is another thing than being down."""
-    said = facts.commands.get("withdrawn")
-    return said is not None and (said.stdout + said.stderr).strip() == chosen_runner(host).WITHDRAWN.says
+def is_withdrawn(facts: Facts) -> bool:
+    """Return whether the relay was taken out of service, which is another thing than being down.
+
+    `facts` have to answer `ASK_WITHDRAWN`.
+    """
+    return paths.WITHDRAWN in facts.files
 
 
 def inquiry(host: Host, site: Site, key: str) -> Inquiry | None:

@@ -14,7 +14,6 @@ from engine.facts import Ask, Facts, Listener
 from engine.health import Health, Http
 from engine.resource import Absent, Resource
 from inventory.model import Host, Site
-from roles.contract import Question
 from roles.wiring import LOOPBACK, Wiring
 
 
@@ -70,11 +69,12 @@ class Admitting:
     """How a program is told who may use it.
 
     `flags`: each with its values, for our relay and for derper's command line; (): everyone may.
-    `files`: the resources that they name. `url`: the URL that is asked for every client, or "".
+    `resources`: those that have to be there first. `url`: the one that is asked for every client,
+    or "".
     """
 
     flags: tuple[tuple[str, ...], ...] = ()
-    files: tuple[Resource, ...] = ()
+    resources: tuple[Resource, ...] = ()
     url: str = ""
 
 
@@ -92,13 +92,15 @@ class Inquiry:
 class Judge(Protocol):
     """A judge of who may use a relay."""
 
-    def admitting(self, host: Host, site: Site) -> Admitting:
+    KNOWN_BY: str  # the file without which it has nothing here; "": it may have, without any
+
+    def admitting(self, host: Host, site: Site, facts: Facts, ship: Shipment) -> Admitting:
         """Return how the program is told."""
 
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
-        """Return the removal of `Admitting.files`, after `needs`."""
+        """Return the removal of `Admitting.resources`, after `needs`."""
 
-    def ask(self, host: Host) -> Ask:
+    def ask(self, host: Host, site: Site) -> Ask:
         """Return the questions that `refusals` and `warnings` need."""
 
     def inquiry(self, host: Host, site: Site, key: str) -> Inquiry | None:
@@ -116,6 +118,7 @@ class Program(Protocol):
 
     ASK: Ask
     PROCESSES: frozenset[str]  # the names of its processes in a container
+    KEY_FIELD: str  # of the journal, where it puts a client's key; "": it logs plain lines
 
     def start(
         self, host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting
@@ -158,7 +161,6 @@ class Runner(Protocol):
     RUNNING: str  # the id of the resource that is the running relay
     RELOAD: tuple[str, ...]  # the command after which a new certificate is served
     RESTART: tuple[str, ...]  # the command that ends the process and starts a new one
-    WITHDRAWN: Question  # whether the relay was taken out of service
 
     def resources(
         self, host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given
@@ -168,9 +170,12 @@ class Runner(Protocol):
     def log(self, lines: int) -> tuple[str, ...]:
         """Return the command that prints the last lines of the relay's log."""
 
-    def log_of_client(self, key: str) -> tuple[str, ...]:
+    def log_of_client(self, key: str, field: str) -> tuple[str, ...]:
         """Return the command that prints at least the log's last lines about the client of that
-        key."""
+        key.
+
+        `field`: as `Program.KEY_FIELD`.
+        """
 
     def in_its_network(self, program: tuple[str, ...]) -> tuple[str, ...]:
         """Return `program` so that it runs where the relay's loopback is.

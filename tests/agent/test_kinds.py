@@ -15,7 +15,7 @@ import pytest
 from engine import run
 from engine.events import Event
 from engine.health import Exec, Watch
-from engine.plan import Plan, sha256
+from engine.plan import sha256
 from engine.resource import (
     Absent,
     Command,
@@ -132,9 +132,9 @@ def test_a_check_is_sent_what_it_shows_and_neither_archives_nor_secrets(
     events: list[Any] = []
 
     class Watched(Session):
-        def _send_blob(self, digest: str, plan: Plan) -> None:
+        def _send_blob(self, digest: str, content: bytes | Path, start: int) -> None:
             sent.append(digest)
-            super()._send_blob(digest, plan)
+            super()._send_blob(digest, content, start)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "Session", Watched)
@@ -207,6 +207,22 @@ def test_the_secrets_of_a_killed_run_go_with_the_next(on_stage: OnStage) -> None
     assert agent.dies([FOLDER, key("latter"), environment(b"new\n")], DIE_AFTER_RESULT % 2)
     assert {b"former\n", b"latter\n"} <= set(contents(agent))
     assert agent.run([FOLDER, key("last")]).ok
+    assert contents(agent) == []
+
+
+def test_the_secrets_of_a_killed_run_go_with_a_run_that_has_none(on_stage: OnStage) -> None:
+    """The certificate may come from elsewhere by then, or --only leaves the key out."""
+    agent = on_stage()
+    assert agent.run([FOLDER, key("former")]).ok
+    assert agent.dies([FOLDER, key("latter"), environment(b"new\n")], DIE_AFTER_RESULT % 2)
+    assert agent.run([FOLDER]).ok
+    assert contents(agent) == []
+
+
+def test_a_private_file_that_is_removed_is_not_kept(on_stage: OnStage) -> None:
+    agent = on_stage()
+    assert agent.run([FOLDER, key("former")]).ok
+    assert agent.run([FOLDER, Absent(path="/etc/relay/key")]).ok
     assert contents(agent) == []
 
 
@@ -376,6 +392,15 @@ def test_a_failed_command_is_quoted_and_what_comes_after_is_not_reached(on_stage
         "not reached: command:broken failed"
     ]
     assert not (agent.stage.root / "etc/relay").exists()
+
+
+def test_a_failed_program_is_not_quoted_line_by_line(on_stage: OnStage) -> None:
+    program = ("python3", "-I", "-c", "import sys\n\nsys.exit('out of luck')\n")
+    agent, broken = on_stage(), Command(title="broken", argv=program, creates="/srv/never")
+    assert failure(agent.run([broken]))[1:] == (
+        "python3 -I -c (program) ended with status 1",
+        "out of luck",
+    )
 
 
 def test_a_command_that_takes_too_long_is_ended(on_stage: OnStage) -> None:

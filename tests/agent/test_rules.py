@@ -65,3 +65,12 @@ def test_rules_changed_by_hand_are_found_and_others_tables_left(on_stage: OnStag
     rules = agent.stage.run("nft", "list", "ruleset").stdout
     assert "dport" not in rules and "table inet theirs" in rules
     assert agent.run(wanted).counts["ok"] == 1
+
+
+def test_rules_that_can_lock_nobody_out_wait_for_no_second_connection(on_stage: OnStage) -> None:
+    agent = on_stage()
+    agent.way_in = False
+    wanted = NftTable(table="relay", path="/etc/relay.nft", rules=RULES, revert_after_s=0)
+    assert agent.run([wanted]).ok
+    assert "table inet relay" in agent.stage.run("nft", "list", "tables").stdout
+    assert agent.run([wanted]).counts["ok"] == 1

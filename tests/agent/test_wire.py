@@ -64,6 +64,9 @@ def heard(wire: Any, data: bytes, folder: Path) -> Exception:
         b'{"blob": "../x", "size": 3}\nabc',
         b'{"blob": 7, "size": 3}\nabc',
         b'{"blob": "%s", "size": 3}\nxyz' % DIGEST.encode(),
+        b'{"blob": "%s", "size": 2, "from": 1}\nbc' % DIGEST.encode(),
+        b'{"blob": "%s", "size": 2, "from": -1}\nbc' % DIGEST.encode(),
+        b'{"blob": "%s", "size": 2, "from": "1"}\nbc' % DIGEST.encode(),
     ],
 )
 def test_a_message_that_cannot_be_used_is_refused(wire: Any, data: bytes, tmp_path: Path) -> None:
@@ -76,6 +79,21 @@ def test_a_content_is_kept(wire: Any, tmp_path: Path) -> None:
     end = heard(wire, b'{"blob": "%s", "size": 3}\nabc' % DIGEST.encode(), tmp_path)
     assert isinstance(end, wire.ControllerGone)
     assert [path.name for path in tmp_path.iterdir()] == [DIGEST]
+
+
+def test_the_beginning_of_a_content_is_kept_and_continued(wire: Any, tmp_path: Path) -> None:
+    part = tmp_path / f"{DIGEST}.part"
+    end = heard(wire, b'{"blob": "%s", "size": 3}\nab' % DIGEST.encode(), tmp_path)
+    assert isinstance(end, wire.ControllerGone)
+    assert (part.read_bytes(), part.stat().st_mode & 0o777) == (b"ab", 0o600)
+    heard(wire, b'{"blob": "%s", "size": 1, "from": 2}\nc' % DIGEST.encode(), tmp_path)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(DIGEST, b"abc")]
+
+
+def test_a_beginning_that_the_controller_does_not_know_is_replaced(wire: Any, tmp_path: Path) -> None:
+    (tmp_path / f"{DIGEST}.part").write_bytes(b"something else")
+    heard(wire, b'{"blob": "%s", "size": 3, "from": 0}\nabc' % DIGEST.encode(), tmp_path)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(DIGEST, b"abc")]
 
 
 @settings(max_examples=300, deadline=None)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from artefacts import go
-from artefacts.derper import build_derper
+from artefacts.binary import build_binary
+from artefacts.programs import DERPER
 
 
 def test_programs_are_kept_by_everything_that_decides_their_bytes(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_derper_is_built_for_the_hosts_machine_and_kept(
     monkeypatch.setattr(go, "toolchain", lambda **_: program)
     monkeypatch.setenv("GOPROXY", "https://mirror.example.org,direct")
     made = [
-        build_derper(arch, cache=tmp_path / "cache", progress=lambda _: None)
+        build_binary(DERPER, arch, cache=tmp_path / "cache", progress=lambda _: None)
         for arch in ("aarch64", "x86_64", "aarch64")
     ]
     calls = [line.split() for line in log.read_text().splitlines()]

@@ -186,6 +186,7 @@ def test_the_variables_become_derpers_flags(tmp_path: Path) -> None:
         "DERP_HTTP_PORT": "-1",
         "DERP_STUN": "false",
         "DERP_STUN_PORT": "3479",
+        "DERP_HOME": "blank",
         "DERP_VERIFY_CLIENTS": "true",
         "DERP_VERIFY_CLIENT_URL": "https://hs/verify?a=1&b=2",
         "DERP_VERIFY_CLIENT_URL_FAIL_OPEN": "false",
@@ -193,7 +194,7 @@ def test_the_variables_become_derpers_flags(tmp_path: Path) -> None:
     assert entry(environment, tmp_path, "-mesh-psk-file", "/k").stdout.splitlines() == [
         "-c", "/var/lib/derper/derper.key", "-hostname", "hk1.example.org", "-a", ":81",
         "-certmode", "manual", "-certdir", "/certs here", "-http-port", "-1",
-        "-stun=false", "-stun-port", "3479", "-verify-clients=true",
+        "-stun=false", "-stun-port", "3479", "-home", "blank", "-verify-clients=true",
         "-verify-client-url", "https://hs/verify?a=1&b=2", "-verify-client-url-fail-open=false",
         "-mesh-psk-file", "/k",
     ]  # fmt: skip

@@ -39,6 +39,18 @@ def exchange(nodes: tuple[LabClient, LabClient], code: str) -> None:
         assert transfer.relay == code
 
 
+def who_may_connect(desk: Desk, host: str) -> list[str]:
+    """Return those of three users of the host who may connect to the relay behind its front."""
+    call = 'import socket; socket.create_connection(("127.0.0.1", 81), 2)'
+    found = []
+    for user in ("root", "www-data", "nobody"):
+        argv = ["setpriv", f"--reuid={user}", "--clear-groups", "/usr/bin/python3", "-c", call]
+        ran = desk.stage.run_in(host, argv, check=False)
+        assert ran.returncode == 0 or "ConnectionRefusedError" in ran.stderr
+        found += [user] if ran.returncode == 0 else []
+    return found
+
+
 def settled(desk: Desk, host: str = "hk1") -> Ran:
     """Deploy, with proof and registration; deploy again, with nothing to do."""
     ran = desk.invoke("deploy", "--host", host, timeout_s=600)

@@ -19,8 +19,8 @@ import pytest
 import lab
 from lab.enterprise import OWN_PYTHON
 from lab.pythons import found
-from lab.topology import EVERY_HOST
 from tests.e2e.desk import CHECKOUT, Desk, Ran
+from tests.e2e.far import far_away
 from tests.e2e.steps import derper_image, relayed
 from tests.support.labs import own_lab
 
@@ -66,22 +66,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
 @contextmanager
 def counted(desk: Desk, host: str) -> Iterator[dict[str, int]]:
     """Put a proxy before the host's sshd, and yield its counts, which are there afterwards."""
-    address = f"{desk.stage.topology.ipv4(host)}:22"
-    argv = [*desk.stage.enter, sys.executable, "-m", "lab.delay", "--rtt", "50ms", "--to", address]
     counts: dict[str, int] = {}
-    with subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as proxy:
-        assert proxy.stdout
-        port = json.loads(proxy.stdout.readline())["listening"].rpartition(":")[2]
-        known, names = desk.stage.known_hosts.read_text(), EVERY_HOST[host].domain
-        line = next(line for line in known.splitlines() if line.startswith(names))
-        desk.stage.known_hosts.write_text(f"{known}[127.0.0.1]:{port} {line.split(maxsplit=1)[1]}\n")
-        desk.edit(host, ssh={"address": "127.0.0.1", "port": int(port)})
+    with far_away(desk, host, "50ms") as proxy:
         try:
             yield counts
         finally:
-            desk.edit(host, ssh=None)
-            desk.stage.known_hosts.write_text(known)
             proxy.send_signal(signal.SIGTERM)
+            assert proxy.stdout
             counts |= json.loads(proxy.stdout.read().splitlines()[-1])
 
 

@@ -17,7 +17,7 @@ import yaml
 import lab
 from lab import faults
 from tests.e2e.desk import Desk, Ran
-from tests.e2e.steps import proved
+from tests.e2e.steps import proved, who_may_connect
 from tests.support.walks import over_all_pairs
 
 pytestmark = [pytest.mark.lab]
@@ -259,3 +259,15 @@ def test_a_chain_of_the_hosts_own_is_named_and_the_commands_open_it(desk: Desk) 
         assert "inet mine" in sh(desk, "nft list tables")
     finally:
         sh(desk, "nft delete table inet mine")
+
+
+@pytest.mark.parametrize(
+    ("own", "again"), [("ufw", "ufw reload"), ("firewalld", "firewall-cmd --reload"), ("", "true")]
+)
+def test_behind_nginx_other_users_are_kept_from_the_relay_beside_each(
+    desk: Desk, own: str, again: str
+) -> None:
+    in_charge(desk, *([own] if own else []))
+    deployed(desk, None, front="nginx")
+    sh(desk, again)
+    assert who_may_connect(desk, HK1) == ["root", "www-data"]

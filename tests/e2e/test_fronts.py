@@ -15,7 +15,7 @@ import lab
 from lab import existing_site
 from roles import paths
 from tests.e2e.desk import Desk
-from tests.e2e.steps import proved, rung
+from tests.e2e.steps import proved, rung, who_may_connect
 from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
@@ -75,6 +75,29 @@ def test_nginx_hands_tls_on_by_name_and_the_moved_site_still_answers(desk: Desk)
     assert f"X-Caller: {desk.stage.topology.ipv4(HK1)}" in said
     assert "relay_front_ok 1" in sh(desk, f"curl -s --unix-socket {paths.METRICS} http://localhost/metrics")
     assert desk.invoke("verify", "--host", HK1).code == 0
+    assert who_may_connect(desk, HK1) == ["root", "www-data"]
+    assert "derpfleet_backend" in sh(desk, "systemctl restart derpfleet-backend; nft list tables")
+
+
+def test_a_host_that_was_deployed_before_has_no_gap_when_its_port_is_closed_to_others(desk: Desk) -> None:
+    """Until the deploy, nginx and the relay are as an earlier version left them."""
+    sh(desk, "systemctl disable --now --quiet derpfleet-backend; rm /etc/derpfleet/backend.nft")
+    assert "nobody" in who_may_connect(desk, HK1)
+    address = desk.stage.topology.ipv4(HK1)
+    ask = f"curl -sk -o /dev/null -w '%{{http_code}}\\n' --resolve {HK1}.derp.lab:443:{address}"
+    asking = f"while test -e /run/asking; do {ask} https://{HK1}.derp.lab/derp/probe || echo none; done"
+    sh(desk, f"touch /run/asking; ({asking}) >/run/asked 2>&1 </dev/null &")
+    proved(desk, HK1)
+    assert set(sh(desk, "rm /run/asking; sort -u /run/asked").split()) == {"200"}
+    assert who_may_connect(desk, HK1) == ["root", "www-data"]
+
+
+def test_nginx_ends_tls_and_the_relays_copy_of_the_key_goes(desk: Desk) -> None:
+    assert "hk1.derp.lab.key" in sh(desk, f"ls {paths.RELAY_CERTS}")
+    desk.edit(HK1, front="nginx")
+    proved(desk, HK1)
+    assert who_may_connect(desk, HK1) == ["root", "www-data"]
+    assert sh(desk, f"ls -d {paths.RELAY_CERTS} || true") == ""
 
 
 def test_a_haproxy_of_others_is_proved_on_any_port_with_the_printed_fragment(desk: Desk) -> None:
@@ -85,6 +108,8 @@ def test_a_haproxy_of_others_is_proved_on_any_port_with_the_printed_fragment(des
     assert "put the fragment /etc/derpfleet/front/haproxy.conf" in rung(ran, "tcp")["next"]
     (printed,) = [w["text"] for w in ran.of("warning", HK1) if "frontend derpfleet-https" in w["text"]]
     assert printed.endswith(sh(desk, "cat /etc/derpfleet/front/haproxy.conf"))
+    assert "nobody" in who_may_connect(desk, HK1)  # nothing says as whom the operator's front runs
+    assert "backend" not in sh(desk, "nft list tables; ls /etc/derpfleet")
     left = "ls /etc/nginx/sites-enabled /etc/nginx/modules-enabled /etc/nginx/conf.d"
     assert "derpfleet" not in sh(desk, left)
 

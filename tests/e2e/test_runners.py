@@ -12,7 +12,7 @@ import pytest
 from lab.client import LabClient
 from lab.process import wait_for
 from tests.e2e.desk import Desk
-from tests.e2e.steps import exchange, settled
+from tests.e2e.steps import exchange, settled, who_may_connect
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -45,6 +45,7 @@ def switch(desk: Desk, program: str, under: str, **settings: Any) -> None:
     desk.edit("hk1", relay={"program": program, "under": under}, **settings)
     settled(desk)
     assert there(desk) == LEFT[program, under]
+    assert who_may_connect(desk, "hk1") == ["root", "www-data"]
     assert len(processes(desk)) == 1, processes(desk)
     known = desk.stage.run_in("hk1", ["supervisorctl", "status", "derpfleet-relay"], check=False).stdout
     assert ("RUNNING" in known) == (under == "supervisord")

@@ -67,3 +67,10 @@ def sudo_password(monkeypatch: pytest.MonkeyPatch) -> str:
     """Return a reference to the stage's password."""
     monkeypatch.setenv("STAGE_PASSWORD", PASSWORD)
     return "env:STAGE_PASSWORD"
+
+
+def renamed(server: Sshd, port: int) -> Path:
+    """Return the known_hosts file of a server that is reached through another port."""
+    path = server.known_hosts.with_name(f"known_hosts-{port}")
+    path.write_text(f"[127.0.0.1]:{port} {server.host_key}\n")
+    return path

@@ -100,13 +100,13 @@ REFUSED = event(
 def test_last_words_of_an_agent_that_hung_up_are_read_but_not_awaited_on_a_lost_connection(
     hear: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, cause: OSError, what: str
 ) -> None:
-    def fail(_: Session, digest: str, content: object) -> None:
+    def fail(_: Session, digest: str, content: object, start: int) -> None:
         raise Unreachable("the connection was lost") from cause
 
     monkeypatch.setattr(Session, "_send_blob", fail)
     plan = compile_plan([File(path="/srv/x", content=b"x")], mode="apply")
     with pytest.raises(DerpfleetError) as error:
-        hear(HELLO, event("want", blobs=[*plan.blobs]), REFUSED).apply(plan)
+        hear(HELLO, event("want", blobs=[*plan.blobs], partial={}), REFUSED).apply(plan)
     assert error.value.what == what
 
 
@@ -147,7 +147,7 @@ def test_a_malformed_answer_is_a_crash(hear: Callable[..., Session], line: bytes
     assert error.value.why
 
 
-WANT = event("want", blobs=[])
+WANT = event("want", blobs=[], partial={})
 COUNTS = {"ok": 0, "changed": 1, "failed": 0, "skipped": 0}
 ID = "file:/etc/x"
 
@@ -156,7 +156,11 @@ ID = "file:/etc/x"
     "line",
     [
         event("want"),
-        event("want", blobs=7),
+        event("want", blobs=7, partial={}),
+        event("want", blobs=[]),
+        event("want", blobs=[], partial={"0" * 64: [-1, "0" * 64]}),
+        event("want", blobs=[], partial={"0" * 64: ["1", "0" * 64]}),
+        event("want", blobs=[], partial={"0" * 64: [1]}),
         event("done", counts=COUNTS),
         event("done", counts={"ok": 1}, stopped=""),
         event("done", counts={**COUNTS, "ok": "1"}, stopped=""),
@@ -200,7 +204,7 @@ def test_an_unknown_event_is_a_crash_and_is_not_passed_on(
 
 def test_a_content_that_the_plan_has_not_is_a_crash(hear: Callable[..., Session]) -> None:
     with pytest.raises(AgentCrashed, match="makes no sense"):
-        hear(HELLO, event("want", blobs=["0" * 64])).apply(
+        hear(HELLO, event("want", blobs=["0" * 64], partial={})).apply(
             compile_plan([File(path="/etc/x", content=b"x")], mode="apply")
         )
 

@@ -15,8 +15,8 @@ def test_a_value_that_was_not_given_is_an_error() -> None:
 
 
 def test_nothing_is_escaped_and_the_last_line_ends() -> None:
-    assert b"nft -f /a&b<c>\n" in render("firewall.service.j2", rules="/a&b<c>", ssh_ports="")
-    assert render("firewall.service.j2", rules="x", ssh_ports="").endswith(b"\n")
+    assert b"nft -f /a&b<c>\n" in render("firewall.service.j2", rules="/a&b<c>", title="", table="", wants=())
+    assert render("firewall.service.j2", rules="x", title="", table="", wants=()).endswith(b"\n")
 
 
 def test_every_template_is_read_by_a_role() -> None:

@@ -85,10 +85,41 @@ def test_in_a_check_the_lines_of_several_hosts_are_not_mixed(shown: io.StringIO)
             out.agent_event(host, step)
     assert shown.getvalue() == ""
     counts = {"ok": 1, "changed": 1, "failed": 0, "skipped": 0}
-    out.counts("sg1", counts, checking=True, seconds=1.0)
+    out.counts("sg1", counts, seconds=1.0)
     out.failure(DerpfleetError("lost", host="hk1"))
     assert [line.split()[0] for line in shown.getvalue().splitlines()] == [
         "+one", "sg1", "sg1", "+one", "hk1", "hk1", "what",
+    ]
+
+
+def test_each_host_has_its_own_mode(shown: io.StringIO) -> None:
+    out = report(shown, width=200)
+    out.agent_event("hk1", PLAN)
+    out.agent_event("sg1", PLAN | {"mode": "apply"})
+    for host in ("hk1", "sg1"):
+        out.agent_event(host, result("file:/x"))
+        out.counts(host, {"ok": 1, "changed": 1, "failed": 0, "skipped": 0}, seconds=0)
+    assert shown.getvalue().splitlines() == [
+        "hk1     would change file:/x",
+        "hk1     changed      1 would change, 1 ok",
+        "sg1     changed      file:/x",
+        "sg1     changed      1 changed, 1 ok",
+    ]
+
+
+def test_names_are_padded_to_the_longest(shown: io.StringIO) -> None:
+    out = report(shown, width=200)
+    out.align(["hk1", "headscale"])
+    out.line("hk1", "ok", "as it is")
+    out.line("headscale", "ok", "as it is")
+    out.rung("hk1", "ok       TLS   TLSv1.3", hang=15)
+    out.failure(DerpfleetError("lost", host="hk1"))
+    assert shown.getvalue().splitlines() == [
+        "hk1        ok           as it is",
+        "headscale  ok           as it is",
+        "hk1        ok       TLS   TLSv1.3",
+        "hk1        FAILED",
+        "  what  lost",
     ]
 
 

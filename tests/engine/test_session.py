@@ -26,7 +26,7 @@ from engine.ssh import offered_host_key
 from engine.transport import NotReady, run_once
 from inventory.errors import DerpfleetError
 from lab.delaying import delaying
-from tests.engine.conftest import Run, login_to
+from tests.engine.conftest import Run, login_to, renamed
 from tests.support.sshd import PASSWORD, Account, Sshd
 
 NewSshd = Callable[..., Sshd]
@@ -121,7 +121,7 @@ def test_noise_from_the_login_shell_is_named(new_sshd: NewSshd) -> None:
 
 def test_the_payload_is_larger_than_all_that_a_refused_login_sends(sshd: Sshd) -> None:
     with delaying((sshd.address, sshd.port), rtt_s=0.002) as proxy:
-        login = login_to(sshd, port=proxy.port, known_hosts=_renamed(sshd, proxy.port))
+        login = login_to(sshd, port=proxy.port, known_hosts=renamed(sshd, proxy.port))
         with Session(login, ask=Ask(), run_id="x", on_event=lambda _: None):
             assert proxy.counts().bytes_up > len(agent_payload()) > LOGIN_BYTES
 
@@ -132,7 +132,7 @@ def _refused(server: Sshd, user: str, **ssh: str) -> NotReady:
     The payload was not sent: the bytes on the wire are fewer than it has.
     """
     with delaying((server.address, server.port), rtt_s=0.002) as proxy:
-        login = login_to(server, user, port=proxy.port, known_hosts=_renamed(server, proxy.port), **ssh)
+        login = login_to(server, user, port=proxy.port, known_hosts=renamed(server, proxy.port), **ssh)
         with pytest.raises(NotReady) as error:
             Session(login, ask=Ask(), run_id="x", on_event=lambda _: None)
         assert 0 < proxy.counts().bytes_up < LOGIN_BYTES
@@ -342,7 +342,7 @@ def test_closing_a_session_from_another_thread_ends_its_run(new_sshd: NewSshd, r
 def test_a_cut_connection_leaves_a_host_that_converges(sshd: Sshd, run: Run) -> None:
     steps = _slow_steps("cut")
     with delaying((sshd.address, sshd.port), rtt_s=0.02) as proxy:
-        login = login_to(sshd, port=proxy.port, known_hosts=_renamed(sshd, proxy.port))
+        login = login_to(sshd, port=proxy.port, known_hosts=renamed(sshd, proxy.port))
         with pytest.raises(Unreachable) as error:
             run(login, steps, on_event=lambda event: proxy.cut() if event["event"] == "diff" else None)
     assert error.value.what == "the connection was lost"
@@ -359,12 +359,6 @@ def _slow_steps(name: str) -> list[Command]:
     return [
         Command(title=path, argv=("sh", "-c", f"sleep 0.5; touch {path}"), creates=path) for path in paths
     ]
-
-
-def _renamed(server: Sshd, port: int) -> Path:
-    path = server.known_hosts.with_name(f"known_hosts-{port}")
-    path.write_text(f"[127.0.0.1]:{port} {server.host_key}\n")
-    return path
 
 
 def test_a_large_blob_arrives_whole_and_secrets_stay_out_of_the_log(
@@ -392,7 +386,7 @@ def test_turns_on_the_wire_do_not_grow_with_resources(sshd: Sshd, run: Run) -> N
         resources = [File(path=f"/var/tmp/turns-{n}", content=b"x" * 500) for n in range(number)]
         run(login_to(sshd), resources)
         with delaying((sshd.address, sshd.port), rtt_s=0.05) as proxy:
-            login = login_to(sshd, port=proxy.port, known_hosts=_renamed(sshd, proxy.port))
+            login = login_to(sshd, port=proxy.port, known_hosts=renamed(sshd, proxy.port))
             assert run(login, resources).counts["ok"] == number
             counts[number] = proxy.counts().turns
     assert counts[60] <= counts[2] + 1

@@ -215,6 +215,27 @@ def test_what_is_checked_is_what_the_relay_gets(tmp_path: Path, monkeypatch: pyt
     assert sorted(path.name for path in copies.iterdir()) == [f"{DOMAIN}.crt", f"{DOMAIN}.key"]
 
 
+def test_a_name_of_before_leaves_no_copy_of_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(CHECKOUT / "files"))
+    import certificate
+
+    write_certificate(tmp_path, days=90, left=80)
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    place: dict[str, Any] = {"directory": str(copies), "group": grp.getgrgid(os.getgid()).gr_name}
+    config: dict[str, Any] = {"fullchain": f"{tmp_path}/fullchain.pem", "key": f"{tmp_path}/privkey.pem"}
+    config |= dict.fromkeys(("acme", "test", "reload", "withdrawal", "served_at", "patience_s"))
+    for name in ("old.example.org", DOMAIN):
+        host = certificate.HostCertificate(config | {"domain": name, "copies": place})
+        assert host.copied() == "the relay's copies differ"
+        host.copy()
+        assert host.copied() == ""
+    assert sorted(path.name for path in copies.iterdir()) == [f"{DOMAIN}.crt", f"{DOMAIN}.key"]
+    assert certificate.HostCertificate(config | {"domain": DOMAIN, "copies": None}).copied() == ""
+
+
 def test_an_old_worker_that_answers_once_more_does_not_fail_a_renewal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,18 @@ def http(status: str, body: bytes) -> bytes:
         (http("200 OK", b"<html>"), "answer"),
         (http("200 OK", b"[1]"), "answer"),
         (http("500 Internal Server Error", b""), "status"),
+        (http("200 OK", b'{"Allow":false} and more'), ""),
+        (http("200 OK", b' {"Allow":false}{"Allow":true1}'), ""),
+        (http("200 OK", b'{"Allow":null}'), ""),
+        (http("200 OK", b"null"), ""),
+        (http("200 OK", b'{"Allow":"true"}'), "answer"),
+        (http("200 OK", b'{"Allow":0}'), "answer"),
+        (http("200 OK", b"[]"), "answer"),
+        (http("200 OK", b"[" * 4000), "answer"),
+        (http("302 Found", b""), "status"),
+        (http("307 Temporary Redirect\r\nLocation: mailto:x", b""), "status"),
+        (http("307 Temporary Redirect\r\nLocation: http://[x/", b""), "status"),
+        (http("307 Temporary Redirect\r\nLocation: http://x:99999/", b""), "status"),
         (b"SSH-2.0-x\r\n", "connection"),
         (None, "connection"),
     ],
@@ -102,19 +114,40 @@ def test_the_admission_controllers_answer(answer: bytes | None, step: str) -> No
     with saying(answer) as at:
         found = admission(f"http://{at}/verify")
     assert found["step"] == step
-    assert found.get("allow", False) == (answer is not None and b"true" in answer)
+    assert found.get("allow", False) == (answer is not None and b"true}" in answer)
     assert isinstance(found["clock"], float)
 
 
 def test_the_step_that_keeps_the_admission_controller_away_is_named() -> None:
     assert admission(f"http://127.0.0.1:{shut()}/verify")["step"] == "connection"
     assert admission("http://nowhere.invalid/verify")["step"] == "name"
+    assert admission("http://nowhere..invalid/verify")["step"] == "name"
     with saying(b"HTTP/1.1 400 Bad Request\r\n\r\n") as at:
         assert admission(f"https://{at}/verify")["step"] == "TLS"
 
 
 def test_an_admission_controller_that_hangs(listener: str) -> None:
     found = admission(f"http://127.0.0.1:{listener}/verify")
+    assert found["step"] == "time"
+    assert 4_000 < float(str(found["ms"])) < 9_000
+
+
+def test_an_admission_controller_whose_answer_drips() -> None:
+    """The relay waits for the whole answer no longer than that."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                line, _ = server.accept()
+                with line:
+                    line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n")
+                    while not over.wait(0.5):
+                        line.sendall(b" ")
+
+        over = threading.Event()
+        threading.Thread(target=drip, daemon=True).start()
+        found = admission(f"http://127.0.0.1:{server.getsockname()[1]}/verify")
+        over.set()
     assert found["step"] == "time"
     assert 4_000 < float(str(found["ms"])) < 9_000
 

@@ -9,11 +9,12 @@ from engine.facts import Ask, Facts, Output
 from tests.support.facts import DEBIAN_12
 
 
-def printing(texts: Mapping[str, str]) -> Facts:
+def printing(texts: Mapping[str, str], *, on_stderr: bool = False) -> Facts:
     """Return the facts of a Debian host whose commands, by name, print these texts."""
+    pairs = {name: ("", text) if on_stderr else (text, "") for name, text in texts.items()}
     return replace(
         DEBIAN_12,
-        commands={name: Output(status=0, stdout=text, stderr="") for name, text in texts.items()},
+        commands={name: Output(status=0, stdout=out, stderr=err) for name, (out, err) in pairs.items()},
     )
 
 
@@ -21,13 +22,15 @@ class AnsweringHost:
     """A session with a host.
 
     `first`, `later`: the texts that its commands print, of the session's first questions and of
-    every other. `asked`: the later questions.
+    every other. `on_stderr`: the later texts are printed there. `asked`: the later questions.
     """
 
-    def __init__(self, *, first: Mapping[str, str] | None = None, later: Mapping[str, str]) -> None:
+    def __init__(
+        self, *, first: Mapping[str, str] | None = None, later: Mapping[str, str], on_stderr: bool = False
+    ) -> None:
         self.asked: list[Ask] = []
         self.facts = printing(first or {})
-        self._later = later
+        self._later = printing(later, on_stderr=on_stderr)
 
     def __enter__(self) -> AnsweringHost:
         return self
@@ -37,4 +40,4 @@ class AnsweringHost:
 
     def ask(self, ask: Ask) -> Facts:
         self.asked.append(ask)
-        return printing(self._later)
+        return self._later

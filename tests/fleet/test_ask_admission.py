@@ -25,11 +25,12 @@ PROVED = Proof(
 )
 
 
-def asking(step: str, log: str) -> AnsweringHost:
+def asking(step: str, log: str, *, on_stderr: bool = False) -> AnsweringHost:
     """Return a host whose relay failed at this step of asking ("": none), and logs this."""
     return AnsweringHost(
         first={"admission": json.dumps({"step": step, "detail": "", "allow": False})},
         later={"refusal": f"other line\nkey={STRANGER} {log}\n"},
+        on_stderr=on_stderr,
     )
 
 
@@ -71,7 +72,12 @@ def test_a_clear_answer_proves(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     "session",
-    [asking("connection", ""), asking("", "reason=verify_url_unreachable"), Unreachable("no answer")],
+    [
+        asking("connection", ""),
+        asking("", "reason=verify_url_unreachable"),
+        asking("", "reason=verify_url_unreachable", on_stderr=True),  # as `docker logs` prints derper's
+        Unreachable("no answer"),
+    ],
 )
 def test_no_answer_is_no_proof(session: object, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     proof = proved(fleet, monkeypatch, session)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +13,58 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import roles
 from engine import run, session
+from engine.facts import Output
 from engine.report import Report
-from fleet import deploy
-from fleet.shared import step
+from fleet import check, deploy
+from fleet.shared import cut_over, host_job, step
 from fleet.shared.fleet import Fleet
+from inventory.model import Host
+from probe.proof import Proof
+from roles import paths, relay
 from tests.control.test_headscale import site_of
 from tests.engine.test_answers import Said, event, facts
+from tests.fleet.test_events import EVENTS, wrong
 from tests.fleet.test_withdraw import proof
+from tests.support.facts import DEBIAN_12, EMPTY_FILE
+
+COUNTS = dict.fromkeys(session.STATUSES, 0)
+
+
+def all_proved(_: Fleet, hosts: Sequence[Host], **__: Any) -> dict[str, Proof]:
+    return {one.name: proof(one.name, ok=True) for one in hosts}
+
+
+class World:
+    """Two hosts, of which one was withdrawn. `registered`: the hosts that reached the map."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, withdrawn: str) -> None:
+        self.withdrawn, self.registered, self.shown = withdrawn, list[str](), io.StringIO()
+        self.fleet = Fleet(site_of(), Report(console=Console(file=self.shown, width=400)))
+        server = SimpleNamespace(unasked=str, register=self.register, check=self.check)
+        monkeypatch.setattr(Fleet, "runs", folder)
+        monkeypatch.setattr(step, "converge", self.converge)
+        monkeypatch.setattr(roles, "refusals", lambda *_: [])
+        monkeypatch.setattr(roles, "compile_host", lambda *_: [])
+        monkeypatch.setattr(host_job, "_shipment", lambda *_: None)
+        for verb in (deploy, check):
+            monkeypatch.setattr(verb, "control_server", lambda _: server)
+        monkeypatch.setattr(deploy, "prove_hosts", all_proved)
+
+    def converge(self, login: Any, job: Any, **_: Any) -> Any:
+        assert set(relay.ASK_WITHDRAWN.files) <= set(job.ask.files)
+        there = {paths.WITHDRAWN: EMPTY_FILE} if login.name == self.withdrawn else {}
+        job.plan(SimpleNamespace(facts=replace(DEBIAN_12, files=there)))
+        return SimpleNamespace(counts=COUNTS, failures=[], ok=True, facts=DEBIAN_12, is_going_back=False)
+
+    def register(self, proved: Any, *, all_proved: Any) -> None:
+        self.registered += [host.name for host in proved]
+
+    def check(self, hosts: Any) -> int:
+        self.registered += [host.name for host in hosts]
+        return len(hosts)
+
 
 FORM = event("hello", v=1, z=facts(python="x"))
 CONTENT = event("hello", v=1, z=facts(os_version="twelve"))
@@ -34,8 +81,7 @@ def test_a_host_that_talks_nonsense_is_its_own_failure(
     def converge(login: Any, job: Any, **more: Any) -> Any:
         if login.name == "hk1":
             return run.converge(login, job, **more)
-        counts = dict.fromkeys(session.STATUSES, 0)
-        return SimpleNamespace(counts=counts, failures=[], ok=True, facts=None, is_going_back=False)
+        return SimpleNamespace(counts=COUNTS, failures=[], ok=True, facts=DEBIAN_12, is_going_back=False)
 
     class Server(SimpleNamespace):
         def unasked(self, why: str) -> str:
@@ -48,10 +94,73 @@ def test_a_host_that_talks_nonsense_is_its_own_failure(
     monkeypatch.setattr(step, "converge", converge)
     monkeypatch.setattr(session, "AgentChannel", lambda _: Said(hello))
     monkeypatch.setattr(deploy, "control_server", lambda _: Server())
-    monkeypatch.setattr(
-        deploy, "prove_hosts", lambda _, hosts, **__: {one.name: proof(one.name, ok=True) for one in hosts}
-    )
+    monkeypatch.setattr(deploy, "prove_hosts", all_proved)
     assert deploy.deploy(fleet, [site.hosts["sg1"], docker]) == 1
     assert registered == ["sg1"]
     assert "hk1" in shown.getvalue()
     assert "Traceback" not in shown.getvalue()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_withdrawn_relay_comes_back_only_when_it_is_asked_for(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, monkeypatch, withdrawn="hk1")
+    hosts = list(world.fleet.site.hosts.values())
+    assert deploy.deploy(world.fleet, hosts, include_withdrawn=named) == 0
+    assert world.registered == (["hk1", "sg1"] if named else ["sg1"])
+    words = "hk1        skipped      withdrawn, so it is left alone; invoke deploy --host hk1 brings it back"
+    assert (words in world.shown.getvalue()) is not named
+    assert "FAILED" not in world.shown.getvalue()
+
+
+@pytest.mark.parametrize(("named", "changes"), [(False, 1), (True, 2)])
+def test_a_check_of_all_leaves_a_withdrawn_relay_out(
+    named: bool, changes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, monkeypatch, withdrawn="hk1")
+    hosts = list(world.fleet.site.hosts.values())
+    assert check.check(world.fleet, hosts, include_withdrawn=named) == 10
+    assert len(world.registered) == changes
+
+
+BEFORE = "derp_clients_local 3\nprocess_start_unix_time 1000.5\n"
+
+
+def outcome_of(host: Host, before: str, changed: list[str], after: str | None = None) -> run.Outcome:
+    said = {"clients_before": before} | ({} if after is None else {"clients_after": after})
+    commands = {name: Output(status=0, stdout=text, stderr="") for name, text in said.items()}
+    facts = replace(DEBIAN_12, commands=commands)
+    return run.Outcome(host.name, "apply", COUNTS, facts, Path("/dev/null"), changed=changed)
+
+
+def test_clients_are_asked_for_again_only_where_a_restart_cut_some(tmp_path: Path) -> None:
+    """A no-op deploy and a first deploy have no turn more."""
+    fleet = Fleet(site_of(), Report(console=Console(file=io.StringIO())))
+    host = fleet.site.hosts["hk1"]
+    job = host_job.host_job(fleet, host, run.Verb.DEPLOY, ())
+    assert "clients_before" in job.ask.commands
+    assert "clients_before" not in host_job.host_job(fleet, host, run.Verb.CHECK, ()).ask.commands
+    restarted = [relay.chosen_runner(host).RUNNING]
+    assert job.afterwards(outcome_of(host, BEFORE, [])) == run.NOTHING
+    assert job.afterwards(outcome_of(host, "", restarted)) == run.NOTHING
+    asked = job.afterwards(outcome_of(host, BEFORE, restarted)).commands["clients_after"]
+    assert asked[4:6] == ("3", "12")
+    assert asked[6:] == job.ask.commands["clients_before"]
+
+
+@pytest.mark.parametrize("after", [None, "3 1000.5 1001.00\n", "2 2000.0 2001.50\n"])
+def test_a_deploy_says_how_many_clients_were_cut(
+    after: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for report in (Report(), Report(json_lines=True)):
+        fleet = Fleet(site_of(), report)
+        host = fleet.site.hosts["hk1"]
+        cut_over.show(fleet, host, outcome_of(host, BEFORE, [], after).facts)
+    said = capsys.readouterr().out
+    words = "3 clients cut, 2 of them back 1.5 s after the relay's start"
+    assert (words in said) is (after == "2 2000.0 2001.50\n")
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    found = [{"event": "clients", "host": "hk1", "cut": 3, "back": 2, "seconds": 1.5}]
+    assert lines == (found if words in said else [])
+    assert [list(wrong(line, EVENTS["clients"])) for line in lines] == [[] for _ in lines]

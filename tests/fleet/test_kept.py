@@ -85,6 +85,19 @@ def test_a_host_that_reports_nothing_has_an_empty_status() -> None:
     assert _read(HOST, said(metrics="derp_clients_local " + "9" * 5000)).clients is None
 
 
+def test_the_release_that_runs_is_known() -> None:
+    seen = _read(HOST, said(metrics='version{version="0.1.0"} 1\nrelay_release{id="0123456789abcdef"} 1\n'))
+    assert (seen.version, seen.release) == ("0.1.0", "0123456789abcdef")
+    image = f"example.org/derper:1 sha256:{'ab' * 32}\n"
+    assert _read(HOST, said(image=image)).version == "example.org/derper:1"
+    seen = _read(HOST, said(metrics='version{version="1.90.0"} 1\n', image=image))
+    assert (seen.version, seen.release) == ("1.90.0", f"sha256:{'ab' * 32}")
+    card = Card(**{**CARD.__dict__, "version": seen.version, "release": seen.release})
+    assert str(status._cells(card)["version"]) == "1.90.0 abababab"
+    for hostile in ('relay_release{id="<b>"} 1', 'relay_release{id="\x1b[2J"} 1'):
+        assert _read(HOST, said(metrics=hostile, image="one two")).release == ""
+
+
 def test_a_version_is_no_markup(fleet: Fleet, shown: io.StringIO) -> None:
     seen = _read(HOST, said(metrics='version{version="1.0[/][red]"} 1\n'))
     fleet.report.console.print(status._table([Card(**{**CARD.__dict__, "version": seen.version})]))

@@ -14,7 +14,8 @@ from engine.report import Report
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover, targets
 from inventory.model import Host, Region, Relay, Site
-from probe.keys import Prover
+from inventory.secrets import SecretError
+from probe.keys import Prover, ProverKeyError
 
 IMAGE = "derper@sha256:" + "1" * 64
 
@@ -23,7 +24,7 @@ IMAGE = "derper@sha256:" + "1" * 64
 def keys_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("fleet.shared.records.RUNS", tmp_path / ".runs")
 
-    def keys_of(name: str = "hk1", **fields: object) -> Prover:
+    def keys_of(name: str = "hk1", *, ref: str | None = None, **fields: object) -> Prover:
         host = Host(
             name=name,
             domain=f"{name}.example.org",
@@ -35,6 +36,7 @@ def keys_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             path=str(tmp_path / "site.yml"),
             hosts={name: host},
             known_hosts=str(tmp_path / "known_hosts"),
+            prover=ref,
         )
         fleet = Fleet(site, Report(console=Console(file=io.StringIO())))
         found = prover(fleet, host)
@@ -76,3 +78,38 @@ def test_an_archive_that_is_gone_is_reported(keys_of: Any, tmp_path: Path) -> No
     with pytest.raises(ImageError, match="cannot be read") as error:
         keys_of(flavour="docker", docker={"archive": gone})
     assert gone in str(error.value) and error.value.next
+
+
+DERPER = {"flavour": "docker", "docker": {"image": IMAGE}}
+
+
+@pytest.mark.parametrize("ref", ["env:TEST_PROVER", "file:kept.json", "cmd:cat kept.json"])
+def test_a_fresh_controller_with_the_same_keys_changes_none(
+    keys_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ref: str
+) -> None:
+    first = keys_of(**DERPER)
+    made = tmp_path / ".runs" / tmp_path.relative_to("/") / "site.yml" / "prover.json"
+    made.rename(tmp_path / "kept.json")
+    monkeypatch.setenv("TEST_PROVER", (tmp_path / "kept.json").read_text())
+    again = keys_of(ref=ref, **DERPER)
+    assert (again.public, mesh_key(again)) == (first.public, mesh_key(first))
+    assert not made.exists()
+    assert keys_of().public != first.public
+
+
+@pytest.mark.parametrize("text", ["secret words", "[]", '{"PrivateKeys": ["privkey:ab"]}', "[" * 99999])
+def test_keys_that_are_none_are_refused_and_not_shown(
+    keys_of: Any, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("TEST_PROVER", text)
+    with pytest.raises(ProverKeyError, match="does not hold two keys") as error:
+        keys_of(ref="env:TEST_PROVER")
+    shown = f"{error.value.what} {error.value.where} {error.value.why} {error.value.next}"
+    assert "prover: env:TEST_PROVER" in shown
+    assert text not in shown
+
+
+def test_keys_that_are_not_there_are_no_reason_to_make_others(keys_of: Any) -> None:
+    with pytest.raises(SecretError, match="env:NO_SUCH_PROVER") as error:
+        keys_of(ref="env:NO_SUCH_PROVER")
+    assert error.value.exit_code == 4

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from engine.facts import Output
 from engine.report import Report
 from engine.run import Outcome
 from fleet import renew
 from fleet.shared import step
 from fleet.shared.fleet import Fleet
 from inventory.model import Certificate, Host, Region, Site
-from tests.support.facts import DEBIAN_12
+from roles import paths
+from tests.support.facts import DEBIAN_12, EMPTY_FILE
 
 
 @pytest.fixture
@@ -40,12 +40,17 @@ def fleet(shown: io.StringIO, tmp_path: Path) -> Fleet:
 
 
 @pytest.mark.parametrize(
-    ("unit", "proved", "code"), [("disabled", False, 0), ("enabled", False, 1), ("enabled", True, 0)]
+    ("withdrawn", "proved", "code"), [(True, False, 0), (False, False, 1), (False, True, 0)]
 )
 def test_a_withdrawn_host_has_no_proof_to_fail(
-    fleet: Fleet, shown: io.StringIO, monkeypatch: pytest.MonkeyPatch, unit: str, proved: bool, code: int
+    fleet: Fleet,
+    shown: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+    withdrawn: bool,
+    proved: bool,
+    code: int,
 ) -> None:
-    facts = replace(DEBIAN_12, commands={"withdrawn": Output(status=0, stdout=unit + "\n", stderr="")})
+    facts = replace(DEBIAN_12, files={paths.WITHDRAWN: EMPTY_FILE} if withdrawn else {})
     counts = {"ok": 2, "changed": 0, "failed": 0, "skipped": 0}
     asked: list[str] = []
 
@@ -60,7 +65,7 @@ def test_a_withdrawn_host_has_no_proof_to_fail(
     assert renew.renew(fleet, fleet.hosts(()), force=False) == code
     words = "its certificate is not overdue: the host's timer renews it in time, and --force at once"
     assert words in shown.getvalue()
-    assert asked == ([] if unit == "disabled" else ["hk1"])
+    assert asked == ([] if withdrawn else ["hk1"])
     assert (
         "withdrawn: there is no relay to prove; invoke deploy --host hk1 brings it back" in shown.getvalue()
-    ) is (unit == "disabled")
+    ) is withdrawn

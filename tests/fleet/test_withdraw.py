@@ -17,7 +17,7 @@ from engine.login import Unreachable
 from engine.report import Report
 from engine.run import Failure, Job, ResourceFailed
 from fleet import withdraw
-from fleet.shared import pins, step
+from fleet.shared import pins, prove, step
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.withdraw import NoOtherRelay, StillAtHome
@@ -64,6 +64,7 @@ class World:
     answers: bool = False
     failure: Failure | None = None
     done: list[str] = field(default_factory=list)
+    climbed: list[str] = field(default_factory=list)
     slept: float = 0
 
     def facts(self) -> Facts:
@@ -122,15 +123,19 @@ def make_world(site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Wor
     def sleep(seconds: float) -> None:
         world.slept += seconds
 
-    def prove_hosts(_: Fleet, hosts: Any, **__: Any) -> dict[str, Proof]:
-        return {host.name: proof(host.name, ok=host.name in world.proved) for host in hosts}
+    def prove_hosts(fleet: Fleet, hosts: Any, **__: Any) -> dict[str, Proof]:
+        world.climbed += [host.name for host in hosts]
+        found = {host.name: proof(host.name, ok=host.name in world.proved) for host in hosts}
+        for name, one in found.items():
+            prove.keep(fleet, name, one)
+        return found
 
     monkeypatch.setattr(Fleet, "runs", folder)
     monkeypatch.setattr(step, "converge", world.converge)
     monkeypatch.setattr(pins, "known", lambda *_: {})
     monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: Session(facts=world.facts()))
     monkeypatch.setattr(server, "nodes_at_home", world.at_home)
-    monkeypatch.setattr(withdraw, "prove_hosts", prove_hosts)
+    monkeypatch.setattr(prove, "prove_hosts", prove_hosts)
     monkeypatch.setattr(withdraw, "targets", lambda *_: [])
     monkeypatch.setattr(withdraw, "prove", lambda _: [proof("hk1", ok=world.answers)])
     monkeypatch.setattr(withdraw, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: world.slept))
@@ -144,12 +149,13 @@ def test_the_relay_stops_nodes_move_and_then_its_region_goes(world: World) -> No
     assert "900" not in world.map
     assert "sg1.example.org" in world.map
     assert world.slept == 2
-    assert "hk1     ok           withdrawn; invoke deploy --host hk1 brings it back" in world.shown.getvalue()
+    words = "hk1        ok           withdrawn; invoke deploy --host hk1 brings it back"
+    assert words in world.shown.getvalue()
 
 
 def test_a_kept_proof_is_forgotten(world: World) -> None:
     kept = world.fleet.runs / "hk1" / "proof.json"
-    kept.parent.mkdir()
+    kept.parent.mkdir(parents=True)
     kept.write_text("{}")
     assert world.withdraw() == 0
     assert not kept.exists()
@@ -171,6 +177,31 @@ def test_the_only_relay_that_nodes_have_stays(world: World, map_text: str, prove
         world.withdraw()
     assert error.value.why == "no other relay of this site is proved and in the map"
     assert (world.done, world.map) == ([], map_text)
+
+
+def test_others_are_proved_once_in_a_run(world: World) -> None:
+    """A rollout would prove all of them for each host."""
+    for _ in range(3):
+        world.map = MAP
+        assert world.withdraw() == 0
+    assert world.climbed == ["sg1"]
+
+
+def test_a_relay_that_this_run_withdrew_counts_no_more(world: World) -> None:
+    world.proved = {"hk1", "sg1"}
+    assert world.withdraw("hk1") == 0
+    world.map, world.proved = MAP, {"sg1"}
+    with pytest.raises(NoOtherRelay):
+        world.withdraw("sg1")
+    assert world.climbed == ["sg1", "hk1"]
+
+
+def test_a_relay_that_was_not_proved_is_proved_again(world: World) -> None:
+    world.proved = set()
+    with pytest.raises(NoOtherRelay):
+        world.withdraw()
+    world.proved = {"sg1"}
+    assert world.withdraw() == 0
 
 
 def test_the_files_of_a_headscale_that_does_not_show_its_map_are_believed(world: World) -> None:

@@ -90,6 +90,13 @@ def test_a_pipe_is_not_opened(folder):
     assert problems_of(folder) == []
 
 
+def test_the_provers_keys_are_looked_for_as_well(folder):
+    (folder / "site.yml").write_text(f"prover: env:DERPFLEET_NO_SUCH_PROVER\n{SITE}")
+    (problem,) = inventory.file_problems(inventory.load(folder / "site.yml"), only=["hk1"])
+    assert (problem.path, problem.line) == ("prover", 1)
+    assert "DERPFLEET_NO_SUCH_PROVER is not set" in problem.message
+
+
 ORDERED = """\
 hosts:
   hk1:

@@ -12,7 +12,7 @@ RULES = [
     # form
     ("region: {id: 900}", "line 6: hosts.hk1.region: this key is here twice, first on line 4"),
     ("flavor: docker", "line 6: hosts.hk1.flavor: unknown key; did you mean flavour?"),
-    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, ssh, ports, flavour, front, external, certificate, firewall, relay, docker"),
+    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, ssh, ports, flavour, front, external, certificate, firewall, relay, docker, packages"),
     ("name: other", "line 6: hosts.hk1.name: unknown key; the host's name is its key, hk1"),
     ("flavour: podman", "line 6: hosts.hk1.flavour: 'podman' is none of python, docker, native, supervisord"),
     ("flavour: Docker", "line 6: hosts.hk1.flavour: 'Docker' is none of python, docker, native, supervisord; did you mean docker?"),
@@ -92,8 +92,8 @@ RULES = [
     *(
         (
             f"relay: {words}",
-            "line 6: hosts.hk1.relay.under: program python does not run under supervisord yet, as it is "
-            "shipped only as a release for the host's own Python with sockets that systemd holds: "
+            "line 6: hosts.hk1.relay.under: program python does not run under supervisord, as it gets its "
+            "sockets, its sandbox and its reloads from systemd: "
             "set relay.under to systemd, or relay.program to derper",
         )
         for words in ("{under: supervisord}", "{program: python, under: supervisord}")
@@ -101,8 +101,8 @@ RULES = [
     *(
         (
             f"docker: {{archive: a.tar}}\nrelay: {words}",
-            "line 7: hosts.hk1.relay.under: program python does not run under docker yet, as it is shipped only "
-            "as a release for the host's own Python with sockets that systemd holds: "
+            "line 7: hosts.hk1.relay.under: program python does not run under docker, as it gets its sockets, "
+            "its sandbox and its reloads from systemd: "
             "set relay.under to systemd, or relay.program to derper",
         )
         for words in ("{under: docker}", "{program: python, under: docker}")
@@ -148,8 +148,48 @@ RULES = [
     ),
     (
         "flavour: docker\nrelay: {admission: tailscaled}\ndocker: {archive: a.tar}",
-        "line 7: hosts.hk1.relay.admission: tailscaled is for our relay, and derper is not told "
-        "so yet: set relay.program to python, or use headscale or url",
+        "line 7: hosts.hk1.relay.admission: tailscaled is not possible with derper under docker, as a container "
+        "does not reach the host's socket: use flavour: python, native or supervisord, or relay.admission: "
+        "headscale or url",
+    ),
+    (
+        "relay: {admission: tailscaled, tailscaled: {manage: true}}",
+        "line 6: hosts.hk1.relay.tailscaled.auth_key: is missing: a tailscaled of our own joins its tailnet "
+        "with one, as env:TS_AUTHKEY",
+    ),
+    (
+        "relay: {admission: tailscaled, tailscaled: {manage: true, auth_key: hskey-1}}",
+        "line 6: hosts.hk1.relay.tailscaled.auth_key: the value here is not a reference: env:NAME, file:PATH or cmd:COMMAND",
+    ),
+    (
+        "relay: {admission: tailscaled, tailscaled: {manage: true, auth_key: 'env:A', socket: /run/x.sock}}",
+        "line 6: hosts.hk1.relay.tailscaled.socket: is for a tailscaled that is there already: leave it out, "
+        "or manage",
+    ),
+    *(
+        (
+            f"relay: {{admission: tailscaled, tailscaled: {{{key}: '{value}'}}}}",
+            f"line 6: hosts.hk1.relay.tailscaled.{key}: is for a tailscaled of our own: set "
+            "relay.tailscaled.manage to true, or leave it out",
+        )
+        for key, value in (("auth_key", "env:A"), ("login_server", "https://hs.example.org"))
+    ),
+    (
+        "relay: {tailscaled: {manage: true, auth_key: 'env:A'}}",
+        "line 6: hosts.hk1.relay.tailscaled: goes with relay.admission tailscaled, which is not given: keep one "
+        "of them",
+    ),
+    *(
+        (
+            f"flavour: {flavour}\nrelay: {{admission: keys, keys: ['nodekey:{'0' * 64}']}}\n{more}",
+            f"line 7: hosts.hk1.relay.admission: keys is not possible with derper under {under}, as derper "
+            "knows no such list: use flavour: python, or relay.admission: headscale or url",
+        )
+        for flavour, under, more in (
+            ("native", "systemd", ""),
+            ("supervisord", "supervisord", ""),
+            ("docker", "docker", "docker: {archive: a.tar}"),
+        )
     ),
     (
         "relay: {admission: headscale}",
@@ -332,6 +372,18 @@ def test_relays_at_one_address_differ_by_port(address):
     compiled(both + "    ports: {https: 8443, stun: 3479}\n")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("ipv6: '2001:db8::1'", "ipv6: '2001:DB8:0::1'", "ipv6: 2001:DB8:0::1 is taken by hosts.hk1"),
+        ("ipv4: 203.0.113.10", "ipv4: 203.0.113.10\n    ports: {https: 443}", "ipv4: 203.0.113.10 is taken by hosts.hk1"),
+        ("ssh: {address: a.example}", "ssh: {address: A.example, port: 22}", "ssh.address: A.example is taken by hosts.hk1"),
+    ],
+)
+def test_one_value_may_be_written_in_several_ways(first, second, message):
+    assert problems(host(first) + SECOND + f"    {second}\n")[-1].endswith(f"hosts.sg1.{message}")
+
+
 def test_all_problems_are_reported_at_once_and_a_wrong_default_once():
     text = """\
         defaults:
@@ -435,10 +487,37 @@ def test_a_command_runs_only_from_a_file_that_nobody_else_may_write(mode, refuse
         ("docker: {image: '--privileged@sha256:" + "a" * 64 + "'}", "is not an image with its digest"),
         ('ssh: {user: "root\\nx"}', "is not the name of a user"),
         ("ssh: {user: -oProxyCommand=x}", "is not the name of a user"),
+        *(
+            (f"{key}: '{address}'", f"hosts.hk1.{key}: {address} is not the internet address of one host")
+            for key, addresses in {
+                "ipv4": ("255.255.255.255", "240.0.0.1", "192.0.0.1", "198.18.0.1"),
+                "ipv6": ("::ffff:c633:6401", "::c633:6401", "64:ff9b::c633:6401", "100::1", "2001:db8::1%eth0"),
+            }.items()
+            for address in addresses
+        ),
+        *((f"ports: {{{name}: 22}}", f"hosts.hk1.ports.{name}: 22 is the port of ssh") for name in ("backend", "metrics")),
+        ("ssh: {port: 81}", "hosts.hk1.ports.backend: 81 is the port of ssh"),
+        # A ProxyCommand with %h or %r, and Match exec, would run them.
+        *((f"ssh: {{address: '{text}'}}", "is not a name or an address") for text in ("a;id", "`id`", "$(id)", "-oX=y", "a|b")),
+        *((f"ssh: {{user: '{text}'}}", "is not the name of a user") for text in ("a;id", "`id`", "$(id)", "a&b")),
+        *((f"ssh: {{jump: '{text}'}}", "is not jump hosts") for text in ("$(id)", "a,-oX=y", "a;id", "`id`@b")),
+        ("ssh: {jump: 'a@-oX=y'}", "hosts.hk1.ssh.jump: "),
+        *((f'ssh: {{python: "{text}"}}', "is not the name or path of a program") for text in ("", "-c", "a b", "a\\nb")),
+        *(
+            (f'relay: {{admission: tailscaled, tailscaled: {{socket: "{text}"}}}}', "is not a path below /run")
+            for text in ("/run/x\\nExecStartPre=/bin/x", "/run/a b", "/run/../etc/x", "/run/")
+        ),
+        ('relay: {verify_client_url: "https://x.example/\\e[2J"}', "is not a URL"),
     ],
 )
 def test_values_that_cannot_be_meant(lines, said):
     assert any(said in found for found in problems(host(lines))), problems(host(lines))
+
+
+@pytest.mark.parametrize("contact", ["-x@example.org", "a\\eb@example.org", "a@b\\0"])
+def test_a_mail_address_is_no_option_and_has_no_control(contact):
+    (found,) = problems(GOOD.replace("{agree_terms: true}", f'{{agree_terms: true, contact: "{contact}"}}'))
+    assert "is not a mail address" in found
 
 
 def test_a_unit_is_no_option():

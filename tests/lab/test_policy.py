@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from artefacts.programs import TAILSCALED
 from inventory.checkout import CACHE, CHECKOUT
 from lab import policy
 from roles import paths, selinux
@@ -43,7 +44,8 @@ def test_nginx_may_listen_on_ports_with_our_label(root: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "label"),
     [
-        (paths.CERTIFICATE_PROGRAM, "bin_t"),  # systemd starts it
+        (paths.CERTIFICATE_PROGRAM, "bin_t"),  # systemd starts it, and the next one
+        (f"{paths.OPT}/tailscaled/{TAILSCALED.program}", "bin_t"),
         (f"{paths.RELEASES}/a1/relay/__main__.py", "usr_t"),  # Python reads it
         ("/var/www/derpfleet/.well-known/acme-challenge/x", "httpd_sys_content_t"),
         ("/etc/nginx/conf.d/zz-derpfleet-https.conf", "httpd_config_t"),

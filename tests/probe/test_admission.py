@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,7 +21,7 @@ from probe.admission import HostsWords, admission_rung
 from probe.proof import Rung
 from probe.target import Target
 from relay.core.reasons import Answer
-from tests.probe.servers import HK1
+from tests.probe.servers import HK1, LOOPBACK, backend
 
 URL = "https://hs1.example.org/verify"
 TARGET = Target(name="hk1", domain="hk1.example.org", deploy=partial(deploy_part, HK1))
@@ -63,6 +70,76 @@ def test_the_relays_own_reason_counts_though_its_host_gets_an_answer(log: str) -
 
 def test_a_refusal_after_a_clear_answer_is_one() -> None:
     assert rung(REFUSES, f"reason={Answer.VERIFY_URL_REFUSED}").status == "ok"
+
+
+@contextmanager
+def controller(status: int) -> Iterator[str]:
+    """Run an admission controller that knows nobody, and yield its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b'{"Allow": false}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer((LOOPBACK, 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://{LOOPBACK}:{server.server_port}/verify"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("answers", "status"), [(200, "ok"), (503, "failed"), (None, "failed")])
+def test_the_words_that_each_program_writes(
+    answers: int | None, status: str, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A real relay refuses a stranger, with an answer and for want of one."""
+    with controller(answers or 200) as url:
+        asked = url if answers else f"http://{LOOPBACK}:9/verify"
+        flags = ("-verify-client-url", asked, "-verify-client-url-fail-open=false")
+        with backend(command, tmp_path, *flags) as running:
+            place = f"http://{LOOPBACK}:{running.port}"
+            argv = [sys.executable, "-m", "relay.selftest", place, "-stun-port", "0"]
+            done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
+    assert "the relay hung up" in done.stderr
+    assert rung(REFUSES, (tmp_path / "relay.log").read_text()).status == status
+
+
+DERPER = "2026/11/29 15:10:00 derp: 203.0.113.7:40100: client nodekey:" + "ab" * 32 + " rejected: "
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        f'Post "{URL}": dial tcp 203.0.113.9:443: connect: connection refused',
+        f'Post "{URL}": context deadline exceeded',
+        "admission controller: 503 Service Unavailable",
+        "invalid character '<' looking for beginning of value",
+        "failed to query local tailscaled status for nodekey:" + "ab" * 32 + ": no such file",
+    ],
+)
+def test_derpers_reason_counts_as_well(why: str) -> None:
+    broken = rung(REFUSES, f"other line\n{DERPER}{why}\n")
+    assert broken.status == "failed"
+    assert f"because it got no answer: {why}"[:100] in broken.detail
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        "admission controller: nodekey:" + "ab" * 32 + "/203.0.113.7 not allowed",
+        "peer nodekey:" + "ab" * 32 + " not authorized (not found in local tailscaled)",
+    ],
+)
+def test_a_clear_refusal_by_derper_is_one(why: str) -> None:
+    assert rung(REFUSES, f"{DERPER}{why}\n").status == "ok"
 
 
 def test_an_address_that_does_not_work_is_a_warning() -> None:

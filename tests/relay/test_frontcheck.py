@@ -160,6 +160,18 @@ def test_what_else_a_front_may_say(port: int, tmp_path: Path, said: bytes) -> No
         thread.join()
 
 
+def test_a_connection_that_hangs_does_not_hide_a_front_that_works(
+    live: Live, port: int, tmp_path: Path
+) -> None:
+    """nginx in its former role hands the check to the relay in a way that it no longer reads."""
+    certs.make(tmp_path / "certs", servers.HOST)
+    with socket.create_server(("127.0.0.1", port)) as former:
+        former.settimeout(5)
+        hanging, _ = former.accept()
+    with hanging, tls_front(port, live.running.port, tmp_path / "certs"):
+        eventually(lambda: answers_stun(live), 3)
+
+
 def test_a_front_that_only_accepts(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.frontcheck.LIMIT_S", 0.1)
     with socket.create_server(("127.0.0.1", port)):

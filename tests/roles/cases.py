@@ -16,7 +16,7 @@ import inventory
 import roles
 from artefacts.image import ImageArtefact
 from artefacts.release import Release
-from artefacts.shipment import Shipment
+from artefacts.shipment import Shipment, auth_key
 from engine.facts import Facts
 from engine.plan import compile_plan
 from engine.resource import Resource
@@ -46,7 +46,7 @@ def plan_of(name: str) -> dict[str, Any]:
     if distributions.known(facts) is None:
         return {"refusals": roles.refusals(host, site, facts), "resources": []}
     resources = compile_plan(
-        roles.compile_host(host, site, facts, shipment(host)), mode="check"
+        roles.compile_host(host, site, facts, shipment(host, auth_key(host, facts))), mode="check"
     ).resources
     warnings = {"warnings": found} if (found := roles.warnings(host, site, facts)) else {}
     return {
@@ -80,8 +80,11 @@ def _joined(raw: Any) -> Any:
     return raw
 
 
-def shipment(host: Host) -> Shipment:
-    """Return artefacts that are only named; the files are stand-ins."""
+def shipment(host: Host, *more: str | None) -> Shipment:
+    """Return artefacts that are only named; the files are stand-ins.
+
+    `more`: references of secrets beside those of the certificate.
+    """
     locks = CHECKOUT / "requirements"
     certificate = host.certificate
     account = certificate.account
@@ -90,7 +93,8 @@ def shipment(host: Host) -> Shipment:
         relay_release=Release(locks / "relay.lock", "a1" * 32),
         certbot_release=Release(locks / "certbot.lock", "b2" * 32),
         image=ImageArtefact("derpfleet/derper:0123456789ab", locks / "relay.in"),
-        secrets={secret: Secret("SECRETVALUE") for secret in secrets if secret},
+        tailscaled_release=Release(locks / "certbot.in", "d4" * 32),
+        secrets={secret: Secret("SECRETVALUE") for secret in (*secrets, *more) if secret},
         prober_keys=(f"nodekey:{'1a' * 32}", f"nodekey:{'2b' * 32}"),
         mesh_key=Secret("SECRETVALUE"),
     )

@@ -55,6 +55,7 @@ COMMANDS = {
     "https server taken out",
     "relay's copy of the certificate",
     "served certificate",  # reloads
+    "tailnet joined",  # by "tailnet left"
 }
 HK1 = {"name": "hk1", "domain": "hk1.example.org", "region": {"id": 901, "code": "hk", "name": "HK"}}
 
@@ -150,6 +151,7 @@ def test_every_variant_goes_whatever_is_chosen(name: str) -> None:
     assert ids >= {
         "absent:/etc/cron.d/derpfleet-certificate",
         "absent:/etc/derpfleet",
+        "absent:/etc/systemd/system/derpfleet-backend.service",
         "absent:/etc/systemd/system/derpfleet-certificate.timer",
         "absent:/etc/systemd/system/derpfleet-firewall.service",
         "absent:/etc/systemd/system/derpfleet-nginx-test.service",
@@ -163,6 +165,7 @@ def test_every_variant_goes_whatever_is_chosen(name: str) -> None:
         "absent:/etc/supervisor/conf.d/derpfleet-relay.conf",
         "absent:/var/log/derpfleet",
         "firewall:derpfleet",
+        "firewall:derpfleet_backend",
         "group:derpfleet-relay",
         "image:derpfleet/derper",
         "user:derpfleet-relay",

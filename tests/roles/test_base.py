@@ -1,10 +1,13 @@
-"""Settings of the kernel that a host may lack: the relay is deployed without them."""
+"""Settings of the kernel that a host may lack, and FIPS mode: the relay is deployed anyway."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.facts import Facts, Output
+import pytest
+
+import roles
+from engine.facts import Facts, FileFact, Output
 from roles import base
 from tests.roles.cases import load
 
@@ -33,3 +36,16 @@ def test_a_setting_that_is_not_wanted_is_not_missed() -> None:
     host, _, facts = load("bare")
     facts = replace(facts, congestion_controls=("reno",), files={})
     assert base.warnings(host, without(facts, "net.ipv4.tcp_congestion_control")) == []
+
+
+@pytest.mark.parametrize(("content", "warned"), [("1\n", True), ("0\n", False), (None, False)])
+def test_fips_mode_is_warned_of(content: str | None, warned: bool) -> None:
+    """With the file's content as Linux has it; a kernel without the mode has no such file."""
+    host, site, facts = load("bare")
+    path = "/proc/sys/crypto/fips_enabled"
+    file = FileFact(content=content, sha256="", mode="0444", owner="root", group="root")
+    facts = replace(facts, files={**facts.files, **({path: file} if content else {})})
+    assert path in roles.ask(host, site).files
+    found = [text for text in roles.warnings(host, site, facts) if "FIPS" in text]
+    assert bool(found) == warned
+    assert all(f" {word} " in text for text in found for word in ("Curve25519", "X25519", "another;"))

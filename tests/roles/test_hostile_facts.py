@@ -89,6 +89,7 @@ SECTION = "# configuration file /etc/nginx/nginx.conf:\n"
 CHAINS = "".join(f":c{number} - [0:0]\n" for number in range(10))
 JUMPS = "".join(f"-A c{number} -j c{number + 1}\n" * 10 for number in range(9))
 FILTER = "*filter\n:INPUT ACCEPT [0:0]\n"
+CHAIN = "table inet x {\n\tchain i {\n\t\ttype filter hook input priority filter; policy drop;\n\t\t"
 HOSTILE = {
     "lua": ("nginx", SECTION + "content_by_lua_block {" + "[[" * 20_000 + "}"),
     "strings in lua": ("nginx", SECTION + 'content_by_lua_block {"' + '\\"' * 2_000_000 + "}"),
@@ -105,6 +106,17 @@ HOSTILE = {
     "a comment": ("iptables", f'{FILTER}-A INPUT -m comment --comment "{"a " * 500_000}" -j DROP\nCOMMIT\n'),
     "chains": ("iptables", f"{FILTER}{CHAINS}{'-A INPUT -j c0' * 10}{JUMPS}COMMIT\n"),
     "rules": ("iptables", FILTER + "-A INPUT -s 192.0.2.1/32 -j RETURN\n" * 200_000),
+    "tables of nft": ("nft_ruleset", "table inet x {\n" * 60_000),
+    "chains of nft": ("nft_ruleset", "table inet x {\n" + "\tchain a {\n" * 80_000 + "}\n"),
+    "words of nft": ("nft_ruleset", CHAIN + "a " * 500_000 + "accept\n\t}\n}\n"),
+    "sets of nft": ("nft_ruleset", CHAIN + "tcp dport { " * 80_000 + "\n\t}\n}\n"),
+    "a map of nft": ("nft_ruleset", f"{CHAIN}tcp dport vmap {{ {'a' * 1_000_000} }}\n\t}}\n}}\n"),
+    "comments of nft": ("nft_ruleset", CHAIN + 'comment "' * 100_000 + "\n\t}\n}\n"),
+    "our tables in nft": ("nft_ruleset", "table inet derpfleet {\n" * 200_000),
+    "states in nft": ("nft_ruleset", "ct state x " * 400_000),
+    "redirections in nft": ("nft_ruleset", "redirect " * 200_000),
+    "ports in nft": ("nft_ruleset", "443 " * 400_000),
+    "blank lines": ("nginx_conffiles", "\n" * 2_000_000),
 }
 MEASURE = """
 import json, resource, sys, time

@@ -34,6 +34,7 @@ from roles.wiring import wire
 from tests.roles.cases import FOLDER, deployable, facts_of, load, plan_of, shipment
 from tests.support.facts import DEBIAN_12
 
+UNDONE = {"command:tailnet joined": "command:tailnet left"}  # commands that leave no file of ours
 UNIT = f"file:{paths.SYSTEMD}/{paths.SERVICE}"
 
 @pytest.mark.parametrize(
@@ -41,10 +42,10 @@ UNIT = f"file:{paths.SYSTEMD}/{paths.SERVICE}"
     [
         ("programs", relay.PROGRAM_MODULES),
         ("runners", relay.RUNNER_MODULES),
-        ("admissions", relay.ADMISSION_MODULES),
+        ("admissions", dict(enumerate(relay.judges()))),
     ],
 )
-def test_every_module_of_a_folder_is_in_its_table(folder: str, table: Mapping[str, ModuleType]) -> None:
+def test_every_module_of_a_folder_is_in_its_table(folder: str, table: Mapping[Any, ModuleType]) -> None:
     names = {path.stem for path in (Path(relay.__file__).parent / folder).glob("*.py")} - {"__init__"}
     modules = {f"{relay.__name__}.{folder}.{name}" for name in names}
     assert {module.__name__ for module in table.values()} == modules
@@ -105,6 +106,8 @@ def test_all_of_a_relay_can_be_removed(case: str) -> None:
             there = gone[resource.id]
             assert isinstance(there, type(resource)) and not there.running
             assert not isinstance(there, Service) or not there.enabled
+        elif resource.id in UNDONE:
+            assert UNDONE[resource.id] in gone
         else:
             path = resource.creates if isinstance(resource, Command) else getattr(resource, "path", None)
             assert any(f"{path}/".startswith(f"{folder}/") for folder in folders), resource.id
@@ -131,6 +134,7 @@ def test_a_relay_that_is_stopped_keeps_its_files() -> None:
         f"container:{paths.CONTAINER}",
         f"program:{supervisord.PROGRAM}",
         f"absent:{supervisord.PROGRAM_FILE}",  # else supervisord would start it at boot
+        f"file:{paths.WITHDRAWN}",
     }
 
 
@@ -144,6 +148,22 @@ def test_a_relay_that_is_stopped_keeps_its_files() -> None:
 def test_the_command_that_prints_the_log(case: str, argv: tuple[str, ...]) -> None:
     host = inventory.load(FOLDER / case / "site.yml").hosts["hk1"]
     assert relay.chosen_runner(host).log(20) == argv
+
+
+@pytest.mark.parametrize(
+    ("case", "argv"),
+    [
+        ("bare", ("journalctl", "--unit", paths.SERVICE, "--lines", "5", "--no-pager", "--output", "json",
+                  f"DERP_KEY={'ab' * 32}")),
+        ("native", ("journalctl", "--unit", paths.SERVICE, "--lines", "500", "--no-pager")),
+        ("docker", ("docker", "logs", "--tail", "500", paths.CONTAINER)),
+        ("supervisord", ("tail", "--lines", "500", "/var/log/derpfleet/derpfleet-relay.log")),
+    ],
+)  # fmt: skip
+def test_the_log_is_looked_through_for_what_the_program_writes(case: str, argv: tuple[str, ...]) -> None:
+    """derper writes no fields to the journal, under whatever runner."""
+    host = inventory.load(FOLDER / case / "site.yml").hosts["hk1"]
+    assert relay.log_of_client(host, "ab" * 32) == argv
 
 
 def with_memory(facts: Facts, total_kb: int) -> Facts:

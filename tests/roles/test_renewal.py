@@ -7,13 +7,12 @@ from dataclasses import replace
 import pytest
 
 import inventory
-from engine.facts import Output
 from engine.plan import compile_plan
-from engine.resource import Command
-from roles import relay
+from engine.resource import Command, File
+from roles import paths, relay
 from roles.certificate import renewal
-from tests.roles.cases import FOLDER
-from tests.support.facts import DEBIAN_12
+from tests.roles.cases import FOLDER, load, plan_of
+from tests.support.facts import DEBIAN_12, EMPTY_FILE
 
 
 @pytest.mark.parametrize(
@@ -30,22 +29,22 @@ def test_renewal(force: bool, argv: tuple[str, ...], unless: tuple[str, ...]) ->
     assert served.needs == (renew.id,)
 
 
-@pytest.mark.parametrize(
-    ("case", "output", "withdrawn"),
-    [
-        ("bare", Output(status=1, stdout="disabled\n", stderr=""), True),
-        ("bare", Output(status=0, stdout="enabled\n", stderr=""), False),
-        # It was never deployed.
-        ("bare", Output(status=1, stdout="", stderr="Failed to get unit file state"), False),
-        ("docker", Output(status=0, stdout="", stderr=""), True),
-        ("docker", Output(status=0, stdout="5c1ab0\n", stderr=""), False),
-        ("docker", Output(status=1, stdout="", stderr="Cannot connect to the Docker daemon"), False),
-        ("docker", Output(status=127, stdout="", stderr="docker: No such file or directory"), False),
-    ],
-)
-def test_a_withdrawn_relay_is_not_taken_for_one_that_is_down(
-    case: str, output: Output, withdrawn: bool
-) -> None:
-    host = inventory.load(FOLDER / case / "site.yml").hosts["hk1"]
-    assert set(relay.ask_withdrawn(host).commands) == {"withdrawn"}
-    assert relay.is_withdrawn(host, replace(DEBIAN_12, commands={"withdrawn": output})) is withdrawn
+@pytest.mark.parametrize("case", ["bare", "docker", "supervisord"])
+def test_a_withdrawn_relay_is_not_taken_for_one_that_is_down(case: str) -> None:
+    """A deploy that died before the relay was started leaves a unit that is disabled, or none."""
+    _, _, facts = load(case)
+    assert relay.ASK_WITHDRAWN.files == (paths.WITHDRAWN,)
+    assert not relay.is_withdrawn(facts)
+    assert not relay.is_withdrawn(replace(facts, files={**facts.files, paths.KEY: EMPTY_FILE}))
+    assert relay.is_withdrawn(replace(facts, files={**facts.files, paths.WITHDRAWN: EMPTY_FILE}))
+
+
+def test_the_host_asks_for_the_same_note() -> None:
+    assert (relay.WITHDRAWAL.argv, relay.WITHDRAWAL.says) == (("ls", paths.WITHDRAWN), paths.WITHDRAWN)
+    (note,) = (one for one in relay.stopped() if isinstance(one, File))
+    assert note.path == paths.WITHDRAWN
+
+
+def test_the_note_goes_before_the_relay_starts() -> None:
+    order = [resource["id"] for resource in plan_of("bare")["resources"]]
+    assert order.index(f"absent:{paths.WITHDRAWN}") < order.index(f"service:{paths.SERVICE}")

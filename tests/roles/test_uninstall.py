@@ -166,17 +166,19 @@ def ship(tmp_path: Path) -> Callable[[Host], Shipment]:
     """Return a function that makes a small shipment whose archives can be unpacked."""
     main = 'import os, sys\ndef main(): os.execv("/var/fake/store/certbot", ["certbot", *sys.argv[1:]])\n'
     certbot = {"certbot/main.py": main, "certbot/_internal/constants.py": "CLI_DEFAULTS = {}\n"}
+    tailscaled = {"bin/tailscaled": FAKES["tailscale"]}
     ref = tmp_path / "image"
     ref.write_text("derpfleet/derper:0123456789ab")
 
     def make(host: Host) -> Shipment:
-        named = shipment(host)
+        named = shipment(host, host.relay.tailscaled.auth_key)
         brought = {host.certificate.key: Secret(KEY.decode())} if host.certificate.key else {}
         return replace(
             named,
             secrets={**named.secrets, **brought},
             relay_release=Release(archive(tmp_path / "relay", {"relay/__init__.py": ""}), "a1" * 32),
             certbot_release=Release(archive(tmp_path / "certbot", certbot), "b2" * 32),
+            tailscaled_release=Release(archive(tmp_path / "tailscaled", tailscaled), "d4" * 32),
             image=ImageArtefact(ref.read_text(), ref),
         )
 
@@ -188,6 +190,7 @@ def archive(path: Path, files: dict[str, str]) -> Path:
         for name, text in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(text)
+            entry.mode = 0o755 if text.startswith("#!") else 0o644
             tar.addfile(entry, BytesIO(text.encode()))
     return path
 

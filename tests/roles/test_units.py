@@ -25,6 +25,7 @@ def units(case: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "case",
     [
+        "admission-joined",
         "bare",
         "docker",
         "native",
@@ -53,19 +54,21 @@ def test_systemd_understands_every_line(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "most"),
+    ("unit", "most", "case"),
     [
-        ("derpfleet-relay.service", 1.1),
-        ("derpfleet-certificate.service", 2.5),
-        ("derpfleet-firewall.service", 3),
-        ("derpfleet-ssh-ports.service", 3),
-        ("derpfleet-nginx-test.service", 3),
+        ("derpfleet-relay.service", 1.1, "bare"),
+        ("derpfleet-certificate.service", 2.5, "bare"),
+        ("derpfleet-firewall.service", 3, "bare"),
+        ("derpfleet-backend.service", 3, "bare"),
+        ("derpfleet-ssh-ports.service", 3, "bare"),
+        ("derpfleet-nginx-test.service", 3, "bare"),
+        ("derpfleet-tailscaled.service", 1.5, "admission-joined"),
     ],
 )
-def test_services_are_shut_in(unit: str, most: float, tmp_path: Path) -> None:
+def test_services_are_shut_in(unit: str, most: float, case: str, tmp_path: Path) -> None:
     """systemd's own measure of exposure, 0 to 10."""
     path = tmp_path / unit
-    path.write_text(units("bare")[unit])
+    path.write_text(units(case)[unit])
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", str(path)],
         capture_output=True,

@@ -3,7 +3,7 @@ matter to it."""
 
 from __future__ import annotations
 
-from engine.facts import Facts
+from engine.facts import Facts, FileFact
 from roles.contract import Neighbours, never
 
 # An empty Debian 12: none of our programs, nothing listens, no question was asked.
@@ -31,3 +31,5 @@ DEBIAN_12 = Facts(
 
 NO_NEIGHBOURS = Neighbours(open_ports=frozenset(), shares=never, is_ours=never)
 """A host without other programs."""
+
+EMPTY_FILE = FileFact(content="", sha256="", mode="0644", owner="root", group="root")

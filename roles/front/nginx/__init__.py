@@ -9,6 +9,7 @@ from roles.front.nginx.http import ASK as ASK
 from roles.front.nginx.http import RELOAD as RELOAD
 from roles.front.nginx.http import TEST as TEST
 from roles.front.nginx.http import absent_test_units as absent_test_units
+from roles.front.nginx.http import callers as callers
 from roles.front.nginx.http import challenge as challenge
 from roles.front.nginx.http import http_resources as http_resources
 from roles.front.nginx.http import test_units as test_units

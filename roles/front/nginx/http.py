@@ -12,7 +12,7 @@ from engine.resource import Absent, Command, Directory, File, Package, Resource,
 from inventory.choices import front_of
 from inventory.model import Host
 from roles import distributions, paths
-from roles.contract import Challenge, Issued, ReloadTest
+from roles.contract import Caller, Challenge, Issued, ReloadTest
 from roles.front.nginx import clashes, neighbours, overrides, places
 from roles.wiring import LOOPBACK
 
@@ -162,6 +162,13 @@ def _moved_aside(facts: Facts, first: tuple[str, ...]) -> list[Command]:
     argv, gone = ("mv", https, ASIDE), ("test", "!", "-e", https)
     needs = ("package:nginx", f"directory:{paths.ETC}", *first)
     return [Command(title="https server taken out", argv=argv, unless=gone, needs=needs)]
+
+
+def callers(facts: Facts) -> list[Caller]:
+    """Return the user of nginx's workers, or nothing where nginx.conf names none."""
+    is_written = bool(_main(facts))
+    user = distributions.of(facts).family.nginx.user if is_written else neighbours.worker_user(facts)
+    return [Caller(user, needs=("package:nginx",))] if user else []
 
 
 def _main(facts: Facts) -> list[Resource]:

@@ -20,6 +20,7 @@ from roles.readers.nginx_config import (
     Server,
     included_patterns,
     matches,
+    parse_dump,
     servers,
 )
 from roles.wiring import Use
@@ -38,6 +39,8 @@ _MODULES = ("/etc/nginx/modules-enabled", "/usr/share/nginx/modules")  # Debian'
 _PACKAGES = "/var/lib/dpkg/info/nginx*.list"
 # Words of a `return` that mean the same in another server.
 _SAME_ANYWHERE = re.compile(r"([\w:/.-]|\$(host|http_host|request_uri|scheme)\b)+")
+
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
 
 _CONFFILES = ("dpkg-query", "--show", "--showformat", "${Conffiles}\\n")
 _FILES = ("rpm", "--query", "--queryformat", "[%{FILENAMES} %{FILEDIGESTS}\\n]", "--file")
@@ -104,6 +107,20 @@ def unreadable(facts: Facts) -> str:
     return ""
 
 
+def worker_user(facts: Facts) -> str:
+    """Return the user that the configuration gives to nginx's workers, or "".
+
+    It is in nginx.conf also while nginx does not take the rest.
+    """
+    main = facts.files.get(MAIN)
+    text = dump(facts) or f"# configuration file {MAIN}:\n{(main and main.content) or ''}"
+    try:
+        named = [top.args[0] for top in parse_dump(text) if top.name == "user" and top.args]
+    except NginxConfigError:
+        return ""
+    return next((name for name in named if _USER.fullmatch(name)), "")
+
+
 def foreign(facts: Facts) -> str:
     """Return the path of an nginx that no package of the host brought, or "".
 
@@ -166,7 +183,7 @@ def _is_conffile(facts: Facts, path: str, conffile: str, listed: str) -> bool:
         return False
     text = (packaged.stdout if packaged else "") + _files(facts)
     digest = hashlib.md5(fact.content.encode(), usedforsecurity=False).hexdigest()
-    return bool(re.search(rf"^\s*{re.escape(conffile)} ({digest}|{fact.sha256 or '-'})\b", text, re.M))
+    return any(f"{conffile} {known}" in text for known in (digest, fact.sha256) if known)
 
 
 def others(facts: Facts) -> tuple[Server, ...]:

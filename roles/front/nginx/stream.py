@@ -28,7 +28,7 @@ ASK_ABSENT = Ask()
 RELOAD: tuple[str, ...] = ()
 TEST: ReloadTest | None = None
 
-warnings = warnings_of_servers
+callers, warnings = http.callers, warnings_of_servers
 # `nginx` removes all our files from nginx, and knows its listeners and its other sites.
 replaced = absent = absence_refusals = nothing
 shares, open_ports, other_sites = never, nothing, nothing

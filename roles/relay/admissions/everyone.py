@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from inventory.model import Host, Site
 from roles.contract import nothing
 from roles.relay.contract import Admitting
 
+KNOWN_BY = ""
 absent = refusals = nothing
 
 
-def admitting(host: Host, site: Site) -> Admitting:
+def admitting(host: Host, site: Site, facts: Facts, ship: Shipment) -> Admitting:
     """Return no flag: a relay without a judge admits everyone."""
     return Admitting()
 
 
-def ask(host: Host) -> Ask:
+def ask(host: Host, site: Site) -> Ask:
     """Return no question."""
     return Ask()
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.scripts import script
 from inventory import tailscaled
 from inventory.model import Host, Site
 from roles.contract import nothing
+from roles.relay import local_tailscaled
 from roles.relay.contract import Admitting, Inquiry
 
-_ASKED = "tailscaled"  # the command's name among the facts
-_NOBODY = f"nodekey:{'0' * 63}1"  # only whether there is an answer counts
-
-
+KNOWN_BY = ""
 absent = nothing  # tailscaled is the operator's
 
 
-def admitting(host: Host, site: Site) -> Admitting:
+def admitting(host: Host, site: Site, facts: Facts, ship: Shipment) -> Admitting:
     """Return derper's flags."""
-    return Admitting(flags=(("-verify-clients",), ("-socket", _socket(host))))
+    return Admitting(flags=local_tailscaled.flags(_socket(host)))
 
 
 def _socket(host: Host) -> str:
@@ -29,25 +24,19 @@ def _socket(host: Host) -> str:
     return host.relay.tailscaled.socket.removeprefix("/var")
 
 
-def ask(host: Host) -> Ask:
+def ask(host: Host, site: Site) -> Ask:
     """Return the question whether it answers."""
-    program = (script("ask_tailscaled"), _socket(host), _NOBODY)
-    return Ask(commands={_ASKED: (host.ssh.python, "-I", "-c", *program)})
+    return local_tailscaled.ask(host, _socket(host))
 
 
 def inquiry(host: Host, site: Site, key: str) -> Inquiry:
     """Return the question that the relay asks, about that key."""
-    return Inquiry(judge=_socket(host), program=(script("ask_tailscaled"), _socket(host), key))
-
-
-def _answer(facts: Facts) -> Mapping[str, Any]:
-    said = facts.commands.get(_ASKED)
-    return tailscaled.read(said.stdout) if said else {}
+    return local_tailscaled.inquiry(_socket(host), key)
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:
     """Return a sentence if the relay would refuse everybody."""
-    answer = _answer(facts)
+    answer, socket = local_tailscaled.answer(facts), _socket(host)
     if answer.get("step") == "":
         return []
     cause, command = tailscaled.CAUSES.get(
@@ -55,12 +44,13 @@ def refusals(host: Host, facts: Facts) -> list[str]:
     )
     detail = f": {answer['detail']}" if answer.get("detail") else ""
     return [
-        f"{host.name} is to ask the tailscaled at {_socket(host)} who may use the relay{detail}; {cause}. "
-        f"Look with `{command.format(judge=_socket(host))}`, "
-        f"or set hosts.{host.name}.relay.tailscaled.socket."
+        f"{host.name} is to ask the tailscaled at {socket} who may use the relay{detail}; {cause}. "
+        f"Look with `{command.format(judge=socket, **tailscaled.names(socket))}`, set "
+        f"hosts.{host.name}.relay.tailscaled.socket, or let a deploy install one: "
+        f"hosts.{host.name}.relay.tailscaled.manage."
     ]
 
 
 def warnings(host: Host, facts: Facts) -> list[str]:
     """Return a sentence if it knows no node, or will not for long."""
-    return list(tailscaled.warnings(_answer(facts)))
+    return local_tailscaled.warnings(facts)

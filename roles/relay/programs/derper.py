@@ -20,6 +20,7 @@ _CERTS = "/app/certs"
 
 ASK = Ask()
 PROCESSES = frozenset({"derper"})
+KEY_FIELD = ""
 
 
 def start(host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting) -> Start:
@@ -38,7 +39,7 @@ def _from_release(
     link = Symlink(path=paths.CURRENT, target=tree.path, needs=(tree.id,))
     unused = () if mesh_key else (Absent(path=paths.MESH_KEYS),)
     return Start(
-        installed=(Directory(path=paths.RELEASES), tree, link, *mesh_key),
+        installed=(Directory(path=paths.RELEASES), tree, link, *admitting.resources, *mesh_key),
         artefact=link.id,
         reads=tuple(resource.id for resource in mesh_key),
         healthy=health(host, wiring),
@@ -59,7 +60,7 @@ def _flags(host: Host, wiring: Wiring, admitting: Admitting) -> tuple[tuple[str,
         ("-http-port", str(wiring.relay_http_port)),
         ("-stun-port", str(host.ports.stun)),
         # Its default is a file that an earlier derper on this host may have left.
-        ("-mesh-psk-file", paths.MESH_KEY) if admitting.url else ("-mesh-psk-file=",),
+        ("-mesh-psk-file", paths.MESH_KEY) if admitting.flags else ("-mesh-psk-file=",),
         ("-home", "blank"),
     ]
     if wiring.relay_has_tls:
@@ -93,11 +94,11 @@ def _image(host: Host, ship: Shipment) -> Image:
 
 
 def _mesh_key(ship: Shipment, admitting: Admitting) -> tuple[Resource, ...]:
-    """Return the mesh key where the relay asks a URL for every client.
+    """Return the mesh key where the relay asks about every client.
 
-    Our proof has no node key that headscale knows, and derper has no other way to admit it.
+    Our proof has no node key that anyone knows, and derper has no other way to admit it.
     """
-    if not admitting.url:
+    if not admitting.flags:
         return ()
     assert ship.mesh_key is not None  # noqa: S101 - fleet derives one for this program
     return (
@@ -109,8 +110,8 @@ def _mesh_key(ship: Shipment, admitting: Admitting) -> tuple[Resource, ...]:
 def _environment(host: Host, wiring: Wiring, admitting: Admitting) -> dict[str, str]:
     """Return the variables of fredliang44/derper-docker, which other images know, too.
 
-    One more is for the flag that it lacks. Ports have the same numbers inside the container, so
-    that the variables have the site file's values.
+    Two more are for flags that it lacks; scanners look for the default home page. Ports have the
+    same numbers inside the container, so that the variables have the site file's values.
     """
     return {
         "DERP_DOMAIN": host.domain,
@@ -122,6 +123,7 @@ def _environment(host: Host, wiring: Wiring, admitting: Admitting) -> dict[str, 
         "DERP_HTTP_PORT": str(wiring.relay_http_port),
         "DERP_STUN": "true",
         "DERP_STUN_PORT": str(host.ports.stun),
+        "DERP_HOME": "blank",
         "DERP_VERIFY_CLIENTS": "false",
         "DERP_VERIFY_CLIENT_URL": admitting.url,
         "DERP_VERIFY_CLIENT_URL_FAIL_OPEN": str(host.relay.verify_fail_open).lower(),

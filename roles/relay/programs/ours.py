@@ -19,6 +19,7 @@ _LIBRARIES = ("-/usr/lib", "-/usr/lib64", "-/lib", "-/lib64", "-/usr/local/lib")
 
 ASK = memory.ASK
 PROCESSES: frozenset[str] = frozenset()
+KEY_FIELD = "DERP_KEY"  # as relay/log.py names its fields
 
 
 def start(host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: Admitting) -> Start:
@@ -40,7 +41,7 @@ def start(host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: A
     probers = _prober_keys(admitting, ship)
     unused = () if probers else (Absent(path=paths.PROBER_KEYS),)
     return Start(
-        installed=(Directory(path=paths.RELEASES), tree, compiled, link, *admitting.files, *probers),
+        installed=(Directory(path=paths.RELEASES), tree, compiled, link, *admitting.resources, *probers),
         artefact=link.id,
         healthy=health(host, wiring),
         outdated=(*releases.outdated(facts, path), *unused),

@@ -11,7 +11,6 @@ from engine.scripts import script
 from inventory.choices import firewall_of
 from inventory.model import Host
 from roles import docker, paths, selinux
-from roles.contract import Question
 from roles.relay import memory
 from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
@@ -28,9 +27,6 @@ RUNNING = f"container:{paths.CONTAINER}"
 # derper reads its certificate only once, and a restart serves every program.
 RELOAD: tuple[str, ...] = ("docker", "restart", paths.CONTAINER)
 RESTART = RELOAD
-WITHDRAWN = Question(
-    ("docker", "container", "ls", "--all", "--quiet", "--filter", f"name=^{paths.CONTAINER}$"), says=""
-)
 
 
 def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:
@@ -85,7 +81,7 @@ def log(lines: int) -> tuple[str, ...]:
     return ("docker", "logs", "--tail", str(lines), paths.CONTAINER)
 
 
-def log_of_client(key: str) -> tuple[str, ...]:
+def log_of_client(key: str, field: str) -> tuple[str, ...]:
     """Return `docker logs`, which cannot look for a key."""
     return log(500)
 

@@ -11,7 +11,6 @@ from engine.render import render
 from engine.resource import Absent, Directory, File, Package, Resource, Service, SupervisorProgram
 from inventory.model import Host
 from roles import distributions, paths
-from roles.contract import Question
 from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
 
@@ -33,7 +32,6 @@ KNOWN_BY = PROGRAM_FILE
 ASK_PORTS = Ask(files=(KNOWN_BY,))
 RESTART: tuple[str, ...] = (_CONTROL, "restart", PROGRAM)
 RELOAD = RESTART  # derper reads its certificate only once
-WITHDRAWN = Question((_CONTROL, "status", PROGRAM), says=f"{PROGRAM}: ERROR (no such process)")
 
 
 def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:
@@ -82,7 +80,7 @@ def log(lines: int) -> tuple[str, ...]:
     return ("tail", "--lines", str(lines), _LOG)
 
 
-def log_of_client(key: str) -> tuple[str, ...]:
+def log_of_client(key: str, field: str) -> tuple[str, ...]:
     """Return the end of the log, which has no fields to look for a key."""
     return log(500)
 

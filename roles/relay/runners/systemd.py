@@ -14,7 +14,7 @@ from engine.render import render
 from engine.resource import Absent, Command, File, Resource, Service
 from inventory.model import Host
 from roles import paths
-from roles.contract import Question, nothing
+from roles.contract import nothing
 from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
 
@@ -31,7 +31,6 @@ _SOCKET = f"service:{paths.SOCKET}"
 # A reload keeps the clients. systemd restarts a unit that has none.
 RELOAD: tuple[str, ...] = ("systemctl", "try-reload-or-restart", paths.SERVICE)
 RESTART: tuple[str, ...] = ("systemctl", "restart", paths.SERVICE)
-WITHDRAWN = Question(("systemctl", "is-enabled", paths.SERVICE), says="disabled")
 
 
 def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:
@@ -130,9 +129,10 @@ def log(lines: int) -> tuple[str, ...]:
     return ("journalctl", "--unit", paths.SERVICE, "--lines", str(lines), "--no-pager")
 
 
-def log_of_client(key: str) -> tuple[str, ...]:
-    """Return journalctl for the unit's entries with that key, with all their fields."""
-    return (*log(5), "--output", "json", f"DERP_KEY={key}")
+def log_of_client(key: str, field: str) -> tuple[str, ...]:
+    """Return journalctl for the unit's entries with that key, with all their fields, or for the
+    last ones where there is no field to look for."""
+    return (*log(5), "--output", "json", f"{field}={key}") if field else log(500)
 
 
 def in_its_network(program: tuple[str, ...]) -> tuple[str, ...]:

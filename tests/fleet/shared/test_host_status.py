@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,15 +16,18 @@ from pathlib import Path
 import pytest
 
 from engine.facts import Output
+from engine.scripts import script
 from fleet.shared import host_status
 from inventory.model import Docker, Host, Ports, Region
 from lab.certificates import make_server_certificate
+from probe.cutover import counted
 from tests.support.facts import DEBIAN_12
 
 DOMAIN = "hk1.example.org"
 VARZ = (
     "# TYPE derp_clients_local gauge\nderp_clients_local 7\n"
     '# TYPE version gauge\nversion{version="1.90.0",binary="derper"} 1\n'
+    "process_start_unix_time 1000.5\n"
 )
 
 
@@ -94,3 +98,20 @@ def test_clients_and_version_of_either_flavour(
         host, replace(DEBIAN_12, commands={"metrics": Output(status=0, stdout=done.stdout, stderr="")})
     )
     assert (said.clients, said.version) == (7, "1.90.0")
+
+
+def test_clients_are_watched_until_all_are_back(server: HTTPServer) -> None:
+    fetch = (sys.executable, "-I", "-c", script("fetch"), "http", DOMAIN, str(server.server_port), "/metrics")
+    argv = (sys.executable, "-I", "-c", script("watch_clients"), "7", "10", *fetch)
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20)
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("7 1000.5 ")
+    found = counted("derp_clients_local 9\nprocess_start_unix_time 900\n", done.stdout)
+    assert found is not None
+    assert (found.cut, found.back) == (9, 7)
+
+
+def test_a_relay_that_does_not_answer_is_watched_for_so_long_only() -> None:
+    argv = (sys.executable, "-I", "-c", script("watch_clients"), "7", "0.3", sys.executable, "-c", "1/0")
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -6,6 +6,7 @@ from relay import flags
 from relay.admission import admission
 from relay.admission.admission import Admission, AllowFileCheck, Cached, TailscaledCheck
 from relay.admission.allow_file import AllowFile, AllowFileError
+from relay.admission.turns import Turns
 from relay.core.reasons import Answer
 from relay.io.gate import Verdict
 from tests.relay.httpserver import asynchronous
@@ -132,6 +133,67 @@ async def test_one_network_asks_eight_questions_at_once_and_all_ask_sixty_four()
     assert all(verdict.allowed for verdict in await asyncio.gather(*here, *there))
     assert (check.most_under_way, len(check.asked)) == (64, 1800)
     assert not cached._turns._networks
+
+
+@asynchronous
+async def test_networks_with_many_questions_leave_turns_for_the_others():
+    """Eight networks of an attacker, while the controller hangs: a ninth is asked for at once."""
+    check = Scripted(YES, gate=asyncio.Event())
+    cached = Cached(check, 10)
+    many = [asyncio.ensure_future(cached.ask(_key(i), f"192.0.2.{i % 8}")) for i in range(400)]
+    await _settle()
+    assert check.under_way == 48
+    others = [asyncio.ensure_future(cached.ask(_key(500 + i), f"198.51.100.{i}")) for i in range(16)]
+    await _settle()
+    assert check.under_way == 64
+    check.gate.set()
+    assert all(verdict.allowed for verdict in await asyncio.gather(*many, *others))
+    assert check.most_under_way == 64 and not cached._turns._networks
+
+
+@asynchronous
+async def test_the_network_with_the_fewest_turns_is_the_next():
+    turns, served = Turns(4, 3), []
+    ends = {name: asyncio.Event() for name in ("a", "b", "c")}
+
+    async def hold(name, address):
+        async with turns.take(address):
+            served.append(name)
+            await ends[name].wait()
+
+    crowd = [asyncio.ensure_future(hold("a", "192.0.2.1")) for _ in range(9)]
+    await _settle()
+    late = [asyncio.ensure_future(hold(name, f"192.0.2.{2 + i}")) for i, name in enumerate("bcc")]
+    await _settle()
+    assert served == ["a", "a", "a", "b"]
+    crowd[0].cancel()
+    await _settle()
+    assert served[4:] == ["c"], "the crowd has more of its own, and waits for longer"
+    for end in ends.values():
+        end.set()
+    await asyncio.gather(*crowd[1:], *late)
+    assert sorted(served[5:]) == ["a"] * 6 + ["c"]
+    assert not turns._networks and turns._free == 4
+
+
+@asynchronous
+async def test_a_question_that_is_given_up_takes_no_turn():
+    turns = Turns(1, 1)
+    first, given_up, last = (asyncio.ensure_future(_held(turns)) for _ in range(3))
+    await _settle()
+    given_up.cancel()
+    first.cancel()
+    await asyncio.sleep(0)
+    await _settle()
+    assert (given_up.cancelled(), turns._free) == (True, 0)
+    last.cancel()
+    await _settle()
+    assert not turns._networks and turns._free == 1
+
+
+async def _held(turns):
+    async with turns.take("192.0.2.1"):
+        await asyncio.Event().wait()
 
 
 @asynchronous

@@ -1,7 +1,11 @@
 import re
+import shutil
+import subprocess
+import sys
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from inventory.checkout import CHECKOUT
 from relay.core.stats import Stats, Tally, snapshot
 from relay.observe import metrics
 from relay.observe.metrics import make_registry, render, series_of
@@ -93,3 +97,17 @@ def test_nothing_is_read_before_a_scrape():
 def test_unknown_figures_are_left_out():
     stats = Stats(labelled={"surprise": {"x": 1}}, gauges={"surprise": 1})
     assert not any("surprise" in series.name for series in series_of(stats))
+
+
+def test_a_release_says_which_one_runs(tmp_path, monkeypatch):
+    """The link moves at the next deploy, while the former release still runs."""
+    assert "relay_release" not in scrape(Stats)
+    releases = tmp_path / "releases"
+    shutil.copytree(CHECKOUT / "relay", releases / "fedcba9876543210" / "relay")
+    (tmp_path / "current").symlink_to("releases/fedcba9876543210")
+    words = "import sys; sys.path.insert(0, 'current'); import relay; print(relay.__release__)"
+    argv = [sys.executable, "-c", words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "fedcba9876543210\n"
+    monkeypatch.setattr("relay.observe.metrics.__release__", "fedcba9876543210")
+    assert 'relay_release{id="fedcba9876543210"} 1' in scrape(Stats)

@@ -1,0 +1,1 @@
+"""Figures of what strangers can do to others' service."""

@@ -1,0 +1,88 @@
+"""Join a tailnet: `TAILSCALE SOCKET STATE LOGIN_SERVER [NAME KEY_FILE]`.
+
+Prints the state of that tailscaled, and ends with 0 if it runs in the tailnet of that login server:
+"" for one that is not there, "Down", "Elsewhere", or tailscaled's own word, such as NeedsLogin.
+With a name it joins first. The file with the auth key may be missing, and is removed in any case.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+LIMIT = 60
+UP = ("--reset", "--accept-dns=false", "--accept-routes=false", "--shields-up", "--timeout=%ds" % LIMIT)
+KEYS = ("authkey", "auth key", "auth-key", "api key", "invalid key")
+
+
+def run(words):
+    try:
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+    except OSError as error:
+        return 127, "%s: %s" % (words[0], error.strerror)
+    said = process.communicate()[0]
+    return process.returncode, said.decode(errors="replace")
+
+
+def parsed(call, *words):
+    try:
+        return dict(json.loads(run(call + list(words))[1]))
+    except (ValueError, TypeError):
+        return {}
+
+
+def state_of(call, folder, server):
+    state = parsed(call, "status", "--json", "--peers=false").get("BackendState")
+    if not state:
+        return "Down" if os.path.isdir(folder) else ""
+    if state == "Running" and parsed(call, "debug", "prefs").get("ControlURL", "").rstrip("/") != server:
+        return "Elsewhere"
+    return state
+
+
+def join(call, folder, server, name, key_file):
+    deadline = time.time() + 10
+    while state_of(call, folder, server) in ("", "Down", "NoState") and time.time() < deadline:
+        time.sleep(0.2)
+    words = call + ["up", "--login-server=" + server, "--hostname=" + name] + list(UP)
+    key = None
+    if os.path.exists(key_file):
+        words.append("--auth-key=file:" + key_file)
+        with open(key_file) as file:
+            key = file.read().strip()
+    if state_of(call, folder, server) == "Elsewhere":
+        words += ["--force-reauth", "--accept-risk=all"]
+    status, said = run(words)
+    if status:
+        why = (said.replace(key, "(auth key)") if key else said).strip()
+        health = parsed(call, "status", "--json", "--peers=false").get("Health") or []
+        sys.exit(explained(state_of(call, folder, server), why, server, health))
+
+
+def explained(state, why, server, health):
+    if any(word in why.lower() for word in KEYS):
+        step = (
+            "the login server %s refuses the auth key: it is expired, used up, or another tailnet's. Make a "
+            "new one (headscale preauthkeys create, or Settings, Keys in Tailscale's console) and put it "
+            "where relay.tailscaled.auth_key of the site file leads" % server
+        )
+    elif state == "NeedsMachineAuth":
+        step = "the login server %s waits for an administrator to approve this node: approve it" % server
+    else:
+        step = "the login server %s did not let it in: can this host reach it, and trust its TLS?" % server
+    return "\n".join([why] + [str(line)[:300] for line in health[:3]] + [step])
+
+
+call = [sys.argv[1], "--socket=" + sys.argv[2]]
+try:
+    if len(sys.argv) > 5:
+        join(call, *sys.argv[3:7])
+finally:
+    if len(sys.argv) > 6 and os.path.exists(sys.argv[6]):
+        os.unlink(sys.argv[6])
+state = state_of(call, *sys.argv[3:5])
+print(state)
+sys.exit(state != "Running")

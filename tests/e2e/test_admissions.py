@@ -1,0 +1,210 @@
+"""With each admission two real nodes meet through the relay, and a stranger is out.
+
+One host goes from each setting to the next, beside a tailscaled of the operator's own, and ends
+without anything of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from artefacts import go
+from artefacts.binary import source
+from artefacts.programs import TAILSCALED
+from inventory import tailscaled
+from lab.client import LabClient
+from lab.headscale import USER
+from lab.process import wait_for
+from tests.e2e.desk import Desk, Ran
+from tests.e2e.steps import exchange, rung, settled
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+ONLY = ("hk1", "hs1", "acme", "site-a", "site-b")
+Nodes = tuple[LabClient, LabClient]
+
+ENVIRONMENT, HOSTNAME, THEIRS = "TS_AUTHKEY", "derp-hk1", "/run/tailscale/tailscaled.sock"
+PLACES = (
+    *("/opt/derpfleet/tailscaled", tailscaled.PROGRAM, f"/etc/systemd/system/{tailscaled.UNIT}"),
+    *(f"{folder}/{tailscaled.NAME}" for folder in ("/run", "/var/lib", "/var/lib/private")),
+)
+
+
+def headscale(desk: Desk, nodes: Nodes) -> Mapping[str, Any]:
+    return {"admission": "headscale"}
+
+
+def url(desk: Desk, nodes: Nodes) -> Mapping[str, Any]:
+    return {"admission": "url", "verify_client_url": f"{desk.stage.headscale.url}/verify"}
+
+
+def keys(desk: Desk, nodes: Nodes) -> Mapping[str, Any]:
+    return {"admission": "keys", "keys": [node.status()["Self"]["PublicKey"] for node in nodes]}
+
+
+def theirs(desk: Desk, nodes: Nodes) -> Mapping[str, Any]:
+    return {"admission": "tailscaled", "tailscaled": {"socket": f"/var{THEIRS}"}}
+
+
+def joined(*_: object) -> Mapping[str, Any]:
+    return {"admission": "tailscaled", "tailscaled": {"manage": True, "auth_key": f"env:{ENVIRONMENT}"}}
+
+
+def everyone(desk: Desk, nodes: Nodes) -> Mapping[str, Any]:
+    return {"admission": "open"}
+
+
+def auth_key(desk: Desk, *more: str) -> str:
+    """Return a key that admits one node, once."""
+    users = json.loads(desk.stage.headscale.command("users", "list", "--name", USER))
+    made = desk.stage.headscale.command("preauthkeys", "create", "--user", str(users[0]["id"]), *more)
+    return str(json.loads(made)["key"])
+
+
+def is_online(desk: Desk) -> bool:
+    """Whether our tailscaled is a node that is online.
+
+    headscale keeps those that have left, and gives the next one a number behind its name.
+    """
+    found = json.loads(desk.stage.headscale.command("nodes", "list"))
+    return any(node["given_name"].startswith(HOSTNAME) and node.get("online") for node in found)
+
+
+def there(desk: Desk) -> list[str]:
+    """Return which places of our tailscaled are on hk1."""
+    return desk.stage.run_in("hk1", ["ls", "--directory", *PLACES], check=False).stdout.split()
+
+
+def keep_secret(desk: Desk, key: str, ran: Ran) -> None:
+    """The key is in no output, and in no file or log of the host."""
+    assert key not in json.dumps(ran.events) + ran.errors
+    look = f"grep -rlF -e {key} /etc /run /opt/derpfleet/bin /var/lib /var/log 2>/dev/null; journalctl -o cat"
+    found = desk.stage.run_in("hk1", ["sh", "-c", look], check=False).stdout
+    assert key not in found and not [line for line in found.splitlines() if line.startswith("/")]
+
+
+def pid(desk: Desk) -> str:
+    """Return the process id of the operator's tailscaled."""
+    shown = ["systemctl", "show", "--property=MainPID", "--value", "tailscaled"]
+    return desk.stage.run_in("hk1", shown).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def operators(desk: Desk) -> Iterator[str]:
+    """The process id of a tailscaled of the operator's own on hk1, which has joined."""
+    built = go.build(source(TAILSCALED), cache=desk.stage.cache, progress=print, arch="x86_64")
+    program = (built / TAILSCALED.name).read_bytes()
+    desk.stage.hosts["hk1"].write({"usr/local/bin/tailscaled": program}, mode=0o755)
+    desk.stage.run_in("hk1", ["ln", "-s", "tailscaled", "/usr/local/bin/tailscale"])
+    start = [
+        "systemd-run", "--quiet", "--unit=tailscaled", "--property=RuntimeDirectory=tailscale",
+        "--property=StateDirectory=tailscale", "/usr/local/bin/tailscaled", "--tun=userspace-networking",
+        "--port=0", "--no-logs-no-support", "--statedir=/var/lib/tailscale", f"--socket={THEIRS}",
+    ]  # fmt: skip
+    up = [
+        "/usr/local/bin/tailscale", f"--socket={THEIRS}", "up", "--hostname=theirs", "--timeout=30s",
+        f"--login-server={desk.stage.headscale.url}", f"--auth-key={auth_key(desk, '--reusable')}",
+    ]  # fmt: skip
+    desk.stage.run_in("hk1", start)
+    wait_for(
+        lambda: desk.stage.run_in("hk1", up, check=False).returncode == 0, timeout_s=60, what="theirs is out"
+    )
+    yield pid(desk)
+    desk.stage.run_in("hk1", ["systemctl", "stop", "tailscaled"])
+
+
+def deployed(desk: Desk, key: str) -> Ran:
+    """Deploy with the key at hand, then without one; the second deploy has nothing to do."""
+    ran = desk.invoke("deploy", "--host", "hk1", env={ENVIRONMENT: key}, timeout_s=600)
+    assert ran.code == 0, ran.why()
+    again = desk.invoke("deploy", "--host", "hk1")
+    assert (again.code, again.changed("hk1")) == (0, []), again.why()
+    return ran
+
+
+@pytest.mark.parametrize(
+    ("program", "admission"),
+    [
+        ("python", keys),
+        ("python", url),
+        ("python", joined),
+        ("derper", joined),
+        ("derper", theirs),
+        ("python", theirs),
+        ("derper", headscale),
+        ("derper", url),
+        ("python", everyone),
+        ("derper", everyone),
+        ("python", headscale),
+    ],
+    ids=lambda one: getattr(one, "__name__", one),
+)
+def test_nodes_meet_and_a_stranger_is_out(
+    desk: Desk, nodes: Nodes, operators: str, program: str, admission: Callable[..., Mapping[str, Any]]
+) -> None:
+    desk.edit("hk1", relay={"program": program, **admission(desk, nodes)})
+    key = auth_key(desk)
+    ran = deployed(desk, key)
+    is_out = rung(ran, "handshake")["detail"] == "two known keys admitted, a stranger refused"
+    assert is_out == (admission is not everyone)
+    assert bool(there(desk)) == is_online(desk) == (admission is joined)
+    if admission is joined:
+        keep_secret(desk, key, ran)
+        nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+        look = [*nobody, "ls", f"/run/{tailscaled.NAME}"]
+        assert desk.stage.run_in("hk1", look, check=False).returncode != 0
+    exchange(nodes, "hk")
+    assert pid(desk) == operators
+
+
+@pytest.mark.parametrize("why", ["expired", "already used"])
+def test_an_auth_key_that_the_login_server_refuses(
+    desk: Desk, nodes: Nodes, operators: str, why: str
+) -> None:
+    desk.edit("hk1", relay=joined())
+    key = auth_key(desk, "--expiration", "1s")
+    time.sleep(1.1)
+    if why == "already used":
+        key = auth_key(desk)
+        up = [
+            "/usr/local/bin/tailscale", f"--socket={THEIRS}", "up", "--hostname=theirs", "--force-reauth",
+            f"--login-server={desk.stage.headscale.url}", f"--auth-key={key}", "--accept-risk=all",
+        ]  # fmt: skip
+        desk.stage.run_in("hk1", up)
+    ran = desk.invoke("deploy", "--host", "hk1", env={ENVIRONMENT: key})
+    assert ran.code != 0
+    said = json.dumps(ran.failure())
+    for words in (why, desk.stage.headscale.url, "refuses the auth key", "relay.tailscaled.auth_key"):
+        assert words in said
+    keep_secret(desk, key, ran)
+
+
+def test_a_policy_that_hides_all_nodes_is_named_and_nothing_of_ours_is_left(
+    desk: Desk, nodes: Nodes, operators: str
+) -> None:
+    desk.edit("hk1", relay=joined())
+    deployed(desk, auth_key(desk))
+    one, other = (f"{node.ipv4}/32" for node in nodes)
+    rule = {"action": "accept", "src": [one, other], "dst": [f"{one}:*", f"{other}:*"]}
+    desk.stage.hosts["hs1"].write({"etc/headscale/policy.hujson": json.dumps({"acls": [rule]})})
+    policy = "sed -i 's#^  path: \"\"#  path: /etc/headscale/policy.hujson#' /etc/headscale/config.yaml"
+    desk.stage.run_in("hs1", ["sh", "-c", f"{policy}; systemctl restart headscale"])
+    wait_for(lambda: hidden(desk), timeout_s=60, what="the relay's tailscaled still sees nodes")
+    ran = desk.invoke("verify", "--host", "hk1")
+    assert "its policy hides them from it" in rung(ran, "admission")["warning"]
+    assert is_online(desk)
+    desk.edit("hk1", relay={"admission": "headscale"})
+    settled(desk)
+    assert there(desk) == []
+    assert not is_online(desk)
+    assert pid(desk) == operators
+
+
+def hidden(desk: Desk) -> bool:
+    """Whether our tailscaled on hk1 knows no other node."""
+    status = [tailscaled.PROGRAM, f"--socket={tailscaled.SOCKET}", "status", "--json"]
+    return not json.loads(desk.stage.run_in("hk1", status).stdout).get("Peer")
