@@ -37,19 +37,7 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 sys.dont_write_bytecode = True  # nothing is to be left beside the program
 import pause  # noqa: E402
 from ledger import FAILED_CHALLENGES, Ledger  # noqa: E402
-from lineage import (  # noqa: E402
-    IN_ORDER,
-    KEPT,
-    Lineage,
-    Problem,
-    is_address,
-    order,
-    read,
-    remove,
-    run,
-    unfit,
-    wrong_clock,
-)
+from lineage import IN_ORDER, KEPT, Lineage, Problem, is_address, order, read, remove, run, unfit, wrong_clock  # noqa: E402
 
 CONFIG = "/etc/derpfleet/certificate.json"
 OVERDUE = 0.25  # of the lifetime left; certbot renews at a third, so it has failed for a while

@@ -135,8 +135,7 @@ class Certificate(Model):
         description="the ACME server's profile, such as shortlived; default: classic, if the server has it",
     )
     challenge: ChallengeName = Field(
-        "http", description="where it is shown that the names are ours: on the host, or in their DNS zone; "
-        "standalone: by certbot, while the service that has the http port is stopped",
+        "http", description="http: on the host; standalone: there, while `stop` is stopped; dns: in the zone"
     )
     dns: DnsZone | None = Field(None, description="access to that zone, with challenge: dns")
     stop: UnitName | None = Field(

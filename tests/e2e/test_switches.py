@@ -37,7 +37,7 @@ NODE_KEY = "nodekey:" + "0123456789abcdef" * 4
 LOOKED_AT = ("/etc", "/opt", "/run/derpfleet-relay", "/usr/local", "/var/lib", "/var/log", "/var/www")
 LEFT_OUT = (
     "/etc/letsencrypt", "/etc/docker", "/var/lib/apt", "/var/lib/containerd", "/var/lib/derpfleet",
-    "/var/lib/docker", "/var/lib/dpkg", "/var/lib/nginx", "/var/lib/systemd", "/var/log/letsencrypt",
+    "/var/lib/docker", "/var/lib/dpkg", "/var/lib/letsencrypt", "/var/lib/nginx", "/var/lib/systemd", "/var/log/letsencrypt",
     "/opt/derpfleet/images", "/opt/containerd",
 )  # fmt: skip
 RUNNING = "systemctl list-units --type=service,socket,timer,path --state=running,listening,waiting --plain"
