@@ -9,12 +9,13 @@ from typing import Any
 from inventory.model import Host
 
 _KEPT = {"domain", "region", "ipv4", "ipv6", "ports", "flavour", "front", "external", "relay"}
+_OURS = {"keys_file", "tailscaled"}  # of `relay`: they may name files and commands of the controller
 _ON_HOST = ("domain", "ipv4", "ipv6", "ports")  # those of the map that the host has, too
 
 
 def settings(host: Host) -> str:
     """Return the settings as JSON. No secret is among them, and no file of the controller."""
-    return host.model_dump_json(include=_KEPT, exclude={"relay": {"keys_file"}})
+    return host.model_dump_json(include=_KEPT, exclude={"relay": _OURS})
 
 
 def former(host: Host, kept: str) -> Host:
@@ -24,10 +25,12 @@ def former(host: Host, kept: str) -> Host:
     """
     try:
         found = {key: value for key, value in json.loads(kept).items() if key in _KEPT}
-        found["relay"]["keys_file"] = host.relay.keys_file
-        return Host.model_validate(host.model_dump() | found)
+        found["relay"] = {key: value for key, value in found["relay"].items() if key not in _OURS}
+        then = Host.model_validate({"name": host.name, **found})
     except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
         return host
+    relay = then.relay.model_copy(update={key: getattr(host.relay, key) for key in _OURS})
+    return host.model_copy(update={key: getattr(then, key) for key in _KEPT} | {"relay": relay})
 
 
 def differences(host: Host, then: Host) -> list[str]:
