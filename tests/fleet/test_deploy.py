@@ -47,7 +47,7 @@ class World:
         monkeypatch.setattr(step, "converge", self.converge)
         monkeypatch.setattr(roles, "refusals", lambda *_: [])
         monkeypatch.setattr(roles, "compile_host", lambda *_: [])
-        monkeypatch.setattr(host_job, "_shipment", lambda *_: None)
+        monkeypatch.setattr(host_job, "shipment", lambda *_: None)
         for verb in (deploy, check):
             monkeypatch.setattr(verb, "control_server", lambda _: server)
         monkeypatch.setattr(deploy, "prove_hosts", all_proved)
