@@ -7,7 +7,7 @@ from pathlib import Path
 
 from invoke import Context
 
-from fleet.shared.opening import DEFAULT_SITE, FILE, HOST, HOSTS, task, with_report, with_site
+from fleet.shared.opening import DEFAULT_SITE, FILE, HOST, HOSTS, JSON, task, with_report, with_site
 
 
 @task(help={"site": FILE})
@@ -66,6 +66,51 @@ def init(_: Context, path=""):
     with_report(lambda report: verb(report, Path(path) if path else None))
 
 
+@task(iterable=["host"], help=HOSTS)
+def history(_: Context, host=None, site="", json=False):
+    """Show the confirmed states of hosts: number, time, verb, who, release, changes, proof.
+
+    Example: invoke history --host hk1
+
+    Exit codes: 0 shown, 3 unreachable, 4 site file wrong.
+    """
+    from fleet.history import history as verb
+
+    with_site(site, lambda f: verb(f, f.hosts(host)), json=json)
+
+
+@task(
+    help={"host": "the host", "site": FILE, "json": JSON}
+    | {"to": "a number that `invoke history` shows, or found: take everything off (default: one back)"}
+    | {"dry-run": "show what would change, and change nothing", "diff": "show each change as a diff"}
+    | {"force": "overwrite files that were edited by hand since"},
+)
+def rollback(_: Context, host, site="", to="", dry_run=False, diff=False, force=False, json=False):
+    """Bring a host back to an earlier confirmed state, prove it, carry the map along.
+
+    Nothing is sent to the host: contents and releases are there. Packages, certificates and keys
+    stay as they are. --to found is `invoke uninstall`.
+
+    Examples:
+      invoke rollback --host hk1 --dry-run
+      invoke rollback --host hk1 --to 11
+
+    Exit codes: 0 back and proved, 1 refused or a resource failed, 3 unreachable, 4 site file wrong,
+    5 host locked, 6 and 7 not proved and as before, 8 neither. With --dry-run: 10 something would
+    change.
+    """
+    from fleet.rollback import rollback as verb
+    from fleet.uninstall import uninstall
+
+    def work(fleet):
+        [one] = fleet.hosts([host])
+        if to == "found":
+            return uninstall(fleet, one, dry_run=dry_run)
+        return verb(fleet, one, to=to, dry_run=dry_run, force=force)
+
+    with_site(site, work, json=json, diffs=diff or dry_run)
+
+
 @task(
     iterable=["host"],
     help=HOSTS
@@ -96,4 +141,4 @@ def bundle(_: Context, host=None, site="", out="", use="", sha256="", json=False
     with_site(site, lambda fleet: verb(fleet, fleet.hosts(host), **files), json=json)
 
 
-verbs = (bundle, derpmap, trust, logs, init)
+verbs = (bundle, history, rollback, derpmap, trust, logs, init)

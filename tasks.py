@@ -23,12 +23,16 @@ ONLY = "a resource id, or role:NAME; may be given several times"
     iterable=["host", "only"],
     help=HOSTS
     | {"only": ONLY, "dry-run": "show changes, make none", "diff": "show each change as a diff"}
-    | {"include-withdrawn": "without --host: bring withdrawn relays back as well"},
+    | {"include-withdrawn": "without --host: bring withdrawn relays back as well"}
+    | {"keep": "leave a relay that is not proved as it is, to be looked at"},
 )
 def deploy(
-    _: Context, host=None, site="", only=None, dry_run=False, diff=False, include_withdrawn=False, json=False
+    _: Context,
+    host=None, site="", only=None, dry_run=False, diff=False, include_withdrawn=False, keep=False, json=False,
 ):
     """Turn hosts into relays, prove them from outside, register them.
+
+    A host that is not proved goes back to its last confirmed state, and is proved again.
 
     Without --host, all hosts are deployed in order, up to the first that fails or is not proved.
     Withdrawn relays stay so, unless --host names them or --include-withdrawn is given.
@@ -41,13 +45,14 @@ def deploy(
       invoke deploy --dry-run
 
     Exit codes: 0 deployed and proved, 1 a resource or a proof failed, 3 unreachable,
-    4 site file wrong, 5 host locked. With --dry-run: 10 something would change, as in check.
+    4 site file wrong, 5 host locked, 7 not proved and back as it was, 8 not back, 6 undecided:
+    back, as our own line may be at fault. With --dry-run: 10 something would change, as in check.
     """
     from fleet.check import check as compare
     from fleet.deploy import deploy as apply
 
     withdrawn = include_withdrawn or bool(host)
-    verb = partial(compare if dry_run else apply, only=only, include_withdrawn=withdrawn)
+    verb = partial(compare if dry_run else partial(apply, keep=keep), only=only, include_withdrawn=withdrawn)
     with_site(site, lambda f: verb(f, f.equipped(host, resolve=True)), json=json, diffs=diff or dry_run)
 
 

@@ -51,7 +51,8 @@ _TALK: Mapping[str, _Fields] = {
     "hello": {"v": _count, "z": _text},
     "locked": {"who": _text, "since": _number},
     "facts": {"z": _text},
-    "refused": {"what": _text, "where": _text, "why": _text},
+    "history": {"z": _text},
+    "refused": {"what": _text, "where": _text, "why": _text, "next": _text},
     "crash": {"traceback": _text},
 }
 _WORK: Mapping[str, _Fields] = {  # these come only after a plan
@@ -61,6 +62,13 @@ _WORK: Mapping[str, _Fields] = {  # these come only after a plan
     "heartbeat": {"id": _text},
     "waiting": {"id": _text, "reason": _text},
     "confirm": {"id": _text, "path": _text, "within_s": _number},
+    "armed": {"counts": _counts, "generation": _count, "within_s": _number, "stopped": _text},
+    "kept": {"generation": _count},
+    "going_back": {"generation": _count, "ids": _texts},
+    "back": {"generation": _count},
+    "stored": {
+        "generation": _count, "newest": _count, "ids": _texts, "drift": _texts, "stays": _texts, "z": _text
+    },
     "done": {"counts": _counts, "stopped": _text},
 }
 _REASONS: Mapping[str, _Fields] = {  # more fields of a result, by its status

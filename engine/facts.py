@@ -127,12 +127,12 @@ class Facts:
         Unknown keys are ignored, so that an older controller can read a newer agent.
         Raises ValueError with the first value that is missing or has another form.
         """
-        facts: Facts = _parsed(cls, raw)
+        facts: Facts = parsed(cls, raw)
         return facts
 
     def extended(self, raw: Any) -> Facts:
         """Return these facts with the answers of a facts event added. Raises as `parse` does."""
-        more: _Answers = _parsed(_Answers, raw)
+        more: _Answers = parsed(_Answers, raw)
         return replace(
             self,
             tools={**self.tools, **more.tools},
@@ -150,13 +150,14 @@ class _Answers:
     commands: Annotated[dict[str, Output], _few(1000)]
 
 
-def _parsed(kind: type, raw: Any) -> Any:
+def parsed(kind: type, raw: Any) -> Any:
+    """Return a dataclass from a host's JSON. Raises ValueError with the first error."""
     try:
         return _reader(kind).validate_python(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))[:200]
-        raise ValueError(f"the facts are malformed: {where}: {first['msg']}") from None
+        raise ValueError(f"what it reports is malformed: {where}: {first['msg']}") from None
 
 
 @cache

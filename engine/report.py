@@ -247,6 +247,21 @@ class Report:
     def _on_output(self, host: str, event: Mapping[str, Any]) -> None:
         self._line(host, "", event["text"])
 
+    def _on_stored(self, host: str, event: Mapping[str, Any]) -> None:
+        for id in event["drift"]:
+            self.line(host, "edited", f"{id}  since generation {event['newest']}")
+        for id in event["stays"]:
+            self.line(host, "stays", id)
+
+    def _on_kept(self, host: str, event: Mapping[str, Any]) -> None:
+        self.line(host, "confirmed", f"generation {event['generation']}")
+
+    def _on_going_back(self, host: str, event: Mapping[str, Any]) -> None:
+        self.line(host, "going back", f"to generation {event['generation']}")
+
+    def _on_back(self, host: str, event: Mapping[str, Any]) -> None:
+        self.line(host, "taken back", f"generation {event['generation']} again")
+
     def _on_diff(self, host: str, event: Mapping[str, Any]) -> None:
         self.doing(host, event["id"])
         if not self.diffs:

@@ -78,6 +78,7 @@ class File(_At):
     """A file with this content. Written as temp + fsync + mode + rename.
 
     `secret`: neither content nor diff is ever shown. Content that is a Secret requires it.
+    `kept`: whether generations keep the content. They keep no secret's.
     `only_if_sha256`: refuse to write when the file on the host is no longer the one that was read
     ("" = absent). It is for files that other programs write as well. Their diff shows the lines
     that change and none around them.
@@ -89,6 +90,7 @@ class File(_At):
     owner: str = "root"
     group: str = "root"
     secret: bool = False
+    kept: bool = True
     only_if_sha256: str | None = None
 
     def __post_init__(self) -> None:
@@ -127,9 +129,10 @@ class Symlink(_At):
 
 @dataclass(frozen=True, kw_only=True)
 class Absent(_At):
-    """Nothing at this path. A file, link or whole directory is removed."""
+    """Nothing at this path, not even a directory. `unless_kept`: a generation's tree stays."""
 
     kind: ClassVar[str] = "absent"
+    unless_kept: bool = False
 
     def implied(self) -> tuple[str, ...]:
         return ()
@@ -276,10 +279,9 @@ class Sysctl(Resource):
 class NftTable(Resource):
     """Our nftables table (`inet <table>`), loaded from `rules` and at boot from `path`.
 
-    Other programs' tables are not touched. A change is armed: unless a second, fresh connection
-    cancels it within `revert_after_s`, the previous table comes back. 0: it is not armed, as rules
-    are that cannot lock the controller out. With `present=False` table and file are removed at
-    once, since that closes no port.
+    Other programs' tables are not touched. Unless a second, fresh connection cancels a change
+    within `revert_after_s`, the table of before comes back; 0: rules that cannot lock the
+    controller out are not armed. `present=False` removes all at once.
     """
 
     kind: ClassVar[str] = "firewall"

@@ -19,8 +19,9 @@ from engine import cache
 from engine.crash import made_of_facts
 from engine.events import Event
 from engine.facts import Ask, Facts
+from engine.generations import Stored
 from engine.login import Login
-from engine.plan import Mode, compile_plan
+from engine.plan import Mode, Plan, compile_plan
 from engine.resource import Resource
 from engine.session import OnEvent, Session
 from inventory.errors import DerpfleetError
@@ -40,6 +41,7 @@ class Verb(StrEnum):
     RENEW = "renew"
     WITHDRAW = "withdraw"
     UNINSTALL = "uninstall"
+    ROLLBACK = "rollback"
 
 
 class ResourceFailed(DerpfleetError):
@@ -60,8 +62,10 @@ class Failure:
 class Job:
     """The work of a verb on one host.
 
-    `plan`: returns the resources, made from the facts of the session, which may be asked more. It
-    raises DerpfleetError, and then nothing is changed. `ask`: the questions before that.
+    `plan`: returns the resources, made from the facts of the session, which may be asked more, or a
+    plan that the host has kept. It raises DerpfleetError, and then nothing is changed. `ask`: the
+    questions before that. `about`: returns the words about a plan that has to be confirmed, and
+    becomes a generation of the host; None for other plans.
     `afterwards`: returns the questions after everything is applied, from the outcome so far.
     `only`: ids and roles to reduce the plan to; empty for the whole plan. The last three are for
     the error of a resource that fails. `places`: the code of each role. `trouble`: the words before
@@ -69,9 +73,10 @@ class Job:
     """
 
     verb: Verb
-    plan: Callable[[Session], Iterable[Resource]]
+    plan: Callable[[Session], Iterable[Resource] | Stored]
     ask: Ask = NOTHING
     afterwards: Callable[[Outcome], Ask] = lambda _: NOTHING
+    about: Callable[[Plan], Mapping[str, str]] | None = None
     only: Sequence[str] = ()
     places: Mapping[str, str] = field(default_factory=dict)
     trouble: str = ""
@@ -81,6 +86,14 @@ class Job:
     def mode(self) -> Mode:
         """Return whether the host is changed or only compared."""
         return "check" if self.verb is Verb.CHECK else "apply"
+
+    def arm(self, plan: Plan | Stored) -> Mapping[str, Any] | None:
+        """Return what arms the plan, None for one that needs no confirmation."""
+        if self.mode == "check":
+            return None
+        if isinstance(plan, Stored):
+            return {"verb": self.verb, "about": dict(plan.about)}
+        return {"verb": self.verb, "about": dict(self.about(plan))} if self.about else None
 
     def failed(self, host: str, failure: Failure) -> ResourceFailed:
         """Return the error of a resource that failed on that host."""
@@ -98,7 +111,9 @@ class Outcome:
     """The result of a run.
 
     `counts` has the keys ok, changed, failed, skipped. `facts` are those from before the changes,
-    with the answers to the questions asked afterwards.
+    with the answers to the questions asked afterwards. `generation`: the one that the host is at,
+    as far as it was reported, else 0. `drift`, `stays`: the ids of files that were edited by hand
+    since, and of things that a way back does not bring back. `astray`: what failed on a way back.
     """
 
     host: str
@@ -108,12 +123,37 @@ class Outcome:
     log: Path
     changed: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    astray: list[Failure] = field(default_factory=list)
+    generation: int = 0
+    drift: list[str] = field(default_factory=list)
+    stays: list[str] = field(default_factory=list)
     stopped: str = ""
+    is_going_back: bool = False
 
     @property
     def ok(self) -> bool:
         """Return whether nothing failed and everything was reached."""
         return not self.failures and not self.stopped
+
+    def hear(self, event: Event, roles: Mapping[str, str]) -> None:
+        """Take an event of the agent in. `roles`: by the id of a resource."""
+        kind = event["event"]
+        if kind == "result" and event["status"] == "changed" and not self.is_going_back:
+            self.changed.append(event["id"])
+        elif kind == "result" and event["status"] == "failed":
+            failure = Failure(event["id"], event["what"], event["why"], roles.get(event["id"], ""))
+            (self.astray if self.is_going_back else self.failures).append(failure)
+        elif kind in ("armed", "done"):
+            self.stopped = self.stopped or event["stopped"]
+        elif kind == "stored":
+            self.drift, self.stays = event["drift"], event["stays"]
+        elif kind == "going_back":
+            self.is_going_back = True
+        elif kind in ("kept", "back"):
+            self.generation = event["generation"]
+
+
+Judge = Callable[[Outcome, Session], None]
 
 
 class RunLog:
@@ -157,42 +197,54 @@ def converge(
     runs: Path,
     on_event: OnEvent | None = None,
     on_session: Callable[[Session], None] | None = None,
+    judge: Judge | None = None,
 ) -> Outcome:
     """Make the host as `job.plan` says, or in check mode compare it. Write a log below `runs`.
 
     The outcome's facts hold the answers to `job.afterwards`. `on_session` gets the session as soon
-    as there is one, so that the caller can stop it. A resource that fails is in the outcome.
-    Raises CacheError, and what Session, compile_plan and the job raise.
+    as there is one, so that the caller can stop it. `judge` gets an armed plan, and keeps it or
+    takes it back; without a judge it is left as it is. A resource that fails is in the outcome.
+    Raises CacheError, and what Session, compile_plan, the job and the judge raise.
     """
     with RunLog(runs, login.name, job.verb) as log:
         outcome: Outcome
-        roles: dict[str, str]
+        roles: dict[str, str] = {}
 
         def hear(event: Event) -> None:
             log.write(event)
-            if event["event"] == "result":
-                if event["status"] == "changed":
-                    outcome.changed.append(event["id"])
-                elif event["status"] == "failed":
-                    role = roles.get(event["id"], "")
-                    outcome.failures.append(Failure(event["id"], event["what"], event["why"], role))
-            elif event["event"] == "done":
-                outcome.stopped = event["stopped"]
+            if event["event"] not in ("hello", "facts", "history"):
+                outcome.hear(event, roles)
             if on_event is not None:
                 on_event(event)
 
         with Session(login, ask=job.ask, run_id=log.run_id, on_event=hear) as session:
             if on_session is not None:
                 on_session(session)
-            with made_of_facts(login.name):
-                plan = compile_plan(job.plan(session), mode=job.mode, only=job.only)
-            roles = {resource.id: resource.role for resource in plan.resources}
             outcome = Outcome(login.name, job.mode, {}, session.facts, log.path)
-            counted = {"resources": len(plan.resources), "roles": roles}
-            hear({"event": "plan", "id": plan.id, "mode": job.mode, **counted})
-            outcome.counts = session.apply(plan)
+            with made_of_facts(login.name):
+                wanted = job.plan(session)
+                plan = wanted if isinstance(wanted, Stored) else _compiled(job, wanted)
+            if isinstance(plan, Plan):
+                roles |= {resource.id: resource.role for resource in plan.resources}
+                counted = {"resources": len(plan.resources), "roles": roles}
+                hear({"event": "plan", "id": plan.id, "mode": job.mode, **counted})
+                outcome.counts = session.apply(plan, arm=job.arm(plan))
+            else:
+                hear({"event": "plan", "id": plan.plan, "mode": job.mode, "resources": 0, "roles": roles})
+                outcome.counts = session.bring_back(plan, mode=job.mode, arm=job.arm(plan))
             with made_of_facts(login.name):
                 more = job.afterwards(outcome) if outcome.ok and job.mode == "apply" else NOTHING
             if more != NOTHING:
                 outcome.facts = session.ask(more)
+            if session.is_armed:
+                (judge or leave)(outcome, session)
         return outcome
+
+
+def _compiled(job: Job, resources: Iterable[Resource]) -> Plan:
+    return compile_plan(resources, mode=job.mode, only=job.only)
+
+
+def leave(_: Outcome, session: Session) -> None:
+    """Leave an armed plan as it is, unconfirmed."""
+    session.leave()

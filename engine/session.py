@@ -19,8 +19,9 @@ from typing import Any
 from engine.crash import WHY_MAX, AgentCrashed
 from engine.events import STATUSES, Event, understood
 from engine.facts import Ask, Facts
+from engine.generations import History, Stored
 from engine.login import Login, Unreachable
-from engine.plan import Plan, revealed
+from engine.plan import Mode, Plan, revealed
 from engine.transport import LINE_MAX, LOST_STEP, AgentChannel, run_once
 from inventory.errors import DerpfleetError
 
@@ -35,6 +36,7 @@ _DISK_STEP = "check the host's disk: `df -h` (full?) and `dmesg` (errors?); then
 _RETRY_STEP = "run the same command again; if it fails in the same way, report it as a defect"
 
 _CONFIRM_PAUSE_S = 1.0
+_WITHIN_S = 60  # how long an armed plan waits for its proof, without a `hold`
 
 
 class Locked(DerpfleetError):
@@ -62,10 +64,12 @@ class Session:
         self._stopping, self._agent_acts = threading.Event(), threading.Event()
         self.is_open = True
         self._ids: Collection[str] | None = None  # those of the plan
+        self.is_armed = False  # the plan is applied, and waits for `keep`, `back` or `leave`
+        self.generation = 0  # the one that an armed plan can go back to
+        self._who = f"{getpass.getuser()}@{socket.gethostname()}"
         self._channel = AgentChannel(login)
         try:
-            who = f"{getpass.getuser()}@{socket.gethostname()}"
-            self._send({"hello": 1, "run": run_id, "who": who, "lock": lock} | _asked(ask))
+            self._send({"hello": 1, "run": run_id, "who": self._who, "lock": lock} | _asked(ask))
             hello = self._expect("hello")
             with self._sense():
                 self.facts = Facts.parse(_unpacked(hello["z"]))
@@ -87,14 +91,24 @@ class Session:
             self.facts = self.facts.extended(_unpacked(more["z"]))
         return self.facts
 
-    def apply(self, plan: Plan) -> Mapping[str, int]:
+    def history(self) -> History:
+        """Return the host's generations. It costs one more turn."""
+        self._send({"history": 1})
+        said = self._expect("history")
+        with self._sense():
+            return History.parse(_unpacked(said["z"]))
+
+    def apply(self, plan: Plan, *, arm: Mapping[str, Any] | None = None) -> Mapping[str, int]:
         """Carry out the plan, or in check mode compare it. Return the number of each status.
+
+        `arm`: {"verb": …, "about": …}, when the plan has to be confirmed and becomes a generation.
+        It is armed then, if anything has changed.
 
         Raises Stopped when `stop` was called before the agent had all contents, and DerpfleetError
         when the agent cannot keep them.
         """
         self._raise_when_stopped()
-        self._send(plan.message())
+        self._send(plan.message() | self._arm(arm, plan.id))
         self._ids = {resource.id for resource in plan.resources}
         want = self._expect("want")
         with self._sense():
@@ -109,11 +123,74 @@ class Session:
                 with suppress(Unreachable):
                     self._expect("done")
             raise
+        return self._carried_out()
+
+    def bring_back(
+        self, stored: Stored, *, mode: Mode, arm: Mapping[str, Any] | None = None
+    ) -> Mapping[str, int]:
+        """Carry out a plan that the host has kept, as `apply` does. Nothing is sent to the host.
+
+        Raises DerpfleetError, before anything is changed, when the host cannot bring it back.
+        """
+        self._raise_when_stopped()
+        more = {"stored": stored.number, "force": stored.force}
+        self._ids = ()
+        self._send({"plan": 1, "mode": mode, **more} | self._arm(arm, stored.plan, to=stored.number))
+        self._ids = self._expect("stored")["ids"]
+        return self._carried_out()
+
+    def _arm(self, arm: Mapping[str, Any] | None, plan: str, **more: int) -> dict[str, Any]:
+        """Return the part of a message that arms its plan."""
+        return {"arm": {"within_s": _WITHIN_S, "who": self._who, "plan": plan, **more, **arm}} if arm else {}
+
+    def _carried_out(self) -> Mapping[str, int]:
+        """Return the counts, once the agent has acted."""
         self._agent_acts.set()
         if self._stopping.is_set():
             self.stop()
-        done = self._expect("done")
-        return {status: done["counts"][status] for status in STATUSES}
+        end = self._expect("done", "armed")
+        self.is_armed, self.generation = end["event"] == "armed", end.get("generation", 0)
+        return {status: end["counts"][status] for status in STATUSES}
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the operator has stopped the run."""
+        return self._stopping.is_set()
+
+    def hold(self) -> None:
+        """Make an armed plan wait for `_WITHIN_S` from now on."""
+        self._say({"hold": 1})
+
+    def keep(self, proof: Mapping[str, str]) -> bool:
+        """Confirm an armed plan. Return whether that came in time: else the host has gone back."""
+        self._say({"keep": 1, "proof": dict(proof)})
+        return self._settled("kept")
+
+    def back(self) -> bool:
+        """Take an armed plan back. Return whether the host is at its newest generation again."""
+        self._say({"back": 1})
+        return self._settled("back")
+
+    def leave(self) -> None:
+        """Leave an armed plan as it is, unconfirmed."""
+        self._say({"leave": 1})
+        self._settled("done")
+
+    def _say(self, word: Mapping[str, Any]) -> None:
+        """Send a word about an armed plan. An agent that did not wait has said so, and ended."""
+        with suppress(Unreachable):
+            self._send(word)
+
+    def _settled(self, wanted: str) -> bool:
+        """Return whether that event came before the end."""
+        self.is_armed, seen = False, False
+        while True:
+            event = self._expect("kept", "back", "going_back", "done")
+            seen = seen or event["event"] == wanted
+            if event["event"] == "going_back":
+                self._ids = event["ids"]
+            if event["event"] == "done":
+                return seen
 
     def stop(self) -> None:
         """Ask the agent to finish its present resource and no more. Any thread may call this."""
@@ -154,8 +231,8 @@ class Session:
         if self._stopping.is_set():
             raise Stopped("stopped before anything was changed", host=self._login.name)
 
-    def _expect(self, wanted: str) -> Event:
-        """Show every event to `on_event` up to the wanted one, and return that."""
+    def _expect(self, *wanted: str) -> Event:
+        """Show every event to `on_event` up to one of the wanted ones, and return that."""
         while True:
             line = self._channel.read_line()
             try:
@@ -169,7 +246,7 @@ class Session:
             self._on_event({key: value for key, value in event.items() if key != "z"})
             if kind == "confirm":
                 self._confirm(event)
-            if kind == wanted:
+            if kind in wanted:
                 return event
 
     def _raise_refusal(self, kind: str, event: Event) -> None:
@@ -189,7 +266,7 @@ class Session:
                 host=self._login.name,
                 where=event["where"],
                 why=event["why"],
-                next=_DISK_STEP if event["where"] else _RETRY_STEP,
+                next=event["next"] or (_DISK_STEP if event["where"] else _RETRY_STEP),
             )
         if kind == "crash":
             raise AgentCrashed(

@@ -6,25 +6,32 @@ from collections.abc import Sequence
 
 from control.contract import ControlServer
 from engine.crash import made_of_facts
-from engine.run import Verb
+from engine.run import Job, Verb
 from fleet.shared import cut_over, pins
+from fleet.shared.confirm import Confirmation, after_going_back, run_confirmed
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn, host_job, left_withdrawn
 from fleet.shared.prove import compare_map, prove_hosts, was_proved
-from fleet.shared.step import run
+from inventory.choices import front_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.proof import Proof
 
 
 def deploy(
-    fleet: Fleet, hosts: Sequence[Host], *, only: Sequence[str] = (), include_withdrawn: bool = True
+    fleet: Fleet,
+    hosts: Sequence[Host],
+    *,
+    only: Sequence[str] = (),
+    include_withdrawn: bool = True,
+    keep: bool = False,
 ) -> int:
     """Deploy every host in order, and stop at the first that fails or is not proved.
 
-    The relays that are proved by then are registered, unless `only` names resources.
+    Such a host goes back to its newest generation, unless it has none or `keep` is set. The relays
+    that are proved by then are registered, unless `only` names resources.
     `include_withdrawn`: bring withdrawn relays back as well. Returns the exit code.
     """
     server = control_server(fleet)
@@ -32,18 +39,21 @@ def deploy(
     proofs: dict[str, Proof] = {}
     code = 0
     for host in hosts:
+        leaves = keep or front_of(host).is_others  # it is proved once the operator's front is ready
+        judge = Confirmation(fleet, host, server.unasked(why), leaves=leaves)
+        job = host_job(fleet, host, Verb.DEPLOY, only, include_withdrawn=include_withdrawn)
         try:
-            code = _converge(fleet, host, only, include_withdrawn)
+            code = _converge(fleet, host, job, judge)
         except LeftWithdrawn:
             left_withdrawn(fleet, host)
             continue
         if code:
             break
-        proof = prove_hosts(fleet, [host], served=server.unasked(why))[host.name]
+        proof = judge.proof or prove_hosts(fleet, [host], served=judge.served)[host.name]
         if not proof.ok:
             fleet.report.say(
-                f"{host.name} is deployed but NOT proved: it is not registered, "
-                "and the hosts after it are left alone."
+                f"{host.name} is deployed but NOT proved: it is not registered, and the hosts after it are "
+                f"left alone. {_why_it_stays(host, judge)}"
             )
             server.not_proved(host)
             code = 1
@@ -52,15 +62,23 @@ def deploy(
     return code if only or not proofs else _registered(fleet, server, proofs) or code
 
 
-def _converge(fleet: Fleet, host: Host, only: Sequence[str], include_withdrawn: bool) -> int:
+def _why_it_stays(host: Host, judge: Confirmation) -> str:
+    """Return why the host did not go back, in words."""
+    if judge.proof is None:
+        return "A deploy that changes nothing, or has --only, is not taken back."
+    if judge.leaves:
+        return f"It is left as it is; invoke rollback --host {host.name} takes it back."
+    return "It has no earlier confirmed state to go back to."
+
+
+def _converge(fleet: Fleet, host: Host, job: Job, judge: Confirmation) -> int:
     """Converge one host, keep its pin, and show each resource that failed.
 
     Returns the exit code. Raises Interrupted, LeftWithdrawn.
     """
-    job = host_job(fleet, host, Verb.DEPLOY, only, include_withdrawn=include_withdrawn)
     try:
-        outcome = fleet.parallel.run_one(lambda: run(fleet, fleet.login(host), job))
-        if pins.needed(host):
+        outcome = run_confirmed(fleet, host, job, judge)
+        if judge.proof is None and pins.needed(host):
             with made_of_facts(host.name):
                 pins.learn(fleet, host, outcome.facts)
     except (Interrupted, LeftWithdrawn):
@@ -71,6 +89,8 @@ def _converge(fleet: Fleet, host: Host, only: Sequence[str], include_withdrawn: 
     cut_over.show(fleet, host, outcome.facts)
     for failure in outcome.failures:
         fleet.report.failure(job.failed(host.name, failure), log=str(outcome.log), subject=failure.id)
+    if outcome.is_going_back:
+        return after_going_back(fleet, host, job, outcome, judge)
     return 0 if outcome.ok else 1
 
 

@@ -87,6 +87,9 @@ class Container(Restartable):
         status, out, _ = run(["docker", "container", "inspect", "--format", form, name])
         return "" if status else out.strip()
 
+    def given_back(self, was):
+        return dict(self.spec, running=False) if was["running"] == "no" else None
+
     def fix(self, keys):
         if self.spec["running"]:
             self._set_aside()

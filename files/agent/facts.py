@@ -120,7 +120,7 @@ def file_facts(root, patterns):
 def file_fact(path):
     """Return the fields of engine.facts.FileFact. Raises OSError."""
     info = os.stat(path)
-    owner, group = owner_names(info)
+    owner, group = owner_names(info.st_uid, info.st_gid)
     content, digest = None, ""
     if stat.S_ISREG(info.st_mode):
         digest = sha256_of(path)

@@ -58,11 +58,16 @@ class NftTable(Kind):
     def _new_rules(self):
         return self.host.blob(self.spec["content_sha256"])
 
+    def given_back(self, was):
+        return dict(self.spec, present=False) if was["rules"] == "absent" else None
+
     def fix(self, keys):
         if not self.spec["present"]:
             return self._remove(keys)
         self.family.check(self._new_rules())
-        token = self._arm() if self.spec["revert_after_s"] else None
+        # Rules of a generation were confirmed once, and now nobody may be there to do it.
+        is_armed = self.spec["revert_after_s"] and not self.host.is_going_back
+        token = self._arm() if is_armed else None
         self.family.load(self._new_rules())
         if token is not None:
             self._await_confirmation(token)

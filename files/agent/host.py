@@ -3,11 +3,13 @@
 import glob
 import os
 
+from agent.generations import Generations, digests_of, is_kept
 from agent.journal import Journal
 from agent.packages import Packages
 from agent.systemd import Systemd
 from agent.tools import http_get, remove
-from agent.wire import PART
+from agent.unconfirmed import Unconfirmed
+from agent.wire import PART, Refused
 
 
 class Host:
@@ -16,16 +18,28 @@ class Host:
     def __init__(self, wire, root, run_id):
         self.wire, self.root = wire, root
         self.journal = Journal(root, run_id)
+        self.generations = Generations(self.journal.base)
+        self.unconfirmed = Unconfirmed(self.journal.base)
+        self.watched = {}  # service id -> [(watch, status before)]
+        self.now_doing = ""
+        self.is_going_back = False  # to a generation, by itself: nobody may be there any more
+        self.take([], [])
+
+    def take(self, resources, left_out):
+        """Begin with a plan, the session's first or a further one.
+
+        `left_out`: {"id", "restart_on", ...} of resources that --only left out of the plan. A
+        change of this run makes them act later.
+        """
+        self.resources, self.left_out = resources, left_out
         self.packages = Packages(self)
         self.units = Systemd()
-        self.resources = []
-        # {"id", "restart_on", ...} of resources that --only left out of the plan.
-        # A change of this run makes them act later.
-        self.left_out = []
-        self.changed = set()  # ids that this run changed
-        self.watched = {}  # service id -> [(watch, status before)]
         self.would_owe = {}  # in check mode: {id: action} that the differences so far would cause
-        self.now_doing = ""
+
+    @property
+    def stopped(self):
+        """Why no further resource is started, or ""."""
+        return "" if self.is_going_back else self.wire.stopped
 
     def alike(self, resource):
         """Return the resources of the same kind, in the plan's order."""
@@ -45,30 +59,41 @@ class Host:
 
     def blob(self, digest):
         """Return the path of the content with this sha256, for when it has arrived."""
-        return os.path.join(self.wire.incoming, digest)
+        kept = self.journal.backup(digest)
+        return kept if os.path.exists(kept) else os.path.join(self.wire.incoming, digest)
 
     def begin(self):
-        """Open the journal, without secrets and contents that a killed run has left."""
-        self.journal.open(self._secret())
-        usable = {spec.get("content_sha256") for spec in self._specs(secret=False)}
+        """Make our folders, without secrets and contents that a killed run has left."""
+        self.journal.make_folders()
+        self.unconfirmed.remove_halves()
+        self._prune()
+        usable = {spec.get("content_sha256") for spec in self._specs(kept=True)}
         for path in glob.glob(self.wire.incoming + "/*"):
             if os.path.basename(path).replace(PART, "") not in usable:
                 os.unlink(path)
 
     def forget_secrets(self):
         """Remove the secrets that were kept for this run's own use."""
-        if self.journal.file:
-            self.journal.prune(self._secret())
-            for spec in self._specs(secret=True):
-                for end in ("", PART):
-                    remove(self.blob(spec["content_sha256"]) + end)
+        self._prune()
+        for spec in self._specs(kept=False):
+            for end in ("", PART):
+                remove(os.path.join(self.wire.incoming, spec["content_sha256"]) + end)
 
-    def _specs(self, secret):
+    def _prune(self):
+        """Remove the backups that nothing needs any more.
+
+        All stay when a generation cannot be read: a newer version may know what it needs.
+        """
+        states = self.unconfirmed.states().values()
+        try:
+            needed = self.generations.digests() | digests_of(states, all_of_them=True)
+        except Refused:
+            return
+        self.journal.prune({spec["id"] for spec in self._specs(kept=False)}, needed)
+
+    def _specs(self, kept):
         specs = [resource.spec for resource in self.resources]
-        return [spec for spec in specs if spec.get("secret", False) == secret]
-
-    def _secret(self):
-        return {spec["id"] for spec in self._specs(secret=True)}
+        return [spec for spec in specs if is_kept(spec) == kept]
 
     def record_watched(self):
         """Note how other sites answer before anything is changed."""

@@ -4,10 +4,11 @@ import glob
 import hashlib
 import json
 import os
+import re
 import stat
 from urllib.parse import quote
 
-from agent.tools import file_type, read_text, remove, replace_link, write_atomically
+from agent.tools import file_type, read_text, remove, replace_link, write_atomically, write_text
 
 BACKUP_MAX = 4 * 1024 * 1024
 KEEP_JOURNALS = 20
@@ -30,49 +31,61 @@ def kept_content(line, secret):
 class Journal:
     """Previous states of paths, and the restarts that are still owed.
 
-    A restart is written down before the change that causes it. A run that dies between the two
-    leaves the note, and the next run pays it.
+    A restart is written down before the change that causes it, with the state before that change. A
+    run that dies between the two leaves the note. The next run pays it, or puts that state back.
     """
 
     def __init__(self, root, run_id):
         self.root, self.run_id = root, run_id
         self.base = root + "/var/lib/derpfleet"
         self.owed_dir = self.base + "/owed"
-        self.before = {}  # resource id -> (path, how it was)
+        self.before = {}  # resource id -> [[path, how it was], ...]
         self.file = None
 
-    def open(self, secret):
-        """Open this run's journal. `secret`: as for `prune`."""
+    def make_folders(self):
         for name in ("", "/journal", "/backups", "/owed", "/incoming"):
             os.makedirs(self.base + name, mode=0o700, exist_ok=True)
-        self.file = open("%s/journal/%s.jsonl" % (self.base, self.run_id), "a")
-        self.prune(secret)
 
-    def prune(self, secret):
-        """Keep only the newest journals and the backups that they name.
+    def prune(self, secret, kept_for):
+        """Remove the backups that no journal and no debt names, and that are not in `kept_for`.
 
         Secrets have no backups of other runs, because nothing would use them. `secret`: ids of
         resources that have a secret, whoever could read the file before.
         """
-        journals = sorted(glob.glob(self.base + "/journal/*.jsonl"), key=os.path.getmtime)
-        for old in journals[:-KEEP_JOURNALS]:
-            os.unlink(old)
-        lines = "".join(read_text(path) for path in journals[-KEEP_JOURNALS:]).splitlines()
-        named = {kept_content(line, secret) for line in lines}
+        lines = "".join(map(read_text, self._journals())).splitlines()
+        named = kept_for | {kept_content(line, secret) for line in lines}
+        debts = "".join(map(read_text, glob.glob(self.owed_dir + "/*")))
+        named.update(re.findall(r'"sha256": "([0-9a-f]{64})"', debts))
         for path in glob.glob(self.base + "/backups/*"):
             if os.path.basename(path) not in named:
                 os.unlink(path)
 
+    def _journals(self):
+        """Return the paths of all journals, oldest first."""
+        return sorted(glob.glob(self.base + "/journal/*.jsonl"), key=os.path.getmtime)
+
+    def _open(self):
+        """Open this run's journal, and remove the oldest ones.
+
+        A run that changes nothing has none: it would push out those that name backups.
+        """
+        self.file = open("%s/journal/%s.jsonl" % (self.base, self.run_id), "a")
+        for old in self._journals()[:-KEEP_JOURNALS]:
+            os.unlink(old)
+
     def note(self, **fields):
+        if self.file is None:
+            self._open()
         self.file.write(json.dumps(fields, sort_keys=True) + "\n")
         self.file.flush()
         os.fsync(self.file.fileno())
 
     def remember(self, resource_id, path):
-        """Note the state of `path`. The content of a file up to BACKUP_MAX goes to the backups."""
+        """Note and return the state of `path`. A file's content up to BACKUP_MAX is backed up."""
         was = self._state(path) if os.path.lexists(path) else {"type": "absent"}
         self.note(id=resource_id, path=path, was=was)
-        self.before.setdefault(resource_id, (path, was))
+        self.before.setdefault(resource_id, []).append([path, was])
+        return was
 
     def _state(self, path):
         info, content = os.lstat(path), None
@@ -88,35 +101,59 @@ class Journal:
             was["target"] = os.readlink(path)
         elif content is not None and len(content) <= BACKUP_MAX:
             was["sha256"] = hashlib.sha256(content).hexdigest()
-            copy = "%s/backups/%s" % (self.base, was["sha256"])
-            if not os.path.exists(copy):
-                write_atomically(copy, content, 0o600, (os.getuid(), os.getgid()))
+            self.back_up(was["sha256"], content)
         return was
 
-    def restore(self, resource_id):
-        """Put back the state that this run found. Return whether that was possible."""
-        path, was = self.before.get(resource_id, ("", {}))
+    def backup(self, digest):
+        """Return the path of the backed up content with this sha256, whether it is there or not."""
+        return "%s/backups/%s" % (self.base, digest)
+
+    def back_up(self, digest, content):
+        if not os.path.exists(self.backup(digest)):
+            write_atomically(self.backup(digest), content, 0o600, (os.getuid(), os.getgid()))
+
+    def put_back(self, resource_id, names):
+        """Put back the states before the changes for which this resource owes its restart.
+
+        Other runs may have made them. Return those of the ids `names` that were put back.
+        """
+        before, restored = self._debt(resource_id)["before"], []
+        for name in names:
+            done = [self._restore(name, path, was) for path, was in before.get(name, ())]
+            restored += [name] * any(done)
+        return restored
+
+    def _restore(self, resource_id, path, was):
+        """Put back a state that was remembered. Return whether that was possible."""
         if was.get("type") == "absent":
             remove(path)
         elif was.get("type") == "symlink":
             replace_link(path, was["target"])
         elif "sha256" in was:
-            copy = "%s/backups/%s" % (self.base, was["sha256"])
-            write_atomically(path, copy, was["mode"], (was["uid"], was["gid"]))
+            write_atomically(path, self.backup(was["sha256"]), was["mode"], (was["uid"], was["gid"]))
         else:
             return False
         self.note(id=resource_id, restored=path)
         return True
 
     def owed(self, resource_id):
-        return read_text(self._owed_path(resource_id))
+        return self._debt(resource_id)["action"]
 
-    def owe(self, resource_id, action):
-        if self.owed(resource_id) != "restart":  # a restart outranks a reload
-            with open(self._owed_path(resource_id), "w") as file:
-                file.write(action)
-                file.flush()
-                os.fsync(file.fileno())
+    def _debt(self, resource_id):
+        """Return {"action": ..., "before": {id of a cause: [[path, how it was], ...]}}."""
+        text = read_text(self._owed_path(resource_id))
+        # Until version 0.1.0 it was the action alone.
+        return json.loads(text) if text.startswith("{") else {"action": text, "before": {}}
+
+    def owe(self, resource_id, action, cause):
+        """Note that a resource has to act because the resource `cause` is about to change."""
+        debt = self._debt(resource_id)
+        before = dict(debt["before"])
+        before.setdefault(cause, self.before.get(cause, []))
+        # A restart outranks a reload.
+        wanted = {"action": debt["action"] if debt["action"] == "restart" else action, "before": before}
+        if wanted != debt:
+            write_text(self._owed_path(resource_id), json.dumps(wanted, sort_keys=True))
 
     def paid(self, resource_id):
         remove(self._owed_path(resource_id))

@@ -46,6 +46,14 @@ class Kind(ABC):
         """Return the paths that fix() may change."""
         return [self.path] if self.path else []
 
+    def state_before(self, states):
+        """Return how it is now, for `given_back`. `states`: how the paths of touches() are."""
+        return self.present()
+
+    def given_back(self, was):
+        """Return the spec that brings back the state `was`, or None when this kind stays."""
+        return None
+
 
 def difference(resource):
     """Return {key: [present, wanted]} of the keys that differ."""

@@ -20,6 +20,22 @@ It reads messages from standard input and writes events to standard output, one 
                                                      confirm ... done
                                               or     {"event": "refused", "why": "...", ...}
     {"stop": 1}                               ->     finish the resource in hand, then done
+    {"history": 1}                            ->
+                                              <-     {"event": "history", "z": "<generations>"}
+
+A plan with "arm": {"within_s": ..., ...} becomes a generation of the host, once it is confirmed.
+When it has changed anything, its end is
+
+                                              <-     {"event": "armed", ...}
+    {"hold": 1}                               ->     wait for another within_s (as often as needed)
+    {"keep": 1, "proof": {...}}               ->
+                                              <-     {"event": "kept", ...}, done
+    or {"back": 1}, a hang-up, or silence     ->
+                                              <-     going_back, diff, result ..., back, done
+    or {"leave": 1}                           ->     done: it stays as it is, unconfirmed
+
+{"plan": 1, "stored": 11, ...} is the way back to a generation: {"event": "stored", ...}, and then
+as with any plan, but nothing is sent to the host.
 
 A message or content that cannot be used is refused. The event's "where" is a path when the host's
 disk is the reason, else "".
@@ -27,7 +43,7 @@ disk is the reason, else "".
 Facts are JSON, zlib, base64. For every resource, wanted() and present() return flat dicts. Their
 difference is the diff. fix(keys) removes it, and present() again proves that. The previous state
 goes to the journal under /var/lib/derpfleet first. When the controller is gone, the agent finishes
-the resource in hand, and the next run converges from there.
+the resource in hand. An armed plan is taken back then; else the next run converges from there.
 
 A plan has the specs of its resources, and
 "left_out": [{"id": ..., "restart_on": [...], "reload_on": [...], "on_change": [...]}, ...],
@@ -47,20 +63,19 @@ import threading
 import time
 import traceback
 
+from agent.armed import settle
+from agent.converge import CONTENT_WITHIN_S, converge, fetch_blobs
 from agent.facts import asked_facts, packed, standard_facts
 from agent.host import Host
-from agent.kind import difference
 from agent.kinds import KINDS
-from agent.selinux import restore_labels
-from agent.tools import Failed, sha256_of
-from agent.wire import PART, ControllerGone, Refused, Wire
+from agent.way_back import WayBack
+from agent.wire import ControllerGone, Refused, Wire
 
 VERSION = 1
 HEARTBEAT_S = 5
 # How long the controller may say nothing while it has the host's lock. It may build a release
-# before a plan, which takes minutes. A content comes at once, in pieces.
+# before a plan, which takes minutes.
 PLAN_WITHIN_S = 1800
-CONTENT_WITHIN_S = 120
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the journal has no room: not our defect
 
 
@@ -84,96 +99,81 @@ def take_lock(root, message, wire):
     return lock
 
 
-def converge(host, mode):
-    """Converge every resource in order. Return the counts by status."""
-    wire, apply = host.wire, mode == "apply"
-    counts, failed = {"ok": 0, "changed": 0, "failed": 0, "skipped": 0}, ""
-    watched = not apply
-    for resource in host.resources:
-        started = time.monotonic()
-        host.now_doing = resource.id
-        report = {}
-        if failed or wire.stopped:
-            status = "skipped"
-            report["reason"] = "not reached: " + ("%s failed" % failed if failed else wire.stopped)
-        else:
-            try:
-                keys = difference(resource)
-                if keys:
-                    wire.send("diff", id=resource.id, keys=keys, text=resource.text_diff())
-                    if apply and not watched:
-                        host.record_watched()
-                        watched = True
-                    if apply:
-                        fix(host, resource, keys)
-                    else:
-                        host.would_owe.update(host.dependents(resource.id))
-                status = "changed" if keys or resource.was_changed_earlier() else "ok"
-            except Failed as failure:
-                status, failed = "failed", resource.id
-                report.update(what=failure.what, why=failure.why)
-            except OSError as error:
-                status, failed = "failed", resource.id
-                report.update(what="%s: %s" % (error.filename or resource.id, error.strerror), why="")
-        counts[status] += 1
-        ms = int((time.monotonic() - started) * 1000)
-        wire.send("result", id=resource.id, status=status, ms=ms, **report)
-        if host.journal.file:
-            host.journal.note(id=resource.id, status=status)
-    if apply and not failed:
-        host.units.finish()
-    host.now_doing = ""
-    return counts
-
-
-def fix(host, resource, keys):
-    for path in resource.touches():
-        host.journal.remember(resource.id, path)
-    for dependent, action in host.dependents(resource.id):
-        host.journal.owe(dependent, action)
-    host.changed.add(resource.id)
-    host.units.after_touch(resource.touches())
-    resource.fix(keys)
-    restore_labels(resource.touches())
-    left = difference(resource)
-    if left:
-        words = ["%s is %r, not %r" % (key, was, wanted) for key, (was, wanted) in sorted(left.items())]
-        raise Failed("still not in the desired state after the fix", "\n".join(words))
-
-
 def heartbeat(host):
+    """Say every few seconds which resource is in hand, also while a second plan is carried out."""
     while True:
         time.sleep(HEARTBEAT_S)
-        host.wire.send("heartbeat", id=host.now_doing)
+        if host.now_doing:
+            host.wire.send("heartbeat", id=host.now_doing)
 
 
-def is_whole(path, digest):
-    """Whether the content is at `path`. Other content, as a power cut leaves it, is removed."""
-    if not os.path.exists(path):
-        return False
-    if sha256_of(path) == digest:
-        return True
-    os.unlink(path)
-    return False
+def carry_out(host, message, answer):
+    """Carry out a plan, the controller's or a stored one, and wait for its word if it is armed."""
+    mode, arm = message["mode"], message.get("arm")
+    stored = "stored" in message
+    if stored:
+        resources, left_out = prepare_way_back(host, message), []
+    else:
+        resources = [KINDS[spec["kind"]](spec, host) for spec in message["resources"]]
+        left_out = message["left_out"]
+    host.take(resources, left_out)
+    if mode == "apply":
+        host.wire.incoming = host.journal.base + "/incoming"
+        host.begin()
+    if arm:
+        host.unconfirmed.begin(run=host.journal.run_id, since=time.time(), **head_of(arm))
+    try:
+        if not stored:
+            fetch_blobs(host, mode)
+        counts = converge(host, mode)
+        failed = counts["failed"] or host.wire.stopped
+        if arm and may_arm(host, failed):
+            counts = settle(host, arm, counts, answer)
+    finally:
+        if mode == "apply":
+            host.forget_secrets()
+            host.packages.forget_source()
+    if mode == "apply" and not failed:
+        for path in glob.glob(host.wire.incoming + "/*"):
+            os.unlink(path)
+    host.wire.send("done", counts=counts, stopped=host.stopped)
 
 
-def partial(host, digests):
-    """Return {sha256: [length, its sha256]} of contents whose beginning an earlier run has left."""
-    parts = {digest: host.blob(digest) + PART for digest in digests}
-    there = {digest: path for digest, path in parts.items() if os.path.isfile(path)}
-    return {digest: [os.path.getsize(path), sha256_of(path)] for digest, path in there.items()}
+def head_of(arm):
+    return {word: arm[word] for word in ("who", "verb", "plan")}
 
 
-def fetch_blobs(host, mode):
-    """Ask once for all missing contents to use, or in check mode to show. Wait for them."""
-    lacking = []
-    for resource in host.resources:
-        for digest in resource.blobs() if mode == "apply" else resource.shown_blobs():
-            if digest not in lacking and not is_whole(host.blob(digest), digest):
-                lacking.append(digest)
-    host.wire.send("want", blobs=lacking, partial=partial(host, lacking))
-    for _ in lacking:
-        host.wire.next(CONTENT_WITHIN_S)
+def may_arm(host, failed):
+    """Whether there is something to keep, or to go back from.
+
+    Without a generation a plan that failed has neither.
+    """
+    if host.generations.newest():
+        return bool(host.unconfirmed.head())
+    return not failed
+
+
+def prepare_way_back(host, message):
+    """Return the resources of the way to a stored generation, after reporting it.
+
+    Raises Refused, before anything is changed, for a generation that cannot be brought back and for
+    files that were edited since.
+    """
+    mode, number = message["mode"], message["stored"]
+    way, newest = WayBack(host, number), host.generations.newest()
+    host.take(way.resources, [])
+    way.refuse_gaps()
+    drift = way.drift()
+    if drift and mode == "apply" and not message.get("force"):
+        what = "nothing was changed: the host is not as generation %d left it" % newest
+        why = "edited by hand, or deployed with --only: " + ", ".join(drift)
+        raise Refused(what, "", why, "see the differences with --dry-run; --force overwrites them")
+    ids, words = [resource.id for resource in way.resources], ("at", "who", "verb", "plan", "about")
+    known = {word: way.record.get(word) for word in words}
+    host.wire.send(
+        "stored", generation=number, newest=newest, ids=ids, drift=drift, stays=way.stays, z=packed(known)
+    )
+    return way.resources
 
 
 def serve(wire):
@@ -184,6 +184,14 @@ def serve(wire):
     if lock is None:
         return
     host = Host(wire, root, hello["run"])
+    threading.Thread(target=heartbeat, args=(host,), daemon=True).start()
+
+    def answer(message):
+        if "history" in message:
+            said = {"generations": host.generations.history(), "unconfirmed": host.unconfirmed.head()}
+            return wire.send("history", z=packed(said))
+        return wire.send("facts", z=packed(asked_facts(root, message)))
+
     with tempfile.TemporaryDirectory(prefix="derpfleet-", dir=root + "/run/derpfleet") as scratch:
         wire.incoming = scratch
         facts = asked_facts(root, hello)
@@ -191,26 +199,10 @@ def serve(wire):
         wire.send("hello", v=VERSION, z=packed(facts))
         while True:
             message = wire.next(PLAN_WITHIN_S)
-            if "ask" in message:
-                wire.send("facts", z=packed(asked_facts(root, message)))
+            if "ask" in message or "history" in message:
+                answer(message)
             elif "plan" in message:
-                host.resources = [KINDS[spec["kind"]](spec, host) for spec in message["resources"]]
-                host.left_out = message["left_out"]
-                if message["mode"] == "apply":
-                    wire.incoming = host.journal.base + "/incoming"
-                    host.begin()
-                try:
-                    fetch_blobs(host, message["mode"])
-                    threading.Thread(target=heartbeat, args=(host,), daemon=True).start()
-                    counts = converge(host, message["mode"])
-                finally:
-                    host.forget_secrets()
-                    if message["mode"] == "apply":
-                        host.packages.forget_source()
-                if message["mode"] == "apply" and not wire.stopped and not counts["failed"]:
-                    for path in glob.glob(wire.incoming + "/*"):
-                        os.unlink(path)
-                wire.send("done", counts=counts, stopped=wire.stopped)
+                carry_out(host, message, answer)
             else:
                 return
 
@@ -226,14 +218,16 @@ def main():
     except ControllerGone:
         status = 1
     except Refused as refused:
-        wire.send("refused", what=refused.what, where=refused.where, why=refused.why)
+        wire.send(
+            "refused", what=refused.what, where=refused.where, why=refused.why, next=refused.next_step
+        )
         status = 1
     except Exception as error:  # the controller gets every error in full
         if isinstance(error, OSError) and error.errno in FULL:
             # An error of a write does not name its file.
             where = error.filename or "/var/lib/derpfleet or /run/derpfleet"
             what = "the host's disk is full or read-only"
-            wire.send("refused", what=what, where=where, why=error.strerror)
+            wire.send("refused", what=what, where=where, why=error.strerror, next="")
         else:
             wire.send("crash", traceback=traceback.format_exc())
         status = 1

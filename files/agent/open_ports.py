@@ -43,6 +43,9 @@ class OpenPorts(Kind):
     def touches(self):
         return self.family.touches()
 
+    def given_back(self, was):
+        return dict(self.spec, ports=[])
+
     def fix(self, keys):
         os.makedirs(os.path.dirname(self.family.note.path), mode=0o700, exist_ok=True)
         self.family.fix(self.spec["ports"])

@@ -8,6 +8,7 @@ from agent.apt import Apt
 from agent.dnf import Dnf
 from agent.kind import Kind
 from agent.package_source import FOLDER
+from agent.paths import AtPath
 from agent.tools import Failed, beside, remove
 
 LOCK_WAIT_S = 600
@@ -52,7 +53,7 @@ class Package(Kind):
         return [self.spec["package"]] + [r.spec["package"] for r in later if r.present() != r.wanted()]
 
 
-class Conffile(Kind):
+class Conffile(AtPath):
     """A configuration file of a package, as the package has it."""
 
     def wanted(self):
@@ -182,7 +183,7 @@ class Packages:
             holder = self.family.lock_holder()
             if not holder:
                 return
-            if self.host.wire.stopped:
+            if self.host.stopped:
                 raise Failed("stopped while the package manager was locked", "held by " + holder)
             if time.monotonic() > deadline:
                 what = "the package manager is still locked after %d s" % LOCK_WAIT_S

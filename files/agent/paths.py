@@ -8,6 +8,7 @@ import stat
 from agent.archives import unpack
 from agent.kind import Kind
 from agent.tools import (
+    HALF_TREE,
     Failed,
     file_type,
     owner_ids,
@@ -50,7 +51,30 @@ def refuse_directory(resource, new):
         raise Failed(what, "it is not removed for a %s; move it away" % new)
 
 
-class Path(Kind):
+class AtPath(Kind):
+    """Base of the kinds that are one path with its content."""
+
+    def state_before(self, states):
+        return states[0]
+
+    def given_back(self, was):
+        spec = {"id": self.id, "path": self.spec["path"], "needs": []}
+        if was["type"] == "absent":
+            if self.spec["kind"] == "directory":
+                return dict(self.spec, present=False)
+            return dict(spec, kind="absent")
+        if was["type"] == "symlink":
+            return dict(spec, kind="symlink", target=was["target"])
+        owner, group = owner_names(was["uid"], was["gid"])
+        spec.update(kind=was["type"], mode="%04o" % was["mode"], owner=owner, group=group)
+        if "sha256" in was:
+            secret, kept = self.spec.get("secret", False), self.spec.get("kept", True)
+            return dict(spec, content_sha256=was["sha256"], secret=secret, kept=kept)
+        # The content of a directory that was removed is not kept.
+        return dict(spec, present=True) if was["type"] == self.spec["kind"] == "directory" else None
+
+
+class Path(AtPath):
     """Base of file and directory: type, mode, owner."""
 
     def wanted(self):
@@ -62,7 +86,7 @@ class Path(Kind):
             info = os.lstat(self.path)
         except OSError:
             return {"type": "absent"}
-        owner, group = owner_names(info)
+        owner, group = owner_names(info.st_uid, info.st_gid)
         mode = "%04o" % stat.S_IMODE(info.st_mode)
         return {"type": file_type(info.st_mode), "mode": mode, "owner": owner, "group": group}
 
@@ -139,7 +163,7 @@ class Directory(Path):
         self.fix_mode_and_owner()
 
 
-class Symlink(Kind):
+class Symlink(AtPath):
     def wanted(self):
         return {"target": self.spec["target"]}
 
@@ -151,12 +175,16 @@ class Symlink(Kind):
         replace_link(self.path, self.spec["target"])
 
 
-class Absent(Kind):
+class Absent(AtPath):
+    """Nothing at a path. With `unless_kept`, a tree stays while a kept generation has it."""
+
     def wanted(self):
         return {"type": "absent"}
 
     def present(self):
         is_there = os.path.lexists(self.path)
+        if is_there and self.spec.get("unless_kept") and self.host.generations.has_tree(self.spec["path"]):
+            is_there = False
         return {"type": file_type(os.lstat(self.path).st_mode) if is_there else "absent"}
 
     def fix(self, keys):
@@ -178,7 +206,7 @@ def looks_of(tree):
     return digest.hexdigest()
 
 
-class Tree(Kind):
+class Tree(AtPath):
     """An unpacked archive.
 
     The mark inside is written last, so a half-unpacked tree never counts as a whole one. It has the
@@ -197,7 +225,7 @@ class Tree(Kind):
 
     def fix(self, keys):
         ids = owner_ids(self.spec["owner"], self.spec["group"])
-        fresh = "%s.derpfleet-new" % self.path
+        fresh = self.path + HALF_TREE
         remove(fresh)
         os.makedirs(fresh, mode=0o755)
         unpack(self.host.blob(self.spec["content_sha256"]), fresh, self.spec["path"])

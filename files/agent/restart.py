@@ -80,18 +80,27 @@ class Restartable(Kind):
     def log(self):
         """Return the last lines of its log."""
 
+    def _owe_others(self, restored):
+        """Note that all who have acted on what is put back now have to act again."""
+        for name in restored:
+            for dependent, action in self.host.dependents(name):
+                self.host.journal.owe(dependent, action, name)
+
     def converge(self, verb):
-        """Act and wait for health. If that fails, put back this run's changes and raise Failed."""
+        """Act and wait for health. If that fails, put back the changes that led to it.
+
+        Raises Failed then. A run that died may have made them.
+        """
         try:
             self.act(verb)
             self.await_health()
         except Failed as failure:
             names = list(self.spec["restart_on"]) + list(self.spec.get("reload_on", ()))
-            changed = [name for name in names if name in self.host.changed]
-            restored = [name for name in changed if self.host.journal.restore(name)]
+            restored = self.host.journal.put_back(self.id, names)
             if restored:
                 failure.why += "\nput back: " + ", ".join(restored)
                 self.undo(verb)
+                self._owe_others(restored)
                 self.host.journal.paid(self.id)
                 self.await_answers()
                 left = self.await_others()

@@ -57,6 +57,10 @@ class Service(Restartable):
             stopped = "running" in keys and not self.looped
             self.converge("start" if stopped else "restart" if self.looped else owed or "reload")
 
+    def given_back(self, was):
+        enabled, running = was["enabled"] == "yes", was["running"] != "no"
+        return dict(self.spec, enabled=enabled, running=running, healthy=[], listens=[])
+
     def act(self, verb):
         if self.spec["before"]:
             must(self.spec["before"])

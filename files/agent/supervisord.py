@@ -39,6 +39,9 @@ class SupervisorProgram(Restartable):
                 return state
             time.sleep(0.1)
 
+    def given_back(self, was):
+        return dict(self.spec, running=False) if was["running"] == "no" else None
+
     def fix(self, keys):
         if self.spec["running"]:
             self.converge("start" if "running" in keys else "restart")

@@ -20,6 +20,8 @@ import tempfile
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
+HALF_TREE = ".derpfleet-new"  # the end of the name of a tree that is not whole yet
+
 
 class Failed(Exception):
     """A resource could not be brought to its state: what failed, and why (last lines of output)."""
@@ -70,15 +72,15 @@ def tail(text, lines=12):
     return "\n".join(text.strip().splitlines()[-lines:])
 
 
-def owner_names(info):
+def owner_names(uid, gid):
     try:
-        owner = pwd.getpwuid(info.st_uid).pw_name
+        owner = pwd.getpwuid(uid).pw_name
     except KeyError:
-        owner = str(info.st_uid)
+        owner = str(uid)
     try:
-        return owner, grp.getgrgid(info.st_gid).gr_name
+        return owner, grp.getgrgid(gid).gr_name
     except KeyError:
-        return owner, str(info.st_gid)
+        return owner, str(gid)
 
 
 def owner_ids(owner, group):

@@ -22,11 +22,14 @@ class ControllerGone(Exception):
 
 
 class Refused(Exception):
-    """A message cannot be used: what, where and why, for the controller."""
+    """Nothing more is done: what, where, why and the next step, for the controller.
 
-    def __init__(self, what, where, why):
+    An empty step is the controller's own, for a disk that is at fault or a message that is.
+    """
+
+    def __init__(self, what, where, why, next_step=""):
         Exception.__init__(self, what)
-        self.what, self.where, self.why = what, where, why
+        self.what, self.where, self.why, self.next_step = what, where, why, next_step
 
 
 class Wire:
@@ -121,8 +124,9 @@ class Wire:
             while message is PIECE:
                 message = self.messages.get(timeout=within_s)
         except queue.Empty:
-            raise ControllerGone()
+            message = ControllerGone()
         if isinstance(message, Exception):
+            self.messages.put(message)  # no more will come for whoever asks next, either
             raise message
         return message
 

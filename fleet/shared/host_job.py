@@ -14,6 +14,7 @@ from engine.run import NOTHING, Job, Verb
 from engine.session import Session
 from fleet.shared import cut_over, pins
 from fleet.shared.bring_packages import bring
+from fleet.shared.confirm import about
 from fleet.shared.errors import DeployRefused
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import prover
@@ -34,7 +35,8 @@ def host_job(
     """Return the job: the host as its roles want it.
 
     After a deploy its certificate is asked for, if clients know it by its pin only, and which of
-    the clients that were cut are back.
+    the clients that were cut are back. A whole plan has to be confirmed, and becomes a generation;
+    with `only` it is none.
     `include_withdrawn`: also a relay that was withdrawn; else its plan raises LeftWithdrawn.
     """
     before = cut_over.ask_before(host) if verb is Verb.DEPLOY else NOTHING
@@ -43,6 +45,7 @@ def host_job(
         plan=partial(_plan, fleet, host, include_withdrawn),
         ask=asked(roles.ask(host, fleet.site), relay.ASK_WITHDRAWN, before),
         afterwards=lambda outcome: asked(pins.ask(host), cut_over.ask_after(host, outcome)),
+        about=None if only else partial(about, host),
         only=only,
         places=roles.ROLES,
         next=f"fix it, then run: invoke deploy --host {host.name}; it goes on from there",

@@ -6,7 +6,8 @@ import time
 from functools import partial
 
 from engine.login import Login
-from engine.run import Job, Outcome, converge
+from engine.run import Job, Judge, Outcome, converge, leave
+from engine.session import Session
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 
@@ -25,20 +26,43 @@ def step(fleet: Fleet, login: Login, job: Job, *, doing: str = "connecting", cou
     return outcome
 
 
-def run(fleet: Fleet, login: Login, job: Job, *, doing: str = "connecting", counts: bool = True) -> Outcome:
+def run(
+    fleet: Fleet,
+    login: Login,
+    job: Job,
+    *,
+    doing: str = "connecting",
+    counts: bool = True,
+    judge: Judge | None = None,
+) -> Outcome:
     """Run a job, show its events and its counts, and keep its log.
 
     Call it as the work of `Parallel.each`, which stops its session on Ctrl-C. `doing`: the words of
-    the live line until the first event. Raises DerpfleetError, but not for a failed resource.
+    the live line until the first event. `judge`: of an armed plan. Raises DerpfleetError, but not
+    for a failed resource.
     """
     show, started = partial(fleet.report.agent_event, login.name), time.monotonic()
+    told: list[Outcome] = []
+
+    def tell(outcome: Outcome) -> None:
+        """Show the counts once: of an armed plan before its proof."""
+        if counts and not told:
+            told.append(outcome)
+            took_s = time.monotonic() - started
+            fleet.report.counts(login.name, outcome.counts, seconds=took_s)
+
+    def on_armed(outcome: Outcome, session: Session) -> None:
+        tell(outcome)
+        (judge or leave)(outcome, session)
+
     fleet.report.doing(login.name, doing)
+    watch = fleet.parallel.watch
     try:
-        outcome = converge(login, job, runs=fleet.runs, on_event=show, on_session=fleet.parallel.watch)
+        outcome = converge(
+            login, job, runs=fleet.runs, on_event=show, on_session=watch, judge=on_armed
+        )
     except DerpfleetError:
         fleet.report.doing(login.name, "")
         raise
-    if counts:
-        took_s = time.monotonic() - started
-        fleet.report.counts(login.name, outcome.counts, seconds=took_s)
+    tell(outcome)
     return outcome

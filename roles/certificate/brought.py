@@ -24,13 +24,16 @@ def ready(host: Host) -> tuple[str, ...]:
 def resources(
     host: Host, site: Site, facts: Facts, ship: Shipment, challenge: Challenge
 ) -> list[Resource]:
-    """Return both files. No program renews them."""
+    """Return both files. No program renews them.
+
+    They belong together, and no host keeps a former key. So a rollback leaves both.
+    """
     fullchain, key = files(host)
     chain, reference = host.certificate.fullchain, host.certificate.key
     assert chain and reference  # noqa: S101 - inventory.certificate_rules refuses a certificate without them
     return [
         *own.folders(host),
-        File(path=fullchain, content=Path(site.path).parent / Path(chain).expanduser()),
+        File(path=fullchain, content=Path(site.path).parent / Path(chain).expanduser(), kept=False),
         File(path=key, content=ship.secrets[reference], mode="0600", secret=True),
         *renewal.off(),
     ]

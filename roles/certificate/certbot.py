@@ -54,7 +54,8 @@ def resources(host: Host, facts: Facts, ship: Shipment) -> list[Resource]:
     tree = Tree(path=f"{paths.CERTBOT}/{release.id}", archive=release.path)
     link = Symlink(path=f"{paths.CERTBOT}/current", target=release.id, needs=(tree.id,))
     there = {path for path in facts.files if path.startswith(f"{paths.CERTBOT}/")}
-    old = [Absent(path=path, needs=(link.id,)) for path in sorted(there - {tree.path, link.path})]
+    others = sorted(there - {tree.path, link.path})
+    old = [Absent(path=path, needs=(link.id,), unless_kept=True) for path in others]
     return [Directory(path=paths.CERTBOT), tree, link, *old]
 
 

@@ -102,7 +102,7 @@ def resources(
     after = (runner.RUNNING,)
     installed = {resource.owned_path() for resource in start.installed}
     unused = [
-        *releases.absent(needs=after),
+        *releases.unused(needs=after),
         *(
             gone
             for other in PROGRAM_MODULES.values()

@@ -18,9 +18,18 @@ def tree(ship: Shipment) -> Tree:
 
 
 def outdated(facts: Facts, kept: str) -> tuple[Absent, ...]:
-    """Return the removal of every other release than the one at `kept`, of any program."""
+    """Return the removal of every other release than the one at `kept`, of any program.
+
+    Those that a generation of the host has stay: a rollback needs them.
+    """
     there = sorted(path for path in facts.files if path.startswith(f"{paths.RELEASES}/") and path != kept)
-    return tuple(Absent(path=path) for path in there)
+    return tuple(Absent(path=path, unless_kept=True) for path in there)
+
+
+def unused(*, needs: tuple[str, ...] = ()) -> list[Absent]:
+    """Return the removal of the link, and of all releases once no generation has one."""
+    releases = Absent(path=paths.RELEASES, needs=needs, unless_kept=True)
+    return [Absent(path=paths.CURRENT, needs=needs), releases]
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Absent]:

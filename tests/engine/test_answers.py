@@ -88,7 +88,9 @@ def hear(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Session]:
     return begin
 
 
-REFUSED = event("refused", what="a content cannot be kept", where="/var", why="No space left on device")
+REFUSED = event(
+    "refused", what="a content cannot be kept", where="/var", why="No space left on device", next=""
+)
 
 
 @pytest.mark.parametrize(

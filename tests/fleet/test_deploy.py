@@ -47,7 +47,7 @@ class World:
         monkeypatch.setattr(step, "converge", self.converge)
         monkeypatch.setattr(roles, "refusals", lambda *_: [])
         monkeypatch.setattr(roles, "compile_host", lambda *_: [])
-        monkeypatch.setattr(host_job, "_shipment", lambda *_: None)
+        monkeypatch.setattr(host_job, "shipment", lambda *_: None)
         for verb in (deploy, check):
             monkeypatch.setattr(verb, "control_server", lambda _: server)
         monkeypatch.setattr(deploy, "prove_hosts", all_proved)
@@ -56,7 +56,7 @@ class World:
         assert set(relay.ASK_WITHDRAWN.files) <= set(job.ask.files)
         there = {paths.WITHDRAWN: EMPTY_FILE} if login.name == self.withdrawn else {}
         job.plan(SimpleNamespace(facts=replace(DEBIAN_12, files=there)))
-        return SimpleNamespace(counts=COUNTS, failures=[], ok=True, facts=DEBIAN_12)
+        return SimpleNamespace(counts=COUNTS, failures=[], ok=True, facts=DEBIAN_12, is_going_back=False)
 
     def register(self, proved: Any, *, all_proved: Any) -> None:
         self.registered += [host.name for host in proved]
@@ -81,7 +81,7 @@ def test_a_host_that_talks_nonsense_is_its_own_failure(
     def converge(login: Any, job: Any, **more: Any) -> Any:
         if login.name == "hk1":
             return run.converge(login, job, **more)
-        return SimpleNamespace(counts=COUNTS, failures=[], ok=True, facts=DEBIAN_12)
+        return SimpleNamespace(counts=COUNTS, failures=[], ok=True, facts=DEBIAN_12, is_going_back=False)
 
     class Server(SimpleNamespace):
         def unasked(self, why: str) -> str:

@@ -110,7 +110,7 @@ class BareHost:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def apply(self, _: object) -> None:
+    def apply(self, _: object, **__: object) -> None:
         """End the journey."""
         raise Planned
 

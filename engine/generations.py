@@ -1,0 +1,82 @@
+"""Generations: the plans that were confirmed on a host, as its agent reports them. Data, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from engine.facts import parsed
+
+_Text = Annotated[str, Field(max_length=4096)]
+_Words = Annotated[dict[_Text, Annotated[str, Field(max_length=1 << 16)]], Field(max_length=64)]
+_Number = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """A generation, without its resources.
+
+    `at`: seconds since the epoch, by the host's clock. `about`: the words that the deploy gave it.
+    `proof`: the words about its proof. `trouble`: why the host cannot read it; then the rest is
+    empty.
+    """
+
+    number: _Number
+    at: Annotated[float, Field(ge=0, le=1e11)] = 0.0
+    who: _Text = ""
+    verb: _Text = ""
+    plan: _Text = ""
+    about: _Words = field(default_factory=dict)
+    proof: _Words = field(default_factory=dict)
+    changes: _Number = 0
+    trouble: _Text = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnconfirmedChanges:
+    """The last changes of a host that nobody has confirmed; `plan` is "" when there are none."""
+
+    plan: _Text = ""
+    who: _Text = ""
+    verb: _Text = ""
+    since: Annotated[float, Field(ge=0, le=1e11)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """The generations of a host, newest first."""
+
+    generations: Annotated[tuple[Generation, ...], Field(max_length=1000)]
+    unconfirmed: UnconfirmedChanges
+
+    @classmethod
+    def parse(cls, raw: Any) -> History:
+        """Return the history of the agent's event. Raises ValueError for another form."""
+        history: History = parsed(cls, raw)
+        return history
+
+    @property
+    def newest(self) -> int:
+        """Return the number of the newest generation, 0 without one."""
+        return self.generations[0].number if self.generations else 0
+
+    def find(self, number: int) -> Generation | None:
+        """Return the generation with that number."""
+        return next((one for one in self.generations if one.number == number), None)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A plan that the host has kept: generation `number`.
+
+    `force`: overwrite files that were edited by hand since the newest generation. `about`: the
+    words that the generation has.
+    """
+
+    number: int
+    plan: str
+    about: Mapping[str, str]
+    force: bool = False

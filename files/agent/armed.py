@@ -1,0 +1,81 @@
+"""An armed plan: applied, and not yet confirmed. Only the controller's proof from outside keeps it.
+
+Without that word in time, or when the controller hangs up, the host goes back to its newest
+generation by itself.
+"""
+
+import os
+import time
+
+from agent.converge import converge
+from agent.generations import is_kept
+from agent.tools import read_bytes, sha256_of
+from agent.way_back import WayBack
+from agent.wire import ControllerGone, Refused
+
+
+def settle(host, arm, counts, answer):
+    """Wait for the controller's word, and carry it out. Return the counts of what was done last.
+
+    `arm`: {"within_s": ..., "who": ..., "verb": ..., "plan": ..., "about": ...}. `answer`: called
+    with a message that asks for facts or for the history.
+    """
+    newest = host.generations.newest()
+    within_s, stopped = arm["within_s"], host.stopped
+    host.wire.send("armed", counts=counts, generation=newest, within_s=within_s, stopped=stopped)
+    word = _word(host, within_s, answer)
+    if "keep" in word:
+        keep(host, arm, counts, word["proof"])
+    elif "leave" not in word and newest:
+        return go_back(host, newest)
+    return counts
+
+
+def _word(host, within_s, answer):
+    """Return the message with the controller's word. {"back": 1} without one in time."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            message = host.wire.next(max(0, deadline - time.monotonic()))
+        except (ControllerGone, Refused):
+            return {"back": 1}
+        if "ask" in message or "history" in message:
+            answer(message)
+        elif "hold" in message:
+            deadline = time.monotonic() + within_s
+        else:
+            return message
+
+
+def keep(host, arm, counts, proof):
+    """Make the plan the newest generation. Everything that it needs is on the host by now."""
+    newest = host.generations.newest()
+    for resource in host.resources:
+        digest, path = resource.spec.get("content_sha256"), resource.path
+        has_file = digest and path and is_kept(resource.spec) and os.path.isfile(path)
+        if has_file and sha256_of(path) == digest:
+            host.journal.back_up(digest, read_bytes(path))
+    record = {word: arm[word] for word in ("who", "verb", "plan", "about")}
+    specs = [resource.spec for resource in host.resources]
+    record.update(at=time.time(), proof=proof, changes=counts["changed"], resources=specs)
+    if "to" in arm:  # a way back: the things that it has removed are not its own
+        record["resources"] = host.generations.read(arm["to"])["resources"]
+    is_there = "to" in arm and arm["to"] == newest  # only changes that nobody confirmed were taken back
+    number = newest if is_there else host.generations.add(record, host.unconfirmed.states())
+    host.unconfirmed.end()
+    host.wire.send("kept", generation=number)
+
+
+def go_back(host, number):
+    """Converge to a generation, whoever listens. Return the counts."""
+    host.is_going_back = True
+    way = WayBack(host, number)
+    host.take(way.resources, [])
+    ids = [resource.id for resource in way.resources]
+    host.wire.send("going_back", generation=number, ids=ids)
+    way.refuse_gaps()
+    counts = converge(host, "apply")
+    if not counts["failed"]:
+        host.unconfirmed.end()
+        host.wire.send("back", generation=number)
+    return counts

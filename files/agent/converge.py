@@ -1,0 +1,104 @@
+"""Converge the host to the resources of a plan, in order: compare, show, fix, compare again."""
+
+import os
+import time
+
+from agent.kind import difference
+from agent.selinux import restore_labels
+from agent.tools import Failed, sha256_of
+from agent.wire import PART
+
+# A content comes at once, in pieces.
+CONTENT_WITHIN_S = 120
+
+
+def converge(host, mode):
+    """Converge every resource in order. Return the counts by status."""
+    wire, apply = host.wire, mode == "apply"
+    counts, failed = {"ok": 0, "changed": 0, "failed": 0, "skipped": 0}, ""
+    watched = not apply
+    for resource in host.resources:
+        started = time.monotonic()
+        host.now_doing = resource.id
+        report = {}
+        if failed or host.stopped:
+            status = "skipped"
+            report["reason"] = "not reached: " + ("%s failed" % failed if failed else host.stopped)
+        else:
+            try:
+                keys = difference(resource)
+                if keys:
+                    wire.send("diff", id=resource.id, keys=keys, text=resource.text_diff())
+                    if apply and not watched:
+                        host.record_watched()
+                        watched = True
+                    if apply:
+                        fix(host, resource, keys)
+                    else:
+                        host.would_owe.update(host.dependents(resource.id))
+                status = "changed" if keys or resource.was_changed_earlier() else "ok"
+            except Failed as failure:
+                status, failed = "failed", resource.id
+                report.update(what=failure.what, why=failure.why)
+            except OSError as error:
+                status, failed = "failed", resource.id
+                report.update(what="%s: %s" % (error.filename or resource.id, error.strerror), why="")
+        counts[status] += 1
+        ms = int((time.monotonic() - started) * 1000)
+        wire.send("result", id=resource.id, status=status, ms=ms, **report)
+        if host.journal.file:
+            host.journal.note(id=resource.id, status=status)
+    if apply and not failed:
+        host.units.finish()
+    host.now_doing = ""
+    return counts
+
+
+def fix(host, resource, keys):
+    states = [host.journal.remember(resource.id, path) for path in resource.touches()]
+    host.unconfirmed.remember(resource, resource.state_before(states))
+    for dependent, action in host.dependents(resource.id):
+        host.journal.owe(dependent, action, resource.id)
+    host.units.after_touch(resource.touches())
+    resource.fix(keys)
+    restore_labels(resource.touches())
+    left = difference(resource)
+    if left:
+        words = ["%s is %r, not %r" % (key, was, wanted) for key, (was, wanted) in sorted(left.items())]
+        raise Failed("still not in the desired state after the fix", "\n".join(words))
+
+
+def is_whole(path, digest):
+    """Whether the content is at `path`. Other content, as a power cut leaves it, is removed."""
+    if not os.path.exists(path):
+        return False
+    if sha256_of(path) == digest:
+        return True
+    os.unlink(path)
+    return False
+
+
+def lacking(host, mode):
+    """Return [(resource, sha256), ...] of the contents to use, or in check mode to show, that are
+    not on the host."""
+    return [
+        (resource, digest)
+        for resource in host.resources
+        for digest in (resource.blobs() if mode == "apply" else resource.shown_blobs())
+        if not is_whole(host.blob(digest), digest)
+    ]
+
+
+def partial(host, digests):
+    """Return {sha256: [length, its sha256]} of contents whose beginning an earlier run has left."""
+    parts = {digest: host.blob(digest) + PART for digest in digests}
+    there = {digest: path for digest, path in parts.items() if os.path.isfile(path)}
+    return {digest: [os.path.getsize(path), sha256_of(path)] for digest, path in there.items()}
+
+
+def fetch_blobs(host, mode):
+    """Ask once for all missing contents. Wait for them."""
+    blobs = list(dict.fromkeys(digest for _, digest in lacking(host, mode)))
+    host.wire.send("want", blobs=blobs, partial=partial(host, blobs))
+    for _ in blobs:
+        host.wire.next(CONTENT_WITHIN_S)

@@ -1,0 +1,156 @@
+"""Generations: the plans that were confirmed on this host, each a file <number>.json.
+
+{"format": 1, "number": 12, "at": seconds since 1970, "who": "ann@desk", "verb": "deploy",
+ "plan": "sha256:...", "about": {...}, "proof": {...}, "changes": 3, "resources": [spec, ...],
+ "found": {subject: {"spec": spec, "was": {key: value}}, ...}}
+
+`about` and `proof` are the controller's words. `found` has the state of each thing that this
+generation has and the one before did not have, as it was before. Generation 0 is the host as it was
+found: it has only `found`, of all generations that are no longer kept. Contents are in the backups,
+by hash.
+"""
+
+import json
+import os
+import stat
+
+from agent.tools import read_bytes, remove, write_atomically
+from agent.wire import Refused
+
+FORMAT = 1
+KEPT = 10
+
+
+def subject_of(spec):
+    """Return the thing that a resource is about: two kinds may be about one path or one unit."""
+    return spec.get("path") or spec.get("unit") or spec["id"]
+
+
+def is_kept(spec):
+    """Whether generations keep the resource's content. A secret is nowhere but in its place."""
+    return spec.get("kept", True) and not spec.get("secret", False)
+
+
+def subjects(specs):
+    return {subject_of(spec) for spec in specs}
+
+
+class Generations:
+    def __init__(self, base):
+        self.folder = base + "/generations"
+
+    def numbers(self):
+        """Return the numbers of the kept generations without 0, lowest first."""
+        names = os.listdir(self.folder) if os.path.isdir(self.folder) else []
+        found = [int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()]
+        return sorted(number for number in found if number)
+
+    def newest(self):
+        """Return the number of the newest generation, 0 without one."""
+        return (self.numbers() or [0])[-1]
+
+    def read(self, number):
+        """Return a generation. Raises Refused for an unknown, a damaged and a newer format."""
+        data = read_bytes(self._path(number))
+        if data is None and not number:
+            return {"format": FORMAT, "number": 0, "resources": [], "found": {}}
+        if data is None:
+            kept = ", ".join(map(str, self.numbers())) or "none"
+            raise Refused("there is no generation %d on this host" % number, "", "kept are: " + kept)
+        try:
+            record = json.loads(data.decode())
+            made_by = record["format"]
+        except (ValueError, KeyError, TypeError):
+            what = "generation %d cannot be read" % number
+            raise Refused(what, self._path(number), "the file is damaged: no JSON with a format")
+        if made_by > FORMAT:
+            why = "it has format %s, and this derpfleet knows formats up to %d" % (made_by, FORMAT)
+            next_step = "use the derpfleet that made it, or a newer one"
+            raise Refused("generation %d was made by a newer derpfleet" % number, "", why, next_step)
+        return record
+
+    def specs(self):
+        """Return the specs of the newest generation."""
+        return self.read(self.newest())["resources"]
+
+    def history(self):
+        """Return what people want to know of each generation, newest first."""
+        return [self._summary(number) for number in reversed(self.numbers())]
+
+    def _summary(self, number):
+        try:
+            record = self.read(number)
+        except Refused as refused:
+            return {"number": number, "trouble": "%s: %s" % (refused.what, refused.why)}
+        words = ("number", "at", "who", "verb", "plan", "about", "proof", "changes")
+        return {word: record[word] for word in words}
+
+    def found_since(self, number):
+        """Return the `found` of all generations after that one. The oldest states count."""
+        found = {}
+        later = [other for other in self.numbers() if other > number]
+        for other in later if number else [0] + later:
+            found = dict(self.read(other)["found"], **found)
+        return found
+
+    def add(self, record, states):
+        """Keep a generation. `states`: of all that was changed since the newest one.
+
+        Return its number.
+        """
+        newest = self.newest()
+        owned = subjects(self._readable(newest)["resources"])
+        found = {subject: entry for subject, entry in states.items() if subject not in owned}
+        number = newest + 1
+        self._write(number, dict(record, format=FORMAT, number=number, found=found))
+        for old in self.numbers()[:-KEPT]:
+            as_found = self.read(0)
+            self._write(0, dict(as_found, found=dict(self._readable(old)["found"], **as_found["found"])))
+            remove(self._path(old))
+        return number
+
+    def _readable(self, number):
+        """Return a generation, or an empty one in place of one that cannot be read."""
+        try:
+            return self.read(number)
+        except Refused:
+            return {"resources": [], "found": {}}
+
+    def _path(self, number):
+        return "%s/%d.json" % (self.folder, number)
+
+    def _write(self, number, record):
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        text = json.dumps(record, sort_keys=True).encode()
+        write_atomically(self._path(number), text, 0o600, (os.getuid(), os.getgid()))
+
+    def _records(self):
+        return [self.read(number) for number in [0] + self.numbers()]
+
+    def digests(self):
+        """Return the hashes of the contents that the kept generations need. Raises Refused."""
+        records = self._records()
+        specs = [spec for record in records for spec in record["resources"] if is_kept(spec)]
+        entries = [entry for record in records for entry in record["found"].values()]
+        found = {spec["content_sha256"] for spec in specs if "content_sha256" in spec}
+        return found | digests_of(entries)
+
+    def has_tree(self, path):
+        """Whether a kept generation has a tree at this path, or below it."""
+        specs = [spec for number in self.numbers() for spec in self._readable(number)["resources"]]
+        trees = [spec["path"] for spec in specs if spec["kind"] == "tree"]
+        return any((tree + "/").startswith(path + "/") for tree in trees)
+
+
+def is_open(entry):
+    """Whether a state from before may be kept: others may read it, and it is no secret."""
+    return is_kept(entry["spec"]) and entry["was"].get("mode", 0) & stat.S_IROTH
+
+
+def digests_of(entries, all_of_them=False):
+    """Return the hashes of the contents in entries of a `found`."""
+    return {
+        entry["was"]["sha256"]
+        for entry in entries
+        if "sha256" in entry["was"] and (all_of_them or is_open(entry))
+    }

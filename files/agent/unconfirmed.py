@@ -1,0 +1,84 @@
+"""The changes that nobody has confirmed yet: whose they are, and the states from before them.
+
+They are lines of unconfirmed.jsonl, on disk before anything is changed:
+
+{"format": 1, "run": ..., "plan": "sha256:...", "who": ..., "verb": ..., "since": ...}
+{"subject": "/etc/x", "spec": spec, "was": {...}, "paths": ["/etc/x"]}
+"""
+
+import json
+import os
+
+from agent.generations import FORMAT, subject_of
+from agent.tools import HALF_TREE, beside, read_text, remove
+from agent.wire import Refused
+
+
+class Unconfirmed:
+    def __init__(self, base):
+        self.path = base + "/unconfirmed.jsonl"
+        self._head = None  # of this run, until it is written
+
+    def begin(self, **head):
+        """Prepare for a plan that has to be confirmed. Its first change writes the head."""
+        self._head = dict(head, format=FORMAT)
+
+    def remember(self, resource, was):
+        """Note the first state of a thing since the last confirmation. A no-op for other plans."""
+        if self._head is None:
+            return
+        subject, lines = subject_of(resource.spec), self._lines()
+        if self._head not in lines:
+            self._write(self._head)
+        if subject not in self._states(lines):
+            paths = resource.touches()
+            self._write({"subject": subject, "spec": resource.spec, "was": was, "paths": paths})
+
+    def _write(self, line):
+        with open(self.path, "a") as file:
+            # It begins a line, as a power cut may have taken the end of the last one.
+            file.write("\n%s\n" % json.dumps(line, sort_keys=True))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _lines(self):
+        lines = []
+        for text in read_text(self.path).splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                continue  # a power cut took its end, and so what it is about was not changed
+        return lines
+
+    @staticmethod
+    def _states(lines):
+        states = {}
+        for line in lines:
+            if "subject" in line:
+                states.setdefault(line["subject"], {"spec": line["spec"], "was": line["was"]})
+        return states
+
+    def states(self):
+        """Return {subject: {"spec": ..., "was": ...}}. Raises Refused for a newer format."""
+        lines = self._lines()
+        if any(line.get("format", FORMAT) > FORMAT for line in lines):
+            why = "%s has a newer format than %d" % (self.path, FORMAT)
+            next_step = "use the derpfleet that made it, or a newer one"
+            raise Refused("a newer derpfleet has left changes that nobody confirmed", "", why, next_step)
+        return self._states(lines)
+
+    def remove_halves(self):
+        """Remove the files that a killed run was about to put in the place of others."""
+        for line in self._lines():
+            for path in line.get("paths", ()):
+                beside(path)  # which frees that name
+                remove(path + HALF_TREE)
+
+    def head(self):
+        """Return who made the last of these changes, and when, as a dict; {} without any."""
+        return ([line for line in self._lines() if "format" in line] or [{}])[-1]
+
+    def end(self):
+        """Forget them: they were confirmed or taken back."""
+        remove(self.path)
+        self._head = None

@@ -1,0 +1,101 @@
+"""The way back to a generation: its plan, after the things that only later ones have.
+
+Everything that it needs is on the host. It is converged to like any other plan.
+"""
+
+import os
+
+from agent.converge import lacking
+from agent.generations import is_kept, subject_of, subjects
+from agent.kind import difference
+from agent.kinds import KINDS
+from agent.tools import sha256_of
+from agent.wire import Refused
+
+DEPLOY = "set the site file back to that state, and deploy"
+
+
+class WayBack:
+    """The way to generation `number`, and what stays all the same.
+
+    `resources`: first the things that only later generations have, as they were before these, then
+    the generation's own. `stays`: the ids of things that do not come back. Raises Refused.
+    """
+
+    def __init__(self, host, number):
+        self.host, self.number = host, number
+        self.record = host.generations.read(number)
+        self._newest = {subject_of(spec): spec for spec in host.generations.specs()}
+        self._unconfirmed = host.unconfirmed.states()
+        unknown = {spec["kind"] for spec in self.record["resources"]} - set(KINDS)
+        if unknown:
+            why = "it has the kinds " + ", ".join(sorted(unknown))
+            raise Refused("generation %d cannot be read" % number, "", why, DEPLOY)
+        self.stays = []
+        specs = [self._usable(spec) for spec in self.record["resources"]]
+        self.resources = [KINDS[spec["kind"]](spec, host) for spec in self._orphans() + specs]
+
+    def _orphans(self):
+        """Return the specs of the things that only later generations or unconfirmed changes have.
+
+        What stops comes first, and what was made last goes first. Services that go on come last.
+        """
+        found = dict(self._unconfirmed, **self.host.generations.found_since(self.number))
+        owned, gone, go_on = subjects(self.record["resources"]), [], []
+        for subject, entry in found.items():
+            if subject in owned:
+                continue
+            spec = KINDS[entry["spec"]["kind"]](entry["spec"], self.host).given_back(entry["was"])
+            if spec is None or not self._has_contents(spec):
+                if entry["spec"]["kind"] != "command":
+                    self.stays.append(entry["spec"]["id"])
+            elif spec.get("running"):
+                go_on.append(spec)
+            else:
+                gone.insert(0, spec)
+        return gone + go_on
+
+    def _has_contents(self, spec):
+        digest = spec.get("content_sha256") if spec["kind"] == "file" else None
+        return digest is None or os.path.exists(self.host.journal.backup(digest))
+
+    def _usable(self, spec):
+        """Return the spec as it can be used now.
+
+        A secret that is not kept stays as it is.
+        """
+        path = self.host.root + spec.get("path", "")
+        if not is_kept(spec) and not self._has_contents(spec) and os.path.isfile(path):
+            digest = sha256_of(path)
+            if digest != spec["content_sha256"]:
+                self.stays.append(spec["id"])
+            return dict(spec, content_sha256=digest)
+        return spec if spec.get("only_if_sha256") is None else self._of_others(spec, path)
+
+    def _of_others(self, spec, path):
+        """Return the spec of a file that others write as well: it stays if they have changed it."""
+        now, subject = sha256_of(path) if os.path.isfile(path) else "", subject_of(spec)
+        changed = self._unconfirmed.get(subject, {"spec": {}})["spec"]
+        ours = [one.get("content_sha256") for one in (spec, self._newest.get(subject, {}), changed)]
+        if now in ours or not now:
+            return dict(spec, only_if_sha256=now)
+        self.stays.append(spec["id"])
+        return dict(spec, content_sha256=now)
+
+    def refuse_gaps(self):
+        """Raise Refused when contents are gone. It has to be the host's plan by now."""
+        gone = sorted({resource.id for resource, _ in lacking(self.host, "apply")})
+        if gone:
+            what = "generation %d cannot be brought back: contents of it are gone" % self.number
+            raise Refused(what, "", "they are no longer on the host: " + ", ".join(gone), DEPLOY)
+
+    def drift(self):
+        """Return the ids of our files and links that differ from the newest generation.
+
+        Those that a run without confirmation has changed are not among them, and none that others
+        write as well.
+        """
+        known = self._unconfirmed
+        ours = [spec for subject, spec in self._newest.items() if "path" in spec and subject not in known]
+        specs = [spec for spec in ours if spec.get("only_if_sha256") is None]
+        return [spec["id"] for spec in specs if difference(KINDS[spec["kind"]](spec, self.host))]

@@ -1,0 +1,133 @@
+"""`invoke rollback`: bring a host back to an earlier generation, prove it, register it."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import roles
+from engine.generations import Generation, History, Stored
+from engine.run import Job, Verb
+from engine.session import Session
+from fleet.shared import pins
+from fleet.shared.confirm import Confirmation, after_going_back, run_confirmed
+from fleet.shared.control_server import control_server
+from fleet.shared.fleet import Fleet
+from fleet.shared.options import number
+from fleet.shared.prove import compare_map, was_proved
+from fleet.shared.seen import differences, former
+from fleet.shared.step import CHANGES_FOUND
+from inventory.errors import DerpfleetError
+from inventory.model import Host
+
+_STAYS = (
+    "What does not come back: packages, users, certificates and keys stay as they are now, and clients "
+    "whose connection was cut have connected again by themselves."
+)
+
+
+_MOST = 99_999_999
+
+
+class NoGeneration(DerpfleetError):
+    """There is no such generation to go back to; nothing was changed."""
+
+
+class SiteDiffers(DerpfleetError):
+    """The generation is seen from outside in another way than the site file says."""
+
+
+def rollback(fleet: Fleet, host: Host, *, to: str, dry_run: bool, force: bool) -> int:
+    """Go back to generation `to`, or with "" to the one before the newest. Returns the exit code.
+
+    Nothing is sent to the host but the words: contents and releases are there. Raises NoGeneration,
+    SiteDiffers, Unreachable, Interrupted, and DerpfleetError when the host refuses it.
+    """
+    if to:
+        number(to, "--to", most=_MOST)
+    server = control_server(fleet)
+    judge = Confirmation(fleet, host, server.unasked("compared when it is registered"))
+    job = _job(fleet, host, to, Verb.CHECK if dry_run else Verb.ROLLBACK, force=force)
+    outcome = run_confirmed(fleet, host, job, judge)
+    for failure in outcome.failures:
+        fleet.report.failure(job.failed(host.name, failure), log=str(outcome.log), subject=failure.id)
+    if dry_run:
+        return 1 if outcome.failures else CHANGES_FOUND if outcome.counts["changed"] else 0
+    fleet.report.say(_STAYS)
+    if outcome.is_going_back:
+        return after_going_back(fleet, host, job, outcome, judge)
+    if not outcome.ok or judge.proof is None or not judge.proof.ok:
+        return 0 if outcome.ok and not outcome.counts["changed"] else 1
+    return _registered(fleet, host, judge)
+
+
+def _job(fleet: Fleet, host: Host, to: str, verb: Verb, *, force: bool) -> Job:
+    return Job(
+        verb=verb,
+        plan=partial(_plan, fleet, host, to, force),
+        afterwards=lambda _: pins.ask(host),
+        places=roles.ROLES,
+        trouble="the way back failed",
+        next=f"fix it, then run: invoke rollback --host {host.name}; it goes on from there",
+    )
+
+
+def _plan(fleet: Fleet, host: Host, to: str, force: bool, session: Session) -> Stored:
+    """Return the stored plan, after saying which one it is. Raises NoGeneration, SiteDiffers."""
+    history = session.history()
+    target = _chosen(host, history, to)
+    _refuse_other_site(host, target)
+    if history.unconfirmed.plan:
+        words = f"unconfirmed changes of {history.unconfirmed.who} → generation {_named(target)}"
+    else:
+        words = f"generation {_named(history.generations[0])} → {_named(target)}"
+    fleet.report.line(host.name, "going back", words)
+    return Stored(target.number, target.plan, target.about, force)
+
+
+def _chosen(host: Host, history: History, to: str) -> Generation:
+    """Return the generation to go back to. Raises NoGeneration."""
+    newest = history.find(history.newest)
+    in_force = f"in force now: generation {_named(newest)}" if newest else "it has no generation at all"
+    if to:
+        found = history.find(int(to))
+    elif history.unconfirmed.plan:
+        found, in_force = newest, f"changes of {history.unconfirmed.who} that nobody has confirmed"
+    else:
+        found = next((one for one in history.generations if newest and one.plan != newest.plan), None)
+    if found is None or found.trouble:
+        what = f"there is no generation {to} on this host" if to else "there is no generation to go back to"
+        raise NoGeneration(
+            found.trouble if found else what,
+            host=host.name,
+            why=f"nothing was changed; {in_force}",
+            next=f"invoke history --host {host.name} shows those that are kept",
+        )
+    return found
+
+
+def _named(one: Generation) -> str:
+    at = time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.at))
+    return f"{one.number} ({', '.join(filter(None, (at, one.who, one.about.get('release', ''))))})"
+
+
+def _refuse_other_site(host: Host, target: Generation) -> None:
+    """Raise SiteDiffers when the proof and the map would be about another relay than that one."""
+    other = differences(host, former(host, target.about.get("seen", "")))
+    if other:
+        raise SiteDiffers(
+            f"generation {target.number} does not fit the site file any more",
+            host=host.name,
+            why="nothing was changed; " + "; ".join(other),
+            next="set these keys back in the site file, then run the rollback again",
+        )
+
+
+def _registered(fleet: Fleet, host: Host, judge: Confirmation) -> int:
+    """Carry the map along, forward as every change of it. Returns the exit code."""
+    server = control_server(fleet)
+    every = [one for one in fleet.site.hosts.values() if was_proved(fleet, one)]
+    served = server.register([host], all_proved=every)
+    if served is None or judge.proof is None:
+        return 0
+    return 0 if compare_map(fleet, [host], {host.name: judge.proof}, served) else 1

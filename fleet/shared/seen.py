@@ -1,0 +1,54 @@
+"""The settings by which a relay is seen from outside, as a generation keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from inventory.model import Host
+
+_KEPT = {"domain", "region", "ipv4", "ipv6", "ports", "flavour", "front", "external", "relay"}
+_OURS = {"keys_file", "tailscaled"}  # of `relay`: they may name files and commands of the controller
+_ON_HOST = ("domain", "ipv4", "ipv6", "ports")  # those of the map that the host has, too
+
+
+def settings(host: Host) -> str:
+    """Return the settings as JSON. No secret is among them, and no file of the controller."""
+    return host.model_dump_json(include=_KEPT, exclude={"relay": _OURS})
+
+
+def former(host: Host, kept: str) -> Host:
+    """Return the host with settings that a generation has kept.
+
+    Where they cannot be read, it is the host of the site file: a host may report anything.
+    """
+    try:
+        found = {key: value for key, value in json.loads(kept).items() if key in _KEPT}
+        found["relay"] = {key: value for key, value in found["relay"].items() if key not in _OURS}
+        then = Host.model_validate({"name": host.name, **found})
+    except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
+        return host
+    relay = then.relay.model_copy(update={key: getattr(host.relay, key) for key in _OURS})
+    return host.model_copy(update={key: getattr(then, key) for key in _KEPT} | {"relay": relay})
+
+
+def differences(host: Host, then: Host) -> list[str]:
+    """Return in words which settings of the map differ between the site file and `then`.
+
+    The rest of a region is not on the host, and stays as the site file has it.
+    """
+    now, before = (dict(_flat(one.model_dump(mode="json", include=set(_ON_HOST)))) for one in (host, then))
+    return [
+        f"hosts.{host.name}.{key} was {before.get(key, 'absent')}, and is {now.get(key, 'absent')}"
+        for key in sorted(now | before)
+        if now.get(key) != before.get(key)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        elif value is not None:
+            yield f"{above}{key}", value
