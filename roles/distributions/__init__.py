@@ -19,11 +19,11 @@ _DEBIAN = Distribution(
     docker=("docker.io", "apparmor"),
     certbot=("certbot",),
 )
-_DEBIANS_MIRROR, _UBUNTUS_MIRROR = (
-    Mirror(
-        template=f"mirror-{name}.list.j2", keys={"": f"/usr/share/keyrings/{name}-archive-keyring.gpg"}
-    )
-    for name in ("debian", "ubuntu")
+_DEBIANS_MIRROR = Mirror(
+    template="mirror-debian.list.j2", keys={"": "/usr/share/keyrings/debian-archive-keyring.gpg"}
+)
+_UBUNTUS_MIRROR = Mirror(
+    template="mirror-ubuntu.list.j2", keys={"": "/usr/share/keyrings/ubuntu-archive-keyring.gpg"}
 )
 _RHEL = Distribution(
     family=redhat.FAMILY,
