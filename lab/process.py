@@ -110,11 +110,19 @@ class Processes:
                 timeout=10,
             )
         return wait_for(
-            lambda: self.pid(name),
+            lambda: self._executed(name),
             timeout_s=START_TIMEOUT_S,
             what=f"{name} ended at once",
             why=lambda: self.tail(name),
         )
+
+    def _executed(self, name: str) -> int | None:
+        """Return the process of that name, once setsid has given way to its program.
+
+        At that moment its environment, and so its mark, is empty.
+        """
+        pid = self.pid(name)
+        return None if pid is None or _program_of(pid) == "setsid" else self.pid(name)
 
     def pid(self, name: str) -> int | None:
         """Return the process of that name, not one of its children; None if there is none."""
@@ -202,6 +210,13 @@ def _mark_of(pid: int) -> str:
     return next(
         (entry.removeprefix(prefix).decode() for entry in environment if entry.startswith(prefix)), ""
     )
+
+
+def _program_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _children(pid: int) -> list[int]:
