@@ -11,7 +11,7 @@ from probe.target import Target
 from relay.core.handshake import make_private_key, public_key
 from relay.core.wire import pack_frame
 from tests.probe.faulty_servers import SWITCH, Script, saying, trickling
-from tests.probe.seeding import Fault, Seed, Stage
+from tests.probe.seeding import Fault, Seed, Stage, front
 from tests.probe.servers import UPGRADE, Backend, free_port
 
 FRESH = make_private_key()
@@ -44,11 +44,11 @@ RESTART = "^on hk1: systemctl restart derpfleet-relay.service, then invoke verif
 DERP_FAULTS: dict[str, Fault] = {
     # HTTP
     "another site answers everything": (
-        lambda s: s.front(root="default_type text/html; return 200 '<h1>It works</h1>';"),
+        front(root="default_type text/html; return 200 '<h1>It works</h1>';"),
         "probe", "not a DERP server", "role:nginx",
     ),
     "another site knows no such page": (
-        lambda s: s.front(root="return 404;"), "probe", "another web server", "role:nginx",
+        front(root="return 404;"), "probe", "another web server", "role:nginx",
     ),
     "the relay behind nginx is down": (
         lambda s: s.front(behind=Backend(free_port(), 0)), "probe", "relay behind it", "role:relay",
@@ -64,9 +64,7 @@ DERP_FAULTS: dict[str, Fault] = {
     "no answer at all": (
         lambda s: s.instead(saying(b""), s.good), "probe", "does not speak HTTP|cut instead", "role:nginx",
     ),
-    "port 80 only redirects": (
-        lambda s: s.front(port_80=""), "generate_204", "default site of port 80", "role:nginx",
-    ),
+    "port 80 only redirects": (front(port_80=""), "generate_204", "default site of port 80", "role:nginx"),
     "the relay behind port 80 is down": (
         lambda s: s.front(
             port_80=f"location = /generate_204 {{ proxy_pass http://127.0.0.1:{free_port()}; }}"
@@ -74,13 +72,10 @@ DERP_FAULTS: dict[str, Fault] = {
         "generate_204", "relay behind it", "role:relay",
     ),
     "a 204 without the challenge": (
-        lambda s: s.front(port_80="location = /generate_204 { return 204; }"),
-        "generate_204", "by itself", "role:nginx",
+        front(port_80="location = /generate_204 { return 204; }"), "generate_204", "by itself", "role:nginx",
     ),
     # upgrade
-    "nginx without the upgrade headers": (
-        lambda s: s.front(location=""), "upgrade", "drops the headers", "role:nginx",
-    ),
+    "nginx without the upgrade headers": (front(location=""), "upgrade", "drops the headers", "role:nginx"),
     "no /derp behind the probe": (
         upgrade(saying(b"HTTP/1.1 404 Not Found\r\n\r\n")), "upgrade", "another web server", "role:nginx",
     ),
@@ -163,7 +158,6 @@ DERP_FAULTS: dict[str, Fault] = {
     ),
     # idle
     "nginx cuts idle connections": (
-        lambda s: s.front(location=UPGRADE + " proxy_read_timeout 1s;"),
-        "idle", "proxy_read_timeout", "role:nginx",
+        front(location=UPGRADE + " proxy_read_timeout 1s;"), "idle", "proxy_read_timeout", "role:nginx",
     ),
 }  # fmt: skip
