@@ -68,6 +68,11 @@ def _word(without: str) -> str:
     return f"[^-{without}][^{without}]*"
 
 
+def _name(most: int) -> str:
+    """Return the pattern of a name with `most` characters at the most."""
+    return f"[A-Za-z0-9][A-Za-z0-9._-]{{0,{most - 1}}}"
+
+
 _HOP = _word(f"/$,{_SHELL}")
 
 
@@ -83,10 +88,7 @@ SocketPath = Annotated[
 ]
 Program = Annotated[str, text(f"^{_word(_BLANK)}$", "the name or path of a program")]
 HostName = Annotated[
-    str,
-    text(
-        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", "a name of letters, digits, dots, underscores and hyphens"
-    ),
+    str, text(f"^{_name(63)}$", "a name of letters, digits, dots, underscores and hyphens")
 ]
 Domain = Annotated[
     str,
@@ -131,9 +133,7 @@ Wildcard = Annotated[
     str,
     text(rf"^\*\.({_LABEL}\.)+{_LABEL}$", "a wildcard, as *.example.org", max_length=253),
 ]
-Word = Annotated[
-    str, text(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", "a word of letters, digits, dots and dashes")
-]
+Word = Annotated[str, text(f"^{_name(128)}$", "a word of letters, digits, dots and dashes")]
 UnitName = Annotated[
     str,
     text(

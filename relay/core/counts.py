@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 
@@ -19,6 +20,10 @@ def _counter(help: str, *, metric: str = "derp_{}") -> Any:
     `{}` in `metric` is the counter's own name. An empty `metric` makes none.
     """
     return field(default=0, metadata={"metric": metric, "help": help})
+
+
+_prefixed = partial(_counter, metric="{}")  # the name has its prefix already
+_ours = partial(_counter, metric="relay_{}")  # derper has none of these
 
 
 @dataclass(slots=True)
@@ -49,21 +54,17 @@ class Counts:
     sclient_write_timeouts: int = _counter("Connections ended because they took no bytes")
     websocket_accepts: int = _counter("WebSocket connections")
     rate_limit_per_client_waited: int = _counter("Times that a client's reader was made to wait")
-    tls_listener_accepted_connections: int = _counter("TCP connections accepted", metric="{}")
-    tls_listener_rejected_connections: int = _counter("TCP connections beyond the accept limit", metric="{}")
-    bootstrap_dns_requests: int = _counter("Requests for /bootstrap-dns", metric="{}")
-    bootstrap_dns_published_hits: int = _counter("Of these, for a published name that is known", metric="{}")
-    bootstrap_dns_published_misses: int = _counter(
-        "For a published name that did not resolve yet", metric="{}"
-    )
-    bootstrap_dns_unpublished_hits: int = _counter("For an unpublished name", metric="{}")
-    bootstrap_dns_unpublished_misses: int = _counter("For a name that is not here", metric="{}")
-    writes: int = _counter("Writes to clients; packets per write is how much is joined", metric="relay_{}")
-    packets_from_workers: int = _counter("Packets from other workers of this relay", metric="relay_{}")
-    packets_to_workers: int = _counter("Packets to other workers of this relay", metric="relay_{}")
-    stun_silenced: int = _counter(
-        "STUN requests left unanswered because the relay's front does not work", metric="relay_{}"
-    )
+    tls_listener_accepted_connections: int = _prefixed("TCP connections accepted")
+    tls_listener_rejected_connections: int = _prefixed("TCP connections beyond the accept limit")
+    bootstrap_dns_requests: int = _prefixed("Requests for /bootstrap-dns")
+    bootstrap_dns_published_hits: int = _prefixed("Of these, for a published name that is known")
+    bootstrap_dns_published_misses: int = _prefixed("For a published name that did not resolve yet")
+    bootstrap_dns_unpublished_hits: int = _prefixed("For an unpublished name")
+    bootstrap_dns_unpublished_misses: int = _prefixed("For a name that is not here")
+    writes: int = _ours("Writes to clients; packets per write is how much is joined")
+    packets_from_workers: int = _ours("Packets from other workers of this relay")
+    packets_to_workers: int = _ours("Packets to other workers of this relay")
+    stun_silenced: int = _ours("STUN requests left unanswered because the relay's front does not work")
 
     def add(self, other: Counts) -> None:
         """Add another process's counters to these."""

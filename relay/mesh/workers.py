@@ -74,20 +74,17 @@ def supervise(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@dataclass
 class _Supervisor:
-    def __init__(
-        self,
-        count: int,
-        work: Callable[[Worker, Callable[[], None]], None],
-        folder: Path,
-        notifier: Notifier,
-        watchdog_s: float,
-    ) -> None:
-        self._count = count
-        self._work = work
-        self._folder = folder
-        self._notifier = notifier
-        self._watchdog_s = watchdog_s
+    """The parent of the workers."""
+
+    count: int
+    work: Callable[[Worker, Callable[[], None]], None]
+    folder: Path
+    notifier: Notifier
+    watchdog_s: float
+
+    def __post_init__(self) -> None:
         self._secret = secrets.token_bytes(32)
         self._running: dict[int, int] = {}  # process id -> number
         self._due: dict[int, float] = {}  # number -> when to start it again
@@ -95,26 +92,26 @@ class _Supervisor:
         self._reader, self._writer = os.pipe()
 
     def run(self) -> int:
-        for number in range(self._count):
+        for number in range(self.count):
             self._start(number)
         os.close(self._writer)
         self._writer = -1  # a worker that is started again need not report
         started = b""
-        while len(started) < self._count and (more := os.read(self._reader, self._count)):
+        while len(started) < self.count and (more := os.read(self._reader, self.count)):
             started += more
-        failed = len(started) < self._count
+        failed = len(started) < self.count
         if failed:
-            LOG.error("a worker could not start, so none does", ready=len(started), wanted=self._count)
+            LOG.error("a worker could not start, so none does", ready=len(started), wanted=self.count)
             self._stop(signal.SIGTERM)
         else:
-            self._notifier.ready(f"{self._count} workers")
+            self.notifier.ready(f"{self.count} workers")
         os.close(self._reader)
         while self._running or self._due:
             self._wait()
         return int(failed)
 
     def _start(self, number: int) -> None:
-        worker = Worker(number, self._count, self._folder, self._secret, make_private_key())
+        worker = Worker(number, self.count, self.folder, self._secret, make_private_key())
         sys.stdout.flush()
         parent = os.getpid()
         pid = os.fork()
@@ -125,7 +122,7 @@ class _Supervisor:
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             _follow(parent)
-            self._work(worker, self._report_ready)
+            self.work(worker, self._report_ready)
             code = 0
         except SystemExit as leave:
             sys.stderr.write(f"{leave.code}\n")
@@ -144,11 +141,11 @@ class _Supervisor:
         Return after whichever is first.
         """
         waits = [due - time.monotonic() for due in self._due.values()]
-        waits += [self._watchdog_s] if self._watchdog_s else []
+        waits += [self.watchdog_s] if self.watchdog_s else []
         info = signal.sigtimedwait(SIGNALS, max(0.0, min(waits, default=3600.0)))
         number = info.si_signo if info else 0
         if number in (signal.SIGTERM, signal.SIGINT):
-            self._notifier.stopping("draining")
+            self.notifier.stopping("draining")
             self._stop(signal.SIGTERM)
         elif number == signal.SIGHUP:
             self._send(signal.SIGHUP)
@@ -156,8 +153,8 @@ class _Supervisor:
         for worker in [worker for worker, due in self._due.items() if due <= time.monotonic()]:
             del self._due[worker]
             self._start(worker)
-        if self._watchdog_s and self._all_fresh():
-            self._notifier.alive()
+        if self.watchdog_s and self._all_fresh():
+            self.notifier.alive()
 
     def _stop(self, number: signal.Signals) -> None:
         self._stopping = True
@@ -185,7 +182,7 @@ class _Supervisor:
     def _all_fresh(self) -> bool:
         """Whether every worker has written its figures lately."""
         oldest = time.time() - FRESH_S
-        paths = [self._folder / f"{number}.json" for number in range(self._count)]
+        paths = [self.folder / f"{number}.json" for number in range(self.count)]
         return all(path.exists() and path.stat().st_mtime > oldest for path in paths)
 
 

@@ -1,9 +1,10 @@
-"""The plan that the agent's tests converge to."""
+"""The plan that the agent's tests converge to, and its parts."""
 
 from __future__ import annotations
 
 import tarfile
 from io import BytesIO
+from typing import Any
 
 from engine.resource import (
     Absent,
@@ -25,6 +26,18 @@ RULES = b"""table inet relay
 delete table inet relay
 table inet relay { chain in { type filter hook input priority 0; policy accept; }; }
 """
+UNIT = File(path="/etc/systemd/system/relay.service", content=b"[Service]\nExecStart=/bin/true\n")
+FOLDER = Directory(path="/etc/relay")
+
+
+def environment(content: bytes) -> File:
+    return File(path="/etc/relay/relay.env", content=content)
+
+
+def service(**more: Any) -> Service:
+    """Return the relay's service; `more` adds fields or replaces them."""
+    restart_on = (UNIT.id, "file:/etc/relay/relay.env")
+    return Service(**({"unit": "relay.service", "restart_on": restart_on, "timeout_s": 1} | more))
 
 
 def relay_host(*, setting: str = "one", fin_timeout_s: int = 31) -> list[Resource]:
@@ -35,8 +48,7 @@ def relay_host(*, setting: str = "one", fin_timeout_s: int = 31) -> list[Resourc
             entry = tarfile.TarInfo(name)
             entry.size = len(name)
             tar.addfile(entry, BytesIO(name.encode()))
-    unit = File(path="/etc/systemd/system/relay.service", content=b"[Service]\nExecStart=/bin/true\n")
-    environment = File(path="/etc/relay/relay.env", content=f"SETTING={setting}\n".encode())
+    settings = environment(f"SETTING={setting}\n".encode())
     return [
         Package(package="nginx"),
         Package(package="nftables"),
@@ -45,13 +57,13 @@ def relay_host(*, setting: str = "one", fin_timeout_s: int = 31) -> list[Resourc
         Directory(path="/etc/relay", mode="0750", group="relay"),
         Tree(path="/srv/relay", archive=archive.getvalue()),
         File(path="/etc/relay/relay.key", content=b"privkey:00\n", mode="0640", group="relay", secret=True),
-        environment,
+        settings,
         Symlink(path="/srv/current", target="relay"),
         Absent(path="/etc/relay/old.conf"),
         Sysctl(key="net.ipv4.tcp_fin_timeout", value=str(fin_timeout_s)),
         NftTable(table="relay", path="/etc/relay.nft", rules=RULES),
         Command(title="first copy", argv=("cp", "/etc/relay/relay.env", "/srv/first"), creates="/srv/first"),
-        Command(title="copy", argv=("cp", "/etc/relay/relay.env", "/srv/copy"), on_change=(environment.id,)),
-        unit,
-        Service(unit="relay.service", restart_on=(unit.id, environment.id), timeout_s=1),
+        Command(title="copy", argv=("cp", "/etc/relay/relay.env", "/srv/copy"), on_change=(settings.id,)),
+        UNIT,
+        service(),
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.agent.test_kinds import FOLDER, UNIT, OnStage, environment, failure, service
+from tests.agent.driver import OnStage, failure
+from tests.agent.plans import FOLDER, UNIT, environment, service
 
 FAST_LOOP = """
 from agent import service

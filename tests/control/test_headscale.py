@@ -11,16 +11,7 @@ from control.headscale.reader import parse_map
 from control.headscale.transaction import resources, to_withdraw
 from engine.health import Http
 from engine.plan import compile_plan
-from tests.control.headscale_host import (
-    CONFIG,
-    CONFIG_PATH,
-    MAP,
-    MAP_PATH,
-    SITE,
-    facts,
-    made,
-    site_of,
-)
+from tests.control.headscale_host import CONFIG, CONFIG_PATH, MAP, MAP_PATH, SITE, facts, made, site_of
 
 TICKING = CONFIG.replace("update_frequency: 3h", "update_frequency: 5s")
 

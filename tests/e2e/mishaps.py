@@ -1,14 +1,10 @@
-"""Faults on the hosts of the lab, and observations of the hosts afterwards."""
+"""Faults on the hosts of the lab, and the way back from them."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
-
-import yaml
 
 import lab
 from lab.acme import PORT
@@ -17,6 +13,7 @@ from lab.files import write_tree
 from lab.process import wait_for
 from lab.topology import ACME, ACME_AT, DOMAIN
 from tests.e2e.desk import Desk, Ran
+from tests.e2e.observations import installed
 from tests.support.debian import program
 
 # A unit of this name installs packages when a VPS boots for the first time.
@@ -85,40 +82,10 @@ def drop_in(stage: lab.Lab, host: str, name: str, text: str) -> Iterator[None]:
         stage.run_in(host, ["sh", "-c", f"rm {path}; systemctl daemon-reload; systemctl reset-failed {name}"])
 
 
-def state(stage: lab.Lab, host: str) -> str:
-    """Return everything on the host that a deploy might change: files with times, units, firewall,
-    sockets."""
-    # Without the times of directories, which an overlay does not keep.
-    printed = "\\( -type d -printf '%p\\n' -o -printf '%p %C@ %s\\n' \\)"
-    files = f"find /etc /opt /usr /root /var/lib/dpkg /var/lib/derpfleet -xdev {printed} 2>/dev/null | sort"
-    script = f"{files}; systemctl list-unit-files --no-legend; nft list ruleset 2>/dev/null; ss -Hltun"
-    return stage.run_in(host, ["sh", "-c", script]).stdout
-
-
-def installed(stage: lab.Lab, host: str) -> set[str]:
-    """Return those of nginx, nginx-common and nftables that are installed whole on a host."""
-    asked = [
-        "dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", "nginx", "nginx-common",
-        "nftables",
-    ]
-    lines = stage.run_in(host, asked, check=False).stdout.splitlines()
-    return {line.split()[0] for line in lines if line.endswith(" installed")}
-
-
 def purge(stage: lab.Lab, host: str) -> None:
     """Remove those packages again, where they are installed."""
     if found := sorted(installed(stage, host)):
         stage.run_in(host, ["apt-get", "purge", "-qq", "-y", "--auto-remove", *found], timeout_s=120)
-
-
-def journal(stage: lab.Lab, host: str) -> dict[str, list[str]]:
-    """Return the results of the last run on a host from its agent's journal: ids by status."""
-    script = "cat $(ls -t /var/lib/derpfleet/journal/*.jsonl | head -1)"
-    lines = [json.loads(line) for line in stage.run_in(host, ["sh", "-c", script]).stdout.splitlines()]
-    return {
-        status: [line["id"] for line in lines if line.get("status") == status]
-        for status in ("ok", "changed", "skipped", "failed")
-    }
 
 
 def await_agent(stage: lab.Lab, host: str) -> None:
@@ -128,11 +95,6 @@ def await_agent(stage: lab.Lab, host: str) -> None:
         timeout_s=60,
         what="the agent does not end",
     )
-
-
-def words(text: str) -> str:
-    """Return the text without line breaks, to search it; its commands without --site FILE."""
-    return re.sub(r" --site \S+", "", " ".join(text.split()))
 
 
 @contextlib.contextmanager
@@ -174,11 +136,6 @@ def rate_limited(stage: lab.Lab) -> Iterator[tuple[str, Path]]:
         stage.processes.stop("limited")
 
 
-def regions(stage: lab.Lab) -> set[str]:
-    """Return the ids of the regions that headscale serves now."""
-    return set(stage.headscale.regions())
-
-
 def kill_agent(stage: lab.Lab, host: str) -> None:
     """Send SIGKILL to the agent's Python and to nothing else."""
     pids = stage.run_in(host, ["pgrep", "--full", "READY 1"]).stdout.split()
@@ -189,43 +146,3 @@ def deployed(stage: lab.Lab, host: str) -> Ran:
     """Deploy, once the agent of a run that was cut off has ended by itself."""
     await_agent(stage, host)
     return Desk(stage).invoke("deploy", "--host", host, timeout_s=600)
-
-
-def leaf(stage: lab.Lab, host: str) -> str:
-    """Return the fingerprint of the certificate that is served."""
-    place = f"{stage.topology.ipv4(host)}:443"
-    script = (
-        f"openssl s_client -connect {place} -servername {host}.derp.lab </dev/null 2>/dev/null "
-        "| openssl x509 -noout -fingerprint -sha256"
-    )
-    found = stage.run_in("controller", ["sh", "-c", script]).stdout
-    assert "Fingerprint=" in found
-    return found
-
-
-def the_map(stage: lab.Lab) -> str:
-    """Return the map file of the headscale host."""
-    return stage.run_in("hs1", ["cat", "/etc/headscale/derp.yaml"]).stdout
-
-
-def name_in(text: str) -> str:
-    """Return the name of region 901 in that map."""
-    return str(yaml.safe_load(text)["regions"][901]["regionname"])
-
-
-def page(stage: lab.Lab, domain: str) -> tuple[int, str]:
-    """Return status and text of a site on sg1."""
-    fetch = [
-        "curl", "--silent", "--insecure", "--max-time", "5", "--write-out", "\n%{http_code}", "--resolve",
-    ]
-    found = stage.run_in(
-        "controller",
-        [*fetch, f"{domain}:443:{stage.topology.ipv4('sg1')}", f"https://{domain}/"],
-        check=False,
-    ).stdout
-    text, _, status = found.rpartition("\n")
-    return int(status), text
-
-
-def without_times(listing: str) -> str:
-    return re.sub(r"[A-Z][a-z]{2} +\d+ \d\d:\d\d", "", listing)

@@ -46,15 +46,11 @@ from tests.e2e.mishaps import (
     LISTEN,
     await_agent,
     deployed,
-    installed,
-    journal,
     kill_agent,
     purge,
-    regions,
-    state,
     unit,
-    words,
 )
+from tests.e2e.observations import installed, journal, regions, state, words
 from tests.e2e.underway import Underway, run_verb, terminal
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]

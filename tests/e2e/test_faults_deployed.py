@@ -16,21 +16,8 @@ import lab
 from lab import existing_site, faults
 from lab.process import wait_for
 from tests.e2e.desk import Desk
-from tests.e2e.mishaps import (
-    await_agent,
-    drop_in,
-    elsewhere,
-    kill_agent,
-    leaf,
-    name_in,
-    page,
-    rate_limited,
-    regions,
-    state,
-    the_map,
-    without_times,
-    words,
-)
+from tests.e2e.mishaps import await_agent, drop_in, elsewhere, kill_agent, rate_limited
+from tests.e2e.observations import leaf, name_in, page, regions, state, the_map, without_times, words
 from tests.e2e.steps import settled
 from tests.e2e.underway import Underway, run_verb
 

@@ -21,7 +21,7 @@ from lab.client import LabClient
 from lab.process import wait_for
 from roles import paths
 from tests.e2e.desk import Desk
-from tests.e2e.mishaps import words
+from tests.e2e.observations import words
 from tests.e2e.steps import exchange, meet, rung, served_leaf, settled
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import importlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -185,20 +187,40 @@ def test_another_acme_server_replaces_the_certificate(stage: Stage) -> None:
     assert stage.serial() != first
 
 
-def test_what_is_checked_is_what_the_relay_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that certbot left behind in the sandbox may replace the key during the copying."""
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return the program as a module; `tmp_path` has a certificate, with 80 of 90 days left."""
     monkeypatch.syspath_prepend(str(CHECKOUT / "files"))
-    import certificate
-
     write_certificate(tmp_path, days=90, left=80)
+    return importlib.import_module("certificate")
+
+
+def configured(folder: Path, **more: object) -> dict[str, object]:
+    """Return a configuration for the certificate in `folder`; the keys not in `more` are None."""
+    unset = ("acme", "copies", "test", "reload", "withdrawal", "served_at", "patience_s")
+    paths = {"fullchain": str(folder / "fullchain.pem"), "key": str(folder / "privkey.pem")}
+    return dict.fromkeys(unset) | {"domain": DOMAIN} | paths | more
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Path:
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    return folder
+
+
+def copied_to(folder: Path) -> dict[str, str]:
+    return {"directory": str(folder), "group": grp.getgrgid(os.getgid()).gr_name}
+
+
+def test_what_is_checked_is_what_the_relay_gets(
+    certificate: ModuleType, tmp_path: Path, copies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that certbot left behind in the sandbox may replace the key during the copying."""
     (tmp_path / "secret").write_text("another secret")
-    key, copies = tmp_path / "privkey.pem", tmp_path / "copies"
-    copies.mkdir()
+    key = tmp_path / "privkey.pem"
     good = key.read_bytes()
-    config: dict[str, Any] = {"domain": DOMAIN, "fullchain": str(tmp_path / "fullchain.pem"), "key": str(key)}
-    group = grp.getgrgid(os.getgid()).gr_name
-    config |= {"acme": {"server": "x", "limits": {}}, "copies": {"directory": str(copies), "group": group}}
-    config |= dict.fromkeys(("test", "reload", "withdrawal", "served_at", "patience_s"))
+    config = configured(tmp_path, acme={"server": "x", "limits": {}}, copies=copied_to(copies))
     real = certificate.unfit
 
     def checked_and_then_replaced(chain: str, key_: str) -> str:
@@ -216,40 +238,24 @@ def test_what_is_checked_is_what_the_relay_gets(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_name_of_before_leaves_no_copy_of_its_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    certificate: ModuleType, tmp_path: Path, copies: Path
 ) -> None:
-    monkeypatch.syspath_prepend(str(CHECKOUT / "files"))
-    import certificate
-
-    write_certificate(tmp_path, days=90, left=80)
-    copies = tmp_path / "copies"
-    copies.mkdir()
-    place: dict[str, Any] = {"directory": str(copies), "group": grp.getgrgid(os.getgid()).gr_name}
-    config: dict[str, Any] = {"fullchain": f"{tmp_path}/fullchain.pem", "key": f"{tmp_path}/privkey.pem"}
-    config |= dict.fromkeys(("acme", "test", "reload", "withdrawal", "served_at", "patience_s"))
     for name in ("old.example.org", DOMAIN):
-        host = certificate.HostCertificate(config | {"domain": name, "copies": place})
+        host = certificate.HostCertificate(configured(tmp_path, domain=name, copies=copied_to(copies)))
         assert host.copied() == "the relay's copies differ"
         host.copy()
         assert host.copied() == ""
     assert sorted(path.name for path in copies.iterdir()) == [f"{DOMAIN}.crt", f"{DOMAIN}.key"]
-    assert certificate.HostCertificate(config | {"domain": DOMAIN, "copies": None}).copied() == ""
+    assert certificate.HostCertificate(configured(tmp_path)).copied() == ""
 
 
 def test_an_old_worker_that_answers_once_more_does_not_fail_a_renewal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    certificate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Old and new workers of nginx accept in any order, for about 0.1 s after a reload."""
-    monkeypatch.syspath_prepend(str(CHECKOUT / "files"))
-    import certificate
-
-    write_certificate(tmp_path, days=90, left=80)
-    chain = tmp_path / "fullchain.pem"
-    config: dict[str, Any] = {"domain": DOMAIN, "fullchain": str(chain), "key": str(tmp_path / "privkey.pem")}
-    config |= {"reload": ["true"], "patience_s": 3, "served_at": "127.0.0.1:443"}
-    config |= dict.fromkeys(("acme", "copies", "test", "withdrawal"))
+    config = configured(tmp_path, reload=["true"], patience_s=3, served_at="127.0.0.1:443")
     host = certificate.HostCertificate(config)
-    old, new = b"old", ssl.PEM_cert_to_DER_cert(chain.read_text())
+    old, new = b"old", ssl.PEM_cert_to_DER_cert((tmp_path / "fullchain.pem").read_text())
     answers = iter((old, new, old))
     monkeypatch.setattr(host, "presented", lambda: next(answers))
     host.deploy(hook=False)

@@ -221,41 +221,8 @@ REPLACED = [
     ("domain: hk1.example.org", "domain: 203.0.113.10",
      "line 3: hosts.hk1.domain: '203.0.113.10' is an address, for which letsencrypt gives short-lived certificates only: set certificate.profile to shortlived, or use certificate.source: self-signed"),
     ("    domain: hk1.example.org\n", "", "line 2: hosts.hk1.domain: is missing (the relay's name; it may be an IPv4 address, with a pinned or a short-lived certificate)"),
-    # the names of a certificate, and how they are proved
-    ("agree_terms: true", "agree_terms: true, names: ['*.example.org']",
-     "line 5: hosts.hk1.certificate.names.0: '*.example.org' is a wildcard, which is proved in its DNS zone only: use challenge: dns"),
-    ("agree_terms: true", "agree_terms: true, names: [a.example.org, a.example.org]", "line 5: hosts.hk1.certificate.names.1: 'a.example.org' is there twice: keep one of them"),
-    ("agree_terms: true", "agree_terms: true, certbot: distribution, profile: shortlived",
-     "line 5: hosts.hk1.certificate.profile: needs the shipped certbot, as the distribution's may be too old: remove certbot"),
-    ("agree_terms: true", "source: self-signed, names: [a.example.org]", "line 5: hosts.hk1.certificate.names: has no effect: source self-signed orders no certificate. Remove it"),
-    ("agree_terms: true", "agree_terms: true, challenge: dns", "line 5: hosts.hk1.certificate.dns: is missing: challenge dns needs the provider of the zone, and a secret for it"),
-    ("agree_terms: true", "agree_terms: true, challenge: dns, dns: {provider: cloudflare}",
-     "line 5: hosts.hk1.certificate.dns.secret: is missing (the TSIG key, the API token or the secret key; it is kept on the host, mode 0600)"),
-    ("agree_terms: true", "agree_terms: true, challenge: dns, dns: {provider: route53, secret: 'env:X'}", "line 5: hosts.hk1.certificate.dns.access_key: is missing: route53 needs access_key"),
-    ("agree_terms: true", "agree_terms: true, challenge: dns, dns: {provider: cloudflare, secret: 'env:X', server: 192.0.2.1}",
-     "line 5: hosts.hk1.certificate.dns.server: has no effect: cloudflare does not know it. Remove it"),
-    ("agree_terms: true", "agree_terms: true, challenge: dns, dns: {provider: cloudflare, secret: a-real-token}",
-     "line 5: hosts.hk1.certificate.dns.secret: the value here is not a reference: env:NAME, file:PATH or cmd:COMMAND"),
     ("agree_terms: true}", "agree_terms: true, challenge: standalone}\n    front: direct",
      "line 5: hosts.hk1.certificate.stop: is missing: the service that has the http port, such as apache2.service"),
-    ("agree_terms: true", "agree_terms: true, stop: apache2.service",
-     "line 5: hosts.hk1.certificate.stop: has no effect: set certificate.challenge to standalone, or remove this key"),
-    ("agree_terms: true", "agree_terms: true, challenge: standalone, stop: nginx.service",
-     "line 5: hosts.hk1.certificate.challenge: is not needed: nginx answers challenges while it runs. Remove this key"),
-    ("agree_terms: true", "agree_terms: true, stop: apache2",
-     "line 5: hosts.hk1.certificate.stop: 'apache2' is not a systemd unit, as headscale.service"),
-    ("agree_terms: true", "source: self-signed, dns: {provider: cloudflare, secret: 'env:X'}", "line 5: hosts.hk1.certificate.dns: has no effect: source self-signed orders no certificate. Remove it"),
-    ("agree_terms: true", "source: self-signed, stop: apache2.service", "line 5: hosts.hk1.certificate.stop: has no effect: source self-signed orders no certificate. Remove it"),
-    ("agree_terms: true", "agree_terms: true, dns: {provider: cloudflare, secret: 'env:X'}", "line 5: hosts.hk1.certificate.dns: has no effect: set certificate.challenge to dns, or remove this key"),
-    ("agree_terms: true", "source: letsencrypt",
-     "line 5: hosts.hk1.certificate.agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms"),
-    ("agree_terms: true", "source: letsencrypt-staging",
-     "line 5: hosts.hk1.certificate.agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms"),
-    ("agree_terms: true", "source: acme", "line 5: hosts.hk1.certificate.server: is missing: source acme needs the ACME directory's URL"),
-    ("agree_terms: true", "source: manual, key: 'file:k'", "line 5: hosts.hk1.certificate.fullchain: is missing: source manual needs fullchain and key"),
-    ("agree_terms: true", "source: manual, fullchain: f", "line 5: hosts.hk1.certificate.key: is missing: source manual needs fullchain and key"),
-    ("agree_terms: true", "source: self-signed, pin: AB", "line 5: hosts.hk1.certificate.pin: 'AB' is not 64 lower-case hex digits"),
-    ("agree_terms: true", "agree_terms: true, contact: me", "line 5: hosts.hk1.certificate.contact: 'me' is not a mail address"),
     ("hk1:", "h k:", "line 2: hosts.h k: 'h k' is not a host's name: letters, digits, dots, underscores and hyphens"),
     ("hk1:", "Headscale:", "line 2: hosts.Headscale: 'Headscale' is no name for a relay: it is the headscale host's own"),
     ("hk1:", "prover.json:", "line 2: hosts.prover.json: 'prover.json' is no name for a relay: a file of that name is among the hosts' folders"),
@@ -267,6 +234,39 @@ REPLACED = [
 @pytest.mark.parametrize(("old", "new", "message"), REPLACED, ids=[f"{new}" for _, new, _ in REPLACED])
 def test_refused_instead(old, new, message):
     assert problems(GOOD.replace(old, new, 1)) == [message]
+
+
+# The keys of a certificate, and the problem with one of them.
+CERTIFICATE = [
+    ("agree_terms: true, names: ['*.example.org']", "names.0: '*.example.org' is a wildcard, which is proved in its DNS zone only: use challenge: dns"),
+    ("agree_terms: true, names: [a.example.org, a.example.org]", "names.1: 'a.example.org' is there twice: keep one of them"),
+    ("agree_terms: true, certbot: distribution, profile: shortlived", "profile: needs the shipped certbot, as the distribution's may be too old: remove certbot"),
+    ("source: self-signed, names: [a.example.org]", "names: has no effect: source self-signed orders no certificate. Remove it"),
+    ("agree_terms: true, challenge: dns", "dns: is missing: challenge dns needs the provider of the zone, and a secret for it"),
+    ("agree_terms: true, challenge: dns, dns: {provider: cloudflare}", "dns.secret: is missing (the TSIG key, the API token or the secret key; it is kept on the host, mode 0600)"),
+    ("agree_terms: true, challenge: dns, dns: {provider: route53, secret: 'env:X'}", "dns.access_key: is missing: route53 needs access_key"),
+    ("agree_terms: true, challenge: dns, dns: {provider: cloudflare, secret: 'env:X', server: 192.0.2.1}", "dns.server: has no effect: cloudflare does not know it. Remove it"),
+    ("agree_terms: true, challenge: dns, dns: {provider: cloudflare, secret: a-real-token}", "dns.secret: the value here is not a reference: env:NAME, file:PATH or cmd:COMMAND"),
+    ("agree_terms: true, stop: apache2.service", "stop: has no effect: set certificate.challenge to standalone, or remove this key"),
+    ("agree_terms: true, challenge: standalone, stop: nginx.service", "challenge: is not needed: nginx answers challenges while it runs. Remove this key"),
+    ("agree_terms: true, stop: apache2", "stop: 'apache2' is not a systemd unit, as headscale.service"),
+    ("source: self-signed, dns: {provider: cloudflare, secret: 'env:X'}", "dns: has no effect: source self-signed orders no certificate. Remove it"),
+    ("source: self-signed, stop: apache2.service", "stop: has no effect: source self-signed orders no certificate. Remove it"),
+    ("agree_terms: true, dns: {provider: cloudflare, secret: 'env:X'}", "dns: has no effect: set certificate.challenge to dns, or remove this key"),
+    ("source: letsencrypt", "agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms"),
+    ("source: letsencrypt-staging", "agree_terms: must be true: an account at Let's Encrypt needs your agreement to its terms"),
+    ("source: acme", "server: is missing: source acme needs the ACME directory's URL"),
+    ("source: manual, key: 'file:k'", "fullchain: is missing: source manual needs fullchain and key"),
+    ("source: manual, fullchain: f", "key: is missing: source manual needs fullchain and key"),
+    ("source: self-signed, pin: AB", "pin: 'AB' is not 64 lower-case hex digits"),
+    ("agree_terms: true, contact: me", "contact: 'me' is not a mail address"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "message"), CERTIFICATE, ids=[keys for keys, _ in CERTIFICATE])
+def test_refused_in_a_certificate(keys, message):
+    text = GOOD.replace("agree_terms: true", keys, 1)
+    assert problems(text) == [f"line 5: hosts.hk1.certificate.{message}"]
 
 
 WHOLE = [

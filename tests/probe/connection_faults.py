@@ -9,7 +9,7 @@ from collections.abc import Callable
 from probe.target import Target
 from tests.probe.authority import DAY
 from tests.probe.faulty_servers import backlog_full, filtering, saying, stun_saying, trickling
-from tests.probe.seeding import Fault, Stage, pin_of
+from tests.probe.seeding import Fault, Stage, front, pin_of
 from tests.probe.servers import DOMAIN, LOOPBACK, free_port
 
 
@@ -145,10 +145,9 @@ CONNECTION_FAULTS: dict[str, Fault] = {
     "a pinned certificate with its chain": (
         lambda s: pinned(s, pin_of(s.good)), "tls", "exactly one certificate", "^invoke renew",
     ),
-    "plain HTTP on the TLS port": (lambda s: s.front(tls=""), "tls", "TLS is off", "role:nginx"),
+    "plain HTTP on the TLS port": (front(tls=""), "tls", "TLS is off", "role:nginx"),
     "nginx rejects the name": (
-        lambda s: s.front(tls_more="ssl_reject_handshake on;"),
-        "tls", "no certificate for relay.test", "role:nginx",
+        front(tls_more="ssl_reject_handshake on;"), "tls", "no certificate for relay.test", "role:nginx",
     ),
     "a hello with the name is reset": (filtered_name, "tls", "ICP filing", "ports.https"),
     "every hello is cut": (

@@ -10,8 +10,8 @@ from probe.keys import new_prover
 from probe.target import Target
 from relay.core.handshake import make_private_key, public_key
 from relay.core.wire import pack_frame
-from tests.probe.faulty_servers import SWITCH, saying, trickling
-from tests.probe.seeding import Fault, Stage
+from tests.probe.faulty_servers import SWITCH, Script, saying, trickling
+from tests.probe.seeding import Fault, Seed, Stage, front
 from tests.probe.servers import UPGRADE, Backend, free_port
 
 FRESH = make_private_key()
@@ -23,6 +23,11 @@ FLOOD = pack_frame(0x7F, bytes(60_000)) * 80
 
 def stranger(stage: Stage) -> Target:
     return stage.healthy(expect_admission="verify")
+
+
+def upgrade(script: Script) -> Seed:
+    """Return the fault of a relay whose upgrade runs `script`."""
+    return lambda stage: stage.faulty_relay(upgrade=script)
 
 
 def _loser() -> Callable[[bytes], bytes | None]:
@@ -39,11 +44,11 @@ RESTART = "^on hk1: systemctl restart derpfleet-relay.service, then invoke verif
 DERP_FAULTS: dict[str, Fault] = {
     # HTTP
     "another site answers everything": (
-        lambda s: s.front(root="default_type text/html; return 200 '<h1>It works</h1>';"),
+        front(root="default_type text/html; return 200 '<h1>It works</h1>';"),
         "probe", "not a DERP server", "role:nginx",
     ),
     "another site knows no such page": (
-        lambda s: s.front(root="return 404;"), "probe", "another web server", "role:nginx",
+        front(root="return 404;"), "probe", "another web server", "role:nginx",
     ),
     "the relay behind nginx is down": (
         lambda s: s.front(behind=Backend(free_port(), 0)), "probe", "relay behind it", "role:relay",
@@ -59,9 +64,7 @@ DERP_FAULTS: dict[str, Fault] = {
     "no answer at all": (
         lambda s: s.instead(saying(b""), s.good), "probe", "does not speak HTTP|cut instead", "role:nginx",
     ),
-    "port 80 only redirects": (
-        lambda s: s.front(port_80=""), "generate_204", "default site of port 80", "role:nginx",
-    ),
+    "port 80 only redirects": (front(port_80=""), "generate_204", "default site of port 80", "role:nginx"),
     "the relay behind port 80 is down": (
         lambda s: s.front(
             port_80=f"location = /generate_204 {{ proxy_pass http://127.0.0.1:{free_port()}; }}"
@@ -69,46 +72,31 @@ DERP_FAULTS: dict[str, Fault] = {
         "generate_204", "relay behind it", "role:relay",
     ),
     "a 204 without the challenge": (
-        lambda s: s.front(port_80="location = /generate_204 { return 204; }"),
-        "generate_204", "by itself", "role:nginx",
+        front(port_80="location = /generate_204 { return 204; }"), "generate_204", "by itself", "role:nginx",
     ),
     # upgrade
-    "nginx without the upgrade headers": (
-        lambda s: s.front(location=""), "upgrade", "drops the headers", "role:nginx",
-    ),
+    "nginx without the upgrade headers": (front(location=""), "upgrade", "drops the headers", "role:nginx"),
     "no /derp behind the probe": (
-        lambda s: s.faulty_relay(upgrade=saying(b"HTTP/1.1 404 Not Found\r\n\r\n")),
-        "upgrade", "another web server", "role:nginx",
+        upgrade(saying(b"HTTP/1.1 404 Not Found\r\n\r\n")), "upgrade", "another web server", "role:nginx",
     ),
     "the backend dies at the upgrade": (
-        lambda s: s.faulty_relay(upgrade=saying(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")),
-        "upgrade", "relay behind it", "role:relay",
+        upgrade(saying(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")), "upgrade", "relay behind it", "role:relay",
     ),
     "101 and then silence": (
-        lambda s: s.faulty_relay(upgrade=saying(SWITCH + b"\r\n", then=60)),
-        "upgrade", "blank line are lost", "role:nginx",
+        upgrade(saying(SWITCH + b"\r\n", then=60)), "upgrade", "blank line are lost", "role:nginx",
     ),
     "101 and then garbage": (
-        lambda s: s.faulty_relay(upgrade=saying(SWITCH + b"\r\ngarbage")),
-        "upgrade", "not a DERP server", "role:nginx",
+        upgrade(saying(SWITCH + b"\r\ngarbage")), "upgrade", "not a DERP server", "role:nginx",
     ),
     "a greeting with the wrong magic": (
-        lambda s: s.faulty_relay(upgrade=saying(GREETING_WITH_WRONG_MAGIC)),
-        "upgrade", "not a DERP server", "role:nginx",
+        upgrade(saying(GREETING_WITH_WRONG_MAGIC)), "upgrade", "not a DERP server", "role:nginx",
     ),
-    "a frame of 4 GiB": (
-        lambda s: s.faulty_relay(upgrade=saying(HUGE_FRAME)), "upgrade", "not a DERP server", "role:nginx",
-    ),
+    "a frame of 4 GiB": (upgrade(saying(HUGE_FRAME)), "upgrade", "not a DERP server", "role:nginx"),
     "a trickling upgrade": (
-        lambda s: s.faulty_relay(upgrade=trickling(b"HTTP/1.1 101 Switching Protocols\r\n")),
-        "upgrade", "hangs", "role:nginx",
+        upgrade(trickling(b"HTTP/1.1 101 Switching Protocols\r\n")), "upgrade", "hangs", "role:nginx",
     ),
-    "huge headers at the upgrade": (
-        lambda s: s.faulty_relay(upgrade=saying(HUGE_HEAD)), "upgrade", "not a DERP server", "role:nginx",
-    ),
-    "hung up at the upgrade": (
-        lambda s: s.faulty_relay(upgrade=saying(b"")), "upgrade", "hung up|not a DERP server", "role:",
-    ),
+    "huge headers at the upgrade": (upgrade(saying(HUGE_HEAD)), "upgrade", "not a DERP server", "role:nginx"),
+    "hung up at the upgrade": (upgrade(saying(b"")), "upgrade", "hung up|not a DERP server", "role:"),
     "the header names another key": (
         lambda s: s.faulty_relay(header_key=public_key(FRESH)), "upgrade", "two relays", "^let every A",
     ),
@@ -170,7 +158,6 @@ DERP_FAULTS: dict[str, Fault] = {
     ),
     # idle
     "nginx cuts idle connections": (
-        lambda s: s.front(location=UPGRADE + " proxy_read_timeout 1s;"),
-        "idle", "proxy_read_timeout", "role:nginx",
+        front(location=UPGRADE + " proxy_read_timeout 1s;"), "idle", "proxy_read_timeout", "role:nginx",
     ),
 }  # fmt: skip

@@ -92,6 +92,11 @@ Fault = tuple[Seed, str, str, str]
 step."""
 
 
+def front(**fields: str) -> Seed:
+    """Return the fault of a real nginx that has these parts in its configuration."""
+    return lambda stage: stage.front(None, None, **fields)
+
+
 def find(stage: Stage, fault: Fault) -> None:
     """Seed the fault and climb: the proof has to find it on its rung and to name it."""
     seed, rung, cause, step = fault

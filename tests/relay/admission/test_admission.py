@@ -119,36 +119,29 @@ async def _settle():
         await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize(
+    ("crowd", "turns", "others"),
+    [
+        ([f"2001:db8::{i}" for i in range(900)], 8, [f"192.0.2.{i % 100}" for i in range(900)]),
+        # Eight networks of an attacker, while the controller hangs: a ninth is asked for at once.
+        ([f"192.0.2.{i % 8}" for i in range(400)], 48, [f"198.51.100.{i}" for i in range(16)]),
+    ],
+    ids=["one network has eight turns", "eight networks leave some of all sixty-four"],
+)
 @asynchronous
-async def test_one_network_asks_eight_questions_at_once_and_all_ask_sixty_four():
+async def test_networks_with_many_questions_leave_turns_for_the_others(crowd, turns, others):
     check = Scripted(YES, gate=asyncio.Event())
     cached = Cached(check, 10)
-    here = [asyncio.ensure_future(cached.ask(_key(i), f"2001:db8::{i}")) for i in range(900)]
-    await _settle()
-    assert check.under_way == 8
-    there = [asyncio.ensure_future(cached.ask(_key(1000 + i), f"192.0.2.{i % 100}")) for i in range(900)]
-    await _settle()
-    assert check.under_way == 64
+    questions = []
+    for addresses, under_way in ((crowd, turns), (others, 64)):
+        for address in addresses:
+            questions.append(asyncio.ensure_future(cached.ask(_key(len(questions)), address)))
+        await _settle()
+        assert check.under_way == under_way
     check.gate.set()
-    assert all(verdict.allowed for verdict in await asyncio.gather(*here, *there))
-    assert (check.most_under_way, len(check.asked)) == (64, 1800)
+    assert all(verdict.allowed for verdict in await asyncio.gather(*questions))
+    assert (check.most_under_way, len(check.asked)) == (64, len(crowd) + len(others))
     assert not cached._turns._networks
-
-
-@asynchronous
-async def test_networks_with_many_questions_leave_turns_for_the_others():
-    """Eight networks of an attacker, while the controller hangs: a ninth is asked for at once."""
-    check = Scripted(YES, gate=asyncio.Event())
-    cached = Cached(check, 10)
-    many = [asyncio.ensure_future(cached.ask(_key(i), f"192.0.2.{i % 8}")) for i in range(400)]
-    await _settle()
-    assert check.under_way == 48
-    others = [asyncio.ensure_future(cached.ask(_key(500 + i), f"198.51.100.{i}")) for i in range(16)]
-    await _settle()
-    assert check.under_way == 64
-    check.gate.set()
-    assert all(verdict.allowed for verdict in await asyncio.gather(*many, *others))
-    assert check.most_under_way == 64 and not cached._turns._networks
 
 
 @asynchronous

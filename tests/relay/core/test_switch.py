@@ -14,6 +14,8 @@ from tests.relay.packing import pack_forward_packet
 from tests.relay.world import SERVER, World, key
 
 GONE = bytes([wire.GONE_DISCONNECTED])
+# The numbers that choose a client, as far as there are any.
+NUMBERS = st.integers(0, 20)
 
 
 def watch(world, name="watcher", **options):
@@ -265,6 +267,12 @@ def test_the_consistency_check_names_what_is_wrong():
         assert words in problems
 
 
+def numbered(numbers, to, disco):
+    """Return the frames of packets to `to`, one with each number."""
+    head, tail = (wire.DISCO_MAGIC, bytes(52)) if disco else (b"", b"")
+    return [wire.pack_send_packet(key(to), head + n.to_bytes(4, "big") + tail) for n in numbers]
+
+
 class Traffic(RuleBasedStateMachine):
     """Clients come, go, stall and send at random; every packet is delivered in order, dropped with
     a reason, or waits.
@@ -285,37 +293,27 @@ class Traffic(RuleBasedStateMachine):
     def come(self, name):
         self.clients.append(self.world.connect(name))
 
-    @rule(number=st.integers(0, 20))
+    @rule(number=NUMBERS)
     def go(self, number):
         if client := self.some(number):
             self.hear(client)
             self.clients.remove(client)
             client.leaves()
 
-    @rule(number=st.integers(0, 20), blocked=st.booleans())
+    @rule(number=NUMBERS, blocked=st.booleans())
     def stall(self, number, blocked):
         if client := self.some(number):
             self.world.tick()
             client.outbox.block() if blocked else client.outbox.unblock()
 
-    @rule(
-        number=st.integers(0, 20),
-        to=st.sampled_from("abcdefg"),
-        count=st.integers(1, 80),
-        disco=st.booleans(),
-    )
+    @rule(number=NUMBERS, to=st.sampled_from("abcdefg"), count=st.integers(1, 80), disco=st.booleans())
     def send(self, number, to, count, disco):
         if client := self.some(number):
-            frames = []
-            for _ in range(count):
-                self.sent += 1
-                packet = self.sent.to_bytes(4, "big")
-                frames.append(
-                    wire.pack_send_packet(key(to), wire.DISCO_MAGIC + packet + bytes(52) if disco else packet)
-                )
-            client.says(*frames)
+            numbers = range(self.sent + 1, self.sent + 1 + count)
+            self.sent += count
+            client.says(*numbered(numbers, to, disco))
 
-    @rule(number=st.integers(0, 20))
+    @rule(number=NUMBERS)
     def ping(self, number):
         if client := self.some(number):
             client.says(wire.pack_ping(b"12345678"))

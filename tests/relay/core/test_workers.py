@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from relay.core import wire
 from relay.core.wire import PeerPresent
 from tests.relay import vectors as v
-from tests.relay.core.test_switch import gone, present, watch
+from tests.relay.core.test_switch import NUMBERS, gone, numbered, present, watch
 from tests.relay.packing import pack_forward_packet
 from tests.relay.workers import Way, Workers, figures
 from tests.relay.world import World, key
@@ -279,41 +279,29 @@ class Alike(RuleBasedStateMachine):
                 client.says(wire.WATCH_CONNS_FRAME)
         self.pairs.append(pair)
 
-    @rule(number=st.integers(0, 20))
+    @rule(number=NUMBERS)
     def go(self, number):
         if pair := self.some(number):
             self.pairs.remove(pair)
             for client in pair:
                 client.leaves()
 
-    @rule(number=st.integers(0, 20))
+    @rule(number=NUMBERS)
     def speak(self, number):
         self.pass_time()
         for client in self.some(number) or ():
             client.says(wire.pack_frame(0x77))
 
-    @rule(
-        number=st.integers(0, 20),
-        to=st.sampled_from("abcde"),
-        count=st.integers(1, 3),
-        disco=st.booleans(),
-    )
+    @rule(number=NUMBERS, to=st.sampled_from("abcde"), count=st.integers(1, 3), disco=st.booleans())
     def send(self, number, to, count, disco):
         if pair := self.some(number):
             self.pass_time()
-            packets = [n.to_bytes(4, "big") for n in range(self.sent, self.sent + count)]
+            numbers = range(self.sent, self.sent + count)
             self.sent += count
             for client in pair:
-                client.says(
-                    *(
-                        wire.pack_send_packet(key(to), wire.DISCO_MAGIC + bytes(52) + packet)
-                        if disco
-                        else wire.pack_send_packet(key(to), packet)
-                        for packet in packets
-                    )
-                )
+                client.says(*numbered(numbers, to, disco))
 
-    @rule(number=st.integers(0, 20), to=st.sampled_from("abcde"))
+    @rule(number=NUMBERS, to=st.sampled_from("abcde"))
     def forward(self, number, to):
         pair = self.some(number)
         if pair and pair[0].session.is_mesh:
