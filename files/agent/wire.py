@@ -99,6 +99,9 @@ class Wire:
         inflate = zlib.decompressobj() if message.get("z") else None
         with open(path, "r+b" if start else "wb") as out:
             os.fchmod(out.fileno(), 0o600)
+            there = out.seek(0, os.SEEK_END)
+            if start > there:  # else its beginning would be a hole
+                raise ValueError("it goes on at byte %d, and %d are here" % (start, there))
             out.truncate(start)
             out.seek(start)
             while left:

@@ -96,6 +96,14 @@ def test_a_beginning_that_the_controller_does_not_know_is_replaced(wire: Any, tm
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(DIGEST, b"abc")]
 
 
+def test_a_content_does_not_go_on_behind_its_beginning(wire: Any, tmp_path: Path) -> None:
+    """A hole takes no room, so it may be of any length, and each run would read all of it."""
+    (tmp_path / f"{DIGEST}.part").write_bytes(b"a")
+    end = heard(wire, b'{"blob": "%s", "size": 9, "from": 2}\nc' % DIGEST.encode(), tmp_path)
+    assert isinstance(end, wire.Refused) and end.why == "it goes on at byte 2, and 1 are here"
+    assert list(tmp_path.iterdir()) == []
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.one_of(
     st.binary(max_size=40),

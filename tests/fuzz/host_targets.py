@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -34,12 +35,19 @@ agent_wire: Any = importlib.import_module("agent.wire")
 
 NONSENSE = (AttributeError, KeyError, RecursionError, TypeError, ValueError, zlib.error)
 IDS = ("file:/etc/x", "service:x.service")
+MOST = 1032  # bytes that zlib can make of one
 
 
 def wire(data: bytes) -> None:
-    """Let the agent read a controller's bytes. It comes to an end and keeps whole contents only."""
+    """Let the agent read a controller's bytes, after a run that was cut off. It comes to an end.
+
+    It keeps whole contents, and the beginning of one only that the controller's end cut off.
+    """
     folder = Path(tempfile.mkdtemp(prefix="derpfleet-fuzz-"))
+    left = folder / f"{DIGEST}{agent_wire.PART}"
     try:
+        left.write_bytes(LEFT)
+        left.chmod(0o600)
         reading = agent_wire.Wire(BytesIO(data), BytesIO())
         reading.incoming = str(folder)
         reading._read()
@@ -47,9 +55,14 @@ def wire(data: bytes) -> None:
         assert isinstance(messages[-1], agent_wire.ControllerGone | agent_wire.Refused)
         assert all(isinstance(each, dict) or each is agent_wire.PIECE for each in messages[:-1])
         assert reading.stopped
+        parts = {path for path in folder.rglob("*") if path.suffix == agent_wire.PART}
+        assert all(re.fullmatch("[0-9a-f]{64}", path.stem) for path in parts)
+        new = [path for path in parts if path != left or path.read_bytes() != LEFT]
+        assert len(new) <= isinstance(messages[-1], agent_wire.ControllerGone)
         for path in folder.rglob("*"):
-            assert path.name == hashlib.sha256(path.read_bytes()).hexdigest()
+            assert path in parts or path.name == hashlib.sha256(path.read_bytes()).hexdigest()
             assert path.stat().st_mode & 0o777 == 0o600
+            assert path.stat().st_size <= len(LEFT) + MOST * len(data)
     finally:
         shutil.rmtree(folder)
 
@@ -98,7 +111,7 @@ def host_events(data: bytes) -> None:
             session._unpacked(event["z"])
 
 
-CONTENT = b"content"
+CONTENT, LEFT = b"content", b"con"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 TARGETS = (
     Target(
@@ -107,7 +120,9 @@ TARGETS = (
         [agent_wire],
         words=[
             b'{"blob": "%s", "size": 7}\ncontent' % DIGEST.encode(), b'{"stop": 1}\n', b'"size": ',
-            b'"z": true', b'{"blob": ', b"-1", b"\n", b"{", b"null\n", b"../", b"1e9",
+            b'{"blob": "%s", "size": 4, "from": 3}\ntent' % DIGEST.encode(),
+            b'"z": true', b'{"blob": ', b'"from": ', b"-1", b"\n", b"{", b"null\n", b"../", b"1e9",
+            b"9" * 9,
         ],
     ),
     Target(
