@@ -12,7 +12,8 @@ The counts are taken at the caller's end of the path:
   far end is as high as the highest burst that has reached it. The turns are the height that the
   caller has received, plus one for a TCP handshake. So further chunks, acknowledgements without a
   waiting end and a last message do not count, and a connection never has more turns than it lasted
-  round trips. They are summed over the proxy's connections.
+  round trips. They are summed over the proxy's connections. An end that pauses for longer than a
+  round trip may cost a turn more: let the round trip be longer than the pauses of a busy machine.
 - Bytes and chunks, each way.
 
 As a library: `DelayProxy` inside an event loop; `lab.delaying` for blocking code. As a program:

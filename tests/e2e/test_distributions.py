@@ -29,6 +29,8 @@ HOSTS = ("el1", "ub1")
 PARTS = ("hs1", *HOSTS, "acme", "site-a", "site-b")
 AGENTS_OWN = "absent:/var/lib/derpfleet"  # each run makes it anew
 TURNS = 6  # of a connection whose run changes nothing
+# Longer than a busy machine's sshd pauses between its first line and its key exchange.
+RTT = "250ms"
 # Paths that the scripts of packages make.
 STAYS = {
     "el1": re.compile(r"/etc/nginx(/snippets)?$|/var/lib/nginx"),
@@ -67,7 +69,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
 def counted(desk: Desk, host: str) -> Iterator[dict[str, int]]:
     """Put a proxy before the host's sshd, and yield its counts, which are there afterwards."""
     counts: dict[str, int] = {}
-    with far_away(desk, host, "50ms") as proxy:
+    with far_away(desk, host, RTT) as proxy:
         try:
             yield counts
         finally:
