@@ -56,7 +56,7 @@ def keep(host, arm, counts, proof):
         if has_file and sha256_of(path) == digest:
             host.journal.back_up(digest, read_bytes(path))
     record = {word: arm[word] for word in ("who", "verb", "plan", "about")}
-    specs = [resource.spec for resource in host.resources]
+    specs = [resource.spec for resource in host.resources if not _is_used_up(resource)]
     record.update(at=time.time(), proof=proof, changes=counts["changed"], resources=specs)
     if "to" in arm:  # a way back: the things that it has removed are not its own
         record["resources"] = host.generations.read(arm["to"])["resources"]
@@ -64,6 +64,12 @@ def keep(host, arm, counts, proof):
     number = newest if is_there else host.generations.add(record, host.unconfirmed.states())
     host.unconfirmed.end()
     host.wire.send("kept", generation=number)
+
+
+def _is_used_up(resource):
+    """Whether it was a secret for this run only, and a command took it: no way back needs it."""
+    is_file = resource.spec["kind"] == "file"
+    return is_file and not is_kept(resource.spec) and not os.path.lexists(resource.path)
 
 
 def go_back(host, number):

@@ -23,6 +23,7 @@ class Host:
         self.watched = {}  # service id -> [(watch, status before)]
         self.now_doing = ""
         self.is_going_back = False  # to a generation, by itself: nobody may be there any more
+        self.not_kept = []  # the specs with contents that no generation keeps, of all plans so far
         self.take([], [])
 
     def take(self, resources, left_out):
@@ -32,6 +33,7 @@ class Host:
         change of this run makes them act later.
         """
         self.resources, self.left_out = resources, left_out
+        self.not_kept += [resource.spec for resource in resources if not is_kept(resource.spec)]
         self.packages = Packages(self)
         self.units = Systemd()
         self.would_owe = {}  # in check mode: {id: action} that the differences so far would cause
@@ -67,15 +69,16 @@ class Host:
         self.journal.make_folders()
         self.unconfirmed.remove_halves()
         self._prune()
-        usable = {spec.get("content_sha256") for spec in self._specs(kept=True)}
+        specs = [resource.spec for resource in self.resources]
+        usable = {spec.get("content_sha256") for spec in specs if is_kept(spec)}
         for path in glob.glob(self.wire.incoming + "/*"):
             if os.path.basename(path).replace(PART, "") not in usable:
                 os.unlink(path)
 
     def forget_secrets(self):
-        """Remove the secrets that were kept for this run's own use."""
+        """Remove the secrets that were kept for this run's own use, of all its plans."""
         self._prune()
-        for spec in self._specs(kept=False):
+        for spec in self.not_kept:
             for end in ("", PART):
                 remove(os.path.join(self.wire.incoming, spec["content_sha256"]) + end)
 
@@ -89,11 +92,7 @@ class Host:
             needed = self.generations.digests() | digests_of(states, all_of_them=True)
         except Refused:
             return
-        self.journal.prune({spec["id"] for spec in self._specs(kept=False)}, needed)
-
-    def _specs(self, kept):
-        specs = [resource.spec for resource in self.resources]
-        return [spec for spec in specs if is_kept(spec) == kept]
+        self.journal.prune({spec["id"] for spec in self.not_kept}, needed)
 
     def record_watched(self):
         """Note how other sites answer before anything is changed."""

@@ -2,9 +2,11 @@
 
 Prints the state of that tailscaled, and ends with 0 if it runs in the tailnet of that login server:
 "" for one that is not there, "Down", "Elsewhere", or tailscaled's own word, such as NeedsLogin.
+One that is down and has never joined needs a login, too.
 With a name it joins first. The file with the auth key may be missing, and is removed in any case.
 """
 
+import base64
 import json
 import os
 import subprocess
@@ -34,18 +36,38 @@ def parsed(call, *words):
         return {}
 
 
+def has_joined(folder):
+    """Whether it is in a tailnet by its own file. One that cannot be read may be."""
+    try:
+        with open(os.path.join(folder, "tailscaled.state")) as file:
+            stored = json.load(file)
+        if "_profiles" in stored:
+            return bool(json.loads(base64.b64decode(stored["_profiles"]).decode()))
+        return bool(stored) and "_machinekey" not in stored  # a sealed file has neither
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, TypeError):
+        return True
+
+
 def state_of(call, folder, server):
     state = parsed(call, "status", "--json", "--peers=false").get("BackendState")
+    if not state and os.path.isdir(folder):
+        return "Down" if has_joined(folder) else "NeedsLogin"
     if not state:
-        return "Down" if os.path.isdir(folder) else ""
+        return ""
     if state == "Running" and parsed(call, "debug", "prefs").get("ControlURL", "").rstrip("/") != server:
         return "Elsewhere"
     return state
 
 
+def answers(call):
+    return parsed(call, "status", "--json", "--peers=false").get("BackendState", "") not in ("", "NoState")
+
+
 def join(call, folder, server, name, key_file):
     deadline = time.time() + 10
-    while state_of(call, folder, server) in ("", "Down", "NoState") and time.time() < deadline:
+    while not answers(call) and time.time() < deadline:
         time.sleep(0.2)
     words = call + ["up", "--login-server=" + server, "--hostname=" + name] + list(UP)
     key = None
@@ -53,6 +75,10 @@ def join(call, folder, server, name, key_file):
         words.append("--auth-key=file:" + key_file)
         with open(key_file) as file:
             key = file.read().strip()
+    if key and state_of(call, folder, server) == "Elsewhere":
+        # `up` would use the auth key for the old node's key and for a new one, and it may be for
+        # one use.
+        run(["timeout", "20"] + call + ["logout"])
     if state_of(call, folder, server) == "Elsewhere":
         words += ["--force-reauth", "--accept-risk=all"]
     status, said = run(words)

@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 
+from engine.login import Unreachable
 from engine.plan import Mode
-from engine.resource import File, Resource
+from engine.resource import Command, File, Resource
+from engine.run import Outcome
+from engine.session import Session
 from inventory.secrets import Secret
-from tests.agent.driver import Agent
+from tests.agent.driver import DIE_AFTER_RESULT, Agent
+from tests.agent.generations import Judge, back, deploy, keep, roll_back, state
 from tests.agent.plans import relay_host
 
 KEY, OTHER = "/etc/relay/relay.key", "/etc/relay/privkey.pem"
@@ -100,3 +104,50 @@ def test_secrets_are_where_they_belong_and_nowhere_else(
     assert found_in(str(events) + "".join(path.read_text() for path in logs)) == set()
     assert {oct(path.stat().st_mode) for path in logs} == {"0o100600"}
     assert "(secret content)" in str(events)
+
+
+def leave(_: Outcome, session: Session) -> None:
+    session.leave()
+
+
+@pytest.mark.parametrize(
+    ("judge", "setting"),
+    [(keep, "two"), (leave, "two"), (leave, "broken"), (back, "two"), (back, "broken")],
+)
+def test_whichever_way_an_armed_run_ends_its_secrets_are_in_their_places_only(
+    on_stage: Callable[..., Agent], judge: Judge, setting: str
+) -> None:
+    agent = on_stage()
+    deploy(agent, plan(FORMER, "one"))
+    deploy(agent, plan(LATTER, setting), judge)
+    found = files_with_secrets(agent.stage.root)
+    assert {path for path in found if "derpfleet/incoming" in path} == set()
+    if judge is back:
+        assert found == {KEY[1:]: {FORMER[0]}, OTHER[1:]: {FORMER[1]}}
+    if judge is keep:
+        assert found == {KEY[1:]: {LATTER[0]}, OTHER[1:]: {LATTER[1]}}
+
+
+def test_the_secrets_of_a_killed_run_are_gone_after_the_way_back(on_stage: Callable[..., Agent]) -> None:
+    agent = on_stage()
+    deploy(agent, plan(FORMER, "one"))
+    agent.extra = DIE_AFTER_RESULT % 7
+    with pytest.raises(Unreachable):
+        deploy(agent, plan(LATTER, "two"))
+    agent.extra = ""
+    assert roll_back(agent, 1).ok
+    assert files_with_secrets(agent.stage.root) == {KEY[1:]: {FORMER[0]}, OTHER[1:]: {FORMER[1]}}
+
+
+def test_a_secret_that_was_used_up_is_not_needed_on_the_way_back(on_stage: Callable[..., Agent]) -> None:
+    """As the auth key, with which a tailscaled joins once."""
+    agent = on_stage()
+    once = File(path="/etc/relay/once.key", content=Secret(FORMER[0]), secret=True)
+    use = ("sh", "-c", f"touch /srv/joined; rm {once.path}")
+    join = Command(title="joined", argv=use, creates="/srv/joined", needs=(once.id,))
+    deploy(agent, [*relay_host(), once, join])
+    before = state(agent)
+    outcome = deploy(agent, [*relay_host(setting="two"), replace(join, needs=())], back)
+    assert (outcome.generation, outcome.astray, state(agent)) == (1, [], before)
+    assert roll_back(agent, 1).ok
+    assert files_with_secrets(agent.stage.root) == {}

@@ -5,6 +5,7 @@ The real one joins a real headscale in tests/e2e/test_admissions.py.
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ echo "$@" >>FOLDER/calls
 case "$2" in
 status) cat FOLDER/state 2>/dev/null || exit 1 ;;
 debug) echo '{"ControlURL": "SERVER"}' ;;
+logout) [ ! -e FOLDER/stuck ] && echo '{"BackendState": "NeedsLogin"}' >FOLDER/state ;;
 up) cat FOLDER/refusal 2>/dev/null && exit 1; echo '{"BackendState": "Running"}' >FOLDER/state ;;
 esac
 """
@@ -59,6 +61,11 @@ class Host:
         return call
 
 
+def stored(**values: str) -> str:
+    """Return tailscaled's state file with these values."""
+    return json.dumps({key: base64.b64encode(value.encode()).decode() for key, value in values.items()})
+
+
 @pytest.mark.parametrize(
     ("state", "server", "printed", "joined"),
     [
@@ -82,10 +89,34 @@ def test_the_state_is_told_without_a_change(
 def test_one_that_was_there_before_is_down_and_a_missing_program_is_not_there(tmp_path: Path) -> None:
     host = Host(tmp_path, "")
     (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/tailscaled.state").write_text(stored(_machinekey="privkey:00", _profiles='{"a1": {}}'))
     assert host.run().stdout.strip() == "Down"
+    (tmp_path / "lib/tailscaled.state").unlink()
     (tmp_path / "lib").rmdir()
     (tmp_path / "tailscale").unlink()
     assert host.run().stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("state", "printed"),
+    [
+        (None, "NeedsLogin"),
+        ("{}", "NeedsLogin"),
+        (stored(_machinekey="privkey:00"), "NeedsLogin"),
+        (stored(_machinekey="privkey:00", _profiles="{}"), "NeedsLogin"),
+        (stored(key="sealed", nonce="0", data="0"), "Down"),
+        ("torn", "Down"),
+    ],
+)
+def test_one_that_is_down_and_never_joined_needs_a_login(
+    state: str | None, printed: str, tmp_path: Path
+) -> None:
+    """As the way back from a refused auth key leaves it: the next deploy has to send a key."""
+    host = Host(tmp_path, "")
+    (tmp_path / "lib").mkdir()
+    if state is not None:
+        (tmp_path / "lib/tailscaled.state").write_text(state)
+    assert host.run().stdout.strip() == printed
 
 
 def test_it_joins_with_the_key_by_its_file_and_removes_that(tmp_path: Path) -> None:
@@ -100,11 +131,17 @@ def test_it_joins_with_the_key_by_its_file_and_removes_that(tmp_path: Path) -> N
     assert not host.key.exists()
 
 
-def test_it_leaves_another_tailnet_only_with_force(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stuck", [False, True])
+def test_it_leaves_another_tailnet_first_and_with_force_if_it_has_to(stuck: bool, tmp_path: Path) -> None:
+    """A login on top of another one may use the auth key twice."""
     host = Host(tmp_path, "Running", "https://controlplane.tailscale.com")
+    if stuck:
+        (tmp_path / "stuck").touch()
     host.key.write_text(SECRET)
     host.join()
-    assert "--force-reauth --accept-risk=all" in host.up()
+    calls = (tmp_path / "calls").read_text()
+    assert calls.index(" logout") < calls.index(" up ")
+    assert ("--force-reauth --accept-risk=all" in host.up()) == stuck
 
 
 def test_one_that_is_stopped_runs_again_without_a_key(tmp_path: Path) -> None:
