@@ -69,6 +69,13 @@ def deployed(desk: Desk, mode: str | None, **settings: Any) -> Ran:
     return proved(desk, HK1)
 
 
+def left_off(desk: Desk) -> None:
+    """Deploy with mode off beside a firewall that closes our ports, and leave it, not proved."""
+    desk.edit(HK1, firewall={"mode": "off"}, ports=None)
+    ran = desk.invoke("deploy", "--host", HK1, "--keep")
+    assert (ran.code, ran.counts(HK1)["failed"]) == (1, 0), ran.why()
+
+
 # Commands whose lines are what lets us in: now, or after the next start.
 OURS = {
     "ufw": (
@@ -118,8 +125,7 @@ def test_ufw_moves_our_ports_and_keeps_the_rules_of_others(desk: Desk) -> None:
 
     sh(desk, "ufw reload")  # as at boot
     assert desk.invoke("verify", "--host", HK1).code == 0
-    desk.edit(HK1, firewall={"mode": "off"}, ports=None)
-    desk.invoke("deploy", "--host", HK1)
+    left_off(desk)
     assert opened_in(desk, "ufw") == set()
     assert sh(desk, "ufw show added; iptables -S; ip6tables -S") == before
     sh(desk, "ufw delete allow 443/tcp; ufw delete allow 8443/tcp; ufw delete deny 25/tcp")
@@ -145,8 +151,7 @@ def test_firewalld_moves_our_ports_and_keeps_those_of_others(desk: Desk) -> None
     assert {"3490/udp", "8443/tcp"} <= firewalld_ports(desk, now=True)
     assert "3478/udp" not in firewalld_ports(desk, now=True) | firewalld_ports(desk, now=False)
 
-    desk.edit(HK1, firewall={"mode": "off"}, ports=None)
-    desk.invoke("deploy", "--host", HK1)
+    left_off(desk)
     for now, ports in before.items():
         assert firewalld_ports(desk, now=now) == ports
     assert sh(desk, "firewall-cmd --list-rich-rules") == rich
@@ -155,7 +160,7 @@ def test_firewalld_moves_our_ports_and_keeps_those_of_others(desk: Desk) -> None
 
 def test_a_firewalld_that_hangs_is_named_in_bounded_time(desk: Desk) -> None:
     in_charge(desk, "firewalld")
-    desk.edit(HK1, firewall={"mode": "firewalld"})
+    deployed(desk, "firewalld")
     sh(desk, "systemctl kill --signal=STOP firewalld")
     try:
         ran = desk.invoke("deploy", "--host", HK1, timeout_s=120)
