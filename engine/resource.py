@@ -156,11 +156,15 @@ class Tree(_At):
 
 @dataclass(frozen=True, kw_only=True)
 class Package(Resource):
-    """A distribution package, installed. The host's own package manager decides the version."""
+    """A distribution package, installed. The host's own package manager decides the version.
+
+    `creates`: why it is wanted. Where this path is there, of any package, it is not installed.
+    """
 
     kind: ClassVar[str] = "package"
     named_by: ClassVar[str] = "package"
     package: str
+    creates: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ _DAEMON = "/etc/docker/daemon.json"
 _OFFICIAL = "https://download.docker.com"
 _INSTALLED = "/var/lib/dpkg/info/docker*.list"
 _QUERY = ("rpm", "--query", "--queryformat", "%{NAME}\\n", "docker", "docker-ce", "moby-engine")
+_CLIENT = "/usr/bin/docker"
 UNIT = "docker.service"
 
 _UNIT_FILES = tuple(f"{folder}/systemd/system/{UNIT}" for folder in ("/etc", "/lib"))
@@ -83,7 +84,7 @@ def _packages(host: Host, facts: Facts) -> list[Resource]:
     if _is_from_elsewhere(host, facts):
         return []
     if host.docker.packages == "distribution":
-        return [Package(package=name) for name in wanted]
+        return [*(Package(package=name) for name in wanted), *_client(facts, wanted)]
     base = (host.docker.mirror or _OFFICIAL).rstrip("/")
     distribution = distributions.of(facts)
     repository, system = distribution.family.docker, distribution.docker_system
@@ -111,16 +112,27 @@ def _is_from_elsewhere(host: Host, facts: Facts) -> bool:
 
 
 def _names(host: Host, facts: Facts) -> tuple[str, ...]:
-    """Return the packages to install; () if the distribution has none.
-
-    Recommended packages are not installed by themselves, and from Debian 13 on Docker's own client
-    is one of them.
-    """
+    """Return the packages to install; () if the distribution has none."""
     distribution = distributions.of(facts)
     if host.docker.packages == "docker":
         return distribution.family.docker.packages
-    split = facts.os_id == "debian" and int(distributions.release(facts) or 0) >= 13
-    return (*distribution.docker, *(("docker-cli",) if split else ()))
+    return distribution.docker
+
+
+def _client(facts: Facts, engine: tuple[str, ...]) -> list[Package]:
+    """Return the package of Docker's client, if the packages of the engine do not bring it.
+
+    Recommended packages are not installed by themselves, and from Debian 13 on the client is one of
+    them. Before, and on Ubuntu 24.04, there is no package of it. Of other systems like Debian only
+    the host knows, once it has the engine.
+    """
+    name, release = distributions.of(facts).docker_client, distributions.release(facts)
+    if not name or (facts.os_id == "debian" and release and int(release) < 13):
+        return []
+    if facts.os_id == "debian" and release:
+        return [Package(package=name)]
+    needs = tuple(f"package:{package}" for package in engine)
+    return [Package(package=name, creates=_CLIENT, needs=needs)]
 
 
 def _daemon(host: Host, facts: Facts) -> list[Resource]:

@@ -28,10 +28,15 @@ def family_of(root):
 
 
 class Package(Kind):
+    """An installed package. With `creates`, that path in its place is as good."""
+
     def wanted(self):
         return {"installed": "yes"}
 
     def present(self):
+        creates = self.spec.get("creates")
+        if creates and os.path.lexists(self.host.root + creates):
+            return {"installed": "yes"}
         names = [resource.spec["package"] for resource in self.host.alike(self)]
         return {"installed": "yes" if self.spec["package"] in self.host.packages.installed(names) else "no"}
 

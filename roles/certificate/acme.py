@@ -70,8 +70,8 @@ def resources(
 
 
 def replaced() -> list[Resource]:
-    """Return the removal of our certbot, and of the ACME server's CA."""
-    return [Absent(path=_ACME_CA), certbot.OURS_ABSENT]
+    """Return the removal of our certbot unless a generation has it, and of the ACME server's CA."""
+    return [Absent(path=_ACME_CA), certbot.OURS_UNUSED]
 
 
 def absent(facts: Facts) -> list[Resource]:

@@ -24,8 +24,11 @@ _OURS = (f"{_ETC}/derpfleet-kept", f"{_ETC}/derpfleet-order")
 _STATE = ("/var/lib/letsencrypt", "/var/log/letsencrypt")
 WRITES = (_ETC, *_STATE)
 
-OURS_ABSENT = Absent(path=paths.CERTBOT)
-"""The removal of the certbot that the controller brings."""
+OURS_UNUSED = Absent(path=paths.CERTBOT, unless_kept=True)
+"""The removal of the certbot that the controller brings, once no generation has one.
+
+A rollback to a generation that has one needs it.
+"""
 
 ASK_ABSENT = Ask(files=(f"{_RENEWAL}/*.conf",))
 
@@ -64,7 +67,7 @@ def _packages(facts: Facts) -> list[Resource]:
     names = distributions.of(facts).certbot
     before = [(), *((f"package:{name}",) for name in names)]
     found = [Package(package=name, needs=needs) for name, needs in zip(names, before, strict=False)]
-    return [*found, replace(OURS_ABSENT, needs=tuple(package.id for package in found))]
+    return [*found, replace(OURS_UNUSED, needs=tuple(package.id for package in found))]
 
 
 def absent(facts: Facts) -> list[Resource]:
@@ -74,7 +77,7 @@ def absent(facts: Facts) -> list[Resource]:
     with the accounts that they use. When there are none, all of certbot's state goes. Of the
     package certbot only that state goes.
     """
-    found: list[Resource] = [OURS_ABSENT, *(Absent(path=path) for path in _OURS)]
+    found: list[Resource] = [Absent(path=path) for path in (paths.CERTBOT, *_OURS)]
     texts = {
         path.removeprefix(f"{_RENEWAL}/").removesuffix(".conf"): fact.content or ""
         for path, fact in facts.files.items()

@@ -17,6 +17,7 @@ _DEBIAN = Distribution(
     covers_derived=True,
     docker_system="debian",
     docker=("docker.io", "apparmor"),
+    docker_client="docker-cli",
     certbot=("certbot",),
 )
 _DEBIANS_MIRROR = Mirror(

@@ -92,6 +92,7 @@ class Distribution:
     `releases`: the major releases that will do; (): all. `covers_derived`: whether others that
     call themselves like it are treated as it is. `docker_system`: its folder in Docker's
     repository; "": it has none. `docker`: the packages of its own Docker; (): it has none.
+    `docker_client`: the package of Docker's client, where those do not bring it.
     `certbot`: the packages to install in this order; (): it has none.
     `mirror`: None: `packages.mirror` has no word for it.
     """
@@ -102,5 +103,6 @@ class Distribution:
     covers_derived: bool = False
     docker_system: str = ""
     docker: tuple[str, ...] = ()
+    docker_client: str = ""
     certbot: tuple[str, ...] = ()
     mirror: Mirror | None = None

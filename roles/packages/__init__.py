@@ -28,8 +28,9 @@ def ask(host: Host) -> Ask:
 
 
 def names(resources: Sequence[Resource]) -> list[str]:
-    """Return the packages of these resources."""
-    return [resource.package for resource in resources if isinstance(resource, Package)]
+    """Return the packages of these resources, without those that only some hosts have to have."""
+    found = [resource for resource in resources if isinstance(resource, Package)]
+    return [package.package for package in found if not package.creates]
 
 
 def to_bring(host: Host, facts: Facts, resources: Sequence[Resource]) -> list[str]:

@@ -123,6 +123,20 @@ def test_missing_packages_are_one_call_and_each_counts_as_changed(on_stage: OnSt
     assert agent.run(wanted).changed == ["package:two"]
 
 
+def test_a_package_that_is_wanted_for_a_file_is_installed_only_where_no_other_brought_it(
+    on_stage: OnStage,
+) -> None:
+    agent = on_stage()
+    engine = Package(package="docker.io")
+    client = Package(package="docker-cli", creates="/usr/bin/client", needs=(engine.id,))
+    brought = agent.stage.root / "var/fake/payload/docker.io/usr/bin/client"
+    brought.parent.mkdir(parents=True)
+    brought.write_text("")
+    assert agent.run([engine, client]).changed == [engine.id]
+    (agent.stage.root / "usr/bin/client").unlink()
+    assert agent.run([engine, client]).changed == [client.id]
+
+
 def test_a_held_package_lock_is_waited_for_and_its_holder_named(on_stage: OnStage) -> None:
     agent, events = on_stage(), []
     hold = (

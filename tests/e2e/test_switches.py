@@ -33,12 +33,14 @@ SMALL: dict[str, Any] = {"front": "direct", "certificate": {"source": "self-sign
 BEHIND_HAPROXY = {"kind": "haproxy", "tls": "passthrough"}
 NODE_KEY = "nodekey:" + "0123456789abcdef" * 4
 
-# Paths that a deploy may leave: what packages and certbot keep, and the notes of runs.
+# Paths that a deploy may leave: what packages and certbot keep, the notes of runs, and the releases
+# of relay and certbot, which stay as long as a kept generation has one: a rollback needs them.
 LOOKED_AT = ("/etc", "/opt", "/run/derpfleet-relay", "/usr/local", "/var/lib", "/var/log", "/var/www")
 LEFT_OUT = (
     "/etc/letsencrypt", "/etc/docker", "/var/lib/apt", "/var/lib/containerd", "/var/lib/derpfleet",
     "/var/lib/docker", "/var/lib/dpkg", "/var/lib/letsencrypt", "/var/lib/nginx", "/var/lib/systemd",
-    "/var/log/letsencrypt", "/opt/derpfleet/images", "/opt/containerd",
+    "/var/log/letsencrypt", "/opt/derpfleet/certbot", "/opt/derpfleet/images",
+    "/opt/derpfleet/releases", "/opt/containerd",
 )  # fmt: skip
 RUNNING = "systemctl list-units --type=service,socket,timer,path --state=running,listening,waiting --plain"
 

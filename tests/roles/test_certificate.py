@@ -90,6 +90,13 @@ def test_a_private_key_that_is_no_longer_read_goes(
     assert all("x" in resource.needs for resource in found)
 
 
+def test_certbot_stays_for_a_rollback_when_another_source_follows_and_goes_with_the_relay() -> None:
+    host = Host(**HK1, front="none", certificate=MANUAL)
+    found = certificate.replaced_others(host, DEBIAN_12, copied=True, needs=())
+    assert Absent(path=paths.CERTBOT, unless_kept=True) in found
+    assert Absent(path=paths.CERTBOT) in certificate.absent(DEBIAN_12)
+
+
 @pytest.mark.parametrize("name", deployable())
 def test_keys_go_only_after_the_host_works_without_them(name: str) -> None:
     host, _, _ = load(name)

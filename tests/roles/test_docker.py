@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from engine.facts import FileFact
+from engine.resource import Package, Service
 from inventory.model import Host
-from roles import docker
+from roles import docker, packages
 from tests.roles.cases import CHECKOUT, FOLDER
 from tests.support.facts import DEBIAN_12
 
@@ -95,3 +96,31 @@ def test_a_docker_without_its_unit_is_refused_with_what_to_do(path: str, remedy:
         == []
     )
     assert docker.refusals(host, DEBIAN_12) == []
+
+
+@pytest.mark.parametrize(
+    ("os_id", "version", "creates"),
+    [
+        ("debian", "12", "no package"),
+        ("debian", "13", None),
+        ("debian", "", "/usr/bin/docker"),  # testing says no release
+        ("ubuntu", "24.04", "/usr/bin/docker"),
+        ("kali", "2026.1", "/usr/bin/docker"),
+        ("fedora", "42", "no package"),
+    ],
+)
+def test_the_client_is_a_package_of_its_own_where_the_engine_does_not_bring_it(
+    os_id: str, version: str, creates: str | None
+) -> None:
+    host = Host(
+        name="hk1", domain="hk1.example.org", region={"id": 901, "code": "hk", "name": "HK"}, flavour="docker"
+    )
+    facts = replace(DEBIAN_12, os_id=os_id, os_version=version, os_like=("debian",))
+    found = {one.package: one for one in docker.resources(host, facts) if isinstance(one, Package)}
+    client = found.get("docker-cli")
+    assert (client.creates if client else "no package") == creates
+    if client and client.creates:  # only then the host can tell
+        assert "package:docker.io" in client.needs
+        assert "docker-cli" not in packages.names([*found.values()])
+    [service] = [one for one in docker.resources(host, facts) if isinstance(one, Service)]
+    assert {package.id for package in found.values()} <= {*service.needs}

@@ -65,12 +65,24 @@ ASK = Ask(
 def shares(listener: Listener, use: Use, facts: Facts) -> bool:
     """Whether the listener is nginx, which serves the use's port beside us or leaves it.
 
-    Without an nginx command its sites cannot be read, so no port is shared with it.
+    Without an nginx command its sites cannot be read, so no port is shared with it. A welcome page
+    beside other sites stays on its port, since nginx runs on for them.
     """
     if not is_nginx(listener) or not nginx_was_there(facts):
         return False
     used = {listen.port for server in others(facts) for listen in server.listens}
-    return use.program == PROGRAM or (use.port not in used and not unreadable(facts))
+    leaves = is_idle(facts) or (has_ours(facts) and not unreadable(facts))
+    return use.program == PROGRAM or (use.port not in used and leaves)
+
+
+def has_ours(facts: Facts) -> bool:
+    """Whether nginx has one of our servers."""
+    return any(path.endswith((HTTP_NAME, HTTPS_NAME, STREAM_NAME)) for path in facts.files)
+
+
+def is_idle(facts: Facts) -> bool:
+    """Whether nginx serves no other site. One that is broken, or that we cannot read, may do so."""
+    return not others(facts) and not breakage(facts) and not unreadable(facts)
 
 
 def is_nginx(listener: Listener) -> bool:

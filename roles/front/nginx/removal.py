@@ -21,8 +21,9 @@ ASK_ABSENT = Ask(files=(neighbours.STOCK_SITE,))
 def replaced(wiring: Wiring, facts: Facts) -> list[Resource]:
     """Return nginx without our servers, and off its ports when it serves no other site.
 
-    The list is empty when none of our servers is there, and when the chosen front is nginx as well:
-    that one replaces them.
+    So is an nginx that never had one of our servers and holds a port that we need: its package, of
+    a deploy that failed, has the welcome page on port 80. Else the list is empty then, and when the
+    chosen front is nginx as well: that one replaces them.
     """
     if neighbours.PROGRAM in {use.program for use in wiring.uses}:
         return []
@@ -30,7 +31,18 @@ def replaced(wiring: Wiring, facts: Facts) -> list[Resource]:
         return _replaced(facts, ())
     wanted = [use.port for use in wiring.uses if use.proto == "tcp" and use.public]
     argv = (facts.python_executable, "-I", "-c", script("free_ports"), *map(str, wanted))
-    return _replaced(facts, (Exec(argv=argv),))
+    found = _replaced(facts, (Exec(argv=argv),))
+    return found or (_stopped() if _only_holds(wanted, facts) else [])
+
+
+def _only_holds(ports: list[int], facts: Facts) -> bool:
+    """Whether nginx listens on one of these TCP ports, and serves nothing there or elsewhere."""
+    there = {one.port for one in facts.listening if one.proto == "tcp" and neighbours.is_nginx(one)}
+    return bool(there & {*ports}) and neighbours.nginx_was_there(facts) and neighbours.is_idle(facts)
+
+
+def _stopped() -> list[Resource]:
+    return [Service(unit=http.UNIT, phase="gone", enabled=False, running=False)]
 
 
 def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
@@ -60,8 +72,8 @@ def _servers_gone(facts: Facts, healthy_beside_others: tuple[Health, ...]) -> li
     files = [Absent(path=path) for path in sorted(facts.files) if path.endswith(ours)]
     if not files:
         return []
-    if not _may_serve_others(facts):
-        return [*files, Service(unit=http.UNIT, phase="gone", enabled=False, running=False)]
+    if neighbours.is_idle(facts):
+        return [*files, *_stopped()]
     return [
         *files,
         Service(
@@ -76,17 +88,12 @@ def _servers_gone(facts: Facts, healthy_beside_others: tuple[Health, ...]) -> li
     ]
 
 
-def _may_serve_others(facts: Facts) -> bool:
-    """Whether nginx serves other sites, or has a broken configuration, which names none."""
-    return bool(neighbours.others(facts) or neighbours.breakage(facts))
-
-
 def _as_packaged(facts: Facts, needs: tuple[str, ...]) -> list[Resource]:
     """Return nginx.conf and the welcome page as the package has them, if nginx.conf is ours."""
     main = facts.files.get(neighbours.MAIN)
     if main is None or not http.is_ours(main):
         return []
-    if _may_serve_others(facts) or not neighbours.nginx_was_there(facts):
+    if not neighbours.is_idle(facts) or not neighbours.nginx_was_there(facts):
         return []
     package = distributions.of(facts).family.nginx.conf_package
     conf = Conffile(path=neighbours.MAIN, package=package, needs=needs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +10,14 @@ import pytest
 
 import roles
 from engine.facts import Facts, FileFact, Listener, Output
-from engine.resource import File
+from engine.plan import compile_plan
+from engine.resource import File, Service
 from inventory.model import Host, Site
 from roles.contract import Issued
 from roles.front import nginx
 from roles.front.nginx import neighbours
+from roles.wiring import wire
+from tests.roles.cases import shipment
 from tests.support.facts import DEBIAN_12
 
 ISSUED = Issued("/c.pem", "/k.pem", ())
@@ -212,6 +216,44 @@ def test_nginx_is_not_left_while_its_other_sites_are_unknown(facts: Facts) -> No
 
 
 ALONE = {"front": "none", "ports": {"https": 3489, "http": 8080}, "certificate": {"source": "self-signed"}}
+
+
+def test_an_nginx_with_its_welcome_page_alone_leaves_a_port_that_we_need() -> None:
+    """The package has it on port 80, also after a deploy that failed before our own."""
+    welcome, blog = "listen 80 default_server; server_name _;", "listen 8080; server_name blog.example.org;"
+    page = neighbours.STOCK_LINK
+    mine = Listener(proto="tcp", address="0.0.0.0", port=80, pid=8, program="nginx", unit="nginx.service")
+    md5 = hashlib.md5(b"page", usedforsecurity=False).hexdigest()
+    packaged = Output(status=0, stdout=f" {neighbours.STOCK_SITE} {md5}\n", stderr="")
+
+    def with_page(facts: Facts) -> Facts:
+        commands, files = facts.commands, facts.files
+        return replace(
+            facts,
+            listening=(mine,),
+            files={**files, page: a_file("page")},
+            commands={**commands, "nginx_conffiles": packaged},
+        )
+
+    alone = with_page(there(welcome, files=(page,)))
+    ordered: dict[str, Any] = {
+        "front": "direct", "certificate": {"source": "letsencrypt", "agree_terms": True}
+    }
+    assert refused(alone, **ordered) == []
+    [stopped] = nginx.replaced(wire(host(**ordered)), alone)
+    assert isinstance(stopped, Service)
+    assert (stopped.unit, stopped.enabled, stopped.running) == ("nginx.service", False, False)
+    relay = host(**ordered)
+    site = Site(path="", hosts={"hk1": relay}, known_hosts="none")
+    plan = compile_plan(roles.compile_host(relay, site, alone, shipment(relay)), mode="check")
+    ids = [resource.id for resource in plan.resources]
+    assert ids.index(stopped.id) < ids.index("command:certificate")
+
+    assert nginx.replaced(wire(host(**ALONE)), alone) == []
+    assert nginx.replaced(wire(host()), alone) == []
+    beside = with_page(there(welcome, blog, files=(page, "/etc/nginx/conf.d/blog.conf")))
+    assert nginx.replaced(wire(host(**ordered)), beside) == []
+    assert "port 80/tcp of hk1" in refused(beside, **ordered)[0]
 
 
 @pytest.mark.parametrize("path", ["/usr/bin/nginx", "/usr/local/sbin/nginx"])
