@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 
 import roles
 from engine.generations import Generation, History, Stored
 from engine.run import Job, Verb
 from engine.session import Session
 from fleet.shared import pins
-from fleet.shared.confirm import Confirmation, after_going_back, run_confirmed
+from fleet.shared.confirm import DERPER, Confirmation, after_going_back, run_confirmed
 from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from fleet.shared.options import number
@@ -47,7 +46,7 @@ def rollback(fleet: Fleet, host: Host, *, to: str, dry_run: bool, force: bool) -
         number(to, "--to", most=_MOST)
     server = control_server(fleet)
     judge = Confirmation(fleet, host, server.unasked("compared when it is registered"))
-    job = _job(fleet, host, to, Verb.CHECK if dry_run else Verb.ROLLBACK, force=force)
+    job = _job(fleet, judge, to, Verb.CHECK if dry_run else Verb.ROLLBACK, force=force)
     outcome = run_confirmed(fleet, host, job, judge)
     for failure in outcome.failures:
         fleet.report.failure(job.failed(host.name, failure), log=str(outcome.log), subject=failure.id)
@@ -61,10 +60,17 @@ def rollback(fleet: Fleet, host: Host, *, to: str, dry_run: bool, force: bool) -
     return _registered(fleet, host, judge)
 
 
-def _job(fleet: Fleet, host: Host, to: str, verb: Verb, *, force: bool) -> Job:
+def _job(fleet: Fleet, judge: Confirmation, to: str, verb: Verb, *, force: bool) -> Job:
+    host = judge.host
+
+    def plan(session: Session) -> Stored:
+        stored = _plan(fleet, host, to, force, session)
+        judge.derper = stored.about.get(DERPER, "")
+        return stored
+
     return Job(
         verb=verb,
-        plan=partial(_plan, fleet, host, to, force),
+        plan=plan,
         afterwards=lambda _: pins.ask(host),
         places=roles.ROLES,
         trouble="the way back failed",
@@ -82,7 +88,16 @@ def _plan(fleet: Fleet, host: Host, to: str, force: bool, session: Session) -> S
     else:
         words = f"generation {_named(history.generations[0])} → {_named(target)}"
     fleet.report.line(host.name, "going back", words)
-    return Stored(target.number, target.plan, target.about, force)
+    return Stored(target.number, target.plan, _about(history, target), force)
+
+
+def _about(history: History, target: Generation) -> dict[str, str]:
+    """Return the words of the generation, with the derper whose mesh key the host has after it.
+
+    No generation keeps such a key, as it is a secret: it stays as it was confirmed last.
+    """
+    newest = history.find(history.newest)
+    return {**target.about, DERPER: newest.about.get(DERPER, "") if newest else ""}
 
 
 def _chosen(host: Host, history: History, to: str) -> Generation:

@@ -55,6 +55,7 @@ def converge(host, mode):
 
 
 def fix(host, resource, keys):
+    host.journal.open()  # also for a change of no path, such as a package
     states = [host.journal.remember(resource.id, path) for path in resource.touches()]
     host.unconfirmed.remember(resource, resource.state_before(states))
     for dependent, action in host.dependents(resource.id):

@@ -64,18 +64,19 @@ class Journal:
         """Return the paths of all journals, oldest first."""
         return sorted(glob.glob(self.base + "/journal/*.jsonl"), key=os.path.getmtime)
 
-    def _open(self):
-        """Open this run's journal, and remove the oldest ones.
+    def open(self):
+        """Open this run's journal before its first change, and remove the oldest ones.
 
         A run that changes nothing has none: it would push out those that name backups.
         """
+        if self.file is not None:
+            return
         self.file = open("%s/journal/%s.jsonl" % (self.base, self.run_id), "a")
         for old in self._journals()[:-KEEP_JOURNALS]:
             os.unlink(old)
 
     def note(self, **fields):
-        if self.file is None:
-            self._open()
+        self.open()
         self.file.write(json.dumps(fields, sort_keys=True) + "\n")
         self.file.flush()
         os.fsync(self.file.fileno())

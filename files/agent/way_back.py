@@ -62,15 +62,20 @@ class WayBack:
     def _usable(self, spec):
         """Return the spec as it can be used now.
 
-        A secret that is not kept stays as it is.
+        A secret that is not kept stays as it was confirmed last.
         """
         path = self.host.root + spec.get("path", "")
         if not is_kept(spec) and not self._has_contents(spec) and os.path.isfile(path):
-            digest = sha256_of(path)
+            digest = self._confirmed(spec) or sha256_of(path)
             if digest != spec["content_sha256"]:
                 self.stays.append(spec["id"])
             return dict(spec, content_sha256=digest)
         return spec if spec.get("only_if_sha256") is None else self._of_others(spec, path)
+
+    def _confirmed(self, spec):
+        """Return the hash of the content that unconfirmed changes have replaced, if it is there."""
+        digest = self._unconfirmed.get(subject_of(spec), {"was": {}})["was"].get("sha256")
+        return digest if digest and os.path.exists(self.host.journal.backup(digest)) else None
 
     def _of_others(self, spec, path):
         """Return the spec of a file that others write as well: it stays if they have changed it."""

@@ -14,7 +14,7 @@ from engine.run import Job, Outcome
 from engine.session import Session
 from fleet.shared import pins
 from fleet.shared.fleet import Fleet
-from fleet.shared.prove import climb, prove_hosts, targets, was_proved
+from fleet.shared.prove import climb, derper_of, prove_hosts, targets, was_proved
 from fleet.shared.seen import former, settings
 from fleet.shared.step import run
 from fleet.shared.verdict import Conclusion, Try, judged
@@ -22,6 +22,7 @@ from inventory.model import Host
 from probe.proof import Proof
 from roles import paths
 
+DERPER = "derper"  # among the words of a generation
 PAUSE_S = 5.0  # between two tries
 TAKEN_BACK, STUCK, UNDECIDED = 7, 8, 6
 """Exit codes of a plan that was not kept, when the host is as it was, when it is not, and when the
@@ -29,12 +30,18 @@ fault may be our own line."""
 
 
 def about(host: Host, plan: Plan) -> Mapping[str, str]:
-    """Return the words that are kept with a generation: its release, and how it is seen."""
+    """Return the words that are kept with a generation: its release, and how it is seen.
+
+    With the derper whose mesh key the host has, as that key is no longer known once the site file
+    names another. Raises ImageError.
+    """
     found = [
         *(f"relay {one.name.rpartition('/')[2]}" for one in plan.resources if _is_release(one)),
         *(f"image {one.image}" for one in plan.resources if isinstance(one, Container) and one.running),
     ]
-    return {"release": ", ".join(found), "seen": settings(host)}
+    derper = derper_of(host)
+    known = {DERPER: derper} if derper else {}
+    return {"release": ", ".join(found), "seen": settings(host), **known}
 
 
 def _is_release(resource: object) -> bool:
@@ -47,6 +54,7 @@ class Confirmation:
 
     `served`: the map to compare with, where it is known. `leaves`: leave a plan that is not proved
     as it is, unconfirmed, to be looked at. `former`: the host as it is after the way back.
+    `derper`: the one whose mesh key the host has, "" for the site file's.
     """
 
     fleet: Fleet
@@ -56,6 +64,7 @@ class Confirmation:
     proof: Proof | None = None
     verdict: Conclusion | None = None
     former: Host | None = None
+    derper: str = ""
 
     def __call__(self, outcome: Outcome, session: Session) -> None:
         """Keep the plan, have it taken back, or leave it."""
@@ -68,7 +77,8 @@ class Confirmation:
             session.leave()
         else:
             generation = session.history().find(session.generation)
-            self.former = former(self.host, generation.about.get("seen", "") if generation else "")
+            known = generation.about if generation else {}
+            self.former, self.derper = former(self.host, known.get("seen", "")), known.get(DERPER, "")
             session.back()
 
     def _learn_pin(self, outcome: Outcome) -> None:
@@ -81,7 +91,8 @@ class Confirmation:
         tries: list[Try] = []
         while True:
             session.hold()
-            self.proof = prove_hosts(self.fleet, [self.host], served=self.served)[self.host.name]
+            found = prove_hosts(self.fleet, [self.host], served=self.served, derper=self.derper)
+            self.proof = found[self.host.name]
             broken = self.proof.failed_rung
             tries.append(Try(broken.name if broken else "", self._control() if broken else None))
             self.verdict = judged(tries)
@@ -111,7 +122,8 @@ def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge
     """Prove a host again whose plan was taken back. Returns the exit code."""
     for failure in outcome.astray:
         fleet.report.failure(job.failed(host.name, failure), log=str(outcome.log), subject=failure.id)
-    proof = prove_hosts(fleet, [judge.former or host], served=judge.served)[host.name]
+    then = judge.former or host
+    proof = prove_hosts(fleet, [then], served=judge.served, derper=judge.derper)[host.name]
     judge.proof = proof
     if outcome.generation and proof.ok:
         fleet.report.say(

@@ -31,26 +31,32 @@ from probe.verify import prove
 from probe.web import authority
 
 
-def prover(fleet: Fleet, host: Host) -> Prover:
+def prover(fleet: Fleet, host: Host, derper: str = "") -> Prover:
     """Return the site's two prover keys, with a mesh key where the relay knows no other way.
 
+    `derper`: the one whose mesh key the host has, when it is not the site file's.
     Raises SecretError, ProverKeyError and ImageError.
     """
     keys = fleet.prover
     if program_of(host).has_prober_keys:
         return keys
-    return keys.at(host.name, _derper(host))
+    return keys.at(host.name, derper or derper_of(host))
 
 
-def _derper(host: Host) -> str:
-    """Return which derper the host has: an image, or the sums of our own build."""
+def derper_of(host: Host) -> str:
+    """Return which derper the site file gives the host: an image, or the sums of our own build.
+
+    "" for a program that needs no mesh key. Raises ImageError.
+    """
+    if program_of(host).has_prober_keys:
+        return ""
     if not runner_of(host).in_container:
         return version(DERPER)
     return host.docker.image or content_of(Path(str(host.docker.archive)))
 
 
-def targets(fleet: Fleet, hosts: Sequence[Host]) -> list[Target]:
-    """Return how these hosts have to answer from outside."""
+def targets(fleet: Fleet, hosts: Sequence[Host], *, derper: str = "") -> list[Target]:
+    """Return how these hosts have to answer from outside. `derper`: as for `prover`."""
     known = pins.known(fleet, hosts)
     return [
         Target.from_host(
@@ -58,21 +64,26 @@ def targets(fleet: Fleet, hosts: Sequence[Host]) -> list[Target]:
             fleet.site,
             deploy=partial(deploy_part, host),
             pin=known.get(host.name),
-            prover=prover(fleet, host),
+            prover=prover(fleet, host, derper),
         )
         for host in hosts
     ]
 
 
 def prove_hosts(
-    fleet: Fleet, hosts: Sequence[Host], *, served: Served | None = None, thorough: bool = False
+    fleet: Fleet,
+    hosts: Sequence[Host],
+    *,
+    served: Served | None = None,
+    thorough: bool = False,
+    derper: str = "",
 ) -> dict[str, Proof]:
     """Prove all at once, show each ladder, and keep each proof under .runs.
 
     `served`: the map to compare with. Without it, the control server is asked at the same time.
-    Returns the proofs by the host's name.
+    `derper`: as for `prover`. Returns the proofs by the host's name.
     """
-    wanted = targets(fleet, hosts)
+    wanted = targets(fleet, hosts, derper=derper)
 
     def climbed(one: Target, rung: Rung) -> None:
         fleet.report.doing(one.name, f"proof: {rung.title}")

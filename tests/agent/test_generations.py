@@ -220,15 +220,16 @@ def test_a_file_that_is_no_generation_of_ours_is_refused(on_stage: OnStage, text
     assert set(contents) <= set(files(agent, "backups"))
 
 
+def keyed(word: str, setting: str) -> list[Resource]:
+    content = f"{word}\n".encode()
+    key = File(path="/etc/relay/relay.key", content=content, mode="0640", group="relay", secret=True)
+    return [key if one.id == key.id else one for one in relay_host(setting=setting)]
+
+
 def test_a_secret_stays_as_it_is_now(on_stage: OnStage) -> None:
     agent = on_stage()
-
-    def plan(word: bytes, setting: str) -> list[Resource]:
-        key = File(path="/etc/relay/relay.key", content=word, mode="0640", group="relay", secret=True)
-        return [key if one.id == key.id else one for one in relay_host(setting=setting)]
-
-    deploy(agent, plan(b"former\n", "one"))
-    deploy(agent, plan(b"latter\n", "two"))
+    deploy(agent, keyed("former", "one"))
+    deploy(agent, keyed("latter", "two"))
     outcome = roll_back(agent, 1)
     assert outcome.ok and outcome.stays == ["file:/etc/relay/relay.key"]
     assert (agent.stage.root / "etc/relay/relay.key").read_text() == "latter\n"
@@ -250,6 +251,23 @@ def test_a_plan_that_is_not_proved_is_taken_back(on_stage: OnStage) -> None:
     assert [each.number for each in history(agent).generations] == [1]
     assert history(agent).unconfirmed.plan == ""
     assert deploy(agent, relay_host(setting="two"), keep).generation == 2
+
+
+def test_a_secret_that_stayed_is_not_that_of_changes_nobody_confirmed(on_stage: OnStage) -> None:
+    """The contents of the generation's own are gone: what was confirmed last takes their place."""
+    agent = on_stage()
+    deploy(agent, keyed("former", "one"))
+    deploy(agent, keyed("latter", "two"))
+    assert roll_back(agent, 1).generation == 3
+    then = state(agent)
+    assert deploy(agent, keyed("newest", "three"), back).generation == 3
+    assert state(agent) == then
+
+    deploy(agent, keyed("newest", "three"), lambda _, session: session.leave())
+    outcome = roll_back(agent, 1)
+    assert (outcome.generation, outcome.stays) == (4, ["file:/etc/relay/relay.key"])
+    assert state(agent) == then
+    assert (agent.stage.root / "etc/relay/relay.key").read_text() == "latter\n"
 
 
 def test_a_secret_comes_back_with_the_plan_that_is_taken_back(on_stage: OnStage) -> None:

@@ -223,6 +223,16 @@ def test_a_defect_of_the_agent_is_reported_with_its_traceback(on_stage: OnStage)
     assert "ZeroDivisionError" in crashed.value.why  # type: ignore[attr-defined]  # a DerpfleetError
 
 
+def test_only_a_run_that_changes_something_has_a_journal(on_stage: OnStage) -> None:
+    """A package is no path, whose former state would be noted."""
+    agent = on_stage()
+    plan = [Package(package="nginx")]
+    for _ in range(2):
+        agent.run(plan)
+        [journal] = (agent.stage.root / "var/lib/derpfleet/journal").iterdir()
+        assert journal.read_text() == '{"id": "package:nginx", "status": "changed"}\n'
+
+
 def test_only_the_newest_journals_and_their_backups_are_kept(on_stage: OnStage) -> None:
     agent = on_stage()
     kept = agent.stage.root / "var/lib/derpfleet"

@@ -112,7 +112,7 @@ def test_an_image_that_the_registry_does_not_have(desk: Desk, registry: str) -> 
         ran = desk.invoke("deploy", "--host", "hk1")
     finally:
         desk.stage.site_file.write_text(before)
-    assert ran.code == 7  # the host is as it was
+    assert ran.code == 7, ran.why()  # the host is as it was
     assert ran.failure()["subject"] == f"image:{registry}/derper@sha256:{'0' * 64}"
     assert desk.invoke("verify", "--host", "hk1").code == 0  # the former container still serves
 
@@ -212,4 +212,4 @@ def test_dockers_own_packages_from_a_mirror(desk: Desk, tmp_path: Path) -> None:
         ).stdout
         assert there.count("5:99") == 3
         again = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False)
-        assert "sg1     ok           0 changes" in again.stdout, again.stdout
+        assert "sg1        ok           0 changes" in again.stdout, again.stdout

@@ -24,7 +24,9 @@ IMAGE = "derper@sha256:" + "1" * 64
 def keys_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("fleet.shared.records.RUNS", tmp_path / ".runs")
 
-    def keys_of(name: str = "hk1", *, ref: str | None = None, **fields: object) -> Prover:
+    def keys_of(
+        name: str = "hk1", *, ref: str | None = None, derper: str = "", **fields: object
+    ) -> Prover:
         host = Host(
             name=name,
             domain=f"{name}.example.org",
@@ -39,10 +41,11 @@ def keys_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             prover=ref,
         )
         fleet = Fleet(site, Report(console=Console(file=io.StringIO())))
-        found = prover(fleet, host)
-        (target,) = targets(fleet, [host])
+        found = prover(fleet, host, derper)
+        (target,) = targets(fleet, [host], derper=derper)
         assert target.prover and target.prover.public == found.public
-        assert (target.prover.mesh_key is None) is (found.mesh_key is None)
+        revealed = [key and key.reveal() for key in (target.prover.mesh_key, found.mesh_key)]
+        assert revealed[0] == revealed[1]
         return found
 
     return keys_of
@@ -71,6 +74,14 @@ def test_a_derper_has_a_mesh_key_that_is_new_with_its_image(keys_of: Any, tmp_pa
         mesh_key(keys_of(flavour="docker", docker={"image": IMAGE})),
     ]
     assert len({first, *others}) == 4
+
+
+def test_a_host_may_have_the_mesh_key_of_another_derper_than_the_site_files(keys_of: Any) -> None:
+    other = IMAGE.replace("1", "2")
+    named = keys_of(flavour="docker", docker={"image": other})
+    assert mesh_key(keys_of(**DERPER, derper=other)) == mesh_key(named)
+    assert mesh_key(keys_of(**DERPER)) != mesh_key(named)
+    assert keys_of(derper=other).mesh_key is None  # our relay needs none
 
 
 def test_an_archive_that_is_gone_is_reported(keys_of: Any, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from engine.generations import Generation, History, UnconfirmedChanges
+from engine.generations import Generation, History, Stored, UnconfirmedChanges
+from engine.plan import compile_plan
 from engine.report import Report
 from engine.run import Job, Outcome, Verb
 from engine.session import Session
@@ -23,7 +24,9 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.seen import former, settings
 from fleet.shared.verdict import Conclusion
 from inventory.errors import DerpfleetError
-from inventory.model import Host
+from inventory.model import Docker, Host
+from probe.proof import Proof
+from tests.fleet.test_prover import IMAGE
 from tests.fleet.test_withdraw import proof
 from tests.roles.cases import load
 
@@ -170,6 +173,61 @@ def test_a_resource_that_failed_is_taken_back_without_a_proof(fleet: Fleet) -> N
     failed.stopped = "stopped by the controller"
     Confirmation(fleet, HOST, None)(failed, armed)
     assert armed.words == ["back"]
+
+
+DERPER = HOST.model_copy(update={"flavour": "docker", "docker": Docker(image=IMAGE)})
+
+
+def test_a_generation_says_whose_mesh_key_the_host_has() -> None:
+    plan = compile_plan([], mode="apply")
+    assert confirm.about(DERPER, plan)[confirm.DERPER] == IMAGE
+    assert confirm.DERPER not in confirm.about(HOST, plan)
+
+
+def test_a_host_that_went_back_is_proved_with_the_mesh_key_that_it_has(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The site file names an image by then that the host never had."""
+    asked: list[str] = []
+
+    def prove_hosts(*_: object, derper: str, **__: object) -> dict[str, Proof]:
+        asked.append(derper)
+        return {"hk1": proof("hk1", ok=True)}
+
+    monkeypatch.setattr(confirm, "prove_hosts", prove_hosts)
+    armed: Any = Armed(3)
+    armed.history = lambda: known(of_derper(3, "one"), of_derper(2, "two"))
+    failed, judge = outcome(generation=3), Confirmation(fleet, DERPER, None)
+    failed.stopped = "stopped by the controller"
+    judge(failed, armed)
+    job = Job(verb=Verb.DEPLOY, plan=lambda _: ())
+    assert confirm.after_going_back(fleet, DERPER, job, failed, judge) == TAKEN_BACK
+    assert (armed.words, asked) == (["back"], ["one"])
+
+
+def of_derper(number: int, derper: str) -> Generation:
+    about = {"seen": settings(HOST)} | ({confirm.DERPER: derper} if derper else {})
+    return generation(number, f"plan {number}", about=about)
+
+
+@pytest.mark.parametrize(
+    ("history", "to", "derper"),
+    [
+        (known(of_derper(2, "two"), of_derper(1, "one")), "1", "two"),
+        (known(of_derper(2, "two"), of_derper(1, "one"), left=LEFT), "", "two"),
+        (known(of_derper(2, "two"), of_derper(1, "one"), left=LEFT), "1", "two"),
+        (known(of_derper(2, ""), of_derper(1, "")), "1", ""),
+    ],
+)
+def test_a_mesh_key_stays_as_it_was_confirmed_last(
+    fleet: Fleet, history: History, to: str, derper: str
+) -> None:
+    judge = Confirmation(fleet, HOST, None)
+    session: Any = SimpleNamespace(history=lambda: history)
+    job = rollback._job(fleet, judge, to, Verb.ROLLBACK, force=False)
+    kept = job.plan(session)
+    assert isinstance(kept, Stored)
+    assert (judge.derper, kept.about[confirm.DERPER]) == (derper, derper)
 
 
 def outcome(**more: Any) -> Outcome:
