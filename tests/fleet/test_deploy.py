@@ -20,7 +20,7 @@ from engine.report import Report
 from fleet import check, deploy
 from fleet.shared import cut_over, host_job, step
 from fleet.shared.fleet import Fleet
-from inventory.model import Host
+from inventory.model import Docker, Host
 from probe.proof import Proof
 from roles import paths, relay
 from tests.control.test_headscale import site_of
@@ -75,7 +75,8 @@ def test_a_host_that_talks_nonsense_is_its_own_failure(
     hello: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site, shown, registered = site_of(), io.StringIO(), []
-    docker = site.hosts["hk1"].model_copy(update={"flavour": "docker"})
+    image = Docker(image=f"ghcr.io/example/derper@sha256:{'0' * 64}")
+    docker = site.hosts["hk1"].model_copy(update={"flavour": "docker", "docker": image})
     fleet = Fleet(site, Report(console=Console(file=shown, width=400)))
 
     def converge(login: Any, job: Any, **more: Any) -> Any:
