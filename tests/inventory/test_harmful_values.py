@@ -1,4 +1,4 @@
-"""Values of a site file that would harm: in the clear, as commands or options, addresses of nobody."""
+"""Values of a site file that would harm: commands, options, words in the clear, wrong addresses."""
 # ruff: noqa: E501 - a value and its message are on one line
 
 import pytest
