@@ -112,11 +112,10 @@ def carry_out(host, message, answer):
     mode, arm = message["mode"], message.get("arm")
     stored = "stored" in message
     if stored:
-        resources, left_out = prepare_way_back(host, message), []
+        take_way_back(host, message)
     else:
         resources = [KINDS[spec["kind"]](spec, host) for spec in message["resources"]]
-        left_out = message["left_out"]
-    host.take(resources, left_out)
+        host.take(resources, message["left_out"])
     if mode == "apply":
         host.wire.incoming = host.journal.base + "/incoming"
         host.begin()
@@ -153,8 +152,8 @@ def may_arm(host, failed):
     return not failed
 
 
-def prepare_way_back(host, message):
-    """Return the resources of the way to a stored generation, after reporting it.
+def take_way_back(host, message):
+    """Begin with the way to a stored generation, and report it.
 
     Raises Refused, before anything is changed, for a generation that cannot be brought back and for
     files that were edited since.
@@ -173,7 +172,6 @@ def prepare_way_back(host, message):
     host.wire.send(
         "stored", generation=number, newest=newest, ids=ids, drift=drift, stays=way.stays, z=packed(known)
     )
-    return way.resources
 
 
 def serve(wire):
