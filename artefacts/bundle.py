@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.cache import access_to
+from engine.plan import sha256
 from inventory.errors import DerpfleetError
 
 MANIFEST = "manifest.json"
@@ -47,7 +48,7 @@ class Bundle:
 def write_bundle(out: Path, *, cache: Path, files: set[Path], hosts: Mapping[str, str]) -> Bundle:
     """Write these files of the cache to `out`. Raises BundleError."""
     by_name = {str(path.relative_to(cache)): path for path in sorted(files)}
-    entries = {name: {"sha256": _sum_of(path), "size": path.stat().st_size} for name, path in by_name.items()}
+    entries = {name: {"sha256": sha256(path), "size": path.stat().st_size} for name, path in by_name.items()}
     manifest = {"derpfleet": FORMAT, "hosts": {**hosts}, "files": entries}
     head = json.dumps(manifest, indent=1, sort_keys=True).encode()
     temp = out.with_name(f"{out.name}.part")
@@ -62,7 +63,7 @@ def write_bundle(out: Path, *, cache: Path, files: set[Path], hosts: Mapping[str
         temp.unlink(missing_ok=True)
         why, step = error.strerror or str(error), "choose another place with --out"
         raise BundleError("the bundle cannot be written", where=str(out), why=why, next=step) from error
-    return Bundle(sha256=_sum_of(out), hosts=hosts, files=tuple(by_name))
+    return Bundle(sha256=sha256(out), hosts=hosts, files=tuple(by_name))
 
 
 def use_bundle(path: Path, *, cache: Path, expected: str = "") -> Bundle:
@@ -91,18 +92,13 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
 
 def _checked_sum(path: Path, expected: str) -> str:
     try:
-        digest = _sum_of(path)
+        digest = sha256(path)
     except OSError as error:
         why, step = error.strerror or str(error), "give the file that invoke bundle --out has written"
         raise BundleError("the bundle cannot be read", where=str(path), why=why, next=step) from error
     if expected and digest != expected.lower():
         raise _refused(path, f"its sha256 is {digest}, not {expected}")
     return digest
-
-
-def _sum_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unpacked(path: Path, folder: Path) -> tuple[dict[str, str], list[str]]:
