@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -13,6 +14,11 @@ from engine.facts import parsed
 _Text = Annotated[str, Field(max_length=4096)]
 _Words = Annotated[dict[_Text, Annotated[str, Field(max_length=1 << 16)]], Field(max_length=64)]
 _Number = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
+
+
+def moment(at: float) -> str:
+    """Return a time in words, in UTC. `at`: seconds since the epoch."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
 
 
 @dataclass(frozen=True, kw_only=True)

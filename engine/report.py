@@ -295,6 +295,11 @@ class Report:
         self.line(host, status, words, seconds=seconds)
         self._release(host)
 
+    def warning(self, host: str, text: str) -> None:
+        """Print a warning about a host."""
+        self.emit(event="warning", host=host, text=text)
+        self.line(host, "warning", text)
+
     def failure(self, error: DerpfleetError, *, log: str = "", subject: str = "") -> None:
         """Print an error: what, where, why, and what to do next."""
         fields = {"what": error.what, "where": error.where, "why": error.why, "next": error.next, "log": log}

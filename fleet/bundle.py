@@ -89,7 +89,7 @@ def _use(fleet: Fleet, hosts: Sequence[Host], path: Path, expected: str) -> int:
                 "the bundle was not made for this host; it will do if one of its hosts has the same release, "
                 f"architecture and settings; else: invoke bundle --out {path.name} --host {host.name}"
             )
-            _warn(fleet.report, host, words)
+            fleet.report.warning(host.name, words)
     return 0
 
 
@@ -145,12 +145,7 @@ def _note_images(report: Report, host: Host) -> None:
             f"docker.archive has to be copied as well: {host.docker.archive}" if host.docker.archive
             else "the host pulls docker.image itself; for a host without a way out, use docker.archive"
         )
-        _warn(report, host, words)
-
-
-def _warn(report: Report, host: Host, words: str) -> None:
-    report.emit(event="warning", host=host.name, text=words)
-    report.line(host.name, "warning", words)
+        report.warning(host.name, words)
 
 
 def _show(report: Report, path: Path, bundle: Bundle) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from control.contract import ControlServer
-from engine.crash import made_of_facts
 from engine.run import Job, Verb
-from fleet.shared import cut_over, pins
+from fleet.shared import cut_over
 from fleet.shared.confirm import Confirmation, after_going_back, run_confirmed
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn, host_job, left_withdrawn
 from fleet.shared.prove import compare_map, prove_hosts, was_proved
+from fleet.shared.step import show_failures
 from inventory.choices import front_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -78,17 +78,15 @@ def _converge(fleet: Fleet, host: Host, job: Job, judge: Confirmation) -> int:
     """
     try:
         outcome = run_confirmed(fleet, host, job, judge)
-        if judge.proof is None and pins.needed(host):
-            with made_of_facts(host.name):
-                pins.learn(fleet, host, outcome.facts)
+        if judge.proof is None:
+            judge.learn_pin(outcome)
     except (Interrupted, LeftWithdrawn):
         raise
     except DerpfleetError as error:
         fleet.report.failure(error)
         return error.exit_code
     cut_over.show(fleet, host, outcome.facts)
-    for failure in outcome.failures:
-        fleet.report.failure(job.failed(host.name, failure), log=str(outcome.log), subject=failure.id)
+    show_failures(fleet, job, outcome, outcome.failures)
     if outcome.is_going_back:
         return after_going_back(fleet, host, job, outcome, judge)
     return 0 if outcome.ok else 1

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
-from engine.generations import Generation, History
+from engine.generations import Generation, History, moment
 from engine.run import NOTHING
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
@@ -36,7 +35,7 @@ def _show(fleet: Fleet, host: Host, found: History | DerpfleetError) -> int:
         return found.exit_code
     left = found.unconfirmed
     if left.plan:
-        words = f"{_when(left.since)}  {left.verb}  {left.who}  nobody has confirmed it"
+        words = f"{moment(left.since)}  {left.verb}  {left.who}  nobody has confirmed it"
         fleet.report.line(host.name, "unconfirmed", words)
         more = {"plan": left.plan, "who": left.who, "verb": left.verb, "since": left.since}
         fleet.report.emit(event="unconfirmed", host=host.name, **more)
@@ -50,7 +49,7 @@ def _show(fleet: Fleet, host: Host, found: History | DerpfleetError) -> int:
 def _show_generation(fleet: Fleet, host: Host, one: Generation, *, in_force: bool) -> None:
     changes = f"{one.changes} change{'s' * (one.changes != 1)}"
     proof = f"proved {one.proof.get('proved', '')}".strip()
-    parts = [_when(one.at), one.verb, one.who, one.about.get("release", ""), changes, proof]
+    parts = [moment(one.at), one.verb, one.who, one.about.get("release", ""), changes, proof]
     words = one.trouble or "  ".join(filter(None, parts))
     fleet.report.line(host.name, "in force" if in_force else "", f"{one.number:>3}  {words}")
     fleet.report.emit(
@@ -67,7 +66,3 @@ def _show_generation(fleet: Fleet, host: Host, one: Generation, *, in_force: boo
         proof=one.proof,
         trouble=one.trouble,
     )
-
-
-def _when(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))

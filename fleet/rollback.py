@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 import roles
-from engine.generations import Generation, History, Stored
+from engine.generations import Generation, History, Stored, moment
 from engine.run import Job, Verb
 from engine.session import Session
 from fleet.shared import pins
@@ -15,7 +13,7 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.options import number
 from fleet.shared.prove import compare_map, was_proved
 from fleet.shared.seen import differences, former
-from fleet.shared.step import CHANGES_FOUND
+from fleet.shared.step import CHANGES_FOUND, show_failures
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 
@@ -48,8 +46,7 @@ def rollback(fleet: Fleet, host: Host, *, to: str, dry_run: bool, force: bool) -
     judge = Confirmation(fleet, host, server.unasked("compared when it is registered"))
     job = _job(fleet, judge, to, Verb.CHECK if dry_run else Verb.ROLLBACK, force=force)
     outcome = run_confirmed(fleet, host, job, judge)
-    for failure in outcome.failures:
-        fleet.report.failure(job.failed(host.name, failure), log=str(outcome.log), subject=failure.id)
+    show_failures(fleet, job, outcome, outcome.failures)
     if dry_run:
         return 1 if outcome.failures else CHANGES_FOUND if outcome.counts["changed"] else 0
     fleet.report.say(_STAYS)
@@ -122,8 +119,8 @@ def _chosen(host: Host, history: History, to: str) -> Generation:
 
 
 def _named(one: Generation) -> str:
-    at = time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.at))
-    return f"{one.number} ({', '.join(filter(None, (at, one.who, one.about.get('release', ''))))})"
+    parts = (moment(one.at), one.who, one.about.get("release", ""))
+    return f"{one.number} ({', '.join(filter(None, parts))})"
 
 
 def _refuse_other_site(host: Host, target: Generation) -> None:

@@ -16,7 +16,7 @@ from fleet.shared import pins
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import climb, derper_of, prove_hosts, targets, was_proved
 from fleet.shared.seen import former, settings
-from fleet.shared.step import run
+from fleet.shared.step import run, show_failures
 from fleet.shared.verdict import Conclusion, Try, judged
 from inventory.model import Host
 from probe.proof import Proof
@@ -69,7 +69,7 @@ class Confirmation:
     def __call__(self, outcome: Outcome, session: Session) -> None:
         """Keep the plan, have it taken back, or leave it."""
         if outcome.ok:
-            self._learn_pin(outcome)
+            self.learn_pin(outcome)
             self._try(session)
         if self.verdict is Conclusion.PROVED and self.proof is not None:
             session.keep({"proved": f"{self.proof.ms / 1000:.1f} s"})
@@ -81,7 +81,8 @@ class Confirmation:
             self.former, self.derper = former(self.host, known.get("seen", "")), known.get(DERPER, "")
             session.back()
 
-    def _learn_pin(self, outcome: Outcome) -> None:
+    def learn_pin(self, outcome: Outcome) -> None:
+        """Keep the pin of the certificate that the host has now, if clients need it."""
         if pins.needed(self.host):
             with made_of_facts(self.host.name):
                 pins.learn(self.fleet, self.host, outcome.facts)
@@ -120,8 +121,7 @@ def run_confirmed(fleet: Fleet, host: Host, job: Job, judge: Confirmation) -> Ou
 
 def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge: Confirmation) -> int:
     """Prove a host again whose plan was taken back. Returns the exit code."""
-    for failure in outcome.astray:
-        fleet.report.failure(job.failed(host.name, failure), log=str(outcome.log), subject=failure.id)
+    show_failures(fleet, job, outcome, outcome.astray)
     then = judge.former or host
     proof = prove_hosts(fleet, [then], served=judge.served, derper=judge.derper)[host.name]
     judge.proof = proof

@@ -71,8 +71,7 @@ def _plan(fleet: Fleet, host: Host, include_withdrawn: bool, session: Session) -
         fleet.report.line(host.name, "", chosen)
     _list_neighbours(fleet, host, facts)
     for warning in roles.warnings(host, fleet.site, facts):
-        fleet.report.emit(event="warning", host=host.name, text=warning)
-        fleet.report.line(host.name, "warning", warning)
+        fleet.report.warning(host.name, warning)
     ship = shipment(fleet, host, facts)
     resources = roles.compile_host(host, fleet.site, facts, ship)
     names = packages.to_bring(host, facts, resources)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 
 from engine.login import Login
-from engine.run import Job, Judge, Outcome, converge, leave
+from engine.run import Failure, Job, Judge, Outcome, converge, leave
 from engine.session import Session
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
@@ -24,6 +25,13 @@ def step(fleet: Fleet, login: Login, job: Job, *, doing: str = "connecting", cou
     for failure in outcome.failures:
         raise job.failed(login.name, failure)
     return outcome
+
+
+def show_failures(fleet: Fleet, job: Job, outcome: Outcome, failures: Sequence[Failure]) -> None:
+    """Show these failures of the outcome as the job's errors, with the run's log."""
+    for failure in failures:
+        error = job.failed(outcome.host, failure)
+        fleet.report.failure(error, log=str(outcome.log), subject=failure.id)
 
 
 def run(
