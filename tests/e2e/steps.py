@@ -4,11 +4,15 @@ meet, look at the served certificate."""
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 import lab
 from artefacts import go
@@ -17,7 +21,7 @@ from lab.client import LabClient
 from lab.process import wait_for
 from lab.programs import DERPER
 from lab.topology import EVERY_HOST
-from tests.e2e.desk import Desk, Ran
+from tests.e2e.desk import CHECKOUT, Desk, Ran
 
 MEBIBYTE = 1 << 20
 
@@ -98,6 +102,21 @@ def due(desk: Desk) -> Iterator[None]:
         yield
     finally:
         desk.stage.run_in("hk1", ["sed", "-i", "/^renew_before_expiry/d", path])
+
+
+def small(desk: Desk, host: str, settings: dict[str, Any]) -> None:
+    """Make a site of one host, without a headscale: its addresses, and these settings."""
+    site = yaml.safe_load(desk.stage.site_file.read_text())
+    site.pop("headscale", None)
+    its_own = {key: site["hosts"][host][key] for key in ("domain", "ipv4", "ipv6", "region")}
+    site["hosts"] = {host: its_own | settings}
+    desk.stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
+
+
+def taken_off(desk: Desk, host: str) -> subprocess.CompletedProcess[str]:
+    """Remove all of the relay from its host."""
+    argv = [*desk.stage.enter, sys.executable, "-m", "tests.e2e.taken_off", str(desk.stage.site_file), host]
+    return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False)
 
 
 def derper_image(stage: lab.Lab) -> str:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,9 +17,9 @@ import pytest
 import lab
 from lab.enterprise import OWN_PYTHON
 from lab.pythons import found
-from tests.e2e.desk import CHECKOUT, Desk, Ran
+from tests.e2e.desk import Desk, Ran
 from tests.e2e.far import far_away
-from tests.e2e.steps import derper_image, relayed
+from tests.e2e.steps import derper_image, relayed, taken_off
 from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
@@ -108,12 +106,6 @@ def owned(desk: Desk, host: str, path: str) -> bool:
 def bare(desk: Desk) -> dict[str, set[str]]:
     """Return the paths on each host before its first deploy."""
     return {host: paths(desk, host) for host in HOSTS}
-
-
-def taken_off(desk: Desk, host: str) -> subprocess.CompletedProcess[str]:
-    """Remove all of the relay from its host."""
-    argv = [*desk.stage.enter, sys.executable, "-m", "tests.e2e.taken_off", str(desk.stage.site_file), host]
-    return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.parametrize("host", HOSTS)

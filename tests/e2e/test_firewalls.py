@@ -12,12 +12,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-import yaml
 
 import lab
 from lab import faults
 from tests.e2e.desk import Desk, Ran
-from tests.e2e.steps import proved, who_may_connect
+from tests.e2e.steps import proved, small, who_may_connect
 from tests.support.walks import over_all_pairs
 
 pytestmark = [pytest.mark.lab]
@@ -40,11 +39,7 @@ def desk(stage: lab.Lab) -> Desk:
     """The host with both firewalls installed and none active, and the relay deployed."""
     desk = Desk(stage)
     sh(desk, INSTALL)
-    site = yaml.safe_load(stage.site_file.read_text())
-    del site["headscale"], site["defaults"]["certificate"]
-    hk1 = {key: site["hosts"][HK1][key] for key in ("domain", "ipv4", "ipv6", "region")}
-    site["hosts"] = {HK1: {**hk1, "front": "none", "certificate": {"source": "self-signed"}}}
-    stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
+    small(desk, HK1, {"front": "none", "certificate": {"source": "self-signed"}})
     proved(desk, HK1)
     return desk
 

@@ -9,13 +9,12 @@ import json
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 import lab
 from lab import existing_site
 from roles import paths
 from tests.e2e.desk import Desk
-from tests.e2e.steps import proved, rung, who_may_connect
+from tests.e2e.steps import proved, rung, small, who_may_connect
 from tests.support.labs import own_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
@@ -39,13 +38,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
 def desk(stage: lab.Lab) -> Desk:
     """Return a host with somebody's site on 443, and a site file that wants nginx-stream there."""
     existing_site.install(stage, HK1, SHOP)
-    site = yaml.safe_load(stage.site_file.read_text())
-    del site["headscale"], site["defaults"]["certificate"]
-    hk1 = {key: site["hosts"][HK1][key] for key in ("domain", "ipv4", "ipv6", "region")}
+    desk = Desk(stage)
     relay = {"front": "nginx-stream", "certificate": {"source": "self-signed"}, "relay": {"open": True}}
-    site["hosts"] = {HK1: hk1 | relay}
-    stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
-    return Desk(stage)
+    small(desk, HK1, relay)
+    return desk
 
 
 def sh(desk: Desk, script: str) -> str:

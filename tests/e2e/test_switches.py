@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import ssl
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -21,7 +19,8 @@ import yaml
 import lab
 from lab.certificates import make_server_certificate
 from lab.topology import ACME
-from tests.e2e.desk import CHECKOUT, Desk
+from tests.e2e.desk import Desk
+from tests.e2e.steps import small, taken_off
 from tests.support.walks import over_all_pairs
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
@@ -102,21 +101,10 @@ def choices(
 
 def deployed(desk: Desk, settings: dict[str, Any]) -> None:
     """Deploy the small relay with these settings. Nobody has to keep the external front."""
-    site = yaml.safe_load(desk.stage.site_file.read_text())
-    site.pop("headscale", None)
-    hk1 = {key: site["hosts"][HK1][key] for key in ("domain", "ipv4", "ipv6", "region")}
-    wanted = {key: value for key, value in (SMALL | settings).items() if value is not None}
-    site["hosts"] = {HK1: hk1 | wanted}
-    desk.stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
+    small(desk, HK1, {key: value for key, value in (SMALL | settings).items() if value is not None})
     ran = desk.invoke("deploy", "--host", HK1, timeout_s=600)
     assert ran.of("done", HK1) and ran.counts(HK1)["failed"] == 0, (settings, ran.why())
     assert ran.code == (1 if "external" in settings else 0), (settings, ran.why())
-
-
-def taken_off(desk: Desk) -> None:
-    """Remove all of the relay from its host."""
-    argv = [*desk.stage.enter, sys.executable, "-m", "tests.e2e.taken_off", str(desk.stage.site_file), HK1]
-    subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=True)
 
 
 def found(desk: Desk) -> set[str]:
@@ -152,7 +140,7 @@ def test_a_switch_between_any_two_variants_leaves_nothing_of_the_old_one(
         after.append((before, name, found(desk)))
     fresh = dict[str, set[str]]()
     for name, settings in variants.items():
-        taken_off(desk)
+        assert taken_off(desk, HK1).returncode == 0
         deployed(desk, settings)
         fresh[name] = found(desk)
     left = {
