@@ -104,10 +104,15 @@ def due(desk: Desk) -> Iterator[None]:
         desk.stage.run_in("hk1", ["sed", "-i", "/^renew_before_expiry/d", path])
 
 
-def small(desk: Desk, host: str, settings: dict[str, Any]) -> None:
-    """Make a site of one host, without a headscale: its addresses, and these settings."""
+def small(desk: Desk, host: str, settings: dict[str, Any], *, acme: bool = False) -> None:
+    """Make a site of one host, without a headscale: its addresses, and these settings.
+
+    `acme`: whether the lab has its ACME server, whose certificates are the default.
+    """
     site = yaml.safe_load(desk.stage.site_file.read_text())
     site.pop("headscale", None)
+    if not acme:
+        site["defaults"].pop("certificate", None)
     its_own = {key: site["hosts"][host][key] for key in ("domain", "ipv4", "ipv6", "region")}
     site["hosts"] = {host: its_own | settings}
     desk.stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))

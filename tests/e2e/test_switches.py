@@ -101,7 +101,8 @@ def choices(
 
 def deployed(desk: Desk, settings: dict[str, Any]) -> None:
     """Deploy the small relay with these settings. Nobody has to keep the external front."""
-    small(desk, HK1, {key: value for key, value in (SMALL | settings).items() if value is not None})
+    wanted = {key: value for key, value in (SMALL | settings).items() if value is not None}
+    small(desk, HK1, wanted, acme=True)
     ran = desk.invoke("deploy", "--host", HK1, timeout_s=600)
     assert ran.of("done", HK1) and ran.counts(HK1)["failed"] == 0, (settings, ran.why())
     assert ran.code == (1 if "external" in settings else 0), (settings, ran.why())
