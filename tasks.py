@@ -14,7 +14,8 @@ from invoke import Context
 
 import lab_tasks
 import operator_tasks
-from fleet.shared.opening import FILE, HOSTS, JSON, collected, task, with_report, with_site
+import service_tasks
+from fleet.shared.opening import HOSTS, collected, task, with_report, with_site
 
 ONLY = "a resource id, or role:NAME; may be given several times"
 
@@ -23,7 +24,7 @@ ONLY = "a resource id, or role:NAME; may be given several times"
     iterable=["host", "only"],
     help=HOSTS
     | {"only": ONLY, "dry-run": "show changes, make none", "diff": "show each change as a diff"}
-    | {"include-withdrawn": "without --host: bring withdrawn relays back as well"}
+    | {"include-withdrawn": "without --host: bring withdrawn and drained relays back as well"}
     | {"keep": "leave a relay that is not proved as it is, to be looked at"},
 )
 def deploy(
@@ -35,7 +36,7 @@ def deploy(
     A host that is not proved goes back to its last confirmed state, and is proved again.
 
     Without --host, all hosts are deployed in order, up to the first that fails or is not proved.
-    Withdrawn relays stay so, unless --host names them or --include-withdrawn is given.
+    Withdrawn and drained relays stay so, unless --host names them or --include-withdrawn is given.
     With --only, nothing is registered. If a service that --only leaves out has to be restarted, the
     next deploy that includes it does that.
 
@@ -114,7 +115,7 @@ def status(_: Context, host=None, site="", html="", json=False):
 
     Example: invoke status --html status.html
 
-    Exit codes: 0 every host is proved or withdrawn, 1 a host is neither, 4 site file wrong.
+    Exit codes: 0 every host is proved, withdrawn or drained, 1 one is not, 4 site file wrong.
     """
     from fleet.status import status as verb
 
@@ -148,9 +149,9 @@ def renew(_: Context, host=None, site="", force=False, json=False):
 
     Example: invoke renew --host hk1 --force
 
-    The certificate of a withdrawn relay is renewed, too, but not proved.
+    The certificate of a withdrawn or drained relay is renewed, too, but not proved.
 
-    Exit codes: 0 renewed or not overdue, and proved or withdrawn; 1 not renewed or not proved,
+    Exit codes: 0 renewed or not overdue, and proved or out of service; 1 not renewed or not proved,
     3 unreachable, 4 site file wrong, 5 host locked.
     """
     from fleet.renew import renew as verb
@@ -158,43 +159,5 @@ def renew(_: Context, host=None, site="", force=False, json=False):
     with_site(site, lambda fleet: verb(fleet, fleet.equipped(host), force=force), json=json)
 
 
-@task(help={"host": "the host", "site": FILE, "json": JSON})
-def withdraw(_: Context, host, site="", json=False):
-    """Take a relay out of service: stop it, and take its region out of the map afterwards.
-
-    The relay is stopped; when every node has moved, its regions are taken out of the map. Another
-    proved relay has to be in the map. A deploy brings the relay back. After a change of its region
-    id, withdraw and deploy the host: that takes the former region out of the map.
-
-    Example: invoke withdraw --host sg1
-
-    Exit codes: 0 withdrawn, 1 it is the only relay or nodes did not move, 3 unreachable,
-    4 site file wrong, 5 host locked.
-    """
-    from fleet.withdraw import withdraw as verb
-
-    with_site(site, lambda fleet: verb(fleet, fleet.equipped([host])[0]), json=json)
-
-
-@task(
-    help={"host": "the host", "site": FILE, "json": JSON}
-    | {"dry-run": "show what would go, and change nothing", "diff": "show each change as a diff"},
-)
-def uninstall(_: Context, host, site="", dry_run=False, diff=False, json=False):
-    """Remove everything of derpfleet from a host whose relay was withdrawn.
-
-    Packages stay, and so do kernel settings until the next boot, and other people's things.
-
-    Example: invoke uninstall --host sg1 --dry-run
-
-    Exit codes: 0 removed, 1 it is in service or a resource failed, 3 unreachable, 4 site file
-    wrong, 5 host locked. With --dry-run: 10 something would be removed.
-    """
-    from fleet.uninstall import uninstall as verb
-
-    diffs = diff or dry_run
-    with_site(site, lambda f: verb(f, f.hosts([host])[0], dry_run=dry_run), json=json, diffs=diffs)
-
-
-verbs = (deploy, check, verify, status, doctor, renew, withdraw, uninstall, *operator_tasks.verbs)
+verbs = (deploy, check, verify, status, doctor, renew, *service_tasks.verbs, *operator_tasks.verbs)
 namespace = collected(verbs, lab_tasks.lab)

@@ -33,7 +33,7 @@ _TITLES = ("host", "region", "flavour", "version", "proof", "certificate", "clie
 def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> int:
     """Prove and ask all hosts at once, and show a table. `html`: the page to write, too.
 
-    Returns the exit code: 0 when every host is proved, or withdrawn. Raises CannotWrite.
+    Returns the exit code: 0 when every host is proved, or stopped on purpose. Raises CannotWrite.
     """
     wanted = targets(fleet, hosts)
     said: dict[str, HostStatus] = {}
@@ -78,7 +78,7 @@ def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> 
                 next="give another place: invoke status --html FILE",
             ) from None
         fleet.report.say(f"page: {html}")
-    return 0 if all(card.state in ("proved", "reached", "withdrawn") for card in cards) else 1
+    return 0 if all(card.state not in ("broken", "unknown") for card in cards) else 1
 
 
 def _card(host: Host, seen: HostStatus, proof: Proof) -> Card:
@@ -93,7 +93,7 @@ def _card(host: Host, seen: HostStatus, proof: Proof) -> Card:
         release=seen.release,
         clients=seen.clients,
         last_deploy=seen.last_deploy,
-        withdrawn=seen.withdrawn,
+        stopped=seen.state or "",
         proof=proof,
     )
 
@@ -110,7 +110,7 @@ def _proof_words(card: Card) -> str:
 
 
 def _broken(card: Card) -> Rung | None:
-    """Return the first broken rung of a relay that is not withdrawn."""
+    """Return the first broken rung of a relay that was not stopped on purpose."""
     return card.proof.failed_rung if card.proof and card.state == "broken" else None
 
 
@@ -161,6 +161,7 @@ _COLOURS = {
     "reached": "green",
     "broken": "bold red",
     "withdrawn": "dim",
+    "drained": "yellow",
     "unknown": "dim",
 }
 

@@ -21,7 +21,7 @@ class Card:
     """One relay.
 
     `version`, `release`, `last_deploy` and `clients` are empty or None when unknown; `proof` is
-    None before the first one.
+    None before the first one. `stopped`: withdrawn or drained, when its host says so.
     """
 
     host: str
@@ -34,17 +34,17 @@ class Card:
     release: str = ""
     clients: int | None = None
     last_deploy: str = ""
-    withdrawn: bool = False  # its host says so
+    stopped: str = ""
     proof: Proof | None = None
 
     @property
     def state(self) -> str:
-        """proved, reached (only that packets pass is unproved), broken, withdrawn (broken on
-        purpose) or unknown."""
+        """proved, reached (only that packets pass is unproved), broken, withdrawn or drained
+        (stopped on purpose) or unknown."""
         if self.proof is None:
             return "unknown"
         if not self.proof.ok:
-            return "withdrawn" if self.withdrawn else "broken"
+            return self.stopped or "broken"
         return "proved" if self.proof.packets_passed else "reached"
 
     @property

@@ -14,7 +14,7 @@ from engine.boot import agent_modules
 ROOT = Path(__file__).parent.parent
 HOUSE = {
     *("inventory", "engine", "artefacts", "roles", "control", "fleet", "relay", "probe", "lab"),
-    *("tasks", "lab_tasks", "operator_tasks"),
+    *("tasks", "lab_tasks", "operator_tasks", "service_tasks"),
 }
 MAY = {
     "inventory": set(),
@@ -36,7 +36,7 @@ MAY = {
     "probe": {"relay", "control.served", "inventory"},
     "relay": set(),
     "lab": {"artefacts", "engine.cache", "inventory"},
-    "fleet": HOUSE - {"tasks", "lab_tasks", "operator_tasks"},
+    "fleet": HOUSE - {"tasks", "lab_tasks", "operator_tasks", "service_tasks"},
 }
 # The relay's folders and the modules at its top, lowest first. Each imports only what is before it,
 # for types as well.

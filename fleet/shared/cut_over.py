@@ -11,7 +11,7 @@ from engine.run import NOTHING, Outcome
 from engine.scripts import script
 from fleet.shared.fleet import Fleet
 from inventory.model import Host
-from probe.cutover import clients_on, counted
+from probe.cutover import CLIENTS, clients_on, counted
 from roles import relay
 
 _PATIENCE_S = 12  # of the 20 s that a question may take; clients that were watched took 3 to 8 s
@@ -20,6 +20,12 @@ _PATIENCE_S = 12  # of the 20 s that a question may take; clients that were watc
 def ask_before(host: Host) -> Ask:
     """Return the question how many clients there are, and since when the relay runs."""
     return Ask(commands={"clients_before": _metrics(host)})
+
+
+def clients_before(facts: Facts) -> int | None:
+    """Return how many clients there were, by the answer to `ask_before`; None: not known."""
+    found = CLIENTS.search(_said(facts, "clients_before"))
+    return int(found[1]) if found else None
 
 
 def ask_after(host: Host, outcome: Outcome) -> Ask:

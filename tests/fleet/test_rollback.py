@@ -17,11 +17,11 @@ from engine.report import Report
 from engine.run import Job, Outcome, Verb
 from engine.session import Session
 from fleet import history, rollback
-from fleet.rollback import NoGeneration, SiteDiffers
+from fleet.rollback import NoGeneration
 from fleet.shared import confirm, step
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation
 from fleet.shared.fleet import Fleet
-from fleet.shared.seen import former, settings
+from fleet.shared.seen import SiteDiffers, former, settings
 from fleet.shared.verdict import Conclusion
 from inventory.errors import DerpfleetError
 from inventory.model import Docker, Host
