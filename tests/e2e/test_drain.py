@@ -6,14 +6,13 @@ import time
 
 import pytest
 
+from lab import faults
 from lab.client import LabClient
 from lab.process import wait_for
 from tests.e2e.desk import Desk
 from tests.e2e.steps import exchange, settled
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
-
-BLOCK = "table inet lab_block { chain input { type filter hook input priority -10; tcp dport 443 drop; } }"
 
 
 def states(desk: Desk) -> dict[str, str]:
@@ -49,11 +48,8 @@ def test_a_relay_is_drained_and_comes_back(desk: Desk, nodes: tuple[LabClient, L
 
 
 def test_one_that_is_not_proved_is_stopped_again(desk: Desk) -> None:
-    desk.stage.run_in("hk1", ["nft", BLOCK])
-    try:
+    with faults.blocked(desk.stage, "hk1", 443):
         ran = desk.invoke("drain", "--host", "hk1", "--back")
-    finally:
-        desk.stage.run_in("hk1", ["nft", "delete table inet lab_block"])
     assert ran.code == 1, ran.why()
     assert not ran.proof("hk1")["ok"]
     assert "udp/3478" not in desk.listening("hk1")
