@@ -50,7 +50,7 @@ class StillAtHome(DerpfleetError):
 
 
 @dataclass(frozen=True)
-class Left:
+class Departure:
     """The clients of a relay that went out of service. Each is None where it is not known.
 
     `clients`: those that were connected when it stopped. `homes`: the nodes that had it for their
@@ -67,7 +67,7 @@ def back_by(host: Host, state: OutOfService) -> str:
     return _BACK[state].format(host.name)
 
 
-def take_out_of_service(fleet: Fleet, host: Host, verb: Verb, state: OutOfService) -> Left:
+def take_out_of_service(fleet: Fleet, host: Host, verb: Verb, state: OutOfService) -> Departure:
     """Stop the relay, and wait until its nodes have moved. Steps that are done already are skipped.
 
     `state`: the note that stays on the host. A drained relay keeps its region, so it has to have
@@ -81,7 +81,7 @@ def take_out_of_service(fleet: Fleet, host: Host, verb: Verb, state: OutOfServic
         clients = stop(fleet, host, verb, state)
         forget(fleet, host)
         if leaving is None:
-            return Left(clients)
+            return Departure(clients)
         on_or_back = (
             f"invoke {verb} --host {host.name}, which goes on from there; "
             f"or bring the relay back: {back_by(host, state)}"
@@ -156,7 +156,7 @@ def _answers(fleet: Fleet, host: Host) -> bool:
 
 def _await_move(
     fleet: Fleet, host: Host, nodes_at_home: Callable[[], list[str] | None], on_or_back: str
-) -> Left:
+) -> Departure:
     """Wait until no node that is online has this relay for its home. Raises StillAtHome."""
     server, started = fleet.site.control.kind, time.monotonic()
     left = nodes_at_home()
@@ -166,7 +166,7 @@ def _await_move(
             f"waiting {SETTLING_S} s for them to move."
         )
         time.sleep(SETTLING_S)
-        return Left()
+        return Departure()
     homes = len(left)
     while left and time.monotonic() < started + MOVING_S:
         names = ", ".join(left[:5])
@@ -185,7 +185,7 @@ def _await_move(
     took_s = time.monotonic() - started
     words = f"{homes:,} node{'s' * (homes != 1)} had it for a home; every node that is online has another one"
     fleet.report.line(server, "ok", words, seconds=took_s)
-    return Left(homes=homes, seconds=round(took_s, 1))
+    return Departure(homes=homes, seconds=round(took_s, 1))
 
 
 @contextmanager

@@ -61,6 +61,11 @@ def test_it_comes_back_after_a_reboot_as_it_was(desk: Desk, nodes: tuple[LabClie
     host = desk.stage.hosts["hk1"]
     host.stop()
     host.boot()
+    # Its old hardware address may be remembered for a while.
+    answers = "until ssh-keyscan -T 2 hk1.derp.lab 2>/dev/null | grep -q ssh-; do sleep 0.5; done"
+    desk.stage.run_in("controller", ["sh", "-c", answers], timeout_s=90)
+    asked = "until curl --silent --max-time 2 http://hs1.derp.lab:8080/health; do sleep 0.5; done"
+    desk.stage.run_in("hk1", ["sh", "-c", asked], timeout_s=90)
     assert "udp/3478" not in desk.listening("hk1")
     began = time.monotonic()
     ran = desk.invoke("drain", "--host", "hk1", "--back")
