@@ -22,6 +22,30 @@ def derpmap(_: Context, site=""):
 
 
 @task(
+    iterable=["host", "take"],
+    help=HOSTS
+    | {"take": "a region for the map by its code, as fra; may be given several times; none: no region"}
+    | {"from": "an https URL or a file with the map (default: Tailscale's own)"},
+)
+def official(_: Context, host=None, take=None, from_="", site="", json=False):
+    """Show Tailscale's own regions and how far they are, from here and from each host.
+
+    --take pins a choice in a file beside the site file, as the regions are now. A deploy puts them
+    into headscale's map, and takes those out that are no longer chosen. It fetches nothing.
+
+    Examples:
+      invoke official
+      invoke official --take fra --take tok
+
+    Exit codes: 0 shown or taken, 1 the map cannot be had or has no such region, 3 a host is
+    unreachable, 4 site file wrong.
+    """
+    from fleet.official import official as verb
+
+    with_site(site, lambda f: verb(f, f.hosts(host), take=take or (), source=from_), json=json)
+
+
+@task(
     iterable=["host"],
     help={
         "host": HOST + "; `headscale` names the headscale host",
@@ -141,4 +165,4 @@ def bundle(_: Context, host=None, site="", out="", use="", sha256="", json=False
     with_site(site, lambda fleet: verb(fleet, fleet.hosts(host), **files), json=json)
 
 
-verbs = (bundle, history, rollback, derpmap, trust, logs, init)
+verbs = (bundle, history, rollback, derpmap, official, trust, logs, init)

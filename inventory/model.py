@@ -31,6 +31,7 @@ from inventory.choices import (
     TlsName,
     combination_of_flavour,
 )
+from inventory.official import Official
 from inventory.packages import PackageSupply
 from inventory.part import Model
 from inventory.secrets import SecretRef
@@ -378,12 +379,10 @@ class Derpmap(Model):
 
 
 class Site(Model):
-    """Everything in a site file.
-
-    `path` is the file; relative paths in it are relative to its folder.
-    """
+    """Everything in a site file, `path`. Relative paths in it are relative to its folder."""
 
     path: str
+    official: Official | None = None  # the choice in the file beside it
     hosts: dict[HostName, Host] = Field(min_length=1)
     headscale: Headscale | None = None
     derpmap: Derpmap = Derpmap()
