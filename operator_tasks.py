@@ -79,15 +79,26 @@ def logs(_: Context, host, site="", relay=False, lines="50", json=False):
     with_site(site, lambda fleet: verb(fleet, host, relay=relay, lines=lines), json=json)
 
 
-@task(help={"path": f"where to write it (default: {DEFAULT_SITE})"})
-def init(_: Context, path=""):
+@task(
+    help={"path": f"where to write it (default: {DEFAULT_SITE})"}
+    | {"from": "make its hosts of the map in this file: a Tailscale policy, a derpmap, headscale's derp.yaml"}
+)
+def init(_: Context, path="", from_=""):
     """Write a commented first site file. Never overwrites one.
 
-    Example: invoke init --path elsewhere.yml
+    With --from, the relays that you have become its hosts. What is still to be filled in is listed,
+    and regions that cannot be hosts stay as comments, with the reason.
+
+    Examples:
+      invoke init --path elsewhere.yml
+      invoke init --from /etc/headscale/derp.yaml
+
+    Exit codes: 0 written, 1 there is no map in that file, 4 the site file exists already.
     """
     from fleet.init import init as verb
 
-    with_report(lambda report: verb(report, Path(path) if path else None))
+    paths = [Path(one) if one else None for one in (path, from_)]
+    with_report(lambda report: verb(report, *paths))
 
 
 @task(iterable=["host"], help=HOSTS)
