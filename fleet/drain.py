@@ -12,6 +12,7 @@ import roles
 from engine.generations import Stored
 from engine.run import Job, Verb
 from engine.session import Session
+from fleet.shared import pins
 from fleet.shared.confirm import DERPER, Confirmation, run_confirmed
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_status import read_status
@@ -78,6 +79,7 @@ def _job(fleet: Fleet, judge: Confirmation) -> Job:
         verb=Verb.DRAIN,
         plan=plan,
         ask=relay.ASK_WITHDRAWN,
+        afterwards=lambda _: pins.ask(host),
         places=roles.ROLES,
         trouble="the relay was not brought back",
         next=f"fix it, then run: {back_by(host, OutOfService.DRAINED)}",

@@ -19,7 +19,7 @@ from engine.report import Report
 from engine.run import Job, Outcome, Verb
 from fleet import drain
 from fleet.drain import NotDrained
-from fleet.shared import confirm
+from fleet.shared import confirm, pins
 from fleet.shared.confirm import Confirmation
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_status import HostStatus
@@ -100,6 +100,7 @@ def brought(fleet: Fleet, host: Host, facts: Facts, history: History) -> Stored:
     """Return what `--back` brings back on a host with these facts and generations."""
     job = drain._job(fleet, Confirmation(fleet, host, None, leaves=True))
     assert job.verb is Verb.DRAIN
+    assert job.afterwards(Outcome("hk1", "apply", {}, facts, Path("/dev/null"))) == pins.ask(host)
     session: Any = SimpleNamespace(facts=facts, history=lambda: history)
     stored = job.plan(session)
     assert isinstance(stored, Stored)
