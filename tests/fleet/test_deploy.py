@@ -19,6 +19,7 @@ from engine.facts import Output
 from engine.report import Report
 from fleet import check, deploy
 from fleet.shared import cut_over, host_job, step
+from fleet.shared.confirm import Confirmation
 from fleet.shared.fleet import Fleet
 from inventory.model import Docker, Host
 from probe.proof import Proof
@@ -51,6 +52,7 @@ class World:
         for verb in (deploy, check):
             monkeypatch.setattr(verb, "control_server", lambda _: server)
         monkeypatch.setattr(deploy, "prove_hosts", all_proved)
+        monkeypatch.setattr(Confirmation, "look", lambda *_: None)
 
     def converge(self, login: Any, job: Any, **_: Any) -> Any:
         assert set(relay.ASK_WITHDRAWN.files) <= set(job.ask.files)
@@ -139,12 +141,14 @@ def test_clients_are_asked_for_again_only_where_a_restart_cut_some(tmp_path: Pat
     """A no-op deploy and a first deploy have no turn more."""
     fleet = Fleet(site_of(), Report(console=Console(file=io.StringIO())))
     host = fleet.site.hosts["hk1"]
-    job = host_job.host_job(fleet, host, run.Verb.DEPLOY, ())
+    job = host_job.host_job(fleet, host, run.Verb.DEPLOY, ["role:relay"])
     assert "clients_before" in job.ask.commands
+    whole = host_job.host_job(fleet, host, run.Verb.DEPLOY, ())
     assert "clients_before" not in host_job.host_job(fleet, host, run.Verb.CHECK, ()).ask.commands
     restarted = [relay.chosen_runner(host).RUNNING]
     assert job.afterwards(outcome_of(host, BEFORE, [])) == run.NOTHING
     assert job.afterwards(outcome_of(host, "", restarted)) == run.NOTHING
+    assert whole.afterwards(outcome_of(host, BEFORE, restarted)) == run.NOTHING  # the judge asks
     asked = job.afterwards(outcome_of(host, BEFORE, restarted)).commands["clients_after"]
     assert asked[4:6] == ("3", "12")
     assert asked[6:] == job.ask.commands["clients_before"]
@@ -157,7 +161,8 @@ def test_a_deploy_says_how_many_clients_were_cut(
     for report in (Report(), Report(json_lines=True)):
         fleet = Fleet(site_of(), report)
         host = fleet.site.hosts["hk1"]
-        cut_over.show(fleet, host, outcome_of(host, BEFORE, [], after).facts)
+        facts = outcome_of(host, BEFORE, [], after).facts
+        cut_over.show(fleet, host, cut_over.found(facts, facts))
     said = capsys.readouterr().out
     words = "3 clients cut, 2 of them back 1.5 s after the relay's start"
     assert (words in said) is (after == "2 2000.0 2001.50\n")
