@@ -21,6 +21,7 @@ from fleet import check, deploy
 from fleet.shared import cut_over, host_job, step
 from fleet.shared.confirm import Confirmation
 from fleet.shared.fleet import Fleet
+from fleet.shared.verdict import Conclusion
 from inventory.model import Docker, Host
 from probe.proof import Proof
 from roles import paths, relay
@@ -43,7 +44,9 @@ class World:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, withdrawn: str) -> None:
         self.withdrawn, self.registered, self.shown = withdrawn, list[str](), io.StringIO()
         self.fleet = Fleet(site_of(), Report(console=Console(file=self.shown, width=400)))
-        server = SimpleNamespace(unasked=str, register=self.register, check=self.check)
+        server = SimpleNamespace(
+            unasked=str, register=self.register, check=self.check, not_proved=lambda _: None
+        )
         monkeypatch.setattr(Fleet, "runs", folder)
         monkeypatch.setattr(step, "converge", self.converge)
         monkeypatch.setattr(roles, "refusals", lambda *_: [])
@@ -170,3 +173,28 @@ def test_a_deploy_says_how_many_clients_were_cut(
     found = [{"event": "clients", "host": "hk1", "cut": 3, "back": 2, "seconds": 1.5}]
     assert lines == (found if words in said else [])
     assert [list(wrong(line, EVENTS["clients"])) for line in lines] == [[] for _ in lines]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "proved", "words"),
+    [
+        (Conclusion.STILL_BROKEN, False, "It was broken before, and nothing more is broken: it is kept."),
+        (Conclusion.FAILED, True, "It has no earlier confirmed state to go back to."),
+        (Conclusion.PROVED, True, ""),
+    ],
+)
+def test_only_a_proved_host_without_an_objection_is_registered(
+    verdict: Conclusion, proved: bool, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, monkeypatch, withdrawn="")
+
+    def run_confirmed(_: Fleet, host: Host, job: Any, judge: Confirmation) -> run.Outcome:
+        judge.verdict, judge.proof, judge.why = verdict, proof(host.name, ok=proved), "packets, as before"
+        return outcome_of(host, "", [])
+
+    monkeypatch.setattr(deploy, "run_confirmed", run_confirmed)
+    code = deploy.deploy(world.fleet, [world.fleet.site.hosts["hk1"]])
+    is_fine = verdict is Conclusion.PROVED
+    assert (code, world.registered) == ((0, ["hk1"]) if is_fine else (1, []))
+    assert ("NOT proved" in world.shown.getvalue()) is not is_fine
+    assert words in world.shown.getvalue()

@@ -338,6 +338,38 @@ def test_the_way_back_is_proved_before_it_is_said(
     assert confirm.after_going_back(fleet, HOST, job, outcome(generation=generation), judge) == code
 
 
+def test_clients_are_counted_after_the_way_back_and_an_error_is_a_warning(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
+) -> None:
+    before = Output(status=0, stdout="derp_clients_local 3\nprocess_start_unix_time 1000\n", stderr="")
+    after = Output(status=0, stdout="3 2000 2001.50\n", stderr="")
+    went = outcome(generation=3, changed=["service:derpfleet-relay.service"])
+    went.facts = replace(DEBIAN_12, commands={"clients_before": before})
+
+    class Reading:
+        facts = replace(DEBIAN_12, commands={"clients_after": after})
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def unreachable(*_: object) -> Any:
+        raise DerpfleetError("no connection")
+
+    monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=True)})
+    job = Job(verb=Verb.DEPLOY, plan=lambda _: ())
+    sessions: list[Any] = [lambda *_: Reading(), unreachable]
+    for session in sessions:
+        monkeypatch.setattr(Fleet, "session_for_reading", session)
+        judge = Confirmation(fleet, HOST, None, verdict=Conclusion.FAILED)
+        assert confirm.after_going_back(fleet, HOST, job, went, judge) == TAKEN_BACK
+    text = shown.getvalue()
+    assert "3 clients cut, 3 of them back 1.5 s after the relay's start" in text
+    assert "its clients were not counted: no connection" in text
+
+
 def test_history_shows_generations_and_what_nobody_confirmed(
     fleet: Fleet, shown: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
