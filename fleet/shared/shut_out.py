@@ -66,8 +66,8 @@ def refuse(fleet: Fleet, host: Host, job: Job, wanted: Wanted, facts: Facts) -> 
         return
     if _would_restart(fleet, host, job, wanted):
         raise WouldShutOut(
-            f"not begun: {said.judge} does not answer {host.name}, and restarting it now would shut its "
-            "nodes out",
+            f"not begun: {host.name} gets no answer from {said.judge}, and restarting it now would shut "
+            "its nodes out",
             host=host.name,
             why=f"{silence.detail}; {silence.cause}",
             next=(

@@ -247,6 +247,21 @@ def test_the_proof_from_before_is_of_the_relay_as_it_was(
     assert (judge.before is None) is not ((runs and ok) or bool(history.generations))
 
 
+@pytest.mark.parametrize("verb", [Verb.ROLLBACK, Verb.CHECK])
+def test_a_rollback_asks_first_whether_clients_could_be_admitted(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, verb: Verb
+) -> None:
+    asked: list[str] = []
+    session: Any = Before(KNOWN, runs=True)
+    session.ask = lambda ask: asked.extend(ask.commands)
+    monkeypatch.setattr(confirm, "prove_quietly", lambda *_, **__: proof("hk1", ok=True))
+    judge = Confirmation(fleet, HOST, None)
+    judge.look(Job(verb=verb, plan=lambda _: ()), Stored(1, "a", {"seen": settings(HOST)}), session)
+    is_dry = verb is Verb.CHECK
+    assert asked == ([] if is_dry else ["clients_before", "admission_before"])
+    assert (judge.before is None) is is_dry
+
+
 def test_a_resource_that_failed_is_taken_back_without_a_proof(fleet: Fleet) -> None:
     armed: Any = Armed(3)
     failed = outcome()

@@ -90,7 +90,7 @@ def test_a_restart_is_not_begun_without_an_answer(
     with pytest.raises(WouldShutOut, match="restarting it now would shut its nodes out") as refused:
         shut_out.refuse(fleet, host, JOB, wanted, facts(SILENT))
     assert refused.value.exit_code == 6
-    assert "not begun: https://headscale.example.org/verify does not answer hk1" in refused.value.what
+    assert "not begun: hk1 gets no answer from https://headscale.example.org/verify" in refused.value.what
     assert "port 443: refused" in refused.value.why
     assert "curl -v https://headscale.example.org/verify" in refused.value.next
     assert len(restarts.took) == 1
