@@ -24,6 +24,7 @@ from inventory.model import Host
 from probe.proof import LADDER, Proof
 
 DERPER = "derper"  # among the words of a generation
+_KEPT = (Conclusion.PROVED, Conclusion.STILL_BROKEN)
 TAKEN_BACK, STUCK, UNDECIDED = 7, 8, 6
 """Exit codes of a plan that was not kept, when the host is as it was, when it is not, and when the
 fault may be our own line."""
@@ -100,18 +101,22 @@ class Confirmation:
         if outcome.ok:
             self.learn_pin(outcome)
             tries = self._try(session)
-            if self.verdict is Conclusion.PROVED and not self._excuse():
+            if self._stays(session):
                 self._hear(outcome, session, len(tries))
             self._show(tries)
-        if self.verdict in (Conclusion.PROVED, Conclusion.STILL_BROKEN) and self.proof is not None:
+        if self.verdict in _KEPT and self.proof is not None:
             session.keep({self.verdict: self.why or f"{self.proof.ms / 1000:.1f} s"})
-        elif self.leaves or not session.generation:
+        elif self._stays(session):
             session.leave()
         else:
             generation = session.history().find(session.generation)
             known = generation.about if generation else {}
             self.former, self.derper = former(self.host, known.get("seen", "")), known.get(DERPER, "")
             session.back()
+
+    def _stays(self, session: Session) -> bool:
+        """Whether the host does not go back by now."""
+        return self.verdict in _KEPT or self.leaves or not session.generation
 
     def learn_pin(self, outcome: Outcome) -> None:
         """Keep the pin of the certificate that the host has now, if clients need it."""
@@ -150,12 +155,15 @@ class Confirmation:
         return broken if self.verdict is not Conclusion.PROVED else ""
 
     def _hear(self, outcome: Outcome, session: Session, proofs: int) -> None:
-        """Ask the host of a proved plan for the rest. An objection makes it a failed one."""
+        """Ask the host of a plan for the rest. An objection makes a proved one a failed one.
+
+        But not where the relay was broken before.
+        """
         said = evidence.hear(self.host, outcome, session, strangers=proofs)
         cut_over.show(self.fleet, self.host, said.clients)
-        self.why = objection(said)
-        if self.why:
-            self.verdict = Conclusion.FAILED
+        against = objection(said)
+        if against and self.verdict is Conclusion.PROVED and not self._excuse():
+            self.verdict, self.why = Conclusion.FAILED, against
 
     def _show(self, tries: list[Try]) -> None:
         self.fleet.report.emit(
