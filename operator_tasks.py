@@ -103,7 +103,7 @@ def rollback(_: Context, host, site="", to="", dry_run=False, diff=False, force=
     from fleet.uninstall import uninstall
 
     def work(fleet):
-        [one] = fleet.hosts([host])
+        [one] = fleet.managed([host])
         if to == "found":
             return uninstall(fleet, one, dry_run=dry_run)
         return verb(fleet, one, to=to, dry_run=dry_run, force=force)
@@ -138,7 +138,7 @@ def bundle(_: Context, host=None, site="", out="", use="", sha256="", json=False
     from fleet.bundle import bundle as verb
 
     files = {"out": out, "use": use, "sha256": sha256}
-    with_site(site, lambda fleet: verb(fleet, fleet.hosts(host), **files), json=json)
+    with_site(site, lambda fleet: verb(fleet, fleet.managed(host), **files), json=json)
 
 
 verbs = (bundle, history, rollback, derpmap, trust, logs, init)

@@ -193,7 +193,7 @@ def uninstall(_: Context, host, site="", dry_run=False, diff=False, json=False):
     from fleet.uninstall import uninstall as verb
 
     diffs = diff or dry_run
-    with_site(site, lambda f: verb(f, f.hosts([host])[0], dry_run=dry_run), json=json, diffs=diffs)
+    with_site(site, lambda f: verb(f, f.managed([host])[0], dry_run=dry_run), json=json, diffs=diffs)
 
 
 verbs = (deploy, check, verify, status, doctor, renew, withdraw, uninstall, *operator_tasks.verbs)

@@ -88,7 +88,7 @@ def _card(host: Host, seen: HostStatus, proof: Proof) -> Card:
         region_id=host.region.id,
         region_code=host.region.code,
         region_name=host.region.name,
-        flavour=flavour_name(host),
+        flavour=flavour_name(host) if host.managed else "not managed",
         version=seen.version,
         release=seen.release,
         clients=seen.clients,
