@@ -12,7 +12,7 @@ from engine.plan import Plan
 from engine.resource import Container, Tree
 from engine.run import Job, Outcome
 from engine.session import Session
-from fleet.shared import pins
+from fleet.shared import past, pins
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import climb, derper_of, prove_hosts, targets, was_proved
 from fleet.shared.seen import former, settings
@@ -109,6 +109,7 @@ class Confirmation:
         for other in others:
             if was_proved(self.fleet, other):
                 [proof] = climb(self.fleet, [other], targets(self.fleet, [other]))
+                past.add(self.fleet, other.name, proof)
                 self.fleet.report.line(other.name, "control", "proved" if proof.ok else "not proved, either")
                 return proof.ok
         return None

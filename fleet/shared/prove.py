@@ -15,7 +15,7 @@ from artefacts.programs import DERPER
 from control.served import Served
 from engine import cache
 from engine.report import Report
-from fleet.shared import pins, records
+from fleet.shared import past, pins, records
 from fleet.shared.ask_admission import Questions
 from fleet.shared.control_server import control_server
 from fleet.shared.count_arrivals import with_arrivals
@@ -179,9 +179,10 @@ def proof_path(fleet: Fleet, name: str) -> Path:
 
 
 def keep(fleet: Fleet, name: str, proof: Proof) -> None:
-    """Keep a proof for this run and for later verbs."""
+    """Keep a proof for this run, for later verbs, and in the history."""
     (fleet.proved.add if proof.ok else fleet.proved.discard)(name)
     records.keep(fleet.runs, proof_path(fleet, name), proof.to_json())
+    past.add(fleet, name, proof)
 
 
 def forget(fleet: Fleet, host: Host) -> None:
