@@ -7,7 +7,7 @@ from pathlib import Path
 
 from invoke import Context
 
-from fleet.shared.opening import DEFAULT_SITE, FILE, HOST, HOSTS, JSON, task, with_report, with_site
+from fleet.shared.opening import FILE, HOST, HOSTS, JSON, task, with_site
 
 
 @task(help={"site": FILE})
@@ -80,25 +80,25 @@ def logs(_: Context, host, site="", relay=False, lines="50", json=False):
 
 
 @task(
-    help={"path": f"where to write it (default: {DEFAULT_SITE})"}
-    | {"from": "make its hosts of the map in this file: a Tailscale policy, a derpmap, headscale's derp.yaml"}
+    iterable=["host"],
+    help=HOSTS
+    | {"html": "also write a self-contained HTML page to this file"}
+    | {"textfile": "also write metrics to this file, for node_exporter's textfile collector"}
+    | {"notify": "also tell the webhook of the site file when a relay breaks, and when it is back"},
 )
-def init(_: Context, path="", from_=""):
-    """Write a commented first site file. Never overwrites one.
-
-    With --from, the relays that you have become its hosts. What is still to be filled in is listed,
-    and regions that cannot be hosts stay as comments, with the reason.
+def status(_: Context, host=None, site="", html="", textfile="", notify=False, json=False):
+    """Show a table of the hosts: flavour, version, proof, certificate days, clients, last deploy.
 
     Examples:
-      invoke init --path elsewhere.yml
-      invoke init --from /etc/headscale/derp.yaml
+      invoke status --html status.html
+      invoke status --textfile /var/lib/node_exporter/derpfleet.prom --notify
 
-    Exit codes: 0 written, 1 there is no map in that file, 4 the site file exists already.
+    Exit codes: 0 every host is proved, withdrawn or drained, 1 one is not, 4 site file wrong.
     """
-    from fleet.init import init as verb
+    from fleet.status import status as verb
 
-    paths = [Path(one) if one else None for one in (path, from_)]
-    with_report(lambda report: verb(report, *paths))
+    places = {"html": Path(html) if html else None, "textfile": Path(textfile) if textfile else None}
+    with_site(site, lambda f: verb(f, f.hosts(host), **places, alert=notify), json=json)
 
 
 @task(iterable=["host"], help=HOSTS)
@@ -138,7 +138,7 @@ def rollback(_: Context, host, site="", to="", dry_run=False, diff=False, force=
     from fleet.uninstall import uninstall
 
     def work(fleet):
-        [one] = fleet.hosts([host])
+        [one] = fleet.managed([host])
         if to == "found":
             return uninstall(fleet, one, dry_run=dry_run)
         return verb(fleet, one, to=to, dry_run=dry_run, force=force)
@@ -173,7 +173,7 @@ def bundle(_: Context, host=None, site="", out="", use="", sha256="", json=False
     from fleet.bundle import bundle as verb
 
     files = {"out": out, "use": use, "sha256": sha256}
-    with_site(site, lambda fleet: verb(fleet, fleet.hosts(host), **files), json=json)
+    with_site(site, lambda fleet: verb(fleet, fleet.managed(host), **files), json=json)
 
 
-verbs = (bundle, history, rollback, derpmap, official, trust, logs, init)
+verbs = (bundle, status, history, rollback, derpmap, official, trust, logs)

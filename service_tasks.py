@@ -48,7 +48,7 @@ def drain(_: Context, host, back=False, site="", json=False):
     from fleet import drain as verb
 
     work = verb.bring_back if back else verb.drain
-    with_site(site, lambda fleet: work(fleet, fleet.equipped([host])[0]), json=json)
+    with_site(site, lambda fleet: work(fleet, fleet.managed([host])[0]), json=json)
 
 
 @task(
@@ -68,7 +68,7 @@ def uninstall(_: Context, host, site="", dry_run=False, diff=False, json=False):
     from fleet.uninstall import uninstall as verb
 
     diffs = diff or dry_run
-    with_site(site, lambda f: verb(f, f.hosts([host])[0], dry_run=dry_run), json=json, diffs=diffs)
+    with_site(site, lambda f: verb(f, f.managed([host])[0], dry_run=dry_run), json=json, diffs=diffs)
 
 
 verbs = (withdraw, drain, uninstall)

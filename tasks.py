@@ -15,7 +15,7 @@ from invoke import Context
 import lab_tasks
 import operator_tasks
 import service_tasks
-from fleet.shared.opening import HOSTS, collected, task, with_report, with_site
+from fleet.shared.opening import DEFAULT_SITE, FILE, HOSTS, collected, task, with_report, with_site
 
 ONLY = "a resource id, or role:NAME; may be given several times"
 
@@ -109,19 +109,6 @@ def verify(
         with_site(site, lambda fleet: verb.verify_hosts(fleet, host, **options), json=json)
 
 
-@task(iterable=["host"], help=HOSTS | {"html": "also write a self-contained HTML page to this file"})
-def status(_: Context, host=None, site="", html="", json=False):
-    """Show a table of the hosts: flavour, version, proof, certificate days, clients, last deploy.
-
-    Example: invoke status --html status.html
-
-    Exit codes: 0 every host is proved, withdrawn or drained, 1 one is not, 4 site file wrong.
-    """
-    from fleet.status import status as verb
-
-    with_site(site, lambda f: verb(f, f.hosts(host), html=Path(html) if html else None), json=json)
-
-
 @task(
     iterable=["host"],
     help=HOSTS | {"before": "before the first deploy: ask for nothing that a deploy sets up"},
@@ -159,5 +146,33 @@ def renew(_: Context, host=None, site="", force=False, json=False):
     with_site(site, lambda fleet: verb(fleet, fleet.equipped(host), force=force), json=json)
 
 
-verbs = (deploy, check, verify, status, doctor, renew, *service_tasks.verbs, *operator_tasks.verbs)
+@task(
+    help={"path": f"where to write it (default: {DEFAULT_SITE})", "site": f"with --timer: {FILE}"}
+    | {"from": "make its hosts of the map in this file: a Tailscale policy, a derpmap, headscale's derp.yaml"}
+    | {"timer": "write a systemd timer of your user that runs `invoke status --notify` every 5 minutes"}
+    | {"textfile": "with --timer: also write metrics to this file"}
+)
+def init(_: Context, path="", from_="", timer=False, site="", textfile=""):
+    """Write a commented first site file, or with --timer a timer. Never overwrites one.
+
+    With --from, the relays that you have become its hosts. What is still to be filled in is listed,
+    and regions that cannot be hosts stay as comments, with the reason.
+
+    Examples:
+      invoke init --path elsewhere.yml
+      invoke init --from /etc/headscale/derp.yaml
+      invoke init --timer --textfile /var/lib/node_exporter/derpfleet.prom
+
+    Exit codes: 0 written, 1 there is no map in that file, 4 the site file exists already.
+    """
+    from fleet.init import init as verb
+    from fleet.init.timer import write_timer
+
+    paths = [Path(one) if one else None for one in (path, from_)]
+    with_report(
+        lambda report: write_timer(report, site, textfile) if timer else verb(report, *paths)
+    )
+
+
+verbs = (init, deploy, check, verify, doctor, renew, *service_tasks.verbs, *operator_tasks.verbs)
 namespace = collected(verbs, lab_tasks.lab)

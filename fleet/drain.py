@@ -19,6 +19,7 @@ from fleet.shared.host_status import read_status
 from fleet.shared.out_of_service import back_by, stop, take_out_of_service
 from fleet.shared.seen import refuse_other_site
 from fleet.shared.step import show_failures
+from fleet.shared.verdict import Conclusion
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import relay
@@ -52,7 +53,7 @@ def bring_back(fleet: Fleet, host: Host) -> int:
     job = _job(fleet, judge)
     outcome = run_confirmed(fleet, host, job, judge)
     show_failures(fleet, job, outcome, outcome.failures)
-    if outcome.ok and judge.proof is not None and judge.proof.ok:
+    if outcome.ok and judge.verdict is Conclusion.PROVED:
         seconds, clients = round(time.monotonic() - started, 1), read_status(fleet, host, []).clients
         fleet.report.emit(event="in_service", host=host.name, clients=clients, seconds=seconds)
         words = "back in service; nodes for which it is the nearest come home at their next measurement"

@@ -15,8 +15,8 @@ from roles.relay import OutOfService
 def withdraw(fleet: Fleet, host: Host) -> int:
     """Stop the relay and take its regions out of the map. Steps that are done already are skipped.
 
-    Returns the exit code. Raises NoOtherRelay, StillAtHome, ResourceFailed, Unreachable,
-    Interrupted.
+    Returns the exit code. Raises NoOtherRelay, StillRuns, StillAtHome, ResourceFailed,
+    Unreachable, Interrupted.
     """
     left = take_out_of_service(fleet, host, Verb.WITHDRAW, OutOfService.WITHDRAWN)
     control_server(fleet).take_out(host)

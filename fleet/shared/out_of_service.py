@@ -29,6 +29,8 @@ from roles import relay
 from roles.relay import OutOfService
 
 MOVING_S = 90  # wait at most this long for nodes to move; nodes that were watched took 5 to 8 s
+STOPPING_S = 600  # wait at most this long for somebody else to stop a relay of theirs
+PAUSE_S = 2.0
 SETTLING_S = 20  # wait this long when it is not known where nodes are at home
 BETWEEN = "the relay is stopped, its region is still in the map"
 _BACK: Mapping[OutOfService, str] = {
@@ -43,6 +45,10 @@ class NoOtherRelay(DerpfleetError):
 
 class NotInMap(DerpfleetError):
     """Nothing was changed: the relay has no region that could stay in the map."""
+
+
+class StillRuns(DerpfleetError):
+    """Nothing was changed: a relay that somebody else runs was not stopped."""
 
 
 class StillAtHome(DerpfleetError):
@@ -71,7 +77,8 @@ def take_out_of_service(fleet: Fleet, host: Host, verb: Verb, state: OutOfServic
     """Stop the relay, and wait until its nodes have moved. Steps that are done already are skipped.
 
     `state`: the note that stays on the host. A drained relay keeps its region, so it has to have
-    one. Raises NoOtherRelay, NotInMap, StillAtHome, ResourceFailed, Unreachable, Interrupted.
+    one. Raises NoOtherRelay, NotInMap, StillRuns, StillAtHome, ResourceFailed, Unreachable,
+    Interrupted.
     """
     with control_server(fleet).withdrawal(host) as leaving:
         if leaving is None and state is OutOfService.DRAINED:
@@ -123,9 +130,13 @@ def _need_another(fleet: Fleet, host: Host, others: Sequence[Host], served: Serv
 def stop(fleet: Fleet, host: Host, verb: Verb, state: OutOfService) -> int | None:
     """Stop the relay's own processes, TCP and STUN. Returns how many clients it had, if known.
 
-    A host that cannot be reached counts as stopped when its relay does not answer either.
-    Raises ResourceFailed, Unreachable, Interrupted.
+    A host that cannot be reached counts as stopped when its relay does not answer either. A relay
+    that somebody else runs is waited for. Raises StillRuns, ResourceFailed, Unreachable,
+    Interrupted.
     """
+    if not host.managed:
+        _await_stop(fleet, host)
+        return None
     job = Job(
         verb=verb,
         plan=lambda _: relay.stopped(state),
@@ -147,6 +158,24 @@ def stop(fleet: Fleet, host: Host, verb: Verb, state: OutOfService) -> int | Non
         words = f"stopped; {clients:,} client{'s were' if clients != 1 else ' was'} connected"
         fleet.report.line(host.name, "ok", words)
     return clients
+
+
+def _await_stop(fleet: Fleet, host: Host) -> None:
+    """Wait until nothing answers of a relay that somebody else has to stop. Raises StillRuns."""
+    until = time.monotonic() + STOPPING_S
+    if _answers(fleet, host):
+        words = f"stop it now, such as by scaling it to 0; this waits for up to {STOPPING_S / 60:.0f} minutes"
+        fleet.report.line(host.name, "waiting", words)
+    while _answers(fleet, host):
+        if time.monotonic() > until:
+            raise StillRuns(
+                "nothing was changed: the relay still answers",
+                host=host.name,
+                why="somebody else runs it (managed: false), and its region may leave the map after it only",
+                next=f"stop it, then run: invoke withdraw --host {host.name}",
+            )
+        time.sleep(PAUSE_S)
+    fleet.report.line(host.name, "ok", "nothing of its relay answers")
 
 
 def _answers(fleet: Fleet, host: Host) -> bool:

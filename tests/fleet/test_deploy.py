@@ -19,7 +19,9 @@ from engine.facts import Output
 from engine.report import Report
 from fleet import check, deploy
 from fleet.shared import cut_over, host_job, step
+from fleet.shared.confirm import Confirmation
 from fleet.shared.fleet import Fleet
+from fleet.shared.verdict import Conclusion
 from inventory.model import Docker, Host
 from probe.proof import Proof
 from roles import paths, relay
@@ -39,13 +41,15 @@ def all_proved(_: Fleet, hosts: Sequence[Host], **__: Any) -> dict[str, Proof]:
 class World:
     """Two hosts, of which hk1 was stopped on purpose. `registered`: the hosts that reached the map.
 
-    `note`: the text that hk1 keeps about it.
+    `note`: the text that hk1 keeps about it; None: it runs.
     """
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, note: str) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, note: str | None) -> None:
         self.note, self.registered, self.shown = note, list[str](), io.StringIO()
         self.fleet = Fleet(site_of(), Report(console=Console(file=self.shown, width=400)))
-        server = SimpleNamespace(unasked=str, register=self.register, check=self.check)
+        server = SimpleNamespace(
+            unasked=str, register=self.register, check=self.check, not_proved=lambda _: None
+        )
         monkeypatch.setattr(Fleet, "runs", folder)
         monkeypatch.setattr(step, "converge", self.converge)
         monkeypatch.setattr(roles, "refusals", lambda *_: [])
@@ -54,10 +58,12 @@ class World:
         for verb in (deploy, check):
             monkeypatch.setattr(verb, "control_server", lambda _: server)
         monkeypatch.setattr(deploy, "prove_hosts", all_proved)
+        monkeypatch.setattr(Confirmation, "look", lambda *_: None)
 
     def converge(self, login: Any, job: Any, **_: Any) -> Any:
         assert set(relay.ASK_WITHDRAWN.files) <= set(job.ask.files)
-        there = {paths.WITHDRAWN: replace(EMPTY_FILE, content=self.note)} if login.name == "hk1" else {}
+        is_there = login.name == "hk1" and self.note is not None
+        there = {paths.WITHDRAWN: replace(EMPTY_FILE, content=self.note)} if is_there else {}
         job.plan(SimpleNamespace(facts=replace(DEBIAN_12, files=there)))
         return SimpleNamespace(counts=COUNTS, failures=[], ok=True, facts=DEBIAN_12, is_going_back=False)
 
@@ -147,12 +153,14 @@ def test_clients_are_asked_for_again_only_where_a_restart_cut_some(tmp_path: Pat
     """A no-op deploy and a first deploy have no turn more."""
     fleet = Fleet(site_of(), Report(console=Console(file=io.StringIO())))
     host = fleet.site.hosts["hk1"]
-    job = host_job.host_job(fleet, host, run.Verb.DEPLOY, ())
+    job = host_job.host_job(fleet, host, run.Verb.DEPLOY, ["role:relay"])
     assert "clients_before" in job.ask.commands
+    whole = host_job.host_job(fleet, host, run.Verb.DEPLOY, ())
     assert "clients_before" not in host_job.host_job(fleet, host, run.Verb.CHECK, ()).ask.commands
     restarted = [relay.chosen_runner(host).RUNNING]
     assert job.afterwards(outcome_of(host, BEFORE, [])) == run.NOTHING
     assert job.afterwards(outcome_of(host, "", restarted)) == run.NOTHING
+    assert whole.afterwards(outcome_of(host, BEFORE, restarted)) == run.NOTHING  # the judge asks
     asked = job.afterwards(outcome_of(host, BEFORE, restarted)).commands["clients_after"]
     assert asked[4:6] == ("3", "12")
     assert asked[6:] == job.ask.commands["clients_before"]
@@ -165,7 +173,8 @@ def test_a_deploy_says_how_many_clients_were_cut(
     for report in (Report(), Report(json_lines=True)):
         fleet = Fleet(site_of(), report)
         host = fleet.site.hosts["hk1"]
-        cut_over.show(fleet, host, outcome_of(host, BEFORE, [], after).facts)
+        facts = outcome_of(host, BEFORE, [], after).facts
+        cut_over.show(fleet, host, cut_over.found(facts, facts))
     said = capsys.readouterr().out
     words = "3 clients cut, 2 of them back 1.5 s after the relay's start"
     assert (words in said) is (after == "2 2000.0 2001.50\n")
@@ -173,3 +182,28 @@ def test_a_deploy_says_how_many_clients_were_cut(
     found = [{"event": "clients", "host": "hk1", "cut": 3, "back": 2, "seconds": 1.5}]
     assert lines == (found if words in said else [])
     assert [list(wrong(line, EVENTS["clients"])) for line in lines] == [[] for _ in lines]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "proved", "words"),
+    [
+        (Conclusion.STILL_BROKEN, False, "It was broken before, and nothing more is broken: it is kept."),
+        (Conclusion.FAILED, True, "It has no earlier confirmed state to go back to."),
+        (Conclusion.PROVED, True, ""),
+    ],
+)
+def test_only_a_proved_host_without_an_objection_is_registered(
+    verdict: Conclusion, proved: bool, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, monkeypatch, note=None)
+
+    def run_confirmed(_: Fleet, host: Host, job: Any, judge: Confirmation) -> run.Outcome:
+        judge.verdict, judge.proof, judge.why = verdict, proof(host.name, ok=proved), "packets, as before"
+        return outcome_of(host, "", [])
+
+    monkeypatch.setattr(deploy, "run_confirmed", run_confirmed)
+    code = deploy.deploy(world.fleet, [world.fleet.site.hosts["hk1"]])
+    is_fine = verdict is Conclusion.PROVED
+    assert (code, world.registered) == ((0, ["hk1"]) if is_fine else (1, []))
+    assert ("NOT proved" in world.shown.getvalue()) is not is_fine
+    assert words in world.shown.getvalue()

@@ -19,12 +19,13 @@ from engine.report import Report
 from engine.run import Job, Outcome, Verb
 from fleet import drain
 from fleet.drain import NotDrained
-from fleet.shared import confirm, pins
+from fleet.shared import confirm, evidence, pins
 from fleet.shared.confirm import Confirmation
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_status import HostStatus
 from fleet.shared.out_of_service import NoOtherRelay, NotInMap, StillAtHome
 from fleet.shared.seen import SiteDiffers, settings
+from fleet.shared.verdict import Evidence
 from inventory.model import Host
 from roles import paths
 from roles.relay import OutOfService
@@ -147,7 +148,7 @@ def back(
 ) -> Callable[..., tuple[int, str, list[str], list[OutOfService]]]:
     """Bring hk1 back. Returns the exit code, the text, the words to the agent, and the stops."""
 
-    def run(*, proved: bool, ok: bool = True) -> tuple[int, str, list[str], list[OutOfService]]:
+    def run(*, proved: bool, ok: bool = True, other: str = "") -> tuple[int, str, list[str], list[OutOfService]]:
         shown, stops = io.StringIO(), list[OutOfService]()
         fleet = Fleet(site_of(), Report(console=Console(file=shown, width=400)))
         armed = Armed(4)
@@ -157,7 +158,7 @@ def back(
             judge(outcome, armed)  # type: ignore[arg-type]  # as much of a session as it uses
             return outcome
 
-        monkeypatch.setattr(confirm, "PAUSE_S", 0)
+        monkeypatch.setattr(evidence, "hear", lambda *_, **__: Evidence(other_release=other))
         monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=proved)})
         monkeypatch.setattr(drain, "run_confirmed", run_confirmed)
         monkeypatch.setattr(drain, "read_status", lambda *_: HostStatus(clients=2))
@@ -174,11 +175,13 @@ def test_a_relay_is_back_when_it_is_proved(back: Callable[..., Any]) -> None:
     assert "back in service" in text and "(2 clients by now)" in text
 
 
-@pytest.mark.parametrize(("proved", "ok"), [(False, True), (True, False)])
+@pytest.mark.parametrize(
+    ("proved", "ok", "other"), [(False, True, ""), (True, False, ""), (True, True, "another release")]
+)
 def test_a_relay_that_is_not_proved_is_stopped_again(
-    back: Callable[..., Any], proved: bool, ok: bool
+    back: Callable[..., Any], proved: bool, ok: bool, other: str
 ) -> None:
-    code, text, words, stops = back(proved=proved, ok=ok)
+    code, text, words, stops = back(proved=proved, ok=ok, other=other)
     assert (code, words[-1], stops) == (1, "leave", [OutOfService.DRAINED])
     assert "back in service" not in text
     assert "hk1 is NOT proved, so it was stopped again" in text

@@ -12,17 +12,11 @@ from control.site_of_map import MadeSite, site_of
 from control.yaml_text import flow
 from engine.report import Report
 from fleet.shared import site_choice
-from fleet.shared.errors import CannotWrite
+from fleet.shared.errors import CannotWrite, WouldOverwrite
 from inventory.derp_map import NoDerpMap
 from inventory.errors import DerpfleetError
 
 _MOST = 4 << 20  # bytes of a map or policy
-
-
-class WouldOverwrite(DerpfleetError):
-    """The file exists already."""
-
-    exit_code = 4
 
 
 class NothingToImport(DerpfleetError):
