@@ -142,13 +142,14 @@ def test_a_host_that_moved_meanwhile_is_deployed(world: World) -> None:
     assert error.value.next.startswith("invoke deploy --host hk1")
 
 
+Back = tuple[int, str, list[str], list[OutOfService]]
+
+
 @pytest.fixture
-def back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[int, str, list[str], list[OutOfService]]]:
+def back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Back]:
     """Bring hk1 back. Returns the exit code, the text, the words to the agent, and the stops."""
 
-    def run(*, proved: bool, ok: bool = True, other: str = "") -> tuple[int, str, list[str], list[OutOfService]]:
+    def run(*, proved: bool, ok: bool = True, other: str = "") -> Back:
         shown, stops = io.StringIO(), list[OutOfService]()
         fleet = Fleet(site_of(), Report(console=Console(file=shown, width=400)))
         armed = Armed(4)
