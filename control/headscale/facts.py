@@ -10,7 +10,8 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from control.headscale.config import BadConfig, HeadscaleConfig, parse_config
-from control.headscale.reader import BadMap, Regions, parse_map
+from control.headscale.reader import BadMap, parse_map
+from control.regions import Regions
 from engine.facts import Ask, Facts, FileFact
 from engine.health import Http
 from inventory.errors import DerpfleetError
