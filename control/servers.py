@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from control.contract import ControlServer, Reach
 from control.headscale.server import HeadscaleServer
 from control.paste import PasteServer
+from control.tailscale.server import TailscaleServer
 from inventory.choices import ControlName
 from inventory.model import Site
 
 SERVERS: Mapping[ControlName, Callable[[Site, Reach], ControlServer]] = {
     "headscale": HeadscaleServer,
+    "tailscale": TailscaleServer,
     "paste": PasteServer,
 }
 

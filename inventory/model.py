@@ -31,6 +31,7 @@ from inventory.choices import (
     TlsName,
     combination_of_flavour,
 )
+from inventory.control_servers import Paste, Tailscale
 from inventory.packages import PackageSupply
 from inventory.part import Model
 from inventory.secrets import SecretRef
@@ -349,26 +350,19 @@ class Headscale(Model):
         """Return how to log in to the hosts of the control server, by their names here."""
         return {self.kind: self.ssh}
 
+    def secrets(self) -> Mapping[str, str]:
+        """Return no secret beside those of its login."""
+        return {}
+
+    @property
+    def place(self) -> str:
+        """Return where the map is, in words."""
+        return self.url
+
     @property
     def verify_url(self) -> str:
         """Return the URL at which headscale answers whether a client may use a relay."""
         return f"{self.url.rstrip('/')}/verify"
-
-
-class Paste(Model):
-    """No control server that is ours to change: an operator pastes the map into it.
-
-    This is not a section of the site file.
-    """
-
-    kind: ClassVar[ControlName] = "paste"
-    admission: ClassVar[AdmissionName] = "open"
-    url: ClassVar[str] = ""
-    verify_url: ClassVar[str] = ""
-
-    def hosts(self) -> Mapping[str, Ssh]:
-        """Return no host."""
-        return {}
 
 
 class Derpmap(Model):
@@ -386,6 +380,7 @@ class Site(Model):
     path: str
     hosts: dict[HostName, Host] = Field(min_length=1)
     headscale: Headscale | None = None
+    tailscale: Tailscale | None = None
     derpmap: Derpmap = Derpmap()
     prover: SecretRef | None = Field(
         None, description="the text of a prover.json, for several controllers; default: the one in .runs"
@@ -395,6 +390,6 @@ class Site(Model):
     )
 
     @property
-    def control(self) -> Headscale | Paste:
+    def control(self) -> Headscale | Tailscale | Paste:
         """Return where clients get their map from. `kind` is its key in `control.servers`."""
-        return self.headscale or Paste()
+        return self.headscale or self.tailscale or Paste()

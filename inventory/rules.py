@@ -234,6 +234,20 @@ def reserved(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
             yield ("hosts", name), f"'{name}' is no name for a relay: {RESERVED[name.lower()]}"
 
 
+def one_control_server(raw: Raw) -> Iterator[tuple[Path, str]]:
+    """Yield a second control server, and a key for Tailscale's policy that is missing or double."""
+    tailscale = raw.get("tailscale")
+    if tailscale is not None and raw.get(HEADSCALE) is not None:
+        words = f"clients get one map, and {HEADSCALE} is a control server, too: keep one of both sections"
+        yield ("tailscale",), words
+    if isinstance(tailscale, dict):
+        given = [key for key in ("api_key", "oauth") if tailscale.get(key) is not None]
+        if not given:
+            yield ("tailscale",), "api_key or oauth is missing: one of them may write the tailnet's policy"
+        elif len(given) > 1:
+            yield ("tailscale", "oauth"), "api_key and oauth are both given: keep one of them"
+
+
 def asked_of_nobody(headscale: Any, hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
     """Yield the hosts whose relay is to ask a headscale that the site does not have."""
     for name, host in hosts.items() if headscale is None else ():
