@@ -9,8 +9,8 @@ from difflib import unified_diff
 from functools import cached_property, partial
 
 from control.contract import Look, Reach, Withdrawal
-from control.derpmap import Pins, missing_pin
 from control.hujson import NotHujson
+from control.sentences import has_former_id, region_stays, with_certificates
 from control.served import Map, Served, Unknown, Unreadable
 from control.tailscale.api import PolicyApi, PolicyRefused, Version
 from control.tailscale.policy import (
@@ -79,26 +79,23 @@ class TailscaleServer:
 
     def check(self, hosts: Sequence[Host]) -> int:
         """Show the changes that `register` would make as a diff, and return their number."""
-        pins = self.reach.pins(hosts)
-        nameless = [host for host in hosts if missing_pin(host, pins)]
-        for host in nameless:
-            words = f"region {host.region.id}, once the certificate of {host.name} is there"
-            self.reach.report.line(NAME, "would change", words)
-        named = [host for host in hosts if host not in nameless]
+        named = with_certificates(self.reach, NAME, hosts)
+        nameless = len(hosts) - len(named)
+        if not named:
+            return nameless
         before = self._policy(self.api.read())
-        after = self._registered(named, list(self.site.hosts.values()), pins, before)
+        after = self._registered(named, list(self.site.hosts.values()), before)
         found = self._show(before, after, "would change")
         if found:
             self.api.validate(after.text)
-        return len(nameless) + found
+        return nameless + found
 
     def register(self, proved: Sequence[Host], *, all_proved: Sequence[Host]) -> Served:
         """Put the regions of proved relays into the policy, and return its map then.
 
         Raises DerpfleetError.
         """
-        pins = self.reach.pins(proved)
-        policy = self._change(partial(self._registered, proved, all_proved, pins))
+        policy = self._change(partial(self._registered, proved, all_proved))
         codes = ", ".join(f"{host.region.code} ({host.region.id})" for host in proved)
         self.reach.report.line(NAME, "ok", f"{self.where} has {codes}")
         if policy.omits_default and not self.site.derpmap.omit_default_regions:
@@ -107,16 +104,12 @@ class TailscaleServer:
         for host in self.site.hosts.values():
             for id in regions_of(policy, self.site, host):
                 if id != host.region.id:
-                    words = f"{host.name} is in {self.where} as region {id}, too: invoke withdraw --host "
-                    self.reach.report.warning(NAME, f"{words}{host.name}, then invoke deploy")
+                    self.reach.report.line(NAME, "", has_former_id(host, id))
         return self._map(policy)
 
     def not_proved(self, host: Host) -> None:
         """Show that the host's region stays in the policy."""
-        self.reach.report.say(
-            "If an earlier deploy put its region into the policy, the region stays there. "
-            f"To take it out: invoke withdraw --host {host.name}"
-        )
+        self.reach.report.say(region_stays(host))
 
     @contextmanager
     def withdrawal(self, host: Host) -> Iterator[Withdrawal | None]:
@@ -145,10 +138,9 @@ class TailscaleServer:
         self._change(partial(self._withdrawn, host))
         self.reach.report.line(NAME, "ok", f"{self.where} has no region of {host.name}")
 
-    def _registered(
-        self, proved: Sequence[Host], all_proved: Sequence[Host], pins: Pins, policy: Policy
-    ) -> Policy:
+    def _registered(self, proved: Sequence[Host], all_proved: Sequence[Host], policy: Policy) -> Policy:
         """Return the policy with these regions. Raises PolicyRefused."""
+        pins = self.reach.pins(proved)
         self._refuse(refusals(policy, self.site, proved, pins, self.where))
         after = with_regions(policy, proved, omit=self.site.derpmap.omit_default_regions, pins=pins)
         proved_names = {host.name for host in (*proved, *all_proved)}

@@ -2,6 +2,8 @@
 
 It keeps the policy as text, with an ETag of it, and answers as Tailscale's own documents and its
 gitops-pusher have it. `tests/control/tailscale/test_gitops.py` holds it to that program.
+`python -m tests.support.tailscale_api FOLDER` serves FOLDER/policy.hujson until its input ends, and
+prints its URL.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import base64
 import hashlib
 import json
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,6 +57,7 @@ class Tailnet:
     bodies: list[str] = field(default_factory=list)
     tokens: dict[str, str] = field(default_factory=lambda: {WRITES: "write", READS: "read"})
     lock: threading.Lock = field(default_factory=threading.Lock)
+    file: Path | None = None  # where the text is kept as well
 
     @property
     def writes(self) -> int:
@@ -162,6 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
             if why:
                 return 400, {"message": why}
             self.tailnet.text = body
+            if self.tailnet.file:
+                self.tailnet.file.write_text(body)
         return 200, body
 
     def _token(self, body: str) -> tuple[int, Any]:
@@ -195,3 +201,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("ETag", f'"{self.tailnet.etag_of(content)}"')
         self.end_headers()
         self.wfile.write(data)
+
+
+def main(folder: Path) -> None:
+    """Serve the folder's policy until the input ends."""
+    file = folder / "policy.hujson"
+    with tailnet(folder, file.read_text(), file=file) as net:
+        sys.stdout.write(f"{net.url}\n")
+        sys.stdout.flush()
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

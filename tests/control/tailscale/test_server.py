@@ -21,6 +21,7 @@ from engine.report import Report
 from fleet.shared.control_server import FleetReach
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
+from inventory.model import Certificate
 from inventory.secrets import SecretError
 from tests.control.tailscale.policies import BARE, POLICY, hosts, of_host, policy_with, site, strangers
 from tests.support.tailscale_api import CLIENT_SECRET, READS, TAILNET, WRITES, Tailnet, tailnet
@@ -109,6 +110,19 @@ def test_a_check_shows_the_difference_and_writes_nothing(new_desk: NewDesk) -> N
     assert (desk.net.text, desk.net.writes) == (POLICY, 0)
     desk.register("hk1", "sg1")
     assert desk.server.check(hosts(desk.site, "hk1", "sg1")) == 0
+    calls = len(desk.net.calls)
+    assert (desk.server.check([]), len(desk.net.calls)) == (0, calls)
+
+
+def test_a_certificate_that_is_not_there_yet(new_desk: NewDesk) -> None:
+    desk = new_desk()
+    signed = Certificate(source="self-signed")
+    hk1 = desk.site.hosts["hk1"].model_copy(update={"certificate": signed})
+    assert desk.server.check([hk1]) == 1
+    assert "would change region 900, once the certificate of hk1 is there" in desk.shown
+    with pytest.raises(PolicyRefused) as caught:
+        desk.server.register([hk1], all_proved=[hk1])
+    assert "its SHA-256 is not known" in caught.value.why and desk.net.writes == 0
 
 
 def test_somebody_else_writes_at_the_same_time(new_desk: NewDesk) -> None:
@@ -227,7 +241,7 @@ def test_others_count_where_the_policy_has_ours_alone(new_desk: NewDesk) -> None
 def test_a_former_id_is_named_and_leaves_with_the_host(new_desk: NewDesk) -> None:
     desk = new_desk(policy_with(strangers(950, "old", "hk1.example.org")))
     desk.register("hk1")
-    assert "hk1 is in the policy of example.com as region 950, too" in desk.shown
+    assert "hk1 is in the map as region 950, too" in desk.shown
     desk.server.take_out(desk.site.hosts["hk1"])
     assert '"900"' not in desk.net.text and '"950"' not in desk.net.text
 
