@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from control.contract import Reach
 from control.hujson import standard
-from control.web import WebAnswer, WebQuestion
+from control.web import NoWebAnswer, WebAnswer, WebQuestion
 from inventory.control_servers import OauthClient, Tailscale
 from inventory.errors import DerpfleetError
 from inventory.secrets import Secret
@@ -79,7 +79,12 @@ class PolicyApi:
         Raises as `read` does.
         """
         headers = {"Content-Type": _HUJSON, "Accept": _HUJSON, "If-Match": etag}
-        answer = self._ask("POST", "", headers=headers, body=text)
+        try:
+            answer = self._ask("POST", "", headers=headers, body=text)
+        except NoWebAnswer as error:
+            error.why += f"\nit is not known whether {self.settings.place} was written"
+            error.next += "; then run this again: it reads the policy first"
+            raise
         if answer.status not in (200, 412):
             raise self._refused(answer, f"{self.settings.place} was not written")
         return answer.status == 200

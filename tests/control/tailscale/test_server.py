@@ -16,8 +16,9 @@ from control import servers
 from control.served import Map, Unknown, Unreadable
 from control.tailscale.api import PolicyRefused
 from control.tailscale.server import TailscaleServer
-from control.web import NoWebAnswer
+from control.web import NoWebAnswer, WebAnswer, WebQuestion
 from engine.report import Report
+from fleet.shared import web
 from fleet.shared.control_server import FleetReach
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
@@ -273,6 +274,24 @@ def test_no_key_and_no_answer(new_desk: NewDesk, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(NoWebAnswer) as caught:
         untrusted.register("hk1")
     assert "CERTIFICATE_VERIFY_FAILED" in caught.value.why
+
+
+def test_a_write_without_an_answer(new_desk: NewDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = new_desk()
+    fetch = web.fetch
+
+    def cut_off(question: WebQuestion) -> WebAnswer:
+        answer = fetch(question)
+        if question.method == "POST" and question.url.endswith("/acl"):
+            raise NoWebAnswer("127.0.0.1 did not answer", why="Connection reset by peer", next="look")
+        return answer
+
+    monkeypatch.setattr(web, "fetch", cut_off)
+    with pytest.raises(NoWebAnswer) as caught:
+        desk.register("hk1")
+    assert "it is not known whether the policy of example.com was written" in caught.value.why
+    desk.register("hk1")
+    assert desk.net.writes == 1
 
 
 def test_a_relay_that_is_not_proved_stays_in_the_policy(new_desk: NewDesk) -> None:
