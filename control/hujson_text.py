@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from control.hujson import Entry, Value, folded, parse, standard
+from control.hujson import Element, Value, folded, parse, standard
 
 _BLANKS = re.compile(r"[ \t]*")
 # blanks and comments up to the end of a line
@@ -131,7 +131,7 @@ class _Changes:
             f"{indent}{_key(key)}: {self.shown(value, indent)}" for key, value in entries.items()
         )
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: Element) -> None:
         """Remove an entry with the comma behind it."""
         start, end = entry.start, entry.value.end
         if entry.comma is not None and not self.text[end : entry.comma].strip():

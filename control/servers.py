@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from control.contract import ControlServer, Reach
+from control.headscale.map_file import MapFileServer
 from control.headscale.server import HeadscaleServer
 from control.paste import PasteServer
 from control.tailscale.server import TailscaleServer
@@ -13,6 +14,7 @@ from inventory.model import Site
 
 SERVERS: Mapping[ControlName, Callable[[Site, Reach], ControlServer]] = {
     "headscale": HeadscaleServer,
+    "map-file": MapFileServer,
     "tailscale": TailscaleServer,
     "paste": PasteServer,
 }

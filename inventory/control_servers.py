@@ -1,4 +1,4 @@
-"""Control servers that have no host of ours. Frozen data, no I/O."""
+"""The map, and the control servers that have no host of ours. Frozen data, no I/O."""
 
 from __future__ import annotations
 
@@ -16,6 +16,43 @@ if TYPE_CHECKING:
     from inventory.model import Ssh
 
 
+class Derpmap(Model):
+    """The map that `invoke derpmap` prints."""
+
+    omit_default_regions: bool = Field(False, description="leave Tailscale's own relays out")
+
+
+class ControlPart(Model):
+    """The base of control servers."""
+
+    def hosts(self) -> Mapping[str, Ssh]:
+        """Return how to log in to its hosts, by their names here."""
+        return {}
+
+    def secrets(self) -> Mapping[str, str]:
+        """Return the references of its secrets beside those of logins, by their keys."""
+        return {}
+
+
+class MapFile(ControlPart):
+    """A headscale whose map is a file of the controller, which somebody else delivers.
+
+    This is not a section of the site file: it is `headscale` with `map_file`.
+    """
+
+    kind: ClassVar[ControlName] = "map-file"
+    admission: ClassVar[AdmissionName] = "headscale"
+
+    path: str
+    url: str
+    verify_url: str
+
+    @property
+    def place(self) -> str:
+        """Return where the map is, in words."""
+        return self.url
+
+
 class OauthClient(Model):
     """An OAuth client of the tailnet, with the scope policy_file. Its keys do not expire."""
 
@@ -23,7 +60,7 @@ class OauthClient(Model):
     secret: SecretRef
 
 
-class Tailscale(Model):
+class Tailscale(ControlPart):
     """Tailscale's own control server: our regions are in the derpMap of the tailnet's policy."""
 
     kind: ClassVar[ControlName] = "tailscale"
@@ -50,10 +87,6 @@ class Tailscale(Model):
         description="where Tailscale's API is",
     )
 
-    def hosts(self) -> Mapping[str, Ssh]:
-        """Return no host."""
-        return {}
-
     def secrets(self) -> Mapping[str, str]:
         """Return the references of its secrets, by their keys."""
         found = {"api_key": self.api_key, "oauth.secret": self.oauth and self.oauth.secret}
@@ -65,7 +98,7 @@ class Tailscale(Model):
         return "the policy of the key's tailnet" if self.tailnet == "-" else f"the policy of {self.tailnet}"
 
 
-class Paste(Model):
+class Paste(ControlPart):
     """No control server that is ours to change: an operator pastes the map into it.
 
     This is not a section of the site file.
@@ -76,11 +109,3 @@ class Paste(Model):
     url: ClassVar[str] = ""
     verify_url: ClassVar[str] = ""
     place: ClassVar[str] = ""
-
-    def hosts(self) -> Mapping[str, Ssh]:
-        """Return no host."""
-        return {}
-
-    def secrets(self) -> Mapping[str, str]:
-        """Return no secret."""
-        return {}

@@ -31,7 +31,8 @@ from inventory.choices import (
     TlsName,
     combination_of_flavour,
 )
-from inventory.control_servers import Paste, Tailscale
+from inventory.control_servers import ControlPart, Derpmap, MapFile, Paste, Tailscale
+from inventory.notify import Notify
 from inventory.packages import PackageSupply
 from inventory.part import Model
 from inventory.secrets import SecretRef
@@ -231,6 +232,9 @@ class Relay(Model):
     verify_insecure: bool = Field(
         False, description="true: clients are asked about over http, and anyone on the way can admit anyone"
     )
+    mesh_key: SecretRef | None = Field(
+        None, description="[-mesh-psk-file] of a relay with managed: false; it lets the proof's clients in"
+    )
     verify_fail_open: bool = Field(False, description="[-verify-client-url-fail-open]")
     open: bool = Field(
         False, description="anyone may use the relay: it does not ask the site's headscale"
@@ -277,6 +281,9 @@ class Host(Model):
     region: Region
     ipv4: IPv4Address | None = Field(None, description=_PUBLIC_ADDRESS)
     ipv6: IPv6Address | None = Field(None, description=_PUBLIC_ADDRESS)
+    managed: bool = Field(
+        True, description="false: somebody else runs it; it is proved, registered and watched, never changed"
+    )
     ssh: Ssh = Ssh()
     ports: Ports = Ports()
     flavour: FlavourName = Field(
@@ -320,7 +327,7 @@ class Host(Model):
         return self.relay.under or combination_of_flavour(self).under
 
 
-class Headscale(Model):
+class Headscale(ControlPart):
     """The headscale host, if it is ours to touch."""
 
     kind: ClassVar[ControlName] = "headscale"
@@ -336,6 +343,9 @@ class Headscale(Model):
     derp_map: HostPath = Field(
         "/etc/headscale/derp.yaml", description="the file under derp.paths that our regions are merged into"
     )
+    map_file: LocalPath | None = Field(
+        None, description="path of a map file here, merged into in place of the one on the headscale host"
+    )
     unit: UnitName = "headscale.service"
     metrics: Url = Field(
         "http://127.0.0.1:9090",
@@ -350,10 +360,6 @@ class Headscale(Model):
         """Return how to log in to the hosts of the control server, by their names here."""
         return {self.kind: self.ssh}
 
-    def secrets(self) -> Mapping[str, str]:
-        """Return no secret beside those of its login."""
-        return {}
-
     @property
     def place(self) -> str:
         """Return where the map is, in words."""
@@ -363,12 +369,6 @@ class Headscale(Model):
     def verify_url(self) -> str:
         """Return the URL at which headscale answers whether a client may use a relay."""
         return f"{self.url.rstrip('/')}/verify"
-
-
-class Derpmap(Model):
-    """The map that `invoke derpmap` prints."""
-
-    omit_default_regions: bool = Field(False, description="leave Tailscale's own relays out")
 
 
 class Site(Model):
@@ -382,6 +382,7 @@ class Site(Model):
     headscale: Headscale | None = None
     tailscale: Tailscale | None = None
     derpmap: Derpmap = Derpmap()
+    notify: Notify | None = None
     prover: SecretRef | None = Field(
         None, description="the text of a prover.json, for several controllers; default: the one in .runs"
     )
@@ -390,6 +391,9 @@ class Site(Model):
     )
 
     @property
-    def control(self) -> Headscale | Tailscale | Paste:
+    def control(self) -> Headscale | MapFile | Tailscale | Paste:
         """Return where clients get their map from. `kind` is its key in `control.servers`."""
-        return self.headscale or self.tailscale or Paste()
+        found = self.headscale
+        if found is not None and found.map_file is not None:
+            return MapFile(path=found.map_file, url=found.url, verify_url=found.verify_url)
+        return found or self.tailscale or Paste()

@@ -51,7 +51,7 @@ def check_map(target: Target, served: Map, *, port_80: bool | None) -> Found[Non
     `port_80`: whether /generate_204
     was proved; None when not tried. Raises Broken.
     """
-    step = f"invoke deploy --host {target.name}" if target.managed else "correct the map"
+    step = f"invoke deploy --host {target.name}" if target.of_site else "correct the map"
     regions = plain(served.document).get("regions")
     region = _region_of(regions if isinstance(regions, Mapping) else {}, target)
     if not region:

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 
 from control.derpmap import Pins, missing_pin, yaml_region
+from control.headscale.clashes import lost, taken
 from control.headscale.config import BadConfig, with_path
 from control.headscale.facts import STRICT_SINCE, VERIFY_SINCE, HeadscaleFacts, HeadscaleRefused, read_facts
 from control.headscale.merge import merge, plan_registration
 from control.headscale.pages import served_regions
 from control.headscale.reader import BadMap
-from control.regions import Region, called, clash, hostnames, refusal, renumbered
+from control.regions import Region, called, hostnames, renumbered
 from engine.facts import Facts, FileFact
 from engine.health import Http
 from engine.resource import File, Resource, Service
@@ -150,9 +151,7 @@ def refusals(
             yield problem
     yield from _clashes_as_served(site, seen, served_regions(facts), proved)
     for host in (*proved, *withdrawn):
-        region = seen.regions.get(host.region.id)
-        if region is not None and (why := refusal(region, host, headscale.derp_map, "file")):
-            yield why
+        yield from lost(seen.maps, host)
     gone = {host.region.id for host in withdrawn}
     left = [id for id, region in seen.regions.items() if region and id not in gone] or proved
     others = seen.config.urls or seen.config.embedded or any(seen.elsewhere.values()) or seen.unseen
@@ -161,8 +160,7 @@ def refusals(
 
 
 def _clashes(site: Site, seen: HeadscaleFacts, host: Host) -> Iterator[str]:
-    id, code, domain, path = host.region.id, host.region.code, host.domain, seen.headscale.derp_map
-    ours = {other.region.id for other in site.hosts.values()}
+    id, code, domain = host.region.id, host.region.code, host.domain
     embedded = seen.config.embedded
     if embedded and embedded.id == id:
         yield (
@@ -185,19 +183,7 @@ def _clashes(site: Site, seen: HeadscaleFacts, host: Host) -> Iterator[str]:
             "client: upgrade headscale to 0.24 or newer, "
             f"or set hosts.{host.name}.relay.open or .verify_client_url."
         )
-    for other_path, other_id, region in _others(seen, id):
-        where = f"region {other_id} ({called(region)}) in {other_path}"
-        if other_id == id:
-            yield (
-                f"Region {id} is in {other_path}, too, and headscale uses the last of two files: "
-                "take it out there, or set headscale.derp_map to that file."
-            )
-        elif other_path == path and domain in hostnames(region) and other_id not in ours:
-            continue  # the host's own, under a former id
-        elif other_path == path and other_id in ours:
-            continue  # another host of the site, which has its own rules
-        elif why := clash(region, host, where):
-            yield why
+    yield from taken(site, seen.maps, host)
 
 
 def _clashes_as_served(
@@ -224,14 +210,6 @@ def _clashes_as_served(
 
 def _is_embedded(seen: HeadscaleFacts, id: int) -> bool:
     return seen.config.embedded is not None and seen.config.embedded.id == id
-
-
-def _others(seen: HeadscaleFacts, id: int) -> Iterator[tuple[str, int, Region]]:
-    """Yield every region with its file and id, but not region `id` of the map file."""
-    for path, regions in ({seen.headscale.derp_map: seen.regions} | dict(seen.elsewhere)).items():
-        for other_id, region in regions.items():
-            if region is not None and (path, other_id) != (seen.headscale.derp_map, id):
-                yield path, other_id, region
 
 
 def _present(seen: HeadscaleFacts, withdrawn: Sequence[Host]) -> bool:
