@@ -35,7 +35,7 @@ class NotHujson(ValueError):
         super().__init__(f"line {line}, column {column}: {message}")
 
 
-class Entry(NamedTuple):
+class Element(NamedTuple):
     """A member of an object, or an item of an array, which has no key.
 
     `start`: where its key or its value begins. `comma`: where the comma behind it is, if any.
@@ -54,14 +54,14 @@ class Value:
     text: str
     start: int
     end: int
-    entries: tuple[Entry, ...] | None = None
+    entries: tuple[Element, ...] | None = None
 
     @property
     def is_object(self) -> bool:
         """Whether it is an object."""
         return self.text[self.start] == "{"
 
-    def find(self, key: str) -> Entry | None:
+    def find(self, key: str) -> Element | None:
         """Return the member of this key; as Go reads it, in any case.
 
         Raises NotHujson for a value that is no object, and for a key that is there twice.
@@ -141,7 +141,7 @@ def _value(text: str, at: int, depth: int) -> Value:
 
 def _parts(text: str, start: int, close: str, part: Callable[[int], tuple[str | None, Value]]) -> Value:
     """Return an object or an array. `part` reads the key and the value that begin at a place."""
-    entries: list[Entry] = []
+    entries: list[Element] = []
     at = _skip(text, start + 1)
     while not text.startswith(close, at):
         if entries and entries[-1].comma is None:
@@ -149,7 +149,7 @@ def _parts(text: str, start: int, close: str, part: Callable[[int], tuple[str | 
         key, value = part(at)
         end = _skip(text, value.end)
         comma = end if text.startswith(",", end) else None
-        entries.append(Entry(key, at, value, comma))
+        entries.append(Element(key, at, value, comma))
         at = end if comma is None else _skip(text, comma + 1)
     return Value(text, start, at + 1, tuple(entries))
 

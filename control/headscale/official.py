@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from control.headscale.facts import HeadscaleFacts
-from control.headscale.merge import hostnames
-from control.headscale.reader import Region, Regions
+from control.regions import Region, Regions, hostnames
 from inventory.derp_map import MapRegion
 from inventory.model import Site
 
