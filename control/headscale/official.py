@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from control.headscale.facts import HeadscaleFacts
+from control.headscale.clashes import Maps
+from control.headscale.config import Embedded
 from control.regions import Region, Regions, hostnames
 from inventory.derp_map import MapRegion
 from inventory.model import Site
@@ -22,25 +23,27 @@ def left_out(site: Site, current: Regions) -> list[int]:
     return [id for id, one in every.items() if id not in taken and _is_it(current.get(id), one)]
 
 
-def refusals(site: Site, seen: HeadscaleFacts) -> Iterator[str]:
+def refusals(site: Site, maps: Maps, embedded: Embedded | None = None) -> Iterator[str]:
     """Yield why a chosen region cannot go into the map file: another one has its id or its code."""
     for id, region in (site.official.chosen if site.official else {}).items():
         step = "take other regions (invoke official --take CODE), or take that one out there."
-        for where, other, code, is_it in _others(seen, region):
+        for where, other, code, is_it in _others(maps, embedded, region):
             if (other == id and not is_it) or (other != id and code == region.code):
                 yield f"The official region {id} ({region.code}) is in the way of {where}: {step}"
 
 
-def _others(seen: HeadscaleFacts, official: MapRegion) -> Iterator[tuple[str, int, str, bool]]:
+def _others(
+    maps: Maps, embedded: Embedded | None, official: MapRegion
+) -> Iterator[tuple[str, int, str, bool]]:
     """Yield the place, id and code of each region, and whether it is the official one itself."""
-    if seen.config.embedded:
-        yield "headscale's own relay (derp.server)", seen.config.embedded.id, seen.config.embedded.code, False
-    ours = seen.headscale.derp_map
-    for path, regions in ({ours: seen.regions} | dict(seen.elsewhere)).items():
+    if embedded:
+        yield "headscale's own relay (derp.server)", embedded.id, embedded.code, False
+    for path, regions in ({maps.path: maps.regions} | dict(maps.elsewhere)).items():
         for id, region in regions.items():
             code, names = str((region or {}).get("regioncode", "")), ", ".join(hostnames(region))
             called = f"'{code}' at {names}" if region else "null"
-            yield f"region {id} ({called}) in {path}", id, code, path == ours and _is_it(region, official)
+            is_it = path == maps.path and _is_it(region, official)
+            yield f"region {id} ({called}) in {path}", id, code, is_it
 
 
 def _is_it(region: Region | None, official: MapRegion) -> bool:

@@ -161,7 +161,7 @@ def refusals(
         yield from _clashes(site, seen, host)
         if problem := missing_pin(host, pins):
             yield problem
-    yield from official.refusals(site, seen)
+    yield from official.refusals(site, seen.maps, seen.config.embedded)
     yield from _clashes_as_served(site, seen, served_regions(facts), proved)
     for host in (*proved, *withdrawn):
         yield from lost(seen.maps, host)

@@ -41,12 +41,12 @@ def places(words):
 def send(nodes, sockets, sent):
     """Ask each node once. `sent`: (region, time) of each request, by its id."""
     for region, family, address in nodes:
-        txid = os.urandom(12)
+        txid, began = os.urandom(12), time.monotonic()
         try:
             sockets[family].sendto(request(txid), address)
         except OSError:
             continue
-        sent[txid] = (region, time.monotonic())
+        sent[txid] = (region, began)
 
 
 def hear(sockets, sent, best, until):

@@ -114,10 +114,8 @@ def _cells(region: MapRegion, times: Mapping[str, Times], id: int, *, taken: boo
 
 def _say_what_follows(fleet: Fleet, found: Official) -> None:
     codes = ", ".join(region.code for region in found.chosen.values()) or "no region"
-    follows = (
-        "The next deploy puts this into the map; invoke check shows the difference."
-        if fleet.site.control.hosts()
-        else "`invoke derpmap` has it in its file for a headscale; Tailscale's own control server has "
-        "all of these regions already."
+    fleet.report.say(
+        f"{codes}: pinned in {file_of(fleet.site.path)}, as the map is now. The next deploy puts this into "
+        "headscale's map, and invoke check shows the difference. Tailscale's own control server has all of "
+        "these regions already."
     )
-    fleet.report.say(f"{codes}: pinned in {file_of(fleet.site.path)}, as the map is now. {follows}")
