@@ -166,7 +166,7 @@ class Target:
     @property
     def of_site(self) -> bool:
         """Whether it is a host of our site. Somebody else may run it."""
-        return self.region_id is not None
+        return self.managed or self.region_id is not None
 
     @property
     def again(self) -> str:
