@@ -14,6 +14,7 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn, host_job, left_withdrawn
 from fleet.shared.prove import compare_map, prove_hosts, was_proved
 from fleet.shared.step import show_failures
+from fleet.shared.verdict import Conclusion
 from inventory.choices import front_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -54,7 +55,7 @@ def deploy(
         if code:
             break
         proof = judge.proof or prove_hosts(fleet, [host], served=judge.served)[host.name]
-        if not proof.ok:
+        if not proof.ok or judge.verdict is Conclusion.FAILED:
             fleet.report.say(
                 f"{host.name} is deployed but NOT proved: it is not registered, and the hosts after it are "
                 f"left alone. {_why_it_stays(host, judge)}"
@@ -83,6 +84,8 @@ def _proof_of_others(fleet: Fleet, server: ControlServer, host: Host, why: str) 
 
 def _why_it_stays(host: Host, judge: Confirmation) -> str:
     """Return why the host did not go back, in words."""
+    if judge.verdict is Conclusion.STILL_BROKEN:
+        return f"It was broken before, and nothing more is broken: it is kept. Broken: {judge.why}."
     if judge.proof is None:
         return "A deploy that changes nothing, or has --only, is not taken back."
     if judge.leaves:
@@ -104,7 +107,7 @@ def _converge(fleet: Fleet, host: Host, job: Job, judge: Confirmation) -> int:
     except DerpfleetError as error:
         fleet.report.failure(error)
         return error.exit_code
-    cut_over.show(fleet, host, outcome.facts)
+    cut_over.show(fleet, host, cut_over.found(outcome.facts, outcome.facts))
     show_failures(fleet, job, outcome, outcome.failures)
     if outcome.is_going_back:
         return after_going_back(fleet, host, job, outcome, judge)
