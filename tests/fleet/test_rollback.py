@@ -220,6 +220,7 @@ class Before:
         (False, True, KNOWN, 1, [8443]),
         (False, True, known(), 1, []),  # a bare host
         (True, False, known(), 1, [443]),
+        (True, False, known(left=LEFT), 1, [443]),  # not as a generation has it
     ],
 )
 def test_the_proof_from_before_is_of_the_relay_as_it_was(
@@ -232,8 +233,9 @@ def test_the_proof_from_before_is_of_the_relay_as_it_was(
     proofs: list[int],
 ) -> None:
     moved = HOST.model_copy(update={"ports": HOST.ports.model_copy(update={"https": 8443})})
-    if history.generations:
-        history = known(generation(3, "b", about={"seen": settings(moved)}))
+    if history.generations or history.unconfirmed.plan:
+        left = history.unconfirmed
+        history = known(generation(3, "b", about={"seen": settings(moved)}), left=left)
     seen: list[int] = []
 
     def prove(_: Fleet, host: Host, words: object, *, derper: str = "") -> Proof:
@@ -245,7 +247,8 @@ def test_the_proof_from_before_is_of_the_relay_as_it_was(
     judge = Confirmation(fleet, HOST, None)
     judge.look(Job(verb=Verb.DEPLOY, plan=lambda _: (), about=lambda _: {}), [], session)
     assert (seen, session.asked) == (proofs, asked)
-    assert (judge.before is None) is not ((runs and ok) or bool(history.generations))
+    is_known = bool(history.generations) and not history.unconfirmed.plan
+    assert (judge.before is not None) is ((runs and ok) or is_known)
 
 
 @pytest.mark.parametrize("verb", [Verb.ROLLBACK, Verb.CHECK])
