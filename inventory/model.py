@@ -33,6 +33,7 @@ from inventory.choices import (
 )
 from inventory.packages import PackageSupply
 from inventory.part import Model
+from inventory.rollout import RolloutPolicy
 from inventory.secrets import SecretRef
 from inventory.values import (
     Address,
@@ -378,15 +379,13 @@ class Derpmap(Model):
 
 
 class Site(Model):
-    """Everything in a site file.
-
-    `path` is the file; relative paths in it are relative to its folder.
-    """
+    """Everything in a site file, `path`. Relative paths in it are relative to its folder."""
 
     path: str
     hosts: dict[HostName, Host] = Field(min_length=1)
     headscale: Headscale | None = None
     derpmap: Derpmap = Derpmap()
+    rollout: RolloutPolicy = RolloutPolicy()
     prover: SecretRef | None = Field(
         None, description="the text of a prover.json, for several controllers; default: the one in .runs"
     )

@@ -1,4 +1,4 @@
-"""The job of `deploy` and of `check`: one relay host as its roles want it."""
+"""The job of `deploy`, `check` and `rollout`: one relay host as its roles want it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def host_job(
     with `only` it is none.
     `include_withdrawn`: also a relay that was withdrawn; else its plan raises LeftWithdrawn.
     """
-    before = cut_over.ask_before(host) if verb is Verb.DEPLOY else NOTHING
+    before = NOTHING if verb is Verb.CHECK else cut_over.ask_before(host)
     return Job(
         verb=verb,
         plan=partial(_plan, fleet, host, include_withdrawn),

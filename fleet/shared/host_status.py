@@ -20,7 +20,8 @@ from roles import paths, relay
 VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
 RELEASE = re.compile(r'^relay_release\{id="([0-9a-f]{1,64})"\}', re.M)
 IMAGE = re.compile(r"(\S+) (sha256:[0-9a-f]{64})")
-STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-{Verb.DEPLOY}-", re.M | re.A)
+_VERBS = f"{Verb.DEPLOY}|{Verb.ROLLOUT}"
+STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-(?:{_VERBS})-", re.M | re.A)
 
 _IMAGE_OF = "{{.Config.Image}} {{.Image}}"
 _FAR_MS = 60_000.0  # more is no distance: the script waits 2 s
