@@ -43,10 +43,10 @@ def rollout(
     file wrong, 5 another rollout is under way, 6 paused, 7 failed, and every host is confirmed or
     as before, 8 a host is neither, 130 interrupted. With --dry-run: 10 something would change.
     """
-    from fleet.rollout.options import Given, carry_out
+    from fleet.rollout.options import RolloutOptions, carry_out
 
     keys = {"canary": canary, "waves": waves, "budget": budget, "soak_s": soak, "at_once": at_once}
-    given = Given(
+    given = RolloutOptions(
         keys=keys | {"on_failure": on_failure},
         head={"pauses": pause, "skip_unreachable": skip_unreachable, "include_withdrawn": include_withdrawn},
         again=again,

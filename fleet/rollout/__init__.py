@@ -10,7 +10,7 @@ from engine.rollout.state import ActionKind, EventKind, HostState, Rollout, Roll
 from engine.run import Verb
 from fleet.rollout import show
 from fleet.rollout.cut_over import ask, cut_over, take_back
-from fleet.rollout.lease import Lease, leased
+from fleet.rollout.lease import RolloutLease, leased
 from fleet.rollout.ledger import LedgerHead, LedgerUnreadable, RolloutLedger, new_head, replayed
 from fleet.rollout.prepare import prepare
 from fleet.rollout.under_way import UnderWay
@@ -51,7 +51,7 @@ def rollout(
         return _carry_out(UnderWay(fleet, head, state, ledger, lease.number, refused))
 
 
-def _superseded(fleet: Fleet, lease: Lease) -> Mapping[str, str]:
+def _superseded(fleet: Fleet, lease: RolloutLease) -> Mapping[str, str]:
     """Return the plans that the last rollout could not prove. Say when it has not ended."""
     try:
         last = replayed(lease.lines)

@@ -21,7 +21,7 @@ _PING_S = 15.0  # the host gives it to another after 60 s of silence
 _POLL_S = 2.0
 
 
-class Lease:
+class RolloutLease:
     """A lease that is held. `number`: above all before it. `lines`: those of the last ledger."""
 
     def __init__(self, session: Session) -> None:
@@ -49,7 +49,7 @@ class Lease:
 
 
 @contextmanager
-def leased(fleet: Fleet, *, wait_s: int) -> Iterator[Lease]:
+def leased(fleet: Fleet, *, wait_s: int) -> Iterator[RolloutLease]:
     """Hold the lease inside the block. `wait_s`: how long to wait while another has it.
 
     Raises Locked, Unreachable.
@@ -59,7 +59,7 @@ def leased(fleet: Fleet, *, wait_s: int) -> Iterator[Lease]:
     while True:
         with fleet.session_for_reading(login, NOTHING) as session:
             try:
-                lease = Lease(session)
+                lease = RolloutLease(session)
             except Locked as error:
                 if time.monotonic() + _POLL_S > until:
                     error.why = "a rollout of this site is under way; its lease ends with it"

@@ -20,7 +20,7 @@ from engine import cache
 from engine.facts import parsed
 from engine.rollout.machine import begin, step
 from engine.rollout.state import Rollout, RolloutEvent
-from fleet.rollout.lease import Lease
+from fleet.rollout.lease import RolloutLease
 from inventory.errors import DerpfleetError
 from inventory.rollout import RolloutPolicy
 
@@ -81,7 +81,7 @@ def replayed(lines: Sequence[Any]) -> tuple[LedgerHead, Rollout] | None:
 class RolloutLedger:
     """The ledger of the rollout under way."""
 
-    def __init__(self, folder: Path, lease: Lease, head: LedgerHead) -> None:
+    def __init__(self, folder: Path, lease: RolloutLease, head: LedgerHead) -> None:
         """Go on with the ledger of that rollout. `folder`: where the site's records are."""
         self._folder, self._lease, self._head = folder, lease, head
         self.path = folder / "rollouts" / f"{head.rollout}.jsonl"

@@ -19,7 +19,7 @@ _LONGEST_S = 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class RolloutOptions:
     """The options as they were typed.
 
     `keys`: by the key of the policy that they win over, "" or () for one that was not given.
@@ -35,7 +35,7 @@ class Given:
     wait: str = "0"
 
 
-def carry_out(fleet: Fleet, names: Sequence[str], given: Given) -> int:
+def carry_out(fleet: Fleet, names: Sequence[str], given: RolloutOptions) -> int:
     """Begin a rollout, go on with one, end one, or show the plan. Returns the exit code.
 
     Raises DerpfleetError for options that do not fit.
