@@ -15,12 +15,12 @@ from engine.session import Locked, Session, Stopped
 from fleet.rollout.under_way import ROLLOUT, UnderWay
 from fleet.shared import cut_over as clients
 from fleet.shared.bring_back import stored, way_back
-from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation, after_going_back
+from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation, after_going_back, run_confirmed
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import DeployRefused, Interrupted
 from fleet.shared.prove import prove_hosts
 from fleet.shared.seen import former
-from fleet.shared.step import run, show_failures
+from fleet.shared.step import show_failures
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 
@@ -47,7 +47,7 @@ def cut_over(under_way: UnderWay, host: Host) -> RolloutEvent:
         return wanted(session)
 
     try:
-        outcome = run(under_way.fleet, under_way.fleet.login(host), replace(job, plan=plan), judge=judge)
+        outcome = run_confirmed(under_way.fleet, host, replace(job, plan=plan), judge)
     except (Interrupted, Stopped):
         raise
     except (Locked, HasMoved, DeployRefused) as error:
@@ -128,7 +128,7 @@ def _is_back(under_way: UnderWay, host: Host, history: History, target: Generati
     fleet, judge = under_way.fleet, _judge(under_way, host)
     judge.host = former(host, target.about.get("seen", ""))
     job = way_back(judge, Verb.ROLLBACK, lambda _: stored(history, target), fence=under_way.fence)
-    outcome = run(fleet, fleet.login(host), job, judge=judge)
+    outcome = run_confirmed(fleet, judge.host, job, judge)
     show_failures(fleet, job, outcome, outcome.failures)
     if outcome.is_going_back:
         after_going_back(fleet, host, job, outcome, judge)
@@ -138,7 +138,8 @@ def _is_back(under_way: UnderWay, host: Host, history: History, target: Generati
 
 def _judge(under_way: UnderWay, host: Host) -> Confirmation:
     server = control_server(under_way.fleet)
-    return Confirmation(under_way.fleet, host, server.unasked("compared when it is registered"))
+    served = server.unasked("compared when it is registered")
+    return Confirmation(under_way.fleet, host, served, control=under_way.control)
 
 
 def _held(under_way: UnderWay, host: Host, why: str) -> RolloutEvent:

@@ -34,6 +34,7 @@ def prepare(under_way: UnderWay, host: Host, verb: Verb) -> RolloutEvent:
 
     def plan(session: Session) -> Iterable[Resource] | Stored:
         known.append(session.history())
+        under_way.remember(host, known[0].find(known[0].newest))
         return wanted(session)
 
     try:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from engine.generations import Generation
 from engine.plan import Plan
 from engine.rollout.machine import step
-from engine.rollout.state import Rollout, RolloutEvent
+from engine.rollout.state import BUSY, HostState, Rollout, RolloutEvent
 from engine.run import Job, Verb
 from fleet.rollout import show
 from fleet.rollout.ledger import LedgerHead, RolloutLedger
-from fleet.shared.confirm import about
+from fleet.shared.confirm import DERPER, about
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import host_job
 from fleet.shared.prove import climb, targets
+from fleet.shared.seen import former
 from inventory.model import Host
 from probe.proof import Proof
 
 ROLLOUT = "rollout"  # among the words of a generation
 _FRESH_S = 60.0
+_CONTROLS = 3  # so many relays are asked, whether there is one that is proved
 
 
 @dataclass
@@ -39,7 +42,8 @@ class UnderWay:
     fence: int = 0
     refused: Mapping[str, str] = field(default_factory=dict)
     proofs: dict[str, Proof] = field(default_factory=dict)
-    _seen: dict[str, float] = field(default_factory=dict)
+    _as_is: dict[str, tuple[Host, str]] = field(default_factory=dict)
+    _proved: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -66,35 +70,52 @@ class UnderWay:
         job = host_job(self.fleet, host, verb, (), include_withdrawn=self.head.include_withdrawn)
         return replace(job, about=words, fence=self.fence)
 
+    def remember(self, host: Host, newest: Generation | None) -> None:
+        """Remember how the relay is seen until it is cut over: as its newest generation has it."""
+        if newest is not None:
+            then = former(host, newest.about.get("seen", ""))
+            self._as_is[host.name] = then, newest.about.get(DERPER, "")
+
     def is_served_elsewhere(self, host: Host) -> bool:
         """Return whether nodes have another relay while this one restarts.
 
         A host that was never confirmed serves nobody yet. Another relay was proved within the last
         minute, or is proved now.
         """
-        if not self.state.hosts[host.name].generation:
+        now, serving = time.monotonic(), self._serving([host])
+        if not self.state.hosts[host.name].generation or not serving:
             return True
-        others = [one for one in self.fleet.site.hosts.values() if self._serves(one) and one is not host]
-        if not others:
-            return True
-        return any(map(self._is_proved, others))
+        return any(self._proved.get(one.name, -_FRESH_S) + _FRESH_S > now for one in serving) or bool(
+            self.control(host)
+        )
 
-    def _serves(self, host: Host) -> bool:
-        known = self.state.hosts.get(host.name)
-        return known is not None and (known.generation > 0 or known.confirmed > 0)
+    def control(self, *but: Host) -> bool | None:
+        """Return whether a relay other than these is proved now. None without another one."""
+        serving = self._serving(but)
+        return any(proof.ok for proof in self.climbed(serving)) if serving else None
 
-    def _is_proved(self, host: Host) -> bool:
-        if self._seen.get(host.name, -_FRESH_S) + _FRESH_S > time.monotonic():
-            return True
-        [proof] = self.climbed([host])
-        return proof.ok
+    def _serving(self, but: Sequence[Host]) -> list[Host]:
+        """Return the relays that serve, other than these: up to three, those proved last first."""
+        names = {one.name for one in but} | set(self.state.names(*BUSY))
+        found = [
+            self.host(name)
+            for name, known in self.state.hosts.items()
+            if (known.generation or known.confirmed) and name not in names
+        ]
+        return sorted(found, key=lambda one: -self._proved.get(one.name, 0.0))[:_CONTROLS]
 
-    def climbed(self, hosts: list[Host]) -> list[Proof]:
-        """Return the proofs of these hosts, from now, without showing them."""
-        proofs = climb(self.fleet, hosts, targets(self.fleet, hosts))
-        now = time.monotonic()
-        self._seen |= {host.name: now for host, proof in zip(hosts, proofs, strict=True) if proof.ok}
+    def climbed(self, hosts: Sequence[Host]) -> list[Proof]:
+        """Return the proofs of these relays as they are now, without showing them."""
+        looks = [self._now(host) for host in hosts]
+        wanted = [one for then, derper in looks for one in targets(self.fleet, [then], derper=derper)]
+        proofs, now = climb(self.fleet, [then for then, _ in looks], wanted), time.monotonic()
+        self._proved |= {host.name: now for host, proof in zip(hosts, proofs, strict=True) if proof.ok}
         return proofs
+
+    def _now(self, host: Host) -> tuple[Host, str]:
+        """Return how the relay is seen now, and the derper whose mesh key it has."""
+        is_new = self.state.hosts[host.name].state is HostState.CONFIRMED
+        return (host, "") if is_new else self._as_is.get(host.name, (host, ""))
 
     def host(self, name: str) -> Host:
         """Return the host of that name. Raises NoSuchHost."""

@@ -29,7 +29,7 @@ def soak(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
         report.doing("rollout", f"watching {', '.join(tries)}")
         proofs = dict(zip(tries, under_way.climbed(list(hosts)), strict=True))
         broken = {name: rung.name for name, proof in proofs.items() if (rung := proof.failed_rung)}
-        control = _control(under_way, hosts) if broken else None
+        control = under_way.control(*hosts) if broken else None
         for name, found in tries.items():
             found.append(Try(broken.get(name, ""), control))
         holding += len(hosts) - len(broken)
@@ -44,13 +44,6 @@ def soak(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
     made = sum(map(len, tries.values()))
     report.line("rollout", "watched", f"{holding} of {made} proofs hold in {seconds} s")
     return RolloutEvent(kind=EventKind.SOAKED)
-
-
-def _control(under_way: UnderWay, watched: Sequence[Host]) -> bool | None:
-    """Return whether a relay is proved now that is not watched. None without one."""
-    names = {host.name for host in watched}
-    others = [one for one in under_way.fleet.site.hosts.values() if one.name not in names]
-    return any(proof.ok for proof in under_way.climbed(others)) if others else None
 
 
 def register_wave(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from control.served import Served
@@ -54,7 +54,9 @@ class Confirmation:
 
     `served`: the map to compare with, where it is known. `leaves`: leave a plan that is not proved
     as it is, unconfirmed, to be looked at. `former`: the host as it is after the way back.
-    `derper`: the one whose mesh key the host has, "" for the site file's.
+    `derper`: the one whose mesh key the host has, "" for the site file's. `control`: returns
+    whether another relay than the given one is proved now, None without one; default: one that was
+    proved before, as the site file has it.
     """
 
     fleet: Fleet
@@ -65,6 +67,7 @@ class Confirmation:
     verdict: Conclusion | None = None
     former: Host | None = None
     derper: str = ""
+    control: Callable[[Host], bool | None] | None = None
 
     def __call__(self, outcome: Outcome, session: Session) -> None:
         """Keep the plan, have it taken back, or leave it."""
@@ -95,7 +98,8 @@ class Confirmation:
             found = prove_hosts(self.fleet, [self.host], served=self.served, derper=self.derper)
             self.proof = found[self.host.name]
             broken = self.proof.failed_rung
-            tries.append(Try(broken.name if broken else "", self._control() if broken else None))
+            control = (self.control or self._control)(self.host) if broken else None
+            tries.append(Try(broken.name if broken else "", control))
             self.verdict = judged(tries)
             if self.verdict is not None or not session.generation or session.is_stopping:
                 return
@@ -103,9 +107,9 @@ class Confirmation:
             self.fleet.report.line(self.host.name, "waiting", words)
             time.sleep(PAUSE_S)
 
-    def _control(self) -> bool | None:
+    def _control(self, host: Host) -> bool | None:
         """Return whether another relay of the site, proved before, is proved now. None without."""
-        others = [one for one in self.fleet.site.hosts.values() if one is not self.host]
+        others = [one for one in self.fleet.site.hosts.values() if one.name != host.name]
         for other in others:
             if was_proved(self.fleet, other):
                 [proof] = climb(self.fleet, [other], targets(self.fleet, [other]))
