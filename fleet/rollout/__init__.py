@@ -9,10 +9,10 @@ from engine.rollout.machine import PAUSED, actions, begin
 from engine.rollout.state import ActionKind, EventKind, HostState, Rollout, RolloutAction, RolloutEvent
 from engine.run import Verb
 from fleet.rollout import show
-from fleet.rollout.cut_over import ask, cut_over, take_back
+from fleet.rollout.cutting import ask, cut_over, take_back
 from fleet.rollout.lease import RolloutLease, leased
 from fleet.rollout.ledger import LedgerHead, LedgerUnreadable, RolloutLedger, new_head, replayed
-from fleet.rollout.prepare import prepare
+from fleet.rollout.preparing import prepare
 from fleet.rollout.under_way import UnderWay
 from fleet.rollout.wave import register_wave, soak
 from fleet.shared.errors import Interrupted
