@@ -15,6 +15,7 @@ from fleet.shared.host_job import LeftWithdrawn, host_job, left_withdrawn
 from fleet.shared.prove import prove_hosts
 from fleet.shared.register import register
 from fleet.shared.step import show_failures
+from fleet.shared.verdict import Conclusion
 from inventory.choices import front_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -51,7 +52,7 @@ def deploy(
         if code:
             break
         proof = judge.proof or prove_hosts(fleet, [host], served=judge.served)[host.name]
-        if not proof.ok:
+        if not proof.ok or judge.verdict is Conclusion.FAILED:
             fleet.report.say(
                 f"{host.name} is deployed but NOT proved: it is not registered, and the hosts after it are "
                 f"left alone. {_why_it_stays(host, judge)}"
@@ -65,6 +66,8 @@ def deploy(
 
 def _why_it_stays(host: Host, judge: Confirmation) -> str:
     """Return why the host did not go back, in words."""
+    if judge.verdict is Conclusion.STILL_BROKEN:
+        return f"It was broken before, and nothing more is broken: it is kept. Broken: {judge.why}."
     if judge.proof is None:
         return "A deploy that changes nothing, or has --only, is not taken back."
     if judge.leaves:
@@ -86,7 +89,7 @@ def _converge(fleet: Fleet, host: Host, job: Job, judge: Confirmation) -> int:
     except DerpfleetError as error:
         fleet.report.failure(error)
         return error.exit_code
-    cut_over.show(fleet, host, outcome.facts)
+    cut_over.show(fleet, host, cut_over.found(outcome.facts, outcome.facts))
     show_failures(fleet, job, outcome, outcome.failures)
     if outcome.is_going_back:
         return after_going_back(fleet, host, job, outcome, judge)

@@ -48,7 +48,7 @@ def _show(fleet: Fleet, host: Host, found: History | DerpfleetError) -> int:
 
 def _show_generation(fleet: Fleet, host: Host, one: Generation, *, in_force: bool) -> None:
     changes = f"{one.changes} change{'s' * (one.changes != 1)}"
-    proof = f"proved {one.proof.get('proved', '')}".strip()
+    proof = " ".join(word for pair in one.proof.items() for word in pair)
     parts = [moment(one.at), one.verb, one.who, one.about.get("release", ""), changes, proof]
     words = one.trouble or "  ".join(filter(None, parts))
     fleet.report.line(host.name, "in force" if in_force else "", f"{one.number:>3}  {words}")

@@ -91,6 +91,12 @@ def _confirmed(rollout: Rollout, event: RolloutEvent) -> Rollout:
     return rollout.changed(event.host, HostState.CONFIRMED, confirmed=order)
 
 
+def _still_broken(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Take in a host that was broken before, and is no worse: no failure, and not registered."""
+    confirmed = _confirmed(rollout, event)
+    return confirmed.changed(event.host, HostState.CONFIRMED, soaked=True, registered=True)
+
+
 def _undone(rollout: Rollout, event: RolloutEvent) -> Rollout:
     host = rollout.hosts[event.host]
     is_failure = host.failed or host.state is HostState.CUTTING
@@ -168,6 +174,7 @@ _TAKES: Mapping[EventKind, Callable[[Rollout, RolloutEvent], Rollout]] = {
         rollout.changed(event.host, HostState.UNPREPARED), refused=max(rollout.refused, event.code)
     ),
     EventKind.CONFIRMED: _confirmed,
+    EventKind.STILL_BROKEN: _still_broken,
     EventKind.UNDONE: _undone,
     EventKind.AS_BEFORE: _as_before,
     EventKind.STUCK: _stuck,

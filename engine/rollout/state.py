@@ -38,6 +38,7 @@ class EventKind(StrEnum):
     SKIPPED = "skipped"
     UNPREPARED = "unprepared"
     CONFIRMED = "confirmed"
+    STILL_BROKEN = "still_broken"
     UNDONE = "undone"
     AS_BEFORE = "as_before"
     STUCK = "stuck"

@@ -13,14 +13,15 @@ from engine.rollout.state import EventKind, RolloutEvent
 from engine.run import NOTHING, Job, Outcome, Verb
 from engine.session import Locked, Session, Stopped
 from fleet.rollout.under_way import ROLLOUT, UnderWay
-from fleet.shared import cut_over as clients
 from fleet.shared.bring_back import stored, way_back
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation, after_going_back, run_confirmed
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import DeployRefused, Interrupted
 from fleet.shared.prove import prove_hosts
 from fleet.shared.seen import former
+from fleet.shared.shut_out import WouldShutOut
 from fleet.shared.step import show_failures
+from fleet.shared.verdict import Conclusion
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 
@@ -50,11 +51,10 @@ def cut_over(under_way: UnderWay, host: Host) -> RolloutEvent:
         outcome = run_confirmed(under_way.fleet, host, replace(job, plan=plan), judge)
     except (Interrupted, Stopped):
         raise
-    except (Locked, HasMoved, DeployRefused) as error:
+    except (Locked, HasMoved, DeployRefused, WouldShutOut) as error:
         return _held(under_way, host, str(error))
     except DerpfleetError as error:
         return _lost(under_way, host, error)
-    clients.show(under_way.fleet, host, outcome.facts)
     return _judged(under_way, host, job, outcome, judge)
 
 
@@ -65,11 +65,13 @@ def _judged(under_way: UnderWay, host: Host, job: Job, outcome: Outcome, judge: 
     if outcome.is_going_back:
         code = after_going_back(fleet, host, job, outcome, judge)
         kind, why = _NOT_KEPT[code]
-        return RolloutEvent(kind=kind, host=host.name, why=why)
+        return RolloutEvent(kind=kind, host=host.name, why=judge.why or why)
     proof = judge.proof
     if outcome.ok and proof is None:  # another run has made these changes meanwhile
         proof = prove_hosts(fleet, [host], served=judge.served)[host.name]
-    if not outcome.ok or proof is None or not proof.ok:
+    if judge.verdict is Conclusion.STILL_BROKEN:
+        return RolloutEvent(kind=EventKind.STILL_BROKEN, host=host.name, why=judge.why)
+    if not outcome.ok or proof is None or not proof.ok or judge.verdict is Conclusion.FAILED:
         why = "it is not proved, and has no earlier confirmed state to go back to"
         return RolloutEvent(kind=EventKind.STUCK, host=host.name, why=why)
     under_way.proofs[host.name] = proof
@@ -77,7 +79,7 @@ def _judged(under_way: UnderWay, host: Host, job: Job, outcome: Outcome, judge: 
 
 
 _NOT_KEPT = {
-    TAKEN_BACK: (EventKind.UNDONE, "not proved, and taken back"),
+    TAKEN_BACK: (EventKind.UNDONE, "a resource failed"),
     UNDECIDED: (EventKind.INCONCLUSIVE, "there is no verdict: our own line may be at fault"),
     STUCK: (EventKind.STUCK, "not proved after the way back"),
 }

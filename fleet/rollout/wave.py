@@ -10,7 +10,7 @@ from fleet.rollout.under_way import UnderWay
 from fleet.shared.control_server import control_server
 from fleet.shared.prove import prove_hosts
 from fleet.shared.register import register
-from fleet.shared.verdict import TRIES, Conclusion, Try, judged
+from fleet.shared.verdict import TRIES, Conclusion, Try, broken_rungs, judged
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 
@@ -20,29 +20,29 @@ _PAUSE_S = 5.0
 def soak(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
     """Prove these hosts again and again, as long as the policy says. Return the event of that.
 
-    A host does not hold when its last proofs have failed while another relay was proved.
+    A host does not hold when three proofs in a row have failed, and another relay was proved.
     """
     report, seconds = under_way.fleet.report, under_way.state.policy.soak_s
     tries: dict[str, list[Try]] = {host.name: [] for host in hosts}
-    until, holding = time.monotonic() + seconds, 0
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         report.doing("rollout", f"watching {', '.join(tries)}")
-        proofs = dict(zip(tries, under_way.climbed(list(hosts)), strict=True))
-        broken = {name: rung.name for name, proof in proofs.items() if (rung := proof.failed_rung)}
-        control = under_way.control(*hosts) if broken else None
-        for name, found in tries.items():
-            found.append(Try(broken.get(name, ""), control))
-        holding += len(hosts) - len(broken)
-        verdicts = {name: judged(found[-TRIES:]) for name, found in tries.items()}
-        if Conclusion.INCONCLUSIVE in verdicts.values():
-            return RolloutEvent(kind=EventKind.PAUSED, why="no relay is proved: our own line may be at fault")
-        if failed := tuple(name for name, verdict in verdicts.items() if verdict is Conclusion.FAILED):
+        broken = [broken_rungs(proof) for proof in under_way.climbed(hosts)]
+        control = under_way.control(*hosts) if any(broken) else None
+        for found, rungs in zip(tries.values(), broken, strict=True):
+            found.append(Try(rungs, control))
+        ends = {name: judged(found[-TRIES:]) for name, found in tries.items()}
+        if failed := tuple(name for name, end in ends.items() if end is Conclusion.FAILED):
             report.line("rollout", "failed", f"no longer proved: {', '.join(failed)}")
             return RolloutEvent(kind=EventKind.SOAKED, hosts=failed)
         time.sleep(min(_PAUSE_S, max(0.0, until - time.monotonic())))
     report.doing("rollout", "")
-    made = sum(map(len, tries.values()))
-    report.line("rollout", "watched", f"{holding} of {made} proofs hold in {seconds} s")
+    if unsure := [name for name, found in tries.items() if found[-1].broken]:
+        why = f"not proved at the end of the soak: {', '.join(unsure)}"
+        return RolloutEvent(kind=EventKind.PAUSED, why=why)
+    made = [one for found in tries.values() for one in found]
+    holding = sum(not one.broken for one in made)
+    report.line("rollout", "watched", f"{holding} of {len(made)} proofs hold in {seconds} s")
     return RolloutEvent(kind=EventKind.SOAKED)
 
 

@@ -13,7 +13,7 @@ import inventory
 from engine.facts import Ask
 from engine.login import Login
 from engine.report import Report
-from engine.session import Session
+from engine.session import OnEvent, Session
 from fleet.shared import records
 from fleet.shared.errors import NoSuchHost
 from fleet.shared.parallel import Parallel
@@ -73,10 +73,12 @@ class Fleet:
         known_hosts = Path(self.site.known_hosts)
         return Login(name, ssh, address=address, known_hosts=known_hosts, base=self.base)
 
-    def session_for_reading(self, login: Login, ask: Ask) -> Session:
+    def session_for_reading(
+        self, login: Login, ask: Ask, *, on_event: OnEvent = lambda _: None
+    ) -> Session:
         """Connect only to read: wait for no lock and change nothing. Raises DerpfleetError."""
         run_id = time.strftime("look-%Y-%m-%dT%H-%M-%SZ", time.gmtime())
-        return Session(login, ask=ask, run_id=run_id, on_event=lambda _: None, lock=False)
+        return Session(login, ask=ask, run_id=run_id, on_event=on_event, lock=False)
 
     def hosts(self, names: Sequence[str]) -> list[Host]:
         """Return the named hosts, or all, in the order of the site file. Raises NoSuchHost."""

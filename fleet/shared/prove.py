@@ -22,9 +22,10 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.parts import deploy_part
 from inventory.choices import program_of, runner_of
 from inventory.model import Host
+from probe.admission import HostsWords, admission_rung
 from probe.derpmap import with_map
 from probe.keys import Prover
-from probe.proof import Proof, Rung
+from probe.proof import Proof, Rung, with_rung
 from probe.render import DETAIL, ladder_lines, rung_lines
 from probe.target import Target
 from probe.verify import prove
@@ -99,6 +100,18 @@ def prove_hosts(
         show(fleet.report, name, proof)
         keep(fleet, name, proof)
     return found
+
+
+def prove_quietly(fleet: Fleet, host: Host, asked: HostsWords | None, *, derper: str = "") -> Proof:
+    """Return the proof of one relay as it is now. It is neither shown nor kept.
+
+    `asked`: the host's words about the admission, where they are known. `derper`: as for `prover`.
+    """
+    [wanted] = targets(fleet, [host], derper=derper)
+    [proof] = prove([wanted])
+    if asked is None or proof["handshake"].status != "ok":
+        return proof
+    return with_rung(proof, admission_rung(wanted, asked))
 
 
 def any_proved(fleet: Fleet, hosts: Sequence[Host], *, served: Served) -> bool:

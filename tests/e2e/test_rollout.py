@@ -16,7 +16,11 @@ ONLY = ["hk1", "sg1", "hs1", "acme"]
 HOSTS = ("hk1", "sg1")
 QUICK = ("--soak", "0")
 UNIT = "/etc/systemd/system/derpfleet-relay.service"
-ADMITS_NOBODY = {"verify_client_url": "http://127.0.0.1:9/verify", "verify_insecure": True}
+ADMITS_EVERYBODY = {
+    "verify_client_url": "http://127.0.0.1:9/verify",
+    "verify_insecure": True,
+    "verify_fail_open": True,
+}
 
 
 def in_force(desk: Desk) -> dict[str, int]:
@@ -81,7 +85,7 @@ def test_hosts_with_nothing_to_do_are_left_alone(desk: Desk) -> None:
 
 def test_a_canary_that_fails_is_taken_back_and_no_other_host_is_touched(desk: Desk) -> None:
     before, since = unit(desk, "sg1"), started(desk, "hk1")
-    edit_all(desk, {"connections_per_address": 512, **ADMITS_NOBODY})
+    edit_all(desk, {"connections_per_address": 512, **ADMITS_EVERYBODY})
 
     ran = desk.invoke("rollout", "--canary", "sg1", *QUICK, timeout_s=600)
 

@@ -139,8 +139,9 @@ class World:
         fault = host.fault or EventKind.CONFIRMED
         if fault in (EventKind.LOST, EventKind.INCONCLUSIVE):
             host.fault = None
-        host.truth = NEW if fault is EventKind.CONFIRMED else HALF if fault is EventKind.LOST else OLD
-        host.proved = host.truth == NEW
+        host.proved = fault is EventKind.CONFIRMED
+        kept = host.proved or fault is EventKind.STILL_BROKEN
+        host.truth = NEW if kept else HALF if fault is EventKind.LOST else OLD
         return RolloutEvent(kind=fault, host=name)
 
 

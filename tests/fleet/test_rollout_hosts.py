@@ -16,8 +16,8 @@ from engine.facts import Output
 from engine.generations import Generation, History, UnconfirmedChanges
 from engine.login import Unreachable
 from engine.report import Report
-from engine.rollout.machine import begin, step
-from engine.rollout.state import EventKind, RolloutEvent
+from engine.rollout.machine import begin, exit_code, step
+from engine.rollout.state import EventKind, HostState, RolloutEvent
 from engine.run import Failure, Outcome, Verb
 from engine.session import Locked
 from fleet.rollout import cutting, preparing
@@ -26,6 +26,8 @@ from fleet.rollout.under_way import ROLLOUT, UnderWay
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn
+from fleet.shared.shut_out import WouldShutOut
+from fleet.shared.verdict import Conclusion
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rollout import RolloutPolicy
@@ -165,9 +167,10 @@ def waiting(under_way: UnderWay) -> UnderWay:
 def cut(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, **more: Any) -> RolloutEvent:
     """Cut hk1 over. `ok`: whether its proof holds; `code`: that of a way back."""
     host, code, ok = waiting.host("hk1"), more.pop("code", None), more.pop("ok", True)
+    verdict = more.pop("verdict", None)
 
     def run_confirmed(_: Fleet, host: Host, __: Any, judge: Any) -> Outcome:
-        judge.proof = proof(host.name, ok=ok)
+        judge.proof, judge.verdict = proof(host.name, ok=ok), verdict
         return outcome_of(host, COUNTS, is_going_back=code is not None, **more)
 
     monkeypatch.setattr(cutting, "run_confirmed", run_confirmed)
@@ -190,6 +193,15 @@ def test_a_host_that_went_back(
     assert cut(waiting, monkeypatch, code=code).kind is kind
 
 
+def test_a_host_that_was_broken_before_is_no_failure(
+    waiting: UnderWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = cut(waiting, monkeypatch, ok=False, verdict=Conclusion.STILL_BROKEN)
+    assert event.kind is EventKind.STILL_BROKEN
+    after = step(waiting.state, event)
+    assert (after.names(HostState.CUTTING), exit_code(after), after.failures) == (["sg1"], 6, 0)
+
+
 def test_a_first_state_that_is_not_proved_is_stuck(
     waiting: UnderWay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +215,7 @@ def test_a_first_state_that_is_not_proved_is_stuck(
         (DerpfleetError("the agent crashed"), EventKind.LOST),
         (Locked("locked by bob"), EventKind.INCONCLUSIVE),
         (cutting.HasMoved("moved"), EventKind.INCONCLUSIVE),
+        (WouldShutOut("headscale is silent"), EventKind.INCONCLUSIVE),
     ],
 )
 def test_an_error_of_a_cut_over(
