@@ -42,17 +42,16 @@ def rollout(
     prove. Raises Locked while another one is under way.
     """
     with leased(fleet, wait_s=wait_s) as lease:
-        head = new_head([host.name for host in hosts], policy, **more)
         refused = _superseded(fleet, lease)
+        head = new_head([host.name for host in hosts], policy, refused={} if again else refused, **more)
         ledger = RolloutLedger(fleet.runs, lease, head)
         ledger.begin()
         state = begin(head.hosts, policy, pauses=head.pauses)
-        refused = {} if again else refused
-        return _carry_out(UnderWay(fleet, head, state, ledger, lease.number, refused))
+        return _carry_out(UnderWay(fleet, head, state, ledger, lease.number))
 
 
 def _superseded(fleet: Fleet, lease: RolloutLease) -> Mapping[str, str]:
-    """Return the plans that the last rollout could not prove. Say when it has not ended."""
+    """Return the plans that could not be proved up to now. Say when the last one has not ended."""
     try:
         last = replayed(lease.lines)
     except LedgerUnreadable as error:
@@ -63,7 +62,9 @@ def _superseded(fleet: Fleet, lease: RolloutLease) -> Mapping[str, str]:
     head, state = last
     if not state.ended:
         fleet.report.warning(show.NAME, f"supersedes {_named(head)}, which has not ended")
-    return {name: host.plan for name, host in state.hosts.items() if host.failed}
+    confirmed = state.names(HostState.CONFIRMED)
+    before = {name: plan for name, plan in head.refused.items() if name not in confirmed}
+    return {**before, **{name: host.plan for name, host in state.hosts.items() if host.failed}}
 
 
 def go_on(fleet: Fleet, kind: EventKind, *, wait_s: int) -> int:

@@ -17,6 +17,7 @@ from fleet.shared.bring_back import stored, way_back
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation, after_going_back, run_confirmed
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import DeployRefused, Interrupted
+from fleet.shared.host_job import LeftWithdrawn
 from fleet.shared.prove import prove_hosts
 from fleet.shared.seen import former
 from fleet.shared.shut_out import WouldShutOut
@@ -51,7 +52,7 @@ def cut_over(under_way: UnderWay, host: Host) -> RolloutEvent:
         outcome = run_confirmed(under_way.fleet, host, replace(job, plan=plan), judge)
     except (Interrupted, Stopped):
         raise
-    except (Locked, HasMoved, DeployRefused, WouldShutOut) as error:
+    except (Locked, HasMoved, DeployRefused, LeftWithdrawn, WouldShutOut) as error:
         return _held(under_way, host, str(error))
     except DerpfleetError as error:
         return _lost(under_way, host, error)

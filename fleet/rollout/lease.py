@@ -66,6 +66,7 @@ def leased(fleet: Fleet, *, wait_s: int) -> Iterator[RolloutLease]:
                     error.next = "wait for its end, or give --wait SECONDS"
                     raise
             else:
+                fleet.report.doing(login.name, "")
                 thread = threading.Thread(target=lease.keep, daemon=True)
                 thread.start()
                 try:

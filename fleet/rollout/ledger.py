@@ -12,7 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class LedgerUnreadable(DerpfleetError):
 class LedgerHead:
     """The first line of a ledger: who began the rollout, on which hosts, and how.
 
-    `since`: seconds since the epoch.
+    `since`: seconds since the epoch. `refused`: the plans that earlier rollouts could not prove, by
+    the host's name.
     """
 
     rollout: str
@@ -44,9 +45,10 @@ class LedgerHead:
     pauses: bool = False
     skip_unreachable: bool = False
     include_withdrawn: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
-def new_head(hosts: Sequence[str], policy: RolloutPolicy, **more: bool) -> LedgerHead:
+def new_head(hosts: Sequence[str], policy: RolloutPolicy, **more: Any) -> LedgerHead:
     """Return the head of a new ledger, of now and of this user."""
     now = time.time()
     stamp = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(now))
@@ -92,7 +94,7 @@ class RolloutLedger:
 
     def note(self, event: RolloutEvent) -> None:
         """Write an event. Raises Unreachable when the lease is lost, CacheError."""
-        said = {field.name: getattr(event, field.name) for field in fields(event)}
+        said = {one.name: getattr(event, one.name) for one in fields(event)}
         line = {name: value for name, value in said.items() if value not in ("", 0, ())}
         self._write({"at": round(time.time(), 3), **line}, begins=False)
 

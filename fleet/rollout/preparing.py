@@ -38,7 +38,8 @@ def prepare(under_way: UnderWay, host: Host, verb: Verb) -> RolloutEvent:
         return wanted(session)
 
     try:
-        outcome = run(fleet, fleet.login(host), replace(job, plan=plan), counts=False)
+        counts = verb is Verb.CHECK  # they end the host's lines, which are held back meanwhile
+        outcome = run(fleet, fleet.login(host), replace(job, plan=plan), counts=counts)
     except (Interrupted, Stopped):
         raise
     except LeftWithdrawn:
@@ -46,6 +47,7 @@ def prepare(under_way: UnderWay, host: Host, verb: Verb) -> RolloutEvent:
         return RolloutEvent(kind=EventKind.SKIPPED, host=host.name, why="withdrawn")
     except DerpfleetError as error:
         return _unprepared(under_way, host, error)
+    fleet.report.doing(host.name, "")
     show_failures(fleet, job, outcome, outcome.failures)
     if outcome.failures:
         what = outcome.failures[0].what
@@ -67,7 +69,7 @@ def _prepared(
 ) -> RolloutEvent:
     """Return the event. Changes that nobody has confirmed need a cut-over as well."""
     report, plan = under_way.fleet.report, words.get("plan", "")
-    if plan and under_way.refused.get(host.name) == plan:
+    if plan and under_way.head.refused.get(host.name) == plan:
         why = "in the last rollout it was not proved with this very plan"
         step = "change it first, or try it once more: invoke rollout --again"
         report.failure(DerpfleetError("not cut over again", host=host.name, why=why, next=step))
@@ -77,9 +79,8 @@ def _prepared(
     clients = clients_on(said.stdout) if said else 0
     restarts = relay.chosen_runner(host).RUNNING in outcome.left
     cut = f", restarts the relay ({clients:,} client{'s' * (clients != 1)})" if restarts else ""
-    report.doing(host.name, "")
     shown = f"{changes} change{'s' * (changes != 1)}{cut}" if changes else "0 changes: left alone"
-    report.line(host.name, "prepared", shown)
+    report.line(host.name, "prepared" if outcome.mode == "prepare" else "compared", shown)
     return RolloutEvent(
         kind=EventKind.PREPARED,
         host=host.name,

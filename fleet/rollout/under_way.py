@@ -31,8 +31,8 @@ _CONTROLS = 3  # so many relays are asked, whether there is one that is proved
 class UnderWay:
     """A rollout that this controller carries out.
 
-    `ledger`: None for a dry run. `fence`: the number of its lease. `refused`: the plans that the
-    last rollout could not prove, by the host's name. `proofs`: those that have confirmed hosts.
+    `ledger`: None for a dry run. `fence`: the number of its lease. `proofs`: those that have
+    confirmed hosts.
     """
 
     fleet: Fleet
@@ -40,7 +40,6 @@ class UnderWay:
     state: Rollout
     ledger: RolloutLedger | None = None
     fence: int = 0
-    refused: Mapping[str, str] = field(default_factory=dict)
     proofs: dict[str, Proof] = field(default_factory=dict)
     _as_is: dict[str, tuple[Host, str]] = field(default_factory=dict)
     _proved: dict[str, float] = field(default_factory=dict)

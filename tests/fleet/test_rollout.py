@@ -150,15 +150,19 @@ def test_a_host_that_failed_is_not_tried_again_unasked(desk_of: Any) -> None:
     patched = verb._OF_ONE[ActionKind.PREPARE]
 
     def prepare(under_way: Any, host: Host) -> RolloutEvent:
-        seen.append(under_way.refused)
+        seen.append(under_way.head.refused)
         return patched(under_way, host)  # type: ignore[no-any-return]  # of the tests' own
 
     verb._OF_ONE[ActionKind.PREPARE] = prepare  # type: ignore[index]  # it is the tests' own
-    desk.begin()
-    assert seen[0] == {"h2": "plan of h2"}
-    seen.clear()
-    desk.begin(again=True)
-    assert seen[0] == {}
+    desk.world.hosts["h2"].fault = EventKind.UNPREPARED  # as it is refused
+    for _ in range(2):
+        assert desk.begin() == 3
+        assert seen.pop() == {"h2": "plan of h2"}
+    desk.world.hosts["h2"].fault = None
+    assert desk.begin(again=True) == 0
+    assert seen.pop() == {}
+    assert desk.begin() == 0
+    assert seen.pop() == {}
 
 
 def test_a_lost_lease_pauses(desk_of: Any) -> None:

@@ -106,11 +106,11 @@ def test_nothing_to_do_is_nothing_to_cut_over(under_way: UnderWay, monkeypatch: 
 def test_a_plan_that_could_not_be_proved_is_refused(
     under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
 ) -> None:
-    under_way.refused = {"hk1": "sha256:new"}
+    under_way.head = replace(under_way.head, refused={"hk1": "sha256:new"})
     event = prepared(under_way, monkeypatch, lambda host: outcome_of(host, COUNTS))
     assert (event.kind, event.code) == (EventKind.UNPREPARED, 1)
     assert "invoke rollout --again" in shown.getvalue()
-    under_way.refused = {"hk1": "sha256:other"}
+    under_way.head = replace(under_way.head, refused={"hk1": "sha256:other"})
     event = prepared(under_way, monkeypatch, lambda host: outcome_of(host, COUNTS))
     assert event.kind is EventKind.PREPARED
 
