@@ -66,7 +66,7 @@ def _judged(under_way: UnderWay, host: Host, job: Job, outcome: Outcome, judge: 
     if outcome.is_going_back:
         code = after_going_back(fleet, host, job, outcome, judge)
         kind, why = _NOT_KEPT[code]
-        return RolloutEvent(kind=kind, host=host.name, why=judge.why or why)
+        return RolloutEvent(kind=kind, host=host.name, why=f"not proved: {judge.why}" if judge.why else why)
     proof = judge.proof
     if outcome.ok and proof is None:  # another run has made these changes meanwhile
         proof = prove_hosts(fleet, [host], served=judge.served)[host.name]
@@ -136,7 +136,11 @@ def _is_back(under_way: UnderWay, host: Host, history: History, target: Generati
     if outcome.is_going_back:
         after_going_back(fleet, host, job, outcome, judge)
         return False
-    return outcome.ok and judge.proof is not None and judge.proof.ok
+    # Without a change there was no proof: the host has gone back by itself meanwhile.
+    proof = (
+        judge.proof or prove_hosts(fleet, [judge.host], served=judge.served, derper=judge.derper)[host.name]
+    )
+    return outcome.ok and (proof.ok or judge.verdict is Conclusion.STILL_BROKEN)
 
 
 def _judge(under_way: UnderWay, host: Host) -> Confirmation:

@@ -275,6 +275,24 @@ def test_a_host_that_was_lost_says_how_it_is(
     assert asked(waiting, monkeypatch, history, back=back) is kind
 
 
+@pytest.mark.parametrize(
+    ("armed", "ok", "is_back"), [(True, True, True), (True, False, False), (False, True, True)]
+)
+def test_a_host_that_is_back_by_itself_meanwhile_is_proved(
+    waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, armed: bool, ok: bool, is_back: bool
+) -> None:
+    """Its agent may end its own way back between our question and our run, which changes nothing."""
+    host = waiting.host("hk1")
+
+    def run_confirmed(_: Fleet, host: Host, __: Any, judge: Any) -> Outcome:
+        judge.proof = proof(host.name, ok=ok) if armed else None
+        return outcome_of(host, COUNTS)
+
+    monkeypatch.setattr(cutting, "run_confirmed", run_confirmed)
+    monkeypatch.setattr(cutting, "prove_hosts", lambda *_, **__: {host.name: proof(host.name, ok=ok)})
+    assert cutting._is_back(waiting, host, KNOWN, KNOWN.generations[0]) is is_back
+
+
 def test_a_host_that_cannot_be_asked_pauses_the_rollout(
     waiting: UnderWay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
