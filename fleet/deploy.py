@@ -32,6 +32,7 @@ def deploy(
 ) -> int:
     """Deploy every host in order, and stop at the first that fails or is not proved.
 
+    A relay that somebody else runs is only proved and registered.
     Such a host goes back to its newest generation, unless it has none or `keep` is set. The relays
     that are proved by then are registered, unless `only` names resources.
     `include_withdrawn`: bring withdrawn relays back as well. Returns the exit code.
@@ -41,6 +42,9 @@ def deploy(
     proofs: dict[str, Proof] = {}
     code = 0
     for host in hosts:
+        if not host.managed:
+            proofs |= _proof_of_others(fleet, server, host, why) if not only else {}
+            continue
         leaves = keep or front_of(host).is_others  # it is proved once the operator's front is ready
         judge = Confirmation(fleet, host, server.unasked(why), leaves=leaves)
         job = host_job(fleet, host, Verb.DEPLOY, only, include_withdrawn=include_withdrawn)
@@ -61,7 +65,22 @@ def deploy(
             code = 1
             break
         proofs[host.name] = proof
-    return code if only or not proofs else _registered(fleet, server, proofs) or code
+    left = [host for host in hosts if not host.managed and host.name not in proofs and not only]
+    return (_registered(fleet, server, proofs) if proofs and not only else 0) or code or (1 if left else 0)
+
+
+def _proof_of_others(fleet: Fleet, server: ControlServer, host: Host, why: str) -> dict[str, Proof]:
+    """Prove a relay that somebody else runs. Returns its proof by its name, if it holds.
+
+    When it does not, the hosts after it are deployed all the same: nothing of ours has broken it.
+    """
+    fleet.left_to_others(host, "it is proved, and registered")
+    proof = prove_hosts(fleet, [host], served=server.unasked(why))[host.name]
+    if proof.ok:
+        return {host.name: proof}
+    fleet.report.say(f"{host.name} is NOT proved, so it is not registered: who runs it has to fix it first.")
+    server.not_proved(host)
+    return {}
 
 
 def _why_it_stays(host: Host, judge: Confirmation) -> str:

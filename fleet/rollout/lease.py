@@ -54,7 +54,8 @@ def leased(fleet: Fleet, *, wait_s: int) -> Iterator[RolloutLease]:
 
     Raises Locked, Unreachable.
     """
-    [login, *_] = [*fleet.control_logins(), fleet.login(next(iter(fleet.site.hosts.values())))]
+    ours = [fleet.login(host) for host in fleet.site.hosts.values() if host.managed]
+    [login, *_] = [*fleet.control_logins(), *ours]
     until = time.monotonic() + wait_s
     while True:
         with fleet.session_for_reading(login, NOTHING) as session:

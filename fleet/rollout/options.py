@@ -47,8 +47,14 @@ def carry_out(fleet: Fleet, names: Sequence[str], given: RolloutOptions) -> int:
         others |= {"--resume": given.resume and given.abort}
         refuse("has no meaning for a rollout that has begun", others)
         return go_on(fleet, EventKind.ABORTED if given.abort else EventKind.RESUMED, wait_s=wait_s)
-    policy, hosts = chosen(fleet.site.rollout, given.keys), fleet.equipped(names, resolve=True)
+    policy, chosen_hosts = chosen(fleet.site.rollout, given.keys), fleet.equipped(names, resolve=True)
     fleet.hosts(policy.canary)
+    for host in chosen_hosts:
+        if not host.managed:
+            fleet.left_to_others(host, "it counts as another relay")
+    hosts = [host for host in chosen_hosts if host.managed]
+    if not hosts:
+        return 0
     if given.dry_run:
         return compare(fleet, hosts, policy, **given.head)
     return rollout(fleet, hosts, policy, wait_s=wait_s, again=given.again, **given.head)

@@ -94,12 +94,16 @@ class UnderWay:
         return any(proof.ok for proof in self.climbed(serving)) if serving else None
 
     def _serving(self, but: Sequence[Host]) -> list[Host]:
-        """Return the relays that serve, other than these: up to three, those proved last first."""
+        """Return the relays that serve, other than these: up to three, those proved last first.
+
+        Among them are those that somebody else runs.
+        """
         names = {one.name for one in but} | set(self.state.names(*BUSY))
+        known = {name for name, host in self.state.hosts.items() if host.generation or host.confirmed}
         found = [
-            self.host(name)
-            for name, known in self.state.hosts.items()
-            if (known.generation or known.confirmed) and name not in names
+            host
+            for name, host in self.fleet.site.hosts.items()
+            if name not in names and (name in known or not host.managed)
         ]
         return sorted(found, key=lambda one: -self._proved.get(one.name, 0.0))[:_CONTROLS]
 
@@ -113,7 +117,7 @@ class UnderWay:
 
     def _now(self, host: Host) -> tuple[Host, str]:
         """Return how the relay is seen now, and the derper whose mesh key it has."""
-        is_new = self.state.hosts[host.name].state is HostState.CONFIRMED
+        is_new = host.name in self.state.names(HostState.CONFIRMED)
         return (host, "") if is_new else self._as_is.get(host.name, (host, ""))
 
     def host(self, name: str) -> Host:

@@ -12,7 +12,7 @@ from engine.generations import Stored
 from engine.plan import Plan
 from engine.run import NOTHING, Job, Outcome
 from engine.session import Session
-from fleet.shared import cut_over, evidence, pins, running, shut_out
+from fleet.shared import cut_over, evidence, past, pins, running, shut_out
 from fleet.shared.fleet import Fleet
 from fleet.shared.prove import climb, derper_of, prove_hosts, prove_quietly, targets, was_proved
 from fleet.shared.seen import former, settings
@@ -190,6 +190,7 @@ class Confirmation:
         for other in others:
             if was_proved(self.fleet, other):
                 [proof] = climb(self.fleet, [other], targets(self.fleet, [other]))
+                past.add(self.fleet, other.name, proof)
                 self.fleet.report.line(other.name, "control", "proved" if proof.ok else "not proved, either")
                 return proof.ok
         return None

@@ -15,7 +15,7 @@ from engine.login import Login
 from engine.report import Report
 from engine.session import OnEvent, Session
 from fleet.shared import records
-from fleet.shared.errors import NoSuchHost
+from fleet.shared.errors import NoSuchHost, NotManaged
 from fleet.shared.parallel import Parallel
 from inventory.model import Host, Site, Ssh
 from inventory.rules import PROVER_FILE
@@ -62,7 +62,9 @@ class Fleet:
         return parse_prover(read_secret(ref, base=self.base), where=f"prover: {ref}", next_step=step)
 
     def login(self, host: Host) -> Login:
-        """Return how to reach a relay host."""
+        """Return how to reach a relay host. Raises NotManaged for one that is not ours to reach."""
+        if not host.managed:
+            raise NotManaged(host.name)
         return self._login(host.name, host.ssh, str(host.ipv4 or host.ipv6 or host.domain))
 
     def control_logins(self) -> list[Login]:
@@ -95,6 +97,25 @@ class Fleet:
                 ),
             )
         return [host for name, host in self.site.hosts.items() if not names or name in names]
+
+    def managed(self, names: Sequence[str]) -> list[Host]:
+        """Return the same hosts without those whose relay somebody else runs, which are shown.
+
+        Raises NoSuchHost, and NotManaged for such a host that is named.
+        """
+        hosts = self.hosts(names)
+        for host in hosts:
+            if not host.managed:
+                if names:
+                    raise NotManaged(host.name)
+                self.left_to_others(host, "")
+        return [host for host in hosts if host.managed]
+
+    def left_to_others(self, host: Host, instead: str) -> None:
+        """Show that a relay which somebody else runs is left alone. `instead`: what is done."""
+        self.report.emit(event="not_managed", host=host.name)
+        words = "managed: false, somebody else runs it"
+        self.report.line(host.name, "skipped", f"{words}{': ' if instead else ''}{instead}")
 
     def equipped(self, names: Sequence[str], *, resolve: bool = False) -> list[Host]:
         """Return the same hosts, after checking that every local file that they name can be read.

@@ -42,7 +42,9 @@ class HostStatus:
 
 
 def read_status(fleet: Fleet, host: Host, others: Sequence[Host]) -> HostStatus:
-    """Ask one host. Never raises: an error is in `trouble`."""
+    """Ask one host. Never raises: an error is in `trouble`. One of others' is not asked."""
+    if not host.managed:
+        return HostStatus()
     try:
         with (
             fleet.session_for_reading(fleet.login(host), _ask(host, others)) as session,

@@ -249,3 +249,19 @@ def test_one_that_has_begun_takes_no_options(desk_of: Any, more: dict[str, Any])
     desk = desk_of(fleet_of(4))
     with pytest.raises(DerpfleetError, match="no meaning for a rollout that has begun"):
         carry_out(desk.fleet(), [], options(resume=True, **more))
+
+
+def test_relays_that_somebody_else_runs_are_left_to_them(
+    desk_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = desk_of(fleet_of(3))
+    monkeypatch.setattr(Fleet, "equipped", lambda fleet, *_, **__: list(fleet.site.hosts.values()))
+    others = {
+        name: host.model_copy(update={"managed": name == "h1"}) for name, host in desk.site.hosts.items()
+    }
+    desk.site = desk.site.model_copy(update={"hosts": others})
+    assert carry_out(desk.fleet(), [], options()) == 0
+    assert desk.end() == {"h1": HostState.CONFIRMED}
+    assert "h0         skipped      managed: false, somebody else runs it: it counts as another relay" in (
+        desk.shown.getvalue()
+    )

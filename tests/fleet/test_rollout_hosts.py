@@ -281,7 +281,7 @@ def test_a_host_that_was_lost_says_how_it_is(
 def test_a_host_that_is_back_by_itself_meanwhile_is_proved(
     waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, armed: bool, ok: bool, is_back: bool
 ) -> None:
-    """Its agent may end its own way back between our question and our run, which changes nothing."""
+    """Its agent may end its way back between our question and our run, which changes nothing."""
     host = waiting.host("hk1")
 
     def run_confirmed(_: Fleet, host: Host, __: Any, judge: Any) -> Outcome:
