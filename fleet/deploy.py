@@ -12,7 +12,8 @@ from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn, host_job, left_withdrawn
-from fleet.shared.prove import compare_map, prove_hosts, was_proved
+from fleet.shared.prove import prove_hosts
+from fleet.shared.register import register
 from fleet.shared.step import show_failures
 from fleet.shared.verdict import Conclusion
 from inventory.choices import front_of
@@ -122,7 +123,7 @@ def _registered(fleet: Fleet, server: ControlServer, proofs: dict[str, Proof]) -
     When that fails, it is said which relays work already, and what registers them.
     """
     try:
-        return 0 if _register(fleet, server, proofs) else 1
+        return 0 if register(fleet, server, proofs) else 1
     except DerpfleetError as error:
         fleet.report.failure(error)
         again = " ".join(f"--host {name}" for name in proofs)
@@ -131,14 +132,3 @@ def _registered(fleet: Fleet, server: ControlServer, proofs: dict[str, Proof]) -
             f"After the step above, run: invoke deploy {again}"
         )
         return error.exit_code
-
-
-def _register(fleet: Fleet, server: ControlServer, proofs: dict[str, Proof]) -> bool:
-    """Register the proved relays. Raises ResourceFailed.
-
-    Returns whether the map that clients get then agrees with the proofs.
-    """
-    every = list(fleet.site.hosts.values())
-    proved = [host for host in every if host.name in proofs]
-    served = server.register(proved, all_proved=[host for host in every if was_proved(fleet, host)])
-    return served is None or compare_map(fleet, proved, proofs, served)

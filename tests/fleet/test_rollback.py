@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from engine.session import Session
 from fleet import history, rollback
 from fleet.rollback import NoGeneration, SiteDiffers
 from fleet.shared import confirm, evidence, prove, step
+from fleet.shared.bring_back import way_back
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation
 from fleet.shared.fleet import Fleet
 from fleet.shared.seen import former, settings
@@ -346,7 +348,7 @@ def test_a_mesh_key_stays_as_it_was_confirmed_last(
 ) -> None:
     judge = Confirmation(fleet, HOST, None)
     session: Any = SimpleNamespace(history=lambda: history)
-    job = rollback._job(fleet, judge, to, Verb.ROLLBACK, force=False)
+    job = way_back(judge, Verb.ROLLBACK, partial(rollback._plan, fleet, HOST, to, False))
     kept = job.plan(session)
     assert isinstance(kept, Stored)
     assert (judge.derper, kept.about[confirm.DERPER]) == (derper, derper)
