@@ -197,7 +197,7 @@ def test_it_counts_as_another_relay_and_as_the_control_of_a_verdict(
     prove.keep(world.fleet, "sg1", held := replace(proof("sg1", ok=True), address="sg1.example.org"))
     monkeypatch.setattr(confirm, "climb", lambda *_: [held])
     judge = confirm.Confirmation(world.fleet, world.fleet.site.hosts["hk1"], None)
-    assert judge._control() is True
+    assert judge._control(judge.host) is True
 
 
 @pytest.mark.parametrize("front", ["nginx", "direct"])
