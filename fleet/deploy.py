@@ -110,7 +110,7 @@ def _converge(fleet: Fleet, host: Host, job: Job, judge: Confirmation) -> int:
     except DerpfleetError as error:
         fleet.report.failure(error)
         return error.exit_code
-    cut_over.show(fleet, host, cut_over.found(outcome.facts, outcome.facts))
+    cut_over.show(fleet, host, cut_over.counted_in(outcome.facts, outcome.facts))
     show_failures(fleet, job, outcome, outcome.failures)
     if outcome.is_going_back:
         return after_going_back(fleet, host, job, outcome, judge)

@@ -236,6 +236,6 @@ def _count_clients(fleet: Fleet, then: Host, outcome: Outcome) -> None:
         return
     try:
         with fleet.session_for_reading(fleet.login(then), watch) as session:
-            cut_over.show(fleet, then, cut_over.found(outcome.facts, session.facts))
+            cut_over.show(fleet, then, cut_over.counted_in(outcome.facts, session.facts))
     except DerpfleetError as error:
         fleet.report.warning(then.name, f"its clients were not counted: {error.what}")
