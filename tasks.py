@@ -16,6 +16,7 @@ import lab_tasks
 import operator_tasks
 import service_tasks
 from fleet.shared.opening import DEFAULT_SITE, FILE, HOSTS, collected, task, with_report, with_site
+from rollout_tasks import rollout
 
 ONLY = "a resource id, or role:NAME; may be given several times"
 
@@ -174,5 +175,5 @@ def init(_: Context, path="", from_="", timer=False, site="", textfile=""):
     )
 
 
-verbs = (init, deploy, check, verify, doctor, renew, *service_tasks.verbs, *operator_tasks.verbs)
+verbs = (init, deploy, check, verify, doctor, renew, rollout, *service_tasks.verbs, *operator_tasks.verbs)
 namespace = collected(verbs, lab_tasks.lab)

@@ -6,14 +6,14 @@ Its region stays in the map. It comes back as it was confirmed last: nothing is 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 
-import roles
 from engine.generations import Stored
 from engine.run import Job, Verb
 from engine.session import Session
-from fleet.shared import pins
-from fleet.shared.confirm import DERPER, Confirmation, run_confirmed
+from fleet.shared.bring_back import stored, way_back
+from fleet.shared.confirm import Confirmation, run_confirmed
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_status import read_status
 from fleet.shared.out_of_service import back_by, stop, take_out_of_service
@@ -70,18 +70,9 @@ def bring_back(fleet: Fleet, host: Host) -> int:
 def _job(fleet: Fleet, judge: Confirmation) -> Job:
     """Return the job: the newest generation of the host, which has the relay running."""
     host = judge.host
-
-    def plan(session: Session) -> Stored:
-        stored = _plan(fleet, host, session)
-        judge.derper = stored.about.get(DERPER, "")
-        return stored
-
-    return Job(
-        verb=Verb.DRAIN,
-        plan=plan,
+    return replace(
+        way_back(judge, Verb.DRAIN, partial(_plan, fleet, host)),
         ask=relay.ASK_WITHDRAWN,
-        afterwards=lambda _: pins.ask(host),
-        places=roles.ROLES,
         trouble="the relay was not brought back",
         next=f"fix it, then run: {back_by(host, OutOfService.DRAINED)}",
     )
@@ -103,4 +94,4 @@ def _plan(fleet: Fleet, host: Host, session: Session) -> Stored:
     refuse_other_site(host, newest, next=deploy)
     fleet.report.line(host.name, "starting", f"generation {newest.number}")
     # The drain is an edit as well, and a host does not tell one by hand apart from it.
-    return Stored(newest.number, newest.plan, newest.about, force=True)
+    return stored(history, newest, force=True)

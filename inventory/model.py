@@ -36,6 +36,7 @@ from inventory.notify import Notify
 from inventory.official import Official
 from inventory.packages import PackageSupply
 from inventory.part import Model
+from inventory.rollout import RolloutPolicy
 from inventory.secrets import SecretRef
 from inventory.values import (
     Address,
@@ -381,6 +382,7 @@ class Site(Model):
     headscale: Headscale | None = None
     tailscale: Tailscale | None = None
     derpmap: Derpmap = Derpmap()
+    rollout: RolloutPolicy = RolloutPolicy()
     notify: Notify | None = None
     prover: SecretRef | None = Field(
         None, description="the text of a prover.json, for several controllers; default: the one in .runs"
