@@ -24,6 +24,7 @@ from lab.topology import EVERY_HOST
 from tests.e2e.desk import CHECKOUT, Desk, Ran
 
 MEBIBYTE = 1 << 20
+UNIT = "/etc/systemd/system/derpfleet-relay.service"
 
 
 def exchange(nodes: tuple[LabClient, LabClient], code: str) -> None:
@@ -64,6 +65,19 @@ def settled(desk: Desk, host: str = "hk1") -> Ran:
     assert again.code == 0, again.why()
     assert again.changed(host) == again.changed("headscale") == []
     return ran
+
+
+def in_force(desk: Desk, host: str = "hk1") -> int:
+    """Return the number of the generation that is in force. Fails while changes are unconfirmed."""
+    ran = desk.invoke("history", "--host", host)
+    assert ran.code == 0, ran.why()
+    [number] = [event["number"] for event in ran.of("generation") if event["in_force"]]
+    return int(number)
+
+
+def unit(desk: Desk, host: str = "hk1") -> str:
+    """Return the text of the relay's unit, where most of its settings are."""
+    return desk.stage.run_in(host, ["cat", UNIT]).stdout
 
 
 def meet(desk: Desk, nodes: tuple[LabClient, LabClient]) -> dict[str, Any]:

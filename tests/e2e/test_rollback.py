@@ -5,24 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.desk import Desk, Ran
-from tests.e2e.steps import settled
+from tests.e2e.steps import UNIT, in_force, settled, unit
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 
 ONLY = ["hk1", "hs1", "acme"]
-UNIT = "/etc/systemd/system/derpfleet-relay.service"
-
-
-def in_force(desk: Desk) -> int:
-    """Return the number of the generation that is in force on hk1."""
-    ran = desk.invoke("history", "--host", "hk1")
-    assert ran.code == 0, ran.why()
-    [number] = [event["number"] for event in ran.of("generation") if event["in_force"]]
-    return int(number)
-
-
-def unit(desk: Desk) -> str:
-    return desk.stage.run_in("hk1", ["cat", UNIT]).stdout
 
 
 def sent(ran: Ran) -> int:
