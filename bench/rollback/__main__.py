@@ -88,11 +88,12 @@ def back(operator: Operator) -> Iterator[Row]:
     """Let a verdict fail, and let the controller die."""
     taken = [figures.taken_back_s(operator) for _ in range(RUNS)]
     yield "failed verdict to the old release proved", "≤ 10 s", _seconds(taken), max(taken) <= 10
-    killed = [figures.killed_s(operator, silent=False) for _ in range(RUNS)]
-    figure = "controller killed while armed: old release back"
-    yield f"{figure}, on hang-up", "≤ 5 s", _seconds(killed), max(killed) <= 5
-    silent = figures.killed_s(operator, silent=True)
-    yield f"{figure}, on silence", "≤ 65 s", f"{silent:.1f} s", silent <= 65
+    for words, goal_s, silent, runs in (("hang-up", 5, False, RUNS), ("silence", 65, True, 1)):
+        killed = [figures.killed(operator, silent=silent) for _ in range(runs)]
+        serves, ends = [one.serves_s for one in killed], [one.ends_s for one in killed]
+        figure = f"controller killed while armed: the old release serves again, on {words}"
+        measured = f"{_seconds(serves)}; the way back ended after {_seconds(ends)}"
+        yield figure, f"≤ {goal_s} s", measured, max(serves) <= goal_s
 
 
 def turns(operator: Operator) -> Iterator[Row]:
@@ -104,12 +105,11 @@ def turns(operator: Operator) -> Iterator[Row]:
     idle = figures.shipped(operator, "deploy")
     yield "no-op deploy", "6 turns", f"{idle.wire.turns} turns", idle.wire.turns <= 6
     operator.make_release()
-    cut = figures.shipped(operator, "deploy")
-    measured = f"{cut.wire.turns} turns, {cut.contents} contents, {cut.wire.bytes_up / 1024:,.0f} KiB sent"
-    yield "cut-over of a release, keep included", "≤ 8 turns", measured, cut.wire.turns <= 8
-    undone = figures.shipped(operator, "rollback")
-    measured = f"{undone.contents} contents, {undone.wire.bytes_up / 1024:.0f} KiB sent: the agent and words"
-    yield "rollback of that release", "0 contents", measured, undone.contents == 0
+    sent, undone, again = (figures.shipped(operator, verb) for verb in ("deploy", "rollback", "deploy"))
+    figure = "cut-over of a release, keep included"
+    yield f"{figure}; it is sent", "≤ 8 turns", _traffic(sent), sent.wire.turns <= 8
+    yield f"{figure}; the host has it", "≤ 8 turns", _traffic(again), again.wire.turns <= 8
+    yield "rollback of that release", "0 contents", _traffic(undone), undone.contents == 0
     operator.stage.site_file.write_text(before)
     operator.run("deploy")
 
@@ -121,9 +121,15 @@ def room(operator: Operator) -> Iterator[Row]:
     yield "contents on the host after 20 releases", "≤ 60 MB", measured, state * 1.049 <= 60
 
 
+def _traffic(shipped: figures.Shipped) -> str:
+    wire = shipped.wire
+    return f"{wire.turns} turns, {shipped.contents} contents, {wire.bytes_up / 1024:,.0f} KiB sent"
+
+
 def _seconds(runs: list[float]) -> str:
     """Return the worst of some runs, with the best in brackets."""
-    return f"{max(runs):.2f} s (best of {len(runs)}: {min(runs):.2f} s)"
+    best = f" (best of {len(runs)}: {min(runs):.2f} s)" if len(runs) > 1 else ""
+    return f"{max(runs):.2f} s{best}"
 
 
 PARTS: dict[str, Callable[[Operator], Iterator[Row]]] = {

@@ -13,6 +13,7 @@ from bench.rollback.pings import Pings
 from lab import faults
 from lab.process import wait_for
 
+RELAY = "derpfleet-relay.service"
 UNCONFIRMED = "var/lib/derpfleet/unconfirmed.jsonl"
 REFUSES_ALL = {"verify_client_url": "http://127.0.0.1:9/verify", "verify_insecure": True}
 DERPER = {"program": "derper", "under": "systemd"}
@@ -32,7 +33,7 @@ def upgrade_gap(operator: Operator, pings: Pings) -> float:
 def restart_gap(stage: lab.Lab, pings: Pings) -> float:
     """Restart the relay's unit as an operator does. Return the longest gap of the nodes, in s."""
     start = time.monotonic()
-    stage.run_in("hk1", ["systemctl", "restart", "derpfleet-relay.service"])
+    stage.run_in("hk1", ["systemctl", "restart", RELAY])
     time.sleep(AFTER_S)
     return pings.gap_s(start, time.monotonic())
 
@@ -49,8 +50,16 @@ def taken_back_s(operator: Operator) -> float:
     return held[-1] - failed[-1]
 
 
-def killed_s(operator: Operator, *, silent: bool) -> float:
-    """Kill the controller while a release is armed. Return the s until the old one is back.
+@dataclass(frozen=True)
+class Returned:
+    """The way back after a kill, in s from it: when the old release served, and when it ended."""
+
+    serves_s: float
+    ends_s: float
+
+
+def killed(operator: Operator, *, silent: bool) -> Returned:
+    """Kill the controller while a release is armed, and wait until the old one is back.
 
     `silent`: the connection does not end, as when a laptop is closed.
     """
@@ -64,11 +73,13 @@ def killed_s(operator: Operator, *, silent: bool) -> float:
             at = time.monotonic()
             deploy.kill()
             wait_for(lambda: not left.exists(), timeout_s=90, what="the host does not go back")
-            took_s = time.monotonic() - at
+            ends_s = time.monotonic() - at
     operator.edit(relay=None)
     if _current(stage) != before:
         raise RuntimeError("another release is in force than before")
-    return took_s
+    # The unit says when it is ready. Hosts of the lab have this machine's clock.
+    ask = ["systemctl", "show", "--value", "--property=ActiveEnterTimestampMonotonic", RELAY]
+    return Returned(int(stage.run_in("hk1", ask).stdout) / 1e6 - at, ends_s)
 
 
 def _current(stage: lab.Lab) -> str:
