@@ -15,7 +15,10 @@ from lab.process import wait_for
 
 RELAY = "derpfleet-relay.service"
 UNCONFIRMED = "var/lib/derpfleet/unconfirmed.jsonl"
-REFUSES_ALL = {"verify_client_url": "http://127.0.0.1:9/verify", "verify_insecure": True}
+# Healthy by its own check, and never proved: a stranger gets in.
+ADMITS_EVERYBODY = {
+    "verify_client_url": "http://127.0.0.1:9/verify", "verify_insecure": True, "verify_fail_open": True,
+}  # fmt: skip
 DERPER = {"program": "derper", "under": "systemd"}
 AFTER_S = 6.0  # how long nodes are watched after a restart
 
@@ -39,8 +42,8 @@ def restart_gap(stage: lab.Lab, pings: Pings) -> float:
 
 
 def taken_back_s(operator: Operator) -> float:
-    """Deploy a relay that admits nobody. Return the s from the verdict to the old one's proof."""
-    operator.edit(relay=REFUSES_ALL)
+    """Deploy a relay that admits everybody. Return the s from the verdict to the old one's proof."""
+    operator.edit(relay=ADMITS_EVERYBODY)
     deploy = operator.run("deploy", code=7)
     operator.edit(relay=None)
     failed = deploy.moments("hk1", lambda event: event["event"] == "proof" and not event["ok"])
@@ -64,7 +67,7 @@ def killed(operator: Operator, *, silent: bool) -> Returned:
     `silent`: the connection does not end, as when a laptop is closed.
     """
     stage, before = operator.stage, _current(operator.stage)
-    operator.edit(relay=REFUSES_ALL)  # so that nothing is kept before the kill
+    operator.edit(relay=ADMITS_EVERYBODY)  # so that nothing is kept before the kill
     operator.make_release()
     left = stage.hosts["hk1"].root / UNCONFIRMED
     with operator.start("deploy", "--host", "hk1") as deploy:
