@@ -42,7 +42,7 @@ def restart_gap(stage: lab.Lab, pings: Pings) -> float:
 
 
 def taken_back_s(operator: Operator) -> float:
-    """Deploy a relay that admits everybody. Return the s from the verdict to the old one's proof."""
+    """Deploy a relay that admits all. Return the s from the verdict to the old one's proof."""
     operator.edit(relay=ADMITS_EVERYBODY)
     deploy = operator.run("deploy", code=7)
     operator.edit(relay=None)
