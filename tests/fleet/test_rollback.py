@@ -282,6 +282,7 @@ def test_ctrl_c_while_armed_ends_the_tries(
         armed.is_stopping = True
         return {"hk1": proof("hk1", ok=ok)}
 
+    monkeypatch.setattr(evidence, "hear", lambda *_, **__: Evidence())
     monkeypatch.setattr(confirm, "prove_hosts", prove_hosts)
     Confirmation(fleet, HOST, None)(outcome(), armed)
     assert armed.words == words
