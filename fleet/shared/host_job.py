@@ -39,12 +39,12 @@ def host_job(
     with `only` it is none.
     `include_withdrawn`: also a relay that was withdrawn; else its plan raises LeftWithdrawn.
     """
-    before = cut_over.ask_before(host) if verb is Verb.DEPLOY else NOTHING
+    before = asked(cut_over.ask_before(host), pins.ask(host)) if verb is Verb.DEPLOY else NOTHING
     return Job(
         verb=verb,
         plan=partial(_plan, fleet, host, include_withdrawn),
         ask=asked(roles.ask(host, fleet.site), relay.ASK_WITHDRAWN, before),
-        afterwards=lambda outcome: asked(pins.ask(host), cut_over.ask_after(host, outcome)),
+        afterwards=lambda outcome: asked(pins.ask_after(host, outcome), cut_over.ask_after(host, outcome)),
         about=None if only else partial(about, host),
         only=only,
         places=roles.ROLES,
