@@ -30,10 +30,15 @@ def file_problems(site: Site, *, only: Collection[str] | None = None) -> list[Pr
         (("hosts", name, *path), value)
         for name, host in site.hosts.items()
         if only is None or name in only
-        for path, value in (*_of_login(host.ssh), *_of_host(host))
+        for path, value in (
+            (*_of_login(host.ssh), *_of_host(host)) if host.managed else _of_others(host)
+        )
     ]
     for name, ssh in site.control.hosts().items():
         named += [((name, *path), value) for path, value in _of_login(ssh)]
+    named += [
+        ((site.control.kind, *key.split(".")), reference) for key, reference in site.control.secrets().items()
+    ]
     named.append((("prover",), site.prover))
     base = Path(site.path).parent
     wrong = [(path, why) for path, value in named if value and (why := _why_not(value, base))]
@@ -66,6 +71,12 @@ def _of_host(host: Host) -> Iterator[tuple[Keys, str | None]]:
     yield ("relay", "keys_file"), host.relay.keys_file
     if runner_of(host).in_container:
         yield ("docker", "archive"), host.docker.archive
+
+
+def _of_others(host: Host) -> Iterator[tuple[Keys, str | None]]:
+    """Yield what the proof of a relay needs that somebody else runs."""
+    yield ("certificate", "ca"), host.certificate.ca
+    yield ("relay", "mesh_key"), host.relay.mesh_key
 
 
 def _why_not(value: str, base: Path) -> str:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
+from control.headscale.clashes import Maps
 from control.headscale.config import BadConfig, HeadscaleConfig, parse_config
-from control.headscale.reader import BadMap, Regions, parse_map
+from control.headscale.reader import BadMap, parse_map
+from control.regions import Regions
 from engine.facts import Ask, Facts, FileFact
 from engine.health import Http
 from inventory.errors import DerpfleetError
@@ -50,6 +52,11 @@ class HeadscaleFacts:
     regions: Regions
     elsewhere: Mapping[str, Regions]
     unseen: tuple[str, ...]
+
+    @property
+    def maps(self) -> Maps:
+        """Return the regions of the files, to look for clashes."""
+        return Maps(self.headscale.derp_map, self.regions, self.elsewhere)
 
     @property
     def looping(self) -> str:

@@ -1,22 +1,29 @@
-"""The site's control server, with the way to its host and to the operator's terminal."""
+"""The site's control server, with the ways to it and to the operator's terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fcntl
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from control import servers
 from control.contract import ControlServer
 from control.derpmap import Pins
+from control.web import WebAnswer, WebQuestion
+from engine import cache
 from engine.facts import Ask
 from engine.report import Report
 from engine.run import Job, Outcome
 from engine.session import Session
-from fleet.shared import pins
+from fleet.shared import pins, web
+from fleet.shared.errors import CannotRead, CannotWrite
 from fleet.shared.fleet import Fleet
 from fleet.shared.locks import once_free
 from fleet.shared.step import step
 from inventory.model import Host
+from inventory.secrets import Secret, read_secret
 
 
 def control_server(fleet: Fleet) -> ControlServer:
@@ -47,6 +54,45 @@ class FleetReach:
         """
         [login] = self.fleet.control_logins()
         return once_free(self.report, login.name, lambda: step(self.fleet, login, job))
+
+    def fetch(self, question: WebQuestion) -> WebAnswer:
+        """Ask over https, from the controller. Raises NoWebAnswer."""
+        return web.fetch(question)
+
+    def secret(self, reference: str) -> Secret:
+        """Return a secret of the site file. Raises SecretError."""
+        return read_secret(reference, base=self.fleet.base)
+
+    def read_file(self, path: str) -> str:
+        """Return the text of a file here; "" when there is none. Raises CannotRead."""
+        try:
+            return Path(path).read_bytes().decode()
+        except FileNotFoundError:
+            return ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise CannotRead(
+                f"{path} cannot be read", why=getattr(error, "strerror", "") or "it is not UTF-8 text"
+            ) from None
+
+    def rewrite_file(self, path: str, change: Callable[[str], str]) -> tuple[str, str]:
+        """Write what `change` makes of the text of a file here. Returns both texts.
+
+        Its folder is locked meanwhile. Raises CannotRead, CannotWrite, and what `change` raises.
+        """
+        try:
+            folder = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+                before = self.read_file(path)
+                after = change(before)
+                if after != before:
+                    cache.write(Path(path), after.encode())
+                return before, after
+            finally:
+                os.close(folder)
+        except OSError as error:
+            why = f"{error.filename or path}: {error.strerror}"
+            raise CannotWrite(f"{path} cannot be written", why=why) from None
 
     def pins(self, hosts: Sequence[Host]) -> Pins:
         """Return the pins of these hosts, as far as they are known."""

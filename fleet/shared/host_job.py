@@ -8,11 +8,11 @@ from functools import partial
 
 import roles
 from artefacts.shipment import Shipment, make_shipment
-from engine.facts import Facts, asked
+from engine.facts import Ask, Facts, asked
 from engine.resource import Resource
-from engine.run import NOTHING, Job, Verb
+from engine.run import NOTHING, Job, Outcome, Verb
 from engine.session import Session
-from fleet.shared import cut_over, pins
+from fleet.shared import cut_over, pins, shut_out
 from fleet.shared.bring_packages import bring
 from fleet.shared.confirm import about
 from fleet.shared.errors import DeployRefused
@@ -34,17 +34,25 @@ def host_job(
 ) -> Job:
     """Return the job: the host as its roles want it.
 
-    After a deploy its certificate is asked for, if clients know it by its pin only, and which of
-    the clients that were cut are back. A whole plan has to be confirmed, and becomes a generation;
-    with `only` it is none.
+    After a deploy its certificate is asked for, if clients know it by its pin only. A whole plan
+    has to be confirmed, and becomes a generation; with `only` it is none, and so it is asked here
+    which of the clients that were cut are back.
     `include_withdrawn`: also a relay that was withdrawn; else its plan raises LeftWithdrawn.
     """
-    before = asked(cut_over.ask_before(host), pins.ask(host)) if verb is Verb.DEPLOY else NOTHING
+    before = (
+        asked(cut_over.ask_before(host), shut_out.ask(fleet, host), pins.ask(host))
+        if verb is Verb.DEPLOY
+        else NOTHING
+    )
+
+    def afterwards(outcome: Outcome) -> Ask:
+        return asked(pins.ask_after(host, outcome), cut_over.ask_after(host, outcome) if only else NOTHING)
+
     return Job(
         verb=verb,
         plan=partial(_plan, fleet, host, include_withdrawn),
         ask=asked(roles.ask(host, fleet.site), relay.ASK_WITHDRAWN, before),
-        afterwards=lambda outcome: asked(pins.ask_after(host, outcome), cut_over.ask_after(host, outcome)),
+        afterwards=afterwards,
         about=None if only else partial(about, host),
         only=only,
         places=roles.ROLES,
