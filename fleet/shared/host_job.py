@@ -47,10 +47,11 @@ def host_job(
     LeftWithdrawn.
     """
     is_check = verb is Verb.CHECK
-    before = NOTHING if is_check else asked(cut_over.ask_before(host), shut_out.ask(fleet, host))
+    questions = (cut_over.ask_before(host), shut_out.ask(fleet, host), pins.ask(host))
+    before = NOTHING if is_check else asked(*questions)
 
     def afterwards(outcome: Outcome) -> Ask:
-        return asked(pins.ask(host), cut_over.ask_after(host, outcome) if only else NOTHING)
+        return asked(pins.ask_after(host, outcome), cut_over.ask_after(host, outcome) if only else NOTHING)
 
     return Job(
         verb=verb,
