@@ -32,9 +32,9 @@ def deploy(
 ) -> int:
     """Deploy every host in order, and stop at the first that fails or is not proved.
 
-    A relay that somebody else runs is only proved and registered.
     Such a host goes back to its newest generation, unless it has none or `keep` is set. The relays
-    that are proved by then are registered, unless `only` names resources.
+    that are proved by then are registered, unless `only` names resources. A relay that somebody
+    else runs is only proved and registered.
     `include_withdrawn`: bring withdrawn relays back as well. Returns the exit code.
     """
     server = control_server(fleet)
@@ -65,8 +65,10 @@ def deploy(
             code = 1
             break
         proofs[host.name] = proof
-    left = [host for host in hosts if not host.managed and host.name not in proofs and not only]
-    return (_registered(fleet, server, proofs) if proofs and not only else 0) or code or (1 if left else 0)
+    if proofs and not only:
+        code = _registered(fleet, server, proofs) or code
+    others_broken = any(not host.managed and host.name not in proofs for host in hosts)
+    return code or int(others_broken and not only)
 
 
 def _proof_of_others(fleet: Fleet, server: ControlServer, host: Host, why: str) -> dict[str, Proof]:
@@ -108,7 +110,7 @@ def _converge(fleet: Fleet, host: Host, job: Job, judge: Confirmation) -> int:
     except DerpfleetError as error:
         fleet.report.failure(error)
         return error.exit_code
-    cut_over.show(fleet, host, cut_over.found(outcome.facts, outcome.facts))
+    cut_over.show(fleet, host, cut_over.counted_in(outcome.facts, outcome.facts))
     show_failures(fleet, job, outcome, outcome.failures)
     if outcome.is_going_back:
         return after_going_back(fleet, host, job, outcome, judge)

@@ -82,10 +82,10 @@ class Confirmation:
             self.before = self._proof_before(session)
 
     def _proof_before(self, session: Session) -> Proof | None:
-        """Return the proof of the relay as it is; None without a generation.
+        """Return the proof of the relay as it is; None without a generation that is in force.
 
-        Where it does not hold for the site file's settings, it is made with those of the newest
-        generation. It costs a turn only then, and where no relay runs.
+        One that does not hold is made again, with the settings of that generation. It costs a turn
+        only then, and where no relay runs. Changes that nobody has confirmed are no excuse.
         """
         words = shut_out.words(self.fleet, self.host, session.facts)
         if cut_over.runs(session.facts):
@@ -94,7 +94,7 @@ class Confirmation:
                 return proof
         history = session.history()
         newest = history.find(history.newest)
-        if newest is None:
+        if newest is None or history.unconfirmed.plan:
             return None
         then = former(self.host, newest.about.get("seen", ""))
         return prove_quietly(self.fleet, then, words, derper=newest.about.get(DERPER, ""))
@@ -236,6 +236,6 @@ def _count_clients(fleet: Fleet, then: Host, outcome: Outcome) -> None:
         return
     try:
         with fleet.session_for_reading(fleet.login(then), watch) as session:
-            cut_over.show(fleet, then, cut_over.found(outcome.facts, session.facts))
+            cut_over.show(fleet, then, cut_over.counted_in(outcome.facts, session.facts))
     except DerpfleetError as error:
         fleet.report.warning(then.name, f"its clients were not counted: {error.what}")
