@@ -155,7 +155,7 @@ def test_an_abort_settles_what_is_armed_and_begins_nothing(world: World, line: i
         world.settle_alone()
     if world.replayed().ended:
         return
-    begun = len(world.states)
+    begun, world.kill_at = len(world.states), -1
     end = world.run(EventKind.ABORTED)
     assert end.ended and not end.names(*BUSY)
     assert not any(state.names(HostState.CUTTING) for state in world.states[begun + 1 :])
