@@ -36,8 +36,8 @@ def deploy(
 
     Without --host, all hosts are deployed in order, up to the first that fails or is not proved.
     Withdrawn relays stay so, unless --host names them or --include-withdrawn is given.
-    With --only, nothing is registered. If a service that --only leaves out has to be restarted, the
-    next deploy that includes it does that.
+    With --only, nothing is registered, and the next whole deploy confirms the changes. If a service
+    that --only leaves out has to be restarted, the next deploy that includes it does that.
 
     Examples:
       invoke deploy --host hk1
@@ -183,7 +183,7 @@ def withdraw(_: Context, host, site="", json=False):
 def uninstall(_: Context, host, site="", dry_run=False, diff=False, json=False):
     """Remove everything of derpfleet from a host whose relay was withdrawn.
 
-    Packages stay, and so do kernel settings until the next boot, and other people's things.
+    Packages and other people's things stay; what was changed of these is put back as it was found.
 
     Example: invoke uninstall --host sg1 --dry-run
 

@@ -40,7 +40,7 @@ def deploy(
     code = 0
     for host in hosts:
         leaves = keep or front_of(host).is_others  # it is proved once the operator's front is ready
-        judge = Confirmation(fleet, host, server.unasked(why), leaves=leaves)
+        judge = Confirmation(fleet, host, server.unasked(why), leaves=leaves, is_part=bool(only))
         job = host_job(fleet, host, Verb.DEPLOY, only, include_withdrawn=include_withdrawn)
         try:
             code = _converge(fleet, host, job, judge)
@@ -65,7 +65,7 @@ def deploy(
 def _why_it_stays(host: Host, judge: Confirmation) -> str:
     """Return why the host did not go back, in words."""
     if judge.proof is None:
-        return "A deploy that changes nothing, or has --only, is not taken back."
+        return "A deploy that changes nothing is not taken back."
     if judge.leaves:
         return f"It is left as it is; invoke rollback --host {host.name} takes it back."
     return "It has no earlier confirmed state to go back to."

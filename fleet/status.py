@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from control.served import Served
+from engine.generations import moment
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import CannotWrite
 from fleet.shared.fleet import Fleet
@@ -26,8 +27,14 @@ from probe.page import Card, render_page
 from probe.proof import Proof, Rung
 
 # The columns in the order in which a narrow terminal keeps them, and that of the table.
-_WANTED = ("host", "proof", "certificate", "clients", "region", "version", "last deploy", "flavour")
-_TITLES = ("host", "region", "flavour", "version", "proof", "certificate", "clients", "last deploy")
+_WANTED = (
+    *("host", "proof", "certificate", "clients", "gen.", "region", "version", "last deploy"),
+    "flavour",
+)
+_TITLES = (
+    *("host", "region", "flavour", "version", "gen.", "proof", "certificate", "clients"),
+    "last deploy",
+)
 
 
 def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> int:
@@ -93,6 +100,8 @@ def _card(host: Host, seen: HostStatus, proof: Proof) -> Card:
         release=seen.release,
         clients=seen.clients,
         last_deploy=seen.last_deploy,
+        generation=seen.generation,
+        unconfirmed_since=moment(seen.unconfirmed.since) if seen.unconfirmed.plan else "",
         withdrawn=seen.withdrawn,
         proof=proof,
     )
@@ -127,6 +136,8 @@ def _row(card: Card, seen: HostStatus) -> Mapping[str, object]:
         "certificate_days": days_left(card),
         "clients": card.clients,
         "last_deploy": card.last_deploy,
+        "generation": card.generation or None,
+        "unconfirmed_since": seen.unconfirmed.since if seen.unconfirmed.plan else None,
         "trouble": seen.trouble.what if seen.trouble else None,
     }
 
@@ -178,6 +189,7 @@ def _cells(card: Card) -> Mapping[str, str | Text]:
         "region": f"{card.region_code} ({card.region_id})",
         "flavour": card.flavour,
         "version": Text(_version(card) or "-"),  # the host's text, which must not act as markup
+        "gen.": card.confirmed or "-",
         "proof": Text(_proof_words(card), style=_COLOURS[card.state]),
         "certificate": f"{days:.0f} days" if days is not None else "-",
         "clients": str(card.clients) if card.clients is not None else "-",

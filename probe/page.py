@@ -21,7 +21,8 @@ class Card:
     """One relay.
 
     `version`, `release`, `last_deploy` and `clients` are empty or None when unknown; `proof` is
-    None before the first one.
+    None before the first one. `generation`: the newest confirmed state, 0 without one.
+    `unconfirmed_since`: of the changes after it, or "".
     """
 
     host: str
@@ -34,6 +35,8 @@ class Card:
     release: str = ""
     clients: int | None = None
     last_deploy: str = ""
+    generation: int = 0
+    unconfirmed_since: str = ""
     withdrawn: bool = False  # its host says so
     proof: Proof | None = None
 
@@ -46,6 +49,12 @@ class Card:
         if not self.proof.ok:
             return "withdrawn" if self.withdrawn else "broken"
         return "proved" if self.proof.packets_passed else "reached"
+
+    @property
+    def confirmed(self) -> str:
+        """The newest generation, and since when there are changes that nobody confirmed; or ""."""
+        since = f"unconfirmed since {self.unconfirmed_since}" if self.unconfirmed_since else ""
+        return ", ".join(filter(None, (str(self.generation or ""), since)))
 
     @property
     def certificate(self) -> Rung | None:

@@ -14,7 +14,7 @@ from engine.run import Job, Outcome
 from engine.session import Session
 from fleet.shared import pins
 from fleet.shared.fleet import Fleet
-from fleet.shared.prove import climb, derper_of, prove_hosts, targets, was_proved
+from fleet.shared.prove import climb, derper_of, prove_hosts, remember_derper, targets, was_proved
 from fleet.shared.seen import former, settings
 from fleet.shared.step import run, show_failures
 from fleet.shared.verdict import Conclusion, Try, judged
@@ -53,14 +53,16 @@ class Confirmation:
     """The judge of one host's armed plan. `proof` is the last one that it has made.
 
     `served`: the map to compare with, where it is known. `leaves`: leave a plan that is not proved
-    as it is, unconfirmed, to be looked at. `former`: the host as it is after the way back.
-    `derper`: the one whose mesh key the host has, "" for the site file's.
+    as it is, unconfirmed, to be looked at. `is_part`: the plan has --only: once it is proved it
+    stays, until a whole plan is proved with it and becomes a generation. `former`: the host as it
+    is after the way back. `derper`: the one whose mesh key the host has, "" for the site file's.
     """
 
     fleet: Fleet
     host: Host
     served: Served | None
     leaves: bool = False
+    is_part: bool = False
     proof: Proof | None = None
     verdict: Conclusion | None = None
     former: Host | None = None
@@ -68,17 +70,20 @@ class Confirmation:
 
     def __call__(self, outcome: Outcome, session: Session) -> None:
         """Keep the plan, have it taken back, or leave it."""
+        remember_derper(self.fleet, self.host, self.derper)
         if outcome.ok:
             self.learn_pin(outcome)
             self._try(session)
-        if self.verdict is Conclusion.PROVED and self.proof is not None:
-            session.keep({"proved": f"{self.proof.ms / 1000:.1f} s"})
-        elif self.leaves or not session.generation:
+        proof = self.proof if self.verdict is Conclusion.PROVED else None
+        if proof is not None and not self.is_part:
+            session.keep({"proved": f"{proof.ms / 1000:.1f} s"})
+        elif proof is not None or self.leaves or not session.generation:
             session.leave()
         else:
             generation = session.history().find(session.generation)
             known = generation.about if generation else {}
             self.former, self.derper = former(self.host, known.get("seen", "")), known.get(DERPER, "")
+            remember_derper(self.fleet, self.host, self.derper)
             session.back()
 
     def learn_pin(self, outcome: Outcome) -> None:

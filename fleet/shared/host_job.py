@@ -35,8 +35,7 @@ def host_job(
     """Return the job: the host as its roles want it.
 
     After a deploy its certificate is asked for, if clients know it by its pin only, and which of
-    the clients that were cut are back. A whole plan has to be confirmed, and becomes a generation;
-    with `only` it is none.
+    the clients that were cut are back. The plan has to be proved, and becomes a generation.
     `include_withdrawn`: also a relay that was withdrawn; else its plan raises LeftWithdrawn.
     """
     before = cut_over.ask_before(host) if verb is Verb.DEPLOY else NOTHING
@@ -45,7 +44,7 @@ def host_job(
         plan=partial(_plan, fleet, host, include_withdrawn),
         ask=asked(roles.ask(host, fleet.site), relay.ASK_WITHDRAWN, before),
         afterwards=lambda outcome: asked(pins.ask(host), cut_over.ask_after(host, outcome)),
-        about=None if only else partial(about, host),
+        about=partial(about, host),
         only=only,
         places=roles.ROLES,
         next=f"fix it, then run: invoke deploy --host {host.name}; it goes on from there",

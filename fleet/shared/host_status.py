@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.crash import made_of_facts
 from engine.facts import Ask, Facts
+from engine.generations import History, UnconfirmedChanges
 from engine.run import Verb
 from engine.scripts import script
 from fleet.shared.fleet import Fleet
@@ -30,14 +31,17 @@ _FAR_MS = 60_000.0  # more is no distance: the script waits 2 s
 class HostStatus:
     """The status that a host reports; a field that it does not report is empty or None.
 
-    `release`: the id of our relay's release, or of a container's image. `distances_ms`: to the
-    other hosts, by TCP. `trouble`: why the host could not be asked.
+    `release`: the id of our relay's release, or of a container's image. `generation`: the newest
+    one. `unconfirmed`: the changes after it. `distances_ms`: to the other hosts, by TCP. `trouble`:
+    why the host could not be asked.
     """
 
     version: str = ""
     release: str = ""
     clients: int | None = None
     last_deploy: str = ""
+    generation: int = 0
+    unconfirmed: UnconfirmedChanges = field(default_factory=UnconfirmedChanges)
     withdrawn: bool = False
     distances_ms: Mapping[str, float] = field(default_factory=dict)
     trouble: DerpfleetError | None = None
@@ -50,7 +54,7 @@ def read_status(fleet: Fleet, host: Host, others: Sequence[Host]) -> HostStatus:
             fleet.session_for_reading(fleet.login(host), _ask(host, others)) as session,
             made_of_facts(host.name),
         ):
-            return _read(host, session.facts)
+            return _with_history(_read(host, session.facts), session.history())
     except DerpfleetError as error:
         error.host = error.host or host.name
         return HostStatus(trouble=error)
@@ -87,6 +91,10 @@ def _read(host: Host, facts: Facts) -> HostStatus:
         withdrawn=relay.is_withdrawn(facts),
         distances_ms=_distances(said.get("distances", "")),
     )
+
+
+def _with_history(status: HostStatus, history: History) -> HostStatus:
+    return replace(status, generation=history.newest, unconfirmed=history.unconfirmed)
 
 
 def _distances(text: str) -> dict[str, float]:

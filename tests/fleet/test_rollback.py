@@ -18,7 +18,7 @@ from engine.run import Job, Outcome, Verb
 from engine.session import Session
 from fleet import history, rollback
 from fleet.rollback import NoGeneration, SiteDiffers
-from fleet.shared import confirm, step
+from fleet.shared import confirm, prove, step
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation
 from fleet.shared.fleet import Fleet
 from fleet.shared.seen import former, settings
@@ -167,6 +167,18 @@ def test_only_a_proof_keeps_a_plan(
     assert (armed.words, judge.verdict, left) == (words, verdict, [])
 
 
+@pytest.mark.parametrize(("oks", "word"), [([True], "leave"), ([False] * 3, "back")])
+def test_a_part_of_a_plan_stays_when_it_is_proved_and_becomes_no_generation(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, oks: list[bool], word: str
+) -> None:
+    left = list(oks)
+    monkeypatch.setattr(confirm, "PAUSE_S", 0)
+    monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=left.pop(0))})
+    armed: Any = Armed(3)
+    Confirmation(fleet, HOST, None, is_part=True)(outcome(), armed)
+    assert armed.words[-1] == word
+
+
 def test_a_resource_that_failed_is_taken_back_without_a_proof(fleet: Fleet) -> None:
     armed: Any = Armed(3)
     failed = outcome()
@@ -175,6 +187,7 @@ def test_a_resource_that_failed_is_taken_back_without_a_proof(fleet: Fleet) -> N
     assert armed.words == ["back"]
 
 
+THREE = IMAGE.replace("1", "3")
 DERPER = HOST.model_copy(update={"flavour": "docker", "docker": Docker(image=IMAGE)})
 
 
@@ -188,6 +201,7 @@ def test_a_host_that_went_back_is_proved_with_the_mesh_key_that_it_has(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The site file names an image by then that the host never had."""
+    edited = DERPER.model_copy(update={"docker": Docker(image=THREE)})
     asked: list[str] = []
 
     def prove_hosts(*_: object, derper: str, **__: object) -> dict[str, Proof]:
@@ -203,6 +217,24 @@ def test_a_host_that_went_back_is_proved_with_the_mesh_key_that_it_has(
     job = Job(verb=Verb.DEPLOY, plan=lambda _: ())
     assert confirm.after_going_back(fleet, DERPER, job, failed, judge) == TAKEN_BACK
     assert (armed.words, asked) == (["back"], ["one"])
+    # Later verbs prove it so as well, until the site file names another derper or a deploy is kept.
+    assert mesh_key(fleet, DERPER) == mesh_key_of(fleet, "one")
+    assert mesh_key(fleet, edited) == mesh_key_of(fleet, THREE)
+    Confirmation(fleet, DERPER, None)(outcome(), armed)
+    assert mesh_key(fleet, DERPER) == mesh_key_of(fleet, IMAGE)
+
+
+def mesh_key(fleet: Fleet, host: Host) -> str:
+    """Return the key with which `invoke verify` asks."""
+    [target] = prove.targets(fleet, [host])
+    assert target.prover and target.prover.mesh_key
+    return target.prover.mesh_key.reveal()
+
+
+def mesh_key_of(fleet: Fleet, derper: str) -> str:
+    found = fleet.prover.at("hk1", derper).mesh_key
+    assert found
+    return found.reveal()
 
 
 def of_derper(number: int, derper: str) -> Generation:
@@ -272,7 +304,7 @@ def test_history_shows_generations_and_what_nobody_confirmed(
     monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: Reading())
     assert history.history(fleet, [HOST]) == 0
     text = shown.getvalue()
-    assert "bob@desk  nobody has confirmed it" in text
+    assert "bob@desk  deploy confirms it, rollback takes it back" in text
     assert "relay b" in text and "in force" not in text
 
 
