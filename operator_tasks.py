@@ -55,15 +55,47 @@ def logs(_: Context, host, site="", relay=False, lines="50", json=False):
     with_site(site, lambda fleet: verb(fleet, host, relay=relay, lines=lines), json=json)
 
 
-@task(help={"path": f"where to write it (default: {DEFAULT_SITE})"})
-def init(_: Context, path=""):
-    """Write a commented first site file. Never overwrites one.
+@task(
+    help={"path": f"where to write it (default: {DEFAULT_SITE})", "site": f"with --timer: {FILE}"}
+    | {"timer": "write a systemd timer of your user that runs `invoke status --notify` every 5 minutes"}
+    | {"textfile": "with --timer: also write metrics to this file"}
+)
+def init(_: Context, path="", timer=False, site="", textfile=""):
+    """Write a commented first site file, or with --timer a timer. Never overwrites one.
 
-    Example: invoke init --path elsewhere.yml
+    Examples:
+      invoke init --path elsewhere.yml
+      invoke init --timer --textfile /var/lib/node_exporter/derpfleet.prom
     """
     from fleet.init import init as verb
+    from fleet.init.timer import write_timer
 
-    with_report(lambda report: verb(report, Path(path) if path else None))
+    with_report(
+        lambda report: write_timer(report, site, textfile) if timer
+        else verb(report, Path(path) if path else None)
+    )
+
+
+@task(
+    iterable=["host"],
+    help=HOSTS
+    | {"html": "also write a self-contained HTML page to this file"}
+    | {"textfile": "also write metrics to this file, for node_exporter's textfile collector"}
+    | {"notify": "also tell the webhook of the site file when a relay breaks, and when it is back"},
+)
+def status(_: Context, host=None, site="", html="", textfile="", notify=False, json=False):
+    """Show a table of the hosts: flavour, version, proof, certificate days, clients, last deploy.
+
+    Examples:
+      invoke status --html status.html
+      invoke status --textfile /var/lib/node_exporter/derpfleet.prom --notify
+
+    Exit codes: 0 every host is proved or withdrawn, 1 a host is neither, 4 site file wrong.
+    """
+    from fleet.status import status as verb
+
+    places = {"html": Path(html) if html else None, "textfile": Path(textfile) if textfile else None}
+    with_site(site, lambda f: verb(f, f.hosts(host), **places, alert=notify), json=json)
 
 
 @task(iterable=["host"], help=HOSTS)
@@ -103,7 +135,7 @@ def rollback(_: Context, host, site="", to="", dry_run=False, diff=False, force=
     from fleet.uninstall import uninstall
 
     def work(fleet):
-        [one] = fleet.hosts([host])
+        [one] = fleet.managed([host])
         if to == "found":
             return uninstall(fleet, one, dry_run=dry_run)
         return verb(fleet, one, to=to, dry_run=dry_run, force=force)
@@ -138,7 +170,7 @@ def bundle(_: Context, host=None, site="", out="", use="", sha256="", json=False
     from fleet.bundle import bundle as verb
 
     files = {"out": out, "use": use, "sha256": sha256}
-    with_site(site, lambda fleet: verb(fleet, fleet.hosts(host), **files), json=json)
+    with_site(site, lambda fleet: verb(fleet, fleet.managed(host), **files), json=json)
 
 
-verbs = (bundle, history, rollback, derpmap, trust, logs, init)
+verbs = (bundle, status, history, rollback, derpmap, trust, logs, init)

@@ -8,7 +8,6 @@ from fleet.shared import interrupt
 interrupt.leave_at_once()
 # ruff: noqa: E402  (Ctrl-C comes first)
 from functools import partial
-from pathlib import Path
 
 from invoke import Context
 
@@ -108,19 +107,6 @@ def verify(
         with_site(site, lambda fleet: verb.verify_hosts(fleet, host, **options), json=json)
 
 
-@task(iterable=["host"], help=HOSTS | {"html": "also write a self-contained HTML page to this file"})
-def status(_: Context, host=None, site="", html="", json=False):
-    """Show a table of the hosts: flavour, version, proof, certificate days, clients, last deploy.
-
-    Example: invoke status --html status.html
-
-    Exit codes: 0 every host is proved or withdrawn, 1 a host is neither, 4 site file wrong.
-    """
-    from fleet.status import status as verb
-
-    with_site(site, lambda f: verb(f, f.hosts(host), html=Path(html) if html else None), json=json)
-
-
 @task(
     iterable=["host"],
     help=HOSTS | {"before": "before the first deploy: ask for nothing that a deploy sets up"},
@@ -193,8 +179,8 @@ def uninstall(_: Context, host, site="", dry_run=False, diff=False, json=False):
     from fleet.uninstall import uninstall as verb
 
     diffs = diff or dry_run
-    with_site(site, lambda f: verb(f, f.hosts([host])[0], dry_run=dry_run), json=json, diffs=diffs)
+    with_site(site, lambda f: verb(f, f.managed([host])[0], dry_run=dry_run), json=json, diffs=diffs)
 
 
-verbs = (deploy, check, verify, status, doctor, renew, withdraw, uninstall, *operator_tasks.verbs)
+verbs = (deploy, check, verify, doctor, renew, withdraw, uninstall, *operator_tasks.verbs)
 namespace = collected(verbs, lab_tasks.lab)

@@ -5,6 +5,7 @@ The sums of all modules are checked in, so that no mirror of them (GOPROXY) can 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from artefacts import go
@@ -22,6 +23,13 @@ def source(binary: Binary) -> Path:
 def version(binary: Binary) -> str:
     """Return a text that changes with the program's version."""
     return sha256(source(binary) / "go.sum")
+
+
+def module_version(binary: Binary) -> str:
+    """Return the version of tailscale.com that the program is built from, such as 1.104.5."""
+    module = (source(binary) / "go.mod").read_text()
+    [found] = re.findall(r"^(?:require )?\s*tailscale\.com v([\w.+-]+)", module, re.M)
+    return str(found)
 
 
 def build_binary(binary: Binary, arch: str, *, cache: Path, progress: Progress) -> Release:

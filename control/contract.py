@@ -44,6 +44,18 @@ class Reach(Protocol):
         Raises ResourceFailed for the first resource that failed.
         """
 
+    def read_file(self, path: str) -> str:
+        """Return the text of a file of the controller; "" when there is none.
+
+        Raises DerpfleetError.
+        """
+
+    def rewrite_file(self, path: str, change: Callable[[str], str]) -> tuple[str, str]:
+        """Write what `change` makes of that text, all of it or nothing. Returns both texts.
+
+        Another command that changes the file is waited for. Raises DerpfleetError.
+        """
+
     def pins(self, hosts: Sequence[Host]) -> Pins:
         """Return the known pins of the hosts whose certificates are self-signed."""
 

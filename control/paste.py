@@ -104,7 +104,7 @@ Then, on any node
 
 
 def _opening(site: Site) -> str:
-    if site.control.hosts():
+    if site.control.url:
         return (
             f"{site.control.url} gets these regions from `invoke deploy`.\n"
             "To add them to another control server, follow the instructions that fit."

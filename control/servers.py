@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from control.contract import ControlServer, Reach
+from control.headscale.map_file import MapFileServer
 from control.headscale.server import HeadscaleServer
 from control.paste import PasteServer
 from inventory.choices import ControlName
@@ -12,6 +13,7 @@ from inventory.model import Site
 
 SERVERS: Mapping[ControlName, Callable[[Site, Reach], ControlServer]] = {
     "headscale": HeadscaleServer,
+    "map-file": MapFileServer,
     "paste": PasteServer,
 }
 

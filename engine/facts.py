@@ -120,6 +120,11 @@ class Facts:
         """Whether the host has an IPv6 address beyond its links."""
         return any(":" in address and not address.startswith(("fe80:", "::1")) for address in self.addresses)
 
+    def said(self, name: str) -> str:
+        """Return the output of an asked command, "" when it was not asked for."""
+        found = self.commands.get(name)
+        return found.stdout if found else ""
+
     @classmethod
     def parse(cls, raw: Any) -> Facts:
         """Return the facts of the agent's hello event, decoded from JSON.

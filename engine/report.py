@@ -273,8 +273,13 @@ class Report:
         for key, (present, wanted) in sorted(keys.items()):
             self._line(host, "", f"{event['id']}  {key}: {_short(present) or 'nothing'} -> {_short(wanted)}")
         if event["text"]:
-            diff = event["text"].rstrip("\n")
-            self._show(host, Syntax(diff, "diff", background_color="default", word_wrap=False))
+            self.diff(host, event["text"])
+
+    def diff(self, host: str, text: str) -> None:
+        """Print a unified diff, where diffs are wanted."""
+        if self.diffs:
+            diff = Syntax(text.rstrip("\n"), "diff", background_color="default", word_wrap=False)
+            self._show(host, diff)
 
     def _on_result(self, host: str, event: Mapping[str, Any]) -> None:
         self.doing(host, event["id"])

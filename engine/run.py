@@ -115,6 +115,7 @@ class Outcome:
     with the answers to the questions asked afterwards. `generation`: the one that the host is at,
     as far as it was reported, else 0. `drift`, `stays`: the ids of files that were edited by hand
     since, and of things that a way back does not bring back. `astray`: what failed on a way back.
+    `about`: the words of a plan that has to be confirmed.
     """
 
     host: str
@@ -130,6 +131,7 @@ class Outcome:
     stays: list[str] = field(default_factory=list)
     stopped: str = ""
     is_going_back: bool = False
+    about: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -224,15 +226,18 @@ def converge(
             outcome = Outcome(login.name, job.mode, {}, session.facts, log.path)
             with made_of_facts(login.name):
                 wanted = job.plan(session)
+                outcome.facts = session.facts  # the plan may have asked for more
                 plan = wanted if isinstance(wanted, Stored) else _compiled(job, wanted)
+            arm = job.arm(plan)
+            outcome.about = arm["about"] if arm else {}
             if isinstance(plan, Plan):
                 roles |= {resource.id: resource.role for resource in plan.resources}
                 counted = {"resources": len(plan.resources), "roles": roles}
                 hear({"event": "plan", "id": plan.id, "mode": job.mode, **counted})
-                outcome.counts = session.apply(plan, arm=job.arm(plan))
+                outcome.counts = session.apply(plan, arm=arm)
             else:
                 hear({"event": "plan", "id": plan.plan, "mode": job.mode, "resources": 0, "roles": roles})
-                outcome.counts = session.bring_back(plan, mode=job.mode, arm=job.arm(plan))
+                outcome.counts = session.bring_back(plan, mode=job.mode, arm=arm)
             with made_of_facts(login.name):
                 more = job.afterwards(outcome) if outcome.ok and job.mode == "apply" else NOTHING
             if more != NOTHING:

@@ -157,6 +157,10 @@ class Session:
         """Whether the operator has stopped the run."""
         return self._stopping.is_set()
 
+    def pause(self, seconds: float) -> None:
+        """Wait so long, or until the operator stops the run."""
+        self._stopping.wait(seconds)
+
     def hold(self) -> None:
         """Make an armed plan wait for `_WITHIN_S` from now on."""
         self._say({"hold": 1})

@@ -27,6 +27,9 @@ def check(
 
     def one(host: Host) -> None:
         nonlocal changes
+        if not host.managed:
+            fleet.left_to_others(host, "only its region is compared")
+            return
         try:
             job = host_job(fleet, host, Verb.CHECK, only, include_withdrawn=include_withdrawn)
             outcome = run(fleet, fleet.login(host), job)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from control.contract import ControlServer
 from engine.run import Job, Verb
-from fleet.shared import cut_over
 from fleet.shared.confirm import Confirmation, after_going_back, run_confirmed
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
@@ -14,6 +13,7 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn, host_job, left_withdrawn
 from fleet.shared.prove import compare_map, prove_hosts, was_proved
 from fleet.shared.step import show_failures
+from fleet.shared.verdict import Conclusion
 from inventory.choices import front_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -30,6 +30,7 @@ def deploy(
 ) -> int:
     """Deploy every host in order, and stop at the first that fails or is not proved.
 
+    A relay that somebody else runs is only proved and registered.
     Such a host goes back to its newest generation, unless it has none or `keep` is set. The relays
     that are proved by then are registered, unless `only` names resources.
     `include_withdrawn`: bring withdrawn relays back as well. Returns the exit code.
@@ -39,6 +40,9 @@ def deploy(
     proofs: dict[str, Proof] = {}
     code = 0
     for host in hosts:
+        if not host.managed:
+            proofs |= _proof_of_others(fleet, server, host, why) if not only else {}
+            continue
         leaves = keep or front_of(host).is_others  # it is proved once the operator's front is ready
         judge = Confirmation(fleet, host, server.unasked(why), leaves=leaves, is_part=bool(only))
         job = host_job(fleet, host, Verb.DEPLOY, only, include_withdrawn=include_withdrawn)
@@ -50,7 +54,7 @@ def deploy(
         if code:
             break
         proof = judge.proof or prove_hosts(fleet, [host], served=judge.served)[host.name]
-        if not proof.ok:
+        if not proof.ok or judge.verdict is Conclusion.FAILED:
             fleet.report.say(
                 f"{host.name} is deployed but NOT proved: it is not registered, and the hosts after it are "
                 f"left alone. {_why_it_stays(host, judge)}"
@@ -59,11 +63,28 @@ def deploy(
             code = 1
             break
         proofs[host.name] = proof
-    return code if only or not proofs else _registered(fleet, server, proofs) or code
+    left = [host for host in hosts if not host.managed and host.name not in proofs and not only]
+    return (_registered(fleet, server, proofs) if proofs and not only else 0) or code or (1 if left else 0)
+
+
+def _proof_of_others(fleet: Fleet, server: ControlServer, host: Host, why: str) -> dict[str, Proof]:
+    """Prove a relay that somebody else runs. Returns its proof by its name, if it holds.
+
+    When it does not, the hosts after it are deployed all the same: nothing of ours has broken it.
+    """
+    fleet.left_to_others(host, "it is proved, and registered")
+    proof = prove_hosts(fleet, [host], served=server.unasked(why))[host.name]
+    if proof.ok:
+        return {host.name: proof}
+    fleet.report.say(f"{host.name} is NOT proved, so it is not registered: who runs it has to fix it first.")
+    server.not_proved(host)
+    return {}
 
 
 def _why_it_stays(host: Host, judge: Confirmation) -> str:
     """Return why the host did not go back, in words."""
+    if judge.verdict is Conclusion.STILL_BROKEN:
+        return f"It was broken before, and nothing more is broken: it is kept. Broken: {judge.why}."
     if judge.proof is None:
         return "A deploy that changes nothing is not taken back."
     if judge.leaves:
@@ -85,7 +106,6 @@ def _converge(fleet: Fleet, host: Host, job: Job, judge: Confirmation) -> int:
     except DerpfleetError as error:
         fleet.report.failure(error)
         return error.exit_code
-    cut_over.show(fleet, host, outcome.facts)
     show_failures(fleet, job, outcome, outcome.failures)
     if outcome.is_going_back:
         return after_going_back(fleet, host, job, outcome, judge)

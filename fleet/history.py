@@ -6,16 +6,27 @@ from collections.abc import Sequence
 
 from engine.generations import Generation, History, moment
 from engine.run import NOTHING
+from fleet.shared import past
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
+from probe.past import KEPT_DAYS, changes
+
+_SHOWN = 10  # changes of the result
+_TIME = "%Y-%m-%d %H:%M UTC"
 
 
 def history(fleet: Fleet, hosts: Sequence[Host]) -> int:
-    """Ask all hosts at once, and show their generations, newest first. Returns the exit code."""
-    said: dict[str, History | DerpfleetError] = {}
+    """Ask all hosts at once, and show their generations and how they proved, newest first.
+
+    Returns the exit code.
+    """
+    said: dict[str, History | DerpfleetError | None] = {}
 
     def ask(host: Host) -> None:
+        if not host.managed:
+            said[host.name] = None
+            return
         try:
             with fleet.session_for_reading(fleet.login(host), NOTHING) as session:
                 said[host.name] = session.history()
@@ -24,12 +35,35 @@ def history(fleet: Fleet, hosts: Sequence[Host]) -> int:
             said[host.name] = error
 
     fleet.parallel.each(hosts, ask)
-    codes = [_show(fleet, host, said[host.name]) for host in hosts]
+    codes = []
+    for host in hosts:
+        codes.append(_show(fleet, host, said[host.name]))
+        _show_proofs(fleet, host)
     return max(codes)
 
 
-def _show(fleet: Fleet, host: Host, found: History | DerpfleetError) -> int:
+def _show_proofs(fleet: Fleet, host: Host) -> None:
+    """Show the proofs of 90 days: how many, how many were broken, and each change of the result."""
+    found = past.entries(fleet, host.name)
+    broken, changed = sum(not one.ok for one in found), changes(found)
+    for one in changed[:_SHOWN]:
+        fleet.report.line(host.name, "ok" if one.ok else "broken", f"{one.at:{_TIME}}  {one.words}")
+    words = f"{len(found)} proofs in {KEPT_DAYS} days, {broken} of them broken" if found else "no proof yet"
+    fleet.report.line(host.name, "proofs", words)
+    fleet.report.emit(
+        event="proofs",
+        host=host.name,
+        proofs=len(found),
+        broken=broken,
+        changes=[{"at": f"{one.at:{_TIME}}", "ok": one.ok, "broken": one.broken or None} for one in changed],
+    )
+
+
+def _show(fleet: Fleet, host: Host, found: History | DerpfleetError | None) -> int:
     """Show one host. Returns the exit code."""
+    if found is None:
+        fleet.left_to_others(host, "there are only proofs of it")
+        return 0
     if isinstance(found, DerpfleetError):
         fleet.report.failure(found)
         return found.exit_code
@@ -48,7 +82,7 @@ def _show(fleet: Fleet, host: Host, found: History | DerpfleetError) -> int:
 
 def _show_generation(fleet: Fleet, host: Host, one: Generation, *, in_force: bool) -> None:
     changes = f"{one.changes} change{'s' * (one.changes != 1)}"
-    proof = f"proved {one.proof.get('proved', '')}".strip()
+    proof = " ".join(word for pair in one.proof.items() for word in pair)
     parts = [moment(one.at), one.verb, one.who, one.about.get("release", ""), changes, proof]
     words = one.trouble or "  ".join(filter(None, parts))
     fleet.report.line(host.name, "in force" if in_force else "kept", f"{one.number:>3}  {words}")

@@ -21,6 +21,7 @@ def logs(fleet: Fleet, name: str, *, relay: bool, lines: str) -> None:
         return
     control = fleet.site.control.hosts()
     refuse("runs no relay: leave --relay out to see its last run", {f"--host {name}": name in control})
+    fleet.managed([name])
     show_relay_log(fleet, fleet.equipped([name])[0], lines=number(lines, "--lines", most=1_000_000))
 
 
@@ -33,7 +34,7 @@ def show_last_run(fleet: Fleet, name: str) -> None:
     """Show the events of the last run. Raises DerpfleetError if there is no run or no host."""
     control = fleet.site.control.hosts()
     if name not in control:
-        fleet.hosts([name])
+        fleet.managed([name])
     found = runs_of(fleet, name)
     if not found:
         makes_one = "invoke deploy" if name in control else f"invoke deploy --host {name}"

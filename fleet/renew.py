@@ -23,9 +23,11 @@ def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
 
     Returns the exit code.
     """
-    renewable = [host for host in hosts if source_of(host).is_acme]
+    renewable = [host for host in hosts if host.managed and source_of(host).is_acme]
     for host in hosts:
-        if host not in renewable:
+        if not host.managed:
+            fleet.left_to_others(host, "its certificate is renewed there")
+        elif host not in renewable:
             words = f"nothing to renew: certificate.source is {host.source}"
             fleet.report.line(host.name, "skipped", words)
     code = 0

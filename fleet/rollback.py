@@ -14,6 +14,7 @@ from fleet.shared.options import number
 from fleet.shared.prove import compare_map, was_proved
 from fleet.shared.seen import differences, former
 from fleet.shared.step import CHANGES_FOUND, show_failures
+from fleet.shared.verdict import Conclusion
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 
@@ -52,7 +53,9 @@ def rollback(fleet: Fleet, host: Host, *, to: str, dry_run: bool, force: bool) -
     fleet.report.say(_STAYS)
     if outcome.is_going_back:
         return after_going_back(fleet, host, job, outcome, judge)
-    if not outcome.ok or judge.proof is None or not judge.proof.ok:
+    if judge.verdict is Conclusion.STILL_BROKEN:
+        fleet.report.say(f"{host.name} went back, and is not registered. Still broken: {judge.why}.")
+    if not outcome.ok or judge.proof is None or judge.verdict is not Conclusion.PROVED:
         return 0 if outcome.ok and not outcome.counts["changed"] else 1
     return _registered(fleet, host, judge)
 

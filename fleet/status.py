@@ -13,34 +13,47 @@ from rich.table import Table
 from rich.text import Text
 
 from control.served import Served
+from engine import cache
 from engine.generations import moment
+from fleet.shared import past
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import CannotWrite
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_status import HostStatus, read_status
+from fleet.shared.notify import notify
 from fleet.shared.prove import climb, targets
 from inventory.choices import flavour_name
 from inventory.model import Host
+from probe import prometheus
+from probe.alerts import Seen
 from probe.derpmap import with_map
 from probe.latency import Latencies, measure_all
 from probe.page import Card, render_page
+from probe.past import Entry
 from probe.proof import Proof, Rung
 
 # The columns in the order in which a narrow terminal keeps them, and that of the table.
 _WANTED = (
-    *("host", "proof", "certificate", "clients", "gen.", "region", "version", "last deploy"),
-    "flavour",
+    *("host", "proof", "certificate", "since", "clients", "region", "version", "last deploy", "flavour"),
 )
 _TITLES = (
-    *("host", "region", "flavour", "version", "gen.", "proof", "certificate", "clients"),
-    "last deploy",
+    *("host", "region", "flavour", "version", "proof", "since", "certificate", "clients", "last deploy"),
 )
 
 
-def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> int:
-    """Prove and ask all hosts at once, and show a table. `html`: the page to write, too.
+def status(
+    fleet: Fleet,
+    hosts: Sequence[Host],
+    *,
+    html: Path | None = None,
+    textfile: Path | None = None,
+    alert: bool = False,
+) -> int:
+    """Prove and ask all hosts at once, and show a table.
 
-    Returns the exit code: 0 when every host is proved, or withdrawn. Raises CannotWrite.
+    `html`, `textfile`: the page and the metrics to write, too. `alert`: tell the site's webhook.
+    Returns the exit code: 0 when every host is proved, or withdrawn. Raises CannotWrite,
+    CannotNotify.
     """
     wanted = targets(fleet, hosts)
     said: dict[str, HostStatus] = {}
@@ -59,7 +72,12 @@ def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> 
     fleet.parallel.each(work, lambda one: one())
     fleet.report.doing("site", "")
     whole = {one.name: with_map(proof, one, served[0]) for one, proof in zip(wanted, proofs, strict=True)}
-    cards = [_card(host, said[host.name], whole[host.name]) for host in hosts]
+    for name, proof in whole.items():
+        if proof.ok or not said[name].withdrawn:
+            past.add(fleet, name, proof)
+    cards = [
+        _card(host, said[host.name], whole[host.name], past.entries(fleet, host.name)) for host in hosts
+    ]
     for card in cards:
         fleet.report.emit(event="status", **_row(card, said[card.host]))
     if not fleet.report.json_lines:
@@ -74,28 +92,40 @@ def status(fleet: Fleet, hosts: Sequence[Host], *, html: Path | None = None) -> 
     if html is not None:
         between = {(start, end): ms for start, one in said.items() for end, ms in one.distances_ms.items()}
         title, latencies = Path(fleet.site.path).name, Latencies(measure_all(wanted), between)
-        page = render_page(cards, latencies, title=title, made=datetime.now(UTC))
-        try:
-            # A host's text may hold half a character.
-            html.write_text(page, encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise CannotWrite(
-                f"{html} cannot be written",
-                why=error.strerror or "",
-                next="give another place: invoke status --html FILE",
-            ) from None
+        write(html, render_page(cards, latencies, title=title, made=datetime.now(UTC)))
         fleet.report.say(f"page: {html}")
+    if textfile is not None:
+        write(textfile, prometheus.render(cards, made=datetime.now(UTC)))
+    if alert:
+        for one in notify(fleet, [_seen(card) for card in cards]):
+            fleet.report.line(one.host, "told", one.text)
     return 0 if all(card.state in ("proved", "reached", "withdrawn") for card in cards) else 1
 
 
-def _card(host: Host, seen: HostStatus, proof: Proof) -> Card:
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all, also while another program reads it. Raises CannotWrite."""
+    try:
+        # A host's text may hold half a character.
+        cache.write(path, text.encode(errors="replace"))
+    except OSError as error:
+        raise CannotWrite(
+            f"{path} cannot be written", why=error.strerror or "", next="give another place for it"
+        ) from None
+
+
+def _seen(card: Card) -> Seen:
+    """Return what an alert is about. A withdrawn relay is as it should be."""
+    return Seen(card.host, card.state not in ("broken", "unknown"), _proof_words(card))
+
+
+def _card(host: Host, seen: HostStatus, proof: Proof, kept: Sequence[Entry]) -> Card:
     return Card(
         host=host.name,
         domain=host.domain,
         region_id=host.region.id,
         region_code=host.region.code,
         region_name=host.region.name,
-        flavour=flavour_name(host),
+        flavour=flavour_name(host) if host.managed else "not managed",
         version=seen.version,
         release=seen.release,
         clients=seen.clients,
@@ -104,6 +134,7 @@ def _card(host: Host, seen: HostStatus, proof: Proof) -> Card:
         unconfirmed_since=moment(seen.unconfirmed.since) if seen.unconfirmed.plan else "",
         withdrawn=seen.withdrawn,
         proof=proof,
+        past=kept,
     )
 
 
@@ -133,6 +164,7 @@ def _row(card: Card, seen: HostStatus) -> Mapping[str, object]:
         "release": card.release,
         "proof": card.state,
         "broken": broken.name if broken else None,
+        "since": card.since or None,
         "certificate_days": days_left(card),
         "clients": card.clients,
         "last_deploy": card.last_deploy,
@@ -181,6 +213,10 @@ def _version(card: Card) -> str:
     return f"{card.version[:24]} {card.release.removeprefix('sha256:')[:8]}".strip()
 
 
+def _generation(card: Card) -> str:
+    return f"(generation {card.confirmed})" if card.confirmed else ""
+
+
 def _cells(card: Card) -> Mapping[str, str | Text]:
     """Return the cells of a host by the titles of their columns."""
     days = days_left(card)
@@ -189,9 +225,9 @@ def _cells(card: Card) -> Mapping[str, str | Text]:
         "region": f"{card.region_code} ({card.region_id})",
         "flavour": card.flavour,
         "version": Text(_version(card) or "-"),  # the host's text, which must not act as markup
-        "gen.": card.confirmed or "-",
         "proof": Text(_proof_words(card), style=_COLOURS[card.state]),
+        "since": card.since.removesuffix(" UTC") or "-",
         "certificate": f"{days:.0f} days" if days is not None else "-",
         "clients": str(card.clients) if card.clients is not None else "-",
-        "last deploy": card.last_deploy or "-",
+        "last deploy": f"{card.last_deploy} {_generation(card)}".strip() or "-",
     }

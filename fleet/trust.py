@@ -37,7 +37,7 @@ def logins(fleet: Fleet, names: Sequence[str]) -> list[Login]:
     """
     control = {login.name: login for login in fleet.control_logins()}
     relays = [name for name in names if name not in control]
-    found = [fleet.login(host) for host in fleet.hosts(relays)] if relays or not names else []
+    found = [fleet.login(host) for host in fleet.managed(relays)] if relays or not names else []
     found += [login for name, login in control.items() if name in names or not names]
     every = {one.key_name: one for login in found for one in (*login.hops(), login)}
     return list(every.values())

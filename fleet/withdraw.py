@@ -26,12 +26,18 @@ from probe.verify import prove
 from roles import relay
 
 MOVING_S = 90  # wait at most this long for nodes to move; nodes that were watched took 5 to 8 s
+STOPPING_S = 600  # wait at most this long for somebody else to stop a relay of theirs
+PAUSE_S = 2.0
 SETTLING_S = 20  # wait this long when it is not known where nodes are at home
 BETWEEN = "the relay is stopped, its region is still in the map"
 
 
 class NoOtherRelay(DerpfleetError):
     """Nothing was changed: nodes would have no relay left."""
+
+
+class StillRuns(DerpfleetError):
+    """Nothing was changed: a relay that somebody else runs was not stopped."""
 
 
 class StillAtHome(DerpfleetError):
@@ -41,14 +47,17 @@ class StillAtHome(DerpfleetError):
 def withdraw(fleet: Fleet, host: Host) -> int:
     """Stop the relay and take its regions out of the map. Steps that are done already are skipped.
 
-    Returns the exit code. Raises NoOtherRelay, StillAtHome, ResourceFailed, Unreachable,
+    Returns the exit code. Raises NoOtherRelay, StillRuns, StillAtHome, ResourceFailed, Unreachable,
     Interrupted.
     """
     server = control_server(fleet)
     with server.withdrawal(host) as leaving:
         if leaving and leaving.others is not None:
             _need_another(fleet, host, leaving.others, leaving.served)
-        _stop(fleet, host)
+        if host.managed:
+            _stop(fleet, host)
+        else:
+            _await_stop(fleet, host)
         if leaving:
             with _interruption_explained(host):
                 _await_move(fleet, host, leaving.nodes_at_home)
@@ -92,6 +101,24 @@ def _stop(fleet: Fleet, host: Host) -> None:
             error.why = f"{error.why}\n{still}".strip()
             raise
         fleet.report.line(host.name, "ok", f"not reachable ({error}), and nothing of its relay answers")
+
+
+def _await_stop(fleet: Fleet, host: Host) -> None:
+    """Wait until nothing answers of a relay that somebody else has to stop. Raises StillRuns."""
+    until = time.monotonic() + STOPPING_S
+    if _answers(fleet, host):
+        words = f"stop it now, such as by scaling it to 0; this waits for up to {STOPPING_S / 60:.0f} minutes"
+        fleet.report.line(host.name, "waiting", words)
+    while _answers(fleet, host):
+        if time.monotonic() > until:
+            raise StillRuns(
+                "nothing was changed: the relay still answers",
+                host=host.name,
+                why="somebody else runs it (managed: false), and its region may leave the map after it only",
+                next=f"stop it, then run: invoke withdraw --host {host.name}",
+            )
+        time.sleep(PAUSE_S)
+    fleet.report.line(host.name, "ok", "nothing of its relay answers")
 
 
 def _stopping(host: Host) -> Job:

@@ -2,7 +2,7 @@
 
 An error says what went wrong, where, why, and what to do next. The command exits with `exit_code`:
 0 converged and proved, 10 a check found changes, 1 a resource or a proof failed, 3 a host cannot be
-reached, 4 the site file is wrong, 5 a host is locked.
+reached, 4 the site file is wrong, 5 a host is locked, 6 something has to be waited for.
 """
 
 from __future__ import annotations

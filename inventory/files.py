@@ -30,7 +30,9 @@ def file_problems(site: Site, *, only: Collection[str] | None = None) -> list[Pr
         (("hosts", name, *path), value)
         for name, host in site.hosts.items()
         if only is None or name in only
-        for path, value in (*_of_login(host.ssh), *_of_host(host))
+        for path, value in (
+            (*_of_login(host.ssh), *_of_host(host)) if host.managed else _of_others(host)
+        )
     ]
     for name, ssh in site.control.hosts().items():
         named += [((name, *path), value) for path, value in _of_login(ssh)]
@@ -66,6 +68,12 @@ def _of_host(host: Host) -> Iterator[tuple[Keys, str | None]]:
     yield ("relay", "keys_file"), host.relay.keys_file
     if runner_of(host).in_container:
         yield ("docker", "archive"), host.docker.archive
+
+
+def _of_others(host: Host) -> Iterator[tuple[Keys, str | None]]:
+    """Yield what the proof of a relay needs that somebody else runs."""
+    yield ("certificate", "ca"), host.certificate.ca
+    yield ("relay", "mesh_key"), host.relay.mesh_key
 
 
 def _why_not(value: str, base: Path) -> str:

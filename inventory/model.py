@@ -31,6 +31,8 @@ from inventory.choices import (
     TlsName,
     combination_of_flavour,
 )
+from inventory.control_servers import MapFile, Paste
+from inventory.notify import Notify
 from inventory.packages import PackageSupply
 from inventory.part import Model
 from inventory.secrets import SecretRef
@@ -230,6 +232,9 @@ class Relay(Model):
     verify_insecure: bool = Field(
         False, description="true: clients are asked about over http, and anyone on the way can admit anyone"
     )
+    mesh_key: SecretRef | None = Field(
+        None, description="[-mesh-psk-file] of a relay with managed: false; it lets the proof's clients in"
+    )
     verify_fail_open: bool = Field(False, description="[-verify-client-url-fail-open]")
     open: bool = Field(
         False, description="anyone may use the relay: it does not ask the site's headscale"
@@ -276,6 +281,9 @@ class Host(Model):
     region: Region
     ipv4: IPv4Address | None = Field(None, description=_PUBLIC_ADDRESS)
     ipv6: IPv6Address | None = Field(None, description=_PUBLIC_ADDRESS)
+    managed: bool = Field(
+        True, description="false: somebody else runs it; it is proved, registered and watched, never changed"
+    )
     ssh: Ssh = Ssh()
     ports: Ports = Ports()
     flavour: FlavourName = Field(
@@ -335,6 +343,9 @@ class Headscale(Model):
     derp_map: HostPath = Field(
         "/etc/headscale/derp.yaml", description="the file under derp.paths that our regions are merged into"
     )
+    map_file: LocalPath | None = Field(
+        None, description="path of a map file here, merged into in place of the one on the headscale host"
+    )
     unit: UnitName = "headscale.service"
     metrics: Url = Field(
         "http://127.0.0.1:9090",
@@ -355,22 +366,6 @@ class Headscale(Model):
         return f"{self.url.rstrip('/')}/verify"
 
 
-class Paste(Model):
-    """No control server that is ours to change: an operator pastes the map into it.
-
-    This is not a section of the site file.
-    """
-
-    kind: ClassVar[ControlName] = "paste"
-    admission: ClassVar[AdmissionName] = "open"
-    url: ClassVar[str] = ""
-    verify_url: ClassVar[str] = ""
-
-    def hosts(self) -> Mapping[str, Ssh]:
-        """Return no host."""
-        return {}
-
-
 class Derpmap(Model):
     """The map that `invoke derpmap` prints."""
 
@@ -387,6 +382,7 @@ class Site(Model):
     hosts: dict[HostName, Host] = Field(min_length=1)
     headscale: Headscale | None = None
     derpmap: Derpmap = Derpmap()
+    notify: Notify | None = None
     prover: SecretRef | None = Field(
         None, description="the text of a prover.json, for several controllers; default: the one in .runs"
     )
@@ -395,6 +391,9 @@ class Site(Model):
     )
 
     @property
-    def control(self) -> Headscale | Paste:
+    def control(self) -> Headscale | MapFile | Paste:
         """Return where clients get their map from. `kind` is its key in `control.servers`."""
-        return self.headscale or Paste()
+        found = self.headscale
+        if found is not None and found.map_file is not None:
+            return MapFile(path=found.map_file, url=found.url, verify_url=found.verify_url)
+        return found or Paste()

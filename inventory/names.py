@@ -39,7 +39,7 @@ def resolve_problems(
         if only is None or name in only
     ]
     if site.control.url:
-        asked.append(((site.control.kind, "url"), urlsplit(site.control.url).hostname or "", None))
+        asked.append((("headscale", "url"), urlsplit(site.control.url).hostname or "", None))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = list(pool.map(lambda question: _ask(resolver, question[1]), asked))
     found = [

@@ -34,16 +34,25 @@ HEADSCALE = "headscale"
 """The headscale host's name in output, for --host, and under .runs."""
 PROVER_FILE = "prover.json"
 """The prover's keys, beside the hosts' folders under .runs."""
+HISTORY = "history"
+"""The history of proofs, beside the hosts' folders under .runs."""
+ALERTS = "alerts.json"
+"""What `invoke status --notify` remembers, beside the hosts' folders under .runs."""
 SSH_PORT = 22
 RESERVED = {
     HEADSCALE: "it is the headscale host's own",
     PROVER_FILE: "a file of that name is among the hosts' folders",
+    ALERTS: "a file of that name is among the hosts' folders",
+    HISTORY: "the history of proofs has a folder of that name among the hosts' folders",
 }
 
 
 def host_findings(host: Host) -> Iterator[Finding]:
-    """Yield the findings of every rule over one host."""
-    for rule in _RULES:
+    """Yield the findings of every rule over one host.
+
+    Those about a deploy do not hold for a relay that somebody else runs.
+    """
+    for rule in _RULES if host.managed else _RULES_OF_OTHERS:
         yield from rule(host)
 
 
@@ -194,6 +203,19 @@ def _open_ports_are_ports(host: Host) -> Iterator[Finding]:
             yield Finding(f"firewall.allow.{index}", f"'{entry}' is not a range of ports within 1 to 65535")
 
 
+def _pin_is_given(host: Host) -> Iterator[Finding]:
+    if source_of(host).needs_pin and host.certificate.pin is None:
+        words = "is missing: with managed: false nobody reads it on the host"
+        yield Finding("certificate.pin", words, ("managed", "certificate.source"))
+
+
+def _mesh_key_is_of_others(host: Host) -> Iterator[Finding]:
+    if host.relay.mesh_key is not None:
+        words = "is for a relay with managed: false: one that we deploy gets its own. Remove it"
+        yield Finding("relay.mesh_key", words, ("managed",))
+
+
+_RULES_OF_OTHERS: tuple[Rule, ...] = (_address_is_one_hosts, _pin_is_given, _place_is_whole)
 _RULES: tuple[Rule, ...] = (
     _ports_differ,
     _no_port_is_sshs,
@@ -206,11 +228,13 @@ _RULES: tuple[Rule, ...] = (
     *certificate_rules.RULES,
     _image_has_one_source,
     *admission_rules.RULES,
+    _mesh_key_is_of_others,
     _place_is_whole,
     _open_ports_are_ports,
 )
 
 Raw = Mapping[str, Any]
+_OF_ITS_HOST = ("config", "derp_map", "unit", "metrics", "health")  # `ssh` may be from `defaults`
 # The words with which the site's headscale is asked; None: it is not given.
 _ASK_HEADSCALE = (None, *(word for word, row in ADMISSIONS.items() if row.url == HEADSCALE))
 
@@ -232,6 +256,14 @@ def reserved(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
     for name in hosts:
         if name.lower() in RESERVED:
             yield ("hosts", name), f"'{name}' is no name for a relay: {RESERVED[name.lower()]}"
+
+
+def of_no_effect(headscale: Any) -> Iterator[tuple[Path, str]]:
+    """Yield the keys about the headscale host that have no effect beside headscale.map_file."""
+    for key in _OF_ITS_HOST if _at(headscale, ("map_file",)) is not None else ():
+        if _at(headscale, (key,)) is not None:
+            words = "has no effect beside map_file, as the headscale host is left alone: keep one of them"
+            yield (HEADSCALE, key), words
 
 
 def asked_of_nobody(headscale: Any, hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:

@@ -128,7 +128,7 @@ class _Reading:
             self._add(path, message)
         control = raw.get("headscale")
         asked = (*rules.asked_in_the_clear(control, hosts), *rules.asked_of_nobody(control, hosts))
-        own = [*rules.duplicates(hosts), *asked]
+        own = [*rules.duplicates(hosts), *asked, *rules.of_no_effect(control)]
         for path, message in own:
             if not self._in_error(path):
                 self._add(path, message)
@@ -161,7 +161,8 @@ class _Reading:
         message = f"unknown key; the host's name is its key, {name}"
         self._refuse(host, ("name",), message, ("hosts", name))
         host = _merge(defaults, host)
-        _default_address(host, host.get("ipv4") or host.get("domain"))
+        if host.get("managed") is not False:
+            _default_address(host, host.get("ipv4") or host.get("domain"))
         return {**host, "name": name}
 
     def _refuse(self, section: Raw, keys: tuple[str, ...], message: str, at: Keys = ()) -> None:

@@ -58,6 +58,31 @@ class HostsWords:
     trouble: str = ""
 
 
+@dataclass(frozen=True)
+class Silence:
+    """Why a relay's host gets no answer about a client.
+
+    `look`: the command that shows it on that host.
+    """
+
+    detail: str
+    cause: str
+    look: str
+
+
+def silence_of(asked: HostsWords) -> Silence | None:
+    """Return why the host gets no answer; None when it gets one, or was not asked."""
+    answer = tailscaled.read(asked.answer)
+    step = str(answer.get("step"))
+    if step not in _CAUSES:
+        return None
+    cause, command = _CAUSES[step]
+    host = asked.judge.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    look = command.format(judge=asked.judge, host=host, **tailscaled.names(asked.judge))
+    detail = f"{asked.judge}, asked from the relay's host: {step}: {_line(answer.get('detail'))}"
+    return Silence(detail, cause, look)
+
+
 def admission_rung(target: Target, asked: HostsWords) -> Rung:
     """Return the rung `admission`."""
     if asked.trouble:
@@ -68,21 +93,17 @@ def admission_rung(target: Target, asked: HostsWords) -> Rung:
             f"invoke status --host {target.name} shows how to reach the host; then {target.again}",
         )
     answer = tailscaled.read(asked.answer)
-    step = answer.get("step")
-    if step is None:
+    if answer.get("step") is None:
         return _failed(
             f"the relay's host did not say whether it can ask {asked.judge}",
             "its Python does not run our question",
             f"see ssh.python of {target.name} in the site file, then {target.again}",
         )
-    if step in _CAUSES:
-        cause, command = _CAUSES[step]
-        host = asked.judge.partition("://")[2].partition("/")[0].rpartition("@")[2]
-        look = command.format(judge=asked.judge, host=host, **tailscaled.names(asked.judge))
+    if silence := silence_of(asked):
         return _failed(
-            f"{asked.judge}, asked from the relay's host: {step}: {_line(answer.get('detail'))}",
-            f"{cause}; the relay refuses everybody until it gets an answer",
-            f"on the relay's host: {look}; then {target.again}",
+            silence.detail,
+            f"{silence.cause}; the relay refuses everybody until it gets an answer",
+            f"on the relay's host: {silence.look}; then {target.again}",
         )
     if unclear := _unclear(asked.log):
         reason, meaning = unclear

@@ -1,6 +1,7 @@
-"""How many clients a restart of their relay cut, and how many came back. Pure.
+"""How many clients a restart of their relay cut, how many came back, how many were refused. Pure.
 
-They are counted in the relay's metrics, where every program has the same names.
+They are counted in the relay's metrics, where every program has the same names. Only our relay
+counts refusals.
 """
 
 from __future__ import annotations
@@ -8,9 +9,29 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from relay.core.reasons import Answer
+
 CLIENTS = re.compile(r"^derp_clients_local (\d{1,9})\b", re.M | re.A)
 _STARTED = re.compile(r"^process_start_unix_time ([\d.]{1,20})", re.M | re.A)
 _SAMPLE = re.compile(r"^(\d{1,9}) (\d{1,12}(?:\.\d{1,9})?) (\d{1,12}(?:\.\d{1,9})?)$", re.M | re.A)
+_ADMISSION = re.compile(r'^relay_admissions\{reason="(\w{1,64})"\} (\d{1,15})$', re.M | re.A)
+_REFUSED = frozenset(str(each) for each in Answer if each.meaning.startswith("refused"))
+_ADMITTED = frozenset(
+    str(each) for each in Answer if each.meaning.startswith("admitted") and each != Answer.IN_PROBER_KEYS
+)
+
+
+@dataclass(frozen=True)
+class Admissions:
+    """The answers about clients since a relay's start: those that were asked for, those refused."""
+
+    asked: int
+    refused: int
+
+    @property
+    def share(self) -> float:
+        """The share of refusals, 0 to 1."""
+        return self.refused / self.asked if self.asked else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +58,18 @@ def clients_on(page: str) -> int:
     """Return the number of clients on a page of metrics; 0 when it is not there."""
     found = CLIENTS.search(page)
     return int(found[1]) if found else 0
+
+
+def admissions_on(page: str, *, strangers: int = 0) -> Admissions | None:
+    """Return the answers about clients on a page of metrics; None when it has none.
+
+    `strangers`: those of our proofs, which were refused as they should be.
+    """
+    counts = {reason: int(count) for reason, count in _ADMISSION.findall(page)}
+    refused = sum(count for reason, count in counts.items() if reason in _REFUSED)
+    refused = max(0, refused - strangers)
+    admitted = sum(count for reason, count in counts.items() if reason in _ADMITTED)
+    return Admissions(refused + admitted, refused) if counts else None
 
 
 def counted(before: str, watched: str) -> CutOver | None:

@@ -205,7 +205,7 @@ def _another_server(target: Target, address: str, first: str, broken: Broken) ->
             next=f"find out who answers from another network too, before you deploy again: {target.again}",
         )
     kind, record = ("ipv6", "AAAA") if ":" in address else ("ipv4", "A")
-    setting = f"set hosts.{target.name}.{kind} and " if target.managed else "set "
+    setting = f"set hosts.{target.name}.{kind} and " if target.of_site else "set "
     return Broken(
         f"{address}: {broken.detail}",
         cause=(

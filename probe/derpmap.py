@@ -53,7 +53,7 @@ def check_map(target: Target, served: Mapping[str, Any], *, port_80: bool | None
     `served`: the whole map, in any of the spellings of `plain`. `port_80`: whether /generate_204
     was proved; None when not tried. Raises Broken.
     """
-    step = f"invoke deploy --host {target.name}" if target.managed else "correct the map"
+    step = f"invoke deploy --host {target.name}" if target.of_site else "correct the map"
     regions = plain(served).get("regions")
     region = _region_of(regions if isinstance(regions, Mapping) else {}, target)
     if not region:

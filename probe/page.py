@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from probe.latency import Latencies, rows
+from probe.past import Entry, days, since
 from probe.proof import Proof, Rung, duration
 
 _TIME = "%Y-%m-%d %H:%M UTC"
@@ -22,7 +23,8 @@ class Card:
 
     `version`, `release`, `last_deploy` and `clients` are empty or None when unknown; `proof` is
     None before the first one. `generation`: the newest confirmed state, 0 without one.
-    `unconfirmed_since`: of the changes after it, or "".
+    `unconfirmed_since`: of the changes after it, or "". `past`: its proofs of the last 90 days,
+    oldest first.
     """
 
     host: str
@@ -39,6 +41,21 @@ class Card:
     unconfirmed_since: str = ""
     withdrawn: bool = False  # its host says so
     proof: Proof | None = None
+    past: Sequence[Entry] = ()
+
+    @property
+    def since(self) -> str:
+        """Since when the relay is as it is now; "" without a history."""
+        begins = since(self.past)
+        return begins.strftime(_TIME) if begins else ""
+
+    @property
+    def held(self) -> str:
+        """The share of the proofs in its history that held, such as `99.8 %`; "" without one."""
+        held = sum(entry.ok for entry in self.past)
+        share = 100 * held / len(self.past) if self.past else 0.0
+        whole = held == len(self.past)
+        return "" if not self.past else "100 %" if whole else f"{min(share, 99.9):.1f} %"
 
     @property
     def state(self) -> str:
@@ -90,6 +107,7 @@ def render_page(cards: Sequence[Card], latencies: Latencies, *, title: str, made
         title=title,
         made=made.astimezone(UTC).strftime(_TIME),
         proved=sum(card.state == "proved" for card in cards),
+        month={card.host: list(days(card.past, made.astimezone(UTC).date())) for card in cards if card.past},
         broken=[card for card in cards if card.state == "broken"],
     )
 

@@ -54,8 +54,8 @@ class Target:
     `sha256-raw:`), instead of a CA. `expect_admission`: may a stranger's key in (`open`), or not
     (`verify`)? `prover`: the keys that let our two clients into a relay that verifies. `fronted`:
     our nginx is in front of it. `region_id`: its region in the served map. `resolve`: used instead
-    of the system's resolver. `deploy`: returns the command that fixes a part of this host; None: no
-    host of our site.
+    of the system's resolver. `deploy`: returns the command that fixes a part of this host; None:
+    somebody else runs it.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Target:
         host: Host,
         site: Site,
         *,
-        deploy: Deploy,
+        deploy: Deploy | None,
         ca: Path | None = None,
         pin: str | None = None,
         prover: Prover | None = None,
@@ -88,7 +88,8 @@ class Target:
         """Make the target of a site's relay host.
 
         `pin` and `ca` come from the deploy; `ca` defaults to the ACME server's own bundle. The
-        prover's keys are of use only at a relay that verifies.
+        prover's keys are of use only at a relay that verifies. `deploy`: None for a relay that
+        somebody else runs.
         """
         refuses_strangers = verifies(host, site)
         if ca is None and host.certificate.ca is not None:
@@ -105,7 +106,7 @@ class Target:
             pin=pin,
             expect_admission="verify" if refuses_strangers else "open",
             prover=prover if refuses_strangers else None,
-            fronted=front_of(host).hides_relay,
+            fronted=host.managed and front_of(host).hides_relay,
             region_id=host.region.id,
             deploy=deploy,
         )
@@ -159,13 +160,18 @@ class Target:
 
     @property
     def managed(self) -> bool:
-        """Whether it is a host of our site, so that `invoke deploy` can fix it."""
+        """Whether it is a host of our site that `invoke deploy` can fix."""
         return self.deploy is not None
+
+    @property
+    def of_site(self) -> bool:
+        """Whether it is a host of our site. Somebody else may run it."""
+        return self.managed or self.region_id is not None
 
     @property
     def again(self) -> str:
         """The command that repeats this proof."""
-        if self.managed:
+        if self.of_site:
             return f"invoke verify --host {self.name}"
         given = (
             ("ca", self.ca),

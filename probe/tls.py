@@ -316,7 +316,7 @@ def _untrusted(
     elif code in {_UNKNOWN_ROOT, _NO_ISSUER, _UNVERIFIABLE}:
         detail = f"the chain of {names} ends at an issuer that is not trusted here (leaf by {leaf.issuer})"
         cause = "a private or staging CA, or a program on the way that shows its own certificate"
-        step = f"name the CA's bundle in certificate.ca, then {target.again}" if target.managed else step
+        step = f"name the CA's bundle in certificate.ca, then {target.again}" if target.of_site else step
     return Broken(detail, cause=cause, next=step)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
+from control.headscale.clashes import Maps
 from control.headscale.config import BadConfig, HeadscaleConfig, parse_config
 from control.headscale.reader import BadMap, Regions, parse_map
 from engine.facts import Ask, Facts, FileFact
@@ -50,6 +51,11 @@ class HeadscaleFacts:
     regions: Regions
     elsewhere: Mapping[str, Regions]
     unseen: tuple[str, ...]
+
+    @property
+    def maps(self) -> Maps:
+        """Return the regions of the files, to look for clashes."""
+        return Maps(self.headscale.derp_map, self.regions, self.elsewhere)
 
     @property
     def looping(self) -> str:

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 
 from control.derpmap import Pins, missing_pin, yaml_region
+from control.headscale.clashes import called, lost, taken
 from control.headscale.config import BadConfig, with_path
 from control.headscale.facts import STRICT_SINCE, VERIFY_SINCE, HeadscaleFacts, HeadscaleRefused, read_facts
-from control.headscale.merge import hostnames, is_of, merge, plan_registration, renumbered
+from control.headscale.merge import hostnames, merge, plan_registration, renumbered
 from control.headscale.pages import served_regions
 from control.headscale.reader import BadMap, Region
 from engine.facts import Facts, FileFact
@@ -149,19 +150,7 @@ def refusals(
             yield problem
     yield from _clashes_as_served(site, seen, served_regions(facts), proved)
     for host in (*proved, *withdrawn):
-        region = seen.regions.get(host.region.id)
-        if region is not None and (strangers := _other_nodes(region, host)):
-            yield (
-                f"Region {host.region.id} in {headscale.derp_map} has nodes of others, too: "
-                f"{', '.join(strangers)}. They would be lost: give {host.name} another id, "
-                "or take these nodes out of the file."
-            )
-            continue
-        if region is not None and not is_of(region, host):
-            yield (
-                f"Region {host.region.id} in {headscale.derp_map} is {_called(region)}, "
-                f"which is not {host.name}: give {host.name} another id, or take that region out of the file."
-            )
+        yield from lost(seen.maps, host)
     gone = {host.region.id for host in withdrawn}
     left = [id for id, region in seen.regions.items() if region and id not in gone] or proved
     others = seen.config.urls or seen.config.embedded or any(seen.elsewhere.values()) or seen.unseen
@@ -170,9 +159,7 @@ def refusals(
 
 
 def _clashes(site: Site, seen: HeadscaleFacts, host: Host) -> Iterator[str]:
-    id, code, domain, path = host.region.id, host.region.code, host.domain, seen.headscale.derp_map
-    node_name = yaml_region(host)["nodes"][0]["name"]
-    ours = {other.region.id for other in site.hosts.values()}
+    id, code, domain = host.region.id, host.region.code, host.domain
     embedded = seen.config.embedded
     if embedded and embedded.id == id:
         yield (
@@ -195,32 +182,7 @@ def _clashes(site: Site, seen: HeadscaleFacts, host: Host) -> Iterator[str]:
             "client: upgrade headscale to 0.24 or newer, "
             f"or set hosts.{host.name}.relay.open or .verify_client_url."
         )
-    for other_path, other_id, region in _others(seen, id):
-        where = f"region {other_id} ({_called(region)}) in {other_path}"
-        if other_id == id:
-            yield (
-                f"Region {id} is in {other_path}, too, and headscale uses the last of two files: "
-                "take it out there, or set headscale.derp_map to that file."
-            )
-        elif other_path == path and domain in hostnames(region) and other_id not in ours:
-            continue  # the host's own, under a former id
-        elif other_path == path and other_id in ours:
-            continue  # another host of the site, which has its own rules
-        elif region.get("regioncode") == code:
-            yield f"The code {code} of {host.name} is taken by {where}: give {host.name} another one."
-        elif domain in hostnames(region):
-            yield f"{domain} is in the map already, as {where}: take it out there."
-        elif any(node.get("name") == node_name for node in region["nodes"]):
-            yield (
-                f"The node name {node_name} of {host.name} is taken by {where}: "
-                f"give {host.name} another region id."
-            )
-
-
-def _other_nodes(region: Region, host: Host) -> list[str]:
-    """Return the nodes beside the host's own. A single node is the host's, under a former name."""
-    nodes = [(str(node.get("name", "")), str(node["hostname"])) for node in region["nodes"]]
-    return [f"{name} at {where}" for name, where in nodes if where != host.domain] if len(nodes) > 1 else []
+    yield from taken(site, seen.maps, host)
 
 
 def _clashes_as_served(
@@ -238,7 +200,7 @@ def _clashes_as_served(
         for id, region in served.items():
             if any(id in regions for regions in in_files[1:]) or _is_embedded(seen, id):
                 continue
-            what = f"region {id} ({_called(region)}), which headscale serves from {source}"
+            what = f"region {id} ({called(region)}), which headscale serves from {source}"
             if id == host.region.id and not names.issuperset(hostnames(region)):
                 yield f"The id {id} of {host.name} is that of {what}: give {host.name} another id."
             elif id not in ours and id not in seen.regions and region.get("regioncode") == host.region.code:
@@ -247,18 +209,6 @@ def _clashes_as_served(
 
 def _is_embedded(seen: HeadscaleFacts, id: int) -> bool:
     return seen.config.embedded is not None and seen.config.embedded.id == id
-
-
-def _others(seen: HeadscaleFacts, id: int) -> Iterator[tuple[str, int, Region]]:
-    """Yield every region with its file and id, but not region `id` of the map file."""
-    for path, regions in ({seen.headscale.derp_map: seen.regions} | dict(seen.elsewhere)).items():
-        for other_id, region in regions.items():
-            if region is not None and (path, other_id) != (seen.headscale.derp_map, id):
-                yield path, other_id, region
-
-
-def _called(region: Region) -> str:
-    return f"'{region.get('regioncode', '')}' at {', '.join(hostnames(region))}"
 
 
 def _present(seen: HeadscaleFacts, withdrawn: Sequence[Host]) -> bool:

@@ -30,7 +30,8 @@ _GO = "Go modules"
 def diagnoses(fleet: Fleet) -> list[Diagnosis]:
     """Return the diagnoses about this machine."""
     place = next(path for path in (CACHE, *CACHE.parents) if path.exists())
-    builds_go = any(not program_of(host).is_python for host in fleet.site.hosts.values())
+    ours = [host for host in fleet.site.hosts.values() if host.managed]
+    builds_go = any(not program_of(host).is_python for host in ours)
     return [
         packages(LOCK.read_text(), installed),
         disk(shutil.disk_usage(place).free, place),

@@ -34,6 +34,9 @@ class InsideView:
 
 def inside(fleet: Fleet, host: Host) -> InsideView:
     """Ask one host, in one session. Never raises: an error is a diagnosis."""
+    if not host.managed:
+        words = "somebody else runs it (managed: false), so nobody logs in"
+        return InsideView([Diagnosis(host=host.name, check="login", status="skipped", what=words)])
     ask = asked(roles.ask(host, fleet.site), relay.ASK_WITHDRAWN)
     try:
         with (

@@ -30,7 +30,7 @@ class Questions:
     def __init__(self, fleet: Fleet, hosts: Sequence[Host]) -> None:
         self._fleet = fleet
         key = format_key(public_key(make_private_key()))
-        inquiries = [(host, relay.inquiry(host, fleet.site, key)) for host in hosts]
+        inquiries = [(host, relay.inquiry(host, fleet.site, key)) for host in hosts if host.managed]
         asked = [(host, inquiry) for host, inquiry in inquiries if inquiry is not None]
         self._strangers: dict[str, str] = {}
         self._known = {host.name: threading.Event() for host, _ in asked}

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from control.served import Served
 from engine.crash import made_of_facts
+from engine.facts import asked
+from engine.generations import Stored
 from engine.plan import Plan
-from engine.resource import Container, Tree
-from engine.run import Job, Outcome
+from engine.run import NOTHING, Job, Outcome
 from engine.session import Session
-from fleet.shared import pins
+from fleet.shared import cut_over, evidence, past, pins, running, shut_out
 from fleet.shared.fleet import Fleet
-from fleet.shared.prove import climb, derper_of, prove_hosts, remember_derper, targets, was_proved
+from fleet.shared.prove import (
+    climb,
+    derper_of,
+    prove_hosts,
+    prove_quietly,
+    remember_derper,
+    targets,
+    was_proved,
+)
 from fleet.shared.seen import former, settings
+from fleet.shared.shut_out import Wanted
 from fleet.shared.step import run, show_failures
-from fleet.shared.verdict import Conclusion, Try, judged
+from fleet.shared.verdict import TRIES, Conclusion, Try, broken_rungs, excused, judged, objection, pause_s
+from inventory.errors import DerpfleetError
 from inventory.model import Host
-from probe.proof import Proof
-from roles import paths
+from probe.proof import LADDER, Proof
 
 DERPER = "derper"  # among the words of a generation
-PAUSE_S = 5.0  # between two tries
+_KEPT = (Conclusion.PROVED, Conclusion.STILL_BROKEN)
 TAKEN_BACK, STUCK, UNDECIDED = 7, 8, 6
 """Exit codes of a plan that was not kept, when the host is as it was, when it is not, and when the
 fault may be our own line."""
@@ -35,17 +44,9 @@ def about(host: Host, plan: Plan) -> Mapping[str, str]:
     With the derper whose mesh key the host has, as that key is no longer known once the site file
     names another. Raises ImageError.
     """
-    found = [
-        *(f"relay {one.name.rpartition('/')[2]}" for one in plan.resources if _is_release(one)),
-        *(f"image {one.image}" for one in plan.resources if isinstance(one, Container) and one.running),
-    ]
     derper = derper_of(host)
     known = {DERPER: derper} if derper else {}
-    return {"release": ", ".join(found), "seen": settings(host), **known}
-
-
-def _is_release(resource: object) -> bool:
-    return isinstance(resource, Tree) and resource.path.startswith(f"{paths.RELEASES}/")
+    return {**running.named(host, plan), "seen": settings(host), **known}
 
 
 @dataclass
@@ -54,8 +55,10 @@ class Confirmation:
 
     `served`: the map to compare with, where it is known. `leaves`: leave a plan that is not proved
     as it is, unconfirmed, to be looked at. `is_part`: the plan has --only: once it is proved it
-    stays, until a whole plan is proved with it and becomes a generation. `former`: the host as it
-    is after the way back. `derper`: the one whose mesh key the host has, "" for the site file's.
+    stays, until a whole plan is proved with it and becomes a generation. `why`: the reason of the
+    verdict, in words. `before`: the proof from before the changes; None where nothing was confirmed
+    yet. `former`: the host as it is after the way back. `derper`: the one whose mesh key the host
+    has, "" for the site file's.
     """
 
     fleet: Fleet
@@ -65,19 +68,57 @@ class Confirmation:
     is_part: bool = False
     proof: Proof | None = None
     verdict: Conclusion | None = None
+    why: str = ""
+    before: Proof | None = None
     former: Host | None = None
     derper: str = ""
+
+    def look(self, job: Job, wanted: Wanted, session: Session) -> None:
+        """Look at the host before the plan changes it. Raises WouldShutOut, and nothing is changed.
+
+        A relay that is broken by then has an excuse.
+        """
+        if job.mode == "check":
+            return
+        then = self.host
+        if isinstance(wanted, Stored):
+            then = former(self.host, wanted.about.get("seen", ""))
+            session.ask(asked(cut_over.ask_before(self.host), shut_out.ask(self.fleet, then)))
+        shut_out.refuse(self.fleet, then, job, wanted, session.facts)
+        if not self.leaves and (job.about or isinstance(wanted, Stored)):
+            self.fleet.report.doing(self.host.name, "proof: before the changes")
+            self.before = self._proof_before(session)
+
+    def _proof_before(self, session: Session) -> Proof | None:
+        """Return the proof of the relay as it is; None without a generation.
+
+        Where it does not hold for the site file's settings, it is made with those of the newest
+        generation. It costs a turn only then, and where no relay runs.
+        """
+        words = shut_out.words(self.fleet, self.host, session.facts)
+        if cut_over.runs(session.facts):
+            proof = prove_quietly(self.fleet, self.host, words)
+            if proof.ok:
+                return proof
+        history = session.history()
+        newest = history.find(history.newest)
+        if newest is None:
+            return None
+        then = former(self.host, newest.about.get("seen", ""))
+        return prove_quietly(self.fleet, then, words, derper=newest.about.get(DERPER, ""))
 
     def __call__(self, outcome: Outcome, session: Session) -> None:
         """Keep the plan, have it taken back, or leave it."""
         remember_derper(self.fleet, self.host, self.derper)
         if outcome.ok:
             self.learn_pin(outcome)
-            self._try(session)
-        proof = self.proof if self.verdict is Conclusion.PROVED else None
-        if proof is not None and not self.is_part:
-            session.keep({"proved": f"{proof.ms / 1000:.1f} s"})
-        elif proof is not None or self.leaves or not session.generation:
+            tries = self._try(session)
+            if self._stays(session):
+                self._hear(outcome, session, len(tries))
+            self._show(tries)
+        if self.verdict in _KEPT and self.proof is not None and not self.is_part:
+            session.keep({self.verdict: self.why or f"{self.proof.ms / 1000:.1f} s"})
+        elif self._stays(session):
             session.leave()
         else:
             generation = session.history().find(session.generation)
@@ -86,27 +127,71 @@ class Confirmation:
             remember_derper(self.fleet, self.host, self.derper)
             session.back()
 
+    def _stays(self, session: Session) -> bool:
+        """Whether the host does not go back by now."""
+        return self.verdict in _KEPT or self.leaves or not session.generation
+
     def learn_pin(self, outcome: Outcome) -> None:
         """Keep the pin of the certificate that the host has now, if clients need it."""
         if pins.needed(self.host):
             with made_of_facts(self.host.name):
                 pins.learn(self.fleet, self.host, outcome.facts)
 
-    def _try(self, session: Session) -> None:
+    def _excuse(self) -> frozenset[str]:
+        return excused(self.before) if self.before else frozenset()
+
+    def _try(self, session: Session) -> list[Try]:
         """Prove until there is a verdict. A first deploy has nothing to go back to: one try."""
         tries: list[Try] = []
         while True:
             session.hold()
             found = prove_hosts(self.fleet, [self.host], served=self.served, derper=self.derper)
             self.proof = found[self.host.name]
-            broken = self.proof.failed_rung
-            tries.append(Try(broken.name if broken else "", self._control() if broken else None))
-            self.verdict = judged(tries)
+            broken = broken_rungs(self.proof)
+            tries.append(Try(broken, self._control() if broken else None))
+            self.verdict = judged(tries, self._excuse())
             if self.verdict is not None or not session.generation or session.is_stopping:
-                return
-            words = f"not proved, try {len(tries)}; the next one is in {PAUSE_S:.0f} s"
+                self.why = self._reason(tries)
+                return tries
+            held = "; our own line may be at fault, so it is held" if len(tries) >= TRIES else ""
+            words = f"not proved, try {len(tries)}{held}; the next one is in {pause_s(tries):.0f} s"
             self.fleet.report.line(self.host.name, "waiting", words)
-            time.sleep(PAUSE_S)
+            session.pause(pause_s(tries))
+
+    def _reason(self, tries: list[Try]) -> str:
+        """Return the verdict's reason in words, "" for a proof that holds."""
+        broken = ", ".join(LADDER[name] for name in tries[-1].broken)
+        if self.verdict is Conclusion.STILL_BROKEN:
+            return f"{broken}, as before"
+        if self.verdict is Conclusion.INCONCLUSIVE:
+            return f"{broken}, and our own line may be at fault"
+        return broken if self.verdict is not Conclusion.PROVED else ""
+
+    def _hear(self, outcome: Outcome, session: Session, proofs: int) -> None:
+        """Ask the host of a plan for the rest. An objection makes a proved one a failed one.
+
+        But not where the relay was broken before.
+        """
+        said = evidence.hear(self.host, outcome, session, strangers=proofs)
+        cut_over.show(self.fleet, self.host, said.clients)
+        against = objection(said)
+        if against and self.verdict is Conclusion.PROVED and not self._excuse():
+            self.verdict, self.why = Conclusion.FAILED, against
+
+    def _show(self, tries: list[Try]) -> None:
+        self.fleet.report.emit(
+            event="verdict",
+            host=self.host.name,
+            verdict=self.verdict,
+            tries=len(tries),
+            broken=list(tries[-1].broken),
+            control=tries[-1].control,
+            why=self.why,
+        )
+        if self.verdict not in (None, Conclusion.PROVED):
+            shown = "FAILED" if self.verdict is Conclusion.FAILED else str(self.verdict)
+            count = f"{len(tries)} tries" if len(tries) > 1 else "1 try"
+            self.fleet.report.line(self.host.name, shown, f"{self.why}  · {count}")
 
     def _control(self) -> bool | None:
         """Return whether another relay of the site, proved before, is proved now. None without."""
@@ -114,6 +199,7 @@ class Confirmation:
         for other in others:
             if was_proved(self.fleet, other):
                 [proof] = climb(self.fleet, [other], targets(self.fleet, [other]))
+                past.add(self.fleet, other.name, proof)
                 self.fleet.report.line(other.name, "control", "proved" if proof.ok else "not proved, either")
                 return proof.ok
         return None
@@ -121,15 +207,24 @@ class Confirmation:
 
 def run_confirmed(fleet: Fleet, host: Host, job: Job, judge: Confirmation) -> Outcome:
     """Run a job with that judge. Ctrl-C stops it. Raises as `fleet.shared.step.run` does."""
-    return fleet.parallel.run_one(lambda: run(fleet, fleet.login(host), job, judge=judge))
+
+    def plan(session: Session) -> Wanted:
+        made = job.plan(session)
+        wanted = made if isinstance(made, Stored) else list(made)
+        judge.look(job, wanted, session)
+        return wanted
+
+    looking = replace(job, plan=plan)
+    return fleet.parallel.run_one(lambda: run(fleet, fleet.login(host), looking, judge=judge))
 
 
 def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge: Confirmation) -> int:
-    """Prove a host again whose plan was taken back. Returns the exit code."""
+    """Prove a host again whose plan was taken back, and count clients. Returns the exit code."""
     show_failures(fleet, job, outcome, outcome.astray)
     then = judge.former or host
     proof = prove_hosts(fleet, [then], served=judge.served, derper=judge.derper)[host.name]
     judge.proof = proof
+    _count_clients(fleet, then, outcome)
     if outcome.generation and proof.ok:
         fleet.report.say(
             f"{host.name}: the new state was not confirmed and is taken back; generation "
@@ -141,3 +236,15 @@ def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge
         f"invoke logs --host {host.name}; take it out of service: invoke withdraw --host {host.name}"
     )
     return STUCK
+
+
+def _count_clients(fleet: Fleet, then: Host, outcome: Outcome) -> None:
+    """Show how many of the clients are back on the former relay."""
+    watch = cut_over.ask_after(then, outcome)
+    if watch == NOTHING:
+        return
+    try:
+        with fleet.session_for_reading(fleet.login(then), watch) as session:
+            cut_over.show(fleet, then, cut_over.found(outcome.facts, session.facts))
+    except DerpfleetError as error:
+        fleet.report.warning(then.name, f"its clients were not counted: {error.what}")

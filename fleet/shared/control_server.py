@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fcntl
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from control import servers
 from control.contract import ControlServer
 from control.derpmap import Pins
+from engine import cache
 from engine.facts import Ask
 from engine.report import Report
 from engine.run import Job, Outcome
 from engine.session import Session
 from fleet.shared import pins
+from fleet.shared.errors import CannotRead, CannotWrite
 from fleet.shared.fleet import Fleet
 from fleet.shared.locks import once_free
 from fleet.shared.step import step
@@ -47,6 +52,37 @@ class FleetReach:
         """
         [login] = self.fleet.control_logins()
         return once_free(self.report, login.name, lambda: step(self.fleet, login, job))
+
+    def read_file(self, path: str) -> str:
+        """Return the text of a file here; "" when there is none. Raises CannotRead."""
+        try:
+            return Path(path).read_bytes().decode()
+        except FileNotFoundError:
+            return ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise CannotRead(
+                f"{path} cannot be read", why=getattr(error, "strerror", "") or "it is not UTF-8 text"
+            ) from None
+
+    def rewrite_file(self, path: str, change: Callable[[str], str]) -> tuple[str, str]:
+        """Write what `change` makes of the text of a file here. Returns both texts.
+
+        Its folder is locked meanwhile. Raises CannotRead, CannotWrite, and what `change` raises.
+        """
+        try:
+            folder = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+                before = self.read_file(path)
+                after = change(before)
+                if after != before:
+                    cache.write(Path(path), after.encode())
+                return before, after
+            finally:
+                os.close(folder)
+        except OSError as error:
+            why = f"{error.filename or path}: {error.strerror}"
+            raise CannotWrite(f"{path} cannot be written", why=why) from None
 
     def pins(self, hosts: Sequence[Host]) -> Pins:
         """Return the pins of these hosts, as far as they are known."""

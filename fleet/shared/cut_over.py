@@ -1,6 +1,6 @@
-"""Count the clients that a deploy's restart of the relay cuts, and those that come back.
+"""Count the clients that a restart of the relay cuts, and those that come back.
 
-Both counts ride in the deploy's own session. The second one is asked for only where clients were
+Both counts ride in the session of the restart. The second one is asked for only where clients were
 cut.
 """
 
@@ -11,43 +11,57 @@ from engine.run import NOTHING, Outcome
 from engine.scripts import script
 from fleet.shared.fleet import Fleet
 from inventory.model import Host
-from probe.cutover import clients_on, counted
+from probe.cutover import CutOver, clients_on, counted
 from roles import relay
 
-_PATIENCE_S = 12  # of the 20 s that a question may take; clients that were watched took 3 to 8 s
+_BEFORE, _AFTER = "clients_before", "clients_after"
+PATIENCE_S = 12  # of the 20 s that a question may take; clients that were watched took 3 to 8 s
 
 
 def ask_before(host: Host) -> Ask:
     """Return the question how many clients there are, and since when the relay runs."""
-    return Ask(commands={"clients_before": _metrics(host)})
+    return Ask(commands={_BEFORE: (host.ssh.python, "-I", "-c", *relay.metrics(host))})
 
 
-def ask_after(host: Host, outcome: Outcome) -> Ask:
+def before(facts: Facts) -> str:
+    """Return the relay's metrics from before the changes; "" when it did not answer."""
+    return facts.said(_BEFORE)
+
+
+def runs(facts: Facts) -> bool:
+    """Whether a relay ran before the changes, of the present program or another."""
+    return bool(before(facts)) or any(relay.is_ours(one, facts) for one in facts.listening)
+
+
+def ask_after(host: Host, outcome: Outcome, *, patience_s: int = PATIENCE_S) -> Ask:
     """Return the question how many come back; `NOTHING` when no restart has cut any."""
-    before = clients_on(_said(outcome.facts, "clients_before"))
-    if not before or relay.chosen_runner(host).RUNNING not in outcome.changed:
+    clients = clients_on(before(outcome.facts))
+    touched = {*outcome.changed, *(failure.id for failure in outcome.failures)}
+    if not clients or touched.isdisjoint(runner.RUNNING for runner in relay.RUNNER_MODULES.values()):
         return NOTHING
-    words = (str(before), str(_PATIENCE_S), *_metrics(host))
-    return Ask(commands={"clients_after": (host.ssh.python, "-I", "-c", script("watch_clients"), *words)})
+    page = (host.ssh.python, "-I", "-c", *relay.metrics(host))
+    watch = (host.ssh.python, "-I", "-c", script("watch_clients"), str(clients), str(patience_s), *page)
+    return Ask(commands={_AFTER: watch})
 
 
-def show(fleet: Fleet, host: Host, facts: Facts) -> None:
-    """Show how many clients were cut and came back. A no-op when that was not asked for."""
-    if "clients_after" not in facts.commands:
-        return
-    found = counted(_said(facts, "clients_before"), _said(facts, "clients_after"))
+def samples(facts: Facts) -> str:
+    """Return the answer of the host to `ask_after`, "" when it was not asked."""
+    return facts.said(_AFTER)
+
+
+def found(facts: Facts, later: Facts) -> CutOver | None:
+    """Return how many clients were cut, and came back; None when that was not asked for.
+
+    `facts` have to answer `ask_before`, and `later` the question of `ask_after`.
+    """
+    return counted(before(facts), samples(later)) if _AFTER in later.commands else None
+
+
+def show(fleet: Fleet, host: Host, found: CutOver | None) -> None:
+    """Show how many clients were cut and came back. A no-op for None."""
     if found is None:
         return
     fleet.report.emit(
         event="clients", host=host.name, cut=found.cut, back=found.back, seconds=found.seconds
     )
     fleet.report.line(host.name, "ok", str(found))
-
-
-def _metrics(host: Host) -> tuple[str, ...]:
-    return (host.ssh.python, "-I", "-c", *relay.metrics(host))
-
-
-def _said(facts: Facts, name: str) -> str:
-    found = facts.commands.get(name)
-    return found.stdout if found else ""

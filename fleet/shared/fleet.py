@@ -13,9 +13,9 @@ import inventory
 from engine.facts import Ask
 from engine.login import Login
 from engine.report import Report
-from engine.session import Session
+from engine.session import OnEvent, Session
 from fleet.shared import records
-from fleet.shared.errors import NoSuchHost
+from fleet.shared.errors import NoSuchHost, NotManaged
 from fleet.shared.parallel import Parallel
 from inventory.model import Host, Site, Ssh
 from inventory.rules import PROVER_FILE
@@ -62,7 +62,9 @@ class Fleet:
         return parse_prover(read_secret(ref, base=self.base), where=f"prover: {ref}", next_step=step)
 
     def login(self, host: Host) -> Login:
-        """Return how to reach a relay host."""
+        """Return how to reach a relay host. Raises NotManaged for one that is not ours to reach."""
+        if not host.managed:
+            raise NotManaged(host.name)
         return self._login(host.name, host.ssh, str(host.ipv4 or host.ipv6 or host.domain))
 
     def control_logins(self) -> list[Login]:
@@ -73,10 +75,12 @@ class Fleet:
         known_hosts = Path(self.site.known_hosts)
         return Login(name, ssh, address=address, known_hosts=known_hosts, base=self.base)
 
-    def session_for_reading(self, login: Login, ask: Ask) -> Session:
+    def session_for_reading(
+        self, login: Login, ask: Ask, *, on_event: OnEvent = lambda _: None
+    ) -> Session:
         """Connect only to read: wait for no lock and change nothing. Raises DerpfleetError."""
         run_id = time.strftime("look-%Y-%m-%dT%H-%M-%SZ", time.gmtime())
-        return Session(login, ask=ask, run_id=run_id, on_event=lambda _: None, lock=False)
+        return Session(login, ask=ask, run_id=run_id, on_event=on_event, lock=False)
 
     def hosts(self, names: Sequence[str]) -> list[Host]:
         """Return the named hosts, or all, in the order of the site file. Raises NoSuchHost."""
@@ -93,6 +97,25 @@ class Fleet:
                 ),
             )
         return [host for name, host in self.site.hosts.items() if not names or name in names]
+
+    def managed(self, names: Sequence[str]) -> list[Host]:
+        """Return the same hosts without those whose relay somebody else runs, which are shown.
+
+        Raises NoSuchHost, and NotManaged for such a host that is named.
+        """
+        hosts = self.hosts(names)
+        for host in hosts:
+            if not host.managed:
+                if names:
+                    raise NotManaged(host.name)
+                self.left_to_others(host, "")
+        return [host for host in hosts if host.managed]
+
+    def left_to_others(self, host: Host, instead: str) -> None:
+        """Show that a relay which somebody else runs is left alone. `instead`: what is done."""
+        self.report.emit(event="not_managed", host=host.name)
+        words = "managed: false, somebody else runs it"
+        self.report.line(host.name, "skipped", f"{words}{': ' if instead else ''}{instead}")
 
     def equipped(self, names: Sequence[str], *, resolve: bool = False) -> list[Host]:
         """Return the same hosts, after checking that every local file that they name can be read.

@@ -12,7 +12,7 @@ from engine.facts import Facts, asked
 from engine.resource import Resource
 from engine.run import NOTHING, Job, Verb
 from engine.session import Session
-from fleet.shared import cut_over, pins
+from fleet.shared import cut_over, pins, shut_out
 from fleet.shared.bring_packages import bring
 from fleet.shared.confirm import about
 from fleet.shared.errors import DeployRefused
@@ -34,17 +34,18 @@ def host_job(
 ) -> Job:
     """Return the job: the host as its roles want it.
 
-    After a deploy its certificate is asked for, if clients know it by its pin only, and which of
-    the clients that were cut are back. The plan has to be proved, and becomes a generation.
+    After a deploy its certificate is asked for, if clients know it by its pin only. The plan has to
+    be proved, and a whole one becomes a generation.
     `include_withdrawn`: also a relay that was withdrawn; else its plan raises LeftWithdrawn.
     """
-    before = cut_over.ask_before(host) if verb is Verb.DEPLOY else NOTHING
+    is_deploy = verb is Verb.DEPLOY
+    before = asked(cut_over.ask_before(host), shut_out.ask(fleet, host)) if is_deploy else NOTHING
     return Job(
         verb=verb,
         plan=partial(_plan, fleet, host, include_withdrawn),
         ask=asked(roles.ask(host, fleet.site), relay.ASK_WITHDRAWN, before),
-        afterwards=lambda outcome: asked(pins.ask(host), cut_over.ask_after(host, outcome)),
-        about=partial(about, host),
+        afterwards=lambda _: pins.ask(host),
+        about=(lambda _: {}) if only else partial(about, host),  # a part is no generation
         only=only,
         places=roles.ROLES,
         next=f"fix it, then run: invoke deploy --host {host.name}; it goes on from there",

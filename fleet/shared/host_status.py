@@ -8,22 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.crash import made_of_facts
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, asked
 from engine.generations import History, UnconfirmedChanges
 from engine.run import Verb
 from engine.scripts import script
+from fleet.shared import running
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.cutover import CLIENTS
 from roles import paths, relay
 
-VERSION = re.compile(r'^version\{.*?version="([^"]+)"', re.M)
-RELEASE = re.compile(r'^relay_release\{id="([0-9a-f]{1,64})"\}', re.M)
-IMAGE = re.compile(r"(\S+) (sha256:[0-9a-f]{64})")
 STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-{Verb.DEPLOY}-", re.M | re.A)
 
-_IMAGE_OF = "{{.Config.Image}} {{.Image}}"
 _FAR_MS = 60_000.0  # more is no distance: the script waits 2 s
 
 
@@ -48,7 +45,9 @@ class HostStatus:
 
 
 def read_status(fleet: Fleet, host: Host, others: Sequence[Host]) -> HostStatus:
-    """Ask one host. Never raises: an error is in `trouble`."""
+    """Ask one host. Never raises: an error is in `trouble`. One of others' is not asked."""
+    if not host.managed:
+        return HostStatus()
     try:
         with (
             fleet.session_for_reading(fleet.login(host), _ask(host, others)) as session,
@@ -67,29 +66,25 @@ def _ask(host: Host, others: Sequence[Host]) -> Ask:
         for other in others
         if other.name != host.name
     ]
-    return Ask(
-        files=relay.ASK_WITHDRAWN.files,
+    its_own = Ask(
         commands={
-            "metrics": (*python, *relay.metrics(host)),
-            "image": ("docker", "container", "inspect", "--format", _IMAGE_OF, paths.CONTAINER),
             "journal": ("ls", "-1r", f"{paths.AGENT}/journal"),
             "distances": (*python, script("connect_times"), *places),
         }
     )
+    return asked(relay.ASK_WITHDRAWN, running.ask(host), its_own)
 
 
 def _read(host: Host, facts: Facts) -> HostStatus:
-    said = {name: output.stdout for name, output in facts.commands.items()}
-    metrics, image = said.get("metrics", ""), IMAGE.fullmatch(said.get("image", "").strip())
-    version, clients, release = (one.search(metrics) for one in (VERSION, CLIENTS, RELEASE))
-    deployed = STAMP.search(said.get("journal", ""))
+    found, clients = running.running(facts), CLIENTS.search(running.page(facts))
+    deployed = STAMP.search(facts.said("journal"))
     return HostStatus(
-        version=version[1] if version else image[1] if image else "",
-        release=release[1] if release else image[2] if image else "",
+        version=found.version or found.image,
+        release=found.release or found.image_id,
         clients=int(clients[1]) if clients else None,
         last_deploy="{} {}:{}:{}".format(*deployed.groups()) if deployed else "",
         withdrawn=relay.is_withdrawn(facts),
-        distances_ms=_distances(said.get("distances", "")),
+        distances_ms=_distances(facts.said("distances")),
     )
 
 

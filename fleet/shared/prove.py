@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from artefacts.programs import DERPER
 from control.served import Served
 from engine import cache
 from engine.report import Report
-from fleet.shared import pins, records
+from fleet.shared import past, pins, records
 from fleet.shared.ask_admission import Questions
 from fleet.shared.control_server import control_server
 from fleet.shared.count_arrivals import with_arrivals
@@ -22,13 +23,17 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.parts import deploy_part
 from inventory.choices import program_of, runner_of
 from inventory.model import Host
+from inventory.secrets import read_secret
+from probe.admission import HostsWords, admission_rung
 from probe.derpmap import with_map
 from probe.keys import Prover
-from probe.proof import Proof, Rung
+from probe.proof import Proof, Rung, with_rung
 from probe.render import DETAIL, ladder_lines, rung_lines
 from probe.target import Target
 from probe.verify import prove
 from probe.web import authority
+
+_MESH_KEY = ("[0-9a-f]{64}", "64 lower-case hex digits, as derper's -mesh-psk-file holds them")
 
 
 def prover(fleet: Fleet, host: Host, derper: str = "") -> Prover:
@@ -41,6 +46,17 @@ def prover(fleet: Fleet, host: Host, derper: str = "") -> Prover:
     if program_of(host).has_prober_keys:
         return keys
     return keys.at(host.name, derper or derper_of(host))
+
+
+def _prover_of_others(fleet: Fleet, host: Host) -> Prover | None:
+    """Return the prover's keys with the mesh key of a relay that somebody else runs.
+
+    None when the site file names no such key. Raises SecretError and ProverKeyError.
+    """
+    if host.relay.mesh_key is None:
+        return None
+    key = read_secret(host.relay.mesh_key, base=fleet.base).of_form(*_MESH_KEY)
+    return replace(fleet.prover, mesh_key=key)
 
 
 def derper_of(host: Host) -> str:
@@ -81,6 +97,13 @@ def _derper_path(fleet: Fleet, host: Host) -> Path:
     return fleet.runs / host.name / "derper.json"
 
 
+def _prover_at(fleet: Fleet, host: Host, derper: str) -> Prover | None:
+    """Return the keys that the host has, as far as is known."""
+    if not host.managed:
+        return _prover_of_others(fleet, host)
+    return prover(fleet, host, derper or _remembered(fleet, host))
+
+
 def targets(fleet: Fleet, hosts: Sequence[Host], *, derper: str = "") -> list[Target]:
     """Return how these hosts have to answer from outside. `derper`: as for `prover`."""
     known = pins.known(fleet, hosts)
@@ -88,9 +111,9 @@ def targets(fleet: Fleet, hosts: Sequence[Host], *, derper: str = "") -> list[Ta
         Target.from_host(
             host,
             fleet.site,
-            deploy=partial(deploy_part, host),
+            deploy=partial(deploy_part, host) if host.managed else None,
             pin=known.get(host.name),
-            prover=prover(fleet, host, derper or _remembered(fleet, host)),
+            prover=_prover_at(fleet, host, derper),
         )
         for host in hosts
     ]
@@ -125,6 +148,18 @@ def prove_hosts(
         show(fleet.report, name, proof)
         keep(fleet, name, proof)
     return found
+
+
+def prove_quietly(fleet: Fleet, host: Host, asked: HostsWords | None, *, derper: str = "") -> Proof:
+    """Return the proof of one relay as it is now. It is neither shown nor kept.
+
+    `asked`: the host's words about the admission, where they are known. `derper`: as for `prover`.
+    """
+    [wanted] = targets(fleet, [host], derper=derper)
+    [proof] = prove([wanted])
+    if asked is None or proof["handshake"].status != "ok":
+        return proof
+    return with_rung(proof, admission_rung(wanted, asked))
 
 
 def any_proved(fleet: Fleet, hosts: Sequence[Host], *, served: Served) -> bool:
@@ -190,9 +225,10 @@ def proof_path(fleet: Fleet, name: str) -> Path:
 
 
 def keep(fleet: Fleet, name: str, proof: Proof) -> None:
-    """Keep a proof for this run and for later verbs."""
+    """Keep a proof for this run, for later verbs, and in the history."""
     (fleet.proved.add if proof.ok else fleet.proved.discard)(name)
     records.keep(fleet.runs, proof_path(fleet, name), proof.to_json())
+    past.add(fleet, name, proof)
 
 
 def forget(fleet: Fleet, host: Host) -> None:

@@ -83,10 +83,13 @@ class Inquiry:
     """A question about a client, asked from the relay's host.
 
     `judge`: the URL or the socket of whom it asks. `program`: the words behind `python3 -I -c`.
+    `is_vital`: a relay that restarts while there is no answer shuts its clients out. A judge that a
+    deploy installs, or refuses to go on without, is not.
     """
 
     judge: str
     program: tuple[str, ...]
+    is_vital: bool = False
 
 
 class Judge(Protocol):

@@ -104,6 +104,14 @@ def due(desk: Desk) -> Iterator[None]:
         desk.stage.run_in("hk1", ["sed", "-i", "/^renew_before_expiry/d", path])
 
 
+def in_force(desk: Desk) -> int:
+    """Return the number of the generation that is in force on hk1."""
+    ran = desk.invoke("history", "--host", "hk1")
+    assert ran.code == 0, ran.why()
+    [number] = [event["number"] for event in ran.of("generation") if event["in_force"]]
+    return int(number)
+
+
 def small(desk: Desk, host: str, settings: dict[str, Any], *, acme: bool = False) -> None:
     """Make a site of one host, without a headscale: its addresses, and these settings.
 

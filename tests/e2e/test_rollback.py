@@ -5,20 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.desk import Desk, Ran
-from tests.e2e.steps import settled
+from tests.e2e.steps import in_force, settled
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 
 ONLY = ["hk1", "hs1", "acme"]
+ADMITS_EVERYBODY = {
+    "verify_client_url": "http://127.0.0.1:9/verify", "verify_insecure": True, "verify_fail_open": True,
+}
 UNIT = "/etc/systemd/system/derpfleet-relay.service"
-
-
-def in_force(desk: Desk) -> int:
-    """Return the number of the generation that is in force on hk1."""
-    ran = desk.invoke("history", "--host", "hk1")
-    assert ran.code == 0, ran.why()
-    [number] = [event["number"] for event in ran.of("generation") if event["in_force"]]
-    return int(number)
 
 
 def unit(desk: Desk) -> str:
@@ -55,16 +50,30 @@ def test_a_changed_deploy_is_rolled_back_and_proved(desk: Desk) -> None:
     assert desk.invoke("deploy", "--host", "hk1").changed("hk1") == []
 
 
-def test_a_relay_that_is_healthy_and_admits_nobody_is_taken_back(desk: Desk) -> None:
-    """Its own health check holds. Only the proof sees that it cannot ask who may use it."""
+def test_a_relay_that_could_ask_nobody_is_not_restarted(desk: Desk) -> None:
+    """Its clients would come back at once, and all would be refused."""
     before, number = unit(desk), in_force(desk)
     desk.edit("hk1", relay={"verify_client_url": "http://127.0.0.1:9/verify", "verify_insecure": True})
+
+    ran = desk.invoke("deploy", "--host", "hk1")
+
+    assert ran.code == 6, ran.why()
+    assert "restarting it now would shut its nodes out" in ran.failure()["what"]
+    assert ran.of("result", "hk1") == []
+    assert (unit(desk), in_force(desk)) == (before, number)
+
+
+def test_a_relay_that_is_healthy_and_admits_everybody_is_taken_back(desk: Desk) -> None:
+    """Its own health check holds. Only the proof sees that a stranger gets in."""
+    before, number = unit(desk), in_force(desk)
+    desk.edit("hk1", relay=ADMITS_EVERYBODY)
 
     ran = desk.invoke("deploy", "--host", "hk1")
 
     assert ran.code == 7, ran.why()
     [armed] = ran.of("armed", "hk1")
     assert armed["generation"] == number
+    assert [event["verdict"] for event in ran.of("verdict", "hk1")] == ["failed"]
     assert [event["generation"] for event in ran.of("back", "hk1")] == [number]
     assert [proof["packets_passed"] for proof in ran.of("proof", "hk1")][-1]
     assert ran.proof("hk1")["ok"]

@@ -1,8 +1,11 @@
-"""The Python that the boot line finds, in a real shell."""
+"""The Python that the boot line finds, in a real shell; the agent as it is sent."""
 
 from __future__ import annotations
 
+import ast
+import json
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,28 @@ def test_a_host_without_any_names_python3(tmp_path: Path) -> None:
 def test_a_given_python_is_taken_as_it_is() -> None:
     line = boot.boot_command(python="/opt/python", sudo=False, prompt="", ask_password=False)
     assert line.startswith("/opt/python -I -S -c ")
+
+
+def test_the_agent_is_sent_without_its_docstrings_and_with_its_lines() -> None:
+    size, packed = boot.agent_payload().split(b"\n", 1)
+    assert len(packed) == int(size)
+    sent = {name: text for name, text in json.loads(zlib.decompress(packed)) if name != "agent"}
+    sources = {f"agent.{name}": text for name, text in boot.agent_modules().items()}
+    assert [*sent] == [*sources]
+    assert {name: statements(text) for name, text in sent.items()} == {
+        name: statements(text) for name, text in sources.items()
+    }
+    assert not any(ast.get_docstring(ast.parse(text)) for text in sent.values())
+
+
+def statements(source: str) -> list[tuple[int, str]]:
+    """Return each statement that is no constant, with its line; of a compound one its line only."""
+    return [
+        (node.lineno, "" if hasattr(node, "body") else ast.dump(node))
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.stmt)
+        and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+    ]
 
 
 def run(line: str, path: Path) -> subprocess.CompletedProcess[str]:

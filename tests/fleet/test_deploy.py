@@ -19,7 +19,9 @@ from engine.facts import Output
 from engine.report import Report
 from fleet import check, deploy
 from fleet.shared import cut_over, host_job, step
+from fleet.shared.confirm import Confirmation
 from fleet.shared.fleet import Fleet
+from fleet.shared.verdict import Conclusion
 from inventory.model import Docker, Host
 from probe.proof import Proof
 from roles import paths, relay
@@ -42,7 +44,9 @@ class World:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, withdrawn: str) -> None:
         self.withdrawn, self.registered, self.shown = withdrawn, list[str](), io.StringIO()
         self.fleet = Fleet(site_of(), Report(console=Console(file=self.shown, width=400)))
-        server = SimpleNamespace(unasked=str, register=self.register, check=self.check)
+        server = SimpleNamespace(
+            unasked=str, register=self.register, check=self.check, not_proved=lambda _: None
+        )
         monkeypatch.setattr(Fleet, "runs", folder)
         monkeypatch.setattr(step, "converge", self.converge)
         monkeypatch.setattr(roles, "refusals", lambda *_: [])
@@ -51,6 +55,7 @@ class World:
         for verb in (deploy, check):
             monkeypatch.setattr(verb, "control_server", lambda _: server)
         monkeypatch.setattr(deploy, "prove_hosts", all_proved)
+        monkeypatch.setattr(Confirmation, "look", lambda *_: None)
 
     def converge(self, login: Any, job: Any, **_: Any) -> Any:
         assert set(relay.ASK_WITHDRAWN.files) <= set(job.ask.files)
@@ -139,13 +144,16 @@ def test_clients_are_asked_for_again_only_where_a_restart_cut_some(tmp_path: Pat
     """A no-op deploy and a first deploy have no turn more."""
     fleet = Fleet(site_of(), Report(console=Console(file=io.StringIO())))
     host = fleet.site.hosts["hk1"]
-    job = host_job.host_job(fleet, host, run.Verb.DEPLOY, ())
+    job = host_job.host_job(fleet, host, run.Verb.DEPLOY, ["role:relay"])
     assert "clients_before" in job.ask.commands
+    whole = host_job.host_job(fleet, host, run.Verb.DEPLOY, ())
     assert "clients_before" not in host_job.host_job(fleet, host, run.Verb.CHECK, ()).ask.commands
     restarted = [relay.chosen_runner(host).RUNNING]
-    assert job.afterwards(outcome_of(host, BEFORE, [])) == run.NOTHING
-    assert job.afterwards(outcome_of(host, "", restarted)) == run.NOTHING
-    asked = job.afterwards(outcome_of(host, BEFORE, restarted)).commands["clients_after"]
+    for one in (job, whole):
+        assert one.afterwards(outcome_of(host, BEFORE, restarted)) == run.NOTHING  # the judge asks
+    assert cut_over.ask_after(host, outcome_of(host, BEFORE, [])) == run.NOTHING
+    assert cut_over.ask_after(host, outcome_of(host, "", restarted)) == run.NOTHING
+    asked = cut_over.ask_after(host, outcome_of(host, BEFORE, restarted)).commands["clients_after"]
     assert asked[4:6] == ("3", "12")
     assert asked[6:] == job.ask.commands["clients_before"]
 
@@ -157,7 +165,8 @@ def test_a_deploy_says_how_many_clients_were_cut(
     for report in (Report(), Report(json_lines=True)):
         fleet = Fleet(site_of(), report)
         host = fleet.site.hosts["hk1"]
-        cut_over.show(fleet, host, outcome_of(host, BEFORE, [], after).facts)
+        facts = outcome_of(host, BEFORE, [], after).facts
+        cut_over.show(fleet, host, cut_over.found(facts, facts))
     said = capsys.readouterr().out
     words = "3 clients cut, 2 of them back 1.5 s after the relay's start"
     assert (words in said) is (after == "2 2000.0 2001.50\n")
@@ -165,3 +174,28 @@ def test_a_deploy_says_how_many_clients_were_cut(
     found = [{"event": "clients", "host": "hk1", "cut": 3, "back": 2, "seconds": 1.5}]
     assert lines == (found if words in said else [])
     assert [list(wrong(line, EVENTS["clients"])) for line in lines] == [[] for _ in lines]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "proved", "words"),
+    [
+        (Conclusion.STILL_BROKEN, False, "It was broken before, and nothing more is broken: it is kept."),
+        (Conclusion.FAILED, True, "It has no earlier confirmed state to go back to."),
+        (Conclusion.PROVED, True, ""),
+    ],
+)
+def test_only_a_proved_host_without_an_objection_is_registered(
+    verdict: Conclusion, proved: bool, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, monkeypatch, withdrawn="")
+
+    def run_confirmed(_: Fleet, host: Host, job: Any, judge: Confirmation) -> run.Outcome:
+        judge.verdict, judge.proof, judge.why = verdict, proof(host.name, ok=proved), "packets, as before"
+        return outcome_of(host, "", [])
+
+    monkeypatch.setattr(deploy, "run_confirmed", run_confirmed)
+    code = deploy.deploy(world.fleet, [world.fleet.site.hosts["hk1"]])
+    is_fine = verdict is Conclusion.PROVED
+    assert (code, world.registered) == ((0, ["hk1"]) if is_fine else (1, []))
+    assert ("NOT proved" in world.shown.getvalue()) is not is_fine
+    assert words in world.shown.getvalue()

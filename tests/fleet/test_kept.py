@@ -107,14 +107,14 @@ def test_the_status_has_the_generation_and_since_when_changes_are_unconfirmed(
         generations=(Generation(number=12), Generation(number=11)), unconfirmed=UnconfirmedChanges()
     )
     seen = _with_history(HostStatus(), known)
-    assert (seen.generation, status._card(HOST, seen, proof()).confirmed) == (12, "12")
+    assert (seen.generation, status._card(HOST, seen, proof(), ()).confirmed) == (12, "12")
     seen = _with_history(HostStatus(), replace(known, unconfirmed=left))
-    card = status._card(HOST, seen, proof())
+    card = status._card(HOST, seen, proof(), ())
     fleet.report.console.print(status._table([card]))
     assert "12, unconfirmed since 2026-03-04 04:53" in shown.getvalue()
     row = status._row(card, seen)
     assert (row["generation"], row["unconfirmed_since"]) == (12, 1772600000.0)
-    nothing = status._row(status._card(HOST, HostStatus(), proof()), HostStatus())
+    nothing = status._row(status._card(HOST, HostStatus(), proof(), ()), HostStatus())
     assert (nothing["generation"], nothing["unconfirmed_since"]) == (None, None)
 
 

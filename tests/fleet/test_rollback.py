@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from engine.facts import Output
 from engine.generations import Generation, History, Stored, UnconfirmedChanges
 from engine.plan import compile_plan
 from engine.report import Report
@@ -18,17 +20,18 @@ from engine.run import Job, Outcome, Verb
 from engine.session import Session
 from fleet import history, rollback
 from fleet.rollback import NoGeneration, SiteDiffers
-from fleet.shared import confirm, prove, step
+from fleet.shared import confirm, evidence, prove, step
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation
 from fleet.shared.fleet import Fleet
 from fleet.shared.seen import former, settings
-from fleet.shared.verdict import Conclusion
+from fleet.shared.verdict import Conclusion, Evidence
 from inventory.errors import DerpfleetError
 from inventory.model import Docker, Host
 from probe.proof import Proof
 from tests.fleet.test_prover import IMAGE
 from tests.fleet.test_withdraw import proof
 from tests.roles.cases import load
+from tests.support.facts import DEBIAN_12
 
 HOST, SITE, _ = load("bare")
 LEFT = UnconfirmedChanges(plan="sha256:x", who="bob@desk", verb="deploy", since=1.0)
@@ -125,6 +128,9 @@ class Armed:
     def hold(self) -> None:
         self.words.append("hold")
 
+    def pause(self, seconds: float) -> None:
+        assert seconds > 0
+
     def keep(self, _: Mapping[str, str]) -> bool:
         self.words.append("keep")
         return True
@@ -143,8 +149,9 @@ class Armed:
         (3, [True], False, ["hold", "keep"], Conclusion.PROVED),
         (3, [False, True], False, ["hold", "hold", "keep"], Conclusion.PROVED),
         # The broken rung is TCP, and there is no control.
-        (3, [False] * 3, False, ["hold"] * 3 + ["back"], Conclusion.INCONCLUSIVE),
-        (3, [False] * 3, True, ["hold"] * 3 + ["leave"], Conclusion.INCONCLUSIVE),
+        (3, [False] * 12, False, ["hold"] * 12 + ["back"], Conclusion.INCONCLUSIVE),
+        (3, [False] * 12, True, ["hold"] * 12 + ["leave"], Conclusion.INCONCLUSIVE),
+        (3, [False] * 5 + [True], False, ["hold"] * 6 + ["keep"], Conclusion.PROVED),
         (0, [False], False, ["hold", "leave"], None),
         (0, [True], False, ["hold", "keep"], Conclusion.PROVED),
     ],
@@ -159,7 +166,7 @@ def test_only_a_proof_keeps_a_plan(
     verdict: Conclusion | None,
 ) -> None:
     left = list(oks)
-    monkeypatch.setattr(confirm, "PAUSE_S", 0)
+    monkeypatch.setattr(evidence, "hear", lambda *_, **__: Evidence())
     monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=left.pop(0))})
     armed: Any = Armed(generation)
     judge = Confirmation(fleet, HOST, None, leaves=leaves)
@@ -167,16 +174,107 @@ def test_only_a_proof_keeps_a_plan(
     assert (armed.words, judge.verdict, left) == (words, verdict, [])
 
 
-@pytest.mark.parametrize(("oks", "word"), [([True], "leave"), ([False] * 3, "back")])
+@pytest.mark.parametrize(
+    ("oks", "words"), [([True], ["hold", "leave"]), ([False] * 12, ["hold"] * 12 + ["back"])]
+)
 def test_a_part_of_a_plan_stays_when_it_is_proved_and_becomes_no_generation(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, oks: list[bool], word: str
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, oks: list[bool], words: list[str]
 ) -> None:
     left = list(oks)
-    monkeypatch.setattr(confirm, "PAUSE_S", 0)
+    monkeypatch.setattr(evidence, "hear", lambda *_, **__: Evidence())
     monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=left.pop(0))})
     armed: Any = Armed(3)
     Confirmation(fleet, HOST, None, is_part=True)(outcome(), armed)
-    assert armed.words[-1] == word
+    assert armed.words == words
+
+
+def test_an_objection_of_the_host_takes_a_proved_plan_back(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
+) -> None:
+    monkeypatch.setattr(evidence, "hear", lambda *_, **__: Evidence(other_release="old"))
+    monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=True)})
+    armed: Any = Armed(3)
+    judge = Confirmation(fleet, HOST, None)
+    judge(outcome(), armed)
+    assert (armed.words, judge.verdict) == (["hold", "back"], Conclusion.FAILED)
+    assert "FAILED       another release answers: old  · 1 try\n" in shown.getvalue()
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_host_that_was_broken_before_is_kept_whatever_it_says(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    monkeypatch.setattr(evidence, "hear", lambda *_, **__: Evidence(other_release="old"))
+    monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=after)})
+    armed: Any = Armed(3)
+    judge = Confirmation(fleet, HOST, None, before=proof("hk1", ok=False))
+    judge(outcome(), armed)
+    assert armed.words[-1] == "keep"
+    assert judge.verdict is (Conclusion.PROVED if after else Conclusion.STILL_BROKEN)
+
+
+class Before:
+    """Stands in for a session before the changes. `asked`: how often for the history."""
+
+    def __init__(self, history: History, *, runs: bool) -> None:
+        page = {"clients_before": Output(status=0, stdout="derp_clients_local 1", stderr="")}
+        self.facts = replace(DEBIAN_12, commands=page if runs else {}, listening=())
+        self._history, self.asked = history, 0
+
+    def history(self) -> History:
+        self.asked += 1
+        return self._history
+
+
+@pytest.mark.parametrize(
+    ("runs", "ok", "history", "asked", "proofs"),
+    [
+        (True, True, KNOWN, 0, [443]),
+        (True, False, KNOWN, 1, [443, 8443]),  # the site file has another port since
+        (False, True, KNOWN, 1, [8443]),
+        (False, True, known(), 1, []),  # a bare host
+        (True, False, known(), 1, [443]),
+    ],
+)
+def test_the_proof_from_before_is_of_the_relay_as_it_was(
+    fleet: Fleet,
+    monkeypatch: pytest.MonkeyPatch,
+    runs: bool,
+    ok: bool,
+    history: History,
+    asked: int,
+    proofs: list[int],
+) -> None:
+    moved = HOST.model_copy(update={"ports": HOST.ports.model_copy(update={"https": 8443})})
+    if history.generations:
+        history = known(generation(3, "b", about={"seen": settings(moved)}))
+    seen: list[int] = []
+
+    def prove(_: Fleet, host: Host, words: object, *, derper: str = "") -> Proof:
+        seen.append(host.ports.https)
+        return proof("hk1", ok=ok)
+
+    monkeypatch.setattr(confirm, "prove_quietly", prove)
+    session: Any = Before(history, runs=runs)
+    judge = Confirmation(fleet, HOST, None)
+    judge.look(Job(verb=Verb.DEPLOY, plan=lambda _: (), about=lambda _: {}), [], session)
+    assert (seen, session.asked) == (proofs, asked)
+    assert (judge.before is None) is not ((runs and ok) or bool(history.generations))
+
+
+@pytest.mark.parametrize("verb", [Verb.ROLLBACK, Verb.CHECK])
+def test_a_rollback_asks_first_whether_clients_could_be_admitted(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, verb: Verb
+) -> None:
+    asked: list[str] = []
+    session: Any = Before(KNOWN, runs=True)
+    session.ask = lambda ask: asked.extend(ask.commands)
+    monkeypatch.setattr(confirm, "prove_quietly", lambda *_, **__: proof("hk1", ok=True))
+    judge = Confirmation(fleet, HOST, None)
+    judge.look(Job(verb=verb, plan=lambda _: ()), Stored(1, "a", {"seen": settings(HOST)}), session)
+    is_dry = verb is Verb.CHECK
+    assert asked == ([] if is_dry else ["clients_before", "admission_before"])
+    assert (judge.before is None) is is_dry
 
 
 def test_a_resource_that_failed_is_taken_back_without_a_proof(fleet: Fleet) -> None:
@@ -220,6 +318,7 @@ def test_a_host_that_went_back_is_proved_with_the_mesh_key_that_it_has(
     # Later verbs prove it so as well, until the site file names another derper or a deploy is kept.
     assert mesh_key(fleet, DERPER) == mesh_key_of(fleet, "one")
     assert mesh_key(fleet, edited) == mesh_key_of(fleet, THREE)
+    monkeypatch.setattr(evidence, "hear", lambda *_, **__: Evidence())
     Confirmation(fleet, DERPER, None)(outcome(), armed)
     assert mesh_key(fleet, DERPER) == mesh_key_of(fleet, IMAGE)
 
@@ -263,8 +362,7 @@ def test_a_mesh_key_stays_as_it_was_confirmed_last(
 
 
 def outcome(**more: Any) -> Outcome:
-    facts: Any = None
-    return Outcome("hk1", "apply", {}, facts, Path("log"), **more)
+    return Outcome("hk1", "apply", {}, DEBIAN_12, Path("log"), **more)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +387,38 @@ def test_the_way_back_is_proved_before_it_is_said(
     judge = Confirmation(fleet, HOST, None, verdict=verdict)
     job = Job(verb=Verb.DEPLOY, plan=lambda _: ())
     assert confirm.after_going_back(fleet, HOST, job, outcome(generation=generation), judge) == code
+
+
+def test_clients_are_counted_after_the_way_back_and_an_error_is_a_warning(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
+) -> None:
+    before = Output(status=0, stdout="derp_clients_local 3\nprocess_start_unix_time 1000\n", stderr="")
+    after = Output(status=0, stdout="3 2000 2001.50\n", stderr="")
+    went = outcome(generation=3, changed=["service:derpfleet-relay.service"])
+    went.facts = replace(DEBIAN_12, commands={"clients_before": before})
+
+    class Reading:
+        facts = replace(DEBIAN_12, commands={"clients_after": after})
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def unreachable(*_: object) -> Any:
+        raise DerpfleetError("no connection")
+
+    monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=True)})
+    job = Job(verb=Verb.DEPLOY, plan=lambda _: ())
+    sessions: list[Any] = [lambda *_: Reading(), unreachable]
+    for session in sessions:
+        monkeypatch.setattr(Fleet, "session_for_reading", session)
+        judge = Confirmation(fleet, HOST, None, verdict=Conclusion.FAILED)
+        assert confirm.after_going_back(fleet, HOST, job, went, judge) == TAKEN_BACK
+    text = shown.getvalue()
+    assert "3 clients cut, 3 of them back 1.5 s after the relay's start" in text
+    assert "its clients were not counted: no connection" in text
 
 
 def test_history_shows_generations_and_what_nobody_confirmed(

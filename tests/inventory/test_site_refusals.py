@@ -9,7 +9,7 @@ RULES = [
     # form
     ("region: {id: 900}", "line 6: hosts.hk1.region: this key is here twice, first on line 4"),
     ("flavor: docker", "line 6: hosts.hk1.flavor: unknown key; did you mean flavour?"),
-    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, ssh, ports, flavour, front, external, certificate, firewall, relay, docker, packages"),
+    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, managed, ssh, ports, flavour, front, external, certificate, firewall, relay, docker, packages"),
     ("name: other", "line 6: hosts.hk1.name: unknown key; the host's name is its key, hk1"),
     ("flavour: podman", "line 6: hosts.hk1.flavour: 'podman' is none of python, docker, native, supervisord"),
     ("flavour: Docker", "line 6: hosts.hk1.flavour: 'Docker' is none of python, docker, native, supervisord; did you mean docker?"),
@@ -37,6 +37,12 @@ RULES = [
     *(
         (f"ssh: {{jump: '{jump}'}}", f"line 6: hosts.hk1.ssh.jump: '{jump}' is not jump hosts, as user@host:port with commas between")
         for jump in ("u@h:notaport", "u@h:70000", "a,b@h:0", "a,,b", "u@[::1", "two words", "u@", "ssh://h")
+    ),
+    # relays of others
+    ("managed: no", "line 6: hosts.hk1.managed: 'no' is not true or false"),
+    (
+        "relay: {mesh_key: 'env:X'}",
+        "line 6: hosts.hk1.relay.mesh_key: is for a relay with managed: false: one that we deploy gets its own. Remove it",
     ),
     # secrets are never shown
     ("ssh: {password: hunter2}", "line 6: hosts.hk1.ssh.password: the value here is not a reference: env:NAME, file:PATH or cmd:COMMAND"),
@@ -306,6 +312,7 @@ def test_refused_as_a_whole(text, messages):
 
 
 TOP = [
+    ("headscale: {url: 'https://hs', map_file: x.yaml, unit: headscale.service}\n", "line 6: headscale.unit: has no effect beside map_file, as the headscale host is left alone: keep one of them"),
     ("defaults: 7\n", "line 6: defaults: the value here is not a section: its keys are on their own lines, indented"),
     ("defaults: {domain: x.example.org}\n", "line 6: defaults.domain: every host has its own: it belongs under hosts.NAME"),
     ("defaults: {ports: {htps: 1}}\n", "line 6: defaults.ports.htps: unknown key; did you mean https?"),
@@ -379,6 +386,26 @@ def test_relays_at_one_address_differ_by_port(address):
 )
 def test_one_value_may_be_written_in_several_ways(first, second, message):
     assert problems(host(first) + SECOND + f"    {second}\n")[-1].endswith(f"hosts.sg1.{message}")
+
+
+OF_OTHERS = """\
+hosts:
+  k1: {domain: derp.example.org, ipv4: 203.0.113.40, region: {id: 910, code: k8s, name: Cluster}, managed: false}
+  k2: {domain: derp2.example.org, ipv4: 203.0.113.40, ports: {https: 8443}, region: {id: 911, code: k82, name: Cluster}, managed: false}
+"""
+
+
+def test_a_relay_of_others_needs_nothing_for_a_deploy():
+    site = compiled(OF_OTHERS)
+    assert site.hosts["k1"].ssh.address is None
+    assert site.hosts["k1"].certificate.agree_terms is False
+
+
+def test_the_pin_of_a_relay_of_others_is_read_by_nobody():
+    text = OF_OTHERS.replace("managed: false}", "managed: false, certificate: {source: self-signed}}", 1)
+    assert problems(text) == [
+        "line 2: hosts.k1.certificate.pin: is missing: with managed: false nobody reads it on the host"
+    ]
 
 
 def test_all_problems_are_reported_at_once_and_a_wrong_default_once():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe.cutover import CutOver, clients_on, counted
+from probe.cutover import Admissions, CutOver, admissions_on, clients_on, counted
 
 BEFORE = "derp_clients_local 3\nprocess_start_unix_time 1000.5\n"
 # Each line is of the relay that was started at 2000.
@@ -54,3 +54,27 @@ def test_whatever_a_host_prints_is_read(before: str, watched: str) -> None:
     assert clients_on(before) >= 0
     counted(before, watched)
     counted(BEFORE, watched)
+
+
+ADMISSIONS = """relay_admissions{reason="verify_url_allowed"} 40
+relay_admissions{reason="verify_url_refused"} 9
+relay_admissions{reason="verify_url_timeout"} 1
+relay_admissions{reason="in_prober_keys"} 2
+relay_admissions{reason="not_asked"} 3
+relay_admissions{reason="a word of later"} 5
+"""
+
+
+def test_refusals_are_a_share_of_the_clients_that_were_asked_for() -> None:
+    found = admissions_on(ADMISSIONS)
+    assert found == Admissions(asked=50, refused=10)
+    assert found.share == 0.2
+    # The strangers of two proofs.
+    assert admissions_on(ADMISSIONS, strangers=2) == Admissions(asked=48, refused=8)
+    assert admissions_on(ADMISSIONS, strangers=99) == Admissions(asked=40, refused=0)
+
+
+@pytest.mark.parametrize("page", ["", "derp_clients_local 3\n", 'relay_admissions{reason="open"} many\n'])
+def test_a_program_that_counts_no_refusals_has_no_share(page: str) -> None:
+    assert admissions_on(page) is None
+    assert Admissions(0, 0).share == 0

@@ -10,6 +10,7 @@ import pytest
 
 from probe.latency import Latencies, Latency
 from probe.page import Card, render_page
+from probe.past import entries, line
 from probe.proof import LADDER, Proof, Rung
 
 MADE = datetime(2026, 11, 22, 10, 30, tzinfo=UTC)
@@ -127,3 +128,20 @@ def test_the_words_of_a_peer_are_text() -> None:
 )
 def test_the_headline(cards: tuple[Card, ...], headline: str) -> None:
     assert headline in page(*cards).text
+
+
+def test_a_relay_has_a_line_of_thirty_days() -> None:
+    past = entries(line(PROVED) + line(replace(BROKEN, at="2026-11-21T10:00:00Z")))
+    text = render_page([replace(HK1, past=past), SG1], LATENCIES, title="site.yml", made=MADE)
+    assert text.count('<div class="days"') == 1
+    assert text.count("<i class=") == 30
+    assert 'title="2026-11-22: 1 proof"' in text
+    assert 'style="--broken:100%" title="2026-11-21: 1 proof, 1 broken"' in text
+    assert "hk1: of 2 days with a proof, 1 without a broken one" in text
+    assert "<dt>Proved since</dt><dd>2026-11-22 10:00 UTC</dd>" in text
+    assert "50.0 %" in text
+    assert not Page(text).fetches
+
+
+def test_a_page_without_a_history_has_no_days() -> None:
+    assert "Last 30 days" not in render_page([HK1], LATENCIES, title="site.yml", made=MADE)

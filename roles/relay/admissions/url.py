@@ -30,4 +30,5 @@ def ask(host: Host, site: Site) -> Ask:
 def inquiry(host: Host, site: Site, key: str) -> Inquiry:
     """Return the question that the relay asks, about that key."""
     url = verify_url(host, site)
-    return Inquiry(judge=url, program=(script("ask_admission"), url, key))
+    is_vital = not host.relay.verify_fail_open
+    return Inquiry(judge=url, program=(script("ask_admission"), url, key), is_vital=is_vital)

@@ -9,14 +9,7 @@ from pathlib import Path
 import inventory
 from engine.report import Report
 from fleet.shared import site_choice
-from fleet.shared.errors import CannotWrite
-from inventory.errors import DerpfleetError
-
-
-class WouldOverwrite(DerpfleetError):
-    """The file exists already."""
-
-    exit_code = 4
+from fleet.shared.errors import CannotWrite, WouldOverwrite
 
 
 def init(report: Report, path: Path | None) -> None:

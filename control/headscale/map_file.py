@@ -1,0 +1,160 @@
+"""headscale's map as a file of the controller, such as in a repository. Somebody delivers it.
+
+The regions of others and every comment in the file stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import unified_diff
+from functools import partial
+from typing import cast
+
+from control.contract import Look, Reach, Withdrawal
+from control.derpmap import Pins, missing_pin, yaml_region
+from control.headscale.clashes import Maps, lost, taken
+from control.headscale.facts import HeadscaleRefused
+from control.headscale.merge import merge, renumbered
+from control.headscale.reader import BadMap, Regions, parse_map
+from control.served import Unknown
+from inventory.control_servers import MapFile
+from inventory.model import Host, Site
+
+NAME = MapFile.kind
+_DELIVER = (
+    "deliver it (commit, apply or copy it): headscale reads it again by itself where "
+    "derp.auto_update_enabled is true, else when it is restarted"
+)
+
+
+@dataclass(frozen=True)
+class MapFileServer:
+    """headscale that is neither asked nor changed. Its map is in a file here."""
+
+    site: Site
+    reach: Reach
+
+    @property
+    def path(self) -> str:
+        """Return the path of the file. `control.servers` makes this class for no other kind."""
+        return cast("MapFile", self.site.control).path
+
+    def look(self) -> Look:
+        """Return the hosts in the file. Raises HeadscaleRefused."""
+        regions = self._regions(self._text())
+        ids = {host.name: self._ids(regions, host) for host in self.site.hosts.values()}
+        in_map = {name for name, found in ids.items() if found}
+        return Look(program=f"the map file {self.path}", served=self.served(), in_map=in_map)
+
+    def served(self) -> Unknown:
+        """Return that the map is not known: the file may not have been delivered yet."""
+        return Unknown(f"headscale is not asked: its map is delivered from {self.path}")
+
+    def unasked(self, _: str) -> Unknown:
+        """Return that the map is not known."""
+        return self.served()
+
+    def check(self, hosts: Sequence[Host]) -> int:
+        """Show as a diff what a registration would change, and return 1 if it would, else 0."""
+        pins = self.reach.pins(hosts)
+        named = [host for host in hosts if not missing_pin(host, pins)]
+        before = self._text()
+        after = self._changed(named, (), pins, before)
+        if before != after:
+            self._show("would change", before, after)
+        return int(before != after)
+
+    def register(self, proved: Sequence[Host], *, all_proved: Sequence[Host]) -> None:
+        """Merge the regions of proved relays into the file, and say what is left to do.
+
+        Raises HeadscaleRefused.
+        """
+        pins = self.reach.pins(proved)
+        if self._rewrite(partial(self._changed, proved, (), pins)):
+            self.reach.report.say(f"{self.path} is changed; {_DELIVER}.")
+        else:
+            codes = ", ".join(f"{host.region.code} ({host.region.id})" for host in proved)
+            self.reach.report.line(NAME, "ok", f"{self.path} has {codes}")
+
+    def not_proved(self, host: Host) -> None:
+        """Show that the host's region stays in the file."""
+        self.reach.report.say(
+            f"If its region is in {self.path}, it stays there. "
+            f"To take it out: invoke withdraw --host {host.name}"
+        )
+
+    @contextmanager
+    def withdrawal(self, host: Host) -> Iterator[Withdrawal | None]:
+        """Yield the relay's state in the file. Where nodes are at home is not known."""
+        regions = self._regions(self._text())
+        if not self._ids(regions, host):
+            yield None
+            return
+        others = [other for other in self.site.hosts.values() if other.name != host.name]
+        yield Withdrawal(
+            others=[other for other in others if self._ids(regions, other)],
+            served=self.served(),
+            nodes_at_home=lambda: None,
+        )
+
+    def take_out(self, host: Host) -> None:
+        """Take every region of a stopped relay out of the file. Raises HeadscaleRefused."""
+        if self._rewrite(partial(self._changed, (), (host,), {})):
+            self.reach.report.say(f"{self.path} is changed; {_DELIVER}.")
+
+    def _text(self) -> str:
+        return self.reach.read_file(self.path)
+
+    def _rewrite(self, change: Callable[[str], str]) -> bool:
+        """Change the file, show the change, and return whether there was one."""
+        before, after = self.reach.rewrite_file(self.path, change)
+        if before != after:
+            self._show("changed", before, after)
+        return before != after
+
+    def _changed(self, put: Sequence[Host], gone: Sequence[Host], pins: Pins, text: str) -> str:
+        """Return the text of the file with the regions of `put`, and without those of `gone`.
+
+        Raises HeadscaleRefused.
+        """
+        regions = self._regions(text)
+        maps = Maps(self.path, regions)
+        reasons = [
+            *(reason for host in put for reason in (*taken(self.site, maps, host), missing_pin(host, pins))),
+            *(reason for host in (*put, *gone) for reason in lost(maps, host)),
+        ]
+        if found := [*filter(None, reasons)]:
+            raise _refused("\n".join(found))
+        wanted = {host.region.id: yaml_region(host, pin=pins.get(host.name)) for host in put}
+        try:
+            return merge(text, put=wanted, remove=[id for host in gone for id in self._ids(regions, host)])
+        except BadMap as error:
+            raise _refused(str(error)) from None
+
+    def _regions(self, text: str) -> Regions:
+        try:
+            return parse_map(text)
+        except BadMap as error:
+            why = "\n".join(error.complaints)
+            raise _refused(f"headscale would not read {self.path} as it is meant:\n{why}") from None
+
+    def _ids(self, regions: Regions, host: Host) -> list[int]:
+        """Return the ids of the host's regions in the file, the present one and former ones."""
+        former = renumbered(regions, tuple(self.site.hosts.values()))
+        return [
+            *([host.region.id] if host.region.id in regions else []),
+            *(id for id, one in former.items() if one.name == host.name),
+        ]
+
+    def _show(self, status: str, before: str, after: str) -> None:
+        report, path = self.reach.report, self.path
+        diff = "\n".join(unified_diff(before.splitlines(), after.splitlines(), path, path, lineterm=""))
+        report.line(NAME, status, f"file:{path}")
+        report.emit(event="map_file", path=path, diff=diff)
+        report.diff(NAME, diff)
+
+
+def _refused(why: str) -> HeadscaleRefused:
+    return HeadscaleRefused("the map file was not changed", why=why, next="fix this, then deploy again")

@@ -1,0 +1,39 @@
+"""Ask the host of an armed plan what no proof from outside sees, in the session that is open."""
+
+from __future__ import annotations
+
+from engine.facts import asked
+from engine.run import NOTHING, Outcome
+from engine.session import Session
+from fleet.shared import cut_over, running
+from fleet.shared.verdict import Evidence, are_back
+from inventory.model import Host
+from probe.cutover import admissions_on, counted
+
+# The last of the clients may need 30 s. A question may take 20 s, and Ctrl-C waits for its end.
+_PATIENCES_S = (cut_over.PATIENCE_S, 9, 9)
+
+
+def hear(host: Host, outcome: Outcome, session: Session, *, strangers: int) -> Evidence:
+    """Return which release answers, which clients are back, and how many were refused.
+
+    It costs one turn, and another where clients are late. `strangers`: those of our proofs since
+    the plan was applied.
+    """
+    before, samples, clients = cut_over.before(outcome.facts), "", None
+    for patience_s in _PATIENCES_S:
+        session.hold()
+        watch = cut_over.ask_after(host, outcome, patience_s=patience_s)
+        facts = session.ask(asked(watch, running.ask(host)))
+        if watch == NOTHING:
+            break
+        samples += cut_over.samples(facts)
+        clients = counted(before, samples)
+        if are_back(clients) or session.is_stopping:
+            break
+    return Evidence(
+        other_release=running.other_than(outcome.about, running.running(facts)),
+        clients=clients,
+        before=admissions_on(before),
+        since=admissions_on(running.page(facts), strangers=strangers) if clients else None,
+    )

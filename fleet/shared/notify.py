@@ -1,0 +1,98 @@
+"""Send alerts to the webhook of the site file, and remember what was sent."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from http.client import HTTPException
+from pathlib import Path
+
+from engine import cache
+from fleet.shared import records
+from fleet.shared.fleet import Fleet
+from inventory.admission_rules import is_in_the_clear
+from inventory.errors import DerpfleetError
+from inventory.notify import Notify
+from inventory.rules import ALERTS
+from inventory.secrets import read_secret
+from probe.alerts import Alert, Known, Seen, from_json, judged, to_json, unsent
+
+_PATIENCE_S = 10.0
+_URL = r"https?://[^\s/]+(/\S*)?"
+
+
+class CannotNotify(DerpfleetError):
+    """The webhook did not take the alerts. The next look sends them again."""
+
+
+def notify(fleet: Fleet, seen: Sequence[Seen]) -> list[Alert]:
+    """Send the alerts of this look, and return them. Raises CannotNotify, SecretError."""
+    settings = fleet.site.notify
+    if settings is None:
+        raise CannotNotify(
+            "nobody can be notified",
+            why=f"{fleet.site.path} has no section notify",
+            next="add notify: {url: env:DERPFLEET_WEBHOOK}, or leave --notify out",
+        )
+    path = fleet.runs / ALERTS
+    with cache.locked(path.with_name(f".{ALERTS}.lock")):
+        known = _known(path)
+        repeat_s = settings.repeat_h * 3600
+        then, alerts = judged(known, seen, after=settings.after, repeat_s=repeat_s, now=time.time())
+        try:
+            if alerts:
+                _post(settings, fleet.base, body(alerts, Path(fleet.site.path).name))
+        except DerpfleetError:
+            then = unsent(known, then, alerts)
+            raise
+        finally:
+            records.keep(fleet.runs, path, to_json(then))
+    return alerts
+
+
+def body(alerts: Sequence[Alert], site: str) -> bytes:
+    """Return one JSON object for all alerts. `text` is what Slack and its like show."""
+    sentences = [alert.text for alert in alerts]
+    listed = [
+        {"host": one.host, "ok": one.ok, "words": one.words, "repeats": one.repeats} for one in alerts
+    ]
+    return json.dumps({"site": site, "alerts": listed, "text": f"{site}: {'; '.join(sentences)}"}).encode()
+
+
+def _known(path: Path) -> dict[str, Known]:
+    """Return the memory; an empty one where there is none that can be read."""
+    try:
+        return from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error: the URL is a secret, and goes nowhere else."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Follow none."""
+
+
+def _post(settings: Notify, base: Path, text: bytes) -> None:
+    """Post the text. Raises CannotNotify, whose words do not have the URL, and SecretError."""
+    url = read_secret(settings.url, base=base).of_form(_URL, "a URL, as https://name/path").reveal()
+    next_step = f"look at {settings.url} and at the webhook's own log, then: invoke status --notify"
+    if is_in_the_clear(url):
+        why = f"{settings.url} is http, so anyone on the way can read it and send alerts of their own"
+        raise CannotNotify("the webhook was not called", why=why, next=f"use https in {settings.url}")
+    head = {"Content-Type": "application/json", "User-Agent": "derpfleet"}
+    request = urllib.request.Request(url, data=text, headers=head)  # noqa: S310 - of that form
+    try:
+        opener = urllib.request.build_opener(_NoRedirect)
+        with opener.open(request, timeout=_PATIENCE_S) as answer:
+            answer.read(1)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise CannotNotify("the webhook refused", why=f"HTTP {error.code}", next=next_step) from None
+    except (OSError, HTTPException, ValueError) as error:
+        why = str(getattr(error, "reason", "") or type(error).__name__)
+        raise CannotNotify("the webhook does not answer", why=why, next=next_step) from None

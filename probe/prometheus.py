@@ -1,0 +1,65 @@
+"""The metrics of `invoke status`, for node_exporter's textfile collector. Data in, text out.
+
+The form is Prometheus' text format 0.0.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from probe.page import Card
+from probe.proof import LADDER
+
+_HELP = {
+    "proved": "Whether the relay was proved from outside",
+    "failed_rung": "The first broken rung of its proof",
+    "withdrawn": "Whether the relay is out of service on purpose",
+    "proof_seconds": "Duration of the proof",
+    "certificate_seconds": "Seconds until the served certificate ends",
+    "certificate_share": "Share of the served certificate's life that is left, 0 to 1",
+    "clients": "Clients that are connected",
+    "checked_timestamp_seconds": "The end of this look at all hosts",
+}
+_OK = ("proved", "reached")
+
+
+def render(cards: Sequence[Card], *, made: datetime) -> str:
+    """Return the whole file. `made`: the time of the look, with its time zone."""
+    samples: dict[str, list[str]] = {name: [] for name in _HELP}
+    for card in cards:
+        for name, labels, value in _samples(card):
+            samples[name].append(f"derpfleet_{name}{{{labels}}} {value:.10g}")
+    samples["checked_timestamp_seconds"].append(
+        f"derpfleet_checked_timestamp_seconds {made.timestamp():.0f}"
+    )
+    return "".join(
+        "\n".join([f"# HELP derpfleet_{name} {_HELP[name]}", f"# TYPE derpfleet_{name} gauge", *lines, ""])
+        for name, lines in samples.items()
+        if lines
+    )
+
+
+def _samples(card: Card) -> Iterator[tuple[str, str, float]]:
+    """Yield the name, the labels and the value of each sample of a relay."""
+    of_host = _labels(host=card.host, region=card.region_code)
+    yield "proved", of_host, card.state in _OK
+    yield "withdrawn", of_host, card.state == "withdrawn"
+    if card.proof is not None:
+        yield "proof_seconds", of_host, card.proof.ms / 1000
+        broken = card.proof.failed_rung if card.state == "broken" else None
+        for rung in LADDER:
+            is_it = broken is not None and broken.name == rung
+            yield "failed_rung", _labels(host=card.host, rung=rung), is_it
+    if card.certificate is not None:
+        figures = (("certificate_seconds", "days_left", 86400), ("certificate_share", "share_left", 1))
+        for figure, key, unit in figures:
+            if isinstance(value := card.certificate.data.get(key), int | float):
+                yield figure, of_host, value * unit
+    if card.clients is not None:
+        yield "clients", of_host, card.clients
+
+
+def _labels(**labels: str) -> str:
+    """Return labels in the text format. Names of hosts and codes of regions need no escapes."""
+    return ",".join(f'{name}="{value}"' for name, value in labels.items())
