@@ -10,15 +10,33 @@ from invoke import Context
 from fleet.shared.opening import DEFAULT_SITE, FILE, HOST, HOSTS, JSON, task, with_report, with_site
 
 
-@task(help={"site": FILE})
-def derpmap(_: Context, site=""):
+@task(
+    help={
+        "site": FILE,
+        "json": JSON + ", with --push",
+        "push": "put the proved relays into the map of the site's control server instead",
+        "diff": "with --push: show the change as a diff",
+    }
+)
+def derpmap(_: Context, site="", push=False, diff=False, json=False):
     """Print the regions as JSON for a Tailscale policy file; on standard error, where to paste it.
 
-    Example: invoke derpmap > derpmap.json
-    """
-    from fleet.derpmap import derpmap as verb
+    With --push, they are put into the map of headscale, or into the policy of the tailnet, as a
+    deploy does it.
 
-    with_site(site, verb, aside=True)
+    Examples:
+      invoke derpmap > derpmap.json
+      invoke derpmap --push --diff
+
+    Exit codes: 0 done, 1 no relay is proved or the map was not changed, 3 the control server is
+    unreachable, 4 site file wrong.
+    """
+    from fleet import derpmap as verb
+
+    if push:
+        with_site(site, verb.push, json=json, diffs=diff)
+    else:
+        with_site(site, verb.derpmap, aside=True)
 
 
 @task(

@@ -13,10 +13,12 @@ from typing import Protocol
 
 from control.derpmap import Pins
 from control.served import Served, Unknown
+from control.web import WebAnswer, WebQuestion
 from engine.facts import Ask, Facts
 from engine.report import Report
 from engine.run import Job, Outcome
 from inventory.model import Host
+from inventory.secrets import Secret
 
 
 class HostSession(Protocol):
@@ -43,6 +45,12 @@ class Reach(Protocol):
 
         Raises ResourceFailed for the first resource that failed.
         """
+
+    def fetch(self, question: WebQuestion) -> WebAnswer:
+        """Ask over https. Raises NoWebAnswer."""
+
+    def secret(self, reference: str) -> Secret:
+        """Return a secret of the site file. Raises SecretError."""
 
     def read_file(self, path: str) -> str:
         """Return the text of a file of the controller; "" when there is none.
@@ -110,7 +118,7 @@ class ControlServer(Protocol):
         """Put the regions of `proved` into the map, all at once or not at all.
 
         `all_proved`: these relays and those that an earlier run proved. Returns the map that
-        clients get then; None when a person has to change it later. Raises ResourceFailed, when
+        clients get then; None when a person has to change it later. Raises DerpfleetError, when
         the previous map is in force.
         """
 
@@ -124,4 +132,4 @@ class ControlServer(Protocol):
         """
 
     def take_out(self, host: Host) -> None:
-        """Take every region of a stopped relay out of the map. Raises ResourceFailed."""
+        """Take every region of a stopped relay out of the map. Raises DerpfleetError."""

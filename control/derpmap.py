@@ -61,8 +61,8 @@ def derpmap(site: Site, *, pins: Pins | None = None) -> dict[str, Any]:
 
 def yaml_region(host: Host, *, pin: str | None = None) -> dict[str, Any]:
     """Return the region in the spelling of headscale's files."""
-    lower: dict[str, Any] = _lower(region(host, pin=pin))
-    return lower
+    spelled: dict[str, Any] = lower(region(host, pin=pin))
+    return spelled
 
 
 def yaml_map(site: Site, *, pins: Pins | None = None) -> str:
@@ -93,7 +93,8 @@ def missing_pin(host: Host, pins: Pins | None = None) -> str:
     )
 
 
-def _lower(value: Any) -> Any:
+def lower(value: Any) -> Any:
+    """Return a map, or a part of one, with its keys in lower case."""
     if isinstance(value, dict):
-        return {key.lower(): _lower(item) for key, item in value.items()}
-    return [_lower(item) for item in value] if isinstance(value, list) else value
+        return {key.lower(): lower(item) for key, item in value.items()}
+    return [lower(item) for item in value] if isinstance(value, list) else value

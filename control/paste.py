@@ -104,12 +104,15 @@ Then, on any node
 
 
 def _opening(site: Site) -> str:
-    if site.control.url:
+    if site.control.place:
         return (
-            f"{site.control.url} gets these regions from `invoke deploy`.\n"
+            f"{site.control.place} gets these regions from `invoke deploy`.\n"
             "To add them to another control server, follow the instructions that fit."
         )
-    return "This site has no headscale host, so the last step is yours: follow the instructions that fit."
+    return (
+        "This site has no headscale host and no key for Tailscale's policy (section tailscale), so the last\n"
+        "step is yours: follow the instructions that fit."
+    )
 
 
 def _without_default_regions(site: Site) -> str:

@@ -9,9 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Map:
-    """The whole map, decoded, in any of the spellings that `probe.derpmap.plain` reads."""
+    """The whole map, decoded, in any of the spellings that `probe.derpmap.plain` reads.
+
+    `title`: which one it is, in words.
+    """
 
     document: Mapping[str, Any]
+    title: str = "the map that headscale serves"
 
 
 @dataclass(frozen=True)

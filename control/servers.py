@@ -8,12 +8,14 @@ from control.contract import ControlServer, Reach
 from control.headscale.map_file import MapFileServer
 from control.headscale.server import HeadscaleServer
 from control.paste import PasteServer
+from control.tailscale.server import TailscaleServer
 from inventory.choices import ControlName
 from inventory.model import Site
 
 SERVERS: Mapping[ControlName, Callable[[Site, Reach], ControlServer]] = {
     "headscale": HeadscaleServer,
     "map-file": MapFileServer,
+    "tailscale": TailscaleServer,
     "paste": PasteServer,
 }
 

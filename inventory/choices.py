@@ -28,7 +28,7 @@ SourceWord = Literal[SourceName, "auto"]
 ChallengeName = Literal["http", "dns", "standalone"]
 DnsProviderName = Literal["rfc2136", "cloudflare", "route53", "aliyun", "tencent"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
-ControlName = Literal["headscale", "map-file", "paste"]
+ControlName = Literal["headscale", "map-file", "tailscale", "paste"]
 PackagesFromName = Literal["host", "controller"]
 MirroredName = Literal["debian", "ubuntu", "rocky", "almalinux"]
 

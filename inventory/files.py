@@ -36,6 +36,9 @@ def file_problems(site: Site, *, only: Collection[str] | None = None) -> list[Pr
     ]
     for name, ssh in site.control.hosts().items():
         named += [((name, *path), value) for path, value in _of_login(ssh)]
+    named += [
+        ((site.control.kind, *key.split(".")), reference) for key, reference in site.control.secrets().items()
+    ]
     named.append((("prover",), site.prover))
     base = Path(site.path).parent
     wrong = [(path, why) for path, value in named if value and (why := _why_not(value, base))]

@@ -31,7 +31,7 @@ from inventory.choices import (
     TlsName,
     combination_of_flavour,
 )
-from inventory.control_servers import MapFile, Paste
+from inventory.control_servers import ControlPart, Derpmap, MapFile, Paste, Tailscale
 from inventory.notify import Notify
 from inventory.packages import PackageSupply
 from inventory.part import Model
@@ -327,7 +327,7 @@ class Host(Model):
         return self.relay.under or combination_of_flavour(self).under
 
 
-class Headscale(Model):
+class Headscale(ControlPart):
     """The headscale host, if it is ours to touch."""
 
     kind: ClassVar[ControlName] = "headscale"
@@ -361,15 +361,14 @@ class Headscale(Model):
         return {self.kind: self.ssh}
 
     @property
+    def place(self) -> str:
+        """Return where the map is, in words."""
+        return self.url
+
+    @property
     def verify_url(self) -> str:
         """Return the URL at which headscale answers whether a client may use a relay."""
         return f"{self.url.rstrip('/')}/verify"
-
-
-class Derpmap(Model):
-    """The map that `invoke derpmap` prints."""
-
-    omit_default_regions: bool = Field(False, description="leave Tailscale's own relays out")
 
 
 class Site(Model):
@@ -381,6 +380,7 @@ class Site(Model):
     path: str
     hosts: dict[HostName, Host] = Field(min_length=1)
     headscale: Headscale | None = None
+    tailscale: Tailscale | None = None
     derpmap: Derpmap = Derpmap()
     notify: Notify | None = None
     prover: SecretRef | None = Field(
@@ -391,9 +391,9 @@ class Site(Model):
     )
 
     @property
-    def control(self) -> Headscale | MapFile | Paste:
+    def control(self) -> Headscale | MapFile | Tailscale | Paste:
         """Return where clients get their map from. `kind` is its key in `control.servers`."""
         found = self.headscale
         if found is not None and found.map_file is not None:
             return MapFile(path=found.map_file, url=found.url, verify_url=found.verify_url)
-        return found or Paste()
+        return found or self.tailscale or Paste()

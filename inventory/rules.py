@@ -258,6 +258,20 @@ def reserved(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
             yield ("hosts", name), f"'{name}' is no name for a relay: {RESERVED[name.lower()]}"
 
 
+def one_control_server(raw: Raw) -> Iterator[tuple[Path, str]]:
+    """Yield a second control server, and a key for Tailscale's policy that is missing or double."""
+    tailscale = raw.get("tailscale")
+    if tailscale is not None and raw.get(HEADSCALE) is not None:
+        words = f"clients get one map, and {HEADSCALE} is a control server, too: keep one of both sections"
+        yield ("tailscale",), words
+    if isinstance(tailscale, dict):
+        given = [key for key in ("api_key", "oauth") if tailscale.get(key) is not None]
+        if not given:
+            yield ("tailscale",), "api_key or oauth is missing: one of them may write the tailnet's policy"
+        elif len(given) > 1:
+            yield ("tailscale", "oauth"), "api_key and oauth are both given: keep one of them"
+
+
 def of_no_effect(headscale: Any) -> Iterator[tuple[Path, str]]:
     """Yield the keys about the headscale host that have no effect beside headscale.map_file."""
     for key in _OF_ITS_HOST if _at(headscale, ("map_file",)) is not None else ():

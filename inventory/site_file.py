@@ -128,7 +128,7 @@ class _Reading:
             self._add(path, message)
         control = raw.get("headscale")
         asked = (*rules.asked_in_the_clear(control, hosts), *rules.asked_of_nobody(control, hosts))
-        own = [*rules.duplicates(hosts), *asked, *rules.of_no_effect(control)]
+        own = [*rules.duplicates(hosts), *rules.one_control_server(raw), *asked, *rules.of_no_effect(control)]
         for path, message in own:
             if not self._in_error(path):
                 self._add(path, message)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from control.served import Served, Unknown, Unreadable
+from control.served import Map, Served, Unknown, Unreadable
 from probe.proof import Broken, Found, Proof, Rung, with_rung
 from probe.target import Target
-
-_MAP_TEXT = "the map that headscale serves"
 
 
 def plain(value: Any) -> Any:
@@ -42,24 +40,24 @@ def map_rung(target: Target, served: Served, rungs: Mapping[str, Rung]) -> Rung:
         {"ok": True, "failed": False}.get(rungs["generate_204"].status) if "generate_204" in rungs else None
     )
     try:
-        return Rung("map", "ok", check_map(target, served.document, port_80=port_80).detail)
+        return Rung("map", "ok", check_map(target, served, port_80=port_80).detail)
     except Broken as broken:
         return Rung("map", "failed", broken.detail, cause=broken.cause, next=broken.next)
 
 
-def check_map(target: Target, served: Mapping[str, Any], *, port_80: bool | None) -> Found[None]:
+def check_map(target: Target, served: Map, *, port_80: bool | None) -> Found[None]:
     """Check that the target's node is in the served map, and that each of its fields is true.
 
-    `served`: the whole map, in any of the spellings of `plain`. `port_80`: whether /generate_204
+    `port_80`: whether /generate_204
     was proved; None when not tried. Raises Broken.
     """
     step = f"invoke deploy --host {target.name}" if target.of_site else "correct the map"
-    regions = plain(served).get("regions")
+    regions = plain(served.document).get("regions")
     region = _region_of(regions if isinstance(regions, Mapping) else {}, target)
     if not region:
         raise Broken(
-            f"{_MAP_TEXT} has no region {target.region_id or 'with ' + target.domain}",
-            cause="the relay was never registered, or headscale has not loaded the file",
+            f"{served.title} has no region {target.region_id or 'with ' + target.domain}",
+            cause="the relay was never registered, or the control server has not loaded it",
             next=step,
         )
     nodes = _nodes(region)
@@ -77,7 +75,7 @@ def check_map(target: Target, served: Mapping[str, Any], *, port_80: bool | None
         if key in node and not same(node[key])
     ]
     if wrong:
-        raise Broken(f"{_MAP_TEXT}: {'; '.join(wrong)}", cause="the map and the relay disagree", next=step)
+        raise Broken(f"{served.title}: {'; '.join(wrong)}", cause="the map and the relay disagree", next=step)
     compared = [name for name, key, *_ in _facts(target, port_80) if key in node]
     return Found(None, f"region {region.get('regionid')}: {', '.join(['hostname', *compared])} as proved")
 

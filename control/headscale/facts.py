@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from control.headscale.clashes import Maps
 from control.headscale.config import BadConfig, HeadscaleConfig, parse_config
-from control.headscale.reader import BadMap, Regions, parse_map
+from control.headscale.reader import BadMap, parse_map
+from control.regions import Regions
 from engine.facts import Ask, Facts, FileFact
 from engine.health import Http
 from inventory.errors import DerpfleetError

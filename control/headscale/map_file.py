@@ -16,8 +16,9 @@ from control.contract import Look, Reach, Withdrawal
 from control.derpmap import Pins, missing_pin, yaml_region
 from control.headscale.clashes import Maps, lost, taken
 from control.headscale.facts import HeadscaleRefused
-from control.headscale.merge import merge, renumbered
-from control.headscale.reader import BadMap, Regions, parse_map
+from control.headscale.merge import merge
+from control.headscale.reader import BadMap, parse_map
+from control.regions import Regions, renumbered
 from control.served import Unknown
 from inventory.control_servers import MapFile
 from inventory.model import Host, Site

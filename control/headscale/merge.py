@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from control.derpmap import Pins, yaml_region
-from control.headscale.reader import BadMap, Region, Regions, parse_map
+from control.headscale.reader import BadMap, parse_map
+from control.regions import Region, Regions, renumbered
 from control.yaml_text import CannotPatch, patch, plain, tree
 from inventory.document import NotYaml
 from inventory.model import Host
@@ -25,28 +26,6 @@ def merge(text: str, *, put: Mapping[int, Region], remove: Sequence[int] = ()) -
         return patch(text, {**data, "regions": regions}) if regions or data.get("regions") else text
     except (CannotPatch, NotYaml) as error:
         raise BadMap([f"{error}: write it in block style, one key to a line"]) from None
-
-
-def is_of(region: Region | None, host: Host) -> bool:
-    """Whether a region of this host's id is the host's own: its code or its name is the same.
-
-    The host may have moved or been renamed.
-    """
-    if region is None:
-        return False
-    return region.get("regioncode") == host.region.code or host.domain in hostnames(region)
-
-
-def hostnames(region: Region | None) -> list[str]:
-    """Return the names of a region's nodes."""
-    return [str(node["hostname"]) for node in (region or {}).get("nodes", ())]
-
-
-def renumbered(current: Regions, hosts: Sequence[Host]) -> dict[int, Host]:
-    """Return hosts of the site by former ids, which the map has and the site no longer has."""
-    ids = {host.region.id for host in hosts}
-    former = {id: region for id, region in current.items() if id not in ids}
-    return {id: host for id, region in former.items() for host in hosts if host.domain in hostnames(region)}
 
 
 Action = Literal["add", "change", "stop", "remove", "start"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from control.contract import HostSession
 from control.headscale.facts import read_facts
-from control.headscale.reader import Region
+from control.regions import Region
 from control.served import Map, Served, Unknown, Unreadable
 from engine.facts import Ask, Facts, Output
 from engine.scripts import script

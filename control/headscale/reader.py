@@ -10,15 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
 
 import yaml
 
+from control.regions import Regions
 from control.yaml_text import plain, tree
 from inventory.document import NotYaml, is_merge
-
-Region = dict[str, Any]
-Regions = Mapping[int, Region | None]  # None: the file removes this region of Tailscale
 
 _INT, _TEXT, _FLOAT, _BOOL = "a whole number", "text", "a number", "true or false"
 _REGION = {

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from control.contract import Look, Reach, Withdrawal
-from control.derpmap import missing_pin
 from control.headscale import facts as headscale_facts
 from control.headscale import transaction
 from control.headscale.facts import HeadscaleRefused
 from control.headscale.pages import ask_map, nodes_at_home, read_lasting_map, read_map
 from control.headscale.registration import regions_of, registration
+from control.sentences import has_former_id, region_stays, with_certificates
 from control.served import Served, Unknown, Unreadable
 from engine.crash import made_of_facts
 from engine.run import Verb
@@ -68,16 +68,12 @@ class HeadscaleServer:
 
     def check(self, hosts: Sequence[Host]) -> int:
         """Show the changes that a registration would make, and return their number."""
-        pins = self.reach.pins(hosts)
-        nameless = [host for host in hosts if missing_pin(host, pins)]
-        for host in nameless:
-            words = f"region {host.region.id}, once the certificate of {host.name} is there"
-            self.reach.report.line(HEADSCALE, "would change", words)
-        named = [host for host in hosts if host not in nameless]
+        named = with_certificates(self.reach, HEADSCALE, hosts)
+        nameless = len(hosts) - len(named)
         if not named:
-            return len(nameless)
+            return nameless
         outcome = self.reach.step(registration(self.site, self.reach, Verb.CHECK, proved=named))
-        return len(nameless) + outcome.counts["changed"]
+        return nameless + outcome.counts["changed"]
 
     def register(self, proved: Sequence[Host], *, all_proved: Sequence[Host]) -> Served:
         """Merge proved relays into the map, and return the map that headscale serves then.
@@ -88,22 +84,12 @@ class HeadscaleServer:
         codes = ", ".join(f"{host.region.code} ({host.region.id})" for host in proved)
         self.reach.report.line(HEADSCALE, "ok", f"serves {codes}")
         for left in transaction.to_withdraw(self.site, outcome.facts):
-            self.reach.report.line(
-                HEADSCALE,
-                "",
-                f"{left.name} is in the map as region {left.region.id}, too. "
-                "The site file no longer has that id, but nodes may still use it: "
-                f"run invoke withdraw --host {left.name}, "
-                f"then invoke deploy --host {left.name}",
-            )
+            self.reach.report.line(HEADSCALE, "", has_former_id(left, left.region.id))
         return read_map(outcome.facts)
 
     def not_proved(self, host: Host) -> None:
         """Show that the host's region stays in the map."""
-        self.reach.report.say(
-            "If an earlier deploy put its region into the map, the region stays there. "
-            f"To take it out: invoke withdraw --host {host.name}"
-        )
+        self.reach.report.say(region_stays(host))
 
     @contextmanager
     def withdrawal(self, host: Host) -> Iterator[Withdrawal | None]:

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 
 from control.derpmap import Pins, missing_pin, yaml_region
-from control.headscale.clashes import called, lost, taken
+from control.headscale.clashes import lost, taken
 from control.headscale.config import BadConfig, with_path
 from control.headscale.facts import STRICT_SINCE, VERIFY_SINCE, HeadscaleFacts, HeadscaleRefused, read_facts
-from control.headscale.merge import hostnames, merge, plan_registration, renumbered
+from control.headscale.merge import merge, plan_registration
 from control.headscale.pages import served_regions
-from control.headscale.reader import BadMap, Region
+from control.headscale.reader import BadMap
+from control.regions import Region, called, hostnames, renumbered
 from engine.facts import Facts, FileFact
 from engine.health import Http
 from engine.resource import File, Resource, Service

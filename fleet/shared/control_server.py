@@ -1,4 +1,4 @@
-"""The site's control server, with the way to its host and to the operator's terminal."""
+"""The site's control server, with the ways to it and to the operator's terminal."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from pathlib import Path
 from control import servers
 from control.contract import ControlServer
 from control.derpmap import Pins
+from control.web import WebAnswer, WebQuestion
 from engine import cache
 from engine.facts import Ask
 from engine.report import Report
 from engine.run import Job, Outcome
 from engine.session import Session
-from fleet.shared import pins
+from fleet.shared import pins, web
 from fleet.shared.errors import CannotRead, CannotWrite
 from fleet.shared.fleet import Fleet
 from fleet.shared.locks import once_free
 from fleet.shared.step import step
 from inventory.model import Host
+from inventory.secrets import Secret, read_secret
 
 
 def control_server(fleet: Fleet) -> ControlServer:
@@ -52,6 +54,14 @@ class FleetReach:
         """
         [login] = self.fleet.control_logins()
         return once_free(self.report, login.name, lambda: step(self.fleet, login, job))
+
+    def fetch(self, question: WebQuestion) -> WebAnswer:
+        """Ask over https, from the controller. Raises NoWebAnswer."""
+        return web.fetch(question)
+
+    def secret(self, reference: str) -> Secret:
+        """Return a secret of the site file. Raises SecretError."""
+        return read_secret(reference, base=self.fleet.base)
 
     def read_file(self, path: str) -> str:
         """Return the text of a file here; "" when there is none. Raises CannotRead."""

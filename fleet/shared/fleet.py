@@ -37,7 +37,7 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self.parallel = Parallel(self.report)
-        self.report.align([*self.site.hosts, *self.site.control.hosts()])
+        self.report.align([*self.site.hosts, self.site.control.kind])
 
     @property
     def runs(self) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 from engine import cache
 from fleet.shared import records
 from fleet.shared.fleet import Fleet
+from fleet.shared.web import NoRedirect
 from inventory.admission_rules import is_in_the_clear
 from inventory.errors import DerpfleetError
 from inventory.notify import Notify
@@ -70,13 +71,6 @@ def _known(path: Path) -> dict[str, Known]:
         return {}
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is an error: the URL is a secret, and goes nowhere else."""
-
-    def redirect_request(self, *_: object) -> None:
-        """Follow none."""
-
-
 def _post(settings: Notify, base: Path, text: bytes) -> None:
     """Post the text. Raises CannotNotify, whose words do not have the URL, and SecretError."""
     url = read_secret(settings.url, base=base).of_form(_URL, "a URL, as https://name/path").reveal()
@@ -87,7 +81,7 @@ def _post(settings: Notify, base: Path, text: bytes) -> None:
     head = {"Content-Type": "application/json", "User-Agent": "derpfleet"}
     request = urllib.request.Request(url, data=text, headers=head)  # noqa: S310 - of that form
     try:
-        opener = urllib.request.build_opener(_NoRedirect)
+        opener = urllib.request.build_opener(NoRedirect)
         with opener.open(request, timeout=_PATIENCE_S) as answer:
             answer.read(1)
     except urllib.error.HTTPError as error:

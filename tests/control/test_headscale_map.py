@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.derpmap import yaml_region
-from control.headscale.merge import MapStep, is_of, merge, plan_registration, renumbered
+from control.headscale.merge import MapStep, merge, plan_registration
 from control.headscale.reader import BadMap, parse_map
+from control.regions import is_of, renumbered
 from inventory.model import Host, Region
 
 SAMPLE = (Path(__file__).parent / "headscale" / "derp.yaml").read_text()

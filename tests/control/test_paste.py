@@ -12,7 +12,8 @@ from rich.console import Console
 from control import servers
 from control.paste import NEVER_ASKED, PasteServer
 from engine.report import Report
-from inventory.model import Derpmap, Site
+from inventory.control_servers import Derpmap
+from inventory.model import Site
 from tests.control.test_headscale import site_of
 
 

@@ -8,9 +8,11 @@ next is tested as well.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,11 @@ from lab import existing_site
 from lab.client import LabClient
 from lab.process import wait_for
 from roles import paths
-from tests.e2e.desk import Desk
+from tests.control.tailscale.policies import POLICY
+from tests.e2e.desk import CHECKOUT, Desk
 from tests.e2e.observations import words
 from tests.e2e.steps import exchange, meet, rung, served_leaf, settled
+from tests.support.tailscale_api import TAILNET, WRITES
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 Edit = Callable[..., None]
@@ -198,6 +202,46 @@ def test_a_site_without_headscale(desk: Desk, edited: Edit) -> None:
     printed = json.loads(desk.run("derpmap").stdout)
     assert printed["Regions"]["901"] == event["derpmap"]["Regions"]["901"]
     assert printed["OmitDefaultRegions"] is True
+
+
+@pytest.fixture
+def api(desk: Desk, tmp_path: Path) -> Iterator[str]:
+    """Serve `policy.hujson` in `tmp_path` as a tailnet's policy, in the controller's network."""
+    (tmp_path / "policy.hujson").write_text(POLICY)
+    argv = [*desk.stage.enter_in("controller"), sys.executable, "-m", "tests.support.tailscale_api", tmp_path]
+    trusted = desk.stage.root / "ca.pem"
+    before = trusted.read_text()
+    with subprocess.Popen(
+        argv, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdin and server.stdout
+        url = server.stdout.readline().strip()
+        trusted.write_text(before + (tmp_path / "api-ca.pem").read_text())
+        yield url
+        trusted.write_text(before)
+        server.stdin.close()
+
+
+def test_a_tailnets_policy(desk: Desk, edited: Edit, api: str, tmp_path: Path) -> None:
+    edited("hk1", relay={"open": True})
+    site = yaml.safe_load(desk.stage.site_file.read_text())
+    del site["headscale"], site["derpmap"]
+    site["tailscale"] = {"tailnet": TAILNET, "api": api, "api_key": "env:TS_KEY"}
+    desk.stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
+    policy, key = tmp_path / "policy.hujson", {"TS_KEY": WRITES, "no_proxy": "127.0.0.1"}
+    unable = desk.invoke("deploy", "--host", "hk1", env={"TS_KEY": ""})
+    assert unable.code == 4, unable.why()
+    ran = desk.invoke("deploy", "--host", "hk1", env=key)
+    assert ran.code == 0, ran.why()
+    assert [event["changes"] for event in ran.of("policy")] == [["region 901 added"]]
+    assert rung(ran, "map")["status"] == "ok"
+    begin, end = POLICY.split("\t\t},\n\t},\n")
+    assert policy.read_text().startswith(f'{begin}\t\t\t"901": {{') and policy.read_text().endswith(end)
+    assert desk.invoke("check", "--host", "hk1", env=key).code == 0
+    gone = desk.invoke("withdraw", "--host", "hk1", env=key)
+    assert (gone.code, policy.read_text()) == (0, POLICY), gone.why()
+    assert desk.invoke("deploy", "--host", "hk1", env=key).code == 0
+    assert '"901"' in policy.read_text()
 
 
 def test_a_host_with_sites_of_others(desk: Desk) -> None:

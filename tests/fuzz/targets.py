@@ -1,5 +1,6 @@
 """Every target by its name."""
 
-from tests.fuzz import host_targets, relay_targets
+from tests.fuzz import host_targets, policy_targets, relay_targets
 
-TARGETS = {target.name: target for target in (*relay_targets.TARGETS, *host_targets.TARGETS)}
+_OF = (relay_targets, host_targets, policy_targets)
+TARGETS = {target.name: target for module in _OF for target in module.TARGETS}

@@ -5,6 +5,7 @@ import os
 import pytest
 
 import inventory
+from tests.support.site_text import GOOD
 
 SITE = """\
 defaults:
@@ -121,4 +122,18 @@ def test_the_secrets_of_orders_are_read_before_a_host_is_contacted(folder, monke
     ]
     monkeypatch.setenv("DERPFLEET_TEST_TOKEN", "x")
     (folder / "hmac").write_text("x")
+    assert problems_of(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [("api_key: 'env:DERPFLEET_TEST_KEY'", "api_key"),
+     ("oauth: {id: k, secret: 'env:DERPFLEET_TEST_KEY'}", "oauth.secret")],
+)  # fmt: skip
+def test_the_key_of_a_policy_is_read_before_a_host_is_contacted(folder, monkeypatch, section, key):
+    monkeypatch.delenv("DERPFLEET_TEST_KEY", raising=False)
+    (folder / "site.yml").write_text(f"{GOOD}tailscale: {{{section}}}\n")
+    words = f"line 6: tailscale.{key}: the environment variable DERPFLEET_TEST_KEY is not set, or empty"
+    assert problems_of(folder) == [words]
+    monkeypatch.setenv("DERPFLEET_TEST_KEY", "x")
     assert problems_of(folder) == []

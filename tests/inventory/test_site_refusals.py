@@ -328,6 +328,16 @@ TOP = [
     ("headscale: {url: 'https://hs', unit: headscale}\n", "line 6: headscale.unit: 'headscale' is not a systemd unit, as headscale.service"),
     ("defaults: {ssh: {port: 0}}\nheadscale: {url: 'https://hs'}\n", "line 6: defaults.ssh.port: 0 is not between 1 and 65535"),
     ("derpmap: {omit_default_regions: 1}\n", "line 6: derpmap.omit_default_regions: 1 is not true or false"),
+    ("tailscale: {}\n", "line 6: tailscale: api_key or oauth is missing: one of them may write the tailnet's policy"),
+    ("tailscale: {api_key: 'env:K', oauth: {id: k, secret: 'env:S'}}\n", "line 6: tailscale.oauth: api_key and oauth are both given: keep one of them"),
+    ("tailscale: {api_key: tskey-api-1}\n", "line 6: tailscale.api_key: the value here is not a reference: env:NAME, file:PATH or cmd:COMMAND"),
+    ("tailscale: {oauth: {id: k}}\n", "line 6: tailscale.oauth.secret: is missing"),
+    ("tailscale: {api_key: 'env:K', tailnet: 'a/b'}\n", "line 6: tailscale.tailnet: 'a/b' is not a tailnet, as example.com or -"),
+    *(
+        (f"tailscale: {{api_key: 'env:K', api: '{api}'}}\n", f"line 6: tailscale.api: '{api}' is not an https URL without a path")
+        for api in ("http://api.tailscale.com", "https://api/x", "https://api:70000", "https://me@api")
+    ),
+    ("headscale: {url: 'https://hs'}\ntailscale: {api_key: 'env:K'}\n", "line 7: tailscale: clients get one map, and headscale is a control server, too: keep one of both sections"),
     ("known_hosts: []\n", "line 6: known_hosts: [] is not text: put it in quotes"),
 ]  # fmt: skip
 

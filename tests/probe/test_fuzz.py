@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from control.served import Map
 from probe.certificate import read_chain
 from probe.derpmap import check_map
 from probe.net import Patience
@@ -40,7 +41,7 @@ IN_FIXTURES = settings(suppress_health_check=[HealthCheck.function_scoped_fixtur
 def test_any_map(content: object, by_id: bool) -> None:
     hk1 = Target(name="hk1", domain="hk1.example.org", region_id=900 if by_id else None)
     with suppress(Broken):
-        check_map(hk1, {"regions": content}, port_80=None)
+        check_map(hk1, Map({"regions": content}), port_80=None)
 
 
 @given(st.binary(max_size=300))

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from control.served import Map
 from fleet.shared.parts import deploy_part
 from probe import net, tcp
 from probe.certificate import Leaf
@@ -204,7 +205,7 @@ def served(**node: object) -> dict[str, object]:
     ],
 )
 def test_maps_that_are_right(target: Target, map_: dict[str, object], port_80: bool | None) -> None:
-    assert check_map(target, map_, port_80=port_80).detail.startswith("region 900: hostname")
+    assert check_map(target, Map(map_), port_80=port_80).detail.startswith("region 900: hostname")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_maps_that_are_wrong(
     target: Target, map_: dict[str, object], port_80: bool | None, detail: str
 ) -> None:
     with pytest.raises(Broken, match=detail) as broken:
-        check_map(target, map_, port_80=port_80)
+        check_map(target, Map(map_), port_80=port_80)
     assert broken.value.next == "invoke deploy --host hk1"
 
 

@@ -1,0 +1,1 @@
+"""Tailscale's own control server, whose policy has the map."""

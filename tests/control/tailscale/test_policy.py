@@ -1,0 +1,130 @@
+"""Our regions in a policy: whose a region is, what enters, what leaves, how many are left."""
+
+from __future__ import annotations
+
+import pytest
+
+from control.hujson import NotHujson
+from control.tailscale import policy as pure
+from control.tailscale.policy import read_policy, regions_of, too_few_left, with_regions, without_regions
+from tests.control.tailscale.policies import (
+    BARE,
+    POLICY,
+    hosts,
+    of_host,
+    policy_with,
+    site,
+    strangers,
+)
+
+SITE = site()
+WHERE = "the policy of example.com"
+
+
+def refusals(text: str, *names: str) -> list[str]:
+    found = pure.refusals(read_policy(text), SITE, hosts(SITE, *names), {}, WHERE)
+    return list(filter(None, found))
+
+
+def test_only_the_regions_of_these_hosts_enter() -> None:
+    after = with_regions(read_policy(POLICY), hosts(SITE, "sg1", "hk1"), omit=False)
+    assert list(after.regions) == [12, 950, 900, 901]
+    begin, end = POLICY.split("\t\t},\n\t},\n")
+    assert after.text.startswith(begin) and after.text.endswith("\t\t},\n\t},\n" + end)
+    assert with_regions(after, hosts(SITE, "hk1"), omit=False).text == after.text
+    assert without_regions(after, (900, 901)).text == POLICY
+    assert not after.omits_default
+
+
+def test_a_policy_without_a_map_gets_one() -> None:
+    after = with_regions(read_policy(BARE), hosts(SITE, "hk1", "sg1"), omit=True)
+    assert (sorted(after.regions), after.omits_default) == ([900, 901], True)
+    assert after.text.startswith('{\n\t"acls": [],\n\t"derpMap": {\n\t\t"OmitDefaultRegions": true,\n')
+    assert with_regions(after, hosts(SITE, "hk1"), omit=False).omits_default  # it is not ours to take back
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "an object with derpMap is needed here"),
+        ('{"derpMap": {}, "derpmap": {}}', "derpmap is here a second time: derpMap is in line 1 already"),
+        ('{"derpMap": {"Regions": {}, "REGIONS": {}}}', "REGIONS is here a second time"),
+        ('{"derpMap": {"Regions": {"900": null, "900": null}}}', "900 is here a second time"),
+        ('{"derpMap": {"Regions": {"900": {"Nodes": [{"a": 1, "A": 2}]}}}}', "A is here a second time"),
+        ('{"derpMap": []}', "derpMap is no object"),
+        ('{"derpMap": {"Regions": 1}}', "Regions is no object"),
+        ('{"derpMap": {"Regions": {"0900": null}}}', "'0900' is no id of a region"),
+        ('{"derpMap": {"Regions": {"hk": null}}}', "'hk' is no id of a region"),
+        ('{"derpMap": {"Regions": {"900": 1}}}', "a region is an object or null"),
+        ('{"derpMap": {"Regions": {"900": {"Nodes": [1]}}}}', "the Nodes of this region are no list"),
+        ('{"derpMap": {"Regions": {"9999999999999999999999": null}}}', "is no id of a region"),
+    ],
+)  # fmt: skip
+def test_a_policy_that_cannot_be_changed_is_named_with_its_place(text: str, words: str) -> None:
+    with pytest.raises(NotHujson, match=words) as error:
+        read_policy(text)
+    assert str(error.value).startswith("line 1, column ")
+
+
+def test_a_key_twice_elsewhere_is_not_our_business() -> None:
+    assert read_policy('{"a": {"b": 1, "B": 2}, "derpMap": null}').regions == {}
+
+
+@pytest.mark.parametrize(
+    ("region", "sentence"),
+    [
+        (
+            strangers(900, "tok", "tok.example.net"),
+            "Region 900 in the policy of example.com is 'tok' at tok.example.net, which is not hk1: "
+            "give hk1 another id, or take that region out of the policy.",
+        ),
+        (
+            strangers(900, "hk", "hk1.example.org", "hk9.example.net"),
+            "Region 900 in the policy of example.com has nodes of others, too: 900b at hk9.example.net. "
+            "They would be lost: give hk1 another id, or take these nodes out of the policy.",
+        ),
+        (
+            strangers(950, "hk", "tok.example.net"),
+            "The code hk of hk1 is taken by region 950 ('hk' at tok.example.net) in the policy of "
+            "example.com: give hk1 another one.",
+        ),
+        (
+            strangers(950, "tok", "hk1.example.org", "tok.example.net"),
+            "hk1.example.org is in the map already, as region 950 ('tok' at hk1.example.org, "
+            "tok.example.net) in the policy of example.com: take it out there.",
+        ),
+        (strangers(950, "tok", "tok.example.net"), ""),
+        (strangers(950, "hk-old", "hk1.example.org"), ""),
+    ],
+)
+def test_a_region_of_somebody_else_is_refused_by_both_names(region: dict[str, object], sentence: str) -> None:
+    assert refusals(policy_with(region), "hk1") == [sentence] * bool(sentence)
+
+
+def test_a_host_has_its_former_ids_too() -> None:
+    text = policy_with(of_host(SITE, "hk1"), strangers(950, "old", "hk1.example.org"))
+    assert regions_of(read_policy(text), SITE, SITE.hosts["hk1"]) == [900, 950]
+    assert regions_of(read_policy(text), SITE, SITE.hosts["sg1"]) == []
+
+
+def test_clients_need_two_live_regions_when_they_have_no_others() -> None:
+    both = [of_host(SITE, "hk1"), of_host(SITE, "sg1")]
+    assert too_few_left(read_policy(policy_with(*both, omit=True)), (), WHERE) == ""
+    assert too_few_left(read_policy(policy_with(both[0])), (), WHERE) == ""
+    alone = too_few_left(read_policy(policy_with(*both, omit=True)), [901], WHERE)
+    assert alone.startswith("OmitDefaultRegions would leave clients of the policy of example.com with only ")
+    assert "only region 900 that is live. They need 2" in alone
+    empty = policy_with({**both[0], "Nodes": []}, omit=True)
+    assert "with no region that is live" in too_few_left(read_policy(empty), (), WHERE)
+
+
+def test_the_changes_are_named() -> None:
+    regions = (of_host(SITE, "hk1", RegionName="old"), strangers(950, "t", "t.example"))
+    before = read_policy(policy_with(*regions))
+    after = without_regions(with_regions(before, hosts(SITE, "hk1", "sg1"), omit=True), [950])
+    assert pure.changes(before, after) == [
+        "region 900 changed",
+        "region 901 added",
+        "region 950 removed",
+        "OmitDefaultRegions set",
+    ]
