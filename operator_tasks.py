@@ -8,6 +8,7 @@ from pathlib import Path
 from invoke import Context
 
 from fleet.shared.opening import DEFAULT_SITE, FILE, HOST, HOSTS, JSON, task, with_report, with_site
+from rollout_tasks import rollout
 
 
 @task(
@@ -191,4 +192,4 @@ def bundle(_: Context, host=None, site="", out="", use="", sha256="", json=False
     with_site(site, lambda fleet: verb(fleet, fleet.managed(host), **files), json=json)
 
 
-verbs = (bundle, status, history, rollback, derpmap, trust, logs, init)
+verbs = (bundle, rollout, status, history, rollback, derpmap, trust, logs, init)

@@ -52,6 +52,8 @@ _TALK: Mapping[str, _Fields] = {
     "locked": {"who": _text, "since": _number, "in_force": _text},
     "facts": {"z": _text},
     "history": {"z": _text},
+    "leased": {"number": _count, "z": _text},
+    "noted": {},
     "refused": {"what": _text, "where": _text, "why": _text, "next": _text},
     "crash": {"traceback": _text},
 }

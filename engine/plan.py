@@ -17,7 +17,7 @@ from engine.resource import Content, Resource
 from inventory.errors import DerpfleetError
 from inventory.secrets import Secret
 
-Mode = Literal["check", "apply"]
+Mode = Literal["check", "prepare", "apply"]
 _CONTENT = {"content", "archive", "rules"}
 
 
@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def id(self) -> str:
-        """Return `sha256:…` of the wanted state. It is the same for check and apply."""
+        """Return `sha256:…` of the wanted state. It is the same in every mode."""
         return "sha256:" + hashlib.sha256(json.dumps(self.specs, sort_keys=True).encode()).hexdigest()
 
 

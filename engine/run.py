@@ -42,6 +42,12 @@ class Verb(StrEnum):
     WITHDRAW = "withdraw"
     UNINSTALL = "uninstall"
     ROLLBACK = "rollback"
+    PREPARE = "prepare"
+    ROLLOUT = "rollout"
+
+
+_MODES: Mapping[Verb, Mode] = {Verb.CHECK: "check", Verb.PREPARE: "prepare"}
+"""Those of the verbs that do not change everything."""
 
 
 class ResourceFailed(DerpfleetError):
@@ -67,9 +73,10 @@ class Job:
     questions before that. `about`: returns the words about a plan that has to be confirmed, and
     becomes a generation of the host; None for other plans.
     `afterwards`: returns the questions after everything is applied, from the outcome so far.
-    `only`: ids and roles to reduce the plan to; empty for the whole plan. The last three are for
-    the error of a resource that fails. `places`: the code of each role. `trouble`: the words before
-    the agent's. `next`: the step to take.
+    `only`: ids and roles to reduce the plan to; empty for the whole plan. `fence`: the number of a
+    rollout's lease, 0 without one. The last three are for the error of a resource that fails.
+    `places`: the code of each role. `trouble`: the words before the agent's. `next`: the step to
+    take.
     """
 
     verb: Verb
@@ -78,14 +85,15 @@ class Job:
     afterwards: Callable[[Outcome], Ask] = lambda _: NOTHING
     about: Callable[[Plan], Mapping[str, str]] | None = None
     only: Sequence[str] = ()
+    fence: int = 0
     places: Mapping[str, str] = field(default_factory=dict)
     trouble: str = ""
     next: str = ""
 
     @property
     def mode(self) -> Mode:
-        """Return whether the host is changed or only compared."""
-        return "check" if self.verb is Verb.CHECK else "apply"
+        """Return whether the host is changed, prepared, or only compared."""
+        return _MODES.get(self.verb, "apply")
 
     def arm(self, plan: Plan | Stored) -> Mapping[str, Any] | None:
         """Return what arms the plan, None for one that needs no confirmation."""
@@ -112,9 +120,10 @@ class Outcome:
     """The result of a run.
 
     `counts` has the keys ok, changed, failed, skipped. `facts` are those from before the changes,
-    with the answers to the questions asked afterwards. `generation`: the one that the host is at,
-    as far as it was reported, else 0. `drift`, `stays`: the ids of files that were edited by hand
-    since, and of things that a way back does not bring back. `astray`: what failed on a way back.
+    with the answers to the questions asked afterwards. `left`: the ids that a prepared host leaves
+    for its cut-over. `generation`: the one that the host is at, as far as it was reported, else 0.
+    `drift`, `stays`: the ids of files that were edited by hand since, and of things that a way back
+    does not bring back. `astray`: what failed on a way back.
     `about`: the words of a plan that has to be confirmed.
     """
 
@@ -124,6 +133,7 @@ class Outcome:
     facts: Facts
     log: Path
     changed: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     astray: list[Failure] = field(default_factory=list)
     generation: int = 0
@@ -143,6 +153,8 @@ class Outcome:
         kind = event["event"]
         if kind == "result" and event["status"] == "changed" and not self.is_going_back:
             self.changed.append(event["id"])
+        elif kind == "result" and event["status"] == "skipped" and self.mode == "prepare":
+            self.left.append(event["id"])
         elif kind == "result" and event["status"] == "failed":
             failure = Failure(event["id"], event["what"], event["why"], roles.get(event["id"], ""))
             (self.astray if self.is_going_back else self.failures).append(failure)
@@ -220,7 +232,7 @@ def converge(
             if on_event is not None:
                 on_event(event)
 
-        with Session(login, ask=job.ask, run_id=log.run_id, on_event=hear) as session:
+        with Session(login, ask=job.ask, run_id=log.run_id, on_event=hear, fence=job.fence) as session:
             if on_session is not None:
                 on_session(session)
             outcome = Outcome(login.name, job.mode, {}, session.facts, log.path)

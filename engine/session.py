@@ -58,8 +58,14 @@ class Session:
     Raises Unreachable, NotReady, Locked, AgentCrashed.
     """
 
-    def __init__(self, login: Login, *, ask: Ask, run_id: str, on_event: OnEvent, lock: bool = True) -> None:
-        """Log in and take the facts. `lock=False`: read the host even while a run has its lock."""
+    def __init__(
+        self, login: Login, *, ask: Ask, run_id: str, on_event: OnEvent, lock: bool = True, fence: int = 0
+    ) -> None:
+        """Log in and take the facts.
+
+        `lock=False`: read the host even while a run has its lock. `fence`: the number of a
+        rollout's lease, which a host refuses once it has seen a higher one.
+        """
         self._login, self._on_event = login, on_event
         self._stopping, self._agent_acts = threading.Event(), threading.Event()
         self.is_open = True
@@ -69,7 +75,8 @@ class Session:
         self._who = f"{getpass.getuser()}@{socket.gethostname()}"
         self._channel = AgentChannel(login)
         try:
-            self._send({"hello": 1, "run": run_id, "who": self._who, "lock": lock} | _asked(ask))
+            first = {"hello": 1, "run": run_id, "who": self._who, "lock": lock, "fence": fence}
+            self._send(first | _asked(ask))
             hello = self._expect("hello")
             with self._sense():
                 self.facts = Facts.parse(_unpacked(hello["z"]))
@@ -97,6 +104,24 @@ class Session:
         said = self._expect("history")
         with self._sense():
             return History.parse(_unpacked(said["z"]))
+
+    def lease(self) -> tuple[int, Any]:
+        """Take the lease of the site's rollouts, as long as this session is open.
+
+        Return its number, and the ledger of the last rollout. Raises Locked.
+        """
+        self._send({"lease": 1})
+        said = self._expect("leased")
+        with self._sense():
+            return said["number"], _unpacked(said["z"])
+
+    def note(self, line: Mapping[str, Any], *, begins: bool = False) -> None:
+        """Write a line to the ledger of the rollouts. `begins`: it is the first of a new one.
+
+        Raises Unreachable when the lease is lost.
+        """
+        self._send({"note": dict(line), "begins": begins})
+        self._expect("noted")
 
     def apply(self, plan: Plan, *, arm: Mapping[str, Any] | None = None) -> Mapping[str, int]:
         """Carry out the plan, or in check mode compare it. Return the number of each status.

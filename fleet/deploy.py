@@ -11,7 +11,8 @@ from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn, host_job, left_withdrawn
-from fleet.shared.prove import compare_map, prove_hosts, was_proved
+from fleet.shared.prove import prove_hosts
+from fleet.shared.register import register
 from fleet.shared.step import show_failures
 from fleet.shared.verdict import Conclusion
 from inventory.choices import front_of
@@ -30,9 +31,9 @@ def deploy(
 ) -> int:
     """Deploy every host in order, and stop at the first that fails or is not proved.
 
-    A relay that somebody else runs is only proved and registered.
     Such a host goes back to its newest generation, unless it has none or `keep` is set. The relays
-    that are proved by then are registered, unless `only` names resources.
+    that are proved by then are registered, unless `only` names resources. A relay that somebody
+    else runs is only proved and registered.
     `include_withdrawn`: bring withdrawn relays back as well. Returns the exit code.
     """
     server = control_server(fleet)
@@ -63,8 +64,10 @@ def deploy(
             code = 1
             break
         proofs[host.name] = proof
-    left = [host for host in hosts if not host.managed and host.name not in proofs and not only]
-    return (_registered(fleet, server, proofs) if proofs and not only else 0) or code or (1 if left else 0)
+    if proofs and not only:
+        code = _registered(fleet, server, proofs) or code
+    others_broken = any(not host.managed and host.name not in proofs for host in hosts)
+    return code or int(others_broken and not only)
 
 
 def _proof_of_others(fleet: Fleet, server: ControlServer, host: Host, why: str) -> dict[str, Proof]:
@@ -118,7 +121,7 @@ def _registered(fleet: Fleet, server: ControlServer, proofs: dict[str, Proof]) -
     When that fails, it is said which relays work already, and what registers them.
     """
     try:
-        return 0 if _register(fleet, server, proofs) else 1
+        return 0 if register(fleet, server, proofs) else 1
     except DerpfleetError as error:
         fleet.report.failure(error)
         again = " ".join(f"--host {name}" for name in proofs)
@@ -127,14 +130,3 @@ def _registered(fleet: Fleet, server: ControlServer, proofs: dict[str, Proof]) -
             f"After the step above, run: invoke deploy {again}"
         )
         return error.exit_code
-
-
-def _register(fleet: Fleet, server: ControlServer, proofs: dict[str, Proof]) -> bool:
-    """Register the proved relays. Raises ResourceFailed.
-
-    Returns whether the map that clients get then agrees with the proofs.
-    """
-    every = list(fleet.site.hosts.values())
-    proved = [host for host in every if host.name in proofs]
-    served = server.register(proved, all_proved=[host for host in every if was_proved(fleet, host)])
-    return served is None or compare_map(fleet, proved, proofs, served)

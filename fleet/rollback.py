@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import roles
+from functools import partial
+
 from engine.generations import Generation, History, Stored, moment
-from engine.run import Job, Verb
+from engine.run import Verb
 from engine.session import Session
-from fleet.shared import pins
-from fleet.shared.confirm import DERPER, Confirmation, after_going_back, run_confirmed
+from fleet.shared.bring_back import stored, way_back
+from fleet.shared.confirm import Confirmation, after_going_back, run_confirmed
 from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from fleet.shared.options import number
-from fleet.shared.prove import compare_map, was_proved
+from fleet.shared.register import register
 from fleet.shared.seen import differences, former
 from fleet.shared.step import CHANGES_FOUND, show_failures
 from fleet.shared.verdict import Conclusion
@@ -45,7 +46,8 @@ def rollback(fleet: Fleet, host: Host, *, to: str, dry_run: bool, force: bool) -
         number(to, "--to", most=_MOST)
     server = control_server(fleet)
     judge = Confirmation(fleet, host, server.unasked("compared when it is registered"))
-    job = _job(fleet, judge, to, Verb.CHECK if dry_run else Verb.ROLLBACK, force=force)
+    choose = partial(_plan, fleet, host, to, force)
+    job = way_back(judge, Verb.CHECK if dry_run else Verb.ROLLBACK, choose)
     outcome = run_confirmed(fleet, host, job, judge)
     show_failures(fleet, job, outcome, outcome.failures)
     if dry_run:
@@ -60,24 +62,6 @@ def rollback(fleet: Fleet, host: Host, *, to: str, dry_run: bool, force: bool) -
     return _registered(fleet, host, judge)
 
 
-def _job(fleet: Fleet, judge: Confirmation, to: str, verb: Verb, *, force: bool) -> Job:
-    host = judge.host
-
-    def plan(session: Session) -> Stored:
-        stored = _plan(fleet, host, to, force, session)
-        judge.derper = stored.about.get(DERPER, "")
-        return stored
-
-    return Job(
-        verb=verb,
-        plan=plan,
-        afterwards=lambda _: pins.ask(host),
-        places=roles.ROLES,
-        trouble="the way back failed",
-        next=f"fix it, then run: invoke rollback --host {host.name}; it goes on from there",
-    )
-
-
 def _plan(fleet: Fleet, host: Host, to: str, force: bool, session: Session) -> Stored:
     """Return the stored plan, after saying which one it is. Raises NoGeneration, SiteDiffers."""
     history = session.history()
@@ -88,16 +72,7 @@ def _plan(fleet: Fleet, host: Host, to: str, force: bool, session: Session) -> S
     else:
         words = f"generation {_named(history.generations[0])} → {_named(target)}"
     fleet.report.line(host.name, "going back", words)
-    return Stored(target.number, target.plan, _about(history, target), force)
-
-
-def _about(history: History, target: Generation) -> dict[str, str]:
-    """Return the words of the generation, with the derper whose mesh key the host has after it.
-
-    No generation keeps such a key, as it is a secret: it stays as it was confirmed last.
-    """
-    newest = history.find(history.newest)
-    return {**target.about, DERPER: newest.about.get(DERPER, "") if newest else ""}
+    return stored(history, target, force=force)
 
 
 def _chosen(host: Host, history: History, to: str) -> Generation:
@@ -140,9 +115,5 @@ def _refuse_other_site(host: Host, target: Generation) -> None:
 
 def _registered(fleet: Fleet, host: Host, judge: Confirmation) -> int:
     """Carry the map along, forward as every change of it. Returns the exit code."""
-    server = control_server(fleet)
-    every = [one for one in fleet.site.hosts.values() if was_proved(fleet, one)]
-    served = server.register([host], all_proved=every)
-    if served is None or judge.proof is None:
-        return 0
-    return 0 if compare_map(fleet, [host], {host.name: judge.proof}, served) else 1
+    proofs = {host.name: judge.proof} if judge.proof else {}
+    return 0 if register(fleet, control_server(fleet), proofs) else 1

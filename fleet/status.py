@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -72,12 +73,12 @@ def status(
     fleet.parallel.each(work, lambda one: one())
     fleet.report.doing("site", "")
     whole = {one.name: with_map(proof, one, served[0]) for one, proof in zip(wanted, proofs, strict=True)}
-    for name, proof in whole.items():
-        if proof.ok or not said[name].withdrawn:
-            past.add(fleet, name, proof)
-    cards = [
-        _card(host, said[host.name], whole[host.name], past.entries(fleet, host.name)) for host in hosts
-    ]
+    kept = {
+        name: past.add(fleet, name, proof)
+        for name, proof in whole.items()
+        if proof.ok or not said[name].withdrawn
+    }
+    cards = [_card(host, said[host.name], whole[host.name], kept.get(host.name)) for host in hosts]
     for card in cards:
         fleet.report.emit(event="status", **_row(card, said[card.host]))
     if not fleet.report.json_lines:
@@ -92,6 +93,7 @@ def status(
     if html is not None:
         between = {(start, end): ms for start, one in said.items() for end, ms in one.distances_ms.items()}
         title, latencies = Path(fleet.site.path).name, Latencies(measure_all(wanted), between)
+        cards = [replace(card, past=past.entries(fleet, card.host)) for card in cards]
         write(html, render_page(cards, latencies, title=title, made=datetime.now(UTC)))
         fleet.report.say(f"page: {html}")
     if textfile is not None:
@@ -118,7 +120,7 @@ def _seen(card: Card) -> Seen:
     return Seen(card.host, card.state not in ("broken", "unknown"), _proof_words(card))
 
 
-def _card(host: Host, seen: HostStatus, proof: Proof, kept: Sequence[Entry]) -> Card:
+def _card(host: Host, seen: HostStatus, proof: Proof, kept: Entry | None) -> Card:
     return Card(
         host=host.name,
         domain=host.domain,
@@ -134,7 +136,7 @@ def _card(host: Host, seen: HostStatus, proof: Proof, kept: Sequence[Entry]) -> 
         unconfirmed_since=moment(seen.unconfirmed.since) if seen.unconfirmed.plan else "",
         withdrawn=seen.withdrawn,
         proof=proof,
-        past=kept,
+        past=[kept] if kept else [],
     )
 
 

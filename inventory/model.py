@@ -35,6 +35,7 @@ from inventory.control_servers import ControlPart, Derpmap, MapFile, Paste, Tail
 from inventory.notify import Notify
 from inventory.packages import PackageSupply
 from inventory.part import Model
+from inventory.rollout import RolloutPolicy
 from inventory.secrets import SecretRef
 from inventory.values import (
     Address,
@@ -372,16 +373,14 @@ class Headscale(ControlPart):
 
 
 class Site(Model):
-    """Everything in a site file.
-
-    `path` is the file; relative paths in it are relative to its folder.
-    """
+    """Everything in a site file, `path`. Relative paths in it are relative to its folder."""
 
     path: str
     hosts: dict[HostName, Host] = Field(min_length=1)
     headscale: Headscale | None = None
     tailscale: Tailscale | None = None
     derpmap: Derpmap = Derpmap()
+    rollout: RolloutPolicy = RolloutPolicy()
     notify: Notify | None = None
     prover: SecretRef | None = Field(
         None, description="the text of a prover.json, for several controllers; default: the one in .runs"

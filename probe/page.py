@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from probe.latency import Latencies, rows
-from probe.past import Entry, days, since
+from probe.past import Entry, days
 from probe.proof import Proof, Rung, duration
 
 _TIME = "%Y-%m-%d %H:%M UTC"
@@ -23,8 +23,8 @@ class Card:
 
     `version`, `release`, `last_deploy` and `clients` are empty or None when unknown; `proof` is
     None before the first one. `generation`: the newest confirmed state, 0 without one.
-    `unconfirmed_since`: of the changes after it, or "". `past`: its proofs of the last 90 days,
-    oldest first.
+    `unconfirmed_since`: of the changes after it, or "". `past`: its kept proofs, oldest first; only
+    the last one matters where there is no page.
     """
 
     host: str
@@ -45,9 +45,9 @@ class Card:
 
     @property
     def since(self) -> str:
-        """Since when the relay is as it is now; "" without a history."""
-        begins = since(self.past)
-        return begins.strftime(_TIME) if begins else ""
+        """Since when the relay is as it is now; "" without a history, and for a withdrawn one."""
+        has = self.past and self.state != "withdrawn"
+        return self.past[-1].since.strftime(_TIME) if has else ""
 
     @property
     def held(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -16,13 +17,17 @@ SHOWN_DAYS = 30
 
 @dataclass(frozen=True)
 class Entry:
-    """A proof in short. `at`: its start, in UTC. `broken`: its first broken rung, "" if it held."""
+    """A proof in short. `at`: its start, in UTC. `broken`: its first broken rung, "" if it held.
+
+    `since`: the first proof of those that held, or did not, one after the other up to this one.
+    """
 
     at: datetime
     ok: bool
     packets_passed: bool
     broken: str
     ms: float
+    since: datetime
 
     @property
     def words(self) -> str:
@@ -50,12 +55,17 @@ class Day:
         return "bad" if self.broken == self.proofs else "some"
 
 
-def line(proof: Proof) -> str:
-    """Return a proof as a line of the history, with its line break."""
+def line(proof: Proof, before: Entry | None = None) -> str:
+    """Return a proof as a line of the history, with its line break. `before`: the last one there.
+
+    It says since when the relay is as it is, so that nobody has to read the whole history for that.
+    """
     failed = proof.failed_rung
+    lasts = before is not None and before.ok == proof.ok
     short = {
         "at": proof.at, "ok": proof.ok, "packets_passed": proof.packets_passed,
         "failed": failed.name if failed else None, "ms": round(proof.ms, 1),
+        "since": before.since.isoformat() if before and lasts else proof.at,
     }
     return json.dumps(short) + "\n"
 
@@ -66,17 +76,18 @@ def entries(text: str) -> list[Entry]:
     A line that a dead run has torn is left out. Of a proof that was kept twice, as when the map was
     compared later, the last line counts.
     """
-    found = {entry.at: entry for one in text.splitlines() if (entry := _entry(one)) is not None}
-    return sorted(found.values(), key=lambda entry: entry.at)
+    read = map(entry, text.splitlines())
+    found = {one.at: one for one in read if one is not None}
+    return sorted(found.values(), key=lambda one: one.at)
 
 
-def _entry(text: str) -> Entry | None:
+def entry(text: str) -> Entry | None:
+    """Read a line; None when it is none."""
     try:
         said = json.loads(text)
-        at = datetime.fromisoformat(said["at"]).astimezone(UTC)
-        return Entry(
-            at, bool(said["ok"]), bool(said["packets_passed"]), str(said["failed"] or ""), float(said["ms"])
-        )
+        at, since = (datetime.fromisoformat(said[key]).astimezone(UTC) for key in ("at", "since"))
+        broken, ms = str(said["failed"] or ""), float(said["ms"])
+        return Entry(at, bool(said["ok"]), bool(said["packets_passed"]), broken, ms, since)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -85,13 +96,13 @@ def without_old(text: str, now: datetime) -> str:
     """Return the history without the lines of proofs that are too old to be kept."""
     oldest = now - timedelta(days=KEPT_DAYS)
     lines = text.splitlines(keepends=True)
-    return "".join(one for one in lines if (entry := _entry(one)) is not None and entry.at >= oldest)
+    return "".join(line for line in lines if (one := entry(line)) is not None and one.at >= oldest)
 
 
-def is_due(text: str, now: datetime) -> bool:
+def is_due(first: str, now: datetime) -> bool:
     """Whether the first line of a history is a day older than any that is kept."""
-    first = _entry(text.partition("\n")[0])
-    return first is None or first.at < now - timedelta(days=KEPT_DAYS + 1)
+    one = entry(first)
+    return one is None or one.at < now - timedelta(days=KEPT_DAYS + 1)
 
 
 def changes(found: Sequence[Entry]) -> list[Entry]:
@@ -100,19 +111,10 @@ def changes(found: Sequence[Entry]) -> list[Entry]:
     return [now for before, now in pairs if now and (before is None or before.words != now.words)][::-1]
 
 
-def since(found: Sequence[Entry]) -> datetime | None:
-    """Return since when the relay holds, or does not; None without a proof."""
-    begins = None
-    for entry in reversed(found):
-        if entry.ok != found[-1].ok:
-            break
-        begins = entry.at
-    return begins
-
-
 def days(found: Sequence[Entry], today: date) -> Iterator[Day]:
     """Yield the last 30 days, oldest first, `today` as the last one."""
+    proofs = Counter(one.at.date() for one in found)
+    broken = Counter(one.at.date() for one in found if not one.ok)
     for back in range(SHOWN_DAYS - 1, -1, -1):
         day = today - timedelta(days=back)
-        of_day = [entry for entry in found if entry.at.date() == day]
-        yield Day(day, len(of_day), sum(not entry.ok for entry in of_day))
+        yield Day(day, proofs[day], broken[day])

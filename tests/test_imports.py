@@ -14,7 +14,7 @@ from engine.boot import agent_modules
 ROOT = Path(__file__).parent.parent
 HOUSE = {
     *("inventory", "engine", "artefacts", "roles", "control", "fleet", "relay", "probe", "lab"),
-    *("tasks", "lab_tasks", "operator_tasks"),
+    *("tasks", "lab_tasks", "operator_tasks", "rollout_tasks"),
 }
 MAY = {
     "inventory": set(),
@@ -36,7 +36,7 @@ MAY = {
     "probe": {"relay", "control.served", "inventory"},
     "relay": set(),
     "lab": {"artefacts", "engine.cache", "inventory"},
-    "fleet": HOUSE - {"tasks", "lab_tasks", "operator_tasks"},
+    "fleet": HOUSE - {"tasks", "lab_tasks", "operator_tasks", "rollout_tasks"},
 }
 # The relay's folders and the modules at its top, lowest first. Each imports only what is before it,
 # for types as well.
@@ -94,6 +94,14 @@ def test_the_relays_core_knows_no_io(room: str) -> None:
     assert files
     tops = {path.name: {module.split(".")[0] for module in imported(path)} for path in files}
     assert {name: found & IMPURE_MODULES for name, found in tops.items() if found & IMPURE_MODULES} == {}
+
+
+def test_a_rollouts_machine_knows_no_io() -> None:
+    files = sorted((ROOT / "engine" / "rollout").glob("*.py"))
+    assert len(files) > 3
+    impure = IMPURE_MODULES | {"threading", "random", "datetime"}
+    found = {path.name: {module.split(".")[0] for module in imported(path)} & impure for path in files}
+    assert not any(found.values()), found
 
 
 def test_the_relays_core_is_what_coverage_is_asked_of() -> None:

@@ -13,7 +13,10 @@ CONTENT_WITHIN_S = 120
 
 
 def converge(host, mode):
-    """Converge every resource in order. Return the counts by status."""
+    """Converge every resource in order. Return the counts by status.
+
+    In prepare mode only what may be fixed ahead is fixed, and what differs besides is skipped.
+    """
     wire, apply = host.wire, mode == "apply"
     counts, failed = {"ok": 0, "changed": 0, "failed": 0, "skipped": 0}, ""
     watched = not apply
@@ -32,11 +35,14 @@ def converge(host, mode):
                     if apply and not watched:
                         host.record_watched()
                         watched = True
-                    if apply:
+                    if apply or (mode == "prepare" and is_ready(host, resource)):
                         fix(host, resource, keys)
                     else:
+                        host.left.add(resource.id)
                         host.would_owe.update(host.dependents(resource.id))
                 status = "changed" if keys or resource.was_changed_earlier() else "ok"
+                if mode == "prepare" and resource.id in host.left:
+                    status, report["reason"] = "skipped", "left for the cut-over"
             except Failed as failure:
                 status, failed = "failed", resource.id
                 report.update(what=failure.what, why=failure.why)
@@ -52,6 +58,11 @@ def converge(host, mode):
         host.units.finish()
     host.now_doing = ""
     return counts
+
+
+def is_ready(host, resource):
+    """Whether it may be fixed ahead, as may everything that it needs."""
+    return resource.is_ahead() and not host.left.intersection(resource.spec["needs"])
 
 
 def fix(host, resource, keys):
@@ -85,7 +96,7 @@ def lacking(host, mode):
     return [
         (resource, digest)
         for resource in host.resources
-        for digest in (resource.blobs() if mode == "apply" else resource.shown_blobs())
+        for digest in (resource.shown_blobs() if mode == "check" else resource.blobs())
         if not is_whole(host.blob(digest), digest)
     ]
 

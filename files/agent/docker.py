@@ -37,6 +37,9 @@ class Image(Kind):
         archive = self.spec.get("content_sha256")
         return [archive] if archive and self.present() != self.wanted() else []
 
+    def is_ahead(self):
+        return self.spec["present"]
+
     def fix(self, keys):
         if not self.spec["present"]:
             must(["docker", "image", "rm"] + self._unused())

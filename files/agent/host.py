@@ -36,7 +36,8 @@ class Host:
         self.not_kept += [resource.spec for resource in resources if not is_kept(resource.spec)]
         self.packages = Packages(self)
         self.units = Systemd()
-        self.would_owe = {}  # in check mode: {id: action} that the differences so far would cause
+        self.left = set()  # the ids that differ and are not fixed, in check mode and in prepare mode
+        self.would_owe = {}  # {id: action} that these would cause
 
     @property
     def stopped(self):

@@ -34,6 +34,10 @@ class Kind(ABC):
         """Return those of blobs() that text_diff() shows. A check needs no others."""
         return []
 
+    def is_ahead(self):
+        """Whether it may be fixed before the cut-over, as nothing in service uses it yet."""
+        return False
+
     def was_changed_earlier(self):
         """Whether the fix of another resource of this run fixed this one as well."""
         return False

@@ -22,6 +22,11 @@ It reads messages from standard input and writes events to standard output, one 
     {"stop": 1}                               ->     finish the resource in hand, then done
     {"history": 1}                            ->
                                               <-     {"event": "history", "z": "<generations>"}
+    {"lease": 1}                              ->
+                                              <-     {"event": "leased", ...}
+                                              or     {"event": "locked", ...}
+    {"note": {...}, "begins": false}          ->     (as often as needed)
+                                              <-     {"event": "noted"}
 
 A plan with "arm": {"within_s": ..., ...} becomes a generation of the host, once it is confirmed.
 When it has changed anything, its end is
@@ -33,6 +38,10 @@ When it has changed anything, its end is
     or {"back": 1}, a hang-up, or silence     ->
                                               <-     going_back, diff, result ..., back, done
     or {"leave": 1}                           ->     done: it stays as it is, unconfirmed
+
+"mode": "prepare" fixes what nothing in service uses yet, such as a release, keeps the contents of
+the rest, and leaves it for the next plan. A "hello" with a "fence" that is lower than one from
+before gets "locked".
 
 {"plan": 1, "stored": 11, ...} is the way back to a generation: {"event": "stored", ...}, and then
 as with any plan, but nothing is sent to the host.
@@ -69,6 +78,7 @@ from agent.converge import CONTENT_WITHIN_S, converge, fetch_blobs
 from agent.facts import asked_facts, packed, standard_facts
 from agent.host import Host
 from agent.kinds import KINDS
+from agent.lease import Lease, overtaken
 from agent.way_back import WayBack
 from agent.wire import ControllerGone, Refused, Wire
 
@@ -77,12 +87,14 @@ HEARTBEAT_S = 5
 # How long the controller may say nothing while it has the host's lock. It may build a release
 # before a plan, which takes minutes.
 PLAN_WITHIN_S = 1800
+# The same for the holder of the lease, who has nothing to build and says something every 15 s.
+LEASE_WITHIN_S = 60
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the journal has no room: not our defect
 
 
-def take_lock(host, message):
-    """Return the host's lock for this run, or None after reporting its holder."""
-    lock = open(host.root + "/run/derpfleet/lock", "a+")
+def take_lock(path, message, host):
+    """Return this lock of the host for the run, or None after reporting its holder."""
+    lock = open(path, "a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -140,7 +152,7 @@ def carry_out(host, message, answer):
     else:
         resources = [KINDS[spec["kind"]](spec, host) for spec in message["resources"]]
         host.take(resources, message["left_out"])
-    if mode == "apply":
+    if mode != "check":
         host.wire.incoming = host.journal.base + "/incoming"
         host.begin()
     if arm:
@@ -150,10 +162,10 @@ def carry_out(host, message, answer):
             fetch_blobs(host, mode)
         counts = converge(host, mode)
         failed = counts["failed"] or host.wire.stopped
-        if arm and may_arm(host, failed):
+        if arm and mode == "apply" and may_arm(host, failed):
             counts = settle(host, arm, counts, answer)
     finally:
-        if mode == "apply":
+        if mode != "check":
             host.forget_secrets()
             host.packages.forget_source()
     if mode == "apply" and not failed:
@@ -202,9 +214,12 @@ def serve(wire):
     hello = wire.next(CONTENT_WITHIN_S)
     root = hello.get("root", "")
     os.makedirs(root + "/run/derpfleet", mode=0o700, exist_ok=True)
-    host = Host(wire, root, hello["run"])
-    lock = take_lock(host, hello) if hello.get("lock", True) else True
-    if lock is None:
+    host, lease = Host(wire, root, hello["run"]), None
+    lock = take_lock(root + "/run/derpfleet/lock", hello, host) if hello.get("lock", True) else True
+    newer = lock and overtaken(root, hello["fence"], hello["who"]) if hello.get("fence") else None
+    if newer:
+        wire.send("locked", who=newer["who"], since=newer["since"], in_force=host.in_force())
+    if lock is None or newer:
         return
     threading.Thread(target=heartbeat, args=(host,), daemon=True).start()
 
@@ -220,9 +235,18 @@ def serve(wire):
         facts.update(standard_facts())
         wire.send("hello", v=VERSION, z=packed(facts))
         while True:
-            message = wire.next(PLAN_WITHIN_S)
+            message = wire.next(LEASE_WITHIN_S if lease else PLAN_WITHIN_S)
             if "ask" in message or "history" in message:
                 answer(message)
+            elif "lease" in message:
+                held = take_lock(root + "/run/derpfleet/rollout.lock", hello, host)
+                if held is None:
+                    return
+                lease = Lease(root, held)
+                wire.send("leased", number=lease.number, z=packed(lease.ledger()))
+            elif "note" in message and lease:
+                lease.note(message["note"], message["begins"])
+                wire.send("noted")
             elif "plan" in message:
                 with explained(host):
                     carry_out(host, message, answer)

@@ -40,6 +40,9 @@ class Package(Kind):
         names = [resource.spec["package"] for resource in self.host.alike(self)]
         return {"installed": "yes" if self.spec["package"] in self.host.packages.installed(names) else "no"}
 
+    def is_ahead(self):
+        return True
+
     def was_changed_earlier(self):
         return self.spec["package"] in self.host.packages.installed_now
 
@@ -56,7 +59,7 @@ class Package(Kind):
         They are installed with one call of the package manager.
         """
         resources = self.host.resources
-        met = {resource.id for resource in resources[: resources.index(self)]}
+        met = {resource.id for resource in resources[: resources.index(self)]} - self.host.left
         later = [r for r in self.host.alike(self) if r is not self and set(r.spec["needs"]) <= met]
         return [self] + [resource for resource in later if resource.present() != resource.wanted()]
 

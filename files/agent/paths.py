@@ -223,6 +223,9 @@ class Tree(AtPath):
     def blobs(self):
         return [self.spec["content_sha256"]] if self.present() != self.wanted() else []
 
+    def is_ahead(self):
+        return not os.path.lexists(self.path)
+
     def fix(self, keys):
         ids = owner_ids(self.spec["owner"], self.spec["group"])
         fresh = self.path + HALF_TREE

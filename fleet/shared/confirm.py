@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from control.served import Served
@@ -58,7 +58,8 @@ class Confirmation:
     stays, until a whole plan is proved with it and becomes a generation. `why`: the reason of the
     verdict, in words. `before`: the proof from before the changes; None where nothing was confirmed
     yet. `former`: the host as it is after the way back. `derper`: the one whose mesh key the host
-    has, "" for the site file's.
+    has, "" for the site file's. `control`: returns whether another relay than the given one is
+    proved now, None without one; default: one that was proved before, as the site file has it.
     """
 
     fleet: Fleet
@@ -72,6 +73,7 @@ class Confirmation:
     before: Proof | None = None
     former: Host | None = None
     derper: str = ""
+    control: Callable[[Host], bool | None] | None = None
 
     def look(self, job: Job, wanted: Wanted, session: Session) -> None:
         """Look at the host before the plan changes it. Raises WouldShutOut, and nothing is changed.
@@ -90,10 +92,10 @@ class Confirmation:
             self.before = self._proof_before(session)
 
     def _proof_before(self, session: Session) -> Proof | None:
-        """Return the proof of the relay as it is; None without a generation.
+        """Return the proof of the relay as it is; None without a generation that is in force.
 
-        Where it does not hold for the site file's settings, it is made with those of the newest
-        generation. It costs a turn only then, and where no relay runs.
+        One that does not hold is made again, with the settings of that generation. It costs a turn
+        only then, and where no relay runs. Changes that nobody has confirmed are no excuse.
         """
         words = shut_out.words(self.fleet, self.host, session.facts)
         if cut_over.runs(session.facts):
@@ -102,7 +104,7 @@ class Confirmation:
                 return proof
         history = session.history()
         newest = history.find(history.newest)
-        if newest is None:
+        if newest is None or history.unconfirmed.plan:
             return None
         then = former(self.host, newest.about.get("seen", ""))
         return prove_quietly(self.fleet, then, words, derper=newest.about.get(DERPER, ""))
@@ -148,7 +150,8 @@ class Confirmation:
             found = prove_hosts(self.fleet, [self.host], served=self.served, derper=self.derper)
             self.proof = found[self.host.name]
             broken = broken_rungs(self.proof)
-            tries.append(Try(broken, self._control() if broken else None))
+            control = (self.control or self._control)(self.host) if broken else None
+            tries.append(Try(broken, control))
             self.verdict = judged(tries, self._excuse())
             if self.verdict is not None or not session.generation or session.is_stopping:
                 self.why = self._reason(tries)
@@ -193,9 +196,9 @@ class Confirmation:
             count = f"{len(tries)} tries" if len(tries) > 1 else "1 try"
             self.fleet.report.line(self.host.name, shown, f"{self.why}  · {count}")
 
-    def _control(self) -> bool | None:
+    def _control(self, host: Host) -> bool | None:
         """Return whether another relay of the site, proved before, is proved now. None without."""
-        others = [one for one in self.fleet.site.hosts.values() if one is not self.host]
+        others = [one for one in self.fleet.site.hosts.values() if one.name != host.name]
         for other in others:
             if was_proved(self.fleet, other):
                 [proof] = climb(self.fleet, [other], targets(self.fleet, [other]))
@@ -245,6 +248,6 @@ def _count_clients(fleet: Fleet, then: Host, outcome: Outcome) -> None:
         return
     try:
         with fleet.session_for_reading(fleet.login(then), watch) as session:
-            cut_over.show(fleet, then, cut_over.found(outcome.facts, session.facts))
+            cut_over.show(fleet, then, cut_over.counted_in(outcome.facts, session.facts))
     except DerpfleetError as error:
         fleet.report.warning(then.name, f"its clients were not counted: {error.what}")

@@ -49,7 +49,7 @@ def samples(facts: Facts) -> str:
     return facts.said(_AFTER)
 
 
-def found(facts: Facts, later: Facts) -> CutOver | None:
+def counted_in(facts: Facts, later: Facts) -> CutOver | None:
     """Return how many clients were cut, and came back; None when that was not asked for.
 
     `facts` have to answer `ask_before`, and `later` the question of `ask_after`.

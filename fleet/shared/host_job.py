@@ -1,4 +1,4 @@
-"""The job of `deploy` and of `check`: one relay host as its roles want it."""
+"""The job of `deploy`, `check` and `rollout`: one relay host as its roles want it."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def host_job(
     be proved, and a whole one becomes a generation.
     `include_withdrawn`: also a relay that was withdrawn; else its plan raises LeftWithdrawn.
     """
-    is_deploy = verb is Verb.DEPLOY
-    before = asked(cut_over.ask_before(host), shut_out.ask(fleet, host)) if is_deploy else NOTHING
+    is_check = verb is Verb.CHECK
+    before = NOTHING if is_check else asked(cut_over.ask_before(host), shut_out.ask(fleet, host))
     return Job(
         verb=verb,
         plan=partial(_plan, fleet, host, include_withdrawn),

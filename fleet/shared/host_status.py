@@ -19,7 +19,8 @@ from inventory.model import Host
 from probe.cutover import CLIENTS
 from roles import paths, relay
 
-STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-{Verb.DEPLOY}-", re.M | re.A)
+_VERBS = f"{Verb.DEPLOY}|{Verb.ROLLOUT}"
+STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-(?:{_VERBS})-", re.M | re.A)
 
 _FAR_MS = 60_000.0  # more is no distance: the script waits 2 s
 

@@ -27,7 +27,7 @@ def refuse(reason: str, given: Mapping[str, object]) -> None:
             raise DerpfleetError(f"{option} {reason}")
 
 
-_VERBS = "deploy|check|verify|status|renew|withdraw|derpmap|trust|logs|rollback|history"
+_VERBS = "deploy|check|verify|status|renew|withdraw|derpmap|trust|logs|rollback|rollout|history"
 _COMMAND = re.compile(rf"\binvoke (?:{_VERBS})\b(?! --(?:site|address)\b)")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from inventory.model import Host
 
 _KEPT = {"domain", "region", "ipv4", "ipv6", "ports", "flavour", "front", "external", "relay"}
-_OURS = {"keys_file", "tailscaled"}  # of `relay`: they may name files and commands of the controller
+_OURS = {"keys_file", "mesh_key", "tailscaled"}  # of `relay`: they may name the controller's files
 _ON_HOST = ("domain", "ipv4", "ipv6", "ports")  # those of the map that the host has, too
 
 

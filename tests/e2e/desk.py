@@ -53,9 +53,10 @@ class Ran:
 
 @dataclass(frozen=True)
 class Desk:
-    """An operator's place: the lab's site file, and the verbs."""
+    """An operator's place: the lab's site file, and the verbs of a checkout."""
 
     stage: lab.Lab
+    checkout: Path = CHECKOUT
 
     def invoke(self, *words: str, timeout_s: float = 300, env: Mapping[str, str] | None = None) -> Ran:
         """Run `invoke WORDS --json` in the lab's network."""
@@ -70,7 +71,7 @@ class Desk:
         argv = [str(self.stage.root / "enter"), *verb]
         return subprocess.run(
             argv,
-            cwd=CHECKOUT,
+            cwd=self.checkout,
             capture_output=True,
             text=True,
             timeout=timeout_s,

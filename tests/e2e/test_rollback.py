@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lab import faults
 from tests.e2e.desk import Desk, Ran
 from tests.e2e.steps import in_force, settled
 
@@ -90,3 +91,18 @@ def test_with_keep_it_is_left_to_be_looked_at_and_a_rollback_ends_that(desk: Des
     back = desk.invoke("rollback", "--host", "hk1")
     assert back.code == 0, back.why()
     assert (unit(desk), in_force(desk)) == (before, number)
+
+
+def test_a_host_that_was_broken_before_takes_a_change_that_breaks_no_more(desk: Desk) -> None:
+    """Else no change would reach a host whose fault is elsewhere."""
+    number = in_force(desk)
+    desk.edit("hk1", relay={"connections_per_address": 513})
+    with faults.blocked(desk.stage, "hk1", 3478, "udp"):
+        ran = desk.invoke("deploy", "--host", "hk1")
+    assert ran.code == 1, ran.why()
+    [verdict] = ran.of("verdict", "hk1")
+    assert (verdict["verdict"], verdict["broken"][0]) == ("still broken", "stun4")
+    assert [event["generation"] for event in ran.of("kept", "hk1")] == [number + 1]
+    assert ran.of("result", "headscale") == []
+    again = desk.invoke("deploy", "--host", "hk1")
+    assert (again.code, again.changed("hk1")) == (0, []), again.why()

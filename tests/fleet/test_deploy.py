@@ -166,7 +166,7 @@ def test_a_deploy_says_how_many_clients_were_cut(
         fleet = Fleet(site_of(), report)
         host = fleet.site.hosts["hk1"]
         facts = outcome_of(host, BEFORE, [], after).facts
-        cut_over.show(fleet, host, cut_over.found(facts, facts))
+        cut_over.show(fleet, host, cut_over.counted_in(facts, facts))
     said = capsys.readouterr().out
     words = "3 clients cut, 2 of them back 1.5 s after the relay's start"
     assert (words in said) is (after == "2 2000.0 2001.50\n")

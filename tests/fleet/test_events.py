@@ -111,6 +111,6 @@ def test_events_are_as_described(
     for line in lines:
         assert list(wrong(line, EVENTS[line["event"]])) == []
     assert list(wrong(lines[0] | {"mode": "all", "other": 1}, EVENTS["plan"])) == [
-        ".mode is 'all', and none of ['check', 'apply']",
+        ".mode is 'all', and none of ['check', 'prepare', 'apply']",
         ".other is not described",
     ]

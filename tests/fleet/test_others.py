@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from control.derpmap import region_node
 from engine.report import Report
 from fleet import check, deploy, logs, renew, trust, withdraw
 from fleet.doctor import hosts as doctor_hosts
-from fleet.shared import host_status, prove
+from fleet.shared import confirm, host_status, prove
 from fleet.shared.ask_admission import Questions
 from fleet.shared.errors import NotManaged
 from fleet.shared.fleet import Fleet
 from fleet.withdraw import StillRuns
+from inventory.choices import FrontName
 from inventory.model import Host, Site
 from inventory.secrets import Secret, SecretError
 from probe.proof import Proof
@@ -183,3 +186,22 @@ def test_one_that_runs_on_stays_in_the_map(withdrawing: Withdrawing) -> None:
         withdrawing.withdraw()
     assert withdrawing.done == []
     assert withdrawing.slept >= withdraw.STOPPING_S
+
+
+def test_it_counts_as_another_relay_and_as_the_control_of_a_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(with_others(site_of()), tmp_path, monkeypatch)
+    assert world.withdraw("hk1") == 0
+    assert world.climbed == ["sg1"]
+    prove.keep(world.fleet, "sg1", held := replace(proof("sg1", ok=True), address="sg1.example.org"))
+    monkeypatch.setattr(confirm, "climb", lambda *_: [held])
+    judge = confirm.Confirmation(world.fleet, world.fleet.site.hosts["hk1"], None)
+    assert judge._control(judge.host) is True
+
+
+@pytest.mark.parametrize("front", ["nginx", "direct"])
+def test_where_nothing_answers_on_port_80_clients_are_told(fleet: Fleet, front: FrontName) -> None:
+    host = sg1(fleet).model_copy(update={"front": front})
+    assert region_node(host)["CanPort80"] == (front == "nginx")
+    assert (prove.targets(fleet, [host])[0].http_port == 80) == (front == "nginx")

@@ -32,7 +32,7 @@ def test_proved_but_not_registered_is_said(tmp_path: Path, monkeypatch: pytest.M
     server = SimpleNamespace(unasked=lambda why: why, register=register)
     monkeypatch.setattr(verb, "control_server", lambda _: server)
     monkeypatch.setattr(verb, "_converge", lambda *_: 0)
-    monkeypatch.setattr(verb, "was_proved", lambda *_: True)
+    monkeypatch.setattr("fleet.shared.register.was_proved", lambda *_: True)
     proved = SimpleNamespace(ok=True)
     monkeypatch.setattr(verb, "prove_hosts", lambda _, hosts, **__: {host.name: proved for host in hosts})
     fleet = Fleet(site, Report(console=Console(file=shown, width=300)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +22,15 @@ from engine.session import Session
 from fleet import history, rollback
 from fleet.rollback import NoGeneration, SiteDiffers
 from fleet.shared import confirm, evidence, prove, step
+from fleet.shared.bring_back import way_back
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation
 from fleet.shared.fleet import Fleet
 from fleet.shared.seen import former, settings
 from fleet.shared.verdict import Conclusion, Evidence
 from inventory.errors import DerpfleetError
 from inventory.model import Docker, Host
-from probe.proof import Proof
+from probe.admission import HostsWords
+from probe.proof import LADDER, Proof, Rung, Status
 from tests.fleet.test_prover import IMAGE
 from tests.fleet.test_withdraw import proof
 from tests.roles.cases import load
@@ -234,6 +237,7 @@ class Before:
         (False, True, KNOWN, 1, [8443]),
         (False, True, known(), 1, []),  # a bare host
         (True, False, known(), 1, [443]),
+        (True, False, known(left=LEFT), 1, [443]),  # not as a generation has it
     ],
 )
 def test_the_proof_from_before_is_of_the_relay_as_it_was(
@@ -246,20 +250,44 @@ def test_the_proof_from_before_is_of_the_relay_as_it_was(
     proofs: list[int],
 ) -> None:
     moved = HOST.model_copy(update={"ports": HOST.ports.model_copy(update={"https": 8443})})
-    if history.generations:
-        history = known(generation(3, "b", about={"seen": settings(moved)}))
+    if history.generations or history.unconfirmed.plan:
+        left = history.unconfirmed
+        history = known(generation(3, "b", about={"seen": settings(moved)}), left=left)
     seen: list[int] = []
 
-    def prove(_: Fleet, host: Host, words: object, *, derper: str = "") -> Proof:
+    def prove_now(_: Fleet, host: Host, words: object, *, derper: str = "") -> Proof:
         seen.append(host.ports.https)
         return proof("hk1", ok=ok)
 
-    monkeypatch.setattr(confirm, "prove_quietly", prove)
+    monkeypatch.setattr(confirm, "prove_quietly", prove_now)
     session: Any = Before(history, runs=runs)
     judge = Confirmation(fleet, HOST, None)
     judge.look(Job(verb=Verb.DEPLOY, plan=lambda _: (), about=lambda _: {}), [], session)
     assert (seen, session.asked) == (proofs, asked)
-    assert (judge.before is None) is not ((runs and ok) or bool(history.generations))
+    is_known = bool(history.generations) and not history.unconfirmed.plan
+    assert (judge.before is not None) is ((runs and ok) or is_known)
+
+
+@pytest.mark.parametrize(
+    ("handshake", "answer", "admission"),
+    [
+        ("ok", '{"step": "connection", "detail": "refused"}', "failed"),
+        ("ok", '{"step": "", "allow": false}', "ok"),
+        ("ok", None, "skipped"),
+        ("failed", '{"step": "connection", "detail": "refused"}', "skipped"),
+    ],
+)
+def test_a_quiet_proof_takes_the_hosts_words_in(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO,
+    handshake: Status, answer: str | None, admission: str,
+) -> None:  # fmt: skip
+    of: dict[str, Status] = {"handshake": handshake, "admission": "skipped"}
+    climbed = replace(proof("hk1", ok=True), rungs=tuple(Rung(name, of.get(name, "ok")) for name in LADDER))
+    monkeypatch.setattr(prove, "prove", lambda _: [climbed])
+    words = None if answer is None else HostsWords(judge="https://hs.example.org/verify", answer=answer)
+    assert prove.prove_quietly(fleet, HOST, words)["admission"].status == admission
+    assert shown.getvalue() == ""
+    assert not fleet.proved
 
 
 @pytest.mark.parametrize("verb", [Verb.ROLLBACK, Verb.CHECK])
@@ -355,7 +383,7 @@ def test_a_mesh_key_stays_as_it_was_confirmed_last(
 ) -> None:
     judge = Confirmation(fleet, HOST, None)
     session: Any = SimpleNamespace(history=lambda: history)
-    job = rollback._job(fleet, judge, to, Verb.ROLLBACK, force=False)
+    job = way_back(judge, Verb.ROLLBACK, partial(rollback._plan, fleet, HOST, to, False))
     kept = job.plan(session)
     assert isinstance(kept, Stored)
     assert (judge.derper, kept.about[confirm.DERPER]) == (derper, derper)

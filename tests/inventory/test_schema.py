@@ -18,7 +18,8 @@ def test_the_file_is_current():
 def test_it_describes_the_file_and_not_the_model():
     schema = json_schema()
     assert set(schema["properties"]) == {
-        *("defaults", "hosts", "headscale", "tailscale", "derpmap", "known_hosts", "prover", "notify")
+        *("defaults", "hosts", "headscale", "tailscale", "derpmap"),
+        *("known_hosts", "prover", "notify", "rollout"),
     }
     assert schema["required"] == ["hosts"]
     assert schema["$defs"]["Host"]["required"] == ["domain", "region"]

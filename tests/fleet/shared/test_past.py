@@ -15,7 +15,7 @@ from engine.report import Report
 from fleet import history
 from fleet.shared import past, prove
 from fleet.shared.fleet import Fleet
-from probe.past import line
+from probe.past import entry, line
 from tests.control.test_headscale import site_of
 from tests.fleet.test_others import shown as shown_by
 from tests.fleet.test_others import with_others
@@ -59,7 +59,8 @@ def test_old_proofs_go_and_a_torn_line_as_well(fleet: Fleet) -> None:
     path.write_text(line(replace(PROVED, at=at(timedelta(days=92)))) + young + '{"at": "20')
     new = replace(PROVED, at=at(timedelta(0)))
     past.add(fleet, "hk1", new)
-    assert path.read_text() == young + line(new)
+    assert path.read_text() == young + line(new, entry(young))
+    assert past.entries(fleet, "hk1")[-1].since == past.entries(fleet, "hk1")[0].at
 
 
 def test_a_history_tells_how_it_proved_also_of_a_relay_of_others(fleet: Fleet) -> None:

@@ -1,0 +1,1 @@
+"""A rollout over several hosts, as a pure state machine."""

@@ -1,0 +1,285 @@
+"""A rollout as a state machine: which host is in which state, and what has to be done next. Pure.
+
+`step` takes an event in, and `actions` says what the new state needs done. The state follows from
+the events alone, so that a rollout goes on from its events, whoever has written them down.
+
+    chosen -> waiting -> cutting -> confirmed | undone | stuck
+           |                     -> waiting (inconclusive: the rollout pauses)
+           |                     -> lost (it has to be asked) -> confirmed | undone | stuck
+           -> idle | skipped | unprepared
+    confirmed -> going back -> undone | stuck
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from engine.rollout.state import (
+    ABSENT,
+    BUSY,
+    ActionKind,
+    EventKind,
+    HostState,
+    Rollout,
+    RolloutAction,
+    RolloutEvent,
+    RolloutHost,
+)
+from engine.rollout.waves import grouped
+from inventory.rollout import OnFailure, RolloutPolicy
+
+PAUSED, FAILED, STUCK = 6, 7, 8
+"""Exit codes: something has to be waited for; failed, and every host is confirmed or as before;
+failed, and a host is neither."""
+_WORK = {
+    HostState.LOST: ActionKind.ASK,
+    HostState.CUTTING: ActionKind.CUT_OVER,
+    HostState.GOING_BACK: ActionKind.TAKE_BACK,
+}
+
+
+def begin(names: Sequence[str], policy: RolloutPolicy, *, pauses: bool = False) -> Rollout:
+    """Return a rollout that has not begun."""
+    return Rollout(policy=policy, hosts={name: RolloutHost() for name in names}, pauses=pauses)
+
+
+def step(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Return the rollout after an event. Raises KeyError for an unknown host."""
+    return _advanced(_TAKES[event.kind](rollout, event))
+
+
+def actions(rollout: Rollout) -> tuple[RolloutAction, ...]:
+    """Return what has to be done now; nothing while it is paused, and at its end."""
+    if rollout.paused or rollout.ended:
+        return ()
+    work = _WORK if rollout.is_winding_up else {HostState.CHOSEN: ActionKind.PREPARE, **_WORK}
+    found = [
+        RolloutAction(kind=kind, hosts=(name,))
+        for state, kind in work.items()
+        for name in rollout.names(state)
+    ]
+    if found:
+        return tuple(found)
+    if watched := _unsoaked(rollout):
+        return (RolloutAction(kind=ActionKind.SOAK, hosts=tuple(watched)),)
+    return (RolloutAction(kind=ActionKind.REGISTER, hosts=tuple(_unregistered(rollout))),)
+
+
+def exit_code(rollout: Rollout) -> int:
+    """Return the exit code of a verb that ends here."""
+    if rollout.names(HostState.STUCK):
+        return STUCK
+    if not rollout.ended:
+        return PAUSED
+    if rollout.refused:
+        return rollout.refused
+    if rollout.failures > rollout.policy.budget:
+        return FAILED
+    return 1 if rollout.failures else 0
+
+
+def _prepared(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    known = {name: getattr(event, name) for name in ("plan", "generation", "clients", "like", "near")}
+    state = HostState.WAITING if event.changes else HostState.IDLE
+    return rollout.changed(event.host, state, **known)
+
+
+def _confirmed(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Take in that a host has the new state; one on its way back has failed to leave it."""
+    order = 1 + max(host.confirmed for host in rollout.hosts.values())
+    return rollout.changed(event.host, HostState.CONFIRMED, confirmed=order)
+
+
+def _still_broken(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Take in a host that was broken before, and is no worse: no failure, and not registered."""
+    confirmed = _confirmed(rollout, event)
+    return confirmed.changed(event.host, HostState.CONFIRMED, soaked=True, registered=True)
+
+
+def _undone(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    host = rollout.hosts[event.host]
+    is_failure = host.failed or host.state is HostState.CUTTING
+    return rollout.changed(event.host, HostState.UNDONE, failed=is_failure)
+
+
+def _as_before(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    host = rollout.hosts[event.host]
+    if host.is_returning:
+        return rollout.changed(event.host, HostState.UNDONE)
+    is_failure = host.if_as_before is HostState.UNDONE
+    return rollout.changed(event.host, host.if_as_before, failed=is_failure)
+
+
+def _stuck(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    return rollout.changed(event.host, HostState.STUCK, failed=True)
+
+
+def _inconclusive(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Let the host wait again: nothing was kept, and no host is blamed."""
+    return _paused(rollout.changed(event.host, HostState.WAITING), event)
+
+
+def _lost(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Have the host asked; one that is lost on its way back a second time is given up."""
+    host = rollout.hosts[event.host]
+    if host.is_returning:
+        return _stuck(rollout, event)
+    returning = host.state is HostState.GOING_BACK
+    after = HostState.UNDONE
+    return rollout.changed(event.host, HostState.LOST, if_as_before=after, is_returning=returning)
+
+
+def _soaked(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Take in which hosts did not hold. One that has nothing to go back to is stuck."""
+    for name in _unsoaked(rollout):
+        failed = name in event.hosts
+        is_stuck = failed and not rollout.hosts[name].generation
+        state = HostState.STUCK if is_stuck else HostState.CONFIRMED
+        rollout = rollout.changed(name, state, soaked=True, failed=failed)
+    return rollout
+
+
+def _registered(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    for name in event.hosts:
+        rollout = rollout.changed(name, rollout.hosts[name].state, registered=True)
+    return rollout
+
+
+def _paused(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    return replace(rollout, paused=event.why)
+
+
+def _resumed(rollout: Rollout, _: RolloutEvent) -> Rollout:
+    """Ask each host again that is not known to be settled: its controller may be gone."""
+    for name in rollout.names(*BUSY):
+        host = rollout.hosts[name]
+        returning = host.is_returning or host.state is HostState.GOING_BACK
+        chosen = HostState.CHOSEN
+        rollout = rollout.changed(name, HostState.LOST, if_as_before=chosen, is_returning=returning)
+    unbegun = (HostState.WAITING, HostState.IDLE, HostState.UNPREPARED)
+    for name in [] if rollout.is_winding_up else rollout.names(*unbegun):
+        rollout = rollout.changed(name, HostState.CHOSEN)
+    return replace(rollout, paused="", pauses=False, refused=0)
+
+
+def _aborted(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    return _resumed(replace(rollout, aborted=True), event)
+
+
+_TAKES: Mapping[EventKind, Callable[[Rollout, RolloutEvent], Rollout]] = {
+    EventKind.PREPARED: _prepared,
+    EventKind.SKIPPED: lambda rollout, event: rollout.changed(event.host, HostState.SKIPPED),
+    EventKind.UNPREPARED: lambda rollout, event: replace(
+        rollout.changed(event.host, HostState.UNPREPARED), refused=max(rollout.refused, event.code)
+    ),
+    EventKind.CONFIRMED: _confirmed,
+    EventKind.STILL_BROKEN: _still_broken,
+    EventKind.UNDONE: _undone,
+    EventKind.AS_BEFORE: _as_before,
+    EventKind.STUCK: _stuck,
+    EventKind.INCONCLUSIVE: _inconclusive,
+    EventKind.LOST: _lost,
+    EventKind.SOAKED: _soaked,
+    EventKind.REGISTERED: _registered,
+    EventKind.PAUSED: _paused,
+    EventKind.RESUMED: _resumed,
+    EventKind.ABORTED: _aborted,
+}
+
+
+def _advanced(rollout: Rollout) -> Rollout:
+    """Return the rollout after the changes that follow from its state alone."""
+    if rollout.paused or rollout.ended or rollout.names(HostState.LOST):
+        return rollout
+    if rollout.is_winding_up:
+        return _wound_up(rollout)
+    if rollout.names(HostState.CHOSEN):
+        return rollout
+    if unprepared := rollout.names(HostState.UNPREPARED):
+        words = f"not prepared: {', '.join(unprepared)}"
+        return replace(rollout, paused=words) if rollout.waves else replace(rollout, ended=True)
+    return _in_waves(_with_waves(rollout))
+
+
+def _in_waves(rollout: Rollout) -> Rollout:
+    failed = [name for name in rollout.names(HostState.CONFIRMED) if rollout.hosts[name].failed]
+    if failed and not rollout.names(*BUSY):
+        return rollout.changed(failed[0], HostState.GOING_BACK)
+    while (following := _following(rollout)) is not None:
+        rollout = rollout.changed(following, HostState.CUTTING)
+    if rollout.names(*BUSY) or _unsoaked(rollout) or _unregistered(rollout):
+        return rollout
+    return _next_wave(rollout)
+
+
+def _next_wave(rollout: Rollout) -> Rollout:
+    if rollout.wave >= rollout.waves:
+        return replace(rollout, ended=True)
+    if rollout.pauses:
+        return replace(rollout, wave=rollout.wave + 1, paused="as was asked for, after the first wave")
+    return _advanced(replace(rollout, wave=rollout.wave + 1))
+
+
+def _with_waves(rollout: Rollout) -> Rollout:
+    """Put the hosts that wait for no wave yet into waves of their own."""
+    fresh = [name for name in rollout.names(HostState.WAITING) if not rollout.hosts[name].wave]
+    clients = {name: rollout.hosts[name].clients for name in fresh}
+    like = {name: rollout.hosts[name].like for name in fresh}
+    for number, names in enumerate(grouped(clients, like, rollout.policy), start=rollout.waves + 1):
+        for name in names:
+            rollout = rollout.changed(name, HostState.WAITING, wave=number)
+    return replace(rollout, waves=max(rollout.waves, *(host.wave for host in rollout.hosts.values())))
+
+
+def _following(rollout: Rollout) -> str | None:
+    """Return the host of this wave to cut over next, None while there is no room for one."""
+    busy = rollout.names(*BUSY)
+    others_up = len(rollout.hosts) - len(rollout.names(*ABSENT)) - 1
+    if len(busy) >= min(rollout.policy.at_once, max(1, others_up)):
+        return None
+    waiting = [name for name in rollout.names(HostState.WAITING) if rollout.hosts[name].wave == rollout.wave]
+    waiting.sort(key=lambda name: rollout.hosts[name].clients)
+    return next((name for name in waiting if not any(_adjoin(rollout, name, one) for one in busy)), None)
+
+
+def _adjoin(rollout: Rollout, one: str, other: str) -> bool:
+    """Return whether each is the nearest host to the other: their clients would have none near."""
+    return rollout.hosts[one].near == other and rollout.hosts[other].near == one
+
+
+def _unsoaked(rollout: Rollout) -> list[str]:
+    """Return the hosts to be watched, once those of their wave are confirmed."""
+    if rollout.is_winding_up or not rollout.policy.soak_s:
+        return []
+    return [name for name in rollout.names(HostState.CONFIRMED) if not rollout.hosts[name].soaked]
+
+
+def _unregistered(rollout: Rollout) -> list[str]:
+    return [name for name in rollout.names(HostState.CONFIRMED) if not rollout.hosts[name].registered]
+
+
+_SCOPES: Mapping[OnFailure, Callable[[Rollout, RolloutHost], bool]] = {
+    "stop": lambda rollout, host: False,
+    "wave": lambda rollout, host: host.wave == rollout.wave,
+    "all": lambda rollout, host: True,
+}
+
+
+def _wound_up(rollout: Rollout) -> Rollout:
+    """Take back what the policy says, newest first and one by one, and end.
+
+    An abort takes nothing back.
+    """
+    if rollout.names(*BUSY):
+        return rollout
+    scope = _SCOPES["stop" if rollout.aborted else rollout.policy.on_failure]
+    kept = [(rollout.hosts[name], name) for name in rollout.names(HostState.CONFIRMED)]
+    left = [
+        (host.confirmed, name)
+        for host, name in kept
+        if host.generation and (host.failed or scope(rollout, host))
+    ]
+    if left:
+        return rollout.changed(max(left)[1], HostState.GOING_BACK)
+    return rollout if _unregistered(rollout) else replace(rollout, ended=True)

@@ -1,0 +1,156 @@
+"""A rollout as data: the states of its hosts, its events and its actions. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from inventory.rollout import RolloutPolicy
+
+
+class HostState(StrEnum):
+    """The state of a host in a rollout."""
+
+    CHOSEN = "chosen"
+    SKIPPED = "skipped"
+    UNPREPARED = "unprepared"
+    IDLE = "idle"
+    WAITING = "waiting"
+    CUTTING = "cutting"
+    LOST = "lost"
+    CONFIRMED = "confirmed"
+    GOING_BACK = "going back"
+    UNDONE = "undone"
+    STUCK = "stuck"
+
+
+BUSY = (HostState.CUTTING, HostState.LOST, HostState.GOING_BACK)
+"""The states in which a host's relay may be down."""
+ABSENT = (HostState.CHOSEN, HostState.SKIPPED, HostState.UNPREPARED)
+"""The states in which a host counts for no relay of the rollout."""
+
+
+class EventKind(StrEnum):
+    """The events of a rollout."""
+
+    PREPARED = "prepared"
+    SKIPPED = "skipped"
+    UNPREPARED = "unprepared"
+    CONFIRMED = "confirmed"
+    STILL_BROKEN = "still_broken"
+    UNDONE = "undone"
+    AS_BEFORE = "as_before"
+    STUCK = "stuck"
+    INCONCLUSIVE = "inconclusive"
+    LOST = "lost"
+    SOAKED = "soaked"
+    REGISTERED = "registered"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    ABORTED = "aborted"
+
+
+class ActionKind(StrEnum):
+    """The actions that a rollout needs."""
+
+    PREPARE = "prepare"
+    CUT_OVER = "cut over"
+    ASK = "ask"
+    TAKE_BACK = "take back"
+    SOAK = "soak"
+    REGISTER = "register"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutEvent:
+    """An event of a host, or of the whole rollout.
+
+    `why`, `code`: the words and the exit code of an error. The next fields are of a prepared host:
+    its plan and how many changes it needs, the generation that it can go back to (0 without one),
+    its clients, the kind of host that it is, and the host nearest to it ("" when that is not
+    known). `hosts`: those that did not hold while they were watched, or those that are registered.
+    """
+
+    kind: EventKind
+    host: str = ""
+    why: str = ""
+    code: int = 0
+    plan: str = ""
+    changes: int = 0
+    generation: int = 0
+    clients: int = 0
+    like: str = ""
+    near: str = ""
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutHost:
+    """A host in a rollout.
+
+    `wave`: its number, 0 without one. `confirmed`: its place in the order of confirmations.
+    `failed`: counts against the budget. `if_as_before`: the state that it gets when it was lost and
+    is found as it was before. `is_returning`: it was lost on its way back.
+    """
+
+    state: HostState = HostState.CHOSEN
+    wave: int = 0
+    plan: str = ""
+    generation: int = 0
+    clients: int = 0
+    like: str = ""
+    near: str = ""
+    confirmed: int = 0
+    failed: bool = False
+    soaked: bool = False
+    registered: bool = False
+    if_as_before: HostState = HostState.UNDONE
+    is_returning: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutAction:
+    """An action, on these hosts."""
+
+    kind: ActionKind
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """A rollout: its hosts in the order of the site file, and how far it is.
+
+    `waves`: how many there are; `wave`: the present one, from 1. `pauses`: pause after the first
+    wave. `paused`: why it waits for a person. `aborted`: nothing more is begun. `ended`: nothing is
+    left to do. `refused`: the exit code of a rollout that could not begin.
+    """
+
+    policy: RolloutPolicy
+    hosts: Mapping[str, RolloutHost]
+    wave: int = 1
+    waves: int = 0
+    pauses: bool = False
+    paused: str = ""
+    aborted: bool = False
+    ended: bool = False
+    refused: int = 0
+
+    def names(self, *states: HostState) -> list[str]:
+        """Return the hosts in these states."""
+        return [name for name, host in self.hosts.items() if host.state in states]
+
+    @property
+    def failures(self) -> int:
+        """Return how many hosts count against the budget."""
+        return sum(host.failed for host in self.hosts.values())
+
+    @property
+    def is_winding_up(self) -> bool:
+        """Whether no further host may be begun: it was aborted, or too many have failed."""
+        return self.aborted or self.failures > self.policy.budget
+
+    def changed(self, name: str, state: HostState, **more: object) -> Rollout:
+        """Return the rollout with that host in that state."""
+        host = replace(self.hosts[name], state=state, **more)  # type: ignore[arg-type]  # by name
+        return replace(self, hosts={**self.hosts, name: host})

@@ -1,0 +1,63 @@
+"""The lease of a site's rollouts: a session that holds a lock, and the rollout's ledger beside it.
+
+One host of the site has it. The lock ends with its session, however that ends. Each lease has a
+number above all earlier ones. It goes with every change of a rollout, and each host keeps the
+highest that it has seen: a controller that was asleep meanwhile is refused there.
+"""
+
+import json
+import os
+import time
+
+from agent.tools import read_text, write_text
+
+
+class Lease:
+    """The lease that this session holds, as long as it keeps its lock."""
+
+    def __init__(self, root, lock):
+        self.lock = lock
+        base = root + "/var/lib/derpfleet"
+        os.makedirs(base, mode=0o700, exist_ok=True)
+        self._number_path, self._ledger_path = base + "/lease", base + "/rollout.jsonl"
+        known = int(read_text(self._number_path) or 0)
+        # A host that was set up again has lost the number; the other hosts have not.
+        self.number = max(known + 1, int(time.time()))
+        write_text(self._number_path, str(self.number))
+
+    def ledger(self):
+        """Return the lines of the site's last rollout, without one that a power cut has torn."""
+        lines = []
+        for text in read_text(self._ledger_path).splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                continue
+        return lines
+
+    def note(self, line, begins):
+        """Write a line of the ledger to disk, or with `begins` the first one of a new ledger."""
+        text = json.dumps(line, sort_keys=True) + "\n"
+        if begins:
+            write_text(self._ledger_path, text)
+            return
+        with open(self._ledger_path, "a") as file:
+            # It begins a line, as a power cut may have taken the end of the last one.
+            file.write("\n" + text)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def overtaken(root, number, who):
+    """Return {"who": ..., "since": ...} of a rollout with a higher number; None without one.
+
+    The number is kept then, for those that come later.
+    """
+    path = root + "/var/lib/derpfleet/fence"
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    known = json.loads(read_text(path) or '{"number": 0}')
+    if number < known["number"]:
+        return known
+    if number > known["number"]:
+        write_text(path, json.dumps({"number": number, "who": who, "since": time.time()}))
+    return None

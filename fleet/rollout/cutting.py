@@ -1,0 +1,160 @@
+"""Cut a host over, ask one that was lost, and take one back. Each returns the event of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+from engine.generations import Generation, History, Stored
+from engine.login import Unreachable
+from engine.resource import Resource
+from engine.rollout.state import EventKind, RolloutEvent
+from engine.run import NOTHING, Job, Outcome, Verb
+from engine.session import Locked, Session, Stopped
+from fleet.rollout.under_way import ROLLOUT, UnderWay
+from fleet.shared.bring_back import stored, way_back
+from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation, after_going_back, run_confirmed
+from fleet.shared.control_server import control_server
+from fleet.shared.errors import DeployRefused, Interrupted
+from fleet.shared.host_job import LeftWithdrawn
+from fleet.shared.prove import prove_hosts
+from fleet.shared.seen import former
+from fleet.shared.shut_out import WouldShutOut
+from fleet.shared.step import show_failures
+from fleet.shared.verdict import Conclusion
+from inventory.errors import DerpfleetError
+from inventory.model import Host
+
+_AGAIN_S = (0.0, 5.0, 15.0, 40.0)  # a host that was lost is asked so often
+
+
+class HasMoved(DerpfleetError):
+    """Another run has changed the host since it was prepared; nothing was changed by this one."""
+
+
+def cut_over(under_way: UnderWay, host: Host) -> RolloutEvent:
+    """Apply the host's plan, and have it confirmed by a proof. Raises Interrupted, Stopped."""
+    if not under_way.is_served_elsewhere(host):
+        why = "no other relay is proved, so its nodes would have none meanwhile"
+        return _held(under_way, host, why)
+    judge = _judge(under_way, host)
+    job = under_way.job(host, Verb.ROLLOUT, {})
+    wanted, seen = job.plan, under_way.state.hosts[host.name].generation
+
+    def plan(session: Session) -> Iterable[Resource] | Stored:
+        newest = session.history().newest
+        if newest != seen:
+            raise HasMoved(f"it was at generation {seen} when it was prepared, and is at {newest} now")
+        return wanted(session)
+
+    try:
+        outcome = run_confirmed(under_way.fleet, host, replace(job, plan=plan), judge)
+    except (Interrupted, Stopped):
+        raise
+    except (Locked, HasMoved, DeployRefused, LeftWithdrawn, WouldShutOut) as error:
+        return _held(under_way, host, str(error))
+    except DerpfleetError as error:
+        return _lost(under_way, host, error)
+    return _judged(under_way, host, job, outcome, judge)
+
+
+def _judged(under_way: UnderWay, host: Host, job: Job, outcome: Outcome, judge: Confirmation) -> RolloutEvent:
+    """Return the event of a host that was cut over, or taken back at once."""
+    fleet = under_way.fleet
+    show_failures(fleet, job, outcome, outcome.failures)
+    if outcome.is_going_back:
+        code = after_going_back(fleet, host, job, outcome, judge)
+        kind, why = _NOT_KEPT[code]
+        return RolloutEvent(kind=kind, host=host.name, why=f"not proved: {judge.why}" if judge.why else why)
+    proof = judge.proof
+    if outcome.ok and proof is None:  # another run has made these changes meanwhile
+        proof = prove_hosts(fleet, [host], served=judge.served)[host.name]
+    if judge.verdict is Conclusion.STILL_BROKEN:
+        return RolloutEvent(kind=EventKind.STILL_BROKEN, host=host.name, why=judge.why)
+    if not outcome.ok or proof is None or not proof.ok or judge.verdict is Conclusion.FAILED:
+        why = "it is not proved, and has no earlier confirmed state to go back to"
+        return RolloutEvent(kind=EventKind.STUCK, host=host.name, why=why)
+    under_way.proofs[host.name] = proof
+    return RolloutEvent(kind=EventKind.CONFIRMED, host=host.name)
+
+
+_NOT_KEPT = {
+    TAKEN_BACK: (EventKind.UNDONE, "a resource failed"),
+    UNDECIDED: (EventKind.INCONCLUSIVE, "there is no verdict: our own line may be at fault"),
+    STUCK: (EventKind.STUCK, "not proved after the way back"),
+}
+
+
+def ask(under_way: UnderWay, host: Host) -> RolloutEvent:
+    """Ask a host that was lost for its state, and bring it back if nobody has confirmed that.
+
+    A host that has no state to go back to is cut over once more by a rollout that is resumed.
+    """
+    for pause_s in _AGAIN_S:
+        time.sleep(pause_s)
+        try:
+            return _settled(under_way, host)
+        except (Unreachable, Locked) as error:
+            why = f"{host.name} cannot be asked for its state: {error}"
+    return RolloutEvent(kind=EventKind.PAUSED, host=host.name, why=why)
+
+
+def _settled(under_way: UnderWay, host: Host) -> RolloutEvent:
+    with under_way.fleet.session_for_reading(under_way.fleet.login(host), NOTHING) as session:
+        history = session.history()
+    newest = history.find(history.newest)
+    has_it = newest is not None and newest.about.get(ROLLOUT) == under_way.id
+    kind = EventKind.CONFIRMED if has_it else EventKind.AS_BEFORE
+    if history.unconfirmed.plan and newest is not None and not _is_back(under_way, host, history, newest):
+        kind = EventKind.STUCK
+    return RolloutEvent(kind=kind, host=host.name)
+
+
+def take_back(under_way: UnderWay, host: Host) -> RolloutEvent:
+    """Bring a confirmed host back to its state from before this rollout."""
+    try:
+        with under_way.fleet.session_for_reading(under_way.fleet.login(host), NOTHING) as session:
+            history = session.history()
+        before = [one for one in history.generations if one.about.get(ROLLOUT) != under_way.id]
+        is_back = bool(before) and _is_back(under_way, host, history, before[0])
+    except (Interrupted, Stopped):
+        raise
+    except DerpfleetError as error:
+        return _lost(under_way, host, error)
+    why = "" if is_back else "it could not be taken back"
+    return RolloutEvent(kind=EventKind.UNDONE if is_back else EventKind.STUCK, host=host.name, why=why)
+
+
+def _is_back(under_way: UnderWay, host: Host, history: History, target: Generation) -> bool:
+    """Bring the host back to a generation. Return whether it is proved there."""
+    fleet, judge = under_way.fleet, _judge(under_way, host)
+    judge.host = former(host, target.about.get("seen", ""))
+    job = way_back(judge, Verb.ROLLBACK, lambda _: stored(history, target), fence=under_way.fence)
+    outcome = run_confirmed(fleet, judge.host, job, judge)
+    show_failures(fleet, job, outcome, outcome.failures)
+    if outcome.is_going_back:
+        after_going_back(fleet, host, job, outcome, judge)
+        return False
+    # Without a change there was no proof: the host has gone back by itself meanwhile.
+    proof = (
+        judge.proof or prove_hosts(fleet, [judge.host], served=judge.served, derper=judge.derper)[host.name]
+    )
+    return outcome.ok and (proof.ok or judge.verdict is Conclusion.STILL_BROKEN)
+
+
+def _judge(under_way: UnderWay, host: Host) -> Confirmation:
+    server = control_server(under_way.fleet)
+    served = server.unasked("compared when it is registered")
+    return Confirmation(under_way.fleet, host, served, control=under_way.control)
+
+
+def _held(under_way: UnderWay, host: Host, why: str) -> RolloutEvent:
+    under_way.fleet.report.line(host.name, "waiting", f"nothing was changed: {why}")
+    return RolloutEvent(kind=EventKind.INCONCLUSIVE, host=host.name, why=f"{host.name}: {why}")
+
+
+def _lost(under_way: UnderWay, host: Host, error: DerpfleetError) -> RolloutEvent:
+    error.host = error.host or host.name
+    under_way.fleet.report.failure(error)
+    return RolloutEvent(kind=EventKind.LOST, host=host.name, why=error.what)

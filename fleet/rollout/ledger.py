@@ -1,0 +1,109 @@
+"""The ledger of a rollout: its events, each on disk before the action that it leads to.
+
+It lies with the lease, so that any controller can go on from it, and under .runs for the reader.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from engine import cache
+from engine.facts import parsed
+from engine.rollout.machine import begin, step
+from engine.rollout.state import Rollout, RolloutEvent
+from fleet.rollout.lease import RolloutLease
+from inventory.errors import DerpfleetError
+from inventory.rollout import RolloutPolicy
+
+
+class LedgerUnreadable(DerpfleetError):
+    """The ledger of the last rollout cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerHead:
+    """The first line of a ledger: who began the rollout, on which hosts, and how.
+
+    `since`: seconds since the epoch. `refused`: the plans that earlier rollouts could not prove, by
+    the host's name.
+    """
+
+    rollout: str
+    who: str
+    since: float
+    hosts: tuple[str, ...]
+    policy: RolloutPolicy
+    pauses: bool = False
+    skip_unreachable: bool = False
+    include_withdrawn: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+def new_head(hosts: Sequence[str], policy: RolloutPolicy, **more: Any) -> LedgerHead:
+    """Return the head of a new ledger, of now and of this user."""
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(now))
+    return LedgerHead(
+        rollout=f"{stamp}-{secrets.token_hex(2)}",
+        who=f"{getpass.getuser()}@{socket.gethostname()}",
+        since=now,
+        hosts=tuple(hosts),
+        policy=policy,
+        **more,
+    )
+
+
+def replayed(lines: Sequence[Any]) -> tuple[LedgerHead, Rollout] | None:
+    """Return the rollout that these lines tell of; None without any. Raises LedgerUnreadable."""
+    if not lines:
+        return None
+    try:
+        head: LedgerHead = parsed(LedgerHead, lines[0])
+        rollout = begin(head.hosts, head.policy, pauses=head.pauses)
+        for line in lines[1:]:
+            rollout = step(rollout, parsed(RolloutEvent, line))
+    except (ValueError, KeyError) as error:
+        raise LedgerUnreadable(
+            "the ledger of the last rollout cannot be read",
+            why=f"{type(error).__name__}: {error}",
+            next="invoke rollout begins a new one",
+        ) from None
+    return head, rollout
+
+
+class RolloutLedger:
+    """The ledger of the rollout under way."""
+
+    def __init__(self, folder: Path, lease: RolloutLease, head: LedgerHead) -> None:
+        """Go on with the ledger of that rollout. `folder`: where the site's records are."""
+        self._folder, self._lease, self._head = folder, lease, head
+        self.path = folder / "rollouts" / f"{head.rollout}.jsonl"
+
+    def begin(self) -> None:
+        """Write the first line."""
+        self._write({**asdict(self._head), "policy": self._head.policy.model_dump()}, begins=True)
+
+    def note(self, event: RolloutEvent) -> None:
+        """Write an event. Raises Unreachable when the lease is lost, CacheError."""
+        said = {one.name: getattr(event, one.name) for one in fields(event)}
+        line = {name: value for name, value in said.items() if value not in ("", 0, ())}
+        self._write({"at": round(time.time(), 3), **line}, begins=False)
+
+    def _write(self, line: Mapping[str, Any], *, begins: bool) -> None:
+        self._lease.note(line, begins=begins)
+        with cache.access_to(self._folder):
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(json.dumps(line, sort_keys=True) + "\n")
+                file.flush()
+                os.fsync(file.fileno())

@@ -1,0 +1,83 @@
+"""Show a rollout: its plan, its hosts' states, its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from engine.report import Report
+from engine.rollout.machine import exit_code
+from engine.rollout.state import HostState, Rollout, RolloutEvent
+
+NAME = "rollout"  # in the column of the hosts' names
+
+# The words for people; the agent's own events show the other states.
+_WORDS: Mapping[HostState, str] = {
+    HostState.CUTTING: "cut over",
+    HostState.LOST: "lost",
+    HostState.GOING_BACK: "taking back",
+    HostState.UNDONE: "as before",
+    HostState.STUCK: "STUCK",
+}
+_GROUPS: Mapping[str, tuple[HostState, ...]] = {
+    "confirmed": (HostState.CONFIRMED,),
+    "undone": (HostState.UNDONE,),
+    "stuck": (HostState.STUCK,),
+    "waiting": (HostState.CHOSEN, HostState.WAITING, HostState.CUTTING, HostState.LOST, HostState.GOING_BACK),
+    "left_alone": (HostState.IDLE,),
+    "skipped": (HostState.SKIPPED,),
+    "unprepared": (HostState.UNPREPARED,),
+}
+
+
+def changes(report: Report, id: str, before: Rollout, after: Rollout, event: RolloutEvent) -> None:
+    """Show what an event has changed."""
+    if after.waves != before.waves:
+        plan(report, id, after)
+    for name, host in after.hosts.items():
+        was = before.hosts[name].state
+        if host.state is not was:
+            why = event.why if event.host == name else ""
+            report.emit(
+                event="host_state", rollout=id, host=name, wave=host.wave, was=was, state=host.state, why=why
+            )
+            if host.state in _WORDS:
+                report.line(name, _WORDS[host.state], why or f"wave {host.wave} of {after.waves}")
+
+
+def plan(report: Report, id: str, rollout: Rollout) -> None:
+    """Show the waves, and how the rollout goes on."""
+    policy = rollout.policy
+    waves = [
+        [name for name, host in rollout.hosts.items() if host.wave == number]
+        for number in range(1, rollout.waves + 1)
+    ]
+    for number, names in enumerate(waves, start=1):
+        report.line(NAME, f"wave {number}", ", ".join(names))
+    at_once = "one at a time" if policy.at_once == 1 else f"{policy.at_once} at a time"
+    words = f"budget {policy.budget}, on failure {policy.on_failure}, soak {policy.soak_s} s, {at_once}"
+    report.line(NAME, "plan", words)
+    report.emit(event="rollout", id=id, waves=waves, **policy.model_dump(exclude={"waves", "canary"}))
+
+
+def end(report: Report, id: str, rollout: Rollout) -> int:
+    """Show how a rollout ends, or why it is paused, and the next step. Returns the exit code."""
+    code = exit_code(rollout)
+    groups = {word: rollout.names(*states) for word, states in _GROUPS.items()}
+    state = "paused" if rollout.paused else "ended"
+    report.emit(event="rollout_ended", id=id, state=state, why=rollout.paused, exit=code, **groups)
+    counted = [f"{len(names)} {word.replace('_', ' ')}" for word, names in groups.items() if names]
+    report.line(NAME, state, f"{', '.join(counted)} · exit {code}")
+    if rollout.paused:
+        report.line(NAME, "why", rollout.paused)
+        report.line(
+            NAME, "next", "invoke rollout --resume goes on from there; invoke rollout --abort ends it"
+        )
+    for name in groups["stuck"]:
+        words = (
+            f"look at it: invoke logs --host {name}; take it out of service: invoke withdraw --host {name}"
+        )
+        report.line(name, "next", words)
+    if groups["undone"]:
+        names = ", ".join(groups["undone"])
+        report.line(NAME, "next", f"fix {names}, then: invoke rollout; the same plan once more: --again")
+    return code

@@ -1,0 +1,126 @@
+"""A rollout under way: its state, its ledger, and what this controller knows of its hosts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from engine.generations import Generation
+from engine.plan import Plan
+from engine.rollout.machine import step
+from engine.rollout.state import BUSY, HostState, Rollout, RolloutEvent
+from engine.run import Job, Verb
+from fleet.rollout import show
+from fleet.rollout.ledger import LedgerHead, RolloutLedger
+from fleet.shared.confirm import DERPER, about
+from fleet.shared.fleet import Fleet
+from fleet.shared.host_job import host_job
+from fleet.shared.prove import climb, targets
+from fleet.shared.seen import former
+from inventory.model import Host
+from probe.proof import Proof
+
+ROLLOUT = "rollout"  # among the words of a generation
+_FRESH_S = 60.0
+_CONTROLS = 3  # so many relays are asked, whether there is one that is proved
+
+
+@dataclass
+class UnderWay:
+    """A rollout that this controller carries out.
+
+    `ledger`: None for a dry run. `fence`: the number of its lease. `proofs`: those that have
+    confirmed hosts.
+    """
+
+    fleet: Fleet
+    head: LedgerHead
+    state: Rollout
+    ledger: RolloutLedger | None = None
+    fence: int = 0
+    proofs: dict[str, Proof] = field(default_factory=dict)
+    _as_is: dict[str, tuple[Host, str]] = field(default_factory=dict)
+    _proved: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def id(self) -> str:
+        """Return the rollout's id."""
+        return self.head.rollout
+
+    def take(self, event: RolloutEvent) -> None:
+        """Take an event in, once it is in the ledger. Raises Unreachable when the lease is lost."""
+        with self._lock:
+            if self.ledger:
+                self.ledger.note(event)
+            before, self.state = self.state, step(self.state, event)
+        show.changes(self.fleet.report, self.id, before, self.state, event)
+
+    def job(self, host: Host, verb: Verb, plans: dict[str, str]) -> Job:
+        """Return the job of a phase. `plans` gets the id of the plan and the words about it."""
+
+        def words(plan: Plan) -> Mapping[str, str]:
+            said = about(host, plan)
+            plans.update(said, plan=plan.id)
+            return {**said, ROLLOUT: self.id}
+
+        job = host_job(self.fleet, host, verb, (), include_withdrawn=self.head.include_withdrawn)
+        return replace(job, about=words, fence=self.fence)
+
+    def remember(self, host: Host, newest: Generation | None) -> None:
+        """Remember how the relay is seen until it is cut over: as its newest generation has it."""
+        if newest is not None:
+            then = former(host, newest.about.get("seen", ""))
+            self._as_is[host.name] = then, newest.about.get(DERPER, "")
+
+    def is_served_elsewhere(self, host: Host) -> bool:
+        """Return whether nodes have another relay while this one restarts.
+
+        A host that was never confirmed serves nobody yet. Another relay was proved within the last
+        minute, or is proved now.
+        """
+        now, serving = time.monotonic(), self._serving([host])
+        if not self.state.hosts[host.name].generation or not serving:
+            return True
+        return any(self._proved.get(one.name, -_FRESH_S) + _FRESH_S > now for one in serving) or bool(
+            self.control(host)
+        )
+
+    def control(self, *but: Host) -> bool | None:
+        """Return whether a relay other than these is proved now. None without another one."""
+        serving = self._serving(but)
+        return any(proof.ok for proof in self.climbed(serving)) if serving else None
+
+    def _serving(self, but: Sequence[Host]) -> list[Host]:
+        """Return the relays that serve, other than these: up to three, those proved last first.
+
+        Among them are those that somebody else runs.
+        """
+        names = {one.name for one in but} | set(self.state.names(*BUSY))
+        known = {name for name, host in self.state.hosts.items() if host.generation or host.confirmed}
+        found = [
+            host
+            for name, host in self.fleet.site.hosts.items()
+            if name not in names and (name in known or not host.managed)
+        ]
+        return sorted(found, key=lambda one: -self._proved.get(one.name, 0.0))[:_CONTROLS]
+
+    def climbed(self, hosts: Sequence[Host]) -> list[Proof]:
+        """Return the proofs of these relays as they are now, without showing them."""
+        looks = [self._now(host) for host in hosts]
+        wanted = [one for then, derper in looks for one in targets(self.fleet, [then], derper=derper)]
+        proofs, now = climb(self.fleet, [then for then, _ in looks], wanted), time.monotonic()
+        self._proved |= {host.name: now for host, proof in zip(hosts, proofs, strict=True) if proof.ok}
+        return proofs
+
+    def _now(self, host: Host) -> tuple[Host, str]:
+        """Return how the relay is seen now, and the derper whose mesh key it has."""
+        is_new = host.name in self.state.names(HostState.CONFIRMED)
+        return (host, "") if is_new else self._as_is.get(host.name, (host, ""))
+
+    def host(self, name: str) -> Host:
+        """Return the host of that name. Raises NoSuchHost."""
+        [found] = self.fleet.hosts([name])
+        return found

@@ -1,0 +1,66 @@
+"""Watch the confirmed hosts of a wave, and register them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from engine.rollout.state import EventKind, RolloutEvent
+from fleet.rollout.under_way import UnderWay
+from fleet.shared.control_server import control_server
+from fleet.shared.prove import prove_hosts
+from fleet.shared.register import register
+from fleet.shared.verdict import TRIES, Conclusion, Try, broken_rungs, judged
+from inventory.errors import DerpfleetError
+from inventory.model import Host
+
+_PAUSE_S = 5.0
+
+
+def soak(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
+    """Prove these hosts again and again, as long as the policy says. Return the event of that.
+
+    A host does not hold when three proofs in a row have failed, and another relay was proved.
+    """
+    report, seconds = under_way.fleet.report, under_way.state.policy.soak_s
+    tries: dict[str, list[Try]] = {host.name: [] for host in hosts}
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        report.doing("rollout", f"watching {', '.join(tries)}")
+        broken = [broken_rungs(proof) for proof in under_way.climbed(hosts)]
+        control = under_way.control(*hosts) if any(broken) else None
+        for found, rungs in zip(tries.values(), broken, strict=True):
+            found.append(Try(rungs, control))
+        ends = {name: judged(found[-TRIES:]) for name, found in tries.items()}
+        if failed := tuple(name for name, end in ends.items() if end is Conclusion.FAILED):
+            report.line("rollout", "failed", f"no longer proved: {', '.join(failed)}")
+            return RolloutEvent(kind=EventKind.SOAKED, hosts=failed)
+        time.sleep(min(_PAUSE_S, max(0.0, until - time.monotonic())))
+    report.doing("rollout", "")
+    if unsure := [name for name, found in tries.items() if found[-1].broken]:
+        why = f"not proved at the end of the soak: {', '.join(unsure)}"
+        return RolloutEvent(kind=EventKind.PAUSED, why=why)
+    made = [one for found in tries.values() for one in found]
+    holding = sum(not one.broken for one in made)
+    report.line("rollout", "watched", f"{holding} of {len(made)} proofs hold in {seconds} s")
+    return RolloutEvent(kind=EventKind.SOAKED)
+
+
+def register_wave(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
+    """Put the regions of these hosts into the map, in one transaction. Return the event of that."""
+    fleet, server = under_way.fleet, control_server(under_way.fleet)
+    unknown = [host for host in hosts if host.name not in under_way.proofs]
+    if unknown:  # another controller has confirmed them
+        served = server.unasked("compared when it is registered")
+        under_way.proofs |= prove_hosts(fleet, unknown, served=served)
+    names = tuple(host.name for host in hosts)
+    if broken := [name for name in names if not under_way.proofs[name].ok]:
+        return RolloutEvent(kind=EventKind.PAUSED, why=f"no longer proved: {', '.join(broken)}")
+    try:
+        if register(fleet, server, {name: under_way.proofs[name] for name in names}):
+            return RolloutEvent(kind=EventKind.REGISTERED, hosts=names)
+        why = "the map that clients get does not agree with the relays"
+    except DerpfleetError as error:
+        fleet.report.failure(error)
+        why = f"not registered: {error.what}"
+    return RolloutEvent(kind=EventKind.PAUSED, why=f"{', '.join(names)}: {why}")

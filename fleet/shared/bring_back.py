@@ -1,0 +1,42 @@
+"""The job that brings a host back to one of its generations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import roles
+from engine.generations import Generation, History, Stored
+from engine.run import Job, Verb
+from engine.session import Session
+from fleet.shared import pins
+from fleet.shared.confirm import DERPER, Confirmation
+
+
+def way_back(judge: Confirmation, verb: Verb, choose: Callable[[Session], Stored], *, fence: int = 0) -> Job:
+    """Return the job. `choose`: returns the generation. `fence`: of a rollout's lease."""
+    host = judge.host
+
+    def plan(session: Session) -> Stored:
+        stored = choose(session)
+        judge.derper = stored.about.get(DERPER, "")
+        return stored
+
+    return Job(
+        verb=verb,
+        plan=plan,
+        afterwards=lambda _: pins.ask(host),
+        fence=fence,
+        places=roles.ROLES,
+        trouble="the way back failed",
+        next=f"fix it, then run: invoke rollback --host {host.name}; it goes on from there",
+    )
+
+
+def stored(history: History, target: Generation, *, force: bool = False) -> Stored:
+    """Return the plan of a generation, with the derper whose mesh key the host has after it.
+
+    No generation keeps such a key, as it is a secret: it stays as it was confirmed last.
+    """
+    newest = history.find(history.newest)
+    about = {**target.about, DERPER: newest.about.get(DERPER, "") if newest else ""}
+    return Stored(target.number, target.plan, about, force)

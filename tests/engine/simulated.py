@@ -1,0 +1,150 @@
+"""A fleet in memory: the truth on its hosts, which outlives each controller, and its faults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from engine.rollout.machine import actions, begin, step
+from engine.rollout.state import ActionKind, EventKind, HostState, Rollout, RolloutAction, RolloutEvent
+from inventory.rollout import RolloutPolicy
+
+OLD, NEW, HALF = "old", "new", "half"
+
+
+class Killed(Exception):
+    """The controller is gone."""
+
+
+@dataclass
+class SimulatedHost:
+    """A host. `fault`: the kind of the event in place of the good one; each comes once."""
+
+    clients: int = 0
+    like: str = "a"
+    near: str = ""
+    changes: int = 1
+    generation: int = 1
+    fault: EventKind | None = None
+    truth: str = OLD
+    proved: bool = False
+
+
+@dataclass
+class World:
+    """A fleet, and the controllers of one rollout.
+
+    `states`: each state that the rollout has been in. `kill_at`: the controller dies before it
+    writes that line of the ledger, or with `dies_armed` while the host of that line is armed.
+    """
+
+    hosts: dict[str, SimulatedHost]
+    policy: RolloutPolicy
+    soak_fails: frozenset[str] = frozenset()
+    pauses: bool = False
+    kill_at: int = -1
+    dies_armed: bool = False
+    ledger: list[RolloutEvent] = field(default_factory=list)
+    states: list[Rollout] = field(default_factory=list)
+    most_actions: int = 0
+
+    def start(self) -> Rollout:
+        return begin(list(self.hosts), self.policy, pauses=self.pauses)
+
+    def replayed(self) -> Rollout:
+        state = self.start()
+        for event in self.ledger:
+            state = step(state, event)
+        return state
+
+    def run(self, first: EventKind | None = None) -> Rollout:
+        """Carry the rollout out with a new controller, until it pauses, ends or dies."""
+        state = self.replayed()
+        self.states.append(state)
+        if first:
+            state = self.take(state, RolloutEvent(kind=first))
+        limit = 60 * len(self.hosts) + 60
+        while todo := actions(state):
+            for action in todo:
+                self.most_actions += 1
+                assert self.most_actions < limit
+                state = self.take(state, self.perform(state, action))
+        return state
+
+    def take(self, state: Rollout, event: RolloutEvent) -> Rollout:
+        if len(self.ledger) == self.kill_at:
+            self.kill_at = -1
+            raise Killed
+        self.ledger.append(event)
+        state = step(state, event)
+        self.states.append(state)
+        return state
+
+    def to_the_end(self) -> Rollout:
+        """Resume as often as it pauses or dies."""
+        first = None
+        for _ in range(20 + len(self.hosts)):
+            try:
+                state = self.run(first)
+            except Killed:
+                self.settle_alone()
+            else:
+                if state.ended:
+                    return state
+            first = EventKind.RESUMED
+        raise AssertionError("it does not end")
+
+    def settle_alone(self) -> None:
+        """Let every armed agent take its host back, as nobody has confirmed it."""
+        for host in self.hosts.values():
+            if host.truth == HALF:
+                host.truth = OLD
+
+    def perform(self, state: Rollout, action: RolloutAction) -> RolloutEvent:
+        if action.kind is ActionKind.SOAK:
+            failing = tuple(name for name in action.hosts if name in self.soak_fails)
+            return RolloutEvent(kind=EventKind.SOAKED, hosts=failing)
+        if action.kind is ActionKind.REGISTER:
+            assert all(self.hosts[name].truth == NEW for name in action.hosts)
+            return RolloutEvent(kind=EventKind.REGISTERED, hosts=action.hosts)
+        [name] = action.hosts
+        host = self.hosts[name]
+        if action.kind is ActionKind.PREPARE:
+            return self.prepare(name, host)
+        if action.kind is ActionKind.ASK:
+            self.settle_alone()
+            found = EventKind.CONFIRMED if host.truth == NEW else EventKind.AS_BEFORE
+            return RolloutEvent(kind=found, host=name)
+        if action.kind is ActionKind.TAKE_BACK:
+            assert host.truth == NEW
+            host.truth = OLD
+            return RolloutEvent(kind=EventKind.UNDONE, host=name)
+        return self.cut_over(state, name, host)
+
+    def prepare(self, name: str, host: SimulatedHost) -> RolloutEvent:
+        if host.fault in (EventKind.SKIPPED, EventKind.UNPREPARED):
+            return RolloutEvent(kind=host.fault, host=name, code=3)
+        changes = host.changes if host.truth != NEW else 0
+        known = {"clients": host.clients, "like": host.like, "near": host.near}
+        more = {"generation": host.generation, "plan": f"plan of {name}"}
+        return RolloutEvent(kind=EventKind.PREPARED, host=name, changes=changes, **known, **more)
+
+    def cut_over(self, state: Rollout, name: str, host: SimulatedHost) -> RolloutEvent:
+        assert not state.names(HostState.CHOSEN)
+        assert host.truth == OLD
+        host.truth = HALF
+        if self.dies_armed and len(self.ledger) == self.kill_at:
+            self.kill_at = -1
+            raise Killed
+        fault = host.fault or EventKind.CONFIRMED
+        if fault in (EventKind.LOST, EventKind.INCONCLUSIVE):
+            host.fault = None
+        host.proved = fault is EventKind.CONFIRMED
+        kept = host.proved or fault is EventKind.STILL_BROKEN
+        host.truth = NEW if kept else HALF if fault is EventKind.LOST else OLD
+        return RolloutEvent(kind=fault, host=name)
+
+
+def world_of(hosts: Sequence[SimulatedHost], policy: RolloutPolicy, **more: object) -> World:
+    """Return a world of these hosts, named h0, h1 and so on."""
+    return World({f"h{number}": host for number, host in enumerate(hosts)}, policy, **more)  # type: ignore[arg-type]  # by name

@@ -1,0 +1,224 @@
+"""Properties of a rollout, over simulated fleets with faults; P1 to P12 are those of its design."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.rollout.machine import FAILED, PAUSED, STUCK, actions, begin, exit_code, step
+from engine.rollout.state import ABSENT, BUSY, EventKind, HostState, Rollout, RolloutEvent
+from engine.rollout.waves import grouped
+from inventory.rollout import RolloutPolicy
+from tests.engine.simulated import NEW, OLD, Killed, SimulatedHost, World, world_of
+
+SOME = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=25, deadline=None)
+LASTING = [None] * 3 + [EventKind.UNDONE, EventKind.STILL_BROKEN, EventKind.STUCK, EventKind.SKIPPED]
+PASSING = [EventKind.LOST, EventKind.INCONCLUSIVE]
+
+
+def hosts(faults: list[EventKind | None], most: int = 12) -> st.SearchStrategy[list[SimulatedHost]]:
+    one = st.builds(
+        SimulatedHost,
+        clients=st.integers(0, 50),
+        like=st.sampled_from("abc"),
+        near=st.sampled_from(["", "h0", "h1", "h2", "h3"]),
+        changes=st.sampled_from([0, 1, 3]),
+        generation=st.sampled_from([0, 1, 7]),
+        fault=st.sampled_from(faults),
+    )
+    return st.lists(one, min_size=1, max_size=most)
+
+
+POLICIES = st.builds(
+    RolloutPolicy,
+    waves=st.sampled_from([("10%", "50%", "rest"), ("1",), ("rest",), ("2", "30%")]),
+    budget=st.integers(0, 3),
+    on_failure=st.sampled_from(["stop", "wave", "all"]),
+    at_once=st.integers(1, 4),
+    soak_s=st.sampled_from([0, 60]),
+)
+WORLDS = st.builds(
+    world_of,
+    hosts(LASTING + PASSING),
+    POLICIES,
+    soak_fails=st.sets(st.sampled_from(["h0", "h1", "h2"])).map(frozenset),
+    pauses=st.booleans(),
+)
+
+
+def steady(rollout: Rollout) -> dict[str, HostState]:
+    return {name: host.state for name, host in rollout.hosts.items()}
+
+
+@SOME
+@given(WORLDS)
+def test_what_holds_in_every_state(world: World) -> None:
+    end = world.to_the_end()
+    for before, after in zip(world.states, world.states[1:], strict=False):
+        busy = after.names(*BUSY)
+        assert len(busy) <= after.policy.at_once  # P1
+        relays = [name for name in after.hosts if name not in after.names(*ABSENT)]
+        if len(relays) >= 2 and not after.paused:
+            assert set(relays) - set(busy)  # P8
+        for one in after.names(HostState.CUTTING):
+            others = [other for other in busy if other != one]
+            assert not any(  # P12
+                after.hosts[one].near == other and after.hosts[other].near == one for other in others
+            )
+        for name in after.names(HostState.CUTTING):
+            if before.hosts[name].state is not HostState.CUTTING:
+                assert not after.is_winding_up  # P3
+                assert not after.names(HostState.CHOSEN, HostState.UNPREPARED)
+        assert exit_code(after) in (0, 1, 3, PAUSED, FAILED, STUCK)  # P9
+    assert end.names(*BUSY) == []  # P4
+    assert actions(end) == ()
+    for name in end.names(HostState.CONFIRMED):
+        host = world.hosts[name]
+        assert host.truth == NEW and (host.proved or host.fault is EventKind.STILL_BROKEN)  # P2
+    for name in end.names(HostState.UNDONE, HostState.WAITING, HostState.CHOSEN):
+        assert world.hosts[name].truth == OLD
+    assert all(host.registered for host in end.hosts.values() if host.state is HostState.CONFIRMED)
+
+
+@SOME
+@given(WORLDS)
+def test_a_replayed_ledger_is_the_state_of_then(world: World) -> None:
+    """P5, and by the limit in `World.run` P10."""
+    world.run()
+    state = world.start()
+    for event, then in zip(world.ledger, world.states[1:], strict=True):
+        state = step(state, event)
+        assert state == then
+
+
+@FEW
+@given(hosts(LASTING, most=6), POLICIES.map(lambda one: one.model_copy(update={"at_once": 1})))
+def test_a_controller_killed_at_any_line_changes_nothing_of_the_end(
+    fleet: list[SimulatedHost], policy: RolloutPolicy
+) -> None:
+    """P6: the next controller ends with the same fleet, from every prefix of the ledger."""
+    calm = world_of(deepcopy(fleet), policy)
+    wanted = calm.to_the_end()
+    for line, dies_armed in product(range(len(calm.ledger)), (False, True)):
+        world = world_of(deepcopy(fleet), policy, kill_at=line, dies_armed=dies_armed)
+        end = world.to_the_end()
+        assert steady(end) == steady(wanted), line
+        assert {name: host.truth for name, host in world.hosts.items()} == {
+            name: host.truth for name, host in calm.hosts.items()
+        }
+        assert exit_code(end) == exit_code(wanted)
+
+
+@SOME
+@given(hosts([None, EventKind.INCONCLUSIVE]), POLICIES)
+def test_without_a_verdict_nothing_is_taken_back(fleet: list[SimulatedHost], policy: RolloutPolicy) -> None:
+    """P7."""
+    world = world_of(fleet, policy)
+    assert not world.to_the_end().failures
+    assert not any(state.names(HostState.GOING_BACK, HostState.UNDONE) for state in world.states)
+
+
+@SOME
+@given(WORLDS, st.integers(0, 30))
+def test_an_abort_settles_what_is_armed_and_begins_nothing(world: World, line: int) -> None:
+    world.kill_at = line
+    try:
+        world.run()
+    except Killed:
+        world.settle_alone()
+    if world.replayed().ended:
+        return
+    begun = len(world.states)
+    end = world.run(EventKind.ABORTED)
+    assert end.ended and not end.names(*BUSY)
+    assert not any(state.names(HostState.CUTTING) for state in world.states[begun + 1 :])
+
+
+def prepared(name: str, clients: int, like: str = "a", **more: int) -> RolloutEvent:
+    known = {"changes": 1, "generation": 1} | more
+    return RolloutEvent(kind=EventKind.PREPARED, host=name, clients=clients, like=like, **known)
+
+
+def begun(policy: RolloutPolicy, *events: RolloutEvent) -> Rollout:
+    rollout = begin([event.host for event in events], policy)
+    for event in events:
+        rollout = step(rollout, event)
+    return rollout
+
+
+def waves(rollout: Rollout) -> list[list[str]]:
+    return [
+        [name for name, host in rollout.hosts.items() if host.wave == number]
+        for number in range(1, rollout.waves + 1)
+    ]
+
+
+def test_six_hosts_of_two_kinds_as_the_readme_has_them() -> None:
+    rollout = begun(
+        RolloutPolicy(),
+        prepared("hk1", 214),
+        prepared("sg1", 9),
+        prepared("fra1", 3, changes=0),
+        prepared("tok1", 31, "b"),
+        RolloutEvent(kind=EventKind.SKIPPED, host="lax1"),
+        prepared("syd1", 40),
+    )
+    assert waves(rollout) == [["sg1", "tok1"], ["syd1"], ["hk1"]]
+    assert rollout.names(HostState.CUTTING) == ["sg1"]
+    assert rollout.names(HostState.IDLE) == ["fra1"]
+
+
+def test_a_canary_with_clients_is_preferred() -> None:
+    policy = RolloutPolicy(waves=("1", "rest"))
+    clients = {"a": 0, "b": 5, "c": 2, "d": 90}
+    like = dict.fromkeys(clients, "x")
+    assert grouped(clients, like, policy) == [["c"], ["a"], ["b", "d"]]
+    named = RolloutPolicy(canary=("d",), waves=("100%",))
+    assert grouped(clients, like, named) == [["d"], ["a", "c", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("on_failure", "undone"), [("stop", ["c"]), ("wave", ["b", "c"]), ("all", ["a", "b", "c"])]
+)
+def test_the_policy_says_what_is_taken_back(on_failure: str, undone: list[str]) -> None:
+    policy = RolloutPolicy.model_validate({"on_failure": on_failure, "waves": ("rest",), "soak_s": 0})
+    world = world_of([SimulatedHost(clients=1 + number) for number in range(3)], policy)
+    world.hosts = dict(zip("abc", world.hosts.values(), strict=True))
+    world.hosts["c"].fault = EventKind.UNDONE
+    end = world.to_the_end()
+    assert end.names(HostState.UNDONE) == undone
+    assert exit_code(end) == FAILED
+
+
+def test_taken_back_is_the_newest_first() -> None:
+    policy = RolloutPolicy(waves=("rest",), soak_s=0)
+    world = world_of([SimulatedHost(clients=1 + number) for number in range(4)], policy)
+    world.hosts["h3"].fault = EventKind.UNDONE
+    world.to_the_end()
+    order = [name for state in world.states for name in state.names(HostState.GOING_BACK)]
+    assert order == ["h2", "h1"]
+
+
+def test_a_host_that_is_not_prepared_keeps_all_as_they_are() -> None:
+    refused = RolloutEvent(kind=EventKind.UNPREPARED, host="b", code=3)
+    rollout = begun(RolloutPolicy(), prepared("a", 1), refused)
+    assert (rollout.ended, exit_code(rollout), rollout.names(*BUSY)) == (True, 3, [])
+
+
+def test_a_relay_lost_on_its_way_back_twice_is_given_up() -> None:
+    rollout = begun(RolloutPolicy(soak_s=1), prepared("a", 1), prepared("b", 2))
+    for event in (
+        RolloutEvent(kind=EventKind.CONFIRMED, host="a"),
+        RolloutEvent(kind=EventKind.SOAKED, hosts=("a",)),
+        RolloutEvent(kind=EventKind.LOST, host="a"),
+        RolloutEvent(kind=EventKind.CONFIRMED, host="a"),
+        RolloutEvent(kind=EventKind.LOST, host="a"),
+    ):
+        assert actions(rollout)
+        rollout = step(rollout, event)
+    assert (rollout.names(HostState.STUCK), exit_code(rollout)) == (["a"], STUCK)
