@@ -58,7 +58,7 @@ def drain(_: Context, host, back=False, site="", json=False):
 def uninstall(_: Context, host, site="", dry_run=False, diff=False, json=False):
     """Remove everything of derpfleet from a host whose relay was withdrawn.
 
-    Packages stay, and so do kernel settings until the next boot, and other people's things.
+    Packages and other people's things stay; what was changed of these is put back as it was found.
 
     Example: invoke uninstall --host sg1 --dry-run
 

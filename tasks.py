@@ -38,8 +38,8 @@ def deploy(
 
     Without --host, all hosts are deployed in order, up to the first that fails or is not proved.
     Withdrawn and drained relays stay so, unless --host names them or --include-withdrawn is given.
-    With --only, nothing is registered. If a service that --only leaves out has to be restarted, the
-    next deploy that includes it does that.
+    With --only, nothing is registered, and the next whole deploy confirms the changes. If a service
+    that --only leaves out has to be restarted, the next deploy that includes it does that.
 
     Examples:
       invoke deploy --host hk1

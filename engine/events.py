@@ -49,7 +49,7 @@ _Fields = Mapping[str, Callable[[Any], bool]]
 _STAMPS: _Fields = {"seq": _count, "t": _number}
 _TALK: Mapping[str, _Fields] = {
     "hello": {"v": _count, "z": _text},
-    "locked": {"who": _text, "since": _number},
+    "locked": {"who": _text, "since": _number, "in_force": _text},
     "facts": {"z": _text},
     "history": {"z": _text},
     "leased": {"number": _count, "z": _text},

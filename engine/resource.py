@@ -268,8 +268,8 @@ class Service(Resource):
 class Sysctl(Resource):
     """A kernel setting, now and after a reboot.
 
-    With `present=False` it is no longer set at boot. Until then the kernel keeps its value, since
-    its value of before is not known.
+    With `present=False` it is no longer set at boot. Until then the kernel keeps its value:
+    `AsFound` brings back the one of before, where that was noted.
     """
 
     kind: ClassVar[str] = "sysctl"
@@ -364,3 +364,20 @@ class SupervisorProgram(Resource):
     restart_on: tuple[str, ...] = ()
     healthy: tuple[Health, ...] = ()
     timeout_s: int = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsFound(Resource):
+    """A thing of others as it was before our first plan that changed it, as the agent noted it.
+
+    `subject`: a path, a unit, or the id of another resource. What was not there then, or did not
+    run, is not looked at. What others have changed after us stays. `since`: a path that every plan
+    of ours makes; only notes that go back to before it count. `package`: the id of the package that
+    brings it, which we may have installed.
+    """
+
+    kind: ClassVar[str] = "as_found"
+    named_by: ClassVar[str] = "subject"
+    subject: str
+    since: str
+    package: str = ""

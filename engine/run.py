@@ -102,7 +102,8 @@ class Job:
             return None
         if isinstance(plan, Stored):
             return {"verb": self.verb, "about": dict(plan.about)}
-        return {"verb": self.verb, "about": dict(self.about(plan))} if self.about else None
+        verb = f"{self.verb} --only" if self.only else self.verb
+        return {"verb": verb, "about": dict(self.about(plan))} if self.about else None
 
     def failed(self, host: str, failure: Failure) -> ResourceFailed:
         """Return the error of a resource that failed on that host."""

@@ -284,7 +284,7 @@ class Session:
             raise Locked(
                 f"the host is locked by {event['who']} since {since}",
                 host=self._login.name,
-                why="another run is at work there",
+                why="; ".join(filter(None, ("another run is at work there", event["in_force"]))),
                 next=(
                     "wait until that run ends; a run that lost its connection ends after its present resource"
                 ),

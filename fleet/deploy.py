@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from control.contract import ControlServer
 from engine.run import Job, Verb
-from fleet.shared import cut_over
 from fleet.shared.confirm import Confirmation, after_going_back, run_confirmed
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
@@ -46,7 +45,7 @@ def deploy(
             proofs |= _proof_of_others(fleet, server, host, why) if not only else {}
             continue
         leaves = keep or front_of(host).is_others  # it is proved once the operator's front is ready
-        judge = Confirmation(fleet, host, server.unasked(why), leaves=leaves)
+        judge = Confirmation(fleet, host, server.unasked(why), leaves=leaves, is_part=bool(only))
         job = host_job(fleet, host, Verb.DEPLOY, only, include_withdrawn=include_withdrawn)
         try:
             code = _converge(fleet, host, job, judge)
@@ -90,7 +89,7 @@ def _why_it_stays(host: Host, judge: Confirmation) -> str:
     if judge.verdict is Conclusion.STILL_BROKEN:
         return f"It was broken before, and nothing more is broken: it is kept. Broken: {judge.why}."
     if judge.proof is None:
-        return "A deploy that changes nothing, or has --only, is not taken back."
+        return "A deploy that changes nothing is not taken back."
     if judge.leaves:
         return f"It is left as it is; invoke rollback --host {host.name} takes it back."
     return "It has no earlier confirmed state to go back to."
@@ -110,7 +109,6 @@ def _converge(fleet: Fleet, host: Host, job: Job, judge: Confirmation) -> int:
     except DerpfleetError as error:
         fleet.report.failure(error)
         return error.exit_code
-    cut_over.show(fleet, host, cut_over.counted_in(outcome.facts, outcome.facts))
     show_failures(fleet, job, outcome, outcome.failures)
     if outcome.is_going_back:
         return after_going_back(fleet, host, job, outcome, judge)

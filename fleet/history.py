@@ -69,7 +69,7 @@ def _show(fleet: Fleet, host: Host, found: History | DerpfleetError | None) -> i
         return found.exit_code
     left = found.unconfirmed
     if left.plan:
-        words = f"{moment(left.since)}  {left.verb}  {left.who}  nobody has confirmed it"
+        words = f"{moment(left.since)}  {left.verb}  {left.who}  deploy confirms it, rollback takes it back"
         fleet.report.line(host.name, "unconfirmed", words)
         more = {"plan": left.plan, "who": left.who, "verb": left.verb, "since": left.since}
         fleet.report.emit(event="unconfirmed", host=host.name, **more)
@@ -85,7 +85,7 @@ def _show_generation(fleet: Fleet, host: Host, one: Generation, *, in_force: boo
     proof = " ".join(word for pair in one.proof.items() for word in pair)
     parts = [moment(one.at), one.verb, one.who, one.about.get("release", ""), changes, proof]
     words = one.trouble or "  ".join(filter(None, parts))
-    fleet.report.line(host.name, "in force" if in_force else "", f"{one.number:>3}  {words}")
+    fleet.report.line(host.name, "in force" if in_force else "kept", f"{one.number:>3}  {words}")
     fleet.report.emit(
         event="generation",
         host=host.name,

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from control.served import Served
 from engine import cache
+from engine.generations import moment
 from fleet.shared import past
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import CannotWrite
@@ -131,6 +132,8 @@ def _card(host: Host, seen: HostStatus, proof: Proof, kept: Entry | None) -> Car
         release=seen.release,
         clients=seen.clients,
         last_deploy=seen.last_deploy,
+        generation=seen.generation,
+        unconfirmed_since=moment(seen.unconfirmed.since) if seen.unconfirmed.plan else "",
         stopped=seen.state or "",
         proof=proof,
         past=[kept] if kept else [],
@@ -167,6 +170,8 @@ def _row(card: Card, seen: HostStatus) -> Mapping[str, object]:
         "certificate_days": days_left(card),
         "clients": card.clients,
         "last_deploy": card.last_deploy,
+        "generation": card.generation or None,
+        "unconfirmed_since": seen.unconfirmed.since if seen.unconfirmed.plan else None,
         "trouble": seen.trouble.what if seen.trouble else None,
     }
 
@@ -211,6 +216,10 @@ def _version(card: Card) -> str:
     return f"{card.version[:24]} {card.release.removeprefix('sha256:')[:8]}".strip()
 
 
+def _generation(card: Card) -> str:
+    return f"(generation {card.confirmed})" if card.confirmed else ""
+
+
 def _cells(card: Card) -> Mapping[str, str | Text]:
     """Return the cells of a host by the titles of their columns."""
     days = days_left(card)
@@ -223,5 +232,5 @@ def _cells(card: Card) -> Mapping[str, str | Text]:
         "since": card.since.removesuffix(" UTC") or "-",
         "certificate": f"{days:.0f} days" if days is not None else "-",
         "clients": str(card.clients) if card.clients is not None else "-",
-        "last deploy": card.last_deploy or "-",
+        "last deploy": f"{card.last_deploy} {_generation(card)}".strip() or "-",
     }

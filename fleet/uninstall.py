@@ -16,8 +16,9 @@ from inventory.errors import DerpfleetError
 from inventory.model import Host
 
 _STAYS = (
-    "What stays: packages, Docker and its other images, certificates that other programs ordered, and "
-    "kernel settings until the next boot."
+    "What stays: packages, Docker and its other images, certificates that other programs ordered, an "
+    "nginx.conf that other sites are served with and, where an older derpfleet made the first deploy, kernel "
+    "settings until the next boot."
 )
 
 

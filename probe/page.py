@@ -22,8 +22,10 @@ class Card:
     """One relay.
 
     `version`, `release`, `last_deploy` and `clients` are empty or None when unknown; `proof` is
-    None before the first one. `stopped`: withdrawn or drained, when its host says so. `past`: its
-    kept proofs, oldest first; only the last one matters where there is no page.
+    None before the first one. `generation`: the newest confirmed state, 0 without one.
+    `unconfirmed_since`: of the changes after it, or "". `stopped`: withdrawn or drained, when its
+    host says so. `past`: its kept proofs, oldest first; only the last one matters where there is no
+    page.
     """
 
     host: str
@@ -36,6 +38,8 @@ class Card:
     release: str = ""
     clients: int | None = None
     last_deploy: str = ""
+    generation: int = 0
+    unconfirmed_since: str = ""
     stopped: str = ""
     proof: Proof | None = None
     past: Sequence[Entry] = ()
@@ -63,6 +67,12 @@ class Card:
         if not self.proof.ok:
             return self.stopped or "broken"
         return "proved" if self.proof.packets_passed else "reached"
+
+    @property
+    def confirmed(self) -> str:
+        """The newest generation, and since when there are changes that nobody confirmed; or ""."""
+        since = f"unconfirmed since {self.unconfirmed_since}" if self.unconfirmed_since else ""
+        return ", ".join(filter(None, (str(self.generation or ""), since)))
 
     @property
     def certificate(self) -> Rung | None:

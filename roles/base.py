@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from engine.facts import Ask, Facts
-from engine.resource import Absent, Directory, Group, Package, Resource, Service, Sysctl, User
+from engine.resource import Absent, AsFound, Directory, Group, Package, Resource, Service, Sysctl, User
 from inventory.model import Host
 from roles import distributions, paths
 from roles.contract import after
@@ -84,8 +86,8 @@ def warnings(host: Host, facts: Facts) -> list[str]:
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return the removal of our directories with all that is in them, and of the user, after
-    `needs`.
+    """Return the removal of our directories with all that is in them, of the user and of the
+    kernel's settings, after `needs`.
 
     The packages stay, and so does a running clock. The agent's own state is last: until then a run
     that dies can go on from its notes.
@@ -93,8 +95,15 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     folders = [Absent(path=path) for path in (paths.ETC, paths.OPT, paths.STATE)]
     user = User(user=paths.USER, group=paths.USER, present=False, needs=(f"absent:{paths.STATE}",))
     group = Group(group=paths.USER, present=False, needs=(user.id,))
-    settings = [Sysctl(key=key, present=False) for key in (_BACKLOG, _QUEUE, _CONGESTION)]
+    settings = [gone for key in (_BACKLOG, _QUEUE, _CONGESTION) for gone in _setting_gone(key)]
     return after(needs, [*folders, user, group, *settings, Absent(path=paths.AGENT, needs=(group.id,))])
+
+
+def _setting_gone(key: str) -> list[Resource]:
+    """Return the kernel's setting as it was found, and no longer set at boot."""
+    gone = Sysctl(key=key, present=False)
+    before = AsFound(subject=gone.id, since=paths.ETC)
+    return [before, replace(gone, needs=(before.id,))]
 
 
 def _congestion_control(facts: Facts) -> list[Sysctl]:

@@ -169,7 +169,7 @@ def absence_refusals(host: Host, facts: Facts) -> list[str]:
     """Return the reasons against `compile_absent`, as full sentences that say what to do."""
     if distributions.known(facts) is None:
         return distributions.refusals(host.name, facts)
-    return front.absence_refusals(host, facts)
+    return [*front.absence_refusals(host, facts), *certificate.absence_refusals(host, facts)]
 
 
 def in_service(facts: Facts) -> list[str]:

@@ -8,6 +8,7 @@ import os
 import time
 
 from agent.converge import converge
+from agent.docker import remove_unkept
 from agent.generations import is_kept
 from agent.tools import read_bytes, sha256_of
 from agent.way_back import WayBack
@@ -69,6 +70,7 @@ def keep(host, arm, counts, proof):
     is_there = "to" in arm and arm["to"] == newest  # only changes that nobody confirmed were taken back
     number = newest if is_there else host.generations.add(record, host.unconfirmed.states())
     host.unconfirmed.end()
+    remove_unkept(host)
     host.wire.send("kept", generation=number)
 
 
@@ -88,6 +90,8 @@ def go_back(host, number):
     way.refuse_gaps()
     counts = converge(host, "apply")
     if not counts["failed"]:
+        host.generations.note_images(host.unconfirmed.states())
         host.unconfirmed.end()
+        remove_unkept(host)
         host.wire.send("back", generation=number)
     return counts

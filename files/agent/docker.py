@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from agent.kind import Kind
+from agent.kind import Kind, difference
 from agent.restart import Restartable
 from agent.tools import Failed, must, run, tail
 
@@ -47,6 +47,26 @@ class Image(Kind):
             must(["docker", "load", "--input", self.host.blob(self.spec["content_sha256"])], 600)
         else:
             must(["docker", "pull", "--quiet", self.spec["ref"]], 1800)
+
+
+def remove_unkept(host):
+    """Remove the images that we brought and no kept generation has, unless a container uses them.
+
+    The container before the present one may be such: then the next call finds the image again.
+    """
+    removed = []
+    for entry in host.generations.readable(0)["found"].values():
+        spec, was = entry["spec"], entry["was"]
+        if spec["kind"] != "image" or was["present"] == "yes" or host.generations.has(spec["id"]):
+            continue
+        image = Image(dict(spec, present=False), host)
+        try:
+            if difference(image):
+                image.fix(["present"])
+                removed.append(spec["id"])
+        except Failed:  # a container began to use it
+            continue
+    host.generations.forget(removed)
 
 
 class Container(Restartable):

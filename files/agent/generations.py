@@ -99,17 +99,17 @@ class Generations:
         Return its number.
         """
         newest = self.newest()
-        owned = subjects(self._readable(newest)["resources"])
+        owned = subjects(self.readable(newest)["resources"])
         found = {subject: entry for subject, entry in states.items() if subject not in owned}
         number = newest + 1
         self._write(number, dict(record, format=FORMAT, number=number, found=found))
         for old in self.numbers()[:-KEPT]:
             as_found = self.read(0)
-            self._write(0, dict(as_found, found=dict(self._readable(old)["found"], **as_found["found"])))
+            self._write(0, dict(as_found, found=dict(self.readable(old)["found"], **as_found["found"])))
             remove(self._path(old))
         return number
 
-    def _readable(self, number):
+    def readable(self, number):
         """Return a generation, or an empty one in place of one that cannot be read."""
         try:
             return self.read(number)
@@ -135,9 +135,29 @@ class Generations:
         found = {spec["content_sha256"] for spec in specs if "content_sha256" in spec}
         return found | digests_of(entries)
 
+    def has(self, resource_id):
+        """Whether a kept generation has this resource."""
+        specs = [spec for number in self.numbers() for spec in self.readable(number)["resources"]]
+        return any(spec["id"] == resource_id for spec in specs)
+
+    def forget(self, resource_ids):
+        """Forget how these were before us: they are gone, and no kept generation has them."""
+        found = self.readable(0)["found"]
+        self._set_found({key: one for key, one in found.items() if one["spec"]["id"] not in resource_ids})
+
+    def note_images(self, states):
+        """Note the images that a plan has brought which was taken back: no generation does so."""
+        images = {key: one for key, one in states.items() if one["spec"]["kind"] == "image"}
+        self._set_found(dict(images, **self.readable(0)["found"]))
+
+    def _set_found(self, found):
+        as_found = self.readable(0)
+        if found != as_found["found"]:
+            self._write(0, dict(as_found, found=found))
+
     def has_tree(self, path):
         """Whether a kept generation has a tree at this path, or below it."""
-        specs = [spec for number in self.numbers() for spec in self._readable(number)["resources"]]
+        specs = [spec for number in self.numbers() for spec in self.readable(number)["resources"]]
         trees = [spec["path"] for spec in specs if spec["kind"] == "tree"]
         return any((tree + "/").startswith(path + "/") for tree in trees)
 

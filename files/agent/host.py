@@ -95,6 +95,16 @@ class Host:
             return
         self.journal.prune({spec["id"] for spec in self.not_kept}, needed)
 
+    def in_force(self):
+        """Return in words which state the host is in, "" for one that was never confirmed."""
+        newest, head = self.generations.newest(), self.unconfirmed.head()
+        if head:
+            return "in force are changes of %s that nobody has confirmed, after generation %d" % (
+                head["who"],
+                newest,
+            )
+        return "generation %d is in force" % newest if newest else ""
+
     def record_watched(self):
         """Note how other sites answer before anything is changed."""
         for resource in self.resources:

@@ -4,6 +4,7 @@ from agent.accounts import Group, User
 from agent.command import Command
 from agent.docker import Container, Image
 from agent.firewalls import NftTable
+from agent.found import AsFound
 from agent.kernel import Sysctl
 from agent.open_ports import OpenPorts
 from agent.package_source import PlannedSource
@@ -33,4 +34,5 @@ KINDS = {
     "image": Image,
     "container": Container,
     "program": SupervisorProgram,
+    "as_found": AsFound,
 }

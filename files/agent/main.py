@@ -71,6 +71,7 @@ import tempfile
 import threading
 import time
 import traceback
+from contextlib import contextmanager
 
 from agent.armed import settle
 from agent.converge import CONTENT_WITHIN_S, converge, fetch_blobs
@@ -91,7 +92,7 @@ LEASE_WITHIN_S = 60
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the journal has no room: not our defect
 
 
-def take_lock(path, message, wire):
+def take_lock(path, message, host):
     """Return this lock of the host for the run, or None after reporting its holder."""
     lock = open(path, "a+")
     try:
@@ -102,7 +103,8 @@ def take_lock(path, message, wire):
             holder = json.loads(lock.read())
         except ValueError:
             holder = {}
-        wire.send("locked", who=holder.get("who", "an unknown user"), since=holder.get("since", 0))
+        who, since = holder.get("who", "an unknown user"), holder.get("since", 0)
+        host.wire.send("locked", who=who, since=since, in_force=host.in_force())
         return None
     lock.truncate(0)
     holder = {"who": message.get("who", ""), "since": time.time(), "run": message["run"]}
@@ -117,6 +119,28 @@ def heartbeat(host):
         time.sleep(HEARTBEAT_S)
         if host.now_doing:
             host.wire.send("heartbeat", id=host.now_doing)
+
+
+def full(error):
+    """Return the refusal for a disk without room."""
+    # An error of a write does not name its file.
+    where = error.filename or "/var/lib/derpfleet or /run/derpfleet"
+    return Refused("the host's disk is full or read-only", where, error.strerror)
+
+
+@contextmanager
+def explained(host):
+    """Add to a refusal which state the host is in."""
+    try:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise full(error)
+    except Refused as refused:
+        refused.why = "; ".join(filter(None, (refused.why, host.in_force())))
+        raise
 
 
 def carry_out(host, message, answer):
@@ -177,7 +201,7 @@ def take_way_back(host, message):
     drift = way.drift()
     if drift and mode == "apply" and not message.get("force"):
         what = "nothing was changed: the host is not as generation %d left it" % newest
-        why = "edited by hand, or deployed with --only: " + ", ".join(drift)
+        why = "edited by hand: " + ", ".join(drift)
         raise Refused(what, "", why, "see the differences with --dry-run; --force overwrites them")
     ids, words = [resource.id for resource in way.resources], ("at", "who", "verb", "plan", "about")
     known = {word: way.record.get(word) for word in words}
@@ -190,13 +214,13 @@ def serve(wire):
     hello = wire.next(CONTENT_WITHIN_S)
     root = hello.get("root", "")
     os.makedirs(root + "/run/derpfleet", mode=0o700, exist_ok=True)
-    lock = take_lock(root + "/run/derpfleet/lock", hello, wire) if hello.get("lock", True) else True
+    host, lease = Host(wire, root, hello["run"]), None
+    lock = take_lock(root + "/run/derpfleet/lock", hello, host) if hello.get("lock", True) else True
     newer = lock and overtaken(root, hello["fence"], hello["who"]) if hello.get("fence") else None
     if newer:
-        wire.send("locked", who=newer["who"], since=newer["since"])
+        wire.send("locked", who=newer["who"], since=newer["since"], in_force=host.in_force())
     if lock is None or newer:
         return
-    host, lease = Host(wire, root, hello["run"]), None
     threading.Thread(target=heartbeat, args=(host,), daemon=True).start()
 
     def answer(message):
@@ -215,7 +239,7 @@ def serve(wire):
             if "ask" in message or "history" in message:
                 answer(message)
             elif "lease" in message:
-                held = take_lock(root + "/run/derpfleet/rollout.lock", hello, wire)
+                held = take_lock(root + "/run/derpfleet/rollout.lock", hello, host)
                 if held is None:
                     return
                 lease = Lease(root, held)
@@ -224,9 +248,15 @@ def serve(wire):
                 lease.note(message["note"], message["begins"])
                 wire.send("noted")
             elif "plan" in message:
-                carry_out(host, message, answer)
+                with explained(host):
+                    carry_out(host, message, answer)
             else:
                 return
+
+
+def refuse(wire, refused):
+    step = refused.next_step
+    wire.send("refused", what=refused.what, where=refused.where, why=refused.why, next=step)
 
 
 def main():
@@ -240,16 +270,11 @@ def main():
     except ControllerGone:
         status = 1
     except Refused as refused:
-        wire.send(
-            "refused", what=refused.what, where=refused.where, why=refused.why, next=refused.next_step
-        )
+        refuse(wire, refused)
         status = 1
     except Exception as error:  # the controller gets every error in full
         if isinstance(error, OSError) and error.errno in FULL:
-            # An error of a write does not name its file.
-            where = error.filename or "/var/lib/derpfleet or /run/derpfleet"
-            what = "the host's disk is full or read-only"
-            wire.send("refused", what=what, where=where, why=error.strerror, next="")
+            refuse(wire, full(error))
         else:
             wire.send("crash", traceback=traceback.format_exc())
         status = 1

@@ -47,7 +47,10 @@ class Package(Kind):
         return self.spec["package"] in self.host.packages.installed_now
 
     def fix(self, keys):
-        self.host.packages.install(self._batch())
+        batch = self._batch()
+        for other in batch[1:]:
+            self.host.unconfirmed.remember(other, other.present())
+        self.host.packages.install([resource.spec["package"] for resource in batch])
         self.host.units.forget()  # packages bring units, and start them
 
     def _batch(self):
@@ -58,7 +61,7 @@ class Package(Kind):
         resources = self.host.resources
         met = {resource.id for resource in resources[: resources.index(self)]} - self.host.left
         later = [r for r in self.host.alike(self) if r is not self and set(r.spec["needs"]) <= met]
-        return [self.spec["package"]] + [r.spec["package"] for r in later if r.present() != r.wanted()]
+        return [self] + [resource for resource in later if resource.present() != resource.wanted()]
 
 
 class Conffile(AtPath):

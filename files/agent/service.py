@@ -37,8 +37,9 @@ class Service(Restartable):
         return ", ".join(missing(self.spec["listens"], self.spec["unit"]))
 
     def _unit_of_all(self):
-        """Return (the unit, all units of the plan), as their states are read in one call."""
-        return self.spec["unit"], [resource.spec["unit"] for resource in self.host.alike(self)]
+        """Return (the unit, it and all units of the plan), as their states are read in one call."""
+        unit, others = self.spec["unit"], [resource.spec["unit"] for resource in self.host.alike(self)]
+        return unit, others if unit in others else others + [unit]
 
     def _patience_s(self):
         return self.spec["timeout_s"] + 60

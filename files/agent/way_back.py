@@ -32,8 +32,20 @@ class WayBack:
             why = "it has the kinds " + ", ".join(sorted(unknown))
             raise Refused("generation %d cannot be read" % number, "", why, DEPLOY)
         self.stays = []
-        specs = [self._usable(spec) for spec in self.record["resources"]]
+        specs = [self._usable(spec) for spec in self.record["resources"] if not self._is_used_up(spec)]
         self.resources = [KINDS[spec["kind"]](spec, host) for spec in self._orphans() + specs]
+
+    def _is_used_up(self, spec):
+        """Whether it was a secret for one run, in memory: a command took it, and it stays away.
+
+        Generations of version 0.1.0 have such specs, as the auth key with which a tailscaled has
+        joined its tailnet.
+        """
+        in_memory = spec.get("path", "").startswith("/run/") and not is_kept(spec)
+        is_gone = in_memory and not os.path.lexists(self.host.root + spec["path"])
+        if is_gone:
+            self.stays.append(spec["id"])
+        return is_gone
 
     def _orphans(self):
         """Return the specs of the things that only later generations or unconfirmed changes have.

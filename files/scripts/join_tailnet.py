@@ -85,11 +85,17 @@ def join(call, folder, server, name, key_file):
     if status:
         why = (said.replace(key, "(auth key)") if key else said).strip()
         health = parsed(call, "status", "--json", "--peers=false").get("Health") or []
-        sys.exit(explained(state_of(call, folder, server), why, server, health))
+        sys.exit(explained(state_of(call, folder, server), why, server, health, "" if key else folder))
 
 
-def explained(state, why, server, health):
-    if any(word in why.lower() for word in KEYS):
+def explained(state, why, server, health, joined_before):
+    if joined_before and state == "NeedsLogin":
+        step = (
+            "the login server %s no longer knows this node, and no auth key was sent, as it had joined "
+            "before: run on this host `systemctl stop derpfleet-tailscaled; rm -r %s/*`, then deploy again"
+            % (server, joined_before)
+        )
+    elif any(word in why.lower() for word in KEYS):
         step = (
             "the login server %s refuses the auth key: it is expired, used up, or another tailnet's. Make a "
             "new one (headscale preauthkeys create, or Settings, Keys in Tailscale's console) and put it "

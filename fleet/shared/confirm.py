@@ -14,7 +14,15 @@ from engine.run import NOTHING, Job, Outcome
 from engine.session import Session
 from fleet.shared import cut_over, evidence, past, pins, running, shut_out
 from fleet.shared.fleet import Fleet
-from fleet.shared.prove import climb, derper_of, prove_hosts, prove_quietly, targets, was_proved
+from fleet.shared.prove import (
+    climb,
+    derper_of,
+    prove_hosts,
+    prove_quietly,
+    remember_derper,
+    targets,
+    was_proved,
+)
 from fleet.shared.seen import former, settings
 from fleet.shared.shut_out import Wanted
 from fleet.shared.step import run, show_failures
@@ -46,17 +54,19 @@ class Confirmation:
     """The judge of one host's armed plan. `proof` is the last one that it has made.
 
     `served`: the map to compare with, where it is known. `leaves`: leave a plan that is not proved
-    as it is, unconfirmed, to be looked at. `why`: the reason of the verdict, in words. `before`:
-    the proof from before the changes; None where nothing was confirmed yet. `former`: the host as
-    it is after the way back. `derper`: the one whose mesh key the host has, "" for the site file's.
-    `control`: returns whether another relay than the given one is proved now, None without one;
-    default: one that was proved before, as the site file has it.
+    as it is, unconfirmed, to be looked at. `is_part`: the plan has --only: once it is proved it
+    stays, until a whole plan is proved with it and becomes a generation. `why`: the reason of the
+    verdict, in words. `before`: the proof from before the changes; None where nothing was confirmed
+    yet. `former`: the host as it is after the way back. `derper`: the one whose mesh key the host
+    has, "" for the site file's. `control`: returns whether another relay than the given one is
+    proved now, None without one; default: one that was proved before, as the site file has it.
     """
 
     fleet: Fleet
     host: Host
     served: Served | None
     leaves: bool = False
+    is_part: bool = False
     proof: Proof | None = None
     verdict: Conclusion | None = None
     why: str = ""
@@ -101,13 +111,14 @@ class Confirmation:
 
     def __call__(self, outcome: Outcome, session: Session) -> None:
         """Keep the plan, have it taken back, or leave it."""
+        remember_derper(self.fleet, self.host, self.derper)
         if outcome.ok:
             self.learn_pin(outcome)
             tries = self._try(session)
             if self._stays(session):
                 self._hear(outcome, session, len(tries))
             self._show(tries)
-        if self.verdict in _KEPT and self.proof is not None:
+        if self.verdict in _KEPT and self.proof is not None and not self.is_part:
             session.keep({self.verdict: self.why or f"{self.proof.ms / 1000:.1f} s"})
         elif self._stays(session):
             session.leave()
@@ -115,6 +126,7 @@ class Confirmation:
             generation = session.history().find(session.generation)
             known = generation.about if generation else {}
             self.former, self.derper = former(self.host, known.get("seen", "")), known.get(DERPER, "")
+            remember_derper(self.fleet, self.host, self.derper)
             session.back()
 
     def _stays(self, session: Session) -> bool:

@@ -8,9 +8,9 @@ from functools import partial
 
 import roles
 from artefacts.shipment import Shipment, make_shipment
-from engine.facts import Ask, Facts, asked
+from engine.facts import Facts, asked
 from engine.resource import Resource
-from engine.run import NOTHING, Job, Outcome, Verb
+from engine.run import NOTHING, Job, Verb
 from engine.session import Session
 from fleet.shared import cut_over, pins, shut_out
 from fleet.shared.bring_packages import bring
@@ -40,25 +40,20 @@ def host_job(
 ) -> Job:
     """Return the job: the host as its roles want it.
 
-    After a deploy its certificate is asked for, if clients know it by its pin only. A whole plan
-    has to be confirmed, and becomes a generation; with `only` it is none, and so it is asked here
-    which of the clients that were cut are back.
+    After a deploy its certificate is asked for, if clients know it by its pin only. The plan has to
+    be proved, and a whole one becomes a generation.
     `include_withdrawn`: also a relay that was withdrawn or drained; else its plan raises
     LeftWithdrawn.
     """
     before = NOTHING
     if verb is not Verb.CHECK:
         before = asked(cut_over.ask_before(host), shut_out.ask(fleet, host), pins.ask(host))
-
-    def afterwards(outcome: Outcome) -> Ask:
-        return asked(pins.ask_after(host, outcome), cut_over.ask_after(host, outcome) if only else NOTHING)
-
     return Job(
         verb=verb,
         plan=partial(_plan, fleet, host, include_withdrawn),
         ask=asked(roles.ask(host, fleet.site), relay.ASK_WITHDRAWN, before),
-        afterwards=afterwards,
-        about=None if only else partial(about, host),
+        afterwards=partial(pins.ask_after, host),
+        about=(lambda _: {}) if only else partial(about, host),  # a part is no generation
         only=only,
         places=roles.ROLES,
         next=f"fix it, then run: invoke deploy --host {host.name}; it goes on from there",

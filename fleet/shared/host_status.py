@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.crash import made_of_facts
 from engine.facts import Ask, Facts, asked
+from engine.generations import History, UnconfirmedChanges
 from engine.run import Verb
 from engine.scripts import script
 from fleet.shared import running
@@ -29,15 +30,17 @@ _FAR_MS = 60_000.0  # more is no distance: the script waits 2 s
 class HostStatus:
     """The status that a host reports; a field that it does not report is empty or None.
 
-    `release`: the id of our relay's release, or of a container's image. `distances_ms`: to the
-    other hosts, by TCP. `state`: why its relay was stopped on purpose, if it was. `trouble`: why
-    the host could not be asked.
+    `release`: the id of our relay's release, or of a container's image. `generation`: the newest
+    one. `unconfirmed`: the changes after it. `distances_ms`: to the other hosts, by TCP. `state`:
+    why its relay was stopped on purpose, if it was. `trouble`: why the host could not be asked.
     """
 
     version: str = ""
     release: str = ""
     clients: int | None = None
     last_deploy: str = ""
+    generation: int = 0
+    unconfirmed: UnconfirmedChanges = field(default_factory=UnconfirmedChanges)
     state: OutOfService | None = None
     distances_ms: Mapping[str, float] = field(default_factory=dict)
     trouble: DerpfleetError | None = None
@@ -52,7 +55,7 @@ def read_status(fleet: Fleet, host: Host, others: Sequence[Host]) -> HostStatus:
             fleet.session_for_reading(fleet.login(host), _ask(host, others)) as session,
             made_of_facts(host.name),
         ):
-            return _read(host, session.facts)
+            return _with_history(_read(host, session.facts), session.history())
     except DerpfleetError as error:
         error.host = error.host or host.name
         return HostStatus(trouble=error)
@@ -85,6 +88,10 @@ def _read(host: Host, facts: Facts) -> HostStatus:
         state=relay.out_of_service(facts),
         distances_ms=_distances(facts.said("distances")),
     )
+
+
+def _with_history(status: HostStatus, history: History) -> HostStatus:
+    return replace(status, generation=history.newest, unconfirmed=history.unconfirmed)
 
 
 def _distances(text: str) -> dict[str, float]:

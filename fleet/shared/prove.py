@@ -71,6 +71,39 @@ def derper_of(host: Host) -> str:
     return host.docker.image or content_of(Path(str(host.docker.archive)))
 
 
+def remember_derper(fleet: Fleet, host: Host, derper: str) -> None:
+    """Remember which derper the host has after a run, for proofs while the site file names another.
+
+    That is so after a way back. `derper`: "" for the site file's. Raises CacheError, ImageError.
+    """
+    site = derper_of(host)
+    if not site or derper in ("", site):
+        with cache.access_to(fleet.runs):
+            _derper_path(fleet, host).unlink(missing_ok=True)
+    else:
+        records.keep(fleet.runs, _derper_path(fleet, host), {"site": site, "host": derper})
+
+
+def _remembered(fleet: Fleet, host: Host) -> str:
+    """Return the derper that the host has, "" when it is the site file's as far as is known."""
+    try:
+        found = json.loads(_derper_path(fleet, host).read_text())
+        return str(found["host"]) if found["site"] == derper_of(host) else ""
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
+def _derper_path(fleet: Fleet, host: Host) -> Path:
+    return fleet.runs / host.name / "derper.json"
+
+
+def _prover_at(fleet: Fleet, host: Host, derper: str) -> Prover | None:
+    """Return the keys that the host has, as far as is known."""
+    if not host.managed:
+        return _prover_of_others(fleet, host)
+    return prover(fleet, host, derper or _remembered(fleet, host))
+
+
 def targets(fleet: Fleet, hosts: Sequence[Host], *, derper: str = "") -> list[Target]:
     """Return how these hosts have to answer from outside. `derper`: as for `prover`."""
     known = pins.known(fleet, hosts)
@@ -80,7 +113,7 @@ def targets(fleet: Fleet, hosts: Sequence[Host], *, derper: str = "") -> list[Ta
             fleet.site,
             deploy=partial(deploy_part, host) if host.managed else None,
             pin=known.get(host.name),
-            prover=prover(fleet, host, derper) if host.managed else _prover_of_others(fleet, host),
+            prover=_prover_at(fleet, host, derper),
         )
         for host in hosts
     ]

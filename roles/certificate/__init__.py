@@ -14,11 +14,13 @@ from roles.certificate import (
     account,
     acme,
     brought,
+    certbot,
     challenges,
     of_front,
     on_host,
     own,
     program,
+    references,
     renewal,
     self_signed,
     watch,
@@ -104,6 +106,11 @@ def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     return after(needs, dict.fromkeys(found))  # two sources share a folder
 
 
+def absence_refusals(host: Host, facts: Facts) -> list[str]:
+    """Return a sentence for each file of another program that names a certificate that would go."""
+    return references.refusals(host, facts, certbot.our_renewals(facts).keys())
+
+
 def served(needs: str) -> Command:
     """Return the command that fails when the host does not serve the certificate on disk.
 
@@ -123,5 +130,5 @@ def ask(host: Host) -> Ask:
 
 
 def ask_absent() -> Ask:
-    """Return the questions of `absent`."""
-    return asked(*(source.ASK_ABSENT for source in MODULES.values()))
+    """Return the questions of `absent` and `absence_refusals`."""
+    return asked(references.ASK, *(source.ASK_ABSENT for source in MODULES.values()))

@@ -78,16 +78,25 @@ def absent(facts: Facts) -> list[Resource]:
     package certbot only that state goes.
     """
     found: list[Resource] = [Absent(path=path) for path in (paths.CERTBOT, *_OURS)]
-    texts = {
-        path.removeprefix(f"{_RENEWAL}/").removesuffix(".conf"): fact.content or ""
-        for path, fact in facts.files.items()
-        if path.startswith(f"{_RENEWAL}/")
-    }
-    ours = {name: text for name, text in texts.items() if paths.CERTIFICATE_PROGRAM in text}
+    texts, ours = _renewals(facts), our_renewals(facts)
     theirs = {name: text for name, text in texts.items() if name not in ours}
     if theirs:
         return [*found, *_certificates_gone(ours, theirs)]
     return [*found, *_state_gone()] if ours else found
+
+
+def _renewals(facts: Facts) -> dict[str, str]:
+    """Return certbot's renewal configurations by the name of their certificate."""
+    return {
+        path.removeprefix(f"{_RENEWAL}/").removesuffix(".conf"): fact.content or ""
+        for path, fact in facts.files.items()
+        if path.startswith(f"{_RENEWAL}/")
+    }
+
+
+def our_renewals(facts: Facts) -> dict[str, str]:
+    """Return those of our certificates, which call our program after each order."""
+    return {name: text for name, text in _renewals(facts).items() if paths.CERTIFICATE_PROGRAM in text}
 
 
 def _certificates_gone(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[Resource]:

@@ -107,8 +107,9 @@ def test_of_two_controllers_the_second_waits(on_stage: OnStage) -> None:
     deploy(agent, old())
 
     def judge(_: Outcome, session: Session) -> None:
-        with pytest.raises(Locked):
+        with pytest.raises(Locked) as locked:
             deploy(agent, new())
+        assert "that nobody has confirmed, after generation 1" in locked.value.why
         session.back()
 
     assert deploy(agent, new(), judge).generation == 1

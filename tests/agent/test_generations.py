@@ -17,6 +17,7 @@ from tests.agent.generations import (
     PROOF,
     back,
     deploy,
+    deployed,
     history,
     keep,
     record,
@@ -254,6 +255,85 @@ def test_a_secret_stays_as_it_is_now(on_stage: OnStage) -> None:
     outcome = roll_back(agent, 1)
     assert outcome.ok and outcome.stays == ["file:/etc/relay/relay.key"]
     assert (agent.stage.root / "etc/relay/relay.key").read_text() == "latter\n"
+
+
+def test_a_secret_that_a_command_took_is_no_gap(on_stage: OnStage) -> None:
+    """Version 0.1.0 kept the spec of an auth key that is used up by then."""
+    agent = on_stage()
+    used = File(path="/run/relay.key", content=b"used up\n", mode="0600", secret=True)
+    deploy(agent, [*relay_host(), used])
+    deploy(agent, relay_host(setting="two"))
+    (agent.stage.root / "run/relay.key").unlink(missing_ok=True)
+    assert used.id in [spec["id"] for spec in record(agent, 1)["resources"]]
+    outcome = roll_back(agent, 1)
+    assert outcome.ok and used.id in outcome.stays
+    assert (agent.stage.root / ENVIRONMENT).read_text() == "SETTING=one\n"
+
+
+@pytest.mark.parametrize("is_part", [False, True])
+def test_a_refusal_says_which_state_is_in_force(on_stage: OnStage, is_part: bool) -> None:
+    agent = on_stage()
+    deploy(agent, relay_host())
+    deploy(agent, relay_host(setting="two"))
+    if is_part:
+        deploy(agent, relay_host(setting="three"), lambda _, session: session.leave())
+    (agent.stage.root / "var/lib/derpfleet/backups" / sha256(b"SETTING=one\n")).unlink()
+    words = "that nobody has confirmed, after generation 2" if is_part else "generation 2 is in force"
+    for number in (1, 99):
+        with pytest.raises(DerpfleetError) as refused:
+            roll_back(agent, number)
+        assert words in refused.value.why
+
+
+NO_ROOM = """
+import errno
+from agent import generations
+def write(*_):
+    raise OSError(errno.ENOSPC, "No space left on device", "/var/lib/derpfleet/generations/2.json")
+generations.Generations._write = write
+"""
+
+
+def test_without_room_for_a_generation_the_proved_state_stays_and_is_kept_later(on_stage: OnStage) -> None:
+    agent = on_stage()
+    deploy(agent, relay_host())
+    agent.extra = NO_ROOM
+    with pytest.raises(DerpfleetError, match="the host's disk is full") as refused:
+        deploy(agent, relay_host(setting="two"))
+    agent.extra = ""
+    assert refused.value.where.endswith("generations/2.json") and "df -h" in refused.value.next
+    assert "that nobody has confirmed, after generation 1" in refused.value.why
+    assert (agent.stage.root / ENVIRONMENT).read_text() == "SETTING=two\n"
+    outcome = deploy(agent, relay_host(setting="two"))
+    assert (outcome.changed, outcome.generation) == ([], 2)
+
+
+def test_a_part_of_a_plan_is_unconfirmed_until_a_whole_one_is_kept(on_stage: OnStage) -> None:
+    agent = on_stage()
+    deploy(agent, relay_host())
+
+    def change(setting: str) -> None:
+        job = deployed(relay_host(setting=setting))
+        part = replace(job, only=("file:/etc/relay/relay.env", "service:relay.service"))
+        agent.run_job(part, judge=lambda _, session: session.leave())
+        assert history(agent).unconfirmed.verb == "deploy --only"
+
+    change("two")
+    outcome = deploy(agent, relay_host(setting="two"))
+    assert (outcome.changed, outcome.generation) == (["command:copy"], 2)  # it was left out
+    change("three")
+    assert roll_back(agent, 2).ok  # it is no edit by hand
+    assert (agent.stage.root / ENVIRONMENT).read_text() == "SETTING=two\n"
+
+
+def test_contents_of_twenty_deploys_are_few(on_stage: OnStage) -> None:
+    """Releases are unpacked trees: of them no archive is kept."""
+    agent = on_stage()
+    for number in range(20):
+        deploy(agent, relay_host(setting=str(number)))
+    kept = agent.stage.root / "var/lib/derpfleet"
+    assert len(files(agent, "backups")) <= 30
+    assert sum(path.stat().st_size for path in kept.rglob("*") if path.is_file()) < 1 << 20
 
 
 def test_a_plan_that_is_not_proved_is_taken_back(on_stage: OnStage) -> None:

@@ -133,7 +133,7 @@ def test_last_words_of_an_agent_that_hung_up_are_read_but_not_awaited_on_a_lost_
         event("hello", v=1, z=facts()[:8]),
         event("hello", v=1, z=packed(b"{}")),
         event("locked"),
-        event("locked", who="x", since=1e300),
+        event("locked", who="x", since=1e300, in_force=""),
         event("crash"),
         event("refused", what="x"),
         b"[" * 100_000 + b"\n",

@@ -150,6 +150,15 @@ def test_one_that_is_stopped_runs_again_without_a_key(tmp_path: Path) -> None:
     assert "--auth-key" not in host.up() and "--force-reauth" not in host.up()
 
 
+def test_a_node_that_the_tailnet_has_deleted_is_told_how_to_join_again(tmp_path: Path) -> None:
+    """It had joined, so no key was sent."""
+    host = Host(tmp_path)
+    (tmp_path / "refusal").write_text("timeout waiting")
+    ran = host.join()
+    assert ran.returncode == 1
+    assert "no longer knows this node" in ran.stderr and f"rm -r {tmp_path}/lib/*" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("refusal", "state", "health", "words"),
     [

@@ -158,10 +158,11 @@ def test_clients_are_asked_for_again_only_where_a_restart_cut_some(tmp_path: Pat
     whole = host_job.host_job(fleet, host, run.Verb.DEPLOY, ())
     assert "clients_before" not in host_job.host_job(fleet, host, run.Verb.CHECK, ()).ask.commands
     restarted = [relay.chosen_runner(host).RUNNING]
-    assert job.afterwards(outcome_of(host, BEFORE, [])) == run.NOTHING
-    assert job.afterwards(outcome_of(host, "", restarted)) == run.NOTHING
-    assert whole.afterwards(outcome_of(host, BEFORE, restarted)) == run.NOTHING  # the judge asks
-    asked = job.afterwards(outcome_of(host, BEFORE, restarted)).commands["clients_after"]
+    for one in (job, whole):
+        assert one.afterwards(outcome_of(host, BEFORE, restarted)) == run.NOTHING  # the judge asks
+    assert cut_over.ask_after(host, outcome_of(host, BEFORE, [])) == run.NOTHING
+    assert cut_over.ask_after(host, outcome_of(host, "", restarted)) == run.NOTHING
+    asked = cut_over.ask_after(host, outcome_of(host, BEFORE, restarted)).commands["clients_after"]
     assert asked[4:6] == ("3", "12")
     assert asked[6:] == job.ask.commands["clients_before"]
 

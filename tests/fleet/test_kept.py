@@ -13,12 +13,13 @@ from rich.console import Console
 
 from engine.cache import CacheError
 from engine.facts import Facts, Output
+from engine.generations import Generation, History, UnconfirmedChanges
 from engine.report import Report
 from engine.run import RunLog, Verb
 from fleet import logs, status
 from fleet.shared import prove
 from fleet.shared.fleet import Fleet
-from fleet.shared.host_status import _read
+from fleet.shared.host_status import HostStatus, _read, _with_history
 from inventory.model import Host, Region, Site
 from probe.keys import ProverKeyError
 from probe.page import Card
@@ -96,6 +97,25 @@ def test_the_release_that_runs_is_known() -> None:
     assert str(status._cells(card)["version"]) == "1.90.0 abababab"
     for hostile in ('relay_release{id="<b>"} 1', 'relay_release{id="\x1b[2J"} 1'):
         assert _read(HOST, said(metrics=hostile, image="one two")).release == ""
+
+
+def test_the_status_has_the_generation_and_since_when_changes_are_unconfirmed(
+    fleet: Fleet, shown: io.StringIO
+) -> None:
+    left = UnconfirmedChanges(plan="sha256:x", who="bob@desk", verb="deploy", since=1772600000.0)
+    known = History(
+        generations=(Generation(number=12), Generation(number=11)), unconfirmed=UnconfirmedChanges()
+    )
+    seen = _with_history(HostStatus(), known)
+    assert (seen.generation, status._card(HOST, seen, proof(), ()).confirmed) == (12, "12")
+    seen = _with_history(HostStatus(), replace(known, unconfirmed=left))
+    card = status._card(HOST, seen, proof(), ())
+    fleet.report.console.print(status._table([card]))
+    assert "12, unconfirmed since 2026-03-04 04:53" in shown.getvalue()
+    row = status._row(card, seen)
+    assert (row["generation"], row["unconfirmed_since"]) == (12, 1772600000.0)
+    nothing = status._row(status._card(HOST, HostStatus(), proof(), ()), HostStatus())
+    assert (nothing["generation"], nothing["unconfirmed_since"]) == (None, None)
 
 
 def test_a_version_is_no_markup(fleet: Fleet, shown: io.StringIO) -> None:

@@ -177,6 +177,20 @@ def test_only_a_proof_keeps_a_plan(
     assert (armed.words, judge.verdict, left) == (words, verdict, [])
 
 
+@pytest.mark.parametrize(
+    ("oks", "words"), [([True], ["hold", "leave"]), ([False] * 12, ["hold"] * 12 + ["back"])]
+)
+def test_a_part_of_a_plan_stays_when_it_is_proved_and_becomes_no_generation(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, oks: list[bool], words: list[str]
+) -> None:
+    left = list(oks)
+    monkeypatch.setattr(evidence, "hear", lambda *_, **__: Evidence())
+    monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=left.pop(0))})
+    armed: Any = Armed(3)
+    Confirmation(fleet, HOST, None, is_part=True)(outcome(), armed)
+    assert armed.words == words
+
+
 def test_an_objection_of_the_host_takes_a_proved_plan_back(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
 ) -> None:
@@ -316,6 +330,7 @@ def test_ctrl_c_while_armed_ends_the_tries(
     assert armed.words == words
 
 
+THREE = IMAGE.replace("1", "3")
 DERPER = HOST.model_copy(update={"flavour": "docker", "docker": Docker(image=IMAGE)})
 
 
@@ -329,6 +344,7 @@ def test_a_host_that_went_back_is_proved_with_the_mesh_key_that_it_has(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The site file names an image by then that the host never had."""
+    edited = DERPER.model_copy(update={"docker": Docker(image=THREE)})
     asked: list[str] = []
 
     def prove_hosts(*_: object, derper: str, **__: object) -> dict[str, Proof]:
@@ -344,6 +360,25 @@ def test_a_host_that_went_back_is_proved_with_the_mesh_key_that_it_has(
     job = Job(verb=Verb.DEPLOY, plan=lambda _: ())
     assert confirm.after_going_back(fleet, DERPER, job, failed, judge) == TAKEN_BACK
     assert (armed.words, asked) == (["back"], ["one"])
+    # Later verbs prove it so as well, until the site file names another derper or a deploy is kept.
+    assert mesh_key(fleet, DERPER) == mesh_key_of(fleet, "one")
+    assert mesh_key(fleet, edited) == mesh_key_of(fleet, THREE)
+    monkeypatch.setattr(evidence, "hear", lambda *_, **__: Evidence())
+    Confirmation(fleet, DERPER, None)(outcome(), armed)
+    assert mesh_key(fleet, DERPER) == mesh_key_of(fleet, IMAGE)
+
+
+def mesh_key(fleet: Fleet, host: Host) -> str:
+    """Return the key with which `invoke verify` asks."""
+    [target] = prove.targets(fleet, [host])
+    assert target.prover and target.prover.mesh_key
+    return target.prover.mesh_key.reveal()
+
+
+def mesh_key_of(fleet: Fleet, derper: str) -> str:
+    found = fleet.prover.at("hk1", derper).mesh_key
+    assert found
+    return found.reveal()
 
 
 def of_derper(number: int, derper: str) -> Generation:
@@ -444,7 +479,7 @@ def test_history_shows_generations_and_what_nobody_confirmed(
     monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: Reading())
     assert history.history(fleet, [HOST]) == 0
     text = shown.getvalue()
-    assert "bob@desk  nobody has confirmed it" in text
+    assert "bob@desk  deploy confirms it, rollback takes it back" in text
     assert "relay b" in text and "in force" not in text
 
 

@@ -56,6 +56,14 @@ def test_a_relay_that_was_stopped_on_purpose_is_not_called_broken(state: str) ->
     assert replace(HK1, stopped=state).state == "proved"
 
 
+def test_the_page_has_release_generation_and_what_is_unconfirmed() -> None:
+    card = replace(HK1, release="4f9ce47a", generation=12, unconfirmed_since="2026-11-22 14:09")
+    page = render_page([card], LATENCIES, title="site.yml", made=MADE)
+    assert "<dd>4f9ce47a</dd>" in page
+    assert "<dd>12, unconfirmed since 2026-11-22 14:09</dd>" in page
+    assert "Generation" not in render_page([HK1], LATENCIES, title="site.yml", made=MADE)
+
+
 class Page(HTMLParser):
     """The text of a page, and everything that a browser would fetch or run."""
 

@@ -31,6 +31,7 @@ from inventory.secrets import Secret
 from lab.certificates import make_server_certificate
 from tests.agent.conftest import NEWEST
 from tests.agent.driver import Agent, content_of, fakes
+from tests.agent.generations import keep
 from tests.roles.cases import FOLDER, deployable, load, shipment
 from tests.support.sshd import Sshd
 
@@ -121,7 +122,7 @@ def deploy(host: Host, site: Site, ship: Shipment, nginx_has: tuple[int, ...] = 
         facts = replace(session.facts, listening=(*session.facts.listening, *there))
         return [unasked(resource) for resource in roles.compile_host(host, site, facts, ship)]
 
-    return Job(verb=Verb.DEPLOY, plan=plan, ask=roles.ask(host, site))
+    return Job(verb=Verb.DEPLOY, plan=plan, ask=roles.ask(host, site), about=lambda _: {})
 
 
 def removal(host: Host) -> Job:
@@ -199,7 +200,10 @@ def tree(agent: Agent) -> dict[str, str]:
     """Return type, mode, owner and content of every path where a relay host has files."""
     root = agent.stage.root
     found = {path: described(root / path) for folder in LOOKED_AT for path in below(root, folder)}
-    return found | {"nftables": agent.stage.run("nft", "list", "ruleset").stdout}
+    live = ("sysctl", "net.core.somaxconn", "net.ipv4.tcp_congestion_control", "net.core.default_qdisc")
+    return found | {"nftables": agent.stage.run("nft", "list", "ruleset").stdout} | {
+        "kernel": agent.stage.run(*live).stdout
+    }
 
 
 def described(path: Path) -> str:
@@ -252,7 +256,7 @@ def test_a_bare_host_is_as_it_was_but_for_packages(
     for path, text in ((host.certificate.fullchain_path, CHAIN), (host.certificate.key_path, KEY)):
         if path:
             put(agent, path, text.decode())
-    done(agent.run_job(deploy(host, site, ship(host))))
+    done(agent.run_job(deploy(host, site, ship(host)), judge=keep))
     assert any(path.startswith("opt/derpfleet/") for path in tree(agent))
     stamp = agent.stage.root / STAMP
     stamp.touch()
@@ -298,14 +302,68 @@ def test_other_peoples_things_stay(
         assert agent.stage.run("env", "PATH=/var/fake/bin:/usr/sbin:/usr/bin", *argv).returncode == 0, argv
     before, units = tree(agent), state(agent)
 
-    done(agent.run_job(deploy(host, site, ship(host))))
+    done(agent.run_job(deploy(host, site, ship(host)), judge=keep))
     assert tree(agent) != before
     uninstall(agent, host)
 
-    # The welcome page beside another site is not put back: it may have been removed before us.
-    page = {"etc/nginx/sites-enabled/default"} if host.front == "nginx" else set()
-    assert different(tree(agent), before).keys() == page
+    assert different(tree(agent), before) == {}
     assert state(agent) >= units
+
+
+def test_the_default_page_of_others_is_not_joined_by_the_welcome_page(
+    new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]
+) -> None:
+    """Both would claim to be the default, and nginx would take neither."""
+    host, site, _ = load("bare")
+    agent = new_host()
+    install(agent, ["nginx"])
+    forget_agent(agent)
+    done(agent.run_job(deploy(host, site, ship(host)), judge=keep))
+    claiming = BLOG.replace("listen 80;", "listen 80 default_server;")
+    put(agent, "/etc/nginx/conf.d/blog.conf", claiming)
+    uninstall(agent, host)
+    assert not (agent.stage.root / "etc/nginx/sites-enabled/default").exists()
+
+
+def test_an_nginx_that_only_had_its_welcome_page_runs_on(
+    new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]
+) -> None:
+    host, site, _ = load("bare")
+    agent = new_host()
+    install(agent, ["nginx"])
+    for verb in ("enable", "start"):
+        agent.stage.run("env", "PATH=/var/fake/bin:/usr/bin:/bin", "systemctl", verb, "nginx.service")
+    forget_agent(agent)
+    before = {unit for unit in state(agent) if "nginx.service" in unit}
+    assert before
+    done(agent.run_job(deploy(host, site, ship(host)), judge=keep))
+    uninstall(agent, host)
+    assert {unit for unit in state(agent) if "nginx.service" in unit} == before
+    assert (agent.stage.root / "etc/nginx/sites-enabled/default").is_symlink()
+
+
+def test_a_certificate_that_another_site_names_stays_until_it_does_not(
+    new_host: Callable[[], Agent], ship: Callable[[Host], Shipment]
+) -> None:
+    host, site, _ = load("bare")
+    agent = new_host()
+    done(agent.run_job(deploy(host, site, ship(host)), judge=keep))
+    live = f"/etc/letsencrypt/live/{host.domain}"
+    put(agent, "/etc/haproxy/haproxy.cfg", f"bind :8443 ssl crt {live}/both.pem\n")
+    put(agent, "/etc/old.conf", f"# it was {live}\ncrt /etc/letsencrypt/live/other.example.org/x.pem\n")
+    before = tree(agent)
+    said: list[str] = []
+
+    def plan(session: Session) -> list[Resource]:
+        said.extend(roles.absence_refusals(host, session.facts))
+        return []
+
+    agent.run_job(Job(verb=Verb.CHECK, plan=plan, ask=roles.ask_absent()))
+    assert len(said) == 1
+    assert said[0].startswith(f"/etc/haproxy/haproxy.cfg on hk1 refers to {live}, which goes")
+    assert tree(agent) == before
+    (agent.stage.root / "etc/haproxy/haproxy.cfg").unlink()
+    uninstall(agent, host)
 
 
 def put(agent: Agent, path: str, text: str) -> None:

@@ -33,6 +33,7 @@ PROGRAM, _UNIT = "nginx", "nginx.service"  # in `Use.program`, and on the host
 MAIN, PATH = "/etc/nginx/nginx.conf", "/usr/sbin/nginx"
 STOCK_LINK = "/etc/nginx/sites-enabled/default"
 STOCK_SITE = "/etc/nginx/sites-available/default"
+WELCOME_PORT = 80  # of the stock site
 ORG_SITE = "/etc/nginx/conf.d/default.conf"  # of nginx.org's package
 FOLDERS = ("/etc/nginx/sites-enabled", "/etc/nginx/conf.d")
 _MODULES = ("/etc/nginx/modules-enabled", "/usr/share/nginx/modules")  # Debian's, Enterprise Linux's
@@ -348,6 +349,11 @@ def open_ports(facts: Facts) -> set[tuple[str, int]]:
 def _claimed(theirs: tuple[Server, ...], port: int) -> bool:
     listens = [listen for server in theirs for listen in server.listens if listen.port == port]
     return any(claims_default(listen) for listen in listens)
+
+
+def have_default(facts: Facts) -> bool:
+    """Whether another site claims to be the default of the welcome page's port."""
+    return _claimed(others(facts), WELCOME_PORT)
 
 
 def claims_default(listen: Listen) -> bool:

@@ -6,14 +6,17 @@ from posixpath import dirname
 
 from engine.facts import Ask, Facts
 from engine.health import Exec, Health
-from engine.resource import Absent, Conffile, Directory, Resource, Service, Symlink
+from engine.resource import Absent, AsFound, Conffile, Directory, Resource, Service, Symlink
 from engine.scripts import script
-from roles import distributions
+from roles import distributions, paths
 from roles.contract import after
 from roles.front.nginx import http, neighbours, places
 from roles.wiring import Wiring
 
 GONE = f"service:{http.UNIT}/gone"
+_PACKAGE = "package:nginx"
+_WELCOME = AsFound(subject=neighbours.STOCK_LINK, since=paths.ETC, package=_PACKAGE)
+_RUNNING = AsFound(subject=http.UNIT, since=paths.ETC, package=_PACKAGE)
 
 ASK_ABSENT = Ask(files=(neighbours.STOCK_SITE,))
 
@@ -49,16 +52,18 @@ def absent(facts: Facts, *, needs: tuple[str, ...] = ()) -> list[Resource]:
     """Return nginx without our servers, after `needs`: for other sites only, or else stopped.
 
     The package stays, since other programs may use it. Without other sites it gets its own
-    nginx.conf and its welcome page back, where they were ours to change. Beside other sites both
-    stay as they are now: those sites have been served so.
+    nginx.conf and its welcome page back, where they were ours to change, and runs if it ran before
+    us. Beside other sites nginx.conf stays as it is now: those sites have been served so.
     """
-    gone = _servers_gone(facts, ())
+    gone = _servers_gone(facts, (), [] if neighbours.have_default(facts) else [_WELCOME])
     left = [*http.absent_test_units(), Absent(path=http.ASIDE), *_webroot_gone()]
-    return after(needs, [*gone, *left, *_as_packaged(facts, tuple(r.id for r in gone if r.id == GONE))])
+    packaged = _as_packaged(facts, tuple(r.id for r in gone if r.id == GONE))
+    runs = after((one.id for one in packaged), [_RUNNING] if gone else [])
+    return after(needs, [*gone, *left, *packaged, *runs])
 
 
 def _replaced(facts: Facts, healthy_beside_others: tuple[Health, ...]) -> list[Resource]:
-    gone = _servers_gone(facts, healthy_beside_others)
+    gone = _servers_gone(facts, healthy_beside_others, [])
     return [*gone, *after((GONE,), _webroot_gone())] if gone else []
 
 
@@ -67,19 +72,23 @@ def _webroot_gone() -> list[Resource]:
     return [webroot, Directory(path=dirname(webroot.path), present=False, needs=(webroot.id,))]
 
 
-def _servers_gone(facts: Facts, healthy_beside_others: tuple[Health, ...]) -> list[Resource]:
+def _servers_gone(
+    facts: Facts, healthy_beside_others: tuple[Health, ...], put_back: list[Resource]
+) -> list[Resource]:
+    """Return nginx without our servers and with what is `put_back`; [] if it has none of ours."""
     ours = (neighbours.HTTP_NAME, neighbours.HTTPS_NAME, neighbours.STREAM_NAME)
-    files = [Absent(path=path) for path in sorted(facts.files) if path.endswith(ours)]
+    files: list[Resource] = [Absent(path=path) for path in sorted(facts.files) if path.endswith(ours)]
     if not files:
         return []
     if neighbours.is_idle(facts):
-        return [*files, *_stopped()]
+        return [*files, *put_back, *_stopped()]
     return [
         *files,
+        *put_back,
         Service(
             unit=http.UNIT,
             phase="gone",
-            reload_on=tuple(file.id for file in files),
+            reload_on=tuple(file.id for file in (*files, *put_back)),
             before=("nginx", "-t"),
             listens=places.sockets_of_others(facts),
             healthy=healthy_beside_others,
