@@ -20,6 +20,7 @@ from control.headscale.facts import HeadscaleRefused
 from control.headscale.merge import merge
 from control.headscale.reader import BadMap, parse_map
 from control.regions import Regions, renumbered
+from control.sentences import with_certificates
 from control.served import Unknown
 from inventory.control_servers import MapFile
 from inventory.model import Host, Site
@@ -59,14 +60,16 @@ class MapFileServer:
         return self.served()
 
     def check(self, hosts: Sequence[Host]) -> int:
-        """Show as a diff what a registration would change, and return 1 if it would, else 0."""
-        pins = self.reach.pins(hosts)
-        named = [host for host in hosts if not missing_pin(host, pins)]
+        """Show as a diff what a registration would change, and return the number of changes.
+
+        All changes of the file count as one.
+        """
+        named = with_certificates(self.reach, NAME, hosts)
         before = self._text()
-        after = self._changed(named, (), pins, before)
+        after = self._changed(named, (), self.reach.pins(named), before)
         if before != after:
             self._show("would change", before, after)
-        return int(before != after)
+        return len(hosts) - len(named) + int(before != after)
 
     def register(self, proved: Sequence[Host], *, all_proved: Sequence[Host]) -> None:
         """Merge the regions of proved relays into the file, and say what is left to do.

@@ -23,6 +23,7 @@ from fleet.shared import pins
 from fleet.shared.control_server import FleetReach, control_server
 from fleet.shared.errors import CannotRead, CannotWrite
 from fleet.shared.fleet import Fleet
+from inventory.model import Certificate
 from inventory.official import Official
 from tests.control.test_headscale import SITE, site_of
 from tests.support.official import pinned
@@ -95,6 +96,12 @@ def test_a_check_shows_the_diff_and_writes_nothing(desk: Desk) -> None:
     assert "+  900:" in desk.shown.getvalue()
     desk.path.write_text(THEIRS + HK1)
     assert desk.server.check([]) == 0
+
+
+def test_a_check_counts_the_region_of_a_certificate_that_is_not_there_yet(desk: Desk) -> None:
+    signed = desk.hosts["hk1"].model_copy(update={"certificate": Certificate(source="self-signed")})
+    assert desk.server.check([signed]) == 1
+    assert "would change region 900, once the certificate of hk1 is there" in desk.shown.getvalue()
 
 
 def test_a_file_that_is_not_there_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
