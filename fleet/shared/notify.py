@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
-from http.client import HTTPException
 from pathlib import Path
 
+from control.web import NoWebAnswer, WebQuestion
 from engine import cache
 from fleet.shared import records
 from fleet.shared.fleet import Fleet
-from fleet.shared.web import NoRedirect
+from fleet.shared.web import fetch
 from inventory.admission_rules import is_in_the_clear
 from inventory.errors import DerpfleetError
 from inventory.notify import Notify
@@ -21,8 +19,8 @@ from inventory.rules import ALERTS
 from inventory.secrets import read_secret
 from probe.alerts import Alert, Known, Seen, from_json, judged, to_json, unsent
 
-_PATIENCE_S = 10.0
-_URL = r"https?://[^\s/]+(/\S*)?"
+# Narrow: the errors of Python's client repeat a port, host or path that it cannot use.
+_URL = r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?"
 
 
 class CannotNotify(DerpfleetError):
@@ -54,13 +52,13 @@ def notify(fleet: Fleet, seen: Sequence[Seen]) -> list[Alert]:
     return alerts
 
 
-def body(alerts: Sequence[Alert], site: str) -> bytes:
+def body(alerts: Sequence[Alert], site: str) -> str:
     """Return one JSON object for all alerts. `text` is what Slack and its like show."""
     sentences = [alert.text for alert in alerts]
     listed = [
         {"host": one.host, "ok": one.ok, "words": one.words, "repeats": one.repeats} for one in alerts
     ]
-    return json.dumps({"site": site, "alerts": listed, "text": f"{site}: {'; '.join(sentences)}"}).encode()
+    return json.dumps({"site": site, "alerts": listed, "text": f"{site}: {'; '.join(sentences)}"})
 
 
 def _known(path: Path) -> dict[str, Known]:
@@ -71,22 +69,17 @@ def _known(path: Path) -> dict[str, Known]:
         return {}
 
 
-def _post(settings: Notify, base: Path, text: bytes) -> None:
+def _post(settings: Notify, base: Path, text: str) -> None:
     """Post the text. Raises CannotNotify, whose words do not have the URL, and SecretError."""
     url = read_secret(settings.url, base=base).of_form(_URL, "a URL, as https://name/path").reveal()
     next_step = f"look at {settings.url} and at the webhook's own log, then: invoke status --notify"
     if is_in_the_clear(url):
         why = f"{settings.url} is http, so anyone on the way can read it and send alerts of their own"
         raise CannotNotify("the webhook was not called", why=why, next=f"use https in {settings.url}")
-    head = {"Content-Type": "application/json", "User-Agent": "derpfleet"}
-    request = urllib.request.Request(url, data=text, headers=head)  # noqa: S310 - of that form
+    headers = {"Content-Type": "application/json", "User-Agent": "derpfleet"}
     try:
-        opener = urllib.request.build_opener(NoRedirect)
-        with opener.open(request, timeout=_PATIENCE_S) as answer:
-            answer.read(1)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise CannotNotify("the webhook refused", why=f"HTTP {error.code}", next=next_step) from None
-    except (OSError, HTTPException, ValueError) as error:
-        why = str(getattr(error, "reason", "") or type(error).__name__)
-        raise CannotNotify("the webhook does not answer", why=why, next=next_step) from None
+        answer = fetch(WebQuestion(url=url, method="POST", headers=headers, body=text))
+    except NoWebAnswer as error:
+        raise CannotNotify("the webhook does not answer", why=error.why, next=next_step) from None
+    if not 200 <= answer.status < 300:
+        raise CannotNotify("the webhook refused", why=f"HTTP {answer.status}", next=next_step)

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from engine.report import Report
-from fleet.shared import notify
+from fleet.shared import notify, web
 from fleet.shared.fleet import Fleet
 from fleet.shared.notify import CannotNotify
 from inventory.secrets import SecretError
@@ -87,7 +87,7 @@ def test_one_that_does_not_answer_costs_a_bounded_time(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Hook.sleeps = 3.0
-    monkeypatch.setattr(notify, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(web, "TIMEOUT_S", 0.3)
     began = time.monotonic()
     with pytest.raises(CannotNotify, match="the webhook does not answer"):
         notify.notify(fleet, [BROKEN])
@@ -113,12 +113,17 @@ def test_no_word_of_an_error_has_the_url(
     assert "T0" not in words
 
 
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "https://user:T0@hooks.example.org/", "https://127.0.0.1/T0\x7f"]
+)
 def test_a_reference_that_leads_to_no_url_is_a_wrong_secret(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
-    monkeypatch.setenv("HOOK", "file:///etc/passwd")
-    with pytest.raises(SecretError):
+    monkeypatch.setenv("HOOK", url)
+    with pytest.raises(SecretError) as refused:
         notify.notify(fleet, [BROKEN])
+    error = refused.value
+    assert "T0" not in f"{error.what} {error.where} {error.why} {error.next}"
 
 
 def test_a_memory_that_cannot_be_read_is_a_new_one(fleet: Fleet) -> None:
