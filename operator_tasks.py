@@ -123,6 +123,9 @@ def status(_: Context, host=None, site="", html="", textfile="", notify=False, j
 def history(_: Context, host=None, site="", json=False):
     """Show the confirmed states of hosts: number, time, verb, who, release, changes, proof.
 
+    Below them, since when each relay is proved or broken, of the proofs that were made from here in
+    90 days.
+
     Example: invoke history --host hk1
 
     Exit codes: 0 shown, 3 unreachable, 4 site file wrong.

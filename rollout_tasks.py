@@ -18,7 +18,7 @@ from fleet.shared.opening import HOSTS, task, with_site
     | {"at-once": "how many relays may restart at the same time (default: 1)"}
     | {"on-failure": "take back nothing (stop), the hosts of that wave (wave), or all (default: wave)"}
     | {"skip-unreachable": "leave out the hosts that cannot be reached"}
-    | {"include-withdrawn": "bring withdrawn relays back as well"}
+    | {"include-withdrawn": "bring withdrawn and drained relays back as well"}
     | {"again": "also with a plan that the last rollout could not prove"}
     | {"pause": "pause after the first wave", "dry-run": "show the plan, and change nothing"}
     | {"resume": "go on with the rollout that is open, whoever began it", "abort": "end that one"}
