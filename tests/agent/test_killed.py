@@ -66,13 +66,22 @@ def assert_known(agent: Agent, states: States) -> None:
     assert known.unconfirmed.plan or state(agent) == states[known.generations[0].plan]
 
 
-@LONG
-@STARTS
-def test_killed_at_any_step_of_a_cut_over(on_stage: OnStage, start: int) -> None:
-    agent = on_stage()
+def steps_survived(
+    agent: Agent,
+    extra: str,
+    start: int,
+    run: Callable[[str], object],
+    first: Callable[[], object] = lambda: None,
+) -> int:
+    """Kill runs at every eighth step, look at the host, go on from there.
+
+    `run` takes the plan of `old`, which is in force before `first`. Returns the first step that a
+    run did not reach.
+    """
     states, former, latter = both(agent)
     for step in count(start, 8):
-        if not dies(agent, DIE_AT_STEP % step, lambda: deploy(agent, new())):
+        first()
+        if not dies(agent, extra % step, lambda: run(former)):
             break
         assert_known(agent, states)
         if step % 16 > 8:
@@ -80,7 +89,14 @@ def test_killed_at_any_step_of_a_cut_over(on_stage: OnStage, start: int) -> None
             assert state(agent) == states[latter], f"after a death at step {step}"
         assert go_to(agent, former).ok
         assert state(agent) == states[former], f"after a death at step {step}"
-    assert step > 40
+    return step
+
+
+@LONG
+@STARTS
+def test_killed_at_any_step_of_a_cut_over(on_stage: OnStage, start: int) -> None:
+    agent = on_stage()
+    assert steps_survived(agent, DIE_AT_STEP, start, lambda _: deploy(agent, new())) > 40
 
 
 @LONG
@@ -88,35 +104,16 @@ def test_killed_at_any_step_of_a_cut_over(on_stage: OnStage, start: int) -> None
 def test_killed_at_any_step_of_going_back(on_stage: OnStage, start: int) -> None:
     """The controller has said so, or has hung up: the steps are the same."""
     agent = on_stage()
-    states, former, latter = both(agent)
-    for step in count(start, 8):
-        if not dies(agent, DIE_AT_STEP_OF_GOING_BACK % step, lambda: deploy(agent, new(), back)):
-            break
-        assert_known(agent, states)
-        if step % 16 > 8:
-            assert deploy(agent, new()).ok
-            assert state(agent) == states[latter], f"after a death at step {step}"
-        assert go_to(agent, former).ok
-        assert state(agent) == states[former], f"after a death at step {step}"
-    assert step > 20
+    extra = DIE_AT_STEP_OF_GOING_BACK
+    assert steps_survived(agent, extra, start, lambda _: deploy(agent, new(), back)) > 20
 
 
 @LONG
 @STARTS
 def test_killed_at_any_step_of_a_stored_plan(on_stage: OnStage, start: int) -> None:
     agent = on_stage()
-    states, former, latter = both(agent)
-    for step in count(start, 8):
-        deploy(agent, new())
-        if not dies(agent, DIE_AT_STEP % step, lambda: go_to(agent, former)):
-            break
-        assert_known(agent, states)
-        if step % 16 > 8:
-            assert deploy(agent, new()).ok
-            assert state(agent) == states[latter], f"after a death at step {step}"
-        assert go_to(agent, former).ok
-        assert state(agent) == states[former], f"after a death at step {step}"
-    assert step > 40
+    first = partial(deploy, agent, new())
+    assert steps_survived(agent, DIE_AT_STEP, start, lambda former: go_to(agent, former), first) > 40
 
 
 @pytest.mark.parametrize("contact", ["kept", "taken back", "rollback"])

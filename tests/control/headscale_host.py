@@ -16,6 +16,14 @@ CONFIG = (FOLDER / "config.yaml").read_text()
 MAP = (FOLDER / "derp.yaml").read_text()
 CONFIG_PATH, MAP_PATH = "/etc/headscale/config.yaml", "/etc/headscale/derp.yaml"
 
+HK1 = """\
+  900:
+    regionid: 900
+    regioncode: hk
+    regionname: Hong Kong
+    nodes: [{name: 900a, regionid: 900, hostname: hk1.example.org}]
+"""
+
 SITE = GOOD + SECOND + "headscale:\n  url: https://headscale.example.org\n"
 
 

@@ -13,15 +13,7 @@ from control.headscale.server import HeadscaleServer
 from control.paste import PasteServer
 from control.served import Map
 from engine.facts import Facts, Output
-from tests.control.headscale_host import MAP, facts, site_of
-
-OF_HK = """\
-  900:
-    regionid: 900
-    regioncode: hk
-    regionname: Hong Kong
-    nodes: [{name: 900a, regionid: 900, hostname: hk1.example.org}]
-"""
+from tests.control.headscale_host import HK1, MAP, facts, site_of
 
 
 class Reach(SimpleNamespace):
@@ -47,7 +39,7 @@ class Reach(SimpleNamespace):
     ("version", "map_text", "program", "in_map"),
     [
         ("v0.29.2\n", MAP, "headscale 0.29.2", set()),
-        ("v0.29.2\n", MAP + OF_HK, "headscale 0.29.2", {"hk1"}),
+        ("v0.29.2\n", MAP + HK1, "headscale 0.29.2", {"hk1"}),
         ("dev", MAP, "headscale of an unknown version", set()),
     ],
 )

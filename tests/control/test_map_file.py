@@ -25,7 +25,7 @@ from fleet.shared.errors import CannotRead, CannotWrite
 from fleet.shared.fleet import Fleet
 from inventory.model import Certificate
 from inventory.official import Official
-from tests.control.test_headscale import SITE, site_of
+from tests.control.headscale_host import HK1, SITE, site_of
 from tests.support.official import pinned
 
 THEIRS = """\
@@ -36,13 +36,6 @@ regions:
     regioncode: "office"
     regionname: Office
     nodes: [{name: 910a, regionid: 910, hostname: derp.office.example.org}]
-"""
-HK1 = """\
-  900:
-    regionid: 900
-    regioncode: hk
-    regionname: Hong Kong
-    nodes: [{name: 900a, regionid: 900, hostname: hk1.example.org}]
 """
 
 

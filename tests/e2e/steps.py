@@ -44,6 +44,13 @@ def exchange(nodes: tuple[LabClient, LabClient], code: str) -> None:
         assert transfer.relay == code
 
 
+def have_both_regions(nodes: tuple[LabClient, LabClient]) -> None:
+    """Wait until the nodes have the regions of hk1 and sg1 in their map."""
+    for node in nodes:
+        what = f"{node.name} lacks a region"
+        wait_for(lambda node=node: set(node.regions().values()) >= {"hk", "sg"}, timeout_s=60, what=what)
+
+
 def who_may_connect(desk: Desk, host: str) -> list[str]:
     """Return those of three users of the host who may connect to the relay behind its front."""
     call = 'import socket; socket.create_connection(("127.0.0.1", 81), 2)'

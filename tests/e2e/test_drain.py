@@ -8,9 +8,8 @@ import pytest
 
 from lab import faults
 from lab.client import LabClient
-from lab.process import wait_for
 from tests.e2e.desk import Desk
-from tests.e2e.steps import exchange, settled
+from tests.e2e.steps import exchange, have_both_regions, settled
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 
@@ -24,12 +23,7 @@ def states(desk: Desk) -> dict[str, str]:
 
 def test_a_relay_is_drained_and_comes_back(desk: Desk, nodes: tuple[LabClient, LabClient]) -> None:
     settled(desk, "sg1")
-    for node in nodes:
-        wait_for(
-            lambda node=node: set(node.regions().values()) >= {"hk", "sg"},
-            timeout_s=60,
-            what=f"{node.name} lacks a region",
-        )
+    have_both_regions(nodes)
     ran = desk.invoke("drain", "--host", "hk1")
     assert ran.code == 0, ran.why()
     [figures] = ran.of("drained")

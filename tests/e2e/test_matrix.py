@@ -25,7 +25,7 @@ from roles import paths
 from tests.control.tailscale.policies import POLICY
 from tests.e2e.desk import CHECKOUT, Desk
 from tests.e2e.observations import words
-from tests.e2e.steps import exchange, meet, rung, served_leaf, settled
+from tests.e2e.steps import exchange, have_both_regions, meet, rung, served_leaf, settled
 from tests.support.tailscale_api import TAILNET, WRITES
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
@@ -286,12 +286,8 @@ def test_a_region_gets_another_id(desk: Desk, nodes: tuple[LabClient, LabClient]
 def test_a_relay_is_withdrawn_and_comes_back(desk: Desk, nodes: tuple[LabClient, LabClient]) -> None:
     settled(desk)
     settled(desk, "sg1")
+    have_both_regions(nodes)
     for node in nodes:
-        wait_for(
-            lambda node=node: set(node.regions().values()) >= {"hk", "sg"},
-            timeout_s=60,
-            what=f"{node.name} lacks a region",
-        )
         node.tailscale("debug", "force-prefer-derp", "901")
     exchange(nodes, "hk")
     for node in nodes:
