@@ -9,6 +9,7 @@ import json
 import os
 import time
 
+from agent import json_lines
 from agent.tools import read_text, write_text
 
 
@@ -26,26 +27,15 @@ class Lease:
         write_text(self._number_path, str(self.number))
 
     def ledger(self):
-        """Return the lines of the site's last rollout, without one that a power cut has torn."""
-        lines = []
-        for text in read_text(self._ledger_path).splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                continue
-        return lines
+        """Return the lines of the site's last rollout."""
+        return json_lines.read(self._ledger_path)
 
     def note(self, line, begins):
         """Write a line of the ledger to disk, or with `begins` the first one of a new ledger."""
-        text = json.dumps(line, sort_keys=True) + "\n"
         if begins:
-            write_text(self._ledger_path, text)
-            return
-        with open(self._ledger_path, "a") as file:
-            # It begins a line, as a power cut may have taken the end of the last one.
-            file.write("\n" + text)
-            file.flush()
-            os.fsync(file.fileno())
+            write_text(self._ledger_path, json.dumps(line, sort_keys=True) + "\n")
+        else:
+            json_lines.append(self._ledger_path, line)
 
 
 def overtaken(root, number, who):

@@ -6,11 +6,10 @@ They are lines of unconfirmed.jsonl, on disk before anything is changed:
 {"subject": "/etc/x", "spec": spec, "was": {...}, "paths": ["/etc/x"]}
 """
 
-import json
-import os
 
+from agent import json_lines
 from agent.generations import FORMAT, subject_of
-from agent.tools import HALF_TREE, beside, read_text, remove
+from agent.tools import HALF_TREE, beside, remove
 from agent.wire import Refused
 
 
@@ -29,26 +28,13 @@ class Unconfirmed:
             return
         subject, lines = subject_of(resource.spec), self._lines()
         if self._head not in lines:
-            self._write(self._head)
+            json_lines.append(self.path, self._head)
         if subject not in self._states(lines):
-            paths = resource.touches()
-            self._write({"subject": subject, "spec": resource.spec, "was": was, "paths": paths})
-
-    def _write(self, line):
-        with open(self.path, "a") as file:
-            # It begins a line, as a power cut may have taken the end of the last one.
-            file.write("\n%s\n" % json.dumps(line, sort_keys=True))
-            file.flush()
-            os.fsync(file.fileno())
+            line = {"subject": subject, "spec": resource.spec, "was": was, "paths": resource.touches()}
+            json_lines.append(self.path, line)
 
     def _lines(self):
-        lines = []
-        for text in read_text(self.path).splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                continue  # a power cut took its end, and so what it is about was not changed
-        return lines
+        return json_lines.read(self.path)
 
     @staticmethod
     def _states(lines):
