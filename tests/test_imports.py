@@ -151,8 +151,10 @@ def test_the_agent_needs_nothing_but_python() -> None:
 def test_the_scripts_need_nothing_but_python() -> None:
     paths = list((ROOT / "files" / "scripts").glob("*.py"))
     assert paths
-    tops = {module.split(".")[0] for path in paths for module in imported(path)}
-    assert tops <= set(sys.stdlib_module_names)
+    tops = {path.stem: {module.split(".")[0] for module in imported(path)} for path in paths}
+    # It goes on in dnf's own Python, and says so where there is none.
+    tops["resolve_rpms"].remove("dnf")
+    assert {name: found for name, found in tops.items() if not found <= set(sys.stdlib_module_names)} == {}
 
 
 def test_the_agents_modules_are_sent_in_the_order_of_their_imports() -> None:

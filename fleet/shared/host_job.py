@@ -46,11 +46,12 @@ def host_job(
     `include_withdrawn`: also a relay that was withdrawn or drained; else its plan raises
     LeftWithdrawn.
     """
-    is_check = verb is Verb.CHECK
-    before = NOTHING if is_check else asked(cut_over.ask_before(host), shut_out.ask(fleet, host))
+    before = NOTHING
+    if verb is not Verb.CHECK:
+        before = asked(cut_over.ask_before(host), shut_out.ask(fleet, host), pins.ask(host))
 
     def afterwards(outcome: Outcome) -> Ask:
-        return asked(pins.ask(host), cut_over.ask_after(host, outcome) if only else NOTHING)
+        return asked(pins.ask_after(host, outcome), cut_over.ask_after(host, outcome) if only else NOTHING)
 
     return Job(
         verb=verb,

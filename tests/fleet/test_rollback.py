@@ -299,6 +299,23 @@ def test_a_resource_that_failed_is_taken_back_without_a_proof(fleet: Fleet) -> N
     assert armed.words == ["back"]
 
 
+@pytest.mark.parametrize(("ok", "words"), [(True, ["hold", "keep"]), (False, ["hold", "back"])])
+def test_ctrl_c_while_armed_ends_the_tries(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, ok: bool, words: list[str]
+) -> None:
+    """The proof in hand still counts."""
+    armed: Any = Armed(3)
+
+    def prove_hosts(*_: object, **__: object) -> dict[str, Proof]:
+        armed.is_stopping = True
+        return {"hk1": proof("hk1", ok=ok)}
+
+    monkeypatch.setattr(evidence, "hear", lambda *_, **__: Evidence())
+    monkeypatch.setattr(confirm, "prove_hosts", prove_hosts)
+    Confirmation(fleet, HOST, None)(outcome(), armed)
+    assert armed.words == words
+
+
 DERPER = HOST.model_copy(update={"flavour": "docker", "docker": Docker(image=IMAGE)})
 
 
