@@ -22,8 +22,8 @@ class Card:
     """One relay.
 
     `version`, `release`, `last_deploy` and `clients` are empty or None when unknown; `proof` is
-    None before the first one. `past`: its kept proofs, oldest first; only the last one matters
-    where there is no page.
+    None before the first one. `stopped`: withdrawn or drained, when its host says so. `past`: its
+    kept proofs, oldest first; only the last one matters where there is no page.
     """
 
     host: str
@@ -36,7 +36,7 @@ class Card:
     release: str = ""
     clients: int | None = None
     last_deploy: str = ""
-    withdrawn: bool = False  # its host says so
+    stopped: str = ""
     proof: Proof | None = None
     past: Sequence[Entry] = ()
 
@@ -56,12 +56,12 @@ class Card:
 
     @property
     def state(self) -> str:
-        """proved, reached (only that packets pass is unproved), broken, withdrawn (broken on
-        purpose) or unknown."""
+        """proved, reached (only that packets pass is unproved), broken, withdrawn or drained
+        (stopped on purpose) or unknown."""
         if self.proof is None:
             return "unknown"
         if not self.proof.ok:
-            return "withdrawn" if self.withdrawn else "broken"
+            return self.stopped or "broken"
         return "proved" if self.proof.packets_passed else "reached"
 
     @property

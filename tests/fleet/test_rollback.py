@@ -20,12 +20,12 @@ from engine.report import Report
 from engine.run import Job, Outcome, Verb
 from engine.session import Session
 from fleet import history, rollback
-from fleet.rollback import NoGeneration, SiteDiffers
+from fleet.rollback import NoGeneration
 from fleet.shared import confirm, evidence, prove, step
 from fleet.shared.bring_back import way_back
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation
 from fleet.shared.fleet import Fleet
-from fleet.shared.seen import former, settings
+from fleet.shared.seen import SiteDiffers, former, settings
 from fleet.shared.verdict import Conclusion, Evidence
 from inventory.errors import DerpfleetError
 from inventory.model import Docker, Host
