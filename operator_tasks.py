@@ -7,8 +7,7 @@ from pathlib import Path
 
 from invoke import Context
 
-from fleet.shared.opening import DEFAULT_SITE, FILE, HOST, HOSTS, JSON, task, with_report, with_site
-from rollout_tasks import rollout
+from fleet.shared.opening import FILE, HOST, HOSTS, JSON, task, with_site
 
 
 @task(
@@ -38,6 +37,30 @@ def derpmap(_: Context, site="", push=False, diff=False, json=False):
         with_site(site, verb.push, json=json, diffs=diff)
     else:
         with_site(site, verb.derpmap, aside=True)
+
+
+@task(
+    iterable=["host", "take"],
+    help=HOSTS
+    | {"take": "a region for the map by its code, as fra; may be given several times; none: no region"}
+    | {"from": "an https URL or a file with the map (default: Tailscale's own)"},
+)
+def official(_: Context, host=None, take=None, from_="", site="", json=False):
+    """Show Tailscale's own regions and how far they are, from here and from each host.
+
+    --take pins a choice in a file beside the site file, as the regions are now. A deploy puts them
+    into headscale's map, and takes those out that are no longer chosen. It fetches nothing.
+
+    Examples:
+      invoke official
+      invoke official --take fra --take tok
+
+    Exit codes: 0 shown or taken, 1 the map cannot be had or has no such region, 3 a host is
+    unreachable, 4 site file wrong.
+    """
+    from fleet.official import official as verb
+
+    with_site(site, lambda f: verb(f, f.hosts(host), take=take or (), source=from_), json=json)
 
 
 @task(
@@ -75,27 +98,6 @@ def logs(_: Context, host, site="", relay=False, lines="50", json=False):
 
 
 @task(
-    help={"path": f"where to write it (default: {DEFAULT_SITE})", "site": f"with --timer: {FILE}"}
-    | {"timer": "write a systemd timer of your user that runs `invoke status --notify` every 5 minutes"}
-    | {"textfile": "with --timer: also write metrics to this file"}
-)
-def init(_: Context, path="", timer=False, site="", textfile=""):
-    """Write a commented first site file, or with --timer a timer. Never overwrites one.
-
-    Examples:
-      invoke init --path elsewhere.yml
-      invoke init --timer --textfile /var/lib/node_exporter/derpfleet.prom
-    """
-    from fleet.init import init as verb
-    from fleet.init.timer import write_timer
-
-    with_report(
-        lambda report: write_timer(report, site, textfile) if timer
-        else verb(report, Path(path) if path else None)
-    )
-
-
-@task(
     iterable=["host"],
     help=HOSTS
     | {"html": "also write a self-contained HTML page to this file"}
@@ -109,7 +111,7 @@ def status(_: Context, host=None, site="", html="", textfile="", notify=False, j
       invoke status --html status.html
       invoke status --textfile /var/lib/node_exporter/derpfleet.prom --notify
 
-    Exit codes: 0 every host is proved or withdrawn, 1 a host is neither, 4 site file wrong.
+    Exit codes: 0 every host is proved, withdrawn or drained, 1 one is not, 4 site file wrong.
     """
     from fleet.status import status as verb
 
@@ -192,4 +194,4 @@ def bundle(_: Context, host=None, site="", out="", use="", sha256="", json=False
     with_site(site, lambda fleet: verb(fleet, fleet.managed(host), **files), json=json)
 
 
-verbs = (bundle, rollout, status, history, rollback, derpmap, trust, logs, init)
+verbs = (bundle, status, history, rollback, derpmap, official, trust, logs)

@@ -8,12 +8,15 @@ from fleet.shared import interrupt
 interrupt.leave_at_once()
 # ruff: noqa: E402  (Ctrl-C comes first)
 from functools import partial
+from pathlib import Path
 
 from invoke import Context
 
 import lab_tasks
 import operator_tasks
-from fleet.shared.opening import FILE, HOSTS, JSON, collected, task, with_report, with_site
+import service_tasks
+from fleet.shared.opening import DEFAULT_SITE, FILE, HOSTS, collected, task, with_report, with_site
+from rollout_tasks import rollout
 
 ONLY = "a resource id, or role:NAME; may be given several times"
 
@@ -22,7 +25,7 @@ ONLY = "a resource id, or role:NAME; may be given several times"
     iterable=["host", "only"],
     help=HOSTS
     | {"only": ONLY, "dry-run": "show changes, make none", "diff": "show each change as a diff"}
-    | {"include-withdrawn": "without --host: bring withdrawn relays back as well"}
+    | {"include-withdrawn": "without --host: bring withdrawn and drained relays back as well"}
     | {"keep": "leave a relay that is not proved as it is, to be looked at"},
 )
 def deploy(
@@ -34,7 +37,7 @@ def deploy(
     A host that is not proved goes back to its last confirmed state, and is proved again.
 
     Without --host, all hosts are deployed in order, up to the first that fails or is not proved.
-    Withdrawn relays stay so, unless --host names them or --include-withdrawn is given.
+    Withdrawn and drained relays stay so, unless --host names them or --include-withdrawn is given.
     With --only, nothing is registered, and the next whole deploy confirms the changes. If a service
     that --only leaves out has to be restarted, the next deploy that includes it does that.
 
@@ -134,9 +137,9 @@ def renew(_: Context, host=None, site="", force=False, json=False):
 
     Example: invoke renew --host hk1 --force
 
-    The certificate of a withdrawn relay is renewed, too, but not proved.
+    The certificate of a withdrawn or drained relay is renewed, too, but not proved.
 
-    Exit codes: 0 renewed or not overdue, and proved or withdrawn; 1 not renewed or not proved,
+    Exit codes: 0 renewed or not overdue, and proved or out of service; 1 not renewed or not proved,
     3 unreachable, 4 site file wrong, 5 host locked.
     """
     from fleet.renew import renew as verb
@@ -144,43 +147,33 @@ def renew(_: Context, host=None, site="", force=False, json=False):
     with_site(site, lambda fleet: verb(fleet, fleet.equipped(host), force=force), json=json)
 
 
-@task(help={"host": "the host", "site": FILE, "json": JSON})
-def withdraw(_: Context, host, site="", json=False):
-    """Take a relay out of service: stop it, and take its region out of the map afterwards.
-
-    The relay is stopped; when every node has moved, its regions are taken out of the map. Another
-    proved relay has to be in the map. A deploy brings the relay back. After a change of its region
-    id, withdraw and deploy the host: that takes the former region out of the map.
-
-    Example: invoke withdraw --host sg1
-
-    Exit codes: 0 withdrawn, 1 it is the only relay or nodes did not move, 3 unreachable,
-    4 site file wrong, 5 host locked.
-    """
-    from fleet.withdraw import withdraw as verb
-
-    with_site(site, lambda fleet: verb(fleet, fleet.equipped([host])[0]), json=json)
-
-
 @task(
-    help={"host": "the host", "site": FILE, "json": JSON}
-    | {"dry-run": "show what would go, and change nothing", "diff": "show each change as a diff"},
+    help={"path": f"where to write it (default: {DEFAULT_SITE})", "site": f"with --timer: {FILE}"}
+    | {"from": "make its hosts of the map in this file: a Tailscale policy, a derpmap, headscale's derp.yaml"}
+    | {"timer": "write a systemd timer of your user that runs `invoke status --notify` every 5 minutes"}
+    | {"textfile": "with --timer: also write metrics to this file"}
 )
-def uninstall(_: Context, host, site="", dry_run=False, diff=False, json=False):
-    """Remove everything of derpfleet from a host whose relay was withdrawn.
+def init(_: Context, path="", from_="", timer=False, site="", textfile=""):
+    """Write a commented first site file, or with --timer a timer. Never overwrites one.
 
-    Packages and other people's things stay; what was changed of these is put back as it was found.
+    With --from, the relays that you have become its hosts. What is still to be filled in is listed,
+    and regions that cannot be hosts stay as comments, with the reason.
 
-    Example: invoke uninstall --host sg1 --dry-run
+    Examples:
+      invoke init --path elsewhere.yml
+      invoke init --from /etc/headscale/derp.yaml
+      invoke init --timer --textfile /var/lib/node_exporter/derpfleet.prom
 
-    Exit codes: 0 removed, 1 it is in service or a resource failed, 3 unreachable, 4 site file
-    wrong, 5 host locked. With --dry-run: 10 something would be removed.
+    Exit codes: 0 written, 1 there is no map in that file, 4 the site file exists already.
     """
-    from fleet.uninstall import uninstall as verb
+    from fleet.init import init as verb
+    from fleet.init.timer import write_timer
 
-    diffs = diff or dry_run
-    with_site(site, lambda f: verb(f, f.managed([host])[0], dry_run=dry_run), json=json, diffs=diffs)
+    paths = [Path(one) if one else None for one in (path, from_)]
+    with_report(
+        lambda report: write_timer(report, site, textfile) if timer else verb(report, *paths)
+    )
 
 
-verbs = (deploy, check, verify, doctor, renew, withdraw, uninstall, *operator_tasks.verbs)
+verbs = (init, deploy, check, verify, doctor, renew, rollout, *service_tasks.verbs, *operator_tasks.verbs)
 namespace = collected(verbs, lab_tasks.lab)

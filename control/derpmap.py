@@ -65,9 +65,16 @@ def yaml_region(host: Host, *, pin: str | None = None) -> dict[str, Any]:
     return spelled
 
 
+def yaml_official(site: Site) -> dict[int, dict[str, Any]]:
+    """Return the official regions that the site takes, in the same spelling, by their ids."""
+    chosen = site.official.chosen if site.official else {}
+    return {id: lower(region.tailcfg()) for id, region in chosen.items()}
+
+
 def yaml_map(site: Site, *, pins: Pins | None = None) -> str:
-    """Return the site as a file for headscale's derp.paths."""
+    """Return the site as a file for headscale's derp.paths, with the official regions it takes."""
     regions = {host.region.id: yaml_region(host, pin=(pins or {}).get(name)) for name, host in by_id(site)}
+    regions = yaml_official(site) | regions
     return "\n".join(block({"regions": regions})) + "\n"
 
 

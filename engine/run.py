@@ -40,6 +40,7 @@ class Verb(StrEnum):
     REGISTER = "register"
     RENEW = "renew"
     WITHDRAW = "withdraw"
+    DRAIN = "drain"
     UNINSTALL = "uninstall"
     ROLLBACK = "rollback"
     PREPARE = "prepare"

@@ -10,7 +10,7 @@ from pathlib import Path
 import roles
 from artefacts import packages
 from artefacts.bundle import Bundle, use_bundle, write_bundle
-from artefacts.packages import Deb
+from artefacts.packaged import Packaged
 from artefacts.supplies import supplies
 from engine.crash import made_of_facts
 from engine.facts import Facts
@@ -34,7 +34,7 @@ class _Needs:
 
     facts: Facts
     files: set[Path]
-    debs: list[Deb]
+    brought: list[Packaged]
 
 
 def bundle(fleet: Fleet, hosts: Sequence[Host], *, out: str, use: str, sha256: str) -> int:
@@ -104,11 +104,11 @@ def _needs(fleet: Fleet, host: Host) -> _Needs:
             raise DeployRefused("its system is not known", host=host.name, why="\n".join(reasons))
         facts = roles.for_programs(session.facts)
         files = supplies(host, facts, cache=CACHE, progress=progress)
-        debs = _debs(fleet, host, session)
-        return _Needs(facts, files | {*packages.fetched(debs, cache=CACHE, progress=progress)}, debs)
+        brought = _brought(fleet, host, session)
+        return _Needs(facts, files | {*packages.fetched(brought, cache=CACHE, progress=progress)}, brought)
 
 
-def _debs(fleet: Fleet, host: Host, session: Session) -> list[Deb]:
+def _brought(fleet: Fleet, host: Host, session: Session) -> list[Packaged]:
     """Return all packages that the controller brings to hosts like this one, whatever they have."""
     if not ways.chosen(host).BRINGS:
         return []
@@ -120,12 +120,13 @@ def _debs(fleet: Fleet, host: Host, session: Session) -> list[Deb]:
 
 def _indexes(needs: Iterable[_Needs]) -> set[Path]:
     """Keep an index of the packages of each system, and return the files."""
-    found: dict[str, tuple[Facts, dict[str, Deb]]] = {}
+    found: dict[str, tuple[Facts, dict[str, Packaged]]] = {}
     for one in needs:
-        _, debs = found.setdefault(_release(one.facts), (one.facts, {}))
-        debs.update({deb.file: deb for deb in one.debs})
+        _, by_file = found.setdefault(_release(one.facts), (one.facts, {}))
+        by_file.update({package.file: package for package in one.brought})
     return {
-        packages.keep_index(facts, [*debs.values()], cache=CACHE) for facts, debs in found.values() if debs
+        packages.keep_index(facts, [*by_file.values()], cache=CACHE)
+        for facts, by_file in found.values() if by_file
     }
 
 

@@ -33,8 +33,8 @@ def check(
         try:
             job = host_job(fleet, host, Verb.CHECK, only, include_withdrawn=include_withdrawn)
             outcome = run(fleet, fleet.login(host), job)
-        except LeftWithdrawn:
-            left_withdrawn(fleet, host)
+        except LeftWithdrawn as error:
+            left_withdrawn(fleet, host, error.state)
             left.add(host.name)
             return
         except DerpfleetError as error:

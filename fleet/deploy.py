@@ -34,7 +34,7 @@ def deploy(
     Such a host goes back to its newest generation, unless it has none or `keep` is set. The relays
     that are proved by then are registered, unless `only` names resources. A relay that somebody
     else runs is only proved and registered.
-    `include_withdrawn`: bring withdrawn relays back as well. Returns the exit code.
+    `include_withdrawn`: bring withdrawn and drained relays back as well. Returns the exit code.
     """
     server = control_server(fleet)
     why = "nothing is registered with --only" if only else "compared when it is registered"
@@ -49,8 +49,8 @@ def deploy(
         job = host_job(fleet, host, Verb.DEPLOY, only, include_withdrawn=include_withdrawn)
         try:
             code = _converge(fleet, host, job, judge)
-        except LeftWithdrawn:
-            left_withdrawn(fleet, host)
+        except LeftWithdrawn as error:
+            left_withdrawn(fleet, host, error.state)
             continue
         if code:
             break

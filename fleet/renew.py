@@ -9,6 +9,7 @@ from control.served import Unknown
 from engine.run import Job, Verb
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
+from fleet.shared.out_of_service import back_by
 from fleet.shared.prove import prove_hosts
 from fleet.shared.step import step
 from inventory.choices import source_of
@@ -16,6 +17,7 @@ from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import relay
 from roles.certificate import renewal
+from roles.relay import OutOfService
 
 
 def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
@@ -33,24 +35,24 @@ def renew(fleet: Fleet, hosts: Sequence[Host], *, force: bool) -> int:
     code = 0
     for host in renewable:
         try:
-            withdrawn = _renew(fleet, host, force=force)
+            state = _renew(fleet, host, force=force)
         except Interrupted:
             raise
         except DerpfleetError as error:
             fleet.report.failure(error)
             code = max(code, error.exit_code)
             continue
-        if withdrawn:
-            fleet.report.emit(event="withdrawn", host=host.name)
-            words = f"withdrawn: there is no relay to prove; invoke deploy --host {host.name} brings it back"
+        if state:
+            fleet.report.emit(event=str(state), host=host.name)
+            words = f"{state}: there is no relay to prove; {back_by(host, state)} brings it back"
             fleet.report.line(host.name, "ok", words)
         elif not prove_hosts(fleet, [host], served=Unknown("not asked for after a renewal"))[host.name].ok:
             code = code or 1
     return code
 
 
-def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
-    """Renew one certificate, or show that it is not overdue. Returns whether the host is withdrawn.
+def _renew(fleet: Fleet, host: Host, *, force: bool) -> OutOfService | None:
+    """Renew one certificate, or show that it is not overdue. Returns why its relay does not run.
 
     Raises ResourceFailed, Unreachable, Interrupted.
     """
@@ -58,11 +60,11 @@ def _renew(fleet: Fleet, host: Host, *, force: bool) -> bool:
     if not outcome.changed:
         words = "its certificate is not overdue: the host's timer renews it in time, and --force at once"
         fleet.report.line(host.name, "ok", words)
-    return relay.is_withdrawn(outcome.facts)
+    return relay.out_of_service(outcome.facts)
 
 
 def _renewal(host: Host, *, force: bool) -> Job:
-    """Return the job: renew as the host's timer does. It asks first whether the relay is withdrawn.
+    """Return the job: renew as the host's timer does. It asks first whether the relay is stopped.
 
     The reason of a failure says which certificate is served: the host's program asks.
     """

@@ -13,7 +13,7 @@ from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
 from fleet.shared.options import number
 from fleet.shared.register import register
-from fleet.shared.seen import differences, former
+from fleet.shared.seen import refuse_other_site
 from fleet.shared.step import CHANGES_FOUND, show_failures
 from fleet.shared.verdict import Conclusion
 from inventory.errors import DerpfleetError
@@ -30,10 +30,6 @@ _MOST = 99_999_999
 
 class NoGeneration(DerpfleetError):
     """There is no such generation to go back to; nothing was changed."""
-
-
-class SiteDiffers(DerpfleetError):
-    """The generation is seen from outside in another way than the site file says."""
 
 
 def rollback(fleet: Fleet, host: Host, *, to: str, dry_run: bool, force: bool) -> int:
@@ -66,7 +62,7 @@ def _plan(fleet: Fleet, host: Host, to: str, force: bool, session: Session) -> S
     """Return the stored plan, after saying which one it is. Raises NoGeneration, SiteDiffers."""
     history = session.history()
     target = _chosen(host, history, to)
-    _refuse_other_site(host, target)
+    refuse_other_site(host, target, next="set these keys back in the site file, then run the rollback again")
     if history.unconfirmed.plan:
         words = f"unconfirmed changes of {history.unconfirmed.who} → generation {_named(target)}"
     else:
@@ -99,18 +95,6 @@ def _chosen(host: Host, history: History, to: str) -> Generation:
 def _named(one: Generation) -> str:
     parts = (moment(one.at), one.who, one.about.get("release", ""))
     return f"{one.number} ({', '.join(filter(None, parts))})"
-
-
-def _refuse_other_site(host: Host, target: Generation) -> None:
-    """Raise SiteDiffers when the proof and the map would be about another relay than that one."""
-    other = differences(host, former(host, target.about.get("seen", "")))
-    if other:
-        raise SiteDiffers(
-            f"generation {target.number} does not fit the site file any more",
-            host=host.name,
-            why="nothing was changed; " + "; ".join(other),
-            next="set these keys back in the site file, then run the rollback again",
-        )
 
 
 def _registered(fleet: Fleet, host: Host, judge: Confirmation) -> int:

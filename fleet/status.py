@@ -53,7 +53,7 @@ def status(
     """Prove and ask all hosts at once, and show a table.
 
     `html`, `textfile`: the page and the metrics to write, too. `alert`: tell the site's webhook.
-    Returns the exit code: 0 when every host is proved, or withdrawn. Raises CannotWrite,
+    Returns the exit code: 0 when every host is proved, or stopped on purpose. Raises CannotWrite,
     CannotNotify.
     """
     wanted = targets(fleet, hosts)
@@ -76,7 +76,7 @@ def status(
     kept = {
         name: past.add(fleet, name, proof)
         for name, proof in whole.items()
-        if proof.ok or not said[name].withdrawn
+        if proof.ok or not said[name].state
     }
     cards = [_card(host, said[host.name], whole[host.name], kept.get(host.name)) for host in hosts]
     for card in cards:
@@ -101,7 +101,7 @@ def status(
     if alert:
         for one in notify(fleet, [_seen(card) for card in cards]):
             fleet.report.line(one.host, "told", one.text)
-    return 0 if all(card.state in ("proved", "reached", "withdrawn") for card in cards) else 1
+    return 0 if all(card.state not in ("broken", "unknown") for card in cards) else 1
 
 
 def write(path: Path, text: str) -> None:
@@ -116,7 +116,7 @@ def write(path: Path, text: str) -> None:
 
 
 def _seen(card: Card) -> Seen:
-    """Return what an alert is about. A withdrawn relay is as it should be."""
+    """Return what an alert is about. One that was stopped on purpose is as it should be."""
     return Seen(card.host, card.state not in ("broken", "unknown"), _proof_words(card))
 
 
@@ -134,7 +134,7 @@ def _card(host: Host, seen: HostStatus, proof: Proof, kept: Entry | None) -> Car
         last_deploy=seen.last_deploy,
         generation=seen.generation,
         unconfirmed_since=moment(seen.unconfirmed.since) if seen.unconfirmed.plan else "",
-        withdrawn=seen.withdrawn,
+        stopped=seen.state or "",
         proof=proof,
         past=[kept] if kept else [],
     )
@@ -152,7 +152,7 @@ def _proof_words(card: Card) -> str:
 
 
 def _broken(card: Card) -> Rung | None:
-    """Return the first broken rung of a relay that is not withdrawn."""
+    """Return the first broken rung of a relay that was not stopped on purpose."""
     return card.proof.failed_rung if card.proof and card.state == "broken" else None
 
 
@@ -206,6 +206,7 @@ _COLOURS = {
     "reached": "green",
     "broken": "bold red",
     "withdrawn": "dim",
+    "drained": "yellow",
     "unknown": "dim",
 }
 

@@ -33,6 +33,7 @@ from inventory.choices import (
 )
 from inventory.control_servers import ControlPart, Derpmap, MapFile, Paste, Tailscale
 from inventory.notify import Notify
+from inventory.official import Official
 from inventory.packages import PackageSupply
 from inventory.part import Model
 from inventory.rollout import RolloutPolicy
@@ -376,6 +377,7 @@ class Site(Model):
     """Everything in a site file, `path`. Relative paths in it are relative to its folder."""
 
     path: str
+    official: Official | None = None  # the choice in the file beside it
     hosts: dict[HostName, Host] = Field(min_length=1)
     headscale: Headscale | None = None
     tailscale: Tailscale | None = None

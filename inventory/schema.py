@@ -30,6 +30,9 @@ def json_schema() -> Schema:
     of_host = host["properties"]
     _drop(host, "name")
     _drop(schema, "path")
+    _drop(schema, "official")
+    for part in ("Official", "DerpMap", "MapRegion", "MapNode"):
+        del schema["$defs"][part]
     schema["required"] = ["hosts"]
     schema["properties"]["hosts"]["additionalProperties"] = False
     schema["properties"]["defaults"] = {"$ref": "#/$defs/Defaults"}

@@ -15,6 +15,7 @@ from inventory import rules, words
 from inventory.document import Document, NotYaml, parse
 from inventory.document import Path as Keys
 from inventory.model import Host, Site
+from inventory.official import with_official
 from inventory.problems import Problem, SiteError
 from inventory.schema import OF_ONE_HOST, Schema, json_schema, schema_at
 
@@ -30,7 +31,7 @@ _STAND_IN: Raw = {
 def load(path: str | Path) -> Site:
     """Return the site that the file describes, with every relative path made absolute.
 
-    Raises SiteError with every problem of the file.
+    Raises SiteError with every problem of the file, or of the one beside it with official regions.
     """
     # not Path.expanduser, which raises for the ~name of an unknown user
     file = Path(os.path.expanduser(path))  # noqa: PTH111
@@ -47,7 +48,7 @@ def load(path: str | Path) -> Site:
     site = compile_site(text, file.absolute())
     problems = _commands_of_others(file, site) if isinstance(site, Site) else site
     if isinstance(site, Site) and not problems:
-        return site
+        return with_official(site)
     raise SiteError(file, problems)
 
 
@@ -138,7 +139,7 @@ class _Reading:
 
     def _merged(self, raw: Raw) -> Raw:
         """Return `raw` with the defaults in every host, and with the keys of the loader."""
-        self._refuse(raw, ("path",), "unknown key")
+        self._refuse(raw, ("path", "official"), "unknown key")
         defaults = raw.pop("defaults", None) or {}
         if not isinstance(defaults, dict):
             self._add(("defaults",), words.explain({"type": "dict_type", "input": defaults}, {}))

@@ -19,7 +19,7 @@ from probe.proof import Broken, Found
 from probe.target import Part, Target
 from probe.tcp import dial
 from probe.tls import open_tls
-from probe.web import authority, excerpt
+from probe.web import UNREACHED, authority, excerpt, unreached
 from relay.client import Client, Event, Greeted, NotUpgraded, Pinged
 from relay.core.handshake import ClientInfo, make_private_key
 from relay.core.wire import ProtocolError
@@ -285,12 +285,8 @@ def _refused(target: Target, refusal: NotUpgraded) -> Broken:
                 Part.FRONT, "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade"
             ),
         )
-    if refusal.status in {502, 503, 504}:
-        return Broken(
-            detail,
-            cause="the front works, the relay behind it does not answer",
-            next=target.redeploy(Part.RELAY, "start the relay", unchanged=target.restart()),
-        )
+    if refusal.status in UNREACHED:
+        return unreached(target, detail)
     return Broken(
         detail,
         cause="another web server, or another site of it, answers /derp",

@@ -23,8 +23,9 @@ class Card:
 
     `version`, `release`, `last_deploy` and `clients` are empty or None when unknown; `proof` is
     None before the first one. `generation`: the newest confirmed state, 0 without one.
-    `unconfirmed_since`: of the changes after it, or "". `past`: its kept proofs, oldest first; only
-    the last one matters where there is no page.
+    `unconfirmed_since`: of the changes after it, or "". `stopped`: withdrawn or drained, when its
+    host says so. `past`: its kept proofs, oldest first; only the last one matters where there is no
+    page.
     """
 
     host: str
@@ -39,7 +40,7 @@ class Card:
     last_deploy: str = ""
     generation: int = 0
     unconfirmed_since: str = ""
-    withdrawn: bool = False  # its host says so
+    stopped: str = ""
     proof: Proof | None = None
     past: Sequence[Entry] = ()
 
@@ -59,12 +60,12 @@ class Card:
 
     @property
     def state(self) -> str:
-        """proved, reached (only that packets pass is unproved), broken, withdrawn (broken on
-        purpose) or unknown."""
+        """proved, reached (only that packets pass is unproved), broken, withdrawn or drained
+        (stopped on purpose) or unknown."""
         if self.proof is None:
             return "unknown"
         if not self.proof.ok:
-            return "withdrawn" if self.withdrawn else "broken"
+            return self.stopped or "broken"
         return "proved" if self.proof.packets_passed else "reached"
 
     @property

@@ -44,7 +44,7 @@ def _samples(card: Card) -> Iterator[tuple[str, str, float]]:
     """Yield the name, the labels and the value of each sample of a relay."""
     of_host = _labels(host=card.host, region=card.region_code)
     yield "proved", of_host, card.state in _OK
-    yield "withdrawn", of_host, card.state == "withdrawn"
+    yield "withdrawn", of_host, card.state == card.stopped
     if card.proof is not None:
         yield "proof_seconds", of_host, card.proof.ms / 1000
         broken = card.proof.failed_rung if card.state == "broken" else None

@@ -16,6 +16,7 @@ from probe.net import BoundedStream, Flooded, Patience, within
 from probe.proof import Broken, Found
 from probe.target import Part, Target
 
+UNREACHED = frozenset({502, 503, 504})  # answers of a front without the relay behind it
 _MAX_HEAD = 16 * 1024
 _MAX_BODY = 16 * 1024
 _TAG = re.compile(r"<[^>]*>")
@@ -160,14 +161,20 @@ def _step_before(target: Target, address: str) -> str:
 
 def _behind(target: Target, url: str, answer: HttpAnswer) -> None:
     """Raise Broken when only the front answered, not the relay behind it."""
-    if answer.status in {502, 503, 504}:
-        raise Broken(
-            f"{url} answered {answer.status}",
-            cause="the front works, the relay behind it does not answer",
-            next=target.redeploy(
-                Part.RELAY, "start the relay behind the proxy", unchanged=target.restart()
-            ),
-        )
+    if answer.status in UNREACHED:
+        raise unreached(target, f"{url} answered {answer.status}")
+
+
+def unreached(target: Target, detail: str) -> Broken:
+    """Return the fault of a front that answers, and does not reach the relay behind it."""
+    return Broken(
+        detail,
+        cause=(
+            "the front works, and the relay behind it is down, or SELinux keeps the front from it "
+            "(on the host: ausearch -m avc -ts recent)"
+        ),
+        next=target.redeploy(Part.RELAY, "start the relay behind the proxy", unchanged=target.restart()),
+    )
 
 
 async def _patiently(

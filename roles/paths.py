@@ -33,7 +33,8 @@ FRONT = f"{ETC}/front"  # fragments for fronts that the operator keeps
 FIREWALL_RULES = f"{ETC}/firewall.nft"
 BACKEND_RULES = f"{ETC}/backend.nft"
 AGENT = "/var/lib/derpfleet"  # the agent's journal and backups (files/agent/journal.py)
-WITHDRAWN = f"{AGENT}/withdrawn"  # there after `invoke withdraw`, until the relay is deployed again
+# There after `invoke withdraw` or `invoke drain`, until the relay is brought back; it says which.
+WITHDRAWN = f"{AGENT}/withdrawn"
 
 USER = "derpfleet-relay"
 RUN = f"/run/{USER}"

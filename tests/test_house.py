@@ -31,7 +31,7 @@ from tests.test_imports import imported
 ROOT = Path(__file__).parent.parent
 PRODUCT = (
     *("inventory", "engine", "artefacts", "roles", "control", "probe", "fleet", "lab"),
-    *("tasks.py", "lab_tasks.py", "operator_tasks.py", "rollout_tasks.py"),
+    *("tasks.py", "lab_tasks.py", "operator_tasks.py", "rollout_tasks.py", "service_tasks.py"),
 )
 CHOICE = re.compile(
     r"(?<!card)\.(flavour|runner|front)$|(^|\.)(host|relay_host)\.program$"

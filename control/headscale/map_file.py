@@ -13,7 +13,8 @@ from functools import partial
 from typing import cast
 
 from control.contract import Look, Reach, Withdrawal
-from control.derpmap import Pins, missing_pin, yaml_region
+from control.derpmap import Pins, missing_pin, yaml_official, yaml_region
+from control.headscale import official
 from control.headscale.clashes import Maps, lost, taken
 from control.headscale.facts import HeadscaleRefused
 from control.headscale.merge import merge
@@ -125,12 +126,15 @@ class MapFileServer:
         reasons = [
             *(reason for host in put for reason in (*taken(self.site, maps, host), missing_pin(host, pins))),
             *(reason for host in (*put, *gone) for reason in lost(maps, host)),
+            *official.refusals(self.site, maps),
         ]
         if found := [*filter(None, reasons)]:
             raise _refused("\n".join(found))
         wanted = {host.region.id: yaml_region(host, pin=pins.get(host.name)) for host in put}
+        ids = [id for host in gone for id in self._ids(regions, host)]
+        ids += official.left_out(self.site, regions)
         try:
-            return merge(text, put=wanted, remove=[id for host in gone for id in self._ids(regions, host)])
+            return merge(text, put=wanted | yaml_official(self.site), remove=ids)
         except BadMap as error:
             raise _refused(str(error)) from None
 

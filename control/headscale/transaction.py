@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 
-from control.derpmap import Pins, missing_pin, yaml_region
+from control.derpmap import Pins, missing_pin, yaml_official, yaml_region
+from control.headscale import official
 from control.headscale.clashes import lost, taken
 from control.headscale.config import BadConfig, with_path
 from control.headscale.facts import STRICT_SINCE, VERIFY_SINCE, HeadscaleFacts, HeadscaleRefused, read_facts
@@ -56,10 +57,12 @@ def resources(
             why="\n".join(reasons),
             next="fix this, then deploy again",
         )
-    steps = plan_registration(seen.regions, proved, pins=pins)
     put = {host.region.id: yaml_region(host, pin=(pins or {}).get(host.name)) for host in proved}
+    of_tailscale = yaml_official(site)
+    gone = [*(host.region.id for host in withdrawn), *official.left_out(site, seen.regions)]
+    steps = plan_registration(seen.regions, proved, pins=pins)
     try:
-        map_text = merge(seen.map_text, put=put, remove=[host.region.id for host in withdrawn])
+        map_text = merge(seen.map_text, put=put | of_tailscale, remove=gone)
         config_text = with_path(seen.config_text, seen.headscale.derp_map)
     except (BadMap, BadConfig) as error:
         raise HeadscaleRefused(
@@ -69,7 +72,11 @@ def resources(
         ) from None
     map_file = _file(seen.headscale.derp_map, map_text, seen.map_file, like=seen.config_file)
     config_file = _file(seen.headscale.config, config_text, seen.config_file, like=seen.config_file)
-    only_added = not any(step.action == "change" for step in steps) and not _present(seen, withdrawn)
+    changes = any(step.action == "change" for step in steps) or any(
+        seen.regions.get(id) not in (None, region) for id, region in of_tailscale.items()
+    )
+    only_added = not changes and not any(id in seen.regions for id in gone)
+    put |= of_tailscale
     return [map_file, config_file, _service(seen, map_file, config_file, put, only_added=only_added)]
 
 
@@ -89,6 +96,11 @@ def warnings(site: Site, facts: Facts) -> list[str]:
     seen = read_facts(site, facts)
     config = seen.headscale.config
     found = []
+    if seen.config.urls and site.official and site.official.taken:
+        found.append(
+            f"{config}: derp.urls brings Tailscale's regions into the map, so the choice of "
+            "`invoke official` changes nothing: set `urls: []` there, or delete the file of the choice."
+        )
     if seen.config.urls:
         found.append(
             f"{config}: derp.urls is fetched at every start ({', '.join(seen.config.urls)}). "
@@ -149,6 +161,7 @@ def refusals(
         yield from _clashes(site, seen, host)
         if problem := missing_pin(host, pins):
             yield problem
+    yield from official.refusals(site, seen.maps, seen.config.embedded)
     yield from _clashes_as_served(site, seen, served_regions(facts), proved)
     for host in (*proved, *withdrawn):
         yield from lost(seen.maps, host)
@@ -212,8 +225,6 @@ def _is_embedded(seen: HeadscaleFacts, id: int) -> bool:
     return seen.config.embedded is not None and seen.config.embedded.id == id
 
 
-def _present(seen: HeadscaleFacts, withdrawn: Sequence[Host]) -> bool:
-    return any(host.region.id in seen.regions for host in withdrawn)
 
 
 def _file(path: str, text: str, found: FileFact | None, *, like: FileFact) -> File:

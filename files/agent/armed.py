@@ -19,14 +19,20 @@ def settle(host, arm, counts, answer):
     """Wait for the controller's word, and carry it out. Return the counts of what was done last.
 
     `arm`: {"within_s": ..., "who": ..., "verb": ..., "plan": ..., "about": ...}. `answer`: called
-    with a message that asks for facts or for the history.
+    with a message that asks for facts or for the history. Raises Refused when there is no room for
+    the generation: the plan stays as it is then, unconfirmed.
     """
     newest = host.generations.newest()
     within_s, stopped = arm["within_s"], host.stopped
     host.wire.send("armed", counts=counts, generation=newest, within_s=within_s, stopped=stopped)
     word = _word(host, within_s, answer)
     if "keep" in word:
-        keep(host, arm, counts, word["proof"])
+        try:
+            keep(host, arm, counts, word["proof"])
+        except OSError as error:
+            what = "the new state is proved and in force, but the host cannot keep it as a generation"
+            where, next_step = error.filename or host.journal.base, "make room, then run the deploy again"
+            raise Refused(what, where, error.strerror, next_step)
     elif "leave" not in word and newest:
         return go_back(host, newest)
     return counts

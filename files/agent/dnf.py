@@ -33,12 +33,15 @@ class Dnf:
         self.repositories = ""  # the folder that stands in for yum.repos.d
 
     def use(self, folder, text):
-        """Use the sources in `text` and ours, not the host's."""
+        """Use the sources in `text` and ours, not the host's. Keep their index below `folder`."""
         self.repositories = folder + "/yum.repos.d"
         os.makedirs(self.repositories)
         with open(self.repositories + "/derpfleet.repo", "w") as file:
             file.write(text.replace("{folder}", folder))
-        self.options = OPTIONS + ("--setopt=reposdir=" + self.repositories,)
+        self.options = OPTIONS + (
+            "--setopt=reposdir=" + self.repositories,
+            "--setopt=cachedir=" + folder + "/dnf",
+        )
 
     def lock_holder(self):
         """Return the program that works with packages now, or ""."""

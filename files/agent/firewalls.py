@@ -10,7 +10,7 @@ import time
 from agent.kind import Kind
 from agent.nft import Nft
 from agent.paths import text_diff
-from agent.tools import Failed, read_text, remove, sha256_of, source_of, write_atomically
+from agent.tools import Failed, read_text, remove, run, sha256_of, source_of, write_atomically
 
 
 class NftTable(Kind):
@@ -67,10 +67,10 @@ class NftTable(Kind):
         self.family.check(self._new_rules())
         # Rules of a generation were confirmed once, and now nobody may be there to do it.
         is_armed = self.spec["revert_after_s"] and not self.host.is_going_back
-        token = self._arm() if is_armed else None
+        armed = self._arm() if is_armed else None
         self.family.load(self._new_rules())
-        if token is not None:
-            self._await_confirmation(token)
+        if armed is not None:
+            self._await_confirmation(*armed)
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         write_atomically(self.path, self._new_rules(), 0o644, (os.getuid(), os.getgid()))
         with open(self._state(), "w") as file:
@@ -84,9 +84,9 @@ class NftTable(Kind):
         remove(self._state())
 
     def _arm(self):
-        """Start the process that brings the rules of now back, and return its token.
+        """Start the process that brings the rules of now back. Return its token and commands.
 
-        The process does so after `revert_after_s`, unless the token is gone by then.
+        The process runs them after `revert_after_s`, unless the token is gone by then.
         """
         old, folder = self.family.listed(), self.host.root + "/run/derpfleet"
         run_id = self.host.journal.run_id
@@ -97,19 +97,27 @@ class NftTable(Kind):
         for path, text in ((saved, old), (token, run_id)):
             with open(path, "w") as file:
                 file.write(text)
-        commands = json.dumps(self.family.way_back(saved, old))
-        wait_s = str(self.spec["revert_after_s"])
-        argv = [sys.executable, "-I", "-c", source_of("revert"), token, wait_s, run_id, commands]
+        commands = self.family.way_back(saved, old)
+        words = [token, str(self.spec["revert_after_s"]), run_id, json.dumps(commands)]
+        argv = [sys.executable, "-I", "-c", source_of("revert")] + words
         quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         subprocess.Popen(argv, start_new_session=True, **quiet)
-        return token
+        return token, commands
 
-    def _await_confirmation(self, token):
-        """Ask for a second connection, which removes the token. Raises Failed without one."""
-        wait_s = self.spec["revert_after_s"]
-        self.host.wire.send("confirm", id=self.id, path=token, within_s=wait_s)
+    def _await_confirmation(self, token, commands):
+        """Ask for a second connection, which removes the token. Raises Failed without one.
+
+        Nobody makes one when the controller is gone: the commands are run at once then.
+        """
+        wait_s, wire = self.spec["revert_after_s"], self.host.wire
+        wire.send("confirm", id=self.id, path=token, within_s=wait_s)
         deadline = time.monotonic() + wait_s + 5
         while os.path.exists(token) and time.monotonic() < deadline:
+            if wire.is_alone:
+                remove(token)
+                for argv in commands:
+                    run(argv)
+                raise Failed("the new rules were taken back", wire.stopped)
             time.sleep(0.02)
         if os.path.exists(token + ".reverted") or os.path.exists(token):
             why = "no second connection got in within %d s: they would have locked us out" % wait_s

@@ -64,7 +64,10 @@ class WayBack:
             elif spec.get("running"):
                 go_on.append(spec)
             else:
-                gone.insert(0, spec)
+                # A release of a later generation stays for the way there, if the host stays ours.
+                is_release = entry["spec"]["kind"] == "tree" and spec["kind"] == "absent"
+                more = {"unless_kept": True} if is_release and self.number else {}
+                gone.insert(0, dict(spec, **more))
         return gone + go_on
 
     def _has_contents(self, spec):

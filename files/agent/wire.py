@@ -41,6 +41,7 @@ class Wire:
     def __init__(self, stdin, stdout):
         self.stdin, self.stdout = stdin, stdout
         self.stopped = ""  # why no further resource is started
+        self.is_alone = False  # nobody listens any more
         self.messages = queue.Queue()
         self.lock = threading.Lock()
         self.seq, self.started = 0, time.monotonic()
@@ -66,7 +67,7 @@ class Wire:
             end = error
         except Exception as error:  # a thread that died would leave the agent waiting, with the lock
             end = Refused("a message was not understood", "", "%s: %s" % (type(error).__name__, error))
-        self.stopped = self.stopped or str(end)
+        self.stopped, self.is_alone = self.stopped or str(end), True
         self.messages.put(end)
 
     def _read_blob(self, message):
@@ -141,4 +142,4 @@ class Wire:
                 self.stdout.write(json.dumps(fields, sort_keys=True).encode() + b"\n")
                 self.stdout.flush()
             except (OSError, ValueError):  # the resource in hand is still finished
-                self.stopped = self.stopped or "the controller is gone"
+                self.stopped, self.is_alone = self.stopped or "the controller is gone", True

@@ -50,7 +50,7 @@ def doctor(fleet: Fleet, chosen: Sequence[Host], *, before: bool) -> int:
     found = [*here, *site, of_server]
     for host in chosen:
         inside = insides[host.name]
-        unseen = "with --before" if before else "as the relay was withdrawn" if inside.withdrawn else ""
+        unseen = "with --before" if before else f"as the relay is {inside.state}" if inside.state else ""
         beyond = [_unseen(host, unseen)] if unseen else outsides[0].diagnoses(host, served)
         found += [*inside.diagnoses, *beyond]
     for one in found:

@@ -22,14 +22,15 @@ from probe.derpmap import with_map
 from probe.proof import Proof
 from probe.target import Target
 from roles import relay
+from roles.relay import OutOfService
 
 
 @dataclass(frozen=True)
 class InsideView:
-    """The answers of one host. `withdrawn`: its relay was taken out of service."""
+    """The answers of one host. `state`: why its relay was taken out of service, if it was."""
 
     diagnoses: list[Diagnosis]
-    withdrawn: bool = False
+    state: OutOfService | None = None
 
 
 def inside(fleet: Fleet, host: Host) -> InsideView:
@@ -44,7 +45,7 @@ def inside(fleet: Fleet, host: Host) -> InsideView:
             made_of_facts(host.name),
         ):
             found = list(of_facts(host, fleet.site, session.facts, now=time.time()))
-            return InsideView(found, relay.is_withdrawn(session.facts))
+            return InsideView(found, relay.out_of_service(session.facts))
     except DerpfleetError as error:
         return InsideView([of_error(host.name, "login", error)])
 

@@ -42,8 +42,8 @@ def prepare(under_way: UnderWay, host: Host, verb: Verb) -> RolloutEvent:
         outcome = run(fleet, fleet.login(host), replace(job, plan=plan), counts=counts)
     except (Interrupted, Stopped):
         raise
-    except LeftWithdrawn:
-        left_withdrawn(fleet, host)
+    except LeftWithdrawn as error:
+        left_withdrawn(fleet, host, error.state)
         return RolloutEvent(kind=EventKind.SKIPPED, host=host.name, why="withdrawn")
     except DerpfleetError as error:
         return _unprepared(under_way, host, error)

@@ -7,7 +7,8 @@ from typing import Literal
 
 from artefacts import packages
 from artefacts.offline import is_offline
-from artefacts.packages import Deb, PackagesError
+from artefacts.packaged import Packaged
+from artefacts.packages import PackagesError
 from artefacts.release import Release
 from engine.cache import Progress
 from engine.facts import Ask
@@ -30,24 +31,24 @@ def bring(host: Host, session: Session, names: Sequence[str], progress: Progress
     """
     facts, there = session.facts, installed(session.facts)
     if is_offline():
-        debs = packages.from_index(facts, names, there, cache=CACHE)
+        brought = packages.from_index(facts, names, there, cache=CACHE)
     else:
         try:
-            debs = named(host, session, names, "lacking")
+            brought = named(host, session, names, "lacking")
         except PackagesError:
             if not packages.has_index(facts, cache=CACHE):
                 raise
-            debs = packages.from_index(facts, names, there, cache=CACHE)
-    return packages.packed(debs, cache=CACHE, progress=progress)
+            brought = packages.from_index(facts, names, there, cache=CACHE)
+    return packages.packed(brought, cache=CACHE, progress=progress)
 
 
-def named(host: Host, session: Session, names: Sequence[str], extent: Extent) -> list[Deb]:
+def named(host: Host, session: Session, names: Sequence[str], extent: Extent) -> list[Packaged]:
     """Return the packages that an installation would fetch, as the host's package lists have them.
 
     `all`: as if the host had no packages. Costs one turn. Raises PackagesError.
     """
-    resolver = distributions.of(session.facts).family.resolver
-    argv = (host.ssh.python, "-I", "-c", script(resolver), extent, *names)
+    resolver = distributions.of(session.facts).family.carriage.resolver
+    argv = (session.facts.python_executable, "-I", "-c", script(resolver), extent, *names)
     said = session.ask(Ask(commands={_QUESTION: argv})).commands[_QUESTION]
     if said.status:
         raise PackagesError(

@@ -11,7 +11,7 @@ from engine.run import NOTHING, Outcome
 from engine.scripts import script
 from fleet.shared.fleet import Fleet
 from inventory.model import Host
-from probe.cutover import CutOver, clients_on, counted
+from probe.cutover import CLIENTS, CutOver, clients_on, counted
 from roles import relay
 
 _BEFORE, _AFTER = "clients_before", "clients_after"
@@ -21,6 +21,12 @@ PATIENCE_S = 12  # of the 20 s that a question may take; clients that were watch
 def ask_before(host: Host) -> Ask:
     """Return the question how many clients there are, and since when the relay runs."""
     return Ask(commands={_BEFORE: (host.ssh.python, "-I", "-c", *relay.metrics(host))})
+
+
+def clients_before(facts: Facts) -> int | None:
+    """Return how many clients there were, by the answer to `ask_before`; None: not known."""
+    found = CLIENTS.search(before(facts))
+    return int(found[1]) if found else None
 
 
 def before(facts: Facts) -> str:

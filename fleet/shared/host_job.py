@@ -17,16 +17,22 @@ from fleet.shared.bring_packages import bring
 from fleet.shared.confirm import about
 from fleet.shared.errors import DeployRefused
 from fleet.shared.fleet import Fleet
+from fleet.shared.out_of_service import back_by
 from fleet.shared.prove import prover
 from inventory.auto_source import explain_source
 from inventory.checkout import CACHE
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import packages, relay
+from roles.relay import OutOfService
 
 
 class LeftWithdrawn(DerpfleetError):
-    """The host's relay was withdrawn, and nobody asked for it: nothing was changed."""
+    """The host's relay was withdrawn or drained, and nobody asked for it: nothing was changed."""
+
+    def __init__(self, host: Host, state: OutOfService) -> None:
+        super().__init__(f"left alone, as its relay is {state}", host=host.name)
+        self.state = state
 
 
 def host_job(
@@ -36,15 +42,17 @@ def host_job(
 
     After a deploy its certificate is asked for, if clients know it by its pin only. The plan has to
     be proved, and a whole one becomes a generation.
-    `include_withdrawn`: also a relay that was withdrawn; else its plan raises LeftWithdrawn.
+    `include_withdrawn`: also a relay that was withdrawn or drained; else its plan raises
+    LeftWithdrawn.
     """
-    is_check = verb is Verb.CHECK
-    before = NOTHING if is_check else asked(cut_over.ask_before(host), shut_out.ask(fleet, host))
+    before = NOTHING
+    if verb is not Verb.CHECK:
+        before = asked(cut_over.ask_before(host), shut_out.ask(fleet, host), pins.ask(host))
     return Job(
         verb=verb,
         plan=partial(_plan, fleet, host, include_withdrawn),
         ask=asked(roles.ask(host, fleet.site), relay.ASK_WITHDRAWN, before),
-        afterwards=lambda _: pins.ask(host),
+        afterwards=partial(pins.ask_after, host),
         about=(lambda _: {}) if only else partial(about, host),  # a part is no generation
         only=only,
         places=roles.ROLES,
@@ -52,19 +60,22 @@ def host_job(
     )
 
 
-def left_withdrawn(fleet: Fleet, host: Host) -> None:
+def left_withdrawn(fleet: Fleet, host: Host, state: OutOfService) -> None:
     """Show that the host is left alone, and how its relay is brought back."""
     fleet.report.doing(host.name, "")
-    fleet.report.emit(event="withdrawn", host=host.name)
-    words = f"withdrawn, so it is left alone; invoke deploy --host {host.name} brings it back"
+    fleet.report.emit(event=str(state), host=host.name)
+    words = f"{state}, so it is left alone; {back_by(host, state)} brings it back"
     fleet.report.line(host.name, "skipped", words)
 
 
 def _plan(fleet: Fleet, host: Host, include_withdrawn: bool, session: Session) -> list[Resource]:
     """Return the roles' resources. Raises DeployRefused, LeftWithdrawn."""
     facts = session.facts
-    if relay.is_withdrawn(facts) and not include_withdrawn:
-        raise LeftWithdrawn("left alone, as its relay was withdrawn", host=host.name)
+    state = relay.out_of_service(facts)
+    if state and not include_withdrawn:
+        raise LeftWithdrawn(host, state)
+    if state:
+        fleet.report.line(host.name, "", f"its relay is {state}; a deploy brings it back into service")
     raise_refusals(fleet, host, facts)
     if chosen := explain_source(host):
         fleet.report.emit(event="chosen", host=host.name, text=chosen)

@@ -18,6 +18,7 @@ from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.cutover import CLIENTS
 from roles import paths, relay
+from roles.relay import OutOfService
 
 _VERBS = f"{Verb.DEPLOY}|{Verb.ROLLOUT}"
 STAMP = re.compile(rf"^(\d{{4}}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z-(?:{_VERBS})-", re.M | re.A)
@@ -30,8 +31,8 @@ class HostStatus:
     """The status that a host reports; a field that it does not report is empty or None.
 
     `release`: the id of our relay's release, or of a container's image. `generation`: the newest
-    one. `unconfirmed`: the changes after it. `distances_ms`: to the other hosts, by TCP. `trouble`:
-    why the host could not be asked.
+    one. `unconfirmed`: the changes after it. `distances_ms`: to the other hosts, by TCP. `state`:
+    why its relay was stopped on purpose, if it was. `trouble`: why the host could not be asked.
     """
 
     version: str = ""
@@ -40,7 +41,7 @@ class HostStatus:
     last_deploy: str = ""
     generation: int = 0
     unconfirmed: UnconfirmedChanges = field(default_factory=UnconfirmedChanges)
-    withdrawn: bool = False
+    state: OutOfService | None = None
     distances_ms: Mapping[str, float] = field(default_factory=dict)
     trouble: DerpfleetError | None = None
 
@@ -84,7 +85,7 @@ def _read(host: Host, facts: Facts) -> HostStatus:
         release=found.release or found.image_id,
         clients=int(clients[1]) if clients else None,
         last_deploy="{} {}:{}:{}".format(*deployed.groups()) if deployed else "",
-        withdrawn=relay.is_withdrawn(facts),
+        state=relay.out_of_service(facts),
         distances_ms=_distances(facts.said("distances")),
     )
 

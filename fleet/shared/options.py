@@ -27,7 +27,9 @@ def refuse(reason: str, given: Mapping[str, object]) -> None:
             raise DerpfleetError(f"{option} {reason}")
 
 
-_VERBS = "deploy|check|verify|status|renew|withdraw|derpmap|trust|logs|rollback|rollout|history"
+_VERBS = (
+    "deploy|check|verify|status|renew|withdraw|drain|derpmap|official|trust|logs|rollback|rollout|history"
+)
 _COMMAND = re.compile(rf"\binvoke (?:{_VERBS})\b(?! --(?:site|address)\b)")
 
 
@@ -58,7 +60,7 @@ def refuse_bare(words: Sequence[str]) -> None:
     `--host $HOST` with HOST empty would otherwise select every host.
     """
     for word, following in pairwise([*words, "-"]):
-        bare = word in ("--host", "-h", "--only", "-o") and following.startswith("-")
+        bare = word in ("--host", "-h", "--only", "-o", "--take") and following.startswith("-")
         if bare or (word.startswith("-") and not following) or (word.startswith("--") and word.endswith("=")):
             option = word.rstrip("=")
             raise DerpfleetError(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from control.derpmap import Pins
 from engine.facts import Ask, Facts
-from engine.run import NOTHING
+from engine.run import NOTHING, Outcome
 from fleet.shared import records
 from fleet.shared.fleet import Fleet
 from inventory.choices import source_of
@@ -31,6 +31,15 @@ def needed(host: Host) -> bool:
 def ask(host: Host) -> Ask:
     """Return the question whose answer `learn` needs; `NOTHING` when no pin is needed."""
     return Ask(files=(certificate.files(host)[0],)) if needed(host) else NOTHING
+
+
+def ask_after(host: Host, outcome: Outcome) -> Ask:
+    """Return the same question after a run; `NOTHING` when the run has left the certificate alone.
+
+    The answer from before the run is still true then, and an answer costs a turn.
+    """
+    is_as_before = not outcome.changed and certificate.files(host)[0] in outcome.facts.files
+    return NOTHING if is_as_before else ask(host)
 
 
 def learn(fleet: Fleet, host: Host, facts: Facts) -> str | None:

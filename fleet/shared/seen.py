@@ -6,11 +6,17 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from engine.generations import Generation
+from inventory.errors import DerpfleetError
 from inventory.model import Host
 
 _KEPT = {"domain", "region", "ipv4", "ipv6", "ports", "flavour", "front", "external", "relay"}
 _OURS = {"keys_file", "mesh_key", "tailscaled"}  # of `relay`: they may name the controller's files
 _ON_HOST = ("domain", "ipv4", "ipv6", "ports")  # those of the map that the host has, too
+
+
+class SiteDiffers(DerpfleetError):
+    """A generation is seen from outside in another way than the site file says."""
 
 
 def settings(host: Host) -> str:
@@ -31,6 +37,18 @@ def former(host: Host, kept: str) -> Host:
         return host
     relay = then.relay.model_copy(update={key: getattr(host.relay, key) for key in _OURS})
     return host.model_copy(update={key: getattr(then, key) for key in _KEPT} | {"relay": relay})
+
+
+def refuse_other_site(host: Host, target: Generation, *, next: str) -> None:
+    """Raise SiteDiffers when the proof and the map would be about another relay than that one."""
+    other = differences(host, former(host, target.about.get("seen", "")))
+    if other:
+        raise SiteDiffers(
+            f"generation {target.number} does not fit the site file any more",
+            host=host.name,
+            why="nothing was changed; " + "; ".join(other),
+            next=next,
+        )
 
 
 def differences(host: Host, then: Host) -> list[str]:

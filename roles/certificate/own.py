@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from engine.facts import Ask, Facts
 from engine.resource import Absent, Directory, Resource
 from inventory.model import Host
@@ -26,7 +28,7 @@ def folders(host: Host) -> list[Resource]:
 
 def of_former_names(host: Host, facts: Facts) -> list[Resource]:
     """Return the removal of chain and key of every other name that the host had."""
-    there = sorted(path for path in facts.files if path.startswith(f"{_FOLDER}/"))
+    there = sorted(path for path in facts.files if posixpath.dirname(path) == _FOLDER)
     return [Absent(path=path) for path in there if path != f"{_FOLDER}/{host.domain}"]
 
 

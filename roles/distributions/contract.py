@@ -46,6 +46,20 @@ class Repository:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Carriage:
+    """How the controller brings packages to hosts of a family.
+
+    `resolver`: the program of files/scripts that names the packages to fetch for the host.
+    `installed`: prints a line for each package, with its name, version and state.
+    `template`: of the file that names the folder with the brought packages as their source.
+    """
+
+    resolver: str
+    installed: tuple[str, ...]
+    template: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """Distributions with the same packages.
 
@@ -54,8 +68,6 @@ class Family:
     "": there is none.
     `streams`: by release, the module stream of nginx to enable first, since the default is too old.
     `too_old`: by release, why it will not do.
-    `resolver`: the program of files/scripts that names the packages to fetch for the host; "": the
-    controller cannot bring packages.
     `supervisor`: supervisord; None: there is no package of it.
     `trust`: the host's trust store, and where a container has it.
     """
@@ -68,7 +80,7 @@ class Family:
     nginx: Nginx
     docker: Repository
     trust: Mapping[str, str]
-    resolver: str = ""
+    carriage: Carriage
     supervisor: Daemon | None = None
     streams: Mapping[str, str] = field(default_factory=dict)
     too_old: Mapping[str, str] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inventory.checkout import CHECKOUT
-from roles.distributions.contract import Daemon, Family, Nginx, Repository
+from roles.distributions.contract import Carriage, Daemon, Family, Nginx, Repository
 
 FAMILY = Family(
     system="Debian",
@@ -29,7 +29,14 @@ FAMILY = Family(
         # Recommended packages are not installed by themselves, but Docker needs AppArmor's parser.
         packages=("docker-ce", "docker-ce-cli", "containerd.io", "apparmor"),
     ),
-    resolver="resolve_debs",
+    carriage=Carriage(
+        resolver="resolve_debs",
+        installed=(
+            *("dpkg-query", "--show"),
+            *("--showformat", "${Package} ${Version} ${db:Status-Status}\\n"),
+        ),
+        template="brought-debian.list.j2",
+    ),
     supervisor=Daemon(package="supervisor", unit="supervisor.service"),
     trust={"/etc/ssl/certs": "/etc/ssl/certs"},
 )

@@ -4,7 +4,7 @@ Fedora, Amazon Linux."""
 from __future__ import annotations
 
 from inventory.checkout import CHECKOUT
-from roles.distributions.contract import Daemon, Family, Nginx, Repository
+from roles.distributions.contract import Carriage, Daemon, Family, Nginx, Repository
 
 # There /etc/ssl/certs is a chain of links, which lead nowhere in a container.
 _BUNDLE = "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"
@@ -31,6 +31,14 @@ FAMILY = Family(
         # Docker Release (CE rpm), 060A 61C5 1B55 8A7F 742B 77AA C52F EB6B 621E 9F35
         key=CHECKOUT / "files" / "docker-rpm.asc",
         packages=("docker-ce", "docker-ce-cli", "containerd.io"),
+    ),
+    carriage=Carriage(
+        resolver="resolve_rpms",
+        installed=(
+            *("rpm", "--query", "--all"),
+            *("--queryformat", "%{NAME} %{EPOCHNUM}:%{VERSION}-%{RELEASE} installed\\n"),
+        ),
+        template="brought-redhat.repo.j2",
     ),
     trust={_BUNDLE: "/etc/ssl/certs/ca-certificates.crt"},
     too_old={

@@ -1,8 +1,9 @@
 """The controller fetches the packages that the host lacks, and sends them over the SSH connection.
 
-They are those that the host's own package lists name, with the sums of those lists, which the
-distribution signed. The host takes them from a folder without a signature: SSH vouches for it, and
-apt compares each package with its sum once more.
+They are those that the host's own package lists name, with the sums of those lists. The host takes
+them from a folder whose index has no signature: SSH vouches for it, and the package manager
+compares each package with its sum once more. RPMs have signatures of their own, which dnf checks if
+it checks those of all the host's own sources.
 """
 
 from __future__ import annotations
@@ -12,24 +13,30 @@ from collections.abc import Sequence
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.package_source import PackageSource
+from engine.render import render
 from inventory.choices import runner_of
 from inventory.model import Host
 from roles import distributions
+from roles.readers.yum_repos import signing
 
-_INSTALLED = "installed_packages"
-_FORM = "${Package} ${Version} ${db:Status-Status}\\n"
+_REPOSITORIES = "/etc/yum.repos.d/"
+_FAMILIES = {row.family.system: row.family for row in distributions.DISTRIBUTIONS.values()}
 
 BRINGS = True
-ASK = Ask(commands={_INSTALLED: ("dpkg-query", "--show", "--showformat", _FORM)})
+ASK = Ask(
+    files=(f"{_REPOSITORIES}*.repo",),
+    commands={f"{system} packages": family.carriage.installed for system, family in _FAMILIES.items()},
+)
 
 
 def refusals(host: Host, facts: Facts) -> list[str]:
     """Return a sentence for each setting that does not go with it."""
     found, key = [], f"hosts.{host.name}.packages.from"
-    if not distributions.of(facts).family.resolver:
+    if distributions.nginx_stream(facts):
         found.append(
-            f"{host.name} runs {facts.os_id}, whose packages the controller cannot bring: set {key} to host, "
-            "with packages.mirror if its own sources cannot be reached."
+            f"{host.name} runs {facts.os_id} {facts.os_version}, whose newer nginx is in a module stream, "
+            f"which the controller cannot bring: set {key} to host, with packages.mirror if its own "
+            "sources cannot be reached, or put the relay on a newer release."
         )
     if host.packages.mirror:
         found.append(f"packages.mirror is for hosts that fetch packages: remove it, or set {key} to host.")
@@ -43,7 +50,7 @@ def refusals(host: Host, facts: Facts) -> list[str]:
 
 def installed(facts: Facts) -> dict[str, str]:
     """Return the versions of the installed packages, by name."""
-    said = facts.commands.get(_INSTALLED)
+    said = facts.commands.get(f"{distributions.of(facts).family.system} packages")
     rows = [line.split() for line in (said.stdout if said else "").splitlines()]
     return {row[0]: row[1] for row in rows if len(row) == 3 and row[2] == "installed"}
 
@@ -58,8 +65,9 @@ def source(host: Host, facts: Facts, ship: Shipment) -> PackageSource | None:
     """Return the folder that the controller sends; None when nothing is lacking."""
     if ship.packages is None:
         return None
+    files = (file for path, file in facts.files.items() if path.startswith(_REPOSITORIES))
+    template = distributions.of(facts).family.carriage.template
+    text = render(template, signing=signing(file.content or "" for file in files))
     return PackageSource(
-        origin="the controller (packages.from)",
-        sources="deb [trusted=yes] file:{folder}/packages ./\n",
-        archive=ship.packages.path,
+        origin="the controller (packages.from)", sources=text.decode(), archive=ship.packages.path
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import StrEnum
 
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts, Listener, asked
@@ -37,6 +38,14 @@ RUNNER_MODULES: Mapping[RunnerName, Runner] = {
     "docker": docker,
     "supervisord": supervisord,
 }
+
+
+class OutOfService(StrEnum):
+    """Why a relay does not run: it was stopped on purpose. The host keeps the word."""
+
+    WITHDRAWN = "withdrawn"  # its region is out of the map
+    DRAINED = "drained"  # for work on its host; its region is in the map
+
 
 ASK_WITHDRAWN = Ask(files=(paths.WITHDRAWN,))
 WITHDRAWAL = Question(("ls", paths.WITHDRAWN), says=paths.WITHDRAWN)
@@ -145,13 +154,14 @@ def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
     ]
 
 
-def stopped() -> list[Resource]:
-    """Return every relay, stopped now and after a reboot, with the note that says so.
+def stopped(state: OutOfService) -> list[Resource]:
+    """Return every relay, stopped now and after a reboot, with the note that says why.
 
     Its installation stays.
     """
     found = [resource for runner in RUNNER_MODULES.values() for resource in runner.stopped()]
-    note = File(path=paths.WITHDRAWN, content=b"", needs=tuple(resource.id for resource in found))
+    needs = tuple(resource.id for resource in found)
+    note = File(path=paths.WITHDRAWN, content=f"{state}\n".encode(), needs=needs)
     return [replace(resource, role="relay") for resource in (*found, note)]
 
 
@@ -171,12 +181,16 @@ def log_of_client(host: Host, key: str) -> tuple[str, ...]:
     return chosen_runner(host).log_of_client(key, chosen_program(host).KEY_FIELD)
 
 
-def is_withdrawn(facts: Facts) -> bool:
-    """Return whether the relay was taken out of service, which is another thing than being down.
+def out_of_service(facts: Facts) -> OutOfService | None:
+    """Return why the relay was stopped on purpose, which is another thing than being down.
 
-    `facts` have to answer `ASK_WITHDRAWN`.
+    `facts` have to answer `ASK_WITHDRAWN`. Notes of earlier versions are empty: withdrawn.
     """
-    return paths.WITHDRAWN in facts.files
+    note = facts.files.get(paths.WITHDRAWN)
+    if note is None:
+        return None
+    is_drained = (note.content or "").strip() == OutOfService.DRAINED
+    return OutOfService.DRAINED if is_drained else OutOfService.WITHDRAWN
 
 
 def inquiry(host: Host, site: Site, key: str) -> Inquiry | None:

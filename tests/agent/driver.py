@@ -52,7 +52,7 @@ def send_and_die(self, event, **fields):
         os.kill(os.getpid(), 9)
 wire.Wire.send = send_and_die
 """
-DIE_AT_STEP = """
+_COUNT_STEPS = """
 import os, sys
 calls = "rename remove mkdir rmdir symlink chmod chown".split()
 names = {"open", "subprocess.Popen"} | {"os." + name for name in calls}
@@ -62,7 +62,28 @@ def hook(name, arguments):
     if left[0] == 0:
         left[0] = -1  # the kill is an event too
         os.kill(os.getpid(), 9)
-sys.addaudithook(hook)
+"""
+DIE_AT_STEP = _COUNT_STEPS + "sys.addaudithook(hook)\n"
+
+
+def _die_at_step_of(name: str) -> str:
+    """Return the module whose count begins with the call of that function of `agent.armed`."""
+    return f"""{_COUNT_STEPS}
+from agent import armed
+real = armed.{name}
+def counted(*arguments):
+    sys.addaudithook(hook)
+    return real(*arguments)
+armed.{name} = counted
+"""
+
+
+DIE_AT_STEP_OF_GOING_BACK = _die_at_step_of("go_back")
+DIE_AT_STEP_OF_KEEPING = _die_at_step_of("keep")
+DIE_WHILE_ARMED = """
+import os
+from agent import armed
+armed._word = lambda *arguments: os.kill(os.getpid(), 9)
 """
 
 

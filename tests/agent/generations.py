@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from engine.events import Event
 from engine.generations import History, Stored
 from engine.resource import Resource
 from engine.run import Job, Outcome, Verb
 from engine.session import Session
+from inventory.errors import DerpfleetError
 from tests.agent.driver import Agent
 
 PROOF = {"proved": "packets pass"}
 Judge = Callable[[Outcome, Session], object]
+
+
+class HungUp(Exception):
+    """The controller is gone."""
+
+
+def hang_up_at(kind: str) -> Callable[[Event], None]:
+    """Return a listener that hangs up at the first event of this kind."""
+
+    def hear(event: Event) -> None:
+        if event["event"] == kind:
+            raise HungUp
+
+    return hear
 
 
 def keep(_: Outcome, session: Session) -> object:
@@ -70,3 +87,16 @@ def state(agent: Agent) -> dict[str, str]:
     ours = {path: looks for path, looks in agent.tree().items() if not path.startswith("var/lib/derpfleet")}
     rules = agent.stage.run("nft", "list", "ruleset").stdout
     return ours | {"rules": rules, "sysctl": agent.stage.run("sysctl", "net.ipv4.tcp_fin_timeout").stdout}
+
+
+def await_free(agent: Agent) -> None:
+    """Wait until the agent has ended, and with it its lock."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            history(agent)
+        except DerpfleetError:
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError("the agent does not end")

@@ -67,3 +67,23 @@ def relay_host(*, setting: str = "one", fin_timeout_s: int = 31) -> list[Resourc
         UNIT,
         service(),
     ]
+
+
+def another_service() -> list[Resource]:
+    unit = File(path="/etc/systemd/system/more.service", content=b"[Service]\nExecStart=/bin/true\n")
+    return [unit, Service(unit="more.service", restart_on=(unit.id,), timeout_s=1)]
+
+
+def another_table(policy: str = "accept", *, present: bool = True) -> list[Resource]:
+    rules = RULES.replace(b"relay", b"more").replace(b"accept", policy.encode())
+    return [NftTable(table="more", path="/srv/more.nft", rules=rules if present else b"", present=present)]
+
+
+def old() -> list[Resource]:
+    return relay_host()
+
+
+def new() -> list[Resource]:
+    """Return the plan after `old`: other settings, and a file, a service and a table more."""
+    more = File(path="/etc/relay/more", content=b"new\n")
+    return [*relay_host(setting="two", fin_timeout_s=35), more, *another_service(), *another_table()]

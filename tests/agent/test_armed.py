@@ -1,4 +1,4 @@
-"""An armed plan, killed or cut off at any step: the host is at the old or the new state."""
+"""An armed plan whose controller hangs up, is silent or has a rival: the old state comes back."""
 
 from __future__ import annotations
 
@@ -9,70 +9,67 @@ from itertools import count
 import pytest
 
 from engine import session
-from engine.login import Unreachable
-from engine.resource import File, Resource
+from engine.events import Event
+from engine.facts import Ask
 from engine.run import Outcome
 from engine.session import Locked, Session
 from inventory.errors import DerpfleetError
-from tests.agent.driver import DIE_AT_STEP, Agent, OnStage
-from tests.agent.generations import deploy, deployed, history, keep, roll_back, state
-from tests.agent.plans import relay_host
+from tests.agent.driver import OnStage
+from tests.agent.generations import HungUp, await_free, deploy, hang_up_at, history, state
+from tests.agent.plans import new, old
 
 
-class HungUp(Exception):
-    """The controller is gone."""
+def at_event(number: int) -> Callable[[Event], None]:
+    """Return a listener that hangs up at that event of a run, of the first one on."""
+    left = [number]
 
-
-def hang_up(_: Outcome, session: Session) -> None:
-    raise HungUp
-
-
-def old() -> list[Resource]:
-    return relay_host()
-
-
-def new() -> list[Resource]:
-    return [*relay_host(setting="two", fin_timeout_s=35), File(path="/etc/more", content=b"new\n")]
-
-
-def await_free(agent: Agent) -> None:
-    """Wait until the agent has ended, and with it its lock."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            history(agent)
-        except DerpfleetError:
-            time.sleep(0.2)
-        else:
-            return
-    raise AssertionError("the agent does not end")
-
-
-def test_a_hang_up_leads_back_at_once(on_stage: OnStage) -> None:
-    agent = on_stage()
-    deploy(agent, old())
-    before = state(agent)
-    with pytest.raises(HungUp):
-        deploy(agent, new(), hang_up)
-    await_free(agent)
-    assert state(agent) == before
-    assert [one.number for one in history(agent).generations] == [1]
-    assert history(agent).unconfirmed.plan == ""
-
-
-def test_a_hang_up_while_it_is_applied_leads_back(on_stage: OnStage) -> None:
-    agent = on_stage()
-    deploy(agent, old())
-    before = state(agent)
-
-    def cut(event: dict[str, object]) -> None:
-        if event["event"] == "result" and event["status"] == "changed":
+    def hear(_: Event) -> None:
+        left[0] -= 1
+        if left[0] == 0:
             raise HungUp
 
+    return hear
+
+
+def talk(_: Outcome, session: Session) -> None:
+    """Say every word that leaves an armed plan waiting, then take it back."""
+    session.hold()
+    session.ask(Ask(files=("/etc/hostname",)))
+    session.history()
+    session.back()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("start", range(1, 5))
+def test_a_hang_up_at_any_event_before_the_word_to_keep_leads_back(on_stage: OnStage, start: int) -> None:
+    """Also while it is applied, and on the way back itself. Four tests take every fourth event."""
+    agent = on_stage()
+    deploy(agent, old())
+    before = state(agent)
+    for number in count(start, 4):
+        try:
+            deploy(agent, new(), talk, on_event=at_event(number))
+        except HungUp:
+            await_free(agent)
+        else:
+            break
+        assert state(agent) == before, f"after event {number}"
+        assert [one.number for one in history(agent).generations] == [1]
+        assert history(agent).unconfirmed.plan == ""
+    assert number > 30
+
+
+def test_a_hang_up_after_the_word_to_keep_changes_nothing(on_stage: OnStage) -> None:
+    agent = on_stage()
+    deploy(agent, old())
+
     with pytest.raises(HungUp):
-        agent.run_job(deployed(new()), judge=keep, on_event=cut)
+        deploy(agent, new(), on_event=hang_up_at("kept"))
     await_free(agent)
-    assert state(agent) == before
+    after = state(agent)
+    assert (history(agent).newest, history(agent).unconfirmed.plan) == (2, "")
+    assert deploy(agent, new()).counts["changed"] == 0
+    assert state(agent) == after
 
 
 def test_silence_leads_back_and_a_late_word_keeps_nothing(
@@ -118,55 +115,20 @@ def test_of_two_controllers_the_second_waits(on_stage: OnStage) -> None:
     assert deploy(agent, new(), judge).generation == 1
 
 
-def go_to(agent: Agent, plan: str) -> Outcome:
-    """Roll back to the newest generation of that plan."""
-    return roll_back(agent, next(one.number for one in history(agent).generations if one.plan == plan))
+def test_no_room_for_a_generation_is_said_with_what_is_in_force(on_stage: OnStage) -> None:
+    agent, folder = on_stage(), "/var/lib/derpfleet/backups"
+    deploy(agent, old())
 
+    def keep_without_room(_: Outcome, session: Session) -> None:
+        assert agent.stage.run("mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder).returncode == 0
+        (agent.stage.root / folder[1:] / "full").write_bytes(bytes(4096))
+        session.keep({})
 
-def dies(agent: Agent, step: int, run: Callable[[], object]) -> bool:
-    """Kill the agent at that step of a run. Return whether the run has so many."""
-    agent.extra = DIE_AT_STEP % step
-    try:
-        run()
-    except Unreachable:
-        return True
-    finally:
-        agent.extra = ""
-    return False
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("start", range(1, 9))
-def test_killed_at_any_step_of_a_cut_over_the_next_contact_makes_it_old_or_new(
-    on_stage: OnStage, start: int
-) -> None:
-    """Steps are those of `DIE_AT_STEP`. Eight tests take every eighth step each."""
-    agent = on_stage()
-    deploy(agent, new())
+    with pytest.raises(DerpfleetError, match="in force, but the host cannot keep it") as refused:
+        deploy(agent, new(), keep_without_room)
+    assert refused.value.why == "No space left on device"
+    assert (history(agent).newest, history(agent).unconfirmed.verb) == (1, "deploy")
     after = state(agent)
-    deploy(agent, old())
-    before, plan = state(agent), history(agent).generations[0].plan
-    for step in count(start, 8):
-        if not dies(agent, step, lambda: deploy(agent, new())):
-            break
-        if step % 16 > 8:
-            assert deploy(agent, new()).ok
-            assert state(agent) == after, f"after a death at step {step}"
-        assert go_to(agent, plan).ok
-        assert state(agent) == before, f"after a death at step {step}"
-    assert step > 40
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("start", range(1, 9))
-def test_killed_at_any_step_of_the_way_back_the_next_contact_goes_on(on_stage: OnStage, start: int) -> None:
-    agent = on_stage()
-    deploy(agent, old())
-    before, plan = state(agent), history(agent).generations[0].plan
-    for step in count(start, 8):
-        deploy(agent, new())
-        if not dies(agent, step, lambda: go_to(agent, plan)):
-            break
-        assert go_to(agent, plan).ok
-        assert state(agent) == before, f"after a death at step {step}"
-    assert step > 40
+    assert agent.stage.run("umount", "--lazy", folder).returncode == 0
+    assert deploy(agent, new()).generation == 2
+    assert state(agent) == after

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.plan import sha256
-from engine.resource import Absent, Directory, File, Resource, Service, Symlink
+from engine.resource import Absent, Directory, File, Resource, Service, Symlink, Tree
 from engine.run import Outcome, Verb
 from engine.session import Session
 from inventory.errors import DerpfleetError
@@ -157,6 +157,27 @@ def test_a_former_release_stays_until_no_generation_has_it(on_stage: OnStage) ->
         assert (agent.stage.root / "srv/relay").is_dir()
         deploy(agent, [*others, old, File(path="/etc/plain", content=b"%d\n" % number)])
     assert not (agent.stage.root / "srv/relay").exists()
+
+
+def test_a_later_release_stays_for_the_way_there_until_the_host_is_as_found(on_stage: OnStage) -> None:
+    agent = on_stage()
+    srv = agent.stage.root / "srv"
+    archive = next(one.archive for one in relay_host() if isinstance(one, Tree))
+
+    def of(release: str) -> list[Resource]:
+        return [Tree(path=f"/srv/{release}", archive=archive), Symlink(path="/srv/current", target=release)]
+
+    deploy(agent, of("one"))
+    deploy(agent, of("two"))
+    assert roll_back(agent, 1).ok
+    assert ((srv / "current").readlink(), (srv / "two").is_dir()) == (Path("one"), True)
+    assert roll_back(agent, 2).ok
+    assert (srv / "current").readlink() == Path("two")
+
+    assert deploy(agent, of("three"), back).generation == 4
+    assert not (srv / "three").exists()
+    assert roll_back(agent, 0).ok
+    assert not {"one", "two", "current"} & {path.name for path in srv.iterdir()}
 
 
 def test_a_file_that_was_edited_by_hand_is_not_overwritten(on_stage: OnStage) -> None:

@@ -6,8 +6,11 @@ import time
 from dataclasses import replace
 from subprocess import CompletedProcess
 
+import pytest
+
 from engine.resource import NftTable
 from tests.agent.driver import OnStage, failure
+from tests.agent.generations import HungUp, await_free, hang_up_at
 from tests.agent.plans import RULES
 
 DIE_AT_CONFIRM = """
@@ -33,6 +36,19 @@ def test_rules_that_lock_us_out_are_taken_back(on_stage: OnStage) -> None:
     assert what == "the new rules were taken back"
     assert agent.stage.run("nft", "list", "ruleset").stdout == before
     assert (agent.stage.root / "etc/relay.nft").read_bytes() == RULES
+    assert agent.run([old]).counts["ok"] == 1
+
+
+def test_rules_are_taken_back_at_once_when_nobody_is_there_to_confirm_them(on_stage: OnStage) -> None:
+    agent = on_stage()
+    old = NftTable(table="relay", path="/etc/relay.nft", rules=RULES, revert_after_s=600)
+    assert agent.run([old]).ok
+    before = agent.stage.run("nft", "list", "ruleset").stdout
+
+    with pytest.raises(HungUp):
+        agent.run([replace(old, rules=RULES.replace(b"accept", b"drop"))], on_event=hang_up_at("confirm"))
+    await_free(agent)
+    assert agent.stage.run("nft", "list", "ruleset").stdout == before
     assert agent.run([old]).counts["ok"] == 1
 
 

@@ -23,8 +23,10 @@ from control.headscale.transaction import resources
 from engine.facts import FileFact, Output
 from engine.health import Http
 from inventory.model import Headscale, Host, Region, Site
+from inventory.official import Official
 from lab.programs import TAILNET
 from tests.support.facts import DEBIAN_12
+from tests.support.official import pinned
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -201,6 +203,20 @@ def test_a_restart_serves_our_regions_beside_those_of_others(run):
     headscale.start()
     headscale.await_health(service)
     assert {int(id) for id in served(service)} == {901, 910}
+
+
+def test_official_regions_are_served_with_ours_and_go_when_they_are_no_longer_chosen(run):
+    headscale = run(map_text=OTHERS.replace("  1: null", "  17: null"))
+    for taken in ((4, 7), (7,), ()):
+        choice = Official.model_validate(pinned(*taken))
+        headscale.site = headscale.site.model_copy(update={"official": choice})
+        service = headscale.write("hk")
+        headscale.stop()
+        headscale.start()
+        headscale.await_health(service)
+        assert {int(id) for id in served(service)} == {*taken, 900, 910}
+        if 4 in taken:
+            assert [node["hostname"] for node in served(service)["4"]["nodes"]] == ["derp4.tailscale.com"]
 
 
 def ticking(config):

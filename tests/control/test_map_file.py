@@ -23,7 +23,9 @@ from fleet.shared import pins
 from fleet.shared.control_server import FleetReach, control_server
 from fleet.shared.errors import CannotRead, CannotWrite
 from fleet.shared.fleet import Fleet
+from inventory.official import Official
 from tests.control.test_headscale import SITE, site_of
+from tests.support.official import pinned
 
 THEIRS = """\
 # the maps of our offices; ask Ops before you edit
@@ -202,3 +204,18 @@ def test_machines_get_the_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert event["path"] == str(path)
     assert "+  900:" in event["diff"]
     assert os.access(path, os.R_OK)
+
+
+def test_official_regions_come_into_the_file_and_go_when_they_are_no_longer_chosen(desk: Desk) -> None:
+    for taken in ((4, 7), (7,), ()):
+        choice = Official.model_validate(pinned(*taken))
+        desk.fleet.site = desk.fleet.site.model_copy(update={"official": choice})
+        server = control_server(desk.fleet)
+        server.register([desk.hosts["hk1"]], all_proved=[])
+        assert parse_map(desk.text).keys() == {*taken, 900, 910}
+    choice = Official.model_validate(pinned(4))
+    desk.fleet.site = desk.fleet.site.model_copy(update={"official": choice})
+    desk.path.write_text(THEIRS.replace("910", "4"))
+    with pytest.raises(HeadscaleRefused) as error:
+        control_server(desk.fleet).register([desk.hosts["hk1"]], all_proved=[])
+    assert "official region 4 (fra) is in the way of region 4 ('office'" in error.value.why

@@ -10,7 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lab.topology import EVERY_HOST
-from tests.e2e.desk import CHECKOUT, Desk
+from tests.e2e.desk import CHECKOUT, Desk, Ran
+
+TURNS = 6  # of a connection whose run changes nothing
+# Longer than a busy machine's sshd pauses between its first line and its key exchange.
+RTT = "250ms"
 
 
 @contextmanager
@@ -34,3 +38,35 @@ def far_away(desk: Desk, host: str, rtt: str) -> Iterator[subprocess.Popen[str]]
             desk.edit(host, ssh=None)
             desk.stage.known_hosts.write_text(known)
             proxy.send_signal(signal.SIGTERM)
+
+
+@contextmanager
+def counted(desk: Desk, host: str) -> Iterator[dict[str, int]]:
+    """Put a proxy before the host's sshd, and yield its counts, which are there afterwards."""
+    counts: dict[str, int] = {}
+    with far_away(desk, host, RTT) as proxy:
+        try:
+            yield counts
+        finally:
+            proxy.send_signal(signal.SIGTERM)
+            assert proxy.stdout
+            counts |= json.loads(proxy.stdout.read().splitlines()[-1])
+
+
+def deployed_in_few_turns(desk: Desk, host: str) -> Ran:
+    """Deploy with a proof, and again with nothing to do."""
+    ran = desk.invoke("deploy", "--host", host, timeout_s=600)
+    assert ran.code == 0, ran.why()
+    assert ran.proof(host)["packets_passed"]
+    unchanged_in_few_turns(desk, host)
+    return ran
+
+
+def unchanged_in_few_turns(desk: Desk, host: str) -> None:
+    """Deploy with nothing to do, in six turns of each connection."""
+    with counted(desk, host) as noop:
+        again = desk.invoke("deploy", "--host", host)
+    assert again.code == 0, again.why()
+    changed = again.changed(host) + again.changed("headscale")
+    assert changed == [], changed
+    assert noop["turns"] == TURNS * noop["connections"], noop

@@ -142,6 +142,16 @@ def kill_agent(stage: lab.Lab, host: str) -> None:
     stage.run_in(host, ["kill", "-KILL", *pids], check=False)
 
 
+def boot_again(stage: lab.Lab, host: str) -> None:
+    """Boot a host after a power cut, and wait until SSH answers.
+
+    Its old hardware address may be remembered for a while.
+    """
+    stage.hosts[host].boot()
+    answers = f"until ssh-keyscan -T 2 {host}.derp.lab 2>/dev/null | grep -q ssh-; do sleep 0.5; done"
+    stage.run_in("controller", ["sh", "-c", answers], timeout_s=90)
+
+
 def deployed(stage: lab.Lab, host: str) -> Ran:
     """Deploy, once the agent of a run that was cut off has ended by itself."""
     await_agent(stage, host)

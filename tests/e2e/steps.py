@@ -24,6 +24,7 @@ from lab.topology import EVERY_HOST
 from tests.e2e.desk import CHECKOUT, Desk, Ran
 
 MEBIBYTE = 1 << 20
+UNIT = "/etc/systemd/system/derpfleet-relay.service"
 
 
 def exchange(nodes: tuple[LabClient, LabClient], code: str) -> None:
@@ -66,6 +67,19 @@ def settled(desk: Desk, host: str = "hk1") -> Ran:
     return ran
 
 
+def in_force(desk: Desk, host: str = "hk1") -> int:
+    """Return the number of the generation that is in force. Fails while changes are unconfirmed."""
+    ran = desk.invoke("history", "--host", host)
+    assert ran.code == 0, ran.why()
+    [number] = [event["number"] for event in ran.of("generation") if event["in_force"]]
+    return int(number)
+
+
+def unit(desk: Desk, host: str = "hk1") -> str:
+    """Return the text of the relay's unit, where most of its settings are."""
+    return desk.stage.run_in(host, ["cat", UNIT]).stdout
+
+
 def meet(desk: Desk, nodes: tuple[LabClient, LabClient]) -> dict[str, Any]:
     """Wait until the nodes have the map that `invoke derpmap` prints, let them dial the relay
     again, and exchange data.
@@ -102,14 +116,6 @@ def due(desk: Desk) -> Iterator[None]:
         yield
     finally:
         desk.stage.run_in("hk1", ["sed", "-i", "/^renew_before_expiry/d", path])
-
-
-def in_force(desk: Desk) -> int:
-    """Return the number of the generation that is in force on hk1."""
-    ran = desk.invoke("history", "--host", "hk1")
-    assert ran.code == 0, ran.why()
-    [number] = [event["number"] for event in ran.of("generation") if event["in_force"]]
-    return int(number)
 
 
 def small(desk: Desk, host: str, settings: dict[str, Any], *, acme: bool = False) -> None:

@@ -16,7 +16,7 @@ import lab
 from lab import existing_site, faults
 from lab.process import wait_for
 from tests.e2e.desk import Desk
-from tests.e2e.mishaps import await_agent, drop_in, elsewhere, kill_agent, rate_limited
+from tests.e2e.mishaps import await_agent, boot_again, drop_in, elsewhere, kill_agent, rate_limited
 from tests.e2e.observations import leaf, name_in, page, regions, state, the_map, without_times, words
 from tests.e2e.steps import settled
 from tests.e2e.underway import Underway, run_verb
@@ -182,10 +182,8 @@ def test_the_map_after_a_power_cut_of_the_headscale_host(stage: lab.Lab, edited:
         deploy.until(lambda event: event.get("host") == "headscale" and event["event"] == "diff")
         host.stop()
         assert deploy.end().code == 3
-    host.boot()
-    answers = "until ssh-keyscan -T 2 hs1.derp.lab 2>/dev/null | grep -q ssh-; do sleep 0.5; done"
-    # Its old hardware address may be remembered for a while. The relay asks it about clients.
-    stage.run_in("controller", ["sh", "-c", answers], timeout_s=90)
+    boot_again(stage, "hs1")
+    # The relay asks it about clients.
     stage.run_in("hk1", ["python3", "-c", UNTIL_HEADSCALE_ANSWERS], timeout_s=90)
     assert the_map(stage) in (before, complete)
     ran = Desk(stage).invoke("deploy", "--host", "hk1")

@@ -6,7 +6,7 @@ import pytest
 
 from lab import faults
 from tests.e2e.desk import Desk, Ran
-from tests.e2e.steps import in_force, settled
+from tests.e2e.steps import UNIT, in_force, settled, unit
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 
@@ -14,11 +14,6 @@ ONLY = ["hk1", "hs1", "acme"]
 ADMITS_EVERYBODY = {
     "verify_client_url": "http://127.0.0.1:9/verify", "verify_insecure": True, "verify_fail_open": True,
 }
-UNIT = "/etc/systemd/system/derpfleet-relay.service"
-
-
-def unit(desk: Desk) -> str:
-    return desk.stage.run_in("hk1", ["cat", UNIT]).stdout
 
 
 def sent(ran: Ran) -> int:

@@ -49,17 +49,21 @@ def run_verb(stage: Lab, *words: str, timeout_s: float = 300) -> tuple[int, str]
 
 
 class Underway:
-    """`invoke WORDS --json` that runs while the test goes on. Leaving the block ends it."""
+    """`invoke WORDS --json` that runs while the test goes on. Leaving the block kills it.
 
-    def __init__(self, stage: Lab, *words: str) -> None:
+    `events`: those that came so far. `arrived`: when each of them did, in `time.monotonic`.
+    """
+
+    def __init__(self, stage: Lab, *words: str, checkout: Path = CHECKOUT) -> None:
         argv = verb(stage, *words, "--json")
         self._process = subprocess.Popen(
-            argv, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            argv, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self._lines: Queue[str | None] = Queue()
+        self._lines: Queue[tuple[float, str] | None] = Queue()
         self._errors: list[str] = []
         self._readers = [Thread(target=self._read_events), Thread(target=self._read_errors)]
         self.events: list[Event] = []
+        self.arrived: list[float] = []
         for reader in self._readers:
             reader.start()
 
@@ -69,8 +73,7 @@ class Underway:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.kill()
         for reader in self._readers:
             reader.join()
         for stream in (self._process.stdout, self._process.stderr):
@@ -84,6 +87,11 @@ class Underway:
             if wanted(event):
                 return event
         raise AssertionError(f"ended before it came: {self.events[-3:]} {''.join(self._errors)}")
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._process.kill()
+        self._process.wait()
 
     def interrupt(self) -> None:
         """Send the signal of Ctrl-C."""
@@ -104,13 +112,14 @@ class Underway:
                 raise AssertionError(f"nothing more for too long after {self.events[-3:]}") from None
             if line is None:
                 return
-            self.events.append(json.loads(line))
+            self.arrived.append(line[0])
+            self.events.append(json.loads(line[1]))
             yield self.events[-1]
 
     def _read_events(self) -> None:
         assert self._process.stdout
         for line in self._process.stdout:
-            self._lines.put(line)
+            self._lines.put((time.monotonic(), line))
         self._lines.put(None)
 
     def _read_errors(self) -> None:

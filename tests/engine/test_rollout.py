@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from itertools import product
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -58,6 +59,27 @@ def steady(rollout: Rollout) -> dict[str, HostState]:
 @SOME
 @given(WORLDS)
 def test_what_holds_in_every_state(world: World) -> None:
+    check_every_state(world)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_same_holds_for_two_hundred_hosts(seed: int) -> None:
+    dice = Random(seed)
+    faults = [None] * 60 + LASTING + PASSING
+    fleet = [
+        SimulatedHost(
+            clients=dice.randrange(300),
+            like=dice.choice("abc"),
+            near=f"h{dice.randrange(200)}",
+            fault=dice.choice(faults),
+        )
+        for _ in range(200)
+    ]
+    policy = RolloutPolicy(budget=dice.choice([0, 20]), at_once=dice.choice([1, 8]))
+    check_every_state(world_of(fleet, policy))
+
+
+def check_every_state(world: World) -> None:
     end = world.to_the_end()
     for before, after in zip(world.states, world.states[1:], strict=False):
         busy = after.names(*BUSY)
@@ -133,7 +155,7 @@ def test_an_abort_settles_what_is_armed_and_begins_nothing(world: World, line: i
         world.settle_alone()
     if world.replayed().ended:
         return
-    begun = len(world.states)
+    begun, world.kill_at = len(world.states), -1
     end = world.run(EventKind.ABORTED)
     assert end.ended and not end.names(*BUSY)
     assert not any(state.names(HostState.CUTTING) for state in world.states[begun + 1 :])

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from engine.scripts import SCRIPTS, script
+from relay.core.stun import pack_response, parse_request
 
 
 def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -214,3 +215,27 @@ def test_the_answer_of_a_tailscaled(
 def test_a_tailscaled_that_does_not_run(tmp_path: Path) -> None:
     found = whois(str(tmp_path / "none.sock"))
     assert found["step"] == "socket" and "No such file" in str(found["detail"])
+
+
+def test_the_least_time_of_all_nodes_of_a_region_is_reported_or_null() -> None:
+    """Only an answer to the request itself counts, in tailscaled's form."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent,
+    ):
+        for one in (server, silent):
+            one.bind(("127.0.0.1", 0))
+
+        def serve() -> None:
+            for number in range(3):
+                data, source = server.recvfrom(2048)
+                txid = parse_request(data)
+                wrong = bytes(12) if number < 2 else txid
+                server.sendto(pack_response(wrong, socket.inet_aton(source[0]), source[1]), source)
+
+        threading.Thread(target=serve, daemon=True).start()
+        here, quiet = (f"127.0.0.1,{one.getsockname()[1]}" for one in (server, silent))
+        words = (f"7,{quiet}", f"7,{here}", f"8,{quiet}", "9,no.invalid,1")
+        found = json.loads(run("stun_times", *words).stdout)
+    assert isinstance(found["7"], float) and found["7"] < 1000
+    assert (found["8"], found["9"]) == (None, None)

@@ -96,7 +96,7 @@ def test_packages_of_a_host_without_a_way_out_are_in_it(
     assert run(use=file, cache="there") == 0
     monkeypatch.setenv("DERPFLEET_OFFLINE", "1")
     debs = packages.from_index(BARE, ["nginx"], {}, cache=tmp_path / "there")
-    assert [deb.fields["Package"] for deb in debs] == ["nginx"]
+    assert [deb.name for deb in debs] == ["nginx"]
     assert packages.packed(debs, cache=tmp_path / "there", progress=print).path.exists()
 
 

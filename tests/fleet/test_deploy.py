@@ -39,10 +39,13 @@ def all_proved(_: Fleet, hosts: Sequence[Host], **__: Any) -> dict[str, Proof]:
 
 
 class World:
-    """Two hosts, of which one was withdrawn. `registered`: the hosts that reached the map."""
+    """Two hosts, of which hk1 was stopped on purpose. `registered`: the hosts that reached the map.
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, withdrawn: str) -> None:
-        self.withdrawn, self.registered, self.shown = withdrawn, list[str](), io.StringIO()
+    `note`: the text that hk1 keeps about it; None: it runs.
+    """
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, note: str | None) -> None:
+        self.note, self.registered, self.shown = note, list[str](), io.StringIO()
         self.fleet = Fleet(site_of(), Report(console=Console(file=self.shown, width=400)))
         server = SimpleNamespace(
             unasked=str, register=self.register, check=self.check, not_proved=lambda _: None
@@ -59,7 +62,8 @@ class World:
 
     def converge(self, login: Any, job: Any, **_: Any) -> Any:
         assert set(relay.ASK_WITHDRAWN.files) <= set(job.ask.files)
-        there = {paths.WITHDRAWN: EMPTY_FILE} if login.name == self.withdrawn else {}
+        is_there = login.name == "hk1" and self.note is not None
+        there = {paths.WITHDRAWN: replace(EMPTY_FILE, content=self.note)} if is_there else {}
         job.plan(SimpleNamespace(facts=replace(DEBIAN_12, files=there)))
         return SimpleNamespace(counts=COUNTS, failures=[], ok=True, facts=DEBIAN_12, is_going_back=False)
 
@@ -108,15 +112,20 @@ def test_a_host_that_talks_nonsense_is_its_own_failure(
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_a_withdrawn_relay_comes_back_only_when_it_is_asked_for(
-    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("note", "back"),
+    [("withdrawn", "invoke deploy --host hk1"), ("drained", "invoke drain --host hk1 --back")],
+)
+def test_a_relay_that_was_stopped_on_purpose_comes_back_only_when_it_is_asked_for(
+    note: str, back: str, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path, monkeypatch, withdrawn="hk1")
+    world = World(tmp_path, monkeypatch, note=note)
     hosts = list(world.fleet.site.hosts.values())
     assert deploy.deploy(world.fleet, hosts, include_withdrawn=named) == 0
     assert world.registered == (["hk1", "sg1"] if named else ["sg1"])
-    words = "hk1        skipped      withdrawn, so it is left alone; invoke deploy --host hk1 brings it back"
+    words = f"hk1        skipped      {note}, so it is left alone; {back} brings it back"
     assert (words in world.shown.getvalue()) is not named
+    assert (f"its relay is {note}; a deploy brings it back" in world.shown.getvalue()) is named
     assert "FAILED" not in world.shown.getvalue()
 
 
@@ -124,7 +133,7 @@ def test_a_withdrawn_relay_comes_back_only_when_it_is_asked_for(
 def test_a_check_of_all_leaves_a_withdrawn_relay_out(
     named: bool, changes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path, monkeypatch, withdrawn="hk1")
+    world = World(tmp_path, monkeypatch, note="")
     hosts = list(world.fleet.site.hosts.values())
     assert check.check(world.fleet, hosts, include_withdrawn=named) == 10
     assert len(world.registered) == changes
@@ -187,7 +196,7 @@ def test_a_deploy_says_how_many_clients_were_cut(
 def test_only_a_proved_host_without_an_objection_is_registered(
     verdict: Conclusion, proved: bool, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path, monkeypatch, withdrawn="")
+    world = World(tmp_path, monkeypatch, note=None)
 
     def run_confirmed(_: Fleet, host: Host, job: Any, judge: Confirmation) -> run.Outcome:
         judge.verdict, judge.proof, judge.why = verdict, proof(host.name, ok=proved), "packets, as before"

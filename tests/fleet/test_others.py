@@ -13,13 +13,13 @@ from rich.console import Console
 
 from control.derpmap import region_node
 from engine.report import Report
-from fleet import check, deploy, logs, renew, trust, withdraw
+from fleet import check, deploy, logs, renew, trust
 from fleet.doctor import hosts as doctor_hosts
-from fleet.shared import confirm, host_status, prove
+from fleet.shared import confirm, host_status, out_of_service, prove
 from fleet.shared.ask_admission import Questions
 from fleet.shared.errors import NotManaged
 from fleet.shared.fleet import Fleet
-from fleet.withdraw import StillRuns
+from fleet.shared.out_of_service import StillRuns
 from inventory.choices import FrontName
 from inventory.model import Host, Site
 from inventory.secrets import Secret, SecretError
@@ -129,7 +129,7 @@ def test_its_mesh_key_lets_our_clients_in(
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World(tmp_path, monkeypatch, withdrawn="")
+    made = World(tmp_path, monkeypatch, note=None)
     made.fleet.site = with_others(made.fleet.site)
     return made
 
@@ -173,7 +173,7 @@ def test_a_withdrawal_waits_until_somebody_has_stopped_it(
     withdrawing: Withdrawing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [True, True, True, False]
-    monkeypatch.setattr(withdraw, "prove", lambda _: [proof("hk1", ok=answers.pop(0))])
+    monkeypatch.setattr(out_of_service, "prove", lambda _: [proof("hk1", ok=answers.pop(0))])
     assert withdrawing.withdraw() == 0
     assert withdrawing.done == ["map"]
     assert "hk1        waiting      stop it now, such as by scaling it to 0" in withdrawing.shown.getvalue()
@@ -185,7 +185,7 @@ def test_one_that_runs_on_stays_in_the_map(withdrawing: Withdrawing) -> None:
     with pytest.raises(StillRuns, match="nothing was changed: the relay still answers"):
         withdrawing.withdraw()
     assert withdrawing.done == []
-    assert withdrawing.slept >= withdraw.STOPPING_S
+    assert withdrawing.slept >= out_of_service.STOPPING_S
 
 
 def test_it_counts_as_another_relay_and_as_the_control_of_a_verdict(

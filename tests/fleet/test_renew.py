@@ -40,17 +40,25 @@ def fleet(shown: io.StringIO, tmp_path: Path) -> Fleet:
 
 
 @pytest.mark.parametrize(
-    ("withdrawn", "proved", "code"), [(True, False, 0), (False, False, 1), (False, True, 0)]
+    ("state", "back", "proved", "code"),
+    [
+        ("withdrawn", "invoke deploy --host hk1", False, 0),
+        ("drained", "invoke drain --host hk1 --back", False, 0),
+        ("", "", False, 1),
+        ("", "", True, 0),
+    ],
 )
-def test_a_withdrawn_host_has_no_proof_to_fail(
+def test_a_host_whose_relay_is_stopped_has_no_proof_to_fail(
     fleet: Fleet,
     shown: io.StringIO,
     monkeypatch: pytest.MonkeyPatch,
-    withdrawn: bool,
+    state: str,
+    back: str,
     proved: bool,
     code: int,
 ) -> None:
-    facts = replace(DEBIAN_12, files={paths.WITHDRAWN: EMPTY_FILE} if withdrawn else {})
+    note = {paths.WITHDRAWN: replace(EMPTY_FILE, content=state)}
+    facts = replace(DEBIAN_12, files=note if state else {})
     counts = {"ok": 2, "changed": 0, "failed": 0, "skipped": 0}
     asked: list[str] = []
 
@@ -65,7 +73,6 @@ def test_a_withdrawn_host_has_no_proof_to_fail(
     assert renew.renew(fleet, fleet.hosts(()), force=False) == code
     words = "its certificate is not overdue: the host's timer renews it in time, and --force at once"
     assert words in shown.getvalue()
-    assert asked == ([] if withdrawn else ["hk1"])
-    assert (
-        "withdrawn: there is no relay to prove; invoke deploy --host hk1 brings it back" in shown.getvalue()
-    ) is withdrawn
+    assert asked == ([] if state else ["hk1"])
+    words = f"{state}: there is no relay to prove; {back} brings it back"
+    assert (words in shown.getvalue()) is bool(state)

@@ -20,12 +20,12 @@ from engine.report import Report
 from engine.run import Job, Outcome, Verb
 from engine.session import Session
 from fleet import history, rollback
-from fleet.rollback import NoGeneration, SiteDiffers
+from fleet.rollback import NoGeneration
 from fleet.shared import confirm, evidence, prove, step
 from fleet.shared.bring_back import way_back
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation
 from fleet.shared.fleet import Fleet
-from fleet.shared.seen import former, settings
+from fleet.shared.seen import SiteDiffers, former, settings
 from fleet.shared.verdict import Conclusion, Evidence
 from inventory.errors import DerpfleetError
 from inventory.model import Docker, Host
@@ -311,6 +311,23 @@ def test_a_resource_that_failed_is_taken_back_without_a_proof(fleet: Fleet) -> N
     failed.stopped = "stopped by the controller"
     Confirmation(fleet, HOST, None)(failed, armed)
     assert armed.words == ["back"]
+
+
+@pytest.mark.parametrize(("ok", "words"), [(True, ["hold", "keep"]), (False, ["hold", "back"])])
+def test_ctrl_c_while_armed_ends_the_tries(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, ok: bool, words: list[str]
+) -> None:
+    """The proof in hand still counts."""
+    armed: Any = Armed(3)
+
+    def prove_hosts(*_: object, **__: object) -> dict[str, Proof]:
+        armed.is_stopping = True
+        return {"hk1": proof("hk1", ok=ok)}
+
+    monkeypatch.setattr(evidence, "hear", lambda *_, **__: Evidence())
+    monkeypatch.setattr(confirm, "prove_hosts", prove_hosts)
+    Confirmation(fleet, HOST, None)(outcome(), armed)
+    assert armed.words == words
 
 
 THREE = IMAGE.replace("1", "3")

@@ -32,6 +32,7 @@ from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rollout import RolloutPolicy
 from roles import relay
+from roles.relay import OutOfService
 from tests.control.test_headscale import site_of
 from tests.fleet.test_withdraw import proof
 from tests.support.facts import DEBIAN_12
@@ -129,7 +130,7 @@ def failing(error: Exception) -> Callable[[Host], Outcome]:
         (Unreachable("no route"), True, EventKind.SKIPPED, 0),
         (Locked("locked"), True, EventKind.UNPREPARED, 5),
         (DerpfleetError("disk full"), False, EventKind.UNPREPARED, 1),
-        (LeftWithdrawn("withdrawn"), False, EventKind.SKIPPED, 0),
+        (LeftWithdrawn(site_of().hosts["hk1"], OutOfService.WITHDRAWN), False, EventKind.SKIPPED, 0),
     ],
 )
 def test_a_host_that_cannot_be_prepared(

@@ -21,6 +21,7 @@ from fleet.shared.host_status import HostStatus
 from inventory.model import Host
 from probe.alerts import Alert, Seen
 from probe.target import Target
+from roles.relay import OutOfService
 from tests.control.test_headscale import site_of
 from tests.probe.test_page import BROKEN, PROVED
 
@@ -48,7 +49,8 @@ class World:
         return [BROKEN if host.name in self.broken else PROVED for host in hosts]
 
     def read(self, _: Fleet, host: Host, __: Any) -> HostStatus:
-        return HostStatus(withdrawn=host.name in self.withdrawn, clients=3)
+        state = OutOfService.WITHDRAWN if host.name in self.withdrawn else None
+        return HostStatus(state=state, clients=3)
 
     def notify(self, _: Fleet, seen: Sequence[Seen]) -> list[Alert]:
         self.seen = list(seen)

@@ -15,12 +15,13 @@ from control.headscale import server
 from engine.facts import Facts, Output
 from engine.login import Unreachable
 from engine.report import Report
+from engine.resource import File
 from engine.run import Failure, Job, ResourceFailed
 from fleet import withdraw
-from fleet.shared import pins, prove, step
+from fleet.shared import out_of_service, pins, prove, step
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
-from fleet.withdraw import NoOtherRelay, StillAtHome
+from fleet.shared.out_of_service import NoOtherRelay, StillAtHome
 from inventory.model import Site
 from probe.proof import LADDER, Proof, Rung
 from tests.control.test_headscale import facts as seen
@@ -63,6 +64,8 @@ class World:
     out_of_reach: bool = False
     answers: bool = False
     failure: Failure | None = None
+    clients: int = 7
+    notes: list[bytes] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     climbed: list[str] = field(default_factory=list)
     slept: float = 0
@@ -84,10 +87,15 @@ class World:
         elif self.out_of_reach:
             raise Unreachable("cannot connect", host=login.name, why="no route to host")
         else:
+            self.notes += [one.content for one in job.plan(None) if isinstance(one, File)]
             self.done.append(f"stop {login.name}")
         failures = [self.failure] if self.failure and login.name != "headscale" else []
         counts = {"ok": 1, "changed": 0, "failed": len(failures), "skipped": 0}
-        return SimpleNamespace(counts=counts, failures=failures, facts=self.facts(), changed=[])
+        return SimpleNamespace(counts=counts, failures=failures, facts=self.answers_to(job), changed=[])
+
+    def answers_to(self, job: Job) -> Facts:
+        page = Output(status=0, stdout=f"derp_clients_local {self.clients}\n", stderr="")
+        return replace(self.facts(), commands=dict.fromkeys(job.ask.commands, page))
 
     def at_home(self, *_: Any) -> list[str] | None:
         said = self.homes.pop(0) if len(self.homes) > 1 else self.homes[0]
@@ -136,9 +144,10 @@ def make_world(site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Wor
     monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: Session(facts=world.facts()))
     monkeypatch.setattr(server, "nodes_at_home", world.at_home)
     monkeypatch.setattr(prove, "prove_hosts", prove_hosts)
-    monkeypatch.setattr(withdraw, "targets", lambda *_: [])
-    monkeypatch.setattr(withdraw, "prove", lambda _: [proof("hk1", ok=world.answers)])
-    monkeypatch.setattr(withdraw, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: world.slept))
+    monkeypatch.setattr(out_of_service, "targets", lambda *_: [])
+    monkeypatch.setattr(out_of_service, "prove", lambda _: [proof("hk1", ok=world.answers)])
+    clock = SimpleNamespace(sleep=sleep, monotonic=lambda: world.slept)
+    monkeypatch.setattr(out_of_service, "time", clock)
     return world
 
 
@@ -151,6 +160,10 @@ def test_the_relay_stops_nodes_move_and_then_its_region_goes(world: World) -> No
     assert world.slept == 2
     words = "hk1        ok           withdrawn; invoke deploy --host hk1 brings it back"
     assert words in world.shown.getvalue()
+    assert "hk1        ok           stopped; 7 clients were connected" in world.shown.getvalue()
+    words = "2 nodes had it for a home; every node that is online has another one  2.0 s"
+    assert words in world.shown.getvalue()
+    assert world.notes == [b"withdrawn\n"]
 
 
 def test_a_kept_proof_is_forgotten(world: World) -> None:
@@ -233,7 +246,7 @@ def test_a_missing_answer_does_not_mean_that_no_node_is_at_home(world: World) ->
 def test_where_headscale_reports_no_homes_nodes_are_given_time(world: World) -> None:
     world.homes = [None]
     assert world.withdraw() == 0
-    assert world.slept == withdraw.SETTLING_S
+    assert world.slept == out_of_service.SETTLING_S
 
 
 def test_a_host_that_is_gone_counts_as_stopped(world: World) -> None:
@@ -275,7 +288,7 @@ def test_without_headscale_a_person_reads_which_region_to_take_out(
     world = make_world(site_of().model_copy(update={"headscale": None}), tmp_path, monkeypatch)
     assert world.withdraw() == 0
     assert world.done == ["stop hk1"]
-    assert world.slept == withdraw.SETTLING_S
+    assert world.slept == out_of_service.SETTLING_S
     assert "Take region 900 (hk) out of the map of your control server now." in world.shown.getvalue()
 
 

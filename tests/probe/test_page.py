@@ -48,11 +48,12 @@ SG1 = replace(
 LATENCIES = Latencies(here={"hk1": Latency(34.2, None)}, between={("hk1", "sg1"): 33.0})
 
 
-def test_a_withdrawn_relay_is_not_called_broken() -> None:
-    page = render_page([replace(SG1, withdrawn=True)], LATENCIES, title="site.yml", made=MADE)
-    assert "– withdrawn" in page
+@pytest.mark.parametrize("state", ["withdrawn", "drained"])
+def test_a_relay_that_was_stopped_on_purpose_is_not_called_broken(state: str) -> None:
+    page = render_page([replace(SG1, stopped=state)], LATENCIES, title="site.yml", made=MADE)
+    assert f"– {state}" in page
     assert "✗ broken" not in page
-    assert replace(HK1, withdrawn=True).state == "proved"
+    assert replace(HK1, stopped=state).state == "proved"
 
 
 def test_the_page_has_release_generation_and_what_is_unconfirmed() -> None:

@@ -44,8 +44,9 @@ def test_the_metrics_of_each_relay() -> None:
     assert not any('clients{host="sg1"' in line or 'seconds{host="fra1"' in line for line in lines)
 
 
-def test_a_withdrawn_relay_is_not_proved_on_purpose() -> None:
-    text = render([replace(SG1, withdrawn=True)], made=MADE)
+@pytest.mark.parametrize("state", ["withdrawn", "drained"])
+def test_a_relay_that_was_stopped_is_not_proved_on_purpose(state: str) -> None:
+    text = render([replace(SG1, stopped=state)], made=MADE)
     assert 'derpfleet_withdrawn{host="sg1",region="sin"} 1' in text
     assert " 1" not in "".join(line for line in text.splitlines() if "failed_rung{" in line)
 

@@ -10,7 +10,7 @@ import pytest
 
 import roles
 from artefacts.release import Release
-from engine.facts import Facts, Output
+from engine.facts import Facts, FileFact, Output
 from engine.package_source import PackageSource
 from engine.plan import compile_plan
 from engine.resource import Conffile, Package, Resource
@@ -95,12 +95,51 @@ def refused(host: Host, facts: Facts) -> list[str]:
 
 def test_the_controller_brings_what_is_not_installed() -> None:
     host = host_with(**{"from": "controller"})
-    assert "installed_packages" in roles.ask(host, load("bare")[1]).commands
+    assert "Debian packages" in roles.ask(host, load("bare")[1]).commands
     there = Output(status=0, stdout="openssl 3 installed\nnginx 1 config-files\nhalf\n", stderr="")
-    facts = replace(facts_of("bare"), commands={"installed_packages": there})
+    facts = replace(facts_of("bare"), commands={"Debian packages": there})
     wanted = [Package(package=name) for name in ("openssl", "nginx")]
     assert packages.to_bring(host, facts, wanted) == ["nginx"]
     assert packages.to_bring(host_with(), facts, wanted) == []
+
+
+def test_the_controller_brings_rpms_as_well() -> None:
+    there = Output(status=0, stdout="openssl 1:3.2-1.el9 installed\n", stderr="")
+    facts = replace(facts_of("el9"), commands={"Enterprise Linux packages": there})
+    wanted = [Package(package=name) for name in ("openssl", "nginx")]
+    assert packages.installed(facts) == {"openssl": "1:3.2-1.el9"}
+    assert packages.to_bring(host_with("el9", **{"from": "controller"}), facts, wanted) == ["nginx"]
+
+
+KEY = "gpgkey=file:///etc/pki/rpm-gpg/KEY-$releasever"
+SIGNED = f"[base]\ngpgcheck=1\n{KEY}\n"
+
+
+@pytest.mark.parametrize(
+    ("texts", "lines"),
+    [
+        ((SIGNED,), ("gpgcheck=1", KEY)),
+        ((SIGNED, "[own]\ngpgcheck=0\n"), ("gpgcheck=0", KEY)),
+        ((SIGNED, "[own]\nenabled=0\ngpgcheck=0\ngpgkey=file:///k\n"), ("gpgcheck=1", KEY)),
+        (("[net]\ngpgkey=https://mirror/key\n",), ("gpgcheck=1",)),
+        (("no section = 1\n",), ("gpgcheck=1",)),
+    ],
+)
+def test_rpms_of_the_controller_are_checked_as_those_of_the_hosts_own_sources(
+    texts: tuple[str, ...], lines: tuple[str, ...], tmp_path: Path
+) -> None:
+    _, site, facts = load("el9")
+    files = {f"/etc/yum.repos.d/{number}.repo": repository(text) for number, text in enumerate(texts)}
+    host = host_with("el9", **{"from": "controller"})
+    (tmp_path / "x.tar.gz").write_bytes(b"x")
+    ship = replace(shipment(host), packages=Release(tmp_path / "x.tar.gz", "0" * 64))
+    source = source_of(roles.compile_host(host, site, replace(facts, files={**facts.files, **files}), ship))
+    assert "baseurl=file://{folder}/packages" in source.sources.splitlines()
+    assert tuple(line for line in source.sources.splitlines() if line.startswith("gpg")) == lines
+
+
+def repository(text: str) -> FileFact:
+    return FileFact(content=text, sha256="", mode="0644", owner="root", group="root")
 
 
 def test_packages_of_the_controller_are_the_only_source(tmp_path: Path) -> None:
@@ -116,7 +155,7 @@ def test_packages_of_the_controller_are_the_only_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "keys", "words"),
     [
-        ("el9", {}, "whose packages the controller cannot bring"),
+        ("el8-cron", {}, "whose newer nginx is in a module stream"),
         ("bare", {"mirror": {"debian": URL}}, "packages.mirror is for hosts that fetch"),
     ],
 )

@@ -128,7 +128,7 @@ def test_the_removal_of_a_relay_waits_for_its_needs() -> None:
 
 
 def test_a_relay_that_is_stopped_keeps_its_files() -> None:
-    assert {resource.id for resource in relay.stopped()} == {
+    assert {resource.id for resource in relay.stopped(relay.OutOfService.WITHDRAWN)} == {
         f"service:{paths.SERVICE}",
         f"service:{paths.SOCKET}",
         f"container:{paths.CONTAINER}",

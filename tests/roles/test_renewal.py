@@ -11,6 +11,7 @@ from engine.plan import compile_plan
 from engine.resource import Command, File
 from roles import paths, relay
 from roles.certificate import renewal
+from roles.relay import OutOfService
 from tests.roles.cases import FOLDER, load, plan_of
 from tests.support.facts import DEBIAN_12, EMPTY_FILE
 
@@ -34,14 +35,18 @@ def test_a_withdrawn_relay_is_not_taken_for_one_that_is_down(case: str) -> None:
     """A deploy that died before the relay was started leaves a unit that is disabled, or none."""
     _, _, facts = load(case)
     assert relay.ASK_WITHDRAWN.files == (paths.WITHDRAWN,)
-    assert not relay.is_withdrawn(facts)
-    assert not relay.is_withdrawn(replace(facts, files={**facts.files, paths.KEY: EMPTY_FILE}))
-    assert relay.is_withdrawn(replace(facts, files={**facts.files, paths.WITHDRAWN: EMPTY_FILE}))
+    assert not relay.out_of_service(facts)
+    assert not relay.out_of_service(replace(facts, files={**facts.files, paths.KEY: EMPTY_FILE}))
+    [note] = [one for one in relay.stopped(OutOfService.DRAINED) if isinstance(one, File)]
+    notes = {"": "withdrawn", "withdrawn\n": "withdrawn", note.content.decode(): "drained"}
+    for content, state in notes.items():
+        there = {paths.WITHDRAWN: replace(EMPTY_FILE, content=content)}
+        assert relay.out_of_service(replace(facts, files={**facts.files, **there})) == state
 
 
 def test_the_host_asks_for_the_same_note() -> None:
     assert (relay.WITHDRAWAL.argv, relay.WITHDRAWAL.says) == (("ls", paths.WITHDRAWN), paths.WITHDRAWN)
-    (note,) = (one for one in relay.stopped() if isinstance(one, File))
+    (note,) = (one for one in relay.stopped(OutOfService.DRAINED) if isinstance(one, File))
     assert note.path == paths.WITHDRAWN
 
 

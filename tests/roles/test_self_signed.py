@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from artefacts.shipment import Shipment
-from engine.resource import Command
+from engine.facts import FileFact
+from engine.resource import Absent, Command
 from inventory.model import Certificate, Host, Region, Site
 from roles import certificate
-from roles.certificate import self_signed
+from roles.certificate import own, self_signed
 from roles.contract import Challenge
 from tests.support.facts import DEBIAN_12
 
@@ -34,3 +36,15 @@ def test_it_is_for_the_name_that_clients_use(domain: str, tmp_path: Path) -> Non
     [name] = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert str(name.value) == domain
     assert (tmp_path / "privkey.pem").stat().st_mode & 0o077 == 0
+
+
+def test_only_folders_of_other_names_are_taken_for_former_ones() -> None:
+    """A deploy reads the certificate itself as well."""
+    region = Region(id=901, code="hk", name="Hong Kong")
+    host = Host(name="hk1", domain="now.example.org", region=region)
+    chain = own.files(host)[0]
+    folder = str(Path(chain).parent.parent)
+    paths = [chain, f"{folder}/now.example.org", f"{folder}/then.example.org"]
+    fact = FileFact(content=None, sha256="", mode="0700", owner="root", group="root")
+    facts = replace(DEBIAN_12, files=dict.fromkeys(paths, fact))
+    assert own.of_former_names(host, facts) == [Absent(path=f"{folder}/then.example.org")]

@@ -12,6 +12,7 @@ import pytest
 
 from engine.facts import Facts, FileFact
 from engine.report import Report
+from engine.run import NOTHING, Outcome
 from fleet.shared import pins
 from fleet.shared.fleet import Fleet
 from inventory.model import Certificate, Host, Region, Site, Ssh
@@ -73,3 +74,17 @@ def test_the_site_file_decides_without_asking_a_host(
 ) -> None:
     assert not pins.needed(given)
     assert pins.known(fleet, [given]) == pins_known
+
+
+def test_a_run_without_a_change_asks_for_no_certificate_again() -> None:
+    """The answer from before it is still true, and costs no turn."""
+
+    def after(facts: Facts, changed: list[str]) -> bool:
+        outcome = Outcome("hk1", "apply", {}, facts, Path("/dev/null"), changed=changed)
+        return pins.ask_after(host(), outcome) == pins.ask(host()) != NOTHING
+
+    assert not after(seen("PEM"), [])
+    assert after(seen("PEM"), ["command:certificate"])
+    assert after(DEBIAN_12, [])
+    outcome = Outcome("hk1", "apply", {}, DEBIAN_12, Path("/dev/null"), changed=["file:x"])
+    assert pins.ask_after(host(source="letsencrypt"), outcome) == NOTHING

@@ -1,0 +1,1 @@
+"""The time that a plan takes to be compiled, by distribution."""
