@@ -19,6 +19,7 @@ from fleet.shared.prove import (
     derper_of,
     prove_hosts,
     prove_quietly,
+    proved_address,
     remember_derper,
     targets,
     was_proved,
@@ -209,10 +210,12 @@ class Confirmation:
         """Return whether another relay of the site, proved before, is proved now. None without."""
         others = [one for one in self.fleet.site.hosts.values() if one.name != host.name]
         for other in others:
-            if was_proved(self.fleet, other):
-                if other.name not in self._others:
-                    self._others[other.name] = self._as_it_is(other)
-                then, derper = self._others[other.name]
+            if not proved_address(self.fleet, other.name):
+                continue
+            if other.name not in self._others:
+                self._others[other.name] = self._as_it_is(other)
+            then, derper = self._others[other.name]
+            if was_proved(self.fleet, then):
                 [proof] = climb(self.fleet, [then], targets(self.fleet, [then], derper=derper))
                 past.add(self.fleet, other.name, proof)
                 self.fleet.report.line(other.name, "control", "proved" if proof.ok else "not proved, either")
