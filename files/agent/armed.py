@@ -31,8 +31,8 @@ def settle(host, arm, counts, answer):
             keep(host, arm, counts, word["proof"])
         except OSError as error:
             what = "the new state is proved and in force, but the host cannot keep it as a generation"
-            where, next_step = error.filename or host.journal.base, "make room, then run the deploy again"
-            raise Refused(what, where, error.strerror, next_step)
+            next_step = "look at df -h and dmesg on the host, make room, then run the deploy again"
+            raise Refused(what, error.filename or host.journal.base, error.strerror, next_step)
     elif "leave" not in word and newest:
         return go_back(host, newest)
     return counts

@@ -126,7 +126,7 @@ def test_no_room_for_a_generation_is_said_with_what_is_in_force(on_stage: OnStag
 
     with pytest.raises(DerpfleetError, match="in force, but the host cannot keep it") as refused:
         deploy(agent, new(), keep_without_room)
-    assert refused.value.why == "No space left on device"
+    assert refused.value.why.startswith("No space left on device; in force are changes of ")
     assert (history(agent).newest, history(agent).unconfirmed.verb) == (1, "deploy")
     after = state(agent)
     assert agent.stage.run("umount", "--lazy", folder).returncode == 0

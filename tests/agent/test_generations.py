@@ -298,7 +298,7 @@ def test_without_room_for_a_generation_the_proved_state_stays_and_is_kept_later(
     agent = on_stage()
     deploy(agent, relay_host())
     agent.extra = NO_ROOM
-    with pytest.raises(DerpfleetError, match="the host's disk is full") as refused:
+    with pytest.raises(DerpfleetError, match="proved and in force, but the host cannot") as refused:
         deploy(agent, relay_host(setting="two"))
     agent.extra = ""
     assert refused.value.where.endswith("generations/2.json") and "df -h" in refused.value.next
