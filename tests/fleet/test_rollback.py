@@ -462,7 +462,7 @@ def test_clients_are_counted_after_the_way_back_and_an_error_is_a_warning(
         judge = Confirmation(fleet, HOST, None, verdict=Conclusion.FAILED)
         assert confirm.after_going_back(fleet, HOST, job, went, judge) == TAKEN_BACK
     text = shown.getvalue()
-    assert "3 clients cut, 3 of them back 1.5 s after the relay's start" in text
+    assert "3 clients cut, 3 of them back within 1.5 s of the relay's start" in text
     assert "its clients were not counted: no connection" in text
 
 
