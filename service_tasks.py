@@ -53,14 +53,19 @@ def drain(_: Context, host, back=False, site="", json=False):
 
 @task(
     help={"host": "the host", "site": FILE, "json": JSON}
-    | {"dry-run": "show what would go, and change nothing", "diff": "show each change as a diff"},
+    | {"dry-run": "show what would go, and change nothing", "diff": "show each change as a diff"}
+    | {"in-service": "also a relay that clients may use; its region stays in the map"},
 )
-def uninstall(_: Context, host, site="", dry_run=False, diff=False, json=False):
+def uninstall(_: Context, host, site="", dry_run=False, in_service=False, diff=False, json=False):
     """Remove everything of derpfleet from a host whose relay was withdrawn.
 
     Packages and other people's things stay; what was changed of these is put back as it was found.
 
-    Example: invoke uninstall --host sg1 --dry-run
+    The only relay of a site cannot be withdrawn: --in-service removes it, and cuts its clients off.
+
+    Examples:
+      invoke uninstall --host sg1 --dry-run
+      invoke uninstall --host sg1 --in-service
 
     Exit codes: 0 removed, 1 it is in service or a resource failed, 3 unreachable, 4 site file
     wrong, 5 host locked. With --dry-run: 10 something would be removed.
@@ -68,7 +73,11 @@ def uninstall(_: Context, host, site="", dry_run=False, diff=False, json=False):
     from fleet.uninstall import uninstall as verb
 
     diffs = diff or dry_run
-    with_site(site, lambda f: verb(f, f.managed([host])[0], dry_run=dry_run), json=json, diffs=diffs)
+
+    def work(fleet):
+        return verb(fleet, fleet.managed([host])[0], dry_run=dry_run, in_service=in_service)
+
+    with_site(site, work, json=json, diffs=diffs)
 
 
 verbs = (withdraw, drain, uninstall)

@@ -9,10 +9,14 @@ import shlex
 import zlib
 from functools import cache, partial
 from graphlib import TopologicalSorter
+from threading import Lock
 
 from inventory.checkout import CHECKOUT
 
 READY = "READY 1"
+# Many sessions begin at once, and in Python 3.11.4 and older `ast.parse` may raise SystemError in
+# two threads at a time (python/cpython#106905).
+_MAKING = Lock()
 ANY_PYTHON = "python3"
 """The name for which any Python of the host will do."""
 
@@ -83,12 +87,17 @@ def agent_modules() -> dict[str, str]:
     return {name: texts[name] for name in TopologicalSorter(needs).static_order()}
 
 
-@cache
 def agent_payload() -> bytes:
     """Return the agent as the boot line reads it.
 
     A length, a line break, and so many bytes of compressed [[module, source], ...].
     """
+    with _MAKING:
+        return _made_payload()
+
+
+@cache
+def _made_payload() -> bytes:
     texts = {name: _without_docstrings(text) for name, text in agent_modules().items()}
     modules = [["agent", ""], *([f"agent.{name}", text] for name, text in texts.items())]
     packed = zlib.compress(json.dumps(modules).encode(), 9)

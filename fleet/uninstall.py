@@ -30,17 +30,22 @@ class InService(DerpfleetError):
     """Nothing was changed: clients may still use the relay."""
 
 
-def uninstall(fleet: Fleet, host: Host, *, dry_run: bool) -> int:
+def uninstall(fleet: Fleet, host: Host, *, dry_run: bool, in_service: bool = False) -> int:
     """Remove every variant of every role, and the records of its proof. Returns the exit code.
 
-    It is repeatable, also on a host that never had anything of ours. Raises InService,
+    It is repeatable, also on a host that never had anything of ours. `in_service`: also a relay
+    that clients may use, such as the only one; its region stays in the map. Raises InService,
     UninstallRefused, ResourceFailed, Unreachable, Interrupted.
     """
     look = control_server(fleet).look()
     if look is not None and host.name in look.in_map:
-        raise _in_service(host, f"its region is in the map of {look.program}, so nodes may be at home there")
+        where = f"its region is in the map of {look.program}"
+        if not in_service:
+            raise _in_service(host, f"{where}, so nodes may be at home there")
+        fleet.report.warning(host.name, f"{where}, and stays there: take it out before nodes look for it")
     verb = Verb.CHECK if dry_run else Verb.UNINSTALL
-    outcome = step(fleet, fleet.login(host), _removal(host, verb, running_is_fine=look is not None))
+    running_is_fine = in_service or look is not None
+    outcome = step(fleet, fleet.login(host), _removal(host, verb, running_is_fine=running_is_fine))
     if dry_run:
         return CHANGES_FOUND if outcome.counts["changed"] else 0
     forget(fleet, host)
@@ -50,7 +55,7 @@ def uninstall(fleet: Fleet, host: Host, *, dry_run: bool) -> int:
 
 
 def _removal(host: Host, verb: Verb, *, running_is_fine: bool) -> Job:
-    """Return the job. `running_is_fine`: the map is known, and the relay is not in it."""
+    """Return the job. `running_is_fine`: the relay is in no map, or it may be in service."""
     return Job(
         verb=verb,
         plan=partial(_plan, host, running_is_fine),
@@ -81,5 +86,6 @@ def _in_service(host: Host, why: str) -> InService:
         "nothing was changed: the relay is in service",
         host=host.name,
         why=why,
-        next=f"invoke withdraw --host {host.name}, then invoke uninstall --host {host.name}",
+        next=f"invoke withdraw --host {host.name}, then invoke uninstall --host {host.name}; "
+        f"for your only relay: invoke uninstall --host {host.name} --in-service",
     )

@@ -44,7 +44,7 @@ def prepare(under_way: UnderWay, host: Host, verb: Verb) -> RolloutEvent:
         raise
     except LeftWithdrawn as error:
         left_withdrawn(fleet, host, error.state)
-        return RolloutEvent(kind=EventKind.SKIPPED, host=host.name, why="withdrawn")
+        return RolloutEvent(kind=EventKind.SKIPPED, host=host.name, why=str(error.state))
     except DerpfleetError as error:
         return _unprepared(under_way, host, error)
     fleet.report.doing(host.name, "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -67,6 +68,7 @@ def whole(agent: Agent) -> dict[str, str]:
     return state(agent) | {"keepalive": agent.stage.run("sysctl", "net.ipv4.tcp_keepalive_time").stdout}
 
 
+@pytest.mark.timeout(600)
 def test_rollback_after_deploy_is_the_identity(on_stage: OnStage) -> None:
     agent = on_stage(NEWEST)
     (agent.stage.root / "etc/relay").mkdir(mode=0o750)

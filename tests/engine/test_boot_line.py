@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import subprocess
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,22 @@ def shells(path: Path) -> Path:
     folder.mkdir()
     (folder / "sh").symlink_to("/bin/sh")
     return folder
+
+
+def test_sessions_that_begin_at_once_make_the_payload_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads in `ast.parse` may end with a SystemError of Python 3.11."""
+    calls: list[str] = []
+
+    def modules() -> dict[str, str]:
+        calls.append("made")
+        time.sleep(0.02)
+        return {"main": "pass\n"}
+
+    monkeypatch.setattr(boot, "agent_modules", modules)
+    boot._made_payload.cache_clear()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert len({*pool.map(lambda _: boot.agent_payload(), range(4))}) == 1
+    finally:
+        boot._made_payload.cache_clear()
+    assert calls == ["made"]

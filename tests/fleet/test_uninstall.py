@@ -54,8 +54,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     shown = io.StringIO()
     fleet = Fleet(site, Report(console=Console(file=shown, width=400)))
 
-    def run(*, dry_run: bool = False) -> int:
-        return uninstall.uninstall(fleet, host, dry_run=dry_run)
+    def run(*, dry_run: bool = False, in_service: bool = False) -> int:
+        return uninstall.uninstall(fleet, host, dry_run=dry_run, in_service=in_service)
 
     world = World(shown, run)
     monkeypatch.setattr(uninstall, "control_server", lambda _: SimpleNamespace(look=lambda: world.look))
@@ -82,6 +82,14 @@ def test_a_region_in_the_map_is_withdrawn_first(world: World) -> None:
     assert "headscale 0.27.1" in refused.value.why
     assert refused.value.next.startswith("invoke withdraw --host hk1")
     assert world.ran == []
+
+
+@pytest.mark.parametrize("look", [seen("hk1"), None])
+def test_the_only_relay_goes_when_it_is_asked_for(world: World, look: Look | None) -> None:
+    world.look = look
+    world.facts = replace(world.facts, listening=(*world.facts.listening, RELAY))
+    assert world.run(in_service=True) == 0
+    assert ("stays there" in world.shown.getvalue()) is (look is not None)
 
 
 def test_where_the_map_is_not_known_a_relay_that_runs_is_in_service(world: World) -> None:
