@@ -1,4 +1,4 @@
-"""The verb of a rollout: its signature and help. `operator_tasks.py` adds it to its own."""
+"""The verb of a rollout: its signature and help. `tasks.py` adds it to its own."""
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ _HELP = {
     "certificate_seconds": "Seconds until the served certificate ends",
     "certificate_share": "Share of the served certificate's life that is left, 0 to 1",
     "clients": "Clients that are connected",
+    "generation": "The newest confirmed state of its host, 0 before the first one",
+    "unconfirmed": "Whether its host has changes that nobody has confirmed",
     "checked_timestamp_seconds": "The end of this look at all hosts",
 }
 _OK = ("proved", "reached")
@@ -58,6 +60,9 @@ def _samples(card: Card) -> Iterator[tuple[str, str, float]]:
                 yield figure, of_host, value * unit
     if card.clients is not None:
         yield "clients", of_host, card.clients
+    if card.generation or card.unconfirmed_since:  # else its host may not have answered
+        yield "generation", of_host, card.generation
+        yield "unconfirmed", of_host, bool(card.unconfirmed_since)
 
 
 def _labels(**labels: str) -> str:

@@ -62,17 +62,34 @@ def test_files_that_a_script_names_are_in_the_checkout() -> None:
         assert (ROOT / path).is_file()
 
 
-def test_a_pull_request_checks_and_main_deploys() -> None:
+def test_a_pull_request_checks_and_main_rolls_out() -> None:
     when = {step.get("name"): step.get("if") for step in github()["jobs"]["relays"]["steps"]}
     assert when["Check"] == "github.event_name == 'pull_request'"
-    assert when["Deploy"] == "github.event_name == 'push'"
+    assert when["Rollout"] == when["Register"] == "github.event_name == 'push'"
     assert github()["on"]["push"]["branches"] == ["main"]
-    rules = {name: gitlab()[name]["rules"][0]["if"] for name in ("check", "deploy", "look")}
+    rules = {name: gitlab()[name]["rules"][0]["if"] for name in ("check", "rollout", "register", "look")}
     assert rules["check"] == '$CI_PIPELINE_SOURCE == "merge_request_event"'
-    assert "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH" in rules["deploy"]
+    assert "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH" in rules["rollout"]
+    assert rules["register"] == rules["rollout"]
 
 
-def test_one_run_at_a_time_and_a_deploy_is_not_cancelled_for_a_newer_one() -> None:
+def test_nothing_is_registered_after_a_rollout_that_failed_or_is_paused() -> None:
+    steps = [step for step in github()["jobs"]["relays"]["steps"] if "continue-on-error" not in step]
+    names = [step.get("name") for step in steps]
+    assert names.index("Rollout") < names.index("Register")
+    assert gitlab()["register"]["needs"] == ["rollout"]
+    assert "allow_failure" not in gitlab()["rollout"]
+
+
+@pytest.mark.parametrize("code", [0, 1, 5, 6, 7, 8])
+@pytest.mark.parametrize("script", [github_scripts()["Rollout"], gitlab()["rollout"]["script"][-1]])
+def test_a_rollout_passes_when_all_hosts_are_confirmed(tmp_path: Path, script: str, code: int) -> None:
+    stand_in(tmp_path, f'test "$1" = rollout && exit {code}')
+    done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, check=False)
+    assert done.returncode == code
+
+
+def test_one_run_at_a_time_and_a_rollout_is_not_cancelled_for_a_newer_one() -> None:
     assert github()["concurrency"] == {"group": "derpfleet", "cancel-in-progress": "false"}
     assert gitlab()[".derpfleet"]["resource_group"] == "derpfleet"
     assert gitlab()[".derpfleet"]["interruptible"] == "false"
@@ -173,14 +190,16 @@ def cancelled(folder: Path, script: str, signals: Signals) -> tuple[int, float, 
     return step.returncode, took_s, "".join(output)
 
 
-DEPLOYS = [
-    pytest.param(github_scripts()["Deploy"], OF_GITHUB, id="github"),
-    pytest.param(gitlab()["deploy"]["script"][-1], OF_GITLAB, id="gitlab"),
+ON_MAIN = [
+    pytest.param(github_scripts()["Rollout"], OF_GITHUB, id="github"),
+    pytest.param(github_scripts()["Register"], OF_GITHUB, id="github, register"),
+    pytest.param(gitlab()["rollout"]["script"][-1], OF_GITLAB, id="gitlab"),
+    pytest.param(gitlab()["register"]["script"][-1], OF_GITLAB, id="gitlab, register"),
 ]
 
 
-@pytest.mark.parametrize(("script", "signals"), DEPLOYS)
-def test_a_cancelled_deploy_ends_by_itself_when_its_host_is_back(
+@pytest.mark.parametrize(("script", "signals"), ON_MAIN)
+def test_a_cancelled_job_ends_by_itself_when_its_host_is_back(
     tmp_path: Path, script: str, signals: Signals
 ) -> None:
     stand_in(tmp_path, at_work(0.3))
@@ -190,7 +209,7 @@ def test_a_cancelled_deploy_ends_by_itself_when_its_host_is_back(
     assert took_s < 7.5 * SCALE
 
 
-@pytest.mark.parametrize(("script", "signals"), DEPLOYS)
+@pytest.mark.parametrize(("script", "signals"), ON_MAIN)
 def test_one_that_hangs_ends_by_itself_before_it_is_killed(
     tmp_path: Path, script: str, signals: Signals
 ) -> None:
@@ -206,6 +225,6 @@ def test_one_that_hangs_ends_by_itself_before_it_is_killed(
 
 def test_one_that_hears_nothing_is_killed(tmp_path: Path) -> None:
     stand_in(tmp_path, "trap '' INT TERM; echo at work; while :; do :; done")
-    code, took_s, _ = cancelled(tmp_path, github_scripts()["Deploy"], OF_GITHUB)
+    code, took_s, _ = cancelled(tmp_path, github_scripts()["Rollout"], OF_GITHUB)
     assert code == -signal.SIGKILL
     assert took_s > 7.5 * SCALE + 2.5

@@ -14,11 +14,10 @@ from engine.rollout.state import BUSY, HostState, Rollout, RolloutEvent
 from engine.run import Job, Verb
 from fleet.rollout import show
 from fleet.rollout.ledger import LedgerHead, RolloutLedger
-from fleet.shared.confirm import DERPER, about
+from fleet.shared.confirm import about, as_kept
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import host_job
 from fleet.shared.prove import climb, targets
-from fleet.shared.seen import former
 from inventory.model import Host
 from probe.proof import Proof
 
@@ -72,8 +71,7 @@ class UnderWay:
     def remember(self, host: Host, newest: Generation | None) -> None:
         """Remember how the relay is seen until it is cut over: as its newest generation has it."""
         if newest is not None:
-            then = former(host, newest.about.get("seen", ""))
-            self._as_is[host.name] = then, newest.about.get(DERPER, "")
+            self._as_is[host.name] = as_kept(host, newest)
 
     def is_served_elsewhere(self, host: Host) -> bool:
         """Return whether nodes have another relay while this one restarts.

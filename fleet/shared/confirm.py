@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from control.served import Served
 from engine.crash import made_of_facts
 from engine.facts import asked
-from engine.generations import Stored
+from engine.generations import Generation, Stored
 from engine.plan import Plan
 from engine.run import NOTHING, Job, Outcome
 from engine.session import Session
@@ -19,6 +19,7 @@ from fleet.shared.prove import (
     derper_of,
     prove_hosts,
     prove_quietly,
+    proved_address,
     remember_derper,
     targets,
     was_proved,
@@ -49,6 +50,15 @@ def about(host: Host, plan: Plan) -> Mapping[str, str]:
     return {**running.named(host, plan), "seen": settings(host), **known}
 
 
+def as_kept(host: Host, generation: Generation | None) -> tuple[Host, str]:
+    """Return the host as a generation has it, and the derper whose mesh key it has then.
+
+    Without a generation it is the host of the site file, with "".
+    """
+    words = generation.about if generation else {}
+    return former(host, words.get("seen", "")), words.get(DERPER, "")
+
+
 @dataclass
 class Confirmation:
     """The judge of one host's armed plan. `proof` is the last one that it has made.
@@ -59,7 +69,7 @@ class Confirmation:
     verdict, in words. `before`: the proof from before the changes; None where nothing was confirmed
     yet. `former`: the host as it is after the way back. `derper`: the one whose mesh key the host
     has, "" for the site file's. `control`: returns whether another relay than the given one is
-    proved now, None without one; default: one that was proved before, as the site file has it.
+    proved now, None without one; default: one that was proved before, as its own host has it.
     """
 
     fleet: Fleet
@@ -74,6 +84,7 @@ class Confirmation:
     former: Host | None = None
     derper: str = ""
     control: Callable[[Host], bool | None] | None = None
+    _others: dict[str, tuple[Host, str]] = field(default_factory=dict)
 
     def look(self, job: Job, wanted: Wanted, session: Session) -> None:
         """Look at the host before the plan changes it. Raises WouldShutOut, and nothing is changed.
@@ -106,8 +117,8 @@ class Confirmation:
         newest = history.find(history.newest)
         if newest is None or history.unconfirmed.plan:
             return None
-        then = former(self.host, newest.about.get("seen", ""))
-        return prove_quietly(self.fleet, then, words, derper=newest.about.get(DERPER, ""))
+        then, derper = as_kept(self.host, newest)
+        return prove_quietly(self.fleet, then, words, derper=derper)
 
     def __call__(self, outcome: Outcome, session: Session) -> None:
         """Keep the plan, have it taken back, or leave it."""
@@ -123,9 +134,8 @@ class Confirmation:
         elif self._stays(session):
             session.leave()
         else:
-            generation = session.history().find(session.generation)
-            known = generation.about if generation else {}
-            self.former, self.derper = former(self.host, known.get("seen", "")), known.get(DERPER, "")
+            kept = session.history().find(session.generation)
+            self.former, self.derper = as_kept(self.host, kept)
             remember_derper(self.fleet, self.host, self.derper)
             session.back()
 
@@ -200,12 +210,29 @@ class Confirmation:
         """Return whether another relay of the site, proved before, is proved now. None without."""
         others = [one for one in self.fleet.site.hosts.values() if one.name != host.name]
         for other in others:
-            if was_proved(self.fleet, other):
-                [proof] = climb(self.fleet, [other], targets(self.fleet, [other]))
+            if not proved_address(self.fleet, other.name):
+                continue
+            if other.name not in self._others:
+                self._others[other.name] = self._as_it_is(other)
+            then, derper = self._others[other.name]
+            if was_proved(self.fleet, then):
+                [proof] = climb(self.fleet, [then], targets(self.fleet, [then], derper=derper))
                 past.add(self.fleet, other.name, proof)
                 self.fleet.report.line(other.name, "control", "proved" if proof.ok else "not proved, either")
                 return proof.ok
         return None
+
+    def _as_it_is(self, other: Host) -> tuple[Host, str]:
+        """Return a relay as its host has it; as the site file does, where that cannot be asked.
+
+        After an edit of the whole site, it may still wait for its own deploy.
+        """
+        try:
+            with self.fleet.session_for_reading(self.fleet.login(other), NOTHING) as session:
+                history = session.history()
+        except DerpfleetError:
+            return other, ""
+        return as_kept(other, history.find(history.newest))
 
 
 def run_confirmed(fleet: Fleet, host: Host, job: Job, judge: Confirmation) -> Outcome:

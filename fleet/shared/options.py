@@ -27,8 +27,10 @@ def refuse(reason: str, given: Mapping[str, object]) -> None:
             raise DerpfleetError(f"{option} {reason}")
 
 
+# The verbs that take --site, but `init`, whose commands are about a file that is still to be made.
 _VERBS = (
-    "deploy|check|verify|status|renew|withdraw|drain|derpmap|official|trust|logs|rollback|rollout|history"
+    "bundle|check|deploy|derpmap|doctor|drain|history|logs|official|renew|rollback|rollout|status|trust|"
+    "uninstall|verify|withdraw"
 )
 _COMMAND = re.compile(rf"\binvoke (?:{_VERBS})\b(?! --(?:site|address)\b)")
 

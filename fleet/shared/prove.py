@@ -239,9 +239,14 @@ def forget(fleet: Fleet, host: Host) -> None:
 
 
 def was_proved(fleet: Fleet, host: Host) -> bool:
-    """Whether the last kept proof of a host holds, and is of its address in the site file."""
+    """Whether the last kept proof of a host holds, and is of its address in `host`."""
+    return proved_address(fleet, host.name) == authority(host.domain, host.ports.https, 443)
+
+
+def proved_address(fleet: Fleet, name: str) -> str:
+    """Return the address that the last kept proof of a host is of, "" where it does not hold."""
     try:
-        proof = Proof.from_json(json.loads(proof_path(fleet, host.name).read_text()))
+        proof = Proof.from_json(json.loads(proof_path(fleet, name).read_text()))
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return proof.ok and proof.address == authority(host.domain, host.ports.https, 443)
+        return ""
+    return proof.address if proof.ok else ""

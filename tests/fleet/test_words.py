@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -19,6 +20,7 @@ from fleet import status
 from fleet.shared.options import with_site_file
 from inventory.errors import DerpfleetError
 from probe.page import Card
+from tests.test_docs import long_options
 from tests.test_imports import ROOT
 
 
@@ -35,6 +37,17 @@ from tests.test_imports import ROOT
 def test_commands_repeat_the_site_file_that_was_given(text: str, whole: str) -> None:
     assert with_site_file(text, "my site.yml") == whole
     assert with_site_file(text, "") == text
+
+
+def test_the_command_of_every_verb_repeats_it() -> None:
+    names = [name for name, verb in tasks.namespace.tasks.items() if "--site" in options_of(verb)]
+    assert len(names) > 15
+    left = [name for name in names if "--site s.yml" not in with_site_file(f"invoke {name}", "s.yml")]
+    assert left == ["init"]
+
+
+def options_of(verb: Any) -> set[str]:
+    return {option for one in verb.get_arguments() for option in long_options(one.names)}
 
 
 def test_every_text_of_ours_repeats_it_and_no_text_of_a_host(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from tests.test_imports import ROOT
 
 RULES = ROOT / "files" / "prometheus" / "derpfleet.rules.yml"
 TESTS = ROOT / "tests" / "files" / "prometheus" / "derpfleet.test.yml"
-TEXT = render([HK1, SG1, replace(HK1, host="fra1", proof=None)], made=MADE)
+TEXT = render([replace(HK1, generation=12), SG1, replace(HK1, host="fra1", proof=None)], made=MADE)
 
 
 def checked(*argv: str, input: str = "") -> str:
@@ -51,6 +51,17 @@ def test_a_relay_that_was_stopped_is_not_proved_on_purpose(state: str) -> None:
     assert " 1" not in "".join(line for line in text.splitlines() if "failed_rung{" in line)
 
 
+@pytest.mark.parametrize(("generation", "since"), [(12, ""), (12, "2026-03-04"), (0, "2026-03-04")])
+def test_changes_that_nobody_has_confirmed_are_seen(generation: int, since: str) -> None:
+    lines = render([replace(HK1, generation=generation, unconfirmed_since=since)], made=MADE).splitlines()
+    assert f'derpfleet_generation{{host="hk1",region="hkg"}} {generation}' in lines
+    assert f'derpfleet_unconfirmed{{host="hk1",region="hkg"}} {int(bool(since))}' in lines
+
+
+def test_a_host_that_told_nothing_is_not_called_confirmed() -> None:
+    assert "confirmed" not in render([replace(HK1, generation=0, unconfirmed_since="")], made=MADE)
+
+
 def test_promtool_finds_nothing_wrong_with_the_metrics() -> None:
     assert checked("check", "metrics", input=TEXT) == ""
     assert checked("check", "metrics", input=TEXT + 'derpfleet_proved{host="hk1 1\n')
@@ -75,7 +86,7 @@ def test_every_rule_is_tested_and_asks_for_metrics_that_exist() -> None:
     assert len(asked) > 4
 
 
-@pytest.mark.parametrize("rule", ["RelayNotProved", "NobodyChecked"])
+@pytest.mark.parametrize("rule", ["RelayNotProved", "Unconfirmed", "NobodyChecked"])
 def test_a_rule_that_never_fires_fails_its_test(rule: str, tmp_path: object) -> None:
     folder = ROOT.__class__(str(tmp_path))
     broken = re.sub(rf"(alert: {rule}\n\s+expr: )", r"\1vector(1) == 0 and ", RULES.read_text())
