@@ -72,7 +72,6 @@ def _job(fleet: Fleet, judge: Confirmation) -> Job:
     host = judge.host
     return replace(
         way_back(judge, Verb.DRAIN, partial(_plan, fleet, host)),
-        ask=relay.ASK_WITHDRAWN,
         trouble="the relay was not brought back",
         next=f"fix it, then run: {back_by(host, OutOfService.DRAINED)}",
     )

@@ -48,7 +48,8 @@ def _show_proofs(fleet: Fleet, host: Host) -> None:
     broken, changed = sum(not one.ok for one in found), changes(found)
     for one in changed[:_SHOWN]:
         fleet.report.line(host.name, "ok" if one.ok else "broken", f"{one.at:{_TIME}}  {one.words}")
-    words = f"{len(found)} proofs in {KEPT_DAYS} days, {broken} of them broken" if found else "no proof yet"
+    count = f"{len(found)} proof{'s' * (len(found) != 1)}"
+    words = f"{count} in {KEPT_DAYS} days, {broken} of them broken" if found else "no proof yet"
     fleet.report.line(host.name, "proofs", words)
     fleet.report.emit(
         event="proofs",

@@ -18,6 +18,7 @@ from fleet.shared.step import CHANGES_FOUND, show_failures
 from fleet.shared.verdict import Conclusion
 from inventory.errors import DerpfleetError
 from inventory.model import Host
+from roles import relay
 
 _STAYS = (
     "What does not come back: packages, users, certificates and keys stay as they are now, and clients "
@@ -68,6 +69,8 @@ def _plan(fleet: Fleet, host: Host, to: str, force: bool, session: Session) -> S
     else:
         words = f"generation {_named(history.generations[0])} → {_named(target)}"
     fleet.report.line(host.name, "going back", words)
+    if state := relay.out_of_service(session.facts):
+        fleet.report.line(host.name, "", f"its relay is {state}; a rollback brings it back into service")
     return stored(history, target, force=force)
 
 

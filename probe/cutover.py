@@ -39,8 +39,8 @@ class CutOver:
     """The clients of one restart.
 
     `cut`: those that were there before. `back`: those that were there again, when it was last
-    looked. `seconds`: from the relay's start to the moment when so many were there; None when none
-    came back.
+    looked. `seconds`: from the relay's start to the look that found so many; None when none came
+    back. The first look is after the proofs, so it may be later than their return.
     """
 
     cut: int
@@ -51,7 +51,7 @@ class CutOver:
         clients = f"{self.cut:,} client{'s' * (self.cut != 1)} cut"
         if self.seconds is None:
             return f"{clients}, none came back yet"
-        return f"{clients}, {self.back:,} of them back {self.seconds:.1f} s after the relay's start"
+        return f"{clients}, {self.back:,} of them back within {self.seconds:.1f} s of the relay's start"
 
 
 def clients_on(page: str) -> int:

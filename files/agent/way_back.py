@@ -113,9 +113,10 @@ class WayBack:
         """Return the ids of our files and links that differ from the newest generation.
 
         Those that a run without confirmation has changed are not among them, and none that others
-        write as well.
+        write as well. Nor are notes beside the journal, as of a withdrawal: other runs write them.
         """
-        known = self._unconfirmed
+        known, notes = self._unconfirmed, self.host.journal.base + "/"
         ours = [spec for subject, spec in self._newest.items() if "path" in spec and subject not in known]
-        specs = [spec for spec in ours if spec.get("only_if_sha256") is None]
+        edited = [spec for spec in ours if not (self.host.root + spec["path"]).startswith(notes)]
+        specs = [spec for spec in edited if spec.get("only_if_sha256") is None]
         return [spec["id"] for spec in specs if difference(KINDS[spec["kind"]](spec, self.host))]

@@ -10,6 +10,7 @@ from engine.run import Job, Verb
 from engine.session import Session
 from fleet.shared import pins
 from fleet.shared.confirm import DERPER, Confirmation
+from roles import relay
 
 
 def way_back(judge: Confirmation, verb: Verb, choose: Callable[[Session], Stored], *, fence: int = 0) -> Job:
@@ -24,6 +25,7 @@ def way_back(judge: Confirmation, verb: Verb, choose: Callable[[Session], Stored
     return Job(
         verb=verb,
         plan=plan,
+        ask=relay.ASK_WITHDRAWN,
         afterwards=lambda _: pins.ask(host),
         fence=fence,
         places=roles.ROLES,

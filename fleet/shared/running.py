@@ -80,8 +80,9 @@ def _is_release(resource: object) -> bool:
 def other_than(wanted: Mapping[str, str], found: RunningProgram) -> str:
     """Return the release that answers when it is not the wanted one, else "".
 
-    `wanted`: the words of `named`. A program that says nothing of itself is no other one: images
-    and older releases do not.
+    `wanted`: the words of `named`, {} for a part of a plan, which may leave the relay out: then
+    any may answer. A program that says nothing of itself is no other one: images and older releases
+    do not.
     """
     kind, _, name = wanted.get("release", "").partition(" ")
     version = wanted.get("version", "")
@@ -89,4 +90,4 @@ def other_than(wanted: Mapping[str, str], found: RunningProgram) -> str:
         return "" if found.image in ("", name) else found.image
     if version:
         return "" if re.match(rf"({re.escape(version)}\b|$)", found.version) else found.version
-    return "" if found.release in ("", name) else found.release
+    return "" if not name or found.release in ("", name) else found.release

@@ -194,6 +194,16 @@ def test_a_file_that_was_edited_by_hand_is_not_overwritten(on_stage: OnStage) ->
     assert (agent.stage.root / ENVIRONMENT).read_text() == "SETTING=one\n"
 
 
+def test_the_note_of_a_withdrawal_is_no_edit_by_hand(on_stage: OnStage) -> None:
+    agent, note = on_stage(), "/var/lib/derpfleet/withdrawn"
+    for setting in ("one", "two"):
+        deploy(agent, [*relay_host(setting=setting), Absent(path=note)])
+    (agent.stage.root / note[1:]).write_text("withdrawn\n")
+    assert agent.run_job(returned(1, verb=Verb.CHECK)).drift == []
+    assert roll_back(agent, 1).ok
+    assert not (agent.stage.root / note[1:]).exists()
+
+
 def test_a_file_that_others_write_too_is_replaced_only_as_we_have_left_it(on_stage: OnStage) -> None:
     agent = on_stage()
     path = agent.stage.root / "etc/shared"

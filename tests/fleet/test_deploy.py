@@ -177,7 +177,7 @@ def test_a_deploy_says_how_many_clients_were_cut(
         facts = outcome_of(host, BEFORE, [], after).facts
         cut_over.show(fleet, host, cut_over.counted_in(facts, facts))
     said = capsys.readouterr().out
-    words = "3 clients cut, 2 of them back 1.5 s after the relay's start"
+    words = "3 clients cut, 2 of them back within 1.5 s of the relay's start"
     assert (words in said) is (after == "2 2000.0 2001.50\n")
     lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     found = [{"event": "clients", "host": "hk1", "cut": 3, "back": 2, "seconds": 1.5}]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from engine.facts import Output
+from engine.facts import Facts, Output
 from engine.generations import Generation, History, Stored, UnconfirmedChanges
 from engine.plan import compile_plan
 from engine.report import Report
@@ -31,10 +31,11 @@ from inventory.errors import DerpfleetError
 from inventory.model import Docker, Host
 from probe.admission import HostsWords
 from probe.proof import LADDER, Proof, Rung, Status
+from roles import paths
 from tests.fleet.test_prover import IMAGE
 from tests.fleet.test_withdraw import proof
 from tests.roles.cases import load
-from tests.support.facts import DEBIAN_12
+from tests.support.facts import DEBIAN_12, EMPTY_FILE
 
 HOST, SITE, _ = load("bare")
 LEFT = UnconfirmedChanges(plan="sha256:x", who="bob@desk", verb="deploy", since=1.0)
@@ -63,9 +64,18 @@ def fleet(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     return Fleet(SITE, Report(console=Console(file=shown, width=400)))
 
 
-def stored(fleet: Fleet, history: History, to: str = "", host: Host = HOST) -> int:
-    session: Any = SimpleNamespace(history=lambda: history)
+def stored(fleet: Fleet, history: History, to: str = "", host: Host = HOST, facts: Facts = DEBIAN_12) -> int:
+    session: Any = SimpleNamespace(history=lambda: history, facts=facts)
     return rollback._plan(fleet, host, to, False, session).number
+
+
+@pytest.mark.parametrize(("note", "state"), [("withdrawn\n", "withdrawn"), ("drained\n", "drained")])
+def test_a_relay_out_of_service_is_brought_back_into_service(
+    fleet: Fleet, shown: io.StringIO, note: str, state: str
+) -> None:
+    out = replace(DEBIAN_12, files={paths.WITHDRAWN: replace(EMPTY_FILE, content=note)})
+    assert stored(fleet, KNOWN, facts=out) == 1
+    assert f"its relay is {state}; a rollback brings it back into service" in shown.getvalue()
 
 
 def test_one_back_is_the_last_state_that_was_another(fleet: Fleet, shown: io.StringIO) -> None:
@@ -399,7 +409,7 @@ def test_a_mesh_key_stays_as_it_was_confirmed_last(
     fleet: Fleet, history: History, to: str, derper: str
 ) -> None:
     judge = Confirmation(fleet, HOST, None)
-    session: Any = SimpleNamespace(history=lambda: history)
+    session: Any = SimpleNamespace(history=lambda: history, facts=DEBIAN_12)
     job = way_back(judge, Verb.ROLLBACK, partial(rollback._plan, fleet, HOST, to, False))
     kept = job.plan(session)
     assert isinstance(kept, Stored)
@@ -462,7 +472,7 @@ def test_clients_are_counted_after_the_way_back_and_an_error_is_a_warning(
         judge = Confirmation(fleet, HOST, None, verdict=Conclusion.FAILED)
         assert confirm.after_going_back(fleet, HOST, job, went, judge) == TAKEN_BACK
     text = shown.getvalue()
-    assert "3 clients cut, 3 of them back 1.5 s after the relay's start" in text
+    assert "3 clients cut, 3 of them back within 1.5 s of the relay's start" in text
     assert "its clients were not counted: no connection" in text
 
 

@@ -16,7 +16,7 @@ BACK = "0 2000.0 2000.20\n2 2000.0 2001.10\n3 2000.0 2001.70\n"
 def test_all_come_back() -> None:
     found = counted(BEFORE, BACK)
     assert found == CutOver(cut=3, back=3, seconds=pytest.approx(1.7))
-    assert str(found) == "3 clients cut, 3 of them back 1.7 s after the relay's start"
+    assert str(found) == "3 clients cut, 3 of them back within 1.7 s of the relay's start"
 
 
 def test_some_stay_away() -> None:

@@ -65,6 +65,8 @@ def test_old_proofs_go_and_a_torn_line_as_well(fleet: Fleet) -> None:
 
 def test_a_history_tells_how_it_proved_also_of_a_relay_of_others(fleet: Fleet) -> None:
     past.add(fleet, "sg1", PROVED)
+    history.history(fleet, [fleet.site.hosts["sg1"]])
+    assert "proofs       1 proof in 90 days, 0 of them broken" in shown_by(fleet)
     past.add(fleet, "sg1", replace(BROKEN, at="2026-11-22T10:05:00Z"))
     assert history.history(fleet, [fleet.site.hosts["sg1"]]) == 0
     shown = shown_by(fleet)

@@ -45,6 +45,9 @@ def test_a_program_says_what_it_is() -> None:
         ({"release": "image derper:2"}, RunningProgram(image="derper:1"), "derper:1"),
         ({"release": "image derper:2"}, RunningProgram(), ""),
         ({}, RunningProgram(version="1"), ""),
+        ({}, RunningProgram(release="bb"), ""),  # a part of a plan runs no program
+        ({}, RunningProgram(image="derper:1"), ""),
+        ({"release": ""}, RunningProgram(release="bb"), ""),
     ],
 )
 def test_another_release_is_named(wanted: dict[str, str], found: RunningProgram, other: str) -> None:
