@@ -66,7 +66,7 @@ def test_its_cut_over_is_sent_nothing_but_secrets_and_goes_back_whole(on_stage: 
     assert f"tree:{NEXT}" not in outcome.changed
     roll_back(agent, 1)
     assert used(agent) == before
-    assert not (agent.stage.root / "srv/next").exists()
+    assert (agent.stage.root / "srv/next").exists()  # generation 2 is kept, and its release with it
 
 
 def test_a_host_that_is_prepared_and_no_more_says_so_and_can_go_back(on_stage: OnStage) -> None:
