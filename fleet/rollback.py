@@ -22,7 +22,8 @@ from roles import relay
 
 _STAYS = (
     "What does not come back: packages, users, certificates and keys stay as they are now, and clients "
-    "whose connection was cut have connected again by themselves."
+    "whose connection was cut have connected again by themselves. The site file is as it was: the next "
+    "deploy brings the host to it again."
 )
 
 

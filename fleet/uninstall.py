@@ -50,7 +50,7 @@ def uninstall(fleet: Fleet, host: Host, *, dry_run: bool, in_service: bool = Fal
         return CHANGES_FOUND if outcome.counts["changed"] else 0
     forget(fleet, host)
     fleet.report.line(host.name, "ok", "nothing of derpfleet is left there")
-    fleet.report.say(_STAYS)
+    fleet.report.say(f"{_STAYS} As long as the site file names {host.name}, a status shows it as broken.")
     return 0
 
 

@@ -133,6 +133,9 @@ class Confirmation:
             session.keep({self.verdict: self.why or f"{self.proof.ms / 1000:.1f} s"})
         elif self._stays(session):
             session.leave()
+            if self.is_part:
+                words = "the next whole deploy confirms these changes"
+                self.fleet.report.line(self.host.name, "unconfirmed", words)
         else:
             kept = session.history().find(session.generation)
             self.former, self.derper = as_kept(self.host, kept)
@@ -258,7 +261,8 @@ def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge
     if outcome.generation and proof.ok:
         fleet.report.say(
             f"{host.name}: the new state was not confirmed and is taken back; generation "
-            f"{outcome.generation} is in force again, and PROVED."
+            f"{outcome.generation} is in force again, and PROVED. "
+            f"What happened: invoke logs --host {host.name}"
         )
         return UNDECIDED if judge.verdict is Conclusion.INCONCLUSIVE else TAKEN_BACK
     fleet.report.say(
