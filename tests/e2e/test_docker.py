@@ -193,7 +193,10 @@ def make_repository(folder: Path, home: Path, docker: Path, suite: str) -> Path:
 def test_dockers_own_packages_from_a_mirror(desk: Desk, tmp_path: Path) -> None:
     stage = desk.stage
     [docker] = (stage.hosts["hk1"].root / "var/cache/apt/archives").glob("docker.io_*.deb")
-    key = make_repository(tmp_path / "www", tmp_path / "gpg", docker, HOSTS["sg1"].suite)
+    try:
+        key = make_repository(tmp_path / "www", tmp_path / "gpg", docker, HOSTS["sg1"].suite)
+    finally:  # gpg leaves an agent
+        subprocess.run(["gpgconf", "--homedir", str(tmp_path / "gpg"), "--kill", "all"], check=False)
     direct = 'Acquire::http::Proxy::controller.derp.lab "DIRECT";\n'
     stage.run_in("sg1", ["sh", "-c", "cat >/etc/apt/apt.conf.d/99direct"], input=direct)
     with serving(stage, tmp_path / "www") as mirror:
