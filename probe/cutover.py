@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from relay.core.reasons import Answer
 
-CLIENTS = re.compile(r"^derp_clients_local (\d{1,9})\b", re.M | re.A)
+_CLIENTS = re.compile(r"^derp_clients_local (\d{1,9})\b", re.M | re.A)
 _STARTED = re.compile(r"^process_start_unix_time ([\d.]{1,20})", re.M | re.A)
 _SAMPLE = re.compile(r"^(\d{1,9}) (\d{1,12}(?:\.\d{1,9})?) (\d{1,12}(?:\.\d{1,9})?)$", re.M | re.A)
 _ADMISSION = re.compile(r'^relay_admissions\{reason="(\w{1,64})"\} (\d{1,15})$', re.M | re.A)
@@ -56,8 +56,13 @@ class CutOver:
 
 def clients_on(page: str) -> int:
     """Return the number of clients on a page of metrics; 0 when it is not there."""
-    found = CLIENTS.search(page)
-    return int(found[1]) if found else 0
+    return known_clients(page) or 0
+
+
+def known_clients(page: str) -> int | None:
+    """Return the number of clients on a page of metrics; None when it is not there."""
+    found = _CLIENTS.search(page)
+    return int(found[1]) if found else None
 
 
 def admissions_on(page: str, *, strangers: int = 0) -> Admissions | None:

@@ -12,6 +12,7 @@ from engine.rollout.state import EventKind, RolloutEvent
 from engine.run import Outcome, Verb
 from engine.session import Session, Stopped
 from fleet.rollout.under_way import UnderWay
+from fleet.shared import cut_over
 from fleet.shared.errors import Interrupted
 from fleet.shared.host_job import LeftWithdrawn, left_withdrawn
 from fleet.shared.host_status import read_status
@@ -19,7 +20,6 @@ from fleet.shared.step import run, show_failures
 from inventory.choices import flavour_name
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from probe.cutover import clients_on
 from roles import relay
 
 
@@ -75,8 +75,7 @@ def _prepared(
         report.failure(DerpfleetError("not cut over again", host=host.name, why=why, next=step))
         return RolloutEvent(kind=EventKind.UNPREPARED, host=host.name, why=why, code=1)
     changes = outcome.counts["changed"] + outcome.counts["skipped"] or int(bool(history.unconfirmed.plan))
-    said = outcome.facts.commands.get("clients_before")
-    clients = clients_on(said.stdout) if said else 0
+    clients = cut_over.clients_before(outcome.facts) or 0
     restarts = relay.chosen_runner(host).RUNNING in outcome.left
     cut = f", restarts the relay ({clients:,} client{'s' * (clients != 1)})" if restarts else ""
     shown = f"{changes} change{'s' * (changes != 1)}{cut}" if changes else "0 changes: left alone"

@@ -9,9 +9,10 @@ from __future__ import annotations
 from engine.facts import Ask, Facts
 from engine.run import NOTHING, Outcome
 from engine.scripts import script
+from fleet.shared import running
 from fleet.shared.fleet import Fleet
 from inventory.model import Host
-from probe.cutover import CLIENTS, CutOver, clients_on, counted
+from probe.cutover import CutOver, clients_on, counted, known_clients
 from roles import relay
 
 _BEFORE, _AFTER = "clients_before", "clients_after"
@@ -20,13 +21,12 @@ PATIENCE_S = 12  # of the 20 s that a question may take; clients that were watch
 
 def ask_before(host: Host) -> Ask:
     """Return the question how many clients there are, and since when the relay runs."""
-    return Ask(commands={_BEFORE: (host.ssh.python, "-I", "-c", *relay.metrics(host))})
+    return Ask(commands={_BEFORE: running.metrics_command(host)})
 
 
 def clients_before(facts: Facts) -> int | None:
     """Return how many clients there were, by the answer to `ask_before`; None: not known."""
-    found = CLIENTS.search(before(facts))
-    return int(found[1]) if found else None
+    return known_clients(before(facts))
 
 
 def before(facts: Facts) -> str:
@@ -45,7 +45,7 @@ def ask_after(host: Host, outcome: Outcome, *, patience_s: int = PATIENCE_S) -> 
     touched = {*outcome.changed, *(failure.id for failure in outcome.failures)}
     if not clients or touched.isdisjoint(runner.RUNNING for runner in relay.RUNNER_MODULES.values()):
         return NOTHING
-    page = (host.ssh.python, "-I", "-c", *relay.metrics(host))
+    page = running.metrics_command(host)
     watch = (host.ssh.python, "-I", "-c", script("watch_clients"), str(clients), str(patience_s), *page)
     return Ask(commands={_AFTER: watch})
 

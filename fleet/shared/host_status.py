@@ -16,7 +16,7 @@ from fleet.shared import running
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from probe.cutover import CLIENTS
+from probe.cutover import known_clients
 from roles import paths, relay
 from roles.relay import OutOfService
 
@@ -78,12 +78,12 @@ def _ask(host: Host, others: Sequence[Host]) -> Ask:
 
 
 def _read(host: Host, facts: Facts) -> HostStatus:
-    found, clients = running.running(facts), CLIENTS.search(running.page(facts))
+    found = running.running(facts)
     deployed = STAMP.search(facts.said("journal"))
     return HostStatus(
         version=found.version or found.image,
         release=found.release or found.image_id,
-        clients=int(clients[1]) if clients else None,
+        clients=known_clients(running.page(facts)),
         last_deploy="{} {}:{}:{}".format(*deployed.groups()) if deployed else "",
         state=relay.out_of_service(facts),
         distances_ms=_distances(facts.said("distances")),

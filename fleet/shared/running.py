@@ -39,10 +39,15 @@ def ask(host: Host) -> Ask:
     """Return the questions of `running`."""
     return Ask(
         commands={
-            "metrics": (host.ssh.python, "-I", "-c", *relay.metrics(host)),
+            "metrics": metrics_command(host),
             "image": ("docker", "container", "inspect", "--format", _IMAGE_OF, paths.CONTAINER),
         }
     )
+
+
+def metrics_command(host: Host) -> tuple[str, ...]:
+    """Return the command that prints the relay's metrics on its host."""
+    return (host.ssh.python, "-I", "-c", *relay.metrics(host))
 
 
 def page(facts: Facts) -> str:
