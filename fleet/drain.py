@@ -92,5 +92,5 @@ def _plan(fleet: Fleet, host: Host, session: Session) -> Stored:
         raise NotDrained(what, host=host.name, why=why, next=deploy)
     refuse_other_site(host, newest, next=deploy)
     fleet.report.line(host.name, "starting", f"generation {newest.number}")
-    # The drain is an edit as well, and a host does not tell one by hand apart from it.
+    # Work on the host may have touched files of ours: they come back as well.
     return stored(history, newest, force=True)

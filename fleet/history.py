@@ -10,10 +10,9 @@ from fleet.shared import past
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from probe.past import KEPT_DAYS, changes
+from probe.past import KEPT_DAYS, TIME, changes
 
 _SHOWN = 10  # changes of the result
-_TIME = "%Y-%m-%d %H:%M UTC"
 
 
 def history(fleet: Fleet, hosts: Sequence[Host]) -> int:
@@ -47,7 +46,7 @@ def _show_proofs(fleet: Fleet, host: Host) -> None:
     found = past.entries(fleet, host.name)
     broken, changed = sum(not one.ok for one in found), changes(found)
     for one in changed[:_SHOWN]:
-        fleet.report.line(host.name, "ok" if one.ok else "broken", f"{one.at:{_TIME}}  {one.words}")
+        fleet.report.line(host.name, "ok" if one.ok else "broken", f"{one.at:{TIME}}  {one.words}")
     count = f"{len(found)} proof{'s' * (len(found) != 1)}"
     words = f"{count} in {KEPT_DAYS} days, {broken} of them broken" if found else "no proof yet"
     fleet.report.line(host.name, "proofs", words)
@@ -56,7 +55,7 @@ def _show_proofs(fleet: Fleet, host: Host) -> None:
         host=host.name,
         proofs=len(found),
         broken=broken,
-        changes=[{"at": f"{one.at:{_TIME}}", "ok": one.ok, "broken": one.broken or None} for one in changed],
+        changes=[{"at": f"{one.at:{TIME}}", "ok": one.ok, "broken": one.broken or None} for one in changed],
     )
 
 

@@ -57,7 +57,8 @@ def rollback(fleet: Fleet, host: Host, *, to: str, dry_run: bool, force: bool) -
         fleet.report.say(f"{host.name} went back, and is not registered. Still broken: {judge.why}.")
     if not outcome.ok or judge.proof is None or judge.verdict is not Conclusion.PROVED:
         return 0 if outcome.ok and not outcome.counts["changed"] else 1
-    return _registered(fleet, host, judge)
+    # The map goes along, forward as with every change of it.
+    return 0 if register(fleet, server, {host.name: judge.proof}) else 1
 
 
 def _plan(fleet: Fleet, host: Host, to: str, force: bool, session: Session) -> Stored:
@@ -99,9 +100,3 @@ def _chosen(host: Host, history: History, to: str) -> Generation:
 def _named(one: Generation) -> str:
     parts = (moment(one.at), one.who, one.about.get("release", ""))
     return f"{one.number} ({', '.join(filter(None, parts))})"
-
-
-def _registered(fleet: Fleet, host: Host, judge: Confirmation) -> int:
-    """Carry the map along, forward as every change of it. Returns the exit code."""
-    proofs = {host.name: judge.proof} if judge.proof else {}
-    return 0 if register(fleet, control_server(fleet), proofs) else 1

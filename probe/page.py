@@ -11,10 +11,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from probe.latency import Latencies, rows
-from probe.past import Entry, days
+from probe.past import TIME, Entry, days
 from probe.proof import Proof, Rung, duration
-
-_TIME = "%Y-%m-%d %H:%M UTC"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,7 @@ class Card:
     def since(self) -> str:
         """Since when the relay is as it is now; "" without a history, and for a withdrawn one."""
         has = self.past and self.state != "withdrawn"
-        return self.past[-1].since.strftime(_TIME) if has else ""
+        return self.past[-1].since.strftime(TIME) if has else ""
 
     @property
     def held(self) -> str:
@@ -83,7 +81,7 @@ class Card:
     @property
     def proved_at(self) -> str:
         """When the proof began."""
-        return datetime.fromisoformat(self.proof.at).strftime(_TIME) if self.proof else ""
+        return datetime.fromisoformat(self.proof.at).strftime(TIME) if self.proof else ""
 
 
 def render_page(cards: Sequence[Card], latencies: Latencies, *, title: str, made: datetime) -> str:
@@ -106,7 +104,7 @@ def render_page(cards: Sequence[Card], latencies: Latencies, *, title: str, made
         matrix=rows(latencies, [card.host for card in cards]),
         shade=_shade(latencies),
         title=title,
-        made=made.astimezone(UTC).strftime(_TIME),
+        made=made.astimezone(UTC).strftime(TIME),
         proved=sum(card.state == "proved" for card in cards),
         month={card.host: list(days(card.past, made.astimezone(UTC).date())) for card in cards if card.past},
         broken=[card for card in cards if card.state == "broken"],

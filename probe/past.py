@@ -12,6 +12,8 @@ from itertools import pairwise
 from probe.proof import LADDER, Proof
 
 KEPT_DAYS = 90
+TIME = "%Y-%m-%d %H:%M UTC"
+"""The form of a moment, for people."""
 SHOWN_DAYS = 30
 
 

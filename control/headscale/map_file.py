@@ -39,21 +39,16 @@ class MapFileServer:
     site: Site
     reach: Reach
 
-    @property
-    def path(self) -> str:
-        """Return the path of the file. `control.servers` makes this class for no other kind."""
-        return cast("MapFile", self.site.control).path
-
     def look(self) -> Look:
         """Return the hosts in the file. Raises HeadscaleRefused."""
         regions = self._regions(self._text())
         ids = {host.name: self._ids(regions, host) for host in self.site.hosts.values()}
         in_map = {name for name, found in ids.items() if found}
-        return Look(program=f"the map file {self.path}", served=self.served(), in_map=in_map)
+        return Look(program=f"the map file {self._path}", served=self.served(), in_map=in_map)
 
     def served(self) -> Unknown:
         """Return that the map is not known: the file may not have been delivered yet."""
-        return Unknown(f"headscale is not asked: its map is delivered from {self.path}")
+        return Unknown(f"headscale is not asked: its map is delivered from {self._path}")
 
     def unasked(self, _: str) -> Unknown:
         """Return that the map is not known."""
@@ -78,15 +73,15 @@ class MapFileServer:
         """
         pins = self.reach.pins(proved)
         if self._rewrite(partial(self._changed, proved, (), pins)):
-            self.reach.report.say(f"{self.path} is changed; {_DELIVER}.")
+            self.reach.report.say(f"{self._path} is changed; {_DELIVER}.")
         else:
             codes = ", ".join(f"{host.region.code} ({host.region.id})" for host in proved)
-            self.reach.report.line(NAME, "ok", f"{self.path} has {codes}")
+            self.reach.report.line(NAME, "ok", f"{self._path} has {codes}")
 
     def not_proved(self, host: Host) -> None:
         """Show that the host's region stays in the file."""
         self.reach.report.say(
-            f"If its region is in {self.path}, it stays there. "
+            f"If its region is in {self._path}, it stays there. "
             f"To take it out: invoke withdraw --host {host.name}"
         )
 
@@ -107,14 +102,19 @@ class MapFileServer:
     def take_out(self, host: Host) -> None:
         """Take every region of a stopped relay out of the file. Raises HeadscaleRefused."""
         if self._rewrite(partial(self._changed, (), (host,), {})):
-            self.reach.report.say(f"{self.path} is changed; {_DELIVER}.")
+            self.reach.report.say(f"{self._path} is changed; {_DELIVER}.")
+
+    @property
+    def _path(self) -> str:
+        """Return the path of the file. `control.servers` makes this class for no other kind."""
+        return cast("MapFile", self.site.control).path
 
     def _text(self) -> str:
-        return self.reach.read_file(self.path)
+        return self.reach.read_file(self._path)
 
     def _rewrite(self, change: Callable[[str], str]) -> bool:
         """Change the file, show the change, and return whether there was one."""
-        before, after = self.reach.rewrite_file(self.path, change)
+        before, after = self.reach.rewrite_file(self._path, change)
         if before != after:
             self._show("changed", before, after)
         return before != after
@@ -125,7 +125,7 @@ class MapFileServer:
         Raises HeadscaleRefused.
         """
         regions = self._regions(text)
-        maps = Maps(self.path, regions)
+        maps = Maps(self._path, regions)
         reasons = [
             *(reason for host in put for reason in (*taken(self.site, maps, host), missing_pin(host, pins))),
             *(reason for host in (*put, *gone) for reason in lost(maps, host)),
@@ -146,7 +146,7 @@ class MapFileServer:
             return parse_map(text)
         except BadMap as error:
             why = "\n".join(error.complaints)
-            raise _refused(f"headscale would not read {self.path} as it is meant:\n{why}") from None
+            raise _refused(f"headscale would not read {self._path} as it is meant:\n{why}") from None
 
     def _ids(self, regions: Regions, host: Host) -> list[int]:
         """Return the ids of the host's regions in the file, the present one and former ones."""
@@ -157,7 +157,7 @@ class MapFileServer:
         ]
 
     def _show(self, status: str, before: str, after: str) -> None:
-        report, path = self.reach.report, self.path
+        report, path = self.reach.report, self._path
         diff = "\n".join(unified_diff(before.splitlines(), after.splitlines(), path, path, lineterm=""))
         report.line(NAME, status, f"file:{path}")
         report.emit(event="map_file", path=path, diff=diff)

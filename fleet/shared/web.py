@@ -16,7 +16,7 @@ WHOLE_S = 60
 SIZE_MAX = 4 << 20  # bytes of a body
 
 
-class NoRedirect(urllib.request.HTTPRedirectHandler):
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """A redirect is an answer: a key, or a URL that is a secret, goes nowhere else."""
 
     def redirect_request(self, *_: object) -> None:
@@ -31,7 +31,7 @@ def fetch(question: WebQuestion) -> WebAnswer:
     ends = time.monotonic() + WHOLE_S
     try:
         try:
-            answer = urllib.request.build_opener(NoRedirect()).open(request, timeout=TIMEOUT_S)
+            answer = urllib.request.build_opener(_NoRedirect()).open(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
             answer = error
         with answer:
