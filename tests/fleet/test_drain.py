@@ -30,8 +30,8 @@ from inventory.model import Host
 from roles import paths
 from roles.relay import OutOfService
 from tests.control.test_headscale import site_of
+from tests.fleet.generations import Armed, known
 from tests.fleet.test_events import EVENTS, wrong
-from tests.fleet.test_rollback import Armed, known
 from tests.fleet.test_withdraw import MAP, ONLY_SG, World, make_world, proof
 from tests.support.facts import DEBIAN_12, EMPTY_FILE
 

@@ -24,7 +24,7 @@ from probe.proof import Proof
 from probe.target import Target
 from probe.web import authority
 from tests.control.test_headscale import site_of
-from tests.fleet.test_rollback import Armed, outcome
+from tests.fleet.generations import Armed, outcome
 from tests.fleet.test_withdraw import proof
 
 
