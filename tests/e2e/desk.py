@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 import yaml
 
 import lab
-
-CHECKOUT = Path(__file__).parent.parent.parent
+from tests.support import verbs
+from tests.support.verbs import CHECKOUT
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,11 @@ class Desk:
         self, *words: str, timeout_s: float = 300, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run `invoke WORDS` in the lab's network; its output is text."""
-        verb = [str(Path(sys.executable).parent / "invoke"), *words, "--site", str(self.stage.site_file)]
-        argv = [str(self.stage.root / "enter"), *verb]
+        words = (*words, "--site", str(self.stage.site_file))
+        if self.checkout == CHECKOUT:
+            return verbs.run(self.stage, words, timeout_s=timeout_s, environment=env or {})
         return subprocess.run(
-            argv,
+            [str(self.stage.root / "enter"), str(verbs.INVOKE), *words],
             cwd=self.checkout,
             capture_output=True,
             text=True,

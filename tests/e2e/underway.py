@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from lab import Lab
-from tests.e2e.desk import CHECKOUT, Ran
+from tests.e2e.desk import CHECKOUT, Desk, Ran
 
 Event = dict[str, Any]
 ROWS, COLUMNS = 40, 400
@@ -42,9 +42,7 @@ def verb(stage: Lab, *words: str) -> list[str]:
 
 def run_verb(stage: Lab, *words: str, timeout_s: float = 300) -> tuple[int, str]:
     """Run a verb with its output in a pipe; return its exit code and its text for people."""
-    done = subprocess.run(
-        verb(stage, *words), cwd=CHECKOUT, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
+    done = Desk(stage).run(*words, timeout_s=timeout_s)
     return done.returncode, done.stdout + done.stderr
 
 
