@@ -82,6 +82,13 @@ def record(agent: Agent, number: int) -> Mapping[str, Any]:
     return dict(json.loads(text))
 
 
+def newest_of(agent: Agent, plan: str) -> int:
+    """Return the number of the newest generation of that plan, by the files: no contact is made."""
+    files = (agent.stage.root / "var/lib/derpfleet/generations").glob("[1-9]*.json")
+    records = [json.loads(file.read_text()) for file in files]
+    return max(int(one["number"]) for one in records if one["plan"] == plan)
+
+
 def state(agent: Agent) -> dict[str, str]:
     """Return all that a plan changes: files, accounts, units, the kernel's settings."""
     ours = {path: looks for path, looks in agent.tree().items() if not path.startswith("var/lib/derpfleet")}
@@ -89,14 +96,12 @@ def state(agent: Agent) -> dict[str, str]:
     return ours | {"rules": rules, "sysctl": agent.stage.run("sysctl", "net.ipv4.tcp_fin_timeout").stdout}
 
 
-def await_free(agent: Agent) -> None:
-    """Wait until the agent has ended, and with it its lock."""
+def await_free(agent: Agent) -> History:
+    """Wait until the agent has ended, and with it its lock. Return the host's generations then."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            history(agent)
+            return history(agent)
         except DerpfleetError:
             time.sleep(0.2)
-        else:
-            return
     raise AssertionError("the agent does not end")

@@ -50,12 +50,12 @@ def test_a_hang_up_at_any_event_before_the_word_to_keep_leads_back(on_stage: OnS
         try:
             deploy(agent, new(), talk, on_event=at_event(number))
         except HungUp:
-            await_free(agent)
+            found = await_free(agent)
         else:
             break
         assert state(agent) == before, f"after event {number}"
-        assert [one.number for one in history(agent).generations] == [1]
-        assert history(agent).unconfirmed.plan == ""
+        assert [one.number for one in found.generations] == [1]
+        assert found.unconfirmed.plan == ""
     assert number > 30
 
 
@@ -65,9 +65,9 @@ def test_a_hang_up_after_the_word_to_keep_changes_nothing(on_stage: OnStage) -> 
 
     with pytest.raises(HungUp):
         deploy(agent, new(), on_event=hang_up_at("kept"))
-    await_free(agent)
+    found = await_free(agent)
     after = state(agent)
-    assert (history(agent).newest, history(agent).unconfirmed.plan) == (2, "")
+    assert (found.newest, found.unconfirmed.plan) == (2, "")
     assert deploy(agent, new()).counts["changed"] == 0
     assert state(agent) == after
 

@@ -24,7 +24,7 @@ from tests.agent.driver import (
     Agent,
     OnStage,
 )
-from tests.agent.generations import back, deploy, history, record, roll_back, state
+from tests.agent.generations import back, deploy, history, newest_of, record, roll_back, state
 from tests.agent.plans import new, old
 
 # Each step is a kill and two or three runs more. Eight tests take every eighth step each.
@@ -45,7 +45,7 @@ def both(agent: Agent) -> tuple[States, str, str]:
 
 def go_to(agent: Agent, plan: str) -> Outcome:
     """Roll back to the newest generation of that plan."""
-    return roll_back(agent, next(one.number for one in history(agent).generations if one.plan == plan))
+    return roll_back(agent, newest_of(agent, plan))
 
 
 def dies(agent: Agent, extra: str, run: Callable[[], object]) -> bool:
