@@ -15,6 +15,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from engine.cache import Progress, make_once
@@ -128,8 +129,9 @@ def apt_options() -> list[str]:
     ]
 
 
+@cache
 def servers() -> dict[str, str]:
-    """Return this machine's Debian servers; none on another system.
+    """Return this machine's Debian servers; none on another system. apt needs half a second for it.
 
     The form is {"": URI, "-updates": URI, "-security": URI}.
     """

@@ -12,6 +12,14 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.sshd import Sshd, start_sshd
 
+LONGEST = (
+    "tests/e2e/test_switches.py",
+    "tests/e2e/test_broken_releases.py",
+    "tests/e2e/test_firewalls.py",
+    "tests/e2e/test_pairs.py",
+    "tests/roles/test_on_hosts.py",
+)
+
 # no timed tests
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
@@ -25,7 +33,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest in the lab: a long file that begins last makes all
     others wait for it."""
-    items.sort(key=lambda item: not item.nodeid.startswith(("tests/e2e/", "tests/roles/")))
+    items.sort(key=lambda item: _rank(item.nodeid))
+
+
+def _rank(test: str) -> int:
+    file = test.partition("::")[0]
+    deploys = file.startswith(("tests/e2e/", "tests/roles/"))
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST) + (not deploys)
 
 
 @pytest.fixture(scope="session")
