@@ -28,14 +28,15 @@ print("up", flush=True)
 while True:
     tcp.accept()[0].recv(1)
 """
+# It knocks until its input ends.
 KNOCK = """
-import sys, time
+import select, sys
 sys.path.insert(0, sys.argv[1])
 from probe.arrivals import Unanswered, knock
 words = [word.split(",") for word in sys.argv[2:]]
 places = [Unanswered(proto, address, int(port)) for proto, address, port in words]
-end = time.monotonic() + 1.5
-knock(places, lambda: time.monotonic() > end)
+print("up", flush=True)
+knock(places, lambda: bool(select.select([sys.stdin], [], [], 0)[0]))
 """
 
 
@@ -76,14 +77,12 @@ def pair() -> Iterator[Pair]:
 
 def counted(pair: Pair, *places: str, source: str = "near") -> dict[str, list[int]]:
     """Return what the host counts while a program in `source` knocks at these places."""
-    count = [sys.executable, "-I", "-c", script("count_arrivals"), "3", *COUNTED]
-    with subprocess.Popen(pair.argv("host", *count), stdout=subprocess.PIPE, text=True) as counter:
-        try:
-            knocking = [sys.executable, "-c", KNOCK, str(Path(__file__).parents[2]), *places]
-            pair.run(source, *knocking)
-            output, _ = counter.communicate(timeout=30)
-        finally:
-            counter.kill()
+    knocking = [sys.executable, "-c", KNOCK, str(Path(__file__).parents[2]), *places]
+    argv = pair.argv(source, *knocking)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as knocker:
+        assert knocker.stdout
+        assert knocker.stdout.readline() == "up\n"
+        output = pair.run("host", sys.executable, "-I", "-c", script("count_arrivals"), "3", *COUNTED)
     found: dict[str, list[int]] = json.loads(output)
     assert set(found) == set(COUNTED)
     return {name: pair for name, pair in found.items() if pair != [0, 0]}
