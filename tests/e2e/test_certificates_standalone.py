@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,6 +11,7 @@ from lab.process import wait_for
 from tests.e2e.desk import CHECKOUT, Desk
 from tests.e2e.mishaps import elsewhere
 from tests.e2e.steps import served_leaf, settled
+from tests.e2e.underway import verb
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 ONLY = ["hk1", "hs1", "acme"]
@@ -85,11 +84,9 @@ def test_an_order_that_is_killed(desk: Desk, by: str) -> None:
     """The other program runs again, and the relay keeps its certificate."""
     before = served_leaf(desk)
     make_due(desk)
-    invoke = str(Path(sys.executable).parent / "invoke")
-    by_hand = [invoke, "renew", "--host", "hk1", "--force", "--site", str(desk.stage.site_file)]
     argv, unit = {
         "timer": ([*desk.stage.enter_in("hk1"), "systemctl", "start", RENEWAL], RENEWAL),
-        "hand": ([*desk.stage.enter_in("controller"), *by_hand], "run-*.service"),
+        "hand": (verb(desk.stage, "renew", "--host", "hk1", "--force"), "run-*.service"),
     }[by]
     with subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as order:
         wait_for(lambda: not is_active(desk), timeout_s=60, what=f"{OTHER} was not stopped")

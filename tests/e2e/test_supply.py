@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from tests.e2e.desk import CHECKOUT, Desk, Ran
 from tests.e2e.far import far_away
+from tests.e2e.underway import verb
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 ONLY = ("hs1", "hk1", "acme")
@@ -23,8 +23,7 @@ LOCKED = 5
 def cut_off(desk: Desk) -> str:
     """Deploy, and cut the connection in the middle of a large content. Return its hash."""
     with far_away(desk, HOST, "400ms") as proxy:
-        verb = [str(Path(sys.executable).parent / "invoke"), "deploy", "--host", HOST, "--json"]
-        argv = [str(desk.stage.root / "enter"), *verb, "--site", str(desk.stage.site_file)]
+        argv = verb(desk.stage, "deploy", "--host", HOST, "--json")
         blob = ""
         with subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as run:
             assert run.stdout

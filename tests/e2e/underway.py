@@ -10,7 +10,6 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from typing import Any
 
 from lab import Lab
 from tests.e2e.desk import CHECKOUT, Desk, Ran
+from tests.support.verbs import INVOKE
 
 Event = dict[str, Any]
 ROWS, COLUMNS = 40, 400
@@ -31,13 +31,7 @@ _CONTROL = re.compile(r"\x1b\[(\??)([\d;]*)([A-Za-z])")
 
 def verb(stage: Lab, *words: str) -> list[str]:
     """Return the argv of `invoke WORDS` on the lab's site, in the lab's network."""
-    return [
-        str(stage.root / "enter"),
-        str(Path(sys.executable).parent / "invoke"),
-        *words,
-        "--site",
-        str(stage.site_file),
-    ]
+    return [str(stage.root / "enter"), str(INVOKE), *words, "--site", str(stage.site_file)]
 
 
 def run_verb(stage: Lab, *words: str, timeout_s: float = 300) -> tuple[int, str]:
