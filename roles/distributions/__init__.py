@@ -107,13 +107,26 @@ def python_packages(facts: Facts) -> list[Package]:
     return [Package(package=name)] if name and facts.python_executable == f"/usr/bin/{name}" else []
 
 
-def nginx_stream(facts: Facts) -> list[Command]:
-    """Return the command that makes a newer nginx available than the release's default."""
+def streams(facts: Facts) -> list[str]:
+    """Return the module streams that packages come from, in place of the release's default ones."""
     stream = of(facts).family.streams.get(release(facts))
-    if stream is None:
-        return []
-    enable = ("dnf", "--quiet", "--assumeyes", "module", "enable", stream)
-    return [Command(title="nginx's stream", argv=enable, creates="/etc/dnf/modules.d/nginx.module")]
+    return [stream] if stream else []
+
+
+def nginx_stream(facts: Facts) -> list[Command]:
+    """Return the commands that make a newer nginx available than the release's default.
+
+    They write what `dnf module enable` does, which would fail on a host that reaches no sources.
+    """
+    return [_enabled(stream) for stream in streams(facts)]
+
+
+def _enabled(stream: str) -> Command:
+    module, _, version = stream.partition(":")
+    path = f"/etc/dnf/modules.d/{module}.module"
+    text = f"[{module}]\nname={module}\nstream={version}\nprofiles=\nstate=enabled\n"
+    argv = ("sh", "-c", 'umask 022; printf %s "$1" >"$0"', path, text)
+    return Command(title=f"{module}'s stream", argv=argv, creates=path)
 
 
 def refusals(host_name: str, facts: Facts) -> list[str]:

@@ -32,12 +32,6 @@ ASK = Ask(
 def refusals(host: Host, facts: Facts) -> list[str]:
     """Return a sentence for each setting that does not go with it."""
     found, key = [], f"hosts.{host.name}.packages.from"
-    if distributions.nginx_stream(facts):
-        found.append(
-            f"{host.name} runs {facts.os_id} {facts.os_version}, whose newer nginx is in a module stream, "
-            f"which the controller cannot bring: set {key} to host, with packages.mirror if its own "
-            "sources cannot be reached, or put the relay on a newer release."
-        )
     if host.packages.mirror:
         found.append(f"packages.mirror is for hosts that fetch packages: remove it, or set {key} to host.")
     if runner_of(host).in_container and host.docker.packages == "docker":
