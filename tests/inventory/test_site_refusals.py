@@ -87,6 +87,10 @@ RULES = [
         "line 5: hosts.hk1.certificate.source: 'letsencrypt' has no effect behind a front that terminates TLS "
         "with a certificate of its own: set it to front",
     ),
+    (
+        "packages: {mirror: {debain: 'https://mirror.example.org/debian'}}",
+        "line 6: hosts.hk1.packages.mirror.debain: 'debain' is none of debian, ubuntu, rocky, almalinux; did you mean debian?",
+    ),
     ("relay: {program: go}", "line 6: hosts.hk1.relay.program: 'go' is none of python, derper"),
     (
         "relay: {under: Systemd}",
