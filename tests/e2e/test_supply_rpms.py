@@ -86,7 +86,7 @@ export GNUPGHOME=/srv/keys
 rm -rf /srv/tree
 mkdir /srv/tree
 cd /srv
-rpm2archive - </srv/repo/x86_64/nginx-1*.rpm | tar -xz -C tree
+cat /srv/repo/x86_64/nginx-1*.rpm | rpm2archive - | tar -xz -C tree
 rm {APPSTREAM}/nginx-1*.rpm
 for stream in {' '.join(STREAMS)}; do
     rpmbuild -bb --quiet --define '_rpmdir {APPSTREAM}' --buildroot /srv/tree --noclean nginx-$stream.spec
