@@ -131,17 +131,17 @@ def _enabled(stream: str) -> Command:
 
 def refusals(host_name: str, facts: Facts) -> list[str]:
     """Return a sentence when the host's distribution or its release has no row."""
-    found = known(facts)
+    found, system = known(facts), f"{facts.os_id} {facts.os_version}"
     if found is None:
         names = ", ".join(row.name for row in DISTRIBUTIONS.values() if not row.covers_derived)
         return [
-            f"{host_name} runs {facts.os_id or 'an unknown system'} {facts.os_version}: derpfleet knows "
+            f"{host_name} runs {system.strip() or 'an unknown system'}: derpfleet knows "
             f"Debian, Ubuntu and what derives from them, and {names}; install one of those."
         ]
     if not found.releases or facts.os_id not in DISTRIBUTIONS or release(facts) in found.releases:
         return []
     why = found.family.too_old.get(release(facts), "derpfleet does not know it")
     return [
-        f"{host_name} runs {facts.os_id} {facts.os_version}, and {why}: let the provider install "
+        f"{host_name} runs {system}, and {why}: let the provider install "
         f"{found.name} {found.releases[-1]} or Debian on the host, or put the relay on another one."
     ]

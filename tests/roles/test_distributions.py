@@ -51,6 +51,7 @@ def test_known_hosts(id: str, version: str, like: tuple[str, ...], name: str) ->
         ("centos", "8", ("rhel", "fedora"), "let the provider install CentOS Stream 10 or Debian"),
         ("rocky", "11.0", ("rhel", "centos", "fedora"), "derpfleet does not know it"),
         ("amzn", "2", ("centos", "rhel", "fedora"), "let the provider install Amazon Linux 2023 or Debian"),
+        ("amzn", "2", ("centos", "rhel", "fedora"), "its systemd (219), Python (3.7) and yum are older"),
         # It counts its releases in its own way.
         ("alinux", "3", ("rhel", "fedora", "centos", "anolis"), "install one of those"),
         ("alpine", "3.22", (), "install one of those"),
@@ -60,6 +61,12 @@ def test_others_are_refused_with_the_way_out(id: str, version: str, like: tuple[
     [sentence] = distributions.refusals("hk1", facts(id, version, *like))
     assert sentence.startswith(f"hk1 runs {id} {version}")
     assert why in sentence
+
+
+@pytest.mark.parametrize(("id", "shown"), [("arch", "arch"), ("", "an unknown system")])
+def test_a_system_without_a_release_is_named(id: str, shown: str) -> None:
+    [sentence] = distributions.refusals("hk1", facts(id, ""))
+    assert sentence.startswith(f"hk1 runs {shown}: derpfleet knows ")
 
 
 @pytest.mark.parametrize(
