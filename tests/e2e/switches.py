@@ -41,7 +41,7 @@ WALKS: Mapping[str, tuple[Row, ...]] = {
         {**DERPER, "relay.under": "supervisord", "certificate.source": "on-host"},
         {**DERPER, "relay.under": "docker", "certificate.source": "self-signed"},
         {
-            **OURS, "certificate.source": "front",
+            **DERPER, "relay.under": "systemd", "certificate.source": "front",
             "front": "external", "external.kind": "haproxy", "external.tls": "terminated",
         },
     ),
