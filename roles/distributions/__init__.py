@@ -125,7 +125,7 @@ def _enabled(stream: str) -> Command:
     module, _, version = stream.partition(":")
     path = f"/etc/dnf/modules.d/{module}.module"
     text = f"[{module}]\nname={module}\nstream={version}\nprofiles=\nstate=enabled\n"
-    argv = ("sh", "-c", 'umask 022; printf %s "$1" >"$0"', path, text)
+    argv = ("sh", "-ec", 'umask 022; mkdir -p "${0%/*}"; printf %s "$1" >"$0"', path, text)
     return Command(title=f"{module}'s stream", argv=argv, creates=path)
 
 

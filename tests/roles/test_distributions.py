@@ -93,12 +93,12 @@ def test_release_8_gets_a_newer_nginx(tmp_path: Path) -> None:
     assert distributions.nginx_stream(facts("almalinux", "9.6")) == []
     [command] = distributions.nginx_stream(facts("almalinux", "8.10"))
     assert command.creates == "/etc/dnf/modules.d/nginx.module"
-    there = str(tmp_path / "nginx.module")
-    argv = [there if word == command.creates else word for word in command.argv]
+    there = tmp_path / "modules.d" / "nginx.module"
+    argv = [str(there) if word == command.creates else word for word in command.argv]
     subprocess.run(argv, check=True, umask=0o077)
-    lines = (tmp_path / "nginx.module").read_text().splitlines()
+    lines = there.read_text().splitlines()
     assert lines == ["[nginx]", "name=nginx", "stream=1.24", "profiles=", "state=enabled"]
-    assert (tmp_path / "nginx.module").stat().st_mode & 0o777 == 0o644
+    assert there.stat().st_mode & 0o777 == 0o644
 
 
 def dockers_refusals(id: str, packages: str) -> list[str]:
