@@ -117,8 +117,8 @@ def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
     other, distribution = f"set hosts.{host.name}.relay.under to systemd", distributions.of(facts)
     if distribution.family.supervisor is None:
         return [
-            f"{host.name} runs {distribution.name}, and derpfleet knows supervisord only as Debian and Ubuntu "
-            f"package it: {other}."
+            f"{host.name} runs {distribution.name}, and derpfleet knows supervisord only as Debian and "
+            f"Ubuntu package it: {other}."
         ]
     if _INSTALLED in facts.files:
         return []
