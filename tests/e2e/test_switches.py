@@ -33,6 +33,9 @@ LEFT_OUT = (
     "/var/lib/systemd", "/var/log/letsencrypt", "/opt/derpfleet/certbot", "/opt/derpfleet/images",
     "/opt/derpfleet/releases", "/opt/containerd",
 )  # fmt: skip
+# A package that every relay needs, removed at each new pair of these, so that one is to be brought.
+SUPPLY = ("packages.from", "packages.mirror")
+LACKING = ("apt-get", "--quiet", "--yes", "purge", "systemd-timesyncd")
 RUNNING = "systemctl list-units --type=service,socket,timer,path --state=running,listening,waiting --plain"
 
 
@@ -82,8 +85,12 @@ def test_a_switch_between_any_two_variants_leaves_nothing_of_the_old_one(
     rows = {name_of(row): row for row in WALKS[walk]}
     taken = over_all_pairs(rows)
     assert len(set(pairwise(taken))) == len(taken) - 1 == len(rows) * (len(rows) - 1)
-    after = list[tuple[str, str, set[str]]]()
+    after, supplied = list[tuple[str, str, set[str]]](), set[tuple[str, ...]]()
     for before, name in pairwise(["", *taken]):
+        ways = tuple(rows[one].get(key, "") for one in (before, name) if one for key in SUPPLY)
+        if any(ways) and ways not in supplied:
+            supplied.add(ways)
+            desk.stage.run_in(HK1, LACKING)
         deployed(desk, rows[name], more, key)
         after.append((before, name, found(desk)))
     fresh = dict[str, set[str]]()
