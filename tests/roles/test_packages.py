@@ -152,19 +152,5 @@ def test_packages_of_the_controller_are_the_only_source(tmp_path: Path) -> None:
     )
 
 
-def test_a_mirror_does_not_go_with_it() -> None:
-    host = host_with(**{"from": "controller", "mirror": {"debian": URL}})
-    [sentence] = refused(host, facts_of("bare"))
-    assert "packages.mirror is for hosts that fetch" in sentence and "hosts." in sentence
-
-
 def test_release_8_has_a_stream_of_nginx_and_no_refusal() -> None:
     assert refused(host_with("el8-cron", **{"from": "controller"}), facts_of("el8-cron")) == []
-
-
-def test_dockers_own_packages_are_not_brought() -> None:
-    host = host_with("docker", **{"from": "controller"})
-    own = host.model_copy(update={"docker": host.docker.model_copy(update={"packages": "docker"})})
-    assert refused(host, facts_of("docker")) == []
-    [sentence] = refused(own, facts_of("docker"))
-    assert "docker.packages to distribution" in sentence
