@@ -7,6 +7,7 @@ deployed to a host without a relay: nothing of the others is left, listens, runs
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -36,6 +37,7 @@ LEFT_OUT = (
 # A package that every relay needs, removed at each new pair of these, so that one is to be brought.
 SUPPLY = ("packages.from", "packages.mirror")
 LACKING = ("apt-get", "--quiet", "--yes", "purge", "systemd-timesyncd")
+PROFILE = re.compile(r"profile-data/[0-9a-f]{4}\b")
 RUNNING = "systemctl list-units --type=service,socket,timer,path --state=running,listening,waiting --plain"
 
 
@@ -59,18 +61,22 @@ def deployed(desk: Desk, row: Row, more: Materials, key: str) -> None:
 
 
 def found(desk: Desk) -> set[str]:
-    """Return paths, sockets that listen, units that run or are enabled, containers."""
+    """Return paths, sockets that listen, units that run or are enabled, containers.
+
+    A tailscaled chooses ports and the name of a folder anew each time that it joins.
+    """
 
     def lines(*argv: str) -> Iterator[str]:
         return iter(desk.stage.run_in(HK1, [*argv], check=False).stdout.splitlines())
 
     left_out = [word for folder in LEFT_OUT for word in ("-path", folder, "-prune", "-o")]
-    sockets = (line.split() for line in lines("ss", "-Hltun"))
+    paths = lines("find", *LOOKED_AT, "-xdev", *left_out, "-print")
+    sockets = (line.split() for line in lines("ss", "-Hltunp"))
     units = lines("sh", "-c", f"{RUNNING} --no-legend; systemctl list-unit-files --state=enabled --no-legend")
     ours = ("derpfleet", "nginx", "supervisor", "certbot")
     return {
-        *lines("find", *LOOKED_AT, "-xdev", *left_out, "-print"),
-        *(f"{words[0]} {words[4]}" for words in sockets),
+        *(PROFILE.sub("profile-data/", path) for path in paths),
+        *(f"{words[0]} {'tailscaled' if 'tailscale' in words[-1] else words[4]}" for words in sockets),
         *(" ".join(line.split()[:1]) for line in units if any(name in line for name in ours)),
         *lines("sh", "-c", "docker ps --all --format '{{.Names}}' 2>/dev/null || true"),
         *lines("sh", "-c", "nft list tables"),
