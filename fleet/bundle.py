@@ -21,7 +21,7 @@ from fleet.shared.errors import DeployRefused
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import raise_refusals, shipment
 from inventory.checkout import CACHE
-from inventory.choices import runner_of
+from inventory.choices import packages_of, runner_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import distributions
@@ -44,7 +44,8 @@ def bundle(fleet: Fleet, hosts: Sequence[Host], *, out: str, use: str, sha256: s
     """
     if bool(out) == bool(use):
         step = "invoke bundle --out FILE makes one, invoke bundle --use FILE takes what is in it"
-        raise DerpfleetError("a bundle is either made or used", why="--out or --use is needed", next=step)
+        why = "exactly one of --out and --use is needed"
+        raise DerpfleetError("a bundle is either made or used", why=why, next=step)
     return _use(fleet, hosts, Path(use), sha256) if use else _make(fleet, hosts, Path(out))
 
 
@@ -110,7 +111,7 @@ def _needs(fleet: Fleet, host: Host) -> _Needs:
 
 def _brought(fleet: Fleet, host: Host, session: Session) -> list[Packaged]:
     """Return all packages that the controller brings to hosts like this one, whatever they have."""
-    if not ways.chosen(host).BRINGS:
+    if not packages_of(host).is_brought:
         return []
     raise_refusals(fleet, host, session.facts)
     facts = session.facts

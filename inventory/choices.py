@@ -137,6 +137,13 @@ class DnsProvider:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackagesWay:
+    """The way in which packages reach a host."""
+
+    is_brought: bool  # by the controller; else the host fetches them
+
+
+@dataclass(frozen=True, kw_only=True)
 class FirewallMode:
     """The treatment of ports that are not listed."""
 
@@ -240,6 +247,10 @@ DNS_PROVIDERS: Mapping[DnsProviderName, DnsProvider] = {
     "aliyun": DnsProvider(needs=("access_key",)),
     "tencent": DnsProvider(needs=("access_key",)),
 }
+PACKAGES_FROM: Mapping[PackagesFromName, PackagesWay] = {
+    "host": PackagesWay(is_brought=False),
+    "controller": PackagesWay(is_brought=True),
+}
 FIREWALLS: Mapping[FirewallModeName, FirewallMode] = {
     "enforce": FirewallMode(closes=True),
     "ufw": FirewallMode(closes=True),
@@ -310,6 +321,11 @@ def challenge_of(host: Host) -> ChallengeKind:
 def provider_of(dns: DnsZone) -> DnsProvider:
     """Return what the provider of a DNS zone implies."""
     return DNS_PROVIDERS[dns.provider]
+
+
+def packages_of(host: Host) -> PackagesWay:
+    """Return what the way of the host's packages implies."""
+    return PACKAGES_FROM[host.packages.source]
 
 
 def firewall_of(host: Host) -> FirewallMode:

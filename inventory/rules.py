@@ -22,6 +22,7 @@ from inventory.choices import (
     combination_of_flavour,
     external_of,
     front_of,
+    packages_of,
     program_of,
     runner_of,
     source_of,
@@ -215,6 +216,19 @@ def _mesh_key_is_of_others(host: Host) -> Iterator[Finding]:
         yield Finding("relay.mesh_key", words, ("managed",))
 
 
+def _packages_can_be_brought(host: Host) -> Iterator[Finding]:
+    looked_at = ("packages.from",)
+    if packages_of(host).is_brought and host.packages.mirror:
+        message = "is for hosts that fetch packages: remove it, or set packages.from to host"
+        yield Finding("packages.mirror", message, looked_at)
+    if packages_of(host).is_brought and runner_of(host).in_container and host.docker.packages == "docker":
+        message = (
+            "the controller brings packages of the distribution only: use distribution, or set packages.from "
+            "to host"
+        )
+        yield Finding("docker.packages", message, looked_at)
+
+
 _RULES_OF_OTHERS: tuple[Rule, ...] = (_address_is_one_hosts, _pin_is_given, _place_is_whole)
 _RULES: tuple[Rule, ...] = (
     _ports_differ,
@@ -231,6 +245,7 @@ _RULES: tuple[Rule, ...] = (
     _mesh_key_is_of_others,
     _place_is_whole,
     _open_ports_are_ports,
+    _packages_can_be_brought,
 )
 
 Raw = Mapping[str, Any]

@@ -185,10 +185,9 @@ class _Reading:
 
     def _add_error(self, error: Mapping[str, Any], schema: Schema) -> None:
         path = tuple(step for step in error["loc"] if step != "[key]")
-        part = schema_at(schema, path[:-1] if error["type"] == "extra_forbidden" else path)
-        if error["loc"][-1] == "[key]":
-            words_of_name = "a host's name: letters, digits, dots, underscores and hyphens"
-            part = {"patternErrorMessage": words_of_name}
+        is_key = error["loc"][-1] == "[key]"  # of a section whose keys are names or words
+        part = schema_at(schema, path[:-1] if is_key or error["type"] == "extra_forbidden" else path)
+        part = part["propertyNames"] if is_key else part
         if path[:1] == ("hosts",) and path[2:] == ("name",):
             return  # the key under `hosts`, which has its own refusal
         addresses = {path, ("defaults", "ssh", "address")}

@@ -88,7 +88,7 @@ SocketPath = Annotated[
 ]
 Program = Annotated[str, text(f"^{_word(_BLANK)}$", "the name or path of a program")]
 HostName = Annotated[
-    str, text(f"^{_name(63)}$", "a name of letters, digits, dots, underscores and hyphens")
+    str, text(f"^{_name(63)}$", "a host's name: letters, digits, dots, underscores and hyphens")
 ]
 Domain = Annotated[
     str,

@@ -164,6 +164,27 @@ class LabClient(Machine):
             why=self._health,
         )
 
+    def move_home(self, number: int, *, timeout_s: float = 120) -> None:
+        """Make the region of this number its home, as soon as that is in its map.
+
+        A node goes only to a region that it has measured, and only while its login server answers;
+        else it looks again after half a minute, or when it is idle not at all. So it is told to
+        measure until it has gone there. Raises LabError.
+        """
+        found = wait_for(
+            lambda: self.regions().get(number),
+            timeout_s=timeout_s,
+            what=f"{self.name} does not hear of region {number}",
+        )
+        self.tailscale("debug", "force-prefer-derp", str(number))
+
+        def is_there() -> bool:
+            self.tailscale("debug", "restun")
+            return self.home == found
+
+        what = f"{self.name} did not take {found} for its home"
+        wait_for(is_there, timeout_s=timeout_s, what=what, why=self._health)
+
     def regions(self) -> dict[int, str]:
         """Return the regions of its current map: id -> code."""
         return {number: region["RegionCode"] for number, region in self.derp_map().items()}

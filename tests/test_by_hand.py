@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+import inventory
+import roles
 from inventory.model import Host, Site
+from tests.roles.cases import facts_of
 from tests.support.named import NAMES
 
 TESTS = tomllib.loads(Path(__file__).with_name("by_hand.toml").read_text())
@@ -37,6 +40,15 @@ def test_the_keys_of_a_row_exist(row: str) -> None:
 @pytest.mark.parametrize("row", ROWS)
 def test_each_row_has_tests(row: str) -> None:
     assert TESTS[row] and [name for name in TESTS[row] if name not in NAMES] == []
+
+
+@pytest.mark.parametrize("case", ["el9", "bare"])
+def test_the_whole_site_file_is_deployed_as_it_is(case: str, tmp_path: Path) -> None:
+    """On a host as the tutorials have it, and on a Debian."""
+    [text] = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
+    (tmp_path / "site.yml").write_text(text)
+    site = inventory.load(tmp_path / "site.yml")
+    assert roles.refusals(site.hosts["hk1"], site, facts_of(case)) == []
 
 
 def test_the_page_has_a_row_for_each_list_of_tests() -> None:

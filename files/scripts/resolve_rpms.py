@@ -1,6 +1,7 @@
 """Name the RPMs that an installation of packages would fetch: `resolve_rpms.py lacking|all NAME…`.
 
-It prints {"form": "rpm", "files": [{"url", "record"}, …]} in JSON. `record` has the sum, version
+A name as @nginx:1.24 is a module stream, which is used where the host has none of that module. It
+prints {"form": "rpm", "files": [{"url", "record"}, …]} in JSON. `record` has the sum, version
 and relations of the host's package lists. `all`: as if nothing were installed. It fetches and
 installs nothing, and needs no way out, but package lists and dnf 4.
 """
@@ -10,6 +11,7 @@ import os
 import sys
 
 DNF = "/usr/bin/dnf-3"
+MODULES = "/etc/dnf/modules.d/%s.module"  # dnf's own files of the streams that are enabled
 RELATIONS = ("provides", "requires", "conflicts", "obsoletes")
 
 
@@ -30,6 +32,7 @@ def go_on_in_dnfs_python():
 try:
     import dnf
     import dnf.exceptions
+    import dnf.module.module_base
 except ImportError:
     go_on_in_dnfs_python()
 
@@ -43,8 +46,13 @@ def planned(extent, names):
     base.conf.install_weak_deps = False
     base.read_all_repos()
     base.fill_sack(load_system_repo=extent == "lacking")
+    streams = [name[1:] for name in names if name.startswith("@")]
+    wanted = [stream for stream in streams if not os.path.exists(MODULES % stream.split(":")[0])]
+    if wanted:  # for this solver alone: nothing is written
+        dnf.module.module_base.ModuleBase(base).enable(wanted)
     for name in names:
-        base.install(name)
+        if not name.startswith("@"):
+            base.install(name)
     base.resolve()
     return sorted(base.transaction.install_set)
 

@@ -129,5 +129,5 @@ def go_modules(sources: str, asked: Callable[[str], str]) -> Diagnosis:
     trouble = asked(f"{first.rstrip('/')}/{_MODULE}")
     if not trouble:
         return _here(_GO, "ok", f"{first} answers")
-    words = f"{first} does not answer: {trouble}"
-    return _here(_GO, "warning", words, why=why, next="set GOPROXY to a mirror that answers, and ask again")
+    words = f"{first} does not give {_MODULE}: {trouble}"
+    return _here(_GO, "warning", words, why=why, next="set GOPROXY to a mirror that has it, and ask again")

@@ -48,7 +48,8 @@ def named(host: Host, session: Session, names: Sequence[str], extent: Extent) ->
     `all`: as if the host had no packages. Costs one turn. Raises PackagesError.
     """
     resolver = distributions.of(session.facts).family.carriage.resolver
-    argv = (session.facts.python_executable, "-I", "-c", script(resolver), extent, *names)
+    streams = (f"@{stream}" for stream in distributions.streams(session.facts))
+    argv = (session.facts.python_executable, "-I", "-c", script(resolver), extent, *streams, *names)
     said = session.ask(Ask(commands={_QUESTION: argv})).commands[_QUESTION]
     if said.status:
         raise PackagesError(

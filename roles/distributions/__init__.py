@@ -107,28 +107,41 @@ def python_packages(facts: Facts) -> list[Package]:
     return [Package(package=name)] if name and facts.python_executable == f"/usr/bin/{name}" else []
 
 
-def nginx_stream(facts: Facts) -> list[Command]:
-    """Return the command that makes a newer nginx available than the release's default."""
+def streams(facts: Facts) -> list[str]:
+    """Return the module streams that packages come from, in place of the release's default ones."""
     stream = of(facts).family.streams.get(release(facts))
-    if stream is None:
-        return []
-    enable = ("dnf", "--quiet", "--assumeyes", "module", "enable", stream)
-    return [Command(title="nginx's stream", argv=enable, creates="/etc/dnf/modules.d/nginx.module")]
+    return [stream] if stream else []
+
+
+def nginx_stream(facts: Facts) -> list[Command]:
+    """Return the commands that make a newer nginx available than the release's default.
+
+    They write what `dnf module enable` does, which would fail on a host that reaches no sources.
+    """
+    return [_enabled(stream) for stream in streams(facts)]
+
+
+def _enabled(stream: str) -> Command:
+    module, _, version = stream.partition(":")
+    path = f"/etc/dnf/modules.d/{module}.module"
+    text = f"[{module}]\nname={module}\nstream={version}\nprofiles=\nstate=enabled\n"
+    argv = ("sh", "-ec", 'umask 022; mkdir -p "${0%/*}"; printf %s "$1" >"$0"', path, text)
+    return Command(title=f"{module}'s stream", argv=argv, creates=path)
 
 
 def refusals(host_name: str, facts: Facts) -> list[str]:
     """Return a sentence when the host's distribution or its release has no row."""
-    found = known(facts)
+    found, system = known(facts), f"{facts.os_id} {facts.os_version}"
     if found is None:
         names = ", ".join(row.name for row in DISTRIBUTIONS.values() if not row.covers_derived)
         return [
-            f"{host_name} runs {facts.os_id or 'an unknown system'} {facts.os_version}: derpfleet knows "
+            f"{host_name} runs {system.strip() or 'an unknown system'}: derpfleet knows "
             f"Debian, Ubuntu and what derives from them, and {names}; install one of those."
         ]
     if not found.releases or facts.os_id not in DISTRIBUTIONS or release(facts) in found.releases:
         return []
     why = found.family.too_old.get(release(facts), "derpfleet does not know it")
     return [
-        f"{host_name} runs {facts.os_id} {facts.os_version}, and {why}: let the provider install "
+        f"{host_name} runs {system}, and {why}: let the provider install "
         f"{found.name} {found.releases[-1]} or Debian on the host, or put the relay on another one."
     ]

@@ -44,7 +44,9 @@ FAMILY = Family(
     too_old={
         "8": "it has had no updates since May 2024",
         "7": "it has had no updates since June 2024, and its systemd (219), OpenSSL (1.0.2) and yum are "
-        "older than the relay's units and programs can do with"
+        "older than the relay's units and programs can do with",
+        "2": "its systemd (219), Python (3.7) and yum are older than the relay's units and programs can do "
+        "with",
     },
     streams={"8": "nginx:1.24"},  # the default there is 1.14, without proxy_socket_keepalive
 )

@@ -14,7 +14,6 @@ from inventory.model import Host
 class PackagesFrom(Protocol):
     """A module with these functions."""
 
-    BRINGS: bool  # whether the controller fetches them
     ASK: Ask
 
     def refusals(self, host: Host, facts: Facts) -> list[str]:

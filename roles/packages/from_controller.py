@@ -14,38 +14,19 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.package_source import PackageSource
 from engine.render import render
-from inventory.choices import runner_of
 from inventory.model import Host
 from roles import distributions
+from roles.contract import nothing
 from roles.readers.yum_repos import signing
 
 _REPOSITORIES = "/etc/yum.repos.d/"
 _FAMILIES = {row.family.system: row.family for row in distributions.DISTRIBUTIONS.values()}
 
-BRINGS = True
 ASK = Ask(
     files=(f"{_REPOSITORIES}*.repo",),
     commands={f"{system} packages": family.carriage.installed for system, family in _FAMILIES.items()},
 )
-
-
-def refusals(host: Host, facts: Facts) -> list[str]:
-    """Return a sentence for each setting that does not go with it."""
-    found, key = [], f"hosts.{host.name}.packages.from"
-    if distributions.nginx_stream(facts):
-        found.append(
-            f"{host.name} runs {facts.os_id} {facts.os_version}, whose newer nginx is in a module stream, "
-            f"which the controller cannot bring: set {key} to host, with packages.mirror if its own "
-            "sources cannot be reached, or put the relay on a newer release."
-        )
-    if host.packages.mirror:
-        found.append(f"packages.mirror is for hosts that fetch packages: remove it, or set {key} to host.")
-    if runner_of(host).in_container and host.docker.packages == "docker":
-        found.append(
-            "the controller brings packages of the distribution only: set "
-            f"hosts.{host.name}.docker.packages to distribution, or {key} to host."
-        )
-    return found
+refusals = nothing  # inventory.rules has them
 
 
 def installed(facts: Facts) -> dict[str, str]:

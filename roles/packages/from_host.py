@@ -14,7 +14,6 @@ from inventory.model import Host
 from roles import distributions
 from roles.contract import nothing
 
-BRINGS = False
 ASK = Ask()
 to_bring = nothing
 

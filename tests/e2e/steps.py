@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import lab
 from artefacts import go
 from artefacts.image import write_derper_image
 from lab.client import LabClient
+from lab.headscale import USER
 from lab.process import wait_for
 from lab.programs import DERPER
 from lab.topology import EVERY_HOST
@@ -125,17 +126,29 @@ def due(desk: Desk) -> Iterator[None]:
         desk.stage.run_in("hk1", ["sed", "-i", "/^renew_before_expiry/d", path])
 
 
-def small(desk: Desk, host: str, settings: dict[str, Any], *, acme: bool = False) -> None:
-    """Make a site of one host, without a headscale: its addresses, and these settings.
+def auth_key(stage: lab.Lab, *more: str) -> str:
+    """Return a key of headscale that admits one node, once, or as `more` says."""
+    users = json.loads(stage.headscale.command("users", "list", "--name", USER))
+    made = stage.headscale.command("preauthkeys", "create", "--user", str(users[0]["id"]), *more)
+    return str(json.loads(made)["key"])
 
-    `acme`: whether the lab has its ACME server, whose certificates are the default.
+
+def small(
+    desk: Desk, host: str, settings: Mapping[str, Any], *, acme: bool = False, map_file: str = ""
+) -> None:
+    """Make a site of one host: its addresses, and these settings.
+
+    `acme`: whether the lab has its ACME server, whose certificates are the default. `map_file`: of
+    a headscale whose host is not touched; "": the site has none.
     """
     site = yaml.safe_load(desk.stage.site_file.read_text())
     site.pop("headscale", None)
+    if map_file:
+        site["headscale"] = {"url": desk.stage.headscale.url, "map_file": map_file}
     if not acme:
         site["defaults"].pop("certificate", None)
     its_own = {key: site["hosts"][host][key] for key in ("domain", "ipv4", "ipv6", "region")}
-    site["hosts"] = {host: its_own | settings}
+    site["hosts"] = {host: its_own | dict(settings)}
     desk.stage.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
 
 
@@ -173,6 +186,5 @@ def relayed(desk: Desk, host: str) -> None:
     assert region
     for node in nodes:
         node.join()
-        node.tailscale("debug", "force-prefer-derp", str(region[0]))
-        node.tailscale("debug", "restun")
+        node.move_home(region[0])
     exchange(nodes, region[1])

@@ -18,10 +18,9 @@ from artefacts.binary import source
 from artefacts.programs import TAILSCALED
 from inventory import tailscaled
 from lab.client import LabClient
-from lab.headscale import USER
 from lab.process import wait_for
 from tests.e2e.desk import Desk, Ran
-from tests.e2e.steps import exchange, rung, settled
+from tests.e2e.steps import auth_key, exchange, rung, settled
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 ONLY = ("hk1", "hs1", "acme", "site-a", "site-b")
@@ -56,13 +55,6 @@ def joined(*_: object) -> Mapping[str, Any]:
 
 def everyone(desk: Desk, nodes: Nodes) -> Mapping[str, Any]:
     return {"admission": "open"}
-
-
-def auth_key(desk: Desk, *more: str) -> str:
-    """Return a key that admits one node, once."""
-    users = json.loads(desk.stage.headscale.command("users", "list", "--name", USER))
-    made = desk.stage.headscale.command("preauthkeys", "create", "--user", str(users[0]["id"]), *more)
-    return str(json.loads(made)["key"])
 
 
 def is_online(desk: Desk) -> bool:
@@ -113,7 +105,7 @@ def operators(desk: Desk) -> Iterator[str]:
     ]  # fmt: skip
     up = [
         "/usr/local/bin/tailscale", f"--socket={THEIRS}", "up", "--hostname=theirs", "--timeout=30s",
-        f"--login-server={desk.stage.headscale.url}", f"--auth-key={auth_key(desk, '--reusable')}",
+        f"--login-server={desk.stage.headscale.url}", f"--auth-key={auth_key(desk.stage, '--reusable')}",
     ]  # fmt: skip
     desk.stage.run_in("hk1", start)
     wait_for(
@@ -153,7 +145,7 @@ def test_nodes_meet_and_a_stranger_is_out(
     desk: Desk, nodes: Nodes, operators: str, program: str, admission: Callable[..., Mapping[str, Any]]
 ) -> None:
     desk.edit("hk1", relay={"program": program, **admission(desk, nodes)})
-    key = auth_key(desk)
+    key = auth_key(desk.stage)
     ran = deployed(desk, key)
     is_out = rung(ran, "handshake")["detail"] == "two known keys admitted, a stranger refused"
     assert is_out == (admission is not everyone)
@@ -175,10 +167,10 @@ def test_an_auth_key_that_the_login_server_refuses(
     desk: Desk, nodes: Nodes, operators: str, why: str
 ) -> None:
     desk.edit("hk1", relay=joined())
-    key = auth_key(desk, "--expiration", "1s")
+    key = auth_key(desk.stage, "--expiration", "1s")
     time.sleep(1.1)
     if why == "already used":
-        key = auth_key(desk)
+        key = auth_key(desk.stage)
         call = ["/usr/local/bin/tailscale", f"--socket={THEIRS}"]
         server = f"--login-server={desk.stage.headscale.url}"
         desk.stage.run_in("hk1", [*call, "logout"])  # else the old node's key and a new one both use it
@@ -195,7 +187,7 @@ def test_a_policy_that_hides_all_nodes_is_named_and_nothing_of_ours_is_left(
     desk: Desk, nodes: Nodes, operators: str
 ) -> None:
     desk.edit("hk1", relay=joined())
-    deployed(desk, auth_key(desk))
+    deployed(desk, auth_key(desk.stage))
     one, other = (f"{node.ipv4}/32" for node in nodes)
     rule = {"action": "accept", "src": [one, other], "dst": [f"{one}:*", f"{other}:*"]}
     desk.stage.hosts["hs1"].write({"etc/headscale/policy.hujson": json.dumps({"acls": [rule]})})

@@ -69,8 +69,7 @@ def test_it_comes_back_after_a_reboot_as_it_was(desk: Desk, nodes: tuple[LabClie
     assert ran.of("want") == [] and ran.changed("headscale") == []
     assert states(desk) == {"hk1": "proved", "sg1": "proved"}
     for node in nodes:
-        node.tailscale("debug", "force-prefer-derp", "901")
-        node.tailscale("debug", "restun")
+        node.move_home(901)
     exchange(nodes, "hk")
     refused = desk.invoke("drain", "--host", "hk1", "--back")
     assert refused.code == 1 and "it is not drained" in refused.failure()["what"]

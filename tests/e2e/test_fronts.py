@@ -5,13 +5,16 @@ In the order of the file. The certificate is self-signed, and clients know it by
 
 from __future__ import annotations
 
+import hashlib
 import json
+import ssl
 from collections.abc import Iterator
 
 import pytest
 
 import lab
 from lab import existing_site
+from lab.certificates import make_server_certificate
 from roles import paths
 from tests.e2e.desk import Desk
 from tests.e2e.steps import proved, rung, small, who_may_connect
@@ -116,9 +119,27 @@ def test_a_haproxy_of_others_is_proved_on_any_port_with_the_printed_fragment(des
     assert region["Nodes"][0]["DERPPort"] == 12345
 
 
+def test_derper_behind_a_haproxy_that_ends_tls(desk: Desk) -> None:
+    """It needs no PROXY header then. HAProxy has the certificate, which clients know by its pin."""
+    _, chain, key = make_server_certificate(f"{HK1}.derp.lab", desk.stage.topology.ipv4(HK1))
+    desk.stage.hosts[HK1].write({f"etc/haproxy/{HK1}.derp.lab.pem": chain + key}, mode=0o600)
+    pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(chain.decode())).hexdigest()
+    desk.edit(
+        HK1,
+        external={"kind": "haproxy", "tls": "terminated"},
+        certificate={"source": "front", "pin": pin},
+        relay={"program": "derper", "under": "systemd", "open": True},
+    )
+    assert desk.invoke("deploy", "--host", HK1).counts(HK1)["failed"] == 0
+    sh(desk, "sed -i '/^frontend derpfleet-https/,$d' /etc/haproxy/haproxy.cfg")
+    sh(desk, "cat /etc/derpfleet/front/haproxy.conf >> /etc/haproxy/haproxy.cfg; systemctl restart haproxy")
+    proved(desk, HK1)
+
+
 def test_a_switch_back_to_direct_leaves_no_fragment(desk: Desk) -> None:
     sh(desk, "systemctl disable --now --quiet haproxy")
-    desk.edit(HK1, front="direct", external=None, ports={"https": 1234, "http": 8080})
+    own = {"certificate": {"source": "self-signed"}, "relay": {"open": True}}
+    desk.edit(HK1, front="direct", external=None, ports={"https": 1234, "http": 8080}, **own)
     proved(desk, HK1)
     assert sh(desk, "ls -d /etc/derpfleet/front || true") == ""
     assert "tcp/1234" in desk.listening(HK1)

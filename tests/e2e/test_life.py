@@ -90,8 +90,7 @@ def test_deploy_of_all_hosts_adds_the_second_region(desk: Desk, nodes: tuple[Lab
 def test_two_nodes_exchange_data_through_the_second_relay(nodes: tuple[LabClient, LabClient]) -> None:
     for id, code in ((902, "sg"), (901, "hk")):
         for node in nodes:
-            node.tailscale("debug", "force-prefer-derp", str(id))
-            node.tailscale("debug", "restun")  # an idle node would measure again only after a while
+            node.move_home(id)
         exchange(nodes, code)
 
 

@@ -337,7 +337,7 @@ def test_a_relay_is_withdrawn_and_comes_back(desk: Desk, nodes: tuple[LabClient,
     settled(desk, "sg1")
     have_both_regions(nodes)
     for node in nodes:
-        node.tailscale("debug", "force-prefer-derp", "901")
+        node.move_home(901)
     exchange(nodes, "hk")
     for node in nodes:
         node.tailscale("debug", "force-prefer-derp", "0")

@@ -40,6 +40,66 @@ Provides: {PROVIDES}, {', '.join(BASE)}
 .
 %files
 """
+# Release 8: the default stream of the module nginx has an old one, and another stream the lab's.
+STREAMS = {"1.14": "1.14.1", "1.24": "1.24.0"}
+MODULE = """---
+document: modulemd
+version: 2
+data:
+  name: nginx
+  stream: "{stream}"
+  version: 1
+  context: lab
+  arch: x86_64
+  summary: nginx
+  description: nginx
+  license: {{module: [MIT]}}
+  artifacts: {{rpms: ["nginx-1:{version}-1.el9.x86_64"]}}
+...
+"""
+DEFAULT = """---
+document: modulemd-defaults
+version: 1
+data: {module: nginx, stream: "1.14", profiles: {"1.14": []}}
+...
+"""
+MODULAR_SPEC = """Name: nginx
+Epoch: 1
+Version: {version}
+Release: 1.el9
+Summary: nginx of a module stream
+License: BSD
+ModularityLabel: nginx:{stream}:1:lab
+AutoReqProv: no
+Requires: nginx-filesystem
+%global debug_package %{{nil}}
+%global __os_install_post %{{nil}}
+%description
+.
+%files
+%defattr(-,root,root,-)
+{files}
+"""
+SIGN = "rpmsign --define '_gpg_name lab' --define '__gpg /usr/bin/gpg'"
+MODULES = f"""
+export GNUPGHOME=/srv/keys
+rm -rf /srv/tree
+mkdir /srv/tree
+cd /srv
+cat /srv/repo/x86_64/nginx-1*.rpm | rpm2archive - | tar -xz -C tree
+rm {APPSTREAM}/nginx-1*.rpm
+for stream in {' '.join(STREAMS)}; do
+    rpmbuild -bb --quiet --define '_rpmdir {APPSTREAM}' --buildroot /srv/tree --noclean nginx-$stream.spec
+done
+{SIGN} --addsign {APPSTREAM}/x86_64/nginx-*.rpm >/dev/null
+gpgconf --kill all
+createrepo_c --quiet {APPSTREAM}
+modifyrepo_c --mdtype=modules /srv/modules.yaml {APPSTREAM}/repodata >/dev/null
+sed -i 's/9\\.6/8.10/; s/platform:el9/platform:el8/' /usr/lib/os-release
+{REMOVE}
+dnf --quiet clean all
+dnf --quiet makecache
+"""
 LAY_OUT = f"""
 mkdir -p {APPSTREAM} {BASEOS} {Path(KEY).parent}
 find /srv/repo -name '*.rpm' -exec cp {{}} {APPSTREAM} ';'
@@ -49,7 +109,7 @@ mkdir -m 700 $GNUPGHOME
 gpg --batch --quiet --passphrase '' --quick-generate-key lab rsa2048 sign never
 gpg --batch --armor --export lab > {KEY}
 find {SERVED} -name '*.rpm' >/srv/rpms
-rpmsign --define '_gpg_name lab' --define '__gpg /usr/bin/gpg' --addsign $(cat /srv/rpms) >/dev/null
+{SIGN} --addsign $(cat /srv/rpms) >/dev/null
 createrepo_c --quiet {APPSTREAM}
 createrepo_c --quiet {BASEOS}
 gpgconf --kill all
@@ -158,3 +218,21 @@ def test_a_bundle_serves_a_host_without_lists(desk: Desk, tmp_path: Path) -> Non
     assert ran.code == 0, ran.why()
     assert ran.proof(HOST)["packets_passed"]
     assert "package:nginx" in ran.changed(HOST)
+
+
+def test_release_8_gets_the_newer_nginx_of_a_module_stream(desk: Desk) -> None:
+    """The solver of the real dnf takes the stream that the plan enables, not the default one."""
+    files = sh(desk, "rpm --query --list nginx | while read path; do [ -d $path ] || echo $path; done")
+    modules = [MODULE.format(stream=stream, version=version) for stream, version in STREAMS.items()]
+    desk.stage.hosts[HOST].write({"srv/modules.yaml": "".join(modules) + DEFAULT})
+    for stream, version in STREAMS.items():
+        spec = MODULAR_SPEC.format(stream=stream, version=version, files=files)
+        desk.stage.hosts[HOST].write({f"srv/nginx-{stream}.spec": spec})
+    with served_by_the_host(desk):
+        sh(desk, MODULES)
+    with served_to_the_controller(desk):
+        ran = proved(desk, HOST)
+    assert {"command:nginx's stream", "package:nginx"} <= set(ran.changed(HOST))
+    assert sh(desk, "rpm --query --queryformat '%{VERSION}' nginx") == "1.24.0"
+    offered = sh(desk, "dnf --quiet --cacheonly list --showduplicates nginx").partition("Available")[2]
+    assert "1:1.24.0-1.el9" in offered and "1.14" not in offered  # updates are of the same stream

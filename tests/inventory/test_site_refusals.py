@@ -87,6 +87,19 @@ RULES = [
         "line 5: hosts.hk1.certificate.source: 'letsencrypt' has no effect behind a front that terminates TLS "
         "with a certificate of its own: set it to front",
     ),
+    (
+        "packages: {mirror: {debain: 'https://mirror.example.org/debian'}}",
+        "line 6: hosts.hk1.packages.mirror.debain: 'debain' is none of debian, ubuntu, rocky, almalinux; did you mean debian?",
+    ),
+    (
+        "packages: {from: controller, mirror: {debian: 'https://mirror.example.org/debian'}}",
+        "line 6: hosts.hk1.packages.mirror: is for hosts that fetch packages: remove it, or set packages.from to host",
+    ),
+    (
+        "flavour: docker\ndocker: {archive: a.tar, packages: docker}\npackages: {from: controller}",
+        "line 7: hosts.hk1.docker.packages: the controller brings packages of the distribution only: use "
+        "distribution, or set packages.from to host",
+    ),
     ("relay: {program: go}", "line 6: hosts.hk1.relay.program: 'go' is none of python, derper"),
     (
         "relay: {under: Systemd}",

@@ -152,21 +152,5 @@ def test_packages_of_the_controller_are_the_only_source(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("case", "keys", "words"),
-    [
-        ("el8-cron", {}, "whose newer nginx is in a module stream"),
-        ("bare", {"mirror": {"debian": URL}}, "packages.mirror is for hosts that fetch"),
-    ],
-)
-def test_what_does_not_go_with_it_is_refused(case: str, keys: dict[str, Any], words: str) -> None:
-    [sentence] = refused(host_with(case, **{"from": "controller"}, **keys), facts_of(case))
-    assert words in sentence and "hosts." in sentence
-
-
-def test_dockers_own_packages_are_not_brought() -> None:
-    host = host_with("docker", **{"from": "controller"})
-    own = host.model_copy(update={"docker": host.docker.model_copy(update={"packages": "docker"})})
-    assert refused(host, facts_of("docker")) == []
-    [sentence] = refused(own, facts_of("docker"))
-    assert "docker.packages to distribution" in sentence
+def test_release_8_has_a_stream_of_nginx_and_no_refusal() -> None:
+    assert refused(host_with("el8-cron", **{"from": "controller"}), facts_of("el8-cron")) == []

@@ -127,5 +127,5 @@ def refusals(host: Host, site: Site, facts: Facts) -> list[str]:
     return [
         f"{host.name} has Python {'.'.join(map(str, facts.python))}, and our relay needs "
         f"{'.'.join(map(str, PYTHON_FLOOR))}: "
-        f"set hosts.{host.name}.flavour to docker, or hosts.{host.name}.ssh.python to a newer one."
+        f"set hosts.{host.name}.flavour to native or docker, or hosts.{host.name}.ssh.python to a newer one."
     ]

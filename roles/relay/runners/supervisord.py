@@ -116,7 +116,10 @@ def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
     """Return a sentence if the host cannot have the distribution's supervisord."""
     other, distribution = f"set hosts.{host.name}.relay.under to systemd", distributions.of(facts)
     if distribution.family.supervisor is None:
-        return [f"{distribution.name} has no package of supervisord of its own: {other}."]
+        return [
+            f"{host.name} runs {distribution.name}, and derpfleet knows supervisord only as Debian and "
+            f"Ubuntu package it: {other}."
+        ]
     if _INSTALLED in facts.files:
         return []
     if _CONTROL in facts.tools:
