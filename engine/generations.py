@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -79,10 +79,12 @@ class Stored:
     """A plan that the host has kept: generation `number`.
 
     `force`: overwrite files that were edited by hand since the newest generation. `about`: the
-    words that the generation has.
+    words that the generation has. `removed`: the paths that a withdrawal has removed since, which
+    is no edit by hand.
     """
 
     number: int
     plan: str
     about: Mapping[str, str]
     force: bool = False
+    removed: Sequence[str] = ()
