@@ -112,7 +112,7 @@ class Generations:
         return bool(run) and (newest.get("run"), newest.get("plan")) == (run, plan)
 
     def drop_oldest(self):
-        """Let go of all but `KEPT` generations. The states from before them move to generation 0."""
+        """Let go of all but `KEPT`. The states from before them move to generation 0."""
         for old in self.numbers()[:-KEPT]:
             as_found = self.read(0)
             self._write(0, dict(as_found, found=dict(self.readable(old)["found"], **as_found["found"])))

@@ -62,7 +62,6 @@ are owed on disk like any other, and paid by a run that has them.
 
 import errno
 import glob
-import json
 import os
 import signal
 import sys

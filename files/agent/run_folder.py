@@ -1,4 +1,7 @@
-"""/run/derpfleet: the host's locks, and a folder for each run. It goes with the last thing of ours."""
+"""/run/derpfleet: the host's locks, and a folder for each run.
+
+It goes with the last thing of ours on the host.
+"""
 
 import fcntl
 import json

@@ -14,6 +14,7 @@ from engine.run import NOTHING, Job, Outcome
 from engine.session import Session
 from fleet.shared import cut_over, evidence, past, pins, running, shut_out
 from fleet.shared.fleet import Fleet
+from fleet.shared.held import held
 from fleet.shared.prove import (
     climb,
     derper_of,
@@ -159,18 +160,18 @@ class Confirmation:
         """Prove until there is a verdict. A first deploy has nothing to go back to: one try."""
         tries: list[Try] = []
         while True:
-            session.hold()
-            found = prove_hosts(self.fleet, [self.host], served=self.served, derper=self.derper)
-            self.proof = found[self.host.name]
-            broken = broken_rungs(self.proof)
-            control = (self.control or self._control)(self.host) if broken else None
+            with held(session):
+                found = prove_hosts(self.fleet, [self.host], served=self.served, derper=self.derper)
+                self.proof = found[self.host.name]
+                broken = broken_rungs(self.proof)
+                control = (self.control or self._control)(self.host) if broken else None
             tries.append(Try(broken, control))
             self.verdict = judged(tries, self._excuse())
             if self.verdict is not None or not session.generation or session.is_stopping:
                 self.why = self._reason(tries)
                 return tries
-            held = "; our own line may be at fault, so it is held" if len(tries) >= TRIES else ""
-            words = f"not proved, try {len(tries)}{held}; the next one is in {pause_s(tries):.0f} s"
+            excuse = "; our own line may be at fault, so it is held" if len(tries) >= TRIES else ""
+            words = f"not proved, try {len(tries)}{excuse}; the next one is in {pause_s(tries):.0f} s"
             self.fleet.report.line(self.host.name, "waiting", words)
             session.pause(pause_s(tries))
 

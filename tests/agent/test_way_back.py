@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -10,6 +11,7 @@ from engine.login import Unreachable
 from engine.plan import sha256
 from engine.resource import Absent, File, Resource
 from engine.run import Outcome
+from engine.session import Session
 from inventory.errors import DerpfleetError
 from tests.agent.driver import Agent, OnStage
 from tests.agent.generations import back, deploy, history, roll_back, state
@@ -78,7 +80,7 @@ unconfirmed.Unconfirmed.end = lambda _: os.kill(os.getpid(), 9)
 """
 
 
-@pytest.mark.parametrize("verb", [lambda agent: deploy(agent, relay_host()), lambda agent: roll_back(agent, 1)])
+@pytest.mark.parametrize("verb", [partial(deploy, resources=relay_host()), partial(roll_back, number=1)])
 def test_a_generation_whose_run_was_killed_is_kept_once(
     on_stage: OnStage, verb: Callable[[Agent], Outcome]
 ) -> None:
@@ -116,9 +118,9 @@ def test_a_tree_is_compared_once_on_the_way_back(on_stage: OnStage) -> None:
     looks = agent.stage.root / "var/fake/looks"
     agent.extra = COUNT_LOOKS
 
-    def judge(*words: object) -> object:
+    def judge(outcome: Outcome, session: Session) -> object:
         looks.write_text("")
-        return back(*words)  # type: ignore[arg-type]
+        return back(outcome, session)
 
     deploy(agent, relay_host(setting="two"), judge)
     assert looks.read_text() == "/srv/relay\n"

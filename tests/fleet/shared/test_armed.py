@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from engine.generations import Generation, History, Stored
 from engine.plan import compile_plan
 from engine.run import Job, Verb
 from fleet import rollback
-from fleet.shared import confirm, evidence, prove
+from fleet.shared import confirm, evidence, held, prove
 from fleet.shared.bring_back import way_back
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation
 from fleet.shared.fleet import Fleet
@@ -188,6 +189,33 @@ def test_a_rollback_asks_first_whether_clients_could_be_admitted(
     is_dry = verb is Verb.CHECK
     assert asked == ([] if is_dry else ["clients_before", "admission_before"])
     assert (judge.before is None) is is_dry
+
+
+def test_the_plan_waits_while_it_and_the_control_are_proved(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that hardly answers may take longer than the plan waits without a word."""
+    armed: Any = Armed(3)
+    held_meanwhile: list[bool] = []
+
+    def work() -> None:
+        before = len(armed.words)
+        time.sleep(0.1)
+        held_meanwhile.append(len(armed.words) > before)
+
+    def prove_hosts(*_: object, **__: object) -> dict[str, Proof]:
+        work()
+        return {"hk1": proof("hk1", ok=False)}
+
+    def control(_: Host) -> bool:
+        work()
+        return True
+
+    monkeypatch.setattr(held, "_EVERY_S", 0.01)
+    monkeypatch.setattr(confirm, "prove_hosts", prove_hosts)
+    Confirmation(fleet, HOST, None, control=control)(outcome(), armed)
+    assert held_meanwhile == [True, True] * 3
+    assert armed.words[-1] == "back"
 
 
 def test_a_resource_that_failed_is_taken_back_without_a_proof(fleet: Fleet) -> None:
