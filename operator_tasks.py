@@ -145,7 +145,7 @@ def rollback(_: Context, host, site="", to="", dry_run=False, diff=False, force=
     """Bring a host back to an earlier confirmed state, prove it, carry the map along.
 
     Nothing is sent to the host: contents and releases are there. Packages, certificates and keys
-    stay as they are. --to found is `invoke uninstall`.
+    stay as they are. --to found, or --to 0, is `invoke uninstall`.
 
     Examples:
       invoke rollback --host hk1 --dry-run
@@ -155,12 +155,13 @@ def rollback(_: Context, host, site="", to="", dry_run=False, diff=False, force=
     5 host locked, 6 and 7 not proved and as before, 8 neither. With --dry-run: 10 something would
     change.
     """
+    from fleet.rollback import FOUND
     from fleet.rollback import rollback as verb
     from fleet.uninstall import uninstall
 
     def work(fleet):
         [one] = fleet.managed([host])
-        if to == "found":
+        if to in FOUND:
             return uninstall(fleet, one, dry_run=dry_run)
         return verb(fleet, one, to=to, dry_run=dry_run, force=force)
 

@@ -25,9 +25,10 @@ _STAYS = (
     "whose connection was cut have connected again by themselves. The site file is as it was: the next "
     "deploy brings the host to it again."
 )
-
-
+_EDITED = "A rollback is refused while files are edited: keep what you need of them, and add --force."
 _MOST = 99_999_999
+FOUND = ("found", "0")
+"""Words for the host as it was before the first deploy, which is `fleet.uninstall`'s work."""
 
 
 class NoGeneration(DerpfleetError):
@@ -49,8 +50,11 @@ def rollback(fleet: Fleet, host: Host, *, to: str, dry_run: bool, force: bool) -
     outcome = run_confirmed(fleet, host, job, judge)
     show_failures(fleet, job, outcome, outcome.failures)
     if dry_run:
+        if outcome.drift and not force:
+            fleet.report.say(_EDITED)
         return 1 if outcome.failures else CHANGES_FOUND if outcome.counts["changed"] else 0
-    fleet.report.say(_STAYS)
+    if outcome.counts["changed"] or outcome.is_going_back:
+        fleet.report.say(_STAYS)
     if outcome.is_going_back:
         return after_going_back(fleet, host, job, outcome, judge)
     if judge.verdict is Conclusion.STILL_BROKEN:
@@ -73,7 +77,7 @@ def _plan(fleet: Fleet, host: Host, to: str, force: bool, session: Session) -> S
     fleet.report.line(host.name, "going back", words)
     if state := relay.out_of_service(session.facts):
         fleet.report.line(host.name, "", f"its relay is {state}; a rollback brings it back into service")
-    return stored(history, target, force=force)
+    return stored(session.facts, history, target, force=force)
 
 
 def _chosen(host: Host, history: History, to: str) -> Generation:
@@ -87,12 +91,15 @@ def _chosen(host: Host, history: History, to: str) -> Generation:
     else:
         found = next((one for one in history.generations if newest and one.plan != newest.plan), None)
     if found is None or found.trouble:
+        kept = ", ".join(str(one.number) for one in history.generations)
+        kept = f"{kept} and found" if kept else "only found"
         what = f"there is no generation {to} on this host" if to else "there is no generation to go back to"
         raise NoGeneration(
             found.trouble if found else what,
             host=host.name,
-            why=f"nothing was changed; {in_force}",
-            next=f"invoke history --host {host.name} shows those that are kept",
+            why=f"nothing was changed; {in_force}; kept are: {kept}",
+            next=f"invoke history --host {host.name} shows those that are kept; "
+            f"--to found takes everything off the host",
         )
     return found
 

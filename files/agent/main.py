@@ -188,7 +188,8 @@ def take_way_back(host, message):
     if drift and mode == "apply" and not message.get("force"):
         what = "nothing was changed: the host is not as generation %d left it" % newest
         why = "edited by hand: " + ", ".join(drift)
-        raise Refused(what, "", why, "see the differences with --dry-run; --force overwrites them")
+        see = "invoke rollback --to %d --dry-run shows the differences; --force overwrites them" % number
+        raise Refused(what, "", why, see)
     ids, words = [resource.id for resource in way.resources], ("at", "who", "verb", "plan", "about")
     known = {word: way.record.get(word) for word in words}
     host.wire.send(

@@ -126,9 +126,12 @@ class Confirmation:
         remember_derper(self.fleet, self.host, self.derper)
         if outcome.ok:
             self.learn_pin(outcome)
-            tries = self._try(session)
-            if self._stays(session):
-                self._hear(outcome, session, len(tries))
+        tries = self._try(session) if outcome.ok else []
+        if tries and self._stays(session):
+            self._hear(outcome, session, len(tries))
+        else:
+            self._count_cut(outcome, session)
+        if tries:
             self._show(tries)
         if self.verdict in _KEPT and self.proof is not None and not self.is_part:
             session.keep({self.verdict: self.why or f"{self.proof.ms / 1000:.1f} s"})
@@ -194,6 +197,17 @@ class Confirmation:
         against = objection(said)
         if against and self.verdict is Conclusion.PROVED and not self._excuse():
             self.verdict, self.why = Conclusion.FAILED, against
+
+    def _count_cut(self, outcome: Outcome, session: Session) -> None:
+        """Show how many clients a plan has cut that failed. It waits for none of them.
+
+        After Ctrl-C there is no time for it.
+        """
+        watch = cut_over.ask_after(self.host, outcome, patience_s=0)
+        if watch == NOTHING or session.is_stopping:
+            return
+        session.hold()
+        cut_over.show(self.fleet, self.host, cut_over.counted_in(outcome.facts, session.ask(watch)))
 
     def _show(self, tries: list[Try]) -> None:
         self.fleet.report.emit(
@@ -280,6 +294,7 @@ def _count_clients(fleet: Fleet, then: Host, outcome: Outcome) -> None:
         return
     try:
         with fleet.session_for_reading(fleet.login(then), watch) as session:
-            cut_over.show(fleet, then, cut_over.counted_in(outcome.facts, session.facts))
+            found = cut_over.counted_in(outcome.facts, session.facts)
+            cut_over.show(fleet, then, found, way_back=True)
     except DerpfleetError as error:
         fleet.report.warning(then.name, f"its clients were not counted: {error.what}")

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from engine.facts import Output
+from engine.facts import Ask, Facts, Output
 from engine.generations import Generation, History, Stored
 from engine.plan import compile_plan
-from engine.run import Job, Verb
+from engine.run import Failure, Job, Verb
 from fleet import rollback
 from fleet.shared import confirm, evidence, held, prove
 from fleet.shared.bring_back import way_back
@@ -343,6 +343,32 @@ def test_the_way_back_is_proved_before_it_is_said(
     assert confirm.after_going_back(fleet, HOST, job, outcome(generation=generation), judge) == code
 
 
+@pytest.mark.parametrize("failed", ["", "service:derpfleet-relay.service"])
+@pytest.mark.parametrize("stopping", [False, True])
+def test_the_clients_are_counted_that_a_plan_has_cut_which_is_taken_back(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO, failed: str, stopping: bool
+) -> None:
+    before = Output(status=0, stdout="derp_clients_local 3\nprocess_start_unix_time 1000\n", stderr="")
+    after = Output(status=0, stdout="0 2000 2001.50\n", stderr="")
+    armed, went = Armed(3), outcome(changed=["service:derpfleet-relay.service"])
+    armed.is_stopping = stopping
+    went.facts = replace(DEBIAN_12, commands={"clients_before": before})
+    went.failures = [Failure(failed, "not healthy", "")] if failed else []
+    patient: list[str] = []
+
+    def ask(asked: Ask) -> Facts:
+        patient.append(asked.commands["clients_after"][5])
+        return replace(DEBIAN_12, commands={"clients_after": after})
+
+    armed.ask = ask  # type: ignore[attr-defined]
+    monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=False)})
+    judge = Confirmation(fleet, HOST, None, control=lambda _: True)
+    judge(went, armed)  # type: ignore[arg-type]
+    assert armed.words[-1] == "back"
+    assert ("3 clients cut, none came back yet" in shown.getvalue()) is not stopping
+    assert patient == ([] if stopping else ["0"])
+
+
 def test_clients_are_counted_after_the_way_back_and_an_error_is_a_warning(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
 ) -> None:
@@ -371,5 +397,5 @@ def test_clients_are_counted_after_the_way_back_and_an_error_is_a_warning(
         judge = Confirmation(fleet, HOST, None, verdict=Conclusion.FAILED)
         assert confirm.after_going_back(fleet, HOST, job, went, judge) == TAKEN_BACK
     text = shown.getvalue()
-    assert "3 clients cut, 3 of them back within 1.5 s of the relay's start" in text
+    assert "after the way back: 3 clients cut, 3 of them back within 1.5 s of the relay's start" in text
     assert "its clients were not counted: no connection" in text
