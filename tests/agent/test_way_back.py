@@ -1,4 +1,4 @@
-"""What a way back leaves alone, keeps once, and looks at once."""
+"""A way back leaves the files of others as they are now; a killed run is not kept twice."""
 
 from __future__ import annotations
 

@@ -42,6 +42,9 @@ for top in LOOKED_AT:
 def said(*argv):
     argv = ("sh", "-c", '"$0" "$@" 2>/dev/null', *argv)  # the bare host has no nft
     return subprocess.run(argv, stdout=subprocess.PIPE).stdout.decode()
+for name in os.listdir("/run"):
+    if "derpfleet" in name:
+        look("/run/" + name)
 for line in said("systemctl", "list-unit-files", "--no-legend", "--plain").splitlines():
     found["unit file " + line.split()[0]] = line.split()[1]
 types = "--type=service,socket,timer,path"
