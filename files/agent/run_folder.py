@@ -32,8 +32,7 @@ class RunFolder:
                     return None, json.loads(lock.read())
                 except ValueError:
                     return None, {}
-            # Its last holder may have removed it since it was opened.
-            if os.path.exists(lock.name) and os.path.samestat(os.stat(lock.name), os.fstat(lock.fileno())):
+            if _is_there(lock):
                 break
             lock.close()
         lock.truncate(0)
@@ -77,3 +76,11 @@ class RunFolder:
             os.rmdir(self.path)
         except OSError:
             pass  # another run is here
+
+
+def _is_there(lock):
+    """Whether the file is still at its path: its last holder may have removed it."""
+    try:
+        return os.path.samestat(os.stat(lock.name), os.fstat(lock.fileno()))
+    except FileNotFoundError:
+        return False
