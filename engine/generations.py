@@ -40,6 +40,10 @@ class Generation:
     changes: _Number = 0
     trouble: _Text = ""
 
+    def __str__(self) -> str:
+        parts = (moment(self.at), self.who, self.about.get("release", ""))
+        return f"{self.number} ({', '.join(filter(None, parts))})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnconfirmedChanges:
@@ -68,6 +72,14 @@ class History:
     def newest(self) -> int:
         """Return the number of the newest generation, 0 without one."""
         return self.generations[0].number if self.generations else 0
+
+    @property
+    def in_force(self) -> str:
+        """Return in words which state the host is in."""
+        newest = self.find(self.newest)
+        if self.unconfirmed.plan:
+            return f"changes of {self.unconfirmed.who} that nobody has confirmed"
+        return f"generation {newest}" if newest else "no generation at all"
 
     def find(self, number: int) -> Generation | None:
         """Return the generation with that number."""

@@ -92,6 +92,6 @@ def _plan(fleet: Fleet, host: Host, force: bool, session: Session) -> Stored:
         why = newest.trouble if newest else "it has no generation: no deploy of it was confirmed yet"
         what = "nothing was changed: there is no state to go back to"
         raise NotDrained(what, host=host.name, why=why, next=deploy)
-    refuse_other_site(host, newest, next=deploy)
+    refuse_other_site(host, history, newest, next=deploy)
     fleet.report.line(host.name, "starting", f"generation {newest.number}")
     return stored(session.facts, history, newest, force=force)

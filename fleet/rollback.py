@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from engine.generations import Generation, History, Stored, moment
+from engine.generations import Generation, History, Stored
 from engine.run import Verb
 from engine.session import Session
 from fleet.shared.bring_back import stored, way_back
@@ -69,11 +69,12 @@ def _plan(fleet: Fleet, host: Host, to: str, force: bool, session: Session) -> S
     """Return the stored plan, after saying which one it is. Raises NoGeneration, SiteDiffers."""
     history = session.history()
     target = _chosen(host, history, to)
-    refuse_other_site(host, target, next="set these keys back in the site file, then run the rollback again")
+    step = "set these keys back in the site file, then run the rollback again"
+    refuse_other_site(host, history, target, next=step)
     if history.unconfirmed.plan:
-        words = f"unconfirmed changes of {history.unconfirmed.who} → generation {_named(target)}"
+        words = f"unconfirmed changes of {history.unconfirmed.who} → generation {target}"
     else:
-        words = f"generation {_named(history.generations[0])} → {_named(target)}"
+        words = f"generation {history.generations[0]} → {target}"
     fleet.report.line(host.name, "going back", words)
     if state := relay.out_of_service(session.facts):
         fleet.report.line(host.name, "", f"its relay is {state}; a rollback brings it back into service")
@@ -83,11 +84,10 @@ def _plan(fleet: Fleet, host: Host, to: str, force: bool, session: Session) -> S
 def _chosen(host: Host, history: History, to: str) -> Generation:
     """Return the generation to go back to. Raises NoGeneration."""
     newest = history.find(history.newest)
-    in_force = f"in force now: generation {_named(newest)}" if newest else "it has no generation at all"
     if to:
         found = history.find(int(to))
     elif history.unconfirmed.plan:
-        found, in_force = newest, f"changes of {history.unconfirmed.who} that nobody has confirmed"
+        found = newest
     else:
         found = next((one for one in history.generations if newest and one.plan != newest.plan), None)
     if found is None or found.trouble:
@@ -97,13 +97,8 @@ def _chosen(host: Host, history: History, to: str) -> Generation:
         raise NoGeneration(
             found.trouble if found else what,
             host=host.name,
-            why=f"nothing was changed; {in_force}; kept are: {kept}",
+            why=f"nothing was changed; in force now: {history.in_force}; kept are: {kept}",
             next=f"invoke history --host {host.name} shows those that are kept; "
             f"--to found takes everything off the host",
         )
     return found
-
-
-def _named(one: Generation) -> str:
-    parts = (moment(one.at), one.who, one.about.get("release", ""))
-    return f"{one.number} ({', '.join(filter(None, parts))})"

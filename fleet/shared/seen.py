@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.generations import Generation
+from engine.generations import Generation, History
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 
@@ -49,14 +49,14 @@ def former(host: Host, kept: str) -> Host:
     return host.model_copy(update={key: getattr(then, key) for key in _KEPT} | {"relay": relay})
 
 
-def refuse_other_site(host: Host, target: Generation, *, next: str) -> None:
+def refuse_other_site(host: Host, history: History, target: Generation, *, next: str) -> None:
     """Raise SiteDiffers when the proof and the map would be about another relay than that one."""
     other = differences(host, former(host, target.about.get("seen", "")))
     if other:
         raise SiteDiffers(
             f"generation {target.number} does not fit the site file any more",
             host=host.name,
-            why="nothing was changed; " + "; ".join(other),
+            why=f"nothing was changed; in force now: {history.in_force}; " + "; ".join(other),
             next=next,
         )
 

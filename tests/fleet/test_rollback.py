@@ -128,12 +128,19 @@ def test_the_settings_of_a_generation_are_an_object_in_the_json(
     assert said["about"] == {"release": "relay b", "seen": seen}
 
 
+def test_unconfirmed_changes_are_said_to_be_in_force(fleet: Fleet) -> None:
+    with pytest.raises(NoGeneration) as refused:
+        stored(fleet, known(generation(3, "b"), left=LEFT), "7")
+    assert "in force now: changes of bob@desk that nobody has confirmed" in refused.value.why
+
+
 def test_a_generation_of_other_ports_needs_the_site_file_of_then(fleet: Fleet) -> None:
     moved = HOST.model_copy(update={"ports": HOST.ports.model_copy(update={"https": 8443})})
     other = known(generation(2, "b"), generation(1, "a", about={"seen": settings(moved)}))
     with pytest.raises(SiteDiffers) as refused:
         stored(fleet, other)
     assert "hosts.hk1.ports.https was 8443, and is 443" in refused.value.why
+    assert "in force now: generation 2 (" in refused.value.why
     assert stored(fleet, other, host=moved) == 1
 
 
