@@ -138,14 +138,15 @@ def history(_: Context, host=None, site="", json=False):
 @task(
     help={"host": "the host", "site": FILE, "json": JSON}
     | {"to": "a number that `invoke history` shows, or found: take everything off (default: one back)"}
-    | {"dry-run": "show what would change, and change nothing", "diff": "show each change as a diff"}
+    | {"dry-run": "show what would change, and change nothing"}
     | {"force": "overwrite files that were edited by hand since"},
 )
-def rollback(_: Context, host, site="", to="", dry_run=False, diff=False, force=False, json=False):
+def rollback(_: Context, host, site="", to="", dry_run=False, force=False, json=False):
     """Bring a host back to an earlier confirmed state, prove it, carry the map along.
 
-    Nothing is sent to the host: contents and releases are there. Packages, certificates and keys
-    stay as they are. --to found is `invoke uninstall`.
+    Each change is shown as a diff before it is made. Nothing is sent to the host: contents and
+    releases are there. Packages, certificates and keys stay as they are. --to found, or --to 0, is
+    `invoke uninstall`.
 
     Examples:
       invoke rollback --host hk1 --dry-run
@@ -155,16 +156,17 @@ def rollback(_: Context, host, site="", to="", dry_run=False, diff=False, force=
     5 host locked, 6 and 7 not proved and as before, 8 neither. With --dry-run: 10 something would
     change.
     """
+    from fleet.rollback import FOUND
     from fleet.rollback import rollback as verb
     from fleet.uninstall import uninstall
 
     def work(fleet):
         [one] = fleet.managed([host])
-        if to == "found":
+        if to in FOUND:
             return uninstall(fleet, one, dry_run=dry_run)
         return verb(fleet, one, to=to, dry_run=dry_run, force=force)
 
-    with_site(site, work, json=json, diffs=diff or dry_run)
+    with_site(site, work, json=json, diffs=True)
 
 
 @task(

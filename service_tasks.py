@@ -29,8 +29,9 @@ def withdraw(_: Context, host, site="", json=False):
 @task(
     help={"host": "the host", "site": FILE, "json": JSON}
     | {"back": "bring the relay back as it was confirmed last, and prove it"}
+    | {"force": "with --back: overwrite files that were edited by hand since"}
 )
-def drain(_: Context, host, back=False, site="", json=False):
+def drain(_: Context, host, back=False, force=False, site="", json=False):
     """Stop a relay for work on its host, such as a reboot. Its region stays in the map.
 
     Another relay has to be proved. The relay is stopped whole, so that its nodes move: a client is
@@ -46,9 +47,16 @@ def drain(_: Context, host, back=False, site="", json=False):
     not proved; 3 unreachable, 4 site file wrong, 5 host locked.
     """
     from fleet import drain as verb
+    from fleet.shared.options import refuse
 
-    work = verb.bring_back if back else verb.drain
-    with_site(site, lambda fleet: work(fleet, fleet.managed([host])[0]), json=json)
+    def work(fleet):
+        [one] = fleet.managed([host])
+        if back:
+            return verb.bring_back(fleet, one, force=force)
+        refuse("goes with --back", {"--force": force})
+        return verb.drain(fleet, one)
+
+    with_site(site, work, json=json)
 
 
 @task(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -40,6 +40,10 @@ class Generation:
     changes: _Number = 0
     trouble: _Text = ""
 
+    def __str__(self) -> str:
+        parts = (moment(self.at), self.who, self.about.get("release", ""))
+        return f"{self.number} ({', '.join(filter(None, parts))})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnconfirmedChanges:
@@ -69,6 +73,14 @@ class History:
         """Return the number of the newest generation, 0 without one."""
         return self.generations[0].number if self.generations else 0
 
+    @property
+    def in_force(self) -> str:
+        """Return in words which state the host is in."""
+        newest = self.find(self.newest)
+        if self.unconfirmed.plan:
+            return f"changes of {self.unconfirmed.who} that nobody has confirmed"
+        return f"generation {newest}" if newest else "no generation at all"
+
     def find(self, number: int) -> Generation | None:
         """Return the generation with that number."""
         return next((one for one in self.generations if one.number == number), None)
@@ -79,10 +91,12 @@ class Stored:
     """A plan that the host has kept: generation `number`.
 
     `force`: overwrite files that were edited by hand since the newest generation. `about`: the
-    words that the generation has.
+    words that the generation has. `removed`: the paths that a withdrawal has removed since, which
+    is no edit by hand.
     """
 
     number: int
     plan: str
     about: Mapping[str, str]
     force: bool = False
+    removed: Sequence[str] = ()

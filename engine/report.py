@@ -249,7 +249,7 @@ class Report:
 
     def _on_stored(self, host: str, event: Mapping[str, Any]) -> None:
         for id in event["drift"]:
-            self.line(host, "edited", f"{id}  since generation {event['newest']}")
+            self.line(host, "edited", f"{id}  by hand, since generation {event['newest']}")
         for id in event["stays"]:
             self.line(host, "stays", id)
 

@@ -158,7 +158,7 @@ class Session:
         Raises DerpfleetError, before anything is changed, when the host cannot bring it back.
         """
         self._raise_when_stopped()
-        more = {"stored": stored.number, "force": stored.force}
+        more = {"stored": stored.number, "force": stored.force, "removed": list(stored.removed)}
         self._ids = ()
         self._send({"plan": 1, "mode": mode, **more} | self._arm(arm, stored.plan, to=stored.number))
         self._ids = self._expect("stored")["ids"]

@@ -43,14 +43,16 @@ def drain(fleet: Fleet, host: Host) -> int:
     return 0
 
 
-def bring_back(fleet: Fleet, host: Host) -> int:
+def bring_back(fleet: Fleet, host: Host, *, force: bool = False) -> int:
     """Start a drained relay and prove it. One that is not proved is stopped again.
 
-    Returns the exit code. Raises NotDrained, SiteDiffers, ResourceFailed, Unreachable, Interrupted.
+    `force`: overwrite files of ours that were edited by hand, as by the work on the host. Returns
+    the exit code. Raises NotDrained, SiteDiffers, ResourceFailed, Unreachable, Interrupted, and
+    DerpfleetError for files that were edited.
     """
     started = time.monotonic()
     judge = Confirmation(fleet, host, served=None, leaves=True)
-    job = _job(fleet, judge)
+    job = _job(fleet, judge, force)
     outcome = run_confirmed(fleet, host, job, judge)
     show_failures(fleet, job, outcome, outcome.failures)
     if outcome.ok and judge.verdict is Conclusion.PROVED:
@@ -67,17 +69,17 @@ def bring_back(fleet: Fleet, host: Host) -> int:
     return 1
 
 
-def _job(fleet: Fleet, judge: Confirmation) -> Job:
+def _job(fleet: Fleet, judge: Confirmation, force: bool) -> Job:
     """Return the job: the newest generation of the host, which has the relay running."""
     host = judge.host
     return replace(
-        way_back(judge, Verb.DRAIN, partial(_plan, fleet, host)),
+        way_back(judge, Verb.DRAIN, partial(_plan, fleet, host, force)),
         trouble="the relay was not brought back",
         next=f"fix it, then run: {back_by(host, OutOfService.DRAINED)}",
     )
 
 
-def _plan(fleet: Fleet, host: Host, session: Session) -> Stored:
+def _plan(fleet: Fleet, host: Host, force: bool, session: Session) -> Stored:
     """Return the newest generation's plan. Raises NotDrained, SiteDiffers."""
     deploy = f"invoke deploy --host {host.name} brings it back as the site file has it"
     state = relay.out_of_service(session.facts)
@@ -90,7 +92,6 @@ def _plan(fleet: Fleet, host: Host, session: Session) -> Stored:
         why = newest.trouble if newest else "it has no generation: no deploy of it was confirmed yet"
         what = "nothing was changed: there is no state to go back to"
         raise NotDrained(what, host=host.name, why=why, next=deploy)
-    refuse_other_site(host, newest, next=deploy)
+    refuse_other_site(host, history, newest, next=deploy)
     fleet.report.line(host.name, "starting", f"generation {newest.number}")
-    # Work on the host may have touched files of ours: they come back as well.
-    return stored(history, newest, force=True)
+    return stored(session.facts, history, newest, force=force)

@@ -8,6 +8,7 @@ from engine.generations import Generation, History, moment
 from engine.run import NOTHING
 from fleet.shared import past
 from fleet.shared.fleet import Fleet
+from fleet.shared.seen import SEEN, settings_of
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.past import KEPT_DAYS, TIME, changes
@@ -96,7 +97,7 @@ def _show_generation(fleet: Fleet, host: Host, one: Generation, *, in_force: boo
         verb=one.verb,
         since=one.at,
         changes=one.changes,
-        about=one.about,
+        about={**{word: said for word, said in one.about.items() if word != SEEN}, SEEN: settings_of(one)},
         proof=one.proof,
         trouble=one.trouble,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from engine.generations import Generation, History, Stored, moment
+from engine.generations import Generation, History, Stored
 from engine.run import Verb
 from engine.session import Session
 from fleet.shared.bring_back import stored, way_back
@@ -25,9 +25,10 @@ _STAYS = (
     "whose connection was cut have connected again by themselves. The site file is as it was: the next "
     "deploy brings the host to it again."
 )
-
-
+_EDITED = "A rollback is refused while files are edited: keep what you need of them, and add --force."
 _MOST = 99_999_999
+FOUND = ("found", "0")
+"""Words for the host as it was before the first deploy, which is `fleet.uninstall`'s work."""
 
 
 class NoGeneration(DerpfleetError):
@@ -49,8 +50,11 @@ def rollback(fleet: Fleet, host: Host, *, to: str, dry_run: bool, force: bool) -
     outcome = run_confirmed(fleet, host, job, judge)
     show_failures(fleet, job, outcome, outcome.failures)
     if dry_run:
+        if outcome.drift and not force:
+            fleet.report.say(_EDITED)
         return 1 if outcome.failures else CHANGES_FOUND if outcome.counts["changed"] else 0
-    fleet.report.say(_STAYS)
+    if outcome.counts["changed"] or outcome.is_going_back:
+        fleet.report.say(_STAYS)
     if outcome.is_going_back:
         return after_going_back(fleet, host, job, outcome, judge)
     if judge.verdict is Conclusion.STILL_BROKEN:
@@ -65,38 +69,36 @@ def _plan(fleet: Fleet, host: Host, to: str, force: bool, session: Session) -> S
     """Return the stored plan, after saying which one it is. Raises NoGeneration, SiteDiffers."""
     history = session.history()
     target = _chosen(host, history, to)
-    refuse_other_site(host, target, next="set these keys back in the site file, then run the rollback again")
+    step = "set these keys back in the site file, then run the rollback again"
+    refuse_other_site(host, history, target, next=step)
     if history.unconfirmed.plan:
-        words = f"unconfirmed changes of {history.unconfirmed.who} → generation {_named(target)}"
+        words = f"unconfirmed changes of {history.unconfirmed.who} → generation {target}"
     else:
-        words = f"generation {_named(history.generations[0])} → {_named(target)}"
+        words = f"generation {history.generations[0]} → {target}"
     fleet.report.line(host.name, "going back", words)
     if state := relay.out_of_service(session.facts):
         fleet.report.line(host.name, "", f"its relay is {state}; a rollback brings it back into service")
-    return stored(history, target, force=force)
+    return stored(session.facts, history, target, force=force)
 
 
 def _chosen(host: Host, history: History, to: str) -> Generation:
     """Return the generation to go back to. Raises NoGeneration."""
     newest = history.find(history.newest)
-    in_force = f"in force now: generation {_named(newest)}" if newest else "it has no generation at all"
     if to:
         found = history.find(int(to))
     elif history.unconfirmed.plan:
-        found, in_force = newest, f"changes of {history.unconfirmed.who} that nobody has confirmed"
+        found = newest
     else:
         found = next((one for one in history.generations if newest and one.plan != newest.plan), None)
     if found is None or found.trouble:
+        kept = ", ".join(str(one.number) for one in history.generations)
+        kept = f"{kept} and found" if kept else "only found"
         what = f"there is no generation {to} on this host" if to else "there is no generation to go back to"
         raise NoGeneration(
             found.trouble if found else what,
             host=host.name,
-            why=f"nothing was changed; {in_force}",
-            next=f"invoke history --host {host.name} shows those that are kept",
+            why=f"nothing was changed; in force now: {history.in_force}; kept are: {kept}",
+            next=f"invoke history --host {host.name} shows those that are kept; "
+            f"--to found takes everything off the host",
         )
     return found
-
-
-def _named(one: Generation) -> str:
-    parts = (moment(one.at), one.who, one.about.get("release", ""))
-    return f"{one.number} ({', '.join(filter(None, parts))})"

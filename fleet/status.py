@@ -133,6 +133,7 @@ def _card(host: Host, seen: HostStatus, proof: Proof, kept: Entry | None) -> Car
         clients=seen.clients,
         last_deploy=seen.last_deploy,
         generation=seen.generation,
+        generation_since=moment(seen.generation_since) if seen.generation_since else "",
         unconfirmed_since=moment(seen.unconfirmed.since) if seen.unconfirmed.plan else "",
         stopped=seen.state or "",
         proof=proof,
@@ -171,6 +172,7 @@ def _row(card: Card, seen: HostStatus) -> Mapping[str, object]:
         "clients": card.clients,
         "last_deploy": card.last_deploy,
         "generation": card.generation or None,
+        "generation_since": seen.generation_since or None,
         "unconfirmed_since": seen.unconfirmed.since if seen.unconfirmed.plan else None,
         "trouble": seen.trouble.what if seen.trouble else None,
     }
@@ -217,7 +219,7 @@ def _version(card: Card) -> str:
 
 
 def _generation(card: Card) -> str:
-    return f"(generation {card.confirmed})" if card.confirmed else ""
+    return f"(in force: generation {card.confirmed})" if card.confirmed else ""
 
 
 def _cells(card: Card) -> Mapping[str, str | Text]:

@@ -49,6 +49,9 @@ def uninstall(fleet: Fleet, host: Host, *, dry_run: bool, in_service: bool = Fal
     if dry_run:
         return CHANGES_FOUND if outcome.counts["changed"] else 0
     forget(fleet, host)
+    if not outcome.counts["changed"]:
+        fleet.report.line(host.name, "ok", "nothing to do: nothing of derpfleet is there")
+        return 0
     fleet.report.line(host.name, "ok", "nothing of derpfleet is left there")
     fleet.report.say(f"{_STAYS} As long as the site file names {host.name}, a status shows it as broken.")
     return 0

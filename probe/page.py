@@ -20,7 +20,8 @@ class Card:
     """One relay.
 
     `version`, `release`, `last_deploy` and `clients` are empty or None when unknown; `proof` is
-    None before the first one. `generation`: the newest confirmed state, 0 without one.
+    None before the first one. `generation`: the newest confirmed state, 0 without one;
+    `generation_since`: when it was confirmed, which the last deploy may not have done.
     `unconfirmed_since`: of the changes after it, or "". `stopped`: withdrawn or drained, when its
     host says so. `past`: its kept proofs, oldest first; only the last one matters where there is no
     page.
@@ -37,6 +38,7 @@ class Card:
     clients: int | None = None
     last_deploy: str = ""
     generation: int = 0
+    generation_since: str = ""
     unconfirmed_since: str = ""
     stopped: str = ""
     proof: Proof | None = None
@@ -68,9 +70,12 @@ class Card:
 
     @property
     def confirmed(self) -> str:
-        """The newest generation, and since when there are changes that nobody confirmed; or ""."""
+        """The newest generation with its time, and since when there are changes that nobody
+        confirmed; or ""."""
+        of = f" of {self.generation_since}" if self.generation_since else ""
+        newest = f"{self.generation}{of}" if self.generation else ""
         since = f"unconfirmed since {self.unconfirmed_since}" if self.unconfirmed_since else ""
-        return ", ".join(filter(None, (str(self.generation or ""), since)))
+        return ", ".join(filter(None, (newest, since)))
 
     @property
     def certificate(self) -> Rung | None:

@@ -85,12 +85,16 @@ def clients(operator: Operator) -> Iterator[Row]:
 
 
 def back(operator: Operator) -> Iterator[Row]:
-    """Let a verdict fail, and let the controller die."""
+    """Let a verdict fail."""
     taken = [figures.taken_back_s(operator) for _ in range(RUNS)]
     yield "failed verdict to the old release proved", "≤ 10 s", _seconds(taken), max(taken) <= 10
+
+
+def killed(operator: Operator) -> Iterator[Row]:
+    """Let the controller die while a release is armed."""
     for words, goal_s, silent, runs in (("hang-up", 5, False, RUNS), ("silence", 65, True, 1)):
-        killed = [figures.killed(operator, silent=silent) for _ in range(runs)]
-        serves, ends = [one.serves_s for one in killed], [one.ends_s for one in killed]
+        returned = [figures.killed(operator, silent=silent) for _ in range(runs)]
+        serves, ends = [one.serves_s for one in returned], [one.ends_s for one in returned]
         figure = f"controller killed while armed: the old release serves again, on {words}"
         measured = f"{_seconds(serves)}; the way back ended after {_seconds(ends)}"
         yield figure, f"≤ {goal_s} s", measured, max(serves) <= goal_s
@@ -135,6 +139,7 @@ def _seconds(runs: list[float]) -> str:
 PARTS: dict[str, Callable[[Operator], Iterator[Row]]] = {
     "clients": clients,
     "back": back,
+    "killed": killed,
     "turns": turns,
     "room": room,
 }

@@ -55,8 +55,11 @@ def _word(host, within_s, answer):
 
 
 def keep(host, arm, counts, proof):
-    """Make the plan the newest generation. Everything that it needs is on the host by now."""
-    newest = host.generations.newest()
+    """Make the plan the newest generation. Everything that it needs is on the host by now.
+
+    A run that was killed after that, and before it forgot its changes, has made it already.
+    """
+    newest, run = host.generations.newest(), host.unconfirmed.head().get("run", "")
     for resource in host.resources:
         digest, path = resource.spec.get("content_sha256"), resource.path
         has_file = digest and path and is_kept(resource.spec) and os.path.isfile(path)
@@ -64,11 +67,13 @@ def keep(host, arm, counts, proof):
             host.journal.back_up(digest, read_bytes(path))
     record = {word: arm[word] for word in ("who", "verb", "plan", "about")}
     specs = [resource.spec for resource in host.resources if not _is_used_up(resource)]
-    record.update(at=time.time(), proof=proof, changes=counts["changed"], resources=specs)
+    record.update(at=time.time(), proof=proof, changes=counts["changed"], resources=specs, run=run)
     if "to" in arm:  # a way back: the things that it has removed are not its own
         record["resources"] = host.generations.read(arm["to"])["resources"]
-    is_there = "to" in arm and arm["to"] == newest  # only changes that nobody confirmed were taken back
+    taken_back = "to" in arm and arm["to"] == newest  # only changes that nobody confirmed
+    is_there = taken_back or host.generations.is_newest(run, arm["plan"])
     number = newest if is_there else host.generations.add(record, host.unconfirmed.states())
+    host.generations.drop_oldest()
     host.unconfirmed.end()
     remove_unkept(host)
     host.wire.send("kept", generation=number)

@@ -111,6 +111,8 @@ def partial(host, digests):
 def fetch_blobs(host, mode):
     """Ask once for all missing contents. Wait for them."""
     blobs = list(dict.fromkeys(digest for _, digest in lacking(host, mode)))
+    if blobs and mode != "check":
+        host.journal.make_folders()
     host.wire.send("want", blobs=blobs, partial=partial(host, blobs))
     for _ in blobs:
         host.wire.next(CONTENT_WITHIN_S)

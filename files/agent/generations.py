@@ -1,7 +1,8 @@
 """Generations: the plans that were confirmed on this host, each a file <number>.json.
 
 {"format": 1, "number": 12, "at": seconds since 1970, "who": "ann@desk", "verb": "deploy",
- "plan": "sha256:...", "about": {...}, "proof": {...}, "changes": 3, "resources": [spec, ...],
+ "run": ..., "plan": "sha256:...", "about": {...}, "proof": {...}, "changes": 3,
+ "resources": [spec, ...],
  "found": {subject: {"spec": spec, "was": {key: value}}, ...}}
 
 `about` and `proof` are the controller's words. `found` has the state of each thing that this
@@ -103,11 +104,19 @@ class Generations:
         found = {subject: entry for subject, entry in states.items() if subject not in owned}
         number = newest + 1
         self._write(number, dict(record, format=FORMAT, number=number, found=found))
+        return number
+
+    def is_newest(self, run, plan):
+        """Whether the newest generation is the plan that this run has applied."""
+        newest = self.readable(self.newest())
+        return bool(run) and (newest.get("run"), newest.get("plan")) == (run, plan)
+
+    def drop_oldest(self):
+        """Let go of all but `KEPT`. The states from before them move to generation 0."""
         for old in self.numbers()[:-KEPT]:
             as_found = self.read(0)
             self._write(0, dict(as_found, found=dict(self.readable(old)["found"], **as_found["found"])))
             remove(self._path(old))
-        return number
 
     def readable(self, number):
         """Return a generation, or an empty one in place of one that cannot be read."""

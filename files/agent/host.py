@@ -66,8 +66,7 @@ class Host:
         return kept if os.path.exists(kept) else os.path.join(self.wire.incoming, digest)
 
     def begin(self):
-        """Make our folders, without secrets and contents that a killed run has left."""
-        self.journal.make_folders()
+        """Remove the secrets, contents and halves of files that a killed run has left."""
         self.unconfirmed.remove_halves()
         self._prune()
         specs = [resource.spec for resource in self.resources]

@@ -43,6 +43,7 @@ class Journal:
         self.file = None
 
     def make_folders(self):
+        """Make our folders, once something is written there: a run that does nothing makes none."""
         for name in ("", "/journal", "/backups", "/owed", "/incoming"):
             os.makedirs(self.base + name, mode=0o700, exist_ok=True)
 
@@ -71,6 +72,7 @@ class Journal:
         """
         if self.file is not None:
             return
+        self.make_folders()
         self.file = open("%s/journal/%s.jsonl" % (self.base, self.run_id), "a")
         for old in self._journals()[:-KEEP_JOURNALS]:
             os.unlink(old)
@@ -111,6 +113,7 @@ class Journal:
 
     def back_up(self, digest, content):
         if not os.path.exists(self.backup(digest)):
+            self.make_folders()
             write_atomically(self.backup(digest), content, 0o600, (os.getuid(), os.getgid()))
 
     def put_back(self, resource_id, names):

@@ -61,13 +61,10 @@ are owed on disk like any other, and paid by a run that has them.
 """
 
 import errno
-import fcntl
 import glob
-import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -79,6 +76,7 @@ from agent.facts import asked_facts, packed, standard_facts
 from agent.host import Host
 from agent.kinds import KINDS
 from agent.lease import Lease, overtaken
+from agent.run_folder import RunFolder
 from agent.way_back import WayBack
 from agent.wire import ControllerGone, Refused, Wire
 
@@ -92,24 +90,12 @@ LEASE_WITHIN_S = 60
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the journal has no room: not our defect
 
 
-def take_lock(path, message, host):
+def take_lock(folder, name, message, host):
     """Return this lock of the host for the run, or None after reporting its holder."""
-    lock = open(path, "a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        try:
-            holder = json.loads(lock.read())
-        except ValueError:
-            holder = {}
+    lock, holder = folder.lock(name, {"who": message.get("who", ""), "run": message["run"]})
+    if lock is None:
         who, since = holder.get("who", "an unknown user"), holder.get("since", 0)
         host.wire.send("locked", who=who, since=since, in_force=host.in_force())
-        return None
-    lock.truncate(0)
-    holder = {"who": message.get("who", ""), "since": time.time(), "run": message["run"]}
-    lock.write(json.dumps(holder))
-    lock.flush()
     return lock
 
 
@@ -198,11 +184,12 @@ def take_way_back(host, message):
     way, newest = WayBack(host, number), host.generations.newest()
     host.take(way.resources, [])
     way.refuse_gaps()
-    drift = way.drift()
+    drift = way.drift(message.get("removed", ()))
     if drift and mode == "apply" and not message.get("force"):
         what = "nothing was changed: the host is not as generation %d left it" % newest
         why = "edited by hand: " + ", ".join(drift)
-        raise Refused(what, "", why, "see the differences with --dry-run; --force overwrites them")
+        see = "invoke rollback --to %d --dry-run shows the differences; --force overwrites them" % number
+        raise Refused(what, "", why, see)
     ids, words = [resource.id for resource in way.resources], ("at", "who", "verb", "plan", "about")
     known = {word: way.record.get(word) for word in words}
     host.wire.send(
@@ -213,9 +200,8 @@ def take_way_back(host, message):
 def serve(wire):
     hello = wire.next(CONTENT_WITHIN_S)
     root = hello.get("root", "")
-    os.makedirs(root + "/run/derpfleet", mode=0o700, exist_ok=True)
-    host, lease = Host(wire, root, hello["run"]), None
-    lock = take_lock(root + "/run/derpfleet/lock", hello, host) if hello.get("lock", True) else True
+    host, lease, folder = Host(wire, root, hello["run"]), None, RunFolder(root)
+    lock = take_lock(folder, "lock", hello, host) if hello.get("lock", True) else True
     newer = lock and overtaken(root, hello["fence"], hello["who"]) if hello.get("fence") else None
     if newer:
         wire.send("locked", who=newer["who"], since=newer["since"], in_force=host.in_force())
@@ -229,7 +215,7 @@ def serve(wire):
             return wire.send("history", z=packed(said))
         return wire.send("facts", z=packed(asked_facts(root, message)))
 
-    with tempfile.TemporaryDirectory(prefix="derpfleet-", dir=root + "/run/derpfleet") as scratch:
+    with folder.scratch() as scratch:
         wire.incoming = scratch
         facts = asked_facts(root, hello)
         facts.update(standard_facts())
@@ -239,7 +225,7 @@ def serve(wire):
             if "ask" in message or "history" in message:
                 answer(message)
             elif "lease" in message:
-                held = take_lock(root + "/run/derpfleet/rollout.lock", hello, host)
+                held = take_lock(folder, "rollout.lock", hello, host)
                 if held is None:
                     return
                 lease = Lease(root, held)

@@ -210,15 +210,23 @@ class Tree(AtPath):
     """An unpacked archive.
 
     The mark inside is written last, so a half-unpacked tree never counts as a whole one. It has the
-    archive's sha256, and that of the files' looks.
+    archive's sha256, and that of the files' looks. These are taken once before the fix: a tree has
+    thousands of files, and both the missing contents and the difference depend on them.
     """
+
+    def __init__(self, spec, host):
+        AtPath.__init__(self, spec, host)
+        self._present = None
 
     def wanted(self):
         return {"archive": self.spec["content_sha256"], "files": "whole"}
 
     def present(self):
-        archive, _, looks = read_text(os.path.join(self.path, TREE_MARK)).partition(" ")
-        return {"archive": archive, "files": "whole" if looks == looks_of(self.path) else "damaged"}
+        if self._present is None:
+            archive, _, looks = read_text(os.path.join(self.path, TREE_MARK)).partition(" ")
+            is_whole = looks == looks_of(self.path)
+            self._present = {"archive": archive, "files": "whole" if is_whole else "damaged"}
+        return self._present
 
     def blobs(self):
         return [self.spec["content_sha256"]] if self.present() != self.wanted() else []
@@ -227,6 +235,7 @@ class Tree(AtPath):
         return not os.path.lexists(self.path)
 
     def fix(self, keys):
+        self._present = None
         ids = owner_ids(self.spec["owner"], self.spec["group"])
         fresh = self.path + HALF_TREE
         remove(fresh)

@@ -61,6 +61,8 @@ class WayBack:
             if spec is None or not self._has_contents(spec):
                 if entry["spec"]["kind"] != "command":
                     self.stays.append(entry["spec"]["id"])
+            elif self._is_of_others_now(entry["spec"]):
+                self.stays.append(entry["spec"]["id"])
             elif spec.get("running"):
                 go_on.append(spec)
             else:
@@ -94,13 +96,23 @@ class WayBack:
 
     def _of_others(self, spec, path):
         """Return the spec of a file that others write as well: it stays if they have changed it."""
-        now, subject = sha256_of(path) if os.path.isfile(path) else "", subject_of(spec)
-        changed = self._unconfirmed.get(subject, {"spec": {}})["spec"]
-        ours = [one.get("content_sha256") for one in (spec, self._newest.get(subject, {}), changed)]
-        if now in ours or not now:
+        now = sha256_of(path) if os.path.isfile(path) else ""
+        if now in self._left_by_us(spec) or not now:
             return dict(spec, only_if_sha256=now)
         self.stays.append(spec["id"])
         return dict(spec, content_sha256=now)
+
+    def _is_of_others_now(self, spec):
+        """Whether others write this file as well, and have changed or removed it since."""
+        path = self.host.root + spec.get("path", "")
+        is_shared = spec.get("only_if_sha256") is not None
+        return is_shared and (not os.path.isfile(path) or sha256_of(path) not in self._left_by_us(spec))
+
+    def _left_by_us(self, spec):
+        """Return the hashes of the contents that this plan and the last ones gave the file."""
+        subject = subject_of(spec)
+        changed = self._unconfirmed.get(subject, {"spec": {}})["spec"]
+        return [one.get("content_sha256") for one in (spec, self._newest.get(subject, {}), changed)]
 
     def refuse_gaps(self):
         """Raise Refused when contents are gone. It has to be the host's plan by now."""
@@ -109,14 +121,17 @@ class WayBack:
             what = "generation %d cannot be brought back: contents of it are gone" % self.number
             raise Refused(what, "", "they are no longer on the host: " + ", ".join(gone), DEPLOY)
 
-    def drift(self):
+    def drift(self, removed):
         """Return the ids of our files and links that differ from the newest generation.
 
         Those that a run without confirmation has changed are not among them, and none that others
-        write as well. Nor are notes beside the journal, as of a withdrawal: other runs write them.
+        write as well. Nor are notes beside the journal, as of a withdrawal, and files that it has
+        `removed`: other runs did that.
         """
         known, notes = self._unconfirmed, self.host.journal.base + "/"
         ours = [spec for subject, spec in self._newest.items() if "path" in spec and subject not in known]
         edited = [spec for spec in ours if not (self.host.root + spec["path"]).startswith(notes)]
         specs = [spec for spec in edited if spec.get("only_if_sha256") is None]
-        return [spec["id"] for spec in specs if difference(KINDS[spec["kind"]](spec, self.host))]
+        resources = [KINDS[spec["kind"]](spec, self.host) for spec in specs]
+        gone = [one for one in resources if one.spec["path"] in removed and not os.path.lexists(one.path)]
+        return [one.id for one in resources if one not in gone and difference(one)]

@@ -130,7 +130,11 @@ def _is_back(under_way: UnderWay, host: Host, history: History, target: Generati
     """Bring the host back to a generation. Return whether it is proved there."""
     fleet, judge = under_way.fleet, _judge(under_way, host)
     judge.host = former(host, target.about.get("seen", ""))
-    job = way_back(judge, Verb.ROLLBACK, lambda _: stored(history, target), fence=under_way.fence)
+
+    def plan(session: Session) -> Stored:
+        return stored(session.facts, history, target)
+
+    job = way_back(judge, Verb.ROLLBACK, plan, fence=under_way.fence)
     outcome = run_confirmed(fleet, judge.host, job, judge)
     show_failures(fleet, job, outcome, outcome.failures)
     if outcome.is_going_back:

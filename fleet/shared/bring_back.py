@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import roles
+from engine.facts import Facts
 from engine.generations import Generation, History, Stored
+from engine.resource import Absent
 from engine.run import Job, Verb
 from engine.session import Session
 from fleet.shared import pins
@@ -34,11 +36,14 @@ def way_back(judge: Confirmation, verb: Verb, choose: Callable[[Session], Stored
     )
 
 
-def stored(history: History, target: Generation, *, force: bool = False) -> Stored:
+def stored(facts: Facts, history: History, target: Generation, *, force: bool = False) -> Stored:
     """Return the plan of a generation, with the derper whose mesh key the host has after it.
 
-    No generation keeps such a key, as it is a secret: it stays as it was confirmed last.
+    No generation keeps such a key, as it is a secret: it stays as it was confirmed last. `facts`
+    have to answer `relay.ASK_WITHDRAWN`: what a withdrawal has removed was not edited by hand.
     """
     newest = history.find(history.newest)
     about = {**target.about, DERPER: newest.about.get(DERPER, "") if newest else ""}
-    return Stored(target.number, target.plan, about, force)
+    state = relay.out_of_service(facts)
+    removed = [one.path for one in relay.stopped(state) if isinstance(one, Absent)] if state else []
+    return Stored(target.number, target.plan, about, force, removed)

@@ -14,6 +14,7 @@ from engine.run import NOTHING, Job, Outcome
 from engine.session import Session
 from fleet.shared import cut_over, evidence, past, pins, running, shut_out
 from fleet.shared.fleet import Fleet
+from fleet.shared.held import held
 from fleet.shared.prove import (
     climb,
     derper_of,
@@ -125,9 +126,12 @@ class Confirmation:
         remember_derper(self.fleet, self.host, self.derper)
         if outcome.ok:
             self.learn_pin(outcome)
-            tries = self._try(session)
-            if self._stays(session):
-                self._hear(outcome, session, len(tries))
+        tries = self._try(session) if outcome.ok else []
+        if tries and self._stays(session):
+            self._hear(outcome, session, len(tries))
+        else:
+            self._count_cut(outcome, session)
+        if tries:
             self._show(tries)
         if self.verdict in _KEPT and self.proof is not None and not self.is_part:
             session.keep({self.verdict: self.why or f"{self.proof.ms / 1000:.1f} s"})
@@ -159,18 +163,18 @@ class Confirmation:
         """Prove until there is a verdict. A first deploy has nothing to go back to: one try."""
         tries: list[Try] = []
         while True:
-            session.hold()
-            found = prove_hosts(self.fleet, [self.host], served=self.served, derper=self.derper)
-            self.proof = found[self.host.name]
-            broken = broken_rungs(self.proof)
-            control = (self.control or self._control)(self.host) if broken else None
+            with held(session):
+                found = prove_hosts(self.fleet, [self.host], served=self.served, derper=self.derper)
+                self.proof = found[self.host.name]
+                broken = broken_rungs(self.proof)
+                control = (self.control or self._control)(self.host) if broken else None
             tries.append(Try(broken, control))
             self.verdict = judged(tries, self._excuse())
             if self.verdict is not None or not session.generation or session.is_stopping:
                 self.why = self._reason(tries)
                 return tries
-            held = "; our own line may be at fault, so it is held" if len(tries) >= TRIES else ""
-            words = f"not proved, try {len(tries)}{held}; the next one is in {pause_s(tries):.0f} s"
+            excuse = "; our own line may be at fault, so it is held" if len(tries) >= TRIES else ""
+            words = f"not proved, try {len(tries)}{excuse}; the next one is in {pause_s(tries):.0f} s"
             self.fleet.report.line(self.host.name, "waiting", words)
             session.pause(pause_s(tries))
 
@@ -193,6 +197,17 @@ class Confirmation:
         against = objection(said)
         if against and self.verdict is Conclusion.PROVED and not self._excuse():
             self.verdict, self.why = Conclusion.FAILED, against
+
+    def _count_cut(self, outcome: Outcome, session: Session) -> None:
+        """Show how many clients a plan has cut that failed. It waits for none of them.
+
+        After Ctrl-C there is no time for it.
+        """
+        watch = cut_over.ask_after(self.host, outcome, patience_s=0)
+        if watch == NOTHING or session.is_stopping:
+            return
+        session.hold()
+        cut_over.show(self.fleet, self.host, cut_over.counted_in(outcome.facts, session.ask(watch)))
 
     def _show(self, tries: list[Try]) -> None:
         self.fleet.report.emit(
@@ -279,6 +294,7 @@ def _count_clients(fleet: Fleet, then: Host, outcome: Outcome) -> None:
         return
     try:
         with fleet.session_for_reading(fleet.login(then), watch) as session:
-            cut_over.show(fleet, then, cut_over.counted_in(outcome.facts, session.facts))
+            found = cut_over.counted_in(outcome.facts, session.facts)
+            cut_over.show(fleet, then, found, way_back=True)
     except DerpfleetError as error:
         fleet.report.warning(then.name, f"its clients were not counted: {error.what}")

@@ -63,11 +63,19 @@ def counted_in(facts: Facts, later: Facts) -> CutOver | None:
     return counted(before(facts), samples(later)) if _AFTER in later.commands else None
 
 
-def show(fleet: Fleet, host: Host, found: CutOver | None) -> None:
-    """Show how many clients were cut and came back. A no-op for None."""
+def show(fleet: Fleet, host: Host, found: CutOver | None, *, way_back: bool = False) -> None:
+    """Show how many clients were cut and came back. A no-op for None.
+
+    `way_back`: the restart was that of the former relay, whose clients the first one had cut.
+    """
     if found is None:
         return
     fleet.report.emit(
-        event="clients", host=host.name, cut=found.cut, back=found.back, seconds=found.seconds
+        event="clients",
+        host=host.name,
+        cut=found.cut,
+        back=found.back,
+        seconds=found.seconds,
+        way_back=way_back,
     )
-    fleet.report.line(host.name, "ok", str(found))
+    fleet.report.line(host.name, "ok", f"after the way back: {found}" if way_back else str(found))

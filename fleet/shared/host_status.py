@@ -31,8 +31,9 @@ class HostStatus:
     """The status that a host reports; a field that it does not report is empty or None.
 
     `release`: the id of our relay's release, or of a container's image. `generation`: the newest
-    one. `unconfirmed`: the changes after it. `distances_ms`: to the other hosts, by TCP. `state`:
-    why its relay was stopped on purpose, if it was. `trouble`: why the host could not be asked.
+    one, confirmed at `generation_since`, in seconds since 1970. `unconfirmed`: the changes after
+    it. `distances_ms`: to the other hosts, by TCP. `state`: why its relay was stopped on purpose,
+    if it was. `trouble`: why the host could not be asked.
     """
 
     version: str = ""
@@ -40,6 +41,7 @@ class HostStatus:
     clients: int | None = None
     last_deploy: str = ""
     generation: int = 0
+    generation_since: float = 0.0
     unconfirmed: UnconfirmedChanges = field(default_factory=UnconfirmedChanges)
     state: OutOfService | None = None
     distances_ms: Mapping[str, float] = field(default_factory=dict)
@@ -91,7 +93,9 @@ def _read(host: Host, facts: Facts) -> HostStatus:
 
 
 def _with_history(status: HostStatus, history: History) -> HostStatus:
-    return replace(status, generation=history.newest, unconfirmed=history.unconfirmed)
+    newest = history.find(history.newest)
+    known = replace(status, unconfirmed=history.unconfirmed)
+    return replace(known, generation=newest.number, generation_since=newest.at) if newest else known
 
 
 def _distances(text: str) -> dict[str, float]:

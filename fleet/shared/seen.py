@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.generations import Generation
+from engine.generations import Generation, History
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 
+SEEN = "seen"  # among the words of a generation
 _KEPT = {"domain", "region", "ipv4", "ipv6", "ports", "flavour", "front", "external", "relay"}
 _OURS = {"keys_file", "mesh_key", "tailscaled"}  # of `relay`: they may name the controller's files
 _ON_HOST = ("domain", "ipv4", "ipv6", "ports")  # those of the map that the host has, too
@@ -22,6 +23,15 @@ class SiteDiffers(DerpfleetError):
 def settings(host: Host) -> str:
     """Return the settings as JSON. No secret is among them, and no file of the controller."""
     return host.model_dump_json(include=_KEPT, exclude={"relay": _OURS})
+
+
+def settings_of(generation: Generation) -> Mapping[str, Any]:
+    """Return the settings that a generation has kept; {} for text that is none of them."""
+    try:
+        found = json.loads(generation.about.get(SEEN, ""))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def former(host: Host, kept: str) -> Host:
@@ -39,14 +49,14 @@ def former(host: Host, kept: str) -> Host:
     return host.model_copy(update={key: getattr(then, key) for key in _KEPT} | {"relay": relay})
 
 
-def refuse_other_site(host: Host, target: Generation, *, next: str) -> None:
+def refuse_other_site(host: Host, history: History, target: Generation, *, next: str) -> None:
     """Raise SiteDiffers when the proof and the map would be about another relay than that one."""
     other = differences(host, former(host, target.about.get("seen", "")))
     if other:
         raise SiteDiffers(
             f"generation {target.number} does not fit the site file any more",
             host=host.name,
-            why="nothing was changed; " + "; ".join(other),
+            why=f"nothing was changed; in force now: {history.in_force}; " + "; ".join(other),
             next=next,
         )
 

@@ -46,12 +46,14 @@ def deployed(resources: Iterable[Resource], *, release: str = "r1") -> Job:
     return Job(verb=Verb.DEPLOY, plan=lambda _: resources, about=lambda _: {"release": release})
 
 
-def returned(number: int, *, verb: Verb = Verb.ROLLBACK, force: bool = False) -> Job:
+def returned(
+    number: int, *, verb: Verb = Verb.ROLLBACK, force: bool = False, removed: tuple[str, ...] = ()
+) -> Job:
     """Return the job of a way back to a generation."""
 
     def plan(session: Session) -> Stored:
         known = session.history().find(number)
-        return Stored(number, known.plan if known else "", known.about if known else {}, force)
+        return Stored(number, known.plan if known else "", known.about if known else {}, force, removed)
 
     return Job(verb=verb, plan=plan)
 
@@ -60,8 +62,8 @@ def deploy(agent: Agent, resources: Iterable[Resource], judge: Judge = keep, **m
     return agent.run_job(deployed(resources), judge=judge, **more)
 
 
-def roll_back(agent: Agent, number: int, judge: Judge = keep, *, force: bool = False, **more: Any) -> Outcome:
-    return agent.run_job(returned(number, force=force), judge=judge, **more)
+def roll_back(agent: Agent, number: int, judge: Judge = keep, **more: Any) -> Outcome:
+    return agent.run_job(returned(number, **more), judge=judge)
 
 
 def history(agent: Agent) -> History:

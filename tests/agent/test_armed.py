@@ -13,6 +13,7 @@ from engine.events import Event
 from engine.facts import Ask
 from engine.run import Outcome
 from engine.session import Locked, Session
+from fleet.shared import held
 from inventory.errors import DerpfleetError
 from tests.agent.driver import OnStage
 from tests.agent.generations import HungUp, await_free, deploy, hang_up_at, history, state
@@ -100,6 +101,26 @@ def test_a_hold_makes_it_wait_longer(on_stage: OnStage, monkeypatch: pytest.Monk
         session.keep({})
 
     assert deploy(agent, new(), hold).generation == 2
+
+
+@pytest.mark.parametrize(("longest_s", "kept"), [(60, True), (0.5, False)])
+def test_it_waits_while_the_judge_works_and_not_for_ever(
+    on_stage: OnStage, monkeypatch: pytest.MonkeyPatch, longest_s: float, kept: bool
+) -> None:
+    """Another host that is asked meanwhile may hardly answer."""
+    monkeypatch.setattr(session, "_WITHIN_S", 1)
+    monkeypatch.setattr(held, "_EVERY_S", 0.3)
+    monkeypatch.setattr(held, "_LONGEST_S", longest_s)
+    agent, said = on_stage(), []
+    deploy(agent, old())
+
+    def judge(_: Outcome, session: Session) -> None:
+        with held.held(session):
+            time.sleep(3)
+        said.append(session.keep({}))
+
+    assert deploy(agent, new(), judge).generation == (2 if kept else 1)
+    assert said == [kept]
 
 
 def test_of_two_controllers_the_second_waits(on_stage: OnStage) -> None:

@@ -73,7 +73,8 @@ def test_a_release_that_fails_outside_is_taken_back_and_clients_return(
     assert [event["generation"] for event in ran.of("back", "hk1")] == [number]
     assert ran.proof("hk1")["packets_passed"]
     assert in_force(desk) == number
-    last = ran.of("clients", "hk1")[-1]
+    first, last = ran.of("clients", "hk1")
+    assert (first["cut"], first["way_back"], last["way_back"]) == (len(nodes), False, True)
     assert (last["cut"], last["back"]) == (len(nodes), len(nodes))
 
 

@@ -180,7 +180,7 @@ def test_a_deploy_says_how_many_clients_were_cut(
     words = "3 clients cut, 2 of them back within 1.5 s of the relay's start"
     assert (words in said) is (after == "2 2000.0 2001.50\n")
     lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    found = [{"event": "clients", "host": "hk1", "cut": 3, "back": 2, "seconds": 1.5}]
+    found = [{"event": "clients", "host": "hk1", "cut": 3, "back": 2, "seconds": 1.5, "way_back": False}]
     assert lines == (found if words in said else [])
     assert [list(wrong(line, EVENTS["clients"])) for line in lines] == [[] for _ in lines]
 

@@ -29,6 +29,7 @@ from fleet.shared.verdict import Evidence
 from inventory.model import Host
 from roles import paths
 from roles.relay import OutOfService
+from roles.relay.runners import supervisord
 from tests.control.test_headscale import site_of
 from tests.fleet.generations import Armed, known
 from tests.fleet.test_events import EVENTS, wrong
@@ -97,9 +98,9 @@ def noted(text: str) -> Facts:
     return replace(DEBIAN_12, files={paths.WITHDRAWN: replace(EMPTY_FILE, content=text)})
 
 
-def brought(fleet: Fleet, host: Host, facts: Facts, history: History) -> Stored:
+def brought(fleet: Fleet, host: Host, facts: Facts, history: History, *, force: bool = False) -> Stored:
     """Return what `--back` brings back on a host with these facts and generations."""
-    job = drain._job(fleet, Confirmation(fleet, host, None, leaves=True))
+    job = drain._job(fleet, Confirmation(fleet, host, None, leaves=True), force)
     assert job.verb is Verb.DRAIN
     assert job.afterwards(Outcome("hk1", "apply", {}, facts, Path("/dev/null"))) == pins.ask(host)
     session: Any = SimpleNamespace(facts=facts, history=lambda: history)
@@ -113,7 +114,12 @@ def test_a_drained_relay_comes_back_as_it_was_confirmed_last(world: World) -> No
     left = UnconfirmedChanges(plan="sha256:y", who="bob@desk", verb="deploy", since=1.0)
     for history in (known(NEWEST), known(NEWEST, left=left)):
         stored = brought(world.fleet, HK1, noted("drained\n"), history)
-        assert (stored.number, stored.plan, stored.force) == (4, "sha256:x", True)
+        assert (stored.number, stored.plan, stored.force) == (4, "sha256:x", False)
+        assert supervisord.PROGRAM_FILE in stored.removed  # by the drain, not by hand
+
+
+def test_files_that_were_edited_meanwhile_are_overwritten_only_by_force(world: World) -> None:
+    assert brought(world.fleet, HK1, noted("drained\n"), known(NEWEST), force=True).force
 
 
 @pytest.mark.parametrize(

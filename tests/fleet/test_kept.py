@@ -104,16 +104,22 @@ def test_the_status_has_the_generation_and_since_when_changes_are_unconfirmed(
 ) -> None:
     left = UnconfirmedChanges(plan="sha256:x", who="bob@desk", verb="deploy", since=1772600000.0)
     known = History(
-        generations=(Generation(number=12), Generation(number=11)), unconfirmed=UnconfirmedChanges()
+        generations=(Generation(number=12, at=1772500000.0), Generation(number=11)),
+        unconfirmed=UnconfirmedChanges(),
     )
     seen = _with_history(HostStatus(), known)
-    assert (seen.generation, status._card(HOST, seen, proof(), ()).confirmed) == (12, "12")
+    card = status._card(HOST, seen, proof(), ())
+    assert (seen.generation, card.confirmed) == (12, "12 of 2026-03-03 01:06")
     seen = _with_history(HostStatus(), replace(known, unconfirmed=left))
     card = status._card(HOST, seen, proof(), ())
     fleet.report.console.print(status._table([card]))
-    assert "12, unconfirmed since 2026-03-04 04:53" in shown.getvalue()
+    assert "(in force: generation 12 of 2026-03-03 01:06, unconfirmed since 2026-03-04 04:53)" in (
+        shown.getvalue()
+    )
     row = status._row(card, seen)
-    assert (row["generation"], row["unconfirmed_since"]) == (12, 1772600000.0)
+    assert (row["generation"], row["generation_since"], row["unconfirmed_since"]) == (
+        12, 1772500000.0, 1772600000.0
+    )  # fmt: skip
     nothing = status._row(status._card(HOST, HostStatus(), proof(), ()), HostStatus())
     assert (nothing["generation"], nothing["unconfirmed_since"]) == (None, None)
 

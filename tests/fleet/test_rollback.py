@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from invoke import Context
 
+import operator_tasks
 from engine.facts import Facts
 from engine.generations import Generation, History
+from engine.report import Report
 from engine.session import Session
-from fleet import history, rollback
+from fleet import history, rollback, uninstall
 from fleet.rollback import NoGeneration
 from fleet.shared import step
 from fleet.shared.fleet import Fleet
@@ -20,7 +24,7 @@ from fleet.shared.seen import SiteDiffers, former, settings
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import paths
-from tests.fleet.generations import HOST, KNOWN, LEFT, generation, known
+from tests.fleet.generations import HOST, KNOWN, LEFT, SITE, generation, known, outcome
 from tests.support.facts import DEBIAN_12, EMPTY_FILE
 
 
@@ -65,6 +69,69 @@ def test_an_unknown_generation_is_refused_with_what_is_in_force(
         stored(fleet, history, to)
     assert why in refused.value.why
     assert "invoke history --host hk1" in refused.value.next
+    kept = ", ".join(str(one.number) for one in history.generations)
+    assert refused.value.why.endswith(f"kept are: {kept} and found" if kept else "kept are: only found")
+
+
+@pytest.mark.parametrize("to", ["found", "0"])
+def test_zero_is_the_host_as_it_was_found(monkeypatch: pytest.MonkeyPatch, to: str) -> None:
+    done: list[Host] = []
+    fleet: Any = SimpleNamespace(managed=lambda names: [HOST])
+    monkeypatch.setattr(operator_tasks, "with_site", lambda _, work, **__: work(fleet))
+    monkeypatch.setattr(uninstall, "uninstall", lambda _, host, **__: done.append(host))
+    operator_tasks.rollback(Context(), "hk1", to=to)
+    assert done == [HOST]
+
+
+@pytest.mark.parametrize(
+    ("dry_run", "changed", "drift", "says"),
+    [
+        (False, 2, [], "What does not come back"),
+        (False, 0, [], ""),
+        (True, 2, ["file:/etc/x"], "A rollback is refused while files are edited"),
+        (True, 2, [], ""),
+    ],
+)
+def test_what_stays_is_said_of_a_way_back_that_changed_something(
+    fleet: Fleet,
+    shown: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+    dry_run: bool,
+    changed: int,
+    drift: list[str],
+    says: str,
+) -> None:
+    counts = {"ok": 1, "changed": changed, "failed": 0, "skipped": 0}
+    went = replace(outcome(drift=drift), counts=counts)
+    monkeypatch.setattr(rollback, "run_confirmed", lambda *_: went)
+    rollback.rollback(fleet, HOST, to="", dry_run=dry_run, force=False)
+    text = shown.getvalue()
+    assert (says in text) if says else not text
+
+
+def test_an_edited_file_has_a_line_of_its_own(fleet: Fleet, shown: io.StringIO) -> None:
+    event = {"event": "stored", "generation": 1, "newest": 2, "drift": ["file:/etc/x"], "stays": []}
+    fleet.report.agent_event("hk1", event)
+    assert "edited       file:/etc/x  by hand, since generation 2" in shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"), [(settings(HOST), json.loads(settings(HOST))), ("[", {}), ("[1]", {}), ("", {})]
+)
+def test_the_settings_of_a_generation_are_an_object_in_the_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, seen: object
+) -> None:
+    fleet = Fleet(SITE, Report(json_lines=True))
+    one = generation(3, "b", about={"release": "relay b", "seen": text})
+    history._show_generation(fleet, HOST, one, in_force=True)
+    said = json.loads(capsys.readouterr().out)
+    assert said["about"] == {"release": "relay b", "seen": seen}
+
+
+def test_unconfirmed_changes_are_said_to_be_in_force(fleet: Fleet) -> None:
+    with pytest.raises(NoGeneration) as refused:
+        stored(fleet, known(generation(3, "b"), left=LEFT), "7")
+    assert "in force now: changes of bob@desk that nobody has confirmed" in refused.value.why
 
 
 def test_a_generation_of_other_ports_needs_the_site_file_of_then(fleet: Fleet) -> None:
@@ -73,6 +140,7 @@ def test_a_generation_of_other_ports_needs_the_site_file_of_then(fleet: Fleet) -
     with pytest.raises(SiteDiffers) as refused:
         stored(fleet, other)
     assert "hosts.hk1.ports.https was 8443, and is 443" in refused.value.why
+    assert "in force now: generation 2 (" in refused.value.why
     assert stored(fleet, other, host=moved) == 1
 
 

@@ -68,11 +68,18 @@ def seen(*names: str) -> Look:
 
 
 def test_everything_goes_and_it_is_said_what_stays(world: World) -> None:
-    world.look = seen("sg1")
+    world.look, world.changed = seen("sg1"), 3
     assert world.run() == 0
     assert world.ran == [Verb.UNINSTALL]
     assert {"absent:/etc/derpfleet", "absent:/opt/derpfleet", "absent:/var/lib/derpfleet"} <= world.plans[0]
     assert "What stays: packages" in world.shown.getvalue()
+
+
+def test_a_host_that_has_nothing_of_it_is_said_to_have_nothing(world: World) -> None:
+    world.look, world.changed = seen("sg1"), 0
+    assert world.run() == 0
+    assert "nothing to do" in world.shown.getvalue()
+    assert "What stays" not in world.shown.getvalue()
 
 
 def test_a_region_in_the_map_is_withdrawn_first(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -10,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from engine.facts import Output
+from engine.facts import Ask, Facts, Output
 from engine.generations import Generation, History, Stored
 from engine.plan import compile_plan
-from engine.run import Job, Verb
+from engine.run import Failure, Job, Verb
 from fleet import rollback
-from fleet.shared import confirm, evidence, prove
+from fleet.shared import confirm, evidence, held, prove
 from fleet.shared.bring_back import way_back
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation
 from fleet.shared.fleet import Fleet
@@ -190,6 +191,33 @@ def test_a_rollback_asks_first_whether_clients_could_be_admitted(
     assert (judge.before is None) is is_dry
 
 
+def test_the_plan_waits_while_it_and_the_control_are_proved(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that hardly answers may take longer than the plan waits without a word."""
+    armed: Any = Armed(3)
+    held_meanwhile: list[bool] = []
+
+    def work() -> None:
+        before = len(armed.words)
+        time.sleep(0.1)
+        held_meanwhile.append(len(armed.words) > before)
+
+    def prove_hosts(*_: object, **__: object) -> dict[str, Proof]:
+        work()
+        return {"hk1": proof("hk1", ok=False)}
+
+    def control(_: Host) -> bool:
+        work()
+        return True
+
+    monkeypatch.setattr(held, "_EVERY_S", 0.01)
+    monkeypatch.setattr(confirm, "prove_hosts", prove_hosts)
+    Confirmation(fleet, HOST, None, control=control)(outcome(), armed)
+    assert held_meanwhile == [True, True] * 3
+    assert armed.words[-1] == "back"
+
+
 def test_a_resource_that_failed_is_taken_back_without_a_proof(fleet: Fleet) -> None:
     armed: Any = Armed(3)
     failed = outcome()
@@ -315,6 +343,32 @@ def test_the_way_back_is_proved_before_it_is_said(
     assert confirm.after_going_back(fleet, HOST, job, outcome(generation=generation), judge) == code
 
 
+@pytest.mark.parametrize("failed", ["", "service:derpfleet-relay.service"])
+@pytest.mark.parametrize("stopping", [False, True])
+def test_the_clients_are_counted_that_a_plan_has_cut_which_is_taken_back(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO, failed: str, stopping: bool
+) -> None:
+    before = Output(status=0, stdout="derp_clients_local 3\nprocess_start_unix_time 1000\n", stderr="")
+    after = Output(status=0, stdout="0 2000 2001.50\n", stderr="")
+    armed, went = Armed(3), outcome(changed=["service:derpfleet-relay.service"])
+    armed.is_stopping = stopping
+    went.facts = replace(DEBIAN_12, commands={"clients_before": before})
+    went.failures = [Failure(failed, "not healthy", "")] if failed else []
+    patient: list[str] = []
+
+    def ask(asked: Ask) -> Facts:
+        patient.append(asked.commands["clients_after"][5])
+        return replace(DEBIAN_12, commands={"clients_after": after})
+
+    armed.ask = ask  # type: ignore[attr-defined]
+    monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=False)})
+    judge = Confirmation(fleet, HOST, None, control=lambda _: True)
+    judge(went, armed)  # type: ignore[arg-type]
+    assert armed.words[-1] == "back"
+    assert ("3 clients cut, none came back yet" in shown.getvalue()) is not stopping
+    assert patient == ([] if stopping else ["0"])
+
+
 def test_clients_are_counted_after_the_way_back_and_an_error_is_a_warning(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
 ) -> None:
@@ -343,5 +397,5 @@ def test_clients_are_counted_after_the_way_back_and_an_error_is_a_warning(
         judge = Confirmation(fleet, HOST, None, verdict=Conclusion.FAILED)
         assert confirm.after_going_back(fleet, HOST, job, went, judge) == TAKEN_BACK
     text = shown.getvalue()
-    assert "3 clients cut, 3 of them back within 1.5 s of the relay's start" in text
+    assert "after the way back: 3 clients cut, 3 of them back within 1.5 s of the relay's start" in text
     assert "its clients were not counted: no connection" in text
