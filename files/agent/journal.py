@@ -113,6 +113,10 @@ class Journal:
         if not os.path.exists(self.backup(digest)):
             write_atomically(self.backup(digest), content, 0o600, (os.getuid(), os.getgid()))
 
+    def take_in(self, digest, path):
+        """Move the content at `path` to the backups, if it is not there."""
+        os.rename(path, self.backup(digest))
+
     def put_back(self, resource_id, names):
         """Put back the states before the changes for which this resource owes its restart.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 from engine.facts import Ask
+from engine.session import Session
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -25,10 +27,12 @@ class Questions:
 
     A host is asked at once. After the handshake it is asked too what the relay logged of the
     stranger. The sessions run while the ladder is climbed, so they take no time of their own.
+    `session`: the one that is open to the only host, which is used then. A login would take four
+    turns more. Nothing else may use it until `close`.
     """
 
-    def __init__(self, fleet: Fleet, hosts: Sequence[Host]) -> None:
-        self._fleet = fleet
+    def __init__(self, fleet: Fleet, hosts: Sequence[Host], session: Session | None = None) -> None:
+        self._fleet, self._session = fleet, session
         key = format_key(public_key(make_private_key()))
         inquiries = [(host, relay.inquiry(host, fleet.site, key)) for host in hosts if host.managed]
         asked = [(host, inquiry) for host, inquiry in inquiries if inquiry is not None]
@@ -53,15 +57,28 @@ class Questions:
         return with_rung(proof, admission_rung(target, answer.result()))
 
     def close(self) -> None:
-        """Let the sessions end, without waiting for those of a broken ladder."""
+        """Let the sessions end, without waiting for those of a broken ladder.
+
+        The open session's answer is waited for: the next one in it is another question's.
+        """
         for known in self._known.values():
             known.set()
-        self._pool.shutdown(wait=False)
+        self._pool.shutdown(wait=self._session is not None)
+
+    @contextmanager
+    def _asked(self, host: Host, ask: Ask) -> Iterator[Session]:
+        """Yield a session with the answers among its facts. Raises DerpfleetError."""
+        if self._session is not None:
+            self._session.ask(ask)
+            yield self._session
+        else:
+            with self._fleet.session_for_reading(self._fleet.login(host), ask) as session:
+                yield session
 
     def _ask(self, host: Host, inquiry: Inquiry) -> HostsWords:
         first = {"admission": (host.ssh.python, "-I", "-c", *inquiry.program)}
         try:
-            with self._fleet.session_for_reading(self._fleet.login(host), Ask(commands=first)) as session:
+            with self._asked(host, Ask(commands=first)) as session:
                 answer, log = session.facts.commands["admission"].stdout, ""
                 self._known[host.name].wait(_LADDER_S)
                 if stranger := self._strangers.get(host.name):
