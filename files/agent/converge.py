@@ -9,7 +9,7 @@ import zlib
 from agent.kind import difference
 from agent.selinux import restore_labels
 from agent.tools import Failed, sha256_of, write_atomically
-from agent.wire import PART, Refused
+from agent.wire import DAMAGED, PART, Refused
 
 # A content comes at once, in pieces.
 CONTENT_WITHIN_S = 120
@@ -119,7 +119,7 @@ def take_contents(host, contents):
         except (ValueError, zlib.error) as error:
             raise Refused("a content cannot be kept", "", str(error))
         if hashlib.sha256(content).hexdigest() != digest:
-            raise Refused("a content cannot be kept", "", "it arrived damaged: %s..." % digest[:12])
+            raise Refused("a content cannot be kept", "", DAMAGED % digest[:12])
         path = os.path.join(host.wire.incoming, digest)
         write_atomically(path, content, 0o600, (os.getuid(), os.getgid()))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import tarfile
+import zlib
 from io import BytesIO
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from engine.contents import AHEAD_MAX
 from engine.plan import sha256
 from engine.resource import File, Tree
+from inventory.errors import DerpfleetError
 from tests.agent.driver import OnStage, failure
 from tests.agent.generations import deploy
 from tests.agent.plans import relay_host
@@ -200,3 +203,15 @@ def test_a_content_that_an_earlier_run_left_whole_is_not_asked_for(on_stage: OnS
     (incoming / sha256(b"x")).write_bytes(b"x")
     assert agent.run([File(path="/srv/x", content=b"x")], on_event=events.append).changed == ["file:/srv/x"]
     assert [event["blobs"] for event in events if event["event"] == "want"] == [[]]
+
+
+@pytest.mark.parametrize("came", [base64.b64encode(zlib.compress(b"y")).decode(), "no base64!", "AAAA"])
+def test_a_content_that_comes_damaged_with_the_plan_is_refused(
+    on_stage: OnStage, monkeypatch: pytest.MonkeyPatch, came: str
+) -> None:
+    agent = on_stage()
+    monkeypatch.setattr("engine.contents.ahead", lambda *_: {sha256(b"x"): came})
+    with pytest.raises(DerpfleetError, match="a content cannot be kept"):
+        agent.run([File(path="/srv/x", content=b"x")])
+    assert not (agent.stage.root / "srv/x").exists()
+    assert list((agent.stage.root / "var/lib/derpfleet/incoming").iterdir()) == []
