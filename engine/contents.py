@@ -18,7 +18,7 @@ AHEAD_MAX = 1 << 20  # bytes; with the plan they fit a window of OpenSSH's, whic
 def ahead(plan: Plan, newest: Outline) -> dict[str, str]:
     """Return the contents that come with the plan: {sha256: base64 of zlib}.
 
-    These are what the newest generation has not, as far as there is room. The agent would ask for
+    These are what no generation of the host has, as far as there is room. The agent would ask for
     them, and that is a turn. A host without a generation is asked: it may have any of them.
     """
     found, room = dict[str, str](), AHEAD_MAX

@@ -79,7 +79,7 @@ class History:
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """The newest generation of a host: its number, 0 without one, and its contents.
+    """The newest generation of a host: its number, 0 without one, and the contents of all.
 
     `contents`: the beginnings of their hashes.
     """
@@ -94,7 +94,7 @@ class Outline:
         return outline
 
     def has(self, sha256: str) -> bool:
-        """Whether the generation has the content with this hash."""
+        """Whether a generation has the content with this hash."""
         return sha256[:_SHORT] in self.contents
 
 

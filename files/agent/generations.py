@@ -86,9 +86,14 @@ class Generations:
 
     def outline(self):
         """Return the newest generation's number, 0 without one, and the beginnings of the hashes of
-        its contents."""
+        the contents that the kept ones have. Former secrets are not among these."""
         newest = self.newest()
-        specs = self.readable(newest)["resources"]
+        specs = [
+            spec
+            for number in self.numbers()
+            for spec in self.readable(number)["resources"]
+            if number == newest or is_kept(spec)
+        ]
         beginnings = {digest[:SHORT] for spec in specs for digest in contents_of(spec)}
         return {"generation": newest, "contents": sorted(beginnings)}
 

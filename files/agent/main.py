@@ -51,8 +51,8 @@ as with any plan, but nothing is sent to the host.
 A message or content that cannot be used is refused. The event's "where" is a path when the host's
 disk is the reason, else "".
 
-The facts of the hello have the outline of the newest generation as well. A plan brings the small
-contents that this has not, and so saves a turn.
+The facts of the hello have the outline of the generations as well. A plan brings the small contents
+that none of them has, and so saves a turn.
 
 Facts are JSON, zlib, base64. For every resource, wanted() and present() return flat dicts. Their
 difference is the diff. fix(keys) removes it, and present() again proves that. The previous state

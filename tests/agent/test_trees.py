@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.contents import AHEAD_MAX
+from engine import contents
 from engine.plan import sha256
 from engine.resource import File, Tree
 from inventory.errors import DerpfleetError
@@ -82,8 +82,12 @@ def test_a_tree_has_the_files_of_its_own_archive_and_of_those_that_it_shares(on_
     assert agent.run([one, two]).changed == ["tree:/srv/two"]
 
 
-def test_a_new_release_does_not_bring_what_it_shares_with_the_one_in_force(on_stage: OnStage) -> None:
-    agent, events = on_stage(), list[Any]()
+def test_a_new_release_does_not_bring_what_it_shares_with_the_one_in_force(
+    on_stage: OnStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, events, ahead = on_stage(), list[Any](), list[Any]()
+    real = contents.ahead
+    monkeypatch.setattr(contents, "ahead", lambda *given: ahead.append(real(*given)) or ahead[-1])
 
     def release(number: int, *shared: bytes) -> list[Tree]:
         return [Tree(path=f"/srv/{number}", archive=packed(main=str(number)), shared=shared)]
@@ -93,7 +97,7 @@ def test_a_new_release_does_not_bring_what_it_shares_with_the_one_in_force(on_st
 
     deploy(agent, release(1, WHEEL, OTHER), on_event=events.append)
     assert asked_for() == 3
-    deploy(agent, [*release(2, WHEEL, OTHER), File(path="/srv/x", content=b"x" * AHEAD_MAX)])
+    deploy(agent, [*release(2, WHEEL, OTHER), File(path="/srv/x", content=b"x" * contents.AHEAD_MAX)])
     agent.run([File(path="/srv/y", content=b"y")])  # a run without trees keeps them
     events.clear()
     deploy(agent, release(3, WHEEL), on_event=events.append)
@@ -101,6 +105,9 @@ def test_a_new_release_does_not_bring_what_it_shares_with_the_one_in_force(on_st
     backups = agent.stage.root / "var/lib/derpfleet/backups"
     there = [(backups / sha256(wheel)).exists() for wheel in (WHEEL, OTHER)]
     assert (asked_for(), there) == (0, [True, False])
+    assert len(ahead[-1]) == 1, "its own archive comes with the plan"
+    assert deploy(agent, release(2, WHEEL, OTHER)).changed == []
+    assert ahead[-1] == {}, "a former release is on the host"
     deploy(agent, [File(path="/srv/y", content=b"z")])
     assert not (backups / sha256(WHEEL)).exists(), "nothing needs it any more"
 
