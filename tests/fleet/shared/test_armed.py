@@ -123,8 +123,7 @@ class Before:
         (False, True, KNOWN, 1, [8443]),
         (False, True, known(), 0, []),  # a bare host
         (True, False, known(), 0, [443]),
-        (True, False, known(left=LEFT), 0, [443]),  # not as a generation has it
-        (True, False, replace(KNOWN, unconfirmed=LEFT), 1, [443]),  # not as its generation has it
+        (True, False, known(left=LEFT), 1, [443]),  # not as a generation has it
     ],
 )
 def test_the_proof_from_before_is_of_the_relay_as_it_was(
