@@ -1,8 +1,9 @@
-"""Releases: a program with its locked wheels, as one archive for a host's Python.
+"""Releases: a program with its locked wheels, as archives for a host's Python.
 
-The host needs no pip and no index. The archive holds what an unpacked `site-packages` would, and a
-`__main__.py`: `python3 -I DIRECTORY` runs it. Same inputs, same bytes. The name on the host comes
-from the bytes.
+The host needs no pip and no index. The archives hold what an unpacked `site-packages` would, and a
+`__main__.py`: `python3 -I DIRECTORY` runs it. Each wheel is an archive of its own. The host keeps
+these, so that another program, or a release with other sources, need not bring them again. Same
+inputs, same bytes. The name on the host comes from the bytes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -29,7 +30,8 @@ from engine.plan import sha256
 from inventory.checkout import CHECKOUT
 from inventory.errors import DerpfleetError
 
-_FORMAT = "1"  # raise it to make another archive from the same inputs
+_FORMAT = "2"  # raise it to make another archive from the same inputs
+_WHEELS = "wheels.sha256"  # names the archives of the wheels, so that a release changes with them
 _OLDEST_GLIBC_MINOR = 17  # manylinux2014
 _NEWEST_GLIBC_MINOR = 200  # a tag for each minor version: a host must not ask for millions
 _NEVER_RUN = (".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h")
@@ -41,10 +43,14 @@ class ReleaseError(DerpfleetError):
 
 @dataclass(frozen=True)
 class Release:
-    """A release that was made: a tar.gz on the controller, and its hex digest."""
+    """A release that was made: a tar.gz on the controller, and its hex digest.
+
+    `shared`: the archives that belong to it and that others may have as well.
+    """
 
     path: Path
     sha256: str
+    shared: tuple[Path, ...] = ()
 
     @property
     def id(self) -> str:
@@ -64,30 +70,49 @@ def build_release(
     It is made at most once.
     Raises Offline, and ReleaseError for a platform that is not known, or a wheel that pip lacks.
     """
-    platforms, python, lock = _wanted(program, facts)
-    sources = _sources(program)
+    shared = [_shared(wheel, cache) for wheel in wheels(program, facts, cache=cache, progress=progress)]
+    files = {"__main__.py": program.main.encode(), **_sources(program), _WHEELS: _sums(shared)}
 
     def make() -> bytes:
-        progress(f"building the {program.name} release for Python {python} on {facts.arch}")
-        return _content(program, sources, _wheels(cache / "wheels", lock, python, platforms))
+        progress(f"building the {program.name} release for Python {_python(facts)} on {facts.arch}")
+        return archive(files)
 
-    return kept(cache, program.name, _key(program, python, platforms, lock, sources), make)
+    made = kept(cache, program.name, _key(program, files), make)
+    return replace(made, shared=tuple(one.path for one in shared))
 
 
-def wheels(program: Artefact, facts: Facts, *, cache: Path) -> list[Path]:
+def _shared(wheel: Path, cache: Path) -> Release:
+    """Return the archive of a wheel's files. It is made at most once."""
+    project = wheel.name.partition("-")[0]
+    key = f"{_FORMAT}-{sha256(wheel)[:16]}"
+    return kept(cache, f"wheel-{project}", key, lambda: archive(unpacked(wheel)))
+
+
+def _sums(releases: Sequence[Release]) -> bytes:
+    """Return the sums of archives, as `sha256sum` prints them."""
+    return "".join(f"{one.sha256}  {one.path.name}\n" for one in releases).encode()
+
+
+def wheels(
+    program: Artefact, facts: Facts, *, cache: Path, progress: Callable[[str], None] = lambda text: None
+) -> list[Path]:
     """Return the wheels of the host's release of `program`. They are fetched at most once.
 
     Raises Offline, and ReleaseError as `build_release` does.
     """
-    platforms, python, lock = _wanted(program, facts)
-    with locked(cache / "releases" / ".lock"):
-        return _wheels(cache / "wheels", lock, python, platforms)
-
-
-def _wanted(program: Artefact, facts: Facts) -> tuple[tuple[str, ...], str, str]:
-    """Return the platforms, the version of Python, and the lock's lines for a host."""
+    platforms, python = wheel_platforms(facts), _python(facts)
     lock = locked_for(CHECKOUT / "requirements" / program.lock, marker_environment(facts))
-    return wheel_platforms(facts), ".".join(map(str, facts.python[:2])), lock
+
+    def download(folder: Path) -> None:
+        progress(f"fetching the wheels of {program.name} for Python {python} on {facts.arch}")
+        _download(folder, lock, python, platforms)
+
+    with locked(cache / "releases" / ".lock"):
+        return _wheels(cache / "wheels", lock, (python, *platforms), download)
+
+
+def _python(facts: Facts) -> str:
+    return ".".join(map(str, facts.python[:2]))
 
 
 def kept(cache: Path, name: str, key: str, make: Callable[[], bytes]) -> Release:
@@ -196,24 +221,20 @@ def _sources(program: Artefact) -> dict[str, bytes]:
     return found
 
 
-def _key(
-    program: Artefact,
-    python: str,
-    platforms: tuple[str, ...],
-    lock: str,
-    sources: Mapping[str, bytes],
-) -> str:
+def _key(program: Artefact, files: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
-    for part in (_FORMAT, program.name, program.main, python, *platforms, lock):
+    for part in (_FORMAT, program.name):
         digest.update(part.encode() + b"\0")
-    for name, content in sources.items():
+    for name, content in files.items():
         digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
     return digest.hexdigest()[:16]
 
 
-def _wheels(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) -> list[Path]:
+def _wheels(
+    folder: Path, lock: str, tags: tuple[str, ...], download: Callable[[Path], None]
+) -> list[Path]:
     """Return the wheels of `lock`. They are kept: the program's own sources change more often."""
-    key = hashlib.sha256("\0".join((lock, python, *platforms)).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\0".join((lock, *tags)).encode()).hexdigest()[:16]
     kept = folder / key
     kept.mkdir(parents=True, exist_ok=True)
     wanted = [line.split(" --hash=sha256:")[1:] for line in lock.split("\n") if line]
@@ -222,7 +243,7 @@ def _wheels(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) ->
     for path in {*kept.iterdir()}.difference(whole):
         path.unlink()
     if len(whole) < len(wanted):
-        _download(kept, lock, python, platforms)
+        download(kept)
         prune(folder, "*")
     return sorted(used(kept).glob("*.whl"))
 
@@ -248,13 +269,6 @@ def _download(folder: Path, lock: str, python: str, platforms: tuple[str, ...]) 
                 "then run the command again"
             ),
         )
-
-
-def _content(program: Artefact, sources: Mapping[str, bytes], wheels: list[Path]) -> bytes:
-    files = {"__main__.py": program.main.encode(), **sources}
-    for wheel in wheels:
-        files.update(unpacked(wheel))
-    return archive(files)
 
 
 def unpacked(wheel: Path) -> dict[str, bytes]:

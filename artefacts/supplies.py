@@ -20,7 +20,7 @@ def supplies(host: Host, facts: Facts, *, cache: Path, progress: Progress) -> se
     Raises Offline, ReleaseError and GoError.
     """
     programs = filter(None, (python_relay(host), shipped_certbot(host)))
-    found = {path for program in programs for path in wheels(program, facts, cache=cache)}
+    found = {path for program in programs for path in wheels(program, facts, cache=cache, progress=progress)}
     binaries = filter(None, (derper_binary(host), tailscaled_binary(host)))
     built = {build_binary(binary, facts.arch, cache=cache, progress=progress).path for binary in binaries}
     return found | built

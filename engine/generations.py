@@ -16,6 +16,9 @@ _Words = Annotated[dict[_Text, Annotated[str, Field(max_length=1 << 16)]], Field
 _Number = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
 
 
+_SHORT = 12  # hex digits of a hash, as files/agent/generations.py has it
+
+
 def moment(at: float) -> str:
     """Return a time in words, in UTC. `at`: seconds since the epoch."""
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
@@ -84,6 +87,27 @@ class History:
     def find(self, number: int) -> Generation | None:
         """Return the generation with that number."""
         return next((one for one in self.generations if one.number == number), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """The newest generation of a host: its number, 0 without one, and the contents of all.
+
+    `contents`: the beginnings of their hashes.
+    """
+
+    generation: _Number
+    contents: Annotated[frozenset[_Text], Field(max_length=10_000)]
+
+    @classmethod
+    def parse(cls, raw: Any) -> Outline:
+        """Return the outline of the agent's event. Raises ValueError for another form."""
+        outline: Outline = parsed(cls, raw)
+        return outline
+
+    def has(self, sha256: str) -> bool:
+        """Whether a generation has the content with this hash."""
+        return sha256[:_SHORT] in self.contents
 
 
 @dataclass(frozen=True)

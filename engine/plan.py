@@ -19,6 +19,7 @@ from inventory.secrets import Secret
 
 Mode = Literal["check", "prepare", "apply"]
 _CONTENT = {"content", "archive", "rules"}
+_CONTENTS = {"shared"}
 
 
 class PlanError(DerpfleetError):
@@ -178,6 +179,10 @@ def _spec(resource: Resource, blobs: dict[str, Content]) -> dict[str, Any]:
                 digest = sha256(value)
                 blobs[digest] = value
                 spec["content_sha256"] = digest
+        elif field.name in _CONTENTS:
+            named = {sha256(each): each for each in value}
+            blobs.update(named)
+            spec[field.name] = list(named)
         else:
             spec[field.name] = _plain(value)
     return spec

@@ -143,10 +143,13 @@ class Tree(_At):
     """A directory unpacked from a tar archive, replaced as a whole when the archive changes.
 
     The archive may have any compression that Python's tarfile reads.
+    `shared`: archives that are unpacked into it as well. The host keeps them, so that the next tree
+    with one of them need not bring it. `archive` has to be another one when they are.
     """
 
     kind: ClassVar[str] = "tree"
     archive: Content
+    shared: tuple[Content, ...] = ()
     owner: str = "root"
     group: str = "root"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import getpass
-import hashlib
-import io
 import json
 import socket
 import threading
@@ -16,10 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from engine import contents
 from engine.crash import WHY_MAX, AgentCrashed
 from engine.events import STATUSES, Event, understood
 from engine.facts import Ask, Facts
-from engine.generations import History, Stored
+from engine.generations import History, Outline, Stored
 from engine.login import Login, Unreachable
 from engine.plan import Mode, Plan, revealed
 from engine.transport import LINE_MAX, LOST_STEP, AgentChannel, run_once
@@ -54,6 +53,7 @@ class Stopped(DerpfleetError):
 class Session:
     """A conversation that holds the host's lock from beginning to end, and its facts.
 
+    `newest`: the outline of the host's newest generation, from before the plan.
     `on_event` gets every event of the agent as a dict, in order.
     Raises Unreachable, NotReady, Locked, AgentCrashed.
     """
@@ -79,7 +79,7 @@ class Session:
             self._send(first | _asked(ask))
             hello = self._expect("hello")
             with self._sense():
-                self.facts = Facts.parse(_unpacked(hello["z"]))
+                self.facts, self.newest = _introduced(_unpacked(hello["z"]))
         except BaseException:
             self.close()
             raise
@@ -133,7 +133,7 @@ class Session:
         when the agent cannot keep them.
         """
         self._raise_when_stopped()
-        self._send(plan.message() | self._arm(arm, plan.id))
+        self._send(plan.message() | self._arm(arm, plan.id) | {"contents": contents.ahead(plan, self.newest)})
         self._ids = {resource.id for resource in plan.resources}
         want = self._expect("want")
         with self._sense():
@@ -141,7 +141,7 @@ class Session:
         try:
             for digest, content in lacking.items():
                 whole = revealed(content)
-                self._send_blob(digest, whole, _held(whole, *want["partial"].get(digest, (0, ""))))
+                self._send_blob(digest, whole, contents.held(whole, *want["partial"].get(digest, (0, ""))))
         except Unreachable as error:
             # The agent ends when it cannot keep a content, and has sent the reason.
             if not isinstance(error.__cause__, TimeoutError):
@@ -354,19 +354,14 @@ class Session:
         return AgentCrashed(what, host=self._login.name, where="files/agent/", why=why)
 
 
+def _introduced(raw: Any) -> tuple[Facts, Outline]:
+    """Return the facts and the outline of the newest generation. Raises ValueError."""
+    outline = Outline.parse(raw.pop("confirmed"))
+    return Facts.parse(raw), outline
+
+
 def _line(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
-
-
-def _held(content: bytes | Path, length: int, sha256: str) -> int:
-    """Return how much of the content the host has: so many bytes, if it begins with these, or 0."""
-    if not length:
-        return 0
-    digest = hashlib.sha256()
-    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
-        while length > file.tell() and (piece := file.read(min(length - file.tell(), 1 << 20))):
-            digest.update(piece)
-        return length if file.tell() == length and digest.hexdigest() == sha256 else 0
 
 
 def _asked(ask: Ask) -> dict[str, Any]:

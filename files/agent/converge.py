@@ -1,12 +1,15 @@
 """Converge the host to the resources of a plan, in order: compare, show, fix, compare again."""
 
+import base64
+import hashlib
 import os
 import time
+import zlib
 
 from agent.kind import difference
 from agent.selinux import restore_labels
-from agent.tools import Failed, sha256_of
-from agent.wire import PART
+from agent.tools import Failed, sha256_of, write_atomically
+from agent.wire import DAMAGED, PART, Refused
 
 # A content comes at once, in pieces.
 CONTENT_WITHIN_S = 120
@@ -106,6 +109,19 @@ def partial(host, digests):
     parts = {digest: host.blob(digest) + PART for digest in digests}
     there = {digest: path for digest, path in parts.items() if os.path.isfile(path)}
     return {digest: [os.path.getsize(path), sha256_of(path)] for digest, path in there.items()}
+
+
+def take_contents(host, contents):
+    """Take the contents that came with the plan: {sha256: base64 of zlib}. Raises Refused."""
+    for digest, packed in contents.items():
+        try:
+            content = zlib.decompress(base64.b64decode(packed))
+        except (ValueError, zlib.error) as error:
+            raise Refused("a content cannot be kept", "", str(error))
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise Refused("a content cannot be kept", "", DAMAGED % digest[:12])
+        path = os.path.join(host.wire.incoming, digest)
+        write_atomically(path, content, 0o600, (os.getuid(), os.getgid()))
 
 
 def fetch_blobs(host, mode):

@@ -20,6 +20,7 @@ from agent.wire import Refused
 
 FORMAT = 1
 KEPT = 10
+SHORT = 12  # hex digits of a hash, where it only has to be recognized
 
 
 def subject_of(spec):
@@ -30,6 +31,16 @@ def subject_of(spec):
 def is_kept(spec):
     """Whether generations keep the resource's content. A secret is nowhere but in its place."""
     return spec.get("kept", True) and not spec.get("secret", False)
+
+
+def shared_of(spec):
+    """Return the hashes of the contents that a tree shares with others."""
+    return spec.get("shared", [])  # generations of version 0.1.0 have none
+
+
+def contents_of(spec):
+    """Return the hashes of a resource's contents."""
+    return ([spec["content_sha256"]] if "content_sha256" in spec else []) + shared_of(spec)
 
 
 def subjects(specs):
@@ -73,6 +84,19 @@ class Generations:
     def specs(self):
         """Return the specs of the newest generation."""
         return self.read(self.newest())["resources"]
+
+    def outline(self):
+        """Return the newest generation's number, 0 without one, and the beginnings of the hashes of
+        the contents that the kept ones have. Former secrets are not among these."""
+        newest = self.newest()
+        specs = [
+            spec
+            for number in self.numbers()
+            for spec in self.readable(number)["resources"]
+            if number == newest or is_kept(spec)
+        ]
+        beginnings = {digest[:SHORT] for spec in specs for digest in contents_of(spec)}
+        return {"generation": newest, "contents": sorted(beginnings)}
 
     def history(self):
         """Return what people want to know of each generation, newest first."""
@@ -137,12 +161,16 @@ class Generations:
         return [self.read(number) for number in [0] + self.numbers()]
 
     def digests(self):
-        """Return the hashes of the contents that the kept generations need. Raises Refused."""
+        """Return the hashes of the contents that the kept generations need. Raises Refused.
+
+        What trees share is for the trees to come, so that of the newest generation will do.
+        """
         records = self._records()
+        shared = {digest for spec in records[-1]["resources"] for digest in shared_of(spec)}
         specs = [spec for record in records for spec in record["resources"] if is_kept(spec)]
         entries = [entry for record in records for entry in record["found"].values()]
         found = {spec["content_sha256"] for spec in specs if "content_sha256" in spec}
-        return found | digests_of(entries)
+        return found | shared | digests_of(entries)
 
     def has(self, resource_id):
         """Whether a kept generation has this resource."""

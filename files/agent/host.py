@@ -3,7 +3,7 @@
 import glob
 import os
 
-from agent.generations import Generations, digests_of, is_kept
+from agent.generations import Generations, contents_of, digests_of, is_kept, shared_of
 from agent.journal import Journal
 from agent.packages import Packages
 from agent.systemd import Systemd
@@ -70,7 +70,7 @@ class Host:
         self.unconfirmed.remove_halves()
         self._prune()
         specs = [resource.spec for resource in self.resources]
-        usable = {spec.get("content_sha256") for spec in specs if is_kept(spec)}
+        usable = {digest for spec in specs if is_kept(spec) for digest in contents_of(spec)}
         for path in glob.glob(self.wire.incoming + "/*"):
             if os.path.basename(path).replace(PART, "") not in usable:
                 os.unlink(path)
@@ -90,6 +90,7 @@ class Host:
         states = self.unconfirmed.states().values()
         try:
             needed = self.generations.digests() | digests_of(states, all_of_them=True)
+            needed.update(digest for resource in self.resources for digest in shared_of(resource.spec))
         except Refused:
             return
         self.journal.prune({spec["id"] for spec in self.not_kept}, needed)

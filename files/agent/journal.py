@@ -116,6 +116,10 @@ class Journal:
             self.make_folders()
             write_atomically(self.backup(digest), content, 0o600, (os.getuid(), os.getgid()))
 
+    def take_in(self, digest, path):
+        """Move the content at `path` to the backups, if it is not there."""
+        os.rename(path, self.backup(digest))
+
     def put_back(self, resource_id, names):
         """Put back the states before the changes for which this resource owes its restart.
 

@@ -11,7 +11,9 @@ It reads messages from standard input and writes events to standard output, one 
                                               or     {"event": "locked", ...}
     {"ask": 1, "files": [...]}                ->     (as often as needed)
                                               <-     {"event": "facts", "z": "<facts>"}
-    {"plan": 1, "mode": "apply", ...}         ->
+    {"plan": 1, "mode": "apply",              ->
+     "contents": {"<sha256>": "<zlib, base64>"},
+     ...}
                                               <-     {"event": "want", "blobs": ["<sha256>", ...],
                                                       "partial": {"<sha256>": [n, "<sha256>"]}}
     {"blob": "<sha256>", "size": n, "z": 0,   ->     followed by n bytes (zlib when z), which come
@@ -49,6 +51,9 @@ as with any plan, but nothing is sent to the host.
 A message or content that cannot be used is refused. The event's "where" is a path when the host's
 disk is the reason, else "".
 
+The facts of the hello have the outline of the generations as well. A plan brings the small contents
+that none of them has, and so saves a turn.
+
 Facts are JSON, zlib, base64. For every resource, wanted() and present() return flat dicts. Their
 difference is the diff. fix(keys) removes it, and present() again proves that. The previous state
 goes to the journal under /var/lib/derpfleet first. When the controller is gone, the agent finishes
@@ -71,7 +76,7 @@ import traceback
 from contextlib import contextmanager
 
 from agent.armed import settle
-from agent.converge import CONTENT_WITHIN_S, converge, fetch_blobs
+from agent.converge import CONTENT_WITHIN_S, converge, fetch_blobs, take_contents
 from agent.facts import asked_facts, packed, standard_facts
 from agent.host import Host
 from agent.kinds import KINDS
@@ -141,6 +146,7 @@ def carry_out(host, message, answer):
     if mode != "check":
         host.wire.incoming = host.journal.base + "/incoming"
         host.begin()
+        take_contents(host, message.get("contents", {}))
     if arm:
         host.unconfirmed.begin(run=host.journal.run_id, since=time.time(), **head_of(arm))
     try:
@@ -218,7 +224,7 @@ def serve(wire):
     with folder.scratch() as scratch:
         wire.incoming = scratch
         facts = asked_facts(root, hello)
-        facts.update(standard_facts())
+        facts.update(standard_facts(), confirmed=host.generations.outline())
         wire.send("hello", v=VERSION, z=packed(facts))
         while True:
             message = wire.next(LEASE_WITHIN_S if lease else PLAN_WITHIN_S)

@@ -6,6 +6,7 @@ import os
 import stat
 
 from agent.archives import unpack
+from agent.generations import contents_of, shared_of
 from agent.kind import Kind
 from agent.tools import (
     HALF_TREE,
@@ -207,7 +208,7 @@ def looks_of(tree):
 
 
 class Tree(AtPath):
-    """An unpacked archive.
+    """An unpacked archive, and the archives that it shares with other trees.
 
     The mark inside is written last, so a half-unpacked tree never counts as a whole one. It has the
     archive's sha256, and that of the files' looks. These are taken once before the fix: a tree has
@@ -229,7 +230,7 @@ class Tree(AtPath):
         return self._present
 
     def blobs(self):
-        return [self.spec["content_sha256"]] if self.present() != self.wanted() else []
+        return contents_of(self.spec) if self.present() != self.wanted() else []
 
     def is_ahead(self):
         return not os.path.lexists(self.path)
@@ -240,7 +241,8 @@ class Tree(AtPath):
         fresh = self.path + HALF_TREE
         remove(fresh)
         os.makedirs(fresh, mode=0o755)
-        unpack(self.host.blob(self.spec["content_sha256"]), fresh, self.spec["path"])
+        for digest in contents_of(self.spec):
+            unpack(self.host.blob(digest), fresh, self.spec["path"])
         for folder, _, names in os.walk(fresh):
             for path in [folder] + [os.path.join(folder, name) for name in names]:
                 os.lchown(path, *ids)
@@ -251,3 +253,5 @@ class Tree(AtPath):
         remove(self.path)
         os.rename(fresh, self.path)
         sync_directory(os.path.dirname(self.path))
+        for digest in shared_of(self.spec):
+            self.host.journal.take_in(digest, self.host.blob(digest))

@@ -10,6 +10,7 @@ import zlib
 
 from agent.tools import remove, sha256_of
 
+DAMAGED = "it arrived damaged, or was changed while it was sent: its sha256 is not %s..."
 PIECE = object()  # a part of a content has come
 PART = ".part"  # ends the name of a content that is not complete
 
@@ -83,10 +84,7 @@ class Wire:
         try:
             self._receive(part, message)
             if sha256_of(part) != message["blob"]:
-                raise ValueError(
-                    "it arrived damaged, or was changed while it was sent: its sha256 is not %s..."
-                    % message["blob"][:12]
-                )
+                raise ValueError(DAMAGED % message["blob"][:12])
             os.rename(part, path)
         except (ValueError, OSError, zlib.error) as error:
             remove(part)

@@ -114,6 +114,8 @@ class Confirmation:
             proof = prove_quietly(self.fleet, self.host, words)
             if proof.ok:
                 return proof
+        if not session.newest.generation:
+            return None
         history = session.history()
         newest = history.find(history.newest)
         if newest is None or history.unconfirmed.plan:
@@ -164,7 +166,9 @@ class Confirmation:
         tries: list[Try] = []
         while True:
             with held(session):
-                found = prove_hosts(self.fleet, [self.host], served=self.served, derper=self.derper)
+                found = prove_hosts(
+                    self.fleet, [self.host], served=self.served, derper=self.derper, session=session
+                )
                 self.proof = found[self.host.name]
                 broken = broken_rungs(self.proof)
                 control = (self.control or self._control)(self.host) if broken else None

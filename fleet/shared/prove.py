@@ -15,6 +15,7 @@ from artefacts.programs import DERPER
 from control.served import Served
 from engine import cache
 from engine.report import Report
+from engine.session import Session
 from fleet.shared import past, pins, records
 from fleet.shared.ask_admission import Questions
 from fleet.shared.control_server import control_server
@@ -126,11 +127,12 @@ def prove_hosts(
     served: Served | None = None,
     thorough: bool = False,
     derper: str = "",
+    session: Session | None = None,
 ) -> dict[str, Proof]:
     """Prove all at once, show each ladder, and keep each proof under .runs.
 
     `served`: the map to compare with. Without it, the control server is asked at the same time.
-    `derper`: as for `prover`. Returns the proofs by the host's name.
+    `derper`: as for `prover`. `session`: as for `climb`. Returns the proofs by the host's name.
     """
     wanted = targets(fleet, hosts, derper=derper)
 
@@ -139,7 +141,7 @@ def prove_hosts(
 
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(lambda: served or control_server(fleet).served())
-        climbs = climb(fleet, hosts, wanted, climbed, thorough=thorough)
+        climbs = climb(fleet, hosts, wanted, climbed, thorough=thorough, session=session)
         with ThreadPoolExecutor(max(1, len(hosts))) as counts:
             proofs = list(counts.map(partial(with_arrivals, fleet), hosts, wanted, climbs))
     pairs = zip(wanted, proofs, strict=True)
@@ -179,12 +181,14 @@ def climb(
     climbed: Callable[[Target, Rung], object] = lambda *_: None,
     *,
     thorough: bool = False,
+    session: Session | None = None,
 ) -> list[Proof]:
     """Prove all targets from outside, and ask their hosts at the same time whom they can ask.
 
-    `hosts`: those of the targets. `climbed` gets each rung as soon as it is known.
+    `hosts`: those of the targets. `climbed` gets each rung as soon as it is known. `session`: one
+    that is open to the only host, and that nothing else asks meanwhile.
     """
-    questions = Questions(fleet, hosts)
+    questions = Questions(fleet, hosts, session)
 
     def on_rung(one: Target, rung: Rung) -> None:
         questions.climbed(one.name, rung)

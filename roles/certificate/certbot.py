@@ -54,7 +54,7 @@ def resources(host: Host, facts: Facts, ship: Shipment) -> list[Resource]:
         return _packages(facts)
     release = ship.certbot_release
     assert release is not None  # noqa: S101 - make_shipment builds it for a shipped certbot
-    tree = Tree(path=f"{paths.CERTBOT}/{release.id}", archive=release.path)
+    tree = Tree(path=f"{paths.CERTBOT}/{release.id}", archive=release.path, shared=release.shared)
     link = Symlink(path=f"{paths.CERTBOT}/current", target=release.id, needs=(tree.id,))
     there = {path for path in facts.files if path.startswith(f"{paths.CERTBOT}/")}
     others = sorted(there - {tree.path, link.path})

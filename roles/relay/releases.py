@@ -14,7 +14,7 @@ def tree(ship: Shipment) -> Tree:
     """Return the relay's release, unpacked in a directory with its id."""
     release = ship.relay_release
     assert release is not None  # noqa: S101 - make_shipment makes it for what runs without an image
-    return Tree(path=f"{paths.RELEASES}/{release.id}", archive=release.path)
+    return Tree(path=f"{paths.RELEASES}/{release.id}", archive=release.path, shared=release.shared)
 
 
 def outdated(facts: Facts, kept: str) -> tuple[Absent, ...]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import tarfile
+import zlib
 from io import BytesIO
 from typing import Any
 
 import pytest
 
+from engine import contents
 from engine.plan import sha256
 from engine.resource import File, Tree
+from inventory.errors import DerpfleetError
 from tests.agent.driver import OnStage, failure
+from tests.agent.generations import deploy
 from tests.agent.plans import relay_host
 
 LOG_SYNC_AND_RENAME = """
@@ -44,6 +49,69 @@ def test_a_tree_is_replaced_as_a_whole(on_stage: OnStage) -> None:
     assert sorted(path.name for path in (agent.stage.root / "srv/tree").glob("[!.]*")) == ["b", "c"]
 
 
+def member(name: str, kind: bytes = tarfile.REGTYPE, **fields: Any) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type = kind
+    for field, value in fields.items():
+        setattr(made, field, value)
+    return made
+
+
+def packed(**files: str) -> bytes:
+    """Return an archive of these files: contents by name."""
+    out = BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for name, text in files.items():
+            tar.addfile(member(name, size=len(text)), BytesIO(text.encode()))
+    return out.getvalue()
+
+
+WHEEL, OTHER = packed(wheel="w"), packed(other="o")
+
+
+def test_a_tree_has_the_files_of_its_own_archive_and_of_those_that_it_shares(on_stage: OnStage) -> None:
+    agent = on_stage()
+    one = Tree(path="/srv/one", archive=packed(main="1"), shared=(WHEEL, OTHER))
+    two = Tree(path="/srv/two", archive=packed(main="2"), shared=(WHEEL,))
+    assert agent.run([one, two]).changed == ["tree:/srv/one", "tree:/srv/two"]
+    there = {name: sorted(path.name for path in (agent.stage.root / "srv" / name).glob("[!.]*"))
+             for name in ("one", "two")}
+    assert there == {"one": ["main", "other", "wheel"], "two": ["main", "wheel"]}
+    assert agent.run([one, two]).changed == []
+    (agent.stage.root / "srv/two/wheel").unlink()
+    assert agent.run([one, two]).changed == ["tree:/srv/two"]
+
+
+def test_a_new_release_does_not_bring_what_it_shares_with_the_one_in_force(
+    on_stage: OnStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, events, ahead = on_stage(), list[Any](), list[Any]()
+    real = contents.ahead
+    monkeypatch.setattr(contents, "ahead", lambda *given: ahead.append(real(*given)) or ahead[-1])
+
+    def release(number: int, *shared: bytes) -> list[Tree]:
+        return [Tree(path=f"/srv/{number}", archive=packed(main=str(number)), shared=shared)]
+
+    def asked_for() -> int:
+        return sum(len(event["blobs"]) for event in events if event["event"] == "want")
+
+    deploy(agent, release(1, WHEEL, OTHER), on_event=events.append)
+    assert asked_for() == 3
+    deploy(agent, [*release(2, WHEEL, OTHER), File(path="/srv/x", content=b"x" * contents.AHEAD_MAX)])
+    agent.run([File(path="/srv/y", content=b"y")])  # a run without trees keeps them
+    events.clear()
+    deploy(agent, release(3, WHEEL), on_event=events.append)
+    assert (agent.stage.root / "srv/3/wheel").read_text() == "w"
+    backups = agent.stage.root / "var/lib/derpfleet/backups"
+    there = [(backups / sha256(wheel)).exists() for wheel in (WHEEL, OTHER)]
+    assert (asked_for(), there) == (0, [True, False])
+    assert len(ahead[-1]) == 1, "its own archive comes with the plan"
+    assert deploy(agent, release(2, WHEEL, OTHER)).changed == []
+    assert ahead[-1] == {}, "a former release is on the host"
+    deploy(agent, [File(path="/srv/y", content=b"z")])
+    assert not (backups / sha256(WHEEL)).exists(), "nothing needs it any more"
+
+
 @pytest.mark.parametrize(
     "damage",
     ["rm srv/relay/relay/server.py", "chmod 0 srv/relay/relay", "truncate -s 0 srv/relay/relay/__init__.py",
@@ -60,12 +128,6 @@ def test_a_damaged_tree_is_replaced(on_stage: OnStage, damage: str) -> None:
     assert agent.run([tree]).changed == ["tree:/srv/relay"]
     assert (agent.stage.root / "srv/relay/relay/server.py").read_text() == "relay/server.py"
     assert agent.run([tree]).changed == []
-def member(name: str, kind: bytes = tarfile.REGTYPE, **fields: Any) -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.type = kind
-    for field, value in fields.items():
-        setattr(made, field, value)
-    return made
 
 
 HOSTILE = {
@@ -148,3 +210,15 @@ def test_a_content_that_an_earlier_run_left_whole_is_not_asked_for(on_stage: OnS
     (incoming / sha256(b"x")).write_bytes(b"x")
     assert agent.run([File(path="/srv/x", content=b"x")], on_event=events.append).changed == ["file:/srv/x"]
     assert [event["blobs"] for event in events if event["event"] == "want"] == [[]]
+
+
+@pytest.mark.parametrize("came", [base64.b64encode(zlib.compress(b"y")).decode(), "no base64!", "AAAA"])
+def test_a_content_that_comes_damaged_with_the_plan_is_refused(
+    on_stage: OnStage, monkeypatch: pytest.MonkeyPatch, came: str
+) -> None:
+    agent = on_stage()
+    monkeypatch.setattr("engine.contents.ahead", lambda *_: {sha256(b"x"): came})
+    with pytest.raises(DerpfleetError, match="a content cannot be kept"):
+        agent.run([File(path="/srv/x", content=b"x")])
+    assert not (agent.stage.root / "srv/x").exists()
+    assert list((agent.stage.root / "var/lib/derpfleet/incoming").iterdir()) == []

@@ -30,8 +30,10 @@ from artefacts.release import (
 )
 from engine.cache import CacheError
 from engine.facts import Facts
+from engine.plan import sha256
 from inventory.checkout import CACHE, CHECKOUT
 from tests.support.facts import DEBIAN_12
+from tests.support.releases import unpack
 
 HERE = replace(DEBIAN_12, python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())
 
@@ -116,12 +118,6 @@ def test_an_archive_depends_on_nothing_but_its_files() -> None:
         )
 
 
-def unpack(made: release.Release, folder: Path) -> None:
-    """Unpack with tar: tarfile checks entries from 3.11.4 on only, and Debian 12 has 3.11.2."""
-    folder.mkdir(exist_ok=True)
-    subprocess.run(["tar", "--extract", "--file", str(made.path), "--directory", str(folder)], check=True)
-
-
 def test_a_release_is_made_once_and_changes_with_its_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +183,24 @@ class Shelf:
         return build_release(self.program, facts, cache=self.cache)
 
     def kept(self) -> set[str]:
-        return {path.name for path in (self.cache / "releases").glob("*.tar.gz")}
+        return {path.name for path in (self.cache / "releases").glob("hello-*.tar.gz")}
+
+
+def test_a_release_with_other_sources_has_the_same_wheels(shelf: Shelf) -> None:
+    first, second = shelf.build("one"), shelf.build("two")
+    assert (first.id != second.id, first.shared) == (True, second.shared)
+    sums = f"{sha256(first.shared[0])}  {first.shared[0].name}\n"
+    with tarfile.open(first.path) as tar:
+        assert tar.extractfile("wheels.sha256").read() == sums.encode()  # type: ignore[union-attr]
+
+
+def test_programs_of_a_host_share_wheels() -> None:
+    """cryptography is two thirds of each of them."""
+    relay, certbot = (build_release(program, HERE, cache=CACHE) for program in (RELAY, CERTBOT))
+    sums = [{sha256(path): path.stat().st_size for path in one.shared} for one in (relay, certbot)]
+    both = sums[0].keys() & sums[1].keys()
+    assert sum(sums[0][each] for each in both) > sum(sums[0].values()) / 2
+    assert relay.path.stat().st_size < 400_000
 
 
 def test_wheels_are_fetched_once_for_a_lock_a_python_and_a_platform(shelf: Shelf) -> None:

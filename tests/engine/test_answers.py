@@ -49,7 +49,8 @@ def event(kind: str, **fields: Any) -> bytes:
 
 def facts(**fields: Any) -> str:
     """Return a host's facts as the agent packs them, with some fields replaced."""
-    return packed(json.dumps(asdict(DEBIAN_12) | fields).encode())
+    newest = {"generation": 0, "contents": []}
+    return packed(json.dumps(asdict(DEBIAN_12) | {"confirmed": newest} | fields).encode())
 
 
 HELLO = event("hello", v=1, z=facts())
@@ -130,6 +131,9 @@ def test_last_words_of_an_agent_that_hung_up_are_read_but_not_awaited_on_a_lost_
         event("hello", v=1, z=facts(ssh_ports=[70_000])),
         event("hello", v=1, z=facts(tools={"nginx": 1})),
         event("hello", v=1, z=facts(files={"/x": {"content": None}})),
+        event("hello", v=1, z=facts(confirmed=1)),
+        event("hello", v=1, z=facts(confirmed={"generation": -1, "contents": []})),
+        event("hello", v=1, z=facts(confirmed={"generation": 1, "contents": [1]})),
         event("hello", v=1, z=facts()[:8]),
         event("hello", v=1, z=packed(b"{}")),
         event("locked"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from artefacts.release import archive
 from engine.facts import Ask
 from engine.generations import History
 from engine.login import Login
-from engine.resource import File, Resource
+from engine.resource import File, Resource, Tree
 from engine.run import Job, Outcome, Verb, converge
 from engine.session import Locked, Session
 from lab.delaying import delaying
@@ -70,6 +72,23 @@ def test_no_change_costs_no_turn_more_and_a_confirmation_costs_one(turns: Callab
     no_change = turns(deployed(files("old"), is_confirmed=False))
     assert turns(deployed(files("old"))) == no_change <= 6
     assert turns(deployed(files("new"))) <= plain + 1 <= 8
+
+
+def test_a_new_release_costs_the_turn_of_its_confirmation_alone(
+    turns: Callable[[Job], int], tmp_path: Path
+) -> None:
+    """Its sources come with the plan, and its wheels, which fill two windows, are there."""
+    wheel = tmp_path / "wheel"
+    wheel.write_bytes(archive({"wheel": random.randbytes(4 << 20)}))
+
+    def release(number: int) -> list[Resource]:
+        sources = archive({"main": random.randbytes(300_000)})
+        return [Tree(path=f"/var/tmp/release-{number}", archive=sources, shared=(wheel,))]
+
+    one = release(1)
+    first, no_change = turns(deployed(one)), turns(deployed(one))
+    turns(deployed(release(2)))
+    assert first > no_change + 2 and turns(deployed(release(3))) == no_change + 1
 
 
 def test_a_killed_controller_leaves_the_old_state(sshd: Sshd, tmp_path: Path) -> None:

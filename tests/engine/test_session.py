@@ -309,11 +309,11 @@ def test_a_full_disk_is_reported_when_the_journal_has_no_room(new_sshd: NewSshd,
 
 def test_a_content_that_changes_while_it_is_sent_is_reported(sshd: Sshd, run: Run, tmp_path: Path) -> None:
     changing = tmp_path / "changing"
-    changing.write_bytes(bytes(100_000))
+    changing.write_bytes(bytes(2_000_000))  # no small one, which may come with the plan
 
     def change(event: dict[str, Any]) -> None:
         if event["event"] == "want":
-            changing.write_bytes(bytes(99_999) + b"1")
+            changing.write_bytes(bytes(1_999_999) + b"1")
 
     with pytest.raises(DerpfleetError) as error:
         run(login_to(sshd), [File(path="/var/tmp/changing", content=changing)], on_event=change)

@@ -29,6 +29,7 @@ from tests.relay.live import eventually
 from tests.support.acme import Pebble, free_ports, pebble
 from tests.support.debian import program
 from tests.support.facts import DEBIAN_12
+from tests.support.releases import unpack
 
 PROGRAM = CHECKOUT / "files" / "certificate.py"
 DOMAIN = "hk1.example.org"
@@ -65,7 +66,7 @@ def certbot(tmp_path_factory: pytest.TempPathFactory) -> str:
     facts = replace(DEBIAN_12, python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())
     release = build_release(CERTBOT, facts, cache=CACHE)
     folder = tmp_path_factory.mktemp("certbot")
-    subprocess.run(["tar", "-xzf", str(release.path), "-C", str(folder)], check=True)
+    unpack(release, folder)
     return str(folder)
 
 

@@ -40,4 +40,4 @@ class AnsweringHost:
 
     def ask(self, ask: Ask) -> Facts:
         self.asked.append(ask)
-        return self._later
+        return replace(self.facts, commands={**self.facts.commands, **self._later.commands})

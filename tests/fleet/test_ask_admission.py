@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from engine.facts import Ask
 from engine.login import Unreachable
 from engine.report import Report
 from fleet.shared import prove
@@ -83,3 +87,53 @@ def test_no_answer_is_no_proof(session: object, fleet: Fleet, monkeypatch: pytes
     proof = proved(fleet, monkeypatch, session)
     assert not proof.ok
     assert proof.failed_rung is not None and proof.failed_rung.name == "admission"
+
+
+def test_an_open_session_is_asked_in_place_of_a_new_one(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> object:
+        raise AssertionError("a session was opened")
+
+    monkeypatch.setattr(fleet, "session_for_reading", refused)
+    session: Any = asking("", "reason=verify_url_refused")
+    hosts = list(fleet.site.hosts.values())
+    [proof] = prove.climb(fleet, hosts, prove.targets(fleet, hosts), session=session)
+    assert proof.ok and proof["admission"].status == "ok"
+    assert [list(ask.commands) for ask in session.asked] == [["admission", "refusal"]], "in one turn"
+
+
+def test_an_open_session_is_free_again_after_the_proof(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rung after the handshake may break the ladder while the answer is under way."""
+    session: Any = asking("", "")
+    at_work, answer, climb = [False], session.ask, prove.prove
+
+    def slow(ask: Ask) -> object:
+        at_work[0] = True
+        time.sleep(0.2)
+        at_work[0] = False
+        return answer(ask)
+
+    def interrupted(*arguments: Any, **more: Any) -> list[Proof]:
+        climb(*arguments, **more)
+        raise KeyboardInterrupt
+
+    session.ask = slow
+    monkeypatch.setattr(prove, "prove", interrupted)
+    hosts = list(fleet.site.hosts.values())
+    with pytest.raises(KeyboardInterrupt):
+        prove.climb(fleet, hosts, prove.targets(fleet, hosts), session=session)
+    assert len(session.asked) == 1 and not at_work[0]
+
+
+def test_an_open_session_is_not_asked_when_the_handshake_fails(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = replace(PROVED, rungs=tuple(Rung(name, "failed") for name in LADDER))
+    monkeypatch.setattr(prove, "prove", lambda *_, **__: [failed])
+    session: Any = asking("", "")
+    hosts = list(fleet.site.hosts.values())
+    assert prove.climb(fleet, hosts, prove.targets(fleet, hosts), session=session) == [failed]
+    assert session.asked == []

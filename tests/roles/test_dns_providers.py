@@ -19,6 +19,7 @@ from inventory.secrets import Secret, SecretError
 from roles.certificate import account, providers
 from tests.roles.cases import load, shipment
 from tests.support.facts import DEBIAN_12
+from tests.support.releases import unpack
 
 SECRET = "c2VjcmV0LW9mLXRoZS10ZXN0+/=="
 # What certbot does before an order: it finds the plugin, parses our arguments, and lets the plugin
@@ -46,8 +47,7 @@ def test_certbots_plugin_reads_our_credentials(provider: DnsProviderName, tmp_pa
     facts = replace(DEBIAN_12, python=sys.version_info[:3], arch=platform.machine(), libc=platform.libc_ver())
     release = build_release(certbot_with(provider), facts, cache=CACHE)
     folder, path = tmp_path / "certbot", tmp_path / "credentials"
-    folder.mkdir()
-    subprocess.run(["tar", "-xzf", str(release.path), "-C", str(folder)], check=True)
+    unpack(release, folder)
     dns = DnsZone(
         provider=provider, secret="env:X", access_key="KEY-ID", server="192.0.2.1", key_name="derpfleet"
     )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.facts import Ask, Facts, Output
-from engine.generations import Generation, History, Stored
+from engine.generations import Generation, History, Outline, Stored
 from engine.plan import compile_plan
 from engine.run import Failure, Job, Verb
 from fleet import rollback
@@ -109,6 +109,7 @@ class Before:
         page = {"clients_before": Output(status=0, stdout="derp_clients_local 1", stderr="")}
         self.facts = replace(DEBIAN_12, commands=page if runs else {}, listening=())
         self._history, self.asked = history, 0
+        self.newest = Outline(generation=history.newest, contents=frozenset())
 
     def history(self) -> History:
         self.asked += 1
@@ -121,8 +122,8 @@ class Before:
         (True, True, KNOWN, 0, [443]),
         (True, False, KNOWN, 1, [443, 8443]),  # the site file has another port since
         (False, True, KNOWN, 1, [8443]),
-        (False, True, known(), 1, []),  # a bare host
-        (True, False, known(), 1, [443]),
+        (False, True, known(), 0, []),  # a bare host
+        (True, False, known(), 0, [443]),
         (True, False, known(left=LEFT), 1, [443]),  # not as a generation has it
     ],
 )
