@@ -253,26 +253,26 @@ def asked(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, history: History, 
 
 
 @pytest.mark.parametrize(
-    ("ours", "unconfirmed", "back", "kind"),
+    ("verdict", "unconfirmed", "back", "kind"),
     [
-        (True, "", True, EventKind.CONFIRMED),
-        (False, "", True, EventKind.AS_BEFORE),
-        (False, "sha256:new", True, EventKind.AS_BEFORE),
-        (False, "sha256:new", False, EventKind.STUCK),
+        ("proved", "", True, EventKind.CONFIRMED),
+        ("still broken", "", True, EventKind.STILL_BROKEN),
+        ("", "", True, EventKind.AS_BEFORE),
+        ("", "sha256:new", True, EventKind.AS_BEFORE),
+        ("", "sha256:new", False, EventKind.STUCK),
     ],
 )
 def test_a_host_that_was_lost_says_how_it_is(
     waiting: UnderWay,
     monkeypatch: pytest.MonkeyPatch,
-    ours: bool,
+    verdict: str,
     unconfirmed: str,
     back: bool,
     kind: EventKind,
 ) -> None:
-    about = {ROLLOUT: waiting.id} if ours else {}
-    history = History(
-        generations=(Generation(number=4, about=about),), unconfirmed=UnconfirmedChanges(plan=unconfirmed)
-    )
+    about = {ROLLOUT: waiting.id} if verdict else {}
+    newest = Generation(number=4, about=about, proof={verdict: "1.2 s"} if verdict else {})
+    history = History(generations=(newest,), unconfirmed=UnconfirmedChanges(plan=unconfirmed))
     assert asked(waiting, monkeypatch, history, back=back) is kind
 
 
