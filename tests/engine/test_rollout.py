@@ -306,6 +306,22 @@ def test_taken_back_is_the_newest_first() -> None:
     assert order == ["h2", "h1"]
 
 
+def test_the_others_are_taken_back_whatever_happens_to_one() -> None:
+    policy = RolloutPolicy(waves=("rest",), soak_s=0, on_failure="all")
+    rollout = begun(policy, *map(prepared, "abc", (1, 2, 3)))
+    for kind, host in (
+        (EventKind.CONFIRMED, "a"),
+        (EventKind.REGISTERED, "a"),
+        (EventKind.CONFIRMED, "b"),
+        (EventKind.UNDONE, "c"),
+        (EventKind.STUCK, "b"),
+    ):
+        rollout = step(rollout, RolloutEvent(kind=kind, host=host, hosts=(host,)))
+    assert rollout.names(HostState.GOING_BACK) == ["a"]
+    rollout = step(rollout, RolloutEvent(kind=EventKind.UNDONE, host="a"))
+    assert (rollout.ended, rollout.names(HostState.STUCK), exit_code(rollout)) == (True, ["b"], STUCK)
+
+
 def test_a_host_that_is_not_prepared_keeps_all_as_they_are() -> None:
     refused = RolloutEvent(kind=EventKind.UNPREPARED, host="b", code=3)
     rollout = begun(RolloutPolicy(), prepared("a", 1), refused)
