@@ -130,7 +130,7 @@ class World:
             failing = tuple(name for name in action.hosts if name in self.soak_fails)
             return RolloutEvent(kind=EventKind.SOAKED, hosts=failing)
         if action.kind is ActionKind.REGISTER:
-            assert all(self.hosts[name].truth == NEW for name in action.hosts)
+            assert all(self.hosts[name].truth == NEW and self.hosts[name].proved for name in action.hosts)
             return RolloutEvent(kind=EventKind.REGISTERED, hosts=action.hosts)
         [name] = action.hosts
         host = self.hosts[name]
@@ -143,7 +143,7 @@ class World:
             found = {NEW: kept, BROKEN: EventKind.STUCK}
             return RolloutEvent(kind=found.get(host.truth, EventKind.AS_BEFORE), host=name)
         if action.kind is ActionKind.TAKE_BACK:
-            assert host.truth == NEW
+            assert host.truth == NEW and host.generation
             host.truth = OLD
             return RolloutEvent(kind=EventKind.UNDONE, host=name)
         return self.cut_over(state, name, host)

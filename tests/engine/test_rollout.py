@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.rollout.machine import FAILED, STUCK, actions, begin, exit_code, step
-from engine.rollout.state import ABSENT, BUSY, EventKind, HostState, Rollout, RolloutEvent, RolloutHost
+from engine.rollout.state import BUSY, EventKind, HostState, Rollout, RolloutEvent, RolloutHost
 from engine.rollout.waves import grouped
 from inventory.rollout import RolloutPolicy
 from tests.engine.simulated import HALF, NEW, OLD, Killed, SimulatedHost, World, world_of
@@ -110,7 +110,8 @@ def check_busy(rollout: Rollout) -> None:
 
 def serves(host: RolloutHost) -> bool:
     """Whether nodes have that relay while it is not being cut over. Its own proof says the rest."""
-    return bool(host.generation or host.confirmed) and host.state not in ABSENT
+    nobody_knows = (HostState.CHOSEN, HostState.SKIPPED, HostState.UNPREPARED)
+    return bool(host.generation or host.confirmed) and host.state not in (*nobody_knows, HostState.STUCK)
 
 
 def is_open(host: RolloutHost) -> bool:
@@ -135,7 +136,7 @@ def check_the_end(world: World, end: Rollout) -> None:
     for name in end.names(HostState.CONFIRMED):
         host = world.hosts[name]
         assert host.truth == NEW and (host.proved or host.fault is EventKind.STILL_BROKEN)  # P2
-        assert end.hosts[name].registered
+        assert end.hosts[name].registered and name not in world.blamed[-1]
     for name in set(end.hosts) - set(end.names(HostState.CONFIRMED, HostState.STUCK)):
         assert world.hosts[name].truth == OLD
     code, stuck = exit_code(end), end.names(HostState.STUCK)
@@ -238,7 +239,9 @@ def test_an_abort_settles_what_is_armed_and_begins_nothing(world: World, line: i
     begun, world.kill_at = len(world.states), -1
     end = world.run(EventKind.ABORTED)
     assert end.ended and not end.names(*BUSY)
-    assert not any(state.names(HostState.CUTTING) for state in world.states[begun + 1 :])
+    for state in world.states[begun + 1 :]:
+        assert not state.names(HostState.CUTTING)
+        assert all(state.hosts[name].failed for name in state.names(HostState.GOING_BACK))
 
 
 def prepared(name: str, clients: int, like: str = "a", **more: int) -> RolloutEvent:
