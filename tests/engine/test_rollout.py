@@ -300,6 +300,14 @@ def test_the_policy_says_what_is_taken_back(on_failure: str, undone: list[str]) 
     assert exit_code(end) == FAILED
 
 
+def test_it_pauses_after_the_first_wave_alone() -> None:
+    policy = RolloutPolicy(waves=("1", "rest"), soak_s=0)
+    world = world_of([SimulatedHost(clients=1 + number) for number in range(4)], policy, pauses=True)
+    first = world.run()
+    assert (first.names(HostState.CONFIRMED), bool(first.paused)) == (["h0"], True)
+    assert world.run(EventKind.RESUMED).ended
+
+
 def test_taken_back_is_the_newest_first() -> None:
     policy = RolloutPolicy(waves=("rest",), soak_s=0)
     world = world_of([SimulatedHost(clients=1 + number) for number in range(4)], policy)
