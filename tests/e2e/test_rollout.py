@@ -104,18 +104,17 @@ def nodes(desk: Desk) -> list[LabClient]:
     found, home = list(desk.stage.clients.values()), EVERY_HOST[BUSY].region
     assert home
 
-    def all_are_there(node: LabClient) -> bool:
-        node.tailscale("debug", "restun")
-        peers = node.status()["Peer"].values()
-        return [node.home, *(peer["Relay"] for peer in peers)] == [home[1]] * len(found)
+    def all_are_there() -> bool:
+        """Whether each node is at home there, and knows it of the others."""
+        for node in found:
+            node.tailscale("debug", "restun")
+        homes = [(node.home, *(peer["Relay"] for peer in node.status()["Peer"].values())) for node in found]
+        return homes == [(home[1],) * len(found)] * len(found)
 
     for node in found:
         node.join()
         node.tailscale("debug", "force-prefer-derp", str(home[0]))
-    for node in found:
-        wait_for(
-            lambda node=node: all_are_there(node), timeout_s=90, what=f"{node.name} sees not all at {BUSY}"
-        )
+    wait_for(all_are_there, timeout_s=90, what=f"not all nodes are at {BUSY}")
     for node in found:
         node.tailscale("debug", "break-derp-conns")  # also those to the relays that they tried first
     return found
