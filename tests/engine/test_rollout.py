@@ -333,6 +333,20 @@ def test_the_others_are_taken_back_whatever_happens_to_one() -> None:
     assert (rollout.ended, rollout.names(HostState.STUCK), exit_code(rollout)) == (True, ["b"], STUCK)
 
 
+def test_a_stuck_host_is_no_relay_for_the_others() -> None:
+    policy = RolloutPolicy(canary=("c",), waves=("rest",), at_once=2, budget=3, soak_s=0)
+    rollout = begun(policy, *map(prepared, "abc", (1, 2, 3)))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.STUCK, host="c"))
+    assert (rollout.wave, rollout.names(HostState.CUTTING)) == (2, ["a"])
+
+
+def test_a_host_that_does_not_hold_goes_back_also_when_its_wave_stays() -> None:
+    policy = RolloutPolicy(waves=("rest",), soak_s=1, on_failure="stop")
+    rollout = step(begun(policy, prepared("a", 1)), RolloutEvent(kind=EventKind.CONFIRMED, host="a"))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.SOAKED, hosts=("a",)))
+    assert rollout.names(HostState.GOING_BACK) == ["a"]
+
+
 def test_a_host_that_is_not_prepared_keeps_all_as_they_are() -> None:
     refused = RolloutEvent(kind=EventKind.UNPREPARED, host="b", code=3)
     rollout = begun(RolloutPolicy(), prepared("a", 1), refused)
